@@ -1,0 +1,30 @@
+"""The attention-statistics contract: what parts may ask (`Need`), and the engines that answer."""
+
+from tokenred.attention.edits import AttentionEdit, attention_edits, size_bias, sparsify
+from tokenred.attention.engine import (
+    Engine,
+    FusedEngine,
+    Heads,
+    PlainEngine,
+    Request,
+    attend,
+    pick_engine,
+)
+from tokenred.attention.need import Need
+from tokenred.attention.stats import AttentionStats
+
+__all__ = [
+    "AttentionEdit",
+    "AttentionStats",
+    "Engine",
+    "FusedEngine",
+    "Heads",
+    "Need",
+    "PlainEngine",
+    "Request",
+    "attend",
+    "attention_edits",
+    "pick_engine",
+    "size_bias",
+    "sparsify",
+]

@@ -1,0 +1,89 @@
+"""What may be done to the attention map, in this order: log s, masks, softmax, θ."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenred.core.part import Part
+from tokenred.core.registry import Registry
+
+if TYPE_CHECKING:
+    from tokenred.core.state import TokenState
+
+__all__ = ["AttentionEdit", "attention_edits", "kept_entries", "size_bias", "sparsify"]
+
+
+class AttentionEdit(Part):
+    """Changes the logits of a block's attention, as a mask does. Needs the whole map.
+
+    Shapes:
+        logits: ``(b, h, N, N)``, ``log s`` already added; −∞ takes an entry out.
+    """
+
+    def active(self, layer: int, depth: int) -> bool:
+        """Whether the edit does anything in a block; the others keep their fast engine."""
+        return True
+
+    def __call__(
+        self, logits: Float[Tensor, "b h N N"], state: TokenState
+    ) -> Float[Tensor, "b h N N"]:
+        """The edited logits."""
+        raise NotImplementedError
+
+
+attention_edits: Registry[AttentionEdit] = Registry(
+    "attention edit", AttentionEdit, "tokenred.strategies"
+)
+
+
+def size_bias(size: Float[Tensor, "b N"]) -> Float[Tensor, "b N"]:
+    """Proportional attention: ``log s`` for each key; a token of size 0 is dead (−∞).
+
+    Source: ToMe (Bolya et al., ICLR 2023), Eq. 1; GTP-ViT, Eq. 11.
+    """
+    return size.log()
+
+
+def kept_entries(tokens: int, theta: float, reference: bool = False) -> int:
+    """How many of the N² entries of a map stay: ⌈θN²⌉.
+
+    Args:
+        tokens: ``N``, prefix included.
+        theta: θ in (0, 1].
+        reference: one more, as in the authors' program, which keeps every entry that is at least
+            the k-th smallest with k = int(N²(1−θ)).
+    """
+    total = tokens * tokens
+    if reference:
+        k = int(total * (1 - theta))
+        return total if k < 1 else total - k + 1
+    # The small number takes back what 0.07 · 100 = 7.000…1 would add.
+    return max(1, math.ceil(theta * total - 1e-6))
+
+
+def sparsify(
+    attention: Float[Tensor, "b h N N"], theta: float, reference: bool = False
+) -> Float[Tensor, "b h N N"]:
+    """Keep the ⌈θN²⌉ largest entries of each image and head, zero the rest; no renormalisation.
+
+    Equal entries at the threshold are kept by position, so that the result is the same on every
+    device and in every batch.
+
+    Source: GTP-ViT, section 3.4.
+    """
+    b, h, n, _ = attention.shape
+    kept = kept_entries(n, theta, reference)
+    if kept == n * n:
+        return attention
+    flat = attention.reshape(b, h, n * n)
+    threshold = torch.kthvalue(flat.detach(), n * n - kept + 1, dim=-1, keepdim=True).values
+    above = flat > threshold
+    level = flat == threshold
+    room = kept - above.sum(dim=-1, keepdim=True)
+    keep = above | (level & (level.cumsum(dim=-1) <= room))
+    return torch.where(keep, flat, torch.zeros_like(flat)).view_as(attention)

@@ -1,0 +1,146 @@
+"""What the block loop asks of a model; an adapter answers for one family."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from tokenred.attention import Heads
+from tokenred.core.info import BlockInfo, ModelInfo
+
+__all__ = ["Backbone", "BlockAnatomy", "Embedded"]
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """The tokens as they enter the first block.
+
+    Attributes:
+        x: ``(b, N, c)``, prefix first.
+        index: ``(b, n)`` positions of the image tokens (fewer than N0 after patch dropout).
+        x0: ``(b, N0, c)`` all image tokens, before patch dropout.
+        grid: ``(gh, gw)``.
+    """
+
+    x: Float[Tensor, "b N c"]
+    index: Int[Tensor, "b n"]
+    x0: Float[Tensor, "b N0 c"]
+    grid: tuple[int, int]
+
+
+class BlockAnatomy(ABC):
+    """One block, opened at the attention. Holds the block's module, none of its own weights.
+
+    Calling ``block`` itself must equal ``heads`` → attention → ``after_attention`` →
+    ``after_mlp``.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        self.block = block
+
+    @property
+    def parallel(self) -> bool:
+        """Attention and MLP read the same input: `after_attention` does both."""
+        return False
+
+    @abstractmethod
+    def heads(self, x: Float[Tensor, "b N c"]) -> Heads:
+        """Queries, keys and values of the block's input."""
+
+    @abstractmethod
+    def after_attention(
+        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: Heads
+    ) -> Float[Tensor, "b N c"]:
+        """The tokens after the attention residual."""
+
+    @abstractmethod
+    def after_mlp(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
+        """The tokens after the MLP residual."""
+
+    @abstractmethod
+    def info(self) -> BlockInfo:
+        """The block's arithmetic."""
+
+
+class Backbone(ABC):
+    """A family of models: embedding, blocks, head. Made anew for each model it adapts."""
+
+    family: str
+    """What the adapter knows, for the message that refuses everything else."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model: Any = model
+        self.blocks: Sequence[BlockAnatomy] = ()
+
+    @classmethod
+    @abstractmethod
+    def knows(cls, model: nn.Module) -> bool:
+        """Whether the model is of this family."""
+
+    @property
+    @abstractmethod
+    def info(self) -> ModelInfo:
+        """The model as parts and schedules see it."""
+
+    @abstractmethod
+    def check_images(self, images: Tensor) -> None:
+        """Refuse images of a wrong shape or type.
+
+        Raises:
+            InputError: with the shape and type expected.
+        """
+
+    @abstractmethod
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """The grid of patches of images of this size."""
+
+    @abstractmethod
+    def embed(self, images: Float[Tensor, "b ch H W"]) -> Embedded:
+        """Everything before the first block."""
+
+    @abstractmethod
+    def norm(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
+        """The norm after the last block."""
+
+    @abstractmethod
+    def head(self, x: Float[Tensor, "b N c"], pre_logits: bool = False) -> Any:
+        """Pooling and classifier, over whatever tokens remain."""
+
+    @abstractmethod
+    def stem_macs(self, image_size: tuple[int, int] | None = None) -> float:
+        """Multiply-accumulates of the embedding of one image."""
+
+    @property
+    def checkpoint_blocks(self) -> bool:
+        """Whether the user asked for gradient checkpointing."""
+        return False
+
+
+def linear_macs(module: nn.Module) -> int:
+    """Multiply-accumulates of a module's linear layers, for one token."""
+    return sum(
+        layer.in_features * layer.out_features
+        for layer in module.modules()
+        if isinstance(layer, nn.Linear)
+    )
+
+
+def measured_macs(module: nn.Module, example: Tensor) -> float:
+    """Multiply-accumulates of a forward, counted by PyTorch; for stems without a closed form."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    training = module.training
+    counter = FlopCounterMode(display=False)
+    try:
+        module.eval()
+        with torch.no_grad(), counter:
+            module(example)
+    finally:
+        module.train(training)
+    return counter.get_total_flops() / 2

@@ -1,0 +1,175 @@
+"""timm's VisionTransformer and its subclasses, in all their forms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from timm.layers import AttentionPoolLatent
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from tokenred.backbones.base import Backbone, Embedded, linear_macs, measured_macs
+from tokenred.backbones.vit_blocks import open_block
+from tokenred.core.errors import BackboneError, InputError
+from tokenred.core.info import ModelInfo
+
+__all__ = ["TimmViT"]
+
+_KNOWN = (VisionTransformer, VisionTransformerDistilled)
+
+
+class TimmViT(Backbone):
+    """Adapter of ``timm.models.VisionTransformer`` and distilled DeiT."""
+
+    family = "timm's VisionTransformer and VisionTransformerDistilled (DeiT)"
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.blocks = [open_block(block) for block in self.model.blocks]
+        if not self.blocks:
+            raise BackboneError(f"{type(model).__name__} has no blocks to reduce tokens in.")
+
+    @classmethod
+    def knows(cls, model: nn.Module) -> bool:
+        if isinstance(model, VisionTransformer) and type(model) not in _KNOWN:
+            # A subclass that leaves the forward alone is the same model.
+            ours = type(model)
+            base = VisionTransformerDistilled
+            base = base if issubclass(ours, base) else VisionTransformer
+            names = ("forward_features", "forward_head", "_pos_embed", "forward", "pool")
+            return all(getattr(ours, n, None) is getattr(base, n, None) for n in names)
+        return isinstance(model, VisionTransformer)
+
+    @property
+    def info(self) -> ModelInfo:
+        m = self.model
+        heads = self._example_heads()
+        grid = m.patch_embed.grid_size
+        return ModelInfo(
+            name=_name(m),
+            width=m.embed_dim,
+            num_heads=heads[0],
+            head_dim=heads[1],
+            num_prefix=m.num_prefix_tokens,
+            cls_index=0 if m.cls_token is not None else None,
+            grid=None if grid is None else (int(grid[0]), int(grid[1])),
+            num_patches=m.patch_embed.num_patches,
+            blocks=tuple(block.info() for block in self.blocks),
+            **self._head_macs(),
+        )
+
+    def check_images(self, images: Tensor) -> None:
+        m = self.model
+        channels = m.patch_embed.proj.in_channels if hasattr(m.patch_embed, "proj") else 3
+        channels = getattr(m, "in_chans", channels)
+        if images.ndim != 4 or images.shape[1] != channels:
+            raise InputError(
+                f"images must be (batch, {channels}, height, width), got {tuple(images.shape)}."
+            )
+        weight = next(m.parameters())
+        autocast = torch.is_autocast_enabled(images.device.type)
+        if not images.is_floating_point() or (images.dtype != weight.dtype and not autocast):
+            raise InputError(
+                f"images must be {weight.dtype} like the weights, got {images.dtype}. Convert "
+                "them (`images.to(dtype)`, integers scaled and normalised), or run under autocast."
+            )
+        size = m.patch_embed.img_size
+        given = (images.shape[2], images.shape[3])
+        if size is not None and not m.dynamic_img_size and given != tuple(size):
+            raise InputError(
+                f"images must be {size[0]}×{size[1]}, got {given[0]}×{given[1]}. Resize them, or "
+                "create the model with dynamic_img_size=True or img_size=…"
+            )
+        if m.dynamic_img_size and not getattr(m.patch_embed, "dynamic_img_pad", False):
+            patch = m.patch_embed.patch_size
+            if given[0] % patch[0] or given[1] % patch[1]:
+                raise InputError(
+                    f"images must have sides in multiples of the patch {patch[0]}×{patch[1]}, got "
+                    f"{given[0]}×{given[1]}. Resize or pad them, or use dynamic_img_pad=True."
+                )
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        m = self.model
+        if not m.dynamic_img_size and m.patch_embed.grid_size is not None:
+            rows, columns = m.patch_embed.grid_size
+        else:
+            rows, columns = m.patch_embed.dynamic_feat_size((height, width))
+        return int(rows), int(columns)
+
+    def embed(self, images: Float[Tensor, "b ch H W"]) -> Embedded:
+        m = self.model
+        grid = self.grid_of(images.shape[2], images.shape[3])
+        x = m._pos_embed(m.patch_embed(images))
+        p, total = m.num_prefix_tokens, grid[0] * grid[1]
+        everywhere = torch.arange(total, device=x.device).expand(x.shape[0], total)
+        if not isinstance(m.patch_drop, nn.Identity) and m.training:
+            full, (x, index) = x, _dropped(m.patch_drop, x, p)
+            return Embedded(m.norm_pre(x), index, m.norm_pre(full)[:, p:], grid)
+        x = m.norm_pre(x)
+        return Embedded(x, everywhere, x[:, p:], grid)
+
+    def norm(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
+        return self.model.norm(x)  # type: ignore[no-any-return]
+
+    def head(self, x: Float[Tensor, "b N c"], pre_logits: bool = False) -> Any:
+        return self.model.forward_head(x, pre_logits=pre_logits)
+
+    def stem_macs(self, image_size: tuple[int, int] | None = None) -> float:
+        m = self.model
+        height, width = image_size or m.patch_embed.img_size
+        proj = getattr(m.patch_embed, "proj", None)
+        if isinstance(proj, nn.Conv2d) and not hasattr(m.patch_embed, "backbone"):
+            rows, columns = self.grid_of(height, width)
+            return float(rows * columns * proj.weight.numel())
+        weight = next(m.parameters())
+        channels = getattr(m, "in_chans", 3)
+        example = torch.zeros(1, channels, height, width, dtype=weight.dtype, device=weight.device)
+        return measured_macs(m.patch_embed, example)
+
+    @property
+    def checkpoint_blocks(self) -> bool:
+        return bool(self.model.grad_checkpointing)
+
+    def _example_heads(self) -> tuple[int, int]:
+        block: Any = self.blocks[0].block
+        attns = [m for m in block.modules() if hasattr(m, "head_dim") and hasattr(m, "num_heads")]
+        return sum(a.num_heads for a in attns), attns[0].head_dim
+
+    def _head_macs(self) -> dict[str, int]:
+        m, pool = self.model, self.model.attn_pool
+        classifier = sum(linear_macs(getattr(m, n)) for n in ("head", "head_dist") if hasattr(m, n))
+        if not isinstance(pool, AttentionPoolLatent):
+            # timm's other pool is attention without weights, over all tokens.
+            pair = 0 if pool is None else 2 * m.embed_dim
+            return {"head_per_pair": pair, "head_fixed": classifier}
+        keys_values = linear_macs(pool.kv)
+        latent = linear_macs(pool) - keys_values
+        return {
+            "head_per_token": keys_values + 2 * pool.num_heads * pool.head_dim,
+            "head_fixed": classifier + latent,
+        }
+
+
+def _dropped(
+    drop: Any, x: Float[Tensor, "b N c"], num_prefix: int
+) -> tuple[Float[Tensor, "b k c"], Int[Tensor, "b k"]]:
+    """Patch dropout, and which positions it kept.
+
+    timm's layer returns tokens only, so each token carries its position along: two channels below
+    256, which every floating type holds exactly.
+    """
+    b, n, _ = x.shape
+    at = (torch.arange(n, device=x.device) - num_prefix).clamp_min(0)
+    tag = torch.stack((at // 256, at % 256), dim=-1).to(x.dtype)
+    tagged = drop(torch.cat((x, tag.expand(b, n, 2)), dim=-1))
+    kept = tagged[:, num_prefix:, -2:].detach().round().long()
+    return tagged[..., :-2], kept[..., 0] * 256 + kept[..., 1]
+
+
+def _name(model: Any) -> str:
+    config = getattr(model, "pretrained_cfg", None)
+    name = config.get("architecture") if isinstance(config, dict) else None
+    return str(name or type(model).__name__)

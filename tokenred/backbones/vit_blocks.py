@@ -1,0 +1,214 @@
+"""The blocks of timm's VisionTransformer, opened at the attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from timm.layers import Attention
+from timm.models import vision_transformer as vit
+from torch import Tensor, nn
+
+from tokenred.attention import Heads
+from tokenred.backbones.base import BlockAnatomy, linear_macs
+from tokenred.core.errors import BackboneError
+from tokenred.core.info import BlockInfo
+
+__all__ = ["KNOWN_BLOCKS", "open_block"]
+
+
+def attention_heads(attn: Any, x: Float[Tensor, "b N c"]) -> Heads:
+    """Queries, keys, values of a timm ``Attention``, and its gate if it has one."""
+    b, n, _ = x.shape
+    qkv = attn.qkv(x).reshape(b, n, 3, attn.num_heads, attn.head_dim).permute(2, 0, 3, 1, 4)
+    q, k, v = qkv.unbind(0)
+    gate = getattr(attn, "gate", None)
+    return Heads(
+        attn.q_norm(q),
+        attn.k_norm(k),
+        v,
+        scale=attn.scale,
+        dropout=attn.attn_drop.p if attn.training else 0.0,
+        carry=() if gate is None else (gate(x).sigmoid(),),
+    )
+
+
+def attention_output(
+    attn: Any, out: Float[Tensor, "b h N d"], gate: tuple[Tensor, ...]
+) -> Float[Tensor, "b N c"]:
+    """What a timm ``Attention`` does after attending."""
+    x = out.transpose(1, 2).flatten(2)
+    if hasattr(attn, "norm"):  # timm from 1.0.16 on
+        x = attn.norm(x)
+    if gate:
+        x = x * gate[0]
+    return attn.proj_drop(attn.proj(x))  # type: ignore[no-any-return]
+
+
+def attention_info(attn: Any) -> tuple[int, int]:
+    """Multiply-accumulates for one token, and for one pair of tokens."""
+    return linear_macs(attn), 2 * attn.num_heads * attn.head_dim
+
+
+class PreNorm(BlockAnatomy):
+    """``x += ls1(attn(norm1 x)); x += ls2(mlp(norm2 x))`` (``Block``)."""
+
+    block: Any
+
+    def heads(self, x: Float[Tensor, "b N c"]) -> Heads:
+        return attention_heads(self.block.attn, self.block.norm1(x))
+
+    def after_attention(
+        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: Heads
+    ) -> Float[Tensor, "b N c"]:
+        b = self.block
+        return x + b.drop_path1(b.ls1(attention_output(b.attn, out, heads.carry)))
+
+    def after_mlp(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
+        b = self.block
+        return x + b.drop_path2(b.ls2(b.mlp(b.norm2(x))))
+
+    def info(self) -> BlockInfo:
+        return BlockInfo(*attention_info(self.block.attn), linear_macs(self.block.mlp))
+
+
+class PostNorm(PreNorm):
+    """``x += norm1(attn(x)); x += norm2(mlp(x))`` (``ResPostBlock``)."""
+
+    def heads(self, x: Float[Tensor, "b N c"]) -> Heads:
+        return attention_heads(self.block.attn, x)
+
+    def after_attention(
+        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: Heads
+    ) -> Float[Tensor, "b N c"]:
+        b = self.block
+        return x + b.drop_path1(b.norm1(attention_output(b.attn, out, heads.carry)))
+
+    def after_mlp(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
+        b = self.block
+        return x + b.drop_path2(b.norm2(b.mlp(x)))
+
+
+class ParallelScaling(BlockAnatomy):
+    """Attention and MLP side by side, one projection in (``ParallelScalingBlock``)."""
+
+    block: Any
+
+    @property
+    def parallel(self) -> bool:
+        return True
+
+    def heads(self, x: Float[Tensor, "b N c"]) -> Heads:
+        b = self.block
+        batch, n, _ = x.shape
+        mlp, q, k, v = torch.split(b.in_proj(b.in_norm(x)), b.in_split, dim=-1)
+        if b.mlp_bias is not None:
+            mlp = mlp + b.mlp_bias
+        shape = (batch, n, b.num_heads, b.head_dim)
+        return Heads(
+            b.q_norm(q.view(shape)).transpose(1, 2),
+            b.k_norm(k.view(shape)).transpose(1, 2),
+            v.view(shape).transpose(1, 2),
+            scale=b.scale,
+            dropout=b.attn_drop.p if b.training else 0.0,
+            carry=(mlp,),
+        )
+
+    def after_attention(
+        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: Heads
+    ) -> Float[Tensor, "b N c"]:
+        b = self.block
+        attended = out.transpose(1, 2).flatten(2)
+        mlp = b.mlp_drop(b.mlp_act(heads.carry[0]))
+        # timm before 1.0.16 has only the separate projections, and another name for one of them.
+        if getattr(b, "out_proj", None) is not None:
+            y = b.out_proj(torch.cat((attended, mlp), dim=-1))
+        else:
+            y = b.attn_out_proj(attended) + b.mlp_out_proj(mlp)
+        return x + b.drop_path(b.ls(y))
+
+    def after_mlp(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
+        return x
+
+    def info(self) -> BlockInfo:
+        b = self.block
+        width = b.num_heads * b.head_dim
+        attention = 4 * width * width
+        return BlockInfo(attention, 2 * width, linear_macs(b) - attention, parallel=True)
+
+
+class ParallelThings(BlockAnatomy):
+    """Several attentions side by side, then several MLPs (``ParallelThingsBlock``).
+
+    Their heads are taken together, so that a statistic is over all heads of the block.
+    """
+
+    block: Any
+
+    def heads(self, x: Float[Tensor, "b N c"]) -> Heads:
+        each = [attention_heads(a.attn, a.norm(x)) for a in self.block.attns]
+        return Heads(
+            torch.cat([h.q for h in each], dim=1),
+            torch.cat([h.k for h in each], dim=1),
+            torch.cat([h.v for h in each], dim=1),
+            scale=each[0].scale,
+            dropout=each[0].dropout,
+            carry=tuple(gate for h in each for gate in h.carry),
+        )
+
+    def after_attention(
+        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: Heads
+    ) -> Float[Tensor, "b N c"]:
+        branches = list(self.block.attns)
+        outs = out.chunk(len(branches), dim=1)
+        gates = [(g,) for g in heads.carry] or [()] * len(branches)
+        done = [
+            a.drop_path(a.ls(attention_output(a.attn, o, g)))
+            for a, o, g in zip(branches, outs, gates, strict=True)
+        ]
+        return x + torch.stack(done).sum(dim=0)
+
+    def after_mlp(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
+        return x + torch.stack([ffn(x) for ffn in self.block.ffns]).sum(dim=0)
+
+    def info(self) -> BlockInfo:
+        costs = [attention_info(a.attn) for a in self.block.attns]
+        return BlockInfo(
+            sum(c[0] for c in costs), sum(c[1] for c in costs), linear_macs(self.block.ffns)
+        )
+
+
+_ANATOMIES: dict[type[nn.Module], type[BlockAnatomy]] = {
+    vit.Block: PreNorm,
+    vit.ResPostBlock: PostNorm,
+    vit.ParallelScalingBlock: ParallelScaling,
+    vit.ParallelThingsBlock: ParallelThings,
+}
+KNOWN_BLOCKS = tuple(sorted(block.__name__ for block in _ANATOMIES))
+
+
+def open_block(block: nn.Module) -> BlockAnatomy:
+    """The anatomy of a block.
+
+    Exact classes only: a subclass may have changed its forward, and a guess would be wrong
+    without a word.
+
+    Raises:
+        BackboneError: for a block or an attention that is not known.
+    """
+    anatomy = _ANATOMIES.get(type(block))
+    if anatomy is None:
+        raise BackboneError(
+            f"the block {type(block).__name__} is not known; known blocks of timm's "
+            f"VisionTransformer: {', '.join(KNOWN_BLOCKS)}."
+        )
+    attentions = [m for name, m in block.named_modules() if name.split(".")[-1] == "attn"]
+    for attention in attentions:
+        if type(attention) is not Attention:
+            raise BackboneError(
+                f"the attention {type(attention).__name__} in {type(block).__name__} is not known "
+                "(differential attention subtracts two maps, which have no single row of "
+                "statistics); known: timm's Attention."
+            )
+    return anatomy(block)

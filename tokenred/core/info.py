@@ -1,0 +1,68 @@
+"""What parts and schedules may know about a model before it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+__all__ = ["BlockInfo", "ModelInfo"]
+
+
+@dataclass(frozen=True)
+class BlockInfo:
+    """The arithmetic of one block, in multiply-accumulates.
+
+    Attributes:
+        attention_per_token: linear maps around the attention, for one token (4c² as a rule).
+        attention_per_pair: the two products with the map, for one pair of tokens (2c).
+        mlp_per_token: the MLP, for one token (2·ratio·c²).
+        parallel: attention and MLP read the same input, so a reduction waits for the end.
+    """
+
+    attention_per_token: int
+    attention_per_pair: int
+    mlp_per_token: int
+    parallel: bool = False
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model as the parts see it.
+
+    Attributes:
+        name: for messages.
+        width: model width ``c``.
+        num_heads, head_dim: ``h`` and ``d``.
+        num_prefix: prefix tokens ``p`` (CLS, distillation, registers).
+        cls_index: which prefix token is the class token, or None.
+        grid: patches down and across ``(gh, gw)`` at the model's own image size, or None.
+        num_patches: image tokens ``N0`` at the start.
+        blocks: one entry a block.
+        head_per_token, head_per_pair, head_fixed: multiply-accumulates of pooling and classifier,
+            for one remaining token (prefix included), for a pair of them, and in all.
+    """
+
+    name: str
+    width: int
+    num_heads: int
+    head_dim: int
+    num_prefix: int
+    cls_index: int | None
+    grid: tuple[int, int] | None
+    num_patches: int
+    blocks: tuple[BlockInfo, ...]
+    head_per_token: int = 0
+    head_per_pair: int = 0
+    head_fixed: int = 0
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks ``L``."""
+        return len(self.blocks)
+
+    def at(self, grid: tuple[int, int]) -> ModelInfo:
+        """The same model on another grid."""
+        return replace(self, grid=grid, num_patches=grid[0] * grid[1])
+
+    def with_tokens(self, tokens: int) -> ModelInfo:
+        """The same model with fewer image tokens at the start (patch dropout)."""
+        return replace(self, num_patches=tokens)

@@ -1,0 +1,131 @@
+"""The plan of a forward: what happens in each block, resolved before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tokenred.attention import AttentionEdit, Need
+from tokenred.core.cost import Cost, LayerCost, block_macs
+from tokenred.core.info import ModelInfo
+from tokenred.core.part import Part
+from tokenred.core.plan import Strategy
+from tokenred.strategies.schedules import Room
+
+__all__ = ["LayerPlan", "plan_layers", "strategy_cost", "table"]
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What one block does.
+
+    Attributes:
+        count: image tokens ``P`` that go.
+        active: image tokens that pass the block, or None for all.
+        needs: attention statistics to compute, for the reduction and the route.
+        edits: edits of the logits.
+    """
+
+    count: int
+    active: int | None
+    needs: tuple[Need, ...]
+    edits: tuple[AttentionEdit, ...]
+
+
+def plan_layers(strategy: Strategy, info: ModelInfo, stem: float = 0.0) -> tuple[LayerPlan, ...]:
+    """Resolve a strategy on a model.
+
+    Raises:
+        ScheduleError: where a block cannot give what is asked.
+    """
+    selector, fuser, route = strategy.selector, strategy.fuser, strategy.route
+    room = Room(
+        depth=info.depth,
+        patches=info.num_patches,
+        extra=fuser.extra,
+        limit=selector.limit,
+        caps=selector.caps,
+        gmacs=lambda counts: strategy_cost(strategy, info, counts, stem).gmacs,
+    )
+    counts = strategy.schedule.resolve(room)
+    after = strategy.where == "after_attention"
+    plans = []
+    for layer, count in enumerate(counts):
+        active = route.active(layer, info.depth, info.num_patches)
+        wanted: list[Need] = [*selector.needs, *fuser.needs] if count and after else []
+        wanted += route.needs if active is not None else ()
+        plans.append(
+            LayerPlan(
+                count=count,
+                active=active,
+                needs=tuple(dict.fromkeys(wanted)),
+                edits=tuple(e for e in strategy.edits if e.active(layer, info.depth)),
+            )
+        )
+    return tuple(plans)
+
+
+def strategy_cost(
+    strategy: Strategy, info: ModelInfo, counts: Sequence[int], stem: float = 0.0
+) -> Cost:
+    """What a strategy costs on a model with these counts."""
+    layers, tokens = [], info.num_patches
+    for layer, count in enumerate(counts):
+        rest = tokens - count + (strategy.fuser.extra if count else 0)
+        active = strategy.route.active(layer, info.depth, info.num_patches)
+        passing = tokens if active is None else active
+        gone = tokens - rest
+        spent: float = 0.0
+        if count:
+            spent += strategy.selector.macs(info, tokens, count)
+            spent += strategy.fuser.macs(info, tokens, count)
+        if active is not None:
+            spent += strategy.route.macs(info, tokens, tokens - active)
+        layers.append(
+            LayerCost(
+                layer=layer,
+                tokens_in=tokens,
+                removed=count,
+                tokens_out=rest,
+                active=passing,
+                macs=block_macs(info, layer, passing, passing - gone, strategy.where),
+                overhead=spent,
+            )
+        )
+        tokens = rest
+    graph = strategy.graph.macs(info, info.num_patches, 0) if needs_graph(strategy, counts) else 0.0
+    return Cost(
+        layers=tuple(layers),
+        stem=stem,
+        head=info.head_fixed
+        + info.head_per_token * (info.num_prefix + tokens)
+        + info.head_per_pair * (info.num_prefix + tokens) ** 2,
+        learned=sum(_learned(part, info, counts) for part in strategy.parts.values()),
+        overhead=graph,
+    )
+
+
+def needs_graph(strategy: Strategy, counts: Sequence[int]) -> bool:
+    """Whether any block reads the graph."""
+    return strategy.fuser.uses_graph and any(counts)
+
+
+def _learned(part: Part, info: ModelInfo, counts: Sequence[int]) -> float:
+    """MACs of a part with weights: they count as the model's."""
+    return part.learned_macs(info, tuple(counts))
+
+
+def table(cost: Cost, num_prefix: int) -> str:
+    """The layers of a plan as text: tokens in and out, GMACs."""
+    lines = [f"{'block':>5} {'in':>6} {'gone':>5} {'out':>6} {'GMACs':>8}"]
+    for x in cost.layers:
+        idle = f"  ({x.active} active)" if x.active != x.tokens_in else ""
+        lines.append(
+            f"{x.layer:>5} {x.tokens_in:>6} {x.removed:>5} {x.tokens_out:>6} "
+            f"{x.macs / 1e9:>8.3f}{idle}"
+        )
+    lines.append(
+        f"image tokens (beside {num_prefix} prefix); {cost.gmacs:.3f} GMACs an image, "
+        f"{cost.overhead_gmacs:.4f} of overhead not counted"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,262 @@
+"""`wrap`: a model and a strategy become a `ReducedViT`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from tokenred.attention import pick_engine
+from tokenred.backbones import Backbone, adapt
+from tokenred.core.cost import Cost
+from tokenred.core.errors import InputError, PartError
+from tokenred.core.info import ModelInfo
+from tokenred.core.intermediates import forward_intermediates
+from tokenred.core.layers import LayerPlan, needs_graph, plan_layers, strategy_cost, table
+from tokenred.core.loop import Runner
+from tokenred.core.plan import Strategy
+from tokenred.core.state import TokenState
+from tokenred.core.trace import Recorder, Trace
+
+__all__ = ["ReducedViT", "wrap"]
+
+
+def wrap(
+    model: nn.Module,
+    strategy: Strategy | str,
+    *,
+    engine: str = "auto",
+    check_finite: bool = False,
+) -> ReducedViT:
+    """Run a model with fewer tokens.
+
+    The result shares the model's modules and parameters by reference, so training mode, device and
+    weights are common to both; the model's code and its own forward stay as they are. All checks
+    come before anything is built.
+
+    Args:
+        model: a timm VisionTransformer (see `tokenred.backbones`), or a `ReducedViT`, whose base is
+            then wrapped anew.
+        strategy: a `Strategy`, or the name of a recipe with its defaults.
+        engine: ``"auto"``, or ``"plain"`` for the engine that holds the attention map.
+        check_finite: refuse images with NaN or infinite values (reads them; not under compile).
+
+    Raises:
+        BackboneError: for a model that no adapter knows.
+        ConfigError: for a part that does not fit the model.
+        ScheduleError: for more tokens removed than there are.
+    """
+    from tokenred.core.plan import strategy as recipe
+
+    base = model.base if isinstance(model, ReducedViT) else model
+    chosen = recipe(strategy) if isinstance(strategy, str) else strategy
+    if not isinstance(chosen, Strategy):
+        raise PartError(
+            f"expected a Strategy or the name of a recipe, got {strategy!r}. "
+            "Write tokenred.wrap(model, tokenred.strategy('gtp', P=8))."
+        )
+    return ReducedViT(base, chosen, engine=engine, check_finite=check_finite)
+
+
+class ReducedViT(nn.Module):
+    """A vision transformer with a token-reduction strategy. Made by `wrap`.
+
+    Keeps the model's contract: ``forward``, ``forward_features``, ``forward_head``,
+    ``forward_intermediates``; whatever else the model has is found on this object too.
+    """
+
+    def __init__(
+        self,
+        base: nn.Module,
+        strategy: Strategy,
+        *,
+        engine: str = "auto",
+        check_finite: bool = False,
+    ) -> None:
+        backbone = adapt(base)
+        engines = pick_engine(engine)
+        info = backbone.info
+        strategy.check(info)
+        stem = backbone.stem_macs()
+        plans = plan_layers(strategy, info, stem)
+        super().__init__()
+        self.strategy = strategy
+        self.check_finite = check_finite
+        self._engine = engine
+        # Not as submodules: the base's children are adopted under their own names below, so that
+        # state dicts, optimisers and layer-decay rules meet the names they know.
+        self.__dict__["base"] = base
+        self.__dict__["backbone"] = backbone
+        self._info, self._stem = info, stem
+        self._plans: dict[tuple[tuple[int, int], int], tuple[LayerPlan, ...]] = {
+            (cast(tuple[int, int], info.grid), info.num_patches): plans
+        }
+        built = {
+            "selector": strategy.selector.build(info),
+            "fuser": strategy.fuser.build(info),
+            "route": strategy.route.build(info),
+            "graph": strategy.graph.build(info),
+        }
+        self._runner = Runner(backbone, strategy, built, engines)
+        self._adopt()
+        learned = {k: m for k, m in built.items() if isinstance(m, nn.Module)}
+        if learned:
+            self.parts = nn.ModuleDict(learned)
+            weight = next(base.parameters())
+            self.parts.to(device=weight.device, dtype=weight.dtype)
+        self.training = base.training
+
+    # ---------------------------------------------------------------- forward
+
+    def forward(self, images: Float[Tensor, "b ch H W"]) -> Any:
+        """Logits, ``(b, classes)``, or whatever the model's head returns."""
+        return self.forward_head(self.forward_features(images))
+
+    def forward_features(self, images: Float[Tensor, "b ch H W"]) -> Float[Tensor, "b N c"]:
+        """The tokens that remain, prefix first, after the final norm."""
+        return self.backbone.norm(self._run(images).x)
+
+    def forward_head(self, x: Float[Tensor, "b N c"], pre_logits: bool = False) -> Any:
+        """Pooling and classifier over the tokens that remain."""
+        return self.backbone.head(x, pre_logits=pre_logits)
+
+    def run_with_trace(self, images: Float[Tensor, "b ch H W"]) -> tuple[Any, Trace]:
+        """Logits, and the record of what became of the tokens."""
+        state, trace = self._run_recorded(images)
+        return self.forward_head(self.backbone.norm(state.x)), trace
+
+    def forward_train(self, images: Float[Tensor, "b ch H W"]) -> tuple[Any, dict[str, Tensor]]:
+        """Logits, and what losses need: ``features``, ``index``, and all that the parts remember.
+
+        Shapes:
+            features: ``(b, N, c)`` final tokens after the norm; index: ``(b, n)`` their positions.
+        """
+        state = self._run(images)
+        features = self.backbone.norm(state.x)
+        aux = dict(state.memory) | {"features": features, "index": state.index}
+        return self.forward_head(features), aux
+
+    def forward_intermediates(self, images: Float[Tensor, "b ch H W"], *args: Any, **kw: Any) -> Any:
+        """timm's ``forward_intermediates``: features of several blocks, on the full grid as NCHW.
+
+        With ``output_fmt="NLC"`` each has the tokens of its block. Masks are refused.
+        """
+        return forward_intermediates(self, images, *args, **kw)
+
+    def _run(self, images: Tensor) -> TokenState:
+        state, plans = self._start(images)
+        return self._runner(state, plans)
+
+    def _run_recorded(self, images: Tensor, last: int | None = None) -> tuple[TokenState, Trace]:
+        state, plans = self._start(images)
+        recorder = Recorder(state)
+        state = self._runner(state, plans, last=last, recorder=recorder)
+        return state, recorder.trace(state)
+
+    def _start(self, images: Tensor) -> tuple[TokenState, tuple[LayerPlan, ...]]:
+        self.backbone.check_images(images)
+        if self.check_finite and not bool(torch.isfinite(images).all()):
+            bad = (~torch.isfinite(images)).flatten(1).any(dim=1).nonzero().flatten().tolist()
+            raise InputError(f"images {bad} of the batch hold NaN or infinite values. Check them.")
+        grid = self.backbone.grid_of(images.shape[2], images.shape[3])
+        embedded = self.backbone.embed(images)
+        plans = self._plan(grid, embedded.index.shape[1])
+        graph = None
+        if needs_graph(self.strategy, [plan.count for plan in plans]):
+            build = cast(Callable[..., Any], self._runner.parts["graph"])
+            graph = build(embedded.x0, grid)
+        return TokenState(
+            x=embedded.x,
+            index=embedded.index,
+            num_prefix=self._info.num_prefix,
+            grid=grid,
+            graph=graph,
+            cls_index=self._info.cls_index,
+        ), plans
+
+    def _plan(self, grid: tuple[int, int], tokens: int) -> tuple[LayerPlan, ...]:
+        key = (grid, tokens)
+        if key not in self._plans:
+            info = self._info.at(grid)
+            self.strategy.check(info)
+            info = info.with_tokens(tokens)
+            self._plans[key] = plan_layers(self.strategy, info, self._stem)
+        return self._plans[key]
+
+    # ---------------------------------------------------------------- about it
+
+    def cost(self, image_size: tuple[int, int] | None = None) -> Cost:
+        """What one image costs, block by block, at the token counts that run.
+
+        Args:
+            image_size: (height, width); None for the model's own.
+        """
+        if image_size is None:
+            counts = [plan.count for plan in next(iter(self._plans.values()))]
+            return strategy_cost(self.strategy, self._info, counts, self._stem)
+        grid = self.backbone.grid_of(*image_size)
+        info, stem = self._info.at(grid), self.backbone.stem_macs(image_size)
+        counts = [plan.count for plan in self._plan(grid, info.num_patches)]
+        return strategy_cost(self.strategy, info, counts, stem)
+
+    @property
+    def info(self) -> ModelInfo:
+        """The base model as the parts see it."""
+        return self._info
+
+    def with_strategy(self, strategy: Strategy | str) -> ReducedViT:
+        """The same model and weights under another strategy."""
+        return wrap(self.base, strategy, engine=self._engine, check_finite=self.check_finite)
+
+    def __repr__(self) -> str:
+        layers = table(self.cost(), self._info.num_prefix)
+        return f"ReducedViT({self._info.name},\n  {self.strategy!r}\n)\n{layers}"
+
+    # ---------------------------------------------------------------- one model, two objects
+
+    def _adopt(self) -> None:
+        """Hold the base's children, parameters and buffers under their own names."""
+        base = self.base
+        for ours, theirs in (
+            (self._modules, base._modules),
+            (self._parameters, base._parameters),
+            (self._buffers, base._buffers),
+        ):
+            ours.update(theirs)  # type: ignore[arg-type]
+        self._non_persistent_buffers_set |= base._non_persistent_buffers_set
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, of the base as well: its modules are the same."""
+        self.base.train(mode)
+        return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # The base first, so that buffers replaced there are the ones held here.
+        self.base._apply(fn, recurse)
+        self._adopt()
+        if "parts" in self._modules:
+            self.parts._apply(fn, recurse)
+        return self
+
+    def reset_classifier(self, *args: Any, **kwargs: Any) -> None:
+        """Replace the classifier, of the base as well."""
+        self.base.reset_classifier(*args, **kwargs)
+        self._adopt()
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            base = self.__dict__.get("base")
+            if base is None or name.startswith("__"):
+                raise
+            return getattr(base, name)
+
+    def __dir__(self) -> Iterator[str]:  # type: ignore[override]
+        return iter(sorted({*super().__dir__(), *dir(self.base)}))
+
+

@@ -1,0 +1,170 @@
+"""What every pluggable part is: a frozen, comparable, printable configuration.
+
+A subclass is turned into a frozen dataclass by itself, so a new part is a class body::
+
+    class NormAttn(Scorer):
+        power: float = 1.0
+
+        def __call__(self, state, attention): ...
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import nn
+from typing_extensions import Self, dataclass_transform
+
+from tokenred.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tokenred.core.info import ModelInfo
+
+__all__ = ["Part", "Traits", "check_choice", "check_count", "check_number"]
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a part promises; the property suites hold it to every promise.
+
+    Attributes:
+        equivariant: relabelling the image tokens relabels the result and changes nothing else.
+        deterministic: the same input gives the same output, always.
+        conserves_size: the token sizes sum to the same number before and after.
+        needs_cls: a class token must be among the prefix tokens.
+        needs_grid: the image tokens must lie on a known grid.
+    """
+
+    equivariant: bool = True
+    deterministic: bool = True
+    conserves_size: bool = False
+    needs_cls: bool = False
+    needs_grid: bool = False
+
+
+@dataclass_transform(frozen_default=True)
+class Part:
+    """A frozen configuration of one step of a method. Equal configurations are equal parts."""
+
+    traits: ClassVar[Traits] = Traits()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # An own __init__ cannot assign to a frozen class: say so where it is written.
+        if "__init__" in cls.__dict__ and "__dataclass_fields__" not in cls.__dict__:
+            raise ConfigError(
+                f"{cls.__name__} defines __init__; a part is a frozen dataclass. "
+                "Declare its parameters as annotated fields, and check them in __post_init__."
+            )
+        dataclass(frozen=True)(cls)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some parameters changed.
+
+        Raises:
+            ConfigError: for a parameter that the part does not have.
+        """
+        known = {f.name for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        if unknown := sorted(set(changes) - known):
+            raise ConfigError(
+                f"{type(self).__name__} has no parameter {', '.join(map(repr, unknown))}; "
+                f"it has: {', '.join(sorted(known)) or 'none'}."
+            )
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+    def check(self, info: ModelInfo) -> None:
+        """Refuse a model that the part cannot work on, before anything runs.
+
+        Raises:
+            ConfigError: with what the part needs and what the model has.
+        """
+        if self.traits.needs_cls and info.cls_index is None:
+            raise ConfigError(
+                f"{type(self).__name__} reads the attention of a CLS token, and {info.name} has "
+                f"none (its {info.num_prefix} prefix tokens are no class token). "
+                "Use MixedAttn, DiagAttn, BroadAttn, CosSim or Random."
+            )
+        if self.traits.needs_grid and info.grid is None:
+            raise ConfigError(
+                f"{type(self).__name__} needs to know the grid of patches, and that of "
+                f"{info.name} is not known. Use graph='semantic' or graph='none'."
+            )
+
+    def build(self, info: ModelInfo) -> Self | nn.Module:
+        """The object that runs: the part itself, or an ``nn.Module`` where it has weights."""
+        return self
+
+    def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
+        """Multiply-accumulates (an image) that the part spends in one layer on choosing or fusing.
+
+        Args:
+            info: the model.
+            tokens: living image tokens ``n`` before the step.
+            removed: tokens ``P`` that the step removes.
+        """
+        return 0.0
+
+    def learned_macs(self, info: ModelInfo, counts: tuple[int, ...]) -> float:
+        """Multiply-accumulates (an image) of the part's own weights, over all blocks.
+
+        These count as the model's.
+
+        Args:
+            info: the model.
+            counts: tokens removed in each block.
+        """
+        return 0.0
+
+    @classmethod
+    def summary(cls) -> str:
+        """The first line of the docstring."""
+        doc = cls.__dict__.get("__doc__") or ""
+        # A dataclass without a docstring gets its signature for one: that says nothing.
+        return "" if doc.startswith(f"{cls.__name__}(") else inspect.cleandoc(doc).split("\n")[0]
+
+
+def check_choice(owner: object, field: str, value: object, choices: Iterable[object]) -> None:
+    """Refuse a value that is not one of the choices."""
+    choices = tuple(choices)
+    if value not in choices:
+        raise ConfigError(
+            f"{type(owner).__name__}: {field} must be one of "
+            f"{', '.join(map(repr, choices))}, got {value!r}."
+        )
+
+
+def check_number(
+    owner: object,
+    field: str,
+    value: float,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    open_low: bool = False,
+) -> None:
+    """Refuse a number that is NaN, infinite or outside the interval."""
+    ok = (
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    ) and (low < value if open_low else low <= value)
+    if not ok or value > high:
+        left = "(" if open_low or low == -math.inf else "["
+        right = ")" if high == math.inf else "]"
+        raise ConfigError(
+            f"{type(owner).__name__}: {field} must be a finite number in "
+            f"{left}{low}, {high}{right}, got {value!r}."
+        )
+
+
+def check_count(owner: object, field: str, value: int, *, low: int = 0) -> None:
+    """Refuse what is not a whole number of at least ``low``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise ConfigError(
+            f"{type(owner).__name__}: {field} must be a whole number of at least {low}, "
+            f"got {value!r}."
+        )

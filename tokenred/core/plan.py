@@ -1,0 +1,202 @@
+"""A strategy: the parts of a method and how they are put together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenred.attention.edits import AttentionEdit, attention_edits
+from tokenred.core.errors import ConfigError, UnknownNameError
+from tokenred.core.info import ModelInfo
+from tokenred.core.part import Part, check_choice, check_number
+from tokenred.core.registry import Registry
+from tokenred.graphs.base import GraphBuilder, graph_builders
+from tokenred.strategies.base import (
+    Fuser,
+    Route,
+    Scorer,
+    Selector,
+    fusers,
+    routes,
+    scorers,
+    selectors,
+)
+from tokenred.strategies.schedules import Constant, Schedule, schedules
+from tokenred.strategies.selectors.top_score import TopScore
+
+__all__ = ["Strategy", "recipes", "strategy"]
+
+
+@dataclass(frozen=True, init=False)
+class Strategy:
+    """A token-reduction method as a value: comparable, hashable, printable.
+
+    Args:
+        scorer: which tokens matter: a scorer, a selector, or the name of one.
+        graph: builder of the token graph, or its name.
+        fuser: what becomes of the tokens that go, or its name.
+        schedule: how many go in each block; a whole number P means ``Constant(P)``.
+        theta: share θ in (0, 1] of attention entries kept after the softmax.
+        proportional_attention: add ``log s`` to the attention logits of each key.
+        where: reduce ``"after_attention"``, before the MLP, or ``"before_block"``.
+        route: which tokens pass a block, or its name.
+        edits: further edits of the attention logits.
+        reference: θ as the authors' program counts it.
+
+    Raises:
+        UnknownNameError: for a name that no registry knows.
+        ConfigError: for a value outside its range.
+        PartError: for an object of another kind.
+    """
+
+    scorer: Scorer | Selector
+    graph: GraphBuilder
+    fuser: Fuser
+    schedule: Schedule
+    theta: float
+    proportional_attention: bool
+    where: str
+    route: Route
+    edits: tuple[AttentionEdit, ...]
+    reference: bool
+
+    def __init__(
+        self,
+        scorer: Scorer | Selector | str,
+        graph: GraphBuilder | str = "none",
+        fuser: Fuser | str = "prune",
+        schedule: Schedule | int = 0,
+        theta: float = 1.0,
+        proportional_attention: bool = False,
+        where: str = "after_attention",
+        route: Route | str = "take_all",
+        edits: Sequence[AttentionEdit | str] = (),
+        reference: bool = False,
+    ) -> None:
+        if isinstance(schedule, int) and not isinstance(schedule, bool):
+            schedule = Constant(schedule)
+        fields: dict[str, Any] = {
+            "scorer": _scorer_or_selector(scorer),
+            "graph": graph_builders.create(graph),
+            "fuser": fusers.create(fuser),
+            "schedule": schedules.create(schedule),
+            "theta": theta,
+            "proportional_attention": proportional_attention,
+            "where": where,
+            "route": routes.create(route),
+            "edits": tuple(attention_edits.create(edit) for edit in edits),
+            "reference": reference,
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+        check_number(self, "theta", theta, low=0, high=1, open_low=True)
+        check_choice(self, "where", where, ("after_attention", "before_block"))
+        for name in ("proportional_attention", "reference"):
+            check_choice(self, name, fields[name], (True, False))
+        if where == "before_block" and (needs := self.selector.needs + self.fuser.needs):
+            raise ConfigError(
+                f"{self.scorer!r} with {self.fuser!r} reads {', '.join(n.kind for n in needs)} of "
+                "the block's attention, and before the block none has run. "
+                "Use where='after_attention', or a scorer of features."
+            )
+
+    @property
+    def selector(self) -> Selector:
+        """The selector: the scorer itself where it is one, `TopScore` of it where it is not."""
+        return self.scorer if isinstance(self.scorer, Selector) else TopScore(self.scorer)
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """All parts by the name of their field."""
+        named: dict[str, Part] = {
+            "scorer": self.scorer,
+            "graph": self.graph,
+            "fuser": self.fuser,
+            "schedule": self.schedule,
+            "route": self.route,
+        }
+        return named | {f"edits.{i}": edit for i, edit in enumerate(self.edits)}
+
+    def check(self, info: ModelInfo) -> None:
+        """Refuse a model that some part cannot work on.
+
+        Raises:
+            ConfigError: with what the part needs and what the model has.
+        """
+        for part in self.parts.values():
+            part.check(info)
+
+    def replace(self, **changes: Any) -> Strategy:
+        """A copy with some fields changed; names are looked up as in the constructor."""
+        known = [f.name for f in dataclasses.fields(self)]
+        for name in changes:
+            if name not in known:
+                raise UnknownNameError.of("field of a strategy", name, known)
+        return dataclasses.replace(self, **changes)
+
+    def fingerprint(self) -> str:
+        """16 hex digits over all that determines the result, the source of own parts included."""
+        from tokenred.core.config import fingerprint
+
+        return fingerprint(self)
+
+    def to_toml(self, path: str | Path | None = None, *, overwrite: bool = False) -> str:
+        """The strategy as TOML text, written to ``path`` where one is given.
+
+        Raises:
+            ConfigError: where a part has no registered name.
+            OutputExistsError: where the file exists.
+        """
+        from tokenred.core.config import write_toml
+
+        return write_toml(self, path, overwrite=overwrite)
+
+    @classmethod
+    def from_toml(cls, source: str | Path) -> Strategy:
+        """A strategy from TOML text or from the path of a file.
+
+        Raises:
+            ConfigError: for unknown keys, or a file that is no TOML.
+        """
+        from tokenred.core.config import read_toml
+
+        return read_toml(source)
+
+
+recipes: Registry[Strategy] = Registry("strategy", Strategy, "tokenred.strategies.recipes")
+
+
+def strategy(name: str, **arguments: Any) -> Strategy:
+    """A published method by name, with its published defaults.
+
+    Args:
+        name: one of ``tokenred.list_strategies()``, in any case.
+        arguments: the recipe's own (see ``tokenred list``), or any field of `Strategy`, which
+            then replaces what the recipe chose.
+
+    Raises:
+        UnknownNameError: for an unknown name or argument.
+        ConfigError: for a value outside its range.
+    """
+    import inspect
+
+    make = recipes[name].make
+    own = inspect.signature(make).parameters
+    fields = {f.name for f in dataclasses.fields(Strategy)}
+    for key in arguments:
+        if key not in own and key not in fields:
+            raise UnknownNameError.of(f"argument of strategy {name!r}", key, {*own, *fields})
+    made: Strategy = make(**{k: v for k, v in arguments.items() if k in own})
+    rest = {k: v for k, v in arguments.items() if k not in own}
+    return made.replace(**rest) if rest else made
+
+
+def _scorer_or_selector(part: Scorer | Selector | str) -> Scorer | Selector:
+    if isinstance(part, Selector) or (isinstance(part, str) and part in selectors):
+        chosen = selectors.create(part)
+        # A selector that only wraps a scorer is that scorer: one spelling for one method.
+        return chosen.scorer if type(chosen) is TopScore else chosen
+    return scorers.create(part)

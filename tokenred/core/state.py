@@ -1,0 +1,87 @@
+"""The tokens on their way through the blocks, and which of them a layer keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from tokenred.graphs.graph import Graph
+
+__all__ = ["Selection", "TokenState"]
+
+
+@dataclass(frozen=True, eq=False)
+class TokenState:
+    """All that one batch carries from block to block. Updated with ``dataclasses.replace``.
+
+    Shapes: ``b`` batch, ``p`` prefix tokens, ``n`` living image tokens, ``N = p + n``.
+
+    Attributes:
+        x: tokens, prefix first.
+        index: position of each image token on the original grid; −1 for a token that stands for
+            no single patch.
+        num_prefix: ``p``; prefix tokens are never scored and never fused.
+        grid: ``(gh, gw)`` of the original image tokens.
+        size: how many patches each token stands for, or None where nobody asks.
+        graph: the token graph over the original positions, or None.
+        cls_index: which prefix token is the class token, or None.
+        layer: number of the block, from 0.
+        memory: what a method carries between blocks, by the method's own keys.
+    """
+
+    x: Float[Tensor, "b N c"]
+    index: Int[Tensor, "b n"]
+    num_prefix: int
+    grid: tuple[int, int]
+    size: Float[Tensor, "b N"] | None = None
+    graph: Graph | None = None
+    cls_index: int | None = None
+    layer: int = 0
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def num_tokens(self) -> int:
+        """Living image tokens ``n``."""
+        return self.x.shape[1] - self.num_prefix
+
+    @property
+    def num_patches(self) -> int:
+        """Image tokens at the start, ``N0``."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def image(self) -> Float[Tensor, "b n c"]:
+        """The image tokens."""
+        return self.x[:, self.num_prefix :]
+
+    @property
+    def prefix(self) -> Float[Tensor, "b p c"]:
+        """The prefix tokens."""
+        return self.x[:, : self.num_prefix]
+
+    @property
+    def image_size(self) -> Float[Tensor, "b n"] | None:
+        """The sizes of the image tokens."""
+        return None if self.size is None else self.size[:, self.num_prefix :]
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Which image tokens stay and which go, as places among the living ones (0 … n−1).
+
+    Attributes:
+        keep: places that stay, in the order they take afterwards.
+        drop: places that go.
+        partner: for each that goes, the place of the kept token that it belongs to.
+        score: the scores that decided, for all living tokens.
+    """
+
+    keep: Int[Tensor, "b k"]
+    drop: Int[Tensor, "b P"]
+    partner: Int[Tensor, "b P"] | None = None
+    score: Float[Tensor, "b n"] | None = None

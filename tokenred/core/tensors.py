@@ -1,0 +1,27 @@
+"""Two operations that every second part needs."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+__all__ = ["at_least_fp32", "gather_tokens", "unit_vectors"]
+
+
+def at_least_fp32(dtype: torch.dtype) -> torch.dtype:
+    """The type to compute scores and weights in."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def gather_tokens(
+    tokens: Float[Tensor, "b n c"], places: Int[Tensor, "b k"]
+) -> Float[Tensor, "b k c"]:
+    """The tokens at these places, one choice an image."""
+    return tokens.gather(1, places[..., None].expand(-1, -1, tokens.shape[2]))
+
+
+def unit_vectors(x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
+    """Each token scaled to length 1, in fp32 or better; a zero vector stays zero."""
+    return F.normalize(x.to(at_least_fp32(x.dtype)), dim=-1, eps=1e-12)

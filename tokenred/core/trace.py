@@ -1,0 +1,236 @@
+"""The record of one forward: which token came from where, in every block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tokenred.attention import AttentionStats
+from tokenred.core.errors import ConfigError, InputError
+from tokenred.core.part import check_choice
+from tokenred.core.state import Selection, TokenState
+from tokenred.core.tensors import gather_tokens
+
+if TYPE_CHECKING:
+    from tokenred.strategies.base import Fuser
+
+__all__ = ["Recorder", "Step", "Trace", "fuser_matrix"]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One reduction: which block, what it chose, and the fuser's weights.
+
+    Attributes:
+        layer: the block.
+        selection: what stayed and went.
+        weights: ``(b, n', n)`` sparse, from the image tokens before to those after.
+        left: ``(b, P, c)`` features of the tokens that went, as they left.
+        left_index: ``(b, P)`` their positions.
+    """
+
+    layer: int
+    selection: Selection
+    weights: Tensor
+    left: Float[Tensor, "b P c"]
+    left_index: Int[Tensor, "b P"]
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """What a forward did with the tokens.
+
+    Attributes:
+        grid: ``(gh, gw)``.
+        num_prefix: ``p``.
+        start_index: ``(b, n)`` positions that entered the first block.
+        index: ``(b, n)`` positions of the tokens at the end, −1 for one of no single patch.
+        steps: the reductions, in order.
+        features: tokens after each block, ``(b, N, c)``, prefix included.
+        tokens_per_layer: image tokens after each block, prefix not counted.
+        index_per_layer: ``(b, n)`` positions after each block.
+        memory: what the method carried at the end.
+    """
+
+    grid: tuple[int, int]
+    num_prefix: int
+    start_index: Int[Tensor, "b n0"]
+    index: Int[Tensor, "b n"]
+    steps: tuple[Step, ...]
+    features: tuple[Tensor, ...]
+    tokens_per_layer: tuple[int, ...]
+    index_per_layer: tuple[Tensor, ...]
+    memory: Mapping[str, Tensor]
+
+    @property
+    def num_patches(self) -> int:
+        """``N0``."""
+        return self.grid[0] * self.grid[1]
+
+    def cut(self, layer: int) -> Trace:
+        """The trace as it was after a block."""
+        end = layer + 1
+        return replace(
+            self,
+            index=self.index_per_layer[layer],
+            steps=tuple(step for step in self.steps if step.layer <= layer),
+            features=self.features[:end],
+            tokens_per_layer=self.tokens_per_layer[:end],
+            index_per_layer=self.index_per_layer[:end],
+        )
+
+    def weights(self) -> Float[Tensor, "b n N0"]:
+        """How much of each patch's feature is in each final token, all reductions in one map.
+
+        Fusers only: what attention mixes is not counted.
+        """
+        b, n = self.start_index.shape
+        total = torch.zeros(b, n, self.num_patches, device=self.start_index.device)
+        total.scatter_(2, self.start_index[..., None], 1.0)
+        for step in self.steps:
+            total = step.weights.to_dense().to(total.dtype) @ total
+        return total
+
+    def owners(self) -> Int[Tensor, "b N0"]:
+        """For each patch, the final image token with the largest weight from it (0 … n−1).
+
+        −1 where nothing of it is left.
+        """
+        largest, owner = self.weights().abs().max(dim=1)
+        return torch.where(largest > 0, owner, -1)
+
+    def unreduce(
+        self,
+        tokens: Float[Tensor, "b m c"],
+        fill: str = "last",
+        *,
+        norm: Callable[[Tensor], Tensor] | None = None,
+    ) -> Float[Tensor, "b N0 c"]:
+        """Tokens back on the full grid, each patch with the token that owns it.
+
+        Args:
+            tokens: ``(b, n, c)`` final image tokens, or ``(b, p+n, c)`` with the prefix, which is
+                left out.
+            fill: for patches of which nothing is left: ``"last"``, the patch's own feature when it
+                left; ``"nearest"``, the token of the nearest patch that has one; ``"zero"``.
+            norm: applied to the features of ``"last"``, which are from inside the model, where
+                ``tokens`` are from after its final norm (``reduced.backbone.norm``).
+
+        Raises:
+            ConfigError: for another ``fill``.
+            InputError: for tokens of another count or, with ``"last"``, another width.
+        """
+        check_choice(self, "fill", fill, ("last", "nearest", "zero"))
+        n = self.index.shape[1]
+        if tokens.shape[1] == n + self.num_prefix:
+            tokens = tokens[:, self.num_prefix :]
+        if tokens.shape[1] != n:
+            raise InputError(
+                f"expected the {n} final image tokens, or {n + self.num_prefix} with the prefix; "
+                f"got {tokens.shape[1]}."
+            )
+        owner = self.owners()
+        if fill == "nearest":
+            owner = self._nearest(owner)
+        out = gather_tokens(tokens, owner.clamp_min(0)) * (owner >= 0)[..., None].to(tokens.dtype)
+        return self._with_last(out, owner, norm) if fill == "last" else out
+
+    def _nearest(self, owner: Int[Tensor, "b N0"]) -> Int[Tensor, "b N0"]:
+        at = torch.arange(self.num_patches, device=owner.device)
+        place = torch.stack((at // self.grid[1], at % self.grid[1]), dim=-1).float()
+        distance = torch.cdist(place, place)[None].masked_fill((owner < 0)[:, None, :], torch.inf)
+        return owner.gather(1, distance.argmin(dim=-1))
+
+    def _with_last(
+        self,
+        out: Float[Tensor, "b N0 c"],
+        owner: Int[Tensor, "b N0"],
+        norm: Callable[[Tensor], Tensor] | None,
+    ) -> Float[Tensor, "b N0 c"]:
+        for step in self.steps:
+            left = step.left if norm is None else norm(step.left)
+            if left.shape[-1] != out.shape[-1]:
+                raise InputError(
+                    f"fill='last' puts features of width {left.shape[-1]} beside tokens of width "
+                    f"{out.shape[-1]}. Unreduce before projecting, or use fill='nearest'."
+                )
+            lost = (step.left_index >= 0) & (owner.gather(1, step.left_index.clamp_min(0)) < 0)
+            # A spare row takes what is not lost.
+            at = torch.where(lost, step.left_index, self.num_patches)[..., None]
+            spare = torch.cat((out, out.new_zeros(out.shape[0], 1, out.shape[2])), dim=1)
+            at = at.expand(-1, -1, out.shape[2])
+            out = spare.scatter(1, at, left.to(out.dtype))[:, : self.num_patches]
+        return out
+
+
+class Recorder:
+    """Collects a trace while the blocks run."""
+
+    def __init__(self, state: TokenState) -> None:
+        self.start = state
+        self.steps: list[Step] = []
+        self.features: list[Tensor] = []
+        self.index: list[Tensor] = []
+
+    def reduction(
+        self,
+        before: TokenState,
+        selection: Selection,
+        attention: AttentionStats,
+        fuser: Fuser,
+    ) -> None:
+        """Note one reduction."""
+        matrix = fuser_matrix(fuser, before, selection, attention)
+        self.steps.append(
+            Step(
+                before.layer,
+                selection,
+                matrix.to_sparse(),
+                gather_tokens(before.image, selection.drop),
+                before.index.gather(1, selection.drop),
+            )
+        )
+
+    def block(self, state: TokenState) -> None:
+        """Note the end of a block."""
+        self.features.append(state.x)
+        self.index.append(state.index)
+
+    def trace(self, state: TokenState) -> Trace:
+        """What was noted."""
+        return Trace(
+            grid=state.grid,
+            num_prefix=state.num_prefix,
+            start_index=self.start.index,
+            index=state.index,
+            steps=tuple(self.steps),
+            features=tuple(self.features),
+            tokens_per_layer=tuple(index.shape[1] for index in self.index),
+            index_per_layer=tuple(self.index),
+            memory=dict(state.memory),
+        )
+
+
+def fuser_matrix(
+    fuser: Fuser, state: TokenState, selection: Selection, attention: AttentionStats
+) -> Float[Tensor, "b m n"]:
+    """The weights of one reduction, ``(b, n', n)``.
+
+    A fuser that describes its transport is asked; of another, unit vectors sent through it tell.
+    """
+    from tokenred.strategies.base import Fuser as Base
+
+    described = getattr(type(fuser), "__call__", None) is Base.__call__
+    if described:
+        return fuser.transport(state, selection, state.graph, attention).matrix(state.num_tokens)
+    n, p = state.num_tokens, state.num_prefix
+    units = torch.eye(n, dtype=state.x.dtype, device=state.x.device)
+    probe = torch.cat((units.new_zeros(p, n), units)).expand(state.x.shape[0], -1, -1)
+    return fuser(replace(state, x=probe), selection, state.graph, attention).image.transpose(1, 2)
+
+

@@ -1,0 +1,81 @@
+"""How image tokens travel through one reduction: a linear map, applied and recorded alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tokenred.core.tensors import gather_tokens
+
+if TYPE_CHECKING:
+    from tokenred.core.state import TokenState
+
+__all__ = ["Transport"]
+
+
+@dataclass(frozen=True, eq=False)
+class Transport:
+    """``x' = stay ⊙ x[keep] + move · x[drop]``, prefix tokens untouched.
+
+    Attributes:
+        keep, drop: places of the image tokens that stay and go.
+        move: ``(b, k+extra, P)`` weights of the tokens that go, or None where nothing moves.
+        stay: ``(b, k)`` weights of the tokens that stay, or None for 1.
+        size_move: weights of the sizes that go, where they differ from `move`.
+        extra: new tokens at the end, made of dropped ones only; their index is −1.
+    """
+
+    keep: Int[Tensor, "b k"]
+    drop: Int[Tensor, "b P"]
+    move: Float[Tensor, "b m P"] | None = None
+    stay: Float[Tensor, "b k"] | None = None
+    size_move: Float[Tensor, "b m P"] | None = None
+    extra: int = 0
+
+    def apply(self, state: TokenState) -> TokenState:
+        """The state after the reduction: features, sizes and index."""
+        p = state.num_prefix
+        image = self._carry(state.image, self.move, self.stay)
+        index = state.index.gather(1, self.keep)
+        if self.extra:
+            index = torch.cat((index, index.new_full((index.shape[0], self.extra), -1)), dim=1)
+        size = state.size
+        if size is not None:
+            moved = self.move if self.size_move is None else self.size_move
+            rest = self._carry(size[:, p:, None], moved, None)[..., 0]
+            size = torch.cat((size[:, :p], rest), dim=1)
+        return replace(state, x=torch.cat((state.prefix, image), dim=1), index=index, size=size)
+
+    def matrix(self, tokens: int) -> Float[Tensor, "b m n"]:
+        """The map as a matrix from ``tokens`` image tokens to those that remain."""
+        b, k = self.keep.shape
+        like = self.move if self.move is not None else self.stay
+        dtype = torch.float32 if like is None else like.dtype
+        out = torch.zeros(b, k + self.extra, tokens, dtype=dtype, device=self.keep.device)
+        if self.move is not None:
+            at = self.drop[:, None, :].expand(-1, k + self.extra, -1)
+            out.scatter_(2, at, self.move)
+        own = torch.ones(b, k, dtype=dtype, device=out.device) if self.stay is None else self.stay
+        out[:, :k].scatter_(2, self.keep[..., None], own[..., None])
+        return out
+
+    def _carry(
+        self,
+        tokens: Float[Tensor, "b n c"],
+        move: Float[Tensor, "b m P"] | None,
+        stay: Float[Tensor, "b k"] | None,
+    ) -> Float[Tensor, "b m c"]:
+        kept = gather_tokens(tokens, self.keep)
+        if stay is not None:
+            kept = kept * stay[..., None].to(kept.dtype)
+        if move is None:
+            return kept
+        moved = move.to(kept.dtype) @ gather_tokens(tokens, self.drop)
+        if not self.extra:
+            return kept + moved
+        k = kept.shape[1]
+        return torch.cat((kept + moved[:, :k], moved[:, k:]), dim=1)

@@ -1,0 +1,28 @@
+"""The contract of a graph builder."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenred.core.part import Part
+from tokenred.core.registry import Registry
+from tokenred.graphs.graph import Graph
+
+__all__ = ["GraphBuilder", "graph_builders"]
+
+
+class GraphBuilder(Part):
+    """Makes the token graph of a batch, once, from the embedded tokens.
+
+    Shapes:
+        x0: ``(b, N0, c)`` image tokens as they enter the first block, no prefix.
+        returns: a `Graph` over ``N0`` positions, or None for no graph.
+    """
+
+    def __call__(self, x0: Float[Tensor, "b N0 c"], grid: tuple[int, int]) -> Graph | None:
+        """The graph of these tokens on this grid."""
+        raise NotImplementedError
+
+
+graph_builders: Registry[GraphBuilder] = Registry("graph", GraphBuilder, "tokenred.graphs")

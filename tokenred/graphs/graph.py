@@ -1,0 +1,169 @@
+"""The token graph: neighbour lists over the original positions, made once and never shrunk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from tokenred.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    import networkx as nx
+    from scipy.sparse import csr_array
+
+__all__ = ["Graph"]
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Who propagates to whom, and how strongly.
+
+    Nodes are positions ``0 … N0−1`` on the original grid. Row i lists the positions that i chose,
+    at most ``K`` of them; an entry of value 0 is no edge. Make one with `from_neighbours` or
+    `from_dense`; a builder that serves all images alike gives a batch of 1.
+
+    Attributes:
+        neighbours: ``(b|1, N0, K)`` positions.
+        values: ``(b|1, N0, K)`` the adjacency ``A``: 1 for an edge, 0 for a free place.
+        weights: ``(b|1, N0, K)`` the normalised adjacency ``Â = D^-1/2 A D^-1/2``.
+        grid: ``(gh, gw)``.
+        directed: whether i may choose j without j choosing i.
+    """
+
+    neighbours: Int[Tensor, "b N0 K"]
+    values: Float[Tensor, "b N0 K"]
+    weights: Float[Tensor, "b N0 K"]
+    grid: tuple[int, int]
+    directed: bool
+
+    @classmethod
+    def from_neighbours(
+        cls,
+        neighbours: Int[Tensor, "b N0 K"],
+        edges: Bool[Tensor, "b N0 K"] | Float[Tensor, "b N0 K"],
+        grid: tuple[int, int],
+        *,
+        directed: bool = True,
+        dtype: torch.dtype = torch.float32,
+    ) -> Graph:
+        """Normalise lists of neighbours.
+
+        A node without edges keeps weight 0. Source: GTP-ViT, Eq. 9.
+
+        Raises:
+            ConfigError: where the lists do not cover the grid.
+        """
+        nodes = grid[0] * grid[1]
+        if neighbours.shape != edges.shape or neighbours.shape[1] != nodes:
+            raise ConfigError(
+                f"a graph on a {grid[0]}×{grid[1]} grid needs neighbours and edges of shape "
+                f"(b, {nodes}, K), got {tuple(neighbours.shape)} and {tuple(edges.shape)}."
+            )
+        values = edges.to(dtype)
+        degree = values.sum(dim=-1)
+        inverse = torch.where(degree > 0, degree.clamp_min(1e-12).rsqrt(), torch.zeros_like(degree))
+        # D^-1/2 at the other end of each edge.
+        far = inverse.gather(1, neighbours.flatten(1)).view_as(values)
+        return cls(neighbours, values, inverse[..., None] * values * far, grid, directed)
+
+    @classmethod
+    def from_dense(
+        cls,
+        adjacency: Bool[Tensor, "b N0 N0"] | Float[Tensor, "b N0 N0"],
+        grid: tuple[int, int],
+        *,
+        directed: bool = True,
+        dtype: torch.dtype = torch.float32,
+    ) -> Graph:
+        """A graph from its adjacency matrix; the short way to write a builder.
+
+        Stores all ``N0²`` places: for thousands of tokens give lists to `from_neighbours`.
+        """
+        b, rows, columns = adjacency.shape
+        if rows != columns:
+            raise ConfigError(f"an adjacency is (b, N0, N0), got {tuple(adjacency.shape)}.")
+        everyone = torch.arange(columns, device=adjacency.device).expand(b, rows, columns)
+        return cls.from_neighbours(everyone, adjacency, grid, directed=directed, dtype=dtype)
+
+    @property
+    def num_nodes(self) -> int:
+        """``N0``."""
+        return self.neighbours.shape[1]
+
+    @property
+    def batch(self) -> int:
+        """Number of graphs: 1 where all images share it."""
+        return self.neighbours.shape[0]
+
+    def degree(self) -> Float[Tensor, "b N0"]:
+        """Row degrees of ``A``."""
+        return self.values.sum(dim=-1)
+
+    def dense(self, *, normalized: bool = True) -> Float[Tensor, "b N0 N0"]:
+        """``Â``, or ``A`` with ``normalized=False``."""
+        entries = self.weights if normalized else self.values
+        out = entries.new_zeros(self.batch, self.num_nodes, self.num_nodes)
+        return out.scatter_add(2, self.neighbours, entries)
+
+    def weights_between(
+        self, rows: Int[Tensor, "b k"], columns: Int[Tensor, "b P"]
+    ) -> Float[Tensor, "b k P"]:
+        """The block of ``Â`` between two sets of positions; −1 has no edges.
+
+        Costs ``O(k·K)``: the matrix is never built.
+        """
+        b, p = columns.shape
+        nodes, width = self.num_nodes, self.neighbours.shape[2]
+        at = rows.clamp_min(0)
+        if self.batch == 1:
+            near, weight = self.neighbours[0][at], self.weights[0][at]
+        else:
+            pick = at[..., None].expand(-1, -1, width)
+            near, weight = self.neighbours.gather(1, pick), self.weights.gather(1, pick)
+        weight = weight * (rows >= 0)[..., None].to(weight.dtype)
+        # Column of each position, with a spare column for all that are not asked for.
+        column = torch.full((b, nodes + 1), p, dtype=near.dtype, device=near.device)
+        column = column.scatter(
+            1,
+            torch.where(columns >= 0, columns, nodes),
+            torch.arange(p, device=near.device).expand(b, p),
+        )
+        place = column.gather(1, near.flatten(1)).view_as(near)
+        out = weight.new_zeros(b, rows.shape[1], p + 1).scatter_add(2, place, weight)
+        return out[..., :p]
+
+    def to_scipy(self, i: int = 0) -> csr_array:
+        """``Â`` of image i as a scipy sparse array, without the places that hold no edge."""
+        from scipy.sparse import csr_array
+
+        rows, columns, weights = self._edges(i)
+        shape = (self.num_nodes, self.num_nodes)
+        return csr_array((weights, (rows, columns)), shape=shape)
+
+    def to_networkx(self, i: int = 0) -> nx.Graph[int]:
+        """Image i as a networkx ``DiGraph`` (``Graph`` where undirected).
+
+        Nodes are positions with attribute ``pos=(column, −row)``; edges carry ``weight`` (``Â``).
+        """
+        import networkx as nx
+
+        graph: nx.Graph[int] = nx.DiGraph() if self.directed else nx.Graph()
+        for node in range(self.num_nodes):
+            row, column = divmod(node, self.grid[1])
+            graph.add_node(node, pos=(column, -row))
+        for row, column, weight in zip(*self._edges(i), strict=True):
+            graph.add_edge(int(row), int(column), weight=float(weight))
+        return graph
+
+    def _edges(self, i: int) -> tuple[Tensor, Tensor, Tensor]:
+        if not 0 <= i < self.batch and self.batch > 1:
+            raise ConfigError(f"this graph holds {self.batch} images, there is no image {i}.")
+        at = 0 if self.batch == 1 else i
+        rows, places = self.values[at].nonzero(as_tuple=True)
+        columns = self.neighbours[at][rows, places]
+        weights = self.weights[at][rows, places].detach()
+        return rows.cpu(), columns.cpu(), weights.float().cpu()

@@ -1,0 +1,23 @@
+"""No graph."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenred.graphs.base import GraphBuilder, graph_builders
+
+__all__ = ["NoGraph"]
+
+
+@graph_builders.register("none")
+class NoGraph(GraphBuilder):
+    """No edges: propagation moves nothing, and nothing is computed.
+
+    Shapes:
+        x0: ``(b, N0, c)``.
+        returns: None.
+    """
+
+    def __call__(self, x0: Float[Tensor, "b N0 c"], grid: tuple[int, int]) -> None:
+        return None

@@ -1,0 +1,56 @@
+"""The spatial graph."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from tokenred.core.part import Traits
+from tokenred.core.tensors import at_least_fp32
+from tokenred.graphs.base import GraphBuilder, graph_builders
+from tokenred.graphs.graph import Graph
+
+__all__ = ["Spatial", "grid_neighbours"]
+
+
+@graph_builders.register("spatial")
+class Spatial(GraphBuilder):
+    """Each patch and its 8 neighbours on the grid (GTP-ViT, Eq. 5).
+
+    Undirected, no self-loops, shared by all images.
+
+    Shapes:
+        x0: ``(b, N0, c)``, read for its device only.
+        returns: a graph of batch 1 with K = 8.
+    """
+
+    traits: ClassVar[Traits] = Traits(equivariant=False, needs_grid=True)
+
+    def __call__(self, x0: Float[Tensor, "b N0 c"], grid: tuple[int, int]) -> Graph:
+        neighbours, edges = grid_neighbours(grid, x0.device)
+        dtype = at_least_fp32(x0.dtype)
+        return Graph.from_neighbours(neighbours, edges, grid, directed=False, dtype=dtype)
+
+
+def grid_neighbours(
+    grid: tuple[int, int], device: torch.device | None = None
+) -> tuple[Int[Tensor, "1 N0 8"], Bool[Tensor, "1 N0 8"]]:
+    """The 8 neighbours of each position, and which of them lie on the grid.
+
+    A place off the grid holds the position itself, and no edge.
+    """
+    height, width = grid
+    at = torch.arange(height * width, device=device)
+    row, column = at // width, at % width
+    # Plain numbers rather than a tensor of offsets: nothing to copy to the device.
+    steps = [(dr, dc) for dr in (-1, 0, 1) for dc in (-1, 0, 1) if (dr, dc) != (0, 0)]
+    near, inside = [], []
+    for dr, dc in steps:
+        r, c = row + dr, column + dc
+        ok = (r >= 0) & (r < height) & (c >= 0) & (c < width)
+        near.append(torch.where(ok, r * width + c, at))
+        inside.append(ok)
+    return torch.stack(near, dim=-1)[None], torch.stack(inside, dim=-1)[None]

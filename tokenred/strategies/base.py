@@ -1,0 +1,172 @@
+"""The contracts of scorers, selectors, fusers and routes, and their registries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenred.attention import AttentionStats, Need
+from tokenred.core.errors import PartError
+from tokenred.core.part import Part
+from tokenred.core.registry import Registry
+from tokenred.core.state import Selection, TokenState
+
+if TYPE_CHECKING:
+    from tokenred.core.transport import Transport
+    from tokenred.graphs import Graph
+
+__all__ = [
+    "Fuser",
+    "Route",
+    "Scorer",
+    "Selector",
+    "fusers",
+    "routes",
+    "scorers",
+    "selectors",
+]
+
+
+class Scorer(Part):
+    """Gives every living image token a score; the highest stay.
+
+    Shapes:
+        state: `TokenState` right after the attention residual.
+        attention: this block's statistics, those named in `needs`.
+        returns: ``(b, n)``, higher = keep.
+    """
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Statistics of the block's attention that the scorer reads."""
+        return ()
+
+    def __call__(self, state: TokenState, attention: AttentionStats) -> Float[Tensor, "b n"]:
+        """The scores."""
+        raise NotImplementedError
+
+
+class Selector(Part):
+    """Decides which tokens stay. `TopScore` makes one of any scorer.
+
+    Shapes:
+        count: ``P``, a Python int known before the forward runs.
+        returns: a `Selection` with ``keep (b, n−P)`` and ``drop (b, P)``.
+    """
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Statistics of the block's attention that the selector reads."""
+        return ()
+
+    def limit(self, tokens: int) -> int:
+        """The most tokens that may go at once, of so many living ones."""
+        return tokens - 1
+
+    @property
+    def caps(self) -> bool:
+        """Whether asking for more than `limit` means `limit` (else it is refused)."""
+        return False
+
+    def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
+        """The selection."""
+        raise NotImplementedError
+
+
+class Fuser(Part):
+    """Says what becomes of the tokens that go.
+
+    Write `transport`; it is linear in the tokens, so that a trace can record it. A subclass may
+    write ``__call__`` instead: the trace then finds its weights by sending unit vectors through.
+
+    Shapes:
+        returns: a state with ``n − P + extra`` image tokens.
+    """
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Statistics of the block's attention that the fuser reads."""
+        return ()
+
+    @property
+    def extra(self) -> int:
+        """Image tokens added in each reduction (EViT's fused token is 1)."""
+        return 0
+
+    @property
+    def uses_graph(self) -> bool:
+        """Whether the graph is read; it is not built for a fuser that does not."""
+        return False
+
+    @property
+    def uses_size(self) -> bool:
+        """Whether token sizes are read; they are tracked for proportional attention anyway."""
+        return False
+
+    def transport(
+        self,
+        state: TokenState,
+        selection: Selection,
+        graph: Graph | None,
+        attention: AttentionStats,
+    ) -> Transport:
+        """The weights with which tokens travel."""
+        raise NotImplementedError(f"{type(self).__name__} has neither transport nor __call__")
+
+    def __call__(
+        self,
+        state: TokenState,
+        selection: Selection,
+        graph: Graph | None,
+        attention: AttentionStats,
+    ) -> TokenState:
+        """The state after the reduction."""
+        return self.transport(state, selection, graph, attention).apply(state)
+
+
+class Route(Part):
+    """How the tokens travel around a block: all through it, or some of them idle.
+
+    ``split`` runs before the block and ``join`` after its MLP. Idle tokens are none of the
+    block's business: they wait in ``resting``.
+    """
+
+    @property
+    def preview(self) -> tuple[Need, ...]:
+        """Statistics wanted before the block: keys, values or rows of logits."""
+        return ()
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Statistics of the block's attention that `join` reads."""
+        return ()
+
+    def active(self, layer: int, depth: int, patches: int) -> int | None:
+        """How many image tokens the block processes, or None where all of them pass."""
+        return None
+
+    def split(
+        self, state: TokenState, preview: AttentionStats, count: int
+    ) -> tuple[TokenState, Mapping[str, Tensor]]:
+        """The state that enters the block (``count`` image tokens), and what rests."""
+        raise PartError(f"{type(self).__name__} names a number of active tokens but cannot split.")
+
+    def join(
+        self,
+        before: TokenState,
+        active: TokenState,
+        resting: Mapping[str, Tensor],
+        attention: AttentionStats,
+    ) -> TokenState:
+        """All tokens again, in their places of before the block."""
+        raise PartError(f"{type(self).__name__} names a number of active tokens but cannot join.")
+
+
+_HOME = "tokenred.strategies"
+scorers: Registry[Scorer] = Registry("scorer", Scorer, f"{_HOME}.scorers")
+selectors: Registry[Selector] = Registry("selector", Selector, f"{_HOME}.selectors")
+fusers: Registry[Fuser] = Registry("fuser", Fuser, f"{_HOME}.fusers")
+routes: Registry[Route] = Registry("route", Route, f"{_HOME}.routes")

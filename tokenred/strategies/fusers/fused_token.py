@@ -1,0 +1,61 @@
+"""EViT's fused token."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+
+from tokenred.attention import AttentionStats
+from tokenred.core.errors import PartError
+from tokenred.core.info import ModelInfo
+from tokenred.core.part import Traits
+from tokenred.core.state import Selection, TokenState
+from tokenred.core.transport import Transport
+from tokenred.graphs import Graph
+from tokenred.strategies.base import Fuser, fusers
+
+__all__ = ["FusedToken"]
+
+
+@fusers.register("fused_token")
+class FusedToken(Fuser):
+    """All tokens that go become one, weighted by their scores (EViT, Liang et al., ICLR 2022).
+
+    ``x_f = Σ_dropped a_i x_i``, the weights not normalised, appended last; its size is the sum of
+    theirs. It stands for no single patch and competes like any other token later on.
+
+    Shapes:
+        returns: ``n − P + 1`` image tokens.
+    """
+
+    traits: ClassVar[Traits] = Traits(conserves_size=True)
+
+    @property
+    def extra(self) -> int:
+        return 1
+
+    def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
+        return float((tokens - removed + 1) * removed * info.width)
+
+    def transport(
+        self,
+        state: TokenState,
+        selection: Selection,
+        graph: Graph | None,
+        attention: AttentionStats,
+    ) -> Transport:
+        if selection.score is None:
+            raise PartError(
+                "FusedToken weights tokens by the scores that dropped them, and this selector "
+                "gives none. Use it with a scorer."
+            )
+        weight = selection.score.gather(1, selection.drop)[:, None, :]
+        nothing = weight.new_zeros(weight.shape[0], selection.keep.shape[1], weight.shape[2])
+        return Transport(
+            selection.keep,
+            selection.drop,
+            move=torch.cat((nothing, weight), dim=1),
+            size_move=torch.cat((nothing, torch.ones_like(weight)), dim=1),
+            extra=1,
+        )

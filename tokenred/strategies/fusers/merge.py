@@ -1,0 +1,81 @@
+"""Merging."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from tokenred.attention import AttentionStats
+from tokenred.core.info import ModelInfo
+from tokenred.core.part import Traits
+from tokenred.core.state import Selection, TokenState
+from tokenred.core.tensors import at_least_fp32, gather_tokens, unit_vectors
+from tokenred.core.transport import Transport
+from tokenred.graphs import Graph
+from tokenred.strategies.base import Fuser, fusers
+
+__all__ = ["Merge"]
+
+
+@fusers.register("merge")
+class Merge(Fuser):
+    """Each token that goes joins one kept token, in a size-weighted mean (ToMe, section 3).
+
+    The kept token is the selection's partner, or else the one with the most similar features
+    (cosine). ``Σ s`` and ``Σ s·x`` stay what they were.
+
+    Shapes:
+        returns: ``n − P`` image tokens.
+    """
+
+    traits: ClassVar[Traits] = Traits(conserves_size=True)
+
+    @property
+    def uses_size(self) -> bool:
+        return True
+
+    def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
+        # The mean, and the similarities where no partner is given (counted always).
+        return float(2 * (tokens - removed) * removed * info.width)
+
+    def transport(
+        self,
+        state: TokenState,
+        selection: Selection,
+        graph: Graph | None,
+        attention: AttentionStats,
+    ) -> Transport:
+        slot = _slot(state, selection)
+        b, k = selection.keep.shape
+        joins = slot[:, None, :] == torch.arange(k, device=slot.device)[None, :, None]
+        one_hot = joins.to(at_least_fp32(state.x.dtype))
+        size = state.image_size
+        size = one_hot.new_ones(b, state.num_tokens) if size is None else size.to(one_hot.dtype)
+        kept, gone = size.gather(1, selection.keep), size.gather(1, selection.drop)
+        weighted = one_hot * gone[:, None, :]
+        # A dead token (size 0) that nobody joins stays what it is.
+        total = (kept + weighted.sum(dim=-1)).clamp_min(torch.finfo(kept.dtype).tiny)
+        return Transport(
+            selection.keep,
+            selection.drop,
+            move=weighted / total[..., None],
+            stay=kept / total,
+            size_move=one_hot,
+        )
+
+
+def _slot(state: TokenState, selection: Selection) -> Int[Tensor, "b P"]:
+    """For each token that goes, where in ``keep`` its partner stands."""
+    if selection.partner is not None:
+        b, k = selection.keep.shape
+        at = torch.zeros(b, state.num_tokens, dtype=torch.long, device=selection.keep.device)
+        at = at.scatter(1, selection.keep, torch.arange(k, device=at.device).expand(b, k))
+        return at.gather(1, selection.partner)
+    unit = unit_vectors(state.image.detach())
+    similarity = gather_tokens(unit, selection.drop) @ gather_tokens(
+        unit, selection.keep
+    ).transpose(-2, -1)
+    return similarity.argmax(dim=-1)

@@ -1,0 +1,72 @@
+"""GTP's propagation."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenred.attention import AttentionStats
+from tokenred.core.errors import ConfigError
+from tokenred.core.info import ModelInfo
+from tokenred.core.part import check_number
+from tokenred.core.state import Selection, TokenState
+from tokenred.core.transport import Transport
+from tokenred.graphs import Graph
+from tokenred.strategies.base import Fuser, fusers
+
+__all__ = ["Propagate"]
+
+
+@fusers.register("propagate")
+class Propagate(Fuser):
+    """Tokens that go give their features to kept neighbours in the graph (GTP-ViT, Eq. 10, 12).
+
+    ``X^s = X^k + α Â^p X^p`` and likewise for the sizes. A token without a kept neighbour is
+    lost, and the sizes do not add up to what they were: both as in the paper.
+
+    Args:
+        alpha: α ≥ 0, one number, or one for each block.
+
+    Shapes:
+        returns: ``n − P`` image tokens.
+    """
+
+    alpha: float | tuple[float, ...] = 0.1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.alpha, list | tuple):
+            object.__setattr__(self, "alpha", tuple(self.alpha))
+            if not self.alpha:
+                raise ConfigError("Propagate: alpha must be a number or one a block, got none.")
+        for value in self.alpha if isinstance(self.alpha, tuple) else (self.alpha,):
+            check_number(self, "alpha", value, low=0)
+
+    def check(self, info: ModelInfo) -> None:
+        super().check(info)
+        if isinstance(self.alpha, tuple) and len(self.alpha) != info.depth:
+            raise ConfigError(
+                f"Propagate: alpha has {len(self.alpha)} values, {info.name} has {info.depth} "
+                "blocks. Give one number, or one for each block."
+            )
+
+    @property
+    def uses_graph(self) -> bool:
+        return True
+
+    def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
+        return float((tokens - removed) * removed * info.width)
+
+    def transport(
+        self,
+        state: TokenState,
+        selection: Selection,
+        graph: Graph | None,
+        attention: AttentionStats,
+    ) -> Transport:
+        weights: Float[Tensor, "b k P"] | None = None
+        alpha = self.alpha[state.layer] if isinstance(self.alpha, tuple) else self.alpha
+        if graph is not None and alpha > 0:
+            kept = state.index.gather(1, selection.keep)
+            gone = state.index.gather(1, selection.drop)
+            weights = alpha * graph.weights_between(kept, gone)
+        return Transport(selection.keep, selection.drop, move=weights)

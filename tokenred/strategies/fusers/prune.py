@@ -1,0 +1,29 @@
+"""Pruning."""
+
+from __future__ import annotations
+
+from tokenred.attention import AttentionStats
+from tokenred.core.state import Selection, TokenState
+from tokenred.core.transport import Transport
+from tokenred.graphs import Graph
+from tokenred.strategies.base import Fuser, fusers
+
+__all__ = ["Prune"]
+
+
+@fusers.register("prune")
+class Prune(Fuser):
+    """Tokens that go are gone; those that stay are untouched.
+
+    Shapes:
+        returns: ``n − P`` image tokens.
+    """
+
+    def transport(
+        self,
+        state: TokenState,
+        selection: Selection,
+        graph: Graph | None,
+        attention: AttentionStats,
+    ) -> Transport:
+        return Transport(selection.keep, selection.drop)

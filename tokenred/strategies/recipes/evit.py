@@ -1,0 +1,40 @@
+"""EViT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tokenred.core.plan import Strategy, recipes
+from tokenred.strategies.schedules import KeepRatio
+from tokenred.strategies.scorers import CLSAttn
+
+__all__ = ["evit"]
+
+
+@recipes.register("evit")
+def evit(
+    *,
+    keep_rate: float | Sequence[float] = 0.7,
+    layers: Sequence[int] | None = None,
+    fuse: bool = True,
+    proportional_attention: bool = False,
+    reference: bool = False,
+) -> Strategy:
+    """Keep what the CLS token attends to, fuse the rest into one (EViT, Liang et al., ICLR 2022).
+
+    Args:
+        keep_rate: share ρ of the living tokens kept; one, or one for each of `layers`.
+        layers: blocks in which tokens go; None for the quarters of the depth (3, 6, 9 of 12).
+        fuse: append the weighted sum of the dropped tokens as one token.
+        proportional_attention: ``log s`` in the attention; the method has none.
+        reference: nothing differs; accepted so that all recipes take it.
+    """
+    return Strategy(
+        scorer=CLSAttn(aggregate="mean"),
+        fuser="fused_token" if fuse else "prune",
+        schedule=KeepRatio(
+            keep_rate if isinstance(keep_rate, int | float) else tuple(keep_rate),
+            None if layers is None else tuple(layers),
+        ),
+        proportional_attention=proportional_attention,
+    )

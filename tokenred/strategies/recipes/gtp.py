@@ -1,0 +1,55 @@
+"""GTP-ViT."""
+
+from __future__ import annotations
+
+from tokenred.core.plan import Strategy, recipes
+from tokenred.graphs import GraphBuilder
+from tokenred.graphs.base import graph_builders
+from tokenred.strategies.base import Fuser, Scorer, Selector, fusers, scorers, selectors
+
+__all__ = ["gtp"]
+
+
+@recipes.register("gtp")
+def gtp(
+    *,
+    P: int = 8,
+    M: int = 8,
+    alpha: float | tuple[float, ...] = 0.1,
+    theta: float = 1.0,
+    scorer: str | Scorer | Selector = "MixedAttn",
+    aggregate: str = "max",
+    graph: str | GraphBuilder = "mixed",
+    fuser: str | Fuser = "propagate",
+    proportional_attention: bool = True,
+    reference: bool = False,
+) -> Strategy:
+    """Graph-based token propagation (GTP-ViT, Xu et al., WACV 2024, arXiv 2311.03035).
+
+    Tokens that are easy to rebuild and broadcast little go; their features propagate to their kept
+    neighbours in a graph of space and meaning. No training.
+
+    Args:
+        P: tokens removed in every block.
+        M: semantic neighbours of a token.
+        alpha: magnitude α of the propagation; one number, or one for each block.
+        theta: share θ of attention entries kept.
+        scorer, graph, fuser: parts or their names; arguments that one does not use are left aside.
+        aggregate: max or mean over heads.
+        proportional_attention: ``log s`` in the attention.
+        reference: as the authors' program, where it departs from the paper: a token counts its
+            own attention as broadcast, θ keeps one entry more, and a model without CLS gets
+            M + 1 semantic neighbours.
+    """
+    if isinstance(scorer, str) and scorer not in selectors:
+        options = {"exclude_self": False} if reference else {}
+        scorer = scorers.create(scorer, aggregate=aggregate, **options)
+    return Strategy(
+        scorer=scorer,
+        graph=graph_builders.create(graph, M=M, reference=reference),
+        fuser=fusers.create(fuser, alpha=alpha),
+        schedule=P,
+        theta=theta,
+        proportional_attention=proportional_attention,
+        reference=reference,
+    )

@@ -1,0 +1,30 @@
+"""Random pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tokenred.core.plan import Strategy, recipes
+from tokenred.strategies.recipes.topk import topk
+from tokenred.strategies.scorers import Random
+
+__all__ = ["random"]
+
+
+@recipes.register("random")
+def random(
+    *,
+    keep_rate: float | Sequence[float] = 0.7,
+    layers: Sequence[int] | None = None,
+    seed: int = 0,
+    reference: bool = False,
+) -> Strategy:
+    """Prune at random, with a seed: what every method has to beat.
+
+    Args:
+        keep_rate: share ρ of the living tokens kept; one, or one for each of `layers`.
+        layers: blocks in which tokens go; None for the quarters of the depth (3, 6, 9 of 12).
+        seed: of the `Random` scorer.
+        reference: nothing differs; accepted so that all recipes take it.
+    """
+    return topk(keep_rate=keep_rate, layers=layers, scorer=Random(seed=seed))

@@ -1,0 +1,39 @@
+"""Top-K pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tokenred.core.plan import Strategy, recipes
+from tokenred.strategies.base import Scorer
+from tokenred.strategies.schedules import KeepRatio
+from tokenred.strategies.scorers import CLSAttn
+
+__all__ = ["topk"]
+
+
+@recipes.register("topk")
+def topk(
+    *,
+    keep_rate: float | Sequence[float] = 0.7,
+    layers: Sequence[int] | None = None,
+    scorer: str | Scorer | None = None,
+    reference: bool = False,
+) -> Strategy:
+    """Keep what the CLS token attends to, prune the rest (Top-K of Haurum et al., ICCVW 2023).
+
+    Without a CLS token the attention received from all tokens decides.
+
+    Args:
+        keep_rate: share ρ of the living tokens kept; one, or one for each of `layers`.
+        layers: blocks in which tokens go; None for the quarters of the depth (3, 6, 9 of 12).
+        scorer: another scorer instead.
+        reference: nothing differs; accepted so that all recipes take it.
+    """
+    return Strategy(
+        scorer=CLSAttn(aggregate="mean", without_cls="received") if scorer is None else scorer,
+        schedule=KeepRatio(
+            keep_rate if isinstance(keep_rate, int | float) else tuple(keep_rate),
+            None if layers is None else tuple(layers),
+        ),
+    )

@@ -1,0 +1,5 @@
+"""Routes: which tokens pass a block, and which idle."""
+
+from tokenred.strategies.routes.take_all import TakeAll
+
+__all__ = ["TakeAll"]

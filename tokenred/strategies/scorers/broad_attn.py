@@ -1,0 +1,39 @@
+"""GTP's broadcasting ability."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenred.attention import AttentionStats, Need
+from tokenred.core.part import check_choice
+from tokenred.core.state import TokenState
+from tokenred.strategies.base import Scorer, scorers
+
+__all__ = ["BroadAttn"]
+
+
+@scorers.register("BroadAttn")
+class BroadAttn(Scorer):
+    """Broadcasting ability ``ψ_i = ⊕ Σ_{j≠i} A_ji``: what others take (GTP-ViT, Eq. 4).
+
+    Args:
+        aggregate: ⊕ over heads, ``"max"`` or ``"mean"``.
+        exclude_self: leave ``A_ii`` out, as the paper does; the authors' program does not.
+
+    Shapes:
+        returns: ``(b, n)``.
+    """
+
+    aggregate: str = "max"
+    exclude_self: bool = True
+
+    def __post_init__(self) -> None:
+        check_choice(self, "aggregate", self.aggregate, ("max", "mean"))
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (Need.received(self.aggregate, exclude_self=self.exclude_self),)
+
+    def __call__(self, state: TokenState, attention: AttentionStats) -> Float[Tensor, "b n"]:
+        return attention[self.needs[0]]

@@ -1,0 +1,51 @@
+"""Attention of the class token."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenred.attention import AttentionStats, Need
+from tokenred.core.info import ModelInfo
+from tokenred.core.part import Part, Traits, check_choice
+from tokenred.core.state import TokenState
+from tokenred.strategies.base import Scorer, scorers
+from tokenred.strategies.scorers.broad_attn import BroadAttn
+
+__all__ = ["CLSAttn"]
+
+
+@scorers.register("CLSAttn")
+class CLSAttn(Scorer):
+    """What the CLS token looks at: ``⊕ A_cls,i`` (EViT, Liang et al., ICLR 2022; GTP's Fig. 5).
+
+    Args:
+        aggregate: ⊕ over heads, ``"max"`` or ``"mean"`` (EViT's).
+        without_cls: on a model without CLS, ``"refuse"``, or score by the attention
+            ``"received"`` from all tokens.
+
+    Shapes:
+        returns: ``(b, n)``.
+    """
+
+    aggregate: str = "max"
+    without_cls: str = "refuse"
+
+    def __post_init__(self) -> None:
+        check_choice(self, "aggregate", self.aggregate, ("max", "mean"))
+        check_choice(self, "without_cls", self.without_cls, ("refuse", "received"))
+
+    @property
+    def traits(self) -> Traits:  # type: ignore[override]
+        """CLS is needed unless another score may stand in."""
+        return Traits(needs_cls=self.without_cls == "refuse")
+
+    def build(self, info: ModelInfo) -> Part:
+        return self if info.cls_index is not None else BroadAttn(self.aggregate)
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (Need.row("cls", self.aggregate),)
+
+    def __call__(self, state: TokenState, attention: AttentionStats) -> Float[Tensor, "b n"]:
+        return attention[self.needs[0]]

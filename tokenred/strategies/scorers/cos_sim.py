@@ -1,0 +1,47 @@
+"""Similarity to the other tokens."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenred.attention import AttentionStats, Need
+from tokenred.core.part import check_choice
+from tokenred.core.state import TokenState
+from tokenred.core.tensors import unit_vectors
+from tokenred.strategies.base import Scorer, scorers
+
+__all__ = ["CosSim"]
+
+
+@scorers.register("CosSim")
+class CosSim(Scorer):
+    """Minus the mean cosine similarity to the other image tokens: the odd ones stay (GTP, Fig. 5).
+
+    Linear in n: the mean similarity to all is the product with the sum of the unit vectors.
+
+    Args:
+        on: what is compared, head-averaged ``"keys"`` or ``"features"``.
+
+    Shapes:
+        returns: ``(b, n)``.
+    """
+
+    on: str = "keys"
+
+    def __post_init__(self) -> None:
+        check_choice(self, "on", self.on, ("keys", "features"))
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (Need.keys(),) if self.on == "keys" else ()
+
+    def __call__(self, state: TokenState, attention: AttentionStats) -> Float[Tensor, "b n"]:
+        if self.on == "keys":
+            x = attention[Need.keys()].mean(dim=1)[:, state.num_prefix :]
+        else:
+            x = state.image
+        unit = unit_vectors(x)
+        total = unit.sum(dim=1, keepdim=True)
+        others = (unit * (total - unit)).sum(dim=-1)
+        return -others / max(1, state.num_tokens - 1)

@@ -1,0 +1,37 @@
+"""GTP's regeneration difficulty."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenred.attention import AttentionStats, Need
+from tokenred.core.part import check_choice
+from tokenred.core.state import TokenState
+from tokenred.strategies.base import Scorer, scorers
+
+__all__ = ["DiagAttn"]
+
+
+@scorers.register("DiagAttn")
+class DiagAttn(Scorer):
+    """Regeneration difficulty ``γ_i = ⊕ A_ii``: what others cannot rebuild (GTP-ViT, Eq. 3).
+
+    Args:
+        aggregate: ⊕ over heads, ``"max"`` or ``"mean"``.
+
+    Shapes:
+        returns: ``(b, n)``.
+    """
+
+    aggregate: str = "max"
+
+    def __post_init__(self) -> None:
+        check_choice(self, "aggregate", self.aggregate, ("max", "mean"))
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (Need.diagonal(self.aggregate),)
+
+    def __call__(self, state: TokenState, attention: AttentionStats) -> Float[Tensor, "b n"]:
+        return attention[self.needs[0]]

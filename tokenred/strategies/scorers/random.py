@@ -1,0 +1,47 @@
+"""Chance."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenred.attention import AttentionStats
+from tokenred.core.part import Traits, check_count
+from tokenred.core.state import TokenState
+from tokenred.strategies.base import Scorer, scorers
+
+__all__ = ["Random"]
+
+_PRIME = 2**31 - 1
+
+
+@scorers.register("Random")
+class Random(Scorer):
+    """A seeded random number for each block and position: the baseline of every comparison.
+
+    A hash of (seed, block, position on the grid), and of nothing else: the same on every device,
+    for any batch size and any split of the data over processes.
+
+    Args:
+        seed: a whole number ≥ 0.
+
+    Shapes:
+        returns: ``(b, n)`` in [0, 1).
+    """
+
+    traits: ClassVar[Traits] = Traits(equivariant=True)
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_count(self, "seed", self.seed)
+
+    def __call__(self, state: TokenState, attention: AttentionStats) -> Float[Tensor, "b n"]:
+        salt = (self.seed * 7919 + state.layer * 104729 + 12345) % _PRIME
+        value = (state.index + 2) * 69621 % _PRIME
+        for _ in range(4):  # Lehmer steps, with the high bits folded into the low ones
+            value = ((value ^ (value >> 13)) * 48271 + salt) % _PRIME
+        return value.to(torch.float64).div(_PRIME).to(torch.float32)

@@ -1,0 +1,68 @@
+"""ToMe's matching."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from tokenred.attention import AttentionStats, Need
+from tokenred.core.info import ModelInfo
+from tokenred.core.part import Traits
+from tokenred.core.state import Selection, TokenState
+from tokenred.core.tensors import unit_vectors
+from tokenred.strategies.base import Selector, selectors
+
+__all__ = ["BipartiteMatching"]
+
+
+@selectors.register("BipartiteMatching")
+class BipartiteMatching(Selector):
+    """Bipartite soft matching (ToMe, Bolya et al., ICLR 2023, section 3).
+
+    The sequence, prefix included, is split into even (A) and odd places (B). Each image token in A
+    finds the most similar image token in B, by the cosine of head-averaged keys; the P closest
+    pairs merge. At most half of the image tokens can go at once: a larger P means that half.
+
+    Shapes:
+        returns: ``keep`` = the rest of A, then B; ``drop`` = merged tokens of A, best pair first;
+            ``partner`` = their tokens in B.
+    """
+
+    traits: ClassVar[Traits] = Traits(equivariant=False)
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (Need.keys(),)
+
+    def limit(self, tokens: int) -> int:
+        return tokens // 2
+
+    @property
+    def caps(self) -> bool:
+        return True
+
+    def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
+        return float((tokens // 2) * (tokens - tokens // 2) * info.head_dim)
+
+    def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
+        metric = attention[Need.keys()].mean(dim=1)[:, state.num_prefix :]
+        metric = unit_vectors(metric)
+        b, n = metric.shape[:2]
+        even = state.num_prefix % 2  # the first image place that is even in the sequence
+        sources = torch.arange(even, n, 2, device=metric.device)
+        targets = torch.arange(1 - even, n, 2, device=metric.device)
+        similarity = metric[:, even::2] @ metric[:, 1 - even :: 2].transpose(-2, -1)
+        closeness, partner = similarity.max(dim=-1)
+        order = closeness.sort(dim=1, descending=True, stable=True).indices
+        merged, rest = order[:, :count], order[:, count:].sort(dim=1).values
+        return Selection(
+            keep=torch.cat((_at(sources, rest), targets.expand(b, -1)), dim=1),
+            drop=_at(sources, merged),
+            partner=_at(targets, partner.gather(1, merged)),
+        )
+
+
+def _at(places: Tensor, choice: Tensor) -> Tensor:
+    return places.expand(choice.shape[0], -1).gather(1, choice)

@@ -1,0 +1,84 @@
+"""The best by score."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from tokenred.attention import AttentionStats, Need
+from tokenred.core.errors import PartError
+from tokenred.core.info import ModelInfo
+from tokenred.core.part import Part, Traits
+from tokenred.core.state import Selection, TokenState
+from tokenred.strategies.base import Scorer, Selector, scorers, selectors
+
+__all__ = ["TopScore"]
+
+
+@selectors.register("TopScore")
+class TopScore(Selector):
+    """Keep the ``n − P`` highest scores, in their order on the grid; ties go to the lower place.
+
+    Args:
+        scorer: a scorer or its name.
+
+    Shapes:
+        returns: ``keep (b, n−P)`` and ``drop (b, P)``, both ascending.
+    """
+
+    scorer: Scorer
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scorer", scorers.create(self.scorer))
+
+    @property
+    def traits(self) -> Traits:  # type: ignore[override]
+        """Those of the scorer."""
+        return self.scorer.traits
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return self.scorer.needs
+
+    def check(self, info: ModelInfo) -> None:
+        self.scorer.check(info)
+
+    def build(self, info: ModelInfo) -> Part | nn.Module:
+        built = self.scorer.build(info)
+        return TopScore(built) if isinstance(built, Scorer) else TopScoreModule(built)
+
+    def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
+        return self.scorer.macs(info, tokens, removed)
+
+    def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
+        return select(self.scorer, state, attention, count)
+
+
+class TopScoreModule(nn.Module):
+    """`TopScore` over a scorer with weights."""
+
+    def __init__(self, scorer: nn.Module) -> None:
+        super().__init__()
+        self.scorer = scorer
+
+    def forward(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
+        return select(self.scorer, state, attention, count)
+
+
+def select(
+    scorer: Scorer | nn.Module, state: TokenState, attention: AttentionStats, count: int
+) -> Selection:
+    """Split the tokens by score."""
+    score = scorer(state, attention)
+    expected = (state.x.shape[0], state.num_tokens)
+    if tuple(score.shape) != expected:
+        raise PartError(
+            f"{type(scorer).__name__} must return one score for each image token, shape "
+            f"{expected} (prefix tokens are not scored), got {tuple(score.shape)}."
+        )
+    order = score.sort(dim=1, descending=True, stable=True).indices
+    kept = expected[1] - count
+    return Selection(
+        keep=order[:, :kept].sort(dim=1).values,
+        drop=order[:, kept:].sort(dim=1).values,
+        score=score,
+    )
