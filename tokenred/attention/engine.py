@@ -66,8 +66,10 @@ class Request:
     @property
     def needs_map(self) -> bool:
         """Whether anything here looks at the softmax map itself."""
-        return self.theta < 1 or bool(self.edits) or any(
-            need.kind not in _WITHOUT_MAP for need in self.needs
+        return (
+            self.theta < 1
+            or bool(self.edits)
+            or any(need.kind not in _WITHOUT_MAP for need in self.needs)
         )
 
 
@@ -104,7 +106,8 @@ class PlainEngine(Engine):
             attention = sparsify(attention, request.theta, request.reference)
         found = stats_of_map(attention, request.needs, state.num_prefix, state.cls_index)
         found |= _head_stats(heads, request, state)
-        return F.dropout(attention, heads.dropout, heads.dropout > 0) @ heads.v, AttentionStats(found)
+        dropped = F.dropout(attention, heads.dropout, heads.dropout > 0)
+        return dropped @ heads.v, AttentionStats(found)
 
 
 class FusedEngine(Engine):

@@ -63,8 +63,7 @@ class TimmViT(Backbone):
 
     def check_images(self, images: Tensor) -> None:
         m = self.model
-        channels = m.patch_embed.proj.in_channels if hasattr(m.patch_embed, "proj") else 3
-        channels = getattr(m, "in_chans", channels)
+        channels = self._channels
         if images.ndim != 4 or images.shape[1] != channels:
             raise InputError(
                 f"images must be (batch, {channels}, height, width), got {tuple(images.shape)}."
@@ -125,13 +124,20 @@ class TimmViT(Backbone):
             rows, columns = self.grid_of(height, width)
             return float(rows * columns * proj.weight.numel())
         weight = next(m.parameters())
-        channels = getattr(m, "in_chans", 3)
-        example = torch.zeros(1, channels, height, width, dtype=weight.dtype, device=weight.device)
+        example = torch.zeros(
+            1, self._channels, height, width, dtype=weight.dtype, device=weight.device
+        )
         return measured_macs(m.patch_embed, example)
 
     @property
     def checkpoint_blocks(self) -> bool:
         return bool(self.model.grad_checkpointing)
+
+    @property
+    def _channels(self) -> int:
+        # timm from 1.0.16 on says it; before, the first convolution does.
+        first = next(m for m in self.model.modules() if isinstance(m, nn.Conv2d))
+        return int(getattr(self.model, "in_chans", first.in_channels))
 
     def _example_heads(self) -> tuple[int, int]:
         block: Any = self.blocks[0].block

@@ -63,11 +63,13 @@ class PreNorm(BlockAnatomy):
         self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: Heads
     ) -> Float[Tensor, "b N c"]:
         b = self.block
-        return x + b.drop_path1(b.ls1(attention_output(b.attn, out, heads.carry)))
+        residual: Tensor = b.drop_path1(b.ls1(attention_output(b.attn, out, heads.carry)))
+        return x + residual
 
     def after_mlp(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
         b = self.block
-        return x + b.drop_path2(b.ls2(b.mlp(b.norm2(x))))
+        residual: Tensor = b.drop_path2(b.ls2(b.mlp(b.norm2(x))))
+        return x + residual
 
     def info(self) -> BlockInfo:
         return BlockInfo(*attention_info(self.block.attn), linear_macs(self.block.mlp))
@@ -83,11 +85,13 @@ class PostNorm(PreNorm):
         self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: Heads
     ) -> Float[Tensor, "b N c"]:
         b = self.block
-        return x + b.drop_path1(b.norm1(attention_output(b.attn, out, heads.carry)))
+        residual: Tensor = b.drop_path1(b.norm1(attention_output(b.attn, out, heads.carry)))
+        return x + residual
 
     def after_mlp(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
         b = self.block
-        return x + b.drop_path2(b.norm2(b.mlp(x)))
+        residual: Tensor = b.drop_path2(b.norm2(b.mlp(x)))
+        return x + residual
 
 
 class ParallelScaling(BlockAnatomy):
@@ -126,7 +130,8 @@ class ParallelScaling(BlockAnatomy):
             y = b.out_proj(torch.cat((attended, mlp), dim=-1))
         else:
             y = b.attn_out_proj(attended) + b.mlp_out_proj(mlp)
-        return x + b.drop_path(b.ls(y))
+        residual: Tensor = b.drop_path(b.ls(y))
+        return x + residual
 
     def after_mlp(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
         return x
@@ -162,7 +167,7 @@ class ParallelThings(BlockAnatomy):
     ) -> Float[Tensor, "b N c"]:
         branches = list(self.block.attns)
         outs = out.chunk(len(branches), dim=1)
-        gates = [(g,) for g in heads.carry] or [()] * len(branches)
+        gates: list[tuple[Tensor, ...]] = [(g,) for g in heads.carry] or [()] * len(branches)
         done = [
             a.drop_path(a.ls(attention_output(a.attn, o, g)))
             for a, o, g in zip(branches, outs, gates, strict=True)

@@ -1,0 +1,1 @@
+"""State, strategy, block loop: what the rest is built on."""

@@ -69,9 +69,7 @@ def gmacs(model: nn.Module, image_shape: Sequence[int] | None = None) -> float:
     size = None
     if image_shape is not None:
         if len(image_shape) not in (2, 3):
-            raise InputError(
-                f"image_shape is (channels, height, width), got {tuple(image_shape)}."
-            )
+            raise InputError(f"image_shape is (channels, height, width), got {tuple(image_shape)}.")
         size = (int(image_shape[-2]), int(image_shape[-1]))
     reduced = model if isinstance(model, ReducedViT) else dense(model)
     return reduced.cost(size).gmacs

@@ -77,7 +77,7 @@ def from_config(config: dict[str, Any]) -> Strategy:
         raise UnknownNameError.of("key of a strategy file", unknown[0], [*known, "recipe"])
     if "scorer" not in config:
         raise ConfigError(
-            "a strategy file needs a [scorer] table or a recipe = \"name\" line; it has "
+            'a strategy file needs a [scorer] table or a recipe = "name" line; it has '
             f"{', '.join(sorted(config)) or 'nothing'}. Recipes: {', '.join(recipes.names())}."
         )
     return Strategy(**{key: _part(key, value) for key, value in config.items()})

@@ -13,10 +13,32 @@ __all__ = ["digest", "source_of"]
 
 # Made by dataclass from the fields, which the configuration holds already.
 _GENERATED = frozenset(
-    "__init__ __repr__ __eq__ __hash__ __setattr__ __delattr__ __replace__ __match_args__ "
-    "__dataclass_fields__ __dataclass_params__ __annotations__ __annotate__ __annotate_func__ "
-    "__annotations_cache__ __dict__ __weakref__ __module__ __doc__ __firstlineno__ "
-    "__static_attributes__ __parameters__ __abstractmethods__ _abc_impl __qualname__".split()
+    {
+        "__init__",
+        "__repr__",
+        "__eq__",
+        "__hash__",
+        "__setattr__",
+        "__delattr__",
+        "__replace__",
+        "__match_args__",
+        "__dataclass_fields__",
+        "__dataclass_params__",
+        "__annotations__",
+        "__annotate__",
+        "__annotate_func__",
+        "__annotations_cache__",
+        "__dict__",
+        "__weakref__",
+        "__module__",
+        "__doc__",
+        "__firstlineno__",
+        "__static_attributes__",
+        "__parameters__",
+        "__abstractmethods__",
+        "_abc_impl",
+        "__qualname__",
+    }
 )
 
 

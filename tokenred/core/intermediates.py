@@ -74,6 +74,6 @@ def _blocks(indices: int | Sequence[int] | None, depth: int) -> list[int]:
         return list(range(depth))
     wanted = range(depth - indices, depth) if isinstance(indices, int) else indices
     if wrong := [i for i in wanted if not -depth <= i < depth]:
-        raise ConfigError(f"blocks {wrong} are asked for, the model has {depth} (0 to {depth - 1}).")
+        raise ConfigError(f"blocks {wrong} are asked for; the model has blocks 0 to {depth - 1}.")
     # In the order of the blocks, as timm returns them.
     return sorted({i % depth for i in wanted})

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from torch import nn
 
 from tokenred.attention import AttentionEdit, Need
 from tokenred.core.cost import Cost, LayerCost, block_macs
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part
 from tokenred.core.plan import Strategy
+from tokenred.strategies.base import Fuser, Selector
 from tokenred.strategies.schedules import Room
 
 __all__ = ["LayerPlan", "plan_layers", "strategy_cost", "table"]
@@ -32,8 +35,20 @@ class LayerPlan:
     edits: tuple[AttentionEdit, ...]
 
 
-def plan_layers(strategy: Strategy, info: ModelInfo, stem: float = 0.0) -> tuple[LayerPlan, ...]:
+def plan_layers(
+    strategy: Strategy,
+    info: ModelInfo,
+    stem: float = 0.0,
+    built: Mapping[str, Part | nn.Module] | None = None,
+) -> tuple[LayerPlan, ...]:
     """Resolve a strategy on a model.
+
+    Args:
+        strategy: the method.
+        info: the model.
+        stem: multiply-accumulates of the embedding, for schedules with a budget.
+        built: the parts as they run. One that was replaced for this model (`CLSAttn` without a CLS
+            token) reads what its stand-in reads.
 
     Raises:
         ScheduleError: where a block cannot give what is asked.
@@ -48,11 +63,13 @@ def plan_layers(strategy: Strategy, info: ModelInfo, stem: float = 0.0) -> tuple
         gmacs=lambda counts: strategy_cost(strategy, info, counts, stem).gmacs,
     )
     counts = strategy.schedule.resolve(room)
+    made = built or {}
+    chosen, fused = _needs(selector, made.get("selector")), _needs(fuser, made.get("fuser"))
     after = strategy.where == "after_attention"
     plans = []
     for layer, count in enumerate(counts):
         active = route.active(layer, info.depth, info.num_patches)
-        wanted: list[Need] = [*selector.needs, *fuser.needs] if count and after else []
+        wanted: list[Need] = [*chosen, *fused] if count and after else []
         wanted += route.needs if active is not None else ()
         plans.append(
             LayerPlan(
@@ -63,6 +80,11 @@ def plan_layers(strategy: Strategy, info: ModelInfo, stem: float = 0.0) -> tuple
             )
         )
     return tuple(plans)
+
+
+def _needs(part: Selector | Fuser, built: Part | nn.Module | None) -> tuple[Need, ...]:
+    # A module with weights reads what its configuration declares.
+    return built.needs if isinstance(built, Selector | Fuser) else part.needs
 
 
 def strategy_cost(

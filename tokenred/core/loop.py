@@ -17,6 +17,7 @@ from tokenred.core.layers import LayerPlan
 from tokenred.core.part import Part
 from tokenred.core.plan import Strategy
 from tokenred.core.state import Selection, TokenState
+from tokenred.core.tensors import at_least_fp32
 from tokenred.core.trace import Recorder
 
 __all__ = ["Runner"]
@@ -55,9 +56,7 @@ class Runner:
             state = replace(state, layer=layer)
             if save_memory:
                 # Bound now: the backward runs the block again, long after this loop.
-                state = checkpoint(
-                    self._through, block, plan, state, recorder, use_reentrant=False
-                )
+                state = checkpoint(self._through, block, plan, state, recorder, use_reentrant=False)
             else:
                 state = self._through(block, plan, state, recorder)
             if recorder is not None:
@@ -134,4 +133,4 @@ class Runner:
 
 
 def _ones(x: Tensor) -> Tensor:
-    return torch.ones(x.shape[:2], dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+    return torch.ones(x.shape[:2], dtype=at_least_fp32(x.dtype), device=x.device)

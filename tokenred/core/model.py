@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from tokenred.attention import pick_engine
-from tokenred.backbones import Backbone, adapt
+from tokenred.backbones import adapt
+from tokenred.backbones.shared import SharesBase
 from tokenred.core.cost import Cost
 from tokenred.core.errors import InputError, PartError
 from tokenred.core.info import ModelInfo
@@ -35,8 +35,8 @@ def wrap(
     """Run a model with fewer tokens.
 
     The result shares the model's modules and parameters by reference, so training mode, device and
-    weights are common to both; the model's code and its own forward stay as they are. All checks
-    come before anything is built.
+    weights are common to both; the model's code and its own forward stay as they are, also where a
+    check fails.
 
     Args:
         model: a timm VisionTransformer (see `tokenred.backbones`), or a `ReducedViT`, whose base is
@@ -62,7 +62,7 @@ def wrap(
     return ReducedViT(base, chosen, engine=engine, check_finite=check_finite)
 
 
-class ReducedViT(nn.Module):
+class ReducedViT(SharesBase):
     """A vision transformer with a token-reduction strategy. Made by `wrap`.
 
     Keeps the model's contract: ``forward``, ``forward_features``, ``forward_head``,
@@ -82,33 +82,28 @@ class ReducedViT(nn.Module):
         info = backbone.info
         strategy.check(info)
         stem = backbone.stem_macs()
-        plans = plan_layers(strategy, info, stem)
-        super().__init__()
-        self.strategy = strategy
-        self.check_finite = check_finite
-        self._engine = engine
-        # Not as submodules: the base's children are adopted under their own names below, so that
-        # state dicts, optimisers and layer-decay rules meet the names they know.
-        self.__dict__["base"] = base
-        self.__dict__["backbone"] = backbone
-        self._info, self._stem = info, stem
-        self._plans: dict[tuple[tuple[int, int], int], tuple[LayerPlan, ...]] = {
-            (cast(tuple[int, int], info.grid), info.num_patches): plans
-        }
         built = {
             "selector": strategy.selector.build(info),
             "fuser": strategy.fuser.build(info),
             "route": strategy.route.build(info),
             "graph": strategy.graph.build(info),
         }
+        plans = plan_layers(strategy, info, stem, built)
+        super().__init__(base)
+        self.strategy = strategy
+        self.check_finite = check_finite
+        self.backbone = backbone
+        self._engine = engine
+        self._info, self._stem = info, stem
+        self._plans: dict[tuple[tuple[int, int], int], tuple[LayerPlan, ...]] = {
+            (cast(tuple[int, int], info.grid), info.num_patches): plans
+        }
         self._runner = Runner(backbone, strategy, built, engines)
-        self._adopt()
         learned = {k: m for k, m in built.items() if isinstance(m, nn.Module)}
         if learned:
             self.parts = nn.ModuleDict(learned)
             weight = next(base.parameters())
             self.parts.to(device=weight.device, dtype=weight.dtype)
-        self.training = base.training
 
     # ---------------------------------------------------------------- forward
 
@@ -140,8 +135,10 @@ class ReducedViT(nn.Module):
         aux = dict(state.memory) | {"features": features, "index": state.index}
         return self.forward_head(features), aux
 
-    def forward_intermediates(self, images: Float[Tensor, "b ch H W"], *args: Any, **kw: Any) -> Any:
-        """timm's ``forward_intermediates``: features of several blocks, on the full grid as NCHW.
+    def forward_intermediates(
+        self, images: Float[Tensor, "b ch H W"], *args: Any, **kw: Any
+    ) -> Any:
+        """As timm's own: features of several blocks, on the full grid as NCHW.
 
         With ``output_fmt="NLC"`` each has the tokens of its block. Masks are refused.
         """
@@ -184,7 +181,7 @@ class ReducedViT(nn.Module):
             info = self._info.at(grid)
             self.strategy.check(info)
             info = info.with_tokens(tokens)
-            self._plans[key] = plan_layers(self.strategy, info, self._stem)
+            self._plans[key] = plan_layers(self.strategy, info, self._stem, self._runner.parts)
         return self._plans[key]
 
     # ---------------------------------------------------------------- about it
@@ -215,48 +212,3 @@ class ReducedViT(nn.Module):
     def __repr__(self) -> str:
         layers = table(self.cost(), self._info.num_prefix)
         return f"ReducedViT({self._info.name},\n  {self.strategy!r}\n)\n{layers}"
-
-    # ---------------------------------------------------------------- one model, two objects
-
-    def _adopt(self) -> None:
-        """Hold the base's children, parameters and buffers under their own names."""
-        base = self.base
-        for ours, theirs in (
-            (self._modules, base._modules),
-            (self._parameters, base._parameters),
-            (self._buffers, base._buffers),
-        ):
-            ours.update(theirs)  # type: ignore[arg-type]
-        self._non_persistent_buffers_set |= base._non_persistent_buffers_set
-
-    def train(self, mode: bool = True) -> Self:
-        """Training mode, of the base as well: its modules are the same."""
-        self.base.train(mode)
-        return super().train(mode)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        # The base first, so that buffers replaced there are the ones held here.
-        self.base._apply(fn, recurse)
-        self._adopt()
-        if "parts" in self._modules:
-            self.parts._apply(fn, recurse)
-        return self
-
-    def reset_classifier(self, *args: Any, **kwargs: Any) -> None:
-        """Replace the classifier, of the base as well."""
-        self.base.reset_classifier(*args, **kwargs)
-        self._adopt()
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            base = self.__dict__.get("base")
-            if base is None or name.startswith("__"):
-                raise
-            return getattr(base, name)
-
-    def __dir__(self) -> Iterator[str]:  # type: ignore[override]
-        return iter(sorted({*super().__dir__(), *dir(self.base)}))
-
-

@@ -96,7 +96,7 @@ class Part:
                 f"{info.name} is not known. Use graph='semantic' or graph='none'."
             )
 
-    def build(self, info: ModelInfo) -> Self | nn.Module:
+    def build(self, info: ModelInfo) -> Part | nn.Module:
         """The object that runs: the part itself, or an ``nn.Module`` where it has weights."""
         return self
 

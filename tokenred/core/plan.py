@@ -76,7 +76,7 @@ class Strategy:
         edits: Sequence[AttentionEdit | str] = (),
         reference: bool = False,
     ) -> None:
-        if isinstance(schedule, int) and not isinstance(schedule, bool):
+        if isinstance(schedule, int):
             schedule = Constant(schedule)
         fields: dict[str, Any] = {
             "scorer": _scorer_or_selector(scorer),

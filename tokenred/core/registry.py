@@ -61,11 +61,12 @@ class Registry(Generic[T]):
             raise ConfigError(f"a {self.kind} needs a name, got {name!r}.")
 
         def add(make: C) -> C:
-            if inspect.isclass(make) and not issubclass(make, self.base):
+            bases = inspect.getmro(make) if inspect.isclass(make) else (self.base,)
+            if self.base not in bases:
                 raise PartError(
                     f"{self.kind} {name!r}: {make.__name__} must derive from "
                     f"tokenred.{self.base.__name__}, its bases are "
-                    f"{', '.join(b.__name__ for b in make.__mro__[1:])}."
+                    f"{', '.join(b.__name__ for b in bases[1:])}."
                 )
             if not callable(make):
                 raise PartError(f"{self.kind} {name!r} must be callable, got {make!r}.")

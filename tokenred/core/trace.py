@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenred.attention import AttentionStats
-from tokenred.core.errors import ConfigError, InputError
+from tokenred.core.errors import InputError
 from tokenred.core.part import check_choice
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import gather_tokens
@@ -225,12 +225,9 @@ def fuser_matrix(
     """
     from tokenred.strategies.base import Fuser as Base
 
-    described = getattr(type(fuser), "__call__", None) is Base.__call__
-    if described:
+    if isinstance(fuser, Base) and type(fuser).__call__ is Base.__call__:
         return fuser.transport(state, selection, state.graph, attention).matrix(state.num_tokens)
     n, p = state.num_tokens, state.num_prefix
     units = torch.eye(n, dtype=state.x.dtype, device=state.x.device)
     probe = torch.cat((units.new_zeros(p, n), units)).expand(state.x.shape[0], -1, -1)
     return fuser(replace(state, x=probe), selection, state.graph, attention).image.transpose(1, 2)
-
-

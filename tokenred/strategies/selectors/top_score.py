@@ -44,7 +44,7 @@ class TopScore(Selector):
 
     def build(self, info: ModelInfo) -> Part | nn.Module:
         built = self.scorer.build(info)
-        return TopScore(built) if isinstance(built, Scorer) else TopScoreModule(built)
+        return TopScoreModule(built) if isinstance(built, nn.Module) else self.replace(scorer=built)
 
     def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
         return self.scorer.macs(info, tokens, removed)

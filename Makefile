@@ -1,0 +1,91 @@
+# Needs python3 (3.10 or newer, with venv) and make. Everything else goes into .venv, which is
+# made on first use and belongs to this file: a half-made one is thrown away.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.SUFFIXES:
+
+override VENV := .venv
+PY := $(VENV)/bin/python
+UV := $(VENV)/bin/uv
+STAMP := $(VENV)/.stamp
+
+# What the caller's environment must not leak into ours; $(shell) needs to be told by itself.
+unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
+export PYTHONNOUSERSITE := 1
+CLEAN := unset PYTHONHOME PYTHONPATH VIRTUAL_ENV;
+
+# The newest suitable one. Each is run, since a launcher may exist without its interpreter.
+PYTHON ?= $(shell $(CLEAN) for p in python3.13 python3.12 python3.11 python3.10 python3; do \
+	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' \
+	>/dev/null 2>&1 && { echo "$$p"; break; }; done)
+
+# The stamp is written last and names its place: no stamp, a moved checkout or a python that is
+# gone all mean "start again".
+VENV_OK := $(shell $(CLEAN) test "$$(cat $(STAMP) 2>/dev/null)" = "$$(pwd -P)" \
+	&& $(PY) -m pip --version >/dev/null 2>&1 && echo yes)
+
+.PHONY: help setup demo test lint format types notebooks wheel check clean FORCE
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## make .venv with everything installed (the others do it by themselves)
+	@echo "$(VENV) is ready"
+
+demo: $(STAMP)  ## compare strategies on the embedded data, on the CPU
+	@$(PY) -m tokenred compare --demo
+
+# One thread for each of the few workers: more would fight over the cores.
+test: $(STAMP)  ## run the tests with coverage
+	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 \
+		--cov=tokenred --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+lint: $(STAMP)  ## ruff: style and format
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+format: $(STAMP)  ## ruff: repair style and format
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+types: $(STAMP)  ## mypy --strict
+	@$(PY) -m mypy
+
+notebooks: $(STAMP)  ## run every notebook on the CPU; none may have outputs in git
+	@$(PY) scripts/run_notebooks.py
+
+wheel: $(STAMP)  ## build wheel and sdist into dist/, check and try the wheel
+	@rm -rf dist
+	@if $(UV) --version >/dev/null 2>&1; \
+	then $(UV) build --python $(PY) --quiet --out-dir dist; \
+	else $(PY) -m build --outdir dist; fi
+	@$(PY) scripts/check_wheel.py dist
+
+check: lint types notebooks wheel  ## lint, types, notebooks and wheel
+
+clean:  ## remove what was built or cached (.venv stays)
+	@rm -rf build dist htmlcov .coverage .coverage.* tokenred-out \
+		.hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find . -path ./$(VENV) -prune -o -path ./.git -prune -o \
+		-type d -name __pycache__ -exec rm -rf {} +
+
+FORCE:
+
+$(STAMP): pyproject.toml $(if $(VENV_OK),,FORCE)
+ifeq ($(VENV_OK),)
+	@test -n "$(PYTHON)" || { echo "Python 3.10 or newer with its venv module is needed" \
+		"(Debian, Ubuntu: apt install python3-venv); make PYTHON=/path/to/python3 names one." >&2; \
+		exit 1; }
+	@echo "== making $(VENV) with $(PYTHON) (PyTorch is large: the first time takes a while)"
+	@rm -rf $(VENV)
+	@"$(PYTHON)" -m venv $(VENV)
+endif
+	@rm -f $@
+	@$(UV) --version >/dev/null 2>&1 \
+		|| $(PY) -m pip install --quiet --disable-pip-version-check --force-reinstall uv \
+		|| echo "== uv could not be installed: going on with pip, which is slower"
+	@if $(UV) --version >/dev/null 2>&1 && $(UV) pip install --python $(PY) -e '.[dev]'; then :; \
+	else echo "== installing with pip" && \
+		$(PY) -m pip install --disable-pip-version-check -e '.[dev]'; fi
+	@pwd -P > $@

@@ -1,0 +1,166 @@
+"""Check that the wheel holds the package and nothing else, then try it in a fresh environment.
+
+Run ``python scripts/check_wheel.py dist`` after building; ``--no-install`` skips the trial.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from importlib.metadata import distributions
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "tokenred"
+DOORS = ("strategies", "graphs", "analysis")
+# What the package reads at run time, beside its code.
+DATA = {".py", ".typed", ".safetensors", ".npz", ".csv", ".json", ".toml", ".txt"}
+OUTPUTS = (".pyc", ".db", ".log", ".executed.ipynb")
+
+
+class WheelError(Exception):
+    """What is wrong with the wheel."""
+
+
+def only(folder: Path, pattern: str) -> Path:
+    """The one file of this pattern."""
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        names = ", ".join(p.name for p in found) or "none"
+        raise WheelError(f"expected one {pattern} in {folder}, found: {names}")
+    return found[0]
+
+
+def package_files() -> set[str]:
+    """The files that the package in this tree consists of."""
+    found = (p for p in (ROOT / PACKAGE).rglob("*") if p.is_file())
+    return {
+        p.relative_to(ROOT).as_posix()
+        for p in found
+        if "__pycache__" not in p.parts and (p.suffix in DATA or p.name == "py.typed")
+    }
+
+
+def check_wheel(wheel: Path) -> int:
+    """Compare the wheel with the tree; returns the number of files."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = {n for n in archive.namelist() if not n.endswith("/")}
+    top = {n.split("/")[0] for n in names}
+    info = {t for t in top if t.startswith(f"{PACKAGE}-") and t.endswith(".dist-info")}
+    if len(info) != 1 or top != info | {PACKAGE}:
+        raise WheelError(f"top level must be {PACKAGE} and its dist-info only, is {sorted(top)}")
+    if f"{PACKAGE}/py.typed" not in names:
+        raise WheelError(f"{PACKAGE}/py.typed is missing")
+    if missing := package_files() - names:
+        raise WheelError(f"left out of the wheel: {sorted(missing)}")
+    for licence in ("LICENSE", "NOTICE"):
+        if not any(n.endswith(f"/licenses/{licence}") for n in names):
+            raise WheelError(f"{licence} is missing")
+    return len(names)
+
+
+def check_sdist(sdist: Path) -> None:
+    """No output of a run may travel in the sdist."""
+    with tarfile.open(sdist) as archive:
+        names = archive.getnames()
+    bad = [n for n in names if n.endswith(OUTPUTS) or "/__pycache__/" in n or "/.venv/" in n]
+    if bad:
+        raise WheelError(f"the sdist holds outputs: {bad[:5]}")
+
+
+def call(*command: str | Path, cwd: Path, env: dict[str, str]) -> str:
+    """Run a command; its output is the message where it fails."""
+    done = subprocess.run(
+        [str(c) for c in command],
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    if done.returncode:
+        line = " ".join(map(str, command))
+        raise WheelError(f"failed ({done.returncode}): {line}\n{done.stdout}")
+    return done.stdout
+
+
+def install(wheel: Path, folder: Path, env: dict[str, str]) -> Path:
+    """A new environment with the wheel and what it depends on; returns its python."""
+    venv = folder / "venv"
+    python = venv / "bin" / "python"
+    uv = Path(sys.executable).parent / "uv"
+    # The versions that are here already: the same ones are tried, and they come from the cache.
+    pins = folder / "constraints.txt"
+    here = {d.name: d.version for d in distributions() if d.name.lower() != PACKAGE}
+    pins.write_text("".join(f"{n}=={v}\n" for n, v in sorted(here.items())), encoding="utf-8")
+    if uv.exists():
+        try:
+            call(uv, "venv", "--python", sys.executable, venv, cwd=folder, env=env)
+            call(
+                uv, "pip", "install", "--python", python, "--constraint", pins, wheel,
+                cwd=folder, env=env,
+            )  # fmt: skip
+            return python
+        except WheelError as error:
+            print(f"uv: {error}\ntrying pip")
+    call(sys.executable, "-m", "venv", "--clear", venv, cwd=folder, env=env)
+    call(
+        python, "-m", "pip", "install", "--disable-pip-version-check", "--constraint", pins, wheel,
+        cwd=folder, env=env,
+    )  # fmt: skip
+    return python
+
+
+def check_installed(wheel: Path) -> None:
+    """Install the wheel where nothing else is, and use it from an empty folder."""
+    env = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "VIRTUAL_ENV"}}
+    with tempfile.TemporaryDirectory() as top:
+        folder = Path(top)
+        away = folder / "away"
+        away.mkdir()
+        python = install(wheel, folder, env)
+        where = call(
+            python, "-c", f"import {PACKAGE}; print({PACKAGE}.__file__)", cwd=away, env=env
+        )
+        if not Path(where.strip()).resolve().is_relative_to((folder / "venv").resolve()):
+            raise WheelError(f"{PACKAGE} was imported from {where.strip()}, not from the wheel")
+        listed = call(python, "-m", PACKAGE, "list", cwd=away, env=env)
+        if not listed.strip():
+            raise WheelError(f"`python -m {PACKAGE} list` printed nothing")
+        call(folder / "venv" / "bin" / PACKAGE, "--help", cwd=away, env=env)
+        for door in DOORS:
+            code = f"import importlib.util as u, sys; sys.exit(u.find_spec({door!r}) is not None)"
+            try:
+                call(python, "-c", code, cwd=away, env=env)
+            except WheelError:
+                raise WheelError(f"`import {door}` works beside the installed wheel") from None
+
+
+def main() -> int:
+    """Check ``dist``; the exit status says whether all is well."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("dist", nargs="?", type=Path, default=ROOT / "dist")
+    parser.add_argument("--no-install", action="store_true", help="look into the files only")
+    args = parser.parse_args()
+    try:
+        wheel = only(args.dist.resolve(), "*.whl")
+        count = check_wheel(wheel)
+        check_sdist(only(args.dist.resolve(), "*.tar.gz"))
+        if not args.no_install:
+            check_installed(wheel)
+    except WheelError as error:
+        print(f"wheel: {error}", file=sys.stderr)
+        return 1
+    print(f"wheel: {wheel.name} is in order, {count} files")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

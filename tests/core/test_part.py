@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+import tokenred as tr
+from tokenred.core.part import Part, check_number
+
+
+class Plain(tr.Scorer):
+    """One line.
+
+    And more.
+    """
+
+    power: float = 1.0
+
+
+def test_a_class_body_is_a_frozen_dataclass() -> None:
+    assert repr(Plain(2.0)) == "Plain(power=2.0)"
+    assert Plain() == Plain(1.0)
+    assert hash(Plain()) == hash(Plain(1.0))
+    assert Plain() != Plain(2.0)
+    with pytest.raises(AttributeError):
+        Plain().power = 3.0  # type: ignore[misc]
+
+
+def test_replace_refuses_what_is_not_there() -> None:
+    assert Plain().replace(power=3.0) == Plain(3.0)
+    with pytest.raises(tr.errors.ConfigError, match=r"no parameter 'powr'; it has: power"):
+        Plain().replace(powr=3.0)
+
+
+def test_own_init_is_refused_where_it_is_written() -> None:
+    with pytest.raises(tr.errors.ConfigError, match="annotated fields"):
+
+        class Wrong(tr.Scorer):
+            def __init__(self) -> None:
+                pass
+
+
+def test_summary_is_the_first_line() -> None:
+    assert Plain.summary() == "One line."
+
+    class Silent(Part):
+        size: int = 3
+
+    assert Silent.summary() == ""
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -0.1, 1.1, "1", None, True])
+def test_check_number(value: object) -> None:
+    with pytest.raises(tr.errors.ConfigError, match=r"alpha must be a finite number in \[0, 1\]"):
+        check_number(Plain(), "alpha", value, low=0, high=1)  # type: ignore[arg-type]

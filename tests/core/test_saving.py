@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from timm.models.vision_transformer import VisionTransformer
+
+import tokenred as tr
+from tokenred.core.errors import CheckpointError, OutputExistsError, PartError, UnknownNameError
+
+
+def _tiny(**kwargs: object) -> VisionTransformer:
+    torch.manual_seed(0)
+    return VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=24, depth=3, num_heads=3, num_classes=5, **kwargs
+    ).eval()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        _tiny(),
+        _tiny(class_token=False, global_pool="avg", init_values=0.1, qkv_bias=False).half(),
+        timm.create_model("test_vit", num_classes=3).eval(),
+    ],
+    ids=["plain", "no-cls-half", "timm"],
+)
+def test_round_trip(model: torch.nn.Module, tmp_path: Path) -> None:
+    reduced = tr.wrap(model, tr.strategy("gtp", P=2, M=3))
+    path = tr.save(reduced, tmp_path / "m.safetensors")
+    loaded = tr.load(path)
+    assert loaded.strategy == reduced.strategy
+    assert not loaded.training
+    for name, value in reduced.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
+    weight = next(model.parameters())
+    images = torch.randn(2, 3, *model.patch_embed.img_size, dtype=weight.dtype)
+    torch.testing.assert_close(loaded(images), reduced(images), rtol=0, atol=0)
+
+
+def test_existing_files_and_plain_models_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(b"mine")
+    reduced = tr.wrap(_tiny(), "topk")
+    with pytest.raises(OutputExistsError):
+        tr.save(reduced, path)
+    assert path.read_bytes() == b"mine"
+    with pytest.raises(PartError, match=r"what tokenred\.wrap returned"):
+        tr.save(_tiny(), path)  # type: ignore[arg-type]
+
+
+def test_foreign_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"x": torch.zeros(1)}, str(path))
+    with pytest.raises(CheckpointError, match=r"written by tokenred\.save"):
+        tr.load(path)
+
+
+def test_an_odd_base_is_loaded_into_one_that_is_given(tmp_path: Path) -> None:
+    def odd() -> VisionTransformer:
+        model = _tiny()
+        model.norm = torch.nn.LayerNorm(24, eps=1e-3)  # no argument of timm's makes this
+        return model.eval()
+
+    reduced = tr.wrap(odd(), "evit")
+    path = tr.save(reduced, tmp_path / "m.safetensors")
+    with pytest.raises(CheckpointError, match="model="):
+        tr.load(path)
+    images = torch.randn(2, 3, 32, 32)
+    loaded = tr.load(path, model=odd())
+    torch.testing.assert_close(loaded(images), reduced(images), rtol=0, atol=0)
+    with pytest.raises(CheckpointError, match="do not fit"):
+        tr.load(path, model=_tiny(reg_tokens=2))
+
+
+def test_an_unknown_part_is_named(tmp_path: Path) -> None:
+    @tr.register_scorer("PassingThrough")
+    class PassingThrough(tr.scorers.Random):
+        pass
+
+    path = tr.save(tr.wrap(_tiny(), tr.Strategy("PassingThrough")), tmp_path / "m.safetensors")
+    from tokenred.strategies.base import scorers
+
+    del scorers._entries["passingthrough"]
+    with pytest.raises(UnknownNameError, match="PassingThrough"):
+        tr.load(path)

@@ -1,0 +1,105 @@
+"""How to build a model again without its weights: described when saved, verified there and then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import timm
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from tokenred.core.errors import CheckpointError
+
+__all__ = ["build_base", "describe_base"]
+
+
+def describe_base(model: nn.Module) -> dict[str, Any] | None:
+    """What `build_base` needs to make the same model, or None where no description fits.
+
+    Every candidate is built (without memory for its weights) and compared module by module and
+    weight by weight, so that a description that is given is right.
+    """
+    wanted = _anatomy(model)
+    for description in _candidates(model):
+        try:
+            with torch.device("meta"):
+                rebuilt = build_base(description)
+        except Exception:
+            # timm raises whatever an argument that does not suit it runs into.
+            continue
+        if _anatomy(rebuilt) == wanted:
+            return description
+    return None
+
+
+def build_base(description: dict[str, Any]) -> nn.Module:
+    """A model from its description, with random weights.
+
+    Raises:
+        CheckpointError: for a description of no known form.
+    """
+    kwargs = description.get("arguments", {})
+    if description.get("kind") == "timm":
+        model: nn.Module = timm.create_model(description["name"], pretrained=False, **kwargs)
+        return model
+    if description.get("kind") == "VisionTransformer":
+        vit: nn.Module = VisionTransformer(**kwargs)
+        return vit
+    raise CheckpointError(
+        f"expected a base model of kind 'timm' or 'VisionTransformer', got {description!r}. "
+        "Was the file written by a newer tokenred? Pass model=… to load it into."
+    )
+
+
+def _anatomy(model: nn.Module) -> tuple[str, dict[str, tuple[int, ...]]]:
+    """All that a rebuilt model must share: modules with their settings, names and shapes."""
+    return repr(model), {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
+def _candidates(model: nn.Module) -> Iterator[dict[str, Any]]:
+    config = getattr(model, "pretrained_cfg", None)
+    name = config.get("architecture") if isinstance(config, dict) else None
+    arguments = _arguments(model)
+    if name is not None and timm.is_model(name):
+        same = {k: v for k, v in arguments.items() if k in ("num_classes", "in_chans")}
+        sized = same | {k: v for k, v in arguments.items() if k in ("img_size", "global_pool")}
+        shape = {"depth", "embed_dim", "num_heads", "mlp_ratio", "patch_size", "init_values"}
+        shaped = sized | {k: v for k, v in arguments.items() if k in shape}
+        for kwargs in ({}, same, sized, sized | {"depth": arguments.get("depth")}, shaped):
+            yield {"kind": "timm", "name": name, "arguments": kwargs}
+    if type(model) is VisionTransformer:
+        yield {"kind": "VisionTransformer", "arguments": arguments}
+
+
+def _arguments(model: Any) -> dict[str, Any]:
+    """The arguments of a ``VisionTransformer``, read off the model; what cannot be is left out."""
+    if not isinstance(model, VisionTransformer):
+        return {}
+    block, embed = model.blocks[0], model.patch_embed
+    attn, mlp = getattr(block, "attn", None), getattr(block, "mlp", None)
+    found: dict[str, Any] = {
+        "img_size": list(embed.img_size) if embed.img_size else None,
+        "patch_size": list(embed.patch_size),
+        "in_chans": embed.proj.in_channels if hasattr(embed, "proj") else None,
+        "num_classes": model.num_classes,
+        "global_pool": model.global_pool,
+        "embed_dim": model.embed_dim,
+        "depth": len(model.blocks),
+        "num_heads": getattr(attn, "num_heads", None),
+        "class_token": model.has_class_token,
+        "reg_tokens": model.num_reg_tokens,
+        "no_embed_class": model.no_embed_class,
+        "dynamic_img_size": model.dynamic_img_size,
+        "pre_norm": not isinstance(model.norm_pre, nn.Identity),
+        "fc_norm": not isinstance(model.fc_norm, nn.Identity),
+    }
+    if attn is not None and hasattr(attn, "qkv"):
+        found["qkv_bias"] = attn.qkv.bias is not None
+        found["qk_norm"] = not isinstance(attn.q_norm, nn.Identity)
+    if mlp is not None and hasattr(mlp, "fc1"):
+        found["mlp_ratio"] = mlp.fc1.out_features / model.embed_dim
+    if hasattr(getattr(block, "ls1", None), "gamma"):
+        found["init_values"] = 1e-5  # only whether there is a LayerScale: its values are weights
+    return {name: value for name, value in found.items() if value is not None}
