@@ -1,0 +1,53 @@
+"""Small picture sets in every form that the readers know."""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+MakeTree = Callable[..., Path]
+Pack = Callable[[Path, Path], Path]
+
+CATS_AND_DOGS = ("cat/0.png", "cat/1.png", "dog/0.png")
+
+
+@pytest.fixture
+def make_tree(tmp_path: Path) -> MakeTree:
+    """Write one picture a path; its red value is its position in the list."""
+
+    def make(paths: Sequence[str] = CATS_AND_DOGS, name: str = "pictures") -> Path:
+        root = tmp_path / name
+        root.mkdir()
+        for value, path in enumerate(paths):
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 6), (value, 0, 0)).save(root / path)
+        return root
+
+    return make
+
+
+@pytest.fixture(params=[".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"])
+def pack(request: pytest.FixtureRequest) -> Pack:
+    """Pack a folder, in each format in turn, and return the archive."""
+    suffix: str = request.param
+
+    def into(root: Path, folder: Path) -> Path:
+        archive = folder / f"packed{suffix}"
+        files = sorted(file for file in root.rglob("*") if file.is_file())
+        if suffix == ".zip":
+            with zipfile.ZipFile(archive, "w") as target:
+                for file in files:
+                    target.write(file, file.relative_to(root).as_posix())
+        else:
+            compression = suffix.rpartition(".")[2].replace("tgz", "gz").replace("tar", "")
+            with tarfile.open(archive, f"w:{compression}") as target:
+                for file in files:
+                    target.add(file, f"./{file.relative_to(root).as_posix()}")
+        return archive
+
+    return into

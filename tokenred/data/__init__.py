@@ -1,0 +1,20 @@
+"""Data: datasets for evaluation, their loading in batches, and models' preprocessing."""
+
+from __future__ import annotations
+
+from tokenred.data.cifar10 import CIFAR10_MEAN, CIFAR10_STD
+from tokenred.data.dataset import SKIPPED_LABEL, ImageDataset
+from tokenred.data.loader import balanced_subset, make_loader
+from tokenred.data.open import open_dataset
+from tokenred.data.transforms import eval_transform
+
+__all__ = [
+    "CIFAR10_MEAN",
+    "CIFAR10_STD",
+    "SKIPPED_LABEL",
+    "ImageDataset",
+    "balanced_subset",
+    "eval_transform",
+    "make_loader",
+    "open_dataset",
+]

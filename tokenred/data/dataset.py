@@ -1,0 +1,117 @@
+"""The dataset that evaluation loops read: an image, its label and its index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.functional import to_tensor
+
+from tokenred.core.errors import DataError
+from tokenred.data.sources import ImageSource
+
+__all__ = ["SKIPPED_LABEL", "ImageDataset"]
+
+SKIPPED_LABEL = -1
+_BLANK_SIDE = 32
+
+
+class ImageDataset(Dataset[tuple[Tensor, int, int]]):
+    """Labelled images, converted to RGB.
+
+    An image that cannot be read does not stop a run: it comes as zeros with the label
+    ``SKIPPED_LABEL`` (-1), also out of data-loader workers. A loop drops those rows and reports
+    ``name_of(index)`` and ``why_unreadable(index)`` for each.
+
+    Args:
+        source: names and opens the images.
+        labels: the class index of each image.
+        classes: the class names by index.
+        name: of the data, for reports.
+        transform: from an RGB image to a tensor of one shape for all images; without it, the
+            image's own pixels (3, height, width) in 0..1.
+
+    Attributes:
+        transform: may be replaced at any time before a loader is iterated.
+
+    Raises:
+        DataError: if there is no image, or not one label for each.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        labels: Sequence[int],
+        classes: Sequence[str],
+        name: str,
+        transform: Callable[[Image.Image], Tensor] | None = None,
+    ) -> None:
+        if len(source) == 0 or len(labels) != len(source):
+            raise DataError(
+                f"expected images and one label for each in {name}, got {len(source)} images and "
+                f"{len(labels)} labels; check the source."
+            )
+        self.source = source
+        self.labels = tuple(labels)
+        self.classes = tuple(classes)
+        self.name = name
+        self.transform = transform
+
+    def __len__(self) -> int:
+        """Return how many images there are, unreadable ones included."""
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        """Return name, number of images and number of classes."""
+        return f"ImageDataset({self.name!r}, images={len(self)}, classes={len(self.classes)})"
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
+        """Return the image, its label and its index.
+
+        Args:
+            index: from 0; negative indices count from the end.
+
+        Returns:
+            The transformed image (3, height, width); its label, -1 if it cannot be read; and the
+            index, from 0.
+
+        Raises:
+            IndexError: if there is no such image.
+        """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"expected an index below {len(self)} in {self.name}, got {index}")
+        index %= len(self)
+        try:
+            image = self.source.image(index)
+        except Exception:  # Decoders raise nearly anything on a corrupt file.
+            blank = self._to_tensor(Image.new("RGB", (_BLANK_SIDE, _BLANK_SIDE)))
+            return torch.zeros_like(blank), SKIPPED_LABEL, index
+        return self._to_tensor(image), self.labels[index], index
+
+    def _to_tensor(self, image: Image.Image) -> Tensor:
+        if self.transform is not None:
+            return self.transform(image)
+        pixels: Tensor = to_tensor(image)
+        return pixels
+
+    def name_of(self, index: int) -> str:
+        """Return the image's name, such as its path in the folder or archive."""
+        return self.source.name(index)
+
+    def why_unreadable(self, index: int) -> str | None:
+        """Try an image again and say what is wrong with it.
+
+        Args:
+            index: of the image.
+
+        Returns:
+            The reason, or None if the image can be read.
+        """
+        try:
+            self.source.image(index)
+        except Exception as error:  # As in __getitem__.
+            return f"{type(error).__name__}: {error}"
+        return None

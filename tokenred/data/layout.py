@@ -1,0 +1,128 @@
+"""From the paths inside an image folder to its split and classes.
+
+``CLASS/IMAGE``, or ``SPLIT/CLASS/IMAGE``, either inside any number of folders that wrap it all.
+A class is the first folder below the split, however deep its images lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from timm.data.readers import get_img_extensions
+
+from tokenred.core.errors import DataError
+
+__all__ = ["SPLIT_NAMES", "Layout", "find_layout", "is_image", "pick_split"]
+
+# In the order of preference where the caller names none.
+_ALIASES: dict[str, tuple[str, ...]] = {
+    "val": ("val", "validation", "valid"),
+    "test": ("test",),
+    "train": ("train", "training"),
+}
+SPLIT_NAMES = tuple(name for names in _ALIASES.values() for name in names)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The images of one split.
+
+    Attributes:
+        members: positions of the split's images in the list that was looked at.
+        folders: the class folder of each of them.
+    """
+
+    members: tuple[int, ...]
+    folders: tuple[str, ...]
+
+
+def is_image(path: str) -> bool:
+    """Tell whether a path names an image by timm's extensions, and no hidden or system file.
+
+    Args:
+        path: relative, with forward slashes.
+    """
+    parts = PurePosixPath(path).parts
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    return not hidden and PurePosixPath(path).suffix.lower() in get_img_extensions(as_set=True)
+
+
+def pick_split(found: Sequence[str], split: str | None, source: str) -> str | None:
+    """Choose among the split folders that exist.
+
+    Args:
+        found: names of the folders that hold classes.
+        split: what the caller asks for; ``val``, ``validation`` and ``valid`` mean the same.
+        source: for the message.
+
+    Returns:
+        The folder, or None where there are no splits and none was asked for. Without a wish,
+        val is preferred, then test, then train.
+
+    Raises:
+        DataError: if the split asked for is not there.
+    """
+    splits = [name for name in SPLIT_NAMES if name in found]
+    if split is None:
+        return splits[0] if splits else None
+    wanted = next((names for names in _ALIASES.values() if split in names), (split,))
+    chosen = next((name for name in (split, *wanted) if name in found), None)
+    if chosen is None:
+        there = f"the splits {', '.join(splits)}" if splits else "classes without splits"
+        raise DataError(
+            f"expected a folder for the split {split!r} in {source}, found {there}; "
+            f"{'choose one of them' if splits else 'leave split out'}."
+        )
+    return chosen
+
+
+def find_layout(paths: Sequence[str], split: str | None, source: str) -> Layout:
+    """Find the split and the class of each image.
+
+    Args:
+        paths: of the images, relative to the source, with forward slashes.
+        split: which split to take; None for the only or preferred one.
+        source: what the paths are in, for the message.
+
+    Returns:
+        The images of that split with their class folders.
+
+    Raises:
+        DataError: if there is no image, none lies in a class folder, or the split is not there.
+    """
+    if not paths:
+        raise DataError(
+            f"expected images in {source}, found none; it should hold CLASS/IMAGE or "
+            f"SPLIT/CLASS/IMAGE, images ending in {', '.join(sorted(get_img_extensions()))}."
+        )
+    parts = [PurePosixPath(path).parts for path in paths]
+    depth = _wrapper_depth(parts, split)
+    below = [part[depth:] for part in parts]
+    found = {part[0] for part in below if len(part) > 2}
+    # A folder with images directly in it is a class, even one that is called "test".
+    found -= {part[0] for part in below if len(part) == 2}
+    chosen = pick_split(sorted(found), split, source)
+    if chosen is not None:
+        kept = [(i, p[1:]) for i, p in enumerate(below) if p[0] == chosen]
+    else:
+        kept = list(enumerate(below))
+    loose = [i for i, p in kept if len(p) < 2]
+    if loose:
+        raise DataError(
+            f"expected every image of {source} in a folder named after its class, found "
+            f"{paths[loose[0]]!r} in none ({len(loose)} such); lay them out as CLASS/IMAGE."
+        )
+    return Layout(tuple(i for i, _ in kept), tuple(p[0] for _, p in kept))
+
+
+def _wrapper_depth(parts: Sequence[tuple[str, ...]], split: str | None) -> int:
+    depth = 0
+    known = {*SPLIT_NAMES, split}
+    while True:
+        first = parts[0][depth]
+        # Two more levels must remain, a class and an image.
+        if first in known or any(len(p) < depth + 3 or p[depth] != first for p in parts):
+            return depth
+        depth += 1

@@ -1,0 +1,140 @@
+"""From what the user names to a dataset."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from PIL import Image
+from torch import Tensor
+
+from tokenred.core.errors import DataError
+from tokenred.data.cifar10 import CIFAR10_CLASSES, find_cifar10
+from tokenred.data.class_map import ClassMap, resolve_classes
+from tokenred.data.dataset import ImageDataset
+from tokenred.data.digits import DIGITS_CLASSES, DigitsSource
+from tokenred.data.folder import FolderSource, narrow_to_split
+from tokenred.data.layout import find_layout
+from tokenred.data.sources import ImageSource
+from tokenred.data.tar_archive import TAR_SUFFIXES, TarSource
+from tokenred.data.zip_archive import ZipSource
+
+__all__ = ["open_dataset"]
+
+_NAMED = ("digits", "cifar10")
+Transform = Callable[[Image.Image], Tensor]
+
+
+class _NamedSource(ImageSource, Protocol):
+    names: list[str]
+
+
+class _Part:
+    """Some images of a source, as a source."""
+
+    def __init__(self, whole: ImageSource, members: tuple[int, ...]) -> None:
+        self.whole = whole
+        self.members = members
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def name(self, index: int) -> str:
+        return self.whole.name(self.members[index])
+
+    def image(self, index: int) -> Image.Image:
+        return self.whole.image(self.members[index])
+
+
+def open_dataset(
+    source: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    transform: Transform | None = None,
+    class_map: ClassMap = None,
+) -> ImageDataset:
+    """Open labelled images for evaluation.
+
+    Args:
+        source: ``"digits"`` (embedded); ``"cifar10"`` (in the folder that the environment
+            variable ``TOKENRED_DATA`` names) or ``"cifar10:PATH"``; or the path of an image
+            folder, or of a ``.zip``, ``.tar`` or ``.tar.gz`` of one, laid out as ``CLASS/IMAGE``
+            or ``SPLIT/CLASS/IMAGE``.
+        split: such as ``"test"``, ``"val"`` or ``"train"``. By default test for the named
+            data; for a path the only one, or val before test before train.
+        transform: from an RGB image to a tensor, such as ``eval_transform(model)``.
+        class_map: which index a class folder has. By default its rank among the sorted folder
+            names, and the rank among all 1000 where the names are ImageNet's WNIDs. Otherwise a
+            mapping from name to index, ``"imagenet-1k"``, ``"folders"`` (always the rank among
+            the folders), or the number of classes of the model.
+
+    Returns:
+        The dataset of (image, label, index).
+
+    Raises:
+        DataError: if the source is not there, unreadable, empty, or laid out otherwise.
+        ConfigError: if ``class_map`` is none of the above.
+    """
+    if not isinstance(source, (str, os.PathLike)) or not os.fspath(source):
+        raise DataError(
+            f"expected the name or path of a dataset, got {source!r}; known names: "
+            f"{', '.join(_NAMED)}."
+        )
+    text = os.fspath(source)
+    if text == "digits":
+        digits = DigitsSource(split or "test")
+        return ImageDataset(digits, digits.labels, DIGITS_CLASSES, "digits", transform)
+    if text == "cifar10" or text.startswith("cifar10:"):
+        return _open_cifar10(text.partition(":")[2], split or "test", transform)
+    path = Path(text).expanduser()
+    if not path.exists():
+        close = difflib.get_close_matches(text, _NAMED, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise DataError(
+            f"expected a dataset at {path}, found nothing.{hint} Pass an image folder, a zip or "
+            f"a tar of one, or a known name: {', '.join(_NAMED)}."
+        )
+    return _open_path(path, path.name or str(path), split, transform, class_map)
+
+
+def _open_cifar10(path: str, split: str, transform: Transform | None) -> ImageDataset:
+    place = find_cifar10(path, split)
+    try:
+        return _open_path(place, "cifar10", split, transform, _CIFAR10_MAP)
+    except DataError:
+        # An extracted cifar10-test or test folder holds the classes themselves.
+        if place.is_dir() and {e.name for e in place.iterdir()} >= set(CIFAR10_CLASSES):
+            return _open_path(place, "cifar10", None, transform, _CIFAR10_MAP)
+        raise
+
+
+_CIFAR10_MAP = {name: index for index, name in enumerate(CIFAR10_CLASSES)}
+
+
+def _open_path(
+    path: Path, name: str, split: str | None, transform: Transform | None, class_map: ClassMap
+) -> ImageDataset:
+    whole, split = _source_at(path, split)
+    layout = find_layout(whole.names, split, str(path))
+    index, classes = resolve_classes(set(layout.folders), class_map, str(path))
+    labels = [index[folder] for folder in layout.folders]
+    return ImageDataset(_Part(whole, layout.members), labels, classes, name, transform)
+
+
+def _source_at(path: Path, split: str | None) -> tuple[_NamedSource, str | None]:
+    if path.is_dir():
+        root, split = narrow_to_split(path, split)
+        return FolderSource(root), split
+    name = path.name.lower()
+    if name.endswith(TAR_SUFFIXES):
+        return TarSource(path), split
+    if name.endswith(".zip") or zipfile.is_zipfile(path):
+        return ZipSource(path), split
+    raise DataError(
+        f"expected an image folder, a .zip or one of {', '.join(TAR_SUFFIXES)}, got the file "
+        f"{path}; name its folder or pack it."
+    )

@@ -1,0 +1,206 @@
+"""From what the user names to a model: embedded, timm's, or a checkpoint that describes itself."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.models import get_pretrained_cfg
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from tokenred.core.errors import CheckpointError, ConfigError, UnknownNameError
+from tokenred.data.statistics import check_statistics
+from tokenred.models.checkpoint_file import PICKLE_SUFFIXES, read_checkpoint
+from tokenred.models.digits_config import DIGITS_CONFIG
+from tokenred.models.digits_vit import digits_vit
+from tokenred.models.fit import load_strictly
+from tokenred.models.preprocessing import (
+    parse_json_object,
+    parse_preprocessing,
+    set_preprocessing,
+)
+
+__all__ = ["load_model"]
+
+_HUB = ("hf-hub:", "hf_hub:", "local-dir:")
+
+
+def load_model(
+    spec: str | os.PathLike[str],
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
+    num_classes: int | None = None,
+    pretrained: bool | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> nn.Module:
+    """Load a model, with weights that fit entirely or not at all.
+
+    Args:
+        spec: ``"digits"`` (the embedded model); a timm model name, such as
+            ``"deit_small_patch16_224"``; or the path of a ``.safetensors`` file whose metadata
+            entry ``config`` holds the arguments of timm's ``VisionTransformer`` as JSON.
+        checkpoint: weights for a named model, instead of its published ones.
+        num_classes: of a timm model, if not its own number.
+        pretrained: load the published (or embedded) weights; by default true unless
+            ``checkpoint`` is given. With false, the weights are random.
+        mean: three numbers, recorded as the model's preprocessing.
+        std: three numbers, recorded as the model's preprocessing.
+
+    Returns:
+        The model in fp32 and eval mode. ``pretrained_cfg`` holds its preprocessing; ``mean`` and
+        ``std`` are absent there where neither the file nor the caller gave them.
+
+    Raises:
+        UnknownNameError: if timm has no such model.
+        CheckpointError: if weights cannot be had, are not safe to open, or do not fit.
+        ConfigError: if the arguments contradict each other.
+    """
+    if not isinstance(spec, (str, os.PathLike)):
+        raise ConfigError(
+            f"expected a model name or a path, got {type(spec).__name__}; a model that is in "
+            "memory needs no loading."
+        )
+    _check(checkpoint, num_classes, pretrained, mean, std)
+    name = os.fspath(spec)
+    if _is_path(name):
+        if checkpoint is not None or pretrained is False:
+            raise ConfigError(
+                f"{name} is a checkpoint itself, got also "
+                f"{'checkpoint=' if checkpoint is not None else 'pretrained=False'}; give one."
+            )
+        model, record = _from_file(Path(name), num_classes)
+    else:
+        load = checkpoint is None if pretrained is None else pretrained
+        model, record = _named(name, checkpoint, num_classes, load), {}
+        if checkpoint is not None:
+            state, metadata = read_checkpoint(checkpoint)
+            record = parse_preprocessing(metadata, str(checkpoint))
+            load_strictly(model, state, str(checkpoint))
+    set_preprocessing(model, record, mean=mean, std=std)
+    return model.float().eval()
+
+
+def _check(
+    checkpoint: str | os.PathLike[str] | None,
+    num_classes: int | None,
+    pretrained: bool | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> None:
+    if num_classes is not None and (type(num_classes) is not int or num_classes < 0):
+        raise ConfigError(
+            f"expected num_classes as a whole number from 0, got {num_classes!r}; leave it out "
+            "for the model's own."
+        )
+    if checkpoint is not None and pretrained:
+        raise ConfigError(
+            "expected one source of weights, got checkpoint= and pretrained=True; leave one out."
+        )
+    if mean is not None:
+        check_statistics("mean", mean)
+    if std is not None:
+        check_statistics("std", std)
+
+
+def _is_path(name: str) -> bool:
+    if name.startswith(_HUB):
+        return False
+    separators = [sep for sep in (os.sep, os.altsep) if sep]
+    return name.endswith((".safetensors", *PICKLE_SUFFIXES)) or any(s in name for s in separators)
+
+
+def _named(
+    name: str, checkpoint: str | os.PathLike[str] | None, num_classes: int | None, pretrained: bool
+) -> nn.Module:
+    if name.casefold() == "digits":
+        if num_classes not in (None, DIGITS_CONFIG["num_classes"]):
+            raise ConfigError(
+                f"the digits model has {DIGITS_CONFIG['num_classes']} classes, got "
+                f"num_classes={num_classes}; leave it out."
+            )
+        digits: nn.Module = digits_vit(pretrained)
+        return digits
+    if not name.startswith(_HUB):
+        _check_name(name)
+    # Open the file first: building a big model takes longer than seeing that it is not there.
+    if checkpoint is not None and not Path(checkpoint).is_file():
+        raise CheckpointError(
+            f"expected a checkpoint file, found none at {checkpoint}; check the path."
+        )
+    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    model: nn.Module
+    if not pretrained:
+        model = timm.create_model(name, pretrained=False, **options)
+        return model
+    try:
+        model = timm.create_model(name, pretrained=True, **options)
+    except Exception as error:  # The hub, the network and the cache each fail in their own way.
+        raise CheckpointError(
+            f"expected the published weights of {name!r}, got {type(error).__name__}: {error}. "
+            "Without a network, pass checkpoint= with a downloaded file, or pretrained=False "
+            "for random weights; 'digits' needs no download."
+        ) from error
+    return model
+
+
+def _check_name(name: str) -> None:
+    if not timm.is_model(name):
+        known = [*timm.list_models(), "digits"]
+        architecture = name.partition(".")[0].casefold()
+        close = difflib.get_close_matches(architecture, known, n=3, cutoff=0.6)
+        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+        raise UnknownNameError(
+            f"unknown model {name!r}.{hint} Known: 'digits', a .safetensors path, and timm's "
+            f"{len(known) - 1} models; timm.list_models('*vit*') lists them."
+        )
+    architecture, _, tag = name.partition(".")
+    if tag:
+        try:
+            get_pretrained_cfg(name, allow_unregistered=False)
+        except RuntimeError as error:
+            tags = [n.partition(".")[2] for n in timm.list_models(f"{architecture}.*", "", True)]
+            raise UnknownNameError.of(f"weights of {architecture}", tag, tags) from error
+
+
+def _from_file(path: Path, num_classes: int | None) -> tuple[nn.Module, dict[str, Any]]:
+    state, metadata = read_checkpoint(path)
+    if "config" not in metadata:
+        raise CheckpointError(
+            f"expected {path.name} to carry a metadata entry 'config' with the arguments of "
+            "timm's VisionTransformer as JSON, got none; name the timm model and pass "
+            "checkpoint= with this file."
+        )
+    config = parse_json_object(metadata["config"], "config", str(path))
+    record = parse_preprocessing(metadata, str(path))
+    try:
+        model = VisionTransformer(**config)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise CheckpointError(
+            f"expected the arguments of timm's VisionTransformer in 'config' of {path}, got "
+            f"{config} ({type(error).__name__}: {error}); mend the metadata."
+        ) from error
+    if num_classes not in (None, model.num_classes):
+        raise CheckpointError(
+            f"expected {num_classes} classes, but {path.name} has {model.num_classes}; leave "
+            "num_classes out."
+        )
+    load_strictly(model, state, str(path))
+    height, width = model.patch_embed.img_size or (224, 224)
+    base = {
+        "architecture": "vision_transformer",
+        "num_classes": model.num_classes,
+        "input_size": (config.get("in_chans", 3), height, width),
+        "interpolation": "bicubic",
+        "crop_pct": 1.0,
+        "crop_mode": "center",
+        "fixed_input_size": True,
+        "first_conv": "patch_embed.proj",
+        "classifier": "head",
+    }
+    return model, {**base, **record}

@@ -1,0 +1,96 @@
+"""Loading weights strictly: all checks come before the first parameter is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor, nn
+
+from tokenred.core.errors import CheckpointError
+
+__all__ = ["describe_weights", "load_strictly"]
+
+_SHOWN = 6
+
+
+def load_strictly(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+    """Load weights into a model if, and only if, every one of them fits.
+
+    Args:
+        model: changed in place; its dtypes stay as they are.
+        state: weights by name.
+        origin: what the weights came from, for the message.
+
+    Raises:
+        CheckpointError: if names are missing or unexpected or shapes differ; the model is
+            untouched then.
+    """
+    wanted = model.state_dict()
+    missing = [name for name in wanted if name not in state]
+    unexpected = [name for name in state if name not in wanted]
+    shapes = [
+        f"{name} is {tuple(state[name].shape)} but should be {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in state and state[name].shape != wanted[name].shape
+    ]
+    if missing or unexpected or shapes:
+        problems = (("missing", missing), ("unexpected", unexpected), ("of other shape", shapes))
+        listed = "; ".join(f"{what}: {_shorten(names)}" for what, names in problems if names)
+        raise CheckpointError(
+            f"the weights in {origin} do not fit {type(model).__name__}, nothing was loaded. "
+            f"{listed}. Expected {describe_weights(wanted)}; got {describe_weights(state)}. "
+            f"{_advice(wanted, state)}"
+        )
+    model.load_state_dict(dict(state))
+
+
+def describe_weights(state: Mapping[str, Tensor]) -> str:
+    """Say in words which vision transformer a state dict belongs to.
+
+    Args:
+        state: weights by name, in timm's naming.
+
+    Returns:
+        Such as ``width 384, 12 blocks, patch 16, 197 positions, 1000 classes``, of what is there.
+    """
+    blocks = {name.split(".")[1] for name in state if name.startswith("blocks.")}
+    patch = state.get("patch_embed.proj.weight")
+    positions = state.get("pos_embed")
+    classes = _classes(state)
+    words = []
+    if patch is not None and patch.ndim == 4:
+        words.append(f"width {patch.shape[0]}")
+    if blocks:
+        words.append(f"{len(blocks)} blocks")
+    if patch is not None and patch.ndim == 4:
+        words.append(f"patch {patch.shape[-1]}")
+    if positions is not None and positions.ndim == 3:
+        words.append(f"{positions.shape[1]} positions")
+    if classes is not None:
+        words.append(f"{classes} classes")
+    return ", ".join(words) or f"{len(state)} weights of an unknown kind"
+
+
+def _classes(state: Mapping[str, Tensor]) -> int | None:
+    head = state.get("head.weight")
+    return None if head is None or head.ndim != 2 else head.shape[0]
+
+
+def _advice(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    classes = _classes(state)
+    only_head = all(
+        name.startswith("head.")
+        for name in wanted.keys() | state.keys()
+        if name not in wanted or name not in state or wanted[name].shape != state[name].shape
+    )
+    if only_head and classes is not None:
+        return f"Pass num_classes={classes}."
+    if only_head:
+        return "The file has no classifier head; pass num_classes=0."
+    return "Choose the model that these weights were made for."
+
+
+def _shorten(names: Iterable[str]) -> str:
+    names = list(names)
+    rest = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
