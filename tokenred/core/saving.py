@@ -38,7 +38,8 @@ def save(reduced: ReducedViT, path: str | Path, *, overwrite: bool = False) -> P
         )
     weights = reduced.state_dict()
     config = getattr(reduced.base, "pretrained_cfg", None) or {}
-    dtypes = {str(w.dtype).removeprefix("torch.") for w in weights.values() if w.is_floating_point()}
+    floating = (w.dtype for w in weights.values() if w.is_floating_point())
+    dtypes = {str(dtype).removeprefix("torch.") for dtype in floating}
     metadata = {
         "format": _FORMAT,
         "tokenred": __version__,

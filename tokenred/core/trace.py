@@ -230,4 +230,4 @@ def fuser_matrix(
     n, p = state.num_tokens, state.num_prefix
     units = torch.eye(n, dtype=state.x.dtype, device=state.x.device)
     probe = torch.cat((units.new_zeros(p, n), units)).expand(state.x.shape[0], -1, -1)
-    return fuser(replace(state, x=probe), selection, state.graph, attention).image.transpose(1, 2)
+    return fuser(replace(state, x=probe), selection, state.graph, attention).image

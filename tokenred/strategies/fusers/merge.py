@@ -56,13 +56,15 @@ class Merge(Fuser):
         size = one_hot.new_ones(b, state.num_tokens) if size is None else size.to(one_hot.dtype)
         kept, gone = size.gather(1, selection.keep), size.gather(1, selection.drop)
         weighted = one_hot * gone[:, None, :]
+        total = kept + weighted.sum(dim=-1)
         # A dead token (size 0) that nobody joins stays what it is.
-        total = (kept + weighted.sum(dim=-1)).clamp_min(torch.finfo(kept.dtype).tiny)
+        dead = total == 0
+        total = torch.where(dead, torch.ones_like(total), total)
         return Transport(
             selection.keep,
             selection.drop,
             move=weighted / total[..., None],
-            stay=kept / total,
+            stay=torch.where(dead, total, kept / total),
             size_move=one_hot,
         )
 

@@ -54,6 +54,8 @@ class BipartiteMatching(Selector):
         sources = torch.arange(even, n, 2, device=metric.device)
         targets = torch.arange(1 - even, n, 2, device=metric.device)
         similarity = metric[:, even::2] @ metric[:, 1 - even :: 2].transpose(-2, -1)
+        if n == 1:  # nobody to merge with, and nobody asked to go
+            similarity = metric.new_zeros(b, sources.numel(), 1)
         closeness, partner = similarity.max(dim=-1)
         order = closeness.sort(dim=1, descending=True, stable=True).indices
         merged, rest = order[:, :count], order[:, count:].sort(dim=1).values

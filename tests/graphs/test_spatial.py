@@ -1,0 +1,69 @@
+"""The spatial graph is the king's graph of chess."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenred.core.errors import ConfigError
+from tokenred.graphs import Spatial
+from tokenred.testing.sample import model_info
+
+QUICK = settings(max_examples=25, deadline=None, derandomize=True)
+GRIDS = st.one_of(
+    st.tuples(st.integers(1, 6), st.integers(1, 6)), st.tuples(st.just(1), st.integers(1, 20))
+)
+
+
+def kings(grid: tuple[int, int]) -> np.ndarray:
+    """Who reaches whom in one move of a king: the strong product of two paths."""
+    board = nx.strong_product(nx.path_graph(grid[0]), nx.path_graph(grid[1]))
+    squares = [(row, column) for row in range(grid[0]) for column in range(grid[1])]
+    return nx.to_numpy_array(board, nodelist=squares)
+
+
+@QUICK
+@given(GRIDS, st.booleans())
+def test_it_is_the_kings_graph(grid: tuple[int, int], upright: bool) -> None:
+    grid = grid[::-1] if upright else grid
+    graph = Spatial()(torch.zeros(2, grid[0] * grid[1], 3), grid)
+    np.testing.assert_array_equal(graph.dense(normalized=False)[0].numpy(), kings(grid))
+    assert graph.batch == 1
+    assert not graph.directed
+
+
+@QUICK
+@given(GRIDS)
+def test_weights_are_symmetric_and_equation_9(grid: tuple[int, int]) -> None:
+    graph = Spatial()(torch.zeros(1, grid[0] * grid[1], 1, dtype=torch.float64), grid)
+    weights = graph.dense()[0].numpy()
+    assert weights.dtype == np.float64
+    np.testing.assert_array_equal(weights, weights.T)
+    adjacency = kings(grid)
+    degree = np.maximum(adjacency.sum(axis=1), 1)
+    np.testing.assert_allclose(weights, adjacency / np.sqrt(np.outer(degree, degree)), atol=1e-12)
+    if adjacency.any():
+        assert np.abs(np.linalg.eigvalsh(weights)).max() == pytest.approx(1.0)
+
+
+def test_a_single_patch_has_no_edge() -> None:
+    graph = Spatial()(torch.zeros(1, 1, 1), (1, 1))
+    assert torch.equal(graph.dense(), torch.zeros(1, 1, 1))
+    assert torch.equal(graph.degree(), torch.zeros(1, 1))
+
+
+def test_the_features_do_not_matter_and_half_precision_is_raised() -> None:
+    graph = Spatial()(torch.full((1, 6, 2), torch.nan, dtype=torch.bfloat16), (2, 3))
+    assert graph.weights.dtype == torch.float32
+    assert graph.degree().tolist() == [[3, 5, 3, 3, 5, 3]]
+
+
+def test_a_model_without_a_grid_is_refused() -> None:
+    with pytest.raises(ConfigError, match="Spatial needs to know the grid"):
+        Spatial().check(replace(model_info(8, (4, 4)), grid=None))

@@ -1,0 +1,76 @@
+"""EViT's fused token: the weighted sum of what goes, appended last."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+
+from tokenred.attention import AttentionStats
+from tokenred.core.errors import PartError
+from tokenred.strategies import FusedToken
+from tokenred.testing import draw
+from tokenred.testing.sample import Reduction
+
+QUICK = settings(max_examples=50, deadline=None, derandomize=True)
+
+
+@QUICK
+@given(draw.reductions(draw.smooth_samples()))
+def test_it_is_the_sum_of_what_goes_weighted_by_score(case: Reduction) -> None:
+    state, selection = case.sample.state, case.selection
+    after = FusedToken()(state, selection, state.graph, AttentionStats())
+    p = state.num_prefix
+    for image in range(state.x.shape[0]):
+        keep, drop = selection.keep[image].numpy(), selection.drop[image].numpy()
+        x, score = state.image[image].numpy(), selection.score[image].numpy()
+        np.testing.assert_array_equal(after.image[image, :-1].numpy(), x[keep])
+        # The weights do not add up to 1, and are not made to.
+        np.testing.assert_allclose(
+            after.image[image, -1].numpy(), score[drop] @ x[drop], atol=1e-12
+        )
+        assert after.index[image].tolist() == [*state.index[image, keep].tolist(), -1]
+        if state.size is not None:
+            size = state.size[image, p:].numpy()
+            expected = [*size[keep], size[drop].sum()]
+            np.testing.assert_allclose(after.size[image, p:].numpy(), expected, atol=1e-12)
+
+
+def test_a_selection_without_scores_is_refused() -> None:
+    @settings(max_examples=1, deadline=None, derandomize=True)
+    @given(draw.reductions(draw.samples()))
+    def refused(case: Reduction) -> None:
+        silent = replace(case.selection, score=None)
+        with pytest.raises(PartError, match=r"gives none\. Use it with a scorer"):
+            FusedToken()(case.sample.state, silent, None, AttentionStats())
+
+    refused()
+
+
+def test_a_fused_token_can_be_fused_again() -> None:
+    @QUICK
+    @given(draw.reductions(draw.smooth_samples()))
+    def twice(case: Reduction) -> None:
+        state = FusedToken()(case.sample.state, case.selection, None, AttentionStats())
+        b, n = state.index.shape
+        places = torch.arange(n).expand(b, n)
+        chosen = replace(
+            case.selection,
+            keep=places[:, :-1],
+            drop=places[:, -1:],
+            partner=None,
+            score=torch.full((b, n), 0.5, dtype=torch.float64),
+        )
+        again = FusedToken()(state, chosen, None, AttentionStats())
+        assert again.num_tokens == n
+        torch.testing.assert_close(again.image[:, -1], 0.5 * state.image[:, -1])
+
+    twice()
+
+
+def test_it_adds_one_token_and_conserves_size() -> None:
+    assert FusedToken().extra == 1
+    assert FusedToken().traits.conserves_size

@@ -1,0 +1,245 @@
+"""Counts per block: the published ones, the caps, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenred.core.errors import ConfigError, ScheduleError
+from tokenred.strategies import Budget, Constant, KeepRatio, Linear, PerLayer
+from tokenred.strategies.schedules import Room, Schedule, quarters
+
+QUICK = settings(max_examples=100, deadline=None, derandomize=True)
+
+
+def left(counts: Sequence[int], patches: int = 196, extra: int = 0) -> list[int]:
+    """Image tokens after each block in which some go."""
+    found, tokens = [], patches
+    for count in counts:
+        if count:
+            tokens -= count - extra
+            found.append(tokens)
+    return found
+
+
+def half(depth: int = 12, patches: int = 196, caps: bool = True) -> Room:
+    return Room(depth, patches, limit=lambda tokens: tokens // 2, caps=caps)
+
+
+def test_constant() -> None:
+    assert Constant(8)(12, 196) == (8,) * 12
+    assert Constant(0)(12, 196) == (0,) * 12
+
+
+def test_per_layer_goes_on_with_0() -> None:
+    assert PerLayer((5, 0, 3))(6, 196) == (5, 0, 3, 0, 0, 0)
+    assert PerLayer([1, 2]) == PerLayer((1, 2))
+    with pytest.raises(ScheduleError, match="names 3 blocks, the model has 2"):
+        PerLayer((1, 2, 3))(2, 196)
+
+
+def test_linear_is_the_published_schedule() -> None:
+    assert Linear(13, -1)(12, 196) == (26, 23, 21, 18, 16, 14, 11, 9, 7, 4, 2, 0)
+    assert Linear(13, 0)(12, 196) == (13,) * 12
+    assert Linear(13, 1)(12, 196) == (0, 2, 4, 7, 9, 11, 14, 16, 18, 21, 23, 26)
+    assert Linear(4, -1)(1, 196) == (8,)
+
+
+@QUICK
+@given(st.integers(0, 30), st.floats(-1, 1), st.integers(2, 24))
+def test_linear_is_the_formula(r: int, inflection: float, depth: int) -> None:
+    low = int(r * (1 - inflection))
+    high = 2 * r - low
+    expected = [int(low + (high - low) * layer / (depth - 1)) for layer in range(depth)]
+    assert Linear(r, inflection)(depth, 10_000) == tuple(expected)
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"), [(0, [138, 97, 68]), (1, [139, 99, 71])], ids=["pruned", "fused"]
+)
+def test_keep_ratio_is_evits(extra: int, expected: list[int]) -> None:
+    counts = KeepRatio(0.7).resolve(Room(12, 196, extra=extra))
+    assert [layer for layer, count in enumerate(counts) if count] == [3, 6, 9]
+    assert left(counts, extra=extra) == expected
+
+
+def test_keep_ratio_of_the_start_is_dynamicvits() -> None:
+    counts = KeepRatio(0.7, rounding="floor", of="start")(12, 196)
+    assert left(counts) == [137, 96, 67]
+    assert left(KeepRatio(0.7, of="start")(12, 196)) == [138, 97, 68]
+
+
+def test_keep_ratio_takes_one_share_a_block() -> None:
+    counts = KeepRatio((0.9, 0.5), layers=(1, 2))(4, 100)
+    assert counts == (0, 10, 45, 0)
+    with pytest.raises(ConfigError, match="2 ratios for 3 layers"):
+        KeepRatio((0.9, 0.5), layers=(1, 2, 3))
+    with pytest.raises(ScheduleError, match="2 ratios for the 3 blocks"):
+        KeepRatio((0.9, 0.5))(12, 196)
+
+
+@QUICK
+@given(st.integers(1, 1000), st.integers(1, 1000))
+def test_a_share_is_taken_as_it_is_written(thousandths: int, tokens: int) -> None:
+    """0.07 of 100 tokens are 7, though 0.07 · 100 is 7.000…1."""
+    counts = KeepRatio(thousandths / 1000, layers=(0,))(1, tokens)
+    assert tokens - counts[0] == max(1, -(-thousandths * tokens // 1000))
+    floor = KeepRatio(thousandths / 1000, layers=(0,), rounding="floor")(1, tokens)
+    assert tokens - floor[0] == max(1, thousandths * tokens // 1000)
+
+
+@pytest.mark.parametrize("ratio", [0.07, (0.07,)])
+def test_rounding_of_the_product_keeps_no_token_more(ratio: float | tuple[float]) -> None:
+    assert KeepRatio(ratio, layers=(0,))(1, 100) == (93,)
+
+
+def test_rounding_of_a_power_loses_no_token() -> None:
+    """0.7² · 100 is 48.999…9 to the machine."""
+    schedule = KeepRatio(0.7, layers=(0, 1), rounding="floor", of="start")
+    assert left(schedule(2, 100), patches=100) == [70, 49]
+
+
+@pytest.mark.parametrize(
+    ("depth", "expected"),
+    [
+        (12, (3, 6, 9)),
+        (16, (4, 8, 12)),
+        (20, (5, 10, 15)),
+        (24, (6, 12, 18)),
+        (2, (0, 1)),
+        (1, (0,)),
+    ],
+)
+def test_quarters_scale_with_the_depth(depth: int, expected: tuple[int, ...]) -> None:
+    assert quarters(depth) == expected
+    assert all(0 <= layer < depth for layer in quarters(depth))
+
+
+def test_a_cap_is_a_cap() -> None:
+    counts = Constant(50).resolve(half())
+    tokens = 196
+    for count in counts:
+        assert count == min(50, tokens // 2)
+        tokens -= count
+    assert counts[:4] == (50, 50, 48, 24)
+    assert counts[-1] == 0
+    assert tokens == 1
+
+
+def test_without_a_cap_too_much_is_refused_with_block_asked_and_available() -> None:
+    with pytest.raises(
+        ScheduleError, match=r"block 2 to remove 50 tokens; 96 image tokens enter it"
+    ):
+        Constant(50).resolve(half(caps=False))
+    with pytest.raises(ScheduleError, match=r"block 0 .* 196 .* 4 image .* between 0 and 3 can go"):
+        Constant(196)(12, 4)
+    with pytest.raises(ScheduleError, match=r"block 1 to remove 1 tokens; 1 image"):
+        PerLayer((3, 1))(2, 4)
+
+
+@pytest.mark.parametrize(
+    "schedule", [Constant(3), PerLayer((3, 0)), Linear(2, 0.5), KeepRatio(0.5)]
+)
+def test_one_token_always_stays(schedule: Schedule) -> None:
+    counts = schedule(2, 8)
+    assert 8 - sum(counts) >= 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Constant(-1), "Constant: P must be a whole number"),
+        (lambda: Constant(1.5), "Constant: P must be a whole number"),
+        (lambda: Constant(True), "Constant: P must be a whole number"),
+        (lambda: PerLayer((1, -2)), "PerLayer: counts must be"),
+        (lambda: Linear(-1), "Linear: r must be"),
+        (lambda: Linear(3, 1.5), "Linear: inflection must be a finite number"),
+        (lambda: Linear(3, math.nan), "Linear: inflection must be a finite number"),
+        (lambda: KeepRatio(0), r"KeepRatio: ratio must be a finite number in \(0, 1\]"),
+        (lambda: KeepRatio(1.1), "KeepRatio: ratio must be"),
+        (lambda: KeepRatio((0.5, math.nan)), "KeepRatio: ratio must be"),
+        (lambda: KeepRatio(rounding="round"), "KeepRatio: rounding must be one of"),
+        (lambda: KeepRatio(of="all"), "KeepRatio: of must be one of"),
+        (lambda: KeepRatio(layers=(3, 1)), "KeepRatio: layers must be ascending"),
+        (lambda: KeepRatio(layers=(3, 3)), "KeepRatio: layers must be ascending"),
+        (lambda: KeepRatio(layers=()), "KeepRatio: layers must be ascending"),
+        (lambda: Budget(0), "Budget: gmacs must be a finite number"),
+        (lambda: Budget(math.inf), "Budget: gmacs must be a finite number"),
+        (lambda: Budget(1, shape="steep"), "Budget: shape must be one of"),
+        (lambda: Budget(1, layers=(-1,)), "Budget: layers must be a whole number"),
+    ],
+)
+def test_other_values_are_refused(make: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()  # type: ignore[operator]
+
+
+def test_a_block_that_is_not_there_is_refused() -> None:
+    for schedule in (KeepRatio(layers=(3, 12)), Budget(1.0, layers=(12,))):
+        with pytest.raises(ScheduleError, match=r"blocks \[12\] are asked for, .* 0 to 11"):
+            schedule.resolve(costed())
+
+
+def costed(depth: int = 12, patches: int = 196, price: float = 1e-3) -> Room:
+    """A model in which a token costs the same in every block that it passes."""
+
+    def gmacs(counts: Sequence[int]) -> float:
+        total, tokens = 0.0, patches
+        for count in counts:
+            tokens -= count
+            total += tokens * price
+        return total
+
+    return Room(depth, patches, gmacs=gmacs)
+
+
+def notch(step: int, shape: str, room: Room) -> tuple[int, ...]:
+    """The counts by which a budget is approached: from nothing removed to all but one token."""
+    if shape == "ratio":
+        return KeepRatio((room.patches - step) / room.patches).resolve(room)
+    each, rest = divmod(step, room.depth)
+    return tuple(each + (layer < rest) for layer in range(room.depth))
+
+
+@QUICK
+@given(st.floats(0.02, 1.0), st.sampled_from(("constant", "ratio")), st.integers(1, 16))
+def test_a_budget_is_met_as_closely_as_it_goes(share: float, shape: str, depth: int) -> None:
+    room = costed(depth, patches=50)
+    gmacs = room.gmacs((0,) * depth) * share
+    budget = Budget(gmacs, shape=shape)
+    fitting = [
+        counts
+        for counts in (notch(step, shape, room) for step in range(room.patches))
+        if room.gmacs(counts) <= gmacs
+    ]
+    if fitting:
+        assert budget.resolve(room) == fitting[0]
+    else:
+        with pytest.raises(ScheduleError, match=r"even with all but a token gone .* costs"):
+            budget.resolve(room)
+
+
+def test_a_budget_above_the_cost_removes_nothing() -> None:
+    assert Budget(1000.0).resolve(costed()) == (0,) * 12
+
+
+def test_a_constant_budget_spreads_evenly() -> None:
+    counts = Budget(2.0).resolve(costed())
+    assert max(counts) - min(counts) <= 1
+    assert sorted(counts, reverse=True) == list(counts)
+    chosen = Budget(2.0, layers=(2, 5)).resolve(costed())
+    assert [layer for layer, count in enumerate(chosen) if count] == [2, 5]
+
+
+def test_a_budget_that_cannot_be_met_is_refused_with_both_ends() -> None:
+    with pytest.raises(ScheduleError, match=r"even with .* and 2.352 with nothing removed"):
+        Budget(0.0001).resolve(costed())
+
+
+def test_a_budget_needs_a_model() -> None:
+    with pytest.raises(ScheduleError, match="needs a model to cost; wrap one"):
+        Budget(1.0)(12, 196)

@@ -1,0 +1,105 @@
+"""The hypothesis strategies reach the corners that they are there for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import find, given, settings
+from hypothesis import strategies as st
+
+from tokenred.attention import Need
+from tokenred.testing import Sample, draw
+from tokenred.testing.make import rows
+from tokenred.testing.sample import Reduction
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(draw.samples())
+def test_a_sample_is_a_legal_state(sample: Sample) -> None:
+    state, heads = sample.state, sample.heads
+    b, n = state.index.shape
+    assert state.x.shape[:2] == (b, state.num_prefix + n)
+    assert heads.q.shape == heads.k.shape == heads.v.shape
+    assert heads.q.shape[2] == state.num_prefix + n
+    assert heads.q.shape[1] * heads.q.shape[3] == state.x.shape[2]
+    assert int(state.index.max()) < state.num_patches
+    for row in state.index.tolist():
+        patches = [place for place in row if place >= 0]
+        assert len(set(patches)) == len(patches)
+    attention = sample.attention((Need.received("mean"), Need.keys()))
+    assert bool(attention[Need.received("mean")].isfinite().all())
+    assert set(attention.values) == {Need.received("mean"), Need.keys()}
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(draw.reductions(draw.samples(), partners=True))
+def test_a_reduction_is_a_legal_selection(case: Reduction) -> None:
+    chosen, n = case.selection, case.sample.state.num_tokens
+    for keep, drop, partner in zip(
+        chosen.keep.tolist(), chosen.drop.tolist(), chosen.partner.tolist(), strict=True
+    ):
+        assert sorted(keep + drop) == list(range(n))
+        assert set(partner) <= set(keep)
+
+
+CORNERS = {
+    "one column": lambda s: s.state.grid[1] == 1 and s.state.grid[0] > 1,
+    "one patch": lambda s: s.state.num_patches == 1,
+    "prefix without CLS": lambda s: s.state.num_prefix > 1 and s.state.cls_index is None,
+    "a dead token": lambda s: s.state.size is not None and bool((s.state.size == 0).any()),
+    "a token of no patch": lambda s: bool((s.state.index < 0).any()),
+    "bfloat16": lambda s: s.state.x.dtype == torch.bfloat16,
+    "shuffled": lambda s: bool((s.state.index.diff(dim=1) < 0).any()),
+    "a lonely node": lambda s: (
+        s.state.graph is not None and bool((s.state.graph.degree() == 0).any())
+    ),
+}
+
+
+@pytest.mark.parametrize("corner", CORNERS)
+def test_samples_reach(corner: str) -> None:
+    quiet = settings(max_examples=2000, database=None, derandomize=True, deadline=None)
+    found = find(draw.samples(), CORNERS[corner], settings=quiet)
+    assert CORNERS[corner](found)
+
+
+@given(st.sampled_from(("duplicates", "zeros", "same", "axes")), st.integers(0, 50))
+@settings(max_examples=25, deadline=None, derandomize=True)
+def test_flavours_are_what_they_say(flavour: str, seed: int) -> None:
+    x = rows(torch.Generator().manual_seed(seed), (2, 9, 4), flavour, torch.float32)
+    for image in x:
+        different = len({tuple(row) for row in image.tolist()})
+        assert {
+            "duplicates": different <= 4,
+            "zeros": bool((image == 0).all(dim=1).any()),
+            "same": different == 1,
+            "axes": bool((image.sum(dim=1) == 1).all())
+            and bool(((image == 0) | (image == 1)).all()),
+        }[flavour]
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(draw.smooth_samples())
+def test_permuting_moves_everything_along(sample: Sample) -> None:
+    order = sample.some_order()
+    moved = sample.permuted(order)
+    assert torch.equal(moved.state.index, sample.state.index.gather(1, order))
+    for need in (Need.diagonal(), Need.received()):
+        here = sample.attention((need,))[need].gather(1, order)
+        torch.testing.assert_close(moved.attention((need,))[need], here)
+    if order.shape[1] > 1:
+        assert bool((order != torch.arange(order.shape[1])).any(dim=1).all())
+
+
+def test_without_hypothesis_the_extra_is_named() -> None:
+    code = (
+        "import sys; sys.modules['hypothesis'] = None\n"
+        "import tokenred as tr\n"
+        "try:\n    tr.testing\n"
+        "except tr.errors.MissingExtraError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install 'tokenred[testing]'" in done.stdout

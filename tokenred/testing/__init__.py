@@ -1,0 +1,40 @@
+"""Property suites that hold a part to its contract, yours as well as ours.
+
+One call runs them all and names the promise that does not hold, with the smallest example::
+
+    from tokenred.testing import check_scorer
+
+    def test_my_scorer():
+        check_scorer(NormAttn())
+
+`draw` has the hypothesis strategies behind the suites. Needs hypothesis:
+``pip install 'tokenred[testing]'``.
+"""
+
+from tokenred.core.errors import MissingExtraError
+
+try:
+    import hypothesis as _hypothesis  # noqa: F401
+except ImportError as error:
+    raise MissingExtraError(
+        "tokenred.testing draws its examples with hypothesis, which is not installed. "
+        "Run: pip install 'tokenred[testing]'"
+    ) from error
+
+from tokenred.testing import draw
+from tokenred.testing.fuser import check_fuser
+from tokenred.testing.graph import check_graph
+from tokenred.testing.sample import Sample
+from tokenred.testing.schedule import check_schedule
+from tokenred.testing.scorer import check_scorer
+from tokenred.testing.selector import check_selector
+
+__all__ = [
+    "Sample",
+    "check_fuser",
+    "check_graph",
+    "check_schedule",
+    "check_scorer",
+    "check_selector",
+    "draw",
+]

@@ -1,0 +1,192 @@
+"""Hypothesis strategies for what parts are given: grids, features, graphs, tokens, selections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from hypothesis import strategies as st
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenred.attention import Heads
+from tokenred.core.state import Selection, TokenState
+from tokenred.core.tensors import at_least_fp32
+from tokenred.strategies.schedules import Room
+from tokenred.testing.make import graph_of, head_rows, positions, rows, sizes_of
+from tokenred.testing.sample import DEPTH, Reduction, Sample
+
+__all__ = [
+    "DTYPES",
+    "FLAVOURS",
+    "features",
+    "grids",
+    "reductions",
+    "rooms",
+    "samples",
+    "smooth_samples",
+]
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+# Ordinary numbers first: hypothesis shrinks towards the first.
+FLAVOURS = ("normal", "duplicates", "zeros", "same", "axes", "large")
+SIZES = ("none", "ones", "counts", "fractions", "dead")
+
+_seeds = st.integers(0, 2**16)
+
+
+def grids(max_side: int = 5, min_patches: int = 1) -> st.SearchStrategy[tuple[int, int]]:
+    """Grids ``(gh, gw)`` of any shape, single rows and columns among them."""
+    side = st.integers(1, max_side)
+    line = st.integers(1, max_side * max_side)
+    shapes = st.one_of(
+        st.tuples(side, side), st.tuples(st.just(1), line), st.tuples(line, st.just(1))
+    )
+    return shapes.filter(lambda grid: grid[0] * grid[1] >= min_patches)
+
+
+@st.composite
+def features(
+    draw: st.DrawFn,
+    tokens: int,
+    *,
+    max_batch: int = 3,
+    width: tuple[int, int] = (1, 8),
+    flavours: Sequence[str] = FLAVOURS,
+    dtypes: Sequence[torch.dtype] = DTYPES,
+) -> Float[Tensor, "b n c"]:
+    """Features of so many tokens, with duplicates, zero vectors and ties among them."""
+    shape = (draw(st.integers(1, max_batch)), tokens, draw(st.integers(*width)))
+    flavour, dtype = draw(st.sampled_from(flavours)), draw(st.sampled_from(dtypes))
+    return rows(torch.Generator().manual_seed(draw(_seeds)), shape, flavour, dtype)
+
+
+@st.composite
+def samples(
+    draw: st.DrawFn,
+    *,
+    needs_cls: bool = False,
+    needs_size: bool = False,
+    dtypes: Sequence[torch.dtype] = DTYPES,
+    flavours: Sequence[str] = FLAVOURS,
+    sizes: Sequence[str] = SIZES,
+    head_dim: tuple[int, int] = (1, 4),
+    sparse: bool = True,
+) -> Sample:
+    """Tokens in some block: any grid, prefix, batch, type, size and index.
+
+    Args:
+        needs_cls: always with a class token.
+        needs_size: always with sizes.
+        dtypes, flavours: types and kinds of numbers to draw from.
+        sizes: kinds of sizes to draw from.
+        head_dim: least and largest width of a head.
+        sparse: with θ below 1 now and then.
+    """
+    b, heads = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    width = draw(st.integers(*head_dim))
+    p = draw(st.integers(int(needs_cls), 5))
+    cls_index = draw(st.integers(0, p - 1)) if needs_cls else None
+    if p and not needs_cls:
+        cls_index = draw(st.none() | st.integers(0, p - 1))
+    grid = draw(grids())
+    n = draw(st.integers(1, min(12, grid[0] * grid[1])))
+    dtype, flavour = draw(st.sampled_from(dtypes)), draw(st.sampled_from(flavours))
+    kind = draw(st.sampled_from([s for s in sizes if not needs_size or s != "none"]))
+    order = draw(st.sampled_from(("ascending", "shuffled")))
+    fused = draw(st.integers(0, min(2, n - 1)))
+    graph = draw(st.sampled_from(("none", "spatial", "random")))
+    layer, seed = draw(st.integers(0, DEPTH - 1)), draw(_seeds)
+    proportional = kind != "none" and draw(st.booleans())
+    theta = draw(st.sampled_from((1.0, 0.6, 0.1))) if sparse else 1.0
+
+    generator = torch.Generator().manual_seed(seed)
+    exact = flavour == "axes"
+    x = rows(generator, (b, p + n, heads * width), flavour, dtype)
+    q, k, v = (head_rows(generator, (b, heads, p + n, width), flavour, dtype) for _ in range(3))
+    state = TokenState(
+        x=x,
+        index=positions(generator, b, n, grid, order, fused),
+        num_prefix=p,
+        grid=grid,
+        size=sizes_of(generator, (b, p + n), kind, at_least_fp32(dtype)),
+        graph=graph_of(generator, b, grid, graph, dtype),
+        cls_index=cls_index,
+        layer=layer,
+    )
+    label = (
+        f"Sample(b={b}, p={p}, n={n}, c={heads * width}, heads={heads}, grid={grid}, "
+        f"cls_index={cls_index}, {dtype}, features={flavour!r}, sizes={kind!r}, index={order!r} "
+        f"with {fused} of −1, graph={graph!r}, layer={layer}, "
+        f"proportional={proportional}, theta={theta}, seed={seed})"
+    )
+    return Sample(state, Heads(q, k, v, width**-0.5), label, proportional, theta, exact)
+
+
+def smooth_samples(
+    *, needs_cls: bool = False, needs_size: bool = False
+) -> st.SearchStrategy[Sample]:
+    """Tokens in double precision without ties or zeros, for promises that hold up to rounding."""
+    return samples(
+        needs_cls=needs_cls,
+        needs_size=needs_size,
+        dtypes=(torch.float64,),
+        flavours=("normal",),
+        sizes=("none", "ones", "counts", "fractions"),
+        head_dim=(3, 4),
+        sparse=False,
+    )
+
+
+@st.composite
+def reductions(
+    draw: st.DrawFn, drawn: st.SearchStrategy[Sample], *, partners: bool | None = None
+) -> Reduction:
+    """Tokens and a selection of them: any P from 0 to n−1, scores, and with or without partners.
+
+    Args:
+        drawn: the tokens.
+        partners: always or never with partners; None for both.
+    """
+    sample = draw(drawn)
+    b, n = sample.state.index.shape
+    count = draw(st.integers(0, n - 1))
+    seed = draw(_seeds)
+    ascending = draw(st.booleans())
+    partnered = draw(st.booleans()) if partners is None else partners
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.rand(b, n, generator=generator).argsort(dim=1)
+    keep, drop = order[:, : n - count], order[:, n - count :]
+    if ascending:
+        keep, drop = keep.sort(dim=1).values, drop.sort(dim=1).values
+    chosen = torch.randint(0, n - count, (b, count), generator=generator)
+    score = torch.rand(b, n, generator=generator, dtype=torch.float64).to(sample.state.x.dtype)
+    selection = Selection(keep, drop, keep.gather(1, chosen) if partnered else None, score)
+    label = (
+        f"Selection(P={count}, ascending={ascending}, "
+        f"partner={'given' if partnered else None}, seed={seed})"
+    )
+    return Reduction(sample, selection, label)
+
+
+@st.composite
+def rooms(draw: st.DrawFn) -> Room:
+    """What a schedule is resolved against: depth, tokens, what may go at once, a cost."""
+    patches = draw(st.integers(1, 400))
+    halves, extra = draw(st.booleans()), draw(st.integers(0, 1))
+
+    def gmacs(counts: Sequence[int]) -> float:
+        tokens, total = patches, 0.0
+        for count in counts:
+            tokens -= count
+            total += tokens
+        return total
+
+    return Room(
+        depth=draw(st.integers(1, 24)),
+        patches=patches,
+        extra=extra,
+        limit=(lambda tokens: tokens // 2) if halves else (lambda tokens: tokens - 1),
+        caps=draw(st.booleans()),
+        gmacs=gmacs,
+    )
