@@ -2,16 +2,15 @@
 
 from tokenred.attention.edits import AttentionEdit, attention_edits, size_bias, sparsify
 from tokenred.attention.engine import (
-    Engine,
     FusedEngine,
-    Heads,
     PlainEngine,
-    Request,
     attend,
     pick_engine,
 )
 from tokenred.attention.need import Need
+from tokenred.attention.request import Engine, Heads, Request
 from tokenred.attention.stats import AttentionStats
+from tokenred.attention.tiles import TiledEngine
 
 __all__ = [
     "AttentionEdit",
@@ -22,6 +21,7 @@ __all__ = [
     "Need",
     "PlainEngine",
     "Request",
+    "TiledEngine",
     "attend",
     "attention_edits",
     "pick_engine",

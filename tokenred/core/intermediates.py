@@ -72,8 +72,14 @@ def forward_intermediates(
 def _blocks(indices: int | Sequence[int] | None, depth: int) -> list[int]:
     if indices is None:
         return list(range(depth))
-    wanted = range(depth - indices, depth) if isinstance(indices, int) else indices
-    if wrong := [i for i in wanted if not -depth <= i < depth]:
-        raise ConfigError(f"blocks {wrong} are asked for; the model has blocks 0 to {depth - 1}.")
+    if isinstance(indices, int):
+        if not 0 < indices <= depth:
+            raise ConfigError(f"the last {indices} blocks are asked for; the model has {depth}.")
+        indices = range(depth - indices, depth)
+    wrong = [i for i in indices if not -depth <= i < depth]
+    if wrong or not indices:
+        raise ConfigError(
+            f"blocks {wrong or 'none'} are asked for; the model has blocks 0 to {depth - 1}."
+        )
     # In the order of the blocks, as timm returns them.
-    return sorted({i % depth for i in wanted})
+    return sorted({i % depth for i in indices})

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tokenred.attention import AttentionStats, Engine, Request, attend, size_bias
-from tokenred.attention.stats import stats_of_heads
 from tokenred.backbones.base import Backbone, BlockAnatomy
 from tokenred.core.errors import PartError
 from tokenred.core.layers import LayerPlan
@@ -73,12 +72,7 @@ class Runner:
             return self._block(block, plan, state, recorder)[0]
         before, route = state, self.parts["route"]
         heads = block.heads(state.x)
-        needs = self.strategy.route.preview
-        preview = AttentionStats(
-            stats_of_heads(
-                heads.q, heads.k, heads.v, heads.scale, needs, state.num_prefix, state.cls_index
-            )
-        )
+        preview = AttentionStats(heads.stats(self.strategy.route.preview, state))
         active, resting = route.split(before, preview, plan.active)  # type: ignore[union-attr,operator]
         after, attention = self._block(block, plan, active, recorder)
         return route.join(before, after, resting, attention)  # type: ignore[union-attr,operator,no-any-return]

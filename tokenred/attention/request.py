@@ -1,0 +1,87 @@
+"""What an engine is asked, and what an engine is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenred.attention.edits import AttentionEdit
+from tokenred.attention.need import Need
+from tokenred.attention.stats import AttentionStats, stats_of_heads
+from tokenred.core.state import TokenState
+
+__all__ = ["Engine", "Heads", "Request"]
+
+# Statistics that do not look at the softmax, and so cost no map.
+_WITHOUT_MAP = frozenset({"keys", "values", "logits_row"})
+
+
+@dataclass(frozen=True, eq=False)
+class Heads:
+    """Queries, keys and values of one block, and what its output projection needs again.
+
+    Attributes:
+        q, k, v: ``(b, h, N, d)``, after q/k-norm.
+        scale: factor on the logits, 1/√d as a rule.
+        dropout: attention dropout, 0 outside training.
+        carry: tensors that the block hands to itself (gates, a parallel MLP's input).
+    """
+
+    q: Float[Tensor, "b h N d"]
+    k: Float[Tensor, "b h N d"]
+    v: Float[Tensor, "b h N d"]
+    scale: float
+    dropout: float = 0.0
+    carry: tuple[Tensor, ...] = ()
+
+    def stats(self, needs: tuple[Need, ...], state: TokenState) -> dict[Need, Tensor]:
+        """Those of the needs that no softmax is needed for."""
+        return stats_of_heads(
+            self.q, self.k, self.v, self.scale, needs, state.num_prefix, state.cls_index
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What a block's attention shall do beyond attending.
+
+    Attributes:
+        needs: statistics to return.
+        key_bias: ``(b, N)``, added to the logits of each key (``log s``), or None.
+        theta: share θ of entries kept after the softmax.
+        reference: θ as the authors' program counts it.
+        edits: further edits of the logits.
+    """
+
+    needs: tuple[Need, ...] = ()
+    key_bias: Float[Tensor, "b N"] | None = None
+    theta: float = 1.0
+    reference: bool = False
+    edits: tuple[AttentionEdit, ...] = ()
+
+    @property
+    def map_needs(self) -> tuple[Need, ...]:
+        """The needs that look at the softmax map."""
+        return tuple(need for need in self.needs if need.kind not in _WITHOUT_MAP)
+
+    @property
+    def needs_map(self) -> bool:
+        """Whether anything here looks at the softmax map itself."""
+        return self.theta < 1 or bool(self.edits) or bool(self.map_needs)
+
+
+class Engine(ABC):
+    """One way to compute attention with statistics."""
+
+    @abstractmethod
+    def supports(self, heads: Heads, request: Request) -> bool:
+        """Whether this engine can answer; decided from shapes, types and the request alone."""
+
+    @abstractmethod
+    def __call__(
+        self, heads: Heads, request: Request, state: TokenState
+    ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
+        """The attended values, and the statistics of ``request.needs``."""
