@@ -6,6 +6,7 @@ import pytest
 
 import tokenred as tr
 from tokenred.core.errors import ConfigError, PartError, UnknownNameError
+from tokenred.strategies.schedules import Room
 
 
 def test_recipe_equals_its_composition() -> None:
@@ -32,6 +33,25 @@ def test_names_or_instances_everywhere() -> None:
     )
     assert by_name == by_part
     assert tr.Strategy(tr.TopScore("MixedAttn")) == tr.Strategy("MixedAttn")
+
+
+@pytest.mark.parametrize("name", tr.list_strategies())
+@pytest.mark.parametrize(("depth", "patches"), [(1, 4), (2, 9), (8, 64), (12, 196), (40, 49)])
+def test_every_recipe_fits_every_model_by_default(name: str, depth: int, patches: int) -> None:
+    made = tr.strategy(name)
+    room = Room(depth, patches, made.fuser.extra, made.selector.limit, made.selector.caps)
+    counts = made.schedule.resolve(room)
+    assert len(counts) == depth
+    assert sum(counts) < patches + depth
+
+
+def test_the_default_of_gtp_is_eight_a_block() -> None:
+    bare = tr.strategy("gtp")
+    assert bare.schedule(12, 196) == (8,) * 12
+    assert bare.schedule(8, 64) == (4,) * 8
+    assert bare == tr.strategy("gtp", P=8)
+    with pytest.raises(tr.errors.ScheduleError, match="Remove fewer"):
+        tr.strategy("gtp", P=8).schedule(8, 64)
 
 
 @pytest.mark.parametrize("name", tr.list_strategies())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 import torch
@@ -113,5 +114,7 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
         try:
             self.source.image(index)
         except Exception as error:  # As in __getitem__.
-            return f"{type(error).__name__}: {error}"
+            # Pillow names the object it read from; its address says nothing and changes.
+            reason = re.sub(r"<(\S+) object at 0x[0-9a-f]+>", r"\1", str(error))
+            return f"{type(error).__name__}: {reason}"
         return None

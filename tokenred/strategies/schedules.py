@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from tokenred.core.errors import ConfigError, ScheduleError
@@ -116,14 +116,20 @@ class Constant(Schedule):
 
     Args:
         P: tokens removed in a block, ≥ 0.
+        fit: on a model with too few tokens for P, remove half of them, evenly, instead of
+            refusing. For the defaults of recipes; wherever P fits, it makes no difference, so it
+            does not make two schedules different either.
     """
 
     P: int
+    fit: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         check_count(self, "P", self.P)
 
     def count(self, layer: int, tokens: int, room: Room) -> int:
+        if self.fit and self.P * room.depth >= room.patches:
+            return room.patches // (2 * room.depth)
         return self.P
 
 

@@ -6,6 +6,7 @@ from tokenred.core.plan import Strategy, recipes
 from tokenred.graphs import GraphBuilder
 from tokenred.graphs.base import graph_builders
 from tokenred.strategies.base import Fuser, Scorer, Selector, fusers, scorers, selectors
+from tokenred.strategies.schedules import Constant
 
 __all__ = ["gtp"]
 
@@ -13,7 +14,7 @@ __all__ = ["gtp"]
 @recipes.register("gtp")
 def gtp(
     *,
-    P: int = 8,
+    P: int | None = None,
     M: int = 8,
     alpha: float | tuple[float, ...] = 0.1,
     theta: float = 1.0,
@@ -30,7 +31,8 @@ def gtp(
     neighbours in a graph of space and meaning. No training.
 
     Args:
-        P: tokens removed in every block.
+        P: tokens removed in every block; by default 8, or half of all tokens where a model has
+            too few for that.
         M: semantic neighbours of a token.
         alpha: magnitude α of the propagation; one number, or one for each block.
         theta: share θ of attention entries kept.
@@ -48,7 +50,7 @@ def gtp(
         scorer=scorer,
         graph=graph_builders.create(graph, M=M, reference=reference),
         fuser=fusers.create(fuser, alpha=alpha),
-        schedule=P,
+        schedule=Constant(8, fit=True) if P is None else Constant(P),
         theta=theta,
         proportional_attention=proportional_attention,
         reference=reference,

@@ -1,0 +1,13 @@
+"""The embedded model, once."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from tokenred.models import load_model
+
+
+@pytest.fixture(scope="session")
+def digits() -> nn.Module:
+    return load_model("digits")

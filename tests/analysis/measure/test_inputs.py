@@ -1,0 +1,57 @@
+"""Data gets the model's preprocessing, and the caller's dataset stays as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from tokenred.analysis.measure.inputs import batches, open_for
+from tokenred.core.errors import DataError
+from tokenred.data import CIFAR10_MEAN, CIFAR10_STD, open_dataset
+from tokenred.data.cifar10 import CIFAR10_CLASSES
+from tokenred.models import digits_vit
+
+
+def test_the_callers_dataset_stays(digits: nn.Module) -> None:
+    mine = open_dataset("digits")
+    opened = open_for(digits, mine)
+    assert mine.transform is None
+    assert opened[0][0].shape == (3, 32, 32)
+    assert opened[0][0].min() < 0
+    assert open_for(digits, open_dataset("digits", transform=torch.nn.Identity())).transform
+
+
+def test_cifar10_is_known_by_its_classes(tmp_path: Path) -> None:
+    for name in CIFAR10_CLASSES:
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (32, 32), (255, 255, 255)).save(tmp_path / name / "white.png")
+    model = digits_vit(pretrained=False)
+    model.pretrained_cfg = {}
+    white = open_for(model, tmp_path)[0][0]
+    expected = (1 - torch.tensor(CIFAR10_MEAN)) / torch.tensor(CIFAR10_STD)
+    torch.testing.assert_close(white[:, 0, 0], expected)
+
+
+class Endless(IterableDataset[tuple[torch.Tensor, int]]):
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        while True:
+            yield torch.zeros(3), 1
+
+
+def test_batches_of_an_endless_loader() -> None:
+    loader = DataLoader(Endless(), batch_size=4)
+    stream, total = batches(loader, batch_size=1, workers=0, limit=6, seed=0)
+    assert total == 6
+    assert [index.tolist() for _, _, index in stream] == [[0, 1, 2, 3], [4, 5]]
+    assert batches(loader, batch_size=1, workers=0, limit=None, seed=0)[1] is None
+
+
+def test_a_loader_of_something_else() -> None:
+    stream, _ = batches(DataLoader([1, 2]), batch_size=1, workers=0, limit=None, seed=0)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="collate_fn"):
+        next(stream)

@@ -1,0 +1,106 @@
+"""Timing runs in pairs and says on what; no test looks at how fast anything is."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+import torch
+from torch import nn
+
+import tokenred as tr
+from tokenred.analysis import benchmark
+from tokenred.core.errors import ConfigError, InputError, PartError, UnknownNameError
+
+QUICK = {"batch_size": 2, "pairs": 3, "warmup": 1, "progress": False}
+
+
+def test_one_model(digits: nn.Module) -> None:
+    fast = tr.wrap(digits, tr.strategy("tome", r=4))
+    found = benchmark(fast, **QUICK)
+    (timing,) = found
+    assert timing.pairs == 3
+    assert timing.gmacs == pytest.approx(tr.gmacs(fast))
+    assert timing.dense_gmacs == pytest.approx(tr.gmacs(digits))
+    assert timing.allowed == pytest.approx(timing.dense_gmacs / timing.gmacs)
+    assert timing.speedup_low <= timing.speedup <= timing.speedup_high
+    assert timing.realised_low <= timing.realised <= timing.realised_high
+    assert timing.images_per_second == pytest.approx(2e3 / timing.ms)
+    assert found.image_shape == (3, 32, 32)
+    assert found.machine["torch"] == torch.__version__
+    for word in ("reduced", "3 pairs", "threads", str(found.machine["processor"])):
+        assert word in str(found)
+
+
+def test_each_candidate_runs_right_after_dense(digits: nn.Module) -> None:
+    order: list[str] = []
+    fast = {name: tr.wrap(digits, name) for name in ("topk", "evit")}
+    hooks = [digits.register_forward_pre_hook(lambda *_: order.append("dense"))]
+    for name, model in fast.items():
+        hooks.append(model.register_forward_pre_hook(lambda *_, name=name: order.append(name)))
+    try:
+        benchmark(fast, **QUICK)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert order == ["dense", "topk", "dense", "evit"] * 4
+
+
+def test_a_deadline_leaves_three_pairs(digits: nn.Module) -> None:
+    fast = tr.wrap(digits, "random")
+    found = benchmark(fast, batch_size=1, pairs=50, warmup=0, max_seconds=0, progress=False)
+    assert found[0].pairs == 3
+
+
+def test_strategies_with_a_dense_model(digits: nn.Module) -> None:
+    found = benchmark(
+        {"noise": digits, "evit": "evit", "mine": tr.strategy("topk", keep_rate=0.5)},
+        dense=digits,
+        **QUICK,
+    )
+    assert [t.name for t in found] == ["noise", "evit", "mine"]
+    assert found["noise"].allowed == 1
+    assert found["mine"].gmacs < found["evit"].gmacs < found[0].gmacs
+    assert len(found) == len(found.frame()) == 3
+    assert {"speedup", "realised_low", "torch", "processor", "seed"} <= set(found.frame())
+    with pytest.raises(UnknownNameError, match="Known"):
+        found["gtp"]
+
+
+def test_nothing_is_left_changed(digits: nn.Module) -> None:
+    threads = torch.get_num_threads()
+    digits.train()
+    try:
+        benchmark([tr.wrap(digits, "random")], threads=1, amp=torch.bfloat16, **QUICK)
+        assert digits.training
+    finally:
+        digits.eval()
+    assert torch.get_num_threads() == threads
+    assert gc.isenabled()
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_other_image_sizes() -> None:
+    model = tr.models.digits_vit(pretrained=False)
+    fast = tr.wrap(model, "topk")
+    assert benchmark(fast, (3, 32, 32), **QUICK)[0].ms > 0
+    with pytest.raises(InputError, match="channels, height, width"):
+        benchmark(fast, (32, 32), **QUICK)
+    with pytest.raises(InputError):
+        benchmark(fast, (3, 33, 32), **QUICK)
+
+
+def test_refused(digits: nn.Module) -> None:
+    fast = tr.wrap(digits, "topk")
+    with pytest.raises(ConfigError, match="pairs"):
+        benchmark(fast, pairs=1)
+    with pytest.raises(ConfigError, match="threads"):
+        benchmark(fast, threads=0)
+    with pytest.raises(ConfigError, match="no dense model"):
+        benchmark(digits)
+    with pytest.raises(ConfigError, match="Pass dense="):
+        benchmark("gtp")
+    with pytest.raises(ConfigError, match="at least one"):
+        benchmark([])
+    with pytest.raises(PartError, match="got 3"):
+        benchmark({"x": 3}, dense=digits)  # type: ignore[dict-item]

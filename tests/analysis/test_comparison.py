@@ -1,0 +1,130 @@
+"""Strategies side by side, on the embedded model and data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+import tokenred as tr
+from tokenred.analysis import Comparison, compare, evaluate, paired_difference
+from tokenred.core.errors import ConfigError, DataError, ScheduleError, UnknownNameError
+from tokenred.core.plan import Strategy
+
+QUICK = {"batch_size": 8, "limit": 40, "pairs": 2, "progress": False}
+SPECS = ["tome:r=6", "random:keep_rate=0.3", tr.strategy("gtp", P=4)]
+
+
+@pytest.fixture(scope="module")
+def result(digits: nn.Module) -> Comparison:
+    return compare(digits, "digits", SPECS, name="digits ViT", **QUICK)
+
+
+def test_rows(result: Comparison, digits: nn.Module) -> None:
+    frame = result.frame
+    labels = ["dense", "tome:r=6", "random:keep_rate=0.3", "MixedAttn+Propagate"]
+    assert frame["strategy"].tolist() == labels
+    assert frame["method"].tolist() == ["dense", "tome", "random", "MixedAttn+Propagate"]
+    assert frame["tokens"][1] == "64 58 52 46 40 34 28 22 16"
+    assert frame["gmacs"][1] == pytest.approx(tr.gmacs(tr.wrap(digits, tr.strategy("tome", r=6))))
+    assert frame["allowed"][1] == pytest.approx(frame["gmacs"][0] / frame["gmacs"][1])
+    assert (frame["images"] == 40).all()
+    assert frame["difference"].isna().tolist() == [True, False, False, False]
+
+
+def test_a_row_equals_evaluate_and_the_paired_interval(
+    result: Comparison, digits: nn.Module
+) -> None:
+    alone = evaluate(tr.wrap(digits, tr.strategy("gtp", P=4)), "digits", limit=40, progress=False)
+    dense = evaluate(digits, "digits", limit=40, progress=False)
+    row = result.frame.iloc[3]
+    assert row["top1"] == pytest.approx(alone.top1)
+    gap = paired_difference(alone.correct, dense.correct)
+    found = [row["difference"], row["difference_low"], row["difference_high"], row["p_value"]]
+    expected = [100 * gap.difference, 100 * gap.low, 100 * gap.high, gap.p_value]
+    assert found == pytest.approx(expected)
+
+
+def test_rows_carry_what_determines_them(result: Comparison) -> None:
+    row = result.frame.iloc[3]
+    assert row["fingerprint"] == tr.strategy("gtp", P=4).fingerprint()
+    assert json.loads(row["config"])["schedule"] == {"name": "Constant", "P": 4}
+    assert {"weights", "seed", "batch_size", "device", "processor", "tokenred", "torch", "timm",
+            "python", "data", "model", "precision", "threads"} <= set(row.index)  # fmt: skip
+
+
+def test_printed(result: Comparison) -> None:
+    text = str(result)
+    for words in ("digits ViT on digits", "tome:r=6", "64→52→40→28→16", "95% paired interval",
+                  "speed-up over dense", "realised", "40 images", "weights"):  # fmt: skip
+        assert words in text
+    assert max(map(len, text.splitlines())) <= 140
+    sentence = result.resolution()
+    widths = (result.frame["difference_high"] - result.frame["difference_low"]).dropna()
+    assert "40 images" in sentence
+    assert f"{widths.min():.1f} to {widths.max():.1f} points" in sentence
+
+
+def test_csv(result: Comparison, tmp_path: Path) -> None:
+    import pandas as pd
+
+    path = result.to_csv(tmp_path / "c.csv")
+    back = pd.read_csv(path)
+    assert back["top1"].tolist() == pytest.approx(result.frame["top1"].tolist())
+    with pytest.raises(tr.errors.OutputExistsError, match="exists"):
+        result.to_csv(path)
+    result.to_csv(path, overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["c.csv"]
+
+
+def test_speed_only_and_accuracy_only(digits: nn.Module) -> None:
+    speed = compare(digits, None, ["evit"], **QUICK)
+    assert "top1" not in speed.frame
+    assert speed.resolution() == ""
+    assert "top-1" not in str(speed)
+    accuracy = compare(digits, "digits", ["evit"], timing=False, **QUICK)
+    assert accuracy.speeds is None
+    assert "speedup" not in accuracy.frame
+    assert "speed-up" not in str(accuracy)
+
+
+def test_default_is_five_methods_at_two_budgets(digits: nn.Module) -> None:
+    found = compare(digits, "digits", timing=False, batch_size=40, limit=10, progress=False)
+    assert found.frame.groupby("method").size().to_dict() == {
+        "dense": 1, "gtp": 2, "tome": 2, "evit": 2, "topk": 2, "random": 2,
+    }  # fmt: skip
+    assert (found.frame["gmacs_share"][1::2] <= 0.85).all()
+    assert (found.frame["gmacs_share"][2::2] <= 0.65).all()
+
+
+def test_names_of_the_users(digits: nn.Module) -> None:
+    mine = {"wide": "gtp:P=2", "narrow": tr.strategy("gtp", P=6)}
+    found = compare(digits, "digits", mine, timing=False, **QUICK)
+    assert found.frame["strategy"].tolist() == ["dense", "wide", "narrow"]
+    assert found.frame["method"].tolist() == ["dense", "gtp", "narrow"]
+
+
+def test_refused_before_any_work(digits: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*args: object, **kwargs: object) -> None:
+        raise AssertionError("work was done")
+
+    for name in ("evaluate_together", "benchmark"):
+        monkeypatch.setattr(f"tokenred.analysis.comparison.{name}", never)
+    with pytest.raises(UnknownNameError):
+        compare(digits, "digits", ["gtp:P=2", "nothing"])
+    with pytest.raises(ScheduleError, match="gtp:P=9: "):
+        compare(digits, "digits", ["gtp:P=2", "gtp:P=9"])
+    with pytest.raises(DataError):
+        compare(digits, "digitz", ["gtp:P=2"])
+    with pytest.raises(ConfigError, match="each strategy once"):
+        compare(digits, "digits", ["topk", "topk"])
+    with pytest.raises(ConfigError, match="a list of strategies"):
+        compare(digits, "digits", "topk")
+    with pytest.raises(ConfigError, match="limit"):
+        compare(digits, "digits", ["topk"], limit=0)
+    with pytest.raises(ConfigError, match="level"):
+        compare(digits, "digits", ["topk"], level=95)
+    with pytest.raises(ConfigError, match="a list of strategies"):
+        compare(digits, "digits", Strategy("Random"))  # type: ignore[arg-type]

@@ -1,0 +1,94 @@
+"""Strategies as text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+import tokenred as tr
+from tokenred.analysis import at_budget, parse_spec, same_budget
+from tokenred.core.errors import ConfigError, PartError, TokenredError, UnknownNameError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("gtp", tr.strategy("gtp")),
+        ("GTP:P=4,alpha=0.2", tr.strategy("gtp", P=4, alpha=0.2)),
+        ("gtp: P = 4 , scorer = DiagAttn", tr.strategy("gtp", P=4, scorer="DiagAttn")),
+        ("gtp:proportional_attention=false", tr.strategy("gtp", proportional_attention=False)),
+        ("evit:keep_rate=(0.9, 0.8),layers=(2, 5)",
+         tr.strategy("evit", keep_rate=(0.9, 0.8), layers=(2, 5))),
+        ("tome:r=(13, -1.0)", tr.strategy("tome", r=(13, -1.0))),
+        ("tome:r=[3, 2, 1]", tr.strategy("tome", r=[3, 2, 1])),
+        ("topk:scorer=Random(seed=3)", tr.strategy("topk", scorer=tr.scorers.Random(3))),
+        ("topk:scorer=none", tr.strategy("topk")),
+        ("gtp:schedule=KeepRatio(ratio=0.5)",
+         tr.strategy("gtp", schedule=tr.KeepRatio(0.5))),
+    ],
+)  # fmt: skip
+def test_text(text: str, expected: tr.Strategy) -> None:
+    spec = parse_spec(text)
+    assert spec.strategy == expected
+    assert spec.label == text
+    assert spec.method == text.partition(":")[0].lower()
+    assert spec.share is None
+
+
+def test_toml_and_objects(tmp_path: Path) -> None:
+    mine = tr.strategy("gtp", P=3, theta=0.7)
+    file = tmp_path / "a@b.toml"
+    mine.to_toml(file)
+    spec = parse_spec(str(file))
+    assert (spec.strategy, spec.label, spec.share) == (mine, "a@b", None)
+    assert parse_spec(file) == spec
+    assert parse_spec(f"{file}@0.5").share == 0.5
+    assert parse_spec(mine).strategy is mine
+    assert parse_spec(spec) is spec
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":P=3", "gtp:3", "gtp:P=", "gtp:P=3)(", "gtp:P=open('x')", "gtp:P=1+x", "gtp:**a",
+     "gtp@", "gtp@1.5", "gtp@0", "gtp@x", "gtp:P=3,P=4", "none.toml", "evit:keep_rate=none"],
+)  # fmt: skip
+def test_text_that_is_none(text: str) -> None:
+    with pytest.raises(TokenredError):
+        parse_spec(text)
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'gtp'"):
+        parse_spec("gtq")
+    with pytest.raises(UnknownNameError, match="argument of strategy 'gtp' 'Q'"):
+        parse_spec("gtp:Q=4")
+    with pytest.raises(UnknownNameError, match="scorer 'DiagAttm'"):
+        parse_spec("gtp:scorer=DiagAttm")
+    with pytest.raises(PartError, match="expected a strategy"):
+        parse_spec(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("share", [0.85, 0.65])
+def test_budgets_are_met(digits: nn.Module, share: float) -> None:
+    dense = tr.gmacs(digits)
+    for spec in same_budget([share]):
+        cost = tr.gmacs(tr.wrap(digits, spec.resolve(dense)))
+        assert 0.94 * share * dense < cost <= share * dense, spec.label
+        assert spec.label == f"{spec.method}@{share}"
+
+
+def test_a_budget_goes_where_the_method_takes_tokens() -> None:
+    evit = at_budget(tr.strategy("evit", layers=(2, 4)), 0.5).schedule
+    assert evit == tr.Budget(0.5, shape="ratio", layers=(2, 4))
+    assert at_budget(tr.strategy("gtp"), 0.5).schedule == tr.Budget(0.5)
+    again = at_budget(tr.strategy("evit").replace(schedule=evit), 0.4).schedule
+    assert again == tr.Budget(0.4, shape="ratio", layers=(2, 4))
+
+
+def test_a_budget_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="budget of its own"):
+        same_budget([0.5], ["gtp@0.7"])
+    with pytest.raises(ConfigError, match="between 0 and 1"):
+        same_budget([85])

@@ -1,0 +1,211 @@
+"""Strategies side by side: cost, speed against the dense model, accuracy on the same images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from tokenred.analysis.measure.accuracy import Evaluation, evaluate_together
+from tokenred.analysis.measure.context import base_of, check_device, check_threads, cpu_threads
+from tokenred.analysis.measure.inputs import open_for
+from tokenred.analysis.measure.machine import describe_machine, model_device, weights_digest
+from tokenred.analysis.measure.paired import paired_difference
+from tokenred.analysis.measure.timing import benchmark
+from tokenred.analysis.measure.timings import Benchmark
+from tokenred.analysis.results import Comparison
+from tokenred.analysis.specs import Spec, parse_spec, same_budget
+from tokenred.core.api import dense, gmacs
+from tokenred.core.config import to_config
+from tokenred.core.errors import ConfigError, TokenredError
+from tokenred.core.model import ReducedViT, wrap
+from tokenred.core.plan import Strategy
+from tokenred.data import ImageDataset, make_loader
+from tokenred.data.class_map import ClassMap
+
+__all__ = ["DENSE", "Comparison", "compare"]
+
+DENSE = "dense"
+Strategies = Sequence[str | Path | Strategy | Spec] | Mapping[str, str | Path | Strategy | Spec]
+
+
+def compare(
+    model: nn.Module,
+    data: str | Path | ImageDataset | None,
+    strategies: Strategies | None = None,
+    *,
+    limit: int | None = None,
+    batch_size: int = 32,
+    workers: int = 0,
+    timing: bool = True,
+    pairs: int = 9,
+    warmup: int = 2,
+    max_seconds: float | None = None,
+    threads: int | None = None,
+    device: str | torch.device | None = None,
+    amp: torch.dtype | None = None,
+    seed: int = 0,
+    level: float = 0.95,
+    split: str | None = None,
+    class_map: ClassMap = None,
+    name: str | None = None,
+    progress: bool = True,
+) -> Comparison:
+    """Run a model dense and under strategies, on the same images and the same machine.
+
+    All strategies are wrapped, and the data is opened, before anything is measured. The dense
+    model is the first row; its speed-up is that against itself, which shows the noise.
+
+    Args:
+        model: dense, or a `ReducedViT`, whose base is then taken.
+        data: see `tokenred.analysis.evaluate`; None to measure speed only.
+        strategies: what `tokenred.analysis.parse_spec` takes, or a mapping from labels to it; None
+            for five methods at 0.85 and 0.65 of the dense model's GMACs, see `same_budget`.
+        limit: at most so many images.
+        batch_size, workers: of both measurements, and of the loading.
+        timing: measure speed as well.
+        pairs, warmup, max_seconds: of the timing, see `tokenred.analysis.benchmark`.
+        threads: CPU threads of PyTorch; on a machine that others use, fewer can be faster.
+        device, amp, seed, split, class_map: as in `evaluate` and `benchmark`.
+        level: of the paired intervals.
+        name: of the model, for the title.
+        progress: show bars on a terminal.
+
+    Raises:
+        TokenredError: as `parse_spec`, `tokenred.wrap`, `evaluate` and `benchmark` raise them.
+    """
+    base = base_of(model)
+    check_threads(threads)
+    target = check_device(device)
+    # A budget is found, and a number out of range refused, when a model is wrapped.
+    cost = gmacs(base)
+    specs = _specs(strategies)
+    reduced = {spec.label: _wrapped(base, spec, cost) for spec in specs}
+    if not 0 < level < 1:
+        raise ConfigError(f"expected a level between 0 and 1, got {level!r}.")
+    dataset = None
+    if data is not None:
+        dataset = open_for(base, data, split=split, class_map=class_map)
+        # Refuses numbers out of range now, not after the timing.
+        make_loader(dataset, batch_size, workers=workers, limit=limit, seed=seed)
+    candidates: dict[str, nn.Module] = {DENSE: base, **reduced}
+    place = target or model_device(base)
+    speeds = None
+    evaluations: dict[str, Evaluation] = {}
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "device": place,
+        "amp": amp,
+        "seed": seed,
+        "progress": progress,
+    }
+    with cpu_threads(threads):
+        machine = describe_machine(place)
+        if timing:
+            speeds = benchmark(
+                candidates,
+                dense=base,
+                pairs=pairs,
+                warmup=warmup,
+                max_seconds=max_seconds,
+                **options,
+            )
+        if dataset is not None:
+            evaluations = evaluate_together(
+                candidates, dataset, workers=workers, limit=limit, **options
+            )
+    title = name or type(base).__name__
+    common = {
+        "model": title,
+        "weights": weights_digest(base),
+        "data": "" if dataset is None else dataset.name,
+        "batch_size": batch_size,
+        "precision": str(amp or next(base.parameters()).dtype).removeprefix("torch."),
+        "seed": seed,
+        **machine,
+    }
+    rows = [_row(DENSE, DENSE, dense(base), cost, speeds, evaluations, level)]
+    rows += [
+        _row(spec.label, spec.method, reduced[spec.label], cost, speeds, evaluations, level)
+        for spec in specs
+    ]
+    return Comparison(pd.DataFrame([row | common for row in rows]), evaluations, speeds, level)
+
+
+def _specs(strategies: Strategies | None) -> list[Spec]:
+    if strategies is None:
+        return same_budget()
+    if isinstance(strategies, str | Path | Strategy | Spec):
+        raise ConfigError(f"expected a list of strategies, got {strategies!r}; put it into [ ].")
+    if isinstance(strategies, Mapping):
+        specs = []
+        for label, given in strategies.items():
+            spec = parse_spec(given)
+            method = spec.method if spec.label != spec.method else label
+            specs.append(Spec(label, method, spec.strategy, spec.share))
+    else:
+        # Dense is the first row in any case.
+        specs = [parse_spec(s) for s in strategies if str(s).casefold() != DENSE]
+    labels = [spec.label for spec in specs]
+    if twice := sorted({label for label in labels if labels.count(label) > 1 or label == DENSE}):
+        raise ConfigError(
+            f"expected each strategy once, under a name of its own, got {twice[0]!r} again; "
+            "leave it out, or pass a mapping from names to strategies."
+        )
+    return specs
+
+
+def _wrapped(base: nn.Module, spec: Spec, dense_gmacs: float) -> ReducedViT:
+    try:
+        return wrap(base, spec.resolve(dense_gmacs))
+    except TokenredError as error:
+        raise type(error)(f"{spec.label}: {error}") from error
+
+
+def _row(
+    label: str,
+    method: str,
+    model: ReducedViT,
+    dense_gmacs: float,
+    speeds: Benchmark | None,
+    evaluations: Mapping[str, Evaluation],
+    level: float,
+) -> dict[str, Any]:
+    cost = model.cost()
+    tokens = [cost.layers[0].tokens_in, *(layer.tokens_out for layer in cost.layers)]
+    row: dict[str, Any] = {
+        "strategy": label,
+        "method": method,
+        "tokens": " ".join(map(str, tokens)),
+        "gmacs": cost.gmacs,
+        "overhead_gmacs": cost.overhead_gmacs,
+        "gmacs_share": cost.gmacs / dense_gmacs,
+    }
+    if speeds is not None:
+        left_out = ("name", "batch_size", "gmacs")
+        row |= {k: v for k, v in speeds[label].to_dict().items() if k not in left_out}
+    if evaluations:
+        own, reference = evaluations[label], evaluations[DENSE]
+        row |= {
+            "top1": own.top1,
+            "top5": own.top5,
+            "images": own.count,
+            "skipped": len(own.skipped),
+        }
+        if label != DENSE:
+            gap = paired_difference(own.correct, reference.correct, level)
+            row |= {
+                "difference": 100 * gap.difference,
+                "difference_low": 100 * gap.low,
+                "difference_high": 100 * gap.high,
+                "p_value": gap.p_value,
+            }
+    configured = None if label == DENSE else model.strategy
+    row["fingerprint"] = "" if configured is None else configured.fingerprint()
+    row["config"] = "" if configured is None else json.dumps(to_config(configured, strict=False))
+    return row

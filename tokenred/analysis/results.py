@@ -1,0 +1,186 @@
+"""A finished comparison: its frame, its table, its files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from tokenred.analysis.files import check_new, write_atomically
+from tokenred.analysis.measure.accuracy import Evaluation
+from tokenred.analysis.measure.timings import Benchmark
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Comparison"]
+
+_WIDTH = 140
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Strategies side by side; ``print`` shows the table.
+
+    Attributes:
+        frame: one row a strategy, the dense model first. ``tokens`` counts image tokens, at the
+            start and after each block; ``top1``, ``top5`` are percent, ``difference`` and its
+            interval percentage points from dense; ``ms`` is for a batch. Each row carries what
+            determines it: strategy (``config``, ``fingerprint``), weights, seed, versions, machine.
+        evaluations: by label; empty where no data was given.
+        speeds: None where none were measured.
+        level: of the paired intervals.
+        notes: lines to print beneath the table.
+    """
+
+    frame: pd.DataFrame
+    evaluations: Mapping[str, Evaluation]
+    speeds: Benchmark | None
+    level: float = 0.95
+    notes: tuple[str, ...] = field(default=())
+
+    def table(self, title: str | None = None) -> Table:
+        """The frame for a terminal."""
+        first = self.frame.iloc[0]
+        heading = title or " on ".join(str(first[key]) for key in ("model", "data") if first[key])
+        table = Table(
+            title=heading, title_style="bold", box=None, header_style="bold", pad_edge=False
+        )
+        table.add_column("strategy", no_wrap=True)
+        table.add_column("image tokens at 0, ¼, ½, ¾, 1\nof the depth", no_wrap=True)
+        table.add_column("GMACs\nan image", justify="right")
+        if self.speeds is not None:
+            table.add_column("images\na second", justify="right")
+            table.add_column("speed-up over dense\n[90% interval]", justify="right", no_wrap=True)
+            table.add_column("realised\nfraction", justify="right")
+        if self.evaluations:
+            table.add_column("top-1\n%", justify="right")
+            table.add_column(
+                f"points from dense\n[{self.level:.0%} paired interval]",
+                justify="right",
+                no_wrap=True,
+            )
+        for row in self.frame.to_dict("records"):
+            table.add_row(*self._cells(row))
+        return table
+
+    def _cells(self, row: Mapping[Any, Any]) -> list[str | Text]:
+        cells: list[str | Text] = [
+            # Text, since square brackets mean styles in plain strings.
+            Text(str(row["strategy"])),
+            _tokens(str(row["tokens"])),
+            f"{row['gmacs']:.3f}",
+        ]
+        if self.speeds is not None:
+            cells += [
+                _rate(row["images_per_second"]),
+                Text(f"{row['speedup']:.2f} [{row['speedup_low']:.2f}, {row['speedup_high']:.2f}]"),
+                f"{row['realised']:.2f}",
+            ]
+        if self.evaluations:
+            gap = row.get("difference", math.nan)
+            cells += [
+                f"{row['top1']:.2f}",
+                Text("")
+                if math.isnan(gap)
+                else Text(
+                    f"{_signed(gap)} [{_signed(row['difference_low'])}, "
+                    f"{_signed(row['difference_high'])}]"
+                ),
+            ]
+        return cells
+
+    def footnotes(self) -> list[str]:
+        """What the table was made with, and what was left out."""
+        first = self.frame.iloc[0]
+        lines = []
+        if self.speeds is not None:
+            pairs, m = self.speeds[0].pairs, self.speeds.machine
+            lines.append(
+                f"Speed: batch {self.speeds.batch_size}, {self.speeds.precision}, {pairs} pairs "
+                f"with timm's fused dense model right before each; dense against itself shows "
+                f"the noise. {m['processor']}, {_count(m['threads'], 'thread')}, device "
+                f"{m['device']}."
+            )
+            lines.append(
+                "Realised fraction: measured speed-up ÷ the speed-up that the GMACs allow."
+            )
+        if self.evaluations:
+            lines.append(f"Accuracy: {_count(first['images'], 'image')}, the same for all rows.")
+            skipped = next(iter(self.evaluations.values())).skipped
+            if skipped:
+                shown = "; ".join(f"{name} ({reason})" for name, reason in skipped[:5])
+                more = f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
+                lines.append(
+                    f"Left out: {_count(len(skipped), 'unreadable image')}: {shown}{more}."
+                )
+        lines.append(
+            f"tokenred {first['tokenred']}, torch {first['torch']}, timm {first['timm']}, "
+            f"seed {first['seed']}, weights {first['weights']}."
+        )
+        return [*lines, *self.notes]
+
+    def resolution(self) -> str:
+        """What so many images can and cannot tell, in a sentence; empty without accuracies."""
+        if "difference" not in self.frame:
+            return ""
+        widths = (self.frame["difference_high"] - self.frame["difference_low"]).dropna()
+        half = float(widths.median()) / 2
+        images = int(self.frame["images"].iloc[0])
+        return (
+            f"What {images} images can tell: the {self.level:.0%} intervals are "
+            f"{widths.min():.1f} to {widths.max():.1f} points wide. A loss of more than about "
+            f"{half:.1f} points shows; a smaller one, or a lead of one method over another by as "
+            "little, may be chance."
+        )
+
+    def __rich__(self) -> Group:
+        return Group(self.table(), Text(), *(Text(line) for line in self.footnotes()))
+
+    def __str__(self) -> str:
+        console = Console(width=_WIDTH, color_system=None, force_terminal=False)
+        with console.capture() as captured:
+            console.print(self)
+        return captured.get().rstrip()
+
+    def plot(self, **options: Any) -> Figure:
+        """See `tokenred.analysis.tradeoff`."""
+        from tokenred.analysis.plots import tradeoff
+
+        return tradeoff(self.frame, **options)
+
+    def to_csv(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the frame, at once or not at all.
+
+        Raises:
+            OutputExistsError: where the file exists.
+        """
+        path = check_new(path, overwrite=overwrite)
+        return write_atomically(path, self.frame.to_csv(index=False).encode())
+
+
+def _tokens(counts: str) -> str:
+    """The counts at the quarters of the depth: ``196→172→148→124→100``."""
+    tokens = counts.split()
+    depth = len(tokens) - 1
+    return "→".join(tokens[at] for at in sorted({depth * q // 4 for q in range(5)}))
+
+
+def _count(number: Any, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def _rate(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def _signed(value: float) -> str:
+    # + 0.0 makes of −0.0 a 0.0.
+    return f"{round(value, 2) + 0.0:+.2f}"

@@ -1,0 +1,71 @@
+"""The command line: its commands, and how an error looks."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from tokenred._version import __version__
+from tokenred.cli.comparing import compare_command
+from tokenred.cli.listing import list_command
+from tokenred.core.errors import TokenredError
+
+__all__ = ["app"]
+
+
+class _Group(TyperGroup):
+    """One line for an error of the library, in place of a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except TokenredError as error:
+            if ctx.params.get("traceback"):
+                raise
+            typer.echo(f"tokenred: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(2) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    help="Token reduction for vision transformers: compare strategies, list the parts.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    # Rich would take [@SHARE] for a style.
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tokenred {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
+        ),
+    ] = False,
+    traceback: Annotated[
+        bool,
+        typer.Option(
+            "--traceback", envvar="TOKENRED_TRACEBACK", help="Show where an error came from."
+        ),
+    ] = False,
+) -> None:
+    # Bars belong to terminals; tqdm would also draw them into a dumb one.
+    if os.environ.get("TERM") == "dumb":
+        os.environ.setdefault("TQDM_DISABLE", "1")
+
+
+app.command("compare")(compare_command)
+app.command("list")(list_command)

@@ -1,0 +1,167 @@
+"""``tokenred compare``: strategies side by side on one model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tokenred.cli.console import make_console
+from tokenred.cli.demo import DEMO_FOLDER, MAX_SECONDS, time_deit
+from tokenred.core.errors import ConfigError
+
+__all__ = ["compare_command"]
+
+_FOLDER = "tokenred-out"
+_CSV, _PNG = "comparison.csv", "tradeoff.png"
+
+
+def compare_command(
+    model: Annotated[
+        str, typer.Option(help="'digits' (embedded), a timm name, or a .safetensors file.")
+    ] = "digits",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Weights for a timm name, in place of the published ones.")
+    ] = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Untrained, to measure speed only.")
+    ] = False,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="'digits' (embedded), 'cifar10[:PATH]', an image folder, a zip or a tar.",
+            show_default="digits with the digits model",
+        ),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Such as test or val.")] = None,
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--strategy", "-s",
+            help="NAME[:KEY=VALUE,…][@SHARE] or a .toml file; repeat it. gtp:P=4,alpha=0.2; "
+            "tome@0.65 costs 0.65 of the dense model's GMACs.",
+            show_default="gtp, tome, evit, topk and random @0.85 and @0.65",
+        ),
+    ] = None,
+    budget: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--budget", "-b", help="Run every strategy at this share of the GMACs; repeat it."
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many images.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 32,
+    pairs: Annotated[int, typer.Option(help="Timed runs of each strategy.")] = 9,
+    timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Measure speed.")] = True,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of PyTorch.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes that load images.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, …")] = None,
+    seed: Annotated[int, typer.Option(help="Of chosen images, timing inputs, bootstrap.")] = 0,
+    mean: Annotated[
+        str | None, typer.Option(help="Three numbers, where the model records none: r,g,b.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="Likewise.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help=f"Folder for {_CSV} and {_PNG}.", show_default=_FOLDER)
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what is there from an earlier run.")
+    ] = False,
+    progress: Annotated[
+        bool, typer.Option("--progress/--no-progress", help="Bars on a terminal.")
+    ] = True,
+    demo: Annotated[
+        bool,
+        typer.Option(
+            "--demo", help="The comparison on embedded model and data, then DeiT-S's speed."
+        ),
+    ] = False,
+) -> None:  # fmt: skip
+    """Compare strategies on one model: cost, speed against dense, accuracy on the same images.
+
+    Without options: the embedded digits model and images, five methods at two budgets.
+    """
+    if demo and (checkpoint or random_weights or strategy or budget or data or model != "digits"):
+        raise ConfigError("--demo chooses model, data and strategies itself; leave those out.")
+    # Heavy libraries only now, so that --help is quick.
+    from tokenred.analysis.comparison import compare
+    from tokenred.analysis.files import prepare_folder, write_atomically
+    from tokenred.analysis.plots.style import png
+    from tokenred.analysis.specs import METHODS, parse_spec, same_budget
+    from tokenred.models import load_model
+
+    specs: Any = [parse_spec(text) for text in strategy] if strategy else None
+    if budget:
+        specs = same_budget(budget, specs or METHODS)
+    source = data or ("digits" if model.casefold() == "digits" else None)
+    if random_weights and data:
+        raise ConfigError("random weights have no accuracy; leave --data or --random-weights out.")
+    if source is None and not random_weights:
+        raise ConfigError(
+            f"expected --data for the model {model!r}; or --random-weights to measure speed only."
+        )
+    if random_weights:
+        source = None
+    if source is None and not timing:
+        raise ConfigError("nothing to measure: no data, and --no-timing.")
+    names = (_CSV, _PNG) if source else (_CSV,)
+    folder = out or Path(DEMO_FOLDER if demo else _FOLDER)
+    if demo and threads is None:
+        # Threads that wait for each other on a busy machine would be all that is measured.
+        threads = 1
+    # The demo may replace its own earlier output, and nothing else.
+    paths = prepare_folder(folder, names, overwrite=overwrite or (demo and out is None))
+    loaded = load_model(
+        model,
+        checkpoint=checkpoint,
+        pretrained=False if random_weights else None,
+        mean=_numbers("--mean", mean),
+        std=_numbers("--std", std),
+    )
+    console = make_console()
+    result = compare(
+        loaded,
+        source,
+        specs,
+        limit=limit,
+        batch_size=batch_size,
+        workers=workers,
+        timing=timing,
+        pairs=pairs,
+        threads=threads,
+        max_seconds=MAX_SECONDS if demo else None,
+        device=device,
+        seed=seed,
+        split=split,
+        name=_title(model, random_weights),
+        progress=progress,
+    )
+    console.print(result)
+    if sentence := result.resolution():
+        console.print(sentence)
+    written = [result.to_csv(paths[0], overwrite=True)]
+    if source:
+        written.append(write_atomically(paths[1], png(result.plot())))
+    if demo:
+        console.print()
+        written += time_deit(
+            console, folder, threads=threads, seed=seed, device=device, progress=progress
+        )
+    console.print(f"Written: {', '.join(map(str, written))}", soft_wrap=True)
+
+
+def _title(model: str, random_weights: bool) -> str:
+    name = "digits ViT" if model.casefold() == "digits" else model
+    if name.endswith(".safetensors"):
+        name = Path(name).stem
+    return f"{name} (random weights)" if random_weights else name
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"expected {option} as three numbers r,g,b, got {text!r}.") from None

@@ -1,0 +1,103 @@
+"""``tokenred list``: every registered part and recipe."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from tokenred.cli.console import make_console
+from tokenred.core.errors import UnknownNameError
+from tokenred.core.registry import Entry, Registry
+
+__all__ = ["list_command"]
+
+# "(GTP-ViT, Xu et al., WACV 2024)", "(EViT, Eq. 3)": a summary says so where it is from.
+_CITATION = re.compile(r"\s*\(([^()]*(?:\b(?:19|20)\d\d\b|Eq\.|Fig\.|section )[^()]*)\)")
+
+
+def list_command(
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            help="strategies, scorers, selectors, graphs, fusers, schedules, routes or edits; "
+            "all of them if left out.",
+        ),
+    ] = None,
+) -> None:
+    """List strategies and parts: arguments, what they do, where they come from."""
+    registries = _registries()
+    if kind is not None and kind.casefold() not in registries:
+        raise UnknownNameError.of("kind of part", kind, registries)
+    console = make_console()
+    for title, registry in registries.items():
+        if kind is None and not registry.names():
+            continue
+        if kind is None or title == kind.casefold():
+            console.print(_table(title, registry))
+            console.print()
+
+
+def _registries() -> dict[str, Registry[Any]]:
+    from tokenred.attention.edits import attention_edits
+    from tokenred.core.plan import recipes
+    from tokenred.graphs.base import graph_builders
+    from tokenred.strategies.base import fusers, routes, scorers, selectors
+    from tokenred.strategies.schedules import schedules
+
+    return {
+        "strategies": recipes,
+        "scorers": scorers,
+        "selectors": selectors,
+        "graphs": graph_builders,
+        "fusers": fusers,
+        "schedules": schedules,
+        "routes": routes,
+        "edits": attention_edits,
+    }
+
+
+def _table(title: str, registry: Registry[Any]) -> Table:
+    table = Table(
+        title=title, title_style="bold", title_justify="left", box=None, pad_edge=False,
+        header_style="bold",
+    )  # fmt: skip
+    table.add_column("name", no_wrap=True)
+    table.add_column("what it does", ratio=5)
+    table.add_column("arguments", ratio=4)
+    table.add_column("paper", ratio=3)
+    table.add_column("defined in", no_wrap=True)
+    for entry in registry:
+        what, citation = _split(entry.summary)
+        # Text, since square brackets mean styles in plain strings.
+        cells = (entry.name, what, _arguments(entry), citation, _module(entry))
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _split(summary: str) -> tuple[str, str]:
+    """What an entry does, and the paper that its first line cites, if it does."""
+    found = _CITATION.search(summary)
+    if found is None:
+        return summary, ""
+    return summary[: found.start()] + summary[found.end() :], found.group(1)
+
+
+def _module(entry: Entry) -> str:
+    """The module that defines an entry."""
+    return entry.source.rpartition(".")[0] or entry.source
+
+
+def _arguments(entry: Entry) -> str:
+    shown = []
+    for parameter in inspect.signature(entry.make).parameters.values():
+        default = parameter.default
+        if default is inspect.Parameter.empty:
+            shown.append(parameter.name)
+        else:
+            shown.append(f"{parameter.name}={default!r}")
+    return ", ".join(shown)
