@@ -69,8 +69,9 @@ class TimmViT(Backbone):
                 f"images must be (batch, {channels}, height, width), got {tuple(images.shape)}."
             )
         weight = next(m.parameters())
-        autocast = torch.is_autocast_enabled(images.device.type)
-        if not images.is_floating_point() or (images.dtype != weight.dtype and not autocast):
+        # Not asked where the types agree: some devices (meta) know no autocast.
+        fits = images.dtype == weight.dtype or torch.is_autocast_enabled(images.device.type)
+        if not images.is_floating_point() or not fits:
             raise InputError(
                 f"images must be {weight.dtype} like the weights, got {images.dtype}. Convert "
                 "them (`images.to(dtype)`, integers scaled and normalised), or run under autocast."
@@ -82,13 +83,12 @@ class TimmViT(Backbone):
                 f"images must be {size[0]}×{size[1]}, got {given[0]}×{given[1]}. Resize them, or "
                 "create the model with dynamic_img_size=True or img_size=…"
             )
-        if m.dynamic_img_size and not getattr(m.patch_embed, "dynamic_img_pad", False):
-            patch = m.patch_embed.patch_size
-            if given[0] % patch[0] or given[1] % patch[1]:
-                raise InputError(
-                    f"images must have sides in multiples of the patch {patch[0]}×{patch[1]}, got "
-                    f"{given[0]}×{given[1]}. Resize or pad them, or use dynamic_img_pad=True."
-                )
+        unit = self._side_unit
+        if m.dynamic_img_size and (given[0] % unit[0] or given[1] % unit[1]):
+            raise InputError(
+                f"images must have sides in multiples of the patch {unit[0]}×{unit[1]}, got "
+                f"{given[0]}×{given[1]}. Resize or pad them, or use dynamic_img_pad=True."
+            )
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
         m = self.model
@@ -139,6 +139,17 @@ class TimmViT(Backbone):
         first = next(m for m in self.model.modules() if isinstance(m, nn.Conv2d))
         return int(getattr(self.model, "in_chans", first.in_channels))
 
+    @property
+    def _side_unit(self) -> tuple[int, int]:
+        """What the sides of an image must be multiples of, at a dynamic size."""
+        embed = self.model.patch_embed
+        if not getattr(embed, "dynamic_img_pad", False):
+            rows, columns = embed.feat_ratio(as_scalar=False)
+        else:
+            # A convolutional stem pads its features, not the image.
+            rows, columns = getattr(embed, "feature_ratio", (1, 1))
+        return int(rows), int(columns)
+
     def _example_heads(self) -> tuple[int, int]:
         block: Any = self.blocks[0].block
         attns = [m for m in block.modules() if hasattr(m, "head_dim") and hasattr(m, "num_heads")]
@@ -153,9 +164,12 @@ class TimmViT(Backbone):
             return {"head_per_pair": pair, "head_fixed": classifier}
         keys_values = linear_macs(pool.kv)
         latent = linear_macs(pool) - keys_values
+        per_token = keys_values + 2 * pool.num_heads * pool.head_dim
+        # Without the attribute timm is older than 1.0.16, and pools them all.
+        unseen = 0 if getattr(m, "pool_include_prefix", True) else m.num_prefix_tokens
         return {
-            "head_per_token": keys_values + 2 * pool.num_heads * pool.head_dim,
-            "head_fixed": classifier + latent,
+            "head_per_token": per_token,
+            "head_fixed": classifier + latent - unseen * per_token,
         }
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from timm.layers import Attention
 from timm.models import vision_transformer as vit
 from torch import Tensor, nn
 
@@ -210,7 +209,7 @@ def open_block(block: nn.Module) -> BlockAnatomy:
         )
     attentions = [m for name, m in block.named_modules() if name.split(".")[-1] == "attn"]
     for attention in attentions:
-        if type(attention) is not Attention:
+        if type(attention) is not vit.Attention:  # timm.layers has it from 1.0.16 on
             raise BackboneError(
                 f"the attention {type(attention).__name__} in {type(block).__name__} is not known "
                 "(differential attention subtracts two maps, which have no single row of "

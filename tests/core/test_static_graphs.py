@@ -1,0 +1,86 @@
+"""A reduced model as one graph: torch.compile without a break, torch.export for any batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+from torch._dynamo.testing import CompileCounter
+
+import tokenred as tr
+
+METHODS = {
+    "nothing": tr.strategy("gtp", P=0),
+    "gtp": tr.strategy("gtp", P=2, M=3),
+    "gtp, sparse": tr.strategy("gtp", P=2, M=3, theta=0.6, graph="spatial"),
+    "tome": tr.strategy("tome", r=2),
+    "evit": tr.strategy("evit", layers=(0, 1), keep_rate=0.6),
+    "topk": tr.strategy("topk", layers=(0, 1), keep_rate=0.6),
+    "random": tr.strategy("random", layers=(0, 1), keep_rate=0.6),
+}
+
+
+@pytest.fixture(params=METHODS)
+def reduced(request: pytest.FixtureRequest) -> Iterator[tr.ReducedViT]:
+    torch.manual_seed(0)
+    model = VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=4, num_classes=5
+    )
+    torch._dynamo.reset()
+    yield tr.wrap(model.eval(), METHODS[request.param])
+    torch._dynamo.reset()
+
+
+def _images(batch: int, seed: int) -> Tensor:
+    return torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+
+
+def _same(got: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_compile(reduced: tr.ReducedViT) -> None:
+    graphs = CompileCounter()
+    compiled: Any = torch.compile(reduced, fullgraph=True, backend=graphs)
+    with torch.no_grad():
+        for seed in range(3):
+            _same(compiled(_images(3, seed)), reduced(_images(3, seed)))
+    assert graphs.frame_count == 1
+
+
+def test_compile_in_training(reduced: tr.ReducedViT) -> None:
+    compiled: Any = torch.compile(reduced.train(), fullgraph=True, backend="aot_eager")
+    gradients = []
+    for model in (compiled, reduced):
+        reduced.zero_grad()
+        model(_images(3, 0)).square().sum().backward()
+        gradients.append([p.grad.clone() for p in reduced.parameters() if p.grad is not None])
+    for got, expected in zip(*gradients, strict=True):
+        _same(got, expected)
+
+
+def test_compile_in_place(reduced: tr.ReducedViT) -> None:
+    base = reduced.base
+    dense = base(_images(2, 0))
+    reduced.compile(fullgraph=True, backend="eager")
+    with torch.no_grad():
+        _same(reduced(_images(2, 0)), reduced.forward(_images(2, 0)))
+    # The base is not what was compiled.
+    assert base._compiled_call_impl is None
+    _same(base(_images(2, 0)), dense)
+
+
+def test_export(reduced: tr.ReducedViT) -> None:
+    with torch.no_grad():
+        batch = torch.export.Dim("batch", min=1, max=64)
+        program = torch.export.export(
+            reduced, (_images(2, 0),), dynamic_shapes={"images": {0: batch}}, strict=False
+        )
+        exported = program.module()
+        for size in (1, 2, 5):
+            _same(exported(_images(size, size)), reduced(_images(size, size)))
+    assert set(program.state_dict) == set(reduced.state_dict())
