@@ -170,3 +170,9 @@ def test_785_tokens(method: str) -> None:
     reduced = tr.wrap(model, METHODS[method])
     assert reduced.info.num_patches + reduced.info.num_prefix == 785
     _agree(reduced.cost(), _measured(reduced, "meta"))
+
+
+def test_a_size_that_the_model_cannot_have_has_no_cost() -> None:
+    model = tr.wrap(tr.models.load_model("digits"), "topk")
+    with pytest.raises(tr.errors.InputError, match=r"images must be 32×32, got 33×32"):
+        tr.gmacs(model, (3, 33, 32))

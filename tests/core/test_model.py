@@ -18,6 +18,10 @@ from tokenred.core.info import ModelInfo
 
 GTP = tr.strategy("gtp", P=2, M=3)
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::tokenred.core.errors.UntrainedPartWarning"  # one test below is about it
+)
+
 
 class Judge(nn.Module):
     """A linear score."""
@@ -87,6 +91,11 @@ def test_learned_parts_have_their_own_keys() -> None:
     assert judge.seen_training is False
     assert reduced.double().parts["selector"].scorer.weigh.weight.dtype == torch.float64
     assert reduced(_images().double()).dtype == torch.float64
+
+
+def test_untrained_parts_warn() -> None:
+    with pytest.warns(tr.errors.UntrainedPartWarning, match="selector of .*never trained"):
+        tr.wrap(_model(), LEARNED)
 
 
 @pytest.mark.parametrize("strategy", [GTP, LEARNED], ids=["gtp", "learned"])

@@ -10,6 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 import tokenred as tr
 from tokenred.core.errors import CheckpointError, OutputExistsError, PartError, UnknownNameError
+from tokenred.core.info import ModelInfo
 
 
 def _tiny(**kwargs: object) -> VisionTransformer:
@@ -39,6 +40,29 @@ def test_round_trip(model: torch.nn.Module, tmp_path: Path) -> None:
     weight = next(model.parameters())
     images = torch.randn(2, 3, *model.patch_embed.img_size, dtype=weight.dtype)
     torch.testing.assert_close(loaded(images), reduced(images), rtol=0, atol=0)
+
+
+def test_learned_parts_are_kept(tmp_path: Path) -> None:
+    @tr.register_scorer("SavedJudge", overwrite=True)
+    class SavedJudge(tr.Scorer):
+        def build(self, info: ModelInfo) -> torch.nn.Module:
+            return Judge(info.width)
+
+    with pytest.warns(tr.errors.UntrainedPartWarning):
+        reduced = tr.wrap(_tiny(), tr.Strategy("SavedJudge", schedule=3))
+    images = torch.randn(2, 3, 32, 32)
+    loaded = tr.load(tr.save(reduced, tmp_path / "m.safetensors"))  # and nothing warns
+    torch.testing.assert_close(loaded(images), reduced(images), rtol=0, atol=0)
+    assert "parts.selector.scorer.weigh.weight" in loaded.state_dict()
+
+
+class Judge(torch.nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weigh = torch.nn.Linear(width, 1)
+
+    def forward(self, state: tr.TokenState, attention: tr.AttentionStats) -> torch.Tensor:
+        return self.weigh(state.image)[..., 0]
 
 
 def test_existing_files_and_plain_models_are_refused(tmp_path: Path) -> None:

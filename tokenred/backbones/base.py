@@ -97,6 +97,14 @@ class Backbone(ABC):
         """
 
     @abstractmethod
+    def check_size(self, height: int, width: int) -> None:
+        """Refuse a size that images of this model cannot have.
+
+        Raises:
+            InputError: with the size expected.
+        """
+
+    @abstractmethod
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
         """The grid of patches of images of this size."""
 

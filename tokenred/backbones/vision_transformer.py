@@ -76,18 +76,21 @@ class TimmViT(Backbone):
                 f"images must be {weight.dtype} like the weights, got {images.dtype}. Convert "
                 "them (`images.to(dtype)`, integers scaled and normalised), or run under autocast."
             )
+        self.check_size(images.shape[2], images.shape[3])
+
+    def check_size(self, height: int, width: int) -> None:
+        m, given = self.model, (height, width)
         size = m.patch_embed.img_size
-        given = (images.shape[2], images.shape[3])
         if size is not None and not m.dynamic_img_size and given != tuple(size):
             raise InputError(
-                f"images must be {size[0]}×{size[1]}, got {given[0]}×{given[1]}. Resize them, or "
+                f"images must be {size[0]}×{size[1]}, got {height}×{width}. Resize them, or "
                 "create the model with dynamic_img_size=True or img_size=…"
             )
         unit = self._side_unit
-        if m.dynamic_img_size and (given[0] % unit[0] or given[1] % unit[1]):
+        if m.dynamic_img_size and (height % unit[0] or width % unit[1]):
             raise InputError(
                 f"images must have sides in multiples of the patch {unit[0]}×{unit[1]}, got "
-                f"{given[0]}×{given[1]}. Resize or pad them, or use dynamic_img_pad=True."
+                f"{height}×{width}. Resize or pad them, or use dynamic_img_pad=True."
             )
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:

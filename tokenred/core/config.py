@@ -55,6 +55,8 @@ def to_config(value: Any, *, strict: bool = True) -> Any:
         fields = {
             f.name: to_config(getattr(value, f.name), strict=strict)
             for f in dataclasses.fields(value)  # type: ignore[arg-type]
+            # What equality does not look at is only written where it was set.
+            if f.compare or getattr(value, f.name) != f.default
         }
         if isinstance(value, Strategy):
             return fields

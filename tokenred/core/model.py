@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from tokenred.attention import pick_engine
 from tokenred.backbones import adapt
 from tokenred.backbones.shared import SharesBase
 from tokenred.core.cost import Cost
-from tokenred.core.errors import InputError, PartError
+from tokenred.core.errors import InputError, PartError, UntrainedPartWarning
 from tokenred.core.info import ModelInfo
 from tokenred.core.intermediates import forward_intermediates
 from tokenred.core.layers import LayerPlan, needs_graph, plan_layers, strategy_cost, table
@@ -49,6 +50,9 @@ def wrap(
         BackboneError: for a model that no adapter knows.
         ConfigError: for a part that does not fit the model.
         ScheduleError: for more tokens removed than there are.
+
+    Warns:
+        UntrainedPartWarning: for a part with weights, which are random until trained or loaded.
     """
     from tokenred.core.plan import strategy as recipe
 
@@ -59,7 +63,15 @@ def wrap(
             f"expected a Strategy or the name of a recipe, got {strategy!r}. "
             "Write tokenred.wrap(model, tokenred.strategy('gtp', P=8))."
         )
-    return ReducedViT(base, chosen, engine=engine, check_finite=check_finite)
+    reduced = ReducedViT(base, chosen, engine=engine, check_finite=check_finite)
+    if "parts" in reduced._modules:
+        warnings.warn(
+            f"{', '.join(reduced.parts)} of {chosen!r}: weights that were never trained. "
+            "Fine-tune them, or load trained ones with load_state_dict or tokenred.load.",
+            UntrainedPartWarning,
+            stacklevel=2,
+        )
+    return reduced
 
 
 class ReducedViT(SharesBase):
@@ -191,10 +203,14 @@ class ReducedViT(SharesBase):
 
         Args:
             image_size: (height, width); None for the model's own.
+
+        Raises:
+            InputError: for a size that images of this model cannot have.
         """
         if image_size is None:
             counts = [plan.count for plan in next(iter(self._plans.values()))]
             return strategy_cost(self.strategy, self._info, counts, self._stem)
+        self.backbone.check_size(*image_size)
         grid = self.backbone.grid_of(*image_size)
         info, stem = self._info.at(grid), self.backbone.stem_macs(image_size)
         counts = [plan.count for plan in self._plan(grid, info.num_patches)]

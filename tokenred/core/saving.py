@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from tokenred._version import __version__
 from tokenred.core.config import from_config, to_config
-from tokenred.core.errors import CheckpointError, PartError
+from tokenred.core.errors import CheckpointError, PartError, UntrainedPartWarning
 from tokenred.core.model import ReducedViT, wrap
 from tokenred.models.checkpoint_file import read_checkpoint, save_checkpoint
 from tokenred.models.fit import load_strictly
@@ -81,7 +82,9 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> ReducedViT:
             )
         base = build_base(description)
         _set_preprocessing(base, json.loads(metadata.get("preprocessing", "{}")))
-    reduced = wrap(base, strategy)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UntrainedPartWarning)  # their weights are in the file
+        reduced = wrap(base, strategy)
     _cast(reduced, weights)
     load_strictly(reduced, weights, str(path))
     return reduced.eval()
