@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenred.attention.edits import sparsify
 from tokenred.attention.need import Need
 from tokenred.attention.request import Engine, Heads, Request
 from tokenred.attention.stats import AttentionStats, over_heads, row_index
+from tokenred.attention.threshold import sparsify_
 from tokenred.core.state import TokenState
 
 __all__ = ["TiledEngine"]
@@ -61,7 +61,7 @@ class TiledEngine(Engine):
         for tile in _tiles((b, h, n), (images, group, rows)):
             attention = work.attention(heads, request.key_bias, tile)
             if request.theta < 1:
-                attention = sparsify(attention, request.theta, request.reference)
+                attention = sparsify_(attention, request.theta, request.reference)
             collect.add(attention, tile)
             out[tile.images, tile.heads, tile.rows] = attention @ work.values(heads, tile)
         found = collect.result() | heads.stats(request.needs, state)
