@@ -18,7 +18,7 @@ from tokenred.core.state import TokenState
 __all__ = ["TiledEngine"]
 
 # Entries of the map in one tile. Smaller tiles cost calls, larger ones fall out of the cache.
-_TILE = 1 << 20
+_TILE = 1 << 19
 _KINDS = frozenset({"diagonal", "received", "row"})
 
 

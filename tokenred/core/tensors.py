@@ -18,8 +18,15 @@ def at_least_fp32(dtype: torch.dtype) -> torch.dtype:
 def gather_tokens(
     tokens: Float[Tensor, "b n c"], places: Int[Tensor, "b k"]
 ) -> Float[Tensor, "b k c"]:
-    """The tokens at these places, one choice an image."""
-    return tokens.gather(1, places[..., None].expand(-1, -1, tokens.shape[2]))
+    """The tokens at these places, one choice an image.
+
+    Whole rows are copied, several times faster than ``gather`` with an index for each entry; give
+    contiguous tokens, or they are copied first.
+    """
+    b, n, c = tokens.shape
+    first = torch.arange(b, device=tokens.device)[:, None] * n
+    rows = (places + first).flatten()
+    return tokens.reshape(b * n, c).index_select(0, rows).view(b, places.shape[1], c)
 
 
 def unit_vectors(x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:

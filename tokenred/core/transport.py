@@ -37,18 +37,16 @@ class Transport:
     extra: int = 0
 
     def apply(self, state: TokenState) -> TokenState:
-        """The state after the reduction: features, sizes and index."""
-        p = state.num_prefix
-        image = self._carry(state.image, self.move, self.stay)
+        """The state after the reduction."""
         index = state.index.gather(1, self.keep)
         if self.extra:
             index = torch.cat((index, index.new_full((index.shape[0], self.extra), -1)), dim=1)
         size = state.size
         if size is not None:
             moved = self.move if self.size_move is None else self.size_move
-            rest = self._carry(size[:, p:, None], moved, None)[..., 0]
-            size = torch.cat((size[:, :p], rest), dim=1)
-        return replace(state, x=torch.cat((state.prefix, image), dim=1), index=index, size=size)
+            size = self._carry(size[..., None], state.num_prefix, moved, None)[..., 0]
+        x = self._carry(state.x, state.num_prefix, self.move, self.stay)
+        return replace(state, x=x, index=index, size=size)
 
     def matrix(self, tokens: int) -> Float[Tensor, "b m n"]:
         """The map as a matrix from ``tokens`` image tokens to those that remain."""
@@ -65,17 +63,20 @@ class Transport:
 
     def _carry(
         self,
-        tokens: Float[Tensor, "b n c"],
+        tokens: Float[Tensor, "b N c"],
+        num_prefix: int,
         move: Float[Tensor, "b m P"] | None,
         stay: Float[Tensor, "b k"] | None,
-    ) -> Float[Tensor, "b m c"]:
-        kept = gather_tokens(tokens, self.keep)
+    ) -> Float[Tensor, "b M c"]:
+        """All tokens in one gather, prefix first, and then changed where they lie."""
+        b, k = self.keep.shape
+        front = torch.arange(num_prefix, device=tokens.device).expand(b, num_prefix)
+        kept = gather_tokens(tokens, torch.cat((front, self.keep + num_prefix), dim=1))
+        image = kept[:, num_prefix:]
         if stay is not None:
-            kept = kept * stay[..., None].to(kept.dtype)
+            image.mul_(stay[..., None].to(kept.dtype))
         if move is None:
             return kept
-        moved = move.to(kept.dtype) @ gather_tokens(tokens, self.drop)
-        if not self.extra:
-            return kept + moved
-        k = kept.shape[1]
-        return torch.cat((kept + moved[:, :k], moved[:, k:]), dim=1)
+        moved = move.to(kept.dtype) @ gather_tokens(tokens, self.drop + num_prefix)
+        image.add_(moved[:, :k])
+        return torch.cat((kept, moved[:, k:]), dim=1) if self.extra else kept
