@@ -75,6 +75,16 @@ def test_tome(case: dict[str, Any]) -> None:
     assert trace.features[-1].shape[1] == case["final_tokens"]
 
 
+@pytest.mark.parametrize(
+    "case", [c for c in CASES["others"] if c["method"] == "idlevit"], ids=_name
+)
+def test_idlevit(case: dict[str, Any]) -> None:
+    strategy = tr.strategy(
+        "idlevit", layers=case["idle_layers"], keep_ratios=case["keep_ratios"], reference=True
+    )
+    _check(_model(case["seed"], True), strategy, case)
+
+
 @pytest.mark.parametrize("case", [c for c in CASES["others"] if c["method"] == "evit"], ids=_name)
 def test_evit(case: dict[str, Any]) -> None:
     strategy = tr.strategy(

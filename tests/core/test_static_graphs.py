@@ -19,6 +19,7 @@ METHODS = {
     "gtp, sparse": tr.strategy("gtp", P=2, M=3, theta=0.6, graph="spatial"),
     "tome": tr.strategy("tome", r=2),
     "evit": tr.strategy("evit", layers=(0, 1), keep_rate=0.6),
+    "idlevit": tr.strategy("idlevit", layers=(0, 1), keep_ratios=(0.6, 0.4)),
     "topk": tr.strategy("topk", layers=(0, 1), keep_rate=0.6),
     "random": tr.strategy("random", layers=(0, 1), keep_rate=0.6),
 }

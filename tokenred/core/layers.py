@@ -9,6 +9,7 @@ from torch import nn
 
 from tokenred.attention import AttentionEdit, Need
 from tokenred.core.cost import Cost, LayerCost, block_macs
+from tokenred.core.errors import ConfigError
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part
 from tokenred.core.plan import Strategy
@@ -69,6 +70,11 @@ def plan_layers(
     plans = []
     for layer, count in enumerate(counts):
         active = route.active(layer, info.depth, info.num_patches)
+        if active is not None and count:
+            raise ConfigError(
+                f"block {layer} would both idle and remove tokens: {route!r} lets {active} pass, "
+                f"{strategy.schedule!r} removes {count}. Keep their blocks apart."
+            )
         wanted: list[Need] = [*chosen, *fused] if count and after else []
         wanted += route.needs if active is not None else ()
         plans.append(

@@ -5,7 +5,7 @@ The published methods stand in `tokenred.strategies.recipes`, one file each.
 
 from tokenred.strategies.base import Fuser, Route, Scorer, Selector
 from tokenred.strategies.fusers import FusedToken, Merge, Propagate, Prune
-from tokenred.strategies.routes import TakeAll
+from tokenred.strategies.routes import Idle, TakeAll
 from tokenred.strategies.schedules import (
     Budget,
     Constant,
@@ -34,6 +34,7 @@ __all__ = [
     "DiagAttn",
     "FusedToken",
     "Fuser",
+    "Idle",
     "KeepRatio",
     "Linear",
     "Merge",

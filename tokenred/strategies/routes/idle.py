@@ -1,0 +1,113 @@
+"""Tokens that idle and come back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from tokenred.attention import AttentionStats, Need
+from tokenred.core.errors import ConfigError
+from tokenred.core.info import ModelInfo
+from tokenred.core.part import Traits, check_number
+from tokenred.core.state import TokenState
+from tokenred.core.tensors import gather_tokens
+from tokenred.strategies.base import Route, routes
+from tokenred.strategies.schedules import exact
+
+__all__ = ["Idle"]
+
+
+@routes.register("idle")
+class Idle(Route):
+    """The tokens CLS looks for pass the block, the others idle (IdleViT, Xu et al., AJCAI 2023).
+
+    Chosen anew in each block from all tokens, by the head-mean pre-softmax logits of CLS. Idle
+    tokens pass unchanged and none is lost.
+
+    Args:
+        keep_ratios: share ρ of the N0 tokens that pass, ``int(ρ·N0)`` of them; one number for ρ,
+            ρ², ρ³ in three stages, or one for each of `layers`.
+        layers: the blocks, ascending; None for the paper's (4-11 of 12 in stages of three, 4-15 of
+            16 in stages of four), scaled with the depth.
+
+    Shapes:
+        returns: as many tokens as came.
+    """
+
+    traits: ClassVar[Traits] = Traits(needs_cls=True)
+
+    keep_ratios: float | tuple[float, ...] = 0.7
+    layers: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("keep_ratios", "layers"):
+            if isinstance(value := getattr(self, name), list | tuple):
+                object.__setattr__(self, name, tuple(value))
+        ratios = self.keep_ratios if isinstance(self.keep_ratios, tuple) else (self.keep_ratios,)
+        for ratio in ratios:
+            check_number(self, "keep_ratios", ratio, low=0, high=1, open_low=True)
+        if isinstance(self.keep_ratios, tuple) and len(ratios) != len(self.layers or ()):
+            raise ConfigError(
+                f"Idle: {len(ratios)} keep_ratios for {len(self.layers or ())} layers; give one "
+                "ratio, or layers and one ratio for each."
+            )
+
+    def check(self, info: ModelInfo) -> None:
+        super().check(info)
+        if wrong := [layer for layer in self.layers or () if not 0 <= layer < info.depth]:
+            raise ConfigError(
+                f"Idle: blocks {wrong} are asked for, {info.name} has 0 to {info.depth - 1}."
+            )
+
+    @property
+    def preview(self) -> tuple[Need, ...]:
+        return (Need.logits_row("cls", "mean"),)
+
+    def active(self, layer: int, depth: int, patches: int) -> int | None:
+        stage = max(1, depth // 4)
+        first = depth // 3 if depth <= 12 else depth // 4
+        layers = tuple(range(first, depth)) if self.layers is None else self.layers
+        if layer not in layers:
+            return None
+        if isinstance(self.keep_ratios, tuple):
+            share = exact(self.keep_ratios[layers.index(layer)])
+        else:
+            share = exact(self.keep_ratios) ** ((layer - layers[0]) // stage + 1)
+        passing = max(1, int(share * patches))
+        return None if passing >= patches else passing
+
+    def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
+        # Queries, keys and values of all tokens, before it is known which of them pass.
+        return float((info.num_prefix + tokens) * 3 * info.width**2 + tokens * info.width)
+
+    def split(
+        self, state: TokenState, preview: AttentionStats, count: int
+    ) -> tuple[TokenState, Mapping[str, Tensor]]:
+        score = preview[self.preview[0]]
+        order = score.sort(dim=1, descending=True, stable=True).indices
+        chosen = order[:, :count].sort(dim=1).values
+        b, p = chosen.shape[0], state.num_prefix
+        front = torch.arange(p, device=chosen.device).expand(b, p)
+        places = torch.cat((front, chosen + p), dim=1)
+        active = replace(
+            state,
+            x=gather_tokens(state.x, places),
+            index=state.index.gather(1, chosen),
+            size=None if state.size is None else state.size.gather(1, places),
+        )
+        return active, {"places": places}
+
+    def join(
+        self,
+        before: TokenState,
+        active: TokenState,
+        resting: Mapping[str, Tensor],
+        attention: AttentionStats,
+    ) -> TokenState:
+        places = resting["places"][..., None].expand(-1, -1, before.x.shape[2])
+        x = before.x.scatter(1, places, active.x)
+        return replace(active, x=x, index=before.index, size=before.size)
