@@ -15,11 +15,45 @@ from tokenred.core.tensors import at_least_fp32, unit_vectors
 from tokenred.graphs.base import GraphBuilder, graph_builders
 from tokenred.graphs.graph import Graph
 
-__all__ = ["Semantic", "check_neighbours", "most_similar"]
+__all__ = ["Semantic", "SemanticNeighbours", "most_similar"]
+
+
+class SemanticNeighbours(GraphBuilder):
+    """What builders that choose M semantic neighbours have in common.
+
+    Args:
+        M: semantic neighbours, 1 ≤ M < N0.
+        reference: M + 1 of them on models without a CLS token, as in the authors' program.
+    """
+
+    M: int = 8
+    reference: bool = False
+
+    def __post_init__(self) -> None:
+        check_count(self, "M", self.M, low=1)
+
+    def check(self, info: ModelInfo) -> None:
+        super().check(info)
+        self.check_tokens(info.num_patches)
+
+    def check_tokens(self, tokens: int) -> None:
+        """Refuse more neighbours than there are other tokens."""
+        if tokens <= self.M:
+            raise ConfigError(
+                f"{type(self).__name__}: M must be below the number of image tokens, got "
+                f"M={self.M} for {tokens} tokens. Use M between 1 and {tokens - 1}."
+            )
+
+    def build(self, info: ModelInfo) -> Part:
+        extra = int(self.reference and info.cls_index is None)
+        return self.replace(M=min(self.M + extra, info.num_patches - 1), reference=False)
+
+    def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
+        return float(tokens * tokens * info.width)
 
 
 @graph_builders.register("semantic")
-class Semantic(GraphBuilder):
+class Semantic(SemanticNeighbours):
     """Each token and the M tokens most cosine-similar to it (GTP-ViT, Eq. 6-7).
 
     Directed: row i chooses. Exactly M a row, never itself; ties go to the lower position.
@@ -35,38 +69,12 @@ class Semantic(GraphBuilder):
 
     traits: ClassVar[Traits] = Traits(equivariant=True)
 
-    M: int = 8
-    reference: bool = False
-
-    def __post_init__(self) -> None:
-        check_count(self, "M", self.M, low=1)
-
-    def check(self, info: ModelInfo) -> None:
-        super().check(info)
-        check_neighbours(self, self.M, info.num_patches)
-
-    def build(self, info: ModelInfo) -> Part:
-        extra = int(self.reference and info.cls_index is None)
-        return Semantic(min(self.M + extra, info.num_patches - 1))
-
-    def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
-        return float(tokens * tokens * info.width)
-
     def __call__(self, x0: Float[Tensor, "b N0 c"], grid: tuple[int, int]) -> Graph:
-        check_neighbours(self, self.M, x0.shape[1])
+        self.check_tokens(x0.shape[1])
         near = most_similar(x0, self.M)
         edges = torch.ones_like(near, dtype=torch.bool)
         dtype = at_least_fp32(x0.dtype)
         return Graph.from_neighbours(near, edges, grid, dtype=dtype)
-
-
-def check_neighbours(part: Part, m: int, tokens: int) -> None:
-    """Refuse more neighbours than there are other tokens."""
-    if m >= tokens:
-        raise ConfigError(
-            f"{type(part).__name__}: M must be below the number of image tokens, got M={m} for "
-            f"{tokens} tokens. Use M between 1 and {tokens - 1}."
-        )
 
 
 def most_similar(x: Float[Tensor, "b n c"], m: int) -> Int[Tensor, "b n m"]:
