@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 import tokenred as tr
-from tokenred.core.config import from_config, to_config
+from tokenred.core.config import to_config
 from tokenred.core.errors import ConfigError, OutputExistsError, UnknownNameError
+from tokenred.core.plan import from_config
 
 
 @pytest.mark.parametrize("name", tr.list_strategies())

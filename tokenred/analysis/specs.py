@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tokenred.core.config import from_config
 from tokenred.core.errors import ConfigError, PartError
-from tokenred.core.plan import Strategy
+from tokenred.core.plan import Strategy, from_config
 from tokenred.strategies.schedules import Budget, KeepRatio
 
 __all__ = ["METHODS", "Spec", "at_budget", "parse_spec", "same_budget"]

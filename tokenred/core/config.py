@@ -16,7 +16,6 @@ from tokenred.attention.edits import attention_edits
 from tokenred.core.errors import ConfigError, OutputExistsError, UnknownNameError
 from tokenred.core.fingerprint import digest, source_of
 from tokenred.core.part import Part
-from tokenred.core.plan import Strategy, recipes, strategy
 from tokenred.core.registry import Registry
 from tokenred.graphs.base import graph_builders
 from tokenred.strategies.base import fusers, routes, scorers, selectors
@@ -27,7 +26,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["from_config", "read_toml", "to_config", "write_toml"]
+__all__ = ["fingerprint", "read_toml", "resolve", "to_config", "write_toml"]
 
 _REGISTRIES: dict[str, Registry[Any]] = {
     "scorer": scorers,
@@ -51,48 +50,34 @@ def to_config(value: Any, *, strict: bool = True) -> Any:
     Raises:
         ConfigError: for such a part.
     """
-    if isinstance(value, Strategy | Part):
+    if dataclasses.is_dataclass(value):
         fields = {
             f.name: to_config(getattr(value, f.name), strict=strict)
-            for f in dataclasses.fields(value)  # type: ignore[arg-type]
+            for f in dataclasses.fields(value)
             # What equality does not look at is only written where it was set.
             if f.compare or getattr(value, f.name) != f.default
         }
-        if isinstance(value, Strategy):
-            return fields
-        return {"name": _name_of(value, strict)} | fields
+        return {"name": _name_of(value, strict)} | fields if isinstance(value, Part) else fields
     return [to_config(v, strict=strict) for v in value] if isinstance(value, tuple) else value
 
 
-def from_config(config: dict[str, Any]) -> Strategy:
-    """A strategy from what `to_config` gave, or from ``{"recipe": name, **arguments}``.
+def resolve(config: dict[str, Any]) -> dict[str, Any]:
+    """A dictionary with the parts that its values describe in their place.
 
     Raises:
-        ConfigError: for unknown keys.
-        UnknownNameError: for unknown names of parts or recipes.
+        UnknownNameError: for unknown names of parts or of their parameters.
     """
-    if "recipe" in config:
-        name, arguments = config["recipe"], {k: v for k, v in config.items() if k != "recipe"}
-        return strategy(name, **{k: _part(k, v) for k, v in arguments.items()})
-    known = [f.name for f in dataclasses.fields(Strategy)]
-    if unknown := sorted(set(config) - set(known)):
-        raise UnknownNameError.of("key of a strategy file", unknown[0], [*known, "recipe"])
-    if "scorer" not in config:
-        raise ConfigError(
-            'a strategy file needs a [scorer] table or a recipe = "name" line; it has '
-            f"{', '.join(sorted(config)) or 'nothing'}. Recipes: {', '.join(recipes.names())}."
-        )
-    return Strategy(**{key: _part(key, value) for key, value in config.items()})
+    return {key: _part(key, value) for key, value in config.items()}
 
 
-def fingerprint(value: Strategy) -> str:
+def fingerprint(value: Any) -> str:
     """16 hex digits over the configuration and the source of parts defined outside tokenred."""
     text = json.dumps(to_config(value, strict=False), sort_keys=True)
     sources = sorted({source_of(type(part)) for part in _parts_within(value)})
     return digest("\n".join([text, *sources]))
 
 
-def write_toml(value: Strategy, path: str | Path | None, *, overwrite: bool) -> str:
+def write_toml(value: Any, path: str | Path | None, *, overwrite: bool) -> str:
     """See `Strategy.to_toml`."""
     text = tomli_w.dumps(_without_none(to_config(value)))
     if path is not None:
@@ -105,12 +90,16 @@ def write_toml(value: Strategy, path: str | Path | None, *, overwrite: bool) -> 
     return text
 
 
-def read_toml(source: str | Path) -> Strategy:
-    """See `Strategy.from_toml`."""
+def read_toml(source: str | Path) -> dict[str, Any]:
+    """The values in TOML text, or in the file of that path.
+
+    Raises:
+        ConfigError: for a file that cannot be read or is no TOML.
+    """
     is_path = isinstance(source, Path) or ("\n" not in source and source.endswith(".toml"))
     try:
         text = Path(source).read_text(encoding="utf-8") if is_path else str(source)
-        return from_config(tomllib.loads(text))
+        return tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"cannot read the strategy file {source}: {error.strerror}.") from error
     except tomllib.TOMLDecodeError as error:
@@ -150,10 +139,10 @@ def _part(key: str, value: Any) -> Any:
     return make(**fields)
 
 
-def _parts_within(value: Strategy | Part) -> Iterator[Part]:
+def _parts_within(value: Any) -> Iterator[Part]:
     if isinstance(value, Part):
         yield value
-    for field in dataclasses.fields(value):  # type: ignore[arg-type]
+    for field in dataclasses.fields(value):
         inner = getattr(value, field.name)
         for item in inner if isinstance(inner, tuple) else (inner,):
             if isinstance(item, Part):

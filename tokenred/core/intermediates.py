@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from torch import Tensor
-
+from tokenred.backbones.base import Backbone
 from tokenred.core.errors import ConfigError
 from tokenred.core.part import check_choice
-
-if TYPE_CHECKING:
-    from tokenred.core.model import ReducedViT
+from tokenred.core.state import TokenState
+from tokenred.core.trace import Trace
 
 __all__ = ["forward_intermediates"]
 
 
 def forward_intermediates(
-    reduced: ReducedViT,
-    images: Tensor,
+    backbone: Backbone,
+    run: Callable[[int | None], tuple[TokenState, Trace]],
     indices: int | Sequence[int] | None = None,
     return_prefix_tokens: bool = False,
     norm: bool = False,
@@ -36,16 +34,16 @@ def forward_intermediates(
     Raises:
         ConfigError: for an unknown format, a block that does not exist, or a mask.
     """
-    check_choice(reduced, "output_fmt", output_fmt, ("NCHW", "NLC"))
+    check_choice(backbone, "output_fmt", output_fmt, ("NCHW", "NLC"))
     if given := [name for name, mask in masks.items() if mask is not None and mask is not False]:
         raise ConfigError(
             f"forward_intermediates got {', '.join(given)}; a reduced model has no use for them: "
             "tokens change places. Pass images only."
         )
-    depth = len(reduced.backbone.blocks)
+    depth = len(backbone.blocks)
     taken = _blocks(indices, depth)
-    state, trace = reduced._run_recorded(images, last=max(taken) if stop_early else None)
-    p, last_norm = trace.num_prefix, reduced.backbone.norm
+    state, trace = run(max(taken) if stop_early else None)
+    p, last_norm = trace.num_prefix, backbone.norm
     found, prefixes = [], []
     for layer in taken:
         tokens = last_norm(trace.features[layer]) if norm else trace.features[layer]

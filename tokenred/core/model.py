@@ -154,7 +154,9 @@ class ReducedViT(SharesBase):
 
         With ``output_fmt="NLC"`` each has the tokens of its block. Masks are refused.
         """
-        return forward_intermediates(self, images, *args, **kw)
+        return forward_intermediates(
+            self.backbone, lambda last: self._run_recorded(images, last), *args, **kw
+        )
 
     def _run(self, images: Tensor) -> TokenState:
         state, plans = self._start(images)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tokenred.attention.edits import AttentionEdit, attention_edits
+from tokenred.core.config import fingerprint, read_toml, resolve, write_toml
 from tokenred.core.errors import ConfigError, UnknownNameError
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part, check_choice, check_number
@@ -27,7 +29,7 @@ from tokenred.strategies.base import (
 from tokenred.strategies.schedules import Constant, Schedule, schedules
 from tokenred.strategies.selectors.top_score import TopScore
 
-__all__ = ["Strategy", "recipes", "strategy"]
+__all__ = ["Strategy", "from_config", "recipes", "strategy"]
 
 
 @dataclass(frozen=True, init=False)
@@ -139,8 +141,6 @@ class Strategy:
 
     def fingerprint(self) -> str:
         """16 hex digits over all that determines the result, the source of own parts included."""
-        from tokenred.core.config import fingerprint
-
         return fingerprint(self)
 
     def to_toml(self, path: str | Path | None = None, *, overwrite: bool = False) -> str:
@@ -150,8 +150,6 @@ class Strategy:
             ConfigError: where a part has no registered name.
             OutputExistsError: where the file exists.
         """
-        from tokenred.core.config import write_toml
-
         return write_toml(self, path, overwrite=overwrite)
 
     @classmethod
@@ -161,9 +159,7 @@ class Strategy:
         Raises:
             ConfigError: for unknown keys, or a file that is no TOML.
         """
-        from tokenred.core.config import read_toml
-
-        return read_toml(source)
+        return from_config(read_toml(source))
 
 
 recipes: Registry[Strategy] = Registry("strategy", Strategy, "tokenred.strategies.recipes")
@@ -181,8 +177,6 @@ def strategy(name: str, **arguments: Any) -> Strategy:
         UnknownNameError: for an unknown name or argument.
         ConfigError: for a value outside its range.
     """
-    import inspect
-
     make = recipes[name].make
     own = inspect.signature(make).parameters
     fields = {f.name for f in dataclasses.fields(Strategy)}
@@ -192,6 +186,27 @@ def strategy(name: str, **arguments: Any) -> Strategy:
     made: Strategy = make(**{k: v for k, v in arguments.items() if k in own})
     rest = {k: v for k, v in arguments.items() if k not in own}
     return made.replace(**rest) if rest else made
+
+
+def from_config(config: dict[str, Any]) -> Strategy:
+    """A strategy from what ``to_config`` gave, or from ``{"recipe": name, **arguments}``.
+
+    Raises:
+        ConfigError: where neither a scorer nor a recipe is named.
+        UnknownNameError: for unknown keys, parts, parameters or recipes.
+    """
+    values = dict(config)
+    if "recipe" in values:
+        return strategy(values.pop("recipe"), **resolve(values))
+    known = [f.name for f in dataclasses.fields(Strategy)]
+    if unknown := sorted(set(values) - set(known)):
+        raise UnknownNameError.of("key of a strategy file", unknown[0], [*known, "recipe"])
+    if "scorer" not in values:
+        raise ConfigError(
+            'a strategy file needs a [scorer] table or a recipe = "name" line; it has '
+            f"{', '.join(sorted(values)) or 'nothing'}. Recipes: {', '.join(recipes.names())}."
+        )
+    return Strategy(**resolve(values))
 
 
 def _scorer_or_selector(part: Scorer | Selector | str) -> Scorer | Selector:
