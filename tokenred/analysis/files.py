@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
 from tokenred.core.errors import DataError, OutputExistsError
+from tokenred.core.files import write_whole
 
 __all__ = ["check_new", "prepare_folder", "write_atomically"]
 
@@ -60,16 +60,4 @@ def prepare_folder(
 
 def write_atomically(path: Path, content: bytes) -> Path:
     """Write a file at once or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        # mkstemp makes the file private; give it what a plain open() would.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
+    return write_whole(path, lambda place: place.write_bytes(content))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import tomli_w
 
 from tokenred.attention.edits import attention_edits
 from tokenred.core.errors import ConfigError, OutputExistsError, UnknownNameError
+from tokenred.core.files import write_whole
 from tokenred.core.fingerprint import digest, source_of
 from tokenred.core.part import Part
 from tokenred.core.registry import Registry
@@ -84,9 +84,7 @@ def write_toml(value: Any, path: str | Path | None, *, overwrite: bool) -> str:
         path = Path(path)
         if path.exists() and not overwrite:
             raise OutputExistsError(f"{path} exists; pass overwrite=True to replace it.")
-        partial = path.with_name(path.name + ".part")
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        write_whole(path, lambda place: place.write_text(text, encoding="utf-8"))
     return text
 
 

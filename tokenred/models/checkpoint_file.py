@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import re
-import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tokenred.core.errors import CheckpointError, OutputExistsError
+from tokenred.core.files import write_whole
 
 __all__ = ["PICKLE_SUFFIXES", "check_writable", "read_checkpoint", "save_checkpoint"]
 
@@ -175,16 +175,4 @@ def save_checkpoint(
         ) from error
     # safetensors refuses tensors that share storage, such as tied weights: hence the copies.
     state = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in model_state.items()}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        save_file(state, temporary, metadata=notes)
-        # mkstemp makes the file private; give it what a plain open() would.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
+    return write_whole(path, lambda place: save_file(state, place, metadata=notes))
