@@ -1,0 +1,28 @@
+"""What every test is given without asking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tokenred.attention import attention_edits
+from tokenred.core.plan import recipes
+from tokenred.core.registry import Registry
+from tokenred.graphs.base import graph_builders
+from tokenred.strategies.base import fusers, routes, scorers, selectors
+from tokenred.strategies.schedules import schedules
+
+REGISTRIES: tuple[Registry, ...] = (
+    attention_edits, fusers, graph_builders, recipes, routes, scorers, schedules, selectors
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _what_a_test_registers_leaves_with_it() -> Iterator[None]:
+    for registry in REGISTRIES:
+        registry.names()  # so that the built-in ones are in before the copy is made
+    before = [dict(registry._entries) for registry in REGISTRIES]
+    yield
+    for registry, entries in zip(REGISTRIES, before, strict=True):
+        registry._entries = entries
