@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenred.attention.edits import sparsify
-from tokenred.attention.threshold import kth_largest, sparsify_
+import tokenred.attention.threshold as module
+from tokenred.attention.edits import SLACK, kept_entries, sparsify
+from tokenred.attention.threshold import kth_largest, near_kth_largest, sparsify_
 
 
 @settings(deadline=None, max_examples=150)
@@ -48,6 +49,57 @@ def test_in_place_equals_the_definition(
     maps[0, 0, 5] = maps[0, 0, 6]
     maps[1, 1] = 1 / 23
     expected = sparsify(maps, theta, reference)
-    done = sparsify_(maps, theta, reference)
-    assert done.data_ptr() == maps.data_ptr()
-    assert torch.equal(done, expected)
+    shares = sparsify_(maps, theta, reference)
+    assert torch.equal(maps, expected)
+    kept = kept_entries(23, theta, reference) / 23**2
+    torch.testing.assert_close(shares, torch.full((2, 3), kept, dtype=dtype))
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    tokens=st.integers(2, 120),
+    theta=st.floats(0.01, 0.99),
+    seed=st.integers(0, 2**31),
+    kind=st.sampled_from(["softmax", "sharp", "levels", "constant", "stripes", "rows"]),
+)
+def test_the_fast_way_is_within_its_slack(tokens: int, theta: float, seed: int, kind: str) -> None:
+    torch.manual_seed(seed)
+    logits = torch.randn(1, 2, tokens, tokens)
+    if kind == "sharp":
+        logits *= 100
+    elif kind == "levels":
+        logits = logits.round()
+    elif kind == "constant":
+        logits *= 0
+    elif kind == "stripes":  # what the sample's stride sees is not what there is
+        logits.view(-1)[::37] = 9.0
+    elif kind == "rows":
+        logits[:] = logits[:, :, :1]
+    before = logits.softmax(dim=-1)
+    after = before.clone()
+    shares = sparsify_(after, theta, fast=True)
+    kept = kept_entries(tokens, theta)
+    stays = after == before
+    assert torch.equal(after, torch.where(stays, before, 0))
+    assert (shares - kept / tokens**2).abs().max() <= SLACK
+    for share, one, was in zip(shares[0], after[0], before[0], strict=True):
+        # Entries that were zero already count neither way.
+        gone = int(((one == 0) & (was > 0)).sum())
+        assert gone <= tokens**2 * (1 - theta + SLACK) + 1
+        if bool((was > 0).all()):
+            assert float(share) == pytest.approx(int((one > 0).sum()) / tokens**2)
+        # No entry that stays is below one that goes.
+        if gone:
+            assert one[one > 0].min() >= was[(one == 0) & (was > 0)].max()
+
+
+def test_the_fast_way_counts_until_it_is_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    entries = rng.random(10_000).astype(np.float32)
+    for k in (1, 50, 6000, 10_000):
+        threshold, reached = near_kth_largest(entries, k, slack=100)
+        assert abs(reached - k) <= 100
+        assert reached == np.count_nonzero(entries >= threshold)
+    # Where counting does not get there, the exact value.
+    monkeypatch.setattr(module, "_FAST_CUTS", 0)
+    assert near_kth_largest(entries, 6000, slack=100)[1] == 6000

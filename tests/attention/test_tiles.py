@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import tokenred.attention.tiles as tiles
-from tokenred.attention import Heads, Need, PlainEngine, Request, TiledEngine
+from tokenred.attention import SLACK, Heads, Need, PlainEngine, Request, TiledEngine
 from tokenred.core.state import TokenState
 
 NEEDS = (
@@ -16,6 +16,7 @@ NEEDS = (
     Need.row(1, "mean"),
     Need.keys(),
     Need.logits_row("cls"),
+    Need.kept(),
 )
 
 
@@ -49,6 +50,22 @@ def test_agrees_with_the_plain_engine(
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-6)
     for need in NEEDS:
         torch.testing.assert_close(found[need], stats[need], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("tile", [1, 5000, 1 << 20])
+def test_fast_keeps_about_theta_and_says_how_much(
+    tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiles, "_TILE", tile)
+    heads, state = _case(3, 4, 120)
+    needs = (Need.kept(), Need.received("mean", exclude_self=False))
+    request = Request(needs, theta=0.6, threshold="fast")
+    _, found = TiledEngine()(heads, request, state)
+    error = found[Need.kept()] - 0.6
+    assert error.shape == (3, 4)
+    assert 1e-4 < error.abs().max() <= SLACK
+    exact = PlainEngine()(heads, request, state)[1]
+    torch.testing.assert_close(found[needs[1]], exact[needs[1]], rtol=0.05, atol=0.05)
 
 
 def test_leaves_to_the_plain_engine_what_it_cannot_do() -> None:

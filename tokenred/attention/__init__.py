@@ -1,7 +1,8 @@
 """The attention-statistics contract: what parts may ask (`Need`), and the engines that answer."""
 
-from tokenred.attention.edits import AttentionEdit, attention_edits, size_bias, sparsify
+from tokenred.attention.edits import SLACK, AttentionEdit, attention_edits, size_bias, sparsify
 from tokenred.attention.engine import (
+    PLAIN,
     FusedEngine,
     PlainEngine,
     attend,
@@ -13,6 +14,8 @@ from tokenred.attention.stats import AttentionStats
 from tokenred.attention.tiles import TiledEngine
 
 __all__ = [
+    "PLAIN",
+    "SLACK",
     "AttentionEdit",
     "AttentionStats",
     "Engine",

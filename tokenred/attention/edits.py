@@ -15,7 +15,11 @@ from tokenred.core.registry import Registry
 if TYPE_CHECKING:
     from tokenred.core.state import TokenState
 
-__all__ = ["AttentionEdit", "attention_edits", "kept_entries", "size_bias", "sparsify"]
+__all__ = ["SLACK", "AttentionEdit", "attention_edits", "kept_entries", "size_bias", "sparsify"]
+
+
+SLACK = 0.01
+"""How far the share of entries kept may be from θ where its threshold is found the fast way."""
 
 
 class AttentionEdit(Part):

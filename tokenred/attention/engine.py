@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenred.attention.edits import sparsify
+from tokenred.attention.edits import kept_entries, sparsify
 from tokenred.attention.request import Engine, Heads, Request
 from tokenred.attention.stats import AttentionStats, stats_of_map
 from tokenred.attention.tiles import TiledEngine
@@ -39,8 +39,17 @@ class PlainEngine(Engine):
             attention = sparsify(attention, request.theta, request.reference)
         found = stats_of_map(attention, request.needs, state.num_prefix, state.cls_index)
         found |= heads.stats(request.needs, state)
+        for need in request.needs:
+            if need.kind == "kept":
+                found[need] = attention.new_full(attention.shape[:2], _share(request, attention))
         dropped = F.dropout(attention, heads.dropout, heads.dropout > 0)
         return dropped @ heads.v, AttentionStats(found)
+
+
+def _share(request: Request, attention: Float[Tensor, "b h N N"]) -> float:
+    n = attention.shape[-1]
+    exact = kept_entries(n, request.theta, request.reference) / n**2
+    return exact if request.theta < 1 else 1.0
 
 
 class FusedEngine(Engine):

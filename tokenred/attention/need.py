@@ -53,6 +53,11 @@ class Need(NamedTuple):
         return Need("map", _checked(aggregate))
 
     @staticmethod
+    def kept() -> Need:
+        """The share of the map's entries that θ left, 1 where there is no θ. ``(b, h)``."""
+        return Need("kept")
+
+    @staticmethod
     def keys() -> Need:
         """The keys that enter attention (after k-norm). ``(b, h, N, d)``."""
         return Need("keys")

@@ -52,6 +52,8 @@ class Request:
         needs: statistics to return.
         key_bias: ``(b, N)``, added to the logits of each key (``log s``), or None.
         theta: share θ of entries kept after the softmax.
+        threshold: how θ's threshold is found. ``"fast"`` allows an engine to keep a share within
+            `tokenred.attention.SLACK` of θ.
         reference: θ as the authors' program counts it.
         edits: further edits of the logits.
     """
@@ -59,6 +61,7 @@ class Request:
     needs: tuple[Need, ...] = ()
     key_bias: Float[Tensor, "b N"] | None = None
     theta: float = 1.0
+    threshold: str = "exact"
     reference: bool = False
     edits: tuple[AttentionEdit, ...] = ()
 

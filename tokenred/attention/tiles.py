@@ -19,7 +19,7 @@ __all__ = ["TiledEngine"]
 
 # Entries of the map in one tile. Smaller tiles cost calls, larger ones fall out of the cache.
 _TILE = 1 << 19
-_KINDS = frozenset({"diagonal", "received", "row"})
+_KINDS = frozenset({"diagonal", "received", "row", "kept"})
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,9 @@ class TiledEngine(Engine):
         for tile in _tiles((b, h, n), (images, group, rows)):
             attention = work.attention(heads, request.key_bias, tile)
             if request.theta < 1:
-                attention = sparsify_(attention, request.theta, request.reference)
+                fast = request.threshold == "fast"
+                kept = sparsify_(attention, request.theta, request.reference, fast=fast)
+                collect.kept[tile.images, tile.heads] = kept
             collect.add(attention, tile)
             out[tile.images, tile.heads, tile.rows] = attention @ work.values(heads, tile)
         found = collect.result() | heads.stats(request.needs, state)
@@ -119,6 +121,7 @@ class _Statistics:
         own = "diagonal" in kinds or any(need.exclude_self for need in self.needs)
         self.diagonal = heads.q.new_empty(b, h, n) if own else None
         self.received = heads.q.new_zeros(b, h, n) if "received" in kinds else None
+        self.kept = heads.q.new_ones(b, h)
 
     def add(self, attention: Float[Tensor, "b h rows N"], tile: _Tile) -> None:
         """Take what a tile tells."""
@@ -136,6 +139,9 @@ class _Statistics:
         """The statistics, aggregated over heads."""
         found = {}
         for need in self.needs:
+            if need.kind == "kept":
+                found[need] = self.kept
+                continue
             if need.kind == "diagonal":
                 value = self.diagonal
             elif need.kind == "received":

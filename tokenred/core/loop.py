@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tokenred.attention import AttentionStats, Engine, Request, attend, size_bias
+from tokenred.attention import AttentionStats, Engine, Need, Request, attend, size_bias
 from tokenred.backbones.base import Backbone, BlockAnatomy
 from tokenred.core.errors import PartError
 from tokenred.core.layers import LayerPlan
 from tokenred.core.part import Part
 from tokenred.core.plan import Strategy
+from tokenred.core.spans import Span, no_span
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32
 from tokenred.core.trace import Recorder
@@ -33,12 +34,14 @@ class Runner:
         strategy: the method, as written.
         parts: the method's selector, fuser and route as they run (built for this model).
         engines: attention engines, to be tried in order.
+        span: told of every phase of a forward.
     """
 
     backbone: Backbone
     strategy: Strategy
     parts: Mapping[str, Part | nn.Module]
     engines: tuple[Engine, ...]
+    span: Span = no_span
 
     def __call__(
         self,
@@ -71,11 +74,13 @@ class Runner:
         if plan.active is None:
             return self._block(block, plan, state, recorder)[0]
         before, route = state, self.parts["route"]
-        heads = block.heads(state.x)
-        preview = AttentionStats(heads.stats(self.strategy.route.preview, state))
-        active, resting = route.split(before, preview, plan.active)  # type: ignore[union-attr,operator]
+        with self.span("select"):
+            heads = block.heads(state.x)
+            preview = AttentionStats(heads.stats(self.strategy.route.preview, state))
+            active, resting = route.split(before, preview, plan.active)  # type: ignore[union-attr,operator]
         after, attention = self._block(block, plan, active, recorder)
-        return route.join(before, after, resting, attention)  # type: ignore[union-attr,operator,no-any-return]
+        with self.span("fuse"):
+            return route.join(before, after, resting, attention)  # type: ignore[union-attr,operator,no-any-return]
 
     def _block(
         self, block: BlockAnatomy, plan: LayerPlan, state: TokenState, recorder: Recorder | None
@@ -86,20 +91,29 @@ class Runner:
         count = plan.count if strategy.where == "after_attention" else 0
         if not (bias or count or plan.needs or plan.edits or strategy.theta < 1):
             # Nothing to see and nothing to change: the model's own block, at its own speed.
-            return replace(state, x=block.block(state.x)), _NOTHING
+            with self.span("block"):
+                return replace(state, x=block.block(state.x)), _NOTHING
+        record_kept = recorder is not None and strategy.theta < 1
         request = Request(
-            needs=plan.needs,
+            needs=(*plan.needs, Need.kept()) if record_kept else plan.needs,
             key_bias=size_bias(state.size) if bias and state.size is not None else None,
             theta=strategy.theta,
+            threshold=strategy.threshold,
             reference=strategy.reference,
             edits=plan.edits,
         )
-        heads = block.heads(state.x)
-        out, attention = attend(heads, request, state, self.engines)
-        state = replace(state, x=block.after_attention(state.x, out, heads))
+        with self.span("heads"):
+            heads = block.heads(state.x)
+        with self.span("attention"):
+            out, attention = attend(heads, request, state, self.engines)
+        with self.span("project"):
+            state = replace(state, x=block.after_attention(state.x, out, heads))
+        if recorder is not None and record_kept:
+            recorder.sparsified(attention[Need.kept()] - strategy.theta)
         if count:
             state = self._reduce(state, attention, count, recorder)
-        return replace(state, x=block.after_mlp(state.x)), attention
+        with self.span("mlp"):
+            return replace(state, x=block.after_mlp(state.x)), attention
 
     def _reduce(
         self, state: TokenState, attention: AttentionStats, count: int, recorder: Recorder | None
@@ -108,8 +122,10 @@ class Runner:
         fuser: Callable[..., TokenState] = self.parts["fuser"]  # type: ignore[assignment]
         if state.size is None and self.tracks_size:
             state = replace(state, size=_ones(state.x))
-        selection = selector(state, attention, count)
-        after = fuser(state, selection, state.graph, attention)
+        with self.span("select"):
+            selection = selector(state, attention, count)
+        with self.span("fuse"):
+            after = fuser(state, selection, state.graph, attention)
         expected = state.num_tokens - count + self.strategy.fuser.extra
         if after.num_tokens != expected or after.index.shape[1] != expected:
             raise PartError(

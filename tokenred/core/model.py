@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenred.attention import pick_engine
+from tokenred.attention import Engine, pick_engine
 from tokenred.backbones import adapt
 from tokenred.backbones.shared import SharesBase
 from tokenred.core.cost import Cost
@@ -20,6 +21,7 @@ from tokenred.core.intermediates import forward_intermediates
 from tokenred.core.layers import LayerPlan, needs_graph, plan_layers, strategy_cost, table
 from tokenred.core.loop import Runner
 from tokenred.core.plan import Strategy
+from tokenred.core.spans import Span, no_span
 from tokenred.core.state import TokenState
 from tokenred.core.trace import Recorder, Trace
 
@@ -136,6 +138,25 @@ class ReducedViT(SharesBase):
         state, trace = self._run_recorded(images)
         return self.forward_head(self.backbone.norm(state.x)), trace
 
+    def run_with_spans(
+        self,
+        images: Float[Tensor, "b ch H W"],
+        span: Span,
+        engines: tuple[Engine, ...] | None = None,
+    ) -> Any:
+        """Logits, with ``span(phase)`` entered around every phase: see where the time goes.
+
+        Args:
+            images: a batch.
+            span: gives a context manager for each name in `tokenred.core.spans.PHASES`.
+            engines: attention engines to use in place of the model's own.
+        """
+        runner = replace(self._runner, span=span, engines=engines or self._runner.engines)
+        state, plans = self._start(images, span)
+        state = runner(state, plans)
+        with span("head"):
+            return self.forward_head(self.backbone.norm(state.x))
+
     def forward_train(self, images: Float[Tensor, "b ch H W"]) -> tuple[Any, dict[str, Tensor]]:
         """Logits, and what losses need: ``features``, ``index``, and all that the parts remember.
 
@@ -168,18 +189,22 @@ class ReducedViT(SharesBase):
         state = self._runner(state, plans, last=last, recorder=recorder)
         return state, recorder.trace(state)
 
-    def _start(self, images: Tensor) -> tuple[TokenState, tuple[LayerPlan, ...]]:
+    def _start(
+        self, images: Tensor, span: Span = no_span
+    ) -> tuple[TokenState, tuple[LayerPlan, ...]]:
         self.backbone.check_images(images)
         if self.check_finite and not bool(torch.isfinite(images).all()):
             bad = (~torch.isfinite(images)).flatten(1).any(dim=1).nonzero().flatten().tolist()
             raise InputError(f"images {bad} of the batch hold NaN or infinite values. Check them.")
         grid = self.backbone.grid_of(images.shape[2], images.shape[3])
-        embedded = self.backbone.embed(images)
+        with span("embed"):
+            embedded = self.backbone.embed(images)
         plans = self._plan(grid, embedded.index.shape[1])
         graph = None
         if needs_graph(self.strategy, [plan.count for plan in plans]):
             build = cast(Callable[..., Any], self._runner.parts["graph"])
-            graph = build(embedded.x0, grid)
+            with span("graph"):
+                graph = build(embedded.x0, grid)
         return TokenState(
             x=embedded.x,
             index=embedded.index,

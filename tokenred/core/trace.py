@@ -55,6 +55,7 @@ class Trace:
         tokens_per_layer: image tokens after each block, prefix not counted.
         index_per_layer: ``(b, n)`` positions after each block.
         memory: what the method carried at the end.
+        theta_error: share of attention entries kept − θ in each block, ``(b, h)``; empty at θ = 1.
     """
 
     grid: tuple[int, int]
@@ -66,6 +67,7 @@ class Trace:
     tokens_per_layer: tuple[int, ...]
     index_per_layer: tuple[Tensor, ...]
     memory: Mapping[str, Tensor]
+    theta_error: tuple[Float[Tensor, "b h"], ...] = ()
 
     @property
     def num_patches(self) -> int:
@@ -82,6 +84,7 @@ class Trace:
             features=self.features[:end],
             tokens_per_layer=self.tokens_per_layer[:end],
             index_per_layer=self.index_per_layer[:end],
+            theta_error=self.theta_error[:end],
         )
 
     def weights(self) -> Float[Tensor, "b n N0"]:
@@ -176,6 +179,7 @@ class Recorder:
         self.steps: list[Step] = []
         self.features: list[Tensor] = []
         self.index: list[Tensor] = []
+        self.theta_error: list[Tensor] = []
 
     def reduction(
         self,
@@ -196,6 +200,10 @@ class Recorder:
             )
         )
 
+    def sparsified(self, error: Float[Tensor, "b h"]) -> None:
+        """Note by how much the share of attention entries kept missed θ."""
+        self.theta_error.append(error)
+
     def block(self, state: TokenState) -> None:
         """Note the end of a block."""
         self.features.append(state.x)
@@ -213,6 +221,7 @@ class Recorder:
             tokens_per_layer=tuple(index.shape[1] for index in self.index),
             index_per_layer=tuple(self.index),
             memory=dict(state.memory),
+            theta_error=tuple(self.theta_error),
         )
 
 
