@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenred.core.errors import ConfigError
-from tokenred.graphs import Semantic
+from tokenred.graphs import Semantic, semantic
+from tokenred.graphs.semantic import most_similar
 from tokenred.testing import draw
 from tokenred.testing.sample import model_info
 
@@ -104,6 +105,34 @@ def test_in_double_precision_it_is_the_brute_force(
 def test_all_zero_vectors_choose_the_first_others() -> None:
     adjacency = Semantic(M=2)(torch.zeros(1, 4, 3), (2, 2)).dense(normalized=False)
     assert adjacency[0].tolist() == [[0, 1, 1, 0], [1, 0, 1, 0], [1, 1, 0, 0], [1, 1, 0, 0]]
+
+
+@pytest.mark.parametrize("flavour", ["normal", "ties", "zeros"])
+@pytest.mark.parametrize("entries", [1, 30, 100, 1 << 20])
+def test_blocks_and_keys_change_nothing(
+    flavour: str, entries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.randn(5, 12, 6, generator=torch.Generator().manual_seed(0))
+    if flavour == "ties":  # axes: their cosines are 0 and 1, however they are computed
+        x = torch.nn.functional.one_hot(x.argmax(dim=-1), 6).float()
+    elif flavour == "zeros":
+        x = x * (torch.arange(12) > 4)[:, None]
+    unit = torch.nn.functional.normalize(x, dim=-1)
+    whole = (unit @ unit.mT).masked_fill(torch.eye(12, dtype=torch.bool), -torch.inf)
+    expected = whole.sort(dim=-1, descending=True, stable=True).indices[..., :4]
+    monkeypatch.setattr(semantic, "_TILE", entries)
+    monkeypatch.setattr(semantic, "_BLOCK", entries)
+    compiled = torch.compile(most_similar, backend="eager", fullgraph=True)
+    for near in (most_similar(x, 4), compiled(x, 4), semantic._first_by_key(whole, 4)):
+        # As sets: the order within a row is nobody's business.
+        assert torch.equal(near.sort(dim=-1).values, expected.sort(dim=-1).values)
+
+
+def test_as_many_neighbours_as_there_are_others() -> None:
+    near = most_similar(torch.randn(2, 5, 3), 4)
+    assert near.sort(dim=-1).values[0].tolist() == [
+        [j for j in range(5) if j != i] for i in range(5)
+    ]
 
 
 def test_images_do_not_see_each_other() -> None:
