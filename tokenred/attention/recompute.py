@@ -1,0 +1,148 @@
+"""Training through engines that have no backward: recompute the map, some images at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from tokenred.attention.request import Engine, Heads, Request
+from tokenred.attention.stats import AttentionStats
+from tokenred.core.state import TokenState
+
+__all__ = ["Recomputed"]
+
+# Entries of the map that the backward holds at a time, a few times over: what stays in the cache of
+# a CPU, and what keeps a GPU busy.
+_ENTRIES, _ENTRIES_CPU = 1 << 26, 1 << 20
+
+
+class Recomputed(Engine):
+    """An inference engine that may be used in training.
+
+    Forward runs the engine as it is and keeps q, k, v and the bias, no map. Backward does what
+    `PlainEngine` does, on a few images at a time, and differentiates that: the output and all
+    statistics. A gradient flows through the entries that θ's exact threshold keeps, also where
+    ``threshold="fast"`` kept some more or fewer. There is no second derivative.
+
+    Without gradients it is the engine itself. Compiled training is left to other engines.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def __repr__(self) -> str:
+        return f"Recomputed({self.engine!r})"
+
+    def supports(self, heads: Heads, request: Request) -> bool:
+        if not _wants_gradient(heads, request):
+            return self.engine.supports(heads, request)
+        if torch.compiler.is_compiling() or heads.dropout or request.edits:
+            return False
+        with torch.no_grad():
+            return self.engine.supports(heads, request)
+
+    def __call__(
+        self, heads: Heads, request: Request, state: TokenState
+    ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
+        if not _wants_gradient(heads, request):
+            return self.engine(heads, request, state)
+        asked = replace(request, needs=request.map_needs)
+        call = _Call(self.engine, heads.scale, asked, state)
+        tensors = (heads.q, heads.k, heads.v, request.key_bias)
+        out, *values = _Recompute.apply(call, *tensors)
+        found = dict(zip(asked.needs, values, strict=True))
+        return out, AttentionStats(found | heads.stats(request.needs, state))
+
+
+class _Call(NamedTuple):
+    """What does not come as a tensor to differentiate."""
+
+    engine: Engine
+    scale: float
+    request: Request
+    state: TokenState
+
+
+class _Recompute(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, call: _Call, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        request = replace(call.request, key_bias=bias)
+        out, stats = call.engine(Heads(q, k, v, call.scale), request, call.state)
+        ctx.save_for_backward(q, k, v, bias)
+        ctx.set_materialize_grads(False)
+        device = q.device.type
+        ctx.autocast = (
+            device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+        )  # fmt: skip
+        # The tokens themselves are not looked at again, and need not be kept.
+        nothing = call.state.x.new_empty(0), call.state.index.new_empty(0)
+        state = replace(call.state, x=nothing[0], index=nothing[1], size=None, graph=None)
+        ctx.call = call._replace(state=replace(state, memory={}), request=call.request)
+        values = [stats[need] for need in request.needs]
+        ctx.mark_non_differentiable(
+            *(v for n, v in zip(request.needs, values, strict=True) if n.kind == "kept")
+        )
+        return (out, *values)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *given: Tensor | None) -> tuple[Tensor | None, ...]:
+        device, enabled, dtype = ctx.autocast
+        inputs, wanted = ctx.saved_tensors, ctx.needs_input_grad[1:]
+        chunks = []
+        with torch.autocast(device, dtype=dtype, enabled=enabled):
+            for images in _chunks(inputs[0]):
+                parts = [
+                    None if t is None else t[images].detach().requires_grad_(want)
+                    for t, want in zip(inputs, wanted, strict=True)
+                ]
+                arrived = [None if g is None else g[images] for g in given]
+                chunks.append(_gradients(ctx.call, parts, arrived))
+        found = iter(torch.cat(chunk) for chunk in zip(*chunks, strict=True))
+        return (None, *(next(found) if want else None for want in wanted))
+
+
+def _gradients(call: _Call, inputs: list[Any], arrived: list[Tensor | None]) -> tuple[Tensor, ...]:
+    """The gradients of those inputs that require them, from what arrived at the outputs."""
+    targets = [t for t in inputs if t is not None and t.requires_grad]
+    with torch.enable_grad():
+        pairs = [
+            (output, gradient.to(output.dtype))
+            for output, gradient in zip(_plain(call, *inputs), arrived, strict=True)
+            if gradient is not None and output.requires_grad
+        ]
+    if not pairs:
+        return tuple(torch.zeros_like(t) for t in targets)
+    outputs, gradients = zip(*pairs, strict=True)
+    return torch.autograd.grad(outputs, targets, gradients, materialize_grads=True)
+
+
+def _plain(call: _Call, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
+    """Output and statistics, the map held."""
+    # Here and not above: the module of the plain engine may list the engines of this one.
+    from tokenred.attention.engine import PlainEngine
+
+    request = replace(call.request, key_bias=bias)
+    out, stats = PlainEngine()(Heads(q, k, v, call.scale), request, call.state)
+    return (out, *(stats[need] for need in request.needs))
+
+
+def _chunks(q: Float[Tensor, "b h N d"]) -> Iterator[slice]:
+    b, h, n, _ = q.shape
+    entries = _ENTRIES_CPU if q.device.type == "cpu" else _ENTRIES
+    step = max(1, entries // (h * n * n))
+    for at in range(0, b, step):
+        yield slice(at, at + step)
+
+
+def _wants_gradient(heads: Heads, request: Request) -> bool:
+    tensors = (heads.q, heads.k, heads.v, request.key_bias)
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

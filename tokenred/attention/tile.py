@@ -1,0 +1,164 @@
+"""One tile of the attention map: its buffers, and what it tells."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenred.attention.need import Need
+from tokenred.attention.request import Heads, Request
+from tokenred.attention.stats import over_heads, row_index
+from tokenred.core.state import TokenState
+
+__all__ = ["Tile", "TileStatistics", "Workspace"]
+
+_LOG2_E = math.log2(math.e)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Which images, heads and query rows."""
+
+    images: slice
+    heads: slice
+    rows: slice
+
+
+class Workspace:
+    """Buffers for one tile, used again for each: fresh ones would cost a page fault a page."""
+
+    def __init__(
+        self, heads: Heads, bias: Float[Tensor, "b N"] | None, maps: int, rows: int
+    ) -> None:
+        n, d = heads.q.shape[2:]
+        self.heads, self.bias, self.width = heads, bias, d
+        # With a bias on the keys, q has a column of ones and k one of biases: the product adds it.
+        width = d if bias is None else d + 1
+        self.q = heads.q.new_ones(maps, rows, width)
+        self.k = heads.q.new_empty(maps, n, width)
+        self.v = heads.q.new_empty(maps, n, d)
+        self.map = heads.q.new_empty(maps, rows, n)
+        self.out = heads.q.new_empty(maps, rows, d)
+        self.shape, self.held = (0, 0, 0), (-1, -1)
+
+    def load(self, tile: Tile) -> None:
+        """Take the queries, keys and values of a tile."""
+        q, d = self.heads.q[tile.images, tile.heads, tile.rows], self.width
+        b, h, rows, _ = q.shape
+        self.shape = (b, h, rows)
+        # In powers of two, which are faster than those of e.
+        torch.mul(q, self.heads.scale * _LOG2_E, out=self._of(self.q, rows)[..., :d])
+        if self.held == (tile.images.start, tile.heads.start):
+            return  # other rows of the same maps
+        n = self.k.shape[1]
+        keys = self._of(self.k, n)
+        keys[..., :d] = self.heads.k[tile.images, tile.heads]
+        if self.bias is not None:
+            keys[..., d] = self.bias[tile.images, None] * _LOG2_E
+        self._of(self.v, n).copy_(self.heads.v[tile.images, tile.heads])
+        self.held = (tile.images.start, tile.heads.start)
+
+    def exponentials(self) -> tuple[Float[Tensor, "b h rows N"], Float[Tensor, "b h rows 1"]]:
+        """The map before each row is scaled, and the factors: the products scale fewer numbers."""
+        logits = self._logits()
+        logits -= logits.amax(dim=-1, keepdim=True)
+        torch.exp2(logits, out=logits)
+        return logits, logits.sum(dim=-1, keepdim=True).reciprocal_()
+
+    def softmax(self) -> Float[Tensor, "b h rows N"]:
+        """The map."""
+        attention, share = self.exponentials()
+        return attention.mul_(share)
+
+    def attend(
+        self,
+        attention: Float[Tensor, "b h rows N"],
+        share: Float[Tensor, "b h rows 1"] | None,
+        out: Float[Tensor, "b h rows d"],
+    ) -> None:
+        """The product with the values, into ``out``."""
+        rows = self.shape[2]
+        product = self._of(self.out, rows)
+        torch.bmm(
+            attention.flatten(0, 1), self._of(self.v).flatten(0, 1), out=product.flatten(0, 1)
+        )
+        if share is None:
+            out.copy_(product)
+        else:
+            torch.mul(product, share, out=out)
+
+    def _logits(self) -> Float[Tensor, "b h rows N"]:
+        logits = self._of(self.map, self.shape[2])
+        q, k = self._of(self.q, self.shape[2]).flatten(0, 1), self._of(self.k).flatten(0, 1)
+        torch.bmm(q, k.transpose(1, 2), out=logits.flatten(0, 1))
+        return logits
+
+    def _of(self, buffer: Tensor, rows: int | None = None) -> Tensor:
+        """The part of a buffer that the tile takes, ``(b, h, rows, ·)``."""
+        b, h, _ = self.shape
+        taken = buffer[: b * h, :rows]
+        return taken.view(b, h, *taken.shape[1:])
+
+
+class TileStatistics:
+    """The statistics asked for, gathered head by head from the tiles."""
+
+    def __init__(self, heads: Heads, request: Request, state: TokenState) -> None:
+        b, h, n, _ = heads.q.shape
+        self.needs, self.prefix = request.map_needs, state.num_prefix
+        self.rows = {
+            need: row_index(need, state.num_prefix, state.cls_index)
+            for need in self.needs
+            if need.kind == "row"
+        }
+        self.row = {row: heads.q.new_empty(b, h, n) for row in self.rows.values()}
+        kinds = {need.kind for need in self.needs}
+        own = "diagonal" in kinds or any(need.exclude_self for need in self.needs)
+        self.diagonal = heads.q.new_empty(b, h, n) if own else None
+        self.received = heads.q.new_zeros(b, h, n) if "received" in kinds else None
+        self.kept = heads.q.new_ones(b, h)
+
+    def add(
+        self,
+        attention: Float[Tensor, "b h rows N"],
+        share: Float[Tensor, "b h rows 1"] | None,
+        tile: Tile,
+    ) -> None:
+        """Take what a tile tells; its rows are still to be multiplied by ``share``, if given."""
+        at = (tile.images, tile.heads)
+        if self.diagonal is not None:
+            own = attention[..., tile.rows].diagonal(dim1=-2, dim2=-1)
+            self.diagonal[(*at, tile.rows)] = own if share is None else own * share[..., 0]
+        if self.received is not None and share is None:
+            self.received[at] += attention.sum(dim=-2)
+        elif self.received is not None and share is not None:
+            weighted = torch.bmm(share.flatten(0, 1).mT, attention.flatten(0, 1))
+            self.received[at] += weighted.view_as(self.received[at])
+        for row, kept in self.row.items():
+            if tile.rows.start <= row < tile.rows.stop:
+                here = row - tile.rows.start
+                one = attention[:, :, here]
+                kept[at] = one if share is None else one * share[:, :, here]
+
+    def result(self) -> dict[Need, Tensor]:
+        """The statistics, aggregated over heads."""
+        found = {}
+        for need in self.needs:
+            if need.kind == "kept":
+                found[need] = self.kept
+                continue
+            if need.kind == "diagonal":
+                value = self.diagonal
+            elif need.kind == "received":
+                value = self.received
+                if need.exclude_self and value is not None and self.diagonal is not None:
+                    value = value - self.diagonal
+            else:
+                value = self.row[self.rows[need]]
+            assert value is not None
+            found[need] = over_heads(value[..., self.prefix :], need.aggregate)
+        return found

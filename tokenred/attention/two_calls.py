@@ -1,0 +1,233 @@
+"""Attention with statistics from two calls of PyTorch's fused attention, on any device.
+
+The first call gives the output and ``ℓ_j``, the log-sum-exp of each query's logits. A single entry
+of the map is then ``A_ji = exp(q_j·k_i·scale + log s_i − ℓ_j)``. The column sums are a log-sum-exp
+too, that of the transposed attention with ``−ℓ_j`` on its keys:
+``Σ_j A_ji = exp(LSE_j(k_i·q_j·scale − ℓ_j) + log s_i)``.
+
+A bias on the keys is folded into further columns: ones in q, the bias in k. A mask would be read
+once for every query, and its rows would have to be aligned.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenred.attention.edits import kept_entries, sparsify
+from tokenred.attention.need import Need
+from tokenred.attention.request import Engine, Heads, Request
+from tokenred.attention.stats import AttentionStats, over_heads, row_index, stats_of_map
+from tokenred.core.state import TokenState
+from tokenred.core.tensors import at_least_fp32
+
+__all__ = ["TwoCallsEngine"]
+
+_KINDS = frozenset({"diagonal", "received", "row", "kept"})
+# How many columns hold a bias: one of 8 or 11 bits would be too coarse, their sum has 22 and more.
+_COLUMNS = {torch.float64: 1, torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
+# Stands for −∞, whose remainder after rounding would be NaN; its exponential is 0. float16 ends
+# at 65504.
+_DEAD = {torch.float16: -6e4}
+_ELSE_DEAD = -1e30
+# Entries of the map of one chunk of images where θ < 1.
+_ENTRIES = 1 << 26
+# Without `is_exporting` (before PyTorch 2.7) exporting cannot be told from compiling.
+_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
+
+
+class TwoCallsEngine(Engine):
+    """Two fused calls and no map; with θ < 1 the map of a chunk of images at a time.
+
+    For inference, on the CPU and on CUDA, also compiled. Gradients, dropout, edits of the logits
+    and the whole map are left to other engines, and so is export: the fused calls that return
+    ``ℓ`` are PyTorch's own, and no other runtime knows them.
+
+    Statistics are at least float32. θ's threshold is always exact.
+    """
+
+    def supports(self, heads: Heads, request: Request) -> bool:
+        q, device = heads.q, heads.q.device.type
+        tensors = (q, heads.k, heads.v, request.key_bias)
+        grad = any(t is not None and t.requires_grad for t in tensors)
+        return (
+            device in ("cpu", "cuda")
+            and q.dtype in _COLUMNS
+            and not (device == "cuda" and q.dtype == torch.float64)
+            and q.shape == heads.v.shape
+            and heads.scale > 0
+            and heads.dropout == 0
+            and not request.edits
+            and all(need.kind in _KINDS for need in request.map_needs)
+            and not (grad and torch.is_grad_enabled())
+            and not _is_exporting()
+        )
+
+    def __call__(
+        self, heads: Heads, request: Request, state: TokenState
+    ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
+        if request.theta < 1:
+            return _by_chunks(heads, request, state)
+        (b, h), bias = heads.q.shape[:2], request.key_bias
+        bias = None if bias is None else bias.to(at_least_fp32(heads.q.dtype))[:, None]
+        out, lse = _attention(heads.q, heads.k, heads.v, bias, heads.scale)
+        entries = _Entries(heads, bias, lse, state.num_prefix)
+        found = heads.stats(request.needs, state)
+        for need in request.map_needs:
+            if need.kind == "kept":
+                found[need] = lse.new_ones(b, h)
+            elif need.kind == "row":
+                row = row_index(need, state.num_prefix, state.cls_index)
+                found[need] = over_heads(entries.row(row), need.aggregate)
+            else:
+                found[need] = over_heads(entries.of(need), need.aggregate)
+        return out, AttentionStats(found)
+
+
+class _Entries:
+    """Entries of the map and their sums, for the image tokens as keys."""
+
+    def __init__(
+        self,
+        heads: Heads,
+        bias: Float[Tensor, "b 1 N"] | None,
+        lse: Float[Tensor, "b h N"],
+        prefix: int,
+    ) -> None:
+        self.heads, self.lse, self.prefix = heads, lse, prefix
+        self.keys = heads.k[:, :, prefix:]
+        self.bias = None if bias is None else bias[..., prefix:]
+        self.known: dict[str, Float[Tensor, "b h n"]] = {}
+
+    def of(self, need: Need) -> Float[Tensor, "b h n"]:
+        """What `Need.diagonal` and `Need.received` ask, head by head."""
+        if need.kind == "diagonal":
+            return self._once("diagonal")
+        received = self._once("received")
+        return received - self._once("diagonal") if need.exclude_self else received
+
+    def row(self, row: int) -> Float[Tensor, "b h n"]:
+        """``A_ri``."""
+        return self._entry(self.heads.q[:, :, row : row + 1], self.lse[..., row : row + 1])
+
+    def _once(self, kind: str) -> Float[Tensor, "b h n"]:
+        if kind not in self.known:
+            self.known[kind] = self._diagonal() if kind == "diagonal" else self._received()
+        return self.known[kind]
+
+    def _diagonal(self) -> Float[Tensor, "b h n"]:
+        return self._entry(self.heads.q[:, :, self.prefix :], self.lse[..., self.prefix :])
+
+    def _received(self) -> Float[Tensor, "b h n"]:
+        q, scale = self.heads.q, self.heads.scale
+        # Only the log-sum-exp is wanted; any value will do, the narrowest that may be.
+        return self._exp(_attention(self.keys, q, None, -self.lse, scale)[1])
+
+    def _entry(
+        self, q: Float[Tensor, "b h #n d"], lse: Float[Tensor, "b h #n"]
+    ) -> Float[Tensor, "b h n"]:
+        # Not a matrix product: autocast would round it to the low precision.
+        dot = (q.to(lse.dtype) * self.keys.to(lse.dtype)).sum(dim=-1)
+        return self._exp(dot * self.heads.scale - lse)
+
+    def _exp(self, logit: Float[Tensor, "b h n"]) -> Float[Tensor, "b h n"]:
+        return (logit if self.bias is None else logit + self.bias).exp()
+
+
+def _attention(
+    q: Float[Tensor, "b h m d"],
+    k: Float[Tensor, "b h N d"],
+    v: Float[Tensor, "b h N d"] | None,
+    bias: Float[Tensor, "b #h N"] | None,
+    scale: float,
+) -> tuple[Float[Tensor, "b h m w"], Float[Tensor, "b h m"]]:
+    """Fused attention with a bias on the keys, and the log-sum-exp of each query's logits.
+
+    Args:
+        v: the values, or None where only the log-sum-exp is wanted.
+    """
+    width, queries = q.shape[-1], q.shape[2]
+    if bias is not None:
+        q, k = _fold(q, k, bias, scale)
+    if q.device.type == "cpu":
+        values = k if v is None else _widen(v, k.shape[-1])
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            q, k, values, scale=scale
+        )
+        return out[..., :width], lse
+    q, k = _aligned(q), _aligned(k)
+    if _has_flash(q):
+        values = k if v is None else _widen(v, k.shape[-1])
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention(q, k, values, scale=scale)[:2]
+    else:
+        values = k[..., :8] if v is None else _aligned(v)
+        out, lse = torch.ops.aten._scaled_dot_product_efficient_attention(
+            q, k, values, None, True, scale=scale
+        )[:2]
+    # The log-sum-exp may come padded to whole blocks of queries.
+    return out[..., :width], lse[..., :queries]
+
+
+def _fold(
+    q: Float[Tensor, "b h m d"],
+    k: Float[Tensor, "b h N d"],
+    bias: Float[Tensor, "b #h N"],
+    scale: float,
+) -> tuple[Float[Tensor, "b h m w"], Float[Tensor, "b h N w"]]:
+    """``(q'·k')·scale = q·k·scale + bias``, the bias split over columns of the low precision."""
+    count = _COLUMNS[q.dtype]
+    # A power of two near 1/scale: the columns are then about as large as the bias itself.
+    unit = 2.0 ** round(-math.log2(scale))
+    rest = (bias / (scale * unit)).clamp(min=_DEAD.get(q.dtype, _ELSE_DEAD))
+    columns = []
+    for _ in range(count):
+        columns.append(rest.to(q.dtype))
+        rest = rest - columns[-1].to(rest.dtype)
+    folded = torch.stack(columns, dim=-1).expand(*k.shape[:3], count)
+    ones = q.new_full((1, 1, 1, 1), unit).expand(*q.shape[:3], count)
+    return torch.cat((q, ones), dim=-1), torch.cat((k, folded), dim=-1)
+
+
+def _aligned(x: Float[Tensor, "b h N d"]) -> Float[Tensor, "b h N w"]:
+    """Widened to a multiple of 8, as CUDA's fused attention wants it."""
+    return _widen(x, -(-x.shape[-1] // 8) * 8)
+
+
+def _widen(x: Float[Tensor, "b h N d"], width: int) -> Float[Tensor, "b h N w"]:
+    return x if x.shape[-1] == width else F.pad(x, (0, width - x.shape[-1]))
+
+
+def _has_flash(q: Tensor) -> bool:
+    half = q.dtype in (torch.float16, torch.bfloat16) and q.shape[-1] <= 256
+    return half and torch.cuda.get_device_properties(q.device).major >= 8
+
+
+def _by_chunks(
+    heads: Heads, request: Request, state: TokenState
+) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
+    """With θ < 1: the map of some images at a time."""
+    b, h, n, _ = heads.q.shape
+    step = max(1, _ENTRIES // (h * n * n))
+    parts = [_chunk(heads, request, state, slice(at, at + step)) for at in range(0, b, step)]
+    outs, stats = zip(*parts, strict=True)
+    found = {need: torch.cat([one[need] for one in stats]) for need in stats[0]}
+    return torch.cat(outs), AttentionStats(found | heads.stats(request.needs, state))
+
+
+def _chunk(
+    heads: Heads, request: Request, state: TokenState, images: slice
+) -> tuple[Float[Tensor, "b h N d"], dict[Need, Tensor]]:
+    q, k, v = heads.q[images], heads.k[images], heads.v[images]
+    (b, h, n, _), needs = q.shape, request.map_needs
+    logits = ((q * heads.scale) @ k.transpose(-2, -1)).to(at_least_fp32(q.dtype))
+    if request.key_bias is not None:
+        logits += request.key_bias[images].to(logits.dtype)[:, None, None, :]
+    attention = sparsify(logits.softmax(dim=-1), request.theta, request.reference)
+    found = stats_of_map(attention, needs, state.num_prefix, state.cls_index)
+    share = kept_entries(n, request.theta, request.reference) / n**2
+    found |= {need: attention.new_full((b, h), share) for need in needs if need.kind == "kept"}
+    return attention.to(v.dtype) @ v, found
