@@ -33,11 +33,22 @@ class AttentionEdit(Part):
         """Whether the edit does anything in a block; the others keep their fast engine."""
         return True
 
+    @property
+    def in_training_only(self) -> bool:
+        """Whether the edit is part of a training form, and idle in inference."""
+        return False
+
     def __call__(
         self, logits: Float[Tensor, "b h N N"], state: TokenState
     ) -> Float[Tensor, "b h N N"]:
         """The edited logits."""
         raise NotImplementedError
+
+    def normalize(
+        self, logits: Float[Tensor, "b h N N"], state: TokenState
+    ) -> Float[Tensor, "b h N N"] | None:
+        """The map, where the edit has a softmax of its own; None for the usual one."""
+        return None
 
 
 attention_edits: Registry[AttentionEdit] = Registry(

@@ -34,7 +34,10 @@ class PlainEngine(Engine):
             logits = logits + request.key_bias.to(logits.dtype)[:, None, None, :]
         for edit in request.edits:
             logits = edit(logits, state)
-        attention = logits.softmax(dim=-1)
+        own = (edit.normalize(logits, state) for edit in request.edits)
+        attention = next((a for a in own if a is not None), None)
+        if attention is None:
+            attention = logits.softmax(dim=-1)
         if request.theta < 1:
             attention = sparsify(attention, request.theta, request.reference)
         found = stats_of_map(attention, request.needs, state.num_prefix, state.cls_index)

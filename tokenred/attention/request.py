@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenred.attention.edits import AttentionEdit
@@ -42,6 +43,16 @@ class Heads:
         return stats_of_heads(
             self.q, self.k, self.v, self.scale, needs, state.num_prefix, state.cls_index
         )
+
+    def take(self, places: Int[Tensor, "b k"]) -> Heads | None:
+        """The heads of some tokens; None where the block carries more than can be taken apart."""
+        if self.carry:
+            return None
+        image = torch.arange(places.shape[0], device=places.device)[:, None]
+        q, k, v = (
+            t.transpose(1, 2)[image, places].transpose(1, 2) for t in (self.q, self.k, self.v)
+        )
+        return replace(self, q=q, k=k, v=v)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from tokenred.core.fingerprint import digest, source_of
 from tokenred.core.part import Part
 from tokenred.core.registry import Registry
 from tokenred.graphs.base import graph_builders
-from tokenred.strategies.base import fusers, routes, scorers, selectors
+from tokenred.strategies.base import embeddings, fusers, routes, scorers, selectors
 from tokenred.strategies.schedules import schedules
 
 if sys.version_info >= (3, 11):
@@ -36,6 +36,7 @@ _REGISTRIES: dict[str, Registry[Any]] = {
     "schedule": schedules,
     "route": routes,
     "edits": attention_edits,
+    "embedding": embeddings,
 }
 
 

@@ -25,13 +25,20 @@ class LayerPlan:
 
     Attributes:
         count: image tokens ``P`` that go.
+        adaptive: whether the images decide how many go.
         active: image tokens that pass the block, or None for all.
+        splits, rejoins: whether idle tokens are set aside before the block, and come back after.
+        watched: whether the route looks at the block's attention.
         needs: attention statistics to compute, for the reduction and the route.
         edits: edits of the logits.
     """
 
     count: int
+    adaptive: bool
     active: int | None
+    splits: bool
+    rejoins: bool
+    watched: bool
     needs: tuple[Need, ...]
     edits: tuple[AttentionEdit, ...]
 
@@ -68,23 +75,39 @@ def plan_layers(
     chosen, fused = _needs(selector, made.get("selector")), _needs(fuser, made.get("fuser"))
     after = strategy.where == "after_attention"
     plans = []
+    together = True
     for layer, count in enumerate(counts):
         active = route.active(layer, info.depth, info.num_patches)
-        if active is not None and count:
+        adaptive = selector.adaptive(layer, info.depth)
+        if adaptive and not fuser.pads:
+            raise ConfigError(
+                f"{selector!r} keeps a number of tokens that depends on the image, and {fuser!r} "
+                "takes one number for all. Use fuser='prune'."
+            )
+        if active is not None and (count or adaptive):
             raise ConfigError(
                 f"block {layer} would both idle and remove tokens: {route!r} lets {active} pass, "
-                f"{strategy.schedule!r} removes {count}. Keep their blocks apart."
+                f"{strategy.schedule!r} removes {count or 'some'}. Keep their blocks apart."
             )
-        wanted: list[Need] = [*chosen, *fused] if count and after else []
-        wanted += route.needs if active is not None else ()
+        wanted: list[Need] = [*chosen, *fused] if (count or adaptive) and after else []
+        watched = active is not None or route.watches(layer, info.depth)
+        wanted += route.needs if watched else ()
+        splits, rejoins = active is not None and together, route.rejoins(layer, info.depth)
+        together = active is None or rejoins
         plans.append(
             LayerPlan(
                 count=count,
+                adaptive=adaptive,
                 active=active,
+                splits=splits,
+                rejoins=rejoins and active is not None,
+                watched=watched,
                 needs=tuple(dict.fromkeys(wanted)),
                 edits=tuple(e for e in strategy.edits if e.active(layer, info.depth)),
             )
         )
+    if not together:
+        raise ConfigError(f"{route!r} leaves tokens apart after the last block; it must rejoin.")
     return tuple(plans)
 
 

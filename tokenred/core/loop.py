@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import cast
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tokenred.attention import AttentionStats, Engine, Need, Request, attend, size_bias
+from tokenred.attention import AttentionStats, Engine, Heads, Need, Request, attend, size_bias
 from tokenred.backbones.base import Backbone, BlockAnatomy
 from tokenred.core.errors import PartError
 from tokenred.core.layers import LayerPlan
 from tokenred.core.part import Part
 from tokenred.core.plan import Strategy
 from tokenred.core.spans import Span, no_span
-from tokenred.core.state import Selection, TokenState
+from tokenred.core.state import TokenState
 from tokenred.core.tensors import at_least_fp32
 from tokenred.core.trace import Recorder
+from tokenred.strategies.base import Fuser, Route, Selector
 
 __all__ = ["Runner"]
 
+# Added to the logits of idle keys in a training form, as IdleViT does.
+_IDLE = -1e5
+
 _NOTHING = AttentionStats()
+
+
+@dataclass(frozen=True, eq=False)
+class _Travel:
+    """Tokens between two blocks: those that travel, and what waits for them to come back.
+
+    Attributes:
+        state: the tokens that travel, all of them as a rule.
+        before: all tokens as they were when some began to idle, or None.
+        resting: what the route set aside.
+        attention: what it wanted to know of the last block.
+    """
+
+    state: TokenState
+    before: TokenState | None = None
+    resting: Mapping[str, Tensor] = field(default_factory=dict)
+    attention: AttentionStats | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,87 +77,155 @@ class Runner:
         """The state after the blocks, up to ``last`` where one is given."""
         blocks = self.backbone.blocks if last is None else self.backbone.blocks[: last + 1]
         save_memory = self.backbone.checkpoint_blocks and torch.is_grad_enabled()
+        travel = _Travel(state)
         for layer, (block, plan) in enumerate(zip(blocks, plans, strict=False)):
-            state = replace(state, layer=layer)
+            travel = replace(travel, state=replace(travel.state, layer=layer))
             if save_memory:
                 # Bound now: the backward runs the block again, long after this loop.
-                state = checkpoint(self._through, block, plan, state, recorder, use_reentrant=False)
+                travel = checkpoint(
+                    self._through, block, plan, travel, recorder, use_reentrant=False
+                )
             else:
-                state = self._through(block, plan, state, recorder)
+                travel = self._through(block, plan, travel, recorder)
             if recorder is not None:
-                recorder.block(state)
-        return state
+                recorder.block(self._together(travel))
+        return self._together(travel)
+
+    def _together(self, travel: _Travel) -> TokenState:
+        """All tokens, those that idle among them."""
+        if travel.before is None:
+            return travel.state
+        route = cast(Route, self.parts["route"])
+        attention = travel.attention or _NOTHING
+        return route.join(travel.before, travel.state, travel.resting, attention)
 
     def _through(
+        self, block: BlockAnatomy, plan: LayerPlan, travel: _Travel, recorder: Recorder | None
+    ) -> _Travel:
+        state, route = travel.state, cast(Route, self.parts["route"])
+        if self.strategy.where == "before_block" and (plan.count or plan.adaptive):
+            state = self._reduce(state, _NOTHING, plan, recorder)
+        if plan.active is None:
+            state, attention = self._block(block, plan, state, recorder)
+            return _Travel(route.observe(state, attention) if plan.watched else state)
+        if self.training and self.strategy.route.masks:
+            return _Travel(self._masked(block, plan, state, recorder))
+        heads, before, resting = None, travel.before, travel.resting
+        if plan.splits:
+            before = state
+            with self.span("select"):
+                state, resting, heads = self._split(block, plan.active, state)
+        state, attention = self._block(block, plan, state, recorder, heads)
+        apart = _Travel(route.observe(state, attention), before, resting, attention)
+        if not plan.rejoins:
+            return apart
+        with self.span("fuse"):
+            return _Travel(self._together(apart))
+
+    def _split(
+        self, block: BlockAnatomy, count: int, state: TokenState
+    ) -> tuple[TokenState, Mapping[str, Tensor], Heads | None]:
+        """The tokens that pass, what rests, and the heads of those that pass, if they are known."""
+        route = cast(Route, self.parts["route"])
+        wanted = self.strategy.route.preview
+        heads = block.heads(state.x) if wanted else None
+        preview = AttentionStats({} if heads is None else heads.stats(wanted, state))
+        active, resting = route.split(state, preview, count)
+        places = self.strategy.route.places(resting)
+        return active, resting, None if heads is None or places is None else heads.take(places)
+
+    def _masked(
         self, block: BlockAnatomy, plan: LayerPlan, state: TokenState, recorder: Recorder | None
     ) -> TokenState:
-        before_block = self.strategy.where == "before_block"
-        if plan.count and before_block:
-            state = self._reduce(state, _NOTHING, plan.count, recorder)
-        if plan.active is None:
-            return self._block(block, plan, state, recorder)[0]
-        before, route = state, self.parts["route"]
-        with self.span("select"):
-            heads = block.heads(state.x)
-            preview = AttentionStats(heads.stats(self.strategy.route.preview, state))
-            active, resting = route.split(before, preview, plan.active)  # type: ignore[union-attr,operator]
-        after, attention = self._block(block, plan, active, recorder)
-        with self.span("fuse"):
-            return route.join(before, after, resting, attention)  # type: ignore[union-attr,operator,no-any-return]
+        """A block in the training form: all tokens pass, and the idle ones are put back."""
+        assert plan.active is not None
+        heads = block.heads(state.x)
+        mask, state = cast(Route, self.parts["route"]).mask(state, heads, plan.active)
+        after, _ = self._block(block, plan, state, recorder, heads, _IDLE * (1 - mask))
+        return replace(after, x=torch.where(mask[..., None] > 0, after.x, state.x))
 
     def _block(
-        self, block: BlockAnatomy, plan: LayerPlan, state: TokenState, recorder: Recorder | None
+        self,
+        block: BlockAnatomy,
+        plan: LayerPlan,
+        state: TokenState,
+        recorder: Recorder | None,
+        heads: Heads | None = None,
+        idle: Float[Tensor, "b N"] | None = None,
     ) -> tuple[TokenState, AttentionStats]:
-        """Attention, reduction, MLP."""
+        """Attention, reduction, MLP; ``heads`` where they are known, ``idle`` to mask keys."""
         strategy = self.strategy
-        bias = strategy.proportional_attention and state.size is not None
-        count = plan.count if strategy.where == "after_attention" else 0
-        if not (bias or count or plan.needs or plan.edits or strategy.theta < 1):
+        bias = idle
+        # Without proportional attention a size only tells tokens (1) from padding (0).
+        if state.size is not None and (
+            strategy.proportional_attention or not strategy.fuser.uses_size
+        ):
+            bias = size_bias(state.size) if idle is None else size_bias(state.size) + idle
+        reduces = strategy.where == "after_attention" and (plan.count > 0 or plan.adaptive)
+        edits = tuple(e for e in plan.edits if self.training or not e.in_training_only)
+        asked = reduces or plan.needs or edits or strategy.theta < 1
+        if bias is None and heads is None and not asked:
             # Nothing to see and nothing to change: the model's own block, at its own speed.
             with self.span("block"):
                 return replace(state, x=block.block(state.x)), _NOTHING
         record_kept = recorder is not None and strategy.theta < 1
         request = Request(
             needs=(*plan.needs, Need.kept()) if record_kept else plan.needs,
-            key_bias=size_bias(state.size) if bias and state.size is not None else None,
+            key_bias=bias,
             theta=strategy.theta,
             threshold=strategy.threshold,
             reference=strategy.reference,
-            edits=plan.edits,
+            edits=edits,
         )
-        with self.span("heads"):
-            heads = block.heads(state.x)
+        if heads is None:
+            with self.span("heads"):
+                heads = block.heads(state.x)
         with self.span("attention"):
             out, attention = attend(heads, request, state, self.engines)
         with self.span("project"):
             state = replace(state, x=block.after_attention(state.x, out, heads))
         if recorder is not None and record_kept:
             recorder.sparsified(attention[Need.kept()] - strategy.theta)
-        if count:
-            state = self._reduce(state, attention, count, recorder)
+        if reduces:
+            state = self._reduce(state, attention, plan, recorder)
         with self.span("mlp"):
             return replace(state, x=block.after_mlp(state.x)), attention
 
     def _reduce(
-        self, state: TokenState, attention: AttentionStats, count: int, recorder: Recorder | None
+        self,
+        state: TokenState,
+        attention: AttentionStats,
+        plan: LayerPlan,
+        recorder: Recorder | None,
     ) -> TokenState:
-        selector: Callable[..., Selection] = self.parts["selector"]  # type: ignore[assignment]
-        fuser: Callable[..., TokenState] = self.parts["fuser"]  # type: ignore[assignment]
-        if state.size is None and self.tracks_size:
+        selector, fuser = cast(Selector, self.parts["selector"]), cast(Fuser, self.parts["fuser"])
+        if self.training and self.strategy.selector.masks:
+            with self.span("select"):
+                return selector.mask(state, attention, plan.count)
+        if state.size is None and (self.tracks_size or plan.adaptive):
             state = replace(state, size=_ones(state.x))
         with self.span("select"):
-            selection = selector(state, attention, count)
+            selection = selector(state, attention, plan.count)
         with self.span("fuse"):
             after = fuser(state, selection, state.graph, attention)
-        expected = state.num_tokens - count + self.strategy.fuser.extra
+            if selection.alive is not None:
+                after = _padded(after, selection.alive)
+        expected = state.num_tokens - plan.count + self.strategy.fuser.extra
+        if plan.adaptive:
+            expected = selection.keep.shape[1]
         if after.num_tokens != expected or after.index.shape[1] != expected:
             raise PartError(
                 f"{type(fuser).__name__} must leave {expected} image tokens of {state.num_tokens} "
-                f"when {count} go, got {after.num_tokens} (index of {after.index.shape[1]})."
+                f"when {plan.count} go, got {after.num_tokens} (index of {after.index.shape[1]})."
             )
         if recorder is not None:
-            recorder.reduction(state, selection, attention, fuser)  # type: ignore[arg-type]
+            recorder.reduction(state, selection, attention, fuser)
         return after
+
+    @property
+    def training(self) -> bool:
+        """Whether parts that have a training form run in it."""
+        return bool(self.backbone.model.training)
 
     @property
     def tracks_size(self) -> bool:
@@ -144,3 +235,11 @@ class Runner:
 
 def _ones(x: Tensor) -> Tensor:
     return torch.ones(x.shape[:2], dtype=at_least_fp32(x.dtype), device=x.device)
+
+
+def _padded(state: TokenState, alive: Bool[Tensor, "b n"]) -> TokenState:
+    """The state with places that are no tokens: of no position and of size 0."""
+    assert state.size is not None
+    front = alive.new_ones(alive.shape[0], state.num_prefix)
+    size = state.size * torch.cat((front, alive), dim=1).to(state.size.dtype)
+    return replace(state, index=torch.where(alive, state.index, -1), size=size)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -15,13 +14,14 @@ from tokenred.attention import Engine, pick_engine
 from tokenred.backbones import adapt
 from tokenred.backbones.shared import SharesBase
 from tokenred.core.cost import Cost
-from tokenred.core.errors import InputError, PartError, UntrainedPartWarning
+from tokenred.core.errors import PartError, UntrainedPartWarning
 from tokenred.core.info import ModelInfo
 from tokenred.core.intermediates import forward_intermediates
 from tokenred.core.layers import LayerPlan, needs_graph, plan_layers, strategy_cost, table
 from tokenred.core.loop import Runner
 from tokenred.core.plan import Strategy
 from tokenred.core.spans import Span, no_span
+from tokenred.core.start import check_finite, embed
 from tokenred.core.state import TokenState
 from tokenred.core.trace import Recorder, Trace
 
@@ -100,6 +100,7 @@ class ReducedViT(SharesBase):
             "selector": strategy.selector.build(info),
             "fuser": strategy.fuser.build(info),
             "route": strategy.route.build(info),
+            "embedding": strategy.embedding.build(info),
             "graph": strategy.graph.build(info),
         }
         plans = plan_layers(strategy, info, stem, built)
@@ -193,12 +194,13 @@ class ReducedViT(SharesBase):
         self, images: Tensor, span: Span = no_span
     ) -> tuple[TokenState, tuple[LayerPlan, ...]]:
         self.backbone.check_images(images)
-        if self.check_finite and not bool(torch.isfinite(images).all()):
-            bad = (~torch.isfinite(images)).flatten(1).any(dim=1).nonzero().flatten().tolist()
-            raise InputError(f"images {bad} of the batch hold NaN or infinite values. Check them.")
+        if self.check_finite:
+            check_finite(images)
         grid = self.backbone.grid_of(images.shape[2], images.shape[3])
         with span("embed"):
-            embedded = self.backbone.embed(images)
+            adds = self.strategy.embedding.adds
+            more = cast(Callable[..., Tensor], self._runner.parts["embedding"]) if adds else None
+            embedded = embed(self.backbone, images, grid, more)
         plans = self._plan(grid, embedded.index.shape[1])
         graph = None
         if needs_graph(self.strategy, [plan.count for plan in plans]):

@@ -17,10 +17,12 @@ from tokenred.core.part import Part, check_choice, check_number
 from tokenred.core.registry import Registry
 from tokenred.graphs.base import GraphBuilder, graph_builders
 from tokenred.strategies.base import (
+    Embedding,
     Fuser,
     Route,
     Scorer,
     Selector,
+    embeddings,
     fusers,
     routes,
     scorers,
@@ -47,6 +49,7 @@ class Strategy:
         route: which tokens pass a block, or its name.
         edits: further edits of the attention logits.
         reference: θ as the authors' program counts it.
+        embedding: what is added to the tokens before the first block, or its name.
         threshold: how θ's threshold is found: ``"exact"``, or ``"fast"``, which may keep a share
             up to 0.01 off θ (``trace.theta_error`` says how far).
 
@@ -67,6 +70,7 @@ class Strategy:
     edits: tuple[AttentionEdit, ...]
     reference: bool
     threshold: str
+    embedding: Embedding
 
     def __init__(
         self,
@@ -81,6 +85,7 @@ class Strategy:
         edits: Sequence[AttentionEdit | str] = (),
         reference: bool = False,
         threshold: str = "exact",
+        embedding: Embedding | str = "plain",
     ) -> None:
         if isinstance(schedule, int):
             schedule = Constant(schedule)
@@ -96,6 +101,7 @@ class Strategy:
             "edits": tuple(attention_edits.create(edit) for edit in edits),
             "reference": reference,
             "threshold": threshold,
+            "embedding": embeddings.create(embedding),
         }
         for name, value in fields.items():
             object.__setattr__(self, name, value)
@@ -125,6 +131,7 @@ class Strategy:
             "fuser": self.fuser,
             "schedule": self.schedule,
             "route": self.route,
+            "embedding": self.embedding,
         }
         return named | {f"edits.{i}": edit for i, edit in enumerate(self.edits)}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ class TokenState:
             no single patch.
         num_prefix: ``p``; prefix tokens are never scored and never fused.
         grid: ``(gh, gw)`` of the original image tokens.
-        size: how many patches each token stands for, or None where nobody asks.
+        size: how many patches each token stands for, or None where nobody asks; a token of size 0
+            is padding, and nobody attends to it.
         graph: the token graph over the original positions, or None.
         cls_index: which prefix token is the class token, or None.
         layer: number of the block, from 0.
@@ -79,9 +80,14 @@ class Selection:
         drop: places that go.
         partner: for each that goes, the place of the kept token that it belongs to.
         score: the scores that decided, for all living tokens.
+        alive: which places of `keep` are tokens, where images keep different numbers; the others
+            are padding.
+        gone: the same for `drop`.
     """
 
     keep: Int[Tensor, "b k"]
     drop: Int[Tensor, "b P"]
     partner: Int[Tensor, "b P"] | None = None
     score: Float[Tensor, "b n"] | None = None
+    alive: Bool[Tensor, "b k"] | None = None
+    gone: Bool[Tensor, "b P"] | None = None

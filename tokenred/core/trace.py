@@ -56,6 +56,7 @@ class Trace:
         index_per_layer: ``(b, n)`` positions after each block.
         memory: what the method carried at the end.
         theta_error: share of attention entries kept − θ in each block, ``(b, h)``; empty at θ = 1.
+        alive_per_layer: ``(b,)`` image tokens of each image after each block, without padding.
     """
 
     grid: tuple[int, int]
@@ -68,6 +69,7 @@ class Trace:
     index_per_layer: tuple[Tensor, ...]
     memory: Mapping[str, Tensor]
     theta_error: tuple[Float[Tensor, "b h"], ...] = ()
+    alive_per_layer: tuple[Int[Tensor, "b"], ...] = ()
 
     @property
     def num_patches(self) -> int:
@@ -85,6 +87,7 @@ class Trace:
             tokens_per_layer=self.tokens_per_layer[:end],
             index_per_layer=self.index_per_layer[:end],
             theta_error=self.theta_error[:end],
+            alive_per_layer=self.alive_per_layer[:end],
         )
 
     def weights(self) -> Float[Tensor, "b n N0"]:
@@ -171,6 +174,11 @@ class Trace:
         return out
 
 
+def _left_index(before: TokenState, selection: Selection) -> Int[Tensor, "b P"]:
+    index = before.index.gather(1, selection.drop)
+    return index if selection.gone is None else torch.where(selection.gone, index, -1)
+
+
 class Recorder:
     """Collects a trace while the blocks run."""
 
@@ -180,6 +188,7 @@ class Recorder:
         self.features: list[Tensor] = []
         self.index: list[Tensor] = []
         self.theta_error: list[Tensor] = []
+        self.alive: list[Tensor] = []
 
     def reduction(
         self,
@@ -196,7 +205,7 @@ class Recorder:
                 selection,
                 matrix.to_sparse(),
                 gather_tokens(before.image, selection.drop),
-                before.index.gather(1, selection.drop),
+                _left_index(before, selection),
             )
         )
 
@@ -208,6 +217,9 @@ class Recorder:
         """Note the end of a block."""
         self.features.append(state.x)
         self.index.append(state.index)
+        size = state.image_size
+        alive = torch.ones_like(state.index) if size is None else (size > 0).long()
+        self.alive.append(alive.sum(dim=1))
 
     def trace(self, state: TokenState) -> Trace:
         """What was noted."""
@@ -222,6 +234,7 @@ class Recorder:
             index_per_layer=tuple(self.index),
             memory=dict(state.memory),
             theta_error=tuple(self.theta_error),
+            alive_per_layer=tuple(self.alive),
         )
 
 

@@ -1,8 +1,7 @@
-"""The contracts of scorers, selectors, fusers and routes, and their registries."""
+"""The contracts of scorers, selectors and fusers, and the registries of all that methods have."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from jaxtyping import Float
@@ -13,16 +12,20 @@ from tokenred.core.errors import PartError
 from tokenred.core.part import Part
 from tokenred.core.registry import Registry
 from tokenred.core.state import Selection, TokenState
+from tokenred.strategies.embedding import Embedding
+from tokenred.strategies.route import Route
 
 if TYPE_CHECKING:
     from tokenred.core.transport import Transport
     from tokenred.graphs import Graph
 
 __all__ = [
+    "Embedding",
     "Fuser",
     "Route",
     "Scorer",
     "Selector",
+    "embeddings",
     "fusers",
     "routes",
     "scorers",
@@ -71,6 +74,23 @@ class Selector(Part):
         """Whether asking for more than `limit` means `limit` (else it is refused)."""
         return False
 
+    def adaptive(self, layer: int, depth: int) -> bool:
+        """Whether the images decide how many tokens go in this block.
+
+        The schedule's count is then not looked at; the selection says with ``alive`` which of its
+        places are padding, up to the longest image of the batch.
+        """
+        return False
+
+    @property
+    def masks(self) -> bool:
+        """Whether in training `mask` stands for the reduction, so that decisions can be learned."""
+        return False
+
+    def mask(self, state: TokenState, attention: AttentionStats, count: int) -> TokenState:
+        """The training form: all tokens stay, and ``state.memory`` says which would have gone."""
+        raise PartError(f"{type(self).__name__} masks in training but has no mask.")
+
     def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
         """The selection."""
         raise NotImplementedError
@@ -106,6 +126,11 @@ class Fuser(Part):
         """Whether token sizes are read; they are tracked for proportional attention anyway."""
         return False
 
+    @property
+    def pads(self) -> bool:
+        """Whether a selection with padding is understood (`Selector.adaptive`)."""
+        return False
+
     def transport(
         self,
         state: TokenState,
@@ -127,46 +152,9 @@ class Fuser(Part):
         return self.transport(state, selection, graph, attention).apply(state)
 
 
-class Route(Part):
-    """How the tokens travel around a block: all through it, or some of them idle.
-
-    ``split`` runs before the block and ``join`` after its MLP. Idle tokens are none of the
-    block's business: they wait in ``resting``.
-    """
-
-    @property
-    def preview(self) -> tuple[Need, ...]:
-        """Statistics wanted before the block: keys, values or rows of logits."""
-        return ()
-
-    @property
-    def needs(self) -> tuple[Need, ...]:
-        """Statistics of the block's attention that `join` reads."""
-        return ()
-
-    def active(self, layer: int, depth: int, patches: int) -> int | None:
-        """How many image tokens the block processes, or None where all of them pass."""
-        return None
-
-    def split(
-        self, state: TokenState, preview: AttentionStats, count: int
-    ) -> tuple[TokenState, Mapping[str, Tensor]]:
-        """The state that enters the block (``count`` image tokens), and what rests."""
-        raise PartError(f"{type(self).__name__} names a number of active tokens but cannot split.")
-
-    def join(
-        self,
-        before: TokenState,
-        active: TokenState,
-        resting: Mapping[str, Tensor],
-        attention: AttentionStats,
-    ) -> TokenState:
-        """All tokens again, in their places of before the block."""
-        raise PartError(f"{type(self).__name__} names a number of active tokens but cannot join.")
-
-
 _HOME = "tokenred.strategies"
 scorers: Registry[Scorer] = Registry("scorer", Scorer, f"{_HOME}.scorers")
 selectors: Registry[Selector] = Registry("selector", Selector, f"{_HOME}.selectors")
 fusers: Registry[Fuser] = Registry("fuser", Fuser, f"{_HOME}.fusers")
 routes: Registry[Route] = Registry("route", Route, f"{_HOME}.routes")
+embeddings: Registry[Embedding] = Registry("embedding", Embedding, f"{_HOME}.embeddings")

@@ -19,6 +19,10 @@ class Prune(Fuser):
         returns: ``n − P`` image tokens.
     """
 
+    @property
+    def pads(self) -> bool:
+        return True
+
     def transport(
         self,
         state: TokenState,
@@ -26,4 +30,6 @@ class Prune(Fuser):
         graph: Graph | None,
         attention: AttentionStats,
     ) -> Transport:
-        return Transport(selection.keep, selection.drop)
+        alive = selection.alive  # padding is zero
+        stay = None if alive is None else alive.to(state.x.dtype)
+        return Transport(selection.keep, selection.drop, stay=stay)

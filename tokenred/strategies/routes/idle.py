@@ -81,8 +81,8 @@ class Idle(Route):
         return None if passing >= patches else passing
 
     def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
-        # Queries, keys and values of all tokens, before it is known which of them pass.
-        return float((info.num_prefix + tokens) * 3 * info.width**2 + tokens * info.width)
+        # Queries, keys and values of the idle as well, before it is known which of them pass.
+        return float(removed * 3 * info.width**2 + tokens * info.width)
 
     def split(
         self, state: TokenState, preview: AttentionStats, count: int
@@ -100,6 +100,9 @@ class Idle(Route):
             size=None if state.size is None else state.size.gather(1, places),
         )
         return active, {"places": places}
+
+    def places(self, resting: Mapping[str, Tensor]) -> Tensor:
+        return resting["places"]
 
     def join(
         self,

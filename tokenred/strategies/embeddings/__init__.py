@@ -1,0 +1,5 @@
+"""Embeddings: what a method adds to the tokens before the first block."""
+
+from tokenred.strategies.embeddings.plain import Plain
+
+__all__ = ["Plain"]

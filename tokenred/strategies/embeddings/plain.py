@@ -1,0 +1,16 @@
+"""The model's own embedding."""
+
+from __future__ import annotations
+
+from tokenred.strategies.base import Embedding, embeddings
+
+__all__ = ["Plain"]
+
+
+@embeddings.register("plain")
+class Plain(Embedding):
+    """Nothing is added to the model's own embedding."""
+
+    @property
+    def adds(self) -> bool:
+        return False
