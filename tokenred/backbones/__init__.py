@@ -41,7 +41,9 @@ def adapt(model: nn.Module) -> Backbone:
 
 def _load() -> None:
     # timm is imported when a model is wrapped, not when tokenred is.
+    from tokenred.backbones.lvvit import LVViTBackbone
     from tokenred.backbones.vision_transformer import TimmViT
 
-    if TimmViT not in _BACKBONES:
-        _BACKBONES.append(TimmViT)
+    for backbone in (TimmViT, LVViTBackbone):
+        if backbone not in _BACKBONES:
+            _BACKBONES.append(backbone)

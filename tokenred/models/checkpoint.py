@@ -43,8 +43,9 @@ def load_model(
 
     Args:
         spec: ``"digits"`` (the embedded model); a timm model name, such as
-            ``"deit_small_patch16_224"``; or the path of a ``.safetensors`` file whose metadata
-            entry ``config`` holds the arguments of timm's ``VisionTransformer`` as JSON.
+            ``"deit_small_patch16_224"`` or ``"lvvit_s"``; or the path of a ``.safetensors`` file
+            whose metadata entry ``config`` holds the arguments of timm's ``VisionTransformer`` as
+            JSON.
         checkpoint: weights for a named model, instead of its published ones.
         num_classes: of a timm model, if not its own number.
         pretrained: load the published (or embedded) weights; by default true unless

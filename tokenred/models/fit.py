@@ -79,7 +79,7 @@ def _classes(state: Mapping[str, Tensor]) -> int | None:
 def _advice(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     classes = _classes(state)
     only_head = all(
-        name.startswith("head.")
+        name.startswith(("head.", "aux_head."))
         for name in wanted.keys() | state.keys()
         if name not in wanted or name not in state or wanted[name].shape != state[name].shape
     )

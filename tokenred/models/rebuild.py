@@ -11,8 +11,16 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from tokenred.core.errors import CheckpointError
+from tokenred.models.lvvit import LVViT
 
 __all__ = ["build_base", "describe_base"]
+
+_CLASSES: dict[str, Any] = {"VisionTransformer": VisionTransformer, "LVViT": LVViT}
+# What LVViT takes; the rest of a VisionTransformer's arguments is settled in it.
+_LVVIT = (
+    *("img_size", "in_chans", "num_classes", "global_pool", "dynamic_img_size"),
+    *("embed_dim", "depth", "num_heads", "mlp_ratio"),
+)
 
 
 def describe_base(model: nn.Module) -> dict[str, Any] | None:
@@ -44,18 +52,21 @@ def build_base(description: dict[str, Any]) -> nn.Module:
     if description.get("kind") == "timm":
         model: nn.Module = timm.create_model(description["name"], pretrained=False, **kwargs)
         return model
-    if description.get("kind") == "VisionTransformer":
-        vit: nn.Module = VisionTransformer(**kwargs)
+    if description.get("kind") in _CLASSES:
+        vit: nn.Module = _CLASSES[description["kind"]](**kwargs)
         return vit
     raise CheckpointError(
-        f"expected a base model of kind 'timm' or 'VisionTransformer', got {description!r}. "
+        f"expected a base model of kind 'timm' or {' or '.join(map(repr, _CLASSES))}, got "
+        f"{description!r}. "
         "Was the file written by a newer tokenred? Pass model=… to load it into."
     )
 
 
-def _anatomy(model: nn.Module) -> tuple[str, dict[str, tuple[int, ...]]]:
+def _anatomy(model: nn.Module) -> tuple[str, list[Any], dict[str, tuple[int, ...]]]:
     """All that a rebuilt model must share: modules with their settings, names and shapes."""
-    return repr(model), {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    unseen = [getattr(model, name, None) for name in ("global_pool", "dynamic_img_size")]
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    return repr(model), unseen, shapes
 
 
 def _candidates(model: nn.Module) -> Iterator[dict[str, Any]]:
@@ -64,13 +75,15 @@ def _candidates(model: nn.Module) -> Iterator[dict[str, Any]]:
     arguments = _arguments(model)
     if name is not None and timm.is_model(name):
         same = {k: v for k, v in arguments.items() if k in ("num_classes", "in_chans")}
-        sized = same | {k: v for k, v in arguments.items() if k in ("img_size", "global_pool")}
+        free = ("img_size", "global_pool", "dynamic_img_size")
+        sized = same | {k: v for k, v in arguments.items() if k in free}
         shape = {"depth", "embed_dim", "num_heads", "mlp_ratio", "patch_size", "init_values"}
         shaped = sized | {k: v for k, v in arguments.items() if k in shape}
         for kwargs in ({}, same, sized, sized | {"depth": arguments.get("depth")}, shaped):
             yield {"kind": "timm", "name": name, "arguments": kwargs}
-    if type(model) is VisionTransformer:
-        yield {"kind": "VisionTransformer", "arguments": arguments}
+    for kind, known in _CLASSES.items():
+        if type(model) is known:
+            yield {"kind": kind, "arguments": arguments}
 
 
 def _arguments(model: Any) -> dict[str, Any]:
@@ -79,10 +92,12 @@ def _arguments(model: Any) -> dict[str, Any]:
         return {}
     block, embed = model.blocks[0], model.patch_embed
     attn, mlp = getattr(block, "attn", None), getattr(block, "mlp", None)
+    proj = getattr(embed, "proj", None)
     found: dict[str, Any] = {
         "img_size": list(embed.img_size) if embed.img_size else None,
         "patch_size": list(embed.patch_size),
-        "in_chans": embed.proj.in_channels if hasattr(embed, "proj") else None,
+        # timm from 1.0.16 on says it; before, the projection does where it is the first layer.
+        "in_chans": getattr(model, "in_chans", None) or getattr(proj, "in_channels", None),
         "num_classes": model.num_classes,
         "global_pool": model.global_pool,
         "embed_dim": model.embed_dim,
@@ -102,4 +117,5 @@ def _arguments(model: Any) -> dict[str, Any]:
         found["mlp_ratio"] = mlp.fc1.out_features / model.embed_dim
     if hasattr(getattr(block, "ls1", None), "gamma"):
         found["init_values"] = 1e-5  # only whether there is a LayerScale: its values are weights
-    return {name: value for name, value in found.items() if value is not None}
+    wanted = _LVVIT if isinstance(model, LVViT) else tuple(found)
+    return {name: found[name] for name in wanted if found[name] is not None}

@@ -1,0 +1,303 @@
+"""LV-ViT as timm knows it: shapes, names, formula, options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from timm.data import resolve_model_data_config
+from timm.optim import param_groups_layer_decay
+from torch import Tensor, nn
+
+from tokenred.core.errors import CheckpointError, ConfigError, InputError
+from tokenred.models import load_model
+from tokenred.models.lvvit import LVViT, lvvit_s
+
+NARROW: dict[str, Any] = {"img_size": 48, "embed_dim": 24, "depth": 3, "num_heads": 3}
+NARROW |= {"num_classes": 5}
+SIZES = {"lvvit_s": (384, 16, 26_151_824), "lvvit_m": (512, 20, 55_830_544)}
+
+
+def _narrow(**options: Any) -> LVViT:
+    """A small model in which every weight and statistic matters."""
+    model = LVViT(**{**NARROW, **options}).double().eval()
+    draw = torch.Generator().manual_seed(0)
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            noise = torch.randn(value.shape, generator=draw, dtype=value.dtype)
+            spread = 0.3 if value.ndim < 4 else value[0].numel() ** -0.5
+            positive = name.endswith(("norm1.weight", "norm2.weight", "norm.weight", "running_var"))
+            positive |= value.ndim == 1 and name.endswith("weight")
+            value.copy_(0.5 + noise.abs() if positive else noise * spread)
+    return model
+
+
+def _images(*size: int, batch: int = 2, channels: int = 3) -> Tensor:
+    draw = torch.Generator().manual_seed(1)
+    size = size or (48, 48)
+    return torch.randn(batch, channels, *size, generator=draw, dtype=torch.float64)
+
+
+def _names(depth: int) -> set[str]:
+    names = {"cls_token", "pos_embed"}
+    names |= {f"patch_embed.conv{i}.weight" for i in (1, 2, 3)}
+    statistics = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    names |= {f"patch_embed.bn{i}.{what}" for i in (1, 2, 3) for what in statistics}
+    both = ["patch_embed.proj", "norm", "head", "aux_head"]
+    for i in range(depth):
+        names.add(f"blocks.{i}.attn.qkv.weight")
+        both += [f"blocks.{i}.{n}" for n in ("norm1", "norm2", "attn.proj", "mlp.fc1", "mlp.fc2")]
+    return names | {f"{name}.{what}" for name in both for what in ("weight", "bias")}
+
+
+def _by_hand(model: LVViT, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits of CLS and of the patches, straight from the weights."""
+    w = model.state_dict()
+    x = images
+    for i, (stride, padding) in enumerate(((2, 3), (1, 1), (1, 1)), start=1):
+        x = F.conv2d(x, w[f"patch_embed.conv{i}.weight"], stride=stride, padding=padding)
+        mean, var, scale, shift = (
+            w[f"patch_embed.bn{i}.{n}"][:, None, None]
+            for n in ("running_mean", "running_var", "weight", "bias")
+        )
+        x = ((x - mean) / (var + 1e-5).sqrt() * scale + shift).clamp_min(0)
+    x = F.conv2d(x, w["patch_embed.proj.weight"], w["patch_embed.proj.bias"], stride=8)
+    x = x.flatten(2).mT
+    b, n, c = x.shape
+    x = torch.cat((w["cls_token"].expand(b, 1, c), x), dim=1) + w["pos_embed"]
+
+    def linear(x: Tensor, name: str) -> Tensor:
+        return x @ w[f"{name}.weight"].T + w.get(f"{name}.bias", 0)
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        centred = x - x.mean(-1, keepdim=True)
+        spread = (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+        return centred / spread * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    h = model.blocks[0].attn.num_heads
+    for i in range(len(model.blocks)):
+        at = f"blocks.{i}"
+        qkv = linear(norm(x, f"{at}.norm1"), f"{at}.attn.qkv").view(b, n + 1, 3, h, c // h)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        attended = ((q @ k.mT) / (c // h) ** 0.5).softmax(-1) @ v
+        x = x + linear(attended.transpose(1, 2).reshape(b, n + 1, c), f"{at}.attn.proj") / 2
+        hidden = F.gelu(linear(norm(x, f"{at}.norm2"), f"{at}.mlp.fc1"))
+        x = x + linear(hidden, f"{at}.mlp.fc2") / 2
+    x = norm(x, "norm")
+    return linear(x[:, 0], "head"), linear(x[:, 1:], "aux_head")
+
+
+# ---------------------------------------------------------------- form
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_parameters_and_their_names(name: str) -> None:
+    width, depth, parameters = SIZES[name]
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    assert isinstance(model, LVViT)
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    assert model.state_dict().keys() == _names(depth)
+    assert model.pos_embed.shape == (1, 197, width)
+    assert model.blocks[0].mlp.fc1.out_features == 3 * width
+    assert {block.attn.head_dim for block in model.blocks} == {64}
+    # In the order in which they run: the first convolution sees the image.
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    assert layers == [f"patch_embed.{name}" for name in ("conv1", "conv2", "conv3", "proj")]
+
+
+@pytest.mark.parametrize("size", [(48, 48), (32, 64)])
+def test_formula(size: tuple[int, int]) -> None:
+    model = _narrow(img_size=size)
+    cls, patches = _by_hand(model, _images(*size))
+    with torch.no_grad():
+        logits = model(_images(*size))
+    torch.testing.assert_close(logits, cls + 0.5 * patches.max(dim=1).values, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_one_tensor_or_the_logits_of_every_token(training: bool) -> None:
+    model = _narrow().train(training)
+    with torch.no_grad():
+        tokens = model.forward_features(_images())
+        cls, patches = model.forward_head(tokens, return_tokens=True)
+        logits = model(_images())
+    assert cls.shape == (2, 5)
+    assert patches.shape == (2, 9, 5)
+    torch.testing.assert_close(logits, cls + patches.amax(1) / 2)
+    # Over whatever tokens remain.
+    fewer = model.forward_head(tokens[:, :4])
+    torch.testing.assert_close(fewer, cls + patches[:, :3].amax(1) / 2)
+    assert not torch.allclose(fewer, logits)
+    assert torch.equal(model.forward_head(tokens, pre_logits=True), tokens[:, 0])
+
+
+def test_attention_is_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    fused = F.scaled_dot_product_attention
+
+    def counted(*args: Any, **kwargs: Any) -> Tensor:
+        calls.append(1)
+        return fused(*args, **kwargs)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", counted)
+    with torch.no_grad():
+        _narrow()(_images())
+    assert len(calls) == 3
+
+
+def test_both_classifiers_start_alike() -> None:
+    torch.manual_seed(0)
+    model = LVViT(**NARROW | {"embed_dim": 96, "num_classes": 200})
+    for head in (model.head, model.aux_head):
+        assert head.weight.std().item() == pytest.approx(0.02, rel=0.05)
+        assert not head.bias.any()
+    assert not torch.equal(model.head.weight, model.aux_head.weight)
+
+
+# ---------------------------------------------------------------- as timm's
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_timm_has_it(name: str) -> None:
+    assert timm.is_model(name)
+    assert name in timm.list_models("lvvit*")
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=7, img_size=64, in_chans=1, drop_path_rate=0.2)
+    assert model.head.weight.shape == model.aux_head.weight.shape == (7, SIZES[name][0])
+    assert model.pos_embed.shape[1] == 17
+    assert model.patch_embed.conv1.weight.shape == (64, 1, 7, 7)
+    rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in model.blocks]
+    assert rates == pytest.approx(torch.linspace(0, 0.2, SIZES[name][1]).tolist())
+    data = resolve_model_data_config(model)
+    assert data["mean"] == (0.485, 0.456, 0.406)
+    assert data["std"] == (0.229, 0.224, 0.225)
+    assert (data["crop_pct"], data["interpolation"]) == (0.9, "bicubic")
+
+
+def test_no_weights_are_promised() -> None:
+    with pytest.raises(RuntimeError, match="No pretrained weights"):
+        lvvit_s(pretrained=True, **NARROW)
+
+
+def test_a_released_file_loads_by_name(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        state = timm.create_model("lvvit_s").state_dict()
+    path = tmp_path / "lvvit_s-26M-224-83.3.pth.tar"
+    # Half precision: the file is written in less time, and loads as fp32.
+    weights = {
+        name: torch.full(value.shape, 0.25, dtype=torch.float16 if value.ndim else torch.long)
+        for name, value in state.items()
+    }
+    torch.save(weights, path)
+    model = load_model("lvvit_s", checkpoint=path)
+    assert isinstance(model, LVViT)
+    assert not model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, weights[name].to(value.dtype)), name
+
+    del weights["aux_head.bias"]
+    torch.save(weights, path)
+    with pytest.raises(CheckpointError, match=r"missing: aux_head\.bias"):
+        load_model("lvvit_s", checkpoint=path)
+
+
+def test_weights_of_another_size_are_adapted_by_timm() -> None:
+    state = _narrow().state_dict()
+    overlay = {"state_dict": {name: value.clone() for name, value in state.items()}}
+    options = {**NARROW, "img_size": 64, "num_classes": 3, "in_chans": 1}
+    model = lvvit_s(pretrained=True, pretrained_cfg_overlay=overlay, **options)
+    assert model.pos_embed.shape == (1, 17, 24)
+    assert torch.equal(model.pos_embed[:, 0], state["pos_embed"][:, 0].float())
+    summed = state["patch_embed.conv1.weight"].sum(dim=1, keepdim=True)
+    torch.testing.assert_close(model.patch_embed.conv1.weight, summed.float())
+    assert torch.equal(model.blocks[2].mlp.fc1.weight, state["blocks.2.mlp.fc1.weight"].float())
+    assert model.head.weight.shape == model.aux_head.weight.shape == (3, 24)
+
+
+def test_reset_classifier() -> None:
+    model = _narrow().train()
+    model.reset_classifier(7)
+    assert model.head.weight.dtype == model.aux_head.weight.dtype == torch.float64
+    assert model.get_classifier() == (model.head, model.aux_head)
+    assert model(_images()).shape == (2, 7)
+    model.eval().reset_classifier(0)
+    assert torch.equal(model(_images()), model.forward_features(_images())[:, 0])
+    model.reset_classifier(0, "")
+    assert torch.equal(model(_images()), model.forward_features(_images()))
+    with pytest.raises(ConfigError, match="global_pool"):
+        model.reset_classifier(7)
+    assert model.num_classes == 0
+    assert isinstance(model.head, nn.Identity)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"img_size": 40}, "multiples of 16, got img_size=40"),
+        ({"img_size": (32, 0)}, "multiples of 16"),
+        ({"global_pool": "avg"}, "got 'avg' with 5 classes"),
+        ({"global_pool": ""}, "got '' with 5 classes"),
+    ],
+)
+def test_what_it_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        LVViT(**{**NARROW, **options})
+
+
+@torch.no_grad()
+def test_sizes() -> None:
+    fixed, free = _narrow(), _narrow(dynamic_img_size=True)
+    torch.testing.assert_close(free(_images()), fixed(_images()), rtol=0, atol=1e-12)
+    with pytest.raises(InputError, match="must be 48×48, got 32×64"):
+        fixed(_images(32, 64))
+    with pytest.raises(InputError, match="multiples of 16, got 47×48"):
+        free(_images(47, 48))
+    fixed.set_input_size((32, 64))
+    assert fixed.pos_embed.shape[1] == 9
+    torch.testing.assert_close(fixed(_images(32, 64)), free(_images(32, 64)))
+    for options in ({"img_size": (32, 60)}, {"img_size": 0}, {"patch_size": (8, 8)}):
+        with pytest.raises(ConfigError):
+            fixed.set_input_size(**options)
+    assert fixed.patch_embed.img_size == (32, 64)
+
+
+@torch.no_grad()
+def test_features() -> None:
+    model = _narrow()
+    last, found = model.forward_intermediates(_images(), indices=2)
+    assert [x.shape for x in found] == [(2, 24, 3, 3)] * 2
+    assert torch.equal(model.forward_head(last), model(_images()))
+    getter = lvvit_s(features_only=True, out_indices=(0, 2), **NARROW).double().eval()
+    getter.model.load_state_dict(model.state_dict(), strict=False)
+    for got, i in zip(getter(_images()), (0, 2), strict=True):
+        expected = model.forward_intermediates(_images(), [i], intermediates_only=True)[0]
+        torch.testing.assert_close(got, expected)
+
+
+def test_gradient_checkpointing() -> None:
+    grads = []
+    for saving in (False, True):
+        model = _narrow().train()
+        model.set_grad_checkpointing(saving)
+        model(_images()).sum().backward()
+        grads.append({name: p.grad for name, p in model.named_parameters()})
+    for name, grad in grads[0].items():
+        assert grad is not None, name
+        torch.testing.assert_close(grads[1][name], grad)
+
+
+def test_groups_of_parameters() -> None:
+    model = _narrow()
+    assert model.no_weight_decay() >= {"cls_token", "pos_embed"}
+    names = {id(p): name for name, p in model.named_parameters()}
+    groups = param_groups_layer_decay(model, layer_decay=0.5)
+    scale = {names[id(p)]: group["lr_scale"] for group in groups for p in group["params"]}
+    assert scale["head.weight"] == scale["aux_head.weight"] == 1
+    assert scale["blocks.0.attn.qkv.weight"] < scale["blocks.2.attn.qkv.weight"] < 1
+    stem = {s for name, s in scale.items() if name.startswith(("patch_embed", "cls_", "pos_"))}
+    assert stem == {min(scale.values())}

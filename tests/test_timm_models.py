@@ -1,0 +1,29 @@
+"""timm knows tokenred's models after both imports, and tokenred alone imports no timm."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+BUILD = "timm.create_model('lvvit_s', img_size=32, embed_dim=32, depth=1, num_heads=2)"
+LIGHT = (
+    "import importlib.util, sys, tokenred;"
+    "assert not {'timm', 'torch'} & set(sys.modules);"
+    "assert importlib.util.find_spec('timm');"  # asking where it is does not import it
+    "assert not {'timm', 'torch'} & set(sys.modules);"
+)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        LIGHT + f"from timm.models import create_model; import timm; {BUILD}",
+        f"import timm, tokenred; {BUILD}",
+        "import tokenred; tokenred.models.load_model('lvvit_m', pretrained=False, num_classes=2)",
+    ],
+    ids=["tokenred first", "timm first", "by load_model"],
+)
+def test_registered(program: str) -> None:
+    subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", program], check=True)

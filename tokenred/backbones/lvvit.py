@@ -1,0 +1,44 @@
+"""LV-ViT: timm's blocks between a convolutional stem and a head over all remaining tokens."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from tokenred.backbones.base import linear_macs
+from tokenred.backbones.vision_transformer import TimmViT
+from tokenred.models.lvvit import LVViT
+
+__all__ = ["LVViTBackbone"]
+
+_FORWARD = ("forward", "forward_features", "forward_head", "_pos_embed")
+
+
+class LVViTBackbone(TimmViT):
+    """Adapter of `tokenred.models.lvvit.LVViT`."""
+
+    family = "LV-ViT (tokenred.models.lvvit)"
+
+    @classmethod
+    def knows(cls, model: nn.Module) -> bool:
+        # As for timm's own: a subclass that leaves the forward alone is the same model.
+        ours = type(model)
+        return isinstance(model, LVViT) and all(
+            getattr(ours, name) is getattr(LVViT, name) for name in _FORWARD
+        )
+
+    def stem_macs(self, image_size: tuple[int, int] | None = None) -> float:
+        stem = self.model.patch_embed
+        height, width = image_size or stem.img_size
+        rows, columns = self.grid_of(height, width)
+        half = sum(conv.weight.numel() for conv in (stem.conv1, stem.conv2, stem.conv3))
+        return float(
+            (height // 2) * (width // 2) * half + rows * columns * stem.proj.weight.numel()
+        )
+
+    def _head_macs(self) -> dict[str, int]:
+        # The second classifier sees every image token, and no prefix token.
+        each = linear_macs(self.model.aux_head)
+        return {
+            "head_per_token": each,
+            "head_fixed": linear_macs(self.model.head) - each * self.model.num_prefix_tokens,
+        }
