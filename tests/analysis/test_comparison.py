@@ -128,3 +128,46 @@ def test_refused_before_any_work(digits: nn.Module, monkeypatch: pytest.MonkeyPa
         compare(digits, "digits", ["topk"], level=95)
     with pytest.raises(ConfigError, match="a list of strategies"):
         compare(digits, "digits", Strategy("Random"))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="a list of shares"):
+        compare(digits, "digits", ["topk"], baselines=0.5)  # type: ignore[arg-type]
+
+
+def test_baselines_are_rows_like_the_others(digits: nn.Module) -> None:
+    options = QUICK | {"channels_last": True, "warmup": 0}
+    found = compare(digits, "digits", ["tome@0.6", "gtp:P=4"], baselines=True, **options)
+    frame = found.frame.set_index("strategy")
+    share = frame["gmacs_share"]["gtp:P=4"]
+    labels = [f"{kind}@{text}" for kind in ("resolution", "depth", "uniform")
+              for text in ("0.6", f"{share:.3g}")]  # fmt: skip
+    assert list(frame.index) == ["dense", "tome@0.6", "gtp:P=4", *labels]
+    assert frame["method"].tolist()[3:] == ["resolution"] * 2 + ["depth"] * 2 + ["uniform"] * 2
+    assert (frame["gmacs_share"][labels[::2]] <= 0.6).all()
+    assert (frame["gmacs_share"][labels[1::2]] <= share).all()
+    assert frame["tokens"]["resolution@0.6"] == " ".join(["36"] * 9)
+    assert len(frame["tokens"]["depth@0.6"].split()) < 9
+    for column in ("top1", "difference", "p_value", "speedup", "realised"):
+        assert frame[column][1:].notna().all()
+    assert frame["fingerprint"]["resolution@0.6"] == frame["fingerprint"]["depth@0.6"] == ""
+    assert json.loads(frame["config"]["resolution@0.6"])["image_size"] == [24, 24]
+    uniform = tr.analysis.baselines(digits, 0.6, kinds=["uniform"])["uniform"]
+    assert frame["fingerprint"]["uniform@0.6"] == uniform.strategy.fingerprint()
+    low = tr.analysis.baselines(digits, 0.6, kinds=["resolution"])["resolution"]
+    alone = evaluate(low, "digits", limit=40, batch_size=8, progress=False)
+    assert frame["top1"]["resolution@0.6"] == pytest.approx(alone.top1)
+    assert "depth@0.6" in str(found)
+    assert found.plot() is not None
+
+
+def test_baselines_that_cannot_be_had_are_noted(digits: nn.Module) -> None:
+    found = compare(digits, "digits", ["topk"], baselines=[0.05], timing=False, **QUICK)
+    assert found.frame["strategy"].tolist() == [
+        "dense", "topk", "resolution@0.05", "uniform@0.05"
+    ]  # fmt: skip
+    assert "No baseline depth@0.05: even a single block" in str(found)
+
+
+def test_a_smaller_model_beside_the_strategies(digits: nn.Module) -> None:
+    small = tr.analysis.baselines(digits, 0.3, kinds=["depth"])["depth"]
+    found = compare(digits, "digits", ["topk"], smaller=small, timing=False, **QUICK)
+    assert found.frame["method"].tolist() == ["dense", "topk", "smaller"]
+    assert found.frame["gmacs_share"][2] <= 0.3

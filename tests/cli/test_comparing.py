@@ -56,6 +56,15 @@ def test_budgets(run) -> None:  # type: ignore[no-untyped-def]
     assert "evit@0.5" in result.stdout
 
 
+def test_baselines(run) -> None:  # type: ignore[no-untyped-def]
+    result = run(
+        "compare", "--no-timing", "--limit", 10, "-s", "tome@0.6", "--baselines", "--channels-last"
+    )
+    assert result.exit_code == 0, result.output
+    for label in ("resolution@0.6", "depth@0.6", "uniform@0.6"):
+        assert label in result.stdout
+
+
 def test_speed_only(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     result = run("compare", *FEW, "--random-weights", "-s", "evit")
     assert result.exit_code == 0, result.output

@@ -11,8 +11,10 @@ import pandas as pd
 import torch
 from torch import nn
 
+from tokenred.analysis.baseline_models import baselines_beside
 from tokenred.analysis.measure.accuracy import Evaluation, evaluate_together
 from tokenred.analysis.measure.context import base_of, check_device, check_threads, cpu_threads
+from tokenred.analysis.measure.context import channels_last as weights_last
 from tokenred.analysis.measure.inputs import open_for
 from tokenred.analysis.measure.machine import describe_machine, model_device, weights_digest
 from tokenred.analysis.measure.paired import paired_difference
@@ -49,6 +51,9 @@ def compare(
     threads: int | None = None,
     device: str | torch.device | None = None,
     amp: torch.dtype | None = None,
+    channels_last: bool = False,
+    baselines: bool | Sequence[float] = False,
+    smaller: nn.Module | str | None = None,
     seed: int = 0,
     level: float = 0.95,
     split: str | None = None,
@@ -71,7 +76,10 @@ def compare(
         timing: measure speed as well.
         pairs, warmup, max_seconds: of the timing, see `tokenred.analysis.benchmark`.
         threads: CPU threads of PyTorch; on a machine that others use, fewer can be faster.
-        device, amp, seed, split, class_map: as in `evaluate` and `benchmark`.
+        device, amp, channels_last, seed, split, class_map: as in `evaluate` and `benchmark`.
+        baselines: also the honest baselines, see `tokenred.analysis.baselines`, at the cost of each
+            strategy; or at these shares of the dense model's GMACs. Notes say which cannot be had.
+        smaller: also this model, or that of this name, for the same images and classes.
         level: of the paired intervals.
         name: of the model, for the title.
         progress: show bars on a terminal.
@@ -86,6 +94,7 @@ def compare(
     cost = gmacs(base)
     specs = _specs(strategies)
     reduced = {spec.label: _wrapped(base, spec, cost) for spec in specs}
+    others, notes = baselines_beside(base, specs, reduced, baselines, smaller)
     if not 0 < level < 1:
         raise ConfigError(f"expected a level between 0 and 1, got {level!r}.")
     dataset = None
@@ -94,6 +103,7 @@ def compare(
         # Refuses numbers out of range now, not after the timing.
         make_loader(dataset, batch_size, workers=workers, limit=limit, seed=seed)
     candidates: dict[str, nn.Module] = {DENSE: base, **reduced}
+    candidates |= {other.label: other.model for other in others}
     place = target or model_device(base)
     speeds = None
     evaluations: dict[str, Evaluation] = {}
@@ -104,7 +114,7 @@ def compare(
         "seed": seed,
         "progress": progress,
     }
-    with cpu_threads(threads):
+    with cpu_threads(threads), weights_last([*candidates.values()], channels_last):
         machine = describe_machine(place)
         if timing:
             speeds = benchmark(
@@ -117,7 +127,12 @@ def compare(
             )
         if dataset is not None:
             evaluations = evaluate_together(
-                candidates, dataset, workers=workers, limit=limit, **options
+                candidates,
+                dataset,
+                workers=workers,
+                limit=limit,
+                channels_last=channels_last,
+                **options,
             )
     title = name or type(base).__name__
     common = {
@@ -134,7 +149,14 @@ def compare(
         _row(spec.label, spec.method, reduced[spec.label], cost, speeds, evaluations, level)
         for spec in specs
     ]
-    return Comparison(pd.DataFrame([row | common for row in rows]), evaluations, speeds, level)
+    for other in others:
+        row = _row(other.label, other.kind, other.reduced, cost, speeds, evaluations, level)
+        if other.kind != "uniform":
+            # No strategy of ours makes it what it is.
+            row |= {"fingerprint": "", "config": other.config}
+        rows.append(row)
+    frame = pd.DataFrame([row | common for row in rows])
+    return Comparison(frame, evaluations, speeds, level, notes)
 
 
 def _specs(strategies: Strategies | None) -> list[Spec]:

@@ -30,7 +30,8 @@ def compare_command(
     data: Annotated[
         str | None,
         typer.Option(
-            help="'digits' (embedded), 'cifar10[:PATH]', an image folder, a zip or a tar.",
+            help="'digits' (embedded), 'cifar10[:PATH]', an image folder, a zip or a tar, "
+            "or 'hf:NAME' from the Hugging Face hub.",
             show_default="digits with the digits model",
         ),
     ] = None,
@@ -50,6 +51,16 @@ def compare_command(
             "--budget", "-b", help="Run every strategy at this share of the GMACs; repeat it."
         ),
     ] = None,
+    baselines: Annotated[
+        bool,
+        typer.Option(
+            "--baselines",
+            help="Also lower resolution, fewer blocks and uniform dropping, at the same GMACs.",
+        ),
+    ] = False,
+    smaller: Annotated[
+        str | None, typer.Option(help="Also this model: a timm name, with published weights.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many images.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 32,
     pairs: Annotated[int, typer.Option(help="Timed runs of each strategy.")] = 9,
@@ -57,6 +68,9 @@ def compare_command(
     threads: Annotated[int | None, typer.Option(help="CPU threads of PyTorch.")] = None,
     workers: Annotated[int, typer.Option(help="Processes that load images.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, …")] = None,
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="Images and convolutions as NHWC in memory.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of chosen images, timing inputs, bootstrap.")] = 0,
     mean: Annotated[
         str | None, typer.Option(help="Three numbers, where the model records none: r,g,b.")
@@ -132,6 +146,9 @@ def compare_command(
         threads=threads,
         max_seconds=MAX_SECONDS if demo else None,
         device=device,
+        channels_last=channels_last,
+        baselines=baselines,
+        smaller=smaller,
         seed=seed,
         split=split,
         name=_title(model, random_weights),

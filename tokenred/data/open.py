@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from PIL import Image
 from torch import Tensor
@@ -18,6 +18,7 @@ from tokenred.data.class_map import ClassMap, resolve_classes
 from tokenred.data.dataset import ImageDataset
 from tokenred.data.digits import DIGITS_CLASSES, DigitsSource
 from tokenred.data.folder import FolderSource, narrow_to_split
+from tokenred.data.huggingface import PREFIX, HubDataset, is_hub_dataset, open_huggingface
 from tokenred.data.layout import find_layout
 from tokenred.data.sources import ImageSource
 from tokenred.data.tar_archive import TAR_SUFFIXES, TarSource
@@ -51,7 +52,7 @@ class _Part:
 
 
 def open_dataset(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | HubDataset | Mapping[str, HubDataset],
     *,
     split: str | None = None,
     transform: Transform | None = None,
@@ -61,9 +62,10 @@ def open_dataset(
 
     Args:
         source: ``"digits"`` (embedded); ``"cifar10"`` (in the folder that the environment
-            variable ``TOKENRED_DATA`` names) or ``"cifar10:PATH"``; or the path of an image
-            folder, or of a ``.zip``, ``.tar`` or ``.tar.gz`` of one, laid out as ``CLASS/IMAGE``
-            or ``SPLIT/CLASS/IMAGE``.
+            variable ``TOKENRED_DATA`` names) or ``"cifar10:PATH"``; the path of an image folder,
+            or of a ``.zip``, ``.tar`` or ``.tar.gz`` of one, laid out as ``CLASS/IMAGE`` or
+            ``SPLIT/CLASS/IMAGE``; or a Hugging Face dataset: ``"hf:NAME"``, ``"hf:NAME:CONFIG"``,
+            or a ``datasets.Dataset``, see `tokenred.data.open_huggingface`.
         split: such as ``"test"``, ``"val"`` or ``"train"``. By default test for the named
             data; for a path the only one, or val before test before train.
         transform: from an RGB image to a tensor, such as ``eval_transform(model)``.
@@ -79,7 +81,10 @@ def open_dataset(
         DataError: if the source is not there, unreadable, empty, or laid out otherwise.
         ConfigError: if ``class_map`` is none of the above.
     """
-    if not isinstance(source, (str, os.PathLike)) or not os.fspath(source):
+    if is_hub_dataset(source):
+        hub = cast(HubDataset, source)
+        return open_huggingface(hub, split=split, transform=transform, class_map=class_map)
+    if not isinstance(source, (str, os.PathLike)) or os.fspath(source) in ("", PREFIX):
         raise DataError(
             f"expected the name or path of a dataset, got {source!r}; known names: "
             f"{', '.join(_NAMED)}."
@@ -90,13 +95,18 @@ def open_dataset(
         return ImageDataset(digits, digits.labels, DIGITS_CLASSES, "digits", transform)
     if text == "cifar10" or text.startswith("cifar10:"):
         return _open_cifar10(text.partition(":")[2], split or "test", transform)
+    if text.startswith(PREFIX):
+        name, _, config = text[len(PREFIX) :].partition(":")
+        return open_huggingface(
+            name, config=config or None, split=split, transform=transform, class_map=class_map
+        )
     path = Path(text).expanduser()
     if not path.exists():
         close = difflib.get_close_matches(text, _NAMED, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise DataError(
             f"expected a dataset at {path}, found nothing.{hint} Pass an image folder, a zip or "
-            f"a tar of one, or a known name: {', '.join(_NAMED)}."
+            f"a tar of one, hf:NAME, or a known name: {', '.join(_NAMED)}."
         )
     return _open_path(path, path.name or str(path), split, transform, class_map)
 

@@ -167,3 +167,37 @@ def test_refused_outputs_and_numbers(digits: nn.Module) -> None:
 def test_mixed_precision(digits: nn.Module) -> None:
     found = evaluate(digits, "digits", limit=20, amp=torch.bfloat16, progress=False)
     assert found.top1 > 80
+
+
+def test_channels_last_gives_the_same_and_leaves_the_weights(digits: nn.Module) -> None:
+    weight = digits.patch_embed.proj.weight
+    place, strides = weight.data_ptr(), weight.stride()
+    seen: list[bool] = []
+    handle = digits.patch_embed.proj.register_forward_pre_hook(
+        lambda conv, args: seen.append(
+            args[0].is_contiguous(memory_format=torch.channels_last)
+            and conv.weight.is_contiguous(memory_format=torch.channels_last)
+        )
+    )
+    try:
+        found = evaluate(digits, "digits", limit=60, channels_last=True, progress=False)
+    finally:
+        handle.remove()
+    assert seen == [True]
+    assert (weight.data_ptr(), weight.stride()) == (place, strides)
+    expected = evaluate(digits, "digits", limit=60, progress=False)
+    assert found.prediction.tolist() == expected.prediction.tolist()
+
+
+def test_workers_change_nothing(digits: nn.Module) -> None:
+    one, two = (
+        evaluate(digits, "digits", limit=30, batch_size=8, workers=workers, progress=False)
+        for workers in (0, 2)
+    )
+    assert one.index.tolist() == two.index.tolist()
+    assert one.rank.tolist() == two.rank.tolist()
+
+
+def test_no_model_at_all() -> None:
+    with pytest.raises(ConfigError, match="at least one model"):
+        evaluate_together({}, _loader(torch.eye(2), [0, 1]), progress=False)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from tokenred.analysis.measure.accuracy import Evaluation, evaluate
 from tokenred.analysis.measure.machine import describe_machine, weights_digest
-from tokenred.analysis.measure.paired import Interval, paired_difference
+from tokenred.analysis.measure.paired import Interval, paired_difference, paired_limits
+from tokenred.analysis.measure.resampling import Estimate, bootstrap_interval
 from tokenred.analysis.measure.timing import Benchmark, Timing, benchmark
 
 __all__ = [
     "Benchmark",
+    "Estimate",
     "Evaluation",
     "Interval",
     "Timing",
     "benchmark",
+    "bootstrap_interval",
     "describe_machine",
     "evaluate",
     "paired_difference",
+    "paired_limits",
     "weights_digest",
 ]

@@ -1,86 +1,28 @@
-"""Accuracy of a model on labelled images."""
+"""Accuracy of a model on labelled images, by one process or by several."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
-from tqdm import tqdm
+from torch import nn
+from torch.utils.data import DataLoader
 
-from tokenred.analysis.measure.context import autocast, base_of, check_amp, check_device, measured
+from tokenred.analysis.measure.context import base_of, check_amp, check_device
+from tokenred.analysis.measure.evaluation import Evaluation, from_rows
+from tokenred.analysis.measure.image_pass import Batch, Options, Share, run_share
 from tokenred.analysis.measure.inputs import Data, batches, open_for
-from tokenred.core.errors import ConfigError, DataError, InputError
-from tokenred.data import SKIPPED_LABEL, ImageDataset
+from tokenred.analysis.measure.machine import weights_digest
+from tokenred.analysis.measure.sharding import Shards, shards
+from tokenred.core.errors import ConfigError, DataError
+from tokenred.core.model import ReducedViT
+from tokenred.data import ImageDataset
 from tokenred.data.class_map import ClassMap
 
 __all__ = ["Evaluation", "evaluate", "evaluate_together"]
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluation:
-    """What a model makes of labelled images; one entry an image that could be read.
-
-    Attributes:
-        index: ``(n,)`` positions of the images in the dataset.
-        label, prediction: ``(n,)`` classes.
-        rank: ``(n,)`` how many classes the model puts before the label; 0 is right.
-        classes: number of classes.
-        skipped: name and reason of each image that could not be read; they are not counted.
-        seconds: wall-clock time, loading included, of all models that were evaluated together.
-    """
-
-    index: NDArray[np.int64]
-    label: NDArray[np.int64]
-    prediction: NDArray[np.int64]
-    rank: NDArray[np.int64]
-    classes: int
-    skipped: tuple[tuple[str, str], ...]
-    seconds: float
-
-    @property
-    def count(self) -> int:
-        """Images counted."""
-        return len(self.label)
-
-    @property
-    def correct(self) -> NDArray[np.bool_]:
-        """``(n,)`` whether each image is right."""
-        return np.equal(self.rank, 0)
-
-    @property
-    def top1(self) -> float:
-        """Top-1 accuracy in percent."""
-        return self.topk(1)
-
-    @property
-    def top5(self) -> float | None:
-        """Top-5 accuracy in percent; None for fewer than 5 classes, where all would be right."""
-        return self.topk(5) if self.classes >= 5 else None
-
-    def topk(self, k: int) -> float:
-        """Percent of images whose label is among the first ``k`` classes.
-
-        Raises:
-            ConfigError: for a k that is no class count of this model.
-        """
-        if not 1 <= k <= self.classes:
-            raise ConfigError(f"expected k between 1 and {self.classes} classes, got {k!r}.")
-        return 100.0 * float((self.rank < k).mean())
-
-    def __repr__(self) -> str:
-        top5 = "" if self.top5 is None else f"top5={self.top5:.2f}, "
-        return (
-            f"Evaluation(top1={self.top1:.2f}, {top5}count={self.count}, "
-            f"skipped={len(self.skipped)}, seconds={self.seconds:.1f})"
-        )
 
 
 def evaluate(
@@ -92,6 +34,8 @@ def evaluate(
     limit: int | None = None,
     device: str | torch.device | None = None,
     amp: torch.dtype | None = None,
+    channels_last: bool = False,
+    shard: bool | None = None,
     progress: bool = True,
     split: str | None = None,
     class_map: ClassMap = None,
@@ -99,39 +43,54 @@ def evaluate(
 ) -> Evaluation:
     """Accuracy of a model, in eval mode; afterwards the model is in the mode it was in.
 
-    An image that cannot be read is left out and named in ``skipped``.
+    An image that cannot be read is left out and named in ``skipped``. A batch that does not fit
+    into memory is redone in halves. Under ``torchrun`` each process takes its share of the batches
+    and all of them return the same: what a single process returns.
 
     Args:
         model: dense or reduced; gives logits ``(b, classes)``.
-        data: what `tokenred.data.open_dataset` takes (``"digits"``, a folder, a zip …), an
-            `ImageDataset`, or a loader of (images, labels) or (images, labels, indices). The first
-            two get the model's own preprocessing.
-        batch_size, workers: of the loading; a loader has its own.
+        data: what `tokenred.data.open_dataset` takes (``"digits"``, a folder, a zip,
+            ``"hf:NAME"`` …), an `ImageDataset`, or a loader of (images, labels) or (images, labels,
+            indices). All but a loader get the model's own preprocessing.
+        batch_size, workers: of the loading, in each process; a loader has its own.
         limit: at most so many images: a fixed, class-balanced choice; of a loader, the first.
-        device: where to run; None for where the model is.
+        device: where to run; None for where the model is. With several processes, ``"cuda"`` means
+            the GPU of each one's local rank.
         amp: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
+        channels_last: keep images and convolutions' weights as NHWC in memory.
+        shard: share the images with the other processes of ``torchrun`` or of an initialised
+            ``torch.distributed``, all of which then make this call; None for where there are any,
+            True to insist on them, False for this process alone.
         progress: show a bar on a terminal.
         split, class_map: see `tokenred.data.open_dataset`.
         seed: of the choice that ``limit`` makes.
 
     Raises:
-        DataError: for data that is empty, unreadable, or of other classes than the model's.
+        DataError: for data that is empty, unreadable, or of other classes than the model's; or
+            that differs between processes.
         InputError: for logits of another shape, or NaN among them.
-        ConfigError: for numbers out of range or an unknown device.
+        ConfigError: for numbers out of range or an unknown device; or processes that differ in
+            model or settings.
     """
-    if not isinstance(data, DataLoader):
-        data = open_for(base_of(model), data, split=split, class_map=class_map)
-    (evaluation,) = evaluate_together(
-        {"": model},
-        data,
+    options = Options(
         batch_size=batch_size,
         workers=workers,
         limit=limit,
         device=device,
         amp=amp,
+        channels_last=channels_last,
         progress=progress,
         seed=seed,
-    ).values()
+    )
+    with shards(shard) as team:
+        dataset: ImageDataset | DataLoader[Any] = team.local(
+            lambda: (
+                data
+                if isinstance(data, DataLoader)
+                else open_for(base_of(model), data, split=split, class_map=class_map)
+            )
+        )
+        (evaluation,) = _evaluate(team, {"": model}, dataset, options).values()
     return evaluation
 
 
@@ -144,6 +103,8 @@ def evaluate_together(
     limit: int | None = None,
     device: str | torch.device | None = None,
     amp: torch.dtype | None = None,
+    channels_last: bool = False,
+    shard: bool | None = None,
     progress: bool = True,
     seed: int = 0,
 ) -> dict[str, Evaluation]:
@@ -152,97 +113,110 @@ def evaluate_together(
     Args:
         models: by name, on the same device; all want the same preprocessing.
         data: with a transform, or a loader.
-        batch_size, workers, limit, device, amp, progress, seed: as in `evaluate`.
+        batch_size, workers, limit, device, amp, channels_last, shard, progress, seed: as in
+            `evaluate`.
 
     Raises:
         DataError, InputError, ConfigError: as `evaluate`.
     """
-    check_amp(amp)
-    target = check_device(device)
-    stream, total = batches(data, batch_size=batch_size, workers=workers, limit=limit, seed=seed)
-    rows: dict[str, list[Tensor]] = {name: [] for name in models}
-    classes = dict.fromkeys(models, 0)
-    bad: list[int] = []
-    start = time.perf_counter()
-    with ExitStack() as stack:
-        for model in models.values():
-            place = stack.enter_context(measured(model, target))
-        # Not inference mode: what a model caches then could never be trained with.
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(autocast(place, amp))
-        # disable=None: quiet where stderr is no terminal.
-        quiet = None if progress else True
-        bar = stack.enter_context(
-            tqdm(total=total, desc="accuracy", unit="img", leave=False, disable=quiet)
+    options = Options(
+        batch_size=batch_size,
+        workers=workers,
+        limit=limit,
+        device=device,
+        amp=amp,
+        channels_last=channels_last,
+        progress=progress,
+        seed=seed,
+    )
+    with shards(shard) as team:
+        return _evaluate(team, models, data, options)
+
+
+def _evaluate(
+    team: Shards,
+    models: Mapping[str, nn.Module],
+    data: ImageDataset | DataLoader[Any],
+    options: Options,
+) -> dict[str, Evaluation]:
+    digest = hashlib.sha256()
+
+    def prepare() -> tuple[Iterator[Batch], int | None, torch.device | None]:
+        check_amp(options.amp)
+        if not models:
+            raise ConfigError("expected at least one model to evaluate, got none.")
+        target = team.device(check_device(options.device))
+        stream, total = batches(
+            data,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            limit=options.limit,
+            seed=options.seed,
+            share=(team.rank, team.count),
+            digest=digest if team.count > 1 else None,
         )
-        for images, labels, indices in stream:
-            good = labels != SKIPPED_LABEL
-            bad += indices[~good].tolist()
-            labels, indices = labels[good], indices[good]
-            for name, model in models.items() if len(labels) else ():
-                logits = model(images[good].to(place, _dtype(model)))
-                classes[name] = _check_logits(logits, labels)
-                rows[name].append(_ranked(logits.cpu().float(), labels, indices))
-            bar.update(len(good))
-    skipped = tuple(_why(data, i) for i in bad)
-    if not all(rows.values()):
+        return stream, total, target
+
+    stream, total, target = team.local(prepare)
+    if team.count > 1:
+        team.agree(lambda: _identity(models, data, options))
+    quiet = replace(options, progress=options.progress and team.rank == 0)
+    title = "accuracy" if team.count == 1 else f"accuracy, 1 of {team.count} processes"
+
+    def work() -> Share:
+        numbered = ((team.rank + turn * team.count, batch) for turn, batch in enumerate(stream))
+        found = run_share(models, data, numbered, total, target, quiet, title)
+        found.order = digest.hexdigest()
+        return found
+
+    found = team.gather(work)
+    if len({share.order for share in found}) > 1:
+        raise DataError(
+            f"expected the same batches in all {team.count} processes, got different labels or "
+            "indices from their loaders; do not shuffle, or seed the loaders alike."
+        )
+    return {name: _merged(name, found) for name in models}
+
+
+def _merged(model: str, found: list[Share]) -> Evaluation:
+    """All shares of a model in the order of a single process."""
+    bad = {number: names for share in found for number, names in share.skipped.items()}
+    skipped = tuple(name for number in sorted(bad) for name in bad[number])
+    rows = {number: part for share in found for number, part in share.rows[model].items()}
+    if not rows:
         first = f"; the first: {skipped[0][0]} ({skipped[0][1]})" if skipped else ""
         raise DataError(
             f"expected images to evaluate on, got none, and {len(skipped)} that cannot be "
             f"read{first}. Check the data."
         )
-    seconds = time.perf_counter() - start
-    return {
-        name: _evaluation(torch.cat(rows[name]), classes[name], skipped, seconds) for name in models
+    ordered = torch.cat([rows[number] for number in sorted(rows)])
+    classes = max(share.classes[model] for share in found)
+    return from_rows(ordered, classes, skipped, max(share.seconds for share in found))
+
+
+def _identity(
+    models: Mapping[str, nn.Module], data: ImageDataset | DataLoader[Any], options: Options
+) -> dict[str, object]:
+    """What several processes must have in common, in few words."""
+    bases = {id(base_of(model)): base_of(model) for model in models.values()}
+    learned = [model.parts for model in models.values() if "parts" in model._modules]
+    told: dict[str, object] = {
+        "models": {name: _kind(model) for name, model in models.items()},
+        "weights": [weights_digest(part) for part in (*bases.values(), *learned)],  # type: ignore[arg-type]
     }
+    if isinstance(data, ImageDataset):
+        running = hashlib.sha256()
+        for index, label in enumerate(data.labels):
+            running.update(f"{data.name_of(index)}:{label}\n".encode())
+        told["data"] = f"{data.name}, {len(data)} images ({running.hexdigest()[:8]})"
+    # Loading and looks are each process's own affair; device and workers may differ.
+    for name in ("batch_size", "limit", "seed", "amp", "channels_last"):
+        told[name] = getattr(options, name)
+    return told
 
 
-def _dtype(model: nn.Module) -> torch.dtype:
-    weight = next(model.parameters(), None)
-    return torch.float32 if weight is None else weight.dtype
-
-
-def _check_logits(logits: Any, labels: Tensor) -> int:
-    images = len(labels)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != images:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError(
-            f"expected logits ({images}, classes) from the model, got {got}; "
-            "evaluate a classifier, with one head."
-        )
-    if torch.isnan(logits).any():
-        raise InputError(
-            "expected numbers from the model, got NaN; check its weights, and the precision."
-        )
-    classes = logits.shape[1]
-    if int(labels.min()) < 0 or int(labels.max()) >= classes:
-        raise DataError(
-            f"expected labels from 0 to {classes - 1}, as the model has {classes} classes, got "
-            f"{int(labels.min())} to {int(labels.max())}; check labels and model."
-        )
-    return classes
-
-
-def _ranked(logits: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
-    """Rows of index, label, prediction, rank; of equal logits the first class goes first."""
-    own = logits.gather(1, labels[:, None])
-    before = torch.arange(logits.shape[1]) < labels[:, None]
-    rank = ((logits > own) | ((logits == own) & before)).sum(dim=1)
-    prediction = torch.where(rank == 0, labels, logits.argmax(dim=1))
-    return torch.stack((indices.long(), labels.long(), prediction, rank), dim=1)
-
-
-def _evaluation(
-    rows: Tensor, classes: int, skipped: tuple[tuple[str, str], ...], seconds: float
-) -> Evaluation:
-    index, label, prediction, rank = rows.T.contiguous().numpy()
-    return Evaluation(index, label, prediction, rank, classes, skipped, seconds)
-
-
-def _why(data: ImageDataset | DataLoader[Any], index: int) -> tuple[str, str]:
-    source: Any = data
-    if isinstance(data, DataLoader):
-        source = data.dataset.dataset if isinstance(data.dataset, Subset) else data.dataset
-    if isinstance(source, ImageDataset):
-        return source.name_of(index), source.why_unreadable(index) or "unreadable a moment ago"
-    return f"image {index}", f"its label is {SKIPPED_LABEL}"
+def _kind(model: nn.Module) -> str:
+    name = type(model).__name__
+    if isinstance(model, ReducedViT):
+        return f"{name} of {model.cost().gmacs} GMACs, {model.strategy!r}"
+    return name

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tokenred.analysis.measure.machine import model_device
 from tokenred.core.errors import ConfigError
@@ -15,6 +15,7 @@ from tokenred.core.model import ReducedViT
 __all__ = [
     "autocast",
     "base_of",
+    "channels_last",
     "check_amp",
     "check_device",
     "check_threads",
@@ -24,8 +25,13 @@ __all__ = [
 
 
 def base_of(model: nn.Module) -> nn.Module:
-    """The untouched model under a `ReducedViT`; any other model itself."""
-    base = model.base if isinstance(model, ReducedViT) else model
+    """The untouched model under a `ReducedViT`; any other model itself.
+
+    Of a baseline that is a changed copy, the model that it stands in for.
+    """
+    if not isinstance(model, ReducedViT):
+        return model
+    base = getattr(model, "stands_for", model.base)
     assert isinstance(base, nn.Module)
     return base
 
@@ -54,9 +60,11 @@ def check_device(device: str | torch.device | None) -> torch.device | None:
 def measured(model: nn.Module, device: torch.device | None) -> Iterator[torch.device]:
     """Eval mode, on ``device`` (None: where it is); restores both, submodule by submodule."""
     # A ReducedViT holds its base's children, but not the base itself.
-    modules = list(dict.fromkeys([*base_of(model).modules(), *model.modules()]))
+    own = model.base if isinstance(model, ReducedViT) else model
+    modules = list(dict.fromkeys([*own.modules(), *model.modules()]))
     modes = [module.training for module in modules]
     home = model_device(model)
+    places = _places(modules)
     target = home if device is None else device
     try:
         model.to(target)
@@ -64,8 +72,47 @@ def measured(model: nn.Module, device: torch.device | None) -> Iterator[torch.de
         yield target
     finally:
         model.to(home)
+        _put_back(places)
         for module, mode in zip(modules, modes, strict=True):
             module.training = mode
+
+
+def _places(modules: list[nn.Module]) -> list[tuple[nn.Module, str, torch.device]]:
+    """Where each parameter and buffer is.
+
+    A baseline shares most weights with the model it stands in for. Where that one was moved just
+    before, the shared ones are on the device already, and the others are not.
+    """
+    return [
+        (module, name, tensor.device)
+        for module in modules
+        for name, tensor in (*module._parameters.items(), *module._buffers.items())
+        if tensor is not None
+    ]
+
+
+def _put_back(places: list[tuple[nn.Module, str, torch.device]]) -> None:
+    for module, name, device in places:
+        tensor = getattr(module, name)
+        if tensor.device != device:
+            tensor.data = tensor.data.to(device)
+
+
+@contextmanager
+def channels_last(models: Iterable[nn.Module], wanted: bool = True) -> Iterator[None]:
+    """The weights of convolutions as NHWC in memory; afterwards the very tensors of before."""
+    before: dict[nn.Parameter, Tensor] = {}
+    if wanted:
+        for model in models:
+            for weight in model.parameters():
+                if weight.ndim == 4 and weight not in before:
+                    before[weight] = weight.data
+                    weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    try:
+        yield
+    finally:
+        for weight, data in before.items():
+            weight.data = data
 
 
 def check_amp(amp: torch.dtype | None) -> None:

@@ -1,0 +1,249 @@
+"""Hugging Face datasets: by name from the hub, or as an object.
+
+The package ``datasets`` is needed for names only. timm's reader of these wants to know split and
+columns beforehand and takes no dataset that is open already, so it is not used here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from tokenred.core.errors import ConfigError, DataError, MissingExtraError
+from tokenred.data.class_map import ClassMap, imagenet_classes, resolve_classes
+from tokenred.data.dataset import ImageDataset
+from tokenred.data.layout import pick_split
+from tokenred.data.sources import decode
+
+__all__ = ["PREFIX", "HubDataset", "HubSource", "is_hub_dataset", "open_huggingface"]
+
+PREFIX = "hf:"
+_IMAGENET = "imagenet-1k"
+
+
+class HubDataset(Protocol):
+    """What is used of a ``datasets.Dataset``: rows by number, columns by name, and their types."""
+
+    features: Any
+    column_names: Any
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        ...
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return a row by its number, or a column by its name."""
+        ...
+
+
+class HubSource:
+    """The images of a column.
+
+    Args:
+        rows: of one column only, so that nothing else is read.
+        column: with Pillow images, encoded bytes, paths, or arrays of pixels.
+        name: of the dataset, for messages.
+    """
+
+    def __init__(self, rows: HubDataset, column: str, name: str) -> None:
+        self.rows = rows
+        self.column = column
+        self.label = name
+
+    def __len__(self) -> int:
+        """Return how many images there are."""
+        return len(self.rows)
+
+    def name(self, index: int) -> str:
+        """Return the dataset and the row."""
+        return f"{self.label}[{index}]"
+
+    def image(self, index: int) -> Image.Image:
+        """Return the decoded RGB image."""
+        value = self.rows[index][self.column]
+        if isinstance(value, Mapping):  # undecoded
+            value = value.get("bytes") or value.get("path")
+        if isinstance(value, str):
+            with open(value, "rb") as file:
+                value = file.read()
+        if isinstance(value, bytes):
+            return decode(value)
+        if isinstance(value, Image.Image):
+            return value.convert("RGB")
+        return Image.fromarray(np.asarray(value)).convert("RGB")
+
+
+def is_hub_dataset(data: object) -> bool:
+    """Whether this is a ``datasets.Dataset``, a dictionary of splits, or a stream of one."""
+    if isinstance(data, Mapping):
+        return bool(data) and all(is_hub_dataset(part) for part in data.values())
+    return hasattr(data, "features") and hasattr(data, "column_names")
+
+
+def open_huggingface(
+    source: str | HubDataset | Mapping[str, HubDataset],
+    *,
+    config: str | None = None,
+    split: str | None = None,
+    image: str | None = None,
+    label: str | None = None,
+    transform: Callable[[Image.Image], Tensor] | None = None,
+    class_map: ClassMap = None,
+) -> ImageDataset:
+    """Open a Hugging Face dataset of labelled images.
+
+    Args:
+        source: a name, such as ``"ILSVRC/imagenet-1k"``, which is downloaded where it is not
+            cached; a ``datasets.Dataset``; or a ``datasets.DatasetDict``.
+        config: of a name, where the dataset has several.
+        split: where there are several; by default val before test before train.
+        image, label: the columns; None for the only one of that type.
+        transform: from an RGB image to a tensor.
+        class_map: as of `tokenred.data.open_dataset`; by default the classes are as the dataset
+            numbers them, or in ImageNet's order where they are named by its WNIDs.
+
+    Returns:
+        The dataset of (image, label, index).
+
+    Raises:
+        MissingExtraError: for a name where the package ``datasets`` is not installed.
+        DataError: for a dataset that cannot be had, has other columns, or no labels.
+        ConfigError: if ``class_map`` is none of the above.
+    """
+    if isinstance(source, str):
+        name, rows = PREFIX + source, _download(source, config, split)
+    elif isinstance(source, Mapping):
+        name, rows = _pick(source, split)
+    else:
+        name, rows = _title(source), source
+    if not hasattr(rows, "__len__") or not hasattr(rows, "__getitem__"):
+        raise DataError(
+            f"expected a dataset of known length for {name}, got a stream ("
+            f"{type(rows).__name__}); load it with streaming=False."
+        )
+    if hasattr(rows, "with_format"):
+        rows = rows.with_format(None)  # as the columns' types say
+    pixels = _column(rows, image, "image", _is_image, name)
+    target = _column(rows, label, "label", _is_label, name)
+    labels, classes = _labels(rows, target, class_map, name)
+    if hasattr(rows, "select_columns"):
+        rows = rows.select_columns([pixels])
+    return ImageDataset(HubSource(rows, pixels, name), labels, classes, name, transform)
+
+
+def _download(name: str, config: str | None, split: str | None) -> Any:
+    try:
+        hub: Any = importlib.import_module("datasets")
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{PREFIX}{name} needs the package datasets, which is not installed: "
+            "pip install datasets. Or pass an image folder, a zip or a tar."
+        ) from error
+    try:
+        if split is None:
+            found = list(hub.get_dataset_split_names(name, config))
+            split = pick_split(found, None, name) or found[0]
+        return hub.load_dataset(name, config, split=split)
+    except Exception as error:  # The hub's client raises errors of many libraries.
+        raise DataError(
+            f"expected the dataset {name!r} on the Hugging Face hub, got {type(error).__name__}: "
+            f"{error}; check name, config, split and connection."
+        ) from error
+
+
+def _pick(parts: Mapping[str, HubDataset], split: str | None) -> tuple[str, HubDataset]:
+    names = list(parts)
+    chosen = split or pick_split(names, None, "the dataset") or names[0]
+    if chosen not in parts:
+        raise DataError(f"expected a split among {', '.join(names)}, got {split!r}; choose one.")
+    return f"{_title(parts[chosen])}/{chosen}", parts[chosen]
+
+
+def _title(rows: HubDataset) -> str:
+    info = getattr(rows, "info", None)
+    return PREFIX + str(getattr(info, "dataset_name", None) or "dataset")
+
+
+def _column(
+    rows: HubDataset, given: str | None, kind: str, fits: Callable[[Any], bool], name: str
+) -> str:
+    columns: Sequence[str] = list(rows.column_names)
+    if given is not None:
+        if given not in columns:
+            raise DataError(
+                f"expected a column {given!r} in {name}, found {', '.join(columns)}; pass {kind}=."
+            )
+        return given
+    features = rows.features or {}
+    found = [column for column in columns if fits(features.get(column))]
+    if len(found) != 1 and kind in columns:
+        return kind
+    if len(found) != 1:
+        raise DataError(
+            f"expected one {kind} column in {name}, found "
+            f"{', '.join(found) if found else 'none'} among {', '.join(columns)}; open it with "
+            f"tokenred.data.open_huggingface and pass {kind}=."
+        )
+    return found[0]
+
+
+def _is_image(feature: Any) -> bool:
+    return type(feature).__name__ == "Image"
+
+
+def _is_label(feature: Any) -> bool:
+    return hasattr(feature, "names") and hasattr(feature, "num_classes")
+
+
+def _labels(
+    rows: HubDataset, column: str, class_map: ClassMap, name: str
+) -> tuple[list[int], tuple[str, ...]]:
+    values = list(rows[column])
+    if values and all(isinstance(value, str) for value in values):
+        index, classes = resolve_classes(set(values), class_map, name)
+        return [index[value] for value in values], classes
+    try:
+        labels = [int(value) for value in values]
+    except (TypeError, ValueError):
+        labels = [-1]
+    if not labels or min(labels) < 0:
+        raise DataError(
+            f"expected classes from 0, or names, in column {column!r} of {name}, got others or "
+            "none; a test split of the hub often has no labels: pass split='validation'."
+        )
+    names = getattr((rows.features or {}).get(column), "names", None)
+    names = tuple(names) if names else tuple(map(str, range(max(labels) + 1)))
+    if max(labels) >= len(names):
+        raise DataError(f"expected classes below {len(names)} in {name}, got {max(labels)}.")
+    if isinstance(class_map, Mapping) or _are_wnids(names, class_map):
+        index, classes = resolve_classes({names[i] for i in set(labels)}, class_map, name)
+        return [index[names[i]] for i in labels], classes
+    _check_count(len(names), class_map, name)
+    return labels, names
+
+
+def _are_wnids(names: tuple[str, ...], class_map: ClassMap) -> bool:
+    wanted = class_map in (None, _IMAGENET, len(imagenet_classes()))
+    return wanted and set(names) <= set(imagenet_classes())
+
+
+def _check_count(count: int, class_map: ClassMap, name: str) -> None:
+    if class_map is None or class_map == "folders":
+        return
+    wanted = len(imagenet_classes()) if class_map == _IMAGENET else class_map
+    if type(wanted) is not int or wanted < 1:
+        raise ConfigError(
+            f"expected class_map as a mapping from class to index, {_IMAGENET!r}, 'folders', a "
+            f"number of classes or None, got {class_map!r}; choose one of these."
+        )
+    if wanted != count:
+        raise DataError(
+            f"expected {wanted} classes in {name} for a model of {wanted} classes, found {count}; "
+            "pass class_map= with the index of each class, or class_map='folders' for the "
+            "dataset's own numbers."
+        )

@@ -1,0 +1,37 @@
+"""Uniform dropping over the grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tokenred.core.plan import Strategy, recipes
+from tokenred.strategies.schedules import KeepRatio
+from tokenred.strategies.selectors.grid_drop import GridDrop
+
+__all__ = ["uniform"]
+
+
+@recipes.register("uniform")
+def uniform(
+    *,
+    keep_rate: float | Sequence[float] = 0.7,
+    layers: Sequence[int] = (0,),
+    reference: bool = False,
+) -> Strategy:
+    """Drop tokens evenly over the grid, once before the first block: a baseline without any score.
+
+    What is dropped costs nothing in any block. Only a method that beats this has a score that
+    knows which tokens matter.
+
+    Args:
+        keep_rate: share ρ of the living tokens kept; one, or one for each of `layers`.
+        layers: blocks before which tokens go.
+        reference: nothing differs; accepted so that all recipes take it.
+    """
+    return Strategy(
+        scorer=GridDrop(),
+        schedule=KeepRatio(
+            keep_rate if isinstance(keep_rate, int | float) else tuple(keep_rate), tuple(layers)
+        ),
+        where="before_block",
+    )

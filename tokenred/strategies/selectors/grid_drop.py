@@ -1,0 +1,60 @@
+"""Every so many tokens, over the grid."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from tokenred.attention import AttentionStats
+from tokenred.core.part import Traits
+from tokenred.core.state import Selection, TokenState
+from tokenred.strategies.base import Selector, selectors
+
+__all__ = ["GridDrop"]
+
+
+@selectors.register("GridDrop")
+class GridDrop(Selector):
+    """Drop tokens evenly over the grid, the same places in every image, whatever they show.
+
+    Places go in the order of an ordered-dither matrix (Bayer, "An optimum method for two-level
+    rendition of continuous-tone pictures", ICC 1973), cut to the grid: of half the tokens a
+    chequerboard stays, of a quarter every second row and column, and any other number is spread as
+    evenly between these. What goes later lies among what stayed before, so it may be done in steps.
+    Tokens that stand for no single patch go last.
+
+    Shapes:
+        returns: ``keep (b, n−P)`` and ``drop (b, P)``, both ascending; as ``score`` the turn in
+            which a place goes, from 0 for the last down.
+    """
+
+    traits: ClassVar[Traits] = Traits(equivariant=True, needs_grid=True)
+
+    def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
+        turn = dither_order(state.index, state.grid)
+        order = turn.sort(dim=1, stable=True).indices
+        kept = order.shape[1] - count
+        return Selection(
+            keep=order[:, :kept].sort(dim=1).values,
+            drop=order[:, kept:].sort(dim=1).values,
+            score=-turn.float(),
+        )
+
+
+def dither_order(index: Int[Tensor, "b n"], grid: tuple[int, int]) -> Int[Tensor, "b n"]:
+    """The turn in which positions stay, 0 being the first; −1 for a position of −1.
+
+    Args:
+        index: positions on the grid, row by row.
+        grid: rows and columns.
+    """
+    row, column = index // grid[1], index % grid[1]
+    order = torch.zeros_like(index)
+    # The lowest bits of row and column decide first: (0, 0), (1, 1), (0, 1), (1, 0).
+    for bit in range(max(1, (max(grid) - 1).bit_length())):
+        r, c = row >> bit & 1, column >> bit & 1
+        order = 4 * order + 2 * (r ^ c) + r
+    return order.masked_fill(index < 0, -1)
