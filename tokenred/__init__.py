@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tokenred import attention as attention
     from tokenred import backbones as backbones
     from tokenred import data as data
+    from tokenred import export as export
     from tokenred import graphs as graphs
     from tokenred import models as models
     from tokenred import testing as testing
@@ -57,6 +58,7 @@ _NAMES: dict[str, tuple[str, str]] = {
     "load": ("core.saving", "load"),
     "Graph": ("graphs", "Graph"),
     "GraphBuilder": ("graphs", "GraphBuilder"),
+    "Embedding": ("strategies", "Embedding"),
     "Fuser": ("strategies", "Fuser"),
     "Route": ("strategies", "Route"),
     "Schedule": ("strategies", "Schedule"),
@@ -70,6 +72,8 @@ _NAMES: dict[str, tuple[str, str]] = {
     "TopScore": ("strategies", "TopScore"),
     "benchmark": ("analysis", "benchmark"),
     "evaluate": ("analysis", "evaluate"),
+    "list_attention_edits": ("core.api", "list_attention_edits"),
+    "list_embeddings": ("core.api", "list_embeddings"),
     "list_fusers": ("core.api", "list_fusers"),
     "list_graphs": ("core.api", "list_graphs"),
     "list_routes": ("core.api", "list_routes"),
@@ -78,6 +82,7 @@ _NAMES: dict[str, tuple[str, str]] = {
     "list_selectors": ("core.api", "list_selectors"),
     "list_strategies": ("core.api", "list_strategies"),
     "register_attention_edit": ("core.api", "register_attention_edit"),
+    "register_embedding": ("core.api", "register_embedding"),
     "register_fuser": ("core.api", "register_fuser"),
     "register_graph": ("core.api", "register_graph"),
     "register_route": ("core.api", "register_route"),
@@ -90,9 +95,11 @@ _NAMES: dict[str, tuple[str, str]] = {
     "backbones": ("backbones", ""),
     "data": ("data", ""),
     "errors": ("core.errors", ""),
+    "export": ("export", ""),
     "graphs": ("graphs", ""),
     "models": ("models", ""),
     "testing": ("testing", ""),
+    "embeddings": ("strategies.embeddings", ""),
     "fusers": ("strategies.fusers", ""),
     "recipes": ("strategies.recipes", ""),
     "routes": ("strategies.routes", ""),

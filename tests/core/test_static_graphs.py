@@ -12,6 +12,7 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
 import tokenred as tr
+from tests.static_recipes import static_recipes
 
 METHODS = {
     "nothing": tr.strategy("gtp", P=0),
@@ -23,6 +24,8 @@ METHODS = {
     "topk": tr.strategy("topk", layers=(0, 1), keep_rate=0.6),
     "random": tr.strategy("random", layers=(0, 1), keep_rate=0.6),
 }
+METHODS |= static_recipes(without=METHODS)
+pytestmark = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
 
 
 @pytest.fixture(params=METHODS)
@@ -58,6 +61,7 @@ def test_compile_in_training(reduced: tr.ReducedViT) -> None:
     gradients = []
     for model in (compiled, reduced):
         reduced.zero_grad()
+        torch.manual_seed(0)  # some draw a decision for each token
         model(_images(3, 0)).square().sum().backward()
         gradients.append([p.grad.clone() for p in reduced.parameters() if p.grad is not None])
     for got, expected in zip(*gradients, strict=True):
@@ -85,3 +89,31 @@ def test_export(reduced: tr.ReducedViT) -> None:
         for size in (1, 2, 5):
             _same(exported(_images(size, size)), reduced(_images(size, size)))
     assert set(program.state_dict) == set(reduced.state_dict())
+
+
+def test_no_value_is_read_off_the_cpu(reduced: tr.ReducedViT) -> None:
+    # A tensor on "meta" has no value to read, and does not mix with one made on the CPU.
+    with torch.no_grad():
+        logits = reduced.to("meta")(_images(2, 0).to("meta"))
+    assert logits.shape == (2, 5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_graph(reduced: tr.ReducedViT) -> None:
+    reduced.to("cuda")
+    images = _images(3, 0).to("cuda")
+    with torch.no_grad():
+        # Libraries set themselves up in the first runs, outside of the graph.
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                reduced(images)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            logits = reduced(images)
+        for seed in (1, 2):
+            images.copy_(_images(3, seed))
+            graph.replay()
+            torch.testing.assert_close(logits, reduced(images), rtol=1e-4, atol=1e-5)

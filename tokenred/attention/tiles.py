@@ -36,7 +36,7 @@ class TiledEngine(Engine):
             heads.q.device.type == "cpu"
             and heads.q.dtype in (torch.float32, torch.float64)
             and heads.dropout == 0
-            and not request.edits
+            and len(request.edits) == 0
             and all(need.kind in _KINDS for need in request.map_needs)
             and not grad
             and not torch.compiler.is_compiling()

@@ -24,8 +24,8 @@ def list_command(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="strategies, scorers, selectors, graphs, fusers, schedules, routes or edits; "
-            "all of them if left out.",
+            help="strategies, scorers, selectors, graphs, fusers, schedules, routes, "
+            "embeddings or edits; all of them if left out.",
         ),
     ] = None,
 ) -> None:
@@ -46,7 +46,7 @@ def _registries() -> dict[str, Registry[Any]]:
     from tokenred.attention.edits import attention_edits
     from tokenred.core.plan import recipes
     from tokenred.graphs.base import graph_builders
-    from tokenred.strategies.base import fusers, routes, scorers, selectors
+    from tokenred.strategies.base import embeddings, fusers, routes, scorers, selectors
     from tokenred.strategies.schedules import schedules
 
     return {
@@ -57,6 +57,7 @@ def _registries() -> dict[str, Registry[Any]]:
         "fusers": fusers,
         "schedules": schedules,
         "routes": routes,
+        "embeddings": embeddings,
         "edits": attention_edits,
     }
 

@@ -12,11 +12,13 @@ from tokenred.core.errors import InputError
 from tokenred.core.model import ReducedViT, wrap
 from tokenred.core.plan import Strategy, recipes
 from tokenred.graphs.base import graph_builders
-from tokenred.strategies.base import fusers, routes, scorers, selectors
+from tokenred.strategies.base import embeddings, fusers, routes, scorers, selectors
 from tokenred.strategies.schedules import schedules
 
 __all__ = [
     "gmacs",
+    "list_attention_edits",
+    "list_embeddings",
     "list_fusers",
     "list_graphs",
     "list_routes",
@@ -25,6 +27,7 @@ __all__ = [
     "list_selectors",
     "list_strategies",
     "register_attention_edit",
+    "register_embedding",
     "register_fuser",
     "register_graph",
     "register_route",
@@ -39,6 +42,8 @@ list_selectors = selectors.names
 list_graphs = graph_builders.names
 list_fusers = fusers.names
 list_routes = routes.names
+list_embeddings = embeddings.names
+list_attention_edits = attention_edits.names
 list_schedules = schedules.names
 list_strategies = recipes.names
 
@@ -47,6 +52,7 @@ register_selector = selectors.register
 register_graph = graph_builders.register
 register_fuser = fusers.register
 register_route = routes.register
+register_embedding = embeddings.register
 register_schedule = schedules.register
 register_strategy = recipes.register
 register_attention_edit = attention_edits.register

@@ -13,6 +13,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "ExportError",
     "InputError",
     "MissingExtraError",
     "OutputExistsError",
@@ -55,6 +56,10 @@ class ScheduleError(TokenredError, ValueError):
 
 class BackboneError(TokenredError, TypeError):
     """A model that no adapter knows, or one that lacks what a part needs."""
+
+
+class ExportError(TokenredError, RuntimeError):
+    """A model that does not fit into a graph, or a graph that does not do what the model does."""
 
 
 class InputError(TokenredError, ValueError):

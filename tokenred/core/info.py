@@ -39,6 +39,9 @@ class ModelInfo:
         blocks: one entry a block.
         head_per_token, head_per_pair, head_fixed: multiply-accumulates of pooling and classifier,
             for one remaining token (prefix included), for a pair of them, and in all.
+        channels: of the images.
+        patch_size: pixels of the image that one token stands for, (down, across), or None where
+            that is not known.
     """
 
     name: str
@@ -53,6 +56,8 @@ class ModelInfo:
     head_per_token: int = 0
     head_per_pair: int = 0
     head_fixed: int = 0
+    channels: int = 3
+    patch_size: tuple[int, int] | None = None
 
     @property
     def depth(self) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tokenred.attention import Engine, pick_engine
 from tokenred.backbones import adapt
 from tokenred.backbones.shared import SharesBase
+from tokenred.core.adaptive import check_head_of_padded
 from tokenred.core.cost import Cost
 from tokenred.core.errors import PartError, UntrainedPartWarning
 from tokenred.core.info import ModelInfo
@@ -26,6 +27,9 @@ from tokenred.core.state import TokenState
 from tokenred.core.trace import Recorder, Trace
 
 __all__ = ["ReducedViT", "wrap"]
+
+# Parts that are built for the model.
+_BUILT = ("selector", "fuser", "route", "embedding", "graph")
 
 
 def wrap(
@@ -56,28 +60,24 @@ def wrap(
     Warns:
         UntrainedPartWarning: for a part with weights, which are random until trained or loaded.
     """
+    base = model.base if isinstance(model, ReducedViT) else model
+    return ReducedViT(base, _resolved(strategy), engine=engine, check_finite=check_finite)
+
+
+def _resolved(strategy: Strategy | str) -> Strategy:
     from tokenred.core.plan import strategy as recipe
 
-    base = model.base if isinstance(model, ReducedViT) else model
     chosen = recipe(strategy) if isinstance(strategy, str) else strategy
     if not isinstance(chosen, Strategy):
         raise PartError(
             f"expected a Strategy or the name of a recipe, got {strategy!r}. "
             "Write tokenred.wrap(model, tokenred.strategy('gtp', P=8))."
         )
-    reduced = ReducedViT(base, chosen, engine=engine, check_finite=check_finite)
-    if "parts" in reduced._modules:
-        warnings.warn(
-            f"{', '.join(reduced.parts)} of {chosen!r}: weights that were never trained. "
-            "Fine-tune them, or load trained ones with load_state_dict or tokenred.load.",
-            UntrainedPartWarning,
-            stacklevel=2,
-        )
-    return reduced
+    return chosen
 
 
 class ReducedViT(SharesBase):
-    """A vision transformer with a token-reduction strategy. Made by `wrap`.
+    """A vision transformer with a token-reduction strategy. Made by `wrap` and `with_strategy`.
 
     Keeps the model's contract: ``forward``, ``forward_features``, ``forward_head``,
     ``forward_intermediates``; whatever else the model has is found on this object too.
@@ -90,26 +90,25 @@ class ReducedViT(SharesBase):
         *,
         engine: str = "auto",
         check_finite: bool = False,
+        like: ReducedViT | None = None,
     ) -> None:
         backbone = adapt(base)
         engines = pick_engine(engine)
         info = backbone.info
         strategy.check(info)
         stem = backbone.stem_macs()
-        built = {
-            "selector": strategy.selector.build(info),
-            "fuser": strategy.fuser.build(info),
-            "route": strategy.route.build(info),
-            "embedding": strategy.embedding.build(info),
-            "graph": strategy.graph.build(info),
-        }
+        given = {} if like is None else like._learned_in(strategy)
+        built = {n: given[n] if n in given else getattr(strategy, n).build(info) for n in _BUILT}
         plans = plan_layers(strategy, info, stem, built)
+        pads = any(plan.adaptive for plan in plans)
+        if pads:
+            check_head_of_padded(backbone, strategy)
         super().__init__(base)
         self.strategy = strategy
         self.check_finite = check_finite
         self.backbone = backbone
         self._engine = engine
-        self._info, self._stem = info, stem
+        self._info, self._stem, self._pads = info, stem, pads
         self._plans: dict[tuple[tuple[int, int], int], tuple[LayerPlan, ...]] = {
             (cast(tuple[int, int], info.grid), info.num_patches): plans
         }
@@ -119,6 +118,13 @@ class ReducedViT(SharesBase):
             self.parts = nn.ModuleDict(learned)
             weight = next(base.parameters())
             self.parts.to(device=weight.device, dtype=weight.dtype)
+        if new := [name for name in learned if name not in given]:
+            warnings.warn(
+                f"{', '.join(new)} of {strategy!r}: weights that were never trained. "
+                "Fine-tune them, or load trained ones with load_state_dict or tokenred.load.",
+                UntrainedPartWarning,
+                stacklevel=3,
+            )
 
     # ---------------------------------------------------------------- forward
 
@@ -128,7 +134,7 @@ class ReducedViT(SharesBase):
 
     def forward_features(self, images: Float[Tensor, "b ch H W"]) -> Float[Tensor, "b N c"]:
         """The tokens that remain, prefix first, after the final norm."""
-        return self.backbone.norm(self._run(images).x)
+        return self._for_head(self._run(images))
 
     def forward_head(self, x: Float[Tensor, "b N c"], pre_logits: bool = False) -> Any:
         """Pooling and classifier over the tokens that remain."""
@@ -137,7 +143,7 @@ class ReducedViT(SharesBase):
     def run_with_trace(self, images: Float[Tensor, "b ch H W"]) -> tuple[Any, Trace]:
         """Logits, and the record of what became of the tokens."""
         state, trace = self._run_recorded(images)
-        return self.forward_head(self.backbone.norm(state.x)), trace
+        return self.forward_head(self._for_head(state)), trace
 
     def run_with_spans(
         self,
@@ -156,7 +162,7 @@ class ReducedViT(SharesBase):
         state, plans = self._start(images, span)
         state = runner(state, plans)
         with span("head"):
-            return self.forward_head(self.backbone.norm(state.x))
+            return self.forward_head(self._for_head(state))
 
     def forward_train(self, images: Float[Tensor, "b ch H W"]) -> tuple[Any, dict[str, Tensor]]:
         """Logits, and what losses need: ``features``, ``index``, and all that the parts remember.
@@ -167,7 +173,7 @@ class ReducedViT(SharesBase):
         state = self._run(images)
         features = self.backbone.norm(state.x)
         aux = dict(state.memory) | {"features": features, "index": state.index}
-        return self.forward_head(features), aux
+        return self.forward_head(self._for_head(state, features)), aux
 
     def forward_intermediates(
         self, images: Float[Tensor, "b ch H W"], *args: Any, **kw: Any
@@ -179,6 +185,15 @@ class ReducedViT(SharesBase):
         return forward_intermediates(
             self.backbone, lambda last: self._run_recorded(images, last), *args, **kw
         )
+
+    def _for_head(self, state: TokenState, features: Tensor | None = None) -> Tensor:
+        """The tokens after the norm, as the head is to see them."""
+        features = self.backbone.norm(state.x) if features is None else features
+        if self.strategy.selector.masks and "mask" in state.memory:
+            return self.backbone.leave_out(features, state.memory["mask"])
+        if self._pads and state.size is not None:
+            return self.backbone.leave_out(features, (state.size > 0).to(features.dtype))
+        return features
 
     def _run(self, images: Tensor) -> TokenState:
         state, plans = self._start(images)
@@ -250,9 +265,23 @@ class ReducedViT(SharesBase):
         """The base model as the parts see it."""
         return self._info
 
+    def _learned_in(self, other: Strategy) -> dict[str, nn.Module]:
+        """Learned parts that another strategy has as well."""
+        parts = self.parts.items() if "parts" in self._modules else ()
+        return {n: m for n, m in parts if getattr(self.strategy, n) == getattr(other, n)}
+
     def with_strategy(self, strategy: Strategy | str) -> ReducedViT:
-        """The same model and weights under another strategy."""
-        return wrap(self.base, strategy, engine=self._engine, check_finite=self.check_finite)
+        """The same model and weights under another strategy.
+
+        Learned parts that both strategies have, equally configured, are shared as well.
+        """
+        return ReducedViT(
+            self.base,
+            _resolved(strategy),
+            engine=self._engine,
+            check_finite=self.check_finite,
+            like=self,
+        )
 
     def __repr__(self) -> str:
         layers = table(self.cost(), self._info.num_prefix)

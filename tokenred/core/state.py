@@ -80,6 +80,8 @@ class Selection:
         drop: places that go.
         partner: for each that goes, the place of the kept token that it belongs to.
         score: the scores that decided, for all living tokens.
+        weight: how much each living token counts in a mean, none below 0, where the selector says
+            so; else the fuser has its own.
         alive: which places of `keep` are tokens, where images keep different numbers; the others
             are padding.
         gone: the same for `drop`.
@@ -89,5 +91,6 @@ class Selection:
     drop: Int[Tensor, "b P"]
     partner: Int[Tensor, "b P"] | None = None
     score: Float[Tensor, "b n"] | None = None
+    weight: Float[Tensor, "b n"] | None = None
     alive: Bool[Tensor, "b k"] | None = None
     gone: Bool[Tensor, "b P"] | None = None

@@ -3,7 +3,7 @@
 The published methods stand in `tokenred.strategies.recipes`, one file each.
 """
 
-from tokenred.strategies.base import Fuser, Route, Scorer, Selector
+from tokenred.strategies.base import Embedding, Fuser, Route, Scorer, Selector
 from tokenred.strategies.fusers import FusedToken, Merge, Propagate, Prune
 from tokenred.strategies.routes import Idle, TakeAll
 from tokenred.strategies.schedules import (
@@ -22,7 +22,7 @@ from tokenred.strategies.scorers import (
     MixedAttn,
     Random,
 )
-from tokenred.strategies.selectors import BipartiteMatching, TopScore
+from tokenred.strategies.selectors import BipartiteMatching, GridDrop, TopScore
 
 __all__ = [
     "BipartiteMatching",
@@ -32,8 +32,10 @@ __all__ = [
     "Constant",
     "CosSim",
     "DiagAttn",
+    "Embedding",
     "FusedToken",
     "Fuser",
+    "GridDrop",
     "Idle",
     "KeepRatio",
     "Linear",

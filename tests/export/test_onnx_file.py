@@ -1,0 +1,180 @@
+"""ONNX files, run by onnxruntime beside the model."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+import tokenred as tr
+from tests.static_recipes import static_recipes
+from tokenred.core.errors import ConfigError, MissingExtraError, OutputExistsError
+from tokenred.core.part import Traits
+from tokenred.export import ExportError, ExportReport, onnx_file, to_onnx
+
+onnx = pytest.importorskip("onnx", reason="needs the extra tokenred[export]")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra tokenred[export]")
+pytest.importorskip("onnxscript", reason="needs the extra tokenred[export]")
+
+CASES = {
+    "gtp": ("cls", tr.strategy("gtp", P=3, M=3)),
+    "gtp, theta": (
+        "cls",
+        tr.strategy("gtp", graph="spatial", theta=0.6, schedule=tr.PerLayer((3,))),
+    ),
+    "tome": ("cls", tr.strategy("tome", r=[3])),
+    "evit": ("cls", tr.strategy("evit", layers=(0, 1), keep_rate=0.6)),
+    "idlevit": ("cls", tr.strategy("idlevit", layers=(1,), keep_ratios=(0.6,))),
+    "topk": ("cls", tr.strategy("topk", layers=(0,), keep_rate=0.6)),
+    "random": ("cls", tr.strategy("random", layers=(0,), keep_rate=0.6)),
+    "dense": ("cls", None),
+    "no cls": ("no cls", tr.strategy("topk", layers=(1,), keep_rate=0.6)),
+    "distilled": ("distilled", tr.strategy("evit", layers=(0,), keep_rate=0.6)),
+}
+CASES |= {name: ("cls", made) for name, made in static_recipes(without=CASES).items()}
+
+
+def _run(path: Path, images: Tensor) -> Tensor:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (logits,) = session.run(["logits"], {"images": images.numpy()})
+    return torch.from_numpy(logits)
+
+
+@pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
+@pytest.mark.parametrize("name", CASES)
+def test_onnxruntime_agrees_at_any_batch_size(name: str, vit, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    kind, strategy = CASES[name]
+    model = vit(kind) if strategy is None else tr.wrap(vit(kind), strategy)
+    report = to_onnx(model, tmp_path / "m.onnx")
+    assert report.difference is not None
+    assert report.difference <= 1e-5
+    for batch in (1, 2, 7):
+        images = torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(batch))
+        with torch.no_grad():
+            expected = model(images)
+        difference = (_run(report.path, images) - expected).abs().max()
+        assert difference <= 1e-4 * expected.abs().max()
+
+
+def test_report_size_and_one_image_at_a_time(vit, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    model = vit(depth=1, dynamic_img_size=True)
+    reduced = tr.wrap(model, tr.strategy("topk", layers=(0,), keep_rate=0.5))
+    path = tmp_path / "new" / "m.onnx"
+    report = to_onnx(reduced, path, image_size=(24, 40), dynamic_batch=False, opset=18)
+    assert report == ExportReport(
+        path=path,
+        format="onnx",
+        bytes=path.stat().st_size,
+        opset=18,
+        difference=report.difference,
+        batches=(1,),
+        draws=1,
+        inputs={"images": (1, 3, 24, 40)},
+        outputs={"logits": (1, 5)},
+    )
+    assert [file.name for file in path.parent.iterdir()] == ["m.onnx"]
+    content = path.read_bytes()
+    assert str(Path(tr.__file__).parent).encode() not in content
+    (opset,) = onnx.load(path).opset_import
+    assert opset.version == 18
+
+
+def test_weights_beside_the_file_where_they_are_too_large(  # type: ignore[no-untyped-def]
+    vit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_file, "_ONE_FILE", 1000)
+    model, path = vit(depth=1), tmp_path / "m.onnx"
+    beside = tmp_path / "m.onnx.data"
+    beside.write_text("mine")
+    with pytest.raises(OutputExistsError, match=r"m\.onnx\.data"):
+        to_onnx(model, path)
+    assert beside.read_text() == "mine"
+    report = to_onnx(model, path, check=False, overwrite=True)
+    assert (report.difference, report.batches, report.draws) == (None, (), 0)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]
+    weights = sum(weight.numel() * 4 for weight in model.parameters())
+    assert beside.stat().st_size > 0.9 * weights
+    assert report.bytes == path.stat().st_size + beside.stat().st_size
+    # Read from where they lie now, not from where they were drafted.
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(_run(path, images), model(images), rtol=1e-4, atol=1e-4)
+
+
+def test_newer_opsets_run_too(vit, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    # From opset 23 on there is an operator for attention; its mask is not PyTorch's.
+    weighed = tr.strategy("topk", layers=(0,), fuser="fused_token", proportional_attention=True)
+    reduced = tr.wrap(vit(), weighed)
+    assert to_onnx(reduced, tmp_path / "m.onnx", opset=23).opset == 23
+
+
+@pytest.mark.parametrize("opset", [17, 18.0, True, 10_000])
+def test_an_opset_that_is_none_is_refused_before_any_work(  # type: ignore[no-untyped-def]
+    opset: object, vit, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="opset between 18 and"):
+        to_onnx(vit(), tmp_path / "new" / "m.onnx", opset=opset)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
+def test_a_package_that_is_missing_is_named(  # type: ignore[no-untyped-def]
+    package: str, vit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, package, None)
+    with pytest.raises(MissingExtraError, match=rf"{package}, not .* 'tokenred\[export\]'"):
+        to_onnx(vit(), tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+class Untranslatable(tr.Scorer):
+    traits: ClassVar[Traits] = Traits()
+
+    def __call__(self, state, attention):  # type: ignore[no-untyped-def]
+        return torch.special.bessel_j0(state.image.mean(dim=-1))
+
+
+def test_an_operator_that_onnx_lacks_is_named(vit, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    reduced = tr.wrap(vit(depth=1), tr.Strategy(Untranslatable(), schedule=2))
+    with pytest.raises(ExportError, match=r"no translation of \w+\.\w*bessel_j0") as caught:
+        to_onnx(reduced, tmp_path / "m.onnx")
+    assert "to_torch_export" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_differs_is_not_left_behind(  # type: ignore[no-untyped-def]
+    vit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(path: Path):  # type: ignore[no-untyped-def]
+        run = right(path)
+        return lambda images: run(images) * 1.001
+
+    right = onnx_file._runner
+    monkeypatch.setattr(onnx_file, "_runner", wrong)
+    path = tmp_path / "m.onnx"
+    path.write_text("older")
+    with pytest.raises(ExportError, match=r"got a difference of 0\.001 at batch sizes 1, 3"):
+        to_onnx(vit(depth=1), path, overwrite=True)
+    assert path.read_text() == "older"
+    assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
+    assert to_onnx(vit(depth=1), path, tolerance=2e-3, overwrite=True).difference > 9e-4  # type: ignore[operator]
+
+
+def test_a_file_that_does_not_open_is_said_so(vit, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ExportError, match="onnxruntime cannot open"):
+        to_onnx(vit(depth=1).bfloat16(), tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_logged_warnings_of_one_package_are_left_out_for_a_while(caplog) -> None:  # type: ignore[no-untyped-def]
+    inside = logging.getLogger("onnxscript.somewhere")
+    with onnx_file._quiet("onnxscript"):
+        inside.warning("constant")
+        inside.error("serious")
+        logging.getLogger("torch.somewhere").warning("other")
+    inside.warning("later")
+    assert caplog.messages == ["serious", "other", "later"]

@@ -1,0 +1,191 @@
+"""ONNX files: for onnxruntime, TensorRT, OpenVINO and their like."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenred.attention import PlainEngine
+from tokenred.core.errors import ConfigError, MissingExtraError
+from tokenred.export.agreement import Agreement, check_agreement, check_tolerance
+from tokenred.export.graph import Traced, check_model, shape_of, trace
+from tokenred.export.place import check_place, write_checked
+from tokenred.export.report import ExportError, ExportReport
+from tokenred.export.translations import translations
+
+__all__ = ["to_onnx"]
+
+_SUFFIX = ".onnx"
+_IMAGES, _LOGITS = "images", "logits"
+# PyTorch's translations begin there.
+_OLDEST = 18
+# ONNX has no fused attention before opset 23, and that one takes no bias on the keys alone.
+_ENGINES = (PlainEngine(),)
+# What one file may hold: protobuf ends at 2 GiB, and the graph needs room as well.
+_ONE_FILE = 2**31 - 2**26
+
+
+def to_onnx(
+    reduced: nn.Module,
+    path: str | Path,
+    *,
+    image_size: tuple[int, int] | None = None,
+    dynamic_batch: bool = True,
+    opset: int | None = None,
+    check: bool = True,
+    tolerance: float = 1e-4,
+    overwrite: bool = False,
+) -> ExportReport:
+    """Write a model as an ONNX file, with input ``images`` and output ``logits``.
+
+    Weights of more than 2 GB lie in a second file beside it, named ``….onnx.data``.
+
+    Args:
+        reduced: what `tokenred.wrap` returned, or a plain model, in eval mode.
+        path: of the file, ending in ``.onnx``.
+        image_size: (height, width) of its images; None for the model's own.
+        dynamic_batch: take any batch size; else one image at a time.
+        opset: version of ONNX's operators, from 18 on; None for PyTorch's choice.
+        check: run the file by onnxruntime at two batch sizes against the model.
+        tolerance: the largest difference allowed, as a share of the largest logit.
+        overwrite: whether an older file may be replaced.
+
+    Raises:
+        ExportError: for a model that does not fit into a graph, such as one whose token counts
+            depend on the images, an operator that ONNX lacks, or a graph that differs from the
+            model; nothing is written then.
+        PartError: for what is no model.
+        InputError: for a size that the model does not take.
+        ConfigError: for another suffix, opset or tolerance.
+        OutputExistsError, DataError: where the file is there already or cannot be written.
+        MissingExtraError: without onnx, onnxscript and (for the check) onnxruntime.
+    """
+    check_tolerance(tolerance)
+    model = check_model(reduced)
+    _check_installed("onnx", "onnxscript", *(["onnxruntime"] if check else []))
+    _check_opset(opset)
+    weights = (p.numel() * p.element_size() for p in model.state_dict().values())
+    beside = sum(weights) > _ONE_FILE
+    place = check_place(path, _SUFFIX, *([".onnx.data"] if beside else []), overwrite=overwrite)
+    traced = trace(model, image_size, dynamic_batch=dynamic_batch, engines=_ENGINES)
+    program = _translate(traced, opset)
+
+    def write(draft: Path) -> Agreement:
+        program.save(draft, external_data=beside)
+        return _checked(traced, draft, tolerance) if check else Agreement()
+
+    agreement, size = write_checked(place, write)
+    graph = program.model.graph
+    return ExportReport(
+        path=place,
+        format="onnx",
+        bytes=size,
+        opset=program.model.opset_imports[""],
+        difference=agreement.difference,
+        batches=agreement.batches,
+        draws=agreement.draws,
+        inputs={value.name: shape_of(value.shape) for value in graph.inputs},
+        outputs={value.name: shape_of(value.shape) for value in graph.outputs},
+    )
+
+
+def _check_installed(*packages: str) -> None:
+    missing = []
+    for package in packages:
+        try:
+            import_module(package)
+        except ImportError:
+            missing.append(package)
+    if missing:
+        raise MissingExtraError(
+            f"exporting to ONNX needs {', '.join(missing)}, not installed here. "
+            "Run: pip install 'tokenred[export]'"
+        )
+
+
+def _check_opset(opset: int | None) -> None:
+    newest = import_module("onnx").defs.onnx_opset_version()
+    if opset is not None and (type(opset) is not int or not _OLDEST <= opset <= newest):
+        raise ConfigError(f"expected an opset between {_OLDEST} and {newest}, got {opset!r}.")
+
+
+def _translate(traced: Traced, opset: int | None) -> Any:
+    try:
+        # Its optimiser warns of every constant that it leaves as it is.
+        with _quiet("onnxscript"):
+            program = torch.onnx.export(
+                traced.program,
+                (),
+                input_names=[_IMAGES],
+                output_names=[_LOGITS],
+                opset_version=opset,
+                dynamo=True,
+                dynamic_shapes=traced.dynamic_shapes,
+                custom_translation_table=translations(),
+                optimize=True,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter wraps whatever a translation raises
+        found = re.search(r"No ONNX function found for <OpOverload\(op='(.+?)'.*?\)>", str(error))
+        reason = f"{type(error).__name__}: {error}"
+        if found:
+            reason = f"ONNX has no translation of {found[1]}, which some part of it uses"
+        raise ExportError(
+            f"cannot write {type(traced.model).__name__} as ONNX: {reason}. An archive of "
+            "torch.export holds any operator: to_torch_export, or --format torch."
+        ) from error
+    got = program.model.opset_imports[""] if program is not None else None
+    if opset not in (None, got):
+        raise ExportError(f"expected ONNX of opset {opset}, but PyTorch wrote {got}. Ask for that.")
+    return program
+
+
+@contextmanager
+def _quiet(package: str) -> Iterator[None]:
+    """Without the warnings that a package logs."""
+    logger = logging.getLogger(package)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _checked(traced: Traced, draft: Path, tolerance: float) -> Agreement:
+    return check_agreement(
+        traced.model,
+        _runner(draft),
+        traced.example,
+        batches=traced.batches,
+        tolerance=tolerance,
+    )
+
+
+def _runner(path: Path) -> Callable[[Tensor], Tensor]:
+    onnxruntime = import_module("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what is wrong comes as an exception as well
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's errors have no common base
+        raise ExportError(
+            f"onnxruntime cannot open the exported graph: {error}. Nothing was written. Float32 "
+            "weights and PyTorch's own choice of opset run everywhere."
+        ) from error
+
+    def run(images: Tensor) -> Tensor:
+        (logits,) = session.run([_LOGITS], {_IMAGES: images.cpu().numpy()})
+        return torch.from_numpy(logits)
+
+    return run
