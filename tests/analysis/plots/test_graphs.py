@@ -1,0 +1,130 @@
+"""What is drawn is the graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.collections import LineCollection, PathCollection, PolyCollection
+from matplotlib.figure import Figure
+
+from tokenred.analysis import draw_graph, graph_panels, graph_statistics, in_degree_map
+from tokenred.core.errors import ConfigError, InputError
+from tokenred.graphs import Graph
+from tokenred.graphs.mixed import Mixed
+from tokenred.graphs.spatial import Spatial
+
+IMAGE = torch.rand(3, 24, 32, generator=torch.Generator().manual_seed(1))
+
+
+def _graph(edges: list[tuple[int, int]], grid: tuple[int, int] = (3, 4)) -> Graph:
+    n = grid[0] * grid[1]
+    dense = torch.zeros(1, n, n)
+    for i, j in edges:
+        dense[0, i, j] = 1
+    return Graph.from_dense(dense, grid)
+
+
+def _part(figure: Figure, kind: type) -> Any:
+    (found,) = [c for c in figure.axes[0].collections if type(c) is kind]
+    return found
+
+
+def test_edges_lead_from_who_chose_to_the_chosen() -> None:
+    # On 3×4 patches: 0 at the upper left, 11 at the lower right; 5 is beside 0.
+    figure = draw_graph(_graph([(0, 11), (11, 0), (0, 5), (5, 0)]), IMAGE)
+    there, back = _part(figure, LineCollection).get_segments()
+    assert there[0].tolist() == back[-1].tolist() == [0.5, 0.5]
+    assert there[-1].tolist() == back[0].tolist() == [3.5, 2.5]
+    # Bent to different sides, so that both are seen.
+    assert np.abs(there - back[::-1]).max() > 0.2
+    assert len(_part(figure, PolyCollection).get_paths()) == 2
+    tip = _part(figure, PolyCollection).get_paths()[0].vertices[0]
+    assert np.hypot(*(tip - [3.5, 2.5])) < 0.2
+    assert figure.axes[0].get_title() == "2 edges beyond the grid neighbours"
+
+
+def test_heavier_edges_are_more_opaque() -> None:
+    # 0 chose one, 3 chose three: the weights are 1/√(1·3) and less.
+    figure = draw_graph(_graph([(0, 3), (3, 0), (3, 8), (3, 9), (8, 0), (9, 0)]), IMAGE)
+    alpha = _part(figure, LineCollection).get_colors()[:, 3]
+    assert len(set(np.round(alpha, 6))) > 1
+    assert alpha.max() == pytest.approx(0.8)
+
+
+def test_which_edges() -> None:
+    graph = Mixed(M=2)(torch.randn(2, 12, 6, generator=torch.Generator().manual_seed(0)), (3, 4))
+    every = draw_graph(graph, IMAGE, 1, far_only=False)
+    count = int((graph.values[1] != 0).sum())
+    assert every.axes[0].get_title() == f"{count} edges"
+    mine = draw_graph(graph, IMAGE, 1, far_only=False, patches=[4])
+    starts = [line[0].tolist() for line in _part(mine, LineCollection).get_segments()]
+    assert starts == [[0.5, 1.5]] * int((graph.values[1, 4] != 0).sum())
+
+
+def test_an_undirected_graph_has_no_arrows() -> None:
+    graph = Spatial()(torch.zeros(1, 12, 2), (3, 4))
+    figure = draw_graph(graph, IMAGE)
+    # Nothing is far in it, so the near edges are drawn.
+    assert figure.axes[0].get_title() == "29 edges"
+    assert not [c for c in figure.axes[0].collections if type(c) is PolyCollection]
+    one = draw_graph(graph, IMAGE, patches=[0])
+    assert one.axes[0].get_title() == "3 edges"
+    assert draw_graph(graph, IMAGE, far_only=True, title="none").axes[0].get_title() == "none"
+
+
+def test_nodes_grow_with_their_in_degree() -> None:
+    sizes = _part(draw_graph(_graph([(0, 3), (1, 3), (3, 0)]), IMAGE), PathCollection).get_sizes()
+    assert sizes[3] > sizes[0] > sizes[1] == sizes[2]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [IMAGE, IMAGE.permute(1, 2, 0).numpy(), (IMAGE * 255).byte(), IMAGE[:1]],
+    ids=["tensor", "array", "bytes", "grey"],
+)
+def test_photographs(image: Any) -> None:
+    figure = draw_graph(_graph([(0, 11)]), image)
+    (shown,) = figure.axes[0].images
+    values = np.asarray(shown.get_array())
+    assert values.shape == (24, 32, 3)
+    expected = IMAGE.permute(1, 2, 0).numpy()
+    expected = expected[..., :1] if getattr(image, "shape", (3,))[0] == 1 else expected
+    np.testing.assert_allclose(values, np.broadcast_to(expected, values.shape), atol=1 / 255)
+    assert shown.get_extent() == [0, 4, 3, 0]
+
+
+def test_in_degree_map() -> None:
+    graph = _graph([(0, 3), (1, 3), (3, 0)])
+    expected = [1, 0, 0, 2] + [0] * 8
+    for source in (graph, graph_statistics(graph), np.array(expected).reshape(3, 4)):
+        figure = in_degree_map(source)
+        axes, bar = figure.axes
+        drawn = np.asarray(axes.collections[0].get_array()).flatten()
+        assert drawn.tolist() == expected
+        assert axes.get_xlabel() == "column (patches)"
+        assert "tokens that chose" in bar.get_ylabel()
+
+
+def test_panels() -> None:
+    figure = graph_panels(_graph([(0, 11)]), IMAGE, title="a graph")
+    assert figure.get_suptitle() == "a graph"
+    assert [axes.get_title() for axes in figure.axes[:2]] == [
+        "1 edge beyond the grid neighbours", "who is chosen",
+    ]  # fmt: skip
+    assert figure.get_size_inches()[0] == 7
+
+
+def test_refused() -> None:
+    graph = _graph([(0, 11)])
+    with pytest.raises(InputError, match="expected an image"):
+        draw_graph(graph, torch.zeros(24, 32))
+    with pytest.raises(ConfigError, match="between 0 and 11, got 12"):
+        draw_graph(graph, IMAGE, patches=[12])
+    batch = Mixed(M=2)(torch.randn(2, 12, 6), (3, 4))
+    with pytest.raises(ConfigError, match="2 images"):
+        draw_graph(batch, IMAGE, 2)
+    with pytest.raises(InputError, match="on a grid"):
+        in_degree_map(np.zeros(4))

@@ -1,0 +1,71 @@
+"""Strategies side by side, at one budget or at the same counts."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+import tokenred as tr
+from tokenred.analysis.lineup import lineup, lineup_at_counts, named_specs
+from tokenred.core.errors import ConfigError, ScheduleError, UnknownNameError
+
+
+def test_dense_comes_first(digits: nn.Module) -> None:
+    found = lineup(tr.wrap(digits, "gtp"), ["dense", "topk", tr.strategy("gtp", P=2)])
+    assert [each.label for each in found] == ["dense", "topk", "MixedAttn+Propagate"]
+    assert [each.method for each in found] == ["dense", "topk", "MixedAttn+Propagate"]
+    assert found[0].tokens == (64,) * 8
+    assert found[2].tokens == (62, 60, 58, 56, 54, 52, 50, 48)
+    assert all(each.model.base is digits for each in found)
+
+
+def test_one_budget_for_all(digits: nn.Module) -> None:
+    found = lineup(digits, {"a": "gtp", "b": "tome", "c": "evit"}, gmacs_share=0.75)
+    assert [each.label for each in found] == ["dense", "a", "b", "c"]
+    assert found[1].method == "gtp"
+    shares = [tr.gmacs(each.model) / tr.gmacs(digits) for each in found[1:]]
+    # The next token more would cost too much.
+    assert all(0.73 < share <= 0.75 for share in shares)
+
+
+def test_own_budgets_stay(digits: nn.Module) -> None:
+    (_, found) = lineup(digits, ["gtp@0.6"])
+    assert tr.gmacs(found.model) <= 0.6 * tr.gmacs(digits)
+
+
+@pytest.mark.parametrize("removed", [None, 3, [0, 5, 0, 2]])
+def test_the_same_counts(digits: nn.Module, removed: int | list[int] | None) -> None:
+    found = lineup_at_counts(digits, ["gtp:P=1", "topk", "tome", "evit"], removed)
+    counts = {None: [4] * 8, 3: [3] * 8}.get(removed if isinstance(removed, int) else None)
+    counts = [*removed, 0, 0, 0, 0] if isinstance(removed, list) else counts
+    tokens = tuple(64 - sum(counts[: layer + 1]) for layer in range(8))
+    assert [each.tokens for each in found] == [tokens] * 4
+    dropped = [layer.removed for layer in found[3].model.cost().layers]
+    # The fused token takes the place of one more.
+    assert dropped == [count + 1 if count else 0 for count in counts]
+
+
+def test_refused(digits: nn.Module) -> None:
+    with pytest.raises(ConfigError, match="put it into"):
+        named_specs("gtp")
+    with pytest.raises(ConfigError, match="each strategy once"):
+        named_specs(["gtp", "gtp"])
+    with pytest.raises(ConfigError, match="each strategy once"):
+        named_specs({"dense": "gtp"})
+    with pytest.raises(UnknownNameError, match="nothing"):
+        named_specs(["nothing"])
+    with pytest.raises(ConfigError, match="between 0 and 1"):
+        lineup(digits, ["gtp"], gmacs_share=75)
+    with pytest.raises(ConfigError, match="a budget of its own"):
+        lineup(digits, ["gtp@0.6"], gmacs_share=0.75)
+    with pytest.raises(ScheduleError, match="gtp:P=9: "):
+        lineup(digits, ["gtp:P=9"])
+    with pytest.raises(ConfigError, match="two strategies"):
+        lineup_at_counts(digits, ["gtp"])
+    with pytest.raises(ConfigError, match="a budget of its own"):
+        lineup_at_counts(digits, ["gtp", "topk@0.5"])
+    with pytest.raises(ConfigError, match="got none"):
+        lineup_at_counts(digits, ["gtp", "topk"], 0)
+    # Merging cannot take more than half at once.
+    with pytest.raises(ConfigError, match="'tome'; remove fewer"):
+        lineup_at_counts(digits, ["gtp", "tome"], [40])

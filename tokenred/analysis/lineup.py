@@ -1,0 +1,163 @@
+"""Strategies side by side on one model, by name, each with a budget or counts of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from tokenred.analysis.measure.context import base_of
+from tokenred.analysis.specs import Spec, parse_spec
+from tokenred.backbones import adapt
+from tokenred.core.api import dense, gmacs
+from tokenred.core.errors import ConfigError, TokenredError
+from tokenred.core.model import ReducedViT, wrap
+from tokenred.core.plan import Strategy
+from tokenred.strategies.schedules import Constant, PerLayer, Room, Schedule
+
+__all__ = ["DENSE", "Contestant", "Strategies", "lineup", "lineup_at_counts", "named_specs"]
+
+DENSE = "dense"
+Strategies = Sequence[str | Path | Strategy | Spec] | Mapping[str, str | Path | Strategy | Spec]
+
+
+@dataclass(frozen=True, eq=False)
+class Contestant:
+    """A strategy on the model.
+
+    Attributes:
+        label: what the user called it.
+        method: the family it belongs to.
+        model: ready to run.
+    """
+
+    label: str
+    method: str
+    model: ReducedViT
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Image tokens after each block."""
+        return tuple(layer.tokens_out for layer in self.model.cost().layers)
+
+
+def named_specs(strategies: Strategies) -> list[Spec]:
+    """Strategies as the user lists them, each under a name of its own; dense is left out.
+
+    Raises:
+        ConfigError: for a name that comes twice, or no list.
+        TokenredError: as `parse_spec` raises them.
+    """
+    if isinstance(strategies, str | Path | Strategy | Spec):
+        raise ConfigError(f"expected a list of strategies, got {strategies!r}; put it into [ ].")
+    if isinstance(strategies, Mapping):
+        specs = [replace(parse_spec(given), label=label) for label, given in strategies.items()]
+    else:
+        specs = [parse_spec(given) for given in strategies if str(given).casefold() != DENSE]
+    labels = [spec.label for spec in specs]
+    if twice := sorted({label for label in labels if labels.count(label) > 1 or label == DENSE}):
+        raise ConfigError(
+            f"expected each strategy once, under a name of its own, got {twice[0]!r} again; "
+            "leave it out, or pass a mapping from names to strategies."
+        )
+    return specs
+
+
+def lineup(
+    model: nn.Module, strategies: Strategies, *, gmacs_share: float | None = None
+) -> list[Contestant]:
+    """The dense model, then each strategy wrapped around it.
+
+    Args:
+        model: dense, or a `ReducedViT`, whose base is then taken.
+        strategies: what `parse_spec` takes, or a mapping from labels to it.
+        gmacs_share: of the dense model's GMACs that each may cost; None for their own schedules.
+
+    Raises:
+        ConfigError: for a share out of range, or a strategy that names its own besides.
+        TokenredError: as `tokenred.wrap` raises them, with the strategy's name.
+    """
+    specs = named_specs(strategies)
+    if gmacs_share is not None:
+        if not 0 < gmacs_share < 1:
+            raise ConfigError(
+                "expected gmacs_share as a share of the dense model's GMACs between 0 and 1, such "
+                f"as 0.75, got {gmacs_share!r}."
+            )
+        for spec in specs:
+            if spec.share is not None:
+                raise ConfigError(
+                    f"{spec.label!r} has a budget of its own; leave out either it or the share."
+                )
+        specs = [replace(spec, share=gmacs_share) for spec in specs]
+    base = base_of(model)
+    cost = gmacs(base)
+    rest = [Contestant(s.label, s.method, _wrapped(base, s, cost)) for s in specs]
+    return [Contestant(DENSE, DENSE, dense(base)), *rest]
+
+
+def lineup_at_counts(
+    model: nn.Module, strategies: Strategies, removed: int | Sequence[int] | None = None
+) -> list[Contestant]:
+    """Strategies that all leave the same number of image tokens after each block; no dense model.
+
+    Args:
+        model: dense, or a `ReducedViT`, whose base is then taken.
+        strategies: two or more, as for `lineup`; their schedules are replaced.
+        removed: by how many image tokens each block's number shrinks: one count, or a list that 0
+            goes on; None for 8 a block, or half of all tokens where a model has too few for that.
+            A fuser that adds a token drops as many more.
+
+    Raises:
+        ConfigError: for fewer than two strategies, one with a budget, nothing removed, or counts
+            that one of them cannot meet.
+        TokenredError: as `tokenred.wrap` raises them, with the strategy's name.
+    """
+    specs = named_specs(strategies)
+    if len(specs) < 2:
+        raise ConfigError(f"expected two strategies or more to compare, got {len(specs)}.")
+    if budgeted := [spec.label for spec in specs if spec.share is not None]:
+        raise ConfigError(
+            f"{budgeted[0]!r} has a budget of its own, but here all remove the same counts; leave "
+            "the budget out."
+        )
+    base = base_of(model)
+    counts = _counts(base, removed)
+    if not any(counts):
+        raise ConfigError("expected tokens to be removed in some block, got none; all would agree.")
+    first, *others = [
+        Contestant(spec.label, spec.method, _wrapped(base, _removing(spec, counts), 0.0))
+        for spec in specs
+    ]
+    for each in others:
+        if each.tokens != first.tokens:
+            raise ConfigError(
+                f"expected the same counts of all methods, got {first.tokens} tokens after the "
+                f"blocks from {first.label!r} and {each.tokens} from {each.label!r}; remove fewer."
+            )
+    return [first, *others]
+
+
+def _counts(base: nn.Module, removed: int | Sequence[int] | None) -> tuple[int, ...]:
+    info = adapt(base).info
+    wanted: Schedule
+    if removed is None:
+        wanted = Constant(8, fit=True)
+    else:
+        wanted = Constant(removed) if isinstance(removed, int) else PerLayer(tuple(removed))
+    return wanted.resolve(Room(info.depth, info.num_patches))
+
+
+def _removing(spec: Spec, counts: Sequence[int]) -> Spec:
+    extra = spec.strategy.fuser.extra
+    schedule = PerLayer(tuple(count + extra if count else 0 for count in counts))
+    return replace(spec, strategy=spec.strategy.replace(schedule=schedule))
+
+
+def _wrapped(base: nn.Module, spec: Spec, dense_gmacs: float) -> ReducedViT:
+    try:
+        return wrap(base, spec.resolve(dense_gmacs))
+    except TokenredError as error:
+        raise type(error)(f"{spec.label}: {error}") from error

@@ -1,0 +1,185 @@
+"""What a token graph looks like, in numbers: pure functions of an adjacency matrix.
+
+The matrix is sparse, ``(N0, N0)`` of 0 and 1 without a diagonal; row i has a 1 for each position
+that i chose. What is dropped at j travels to the kept rows that chose j, so a token's *in*-degree
+says how many places its feature can go to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokenred.core.errors import ConfigError, InputError
+from tokenred.graphs import Graph
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+__all__ = [
+    "GRAPH_STATISTICS",
+    "adjacency",
+    "clustering",
+    "describe",
+    "edge_lengths",
+    "in_degree",
+    "out_degree",
+    "reciprocity",
+    "spectral_gap",
+    "weak_components",
+]
+
+GRAPH_STATISTICS = {
+    "out_degree": "neighbours that a token chose, mean",
+    "in_degree_sd": "in-degree, standard deviation over tokens",
+    "in_degree_max": "in-degree, largest",
+    "unchosen": "tokens that nobody chose, share",
+    "reciprocity": "edges whose reverse is an edge too, share",
+    "clustering": "clustering coefficient, mean over tokens",
+    "components": "weakly connected components",
+    "spectral_gap": "spectral gap of the normalised adjacency",
+    "edge_length": "length of an edge, mean (patches)",
+    "far_share": "edges that leave the 8 grid neighbours, share",
+    "far_length": "length of those, mean (patches)",
+    "chance_length": "distance of two random patches, mean (patches)",
+}
+"""What the names in frames mean."""
+
+
+def adjacency(graph: Graph, i: int = 0) -> csr_array:
+    """``A`` of image i: 1 for an edge, whatever its weight; edges to oneself are left out.
+
+    Raises:
+        ConfigError: for an image that the graph does not hold.
+    """
+    from scipy.sparse import csr_array
+
+    if not (graph.batch == 1 or 0 <= i < graph.batch):
+        raise ConfigError(f"this graph holds {graph.batch} images, there is no image {i}.")
+    at = 0 if graph.batch == 1 else i
+    n = graph.num_nodes
+    columns = graph.neighbours[at].cpu().numpy()
+    rows = np.broadcast_to(np.arange(n)[:, None], columns.shape)
+    edges = (graph.values[at].detach().cpu().numpy() != 0) & (rows != columns)
+    matrix = csr_array((np.ones(edges.sum()), (rows[edges], columns[edges])), shape=(n, n))
+    matrix.sum_duplicates()
+    matrix.data[:] = 1  # a neighbour listed twice is one edge
+    return matrix
+
+
+def out_degree(matrix: csr_array) -> NDArray[np.float64]:
+    """``(N0,)`` how many neighbours each token chose."""
+    return np.asarray(matrix.sum(axis=1), dtype=np.float64).reshape(-1)
+
+
+def in_degree(matrix: csr_array) -> NDArray[np.float64]:
+    """``(N0,)`` how many tokens chose each."""
+    return np.asarray(matrix.sum(axis=0), dtype=np.float64).reshape(-1)
+
+
+def reciprocity(matrix: csr_array) -> float:
+    """Share of the edges whose reverse is an edge too; NaN without edges."""
+    return float(matrix.multiply(matrix.T).sum() / matrix.nnz) if matrix.nnz else float("nan")
+
+
+def clustering(matrix: csr_array) -> float:
+    """Mean clustering coefficient, edges taken without direction.
+
+    The share of the pairs of a token's neighbours that are neighbours themselves; 0 for a token
+    with fewer than two. Source: Watts and Strogatz, "Collective dynamics of 'small-world'
+    networks", Nature 393, 1998.
+    """
+    both = _undirected(matrix)
+    degree = out_degree(both)
+    closed = np.asarray((both @ both).multiply(both).sum(axis=1)).reshape(-1)
+    pairs = degree * (degree - 1)
+    return float(np.divide(closed, pairs, out=np.zeros_like(degree), where=pairs > 0).mean())
+
+
+def weak_components(matrix: csr_array) -> int:
+    """Number of parts that no edge joins, in either direction."""
+    from scipy.sparse.csgraph import connected_components
+
+    return int(connected_components(matrix, directed=True, connection="weak")[0])
+
+
+def spectral_gap(matrix: csr_array) -> float:
+    """How quickly features would even out if they kept travelling along the edges, 0 … 2.
+
+    ``1 − λ2``, with λ2 the second largest eigenvalue of ``D^-1/2 U D^-1/2``, where U holds the
+    edges without direction and D its degrees. This is the normalised adjacency of GTP's Eq. 9 made
+    symmetric: of a directed graph the eigenvalues would be complex. It is the second smallest
+    eigenvalue of the normalised Laplacian (Chung, "Spectral Graph Theory", 1997). 0 where the graph
+    falls into parts, NaN for a single token. ``O(N0³)``.
+    """
+    from scipy.linalg import eigh
+
+    n = matrix.shape[0]
+    if n < 2:
+        return float("nan")
+    if weak_components(matrix) > 1:
+        return 0.0
+    both = _undirected(matrix).toarray()
+    root = 1 / np.sqrt(both.sum(axis=1))
+    second = eigh(root[:, None] * both * root, eigvals_only=True, subset_by_index=[n - 2, n - 2])
+    return float(1 - second[0])
+
+
+def edge_lengths(
+    matrix: csr_array, grid: tuple[int, int]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """How far apart the ends of each edge lie, and whether it leaves the grid's neighbourhood.
+
+    Returns:
+        Euclidean distance in patches, and whether the two are no neighbours on the grid (of 8). In
+        a mixed graph the latter are the edges that meaning alone made.
+    """
+    rows, columns = matrix.nonzero()
+    if matrix.shape[0] != grid[0] * grid[1]:
+        raise InputError(
+            f"expected a graph of {grid[0] * grid[1]} nodes for a {grid[0]}×{grid[1]} grid, got "
+            f"{matrix.shape[0]}."
+        )
+    down = rows // grid[1] - columns // grid[1]
+    across = rows % grid[1] - columns % grid[1]
+    far = np.maximum(np.abs(down), np.abs(across)) > 1
+    return np.hypot(down, across).astype(np.float64), far
+
+
+def describe(matrix: csr_array, grid: tuple[int, int]) -> dict[str, float]:
+    """All of `GRAPH_STATISTICS`; NaN where there is nothing to average."""
+    received = in_degree(matrix)
+    lengths, far = edge_lengths(matrix, grid)
+    return {
+        "out_degree": float(out_degree(matrix).mean()),
+        "in_degree_sd": float(received.std()),
+        "in_degree_max": float(received.max()),
+        "unchosen": float((received == 0).mean()),
+        "reciprocity": reciprocity(matrix),
+        "clustering": clustering(matrix),
+        "components": float(weak_components(matrix)),
+        "spectral_gap": spectral_gap(matrix),
+        "edge_length": _mean(lengths),
+        "far_share": _mean(far),
+        "far_length": _mean(lengths[far]),
+        "chance_length": _chance_length(grid),
+    }
+
+
+def _undirected(matrix: csr_array) -> csr_array:
+    return matrix.maximum(matrix.T).tocsr()
+
+
+def _mean(values: NDArray[np.float64] | NDArray[np.bool_]) -> float:
+    return float(values.mean()) if values.size else float("nan")
+
+
+def _chance_length(grid: tuple[int, int]) -> float:
+    at = np.arange(grid[0] * grid[1])
+    if len(at) < 2:
+        return float("nan")
+    row, column = at // grid[1], at % grid[1]
+    distance = np.hypot(row[:, None] - row, column[:, None] - column)
+    return float(distance.sum() / (len(at) * (len(at) - 1)))

@@ -1,0 +1,128 @@
+"""How far methods agree on the patches, as heat maps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tokenred.analysis.plots.canvas import new_grid
+from tokenred.core.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["agreement_map"]
+
+_LABELS = {
+    "iou": "kept by both ÷ by either (%)",
+    "survival": "survival, Spearman's ρ",
+    "scores": "scores, Spearman's ρ",
+}
+_MOST_NUMBERS = 14  # in a row of a column's width
+_NEEDED = ("a", "b", "layer", "statistic", "mean")
+
+
+def agreement_map(
+    frame: Any,
+    *,
+    statistic: str = "iou",
+    layer: int | None = None,
+    title: str | None = None,
+    width: float = 3.5,
+    height: float | None = None,
+) -> Figure:
+    """How far methods agree: every pair in every block, or method against method in one.
+
+    Args:
+        frame: of an `Agreement`, or that itself.
+        statistic: ``iou``, ``survival`` or ``scores``.
+        layer: the block; None for all, a row a pair.
+        title: above; None for model and data, "" for none.
+        width, height: in inches; the height grows with the rows.
+
+    Raises:
+        InputError: for a frame of another kind, or one without this statistic or block.
+    """
+    frame = getattr(frame, "frame", frame)
+    missing = [name for name in _NEEDED if name not in frame]
+    if missing:
+        raise InputError(
+            f"expected the frame of an agreement; it lacks {', '.join(missing)}. Call "
+            "tokenred.analysis.agreement."
+        )
+    rows = frame[frame["statistic"] == statistic]
+    if rows.empty or statistic not in _LABELS:
+        raise InputError(
+            f"expected a statistic among {', '.join(dict.fromkeys(frame['statistic']))}, got "
+            f"{statistic!r}."
+        )
+    if layer is not None:
+        there = sorted(set(rows["layer"]))
+        rows = rows[rows["layer"] == layer]
+        if rows.empty:
+            raise InputError(f"expected a block among {there}, got {layer!r}.")
+    table = _pairs(rows) if layer is None else _square(rows)
+    tall = 0.9 + (0.22 if layer is None else 0.36) * len(table)
+    with new_grid(width, height or max(1.8, tall), 1, 1) as (figure, grid):
+        _draw(grid[0, 0], table, statistic, square=layer is not None)
+        if layer is None:
+            grid[0, 0].set(xlabel="block", ylabel="")
+        else:
+            grid[0, 0].set(xlabel="", ylabel="")
+        if title is None:
+            first = rows.iloc[0]
+            title = " on ".join(str(first[key]) for key in ("model", "data") if first.get(key))
+            title += f", block {layer}" if layer is not None else ""
+        if title:
+            figure.suptitle(title, fontsize=8)
+    return figure
+
+
+def _pairs(rows: pd.DataFrame) -> pd.DataFrame:
+    names = rows["a"] + " · " + rows["b"]
+    table = rows.assign(pair=names).pivot(index="pair", columns="layer", values="mean")
+    table = table.loc[list(dict.fromkeys(names))]
+    if (rows["statistic"] == "iou").all() and "chance" in rows:
+        table.loc["by chance"] = rows.groupby("layer")["chance"].mean()
+    return table
+
+
+def _square(rows: pd.DataFrame) -> pd.DataFrame:
+    """The lower triangle, methods in the order they came in."""
+    names = list(dict.fromkeys([*rows["a"], *rows["b"]]))
+    table = rows.pivot(index="b", columns="a", values="mean")
+    return table.reindex(index=names[1:], columns=names[:-1])
+
+
+def _draw(axes: Axes, table: pd.DataFrame, statistic: str, *, square: bool) -> None:
+    import seaborn as sns
+
+    # Correlations go both ways from 0, shares only up.
+    share = statistic == "iou"
+    values = table.to_numpy(dtype=np.float64) * (100 if share else 1)
+    reach = max(0.1, float(np.nanmax(np.abs(values))))
+    axes.grid(visible=False)
+    sns.heatmap(
+        values,
+        ax=axes,
+        mask=np.isnan(values),
+        cmap="viridis" if share else "vlag",
+        vmin=0 if share else -reach,
+        vmax=100 if share else reach,
+        annot=values.shape[1] <= _MOST_NUMBERS,
+        fmt=".0f" if share else ".2f",
+        annot_kws={"fontsize": 6 if share or square else 5},
+        linewidths=0.5,
+        square=square,
+        xticklabels=list(table.columns),
+        yticklabels=list(table.index),
+        cbar_kws={"label": _LABELS[statistic]},
+    )
+    axes.tick_params(length=0, labelsize=7)
+    axes.tick_params(axis="y", labelrotation=0)
+    for label in axes.get_xticklabels():
+        label.set(rotation=40 if square else 0, ha="right" if square else "center")
+        label.set_rotation_mode("anchor" if square else "default")

@@ -1,0 +1,233 @@
+"""The token graph over the photograph, and the patches that many tokens choose."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from tokenred.analysis.plots.canvas import new_grid
+from tokenred.analysis.plots.style import palette
+from tokenred.core.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from tokenred.graphs import Graph
+
+__all__ = ["draw_graph", "graph_panels", "in_degree_map"]
+
+_WIDTH, _HEIGHT = 3.5, 3.3  # inches, a column of most papers
+_OPACITY = 0.8  # of the heaviest edge, where there are few
+_BEND = (0.12, 0.4)  # of an edge, so that to and fro stay apart: to its length; at most, in patches
+_FADED = 0.4  # of the photograph, so that edges show on dark ones too
+
+
+def draw_graph(
+    graph: Graph,
+    image: Tensor | ArrayLike,
+    i: int = 0,
+    *,
+    far_only: bool | None = None,
+    patches: Collection[int] | None = None,
+    title: str | None = None,
+    width: float = _WIDTH,
+    height: float = _HEIGHT,
+) -> Figure:
+    """A token graph over the photograph that it was made from.
+
+    Nodes lie at the centres of the patches, larger where more tokens chose them. Edges point from
+    a token to those that it chose (features travel the other way), the more opaque the larger
+    their weight.
+
+    Args:
+        graph: as a builder makes it.
+        image: the pixels that the model saw: a tensor ``(3, H, W)`` or an array ``(H, W, 3)``,
+            0 to 1 or whole numbers to 255.
+        i: which image of the graph's batch.
+        far_only: leave out edges between grid neighbours, which say little and hide much; None to
+            do so where there are others.
+        patches: only the edges that these positions chose; None for all.
+        title: above; None to say what is drawn.
+        width, height: in inches.
+
+    Raises:
+        InputError: for something that is no image.
+        ConfigError: for positions outside the grid, or an image that the graph does not hold.
+    """
+    pixels = _pixels(image)
+    edges, shown = _edges(graph, i, far_only, patches)
+    with new_grid(width, height, 1, 1) as (figure, grid):
+        _draw_edges(grid[0, 0], graph, i, pixels, edges, shown if title is None else title)
+    return figure
+
+
+def in_degree_map(
+    source: Any, i: int = 0, *, title: str = "", width: float = _WIDTH, height: float = 3.0
+) -> Figure:
+    """How many tokens chose each patch.
+
+    Args:
+        source: a `GraphStatistics` (mean over its images), a graph (its image ``i``), or an array
+            ``(gh, gw)``.
+        i: which image of a graph's batch.
+        title: above.
+        width, height: in inches.
+
+    Raises:
+        InputError: for an array of another shape.
+        ConfigError: for an image that the graph does not hold.
+    """
+    degrees = _degrees(source, i)
+    with new_grid(width, height, 1, 1) as (figure, grid):
+        _draw_degrees(grid[0, 0], degrees, title)
+    return figure
+
+
+def graph_panels(
+    graph: Graph,
+    image: Tensor | ArrayLike,
+    i: int = 0,
+    *,
+    far_only: bool | None = None,
+    patches: Collection[int] | None = None,
+    title: str = "",
+    width: float = 2 * _WIDTH,
+    height: float = _HEIGHT,
+) -> Figure:
+    """`draw_graph` and `in_degree_map` side by side; arguments as there."""
+    pixels = _pixels(image)
+    (edges, shown), degrees = _edges(graph, i, far_only, patches), _degrees(graph, i)
+    with new_grid(width, height, 1, 2) as (figure, grid):
+        _draw_edges(grid[0, 0], graph, i, pixels, edges, shown)
+        _draw_degrees(grid[0, 1], degrees, "who is chosen")
+        if title:
+            figure.suptitle(title, fontsize=8)
+    return figure
+
+
+def _pixels(image: Tensor | ArrayLike) -> NDArray[np.float64]:
+    if isinstance(image, Tensor):
+        image = image.detach().cpu().to(torch.float64).movedim(0, -1).numpy()
+    array = np.asarray(image)
+    if array.ndim != 3 or array.shape[2] not in (1, 3) or not array.size:
+        raise InputError(
+            "expected an image as a tensor (3, H, W) or an array (H, W, 3), got shape "
+            f"{array.shape}."
+        )
+    values = array.astype(np.float64)
+    values = values / 255 if values.max() > 1.5 else values
+    return np.broadcast_to(values.clip(0, 1), (*array.shape[:2], 3))
+
+
+def _edges(
+    graph: Graph, i: int, far_only: bool | None, patches: Collection[int] | None
+) -> tuple[NDArray[np.float64], str]:
+    """Rows of from, to, weight; and what they are."""
+    nodes = graph.num_nodes
+    if wrong := [p for p in patches or () if not 0 <= p < nodes]:
+        raise ConfigError(f"expected patches between 0 and {nodes - 1}, got {wrong[0]}.")
+    every = graph.to_networkx(i).edges(data="weight")
+    edges = np.array([edge for edge in every if edge[0] != edge[1]], dtype=np.float64)
+    edges = edges.reshape(-1, 3)
+    if patches is not None:
+        mine = np.isin(edges[:, 0], list(patches))
+        if not graph.directed:
+            mine |= np.isin(edges[:, 1], list(patches))
+        edges = edges[mine]
+    (r0, c0), (r1, c1) = (np.divmod(edges[:, end], graph.grid[1]) for end in (0, 1))
+    far = np.maximum(np.abs(r0 - r1), np.abs(c0 - c1)) > 1
+    if far.any() if far_only is None else far_only:
+        return edges[far], f"{_count(int(far.sum()))} beyond the grid neighbours"
+    return edges, _count(len(edges))
+
+
+def _count(edges: int) -> str:
+    return "1 edge" if edges == 1 else f"{edges} edges"
+
+
+def _degrees(source: Any, i: int) -> NDArray[np.float64]:
+    from tokenred.analysis.measure.graph_measures import adjacency, in_degree
+    from tokenred.graphs import Graph
+
+    if isinstance(source, Graph):
+        return in_degree(adjacency(source, i)).reshape(source.grid)
+    degrees = np.asarray(getattr(source, "in_degree", source), dtype=np.float64)
+    if degrees.ndim != 2 or not degrees.size:
+        raise InputError(f"expected in-degrees on a grid (gh, gw), got shape {degrees.shape}.")
+    return degrees
+
+
+def _draw_edges(
+    axes: Axes,
+    graph: Graph,
+    i: int,
+    pixels: NDArray[np.float64],
+    edges: NDArray[np.float64],
+    title: str,
+) -> None:
+    from matplotlib.collections import LineCollection, PolyCollection
+
+    blue, orange = palette(2)
+    height, width = pixels.shape[:2]
+    rows, columns = np.divmod(np.arange(graph.num_nodes), graph.grid[1])
+    # Each patch is one unit wide; the photograph is stretched to the grid.
+    x, y = columns + 0.5, rows + 0.5
+    patch_ratio = (height / graph.grid[0]) / (width / graph.grid[1])
+    axes.imshow(
+        pixels, extent=(0, graph.grid[1], graph.grid[0], 0), alpha=_FADED, aspect=patch_ratio,
+        interpolation="nearest",
+    )  # fmt: skip
+    ends = edges[:, :2].astype(int)
+    lines = _bent(np.stack((x[ends], y[ends]), axis=-1))
+    relative = edges[:, 2] / (edges[:, 2].max(initial=0) or 1)
+    opacity = min(_OPACITY, 8 / max(1, len(edges)) ** 0.5) * relative.clip(0.1, 1)
+    colours = [(*blue, alpha) for alpha in opacity]
+    axes.add_collection(LineCollection(list(lines), colors=colours, linewidths=0.7))
+    if graph.directed:
+        axes.add_collection(PolyCollection(list(_heads(lines)), facecolors=colours))
+    degrees = _degrees(graph, i).flatten()
+    axes.scatter(
+        x, y, s=3 + 25 * (degrees / max(1, degrees.max())) ** 2, color=orange,
+        edgecolor="white", linewidth=0.3, zorder=3,
+    )  # fmt: skip
+    axes.set(xlim=(0, graph.grid[1]), ylim=(graph.grid[0], 0), title=title)
+    axes.set_axis_off()
+
+
+def _bent(ends: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Curves ``(edges, points, 2)`` between two points each, ``(edges, 2, 2)``."""
+    start, end = ends[:, :1], ends[:, 1:]
+    along = end - start
+    length = np.linalg.norm(along, axis=-1, keepdims=True)
+    aside = np.stack((-along[..., 1], along[..., 0]), axis=-1) / length
+    bend = np.minimum(_BEND[0] * length, _BEND[1]) * aside
+    t = np.linspace(0, 1, 13)[None, :, None]
+    curves: NDArray[np.float64] = start + t * along + 4 * t * (1 - t) * bend
+    return curves
+
+
+def _heads(lines: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Triangles ``(edges, 3, 2)`` that end a curve, just before the node; in patches."""
+    direction = lines[:, -1] - lines[:, -2]
+    direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
+    aside = np.stack((-direction[:, 1], direction[:, 0]), axis=-1)
+    tip = lines[:, -1] - 0.1 * direction
+    back = tip - 0.16 * direction
+    return np.stack((tip, back + 0.06 * aside, back - 0.06 * aside), axis=1)
+
+
+def _draw_degrees(axes: Axes, degrees: NDArray[np.float64], title: str) -> None:
+    import seaborn as sns
+
+    sns.heatmap(
+        degrees, ax=axes, cmap="viridis", square=True, vmin=0,
+        cbar_kws={"label": "in-degree (tokens that chose the patch)", "shrink": 0.85},
+    )  # fmt: skip
+    axes.set(xlabel="column (patches)", ylabel="row (patches)", title=title)
+    axes.tick_params(length=0, labelrotation=0)

@@ -1,0 +1,138 @@
+"""Oversmoothing curves: a statistic of the tokens, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tokenred.analysis.plots.canvas import new_grid
+from tokenred.analysis.plots.style import MARKERS, palette
+from tokenred.core.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["smoothing_curves"]
+
+# Quantity and unit.
+_LABELS = {
+    "cosine": ("mean cosine similarity", ""),
+    "effective_rank": ("effective rank", "directions"),
+    "high_frequency": ("energy outside mean", "%"),
+    "lost": ("dropped tokens lost", "%"),
+}
+_FROM_DENSE = "_difference"
+_PLAIN, _PAIRED = ("mean", "low", "high"), ("difference", "difference_low", "difference_high")
+_COLUMN = 3.5  # inches, of most papers
+
+
+def smoothing_curves(
+    frame: Any,
+    *,
+    statistics: str | Sequence[str] = "cosine",
+    title: str | None = None,
+    width: float | None = None,
+    height: float | None = None,
+) -> Figure:
+    """How alike the tokens are after each block, a curve a strategy, the dense model in black.
+
+    The bands are the intervals over the images.
+
+    Args:
+        frame: of an `Oversmoothing`, or that itself.
+        statistics: one of ``cosine``, ``effective_rank``, ``high_frequency`` and ``lost``, each
+            also with ``_difference`` behind it, for the paired difference from the dense model; or
+            several, a panel each, two in a row.
+        title: above the figure; None for model and data, "" for none.
+        width, height: in inches; by default a column of most papers for one panel, two for more.
+
+    Raises:
+        InputError: for a frame of another kind, or one that lacks a statistic.
+    """
+    frame = getattr(frame, "frame", frame)
+    wanted = [statistics] if isinstance(statistics, str) else list(statistics)
+    _check(frame, wanted)
+    import seaborn as sns
+
+    names = list(dict.fromkeys(frame["strategy"]))
+    colours = _colours(names)
+    columns = min(2, len(wanted))
+    rows = -(-len(wanted) // columns)
+    size = (width or _COLUMN * columns, height or (2.8 if rows == 1 else 2.4 * rows))
+    with new_grid(*size, rows, columns) as (figure, grid):
+        panels = grid.flatten()
+        for axes, statistic in zip(panels, wanted, strict=False):
+            _panel(axes, frame, statistic, names, colours)
+            sns.despine(ax=axes)
+        for axes in panels[len(wanted) :]:
+            axes.remove()
+        handles, labels = panels[0].get_legend_handles_labels()
+        if len(wanted) == 1:
+            panels[0].legend(handles, labels, frameon=False)
+        else:
+            figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        if title is None:
+            first = frame.iloc[0]
+            title = " on ".join(str(first[key]) for key in ("model", "data") if first.get(key))
+        if title:
+            figure.suptitle(title, fontsize=8)
+    return figure
+
+
+def _check(frame: Any, wanted: list[str]) -> None:
+    missing = [name for name in ("strategy", "layer", "statistic", *_PLAIN) if name not in frame]
+    if missing:
+        raise InputError(
+            f"expected the frame of an oversmoothing measurement; it lacks {', '.join(missing)}. "
+            "Call tokenred.analysis.oversmoothing."
+        )
+    known = [name for name in _LABELS if name in set(frame["statistic"])]
+    if "difference" in frame:
+        known += [name + _FROM_DENSE for name in known if name != "lost"]
+    absent = [name for name in wanted if name not in known]
+    if absent or not wanted:
+        raise InputError(
+            f"expected statistics among {', '.join(known)}, got {', '.join(absent) or 'none'}."
+        )
+
+
+def _colours(names: list[str]) -> dict[str, Any]:
+    others = [name for name in names if name != "dense"]
+    return {"dense": "black"} | dict(zip(others, palette(len(others)), strict=True))
+
+
+def _panel(
+    axes: Axes, frame: pd.DataFrame, wanted: str, names: list[str], colours: dict[str, Any]
+) -> None:
+    statistic = wanted.removesuffix(_FROM_DENSE)
+    paired = statistic != wanted
+    quantity, unit = _LABELS[statistic]
+    factor = 100 if unit == "%" else 1
+    rows = frame[frame["statistic"] == statistic]
+    for at, name in enumerate(names):
+        own = rows[rows["strategy"] == name].sort_values("layer")
+        mean, low, high = (factor * own[key] for key in (_PAIRED if paired else _PLAIN))
+        dense = name == "dense"
+        if dense and paired:
+            mean = low = high = 0 * own["mean"]
+        axes.fill_between(own["layer"], low, high, color=colours[name], alpha=0.15, linewidth=0)
+        axes.plot(
+            own["layer"],
+            mean,
+            color=colours[name],
+            label=name,
+            marker="*" if dense else MARKERS[at % len(MARKERS)],
+            markersize=6 if dense else 4,
+            markeredgecolor="white",
+            markeredgewidth=0.4,
+            linewidth=1.2,
+            zorder=3 if dense else 2,
+        )
+    if paired:
+        quantity, unit = f"{quantity}\nfrom dense", "points" if unit == "%" else unit
+    axes.set(xlabel="block", ylabel=f"{quantity} ({unit})" if unit else quantity)
+    layers = sorted(set(rows["layer"]))
+    if len(layers) <= 16:
+        axes.set_xticks(layers)

@@ -1,0 +1,123 @@
+"""``tokenred agreement``: which patches methods keep, and how far they agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tokenred.cli.comparing import _numbers, _title
+from tokenred.cli.console import make_console
+from tokenred.core.errors import ConfigError
+
+__all__ = ["agreement_command"]
+
+_FOLDER = "tokenred-out/agreement"
+_CSV, _PNG = "agreement.csv", "agreement.png"
+_STRATEGIES = ("gtp", "topk", "tome", "evit", "random")
+
+
+def agreement_command(
+    model: Annotated[
+        str, typer.Option(help="'digits' (embedded), a timm name, or a .safetensors file.")
+    ] = "digits",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Weights for a timm name, in place of the published ones.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="'digits' (embedded), 'cifar10[:PATH]', an image folder, a zip or a tar.",
+            show_default="digits with the digits model",
+        ),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Such as test or val.")] = None,
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--strategy", "-s",
+            help="NAME[:KEY=VALUE,…] or a .toml file; two or more. Their schedules are replaced.",
+            show_default=", ".join(_STRATEGIES),
+        ),
+    ] = None,
+    removed: Annotated[
+        int | None,
+        typer.Option(
+            "--removed", "-P", help="Tokens removed in each block, by all methods alike.",
+            show_default="8, or half of all tokens where a model has too few",
+        ),
+    ] = None,
+    statistic: Annotated[
+        str, typer.Option(help="What to draw: iou, survival or scores.")
+    ] = "iou",
+    layer: Annotated[
+        int | None, typer.Option(help="Draw method against method in this block.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many images.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 32,
+    workers: Annotated[int, typer.Option(help="Processes that load images.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, …")] = None,
+    seed: Annotated[int, typer.Option(help="Of chosen images and bootstrap.")] = 0,
+    mean: Annotated[
+        str | None, typer.Option(help="Three numbers, where the model records none: r,g,b.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="Likewise.")] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help=f"Folder for {_CSV} and {_PNG}.")
+    ] = Path(_FOLDER),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what is there from an earlier run.")
+    ] = False,
+    progress: Annotated[
+        bool, typer.Option("--progress/--no-progress", help="Bars on a terminal.")
+    ] = True,
+) -> None:  # fmt: skip
+    """Agreement: which patches methods keep, at the same counts in every block.
+
+    Without options: the embedded digits model and images.
+    """
+    source = data or ("digits" if model.casefold() == "digits" else None)
+    if source is None:
+        raise ConfigError(f"expected --data for the model {model!r}.")
+    if statistic not in ("iou", "survival", "scores"):
+        raise ConfigError(f"expected --statistic iou, survival or scores, got {statistic!r}.")
+    # Heavy libraries only now, so that --help is quick.
+    from tokenred.analysis.files import prepare_folder, write_atomically
+    from tokenred.analysis.lineup import named_specs
+    from tokenred.analysis.measure.agreements import agreement
+    from tokenred.analysis.plots.style import png
+    from tokenred.backbones import adapt
+    from tokenred.models import load_model
+
+    specs = named_specs(strategy or _STRATEGIES)
+    paths = prepare_folder(output, (_CSV, _PNG), overwrite=overwrite)
+    loaded = load_model(
+        model,
+        checkpoint=checkpoint,
+        mean=_numbers("--mean", mean),
+        std=_numbers("--std", std),
+    )
+    depth = adapt(loaded).info.depth
+    if layer is not None and not 0 <= layer < depth:
+        raise ConfigError(f"expected --layer from 0 to {depth - 1}, got {layer}.")
+    result = agreement(
+        loaded,
+        source,
+        specs,
+        removed=removed,
+        limit=limit,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        seed=seed,
+        split=split,
+        name=_title(model, False),
+        progress=progress,
+    )
+    console = make_console()
+    console.print(result)
+    result.to_csv(paths[0], overwrite=True)
+    figure = result.plot(statistic=statistic, layer=layer)
+    write_atomically(paths[1], png(figure))
+    console.print(f"Written: {', '.join(map(str, paths))}", soft_wrap=True)

@@ -1,0 +1,110 @@
+"""``tokenred oversmoothing``: how alike tokens become, block by block."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tokenred.cli.comparing import _numbers, _title
+from tokenred.cli.console import make_console
+from tokenred.core.errors import ConfigError
+
+__all__ = ["oversmoothing_command"]
+
+_FOLDER = "tokenred-out/oversmoothing"
+_CSV, _PNG = "oversmoothing.csv", "oversmoothing.png"
+_STRATEGIES = ("gtp", "gtp:theta=0.6", "topk", "tome", "evit")
+_PANELS = ("cosine", "cosine_difference", "high_frequency", "effective_rank")
+
+
+def oversmoothing_command(
+    model: Annotated[
+        str, typer.Option(help="'digits' (embedded), a timm name, or a .safetensors file.")
+    ] = "digits",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Weights for a timm name, in place of the published ones.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="'digits' (embedded), 'cifar10[:PATH]', an image folder, a zip or a tar.",
+            show_default="digits with the digits model",
+        ),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Such as test or val.")] = None,
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--strategy", "-s", help="NAME[:KEY=VALUE,…] or a .toml file; repeat it.",
+            show_default=", ".join(_STRATEGIES),
+        ),
+    ] = None,
+    share: Annotated[
+        float,
+        typer.Option(
+            help="Of the dense model's GMACs that each strategy may cost. 1 for the schedules as "
+            "the strategies have them."
+        ),
+    ] = 0.75,
+    limit: Annotated[int | None, typer.Option(help="At most so many images.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 32,
+    workers: Annotated[int, typer.Option(help="Processes that load images.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, …")] = None,
+    seed: Annotated[int, typer.Option(help="Of chosen images and bootstrap.")] = 0,
+    mean: Annotated[
+        str | None, typer.Option(help="Three numbers, where the model records none: r,g,b.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="Likewise.")] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help=f"Folder for {_CSV} and {_PNG}.")
+    ] = Path(_FOLDER),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what is there from an earlier run.")
+    ] = False,
+    progress: Annotated[
+        bool, typer.Option("--progress/--no-progress", help="Bars on a terminal.")
+    ] = True,
+) -> None:  # fmt: skip
+    """Oversmoothing: how alike the image tokens become in each block, at the same cost.
+
+    Without options: the embedded digits model and images. Only tokens alive after a block count.
+    """
+    source = data or ("digits" if model.casefold() == "digits" else None)
+    if source is None:
+        raise ConfigError(f"expected --data for the model {model!r}.")
+    # Heavy libraries only now, so that --help is quick.
+    from tokenred.analysis.files import prepare_folder, write_atomically
+    from tokenred.analysis.lineup import named_specs
+    from tokenred.analysis.measure.smoothing import oversmoothing
+    from tokenred.analysis.plots.style import png
+    from tokenred.models import load_model
+
+    specs = named_specs(strategy or _STRATEGIES)
+    paths = prepare_folder(output, (_CSV, _PNG), overwrite=overwrite)
+    loaded = load_model(
+        model,
+        checkpoint=checkpoint,
+        mean=_numbers("--mean", mean),
+        std=_numbers("--std", std),
+    )
+    result = oversmoothing(
+        loaded,
+        source,
+        specs,
+        gmacs_share=None if share == 1 else share,
+        limit=limit,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        seed=seed,
+        split=split,
+        name=_title(model, False),
+        progress=progress,
+    )
+    console = make_console()
+    console.print(result)
+    result.to_csv(paths[0], overwrite=True)
+    write_atomically(paths[1], png(result.plot(statistics=_PANELS)))
+    console.print(f"Written: {', '.join(map(str, paths))}", soft_wrap=True)
