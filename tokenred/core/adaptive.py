@@ -7,6 +7,7 @@ upper bound. Here the counts are those of images that ran.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,15 +27,20 @@ if TYPE_CHECKING:
     from tokenred.core.plan import Strategy
     from tokenred.strategies.base import Fuser
 
-__all__ = ["alive_counts", "check_head_of_padded", "cost_of_counts"]
+__all__ = ["alive_counts", "check_padded", "cost_of_counts"]
 
 
-def check_head_of_padded(backbone: Backbone, strategy: Strategy) -> None:
-    """Refuse a model whose head would count padding among the tokens.
+def check_padded(backbone: Backbone, strategy: Strategy) -> None:
+    """Refuse what would count padding among the tokens: θ, and some heads.
 
     Raises:
-        ConfigError: with the pooling that is in the way.
+        ConfigError: with what is in the way.
     """
+    if strategy.theta < 1:
+        raise ConfigError(
+            f"{strategy.selector!r} keeps a number of tokens that depends on the image, so batches "
+            f"are padded, and theta={strategy.theta} would count the padding. Use theta=1."
+        )
     info = backbone.info
     tokens = info.num_prefix + info.num_patches
     weight = next(backbone.model.parameters())
@@ -78,8 +84,8 @@ def cost_of_counts(
     """
     info, extra = reduced.info, reduced.strategy.fuser.extra
     counts = [int(count) for count in counts]
-    gone = [before - after for before, after in zip(counts, counts[1:], strict=False)]
-    if len(gone) != info.depth or min(gone) < -extra:
+    gone = [before - after for before, after in pairwise(counts)]
+    if len(gone) != info.depth or min(gone) < 0:
         raise InputError(
             f"expected {info.depth + 1} counts that never grow, before the first block and after "
             f"each, got {counts}."

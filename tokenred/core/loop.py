@@ -188,6 +188,9 @@ class Runner:
             recorder.sparsified(attention[Need.kept()] - strategy.theta)
         if reduces:
             state = self._reduce(state, attention, plan, recorder)
+        # The MLP is the forward's peak of memory: nothing of the attention may live through it.
+        del heads, out
+        attention = attention if plan.watched else _NOTHING
         with self.span("mlp"):
             return replace(state, x=block.after_mlp(state.x)), attention
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tokenred.attention import Engine, pick_engine
 from tokenred.backbones import adapt
 from tokenred.backbones.shared import SharesBase
-from tokenred.core.adaptive import check_head_of_padded
+from tokenred.core.adaptive import check_padded
 from tokenred.core.cost import Cost
 from tokenred.core.errors import PartError, UntrainedPartWarning
 from tokenred.core.info import ModelInfo
@@ -102,7 +102,7 @@ class ReducedViT(SharesBase):
         plans = plan_layers(strategy, info, stem, built)
         pads = any(plan.adaptive for plan in plans)
         if pads:
-            check_head_of_padded(backbone, strategy)
+            check_padded(backbone, strategy)
         super().__init__(base)
         self.strategy = strategy
         self.check_finite = check_finite
@@ -269,6 +269,11 @@ class ReducedViT(SharesBase):
         """Learned parts that another strategy has as well."""
         parts = self.parts.items() if "parts" in self._modules else ()
         return {n: m for n, m in parts if getattr(self.strategy, n) == getattr(other, n)}
+
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        """The attention engines, in the order in which they are tried."""
+        return self._runner.engines
 
     def with_strategy(self, strategy: Strategy | str) -> ReducedViT:
         """The same model and weights under another strategy.

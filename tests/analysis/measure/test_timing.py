@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import tokenred as tr
-from tokenred.analysis import benchmark
+from tokenred.analysis import Benchmark, benchmark, peak_memory
 from tokenred.core.errors import ConfigError, InputError, PartError, UnknownNameError
 
 QUICK = {"batch_size": 2, "pairs": 3, "warmup": 1, "progress": False}
@@ -90,12 +90,33 @@ def test_other_image_sizes() -> None:
         benchmark(fast, (3, 33, 32), **QUICK)
 
 
+def test_memory_and_split_columns(digits: nn.Module) -> None:
+    fast = {"gtp": tr.wrap(digits, tr.strategy("gtp", P=4)), "topk": tr.wrap(digits, "topk")}
+    found = benchmark(fast, memory=True, split=True, **QUICK)
+    timing = found["gtp"]
+    assert timing.overhead_gmacs == pytest.approx(fast["gtp"].cost().overhead_gmacs)
+    assert timing.overhead_gmacs > 0
+    assert timing.dense_peak_bytes == peak_memory(digits, batch_size=2).peak_bytes
+    assert timing.peak_bytes
+    assert timing.split is not None
+    assert timing.split.repeats == timing.pairs
+    frame = found.frame()
+    assert frame["split_graph"][0] > frame["split_graph"][1] == 0
+    assert {"peak_bytes", "dense_peak_bytes", "split_choosing", "overhead_gmacs"} <= set(frame)
+    back = Benchmark.from_json(found.to_json())
+    assert back == found
+    plain = benchmark(fast["topk"], **QUICK)
+    assert not {"peak_bytes", "split", "split_mlp"} & set(plain.frame())
+
+
 def test_refused(digits: nn.Module) -> None:
     fast = tr.wrap(digits, "topk")
     with pytest.raises(ConfigError, match="pairs"):
         benchmark(fast, pairs=1)
     with pytest.raises(ConfigError, match="threads"):
         benchmark(fast, threads=0)
+    with pytest.raises(ConfigError, match="compile"):
+        benchmark(fast, compile="quickly")
     with pytest.raises(ConfigError, match="no dense model"):
         benchmark(digits)
     with pytest.raises(ConfigError, match="Pass dense="):

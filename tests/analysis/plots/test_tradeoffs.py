@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tokenred.analysis import tradeoff
+from tokenred.analysis import read_published, tradeoff
 from tokenred.analysis.plots.style import png
 from tokenred.analysis.plots.tradeoffs import _set_apart
-from tokenred.core.errors import InputError
+from tokenred.core.errors import ConfigError, InputError
 
 
 @pytest.fixture
@@ -68,7 +69,81 @@ def test_refused(frame: pd.DataFrame) -> None:
     with pytest.raises(InputError, match="top1"):
         tradeoff(frame.drop(columns="top1"))
     with pytest.raises(InputError, match="dense row"):
-        tradeoff(frame[1:])
+        tradeoff(frame[1:], relative=True)
+    with pytest.raises(InputError, match="needs the column images_per_second"):
+        tradeoff(frame, x="images_per_second")
+    with pytest.raises(ConfigError, match="x as one of gmacs, images_per_second"):
+        tradeoff(frame, x="ms")
+    with pytest.raises(InputError, match="finished rows"):
+        tradeoff(frame.assign(top1=np.nan))
+
+
+def test_a_study_without_dense_has_no_star(grid: pd.DataFrame) -> None:
+    (axes,) = tradeoff(grid, hue="M").axes
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["4", "8"]
+    # Binomial bars, one a cell.
+    assert sum(len(bars.get_segments()) for bars in axes.collections) == len(grid)
+    gap = grid["top1"] - 75
+    paired = grid.assign(difference=gap, difference_low=gap - 1, difference_high=gap + 1)
+    (axes,) = tradeoff(paired, hue="M").axes
+    bars = [s[:, 1] for bars in axes.collections for s in bars.get_segments()]
+    assert [high - low for low, high in bars] == pytest.approx([2.0] * len(grid))
+
+
+def test_measured_speed_has_the_bars_of_the_speed_up(comparison: pd.DataFrame) -> None:
+    (axes,) = tradeoff(comparison, x="images_per_second").axes
+    assert axes.get_xlabel() == "measured throughput (images/s)"
+    across = [s for bars in axes.collections for s in bars.get_segments() if s[0, 1] == s[1, 1]]
+    assert sorted(map(tuple, [s[:, 0].round(6) for s in across])) == [
+        (pytest.approx(2.9 / 3 * 100), pytest.approx(110)),
+        (pytest.approx(2.9 / 3 * 100), pytest.approx(110)),
+        (pytest.approx(145), pytest.approx(165)),
+        (pytest.approx(145), pytest.approx(165)),
+    ]
+
+
+def test_relative_to_dense(comparison: pd.DataFrame) -> None:
+    (axes,) = tradeoff(comparison, relative=True).axes
+    assert axes.get_xlabel() == "cost of an image (% of dense)"
+    assert axes.get_ylabel() == "top-1 from dense (points)"
+    lines = {line.get_label(): line for line in axes.lines}
+    assert lines["dense"].get_xydata().tolist() == [[100, 0]]
+    assert sorted(lines["gtp"].get_ydata()) == pytest.approx([-1, -2 / 3])
+    (axes,) = tradeoff(comparison, x="images_per_second", relative=True).axes
+    lines = {line.get_label(): line for line in axes.lines}
+    assert sorted(lines["gtp"].get_xdata()) == pytest.approx([1.0, 1.5])
+
+
+def test_published_points_are_named_and_hollow(comparison: pd.DataFrame, published: Path) -> None:
+    theirs = read_published(published, table=1, backbone="DeiT-S")
+    figure = tradeoff(comparison, published=theirs, relative=True)
+    (axes,) = figure.axes
+    (legend,) = figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == ["gtp", "tome", "dense", "gtp, DeiT-S (published)"]
+    lines = {line.get_label(): line for line in axes.lines}
+    paper = lines["gtp, DeiT-S (published)"]
+    assert len(paper.get_xdata()) == len(theirs)
+    assert paper.get_markerfacecolor() == "white"
+    assert paper.get_color() == lines["gtp"].get_color()
+    assert max(paper.get_xdata()) == pytest.approx(100)
+    speed = tradeoff(comparison, x="images_per_second", published=theirs)
+    labels = [text.get_text() for text in speed.legends[0].get_texts()]
+    assert labels[-1] == "gtp, DeiT-S on A6000 (published)"
+
+
+@pytest.mark.parametrize(
+    ("x", "front"), [("gmacs", [79, 79 + 1 / 3, 80]), ("images_per_second", [80, 79 + 1 / 3, 79])]
+)
+def test_the_front_holds_what_no_other_beats(
+    comparison: pd.DataFrame, x: str, front: list[float]
+) -> None:
+    comparison.loc[comparison["method"] == "dense", "images_per_second"] = 90
+    (axes,) = tradeoff(comparison, x=x, front=True).axes
+    (line,) = [line for line in axes.lines if line.get_label() == "Pareto front"]
+    assert line.get_ydata().tolist() == pytest.approx(front)
 
 
 def test_importing_the_analysis_draws_nothing() -> None:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import gc
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
+from tokenred.analysis.measure.candidates import (
+    Candidate,
+    check_count,
+    image_shape_of,
+    make_images,
+    named_candidates,
+)
+from tokenred.analysis.measure.clock import make_clock, no_collection
+from tokenred.analysis.measure.compiled import check_compile, runnable, settle
 from tokenred.analysis.measure.context import (
     autocast,
     base_of,
@@ -23,16 +32,16 @@ from tokenred.analysis.measure.context import (
     measured,
 )
 from tokenred.analysis.measure.machine import describe_machine
+from tokenred.analysis.measure.memory import peak_memory
+from tokenred.analysis.measure.split import time_split
 from tokenred.analysis.measure.timings import Benchmark, Timing, summarise
 from tokenred.backbones import adapt
-from tokenred.core.api import gmacs
-from tokenred.core.errors import ConfigError, InputError, PartError
-from tokenred.core.model import ReducedViT, wrap
-from tokenred.core.plan import Strategy
+from tokenred.core.api import dense as nothing_removed
+from tokenred.core.cost import Cost
+from tokenred.core.model import ReducedViT
 
 __all__ = ["Benchmark", "Candidate", "Timing", "benchmark"]
 
-Candidate = nn.Module | Strategy | str
 _FEWEST = 3
 
 
@@ -48,6 +57,9 @@ def benchmark(
     threads: int | None = None,
     device: str | torch.device | None = None,
     amp: torch.dtype | None = None,
+    compile: bool | str = False,
+    memory: bool = False,
+    split: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> Benchmark:
@@ -71,176 +83,121 @@ def benchmark(
         threads: CPU threads of PyTorch; None leaves them.
         device: where to run; None for where the model is.
         amp: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
+        compile: compile dense model and candidates, as whole graphs of fixed shapes, before the
+            warm-up: True, or a mode of ``torch.compile``.
+        memory: measure the peak of allocations as well, here in this process; see
+            `tokenred.analysis.peak_memory` for one of its own.
+        split: split the candidates' time as well, uncompiled; see `tokenred.analysis.time_split`.
         seed: of images and bootstrap.
         progress: show a bar on a terminal.
 
     Raises:
-        ConfigError: for numbers out of range, or strategies without ``dense``.
+        ConfigError: for numbers out of range, strategies without ``dense``, or a model that
+            cannot be compiled.
         InputError: for images of a shape that a model refuses.
         PartError: for candidates of another kind.
     """
-    for name, value, least in (("batch_size", batch_size, 1), ("pairs", pairs, 2)):
-        _check_count(name, value, least)
-    _check_count("warmup", warmup, 0)
+    check_count("batch_size", batch_size, 1)
+    check_count("pairs", pairs, 2)
+    check_count("warmup", warmup, 0)
     check_amp(amp)
     check_threads(threads)
+    check_compile(compile)
     target = check_device(device)
-    todo = _candidates(models, dense)
+    todo = named_candidates(models, dense)
     bases = {name: base_of(model) if dense is None else dense for name, model in todo.items()}
-    shape = _image_shape(next(iter(bases.values())), image_shape)
-    images = _images((batch_size, *shape), next(iter(bases.values())), seed)
+    shape = image_shape_of(next(iter(bases.values())), image_shape)
+    images = make_images((batch_size, *shape), next(iter(bases.values())), seed)
     for base in bases.values():
         adapt(base).check_images(images)
-    costs = {name: _cost(model, bases[name], shape) for name, model in todo.items()}
+    costs = {name: (_cost(todo[name], shape), _cost(bases[name], shape)) for name in todo}
+    distinct = {id(model): model for model in (*bases.values(), *todo.values())}
 
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in todo}
     with ExitStack() as stack:
-        for model in {id(m): m for m in (*bases.values(), *todo.values())}.values():
+        for model in distinct.values():
             place = stack.enter_context(measured(model, target))
         stack.enter_context(cpu_threads(threads))
         stack.enter_context(torch.inference_mode())
         stack.enter_context(autocast(place, amp))
-        stack.enter_context(_no_collection())
+        stack.enter_context(no_collection())
         bar = stack.enter_context(
             tqdm(total=(warmup + pairs) * len(todo), desc="speed", unit="pair", leave=False,
                  disable=None if progress else True)
         )  # fmt: skip
         images = images.to(place)
-        clock = _clock(place)
+        runs = stack.enter_context(runnable(distinct, compile))
+        if compile:
+            settle(runs, images)
+        clock = make_clock(place)
         deadline = float("inf") if max_seconds is None else time.monotonic() + max_seconds
         for turn in range(warmup + pairs):
             if turn >= warmup + _FEWEST and time.monotonic() > deadline:
                 break
             for name, model in todo.items():
-                pair = clock(bases[name], images), clock(model, images)
+                reference, own = runs[id(bases[name])], runs[id(model)]
+                pair = clock(reference, images), clock(own, images)
                 if turn >= warmup:
                     times[name].append(pair)
                 bar.update()
         machine = describe_machine(place)
+    timings = []
+    for name, measurements in times.items():
+        own_cost, dense_cost = costs[name]
+        timings.append(
+            summarise(
+                name,
+                np.array(measurements),
+                batch_size,
+                own_cost.gmacs,
+                dense_cost.gmacs,
+                overhead_gmacs=own_cost.overhead_gmacs,
+                seed=seed,
+            )
+        )
+    if memory or split:
+        options = {"threads": threads, "device": target, "amp": amp, "seed": seed}
+        timings = [
+            _look_closer(timing, todo[timing.name], bases[timing.name], memory=memory, split=split,
+                         image_shape=shape, options=options, progress=progress)
+            for timing in timings
+        ]  # fmt: skip
     return Benchmark(
-        timings=tuple(
-            summarise(name, np.array(measurements), batch_size, *costs[name], seed=seed)
-            for name, measurements in times.items()
-        ),
+        timings=tuple(timings),
         batch_size=batch_size,
         image_shape=shape,
         precision=str(amp or images.dtype).removeprefix("torch."),
         seed=seed,
         machine=machine,
+        compile=compile,
     )
 
 
-def _check_count(name: str, value: int, least: int) -> None:
-    if type(value) is not int or value < least:
-        raise ConfigError(f"expected {name} as a whole number from {least}, got {value!r}.")
+def _cost(model: nn.Module, shape: tuple[int, int, int]) -> Cost:
+    reduced = model if isinstance(model, ReducedViT) else nothing_removed(model)
+    return reduced.cost((shape[1], shape[2]))
 
 
-def _candidates(
-    models: Candidate | Sequence[Candidate] | Mapping[str, Candidate], dense: nn.Module | None
-) -> dict[str, nn.Module]:
-    if isinstance(models, Mapping):
-        named = dict(models)
-    else:
-        single = isinstance(models, nn.Module | Strategy | str)
-        several: Sequence[Any] = [models] if single else list(models)  # type: ignore[arg-type]
-        named = {_name(model, at, len(several)): model for at, model in enumerate(several)}
-    if not named:
-        raise ConfigError("expected at least one model to time, got none.")
-    return {name: _candidate(name, model, dense) for name, model in named.items()}
-
-
-def _name(model: Candidate, at: int, count: int) -> str:
-    if isinstance(model, str):
-        return model
-    return "reduced" if count == 1 else f"{at}"
-
-
-def _candidate(name: str, model: Candidate, dense: nn.Module | None) -> nn.Module:
-    if isinstance(model, Strategy | str):
-        if dense is None:
-            raise ConfigError(
-                f"{name!r} is a strategy, and there is no model to wrap with it. "
-                "Pass dense=, or tokenred.wrap(model, strategy)."
-            )
-        return wrap(dense, model)
-    if not isinstance(model, nn.Module):
-        raise PartError(f"expected a model or a strategy under {name!r}, got {model!r}.")
-    if dense is None and not isinstance(model, ReducedViT):
-        raise ConfigError(
-            f"{name!r} is a {type(model).__name__}, which has no dense model to compare with. "
-            "Wrap it with tokenred.wrap, or pass dense=."
+def _look_closer(
+    timing: Timing,
+    model: nn.Module,
+    base: nn.Module,
+    *,
+    memory: bool,
+    split: bool,
+    image_shape: tuple[int, int, int],
+    options: dict[str, Any],
+    progress: bool,
+) -> Timing:
+    """The same, with peak memory and the split of the time."""
+    size = (image_shape, timing.batch_size)
+    if memory:
+        timing = replace(
+            timing,
+            peak_bytes=peak_memory(model, *size, **options).peak_bytes,
+            dense_peak_bytes=peak_memory(base, *size, **options).peak_bytes,
         )
-    return model
-
-
-def _image_shape(model: nn.Module, given: Sequence[int] | None) -> tuple[int, int, int]:
-    if given is not None:
-        if len(given) != 3 or min(given) < 1:
-            raise InputError(
-                f"expected image_shape as (channels, height, width), got {tuple(given)}."
-            )
-        return int(given[0]), int(given[1]), int(given[2])
-    embed = getattr(model, "patch_embed", None)
-    size = getattr(embed, "img_size", None)
-    channels = getattr(getattr(embed, "proj", None), "in_channels", 3)
-    if size is None:
-        raise InputError(
-            f"{type(model).__name__} does not say which images it takes; "
-            "pass image_shape=(channels, height, width)."
-        )
-    return int(channels), int(size[0]), int(size[1])
-
-
-def _cost(model: nn.Module, base: nn.Module, shape: tuple[int, int, int]) -> tuple[float, float]:
-    """GMACs of the candidate and of the dense model."""
-    own = gmacs(base, shape)
-    return (own if model is base else gmacs(model, shape)), own
-
-
-def _images(shape: tuple[int, ...], model: nn.Module, seed: int) -> Tensor:
-    weight = next(model.parameters(), None)
-    dtype = torch.float32 if weight is None else weight.dtype
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator).to(dtype)
-
-
-def _clock(device: torch.device) -> Callable[[nn.Module, Tensor], float]:
-    """Seconds of one forward, the device's queue empty before and after."""
-    if device.type == "cuda":
-        return _cuda_seconds
-
-    def wait() -> None:
-        if device.type != "cpu":
-            torch.accelerator.synchronize(device)
-
-    def seconds(model: nn.Module, images: Tensor) -> float:
-        wait()
-        start = time.perf_counter()
-        model(images)
-        wait()
-        return time.perf_counter() - start
-
-    return seconds
-
-
-def _cuda_seconds(model: nn.Module, images: Tensor) -> float:
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize(images.device)
-    begin.record()
-    model(images)
-    end.record()
-    end.synchronize()
-    return float(begin.elapsed_time(end)) / 1e3
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """No garbage collection in the middle of a run."""
-    enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+    if split:
+        found = time_split(model, *size, repeats=timing.pairs, **options, progress=progress)
+        timing = replace(timing, split=found)
+    return timing

@@ -1,117 +1,214 @@
-"""Accuracy against cost, one line a method."""
+"""Accuracy against cost or against speed, one line a method."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tokenred.analysis.plots.frames import label_of, need, read_frame
+from tokenred.analysis.plots.intervals import wilson
+from tokenred.analysis.plots.paper import draw_published, read_published, tradeoff_points
 from tokenred.analysis.plots.style import MARKERS, new_figure, palette
-from tokenred.core.errors import InputError
+from tokenred.core.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["tradeoff"]
 
-_COLUMNS = ("method", "gmacs", "top1", "difference_low", "difference_high")
+_DENSE = "dense"
+# Axis -> (label, label relative to dense, whether less is better).
+_AXES = {
+    "gmacs": (label_of("gmacs"), "cost of an image (% of dense)", True),
+    "images_per_second": (label_of("images_per_second"), label_of("speedup"), False),
+}
+# More entries than these go beneath the axes, a line of the legend for each row of them.
+_MANY, _LINE = 6, 0.15
 
 
 def tradeoff(
-    frame: Any, *, title: str | None = None, width: float = 3.5, height: float = 2.8
+    frame: Any,
+    *,
+    x: str = "gmacs",
+    hue: str = "method",
+    published: Any = None,
+    relative: bool = False,
+    front: bool = False,
+    title: str | None = None,
+    width: float = 3.5,
+    height: float = 2.8,
 ) -> Figure:
-    """Top-1 accuracy against GMACs: a line a method through its budgets, dense as a star.
+    """Top-1 accuracy against cost or speed: a line a method through its budgets, dense as a star.
 
-    The error bars are the paired intervals of the difference from the dense model, so they say how
-    sure the *loss* is. Points of the same cost are set apart by a hair.
+    The error bars are the paired intervals of the difference from the dense model where the frame
+    has them, so they say how sure the *loss* is; else binomial ones. Bars along the axis of speed
+    are those of the speed-up. Points of the same cost are set apart by a hair.
 
     Args:
-        frame: of a `Comparison` that has accuracies.
+        frame: of a `Comparison` that has accuracies, or of a study; see `read_frame`.
+        x: ``"gmacs"``, or ``"images_per_second"`` as it was measured.
+        hue: the column that tells lines apart.
+        published: points of a paper, drawn hollow: the path of a CSV, or what `read_published`
+            made of it; lines of a method that is also measured have its colour.
+        relative: to the dense model, in cost (or speed) and accuracy; so that points of other
+            models fit into the same axes.
+        front: draw the Pareto front of what was measured.
         title: above the axes; None for model and data, "" for none.
-        width, height: in inches; 3.5 is a column of most papers.
+        width, height: in inches; 3.5 is a column of most papers. A legend beneath the axes adds to
+            the height.
 
     Raises:
-        InputError: for a frame without these columns, or without the dense model.
+        InputError: for a frame without these columns, or, where it is ``relative``, without dense.
+        ConfigError: for another x.
     """
-    frame = getattr(frame, "frame", frame)
-    missing = [name for name in _COLUMNS if name not in frame]
-    if missing or "dense" not in set(frame["method"]):
-        raise InputError(
-            "expected the frame of a comparison on data, with a dense row; it lacks "
-            f"{', '.join(missing) or 'the dense row'}. Call tokenred.analysis.compare with data."
+    if x not in _AXES:
+        raise ConfigError(f"expected x as one of {', '.join(_AXES)}, got {x!r}.")
+    frame = read_frame(frame)
+    need(frame, ["method", hue, x, "top1"], "a trade-off")
+    frame = frame.dropna(subset=[x, "top1"])
+    if frame.empty:
+        raise InputError(f"expected finished rows with top1 and {x}, got none; measure both.")
+    dense = _dense(frame, relative)
+    theirs = None if published is None else tradeoff_points(read_published(published), x)
+    if title is None:
+        title = " on ".join(
+            str(frame[name].iloc[0])
+            for name in ("model", "data")
+            if name in frame and frame[name].nunique() == 1
         )
-    import seaborn as sns
-
-    dense = frame[frame["method"] == "dense"].iloc[0]
-    points = frame[frame["method"] != "dense"].reset_index(drop=True)
-    methods = list(dict.fromkeys(points["method"]))
-    colours = dict(zip(methods, palette(len(methods)), strict=True))
-    markers = {method: MARKERS[i % len(MARKERS)] for i, method in enumerate(methods)}
-    span = dense["gmacs"] - frame["gmacs"].min()
-    points = points.assign(x=_set_apart(points["gmacs"], span))
+    ours = _bounds(frame, x, dense)
+    if relative and dense is not None:
+        ours = _relative(ours, dense, x)
+    ours["at"] = ours["x"]
+    star = None if dense is None else ours[frame["method"] == _DENSE].iloc[0]
+    points = ours[frame["method"] != _DENSE].reset_index(drop=True)
+    if x == "gmacs":
+        points["x"] = _set_apart(points["x"], ours["x"].max() - ours["x"].min())
+    names = list(dict.fromkeys(points[hue]))
+    colours = dict(zip(names, palette(len(names)), strict=True))
+    entries = len(names) + (star is not None) + front
+    if outside := entries > _MANY or theirs is not None:
+        columns = max(1, int(width / (1.15 if theirs is None else 1.75)))
+        entries += 0 if theirs is None else len(theirs[["backbone", "method"]].drop_duplicates())
+        height += _LINE * -(-entries // columns)
     with new_figure(width, height) as (figure, axes):
-        axes.axhline(dense["top1"], color="0.55", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
-        for method, own in points.groupby("method"):
-            axes.errorbar(
-                own["x"],
-                own["top1"],
-                yerr=[
-                    own["top1"] - (dense["top1"] + own["difference_low"]).clip(0, 100),
-                    (dense["top1"] + own["difference_high"]).clip(0, 100) - own["top1"],
-                ],
-                fmt="none",
-                ecolor=colours[method],
-                elinewidth=0.8,
-                capsize=1.8,
-                capthick=0.8,
-                alpha=0.7,
-                zorder=2,
-            )
-        sns.lineplot(
-            points,
-            x="x",
-            y="top1",
-            hue="method",
-            style="method",
-            hue_order=methods,
-            style_order=methods,
-            palette=colours,
-            markers=markers,
-            dashes=False,
-            errorbar=None,
-            markersize=5,
-            markeredgewidth=0.5,
-            linewidth=1.2,
-            zorder=3,
-            ax=axes,
-        )
-        axes.plot(
-            dense["gmacs"],
-            dense["top1"],
-            marker="*",
-            markersize=9,
-            color="black",
-            markeredgecolor="white",
-            markeredgewidth=0.5,
-            linestyle="none",
-            label="dense",
-            zorder=4,
-        )
-        if title is None:
-            title = " on ".join(str(dense[key]) for key in ("model", "data") if dense.get(key))
-        axes.set(xlabel="cost of an image (GMACs)", ylabel="top-1 accuracy (%)", title=title)
+        if star is not None:
+            axes.axhline(star["y"], color="0.55", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+        _draw_lines(axes, points, hue, colours)
+        if star is not None:
+            _draw_star(axes, star)
+        if theirs is not None:
+            draw_published(axes, theirs, x, colours, relative)
+        if front:
+            _draw_front(axes, points, star, less=_AXES[x][2])
+        axes.set(xlabel=_AXES[x][relative], title=title, ylabel=_height_label(relative))
         axes.margins(x=0.06)
-        axes.legend(title=None, frameon=False, ncols=2, loc="best")
+        handles, labels = axes.get_legend_handles_labels()
+        if outside:
+            figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+        else:
+            axes.legend(handles, labels, frameon=False, ncols=2, loc="best")
+        import seaborn as sns
+
         sns.despine(ax=axes)
     return figure
 
 
-def _set_apart(gmacs: Any, range_of: float) -> Any:
+def _dense(frame: pd.DataFrame, required: bool) -> pd.Series | None:
+    rows = frame[frame["method"] == _DENSE]
+    if rows.empty and required:
+        raise InputError(
+            "expected a dense row, since the axes are relative to it, got none; compare with the "
+            "dense model, or draw absolute axes."
+        )
+    return None if rows.empty else rows.iloc[0]
+
+
+def _bounds(frame: pd.DataFrame, x: str, dense: pd.Series | None) -> pd.DataFrame:
+    """The rows with ``x`` and ``y`` and their bounds, NaN where nothing is known of them."""
+    out = frame.assign(x=frame[x], y=frame["top1"], low=float("nan"), high=float("nan"))
+    out = out.assign(x_low=float("nan"), x_high=float("nan"))
+    if {"difference_low", "difference_high"} <= set(frame) and (
+        dense is not None or "difference" in frame
+    ):
+        zero = frame["top1"] - frame["difference"] if dense is None else dense["top1"]
+        out["low"] = (zero + frame["difference_low"]).clip(0, 100)
+        out["high"] = (zero + frame["difference_high"]).clip(0, 100)
+    elif "images" in frame:
+        ends = [wilson(p, n) for p, n in zip(frame["top1"], frame["images"], strict=True)]
+        out["low"], out["high"] = zip(*ends, strict=True)
+    if x != "gmacs" and {"speedup", "speedup_low", "speedup_high"} <= set(frame):
+        rate = frame[x] / frame["speedup"]
+        out["x_low"], out["x_high"] = rate * frame["speedup_low"], rate * frame["speedup_high"]
+    return out
+
+
+def _relative(points: pd.DataFrame, dense: pd.Series, x: str) -> pd.DataFrame:
+    points = points.copy()
+    unit = (100 if x == "gmacs" else 1) / dense[x]
+    if x != "gmacs" and "speedup" in points:
+        # Measured in pairs: better than the ratio of two rates.
+        unit = points["speedup"] / points[x]
+    for name in ("x", "x_low", "x_high"):
+        points[name] = points[name] * unit
+    for name in ("y", "low", "high"):
+        points[name] -= dense["top1"]
+    return points
+
+
+def _height_label(relative: bool) -> str:
+    return "top-1 from dense (points)" if relative else label_of("top1")
+
+
+def _draw_lines(axes: Axes, points: pd.DataFrame, hue: str, colours: dict[Any, Any]) -> None:
+    for i, (name, colour) in enumerate(colours.items()):
+        own = points[points[hue] == name].sort_values("x", kind="stable")
+        look: dict[str, Any] = {"color": colour, "zorder": 2, "fmt": "none"}
+        for low, high, along in (("low", "high", "yerr"), ("x_low", "x_high", "xerr")):
+            if own[low].notna().any():
+                middle = own["y"] if along == "yerr" else own["x"]
+                ends = [(middle - own[low]).clip(0), (own[high] - middle).clip(0)]
+                bars: dict[str, Any] = {along: ends, "elinewidth": 0.8, "capsize": 1.8}
+                axes.errorbar(own["x"], own["y"], alpha=0.7, capthick=0.8, **bars, **look)
+        axes.plot(
+            own["x"], own["y"], color=colour, marker=MARKERS[i % len(MARKERS)], markersize=5,
+            markeredgecolor="white", markeredgewidth=0.5, linewidth=1.2, label=str(name), zorder=3,
+        )  # fmt: skip
+
+
+def _draw_star(axes: Axes, star: pd.Series) -> None:
+    axes.plot(
+        star["x"], star["y"], marker="*", markersize=9, color="black", markeredgecolor="white",
+        markeredgewidth=0.5, linestyle="none", label=_DENSE, zorder=4,
+    )  # fmt: skip
+
+
+def _draw_front(axes: Axes, points: pd.DataFrame, star: pd.Series | None, *, less: bool) -> None:
+    """Stairs along the points that no other beats in both; ``at`` is their true place."""
+    import pandas as pd
+
+    columns = ["at", "x", "y"]
+    points = points[columns]
+    if star is not None:
+        points = pd.concat([points, star[columns].astype(float).to_frame().T])
+    ordered = points.sort_values(["at", "y"], ascending=[less, False], kind="stable")
+    best = ordered[ordered["y"] > ordered["y"].cummax().shift(fill_value=float("-inf"))]
+    best = best.sort_values("x")
+    axes.step(
+        best["x"], best["y"], where="post" if less else "pre", color="0.8", linewidth=3,
+        solid_capstyle="butt", label="Pareto front", zorder=1.5,
+    )  # fmt: skip
+
+
+def _set_apart(places: Any, range_of: float) -> Any:
     """Places on the axis at which bars of (nearly) the same cost do not hide each other.
 
     A group of points that lie closer than a step is spread about its mean, in order; the others
     stay where they are.
     """
     step = 0.02 * range_of
-    ordered = gmacs.sort_values(kind="stable")
+    ordered = places.sort_values(kind="stable")
     groups = ordered.groupby((ordered.diff() > step).cumsum())
     return groups.transform(
         lambda own: own.mean() + step * (own.reset_index().index - (len(own) - 1) / 2)

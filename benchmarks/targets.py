@@ -1,0 +1,198 @@
+"""The figures that tokenred promises, measured: ``python benchmarks/targets.py [SECTION …]``.
+
+Each section runs into a file of its own under ``benchmarks/results/``; what is there already is not
+measured again. All weights are random: time and memory do not hang on them, or hardly (the exact
+search for θ's threshold looks at the values).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from reporting import (
+    Check,
+    choosing,
+    less_memory,
+    markdown,
+    no_slower,
+    no_square,
+    realised,
+    write_readme,
+)
+
+from tokenred.analysis import Sweep, sweep
+from tokenred.core.errors import ConfigError
+
+HERE = Path(__file__).parent
+DEIT_T, DEIT_S, DEIT_B = (f"deit_{size}_patch16_224" for size in ("tiny", "small", "base"))
+VIT_B8 = "vit_base_patch8_224"
+GTP, EXACT, FAST, IDLE = (
+    "gtp:P=8", "gtp:P=8,theta=0.6", "gtp:P=8,theta=0.6,threshold=fast", "gtp:P=0"
+)  # fmt: skip
+GTP50, EXACT50, FAST50 = (text.replace("P=8", "P=50") for text in (GTP, EXACT, FAST))
+TOME, TOME13, EVIT, TOPK = "tome:r=8", "tome:r=13", "evit:keep_rate=0.7", "topk:keep_rate=0.7"
+SHARE = ("gtp@0.65", "tome@0.65", "evit@0.65", "topk@0.65")
+
+
+@dataclass(frozen=True)
+class Section:
+    """Some sweeps whose rows make one table.
+
+    Attributes:
+        title: above the table.
+        sweeps: arguments of `tokenred.analysis.sweep`; ``pairs`` here overrides the command's.
+        checks: what is promised of the rows.
+    """
+
+    title: str
+    sweeps: Sequence[Mapping[str, Any]]
+    checks: Sequence[Check] = field(default=())
+
+
+SECTIONS = {
+    "deit_s": Section(
+        "DeiT-S at 224, batch 32",
+        [
+            {
+                "models": DEIT_S,
+                "strategies": (GTP, FAST, EXACT, TOME, TOME13, EVIT, TOPK, IDLE),
+                "batch_sizes": (32,),
+            }
+        ],
+        (
+            realised(0.95, GTP, TOME, TOME13),
+            realised(0.92, FAST),
+            realised(0.88, EXACT),
+            realised(0.97, EVIT, TOPK),
+            realised(0.99, IDLE),
+        ),
+    ),
+    "tiny_base": Section(
+        "DeiT-Ti and DeiT-B at 224, batch 1, 8 and 32",
+        [
+            {
+                "models": (DEIT_T, DEIT_B),
+                "strategies": (GTP, FAST, EXACT, TOME, EVIT, TOPK),
+                "batch_sizes": (1, 8, 32),
+            }
+        ],
+        (no_slower(),),
+    ),
+    "vit_b8": Section(
+        "ViT-B/8 at 224 (785 tokens), batch 4",
+        [
+            {
+                "models": VIT_B8,
+                "strategies": (GTP50, FAST50, EXACT50, "tome:r=50", EVIT),
+                "batch_sizes": (4,),
+                "memory": True,
+            }
+        ],
+        (realised(0.95, GTP50), less_memory(GTP50)),
+    ),
+    "split": Section(
+        "Where the time goes, at 197 and 785 tokens",
+        [
+            {"models": DEIT_S, "strategies": (GTP, FAST, EXACT, TOME, EVIT, TOPK),
+             "batch_sizes": (32,), "split": True},
+            {"models": VIT_B8, "strategies": (GTP50, FAST50, EXACT50, "tome:r=50", EVIT, TOPK),
+             "batch_sizes": (4,), "split": True},
+        ],
+        (choosing(0.04, tokens=197), choosing(0.03, tokens=785)),
+    ),
+    "tokens": Section(
+        "DeiT-S at 512 and 896 (1025 and 3137 tokens): time and peak memory",
+        [
+            {"models": DEIT_S, "strategies": SHARE, "image_sizes": (512, 896),
+             "batch_sizes": (1, 4), "memory": True},
+            # A batch takes most of a minute: a few pairs, since the memory is what is asked.
+            {"models": DEIT_S, "strategies": SHARE[:1], "image_sizes": (896,),
+             "batch_sizes": (32,), "memory": True, "pairs": 3, "warmup": 0},
+        ],
+        (less_memory(*SHARE), no_square(batch_size=32)),
+    ),
+    "gpu": Section(
+        "CUDA, bfloat16, dense and reduced compiled: DeiT-B batch 256, ViT-B/8 batch 64",
+        [
+            {"models": model, "strategies": strategies, "batch_sizes": (batch,),
+             "dtypes": ("bfloat16",), "compile": (True,), "devices": ("cuda",), "pairs": 31}
+            for model, batch, strategies in (
+                (DEIT_B, 256, (GTP, FAST, EXACT, TOME, EVIT)),
+                (VIT_B8, 64, (GTP50, FAST50, EXACT50, "tome:r=50", EVIT)),
+            )
+        ],
+        (
+            realised(0.90, GTP, TOME, EVIT, GTP50, "tome:r=50"),
+            realised(0.85, FAST, EXACT, FAST50, EXACT50),
+        ),
+    ),
+}  # fmt: skip
+
+
+def run(section: Section, path: Path, **options: Any) -> list[Sweep]:
+    """The sweeps of a section, into one file."""
+    return [sweep(path=path, **{**options, **arguments}) for arguments in section.sweeps]
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("sections", nargs="*", metavar="SECTION",
+                        help=f"of {', '.join(SECTIONS)}; all of them if left out")  # fmt: skip
+    parser.add_argument("--pairs", type=int, default=15, help="timed runs of each cell")
+    parser.add_argument("--threads", type=int, help="CPU threads of PyTorch")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="their folder")
+    parser.add_argument("--overwrite", action="store_true", help="measure these sections anew")
+    parser.add_argument("--retry", action="store_true", help="measure anew what failed")
+    parser.add_argument("--dry-run", action="store_true", help="list what would be measured")
+    parser.add_argument("--readme", action="store_true", help="put the tables into README.md")
+    return parser
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Run sections; 0 where every promise is kept, 1 where one is not."""
+    parser = arguments()
+    asked = parser.parse_args(given)
+    if unknown := [name for name in asked.sections if name not in SECTIONS]:
+        parser.error(f"unknown section {unknown[0]!r}; known: {', '.join(SECTIONS)}")
+    asked.results.mkdir(parents=True, exist_ok=True)
+    kept = True
+    for name in asked.sections or SECTIONS:
+        section, path = SECTIONS[name], asked.results / f"{name}.jsonl"
+        print(f"## {section.title}\n", flush=True)
+        if asked.overwrite and not asked.dry_run:
+            path.unlink(missing_ok=True)
+        try:
+            found = run(
+                section, path, pairs=asked.pairs, threads=(asked.threads,), retry=asked.retry,
+                dry_run=asked.dry_run,
+            )  # fmt: skip
+        except ConfigError as error:  # no GPU, as a rule
+            print(f"Not measured: {error}\n", flush=True)
+            continue
+        for part in found:
+            for line in (*(f"To do: {c}" for c in part.todo),
+                         *(f"Not possible: {c}: {why}" for c, why in part.refused)):  # fmt: skip
+                print(line)
+        rows = [row for part in found for row in part.rows]
+        if not rows:
+            continue
+        command = ["python", "benchmarks/targets.py", name]
+        command += (
+            [] if asked.pairs == parser.get_default("pairs") else ["--pairs", str(asked.pairs)]
+        )
+        command += [] if asked.threads is None else ["--threads", str(asked.threads)]
+        table = markdown(rows, section.checks, command)
+        print(table, end="\n\n", flush=True)
+        kept &= "✗" not in table and all(row["status"] == "done" for row in rows)
+        if asked.readme and not asked.dry_run:
+            write_readme(HERE / "README.md", name, table)
+    return 0 if kept else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

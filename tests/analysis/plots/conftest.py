@@ -1,0 +1,49 @@
+"""Frames as studies make them, with values worked out by hand."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+PUBLISHED = Path(__file__).parents[2] / "reference" / "gtp_paper_tables.csv"
+
+
+@pytest.fixture
+def published() -> Path:
+    """The paper's numbers, tidy."""
+    return PUBLISHED
+
+
+@pytest.fixture
+def grid() -> pd.DataFrame:
+    """α × M × P, one row a cell; top1 = 70 + 10α + M/8 − P."""
+    rows = []
+    for alpha, m, count in itertools.product((0.1, 0.2, 0.4), (4, 8), (3, 5)):
+        rows.append({
+            "alpha": alpha, "M": m, "P": count, "strategy": f"gtp:{alpha},{m},{count}",
+            "method": "gtp", "model": "ViT", "data": "digits", "seed": 0, "dtype": "float32",
+            "gmacs": 1 - count / 10, "images": 1000, "top1": 70 + 10 * alpha + m / 8 - count,
+            "status": "done", "error": "",
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def comparison() -> pd.DataFrame:
+    """Two methods at two budgets and the dense model, timed and paired."""
+    rows = [{"method": "dense", "gmacs": 4.0, "top1": 80.0, "images_per_second": 100.0,
+             "speedup": 1.0, "speedup_low": 0.98, "speedup_high": 1.02}]  # fmt: skip
+    for i, method in enumerate(["gtp", "tome"]):
+        for gmacs in (2.0, 3.0):
+            loss = 2 / gmacs + i
+            rows.append({
+                "method": method, "gmacs": gmacs, "top1": 80 - loss, "difference": -loss,
+                "difference_low": -loss - 1, "difference_high": -loss + 1,
+                "images_per_second": 300 / gmacs, "speedup": 3 / gmacs,
+                "speedup_low": 2.9 / gmacs, "speedup_high": 3.3 / gmacs,
+            })  # fmt: skip
+    frame = pd.DataFrame(rows)
+    return frame.assign(model="ViT", data="digits", images=1000)

@@ -1,0 +1,151 @@
+"""The chart has the lines it should, where the figures are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.lines import Line2D
+
+from tests.analysis.sweeps.rows import make_row
+from tokenred.analysis import Sweep, break_even_chart, break_even_points
+from tokenred.analysis.plots.style import palette
+from tokenred.analysis.sweeps.log import append_result
+from tokenred.core.errors import DataError, InputError
+
+BATCHES = (1, 8, 32)
+SPEEDUPS = {"gtp:P=8": (0.7, 1.02, 1.25), "tome:r=8": (0.8, 1.1, 1.3)}
+
+
+def _rows(**changes: Any) -> list[dict[str, Any]]:
+    return [
+        make_row(
+            f"{changes}{name}{batch}",
+            strategy=name,
+            batch_size=batch,
+            speedup=value,
+            speedup_low=value - 0.05,
+            speedup_high=value + 0.05,
+            **changes,
+        )
+        for name, values in SPEEDUPS.items()
+        for batch, value in reversed(list(zip(BATCHES, values, strict=True)))
+    ]
+
+
+@pytest.fixture
+def sweep() -> Sweep:
+    return Sweep((*_rows(), make_row("x", batch_size=64, status="failed", error="x")))
+
+
+def _lines(axes: Axes, style: str) -> list[Line2D]:
+    return [line for line in axes.lines if line.get_linestyle() == style]
+
+
+def test_lines(sweep: Sweep) -> None:
+    (axes,) = break_even_chart(sweep).axes
+    break_even, *methods = _lines(axes, "-")
+    assert list(break_even.get_ydata()) == [1, 1]
+    for line, (values, colour) in zip(
+        methods, zip(SPEEDUPS.values(), palette(2), strict=True), strict=True
+    ):
+        assert list(line.get_xdata()) == list(BATCHES)
+        assert list(line.get_ydata()) == pytest.approx(values)
+        assert to_rgba(line.get_color()) == pytest.approx(to_rgba(colour))
+    allowed = _lines(axes, "--")
+    assert len(allowed) == 2
+    assert all(np.allclose(line.get_ydata(), 4 / 3) for line in allowed)
+    bands = [c.get_paths()[0].vertices[:, 1] for c in axes.collections]
+    assert [(b.min(), b.max()) for b in bands] == [
+        pytest.approx((min(v) - 0.05, max(v) + 0.05)) for v in SPEEDUPS.values()
+    ]
+
+
+def test_a_filled_marker_means_that_it_pays(sweep: Sweep) -> None:
+    (axes,) = break_even_chart(sweep).axes
+    filled = {}
+    for line in _lines(axes, "None"):
+        hollow = to_rgba(line.get_markerfacecolor()) == to_rgba("white")
+        for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True):
+            filled[float(y)] = (float(x), not hollow)
+    # At batch 8 gtp's interval reaches below 1.
+    assert filled == {
+        0.7: (1, False), 1.02: (8, False), 1.25: (32, True),
+        0.8: (1, False), 1.1: (8, True), 1.3: (32, True),
+    }  # fmt: skip
+
+
+def test_words_and_ticks(sweep: Sweep) -> None:
+    figure = break_even_chart(sweep)
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == "batch size (images)"
+    assert axes.get_ylabel() == "speed-up over dense (×)"
+    assert figure.get_suptitle() == "vit, 224x224 px, float32"
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "8", "32"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        *SPEEDUPS, "break-even", "GMACs allow", "not surely above 1",
+    ]  # fmt: skip
+    assert figure.get_figwidth() == 3.5
+    assert break_even_chart(sweep, title="").get_suptitle() == ""
+
+
+def test_a_panel_a_setting() -> None:
+    rows = _rows() + _rows(image_size="384x384") + _rows(image_size="384x384", dtype="bfloat16")
+    figure = break_even_chart(pd.DataFrame(rows), width=3.5)
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title() for axes in shown] == [
+        "224x224 px\nfloat32", "384x384 px\nfloat32", "384x384 px\nbfloat16",
+    ]  # fmt: skip
+    assert figure.get_suptitle() == "vit"
+    # Two in a row; the lowest of each column is labelled.
+    assert [axes.get_xlabel() != "" for axes in shown] == [False, True, True]
+    wide = break_even_chart(pd.DataFrame(rows), width=7)
+    assert wide.get_figheight() < figure.get_figheight()
+    assert len({axes.get_ylim() for axes in shown}) == 1
+
+
+def test_files(sweep: Sweep, tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    for row in sweep.rows:
+        append_result(path, row)
+    sweep.to_csv(tmp_path / "r.csv")
+    for source in (path, str(path), tmp_path / "r.csv", sweep.frame()):
+        (axes,) = break_even_chart(source).axes
+        assert len(_lines(axes, "-")) == 3
+    with pytest.raises(DataError, match="cannot read"):
+        break_even_chart(tmp_path / "none.jsonl")
+
+
+def test_what_was_measured_again_counts_once(sweep: Sweep) -> None:
+    newer = make_row("n", batch_size=8, speedup=1.23, torch="3")
+    (axes,) = break_even_chart(Sweep((*sweep.rows, newer))).axes
+    assert list(_lines(axes, "-")[1].get_ydata()) == pytest.approx([0.7, 1.23, 1.25])
+
+
+def test_points(sweep: Sweep) -> None:
+    rows = [
+        *sweep.rows,
+        # Slower again at the largest batch: it pays nowhere for good.
+        *(make_row(f"e{b}", strategy="evit", batch_size=b, speedup_low=low)
+          for b, low in ((1, 1.1), (8, 1.1), (32, 0.9))),
+    ]  # fmt: skip
+    found = break_even_points(Sweep(tuple(rows))).set_index("strategy")["pays_from"]
+    assert found["gtp:P=8"] == 32
+    assert found["tome:r=8"] == 8
+    assert pd.isna(found["evit"])
+
+
+def test_refused(sweep: Sweep) -> None:
+    with pytest.raises(InputError, match="allowed"):
+        break_even_chart(sweep.frame().drop(columns="allowed"))
+    with pytest.raises(InputError, match="finished cells"):
+        break_even_chart(Sweep((make_row(), make_row("x", status="failed", error="x")))
+                         .frame().query("status == 'failed'"))  # fmt: skip
+    with pytest.raises(InputError):
+        break_even_chart(3)

@@ -1,0 +1,112 @@
+"""What is fixed, averaged and left out, and how sure the points are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tokenred.analysis.plots.cells import dense_value, gather, order
+from tokenred.analysis.plots.intervals import student, wilson
+from tokenred.core.errors import ConfigError, InputError
+
+
+def test_other_axes_are_averaged_and_named(grid: pd.DataFrame) -> None:
+    points = gather(grid, ["alpha"])
+    assert points.frame["alpha"].tolist() == [0.1, 0.2, 0.4]
+    assert points.frame["value"].tolist() == pytest.approx([67.75, 68.75, 70.75])
+    assert points.averaged == "mean over M = 4, 8; mean over P = 3, 5"
+    assert points.fixed == ""
+    assert points.about == "ViT on digits"
+
+
+def test_fixed_axes_are_named(grid: pd.DataFrame) -> None:
+    points = gather(grid, ["alpha", "M"], fixed={"P": 5})
+    assert len(points.frame) == 6
+    assert points.averaged == ""
+    assert points.note == "P=5; 95% binomial intervals"
+    assert "of about ±" in points.note_with_width
+
+
+def test_binomial_intervals(grid: pd.DataFrame) -> None:
+    points = gather(grid, ["alpha", "M", "P"], level=0.9).frame
+    for row in points.itertuples():
+        assert (row.low, row.high) == pytest.approx(wilson(row.value, 1000, 0.9))
+
+
+def test_paired_intervals_go_first(grid: pd.DataFrame) -> None:
+    gap = grid["top1"] - 75
+    paired = grid.assign(difference=gap, difference_low=gap - 0.5, difference_high=gap + 0.7)
+    points = gather(paired, ["alpha"])
+    assert points.intervals == "paired intervals"
+    assert (points.frame["value"] - points.frame["low"]).tolist() == pytest.approx([0.5] * 3)
+    assert (points.frame["high"] - points.frame["value"]).tolist() == pytest.approx([0.7] * 3)
+    own = gather(paired, ["alpha"], "difference").frame
+    assert own["value"].tolist() == pytest.approx([67.75 - 75, 68.75 - 75, 70.75 - 75])
+
+
+def test_intervals_over_seeds(grid: pd.DataFrame) -> None:
+    seeds = pd.concat([grid.assign(seed=s, top1=grid["top1"] + s) for s in range(3)])
+    points = gather(seeds, ["alpha"], level=0.9)
+    assert points.intervals == "90% intervals over seeds"
+    assert points.frame["value"].tolist() == pytest.approx([68.75, 69.75, 71.75])
+    low, high = student([67.75, 68.75, 69.75], 0.9)
+    first = points.frame.iloc[0]
+    assert (first["low"], first["high"]) == pytest.approx((low, high))
+
+
+def test_no_intervals_for_costs(grid: pd.DataFrame) -> None:
+    points = gather(grid, ["P"], "gmacs")
+    assert points.frame["value"].tolist() == pytest.approx([0.7, 0.5])
+    assert points.frame["low"].isna().all()
+    assert points.intervals == ""
+
+
+def test_unfinished_cells_and_incomplete_points_are_left_out(grid: pd.DataFrame) -> None:
+    grid.loc[(grid["alpha"] == 0.4) & (grid["P"] == 5), "top1"] = np.nan
+    points = gather(grid, ["alpha"])
+    assert points.frame["alpha"].tolist() == [0.1, 0.2]
+    assert points.left_out == "left out: 2 unfinished cells, 1 point not run for all of these"
+
+
+def test_an_axis_that_goes_with_another_is_said(grid: pd.DataFrame) -> None:
+    points = gather(grid.assign(alpha=grid["M"] / 10), ["M"], fixed={"P": 3})
+    assert points.averaged == "α differs between points"
+
+
+def test_rows_of_numbers_are_names(grid: pd.DataFrame) -> None:
+    rows = {0.1: (0.1, 0.2), 0.2: (0.1, 0.2, 0.3, 0.4), 0.4: (0.4, 0.4)}
+    points = gather(grid.assign(alpha=grid["alpha"].map(rows)), ["alpha"], fixed={"P": 3})
+    assert points.frame["alpha"].tolist() == ["[0.1, 0.2]", "[0.1, …, 0.4]", "[0.4, 0.4]"]
+
+
+def test_dense_is_none_of_the_points(grid: pd.DataFrame) -> None:
+    dense = pd.DataFrame([{"method": "dense", "top1": 75.0, "model": "ViT", "data": "digits"}])
+    both = pd.concat([dense[dense.columns], grid])[[*grid.columns]]
+    assert len(gather(both, ["alpha"]).frame) == 3
+    assert dense_value(both, "top1") == 75.0
+    assert dense_value(grid, "top1") is None
+
+
+def test_mixtures_are_refused(grid: pd.DataFrame) -> None:
+    two = pd.concat([grid, grid.assign(model="DeiT")])
+    with pytest.raises(InputError, match=r"several values of model \(ViT, DeiT\).*model=ViT"):
+        gather(two, ["alpha"])
+    assert len(gather(two, ["alpha"], fixed={"model": "DeiT"}).frame) == 3
+    assert len(gather(two, ["alpha", "model"]).frame) == 6
+
+
+def test_refused(grid: pd.DataFrame) -> None:
+    with pytest.raises(InputError, match="needs the column theta"):
+        gather(grid, ["theta"])
+    with pytest.raises(InputError, match="finished cells"):
+        gather(grid.assign(top1=np.nan), ["alpha"])
+    with pytest.raises(ConfigError, match="level"):
+        gather(grid, ["alpha"], level=95)
+    shifted = grid.assign(P=grid["P"] + (grid["M"] == 8))
+    with pytest.raises(InputError, match="was run for all values of P; fix P"):
+        gather(shifted[shifted["alpha"] == 0.1], ["M"])
+
+
+def test_numbers_go_before_names() -> None:
+    assert sorted(["best", 0.5, 1, "a"], key=order) == [0.5, 1, "a", "best"]

@@ -1,0 +1,58 @@
+"""Each cell holds its value, and a gap stays one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tokenred.analysis import heat_map
+from tokenred.core.errors import ConfigError, InputError
+
+
+def test_cells_labels_and_note(grid: pd.DataFrame) -> None:
+    figure = heat_map(grid, "alpha", "M", fixed={"P": 3})
+    axes, bar = figure.axes
+    assert [t.get_text() for t in axes.texts] == ["68.5", "69.5", "71.5", "69.0", "70.0", "72.0"]
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["0.1", "0.2", "0.4"]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["4", "8"]
+    assert axes.get_xlabel() == "propagation magnitude α"
+    assert axes.get_ylabel() == "semantic neighbours M"
+    assert bar.get_ylabel() == "top-1 accuracy (%)"
+    assert "P=3; 95% binomial intervals of about ±2.8" in figure.get_supxlabel()
+
+
+def test_an_average_says_so(grid: pd.DataFrame) -> None:
+    figure = heat_map(grid, "alpha", "M", title="mine")
+    assert "mean over P = 3, 5" in figure.get_supxlabel().replace("\n", " ")
+    assert figure.axes[0].get_title() == "mine"
+
+
+def test_what_was_not_run_stays_empty(grid: pd.DataFrame) -> None:
+    gap = grid[(grid["P"] == 3) & ~((grid["alpha"] == 0.1) & (grid["M"] == 8))]
+    axes = heat_map(gap, "alpha", "M").axes[0]
+    assert len(axes.texts) == 5
+
+
+def test_colours_span_at_least_an_interval(grid: pd.DataFrame) -> None:
+    flat = grid.assign(top1=70 + grid["alpha"])
+    low, high = heat_map(flat, "alpha", "M").axes[0].collections[0].get_clim()
+    assert high - low == pytest.approx(2 * 2.83, abs=0.05)
+    assert (low + high) / 2 == pytest.approx(70.25)
+    low, high = heat_map(grid, "alpha", "P", "gmacs").axes[0].collections[0].get_clim()
+    assert (low, high) == pytest.approx((0.5, 0.7))
+
+
+def test_as_many_digits_as_tell_cells_apart(grid: pd.DataFrame) -> None:
+    cost = grid.assign(gmacs=0.07 + grid["M"] / 1e4)
+    texts = [t.get_text() for t in heat_map(cost, "alpha", "M", "gmacs").axes[0].texts]
+    assert texts == ["0.0704"] * 3 + ["0.0708"] * 3
+    same = grid.assign(gmacs=np.where(grid["M"] == 4, 7.0, 7.0))
+    assert heat_map(same, "alpha", "M", "gmacs").axes[0].texts[0].get_text() == "7.00"
+
+
+def test_refused(grid: pd.DataFrame) -> None:
+    with pytest.raises(ConfigError, match="x and y are both"):
+        heat_map(grid, "M", "M")
+    with pytest.raises(InputError, match="no row has P=4"):
+        heat_map(grid, "alpha", "M", fixed={"P": 4})

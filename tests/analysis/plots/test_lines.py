@@ -1,0 +1,70 @@
+"""Lines, points and intervals are those of the frame."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tokenred.analysis import metric_lines
+from tokenred.core.errors import ConfigError, InputError
+
+
+def test_a_line_a_value_of_the_hue(grid: pd.DataFrame) -> None:
+    figure = metric_lines(grid, "alpha", hue="P", fixed={"M": 8})
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == "propagation magnitude α"
+    assert axes.get_ylabel() == "top-1 accuracy (%)"
+    assert axes.get_title() == "ViT on digits"
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["P=3", "P=5"]
+    lines = [line for line in axes.lines if line.get_label() in ("P=3", "P=5")]
+    assert [list(line.get_xdata()) for line in lines] == [[0.1, 0.2, 0.4]] * 2
+    heights = [np.asarray(line.get_ydata()).tolist() for line in lines]
+    assert heights == [pytest.approx([69, 70, 72]), pytest.approx([67, 68, 70])]
+    assert "M=8; 95% binomial intervals" in figure.get_supxlabel()
+    # Two lines have bands, more have bars.
+    assert len(axes.collections) == 2
+
+
+def test_bars_beside_each_other_and_dense(grid: pd.DataFrame) -> None:
+    three = pd.concat([grid, grid[grid["P"] == 5].assign(P=7)])
+    dense = pd.DataFrame([{"method": "dense", "top1": 75.0, "model": "ViT", "data": "digits"}])
+    frame = pd.concat([three, dense])[list(grid.columns)]
+    figure = metric_lines(frame, "alpha", hue="P", title="", width=3.3)
+    (axes,) = figure.axes
+    (text,) = [t.get_text() for t in axes.texts]
+    assert text == "dense"
+    assert axes.get_title() == ""
+    starts = [line.get_xdata()[0] for line in axes.lines if line.get_label().startswith("P=")]
+    assert len(set(starts)) == 3
+    bars = sum(len(c.get_segments()) for c in axes.collections)
+    assert bars == 9
+
+
+def test_names_stand_side_by_side(grid: pd.DataFrame) -> None:
+    named = grid.assign(alpha=grid["alpha"].map({0.1: "linear", 0.2: "none", 0.4: "step"}))
+    (axes,) = metric_lines(named, "alpha").axes
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["linear", "none", "step"]
+    assert not axes.figure.legends
+
+
+def test_many_lines_have_their_legend_aside(grid: pd.DataFrame) -> None:
+    many = pd.concat([grid[grid["P"] == 3].assign(P=n) for n in range(6)])
+    figure = metric_lines(many, "alpha", hue="P")
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == list("012345")
+    assert legend.get_title().get_text() == "P"
+
+
+def test_costs_have_no_bars(grid: pd.DataFrame) -> None:
+    (axes,) = metric_lines(grid, "P", "gmacs").axes
+    assert not axes.collections
+    assert axes.get_ylabel() == "cost of an image (GMACs)"
+
+
+def test_refused(grid: pd.DataFrame) -> None:
+    with pytest.raises(ConfigError, match="x and hue are both"):
+        metric_lines(grid, "alpha", hue="alpha")
+    with pytest.raises(InputError, match="needs the column theta"):
+        metric_lines(grid, "theta")

@@ -1,0 +1,87 @@
+"""Published points, tidy and wide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tokenred.analysis.plots.paper import (
+    dense_point,
+    draw_published,
+    read_published,
+    tradeoff_points,
+)
+from tokenred.analysis.plots.style import new_figure
+from tokenred.core.errors import DataError, InputError
+
+
+def test_a_point_has_all_its_numbers(published: Path) -> None:
+    points = read_published(published, table=1, backbone="deit-s")
+    assert points["P"].tolist() == list(range(15))
+    eight = points[points["P"] == 8].iloc[0]
+    assert (eight["top1"], eight["gmacs"], eight["images_per_second"]) == (79.5, 3.4, 1581.9)
+    assert eight["device"] == "a6000"
+
+
+def test_a_cost_and_a_speed_printed_once_belong_to_both(published: Path) -> None:
+    points = read_published(published, table=2, method=["evit"])
+    assert len(points) == 8
+    assert points["gmacs"].tolist() == [3.5, 3.5, 3.0, 3.0, 2.6, 2.6, 2.3, 2.3]
+    assert points["images_per_second"].notna().all()
+    off_the_shelf = read_published(published, table=2, method="evit", finetuned=False)
+    assert off_the_shelf["top1"].tolist() == [79.2, 78.5, 76.8, 74.1]
+
+
+def test_no_number_is_lost(published: Path) -> None:
+    points = read_published(published)
+    tidy = pd.read_csv(published)
+    assert points["top1"].notna().sum() == (tidy["metric"] == "top1_percent").sum()
+
+
+def test_wide_files_are_read_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("model,method,gmacs,top1\nDeiT-S,dense,4.6,79.8\nDeiT-S,gtp,3.4,79.5\n")
+    points = read_published(path)
+    assert points["backbone"].tolist() == ["DeiT-S", "DeiT-S"]
+    dense = dense_point(points, "DeiT-S")
+    assert dense is not None
+    assert dense["gmacs"] == 4.6
+    assert dense_point(points, "DeiT-B") is None
+
+
+def test_dense_may_be_the_row_that_removes_nothing(published: Path) -> None:
+    dense = dense_point(read_published(published), "LV-ViT-S")
+    assert dense is not None
+    assert dense["top1"] == 83.3
+
+
+def test_refused(published: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no published point has backbone=DeiT-T; .*DeiT-S"):
+        read_published(published, backbone="DeiT-T")
+    with pytest.raises(InputError, match="the values of table"):
+        read_published(published, table=9)
+    with pytest.raises(DataError, match="cannot read"):
+        read_published(tmp_path / "none.csv")
+    with pytest.raises(InputError, match="needs the column backbone"):
+        read_published(pd.DataFrame([{"top1": 1}]))
+    with pytest.raises(InputError, match="both top1 and gmacs"):
+        tradeoff_points(read_published(published, table=6), "gmacs")
+
+
+def test_a_dotted_line_a_model(published: Path) -> None:
+    points = tradeoff_points(read_published(published, table=1), "gmacs")
+    with new_figure(3, 3) as (_, axes):
+        draw_published(axes, points, "gmacs", {"GTP": (1.0, 0.0, 0.0)}, relative=False)
+    labels = [line.get_label() for line in axes.lines]
+    assert labels == [f"gtp, {name} (published)" for name in points["backbone"].unique()]
+    assert sum(len(line.get_xdata()) for line in axes.lines) == len(points)
+    assert {line.get_color() for line in axes.lines} == {(1.0, 0.0, 0.0)}
+    assert {line.get_markerfacecolor() for line in axes.lines} == {"white"}
+
+
+def test_relative_needs_the_dense_model(published: Path) -> None:
+    points = tradeoff_points(read_published(published, table=2), "gmacs")
+    with new_figure(3, 3) as (_, axes), pytest.raises(InputError, match="no dense model"):
+        draw_published(axes, points, "gmacs", {}, relative=True)

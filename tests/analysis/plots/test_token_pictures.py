@@ -1,0 +1,116 @@
+"""A panel a block, a row a strategy, and every patch in the colour of its fate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tokenred.analysis import show_tokens
+from tokenred.analysis.picture_data import Picture, PictureRow, Stage
+from tokenred.analysis.plots.token_pictures import _colours
+
+
+def stage(layer: int, **changes: object) -> Stage:
+    """A 2×3 grid: one patch holds its neighbour, one is lost, one is in a fused token."""
+    holder = np.array([[0, 0, 2], [-1, -1, 5]])
+    alive = np.array([[True, False, True], [False, False, True]])
+    maps: dict[str, object] = {
+        "alive": alive,
+        "idle": np.zeros_like(alive),
+        "holder": holder,
+        "pooled": np.array([[False] * 3, [True, False, False]]),
+        "edges": np.zeros((0, 2), dtype=np.int64),
+    }
+    return Stage(layer=layer, tokens=4, **{**maps, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def picture() -> Picture:
+    pixels = np.full((20, 30, 3), 0.5, dtype=np.float32)
+    idle = np.array([[False, False, True], [False] * 3])
+    rows = (
+        PictureRow("gtp:P=1", (stage(0), stage(4)), 1, 0.9),
+        PictureRow("idlevit", (stage(0), stage(4, idle=idle)), 0, 0.5),
+    )
+    dense = PictureRow("dense", (), 1, 0.95)
+    return Picture(pixels, (2, 3), 12, dense, rows, ("cat", "dog"))
+
+
+def test_panels_and_their_words(picture: Picture) -> None:
+    figure = show_tokens(picture, title="a dog")
+    assert len(figure.axes) == 6
+    heads = [t.get_text() for axes in figure.axes for t in axes.texts]
+    assert heads == ["gtp:P=1 → dog (90%)", "idlevit → cat (50%)"]
+    captions = [axes.get_xlabel().strip() for axes in figure.axes]
+    assert captions == [
+        "dense: dog (95%)", "block 0, 4 tokens", "block 4, 4 tokens",
+        "", "block 0, 4 tokens", "block 4, 3/4 pass",
+    ]  # fmt: skip
+    labels = [t.get_text() for t in figure.legends[0].get_texts()]
+    assert labels == [
+        "idles", "stands for others", "gone, in another", "gone, in a fused token",
+        "gone, nothing left",
+    ]  # fmt: skip
+
+
+def test_veils(picture: Picture) -> None:
+    figure = show_tokens(picture)
+    photograph, veil = figure.axes[1].images
+    assert np.allclose(photograph.get_array(), 0.5)
+    opacity = np.asarray(veil.get_array())[..., 3]
+    assert (opacity > 0).tolist() == [[False, True, False], [True, True, False]]
+    assert np.asarray(veil.get_array())[1, 1, :3].tolist() == [1, 1, 1]
+    # One outline, around the patch that stands for another.
+    (outline,) = figure.axes[1].patches
+    assert outline.get_bbox().bounds == pytest.approx((0.09, 0.09, 0.82, 0.82))
+    dark = np.asarray(figure.axes[5].images[1].get_array())[0, 2]
+    assert dark[:3].tolist() == [0, 0, 0]
+    assert dark[3] > 0.5
+
+
+def test_without_holders_all_that_is_gone_is_white(picture: Picture) -> None:
+    figure = show_tokens(picture, holders=False)
+    veil = np.asarray(figure.axes[1].images[1].get_array())
+    assert (veil[[0, 1, 1], [1, 0, 1], :3] == 1).all()
+    assert not figure.axes[1].patches
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["idles", "gone"]
+
+
+def test_patches_have_their_shape(picture: Picture) -> None:
+    axes = show_tokens(picture).axes[1]
+    assert axes.get_aspect() == pytest.approx(1.0)
+    assert axes.images[0].get_extent() == [0, 3, 2, 0]
+    wide = Picture(picture.pixels[:10], *(getattr(picture, n) for n in (
+        "grid", "depth", "dense", "rows", "classes")))  # fmt: skip
+    assert show_tokens(wide).axes[1].get_aspect() == pytest.approx(0.5)
+
+
+def test_edges_lead_from_centre_to_centre() -> None:
+    pixels = np.zeros((20, 30, 3), dtype=np.float32)
+    drawn = stage(0, edges=np.array([[0, 4], [5, 4]]))
+    picture = Picture(pixels, (2, 3), 1, PictureRow("dense", (), None, np.nan),
+                      (PictureRow("gtp", (drawn,), None, np.nan),), None)  # fmt: skip
+    figure = show_tokens(picture, width=3.3)
+    segments = [s.tolist() for c in figure.axes[1].collections for s in c.get_segments()]
+    assert [[0.5, 0.5], [1.5, 1.5]] in segments
+    assert [[2.5, 1.5], [1.5, 1.5]] in segments
+    assert figure.legends[0].get_texts()[-1].get_text() == "graph edge"
+    assert [t.get_text() for t in figure.axes[0].texts] == ["gtp"]
+
+
+def test_regions_beside_each_other_differ_in_colour() -> None:
+    holder = np.repeat(np.arange(12) * 2, 2).reshape(4, 6)
+    alive = (np.arange(24) % 2 == 0).reshape(4, 6)
+    colours = _colours(stage(0, holder=holder, alive=alive, pooled=np.zeros_like(alive)))
+    assert sorted(colours) == list(range(0, 24, 2))
+    for row in range(4):
+        for column in range(6):
+            around = holder[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
+            others = set(around.flatten().tolist()) - {int(holder[row, column])}
+            assert colours[int(holder[row, column])] not in {colours[o] for o in others}
+
+
+def test_narrow_captions_take_two_lines(picture: Picture) -> None:
+    figure = show_tokens(picture, width=2.4)
+    assert figure.axes[1].get_xlabel() == "block 0,\n4 tokens"
+    assert figure.get_figwidth() == 2.4

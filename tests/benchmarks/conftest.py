@@ -1,0 +1,31 @@
+"""The scripts in ``benchmarks/``, which are no package."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+def _load(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    before = set(sys.modules)
+    yield importlib.import_module(name)
+    for own in {"targets", "reporting"} - before:
+        sys.modules.pop(own, None)
+
+
+@pytest.fixture
+def reporting(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    yield from _load("reporting", monkeypatch)
+
+
+@pytest.fixture
+def targets(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    yield from _load("targets", monkeypatch)

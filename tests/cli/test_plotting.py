@@ -1,0 +1,85 @@
+"""``tokenred plot``: each kind makes its file."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+PUBLISHED = Path(__file__).parents[1] / "reference" / "gtp_paper_tables.csv"
+
+
+@pytest.fixture(autouse=True)
+def _frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    common = {"strategy": "x", "method": "gtp", "model": "ViT", "data": "digits", "images": 100}
+    axes = {"alpha": (0.1, 0.2), "P": (3, 5), "graph": ("mixed", "none"), "scorer": ("A", "B"),
+            "theta": (1.0, 0.5)}  # fmt: skip
+    rows = [
+        {**dict(zip(axes, values, strict=True)), **common, "top1": 70.0 - i, "gmacs": 1.0 + i}
+        for i, values in enumerate(itertools.product(*axes.values()))
+    ]
+    pd.DataFrame(rows).to_csv("study.csv", index=False)
+    pd.DataFrame([
+        {"method": "dense", "gmacs": 4.0, "top1": 80.0, "images": 100},
+        {"method": "gtp", "gmacs": 3.0, "top1": 79.0, "images": 100},
+    ]).to_csv("comparison.csv", index=False)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        ("tradeoff", ["comparison.csv", "--published", PUBLISHED, "--table", 1, "--backbone",
+                      "DeiT-S", "--off-the-shelf", "--relative", "--front"]),
+        ("lines", ["study.csv", "--x", "alpha", "--hue", "P", "--fix", "graph=none"]),
+        ("heat-map", ["study.csv", "--x", "alpha", "--y", "P", "-f", "theta=0.5", "--height", 2]),
+        ("scorers", ["study.csv", "--fix", "graph=mixed"]),
+        ("graph-table", ["study.csv", "--published", PUBLISHED, "--backbone", "DeiT-S"]),
+        ("theta-table", ["study.csv", "--width", 7, "--title", "θ"]),
+    ],
+)  # fmt: skip
+def test_each_kind(run, tmp_path: Path, kind: str, arguments: list[object]) -> None:  # type: ignore[no-untyped-def]
+    result = run("plot", kind, *arguments)
+    assert result.exit_code == 0, result.output
+    assert f"Written: {kind}.png" in result.stdout
+    assert (tmp_path / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
+    again = run("plot", kind, *arguments)
+    assert again.exit_code == 2
+    assert "--overwrite" in again.stderr
+
+
+def test_the_suffix_says_the_format(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "a.pdf").write_text("an older one")
+    result = run("plot", "scorers", "study.csv", "-f", "P=3", "-o", "a.pdf", "--overwrite")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_tables_are_printed(run) -> None:  # type: ignore[no-untyped-def]
+    result = run("plot", "graph-table", "study.csv")
+    assert "| mixed | **" in result.stdout
+    result = run("plot", "graph-table", "study.csv", "--text", "latex", "--overwrite")
+    assert r"\begin{tabular}{lrr}" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["lines", "none.csv", "--x", "alpha"], "cannot read none.csv"),
+        (["lines", "study.csv", "--x", "M"], "needs the column M; the frame has alpha, P,"),
+        (["lines", "study.csv", "--x", "alpha", "--fix", "P"], "COLUMN=VALUE"),
+        (["lines", "study.csv", "--x", "alpha", "--fix", "P=4"], "the values of P are 3, 5"),
+        (["lines", "study.csv", "--x", "alpha", "-o", "a.gif"], ".png, .pdf, .svg"),
+        (["tradeoff", "comparison.csv", "--x", "ms"], "x as one of"),
+        (["tradeoff", "comparison.csv", "--published", "none.csv"], "cannot read none.csv"),
+        (["graph-table", "study.csv", "--text", "html"], "markdown or latex"),
+    ],
+)
+def test_refused(run, arguments: list[str], message: str) -> None:  # type: ignore[no-untyped-def]
+    result = run("plot", *arguments)
+    assert result.exit_code == 2, result.output
+    (line,) = result.stderr.splitlines()
+    assert message in line
+    assert not list(Path().glob("*.png"))

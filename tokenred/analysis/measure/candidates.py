@@ -1,0 +1,104 @@
+"""What is to be measured: models from what the caller names, and images for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenred.core.errors import ConfigError, InputError, PartError
+from tokenred.core.model import ReducedViT, wrap
+from tokenred.core.plan import Strategy
+
+__all__ = ["Candidate", "check_count", "image_shape_of", "make_images", "named_candidates"]
+
+Candidate = nn.Module | Strategy | str
+
+
+def check_count(name: str, value: int, least: int) -> None:
+    """Refuse what is no whole number from ``least``.
+
+    Raises:
+        ConfigError: with the name.
+    """
+    if type(value) is not int or value < least:
+        raise ConfigError(f"expected {name} as a whole number from {least}, got {value!r}.")
+
+
+def named_candidates(
+    models: Candidate | Sequence[Candidate] | Mapping[str, Candidate], dense: nn.Module | None
+) -> dict[str, nn.Module]:
+    """The models to measure, by name; strategies are wrapped around ``dense``.
+
+    Raises:
+        ConfigError: for none at all, or one that has no dense model.
+        PartError: for something that is neither model nor strategy.
+    """
+    if isinstance(models, Mapping):
+        named = dict(models)
+    else:
+        single = isinstance(models, nn.Module | Strategy | str)
+        several: Sequence[Any] = [models] if single else list(models)  # type: ignore[arg-type]
+        named = {_name(model, at, len(several)): model for at, model in enumerate(several)}
+    if not named:
+        raise ConfigError("expected at least one model to time, got none.")
+    return {name: _candidate(name, model, dense) for name, model in named.items()}
+
+
+def _name(model: Candidate, at: int, count: int) -> str:
+    if isinstance(model, str):
+        return model
+    return "reduced" if count == 1 else f"{at}"
+
+
+def _candidate(name: str, model: Candidate, dense: nn.Module | None) -> nn.Module:
+    if isinstance(model, Strategy | str):
+        if dense is None:
+            raise ConfigError(
+                f"{name!r} is a strategy, and there is no model to wrap with it. "
+                "Pass dense=, or tokenred.wrap(model, strategy)."
+            )
+        return wrap(dense, model)
+    if not isinstance(model, nn.Module):
+        raise PartError(f"expected a model or a strategy under {name!r}, got {model!r}.")
+    if dense is None and not isinstance(model, ReducedViT):
+        raise ConfigError(
+            f"{name!r} is a {type(model).__name__}, which has no dense model to compare with. "
+            "Wrap it with tokenred.wrap, or pass dense=."
+        )
+    return model
+
+
+def image_shape_of(model: nn.Module, given: Sequence[int] | None = None) -> tuple[int, int, int]:
+    """The shape ``(channels, height, width)`` given, or the model's own.
+
+    Raises:
+        InputError: for another number of sides, or a model that does not say.
+    """
+    if given is not None:
+        if len(given) != 3 or min(given) < 1:
+            raise InputError(
+                f"expected image_shape as (channels, height, width), got {tuple(given)}."
+            )
+        return int(given[0]), int(given[1]), int(given[2])
+    embed = getattr(model, "patch_embed", None)
+    size = getattr(embed, "img_size", None)
+    # timm before 1.0.16 has no in_chans; the projection of a deeper stem does not see the image.
+    proj = getattr(embed, "proj", None)
+    channels: Any = getattr(model, "in_chans", None) or getattr(proj, "in_channels", 3)
+    if size is None:
+        raise InputError(
+            f"{type(model).__name__} does not say which images it takes; "
+            "pass image_shape=(channels, height, width)."
+        )
+    return int(channels), int(size[0]), int(size[1])
+
+
+def make_images(shape: tuple[int, ...], model: nn.Module, seed: int) -> Tensor:
+    """Random images of the type of the model's weights, on the CPU."""
+    weight = next(model.parameters(), None)
+    dtype = torch.float32 if weight is None else weight.dtype
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator).to(dtype)

@@ -1,0 +1,196 @@
+"""The frames that figures are drawn from: where they come from, and which rows count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokenred.core.errors import ConfigError, DataError, InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "Fixed",
+    "axes_of",
+    "check_columns_differ",
+    "choose",
+    "label_of",
+    "need",
+    "read_frame",
+    "show_value",
+    "symbol_of",
+]
+
+Fixed = Mapping[str, Any] | None
+
+_LABELS = {
+    "top1": "top-1 accuracy (%)",
+    "top5": "top-5 accuracy (%)",
+    "difference": "top-1 from dense (percentage points)",
+    "gmacs": "cost of an image (GMACs)",
+    "overhead_gmacs": "overhead of an image (GMACs)",
+    "gmacs_share": "cost (share of the dense model's GMACs)",
+    "images_per_second": "measured throughput (images/s)",
+    "ms": "time of a batch (ms)",
+    "speedup": "measured speed-up over dense (×)",
+    "realised": "realised fraction of the allowed speed-up",
+    "seconds": "time of a cell (s)",
+    "alpha": "propagation magnitude α",
+    "M": "semantic neighbours M",
+    "theta": "share of attention entries kept θ",
+    "P": "tokens removed in each block P",
+    "r": "tokens merged in each block r",
+    "keep_rate": "share of tokens kept ρ",
+    "scorer": "scorer",
+    "graph": "graph",
+    "layer": "block",
+}
+_SYMBOLS = {
+    "alpha": "α",
+    "theta": "θ",
+    "keep_rate": "ρ",
+    "proportional_attention": "proportional attention",
+}
+# Rows of more numbers than these are shown by their ends.
+_SHORT = 3
+# Columns that say what was measured or what ran, and are no axis of a study.
+_NO_AXIS = {
+    *("strategy", "method", "model", "data", "weights", "seed", "dtype", "precision", "status"),
+    *("error", "config", "fingerprint", "tokens", "images", "skipped", "batch_size", "top1"),
+    *("top5", "difference", "difference_low", "difference_high", "p_value", "gmacs", "seconds"),
+    *("overhead_gmacs", "gmacs_share", "images_per_second", "ms", "dense_ms", "speedup"),
+    *("speedup_low", "speedup_high", "allowed", "realised", "realised_low", "realised_high"),
+    *("dense_gmacs", "pairs", "device", "processor", "cores", "threads", "python", "torch"),
+    *("timm", "tokenred", "commit", "host", "platform", "started", "finished"),
+}
+
+
+def read_frame(source: Any) -> pd.DataFrame:
+    """A frame, from whatever holds one.
+
+    Args:
+        source: a pandas frame; a `Comparison`, or anything else with a ``frame``; or the path of
+            a CSV file.
+
+    Raises:
+        DataError: for a file that is not there, or is no CSV.
+        InputError: for anything else, or a frame without rows.
+    """
+    import pandas as pd
+
+    frame = source if isinstance(source, pd.DataFrame) else getattr(source, "frame", source)
+    if callable(frame):
+        frame = frame()
+    if isinstance(frame, str | Path):
+        frame = _read_csv(Path(frame).expanduser())
+    if not isinstance(frame, pd.DataFrame):
+        raise InputError(
+            "expected a pandas frame, a comparison, a study's store or the path of a CSV, got "
+            f"{type(source).__name__}."
+        )
+    if frame.empty:
+        raise InputError("expected a frame with rows, got an empty one; there is nothing to draw.")
+    return frame
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        # "none" and "None" are names of graphs and settings, not gaps.
+        frame = pd.read_csv(path, keep_default_na=False, na_values=["", "nan", "NaN"])
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; check the path.") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(f"expected a CSV with a header at {path}, got {reason}.") from error
+    for name in frame.columns:
+        # Truth values beside gaps are read as text.
+        if set(frame[name].dropna()) <= {"True", "False"}:
+            frame[name] = frame[name].map({"True": True, "False": False})
+    return frame
+
+
+def need(frame: pd.DataFrame, columns: Sequence[str], purpose: str) -> None:
+    """Refuse a frame that lacks columns.
+
+    Raises:
+        InputError: with the columns missing, and those there are.
+    """
+    missing = [name for name in dict.fromkeys(columns) if name not in frame]
+    if missing:
+        raise InputError(
+            f"{purpose} needs the column{'s' * (len(missing) > 1)} {', '.join(missing)}; the frame "
+            f"has {', '.join(map(str, frame.columns))}."
+        )
+
+
+def choose(frame: pd.DataFrame, fixed: Fixed) -> pd.DataFrame:
+    """The rows in which columns have given values.
+
+    Raises:
+        InputError: for a column or value that the frame does not have.
+    """
+    need(frame, list(fixed or ()), "fixing a value")
+    for name, value in (fixed or {}).items():
+        rows = frame[frame[name].map(lambda own, value=value: _same(own, value))]
+        if rows.empty:
+            there = ", ".join(dict.fromkeys(show_value(v) for v in frame[name].dropna()))
+            raise InputError(
+                f"no row has {name}={show_value(value)}; the values of {name} are {there}."
+            )
+        frame = rows
+    return frame
+
+
+def axes_of(frame: pd.DataFrame) -> list[str]:
+    """The columns that a study varied: those that say neither what ran nor what came out.
+
+    A study's frame has them before ``strategy``; of any other frame, unknown columns count.
+    """
+    names = [str(name) for name in frame.columns]
+    if "strategy" in names and (axes := names[: names.index("strategy")]):
+        return [name for name in axes if name not in _NO_AXIS]
+    return [] if "strategy" in names else [name for name in names if name not in _NO_AXIS]
+
+
+def label_of(column: str) -> str:
+    """What to write along an axis: the quantity and its unit."""
+    return _LABELS.get(column, column.replace("_", " "))
+
+
+def symbol_of(column: str) -> str:
+    """A column in small print and legends."""
+    return _SYMBOLS.get(column, column.replace("_", " "))
+
+
+def show_value(value: Any) -> str:
+    """A value of an axis, short: of a row of numbers only the ends."""
+    if isinstance(value, tuple | list):
+        shown = [show_value(inner) for inner in value]
+        return f"[{', '.join(shown if len(shown) <= _SHORT else [shown[0], '…', shown[-1]])}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _same(own: Any, value: Any) -> bool:
+    if isinstance(own, str) or isinstance(value, str):
+        return str(own).casefold() == str(value).casefold()
+    try:
+        return bool(own == value) or abs(float(own) - float(value)) <= 1e-9 * abs(float(value))
+    except (TypeError, ValueError):
+        return str(own) == str(value)
+
+
+def check_columns_differ(**columns: str | None) -> None:
+    """Refuse one column in two roles.
+
+    Raises:
+        ConfigError: with the roles.
+    """
+    given = [(role, name) for role, name in columns.items() if name is not None]
+    for i, (role, name) in enumerate(given):
+        for other, same in given[:i]:
+            if name == same:
+                raise ConfigError(f"{other} and {role} are both {name!r}; choose two columns.")

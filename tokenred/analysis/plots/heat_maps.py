@@ -1,0 +1,104 @@
+"""A metric over two axes of a study."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tokenred.analysis.plots.canvas import add_note
+from tokenred.analysis.plots.cells import gather, order
+from tokenred.analysis.plots.frames import Fixed, check_columns_differ, label_of, show_value
+from tokenred.analysis.plots.style import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["heat_map"]
+
+# From dark to light also in grey and for every kind of colour blindness.
+_COLOURS = "cividis"
+_ROW, _AROUND, _LEAST = 0.27, 1.1, 2.2
+
+
+def heat_map(
+    frame: Any,
+    x: str,
+    y: str,
+    metric: str = "top1",
+    *,
+    fixed: Fixed = None,
+    level: float = 0.95,
+    title: str | None = None,
+    width: float = 3.5,
+    height: float | None = None,
+) -> Figure:
+    """A metric over two axes, its value written into each cell.
+
+    Other axes are fixed or averaged over, and the small print says which. A combination that was
+    not run stays white. The small print also says how wide the intervals are: differences between
+    cells that are smaller may be chance, and the colours span at least that much.
+
+    Args:
+        frame: of a study; see `read_frame`.
+        x, y: two columns, such as ``"alpha"`` and ``"M"``.
+        metric: a column with numbers.
+        fixed: columns and the value that each must have.
+        level: nominal coverage of the intervals.
+        title: above the axes; None for model and data, "" for none.
+        width, height: in inches; None for a height that fits the rows.
+
+    Raises:
+        InputError: for missing columns or values, or rows that may not be averaged.
+        ConfigError: for one column in two roles, or a level out of range.
+    """
+    import seaborn as sns
+
+    check_columns_differ(x=x, y=y, metric=metric)
+    points = gather(frame, [y, x], metric, fixed=fixed, level=level)
+    table = points.frame.pivot(index=y, columns=x, values="value")
+    table = table.loc[sorted(table.index, key=order), sorted(table.columns, key=order)]
+    if height is None:
+        height = max(_LEAST, _AROUND + _ROW * len(table))
+    low, high = _range(table, points.half_width)
+    with new_figure(width, height) as (figure, axes):
+        axes.grid(visible=False)
+        axes.set_facecolor("white")
+        sns.heatmap(
+            table,
+            ax=axes,
+            cmap=_COLOURS,
+            vmin=low,
+            vmax=high,
+            annot=True,
+            fmt=_format(table),
+            annot_kws={"fontsize": 7},
+            linewidths=0.8,
+            linecolor="white",
+            cbar_kws={"label": label_of(metric), "pad": 0.02},
+            xticklabels=[show_value(v) for v in table.columns],
+            yticklabels=[show_value(v) for v in table.index],
+        )
+        axes.tick_params(length=0)
+        axes.tick_params(axis="y", rotation=0)
+        if title is None:
+            title = points.about
+        axes.set(xlabel=label_of(x), ylabel=label_of(y), title=title)
+        add_note(figure, points.note_with_width)
+    return figure
+
+
+def _range(table: Any, half_width: float | None) -> tuple[float, float]:
+    """From what to what the colours reach: at least as far as an interval."""
+    low, high = float(table.min().min()), float(table.max().max())
+    wider = max(0.0, 2 * (half_width or 0.0) - (high - low)) / 2
+    return low - wider, high + wider
+
+
+def _format(table: Any) -> str:
+    """As many digits as tell the cells apart, and three of the largest."""
+    values = table.to_numpy(dtype=float).ravel()
+    values = values[values == values]
+    largest, span = max(abs(values)), max(values) - min(values)
+    digits = 1
+    while digits < 4 and (largest * 10**digits < 100 or 0 < span * 10**digits < 10):
+        digits += 1
+    return f".{digits}f"

@@ -1,0 +1,141 @@
+"""Scorers side by side (Fig. 5 of the GTP paper)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tokenred.analysis.plots.canvas import add_note
+from tokenred.analysis.plots.cells import Points, dense_value, gather
+from tokenred.analysis.plots.frames import (
+    Fixed,
+    check_columns_differ,
+    choose,
+    label_of,
+    need,
+    read_frame,
+)
+from tokenred.analysis.plots.lines import draw_lines
+from tokenred.analysis.plots.paper import read_published
+from tokenred.analysis.plots.style import new_figure, palette
+from tokenred.core.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["scorer_comparison"]
+
+_HUE = "scorer"
+_BUDGETS = ("P", "r", "keep_rate", "schedule")
+_ROW, _AROUND = 0.2, 0.9
+
+
+def scorer_comparison(
+    frame: Any,
+    x: str | None = None,
+    metric: str = "top1",
+    *,
+    published: Any = None,
+    fixed: Fixed = None,
+    level: float = 0.95,
+    title: str | None = None,
+    width: float = 3.5,
+    height: float | None = None,
+) -> Figure:
+    """How well scorers choose: a line a scorer through its budgets, the best in the mean first.
+
+    At a single budget: a row a scorer with its interval, the best on top.
+
+    Args:
+        frame: of a study with an axis ``scorer``; see `read_frame`.
+        x: the axis of budgets; None for the first of P, r, keep_rate and schedule that varies.
+        metric: a column with numbers.
+        published: points of a paper that have ``scorer`` and ``x``, drawn hollow; see
+            `read_published`.
+        fixed: columns and the value that each must have.
+        level: nominal coverage of the intervals.
+        title: above the axes; None for model and data, "" for none.
+        width, height: in inches; None for a height that fits.
+
+    Raises:
+        InputError: for missing columns or values, or rows that may not be averaged.
+        ConfigError: for one column in two roles, or a level out of range.
+    """
+    check_columns_differ(x=x, scorer=_HUE, metric=metric)
+    data = read_frame(frame)
+    need(data, [_HUE, metric], "a comparison of scorers")
+    if x is None:
+        varied = choose(data, fixed).dropna(subset=[_HUE])
+        x = next((n for n in _BUDGETS if n in varied and varied[n].nunique() > 1), None)
+    dense = dense_value(data, metric)
+    if x is None:
+        if published is not None:
+            raise InputError("published points need an axis of budgets, and just one budget is in "
+                             "the frame; leave published out, or run more budgets.")  # fmt: skip
+        points = gather(data, [_HUE], metric, fixed=fixed, level=level)
+        return _rows(points, metric, dense, title, width, height)
+    points = gather(data, [x, _HUE], metric, fixed=fixed, level=level)
+    means = points.frame.groupby(_HUE)["value"].mean().sort_values(ascending=False)
+    figure = draw_lines(
+        points, x, metric, hue=_HUE, names=list(means.index), dense=dense, title=title,
+        width=width, height=height or 2.8,
+    )  # fmt: skip
+    if published is not None:
+        _overlay(figure, read_published(published), x, metric)
+    return figure
+
+
+def _rows(
+    points: Points,
+    metric: str,
+    dense: float | None,
+    title: str | None,
+    width: float,
+    height: float | None,
+) -> Figure:
+    import seaborn as sns
+
+    own = points.frame.sort_values("value").reset_index(drop=True)
+    height = height or _AROUND + _ROW * len(own)
+    with new_figure(width, height) as (figure, axes):
+        if dense is not None:
+            axes.axvline(dense, color="0.55", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+            axes.annotate(
+                "dense", (dense, 1), xycoords=("data", "axes fraction"), xytext=(-2, -2),
+                textcoords="offset points", ha="right", va="top", fontsize=6, color="0.4",
+            )  # fmt: skip
+        colour = palette(1)[0]
+        if own["low"].notna().all():
+            ends = [own["value"] - own["low"], own["high"] - own["value"]]
+            axes.errorbar(
+                own["value"], own.index, xerr=ends, fmt="none", ecolor=colour, elinewidth=1,
+                capsize=2, zorder=2,
+            )  # fmt: skip
+        axes.plot(own["value"], own.index, "o", color=colour, markersize=5, zorder=3)
+        axes.set_yticks(list(own.index), [str(name) for name in own[_HUE]])
+        axes.grid(visible=False, axis="y")
+        axes.margins(x=0.08)
+        # Room above the rows for the name of the line.
+        axes.set_ylim(-0.5, 1.1 * len(own))
+        axes.set(xlabel=label_of(metric), title=points.about if title is None else title)
+        add_note(figure, points.note)
+        sns.despine(ax=axes, left=True)
+        axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def _overlay(figure: Figure, published: Any, x: str, metric: str) -> None:
+    need(published, [_HUE, x, metric], "the published points of a comparison of scorers")
+    (axes,) = figure.axes
+    drawn = {str(line.get_label()).casefold(): line for line in axes.lines}
+    for name, own in published.dropna(subset=[_HUE, x, metric]).groupby(_HUE, sort=False):
+        line = drawn.get(str(name).casefold())
+        own = own.sort_values(x)
+        axes.plot(
+            own[x], own[metric], linestyle=":", linewidth=1, markersize=4, markerfacecolor="white",
+            color="0.4" if line is None else line.get_color(),
+            marker="o" if line is None else line.get_marker(),
+            label=f"{name} (published)",
+        )  # fmt: skip
+    for legend in list(figure.legends):
+        legend.remove()
+    figure.legend(loc="outside right upper", frameon=False, title=_HUE, title_fontsize=7)

@@ -1,0 +1,231 @@
+"""Token pictures (Fig. 4 of the GTP paper): what survives, and who stands for which patch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokenred.analysis.plots.canvas import new_grid
+from tokenred.analysis.plots.style import palette
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from tokenred.analysis.picture_data import Picture, Stage
+
+__all__ = ["show_tokens"]
+
+Colour = tuple[float, float, float]
+_WHITE, _GREY, _BLACK = (1.0, 1.0, 1.0), (0.5, 0.5, 0.5), (0.0, 0.0, 0.0)
+_IDLE, _CROSS = "0.6", "0.75"
+_DIAGONALS = ((0.3, 0.3, 0.7, 0.7), (0.3, 0.7, 0.7, 0.3))
+# How much of the photograph a veil hides.
+_LOST, _HELD, _POOLED, _IDLING = 0.93, 0.75, 0.75, 0.65
+_SMALL = 6.5  # points
+_LINE = 0.13  # inches, of such letters
+_NARROW = 1.1  # inches: panels whose captions take two lines
+
+
+def show_tokens(
+    picture: Picture, *, holders: bool = True, title: str | None = None, width: float = 7.0
+) -> Figure:
+    """The photograph, and what is left of it after some blocks: a row a strategy.
+
+    A patch whose token is there is shown as it is. One that is gone is veiled: white and crossed
+    where nothing of it is left, in the colour of the patch whose token stands for it (which is
+    outlined in that colour), grey where a token of no single patch holds it. One that idles is dark
+    and hatched. Thin lines, if the picture has edges, lead along the token graph from what is left
+    to what is gone.
+
+    Args:
+        picture: of `tokenred.analysis.trace_picture`.
+        holders: show who stands for which patch; otherwise all that is gone is white and crossed.
+        title: above; None for none.
+        width: in inches; the height follows.
+    """
+    columns = 1 + max(len(row.stages) for row in picture.rows)
+    high, wide = picture.pixels.shape[:2]
+    panel = width / columns - 0.04
+    lines = 2 if panel < _NARROW else 1
+    legend = _legend(picture, holders)
+    legend_columns = max(1, int(width / 1.38))
+    height = len(picture.rows) * (panel * high / wide + (lines + 1.3) * _LINE + 0.05)
+    height += 1.3 * _LINE * -(-len(legend) // legend_columns) + 0.1 + 0.2 * bool(title)
+    with new_grid(width, height, len(picture.rows), columns) as (figure, grid):
+        engine: Any = figure.get_layout_engine()
+        engine.set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for at, row in enumerate(picture.rows):
+            _photograph(grid[at, 0], picture)
+            _head(grid[at, 0], row.label, picture.said(row))
+            dense = ("dense:", picture.said(picture.dense)) if at == 0 else ("", "")
+            _caption(grid[at, 0], *dense, lines, panel)
+            for axes, stage in zip(grid[at, 1:], row.stages, strict=False):
+                _photograph(axes, picture)
+                _draw(axes, stage, holders)
+                _caption(axes, f"block {stage.layer},", _count(stage), lines, panel)
+        if title:
+            figure.suptitle(title, fontsize=8)
+        if legend:
+            figure.legend(
+                handles=legend, loc="outside lower center", ncols=legend_columns, frameon=False,
+                handlelength=1.1, handleheight=1.1, fontsize=_SMALL, columnspacing=1.2,
+            )  # fmt: skip
+    return figure
+
+
+def _photograph(axes: Axes, picture: Picture) -> None:
+    gh, gw = picture.grid
+    high, wide = picture.pixels.shape[:2]
+    axes.set_axis_on()
+    axes.grid(visible=False)
+    axes.set(xticks=[], yticks=[])
+    for side in axes.spines.values():
+        side.set(linewidth=0.4, color="0.6")
+    # One unit a patch, and patches of the shape they have.
+    axes.imshow(
+        picture.pixels, extent=(0, gw, gh, 0), interpolation="nearest",
+        aspect=(high / gh) / (wide / gw),
+    )  # fmt: skip
+
+
+def _head(axes: Axes, label: str, said: str) -> None:
+    """The row's name, over as many panels as it needs."""
+    axes.set_title(" ", fontsize=_SMALL + 0.5, pad=2)
+    text = f"{label} → {said}" if said else label
+    words = axes.annotate(
+        text, (0, 1), xycoords="axes fraction", xytext=(0, 2.5), textcoords="offset points",
+        fontsize=_SMALL + 0.5, fontweight="bold", va="bottom", annotation_clip=False,
+    )  # fmt: skip
+    words.set_in_layout(False)
+
+
+def _caption(axes: Axes, first: str, second: str, lines: int, panel: float) -> None:
+    letters = max(8, int(panel / 0.055))
+    parts = [first, second] if lines > 1 else [" ".join((first, second))]
+    shown = [part if len(part) <= letters else f"{part[: letters - 1]}…" for part in parts]
+    axes.set_xlabel("\n".join(part or " " for part in shown), fontsize=_SMALL, labelpad=1.5)
+
+
+def _count(stage: Stage) -> str:
+    idle = int(stage.idle.sum())
+    return f"{stage.tokens - idle}/{stage.tokens} pass" if idle else f"{stage.tokens} tokens"
+
+
+def _draw(axes: Axes, stage: Stage, holders: bool) -> None:
+    veil: NDArray[np.float64] = np.zeros((*stage.alive.shape, 4))
+    if holders:
+        veil[stage.lost] = (*_WHITE, _LOST)
+        veil[stage.pooled] = (*_GREY, _POOLED)
+        colours = _colours(stage)
+        for at in zip(*np.nonzero(stage.held), strict=True):
+            veil[at] = (*_light(colours[int(stage.holder[at])]), _HELD)
+    else:
+        veil[stage.gone] = (*_WHITE, _LOST)
+    veil[stage.idle] = (*_BLACK, _IDLING)
+    gh, gw = stage.alive.shape
+    axes.imshow(veil, extent=(0, gw, gh, 0), interpolation="nearest", aspect=axes.get_aspect())
+    if holders:
+        _outline(axes, stage, colours)
+    _strokes(axes, stage.idle, _IDLE, ((0, 1, 1, 0), (0, 0.5, 0.5, 0), (0.5, 1, 1, 0.5)))
+    _strokes(axes, stage.lost if holders else stage.gone, _CROSS, _DIAGONALS)
+    if len(stage.edges):
+        from matplotlib.collections import LineCollection
+
+        rows, across = np.divmod(stage.edges, gw)
+        ends = np.stack((across + 0.5, rows + 0.5), axis=-1)
+        # The more there are, the lighter each; white beneath, for dark photographs.
+        opacity = min(0.6, max(0.15, 60 / len(ends)))
+        for colour, width in (("white", 0.9), ("black", 0.35)):
+            axes.add_collection(
+                LineCollection(list(ends), colors=colour, linewidths=width, alpha=opacity, zorder=3)
+            )
+
+
+def _colours(stage: Stage) -> dict[int, Colour]:
+    """A colour for each patch that stands for others, unlike those of the regions beside it."""
+    gh, gw = stage.holder.shape
+    # Without the grey, which means something else here.
+    shades = [shade for i, shade in enumerate(palette(10)) if i != 7]
+    used = [0] * len(shades)
+    chosen: dict[int, Colour] = {}
+    numbers: dict[int, int] = {}
+    for holder in dict.fromkeys(stage.holder[stage.held].tolist()):
+        beside: set[int] = set()
+        for row, column in np.argwhere(stage.holder == holder):
+            around = stage.holder[
+                max(0, row - 1) : min(gh, row + 2), max(0, column - 1) : min(gw, column + 2)
+            ]
+            beside |= {numbers[other] for other in around.flatten().tolist() if other in numbers}
+        # The least used of those that nobody beside has.
+        _, _, number = min((n in beside, used[n], n) for n in range(len(shades)))
+        numbers[holder], chosen[holder] = number, shades[number]
+        used[number] += 1
+    return chosen
+
+
+def _outline(axes: Axes, stage: Stage, colours: dict[int, Colour]) -> None:
+    from matplotlib.patches import Rectangle
+
+    gw = stage.holder.shape[1]
+    for holder, colour in colours.items():
+        row, column = divmod(holder, gw)
+        inset = 0.09
+        axes.add_patch(
+            Rectangle(
+                (column + inset, row + inset), 1 - 2 * inset, 1 - 2 * inset, fill=False,
+                edgecolor=colour, linewidth=0.9, zorder=4,
+            )
+        )  # fmt: skip
+
+
+def _strokes(
+    axes: Axes, where: NDArray[np.bool_], colour: str, lines: Sequence[tuple[float, ...]]
+) -> None:
+    """The same lines in some patches, so that a veil is told from a dark or bright photograph."""
+    from matplotlib.collections import LineCollection
+
+    drawn = [
+        ((column + x0, row + y0), (column + x1, row + y1))
+        for row, column in np.argwhere(where).tolist()
+        for x0, y0, x1, y1 in lines
+    ]
+    axes.add_collection(LineCollection(drawn, colors=[colour], linewidths=0.5, zorder=3))
+
+
+def _light(colour: Colour) -> Colour:
+    r, g, b = (0.45 + 0.55 * part for part in colour)
+    return r, g, b
+
+
+def _legend(picture: Picture, holders: bool) -> list[Any]:
+    """Handles of what occurs in the picture."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    stages = [stage for row in picture.rows for stage in row.stages]
+    colour = palette(1)[0]
+
+    def swatch(face: Any, label: str, edge: Any = "0.6", hatch: str | None = None) -> Patch:
+        return Patch(facecolor=face, edgecolor=edge, linewidth=0.6, hatch=hatch, label=label)
+
+    offered = [
+        ("idle", swatch("0.25", "idles", _IDLE, "//////")),
+        ("held", swatch("none", "stands for others", colour)),
+        ("held", swatch(_light(colour), "gone, in another")),
+        ("pooled", swatch((*_GREY, _POOLED), "gone, in a fused token")),
+        ("lost", swatch("white", "gone, nothing left", _CROSS, "xxx")),
+    ]
+    if not holders:
+        offered = [offered[0], ("gone", swatch("white", "gone", _CROSS, "xxx"))]
+    handles: list[Any] = [
+        handle for name, handle in offered if any(getattr(stage, name).any() for stage in stages)
+    ]
+    if any(len(stage.edges) for stage in stages):
+        handles.append(Line2D([], [], color="black", linewidth=0.5, alpha=0.6, label="graph edge"))
+    return handles
