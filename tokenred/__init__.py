@@ -99,6 +99,7 @@ _NAMES: dict[str, tuple[str, str]] = {
     "graphs": ("graphs", ""),
     "models": ("models", ""),
     "testing": ("testing", ""),
+    "edits": ("strategies.edits", ""),
     "embeddings": ("strategies.embeddings", ""),
     "fusers": ("strategies.fusers", ""),
     "recipes": ("strategies.recipes", ""),

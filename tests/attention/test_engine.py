@@ -181,12 +181,13 @@ def test_the_cls_row_of_a_model_without_cls_is_refused(need: Need) -> None:
 
 
 def test_an_unknown_engine_is_refused() -> None:
-    with pytest.raises(ConfigError, match="engine must be 'auto' or 'plain', got 'flash'"):
+    with pytest.raises(ConfigError, match=r"one of auto, plain, .*triton, got 'flash'"):
         pick_engine("flash")
 
 
 def test_engines_are_tried_in_order() -> None:
-    assert isinstance(pick_engine("auto")[-1], PlainEngine)
+    for name in ("auto", "plain", "tiled", "two_calls", "triton"):
+        assert isinstance(pick_engine(name)[-1], PlainEngine)
     assert [type(engine) for engine in pick_engine("plain")] == [PlainEngine]
 
 

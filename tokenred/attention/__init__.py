@@ -8,10 +8,13 @@ from tokenred.attention.engine import (
     attend,
     pick_engine,
 )
+from tokenred.attention.kernels import TritonEngine
 from tokenred.attention.need import Need
+from tokenred.attention.recompute import Recomputed
 from tokenred.attention.request import Engine, Heads, Request
 from tokenred.attention.stats import AttentionStats
 from tokenred.attention.tiles import TiledEngine
+from tokenred.attention.two_calls import TwoCallsEngine
 
 __all__ = [
     "PLAIN",
@@ -23,8 +26,11 @@ __all__ = [
     "Heads",
     "Need",
     "PlainEngine",
+    "Recomputed",
     "Request",
     "TiledEngine",
+    "TritonEngine",
+    "TwoCallsEngine",
     "attend",
     "attention_edits",
     "pick_engine",

@@ -52,7 +52,7 @@ class AttentionEdit(Part):
 
 
 attention_edits: Registry[AttentionEdit] = Registry(
-    "attention edit", AttentionEdit, "tokenred.strategies"
+    "attention edit", AttentionEdit, "tokenred.strategies.edits"
 )
 
 

@@ -11,9 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenred.attention.edits import kept_entries, sparsify
+from tokenred.attention.kernels import TritonEngine
+from tokenred.attention.recompute import Recomputed
 from tokenred.attention.request import Engine, Heads, Request
 from tokenred.attention.stats import AttentionStats, stats_of_map
 from tokenred.attention.tiles import TiledEngine
+from tokenred.attention.two_calls import TwoCallsEngine
 from tokenred.core.errors import ConfigError
 from tokenred.core.state import TokenState
 
@@ -72,20 +75,48 @@ class FusedEngine(Engine):
         return out, AttentionStats(heads.stats(request.needs, state))
 
 
+class _OnCuda(Engine):
+    """An engine that is only worth its while on CUDA."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def supports(self, heads: Heads, request: Request) -> bool:
+        return heads.q.is_cuda and self.engine.supports(heads, request)
+
+    def __call__(
+        self, heads: Heads, request: Request, state: TokenState
+    ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
+        return self.engine(heads, request, state)
+
+
 PLAIN = PlainEngine()
-# Fastest first; the last one supports everything.
-ENGINES: tuple[Engine, ...] = (FusedEngine(), TiledEngine(), PLAIN)
+_FUSED, _TILED, _TWO_CALLS, _TRITON = FusedEngine(), TiledEngine(), TwoCallsEngine(), TritonEngine()
+# To be tried in order; the last one supports everything.
+_ENGINES: dict[str, tuple[Engine, ...]] = {
+    "auto": (_FUSED, _TILED, _OnCuda(_TWO_CALLS), _OnCuda(Recomputed(_TWO_CALLS)), PLAIN),
+    "plain": (PLAIN,),
+    "tiled": (_FUSED, _TILED, Recomputed(_TILED), PLAIN),
+    "two_calls": (_FUSED, _TWO_CALLS, Recomputed(_TWO_CALLS), PLAIN),
+    "triton": (_FUSED, _TRITON, Recomputed(_TRITON), PLAIN),
+}
+ENGINES = _ENGINES["auto"]
 
 
 def pick_engine(name: str) -> tuple[Engine, ...]:
-    """The engines to try, in order: ``"auto"`` or ``"plain"``.
+    """The engines to try, in order.
+
+    Args:
+        name: ``"auto"`` for tiles on the CPU and two fused calls on CUDA; ``"plain"`` for the map
+            as a tensor; ``"tiled"``, ``"two_calls"`` or ``"triton"`` for that engine wherever it
+            can, in training too, and the plain one elsewhere.
 
     Raises:
         ConfigError: for another name.
     """
-    if name not in ("auto", "plain"):
-        raise ConfigError(f"engine must be 'auto' or 'plain', got {name!r}.")
-    return ENGINES if name == "auto" else (PLAIN,)
+    if name not in _ENGINES:
+        raise ConfigError(f"engine must be one of {', '.join(_ENGINES)}, got {name!r}.")
+    return _ENGINES[name]
 
 
 def attend(

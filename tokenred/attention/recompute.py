@@ -42,7 +42,7 @@ class Recomputed(Engine):
     def supports(self, heads: Heads, request: Request) -> bool:
         if not _wants_gradient(heads, request):
             return self.engine.supports(heads, request)
-        if torch.compiler.is_compiling() or heads.dropout or request.edits:
+        if torch.compiler.is_compiling() or heads.dropout or len(request.edits) > 0:
             return False
         with torch.no_grad():
             return self.engine.supports(heads, request)

@@ -90,6 +90,9 @@ class Request:
 class Engine(ABC):
     """One way to compute attention with statistics."""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     @abstractmethod
     def supports(self, heads: Heads, request: Request) -> bool:
         """Whether this engine can answer; decided from shapes, types and the request alone."""

@@ -94,7 +94,7 @@ class Workspace:
     def _logits(self) -> Float[Tensor, "b h rows N"]:
         logits = self._of(self.map, self.shape[2])
         q, k = self._of(self.q, self.shape[2]).flatten(0, 1), self._of(self.k).flatten(0, 1)
-        torch.bmm(q, k.transpose(1, 2), out=logits.flatten(0, 1))
+        _multiply(q, k.transpose(1, 2), logits.flatten(0, 1))
         return logits
 
     def _of(self, buffer: Tensor, rows: int | None = None) -> Tensor:
@@ -102,6 +102,15 @@ class Workspace:
         b, h, _ = self.shape
         taken = buffer[: b * h, :rows]
         return taken.view(b, h, *taken.shape[1:])
+
+
+def _multiply(
+    left: Float[Tensor, "m r d"], right: Float[Tensor, "m d n"], out: Float[Tensor, "m r n"]
+) -> None:
+    if len(left) == 1:  # a batch of one runs on one thread
+        torch.mm(left[0], right[0], out=out[0])
+    else:
+        torch.bmm(left, right, out=out)
 
 
 class TileStatistics:

@@ -16,9 +16,9 @@ from tokenred.core.state import TokenState
 
 __all__ = ["TiledEngine"]
 
-# Entries of the map in one tile: smaller ones cost calls, larger ones fall out of the cache. A map
-# of one head may be larger, because a product with few rows is slow.
-_TILE, _ONE_MAP = 1 << 19, 1 << 20
+# Entries of the map in one tile, for each thread: smaller tiles cost calls, larger ones fall out of
+# the cache. A map of one head may be larger, because a product with few rows is slow.
+_TILE, _ONE_MAP = 1 << 18, 1 << 20
 _KINDS = frozenset({"diagonal", "received", "row", "kept"})
 
 
@@ -67,15 +67,18 @@ class TiledEngine(Engine):
 
 
 def _tile_shape(b: int, h: int, n: int, *, whole: bool) -> tuple[int, int, int]:
-    """Images, heads and query rows of a tile: whole images first, then whole maps, then rows."""
-    maps = max(1, _TILE // (n * n))
+    """Images, heads and query rows of a tile: whole images first, then whole maps, then rows.
+
+    Each thread has a map of its own, or else they share one.
+    """
+    threads = torch.get_num_threads()
+    maps = max(threads, threads * _TILE // (n * n))
     if maps >= h:
-        return min(b, maps // h), h, n
+        return min(b, max(1, maps // h)), h, n
     group = max(g for g in range(1, h + 1) if h % g == 0 and g <= maps)
     if whole or n * n <= _ONE_MAP:
         return 1, group, n
-    most = max(1, _ONE_MAP // n)
-    pieces = -(-n // most)
+    pieces = -(-n * n // _ONE_MAP)
     return 1, group, -(-n // pieces)
 
 

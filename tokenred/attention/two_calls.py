@@ -61,7 +61,7 @@ class TwoCallsEngine(Engine):
             and q.shape == heads.v.shape
             and heads.scale > 0
             and heads.dropout == 0
-            and not request.edits
+            and len(request.edits) == 0
             and all(need.kind in _KINDS for need in request.map_needs)
             and not (grad and torch.is_grad_enabled())
             and not _is_exporting()

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tokenred.attention import Heads
+from tokenred.core.errors import BackboneError
 from tokenred.core.info import BlockInfo, ModelInfo
 
 __all__ = ["Backbone", "BlockAnatomy", "Embedded"]
@@ -120,6 +121,21 @@ class Backbone(ABC):
     def head(self, x: Float[Tensor, "b N c"], pre_logits: bool = False) -> Any:
         """Pooling and classifier, over whatever tokens remain."""
 
+    def leave_out(
+        self, x: Float[Tensor, "b N c"], mask: Float[Tensor, "b N"]
+    ) -> Float[Tensor, "b N c"]:
+        """Tokens after the norm, changed so that the head is blind to those with a mask of 0.
+
+        For training forms, in which tokens that inference drops are still there, and for padding.
+
+        Raises:
+            BackboneError: where that cannot be done with the model's pooling.
+        """
+        raise BackboneError(
+            f"{self.family}: the head cannot be told to leave tokens out, which training with "
+            "masked tokens needs (`Backbone.leave_out`). Inference is not concerned."
+        )
+
     @abstractmethod
     def stem_macs(self, image_size: tuple[int, int] | None = None) -> float:
         """Multiply-accumulates of the embedding of one image."""
@@ -152,3 +168,10 @@ def measured_macs(module: nn.Module, example: Tensor) -> float:
     finally:
         module.train(training)
     return counter.get_total_flops() / 2
+
+
+def stand_in(x: Float[Tensor, "b n c"], mask: Float[Tensor, "b n"]) -> Float[Tensor, "b n c"]:
+    """Tokens with a mask of 0 as copies of one of the others, which no maximum can tell apart."""
+    first = mask.argmax(dim=1)
+    one = x[torch.arange(x.shape[0], device=x.device), first][:, None]
+    return torch.where(mask[..., None] > 0, x, one)

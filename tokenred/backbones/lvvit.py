@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from tokenred.backbones.base import linear_macs
+from tokenred.backbones.base import linear_macs, stand_in
 from tokenred.backbones.vision_transformer import TimmViT
 from tokenred.models.lvvit import LVViT
 
@@ -25,6 +27,14 @@ class LVViTBackbone(TimmViT):
         return isinstance(model, LVViT) and all(
             getattr(ours, name) is getattr(LVViT, name) for name in _FORWARD
         )
+
+    def leave_out(
+        self, x: Float[Tensor, "b N c"], mask: Float[Tensor, "b N"]
+    ) -> Float[Tensor, "b N c"]:
+        if self.model.global_pool == "":
+            return x
+        p = self.model.num_prefix_tokens
+        return torch.cat((x[:, :p], stand_in(x[:, p:], mask[:, p:])), dim=1)
 
     def stem_macs(self, image_size: tuple[int, int] | None = None) -> float:
         stem = self.model.patch_embed

@@ -11,7 +11,7 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from tokenred.backbones.base import Backbone, Embedded, linear_macs, measured_macs
+from tokenred.backbones.base import Backbone, Embedded, linear_macs, measured_macs, stand_in
 from tokenred.backbones.vit_blocks import open_block
 from tokenred.core.errors import BackboneError, InputError
 from tokenred.core.info import ModelInfo
@@ -58,6 +58,8 @@ class TimmViT(Backbone):
             grid=None if grid is None else (int(grid[0]), int(grid[1])),
             num_patches=m.patch_embed.num_patches,
             blocks=tuple(block.info() for block in self.blocks),
+            channels=self._channels,
+            patch_size=_patch_size(m.patch_embed),
             **self._head_macs(),
         )
 
@@ -118,6 +120,26 @@ class TimmViT(Backbone):
 
     def head(self, x: Float[Tensor, "b N c"], pre_logits: bool = False) -> Any:
         return self.model.forward_head(x, pre_logits=pre_logits)
+
+    def leave_out(
+        self, x: Float[Tensor, "b N c"], mask: Float[Tensor, "b N"]
+    ) -> Float[Tensor, "b N c"]:
+        m = self.model
+        pool = "map" if m.attn_pool is not None else m.global_pool
+        if pool in ("token", ""):
+            return x
+        front = 0 if getattr(m, "pool_include_prefix", False) else m.num_prefix_tokens
+        prefix, tokens, mask = x[:, :front], x[:, front:], mask[:, front:].to(x.dtype)
+        if pool == "avg":
+            # Weights that turn the mean of all into the mean of those that stay.
+            share = mask.mean(dim=1, keepdim=True).clamp_min(1 / mask.shape[1])
+            return torch.cat((prefix, tokens * (mask / share)[..., None]), dim=1)
+        if pool == "max":
+            return torch.cat((prefix, stand_in(tokens, mask)), dim=1)
+        raise BackboneError(
+            f"{_name(m)} pools by {pool!r}, which cannot leave tokens out, as training with masked "
+            "tokens needs; 'token', 'avg' and 'max' can. Inference is not concerned."
+        )
 
     def stem_macs(self, image_size: tuple[int, int] | None = None) -> float:
         m = self.model
@@ -190,6 +212,14 @@ def _dropped(
     tagged = drop(torch.cat((x, tag.expand(b, n, 2)), dim=-1))
     kept = tagged[:, num_prefix:, -2:].detach().round().long()
     return tagged[..., :-2], kept[..., 0] * 256 + kept[..., 1]
+
+
+def _patch_size(embed: Any) -> tuple[int, int] | None:
+    """How many pixels of the image one token stands for, where the embedding says so."""
+    if not hasattr(embed, "feat_ratio"):
+        return None
+    down, across = embed.feat_ratio(as_scalar=False)
+    return int(down), int(across)
 
 
 def _name(model: Any) -> str:

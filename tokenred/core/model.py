@@ -49,7 +49,7 @@ def wrap(
         model: a timm VisionTransformer (see `tokenred.backbones`), or a `ReducedViT`, whose base is
             then wrapped anew.
         strategy: a `Strategy`, or the name of a recipe with its defaults.
-        engine: ``"auto"``, or ``"plain"`` for the engine that holds the attention map.
+        engine: ``"auto"``, or an attention engine by name, see `tokenred.attention.pick_engine`.
         check_finite: refuse images with NaN or infinite values (reads them; not under compile).
 
     Raises:

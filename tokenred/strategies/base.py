@@ -88,7 +88,11 @@ class Selector(Part):
         return False
 
     def mask(self, state: TokenState, attention: AttentionStats, count: int) -> TokenState:
-        """The training form: all tokens stay, and ``state.memory`` says which would have gone."""
+        """The training form: all tokens stay, and the state says which would have gone.
+
+        ``state.memory["mask"]``, ``(b, N)``: 1 for the prefix and for tokens that stay, 0 for those
+        that would have gone, now or before. The head leaves these out (`Backbone.leave_out`).
+        """
         raise PartError(f"{type(self).__name__} masks in training but has no mask.")
 
     def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:

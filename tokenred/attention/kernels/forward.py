@@ -44,7 +44,7 @@ def _forward(
         shrink = tl.exp2(most - origin)
         total = total * shrink + tl.sum(p, 1)
         v = load_rows(v_ptr, cols, N, v_row, WIDTH, PADDED, UPCAST)
-        out = tl.dot(p.to(v.dtype), v, out * shrink[:, None], input_precision="ieee")
+        out = tl.dot(p.to(v.dtype), v, out * shrink[:, None], input_precision="tf32x3")
         most = higher
 
     tl.store(lse_ptr + at * N + rows, most + tl.log2(total), mask=rows < N)

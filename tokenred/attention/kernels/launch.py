@@ -13,6 +13,8 @@ from tokenred.attention.kernels.tiles import LOG2E
 
 __all__ = ["Launch"]
 
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
 
 class Launch:
     """The operands of one block's attention, ready for any of the kernels.
@@ -40,11 +42,10 @@ class Launch:
     def __call__(self, kernel, programs, tensors, strides, numbers=(), **constants):
         """Start a kernel: tensors, strides, heads, tokens, scale, then further numbers."""
         blocks, device = self.blocks, self.q.device
-        interpreted = os.environ.get("TRITON_INTERPRET") == "1"
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
             kernel[(programs,)](
                 *tensors, *strides, self.heads, self.n, self.scale * LOG2E.value, *numbers,
                 WIDTH=self.width, PADDED=padded(self.width), ROWS=blocks.rows, COLS=blocks.cols,
-                HAS_BIAS=self.bias is not None, UPCAST=interpreted,
-                num_warps=blocks.warps, num_stages=blocks.stages, **constants,
+                HAS_BIAS=self.bias is not None, UPCAST=_INTERPRETED, **constants,
+                num_warps=blocks.warps, num_stages=blocks.stages, enable_fp_fusion=True,
             )  # fmt: skip

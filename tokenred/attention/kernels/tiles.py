@@ -50,7 +50,7 @@ def load_bias(pointer, cols, N, HAS_BIAS: tl.constexpr):
 @triton.jit
 def logits(q, k, bias, scale):
     """``(rows, cols)`` logits. The fma is spelt out, so that no compiler chooses."""
-    return tl.fma(tl.dot(q, tl.trans(k), input_precision="ieee"), scale, bias[None, :])
+    return tl.fma(tl.dot(q, tl.trans(k), input_precision="tf32x3"), scale, bias[None, :])
 
 
 @triton.jit

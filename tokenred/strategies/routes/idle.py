@@ -7,15 +7,17 @@ from dataclasses import replace
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenred.attention import AttentionStats, Need
+from tokenred.attention import AttentionStats, Heads, Need
 from tokenred.core.errors import ConfigError
 from tokenred.core.info import ModelInfo
-from tokenred.core.part import Traits, check_number
+from tokenred.core.part import Traits, check_choice, check_number
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import gather_tokens
 from tokenred.strategies.base import Route, routes
+from tokenred.strategies.routes.token_cut import CUTS, mean_logits, token_cut
 from tokenred.strategies.schedules import exact
 
 __all__ = ["Idle"]
@@ -26,28 +28,35 @@ class Idle(Route):
     """The tokens CLS looks for pass the block, the others idle (IdleViT, Xu et al., AJCAI 2023).
 
     Chosen anew in each block from all tokens, by the head-mean pre-softmax logits of CLS. Idle
-    tokens pass unchanged and none is lost.
+    tokens pass unchanged and none is lost. In training all tokens attend, a mask hides the idle
+    keys and takes back what the block did to the idle: the same numbers.
 
     Args:
         keep_ratios: share ρ of the N0 tokens that pass, ``int(ρ·N0)`` of them; one number for ρ,
             ρ², ρ³ in three stages, or one for each of `layers`.
         layers: the blocks, ascending; None for the paper's (4-11 of 12 in stages of three, 4-15 of
             16 in stages of four), scaled with the depth.
+        cut: token cut loss that training collects: ``"both"``, ``"inter"``, ``"intra"`` or
+            ``"none"`` (see `token_cut`).
 
     Shapes:
         returns: as many tokens as came.
+        memory in training: ``token_cut (b, L)``, the loss in each of the L blocks so far in which
+            tokens idle, where one is asked for.
     """
 
     traits: ClassVar[Traits] = Traits(needs_cls=True)
 
     keep_ratios: float | tuple[float, ...] = 0.7
     layers: tuple[int, ...] | None = None
+    cut: str = "both"
 
     def __post_init__(self) -> None:
         for name in ("keep_ratios", "layers"):
             if isinstance(value := getattr(self, name), list | tuple):
                 object.__setattr__(self, name, tuple(value))
         ratios = self.keep_ratios if isinstance(self.keep_ratios, tuple) else (self.keep_ratios,)
+        check_choice(self, "cut", self.cut, CUTS)
         for ratio in ratios:
             check_number(self, "keep_ratios", ratio, low=0, high=1, open_low=True)
         if isinstance(self.keep_ratios, tuple) and len(ratios) != len(self.layers or ()):
@@ -84,12 +93,32 @@ class Idle(Route):
         # Queries, keys and values of the idle as well, before it is known which of them pass.
         return float(removed * 3 * info.width**2 + tokens * info.width)
 
+    @property
+    def masks(self) -> bool:
+        return True
+
+    def mask(
+        self, state: TokenState, heads: Heads, count: int
+    ) -> tuple[Float[Tensor, "b N"], TokenState]:
+        score = heads.stats(self.preview, state)[self.preview[0]]
+        front = torch.ones(score.shape[0], state.num_prefix, device=score.device)
+        image = torch.zeros(score.shape, device=score.device)
+        mask = torch.cat((front, image.scatter(1, self._chosen(score, count), 1)), dim=1)
+        if self.cut == "none":
+            return mask, state
+        loss = token_cut(mean_logits(heads), mask, state.num_prefix, self.cut)[:, None]
+        if (before := state.memory.get("token_cut")) is not None:
+            loss = torch.cat((before, loss), dim=1)
+        return mask, replace(state, memory={**state.memory, "token_cut": loss})
+
+    def _chosen(self, score: Float[Tensor, "b n"], count: int) -> Int[Tensor, "b k"]:
+        order = score.sort(dim=1, descending=True, stable=True).indices
+        return order[:, :count].sort(dim=1).values
+
     def split(
         self, state: TokenState, preview: AttentionStats, count: int
     ) -> tuple[TokenState, Mapping[str, Tensor]]:
-        score = preview[self.preview[0]]
-        order = score.sort(dim=1, descending=True, stable=True).indices
-        chosen = order[:, :count].sort(dim=1).values
+        chosen = self._chosen(preview[self.preview[0]], count)
         b, p = chosen.shape[0], state.num_prefix
         front = torch.arange(p, device=chosen.device).expand(b, p)
         places = torch.cat((front, chosen + p), dim=1)

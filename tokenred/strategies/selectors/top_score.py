@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from tokenred.attention import AttentionStats, Need
 from tokenred.core.errors import PartError
@@ -75,8 +76,13 @@ def select(
             f"{type(scorer).__name__} must return one score for each image token, shape "
             f"{expected} (prefix tokens are not scored), got {tuple(score.shape)}."
         )
+    return keep_best(score, count)
+
+
+def keep_best(score: Float[Tensor, "b n"], count: int) -> Selection:
+    """Split the tokens by their scores, ``count`` of them to go."""
     order = score.sort(dim=1, descending=True, stable=True).indices
-    kept = expected[1] - count
+    kept = score.shape[1] - count
     return Selection(
         keep=order[:, :kept].sort(dim=1).values,
         drop=order[:, kept:].sort(dim=1).values,

@@ -1,0 +1,282 @@
+"""DynamicViT as a whole: the training mask is the inference gather, costs, life of the weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+import tokenred as tr
+from tokenred.core.errors import BackboneError, ConfigError, ScheduleError, UntrainedPartWarning
+from tokenred.models.lvvit import LVViT
+from tokenred.strategies.edits import PolicyMask
+from tokenred.strategies.selectors import Predictor
+
+pytestmark = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
+
+SIZES: dict[str, Any] = {"embed_dim": 32, "depth": 4, "num_heads": 4, "num_classes": 5}
+SMALL = {"img_size": 32, "patch_size": 8} | SIZES
+FORMS: dict[str, Callable[[], nn.Module]] = {
+    "cls": lambda: VisionTransformer(**SMALL),
+    "registers": lambda: VisionTransformer(**SMALL, reg_tokens=2, init_values=0.3, qk_norm=True),
+    "no cls": lambda: VisionTransformer(**SMALL, class_token=False, global_pool="avg"),
+    "mean, cls beside": lambda: VisionTransformer(**SMALL, global_pool="avg"),
+    "maximum": lambda: VisionTransformer(**SMALL, global_pool="max"),
+    "distilled": lambda: VisionTransformerDistilled(**SMALL),
+    "lvvit": lambda: LVViT(img_size=64, **SIZES),
+}
+
+
+def alive(model: nn.Module) -> nn.Module:
+    """Weights with which tokens differ."""
+    torch.manual_seed(0)
+    for p in model.parameters():
+        nn.init.normal_(p, std=0.2 if p.ndim > 1 else 0.5)
+    return model.double()
+
+
+def wrapped(form: str = "cls", **options: Any) -> tr.ReducedViT:
+    reduced = tr.wrap(alive(FORMS[form]()), tr.strategy("dynamicvit", **options))
+    for p in reduced.parts.parameters():
+        nn.init.normal_(p, std=0.4)
+    return reduced.eval()
+
+
+def images(form: str = "cls", b: int = 1, seed: int = 1) -> Tensor:
+    side = 64 if form == "lvvit" else 32
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(b, 3, side, side, generator=generator, dtype=torch.float64)
+
+
+def in_training(reduced: tr.ReducedViT) -> tr.ReducedViT:
+    reduced.train()
+    for module in reduced.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    return reduced
+
+
+# ---------------------------------------------------------------- mask and gather
+
+
+def decided(form: str, seed: int) -> tuple[tr.ReducedViT, Tensor]:
+    """A model whose networks are sure, in training, of what inference keeps of an image."""
+    reduced, batch = wrapped(form), images(form, seed=seed)
+    stages, odds = reduced.parts["selector"].stages, []
+    hooks = [s.register_forward_hook(lambda _, __, out: odds.append(out)) for s in stages]
+    reduced(batch)
+    for stage, hook, logits, layer in zip(
+        stages, hooks, odds, reduced.cost().layers[1:], strict=True
+    ):
+        hook.remove()
+        margin = (logits[0, :, 0] - logits[0, :, 1]).detach().sort(descending=True).values
+        last = stage.decide[-1]
+        last.bias.data[0] -= margin[layer.tokens_out - 1 : layer.tokens_out + 1].mean()
+        # Far beyond what Gumbel noise could turn.
+        last.weight.data *= 1e8
+        last.bias.data *= 1e8
+    return reduced, batch
+
+
+def both_ways(reduced: tr.ReducedViT, batch: Tensor, epsilon: float) -> float:
+    """How far the training form is from inference at the same decisions."""
+    strategy = reduced.strategy.replace(edits=(PolicyMask(epsilon),))
+    reduced = reduced.with_strategy(strategy).eval()
+    gathered, trace = reduced.run_with_trace(batch)
+    masked, aux = in_training(reduced).forward_train(batch)
+    n = aux["index"].shape[1]
+    assert torch.equal(aux["mask"][0, -n:].nonzero().flatten(), trace.index[0])
+    torch.testing.assert_close(aux["kept_share"], aux["target_share"])
+    reduced.eval()
+    return (masked - gathered).abs().max().item()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("form", FORMS)
+def test_the_training_mask_is_the_inference_gather(form: str, seed: int) -> None:
+    reduced, batch = decided(form, seed)
+    assert both_ways(reduced, batch, 0.0) < 1e-10
+    # The ε of the masked attention is all that leaks, and leaks in proportion.
+    gap = both_ways(reduced, batch, 1e-6)
+    assert 1e-9 < gap < 1e-5
+    assert both_ways(reduced, batch, 1e-7) == pytest.approx(gap / 10, rel=0.05)
+
+
+def test_the_head_is_blind_to_masked_tokens_only_where_it_can_be() -> None:
+    model = VisionTransformer(**SMALL, class_token=False, global_pool="map")
+    reduced = tr.wrap(model.eval(), "dynamicvit")
+    assert reduced(images().float()).shape == (1, 5)
+    with pytest.raises(BackboneError, match=r"pools by 'map', .*Inference is not concerned"):
+        reduced.train()(images().float())
+
+
+def test_what_training_hands_to_the_losses() -> None:
+    reduced = wrapped()
+    batch = images(b=3)
+    torch.manual_seed(4)
+    logits, aux = in_training(reduced).forward_train(batch)
+    assert aux["mask"].shape == aux["features"].shape[:2] == (3, 17)
+    assert aux["index"].shape == (3, 16)
+    assert aux["kept_share"].shape == aux["target_share"].shape == (3, 3)
+    torch.testing.assert_close(aux["mask"][:, 1:].mean(dim=1), aux["kept_share"][:, -1])
+    counts = [layer.tokens_out for layer in reduced.cost().layers]
+    assert counts == [16, 11, 7, 5]  # ⌊0.7ˢ·16⌋
+    assert (aux["target_share"] * 16).round().tolist() == [counts[1:]] * 3
+    # The same, with the same draw, of the ordinary forward.
+    torch.manual_seed(4)
+    torch.testing.assert_close(reduced(batch), logits)
+    _, aux = reduced.eval().forward_train(batch)
+    assert set(aux) == {"features", "index"}
+    assert aux["features"].shape == (3, 6, 32)
+
+
+@pytest.mark.parametrize("form", ["cls", "no cls", "lvvit"])
+def test_the_networks_learn(form: str) -> None:
+    reduced = in_training(wrapped(form))
+    found = gradients(reduced, images(form, b=4))
+    assert all(grad.isfinite().all() for grad in found.values())
+    assert all(found[f"selector.stages.{i}.decide.0.weight"].abs().sum() > 1e-6 for i in range(3))
+    assert reduced.patch_embed.proj.weight.grad.abs().sum() > 0
+    reduced.set_grad_checkpointing()
+    for name, grad in gradients(reduced, images(form, b=4)).items():
+        torch.testing.assert_close(grad, found[name])
+
+
+def gradients(reduced: tr.ReducedViT, batch: Tensor) -> dict[str, Tensor]:
+    reduced.zero_grad()
+    torch.manual_seed(5)
+    reduced.forward_train(batch)[0].square().sum().backward()
+    return {name: p.grad.clone() for name, p in reduced.parts.named_parameters()}
+
+
+# ---------------------------------------------------------------- what it costs
+
+
+@pytest.mark.parametrize(
+    ("name", "gmacs"),
+    [("deit_small_patch16_224", 2.9), ("deit_base_patch16_224", 11.4), ("lvvit_s", 4.6)],
+)
+def test_the_published_gmacs(name: str, gmacs: float) -> None:
+    import tokenred.models.lvvit
+
+    assert tokenred.models.lvvit
+    with torch.device("meta"):
+        model = timm.create_model(name).eval()
+    cost = tr.wrap(model, "dynamicvit").cost()
+    assert cost.gmacs == pytest.approx(gmacs, abs=0.16)
+    quarter = len(cost.layers) // 4
+    assert [x.tokens_out for x in cost.layers[::quarter]] == [196, 137, 96, 67]
+    if name == "deit_small_patch16_224":
+        assert cost.gmacs - cost.learned / 1e9 == pytest.approx(2.88, abs=0.005)
+        assert cost.learned / 1e9 == pytest.approx(0.103, abs=0.001)
+        half = tr.wrap(model, tr.strategy("dynamicvit", keep_rate=0.5))
+        assert [x.tokens_out for x in half.cost().layers[::quarter]] == [196, 98, 49, 24]
+
+
+def test_composition_and_layers() -> None:
+    assert tr.strategy("dynamicvit") == tr.Strategy(
+        "Predictor",
+        schedule=tr.KeepRatio(0.7, rounding="floor", of="start"),
+        where="before_block",
+        edits=("PolicyMask",),
+    )
+    made = tr.strategy("dynamicvit", keep_rate=[0.5, 0.25], layers=[0, 2], temperature=0.5)
+    assert made.scorer == Predictor((0, 2), 0.5)
+    assert made.edits == (PolicyMask(),)
+    reduced = tr.wrap(FORMS["cls"](), made)
+    assert [x.tokens_out for x in reduced.cost().layers] == [8, 8, 4, 4]
+    assert len(reduced.parts["selector"].stages) == 2
+    dense = tr.wrap(FORMS["cls"]().eval(), tr.strategy("dynamicvit", keep_rate=1.0))
+    batch = images().float()
+    assert torch.equal(dense(batch), dense.base(batch))
+
+
+def test_refusals() -> None:
+    with pytest.raises(ConfigError, match=r"blocks \[4\] are asked for"):
+        tr.wrap(FORMS["cls"](), tr.strategy("dynamicvit", layers=(1, 4)))
+    with pytest.raises(ConfigError, match="2 ratios for 1 layers"):
+        tr.strategy("dynamicvit", keep_rate=(0.5, 0.4), layers=(1,))
+    with pytest.raises(ScheduleError, match="2 ratios for the 3 blocks"):
+        tr.wrap(FORMS["cls"](), tr.strategy("dynamicvit", keep_rate=(0.5, 0.4)))
+
+
+# ---------------------------------------------------------------- the life of its weights
+
+
+def test_saved_and_loaded(tmp_path: Path) -> None:
+    reduced = wrapped()
+    loaded = tr.load(tr.save(reduced, tmp_path / "m.safetensors"))
+    assert loaded.strategy == reduced.strategy
+    assert torch.equal(loaded(images()), reduced(images()))
+    assert "parts.selector.stages.2.decide.4.bias" in loaded.state_dict()
+
+
+def test_another_keep_rate_has_the_same_networks() -> None:
+    reduced = wrapped()
+    state = torch.get_rng_state()
+    other = reduced.with_strategy(tr.strategy("dynamicvit", keep_rate=0.4))
+    assert torch.equal(torch.get_rng_state(), state)
+    ours, theirs = reduced.parts["selector"], other.parts["selector"]
+    assert ours is theirs
+    assert other.cost().learned < reduced.cost().learned
+    other.float()
+    assert next(ours.parameters()).dtype == torch.float32
+    # Another method's are its own, and one without any leaves these alone.
+    with pytest.warns(UntrainedPartWarning, match="^selector of"):
+        new = reduced.with_strategy(tr.strategy("dynamicvit", temperature=0.5))
+    assert new.parts["selector"] is not ours
+    assert "parts" not in reduced.with_strategy("topk")._modules
+
+
+def test_sharing_does_not_warn(recwarn: pytest.WarningsRecorder) -> None:
+    reduced = wrapped()
+    recwarn.clear()
+    reduced.with_strategy(tr.strategy("dynamicvit", keep_rate=0.4))
+    assert not recwarn.list
+
+
+def test_copies_and_types() -> None:
+    reduced = wrapped()
+    copied = copy.deepcopy(reduced)
+    assert torch.equal(copied(images()), reduced(images()))
+    assert copied.parts["selector"] is not reduced.parts["selector"]
+    low = copied.bfloat16()
+    assert {p.dtype for p in low.parts.parameters()} == {torch.bfloat16}
+    assert low(images().bfloat16()).dtype == torch.bfloat16
+    assert low.train()(images().bfloat16()).dtype == torch.bfloat16
+    assert {p.device.type for p in copied.to("meta").parts.parameters()} == {"meta"}
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_autocast(training: bool) -> None:
+    reduced = wrapped().float()
+    reduced.train(training)
+    batch = images(b=2).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.manual_seed(6)
+        low, aux = reduced.forward_train(batch)
+    torch.manual_seed(6)
+    full, _ = reduced.forward_train(batch)
+    assert low.dtype == torch.bfloat16
+    if training:
+        assert aux["mask"].dtype == torch.float32
+        low.float().sum().backward()
+        assert reduced.parts["selector"].stages[0].decide[0].weight.grad is not None
+    torch.testing.assert_close(low.float(), full, rtol=0.2, atol=0.2 * full.abs().max().item())
+
+
+def test_prefix_tokens_always_stay() -> None:
+    reduced = wrapped("registers", keep_rate=0.3)
+    _, trace = reduced.run_with_trace(images(b=2))
+    assert trace.features[-1].shape[1] == 3 + 1
+    assert trace.tokens_per_layer == (16, 4, 1, 1)
+    assert (trace.owners() >= 0).sum(dim=1).tolist() == [1, 1]
+    assert trace.unreduce(trace.features[-1]).shape == (2, 16, 32)

@@ -1,0 +1,108 @@
+"""The engine that answers with Triton's kernels."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenred.attention.edits import SLACK, kept_entries
+from tokenred.attention.kernels.blocks import WIDEST
+from tokenred.attention.need import Need
+from tokenred.attention.request import Engine, Heads, Request
+from tokenred.attention.stats import AttentionStats, over_heads, row_index
+from tokenred.core.state import TokenState
+
+__all__ = ["TritonEngine"]
+
+_KINDS = frozenset({"diagonal", "received", "row", "kept"})
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+_INSTALLED = importlib.util.find_spec("triton") is not None
+# Triton's interpreter runs the kernels on the CPU; it is switched on before Triton is imported.
+_DEVICES = ("cuda", "cpu") if os.environ.get("TRITON_INTERPRET") == "1" else ("cuda",)
+# Without `is_exporting` (before PyTorch 2.7) exporting cannot be told from compiling.
+_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
+
+
+class TritonEngine(Engine):
+    """Flash-style kernels with statistics: no map and no tile of it ever reaches memory.
+
+    One kernel gives the output and ``ℓ``, the log-sum-exp of each query's logits; a second has a
+    tile of keys to a program, recomputes their logits and sums columns. With θ < 1 a third counts
+    entries until it knows the threshold, and the output is computed again through what is kept.
+    Sums have one order: a run is like the other to the last bit.
+
+    For inference on CUDA, also compiled; gradients, dropout, edits of the logits, the whole map and
+    export are left to other engines. Statistics are float32.
+
+    Whether it is faster than `TwoCallsEngine` has not been measured: nothing picks it by itself.
+    """
+
+    def supports(self, heads: Heads, request: Request) -> bool:
+        q, k, v = heads.q, heads.k, heads.v
+        tensors = (q, k, v, request.key_bias)
+        grad = any(t is not None and t.requires_grad for t in tensors)
+        return (
+            _INSTALLED
+            and q.device.type in _DEVICES
+            and q.dtype in _DTYPES
+            and q.dtype == k.dtype == v.dtype
+            and q.shape == k.shape == v.shape
+            and q.shape[-1] <= WIDEST
+            and heads.dropout == 0
+            and len(request.edits) == 0
+            and all(need.kind in _KINDS for need in request.map_needs)
+            and not (grad and torch.is_grad_enabled())
+            and not _is_exporting()
+            and _capable(q)
+        )
+
+    def __call__(
+        self, heads: Heads, request: Request, state: TokenState
+    ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
+        # Here and not above: Triton is no light import, and may be missing.
+        from tokenred.attention.kernels import ops
+
+        (b, h, n, _), scale = heads.q.shape, heads.scale
+        bias = None if request.key_bias is None else request.key_bias.float()
+        out, lse = ops.forward(heads.q, heads.k, heads.v, bias, scale)
+        cut, share = None, lse.new_ones(b, h)
+        kept = kept_entries(n, request.theta, request.reference) if request.theta < 1 else n * n
+        if kept < n * n:
+            # ⌈θN²⌉ and the authors' count are up to two entries off θ themselves.
+            slack = max(0, int(SLACK * n * n) - 2) if request.threshold == "fast" else 0
+            cut = ops.threshold(heads.q, heads.k, bias, lse, scale, kept, slack)
+            out = ops.sparse_forward(heads.q, heads.k, heads.v, bias, lse, cut, scale)
+            share = cut[..., 2].float() / (n * n)
+        found = heads.stats(request.needs, state)
+        found |= {need: share for need in request.map_needs if need.kind == "kept"}
+
+        wanted = {need: _row(need, state) for need in request.map_needs if need.kind != "kept"}
+        if wanted:
+            received = any(need.kind == "received" for need in wanted)
+            diagonal = any(need.kind == "diagonal" or need.exclude_self for need in wanted)
+            rows = max(wanted.values()) + 1
+            columns, own, first = ops.statistics(
+                heads.q, heads.k, bias, lse, cut, scale, received, diagonal, rows
+            )
+            for need, row in wanted.items():
+                if need.kind == "row":
+                    value = first[:, :, row]
+                elif need.kind == "diagonal":
+                    value = own
+                else:
+                    value = columns - own if need.exclude_self else columns
+                found[need] = over_heads(value[..., state.num_prefix :], need.aggregate)
+        return out, AttentionStats(found)
+
+
+def _capable(q: Tensor) -> bool:
+    """Whether the device has the tensor cores that the kernels are written for."""
+    return q.device.type == "cpu" or torch.cuda.get_device_properties(q.device).major >= 8
+
+
+def _row(need: Need, state: TokenState) -> int:
+    return row_index(need, state.num_prefix, state.cls_index) if need.kind == "row" else -1

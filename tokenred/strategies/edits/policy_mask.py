@@ -1,0 +1,56 @@
+"""Attention among the tokens that a training mask leaves."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenred.attention.edits import AttentionEdit, attention_edits
+from tokenred.core.part import check_number
+from tokenred.core.state import TokenState
+from tokenred.core.tensors import at_least_fp32
+
+__all__ = ["PolicyMask"]
+
+
+@attention_edits.register("PolicyMask")
+class PolicyMask(AttentionEdit):
+    """Hides masked keys, with a gradient for the mask (DynamicViT, Rao et al., NeurIPS 2021).
+
+    ``A_ij = (e^{s_ij − max_j s_ij}·G_ij + ε/N) / (Σ_j e^{s_ij − max_j s_ij}·G_ij + ε)`` with
+    ``G_ij`` the mask of key j, and 1 for the token itself (section 3.3). In fp32 or better, and in
+    training only: inference has gathered the tokens and attends as ever. It reads the ``mask`` of
+    `Selector.mask`, and does nothing before there is one.
+
+    Args:
+        epsilon: ε. A masked key still gets ``ε/N`` of a row whose weights sum up to ``Σ + ε``.
+    """
+
+    epsilon: float = 1e-6
+
+    def __post_init__(self) -> None:
+        check_number(self, "epsilon", self.epsilon, low=0)
+
+    @property
+    def in_training_only(self) -> bool:
+        return True
+
+    def __call__(
+        self, logits: Float[Tensor, "b h N N"], state: TokenState
+    ) -> Float[Tensor, "b h N N"]:
+        return logits
+
+    def normalize(
+        self, logits: Float[Tensor, "b h N N"], state: TokenState
+    ) -> Float[Tensor, "b h N N"] | None:
+        mask = state.memory.get("mask")
+        if mask is None:
+            return None
+        n = logits.shape[-1]
+        scores = logits.to(at_least_fp32(logits.dtype))
+        itself = torch.eye(n, dtype=torch.bool, device=logits.device)
+        seen = mask.to(scores.dtype)[:, None, None, :].masked_fill(itself, 1)
+        weight = (scores - scores.amax(dim=-1, keepdim=True)).exp() * seen
+        total = weight.sum(dim=-1, keepdim=True) + self.epsilon
+        return ((weight + self.epsilon / n) / total).to(logits.dtype)

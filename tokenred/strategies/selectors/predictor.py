@@ -1,0 +1,165 @@
+"""DynamicViT's learned predictor."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tokenred.attention import AttentionStats
+from tokenred.core.errors import ConfigError
+from tokenred.core.info import ModelInfo
+from tokenred.core.part import check_count, check_number
+from tokenred.core.state import Selection, TokenState
+from tokenred.core.tensors import at_least_fp32
+from tokenred.strategies.base import Selector, selectors
+from tokenred.strategies.schedules import quarters
+from tokenred.strategies.selectors.top_score import keep_best
+
+__all__ = ["Predictor"]
+
+
+@selectors.register("Predictor")
+class Predictor(Selector):
+    """A small network decides which tokens stay (DynamicViT, Rao et al., NeurIPS 2021).
+
+    It sees each token beside the mean of those that are still there (section 3.2). In inference
+    the tokens with the highest logit of being kept stay. In training a hard Gumbel-softmax draws
+    each token's fate: all stay, and a mask with a gradient says which would have gone (section
+    3.3); `PolicyMask` is the edit that hides these from the others.
+
+    Args:
+        layers: blocks at which a network of its own starts, ascending; None for the quarters of
+            the depth (3, 6, 9 of 12). A block between them uses the one before it.
+        temperature: τ of the Gumbel-softmax.
+
+    Shapes:
+        returns: ``keep (b, n−P)`` and ``drop (b, P)``, both ascending.
+        memory in training: ``mask (b, N)``, 1 for tokens that stay, prefix included;
+            ``kept_share (b, S)``, what each of the S stages so far left of the image tokens;
+            ``target_share (b, S)``, what it leaves in inference.
+    """
+
+    layers: tuple[int, ...] | None = None
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number(self, "temperature", self.temperature, low=0, open_low=True)
+        if self.layers is None:
+            return
+        object.__setattr__(self, "layers", tuple(self.layers))
+        for layer in self.layers:
+            check_count(self, "layers", layer)
+        if sorted(set(self.layers)) != list(self.layers) or not self.layers:
+            raise ConfigError(
+                f"Predictor: layers must be ascending block numbers, got {self.layers!r}."
+            )
+
+    def check(self, info: ModelInfo) -> None:
+        super().check(info)
+        if wrong := [layer for layer in self.layers or () if layer >= info.depth]:
+            raise ConfigError(
+                f"Predictor: blocks {wrong} are asked for, {info.name} has 0 to {info.depth - 1}."
+            )
+
+    @property
+    def masks(self) -> bool:
+        return True
+
+    def build(self, info: ModelInfo) -> PredictorModule:
+        starts = quarters(info.depth) if self.layers is None else self.layers
+        return PredictorModule(info.width, starts, self.temperature)
+
+    def learned_macs(self, info: ModelInfo, counts: tuple[int, ...]) -> float:
+        c, half, quarter = info.width, *_widths(info.width)
+        each = c * c + c * half + half * quarter + quarter * 2
+        alive = (info.num_patches - sum(counts[:layer]) for layer in range(len(counts)))
+        return float(sum(n * each for n, count in zip(alive, counts, strict=True) if count))
+
+
+class PredictorModule(nn.Module):
+    """`Predictor` with its weights, one network a stage."""
+
+    def __init__(self, width: int, starts: tuple[int, ...], temperature: float) -> None:
+        super().__init__()
+        self.starts = starts
+        self.temperature = temperature
+        self.stages = nn.ModuleList(Stage(width) for _ in starts)
+
+    def forward(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
+        """The choice of inference."""
+        logits = self._logits(state, None)
+        # In the order of the log-probabilities, without their ties where a token is sure to stay.
+        return keep_best(logits[..., 0] - logits[..., 1], count)
+
+    def mask(self, state: TokenState, attention: AttentionStats, count: int) -> TokenState:
+        """The training form; see `Selector.mask`."""
+        b, n, p = state.x.shape[0], state.num_tokens, state.num_prefix
+        memory = state.memory
+        alive = memory["mask"][:, p:] if "mask" in memory else None
+        odds = self._logits(state, alive).log_softmax(dim=-1)
+        soft = F.gumbel_softmax(odds, tau=self.temperature)[..., 0]
+        # 0 or 1 to the last bit, with the gradient of the soft decision.
+        keep = (soft > 0.5).to(soft.dtype) + (soft - soft.detach())
+        keep = keep if alive is None else keep * alive
+        left = memory["target_share"][:, -1:] if alive is not None else keep.new_ones(b, 1)
+        new = {
+            "kept_share": keep.mean(dim=1, keepdim=True),
+            "target_share": left - count / n,
+        }
+        stages = {k: torch.cat((memory[k], v), 1) if k in memory else v for k, v in new.items()}
+        mask = torch.cat((keep.new_ones(b, p), keep), dim=1)
+        return replace(state, memory={**memory, **stages, "mask": mask})
+
+    def _logits(
+        self, state: TokenState, alive: Float[Tensor, "b n"] | None
+    ) -> Float[Tensor, "b n 2"]:
+        stage = max(0, sum(start <= state.layer for start in self.starts) - 1)
+        logits: Tensor = self.stages[stage](state.image, alive)
+        return logits.to(at_least_fp32(logits.dtype))
+
+
+class Stage(nn.Module):
+    """One network: the token's own features, those of all tokens, and from both two logits.
+
+    Shapes:
+        x: ``(b, n, c)`` image tokens.
+        alive: ``(b, n)``, 0 for those that the common features leave out; None for none.
+        returns: ``(b, n, 2)``, to keep and to drop.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        half, quarter = _widths(width)
+        self.own = half
+        self.embed = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU())
+        self.decide = nn.Sequential(
+            nn.Linear(width, half), nn.GELU(), nn.Linear(half, quarter), nn.GELU(),
+            nn.Linear(quarter, 2),
+        )  # fmt: skip
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(
+        self, x: Float[Tensor, "b n c"], alive: Float[Tensor, "b n"] | None = None
+    ) -> Float[Tensor, "b n 2"]:
+        """The logits."""
+        own, common = self.embed(x).tensor_split((self.own,), dim=-1)
+        if alive is None:
+            mean = common.mean(dim=1, keepdim=True)
+        else:
+            weight = alive[..., None].to(common.dtype)
+            # Where nobody is left the sum is 0 anyway.
+            mean = (common * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp_min(1)
+        logits: Tensor = self.decide(torch.cat((own, mean.expand_as(common)), dim=-1))
+        return logits
+
+
+def _widths(width: int) -> tuple[int, int]:
+    """The widths between ``c`` and 2: its half and its quarter."""
+    return max(1, width // 2), max(1, width // 4)

@@ -1,0 +1,169 @@
+"""What fine-tuning minimises: cross-entropy and the weighted terms of a method."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from tokenred.core.errors import ConfigError, InputError, UnknownNameError
+from tokenred.core.part import check_choice, check_number
+from tokenred.training.losses.terms import (
+    cross_entropy,
+    distillation_kl,
+    kept_token_mse,
+    ratio_loss,
+    unit_feature_mse,
+)
+
+__all__ = ["CRITERIA", "Criterion", "make_criterion"]
+
+CRITERIA: dict[str, dict[str, Any]] = {
+    "ce": {},
+    "evit": {"distill": 0.5},
+    "dynamicvit": {"distill": 0.5, "over": "student", "kept_tokens": 0.5, "ratio": 2.0},
+    "idlevit": {"distill": 5.0, "cls_feature": 500.0, "token_cut": 20.0},
+}
+"""The weights of each method's terms.
+
+DynamicViT's and IdleViT's are their papers'. EViT trains by cross-entropy; its distillation, for
+those who give it a teacher, is ours.
+"""
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """Cross-entropy plus weighted terms. A term of weight 0 is not computed.
+
+    Args:
+        label_smoothing: of the cross-entropy.
+        distill: weight of `distillation_kl`. Needs ``teacher_logits``.
+        over: its direction, ``"teacher"`` for KL(teacher‖student), or ``"student"``.
+        kept_tokens: weight of `kept_token_mse` (DynamicViT). Needs ``teacher_features``.
+        cls_feature: weight of `unit_feature_mse` of the CLS token (IdleViT). Needs
+            ``teacher_features``.
+        ratio: weight of `ratio_loss` (DynamicViT).
+        shares: what each stage should keep; None for what it keeps in inference, which whole
+            tokens let be up to 1/N0 less than ρ, ρ², ρ³.
+        token_cut: weight of `token_cut` (IdleViT), the mean over blocks.
+    """
+
+    label_smoothing: float = 0.0
+    distill: float = 0.0
+    over: str = "teacher"
+    kept_tokens: float = 0.0
+    cls_feature: float = 0.0
+    ratio: float = 0.0
+    shares: tuple[float, ...] | None = None
+    token_cut: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_number(self, "label_smoothing", self.label_smoothing, low=0, high=1)
+        check_choice(self, "over", self.over, ("teacher", "student"))
+        for name in ("distill", "kept_tokens", "cls_feature", "ratio", "token_cut"):
+            check_number(self, name, getattr(self, name), low=0)
+        if self.shares is not None:
+            object.__setattr__(self, "shares", tuple(self.shares))
+            for share in self.shares:
+                check_number(self, "shares", share, low=0, high=1)
+
+    def __call__(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        aux: Mapping[str, Tensor],
+        teacher_logits: Tensor | None = None,
+        teacher_features: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What to minimise, and its parts by name, without their weights and gradients.
+
+        A term whose teacher is not given is left out.
+
+        Args:
+            logits: ``(b, classes)`` of ``forward_train``.
+            targets: classes or probabilities; see `cross_entropy`.
+            aux: the other result of ``forward_train``.
+            teacher_logits: ``(b, classes)`` of the teacher, a dense model as a rule.
+            teacher_features: ``(b, N, c)``, its ``forward_features``.
+
+        Raises:
+            InputError: for what does not match, or where ``aux`` lacks what a term reads.
+        """
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            raise InputError(
+                f"logits must be one tensor (b, classes), got {_described(logits)}. A distilled "
+                "model gives one after set_distilled_training(False)."
+            )
+        terms: dict[str, tuple[float, Callable[[], Tensor]]] = {}
+        if teacher_logits is not None:
+            given = teacher_logits
+            terms["distill"] = (self.distill, lambda: distillation_kl(logits, given, self.over))
+        if teacher_features is not None:
+            dense = teacher_features
+            terms["kept_tokens"] = (self.kept_tokens, lambda: _kept_tokens(aux, dense))
+            terms["cls_feature"] = (self.cls_feature, lambda: _cls_feature(aux, dense))
+        terms["ratio"] = (self.ratio, lambda: _ratio(aux, self.shares))
+        terms["token_cut"] = (self.token_cut, lambda: _read(aux, "token_cut").mean())
+
+        total = cross_entropy(logits, targets, self.label_smoothing)
+        parts = {"ce": total.detach()}
+        for name, (weight, compute) in terms.items():
+            if weight:
+                value = compute()
+                total = total + weight * value
+                parts[name] = value.detach()
+        return total, parts
+
+
+def make_criterion(name: str, **weights: Any) -> Criterion:
+    """The criterion of a method, with other weights where some are given.
+
+    Args:
+        name: ``"ce"``, ``"evit"``, ``"dynamicvit"`` or ``"idlevit"``.
+        weights: fields of `Criterion`.
+
+    Raises:
+        UnknownNameError: for another name, or a weight that there is not.
+        ConfigError: for a weight outside its range.
+    """
+    if name not in CRITERIA:
+        raise UnknownNameError.of("criterion", name, CRITERIA)
+    known = [field.name for field in dataclasses.fields(Criterion)]
+    for key in weights:
+        if key not in known:
+            raise UnknownNameError.of("weight of a criterion", key, known)
+    return Criterion(**{**CRITERIA[name], **weights})
+
+
+def _kept_tokens(aux: Mapping[str, Tensor], teacher: Tensor) -> Tensor:
+    return kept_token_mse(_read(aux, "features"), teacher, _read(aux, "index"), aux.get("mask"))
+
+
+def _cls_feature(aux: Mapping[str, Tensor], teacher: Tensor) -> Tensor:
+    return unit_feature_mse(_read(aux, "features")[:, :1], teacher[:, :1])
+
+
+def _ratio(aux: Mapping[str, Tensor], shares: tuple[float, ...] | None) -> Tensor:
+    kept = _read(aux, "kept_share")
+    if shares is None:
+        return ratio_loss(kept, _read(aux, "target_share"))
+    if len(shares) != kept.shape[1]:
+        raise ConfigError(f"{len(shares)} shares for {kept.shape[1]} stages; give one for each.")
+    return ratio_loss(kept, kept.new_tensor(shares))
+
+
+def _read(aux: Mapping[str, Tensor], key: str) -> Tensor:
+    if key not in aux:
+        raise InputError(
+            f"a term of this criterion reads {key!r}, and aux has {', '.join(sorted(aux))}. Pass "
+            "what forward_train gives in training mode, of a model whose method has that term and "
+            "removes tokens; or set the term's weight to 0."
+        )
+    return aux[key]
+
+
+def _described(value: object) -> str:
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
