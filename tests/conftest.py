@@ -10,11 +10,12 @@ from tokenred.attention import attention_edits
 from tokenred.core.plan import recipes
 from tokenred.core.registry import Registry
 from tokenred.graphs.base import graph_builders
-from tokenred.strategies.base import fusers, routes, scorers, selectors
+from tokenred.strategies.base import embeddings, fusers, routes, scorers, selectors
 from tokenred.strategies.schedules import schedules
 
 REGISTRIES: tuple[Registry, ...] = (
-    attention_edits, fusers, graph_builders, recipes, routes, scorers, schedules, selectors
+    attention_edits, embeddings, fusers, graph_builders, recipes, routes, scorers, schedules,
+    selectors,
 )  # fmt: skip
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tokenred.analysis.measure.accuracy import Evaluation as Evaluation
     from tokenred.analysis.measure.accuracy import evaluate as evaluate
     from tokenred.analysis.measure.accuracy import evaluate_together as evaluate_together
+    from tokenred.analysis.measure.adaptive import AdaptiveCost as AdaptiveCost
+    from tokenred.analysis.measure.adaptive import adaptive_cost as adaptive_cost
     from tokenred.analysis.measure.agreements import Agreement as Agreement
     from tokenred.analysis.measure.agreements import agreement as agreement
     from tokenred.analysis.measure.image_graphs import ImageGraph as ImageGraph
@@ -56,6 +58,8 @@ if TYPE_CHECKING:
     from tokenred.analysis.plots.token_pictures import show_tokens as show_tokens
     from tokenred.analysis.plots.tradeoffs import tradeoff as tradeoff
     from tokenred.analysis.reporting.writing import report as report
+    from tokenred.analysis.reproduction.results import Reproduction as Reproduction
+    from tokenred.analysis.reproduction.running import reproduce as reproduce
     from tokenred.analysis.results import Comparison as Comparison
     from tokenred.analysis.specs import Spec as Spec
     from tokenred.analysis.specs import at_budget as at_budget
@@ -72,6 +76,7 @@ if TYPE_CHECKING:
 
 # Public name -> the module it comes from. No module bears the name of a function in it.
 _HOMES = {
+    "AdaptiveCost": "measure.adaptive",
     "Agreement": "measure.agreements",
     "Benchmark": "measure.timings",
     "Comparison": "results",
@@ -84,6 +89,7 @@ _HOMES = {
     "LowerResolution": "lower_resolution",
     "Oversmoothing": "measure.smoothing",
     "PeakMemory": "measure.memory",
+    "Reproduction": "reproduction.results",
     "Spec": "specs",
     "Store": "study.store",
     "Study": "study.study",
@@ -91,6 +97,7 @@ _HOMES = {
     "Sweep": "sweeps.results",
     "TimeSplit": "measure.splits",
     "Timing": "measure.timings",
+    "adaptive_cost": "measure.adaptive",
     "agreement": "measure.agreements",
     "agreement_map": "plots.agreements",
     "at_budget": "specs",
@@ -120,6 +127,7 @@ _HOMES = {
     "read_published": "plots.paper",
     "register_metric": "study.metrics",
     "report": "reporting.writing",
+    "reproduce": "reproduction.running",
     "same_budget": "specs",
     "save_figure": "plots.canvas",
     "scorer_comparison": "plots.scorers",

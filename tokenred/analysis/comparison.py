@@ -13,6 +13,7 @@ from torch import nn
 
 from tokenred.analysis.baseline_models import baselines_beside
 from tokenred.analysis.measure.accuracy import Evaluation, evaluate_together
+from tokenred.analysis.measure.adaptive import adaptive_columns
 from tokenred.analysis.measure.context import base_of, check_device, check_threads, cpu_threads
 from tokenred.analysis.measure.context import channels_last as weights_last
 from tokenred.analysis.measure.inputs import open_for
@@ -145,8 +146,10 @@ def compare(
         **machine,
     }
     rows = [_row(DENSE, DENSE, dense(base), cost, speeds, evaluations, level)]
+    counted = {"limit": limit, "batch_size": batch_size, "workers": workers, "seed": seed}
     rows += [
         _row(spec.label, spec.method, reduced[spec.label], cost, speeds, evaluations, level)
+        | adaptive_columns(reduced[spec.label], dataset, cost, **counted)
         for spec in specs
     ]
     for other in others:

@@ -62,7 +62,9 @@ def gmacs(model: nn.Module, image_shape: Sequence[int] | None = None) -> float:
     """Cost of one image in 10⁹ multiply-accumulates, in closed form.
 
     Counts the backbone at the token counts that really run, and parts with weights. What a method
-    spends on choosing and fusing is not in it: see ``reduced.cost().overhead_gmacs``.
+    spends on choosing and fusing is not in it: see ``reduced.cost().overhead_gmacs``. Where the
+    images decide how many tokens go (``ats``), this is the most that one may cost, and
+    `tokenred.analysis.adaptive_cost` counts what images do cost.
 
     Args:
         model: a `ReducedViT`, or a dense model that an adapter knows.

@@ -1,11 +1,13 @@
-"""What a method is made of: scorers, selectors, fusers, routes and schedules.
+"""What a method is made of: scorers, selectors, fusers, routes, edits, embeddings, schedules.
 
 The published methods stand in `tokenred.strategies.recipes`, one file each.
 """
 
 from tokenred.strategies.base import Embedding, Fuser, Route, Scorer, Selector
+from tokenred.strategies.edits import PolicyMask, TopKeys
+from tokenred.strategies.embeddings import MultiScale, Plain
 from tokenred.strategies.fusers import FusedToken, Merge, Propagate, Prune
-from tokenred.strategies.routes import Idle, TakeAll
+from tokenred.strategies.routes import Idle, SlowFast, TakeAll
 from tokenred.strategies.schedules import (
     Budget,
     Constant,
@@ -22,7 +24,14 @@ from tokenred.strategies.scorers import (
     MixedAttn,
     Random,
 )
-from tokenred.strategies.selectors import BipartiteMatching, GridDrop, TopScore
+from tokenred.strategies.selectors import (
+    BipartiteMatching,
+    GridDrop,
+    InverseTransform,
+    Partnered,
+    Predictor,
+    TopScore,
+)
 
 __all__ = [
     "BipartiteMatching",
@@ -37,11 +46,17 @@ __all__ = [
     "Fuser",
     "GridDrop",
     "Idle",
+    "InverseTransform",
     "KeepRatio",
     "Linear",
     "Merge",
     "MixedAttn",
+    "MultiScale",
+    "Partnered",
     "PerLayer",
+    "Plain",
+    "PolicyMask",
+    "Predictor",
     "Propagate",
     "Prune",
     "Random",
@@ -49,6 +64,8 @@ __all__ = [
     "Schedule",
     "Scorer",
     "Selector",
+    "SlowFast",
     "TakeAll",
+    "TopKeys",
     "TopScore",
 ]

@@ -12,6 +12,7 @@ from tokenred.core.state import Selection, TokenState
 from tokenred.strategies.base import Scorer, Selector, scorers, selectors
 from tokenred.strategies.selectors import TopScore
 from tokenred.testing import draw
+from tokenred.testing.adaptive import adaptive_layers, hold_adaptive
 from tokenred.testing.compare import require, require_close, require_same, untouched
 from tokenred.testing.runner import Suite, built
 from tokenred.testing.sample import Sample, alone, model_info
@@ -27,7 +28,8 @@ def check_selector(
     For every P from 0 to its `limit`: kept and dropped places make up all of them, P are dropped,
     partners are kept ones; where the selection names its scores, the highest stay and the lower
     place wins a tie; inputs are left alone; the same answer twice, and for an image alone as in a
-    batch, ties included; relabelled with the tokens where `equivariant`.
+    batch, ties included; relabelled with the tokens where `equivariant`. Of a selector whose
+    counts depend on the image (`Selector.adaptive`), what that asks for instead.
 
     Args:
         selector: an instance, a registered name, or a scorer, which stands for `TopScore` of it.
@@ -48,6 +50,9 @@ def check_selector(
     tied = draw.samples(needs_cls=cls, flavours=("axes",))
     smooth = draw.smooth_samples(needs_cls=cls)
     suite.refuses_what_it_must(model_info(8, (4, 4)))
+    if adaptive_layers(part):
+        hold_adaptive(suite, part)
+        return
     suite.holds("exactly P of the places go, the others stay, P = 0 … limit", anything, _places)
     suite.holds("partners are kept tokens", anything, _partners)
     suite.holds("the highest scores stay, the lower place wins a tie", anything | tied, _by_score)

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 import tokenred as tr
-from tokenred.analysis.measure.adaptive import adaptive_cost, is_adaptive
+from tokenred.analysis.measure.adaptive import adaptive_columns, adaptive_cost, is_adaptive
+from tokenred.analysis.measure.inputs import open_for
 from tokenred.core.errors import InputError, PartError
 
 
@@ -33,6 +34,14 @@ def test_images_and_data(digits: nn.Module) -> None:
     row = from_data.row(tr.gmacs(digits))
     assert row["gmacs_share"] == pytest.approx(from_data.mean_gmacs / tr.gmacs(digits))
     assert row["tokens"].startswith("64 64 64 ")
+    assert adaptive_columns(reduced, open_for(digits, "digits"), tr.gmacs(digits), limit=6) == row
+    # The lengths of 64 values of 96 channels are the least of it.
+    assert found.mean_overhead_gmacs > 64 * 96 / 1e9
+    reduced.train()
+    again = adaptive_cost(reduced, images)
+    np.testing.assert_array_equal(again.counts, found.counts)
+    assert reduced.training
+    reduced.eval()
 
 
 def test_of_a_static_method_all_images_cost_the_same(digits: nn.Module) -> None:
@@ -41,6 +50,8 @@ def test_of_a_static_method_all_images_cost_the_same(digits: nn.Module) -> None:
     np.testing.assert_allclose(found.gmacs, tr.gmacs(reduced))
     np.testing.assert_allclose(found.overhead_gmacs, reduced.cost().overhead_gmacs)
     assert not is_adaptive(reduced)
+    assert adaptive_columns(reduced, None, 1.0) == {}
+    assert adaptive_columns(tr.wrap(digits, "ats"), None, 1.0) == {}
     assert is_adaptive(tr.wrap(digits, "ats"))
 
 

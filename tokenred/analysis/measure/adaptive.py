@@ -11,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tokenred.analysis.measure.context import measured
 from tokenred.analysis.measure.inputs import batches, open_for
 from tokenred.core.adaptive import alive_counts, cost_of_counts
 from tokenred.core.errors import InputError, PartError
 from tokenred.core.model import ReducedViT
 from tokenred.data import ImageDataset
 
-__all__ = ["AdaptiveCost", "adaptive_cost", "is_adaptive"]
+__all__ = ["AdaptiveCost", "adaptive_columns", "adaptive_cost", "is_adaptive"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +45,11 @@ class AdaptiveCost:
         """The mean over the images."""
         return float(self.gmacs.mean())
 
+    @property
+    def mean_overhead_gmacs(self) -> float:
+        """The mean over the images."""
+        return float(self.overhead_gmacs.mean())
+
     def row(self, dense_gmacs: float) -> dict[str, Any]:
         """The means, under the names of the columns of `tokenred.analysis.compare`.
 
@@ -53,7 +59,7 @@ class AdaptiveCost:
         return {
             "tokens": " ".join(f"{count:.4g}" for count in self.mean_counts),
             "gmacs": self.mean_gmacs,
-            "overhead_gmacs": float(self.overhead_gmacs.mean()),
+            "overhead_gmacs": self.mean_overhead_gmacs,
             "gmacs_share": self.mean_gmacs / dense_gmacs,
         }
 
@@ -86,7 +92,7 @@ def adaptive_cost(
     Of a model that is not adaptive all images cost the same.
 
     Args:
-        reduced: the model, in eval mode.
+        reduced: the model; it runs in eval mode, and is left as it was.
         data: images ``(n, ch, H, W)`` as the model takes them, or what `tokenred.analysis.evaluate`
             takes.
         limit: at most so many images.
@@ -111,10 +117,11 @@ def adaptive_cost(
     weight = next(reduced.parameters())
     counts: list[Tensor] = []
     size: tuple[int, int] | None = None
-    for batch in images:
-        if len(batch):
-            size = (int(batch.shape[2]), int(batch.shape[3]))
-            counts.append(alive_counts(reduced, batch.to(weight)).cpu())
+    with measured(reduced, None):
+        for batch in images:
+            if len(batch):
+                size = (int(batch.shape[2]), int(batch.shape[3]))
+                counts.append(alive_counts(reduced, batch.to(weight)).cpu())
     if not counts:
         raise InputError("expected at least one image to measure the cost of, got none.")
     rows = torch.cat(counts)
@@ -123,3 +130,21 @@ def adaptive_cost(
     costs = [cost_of_counts(reduced, row, size) for row in distinct.tolist()]
     each = np.array([(cost.gmacs, cost.overhead_gmacs) for cost in costs])[of.numpy()]
     return AdaptiveCost(rows.numpy(), each[:, 0], each[:, 1])
+
+
+def adaptive_columns(
+    reduced: ReducedViT, data: ImageDataset | None, dense_gmacs: float, **options: Any
+) -> dict[str, Any]:
+    """What replaces the upper bounds in a row of `tokenred.analysis.compare`.
+
+    Nothing for a method whose counts are known, or where there are no images to measure.
+
+    Args:
+        reduced: the model of the row.
+        data: the images of the comparison.
+        dense_gmacs: cost of the dense model.
+        options: of `adaptive_cost`.
+    """
+    if data is None or not is_adaptive(reduced):
+        return {}
+    return adaptive_cost(reduced, data, **options).row(dense_gmacs)

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
+from tokenred.analysis.measure.adaptive import adaptive_cost, is_adaptive
 from tokenred.analysis.measure.candidates import (
     Candidate,
     check_count,
@@ -37,7 +38,6 @@ from tokenred.analysis.measure.split import time_split
 from tokenred.analysis.measure.timings import Benchmark, Timing, summarise
 from tokenred.backbones import adapt
 from tokenred.core.api import dense as nothing_removed
-from tokenred.core.cost import Cost
 from tokenred.core.model import ReducedViT
 
 __all__ = ["Benchmark", "Candidate", "Timing", "benchmark"]
@@ -110,7 +110,7 @@ def benchmark(
     images = make_images((batch_size, *shape), next(iter(bases.values())), seed)
     for base in bases.values():
         adapt(base).check_images(images)
-    costs = {name: (_cost(todo[name], shape), _cost(bases[name], shape)) for name in todo}
+    costs = {name: (_gmacs(todo[name], images), _gmacs(bases[name], images)) for name in todo}
     distinct = {id(model): model for model in (*bases.values(), *todo.values())}
 
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in todo}
@@ -143,15 +143,15 @@ def benchmark(
         machine = describe_machine(place)
     timings = []
     for name, measurements in times.items():
-        own_cost, dense_cost = costs[name]
+        (own, overhead), (whole, _) = costs[name]
         timings.append(
             summarise(
                 name,
                 np.array(measurements),
                 batch_size,
-                own_cost.gmacs,
-                dense_cost.gmacs,
-                overhead_gmacs=own_cost.overhead_gmacs,
+                own,
+                whole,
+                overhead_gmacs=overhead,
                 seed=seed,
             )
         )
@@ -173,9 +173,14 @@ def benchmark(
     )
 
 
-def _cost(model: nn.Module, shape: tuple[int, int, int]) -> Cost:
+def _gmacs(model: nn.Module, images: Tensor) -> tuple[float, float]:
+    """Cost and overhead of an image; the mean where the images decide how many tokens go."""
     reduced = model if isinstance(model, ReducedViT) else nothing_removed(model)
-    return reduced.cost((shape[1], shape[2]))
+    if is_adaptive(reduced):
+        counted = adaptive_cost(reduced, images, batch_size=len(images))
+        return counted.mean_gmacs, counted.mean_overhead_gmacs
+    cost = reduced.cost((images.shape[2], images.shape[3]))
+    return cost.gmacs, cost.overhead_gmacs
 
 
 def _look_closer(

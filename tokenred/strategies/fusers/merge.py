@@ -25,7 +25,8 @@ class Merge(Fuser):
     """Each token that goes joins one kept token, in a size-weighted mean (ToMe, section 3).
 
     The kept token is the selection's partner, or else the one with the most similar features
-    (cosine). ``Σ s`` and ``Σ s·x`` stay what they were.
+    (cosine). ``Σ s`` and ``Σ s·x`` stay what they were. A selection with weights of its own
+    (`Partnered`) has them in the place of the sizes, and ``Σ s·x`` changes.
 
     Shapes:
         returns: ``n − P`` image tokens.
@@ -54,7 +55,8 @@ class Merge(Fuser):
         one_hot = joins.to(at_least_fp32(state.x.dtype))
         size = state.image_size
         size = one_hot.new_ones(b, state.num_tokens) if size is None else size.to(one_hot.dtype)
-        kept, gone = size.gather(1, selection.keep), size.gather(1, selection.drop)
+        weight = size if selection.weight is None else selection.weight.to(one_hot.dtype)
+        kept, gone = weight.gather(1, selection.keep), weight.gather(1, selection.drop)
         weighted = one_hot * gone[:, None, :]
         total = kept + weighted.sum(dim=-1)
         # A dead token (size 0) that nobody joins stays what it is.

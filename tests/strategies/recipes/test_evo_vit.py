@@ -1,0 +1,170 @@
+"""Evo-ViT as a whole: by hand, published costs, all tokens survive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+import tokenred as tr
+from tests.strategies.recipes.checks import (
+    SMALL,
+    WITH_CLS,
+    check_a_batch_is_its_images,
+    check_files,
+    check_trace,
+    check_training,
+    images,
+    model,
+    wrapped,
+)
+from tokenred.core.errors import ConfigError
+from tokenred.strategies.routes import SlowFast
+
+
+def unrolled(
+    vit: VisionTransformer, image: Tensor, starts: tuple[int, ...], representative: bool
+) -> Tensor:
+    """One image: the representative made anew in each block, its residuals added one by one."""
+
+    def attend(x: Tensor) -> tuple[Tensor, Tensor]:
+        n = x.shape[1]
+        q, k, v = block.attn.qkv(block.norm1(x)).reshape(1, n, 3, 4, 8).permute(2, 0, 3, 1, 4)
+        attention = (q @ k.transpose(-2, -1) / 8**0.5).softmax(dim=-1)
+        out = block.attn.proj((attention @ v).transpose(1, 2).flatten(2))
+        return out, attention[0, :, 0, 1:].sum(dim=0)
+
+    x = vit._pos_embed(vit.patch_embed(image))
+    g = torch.zeros(16, dtype=x.dtype)
+    slow = fast = torch.zeros(0, dtype=torch.long)
+    for layer, block in enumerate(vit.blocks):
+        if layer < starts[0]:
+            out, g = attend(x)  # t = 1
+            x = x + out
+            x = x + block.mlp(block.norm2(x))
+            continue
+        if layer in starts:
+            order = g.argsort(descending=True)
+            slow, fast = order[:8], order[8:]
+        through = torch.cat((x[:, :1], x[:, 1 + slow]), dim=1)
+        if representative:
+            mean = (g[fast, None] * x[0, 1 + fast]).sum(dim=0) / g[fast].sum()
+            through = torch.cat((through, mean[None, None]), dim=1)
+        first, row = attend(through)
+        middle = through + first
+        second = block.mlp(block.norm2(middle))
+        x = x.clone()
+        x[:, 0] = x[:, 0] + first[:, 0] + second[:, 0]
+        x[:, 1 + slow] = x[:, 1 + slow] + first[:, 1:9] + second[:, 1:9]
+        if representative:
+            x[:, 1 + fast] = x[:, 1 + fast] + first[:, 9:] + second[:, 9:]
+        g = g.clone()
+        g[slow] = 0.5 * g[slow] + 0.5 * row[:8]
+    return vit.forward_head(vit.norm(x))
+
+
+@pytest.mark.parametrize("representative", [True, False])
+@pytest.mark.parametrize("options", [{}, {"layers": (1,)}, {"stagewise": False}])
+def test_it_is_the_method_by_hand(options: dict[str, object], representative: bool) -> None:
+    strategy = tr.strategy("evo-vit", representative=representative, **options)
+    reduced, batch = wrapped(strategy), images()
+    starts = {"layers": (1,), "stagewise": (1, 2, 3)}.get(next(iter(options), ""), (1, 2))
+    with torch.no_grad():
+        each = [unrolled(reduced.base, image[None], starts, representative) for image in batch]
+        torch.testing.assert_close(reduced(batch), torch.cat(each))
+    if representative:
+        assert not torch.allclose(reduced(batch), reduced.base(batch))
+
+
+@pytest.mark.parametrize(
+    ("name", "gmacs"), [("deit_small_patch16_224", 3.0), ("deit_base_patch16_224", 11.7)]
+)
+def test_the_published_gmacs(name: str, gmacs: float) -> None:
+    with torch.device("meta"):
+        vit = timm.create_model(name).eval()
+    reduced = tr.wrap(vit, "evo-vit")
+    assert tr.gmacs(reduced) == pytest.approx(gmacs, abs=0.16)
+    assert [x.active for x in reduced.cost().layers] == [196] * 4 + [99] * 8
+    assert "(99 active)" in repr(reduced)
+    # The released program has no representative.
+    without = tr.wrap(vit, tr.strategy("evo-vit", reference=True))
+    assert without.cost().layers[4].active == 98
+    assert tr.gmacs(without) < tr.gmacs(reduced)
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(
+    st.floats(0.05, 1.0),
+    st.lists(st.integers(1, 3), min_size=1, max_size=3, unique=True).map(sorted),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(WITH_CLS),
+)
+def test_all_tokens_survive(
+    rate: float, layers: list[int], representative: bool, stagewise: bool, form: str
+) -> None:
+    strategy = tr.strategy(
+        "evo-vit",
+        keep_rate=rate,
+        layers=layers,
+        representative=representative,
+        stagewise=stagewise,
+    )
+    reduced = tr.wrap(model(form), strategy)
+    with torch.no_grad():
+        _, trace = reduced.run_with_trace(images(form, b=2))
+    everyone = torch.arange(16).expand(2, 16)
+    assert trace.tokens_per_layer == (16,) * 4
+    assert all(torch.equal(index, everyone) for index in trace.index_per_layer)
+    assert torch.equal(trace.owners(), everyone)
+    p = reduced.info.num_prefix
+    count = reduced.strategy.route.active(layers[0], 4, 16)
+    if count is not None:
+        stage = trace.features[layers[0] - 1], trace.features[layers[0]]
+        still = (stage[0] == stage[1]).all(dim=-1)[:, p:].sum(dim=1)
+        assert still.tolist() == [0 if representative else 16 - count] * 2
+
+
+@pytest.mark.parametrize("form", WITH_CLS)
+def test_every_form(form: str) -> None:
+    check_a_batch_is_its_images("evo-vit", form)
+    trace = check_trace("evo-vit", form)
+    assert trace.memory["global_cls_attention"].shape == (3, 16)
+    check_training("evo-vit", form)
+    reduced = wrapped("evo-vit", form)
+    if form != "lvvit":  # whose stem normalises over the batch
+        torch.testing.assert_close(reduced.train()(images(form)), reduced.eval()(images(form)))
+
+
+def test_composition(tmp_path: Path) -> None:
+    made = tr.strategy("evo-vit", keep_rate=0.4, layers=[2], t=0.3, stagewise=False)
+    assert made.route == SlowFast(0.4, (2,), 0.3, True, False)
+    assert tr.strategy("EVO-VIT", reference=True) == tr.strategy("evo-vit", representative=False)
+    check_files(made, tmp_path)
+    whole = wrapped(tr.strategy("evo-vit", keep_rate=1.0))
+    assert torch.equal(whole(images()), whole.base(images()))
+    together = tr.strategy("evo-vit", proportional_attention=True)
+    check_a_batch_is_its_images(together, "cls")
+    with pytest.raises(ConfigError, match="both idle and remove"):
+        tr.wrap(model(), tr.strategy("evo-vit", schedule=1))
+    bare = VisionTransformer(**SMALL, class_token=False, global_pool="avg")
+    with pytest.raises(ConfigError, match="attention of a CLS token"):
+        tr.wrap(bare, "evo-vit")
+
+
+def test_one_graph_over_whole_stages() -> None:
+    reduced = wrapped("evo-vit")
+    batch = torch.export.Dim("batch", min=1, max=64)
+    with torch.no_grad():
+        compiled = torch.compile(reduced, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(images()), reduced(images()))
+        program = torch.export.export(
+            reduced, (images(b=2),), dynamic_shapes={"images": {0: batch}}, strict=False
+        )
+        torch.testing.assert_close(program.module()(images(b=5)), reduced(images(b=5)))

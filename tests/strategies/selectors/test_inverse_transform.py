@@ -1,0 +1,140 @@
+"""ATS's sampling: by hand in plain Python, ties, padding, levels."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tokenred.attention import AttentionStats
+from tokenred.core.errors import ConfigError
+from tokenred.core.state import TokenState
+from tokenred.strategies.selectors import InverseTransform
+from tokenred.strategies.selectors.inverse_transform import sampled
+from tokenred.testing import check_selector
+from tokenred.testing.sample import model_info
+
+QUICK = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+def by_hand(score: list[float], levels: int) -> set[int]:
+    """METHODS, line by line, for one image without padding."""
+    if len(score) == 1:
+        return {0}
+    if sum(score) == 0:
+        score = [1.0] * len(score)
+    share = [s / sum(score) for s in score]
+    order = sorted(range(len(share)), key=lambda i: (share[i], i))
+    sums = [sum(share[i] for i in order[: k + 1]) for k in range(len(order))]
+    scaled = [(s - sums[0]) / (sums[-1] - sums[0]) for s in sums]
+    low = min(s for s in scaled if s > 0)
+    taken = set()
+    for level in range(levels):
+        wanted = 1 - (1 - low) * (level / (levels - 1) if levels > 1 else 0)
+        distance = [abs(wanted - s) for s in scaled]
+        taken.add(order[distance.index(min(distance))])
+    return taken
+
+
+@QUICK
+@given(
+    st.lists(st.integers(0, 10**6), min_size=1, max_size=25),
+    st.integers(1, 30),
+    st.integers(0, 4),
+)
+def test_it_is_the_paper_by_hand(numbers: list[int], levels: int, padding: int) -> None:
+    # Uneven shares, so that no level lies half-way between two sums.
+    score = torch.tensor(numbers, dtype=torch.float64) ** 1.37
+    expected = by_hand(score.tolist(), levels)
+    places = torch.randperm(len(numbers) + padding, generator=torch.Generator().manual_seed(1))
+    places = places[: len(numbers)].sort().values
+    padded = torch.rand(1, len(numbers) + padding, dtype=torch.float64)
+    alive = torch.zeros(padded.shape, dtype=torch.bool)
+    padded[0, places], alive[0, places] = score, True
+    chosen = sampled(padded, alive, levels)
+    got = chosen[0, places].nonzero().flatten().tolist()
+    assert got == sorted(expected)
+    assert chosen.sum() == len(got)
+    assert 1 <= len(got) <= min(levels, len(numbers))
+
+
+def choose(score: list[float], levels: int = 8) -> list[int]:
+    given_scores = torch.tensor([score], dtype=torch.float64)
+    alive = torch.ones_like(given_scores, dtype=torch.bool)
+    return sampled(given_scores, alive, levels)[0].nonzero().flatten().tolist()
+
+
+def test_few_significant_tokens_are_few() -> None:
+    assert choose([0, 0, 5, 0]) == [2]
+    assert choose([1e-9, 1e-9, 1, 1e-9]) != [2]  # the smallest level is one of the small ones
+    assert len(choose([4, 5, 6, 7, 4.5, 5.5])) == 5  # all but the least
+    assert choose([3, 3, 3, 3]) == [1, 2, 3]  # equal ones in their order
+    assert choose([0, 0, 0, 0]) == [1, 2, 3]  # nothing is significant: all are equal
+    assert choose([2]) == choose([0]) == [0]
+    assert choose([1, 9], 1) == [1]
+
+
+def state_of(n: int, layer: int = 4, p: int = 1) -> TokenState:
+    return TokenState(torch.zeros(1, p + n, 4), torch.arange(n)[None], p, (1, n), layer=layer)
+
+
+def stats(row: Tensor, values: Tensor) -> AttentionStats:
+    return AttentionStats(dict(zip(InverseTransform().needs, (row, values), strict=True)))
+
+
+def test_significance_is_attention_times_the_length_of_the_value() -> None:
+    row = torch.tensor([[0.2, 0.2, 0.2, 0.2]])
+    values = torch.zeros(1, 2, 5, 2)
+    # Over both heads: lengths 0, 0, 5, 0; the prefix token is left out.
+    values[0, 0, 3, 0], values[0, 1, 3, 1], values[0, 0, 0, 0] = 3, 4, 100
+    chosen = InverseTransform()(state_of(4), stats(row, values), 0)
+    assert chosen.keep.tolist() == [[2]]
+    assert chosen.drop.tolist() == [[0, 1, 3]]
+    assert chosen.gone.all()
+    assert chosen.alive.all()
+    values[0, :, 1:] = 1
+    row = torch.tensor([[0.0, 0.0, 0.0, 0.3]])
+    assert InverseTransform()(state_of(4), stats(row, values), 0).keep.tolist() == [[3]]
+
+
+def test_the_most_that_stay() -> None:
+    row = torch.rand(1, 30, generator=torch.Generator().manual_seed(0))
+    values = torch.ones(1, 2, 31, 2)
+    counts = [
+        InverseTransform(most)(state_of(30), stats(row, values), 0).keep.shape[1]
+        for most in (None, 20, 8, 3, 1)
+    ]
+    assert counts == sorted(counts, reverse=True)
+    assert all(count <= most for count, most in zip(counts, (30, 20, 8, 3, 1), strict=True))
+    each = InverseTransform((9, 4), (4, 6))
+    assert [each.adaptive(layer, 12) for layer in (3, 4, 5, 6)] == [False, True, False, True]
+    for layer, most in ((4, 9), (6, 4)):
+        assert each(state_of(30, layer), stats(row, values), 0).keep.shape[1] <= most
+
+
+@pytest.mark.parametrize(("depth", "first"), [(12, 3), (16, 4), (20, 5), (4, 1), (1, 0)])
+def test_from_the_first_quarter_on(depth: int, first: int) -> None:
+    blocks = [layer for layer in range(depth) if InverseTransform().adaptive(layer, depth)]
+    assert blocks == list(range(first, depth))
+
+
+@pytest.mark.parametrize(
+    "part", [InverseTransform(), InverseTransform(3), InverseTransform((5, 2), (0, 7))]
+)
+def test_promises(part: InverseTransform) -> None:
+    check_selector(part, max_examples=15)
+
+
+def test_refusals() -> None:
+    with pytest.raises(ConfigError, match="max_tokens must be a whole number of at least 1"):
+        InverseTransform(0)
+    with pytest.raises(ConfigError, match="2 max_tokens for 0 layers"):
+        InverseTransform((5, 2))
+    with pytest.raises(ConfigError, match="ascending block numbers"):
+        InverseTransform(layers=(4, 3))
+    with pytest.raises(ConfigError, match=r"blocks \[12\] are asked for"):
+        InverseTransform(layers=(4, 12)).check(model_info(8, (2, 2)))
+    with pytest.raises(ConfigError, match="CLS token"):
+        InverseTransform().check(model_info(8, (2, 2), cls_index=None))

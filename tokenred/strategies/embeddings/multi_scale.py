@@ -1,0 +1,92 @@
+"""MSTM's second patch embedding."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tokenred.core.errors import ConfigError
+from tokenred.core.info import ModelInfo
+from tokenred.core.part import Traits, check_count
+from tokenred.strategies.base import Embedding, embeddings
+
+__all__ = ["MultiScale"]
+
+
+@embeddings.register("multi_scale")
+class MultiScale(Embedding):
+    """Patches of several times the size beside the model's own, fused before any token goes.
+
+    The abstract of MSTM (Bian et al., arXiv 2306.04897) has multi-scale features; how is our
+    choice: a second patch embedding at ``factor`` times the stride, projected by a matrix that is
+    zero at first, repeated bilinearly on the model's grid and added to its tokens. A pre-trained
+    model starts unchanged, and fine-tuning learns what to add. An odd grid is filled up with black
+    on the right and below.
+
+    Args:
+        factor: how many of the model's patches a larger one spans, down and across.
+
+    Shapes:
+        returns: ``(b, N0, c)``.
+    """
+
+    traits: ClassVar[Traits] = Traits(needs_grid=True)
+
+    factor: int = 2
+
+    def __post_init__(self) -> None:
+        check_count(self, "factor", self.factor, low=2)
+
+    def check(self, info: ModelInfo) -> None:
+        super().check(info)
+        if info.patch_size is None:
+            raise ConfigError(
+                f"MultiScale embeds larger patches than the model's, and the patch size of "
+                f"{info.name} is not known. Use embedding='plain'."
+            )
+
+    def build(self, info: ModelInfo) -> MultiScaleModule:
+        assert info.patch_size is not None
+        return MultiScaleModule(info.channels, info.width, info.patch_size, self.factor)
+
+    def learned_macs(self, info: ModelInfo, counts: tuple[int, ...]) -> float:
+        assert info.patch_size is not None
+        assert info.grid is not None
+        pixels = math.prod(info.patch_size) * self.factor**2
+        places = math.prod(math.ceil(side / self.factor) for side in info.grid)
+        return float(places * info.width * (info.channels * pixels + info.width))
+
+
+class MultiScaleModule(nn.Module):
+    """`MultiScale` with its weights."""
+
+    def __init__(self, channels: int, width: int, patch: tuple[int, int], factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        self.patch = (patch[0] * factor, patch[1] * factor)
+        self.embed = nn.Conv2d(channels, width, self.patch, stride=self.patch)
+        self.project = nn.Linear(width, width)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(
+        self,
+        images: Float[Tensor, "b ch H W"],
+        tokens: Float[Tensor, "b N0 c"],
+        grid: tuple[int, int],
+    ) -> Float[Tensor, "b N0 c"]:
+        """What is added to the tokens."""
+        rows, columns = (math.ceil(side / self.factor) for side in grid)
+        below = rows * self.patch[0] - images.shape[2]
+        right = columns * self.patch[1] - images.shape[3]
+        if below or right:
+            images = F.pad(images, (0, right, 0, below))
+        coarse = self.project(self.embed(images).flatten(2).transpose(1, 2))
+        coarse = coarse.transpose(1, 2).unflatten(2, (rows, columns))
+        full = (rows * self.factor, columns * self.factor)
+        fine = F.interpolate(coarse, size=full, mode="bilinear", align_corners=False)
+        return fine[:, :, : grid[0], : grid[1]].flatten(2).transpose(1, 2)

@@ -1,0 +1,34 @@
+"""ATS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tokenred.core.plan import Strategy, recipes
+from tokenred.strategies.selectors.inverse_transform import InverseTransform
+
+__all__ = ["ats"]
+
+
+@recipes.register("ats")
+def ats(
+    *,
+    max_tokens: int | Sequence[int] | None = None,
+    layers: Sequence[int] | None = None,
+    reference: bool = False,
+) -> Strategy:
+    """Sample as many tokens as the image needs (ATS, Fayyaz et al., ECCV 2022). No training.
+
+    `tokenred.gmacs` is an upper bound then, as if nothing went; what images cost is measured
+    (`tokenred.analysis.adaptive_cost`).
+
+    Args:
+        max_tokens: the most that stay in a block; one number, or one for each of `layers`; None
+            for as many as there were at the start.
+        layers: blocks in which tokens go; None for all from the first quarter of the depth on
+            (3-11 of 12).
+        reference: nothing differs; accepted so that all recipes take it.
+    """
+    most = max_tokens if max_tokens is None or isinstance(max_tokens, int) else tuple(max_tokens)
+    # No schedule: the images say how many go.
+    return Strategy(scorer=InverseTransform(most, None if layers is None else tuple(layers)))

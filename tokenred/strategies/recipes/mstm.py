@@ -1,0 +1,55 @@
+"""MSTM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tokenred.core.plan import Strategy, recipes
+from tokenred.strategies.base import Scorer, scorers
+from tokenred.strategies.schedules import KeepRatio
+from tokenred.strategies.scorers import CLSAttn
+from tokenred.strategies.selectors.partnered import Partnered
+
+__all__ = ["mstm"]
+
+
+@recipes.register("mstm")
+def mstm(
+    *,
+    keep_rate: float | Sequence[float] = 0.7,
+    layers: Sequence[int] | None = None,
+    weights: str = "importance",
+    temperature: float = 0.1,
+    multi_scale: bool = True,
+    scorer: str | Scorer | None = None,
+    reference: bool = False,
+) -> Strategy:
+    """Multi-scale features, and a merge of the non-crucial tokens (MSTM, Bian et al., 2306.04897).
+
+    Only the abstract could be read. It says: scores split the tokens into crucial and non-crucial
+    ones, each of the latter merges into a similar one of the former, and features of several
+    scales are fused before any token goes. Ours are the blocks, the rate, the score (head-mean CLS
+    attention, or that received from all where there is no CLS), the similarity (cosine of the
+    features, one partner each), the weights of the mean, and the second embedding at twice the
+    stride, which starts at zero and is learned in fine-tuning.
+
+    Args:
+        keep_rate: share ρ of the living tokens that is crucial; one, or one for each of `layers`.
+        layers: blocks in which tokens merge; None for the quarters of the depth (3, 6, 9 of 12).
+        weights: of the mean: ``"importance"``, ``"size"`` or ``"similarity"``.
+        temperature: τ of ``softmax(cos/τ)``, with ``"similarity"``.
+        multi_scale: add the second patch embedding; False needs no training.
+        scorer: another importance.
+        reference: no program is known; accepted so that all recipes take it.
+    """
+    if scorer is None:
+        scorer = CLSAttn(aggregate="mean", without_cls="received")
+    return Strategy(
+        scorer=Partnered(scorers.create(scorer), weights, temperature),
+        fuser="merge",
+        schedule=KeepRatio(
+            keep_rate if isinstance(keep_rate, int | float) else tuple(keep_rate),
+            None if layers is None else tuple(layers),
+        ),
+        embedding="multi_scale" if multi_scale else "plain",
+    )

@@ -1,0 +1,175 @@
+"""Evo-ViT's slow and fast tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenred.attention import AttentionStats, Need
+from tokenred.core.errors import ConfigError
+from tokenred.core.info import ModelInfo
+from tokenred.core.part import Traits, check_choice, check_count, check_number
+from tokenred.core.state import TokenState
+from tokenred.core.tensors import gather_tokens
+from tokenred.strategies.base import Route, routes
+from tokenred.strategies.schedules import exact
+
+__all__ = ["SlowFast"]
+
+_KEY = "global_cls_attention"
+_ROW = Need.row("cls", "mean")
+
+
+@routes.register("slow_fast")
+class SlowFast(Route):
+    """Informative tokens pass, one token stands in for the others (Evo-ViT, Xu et al., AAAI 2022).
+
+    The global attention of CLS is that of the block before the first stage, and after that
+    ``g ← (1−t)g + t·A_cls`` in every block, for the tokens that pass it. At the start of a stage
+    the share with the highest g is informative and stays so to its end. A representative of the
+    rest, ``Σ g_i x_i / Σ g``, passes with them, and what the blocks add to it is added to each
+    token of the rest; none is lost. A representative made anew in each block would be the same,
+    because all of the rest get the same.
+
+    Training has the same form: the gather is differentiable, and a model meets in inference what
+    it was trained in. The paper first trains with a choice in every block: ``stagewise=False``.
+
+    A is the mean over heads here, where the paper has the sum: neither the order nor the weights
+    of the representative feel the factor.
+
+    Args:
+        keep_rate: share ρ of the N0 tokens that is informative, ``⌈ρ·N0⌉``.
+        layers: blocks in which a stage starts, ascending, from 1 on; None for the thirds of the
+            depth (4 and 8 of 12). The last stage ends with the model.
+        t: how much a block's attention counts against those before it.
+        representative: False leaves the rest as it is, as the released program for DeiT does.
+        stagewise: choose at the start of a stage; or else in every block from the first stage on.
+
+    Shapes:
+        returns: as many tokens as came.
+        memory: ``global_cls_attention (b, n)``.
+    """
+
+    traits: ClassVar[Traits] = Traits(needs_cls=True)
+
+    keep_rate: float = 0.5
+    layers: tuple[int, ...] | None = None
+    t: float = 0.5
+    representative: bool = True
+    stagewise: bool = True
+
+    def __post_init__(self) -> None:
+        check_number(self, "keep_rate", self.keep_rate, low=0, high=1, open_low=True)
+        check_number(self, "t", self.t, low=0, high=1)
+        for name in ("representative", "stagewise"):
+            check_choice(self, name, getattr(self, name), (True, False))
+        if self.layers is None:
+            return
+        object.__setattr__(self, "layers", tuple(self.layers))
+        for layer in self.layers:
+            # A block has to run before tokens can be told apart.
+            check_count(self, "layers", layer, low=1)
+        if not self.layers or sorted(set(self.layers)) != list(self.layers):
+            raise ConfigError(
+                f"SlowFast: layers must be ascending block numbers, got {self.layers!r}."
+            )
+
+    def check(self, info: ModelInfo) -> None:
+        super().check(info)
+        if wrong := [layer for layer in self.layers or () if layer >= info.depth]:
+            raise ConfigError(
+                f"SlowFast: blocks {wrong} are asked for, {info.name} has 0 to {info.depth - 1}."
+            )
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (_ROW,)
+
+    def _starts(self, depth: int) -> tuple[int, ...]:
+        if self.layers is None:
+            starts = tuple(sorted({max(1, depth // 3), max(1, 2 * depth // 3)}))
+        else:
+            starts = self.layers
+        return starts if self.stagewise else tuple(range(starts[0], depth))
+
+    def active(self, layer: int, depth: int, patches: int) -> int | None:
+        informative = math.ceil(exact(self.keep_rate) * patches)
+        if layer < self._starts(depth)[0] or informative >= patches:
+            return None
+        return informative + int(self.representative)
+
+    def rejoins(self, layer: int, depth: int) -> bool:
+        return layer + 1 in (*self._starts(depth), depth)
+
+    def watches(self, layer: int, depth: int) -> bool:
+        first = self._starts(depth)[0]
+        return layer == first - 1 and first < depth and self.keep_rate < 1
+
+    def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
+        # The representative.
+        return float(removed * info.width)
+
+    def observe(self, state: TokenState, attention: AttentionStats) -> TokenState:
+        seen, before = attention[_ROW], state.memory.get(_KEY)
+        new = seen if before is None else (1 - self.t) * before + self.t * seen
+        return replace(state, memory={**state.memory, _KEY: new})
+
+    def split(
+        self, state: TokenState, preview: AttentionStats, count: int
+    ) -> tuple[TokenState, Mapping[str, Tensor]]:
+        g = state.memory[_KEY]
+        b, p = g.shape[0], state.num_prefix
+        k = count - int(self.representative)
+        order = g.sort(dim=1, descending=True, stable=True).indices
+        chosen, rest = order[:, :k].sort(dim=1).values, order[:, k:]
+        front = torch.arange(p, device=g.device).expand(b, p)
+        slow, fast = torch.cat((front, chosen + p), dim=1), rest + p
+        x, index, size = gather_tokens(state.x, slow), state.index.gather(1, chosen), state.size
+        size = None if size is None else size.gather(1, slow)
+        kept = g.gather(1, chosen)
+        resting = {"slow": slow, "fast": fast}
+        if self.representative:
+            one = _mean(gather_tokens(state.x, fast), g.gather(1, rest))
+            resting["representative"] = one
+            x = torch.cat((x, one), dim=1)
+            index = torch.cat((index, index.new_full((b, 1), -1)), dim=1)
+            kept = torch.cat((kept, kept.new_zeros(b, 1)), dim=1)
+            if size is not None and state.size is not None:
+                all_of_them = state.size.gather(1, fast).sum(dim=1, keepdim=True)
+                size = torch.cat((size, all_of_them), dim=1)
+        memory = {**state.memory, _KEY: kept}
+        return replace(state, x=x, index=index, size=size, memory=memory), resting
+
+    def join(
+        self,
+        before: TokenState,
+        active: TokenState,
+        resting: Mapping[str, Tensor],
+        attention: AttentionStats,
+    ) -> TokenState:
+        slow, fast = resting["slow"], resting["fast"]
+        count, width = slow.shape[1], before.x.shape[2]
+        x = before.x.scatter(1, slow[..., None].expand(-1, -1, width), active.x[:, :count])
+        if self.representative:
+            added = active.x[:, count:] - resting["representative"]
+            at = fast[..., None].expand(-1, -1, width)
+            x = x.scatter(1, at, gather_tokens(before.x, fast) + added)
+        p = before.num_prefix
+        g = active.memory[_KEY][:, : count - p]
+        g = before.memory[_KEY].scatter(1, slow[:, p:] - p, g)
+        memory = {**active.memory, _KEY: g}
+        return replace(active, x=x, index=before.index, size=before.size, memory=memory)
+
+
+def _mean(x: Float[Tensor, "b m c"], weight: Float[Tensor, "b m"]) -> Float[Tensor, "b 1 c"]:
+    """The weighted mean; the plain one where all weights are 0."""
+    total = weight.sum(dim=1, keepdim=True)
+    some = torch.where(total > 0, total, 1)
+    share = torch.where(total > 0, weight / some, 1 / weight.shape[1])
+    return share.to(x.dtype)[:, None] @ x

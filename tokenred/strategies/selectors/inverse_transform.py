@@ -1,0 +1,154 @@
+"""ATS's sampling: as many tokens as the image's attention has weight to fill."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tokenred.attention import AttentionStats, Need
+from tokenred.core.errors import ConfigError
+from tokenred.core.info import ModelInfo
+from tokenred.core.part import Traits, check_count
+from tokenred.core.state import Selection, TokenState
+from tokenred.core.tensors import at_least_fp32
+from tokenred.strategies.base import Selector, selectors
+
+__all__ = ["InverseTransform"]
+
+_NEEDS = (Need.row("cls", "mean"), Need.values())
+
+
+@selectors.register("InverseTransform")
+class InverseTransform(Selector):
+    """Sample tokens by significance, as many as the image has (ATS, Fayyaz et al., ECCV 2022).
+
+    Significance ``S_j = Σ_h A[h,CLS,j]·‖V_j‖``, the heads of V_j concatenated, sums to 1 over the
+    image tokens. Sorted ascending it is summed up and scaled to [0, 1]; N0 levels, evenly from the
+    smallest positive value to 1, each take the token that is nearest, and a token that several
+    take is there once: few tokens stay where few have all the significance. Of equal significance
+    the lower place comes first, of two equally near the one that comes first. An image in which
+    nothing is significant has all tokens equal.
+
+    The sampled rows of the attention are the paper's: all keys and values have had their part in
+    this block. Images of a batch are padded to the longest with tokens of size 0.
+
+    Args:
+        max_tokens: the most that stay (the paper's K, the number of levels); one number, or one
+            for each of `layers`; None for N0.
+        layers: the blocks, ascending; None for all from the first quarter of the depth on (3-11
+            of 12).
+
+    Shapes:
+        returns: ``keep (b, k)`` with k the most that an image keeps, in order, padded.
+    """
+
+    traits: ClassVar[Traits] = Traits(needs_cls=True)
+
+    max_tokens: int | tuple[int, ...] | None = None
+    layers: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_tokens", "layers"):
+            if isinstance(value := getattr(self, name), list | tuple):
+                object.__setattr__(self, name, tuple(value))
+        most = self.max_tokens if isinstance(self.max_tokens, tuple) else (self.max_tokens,)
+        for number in most:
+            if number is not None:
+                check_count(self, "max_tokens", number, low=1)
+        for layer in self.layers or ():
+            check_count(self, "layers", layer)
+        if self.layers is not None and (
+            not self.layers or sorted(set(self.layers)) != list(self.layers)
+        ):
+            raise ConfigError(
+                f"InverseTransform: layers must be ascending block numbers, got {self.layers!r}."
+            )
+        if isinstance(self.max_tokens, tuple) and len(most) != len(self.layers or ()):
+            raise ConfigError(
+                f"InverseTransform: {len(most)} max_tokens for {len(self.layers or ())} layers; "
+                "give one number, or layers and one number for each."
+            )
+
+    def check(self, info: ModelInfo) -> None:
+        super().check(info)
+        if wrong := [layer for layer in self.layers or () if layer >= info.depth]:
+            raise ConfigError(
+                f"InverseTransform: blocks {wrong} are asked for, {info.name} has 0 to "
+                f"{info.depth - 1}."
+            )
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return _NEEDS
+
+    def adaptive(self, layer: int, depth: int) -> bool:
+        return layer >= depth // 4 if self.layers is None else layer in self.layers
+
+    def limit(self, tokens: int) -> int:
+        # The images decide, and no schedule.
+        return 0
+
+    def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
+        # The lengths of the values.
+        return float(tokens * info.num_heads * info.head_dim)
+
+    def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
+        row, values = (attention[need] for need in _NEEDS)
+        lengths = values[:, :, state.num_prefix :].to(at_least_fp32(values.dtype))
+        score = row.to(lengths.dtype) * lengths.square().sum(dim=(1, 3)).sqrt()
+        size = state.image_size
+        alive = torch.ones_like(score, dtype=torch.bool) if size is None else size > 0
+        chosen = sampled(score.detach(), alive, self._levels(state))
+        kept = chosen.sum(dim=1)
+        fewest, most = (int(number) for number in torch.aminmax(kept))
+        # Stable sorts: those that stay first, in order, then those that go.
+        order = chosen.long().sort(dim=1, descending=True, stable=True).indices
+        n = chosen.shape[1]
+        drop = chosen.long().sort(dim=1, stable=True).indices[:, : n - fewest]
+        return Selection(
+            keep=order[:, :most],
+            drop=drop,
+            alive=torch.arange(most, device=kept.device) < kept[:, None],
+            gone=(alive & ~chosen).gather(1, drop),
+        )
+
+    def _levels(self, state: TokenState) -> int:
+        if isinstance(self.max_tokens, tuple):
+            return self.max_tokens[(self.layers or ()).index(state.layer)]
+        return state.num_patches if self.max_tokens is None else self.max_tokens
+
+
+def sampled(
+    score: Float[Tensor, "b n"], alive: Bool[Tensor, "b n"], levels: int
+) -> Bool[Tensor, "b n"]:
+    """Which tokens some level takes: at least one where any lives, and no padding.
+
+    Args:
+        score: not negative; of any scale.
+        alive: False for padding.
+        levels: how many.
+    """
+    n = score.shape[1]
+    score = torch.where(alive, score, 0)
+    # Padding sorts behind all tokens, so that it shifts none of the sums.
+    order = torch.where(alive, score, torch.inf).sort(dim=1, stable=True).indices
+    number = alive.sum(dim=1, keepdim=True).clamp_min(1)
+    first = torch.arange(n, device=score.device) < number
+    share = torch.where(score.sum(dim=1, keepdim=True) > 0, score, alive.to(score.dtype))
+    total = share.gather(1, order).cumsum(dim=1)
+    total = total - total[:, :1]
+    # A single token leaves nothing to scale.
+    height = total.gather(1, number - 1)
+    total = torch.where(height > 0, total / height, first.to(total.dtype))
+    total = torch.where(first, total, torch.inf)
+    low = torch.where(total > 0, total, torch.inf).amin(dim=1, keepdim=True).clamp_max(1)
+    step = torch.linspace(1, 0, levels, dtype=score.dtype, device=score.device)
+    wanted = low + (1 - low) * step
+    above = torch.searchsorted(total, wanted).minimum(number - 1)
+    below = (above - 1).clamp_min(0)
+    nearer = wanted - total.gather(1, below) <= total.gather(1, above) - wanted
+    place = order.gather(1, torch.where(nearer, below, above))
+    return torch.zeros_like(alive).scatter(1, place, True) & alive

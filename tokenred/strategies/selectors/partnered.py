@@ -1,0 +1,107 @@
+"""The best by score, and for each of the others the one that is most like it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from tokenred.attention import AttentionStats, Need
+from tokenred.core.info import ModelInfo
+from tokenred.core.part import Part, Traits, check_choice, check_number
+from tokenred.core.state import Selection, TokenState
+from tokenred.core.tensors import gather_tokens, unit_vectors
+from tokenred.strategies.base import Scorer, Selector, scorers, selectors
+from tokenred.strategies.scorers.cls_attn import CLSAttn
+from tokenred.strategies.selectors.top_score import select
+
+__all__ = ["Partnered"]
+
+
+@selectors.register("Partnered")
+class Partnered(Selector):
+    """Keep the highest scores; the others belong to the kept token that is most like them.
+
+    Crucial and non-crucial tokens as in MSTM (Bian et al., arXiv 2306.04897), of which we could
+    read the abstract only. Ours are: likeness as the cosine of the features, and the weights.
+
+    Args:
+        scorer: a scorer or its name; by default MSTM's, as in the recipe.
+        weights: how much each token counts where `Merge` takes the mean of those that belong
+            together: by ``"importance"``, its score (at least 0); by ``"size"``, the patches it
+            stands for; or by ``"similarity"``, ``softmax(cos/τ)`` over those that belong together,
+            the kept one with a cosine of 1.
+        temperature: τ.
+
+    Shapes:
+        returns: ``keep (b, n−P)`` and ``drop (b, P)``, both ascending, and ``partner (b, P)``.
+    """
+
+    scorer: Scorer = CLSAttn("mean", "received")
+    weights: str = "importance"
+    temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scorer", scorers.create(self.scorer))
+        check_choice(self, "weights", self.weights, ("importance", "size", "similarity"))
+        check_number(self, "temperature", self.temperature, low=0, open_low=True)
+
+    @property
+    def traits(self) -> Traits:  # type: ignore[override]
+        """Those of the scorer."""
+        return self.scorer.traits
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return self.scorer.needs
+
+    def check(self, info: ModelInfo) -> None:
+        self.scorer.check(info)
+
+    def build(self, info: ModelInfo) -> Part | nn.Module:
+        built = self.scorer.build(info)
+        if isinstance(built, nn.Module):
+            return PartneredModule(built, self)
+        return self.replace(scorer=built)
+
+    def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
+        # The similarities are counted by `Merge`.
+        return self.scorer.macs(info, tokens, removed)
+
+    def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
+        return self.joined(state, select(self.scorer, state, attention, count))
+
+    def joined(self, state: TokenState, selection: Selection) -> Selection:
+        """A choice of tokens, with partners and weights."""
+        unit = unit_vectors(state.image.detach())
+        kept, gone = (gather_tokens(unit, at) for at in (selection.keep, selection.drop))
+        likeness, nearest = (gone @ kept.transpose(-2, -1)).max(dim=-1)
+        return replace(
+            selection,
+            partner=selection.keep.gather(1, nearest),
+            weight=self._weight(selection, likeness),
+        )
+
+    def _weight(self, selection: Selection, likeness: Tensor) -> Tensor | None:
+        assert selection.score is not None
+        if self.weights == "size":
+            return None
+        if self.weights == "importance":
+            return selection.score.clamp_min(0)
+        # Relative to the kept token: the mean of `Merge` divides by their sum.
+        ones = torch.ones(selection.score.shape, dtype=likeness.dtype, device=likeness.device)
+        return ones.scatter(1, selection.drop, ((likeness - 1) / self.temperature).exp())
+
+
+class PartneredModule(nn.Module):
+    """`Partnered` over a scorer with weights."""
+
+    def __init__(self, scorer: nn.Module, config: Partnered) -> None:
+        super().__init__()
+        self.scorer = scorer
+        self.config = config
+
+    def forward(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
+        """The selection."""
+        return self.config.joined(state, select(self.scorer, state, attention, count))
