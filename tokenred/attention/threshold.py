@@ -29,6 +29,7 @@ _DEVIATIONS = 4.0
 _FEW, _CUTS, _BEYOND = 400, 6, 0.06
 # The fast way looks at more, so that it need not count often.
 _FAST_STRIDE, _FAST_CUTS = 37, 4
+_ZERO = {np.dtype(kind): kind(0) for kind in (np.float32, np.float64)}
 
 
 def sparsify_(
@@ -52,23 +53,27 @@ def sparsify_(
     b, h, n, _ = attention.shape
     total, kept = n * n, kept_entries(n, theta, reference)
     shares = np.full(b * h, kept / total)
-    for at, one in enumerate(attention.view(-1, total) if kept < total else ()):
-        entries = one.numpy()
-        if fast:
-            threshold, reached = near_kth_largest(entries, kept, SLACK * total)
-        else:
-            threshold, reached = kth_largest(entries, kept)
+    if kept == total:
+        return torch.from_numpy(shares).view(b, h).to(attention.dtype)
+    maps = attention.view(-1, total)
+    slack, find = (SLACK * total, _near) if fast else (0.0, kth_largest)
+    found = [find(entries, kept) for entries in maps.numpy()]
+    # Found first and applied after: threads that PyTorch wakes for each map in turn fall asleep.
+    for at, (one, (threshold, reached)) in enumerate(zip(maps.unbind(0), found, strict=True)):
         if threshold <= 0:
             continue  # what would go is zero already
-        if reached - kept > (SLACK * total if fast else 0):
+        if reached - kept > slack:
             # Equal entries at the threshold: kept by position.
             tied = one.view(1, 1, n, n)
             tied.copy_(sparsify(tied, theta, reference))
-        else:
-            below = np.nextafter(threshold, threshold.dtype.type(0))
-            torch.threshold_(one, float(below), 0.0)
-            shares[at] = reached / total
+            continue
+        torch.threshold_(one, float(np.nextafter(threshold, _ZERO[threshold.dtype])), 0.0)
+        shares[at] = reached / total
     return torch.from_numpy(shares).view(b, h).to(attention.dtype)
+
+
+def _near(entries: NDArray[np.floating], k: int) -> tuple[np.floating, int]:
+    return near_kth_largest(entries, k, SLACK * entries.size)
 
 
 def kth_largest(entries: NDArray[np.floating], k: int) -> tuple[np.floating, int]:
