@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tokenred import graphs as graphs
     from tokenred import models as models
     from tokenred import testing as testing
+    from tokenred import training as training
     from tokenred.attention import AttentionEdit as AttentionEdit
     from tokenred.attention import AttentionStats as AttentionStats
     from tokenred.attention import Need as Need
@@ -99,6 +100,7 @@ _NAMES: dict[str, tuple[str, str]] = {
     "graphs": ("graphs", ""),
     "models": ("models", ""),
     "testing": ("testing", ""),
+    "training": ("training", ""),
     "edits": ("strategies.edits", ""),
     "embeddings": ("strategies.embeddings", ""),
     "fusers": ("strategies.fusers", ""),

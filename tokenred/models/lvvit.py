@@ -44,7 +44,7 @@ class ConvStem(PatchEmbed):  # type: ignore[misc]
         **options: Any,
     ) -> None:
         super().__init__(img_size, patch_size, in_chans, embed_dim, bias=bias, **options)
-        del self.proj  # modules stand in the order in which they run
+        del self.proj  # type: ignore[has-type]  # modules stand in the order in which they run
         w = _STEM_WIDTH
         self.conv1 = nn.Conv2d(in_chans, w, 7, stride=2, padding=3, bias=False)
         self.conv2 = nn.Conv2d(w, w, 3, padding=1, bias=False)

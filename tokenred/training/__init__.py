@@ -1,1 +1,15 @@
-"""Training: the recipe that made the embedded weights."""
+"""Training: fine-tuning with a strategy, and the recipe that made the embedded weights."""
+
+from tokenred.training.finetune import Finetuned, finetune
+from tokenred.training.presets import METHOD_SETTINGS, PRESETS, method_of, settings_for
+from tokenred.training.settings import Settings
+
+__all__ = [
+    "METHOD_SETTINGS",
+    "PRESETS",
+    "Finetuned",
+    "Settings",
+    "finetune",
+    "method_of",
+    "settings_for",
+]

@@ -143,13 +143,13 @@ def benchmark(
         machine = describe_machine(place)
     timings = []
     for name, measurements in times.items():
-        (own, overhead), (whole, _) = costs[name]
+        (cost, overhead), (whole, _) = costs[name]
         timings.append(
             summarise(
                 name,
                 np.array(measurements),
                 batch_size,
-                own,
+                cost,
                 whole,
                 overhead_gmacs=overhead,
                 seed=seed,

@@ -1,0 +1,80 @@
+"""timm's optimiser and schedule, with rates of their own for backbone and learned parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.optim import create_optimizer_v2, param_groups_weight_decay
+from timm.scheduler import create_scheduler_v2
+from torch import nn
+
+from tokenred.core.errors import ConfigError
+from tokenred.training.settings import Settings
+
+__all__ = ["freeze_backbone", "make_optimizer", "make_schedule"]
+
+_PARTS = "parts."
+
+
+def make_optimizer(model: nn.Module, settings: Settings) -> Any:
+    """One of timm's optimisers over the parameters that have gradients.
+
+    Each group says whether it is the backbone's and scales the rate accordingly.
+
+    Raises:
+        ConfigError: for an optimiser that timm does not have, or nothing to train.
+    """
+    named: Any = getattr(model, "no_weight_decay", None)
+    exempt = set() if named is None else set(named())
+    groups: list[dict[str, Any]] = param_groups_weight_decay(
+        model, settings.weight_decay, no_weight_decay_list=exempt
+    )
+    learned = {id(p) for name, p in model.named_parameters() if name.startswith(_PARTS)}
+    split: list[dict[str, Any]] = []
+    for group in groups:
+        for backbone in (True, False):
+            chosen = [p for p in group["params"] if (id(p) not in learned) == backbone]
+            if chosen:
+                scale = settings.backbone_lr if backbone else 1.0
+                split.append(group | {"params": chosen, "lr_scale": scale, "backbone": backbone})
+    if not split:
+        raise ConfigError("expected parameters to train, and all are frozen.")
+    try:
+        return create_optimizer_v2(split, opt=settings.optimizer, lr=settings.full_lr)
+    except (ValueError, AssertionError, KeyError) as error:
+        raise ConfigError(f"expected one of timm's optimisers: {error}") from error
+
+
+def make_schedule(optimizer: Any, settings: Settings, steps: int) -> Any:
+    """One of timm's schedules, set anew by ``step_update(step)`` and without a state of its own.
+
+    Args:
+        optimizer: whose rates it sets.
+        settings: shape and rates.
+        steps: in an epoch.
+
+    Raises:
+        ConfigError: for a schedule that timm does not have, or that looks at the results.
+    """
+    if settings.scheduler == "plateau":
+        raise ConfigError("the schedule 'plateau' hangs on results; choose cosine, step or poly.")
+    schedule, _ = create_scheduler_v2(
+        optimizer,
+        sched=settings.scheduler,
+        num_epochs=settings.epochs,
+        min_lr=settings.min_lr,
+        warmup_lr=settings.warmup_lr,
+        warmup_epochs=settings.warmup_epochs,
+        step_on_epochs=False,
+        updates_per_epoch=steps,
+    )
+    if schedule is None:
+        raise ConfigError(f"expected one of timm's schedules, got {settings.scheduler!r}.")
+    return schedule
+
+
+def freeze_backbone(optimizer: Any) -> None:
+    """Let a step change the learned parts alone."""
+    for group in optimizer.param_groups:
+        if group["backbone"]:
+            group["lr"] = 0.0

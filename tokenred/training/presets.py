@@ -1,0 +1,115 @@
+"""The training settings of the methods' papers, and what small data want instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tokenred.core.errors import UnknownNameError
+from tokenred.core.plan import Strategy, recipes
+from tokenred.strategies.routes import Idle
+from tokenred.strategies.selectors.predictor import Predictor
+from tokenred.training.settings import Settings
+
+__all__ = ["METHOD_SETTINGS", "PRESETS", "method_of", "settings_for"]
+
+# DeiT's recipe: its augmentation is what Settings has by default.
+_GTP = Settings(epochs=30, batch_size=1024, lr=1e-5, min_lr=1e-6)
+
+METHOD_SETTINGS: dict[str, Settings] = {
+    "gtp": _GTP,
+    # The authors' finetune.sh: 8 processes of 128 images, DeiT's scaling of the rate.
+    "evit": _GTP.replace(lr=2e-5, lr_per=512, min_lr=2e-6, weight_decay=1e-6),
+    # From scratch, as DeiT, with the keep rate warmed up.
+    "evit-scratch": _GTP.replace(
+        epochs=300, lr=5e-4, lr_per=512, min_lr=1e-5, warmup_epochs=5, keep_warmup=(10, 100)
+    ),
+    "dynamicvit": _GTP.replace(
+        batch_size=768,
+        lr=1e-3,
+        min_lr=1e-5,
+        backbone_lr=0.01,
+        backbone_frozen=5,
+        criterion="dynamicvit",
+        teacher=True,
+    ),
+    "idlevit": _GTP.replace(
+        lr_per=512,
+        ema=0.99996,
+        frozen=("pos_embed", "cls_token"),
+        criterion="idlevit",
+        teacher=True,
+    ),
+}
+"""By method: GTP-ViT, EViT, DynamicViT and IdleViT as published.
+
+What a paper leaves open is DeiT's: RandAugment, Mixup 0.8, CutMix 1, erasing 0.25, smoothing 0.1.
+"""
+
+_SMALL: dict[str, Any] = {
+    "lr_per": None,
+    "min_lr": 1e-6,
+    "warmup_lr": 1e-6,
+    "backbone_lr": 1.0,
+    "backbone_frozen": 0,
+    "frozen": (),
+    "erasing": 0.0,
+    "cutmix": 0.0,
+    "ema_warmup": True,
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Handwriting is neither mirrored nor cut; the averages of a few hundred steps must be short.
+    "digits": _SMALL
+    | {
+        "epochs": 10,
+        "batch_size": 96,
+        "lr": 3e-4,
+        "weight_decay": 0.05,
+        "label_smoothing": 0.05,
+        "mixup": 0.2,
+        "crop": "affine",
+        "flip": 0.0,
+        "auto_augment": None,
+        "color_jitter": 0.0,
+        "ema": 0.99,
+    },
+    "cifar10": _SMALL
+    | {
+        "epochs": 30,
+        "batch_size": 128,
+        "lr": 2e-4,
+        "crop": "padded",
+        "auto_augment": "rand-m7-mstd0.5-inc1",
+        "mixup": 0.4,
+        "ema": 0.999,
+    },
+}
+"""What replaces a method's settings on small data. Ours."""
+
+
+def settings_for(method: str, preset: str | None = None) -> Settings:
+    """How a method is trained.
+
+    Args:
+        method: a key of `METHOD_SETTINGS`, or any other recipe, which gets GTP's settings.
+        preset: ``"digits"`` or ``"cifar10"``, for small images and models.
+
+    Raises:
+        UnknownNameError: for a name that is neither.
+    """
+    name = method.casefold()
+    if name not in METHOD_SETTINGS and name not in recipes:
+        raise UnknownNameError.of("method", method, {*METHOD_SETTINGS, *recipes.names()})
+    settings = METHOD_SETTINGS.get(name, _GTP)
+    if preset is None:
+        return settings
+    if preset not in PRESETS:
+        raise UnknownNameError.of("training preset", preset, PRESETS)
+    return settings.replace(**PRESETS[preset])
+
+
+def method_of(strategy: Strategy) -> str:
+    """Whose settings a strategy needs, by the parts that have to be trained."""
+    if isinstance(strategy.route, Idle):
+        return "idlevit"
+    return "dynamicvit" if isinstance(strategy.selector, Predictor) else "gtp"

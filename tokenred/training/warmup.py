@@ -1,0 +1,64 @@
+"""Warming up a reduction: from no token gone to all that the strategy removes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from tokenred.core.model import ReducedViT
+from tokenred.core.plan import Strategy
+from tokenred.strategies.routes import Idle
+from tokenred.strategies.schedules import KeepRatio, PerLayer
+
+__all__ = ["reduction_share", "warmed"]
+
+Ratio = float | tuple[float, ...]
+
+
+def reduction_share(epoch: int, warmup: tuple[int, int] | None) -> float:
+    """How much of the reduction an epoch has, from 0 to 1.
+
+    Args:
+        epoch: from 0.
+        warmup: (start, length): 0 before ``start``, then half a cosine up to 1; None for 1.
+
+    Source: EViT (Liang et al., ICLR 2022), training from scratch: start 10, length 100.
+    """
+    if warmup is None:
+        return 1.0
+    start, length = warmup
+    if epoch < start:
+        return 0.0
+    if epoch >= start + length:
+        return 1.0
+    return (1 - math.cos(math.pi * (epoch - start) / length)) / 2
+
+
+def warmed(reduced: ReducedViT, share: float) -> Strategy:
+    """The strategy of a model with a share of its reduction.
+
+    Ratios of kept tokens go from 1 to the strategy's own; of counts, their share is taken.
+
+    Args:
+        reduced: the model with the whole reduction.
+        share: from 0, nothing removed, to 1, the strategy itself.
+    """
+    whole = reduced.strategy
+    if share >= 1:
+        return whole
+    route, schedule = whole.route, whole.schedule
+    if isinstance(route, Idle):
+        route = replace(route, keep_ratios=_nearer_one(route.keep_ratios, share))
+    if isinstance(schedule, KeepRatio):
+        schedule = replace(schedule, ratio=_nearer_one(schedule.ratio, share))
+    else:
+        # Whatever the schedule, its counts on this model are known.
+        removed = (layer.removed for layer in reduced.cost().layers)
+        schedule = PerLayer(tuple(round(count * share) for count in removed))
+    return whole.replace(route=route, schedule=schedule)
+
+
+def _nearer_one(ratio: Ratio, share: float) -> Ratio:
+    if isinstance(ratio, tuple):
+        return tuple(1 - (1 - each) * share for each in ratio)
+    return 1 - (1 - ratio) * share
