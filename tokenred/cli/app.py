@@ -14,10 +14,12 @@ from tokenred.cli.agreeing import agreement_command
 from tokenred.cli.benching import bench_command
 from tokenred.cli.comparing import compare_command
 from tokenred.cli.exporting import export_command
+from tokenred.cli.finetuning import finetune_command
 from tokenred.cli.graphing import graph_command
 from tokenred.cli.listing import list_command
 from tokenred.cli.plotting import plot_app
 from tokenred.cli.reporting import report_command
+from tokenred.cli.reproducing import reproduce_command
 from tokenred.cli.showing import show_command
 from tokenred.cli.smoothing import oversmoothing_command
 from tokenred.core.errors import TokenredError
@@ -80,8 +82,10 @@ app.command("ablate")(ablate_command)
 app.command("bench")(bench_command)
 app.command("compare")(compare_command)
 app.command("export")(export_command)
+app.command("finetune")(finetune_command)
 app.command("list")(list_command)
 app.command("report")(report_command)
+app.command("reproduce")(reproduce_command)
 app.command("show")(show_command)
 app.add_typer(plot_app, name="plot")
 app.command("oversmoothing")(oversmoothing_command)

@@ -1,0 +1,134 @@
+"""`reproduce` from end to end on the embedded model, and the GMACs of the paper's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.analysis.reporting.pages import check_page
+from tests.shared import shared_path
+from tokenred.analysis import Store, reproduce
+from tokenred.analysis.reproduction.experiments import EXPERIMENTS
+from tokenred.analysis.reproduction.results import Reproduction
+from tokenred.core.errors import ConfigError, DataError, OutputExistsError, UnknownNameError
+
+FEW = ("table6", "table4", "figure6")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("reproduction")
+
+
+@pytest.fixture(scope="module")
+def demo(place: Path) -> Reproduction:
+    return reproduce(
+        demo=True, output=place, experiments=FEW, limit=10, batch_size=10, progress=False
+    )
+
+
+def test_the_demo_measures_and_judges_nothing(demo: Reproduction, place: Path) -> None:
+    frame = demo.frame
+    assert set(frame["experiment"]) == set(FEW)
+    assert set(frame["model"]) == {"digits"}
+    assert set(frame["verdict"]) == {"–"}
+    assert frame["published"].isna().all()
+    assert frame["ours"].notna().all()
+    assert {"gmacs", "top1", "loss", "cosine"} == set(frame["metric"])
+    assert demo.images == 10
+    assert "no published figures" in str(demo)
+    written = pd.read_csv(place / "reproduction.csv", keep_default_na=False)
+    assert len(written) == len(frame)
+
+
+def test_the_page_of_the_demo(demo: Reproduction, place: Path) -> None:
+    page = check_page((place / "reproduction.html").read_text())
+    # One an experiment, and what is in the store.
+    assert len(page.pictures) == 3
+    summary = page.tables[0]
+    assert [row[0] for row in summary[1:]] == sorted(FEW, key=list(EXPERIMENTS).index)
+    cells = next(t for t in page.tables if "strategy" in t[0] and "image tokens" in t[0])
+    assert len(cells) == 1 + len(Store(place / "results.db", readonly=True))
+
+
+def test_the_second_start_computes_nothing(
+    demo: Reproduction, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*args: object, **kwargs: object) -> None:
+        raise AssertionError("work was done")
+
+    monkeypatch.setattr("tokenred.analysis.study.worker.Runner._measure", never)
+    monkeypatch.setattr("tokenred.analysis.measure.smoothing.oversmoothing", never)
+    again = reproduce(
+        demo=True, output=place, experiments=FEW, limit=10, batch_size=10, progress=False
+    )
+    columns = ["strategy", "metric", "ours", "low", "high"]
+    pd.testing.assert_frame_equal(again.frame[columns], demo.frame[columns])
+
+
+def test_the_papers_costs(tmp_path: Path) -> None:
+    done = reproduce(
+        costs=True, output=tmp_path, models=["DeiT-S"], experiments=["table1", "table2", "figure5"]
+    )
+    costs = done.frame[done.frame["metric"] == "gmacs"]
+    of_table1 = costs[costs["experiment"] == "table1"]
+    assert len(of_table1) == 15
+    assert set(of_table1["verdict"]) == {"✓"}
+    assert (of_table1["ours"] - of_table1["published"]).abs().max() < 0.16
+    of_table2 = costs[costs["experiment"] == "table2"]
+    assert of_table2["verdict"].tolist() == ["✓"] * 12
+    rest = done.frame[done.frame["metric"] == "top1"]
+    assert set(rest["verdict"]) == {"owed"}
+    assert done.differing.empty
+    assert not (tmp_path / "results.db").exists()
+
+
+def test_a_subset_of_images_and_weights_that_are_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that cannot be downloaded are owed, and the other models go on."""
+    images = shared_path("data", "imagenet-sample-250.zip")
+
+    def offline(*args: object, **kwargs: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("tokenred.models.checkpoint.timm.create_model", offline)
+    told: list[str] = []
+    done = reproduce(
+        images, tmp_path, models=["DeiT-S", "LV-ViT-S"], experiments=["table1"], limit=4,
+        progress=False, tell=told.append,
+    )  # fmt: skip
+    assert set(done.frame["verdict"]) == {"owed"}
+    why = done.frame.groupby("model")["why"].first()
+    assert "no network" in why["DeiT-S"]
+    assert "--checkpoint LV-ViT-S=" in why["LV-ViT-S"]
+    assert any("no network" in line for line in told)
+    assert done.images == 4
+    check_page((tmp_path / "reproduction.html").read_text())
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({}, ConfigError, "--imagenet"),
+        ({"demo": True, "costs": True}, ConfigError, "one of"),
+        ({"demo": True, "models": ["DeiT-S"]}, ConfigError, "models"),
+        ({"demo": True, "quick": True, "limit": 3}, ConfigError, "quick"),
+        ({"costs": True, "quick": True}, ConfigError, "images"),
+        ({"demo": True, "experiments": ["table9"]}, UnknownNameError, "table9"),
+        ({"imagenet": "/nowhere"}, DataError, "nowhere"),
+    ],
+)
+def test_refused(options, error, message, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(error, match=message):
+        reproduce(output=tmp_path, progress=False, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_others_files_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "reproduction.csv").write_text("mine")
+    with pytest.raises(OutputExistsError):
+        reproduce(demo=True, output=tmp_path, experiments=["table6"], progress=False)
+    assert (tmp_path / "reproduction.csv").read_text() == "mine"

@@ -1,0 +1,70 @@
+"""Cells without a model, for what is about engines and stores."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenred.analysis.study.cell import DONE, Outcome, Setting, Task
+from tokenred.analysis.study.store import StoredRow
+from tokenred.analysis.study.worker import failure
+from tokenred.core.plan import Strategy
+
+SETTING = Setting(model=0, data=0, dtype=None, limit=None, seed=0)
+
+
+def tasks(count: int) -> Iterator[Task]:
+    return (Task(f"key{i}", Strategy("Random"), SETTING) for i in range(count))
+
+
+@dataclass
+class StubRunner:
+    """Answers with the number in the key.
+
+    Attributes:
+        raises: keys of cells that raise.
+        kills: keys of cells that kill their worker each time.
+        once: keys of cells that kill their worker the first time.
+        folder: notes which have.
+        seconds: that a cell takes.
+    """
+
+    raises: tuple[str, ...] = ()
+    kills: tuple[str, ...] = ()
+    once: tuple[str, ...] = ()
+    folder: str = ""
+    seconds: float = 0.0
+
+    def __call__(self, task: Task) -> Outcome:
+        time.sleep(self.seconds)
+        if task.key in self.raises:
+            return failure(task.key, ValueError(f"{task.key} is bad"))
+        if task.key in self.kills or (task.key in self.once and not self._has_killed(task.key)):
+            os.kill(os.getpid(), signal.SIGKILL)
+        number = int(task.key.removeprefix("key"))
+        return Outcome(task.key, DONE, {"answer": number**2, "process": os.getpid()})
+
+    def _has_killed(self, key: str) -> bool:
+        mark = Path(self.folder) / key
+        if mark.exists():
+            return True
+        mark.touch()
+        return False
+
+
+def row(key: str, status: str = DONE, packed: Any = None, **columns: Any) -> StoredRow:
+    """A row of the store."""
+    told: dict[str, Any] = {
+        "key": key, "study": "s", "axes": '{"alpha": 0.1}', "strategy": "gtp", "method": "gtp",
+        "config": "{}", "fingerprint": "f" + key, "model": "digits", "weights": "w",
+        "data": "digits", "image_limit": None, "seed": 0, "dtype": "float32", "batch_size": 8,
+        "metrics": '{"gmacs": 1.5, "top1": 90.0}', "status": status, "error": "", "traceback": "",
+        "attempts": 1, "seconds": 0.5, "engine": "serial", "machine": '{"torch": "2"}',
+        "git_commit": "", "created": "now",
+    }  # fmt: skip
+    return StoredRow(told | columns, packed)

@@ -1,0 +1,105 @@
+"""Models and data from references, and when they are the same."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import tokenred as tr
+from tokenred.analysis.measure.machine import weights_digest
+from tokenred.analysis.study.loading import (
+    data_identity,
+    load_base,
+    model_identity,
+    open_data,
+    precision_of,
+)
+from tokenred.analysis.study.refs import read_data, read_model
+from tokenred.core.errors import ConfigError
+from tokenred.models import load_model
+
+
+def test_precision() -> None:
+    assert precision_of(None) == (None, None)
+    assert precision_of("float64") == (torch.float64, None)
+    assert precision_of("amp:bfloat16") == (None, torch.bfloat16)
+    for text in ("float8", "amp:float32", "bf16"):
+        with pytest.raises(ConfigError, match=f"got '{text}'"):
+            precision_of(text)
+
+
+def test_random_weights_are_the_same_at_every_load() -> None:
+    ref = read_model({"spec": "digits", "pretrained": False})
+    state = torch.random.get_rng_state()
+    one, two = load_base(ref), load_base(ref)
+    assert weights_digest(one) == weights_digest(two)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_saved_model_brings_its_learned_parts(tmp_path: Path, digits: nn.Module) -> None:
+    reduced = tr.wrap(digits, tr.strategy("gtp", P=4))
+    tr.save(reduced, tmp_path / "a.safetensors")
+    loaded = load_base(read_model(tmp_path / "a.safetensors"))
+    assert isinstance(loaded, tr.ReducedViT)
+    assert load_base(read_model(reduced)) is reduced
+
+
+def test_identity_of_models(digits: nn.Module) -> None:
+    same = load_model("digits")
+    other = load_model("digits", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    weights = weights_digest(digits)
+    one = model_identity(digits, weights)
+    assert model_identity(same, weights) == one
+    # The same weights behind another preprocessing, pooling or digest.
+    assert model_identity(other, weights) != one
+    assert model_identity(digits, "another") != one
+    pooled = load_model("digits")
+    pooled.global_pool = "avg"
+    assert model_identity(pooled, weights) != one
+
+
+def folder(place: Path, colour: int = 0, names: tuple[str, ...] = ("a", "b")) -> Path:
+    for label in range(10):
+        for name in names:
+            path = place / str(label) / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (colour, label, 0)).save(path)
+    return place
+
+
+def identity(source: object, model: nn.Module) -> str:
+    ref = read_data(source, None, None)
+    return data_identity(ref, open_data(ref, model))
+
+
+def test_identity_of_folders(tmp_path: Path, digits: nn.Module) -> None:
+    one = identity(folder(tmp_path / "one"), digits)
+    assert identity(folder(tmp_path / "copy"), digits) == one
+    assert identity(folder(tmp_path / "more", names=("a", "b", "c")), digits) != one
+    assert identity(folder(tmp_path / "other", names=("a", "c")), digits) != one
+
+
+def test_identity_of_archives(tmp_path: Path, digits: nn.Module) -> None:
+    found = []
+    for number, colour in enumerate((0, 0, 200)):
+        path = tmp_path / f"{number}.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for image in sorted(folder(tmp_path / str(colour), colour).rglob("*.png")):
+                info = zipfile.ZipInfo(str(image.relative_to(tmp_path / str(colour))))
+                archive.writestr(info, image.read_bytes())
+        found.append(identity(path, digits))
+    assert found[0] == found[1] != found[2]
+
+
+def test_identity_of_datasets(tmp_path: Path, digits: nn.Module) -> None:
+    def opened(colour: int) -> str:
+        place = folder(tmp_path / str(colour), colour)
+        return identity(tr.data.open_dataset(place), digits)
+
+    assert opened(1) == opened(1) != opened(2)
+    assert identity("digits", digits) == identity("digits", digits)

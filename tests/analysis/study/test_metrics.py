@@ -1,0 +1,102 @@
+"""What is measured."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.analysis.study.conftest import MakeGrid
+from tokenred.analysis.study import metrics
+from tokenred.analysis.study.metrics import list_metrics, read_metrics, register_metric
+from tokenred.core.errors import ConfigError, PartError, UnknownNameError
+
+
+@pytest.fixture(autouse=True)
+def _registry() -> Iterator[None]:
+    before = dict(metrics._METRICS)
+    yield
+    metrics._METRICS.clear()
+    metrics._METRICS.update(before)
+
+
+def test_names() -> None:
+    assert {"accuracy", "speed"} <= set(list_metrics())
+    (one,) = read_metrics("Accuracy")
+    assert (one.name, one.needs_data) == ("accuracy", True)
+    with pytest.raises(UnknownNameError, match="Did you mean 'speed'"):
+        read_metrics(["sped"])
+    with pytest.raises(PartError, match="a name or a function"):
+        read_metrics([3])  # type: ignore[list-item]
+    with pytest.raises(ConfigError, match="needs a name"):
+        register_metric(" ")
+
+
+def version(function: Any) -> str:
+    (metric,) = read_metrics([function])
+    return metric.version
+
+
+def test_the_version_is_that_of_the_source() -> None:
+    def define(number: int, extra: int = 0) -> Any:
+        space: dict[str, Any] = {"__name__": "notebook"}
+        exec(
+            f"def helper(): return {number}\ndef mine(*_): return dict(a=helper() + {extra})", space
+        )
+        return space["mine"]
+
+    assert version(define(1)) == version(define(1))
+    assert version(define(1)) != version(define(1, 2))
+    assert version(define(1)) != version(define(2))  # a helper that it calls
+
+    register_metric("mine")(define(1))
+    one = version("mine")
+    register_metric("mine")(define(2))
+    assert version("mine") != one
+    register_metric("mine", version=3)(define(1))
+    three = version("mine")
+    register_metric("mine", version=3)(define(2))
+    assert version("mine") == three == "3"
+
+
+class Scaled:
+    def __init__(self, by: float) -> None:
+        self.by = by
+
+    def __call__(self, *_: object) -> dict[str, float]:
+        return {"a": self.by}
+
+    def other(self, *_: object) -> dict[str, float]:
+        return {"b": self.by}
+
+
+def test_anything_that_can_be_called() -> None:
+    assert version(Scaled(1)) == version(Scaled(1)) != version(Scaled(2))
+    assert version(Scaled(1).other) == version(Scaled(1).other) != version(Scaled(2).other)
+    assert version(Scaled(1)) != version(Scaled(1).other)
+    partial = functools.partial
+    assert version(partial(Scaled.__call__, 1)) != version(partial(Scaled.__call__, 2))
+    with_object = Scaled(object())  # type: ignore[arg-type]
+    assert "0x" in repr(vars(with_object))
+    assert version(with_object) == version(Scaled(object()))  # type: ignore[arg-type]
+
+
+def test_metrics_stand_side_by_side(make_grid: MakeGrid) -> None:
+    def images(model: Any, data: Any, context: Any) -> dict[str, Any]:
+        assert context.batch_size == 4
+        return {"seen": len(data), "first": data[0][2]}
+
+    grid = make_grid(metrics=["accuracy", "speed", images], limit=10, batch_size=4)
+    (row,) = grid.run(progress=False).records
+    assert row["status"] == "done", row["error"]
+    assert row["seen"] == row["images"] == 10
+    assert row["speedup"] > 0
+    assert row["dense_gmacs"] > row["gmacs"]
+
+
+def test_a_metric_that_returns_something_else(make_grid: MakeGrid) -> None:
+    (row,) = make_grid(metrics=[lambda *_: 3]).run(progress=False).records
+    assert row["status"] == "failed"
+    assert "must return names and values, got int" in row["error"]

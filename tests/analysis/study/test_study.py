@@ -1,0 +1,91 @@
+"""What a grid gives back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tests.analysis.study.conftest import MakeGrid
+from tokenred.analysis.measure.paired import paired_difference
+from tokenred.analysis.study.store import Store
+from tokenred.core.errors import OutputExistsError, UnknownNameError
+
+
+def test_frame_has_a_row_for_each_cell(make_grid: MakeGrid, store: Store) -> None:
+    study = make_grid({"graph": ["none"], "M": [4, 8]}).run(store, progress=False)
+    assert study.frame["M"].tolist() == [4, 8]
+    assert study.frame["key"].nunique() == 1
+    assert len(store.frame()) == 1
+    assert list(study.frame.columns[:3]) == ["graph", "M", "strategy"]
+    assert {"gmacs", "overhead_gmacs", "tokens", "images", "top1", "top5", "status", "error",
+            "seconds", "fingerprint", "torch", "timm", "tokenred", "commit"} <= set(
+                study.frame.columns)  # fmt: skip
+    assert study.footnotes()[0].plain.startswith("2 cells, 1 different results; 10 images of")
+
+
+def test_differences_are_paired(make_grid: MakeGrid, store: Store) -> None:
+    grid = make_grid({"base": ["random", "gtp"], "budget": [0.51]}, against="dense", limit=60)
+    study = grid.run(store, progress=False, level=0.9)
+    (reference,) = study.references
+    for row in study.records:
+        own, other = store.predictions(row["key"]), store.predictions(reference["key"])
+        gap = paired_difference(own.correct, other.correct, 0.9)
+        assert row["difference"] == pytest.approx(100 * gap.difference)
+        assert row["difference_low"] == pytest.approx(100 * gap.low)
+        assert row["top1"] - reference["top1"] == pytest.approx(row["difference"])
+        assert store.kept_comparison(row["key"], reference["key"], 0.9) is not None
+    text = str(study)
+    for words in ("(dense)", "points from dense", "[90% paired interval]", "random", "Stored in"):
+        assert words in text
+
+
+def test_the_best_come_first(make_grid: MakeGrid, store: Store) -> None:
+    def score(model: Any, data: Any, context: Any) -> dict[str, Any]:
+        alpha = model.strategy.fuser.alpha
+        if alpha == 0.9:
+            raise ValueError("no")
+        return {"top1": alpha, "cost": -alpha, "words": "text", "list": [1]}
+
+    study = make_grid({"alpha": [0.1, 0.3, 0.9, 0.2]}, metrics=[score]).run(store, progress=False)
+    assert _column(study, "alpha") == ["0.3", "0.2", "0.1"]
+    assert _column(study, "alpha", by="cost") == ["0.1", "0.2", "0.3"]
+    assert _column(study, "alpha", most=2) == ["0.3", "0.2"]
+    assert [str(c.header) for c in study.table().columns] == [
+        "alpha", "GMACs\nan image", "top-1\n%", "cost"
+    ]  # fmt: skip
+    with pytest.raises(UnknownNameError, match="column"):
+        study.table("nothing")
+    assert "failed: gtp:P=6,alpha=0.9: ValueError: no" in str(study)
+    assert [row["status"] for row in study.failed()] == ["failed"]
+
+
+def test_only_what_varies_is_shown(make_grid: MakeGrid, store: Store) -> None:
+    study = make_grid({"alpha": [0.1], "M": [4, 8]}).run(store, progress=False)
+    assert study.table().columns[0].header == "M"
+    one = make_grid({"alpha": [0.1]}).run(store, progress=False)
+    assert one.table().columns[0].header == "strategy"
+
+
+def test_csv(make_grid: MakeGrid, store: Store, tmp_path: Path) -> None:
+    study = make_grid({"alpha": [0.1, 0.2]}).run(store, progress=False)
+    path = study.to_csv(tmp_path / "a.csv")
+    assert pd.read_csv(path)["alpha"].tolist() == [0.1, 0.2]
+    with pytest.raises(OutputExistsError):
+        study.to_csv(path)
+    study.to_csv(path, overwrite=True)
+
+
+def test_an_empty_study(make_grid: MakeGrid, store: Store) -> None:
+    study = make_grid({"alpha": [0.1]}, where=lambda point: False).run(store, progress=False)
+    assert study.records == []
+    assert study.frame.empty
+    assert "0 cells" in str(study)
+
+
+def _column(study: Any, name: str, **options: Any) -> list[str]:
+    table = study.table(**options)
+    (column,) = (c for c in table.columns if c.header == name)
+    return [str(cell) for cell in column.cells]

@@ -1,0 +1,201 @@
+"""The figures that a frame supports, drawn and packed into the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from tokenred.analysis.plots.frames import label_of, symbol_of
+from tokenred.analysis.reporting.page import Picture
+from tokenred.analysis.reporting.sources import OVERSMOOTHING, SWEEP, Source
+from tokenred.core.errors import TokenredError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+__all__ = ["Drawing", "embed", "pictures_of"]
+
+_WIDTH, _HEIGHT = 5.0, 3.4
+_MOST_PAIRS, _MOST_NAMES = 6, 10
+_MOST_BYTES = 400_000
+_BUDGETS = ("P", "r", "keep_rate", "schedule", "budget")
+_MODEL = ("model", "data", "weights", "dtype")
+_SMOOTHING = ("cosine", "cosine_difference", "high_frequency", "effective_rank")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure to be drawn: what it is called, the call, what it shows, and a caution."""
+
+    title: str
+    made_by: str
+    alt: str
+    draw: Callable[[], Figure]
+    note: str = ""
+
+
+def pictures_of(source: Source) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
+    """All figures that can be drawn, and a line for each that cannot."""
+    found, left_out = [], []
+    for drawing in _drawings(source):
+        try:
+            found.append(embed(drawing))
+        except TokenredError as error:
+            left_out.append(f"Not drawn: {drawing.title}: {error}")
+    return tuple(found), tuple(left_out)
+
+
+def embed(drawing: Drawing) -> Picture:
+    """Draw a figure and pack it: as curves, or as dots where those are fewer bytes.
+
+    Raises:
+        TokenredError: as the figure's function raises them.
+    """
+    import matplotlib
+
+    from tokenred.analysis.plots.style import png
+
+    figure = drawing.draw()
+    buffer = io.BytesIO()
+    undated: Any = {"Date": None}
+    with matplotlib.rc_context({"svg.hashsalt": "tokenred"}):
+        figure.savefig(buffer, format="svg", metadata=undated)
+    kind, content = "svg+xml", buffer.getvalue()
+    if len(content) > _MOST_BYTES:
+        kind, content = "png", png(figure)
+    uri = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    return Picture(drawing.title, drawing.alt, uri, drawing.made_by, drawing.note)
+
+
+def _drawings(source: Source) -> Iterator[Drawing]:
+    if source.kind == SWEEP:
+        yield _sweep(source.frame)
+    elif source.kind == OVERSMOOTHING:
+        yield _smoothing(source.frame)
+    else:
+        for part, name in _by_model(source.frame):
+            yield from _tradeoffs(part, source.axes, name)
+            yield from _along_axes(part, source.axes, name)
+
+
+def _by_model(frame: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, str]]:
+    """The rows of one model on one data set at a time: others belong on other axes."""
+    by = [n for n in _MODEL if n in frame and frame[n].nunique(dropna=False) > 1]
+    if not by:
+        yield frame, ""
+        return
+    for key, rows in frame.groupby(by, sort=False, dropna=False):
+        words = [str(v) for n, v in zip(by, key, strict=True) if n != "weights"]
+        yield rows, ", ".join(words)
+
+
+def _tradeoffs(frame: pd.DataFrame, axes: tuple[str, ...], name: str) -> Iterator[Drawing]:
+    from tokenred.analysis.plots.tradeoffs import tradeoff
+
+    if "top1" not in frame or "method" not in frame or frame["top1"].notna().sum() < 2:
+        return
+    hue, rows, note = _lines(frame, axes)
+    for x in ("gmacs", "images_per_second"):
+        if x not in rows or rows[x].notna().sum() < 2:
+            continue
+        yield Drawing(
+            _of(f"Accuracy against {'GMACs' if x == 'gmacs' else 'measured speed'}", name),
+            f"tokenred.analysis.tradeoff(frame, x={x!r}, hue={hue!r})",
+            f"Top-1 accuracy over {label_of(x)}, a line for each {symbol_of(hue)}, with intervals. "
+            "The table of cells holds the same figures.",
+            partial(tradeoff, rows, x=x, hue=hue, width=_WIDTH, height=_HEIGHT),
+            note,
+        )
+
+
+def _lines(frame: pd.DataFrame, axes: tuple[str, ...]) -> tuple[str, pd.DataFrame, str]:
+    """What tells the lines of a trade-off apart, which rows it shows, and what to say of that."""
+    done = frame.dropna(subset=["top1"])
+    others = [n for n in axes if n not in _BUDGETS and _count(done, n) > 1]
+    if len(others) == 1 and _count(done, others[0]) <= _MOST_NAMES:
+        # The dense model has no value on an axis, and is a star of its own.
+        return others[0], done[done[others[0]].notna() | (done["method"] == "dense")], ""
+    if not others:
+        return "method", done, ""
+    cost = done["gmacs"].round(4) if "gmacs" in done else done.index
+    best = done.loc[done.groupby([done["method"], cost])["top1"].idxmax()]
+    varied = ", ".join(symbol_of(n) for n in others)
+    return "method", best, (
+        f"Of the cells of one cost (which differ in {varied}) only the most accurate is drawn; "
+        "chosen on the same images, it is a little better than it would be on new ones."
+    )  # fmt: skip
+
+
+def _along_axes(frame: pd.DataFrame, axes: tuple[str, ...], name: str) -> Iterator[Drawing]:
+    from tokenred.analysis.plots.heat_maps import heat_map
+    from tokenred.analysis.plots.lines import metric_lines
+    from tokenred.analysis.plots.scorers import scorer_comparison
+
+    if "top1" not in frame:
+        return
+    done = frame.dropna(subset=["top1"])
+    varied = [n for n in axes if n not in _MODEL and _count(done, n) > 1]
+    for axis in varied:
+        by = "top-1 accuracy, with intervals; other axes are averaged over."
+        if axis == "scorer":
+            yield Drawing(
+                _of("Scorers", name), "tokenred.analysis.scorer_comparison(frame)",
+                f"Scorers side by side: {by}",
+                partial(scorer_comparison, frame, width=_WIDTH),
+            )  # fmt: skip
+        else:
+            yield Drawing(
+                _of(f"Along {symbol_of(axis)}", name),
+                f"tokenred.analysis.metric_lines(frame, {axis!r})",
+                f"A line over {label_of(axis)}: {by}",
+                partial(metric_lines, frame, axis, width=_WIDTH, height=_HEIGHT),
+            )
+    for x, y in itertools.islice(itertools.combinations(varied, 2), _MOST_PAIRS):
+        yield Drawing(
+            _of(f"{symbol_of(y)} by {symbol_of(x)}", name),
+            f"tokenred.analysis.heat_map(frame, {x!r}, {y!r})",
+            f"A heat map of top-1 accuracy over {label_of(x)} and {label_of(y)}, its value in each "
+            "cell; other axes are averaged over.",
+            partial(heat_map, frame, x, y, width=_WIDTH),
+        )
+
+
+def _sweep(frame: pd.DataFrame) -> Drawing:
+    from tokenred.analysis.plots.break_even import break_even_chart
+
+    return Drawing(
+        "Where each method starts to pay", "tokenred.analysis.break_even_chart(frame)",
+        "Measured speed-up over the dense model against batch size, a line for each strategy, "
+        "with intervals, and dashed what the GMACs allow.",
+        partial(break_even_chart, frame, width=2 * _WIDTH),
+    )  # fmt: skip
+
+
+def _smoothing(frame: pd.DataFrame) -> Drawing:
+    from tokenred.analysis.plots.smoothing import smoothing_curves
+
+    there = set(frame["statistic"])
+    wanted = [n for n in _SMOOTHING if n.removesuffix("_difference") in there]
+    if "difference" not in frame:
+        wanted = [n for n in wanted if not n.endswith("_difference")]
+    return Drawing(
+        "How alike the tokens are after each block",
+        f"tokenred.analysis.smoothing_curves(frame, statistics={wanted!r})",
+        "Statistics of the image tokens after each block, a curve for each strategy with its "
+        "interval, the dense model in black.",
+        partial(smoothing_curves, frame, statistics=wanted),
+    )
+
+
+def _count(frame: pd.DataFrame, name: str) -> int:
+    return len({repr(value) for value in frame[name].dropna()}) if name in frame else 0
+
+
+def _of(title: str, name: str) -> str:
+    return f"{title} ({name})" if name else title

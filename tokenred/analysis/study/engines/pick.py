@@ -1,0 +1,68 @@
+"""An engine from what the user names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tokenred.analysis.study.engines.base import Engine
+from tokenred.core.errors import ConfigError, UnknownNameError
+
+__all__ = ["ENGINES", "pick_engine"]
+
+ENGINES = ("serial", "processes", "ray")
+
+
+def pick_engine(
+    given: str | Engine | Any,
+    *,
+    workers: int | None = None,
+    threads: int | None = None,
+    address: str | None = None,
+    retries: int = 2,
+    gpus: float = 0,
+) -> Engine:
+    """The engine.
+
+    Args:
+        given: ``"serial"``, ``"processes"``, ``"ray"``; an `Engine`; or anything with ``submit``,
+            such as an executor of ``concurrent.futures`` or Dask's client.
+        workers, threads: see the engines.
+        address: of a Ray cluster.
+        retries: how often a cell may be started again after its worker died.
+        gpus: of each Ray actor.
+
+    Raises:
+        UnknownNameError: for another name.
+        ConfigError: for numbers out of range, or anything else.
+        MissingExtraError: for Ray where it is not installed.
+    """
+    for name, value in (("workers", workers), ("threads", threads)):
+        if value is not None and (type(value) is not int or value < 1):
+            raise ConfigError(f"expected {name} as a whole number from 1, got {value!r}.")
+    if type(retries) is not int or retries < 0:
+        raise ConfigError(f"expected retries as a whole number from 0, got {retries!r}.")
+    if address is not None and given != "ray":
+        raise ConfigError(f"an address is for engine='ray', got engine={given!r}; leave it out.")
+    if isinstance(given, Engine):
+        return given
+    if given == "serial":
+        from tokenred.analysis.study.engines.serial import Serial
+
+        return Serial(threads)
+    if given == "processes":
+        from tokenred.analysis.study.engines.processes import Processes
+
+        return Processes(workers, threads, retries)
+    if given == "ray":
+        from tokenred.analysis.study.engines.ray import Ray
+
+        return Ray(workers, threads, address, retries, gpus)
+    if callable(getattr(given, "submit", None)):
+        from tokenred.analysis.study.engines.futures import Futures
+
+        return Futures(given, retries)
+    if isinstance(given, str):
+        raise UnknownNameError.of("engine", given, ENGINES)
+    raise ConfigError(
+        f"expected an engine: {', '.join(ENGINES)}, or an object with submit(), got {given!r}."
+    )

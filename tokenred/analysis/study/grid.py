@@ -1,0 +1,237 @@
+"""Ablation grids: many strategies, each result computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokenred.analysis.study.cell import Cell
+from tokenred.analysis.study.design import Design
+from tokenred.analysis.study.engines import Engine, pick_engine
+from tokenred.analysis.study.engines.serial import Serial
+from tokenred.analysis.study.facts import Facts
+from tokenred.analysis.study.plan import Plan
+from tokenred.analysis.study.running import Execution
+from tokenred.analysis.study.store import Store
+from tokenred.analysis.study.study import Study
+from tokenred.analysis.study.worker import Runner
+from tokenred.core.errors import ConfigError
+from tokenred.core.part import check_choice, check_count
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Grid"]
+
+_MEGABYTE = 1 << 20
+
+
+@dataclass(eq=False)
+class Grid:
+    """Strategies along axes, on models and data: each point is a cell, each result computed once.
+
+    An axis is named after what it changes: an argument of the recipe (``P``, ``keep_rate``), a
+    field of `Strategy` (``theta``, ``graph``, ``schedule``), a parameter of the parts that have it
+    (``aggregate``) or of one of them (``"scorer.aggregate"``); or ``base``, ``model``, ``data``,
+    ``dtype``, ``limit``, ``seed``, ``budget``. Values are numbers, names, parts, or rows of
+    numbers, such as an α for each block. A ``seed`` axis seeds the parts that draw, too.
+
+    Args:
+        base: what each cell starts from: a recipe (``"gtp"``, ``"gtp:P=4"``, ``{"recipe": "gtp",
+            "P": 4}``), a `Strategy`, a ``.toml``, or ``"dense"``.
+        axes: lists of values by name; the cells are their cross product.
+        model: what `tokenred.models.load_model` takes, a mapping of its arguments with ``spec``,
+            or a model.
+        data: what `tokenred.data.open_dataset` takes, a mapping of its arguments with ``source``,
+            or an `ImageDataset`; None where no metric needs images.
+        metrics: names (``"accuracy"``, ``"speed"``, see `register_metric`) or functions ``(model,
+            data, context) -> {name: number}``. GMACs and tokens are always there.
+        limit: at most so many images, a fixed class-balanced choice by ``seed``.
+        batch_size: images in a batch.
+        seed: of that choice.
+        dtype: ``"float32"``, ``"bfloat16"``, …, ``"amp:bfloat16"``; None for the model's own.
+        budget: share of the dense model's GMACs that each cell may cost, as ``@0.65`` does.
+        cells: further cells, each a mapping from names to values.
+        where: keeps a cell if it says so, given its names and values.
+        invalid: ``"raise"`` before anything runs where a model cannot do a cell, or ``"skip"``:
+            leave it out and store why.
+        against: ``"dense"`` or ``"base"``: run that too, and compare each cell with it in pairs.
+        split, class_map: of the data.
+        device: where to run; None for where the model is.
+        loaders: processes that load images, in each worker.
+        image_cache: megabytes of prepared images that a worker keeps between cells.
+        name: of the study.
+
+    Raises:
+        TokenredError: for names that are not known and values that cannot be meant.
+    """
+
+    base: Any = "gtp"
+    axes: Mapping[str, Sequence[Any]] | None = None
+    _: KW_ONLY
+    model: Any = None
+    data: Any = None
+    metrics: Sequence[str | Callable[..., Mapping[str, Any]]] = ("accuracy",)
+    limit: int | None = None
+    batch_size: int = 64
+    seed: int = 0
+    dtype: Any = None
+    budget: float | None = None
+    cells: Sequence[Mapping[str, Any]] | None = None
+    where: Callable[[dict[str, Any]], object] | None = None
+    invalid: str = "raise"
+    against: str | None = None
+    split: str | None = None
+    class_map: Any = None
+    device: str | None = None
+    loaders: int = 0
+    image_cache: int = 512
+    name: str = "study"
+    _design: Design = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_choice(self, "invalid", self.invalid, ("raise", "skip"))
+        check_count(self, "batch_size", self.batch_size, low=1)
+        check_count(self, "loaders", self.loaders)
+        check_count(self, "image_cache", self.image_cache)
+        default = {
+            "base": self.base,
+            "model": self.model,
+            "data": self.data,
+            "dtype": self.dtype,
+            "limit": self.limit,
+            "seed": self.seed,
+            "budget": self.budget,
+        }
+        self._design = Design(
+            axes=self.axes,
+            cells=self.cells,
+            where=self.where,
+            metrics=self.metrics,
+            against=self.against,
+            split=self.split,
+            class_map=self.class_map,
+            default=default,
+        )
+
+    def __len__(self) -> int:
+        """The number of points, those that ``where`` leaves out included."""
+        return len(self._design.axes)
+
+    def __iter__(self) -> Iterator[Cell]:
+        """The cells, one after the other, with strategies and keys.
+
+        Raises:
+            TokenredError: for a cell that its model cannot do, unless ``invalid="skip"``.
+        """
+        plan = self.plan()
+        return (plan.cell(position) for position, _, _ in plan.cells())
+
+    def plan(self, store: Store | str | Path | None = None) -> Plan:
+        """All cells, checked; nothing runs. A model that the store knows is not even loaded.
+
+        Raises:
+            TokenredError: for a cell that its model cannot do, unless ``invalid="skip"``.
+        """
+        return Plan(self._design, Facts(_to_read(store)), self.invalid)
+
+    def dry_run(self, store: Store | str | Path | None = None) -> pd.DataFrame:
+        """What would run, as a frame: one row a cell with its GMACs, tokens and status.
+
+        Args:
+            store: says what is done already.
+
+        Raises:
+            TokenredError: as `plan`.
+        """
+        from tokenred.analysis.study.listing import list_cells
+
+        found = _to_read(store)
+        plan = Plan(self._design, Facts(found), self.invalid)
+        return list_cells(plan, self._design, found)
+
+    def run(
+        self,
+        store: Store | str | Path | None = None,
+        *,
+        engine: str | Engine | Any = "serial",
+        workers: int | None = None,
+        threads: int | None = None,
+        address: str | None = None,
+        gpus: float | None = None,
+        retries: int = 2,
+        retry_failed: bool = False,
+        wait: float = 0.0,
+        level: float = 0.95,
+        progress: bool = True,
+    ) -> Study:
+        """Run what the store lacks.
+
+        A cell that raises is stored with its error, and the others go on. Killed at any moment,
+        the same call goes on where it was.
+
+        Args:
+            store: where the results go; None for memory.
+            engine: ``"serial"``, ``"processes"``, ``"ray"``, or anything with ``submit``, such as
+                an executor of ``concurrent.futures`` or Dask's client.
+            workers: of the engine; None for as many as there are cores.
+            threads: CPU threads of each worker.
+            address: of a Ray cluster; None starts one on this machine.
+            gpus: of each Ray actor; None for 1 where ``device`` is a GPU.
+            retries: how often a cell may be started again after its worker died.
+            retry_failed: run the cells that failed in an earlier run again.
+            wait: seconds to wait for another grid that writes to the store.
+            level: of the paired intervals.
+            progress: show a bar on a terminal.
+
+        Raises:
+            TokenredError: for a cell that its model cannot do, before anything runs.
+            StoreError: where another grid writes to the store, or the disk is full.
+            EngineError: where workers cannot be started.
+            StudyInterruptedError: where the user stops it (Ctrl-C).
+        """
+        if not 0 < level < 1:
+            raise ConfigError(f"expected a level between 0 and 1, got {level!r}.")
+        if gpus is None:
+            gpus = float(str(self.device or "").startswith("cuda"))
+        chosen = pick_engine(
+            engine, workers=workers, threads=threads, address=address, retries=retries, gpus=gpus
+        )
+        opened = store if isinstance(store, Store) else Store(store)
+        facts = Facts(opened)
+        plan = Plan(self._design, facts, self.invalid)
+        study = Study(plan, opened, self.against, level)
+        survey = plan.survey(opened, retry_failed)
+        if survey.todo or survey.leave_out or survey.narrow:
+            with opened.writing(wait):
+                facts.keep()
+                plan.widen(opened)
+                execute = Execution(plan, opened, self._design, facts, self.name, self.batch_size)
+                # Nothing to compute needs no workers.
+                engine_used = chosen if survey.todo else Serial()
+                execute(engine_used, self._runner(facts), retry_failed, progress)
+                study.keep_comparisons()
+        return study
+
+    def _runner(self, facts: Facts) -> Runner:
+        design = self._design
+        return Runner(
+            models=tuple(design.models),
+            data=tuple(design.datasets),
+            weights=tuple(facts.weights(model) for model in design.models),
+            metrics=design.metrics,
+            batch_size=self.batch_size,
+            loaders=self.loaders,
+            device=self.device,
+            room=self.image_cache * _MEGABYTE,
+            bases={design.models.index(ref): model for ref, model in facts.in_memory},
+        )
+
+
+def _to_read(store: Store | str | Path | None) -> Store | None:
+    """A store to look into, where there is one."""
+    if store is None or isinstance(store, Store):
+        return store
+    return Store(store, readonly=True) if Path(store).expanduser().exists() else None

@@ -1,0 +1,175 @@
+"""What is measured in a cell: built-in metrics by name, and the user's own."""
+
+from __future__ import annotations
+
+import functools
+import re
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tokenred.analysis.study.cell import Packed
+from tokenred.analysis.study.packing import pack_predictions
+from tokenred.core.errors import ConfigError, PartError, UnknownNameError
+from tokenred.core.fingerprint import digest, source_of
+from tokenred.core.model import ReducedViT
+
+if TYPE_CHECKING:
+    from tokenred.analysis.measure.accuracy import Evaluation
+    from tokenred.data import ImageDataset
+
+__all__ = ["Context", "Metric", "list_metrics", "read_metrics", "register_metric"]
+
+
+@dataclass
+class Context:
+    """How a cell is to be measured, handed to its metrics.
+
+    Attributes:
+        batch_size, workers: of the loading.
+        seed: of the run.
+        amp: type of mixed precision, or None.
+        packed: what `keep` was given.
+    """
+
+    batch_size: int
+    workers: int
+    seed: int
+    amp: torch.dtype | None
+    packed: Packed | None = field(default=None)
+
+    def keep(self, evaluation: Evaluation) -> None:
+        """Store the predictions of an evaluation, image by image."""
+        self.packed = pack_predictions(evaluation)
+
+
+Function = Callable[..., Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A named measurement.
+
+    Attributes:
+        name: for messages.
+        function: ``(model, data, context) -> {name: value}`` with plain values. The model is a
+            `ReducedViT` on its device, in eval mode and without gradients; the data an
+            `ImageDataset` of the chosen images, or None.
+        version: goes into the key of a result, so that a changed metric is measured anew.
+        needs_data: refuse a grid without data.
+    """
+
+    name: str
+    function: Function
+    version: str
+    needs_data: bool = True
+
+
+_METRICS: dict[str, Metric] = {}
+
+
+def register_metric(
+    name: str, *, version: int | str = "", needs_data: bool = True
+) -> Callable[[Function], Function]:
+    """Decorator that makes a function a metric by name; the same name again replaces it.
+
+    Args:
+        name: for ``Grid(metrics=[name])``.
+        version: changed by hand where the numbers change; without one, the source counts.
+        needs_data: whether it can do without images.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise ConfigError(f"a metric needs a name, got {name!r}.")
+
+    def add(function: Function) -> Function:
+        told = str(version) or _source(function)
+        _METRICS[name.casefold()] = Metric(name, function, told, needs_data)
+        return function
+
+    return add
+
+
+def list_metrics() -> list[str]:
+    """The names of all registered metrics."""
+    return sorted(metric.name for metric in _METRICS.values())
+
+
+def read_metrics(given: Iterable[str | Function]) -> tuple[Metric, ...]:
+    """Metrics from names and functions.
+
+    Raises:
+        UnknownNameError: for an unknown name.
+        PartError: for anything else that cannot be called.
+    """
+    if isinstance(given, str):
+        given = [given]
+    return tuple(_read(metric) for metric in given)
+
+
+def _read(given: Any) -> Metric:
+    if isinstance(given, str):
+        if given.casefold() not in _METRICS:
+            raise UnknownNameError.of("metric", given, list_metrics())
+        return _METRICS[given.casefold()]
+    if not callable(given):
+        raise PartError(f"expected a metric: a name or a function, got {given!r}.")
+    name = getattr(given, "__name__", type(given).__name__)
+    return Metric(name, given, _source(given), needs_data=False)
+
+
+def _source(function: Any) -> str:
+    """A digest of a function's code and of what it uses from its module."""
+    held, told = function, ""
+    if isinstance(function, types.MethodType):
+        held, told = function.__func__, repr(vars(function.__self__))
+    elif not isinstance(function, types.FunctionType | functools.partial):
+        held, told = type(function), repr(getattr(function, "__dict__", {}))
+    # The digest of parts follows classes; the function is the only method of one here. Addresses
+    # change from run to run and say nothing.
+    holder = type("metric", (), {"__module__": "metric", "function": held})
+    return digest(source_of(holder) + re.sub(r" at 0x[0-9a-f]+", "", told))
+
+
+@register_metric("accuracy", version=1)
+def accuracy(model: ReducedViT, data: ImageDataset | None, context: Context) -> Mapping[str, Any]:
+    """Top-1 and top-5 accuracy; keeps the predictions, so that comparisons are paired."""
+    from tokenred.analysis.measure.accuracy import evaluate
+
+    if data is None:
+        raise ConfigError("accuracy needs images; pass data= to the grid.")
+    found = evaluate(
+        model,
+        data,
+        batch_size=context.batch_size,
+        workers=context.workers,
+        amp=context.amp,
+        shard=False,
+        progress=False,
+        seed=context.seed,
+    )
+    context.keep(found)
+    return {
+        "top1": found.top1,
+        "top5": found.top5,
+        "images": found.count,
+        "unreadable": len(found.skipped),
+    }
+
+
+@register_metric("speed", version=1, needs_data=False)
+def speed(model: ReducedViT, data: ImageDataset | None, context: Context) -> Mapping[str, Any]:
+    """Images a second and speed-up, against the dense model right before each run."""
+    from tokenred.analysis.measure.timing import benchmark
+
+    (timing,) = benchmark(
+        {"cell": model},
+        batch_size=context.batch_size,
+        amp=context.amp,
+        seed=context.seed,
+        progress=False,
+    )
+    left_out = ("name", "batch_size", "gmacs")
+    return {name: value for name, value in timing.to_dict().items() if name not in left_out}

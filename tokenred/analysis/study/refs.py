@@ -1,0 +1,187 @@
+"""Models and data by reference: what a worker needs to load them, and when they are the same."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+import tokenred
+from tokenred.core.errors import ConfigError
+from tokenred.core.model import ReducedViT
+
+if TYPE_CHECKING:
+    from tokenred.data import ImageDataset
+
+__all__ = ["DataRef", "ModelRef", "read_data", "read_model", "stamp_of"]
+
+_DEPTH = 2
+_CIFAR10 = "cifar10"
+
+
+@dataclass(frozen=True, eq=False)
+class ModelRef:
+    """A model by the arguments of `tokenred.models.load_model`, or itself.
+
+    Attributes:
+        label: for tables.
+        arguments: to load it with.
+        module: in place of those; of a `ReducedViT` the base runs, with its learned parts in those
+            strategies that have them.
+    """
+
+    label: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    module: nn.Module | None = None
+
+    def stamp(self) -> str | None:
+        """Changes when the weights may have; None for a model that is in memory."""
+        if self.module is not None:
+            return None
+        files = [v for k, v in sorted(self.arguments.items()) if k in ("spec", "checkpoint")]
+        named = [stamp_of(Path(f)) for f in files if Path(f).exists()]
+        # Named models come from timm, or are embedded.
+        own = [stamp_of(p) for p in sorted(_package("models").glob("*.safetensors"))]
+        told = sorted((k, str(v)) for k, v in self.arguments.items())
+        return f"model {told} {named} {own} timm {version('timm')} {tokenred.__version__}"
+
+
+@dataclass(frozen=True, eq=False)
+class DataRef:
+    """Data by the arguments of `tokenred.data.open_dataset`, or a dataset itself.
+
+    Attributes:
+        label: for tables.
+        arguments: ``source``, ``split``, ``class_map``.
+        dataset: in place of those.
+    """
+
+    label: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    dataset: ImageDataset | None = None
+
+    def stamp(self) -> str | None:
+        """Changes when the images may have; None for a dataset that is in memory."""
+        if self.dataset is not None:
+            return None
+        told = sorted((k, str(v)) for k, v in self.arguments.items())
+        path = self.path()
+        return f"data {told} {stamp_of(path) if path is not None else tokenred.__version__}"
+
+    def path(self) -> Path | None:
+        """Where the data lies; the package's own file for the embedded digits."""
+        source = str(self.arguments["source"])
+        if source == "digits":
+            return _package("data") / "digits.npz"
+        text = source.removeprefix(f"{_CIFAR10}:")
+        return Path(text) if Path(text).exists() else None
+
+
+def read_model(given: Any) -> ModelRef:
+    """A reference from a name or path, a mapping with ``spec``, or a model.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    if isinstance(given, nn.Module):
+        return ModelRef(_name_of(given), module=given)
+    if isinstance(given, str | os.PathLike):
+        given = {"spec": os.fspath(given)}
+    if not isinstance(given, Mapping) or "spec" not in given:
+        raise ConfigError(
+            "expected a model: a name, a path, a table with 'spec' and arguments of "
+            f"tokenred.models.load_model, or a model itself; got {given!r}."
+        )
+    arguments = {str(k): v for k, v in given.items()}
+    label = str(arguments["spec"])
+    for name in ("spec", "checkpoint"):
+        if name in arguments:
+            arguments[name] = _absolute(str(arguments[name]))
+    label = Path(label).stem if label.endswith(".safetensors") else label
+    if "checkpoint" in arguments:
+        label += f" ({Path(arguments['checkpoint']).stem})"
+    return ModelRef(label, arguments)
+
+
+def read_data(given: Any, split: str | None, class_map: Any) -> DataRef:
+    """A reference from what `tokenred.analysis.evaluate` takes, loaders left out.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    if isinstance(given, str | os.PathLike):
+        given = {"source": os.fspath(given)}
+    if isinstance(given, Mapping):
+        if "source" not in given or set(given) - {"source", "split", "class_map"}:
+            raise ConfigError(
+                "expected data as a table of source, split and class_map, the first of them at "
+                f"least; got {', '.join(map(str, given)) or 'nothing'}."
+            )
+        told = {"split": split, "class_map": class_map} | {str(k): v for k, v in given.items()}
+        source = str(told["source"])
+        label = Path(source).name if os.sep in source else source
+        told["source"] = _data_source(source)
+        return DataRef(label, told)
+    from tokenred.data import ImageDataset
+
+    if not isinstance(given, ImageDataset):
+        raise ConfigError(
+            "expected data: a name, a path, a table with 'source', or an ImageDataset (a loader "
+            f"cannot be told apart from another); got {type(given).__name__}."
+        )
+    return DataRef(given.name, dataset=given)
+
+
+def stamp_of(path: Path) -> str:
+    """Path, size and time of a file; of a folder also those of the folders near its top."""
+    seen = hashlib.sha256()
+
+    def look(place: Path | os.DirEntry[str], depth: int) -> None:
+        about, is_dir = place.stat(), place.is_dir()
+        size = 0 if is_dir else about.st_size
+        seen.update(f"{os.fspath(place)} {size} {about.st_mtime_ns}\n".encode())
+        if is_dir and depth < _DEPTH:
+            with os.scandir(place) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+            for entry in found:
+                if depth == 0 or entry.is_dir():
+                    look(entry, depth + 1)
+
+    look(path.resolve(), 0)
+    return seen.hexdigest()[:16]
+
+
+def _package(folder: str) -> Path:
+    return Path(tokenred.__file__).parent / folder
+
+
+def _absolute(text: str) -> str:
+    """A path that holds in every worker, whatever its folder is; a name as it is."""
+    path = Path(text).expanduser()
+    return str(path.resolve()) if path.exists() and (os.sep in text or path.is_file()) else text
+
+
+def _data_source(source: str) -> str:
+    if source == _CIFAR10:
+        folder = os.environ.get("TOKENRED_DATA")
+        return f"{_CIFAR10}:{Path(folder).expanduser().resolve()}" if folder else source
+    if source.startswith(f"{_CIFAR10}:"):
+        path = Path(source.partition(":")[2]).expanduser()
+        return f"{_CIFAR10}:{path.resolve()}"
+    if source == "digits":
+        return source
+    path = Path(source).expanduser()
+    return str(path.resolve()) if path.exists() else source
+
+
+def _name_of(model: nn.Module) -> str:
+    module = model.base if isinstance(model, ReducedViT) else model
+    config = getattr(module, "pretrained_cfg", None)
+    named = config.get("architecture") if isinstance(config, dict) else None
+    return str(named or type(module).__name__)

@@ -1,0 +1,257 @@
+"""The embedded store of results: one SQLite file, one writer, many readers."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import Self
+
+from tokenred.analysis.study.cell import DONE, Packed
+from tokenred.analysis.study.connection import explained, may_write, open_store
+from tokenred.analysis.study.errors import StoreError
+from tokenred.analysis.study.frame import record, tidy
+from tokenred.analysis.study.lock import only_writer
+from tokenred.analysis.study.packing import Predictions, unpack
+from tokenred.analysis.study.schema import transaction
+from tokenred.core.errors import InputError, UnknownNameError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tokenred.analysis.measure.paired import Interval
+
+__all__ = ["Store", "StoredRow"]
+
+_CHUNK = 500  # SQLite takes at least 999 parameters
+
+
+@dataclass(frozen=True)
+class StoredRow:
+    """A result to be written: the columns of ``results`` by name, and the predictions."""
+
+    columns: Mapping[str, Any]
+    packed: Packed | None = None
+
+
+class Store:
+    """Results of grids, in one file that a killed process leaves whole.
+
+    Rows are found by their key: a digest of all that determines a result. A finished row is never
+    written again. Reading needs no lock; several processes may read while one writes.
+
+    Args:
+        path: of the file; made where there is none. None keeps everything in memory.
+        readonly: never change the file, and refuse one that is not there.
+
+    Raises:
+        StoreError: for a file that is no store, that a newer tokenred wrote, or that cannot be
+            opened.
+    """
+
+    def __init__(self, path: str | Path | None = None, *, readonly: bool = False) -> None:
+        self.path = None if path is None else Path(path).expanduser()
+        self.readonly = readonly or not may_write(self.path)
+        self._connection = open_store(self.path, self.readonly)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_connection"):
+            self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        (count,) = self._ask("SELECT count(*) FROM results")[0]
+        return int(count)
+
+    def __repr__(self) -> str:
+        return f"Store({None if self.path is None else str(self.path)!r}, results={len(self)})"
+
+    # ---------------------------------------------------------------- writing
+
+    @contextmanager
+    def writing(self, wait: float = 0.0) -> Iterator[None]:
+        """Be the one writer for the length of the block.
+
+        Raises:
+            StoreError: where another grid writes and does not end within ``wait`` seconds, or the
+                store cannot be written.
+        """
+        if self.readonly:
+            raise StoreError(
+                f"{self.path} can only be read: it was opened so, or its permissions or those of "
+                "its folder say so. Choose another store."
+            )
+        if self.path is None:
+            yield
+            return
+        with only_writer(self.path, wait, self._holder()):
+            since = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            me = {"process": os.getpid(), "host": platform.node(), "since": since}
+            self._do("INSERT OR REPLACE INTO meta VALUES ('writer', ?)", [(json.dumps(me),)])
+            yield
+
+    def _holder(self) -> str:
+        found = self._ask("SELECT value FROM meta WHERE name = 'writer'")
+        if not found:
+            return ""
+        other = json.loads(found[0][0])
+        return f" (process {other['process']} on {other['host']}, since {other['since']})"
+
+    def write(self, rows: Sequence[StoredRow]) -> None:
+        """Store results: all of them or, where it fails, none.
+
+        Raises:
+            StoreError: for a full disk, or a file that cannot be written.
+        """
+        with self._changing():
+            for row in rows:
+                names = ", ".join(row.columns)
+                places = ", ".join(f":{name}" for name in row.columns)
+                changes = ", ".join(f"{n} = excluded.{n}" for n in row.columns if n != "key")
+                changed = self._connection.execute(
+                    f"INSERT INTO results ({names}) VALUES ({places}) ON CONFLICT (key) DO UPDATE "
+                    f"SET {changes} WHERE results.status != '{DONE}'",
+                    dict(row.columns),
+                ).rowcount
+                if changed and (packed := row.packed) is not None:
+                    self._connection.execute(
+                        "INSERT OR IGNORE INTO images VALUES (?, ?, ?)",
+                        (packed.images, packed.count, packed.labels),
+                    )
+                    self._connection.execute(
+                        "INSERT OR REPLACE INTO predictions VALUES (?, ?, ?)",
+                        (row.columns["key"], packed.images, packed.answers),
+                    )
+
+    def set_axes(self, axes: Iterable[tuple[str, str]]) -> None:
+        """Replace the axis values (JSON) of some keys: pairs of key and values."""
+        self._do("UPDATE results SET axes = ? WHERE key = ?", [(a, key) for key, a in axes])
+
+    def remember(self, facts: Mapping[str, Any]) -> None:
+        """Keep facts by their stamps, see `fact`."""
+        rows = [(stamp, json.dumps(value)) for stamp, value in facts.items()]
+        self._do("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
+
+    def _do(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        if rows:
+            with self._changing():
+                self._connection.executemany(statement, rows)
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        with (
+            explained(f"cannot write to the store {self.path}; what was stored before is kept"),
+            transaction(self._connection),
+        ):
+            yield
+
+    # ---------------------------------------------------------------- reading
+
+    def _ask(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        with explained(f"cannot read the store {self.path}"):
+            return self._connection.execute(query, values).fetchall()
+
+    def _about(self, columns: str, keys: Sequence[str]) -> Iterator[Any]:
+        for at in range(0, len(keys), _CHUNK):
+            some = keys[at : at + _CHUNK]
+            marks = ", ".join("?" * len(some))
+            yield from self._ask(f"SELECT {columns} FROM results WHERE key IN ({marks})", some)
+
+    def fact(self, stamp: str) -> Any:
+        """A fact that was kept under a stamp, or None."""
+        found = self._ask("SELECT value FROM facts WHERE stamp = ?", (stamp,))
+        return json.loads(found[0][0]) if found else None
+
+    def status(self, keys: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """Status and axis values (JSON) of the keys that have a row."""
+        return {key: (status, axes) for key, status, axes in self._about("key, status, axes", keys)}
+
+    def rows(self, keys: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Stored results as plain dictionaries, in the order in which they came."""
+        found = (
+            self._ask("SELECT * FROM results ORDER BY rowid")
+            if keys is None
+            else self._about("*", keys)
+        )
+        names = [row[1] for row in self._ask("PRAGMA table_info(results)")]
+        for values in found:
+            row = dict(zip(names, values, strict=True))
+            for name in ("axes", "metrics", "machine"):
+                row[name] = json.loads(row[name])
+            yield row
+
+    def frame(self) -> pd.DataFrame:
+        """A tidy pandas frame: one row a result.
+
+        The axes first, then strategy, method, model, data, settings, GMACs, metrics, status, and
+        what produced the row.
+        """
+        rows = list(self.rows())
+        axes = list(dict.fromkeys(name for row in rows for name in row["axes"]))
+        return tidy([record(row) for row in rows], axes)
+
+    def predictions(self, key: str) -> Predictions:
+        """What the model of a row made of each image.
+
+        Raises:
+            UnknownNameError: for a key without a row.
+            InputError: for a row without predictions.
+        """
+        found = self._ask(
+            "SELECT labels, answers FROM predictions JOIN images ON images.digest = images "
+            "WHERE key = ?",
+            (key,),
+        )
+        if not found:
+            if not self.status([key]):
+                known = [k for (k,) in self._ask("SELECT key FROM results LIMIT 5")]
+                raise UnknownNameError.of("key of this store", key, known)
+            raise InputError(f"no predictions were kept for {key}; run it with 'accuracy'.")
+        labels, answers = found[0]
+        return Predictions(**unpack(labels), **unpack(answers))
+
+    def compare(self, key_a: str, key_b: str, level: float = 0.95) -> Interval:
+        """How much more accurate a is than b, on the same images.
+
+        Raises:
+            InputError: where they were not run on the same images.
+            UnknownNameError: for a key without a row.
+        """
+        a, b = self.predictions(key_a), self.predictions(key_b)
+        if a.index.tolist() != b.index.tolist() or a.label.tolist() != b.label.tolist():
+            raise InputError(
+                f"{key_a} and {key_b} were run on different images; compare rows of the same "
+                "data, limit and seed."
+            )
+        from tokenred.analysis.measure.paired import paired_difference
+
+        return paired_difference(a.correct, b.correct, level)
+
+    def kept_comparison(self, key: str, reference: str, level: float) -> dict[str, Any] | None:
+        """The fields of an interval that `keep_comparisons` kept, or None."""
+        found = self._ask(
+            "SELECT value FROM comparisons WHERE key = ? AND reference = ? AND level = ?",
+            (key, reference, level),
+        )
+        return dict(json.loads(found[0][0])) if found else None
+
+    def keep_comparisons(self, found: Mapping[tuple[str, str], Interval]) -> None:
+        """Keep paired differences, so that they need not be computed again."""
+        rows = [(*keys, i.level, json.dumps(asdict(i))) for keys, i in found.items()]
+        self._do("INSERT OR REPLACE INTO comparisons VALUES (?, ?, ?, ?)", rows)
