@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenred.analysis.study.cell import DONE, Outcome, Setting, Task
-from tokenred.analysis.study.store import StoredRow
+from tokenred.analysis.study.cell import DONE, Outcome, Setting, StoredRow, Task
 from tokenred.analysis.study.worker import failure
 from tokenred.core.plan import Strategy
 

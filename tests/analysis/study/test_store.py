@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,15 @@ def test_a_store_in_memory() -> None:
         store.write([row("a")])
         assert len(store) == 1
         assert store.path is None
+
+
+def test_another_thread_may_let_go_of_it(tmp_path: Path) -> None:
+    held = [Store(tmp_path / "a.db")]
+    thread = threading.Thread(target=held.clear)
+    thread.start()
+    thread.join()
+    with Store(tmp_path / "a.db") as store:
+        store.write([row("a")])
 
 
 def test_closing_twice_is_fine(tmp_path: Path) -> None:

@@ -11,7 +11,17 @@ from tokenred.analysis.study.axes import SETTINGS, plain
 from tokenred.analysis.study.bases import DENSE, Base
 from tokenred.core.plan import Strategy
 
-__all__ = ["DONE", "FAILED", "SKIPPED", "Cell", "Outcome", "Packed", "Setting", "Task"]
+__all__ = [
+    "DONE",
+    "FAILED",
+    "SKIPPED",
+    "Cell",
+    "Outcome",
+    "Packed",
+    "Setting",
+    "StoredRow",
+    "Task",
+]
 
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 
@@ -102,6 +112,14 @@ class Packed:
     count: int
     labels: bytes
     answers: bytes
+
+
+@dataclass(frozen=True)
+class StoredRow:
+    """A result to be written: the columns of the store by name, and the predictions."""
+
+    columns: Mapping[str, Any]
+    packed: Packed | None = None
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,12 @@ def open_store(path: Path | None, readonly: bool) -> sqlite3.Connection:
 
 
 def _connect(path: Path | None, readonly: bool) -> sqlite3.Connection:
-    options: dict[str, Any] = {"timeout": _BUSY_SECONDS, "isolation_level": None}
+    options: dict[str, Any] = {
+        "timeout": _BUSY_SECONDS,
+        "isolation_level": None,
+        # A store is used by one thread at a time, but the garbage collector may run in another.
+        "check_same_thread": False,
+    }
     connection: sqlite3.Connection
     if path is None or not readonly:
         connection = sqlite3.connect(path or ":memory:", **options)

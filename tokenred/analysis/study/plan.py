@@ -58,7 +58,8 @@ class Plan:
         self._planner = Planner(design, facts)
         self._references: list[Cell] = []
         # An empty name is a temporary file that vanishes with the connection.
-        self._rows = sqlite3.connect("", isolation_level=None)
+        # The garbage collector, which closes it, may run in any thread.
+        self._rows = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._rows.execute("PRAGMA journal_mode = OFF")
         self._rows.execute(
             "CREATE TABLE cells (position INTEGER PRIMARY KEY, key TEXT, reference TEXT)"

@@ -11,14 +11,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tokenred.analysis.study.cell import DONE, FAILED, SKIPPED, Cell, Outcome, Task
+from tokenred.analysis.study.cell import DONE, FAILED, SKIPPED, Cell, Outcome, StoredRow, Task
 from tokenred.analysis.study.design import Design
 from tokenred.analysis.study.engines.base import Engine, Run
 from tokenred.analysis.study.errors import EngineError, StudyInterruptedError
 from tokenred.analysis.study.facts import Facts
 from tokenred.analysis.study.payload import is_installed
 from tokenred.analysis.study.plan import Plan
-from tokenred.analysis.study.store import Store, StoredRow
+from tokenred.analysis.study.store import Store
 from tokenred.core.config import to_config
 
 __all__ = ["Execution"]

@@ -7,14 +7,14 @@ import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
 
-from tokenred.analysis.study.cell import DONE, Packed
+from tokenred.analysis.study.cell import DONE, StoredRow
 from tokenred.analysis.study.connection import explained, may_write, open_store
 from tokenred.analysis.study.errors import StoreError
 from tokenred.analysis.study.frame import record, tidy
@@ -28,17 +28,9 @@ if TYPE_CHECKING:
 
     from tokenred.analysis.measure.paired import Interval
 
-__all__ = ["Store", "StoredRow"]
+__all__ = ["Store"]
 
 _CHUNK = 500  # SQLite takes at least 999 parameters
-
-
-@dataclass(frozen=True)
-class StoredRow:
-    """A result to be written: the columns of ``results`` by name, and the predictions."""
-
-    columns: Mapping[str, Any]
-    packed: Packed | None = None
 
 
 class Store:

@@ -67,7 +67,6 @@ class Actor:
         self._setup = (runner, digest)
 
     def run(self, tasks: bytes) -> bytes:
-        """A batch of packed tasks."""
         return run_batch(*self._setup, tasks)
 
 
@@ -77,8 +76,8 @@ class Ray(Engine):
     Args:
         workers: actors; None for as many as the cluster has cores for.
         threads: CPU threads of each; None for 1.
-        address: of a cluster (``"auto"``, ``"ray://host:10001"``); None starts one here, or uses
-            the one that this process is connected to.
+        address: of a cluster (``"auto"``, ``"ray://host:10001"``); None for the one that this
+            process is connected to, or one that is started here.
         retries: how often a cell may be started again after its actor died.
         gpus: of each actor; a share such as 0.5 lets two actors use one.
     """
@@ -172,9 +171,8 @@ class _Crew:
 
     def hire(self) -> None:
         """Start an actor; an empty batch says when it is ready."""
-        hand = _Hand(self._make.remote(*self._setup))
-        self._send(hand, [])
-        self.hands.append(hand)
+        self.hands.append(_Hand(self._make.remote(*self._setup)))
+        self._send(self.hands[-1], [])
 
     def collect(self, todo: Tasks) -> list[Outcome]:
         """Wait for a batch, take all that are there, and send new ones."""
