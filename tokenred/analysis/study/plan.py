@@ -6,7 +6,6 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from tokenred.analysis.study.cell import FAILED, SKIPPED, Cell
@@ -82,23 +81,29 @@ class Plan:
             self._rows.close()
 
     def _fill(self, invalid: str) -> None:
-        found = self._look(invalid)
-        keys: dict[Any, str | None] = {}
+        references: dict[Any, str | None] = {}
+        rows: list[tuple[int, str, str | None, str | None]] = []
         self._rows.execute("BEGIN")
-        while chunk := list(islice(found, _CHUNK)):
-            for cell, _ in chunk:
-                mark = (cell.setting, id(cell.base))
-                if mark not in keys:
-                    keys[mark] = self._add_reference(cell)
-            self._rows.executemany(
-                "INSERT INTO cells VALUES (?, ?, ?)",
-                [(c.position, c.key, keys[c.setting, id(c.base)]) for c, _ in chunk],
-            )
-            self._rows.executemany(
-                "INSERT OR IGNORE INTO results VALUES (?, ?, ?)",
-                [(c.key, c.position, why) for c, why in chunk],
-            )
+        # Cells are let go of one by one: thousands alive would keep the garbage collector busy.
+        for cell, why in self._look(invalid):
+            mark = (cell.setting, id(cell.base))
+            if mark not in references:
+                references[mark] = self._add_reference(cell)
+            rows.append((cell.position, cell.key, references[mark], why))
+            if len(rows) == _CHUNK:
+                self._add(rows)
+                rows = []
+        self._add(rows)
         self._rows.execute("COMMIT")
+
+    def _add(self, rows: list[tuple[int, str, str | None, str | None]]) -> None:
+        self._rows.executemany(
+            "INSERT INTO cells VALUES (?, ?, ?)", [(place, key, ref) for place, key, ref, _ in rows]
+        )
+        self._rows.executemany(
+            "INSERT OR IGNORE INTO results VALUES (?, ?, ?)",
+            [(key, place, why) for place, key, _, why in rows],
+        )
 
     def _look(self, invalid: str) -> Iterator[tuple[Cell, str | None]]:
         for position in range(len(self._design.axes)):
