@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tokenred.analysis.measure.accuracy import Evaluation
+from tokenred.analysis.measure.accuracy.evaluating import Evaluation
 from tokenred.analysis.measure.machine import describe_machine
 from tokenred.analysis.study.cell import DONE, Outcome, Setting, StoredRow, Task
 from tokenred.analysis.study.engines.ray import Ray

@@ -12,33 +12,35 @@ if TYPE_CHECKING:
     from tokenred.analysis.baseline_models import baselines as baselines
     from tokenred.analysis.comparison import compare as compare
     from tokenred.analysis.lower_resolution import LowerResolution as LowerResolution
-    from tokenred.analysis.measure.accuracy import Evaluation as Evaluation
-    from tokenred.analysis.measure.accuracy import evaluate as evaluate
-    from tokenred.analysis.measure.accuracy import evaluate_together as evaluate_together
-    from tokenred.analysis.measure.adaptive import AdaptiveCost as AdaptiveCost
-    from tokenred.analysis.measure.adaptive import adaptive_cost as adaptive_cost
-    from tokenred.analysis.measure.agreements import Agreement as Agreement
-    from tokenred.analysis.measure.agreements import agreement as agreement
-    from tokenred.analysis.measure.image_graphs import ImageGraph as ImageGraph
-    from tokenred.analysis.measure.image_graphs import image_graph as image_graph
+    from tokenred.analysis.measure.accuracy.evaluating import Evaluation as Evaluation
+    from tokenred.analysis.measure.accuracy.evaluating import evaluate as evaluate
+    from tokenred.analysis.measure.accuracy.evaluating import evaluate_together as evaluate_together
+    from tokenred.analysis.measure.intervals.paired import Interval as Interval
+    from tokenred.analysis.measure.intervals.paired import paired_difference as paired_difference
+    from tokenred.analysis.measure.intervals.paired import paired_limits as paired_limits
+    from tokenred.analysis.measure.intervals.resampling import Estimate as Estimate
+    from tokenred.analysis.measure.intervals.resampling import (
+        bootstrap_interval as bootstrap_interval,
+    )
     from tokenred.analysis.measure.machine import describe_machine as describe_machine
     from tokenred.analysis.measure.machine import weights_digest as weights_digest
-    from tokenred.analysis.measure.memory import PeakMemory as PeakMemory
-    from tokenred.analysis.measure.memory import peak_memory as peak_memory
-    from tokenred.analysis.measure.paired import Interval as Interval
-    from tokenred.analysis.measure.paired import paired_difference as paired_difference
-    from tokenred.analysis.measure.paired import paired_limits as paired_limits
-    from tokenred.analysis.measure.resampling import Estimate as Estimate
-    from tokenred.analysis.measure.resampling import bootstrap_interval as bootstrap_interval
-    from tokenred.analysis.measure.smoothing import Oversmoothing as Oversmoothing
-    from tokenred.analysis.measure.smoothing import oversmoothing as oversmoothing
-    from tokenred.analysis.measure.split import time_split as time_split
-    from tokenred.analysis.measure.splits import TimeSplit as TimeSplit
-    from tokenred.analysis.measure.timing import benchmark as benchmark
-    from tokenred.analysis.measure.timings import Benchmark as Benchmark
-    from tokenred.analysis.measure.timings import Timing as Timing
-    from tokenred.analysis.measure.token_graphs import GraphStatistics as GraphStatistics
-    from tokenred.analysis.measure.token_graphs import graph_statistics as graph_statistics
+    from tokenred.analysis.measure.speed.adaptive import AdaptiveCost as AdaptiveCost
+    from tokenred.analysis.measure.speed.adaptive import adaptive_cost as adaptive_cost
+    from tokenred.analysis.measure.speed.memory import PeakMemory as PeakMemory
+    from tokenred.analysis.measure.speed.memory import peak_memory as peak_memory
+    from tokenred.analysis.measure.speed.split import time_split as time_split
+    from tokenred.analysis.measure.speed.splits import TimeSplit as TimeSplit
+    from tokenred.analysis.measure.speed.timing import benchmark as benchmark
+    from tokenred.analysis.measure.speed.timings import Benchmark as Benchmark
+    from tokenred.analysis.measure.speed.timings import Timing as Timing
+    from tokenred.analysis.measure.tokens.agreements import Agreement as Agreement
+    from tokenred.analysis.measure.tokens.agreements import agreement as agreement
+    from tokenred.analysis.measure.tokens.image_graphs import ImageGraph as ImageGraph
+    from tokenred.analysis.measure.tokens.image_graphs import image_graph as image_graph
+    from tokenred.analysis.measure.tokens.smoothing import Oversmoothing as Oversmoothing
+    from tokenred.analysis.measure.tokens.smoothing import oversmoothing as oversmoothing
+    from tokenred.analysis.measure.tokens.token_graphs import GraphStatistics as GraphStatistics
+    from tokenred.analysis.measure.tokens.token_graphs import graph_statistics as graph_statistics
     from tokenred.analysis.pictures import trace_picture as trace_picture
     from tokenred.analysis.plots.agreements import agreement_map as agreement_map
     from tokenred.analysis.plots.break_even import break_even_chart as break_even_chart
@@ -76,54 +78,54 @@ if TYPE_CHECKING:
 
 # Public name -> the module it comes from. No module bears the name of a function in it.
 _HOMES = {
-    "AdaptiveCost": "measure.adaptive",
-    "Agreement": "measure.agreements",
-    "Benchmark": "measure.timings",
+    "AdaptiveCost": "measure.speed.adaptive",
+    "Agreement": "measure.tokens.agreements",
+    "Benchmark": "measure.speed.timings",
     "Comparison": "results",
-    "Estimate": "measure.resampling",
-    "Evaluation": "measure.accuracy",
-    "GraphStatistics": "measure.token_graphs",
+    "Estimate": "measure.intervals.resampling",
+    "Evaluation": "measure.accuracy.evaluating",
+    "GraphStatistics": "measure.tokens.token_graphs",
     "Grid": "study.grid",
-    "ImageGraph": "measure.image_graphs",
-    "Interval": "measure.paired",
+    "ImageGraph": "measure.tokens.image_graphs",
+    "Interval": "measure.intervals.paired",
     "LowerResolution": "lower_resolution",
-    "Oversmoothing": "measure.smoothing",
-    "PeakMemory": "measure.memory",
+    "Oversmoothing": "measure.tokens.smoothing",
+    "PeakMemory": "measure.speed.memory",
     "Reproduction": "reproduction.results",
     "Spec": "specs",
     "Store": "study.store",
     "Study": "study.study",
     "StudyInterruptedError": "study.errors",
     "Sweep": "sweeps.results",
-    "TimeSplit": "measure.splits",
-    "Timing": "measure.timings",
-    "adaptive_cost": "measure.adaptive",
-    "agreement": "measure.agreements",
+    "TimeSplit": "measure.speed.splits",
+    "Timing": "measure.speed.timings",
+    "adaptive_cost": "measure.speed.adaptive",
+    "agreement": "measure.tokens.agreements",
     "agreement_map": "plots.agreements",
     "at_budget": "specs",
     "baselines": "baseline_models",
-    "benchmark": "measure.timing",
-    "bootstrap_interval": "measure.resampling",
+    "benchmark": "measure.speed.timing",
+    "bootstrap_interval": "measure.intervals.resampling",
     "break_even_chart": "plots.break_even",
     "break_even_points": "plots.break_even",
     "compare": "comparison",
     "describe_machine": "measure.machine",
     "draw_graph": "plots.graphs",
-    "evaluate": "measure.accuracy",
-    "evaluate_together": "measure.accuracy",
+    "evaluate": "measure.accuracy.evaluating",
+    "evaluate_together": "measure.accuracy.evaluating",
     "graph_panels": "plots.graphs",
-    "graph_statistics": "measure.token_graphs",
+    "graph_statistics": "measure.tokens.token_graphs",
     "graph_table": "plots.tables",
     "heat_map": "plots.heat_maps",
-    "image_graph": "measure.image_graphs",
+    "image_graph": "measure.tokens.image_graphs",
     "in_degree_map": "plots.graphs",
     "list_metrics": "study.metrics",
     "metric_lines": "plots.lines",
-    "oversmoothing": "measure.smoothing",
-    "paired_difference": "measure.paired",
-    "paired_limits": "measure.paired",
+    "oversmoothing": "measure.tokens.smoothing",
+    "paired_difference": "measure.intervals.paired",
+    "paired_limits": "measure.intervals.paired",
     "parse_spec": "specs",
-    "peak_memory": "measure.memory",
+    "peak_memory": "measure.speed.memory",
     "read_published": "plots.paper",
     "register_metric": "study.metrics",
     "report": "reporting.writing",
@@ -136,7 +138,7 @@ _HOMES = {
     "sweep": "sweeps.running",
     "tabulate": "plots.tables",
     "theta_table": "plots.tables",
-    "time_split": "measure.split",
+    "time_split": "measure.speed.split",
     "trace_picture": "pictures",
     "tradeoff": "plots.tradeoffs",
     "weights_digest": "measure.machine",

@@ -12,15 +12,15 @@ import torch
 from torch import nn
 
 from tokenred.analysis.baseline_models import baselines_beside
-from tokenred.analysis.measure.accuracy import Evaluation, evaluate_together
-from tokenred.analysis.measure.adaptive import adaptive_columns
+from tokenred.analysis.measure.accuracy.evaluating import Evaluation, evaluate_together
 from tokenred.analysis.measure.context import base_of, check_device, check_threads, cpu_threads
 from tokenred.analysis.measure.context import channels_last as weights_last
 from tokenred.analysis.measure.inputs import open_for
+from tokenred.analysis.measure.intervals.paired import paired_difference
 from tokenred.analysis.measure.machine import describe_machine, model_device, weights_digest
-from tokenred.analysis.measure.paired import paired_difference
-from tokenred.analysis.measure.timing import benchmark
-from tokenred.analysis.measure.timings import Benchmark
+from tokenred.analysis.measure.speed.adaptive import adaptive_columns
+from tokenred.analysis.measure.speed.timing import benchmark
+from tokenred.analysis.measure.speed.timings import Benchmark
 from tokenred.analysis.results import Comparison
 from tokenred.analysis.specs import Spec, parse_spec, same_budget
 from tokenred.core.api import dense, gmacs

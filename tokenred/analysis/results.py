@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tokenred.analysis.files import check_new, write_atomically
-from tokenred.analysis.measure.accuracy import Evaluation
-from tokenred.analysis.measure.timings import Benchmark
+from tokenred.analysis.measure.accuracy.evaluating import Evaluation
+from tokenred.analysis.measure.speed.timings import Benchmark
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -85,7 +85,7 @@ def agreement_command(
     # Heavy libraries only now, so that --help is quick.
     from tokenred.analysis.files import prepare_folder, write_atomically
     from tokenred.analysis.lineup import named_specs
-    from tokenred.analysis.measure.agreements import agreement
+    from tokenred.analysis.measure.tokens.agreements import agreement
     from tokenred.analysis.plots.style import png
     from tokenred.backbones import adapt
     from tokenred.models import load_model

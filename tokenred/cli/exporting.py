@@ -127,7 +127,7 @@ def _open(
     image_size: tuple[int, int] | None,
 ) -> nn.Module:
     """The model, resized where it has to be, under its strategy if it has one."""
-    from tokenred.analysis.measure.build import resize
+    from tokenred.analysis.measure.speed.build import resize
     from tokenred.analysis.specs import parse_spec
     from tokenred.core.api import gmacs
     from tokenred.core.model import ReducedViT, wrap

@@ -72,8 +72,8 @@ def graph_command(
     from torch.utils.data import DataLoader
 
     from tokenred.analysis.files import prepare_folder
-    from tokenred.analysis.measure.image_graphs import image_graph
-    from tokenred.analysis.measure.token_graphs import graph_statistics
+    from tokenred.analysis.measure.tokens.image_graphs import image_graph
+    from tokenred.analysis.measure.tokens.token_graphs import graph_statistics
     from tokenred.analysis.plots.canvas import check_figure_path, save_figure
     from tokenred.analysis.plots.graphs import graph_panels
     from tokenred.models import load_model

@@ -77,7 +77,7 @@ def oversmoothing_command(
     # Heavy libraries only now, so that --help is quick.
     from tokenred.analysis.files import prepare_folder, write_atomically
     from tokenred.analysis.lineup import named_specs
-    from tokenred.analysis.measure.smoothing import oversmoothing
+    from tokenred.analysis.measure.tokens.smoothing import oversmoothing
     from tokenred.analysis.plots.style import png
     from tokenred.models import load_model
 

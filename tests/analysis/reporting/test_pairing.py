@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenred.analysis.measure.paired import paired_difference
+from tokenred.analysis.measure.intervals.paired import paired_difference
 from tokenred.analysis.reporting.pairing import paired_frame
 from tokenred.analysis.study.grid import Grid
 from tokenred.analysis.study.store import Store

@@ -60,7 +60,7 @@ def test_the_second_start_computes_nothing(
         raise AssertionError("work was done")
 
     monkeypatch.setattr("tokenred.analysis.study.worker.Runner._measure", never)
-    monkeypatch.setattr("tokenred.analysis.measure.smoothing.oversmoothing", never)
+    monkeypatch.setattr("tokenred.analysis.measure.tokens.smoothing.oversmoothing", never)
     again = reproduce(
         demo=True, output=place, experiments=FEW, limit=10, batch_size=10, progress=False
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tokenred.analysis.measure.accuracy import Evaluation, evaluate
+from tokenred.analysis.measure.accuracy.evaluating import Evaluation, evaluate
+from tokenred.analysis.measure.intervals.paired import Interval, paired_difference, paired_limits
+from tokenred.analysis.measure.intervals.resampling import Estimate, bootstrap_interval
 from tokenred.analysis.measure.machine import describe_machine, weights_digest
-from tokenred.analysis.measure.paired import Interval, paired_difference, paired_limits
-from tokenred.analysis.measure.resampling import Estimate, bootstrap_interval
-from tokenred.analysis.measure.timing import Benchmark, Timing, benchmark
+from tokenred.analysis.measure.speed.timing import Benchmark, Timing, benchmark
 
 __all__ = [
     "Benchmark",

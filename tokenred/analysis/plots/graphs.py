@@ -152,7 +152,7 @@ def _count(edges: int) -> str:
 
 
 def _degrees(source: Any, i: int) -> NDArray[np.float64]:
-    from tokenred.analysis.measure.graph_measures import adjacency, in_degree
+    from tokenred.analysis.measure.tokens.graph_measures import adjacency, in_degree
     from tokenred.graphs import Graph
 
     if isinstance(source, Graph):

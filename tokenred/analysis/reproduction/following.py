@@ -34,7 +34,7 @@ def follow_tokens(
     Raises:
         TokenredError: as `tokenred.analysis.oversmoothing` and `load_model` raise them.
     """
-    from tokenred.analysis.measure.smoothing import oversmoothing
+    from tokenred.analysis.measure.tokens.smoothing import oversmoothing
     from tokenred.analysis.plots.frames import read_frame
     from tokenred.models import load_model
 

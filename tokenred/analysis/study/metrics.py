@@ -18,7 +18,7 @@ from tokenred.core.fingerprint import digest, source_of
 from tokenred.core.model import ReducedViT
 
 if TYPE_CHECKING:
-    from tokenred.analysis.measure.accuracy import Evaluation
+    from tokenred.analysis.measure.accuracy.evaluating import Evaluation
     from tokenred.data import ImageDataset
 
 __all__ = ["Context", "Metric", "list_metrics", "read_metrics", "register_metric"]
@@ -136,7 +136,7 @@ def _source(function: Any) -> str:
 @register_metric("accuracy", version=1)
 def accuracy(model: ReducedViT, data: ImageDataset | None, context: Context) -> Mapping[str, Any]:
     """Top-1 and top-5 accuracy; keeps the predictions, so that comparisons are paired."""
-    from tokenred.analysis.measure.accuracy import evaluate
+    from tokenred.analysis.measure.accuracy.evaluating import evaluate
 
     if data is None:
         raise ConfigError("accuracy needs images; pass data= to the grid.")
@@ -162,7 +162,7 @@ def accuracy(model: ReducedViT, data: ImageDataset | None, context: Context) -> 
 @register_metric("speed", version=1, needs_data=False)
 def speed(model: ReducedViT, data: ImageDataset | None, context: Context) -> Mapping[str, Any]:
     """Images a second and speed-up, against the dense model right before each run."""
-    from tokenred.analysis.measure.timing import benchmark
+    from tokenred.analysis.measure.speed.timing import benchmark
 
     (timing,) = benchmark(
         {"cell": model},

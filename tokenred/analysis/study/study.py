@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from tokenred.analysis.measure.paired import Interval
+    from tokenred.analysis.measure.intervals.paired import Interval
 
 __all__ = ["Study"]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenred.analysis.measure.build import check_dtype
-from tokenred.analysis.measure.candidates import check_count
-from tokenred.analysis.measure.compiled import check_compile
 from tokenred.analysis.measure.context import check_threads
+from tokenred.analysis.measure.speed.build import check_dtype
+from tokenred.analysis.measure.speed.candidates import check_count
+from tokenred.analysis.measure.speed.compiled import check_compile
 from tokenred.analysis.specs import Spec, parse_spec
 from tokenred.core.errors import ConfigError
 from tokenred.core.fingerprint import digest

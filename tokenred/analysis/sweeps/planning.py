@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from tokenred.analysis.measure.build import build_model, resize
-from tokenred.analysis.measure.candidates import image_shape_of
 from tokenred.analysis.measure.context import check_device
+from tokenred.analysis.measure.speed.build import build_model, resize
+from tokenred.analysis.measure.speed.candidates import image_shape_of
 from tokenred.analysis.sweeps.cells import Cell
 from tokenred.core.api import gmacs
 from tokenred.core.errors import TokenredError

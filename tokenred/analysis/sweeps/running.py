@@ -14,14 +14,14 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from tokenred.analysis.measure.build import DTYPES, build_model
-from tokenred.analysis.measure.candidates import check_count, image_shape_of
+from tokenred.analysis.measure.accuracy.out_of_memory import is_out_of_memory
 from tokenred.analysis.measure.context import cpu_threads
-from tokenred.analysis.measure.fresh_process import can_travel
 from tokenred.analysis.measure.machine import describe_machine
-from tokenred.analysis.measure.memory import PeakMemory, peak_memory
-from tokenred.analysis.measure.out_of_memory import is_out_of_memory
-from tokenred.analysis.measure.timing import benchmark
+from tokenred.analysis.measure.speed.build import DTYPES, build_model
+from tokenred.analysis.measure.speed.candidates import check_count, image_shape_of
+from tokenred.analysis.measure.speed.fresh_process import can_travel
+from tokenred.analysis.measure.speed.memory import PeakMemory, peak_memory
+from tokenred.analysis.measure.speed.timing import benchmark
 from tokenred.analysis.specs import Spec
 from tokenred.analysis.sweeps.cells import Cell, grid
 from tokenred.analysis.sweeps.log import append_result, read_results
