@@ -81,7 +81,7 @@ def test_the_fast_way_is_within_its_slack(tokens: int, theta: float, seed: int, 
     kept = kept_entries(tokens, theta)
     stays = after == before
     assert torch.equal(after, torch.where(stays, before, 0))
-    assert (shares - kept / tokens**2).abs().max() <= SLACK
+    assert (shares - kept / tokens**2).abs().max() <= SLACK + 1e-6  # of fp32
     for share, one, was in zip(shares[0], after[0], before[0], strict=True):
         # Entries that were zero already count neither way.
         gone = int(((one == 0) & (was > 0)).sum())

@@ -1,9 +1,9 @@
 """The threshold that θ means: the k-th largest entry of a map, found without sorting it.
 
-A strided sample brackets the threshold. Counting narrows the bracket: each count cuts it where the
-threshold should lie if the entries inside were spread evenly, a little to the far side, so that the
-short piece remains. The few entries left are looked at in order. NumPy counts several times faster
-than PyTorch does on the CPU. The result is exact: where the sample misleads, all is searched.
+A strided sample says where the threshold should lie. Entries are counted there; how far the count
+is off tells where to count next, a little beyond, so that the threshold lies between the two. The
+entries between are few, and are put in order. Two counts are the rule, and the result is exact
+however the sample misleads. NumPy counts several times faster than PyTorch does on the CPU.
 
 The fast way stops as soon as a count is within `SLACK` of what θ asks.
 """
@@ -22,11 +22,10 @@ from tokenred.attention.edits import SLACK, kept_entries, sparsify
 
 __all__ = ["kth_largest", "near_kth_largest", "sparsify_"]
 
-# One entry in so many is sampled, and the first bracket reaches so many standard deviations.
-_STRIDE = 73
-_DEVIATIONS = 4.0
-# Entries that are few enough to be put in order, counts at most, and how far a cut aims beyond.
-_FEW, _CUTS, _BEYOND = 400, 6, 0.06
+# One entry in so many is sampled; a cut aims beyond by so many standard deviations of its place.
+_STRIDE, _BEYOND = 53, 2.0
+# Entries that are few enough to be put in order, and counts at most.
+_FEW, _CUTS = 3000, 5
 # The fast way looks at more, so that it need not count often.
 _FAST_STRIDE, _FAST_CUTS = 37, 4
 _ZERO = {np.dtype(kind): kind(0) for kind in (np.float32, np.float64)}
@@ -83,24 +82,31 @@ def kth_largest(entries: NDArray[np.floating], k: int) -> tuple[np.floating, int
         entries: one-dimensional, no NaN.
         k: 1 ≤ k ≤ size.
     """
-    floor, ceiling = _bracket(entries, k)
-    above = int(np.count_nonzero(entries > ceiling))
-    inside = int(np.count_nonzero(entries >= floor)) - above
-    if not above < k <= above + inside:  # the sample misled
-        return _ordered(entries, k, 0)
+    sample = np.sort(entries[::_STRIDE])
+    place = sample.size * (1 - k / entries.size)
+    # Which entries reach the best cut below and above the threshold, and how many.
+    low = high = None
+    reach_low, reach_high = entries.size, 0
     for _ in range(_CUTS):
-        if inside <= _FEW:
+        cut = sample[min(max(int(place), 0), sample.size - 1)]
+        reached = entries >= cut
+        count = int(np.count_nonzero(reached))
+        if k <= count <= reach_low:
+            low, reach_low = reached, count
+        elif reach_high <= count < k:
+            high, reach_high = reached, count
+        if reach_low - reach_high <= _FEW:
             break
-        share = (k - above) / inside
-        aim = share + (_BEYOND if share < 0.5 else -_BEYOND)
-        cut = ceiling - (ceiling - floor) * entries.dtype.type(aim)
-        count = int(np.count_nonzero(entries > cut))
-        if count >= k:
-            floor, inside = cut, count - above
-        else:
-            ceiling, inside, above = cut, inside - (count - above), count
-    few = entries[np.flatnonzero((entries >= floor) & (entries <= ceiling))]
-    return _ordered(few, k - above, above)
+        off = (count - k) / _STRIDE
+        place += off + math.copysign(_BEYOND * math.sqrt(abs(off)) + 1, off)
+    few = entries
+    if low is not None and high is not None:
+        few = entries[np.flatnonzero(low ^ high)]
+    elif low is not None:
+        few = entries[low]
+    elif high is not None:
+        few = entries[~high]
+    return _ordered(few, k - reach_high, reach_high)
 
 
 def near_kth_largest(
@@ -123,17 +129,6 @@ def near_kth_largest(
         # As far along the sample as the count was off.
         place += (count - k) / entries.size * sample.size
     return kth_largest(entries, k)
-
-
-def _bracket(entries: NDArray[np.floating], k: int) -> tuple[np.floating, np.floating]:
-    sample = entries[::_STRIDE]
-    share = 1 - k / entries.size
-    middle = sample.size * share
-    reach = _DEVIATIONS * math.sqrt(sample.size * share * (1 - share)) + 1
-    low = max(0, int(middle - reach))
-    high = min(sample.size - 1, int(middle + reach) + 1)
-    ordered = np.partition(sample, (low, high))
-    return ordered[low], ordered[high]
 
 
 def _ordered(few: NDArray[np.floating], rank: int, above: int) -> tuple[np.floating, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 __all__ = ["at_least_fp32", "gather_tokens", "unit_vectors"]
@@ -16,8 +16,8 @@ def at_least_fp32(dtype: torch.dtype) -> torch.dtype:
 
 
 def gather_tokens(
-    tokens: Float[Tensor, "b n c"], places: Int[Tensor, "b k"]
-) -> Float[Tensor, "b k c"]:
+    tokens: Shaped[Tensor, "b n c"], places: Int[Tensor, "b k"]
+) -> Shaped[Tensor, "b k c"]:
     """The tokens at these places, one choice an image.
 
     Whole rows are copied, several times faster than ``gather`` with an index for each entry; give

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenred.core.errors import ConfigError
+from tokenred.core.tensors import gather_tokens
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -117,13 +118,12 @@ class Graph:
         Costs ``O(k·K)``: the matrix is never built.
         """
         b, p = columns.shape
-        nodes, width = self.num_nodes, self.neighbours.shape[2]
+        nodes = self.num_nodes
         at = rows.clamp_min(0)
         if self.batch == 1:
             near, weight = self.neighbours[0][at], self.weights[0][at]
         else:
-            pick = at[..., None].expand(-1, -1, width)
-            near, weight = self.neighbours.gather(1, pick), self.weights.gather(1, pick)
+            near, weight = gather_tokens(self.neighbours, at), gather_tokens(self.weights, at)
         weight = weight * (rows >= 0)[..., None].to(weight.dtype)
         # Column of each position, with a spare column for all that are not asked for.
         column = torch.full((b, nodes + 1), p, dtype=near.dtype, device=near.device)
