@@ -41,12 +41,14 @@ class Transport:
         index = state.index.gather(1, self.keep)
         if self.extra:
             index = torch.cat((index, index.new_full((index.shape[0], self.extra), -1)), dim=1)
+        first = state.num_prefix
+        front = torch.arange(first, device=self.keep.device).expand(self.keep.shape[0], first)
+        places = torch.cat((front, self.keep + first), dim=1)
         size = state.size
         if size is not None:
             moved = self.move if self.size_move is None else self.size_move
-            size = self._carry(size[..., None], state.num_prefix, moved, None)[..., 0]
-        x = self._carry(state.x, state.num_prefix, self.move, self.stay)
-        return replace(state, x=x, index=index, size=size)
+            size = self._carry_sizes(size, first, places, moved)
+        return replace(state, x=self._carry(state.x, first, places), index=index, size=size)
 
     def matrix(self, tokens: int) -> Float[Tensor, "b m n"]:
         """The map as a matrix from ``tokens`` image tokens to those that remain."""
@@ -62,21 +64,32 @@ class Transport:
         return out
 
     def _carry(
-        self,
-        tokens: Float[Tensor, "b N c"],
-        num_prefix: int,
-        move: Float[Tensor, "b m P"] | None,
-        stay: Float[Tensor, "b k"] | None,
+        self, tokens: Float[Tensor, "b N c"], first: int, places: Int[Tensor, "b p+k"]
     ) -> Float[Tensor, "b M c"]:
         """All tokens in one gather, prefix first, and then changed where they lie."""
-        b, k = self.keep.shape
-        front = torch.arange(num_prefix, device=tokens.device).expand(b, num_prefix)
-        kept = gather_tokens(tokens, torch.cat((front, self.keep + num_prefix), dim=1))
-        image = kept[:, num_prefix:]
-        if stay is not None:
-            image.mul_(stay[..., None].to(kept.dtype))
+        k = self.keep.shape[1]
+        kept = gather_tokens(tokens, places)
+        image = kept[:, first:]
+        if self.stay is not None:
+            image.mul_(self.stay[..., None].to(kept.dtype))
+        if self.move is None:
+            return kept
+        moved = self.move.to(kept.dtype) @ gather_tokens(tokens, self.drop + first)
+        image.add_(moved[:, :k])
+        return torch.cat((kept, moved[:, k:]), dim=1) if self.extra else kept
+
+    def _carry_sizes(
+        self,
+        sizes: Float[Tensor, "b N"],
+        first: int,
+        places: Int[Tensor, "b p+k"],
+        move: Float[Tensor, "b m P"] | None,
+    ) -> Float[Tensor, "b M"]:
+        kept = sizes.gather(1, places)
         if move is None:
             return kept
-        moved = move.to(kept.dtype) @ gather_tokens(tokens, self.drop + num_prefix)
-        image.add_(moved[:, :k])
+        gone = sizes.gather(1, self.drop + first)
+        moved = (move.to(kept.dtype) @ gone[..., None])[..., 0]
+        k = self.keep.shape[1]
+        kept[:, first:] += moved[:, :k]
         return torch.cat((kept, moved[:, k:]), dim=1) if self.extra else kept
