@@ -1,0 +1,117 @@
+"""The contract of a schedule: how many tokens go in each block, known before the forward runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from tokenred.core.errors import ConfigError, ScheduleError
+from tokenred.core.part import Part, check_count
+from tokenred.core.registry import Registry
+
+__all__ = [
+    "Room",
+    "Schedule",
+    "check_layers",
+    "exact",
+    "layers_of",
+    "quarters",
+    "schedules",
+]
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a schedule is resolved against.
+
+    Attributes:
+        depth: blocks ``L``.
+        patches: image tokens at the start.
+        extra: tokens that a reduction adds (the fuser's `extra`).
+        limit: the most tokens that may go at once, of so many (the selector's `limit`).
+        caps: whether asking for more means `limit`; else it is refused.
+        gmacs: cost of a list of counts, for `Budget`.
+    """
+
+    depth: int
+    patches: int
+    extra: int = 0
+    limit: Callable[[int], int] = lambda tokens: tokens - 1
+    caps: bool = False
+    gmacs: Callable[[Sequence[int]], float] | None = None
+
+
+class Schedule(Part):
+    """How many tokens go in each block. Calling it with (depth, N0) resolves it."""
+
+    def count(self, layer: int, tokens: int, room: Room) -> int:
+        """``P`` for a block that ``tokens`` image tokens enter."""
+        raise NotImplementedError
+
+    def resolve(self, room: Room) -> tuple[int, ...]:
+        """The counts of all blocks.
+
+        Raises:
+            ScheduleError: where a block cannot give what is asked: block, asked, available.
+        """
+        counts, tokens = [], room.patches
+        for layer in range(room.depth):
+            asked, most = self.count(layer, tokens, room), max(0, room.limit(tokens))
+            if asked < 0 or (asked > most and not room.caps):
+                raise ScheduleError(
+                    f"{self!r} asks block {layer} to remove {asked} tokens; {tokens} image tokens "
+                    f"enter it and between 0 and {most} can go. Remove fewer, or in fewer blocks."
+                )
+            counts.append(min(asked, most))
+            tokens -= counts[-1] - (room.extra if counts[-1] else 0)
+        return tuple(counts)
+
+    def __call__(self, depth: int, patches: int) -> tuple[int, ...]:
+        """The counts for a model of so many blocks and image tokens."""
+        return self.resolve(Room(depth, patches))
+
+
+schedules: Registry[Schedule] = Registry("schedule", Schedule, "tokenred.strategies.schedules")
+
+
+def quarters(depth: int) -> tuple[int, ...]:
+    """The blocks after each quarter of the depth: 3, 6, 9 of 12; 4, 8, 12 of 16."""
+    return tuple(sorted({depth * q // 4 for q in (1, 2, 3)}))
+
+
+def exact(number: float) -> Fraction:
+    """A number as it was written: 0.7 of 10 tokens are 7, not 7.000…1."""
+    return Fraction(str(number))
+
+
+def layers_of(owner: Part, layers: tuple[int, ...] | None, depth: int) -> tuple[int, ...]:
+    """The blocks that are meant, the quarters where none are named.
+
+    Raises:
+        ScheduleError: where the model has no such block.
+    """
+    chosen = quarters(depth) if layers is None else layers
+    if wrong := [x for x in chosen if not 0 <= x < depth]:
+        raise ScheduleError(
+            f"{type(owner).__name__}: blocks {wrong} are asked for, the model has blocks "
+            f"0 to {depth - 1}. Leave `layers` out for the quarters of the depth."
+        )
+    return chosen
+
+
+def check_layers(owner: Part, layers: Sequence[int] | None) -> tuple[int, ...] | None:
+    """Ascending block numbers, or None.
+
+    Raises:
+        ConfigError: where they are anything else.
+    """
+    if layers is None:
+        return None
+    for layer in layers:
+        check_count(owner, "layers", layer)
+    if len(set(layers)) != len(layers) or sorted(layers) != list(layers) or not layers:
+        raise ConfigError(
+            f"{type(owner).__name__}: layers must be ascending block numbers, got {layers!r}."
+        )
+    return tuple(layers)

@@ -1,0 +1,33 @@
+"""The same number in every block."""
+
+from __future__ import annotations
+
+from dataclasses import field
+
+from tokenred.core.part import check_count
+from tokenred.strategies.schedule import Room, Schedule, schedules
+
+__all__ = ["Constant"]
+
+
+@schedules.register("Constant")
+class Constant(Schedule):
+    """The same P in every block (GTP's).
+
+    Args:
+        P: tokens removed in a block, ≥ 0.
+        fit: on a model with too few tokens for P, remove half of them, evenly, instead of
+            refusing. For the defaults of recipes; wherever P fits, it makes no difference, so it
+            does not make two schedules different either.
+    """
+
+    P: int
+    fit: bool = field(default=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_count(self, "P", self.P)
+
+    def count(self, layer: int, tokens: int, room: Room) -> int:
+        if self.fit and self.P * room.depth >= room.patches:
+            return room.patches // (2 * room.depth)
+        return self.P

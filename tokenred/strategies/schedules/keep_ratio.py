@@ -1,0 +1,60 @@
+"""A share of the tokens, in some blocks."""
+
+from __future__ import annotations
+
+import math
+
+from tokenred.core.errors import ConfigError, ScheduleError
+from tokenred.core.part import check_choice, check_number
+from tokenred.strategies.schedule import Room, Schedule, check_layers, exact, layers_of, schedules
+
+__all__ = ["KeepRatio"]
+
+
+@schedules.register("KeepRatio")
+class KeepRatio(Schedule):
+    """Keep a share ρ of the tokens in some blocks (EViT's, DynamicViT's).
+
+    Args:
+        ratio: ρ in (0, 1]; one number, or one for each of `layers`.
+        layers: blocks, ascending; None for the quarters of the depth.
+        rounding: of the kept count, ``"ceil"`` or ``"floor"``.
+        of: ρ of the living tokens (``"alive"``), or of those at the start (``"start"``), where
+            one number means ρ, ρ², ρ³ …
+    """
+
+    ratio: float | tuple[float, ...] = 0.7
+    layers: tuple[int, ...] | None = None
+    rounding: str = "ceil"
+    of: str = "alive"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.ratio, list | tuple):
+            object.__setattr__(self, "ratio", tuple(self.ratio))
+        for value in self.ratio if isinstance(self.ratio, tuple) else (self.ratio,):
+            check_number(self, "ratio", value, low=0, high=1, open_low=True)
+        check_choice(self, "rounding", self.rounding, ("ceil", "floor"))
+        check_choice(self, "of", self.of, ("alive", "start"))
+        object.__setattr__(self, "layers", check_layers(self, self.layers))
+        if isinstance(self.ratio, tuple) and self.layers and len(self.ratio) != len(self.layers):
+            raise ConfigError(
+                f"KeepRatio: {len(self.ratio)} ratios for {len(self.layers)} layers; "
+                "give one ratio, or one for each layer."
+            )
+
+    def count(self, layer: int, tokens: int, room: Room) -> int:
+        layers = layers_of(self, self.layers, room.depth)
+        if layer not in layers:
+            return 0
+        stage = layers.index(layer)
+        if isinstance(self.ratio, tuple):
+            if len(self.ratio) != len(layers):
+                raise ScheduleError(
+                    f"{self!r}: {len(self.ratio)} ratios for the {len(layers)} blocks {layers}."
+                )
+            share = exact(self.ratio[stage])
+        else:
+            share = exact(self.ratio) ** (stage + 1 if self.of == "start" else 1)
+        kept = share * (room.patches if self.of == "start" else tokens)
+        rounded = math.ceil(kept) if self.rounding == "ceil" else math.floor(kept)
+        return max(0, tokens - max(1, rounded))

@@ -1,0 +1,30 @@
+"""Numbers that rise or fall with depth."""
+
+from __future__ import annotations
+
+from tokenred.core.part import check_count, check_number
+from tokenred.strategies.schedule import Room, Schedule, schedules
+
+__all__ = ["Linear"]
+
+
+@schedules.register("Linear")
+class Linear(Schedule):
+    """Counts that rise or fall evenly around r (ToMe's schedule).
+
+    Args:
+        r: tokens removed in a block on average, ≥ 0.
+        inflection: −1 from 2r down to 0, 0 constant, 1 from 0 up to 2r.
+    """
+
+    r: int
+    inflection: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_count(self, "r", self.r)
+        check_number(self, "inflection", self.inflection, low=-1, high=1)
+
+    def count(self, layer: int, tokens: int, room: Room) -> int:
+        low = int(self.r * (1 - self.inflection))
+        high = 2 * self.r - low
+        return int(low + (high - low) * layer / max(1, room.depth - 1))
