@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from tokenred.attention import Need as Need
     from tokenred.core import errors as errors
     from tokenred.core.api import gmacs as gmacs
+    from tokenred.core.features import FeatureMaps as FeatureMaps
+    from tokenred.core.features import features as features
+    from tokenred.core.kept import KeptTokens as KeptTokens
     from tokenred.core.model import ReducedViT as ReducedViT
     from tokenred.core.model import wrap as wrap
     from tokenred.core.part import Traits as Traits
@@ -55,6 +58,9 @@ _NAMES: dict[str, tuple[str, str]] = {
     "Strategy": ("core.plan", "Strategy"),
     "strategy": ("core.plan", "strategy"),
     "gmacs": ("core.api", "gmacs"),
+    "FeatureMaps": ("core.features", "FeatureMaps"),
+    "features": ("core.features", "features"),
+    "KeptTokens": ("core.kept", "KeptTokens"),
     "save": ("core.saving", "save"),
     "load": ("core.saving", "load"),
     "Graph": ("graphs", "Graph"),

@@ -37,7 +37,7 @@ def lively() -> Callable[[nn.Module], nn.Module]:
             noise = torch.randn(p.shape, generator=draw)
             if p.ndim <= 1:
                 # Scales (of norms and LayerScale) around 0.7, biases around 0.
-                scale = name.endswith(("weight", "gamma", "gamma1", "gamma2"))
+                scale = name.endswith(("weight", "gamma", "gamma1", "gamma2", "gamma_1", "gamma_2"))
                 p.copy_(noise * 0.2 + 0.7 if scale else noise * 0.2)
             elif p.ndim == 3:  # class token, registers, position embedding, latent
                 p.copy_(noise * 0.5)

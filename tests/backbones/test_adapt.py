@@ -11,6 +11,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 import tokenred as tr
+from tests.backbones.small import Unfilled
 from tokenred import backbones
 from tokenred.backbones.vision_transformer import TimmViT
 from tokenred.core.errors import BackboneError
@@ -62,12 +63,23 @@ def test_an_unknown_block() -> None:
         tr.wrap(VisionTransformer(**TINY, block_fn=OwnBlock), SOME)
 
 
-@pytest.mark.parametrize(
-    "name", ["test_resnet", "test_efficientnet", "vit_relpos_small_patch16_224"]
-)
+OTHERS = {
+    "test_resnet": "ResNet",
+    "test_efficientnet": "EfficientNet",
+    "vit_relpos_small_patch16_224": "VisionTransformerRelPos",
+    "swin_tiny_patch4_window7_224": "SwinTransformer",
+    "coatnet_nano_rw_224": "MaxxVit",
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
 def test_other_architectures(name: str) -> None:
-    with pytest.raises(BackboneError, match="no adapter knows"):
-        tr.wrap(timm.create_model(name), SOME)
+    known = "VisionTransformer", "Eva", "Beit", "LV-ViT"
+    with Unfilled():
+        model = timm.create_model(name)
+    with pytest.raises(BackboneError, match=f"no adapter knows {OTHERS[name]}.*Known: ") as caught:
+        tr.wrap(model, SOME)
+    assert all(family in str(caught.value) for family in known)
 
 
 @pytest.mark.parametrize("thing", ["vit_tiny_patch16_224", None, nn.Identity])

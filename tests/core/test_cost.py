@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import tokenred as tr
 from tokenred.core.cost import Cost
+from tokenred.models.rebuild import weightless
 
 TABLES = Path(__file__).parents[1] / "reference" / "gtp_paper_tables.csv"
 BACKBONES = {
@@ -165,7 +166,7 @@ def test_convolutional_stems(name: str) -> None:
 @pytest.mark.parametrize("method", ["dense", "gtp", "tome", "evit", "topk", "random"])
 def test_785_tokens(method: str) -> None:
     # Shapes are all that counting needs.
-    with torch.device("meta"):
+    with weightless():
         model = timm.create_model("vit_base_patch8_224").eval()
     reduced = tr.wrap(model, METHODS[method])
     assert reduced.info.num_patches + reduced.info.num_prefix == 785

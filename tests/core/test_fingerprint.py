@@ -1,6 +1,12 @@
 from __future__ import annotations
 
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 import tokenred as tr
 
@@ -51,3 +57,57 @@ def test_source_of_a_class_with_a_file_is_followed() -> None:
 
     assert 'Need.diagonal("mean")' in source_of(Filed)
     assert source_of(tr.scorers.MixedAttn) == ""
+
+
+MODULES = {
+    "__init__": "",
+    "scaling": """
+import functools
+import torch
+
+POWER = {power}
+
+@functools.cache
+def factor():
+    return {factor}
+
+def scale(x):
+    return x.norm(dim=-1) ** POWER
+""",
+    "part": """
+import torch
+import tokenred as tr
+from {package} import scaling
+from {package}.scaling import factor
+
+class Part(tr.Scorer):
+    @torch.no_grad()
+    def __call__(self, state, attention):
+        return factor() * scaling.scale(state.image)
+""",
+}
+
+
+@pytest.fixture
+def fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Of a part in a package of several modules, imported anew."""
+
+    def of(power: int = 1, factor: int = 1) -> str:
+        folder = tmp_path / f"{power}{factor}"
+        (folder / "packed_part").mkdir(parents=True)
+        for name, text in MODULES.items():
+            code = text.format(power=power, factor=factor, package="packed_part")
+            (folder / "packed_part" / f"{name}.py").write_text(code)
+        monkeypatch.syspath_prepend(folder)
+        for module in [m for m in sys.modules if m.partition(".")[0] == "packed_part"]:
+            monkeypatch.delitem(sys.modules, module)
+        found = importlib.import_module("packed_part.part")
+        for module in [m for m in sys.modules if m.partition(".")[0] == "packed_part"]:
+            monkeypatch.delitem(sys.modules, module)
+        return tr.Strategy(found.Part()).fingerprint()
+
+    return of
+
+
+def test_helpers_in_other_modules_of_the_package_count(fingerprint: Callable[..., str]) -> None:
+    assert len({fingerprint(), fingerprint(power=2), fingerprint(factor=2)}) == 3

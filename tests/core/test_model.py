@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import tokenred as tr
 from tokenred.core.info import ModelInfo
+from tokenred.models.rebuild import weightless
 
 GTP = tr.strategy("gtp", P=2, M=3)
 
@@ -157,7 +158,7 @@ def test_mode_and_dtype_are_common() -> None:
 
 
 def test_to_empty_replaces_the_parameters_of_both() -> None:
-    with torch.device("meta"):
+    with weightless():
         model = _model()
     reduced = tr.wrap(model, GTP)
     reduced.to_empty(device="cpu")

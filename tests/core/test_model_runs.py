@@ -1,4 +1,4 @@
-"""What a wrapped model gives back: traces, features of blocks, what losses need."""
+"""What a wrapped model gives back: traces, and what losses need."""
 
 from __future__ import annotations
 
@@ -31,91 +31,6 @@ def _model(**options: Any) -> VisionTransformer:
 
 def _images(batch: int = 2) -> Tensor:
     return torch.randn(batch, 3, 32, 24, generator=torch.Generator().manual_seed(1))
-
-
-COMBINATIONS = [
-    dict(
-        zip(("indices", "return_prefix_tokens", "norm", "stop_early", "output_fmt"), c, strict=True)
-    )
-    for c in itertools.product(
-        (None, 2, (2, 0), [-1]),
-        (False, True),
-        (False, True),
-        (False, True),
-        ("NCHW", "NLC"),
-    )
-]
-
-
-@pytest.mark.parametrize(("reg_tokens", "class_token"), [(0, True), (2, True), (0, False)])
-@pytest.mark.parametrize(("only", "as_dict"), [(False, False), (True, False), (False, True)])
-def test_intermediates_as_timm(
-    reg_tokens: int, only: bool, as_dict: bool, class_token: bool
-) -> None:
-    pool = "token" if class_token else "avg"
-    model = _model(reg_tokens=reg_tokens, class_token=class_token, global_pool=pool)
-    reduced = tr.wrap(model, tr.strategy("gtp", P=0))
-    for chosen in COMBINATIONS:
-        arguments = {**chosen, "intermediates_only": only, "output_dict": as_dict}
-        got = reduced.forward_intermediates(_images(), **arguments)
-        expected = model.forward_intermediates(_images(), **arguments)
-        _compare(got, expected)
-
-
-def _compare(got: Any, expected: Any) -> None:
-    assert type(got) is type(expected)
-    if isinstance(expected, Tensor):
-        torch.testing.assert_close(got, expected)
-    elif isinstance(expected, dict):
-        assert got.keys() == expected.keys()
-        for key in expected:
-            _compare(got[key], expected[key])
-    else:
-        assert len(got) == len(expected)
-        for one, other in zip(got, expected, strict=True):
-            _compare(one, other)
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("norm", [False, True])
-def test_intermediates_are_full_maps(method: str, norm: bool) -> None:
-    reduced = tr.wrap(_model(), METHODS[method])
-    final, maps = reduced.forward_intermediates(_images(), norm=norm)
-    assert [tuple(m.shape) for m in maps] == [(2, 32, 4, 3)] * 3
-    assert all(m.isfinite().all() for m in maps)
-    # No patch is left empty.
-    assert all(m.abs().sum(dim=1).min() > 0 for m in maps)
-    torch.testing.assert_close(final, reduced.forward_features(_images()))
-    _, trace = reduced.run_with_trace(_images())
-    _, tokens = reduced.forward_intermediates(_images(), output_fmt="NLC", norm=norm)
-    assert tuple(t.shape[1] for t in tokens) == trace.tokens_per_layer
-    early = reduced.forward_intermediates(
-        _images(), indices=[0], norm=norm, stop_early=True, intermediates_only=True
-    )
-    torch.testing.assert_close(early[0], maps[0])
-    # A patch that is still there has its own token.
-    place = trace.index_per_layer[0][0, 0]
-    if place >= 0 and method != "tome":
-        torch.testing.assert_close(maps[0][0].flatten(1)[:, place], tokens[0][0, 0])
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"indices": 0},
-        {"indices": 4},
-        {"indices": [3]},
-        {"indices": [-4]},
-        {"indices": []},
-        {"output_fmt": "NHWC"},
-        {"attn_mask": torch.ones(1)},
-        {"is_causal": True},
-    ],
-    ids=str,
-)
-def test_intermediates_refused(arguments: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError):
-        tr.wrap(_model(), GTP).forward_intermediates(_images(), **arguments)
 
 
 @pytest.mark.parametrize("method", METHODS)

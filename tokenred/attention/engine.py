@@ -33,18 +33,22 @@ class PlainEngine(Engine):
         self, heads: Heads, request: Request, state: TokenState
     ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
         logits = (heads.q * heads.scale) @ heads.k.transpose(-2, -1)
+        if heads.bias is not None:
+            logits = logits + heads.bias.to(logits.dtype)
         if request.key_bias is not None:
             logits = logits + request.key_bias.to(logits.dtype)[:, None, None, :]
         for edit in request.edits:
             logits = edit(logits, state)
-        own = (edit.normalize(logits, state) for edit in request.edits)
-        attention = next((a for a in own if a is not None), None)
+        attention = None
+        for edit in request.edits:
+            if attention is None:
+                attention = edit.normalize(logits, state)
         if attention is None:
             attention = logits.softmax(dim=-1)
         if request.theta < 1:
             attention = sparsify(attention, request.theta, request.reference)
         found = stats_of_map(attention, request.needs, state.num_prefix, state.cls_index)
-        found |= heads.stats(request.needs, state)
+        found.update(heads.stats(request.needs, state))
         for need in request.needs:
             if need.kind == "kept":
                 found[need] = attention.new_full(attention.shape[:2], _share(request, attention))
@@ -69,6 +73,9 @@ class FusedEngine(Engine):
     ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
         bias = request.key_bias
         mask = None if bias is None else bias.to(heads.q.dtype)[:, None, None, :]
+        if heads.bias is not None:
+            pairs = heads.bias.to(heads.q.dtype)
+            mask = pairs if mask is None else pairs + mask
         out = F.scaled_dot_product_attention(
             heads.q, heads.k, heads.v, attn_mask=mask, dropout_p=heads.dropout, scale=heads.scale
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from tokenred.attention.request import Engine, Heads, Request
 from tokenred.attention.stats import AttentionStats
+from tokenred.core.replacing import replace
 from tokenred.core.state import TokenState
 
 __all__ = ["Recomputed"]
@@ -43,6 +43,8 @@ class Recomputed(Engine):
         if not _wants_gradient(heads, request):
             return self.engine.supports(heads, request)
         if torch.compiler.is_compiling() or heads.dropout or len(request.edits) > 0:
+            return False
+        if heads.bias is not None:
             return False
         with torch.no_grad():
             return self.engine.supports(heads, request)
@@ -144,5 +146,5 @@ def _chunks(q: Float[Tensor, "b h N d"]) -> Iterator[slice]:
 
 
 def _wants_gradient(heads: Heads, request: Request) -> bool:
-    tensors = (heads.q, heads.k, heads.v, request.key_bias)
+    tensors = (heads.q, heads.k, heads.v, heads.bias, request.key_bias)
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +12,7 @@ from torch import Tensor
 from tokenred.attention.edits import AttentionEdit
 from tokenred.attention.need import Need
 from tokenred.attention.stats import AttentionStats, stats_of_heads
+from tokenred.core.replacing import replace
 from tokenred.core.state import TokenState
 
 __all__ = ["Engine", "Heads", "Request"]
@@ -29,6 +30,7 @@ class Heads:
         scale: factor on the logits, 1/√d as a rule.
         dropout: attention dropout, 0 outside training.
         carry: tensors that the block hands to itself (gates, a parallel MLP's input).
+        bias: added to the logits of each pair of tokens (relative positions), or None.
     """
 
     q: Float[Tensor, "b h N d"]
@@ -37,6 +39,7 @@ class Heads:
     scale: float
     dropout: float = 0.0
     carry: tuple[Tensor, ...] = ()
+    bias: Float[Tensor, "#b h N N"] | None = None
 
     def stats(self, needs: tuple[Need, ...], state: TokenState) -> dict[Need, Tensor]:
         """Those of the needs that no softmax is needed for."""
@@ -52,7 +55,12 @@ class Heads:
         q, k, v = (
             t.transpose(1, 2)[image, places].transpose(1, 2) for t in (self.q, self.k, self.v)
         )
-        return replace(self, q=q, k=k, v=v)
+        bias = self.bias
+        if bias is not None:
+            bias = bias.expand(len(places), -1, -1, -1).transpose(1, 3)
+            bias = bias[image, places].transpose(1, 2)[image, places]
+            bias = bias.permute(0, 3, 1, 2)
+        return replace(self, q=q, k=k, v=v, bias=bias)
 
 
 @dataclass(frozen=True, eq=False)

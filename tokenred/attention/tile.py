@@ -28,6 +28,9 @@ class Tile:
     rows: slice
 
 
+_NO_TILE = Tile(slice(0), slice(0), slice(0))
+
+
 class Workspace:
     """Buffers for one tile, used again for each: fresh ones would cost a page fault a page."""
 
@@ -36,6 +39,7 @@ class Workspace:
     ) -> None:
         n, d = heads.q.shape[2:]
         self.heads, self.bias, self.width = heads, bias, d
+        self.pairs = None if heads.bias is None else heads.bias.expand(len(heads.q), -1, -1, -1)
         # With a bias on the keys, q has a column of ones and k one of biases: the product adds it.
         width = d if bias is None else d + 1
         self.q = heads.q.new_ones(maps, rows, width)
@@ -43,13 +47,13 @@ class Workspace:
         self.v = heads.q.new_empty(maps, n, d)
         self.map = heads.q.new_empty(maps, rows, n)
         self.out = heads.q.new_empty(maps, rows, d)
-        self.shape, self.held = (0, 0, 0), (-1, -1)
+        self.shape, self.held, self.tile = (0, 0, 0), (-1, -1), _NO_TILE
 
     def load(self, tile: Tile) -> None:
         """Take the queries, keys and values of a tile."""
         q, d = self.heads.q[tile.images, tile.heads, tile.rows], self.width
         b, h, rows, _ = q.shape
-        self.shape = (b, h, rows)
+        self.shape, self.tile = (b, h, rows), tile
         # In powers of two, which are faster than those of e.
         torch.mul(q, self.heads.scale * _LOG2_E, out=self._of(self.q, rows)[..., :d])
         if self.held == (tile.images.start, tile.heads.start):
@@ -95,6 +99,9 @@ class Workspace:
         logits = self._of(self.map, self.shape[2])
         q, k = self._of(self.q, self.shape[2]).flatten(0, 1), self._of(self.k).flatten(0, 1)
         _multiply(q, k.transpose(1, 2), logits.flatten(0, 1))
+        if self.pairs is not None:
+            at = self.tile
+            logits.add_(self.pairs[at.images, at.heads, at.rows], alpha=_LOG2_E)
         return logits
 
     def _of(self, buffer: Tensor, rows: int | None = None) -> Tensor:

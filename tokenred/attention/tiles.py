@@ -31,7 +31,9 @@ class TiledEngine(Engine):
     """
 
     def supports(self, heads: Heads, request: Request) -> bool:
-        grad = torch.is_grad_enabled() and (heads.q.requires_grad or heads.v.requires_grad)
+        tensors = (heads.q, heads.v, heads.bias)
+        asked = any(t is not None and t.requires_grad for t in tensors)
+        grad = torch.is_grad_enabled() and asked
         return (
             heads.q.device.type == "cpu"
             and heads.q.dtype in (torch.float32, torch.float64)

@@ -43,9 +43,9 @@ _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
 class TwoCallsEngine(Engine):
     """Two fused calls and no map; with θ < 1 the map of a chunk of images at a time.
 
-    For inference, on the CPU and on CUDA, also compiled. Gradients, dropout, edits of the logits
-    and the whole map are left to other engines, and so is export: the fused calls that return
-    ``ℓ`` are PyTorch's own, and no other runtime knows them.
+    For inference, on the CPU and on CUDA, also compiled. Gradients, dropout, a bias on pairs, edits
+    of the logits and the whole map are left to other engines, and so is export: the fused calls
+    that return ``ℓ`` are PyTorch's own, and no other runtime knows them.
 
     Statistics are at least float32. θ's threshold is always exact.
     """
@@ -61,6 +61,7 @@ class TwoCallsEngine(Engine):
             and q.shape == heads.v.shape
             and heads.scale > 0
             and heads.dropout == 0
+            and heads.bias is None
             and len(request.edits) == 0
             and all(need.kind in _KINDS for need in request.map_needs)
             and not (grad and torch.is_grad_enabled())
@@ -229,5 +230,7 @@ def _chunk(
     attention = sparsify(logits.softmax(dim=-1), request.theta, request.reference)
     found = stats_of_map(attention, needs, state.num_prefix, state.cls_index)
     share = kept_entries(n, request.theta, request.reference) / n**2
-    found |= {need: attention.new_full((b, h), share) for need in needs if need.kind == "kept"}
+    for need in needs:
+        if need.kind == "kept":
+            found[need] = attention.new_full((b, h), share)
     return attention.to(v.dtype) @ v, found

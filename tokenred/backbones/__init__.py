@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from tokenred.backbones.base import Backbone, BlockAnatomy, Embedded
+from tokenred.core import plugins
 from tokenred.core.errors import BackboneError
 
 __all__ = ["Backbone", "BlockAnatomy", "Embedded", "adapt", "register_backbone"]
@@ -15,6 +16,7 @@ _BACKBONES: list[type[Backbone]] = []
 def register_backbone(backbone: type[Backbone]) -> type[Backbone]:
     """Class decorator that makes a family of models known; the latest is asked first."""
     _BACKBONES.insert(0, backbone)
+    plugins.note("backbone", backbone.__name__, lambda: _BACKBONES.remove(backbone))
     return backbone
 
 
@@ -29,6 +31,7 @@ def adapt(model: nn.Module) -> Backbone:
             f"expected a model (an nn.Module), got {model!r}. Create one with timm.create_model."
         )
     _load()
+    plugins.load_plugins()
     for backbone in _BACKBONES:
         if backbone.knows(model):
             return backbone(model)
@@ -41,9 +44,12 @@ def adapt(model: nn.Module) -> Backbone:
 
 def _load() -> None:
     # timm is imported when a model is wrapped, not when tokenred is.
+    from tokenred.backbones.beit import BeitBackbone
+    from tokenred.backbones.eva import EvaBackbone
+    from tokenred.backbones.huggingface import HuggingFaceViT
     from tokenred.backbones.lvvit import LVViTBackbone
     from tokenred.backbones.vision_transformer import TimmViT
 
-    for backbone in (TimmViT, LVViTBackbone):
+    for backbone in (TimmViT, EvaBackbone, BeitBackbone, LVViTBackbone, HuggingFaceViT):
         if backbone not in _BACKBONES:
             _BACKBONES.append(backbone)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tokenred.attention import Heads
 from tokenred.core.errors import BackboneError
 from tokenred.core.info import BlockInfo, ModelInfo
+from tokenred.core.state import TokenState
 
 __all__ = ["Backbone", "BlockAnatomy", "Embedded"]
 
@@ -27,19 +28,22 @@ class Embedded:
         index: ``(b, n)`` positions of the image tokens (fewer than N0 after patch dropout).
         x0: ``(b, N0, c)`` all image tokens, before patch dropout.
         grid: ``(gh, gw)``.
+        positions: what the blocks have to know of the grid, see `TokenState`.
     """
 
     x: Float[Tensor, "b N c"]
     index: Int[Tensor, "b n"]
     x0: Float[Tensor, "b N0 c"]
     grid: tuple[int, int]
+    positions: Any = None
 
 
 class BlockAnatomy(ABC):
     """One block, opened at the attention. Holds the block's module, none of its own weights.
 
     Calling ``block`` itself must equal ``heads`` → attention → ``after_attention`` →
-    ``after_mlp``.
+    ``after_mlp``. Where positions enter the attention, `run` and `heads_of` put in those of the
+    tokens that are left, and must agree in the same way.
     """
 
     def __init__(self, block: nn.Module) -> None:
@@ -50,9 +54,17 @@ class BlockAnatomy(ABC):
         """Attention and MLP read the same input: `after_attention` does both."""
         return False
 
+    def run(self, state: TokenState) -> Float[Tensor, "b N c"] | None:
+        """The model's own block; None where it cannot take these tokens and has to be opened."""
+        return self.block(state.x)  # type: ignore[no-any-return]
+
     @abstractmethod
     def heads(self, x: Float[Tensor, "b N c"]) -> Heads:
         """Queries, keys and values of the block's input."""
+
+    def heads_of(self, state: TokenState) -> Heads:
+        """The same, with the positions of the tokens in ``state``."""
+        return self.heads(state.x)
 
     @abstractmethod
     def after_attention(
@@ -144,6 +156,51 @@ class Backbone(ABC):
     def checkpoint_blocks(self) -> bool:
         """Whether the user asked for gradient checkpointing."""
         return False
+
+
+def open_known(
+    block: nn.Module,
+    anatomies: Mapping[type[nn.Module], type[BlockAnatomy]],
+    attentions: Sequence[type[nn.Module]],
+    family: str,
+) -> BlockAnatomy:
+    """The anatomy of a block.
+
+    Exact classes only: a subclass may have changed its forward, and a guess would be wrong
+    without a word.
+
+    Args:
+        block: one of a model's blocks.
+        anatomies: by class of block.
+        attentions: classes that may be called ``attn`` in it.
+        family: of the models, for messages.
+
+    Raises:
+        BackboneError: for a block or an attention that is not known.
+    """
+    anatomy = anatomies.get(type(block))
+    if anatomy is None:
+        raise BackboneError(
+            f"the block {type(block).__name__} is not known; known blocks of {family}: "
+            f"{_names(anatomies)}."
+        )
+    for name, module in block.named_modules():
+        if name.split(".")[-1] == "attn" and type(module) not in attentions:
+            raise BackboneError(
+                f"the attention {type(module).__name__} in {type(block).__name__} is not known "
+                "(differential attention subtracts two maps, which have no single row of "
+                f"statistics); known: timm's {_names(attentions)}."
+            )
+    return anatomy(block)
+
+
+def _names(classes: Iterable[type[nn.Module]]) -> str:
+    return ", ".join(sorted(known.__name__ for known in classes))
+
+
+def leaves_alone(kind: type, base: type, names: Iterable[str]) -> bool:
+    """Whether a subclass has the base's own methods: then it is the same model."""
+    return all(getattr(kind, name, None) is getattr(base, name, None) for name in names)
 
 
 def linear_macs(module: nn.Module) -> int:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenred.backbones.base import linear_macs, stand_in
+from tokenred.backbones.base import leaves_alone, linear_macs, stand_in
 from tokenred.backbones.vision_transformer import TimmViT
 from tokenred.models.lvvit import LVViT
 
@@ -23,10 +23,7 @@ class LVViTBackbone(TimmViT):
     @classmethod
     def knows(cls, model: nn.Module) -> bool:
         # As for timm's own: a subclass that leaves the forward alone is the same model.
-        ours = type(model)
-        return isinstance(model, LVViT) and all(
-            getattr(ours, name) is getattr(LVViT, name) for name in _FORWARD
-        )
+        return isinstance(model, LVViT) and leaves_alone(type(model), LVViT, _FORWARD)
 
     def leave_out(
         self, x: Float[Tensor, "b N c"], mask: Float[Tensor, "b N"]

@@ -11,13 +11,21 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from tokenred.backbones.base import Backbone, Embedded, linear_macs, measured_macs, stand_in
+from tokenred.backbones.base import (
+    Backbone,
+    Embedded,
+    leaves_alone,
+    linear_macs,
+    measured_macs,
+    stand_in,
+)
 from tokenred.backbones.vit_blocks import open_block
 from tokenred.core.errors import BackboneError, InputError
 from tokenred.core.info import ModelInfo
 
 __all__ = ["TimmViT"]
 
+FORWARD = ("forward_features", "forward_head", "_pos_embed", "forward", "pool")
 _KNOWN = (VisionTransformer, VisionTransformerDistilled)
 
 
@@ -25,10 +33,11 @@ class TimmViT(Backbone):
     """Adapter of ``timm.models.VisionTransformer`` and distilled DeiT."""
 
     family = "timm's VisionTransformer and VisionTransformerDistilled (DeiT)"
+    _open = staticmethod(open_block)
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self.blocks = [open_block(block) for block in self.model.blocks]
+        self.blocks = [self._open(block) for block in self.model.blocks]
         if not self.blocks:
             raise BackboneError(f"{type(model).__name__} has no blocks to reduce tokens in.")
 
@@ -39,8 +48,7 @@ class TimmViT(Backbone):
             ours = type(model)
             base = VisionTransformerDistilled
             base = base if issubclass(ours, base) else VisionTransformer
-            names = ("forward_features", "forward_head", "_pos_embed", "forward", "pool")
-            return all(getattr(ours, n, None) is getattr(base, n, None) for n in names)
+            return leaves_alone(ours, base, FORWARD)
         return isinstance(model, VisionTransformer)
 
     @property
@@ -83,13 +91,13 @@ class TimmViT(Backbone):
     def check_size(self, height: int, width: int) -> None:
         m, given = self.model, (height, width)
         size = m.patch_embed.img_size
-        if size is not None and not m.dynamic_img_size and given != tuple(size):
+        if size is not None and not self._dynamic and given != tuple(size):
             raise InputError(
                 f"images must be {size[0]}×{size[1]}, got {height}×{width}. Resize them, or "
                 "create the model with dynamic_img_size=True or img_size=…"
             )
         unit = self._side_unit
-        if m.dynamic_img_size and (height % unit[0] or width % unit[1]):
+        if self._dynamic and (height % unit[0] or width % unit[1]):
             raise InputError(
                 f"images must have sides in multiples of the patch {unit[0]}×{unit[1]}, got "
                 f"{height}×{width}. Resize or pad them, or use dynamic_img_pad=True."
@@ -97,7 +105,7 @@ class TimmViT(Backbone):
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
         m = self.model
-        if not m.dynamic_img_size and m.patch_embed.grid_size is not None:
+        if not self._dynamic and m.patch_embed.grid_size is not None:
             rows, columns = m.patch_embed.grid_size
         else:
             rows, columns = m.patch_embed.dynamic_feat_size((height, width))
@@ -125,7 +133,7 @@ class TimmViT(Backbone):
         self, x: Float[Tensor, "b N c"], mask: Float[Tensor, "b N"]
     ) -> Float[Tensor, "b N c"]:
         m = self.model
-        pool = "map" if m.attn_pool is not None else m.global_pool
+        pool = m.global_pool if getattr(m, "attn_pool", None) is None else "map"
         if pool in ("token", ""):
             return x
         front = 0 if getattr(m, "pool_include_prefix", False) else m.num_prefix_tokens
@@ -165,6 +173,10 @@ class TimmViT(Backbone):
         return int(getattr(self.model, "in_chans", first.in_channels))
 
     @property
+    def _dynamic(self) -> bool:
+        return bool(getattr(self.model, "dynamic_img_size", False))
+
+    @property
     def _side_unit(self) -> tuple[int, int]:
         """What the sides of an image must be multiples of, at a dynamic size."""
         embed = self.model.patch_embed
@@ -181,7 +193,8 @@ class TimmViT(Backbone):
         return sum(a.num_heads for a in attns), attns[0].head_dim
 
     def _head_macs(self) -> dict[str, int]:
-        m, pool = self.model, self.model.attn_pool
+        m = self.model
+        pool = getattr(m, "attn_pool", None)
         classifier = sum(linear_macs(getattr(m, n)) for n in ("head", "head_dist") if hasattr(m, n))
         if not isinstance(pool, AttentionPoolLatent):
             # timm's other pool is attention without weights, over all tokens.

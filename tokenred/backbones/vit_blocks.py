@@ -10,11 +10,10 @@ from timm.models import vision_transformer as vit
 from torch import Tensor, nn
 
 from tokenred.attention import Heads
-from tokenred.backbones.base import BlockAnatomy, linear_macs
-from tokenred.core.errors import BackboneError
+from tokenred.backbones.base import BlockAnatomy, linear_macs, open_known
 from tokenred.core.info import BlockInfo
 
-__all__ = ["KNOWN_BLOCKS", "open_block"]
+__all__ = ["attention_info", "attention_output", "open_block"]
 
 
 def attention_heads(attn: Any, x: Float[Tensor, "b N c"]) -> Heads:
@@ -189,30 +188,13 @@ _ANATOMIES: dict[type[nn.Module], type[BlockAnatomy]] = {
     vit.ParallelScalingBlock: ParallelScaling,
     vit.ParallelThingsBlock: ParallelThings,
 }
-KNOWN_BLOCKS = tuple(sorted(block.__name__ for block in _ANATOMIES))
 
 
 def open_block(block: nn.Module) -> BlockAnatomy:
-    """The anatomy of a block.
-
-    Exact classes only: a subclass may have changed its forward, and a guess would be wrong
-    without a word.
+    """The anatomy of a block of timm's VisionTransformer.
 
     Raises:
         BackboneError: for a block or an attention that is not known.
     """
-    anatomy = _ANATOMIES.get(type(block))
-    if anatomy is None:
-        raise BackboneError(
-            f"the block {type(block).__name__} is not known; known blocks of timm's "
-            f"VisionTransformer: {', '.join(KNOWN_BLOCKS)}."
-        )
-    attentions = [m for name, m in block.named_modules() if name.split(".")[-1] == "attn"]
-    for attention in attentions:
-        if type(attention) is not vit.Attention:  # timm.layers has it from 1.0.16 on
-            raise BackboneError(
-                f"the attention {type(attention).__name__} in {type(block).__name__} is not known "
-                "(differential attention subtracts two maps, which have no single row of "
-                "statistics); known: timm's Attention."
-            )
-    return anatomy(block)
+    # timm.layers has the attention, too, from 1.0.16 on.
+    return open_known(block, _ANATOMIES, (vit.Attention,), "timm's VisionTransformer")

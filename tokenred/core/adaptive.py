@@ -85,9 +85,10 @@ def cost_of_counts(
     info, extra = reduced.info, reduced.strategy.fuser.extra
     counts = [int(count) for count in counts]
     gone = [before - after for before, after in pairwise(counts)]
-    if len(gone) != info.depth or min(gone) < 0:
+    depth = len(reduced.backbone.blocks)
+    if len(gone) != depth or min(gone) < 0:
         raise InputError(
-            f"expected {info.depth + 1} counts that never grow, before the first block and after "
+            f"expected {depth + 1} counts that never grow, before the first block and after "
             f"each, got {counts}."
         )
     stem = reduced.backbone.stem_macs(image_size)

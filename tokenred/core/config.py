@@ -18,7 +18,14 @@ from tokenred.core.fingerprint import digest, source_of
 from tokenred.core.part import Part
 from tokenred.core.registry import Registry
 from tokenred.graphs.base import graph_builders
-from tokenred.strategies.base import embeddings, fusers, routes, scorers, selectors
+from tokenred.strategies.base import (
+    embeddings,
+    fusers,
+    names_selector,
+    routes,
+    scorers,
+    selectors,
+)
 from tokenred.strategies.schedules import schedules
 
 if sys.version_info >= (3, 11):
@@ -130,7 +137,7 @@ def _part(key: str, value: Any) -> Any:
     if key not in _REGISTRIES:
         raise UnknownNameError.of("kind of part", key, _REGISTRIES)
     # A scorer's place may hold a selector.
-    registry = selectors if key == "scorer" and name in selectors else _REGISTRIES[key]
+    registry = selectors if key == "scorer" and names_selector(name) else _REGISTRIES[key]
     make = registry[name].make
     known = [f.name for f in dataclasses.fields(make)]  # type: ignore[arg-type]
     if unknown := sorted(set(fields) - set(known)):

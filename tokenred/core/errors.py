@@ -18,6 +18,7 @@ __all__ = [
     "MissingExtraError",
     "OutputExistsError",
     "PartError",
+    "PluginWarning",
     "ScheduleError",
     "TokenredError",
     "UnknownNameError",
@@ -80,6 +81,10 @@ class OutputExistsError(TokenredError, ValueError):
 
 class MissingExtraError(TokenredError, RuntimeError):
     """An optional dependency that is not installed."""
+
+
+class PluginWarning(UserWarning):
+    """A plug-in that could not be loaded, and was left out."""
 
 
 class UntrainedPartWarning(UserWarning):

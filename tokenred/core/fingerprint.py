@@ -48,10 +48,11 @@ def digest(text: str) -> str:
 
 
 def source_of(cls: type) -> str:
-    """The source of a class outside tokenred and of what it uses from its module; else ``""``.
+    """The source of a class outside tokenred and of what it uses from its package; else ``""``.
 
-    Follows functions, classes and plain constants that the methods name, so that an edited helper
-    counts as an edit of the part. Where no source is to be had, the compiled code stands in.
+    Follows functions, classes and plain constants that the methods name, in other modules of the
+    same package too, so that an edited helper counts as an edit of the part. Where no source is to
+    be had, the compiled code stands in.
     """
     seen: set[int] = set()
     own = [c for c in cls.__mro__ if not _is_library(c.__module__)]
@@ -85,6 +86,8 @@ def _of_value(value: Any, module: str, seen: set[int]) -> Iterator[str]:
         yield from _of_value(value.func, module, seen)
     elif isinstance(value, types.FunctionType):
         yield from _of_function(value, seen)
+    elif isinstance(wrapped := getattr(value, "__wrapped__", None), types.FunctionType):
+        yield from _of_function(wrapped, seen)  # cached, for one
     elif isinstance(value, type) and not _is_library(value.__module__):
         yield from _of_class(value, seen)
     elif isinstance(value, bool | int | float | complex | str | bytes | tuple | list | dict | None):
@@ -100,12 +103,27 @@ def _of_function(function: types.FunctionType, seen: set[int]) -> Iterator[str]:
     except (OSError, TypeError):  # typed in at a prompt, or made by exec
         yield _code_text(function.__code__)
     yield repr((function.__defaults__, function.__kwdefaults__))
-    for name in sorted(_names(function.__code__)):
-        if name in function.__globals__:
-            value = function.__globals__[name]
-            if getattr(value, "__module__", function.__module__) == function.__module__:
-                yield f"{name}:"
-                yield from _of_value(value, function.__module__, seen)
+    # A decorator of somebody else's names nothing of ours; what it wraps does.
+    inner = inspect.unwrap(function)
+    names = _names(inner.__code__)
+    for name in sorted(names):
+        if name in inner.__globals__:
+            yield from _of_named(name, inner.__globals__[name], inner.__module__, names, seen)
+
+
+def _of_named(name: str, value: Any, module: str, names: set[str], seen: set[int]) -> Iterator[str]:
+    """What a function calls by a name, where it is of the function's own package."""
+    if isinstance(value, types.ModuleType):
+        if _same_package(value.__name__, module):
+            for inner in sorted(names & vars(value).keys()):
+                yield from _of_named(f"{name}.{inner}", vars(value)[inner], module, set(), seen)
+    elif _same_package(getattr(value, "__module__", module), module):
+        yield f"{name}:"
+        yield from _of_value(value, module, seen)
+
+
+def _same_package(one: str | None, other: str) -> bool:
+    return one is not None and one.split(".")[0] == other.split(".")[0]
 
 
 def _names(code: types.CodeType) -> set[str]:

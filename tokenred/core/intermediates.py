@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from tokenred.backbones.base import Backbone
+from torch import Tensor
+
 from tokenred.core.errors import ConfigError
 from tokenred.core.part import check_choice
-from tokenred.core.state import TokenState
-from tokenred.core.trace import Trace
+from tokenred.core.unreduce import FILLS
 
-__all__ = ["forward_intermediates"]
+if TYPE_CHECKING:
+    from tokenred.core.model import ReducedViT
+
+__all__ = ["block_numbers", "forward_intermediates"]
 
 
 def forward_intermediates(
-    backbone: Backbone,
-    run: Callable[[int | None], tuple[TokenState, Trace]],
+    reduced: ReducedViT,
+    images: Tensor,
     indices: int | Sequence[int] | None = None,
     return_prefix_tokens: bool = False,
     norm: bool = False,
@@ -24,50 +27,56 @@ def forward_intermediates(
     output_fmt: str = "NCHW",
     intermediates_only: bool = False,
     output_dict: bool = False,
-    **masks: Any,
+    attn_mask: Tensor | None = None,
+    is_causal: bool = False,
+    *,
+    unreduce: bool = True,
+    fill: str = "last",
 ) -> Any:
-    """See ``timm.models.VisionTransformer.forward_intermediates``; the same, argument by argument.
-
-    ``"NCHW"`` puts each block's tokens back on the full grid (`Trace.unreduce`, patches that are
-    gone by their last own feature); ``"NLC"`` gives the tokens of the block, fewer in each.
-
-    Raises:
-        ConfigError: for an unknown format, a block that does not exist, or a mask.
-    """
-    check_choice(backbone, "output_fmt", output_fmt, ("NCHW", "NLC"))
-    if given := [name for name, mask in masks.items() if mask is not None and mask is not False]:
+    """See `ReducedViT.forward_intermediates`."""
+    check_choice(reduced, "output_fmt", output_fmt, ("NCHW", "NLC"))
+    check_choice(reduced, "fill", fill, FILLS)
+    if output_fmt == "NCHW" and not unreduce:
         raise ConfigError(
-            f"forward_intermediates got {', '.join(given)}; a reduced model has no use for them: "
-            "tokens change places. Pass images only."
+            "the tokens that are left make no NCHW map; pass output_fmt='NLC' with unreduce=False."
         )
-    depth = len(backbone.blocks)
-    taken = _blocks(indices, depth)
-    state, trace = run(max(taken) if stop_early else None)
-    p, last_norm = trace.num_prefix, backbone.norm
-    found, prefixes = [], []
-    for layer in taken:
-        tokens = last_norm(trace.features[layer]) if norm else trace.features[layer]
-        prefixes.append(tokens[:, :p])
-        image = tokens[:, p:]
-        if output_fmt == "NCHW":
-            image = trace.cut(layer).unreduce(image, norm=last_norm if norm else None)
-            rows, columns = trace.grid
-            image = image.transpose(1, 2).reshape(image.shape[0], -1, rows, columns).contiguous()
-        found.append(image)
+    if attn_mask is not None or is_causal:
+        raise ConfigError(
+            "a reduced model has no use for attn_mask and is_causal: tokens change places. "
+            "Pass images only."
+        )
+    taken = block_numbers(indices, len(reduced.backbone.blocks))
+    state, origins = reduced._run_noted(images, taken, max(taken) if stop_early else None, unreduce)
+    kept = [origins.kept(layer, reduced.backbone.norm if norm else None) for layer in taken]
+    if not unreduce:
+        found = [tokens.tokens for tokens in kept]
+    elif output_fmt == "NLC":
+        found = [tokens.unreduce(fill) for tokens in kept]
+    else:
+        found = [tokens.dense(fill) for tokens in kept]
+    prefixes = [tokens.prefix for tokens in kept]
+    with_prefix = return_prefix_tokens and state.num_prefix > 0
     if output_dict:
         result: dict[str, Any] = {"image_intermediates": found}
-        if p and return_prefix_tokens:
+        if with_prefix:
             result["image_intermediates_prefix"] = prefixes
         if not intermediates_only:
-            result["image_features"] = last_norm(state.x)
+            result["image_features"] = reduced._for_head(state)
         return result
-    listed: Any = found
-    if p and return_prefix_tokens:
-        listed = list(zip(found, prefixes, strict=True))
-    return listed if intermediates_only else (last_norm(state.x), listed)
+    listed: Any = list(zip(found, prefixes, strict=True)) if with_prefix else found
+    return listed if intermediates_only else (reduced._for_head(state), listed)
 
 
-def _blocks(indices: int | Sequence[int] | None, depth: int) -> list[int]:
+def block_numbers(indices: int | Sequence[int] | None, depth: int) -> list[int]:
+    """The blocks that are meant, ascending, as timm returns them.
+
+    Args:
+        indices: the last so many, or numbers of blocks (negative from the end), or None for all.
+        depth: how many blocks there are.
+
+    Raises:
+        ConfigError: for a block that does not exist, and for none at all.
+    """
     if indices is None:
         return list(range(depth))
     if isinstance(indices, int):
@@ -79,5 +88,4 @@ def _blocks(indices: int | Sequence[int] | None, depth: int) -> list[int]:
         raise ConfigError(
             f"blocks {wrong or 'none'} are asked for; the model has blocks 0 to {depth - 1}."
         )
-    # In the order of the blocks, as timm returns them.
     return sorted({i % depth for i in indices})

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from torch import nn
 
 from tokenred.attention import AttentionEdit, Need
 from tokenred.core.cost import Cost, LayerCost, block_macs
-from tokenred.core.errors import ConfigError
+from tokenred.core.errors import ConfigError, ScheduleError
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part
 from tokenred.core.plan import Strategy
 from tokenred.strategies.base import Fuser, Selector
-from tokenred.strategies.schedules import Room
+from tokenred.strategies.schedules import Budget, Room
 
-__all__ = ["LayerPlan", "plan_layers", "strategy_cost", "table"]
+__all__ = ["LayerPlan", "fitted", "plan_layers", "strategy_cost", "table"]
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,46 @@ def plan_layers(
     if not together:
         raise ConfigError(f"{route!r} leaves tokens apart after the last block; it must rejoin.")
     return tuple(plans)
+
+
+def fitted(strategy: Strategy, info: ModelInfo, stem: float = 0.0) -> Strategy:
+    """The strategy with its budget spent by the route, where it is the route that saves.
+
+    A `Budget` over all blocks and a route with a dial (`Route.dial`) become the largest share of
+    active tokens within the budget; every other strategy stays as it is.
+
+    Raises:
+        ScheduleError: for a budget below what a single active token costs, or one for a selector
+            whose counts depend on the image.
+    """
+    budget, n = strategy.schedule, info.num_patches
+    if not isinstance(budget, Budget) or budget.layers is not None or budget.shape != "constant":
+        return strategy
+    if any(strategy.selector.adaptive(layer, info.depth) for layer in range(info.depth)):
+        raise ScheduleError(
+            f"{budget!r}: {strategy.selector!r} keeps as many tokens as the image needs, so there "
+            "is no cost to fit. Leave the budget out; such a selector has a limit of its own."
+        )
+    if strategy.route.dial(Fraction(1)) is None:
+        return strategy
+
+    def at(active: int) -> Strategy:
+        route = strategy.route.dial(Fraction(active, n))
+        return strategy.replace(schedule=0, route=route)
+
+    def cost(active: int) -> float:
+        return strategy_cost(at(active), info, (0,) * info.depth, stem).gmacs
+
+    if cost(1) > budget.gmacs:
+        raise ScheduleError(
+            f"{budget!r}: even with one active token {strategy.route!r} costs {cost(1):.4g} GMACs "
+            f"on this model, and {cost(n):.4g} with all. Choose a budget between the two."
+        )
+    low, high = 1, n  # the most active tokens within the budget lie in [low, high]
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if cost(middle) <= budget.gmacs else (low, middle - 1)
+    return at(low)
 
 
 def _needs(part: Selector | Fuser, built: Part | nn.Module | None) -> tuple[Need, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -17,6 +17,7 @@ from tokenred.core.errors import PartError
 from tokenred.core.layers import LayerPlan
 from tokenred.core.part import Part
 from tokenred.core.plan import Strategy
+from tokenred.core.replacing import replace
 from tokenred.core.spans import Span, no_span
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import at_least_fp32
@@ -128,7 +129,7 @@ class Runner:
         """The tokens that pass, what rests, and the heads of those that pass, if they are known."""
         route = cast(Route, self.parts["route"])
         wanted = self.strategy.route.preview
-        heads = block.heads(state.x) if wanted else None
+        heads = block.heads_of(state) if wanted else None
         preview = AttentionStats({} if heads is None else heads.stats(wanted, state))
         active, resting = route.split(state, preview, count)
         places = self.strategy.route.places(resting)
@@ -139,7 +140,7 @@ class Runner:
     ) -> TokenState:
         """A block in the training form: all tokens pass, and the idle ones are put back."""
         assert plan.active is not None
-        heads = block.heads(state.x)
+        heads = block.heads_of(state)
         mask, state = cast(Route, self.parts["route"]).mask(state, heads, plan.active)
         after, _ = self._block(block, plan, state, recorder, heads, _IDLE * (1 - mask))
         return replace(after, x=torch.where(mask[..., None] > 0, after.x, state.x))
@@ -167,8 +168,10 @@ class Runner:
         if bias is None and heads is None and not asked:
             # Nothing to see and nothing to change: the model's own block, at its own speed.
             with self.span("block"):
-                return replace(state, x=block.block(state.x)), _NOTHING
-        record_kept = recorder is not None and strategy.theta < 1
+                x = block.run(state)
+            if x is not None:
+                return replace(state, x=x), _NOTHING
+        record_kept = strategy.theta < 1 and recorder is not None and recorder.wants_share
         request = Request(
             needs=(*plan.needs, Need.kept()) if record_kept else plan.needs,
             key_bias=bias,
@@ -179,7 +182,7 @@ class Runner:
         )
         if heads is None:
             with self.span("heads"):
-                heads = block.heads(state.x)
+                heads = block.heads_of(state)
         with self.span("attention"):
             out, attention = attend(heads, request, state, self.engines)
         with self.span("project"):

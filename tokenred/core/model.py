@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenred.attention import Engine, pick_engine
-from tokenred.backbones import adapt
-from tokenred.backbones.shared import SharesBase
-from tokenred.core.adaptive import check_padded
-from tokenred.core.cost import Cost
-from tokenred.core.errors import PartError, UntrainedPartWarning
-from tokenred.core.info import ModelInfo
-from tokenred.core.intermediates import forward_intermediates
-from tokenred.core.layers import LayerPlan, needs_graph, plan_layers, strategy_cost, table
-from tokenred.core.loop import Runner
+from tokenred.attention import Engine
+from tokenred.core.errors import BackboneError, PartError
+from tokenred.core.intermediates import block_numbers, forward_intermediates
+from tokenred.core.kept import KeptTokens
+from tokenred.core.layers import table
+from tokenred.core.part import check_choice
 from tokenred.core.plan import Strategy
-from tokenred.core.spans import Span, no_span
-from tokenred.core.start import check_finite, embed
-from tokenred.core.state import TokenState
-from tokenred.core.trace import Recorder, Trace
+from tokenred.core.spans import Span
+from tokenred.core.trace import Trace
+from tokenred.core.unreduce import FILLS
+from tokenred.core.wrapped import Wrapped
 
 __all__ = ["ReducedViT", "wrap"]
-
-# Parts that are built for the model.
-_BUILT = ("selector", "fuser", "route", "embedding", "graph")
 
 
 def wrap(
@@ -76,55 +69,12 @@ def _resolved(strategy: Strategy | str) -> Strategy:
     return chosen
 
 
-class ReducedViT(SharesBase):
+class ReducedViT(Wrapped):
     """A vision transformer with a token-reduction strategy. Made by `wrap` and `with_strategy`.
 
     Keeps the model's contract: ``forward``, ``forward_features``, ``forward_head``,
     ``forward_intermediates``; whatever else the model has is found on this object too.
     """
-
-    def __init__(
-        self,
-        base: nn.Module,
-        strategy: Strategy,
-        *,
-        engine: str = "auto",
-        check_finite: bool = False,
-        like: ReducedViT | None = None,
-    ) -> None:
-        backbone = adapt(base)
-        engines = pick_engine(engine)
-        info = backbone.info
-        strategy.check(info)
-        stem = backbone.stem_macs()
-        given = {} if like is None else like._learned_in(strategy)
-        built = {n: given[n] if n in given else getattr(strategy, n).build(info) for n in _BUILT}
-        plans = plan_layers(strategy, info, stem, built)
-        pads = any(plan.adaptive for plan in plans)
-        if pads:
-            check_padded(backbone, strategy)
-        super().__init__(base)
-        self.strategy = strategy
-        self.check_finite = check_finite
-        self.backbone = backbone
-        self._engine = engine
-        self._info, self._stem, self._pads = info, stem, pads
-        self._plans: dict[tuple[tuple[int, int], int], tuple[LayerPlan, ...]] = {
-            (cast(tuple[int, int], info.grid), info.num_patches): plans
-        }
-        self._runner = Runner(backbone, strategy, built, engines)
-        learned = {k: m for k, m in built.items() if isinstance(m, nn.Module)}
-        if learned:
-            self.parts = nn.ModuleDict(learned)
-            weight = next(base.parameters())
-            self.parts.to(device=weight.device, dtype=weight.dtype)
-        if new := [name for name in learned if name not in given]:
-            warnings.warn(
-                f"{', '.join(new)} of {strategy!r}: weights that were never trained. "
-                "Fine-tune them, or load trained ones with load_state_dict or tokenred.load.",
-                UntrainedPartWarning,
-                stacklevel=3,
-            )
 
     # ---------------------------------------------------------------- forward
 
@@ -132,9 +82,22 @@ class ReducedViT(SharesBase):
         """Logits, ``(b, classes)``, or whatever the model's head returns."""
         return self.forward_head(self.forward_features(images))
 
-    def forward_features(self, images: Float[Tensor, "b ch H W"]) -> Float[Tensor, "b N c"]:
-        """The tokens that remain, prefix first, after the final norm."""
-        return self._for_head(self._run(images))
+    def forward_features(
+        self, images: Float[Tensor, "b ch H W"], *, unreduce: bool = False, fill: str = "last"
+    ) -> Float[Tensor, "b N c"]:
+        """The tokens that remain, prefix first, after the final norm.
+
+        Args:
+            images: a batch.
+            unreduce: give all N0 image tokens in raster order, as the dense model does: each patch
+                has the token that owns it. The head takes what comes without.
+            fill: for patches of which nothing is left, see `KeptTokens.unreduce`.
+        """
+        if not unreduce:
+            return self._for_head(self._run(images))
+        check_choice(self, "fill", fill, FILLS)
+        kept = self.kept_tokens(images, owners=True)
+        return torch.cat((kept.prefix, kept.unreduce(fill)), dim=1)
 
     def forward_head(self, x: Float[Tensor, "b N c"], pre_logits: bool = False) -> Any:
         """Pooling and classifier over the tokens that remain."""
@@ -175,105 +138,91 @@ class ReducedViT(SharesBase):
         aux = dict(state.memory) | {"features": features, "index": state.index}
         return self.forward_head(self._for_head(state, features)), aux
 
+    # ---------------------------------------------------------------- features
+
+    def kept_tokens(
+        self,
+        images: Float[Tensor, "b ch H W"],
+        *,
+        layer: int = -1,
+        norm: bool = True,
+        owners: bool = False,
+    ) -> KeptTokens:
+        """The tokens that remain, with their places on the grid and their sizes.
+
+        Args:
+            images: a batch.
+            layer: after which block, negative from the end; the blocks after it do not run.
+            norm: apply the final norm.
+            owners: note who has which patch, so that `KeptTokens.unreduce` gives each patch the
+                token that absorbed it, and lost patches their last own feature.
+
+        Raises:
+            ConfigError: for a block that does not exist.
+        """
+        (at,) = block_numbers([layer], len(self.backbone.blocks))
+        _, origins = self._run_noted(images, [at], at, owners)
+        return origins.kept(at, self.backbone.norm if norm else None)
+
     def forward_intermediates(
         self, images: Float[Tensor, "b ch H W"], *args: Any, **kw: Any
     ) -> Any:
-        """As timm's own: features of several blocks, on the full grid as NCHW.
+        """Features of several blocks, argument by argument as timm's own.
 
-        With ``output_fmt="NLC"`` each has the tokens of its block. Masks are refused.
-        """
-        return forward_intermediates(
-            self.backbone, lambda last: self._run_recorded(images, last), *args, **kw
-        )
-
-    def _for_head(self, state: TokenState, features: Tensor | None = None) -> Tensor:
-        """The tokens after the norm, as the head is to see them."""
-        features = self.backbone.norm(state.x) if features is None else features
-        if self.strategy.selector.masks and "mask" in state.memory:
-            return self.backbone.leave_out(features, state.memory["mask"])
-        if self._pads and state.size is not None:
-            return self.backbone.leave_out(features, (state.size > 0).to(features.dtype))
-        return features
-
-    def _run(self, images: Tensor) -> TokenState:
-        state, plans = self._start(images)
-        return self._runner(state, plans)
-
-    def _run_recorded(self, images: Tensor, last: int | None = None) -> tuple[TokenState, Trace]:
-        state, plans = self._start(images)
-        recorder = Recorder(state)
-        state = self._runner(state, plans, last=last, recorder=recorder)
-        return state, recorder.trace(state)
-
-    def _start(
-        self, images: Tensor, span: Span = no_span
-    ) -> tuple[TokenState, tuple[LayerPlan, ...]]:
-        self.backbone.check_images(images)
-        if self.check_finite:
-            check_finite(images)
-        grid = self.backbone.grid_of(images.shape[2], images.shape[3])
-        with span("embed"):
-            adds = self.strategy.embedding.adds
-            more = cast(Callable[..., Tensor], self._runner.parts["embedding"]) if adds else None
-            embedded = embed(self.backbone, images, grid, more)
-        plans = self._plan(grid, embedded.index.shape[1])
-        graph = None
-        if needs_graph(self.strategy, [plan.count for plan in plans]):
-            build = cast(Callable[..., Any], self._runner.parts["graph"])
-            with span("graph"):
-                graph = build(embedded.x0, grid)
-        return TokenState(
-            x=embedded.x,
-            index=embedded.index,
-            num_prefix=self._info.num_prefix,
-            grid=grid,
-            graph=graph,
-            cls_index=self._info.cls_index,
-        ), plans
-
-    def _plan(self, grid: tuple[int, int], tokens: int) -> tuple[LayerPlan, ...]:
-        key = (grid, tokens)
-        if key not in self._plans:
-            info = self._info.at(grid)
-            self.strategy.check(info)
-            info = info.with_tokens(tokens)
-            self._plans[key] = plan_layers(self.strategy, info, self._stem, self._runner.parts)
-        return self._plans[key]
-
-    # ---------------------------------------------------------------- about it
-
-    def cost(self, image_size: tuple[int, int] | None = None) -> Cost:
-        """What one image costs, block by block, at the token counts that run.
-
-        Args:
-            image_size: (height, width); None for the model's own.
+        Each has all N0 image tokens: a patch has the token that owns it. Two arguments more:
+        ``unreduce=False`` gives the tokens of the block, fewer in each (with
+        ``output_fmt="NLC"``), and ``fill`` (`KeptTokens.unreduce`) is for patches of which nothing
+        is left. The final features, where they are wanted, are those of `forward_features`.
 
         Raises:
-            InputError: for a size that images of this model cannot have.
+            ConfigError: for an unknown format, a block that does not exist, or a mask.
         """
-        if image_size is None:
-            counts = [plan.count for plan in next(iter(self._plans.values()))]
-            return strategy_cost(self.strategy, self._info, counts, self._stem)
-        self.backbone.check_size(*image_size)
-        grid = self.backbone.grid_of(*image_size)
-        info, stem = self._info.at(grid), self.backbone.stem_macs(image_size)
-        counts = [plan.count for plan in self._plan(grid, info.num_patches)]
-        return strategy_cost(self.strategy, info, counts, stem)
+        return forward_intermediates(self, images, *args, **kw)
 
-    @property
-    def info(self) -> ModelInfo:
-        """The base model as the parts see it."""
-        return self._info
+    def get_intermediate_layers(
+        self,
+        images: Float[Tensor, "b ch H W"],
+        n: int | Sequence[int] = 1,
+        reshape: bool = False,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+    ) -> Any:
+        """`forward_intermediates` under DINO's name and arguments."""
+        return self.forward_intermediates(
+            images,
+            n,
+            return_prefix_tokens=return_prefix_tokens,
+            norm=norm,
+            output_fmt="NCHW" if reshape else "NLC",
+            intermediates_only=True,
+        )
 
-    def _learned_in(self, other: Strategy) -> dict[str, nn.Module]:
-        """Learned parts that another strategy has as well."""
-        parts = self.parts.items() if "parts" in self._modules else ()
-        return {n: m for n, m in parts if getattr(self.strategy, n) == getattr(other, n)}
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Throw away blocks that these features do not need, as timm does, in the base too.
 
-    @property
-    def engines(self) -> tuple[Engine, ...]:
-        """The attention engines, in the order in which they are tried."""
-        return self._runner.engines
+        The blocks that stay do what they did: schedules go by the depth before. A strategy put on
+        afterwards goes by the new depth.
+
+        Returns:
+            The blocks of the features.
+
+        Raises:
+            BackboneError: where the base cannot be pruned.
+        """
+        prune = getattr(self.base, "prune_intermediate_layers", None)
+        if prune is None:
+            raise BackboneError(
+                f"{type(self.base).__name__} has no prune_intermediate_layers; use "
+                "forward_intermediates(…, stop_early=True), which runs no block too many."
+            )
+        block_numbers(indices, len(self.backbone.blocks))
+        taken: list[int] = prune(indices, prune_norm, prune_head)
+        self._take_base_as_it_is()
+        return taken
+
+    # ---------------------------------------------------------------- about it
 
     def with_strategy(self, strategy: Strategy | str) -> ReducedViT:
         """The same model and weights under another strategy.

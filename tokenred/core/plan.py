@@ -24,6 +24,7 @@ from tokenred.strategies.base import (
     Selector,
     embeddings,
     fusers,
+    names_selector,
     routes,
     scorers,
     selectors,
@@ -223,7 +224,7 @@ def from_config(config: dict[str, Any]) -> Strategy:
 
 
 def _scorer_or_selector(part: Scorer | Selector | str) -> Scorer | Selector:
-    if isinstance(part, Selector) or (isinstance(part, str) and part in selectors):
+    if isinstance(part, Selector) or (isinstance(part, str) and names_selector(part)):
         chosen = selectors.create(part)
         # A selector that only wraps a scorer is that scorer: one spelling for one method.
         return chosen.scorer if type(chosen) is TopScore else chosen

@@ -1,4 +1,7 @@
-"""Named parts: registered by a decorator, looked up without regard to case."""
+"""Named parts: registered by a decorator, looked up without regard to case.
+
+Plug-ins are loaded by the first look-up that lists names or misses one.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
+from tokenred.core import plugins
 from tokenred.core.errors import ConfigError, PartError, UnknownNameError
 
 __all__ = ["Entry", "Registry"]
@@ -18,11 +23,29 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered name: what it makes, one line about it, and where it comes from."""
+    """One registered name: what it makes, one line about it, and where it comes from.
+
+    Attributes:
+        name: as it was registered.
+        make: the class or function.
+        source: the module and name of `make`.
+        plugin: the package whose plug-in registered it, or "".
+    """
 
     name: str
     make: Callable[..., Any]
     source: str
+    plugin: str = ""
+
+    @property
+    def origin(self) -> str:
+        """The source, with the plug-in where it is of one; for messages."""
+        return f"{self.source} (plug-in {self.plugin})" if self.plugin else self.source
+
+    @cached_property
+    def parameters(self) -> frozenset[str]:
+        """The names that `make` takes."""
+        return frozenset(inspect.signature(self.make).parameters)
 
     @property
     def summary(self) -> str:
@@ -51,7 +74,8 @@ class Registry(Generic[T]):
     def register(self, name: str, *, overwrite: bool = False) -> Callable[[C], C]:
         """Class decorator that adds a part under ``name``.
 
-        Running the same definition again (a notebook cell) replaces it.
+        Running the same definition again (a notebook cell) replaces it. A plug-in may not replace
+        what is there, so that installing a package never changes what a name means.
 
         Raises:
             PartError: where the class does not derive from the registry's base.
@@ -71,13 +95,7 @@ class Registry(Generic[T]):
             if not callable(make):
                 raise PartError(f"{self.kind} {name!r} must be callable, got {make!r}.")
             self._load()
-            old = self._entries.get(name.casefold())
-            if old and not overwrite and _identity(old.make) != _identity(make):
-                raise ConfigError(
-                    f"{self.kind} {name!r} is taken by {old.source}; "
-                    "choose another name, or pass overwrite=True."
-                )
-            self._entries[name.casefold()] = Entry(name, make, ".".join(_identity(make)))
+            self._put(Entry(name, make, ".".join(_identity(make)), plugins.loading()), overwrite)
             return make
 
         return add
@@ -88,19 +106,18 @@ class Registry(Generic[T]):
         Raises:
             UnknownNameError: with the closest names.
         """
-        self._load()
-        entry = self._entries.get(name.casefold()) if isinstance(name, str) else None
+        entry = self._find(name)
         if entry is None:
             raise UnknownNameError.of(self.kind, name, self.names())
         return entry
 
     def __iter__(self) -> Iterator[Entry]:
         self._load()
+        plugins.load_plugins()
         return iter(sorted(self._entries.values(), key=lambda e: e.name.casefold()))
 
     def __contains__(self, name: object) -> bool:
-        self._load()
-        return isinstance(name, str) and name.casefold() in self._entries
+        return self._find(name) is not None
 
     def names(self) -> list[str]:
         """All names, sorted."""
@@ -109,6 +126,8 @@ class Registry(Generic[T]):
     def name_of(self, part: object) -> str | None:
         """The name under which the class of ``part`` is registered, if it is."""
         self._load()
+        if all(entry.make is not type(part) for entry in self._entries.values()):
+            plugins.load_plugins()
         return next((e.name for e in self._entries.values() if e.make is type(part)), None)
 
     def create(self, part: str | T, **parameters: Any) -> T:
@@ -124,9 +143,8 @@ class Registry(Generic[T]):
             PartError: for an object of another kind.
         """
         if isinstance(part, str):
-            make = self[part].make
-            accepted = inspect.signature(make).parameters
-            made = make(**{k: v for k, v in parameters.items() if k in accepted})
+            entry = self[part]
+            made = entry.make(**{k: v for k, v in parameters.items() if k in entry.parameters})
             assert isinstance(made, self.base)
             return made
         if isinstance(part, self.base):
@@ -136,6 +154,37 @@ class Registry(Generic[T]):
             f"tokenred.{self.base.__name__}; got {part!r}."
             + (" Write it with parentheses: Part()." if inspect.isclass(part) else "")
         )
+
+    def _find(self, name: object) -> Entry | None:
+        if not isinstance(name, str):
+            return None
+        self._load()
+        if name.casefold() not in self._entries:
+            plugins.load_plugins()
+        return self._entries.get(name.casefold())
+
+    def _put(self, entry: Entry, overwrite: bool) -> None:
+        key = entry.name.casefold()
+        old = self._entries.get(key)
+        if old and _identity(old.make) != _identity(entry.make):
+            if entry.plugin:
+                raise ConfigError(
+                    f"{self.kind} {entry.name!r} of {entry.origin} is taken by {old.origin}; "
+                    "a plug-in needs names of its own."
+                )
+            if not overwrite:
+                raise ConfigError(
+                    f"{self.kind} {entry.name!r} is taken by {old.origin}; "
+                    "choose another name, or pass overwrite=True."
+                )
+
+        def undo() -> None:
+            self._entries.pop(key, None)
+            if old:
+                self._entries[key] = old
+
+        self._entries[key] = entry
+        plugins.note(self.kind, entry.name, undo)
 
     def _load(self) -> None:
         if self._home is not None:

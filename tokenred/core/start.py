@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from tokenred.backbones.base import Backbone, Embedded
 from tokenred.core.errors import InputError
+from tokenred.core.replacing import replace
 from tokenred.core.tensors import gather_tokens
 
 __all__ = ["check_finite", "embed"]

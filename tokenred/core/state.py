@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -33,6 +33,8 @@ class TokenState:
         cls_index: which prefix token is the class token, or None.
         layer: number of the block, from 0.
         memory: what a method carries between blocks, by the method's own keys.
+        positions: what the model's blocks have to know of the grid (rotary tables), as
+            `Backbone.embed` gave it, the same all the way; parts hand it on.
     """
 
     x: Float[Tensor, "b N c"]
@@ -44,6 +46,7 @@ class TokenState:
     cls_index: int | None = None
     layer: int = 0
     memory: Mapping[str, Tensor] = field(default_factory=dict)
+    positions: Any = None
 
     @property
     def num_tokens(self) -> int:

@@ -15,11 +15,12 @@ from tokenred.core.errors import InputError
 from tokenred.core.part import check_choice
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import gather_tokens
+from tokenred.core.unreduce import FILLS, features_left, fill_grid
 
 if TYPE_CHECKING:
     from tokenred.strategies.base import Fuser
 
-__all__ = ["Recorder", "Step", "Trace", "fuser_matrix"]
+__all__ = ["Recorder", "Step", "Trace", "carry", "fuser_matrix", "left_index"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,16 +123,15 @@ class Trace:
         Args:
             tokens: ``(b, n, c)`` final image tokens, or ``(b, p+n, c)`` with the prefix, which is
                 left out.
-            fill: for patches of which nothing is left: ``"last"``, the patch's own feature when it
-                left; ``"nearest"``, the token of the nearest patch that has one; ``"zero"``.
-            norm: applied to the features of ``"last"``, which are from inside the model, where
+            fill: for patches of which nothing is left, see `KeptTokens.unreduce`.
+            norm: applied to the features of those that left, which are from inside the model, where
                 ``tokens`` are from after its final norm (``reduced.backbone.norm``).
 
         Raises:
             ConfigError: for another ``fill``.
-            InputError: for tokens of another count or, with ``"last"``, another width.
+            InputError: for tokens of another count, or of another width with features that left.
         """
-        check_choice(self, "fill", fill, ("last", "nearest", "zero"))
+        check_choice(self, "fill", fill, FILLS)
         n = self.index.shape[1]
         if tokens.shape[1] == n + self.num_prefix:
             tokens = tokens[:, self.num_prefix :]
@@ -140,47 +140,22 @@ class Trace:
                 f"expected the {n} final image tokens, or {n + self.num_prefix} with the prefix; "
                 f"got {tokens.shape[1]}."
             )
-        owner = self.owners()
-        if fill == "nearest":
-            owner = self._nearest(owner)
-        out = gather_tokens(tokens, owner.clamp_min(0)) * (owner >= 0)[..., None].to(tokens.dtype)
-        return self._with_last(out, owner, norm) if fill == "last" else out
-
-    def _nearest(self, owner: Int[Tensor, "b N0"]) -> Int[Tensor, "b N0"]:
-        at = torch.arange(self.num_patches, device=owner.device)
-        place = torch.stack((at // self.grid[1], at % self.grid[1]), dim=-1).float()
-        distance = torch.cdist(place, place)[None].masked_fill((owner < 0)[:, None, :], torch.inf)
-        return owner.gather(1, distance.argmin(dim=-1))
-
-    def _with_last(
-        self,
-        out: Float[Tensor, "b N0 c"],
-        owner: Int[Tensor, "b N0"],
-        norm: Callable[[Tensor], Tensor] | None,
-    ) -> Float[Tensor, "b N0 c"]:
-        for step in self.steps:
-            left = step.left if norm is None else norm(step.left)
-            if left.shape[-1] != out.shape[-1]:
-                raise InputError(
-                    f"fill='last' puts features of width {left.shape[-1]} beside tokens of width "
-                    f"{out.shape[-1]}. Unreduce before projecting, or use fill='nearest'."
-                )
-            lost = (step.left_index >= 0) & (owner.gather(1, step.left_index.clamp_min(0)) < 0)
-            # A spare row takes what is not lost.
-            at = torch.where(lost, step.left_index, self.num_patches)[..., None]
-            spare = torch.cat((out, out.new_zeros(out.shape[0], 1, out.shape[2])), dim=1)
-            at = at.expand(-1, -1, out.shape[2])
-            out = spare.scatter(1, at, left.to(out.dtype))[:, : self.num_patches]
-        return out
+        left = [(s.left if norm is None else norm(s.left), s.left_index) for s in self.steps]
+        last = features_left(left, self.num_patches) if fill in ("last", "own") else None
+        return fill_grid(tokens, self.index, self.owners(), self.grid, fill, last)
 
 
-def _left_index(before: TokenState, selection: Selection) -> Int[Tensor, "b P"]:
+def left_index(before: TokenState, selection: Selection) -> Int[Tensor, "b P"]:
+    """Positions of the tokens that go, −1 for places that are padding or stay."""
     index = before.index.gather(1, selection.drop)
     return index if selection.gone is None else torch.where(selection.gone, index, -1)
 
 
 class Recorder:
     """Collects a trace while the blocks run."""
+
+    wants_share = True
+    """Whether `sparsified` is to be told the share of attention entries kept."""
 
     def __init__(self, state: TokenState) -> None:
         self.start = state
@@ -199,13 +174,15 @@ class Recorder:
     ) -> None:
         """Note one reduction."""
         matrix = fuser_matrix(fuser, before, selection, attention)
+        if selection.alive is not None:
+            matrix = matrix * selection.alive[..., None]
         self.steps.append(
             Step(
                 before.layer,
                 selection,
                 matrix.to_sparse(),
                 gather_tokens(before.image, selection.drop),
-                _left_index(before, selection),
+                left_index(before, selection),
             )
         )
 
@@ -249,7 +226,24 @@ def fuser_matrix(
 
     if isinstance(fuser, Base) and type(fuser).__call__ is Base.__call__:
         return fuser.transport(state, selection, state.graph, attention).matrix(state.num_tokens)
-    n, p = state.num_tokens, state.num_prefix
-    units = torch.eye(n, dtype=state.x.dtype, device=state.x.device)
-    probe = torch.cat((units.new_zeros(p, n), units)).expand(state.x.shape[0], -1, -1)
-    return fuser(replace(state, x=probe), selection, state.graph, attention).image
+    units = torch.eye(state.num_tokens, dtype=state.x.dtype, device=state.x.device)
+    units = units.expand(state.x.shape[0], -1, -1)
+    return carry(fuser, state, selection, attention, units)
+
+
+def carry(
+    fuser: Fuser,
+    state: TokenState,
+    selection: Selection,
+    attention: AttentionStats,
+    tokens: Float[Tensor, "b n w"],
+) -> Float[Tensor, "b m w"]:
+    """What a reduction makes of other image tokens in the places of the state's own."""
+    from tokenred.strategies.base import Fuser as Base
+
+    front = tokens.new_zeros(tokens.shape[0], state.num_prefix, tokens.shape[2])
+    probe = replace(state, x=torch.cat((front, tokens), dim=1))
+    if isinstance(fuser, Base) and type(fuser).__call__ is Base.__call__:
+        # Its weights may hang on the tokens themselves.
+        return fuser.transport(state, selection, state.graph, attention).apply(probe).image
+    return fuser(probe, selection, state.graph, attention).image

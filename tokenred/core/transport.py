@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tokenred.core.replacing import replace
 from tokenred.core.tensors import gather_tokens
 
 if TYPE_CHECKING:

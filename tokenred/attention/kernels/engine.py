@@ -35,8 +35,8 @@ class TritonEngine(Engine):
     entries until it knows the threshold, and the output is computed again through what is kept.
     Sums have one order: a run is like the other to the last bit.
 
-    For inference on CUDA, also compiled; gradients, dropout, edits of the logits, the whole map and
-    export are left to other engines. Statistics are float32.
+    For inference on CUDA, also compiled; gradients, dropout, a bias on pairs, edits of the logits,
+    the whole map and export are left to other engines. Statistics are float32.
 
     Whether it is faster than `TwoCallsEngine` has not been measured: nothing picks it by itself.
     """
@@ -53,6 +53,7 @@ class TritonEngine(Engine):
             and q.shape == k.shape == v.shape
             and q.shape[-1] <= WIDEST
             and heads.dropout == 0
+            and heads.bias is None
             and len(request.edits) == 0
             and all(need.kind in _KINDS for need in request.map_needs)
             and not (grad and torch.is_grad_enabled())
@@ -78,7 +79,7 @@ class TritonEngine(Engine):
             out = ops.sparse_forward(heads.q, heads.k, heads.v, bias, lse, cut, scale)
             share = cut[..., 2].float() / (n * n)
         found = heads.stats(request.needs, state)
-        found |= {need: share for need in request.map_needs if need.kind == "kept"}
+        found.update({need: share for need in request.map_needs if need.kind == "kept"})
 
         wanted = {need: _row(need, state) for need in request.map_needs if need.kind != "kept"}
         if wanted:

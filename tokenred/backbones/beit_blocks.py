@@ -1,0 +1,61 @@
+"""The blocks of timm's Beit, opened at the attention."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from timm.models import beit
+from torch import Tensor, nn
+
+from tokenred.attention import Heads
+from tokenred.backbones.base import BlockAnatomy, open_known
+from tokenred.backbones.beit_bias import RelativeBias, bias_at
+from tokenred.backbones.eva_blocks import EvaPreNorm, projected
+from tokenred.core.replacing import replace
+from tokenred.core.state import TokenState
+
+__all__ = ["BeitBlock", "open_block"]
+
+
+class BeitBlock(EvaPreNorm):
+    """``x += γ1 · attn(norm1 x); x += γ2 · mlp(norm2 x)``, biases on the logits (``Block``).
+
+    timm's block adds the bias of the whole grid, so it runs only while all tokens are there, or
+    where its only bias is the shared one, which it is given.
+    """
+
+    def run(self, state: TokenState) -> Float[Tensor, "b N c"] | None:
+        given = state.positions
+        if not isinstance(given, RelativeBias):
+            return self.block(state.x)  # type: ignore[no-any-return]
+        shared = given.shared
+        if not given.untouched(state):
+            if self.block.attn.relative_position_bias_table is not None:
+                return None
+            shared = None if shared is None else bias_at(shared, state.index)
+        return self.block(state.x, shared_rel_pos_bias=shared)  # type: ignore[no-any-return]
+
+    def heads(self, x: Float[Tensor, "b N c"]) -> Heads:
+        attn = self.block.attn
+        dropout = attn.attn_drop.p if attn.training else 0.0
+        return Heads(*projected(attn, self._attention_input(x)), attn.scale, dropout)
+
+    def heads_of(self, state: TokenState) -> Heads:
+        heads, given = self.heads(state.x), state.positions
+        attn, bias = self.block.attn, None
+        if attn.relative_position_bias_table is not None:
+            bias = attn._get_rel_pos_bias()[0]
+        if isinstance(given, RelativeBias) and given.shared is not None:
+            bias = given.shared if bias is None else bias + given.shared
+        if bias is None:
+            return heads
+        whole = not isinstance(given, RelativeBias) or given.untouched(state)
+        return replace(heads, bias=bias[None] if whole else bias_at(bias, state.index))
+
+
+def open_block(block: nn.Module) -> BlockAnatomy:
+    """The anatomy of a block of timm's Beit.
+
+    Raises:
+        BackboneError: for a block or an attention that is not known.
+    """
+    return open_known(block, {beit.Block: BeitBlock}, (beit.Attention,), "timm's Beit")

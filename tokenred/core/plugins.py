@@ -1,0 +1,175 @@
+"""Plug-ins: parts of other packages, found by their entry points and loaded at the first need.
+
+A package names a module, or a function without arguments, in the group ``tokenred.plugins``::
+
+    [project.entry-points."tokenred.plugins"]
+    example = "tokenred_example"
+
+The module registers its parts when it is imported, the function when it is called. Since plug-ins
+are found in the environment, worker processes and fresh interpreters see the same ones.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from tokenred.core.errors import PluginWarning
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution, EntryPoint
+
+__all__ = ["GROUP", "SWITCH", "Plugin", "load_plugins", "loading", "note", "switched_off"]
+
+GROUP = "tokenred.plugins"
+"""The group of entry points."""
+
+SWITCH = "TOKENRED_PLUGINS"
+"""The environment variable that switches plug-ins off where it is 0."""
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One entry point, and what came of it.
+
+    Attributes:
+        package: name and version of the distribution.
+        name, value: of the entry point.
+        parts: (kind, name) of all that it registered.
+        error: why it was left out, or "".
+    """
+
+    package: str
+    name: str
+    value: str
+    parts: tuple[tuple[str, str], ...] = ()
+    error: str = ""
+
+
+@dataclass(eq=False)
+class _Journal:
+    """What a plug-in has registered so far, and how to take it back."""
+
+    package: str
+    parts: list[tuple[str, str]] = field(default_factory=list)
+    undo: list[Callable[[], None]] = field(default_factory=list)
+
+
+_JOURNAL: ContextVar[_Journal | None] = ContextVar("tokenred_plugin", default=None)
+# Other threads wait; a plug-in that looks something up while it loads finds what is there so far.
+_LOCK = threading.RLock()
+_loaded: tuple[Plugin, ...] | None = None
+
+
+def load_plugins() -> tuple[Plugin, ...]:
+    """Load all plug-ins, once; later calls only tell what came of it.
+
+    A plug-in that fails is left out as a whole, with a `PluginWarning`; the others stay.
+    """
+    global _loaded
+    with _LOCK:
+        if _loaded is not None:
+            return _loaded
+        _loaded = ()
+        found: list[Plugin] = []
+        try:
+            if not switched_off():
+                found += (_load(plugin, entry) for plugin, entry in _entry_points())
+        except BaseException:  # interrupted: the next look-up starts again
+            _loaded = None
+            raise
+        _loaded = tuple(found)
+    for plugin in found:
+        if plugin.error:
+            warnings.warn(
+                f"the plug-in {plugin.name!r} ({plugin.value}) of {plugin.package} is left out, "
+                f"with all that it registers: {plugin.error}. Repair or uninstall it; "
+                f"{SWITCH}=0 switches all plug-ins off.",
+                PluginWarning,
+                stacklevel=2,
+            )
+    return _loaded
+
+
+def switched_off() -> bool:
+    """Whether the environment says to go without plug-ins."""
+    return os.environ.get(SWITCH, "").strip().casefold() in {"0", "false", "no", "off"}
+
+
+def loading() -> str:
+    """The package whose plug-in is being loaded, or ""."""
+    journal = _JOURNAL.get()
+    return "" if journal is None else journal.package
+
+
+def note(kind: str, name: str, undo: Callable[[], None]) -> None:
+    """Say that something was registered, and how to take it back should the plug-in fail."""
+    journal = _JOURNAL.get()
+    if journal is not None:
+        journal.parts.append((kind, name))
+        journal.undo.append(undo)
+
+
+def _load(plugin: Plugin, entry: EntryPoint | None) -> Plugin:
+    if entry is None:
+        return plugin
+    journal = _Journal(plugin.package)
+    token = _JOURNAL.set(journal)
+    done = False
+    try:
+        found = entry.load()
+        if not isinstance(found, ModuleType):
+            found()
+        done = True
+    except (Exception, SystemExit) as error:  # whatever somebody else's code raises
+        return replace(plugin, error=_told(error))
+    finally:
+        _JOURNAL.reset(token)
+        if not done:
+            for undo in reversed(journal.undo):
+                undo()
+    return replace(plugin, parts=tuple(journal.parts))
+
+
+def _entry_points() -> list[tuple[Plugin, EntryPoint | None]]:
+    """All entry points by package and name, so that the order of ``sys.path`` changes nothing."""
+    from importlib.metadata import distributions
+
+    found: dict[tuple[str, str], tuple[Plugin, EntryPoint | None]] = {}
+    for distribution in distributions():
+        for plugin, entry in _of_distribution(distribution):
+            # As for imports, the first of two copies on the path counts.
+            found.setdefault((plugin.package.split()[0], plugin.name), (plugin, entry))
+    return [found[key] for key in sorted(found)]
+
+
+def _of_distribution(distribution: Distribution) -> Iterator[tuple[Plugin, EntryPoint | None]]:
+    # Reading the text first leaves hundreds of packages unparsed, and their faults unseen.
+    try:
+        if GROUP not in (distribution.read_text("entry_points.txt") or ""):
+            return
+    except (OSError, UnicodeError):
+        return
+    package = _package(distribution)
+    try:
+        for entry in distribution.entry_points.select(group=GROUP):
+            yield Plugin(package, entry.name, entry.value), entry
+    except Exception as error:
+        yield Plugin(package, "?", "entry_points.txt", error=_told(error)), None
+
+
+def _package(distribution: Distribution) -> str:
+    try:
+        return f"{distribution.metadata['Name']} {distribution.version}"
+    except Exception:  # a folder of metadata without its METADATA
+        return str(getattr(distribution, "_path", "an unnamed package"))
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(".")
