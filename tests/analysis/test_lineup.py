@@ -19,6 +19,12 @@ def test_dense_comes_first(digits: nn.Module) -> None:
     assert all(each.model.base is digits for each in found)
 
 
+def test_names_of_a_mapping() -> None:
+    given = {"wide": "gtp:P=2", "mine": tr.Strategy("DiagAttn"), "half": "gtp:P=2@0.5"}
+    found = [(spec.label, spec.method, spec.share) for spec in named_specs(given)]
+    assert found == [("wide", "gtp", None), ("mine", "mine", None), ("half", "gtp", 0.5)]
+
+
 def test_one_budget_for_all(digits: nn.Module) -> None:
     found = lineup(digits, {"a": "gtp", "b": "tome", "c": "evit"}, gmacs_share=0.75)
     assert [each.label for each in found] == ["dense", "a", "b", "c"]

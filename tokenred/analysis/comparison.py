@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import torch
 from torch import nn
 
 from tokenred.analysis.baseline_models import baselines_beside
+from tokenred.analysis.difference import difference_columns
+from tokenred.analysis.level import check_level
+from tokenred.analysis.lineup import DENSE, Strategies, named_specs, wrap_spec
 from tokenred.analysis.measure.accuracy.evaluating import Evaluation, evaluate_together
 from tokenred.analysis.measure.context import base_of, check_device, check_threads, cpu_threads
 from tokenred.analysis.measure.context import channels_last as weights_last
@@ -22,19 +26,14 @@ from tokenred.analysis.measure.speed.adaptive import adaptive_columns
 from tokenred.analysis.measure.speed.timing import benchmark
 from tokenred.analysis.measure.speed.timings import Benchmark
 from tokenred.analysis.results import Comparison
-from tokenred.analysis.specs import Spec, parse_spec, same_budget
+from tokenred.analysis.specs import same_budget
 from tokenred.core.api import dense, gmacs
 from tokenred.core.config import to_config
-from tokenred.core.errors import ConfigError, TokenredError
-from tokenred.core.model import ReducedViT, wrap
-from tokenred.core.plan import Strategy
+from tokenred.core.model import ReducedViT
 from tokenred.data import ImageDataset, make_loader
 from tokenred.data.class_map import ClassMap
 
 __all__ = ["DENSE", "Comparison", "compare"]
-
-DENSE = "dense"
-Strategies = Sequence[str | Path | Strategy | Spec] | Mapping[str, str | Path | Strategy | Spec]
 
 
 def compare(
@@ -93,11 +92,10 @@ def compare(
     target = check_device(device)
     # A budget is found, and a number out of range refused, when a model is wrapped.
     cost = gmacs(base)
-    specs = _specs(strategies)
-    reduced = {spec.label: _wrapped(base, spec, cost) for spec in specs}
+    specs = same_budget() if strategies is None else named_specs(strategies)
+    reduced = {spec.label: wrap_spec(base, spec, cost) for spec in specs}
     others, notes = baselines_beside(base, specs, reduced, baselines, smaller)
-    if not 0 < level < 1:
-        raise ConfigError(f"expected a level between 0 and 1, got {level!r}.")
+    check_level(level)
     dataset = None
     if data is not None:
         dataset = open_for(base, data, split=split, class_map=class_map)
@@ -162,36 +160,6 @@ def compare(
     return Comparison(frame, evaluations, speeds, level, notes)
 
 
-def _specs(strategies: Strategies | None) -> list[Spec]:
-    if strategies is None:
-        return same_budget()
-    if isinstance(strategies, str | Path | Strategy | Spec):
-        raise ConfigError(f"expected a list of strategies, got {strategies!r}; put it into [ ].")
-    if isinstance(strategies, Mapping):
-        specs = []
-        for label, given in strategies.items():
-            spec = parse_spec(given)
-            method = spec.method if spec.label != spec.method else label
-            specs.append(Spec(label, method, spec.strategy, spec.share))
-    else:
-        # Dense is the first row in any case.
-        specs = [parse_spec(s) for s in strategies if str(s).casefold() != DENSE]
-    labels = [spec.label for spec in specs]
-    if twice := sorted({label for label in labels if labels.count(label) > 1 or label == DENSE}):
-        raise ConfigError(
-            f"expected each strategy once, under a name of its own, got {twice[0]!r} again; "
-            "leave it out, or pass a mapping from names to strategies."
-        )
-    return specs
-
-
-def _wrapped(base: nn.Module, spec: Spec, dense_gmacs: float) -> ReducedViT:
-    try:
-        return wrap(base, spec.resolve(dense_gmacs))
-    except TokenredError as error:
-        raise type(error)(f"{spec.label}: {error}") from error
-
-
 def _row(
     label: str,
     method: str,
@@ -224,12 +192,7 @@ def _row(
         }
         if label != DENSE:
             gap = paired_difference(own.correct, reference.correct, level)
-            row |= {
-                "difference": 100 * gap.difference,
-                "difference_low": 100 * gap.low,
-                "difference_high": 100 * gap.high,
-                "p_value": gap.p_value,
-            }
+            row |= difference_columns(asdict(gap))
     configured = None if label == DENSE else model.strategy
     row["fingerprint"] = "" if configured is None else configured.fingerprint()
     row["config"] = "" if configured is None else json.dumps(to_config(configured, strict=False))

@@ -7,22 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from tokenred.analysis.files import check_new, write_atomically
+from tokenred.analysis.printed import Printed
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Framed", "plain_table"]
 
-_WIDTH = 140
-
 
 @dataclass(frozen=True, eq=False)
-class Framed(ABC):
+class Framed(Printed, ABC):
     """A finished measurement; ``print`` shows its table.
 
     Attributes:
@@ -56,12 +55,6 @@ class Framed(ABC):
 
     def __rich__(self) -> Group:
         return Group(self.table(), Text(), *(Text(note) for note in self.notes))
-
-    def __str__(self) -> str:
-        console = Console(width=_WIDTH, color_system=None, force_terminal=False)
-        with console.capture() as captured:
-            console.print(self)
-        return captured.get().rstrip()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self.frame)} rows)"

@@ -14,10 +14,18 @@ from tokenred.backbones import adapt
 from tokenred.core.api import dense, gmacs
 from tokenred.core.errors import ConfigError, TokenredError
 from tokenred.core.model import ReducedViT, wrap
-from tokenred.core.plan import Strategy
+from tokenred.core.plan import Strategy, recipes
 from tokenred.strategies.schedules import Constant, PerLayer, Room, Schedule
 
-__all__ = ["DENSE", "Contestant", "Strategies", "lineup", "lineup_at_counts", "named_specs"]
+__all__ = [
+    "DENSE",
+    "Contestant",
+    "Strategies",
+    "lineup",
+    "lineup_at_counts",
+    "named_specs",
+    "wrap_spec",
+]
 
 DENSE = "dense"
 Strategies = Sequence[str | Path | Strategy | Spec] | Mapping[str, str | Path | Strategy | Spec]
@@ -46,6 +54,9 @@ class Contestant:
 def named_specs(strategies: Strategies) -> list[Spec]:
     """Strategies as the user lists them, each under a name of its own; dense is left out.
 
+    Args:
+        strategies: what `parse_spec` takes, or a mapping from labels to it.
+
     Raises:
         ConfigError: for a name that comes twice, or no list.
         TokenredError: as `parse_spec` raises them.
@@ -53,7 +64,7 @@ def named_specs(strategies: Strategies) -> list[Spec]:
     if isinstance(strategies, str | Path | Strategy | Spec):
         raise ConfigError(f"expected a list of strategies, got {strategies!r}; put it into [ ].")
     if isinstance(strategies, Mapping):
-        specs = [replace(parse_spec(given), label=label) for label, given in strategies.items()]
+        specs = [_named(label, given) for label, given in strategies.items()]
     else:
         specs = [parse_spec(given) for given in strategies if str(given).casefold() != DENSE]
     labels = [spec.label for spec in specs]
@@ -63,6 +74,12 @@ def named_specs(strategies: Strategies) -> list[Spec]:
             "leave it out, or pass a mapping from names to strategies."
         )
     return specs
+
+
+def _named(label: str, given: str | Path | Strategy | Spec) -> Spec:
+    spec = parse_spec(given)
+    # What is of no recipe is a method of its own.
+    return replace(spec, label=label, method=spec.method if spec.method in recipes else label)
 
 
 def lineup(
@@ -94,7 +111,7 @@ def lineup(
         specs = [replace(spec, share=gmacs_share) for spec in specs]
     base = base_of(model)
     cost = gmacs(base)
-    rest = [Contestant(s.label, s.method, _wrapped(base, s, cost)) for s in specs]
+    rest = [Contestant(s.label, s.method, wrap_spec(base, s, cost)) for s in specs]
     return [Contestant(DENSE, DENSE, dense(base)), *rest]
 
 
@@ -128,7 +145,7 @@ def lineup_at_counts(
     if not any(counts):
         raise ConfigError("expected tokens to be removed in some block, got none; all would agree.")
     first, *others = [
-        Contestant(spec.label, spec.method, _wrapped(base, _removing(spec, counts), 0.0))
+        Contestant(spec.label, spec.method, wrap_spec(base, _removing(spec, counts), 0.0))
         for spec in specs
     ]
     for each in others:
@@ -156,7 +173,17 @@ def _removing(spec: Spec, counts: Sequence[int]) -> Spec:
     return replace(spec, strategy=spec.strategy.replace(schedule=schedule))
 
 
-def _wrapped(base: nn.Module, spec: Spec, dense_gmacs: float) -> ReducedViT:
+def wrap_spec(base: nn.Module, spec: Spec, dense_gmacs: float) -> ReducedViT:
+    """A model under a strategy that has a name.
+
+    Args:
+        base: dense.
+        spec: of the strategy.
+        dense_gmacs: of the model, for a budget.
+
+    Raises:
+        TokenredError: as `tokenred.wrap` raises them, with the strategy's name.
+    """
     try:
         return wrap(base, spec.resolve(dense_gmacs))
     except TokenredError as error:

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tokenred.analysis.measure.context import base_of, measured
+from tokenred.analysis.measure.tokens.pixels import shown_pixels
 from tokenred.analysis.picture_data import Picture, PictureRow, Stage
 from tokenred.analysis.specs import Spec, parse_spec
 from tokenred.core.api import gmacs
@@ -86,7 +87,7 @@ def trace_picture(
         ]
         dense = PictureRow("dense", (), *_said(base, base(batch)))
     return Picture(
-        pixels=_pixels(batch[0].float().cpu(), transform),
+        pixels=shown_pixels(batch[0], transform),
         grid=reduced[0].backbone.grid_of(batch.shape[2], batch.shape[3]),
         depth=depth,
         dense=dense,
@@ -115,17 +116,6 @@ def _batch(image: Image.Image | Tensor, transform: Transform) -> Tensor:
             f"expected one image, (3, H, W) or (1, 3, H, W), got {tuple(image.shape)}."
         )
     return batch
-
-
-def _pixels(image: Tensor, transform: Transform) -> NDArray[np.float32]:
-    """The image without its normalisation, as the transform did it."""
-    for step in reversed(getattr(transform, "transforms", [])):
-        if hasattr(step, "mean") and hasattr(step, "std"):
-            mean, std = (torch.as_tensor(v, dtype=torch.float32) for v in (step.mean, step.std))
-            image = image * std.view(-1, 1, 1) + mean.view(-1, 1, 1)
-            break
-    pixels: NDArray[np.float32] = image.clamp(0, 1).permute(1, 2, 0).numpy()
-    return pixels
 
 
 def _said(base: nn.Module, logits: Any) -> tuple[int | None, float]:

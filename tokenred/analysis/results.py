@@ -9,24 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from tokenred.analysis.files import check_new, write_atomically
 from tokenred.analysis.measure.accuracy.evaluating import Evaluation
 from tokenred.analysis.measure.speed.timings import Benchmark
+from tokenred.analysis.printed import Printed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Comparison"]
 
-_WIDTH = 140
-
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(Printed):
     """Strategies side by side; ``print`` shows the table.
 
     Attributes:
@@ -143,12 +142,6 @@ class Comparison:
 
     def __rich__(self) -> Group:
         return Group(self.table(), Text(), *(Text(line) for line in self.footnotes()))
-
-    def __str__(self) -> str:
-        console = Console(width=_WIDTH, color_system=None, force_terminal=False)
-        with console.capture() as captured:
-            console.print(self)
-        return captured.get().rstrip()
 
     def plot(self, **options: Any) -> Figure:
         """See `tokenred.analysis.tradeoff`."""

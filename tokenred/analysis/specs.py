@@ -12,7 +12,7 @@ from tokenred.core.errors import ConfigError, PartError
 from tokenred.core.plan import Strategy, from_config
 from tokenred.strategies.schedules import Budget, KeepRatio
 
-__all__ = ["METHODS", "Spec", "at_budget", "parse_spec", "same_budget"]
+__all__ = ["METHODS", "Spec", "at_budget", "parse_spec", "read_arguments", "same_budget"]
 
 METHODS = ("gtp", "tome", "evit", "topk", "random")
 _CONSTANTS = {"true": True, "false": False, "none": None}
@@ -119,7 +119,7 @@ def parse_spec(text: str | Path | Strategy | Spec) -> Spec:
     name = name.strip()
     if not name:
         raise ConfigError(f"expected a strategy, such as {_EXAMPLES}; got {written!r}.")
-    config = {"recipe": name} | _arguments(arguments, written)
+    config = {"recipe": name} | read_arguments(arguments, written)
     try:
         return Spec(written, name.casefold(), from_config(config), share)
     except TypeError as error:  # a value of a type that the recipe cannot even compare
@@ -139,7 +139,16 @@ def _check_share(written: str, value: str | float) -> float:
     return share
 
 
-def _arguments(text: str, written: str) -> dict[str, Any]:
+def read_arguments(text: str, written: str) -> dict[str, Any]:
+    """Names and values from ``P=4,scorer=Random(seed=1)``.
+
+    Args:
+        text: to be read.
+        written: all that the user wrote, for the message.
+
+    Raises:
+        ConfigError: for text of another form.
+    """
     try:
         call = ast.parse(f"f({text})", mode="eval").body
         # Not so for text that closes the parenthesis itself.

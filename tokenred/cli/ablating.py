@@ -175,7 +175,7 @@ def _axes(options: list[str]) -> dict[str, list[Any]]:
     Raises:
         ConfigError: for text that cannot be read.
     """
-    from tokenred.analysis.specs import _arguments
+    from tokenred.analysis.specs import read_arguments
 
     found: dict[str, list[Any]] = {}
     for option in options:
@@ -188,7 +188,7 @@ def _axes(options: list[str]) -> dict[str, list[Any]]:
             whole = ":" in text and name == "base"
             values = [text] if whole else [value.strip() for value in text.split(",")]
         else:
-            values = list(_arguments(f"values=[{text}]", option)["values"])
+            values = list(read_arguments(f"values=[{text}]", option)["values"])
         found.setdefault(name, []).extend(values)
     return found
 

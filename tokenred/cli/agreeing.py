@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from tokenred.cli.comparing import _numbers, _title
 from tokenred.cli.console import make_console
+from tokenred.cli.model_options import model_title, read_numbers
 from tokenred.core.errors import ConfigError
 
 __all__ = ["agreement_command"]
@@ -95,8 +95,8 @@ def agreement_command(
     loaded = load_model(
         model,
         checkpoint=checkpoint,
-        mean=_numbers("--mean", mean),
-        std=_numbers("--std", std),
+        mean=read_numbers("--mean", mean),
+        std=read_numbers("--std", std),
     )
     depth = adapt(loaded).info.depth
     if layer is not None and not 0 <= layer < depth:
@@ -112,7 +112,7 @@ def agreement_command(
         device=device,
         seed=seed,
         split=split,
-        name=_title(model, False),
+        name=model_title(model),
         progress=progress,
     )
     console = make_console()

@@ -16,6 +16,7 @@ from tokenred.cli.comparing import compare_command
 from tokenred.cli.exporting import export_command
 from tokenred.cli.finetuning import finetune_command
 from tokenred.cli.graphing import graph_command
+from tokenred.cli.importing import OPTION, import_all, imports_first
 from tokenred.cli.listing import list_command
 from tokenred.cli.plotting import plot_app
 from tokenred.cli.reporting import report_command
@@ -29,6 +30,9 @@ __all__ = ["app"]
 
 class _Group(TyperGroup):
     """One line for an error of the library, in place of a traceback."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, imports_first(args))
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -72,10 +76,20 @@ def _root(
             "--traceback", envvar="TOKENRED_TRACEBACK", help="Show where an error came from."
         ),
     ] = False,
+    imports: Annotated[
+        list[str] | None,
+        typer.Option(
+            OPTION,
+            metavar="FILE|MODULE",
+            help="Your own parts: a .py file or a module that registers them; repeat it. It may "
+            "stand after the command, too.",
+        ),
+    ] = None,
 ) -> None:
     # Bars belong to terminals; tqdm would also draw them into a dumb one.
     if os.environ.get("TERM") == "dumb":
         os.environ.setdefault("TQDM_DISABLE", "1")
+    import_all(imports or ())
 
 
 app.command("ablate")(ablate_command)

@@ -9,6 +9,7 @@ import typer
 
 from tokenred.cli.console import make_console
 from tokenred.cli.demo import DEMO_FOLDER, MAX_SECONDS, time_deit
+from tokenred.cli.model_options import model_title, read_numbers
 from tokenred.core.errors import ConfigError
 
 __all__ = ["compare_command"]
@@ -130,8 +131,8 @@ def compare_command(
         model,
         checkpoint=checkpoint,
         pretrained=False if random_weights else None,
-        mean=_numbers("--mean", mean),
-        std=_numbers("--std", std),
+        mean=read_numbers("--mean", mean),
+        std=read_numbers("--std", std),
     )
     console = make_console()
     result = compare(
@@ -151,7 +152,7 @@ def compare_command(
         smaller=smaller,
         seed=seed,
         split=split,
-        name=_title(model, random_weights),
+        name=model_title(model, random_weights),
         progress=progress,
     )
     console.print(result)
@@ -166,19 +167,3 @@ def compare_command(
             console, folder, threads=threads, seed=seed, device=device, progress=progress
         )
     console.print(f"Written: {', '.join(map(str, written))}", soft_wrap=True)
-
-
-def _title(model: str, random_weights: bool) -> str:
-    name = "digits ViT" if model.casefold() == "digits" else model
-    if name.endswith(".safetensors"):
-        name = Path(name).stem
-    return f"{name} (random weights)" if random_weights else name
-
-
-def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(f"expected {option} as three numbers r,g,b, got {text!r}.") from None

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokenred.cli.comparing import _numbers, _title
 from tokenred.cli.console import make_console
+from tokenred.cli.model_options import model_title, read_numbers
 from tokenred.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -85,13 +85,13 @@ def graph_command(
     loaded = load_model(
         model,
         checkpoint=checkpoint,
-        mean=_numbers("--mean", mean),
-        std=_numbers("--std", std),
+        mean=read_numbers("--mean", mean),
+        std=read_numbers("--std", std),
     )
     found = image_graph(loaded, picture, chosen)
     # A loader of the one image; the label counts for nothing.
     alone: DataLoader[object] = DataLoader([(found.image[0], 0)])  # type: ignore[arg-type]
-    title = _title(model, False)
+    title = model_title(model)
     statistics = graph_statistics(
         loaded, alone, chosen, strategy=strategy, name=title, progress=False
     )

@@ -1,9 +1,10 @@
-"""``tokenred list``: every registered part and recipe."""
+"""``tokenred list``: every registered part and recipe, and the plug-ins."""
 
 from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tokenred.cli.console import make_console
+from tokenred.core import plugins
 from tokenred.core.errors import UnknownNameError
 from tokenred.core.registry import Entry, Registry
 
@@ -25,21 +27,28 @@ def list_command(
         str | None,
         typer.Argument(
             help="strategies, scorers, selectors, graphs, fusers, schedules, routes, "
-            "embeddings or edits; all of them if left out.",
+            "embeddings, edits or plugins; all of them if left out.",
         ),
     ] = None,
 ) -> None:
     """List strategies and parts: arguments, what they do, where they come from."""
     registries = _registries()
-    if kind is not None and kind.casefold() not in registries:
-        raise UnknownNameError.of("kind of part", kind, registries)
+    kind = kind and kind.casefold()
+    if kind is not None and kind not in {*registries, "plugins"}:
+        raise UnknownNameError.of("kind of part", kind, {*registries, "plugins"})
     console = make_console()
     for title, registry in registries.items():
         if kind is None and not registry.names():
             continue
-        if kind is None or title == kind.casefold():
+        if kind in (None, title):
             console.print(_table(title, registry))
             console.print()
+    found = plugins.load_plugins()
+    if found and kind in (None, "plugins"):
+        console.print(_plugins(found))
+    elif kind == "plugins":
+        off = f" ({plugins.SWITCH} switches them off)" if plugins.switched_off() else ""
+        console.print(f"no plug-ins{off}")
 
 
 def _registries() -> dict[str, Registry[Any]]:
@@ -63,21 +72,39 @@ def _registries() -> dict[str, Registry[Any]]:
 
 
 def _table(title: str, registry: Registry[Any]) -> Table:
-    table = Table(
-        title=title, title_style="bold", title_justify="left", box=None, pad_edge=False,
-        header_style="bold",
-    )  # fmt: skip
+    table = _empty(title)
     table.add_column("name", no_wrap=True)
     table.add_column("what it does", ratio=5)
     table.add_column("arguments", ratio=4)
     table.add_column("paper", ratio=3)
     table.add_column("defined in", no_wrap=True)
+    if any(entry.plugin for entry in registry):
+        table.add_column("plug-in", no_wrap=True)
     for entry in registry:
         what, citation = _split(entry.summary)
         # Text, since square brackets mean styles in plain strings.
         cells = (entry.name, what, _arguments(entry), citation, _module(entry))
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*(Text(cell) for cell in (*cells, entry.plugin)[: len(table.columns)]))
     return table
+
+
+def _plugins(found: Sequence[plugins.Plugin]) -> Table:
+    table = _empty("plug-ins")
+    table.add_column("package", no_wrap=True)
+    table.add_column("entry point", no_wrap=True)
+    table.add_column("what it registers", ratio=1)
+    for plugin in found:
+        parts = ", ".join(f"{kind} {name}" for kind, name in plugin.parts)
+        told = f"left out: {plugin.error}" if plugin.error else parts
+        table.add_row(*(Text(c) for c in (plugin.package, f"{plugin.name} = {plugin.value}", told)))
+    return table
+
+
+def _empty(title: str) -> Table:
+    return Table(
+        title=title, title_style="bold", title_justify="left", box=None, pad_edge=False,
+        header_style="bold",
+    )  # fmt: skip
 
 
 def _split(summary: str) -> tuple[str, str]:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from tokenred.cli.comparing import _numbers, _title
 from tokenred.cli.console import make_console
+from tokenred.cli.model_options import model_title, read_numbers
 from tokenred.core.errors import ConfigError
 
 __all__ = ["oversmoothing_command"]
@@ -86,8 +86,8 @@ def oversmoothing_command(
     loaded = load_model(
         model,
         checkpoint=checkpoint,
-        mean=_numbers("--mean", mean),
-        std=_numbers("--std", std),
+        mean=read_numbers("--mean", mean),
+        std=read_numbers("--std", std),
     )
     result = oversmoothing(
         loaded,
@@ -100,7 +100,7 @@ def oversmoothing_command(
         device=device,
         seed=seed,
         split=split,
-        name=_title(model, False),
+        name=model_title(model),
         progress=progress,
     )
     console = make_console()

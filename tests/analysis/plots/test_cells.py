@@ -45,6 +45,16 @@ def test_paired_intervals_go_first(grid: pd.DataFrame) -> None:
     assert own["value"].tolist() == pytest.approx([67.75 - 75, 68.75 - 75, 70.75 - 75])
 
 
+def test_intervals_of_shares_end_where_shares_do(grid: pd.DataFrame) -> None:
+    gap = pd.Series([-1.0] * len(grid))
+    paired = grid.assign(difference=gap, difference_low=gap - 80, difference_high=gap + 50)
+    points = gather(paired, ["alpha"]).frame
+    assert points["low"].tolist() == [0.0] * 3
+    assert points["high"].tolist() == [100.0] * 3
+    # A difference may be negative.
+    assert gather(paired, ["alpha"], "difference").frame["low"].tolist() == [-81.0] * 3
+
+
 def test_intervals_over_seeds(grid: pd.DataFrame) -> None:
     seeds = pd.concat([grid.assign(seed=s, top1=grid["top1"] + s) for s in range(3)])
     points = gather(seeds, ["alpha"], level=0.9)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,26 @@ def test_the_second_start_computes_and_loads_nothing(
     monkeypatch.setattr(Store, "write", never)
     assert grid().run(path, progress=False).records == first
     assert "difference_low" in first[0]
+
+
+def test_the_second_start_is_quick_since_it_imports_little(
+    make_grid: MakeGrid, tmp_path: Path
+) -> None:
+    """Models, images, statistics and frames take seconds to import, and are not needed."""
+    path = tmp_path / "a.db"
+    make_grid({"alpha": [0.1, 0.2]}, against="dense").run(path, progress=False)
+    program = f"""
+import sys
+from tokenred.analysis import Grid
+axes = {{"alpha": [0.1, 0.2]}}
+grid = Grid("gtp:P=6", axes, model="digits", data="digits", limit=10, against="dense")
+print(grid.run({str(path)!r}, progress=False))
+print(sorted({{"timm", "scipy", "pandas", "matplotlib", "ray"}} & set(sys.modules)))
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "2 cells" in ran.stdout
+    assert ran.stdout.splitlines()[-1] == "[]"
 
 
 def test_an_edited_scorer_is_computed_anew(make_grid: MakeGrid, store: Store) -> None:
@@ -125,6 +147,30 @@ def test_two_grids_on_one_store_at_once(make_grid: MakeGrid, tmp_path: Path) -> 
         assert len(large.run(path, progress=False).records) == 2
     with Store(path) as store:
         assert len(store) == 3
+
+
+def test_stores_that_cannot_take_results(
+    make_grid: MakeGrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a newer version, or read-only: told before anything runs, and nothing is changed."""
+
+    def never(*_: object) -> None:
+        raise AssertionError("a cell ran")
+
+    monkeypatch.setattr(Runner, "__call__", never)
+    newer = tmp_path / "newer.db"
+    with Store(newer) as store:
+        (version,) = store._connection.execute("PRAGMA user_version").fetchone()
+        store._connection.execute(f"PRAGMA user_version = {version + 1}")
+    before = newer.read_bytes()
+    with pytest.raises(StoreError, match="newer"):
+        make_grid().run(newer, progress=False)
+    assert newer.read_bytes() == before
+    old = tmp_path / "old.db"
+    Store(old).close()
+    monkeypatch.setattr("tokenred.analysis.study.connection.os.access", lambda place, mode: False)
+    with pytest.raises(StoreError, match="can only be read"):
+        make_grid().run(old, progress=False)
 
 
 def test_grids_share_results(make_grid: MakeGrid, store: Store) -> None:

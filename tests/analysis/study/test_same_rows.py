@@ -63,3 +63,13 @@ def test_as_in_process(make_grid: MakeGrid, engines: dict[str, Any], name: str) 
     study = grid.run(engine=engines[name], workers=1, threads=1, progress=False)
     check_same(study, expected)
     assert {row["engine"] for row in study.records} == {name}
+
+
+def test_threads_leave_the_classes_of_a_notebook_alone(make_grid: MakeGrid) -> None:
+    """Read back from bytes here, their methods would no longer see a helper that is edited."""
+    scorer, _ = notebook()
+    before = vars(scorer)["__call__"]
+    with ThreadPoolExecutor(2) as executor:
+        study = make_grid({"scorer": [scorer(2.0)]}, limit=2).run(engine=executor, progress=False)
+    assert [row["status"] for row in study.records] == ["done"]
+    assert vars(scorer)["__call__"] is before

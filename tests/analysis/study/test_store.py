@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -105,12 +106,12 @@ def test_compare(store: Store) -> None:
     gap = store.compare("a", "b")
     assert gap.difference == pytest.approx(0.25)
     assert (gap.only_a, gap.only_b) == (10, 0)
-    assert store.kept_comparison("a", "b", 0.95) is None
-    store.keep_comparisons({("a", "b"): gap})
-    kept = store.kept_comparison("a", "b", 0.95)
-    assert kept is not None
-    assert kept["low"] == gap.low
-    assert store.kept_comparison("a", "b", 0.9) is None
+    assert store.comparisons() == {}
+    store.keep_comparisons({("a", "b"): gap, ("b", "a"): store.compare("b", "a")})
+    kept = store.comparisons(0.95)
+    assert set(kept) == {("a", "b"), ("b", "a")}
+    assert kept["a", "b"] == asdict(gap)
+    assert store.comparisons(0.9) == {}
 
 
 def test_what_cannot_be_compared(store: Store) -> None:

@@ -36,7 +36,7 @@ def test_differences_are_paired(make_grid: MakeGrid, store: Store) -> None:
         assert row["difference"] == pytest.approx(100 * gap.difference)
         assert row["difference_low"] == pytest.approx(100 * gap.low)
         assert row["top1"] - reference["top1"] == pytest.approx(row["difference"])
-        assert store.kept_comparison(row["key"], reference["key"], 0.9) is not None
+        assert (row["key"], reference["key"]) in store.comparisons(0.9)
     text = str(study)
     for words in ("(dense)", "points from dense", "[90% paired interval]", "random", "Stored in"):
         assert words in text

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tokenred.analysis.level import check_level
 from tokenred.analysis.plots.frames import (
     Fixed,
     axes_of,
@@ -15,7 +16,7 @@ from tokenred.analysis.plots.frames import (
     show_value,
     symbol_of,
 )
-from tokenred.analysis.plots.intervals import check_level, student, wilson
+from tokenred.analysis.plots.intervals import student, wilson
 from tokenred.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -221,7 +222,9 @@ def _value(rows: pd.DataFrame, metric: str, how: str, level: float) -> tuple[flo
         # Bounds of the difference, about the value: the dense model itself has none.
         low = (rows["difference_low"] - rows["difference"]).mean()
         high = (rows["difference_high"] - rows["difference"]).mean()
-        return value, value + float(low), value + float(high)
+        low, high = value + float(low), value + float(high)
+        # Of shares, an interval that reaches beyond what there can be says nothing more.
+        return (value, max(low, 0.0), min(high, 100.0)) if metric in _SHARES else (value, low, high)
     if how == "wilson":
         return (value, *wilson(value, float(rows["images"].min()), level))
     return value, float("nan"), float("nan")

@@ -224,10 +224,15 @@ def _heads(lines: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _draw_degrees(axes: Axes, degrees: NDArray[np.float64], title: str) -> None:
     import seaborn as sns
+    from matplotlib.ticker import MaxNLocator
 
     sns.heatmap(
         degrees, ax=axes, cmap="viridis", square=True, vmin=0,
-        cbar_kws={"label": "in-degree (tokens that chose the patch)", "shrink": 0.85},
+        cbar_kws={
+            "label": "in-degree (tokens that chose the patch)",
+            "shrink": 0.85,
+            "ticks": MaxNLocator(integer=True),
+        },
     )  # fmt: skip
     axes.set(xlabel="column (patches)", ylabel="row (patches)", title=title)
     axes.tick_params(length=0, labelrotation=0)

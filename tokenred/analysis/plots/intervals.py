@@ -5,19 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tokenred.core.errors import ConfigError, InputError
+from tokenred.analysis.level import check_level
+from tokenred.core.errors import InputError
 
-__all__ = ["check_level", "student", "wilson"]
-
-
-def check_level(level: float) -> None:
-    """Refuse a level that is none.
-
-    Raises:
-        ConfigError: unless it lies between 0 and 1.
-    """
-    if not 0 < level < 1:
-        raise ConfigError(f"expected a level between 0 and 1, got {level!r}; 0.95 is usual.")
+__all__ = ["student", "wilson"]
 
 
 def wilson(percent: float, images: float, level: float = 0.95) -> tuple[float, float]:

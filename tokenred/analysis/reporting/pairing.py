@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tokenred.analysis.study.cell import DONE
-from tokenred.core.errors import InputError, UnknownNameError
+from tokenred.analysis.study.differences import Differences
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,12 +38,12 @@ def paired_frame(store: Store, level: float = 0.95) -> tuple[pd.DataFrame, str]:
         return frame, ""
     rows = list(store.rows())
     references, which = _references(rows)
-    found = []
+    differences, found = Differences(store, level), []
     for row in rows:
         reference = references.get(_setting(row))
         # A difference from itself says nothing.
         known = row["status"] == DONE and reference is not None and row["key"] != reference
-        found.append(_difference(store, row["key"], str(reference), level) if known else {})
+        found.append(differences(row["key"], str(reference)) if known else {})
     if not any(found):
         return frame, ""
     for name in ("difference", "difference_low", "difference_high", "p_value"):
@@ -67,18 +66,3 @@ def _references(rows: list[dict[str, Any]]) -> tuple[dict[tuple[Any, ...], str],
 
 def _setting(row: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(row[name] for name in _SETTING)
-
-
-def _difference(store: Store, key: str, reference: str, level: float) -> dict[str, float]:
-    found = store.kept_comparison(key, reference, level)
-    if found is None:
-        try:
-            found = asdict(store.compare(key, reference, level))
-        except (InputError, UnknownNameError):  # no predictions, or of other images
-            return {}
-    return {
-        "difference": 100 * found["difference"],
-        "difference_low": 100 * found["low"],
-        "difference_high": 100 * found["high"],
-        "p_value": found["p_value"],
-    }

@@ -9,7 +9,7 @@ from typing import Any
 
 from tokenred._version import __version__
 from tokenred.analysis.files import check_new, write_atomically
-from tokenred.analysis.plots.intervals import check_level
+from tokenred.analysis.level import check_level
 from tokenred.analysis.reporting.cells import cell_table, failures
 from tokenred.analysis.reporting.origins import origin_table, shared_facts
 from tokenred.analysis.reporting.page import Page, Section, render

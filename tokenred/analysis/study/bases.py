@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tokenred.analysis.specs import Spec, _arguments, parse_spec
+from tokenred.analysis.specs import Spec, parse_spec, read_arguments
 from tokenred.core.config import resolve
 from tokenred.core.errors import ConfigError, PartError, TokenredError
 from tokenred.core.plan import Strategy, from_config, recipes
@@ -85,7 +85,7 @@ def read_base(given: Any) -> Base:
     body = spec.label if spec.share is None else spec.label.rpartition("@")[0]
     if body.endswith(".toml") or str(given).partition("@")[0].endswith(".toml"):
         return _of_spec(spec)
-    arguments = _arguments(body.partition(":")[2], spec.label)
+    arguments = read_arguments(body.partition(":")[2], spec.label)
     return _of_recipe(body, spec.method, resolve(arguments), spec.share)
 
 

@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tokenred.analysis.level import check_level
 from tokenred.analysis.study.cell import Cell
 from tokenred.analysis.study.design import Design
 from tokenred.analysis.study.engines import Engine, pick_engine
@@ -17,7 +18,6 @@ from tokenred.analysis.study.running import Execution
 from tokenred.analysis.study.store import Store
 from tokenred.analysis.study.study import Study
 from tokenred.analysis.study.worker import Runner
-from tokenred.core.errors import ConfigError
 from tokenred.core.part import check_choice, check_count
 
 if TYPE_CHECKING:
@@ -192,8 +192,7 @@ class Grid:
             EngineError: where workers cannot be started.
             StudyInterruptedError: where the user stops it (Ctrl-C).
         """
-        if not 0 < level < 1:
-            raise ConfigError(f"expected a level between 0 and 1, got {level!r}.")
+        check_level(level)
         if gpus is None:
             gpus = float(str(self.device or "").startswith("cuda"))
         chosen = pick_engine(

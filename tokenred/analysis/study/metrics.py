@@ -13,6 +13,7 @@ import torch
 
 from tokenred.analysis.study.cell import Packed
 from tokenred.analysis.study.packing import pack_predictions
+from tokenred.core import plugins
 from tokenred.core.errors import ConfigError, PartError, UnknownNameError
 from tokenred.core.fingerprint import digest, source_of
 from tokenred.core.model import ReducedViT
@@ -86,14 +87,38 @@ def register_metric(
 
     def add(function: Function) -> Function:
         told = str(version) or _source(function)
-        _METRICS[name.casefold()] = Metric(name, function, told, needs_data)
+        _put(Metric(name, function, told, needs_data))
         return function
 
     return add
 
 
+def _put(metric: Metric) -> None:
+    key = metric.name.casefold()
+    old = _METRICS.get(key)
+    package = plugins.loading()
+    if old and package and _defined(old.function) != _defined(metric.function):
+        raise ConfigError(
+            f"metric {metric.name!r} of {_defined(metric.function)} (plug-in {package}) is taken "
+            f"by {_defined(old.function)}; a plug-in needs names of its own."
+        )
+
+    def undo() -> None:
+        _METRICS.pop(key, None)
+        if old:
+            _METRICS[key] = old
+
+    _METRICS[key] = metric
+    plugins.note("metric", metric.name, undo)
+
+
+def _defined(function: Function) -> str:
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
+
+
 def list_metrics() -> list[str]:
     """The names of all registered metrics."""
+    plugins.load_plugins()
     return sorted(metric.name for metric in _METRICS.values())
 
 
@@ -111,6 +136,8 @@ def read_metrics(given: Iterable[str | Function]) -> tuple[Metric, ...]:
 
 def _read(given: Any) -> Metric:
     if isinstance(given, str):
+        if given.casefold() not in _METRICS:
+            plugins.load_plugins()
         if given.casefold() not in _METRICS:
             raise UnknownNameError.of("metric", given, list_metrics())
         return _METRICS[given.casefold()]

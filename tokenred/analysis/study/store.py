@@ -235,13 +235,10 @@ class Store:
 
         return paired_difference(a.correct, b.correct, level)
 
-    def kept_comparison(self, key: str, reference: str, level: float) -> dict[str, Any] | None:
-        """The fields of an interval that `keep_comparisons` kept, or None."""
-        found = self._ask(
-            "SELECT value FROM comparisons WHERE key = ? AND reference = ? AND level = ?",
-            (key, reference, level),
-        )
-        return dict(json.loads(found[0][0])) if found else None
+    def comparisons(self, level: float = 0.95) -> dict[tuple[str, str], dict[str, Any]]:
+        """What `keep_comparisons` kept: the fields of each interval by key and reference."""
+        query = "SELECT key, reference, value FROM comparisons WHERE level = ?"
+        return {(key, other): json.loads(value) for key, other, value in self._ask(query, (level,))}
 
     def keep_comparisons(self, found: Mapping[tuple[str, str], Interval]) -> None:
         """Keep paired differences, so that they need not be computed again."""

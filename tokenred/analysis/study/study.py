@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -12,18 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from tokenred.analysis.files import check_new, write_atomically
 from tokenred.analysis.study.cell import DONE
+from tokenred.analysis.study.differences import Differences
 from tokenred.analysis.study.frame import record, tidy
 from tokenred.analysis.study.plan import Plan
 from tokenred.analysis.study.store import Store
-from tokenred.core.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
-
-    from tokenred.analysis.measure.intervals.paired import Interval
 
 __all__ = ["Study"]
 
@@ -51,7 +48,10 @@ class Study:
         self.against = against
         self.level = level
         self._plan = plan
-        self._fresh: dict[tuple[str, str], Interval] = {}
+
+    @cached_property
+    def _differences(self) -> Differences:
+        return Differences(self.store, self.level)
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
@@ -89,33 +89,15 @@ class Study:
                 if key in rows:
                     cell = self._plan.cell(position)
                     found = record(rows[key], json.loads(cell.axes_json))
-                    yield found | {"strategy": cell.label} | self._difference(key, reference)
-
-    def _difference(self, key: str, reference: str | None) -> dict[str, Any]:
-        """Percentage points from the reference, where both have predictions."""
-        if reference is None:
-            return {}
-        found = self.store.kept_comparison(key, reference, self.level)
-        if found is None:
-            try:
-                interval = self.store.compare(key, reference, self.level)
-            except (InputError, UnknownNameError):  # one of them failed, or kept no predictions
-                return {}
-            self._fresh[key, reference] = interval
-            found = asdict(interval)
-        return {
-            "difference": 100 * found["difference"],
-            "difference_low": 100 * found["low"],
-            "difference_high": 100 * found["high"],
-            "p_value": found["p_value"],
-        }
+                    found["strategy"] = cell.label
+                    yield found | (self._differences(key, reference) if reference else {})
 
     def keep_comparisons(self) -> None:
         """Compare all cells with their references, and store that for the next start."""
         if self.against is not None:
             _ = self.records
-            self.store.keep_comparisons(self._fresh)
-            self._fresh = {}
+            self.store.keep_comparisons(self._differences.fresh)
+            self._differences.fresh = {}
 
     # ---------------------------------------------------------------- showing
 

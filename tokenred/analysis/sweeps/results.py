@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.text import Text
 
 from tokenred.analysis.files import check_new, write_atomically
+from tokenred.analysis.printed import Printed
 from tokenred.analysis.sweeps.cells import Cell
 from tokenred.analysis.sweeps.log import read_results
 from tokenred.analysis.sweeps.tables import DONE, footnotes, split_table, sweep_table
@@ -21,11 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["DONE", "FAILED", "OUT_OF_MEMORY", "Sweep"]
 
 FAILED, OUT_OF_MEMORY = "failed", "out of memory"
-_WIDTH = 140
 
 
 @dataclass(frozen=True, eq=False)
-class Sweep:
+class Sweep(Printed):
     """Speed in many settings; ``print`` shows the tables.
 
     Attributes:
@@ -88,9 +88,3 @@ class Sweep:
             parts += [split_table(self.rows), Text()]
         lines = footnotes(self.rows, self.refused) + [f"To do: {cell}" for cell in self.todo]
         return Group(*parts, *(Text(line) for line in lines))
-
-    def __str__(self) -> str:
-        console = Console(width=_WIDTH, color_system=None, force_terminal=False)
-        with console.capture() as captured:
-            console.print(self)
-        return captured.get().rstrip()

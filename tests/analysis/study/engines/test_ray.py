@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +75,45 @@ def test_a_grid_of_own_parts(make_grid: MakeGrid, tmp_path: Path) -> None:
     study = grid.run(tmp_path / "ray.db", engine="ray", workers=1, progress=False)
     assert {row["engine"] for row in study.records} == {"ray"}
     check_same(study, grid.run(progress=False))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_an_actor_is_killed_in_the_middle_of_a_grid(make_grid: MakeGrid, tmp_path: Path) -> None:
+    """With SIGKILL from outside, while two work; no row is missing, and none is there twice."""
+    notes = tmp_path / "processes"
+    notes.mkdir()
+
+    def slow(model: Any, data: Any, context: Any) -> dict[str, Any]:
+        (notes / str(os.getpid())).touch()
+        time.sleep(0.05)
+        return {"answer": model.strategy.fuser.alpha, "process": os.getpid()}
+
+    slow.__module__ = "__main__"
+    axes = {"alpha": [i / 100 for i in range(60)]}
+    grid = make_grid(axes, metrics=[slow], data=None, limit=None)
+    killed: list[int] = []
+    stop = threading.Event()
+
+    def kill() -> None:
+        while len(there := list(notes.iterdir())) < 2:
+            if stop.wait(0.01):
+                return
+        killed.append(int(there[0].name))
+        os.kill(killed[0], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        study = grid.run(tmp_path / "a.db", engine="ray", workers=2, progress=False)
+    finally:
+        stop.set()
+        thread.join()
+    assert killed
+    rows = study.records
+    assert [row["status"] for row in rows] == ["done"] * 60
+    assert [row["answer"] for row in rows] == axes["alpha"]
+    assert len(study.store) == 60
+    assert max(row["attempts"] for row in rows) <= 2
 
 
 class FakeRay:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tokenred.core.errors import ConfigError
+from tokenred.analysis.level import check_level
 
-__all__ = ["StreamingMeans", "check_level"]
+__all__ = ["StreamingMeans"]
 
 _FEWEST = 2
 
@@ -91,13 +91,3 @@ class StreamingMeans:
         # A replicate of few images may weigh all of them with 0; it says nothing.
         out[:, enough] = np.nanquantile(replicates[:, enough], ends, axis=0)
         return out
-
-
-def check_level(level: float) -> None:
-    """Refuse a level that is none.
-
-    Raises:
-        ConfigError: unless it lies between 0 and 1.
-    """
-    if not 0 < level < 1:
-        raise ConfigError(f"expected a level between 0 and 1, got {level!r}; 0.95 is usual.")

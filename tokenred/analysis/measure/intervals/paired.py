@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from tokenred.core.errors import ConfigError, InputError
+from tokenred.analysis.level import check_level
+from tokenred.core.errors import InputError
 
 __all__ = ["Interval", "paired_difference", "paired_limits"]
 
@@ -52,7 +53,7 @@ def paired_difference(correct_a: ArrayLike, correct_b: ArrayLike, level: float =
         InputError: for arrays that are empty, of different shape, or not of 0 and 1.
         ConfigError: for another level.
     """
-    _check_level(level)
+    check_level(level)
     a, b = _flags("correct_a", correct_a), _flags("correct_b", correct_b)
     if a.shape != b.shape:
         raise InputError(
@@ -97,7 +98,7 @@ def paired_limits(
         InputError: for counts that cannot be.
         ConfigError: for another level.
     """
-    _check_level(level)
+    check_level(level)
     x, y, n = np.broadcast_arrays(*(np.asarray(v, np.float64) for v in (only_a, only_b, images)))
     if not ((x >= 0) & (y >= 0) & (n >= 1) & (x + y <= n)).all():
         raise InputError(
@@ -141,11 +142,6 @@ def _score(
     variance = n * (2 * only_b + difference * (1 - difference))
     tiny = np.finfo(np.float64).tiny
     return np.asarray((x - y - n * difference) / np.sqrt(np.maximum(variance, tiny)))
-
-
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise ConfigError(f"expected a level between 0 and 1, got {level!r}; 0.95 is usual.")
 
 
 def _flags(name: str, values: ArrayLike) -> NDArray[np.bool_]:

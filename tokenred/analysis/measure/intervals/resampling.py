@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from tokenred.analysis.level import check_level
 from tokenred.core.errors import ConfigError, InputError
 
 __all__ = ["Estimate", "bootstrap_interval"]
@@ -125,8 +126,7 @@ def _takes_axis(statistic: Callable[..., Any]) -> bool:
 
 
 def _check(level: float, resamples: int, seed: int, method: str | None) -> None:
-    if not 0 < level < 1:
-        raise ConfigError(f"expected a level between 0 and 1, got {level!r}; 0.95 is usual.")
+    check_level(level)
     if type(resamples) is not int or resamples < 100:
         raise ConfigError(f"expected resamples as a whole number from 100, got {resamples!r}.")
     if type(seed) is not int or seed < 0:

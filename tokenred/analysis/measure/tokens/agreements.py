@@ -15,11 +15,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from tokenred.analysis.framed import Framed, plain_table
+from tokenred.analysis.level import check_level
 from tokenred.analysis.lineup import Contestant, Strategies, lineup_at_counts
 from tokenred.analysis.measure.context import base_of
 from tokenred.analysis.measure.image_stream import image_stream
 from tokenred.analysis.measure.inputs import Data, open_for
-from tokenred.analysis.measure.intervals.bootstrap import StreamingMeans, check_level
+from tokenred.analysis.measure.intervals.bootstrap import StreamingMeans
 from tokenred.analysis.measure.tokens.selections import (
     Flags,
     Floats,

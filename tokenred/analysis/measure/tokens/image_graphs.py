@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tokenred.analysis.measure.context import base_of, measured
+from tokenred.analysis.measure.tokens.pixels import shown_pixels
 from tokenred.core.api import dense
 from tokenred.core.errors import ConfigError, InputError
 from tokenred.data import eval_transform
@@ -33,7 +34,7 @@ class ImageGraph:
 
     graph: Graph
     image: Tensor
-    pixels: NDArray[np.float64]
+    pixels: NDArray[np.float32]
 
 
 def image_graph(
@@ -65,15 +66,4 @@ def image_graph(
         graph = build(embedded.x0, embedded.grid)
     if graph is None:
         raise ConfigError(f"expected a builder that makes a graph, got {made!r}.")
-    return ImageGraph(graph, batch, _pixels(batch[0], transform))
-
-
-def _pixels(image: Tensor, transform: Any) -> NDArray[np.float64]:
-    """The image without its normalisation, as the transform did it."""
-    for step in reversed(getattr(transform, "transforms", [])):
-        if hasattr(step, "mean") and hasattr(step, "std"):
-            mean, std = (torch.as_tensor(v).view(-1, 1, 1) for v in (step.mean, step.std))
-            image = image * std + mean
-            break
-    pixels: NDArray[np.float64] = image.clamp(0, 1).movedim(0, -1).double().numpy()
-    return pixels
+    return ImageGraph(graph, batch, shown_pixels(batch[0], transform))

@@ -1,0 +1,92 @@
+"""Cells that compute nothing: the writer and the actors at full speed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from study_clock import Clock, Figures
+
+from tokenred.analysis import Store
+from tokenred.analysis.measure.accuracy.evaluating import Evaluation
+from tokenred.analysis.study.cell import DONE, Outcome, Setting, StoredRow, Task
+from tokenred.analysis.study.engines.ray import Ray
+from tokenred.analysis.study.packing import pack_predictions
+from tokenred.core.plan import Strategy
+
+ACTORS = 8
+
+
+def stored(key: str, packed: Any = None) -> StoredRow:
+    """A row as a grid writes it."""
+    columns = {
+        "key": key, "study": "writer", "axes": '{"alpha": 0.1, "M": 8}', "strategy": "gtp",
+        "method": "gtp", "config": "{}", "fingerprint": key, "model": "digits", "weights": "w",
+        "data": "digits", "image_limit": 1000, "seed": 0, "dtype": "float32", "batch_size": 64,
+        "metrics": '{"gmacs": 1.5, "top1": 90.0}', "status": DONE, "error": "", "traceback": "",
+        "attempts": 1, "seconds": 0.5, "engine": "ray", "machine": '{"torch": "2"}',
+        "git_commit": "", "created": "now",
+    }  # fmt: skip
+    return StoredRow(columns, packed)
+
+
+def writer(options: argparse.Namespace) -> Figures:
+    """Rows a second into a store on disk."""
+    ranks = np.random.default_rng(0).integers(0, 3, 1000)
+    labels = np.arange(1000) % 10
+    evaluation = Evaluation(labels, labels, labels, ranks, 10, (), 0.0)
+    found: Figures = {}
+    for images in (0, len(labels)):
+        for batch in (1, 100):
+            packed = pack_predictions(evaluation) if images else None
+            rows = options.rows if batch > 1 else options.rows // 4
+            with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "a.db") as store:
+                with store.writing(), Clock() as clock:
+                    for at in range(0, rows, batch):
+                        store.write([stored(f"k{i}", packed) for i in range(at, at + batch)])
+                assert len(store) == rows
+            name = f"{batch} a transaction, predictions of {images} images"
+            found[name] = {"rows_a_second": round(rows / clock.seconds)}
+    return found
+
+
+class Stub:
+    """Answers at once."""
+
+    def __call__(self, task: Task) -> Outcome:
+        number = int(task.key)
+        return Outcome(task.key, DONE, {"answer": number * number, "process": os.getpid()})
+
+
+def actors(options: argparse.Namespace) -> Figures:
+    """8 Ray actors send the results of stub cells in batches, through the engine into a store."""
+    count, setting = options.stubs, Setting(0, 0, None, None, 0)
+    tasks = (Task(str(i), Strategy("Random"), setting) for i in range(count))
+    processes, batches = set(), 0
+    with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "a.db") as store:
+        with store.writing(), Clock() as clock:
+            # The stub travels by value: the actors have no such module.
+            for outcomes in Ray(workers=ACTORS).run(Stub(), tasks, {__name__}):
+                rows, batches = [], batches + 1
+                for outcome in outcomes:
+                    assert outcome.metrics["answer"] == int(outcome.key) ** 2
+                    processes.add(outcome.metrics["process"])
+                    rows.append(stored(outcome.key))
+                store.write(rows)
+        there = store.status([str(i) for i in range(count)])
+        rows_there = len(store)
+    return {
+        f"{ACTORS} actors": {
+            "cells": count,
+            "rows": rows_there,
+            "lost": count - len(there),
+            "writes": batches,
+            "actors_that_worked": len(processes),
+            "seconds": clock.seconds,
+            "rows_a_second": round(count / clock.seconds),
+        }
+    }

@@ -1,0 +1,133 @@
+"""``tokenred --import FILE|MODULE``: parts of your own, registered before a command runs."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+from tokenred.core.errors import ConfigError
+
+__all__ = ["OPTION", "import_all", "imports_first"]
+
+OPTION = "--import"
+_SUFFIX = ".py"
+# Calls that are not the user's: tokenred's, and those of the import system.
+_OURS = (str(Path(__file__).parents[1]), "<frozen ", str(Path(importlib.__file__).parent))
+
+
+def import_all(given: Sequence[str]) -> None:
+    """Import files and modules; what they register is there for the command.
+
+    A file is found by its path, and its neighbours may be imported by it. A module is found as
+    ``python -m`` does, so also in the working folder.
+
+    Raises:
+        ConfigError: for what is not there, a file named like another module, or an import that
+            fails: with file, line and error.
+    """
+    for each in given:
+        if each.endswith(_SUFFIX) or os.sep in each:
+            _import_file(Path(each).expanduser().resolve(), each)
+        else:
+            _import_module(each)
+
+
+def imports_first(arguments: Sequence[str]) -> list[str]:
+    """The command line with its imports at the front, so that they may stand anywhere in it."""
+    front: list[str] = []
+    rest: list[str] = []
+    waiting = list(arguments)
+    while waiting:
+        one = waiting.pop(0)
+        if one == "--":
+            rest += [one, *waiting]
+            break
+        if one == OPTION and waiting:
+            front += [one, waiting.pop(0)]
+        elif one.startswith(f"{OPTION}="):
+            front.append(one)
+        else:
+            rest.append(one)
+    return front + rest
+
+
+def _import_file(path: Path, given: str) -> None:
+    if not path.is_file() or path.suffix != _SUFFIX:
+        raise ConfigError(f"expected a Python file for {OPTION}, found none at {given}.")
+    name = path.stem.replace(".", "_")
+    home = _home(name)
+    if home is not None and home != str(path):
+        raise ConfigError(
+            f"{given} has the name of another module, {name!r} ({home}), and one would be taken "
+            "for the other; rename the file."
+        )
+    if name in sys.modules:  # named twice
+        return
+    # At the end: the file's neighbours never stand in for an installed module.
+    _add_to_path(path.parent)
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Before it runs: whoever unpickles or inspects its classes looks there.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # whatever the file raises
+        del sys.modules[name]
+        raise _failed(given, error) from error
+
+
+def _import_module(name: str) -> None:
+    _add_to_path(Path.cwd())
+    if _spec(name) is None:
+        raise ConfigError(
+            f"expected a module or the path of a {_SUFFIX} file for {OPTION}, got {name!r}, which "
+            "is not to be found. Install it, or run tokenred from its folder."
+        )
+    try:
+        importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise _failed(name, error) from error
+
+
+def _home(name: str) -> str | None:
+    """The file that this name means, loaded or not; None where it means nothing."""
+    if name in sys.modules:
+        return str(getattr(sys.modules[name], "__file__", None) or "built in")
+    spec = _spec(name)
+    # A mere folder has no origin, and any module goes before it.
+    return None if spec is None or spec.origin is None else str(Path(spec.origin).resolve())
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # in a package that is not there, or no name at all
+        return None
+
+
+def _add_to_path(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+
+def _failed(given: str, error: BaseException) -> ConfigError:
+    """What went wrong, and in which line of the user's own code."""
+    if isinstance(error, SyntaxError):
+        at, told = f"{error.filename}, line {error.lineno}: ", error.msg
+    else:
+        calls = traceback.extract_tb(error.__traceback__)
+        own = [call for call in calls if not call.filename.startswith(_OURS)]
+        at = f"{own[-1].filename}, line {own[-1].lineno}: " if own else ""
+        told = str(error)
+    return ConfigError(
+        f"{OPTION} {given} failed: {at}{type(error).__name__}: {told.rstrip('.')}. Mend it; "
+        "--traceback shows how it came to that."
+    )
