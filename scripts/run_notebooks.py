@@ -1,7 +1,8 @@
 """Run every notebook of ``notebooks/`` on the CPU, and refuse outputs that got into git.
 
 Run ``python scripts/run_notebooks.py [notebook ...]``; without arguments it takes all of them.
-The executed copies go to a temporary folder, which is also where the notebooks run.
+Each runs in a folder of its own below a temporary one. ``--output FOLDER`` keeps the executed
+copies, for pages that show the outputs.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
 os.environ["JUPYTER_PLATFORM_DIRS"] = "1"
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+# As in an activated environment: cells that call a shell find this Python and `tokenred`.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+# Bars of other libraries complain where Jupyter's widgets are missing; there are no bars here.
+os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")
 
 import nbformat
 from nbclient import NotebookClient
@@ -49,19 +54,21 @@ def has_outputs(path: Path) -> bool:
     return any(cell.outputs or cell.execution_count is not None for cell in code)
 
 
-def run(path: Path, folder: Path, timeout: int) -> None:
-    """Execute one notebook in ``folder`` and leave the executed copy there."""
+def run(path: Path, folder: Path, timeout: int, output: Path) -> None:
+    """Execute one notebook in ``folder``; the executed copy goes to ``output``."""
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
         notebook,
         timeout=timeout,
+        # A busy machine starts kernels slowly.
+        startup_timeout=timeout,
         kernel_name="python3",
         # A warning on local sockets for each kernel would bury the results.
         extra_arguments=["--log-level=ERROR"],
         resources={"metadata": {"path": str(folder)}},
     )
     client.execute()
-    nbformat.write(notebook, folder / path.name)
+    nbformat.write(notebook, output / path.name)
 
 
 def main() -> int:
@@ -69,6 +76,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("notebooks", nargs="*", type=Path)
     parser.add_argument("--timeout", type=int, default=TIMEOUT, help="seconds for one cell")
+    parser.add_argument("--output", type=Path, help="a folder for the executed copies")
     args = parser.parse_args()
 
     paths = [p.resolve() for p in args.notebooks] or sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -76,7 +84,10 @@ def main() -> int:
         print("notebooks: there are none")
         return 0
 
+    if args.output is not None:
+        args.output.mkdir(parents=True, exist_ok=True)
     bad = []
+    begin = time.monotonic()
     for path in paths:
         if has_outputs(path):
             bad.append(path.name)
@@ -90,7 +101,7 @@ def main() -> int:
             folder.mkdir()
             start = time.monotonic()
             try:
-                run(path, folder, args.timeout)
+                run(path, folder, args.timeout, args.output or folder)
             except (CellExecutionError, TimeoutError, RuntimeError) as error:
                 bad.append(path.name)
                 print(f"{path.name}: FAILED\n{COLOUR.sub('', str(error))}")
@@ -99,7 +110,7 @@ def main() -> int:
     if bad:
         print(f"notebooks: not in order: {', '.join(sorted(set(bad)))}")
         return 1
-    print(f"notebooks: {len(paths)} run")
+    print(f"notebooks: {len(paths)} run, {time.monotonic() - begin:.0f} s together")
     return 0
 
 

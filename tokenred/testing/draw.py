@@ -67,6 +67,8 @@ def samples(
     *,
     needs_cls: bool = False,
     needs_size: bool = False,
+    needs_graph: bool = False,
+    min_batch: int = 1,
     dtypes: Sequence[torch.dtype] = DTYPES,
     flavours: Sequence[str] = FLAVOURS,
     sizes: Sequence[str] = SIZES,
@@ -78,12 +80,14 @@ def samples(
     Args:
         needs_cls: always with a class token.
         needs_size: always with sizes.
+        needs_graph: always with a graph.
+        min_batch: least number of images, up to 3.
         dtypes, flavours: types and kinds of numbers to draw from.
         sizes: kinds of sizes to draw from.
         head_dim: least and largest width of a head.
         sparse: with θ below 1 now and then.
     """
-    b, heads = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    b, heads = draw(st.integers(min_batch, 3)), draw(st.integers(1, 3))
     width = draw(st.integers(*head_dim))
     p = draw(st.integers(int(needs_cls), 5))
     cls_index = draw(st.integers(0, p - 1)) if needs_cls else None
@@ -95,7 +99,8 @@ def samples(
     kind = draw(st.sampled_from([s for s in sizes if not needs_size or s != "none"]))
     order = draw(st.sampled_from(("ascending", "shuffled")))
     fused = draw(st.integers(0, min(2, n - 1)))
-    graph = draw(st.sampled_from(("none", "spatial", "random")))
+    graphs = ("spatial", "random") if needs_graph else ("none", "spatial", "random")
+    graph = draw(st.sampled_from(graphs))
     layer, seed = draw(st.integers(0, DEPTH - 1)), draw(_seeds)
     proportional = kind != "none" and draw(st.booleans())
     theta = draw(st.sampled_from((1.0, 0.6, 0.1))) if sparse else 1.0

@@ -48,7 +48,11 @@ def check_fuser(
     traits = part.traits
     cls, size = traits.needs_cls, part.uses_size
     loose = draw.samples(needs_cls=cls, needs_size=size)
-    precise = draw.samples(needs_cls=cls, needs_size=size, dtypes=(torch.float64,))
+    # One image alone, or no graph where it matters, would prove nothing.
+    precise = draw.samples(
+        needs_cls=cls, needs_size=size, needs_graph=part.uses_graph, min_batch=2,
+        dtypes=(torch.float64,),
+    )  # fmt: skip
     fine = draw.smooth_samples(needs_cls=cls, needs_size=size)
     anything = draw.reductions(loose, partners=partners)
     double = draw.reductions(precise, partners=partners)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenred.analysis.files import check_new, write_atomically
+from tokenred.analysis.printed import Printed
 from tokenred.analysis.study.cell import DONE
 from tokenred.analysis.study.differences import Differences
 from tokenred.analysis.study.frame import record, tidy
@@ -25,10 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["Study"]
 
 _CHUNK = 500
-_WIDTH = 140
 
 
-class Study:
+class Study(Printed):
     """The results of a grid, one for each of its cells; ``print`` shows them, best first.
 
     Made by `tokenred.analysis.Grid.run`.
@@ -126,14 +126,6 @@ class Study:
         from rich.console import Group
 
         return Group(self.table(), "", *self.footnotes())
-
-    def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(width=_WIDTH, color_system=None, force_terminal=False)
-        with console.capture() as captured:
-            console.print(self)
-        return captured.get().rstrip()
 
     def to_csv(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the frame, at once or not at all.
