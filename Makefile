@@ -8,7 +8,11 @@ SHELL := /bin/sh
 override VENV := .venv
 PY := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
+# uv brings certificates of its own; behind a proxy that signs, only the system's will do (the
+# second name is that of older versions).
+UV_HERE := UV_SYSTEM_CERTS=1 UV_NATIVE_TLS=1 $(UV)
 STAMP := $(VENV)/.stamp
+DOCS_STAMP := $(VENV)/.stamp-docs
 
 # What the caller's environment must not leak into ours; $(shell) needs to be told by itself.
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
@@ -25,7 +29,7 @@ PYTHON ?= $(shell $(CLEAN) for p in python3.13 python3.12 python3.11 python3.10 
 VENV_OK := $(shell $(CLEAN) test "$$(cat $(STAMP) 2>/dev/null)" = "$$(pwd -P)" \
 	&& $(PY) -m pip --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help setup demo test lint format types notebooks wheel check clean FORCE
+.PHONY: help setup demo test lowest lint format types notebooks docs wheel check clean FORCE
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +45,9 @@ test: $(STAMP)  ## run the tests with coverage
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 \
 		--cov=tokenred --cov-report=term:skip-covered $(PYTEST_ARGS)
 
+lowest: $(STAMP)  ## run a choice of tests with the lowest declared versions, in .venv-lowest
+	@$(PY) scripts/lowest.py $(PYTEST_ARGS)
+
 lint: $(STAMP)  ## ruff: style and format
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
@@ -55,19 +62,28 @@ types: $(STAMP)  ## mypy --strict
 notebooks: $(STAMP)  ## run every notebook on the CPU; none may have outputs in git
 	@$(PY) scripts/run_notebooks.py
 
-wheel: $(STAMP)  ## build wheel and sdist into dist/, check and try the wheel
+# NOTEBOOKS=no leaves their outputs out, to look at pages and links quickly.
+docs: $(DOCS_STAMP)  ## build the documentation into site/ (NOTEBOOKS=no: without running them)
+	@if test "$(NOTEBOOKS)" != no; then \
+		$(PY) scripts/run_notebooks.py --output build/notebooks; fi
+	@NO_MKDOCS_2_WARNING=1 TOKENRED_PLUGINS=0 \
+		TOKENRED_NOTEBOOKS="$$(test "$(NOTEBOOKS)" = no || echo build/notebooks)" \
+		$(PY) -m mkdocs build --strict
+	@echo "site/index.html is ready"
+
+wheel: $(STAMP)  ## build wheel and sdist into dist/, check and try both
 	@rm -rf dist
-	@if $(UV) --version >/dev/null 2>&1; \
-	then $(UV) build --python $(PY) --quiet --out-dir dist; \
+	@if $(UV) --version >/dev/null 2>&1 && { $(UV) build --python $(PY) --quiet --out-dir dist \
+		|| $(UV_HERE) build --python $(PY) --quiet --out-dir dist; }; then :; \
 	else $(PY) -m build --outdir dist; fi
 	@$(PY) scripts/check_wheel.py dist
 
 check: lint types notebooks wheel  ## lint, types, notebooks and wheel
 
-clean:  ## remove what was built or cached (.venv stays)
-	@rm -rf build dist htmlcov .coverage .coverage.* tokenred-out \
+clean:  ## remove what was built or cached (.venv and .venv-lowest stay)
+	@rm -rf build dist site htmlcov .coverage .coverage.* tokenred-out \
 		.hypothesis .mypy_cache .pytest_cache .ruff_cache
-	@find . -path ./$(VENV) -prune -o -path ./.git -prune -o \
+	@find . -path './$(VENV)*' -prune -o -path ./.git -prune -o \
 		-type d -name __pycache__ -exec rm -rf {} +
 
 FORCE:
@@ -85,7 +101,16 @@ endif
 	@$(UV) --version >/dev/null 2>&1 \
 		|| $(PY) -m pip install --quiet --disable-pip-version-check --force-reinstall uv \
 		|| echo "== uv could not be installed: going on with pip, which is slower"
-	@if $(UV) --version >/dev/null 2>&1 && $(UV) pip install --python $(PY) -e '.[dev]'; then :; \
+	@if $(UV) --version >/dev/null 2>&1 && { $(UV) pip install --python $(PY) -e '.[dev]' \
+		|| $(UV_HERE) pip install --python $(PY) -e '.[dev]'; }; then :; \
 	else echo "== installing with pip" && \
 		$(PY) -m pip install --disable-pip-version-check -e '.[dev]'; fi
 	@pwd -P > $@
+
+# What only the documentation needs; anew when .venv or pyproject.toml is.
+$(DOCS_STAMP): $(STAMP)
+	@if $(UV) --version >/dev/null 2>&1 && { $(UV) pip install --python $(PY) -e '.[dev,docs]' \
+		|| $(UV_HERE) pip install --python $(PY) -e '.[dev,docs]'; }; then :; \
+	else echo "== installing with pip" && \
+		$(PY) -m pip install --disable-pip-version-check -e '.[dev,docs]'; fi
+	@touch $@

@@ -1,4 +1,4 @@
-"""Check that the wheel holds the package and nothing else, then try it in a fresh environment.
+"""Check what wheel and sdist hold, then try both in a fresh environment.
 
 Run ``python scripts/check_wheel.py dist`` after building; ``--no-install`` skips the trial.
 """
@@ -21,6 +21,16 @@ DOORS = ("strategies", "graphs", "analysis")
 # What the package reads at run time, beside its code.
 DATA = {".py", ".typed", ".safetensors", ".npz", ".csv", ".json", ".toml", ".txt"}
 OUTPUTS = (".pyc", ".db", ".log", ".executed.ipynb")
+# The sdist carries the tests and what they read, so that packagers can run them.
+SOURCES = (
+    "CHANGELOG.md",
+    "LICENSE",
+    "README.md",
+    "examples/tokenred-example/pyproject.toml",
+    "pyproject.toml",
+    "tests/conftest.py",
+    f"{PACKAGE}/py.typed",
+)
 
 
 class WheelError(Exception):
@@ -65,12 +75,15 @@ def check_wheel(wheel: Path) -> int:
 
 
 def check_sdist(sdist: Path) -> None:
-    """No output of a run may travel in the sdist."""
+    """The tests travel in the sdist, outputs of a run do not."""
     with tarfile.open(sdist) as archive:
         names = archive.getnames()
     bad = [n for n in names if n.endswith(OUTPUTS) or "/__pycache__/" in n or "/.venv/" in n]
     if bad:
         raise WheelError(f"the sdist holds outputs: {bad[:5]}")
+    inside = {n.partition("/")[2] for n in names}
+    if missing := sorted((package_files() | set(SOURCES)) - inside):
+        raise WheelError(f"left out of the sdist: {missing[:5]}")
 
 
 def call(*command: str | Path, cwd: Path, env: dict[str, str]) -> str:
@@ -118,22 +131,30 @@ def install(wheel: Path, folder: Path, env: dict[str, str]) -> Path:
     return python
 
 
-def check_installed(wheel: Path) -> None:
-    """Install the wheel where nothing else is, and use it from an empty folder."""
+def reinstall(sdist: Path, python: Path, env: dict[str, str]) -> None:
+    """Put what the sdist builds in the place of the wheel."""
+    options = ("install", "--force-reinstall", "--no-deps", sdist)
+    uv = Path(sys.executable).parent / "uv"
+    # An environment made by uv has no pip.
+    ours = [uv, "pip", *options, "--python", python] if uv.exists() else []
+    pip = [python, "-m", "pip", *options]
+    try:
+        call(*(ours or pip), cwd=sdist.parent, env=env)
+    except WheelError:
+        if not ours or not (python.parent / "pip").exists():
+            raise
+        call(*pip, cwd=sdist.parent, env=env)
+
+
+def check_installed(wheel: Path, sdist: Path) -> None:
+    """Install the wheel where nothing else is, and use it; then the sdist in its place."""
     env = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "VIRTUAL_ENV"}}
     with tempfile.TemporaryDirectory() as top:
         folder = Path(top)
         away = folder / "away"
         away.mkdir()
         python = install(wheel, folder, env)
-        where = call(
-            python, "-c", f"import {PACKAGE}; print({PACKAGE}.__file__)", cwd=away, env=env
-        )
-        if not Path(where.strip()).resolve().is_relative_to((folder / "venv").resolve()):
-            raise WheelError(f"{PACKAGE} was imported from {where.strip()}, not from the wheel")
-        listed = call(python, "-m", PACKAGE, "list", cwd=away, env=env)
-        if not listed.strip():
-            raise WheelError(f"`python -m {PACKAGE} list` printed nothing")
+        try_out(python, away, env)
         call(folder / "venv" / "bin" / PACKAGE, "--help", cwd=away, env=env)
         for door in DOORS:
             code = f"import importlib.util as u, sys; sys.exit(u.find_spec({door!r}) is not None)"
@@ -141,6 +162,22 @@ def check_installed(wheel: Path) -> None:
                 call(python, "-c", code, cwd=away, env=env)
             except WheelError:
                 raise WheelError(f"`import {door}` works beside the installed wheel") from None
+        reinstall(sdist, python, env)
+        try_out(python, away, env)
+
+
+def try_out(python: Path, away: Path, env: dict[str, str]) -> None:
+    """Import and list, from an empty folder; the files are the installed ones, with types."""
+    code = (
+        f"import importlib.metadata as m, pathlib, {PACKAGE} as p; "
+        f"assert m.version({PACKAGE!r}) == p.__version__; "
+        "assert (pathlib.Path(p.__file__).parent / 'py.typed').exists(); print(p.__file__)"
+    )
+    where = call(python, "-c", code, cwd=away, env=env).strip()
+    if not Path(where).resolve().is_relative_to(python.parent.parent.resolve()):
+        raise WheelError(f"{PACKAGE} was imported from {where}, not from what was installed")
+    if not call(python, "-m", PACKAGE, "list", cwd=away, env=env).strip():
+        raise WheelError(f"`python -m {PACKAGE} list` printed nothing")
 
 
 def main() -> int:
@@ -152,13 +189,14 @@ def main() -> int:
     try:
         wheel = only(args.dist.resolve(), "*.whl")
         count = check_wheel(wheel)
-        check_sdist(only(args.dist.resolve(), "*.tar.gz"))
+        sdist = only(args.dist.resolve(), "*.tar.gz")
+        check_sdist(sdist)
         if not args.no_install:
-            check_installed(wheel)
+            check_installed(wheel, sdist)
     except WheelError as error:
         print(f"wheel: {error}", file=sys.stderr)
         return 1
-    print(f"wheel: {wheel.name} is in order, {count} files")
+    print(f"wheel: {wheel.name} is in order, {count} files; {sdist.name} too")
     return 0
 
 

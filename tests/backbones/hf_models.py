@@ -69,9 +69,7 @@ FORMS: dict[str, Callable[..., Any]] = {
         Dinov2WithRegistersConfig(**REGISTERS | o)
     ),
     "Dinov2WithRegistersForImageClassification": lambda **o: (
-        Dinov2WithRegistersForImageClassification(
-            Dinov2WithRegistersConfig(**REGISTERS | FIVE | o)
-        )
+        Dinov2WithRegistersForImageClassification(Dinov2WithRegistersConfig(**REGISTERS | FIVE | o))
     ),
     "CLIPVisionModel": lambda **o: CLIPVisionModel(CLIPVisionConfig(**CLIP | o)),
     "CLIPVisionModelWithProjection": lambda **o: CLIPVisionModelWithProjection(

@@ -16,7 +16,7 @@ from tokenred.data.zip_archive import ZipSource
 def source(make_tree: Callable[..., Path], tmp_path: Path) -> Iterator[ZipSource]:
     root = make_tree()
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.mkdir("cat")
+        archive.writestr("cat/", "")
         for name in ("dog/0.png", "cat/1.png", "cat/0.png"):
             archive.write(root / name, name)
         archive.writestr("cat/readme.txt", "cats")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tokenred.core.errors import CheckpointError, ConfigError, InputError
 from tokenred.models import load_model
 from tokenred.models.lvvit import LVViT, lvvit_s
+from tokenred.models.rebuild import weightless
 
 NARROW: dict[str, Any] = {"img_size": 48, "embed_dim": 24, "depth": 3, "num_heads": 3}
 NARROW |= {"num_classes": 5}
@@ -97,7 +98,7 @@ def _by_hand(model: LVViT, images: Tensor) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("name", SIZES)
 def test_parameters_and_their_names(name: str) -> None:
     width, depth, parameters = SIZES[name]
-    with torch.device("meta"):
+    with weightless():
         model = timm.create_model(name)
     assert isinstance(model, LVViT)
     assert sum(p.numel() for p in model.parameters()) == parameters
@@ -166,7 +167,7 @@ def test_both_classifiers_start_alike() -> None:
 def test_timm_has_it(name: str) -> None:
     assert timm.is_model(name)
     assert name in timm.list_models("lvvit*")
-    with torch.device("meta"):
+    with weightless():
         model = timm.create_model(name, num_classes=7, img_size=64, in_chans=1, drop_path_rate=0.2)
     assert model.head.weight.shape == model.aux_head.weight.shape == (7, SIZES[name][0])
     assert model.pos_embed.shape[1] == 17
@@ -185,7 +186,7 @@ def test_no_weights_are_promised() -> None:
 
 
 def test_a_released_file_loads_by_name(tmp_path: Path) -> None:
-    with torch.device("meta"):
+    with weightless():
         state = timm.create_model("lvvit_s").state_dict()
     path = tmp_path / "lvvit_s-26M-224-83.3.pth.tar"
     # Half precision: the file is written in less time, and loads as fp32.

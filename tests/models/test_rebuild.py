@@ -13,7 +13,7 @@ from torch import nn
 import tokenred as tr
 from tokenred.core.errors import CheckpointError
 from tokenred.models.lvvit import LVViT, lvvit_s
-from tokenred.models.rebuild import build_base, describe_base
+from tokenred.models.rebuild import build_base, describe_base, weightless
 
 TINY: dict[str, Any] = {"img_size": 32, "embed_dim": 24, "depth": 2, "num_heads": 3}
 MODELS = {
@@ -31,7 +31,7 @@ MODELS = {
 
 @pytest.mark.parametrize("name", MODELS)
 def test_round_trip(name: str) -> None:
-    with torch.device("meta"):
+    with weightless():
         model: Any = MODELS[name]()
         description = describe_base(model)
         assert description is not None
@@ -41,7 +41,8 @@ def test_round_trip(name: str) -> None:
     assert again.patch_embed.img_size == model.patch_embed.img_size
     assert again.dynamic_img_size == model.dynamic_img_size
     assert again.global_pool == model.global_pool
-    assert again.in_chans == model.in_chans
+    # timm from 1.0.16 on has it.
+    assert getattr(again, "in_chans", None) == getattr(model, "in_chans", None)
     shapes = {name: value.shape for name, value in model.state_dict().items()}
     assert {name: value.shape for name, value in again.state_dict().items()} == shapes
 

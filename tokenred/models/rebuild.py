@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from tokenred.core.errors import CheckpointError
 from tokenred.models.lvvit import LVViT
 
-__all__ = ["build_base", "describe_base"]
+__all__ = ["build_base", "describe_base", "weightless"]
 
 _CLASSES: dict[str, Any] = {"VisionTransformer": VisionTransformer, "LVViT": LVViT}
 # What LVViT takes; the rest of a VisionTransformer's arguments is settled in it.
@@ -32,7 +34,7 @@ def describe_base(model: nn.Module) -> dict[str, Any] | None:
     wanted = _anatomy(model)
     for description in _candidates(model):
         try:
-            with torch.device("meta"):
+            with weightless():
                 rebuilt = build_base(description)
         except Exception:
             # timm raises whatever an argument that does not suit it runs into.
@@ -40,6 +42,22 @@ def describe_base(model: nn.Module) -> dict[str, Any] | None:
         if _anatomy(rebuilt) == wanted:
             return description
     return None
+
+
+@contextmanager
+def weightless() -> Iterator[None]:
+    """Models built inside have their weights on "meta": shapes, and no memory."""
+    with torch.device("meta"), _RatesStay():
+        yield
+
+
+class _RatesStay(TorchFunctionMode):
+    """timm 1.0.15 reads numbers off a ``linspace``, and those on "meta" have no values."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.linspace:
+            kwargs = {"device": "cpu"} | (kwargs or {})
+        return func(*args, **(kwargs or {}))
 
 
 def build_base(description: dict[str, Any]) -> nn.Module:

@@ -27,6 +27,7 @@ __all__ = [
     "Selector",
     "embeddings",
     "fusers",
+    "names_selector",
     "routes",
     "scorers",
     "selectors",
@@ -162,3 +163,8 @@ selectors: Registry[Selector] = Registry("selector", Selector, f"{_HOME}.selecto
 fusers: Registry[Fuser] = Registry("fuser", Fuser, f"{_HOME}.fusers")
 routes: Registry[Route] = Registry("route", Route, f"{_HOME}.routes")
 embeddings: Registry[Embedding] = Registry("embedding", Embedding, f"{_HOME}.embeddings")
+
+
+def names_selector(name: str) -> bool:
+    """Whether a name in a scorer's place is that of a selector; scorers go first."""
+    return name not in scorers and name in selectors

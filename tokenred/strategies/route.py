@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -34,6 +35,13 @@ class Route(Part):
 
     def active(self, layer: int, depth: int, patches: int) -> int | None:
         """How many image tokens the block processes, or None where all of them pass."""
+        return None
+
+    def dial(self, share: Fraction) -> Route | None:
+        """The same route with about this share of the tokens active, for a `Budget`.
+
+        The cost must not fall with the share. None where a budget is no matter of the route.
+        """
         return None
 
     def rejoins(self, layer: int, depth: int) -> bool:

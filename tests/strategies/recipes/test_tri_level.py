@@ -22,6 +22,7 @@ from tests.strategies.recipes.checks import (
     wrapped,
 )
 from tokenred.core.errors import ConfigError
+from tokenred.models.rebuild import weightless
 from tokenred.strategies.edits import TopKeys
 
 
@@ -56,7 +57,7 @@ def test_it_is_the_method_by_hand() -> None:
 
 
 def test_counts_and_costs() -> None:
-    with torch.device("meta"):
+    with weightless():
         model = timm.create_model("deit_small_patch16_224").eval()
     reduced = tr.wrap(model, "tri-level")
     assert [x.tokens_out for x in reduced.cost().layers[3::3]] == [138, 97, 68]

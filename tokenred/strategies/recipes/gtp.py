@@ -5,7 +5,7 @@ from __future__ import annotations
 from tokenred.core.plan import Strategy, recipes
 from tokenred.graphs import GraphBuilder
 from tokenred.graphs.base import graph_builders
-from tokenred.strategies.base import Fuser, Scorer, Selector, fusers, scorers, selectors
+from tokenred.strategies.base import Fuser, Scorer, Selector, fusers, names_selector, scorers
 from tokenred.strategies.schedules import Constant
 
 __all__ = ["gtp"]
@@ -43,7 +43,7 @@ def gtp(
             own attention as broadcast, θ keeps one entry more, and a model without CLS gets
             M + 1 semantic neighbours.
     """
-    if isinstance(scorer, str) and scorer not in selectors:
+    if isinstance(scorer, str) and not names_selector(scorer):
         options = {"exclude_self": False} if reference else {}
         scorer = scorers.create(scorer, aggregate=aggregate, **options)
     return Strategy(

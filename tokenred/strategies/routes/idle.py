@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from fractions import Fraction
 from typing import ClassVar
 
 import torch
@@ -14,6 +14,7 @@ from tokenred.attention import AttentionStats, Heads, Need
 from tokenred.core.errors import ConfigError
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Traits, check_choice, check_number
+from tokenred.core.replacing import replace
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import gather_tokens
 from tokenred.strategies.base import Route, routes
@@ -88,6 +89,11 @@ class Idle(Route):
             share = exact(self.keep_ratios) ** ((layer - layers[0]) // stage + 1)
         passing = max(1, int(share * patches))
         return None if passing >= patches else passing
+
+    def dial(self, share: Fraction) -> Idle:
+        several = isinstance(self.keep_ratios, tuple)
+        ratio = float(share)
+        return replace(self, keep_ratios=(ratio,) * len(self.layers or ()) if several else ratio)
 
     def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
         # Queries, keys and values of the idle as well, before it is known which of them pass.

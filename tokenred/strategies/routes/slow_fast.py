@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from fractions import Fraction
 from typing import ClassVar
 
 import torch
@@ -15,6 +15,7 @@ from tokenred.attention import AttentionStats, Need
 from tokenred.core.errors import ConfigError
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Traits, check_choice, check_count, check_number
+from tokenred.core.replacing import replace
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import gather_tokens
 from tokenred.strategies.base import Route, routes
@@ -103,6 +104,9 @@ class SlowFast(Route):
         if layer < self._starts(depth)[0] or informative >= patches:
             return None
         return informative + int(self.representative)
+
+    def dial(self, share: Fraction) -> SlowFast:
+        return replace(self, keep_rate=float(share))
 
     def rejoins(self, layer: int, depth: int) -> bool:
         return layer + 1 in (*self._starts(depth), depth)

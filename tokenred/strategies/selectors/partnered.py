@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
 from tokenred.attention import AttentionStats, Need
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part, Traits, check_choice, check_number
+from tokenred.core.replacing import replace
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import gather_tokens, unit_vectors
 from tokenred.strategies.base import Scorer, Selector, scorers, selectors
