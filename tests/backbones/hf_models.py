@@ -11,7 +11,7 @@ from torch import Tensor
 
 pytest.importorskip("transformers")
 
-from transformers import (
+from transformers import (  # noqa: E402
     CLIPConfig,
     CLIPForImageClassification,
     CLIPVisionConfig,

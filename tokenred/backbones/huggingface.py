@@ -1,0 +1,212 @@
+"""Vision towers of Hugging Face transformers: ViT, DeiT, DINOv2, CLIP, SigLIP.
+
+transformers is an optional dependency. A model is known by the names of its classes, so nothing
+here imports the library.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tokenred.backbones.base import Backbone, Embedded
+from tokenred.backbones.huggingface_blocks import is_of, open_block
+from tokenred.backbones.huggingface_heads import Head
+from tokenred.core.errors import BackboneError, InputError
+from tokenred.core.info import ModelInfo
+
+__all__ = ["HuggingFaceViT"]
+
+
+@dataclass(frozen=True)
+class _Form:
+    """Where a model has its tower, how many tokens come before the patches, and what comes last."""
+
+    tower: str
+    prefix: int
+    head: Head
+
+
+def _forms() -> dict[str, _Form]:
+    forms = {
+        "ViTModel": _Form("", 1, Head("pooler")),
+        "ViTForImageClassification": _Form("vit", 1, Head("class", ("classifier",))),
+        "DeiTModel": _Form("", 2, Head("pooler")),
+        "DeiTForImageClassification": _Form("deit", 2, Head("class", ("classifier",))),
+        "DeiTForImageClassificationWithTeacher": _Form(
+            "deit", 2, Head("teacher", ("cls_classifier", "distillation_classifier"))
+        ),
+    }
+    for name, tower in (("Dinov2", "dinov2"), ("Dinov2WithRegisters", "dinov2_with_registers")):
+        classifier = Head("class and mean", ("classifier",))
+        forms[f"{name}Model"] = _Form("", 1, Head("class"))
+        forms[f"{name}ForImageClassification"] = _Form(tower, 1, classifier)
+    for name, prefix, head in (("CLIP", 1, Head("class norm")), ("Siglip", 0, Head("attention"))):
+        classifier = Head("mean", ("classifier",))
+        # The second one is what transformers 4 has in the first, and in models with text.
+        forms[f"{name}VisionModel"] = _Form("vision_model", prefix, head)
+        forms[f"{name}VisionTransformer"] = _Form("", prefix, head)
+        forms[f"{name}ForImageClassification"] = _Form("vision_model", prefix, classifier)
+    projected = Head("class norm", ("visual_projection",))
+    return forms | {"CLIPVisionModelWithProjection": _Form("vision_model", 1, projected)}
+
+
+_FORMS = _forms()
+_WITH_TEXT = ("CLIPModel", "SiglipModel")
+
+
+class HuggingFaceViT(Backbone):
+    """Adapter of transformers' vision towers.
+
+    ``forward_features`` gives what the model calls ``last_hidden_state``, with fewer tokens. The
+    model itself gives one tensor: logits of a classifier, ``image_embeds`` of a tower with a
+    projection, ``pooler_output`` of any other, and the tokens where that would be None.
+    """
+
+    family = f"Hugging Face transformers' {', '.join(sorted(_FORMS))}"
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        name = _known(type(model)).__name__
+        if name in _WITH_TEXT:
+            raise BackboneError(
+                f"{name} reads text, too. Wrap its tower: tokenred.wrap(model.vision_model, …)"
+            )
+        self._form = _FORMS[name]
+        tower = self._tower
+        # DeiT, DINOv2 and ViT 4; CLIP and SigLIP; ViT 5.
+        stack = getattr(tower, "encoder", tower)
+        blocks = stack.layer if hasattr(stack, "layer") else stack.layers
+        self.blocks = self._opened = [open_block(block) for block in blocks]
+        if not self.blocks:
+            raise BackboneError(f"{name} has no blocks to reduce tokens in.")
+
+    @classmethod
+    def knows(cls, model: nn.Module) -> bool:
+        known = _known(type(model))
+        # A subclass that leaves the forward alone is the same model.
+        return known is not None and type(model).forward is known.forward
+
+    @property
+    def info(self) -> ModelInfo:
+        block, (height, width) = self._opened[0], self._image_size
+        grid = self.grid_of(height, width)
+        patch = self._patches.stride
+        return ModelInfo(
+            name=getattr(self.model, "name_or_path", "") or type(self.model).__name__,
+            width=self._tower.config.hidden_size,
+            num_heads=block.num_heads,
+            head_dim=block.head_dim,
+            num_prefix=self._prefix,
+            cls_index=0 if self._prefix else None,
+            grid=grid,
+            num_patches=grid[0] * grid[1],
+            blocks=tuple(block.info() for block in self.blocks),
+            channels=self._patches.in_channels,
+            patch_size=(patch[0], patch[1]),
+            **self._form.head.macs(self.model, self._tower),
+        )
+
+    def check_images(self, images: Tensor) -> None:
+        channels = self._patches.in_channels
+        if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != channels:
+            got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+            raise InputError(
+                f"images must be (batch, {channels}, height, width), got {got}. Of what an image "
+                "processor returns, pass ['pixel_values']."
+            )
+        weight = self._patches.weight
+        # Not asked where the types agree: some devices (meta) know no autocast.
+        fits = images.dtype == weight.dtype or torch.is_autocast_enabled(images.device.type)
+        if not images.is_floating_point() or not fits:
+            raise InputError(
+                f"images must be {weight.dtype} like the weights, got {images.dtype}. Convert "
+                "them (`images.to(dtype)`, integers scaled and normalised), or run under autocast."
+            )
+        self.check_size(images.shape[2], images.shape[3])
+
+    def check_size(self, height: int, width: int) -> None:
+        size, patch = self._image_size, self._patches.stride
+        if not self._any_size and (height, width) != size:
+            raise InputError(
+                f"images must be {size[0]}×{size[1]}, got {height}×{width}. Resize them."
+            )
+        if height < patch[0] or width < patch[1]:
+            raise InputError(
+                f"images must be at least one patch, {patch[0]}×{patch[1]}, got {height}×{width}."
+            )
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        down, across = self._patches.stride
+        return height // int(down), width // int(across)
+
+    def embed(self, images: Float[Tensor, "b ch H W"]) -> Embedded:
+        tower, grid = self._tower, self.grid_of(images.shape[2], images.shape[3])
+        x = tower.embeddings(images)
+        if hasattr(tower, "pre_layrnorm"):  # CLIP's, which transformers spells so
+            x = tower.pre_layrnorm(x)
+        total = grid[0] * grid[1]
+        index = torch.arange(total, device=x.device).expand(x.shape[0], total)
+        return Embedded(x, index, x[:, self._prefix :], grid)
+
+    def norm(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
+        tower = self._tower
+        if hasattr(tower, "layernorm"):
+            return tower.layernorm(x)  # type: ignore[no-any-return]
+        # CLIP norms its class token only, and does so when it pools.
+        return x if hasattr(tower, "pre_layrnorm") else tower.post_layernorm(x)
+
+    def head(self, x: Float[Tensor, "b N c"], pre_logits: bool = False) -> Any:
+        pooled = self._form.head.pooled(self._tower, x, self._prefix)
+        return pooled if pre_logits else self._form.head.logits(self.model, pooled)
+
+    def leave_out(
+        self, x: Float[Tensor, "b N c"], mask: Float[Tensor, "b N"]
+    ) -> Float[Tensor, "b N c"]:
+        return self._form.head.leave_out(x, mask, self._prefix)
+
+    def stem_macs(self, image_size: tuple[int, int] | None = None) -> float:
+        rows, columns = self.grid_of(*(image_size or self._image_size))
+        return float(rows * columns * self._patches.weight.numel())
+
+    @property
+    def checkpoint_blocks(self) -> bool:
+        return any(block.saves_memory for block in self._opened)
+
+    @property
+    def _tower(self) -> Any:
+        """What has the embeddings and the blocks: the model itself, or a child of it."""
+        name = self._form.tower
+        return getattr(self.model, name) if hasattr(self.model, name) else self.model
+
+    @property
+    def _prefix(self) -> int:
+        return self._form.prefix + int(getattr(self._tower.config, "num_register_tokens", 0))
+
+    @property
+    def _patches(self) -> nn.Conv2d:
+        """The convolution that makes tokens of patches."""
+        embeddings = self._tower.embeddings
+        if hasattr(embeddings, "patch_embedding"):  # CLIP, SigLIP
+            return embeddings.patch_embedding  # type: ignore[no-any-return]
+        return embeddings.patch_embeddings.projection  # type: ignore[no-any-return]
+
+    @property
+    def _image_size(self) -> tuple[int, int]:
+        size = self._tower.config.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return int(height), int(width)
+
+    @property
+    def _any_size(self) -> bool:
+        """DINOv2 fits its positions to the image; the others do so on request only."""
+        return type(self._tower.embeddings).__name__.startswith("Dinov2")
+
+
+def _known(kind: type) -> Any:
+    """The class of transformers' that a model is of, or None."""
+    return next((c for c in kind.__mro__ if is_of(c, (*_FORMS, *_WITH_TEXT))), None)
