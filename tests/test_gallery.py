@@ -1,23 +1,17 @@
-"""The gallery: its pictures are there and small, its commands can be read."""
+"""The gallery: its pictures are there and small."""
 
 from __future__ import annotations
 
 import re
 import runpy
-import shlex
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from typer.main import get_command
-
-from tokenred.cli.app import app
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
 PICTURES = re.findall(r"!\[([^\]]+)\]\(([^)]+)\)", TEXT)
-BLOCKS = re.findall(r"```console\n(.*?)```", TEXT, flags=re.DOTALL)
-COMMANDS = [line for block in BLOCKS for line in block.replace("\\\n", "").splitlines()]
 MOST = 150_000  # bytes
 
 
@@ -35,16 +29,3 @@ def test_the_script_makes_the_pictures_that_are_shown() -> None:
     made = {*script["FIGURES"], *script["TOKEN_PICTURES"], *script["OTHERS"]}
     assert made == {Path(path).stem for _, path in PICTURES if "/gallery/" in path}
     assert {study for study, _ in script["FIGURES"].values()} == set(script["STUDIES"])
-
-
-@pytest.mark.parametrize("line", COMMANDS)
-def test_commands_can_be_read(line: str) -> None:
-    program, *arguments = shlex.split(line)
-    assert program == "tokenred"
-    command = get_command(app)
-    name = "tokenred"
-    while hasattr(command, "commands"):
-        name, *arguments = arguments
-        command = command.commands[name]
-    # Refuses options that there are not; runs nothing.
-    command.make_context(name, arguments)

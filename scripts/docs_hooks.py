@@ -1,0 +1,84 @@
+"""What mkdocs is told beyond ``mkdocs.yml``: pages made at build time, links, a last check.
+
+Pages that stand elsewhere in the repository (the README is the first page) are taken from there, so
+that nothing is written twice. Notebooks show the outputs of the executed copies in the folder that
+``TOKENRED_NOTEBOOKS`` names; without it they have none.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from docs_api import api_pages
+from docs_catalogue import catalogue
+from docs_links import MADE, PAGES, notebooks, rewrite_links
+from docs_notebooks import notebook_page
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parent.parent
+# Warnings of mkdocs' own loggers count under --strict.
+LOG = logging.getLogger("mkdocs.hooks.tokenred")
+NOTEBOOKS = notebooks(ROOT)
+SITE = {**PAGES, **NOTEBOOKS}
+# Those that notebooks draw, by their place in the repository if they had one.
+PICTURES: dict[str, str] = {}
+SOURCES = {page: source for source, page in SITE.items()}
+_LOADED = re.compile(r'<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)="(?:https?:)?//[^"]*"')
+_ALLOWED = re.compile(r'rel="(?:canonical|prev|next)"')
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put the pages of the API into the navigation."""
+    api, _ = api_pages()
+    for entry in config.nav or []:
+        if entry.get("API") == "api/":
+            entry["API"] = [{_title(text): page} for page, text in api.items()]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are not in ``docs/``."""
+    api, places = api_pages()
+    made: dict[str, str | bytes] = {**api, "catalogue.md": catalogue(places)}
+    for source, page in PAGES.items():
+        made[page] = (ROOT / source).read_text(encoding="utf-8")
+    executed = os.environ.get("TOKENRED_NOTEBOOKS")
+    for source, page in NOTEBOOKS.items():
+        path = Path(executed, Path(source).name) if executed else ROOT / source
+        text, pictures = notebook_page(path)
+        made[page] = text if executed else f"{text}\n*Built without running the notebook.*\n"
+        drawn = {f"notebooks/{name}": picture for name, picture in pictures.items()}
+        PICTURES.update({place: place for place in drawn})
+        made |= drawn
+    for page, content in made.items():
+        files.append(File.generated(config, page, content=content))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Turn links of the repository into links of the site."""
+    place = page.file.src_uri
+    inside = ROOT / "docs" / place
+    source = SOURCES.get(place) or (f"docs/{place}" if inside.exists() else None)
+    if source is None:
+        return markdown
+    known = {**SITE, **MADE, **PICTURES}
+    return rewrite_links(markdown, source, place, known, ROOT, LOG.warning)
+
+
+def on_post_page(output: str, page: Page, **_: Any) -> str:
+    """Refuse what a browser would load from elsewhere."""
+    for tag in _LOADED.findall(output):
+        if not _ALLOWED.search(tag):
+            LOG.warning("%s loads something from elsewhere: %s", page.file.src_uri, tag)
+    return output
+
+
+def _title(text: str) -> str:
+    return text.split("\n", 1)[0].removeprefix("# ")

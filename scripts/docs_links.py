@@ -1,0 +1,81 @@
+"""Links of pages that come from the repository, turned into links of the site."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+__all__ = ["MADE", "PAGES", "notebooks", "rewrite_links"]
+
+# Pages that stand elsewhere in the repository, and their place on the site.
+PAGES = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "benchmarks/README.md": "benchmarks.md",
+    "examples/tokenred-example/README.md": "example.md",
+    "notebooks/README.md": "notebooks/index.md",
+}
+# Pages that are made when the site is, and where links in ``docs/`` look for them.
+MADE = {"docs/catalogue.md": "catalogue.md"}
+
+# Code comes first: what looks like a link in it is none.
+_PIECES = re.compile(
+    r"(?P<fence>^(?P<marks>```+|~~~+).*?^(?P=marks)\s*$)"
+    r"|(?P<link>!?\[(?P<text>(?:[^\[\]]|\[[^\]]*\])*)\]\((?P<target>[^)\s]+)\))"
+    r"|(?P<code>`+[^`]*`+)",
+    re.DOTALL | re.MULTILINE,
+)
+_ELSEWHERE = re.compile(r"[a-z]+:|#")
+
+
+def notebooks(root: Path) -> dict[str, str]:
+    """The notebooks of the repository, and their pages."""
+    found = sorted((root / "notebooks").glob("*.ipynb"))
+    return {f"notebooks/{path.name}": f"notebooks/{path.stem}.md" for path in found}
+
+
+def rewrite_links(
+    text: str,
+    source: str,
+    page: str,
+    pages: Mapping[str, str],
+    root: Path,
+    warn: Callable[[str], None],
+) -> str:
+    """The text with links as the site has them.
+
+    A link to a file that is no page of the site becomes its text: the site knows no address of
+    the repository.
+
+    Args:
+        text: Markdown.
+        source: where it stands in the repository.
+        page: where it stands on the site.
+        pages: pages of the site by their place in the repository; those that are in ``docs/`` may
+            be left out.
+        root: of the repository.
+        warn: called with a message where a link leads nowhere.
+    """
+
+    def one(found: re.Match[str]) -> str:
+        target = found["target"]
+        if target is None or _ELSEWHERE.match(target):
+            return found[0]
+        path, mark, anchor = target.partition("#")
+        place = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
+        if place not in pages and not (root / place).exists():
+            warn(f"{source} links to {target}, which is not there")
+            return found[0]
+        if place in pages:
+            there = pages[place]
+        elif place.startswith("docs/"):
+            there = place.removeprefix("docs/")
+        else:
+            return found["text"]
+        relative = posixpath.relpath(there, posixpath.dirname(page) or ".")
+        return found[0].replace(f"]({target})", f"]({relative}{mark}{anchor})")
+
+    return _PIECES.sub(one, text)

@@ -1,0 +1,235 @@
+"""What the README and the pages of docs/ print runs: Python as it stands, commands as they parse.
+
+Python blocks of a page run in order, in one namespace and an empty folder. ``tr`` and ``model``
+are there from the start, for pages that are about something else than loading a model. A block that
+says ``downloads weights`` gets random ones for the same architecture, and so runs the same lines;
+the README's runs on the embedded model as well.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import matplotlib.pyplot as plt
+import pytest
+import timm
+import torch
+from typer.main import get_command
+
+import tokenred as tr
+from tokenred.analysis.study import metrics
+from tokenred.cli.app import app
+from tokenred.data import ImageDataset
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (
+        ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md",
+        ROOT / "notebooks" / "README.md", *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "examples").glob("*/README.md"),
+    )
+)  # fmt: skip
+DOWNLOADS = "downloads weights"
+# Marks a shell, or a placeholder, at the start of a line; not part of the command.
+PROMPT = re.compile(r"^\$ ")
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
+    "optional-dependencies"
+]
+
+
+def blocks(page: str, *languages: str) -> list[str]:
+    """The fenced blocks of a page in these languages."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = re.findall(r"^```([a-z]*)[^\n]*\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    return [code for language, code in found if language in languages]
+
+
+def commands(page: str) -> list[str]:
+    """The lines of a page's shell blocks, long ones joined."""
+    whole = "".join(blocks(page, "console", "bash", "sh")).replace("\\\n", "")
+    return [PROMPT.sub("", line) for line in whole.splitlines() if line.strip()]
+
+
+def with_some(function: Any) -> list[Any]:
+    """The pages for which a function finds anything."""
+    return [page for page in PAGES if function(page)]
+
+
+# ---------------------------------------------------------------- Python
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tr.backbones, "_BACKBONES", list(tr.backbones._BACKBONES))
+    monkeypatch.setattr(metrics, "_METRICS", dict(metrics._METRICS))
+    yield
+    plt.close("all")
+
+
+def run(page: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Run the Python blocks of a page; what they leave."""
+    names: dict[str, Any] = {"__name__": "__main__", "tr": tr}
+    names["model"] = tr.models.load_model("digits")
+    create = timm.create_model
+
+    def created(name: str, *args: Any, pretrained: bool = False, **options: Any) -> Any:
+        assert not pretrained or DOWNLOADS in code, f"{page}: mark what {DOWNLOADS}"
+        return create(name, *args, **options)
+
+    monkeypatch.setattr(timm, "create_model", created)
+    if any("transformers" in code for code in blocks(page, "python")):
+        towers = pytest.importorskip("transformers").PreTrainedModel
+        monkeypatch.setattr(towers, "from_pretrained", classmethod(random_tower))
+    for number, code in enumerate(blocks(page, "python")):
+        exec(compile(code, f"{page} block {number}", "exec"), names)
+    return names
+
+
+def random_tower(kind: Any, name: str) -> Any:
+    """A tower of ``transformers`` as wide and deep as the one of that name, its MLP aside."""
+    config = kind.config_class()
+    patch = re.search(r"patch(\d+)", name)
+    changed = {"intermediate_size": 16, "mlp_ratio": 1}
+    if patch is not None:
+        changed["patch_size"] = int(patch[1])
+    for key, value in changed.items():
+        if hasattr(config, key):
+            setattr(config, key, value)
+    return kind(config)
+
+
+@pytest.mark.parametrize("page", with_some(lambda page: blocks(page, "python")))
+def test_python(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Hours of training would show no more than this does.
+    few = {"limit": 96, "progress": False, "validation": first(40)}
+    monkeypatch.setattr(tr.training, "finetune", functools.partial(tr.training.finetune, **few))
+    names = run(page, monkeypatch)
+    if page == "docs/dense.md":
+        assert tuple(names["soft_tokens"].shape[::2]) == (2, 64)
+        shapes = [tuple(found.shape) for found in names["encoder"](names["images"])]
+        assert shapes == [(2, 384, 8, 8)] * 4
+        assert names["encoder"].feature_info.reduction() == [14] * 4
+
+
+def first(count: int) -> ImageDataset:
+    """The first embedded test images."""
+    whole = tr.data.open_dataset("digits", split="test")
+    part = ImageDataset(whole.source, whole.labels, whole.classes, "digits")
+    part.labels = whole.labels[:count]
+    return part
+
+
+def test_the_readme_on_the_embedded_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = [code for code in blocks("README.md", "python") if DOWNLOADS in code]
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: tr.models.load_model("digits"))
+    names: dict[str, Any] = {}
+    # Its eight blocks have 64 tokens between them: 8 in each would leave none.
+    exec(compile(code.replace("P=8", "P=6"), "README", "exec"), names)
+    assert names["fast"](torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+
+
+@pytest.mark.parametrize("page", with_some(lambda page: blocks(page, "toml")))
+def test_toml(page: str) -> None:
+    for code in blocks(page, "toml"):
+        tomllib.loads(code)
+
+
+# ---------------------------------------------------------------- commands
+
+
+@pytest.mark.parametrize("page", with_some(commands))
+def test_commands(page: str) -> None:
+    for line in commands(page):
+        check(shlex.split(line, comments=True), line)
+
+
+def check(words: list[str], line: str) -> None:
+    """Refuse a command line that could not run as it is printed."""
+    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+        words = words[1:]
+    if not words:
+        return  # a comment
+    program, *arguments = words
+    name = program.removeprefix(".venv/bin/")
+    if name == "tokenred":
+        parse(arguments)
+    elif name in ("accelerate", "torchrun"):
+        assert "tokenred" in arguments, line
+        parse(arguments[arguments.index("tokenred") + 1 :])
+    elif name == "make":
+        assert {word for word in arguments if "=" not in word} <= TARGETS, line
+    elif name == "pip":
+        extras = re.findall(r"^tokenred\[(.*)\]$", "\n".join(arguments), re.MULTILINE)
+        assert {extra for found in extras for extra in found.split(",")} <= set(EXTRAS), line
+        local = [re.sub(r"\[.*\]$", "", word) for word in arguments if "/" in word]
+        assert all((ROOT / path / "pyproject.toml").exists() for path in local), line
+    elif name in ("python", "pytest"):
+        paths = [word.partition("::")[0] for word in arguments if re.match(r"\w+/|\w+\.py$", word)]
+        code = [path for path in paths if path.endswith(".py")]
+        assert code or name == "pytest" or arguments[0] == "-m", line
+        assert all((ROOT / path).exists() for path in code), line
+    else:
+        assert (ROOT / program).exists() or program.startswith(".venv/bin/"), f"unknown: {line}"
+
+
+def parse(arguments: list[str]) -> None:
+    """Refuse sub-commands and options that there are not; run nothing."""
+    command, arguments = descend(arguments)
+    if command is not None:
+        command.make_context(command.name, [word.replace("…", "X") for word in arguments])
+
+
+def descend(words: list[str]) -> tuple[Any, list[str]]:
+    """The sub-command that words name, and what follows; None where they name none."""
+    command: Any = get_command(app)
+    words = list(words)
+    while hasattr(command, "commands"):
+        while words and words[0].startswith("-"):
+            option = options_of(command)[words.pop(0).partition("=")[0]]
+            if words and not option.is_flag and not option.is_eager:
+                words.pop(0)
+        if not words:
+            return None, []
+        command = command.commands[words.pop(0)]
+    return command, words
+
+
+def options_of(command: Any) -> dict[str, Any]:
+    """The options of a command, by each of their names."""
+    with click.Context(command) as context:
+        return {
+            name: option
+            for option in command.get_params(context)
+            for name in (*option.opts, *option.secondary_opts)
+        }
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_in_the_text(page: str) -> None:
+    text = re.sub(r"^```.*?^```$", "", (ROOT / page).read_text("utf-8"), flags=re.S | re.M)
+    for line in re.findall(r"`((?:tokenred|make) [^`]+)`", text):
+        program, *words = shlex.split(line)
+        if program == "make":
+            assert {word for word in words if "=" not in word} <= TARGETS
+            continue
+        if words[0] == "…":
+            continue
+        command, rest = descend(words)
+        known = {} if command is None else options_of(command)
+        used = {word.partition("=")[0] for word in rest if re.match(r"--?[a-z]", word)}
+        assert used <= {*known, "--import"}, f"{page}: {line}"
