@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 pytest.importorskip("transformers")
 
-from transformers import (  # noqa: E402
+from transformers import (
     CLIPConfig,
     CLIPForImageClassification,
     CLIPVisionConfig,
@@ -36,7 +36,16 @@ from transformers import (  # noqa: E402
     ViTModel,
 )
 
-__all__ = ["FORMS", "answer", "images_for", "tower_of", "with_dropout"]
+__all__ = [
+    "FORMS",
+    "agree",
+    "answer",
+    "gradients",
+    "images_for",
+    "matter",
+    "tower_of",
+    "with_dropout",
+]
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "patch_size": 8}
 SQUARE = SIZES | {"image_size": 32}
@@ -116,3 +125,30 @@ def images_for(model: Any, batch: int = 2) -> Tensor:
     size = tower_of(model).config.image_size
     height, width = (size, size) if isinstance(size, int) else size
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(3))
+
+
+@torch.no_grad()
+def matter(model: Any) -> Any:
+    """Gives LayerScale, which has a name of its own here, values that matter."""
+    draw = torch.Generator().manual_seed(1)
+    for name, p in model.named_parameters():
+        if name.endswith("lambda1"):
+            p.copy_(torch.rand(p.shape, generator=draw) + 0.5)
+    return model
+
+
+def gradients(model: nn.Module, output: Tensor) -> dict[str, Tensor]:
+    """Of each parameter that has one, for a loss that weighs each output in its own way."""
+    weights = torch.linspace(-1, 2, output.numel(), dtype=output.dtype)
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    grads = torch.autograd.grad((output.flatten() * weights).sum(), parameters, allow_unused=True)
+    return {n: g for n, g in zip(names, grads, strict=True) if g is not None}
+
+
+def agree(got: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
+    """Asserts that gradients agree; one that is zero but for rounding is measured by the others."""
+    assert got.keys() == expected.keys()
+    largest = max(g.abs().max().item() for g in expected.values())
+    for name, grad in expected.items():
+        bound = tolerance * max(grad.abs().max().item(), 1e-2 * largest)
+        assert (got[name] - grad).abs().max().item() <= bound, name
