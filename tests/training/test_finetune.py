@@ -162,6 +162,18 @@ def test_frozen_parameters_stay_and_the_others_learn(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
+def test_the_seed_decides_where_learned_parts_begin(tmp_path: Path) -> None:
+    still = small("dynamicvit", epochs=1, lr=1e-12, min_lr=0.0, warmup_lr=0.0, ema=None)
+    first, again, other = (
+        train(tmp_path / str(n), settings=still.replace(seed=seed)).model.state_dict()
+        for n, seed in enumerate((0, 0, 1))
+    )
+    name = "parts.selector.stages.0.decide.0.weight"
+    assert torch.equal(first[name], again[name])
+    assert not torch.allclose(first[name], other[name], atol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
 def test_the_backbone_waits_for_the_learned_parts(tmp_path: Path) -> None:
     settings = small(
         "dynamicvit", epochs=1, backbone_frozen=1, ema=None, keep_warmup=None, weight_decay=0.5

@@ -24,3 +24,18 @@ def test_tensorboard_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(MissingExtraError, match=r"tokenred\[train\]"):
         Log(tmp_path, tensorboard=True)
+
+
+def test_tensorboard_gets_each_epoch(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    rows: list[dict[str, float]] = []
+    log = Log(tmp_path, tensorboard=True)
+    for epoch in range(3):
+        rows.append({"epoch": float(epoch), "loss": 2.0 - epoch, "top1": epoch / 4})
+        log.write(rows)
+    log.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("top1")] == [(0, 0.0), (1, 0.25), (2, 0.5)]
+    assert [e.value for e in events.Scalars("loss")] == [2.0, 1.0, 0.0]

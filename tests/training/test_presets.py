@@ -28,6 +28,14 @@ def test_a_preset_keeps_the_criterion(method: str, preset: str) -> None:
     assert small.batch_size <= 128
 
 
+def test_predictors_of_a_small_model_learn_fast_and_must_meet_the_ratio() -> None:
+    small, other = settings_for("dynamicvit", "digits"), settings_for("gtp", "digits")
+    assert small.lr * small.backbone_lr == pytest.approx(other.lr)
+    loss = make_criterion(small.criterion, **dict(small.weights))
+    assert loss.ratio == 20
+    assert loss.distill == 0.5
+
+
 def test_other_recipes_train_as_gtp() -> None:
     assert settings_for("ToMe") == settings_for("gtp")
 

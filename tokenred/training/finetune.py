@@ -21,16 +21,19 @@ from tokenred.core.saving import save
 from tokenred.data import ImageDataset, balanced_subset, open_dataset
 from tokenred.models.rebuild import describe_base
 from tokenred.training.augment import open_training, train_loader
+from tokenred.training.checks import check_mask_is_read
 from tokenred.training.devices import pick_device
 from tokenred.training.logs import Log
 from tokenred.training.loop import Trainer, top1
 from tokenred.training.losses import make_criterion
 from tokenred.training.presets import method_of, settings_for
+from tokenred.training.randomness import random_as
 from tokenred.training.settings import Settings
 from tokenred.training.state import check_same_run, read_state, weights_digest, write_state
 
 __all__ = ["Finetuned", "finetune"]
 
+_PARTS = -4  # a stream of random numbers beside those of the trainer
 STATE, BEST, LAST, LOG = "state.pt", "best.safetensors", "last.safetensors", "log.csv"
 
 
@@ -93,13 +96,16 @@ def finetune(
         progress: show a bar.
 
     Raises:
-        ConfigError: for settings that do not fit model or data, or a resumed run that began
-            otherwise.
+        ConfigError: for settings that do not fit model or data, a mask that nothing reads, or a
+            resumed run that began otherwise.
         OutputExistsError: where the folder has a run and neither ``resume`` nor ``overwrite``.
         DataError: for labels that the model cannot give.
         CheckpointError: for a model that could not be saved, or a damaged ``state.pt``.
     """
-    reduced = wrap(model, strategy)
+    # Learned parts begin at random.
+    with random_as(0 if settings is None else settings.seed, _PARTS):
+        reduced = wrap(model, strategy)
+    check_mask_is_read(reduced.strategy)
     if settings is None:
         name = strategy if isinstance(strategy, str) else method_of(reduced.strategy)
         settings = settings_for(name)

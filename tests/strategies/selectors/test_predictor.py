@@ -147,6 +147,22 @@ def test_the_gradient_is_that_of_the_soft_decision() -> None:
     assert all(p.grad is None for p in module.stages[1].parameters())
 
 
+def test_a_limit_on_the_gradient_bounds_what_comes_from_the_mask_alone() -> None:
+    weigh = torch.randn(3, 12, generator=torch.Generator().manual_seed(0)).double()
+    found = []
+    for limit, given in ((None, weigh.clamp(-0.1, 0.1)), (0.3, weigh)):
+        module = made(gradient_limit=limit)
+        torch.manual_seed(3)
+        memory = module.mask(tokens(), NOTHING, 3).memory
+        ((memory["mask"][:, 2:] * given).sum() + 50 * memory["kept_share"].sum()).backward()
+        found.append((memory["mask"], [p.grad for p in module.stages[0].parameters()]))
+    (mask, free), (same, limited) = found
+    assert torch.equal(mask, same)
+    for one, other in zip(free, limited, strict=True):
+        torch.testing.assert_close(one, other)
+    assert weigh.abs().max() > 0.1
+
+
 def test_half_precision_draws_in_single() -> None:
     module, state = made().bfloat16(), tokens()
     low = TokenState(**vars(state) | {"x": state.x.bfloat16()})
@@ -178,6 +194,8 @@ def test_refusals() -> None:
         Predictor(layers=(-1,))
     with pytest.raises(ConfigError, match=r"finite number in \(0"):
         Predictor(temperature=0.0)
+    with pytest.raises(ConfigError, match="gradient_limit"):
+        Predictor(gradient_limit=0.0)
     with pytest.raises(ConfigError, match=r"blocks \[12\] are asked for, .* has 0 to 11"):
         Predictor(layers=(3, 12)).check(model_info(8, (2, 2)))
 

@@ -19,6 +19,7 @@ def dynamicvit(
     layers: Sequence[int] | None = None,
     temperature: float = 1.0,
     epsilon: float = 1e-6,
+    gradient_limit: float | None = None,
     reference: bool = False,
 ) -> Strategy:
     """Learned networks decide which tokens stay (DynamicViT, Rao et al., NeurIPS 2021).
@@ -32,11 +33,12 @@ def dynamicvit(
             quarters of the depth (3, 6, 9 of 12).
         temperature: τ of the Gumbel-softmax in training.
         epsilon: ε of the masked attention in training.
+        gradient_limit: ours, for small models (0.02): see `Predictor`. None as in the paper.
         reference: nothing differs; accepted so that all recipes take it.
     """
     chosen = None if layers is None else tuple(layers)
     return Strategy(
-        scorer=Predictor(chosen, temperature),
+        scorer=Predictor(chosen, temperature, gradient_limit),
         schedule=KeepRatio(
             keep_rate if isinstance(keep_rate, int | float) else tuple(keep_rate),
             chosen,

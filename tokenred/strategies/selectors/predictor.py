@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -34,6 +36,12 @@ class Predictor(Selector):
         layers: blocks at which a network of its own starts, ascending; None for the quarters of
             the depth (3, 6, 9 of 12). A block between them uses the one before it.
         temperature: τ of the Gumbel-softmax.
+        gradient_limit: None as in the paper; or the most that a token's mask may seem to change
+            the loss of its image, which is ours. The gradient of a masked key is ``e^s / Σ e^s``
+            over the keys that are left: without bound where the key would have had nearly the
+            whole row, while turning it on changes the row by at most 1. In a small model with
+            sharp attention such keys drown all else, and every token comes to be kept. For losses
+            that are means over the batch, without a loss scale (not with fp16).
 
     Shapes:
         returns: ``keep (b, n−P)`` and ``drop (b, P)``, both ascending.
@@ -44,9 +52,12 @@ class Predictor(Selector):
 
     layers: tuple[int, ...] | None = None
     temperature: float = 1.0
+    gradient_limit: float | None = None
 
     def __post_init__(self) -> None:
         check_number(self, "temperature", self.temperature, low=0, open_low=True)
+        if self.gradient_limit is not None:
+            check_number(self, "gradient_limit", self.gradient_limit, low=0, open_low=True)
         if self.layers is None:
             return
         object.__setattr__(self, "layers", tuple(self.layers))
@@ -70,7 +81,7 @@ class Predictor(Selector):
 
     def build(self, info: ModelInfo) -> PredictorModule:
         starts = quarters(info.depth) if self.layers is None else self.layers
-        return PredictorModule(info.width, starts, self.temperature)
+        return PredictorModule(info.width, starts, self.temperature, self.gradient_limit)
 
     def learned_macs(self, info: ModelInfo, counts: tuple[int, ...]) -> float:
         c, half, quarter = info.width, *_widths(info.width)
@@ -82,10 +93,17 @@ class Predictor(Selector):
 class PredictorModule(nn.Module):
     """`Predictor` with its weights, one network a stage."""
 
-    def __init__(self, width: int, starts: tuple[int, ...], temperature: float) -> None:
+    def __init__(
+        self,
+        width: int,
+        starts: tuple[int, ...],
+        temperature: float,
+        gradient_limit: float | None = None,
+    ) -> None:
         super().__init__()
         self.starts = starts
         self.temperature = temperature
+        self.gradient_limit = gradient_limit
         self.stages = nn.ModuleList(Stage(width) for _ in starts)
 
     def forward(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
@@ -111,6 +129,9 @@ class PredictorModule(nn.Module):
         }
         stages = {k: torch.cat((memory[k], v), 1) if k in memory else v for k, v in new.items()}
         mask = torch.cat((keep.new_ones(b, p), keep), dim=1)
+        if self.gradient_limit is not None:
+            # The shares above keep their whole gradient.
+            mask = cast(Tensor, _Limited.apply(mask, self.gradient_limit / b))
         return replace(state, memory={**memory, **stages, "mask": mask})
 
     def _logits(
@@ -119,6 +140,19 @@ class PredictorModule(nn.Module):
         stage = max(0, sum(start <= state.layer for start in self.starts) - 1)
         logits: Tensor = self.stages[stage](state.image, alive)
         return logits.to(at_least_fp32(logits.dtype))
+
+
+class _Limited(torch.autograd.Function):
+    """The same numbers; of the gradient, each entry within ± a limit."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, limit: float) -> Tensor:
+        ctx.limit = limit
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient.clamp(-ctx.limit, ctx.limit), None
 
 
 class Stage(nn.Module):
