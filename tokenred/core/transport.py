@@ -65,7 +65,7 @@ class Transport:
         return out
 
     def _carry(
-        self, tokens: Float[Tensor, "b N c"], first: int, places: Int[Tensor, "b p+k"]
+        self, tokens: Float[Tensor, "b N c"], first: int, places: Int[Tensor, "b q"]
     ) -> Float[Tensor, "b M c"]:
         """All tokens in one gather, prefix first, and then changed where they lie."""
         k = self.keep.shape[1]
@@ -83,7 +83,7 @@ class Transport:
         self,
         sizes: Float[Tensor, "b N"],
         first: int,
-        places: Int[Tensor, "b p+k"],
+        places: Int[Tensor, "b q"],
         move: Float[Tensor, "b m P"] | None,
     ) -> Float[Tensor, "b M"]:
         kept = sizes.gather(1, places)
