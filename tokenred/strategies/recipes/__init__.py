@@ -4,7 +4,6 @@ from tokenred.strategies.recipes.ats import ats
 from tokenred.strategies.recipes.dynamicvit import dynamicvit
 from tokenred.strategies.recipes.evit import evit
 from tokenred.strategies.recipes.evo_vit import evo_vit
-from tokenred.strategies.recipes.grid_drop import uniform
 from tokenred.strategies.recipes.gtp import gtp
 from tokenred.strategies.recipes.idlevit import idlevit
 from tokenred.strategies.recipes.mstm import mstm
@@ -12,6 +11,7 @@ from tokenred.strategies.recipes.random import random
 from tokenred.strategies.recipes.tome import tome
 from tokenred.strategies.recipes.topk import topk
 from tokenred.strategies.recipes.tri_level import tri_level
+from tokenred.strategies.recipes.uniform import uniform
 
 __all__ = [
     "ats",
