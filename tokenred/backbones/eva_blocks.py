@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tokenred.attention import Heads
 from tokenred.backbones.base import BlockAnatomy, linear_macs, open_known
 from tokenred.backbones.eva_rotary import Rotary
-from tokenred.backbones.vit_blocks import attention_output
+from tokenred.backbones.vit_blocks import PostNorm, attention_output
 from tokenred.core.info import BlockInfo
 from tokenred.core.state import TokenState
 
@@ -82,8 +82,8 @@ def _rope(state: TokenState) -> Tensor | None:
     return state.positions.at(state) if isinstance(state.positions, Rotary) else None
 
 
-class EvaPreNorm(BlockAnatomy):
-    """``x += γ1 · attn(norm1 x); x += γ2 · mlp(norm2 x)`` (``EvaBlock``)."""
+class _EvaAttention(BlockAnatomy):
+    """What the blocks share: attention whose positions are turned into queries and keys."""
 
     block: Any
 
@@ -95,6 +95,18 @@ class EvaPreNorm(BlockAnatomy):
 
     def heads_of(self, state: TokenState) -> Heads:
         return _heads(self.block.attn, self._attention_input(state.x), _rope(state))
+
+    def _attention_input(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
+        return x
+
+    def info(self) -> BlockInfo:
+        b = self.block
+        pair = 2 * b.attn.num_heads * split_width(b.attn)
+        return BlockInfo(linear_macs(b.attn), pair, linear_macs(b.mlp))
+
+
+class EvaPreNorm(_EvaAttention):
+    """``x += γ1 · attn(norm1 x); x += γ2 · mlp(norm2 x)`` (``EvaBlock``)."""
 
     def _attention_input(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
         return self.block.norm1(x)  # type: ignore[no-any-return]
@@ -112,29 +124,9 @@ class EvaPreNorm(BlockAnatomy):
         residual: Tensor = b.drop_path2(_scaled(b.gamma_2, b.mlp(b.norm2(x))))
         return x + residual
 
-    def info(self) -> BlockInfo:
-        b = self.block
-        pair = 2 * b.attn.num_heads * split_width(b.attn)
-        return BlockInfo(linear_macs(b.attn), pair, linear_macs(b.mlp))
 
-
-class EvaPostNorm(EvaPreNorm):
+class EvaPostNorm(_EvaAttention, PostNorm):
     """``x += norm1(attn(x)); x += norm2(mlp(x))`` (``EvaBlockPostNorm``)."""
-
-    def _attention_input(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
-        return x
-
-    def after_attention(
-        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: Heads
-    ) -> Float[Tensor, "b N c"]:
-        b = self.block
-        residual: Tensor = b.drop_path1(b.norm1(attention_output(b.attn, out, heads.carry)))
-        return x + residual
-
-    def after_mlp(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
-        b = self.block
-        residual: Tensor = b.drop_path2(b.norm2(b.mlp(x)))
-        return x + residual
 
 
 def _scaled(gamma: Tensor | None, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:

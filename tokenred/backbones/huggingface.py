@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tokenred.backbones.base import Backbone, Embedded
 from tokenred.backbones.huggingface_blocks import is_of, open_block
 from tokenred.backbones.huggingface_heads import Head
+from tokenred.backbones.images import check_batch
 from tokenred.core.errors import BackboneError, InputError
 from tokenred.core.info import ModelInfo
 
@@ -112,21 +113,8 @@ class HuggingFaceViT(Backbone):
         )
 
     def check_images(self, images: Tensor) -> None:
-        channels = self._patches.in_channels
-        if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != channels:
-            got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-            raise InputError(
-                f"images must be (batch, {channels}, height, width), got {got}. Of what an image "
-                "processor returns, pass ['pixel_values']."
-            )
-        weight = self._patches.weight
-        # Not asked where the types agree: some devices (meta) know no autocast.
-        fits = images.dtype == weight.dtype or torch.is_autocast_enabled(images.device.type)
-        if not images.is_floating_point() or not fits:
-            raise InputError(
-                f"images must be {weight.dtype} like the weights, got {images.dtype}. Convert "
-                "them (`images.to(dtype)`, integers scaled and normalised), or run under autocast."
-            )
+        hint = " Of what an image processor returns, pass ['pixel_values']."
+        check_batch(images, self._patches.in_channels, self._patches.weight, hint)
         self.check_size(images.shape[2], images.shape[3])
 
     def check_size(self, height: int, width: int) -> None:

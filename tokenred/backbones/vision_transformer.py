@@ -19,6 +19,7 @@ from tokenred.backbones.base import (
     measured_macs,
     stand_in,
 )
+from tokenred.backbones.images import check_batch
 from tokenred.backbones.vit_blocks import open_block
 from tokenred.core.errors import BackboneError, InputError
 from tokenred.core.info import ModelInfo
@@ -72,20 +73,7 @@ class TimmViT(Backbone):
         )
 
     def check_images(self, images: Tensor) -> None:
-        m = self.model
-        channels = self._channels
-        if images.ndim != 4 or images.shape[1] != channels:
-            raise InputError(
-                f"images must be (batch, {channels}, height, width), got {tuple(images.shape)}."
-            )
-        weight = next(m.parameters())
-        # Not asked where the types agree: some devices (meta) know no autocast.
-        fits = images.dtype == weight.dtype or torch.is_autocast_enabled(images.device.type)
-        if not images.is_floating_point() or not fits:
-            raise InputError(
-                f"images must be {weight.dtype} like the weights, got {images.dtype}. Convert "
-                "them (`images.to(dtype)`, integers scaled and normalised), or run under autocast."
-            )
+        check_batch(images, self._channels, next(self.model.parameters()))
         self.check_size(images.shape[2], images.shape[3])
 
     def check_size(self, height: int, width: int) -> None:

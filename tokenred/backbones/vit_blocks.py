@@ -13,7 +13,7 @@ from tokenred.attention import Heads
 from tokenred.backbones.base import BlockAnatomy, linear_macs, open_known
 from tokenred.core.info import BlockInfo
 
-__all__ = ["attention_info", "attention_output", "open_block"]
+__all__ = ["PostNorm", "attention_info", "attention_output", "open_block"]
 
 
 def attention_heads(attn: Any, x: Float[Tensor, "b N c"]) -> Heads:

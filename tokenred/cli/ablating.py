@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tokenred.cli.console import make_console
+from tokenred.cli.model_options import Device, Limit, Split
 from tokenred.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,12 +51,12 @@ def ablate_command(
             help="As of tokenred compare.", show_default="digits with the digits model"
         ),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Such as test or val.")] = None,
+    split: Split = None,
     metric: Annotated[
         list[str] | None,
         typer.Option("--metric", "-m", help="Repeat it.", show_default="accuracy"),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many images.")] = None,
+    limit: Limit = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Images in a batch.", show_default="64")
     ] = None,
@@ -72,7 +73,7 @@ def ablate_command(
         str | None,
         typer.Option(help="raise, or skip what the model cannot do.", show_default="raise"),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, …")] = None,
+    device: Device = None,
     engine: Annotated[
         str | None, typer.Option(help="serial, processes, ray.", show_default="serial")
     ] = None,

@@ -9,7 +9,18 @@ import typer
 
 from tokenred.cli.console import make_console
 from tokenred.cli.demo import DEMO_FOLDER, MAX_SECONDS, time_deit
-from tokenred.cli.model_options import model_title, read_numbers
+from tokenred.cli.model_options import (
+    BatchSize,
+    Device,
+    Limit,
+    ModelName,
+    Split,
+    Threads,
+    Weights,
+    Workers,
+    model_title,
+    read_numbers,
+)
 from tokenred.core.errors import ConfigError
 
 __all__ = ["compare_command"]
@@ -19,12 +30,8 @@ _CSV, _PNG = "comparison.csv", "tradeoff.png"
 
 
 def compare_command(
-    model: Annotated[
-        str, typer.Option(help="'digits' (embedded), a timm name, or a .safetensors file.")
-    ] = "digits",
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights for a timm name, in place of the published ones.")
-    ] = None,
+    model: ModelName = "digits",
+    checkpoint: Weights = None,
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Untrained, to measure speed only.")
     ] = False,
@@ -36,7 +43,7 @@ def compare_command(
             show_default="digits with the digits model",
         ),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Such as test or val.")] = None,
+    split: Split = None,
     strategy: Annotated[
         list[str] | None,
         typer.Option(
@@ -62,13 +69,13 @@ def compare_command(
     smaller: Annotated[
         str | None, typer.Option(help="Also this model: a timm name, with published weights.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many images.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 32,
+    limit: Limit = None,
+    batch_size: BatchSize = 32,
     pairs: Annotated[int, typer.Option(help="Timed runs of each strategy.")] = 9,
     timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Measure speed.")] = True,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of PyTorch.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes that load images.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, …")] = None,
+    threads: Threads = None,
+    workers: Workers = 0,
+    device: Device = None,
     channels_last: Annotated[
         bool, typer.Option("--channels-last", help="Images and convolutions as NHWC in memory.")
     ] = False,

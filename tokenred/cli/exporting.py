@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tokenred.cli.console import make_console
+from tokenred.cli.model_options import Weights
 from tokenred.core.errors import ConfigError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -33,9 +34,7 @@ def export_command(
             "wrote brings its strategy along."
         ),
     ] = "digits",
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights for a timm name, in place of the published ones.")
-    ] = None,
+    checkpoint: Weights = None,
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Untrained, to try the export.")
     ] = False,

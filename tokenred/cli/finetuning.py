@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tokenred.cli.console import make_console
+from tokenred.cli.model_options import Device, ModelName, Threads, Weights, Workers
 from tokenred.core.errors import ConfigError
 
 __all__ = ["finetune_command"]
@@ -24,12 +25,8 @@ def finetune_command(
             "--strategy", "-s", help="As in `tokenred compare`: gtp:P=6, evit@0.45, a .toml file."
         ),
     ],
-    model: Annotated[
-        str, typer.Option(help="'digits' (embedded), a timm name, or a .safetensors file.")
-    ] = "digits",
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights for a timm name, in place of the published ones.")
-    ] = None,
+    model: ModelName = "digits",
+    checkpoint: Weights = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -67,9 +64,9 @@ def finetune_command(
         bool, typer.Option("--dry-run", help="Print settings and layers, and train nothing.")
     ] = False,
     limit: Annotated[int | None, typer.Option(help="Train on so many images at most.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes that load images.")] = 0,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of PyTorch.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, …")] = None,
+    workers: Workers = 0,
+    threads: Threads = None,
+    device: Device = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Events as well (extra 'train').")
     ] = False,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokenred.cli.console import make_console
-from tokenred.cli.model_options import model_title, read_numbers
+from tokenred.cli.model_options import ModelName, Weights, model_title, read_numbers
 from tokenred.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -29,12 +29,8 @@ def graph_command(
     demo: Annotated[
         bool, typer.Option("--demo", help="An embedded picture instead of a photograph.")
     ] = False,
-    model: Annotated[
-        str, typer.Option(help="'digits' (embedded), a timm name, or a .safetensors file.")
-    ] = "digits",
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights for a timm name, in place of the published ones.")
-    ] = None,
+    model: ModelName = "digits",
+    checkpoint: Weights = None,
     mean: Annotated[
         str | None, typer.Option(help="Three numbers, where the model records none: r,g,b.")
     ] = None,

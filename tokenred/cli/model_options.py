@@ -1,12 +1,39 @@
-"""What the commands make of the options about a model."""
+"""Options about model, images and device that commands share, and what is made of them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from tokenred.core.errors import ConfigError
 
-__all__ = ["model_title", "read_numbers"]
+__all__ = [
+    "BatchSize",
+    "Device",
+    "Limit",
+    "ModelName",
+    "Split",
+    "Threads",
+    "Weights",
+    "Workers",
+    "model_title",
+    "read_numbers",
+]
+
+ModelName = Annotated[
+    str, typer.Option(help="'digits' (embedded), a timm name, or a .safetensors file.")
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="Weights for a timm name, in place of the published ones.")
+]
+Split = Annotated[str | None, typer.Option(help="Such as test or val.")]
+Limit = Annotated[int | None, typer.Option(help="At most so many images.")]
+BatchSize = Annotated[int, typer.Option(help="Images in a batch.")]
+Workers = Annotated[int, typer.Option(help="Processes that load images.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, …")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads of PyTorch.")]
 
 
 def model_title(model: str, random_weights: bool = False) -> str:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tokenred.cli.console import make_console
+from tokenred.cli.model_options import BatchSize, Device, Workers
 from tokenred.core.errors import ConfigError
 
 __all__ = ["reproduce_command"]
@@ -58,9 +59,9 @@ def reproduce_command(
     ] = Path(_FOLDER),
     speed: Annotated[bool, typer.Option("--speed", help="Measure speed as well.")] = False,
     split: Annotated[str | None, typer.Option(help="Of the images, such as val.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 64,
-    workers: Annotated[int, typer.Option(help="Processes that load images.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, …")] = None,
+    batch_size: BatchSize = 64,
+    workers: Workers = 0,
+    device: Device = None,
     dtype: Annotated[str | None, typer.Option(help="float32, amp:bfloat16, …")] = None,
     seed: Annotated[int, typer.Option(help="Of chosen images.")] = 0,
     retry_failed: Annotated[

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tokenred.cli.console import make_console
+from tokenred.cli.model_options import ModelName, Split, Weights
 from tokenred.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -24,12 +25,8 @@ def show_command(
     image: Annotated[
         Path | None, typer.Argument(help="A photograph; or name one with --data and --index.")
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="'digits' (embedded), a timm name, or a .safetensors file.")
-    ] = "digits",
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights for a timm name, in place of the published ones.")
-    ] = None,
+    model: ModelName = "digits",
+    checkpoint: Weights = None,
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Untrained; the tokens kept mean little.")
     ] = False,
@@ -37,7 +34,7 @@ def show_command(
         str | None,
         typer.Option(help="'digits' (embedded), 'cifar10[:PATH]', an image folder, zip or tar."),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Such as test or val.")] = None,
+    split: Split = None,
     index: Annotated[int, typer.Option(help="Which image of --data, from 0.")] = 0,
     strategy: Annotated[
         list[str] | None,

@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from tokenred.cli.console import make_console
-from tokenred.cli.model_options import model_title, read_numbers
+from tokenred.cli.model_options import (
+    BatchSize,
+    Device,
+    Limit,
+    ModelName,
+    Split,
+    Weights,
+    Workers,
+    model_title,
+    read_numbers,
+)
 from tokenred.core.errors import ConfigError
 
 __all__ = ["oversmoothing_command"]
@@ -20,12 +30,8 @@ _PANELS = ("cosine", "cosine_difference", "high_frequency", "effective_rank")
 
 
 def oversmoothing_command(
-    model: Annotated[
-        str, typer.Option(help="'digits' (embedded), a timm name, or a .safetensors file.")
-    ] = "digits",
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights for a timm name, in place of the published ones.")
-    ] = None,
+    model: ModelName = "digits",
+    checkpoint: Weights = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -33,7 +39,7 @@ def oversmoothing_command(
             show_default="digits with the digits model",
         ),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Such as test or val.")] = None,
+    split: Split = None,
     strategy: Annotated[
         list[str] | None,
         typer.Option(
@@ -48,10 +54,10 @@ def oversmoothing_command(
             "the strategies have them."
         ),
     ] = 0.75,
-    limit: Annotated[int | None, typer.Option(help="At most so many images.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Images in a batch.")] = 32,
-    workers: Annotated[int, typer.Option(help="Processes that load images.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, …")] = None,
+    limit: Limit = None,
+    batch_size: BatchSize = 32,
+    workers: Workers = 0,
+    device: Device = None,
     seed: Annotated[int, typer.Option(help="Of chosen images and bootstrap.")] = 0,
     mean: Annotated[
         str | None, typer.Option(help="Three numbers, where the model records none: r,g,b.")
