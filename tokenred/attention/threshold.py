@@ -22,12 +22,13 @@ from tokenred.attention.edits import SLACK, kept_entries, sparsify
 
 __all__ = ["kth_largest", "near_kth_largest", "sparsify_"]
 
-# One entry in so many is sampled; a cut aims beyond by so many standard deviations of its place.
-_STRIDE, _BEYOND = 53, 2.0
-# Entries that are few enough to be put in order, and counts at most.
-_FEW, _CUTS = 3000, 5
-# The fast way looks at more, so that it need not count often.
-_FAST_STRIDE, _FAST_CUTS = 37, 4
+# So many entries are sampled, and one in so many more; a cut aims beyond by so many standard
+# deviations of its place.
+_SAMPLE, _ONE_IN, _BEYOND = 500, 250, 2.0
+# Entries that are few enough to be put in order (at most, and of all), and counts at most.
+_FEW, _FEW_OF, _CUTS = 6000, 10, 5
+# The fast way need not know more of a larger map: its slack grows along.
+_FAST_SAMPLE, _FAST_CUTS = 600, 4
 _ZERO = {np.dtype(kind): kind(0) for kind in (np.float32, np.float64)}
 
 
@@ -82,7 +83,9 @@ def kth_largest(entries: NDArray[np.floating], k: int) -> tuple[np.floating, int
         entries: one-dimensional, no NaN.
         k: 1 ≤ k ≤ size.
     """
-    sample = np.sort(entries[::_STRIDE])
+    stride = _stride(entries.size, _SAMPLE + entries.size // _ONE_IN)
+    sample = np.sort(entries[::stride])
+    enough = min(_FEW, entries.size // _FEW_OF)
     place = sample.size * (1 - k / entries.size)
     # Which entries reach the best cut below and above the threshold, and how many.
     low = high = None
@@ -95,9 +98,9 @@ def kth_largest(entries: NDArray[np.floating], k: int) -> tuple[np.floating, int
             low, reach_low = reached, count
         elif reach_high <= count < k:
             high, reach_high = reached, count
-        if reach_low - reach_high <= _FEW:
+        if reach_low - reach_high <= enough:
             break
-        off = (count - k) / _STRIDE
+        off = (count - k) / stride
         place += off + math.copysign(_BEYOND * math.sqrt(abs(off)) + 1, off)
     few = entries
     if low is not None and high is not None:
@@ -119,7 +122,7 @@ def near_kth_largest(
         k: 1 ≤ k ≤ size.
         slack: in entries.
     """
-    sample = np.sort(entries[::_FAST_STRIDE])
+    sample = np.sort(entries[:: _stride(entries.size, _FAST_SAMPLE)])
     place = sample.size * (1 - k / entries.size)
     for _ in range(_FAST_CUTS):
         cut = sample[min(max(int(place), 0), sample.size - 1)]
@@ -129,6 +132,14 @@ def near_kth_largest(
         # As far along the sample as the count was off.
         place += (count - k) / entries.size * sample.size
     return kth_largest(entries, k)
+
+
+def _stride(size: int, sample: int) -> int:
+    """Steps through so many entries that see every column of a map."""
+    stride = max(1, size // sample)
+    while math.gcd(stride, size) > 1:
+        stride += 1
+    return stride
 
 
 def _ordered(few: NDArray[np.floating], rank: int, above: int) -> tuple[np.floating, int]:

@@ -42,29 +42,28 @@ class Workspace:
         self.pairs = None if heads.bias is None else heads.bias.expand(len(heads.q), -1, -1, -1)
         # With a bias on the keys, q has a column of ones and k one of biases: the product adds it.
         width = d if bias is None else d + 1
-        self.q = heads.q.new_ones(maps, rows, width)
-        self.k = heads.q.new_empty(maps, n, width)
-        self.v = heads.q.new_empty(maps, n, d)
-        self.map = heads.q.new_empty(maps, rows, n)
-        self.out = heads.q.new_empty(maps, rows, d)
-        self.shape, self.held, self.tile = (0, 0, 0), (-1, -1), _NO_TILE
+        self._q = heads.q.new_ones(maps, rows, width)
+        self._k = heads.q.new_empty(maps, n, width)
+        self._v = heads.q.new_empty(maps, n, d)
+        self._map = heads.q.new_empty(maps, rows, n)
+        self._out = heads.q.new_empty(maps, rows, d)
+        self._shape, self._held, self._tile = (0, 0, 0), (-1, -1), _NO_TILE
 
     def load(self, tile: Tile) -> None:
         """Take the queries, keys and values of a tile."""
         q, d = self.heads.q[tile.images, tile.heads, tile.rows], self.width
-        b, h, rows, _ = q.shape
-        self.shape, self.tile = (b, h, rows), tile
+        self._take((q.shape[0], q.shape[1], q.shape[2]))
+        self._tile = tile
         # In powers of two, which are faster than those of e.
-        torch.mul(q, self.heads.scale * _LOG2_E, out=self._of(self.q, rows)[..., :d])
-        if self.held == (tile.images.start, tile.heads.start):
+        torch.mul(q, self.heads.scale * _LOG2_E, out=self.q.view(*q.shape[:3], -1)[..., :d])
+        if self._held == (tile.images.start, tile.heads.start):
             return  # other rows of the same maps
-        n = self.k.shape[1]
-        keys = self._of(self.k, n)
+        keys = self.k.view(*q.shape[:2], *self.k.shape[1:])
         keys[..., :d] = self.heads.k[tile.images, tile.heads]
         if self.bias is not None:
             keys[..., d] = self.bias[tile.images, None] * _LOG2_E
-        self._of(self.v, n).copy_(self.heads.v[tile.images, tile.heads])
-        self.held = (tile.images.start, tile.heads.start)
+        self.v.view(*q.shape[:2], *self.v.shape[1:]).copy_(self.heads.v[tile.images, tile.heads])
+        self._held = (tile.images.start, tile.heads.start)
 
     def exponentials(self) -> tuple[Float[Tensor, "b h rows N"], Float[Tensor, "b h rows 1"]]:
         """The map before each row is scaled, and the factors: the products scale fewer numbers."""
@@ -79,36 +78,32 @@ class Workspace:
         return attention.mul_(share)
 
     def attend(
-        self,
-        attention: Float[Tensor, "b h rows N"],
-        share: Float[Tensor, "b h rows 1"] | None,
-        out: Float[Tensor, "b h rows d"],
+        self, share: Float[Tensor, "b h rows 1"] | None, out: Float[Tensor, "b h rows d"]
     ) -> None:
-        """The product with the values, into ``out``."""
-        rows = self.shape[2]
-        product = self._of(self.out, rows)
-        torch.bmm(
-            attention.flatten(0, 1), self._of(self.v).flatten(0, 1), out=product.flatten(0, 1)
-        )
+        """The product of the map with the values, into ``out``."""
+        torch.bmm(self.map, self.v, out=self.out)
+        product = self.out.view(*self._shape, -1)
         if share is None:
             out.copy_(product)
         else:
             torch.mul(product, share, out=out)
 
     def _logits(self) -> Float[Tensor, "b h rows N"]:
-        logits = self._of(self.map, self.shape[2])
-        q, k = self._of(self.q, self.shape[2]).flatten(0, 1), self._of(self.k).flatten(0, 1)
-        _multiply(q, k.transpose(1, 2), logits.flatten(0, 1))
+        _multiply(self.q, self.k.mT, self.map)
+        logits = self.map.view(*self._shape, -1)
         if self.pairs is not None:
-            at = self.tile
+            at = self._tile
             logits.add_(self.pairs[at.images, at.heads, at.rows], alpha=_LOG2_E)
         return logits
 
-    def _of(self, buffer: Tensor, rows: int | None = None) -> Tensor:
-        """The part of a buffer that the tile takes, ``(b, h, rows, ·)``."""
-        b, h, _ = self.shape
-        taken = buffer[: b * h, :rows]
-        return taken.view(b, h, *taken.shape[1:])
+    def _take(self, shape: tuple[int, int, int]) -> None:
+        """The parts of the buffers that a tile takes, image by head first."""
+        if shape == self._shape:
+            return
+        maps, rows = shape[0] * shape[1], shape[2]
+        self.q, self.map, self.out = (t[:maps, :rows] for t in (self._q, self._map, self._out))
+        self.k, self.v = self._k[:maps], self._v[:maps]
+        self._shape = shape
 
 
 def _multiply(
@@ -149,16 +144,18 @@ class TileStatistics:
         if self.diagonal is not None:
             own = attention[..., tile.rows].diagonal(dim1=-2, dim2=-1)
             self.diagonal[(*at, tile.rows)] = own if share is None else own * share[..., 0]
-        if self.received is not None and share is None:
-            self.received[at] += attention.sum(dim=-2)
-        elif self.received is not None and share is not None:
-            weighted = torch.bmm(share.flatten(0, 1).mT, attention.flatten(0, 1))
-            self.received[at] += weighted.view_as(self.received[at])
+        if self.received is not None:
+            here = self.received[at]
+            if share is None:
+                here += attention.sum(dim=-2)
+            else:
+                weighted = torch.bmm(share.flatten(0, 1).mT, attention.flatten(0, 1))
+                here += weighted.view_as(here)
         for row, kept in self.row.items():
             if tile.rows.start <= row < tile.rows.stop:
-                here = row - tile.rows.start
-                one = attention[:, :, here]
-                kept[at] = one if share is None else one * share[:, :, here]
+                place = row - tile.rows.start
+                one = attention[:, :, place]
+                kept[at] = one if share is None else one * share[:, :, place]
 
     def result(self) -> dict[Need, Tensor]:
         """The statistics, aggregated over heads."""

@@ -63,7 +63,7 @@ class TiledEngine(Engine):
             else:
                 attention, share = work.exponentials()
             collect.add(attention, share, tile)
-            work.attend(attention, share, out[tile.images, tile.heads, tile.rows])
+            work.attend(share, out[tile.images, tile.heads, tile.rows])
         found = collect.result() | heads.stats(request.needs, state)
         return out, AttentionStats(found)
 

@@ -75,9 +75,13 @@ class Transport:
             image.mul_(self.stay[..., None].to(kept.dtype))
         if self.move is None:
             return kept
-        moved = self.move.to(kept.dtype) @ gather_tokens(tokens, self.drop + first)
+        move, gone = self.move.to(kept.dtype), gather_tokens(tokens, self.drop + first)
+        if not self.extra:
+            image.baddbmm_(move, gone)
+            return kept
+        moved = move @ gone
         image.add_(moved[:, :k])
-        return torch.cat((kept, moved[:, k:]), dim=1) if self.extra else kept
+        return torch.cat((kept, moved[:, k:]), dim=1)
 
     def _carry_sizes(
         self,

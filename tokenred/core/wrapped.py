@@ -97,6 +97,8 @@ class Wrapped(SharesBase):
             build = cast(Callable[..., Any], self._runner.parts["graph"])
             with span("graph"):
                 graph = build(embedded.x0, grid)
+                # Every block asks it; a builder of a notebook may give none at all.
+                graph = None if graph is None else graph.with_columns()
         return TokenState(
             x=embedded.x,
             index=embedded.index,

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenred.core.errors import ConfigError
+from tokenred.core.replacing import replace
 from tokenred.core.tensors import gather_tokens
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 __all__ = ["Graph"]
+
+# Up to so many nodes a matrix is laid out: it is small beside what an MLP holds of one image.
+_SMALL = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +37,8 @@ class Graph:
         weights: ``(b|1, N0, K)`` the normalised adjacency ``Â = D^-1/2 A D^-1/2``.
         grid: ``(gh, gw)``.
         directed: whether i may choose j without j choosing i.
+        columns: ``(b|1, N0+1, N0+1)``, ``Âᵀ`` and a node without edges at the end, where
+            `with_columns` made it; or None.
     """
 
     neighbours: Int[Tensor, "b N0 K"]
@@ -40,6 +46,7 @@ class Graph:
     weights: Float[Tensor, "b N0 K"]
     grid: tuple[int, int]
     directed: bool
+    columns: Float[Tensor, "b N1 N1"] | None = None
 
     @classmethod
     def from_neighbours(
@@ -110,13 +117,36 @@ class Graph:
         out = entries.new_zeros(self.batch, self.num_nodes, self.num_nodes)
         return out.scatter_add(2, self.neighbours, entries)
 
+    def with_columns(self) -> Graph:
+        """The same graph, made to answer many `weights_between`; a large one stays as it is.
+
+        Lists cost ``O(k·K)`` for each question. In a small graph a matrix is made once, ``O(N0²)``,
+        and a question costs ``O(k·P)``.
+        """
+        nodes = self.num_nodes
+        if nodes > _SMALL:
+            return self
+        columns = self.weights.new_zeros(self.batch, nodes + 1, nodes + 1)
+        at = self.neighbours.transpose(1, 2)
+        columns = columns.scatter_add(1, at, self.weights.transpose(1, 2))
+        return replace(self, columns=columns)
+
     def weights_between(
         self, rows: Int[Tensor, "b k"], columns: Int[Tensor, "b P"]
     ) -> Float[Tensor, "b k P"]:
-        """The block of ``Â`` between two sets of positions; −1 has no edges.
+        """The block of ``Â`` between two sets of positions; −1 has no edges."""
+        if self.columns is None:
+            return self._from_lists(rows, columns)
+        nodes = self.num_nodes + 1  # −1 is the last one
+        at = columns % nodes
+        own = self.columns[0][at] if self.batch == 1 else gather_tokens(self.columns, at)
+        here = (rows % nodes)[..., None].expand(-1, -1, columns.shape[1])
+        return own.transpose(1, 2).gather(1, here)
 
-        Costs ``O(k·K)``: the matrix is never built.
-        """
+    def _from_lists(
+        self, rows: Int[Tensor, "b k"], columns: Int[Tensor, "b P"]
+    ) -> Float[Tensor, "b k P"]:
+        """The block by the lists alone: the matrix is never built."""
         b, p = columns.shape
         nodes = self.num_nodes
         at = rows.clamp_min(0)
