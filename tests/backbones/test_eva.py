@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import pytest
@@ -13,102 +12,14 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
 import tokenred as tr
+from tests.backbones.eva_forms import DROPOUT, FORMS, TINY, build, images_of
 from tests.backbones.steps import in_steps, removed_and_masked
 from tokenred.attention import FusedEngine, PlainEngine
 from tokenred.backbones.eva import EvaBackbone
 from tokenred.core.errors import BackboneError
 
-TINY: dict[str, Any] = {
-    "img_size": 32,
-    "patch_size": 8,
-    "embed_dim": 32,
-    "depth": 3,
-    "num_heads": 4,
-    "num_classes": 5,
-}
-DROPOUT = dict.fromkeys(
-    ["drop_rate", "pos_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate"], 0.3
-)
 NOTHING = tr.strategy("gtp", P=0)
 SOME = tr.strategy("gtp", P=2, M=3)
-ROTARY = {"use_rot_pos_emb": True}
-NO_CLS = {"class_token": False}
-# What the model has no argument for is put into its blocks.
-SEPARATE, GATED = "qkv_bias_separate", "gated"
-FORMS: dict[str, dict[str, Any]] = {
-    "no rotary positions": {"init_values": 0.5},
-    "rotary": {**ROTARY, "init_values": 0.5},
-    "half": {**ROTARY, "rope_rotate_half": True},
-    "mixed": {**ROTARY, "rope_type": "mixed"},
-    "dinov3": {**ROTARY, "rope_type": "dinov3", "rope_rotate_half": True},
-    "mrope": {**ROTARY, "rope_type": "mrope"},
-    "other grid": {
-        **ROTARY,
-        "rope_grid_offset": 1.0,
-        "rope_grid_indexing": "xy",
-        "ref_feat_shape": 7,
-        "use_abs_pos_emb": False,
-    },
-    "augmented grid": {
-        **ROTARY,
-        "rope_type": "dinov3",
-        "rope_shift_coords": 0.2,
-        "rope_jitter_coords": 1.5,
-        "rope_rescale_coords": 2.0,
-    },
-    "EVA-02": {
-        **ROTARY,
-        "swiglu_mlp": True,
-        "scale_mlp": True,
-        "scale_attn_inner": True,
-        "qkv_fused": False,
-    },
-    "packed SwiGLU, no bias": {**ROTARY, "swiglu_mlp": True, "qkv_bias": False},
-    "post-norm": {**ROTARY, "use_post_norm": True, "scale_attn_inner": True},
-    "separate bias": {**ROTARY, SEPARATE: True},
-    "gated": {**ROTARY, GATED: True},
-    "attention with q/k-norm": {**ROTARY, "attn_type": "rope", "qk_norm": True},
-    "grouped queries": {
-        **ROTARY,
-        "attn_type": "rope",
-        "qkv_fused": False,
-        "num_kv_heads": (4, 2, 1),
-        "init_values": 0.5,
-        "attn_only_layer_scale": True,
-    },
-    "registers": {**ROTARY, "num_reg_tokens": 3, "no_embed_class": True},
-    "registers, no CLS": {**ROTARY, "num_reg_tokens": 2, "no_embed_class": True, **NO_CLS},
-    "no prefix": {**ROTARY, **NO_CLS, "use_pre_transformer_norm": True},
-    "token pooling": {**ROTARY, "global_pool": "token"},
-    "avgmax": {**ROTARY, "global_pool": "avgmax"},
-    "max": {**ROTARY, "global_pool": "max"},
-    "attention pooling": {**ROTARY, "global_pool": "map", "attn_pool_num_heads": 2},
-    "no pooling": {**ROTARY, "global_pool": ""},
-    "norm before and after pooling": {"use_fc_norm": True, "use_post_transformer_norm": True},
-    "wide image": {**ROTARY, "img_size": (16, 48)},
-    "one channel": {"in_chans": 1},
-    "no classifier": {"num_classes": 0},
-}
-_EVA = set(inspect.signature(Eva).parameters)
-_ATTENTION = set(inspect.signature(EvaAttention).parameters)
-
-
-def _build(name: str, **more: Any) -> Eva:
-    form = dict(FORMS[name])
-    added = {k: form.pop(k) for k in (SEPARATE, GATED) if k in form}
-    if missing := (form.keys() - _EVA) | (added.keys() - _ATTENTION):
-        pytest.skip(f"this version of timm has no {', '.join(sorted(missing))}")
-    model = Eva(**TINY | form | more)
-    for block in model.blocks if added else ():
-        drops = {"attn_drop": block.attn.attn_drop.p, "proj_drop": block.attn.proj_drop.p}
-        block.attn = EvaAttention(32, 4, norm_layer=LayerNorm, **drops, **added)
-    return model
-
-
-def _images(model: Eva, batch: int = 3) -> Tensor:
-    draw = torch.Generator().manual_seed(5)
-    channels = model.patch_embed.proj.in_channels
-    return torch.randn(batch, channels, *model.patch_embed.img_size, generator=draw)
 
 
 # ---------------------------------------------------------------- nothing removed
@@ -117,15 +28,15 @@ def _images(model: Eva, batch: int = 3) -> Tensor:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 def test_nothing_removed(form: str, training: bool, lively: Any, same_run: Any) -> None:
-    model = lively(_build(form, **DROPOUT)).train(training)
-    same_run(tr.wrap(model, NOTHING), model, _images(model))
+    model = lively(build(form, **DROPOUT)).train(training)
+    same_run(tr.wrap(model, NOTHING), model, images_of(model))
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_opened(form: str, lively: Any, untouched: Any, same: Any, same_run: Any) -> None:
-    model = lively(_build(form)).double()
+    model = lively(build(form)).double()
     reduced = tr.wrap(model, tr.Strategy("Random", edits=(untouched,)))
-    images = _images(model).double()
+    images = images_of(model).double()
     same_run(reduced, model, images, tolerance=1e-12)
     with torch.no_grad():
         state, _ = reduced._start(images)
@@ -139,8 +50,8 @@ def test_opened(form: str, lively: Any, untouched: Any, same: Any, same_run: Any
 
 @pytest.mark.parametrize("form", FORMS)
 def test_tokens_go(form: str, lively: Any) -> None:
-    model = lively(_build(form, **DROPOUT))
-    logits, trace = tr.wrap(model.train(), SOME).run_with_trace(_images(model))
+    model = lively(build(form, **DROPOUT))
+    logits, trace = tr.wrap(model.train(), SOME).run_with_trace(images_of(model))
     assert logits.isfinite().all()
     rows, columns = trace.grid
     assert (rows * 8, columns * 8) == tuple(model.patch_embed.img_size)
@@ -154,19 +65,19 @@ def test_tokens_go(form: str, lively: Any) -> None:
 @pytest.mark.parametrize("rate", [0.3, 0.6])
 @pytest.mark.parametrize("form", ["no rotary positions", "rotary", "mixed", "registers"])
 def test_patch_dropout(form: str, rate: float, lively: Any, same_run: Any) -> None:
-    model = lively(_build(form, patch_drop_rate=rate, **DROPOUT)).train()
-    same_run(tr.wrap(model, NOTHING), model, _images(model))
-    _, trace = tr.wrap(model, tr.strategy("gtp", P=1, M=2)).run_with_trace(_images(model))
+    model = lively(build(form, patch_drop_rate=rate, **DROPOUT)).train()
+    same_run(tr.wrap(model, NOTHING), model, images_of(model))
+    _, trace = tr.wrap(model, tr.strategy("gtp", P=1, M=2)).run_with_trace(images_of(model))
     entered = int(16 * (1 - rate))
     assert trace.start_index.shape == (3, entered)
     assert trace.tokens_per_layer == (entered - 1, entered - 2, entered - 3)
-    same_run(tr.wrap(model.eval(), NOTHING), model, _images(model))
+    same_run(tr.wrap(model.eval(), NOTHING), model, images_of(model))
 
 
 @pytest.mark.parametrize("size", [(32, 32), (24, 40), (64, 16)])
 @pytest.mark.parametrize("form", ["rotary", "mixed", "dinov3", "mrope", "registers"])
 def test_dynamic_size(form: str, size: tuple[int, int], lively: Any, same_run: Any) -> None:
-    model = lively(_build(form, dynamic_img_size=True)).eval()
+    model = lively(build(form, dynamic_img_size=True)).eval()
     images = torch.randn(3, 3, *size, generator=torch.Generator().manual_seed(5))
     same_run(tr.wrap(model, NOTHING), model, images)
     _, trace = tr.wrap(model, SOME).run_with_trace(images)
@@ -175,29 +86,29 @@ def test_dynamic_size(form: str, size: tuple[int, int], lively: Any, same_run: A
 
 @pytest.mark.parametrize("form", ["rotary", "mixed", "dinov3"])
 def test_another_input_size(form: str, lively: Any, same_run: Any) -> None:
-    model = lively(_build(form)).eval()
+    model = lively(build(form)).eval()
     if not hasattr(model, "set_input_size"):
         pytest.skip("this version of timm cannot change the size")
     reduced = tr.wrap(model, NOTHING)
     model.set_input_size((48, 24))
-    same_run(reduced, model, _images(model))
+    same_run(reduced, model, images_of(model))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("form", ["rotary", "mixed"])
 def test_low_precision(form: str, dtype: torch.dtype, lively: Any, same: Any) -> None:
-    model = lively(_build(form)).to(dtype).eval()
-    images = _images(model).to(dtype)
+    model = lively(build(form)).to(dtype).eval()
+    images = images_of(model).to(dtype)
     with torch.no_grad():
         same(tr.wrap(model, NOTHING)(images), model(images))
         assert tr.wrap(model, SOME)(images).dtype == dtype
 
 
 def test_gradient_checkpointing(lively: Any, same_run: Any) -> None:
-    models = [lively(_build("mixed", **DROPOUT)).train() for _ in range(2)]
+    models = [lively(build("mixed", **DROPOUT)).train() for _ in range(2)]
     plain, saving = (tr.wrap(model, SOME) for model in models)
     saving.set_grad_checkpointing()
-    same_run(saving, plain, _images(models[0]))
+    same_run(saving, plain, images_of(models[0]))
 
 
 # ---------------------------------------------------------------- positions go with tokens
@@ -220,8 +131,8 @@ def _masked(model: Eva, images: Tensor) -> Any:
 def test_removed_is_masked(
     form: str, statistics: bool, lively: Any, untouched: Any, same: Any
 ) -> None:
-    model = lively(_build(form)).double().eval()
-    images = _images(model).double()
+    model = lively(build(form)).double().eval()
+    images = images_of(model).double()
     if form == "wide image":
         assert model.patch_embed.grid_size == (2, 6)
     edits = {"edits": (untouched,)} if statistics else {}
@@ -234,25 +145,25 @@ def test_removed_is_masked(
 
 @pytest.mark.parametrize("form", ["rotary", "mixed"])
 def test_one_graph(form: str, lively: Any, same: Any) -> None:
-    model = _build(form, depth=2)
+    model = build(form, depth=2)
     reduced = tr.wrap(lively(model).eval(), SOME)
     torch._dynamo.reset()
     graphs = CompileCounter()
     compiled: Any = torch.compile(reduced, fullgraph=True, backend=graphs)
     with torch.no_grad():
         for batch in (3, 3):
-            images = _images(reduced.base, batch)
+            images = images_of(reduced.base, batch)
             same(compiled(images), reduced(images))
     assert graphs.frame_count == 1
     torch._dynamo.reset()
 
 
 def test_any_batch_in_one_export(lively: Any, same: Any) -> None:
-    reduced = tr.wrap(lively(_build("mixed", depth=2)).eval(), SOME)
+    reduced = tr.wrap(lively(build("mixed", depth=2)).eval(), SOME)
     shapes = ({0: torch.export.Dim("batch")},)
     with torch.no_grad():
-        program = torch.export.export(reduced, (_images(reduced.base),), dynamic_shapes=shapes)
-        images = _images(reduced.base, 5)
+        program = torch.export.export(reduced, (images_of(reduced.base),), dynamic_shapes=shapes)
+        images = images_of(reduced.base, 5)
         same(program.module()(images), reduced(images))
 
 

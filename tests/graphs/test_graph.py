@@ -115,6 +115,9 @@ def test_blocks_are_those_of_the_whole(
         columns[:, -1] = -1
     block = graph.weights_between(rows, columns)
     assert block.shape == (b, cut, n - cut)
+    ready = graph.with_columns()
+    assert ready.columns is not None
+    assert torch.equal(ready.weights_between(rows, columns), block)
     dense = graph.dense().numpy()
     for image, i, j in np.ndindex(b, cut, n - cut):
         row, column = int(rows[image, i]), int(columns[image, j])
@@ -171,3 +174,15 @@ def test_an_image_that_is_not_there_is_refused() -> None:
     for view in (graph.to_scipy, graph.to_networkx):
         with pytest.raises(ConfigError, match="holds 2 images, there is no image 2"):
             view(2)
+
+
+def test_only_a_small_graph_lays_out_its_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    edges = torch.ones(1, 9, 9, dtype=torch.bool)
+    graph = Graph.from_dense(edges, (3, 3))
+    ready = graph.with_columns()
+    assert ready.columns is not None
+    assert torch.equal(ready.columns[:, :9, :9], graph.dense().mT)
+    assert not ready.columns[:, 9].any()
+    assert not ready.columns[:, :, 9].any()
+    monkeypatch.setattr("tokenred.graphs.graph._SMALL", 8)
+    assert graph.with_columns() is graph

@@ -29,7 +29,8 @@ _SAMPLE, _ONE_IN, _BEYOND = 500, 250, 2.0
 _FEW, _FEW_OF, _CUTS = 6000, 10, 5
 # The fast way need not know more of a larger map: its slack grows along.
 _FAST_SAMPLE, _FAST_CUTS = 600, 4
-_ZERO = {np.dtype(kind): kind(0) for kind in (np.float32, np.float64)}
+# Entries of a map from which on a mask of all maps would fall out of the cache.
+_LARGE = 1 << 17
 
 
 def sparsify_(
@@ -38,6 +39,7 @@ def sparsify_(
     reference: bool = False,
     *,
     fast: bool = False,
+    spare: Float[Tensor, "m entries"] | None = None,
 ) -> Float[Tensor, "b h"]:
     """`sparsify` in place, for a contiguous tile on the CPU; the same result, entry by entry.
 
@@ -46,6 +48,7 @@ def sparsify_(
         theta: share θ of entries to keep.
         reference: θ as the authors' program counts it.
         fast: keep a share of at most `SLACK` more or less than θ.
+        spare: room for as many numbers, written over; a fresh one costs page faults.
 
     Returns:
         The share of entries kept, by image and head.
@@ -57,19 +60,34 @@ def sparsify_(
         return torch.from_numpy(shares).view(b, h).to(attention.dtype)
     maps = attention.view(-1, total)
     slack, find = (SLACK * total, _near) if fast else (0.0, kth_largest)
-    found = [find(entries, kept) for entries in maps.numpy()]
-    # Found first and applied after: threads that PyTorch wakes for each map in turn fall asleep.
-    for at, (one, (threshold, reached)) in enumerate(zip(maps.unbind(0), found, strict=True)):
+    cuts = np.zeros((b * h, 1), dtype=maps.numpy().dtype)
+    for at, entries in enumerate(maps.numpy()):
+        threshold, reached = find(entries, kept)
         if threshold <= 0:
             continue  # what would go is zero already
         if reached - kept > slack:
             # Equal entries at the threshold: kept by position.
-            tied = one.view(1, 1, n, n)
+            tied = maps[at].view(1, 1, n, n)
             tied.copy_(sparsify(tied, theta, reference))
-            continue
-        torch.threshold_(one, float(np.nextafter(threshold, _ZERO[threshold.dtype])), 0.0)
-        shares[at] = reached / total
+            reached = kept
+        cuts[at], shares[at] = threshold, reached / total
+    # All at once: threads that PyTorch wakes for each map in turn fall asleep.
+    _cut_(maps, torch.from_numpy(cuts), torch.empty_like(maps) if spare is None else spare)
     return torch.from_numpy(shares).view(b, h).to(attention.dtype)
+
+
+def _cut_(
+    maps: Float[Tensor, "m entries"],
+    cuts: Float[Tensor, "m 1"],
+    mask: Float[Tensor, "m entries"],
+) -> None:
+    """Zero what is below each map's cut."""
+    if maps.shape[1] > _LARGE:
+        for one, cut in zip(maps, cuts[:, 0].numpy(), strict=True):
+            torch.threshold_(one, float(np.nextafter(cut, -1, dtype=cut.dtype)), 0.0)
+        return
+    # As numbers, since PyTorch writes booleans slowly.
+    maps.mul_(torch.ge(maps, cuts, out=mask))
 
 
 def _near(entries: NDArray[np.floating], k: int) -> tuple[np.floating, int]:

@@ -47,6 +47,7 @@ class Workspace:
         self._v = heads.q.new_empty(maps, n, d)
         self._map = heads.q.new_empty(maps, rows, n)
         self._out = heads.q.new_empty(maps, rows, d)
+        self._spare: Tensor | None = None
         self._shape, self._held, self._tile = (0, 0, 0), (-1, -1), _NO_TILE
 
     def load(self, tile: Tile) -> None:
@@ -76,6 +77,13 @@ class Workspace:
         """The map."""
         attention, share = self.exponentials()
         return attention.mul_(share)
+
+    def spare(self) -> Float[Tensor, "m entries"]:
+        """Room beside the map, of its size."""
+        if self._spare is None:
+            self._spare = torch.empty_like(self._map)
+        maps = self._shape[0] * self._shape[1]
+        return self._spare[:maps].flatten(1)
 
     def attend(
         self, share: Float[Tensor, "b h rows 1"] | None, out: Float[Tensor, "b h rows d"]

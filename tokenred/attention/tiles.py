@@ -57,8 +57,10 @@ class TiledEngine(Engine):
             work.load(tile)
             if request.theta < 1:
                 attention, share = work.softmax(), None
-                fast = request.threshold == "fast"
-                kept = sparsify_(attention, request.theta, request.reference, fast=fast)
+                kept = sparsify_(
+                    attention, request.theta, request.reference,
+                    fast=request.threshold == "fast", spare=work.spare(),
+                )  # fmt: skip
                 collect.kept[tile.images, tile.heads] = kept
             else:
                 attention, share = work.exponentials()

@@ -96,5 +96,5 @@ class Transport:
         gone = sizes.gather(1, self.drop + first)
         moved = (move.to(kept.dtype) @ gone[..., None])[..., 0]
         k = self.keep.shape[1]
-        kept[:, first:] += moved[:, :k]
+        kept[:, first:].add_(moved[:, :k])
         return torch.cat((kept, moved[:, k:]), dim=1) if self.extra else kept

@@ -152,7 +152,9 @@ def _blocks(part: GraphBuilder, scene: _Scene) -> None:
     image = torch.arange(b)[:, None, None]
     expected = dense[image, kept.clamp_min(0)[:, :, None], gone.clamp_min(0)[:, None, :]]
     expected = expected * ((kept >= 0)[:, :, None] & (gone >= 0)[:, None, :])
-    require_close(graph.weights_between(kept, gone), expected, "weights_between, and the block")
+    for asked in (graph, graph.with_columns()):
+        found = asked.weights_between(kept, gone)
+        require_close(found, expected, "weights_between, and the block")
 
 
 def _inputs_stay(part: GraphBuilder, scene: _Scene) -> None:
