@@ -18,7 +18,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokenred.attention.edits import SLACK, kept_entries, sparsify
+from tokenred.attention.edits import SLACK, kept_entries
 
 __all__ = ["kth_largest", "near_kth_largest", "sparsify_"]
 
@@ -59,20 +59,24 @@ def sparsify_(
     if kept == total:
         return torch.from_numpy(shares).view(b, h).to(attention.dtype)
     maps = attention.view(-1, total)
-    slack, find = (SLACK * total, _near) if fast else (0.0, kth_largest)
+    slack = SLACK * total if fast else 0.0
+    spare = torch.empty_like(maps) if spare is None else spare
     cuts = np.zeros((b * h, 1), dtype=maps.numpy().dtype)
     for at, entries in enumerate(maps.numpy()):
-        threshold, reached = find(entries, kept)
+        if fast:
+            threshold, reached = near_kth_largest(entries, kept, slack)
+        else:
+            threshold, reached = kth_largest(entries, kept)
         if threshold <= 0:
             continue  # what would go is zero already
         if reached - kept > slack:
-            # Equal entries at the threshold: kept by position.
-            tied = maps[at].view(1, 1, n, n)
-            tied.copy_(sparsify(tied, theta, reference))
+            # Equal entries at the threshold: the first ones stay.
+            equal = np.flatnonzero(entries == threshold)
+            entries[equal[equal.size - (reached - kept) :]] = 0
             reached = kept
         cuts[at], shares[at] = threshold, reached / total
     # All at once: threads that PyTorch wakes for each map in turn fall asleep.
-    _cut_(maps, torch.from_numpy(cuts), torch.empty_like(maps) if spare is None else spare)
+    _cut_(maps, torch.from_numpy(cuts), spare)
     return torch.from_numpy(shares).view(b, h).to(attention.dtype)
 
 
@@ -88,10 +92,6 @@ def _cut_(
         return
     # As numbers, since PyTorch writes booleans slowly.
     maps.mul_(torch.ge(maps, cuts, out=mask))
-
-
-def _near(entries: NDArray[np.floating], k: int) -> tuple[np.floating, int]:
-    return near_kth_largest(entries, k, SLACK * entries.size)
 
 
 def kth_largest(entries: NDArray[np.floating], k: int) -> tuple[np.floating, int]:
