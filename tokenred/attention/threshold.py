@@ -11,6 +11,7 @@ The fast way stops as soon as a count is within `SLACK` of what θ asks.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,50 +60,80 @@ def sparsify_(
     if kept == total:
         return torch.from_numpy(shares).view(b, h).to(attention.dtype)
     maps = attention.view(-1, total)
-    slack = SLACK * total if fast else 0.0
     spare = torch.empty_like(maps) if spare is None else spare
-    cuts = np.zeros((b * h, 1), dtype=maps.numpy().dtype)
+    ranks = _ranks(maps, spare)
+    cuts = np.zeros(b * h, dtype=maps.numpy().dtype)
     for at, entries in enumerate(maps.numpy()):
-        if fast:
-            threshold, reached = near_kth_largest(entries, kept, slack)
-        else:
-            threshold, reached = kth_largest(entries, kept)
-        if threshold <= 0:
+        near = _near(ranks[at], kept) if fast else None
+        cuts[at], reached = kth_largest(entries, kept, ranks[at]) if near is None else near
+        if cuts[at] <= 0:
             continue  # what would go is zero already
-        if reached - kept > slack:
+        if near is None and reached > kept:
             # Equal entries at the threshold: the first ones stay.
-            equal = np.flatnonzero(entries == threshold)
+            equal = np.flatnonzero(entries == cuts[at])
             entries[equal[equal.size - (reached - kept) :]] = 0
             reached = kept
-        cuts[at], shares[at] = threshold, reached / total
+        shares[at] = reached / total
     # All at once: threads that PyTorch wakes for each map in turn fall asleep.
-    _cut_(maps, torch.from_numpy(cuts), spare)
+    _cut_(maps, cuts, spare)
     return torch.from_numpy(shares).view(b, h).to(attention.dtype)
 
 
+def _ranks(
+    maps: Float[Tensor, "m entries"], spare: Float[Tensor, "m entries"]
+) -> NDArray[np.integer] | NDArray[np.floating]:
+    """Entries rounded to fp16 by the threads that made them, as whole numbers in the same order.
+
+    One thread counts, and need not fetch all that another one wrote: that, and giving it back,
+    took longer than the search where the two share no cache.
+    """
+    if maps.dtype != torch.float32:
+        return maps.numpy()
+    rounded = spare.view(torch.float16)[:, : maps.shape[1]].copy_(maps)
+    found: NDArray[np.int16] = rounded.view(torch.int16).numpy()
+    return found
+
+
+def _near(ranks: NDArray[Any], k: int) -> tuple[np.floating, int] | None:
+    """A cut through the entries that have these ranks, and how many reach it; None if none is near."""
+    found = near_kth_largest(ranks, k, SLACK * ranks.size)
+    if found is None or ranks.dtype != np.int16:
+        return found
+    rank, reached = found
+    if rank <= 0:
+        return np.float32(0), ranks.size
+    # Where rounding to this rank begins, half-way to the one below; half-way goes to the even one.
+    below, here = np.array([rank - 1, rank], dtype=np.int16).view(np.float16).astype(np.float32)
+    half = (below + here) / 2
+    return half if rank % 2 == 0 else np.nextafter(half, here), reached
+
+
 def _cut_(
-    maps: Float[Tensor, "m entries"],
-    cuts: Float[Tensor, "m 1"],
-    mask: Float[Tensor, "m entries"],
+    maps: Float[Tensor, "m entries"], cuts: NDArray[np.floating], mask: Float[Tensor, "m entries"]
 ) -> None:
     """Zero what is below each map's cut."""
     if maps.shape[1] > _LARGE:
-        for one, cut in zip(maps, cuts[:, 0].numpy(), strict=True):
+        for one, cut in zip(maps, cuts, strict=True):
             torch.threshold_(one, float(np.nextafter(cut, -1, dtype=cut.dtype)), 0.0)
         return
     # As numbers, since PyTorch writes booleans slowly.
-    maps.mul_(torch.ge(maps, cuts, out=mask))
+    maps.mul_(torch.ge(maps, torch.from_numpy(cuts)[:, None], out=mask))
 
 
-def kth_largest(entries: NDArray[np.floating], k: int) -> tuple[np.floating, int]:
+def kth_largest(
+    entries: NDArray[np.floating], k: int, ranks: NDArray[Any] | None = None
+) -> tuple[np.floating, int]:
     """The k-th largest of a one-dimensional array, and how many entries are at least as large.
 
     Args:
         entries: one-dimensional, no NaN.
         k: 1 ≤ k ≤ size.
+        ranks: numbers in the same order as the entries, to be counted in their place; different
+            entries may have the same.
     """
+    ranks = entries if ranks is None else ranks
     stride = _stride(entries.size, _SAMPLE + entries.size // _ONE_IN)
-    sample = np.sort(entries[::stride])
+    sample = np.sort(ranks[::stride])
     enough = min(_FEW, entries.size // _FEW_OF)
     place = sample.size * (1 - k / entries.size)
     # Which entries reach the best cut below and above the threshold, and how many.
@@ -110,7 +141,7 @@ def kth_largest(entries: NDArray[np.floating], k: int) -> tuple[np.floating, int
     reach_low, reach_high = entries.size, 0
     for _ in range(_CUTS):
         cut = sample[min(max(int(place), 0), sample.size - 1)]
-        reached = entries >= cut
+        reached = ranks >= cut
         count = int(np.count_nonzero(reached))
         if k <= count <= reach_low:
             low, reach_low = reached, count
@@ -130,26 +161,24 @@ def kth_largest(entries: NDArray[np.floating], k: int) -> tuple[np.floating, int
     return _ordered(few, k - reach_high, reach_high)
 
 
-def near_kth_largest(
-    entries: NDArray[np.floating], k: int, slack: float
-) -> tuple[np.floating, int]:
-    """A value that k ± slack entries reach, and how many do; `kth_largest` where none is found.
+def near_kth_largest(ranks: NDArray[Any], k: int, slack: float) -> tuple[Any, int] | None:
+    """A value that k ± slack entries reach, and how many do; None where a few counts find none.
 
     Args:
-        entries: one-dimensional, no NaN.
+        ranks: one-dimensional, no NaN.
         k: 1 ≤ k ≤ size.
         slack: in entries.
     """
-    sample = np.sort(entries[:: _stride(entries.size, _FAST_SAMPLE)])
-    place = sample.size * (1 - k / entries.size)
+    sample = np.sort(ranks[:: _stride(ranks.size, _FAST_SAMPLE)])
+    place = sample.size * (1 - k / ranks.size)
     for _ in range(_FAST_CUTS):
         cut = sample[min(max(int(place), 0), sample.size - 1)]
-        count = int(np.count_nonzero(entries >= cut))
+        count = int(np.count_nonzero(ranks >= cut))
         if abs(count - k) <= slack:
             return cut, count
         # As far along the sample as the count was off.
-        place += (count - k) / entries.size * sample.size
-    return kth_largest(entries, k)
+        place += (count - k) / ranks.size * sample.size
+    return None
 
 
 def _stride(size: int, sample: int) -> int:
