@@ -30,7 +30,7 @@ _SAMPLE, _ONE_IN, _BEYOND = 500, 250, 2.0
 _FEW, _FEW_OF, _CUTS = 6000, 10, 5
 # The fast way need not know more of a larger map: its slack grows along.
 _FAST_SAMPLE, _FAST_CUTS = 600, 4
-# Entries of a map from which on a mask of all maps would fall out of the cache.
+# Entries of a map from which on ranks and masks of all maps fall out of the cache.
 _LARGE = 1 << 17
 
 
@@ -79,15 +79,13 @@ def sparsify_(
     return torch.from_numpy(shares).view(b, h).to(attention.dtype)
 
 
-def _ranks(
-    maps: Float[Tensor, "m entries"], spare: Float[Tensor, "m entries"]
-) -> NDArray[np.integer] | NDArray[np.floating]:
+def _ranks(maps: Float[Tensor, "m entries"], spare: Float[Tensor, "m entries"]) -> NDArray[Any]:
     """Entries rounded to fp16 by the threads that made them, as whole numbers in the same order.
 
     One thread counts, and need not fetch all that another one wrote: that, and giving it back,
     took longer than the search where the two share no cache.
     """
-    if maps.dtype != torch.float32:
+    if maps.dtype != torch.float32 or maps.shape[1] > _LARGE:
         return maps.numpy()
     rounded = spare.view(torch.float16)[:, : maps.shape[1]].copy_(maps)
     found: NDArray[np.int16] = rounded.view(torch.int16).numpy()
@@ -95,7 +93,7 @@ def _ranks(
 
 
 def _near(ranks: NDArray[Any], k: int) -> tuple[np.floating, int] | None:
-    """A cut through the entries that have these ranks, and how many reach it; None if none is near."""
+    """A cut through the entries of these ranks, and how many reach it; None where none is near."""
     found = near_kth_largest(ranks, k, SLACK * ranks.size)
     if found is None or ranks.dtype != np.int16:
         return found
