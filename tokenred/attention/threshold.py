@@ -11,7 +11,6 @@ The fast way stops as soon as a count is within `SLACK` of what θ asks.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +29,7 @@ _SAMPLE, _ONE_IN, _BEYOND = 500, 250, 2.0
 _FEW, _FEW_OF, _CUTS = 6000, 10, 5
 # The fast way need not know more of a larger map: its slack grows along.
 _FAST_SAMPLE, _FAST_CUTS = 600, 4
-# Entries of a map from which on ranks and masks of all maps fall out of the cache.
+# Entries of a map from which on masks of all maps fall out of the cache.
 _LARGE = 1 << 17
 
 
@@ -40,7 +39,7 @@ def sparsify_(
     reference: bool = False,
     *,
     fast: bool = False,
-    spare: Float[Tensor, "m entries"] | None = None,
+    spare: tuple[Float[Tensor, "m entries"], Float[Tensor, "m entries"]] | None = None,
 ) -> Float[Tensor, "b h"]:
     """`sparsify` in place, for a contiguous tile on the CPU; the same result, entry by entry.
 
@@ -49,7 +48,7 @@ def sparsify_(
         theta: share θ of entries to keep.
         reference: θ as the authors' program counts it.
         fast: keep a share of at most `SLACK` more or less than θ.
-        spare: room for as many numbers, written over; a fresh one costs page faults.
+        spare: room for as many numbers twice, written over; fresh memory costs page faults.
 
     Returns:
         The share of entries kept, by image and head.
@@ -60,50 +59,26 @@ def sparsify_(
     if kept == total:
         return torch.from_numpy(shares).view(b, h).to(attention.dtype)
     maps = attention.view(-1, total)
-    spare = torch.empty_like(maps) if spare is None else spare
-    ranks = _ranks(maps, spare)
+    read, mask = (torch.empty_like(maps), torch.empty_like(maps)) if spare is None else spare
+    # One thread reads what is written for it. If it read the maps themselves, the others would wait
+    # for their own lines when they write again: longer than the search takes, where two cores
+    # share no cache.
+    read = read.copy_(maps) if torch.get_num_threads() > 1 else maps
     cuts = np.zeros(b * h, dtype=maps.numpy().dtype)
-    for at, entries in enumerate(maps.numpy()):
-        near = _near(ranks[at], kept) if fast else None
-        cuts[at], reached = kth_largest(entries, kept, ranks[at]) if near is None else near
+    for at, entries in enumerate(read.numpy()):
+        near = near_kth_largest(entries, kept, SLACK * total) if fast else None
+        cuts[at], reached = kth_largest(entries, kept) if near is None else near
         if cuts[at] <= 0:
             continue  # what would go is zero already
         if near is None and reached > kept:
             # Equal entries at the threshold: the first ones stay.
             equal = np.flatnonzero(entries == cuts[at])
-            entries[equal[equal.size - (reached - kept) :]] = 0
+            maps.numpy()[at, equal[equal.size - (reached - kept) :]] = 0
             reached = kept
         shares[at] = reached / total
     # All at once: threads that PyTorch wakes for each map in turn fall asleep.
-    _cut_(maps, cuts, spare)
+    _cut_(maps, cuts, mask)
     return torch.from_numpy(shares).view(b, h).to(attention.dtype)
-
-
-def _ranks(maps: Float[Tensor, "m entries"], spare: Float[Tensor, "m entries"]) -> NDArray[Any]:
-    """Entries rounded to fp16 by the threads that made them, as whole numbers in the same order.
-
-    One thread counts, and need not fetch all that another one wrote: that, and giving it back,
-    took longer than the search where the two share no cache.
-    """
-    if maps.dtype != torch.float32 or maps.shape[1] > _LARGE:
-        return maps.numpy()
-    rounded = spare.view(torch.float16)[:, : maps.shape[1]].copy_(maps)
-    found: NDArray[np.int16] = rounded.view(torch.int16).numpy()
-    return found
-
-
-def _near(ranks: NDArray[Any], k: int) -> tuple[np.floating, int] | None:
-    """A cut through the entries of these ranks, and how many reach it; None where none is near."""
-    found = near_kth_largest(ranks, k, SLACK * ranks.size)
-    if found is None or ranks.dtype != np.int16:
-        return found
-    rank, reached = found
-    if rank <= 0:
-        return np.float32(0), ranks.size
-    # Where rounding to this rank begins, half-way to the one below; half-way goes to the even one.
-    below, here = np.array([rank - 1, rank], dtype=np.int16).view(np.float16).astype(np.float32)
-    half = (below + here) / 2
-    return half if rank % 2 == 0 else np.nextafter(half, here), reached
 
 
 def _cut_(
@@ -118,20 +93,15 @@ def _cut_(
     maps.mul_(torch.ge(maps, torch.from_numpy(cuts)[:, None], out=mask))
 
 
-def kth_largest(
-    entries: NDArray[np.floating], k: int, ranks: NDArray[Any] | None = None
-) -> tuple[np.floating, int]:
+def kth_largest(entries: NDArray[np.floating], k: int) -> tuple[np.floating, int]:
     """The k-th largest of a one-dimensional array, and how many entries are at least as large.
 
     Args:
         entries: one-dimensional, no NaN.
         k: 1 ≤ k ≤ size.
-        ranks: numbers in the same order as the entries, to be counted in their place; different
-            entries may have the same.
     """
-    ranks = entries if ranks is None else ranks
     stride = _stride(entries.size, _SAMPLE + entries.size // _ONE_IN)
-    sample = np.sort(ranks[::stride])
+    sample = np.sort(entries[::stride])
     enough = min(_FEW, entries.size // _FEW_OF)
     place = sample.size * (1 - k / entries.size)
     # Which entries reach the best cut below and above the threshold, and how many.
@@ -139,7 +109,7 @@ def kth_largest(
     reach_low, reach_high = entries.size, 0
     for _ in range(_CUTS):
         cut = sample[min(max(int(place), 0), sample.size - 1)]
-        reached = ranks >= cut
+        reached = entries >= cut
         count = int(np.count_nonzero(reached))
         if k <= count <= reach_low:
             low, reach_low = reached, count
@@ -159,23 +129,25 @@ def kth_largest(
     return _ordered(few, k - reach_high, reach_high)
 
 
-def near_kth_largest(ranks: NDArray[Any], k: int, slack: float) -> tuple[Any, int] | None:
+def near_kth_largest(
+    entries: NDArray[np.floating], k: int, slack: float
+) -> tuple[np.floating, int] | None:
     """A value that k ± slack entries reach, and how many do; None where a few counts find none.
 
     Args:
-        ranks: one-dimensional, no NaN.
+        entries: one-dimensional, no NaN.
         k: 1 ≤ k ≤ size.
         slack: in entries.
     """
-    sample = np.sort(ranks[:: _stride(ranks.size, _FAST_SAMPLE)])
-    place = sample.size * (1 - k / ranks.size)
+    sample = np.sort(entries[:: _stride(entries.size, _FAST_SAMPLE)])
+    place = sample.size * (1 - k / entries.size)
     for _ in range(_FAST_CUTS):
         cut = sample[min(max(int(place), 0), sample.size - 1)]
-        count = int(np.count_nonzero(ranks >= cut))
+        count = int(np.count_nonzero(entries >= cut))
         if abs(count - k) <= slack:
             return cut, count
         # As far along the sample as the count was off.
-        place += (count - k) / ranks.size * sample.size
+        place += (count - k) / entries.size * sample.size
     return None
 
 

@@ -78,12 +78,12 @@ class Workspace:
         attention, share = self.exponentials()
         return attention.mul_(share)
 
-    def spare(self) -> Float[Tensor, "m entries"]:
-        """Room beside the map, of its size."""
+    def spare(self) -> tuple[Float[Tensor, "m entries"], Float[Tensor, "m entries"]]:
+        """Room beside the map, of its size, twice."""
         if self._spare is None:
-            self._spare = torch.empty_like(self._map)
-        maps = self._shape[0] * self._shape[1]
-        return self._spare[:maps].flatten(1)
+            self._spare = self._map.new_empty(2, *self._map.shape)
+        first, second = self._spare[:, : self._shape[0] * self._shape[1]].flatten(2).unbind(0)
+        return first, second
 
     def attend(
         self, share: Float[Tensor, "b h rows 1"] | None, out: Float[Tensor, "b h rows d"]
