@@ -13,29 +13,38 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from study_clock import Clock, Figures
 
 from tokenred.analysis import Grid
 from tokenred.analysis.study.cell import DONE
 from tokenred.analysis.study.metrics import accuracy
 from tokenred.data import ImageDataset, open_dataset
+from tokenred.data.sources import ImageSource
 
 
-class Repeated(ImageDataset):
+class Again:
+    """A source so many times over."""
+
+    def __init__(self, source: ImageSource, times: int) -> None:
+        self.source, self.times = source, times
+
+    def __len__(self) -> int:
+        return len(self.source) * self.times
+
+    def name(self, index: int) -> str:
+        again, at = divmod(index, len(self.source))
+        return f"{self.source.name(at)} {again}"
+
+    def image(self, index: int) -> Image.Image:
+        return self.source.image(index % len(self.source))
+
+
+def repeated(times: int) -> ImageDataset:
     """The embedded digits so many times over."""
-
-    def __init__(self, times: int) -> None:
-        digits = open_dataset("digits", split="train")
-        super().__init__(digits.source, digits.labels, digits.classes, "digits")
-        self.labels = digits.labels * times
-        self._count = len(digits)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int, int]:
-        image, label, _ = super().__getitem__(index % self._count)
-        return image, label, index
-
-    def name_of(self, index: int) -> str:
-        return f"{super().name_of(index % self._count)} {index // self._count}"
+    digits = open_dataset("digits", split="train")
+    source = Again(digits.source, times)
+    return ImageDataset(source, digits.labels * times, digits.classes, "digits")
 
 
 def timed(model: Any, data: Any, context: Any) -> Mapping[str, Any]:
@@ -83,12 +92,13 @@ def overhead(options: argparse.Namespace) -> Figures:
 def _run(times: int, cells: int) -> tuple[Clock, list[Mapping[str, Any]]]:
     alphas = [0.1 + 0.1 * i for i in range(cells)]
     grid = Grid(
-        "gtp:P=4", {"alpha": alphas}, model="digits", data=Repeated(times), metrics=[timed],
+        "gtp:P=4", {"alpha": alphas}, model="digits", data=repeated(times), metrics=[timed],
         image_cache=2048,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder, Clock() as clock:
         records = grid.run(Path(folder) / "a.db", progress=False).records
-    assert all(row["status"] == DONE for row in records)
+    failed = [row["error"] for row in records if row["status"] != DONE]
+    assert not failed, failed[0]
     return clock, list(records)
 
 
