@@ -6,6 +6,8 @@ import pytest
 
 import tokenred as tr
 from tokenred.core.errors import ConfigError, PartError, UnknownNameError
+from tokenred.core.part import Part
+from tokenred.core.plan import Strategy
 from tokenred.strategies.schedules import Room
 
 
@@ -137,3 +139,21 @@ def test_a_scorer_of_attention_cannot_stand_before_the_block() -> None:
 def test_objects_of_another_kind_are_refused() -> None:
     with pytest.raises(PartError, match="expected a fuser"):
         tr.Strategy("Random", fuser=tr.scorers.Random())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", tr.list_strategies())
+def test_what_is_printed_makes_the_same_again(name: str) -> None:
+    made = tr.strategy(name)
+    known = {cls.__name__: cls for cls in _subclasses(Part)} | {"Strategy": Strategy}
+    assert eval(repr(made), known) == made  # noqa: S307
+
+
+def test_what_is_printed_has_no_defaults() -> None:
+    text = repr(tr.strategy("topk", keep_rate=0.7))
+    assert text.startswith("Strategy(scorer=CLSAttn(")
+    assert not any(word in text for word in ("route", "edits", "theta", "embedding", "threshold"))
+    assert "theta=0.6" in repr(tr.strategy("gtp", theta=0.6))
+
+
+def _subclasses(cls: type) -> list[type]:
+    return [s for direct in cls.__subclasses__() for s in (direct, *_subclasses(direct))]

@@ -37,7 +37,7 @@ __all__ = ["Strategy", "from_config", "recipes", "strategy"]
 
 @dataclass(frozen=True, init=False)
 class Strategy:
-    """A token-reduction method as a value: comparable, hashable, printable.
+    """A token-reduction method as a value: comparable, hashable, printed without its defaults.
 
     Args:
         scorer: which tokens matter: a scorer, a selector, or the name of one.
@@ -117,6 +117,16 @@ class Strategy:
                 "the block's attention, and before the block none has run. "
                 "Use where='after_attention', or a scorer of features."
             )
+
+    def __repr__(self) -> str:
+        plain = Strategy(self.scorer)
+        fields = [(f.name, getattr(self, f.name)) for f in dataclasses.fields(self)]
+        changed = [
+            f"{name}={value!r}"
+            for name, value in fields
+            if name == "scorer" or value != getattr(plain, name)
+        ]
+        return f"Strategy({', '.join(changed)})"
 
     @property
     def selector(self) -> Selector:
