@@ -145,7 +145,7 @@ def test_objects_of_another_kind_are_refused() -> None:
 def test_what_is_printed_makes_the_same_again(name: str) -> None:
     made = tr.strategy(name)
     known = {cls.__name__: cls for cls in _subclasses(Part)} | {"Strategy": Strategy}
-    assert eval(repr(made), known) == made  # noqa: S307
+    assert eval(repr(made), known) == made
 
 
 def test_what_is_printed_has_no_defaults() -> None:
