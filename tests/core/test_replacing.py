@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, dataclass, field
+from typing import ClassVar
 
 import pytest
 
@@ -26,3 +27,13 @@ def test_a_copy_with_changes() -> None:
 def test_unknown_fields_are_refused() -> None:
     with pytest.raises(TypeError, match="middle"):
         replace(_Pair(1), middle=1)
+
+
+@dataclass(frozen=True)
+class _OfTheClass:
+    kind: ClassVar[str] = "pair"
+    left: int = 0
+
+
+def test_what_belongs_to_the_class_is_no_field() -> None:
+    assert replace(_OfTheClass(), left=1) == _OfTheClass(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import Field
+from dataclasses import fields
 from typing import Any, TypeVar
 
 __all__ = ["replace"]
@@ -12,8 +12,6 @@ T = TypeVar("T")
 
 def replace(value: T, **changes: Any) -> T:
     """What ``dataclasses.replace`` gives, whose own check PyTorch 2.6 cannot compile."""
-    # Every block comes here several times: `fields` would make a tuple each time.
-    known: dict[str, Field[Any]] = value.__dataclass_fields__  # type: ignore[attr-defined]
-    given = {name: getattr(value, name) for name, field in known.items() if field.init}
+    given = {f.name: getattr(value, f.name) for f in fields(value) if f.init}  # type: ignore[arg-type]
     given.update(changes)
     return type(value)(**given)
