@@ -23,7 +23,8 @@ __all__ = [
 ]
 
 ModelName = Annotated[
-    str, typer.Option(help="'digits' (embedded), a timm name, or a .safetensors file.")
+    str,
+    typer.Option(help="'digits' or 'cifar10_vit' (embedded), a timm name, or a .safetensors file."),
 ]
 Weights = Annotated[
     Path | None, typer.Option(help="Weights for a timm name, in place of the published ones.")

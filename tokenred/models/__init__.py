@@ -1,14 +1,17 @@
-"""Models: the embedded digits ViT, LV-ViT, timm's by name, self-describing checkpoints."""
+"""Models: the embedded ViTs, LV-ViT, timm's by name, self-describing checkpoints."""
 
 from __future__ import annotations
 
 from tokenred.models.checkpoint import load_model
 from tokenred.models.checkpoint_file import read_checkpoint, save_checkpoint
+from tokenred.models.cifar10_vit import cifar10_card, cifar10_vit
 from tokenred.models.digits_vit import digits_card, digits_vit
 from tokenred.models.lvvit import LVViT, lvvit_m, lvvit_s
 
 __all__ = [
     "LVViT",
+    "cifar10_card",
+    "cifar10_vit",
     "digits_card",
     "digits_vit",
     "load_model",

@@ -10,20 +10,15 @@ from typing import Any
 
 import timm
 from timm.models import get_pretrained_cfg
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from tokenred.core.errors import CheckpointError, ConfigError, UnknownNameError
 from tokenred.data.statistics import check_statistics
 from tokenred.models.checkpoint_file import PICKLE_SUFFIXES, read_checkpoint
-from tokenred.models.digits_config import DIGITS_CONFIG
-from tokenred.models.digits_vit import digits_vit
+from tokenred.models.described import read_described
+from tokenred.models.embedded import EMBEDDED_MODELS
 from tokenred.models.fit import load_strictly
-from tokenred.models.preprocessing import (
-    parse_json_object,
-    parse_preprocessing,
-    set_preprocessing,
-)
+from tokenred.models.preprocessing import parse_preprocessing, set_preprocessing
 
 __all__ = ["load_model"]
 
@@ -42,7 +37,7 @@ def load_model(
     """Load a model, with weights that fit entirely or not at all.
 
     Args:
-        spec: ``"digits"`` (the embedded model); a timm model name, such as
+        spec: ``"digits"`` or ``"cifar10_vit"`` (the embedded models); a timm model name, such as
             ``"deit_small_patch16_224"`` or ``"lvvit_s"``; or the path of a ``.safetensors`` file
             whose metadata entry ``config`` holds the arguments of timm's ``VisionTransformer`` as
             JSON.
@@ -69,13 +64,14 @@ def load_model(
         )
     _check(checkpoint, num_classes, pretrained, mean, std)
     name = os.fspath(spec)
+    model: nn.Module
     if _is_path(name):
         if checkpoint is not None or pretrained is False:
             raise ConfigError(
                 f"{name} is a checkpoint itself, got also "
                 f"{'checkpoint=' if checkpoint is not None else 'pretrained=False'}; give one."
             )
-        model, record = _from_file(Path(name), num_classes)
+        model, record = read_described(Path(name), num_classes)
     else:
         load = checkpoint is None if pretrained is None else pretrained
         model, record = _named(name, checkpoint, num_classes, load), {}
@@ -119,14 +115,14 @@ def _is_path(name: str) -> bool:
 def _named(
     name: str, checkpoint: str | os.PathLike[str] | None, num_classes: int | None, pretrained: bool
 ) -> nn.Module:
-    if name.casefold() == "digits":
-        if num_classes not in (None, DIGITS_CONFIG["num_classes"]):
+    if name.casefold() in EMBEDDED_MODELS:
+        embedded: nn.Module = EMBEDDED_MODELS[name.casefold()](pretrained)
+        if num_classes not in (None, embedded.num_classes):
             raise ConfigError(
-                f"the digits model has {DIGITS_CONFIG['num_classes']} classes, got "
+                f"the model {name} has {embedded.num_classes} classes, got "
                 f"num_classes={num_classes}; leave it out."
             )
-        digits: nn.Module = digits_vit(pretrained)
-        return digits
+        return embedded
     if not name.startswith(_HUB):
         _check_name(name)
     # Open the file first: building a big model takes longer than seeing that it is not there.
@@ -152,13 +148,14 @@ def _named(
 
 def _check_name(name: str) -> None:
     if not timm.is_model(name):
-        known = [*timm.list_models(), "digits"]
+        known = [*timm.list_models(), *EMBEDDED_MODELS]
         architecture = name.partition(".")[0].casefold()
         close = difflib.get_close_matches(architecture, known, n=3, cutoff=0.6)
         hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise UnknownNameError(
-            f"unknown model {name!r}.{hint} Known: 'digits', a .safetensors path, and timm's "
-            f"{len(known) - 1} models; timm.list_models('*vit*') lists them."
+            f"unknown model {name!r}.{hint} Known: {', '.join(map(repr, EMBEDDED_MODELS))}, a "
+            f".safetensors path, and timm's {len(known) - len(EMBEDDED_MODELS)} models; "
+            "timm.list_models('*vit*') lists them."
         )
     architecture, _, tag = name.partition(".")
     if tag:
@@ -167,41 +164,3 @@ def _check_name(name: str) -> None:
         except RuntimeError as error:
             tags = [n.partition(".")[2] for n in timm.list_models(f"{architecture}.*", "", True)]
             raise UnknownNameError.of(f"weights of {architecture}", tag, tags) from error
-
-
-def _from_file(path: Path, num_classes: int | None) -> tuple[nn.Module, dict[str, Any]]:
-    state, metadata = read_checkpoint(path)
-    if "config" not in metadata:
-        raise CheckpointError(
-            f"expected {path.name} to carry a metadata entry 'config' with the arguments of "
-            "timm's VisionTransformer as JSON, got none; name the timm model and pass "
-            "checkpoint= with this file."
-        )
-    config = parse_json_object(metadata["config"], "config", str(path))
-    record = parse_preprocessing(metadata, str(path))
-    try:
-        model = VisionTransformer(**config)
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        raise CheckpointError(
-            f"expected the arguments of timm's VisionTransformer in 'config' of {path}, got "
-            f"{config} ({type(error).__name__}: {error}); mend the metadata."
-        ) from error
-    if num_classes not in (None, model.num_classes):
-        raise CheckpointError(
-            f"expected {num_classes} classes, but {path.name} has {model.num_classes}; leave "
-            "num_classes out."
-        )
-    load_strictly(model, state, str(path))
-    height, width = model.patch_embed.img_size or (224, 224)
-    base = {
-        "architecture": "vision_transformer",
-        "num_classes": model.num_classes,
-        "input_size": (config.get("in_chans", 3), height, width),
-        "interpolation": "bicubic",
-        "crop_pct": 1.0,
-        "crop_mode": "center",
-        "fixed_input_size": True,
-        "first_conv": "patch_embed.proj",
-        "classifier": "head",
-    }
-    return model, {**base, **record}

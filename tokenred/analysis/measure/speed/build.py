@@ -38,7 +38,7 @@ def build_model(
     """A model in eval mode on the CPU, without a download.
 
     timm's models get random weights, always the same: neither speed nor memory hangs on their
-    values. The embedded model and checkpoints have their own.
+    values. The embedded models and checkpoints have their own.
 
     Args:
         name: what `tokenred.models.load_model` takes.
@@ -52,8 +52,9 @@ def build_model(
         InputError: for a size that the model cannot take.
     """
     from tokenred.models import load_model
+    from tokenred.models.embedded import EMBEDDED_MODELS
 
-    own = str(name).casefold() == "digits" or Path(name).suffix == ".safetensors"
+    own = str(name).casefold() in EMBEDDED_MODELS or Path(name).suffix == ".safetensors"
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         model = load_model(name, pretrained=None if own else False)
