@@ -113,3 +113,14 @@ def by_hand() -> Callable[[BlockAnatomy, Tensor, Engine, int], Tensor]:
         return block.after_mlp(block.after_attention(x, out, heads))
 
     return run
+
+
+@pytest.fixture
+def build(lively: Any) -> Any:
+    """A lively Hugging Face tower by the name of its form, in which every weight matters."""
+    from tests.backbones.hf_models import FORMS, matter
+
+    def made(form: str, **options: Any) -> Any:
+        return matter(lively(FORMS[form](**options)))
+
+    return made

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import tokenred as tr
+
 pytest.importorskip("transformers")
 
 from transformers import (
@@ -38,6 +40,8 @@ from transformers import (
 
 __all__ = [
     "FORMS",
+    "NOTHING",
+    "SOME",
     "agree",
     "answer",
     "gradients",
@@ -47,6 +51,8 @@ __all__ = [
     "with_dropout",
 ]
 
+NOTHING = tr.strategy("gtp", P=0)
+SOME = tr.strategy("gtp", P=3, M=4)
 SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "patch_size": 8}
 SQUARE = SIZES | {"image_size": 32}
 VIT = SQUARE | {"intermediate_size": 48}

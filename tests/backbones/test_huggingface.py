@@ -20,6 +20,8 @@ transformers = pytest.importorskip("transformers")
 
 from tests.backbones.hf_models import (  # noqa: E402
     FORMS,
+    NOTHING,
+    SOME,
     agree,
     answer,
     gradients,
@@ -29,21 +31,10 @@ from tests.backbones.hf_models import (  # noqa: E402
     with_dropout,
 )
 
-NOTHING = tr.strategy("gtp", P=0)
-SOME = tr.strategy("gtp", P=3, M=4)
-
 
 @pytest.fixture(params=FORMS)
 def form(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@pytest.fixture
-def build(lively: Any) -> Any:
-    def made(form: str, **options: Any) -> Any:
-        return matter(lively(FORMS[form](**options)))
-
-    return made
 
 
 # ---------------------------------------------------------------- nothing removed

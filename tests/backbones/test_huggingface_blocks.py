@@ -17,25 +17,15 @@ pytest.importorskip("transformers")
 
 from tests.backbones.hf_models import (
     FORMS,
+    NOTHING,
+    SOME,
     agree,
     answer,
     gradients,
     images_for,
-    matter,
     tower_of,
     with_dropout,
 )
-
-NOTHING = tr.strategy("gtp", P=0)
-SOME = tr.strategy("gtp", P=3, M=4)
-
-
-@pytest.fixture
-def build(lively: Any) -> Any:
-    def made(form: str, **options: Any) -> Any:
-        return matter(lively(FORMS[form](**options)))
-
-    return made
 
 
 @pytest.mark.parametrize("form", FORMS)

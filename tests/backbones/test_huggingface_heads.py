@@ -16,20 +16,10 @@ transformers = pytest.importorskip("transformers")
 
 from tests.backbones.hf_models import (  # noqa: E402
     FORMS,
+    NOTHING,
+    SOME,
     images_for,
-    matter,
 )
-
-NOTHING = tr.strategy("gtp", P=0)
-SOME = tr.strategy("gtp", P=3, M=4)
-
-
-@pytest.fixture
-def build(lively: Any) -> Any:
-    def made(form: str, **options: Any) -> Any:
-        return matter(lively(FORMS[form](**options)))
-
-    return made
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,15 @@ from tokenred.cli.model_options import (
     BatchSize,
     Device,
     Limit,
+    Mean,
     ModelName,
+    Overwrite,
+    Progress,
     Split,
+    Std,
     Weights,
     Workers,
+    data_for,
     model_title,
     read_numbers,
 )
@@ -65,25 +70,19 @@ def agreement_command(
     workers: Workers = 0,
     device: Device = None,
     seed: Annotated[int, typer.Option(help="Of chosen images and bootstrap.")] = 0,
-    mean: Annotated[
-        str | None, typer.Option(help="Three numbers, where the model records none: r,g,b.")
-    ] = None,
-    std: Annotated[str | None, typer.Option(help="Likewise.")] = None,
+    mean: Mean = None,
+    std: Std = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help=f"Folder for {_CSV} and {_PNG}.")
     ] = Path(_FOLDER),
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what is there from an earlier run.")
-    ] = False,
-    progress: Annotated[
-        bool, typer.Option("--progress/--no-progress", help="Bars on a terminal.")
-    ] = True,
+    overwrite: Overwrite = False,
+    progress: Progress = True,
 ) -> None:  # fmt: skip
     """Agreement: which patches methods keep, at the same counts in every block.
 
     Without options: the embedded digits model and images.
     """
-    source = data or ("digits" if model.casefold() == "digits" else None)
+    source = data_for(model, data)
     if source is None:
         raise ConfigError(f"expected --data for the model {model!r}.")
     if statistic not in ("iou", "survival", "scores"):

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tokenred.cli.console import make_console
+from tokenred.cli.model_options import Overwrite
 from tokenred.core.errors import ConfigError
 
 __all__ = ["bench_command"]
@@ -86,9 +87,7 @@ def bench_command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on behind an earlier run; measure nothing twice.")
     ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what is there from an earlier run.")
-    ] = False,
+    overwrite: Overwrite = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List what would be measured, and leave.")
     ] = False,

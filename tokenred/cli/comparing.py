@@ -13,11 +13,16 @@ from tokenred.cli.model_options import (
     BatchSize,
     Device,
     Limit,
+    Mean,
     ModelName,
+    Overwrite,
+    Progress,
     Split,
+    Std,
     Threads,
     Weights,
     Workers,
+    data_for,
     model_title,
     read_numbers,
 )
@@ -80,19 +85,13 @@ def compare_command(
         bool, typer.Option("--channels-last", help="Images and convolutions as NHWC in memory.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of chosen images, timing inputs, bootstrap.")] = 0,
-    mean: Annotated[
-        str | None, typer.Option(help="Three numbers, where the model records none: r,g,b.")
-    ] = None,
-    std: Annotated[str | None, typer.Option(help="Likewise.")] = None,
+    mean: Mean = None,
+    std: Std = None,
     out: Annotated[
         Path | None, typer.Option(help=f"Folder for {_CSV} and {_PNG}.", show_default=_FOLDER)
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what is there from an earlier run.")
-    ] = False,
-    progress: Annotated[
-        bool, typer.Option("--progress/--no-progress", help="Bars on a terminal.")
-    ] = True,
+    overwrite: Overwrite = False,
+    progress: Progress = True,
     demo: Annotated[
         bool,
         typer.Option(
@@ -116,7 +115,7 @@ def compare_command(
     specs: Any = [parse_spec(text) for text in strategy] if strategy else None
     if budget:
         specs = same_budget(budget, specs or METHODS)
-    source = data or ("digits" if model.casefold() == "digits" else None)
+    source = data_for(model, data)
     if random_weights and data:
         raise ConfigError("random weights have no accuracy; leave --data or --random-weights out.")
     if source is None and not random_weights:

@@ -9,7 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from tokenred.cli.console import make_console
-from tokenred.cli.model_options import Device, ModelName, Threads, Weights, Workers
+from tokenred.cli.model_options import (
+    Device,
+    ModelName,
+    Threads,
+    Weights,
+    Workers,
+    data_for,
+)
 from tokenred.core.errors import ConfigError
 
 __all__ = ["finetune_command"]
@@ -95,7 +102,7 @@ def finetune_command(
         if threads < 1:
             raise ConfigError(f"expected --threads from 1, got {threads}.")
         torch.set_num_threads(threads)
-    source = data or ("digits" if model.casefold() == "digits" else None)
+    source = data_for(model, data)
     if source is None:
         raise ConfigError(f"expected --data to train the model {model!r} on.")
     spec = parse_spec(strategy)

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokenred.cli.console import make_console
-from tokenred.cli.model_options import ModelName, Weights, model_title, read_numbers
+from tokenred.cli.model_options import (
+    Mean,
+    ModelName,
+    Overwrite,
+    Std,
+    Weights,
+    model_title,
+    read_numbers,
+)
 from tokenred.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -31,10 +39,8 @@ def graph_command(
     ] = False,
     model: ModelName = "digits",
     checkpoint: Weights = None,
-    mean: Annotated[
-        str | None, typer.Option(help="Three numbers, where the model records none: r,g,b.")
-    ] = None,
-    std: Annotated[str | None, typer.Option(help="Likewise.")] = None,
+    mean: Mean = None,
+    std: Std = None,
     builder: Annotated[
         str, typer.Option("--builder", "-b", help="NAME[:KEY=VALUE,…] of a graph.")
     ] = "mixed:M=8",
@@ -54,9 +60,7 @@ def graph_command(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The picture: .png, .pdf or .svg.")
     ] = Path(_OUTPUT),
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what is there from an earlier run.")
-    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """The token graph of a photograph: who chose whom, who is chosen often, and its statistics.
 

@@ -13,11 +13,16 @@ __all__ = [
     "BatchSize",
     "Device",
     "Limit",
+    "Mean",
     "ModelName",
+    "Overwrite",
+    "Progress",
     "Split",
+    "Std",
     "Threads",
     "Weights",
     "Workers",
+    "data_for",
     "model_title",
     "read_numbers",
 ]
@@ -34,7 +39,20 @@ Limit = Annotated[int | None, typer.Option(help="At most so many images.")]
 BatchSize = Annotated[int, typer.Option(help="Images in a batch.")]
 Workers = Annotated[int, typer.Option(help="Processes that load images.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, …")]
+Mean = Annotated[
+    str | None, typer.Option(help="Three numbers, where the model records none: r,g,b.")
+]
+Std = Annotated[str | None, typer.Option(help="Likewise.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what is there from an earlier run.")
+]
+Progress = Annotated[bool, typer.Option("--progress/--no-progress", help="Bars on a terminal.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads of PyTorch.")]
+
+
+def data_for(model: str, data: str | None) -> str | None:
+    """What ``--data`` was given; the embedded digits for their model, None for another one."""
+    return data or ("digits" if model.casefold() == "digits" else None)
 
 
 def model_title(model: str, random_weights: bool = False) -> str:

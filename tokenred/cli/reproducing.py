@@ -10,7 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from tokenred.cli.console import make_console
-from tokenred.cli.model_options import BatchSize, Device, Workers
+from tokenred.cli.model_options import (
+    BatchSize,
+    Device,
+    Progress,
+    Workers,
+)
 from tokenred.core.errors import ConfigError
 
 __all__ = ["reproduce_command"]
@@ -68,9 +73,7 @@ def reproduce_command(
         bool, typer.Option("--retry-failed", help="Run what failed in an earlier run again.")
     ] = False,
     show: Annotated[bool, typer.Option("--list", help="List the experiments and leave.")] = False,
-    progress: Annotated[
-        bool, typer.Option("--progress/--no-progress", help="Bars on a terminal.")
-    ] = True,
+    progress: Progress = True,
 ) -> None:  # fmt: skip
     """Run the GTP paper's tables and figures, and set each figure beside the published one.
 

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tokenred.cli.console import make_console
-from tokenred.cli.model_options import ModelName, Split, Weights
+from tokenred.cli.model_options import (
+    ModelName,
+    Overwrite,
+    Split,
+    Weights,
+)
 from tokenred.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -67,9 +72,7 @@ def show_command(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Ending in .png, .pdf or .svg.")
     ] = _OUTPUT,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what is there from an earlier run.")
-    ] = False,
+    overwrite: Overwrite = False,
     demo: Annotated[
         bool, typer.Option("--demo", help="An image of the embedded digits, with their model.")
     ] = False,

@@ -21,7 +21,6 @@ from timm.models.vision_transformer import VisionTransformer
 from tokenred.data.cifar10 import CIFAR10_CLASSES
 from tokenred.models.checkpoint_file import read_checkpoint
 from tokenred.models.described import read_described
-from tokenred.models.preprocessing import parse_json_object
 
 __all__ = ["cifar10_card", "cifar10_vit"]
 
@@ -42,10 +41,7 @@ def cifar10_vit(pretrained: bool = True) -> VisionTransformer:
         CheckpointError: if the embedded weights are damaged.
     """
     with as_file(files("tokenred.models") / _WEIGHTS) as path:
-        model, record = read_described(path)
-    if not pretrained:
-        config = parse_json_object(cifar10_card()["config"], "config", _WEIGHTS)
-        model = VisionTransformer(**config)
+        model, record = read_described(path, weights=pretrained)
     model.pretrained_cfg = record | {
         "architecture": "cifar10_vit",
         "label_names": list(CIFAR10_CLASSES),

@@ -16,7 +16,7 @@ __all__ = ["read_described"]
 
 
 def read_described(
-    path: Path, num_classes: int | None = None
+    path: Path, num_classes: int | None = None, *, weights: bool = True
 ) -> tuple[VisionTransformer, dict[str, Any]]:
     """The model of a file, and its ``pretrained_cfg``.
 
@@ -24,6 +24,7 @@ def read_described(
         path: a ``.safetensors`` file whose metadata entry ``config`` holds the arguments of timm's
             ``VisionTransformer`` as JSON.
         num_classes: that the model must have, if given.
+        weights: load them; otherwise they are random.
 
     Raises:
         CheckpointError: if the file does not describe itself, or its weights do not fit.
@@ -49,7 +50,8 @@ def read_described(
             f"expected {num_classes} classes, but {path.name} has {model.num_classes}; leave "
             "num_classes out."
         )
-    load_strictly(model, state, str(path))
+    if weights:
+        load_strictly(model, state, str(path))
     height, width = model.patch_embed.img_size or (224, 224)
     base = {
         "architecture": "vision_transformer",
