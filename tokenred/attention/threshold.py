@@ -40,7 +40,7 @@ def sparsify_(
     *,
     fast: bool = False,
     spare: tuple[Float[Tensor, "m entries"], Float[Tensor, "m entries"]] | None = None,
-) -> Float[Tensor, "b h"]:
+) -> NDArray[np.floating]:
     """`sparsify` in place, for a contiguous tile on the CPU; the same result, entry by entry.
 
     Args:
@@ -51,13 +51,13 @@ def sparsify_(
         spare: room for as many numbers twice, written over; fresh memory costs page faults.
 
     Returns:
-        The share of entries kept, by image and head.
+        The share of entries kept of each map, image by head first.
     """
     b, h, n, _ = attention.shape
     total, kept = n * n, kept_entries(n, theta, reference)
     shares = np.full(b * h, kept / total)
     if kept == total:
-        return torch.from_numpy(shares).view(b, h).to(attention.dtype)
+        return shares
     maps = attention.view(-1, total)
     read, mask = (torch.empty_like(maps), torch.empty_like(maps)) if spare is None else spare
     # One thread reads what is written for it. If it read the maps themselves, the others would wait
@@ -78,7 +78,7 @@ def sparsify_(
         shares[at] = reached / total
     # All at once: threads that PyTorch wakes for each map in turn fall asleep.
     _cut_(maps, cuts, mask)
-    return torch.from_numpy(shares).view(b, h).to(attention.dtype)
+    return shares
 
 
 def _cut_(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tokenred.attention.need import Need
@@ -38,11 +40,14 @@ class Workspace:
         self, heads: Heads, bias: Float[Tensor, "b N"] | None, maps: int, rows: int
     ) -> None:
         n, d = heads.q.shape[2:]
-        self.heads, self.bias, self.width = heads, bias, d
+        self.heads, self.width = heads, d
+        self.bias = None if bias is None else bias[:, None] * _LOG2_E
         self.pairs = None if heads.bias is None else heads.bias.expand(len(heads.q), -1, -1, -1)
         # With a bias on the keys, q has a column of ones and k one of biases: the product adds it.
         width = d if bias is None else d + 1
-        self._q = heads.q.new_ones(maps, rows, width)
+        self._q = heads.q.new_empty(maps, rows, width)
+        if bias is not None:
+            self._q[..., d].fill_(1)
         self._k = heads.q.new_empty(maps, n, width)
         self._v = heads.q.new_empty(maps, n, d)
         self._map = heads.q.new_empty(maps, rows, n)
@@ -52,18 +57,17 @@ class Workspace:
 
     def load(self, tile: Tile) -> None:
         """Take the queries, keys and values of a tile."""
-        q, d = self.heads.q[tile.images, tile.heads, tile.rows], self.width
+        q = self.heads.q[tile.images, tile.heads, tile.rows]
         self._take((q.shape[0], q.shape[1], q.shape[2]))
         self._tile = tile
         # In powers of two, which are faster than those of e.
-        torch.mul(q, self.heads.scale * _LOG2_E, out=self.q.view(*q.shape[:3], -1)[..., :d])
+        torch.mul(q, self.heads.scale * _LOG2_E, out=self._queries)
         if self._held == (tile.images.start, tile.heads.start):
             return  # other rows of the same maps
-        keys = self.k.view(*q.shape[:2], *self.k.shape[1:])
-        keys[..., :d] = self.heads.k[tile.images, tile.heads]
+        self._keys.copy_(self.heads.k[tile.images, tile.heads])
         if self.bias is not None:
-            keys[..., d] = self.bias[tile.images, None] * _LOG2_E
-        self.v.view(*q.shape[:2], *self.v.shape[1:]).copy_(self.heads.v[tile.images, tile.heads])
+            self._biases.copy_(self.bias[tile.images])
+        self._values.copy_(self.heads.v[tile.images, tile.heads])
         self._held = (tile.images.start, tile.heads.start)
 
     def exponentials(self) -> tuple[Float[Tensor, "b h rows N"], Float[Tensor, "b h rows 1"]]:
@@ -82,7 +86,7 @@ class Workspace:
         """Room beside the map, of its size, twice."""
         if self._spare is None:
             self._spare = self._map.new_empty(2, *self._map.shape)
-        first, second = self._spare[:, : self._shape[0] * self._shape[1]].flatten(2).unbind(0)
+        first, second = self._spare[:, : len(self.map)].flatten(2).unbind(0)
         return first, second
 
     def attend(
@@ -90,27 +94,34 @@ class Workspace:
     ) -> None:
         """The product of the map with the values, into ``out``."""
         torch.bmm(self.map, self.v, out=self.out)
-        product = self.out.view(*self._shape, -1)
         if share is None:
-            out.copy_(product)
+            out.copy_(self._product)
         else:
-            torch.mul(product, share, out=out)
+            torch.mul(self._product, share, out=out)
 
     def _logits(self) -> Float[Tensor, "b h rows N"]:
-        _multiply(self.q, self.k.mT, self.map)
-        logits = self.map.view(*self._shape, -1)
+        _multiply(self.q, self._k_columns, self.map)
+        logits: Tensor = self._logits_view
         if self.pairs is not None:
             at = self._tile
             logits.add_(self.pairs[at.images, at.heads, at.rows], alpha=_LOG2_E)
         return logits
 
     def _take(self, shape: tuple[int, int, int]) -> None:
-        """The parts of the buffers that a tile takes, image by head first."""
+        """The parts of the buffers that a tile takes, laid out once for all tiles of a shape."""
         if shape == self._shape:
             return
-        maps, rows = shape[0] * shape[1], shape[2]
+        maps, rows, d = shape[0] * shape[1], shape[2], self.width
+        # As the products take them, image by head first.
         self.q, self.map, self.out = (t[:maps, :rows] for t in (self._q, self._map, self._out))
-        self.k, self.v = self._k[:maps], self._v[:maps]
+        k, self.v = self._k[:maps], self._v[:maps]
+        self._k_columns = k.mT
+        # As the model has them.
+        queries, keys, self._values, self._logits_view, self._product = (
+            t.unflatten(0, shape[:2]) for t in (self.q, k, self.v, self.map, self.out)
+        )
+        self._queries, self._keys = queries[..., :d], keys[..., :d]
+        self._biases = keys[..., -1]
         self._shape = shape
 
 
@@ -139,7 +150,7 @@ class TileStatistics:
         own = "diagonal" in kinds or any(need.exclude_self for need in self.needs)
         self.diagonal = heads.q.new_empty(b, h, n) if own else None
         self.received = heads.q.new_zeros(b, h, n) if "received" in kinds else None
-        self.kept = heads.q.new_ones(b, h)
+        self.kept = heads.q.new_ones(b, h) if "kept" in kinds else None
 
     def add(
         self,
@@ -151,25 +162,37 @@ class TileStatistics:
         at = (tile.images, tile.heads)
         if self.diagonal is not None:
             own = attention[..., tile.rows].diagonal(dim1=-2, dim2=-1)
-            self.diagonal[(*at, tile.rows)] = own if share is None else own * share[..., 0]
+            here = self.diagonal[(*at, tile.rows)]
+            if share is None:
+                here.copy_(own)
+            else:
+                torch.mul(own, share[..., 0], out=here)
         if self.received is not None:
             here = self.received[at]
             if share is None:
-                here += attention.sum(dim=-2)
+                here.add_(attention.sum(dim=-2))
             else:
-                weighted = torch.bmm(share.flatten(0, 1).mT, attention.flatten(0, 1))
-                here += weighted.view_as(here)
+                # A tile is of whole images or of one image: its part is contiguous.
+                rows = here.view(-1, 1, here.shape[-1])
+                rows.baddbmm_(share.flatten(0, 1).mT, attention.flatten(0, 1))
         for row, kept in self.row.items():
             if tile.rows.start <= row < tile.rows.stop:
                 place = row - tile.rows.start
                 one = attention[:, :, place]
                 kept[at] = one if share is None else one * share[:, :, place]
 
+    def add_kept(self, shares: NDArray[np.floating], tile: Tile) -> None:
+        """Take the shares of entries that a tile kept, image by head first."""
+        if self.kept is not None:
+            here = self.kept[tile.images, tile.heads]
+            here.copy_(torch.from_numpy(shares).view_as(here))
+
     def result(self) -> dict[Need, Tensor]:
         """The statistics, aggregated over heads."""
         found = {}
         for need in self.needs:
             if need.kind == "kept":
+                assert self.kept is not None
                 found[need] = self.kept
                 continue
             if need.kind == "diagonal":

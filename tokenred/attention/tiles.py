@@ -18,7 +18,7 @@ __all__ = ["TiledEngine"]
 
 # Entries of the map in one tile, for each thread: smaller tiles cost calls, larger ones fall out of
 # the cache. A map of one head may be larger, because a product with few rows is slow.
-_TILE, _ONE_MAP = 1 << 18, 1 << 20
+_TILE, _ONE_MAP = 1 << 19, 1 << 20
 _KINDS = frozenset({"diagonal", "received", "row", "kept"})
 
 
@@ -61,7 +61,7 @@ class TiledEngine(Engine):
                     attention, request.theta, request.reference,
                     fast=request.threshold == "fast", spare=work.spare(),
                 )  # fmt: skip
-                collect.kept[tile.images, tile.heads] = kept
+                collect.add_kept(kept, tile)
             else:
                 attention, share = work.exponentials()
             collect.add(attention, share, tile)

@@ -24,9 +24,8 @@ def gather_tokens(
     contiguous tokens, or they are copied first.
     """
     b, n, c = tokens.shape
-    first = torch.arange(b, device=tokens.device)[:, None] * n
-    rows = (places + first).flatten()
-    return tokens.reshape(b * n, c).index_select(0, rows).view(b, places.shape[1], c)
+    first = torch.arange(b, device=tokens.device).mul_(n)
+    return F.embedding(places + first.unsqueeze(1), tokens.reshape(b * n, c))
 
 
 def unit_vectors(x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:

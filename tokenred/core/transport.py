@@ -45,11 +45,12 @@ class Transport:
         first = state.num_prefix
         front = torch.arange(first, device=self.keep.device).expand(self.keep.shape[0], first)
         places = torch.cat((front, self.keep + first), dim=1)
+        gone = None if self.move is None and self.size_move is None else self.drop + first
         size = state.size
         if size is not None:
             moved = self.move if self.size_move is None else self.size_move
-            size = self._carry_sizes(size, first, places, moved)
-        return replace(state, x=self._carry(state.x, first, places), index=index, size=size)
+            size = self._carry_sizes(size, first, places, gone, moved)
+        return replace(state, x=self._carry(state.x, first, places, gone), index=index, size=size)
 
     def matrix(self, tokens: int) -> Float[Tensor, "b m n"]:
         """The map as a matrix from ``tokens`` image tokens to those that remain."""
@@ -65,7 +66,11 @@ class Transport:
         return out
 
     def _carry(
-        self, tokens: Float[Tensor, "b N c"], first: int, places: Int[Tensor, "b q"]
+        self,
+        tokens: Float[Tensor, "b N c"],
+        first: int,
+        places: Int[Tensor, "b q"],
+        drop: Int[Tensor, "b P"] | None,
     ) -> Float[Tensor, "b M c"]:
         """All tokens in one gather, prefix first, and then changed where they lie."""
         k = self.keep.shape[1]
@@ -73,9 +78,9 @@ class Transport:
         image = kept[:, first:]
         if self.stay is not None:
             image.mul_(self.stay[..., None].to(kept.dtype))
-        if self.move is None:
+        if self.move is None or drop is None:
             return kept
-        move, gone = self.move.to(kept.dtype), gather_tokens(tokens, self.drop + first)
+        move, gone = self.move.to(kept.dtype), gather_tokens(tokens, drop)
         if not self.extra:
             image.baddbmm_(move, gone)
             return kept
@@ -88,13 +93,17 @@ class Transport:
         sizes: Float[Tensor, "b N"],
         first: int,
         places: Int[Tensor, "b q"],
+        drop: Int[Tensor, "b P"] | None,
         move: Float[Tensor, "b m P"] | None,
     ) -> Float[Tensor, "b M"]:
         kept = sizes.gather(1, places)
-        if move is None:
+        if move is None or drop is None:
             return kept
-        gone = sizes.gather(1, self.drop + first)
-        moved = (move.to(kept.dtype) @ gone[..., None])[..., 0]
+        move, gone = move.to(kept.dtype), sizes.gather(1, drop).unsqueeze(2)
+        if not self.extra:
+            kept[:, first:].unsqueeze(2).baddbmm_(move, gone)
+            return kept
+        moved = (move @ gone).squeeze(2)
         k = self.keep.shape[1]
         kept[:, first:].add_(moved[:, :k])
-        return torch.cat((kept, moved[:, k:]), dim=1) if self.extra else kept
+        return torch.cat((kept, moved[:, k:]), dim=1)

@@ -37,8 +37,8 @@ class Graph:
         weights: ``(b|1, N0, K)`` the normalised adjacency ``Â = D^-1/2 A D^-1/2``.
         grid: ``(gh, gw)``.
         directed: whether i may choose j without j choosing i.
-        columns: ``(b|1, N0+1, N0+1)``, ``Âᵀ`` and a node without edges at the end, where
-            `with_columns` made it; or None.
+        columns: ``(b|1, N0+1, N0+1)``, ``Âᵀ`` after a node without edges, where `with_columns`
+            made it; or None.
     """
 
     neighbours: Int[Tensor, "b N0 K"]
@@ -128,7 +128,7 @@ class Graph:
             return self
         columns = self.weights.new_zeros(self.batch, nodes + 1, nodes + 1)
         at = self.neighbours.transpose(1, 2)
-        columns = columns.scatter_add(1, at, self.weights.transpose(1, 2))
+        columns[:, 1:, 1:].scatter_add_(1, at, self.weights.transpose(1, 2))
         return replace(self, columns=columns)
 
     def weights_between(
@@ -137,11 +137,10 @@ class Graph:
         """The block of ``Â`` between two sets of positions; −1 has no edges."""
         if self.columns is None:
             return self._from_lists(rows, columns)
-        nodes = self.num_nodes + 1  # −1 is the last one
-        at = columns % nodes
+        at = columns + 1  # −1 is the first one
         own = self.columns[0][at] if self.batch == 1 else gather_tokens(self.columns, at)
-        here = (rows % nodes)[..., None].expand(-1, -1, columns.shape[1])
-        return own.transpose(1, 2).gather(1, here)
+        here = (rows + 1).unsqueeze(1).expand(-1, columns.shape[1], -1)
+        return own.gather(2, here).transpose(1, 2)
 
     def _from_lists(
         self, rows: Int[Tensor, "b k"], columns: Int[Tensor, "b P"]
