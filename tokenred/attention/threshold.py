@@ -2,8 +2,8 @@
 
 A strided sample says where the threshold should lie. Entries are counted there; how far the count
 is off tells where to count next, a little beyond, so that the threshold lies between the two. The
-entries between are few, and are put in order. Two counts are the rule, and the result is exact
-however the sample misleads. NumPy counts several times faster than PyTorch does on the CPU.
+entries between are few, and are put in order. Two or three counts are the rule, and the result is
+exact however the sample misleads. NumPy counts several times faster than PyTorch does on the CPU.
 
 The fast way stops as soon as a count is within `SLACK` of what θ asks.
 """
@@ -24,9 +24,9 @@ __all__ = ["kth_largest", "near_kth_largest", "sparsify_"]
 
 # So many entries are sampled, and one in so many more; a cut aims beyond by so many standard
 # deviations of its place.
-_SAMPLE, _ONE_IN, _BEYOND = 500, 250, 2.0
+_SAMPLE, _ONE_IN, _BEYOND = 500, 250, 0.5
 # Entries that are few enough to be put in order (at most, and of all), and counts at most.
-_FEW, _FEW_OF, _CUTS = 6000, 10, 5
+_FEW, _FEW_OF, _CUTS = 6000, 30, 5
 # The fast way need not know more of a larger map: its slack grows along.
 _FAST_SAMPLE, _FAST_CUTS = 600, 4
 # Entries of a map from which on masks of all maps fall out of the cache.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -82,8 +83,7 @@ class Transport:
             return kept
         move, gone = self.move.to(kept.dtype), gather_tokens(tokens, drop)
         if not self.extra:
-            image.baddbmm_(move, gone)
-            return kept
+            return kept.baddbmm_(_below(first, move), gone)
         moved = move @ gone
         image.add_(moved[:, :k])
         return torch.cat((kept, moved[:, k:]), dim=1)
@@ -107,3 +107,9 @@ class Transport:
         k = self.keep.shape[1]
         kept[:, first:].add_(moved[:, :k])
         return torch.cat((kept, moved[:, k:]), dim=1)
+
+
+def _below(rows: int, move: Float[Tensor, "b k P"]) -> Float[Tensor, "b q P"]:
+    """The weights below rows of zeros: a product into whole images is one call of BLAS, into a part
+    of each one call an image."""
+    return F.pad(move, (0, 0, rows, 0)) if rows else move
