@@ -40,9 +40,16 @@ def test_kth_largest_is_exact(size: int, share: float, seed: int, levels: int, o
 @pytest.mark.parametrize("theta", [0.01, 0.3, 0.6, 0.999, 1.0])
 @pytest.mark.parametrize("reference", [False, True])
 @pytest.mark.parametrize("sharp", [0.1, 3.0, 200.0])
+@pytest.mark.parametrize("small", [0, 1 << 17])
 def test_in_place_equals_the_definition(
-    dtype: torch.dtype, theta: float, reference: bool, sharp: float
+    dtype: torch.dtype,
+    theta: float,
+    reference: bool,
+    sharp: float,
+    small: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(module, "_SMALL", small)
     torch.manual_seed(int(theta * 100))
     # Sharp maps underflow to many zeros; the repeated row and the constant map are ties.
     maps = (torch.randn(2, 3, 23, 23, dtype=dtype) * sharp).softmax(dim=-1)
@@ -61,8 +68,11 @@ def test_in_place_equals_the_definition(
     theta=st.floats(0.01, 0.99),
     seed=st.integers(0, 2**31),
     kind=st.sampled_from(["softmax", "sharp", "levels", "constant", "stripes", "rows"]),
+    together=st.booleans(),
 )
-def test_the_fast_way_is_within_its_slack(tokens: int, theta: float, seed: int, kind: str) -> None:
+def test_the_fast_way_is_within_its_slack(
+    tokens: int, theta: float, seed: int, kind: str, together: bool
+) -> None:
     torch.manual_seed(seed)
     logits = torch.randn(1, 2, tokens, tokens)
     if kind == "sharp":
@@ -77,7 +87,9 @@ def test_the_fast_way_is_within_its_slack(tokens: int, theta: float, seed: int, 
         logits[:] = logits[:, :, :1]
     before = logits.softmax(dim=-1)
     after = before.clone()
-    shares = sparsify_(after, theta, fast=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_SMALL", 1 << 17 if together else 0)
+        shares = sparsify_(after, theta, fast=True)
     kept = kept_entries(tokens, theta)
     stays = after == before
     assert torch.equal(after, torch.where(stays, before, 0))
@@ -104,6 +116,7 @@ def test_the_fast_way_counts_until_it_is_close(monkeypatch: pytest.MonkeyPatch) 
         assert reached == np.count_nonzero(entries >= threshold)
     # Where counting does not get there, the exact value.
     monkeypatch.setattr(module, "_FAST_CUTS", 0)
+    monkeypatch.setattr(module, "_SMALL", 0)
     assert near_kth_largest(entries, 6000, slack=100) is None
     maps = torch.from_numpy(entries).view(1, 1, 100, 100)
     assert sparsify_(maps, 0.6, fast=True) == pytest.approx(0.6)

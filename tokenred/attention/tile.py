@@ -82,12 +82,11 @@ class Workspace:
         attention, share = self.exponentials()
         return attention.mul_(share)
 
-    def spare(self) -> tuple[Float[Tensor, "m entries"], Float[Tensor, "m entries"]]:
-        """Room beside the map, of its size, twice."""
+    def spare(self) -> Float[Tensor, "m entries"]:
+        """Room beside the map, of its size."""
         if self._spare is None:
-            self._spare = self._map.new_empty(2, *self._map.shape)
-        first, second = self._spare[:, : len(self.map)].flatten(2).unbind(0)
-        return first, second
+            self._spare = torch.empty_like(self._map)
+        return self._spare[: len(self.map)].flatten(1)
 
     def attend(
         self, share: Float[Tensor, "b h rows 1"] | None, out: Float[Tensor, "b h rows d"]

@@ -110,7 +110,6 @@ class Transport:
 
 
 def _below(rows: int, move: Float[Tensor, "b k P"]) -> Float[Tensor, "b q P"]:
-    """The weights below rows of zeros: a product into whole images is one call of BLAS, into a part
-    of each one call an image.
-    """
+    """The weights below rows of zeros."""
+    # A product into whole images is one call of BLAS, into a part of each one call an image.
     return F.pad(move, (0, 0, rows, 0)) if rows else move

@@ -1,0 +1,122 @@
+"""θ for many maps at once: all threads count, each in the part of the maps that it made.
+
+A cut in each map says how many entries reach it. A strided sample gives the first two; between two
+that enclose the threshold the entries lie almost evenly, so that the next cut is off by the root of
+their number, and a handful of counts finds one that keeps exactly as many as asked. What a few maps
+still lack then, ties among it, is put in order.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["mark_largest", "ordered", "stride_of"]
+
+# Entries sampled; a cut aims beyond by so many standard deviations of its place; so many cuts come
+# from the sample at most.
+_SAMPLE, _BEYOND, _SAMPLED = 400, 1.5, 3
+# Counts of all maps at most, and how many before one looks for maps that do not get on. To put one
+# map in order costs as much as to count so many.
+_COUNTS, _SETTLED, _WORTH = 12, 6, 6
+
+
+def mark_largest(
+    maps: Float[Tensor, "m entries"], k: int, mark: Float[Tensor, "m entries"], slack: float = 0.0
+) -> NDArray[np.integer]:
+    """Write 1 where an entry is among the k largest of its map, and 0 elsewhere.
+
+    Args:
+        maps: on the CPU, contiguous; each entry between 0 and 1, fewer than 2²⁴ in a map.
+        k: 1 ≤ k ≤ entries. Of equal entries the first ones are taken.
+        mark: where to write.
+        slack: so many entries more or less will do, if they are all that reach some cut.
+
+    Returns:
+        How many entries of each map are marked, ``(m,)``; k where fewer than k are above zero or
+        some are not a number, and all are marked.
+    """
+    count, size = maps.shape
+    entries = maps.numpy()
+    sample = np.sort(entries[:, :: stride_of(size, _SAMPLE)], axis=1)
+    each, last = np.arange(count), sample.shape[1] - 1
+    place = np.full(count, (last + 1) * (1 - k / size))
+    cuts = sample[each, place.astype(np.intp).clip(0, last)]
+    # The best cuts at or below each threshold and above it, and how many entries reach them.
+    bounds = np.array([[0.0], [2.0]], entries.dtype).repeat(count, axis=1)
+    reach = np.array([[size], [0]]).repeat(count, axis=1)
+    for turn in range(_COUNTS):
+        reached = _count(maps, cuts, mark)
+        off = reached - k
+        side = (off < 0).view(np.int8)
+        bounds[side, each], reach[side, each] = cuts, reached
+        left = np.abs(off) > slack
+        if np.count_nonzero(left) <= count // _WORTH:
+            break
+        (low, high), (many, few) = bounds, reach
+        # Where the threshold is met, the cut stays where it is.
+        aim = (low + (high - low) * ((many - k) / (many - few))).astype(cuts.dtype)
+        if turn < _SAMPLED and (turn == 0 or not (low.all() and high.max() < 2)):
+            steps = off * ((last + 1) / size)
+            place += steps + np.copysign(_BEYOND * np.sqrt(np.abs(steps)) + 1, steps)
+            sampled = sample[each, place.astype(np.intp).clip(0, last)]
+            aim = np.where((low == 0) | (high == 2), sampled, aim)
+        elif turn >= _SETTLED and not (left & (aim > low) & (aim < high)).any():
+            break  # equal entries: no cut lies between them
+        cuts = aim
+    for at in np.flatnonzero(left):
+        inside = bounds[:, at], int(reach[1, at])
+        reached[at] = _in_order(maps[at], k, mark[at], *inside)
+    return reached
+
+
+def _in_order(
+    entries: Float[Tensor, " entries"],
+    k: int,
+    mark: Float[Tensor, " entries"],
+    bounds: NDArray[np.floating],
+    above: int,
+) -> int:
+    """`mark_largest` of one map, whose threshold lies between two cuts."""
+    one = entries.numpy()
+    between = one[(one >= bounds[0]) ^ (one >= bounds[1])]
+    if between.size < k - above:  # not a number
+        mark.fill_(1)
+        return k
+    cut, reached = ordered(between, k - above, above)
+    torch.ge(entries, float(cut), out=mark)
+    if cut > 0 and reached > k:
+        equal = np.flatnonzero(one == cut)
+        mark.numpy()[equal[equal.size - (reached - k) :]] = 0
+    return k
+
+
+def _count(
+    maps: Float[Tensor, "m entries"],
+    cuts: NDArray[np.floating],
+    mark: Float[Tensor, "m entries"],
+) -> NDArray[np.int64]:
+    """How many entries reach each map's cut; they are marked."""
+    # As numbers, since PyTorch writes booleans slowly.
+    torch.ge(maps, torch.from_numpy(cuts[:, None]), out=mark)
+    return mark.sum(dim=1).numpy().astype(np.int64)
+
+
+def stride_of(size: int, sample: int) -> int:
+    """Steps through so many entries that see every column of a map."""
+    stride = max(1, size // sample)
+    while math.gcd(stride, size) > 1:
+        stride += 1
+    return stride
+
+
+def ordered(few: NDArray[np.floating], rank: int, above: int) -> tuple[np.floating, int]:
+    """The ``rank``-th largest of these, and how many reach it, with those above."""
+    place = few.size - rank
+    found: np.floating = np.partition(few, place)[place]
+    return found, above + int(np.count_nonzero(few >= found))
