@@ -31,8 +31,9 @@ _SAMPLE, _ONE_IN, _BEYOND = 500, 250, 0.5
 _FEW, _FEW_OF, _CUTS = 6000, 30, 5
 # The fast way need not know more of a larger map: its slack grows along.
 _FAST_SAMPLE, _FAST_CUTS = 600, 4
-# Entries of a map up to which all maps are counted at once; they are in the cache then.
-_SMALL = 1 << 17
+# Entries of a map up to which maps are counted at once, since they stay in the cache; and how many
+# maps are worth the calls.
+_SMALL, _MANY = 1 << 17, 12
 
 
 def sparsify_(
@@ -62,7 +63,7 @@ def sparsify_(
         return shares
     maps = attention.view(-1, total)
     spare = torch.empty_like(maps) if spare is None else spare
-    if total <= _SMALL:
+    if total <= _SMALL and len(maps) >= _MANY:
         slack = SLACK * total if fast else 0.0
         reached = mark_largest(maps, kept, spare, slack)
         maps.mul_(spare)
