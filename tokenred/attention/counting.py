@@ -23,7 +23,7 @@ __all__ = ["mark_largest", "ordered", "stride_of"]
 _SAMPLE, _BEYOND, _SAMPLED = 400, 1.5, 3
 # Counts of all maps at most, and how many before one looks for maps that do not get on. To put one
 # map in order costs as much as to count so many.
-_COUNTS, _SETTLED, _WORTH = 12, 6, 6
+_COUNTS, _SETTLED, _WORTH = 12, 6, 5
 
 
 def mark_largest(
@@ -46,19 +46,23 @@ def mark_largest(
     sample = np.sort(entries[:, :: stride_of(size, _SAMPLE)], axis=1)
     each, last = np.arange(count), sample.shape[1] - 1
     place = np.full(count, (last + 1) * (1 - k / size))
+    enough = count // _WORTH
     cuts = sample[each, place.astype(np.intp).clip(0, last)]
     # The best cuts at or below each threshold and above it, and how many entries reach them.
-    bounds = np.array([[0.0], [2.0]], entries.dtype).repeat(count, axis=1)
-    reach = np.array([[size], [0]]).repeat(count, axis=1)
+    low, high = np.zeros_like(cuts), np.full_like(cuts, 2)
+    many, few = np.full(count, float(size)), np.zeros(count)
     for turn in range(_COUNTS):
         reached = _count(maps, cuts, mark)
         off = reached - k
-        side = (off < 0).view(np.int8)
-        bounds[side, each], reach[side, each] = cuts, reached
+        under = off >= 0
+        np.copyto(low, cuts, where=under)
+        np.copyto(many, reached, where=under)
+        np.logical_not(under, out=under)
+        np.copyto(high, cuts, where=under)
+        np.copyto(few, reached, where=under)
         left = np.abs(off) > slack
-        if np.count_nonzero(left) <= count // _WORTH:
+        if np.count_nonzero(left) <= enough:
             break
-        (low, high), (many, few) = bounds, reach
         # Where the threshold is met, the cut stays where it is.
         aim = (low + (high - low) * ((many - k) / (many - few))).astype(cuts.dtype)
         if turn < _SAMPLED and (turn == 0 or not (low.all() and high.max() < 2)):
@@ -70,16 +74,16 @@ def mark_largest(
             break  # equal entries: no cut lies between them
         cuts = aim
     for at in np.flatnonzero(left):
-        inside = bounds[:, at], int(reach[1, at])
+        inside = (low[at], high[at]), int(few[at])
         reached[at] = _in_order(maps[at], k, mark[at], *inside)
-    return reached
+    return reached.astype(np.int64)
 
 
 def _in_order(
     entries: Float[Tensor, " entries"],
     k: int,
     mark: Float[Tensor, " entries"],
-    bounds: NDArray[np.floating],
+    bounds: tuple[np.floating, np.floating],
     above: int,
 ) -> int:
     """`mark_largest` of one map, whose threshold lies between two cuts."""
@@ -100,11 +104,12 @@ def _count(
     maps: Float[Tensor, "m entries"],
     cuts: NDArray[np.floating],
     mark: Float[Tensor, "m entries"],
-) -> NDArray[np.int64]:
+) -> NDArray[np.floating]:
     """How many entries reach each map's cut; they are marked."""
     # As numbers, since PyTorch writes booleans slowly.
     torch.ge(maps, torch.from_numpy(cuts[:, None]), out=mark)
-    return mark.sum(dim=1).numpy().astype(np.int64)
+    reached: NDArray[np.floating] = mark.sum(dim=1).numpy()
+    return reached
 
 
 def stride_of(size: int, sample: int) -> int:
