@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import tokenred.attention.counting as module
-from tokenred.attention.counting import mark_largest, ordered, stride_of
+from tokenred.attention.counting import mark_largest, ordered, stride_of, surplus
 
 
 def _first_largest(entries: Tensor, k: int) -> Tensor:
@@ -55,11 +55,17 @@ def test_it_marks_the_k_largest(
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.integers(1, 9), st.integers(1, 4000), st.floats(0, 1), st.floats(0, 60), st.integers(0))
+@given(
+    st.integers(1, 9),
+    st.integers(1, 4000),
+    st.floats(0, 1),
+    st.floats(0, 60),
+    st.integers(0, 2**31),
+)
 def test_with_slack_a_cut_is_enough(
     count: int, size: int, share: float, slack: float, seed: int
 ) -> None:
-    maps = torch.rand(count, size, generator=torch.Generator().manual_seed(seed % 2**31)) + 1e-6
+    maps = torch.rand(count, size, generator=torch.Generator().manual_seed(seed)) + 1e-6
     k = max(1, round(share * size))
     mark = torch.empty_like(maps)
     reached = mark_largest(maps, k, mark, slack)
@@ -91,10 +97,10 @@ def test_a_map_that_is_not_a_number_is_left_as_it_is() -> None:
 
 @pytest.mark.parametrize("theta", [0.2, 0.6, 0.9])
 def test_a_handful_of_counts_is_enough(theta: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[NDArray[np.int64]] = []
+    made: list[NDArray[np.floating]] = []
     count = module._count
 
-    def counted(*given: object) -> NDArray[np.int64]:
+    def counted(*given: object) -> NDArray[np.floating]:
         made.append(count(*given))  # type: ignore[arg-type]
         return made[-1]
 
@@ -117,3 +123,7 @@ def test_a_stride_sees_every_residue(size: int, sample: int) -> None:
 
 def test_ordered() -> None:
     assert ordered(np.array([3.0, 1.0, 2.0, 2.0]), 2, above=10) == (2.0, 13)
+
+
+def test_of_equal_entries_the_last_are_too_many() -> None:
+    assert surplus(np.array([2.0, 1.0, 2.0, 3.0, 2.0]), np.float64(2.0), 2).tolist() == [2, 4]

@@ -13,7 +13,12 @@ from torch import nn
 
 from tokenred.core.errors import CheckpointError, OutputExistsError
 from tokenred.models import checkpoint_file
-from tokenred.models.checkpoint_file import check_writable, read_checkpoint, save_checkpoint
+from tokenred.models.checkpoint_file import (
+    check_writable,
+    embedded_file,
+    read_checkpoint,
+    save_checkpoint,
+)
 
 STATE = {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(2, dtype=torch.float16)}
 
@@ -160,3 +165,10 @@ def test_missing_and_strange_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "w.npz").touch()
     with pytest.raises(CheckpointError, match="convert it to safetensors"):
         read_checkpoint(tmp_path / "w.npz")
+
+
+def test_an_embedded_file_is_read_like_any_other() -> None:
+    with embedded_file("cifar10_vit.safetensors") as path:
+        state, card = read_checkpoint(path)
+    assert state
+    assert float(card["top1"]) > 70

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["mark_largest", "ordered", "stride_of"]
+__all__ = ["mark_largest", "ordered", "stride_of", "surplus"]
 
 # Entries sampled; a cut aims beyond by so many standard deviations of its place; so many cuts come
 # from the sample at most.
@@ -95,8 +95,7 @@ def _in_order(
     cut, reached = ordered(between, k - above, above)
     torch.ge(entries, float(cut), out=mark)
     if cut > 0 and reached > k:
-        equal = np.flatnonzero(one == cut)
-        mark.numpy()[equal[equal.size - (reached - k) :]] = 0
+        mark.numpy()[surplus(one, cut, reached - k)] = 0
     return k
 
 
@@ -125,3 +124,11 @@ def ordered(few: NDArray[np.floating], rank: int, above: int) -> tuple[np.floati
     place = few.size - rank
     found: np.floating = np.partition(few, place)[place]
     return found, above + int(np.count_nonzero(few >= found))
+
+
+def surplus(
+    entries: NDArray[np.floating], threshold: np.floating, many: int
+) -> NDArray[np.integer]:
+    """Places of the last so many entries that equal the threshold: the first ones stay."""
+    equal = np.flatnonzero(entries == threshold)
+    return equal[equal.size - many :]

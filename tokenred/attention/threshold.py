@@ -19,7 +19,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokenred.attention.counting import mark_largest, ordered, stride_of
+from tokenred.attention.counting import mark_largest, ordered, stride_of, surplus
 from tokenred.attention.edits import SLACK, kept_entries
 
 __all__ = ["kth_largest", "near_kth_largest", "sparsify_"]
@@ -78,9 +78,7 @@ def sparsify_(
         if cut <= 0:
             continue  # what would go is zero already
         if near is None and count > kept:
-            # Equal entries at the threshold: the first ones stay.
-            equal = np.flatnonzero(entries == cut)
-            maps.numpy()[at, equal[equal.size - (count - kept) :]] = 0
+            maps.numpy()[at, surplus(entries, cut, count - kept)] = 0
             count = kept
         torch.threshold_(maps[at], float(np.nextafter(cut, -1, dtype=cut.dtype)), 0.0)
         shares[at] = count / total

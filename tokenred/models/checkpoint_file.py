@@ -8,6 +8,8 @@ import pickle
 import re
 import warnings
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,13 @@ from torch import Tensor
 from tokenred.core.errors import CheckpointError, OutputExistsError
 from tokenred.core.files import write_whole
 
-__all__ = ["PICKLE_SUFFIXES", "check_writable", "read_checkpoint", "save_checkpoint"]
+__all__ = [
+    "PICKLE_SUFFIXES",
+    "check_writable",
+    "embedded_file",
+    "read_checkpoint",
+    "save_checkpoint",
+]
 
 PICKLE_SUFFIXES = (".pth", ".pt", ".tar", ".bin")
 _WRAPPERS = ("model", "state_dict")
@@ -52,6 +60,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
         f"expected a checkpoint ending in .safetensors, {', '.join(PICKLE_SUFFIXES)}, got "
         f"{path.name!r}; convert it to safetensors."
     )
+
+
+def embedded_file(name: str) -> AbstractContextManager[Path]:
+    """A weight file that comes with the package, as a path while the context is open."""
+    return as_file(files("tokenred.models") / name)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -14,12 +14,10 @@ Model card:
 
 from __future__ import annotations
 
-from importlib.resources import as_file, files
-
 from timm.models.vision_transformer import VisionTransformer
 
 from tokenred.data.cifar10 import CIFAR10_CLASSES
-from tokenred.models.checkpoint_file import read_checkpoint
+from tokenred.models.checkpoint_file import embedded_file, read_checkpoint
 from tokenred.models.described import read_described
 
 __all__ = ["cifar10_card", "cifar10_vit"]
@@ -40,7 +38,7 @@ def cifar10_vit(pretrained: bool = True) -> VisionTransformer:
     Raises:
         CheckpointError: if the embedded weights are damaged.
     """
-    with as_file(files("tokenred.models") / _WEIGHTS) as path:
+    with embedded_file(_WEIGHTS) as path:
         model, record = read_described(path, weights=pretrained)
     model.pretrained_cfg = record | {
         "architecture": "cifar10_vit",
@@ -58,5 +56,5 @@ def cifar10_card() -> dict[str, str]:
     Raises:
         CheckpointError: if the embedded weights are damaged.
     """
-    with as_file(files("tokenred.models") / _WEIGHTS) as path:
+    with embedded_file(_WEIGHTS) as path:
         return read_checkpoint(path)[1]

@@ -14,11 +14,9 @@ Model card:
 
 from __future__ import annotations
 
-from importlib.resources import as_file, files
-
 from timm.models.vision_transformer import VisionTransformer
 
-from tokenred.models.checkpoint_file import read_checkpoint
+from tokenred.models.checkpoint_file import embedded_file, read_checkpoint
 from tokenred.models.digits_config import DIGITS_CONFIG, DIGITS_PREPROCESSING, DIGITS_WEIGHTS
 from tokenred.models.fit import load_strictly
 
@@ -40,7 +38,7 @@ def digits_vit(pretrained: bool = True) -> VisionTransformer:
     """
     model = VisionTransformer(**DIGITS_CONFIG)
     if pretrained:
-        with as_file(files("tokenred.models") / DIGITS_WEIGHTS) as path:
+        with embedded_file(DIGITS_WEIGHTS) as path:
             state, _ = read_checkpoint(path)
         load_strictly(model, state, DIGITS_WEIGHTS)
     model.pretrained_cfg = {
@@ -64,5 +62,5 @@ def digits_card() -> dict[str, str]:
     Raises:
         CheckpointError: if the embedded weights are damaged.
     """
-    with as_file(files("tokenred.models") / DIGITS_WEIGHTS) as path:
+    with embedded_file(DIGITS_WEIGHTS) as path:
         return read_checkpoint(path)[1]
