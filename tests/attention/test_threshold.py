@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import tokenred.attention.threshold as module
 from tokenred.attention.edits import SLACK, kept_entries, sparsify
-from tokenred.attention.threshold import kth_largest, near_kth_largest, sparsify_
+from tokenred.attention.threshold import kth_largest, near_kth_largest, sparsified
 
 
 @settings(deadline=None, max_examples=150)
@@ -41,7 +41,7 @@ def test_kth_largest_is_exact(size: int, share: float, seed: int, levels: int, o
 @pytest.mark.parametrize("reference", [False, True])
 @pytest.mark.parametrize("sharp", [0.1, 3.0, 200.0])
 @pytest.mark.parametrize("small", [0, 1 << 17])
-def test_in_place_equals_the_definition(
+def test_it_equals_the_definition(
     dtype: torch.dtype,
     theta: float,
     reference: bool,
@@ -57,8 +57,11 @@ def test_in_place_equals_the_definition(
     maps[0, 0, 5] = maps[0, 0, 6]
     maps[1, 1] = 1 / 23
     expected = sparsify(maps, theta, reference)
-    shares = sparsify_(maps, theta, reference)
-    assert torch.equal(maps, expected)
+    before, out = maps.clone(), torch.full((6, 23**2), torch.nan, dtype=dtype)
+    found, shares = sparsified(maps, theta, reference, out=out)
+    assert torch.equal(found, expected)
+    assert torch.equal(maps, before)
+    assert found.data_ptr() == (out if (expected != maps).any() else maps).data_ptr()
     kept = kept_entries(23, theta, reference) / 23**2
     assert shares == pytest.approx(np.full(6, kept))
 
@@ -87,10 +90,9 @@ def test_the_fast_way_is_within_its_slack(
     elif kind == "rows":
         logits[:] = logits[:, :, :1]
     before = logits.softmax(dim=-1)
-    after = before.clone()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_MANY", 1 if together else 10)
-        shares = sparsify_(after, theta, fast=True)
+        after, shares = sparsified(before, theta, fast=True)
     kept = kept_entries(tokens, theta)
     stays = after == before
     assert torch.equal(after, torch.where(stays, before, 0))
@@ -120,5 +122,6 @@ def test_the_fast_way_counts_until_it_is_close(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(module, "_SMALL", 0)
     assert near_kth_largest(entries, 6000, slack=100) is None
     maps = torch.from_numpy(entries).view(1, 1, 100, 100)
-    assert sparsify_(maps, 0.6, fast=True) == pytest.approx(0.6)
-    assert int((maps > 0).sum()) == 6000
+    found, shares = sparsified(maps, 0.6, fast=True)
+    assert shares == pytest.approx(0.6)
+    assert int((found > 0).sum()) == 6000

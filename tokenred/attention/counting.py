@@ -38,8 +38,8 @@ def mark_largest(
         slack: so many entries more or less will do, if they are all that reach some cut.
 
     Returns:
-        How many entries of each map are marked, ``(m,)``; k where fewer than k are above zero or
-        some are not a number, and all are marked.
+        How many entries of each map are marked, ``(m,)``; k where fewer than k are above zero, and
+        where so many are not a number that all are marked.
     """
     count, size = maps.shape
     entries = maps.numpy()
@@ -73,30 +73,30 @@ def mark_largest(
         elif turn >= _SETTLED and not (left & (aim > low) & (aim < high)).any():
             break  # equal entries: no cut lies between them
         cuts = aim
+    marks = mark.numpy()
     for at in np.flatnonzero(left):
-        inside = (low[at], high[at]), int(few[at])
-        reached[at] = _in_order(maps[at], k, mark[at], *inside)
+        _put_in_order(entries[at], marks[at], int(reached[at]) - k, low[at], high[at])
+        reached[at] = k
     return reached.astype(np.int64)
 
 
-def _in_order(
-    entries: Float[Tensor, " entries"],
-    k: int,
-    mark: Float[Tensor, " entries"],
-    bounds: tuple[np.floating, np.floating],
-    above: int,
-) -> int:
-    """`mark_largest` of one map, whose threshold lies between two cuts."""
-    one = entries.numpy()
-    between = one[(one >= bounds[0]) ^ (one >= bounds[1])]
-    if between.size < k - above:  # not a number
-        mark.fill_(1)
-        return k
-    cut, reached = ordered(between, k - above, above)
-    torch.ge(entries, float(cut), out=mark)
-    if cut > 0 and reached > k:
-        mark.numpy()[surplus(one, cut, reached - k)] = 0
-    return k
+def _put_in_order(
+    entries: NDArray[np.floating],
+    mark: NDArray[np.floating],
+    off: int,
+    low: np.floating,
+    high: np.floating,
+) -> None:
+    """Mend the mark of one map, which has so many too many; what it lacks lies between two cuts."""
+    places = np.flatnonzero((entries >= low) ^ (entries >= high))
+    between = entries[places]
+    if off > 0:  # the smallest go, and of equal ones the last
+        order = np.argsort(between[::-1], kind="stable")[:off]
+        mark[places[::-1][order]] = 0
+    elif np.count_nonzero(between) < -off:  # the rest is zero, or not a number
+        mark[:] = 1
+    else:
+        mark[places[np.argsort(-between, kind="stable")[:-off]]] = 1
 
 
 def _count(

@@ -22,7 +22,7 @@ from torch import Tensor
 from tokenred.attention.counting import mark_largest, ordered, stride_of, surplus
 from tokenred.attention.edits import SLACK, kept_entries
 
-__all__ = ["kth_largest", "near_kth_largest", "sparsify_"]
+__all__ = ["kth_largest", "near_kth_largest", "sparsified"]
 
 # So many entries are sampled, and one in so many more; a cut aims beyond by so many standard
 # deviations of its place.
@@ -36,53 +36,53 @@ _FAST_SAMPLE, _FAST_CUTS = 600, 4
 _SMALL, _MANY = 1 << 17, 12
 
 
-def sparsify_(
+def sparsified(
     attention: Float[Tensor, "b h N N"],
     theta: float,
     reference: bool = False,
     *,
     fast: bool = False,
-    spare: Float[Tensor, "m entries"] | None = None,
-) -> NDArray[np.floating]:
-    """`sparsify` in place, for a contiguous tile on the CPU; the same result, entry by entry.
+    out: Float[Tensor, "m entries"] | None = None,
+) -> tuple[Float[Tensor, "b h N N"], NDArray[np.floating]]:
+    """`sparsify` of a contiguous tile on the CPU: the same result, entry by entry.
 
     Args:
-        attention: the tile, changed in place.
+        attention: the tile.
         theta: share θ of entries to keep.
         reference: θ as the authors' program counts it.
         fast: keep a share of at most `SLACK` more or less than θ.
-        spare: room for as many numbers, written over; fresh memory costs page faults.
+        out: where to write, map by map; fresh memory costs page faults.
 
     Returns:
-        The share of entries kept of each map, image by head first.
+        The map, ``(b, h, N, N)``, which is the tile itself where all is kept, and the share of
+        entries kept of each, image by head first.
     """
     b, h, n, _ = attention.shape
     total, kept = n * n, kept_entries(n, theta, reference)
     shares = np.full(b * h, kept / total)
     if kept == total:
-        return shares
+        return attention, shares
     maps = attention.view(-1, total)
-    spare = torch.empty_like(maps) if spare is None else spare
+    # Not in place: one thread reads what several wrote, and where two cores share no cache, these
+    # would wait for their own lines when they write again. That takes longer than the search.
+    out = torch.empty_like(maps) if out is None else out
     if total <= _SMALL and len(maps) >= _MANY:
-        slack = SLACK * total if fast else 0.0
-        reached = mark_largest(maps, kept, spare, slack)
-        maps.mul_(spare)
-        return reached / total
-    # One thread reads what is written for it. If it read the maps themselves, the others would wait
-    # for their own lines when they write again: longer than the search takes, where two cores
-    # share no cache.
-    read = spare.copy_(maps) if torch.get_num_threads() > 1 else maps
-    for at, entries in enumerate(read.numpy()):
+        slack = min(SLACK * total, kept - 1) if fast else 0.0  # one stays at least
+        reached = mark_largest(maps, kept, out, slack)
+        torch.mul(maps, out, out=out)
+        return out.view_as(attention), reached / total
+    for at, entries in enumerate(maps.numpy()):
         near = near_kth_largest(entries, kept, SLACK * total) if fast else None
         cut, count = kth_largest(entries, kept) if near is None else near
+        below = np.nextafter(cut, -1, dtype=cut.dtype)
+        torch.threshold(maps[at], float(below), 0.0, out=out[at])
         if cut <= 0:
             continue  # what would go is zero already
         if near is None and count > kept:
-            maps.numpy()[at, surplus(entries, cut, count - kept)] = 0
+            out.numpy()[at, surplus(entries, cut, count - kept)] = 0
             count = kept
-        torch.threshold_(maps[at], float(np.nextafter(cut, -1, dtype=cut.dtype)), 0.0)
         shares[at] = count / total
-    return shares
+    return out.view_as(attention), shares
 
 
 def kth_largest(entries: NDArray[np.floating], k: int) -> tuple[np.floating, int]:

@@ -89,10 +89,13 @@ class Workspace:
         return self._spare[: len(self.map)].flatten(1)
 
     def attend(
-        self, share: Float[Tensor, "b h rows 1"] | None, out: Float[Tensor, "b h rows d"]
+        self,
+        attention: Float[Tensor, "b h rows N"],
+        share: Float[Tensor, "b h rows 1"] | None,
+        out: Float[Tensor, "b h rows d"],
     ) -> None:
-        """The product of the map with the values, into ``out``."""
-        torch.bmm(self.map, self.v, out=self.out)
+        """The product of a map with the values, its rows multiplied by ``share``, into ``out``."""
+        torch.bmm(attention.flatten(0, 1), self.v, out=self.out)
         if share is None:
             out.copy_(self._product)
         else:

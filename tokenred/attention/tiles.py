@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tokenred.attention.request import Engine, Heads, Request
 from tokenred.attention.stats import AttentionStats
-from tokenred.attention.threshold import sparsify_
+from tokenred.attention.threshold import sparsified
 from tokenred.attention.tile import Tile, TileStatistics, Workspace
 from tokenred.core.state import TokenState
 
@@ -56,16 +56,16 @@ class TiledEngine(Engine):
         for tile in _tiles((b, h, n), (images, group, rows)):
             work.load(tile)
             if request.theta < 1:
-                attention, share = work.softmax(), None
-                kept = sparsify_(
-                    attention, request.theta, request.reference,
-                    fast=request.threshold == "fast", spare=work.spare(),
+                share = None
+                attention, kept = sparsified(
+                    work.softmax(), request.theta, request.reference,
+                    fast=request.threshold == "fast", out=work.spare(),
                 )  # fmt: skip
                 collect.add_kept(kept, tile)
             else:
                 attention, share = work.exponentials()
             collect.add(attention, share, tile)
-            work.attend(share, out[tile.images, tile.heads, tile.rows])
+            work.attend(attention, share, out[tile.images, tile.heads, tile.rows])
         found = collect.result() | heads.stats(request.needs, state)
         return out, AttentionStats(found)
 
