@@ -12,6 +12,7 @@ from tokenred.attention.kernels import TritonEngine
 from tokenred.attention.need import Need
 from tokenred.attention.recompute import Recomputed
 from tokenred.attention.request import Engine, Heads, Request
+from tokenred.attention.scratch import Scratch
 from tokenred.attention.stats import AttentionStats
 from tokenred.attention.tiles import TiledEngine
 from tokenred.attention.two_calls import TwoCallsEngine
@@ -28,6 +29,7 @@ __all__ = [
     "PlainEngine",
     "Recomputed",
     "Request",
+    "Scratch",
     "TiledEngine",
     "TritonEngine",
     "TwoCallsEngine",

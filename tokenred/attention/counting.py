@@ -45,12 +45,12 @@ def mark_largest(
     entries = maps.numpy()
     sample = np.sort(entries[:, :: stride_of(size, _SAMPLE)], axis=1)
     each, last = np.arange(count), sample.shape[1] - 1
-    place = np.full(count, (last + 1) * (1 - k / size))
+    first = (last + 1) * (1 - k / size)
+    place, cuts = np.full(count, first), sample[:, min(int(first), last)].copy()
     enough = count // _WORTH
-    cuts = sample[each, place.astype(np.intp).clip(0, last)]
     # The best cuts at or below each threshold and above it, and how many entries reach them.
     low, high = np.zeros_like(cuts), np.full_like(cuts, 2)
-    many, few = np.full(count, float(size)), np.zeros(count)
+    many, few = np.full_like(cuts, size), np.zeros_like(cuts)
     for turn in range(_COUNTS):
         reached = _count(maps, cuts, mark)
         off = reached - k
@@ -64,11 +64,11 @@ def mark_largest(
         if np.count_nonzero(left) <= enough:
             break
         # Where the threshold is met, the cut stays where it is.
-        aim = (low + (high - low) * ((many - k) / (many - few))).astype(cuts.dtype)
+        aim = low + (high - low) * ((many - k) / (many - few))
         if turn < _SAMPLED and (turn == 0 or not (low.all() and high.max() < 2)):
             steps = off * ((last + 1) / size)
             place += steps + np.copysign(_BEYOND * np.sqrt(np.abs(steps)) + 1, steps)
-            sampled = sample[each, place.astype(np.intp).clip(0, last)]
+            sampled = sample[each, np.minimum(np.maximum(place, 0), last).astype(np.intp)]
             aim = np.where((low == 0) | (high == 2), sampled, aim)
         elif turn >= _SETTLED and not (left & (aim > low) & (aim < high)).any():
             break  # equal entries: no cut lies between them

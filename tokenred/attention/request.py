@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tokenred.attention.edits import AttentionEdit
 from tokenred.attention.need import Need
+from tokenred.attention.scratch import Scratch
 from tokenred.attention.stats import AttentionStats, stats_of_heads
 from tokenred.core.replacing import replace
 from tokenred.core.state import TokenState
@@ -75,6 +76,7 @@ class Request:
             `tokenred.attention.SLACK` of θ.
         reference: θ as the authors' program counts it.
         edits: further edits of the logits.
+        scratch: buffers to use again, from block to block of one forward without gradients.
     """
 
     needs: tuple[Need, ...] = ()
@@ -83,6 +85,7 @@ class Request:
     threshold: str = "exact"
     reference: bool = False
     edits: tuple[AttentionEdit, ...] = ()
+    scratch: Scratch | None = None
 
     @property
     def map_needs(self) -> tuple[Need, ...]:

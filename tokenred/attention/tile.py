@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tokenred.attention.need import Need
 from tokenred.attention.request import Heads, Request
+from tokenred.attention.scratch import Scratch
 from tokenred.attention.stats import over_heads, row_index
 from tokenred.core.state import TokenState
 
@@ -34,10 +35,15 @@ _NO_TILE = Tile(slice(0), slice(0), slice(0))
 
 
 class Workspace:
-    """Buffers for one tile, used again for each: fresh ones would cost a page fault a page."""
+    """One tile's buffers, for every tile of a block and then for the next block."""
 
     def __init__(
-        self, heads: Heads, bias: Float[Tensor, "b N"] | None, maps: int, rows: int
+        self,
+        heads: Heads,
+        bias: Float[Tensor, "b N"] | None,
+        maps: int,
+        rows: int,
+        scratch: Scratch,
     ) -> None:
         n, d = heads.q.shape[2:]
         self.heads, self.width = heads, d
@@ -45,14 +51,14 @@ class Workspace:
         self.pairs = None if heads.bias is None else heads.bias.expand(len(heads.q), -1, -1, -1)
         # With a bias on the keys, q has a column of ones and k one of biases: the product adds it.
         width = d if bias is None else d + 1
-        self._q = heads.q.new_empty(maps, rows, width)
+        self._scratch = scratch
+        self._q = self._buffer("q", maps, rows, width)
         if bias is not None:
             self._q[..., d].fill_(1)
-        self._k = heads.q.new_empty(maps, n, width)
-        self._v = heads.q.new_empty(maps, n, d)
-        self._map = heads.q.new_empty(maps, rows, n)
-        self._out = heads.q.new_empty(maps, rows, d)
-        self._spare: Tensor | None = None
+        self._k = self._buffer("k", maps, n, width)
+        self._v = self._buffer("v", maps, n, d)
+        self._map = self._buffer("map", maps, rows, n)
+        self._out = self._buffer("out", maps, rows, d)
         self._shape, self._held, self._tile = (0, 0, 0), (-1, -1), _NO_TILE
 
     def load(self, tile: Tile) -> None:
@@ -84,9 +90,8 @@ class Workspace:
 
     def spare(self) -> Float[Tensor, "m entries"]:
         """Room beside the map, of its size."""
-        if self._spare is None:
-            self._spare = torch.empty_like(self._map)
-        return self._spare[: len(self.map)].flatten(1)
+        maps, rows, n = self.map.shape
+        return self._buffer("spare", maps, rows * n)
 
     def attend(
         self,
@@ -100,6 +105,9 @@ class Workspace:
             out.copy_(self._product)
         else:
             torch.mul(self._product, share, out=out)
+
+    def _buffer(self, name: str, *shape: int) -> Tensor:
+        return self._scratch.take(name, shape, self.heads.q)
 
     def _logits(self) -> Float[Tensor, "b h rows N"]:
         _multiply(self.q, self._k_columns, self.map)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenred.attention.request import Engine, Heads, Request
+from tokenred.attention.scratch import Scratch
 from tokenred.attention.stats import AttentionStats
 from tokenred.attention.threshold import sparsified
 from tokenred.attention.tile import Tile, TileStatistics, Workspace
@@ -52,7 +53,8 @@ class TiledEngine(Engine):
         out = heads.v.new_empty(b, n, h, d).transpose(1, 2)
         collect = TileStatistics(heads, request, state)
         images, group, rows = _tile_shape(b, h, n, whole=request.theta < 1)
-        work = Workspace(heads, request.key_bias, images * group, rows)
+        scratch = request.scratch or Scratch()
+        work = Workspace(heads, request.key_bias, images * group, rows, scratch)
         for tile in _tiles((b, h, n), (images, group, rows)):
             work.load(tile)
             if request.theta < 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -11,7 +11,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tokenred.attention import AttentionStats, Engine, Heads, Need, Request, attend, size_bias
+from tokenred.attention import (
+    AttentionStats,
+    Engine,
+    Heads,
+    Need,
+    Request,
+    Scratch,
+    attend,
+    size_bias,
+)
 from tokenred.backbones.base import Backbone, BlockAnatomy
 from tokenred.core.errors import PartError
 from tokenred.core.layers import LayerPlan
@@ -22,6 +31,7 @@ from tokenred.core.spans import Span, no_span
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import at_least_fp32
 from tokenred.core.trace import Recorder
+from tokenred.core.travel import Forward, Travel
 from tokenred.strategies.base import Fuser, Route, Selector
 
 __all__ = ["Runner"]
@@ -30,23 +40,6 @@ __all__ = ["Runner"]
 _IDLE = -1e5
 
 _NOTHING = AttentionStats()
-
-
-@dataclass(frozen=True, eq=False)
-class _Travel:
-    """Tokens between two blocks: those that travel, and what waits for them to come back.
-
-    Attributes:
-        state: the tokens that travel, all of them as a rule.
-        before: all tokens as they were when some began to idle, or None.
-        resting: what the route set aside.
-        attention: what it wanted to know of the last block.
-    """
-
-    state: TokenState
-    before: TokenState | None = None
-    resting: Mapping[str, Tensor] = field(default_factory=dict)
-    attention: AttentionStats | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,21 +71,23 @@ class Runner:
         """The state after the blocks, up to ``last`` where one is given."""
         blocks = self.backbone.blocks if last is None else self.backbone.blocks[: last + 1]
         save_memory = self.backbone.checkpoint_blocks and torch.is_grad_enabled()
-        travel = _Travel(state)
+        reuses = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+        forward = Forward(recorder, Scratch() if reuses else None)
+        travel = Travel(state)
         for layer, (block, plan) in enumerate(zip(blocks, plans, strict=False)):
             travel = replace(travel, state=replace(travel.state, layer=layer))
             if save_memory:
                 # Bound now: the backward runs the block again, long after this loop.
                 travel = checkpoint(
-                    self._through, block, plan, travel, recorder, use_reentrant=False
+                    self._through, block, plan, travel, forward, use_reentrant=False
                 )
             else:
-                travel = self._through(block, plan, travel, recorder)
+                travel = self._through(block, plan, travel, forward)
             if recorder is not None:
                 recorder.block(self._together(travel))
         return self._together(travel)
 
-    def _together(self, travel: _Travel) -> TokenState:
+    def _together(self, travel: Travel) -> TokenState:
         """All tokens, those that idle among them."""
         if travel.before is None:
             return travel.state
@@ -101,27 +96,27 @@ class Runner:
         return route.join(travel.before, travel.state, travel.resting, attention)
 
     def _through(
-        self, block: BlockAnatomy, plan: LayerPlan, travel: _Travel, recorder: Recorder | None
-    ) -> _Travel:
+        self, block: BlockAnatomy, plan: LayerPlan, travel: Travel, forward: Forward
+    ) -> Travel:
         state, route = travel.state, cast(Route, self.parts["route"])
         if self.strategy.where == "before_block" and (plan.count or plan.adaptive):
-            state = self._reduce(state, _NOTHING, plan, recorder)
+            state = self._reduce(state, _NOTHING, plan, forward.recorder)
         if plan.active is None:
-            state, attention = self._block(block, plan, state, recorder)
-            return _Travel(route.observe(state, attention) if plan.watched else state)
+            state, attention = self._block(block, plan, state, forward)
+            return Travel(route.observe(state, attention) if plan.watched else state)
         if self.training and self.strategy.route.masks:
-            return _Travel(self._masked(block, plan, state, recorder))
+            return Travel(self._masked(block, plan, state, forward))
         heads, before, resting = None, travel.before, travel.resting
         if plan.splits:
             before = state
             with self.span("select"):
                 state, resting, heads = self._split(block, plan.active, state)
-        state, attention = self._block(block, plan, state, recorder, heads)
-        apart = _Travel(route.observe(state, attention), before, resting, attention)
+        state, attention = self._block(block, plan, state, forward, heads)
+        apart = Travel(route.observe(state, attention), before, resting, attention)
         if not plan.rejoins:
             return apart
         with self.span("fuse"):
-            return _Travel(self._together(apart))
+            return Travel(self._together(apart))
 
     def _split(
         self, block: BlockAnatomy, count: int, state: TokenState
@@ -136,13 +131,13 @@ class Runner:
         return active, resting, None if heads is None or places is None else heads.take(places)
 
     def _masked(
-        self, block: BlockAnatomy, plan: LayerPlan, state: TokenState, recorder: Recorder | None
+        self, block: BlockAnatomy, plan: LayerPlan, state: TokenState, forward: Forward
     ) -> TokenState:
         """A block in the training form: all tokens pass, and the idle ones are put back."""
         assert plan.active is not None
         heads = block.heads_of(state)
         mask, state = cast(Route, self.parts["route"]).mask(state, heads, plan.active)
-        after, _ = self._block(block, plan, state, recorder, heads, _IDLE * (1 - mask))
+        after, _ = self._block(block, plan, state, forward, heads, _IDLE * (1 - mask))
         return replace(after, x=torch.where(mask[..., None] > 0, after.x, state.x))
 
     def _block(
@@ -150,12 +145,12 @@ class Runner:
         block: BlockAnatomy,
         plan: LayerPlan,
         state: TokenState,
-        recorder: Recorder | None,
+        forward: Forward,
         heads: Heads | None = None,
         idle: Float[Tensor, "b N"] | None = None,
     ) -> tuple[TokenState, AttentionStats]:
         """Attention, reduction, MLP; ``heads`` where they are known, ``idle`` to mask keys."""
-        strategy = self.strategy
+        strategy, recorder = self.strategy, forward.recorder
         bias = idle
         # Without proportional attention a size only tells tokens (1) from padding (0).
         if state.size is not None and (
@@ -179,6 +174,7 @@ class Runner:
             threshold=strategy.threshold,
             reference=strategy.reference,
             edits=edits,
+            scratch=forward.scratch,
         )
         if heads is None:
             with self.span("heads"):
@@ -191,7 +187,8 @@ class Runner:
             recorder.sparsified(attention[Need.kept()] - strategy.theta)
         if reduces:
             state = self._reduce(state, attention, plan, recorder)
-        # The MLP is the forward's peak of memory: nothing of the attention may live through it.
+        # The MLP is the forward's peak of memory: nothing of the attention may live through it but
+        # the scratch, which is a tile.
         del heads, out
         attention = attention if plan.watched else _NOTHING
         with self.span("mlp"):
