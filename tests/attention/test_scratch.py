@@ -5,7 +5,9 @@ import timm
 import torch
 
 import tokenred as tr
+from tokenred.attention import tiles
 from tokenred.attention.scratch import Scratch
+from tokenred.attention.tile import Workspace
 
 
 def test_memory_is_used_again() -> None:
@@ -48,6 +50,27 @@ def test_a_forward_makes_its_buffers_once(theta: float, monkeypatch: pytest.Monk
         reduced(images)
     assert "map" in seen
     assert {name: len(places) for name, places in seen.items()} == dict.fromkeys(seen, 1)
+
+
+def test_large_maps_are_dropped_with_their_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[Scratch | None] = []
+    init = Workspace.__init__
+
+    def watched(self: Workspace, *given: object) -> None:
+        init(self, *given)  # type: ignore[arg-type]
+        held.append(self._scratch)
+
+    monkeypatch.setattr(Workspace, "__init__", watched)
+    model = timm.create_model("deit_tiny_patch16_224", img_size=64, depth=3).eval()
+    reduced = tr.wrap(model, tr.strategy("gtp", P=1))
+    images = torch.zeros(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = reduced(images)
+        assert len(set(map(id, held))) == 1
+        held.clear()
+        monkeypatch.setattr(tiles, "_REUSED", 0)
+        assert torch.equal(reduced(images), expected)
+        assert len(set(map(id, held))) == len(held) == 3
 
 
 def test_nothing_is_held_between_forwards(monkeypatch: pytest.MonkeyPatch) -> None:

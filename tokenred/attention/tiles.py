@@ -20,6 +20,9 @@ __all__ = ["TiledEngine"]
 # Entries of the map in one tile, for each thread: smaller tiles cost calls, larger ones fall out of
 # the cache. A map of one head may be larger, because a product with few rows is slow.
 _TILE, _ONE_MAP = 1 << 19, 1 << 20
+# Entries of a map up to which buffers outlive the block; there page faults are percents. Of larger
+# ones nothing is held during the MLP, which is the forward's peak of memory.
+_REUSED = 1 << 17
 _KINDS = frozenset({"diagonal", "received", "row", "kept"})
 
 
@@ -53,7 +56,7 @@ class TiledEngine(Engine):
         out = heads.v.new_empty(b, n, h, d).transpose(1, 2)
         collect = TileStatistics(heads, request, state)
         images, group, rows = _tile_shape(b, h, n, whole=request.theta < 1)
-        scratch = request.scratch or Scratch()
+        scratch = (request.scratch if n * n <= _REUSED else None) or Scratch()
         work = Workspace(heads, request.key_bias, images * group, rows, scratch)
         for tile in _tiles((b, h, n), (images, group, rows)):
             work.load(tile)

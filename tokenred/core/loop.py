@@ -187,8 +187,8 @@ class Runner:
             recorder.sparsified(attention[Need.kept()] - strategy.theta)
         if reduces:
             state = self._reduce(state, attention, plan, recorder)
-        # The MLP is the forward's peak of memory: nothing of the attention may live through it but
-        # the scratch, which is a tile.
+        # The MLP is the forward's peak of memory: nothing of the attention may live through it
+        # but a small scratch.
         del heads, out
         attention = attention if plan.watched else _NOTHING
         with self.span("mlp"):
