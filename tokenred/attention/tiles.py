@@ -55,6 +55,16 @@ class TiledEngine(Engine):
         # Laid out so that the block's transpose and flatten are views.
         out = heads.v.new_empty(b, n, h, d).transpose(1, 2)
         collect = TileStatistics(heads, request, state)
+        self._run(heads, request, collect, out)
+        # Here the buffers are gone: the statistics take room of their own.
+        found = collect.result() | heads.stats(request.needs, state)
+        return out, AttentionStats(found)
+
+    @staticmethod
+    def _run(
+        heads: Heads, request: Request, collect: TileStatistics, out: Float[Tensor, "b h N d"]
+    ) -> None:
+        b, h, n, _ = heads.v.shape
         images, group, rows = _tile_shape(b, h, n, whole=request.theta < 1)
         scratch = (request.scratch if n * n <= _REUSED else None) or Scratch()
         work = Workspace(heads, request.key_bias, images * group, rows, scratch)
@@ -71,8 +81,6 @@ class TiledEngine(Engine):
                 attention, share = work.exponentials()
             collect.add(attention, share, tile)
             work.attend(attention, share, out[tile.images, tile.heads, tile.rows])
-        found = collect.result() | heads.stats(request.needs, state)
-        return out, AttentionStats(found)
 
 
 def _tile_shape(b: int, h: int, n: int, *, whole: bool) -> tuple[int, int, int]:
