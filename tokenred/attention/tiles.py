@@ -95,7 +95,7 @@ def _tile_shape(b: int, h: int, n: int, *, whole: bool) -> tuple[int, int, int]:
     group = max(g for g in range(1, h + 1) if h % g == 0 and g <= maps)
     if whole or n * n <= _ONE_MAP:
         return 1, group, n
-    pieces = -(-n * n // _ONE_MAP)
+    pieces = -(-n * n // _TILE)
     return 1, group, -(-n // pieces)
 
 
