@@ -47,14 +47,15 @@ class Workspace:
     ) -> None:
         n, d = heads.q.shape[2:]
         self.heads, self.width = heads, d
-        self.bias = None if bias is None else bias[:, None] * _LOG2_E
+        self.bias = None if bias is None else bias[:, None]
         self.pairs = None if heads.bias is None else heads.bias.expand(len(heads.q), -1, -1, -1)
-        # With a bias on the keys, q has a column of ones and k one of biases: the product adds it.
+        # With a bias on the keys, k has a column of biases and q one of log2 e, which is the unit of
+        # the logits here: the product adds it.
         width = d if bias is None else d + 1
         self._scratch = scratch
         self._q = self._buffer("q", maps, rows, width)
         if bias is not None:
-            self._q[..., d].fill_(1)
+            self._q[..., d].fill_(_LOG2_E)
         self._k = self._buffer("k", maps, n, width)
         self._v = self._buffer("v", maps, n, d)
         self._map = self._buffer("map", maps, rows, n)
