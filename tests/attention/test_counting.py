@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import tokenred.attention.counting as module
-from tokenred.attention.counting import mark_largest, ordered, stride_of, surplus
+from tokenred.attention.counting import mark_largest, stride_of
 
 
 def _first_largest(entries: Tensor, k: int) -> Tensor:
@@ -120,11 +120,3 @@ def test_a_stride_sees_every_residue(size: int, sample: int) -> None:
     stride = stride_of(size, sample)
     assert np.gcd(stride, size) == 1 or stride == 1
     assert stride >= size // sample
-
-
-def test_ordered() -> None:
-    assert ordered(np.array([3.0, 1.0, 2.0, 2.0]), 2, above=10) == (2.0, 13)
-
-
-def test_of_equal_entries_the_last_are_too_many() -> None:
-    assert surplus(np.array([2.0, 1.0, 2.0, 3.0, 2.0]), np.float64(2.0), 2).tolist() == [2, 4]

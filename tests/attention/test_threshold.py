@@ -125,3 +125,14 @@ def test_the_fast_way_counts_until_it_is_close(monkeypatch: pytest.MonkeyPatch) 
     found, shares = sparsified(maps, 0.6, fast=True)
     assert shares == pytest.approx(0.6)
     assert int((found > 0).sum()) == 6000
+
+
+def test_ordered() -> None:
+    assert module._ordered(np.array([3.0, 1.0, 2.0, 2.0]), 2, above=10) == (2.0, 13)
+
+
+def test_of_equal_entries_the_last_are_too_many() -> None:
+    assert module._surplus(np.array([2.0, 1.0, 2.0, 3.0, 2.0]), np.float64(2.0), 2).tolist() == [
+        2,
+        4,
+    ]

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["mark_largest", "ordered", "stride_of", "surplus"]
+__all__ = ["mark_largest", "stride_of"]
 
 # Entries sampled; a cut aims beyond by so many standard deviations of its place; so many cuts come
 # from the sample at most.
@@ -87,7 +87,7 @@ def _put_in_order(
     low: np.floating,
     high: np.floating,
 ) -> None:
-    """Mend the mark of one map, which has so many too many; what it lacks lies between two cuts."""
+    """Mend one map's mark, ``off`` too many or, below 0, too few: those between the two cuts."""
     places = np.flatnonzero((entries >= low) ^ (entries >= high))
     between = entries[places]
     if off > 0:  # the smallest go, and of equal ones the last
@@ -117,18 +117,3 @@ def stride_of(size: int, sample: int) -> int:
     while math.gcd(stride, size) > 1:
         stride += 1
     return stride
-
-
-def ordered(few: NDArray[np.floating], rank: int, above: int) -> tuple[np.floating, int]:
-    """The ``rank``-th largest of these, and how many reach it, with those above."""
-    place = few.size - rank
-    found: np.floating = np.partition(few, place)[place]
-    return found, above + int(np.count_nonzero(few >= found))
-
-
-def surplus(
-    entries: NDArray[np.floating], threshold: np.floating, many: int
-) -> NDArray[np.integer]:
-    """Places of the last so many entries that equal the threshold: the first ones stay."""
-    equal = np.flatnonzero(entries == threshold)
-    return equal[equal.size - many :]

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokenred.attention.counting import mark_largest, ordered, stride_of, surplus
+from tokenred.attention.counting import mark_largest, stride_of
 from tokenred.attention.edits import SLACK, kept_entries
 
 __all__ = ["kth_largest", "near_kth_largest", "sparsified"]
@@ -79,7 +79,7 @@ def sparsified(
         if cut <= 0:
             continue  # what would go is zero already
         if near is None and count > kept:
-            out.numpy()[at, surplus(entries, cut, count - kept)] = 0
+            out.numpy()[at, _surplus(entries, cut, count - kept)] = 0
             count = kept
         shares[at] = count / total
     return out.view_as(attention), shares
@@ -118,7 +118,7 @@ def kth_largest(entries: NDArray[np.floating], k: int) -> tuple[np.floating, int
         few = entries[low]
     elif high is not None:
         few = entries[~high]
-    return ordered(few, k - reach_high, reach_high)
+    return _ordered(few, k - reach_high, reach_high)
 
 
 def near_kth_largest(
@@ -141,3 +141,18 @@ def near_kth_largest(
         # As far along the sample as the count was off.
         place += (count - k) / entries.size * sample.size
     return None
+
+
+def _ordered(few: NDArray[np.floating], rank: int, above: int) -> tuple[np.floating, int]:
+    """The ``rank``-th largest of these, and how many reach it, with those above."""
+    place = few.size - rank
+    found: np.floating = np.partition(few, place)[place]
+    return found, above + int(np.count_nonzero(few >= found))
+
+
+def _surplus(
+    entries: NDArray[np.floating], threshold: np.floating, many: int
+) -> NDArray[np.integer]:
+    """Places of the last so many entries that equal the threshold: the first ones stay."""
+    equal = np.flatnonzero(entries == threshold)
+    return equal[equal.size - many :]

@@ -49,8 +49,8 @@ class Workspace:
         self.heads, self.width = heads, d
         self.bias = None if bias is None else bias[:, None]
         self.pairs = None if heads.bias is None else heads.bias.expand(len(heads.q), -1, -1, -1)
-        # With a bias on the keys, k has a column of biases and q one of log2 e, which is the unit of
-        # the logits here: the product adds it.
+        # With a bias on the keys, k has a column of biases and q one of log2 e, the unit of the
+        # logits here: the product adds it.
         width = d if bias is None else d + 1
         self._scratch = scratch
         self._q = self._buffer("q", maps, rows, width)
