@@ -122,9 +122,7 @@ SECTIONS = {
             {"models": DEIT_S, "strategies": SHARE[:1], "image_sizes": (896,),
              "batch_sizes": (32,), "memory": True, "pairs": 3, "warmup": 0},
         ],
-        # The others leave the first blocks as they are, and with them the peak; of one image a tile
-        # may take what an MLP saves.
-        (less_memory(*SHARE[:2], batch_size=4), no_square(batch_size=32)),
+        (less_memory(*SHARE), no_square(batch_size=32)),
     ),
     "gpu": Section(
         "CUDA, bfloat16, dense and reduced compiled: DeiT-B batch 256, ViT-B/8 batch 64",

@@ -76,14 +76,13 @@ def test_with_slack_a_cut_is_enough(
             assert one[marked].min() > one[~marked].max()
 
 
-def test_what_is_above_zero_is_marked_where_little_is() -> None:
+def test_of_many_zeros_all_are_marked() -> None:
     maps = torch.zeros(3, 500)
     maps[1, :20] = 0.5
     maps[2] = torch.rand(500, generator=torch.Generator().manual_seed(0)) + 1e-3
     mark = torch.empty_like(maps)
     assert mark_largest(maps, 300, mark).tolist() == [300] * 3
-    assert mark[1, :20].all()
-    assert ((mark == 0) | (mark == 1)).all()
+    assert mark[:2].all()
     assert mark[2].sum() == 300
 
 

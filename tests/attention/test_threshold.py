@@ -132,7 +132,5 @@ def test_ordered() -> None:
 
 
 def test_of_equal_entries_the_last_are_too_many() -> None:
-    assert module._surplus(np.array([2.0, 1.0, 2.0, 3.0, 2.0]), np.float64(2.0), 2).tolist() == [
-        2,
-        4,
-    ]
+    entries = np.array([2.0, 1.0, 2.0, 3.0, 2.0])
+    assert module._surplus(entries, np.float64(2.0), 2).tolist() == [2, 4]

@@ -37,10 +37,6 @@ def test_shares_and_memory(reporting: ModuleType) -> None:
     assert not less.applies(_row())
     assert not less.holds(_row(peak_bytes=5, dense_peak_bytes=5))
     assert less.holds(_row(peak_bytes=4, dense_peak_bytes=5))
-    assert less.applies(_row(peak_bytes=4, batch_size=1))
-    assert not reporting.less_memory("gtp:P=8", batch_size=4).applies(
-        _row(peak_bytes=4, batch_size=1)
-    )
     square = reporting.no_square(batch_size=8)
     most = 4 * 8 * 197**2
     assert square.holds(_row(peak_bytes=most + 4, dense_peak_bytes=5))

@@ -38,8 +38,8 @@ def mark_largest(
         slack: so many entries more or less will do, if they are all that reach some cut.
 
     Returns:
-        How many entries of each map are marked, ``(m,)``; k where fewer than k are above zero, and
-        where so many are not a number that all are marked.
+        How many entries of each map are marked, ``(m,)``; k where fewer than k are above zero or
+        some are not a number, and all are marked.
     """
     count, size = maps.shape
     entries = maps.numpy()
@@ -75,7 +75,7 @@ def mark_largest(
         cuts = aim
     marks = mark.numpy()
     for at in np.flatnonzero(left):
-        _put_in_order(entries[at], marks[at], int(reached[at]) - k, low[at], high[at])
+        _put_in_order(entries[at], marks[at], k - int(few[at]), low[at], high[at])
         reached[at] = k
     return reached.astype(np.int64)
 
@@ -83,20 +83,18 @@ def mark_largest(
 def _put_in_order(
     entries: NDArray[np.floating],
     mark: NDArray[np.floating],
-    off: int,
+    rank: int,
     low: np.floating,
     high: np.floating,
 ) -> None:
-    """Mend one map's mark, ``off`` too many or, below 0, too few: those between the two cuts."""
+    """Between two cuts, one of which the map is marked by, mark the ``rank`` largest alone."""
     places = np.flatnonzero((entries >= low) ^ (entries >= high))
     between = entries[places]
-    if off > 0:  # the smallest go, and of equal ones the last
-        order = np.argsort(between[::-1], kind="stable")[:off]
-        mark[places[::-1][order]] = 0
-    elif np.count_nonzero(between) < -off:  # the rest is zero, or not a number
+    if np.count_nonzero(between) < rank:  # the rest is zero, or not a number
         mark[:] = 1
-    else:
-        mark[places[np.argsort(-between, kind="stable")[:-off]]] = 1
+        return
+    mark[places] = 0
+    mark[places[np.argsort(-between, kind="stable")[:rank]]] = 1
 
 
 def _count(
