@@ -8,9 +8,6 @@ SHELL := /bin/sh
 override VENV := .venv
 PY := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
-# uv brings certificates of its own; behind a proxy that signs, only the system's will do (the
-# second name is that of older versions).
-UV_HERE := UV_SYSTEM_CERTS=1 UV_NATIVE_TLS=1 $(UV)
 STAMP := $(VENV)/.stamp
 DOCS_STAMP := $(VENV)/.stamp-docs
 
@@ -29,7 +26,7 @@ PYTHON ?= $(shell $(CLEAN) for p in python3.13 python3.12 python3.11 python3.10 
 VENV_OK := $(shell $(CLEAN) test "$$(cat $(STAMP) 2>/dev/null)" = "$$(pwd -P)" \
 	&& $(PY) -m pip --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help setup demo test lowest lint format types notebooks docs wheel check clean FORCE
+.PHONY: help setup demo test upgrade lowest newest lint format types notebooks docs wheel check clean FORCE
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,8 +42,14 @@ test: $(STAMP)  ## run the tests with coverage
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 \
 		--cov=tokenred --cov-report=term:skip-covered $(PYTEST_ARGS)
 
+upgrade: $(STAMP)  ## raise constraints.txt, the tested versions, to the newest ones
+	@$(PY) scripts/versions.py upgrade
+
 lowest: $(STAMP)  ## run a choice of tests with the lowest declared versions, in .venv-lowest
-	@$(PY) scripts/lowest.py $(PYTEST_ARGS)
+	@$(PY) scripts/versions.py lowest $(PYTEST_ARGS)
+
+newest: $(STAMP)  ## the same with the newest versions, in .venv-newest, if newer than the tested ones
+	@$(PY) scripts/versions.py newest $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## ruff: style and format
 	@$(PY) -m ruff check .
@@ -73,14 +76,12 @@ docs: $(DOCS_STAMP)  ## build the documentation into site/ (NOTEBOOKS=no: withou
 
 wheel: $(STAMP)  ## build wheel and sdist into dist/, check and try both
 	@rm -rf dist
-	@if $(UV) --version >/dev/null 2>&1 && { $(UV) build --python $(PY) --quiet --out-dir dist \
-		|| $(UV_HERE) build --python $(PY) --quiet --out-dir dist; }; then :; \
-	else $(PY) -m build --outdir dist; fi
+	@$(PY) -m build --no-isolation --outdir dist >/dev/null
 	@$(PY) scripts/check_wheel.py dist
 
 check: lint types notebooks wheel  ## lint, types, notebooks and wheel
 
-clean:  ## remove what was built or cached (.venv and .venv-lowest stay)
+clean:  ## remove what was built or cached (.venv and the like stay)
 	@rm -rf build dist site htmlcov .coverage .coverage.* tokenred-out \
 		.hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -path './$(VENV)*' -prune -o -path ./.git -prune -o \
@@ -88,7 +89,7 @@ clean:  ## remove what was built or cached (.venv and .venv-lowest stay)
 
 FORCE:
 
-$(STAMP): pyproject.toml $(if $(VENV_OK),,FORCE)
+$(STAMP): pyproject.toml constraints.txt $(if $(VENV_OK),,FORCE)
 ifeq ($(VENV_OK),)
 	@test -n "$(PYTHON)" || { echo "Python 3.10 or newer with its venv module is needed" \
 		"(Debian, Ubuntu: apt install python3-venv); make PYTHON=/path/to/python3 names one." >&2; \
@@ -101,16 +102,10 @@ endif
 	@$(UV) --version >/dev/null 2>&1 \
 		|| $(PY) -m pip install --quiet --disable-pip-version-check --force-reinstall uv \
 		|| echo "== uv could not be installed: going on with pip, which is slower"
-	@if $(UV) --version >/dev/null 2>&1 && { $(UV) pip install --python $(PY) -e '.[dev]' \
-		|| $(UV_HERE) pip install --python $(PY) -e '.[dev]'; }; then :; \
-	else echo "== installing with pip" && \
-		$(PY) -m pip install --disable-pip-version-check -e '.[dev]'; fi
+	@$(PY) scripts/versions.py install dev
 	@pwd -P > $@
 
 # What only the documentation needs; anew when .venv or pyproject.toml is.
 $(DOCS_STAMP): $(STAMP)
-	@if $(UV) --version >/dev/null 2>&1 && { $(UV) pip install --python $(PY) -e '.[dev,docs]' \
-		|| $(UV_HERE) pip install --python $(PY) -e '.[dev,docs]'; }; then :; \
-	else echo "== installing with pip" && \
-		$(PY) -m pip install --disable-pip-version-check -e '.[dev,docs]'; fi
+	@$(PY) scripts/versions.py install dev docs
 	@touch $@

@@ -80,15 +80,15 @@ def test_every_kind_of_issue_has_a_form() -> None:
 
 
 def test_the_lowest_versions_are_those_declared() -> None:
-    lowest = _script("lowest")
-    pins = lowest.pins(PROJECT)
+    versions = _script("versions")
+    pins = versions.pins(PROJECT)
     assert "torch==2.6" in pins
     assert "timm==1.0.15" in pins
     assert "tomli==2; python_version < '3.11'" in pins
     assert len(pins) == len(PROJECT["dependencies"]) + 2
-    assert all((ROOT / name).exists() for name in lowest.TESTS)
+    assert all((ROOT / name).exists() for name in versions.TESTS)
     with pytest.raises(ValueError, match="no lowest version: 'numpy'"):
-        lowest.pins({"dependencies": ["numpy"], "optional-dependencies": {"testing": []}})
+        versions.pins({"dependencies": ["numpy"], "optional-dependencies": {"testing": []}})
 
 
 def test_the_sources_that_must_travel_are_there() -> None:
@@ -100,6 +100,6 @@ def test_contributing_names_targets_that_exist() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     targets = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text("utf-8"), re.M))
     named = set(re.findall(r"\bmake ([a-z]+)\b", text))
-    assert {"setup", "test", "lowest"} <= named <= targets
+    assert {"setup", "test", "upgrade", "lowest"} <= named <= targets
     for folder in re.findall(r"`(tokenred/[a-z]+/)`", text):
         assert (ROOT / folder).is_dir()
