@@ -1,16 +1,19 @@
 from __future__ import annotations
 
-import gc
+import multiprocessing
 import os
 import pickle
+import signal
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tokenred.core.errors import DataError
-from tokenred.data import tar_archive
 from tokenred.data.tar_archive import TarSource
 
 
@@ -42,25 +45,48 @@ def test_images_are_read_in_any_order_and_after_pickling(
     assert (len(source), source.name(2)) == (3, "dog/0.png")
 
 
-def test_the_unpacked_copy_goes_with_the_source(packed: Callable[[str], Path]) -> None:
-    source = TarSource(packed(".tar.gz"))
-    copy = pickle.loads(pickle.dumps(source))
-    plain = source._plain
-    assert plain.exists()
-
-    del copy
-    gc.collect()
-    assert plain.exists()
-
-    del source
-    gc.collect()
-    assert not plain.parent.exists()
+def _colour(source: TarSource, index: int, answers: Any) -> None:
+    answers.put((source.image(index).getpixel((0, 0)), source._unpacked is not None))
 
 
-def test_a_forked_worker_does_not_clean_up(tmp_path: Path) -> None:
-    tar_archive._remove(str(tmp_path), os.getpid() + 1)
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_share_the_unpacked_file(packed: Callable[[str], Path], method: str) -> None:
+    path = packed(".tar.gz")
+    source = TarSource(path)
+    path.unlink()  # so that nobody can unpack it again
+    context = multiprocessing.get_context(method)
+    answers = context.SimpleQueue()
+    worker = context.Process(target=_colour, args=(source, 2, answers))
+    worker.start()
+    assert answers.get() == ((2, 0, 0), True)
+    worker.join()
+    assert source.image(1).getpixel((0, 0)) == (1, 0, 0)
 
-    assert tmp_path.exists()
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from tokenred.data.tar_archive import TarSource
+source = TarSource(Path(sys.argv[1]))
+print(len(source), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_unpacked_stays_behind(
+    packed: Callable[[str], Path], tmp_path: Path, end: signal.Signals
+) -> None:
+    (tmp_path / "scratch").mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(packed(".tar.gz"))],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path / "scratch")},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"3\n"
+        process.send_signal(end)
+    assert os.listdir(tmp_path / "scratch") == []
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tar.bz2", ".tar.xz"])

@@ -15,6 +15,9 @@ import tarfile
 import tempfile
 import weakref
 import zlib
+from contextlib import ExitStack, nullcontext
+from multiprocessing.context import get_spawning_popen
+from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +36,8 @@ TAR_SUFFIXES = (".tar", *_COMPRESSED)
 class TarSource:
     """The images of a tar file, in the order of their paths.
 
-    A compressed tar cannot be read out of order, so it is unpacked to a temporary tar file
-    once, which goes with this object.
+    A compressed tar cannot be read out of order, so it is unpacked once, to a temporary file that
+    has no name: the system removes it with the last process that has it open, however that ends.
 
     Args:
         path: the ``.tar``, ``.tar.gz``, ``.tgz``, ``.tar.bz2`` or ``.tar.xz`` file.
@@ -48,10 +51,9 @@ class TarSource:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._cleanup: Any = None
+        self._unpacked: Any = None
         try:
-            self._plain = path if path.name.lower().endswith(".tar") else self._unpack(path)
-            with tarfile.open(self._plain, "r:") as archive:
+            with self._opened() as file, tarfile.open(fileobj=file, mode="r:") as archive:
                 members = [
                     (member.name.removeprefix("./"), member.offset_data, member.size)
                     for member in archive
@@ -65,14 +67,6 @@ class TarSource:
         self._places = {name: (start, size) for name, start, size in members}
         self.names = sorted(self._places)
 
-    def _unpack(self, path: Path) -> Path:
-        folder = tempfile.mkdtemp(prefix="tokenred-")
-        self._cleanup = weakref.finalize(self, _remove, folder, os.getpid())
-        plain = Path(folder) / "images.tar"
-        with _decompressed(path) as packed, plain.open("wb") as unpacked:
-            shutil.copyfileobj(packed, unpacked, 1 << 20)
-        return plain
-
     def __len__(self) -> int:
         """Return how many images there are."""
         return len(self.names)
@@ -84,13 +78,41 @@ class TarSource:
     def image(self, index: int) -> Image.Image:
         """Return the decoded RGB image."""
         start, size = self._places[self.names[index]]
-        with self._plain.open("rb") as file:
-            file.seek(start)
-            return decode(file.read(size))
+        with self._opened() as file:
+            # By position: forked workers share the file, and with it where it is read.
+            return decode(os.pread(file.fileno(), size, start))
+
+    def _opened(self) -> Any:
+        """The tar file, within a context that leaves an unpacked one open."""
+        if self.path.name.lower().endswith(".tar"):
+            return self.path.open("rb")
+        if self._unpacked is None:
+            self._hold(_unpacked(self.path))
+        return nullcontext(self._unpacked)
+
+    def _hold(self, file: Any) -> None:
+        self._unpacked = file
+        weakref.finalize(self, file.close)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the duty to clean up with the process that unpacked."""
-        return {**self.__dict__, "_cleanup": None}
+        """Give a worker that is being started the open file; any other copy unpacks for itself."""
+        shared = self._unpacked is not None and get_spawning_popen() is not None
+        return {**self.__dict__, "_unpacked": DupFd(self._unpacked.fileno()) if shared else None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._unpacked is not None:
+            self._hold(os.fdopen(self._unpacked.detach(), "rb"))
+
+
+def _unpacked(path: Path) -> Any:
+    with ExitStack() as failed:
+        file = failed.enter_context(tempfile.TemporaryFile())
+        with _decompressed(path) as packed:
+            shutil.copyfileobj(packed, file, 1 << 20)
+        file.seek(0)
+        failed.pop_all()
+    return file
 
 
 def _decompressed(path: Path) -> Any:
@@ -100,9 +122,3 @@ def _decompressed(path: Path) -> Any:
     if name.endswith(".xz"):
         return lzma.open(path)
     return gzip.open(path)
-
-
-def _remove(folder: str, owner: int) -> None:
-    # A forked worker inherits the finaliser but not the duty.
-    if os.getpid() == owner:
-        shutil.rmtree(folder, ignore_errors=True)
