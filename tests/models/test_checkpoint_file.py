@@ -64,7 +64,7 @@ def test_a_failure_while_writing_leaves_nothing_behind(
         raise OSError("disk full")
 
     path = save_checkpoint(tmp_path / "w.safetensors", STATE, {"n": "1"})
-    monkeypatch.setattr(checkpoint_file, "save_file", fail)
+    monkeypatch.setattr(checkpoint_file, "save", fail)
 
     with pytest.raises(OSError, match="disk full"):
         save_checkpoint(path, STATE, {"n": "2"}, overwrite=True)

@@ -10,7 +10,6 @@ from typing import TypeVar
 
 from tokenred.analysis.files import prepare_folder
 from tokenred.core.errors import ConfigError
-from tokenred.core.files import write_whole
 
 __all__ = ["check_place", "write_checked"]
 
@@ -57,9 +56,5 @@ def write_checked(path: Path, write: Callable[[Path], T]) -> tuple[T, int]:
         files = sorted(draft.parent.iterdir(), key=lambda file: file == draft)
         size = sum(file.stat().st_size for file in files)
         for file in files:
-            _move(file, path.with_name(file.name))
+            os.replace(file, path.with_name(file.name))
     return result, size
-
-
-def _move(file: Path, place: Path) -> None:
-    write_whole(place, lambda temporary: os.replace(file, temporary))

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from tokenred.core.errors import CheckpointError, OutputExistsError
@@ -188,4 +188,4 @@ def save_checkpoint(
         ) from error
     # safetensors refuses tensors that share storage, such as tied weights: hence the copies.
     state = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in model_state.items()}
-    return write_whole(path, lambda place: save_file(state, place, metadata=notes))
+    return write_whole(path, lambda place: place.write_bytes(save(state, notes)))
