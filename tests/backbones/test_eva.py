@@ -198,15 +198,11 @@ def test_unknown_parts() -> None:
 
 
 @pytest.mark.parametrize("pool", ["token", "avg", "max", "map"])
-def test_leave_out(pool: str, lively: Any) -> None:
+def test_weights_of_tokens(pool: str, lively: Any) -> None:
     backbone = tr.backbones.adapt(lively(Eva(**TINY, global_pool=pool)).double().eval())
     draw = torch.Generator().manual_seed(1)
     x = torch.randn(2, 10, 32, generator=draw).double()
     mask = torch.tensor([[1.0] * 5 + [0.0] * 5, [1.0, 0.0] * 5]).double()
-    if pool == "map":
-        with pytest.raises(BackboneError, match="pools by 'map'"):
-            backbone.leave_out(x, mask)
-        return
-    got = backbone.head(backbone.leave_out(x, mask))
+    got = backbone.head(x, weight=mask)
     for i in range(2):
         torch.testing.assert_close(got[i : i + 1], backbone.head(x[i : i + 1, mask[i] > 0]))

@@ -22,15 +22,17 @@ from tests.backbones.hf_models import (  # noqa: E402
 )
 
 
-@pytest.mark.parametrize(
-    "form", ["ViTModel", "Dinov2ForImageClassification", "SiglipForImageClassification"]
-)
-def test_leave_out(form: str, build: Any) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_weights_of_tokens(form: str, build: Any) -> None:
     backbone = tr.wrap(build(form).double().eval(), NOTHING).backbone
     x = torch.randn(1, 12, 32, generator=torch.Generator().manual_seed(1)).double()
-    mask = torch.tensor([[1.0] * 7 + [0.0] * 5]).double()
-    got = backbone.head(backbone.leave_out(x, mask))
-    torch.testing.assert_close(got, backbone.head(x[:, :7]))
+    times = torch.tensor([1] * 6 + [3, 1, 2, 0, 0, 0])
+    got = backbone.head(x, weight=times.double()[None])
+    if backbone.pooling == "average":
+        torch.testing.assert_close(got, backbone.head(x.repeat_interleave(times, dim=1)))
+        assert not torch.allclose(got, backbone.head(x))
+    else:
+        assert torch.equal(got, backbone.head(x))
 
 
 def test_without_class_token(build: Any) -> None:
@@ -41,7 +43,7 @@ def test_without_class_token(build: Any) -> None:
         tr.wrap(model, "evit")
     backbone = tr.wrap(model, NOTHING).backbone
     with pytest.raises(BackboneError, match="pools by attention cannot leave tokens out"):
-        backbone.leave_out(torch.zeros(1, 4, 32), torch.ones(1, 4))
+        backbone.head(torch.zeros(1, 4, 32), weight=torch.ones(1, 4, requires_grad=True))
 
 
 def test_pre_logits(build: Any) -> None:

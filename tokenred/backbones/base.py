@@ -130,23 +130,31 @@ class Backbone(ABC):
         """The norm after the last block."""
 
     @abstractmethod
-    def head(self, x: Float[Tensor, "b N c"], pre_logits: bool = False) -> Any:
-        """Pooling and classifier, over whatever tokens remain."""
+    def head(
+        self,
+        x: Float[Tensor, "b N c"],
+        pre_logits: bool = False,
+        weight: Float[Tensor, "b N"] | None = None,
+    ) -> Any:
+        """Pooling and classifier, over whatever tokens remain.
 
-    def leave_out(
-        self, x: Float[Tensor, "b N c"], mask: Float[Tensor, "b N"]
-    ) -> Float[Tensor, "b N c"]:
-        """Tokens after the norm, changed so that the head is blind to those with a mask of 0.
-
-        For training forms, in which tokens that inference drops are still there, and for padding.
-
-        Raises:
-            BackboneError: where that cannot be done with the model's pooling.
+        Args:
+            x: tokens after the final norm.
+            pre_logits: the pooled features instead of logits.
+            weight: how often each token counts where the head pools them: the number of patches
+                it stands for, and 0 for one that is to be left out. Given only where `pooling`
+                says that it matters.
         """
-        raise BackboneError(
-            f"{self.family}: the head cannot be told to leave tokens out, which training with "
-            "masked tokens needs (`Backbone.leave_out`). Inference is not concerned."
-        )
+
+    @property
+    def pooling(self) -> str:
+        """What weights of tokens do to the head.
+
+        ``"token"``: nothing, it reads prefix tokens or all as they are; ``"average"``: it
+        averages over tokens; ``"maximum"``: only a weight of 0 matters; ``"unknown"``: `head`
+        takes no weights, and methods that have to leave tokens out are refused.
+        """
+        return "unknown"
 
     @abstractmethod
     def stem_macs(self, image_size: tuple[int, int] | None = None) -> float:
@@ -225,10 +233,3 @@ def measured_macs(module: nn.Module, example: Tensor) -> float:
     finally:
         module.train(training)
     return counter.get_total_flops() / 2
-
-
-def stand_in(x: Float[Tensor, "b n c"], mask: Float[Tensor, "b n"]) -> Float[Tensor, "b n c"]:
-    """Tokens with a mask of 0 as copies of one of the others, which no maximum can tell apart."""
-    first = mask.argmax(dim=1)
-    one = x[torch.arange(x.shape[0], device=x.device), first][:, None]
-    return torch.where(mask[..., None] > 0, x, one)

@@ -148,14 +148,18 @@ class HuggingFaceViT(Backbone):
         # CLIP norms its class token only, and does so when it pools.
         return x if hasattr(tower, "pre_layrnorm") else tower.post_layernorm(x)
 
-    def head(self, x: Float[Tensor, "b N c"], pre_logits: bool = False) -> Any:
-        pooled = self._form.head.pooled(self._tower, x, self._prefix)
-        return pooled if pre_logits else self._form.head.logits(self.model, pooled)
+    @property
+    def pooling(self) -> str:
+        return self._form.head.pooling(self._tower)
 
-    def leave_out(
-        self, x: Float[Tensor, "b N c"], mask: Float[Tensor, "b N"]
-    ) -> Float[Tensor, "b N c"]:
-        return self._form.head.leave_out(x, mask, self._prefix)
+    def head(
+        self,
+        x: Float[Tensor, "b N c"],
+        pre_logits: bool = False,
+        weight: Float[Tensor, "b N"] | None = None,
+    ) -> Any:
+        pooled = self._form.head.pooled(self._tower, x, self._prefix, weight)
+        return pooled if pre_logits else self._form.head.logits(self.model, pooled)
 
     def stem_macs(self, image_size: tuple[int, int] | None = None) -> float:
         rows, columns = self.grid_of(*(image_size or self._image_size))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tokenred.backbones.base import linear_macs
 from tokenred.core.errors import BackboneError
+from tokenred.core.tensors import weighted_mean
 
 __all__ = ["Head"]
 
@@ -30,7 +31,18 @@ class Head:
     pool: str
     out: tuple[str, ...] = ()
 
-    def pooled(self, tower: Any, x: Float[Tensor, "b N c"], prefix: int) -> Tensor:
+    def pooling(self, tower: Any) -> str:
+        """See `Backbone.pooling`."""
+        attends = self.pool == "attention" and self._layer(tower) is not None
+        return "average" if attends or "mean" in self.pool else "token"
+
+    def pooled(
+        self,
+        tower: Any,
+        x: Float[Tensor, "b N c"],
+        prefix: int,
+        weight: Float[Tensor, "b N"] | None = None,
+    ) -> Tensor:
         """The pooled features, or all tokens where the tower was built without pooling."""
         if self.pool == "class":
             return x[:, 0]
@@ -38,12 +50,19 @@ class Head:
             return tower.post_layernorm(x[:, 0])  # type: ignore[no-any-return]
         if self.pool == "teacher":
             return x[:, :2]
-        if self.pool == "mean":
-            return x[:, prefix:].mean(dim=1)
-        if self.pool == "class and mean":
-            return torch.cat((x[:, 0], x[:, prefix:].mean(dim=1)), dim=1)
+        if "mean" in self.pool:
+            image = x[:, prefix:]
+            if weight is None:
+                mean = image.mean(dim=1)
+            else:
+                mean = weighted_mean(image, weight[:, prefix:]).squeeze(1)
+            return mean if self.pool == "mean" else torch.cat((x[:, 0], mean), dim=1)
         layer = self._layer(tower)
-        return x if layer is None else layer(x)
+        if layer is None:
+            return x
+        if weight is None or self.pool != "attention":
+            return layer(x)  # type: ignore[no-any-return]
+        return _attend(layer, x, weight)
 
     def logits(self, model: Any, pooled: Tensor) -> Tensor:
         """What the model makes of them."""
@@ -54,26 +73,6 @@ class Head:
             return maps[0](pooled)  # type: ignore[no-any-return]
         each = [linear(pooled[:, i]) for i, linear in enumerate(maps)]
         return torch.stack(each).mean(dim=0)
-
-    def leave_out(
-        self, x: Float[Tensor, "b N c"], mask: Float[Tensor, "b N"], prefix: int
-    ) -> Float[Tensor, "b N c"]:
-        """See `Backbone.leave_out`.
-
-        Raises:
-            BackboneError: for pooling by attention.
-        """
-        if self.pool == "attention":
-            raise BackboneError(
-                "a tower that pools by attention cannot leave tokens out, as training with masked "
-                "tokens needs. Inference is not concerned."
-            )
-        if "mean" not in self.pool:
-            return x
-        # Weights that turn the mean of all into the mean of those that stay.
-        mask = mask[:, prefix:].to(x.dtype)
-        share = mask.mean(dim=1, keepdim=True).clamp_min(1 / mask.shape[1])
-        return torch.cat((x[:, :prefix], x[:, prefix:] * (mask / share)[..., None]), dim=1)
 
     def macs(self, model: Any, tower: Any) -> dict[str, int]:
         """The fields of `ModelInfo` that say what the head costs."""
@@ -92,3 +91,22 @@ class Head:
         """The tower's own pooling layer; None where it has none."""
         name = {"pooler": "pooler", "attention": "head"}.get(self.pool, "")
         return getattr(tower, name, None)
+
+
+def _attend(
+    layer: Any, x: Float[Tensor, "b N c"], weight: Float[Tensor, "b N"]
+) -> Float[Tensor, "b c"]:
+    """SigLIP's pooling, with ``log w`` on the keys.
+
+    Raises:
+        BackboneError: for weights that are learned: a token of weight 0 would tell them nothing.
+    """
+    if weight.requires_grad:
+        raise BackboneError(
+            "a tower that pools by attention cannot leave tokens out in training, as training "
+            "with masked tokens needs. Inference is not concerned."
+        )
+    probe = layer.probe.expand(x.shape[0], -1, -1)
+    seen = weight.log().to(x.dtype)
+    pooled = layer.attention(probe, x, x, key_padding_mask=seen, need_weights=False)[0]
+    return (pooled + layer.mlp(layer.layernorm(pooled)))[:, 0]  # type: ignore[no-any-return]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenred.backbones.base import leaves_alone, linear_macs, stand_in
+from tokenred.backbones.base import leaves_alone, linear_macs
+from tokenred.backbones.pooling import stand_in
 from tokenred.backbones.vision_transformer import TimmViT
 from tokenred.models.lvvit import LVViT
 
@@ -25,13 +28,20 @@ class LVViTBackbone(TimmViT):
         # As for timm's own: a subclass that leaves the forward alone is the same model.
         return isinstance(model, LVViT) and leaves_alone(type(model), LVViT, _FORWARD)
 
-    def leave_out(
-        self, x: Float[Tensor, "b N c"], mask: Float[Tensor, "b N"]
-    ) -> Float[Tensor, "b N c"]:
-        if self.model.global_pool == "":
-            return x
-        p = self.model.num_prefix_tokens
-        return torch.cat((x[:, :p], stand_in(x[:, p:], mask[:, p:])), dim=1)
+    @property
+    def pooling(self) -> str:
+        return "maximum" if self.model.global_pool else "token"
+
+    def head(
+        self,
+        x: Float[Tensor, "b N c"],
+        pre_logits: bool = False,
+        weight: Float[Tensor, "b N"] | None = None,
+    ) -> Any:
+        if weight is not None:
+            p = self.model.num_prefix_tokens
+            x = torch.cat((x[:, :p], stand_in(x[:, p:], weight[:, p:])), dim=1)
+        return self.model.forward_head(x, pre_logits=pre_logits)
 
     def stem_macs(self, image_size: tuple[int, int] | None = None) -> float:
         stem = self.model.patch_embed

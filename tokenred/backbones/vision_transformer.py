@@ -17,9 +17,9 @@ from tokenred.backbones.base import (
     leaves_alone,
     linear_macs,
     measured_macs,
-    stand_in,
 )
 from tokenred.backbones.images import check_batch
+from tokenred.backbones.pooling import attend_latent, average, stand_in
 from tokenred.backbones.vit_blocks import open_block
 from tokenred.core.errors import BackboneError, InputError
 from tokenred.core.info import ModelInfo
@@ -114,28 +114,38 @@ class TimmViT(Backbone):
     def norm(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
         return self.model.norm(x)  # type: ignore[no-any-return]
 
-    def head(self, x: Float[Tensor, "b N c"], pre_logits: bool = False) -> Any:
-        return self.model.forward_head(x, pre_logits=pre_logits)
-
-    def leave_out(
-        self, x: Float[Tensor, "b N c"], mask: Float[Tensor, "b N"]
-    ) -> Float[Tensor, "b N c"]:
+    @property
+    def pooling(self) -> str:
         m = self.model
-        pool = m.global_pool if getattr(m, "attn_pool", None) is None else "map"
-        if pool in ("token", ""):
-            return x
-        front = 0 if getattr(m, "pool_include_prefix", False) else m.num_prefix_tokens
-        prefix, tokens, mask = x[:, :front], x[:, front:], mask[:, front:].to(x.dtype)
-        if pool == "avg":
-            # Weights that turn the mean of all into the mean of those that stay.
-            share = mask.mean(dim=1, keepdim=True).clamp_min(1 / mask.shape[1])
-            return torch.cat((prefix, tokens * (mask / share)[..., None]), dim=1)
-        if pool == "max":
-            return torch.cat((prefix, stand_in(tokens, mask)), dim=1)
-        raise BackboneError(
-            f"{_name(m)} pools by {pool!r}, which cannot leave tokens out, as training with masked "
-            "tokens needs; 'token', 'avg' and 'max' can. Inference is not concerned."
-        )
+        pool = getattr(m, "attn_pool", None)
+        if pool is not None:
+            return "average" if isinstance(pool, AttentionPoolLatent) else "unknown"
+        kinds = {"avg": "average", "avgmax": "average", "max": "maximum"}
+        return kinds.get(m.global_pool, "token")
+
+    def head(
+        self,
+        x: Float[Tensor, "b N c"],
+        pre_logits: bool = False,
+        weight: Float[Tensor, "b N"] | None = None,
+    ) -> Any:
+        m = self.model
+        if weight is None:
+            return m.forward_head(x, pre_logits=pre_logits)
+        pool = getattr(m, "attn_pool", None)
+        # Before timm 1.0.16, and in Eva, attention pools the prefix as well.
+        with_prefix = getattr(m, "pool_include_prefix", pool is not None)
+        front = 0 if with_prefix else m.num_prefix_tokens
+        tokens, weight = x[:, front:], weight[:, front:]
+        if pool is not None:
+            pooled = m.head_drop(m.fc_norm(attend_latent(pool, tokens, weight)))
+            return pooled if pre_logits else m.head(pooled)
+        if m.global_pool == "max":
+            tokens = stand_in(tokens, weight)
+        else:
+            # Pooling a single token leaves it what it is.
+            tokens = average(tokens, weight, maximum=m.global_pool == "avgmax")
+        return m.forward_head(torch.cat((x[:, :front], tokens), dim=1), pre_logits=pre_logits)
 
     def stem_macs(self, image_size: tuple[int, int] | None = None) -> float:
         m = self.model

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tokenred.attention import AttentionStats
 from tokenred.core.cost import Cost
-from tokenred.core.errors import BackboneError, ConfigError, InputError
+from tokenred.core.errors import ConfigError, InputError
 from tokenred.core.layers import strategy_cost
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.trace import Recorder
@@ -41,17 +41,12 @@ def check_padded(backbone: Backbone, strategy: Strategy) -> None:
             f"{strategy.selector!r} keeps a number of tokens that depends on the image, so batches "
             f"are padded, and theta={strategy.theta} would count the padding. Use theta=1."
         )
-    info = backbone.info
-    tokens = info.num_prefix + info.num_patches
-    weight = next(backbone.model.parameters())
-    try:
-        backbone.leave_out(weight.new_zeros(1, tokens, info.width), weight.new_ones(1, tokens))
-    except BackboneError as error:
+    if backbone.pooling == "unknown":
         raise ConfigError(
             f"{strategy.selector!r} keeps a number of tokens that depends on the image, so batches "
-            f"are padded, and the head of {info.name} cannot leave padding out. Use a model that "
-            "pools by token, average or maximum."
-        ) from error
+            f"are padded, and the head of {backbone.info.name} cannot leave padding out. Use a "
+            "model that pools by token, average or maximum."
+        )
 
 
 @torch.no_grad()

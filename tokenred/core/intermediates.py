@@ -61,10 +61,10 @@ def forward_intermediates(
         if with_prefix:
             result["image_intermediates_prefix"] = prefixes
         if not intermediates_only:
-            result["image_features"] = reduced._for_head(state)
+            result["image_features"] = reduced._features(state)
         return result
     listed: Any = list(zip(found, prefixes, strict=True)) if with_prefix else found
-    return listed if intermediates_only else (reduced._for_head(state), listed)
+    return listed if intermediates_only else (reduced._features(state), listed)
 
 
 def block_numbers(indices: int | Sequence[int] | None, depth: int) -> list[int]:

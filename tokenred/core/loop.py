@@ -72,7 +72,8 @@ class Runner:
         blocks = self.backbone.blocks if last is None else self.backbone.blocks[: last + 1]
         save_memory = self.backbone.checkpoint_blocks and torch.is_grad_enabled()
         reuses = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
-        forward = Forward(recorder, Scratch() if reuses else None)
+        pads = any(plan.adaptive for plan in plans)
+        forward = Forward(recorder, Scratch() if reuses else None, pads)
         travel = Travel(state)
         for layer, (block, plan) in enumerate(zip(blocks, plans, strict=False)):
             travel = replace(travel, state=replace(travel.state, layer=layer))
@@ -152,10 +153,8 @@ class Runner:
         """Attention, reduction, MLP; ``heads`` where they are known, ``idle`` to mask keys."""
         strategy, recorder = self.strategy, forward.recorder
         bias = idle
-        # Without proportional attention a size only tells tokens (1) from padding (0).
-        if state.size is not None and (
-            strategy.proportional_attention or not strategy.fuser.uses_size
-        ):
+        # Of padding the size is 0: nobody attends to it, whatever the method makes of sizes.
+        if state.size is not None and (strategy.proportional_attention or forward.pads):
             bias = size_bias(state.size) if idle is None else size_bias(state.size) + idle
         reduces = strategy.where == "after_attention" and (plan.count > 0 or plan.adaptive)
         edits = tuple(e for e in plan.edits if self.training or not e.in_training_only)
@@ -233,7 +232,18 @@ class Runner:
     @property
     def tracks_size(self) -> bool:
         """Whether anything reads token sizes."""
-        return self.strategy.proportional_attention or self.strategy.fuser.uses_size
+        strategy = self.strategy
+        return strategy.proportional_attention or strategy.fuser.uses_size or self.weighs
+
+    @property
+    def weighs(self) -> bool:
+        """Whether the head's average counts a token once for each patch it stands for.
+
+        Where merging conserves sizes that is the average of the dense model. The released programs
+        have the plain one.
+        """
+        conserves = self.strategy.fuser.traits.conserves_size and not self.strategy.reference
+        return conserves and self.backbone.pooling == "average"
 
 
 def _ones(x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from tokenred.core.plan import Strategy
 from tokenred.core.spans import Span
 from tokenred.core.trace import Trace
 from tokenred.core.unreduce import FILLS
-from tokenred.core.wrapped import Wrapped
+from tokenred.core.wrapped import _WEIGHT, Wrapped
 
 __all__ = ["ReducedViT", "wrap"]
 
@@ -80,7 +80,7 @@ class ReducedViT(Wrapped):
 
     def forward(self, images: Float[Tensor, "b ch H W"]) -> Any:
         """Logits, ``(b, classes)``, or whatever the model's head returns."""
-        return self.forward_head(self.forward_features(images))
+        return self._logits(self._run(images))
 
     def forward_features(
         self, images: Float[Tensor, "b ch H W"], *, unreduce: bool = False, fill: str = "last"
@@ -94,19 +94,37 @@ class ReducedViT(Wrapped):
             fill: for patches of which nothing is left, see `KeptTokens.unreduce`.
         """
         if not unreduce:
-            return self._for_head(self._run(images))
+            return self._features(self._run(images))
         check_choice(self, "fill", fill, FILLS)
         kept = self.kept_tokens(images, owners=True)
         return torch.cat((kept.prefix, kept.unreduce(fill)), dim=1)
 
-    def forward_head(self, x: Float[Tensor, "b N c"], pre_logits: bool = False) -> Any:
-        """Pooling and classifier over the tokens that remain."""
-        return self.backbone.head(x, pre_logits=pre_logits)
+    def forward_head(
+        self,
+        x: Float[Tensor, "b N c"],
+        pre_logits: bool = False,
+        *,
+        weight: Float[Tensor, "b N"] | None = None,
+    ) -> Any:
+        """Pooling and classifier over the tokens that remain.
+
+        Args:
+            x: tokens after the final norm, prefix first.
+            pre_logits: the pooled features instead.
+            weight: how often each token counts in an average: its size where the fuser conserves
+                sizes, 0 for padding. What `forward_features` gives brings its own along, until
+                another operation makes new tokens of it or a compiler has it; without one, all
+                count alike.
+        """
+        weight = getattr(x, _WEIGHT, None) if weight is None else weight
+        if weight is None:
+            return self.backbone.head(x, pre_logits=pre_logits)
+        return self.backbone.head(x, pre_logits=pre_logits, weight=weight)
 
     def run_with_trace(self, images: Float[Tensor, "b ch H W"]) -> tuple[Any, Trace]:
         """Logits, and the record of what became of the tokens."""
         state, trace = self._run_recorded(images)
-        return self.forward_head(self._for_head(state)), trace
+        return self._logits(state), trace
 
     def run_with_spans(
         self,
@@ -125,7 +143,7 @@ class ReducedViT(Wrapped):
         state, plans = self._start(images, span)
         state = runner(state, plans)
         with span("head"):
-            return self.forward_head(self._for_head(state))
+            return self._logits(state)
 
     def forward_train(self, images: Float[Tensor, "b ch H W"]) -> tuple[Any, dict[str, Tensor]]:
         """Logits, and what losses need: ``features``, ``index``, and all that the parts remember.
@@ -136,7 +154,7 @@ class ReducedViT(Wrapped):
         state = self._run(images)
         features = self.backbone.norm(state.x)
         aux = dict(state.memory) | {"features": features, "index": state.index}
-        return self.forward_head(self._for_head(state, features)), aux
+        return self._logits(state, features), aux
 
     # ---------------------------------------------------------------- features
 

@@ -49,7 +49,8 @@ class Strategy:
         where: reduce ``"after_attention"``, before the MLP, or ``"before_block"``.
         route: which tokens pass a block, or its name.
         edits: further edits of the attention logits.
-        reference: θ as the authors' program counts it.
+        reference: as the authors' programs: θ keeps one entry more, and an average over tokens
+            weighs merged ones like any other.
         embedding: what is added to the tokens before the first block, or its name.
         threshold: how θ's threshold is found: ``"exact"``, or ``"fast"``, which may keep a share
             up to 0.01 off θ (``trace.theta_error`` says how far).

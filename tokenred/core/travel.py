@@ -21,10 +21,12 @@ class Forward:
     Attributes:
         recorder: told of all that happens, or None.
         scratch: buffers for attention; None where gradients or a compiler need fresh ones.
+        pads: whether images may keep different numbers of tokens.
     """
 
     recorder: Recorder | None = None
     scratch: Scratch | None = None
+    pads: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from tokenred.attention import Engine, pick_engine
@@ -14,7 +15,7 @@ from tokenred.backbones import adapt
 from tokenred.backbones.shared import SharesBase
 from tokenred.core.adaptive import check_padded
 from tokenred.core.cost import Cost
-from tokenred.core.errors import UntrainedPartWarning
+from tokenred.core.errors import BackboneError, UntrainedPartWarning
 from tokenred.core.info import ModelInfo
 from tokenred.core.layers import LayerPlan, fitted, needs_graph, plan_layers, strategy_cost
 from tokenred.core.loop import Runner
@@ -29,6 +30,9 @@ __all__ = ["Wrapped"]
 
 # Parts that are built for the model.
 _BUILT = ("selector", "fuser", "route", "embedding", "graph")
+
+# Under this name tokens carry their weights to the head.
+_WEIGHT = "_pooling_weight"
 
 
 class Wrapped(SharesBase):
@@ -136,14 +140,38 @@ class Wrapped(SharesBase):
         origins = Origins(state, layers, owners=owners, masks=self.strategy.selector.masks)
         return self._runner(state, plans, last=last, recorder=origins), origins
 
-    def _for_head(self, state: TokenState, features: Tensor | None = None) -> Tensor:
-        """The tokens after the norm, as the head is to see them."""
-        features = self.backbone.norm(state.x) if features is None else features
-        if self.strategy.selector.masks and "mask" in state.memory:
-            return self.backbone.leave_out(features, state.memory["mask"])
-        if self._pads and state.size is not None:
-            return self.backbone.leave_out(features, (state.size > 0).to(features.dtype))
+    def _features(self, state: TokenState) -> Tensor:
+        """The tokens after the norm, which carry their weights along for `forward_head`."""
+        features, weight = self.backbone.norm(state.x), self._weight(state)
+        if weight is not None and not torch.compiler.is_compiling():
+            setattr(features, _WEIGHT, weight)
         return features
+
+    def _logits(self, state: TokenState, features: Tensor | None = None) -> Any:
+        """What the head makes of the tokens."""
+        features = self.backbone.norm(state.x) if features is None else features
+        weight = self._weight(state)
+        if weight is None:
+            return self.backbone.head(features)
+        return self.backbone.head(features, weight=weight)
+
+    def _weight(self, state: TokenState) -> Tensor | None:
+        """How often each token counts in the head; None where all count alike."""
+        pooling = self.backbone.pooling
+        weight = None
+        if self.strategy.selector.masks and "mask" in state.memory:
+            weight = state.memory["mask"]
+        elif state.size is not None and self._runner.weighs:
+            return state.size
+        elif state.size is not None and self._pads:
+            weight = (state.size > 0).to(state.size.dtype)
+        if weight is not None and pooling == "unknown":
+            raise BackboneError(
+                f"the head of {self._info.name} cannot be told to leave tokens out, which training "
+                "with masked tokens needs. Inference is not concerned. Use a model that pools by "
+                "token, average, maximum or timm's AttentionPoolLatent."
+            )
+        return None if pooling == "token" else weight
 
     # ---------------------------------------------------------------- about it
 

@@ -92,7 +92,7 @@ class Selector(Part):
         """The training form: all tokens stay, and the state says which would have gone.
 
         ``state.memory["mask"]``, ``(b, N)``: 1 for the prefix and for tokens that stay, 0 for those
-        that would have gone, now or before. The head leaves these out (`Backbone.leave_out`).
+        that would have gone, now or before. They have weight 0 in the head (`Backbone.head`).
         """
         raise PartError(f"{type(self).__name__} masks in training but has no mask.")
 

@@ -24,7 +24,8 @@ def tome(
         r: tokens merged in every block; or a list, one a block, padded with 0; or a pair
             ``(r, inflection)`` with a float second, a linear schedule from −1 (falling) to 1.
         proportional_attention: ``log s`` in the attention; off for MAE models.
-        reference: nothing differs; accepted so that all recipes take it.
+        reference: as the authors' patch of timm: average pooling counts a merged token once, not
+            once for each patch in it.
     """
     schedule: Schedule
     if isinstance(r, int):
@@ -38,6 +39,7 @@ def tome(
         fuser="merge",
         schedule=schedule,
         proportional_attention=proportional_attention,
+        reference=reference,
     )
 
 

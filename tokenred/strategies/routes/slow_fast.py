@@ -8,7 +8,6 @@ from fractions import Fraction
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from tokenred.attention import AttentionStats, Need
@@ -17,7 +16,7 @@ from tokenred.core.info import ModelInfo
 from tokenred.core.part import Traits, check_choice, check_count, check_number
 from tokenred.core.replacing import replace
 from tokenred.core.state import TokenState
-from tokenred.core.tensors import gather_tokens
+from tokenred.core.tensors import gather_tokens, weighted_mean
 from tokenred.strategies.base import Route, routes
 from tokenred.strategies.schedules import exact
 
@@ -45,7 +44,7 @@ class SlowFast(Route):
     of the representative feel the factor.
 
     Args:
-        keep_rate: share ρ of the N0 tokens that is informative, ``⌈ρ·N0⌉``.
+        keep_rate: share ρ of the N0 tokens that is informative, ``max(1, ⌊ρ·N0⌋)``.
         layers: blocks in which a stage starts, ascending, from 1 on; None for the thirds of the
             depth (4 and 8 of 12). The last stage ends with the model.
         t: how much a block's attention counts against those before it.
@@ -100,7 +99,7 @@ class SlowFast(Route):
         return starts if self.stagewise else tuple(range(starts[0], depth))
 
     def active(self, layer: int, depth: int, patches: int) -> int | None:
-        informative = math.ceil(exact(self.keep_rate) * patches)
+        informative = max(1, math.floor(exact(self.keep_rate) * patches))
         if layer < self._starts(depth)[0] or informative >= patches:
             return None
         return informative + int(self.representative)
@@ -139,7 +138,7 @@ class SlowFast(Route):
         kept = g.gather(1, chosen)
         resting = {"slow": slow, "fast": fast}
         if self.representative:
-            one = _mean(gather_tokens(state.x, fast), g.gather(1, rest))
+            one = weighted_mean(gather_tokens(state.x, fast), g.gather(1, rest))
             resting["representative"] = one
             x = torch.cat((x, one), dim=1)
             index = torch.cat((index, index.new_full((b, 1), -1)), dim=1)
@@ -169,11 +168,3 @@ class SlowFast(Route):
         g = before.memory[_KEY].scatter(1, slow[:, p:] - p, g)
         memory = {**active.memory, _KEY: g}
         return replace(active, x=x, index=before.index, size=before.size, memory=memory)
-
-
-def _mean(x: Float[Tensor, "b m c"], weight: Float[Tensor, "b m"]) -> Float[Tensor, "b 1 c"]:
-    """The weighted mean; the plain one where all weights are 0."""
-    total = weight.sum(dim=1, keepdim=True)
-    some = torch.where(total > 0, total, 1)
-    share = torch.where(total > 0, weight / some, 1 / weight.shape[1])
-    return share.to(x.dtype)[:, None] @ x
