@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import tomli_w
 from tokenred.attention.edits import attention_edits
 from tokenred.core.errors import ConfigError, OutputExistsError, UnknownNameError
 from tokenred.core.files import write_whole
-from tokenred.core.fingerprint import digest, source_of
+from tokenred.core.fingerprint import digest, identity_of
 from tokenred.core.part import Part
 from tokenred.core.registry import Registry
 from tokenred.graphs.base import graph_builders
@@ -33,7 +31,15 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["fingerprint", "read_toml", "resolve", "to_config", "write_toml"]
+__all__ = [
+    "counts",
+    "fingerprint",
+    "read_toml",
+    "resolve",
+    "to_config",
+    "told_text",
+    "write_toml",
+]
 
 _REGISTRIES: dict[str, Registry[Any]] = {
     "scorer": scorers,
@@ -62,8 +68,7 @@ def to_config(value: Any, *, strict: bool = True) -> Any:
         fields = {
             f.name: to_config(getattr(value, f.name), strict=strict)
             for f in dataclasses.fields(value)
-            # What equality does not look at is only written where it was set.
-            if f.compare or getattr(value, f.name) != f.default
+            if counts(f, getattr(value, f.name))
         }
         return {"name": _name_of(value, strict)} | fields if isinstance(value, Part) else fields
     return [to_config(v, strict=strict) for v in value] if isinstance(value, tuple) else value
@@ -79,10 +84,41 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def fingerprint(value: Any) -> str:
-    """16 hex digits over the configuration and the source of parts defined outside tokenred."""
-    text = json.dumps(to_config(value, strict=False), sort_keys=True)
-    sources = sorted({source_of(type(part)) for part in _parts_within(value)})
-    return digest("\n".join([text, *sources]))
+    """16 hex digits over all values of a strategy, and over what its parts are."""
+    codes: dict[type, str] = {}
+    told = ((f.name, getattr(value, f.name), f) for f in dataclasses.fields(value))
+    return digest("\n".join(f"{n} {told_text(v, codes)}" for n, v, f in told if counts(f, v)))
+
+
+def counts(field: dataclasses.Field[Any], value: Any) -> bool:
+    """Whether a field is written down: what equality does not look at only where it was set."""
+    return field.compare or value != field.default
+
+
+def told_text(value: Any, codes: dict[type, str]) -> str:
+    """A value of a strategy as text, the same for values that are equal (1 and 1.0).
+
+    Args:
+        value: a part, a plain value, or whatever an own part has for a parameter.
+        codes: what is known of classes of parts, by class; added to.
+
+    Raises:
+        PartError: for what no stored result could be found by.
+    """
+    if isinstance(value, Part):
+        kind = type(value)
+        if kind not in codes:
+            codes[kind] = identity_of(kind, kind.__qualname__, home=kind.__module__)
+        fields = ((f, getattr(value, f.name)) for f in dataclasses.fields(value))  # type: ignore[arg-type]
+        inner = [f"{f.name}={told_text(v, codes)}" for f, v in fields if counts(f, v)]
+        return f"{kind.__name__} {codes[kind]}({', '.join(inner)})"
+    if isinstance(value, tuple):
+        return f"({', '.join(told_text(item, codes) for item in value)})"
+    if type(value) is float and value.is_integer():
+        return repr(int(value))
+    if value is None or type(value) in (bool, int, float, str):
+        return repr(value)
+    return identity_of(value, "a parameter")
 
 
 def write_toml(value: Any, path: str | Path | None, *, overwrite: bool) -> str:
@@ -143,16 +179,6 @@ def _part(key: str, value: Any) -> Any:
     if unknown := sorted(set(fields) - set(known)):
         raise UnknownNameError.of(f"parameter of {registry.kind} {name!r}", unknown[0], known)
     return make(**fields)
-
-
-def _parts_within(value: Any) -> Iterator[Part]:
-    if isinstance(value, Part):
-        yield value
-    for field in dataclasses.fields(value):
-        inner = getattr(value, field.name)
-        for item in inner if isinstance(inner, tuple) else (inner,):
-            if isinstance(item, Part):
-                yield from _parts_within(item)
 
 
 def _without_none(value: Any) -> Any:

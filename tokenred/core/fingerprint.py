@@ -1,45 +1,27 @@
-"""What code a user-defined part runs, as a digest: an edited part never meets its old results."""
+"""What a value is, as a digest: the same in every process, another one for another value.
+
+Of functions and classes that the user wrote counts the compiled code with all that it reads: other
+functions and classes, globals, closures, defaults. It does not matter on which line they stand, nor
+whether they came here by pickling. Of installed packages count name and version, of tokenred's
+parts the number that they raise when their results change. What code reads from files while it runs
+is not seen.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import dis
+import enum
 import functools
 import hashlib
-import inspect
+import sys
 import types
-from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["digest", "source_of"]
+from tokenred.core.provenance import release_of, written_in
+from tokenred.core.telling import Teller, tells
 
-# Made by dataclass from the fields, which the configuration holds already.
-_GENERATED = frozenset(
-    {
-        "__init__",
-        "__repr__",
-        "__eq__",
-        "__hash__",
-        "__setattr__",
-        "__delattr__",
-        "__replace__",
-        "__match_args__",
-        "__dataclass_fields__",
-        "__dataclass_params__",
-        "__annotations__",
-        "__annotate__",
-        "__annotate_func__",
-        "__annotations_cache__",
-        "__dict__",
-        "__weakref__",
-        "__module__",
-        "__doc__",
-        "__firstlineno__",
-        "__static_attributes__",
-        "__parameters__",
-        "__abstractmethods__",
-        "_abc_impl",
-        "__qualname__",
-    }
-)
+__all__ = ["digest", "identity_of"]
 
 
 def digest(text: str) -> str:
@@ -47,92 +29,193 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def source_of(cls: type) -> str:
-    """The source of a class outside tokenred and of what it uses from its package; else ``""``.
+def identity_of(value: Any, name: str, home: str = "") -> str:
+    """16 hex digits over a value and all that it is made of.
 
-    Follows functions, classes and plain constants that the methods name, in other modules of the
-    same package too, so that an edited helper counts as an edit of the part. Where no source is to
-    be had, the compiled code stands in.
+    Args:
+        value: a plain value, array, tensor, module, function, class or object.
+        name: of it, for messages.
+        home: a module whose package counts as the user's own, even where it is installed.
+
+    Raises:
+        PartError: for what changes as it is used, or cannot be looked into; says where it is.
     """
-    seen: set[int] = set()
-    own = [c for c in cls.__mro__ if not _is_library(c.__module__)]
-    return "\n".join(text for c in own for text in _of_class(c, seen))
+    teller = Teller(home)
+    teller.tell(value, name)
+    return teller.digest()
 
 
-def _is_library(module: str) -> bool:
-    return module.split(".")[0] in {"tokenred", "builtins", "torch", "typing", "abc", "dataclasses"}
-
-
-def _of_class(cls: type, seen: set[int]) -> Iterator[str]:
-    if id(cls) in seen:
+@tells(type)
+def _class(teller: Teller, cls: type) -> None:
+    if not teller.is_own(cls.__module__):
+        _class_of_others(teller, cls)
         return
-    seen.add(id(cls))
-    yield f"class {cls.__qualname__}"
-    for name, value in sorted(vars(cls).items()):
-        if name not in _GENERATED:
-            yield f"{name}:"
-            yield from _of_value(value, cls.__module__, seen)
+    teller.put("class", cls.__qualname__)
+    with teller.inside(True):
+        for base in cls.__mro__[1:]:
+            teller.tell(base)
+        members = vars(cls).get("_member_map_", {}) if issubclass(cls, enum.Enum) else {}
+        for name, member in members.items():
+            teller.put(name)
+            teller.tell(member.value, name)
+        for field in vars(cls).get("__dataclass_fields__", {}).values():
+            teller.put("field", field.name)
+            for given in (field.default, field.default_factory):
+                # By type, since each that travels with a class becomes one of its own.
+                if not isinstance(given, type(dataclasses.MISSING)):
+                    teller.tell(given, field.name)
+        for name, value in written_in(cls):
+            # _value2member_map_ and the like are the enumeration's own.
+            if name not in members and not (members and name[0] == name[-1] == "_"):
+                teller.put(name)
+                teller.tell(value, name)
 
 
-def _of_value(value: Any, module: str, seen: set[int]) -> Iterator[str]:
-    if isinstance(value, property):
-        for accessor in (value.fget, value.fset):
-            if accessor is not None:
-                yield from _of_value(accessor, module, seen)
-    elif isinstance(value, staticmethod | classmethod):
-        yield from _of_value(value.__func__, module, seen)
-    elif isinstance(value, functools.partial):
-        yield repr((value.args, value.keywords))
-        yield from _of_value(value.func, module, seen)
-    elif isinstance(value, types.FunctionType):
-        yield from _of_function(value, seen)
-    elif isinstance(wrapped := getattr(value, "__wrapped__", None), types.FunctionType):
-        yield from _of_function(wrapped, seen)  # cached, for one
-    elif isinstance(value, type) and not _is_library(value.__module__):
-        yield from _of_class(value, seen)
-    elif isinstance(value, bool | int | float | complex | str | bytes | tuple | list | dict | None):
-        yield repr(value)
-
-
-def _of_function(function: types.FunctionType, seen: set[int]) -> Iterator[str]:
-    if id(function) in seen or _is_library(function.__module__ or ""):
+def _class_of_others(teller: Teller, cls: type) -> None:
+    number = getattr(cls, "version", None)
+    if type(number) is not int or not cls.__module__.startswith("tokenred."):
+        teller.put_name(cls, cls.__module__, cls.__qualname__)
         return
-    seen.add(id(function))
+    teller.put("part", cls.__module__, cls.__qualname__, number)
+    # What somebody put onto a part of tokenred's, no number tells.
+    for base in cls.__mro__:
+        for name, value in sorted(vars(base).items()):
+            function = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
+            if teller.is_own(getattr(function, "__globals__", {}).get("__name__", "tokenred")):
+                teller.put(name)
+                teller.tell(value, name)
+
+
+@tells(types.FunctionType)
+def _function(teller: Teller, function: types.FunctionType) -> None:
+    # A decorator may have copied __module__; the globals say where it was compiled.
+    home, code = function.__globals__.get("__name__", ""), function.__code__
+    own = teller.is_own(home)
+    if own:
+        _code(teller, code)
+    else:
+        teller.put_name(function, home, getattr(code, "co_qualname", code.co_name))
+    with teller.inside(own):
+        for name, value in sorted(vars(function).items()):
+            if name == "__wrapped__" or not name.startswith("__"):
+                teller.put(name)
+                teller.tell(value, name)
+        if own:
+            teller.tell((function.__defaults__, function.__kwdefaults__), "defaults")
+        cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+        read = {f"closure {name!r}": cell for name, cell in cells}
+        if own:
+            known = function.__globals__
+            read |= {f"global {n!r}": known[n] for n in _globals_of(code) if n in known}
+        for name, value in read.items():
+            teller.put(name)
+            if isinstance(value, types.CellType):
+                value = _content(value)
+            if isinstance(value, types.ModuleType):
+                _module(teller, value, _names_in(code))
+            else:
+                teller.tell(value, name)
+
+
+def _content(cell: types.CellType) -> Any:
     try:
-        yield inspect.getsource(function)
-    except (OSError, TypeError):  # typed in at a prompt, or made by exec
-        yield _code_text(function.__code__)
-    yield repr((function.__defaults__, function.__kwdefaults__))
-    # A decorator of somebody else's names nothing of ours; what it wraps does.
-    inner = inspect.unwrap(function)
-    names = _names(inner.__code__)
-    for name in sorted(names):
-        if name in inner.__globals__:
-            yield from _of_named(name, inner.__globals__[name], inner.__module__, names, seen)
+        return cell.cell_contents
+    except ValueError:
+        return "nothing yet"
 
 
-def _of_named(name: str, value: Any, module: str, names: set[str], seen: set[int]) -> Iterator[str]:
-    """What a function calls by a name, where it is of the function's own package."""
-    if isinstance(value, types.ModuleType):
-        if _same_package(value.__name__, module):
-            for inner in sorted(names & vars(value).keys()):
-                yield from _of_named(f"{name}.{inner}", vars(value)[inner], module, set(), seen)
-    elif _same_package(getattr(value, "__module__", module), module):
-        yield f"{name}:"
-        yield from _of_value(value, module, seen)
+@tells(types.ModuleType)
+def _whole_module(teller: Teller, module: types.ModuleType) -> None:
+    _module(teller, module, frozenset(vars(module)))
 
 
-def _same_package(one: str | None, other: str) -> bool:
-    return one is not None and one.split(".")[0] == other.split(".")[0]
+def _module(
+    teller: Teller, module: types.ModuleType, names: frozenset[str], outer: tuple[str, ...] = ()
+) -> None:
+    """A module; of one of the user's own what the code takes out of it."""
+    name = module.__name__
+    teller.put("module", name)
+    if not teller.is_own(name):
+        teller.put(release_of(name))
+    elif name not in outer:
+        for inner in sorted(names & vars(module).keys()):
+            value = vars(module)[inner]
+            teller.put(inner)
+            if isinstance(value, types.ModuleType):
+                _module(teller, value, names, (*outer, name))
+            elif not inner.startswith("__"):
+                teller.tell(value, f"{name}.{inner}")
 
 
-def _names(code: types.CodeType) -> set[str]:
-    inner = (_names(c) for c in code.co_consts if isinstance(c, types.CodeType))
-    return set(code.co_names).union(*inner)
+@tells(types.CodeType)
+def _code(teller: Teller, code: types.CodeType) -> None:
+    teller.put(sys.implementation.cache_tag, code.co_code.hex())
+    # Of the flags what kind of function it is, not what was imported from __future__.
+    teller.put(getattr(code, "co_exceptiontable", b"").hex(), code.co_flags & 0x3FF)
+    teller.put(code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount)
+    teller.put(code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            _code(teller, constant)
+        else:
+            teller.tell(constant)
 
 
-def _code_text(code: types.CodeType) -> str:
-    constants = [
-        _code_text(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts
-    ]
-    return "\n".join([code.co_code.hex(), *constants, *code.co_names])
+def _codes(code: types.CodeType) -> list[types.CodeType]:
+    """A function's code, and that of the functions in it."""
+    inner = (_codes(c) for c in code.co_consts if isinstance(c, types.CodeType))
+    return [code, *(each for several in inner for each in several)]
+
+
+@functools.lru_cache(maxsize=4096)
+def _globals_of(code: types.CodeType) -> tuple[str, ...]:
+    steps = (step for each in _codes(code) for step in dis.get_instructions(each))
+    names = (str(s.argval) for s in steps if "LOAD_" in s.opname and _is_global(s.opname))
+    return tuple(sorted(set(names)))
+
+
+def _is_global(operation: str) -> bool:
+    return "GLOBAL" in operation or operation == "LOAD_NAME"
+
+
+def _names_in(code: types.CodeType) -> frozenset[str]:
+    return frozenset(name for each in _codes(code) for name in each.co_names)
+
+
+@tells(types.MethodType)
+def _method(teller: Teller, value: types.MethodType) -> None:
+    teller.tell(value.__func__)
+    teller.tell(value.__self__, "self")
+
+
+@tells(
+    types.BuiltinFunctionType,
+    types.MethodWrapperType,
+    types.WrapperDescriptorType,
+    types.MethodDescriptorType,
+    types.ClassMethodDescriptorType,
+    types.GetSetDescriptorType,
+    types.MemberDescriptorType,
+)
+def _compiled(teller: Teller, value: Any) -> None:
+    teller.put_name(value, getattr(value, "__module__", None), value.__qualname__)
+    of = getattr(value, "__objclass__", None) or getattr(value, "__self__", None)
+    if of is not None and not isinstance(of, types.ModuleType):
+        teller.tell(of, "self")
+
+
+def _made_of(kind: type, *names: str) -> None:
+    @tells(kind)
+    def tell(teller: Teller, value: Any) -> None:
+        teller.put(kind.__name__)
+        for name in names:
+            teller.tell(getattr(value, name))
+
+
+_made_of(property, "fget", "fset", "fdel")
+_made_of(staticmethod, "__func__")
+_made_of(classmethod, "__func__")
+_made_of(functools.partial, "func", "args", "keywords")
+_made_of(functools.partialmethod, "func", "args", "keywords")
+_made_of(functools.cached_property, "func")
+_made_of(type(functools.lru_cache(len)), "__wrapped__")

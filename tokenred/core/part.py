@@ -50,9 +50,15 @@ class Traits:
 
 @dataclass_transform(frozen_default=True)
 class Part:
-    """A frozen configuration of one step of a method. Equal configurations are equal parts."""
+    """A frozen configuration of one step of a method. Equal configurations are equal parts.
+
+    Attributes:
+        version: raised by a part of tokenred's when its results change, so that stored ones are
+            not found any more; of other parts the code itself counts.
+    """
 
     traits: ClassVar[Traits] = Traits()
+    version: ClassVar[int] = 1
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -165,7 +165,12 @@ class Strategy:
         return dataclasses.replace(self, **changes)
 
     def fingerprint(self) -> str:
-        """16 hex digits over all that determines the result, the source of own parts included."""
+        """16 hex digits over all that determines the result: values, own code and what it reads.
+
+        Raises:
+            PartError: where an own part reads what no result could be found by, such as a random
+                generator; says where.
+        """
         return fingerprint(self)
 
     def to_toml(self, path: str | Path | None = None, *, overwrite: bool = False) -> str:

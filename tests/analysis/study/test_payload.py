@@ -14,7 +14,8 @@ import pytest
 import tokenred as tr
 from tests.analysis.study.stubs import SETTING, StubRunner, tasks
 from tokenred.analysis.study.cell import Task
-from tokenred.analysis.study.payload import is_installed, pack, pack_tasks
+from tokenred.analysis.study.payload import pack, pack_tasks
+from tokenred.core.provenance import is_installed
 
 
 def test_plain_tasks() -> None:

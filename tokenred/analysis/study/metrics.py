@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from tokenred.analysis.study.cell import Packed
 from tokenred.analysis.study.packing import pack_predictions
 from tokenred.core import plugins
 from tokenred.core.errors import ConfigError, PartError, UnknownNameError
-from tokenred.core.fingerprint import digest, source_of
+from tokenred.core.fingerprint import identity_of
 from tokenred.core.model import ReducedViT
 
 if TYPE_CHECKING:
@@ -148,16 +147,13 @@ def _read(given: Any) -> Metric:
 
 
 def _source(function: Any) -> str:
-    """A digest of a function's code and of what it uses from its module."""
-    held, told = function, ""
-    if isinstance(function, types.MethodType):
-        held, told = function.__func__, repr(vars(function.__self__))
-    elif not isinstance(function, types.FunctionType | functools.partial):
-        held, told = type(function), repr(getattr(function, "__dict__", {}))
-    # The digest of parts follows classes; the function is the only method of one here. Addresses
-    # change from run to run and say nothing.
-    holder = type("metric", (), {"__module__": "metric", "function": held})
-    return digest(source_of(holder) + re.sub(r" at 0x[0-9a-f]+", "", told))
+    """A digest of a function's code, and of what it uses."""
+    inner = function
+    while isinstance(inner, functools.partial | types.MethodType):
+        inner = inner.func if isinstance(inner, functools.partial) else inner.__func__
+    named = inner if isinstance(inner, types.FunctionType) else type(inner)
+    name = f"metric {getattr(inner, '__name__', named.__name__)}"
+    return identity_of(function, name, home=named.__module__)
 
 
 @register_metric("accuracy", version=1)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import pickle
-import site
 import sys
-import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import cloudpickle
 
 from tokenred.analysis.study.cell import Task
 from tokenred.analysis.study.fingerprints import parts_within
+from tokenred.core.provenance import is_installed
 
-__all__ = ["is_installed", "pack", "pack_tasks"]
+__all__ = ["pack", "pack_tasks"]
 
 
 def pack_tasks(tasks: Sequence[Task]) -> bytes:
@@ -42,25 +39,6 @@ def pack(value: Any, modules: Iterable[str] = ()) -> bytes:
         except Exception:  # whatever the objects of a module raise
             pass
     return bytes(cloudpickle.dumps(value, protocol=5))
-
-
-@functools.lru_cache(maxsize=1024)
-def is_installed(module: str) -> bool:
-    """Whether a module belongs to Python, tokenred or an installed package."""
-    if module == "__main__":
-        return False  # whatever started it, what is defined there is the user's
-    if module.partition(".")[0] == "tokenred":
-        return True
-    file = getattr(sys.modules.get(module), "__file__", None)
-    if file is None:
-        return module in sys.builtin_module_names
-    return any(Path(file).resolve().is_relative_to(place) for place in _places())
-
-
-@functools.cache
-def _places() -> tuple[Path, ...]:
-    paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return tuple(Path(path).resolve() for path in {*paths, site.getusersitepackages()})
 
 
 def _modules_of(cls: type) -> set[str]:

@@ -16,10 +16,10 @@ from tokenred.analysis.study.design import Design
 from tokenred.analysis.study.engines.base import Engine, Run
 from tokenred.analysis.study.errors import EngineError, StudyInterruptedError
 from tokenred.analysis.study.facts import Facts
-from tokenred.analysis.study.payload import is_installed
 from tokenred.analysis.study.plan import Plan
 from tokenred.analysis.study.store import Store
 from tokenred.core.config import to_config
+from tokenred.core.provenance import is_installed
 
 __all__ = ["Execution"]
 

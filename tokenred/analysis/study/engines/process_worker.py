@@ -21,7 +21,8 @@ _LOOK_SECONDS = 1.0
 def main() -> None:
     """Run tasks until the parent closes the pipe or is gone."""
     # What cells print goes to standard error, and what they read comes from nowhere.
-    source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    # The sink stays open until the process ends: once it closes, the exit code is there.
+    source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", closefd=False)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(2, 1)

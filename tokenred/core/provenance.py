@@ -1,0 +1,99 @@
+"""Who wrote what: a module of the user's or an installed one, a method or a generated one."""
+
+from __future__ import annotations
+
+import abc
+import functools
+import importlib.metadata
+import inspect
+import site
+import sys
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenred._version import __version__
+
+__all__ = ["is_installed", "release_of", "written_in"]
+
+
+@functools.lru_cache(maxsize=1024)
+def is_installed(module: str) -> bool:
+    """Whether a module belongs to Python, tokenred or an installed package."""
+    if module == "__main__":
+        return False  # whatever started it, what is defined there is the user's
+    top = module.partition(".")[0]
+    if top == "tokenred":
+        return True
+    # Parts of compiled packages may have no file of their own.
+    files = (getattr(sys.modules.get(name), "__file__", None) for name in (module, top))
+    file = next(filter(None, files), None)
+    if file is None:
+        return top in sys.builtin_module_names
+    return any(Path(file).resolve().is_relative_to(place) for place in _places())
+
+
+@functools.cache
+def _places() -> tuple[Path, ...]:
+    paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return tuple(Path(path).resolve() for path in {*paths, site.getusersitepackages()})
+
+
+@functools.lru_cache(maxsize=256)
+def release_of(module: str) -> str:
+    """The version of the package that a module belongs to; "" where none is known."""
+    top = module.partition(".")[0]
+    if top == "tokenred":
+        return __version__
+    if top in sys.stdlib_module_names:
+        return ""  # compiled code is of one version of Python anyway
+    try:
+        return importlib.metadata.version(top)
+    except importlib.metadata.PackageNotFoundError:
+        return str(getattr(sys.modules.get(top), "__version__", ""))
+
+
+class _Bare(abc.ABC):
+    """A class in which nobody wrote anything: what it has comes from Python."""
+
+    x: int
+
+
+@dataclass(frozen=True, order=True, unsafe_hash=True)
+class _Data:
+    """A class in which the dataclass decorator wrote all that it can write."""
+
+    x: int = 0
+
+
+def _maker(value: Any) -> str | None:
+    """The name under which a function was compiled; its file's changes as it travels."""
+    code = getattr(inspect.unwrap(value) if callable(value) else None, "__code__", None)
+    if code is None:
+        return None
+    # Python 3.10 does not know it: then what is in no file is taken for generated.
+    name: str = getattr(code, "co_qualname", code.co_name if code.co_filename[0] == "<" else "")
+    return name
+
+
+_OF_PYTHON = frozenset(vars(_Bare))
+_OF_DATACLASS = {name: made for name, value in vars(_Data).items() if (made := _maker(value))}
+_DESCRIPTORS = (property, staticmethod, classmethod)
+
+
+def written_in(cls: type) -> Iterator[tuple[str, Any]]:
+    """What the author wrote into the body of a class, by name in order.
+
+    Left out is what this Python puts into every class, what its dataclass decorator generates, and
+    what has two underscores on each side and is no method: that is Python's or a library's.
+    """
+    generated = _OF_DATACLASS if "__dataclass_fields__" in vars(cls) else {}
+    for name, value in sorted(vars(cls).items()):
+        special = name.startswith("__") and name.endswith("__")
+        method = callable(value) or isinstance(value, _DESCRIPTORS)
+        if name in _OF_PYTHON or (special and not method):
+            continue
+        if name not in generated or _maker(value) != generated[name]:
+            yield name, value
