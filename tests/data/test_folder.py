@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import pickle
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +27,8 @@ def test_it_pickles(make_tree: Callable[..., Path]) -> None:
 
 
 def test_hidden_files_and_empty_folders_give_nothing(make_tree: Callable[..., Path]) -> None:
-    assert len(FolderSource(make_tree(["cat/.0.png"]))) == 0
+    hidden = FolderSource(make_tree(["cat/.0.png", ".cats/0.png"]))
+    assert (len(hidden), hidden.left_out) == (0, {"hidden": 2})
     assert len(FolderSource(make_tree([], name="empty"))) == 0
 
 
@@ -54,3 +57,55 @@ def test_a_folder_that_cannot_be_listed_is_refused(
 
     with pytest.raises(DataError, match="Permission denied; check its permissions"):
         narrow_to_split(make_tree(), None)
+
+
+LOOPS = {
+    "to the parent": ["a/l ..", "b/l .."],
+    "to itself": ["a/l ."],
+    "to the other class": ["a/l ../b", "b/l ../a"],
+    "to above the root": ["a/l ../.."],
+    "through one another": ["a/1 ../b", "a/2 ../b", "b/1 ../a", "b/2 ../a", "b/3 a", "a/3 2"],
+}
+
+
+@pytest.mark.parametrize("links", LOOPS.values(), ids=LOOPS)
+def test_links_in_circles_give_each_image_once(
+    make_tree: Callable[..., Path], links: list[str]
+) -> None:
+    root = make_tree(["a/0.png", "b/0.png"])
+    for link in links:
+        at, to = link.split()
+        (root / at).symlink_to(to)
+
+    source = FolderSource(root)
+
+    assert source.names == ["a/0.png", "b/0.png"]
+    assert sum(source.left_out.values()) == len(links)
+
+
+def test_links_to_folders_and_files_elsewhere_are_followed(make_tree: Callable[..., Path]) -> None:
+    there = make_tree(["tabby/0.png"], name="there")
+    root = make_tree(["dog/0.png"])
+    (root / "cat").symlink_to(there / "tabby")
+    (root / "dog/1.png").symlink_to(there / "tabby/0.png")
+
+    assert FolderSource(root).names == ["cat/0.png", "dog/0.png", "dog/1.png"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
+def test_what_is_no_regular_file_is_counted(
+    make_tree: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_tree(["a/0.PNG", "a/0.webp"])
+    (root / "a/notes.txt").write_text("")
+    os.mkfifo(root / "a/1.png")
+    (root / "a/2.png").symlink_to("/nowhere")
+    (root / "a/3.png").symlink_to("3.png")
+    monkeypatch.chdir(root / "a")  # the path of a socket is short
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind("4.png")
+
+    source = FolderSource(root)
+
+    assert source.names == ["a/0.PNG", "a/0.webp"]
+    assert source.left_out == {".txt": 1, "FIFO, socket or device": 2, "link to nothing": 2}

@@ -1,24 +1,51 @@
 from __future__ import annotations
 
 import pytest
+from timm.utils.misc import natural_key
 
 from tokenred.core.errors import DataError
-from tokenred.data.layout import find_layout, is_image, pick_split
+from tokenred.data.layout import (
+    HIDDEN,
+    find_layout,
+    natural,
+    other_kind,
+    pick_split,
+    sort_out,
+)
 
 
 @pytest.mark.parametrize(
-    ("path", "expected"),
+    ("path", "kind"),
     [
-        ("cat/0.png", True),
-        ("cat/0.JPEG", True),
-        ("cat/notes.txt", False),
-        ("cat/.hidden.png", False),
-        ("__MACOSX/cat/0.png", False),
-        ("cat/._0.png", False),
+        ("cat/0.png", ""),
+        ("cat/0.JPEG", ""),
+        ("cat/0.WebP", ""),
+        ("cat/notes.TXT", ".txt"),
+        ("cat/notes", "without an ending"),
+        ("cat/.hidden.png", HIDDEN),
+        ("__MACOSX/cat/0.png", HIDDEN),
+        ("../cat/0.png", HIDDEN),
     ],
 )
-def test_is_image(path: str, expected: bool) -> None:
-    assert is_image(path) is expected
+def test_what_is_no_image_has_a_kind(path: str, kind: str) -> None:
+    assert other_kind(path) == kind
+
+
+def test_images_are_sorted_out_and_the_others_counted() -> None:
+    names, others = sort_out(["a/10.png", "a/9.png", "b.heic", "c.heic", ".DS_Store"])
+
+    assert names == ["a/9.png", "a/10.png"]
+    assert others == {".heic": 2, HIDDEN: 1}
+
+
+def test_the_natural_order_is_timms() -> None:
+    texts = ["10", "9", "a10b2", "A9", "a10b10", "b", "a", "x1", "x", "1x", "02", "1"]
+
+    assert sorted(texts, key=natural) == sorted(sorted(texts), key=natural_key)
+
+
+def test_the_natural_order_takes_any_text() -> None:
+    assert sorted(["²", "1" * 5000, "\udcff", "01", "1", "", "a"], key=natural)
 
 
 def test_classes_without_splits() -> None:

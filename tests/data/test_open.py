@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from timm.data.readers.reader_image_folder import ReaderImageFolder
 
 from tests.shared import shared_path
-from tokenred.core.errors import DataError
+from tokenred.core.errors import DataError, DataWarning
 from tokenred.data import open_dataset
 from tokenred.data.cifar10 import CIFAR10_CLASSES, DATA_VARIABLE
 
@@ -52,7 +53,7 @@ def test_archives_without_images_are_refused(
     root = make_tree([])
     (root / "readme.txt").write_text("nothing here")
 
-    with pytest.raises(DataError, match="found none"):
+    with pytest.raises(DataError, match=r"found none but 1 × \.txt"):
         open_dataset(pack(root, tmp_path))
 
 
@@ -129,3 +130,27 @@ def test_the_shared_photographs() -> None:
     data = open_dataset(shared_path("data", "imagenet-sample-250.zip"), class_map=1000)
 
     assert data.labels == tuple(range(0, 1000, 4))
+
+
+def test_what_is_left_out_is_counted_named_and_warned_about(
+    make_tree: Callable[..., Path], pack: Callable[[Path, Path], Path], tmp_path: Path
+) -> None:
+    root = make_tree()
+    for name in ("cat/1.heic", "cat/2.HEIC", "notes", "dog/.DS_Store"):
+        (root / name).write_bytes(b"")
+
+    with pytest.warns(DataWarning, match=r"2 × \.heic, 1 × without an ending"):
+        data = open_dataset(pack(root, tmp_path))
+
+    assert data.left_out == {".heic": 2, "without an ending": 1, "hidden": 1}
+    assert "left_out={" in repr(data)
+
+
+def test_numbered_class_folders_have_timms_order(make_tree: Callable[..., Path]) -> None:
+    root = make_tree([f"{number}/0.png" for number in range(12)])
+
+    data = open_dataset(root)
+
+    assert data.classes == tuple(map(str, range(12)))
+    reader = ReaderImageFolder(str(root))
+    assert {name: rank for rank, name in enumerate(data.classes)} == reader.class_to_idx

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import pickle
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from tokenred.core.errors import DataError
+from tokenred.data import tar_archive
 from tokenred.data.tar_archive import TarSource
 
 
@@ -66,6 +68,7 @@ def test_workers_share_the_unpacked_file(packed: Callable[[str], Path], method: 
 PROGRAM = """
 import sys, time
 from pathlib import Path
+from tokenred.data import tar_archive
 from tokenred.data.tar_archive import TarSource
 source = TarSource(Path(sys.argv[1]))
 print(len(source), flush=True)
@@ -100,3 +103,47 @@ def test_what_is_no_tar_is_refused(packed: Callable[[str], Path], suffix: str, d
 
     with pytest.raises(DataError, match="readable tar file at"):
         TarSource(path)
+
+
+def test_links_have_the_content_of_what_they_lead_to(
+    make_tree: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_tree(["a/0.png", "b/0.png"])
+    (root / "b/hard.png").hardlink_to(root / "a/0.png")
+    (root / "a/soft.png").symlink_to("../b/0.png")
+    (root / "a/soft2.png").symlink_to("soft.png")
+    (root / "a/circle.png").symlink_to("circle.png")
+    (root / "a/lost.png").symlink_to("nowhere.png")
+    os.mkfifo(root / "a/fifo.png")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(root, ".")
+
+    source = TarSource(tmp_path / "a.tar")
+    colours = {name: source.image(i).getpixel((0, 0)) for i, name in enumerate(source.names)}
+
+    red = dict.fromkeys(["a/soft.png", "a/soft2.png", "b/0.png"], (1, 0, 0))
+    assert colours == red | dict.fromkeys(["a/0.png", "b/hard.png"], (0, 0, 0))
+    assert source.left_out == {"link to nothing": 2, "FIFO or device": 1}
+
+
+def test_a_bomb_is_refused_before_it_fills_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tar_archive, "_LARGEST", 1 << 20)
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        info = tarfile.TarInfo("a/0.png")
+        info.size = 8 << 20
+        archive.addfile(info, io.BytesIO(bytes(info.size)))
+
+    with pytest.raises(DataError, match="unpacks to over"):
+        TarSource(tmp_path / "a.tar.gz")
+
+
+def test_a_file_too_large_for_a_picture_is_not_read(
+    packed: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = TarSource(packed(".tar"))
+    monkeypatch.setattr(tar_archive, "MOST_BYTES", 10)
+
+    with pytest.raises(ValueError, match="bytes, over 10"):
+        source.image(0)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tokenred.core.errors import DataError
+from tokenred.data import zip_archive
 from tokenred.data.zip_archive import ZipSource
 
 
@@ -29,6 +30,28 @@ def test_names_are_sorted_images(source: ZipSource) -> None:
     assert source.names == ["cat/0.png", "cat/1.png", "dog/0.png"]
     assert source.image(2).getpixel((0, 0)) == (2, 0, 0)
     assert (len(source), source.name(1)) == (3, "cat/1.png")
+    assert source.left_out == {".txt": 1}
+
+
+def test_a_file_too_large_for_a_picture_is_not_unpacked(
+    source: ZipSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zip_archive, "MOST_BYTES", 10)
+
+    with pytest.raises(ValueError, match=r"unpacks to .* over 10"):
+        source.image(0)
+
+
+def test_an_encrypted_picture_cannot_be_read(tmp_path: Path, source: ZipSource) -> None:
+    whole = bytearray(source.path.read_bytes())
+    at = -1
+    while (at := whole.find(b"PK\x01\x02", at + 1)) >= 0:  # the entries of the directory
+        whole[at + 8] |= 1
+    whole[6 + whole.index(b"PK\x03\x04", whole.index(b"cat/") + 4)] |= 1
+    (tmp_path / "b.zip").write_bytes(whole)
+
+    with pytest.raises(RuntimeError, match="encrypted"):
+        ZipSource(tmp_path / "b.zip").image(2)
 
 
 def test_it_pickles_after_use(source: ZipSource) -> None:

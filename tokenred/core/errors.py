@@ -13,6 +13,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "DataWarning",
     "ExportError",
     "InputError",
     "MissingExtraError",
@@ -81,6 +82,10 @@ class OutputExistsError(TokenredError, ValueError):
 
 class MissingExtraError(TokenredError, RuntimeError):
     """An optional dependency that is not installed."""
+
+
+class DataWarning(UserWarning):
+    """Files among the images that are left out."""
 
 
 class PluginWarning(UserWarning):

@@ -9,6 +9,7 @@ from functools import lru_cache
 from timm.data import ImageNetInfo
 
 from tokenred.core.errors import ConfigError, DataError
+from tokenred.data.layout import natural
 
 __all__ = ["ClassMap", "imagenet_classes", "resolve_classes"]
 
@@ -33,9 +34,10 @@ def resolve_classes(
     Args:
         folders: the names of the class folders.
         class_map: a mapping from name to index; ``"imagenet-1k"`` (the rank among all 1000
-            WNIDs); ``"folders"`` (the rank among the folders, sorted); the number of classes of
-            the model (1000 with WNIDs means ImageNet-1k, otherwise there must be as many
-            folders); or None: ImageNet-1k if all names are WNIDs of it, otherwise the rank.
+            WNIDs); ``"folders"`` (the rank among the folders in timm's natural order, 9 before
+            10); the number of classes of the model (1000 with WNIDs means ImageNet-1k, otherwise
+            there must be as many folders); or None: ImageNet-1k if all names are WNIDs of it,
+            otherwise the rank.
         source: for messages.
 
     Returns:
@@ -72,7 +74,7 @@ def _is_imagenet(folders: set[str]) -> bool:
 
 
 def _ranks(folders: set[str]) -> tuple[dict[str, int], tuple[str, ...]]:
-    classes = tuple(sorted(folders))
+    classes = tuple(sorted(folders, key=natural))
     return {name: index for index, name in enumerate(classes)}, classes
 
 

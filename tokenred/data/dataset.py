@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from PIL import Image
@@ -34,8 +34,10 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
         name: of the data, for reports.
         transform: from an RGB image to a tensor of one shape for all images; without it, the
             image's own pixels (3, height, width) in 0..1.
+        left_out: how many files of the source are no images, by kind.
 
     Attributes:
+        left_out: likewise.
         transform: may be replaced at any time before a loader is iterated.
 
     Raises:
@@ -49,6 +51,7 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
         classes: Sequence[str],
         name: str,
         transform: Callable[[Image.Image], Tensor] | None = None,
+        left_out: Mapping[str, int] | None = None,
     ) -> None:
         if len(source) == 0 or len(labels) != len(source):
             raise DataError(
@@ -60,14 +63,16 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
         self.classes = tuple(classes)
         self.name = name
         self.transform = transform
+        self.left_out = dict(left_out or {})
 
     def __len__(self) -> int:
         """Return how many images there are, unreadable ones included."""
         return len(self.labels)
 
     def __repr__(self) -> str:
-        """Return name, number of images and number of classes."""
-        return f"ImageDataset({self.name!r}, images={len(self)}, classes={len(self.classes)})"
+        """Return name, number of images and of classes, and what was left out."""
+        more = f", left_out={self.left_out}" if self.left_out else ""
+        return f"ImageDataset({self.name!r}, images={len(self)}, classes={len(self.classes)}{more})"
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
         """Return the image, its label and its index.

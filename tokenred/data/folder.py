@@ -1,18 +1,20 @@
-"""Images in a folder, read by timm's own folder reader."""
+"""Images in a folder. timm's reader follows links in circles and hangs at a FIFO."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter, deque
 from pathlib import Path
 
 from PIL import Image
-from timm.data.readers.reader_image_folder import ReaderImageFolder
 
 from tokenred.core.errors import DataError
-from tokenred.data.layout import SPLIT_NAMES, is_image, pick_split
-from tokenred.data.sources import decode
+from tokenred.data.layout import HIDDEN, SPLIT_NAMES, other_kind, pick_split, sort_out
+from tokenred.data.sources import read_image
 
 __all__ = ["FolderSource", "narrow_to_split"]
+
+_FOLDER, _FILE = "folder", "file"
 
 
 def narrow_to_split(root: Path, split: str | None) -> tuple[Path, str | None]:
@@ -49,10 +51,12 @@ class FolderSource:
     """The images below a folder, in natural order of their paths.
 
     Args:
-        root: the folder; links are followed.
+        root: the folder. Links are followed, but each folder is read once: in its own place, or
+            else at the first link to it.
 
     Attributes:
         names: paths of the images, relative to the folder, with forward slashes.
+        left_out: how many files are no images, by kind.
 
     Raises:
         DataError: if the folder cannot be read.
@@ -61,14 +65,11 @@ class FolderSource:
     def __init__(self, root: Path) -> None:
         self.root = root
         try:
-            reader = ReaderImageFolder(str(root))
-        except RuntimeError:  # How timm says that there is no image.
-            self.names: list[str] = []
-            return
+            paths, others = _walk(root)
         except OSError as error:
             raise DataError(f"cannot read the folder {root} ({error}); check it.") from error
-        names = (name.replace(os.sep, "/") for name in reader.filenames())
-        self.names = [name for name in names if is_image(name)]
+        self.names, left_out = sort_out(paths)
+        self.left_out = dict(left_out + others)
 
     def __len__(self) -> int:
         """Return how many images there are."""
@@ -80,4 +81,54 @@ class FolderSource:
 
     def image(self, index: int) -> Image.Image:
         """Return the decoded RGB image."""
-        return decode((self.root / self.names[index]).read_bytes())
+        return read_image(self.root / self.names[index])
+
+
+def _walk(root: Path) -> tuple[list[str], Counter[str]]:
+    """Paths of the regular files below a folder, and the number of other things by kind."""
+    files: list[str] = []
+    others: Counter[str] = Counter()
+    # The folder and all above it: a link to one of these leads back here.
+    whole = root.resolve(strict=True)
+    seen = {_identity(place.stat()) for place in whole.parents}
+    waiting, links = deque([""]), deque[str]()
+    while waiting or links:
+        # Links last, so that a folder in its own place goes before a link to it.
+        path = waiting.popleft() if waiting else links.popleft()
+        if (me := _identity(os.stat(root / path))) in seen:
+            others["link to a folder that is read already"] += 1
+            continue
+        seen.add(me)
+        try:
+            entries = sorted(os.scandir(root / path), key=lambda entry: entry.name)
+        except PermissionError:
+            if not path:
+                raise
+            others["folder that may not be read"] += 1
+            continue
+        for entry in entries:
+            below = f"{path}/{entry.name}" if path else entry.name
+            kind = _kind(entry)
+            if kind == _FILE:
+                files.append(below)
+            elif kind == _FOLDER and other_kind(below) != HIDDEN:
+                (links if entry.is_symlink() else waiting).append(below)
+            else:
+                others[HIDDEN if kind == _FOLDER else kind] += 1
+    return files, others
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    try:
+        if entry.is_dir():
+            return _FOLDER
+        if entry.is_file():
+            return _FILE
+        os.stat(entry)
+    except OSError:  # to nothing, to itself, or to where nobody may look
+        return "link to nothing"
+    return "FIFO, socket or device"
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +19,7 @@ from tokenred.core.errors import ConfigError, DataError, MissingExtraError
 from tokenred.data.class_map import ClassMap, imagenet_classes, resolve_classes
 from tokenred.data.dataset import ImageDataset
 from tokenred.data.layout import pick_split
-from tokenred.data.sources import decode
+from tokenred.data.sources import decode, read_image, to_rgb
 
 __all__ = ["PREFIX", "HubDataset", "HubSource", "is_hub_dataset", "open_huggingface"]
 
@@ -69,13 +70,11 @@ class HubSource:
         if isinstance(value, Mapping):  # undecoded
             value = value.get("bytes") or value.get("path")
         if isinstance(value, str):
-            with open(value, "rb") as file:
-                value = file.read()
+            return read_image(Path(value))
         if isinstance(value, bytes):
             return decode(value)
-        if isinstance(value, Image.Image):
-            return value.convert("RGB")
-        return Image.fromarray(np.asarray(value)).convert("RGB")
+        is_image = isinstance(value, Image.Image)
+        return to_rgb(value if is_image else Image.fromarray(np.asarray(value)))
 
 
 def is_hub_dataset(data: object) -> bool:

@@ -6,15 +6,35 @@ A class is the first folder below the split, however deep its images lie.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from timm.data.readers import get_img_extensions
-
 from tokenred.core.errors import DataError
 
-__all__ = ["SPLIT_NAMES", "Layout", "find_layout", "is_image", "pick_split"]
+__all__ = [
+    "HIDDEN",
+    "IMAGE_SUFFIXES",
+    "SPLIT_NAMES",
+    "Layout",
+    "find_layout",
+    "natural",
+    "other_kind",
+    "pick_split",
+    "sort_out",
+    "told",
+]
+
+# fmt: off
+IMAGE_SUFFIXES = (
+    ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm",
+    ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
+)
+# fmt: on
+"""Endings of what is read as an image, in either case. All are Pillow's."""
+HIDDEN = "hidden"
 
 # In the order of preference where the caller names none.
 _ALIASES: dict[str, tuple[str, ...]] = {
@@ -38,15 +58,33 @@ class Layout:
     folders: tuple[str, ...]
 
 
-def is_image(path: str) -> bool:
-    """Tell whether a path names an image by timm's extensions, and no hidden or system file.
+def other_kind(path: str) -> str:
+    """What a file is that is no image: its ending, or ``"hidden"``; "" for an image.
 
     Args:
         path: relative, with forward slashes.
     """
-    parts = PurePosixPath(path).parts
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return not hidden and PurePosixPath(path).suffix.lower() in get_img_extensions(as_set=True)
+    whole = PurePosixPath(path)
+    if any(part.startswith(".") or part == "__MACOSX" for part in whole.parts):
+        return HIDDEN
+    suffix = whole.suffix.lower()
+    return "" if suffix in IMAGE_SUFFIXES else suffix or "without an ending"
+
+
+def sort_out(paths: Iterable[str]) -> tuple[list[str], Counter[str]]:
+    """Images among files, in natural order, and the number of others by kind."""
+    kinds = {path: other_kind(path) for path in paths}
+    names = sorted((path for path, kind in kinds.items() if not kind), key=natural)
+    return names, Counter(kind for kind in kinds.values() if kind)
+
+
+def natural(text: str) -> tuple[object, ...]:
+    """A key to sort by that has 9 before 10, whatever the case: timm's order."""
+    parts = re.split("([0-9]+)", text.lower())
+    digits = [number.lstrip("0") for number in parts[1::2]]
+    parts[1::2] = [(len(number), number) for number in digits]
+    # The text itself tells those apart that are equal so far.
+    return tuple(parts), text
 
 
 def pick_split(found: Sequence[str], split: str | None, source: str) -> str | None:
@@ -78,13 +116,22 @@ def pick_split(found: Sequence[str], split: str | None, source: str) -> str | No
     return chosen
 
 
-def find_layout(paths: Sequence[str], split: str | None, source: str) -> Layout:
+def told(others: Mapping[str, int]) -> str:
+    """Files that are no images, in words: what a user may take for one."""
+    shown = sorted((kind, count) for kind, count in others.items() if kind != HIDDEN)
+    return ", ".join(f"{count} × {kind}" for kind, count in shown)
+
+
+def find_layout(
+    paths: Sequence[str], split: str | None, source: str, others: Mapping[str, int] | None = None
+) -> Layout:
     """Find the split and the class of each image.
 
     Args:
         paths: of the images, relative to the source, with forward slashes.
         split: which split to take; None for the only or preferred one.
         source: what the paths are in, for the message.
+        others: files of the source that are no images, likewise.
 
     Returns:
         The images of that split with their class folders.
@@ -93,9 +140,11 @@ def find_layout(paths: Sequence[str], split: str | None, source: str) -> Layout:
         DataError: if there is no image, none lies in a class folder, or the split is not there.
     """
     if not paths:
+        instead = told(others or {})
         raise DataError(
-            f"expected images in {source}, found none; it should hold CLASS/IMAGE or "
-            f"SPLIT/CLASS/IMAGE, images ending in {', '.join(sorted(get_img_extensions()))}."
+            f"expected images in {source}, found none{f' but {instead}' if instead else ''}; it "
+            "should hold CLASS/IMAGE or SPLIT/CLASS/IMAGE, images ending in "
+            f"{', '.join(IMAGE_SUFFIXES)}."
         )
     parts = [PurePosixPath(path).parts for path in paths]
     depth = _wrapper_depth(parts, split)

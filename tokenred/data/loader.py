@@ -86,7 +86,8 @@ def balanced_subset(dataset: ImageDataset, limit: int, seed: int = 0) -> list[in
 
 
 def _draw(seed: int, name: str) -> bytes:
-    return blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
+    # The names of files need not be UTF-8.
+    return blake2b(f"{seed}:{name}".encode(errors="surrogatepass"), digest_size=8).digest()
 
 
 def _check(name: str, value: int, least: int) -> None:

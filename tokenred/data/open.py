@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import difflib
 import os
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 from PIL import Image
 from torch import Tensor
 
-from tokenred.core.errors import DataError
+from tokenred.core.errors import DataError, DataWarning
 from tokenred.data.cifar10 import CIFAR10_CLASSES, find_cifar10
 from tokenred.data.class_map import ClassMap, resolve_classes
 from tokenred.data.dataset import ImageDataset
 from tokenred.data.digits import DIGITS_CLASSES, DigitsSource
 from tokenred.data.folder import FolderSource, narrow_to_split
 from tokenred.data.huggingface import PREFIX, HubDataset, is_hub_dataset, open_huggingface
-from tokenred.data.layout import find_layout
-from tokenred.data.sources import ImageSource
+from tokenred.data.layout import IMAGE_SUFFIXES, find_layout, told
+from tokenred.data.sources import ImageSource, NamedSource
 from tokenred.data.tar_archive import TAR_SUFFIXES, TarSource
 from tokenred.data.zip_archive import ZipSource
 
@@ -28,10 +29,6 @@ __all__ = ["open_dataset"]
 
 _NAMED = ("digits", "cifar10")
 Transform = Callable[[Image.Image], Tensor]
-
-
-class _NamedSource(ImageSource, Protocol):
-    names: list[str]
 
 
 class _Part:
@@ -129,13 +126,21 @@ def _open_path(
     path: Path, name: str, split: str | None, transform: Transform | None, class_map: ClassMap
 ) -> ImageDataset:
     whole, split = _source_at(path, split)
-    layout = find_layout(whole.names, split, str(path))
+    layout = find_layout(whole.names, split, str(path), whole.left_out)
     index, classes = resolve_classes(set(layout.folders), class_map, str(path))
     labels = [index[folder] for folder in layout.folders]
-    return ImageDataset(_Part(whole, layout.members), labels, classes, name, transform)
+    if others := told(whole.left_out):
+        warnings.warn(
+            f"left out of {path}, for it is no image: {others}. Images end in "
+            f"{', '.join(IMAGE_SUFFIXES)}.",
+            DataWarning,
+            stacklevel=3,
+        )
+    part = _Part(whole, layout.members)
+    return ImageDataset(part, labels, classes, name, transform, whole.left_out)
 
 
-def _source_at(path: Path, split: str | None) -> tuple[_NamedSource, str | None]:
+def _source_at(path: Path, split: str | None) -> tuple[NamedSource, str | None]:
     if path.is_dir():
         root, split = narrow_to_split(path, split)
         return FolderSource(root), split

@@ -1,13 +1,25 @@
-"""What an image source is: something that names and opens images by index."""
+"""What an image source is, and how a file becomes an RGB image."""
 
 from __future__ import annotations
 
 import io
-from typing import Protocol
+import os
+import stat
+from pathlib import Path
+from typing import IO, Protocol
 
+import numpy as np
 from PIL import Image
 
-__all__ = ["ImageSource", "decode"]
+__all__ = ["MOST_BYTES", "ImageSource", "NamedSource", "decode", "read_image", "to_rgb"]
+
+MOST_BYTES = 1 << 28
+"""Files of more bytes, unpacked, are no pictures."""
+
+_LONGEST = 100  # a transform that scales the short side makes the long one so many times longer
+_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
+# Pillow reads their 16 bits into 32.
+_WIDENED = ("PNG", "PPM")
 
 
 class ImageSource(Protocol):
@@ -29,6 +41,31 @@ class ImageSource(Protocol):
         ...
 
 
+class NamedSource(ImageSource, Protocol):
+    """A folder or archive: its images, and what else was in it.
+
+    Attributes:
+        names: paths of the images, with forward slashes.
+        left_out: how many files are no images, by kind.
+    """
+
+    names: list[str]
+    left_out: dict[str, int]
+
+
+def read_image(path: Path) -> Image.Image:
+    """Decode an image file to RGB.
+
+    Raises:
+        Exception: whatever Pillow raises on a corrupt file, and as `decode`.
+    """
+    # Without blocking, should a FIFO have come in the file's place.
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("no regular file")
+        return _decoded(file)
+
+
 def decode(data: bytes) -> Image.Image:
     """Decode a whole image file to RGB.
 
@@ -39,7 +76,36 @@ def decode(data: bytes) -> Image.Image:
         The image, fully loaded, in mode ``RGB``.
 
     Raises:
+        ValueError: for pixels without a white, or an image more than 100 times longer than wide.
         Exception: whatever Pillow raises on a corrupt file.
     """
-    with Image.open(io.BytesIO(data)) as image:
-        return image.convert("RGB")
+    return _decoded(io.BytesIO(data))
+
+
+def _decoded(file: IO[bytes]) -> Image.Image:
+    with Image.open(file) as image:
+        short, long = sorted(image.size)
+        if long > _LONGEST * short:
+            raise ValueError(f"sides of {short} and {long}, more than {_LONGEST} times as long")
+        return to_rgb(image)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode in RGB, as timm has it: without its alpha channel.
+
+    16-bit grey is scaled so that 65535 is white.
+
+    Raises:
+        ValueError: for 32-bit pixels: what is white there, nothing says.
+    """
+    mode = image.mode
+    if mode == "I" and image.format in _WIDENED:
+        mode = _SIXTEEN_BITS[0]
+    if mode in _SIXTEEN_BITS:
+        grey = (np.asarray(image).astype(np.uint32) + 128) // 257
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if mode in ("I", "F"):
+        raise ValueError(f"32-bit pixels (mode {mode}) have no stated white; store 8 or 16 bits")
+    if mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")

@@ -10,11 +10,12 @@ import bz2
 import gzip
 import lzma
 import os
-import shutil
+import posixpath
 import tarfile
 import tempfile
 import weakref
 import zlib
+from collections import Counter
 from contextlib import ExitStack, nullcontext
 from multiprocessing.context import get_spawning_popen
 from multiprocessing.reduction import DupFd
@@ -24,13 +25,23 @@ from typing import Any
 from PIL import Image
 
 from tokenred.core.errors import DataError
-from tokenred.data.layout import is_image
-from tokenred.data.sources import decode
+from tokenred.data.layout import sort_out
+from tokenred.data.sources import MOST_BYTES, decode
 
 __all__ = ["TAR_SUFFIXES", "TarSource"]
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 TAR_SUFFIXES = (".tar", *_COMPRESSED)
+_KINDS = {
+    tarfile.LNKTYPE: "link to nothing",
+    tarfile.SYMTYPE: "link to nothing",
+    tarfile.GNUTYPE_SPARSE: "sparse file",
+    tarfile.REGTYPE: "sparse file",
+}
+_HOPS = 40  # as Linux follows links
+_PIECE = 1 << 20
+# Pictures do not shrink further than this; what does fills the disk and holds none.
+_LARGEST, _STRONGEST = 1 << 30, 100
 
 
 class TarSource:
@@ -43,10 +54,12 @@ class TarSource:
         path: the ``.tar``, ``.tar.gz``, ``.tgz``, ``.tar.bz2`` or ``.tar.xz`` file.
 
     Attributes:
-        names: paths of the images inside the archive.
+        names: paths of the images inside the archive. Links have the content of what they
+            lead to.
+        left_out: how many files are no images, by kind.
 
     Raises:
-        DataError: if the file is no readable tar.
+        DataError: if the file is no readable tar, or unpacks to over 1 GiB and 100 times its size.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,18 +67,13 @@ class TarSource:
         self._unpacked: Any = None
         try:
             with self._opened() as file, tarfile.open(fileobj=file, mode="r:") as archive:
-                members = [
-                    (member.name.removeprefix("./"), member.offset_data, member.size)
-                    for member in archive
-                    if member.isreg() and is_image(member.name.removeprefix("./"))
-                ]
+                self._places, others = _places(archive)
         except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise DataError(
                 f"expected a readable tar file at {path}, got {error}; copy or pack it again."
             ) from error
-        # A later member of the same path replaces an earlier one, as in unpacking.
-        self._places = {name: (start, size) for name, start, size in members}
-        self.names = sorted(self._places)
+        self.names, left_out = sort_out(self._places)
+        self.left_out = dict(left_out + others)
 
     def __len__(self) -> int:
         """Return how many images there are."""
@@ -78,6 +86,8 @@ class TarSource:
     def image(self, index: int) -> Image.Image:
         """Return the decoded RGB image."""
         start, size = self._places[self.names[index]]
+        if size > MOST_BYTES:
+            raise ValueError(f"{size} bytes, over {MOST_BYTES}")
         with self._opened() as file:
             # By position: forked workers share the file, and with it where it is read.
             return decode(os.pread(file.fileno(), size, start))
@@ -108,11 +118,48 @@ class TarSource:
 def _unpacked(path: Path) -> Any:
     with ExitStack() as failed:
         file = failed.enter_context(tempfile.TemporaryFile())
+        most = max(_LARGEST, _STRONGEST * path.stat().st_size)
         with _decompressed(path) as packed:
-            shutil.copyfileobj(packed, file, 1 << 20)
+            while piece := packed.read(_PIECE):
+                file.write(piece)
+                if file.tell() > most:
+                    raise DataError(
+                        f"expected pictures in {path}, but it unpacks to over {most} bytes; "
+                        "unpack it yourself where it is right."
+                    )
         file.seek(0)
         failed.pop_all()
     return file
+
+
+def _places(archive: tarfile.TarFile) -> tuple[dict[str, tuple[int, int]], Counter[str]]:
+    """Start and size of each file by its path, and the number of other things by kind."""
+    places: dict[str, tuple[int, int]] = {}
+    links: dict[str, str] = {}
+    others: Counter[str] = Counter()
+    for member in archive:
+        # A later member of the same path replaces an earlier one, as in unpacking.
+        name = posixpath.normpath(member.name)
+        target = posixpath.normpath(member.linkname)
+        if member.issym():
+            places.pop(name, None)
+            links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
+        elif member.islnk() and target in places:
+            places[name] = places[target]
+        elif member.isreg() and not member.issparse():
+            places[name] = member.offset_data, member.size
+        elif not member.isdir():
+            others[_KINDS.get(member.type, "FIFO or device")] += 1
+    for name, target in links.items():
+        if name in places:
+            continue
+        for _ in range(_HOPS):
+            target = links.get(target, target)
+        if target in places:
+            places[name] = places[target]
+        else:
+            others[_KINDS[tarfile.SYMTYPE]] += 1
+    return places, others
 
 
 def _decompressed(path: Path) -> Any:

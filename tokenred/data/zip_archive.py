@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 from PIL import Image
 
 from tokenred.core.errors import DataError
-from tokenred.data.layout import is_image
-from tokenred.data.sources import decode
+from tokenred.data.layout import sort_out
+from tokenred.data.sources import MOST_BYTES, decode
 
 __all__ = ["ZipSource"]
 
@@ -27,6 +28,7 @@ class ZipSource:
 
     Attributes:
         names: paths of the images inside the archive.
+        left_out: how many files are no images, by kind.
 
     Raises:
         DataError: if the file is no readable zip.
@@ -37,12 +39,14 @@ class ZipSource:
         self._open: tuple[int, zipfile.ZipFile] | None = None
         try:
             with zipfile.ZipFile(path) as archive:
-                entries = archive.infolist()
-        except (zipfile.BadZipFile, OSError) as error:
+                paths = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+        # A damaged directory makes zipfile raise nearly anything.
+        except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, struct.error) as error:
             raise DataError(
                 f"expected a readable zip file at {path}, got {error}; copy or pack it again."
             ) from error
-        self.names = sorted(e.filename for e in entries if not e.is_dir() and is_image(e.filename))
+        self.names, others = sort_out(paths)
+        self.left_out = dict(others)
 
     def __len__(self) -> int:
         """Return how many images there are."""
@@ -54,7 +58,10 @@ class ZipSource:
 
     def image(self, index: int) -> Image.Image:
         """Return the decoded RGB image."""
-        return decode(self._archive().read(self.names[index]))
+        entry = self._archive().getinfo(self.names[index])
+        if entry.file_size > MOST_BYTES:  # zipfile never unpacks more than this says
+            raise ValueError(f"unpacks to {entry.file_size} bytes, over {MOST_BYTES}")
+        return decode(self._archive().read(entry))
 
     def close(self) -> None:
         """Close this process's handle; the next image opens the file again."""
