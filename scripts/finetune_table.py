@@ -16,9 +16,9 @@ from scipy.stats import t as student
 from torch import Tensor, nn
 
 import tokenred as tr
-from tokenred.analysis.specs import parse_spec
 from tokenred.core.errors import UntrainedPartWarning
 from tokenred.core.plan import Strategy
+from tokenred.core.specs import parse_spec
 from tokenred.data import eval_transform, make_loader, open_dataset
 from tokenred.models import load_model
 from tokenred.training import finetune, settings_for

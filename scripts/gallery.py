@@ -44,7 +44,7 @@ from tokenred.analysis import (
     trace_picture,
     tradeoff,
 )
-from tokenred.analysis.specs import METHODS, Spec
+from tokenred.core.specs import METHODS, Spec
 from tokenred.data.digits import DigitsSource
 from tokenred.models import load_model
 

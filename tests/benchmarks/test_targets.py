@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.benchmarks.conftest import FOLDER
-from tokenred.analysis.specs import parse_spec
 from tokenred.analysis.sweeps import running
 from tokenred.analysis.sweeps.log import read_results
+from tokenred.core.specs import parse_spec
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 import tokenred as tr
-from tokenred.analysis.specs import parse_spec
 from tokenred.core.errors import ScheduleError
+from tokenred.core.specs import parse_spec
 from tokenred.strategies.routes import Idle
 
 

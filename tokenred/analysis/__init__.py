@@ -63,10 +63,6 @@ if TYPE_CHECKING:
     from tokenred.analysis.reproduction.results import Reproduction as Reproduction
     from tokenred.analysis.reproduction.running import reproduce as reproduce
     from tokenred.analysis.results import Comparison as Comparison
-    from tokenred.analysis.specs import Spec as Spec
-    from tokenred.analysis.specs import at_budget as at_budget
-    from tokenred.analysis.specs import parse_spec as parse_spec
-    from tokenred.analysis.specs import same_budget as same_budget
     from tokenred.analysis.study.errors import StudyInterruptedError as StudyInterruptedError
     from tokenred.analysis.study.grid import Grid as Grid
     from tokenred.analysis.study.metrics import list_metrics as list_metrics
@@ -75,8 +71,13 @@ if TYPE_CHECKING:
     from tokenred.analysis.study.study import Study as Study
     from tokenred.analysis.sweeps.results import Sweep as Sweep
     from tokenred.analysis.sweeps.running import sweep as sweep
+    from tokenred.core.specs import Spec as Spec
+    from tokenred.core.specs import at_budget as at_budget
+    from tokenred.core.specs import parse_spec as parse_spec
+    from tokenred.core.specs import same_budget as same_budget
 
-# Public name -> the module it comes from. No module bears the name of a function in it.
+# Public name -> the module it comes from, as seen from here.
+# No module bears the name of a function in it.
 _HOMES = {
     "AdaptiveCost": "measure.speed.adaptive",
     "Agreement": "measure.tokens.agreements",
@@ -92,7 +93,7 @@ _HOMES = {
     "Oversmoothing": "measure.tokens.smoothing",
     "PeakMemory": "measure.speed.memory",
     "Reproduction": "reproduction.results",
-    "Spec": "specs",
+    "Spec": ".core.specs",
     "Store": "study.store",
     "Study": "study.study",
     "StudyInterruptedError": "study.errors",
@@ -102,7 +103,7 @@ _HOMES = {
     "adaptive_cost": "measure.speed.adaptive",
     "agreement": "measure.tokens.agreements",
     "agreement_map": "plots.agreements",
-    "at_budget": "specs",
+    "at_budget": ".core.specs",
     "baselines": "baseline_models",
     "benchmark": "measure.speed.timing",
     "bootstrap_interval": "measure.intervals.resampling",
@@ -124,13 +125,13 @@ _HOMES = {
     "oversmoothing": "measure.tokens.smoothing",
     "paired_difference": "measure.intervals.paired",
     "paired_limits": "measure.intervals.paired",
-    "parse_spec": "specs",
+    "parse_spec": ".core.specs",
     "peak_memory": "measure.speed.memory",
     "read_published": "plots.paper",
     "register_metric": "study.metrics",
     "report": "reporting.writing",
     "reproduce": "reproduction.running",
-    "same_budget": "specs",
+    "same_budget": ".core.specs",
     "save_figure": "plots.canvas",
     "scorer_comparison": "plots.scorers",
     "show_tokens": "plots.token_pictures",
@@ -150,7 +151,7 @@ __all__ = [*_HOMES]
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'tokenred.analysis' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"tokenred.analysis.{_HOMES[name]}"), name)
+    value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
     globals()[name] = value
     return value
 

@@ -26,10 +26,10 @@ from tokenred.analysis.measure.speed.adaptive import adaptive_columns
 from tokenred.analysis.measure.speed.timing import benchmark
 from tokenred.analysis.measure.speed.timings import Benchmark
 from tokenred.analysis.results import Comparison
-from tokenred.analysis.specs import same_budget
 from tokenred.core.api import dense, gmacs
 from tokenred.core.config import to_config
 from tokenred.core.model import ReducedViT
+from tokenred.core.specs import same_budget
 from tokenred.data import ImageDataset, make_loader
 from tokenred.data.class_map import ClassMap
 

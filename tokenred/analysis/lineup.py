@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from torch import nn
 
 from tokenred.analysis.measure.context import base_of
-from tokenred.analysis.specs import Spec, parse_spec
 from tokenred.backbones import adapt
 from tokenred.core.api import dense, gmacs
 from tokenred.core.errors import ConfigError, TokenredError
 from tokenred.core.model import ReducedViT, wrap
-from tokenred.core.plan import Strategy, recipes
+from tokenred.core.plan import recipes
+from tokenred.core.specs import Spec, StrategyLike, parse_spec
 from tokenred.strategies.schedules import Constant, PerLayer, Room, Schedule
 
 __all__ = [
@@ -28,7 +27,7 @@ __all__ = [
 ]
 
 DENSE = "dense"
-Strategies = Sequence[str | Path | Strategy | Spec] | Mapping[str, str | Path | Strategy | Spec]
+Strategies = Sequence[StrategyLike] | Mapping[str, StrategyLike]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +60,7 @@ def named_specs(strategies: Strategies) -> list[Spec]:
         ConfigError: for a name that comes twice, or no list.
         TokenredError: as `parse_spec` raises them.
     """
-    if isinstance(strategies, str | Path | Strategy | Spec):
+    if isinstance(strategies, StrategyLike):
         raise ConfigError(f"expected a list of strategies, got {strategies!r}; put it into [ ].")
     if isinstance(strategies, Mapping):
         specs = [_named(label, given) for label, given in strategies.items()]
@@ -76,7 +75,7 @@ def named_specs(strategies: Strategies) -> list[Spec]:
     return specs
 
 
-def _named(label: str, given: str | Path | Strategy | Spec) -> Spec:
+def _named(label: str, given: StrategyLike) -> Spec:
     spec = parse_spec(given)
     # What is of no recipe is a method of its own.
     return replace(spec, label=label, method=spec.method if spec.method in recipes else label)

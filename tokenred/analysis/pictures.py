@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,9 @@ from torch import Tensor, nn
 from tokenred.analysis.measure.context import base_of, measured
 from tokenred.analysis.measure.tokens.pixels import shown_pixels
 from tokenred.analysis.picture_data import Picture, PictureRow, Stage
-from tokenred.analysis.specs import Spec, parse_spec
-from tokenred.core.api import gmacs
 from tokenred.core.errors import ConfigError, InputError
 from tokenred.core.model import ReducedViT, wrap
-from tokenred.core.plan import Strategy
+from tokenred.core.specs import StrategyLike, parse_spec
 from tokenred.core.trace import Trace
 from tokenred.data import eval_transform
 from tokenred.data.class_names import class_names
@@ -27,7 +24,7 @@ from tokenred.graphs import Graph
 
 __all__ = ["Picture", "PictureRow", "Stage", "default_layers", "trace_picture"]
 
-Strategies = Sequence[str | Path | Strategy | Spec]
+Strategies = Sequence[StrategyLike]
 Transform = Callable[[Image.Image], Tensor]
 _ALIKE = 1e-4
 
@@ -68,11 +65,10 @@ def trace_picture(
         TokenredError: as `parse_spec` and `tokenred.wrap` raise them.
     """
     base = base_of(model)
-    cost = gmacs(base)
-    if isinstance(strategies, str | Path | Strategy | Spec) or not strategies:
+    if isinstance(strategies, StrategyLike) or not strategies:
         raise ConfigError(f"expected a list of strategies, got {strategies!r}.")
     specs = [parse_spec(given) for given in strategies]
-    reduced = [wrap(base, spec.resolve(cost)) for spec in specs]
+    reduced = [wrap(base, spec) for spec in specs]
     depth = reduced[0].info.depth
     chosen = default_layers(depth) if layers is None else tuple(layers)
     _check_layers(chosen, depth)

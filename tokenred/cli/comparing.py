@@ -109,7 +109,7 @@ def compare_command(
     from tokenred.analysis.comparison import compare
     from tokenred.analysis.files import prepare_folder, write_atomically
     from tokenred.analysis.plots.style import png
-    from tokenred.analysis.specs import METHODS, parse_spec, same_budget
+    from tokenred.core.specs import METHODS, parse_spec, same_budget
     from tokenred.models import load_model
 
     specs: Any = [parse_spec(text) for text in strategy] if strategy else None

@@ -127,10 +127,9 @@ def _open(
 ) -> nn.Module:
     """The model, resized where it has to be, under its strategy if it has one."""
     from tokenred.analysis.measure.speed.build import resize
-    from tokenred.analysis.specs import parse_spec
-    from tokenred.core.api import gmacs
     from tokenred.core.model import ReducedViT, wrap
     from tokenred.core.saving import load
+    from tokenred.core.specs import parse_spec
     from tokenred.models import load_model
 
     spec = None if strategy is None else parse_spec(strategy)
@@ -145,7 +144,7 @@ def _open(
     if image_size is not None:
         resize(base, image_size)
     if spec is not None:
-        return wrap(base, spec.resolve(gmacs(base)))
+        return wrap(base, spec)
     if own is None:
         return base
     return reduced if image_size is None else reduced.with_strategy(own)

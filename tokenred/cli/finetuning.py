@@ -90,10 +90,10 @@ def finetune_command(
 
     import torch
 
-    from tokenred.analysis.specs import parse_spec
     from tokenred.core.api import gmacs
     from tokenred.core.errors import UntrainedPartWarning
     from tokenred.core.model import wrap
+    from tokenred.core.specs import parse_spec
     from tokenred.models import load_model
     from tokenred.training import finetune, method_of, settings_for
     from tokenred.training.presets import METHOD_SETTINGS, PRESETS

@@ -13,7 +13,7 @@ from tokenred.core.info import ModelInfo
 from tokenred.core.intermediates import block_numbers
 from tokenred.core.model import ReducedViT, wrap
 from tokenred.core.part import check_choice
-from tokenred.core.plan import Strategy
+from tokenred.core.specs import StrategyLike
 from tokenred.core.unreduce import FILLS
 
 __all__ = ["FeatureInfo", "FeatureMaps", "features"]
@@ -114,7 +114,7 @@ class FeatureMaps(nn.Module):
 
 def features(
     model: nn.Module,
-    strategy: Strategy | str | None = None,
+    strategy: StrategyLike | None = None,
     out_indices: int | Sequence[int] = 3,
     *,
     norm: bool = False,
@@ -129,8 +129,8 @@ def features(
 
     Args:
         model: a model that an adapter knows, or a `ReducedViT`.
-        strategy: how tokens are reduced; None for a `ReducedViT`'s own, and for all tokens of any
-            other model.
+        strategy: how tokens are reduced, as for `wrap`; None for a `ReducedViT`'s own, and for
+            all tokens of any other model.
         out_indices: blocks (negative from the end), or how many of the last ones; timm's default.
         norm: apply the final norm to each map.
         output_fmt: ``"NCHW"``, or ``"NLC"`` for tokens in raster order.

@@ -11,13 +11,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenred.attention import Engine
-from tokenred.core.errors import BackboneError, PartError
+from tokenred.core.errors import BackboneError
 from tokenred.core.intermediates import block_numbers, forward_intermediates
 from tokenred.core.kept import KeptTokens
 from tokenred.core.layers import table
 from tokenred.core.part import check_choice
 from tokenred.core.plan import Strategy
 from tokenred.core.spans import Span
+from tokenred.core.specs import StrategyLike, parse_spec
 from tokenred.core.trace import Trace
 from tokenred.core.unreduce import FILLS
 from tokenred.core.wrapped import _WEIGHT, Wrapped
@@ -27,7 +28,7 @@ __all__ = ["ReducedViT", "wrap"]
 
 def wrap(
     model: nn.Module,
-    strategy: Strategy | str,
+    strategy: StrategyLike,
     *,
     engine: str = "auto",
     check_finite: bool = False,
@@ -41,7 +42,8 @@ def wrap(
     Args:
         model: a timm VisionTransformer (see `tokenred.backbones`), or a `ReducedViT`, whose base is
             then wrapped anew.
-        strategy: a `Strategy`, or the name of a recipe with its defaults.
+        strategy: a `Strategy`, or text: the name of a recipe, ``"gtp:P=8"``, ``"tome@0.65"``, the
+            path of a ``.toml`` (`tokenred.analysis.parse_spec`).
         engine: ``"auto"``, or an attention engine by name, see `tokenred.attention.pick_engine`.
         check_finite: refuse images with NaN or infinite values (reads them; not under compile).
 
@@ -54,19 +56,14 @@ def wrap(
         UntrainedPartWarning: for a part with weights, which are random until trained or loaded.
     """
     base = model.base if isinstance(model, ReducedViT) else model
-    return ReducedViT(base, _resolved(strategy), engine=engine, check_finite=check_finite)
+    return ReducedViT(base, _resolved(base, strategy), engine=engine, check_finite=check_finite)
 
 
-def _resolved(strategy: Strategy | str) -> Strategy:
-    from tokenred.core.plan import strategy as recipe
-
-    chosen = recipe(strategy) if isinstance(strategy, str) else strategy
-    if not isinstance(chosen, Strategy):
-        raise PartError(
-            f"expected a Strategy or the name of a recipe, got {strategy!r}. "
-            "Write tokenred.wrap(model, tokenred.strategy('gtp', P=8))."
-        )
-    return chosen
+def _resolved(base: nn.Module, strategy: StrategyLike) -> Strategy:
+    spec = parse_spec(strategy)
+    if spec.share is None:
+        return spec.strategy
+    return spec.resolve(ReducedViT(base, Strategy("Random")).cost().gmacs)
 
 
 class ReducedViT(Wrapped):
@@ -242,14 +239,14 @@ class ReducedViT(Wrapped):
 
     # ---------------------------------------------------------------- about it
 
-    def with_strategy(self, strategy: Strategy | str) -> ReducedViT:
+    def with_strategy(self, strategy: StrategyLike) -> ReducedViT:
         """The same model and weights under another strategy.
 
         Learned parts that both strategies have, equally configured, are shared as well.
         """
         return ReducedViT(
             self.base,
-            _resolved(strategy),
+            _resolved(self.base, strategy),
             engine=self._engine,
             check_finite=self.check_finite,
             like=self,

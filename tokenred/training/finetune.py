@@ -16,8 +16,9 @@ from tqdm import tqdm
 from tokenred.core.config import to_config
 from tokenred.core.errors import CheckpointError, ConfigError, DataError, OutputExistsError
 from tokenred.core.model import ReducedViT, wrap
-from tokenred.core.plan import Strategy
+from tokenred.core.plan import recipes
 from tokenred.core.saving import save
+from tokenred.core.specs import StrategyLike, parse_spec
 from tokenred.data import ImageDataset, balanced_subset, open_dataset
 from tokenred.models.rebuild import describe_base
 from tokenred.training.augment import open_training, train_loader
@@ -58,7 +59,7 @@ class Finetuned:
 
 def finetune(
     model: nn.Module,
-    strategy: Strategy | str,
+    strategy: StrategyLike,
     data: ImageDataset | str | Path,
     *,
     output: str | Path,
@@ -80,7 +81,7 @@ def finetune(
 
     Args:
         model: a timm model that `wrap` takes.
-        strategy: what it is to run with; or the name of a recipe.
+        strategy: what it is to run with, as for `wrap`.
         data: to train on: images, or what `tokenred.data.open_dataset` takes (its ``train``).
         output: the folder, made where it is missing.
         validation: images to measure on; by default those that ``data`` names for it.
@@ -107,8 +108,8 @@ def finetune(
         reduced = wrap(model, strategy)
     check_mask_is_read(reduced.strategy)
     if settings is None:
-        name = strategy if isinstance(strategy, str) else method_of(reduced.strategy)
-        settings = settings_for(name)
+        method = parse_spec(strategy).method
+        settings = settings_for(method if method in recipes else method_of(reduced.strategy))
     taught = teacher is not None or settings.teacher
     criterion = _criterion(settings, taught)
     if describe_base(reduced.base) is None:

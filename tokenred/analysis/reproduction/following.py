@@ -62,8 +62,8 @@ def follow_tokens(
 
 def _mark(experiment: Experiment, stand: Stand, settings: Settings) -> str:
     """Another one for other strategies, weights, images or code."""
-    from tokenred.analysis.specs import parse_spec
     from tokenred.analysis.study.refs import read_data, read_model
+    from tokenred.core.specs import parse_spec
 
     prints = [parse_spec(text).strategy.fingerprint() for text in experiment.follow]
     told: list[Any] = [

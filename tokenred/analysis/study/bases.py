@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tokenred.analysis.specs import Spec, parse_spec, read_arguments
 from tokenred.core.config import resolve
 from tokenred.core.errors import ConfigError, PartError, TokenredError
 from tokenred.core.plan import Strategy, from_config, recipes
+from tokenred.core.specs import Spec, parse_spec, read_arguments
 
 __all__ = ["DENSE", "Base", "read_base"]
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tokenred.analysis.specs import at_budget
 from tokenred.analysis.study.axes import SETTINGS
 from tokenred.analysis.study.bases import DENSE, Base, read_base
 from tokenred.analysis.study.cell import Cell, Setting
@@ -17,6 +16,7 @@ from tokenred.analysis.study.fingerprints import Fingerprints
 from tokenred.analysis.study.marks import marks_of
 from tokenred.core.errors import TokenredError
 from tokenred.core.fingerprint import digest
+from tokenred.core.specs import at_budget
 
 __all__ = ["Planner", "RefusedError"]
 

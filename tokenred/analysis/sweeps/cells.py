@@ -12,10 +12,9 @@ from tokenred.analysis.measure.context import check_threads
 from tokenred.analysis.measure.speed.build import check_dtype
 from tokenred.analysis.measure.speed.candidates import check_count
 from tokenred.analysis.measure.speed.compiled import check_compile
-from tokenred.analysis.specs import Spec, parse_spec
 from tokenred.core.errors import ConfigError
 from tokenred.core.fingerprint import digest
-from tokenred.core.plan import Strategy
+from tokenred.core.specs import Spec, StrategyLike, parse_spec
 
 __all__ = ["Cell", "grid"]
 
@@ -89,7 +88,7 @@ class Cell:
 
 def grid(
     models: str | Path | Sequence[str | Path],
-    strategies: Sequence[str | Path | Strategy | Spec],
+    strategies: Sequence[StrategyLike],
     *,
     batch_sizes: Sequence[int],
     image_sizes: Sequence[int | tuple[int, int] | None],
@@ -104,7 +103,7 @@ def grid(
         ConfigError: for a value that is none of its kind, or none at all.
     """
     names = [str(m) for m in ([models] if isinstance(models, str | Path) else models)]
-    if isinstance(strategies, str | Path | Strategy | Spec):
+    if isinstance(strategies, StrategyLike):
         raise ConfigError(f"expected a list of strategies, got {strategies!r}; put it into [ ].")
     specs = [parse_spec(strategy) for strategy in strategies]
     for batch_size in batch_sizes:

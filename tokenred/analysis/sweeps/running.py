@@ -22,15 +22,13 @@ from tokenred.analysis.measure.speed.candidates import check_count, image_shape_
 from tokenred.analysis.measure.speed.fresh_process import can_travel
 from tokenred.analysis.measure.speed.memory import PeakMemory, peak_memory
 from tokenred.analysis.measure.speed.timing import benchmark
-from tokenred.analysis.specs import Spec
 from tokenred.analysis.sweeps.cells import Cell, grid
 from tokenred.analysis.sweeps.log import append_result, read_results
 from tokenred.analysis.sweeps.planning import make_plan
 from tokenred.analysis.sweeps.results import DONE, FAILED, OUT_OF_MEMORY, Sweep
-from tokenred.core.api import gmacs
 from tokenred.core.errors import ConfigError, DataError
 from tokenred.core.model import ReducedViT, wrap
-from tokenred.core.plan import Strategy
+from tokenred.core.specs import StrategyLike
 
 __all__ = ["sweep"]
 
@@ -39,7 +37,7 @@ _BAR = "{desc}: {percentage:3.0f}%|{bar}| {postfix}[{elapsed}<{remaining}]"
 
 def sweep(
     models: str | Path | Sequence[str | Path],
-    strategies: Sequence[str | Path | Strategy | Spec],
+    strategies: Sequence[StrategyLike],
     path: str | Path | None = None,
     *,
     batch_sizes: Sequence[int] = (1, 8, 32),
@@ -215,7 +213,7 @@ def _run(cell: Cell, lab: _Laboratory, *, memory: bool, seed: int, **how: Any) -
     when = datetime.now(timezone.utc).isoformat(timespec="seconds")
     try:
         dense = lab.model(cell)
-        reduced = wrap(dense, cell.spec.resolve(gmacs(dense)))
+        reduced = wrap(dense, cell.spec)
         found = benchmark(
             {cell.spec.label: reduced},
             batch_size=cell.batch_size,

@@ -70,7 +70,7 @@ def test_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
     del job["strategy"]
     assert job == {
         "model": "digits", "image_shape": [3, 64, 64], "batch_size": 2, "threads": None,
-        "device": "cpu", "amp": None, "dtype": "bfloat16", "seed": 3,
+        "device": "cpu", "amp": None, "dtype": "bfloat16", "seed": 3, "share": None,
     }  # fmt: skip
 
 

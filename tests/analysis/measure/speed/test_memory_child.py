@@ -15,7 +15,7 @@ from tokenred.core.config import to_config
 
 JOB = {
     "model": "digits", "strategy": None, "image_shape": None, "batch_size": 2, "threads": None,
-    "device": "cpu", "amp": None, "dtype": "float32", "seed": 0,
+    "device": "cpu", "amp": None, "dtype": "float32", "seed": 0, "share": None,
 }  # fmt: skip
 
 

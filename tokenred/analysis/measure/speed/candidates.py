@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,11 +11,11 @@ from torch import Tensor, nn
 
 from tokenred.core.errors import ConfigError, InputError, PartError
 from tokenred.core.model import ReducedViT, wrap
-from tokenred.core.plan import Strategy
+from tokenred.core.specs import Spec, StrategyLike, parse_spec
 
 __all__ = ["Candidate", "check_count", "image_shape_of", "make_images", "named_candidates"]
 
-Candidate = nn.Module | Strategy | str
+Candidate = nn.Module | StrategyLike
 
 
 def check_count(name: str, value: int, least: int) -> None:
@@ -39,7 +40,7 @@ def named_candidates(
     if isinstance(models, Mapping):
         named = dict(models)
     else:
-        single = isinstance(models, nn.Module | Strategy | str)
+        single = isinstance(models, Candidate)
         several: Sequence[Any] = [models] if single else list(models)  # type: ignore[arg-type]
         named = {_name(model, at, len(several)): model for at, model in enumerate(several)}
     if not named:
@@ -48,13 +49,13 @@ def named_candidates(
 
 
 def _name(model: Candidate, at: int, count: int) -> str:
-    if isinstance(model, str):
-        return model
+    if isinstance(model, str | Path | Spec):
+        return parse_spec(model).label
     return "reduced" if count == 1 else f"{at}"
 
 
 def _candidate(name: str, model: Candidate, dense: nn.Module | None) -> nn.Module:
-    if isinstance(model, Strategy | str):
+    if isinstance(model, StrategyLike):
         if dense is None:
             raise ConfigError(
                 f"{name!r} is a strategy, and there is no model to wrap with it. "

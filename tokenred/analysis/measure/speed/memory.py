@@ -28,8 +28,7 @@ from tokenred.analysis.measure.speed.fresh_process import can_travel, run_fresh
 from tokenred.backbones import adapt
 from tokenred.core.config import to_config
 from tokenred.core.errors import ConfigError
-from tokenred.core.plan import Strategy
-from tokenred.core.plan import strategy as recipe
+from tokenred.core.specs import StrategyLike, parse_spec
 
 __all__ = ["PeakMemory", "measure_here", "peak_memory"]
 
@@ -86,7 +85,7 @@ def peak_memory(
     image_shape: Sequence[int] | None = None,
     batch_size: int = 32,
     *,
-    strategy: Strategy | str | None = None,
+    strategy: StrategyLike | None = None,
     threads: int | None = None,
     device: str | torch.device | None = None,
     amp: torch.dtype | None = None,
@@ -105,7 +104,7 @@ def peak_memory(
             memory does not hang on them), or a model, dense or a `ReducedViT`.
         image_shape: ``(channels, height, width)``; None for the model's own.
         batch_size: images in a batch.
-        strategy: to wrap a named model with; None for the dense model.
+        strategy: to wrap a named model with, as for `tokenred.wrap`; None for the dense model.
         threads: CPU threads of PyTorch; None leaves them.
         device: where to run; None for the CPU, or for where the model is.
         amp: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
@@ -136,15 +135,16 @@ def peak_memory(
             seed=seed,
             own_process=False,
         )
-    chosen = recipe(strategy) if isinstance(strategy, str) else strategy
-    if chosen is not None and not can_travel(chosen):
+    spec = None if strategy is None else parse_spec(strategy)
+    if spec is not None and not can_travel(spec.strategy):
         raise ConfigError(
             "a fresh interpreter does not know parts that were defined outside of tokenred; "
             "pass the model itself, tokenred.wrap(model, strategy), to measure in this process."
         )
     job = {
         "model": os.fspath(model),
-        "strategy": None if chosen is None else to_config(chosen),
+        "strategy": None if spec is None else to_config(spec.strategy),
+        "share": None if spec is None else spec.share,
         "image_shape": None if image_shape is None else list(image_shape),
         "batch_size": batch_size,
         "threads": threads,

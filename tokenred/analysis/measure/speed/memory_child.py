@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from tokenred.analysis.measure.speed.memory import measure_here
 from tokenred.core.errors import TokenredError
 from tokenred.core.model import wrap
 from tokenred.core.plan import from_config
+from tokenred.core.specs import parse_spec
 
 __all__ = ["answer", "main"]
 
@@ -29,7 +31,8 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
             job["seed"],
         )
         if job["strategy"] is not None:
-            model = wrap(model, from_config(job["strategy"]))
+            spec = parse_spec(from_config(job["strategy"]))
+            model = wrap(model, replace(spec, share=job["share"]))
         amp = job["amp"]
         return measure_here(
             model,

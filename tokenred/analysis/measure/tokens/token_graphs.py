@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -27,11 +26,10 @@ from tokenred.analysis.measure.tokens.graph_measures import (
     in_degree,
 )
 from tokenred.analysis.measure.tokens.token_statistics import unreached_share
-from tokenred.analysis.specs import Spec, parse_spec
 from tokenred.core.api import dense, gmacs
 from tokenred.core.errors import ConfigError, InputError
 from tokenred.core.model import ReducedViT, wrap
-from tokenred.core.plan import Strategy
+from tokenred.core.specs import StrategyLike, parse_spec
 from tokenred.data.class_map import ClassMap
 from tokenred.graphs import Graph, GraphBuilder
 from tokenred.graphs.base import graph_builders
@@ -90,7 +88,7 @@ def graph_statistics(
     data: Data,
     builder: GraphBuilder | str = "mixed",
     *,
-    strategy: str | Path | Strategy | Spec | None = "gtp",
+    strategy: StrategyLike | None = "gtp",
     limit: int | None = None,
     batch_size: int = 32,
     workers: int = 0,
@@ -109,7 +107,7 @@ def graph_statistics(
     data: Data | None = None,
     builder: GraphBuilder | str = "mixed",
     *,
-    strategy: str | Path | Strategy | Spec | None = "gtp",
+    strategy: StrategyLike | None = "gtp",
     limit: int | None = None,
     batch_size: int = 32,
     workers: int = 0,
@@ -192,9 +190,7 @@ def graph_statistics(
     return _result(keys, means, total / stream.count, level, about, stream.skipped)
 
 
-def _reduced(
-    base: nn.Module, builder: GraphBuilder, strategy: str | Path | Strategy | Spec | None
-) -> ReducedViT:
+def _reduced(base: nn.Module, builder: GraphBuilder, strategy: StrategyLike | None) -> ReducedViT:
     if strategy is None:
         return dense(base)
     return wrap(base, parse_spec(strategy).resolve(gmacs(base)).replace(graph=builder))

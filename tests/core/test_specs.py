@@ -10,6 +10,12 @@ from torch import nn
 import tokenred as tr
 from tokenred.analysis import at_budget, parse_spec, same_budget
 from tokenred.core.errors import ConfigError, PartError, TokenredError, UnknownNameError
+from tokenred.models import load_model
+
+
+@pytest.fixture(scope="module")
+def digits() -> nn.Module:
+    return load_model("digits")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +72,7 @@ def test_unknown_names() -> None:
         parse_spec("gtp:Q=4")
     with pytest.raises(UnknownNameError, match="scorer 'DiagAttm'"):
         parse_spec("gtp:scorer=DiagAttm")
-    with pytest.raises(PartError, match="expected a strategy"):
+    with pytest.raises(PartError, match="expected a Strategy"):
         parse_spec(3)  # type: ignore[arg-type]
 
 
@@ -92,3 +98,22 @@ def test_a_budget_twice_is_refused() -> None:
         same_budget([0.5], ["gtp@0.7"])
     with pytest.raises(ConfigError, match="between 0 and 1"):
         same_budget([85])
+
+
+@pytest.mark.parametrize("form", ["name", "spec", "share", "toml", "Strategy", "Spec"])
+def test_wherever_a_strategy_is_taken(digits: nn.Module, tmp_path: Path, form: str) -> None:
+    forms = {
+        "name": "gtp", "spec": "gtp:P=3", "share": "gtp@0.6", "toml": tmp_path / "mine.toml",
+        "Strategy": tr.strategy("gtp", P=3), "Spec": parse_spec("gtp:P=3"),
+    }  # fmt: skip
+    tr.strategy("gtp", P=3).to_toml(tmp_path / "mine.toml")
+    given = forms[form]
+    expected = parse_spec(given).resolve(tr.gmacs(digits))
+    fast = tr.wrap(digits, given)
+    assert fast.strategy == expected
+    assert tr.wrap(digits, "topk").with_strategy(given).strategy == expected
+    # A share is one of the dense model's cost, whatever ran before.
+    assert tr.gmacs(fast.with_strategy("tome@0.7")) <= 0.7 * tr.gmacs(digits)
+    assert tr.features(digits, given).model.strategy == expected
+    (timing,) = tr.benchmark(given, dense=digits, batch_size=1, pairs=2, progress=False)
+    assert timing.gmacs == tr.gmacs(fast)

@@ -12,7 +12,9 @@ from tokenred.core.errors import ConfigError, PartError
 from tokenred.core.plan import Strategy, from_config
 from tokenred.strategies.schedules import Budget, KeepRatio
 
-__all__ = ["METHODS", "Spec", "at_budget", "parse_spec", "read_arguments", "same_budget"]
+__all__ = [
+    "METHODS", "Spec", "StrategyLike", "at_budget", "parse_spec", "read_arguments", "same_budget",
+]  # fmt: skip
 
 METHODS = ("gtp", "tome", "evit", "topk", "random")
 _CONSTANTS = {"true": True, "false": False, "none": None}
@@ -42,6 +44,10 @@ class Spec:
         return at_budget(self.strategy, self.share * dense_gmacs)
 
 
+StrategyLike = str | Path | Strategy | Spec
+"""What may stand wherever a strategy is taken, see `parse_spec`."""
+
+
 def at_budget(strategy: Strategy, gmacs: float) -> Strategy:
     """The same method, with as many tokens as fit a budget.
 
@@ -60,7 +66,7 @@ def at_budget(strategy: Strategy, gmacs: float) -> Strategy:
 
 def same_budget(
     shares: Sequence[float] = (0.85, 0.65),
-    methods: Sequence[str | Path | Strategy | Spec] = METHODS,
+    methods: Sequence[StrategyLike] = METHODS,
 ) -> list[Spec]:
     """Every method at the same costs, as shares of the dense model's GMACs.
 
@@ -84,7 +90,7 @@ def same_budget(
     ]
 
 
-def parse_spec(text: str | Path | Strategy | Spec) -> Spec:
+def parse_spec(text: StrategyLike) -> Spec:
     """A strategy from what a user writes.
 
     ``NAME[:KEY=VALUE,…][@SHARE]``: a recipe, its arguments, and the share of the dense model's
@@ -103,7 +109,7 @@ def parse_spec(text: str | Path | Strategy | Spec) -> Spec:
         label = f"{type(text.scorer).__name__}+{type(text.fuser).__name__}"
         return Spec(label, label, text)
     if not isinstance(text, str | Path):
-        raise PartError(f"expected a strategy, such as {_EXAMPLES}; got {text!r}.")
+        raise PartError(f"expected a Strategy, or text such as {_EXAMPLES}; got {text!r}.")
     written = str(text).strip()
     body, at, last = written.rpartition("@")
     share = None
