@@ -12,7 +12,7 @@ STAMP := $(VENV)/.stamp
 DOCS_STAMP := $(VENV)/.stamp-docs
 
 # What the caller's environment must not leak into ours; $(shell) needs to be told by itself.
-unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
+unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 export PYTHONNOUSERSITE := 1
 CLEAN := unset PYTHONHOME PYTHONPATH VIRTUAL_ENV;
 
