@@ -100,5 +100,5 @@ def sparsify(
     above = flat > threshold
     level = flat == threshold
     room = kept - above.sum(dim=-1, keepdim=True)
-    keep = above | (level & (level.cumsum(dim=-1) <= room))
-    return torch.where(keep, flat, torch.zeros_like(flat)).view_as(attention)
+    keep = above | (level & (level.cumsum(dim=-1, dtype=torch.int32) <= room))
+    return torch.where(keep, flat, 0.0).view_as(attention)

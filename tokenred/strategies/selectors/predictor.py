@@ -15,7 +15,7 @@ from tokenred.core.info import ModelInfo
 from tokenred.core.part import check_count, check_number
 from tokenred.core.replacing import replace
 from tokenred.core.state import Selection, TokenState
-from tokenred.core.tensors import at_least_fp32
+from tokenred.core.tensors import at_least_fp32, full_precision, product, rounds
 from tokenred.strategies.base import Selector, selectors
 from tokenred.strategies.schedules import quarters
 from tokenred.strategies.selectors.top_score import keep_best
@@ -138,7 +138,8 @@ class PredictorModule(nn.Module):
         self, state: TokenState, alive: Float[Tensor, "b n"] | None
     ) -> Float[Tensor, "b n 2"]:
         stage = max(0, sum(start <= state.layer for start in self.starts) - 1)
-        logits: Tensor = self.stages[stage](state.image, alive)
+        with full_precision(state.x.device):
+            logits: Tensor = self.stages[stage](state.image, alive)
         return logits.to(at_least_fp32(logits.dtype))
 
 
@@ -182,15 +183,26 @@ class Stage(nn.Module):
         self, x: Float[Tensor, "b n c"], alive: Float[Tensor, "b n"] | None = None
     ) -> Float[Tensor, "b n 2"]:
         """The logits."""
-        own, common = self.embed(x).tensor_split((self.own,), dim=-1)
+        # Without autocast nobody else sees to it.
+        x = x.to(cast(nn.Linear, self.decide[0]).weight.dtype)
+        own, common = _through(self.embed, x).tensor_split((self.own,), dim=-1)
         if alive is None:
             mean = common.mean(dim=1, keepdim=True)
         else:
             weight = alive[..., None].to(common.dtype)
             # Where nobody is left the sum is 0 anyway.
             mean = (common * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp_min(1)
-        logits: Tensor = self.decide(torch.cat((own, mean.expand_as(common)), dim=-1))
-        return logits
+        return _through(self.decide, torch.cat((own, mean.expand_as(common)), dim=-1))
+
+
+def _through(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """A score is in fp32 also where the user lets layers round their factors."""
+    for layer in layers:
+        if isinstance(layer, nn.Linear) and x.dtype == torch.float32 and rounds():
+            x = product(x, layer.weight.mT) + layer.bias
+        else:
+            x = layer(x)
+    return x
 
 
 def _widths(width: int) -> tuple[int, int]:
