@@ -156,6 +156,10 @@ class Backbone(ABC):
         """
         return "unknown"
 
+    def logits_apart(self, x: Float[Tensor, "b N c"]) -> tuple[Tensor, Tensor] | None:
+        """Logits of CLS and of every image token, where the model has a classifier for both."""
+        return None
+
     @abstractmethod
     def stem_macs(self, image_size: tuple[int, int] | None = None) -> float:
         """Multiply-accumulates of the embedding of one image."""

@@ -32,6 +32,10 @@ class LayerPlan:
         watched: whether the route looks at the block's attention.
         needs: attention statistics to compute, for the reduction and the route.
         edits: edits of the logits.
+        followers: edits that keep something in step with the tokens, and the statistics that each
+            reads in this block.
+        target: the share of the image tokens at the start that a training form aims at after the
+            block.
     """
 
     count: int
@@ -42,6 +46,8 @@ class LayerPlan:
     watched: bool
     needs: tuple[Need, ...]
     edits: tuple[AttentionEdit, ...]
+    followers: tuple[tuple[AttentionEdit, tuple[Need, ...]], ...] = ()
+    target: float = 1.0
 
 
 def plan_layers(
@@ -77,7 +83,10 @@ def plan_layers(
     after = strategy.where == "after_attention"
     plans = []
     together = True
+    followed = [edit for edit in strategy.edits if edit.follows]
+    tokens = info.num_patches
     for layer, count in enumerate(counts):
+        tokens -= count - (fuser.extra if count else 0)
         active = route.active(layer, info.depth, info.num_patches)
         adaptive = selector.adaptive(layer, info.depth)
         if adaptive and not fuser.pads:
@@ -90,7 +99,15 @@ def plan_layers(
                 f"block {layer} would both idle and remove tokens: {route!r} lets {active} pass, "
                 f"{strategy.schedule!r} removes {count or 'some'}. Keep their blocks apart."
             )
+        if active is not None and followed:
+            raise ConfigError(
+                f"{followed[0]!r} goes with the tokens from block to block, and {route!r} sets "
+                f"some of them aside in block {layer}. Use one of the two."
+            )
+        followers = tuple((edit, edit.needs(layer, info.depth)) for edit in followed)
+        share = strategy.schedule.share(layer, room)
         wanted: list[Need] = [*chosen, *fused] if (count or adaptive) and after else []
+        wanted += [need for _, needs in followers for need in needs]
         watched = active is not None or route.watches(layer, info.depth)
         wanted += route.needs if watched else ()
         splits, rejoins = active is not None and together, route.rejoins(layer, info.depth)
@@ -105,6 +122,8 @@ def plan_layers(
                 watched=watched,
                 needs=tuple(dict.fromkeys(wanted)),
                 edits=tuple(e for e in strategy.edits if e.active(layer, info.depth)),
+                followers=followers,
+                target=tokens / info.num_patches if share is None else share,
             )
         )
     if not together:

@@ -28,7 +28,7 @@ from tokenred.core.part import Part
 from tokenred.core.plan import Strategy
 from tokenred.core.replacing import replace
 from tokenred.core.spans import Span, no_span
-from tokenred.core.state import TokenState
+from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32
 from tokenred.core.trace import Recorder
 from tokenred.core.travel import Forward, Travel
@@ -186,6 +186,8 @@ class Runner:
             recorder.sparsified(attention[Need.kept()] - strategy.theta)
         if reduces:
             state = self._reduce(state, attention, plan, recorder)
+        elif plan.followers:
+            state = self._follow(state, attention, plan, None)
         # The MLP is the forward's peak of memory: nothing of the attention may live through it
         # but a small scratch.
         del heads, out
@@ -203,7 +205,13 @@ class Runner:
         selector, fuser = cast(Selector, self.parts["selector"]), cast(Fuser, self.parts["fuser"])
         if self.training and self.strategy.selector.masks:
             with self.span("select"):
-                return selector.mask(state, attention, plan.count)
+                state = selector.mask(state, attention, plan.count)
+            memory = state.memory
+            aim = plan.target * _ones(state.x[:, :1])
+            if (before := memory.get("target_share")) is not None:
+                aim = torch.cat((before, aim), dim=1)
+            state = replace(state, memory={**memory, "target_share": aim})
+            return self._follow(state, attention, plan, None) if plan.followers else state
         if state.size is None and (self.tracks_size or plan.adaptive):
             state = replace(state, size=_ones(state.x))
         with self.span("select"):
@@ -222,7 +230,21 @@ class Runner:
             )
         if recorder is not None:
             recorder.reduction(state, selection, attention, fuser)
-        return after
+        return self._follow(after, attention, plan, selection) if plan.followers else after
+
+    def _follow(
+        self,
+        state: TokenState,
+        attention: AttentionStats,
+        plan: LayerPlan,
+        selection: Selection | None,
+    ) -> TokenState:
+        """What edits remember of the tokens, after some of them went or a block attended."""
+        for edit, needs in plan.followers:
+            # Before the block there is no attention to see.
+            seen = {need: attention[need] for need in needs if need in attention.values}
+            state = edit.follow(state, AttentionStats(seen), selection)
+        return state
 
     @property
     def training(self) -> bool:

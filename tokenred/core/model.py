@@ -146,11 +146,15 @@ class ReducedViT(Wrapped):
         """Logits, and what losses need: ``features``, ``index``, and all that the parts remember.
 
         Shapes:
-            features: ``(b, N, c)`` final tokens after the norm; index: ``(b, n)`` their positions.
+            features: ``(b, N, c)`` final tokens after the norm; index: ``(b, n)`` their positions;
+            of a model with a classifier for each token (LV-ViT), ``cls_logits (b, classes)`` and
+            ``token_logits (b, n, classes)``.
         """
         state = self._run(images)
         features = self.backbone.norm(state.x)
         aux = dict(state.memory) | {"features": features, "index": state.index}
+        if (both := self.backbone.logits_apart(features)) is not None:
+            aux |= zip(("cls_logits", "token_logits"), both, strict=True)
         return self._logits(state, features), aux
 
     # ---------------------------------------------------------------- features

@@ -46,8 +46,7 @@ class Predictor(Selector):
     Shapes:
         returns: ``keep (b, n−P)`` and ``drop (b, P)``, both ascending.
         memory in training: ``mask (b, N)``, 1 for tokens that stay, prefix included;
-            ``kept_share (b, S)``, what each of the S stages so far left of the image tokens;
-            ``target_share (b, S)``, what it leaves in inference.
+            ``kept_share (b, S)``, what each of the S stages so far left of the image tokens.
     """
 
     layers: tuple[int, ...] | None = None
@@ -114,25 +113,22 @@ class PredictorModule(nn.Module):
 
     def mask(self, state: TokenState, attention: AttentionStats, count: int) -> TokenState:
         """The training form; see `Selector.mask`."""
-        b, n, p = state.x.shape[0], state.num_tokens, state.num_prefix
+        b, p = state.x.shape[0], state.num_prefix
         memory = state.memory
         alive = memory["mask"][:, p:] if "mask" in memory else None
         odds = self._logits(state, alive).log_softmax(dim=-1)
         soft = F.gumbel_softmax(odds, tau=self.temperature)[..., 0]
         # 0 or 1 to the last bit, with the gradient of the soft decision.
-        keep = (soft > 0.5).to(soft.dtype) + (soft - soft.detach())
+        keep = (soft >= 0.5).to(soft.dtype) + (soft - soft.detach())
         keep = keep if alive is None else keep * alive
-        left = memory["target_share"][:, -1:] if alive is not None else keep.new_ones(b, 1)
-        new = {
-            "kept_share": keep.mean(dim=1, keepdim=True),
-            "target_share": left - count / n,
-        }
-        stages = {k: torch.cat((memory[k], v), 1) if k in memory else v for k, v in new.items()}
+        kept = keep.mean(dim=1, keepdim=True)
+        if "kept_share" in memory:
+            kept = torch.cat((memory["kept_share"], kept), dim=1)
         mask = torch.cat((keep.new_ones(b, p), keep), dim=1)
         if self.gradient_limit is not None:
-            # The shares above keep their whole gradient.
+            # The share above keeps its whole gradient.
             mask = cast(Tensor, _Limited.apply(mask, self.gradient_limit / b))
-        return replace(state, memory={**memory, **stages, "mask": mask})
+        return replace(state, memory={**memory, "kept_share": kept, "mask": mask})
 
     def _logits(
         self, state: TokenState, alive: Float[Tensor, "b n"] | None
