@@ -1,4 +1,4 @@
-"""`wrap`: a model and a strategy become a `ReducedViT`."""
+"""`ReducedViT`: a vision transformer that runs with fewer tokens."""
 
 from __future__ import annotations
 
@@ -23,47 +23,7 @@ from tokenred.core.trace import Trace
 from tokenred.core.unreduce import FILLS
 from tokenred.core.wrapped import _WEIGHT, Wrapped
 
-__all__ = ["ReducedViT", "wrap"]
-
-
-def wrap(
-    model: nn.Module,
-    strategy: StrategyLike,
-    *,
-    engine: str = "auto",
-    check_finite: bool = False,
-) -> ReducedViT:
-    """Run a model with fewer tokens.
-
-    The result shares the model's modules and parameters by reference, so training mode, device and
-    weights are common to both; the model's code and its own forward stay as they are, also where a
-    check fails.
-
-    Args:
-        model: a timm VisionTransformer (see `tokenred.backbones`), or a `ReducedViT`, whose base is
-            then wrapped anew.
-        strategy: a `Strategy`, or text: the name of a recipe, ``"gtp:P=8"``, ``"tome@0.65"``, the
-            path of a ``.toml`` (`tokenred.analysis.parse_spec`).
-        engine: ``"auto"``, or an attention engine by name, see `tokenred.attention.pick_engine`.
-        check_finite: refuse images with NaN or infinite values (reads them; not under compile).
-
-    Raises:
-        BackboneError: for a model that no adapter knows.
-        ConfigError: for a part that does not fit the model.
-        ScheduleError: for more tokens removed than there are.
-
-    Warns:
-        UntrainedPartWarning: for a part with weights, which are random until trained or loaded.
-    """
-    base = model.base if isinstance(model, ReducedViT) else model
-    return ReducedViT(base, _resolved(base, strategy), engine=engine, check_finite=check_finite)
-
-
-def _resolved(base: nn.Module, strategy: StrategyLike) -> Strategy:
-    spec = parse_spec(strategy)
-    if spec.share is None:
-        return spec.strategy
-    return spec.resolve(ReducedViT(base, Strategy("Random")).cost().gmacs)
+__all__ = ["ReducedViT", "resolved"]
 
 
 class ReducedViT(Wrapped):
@@ -72,6 +32,11 @@ class ReducedViT(Wrapped):
     Keeps the model's contract: ``forward``, ``forward_features``, ``forward_head``,
     ``forward_intermediates``; whatever else the model has is found on this object too.
     """
+
+    @property
+    def _like_me(self) -> type[ReducedViT]:
+        """What `with_strategy` makes."""
+        return ReducedViT
 
     # ---------------------------------------------------------------- forward
 
@@ -248,9 +213,9 @@ class ReducedViT(Wrapped):
 
         Learned parts that both strategies have, equally configured, are shared as well.
         """
-        return ReducedViT(
+        return self._like_me(
             self.base,
-            _resolved(self.base, strategy),
+            resolved(self.base, strategy),
             engine=self._engine,
             check_finite=self.check_finite,
             like=self,
@@ -259,3 +224,11 @@ class ReducedViT(Wrapped):
     def __repr__(self) -> str:
         layers = table(self.cost(), self._info.num_prefix)
         return f"ReducedViT({self._info.name},\n  {self.strategy!r}\n)\n{layers}"
+
+
+def resolved(base: nn.Module, strategy: StrategyLike) -> Strategy:
+    """The strategy that is meant, for this model where it goes by its cost."""
+    spec = parse_spec(strategy)
+    if spec.share is None:
+        return spec.strategy
+    return spec.resolve(ReducedViT(base, Strategy("Random")).cost().gmacs)

@@ -85,9 +85,10 @@ class Wrapped(SharesBase):
     # ---------------------------------------------------------------- running
 
     def _start(
-        self, images: Tensor, span: Span = no_span
+        self, images: Tensor, span: Span = no_span, *, checked: bool = False
     ) -> tuple[TokenState, tuple[LayerPlan, ...]]:
-        self.backbone.check_images(images)
+        if not checked:
+            self.backbone.check_images(images)
         if self.check_finite:
             check_finite(images)
         grid = self.backbone.grid_of(images.shape[2], images.shape[3])
@@ -133,10 +134,16 @@ class Wrapped(SharesBase):
         return state, recorder.trace(state)
 
     def _run_noted(
-        self, images: Tensor, layers: Collection[int], last: int | None, owners: bool
+        self,
+        images: Tensor,
+        layers: Collection[int],
+        last: int | None,
+        owners: bool,
+        *,
+        checked: bool = False,
     ) -> tuple[TokenState, Origins]:
         """The state after the blocks, up to ``last``, and the tokens after some of them."""
-        state, plans = self._start(images)
+        state, plans = self._start(images, checked=checked)
         origins = Origins(state, layers, owners=owners, masks=self.strategy.selector.masks)
         return self._runner(state, plans, last=last, recorder=origins), origins
 
