@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from tokenred.core.child import is_working_folder
-
-# -m puts the working folder first; what lies there is not ours to import.
-sys.path[:] = [place for place in sys.path if not is_working_folder(place)]
-
-from tokenred.cli import main  # noqa: E402
+from tokenred.cli import main
 
 if __name__ == "__main__":
     main()

@@ -17,7 +17,6 @@ __all__ = [
     "ExportError",
     "InputError",
     "MissingExtraError",
-    "OutputBusyError",
     "OutputExistsError",
     "PartError",
     "PluginWarning",
@@ -79,10 +78,6 @@ class DataError(TokenredError, ValueError):
 
 class OutputExistsError(TokenredError, ValueError):
     """An output that exists and would have been overwritten."""
-
-
-class OutputBusyError(TokenredError, RuntimeError):
-    """An output that another process is writing."""
 
 
 class MissingExtraError(TokenredError, RuntimeError):

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from tokenred._version import __version__
 from tokenred.core.config import to_config
 from tokenred.core.errors import CheckpointError, PartError, UntrainedPartWarning
-from tokenred.core.model import ReducedViT
+from tokenred.core.model import ReducedViT, wrap
 from tokenred.core.plan import from_config
-from tokenred.core.wrap import wrap
 from tokenred.models.checkpoint_file import read_checkpoint, save_checkpoint
 from tokenred.models.fit import load_strictly
 from tokenred.models.rebuild import build_base, describe_base

@@ -8,6 +8,7 @@ import pickle
 import queue
 import signal
 import subprocess
+import sys
 import threading
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
@@ -15,11 +16,10 @@ from typing import Any, BinaryIO, cast
 from tokenred.analysis.study.cell import Outcome, Task
 from tokenred.analysis.study.engines.frames import read_frame, write_frame
 from tokenred.analysis.study.errors import EngineError
-from tokenred.core.child import python_running
 
 __all__ = ["Crew", "Worker"]
 
-_MAIN = "tokenred.analysis.study.engines.process_worker"
+_START = "from tokenred.analysis.study.engines.process_worker import main; main()"
 _PATIENCE = 5.0
 
 
@@ -49,7 +49,9 @@ class Crew:
         self.workers: list[Worker] = []
         self.false_starts = 0
         self._runner = runner
-        self._environment = {**os.environ, **environment}
+        # A notebook's or script's own folders are found by its workers, too.
+        path = os.pathsep.join(os.path.abspath(place) for place in sys.path)
+        self._environment = {**os.environ, "PYTHONPATH": path, **environment}
         self._heard: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
     def start(self, tasks: list[Task]) -> None:
@@ -60,7 +62,7 @@ class Crew:
         """
         try:
             process = subprocess.Popen(
-                python_running(_MAIN),
+                [sys.executable, "-c", _START],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=self._environment,
