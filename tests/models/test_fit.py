@@ -49,6 +49,14 @@ def test_one_bad_weight_leaves_the_model_untouched() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    "dtype", [torch.int8, torch.uint8, torch.bool, torch.complex64, torch.float8_e4m3fn]
+)
+def test_numbers_of_another_kind_are_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(CheckpointError, match=f"of other type: .* is {dtype} but should be"):
+        load_strictly(vit(), {k: v.to(dtype) for k, v in vit().state_dict().items()}, "file")
+
+
 def test_another_number_of_classes_gets_its_advice() -> None:
     with pytest.raises(CheckpointError, match="Pass num_classes=5"):
         load_strictly(vit(), vit(classes=5).state_dict(), "file")

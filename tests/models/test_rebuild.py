@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from torch import nn
 import tokenred as tr
 from tokenred.core.errors import CheckpointError
 from tokenred.models.lvvit import LVViT, lvvit_s
-from tokenred.models.rebuild import build_base, describe_base, weightless
+from tokenred.models.rebuild import build_base, build_described, describe_base, weightless
 
 TINY: dict[str, Any] = {"img_size": 32, "embed_dim": 24, "depth": 2, "num_heads": 3}
 MODELS = {
@@ -59,4 +60,76 @@ def test_what_no_description_fits() -> None:
     model.norm = nn.LayerNorm(24, eps=1e-3)
     assert describe_base(model) is None
     with pytest.raises(CheckpointError, match="'timm' or 'VisionTransformer' or 'LVViT'"):
-        build_base({"kind": "Swin"})
+        build_described({"kind": "Swin"}, {}, "m.safetensors")
+
+
+def _half_as_hot(model: Any) -> None:
+    model.blocks[1].attn.scale *= 0.5
+
+
+def _other_norm(model: Any) -> None:
+    model.norm.eps = 1e-3
+
+
+def _other_activation(model: Any) -> None:
+    model.blocks[0].mlp.act = nn.ReLU()
+
+
+def _dropout(model: Any) -> None:
+    model.blocks[0].attn.attn_drop.p = 0.3
+
+
+def _function(model: Any) -> None:
+    model.pool = lambda x, pool_type=None: x[:, -1]
+
+
+PLAIN: dict[str, Any] = {**TINY, "patch_size": 8, "num_classes": 5}
+# What repr and shapes do not show: an argument tells it, or nothing does.
+CHANGED: dict[str, tuple[dict[str, Any], Any]] = {
+    "heads": ({"num_heads": 6}, None),
+    "prefix in the pool": ({"global_pool": "avg", "pool_include_prefix": True}, None),
+    "padding": ({"dynamic_img_size": True, "dynamic_img_pad": True}, None),
+    "dropout by argument": ({"attn_drop_rate": 0.1, "drop_path_rate": 0.2}, None),
+    "LayerScale": ({"init_values": 0.3}, None),
+    "no positions": ({"pos_embed": "none"}, None),
+    "no last norm": ({"final_norm": False}, None),
+    "scale": ({}, _half_as_hot),
+    "eps": ({}, _other_norm),
+    "activation": ({}, _other_activation),
+    "dropout": ({}, _dropout),
+    "function": ({}, _function),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+@pytest.mark.parametrize("kind", ["timm", "own"])
+def test_no_other_model_comes_back(name: str, kind: str, tmp_path: Path) -> None:
+    arguments, change = CHANGED[name]
+
+    def make() -> Any:
+        torch.manual_seed(0)
+        options = {**PLAIN, **arguments}
+        if kind == "timm":
+            model: Any = timm.create_model("vit_tiny_patch16_224", **options)
+        else:
+            model = VisionTransformer(**options)
+        for parameter in model.parameters():  # what starts at 0 would hide differences
+            parameter.data += torch.randn_like(parameter) * 0.1
+        if change is not None:
+            change(model)
+        return model.eval()
+
+    reduced = tr.wrap(make(), tr.strategy("gtp", P=2, M=2))
+    path = tr.save(reduced, tmp_path / "m.safetensors")
+    images = torch.randn(2, 3, 32, 32)
+    if change is None:
+        assert torch.equal(tr.load(path)(images), reduced(images))
+    else:
+        with pytest.raises(CheckpointError, match="model="):
+            tr.load(path)
+    assert torch.equal(tr.load(path, model=make())(images), reduced(images))
+    other = VisionTransformer(**PLAIN)
+    before = {k: v.clone() for k, v in other.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"not the one that was saved|do not fit"):
+        tr.load(path, model=other)
+    assert all(torch.equal(before[k], v) for k, v in other.state_dict().items())

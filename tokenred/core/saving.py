@@ -4,51 +4,77 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tokenred._version import __version__
 from tokenred.core.config import to_config
-from tokenred.core.errors import CheckpointError, PartError, UntrainedPartWarning
+from tokenred.core.errors import (
+    CheckpointError,
+    ConfigError,
+    PartError,
+    TokenredError,
+    UntrainedPartWarning,
+)
 from tokenred.core.model import ReducedViT, wrap
-from tokenred.core.plan import from_config
-from tokenred.models.checkpoint_file import read_checkpoint, save_checkpoint
-from tokenred.models.fit import load_strictly
-from tokenred.models.rebuild import build_base, describe_base
+from tokenred.core.plan import Strategy, from_config
+from tokenred.models.checkpoint_file import check_writable, read_checkpoint, save_checkpoint
+from tokenred.models.fit import check_fit, load_strictly
+from tokenred.models.likeness import check_answers, check_attributes, told_likeness
+from tokenred.models.metadata import read_entry
+from tokenred.models.preprocessing import (
+    parse_preprocessing,
+    set_preprocessing,
+    told_preprocessing,
+)
+from tokenred.models.probe import probe_image
+from tokenred.models.rebuild import build_described, describe_base, weightless
 
-__all__ = ["load", "save"]
+__all__ = ["FORMAT", "load", "save"]
 
-_FORMAT = "tokenred/1"
+FORMAT = "tokenred/2"
+"""The metadata entry ``format`` of files that `save` writes."""
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_ANY_SIZE = (224, 224)
 
 
 def save(reduced: ReducedViT, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write a reduced model to a safetensors file: base, strategy, weights, learned parts.
 
-    The file is written beside its place and moved there, so that it is whole or not there at all.
+    Also what tells the base from any other: the attributes of its modules, and its logits for one
+    fixed image. The file is whole or not there at all.
 
     Raises:
         PartError: for anything but a `ReducedViT`.
-        ConfigError: where a part has no registered name to be found by again.
+        ConfigError: where a part has no registered name to be found by again, or a strategy would
+            be read back as another one.
         OutputExistsError: where the file exists and ``overwrite`` is false.
+        CheckpointError: for weights that are no floating numbers, or a model that does not run.
     """
     if not isinstance(reduced, ReducedViT):
         raise PartError(
             f"save takes what tokenred.wrap returned, got {type(reduced).__name__}. "
             "A plain model is saved by timm or safetensors."
         )
+    path = check_writable(path, overwrite=overwrite)
     weights = reduced.state_dict()
-    config = getattr(reduced.base, "pretrained_cfg", None) or {}
-    floating = (w.dtype for w in weights.values() if w.is_floating_point())
-    dtypes = {str(dtype).removeprefix("torch.") for dtype in floating}
+    strategy = json.dumps(to_config(reduced.strategy))
+    if from_config(json.loads(strategy)) != reduced.strategy:
+        raise ConfigError(f"a file cannot hold {reduced.strategy!r}: it would be read as another.")
     metadata = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "tokenred": __version__,
         "base": json.dumps(describe_base(reduced.base)),
-        "strategy": json.dumps(to_config(reduced.strategy)),
-        "preprocessing": json.dumps(_plain(config)),
-        "dtype": ",".join(sorted(dtypes)),
+        "strategy": strategy,
+        "preprocessing": json.dumps(told_preprocessing(reduced.base)),
+        "dtype": _dtypes(weights),
+        **told_likeness(reduced.base, reduced, _image(reduced)),
     }
     return save_checkpoint(path, weights, metadata, overwrite=overwrite)
 
@@ -56,57 +82,122 @@ def save(reduced: ReducedViT, path: str | Path, *, overwrite: bool = False) -> P
 def load(path: str | Path, *, model: nn.Module | None = None) -> ReducedViT:
     """Read what `save` wrote: the model in eval mode, on the CPU, in the type it was saved in.
 
+    Nothing in the file is believed or run. What is loaded gives the logits that were saved, or it
+    is refused.
+
     Args:
         path: the file.
         model: a base to load into, for one that cannot be built by itself; it takes the weights.
 
     Raises:
-        CheckpointError: for a file that is not `save`'s, weights that do not fit, or a base that
-            has to be given.
+        CheckpointError: for a file that is not `save`'s, weights that do not fit, a base that has
+            to be given, or one that is not the one that was saved; ``model`` is unchanged then.
         UnknownNameError: for a part that is not registered here (import its module first).
     """
     weights, metadata = read_checkpoint(path)
-    if metadata.get("format") != _FORMAT:
+    origin = str(path)
+    if metadata.get("format") != FORMAT:
         raise CheckpointError(
-            f"expected a file written by tokenred.save (format {_FORMAT}), got "
+            f"expected a file written by tokenred.save (format {FORMAT}), got "
             f"{metadata.get('format', 'no format entry')!r} in {path}. Weights alone are loaded "
             "with tokenred.models.load_model."
         )
-    strategy = from_config(json.loads(metadata["strategy"]))
+    if metadata.get("dtype") != _dtypes(weights):
+        raise CheckpointError(
+            f"expected weights of type {metadata.get('dtype')} in {path}, as it says of itself, "
+            f"got {_dtypes(weights)}; copy it again."
+        )
+    strategy = _strategy(metadata, origin)
     base = model
     if base is None:
-        description = json.loads(metadata["base"])
+        description = read_entry(metadata, "base", (dict, type(None)), origin)
         if description is None:
             raise CheckpointError(
                 f"{path} holds a model that no description fitted when it was saved. Build it as "
                 "you did then, and pass it: tokenred.load(path, model=…)."
             )
-        base = build_base(description)
-        _set_preprocessing(base, json.loads(metadata.get("preprocessing", "{}")))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UntrainedPartWarning)  # their weights are in the file
-        reduced = wrap(base, strategy)
-    _cast(reduced, weights)
-    load_strictly(reduced, weights, str(path))
+        record = parse_preprocessing(metadata, origin)
+        empty, build = build_described(description, weights, origin)
+        with weightless():
+            check_fit(_wrapped(empty, strategy, origin), weights, origin)
+        with torch.random.fork_rng(devices=[]):
+            base = build()
+        set_preprocessing(base, record)
+    reduced = _wrapped(base, strategy, origin)
+    check_fit(reduced, weights, origin)
+    check_attributes(metadata, base, origin)
+    with _unchanged_on_error(model):
+        _cast(reduced, weights)
+        load_strictly(reduced, weights, origin)
+        check_answers(metadata, base, reduced, _image(reduced), origin)
     return reduced.eval()
 
 
-def _cast(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Give the model the type of the weights, so that fp16 comes back as fp16."""
+@contextmanager
+def _unchanged_on_error(model: nn.Module | None) -> Iterator[None]:
+    own = {} if model is None else model.state_dict(keep_vars=True)
+    before = {name: value.detach().clone() for name, value in own.items()}
+    try:
+        yield
+    except BaseException:
+        for name, value in before.items():
+            own[name].data = value
+        raise
+
+
+def _strategy(metadata: Mapping[str, str], origin: str) -> Strategy:
+    config = read_entry(metadata, "strategy", dict, origin)
+    try:
+        return from_config(config)
+    except TokenredError:
+        raise
+    except Exception as error:  # whatever a value that does not suit a part runs into
+        raise CheckpointError(
+            f"expected a strategy in {origin}, got {type(error).__name__}: {error}."
+        ) from error
+
+
+def _wrapped(base: nn.Module, strategy: Strategy, origin: str) -> ReducedViT:
+    try:
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            warnings.simplefilter("ignore", UntrainedPartWarning)  # their weights are in the file
+            return wrap(base, strategy)
+    except TokenredError:
+        raise
+    except Exception as error:  # sizes that no memory holds, for one
+        raise CheckpointError(
+            f"the strategy in {origin} does not fit its model ({type(error).__name__}: {error})."
+        ) from error
+
+
+def _dtypes(weights: Mapping[str, Tensor]) -> str:
+    """The floating types of weights, by name.
+
+    Raises:
+        CheckpointError: where there are none of the usual ones.
+    """
+    found = {weight.dtype for weight in weights.values() if weight.is_floating_point()}
+    if not found or not found <= set(_FLOATS):
+        got = sorted({str(weight.dtype) for weight in weights.values()})
+        raise CheckpointError(
+            f"expected weights in {', '.join(map(str, _FLOATS))}, got {', '.join(got)}."
+        )
+    return ",".join(sorted(str(dtype).removeprefix("torch.") for dtype in found))
+
+
+def _cast(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give the model the types of the weights, so that fp16 comes back as fp16."""
     kinds = {value.dtype for value in weights.values() if value.is_floating_point()}
     if len(kinds) == 1:
         model.to(dtype=kinds.pop())
+        return
+    for name, own in model.state_dict(keep_vars=True).items():
+        own.data = own.data.to(weights[name].dtype)
 
 
-def _plain(config: Any) -> dict[str, Any]:
-    """The entries of a timm configuration that JSON holds and preprocessing needs."""
-    wanted = ("architecture", "input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
-    return {k: config[k] for k in wanted if config.get(k) is not None}
-
-
-def _set_preprocessing(base: nn.Module, saved: dict[str, Any]) -> None:
-    known = getattr(base, "pretrained_cfg", None) or {}
-    as_tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
-    merged: Any = {**known, **as_tuples}
-    base.pretrained_cfg = merged
-    base.default_cfg = merged
+def _image(reduced: ReducedViT) -> Tensor:
+    info = reduced.info
+    size: Any = (getattr(reduced.base, "pretrained_cfg", None) or {}).get("input_size", ())[1:]
+    if info.grid is not None and info.patch_size is not None:
+        size = tuple(n * side for n, side in zip(info.grid, info.patch_size, strict=True))
+    return probe_image(reduced.base, info.channels, size or _ANY_SIZE)

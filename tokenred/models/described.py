@@ -9,8 +9,10 @@ from timm.models.vision_transformer import VisionTransformer
 
 from tokenred.core.errors import CheckpointError
 from tokenred.models.checkpoint_file import read_checkpoint
-from tokenred.models.fit import load_strictly
-from tokenred.models.preprocessing import parse_json_object, parse_preprocessing
+from tokenred.models.fit import check_fit, load_strictly
+from tokenred.models.metadata import read_entry
+from tokenred.models.preprocessing import parse_preprocessing
+from tokenred.models.rebuild import build_described
 
 __all__ = ["read_described"]
 
@@ -36,20 +38,17 @@ def read_described(
             "timm's VisionTransformer as JSON, got none; name the timm model and pass "
             "checkpoint= with this file."
         )
-    config = parse_json_object(metadata["config"], "config", str(path))
+    config = read_entry(metadata, "config", dict, str(path))
     record = parse_preprocessing(metadata, str(path))
-    try:
-        model = VisionTransformer(**config)
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+    description = {"kind": "VisionTransformer", "arguments": config}
+    empty, build = build_described(description, state, str(path))
+    if num_classes not in (None, empty.num_classes):
         raise CheckpointError(
-            f"expected the arguments of timm's VisionTransformer in 'config' of {path}, got "
-            f"{config} ({type(error).__name__}: {error}); mend the metadata."
-        ) from error
-    if num_classes not in (None, model.num_classes):
-        raise CheckpointError(
-            f"expected {num_classes} classes, but {path.name} has {model.num_classes}; leave "
+            f"expected {num_classes} classes, but {path.name} has {empty.num_classes}; leave "
             "num_classes out."
         )
+    check_fit(empty, state, str(path))
+    model: Any = build()
     if weights:
         load_strictly(model, state, str(path))
     height, width = model.patch_embed.img_size or (224, 224)

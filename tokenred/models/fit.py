@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from tokenred.core.errors import CheckpointError
 
-__all__ = ["describe_weights", "load_strictly"]
+__all__ = ["check_fit", "describe_weights", "load_strictly"]
 
 _SHOWN = 6
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
@@ -22,26 +24,52 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor], origin: str) ->
         origin: what the weights came from, for the message.
 
     Raises:
-        CheckpointError: if names are missing or unexpected or shapes differ; the model is
-            untouched then.
+        CheckpointError: as `check_fit`; the model is untouched then.
+    """
+    check_fit(model, state, origin)
+    model.load_state_dict(dict(state))
+
+
+def check_fit(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+    """Refuse weights that a model cannot take one and all.
+
+    Args:
+        model: also one without memory for its weights.
+        state: weights by name.
+        origin: what the weights came from, for the message.
+
+    Raises:
+        CheckpointError: if names are missing or unexpected or shapes or kinds of number differ:
+            what the model has in a floating type may come in one of 16, 32 or 64 bits, all else in
+            the model's own type.
     """
     wanted = model.state_dict()
     missing = [name for name in wanted if name not in state]
     unexpected = [name for name in state if name not in wanted]
+    common = [name for name in wanted if name in state]
     shapes = [
         f"{name} is {tuple(state[name].shape)} but should be {tuple(wanted[name].shape)}"
-        for name in wanted
-        if name in state and state[name].shape != wanted[name].shape
+        for name in common
+        if state[name].shape != wanted[name].shape
     ]
-    if missing or unexpected or shapes:
-        problems = (("missing", missing), ("unexpected", unexpected), ("of other shape", shapes))
+    types = [
+        f"{name} is {state[name].dtype} but should be {wanted[name].dtype}"
+        for name in common
+        if state[name].dtype not in (_FLOATS if wanted[name].dtype in _FLOATS else ())
+        and state[name].dtype != wanted[name].dtype
+    ]
+    problems = (
+        *(("missing", missing), ("unexpected", unexpected)),
+        *(("of other shape", shapes), ("of other type", types)),
+    )
+    if any(names for _, names in problems):
         listed = "; ".join(f"{what}: {_shorten(names)}" for what, names in problems if names)
+        only_types = not (missing or unexpected or shapes)
         raise CheckpointError(
             f"the weights in {origin} do not fit {type(model).__name__}, nothing was loaded. "
             f"{listed}. Expected {describe_weights(wanted)}; got {describe_weights(state)}. "
-            f"{_advice(wanted, state)}"
+            + ("Convert them to floats first." if only_types else _advice(wanted, state))
         )
-    model.load_state_dict(dict(state))
 
 
 def describe_weights(state: Mapping[str, Tensor]) -> str:

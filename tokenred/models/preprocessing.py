@@ -2,48 +2,40 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
-from tokenred.core.errors import CheckpointError, ConfigError
+from tokenred.core.errors import CheckpointError
 from tokenred.data.statistics import check_statistics
+from tokenred.models.arguments import SIDE
+from tokenred.models.metadata import Check, check_values, cut, number, one_of, read_entry, several
 
-__all__ = ["parse_json_object", "parse_preprocessing", "set_preprocessing"]
+__all__ = ["parse_preprocessing", "set_preprocessing", "told_preprocessing"]
 
-_KEYS = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 _INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos", "box", "hamming", "random")
+_CHECKS: dict[str, Check] = {
+    "architecture": ("a short word", lambda v: isinstance(v, str) and 0 < len(v) < 100),
+    "input_size": several(3, 3, SIDE),
+    "mean": several(1, 100, number(-1e6, 1e6)),
+    "std": several(1, 100, number(1e-6, 1e6)),
+    "interpolation": one_of(*_INTERPOLATIONS),
+    "crop_pct": number(0.01, 1),
+    "crop_mode": one_of("center", "squash", "border"),
+}
 
 
-def parse_json_object(text: str, what: str, origin: str) -> dict[str, Any]:
-    """Parse an entry of a checkpoint's metadata.
-
-    Args:
-        text: the entry.
-        what: its name, for the message.
-        origin: the file, for the message.
-
-    Returns:
-        The object.
+def told_preprocessing(model: nn.Module) -> dict[str, Any]:
+    """What a model wants done to its images, as a file holds it.
 
     Raises:
-        CheckpointError: if the text is not a JSON object.
+        CheckpointError: for a value that `parse_preprocessing` would refuse.
     """
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise CheckpointError(
-            f"expected JSON in the metadata entry {what!r} of {origin}, got {text[:80]!r} "
-            f"({error}); write the file again with json.dumps."
-        ) from error
-    if not isinstance(value, dict):
-        raise CheckpointError(
-            f"expected a JSON object in the metadata entry {what!r} of {origin}, got "
-            f"{type(value).__name__}; write names and values."
-        )
-    return value
+    config: Any = getattr(model, "pretrained_cfg", None) or {}
+    told = {key: config[key] for key in _CHECKS if config.get(key) is not None}
+    _check(told, "the preprocessing of the model")
+    return told
 
 
 def parse_preprocessing(metadata: Mapping[str, str], origin: str) -> dict[str, Any]:
@@ -61,44 +53,19 @@ def parse_preprocessing(metadata: Mapping[str, str], origin: str) -> dict[str, A
     """
     if "preprocessing" not in metadata:
         return {}
-    record = parse_json_object(metadata["preprocessing"], "preprocessing", origin)
-    unknown = [key for key in record if key not in _KEYS]
-    if unknown:
-        raise CheckpointError(
-            f"expected preprocessing in {origin} to hold only {', '.join(_KEYS)}, got also "
-            f"{', '.join(unknown)}; take that out."
-        )
+    record = read_entry(metadata, "preprocessing", dict, origin)
+    _check(record, f"the preprocessing in {origin}")
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
+
+
+def _check(record: Mapping[str, Any], what: str) -> None:
+    check_values(record, _CHECKS, what)
+    counts = {3, record.get("input_size", (3,))[0]}
     for name in ("mean", "std"):
-        if name in record:
-            try:
-                record[name] = check_statistics(name, record[name])
-            except ConfigError as error:
-                raise CheckpointError(f"preprocessing in {origin}: {error}") from error
-    return {**record, **_checked_geometry(record, origin)}
-
-
-def _checked_geometry(record: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    size = record.get("input_size", [3, 1, 1])
-    if (
-        not isinstance(size, list)
-        or len(size) != 3
-        or not all(type(side) is int and side > 0 for side in size)
-    ):
-        raise CheckpointError(
-            f"expected input_size in {origin} as [channels, height, width], got {size!r}; mend "
-            "the metadata."
-        )
-    crop = record.get("crop_pct", 1.0)
-    if not isinstance(crop, (int, float)) or not 0 < crop <= 1:
-        raise CheckpointError(
-            f"expected crop_pct in {origin} above 0 and at most 1, got {crop!r}; mend the metadata."
-        )
-    if record.get("interpolation", "bilinear") not in _INTERPOLATIONS:
-        raise CheckpointError(
-            f"expected interpolation in {origin} to be one of {', '.join(_INTERPOLATIONS)}, got "
-            f"{record['interpolation']!r}; mend the metadata."
-        )
-    return {"input_size": tuple(size)} if "input_size" in record else {}
+        if name in record and len(record[name]) not in counts:
+            raise CheckpointError(
+                f"expected {name} in {what} as one number a channel, got {cut(record[name])}."
+            )
 
 
 def set_preprocessing(

@@ -2,46 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from tokenred.core.errors import CheckpointError
+from tokenred.models.arguments import check_arguments, check_name
+from tokenred.models.attributes import attributes_of
 from tokenred.models.lvvit import LVViT
+from tokenred.models.metadata import cut
 
-__all__ = ["build_base", "describe_base", "weightless"]
+__all__ = ["build_base", "build_described", "describe_base", "weightless"]
 
 _CLASSES: dict[str, Any] = {"VisionTransformer": VisionTransformer, "LVViT": LVViT}
-# What LVViT takes; the rest of a VisionTransformer's arguments is settled in it.
-_LVVIT = (
-    *("img_size", "in_chans", "num_classes", "global_pool", "dynamic_img_size"),
-    *("embed_dim", "depth", "num_heads", "mlp_ratio"),
-)
+_HIDDEN = 1 << 30
 
 
 def describe_base(model: nn.Module) -> dict[str, Any] | None:
     """What `build_base` needs to make the same model, or None where no description fits.
 
-    Every candidate is built (without memory for its weights) and compared module by module and
-    weight by weight, so that a description that is given is right.
+    Every candidate is built (without memory for its weights) and compared: the class and every
+    plain attribute of each module, and every weight's name and shape. So a description that is
+    given is right.
     """
     wanted = _anatomy(model)
     for description in _candidates(model):
-        try:
-            with weightless():
-                rebuilt = build_base(description)
-        except Exception:
-            # timm raises whatever an argument that does not suit it runs into.
-            continue
-        if _anatomy(rebuilt) == wanted:
+        rebuilt = _tried(description)
+        if rebuilt is not None and _anatomy(rebuilt) == wanted:
             return description
     return None
+
+
+def _tried(description: dict[str, Any]) -> nn.Module | None:
+    try:
+        with weightless():
+            return build_base(description)
+    # timm raises whatever an argument that does not suit it runs into.
+    except Exception:
+        return None
 
 
 @contextmanager
@@ -60,80 +65,138 @@ class _RatesStay(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def build_base(description: dict[str, Any]) -> nn.Module:
-    """A model from its description, with random weights.
+def build_described(
+    description: dict[str, Any], weights: Mapping[str, Tensor], origin: str
+) -> tuple[nn.Module, Callable[[], nn.Module]]:
+    """A model that a file describes, without weights, and how to build it with random ones.
+
+    Args:
+        description: from the file; believed in nothing.
+        weights: of the file.
+        origin: the file, for messages.
 
     Raises:
-        CheckpointError: for a description of no known form.
+        CheckpointError: for a description of no known form, arguments that a file may not set or
+            that do not go together, and a model that would need much more memory than its weights.
     """
-    kwargs = description.get("arguments", {})
-    if description.get("kind") == "timm":
-        model: nn.Module = timm.create_model(description["name"], pretrained=False, **kwargs)
+    kind = description.get("kind")
+    if not isinstance(kind, str) or kind not in ("timm", *_CLASSES):
+        raise CheckpointError(
+            f"expected a base model of kind 'timm' or {' or '.join(map(repr, _CLASSES))} in "
+            f"{origin}, got {cut(description)}. Was the file written by a newer tokenred? Pass "
+            "model=… to load it into."
+        )
+    arguments = check_arguments(description.get("arguments", {}), weights, origin)
+    if kind == "timm":
+        check_name(description.get("name"), origin)
+
+    def build() -> nn.Module:
+        try:
+            return build_base(description)
+        except Exception as error:  # whatever timm runs into
+            raise CheckpointError(
+                f"expected the arguments of timm's VisionTransformer in {origin}, got "
+                f"{cut(arguments)} ({type(error).__name__}: {error})."
+            ) from error
+
+    with weightless():
+        empty = build()
+    hidden = (m._buffers[k] for m in empty.modules() for k in m._non_persistent_buffers_set)
+    if sum(buffer.nbytes for buffer in hidden if buffer is not None) > _HIDDEN:
+        raise CheckpointError(f"{origin} asks for a model with tables of more than 1 GiB.")
+    return empty, build
+
+
+def build_base(description: dict[str, Any]) -> nn.Module:
+    """A model from what `describe_base` said of it, with random weights."""
+    arguments = description.get("arguments", {})
+    if description["kind"] == "timm":
+        model: nn.Module = timm.create_model(description["name"], pretrained=False, **arguments)
         return model
-    if description.get("kind") in _CLASSES:
-        vit: nn.Module = _CLASSES[description["kind"]](**kwargs)
-        return vit
-    raise CheckpointError(
-        f"expected a base model of kind 'timm' or {' or '.join(map(repr, _CLASSES))}, got "
-        f"{description!r}. "
-        "Was the file written by a newer tokenred? Pass model=… to load it into."
-    )
+    vit: nn.Module = _CLASSES[description["kind"]](**arguments)
+    return vit
 
 
-def _anatomy(model: nn.Module) -> tuple[str, list[Any], dict[str, tuple[int, ...]]]:
-    """All that a rebuilt model must share: modules with their settings, names and shapes."""
-    unseen = [getattr(model, name, None) for name in ("global_pool", "dynamic_img_size")]
+def _anatomy(model: nn.Module) -> tuple[Any, dict[str, tuple[int, ...]]]:
+    """All that a rebuilt model must share."""
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    return repr(model), unseen, shapes
+    return attributes_of(model), shapes
 
 
 def _candidates(model: nn.Module) -> Iterator[dict[str, Any]]:
+    """Descriptions that may fit: without arguments, with those that differ, with all."""
     config = getattr(model, "pretrained_cfg", None)
     name = config.get("architecture") if isinstance(config, dict) else None
-    arguments = _arguments(model)
-    if name is not None and timm.is_model(name):
-        same = {k: v for k, v in arguments.items() if k in ("num_classes", "in_chans")}
-        free = ("img_size", "global_pool", "dynamic_img_size")
-        sized = same | {k: v for k, v in arguments.items() if k in free}
-        shape = {"depth", "embed_dim", "num_heads", "mlp_ratio", "patch_size", "init_values"}
-        shaped = sized | {k: v for k, v in arguments.items() if k in shape}
-        for kwargs in ({}, same, sized, sized | {"depth": arguments.get("depth")}, shaped):
-            yield {"kind": "timm", "name": name, "arguments": kwargs}
+    found = _arguments(model)
+    if isinstance(name, str) and timm.is_model(name):
+        yield from _with_arguments({"kind": "timm", "name": name}, found)
     for kind, known in _CLASSES.items():
         if type(model) is known:
-            yield {"kind": kind, "arguments": arguments}
+            taken = inspect.signature(known).parameters
+            yield from _with_arguments({"kind": kind}, {k: found[k] for k in found if k in taken})
+
+
+def _with_arguments(plain: dict[str, Any], found: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    default = _tried(plain)
+    if default is not None:
+        usual = _arguments(default)
+        differs = {k: v for k, v in found.items() if k not in usual or usual[k] != v}
+        yield plain | {"arguments": differs}
+    yield plain | {"arguments": found}
 
 
 def _arguments(model: Any) -> dict[str, Any]:
-    """The arguments of a ``VisionTransformer``, read off the model; what cannot be is left out."""
-    if not isinstance(model, VisionTransformer):
-        return {}
-    block, embed = model.blocks[0], model.patch_embed
-    attn, mlp = getattr(block, "attn", None), getattr(block, "mlp", None)
-    proj = getattr(embed, "proj", None)
-    found: dict[str, Any] = {
-        "img_size": list(embed.img_size) if embed.img_size else None,
-        "patch_size": list(embed.patch_size),
-        # timm from 1.0.16 on says it; before, the projection does where it is the first layer.
-        "in_chans": getattr(model, "in_chans", None) or getattr(proj, "in_channels", None),
-        "num_classes": model.num_classes,
-        "global_pool": model.global_pool,
-        "embed_dim": model.embed_dim,
-        "depth": len(model.blocks),
-        "num_heads": getattr(attn, "num_heads", None),
-        "class_token": model.has_class_token,
-        "reg_tokens": model.num_reg_tokens,
-        "no_embed_class": model.no_embed_class,
-        "dynamic_img_size": model.dynamic_img_size,
-        "pre_norm": not isinstance(model.norm_pre, nn.Identity),
-        "fc_norm": not isinstance(model.fc_norm, nn.Identity),
-    }
-    if attn is not None and hasattr(attn, "qkv"):
-        found["qkv_bias"] = attn.qkv.bias is not None
-        found["qk_norm"] = not isinstance(attn.q_norm, nn.Identity)
-    if mlp is not None and hasattr(mlp, "fc1"):
-        found["mlp_ratio"] = mlp.fc1.out_features / model.embed_dim
-    if hasattr(getattr(block, "ls1", None), "gamma"):
-        found["init_values"] = 1e-5  # only whether there is a LayerScale: its values are weights
-    wanted = _LVVIT if isinstance(model, LVViT) else tuple(found)
-    return {name: found[name] for name in wanted if found[name] is not None}
+    """The arguments of a vision transformer, read off the model; what cannot be is left out."""
+    found = {}
+    for name, read in _READERS.items():
+        try:
+            value = read(model)
+        except (AttributeError, TypeError, IndexError):  # a model of another form
+            continue
+        if value is not None:
+            found[name] = value
+    return found
+
+
+def _is_there(module: Any) -> bool:
+    return module is not None and not isinstance(module, nn.Identity)
+
+
+def _init_values(model: Any) -> float | None:
+    scale = model.blocks[0].ls1
+    # Before timm 1.0.16 it is only seen in the weights, which come from the file.
+    return getattr(scale, "init_values", 1e-5) if hasattr(scale, "gamma") else None
+
+
+# "in_chans": timm from 1.0.16 on says it; before, the projection does where it is the first layer.
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "img_size": lambda m: list(m.patch_embed.img_size),
+    "patch_size": lambda m: list(m.patch_embed.patch_size),
+    "in_chans": lambda m: getattr(m, "in_chans", None) or m.patch_embed.proj.in_channels,
+    "num_classes": lambda m: m.num_classes,
+    "global_pool": lambda m: m.global_pool,
+    "embed_dim": lambda m: m.embed_dim,
+    "depth": lambda m: len(m.blocks),
+    "num_heads": lambda m: m.blocks[0].attn.num_heads,
+    "mlp_ratio": lambda m: m.blocks[0].mlp.fc1.out_features / m.embed_dim,
+    "qkv_bias": lambda m: m.blocks[0].attn.qkv.bias is not None,
+    "qk_norm": lambda m: _is_there(m.blocks[0].attn.q_norm),
+    "proj_bias": lambda m: m.blocks[0].attn.proj.bias is not None,
+    "init_values": _init_values,
+    "class_token": lambda m: m.has_class_token,
+    "reg_tokens": lambda m: m.num_reg_tokens,
+    "no_embed_class": lambda m: m.no_embed_class,
+    "pos_embed": lambda m: "none" if m.pos_embed is None else "learn",
+    "pre_norm": lambda m: _is_there(m.norm_pre),
+    "final_norm": lambda m: _is_there(m.norm) or _is_there(m.fc_norm),
+    "fc_norm": lambda m: _is_there(m.fc_norm),
+    "pool_include_prefix": lambda m: m.pool_include_prefix,
+    "dynamic_img_size": lambda m: m.dynamic_img_size,
+    "dynamic_img_pad": lambda m: m.patch_embed.dynamic_img_pad,
+    "drop_rate": lambda m: m.head_drop.p,
+    "pos_drop_rate": lambda m: m.pos_drop.p,
+    "patch_drop_rate": lambda m: getattr(m.patch_drop, "prob", 0.0),
+    "proj_drop_rate": lambda m: m.blocks[0].attn.proj_drop.p,
+    "attn_drop_rate": lambda m: m.blocks[0].attn.attn_drop.p,
+    "drop_path_rate": lambda m: getattr(m.blocks[-1].drop_path1, "drop_prob", 0.0),
+}
