@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -151,13 +152,17 @@ def test_a_notebook_with_its_outputs(tmp_path: Path) -> None:
 
 def test_the_methods_page_says_what_is_tested() -> None:
     text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
-    cases = json.loads((ROOT / "tests" / "golden" / "cases.json").read_text(encoding="utf-8"))
-    counts = {"gtp": len(cases["gtp"])}
-    for case in cases["others"]:
-        counts[case["method"]] = counts.get(case["method"], 0) + 1
+    counts: Counter[str] = Counter()
+    for path in (ROOT / "tests" / "golden").glob("*.json"):
+        cases = json.loads(path.read_text(encoding="utf-8"))
+        counts["gtp"] += len(cases.get("gtp", ()))
+        counts.update(case["method"] for case in cases.get("cases", cases.get("others")))
+    assert f"its program ({counts.pop('lvvit')} cases" in text
+    names = {"evovit": "evo-vit", "trilevel": "tri-level"}
     rows = [row for row in text.splitlines() if row[:1] == "|" and "authors' program" in row]
     assert len(rows) == len(counts)
     for method, count in counts.items():
-        assert any(row.startswith(f"| `{method}` |") and f" {count} outputs" in row for row in rows)
+        start = f"| `{names.get(method, method)}` |"
+        assert any(row.startswith(start) and f"program: {count} cases" in row for row in rows)
     for name in tr.list_strategies():
         assert f"`{name}`" in text

@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from tokenred.core.features import features as features
     from tokenred.core.kept import KeptTokens as KeptTokens
     from tokenred.core.model import ReducedViT as ReducedViT
-    from tokenred.core.model import wrap as wrap
     from tokenred.core.part import Traits as Traits
     from tokenred.core.plan import Strategy as Strategy
     from tokenred.core.plan import strategy as strategy
+    from tokenred.core.wrap import wrap as wrap
 
 # Public name -> (module, attribute); an attribute of "" is the module itself.
 _NAMES: dict[str, tuple[str, str]] = {
@@ -49,7 +49,7 @@ _NAMES: dict[str, tuple[str, str]] = {
     "Backbone": ("backbones", "Backbone"),
     "register_backbone": ("backbones", "register_backbone"),
     "ReducedViT": ("core.model", "ReducedViT"),
-    "wrap": ("core.model", "wrap"),
+    "wrap": ("core.wrap", "wrap"),
     "Selection": ("core.state", "Selection"),
     "TokenState": ("core.state", "TokenState"),
     "Trace": ("core.trace", "Trace"),

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from tokenred.cli import main
+import sys
+
+from tokenred.core.child import is_working_folder
+
+# -m puts the working folder first; what lies there is not ours to import.
+sys.path[:] = [place for place in sys.path if not is_working_folder(place)]
+
+from tokenred.cli import main  # noqa: E402
 
 if __name__ == "__main__":
     main()

@@ -17,6 +17,8 @@ def test_the_papers_settings() -> None:
     loss = make_criterion(idle.criterion, **dict(idle.weights))
     assert (loss.token_cut, loss.distill, loss.cls_feature) == (20, 5, 500)
     assert (dynamic.lr, dynamic.backbone_lr, dynamic.backbone_frozen) == (1e-3, 0.01, 5)
+    assert (dynamic.batch_size, dynamic.warmup_epochs, dynamic.ema) == (1024, 5, 0.9999)
+    assert dynamic.frozen == ("pos_embed", "cls_token")
     assert settings_for("evit-scratch").keep_warmup == (10, 100)
 
 

@@ -19,9 +19,10 @@ from tokenred.analysis.measure.context import base_of
 from tokenred.analysis.measure.speed.candidates import image_shape_of
 from tokenred.core.api import dense, gmacs
 from tokenred.core.errors import BackboneError, ConfigError, PartError, ScheduleError
-from tokenred.core.model import ReducedViT, wrap
+from tokenred.core.model import ReducedViT
 from tokenred.core.plan import strategy
 from tokenred.core.specs import Spec, at_budget
+from tokenred.core.wrap import wrap
 
 __all__ = ["KINDS", "Baseline", "baselines", "baselines_beside"]
 

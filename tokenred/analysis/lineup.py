@@ -11,9 +11,10 @@ from tokenred.analysis.measure.context import base_of
 from tokenred.backbones import adapt
 from tokenred.core.api import dense, gmacs
 from tokenred.core.errors import ConfigError, TokenredError
-from tokenred.core.model import ReducedViT, wrap
+from tokenred.core.model import ReducedViT
 from tokenred.core.plan import recipes
 from tokenred.core.specs import Spec, StrategyLike, parse_spec
+from tokenred.core.wrap import wrap
 from tokenred.strategies.schedules import Constant, PerLayer, Room, Schedule
 
 __all__ = [

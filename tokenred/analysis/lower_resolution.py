@@ -53,12 +53,12 @@ class LowerResolution(ReducedViT):
         self.interpolation = wanted if wanted in ("bilinear", "bicubic") else "bicubic"
 
     def _start(
-        self, images: Tensor, span: Span = no_span
+        self, images: Tensor, span: Span = no_span, *, checked: bool = False
     ) -> tuple[TokenState, tuple[LayerPlan, ...]]:
         if images.ndim == 4 and images.is_floating_point():
             self._check_size((images.shape[2], images.shape[3]))
             images = self._resized(images)
-        return super()._start(images, span)
+        return super()._start(images, span, checked=checked)
 
     def _resized(self, images: Tensor) -> Tensor:
         if tuple(images.shape[2:]) == self.own_size:

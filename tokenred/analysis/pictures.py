@@ -15,9 +15,10 @@ from tokenred.analysis.measure.context import base_of, measured
 from tokenred.analysis.measure.tokens.pixels import shown_pixels
 from tokenred.analysis.picture_data import Picture, PictureRow, Stage
 from tokenred.core.errors import ConfigError, InputError
-from tokenred.core.model import ReducedViT, wrap
+from tokenred.core.model import ReducedViT
 from tokenred.core.specs import StrategyLike, parse_spec
 from tokenred.core.trace import Trace
+from tokenred.core.wrap import wrap
 from tokenred.data import eval_transform
 from tokenred.data.class_names import class_names
 from tokenred.graphs import Graph

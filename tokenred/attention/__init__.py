@@ -13,7 +13,7 @@ from tokenred.attention.need import Need
 from tokenred.attention.recompute import Recomputed
 from tokenred.attention.request import Engine, Heads, Request
 from tokenred.attention.scratch import Scratch
-from tokenred.attention.stats import AttentionStats
+from tokenred.attention.stats import AttentionStats, mean_keys
 from tokenred.attention.tiles import TiledEngine
 from tokenred.attention.two_calls import TwoCallsEngine
 
@@ -35,6 +35,7 @@ __all__ = [
     "TwoCallsEngine",
     "attend",
     "attention_edits",
+    "mean_keys",
     "pick_engine",
     "size_bias",
     "sparsify",

@@ -11,11 +11,22 @@ from torch import Tensor
 
 from tokenred.core.part import Part
 from tokenred.core.registry import Registry
+from tokenred.core.tensors import at_least_fp32
 
 if TYPE_CHECKING:
-    from tokenred.core.state import TokenState
+    from tokenred.attention.need import Need
+    from tokenred.attention.stats import AttentionStats
+    from tokenred.core.state import Selection, TokenState
 
-__all__ = ["SLACK", "AttentionEdit", "attention_edits", "kept_entries", "size_bias", "sparsify"]
+__all__ = [
+    "SLACK",
+    "AttentionEdit",
+    "attention_edits",
+    "gated_softmax",
+    "kept_entries",
+    "size_bias",
+    "sparsify",
+]
 
 
 SLACK = 0.01
@@ -37,6 +48,29 @@ class AttentionEdit(Part):
     def in_training_only(self) -> bool:
         """Whether the edit is part of a training form, and idle in inference."""
         return False
+
+    @property
+    def follows(self) -> bool:
+        """Whether `follow` keeps something in ``state.memory`` that belongs to the tokens."""
+        return False
+
+    def needs(self, layer: int, depth: int) -> tuple[Need, ...]:
+        """Statistics of a block's attention that `follow` reads."""
+        return ()
+
+    def follow(
+        self, state: TokenState, attention: AttentionStats, selection: Selection | None
+    ) -> TokenState:
+        """What the edit remembers, in step with the tokens.
+
+        Called after a block's attention, and before the block as well where tokens go there.
+
+        Args:
+            state: after the reduction, where there was one.
+            attention: the statistics of `needs`, of the tokens before it.
+            selection: which tokens stayed; None where all did.
+        """
+        return state
 
     def __call__(
         self, logits: Float[Tensor, "b h N N"], state: TokenState
@@ -62,6 +96,24 @@ def size_bias(size: Float[Tensor, "b N"]) -> Float[Tensor, "b N"]:
     Source: ToMe (Bolya et al., ICLR 2023), Eq. 1; GTP-ViT, Eq. 11.
     """
     return size.log()
+
+
+def gated_softmax(
+    logits: Float[Tensor, "b h N N"], gate: Tensor | float, epsilon: float
+) -> Float[Tensor, "b h N N"]:
+    """``(e^{s−max}·G + ε/N) / (Σ e^{s−max}·G + ε)``, the maximum over all keys, in fp32 or better.
+
+    Args:
+        logits: s.
+        gate: G, broadcast to the logits.
+        epsilon: ε.
+
+    Source: DynamicViT (Rao et al., NeurIPS 2021), section 3.3; Tri-Level's program.
+    """
+    scores = logits.to(at_least_fp32(logits.dtype))
+    weight = (scores - scores.amax(dim=-1, keepdim=True)).exp() * gate
+    total = weight.sum(dim=-1, keepdim=True) + epsilon
+    return ((weight + epsilon / logits.shape[-1]) / total).to(logits.dtype)
 
 
 def kept_entries(tokens: int, theta: float, reference: bool = False) -> int:
@@ -100,5 +152,5 @@ def sparsify(
     above = flat > threshold
     level = flat == threshold
     room = kept - above.sum(dim=-1, keepdim=True)
-    keep = above | (level & (level.cumsum(dim=-1) <= room))
-    return torch.where(keep, flat, torch.zeros_like(flat)).view_as(attention)
+    keep = above | (level & (level.cumsum(dim=-1, dtype=torch.int32) <= room))
+    return torch.where(keep, flat, 0.0).view_as(attention)

@@ -10,59 +10,18 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenred.attention.edits import kept_entries, sparsify
 from tokenred.attention.kernels import TritonEngine
+from tokenred.attention.plain import PLAIN, PlainEngine
 from tokenred.attention.recompute import Recomputed
 from tokenred.attention.request import Engine, Heads, Request
-from tokenred.attention.stats import AttentionStats, stats_of_map
+from tokenred.attention.stats import AttentionStats
 from tokenred.attention.tiles import TiledEngine
 from tokenred.attention.two_calls import TwoCallsEngine
 from tokenred.core.errors import ConfigError
 from tokenred.core.state import TokenState
+from tokenred.core.tensors import full_precision
 
-__all__ = ["FusedEngine", "PlainEngine", "attend", "pick_engine"]
-
-
-class PlainEngine(Engine):
-    """The map as a tensor: supports everything, and is what the other engines are tested by."""
-
-    def supports(self, heads: Heads, request: Request) -> bool:
-        return True
-
-    def __call__(
-        self, heads: Heads, request: Request, state: TokenState
-    ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
-        logits = (heads.q * heads.scale) @ heads.k.transpose(-2, -1)
-        if heads.bias is not None:
-            logits = logits + heads.bias.to(logits.dtype)
-        if request.key_bias is not None:
-            logits = logits + request.key_bias.to(logits.dtype)[:, None, None, :]
-        for edit in request.edits:
-            logits = edit(logits, state)
-        attention = None
-        for edit in request.edits:
-            if attention is None:
-                attention = edit.normalize(logits, state)
-        if attention is None:
-            attention = logits.softmax(dim=-1)
-        if request.theta < 1:
-            attention = sparsify(attention, request.theta, request.reference)
-        found = stats_of_map(attention, request.needs, state.num_prefix, state.cls_index)
-        found.update(heads.stats(request.needs, state))
-        for need in request.needs:
-            if need.kind == "kept":
-                found[need] = attention.new_full(attention.shape[:2], _share(request, attention))
-        if heads.drop is not None:
-            dropped = heads.drop(attention)
-        else:
-            dropped = F.dropout(attention, heads.dropout, heads.dropout > 0)
-        return dropped @ heads.v, AttentionStats(found)
-
-
-def _share(request: Request, attention: Float[Tensor, "b h N N"]) -> float:
-    n = attention.shape[-1]
-    exact = kept_entries(n, request.theta, request.reference) / n**2
-    return exact if request.theta < 1 else 1.0
+__all__ = ["PLAIN", "FusedEngine", "PlainEngine", "attend", "pick_engine"]
 
 
 class FusedEngine(Engine):
@@ -100,7 +59,6 @@ class _OnCuda(Engine):
         return self.engine(heads, request, state)
 
 
-PLAIN = PlainEngine()
 _FUSED, _TILED, _TWO_CALLS, _TRITON = FusedEngine(), TiledEngine(), TwoCallsEngine(), TritonEngine()
 # To be tried in order; the last one supports everything.
 _ENGINES: dict[str, tuple[Engine, ...]] = {
@@ -132,8 +90,15 @@ def pick_engine(name: str) -> tuple[Engine, ...]:
 def attend(
     heads: Heads, request: Request, state: TokenState, engines: tuple[Engine, ...] = ENGINES
 ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
-    """Attention by the first engine that supports the request."""
-    for engine in engines if heads.drop is None else ():
-        if engine.supports(heads, request):
-            return engine(heads, request, state)
-    return PLAIN(heads, request, state)
+    """Attention by the first engine that supports the request.
+
+    Engines are given one type, that in which the dense model attends, and no autocast: what they
+    compute in fp32 stays so.
+    """
+    same = heads.in_one_type()
+    engine = next((e for e in engines if e.supports(same, request)), PLAIN)
+    with full_precision(same.q.device):
+        out, stats = engine(same, request, state)
+    if same is not heads:  # keys and values as they came
+        stats = AttentionStats({**stats.values, **heads.stats(request.needs, state)})
+    return out, stats

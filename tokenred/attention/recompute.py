@@ -10,10 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tokenred.attention.request import Engine, Heads, Request
+from tokenred.attention.plain import PLAIN
+from tokenred.attention.request import Engine, Heads, Request, wants_gradient
 from tokenred.attention.stats import AttentionStats
 from tokenred.core.replacing import replace
 from tokenred.core.state import TokenState
+from tokenred.core.tensors import full_precision
 
 __all__ = ["Recomputed"]
 
@@ -40,7 +42,7 @@ class Recomputed(Engine):
         return f"Recomputed({self.engine!r})"
 
     def supports(self, heads: Heads, request: Request) -> bool:
-        if not _wants_gradient(heads, request):
+        if not wants_gradient(heads, request):
             return self.engine.supports(heads, request)
         if torch.compiler.is_compiling() or heads.dropout or len(request.edits) > 0:
             return False
@@ -52,7 +54,7 @@ class Recomputed(Engine):
     def __call__(
         self, heads: Heads, request: Request, state: TokenState
     ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
-        if not _wants_gradient(heads, request):
+        if not wants_gradient(heads, request):
             return self.engine(heads, request, state)
         asked = replace(request, needs=request.map_needs)
         call = _Call(self.engine, heads.scale, asked, state)
@@ -80,10 +82,6 @@ class _Recompute(torch.autograd.Function):
         out, stats = call.engine(Heads(q, k, v, call.scale), request, call.state)
         ctx.save_for_backward(q, k, v, bias)
         ctx.set_materialize_grads(False)
-        device = q.device.type
-        ctx.autocast = (
-            device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
-        )  # fmt: skip
         # The tokens themselves are not looked at again, and need not be kept.
         nothing = call.state.x.new_empty(0), call.state.index.new_empty(0)
         state = replace(call.state, x=nothing[0], index=nothing[1], size=None, graph=None)
@@ -97,10 +95,9 @@ class _Recompute(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *given: Tensor | None) -> tuple[Tensor | None, ...]:
-        device, enabled, dtype = ctx.autocast
         inputs, wanted = ctx.saved_tensors, ctx.needs_input_grad[1:]
         chunks = []
-        with torch.autocast(device, dtype=dtype, enabled=enabled):
+        with full_precision(inputs[0].device):
             for images in _chunks(inputs[0]):
                 parts = [
                     None if t is None else t[images].detach().requires_grad_(want)
@@ -129,11 +126,8 @@ def _gradients(call: _Call, inputs: list[Any], arrived: list[Tensor | None]) -> 
 
 def _plain(call: _Call, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
     """Output and statistics, the map held."""
-    # Here and not above: the module of the plain engine may list the engines of this one.
-    from tokenred.attention.engine import PlainEngine
-
     request = replace(call.request, key_bias=bias)
-    out, stats = PlainEngine()(Heads(q, k, v, call.scale), request, call.state)
+    out, stats = PLAIN(Heads(q, k, v, call.scale), request, call.state)
     return (out, *(stats[need] for need in request.needs))
 
 
@@ -143,8 +137,3 @@ def _chunks(q: Float[Tensor, "b h N d"]) -> Iterator[slice]:
     step = max(1, entries // (h * n * n))
     for at in range(0, b, step):
         yield slice(at, at + step)
-
-
-def _wants_gradient(heads: Heads, request: Request) -> bool:
-    tensors = (heads.q, heads.k, heads.v, heads.bias, request.key_bias)
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

@@ -1,11 +1,10 @@
-"""What an engine is asked, and what an engine is."""
+"""What an engine is asked, what an engine is, and what all that hold no map demand."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -17,11 +16,24 @@ from tokenred.attention.scratch import Scratch
 from tokenred.attention.stats import AttentionStats, stats_of_heads
 from tokenred.core.replacing import replace
 from tokenred.core.state import TokenState
+from tokenred.core.tensors import autocast_dtype
 
-__all__ = ["Engine", "Heads", "Request"]
+__all__ = [
+    "Engine",
+    "Heads",
+    "Request",
+    "is_exporting",
+    "is_modern",
+    "wants_gradient",
+    "without_map",
+]
 
-# Statistics that do not look at the softmax, and so cost no map.
+# Statistics that do not look at the softmax, and so cost no map; and those that engines without
+# a map have.
 _WITHOUT_MAP = frozenset({"keys", "values", "logits_row"})
+_OF_ENTRIES = frozenset({"diagonal", "received", "row", "kept"})
+# Without it (before PyTorch 2.7) exporting cannot be told from compiling.
+is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +46,6 @@ class Heads:
         dropout: attention dropout, 0 outside training.
         carry: tensors that the block hands to itself (gates, a parallel MLP's input).
         bias: added to the logits of each pair of tokens (relative positions), or None.
-        calls: calls of modules of attention that began with these heads and end with the output.
-        drop: does what ``dropout`` says and more (hooks on the map); needs the map as a tensor.
     """
 
     q: Float[Tensor, "b h N d"]
@@ -45,14 +55,30 @@ class Heads:
     dropout: float = 0.0
     carry: tuple[Tensor, ...] = ()
     bias: Float[Tensor, "#b h N N"] | None = None
-    calls: tuple[Any, ...] = ()
-    drop: Callable[[Tensor], Tensor] | None = None
 
     def stats(self, needs: tuple[Need, ...], state: TokenState) -> dict[Need, Tensor]:
         """Those of the needs that no softmax is needed for."""
         return stats_of_heads(
             self.q, self.k, self.v, self.scale, needs, state.num_prefix, state.cls_index
         )
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The type of queries, keys and values; None where they differ."""
+        same = self.q.dtype == self.k.dtype == self.v.dtype
+        return self.q.dtype if same else None
+
+    def in_one_type(self) -> Heads:
+        """As attention takes them: under autocast in its type, else all in that of the values.
+
+        A norm of queries and keys leaves them in float32 under autocast, the values are bfloat16.
+        """
+        dtype = self.v.dtype
+        if dtype != torch.float64:
+            dtype = autocast_dtype(self.v.device) or dtype
+        if self.q.dtype == self.k.dtype == self.v.dtype == dtype:
+            return self
+        return replace(self, q=self.q.to(dtype), k=self.k.to(dtype), v=self.v.to(dtype))
 
     def take(self, places: Int[Tensor, "b k"]) -> Heads | None:
         """The heads of some tokens; None where the block carries more than can be taken apart."""
@@ -119,3 +145,25 @@ class Engine(ABC):
         self, heads: Heads, request: Request, state: TokenState
     ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
         """The attended values, and the statistics of ``request.needs``."""
+
+
+def wants_gradient(heads: Heads, request: Request) -> bool:
+    """Whether anything that enters the attention is being trained."""
+    tensors = (heads.q, heads.k, heads.v, heads.bias, request.key_bias)
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def without_map(heads: Heads, request: Request, dtypes: Collection[torch.dtype]) -> bool:
+    """Whether an engine can answer that holds no map: inference, all in one of these types."""
+    return (
+        heads.dtype in dtypes
+        and heads.dropout == 0
+        and len(request.edits) == 0
+        and all(need.kind in _OF_ENTRIES for need in request.map_needs)
+        and not wants_gradient(heads, request)
+    )
+
+
+def is_modern(device: torch.device) -> bool:
+    """Whether it is not a GPU before compute capability 8.0: these have no bfloat16 kernels."""
+    return device.type != "cuda" or torch.cuda.get_device_properties(device).major >= 8

@@ -11,8 +11,16 @@ from torch import Tensor
 
 from tokenred.attention.need import Need
 from tokenred.core.errors import ConfigError, PartError
+from tokenred.core.tensors import at_least_fp32, product
 
-__all__ = ["AttentionStats", "over_heads", "row_index", "stats_of_heads", "stats_of_map"]
+__all__ = [
+    "AttentionStats",
+    "mean_keys",
+    "over_heads",
+    "row_index",
+    "stats_of_heads",
+    "stats_of_map",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +43,12 @@ class AttentionStats:
                 "part's `needs`; a strategy with where='before_block' has no attention to read."
             )
         return self.values[need]
+
+
+def mean_keys(attention: AttentionStats) -> Float[Tensor, "b N d"]:
+    """The mean of `Need.keys` over heads, in fp32 or better."""
+    keys = attention[Need.keys()]
+    return keys.mean(dim=1, dtype=at_least_fp32(keys.dtype))
 
 
 def over_heads(per_head: Float[Tensor, "b h ..."], aggregate: str) -> Float[Tensor, "b ..."]:
@@ -78,8 +92,8 @@ def stats_of_heads(
             found[need] = v
         elif need.kind == "logits_row":
             row = row_index(need, num_prefix, cls_index)
-            logits = (q[:, :, row : row + 1] * scale) @ k[:, :, num_prefix:].transpose(-2, -1)
-            found[need] = over_heads(logits.squeeze(2), need.aggregate)
+            logits = product(q[:, :, row : row + 1], k[:, :, num_prefix:].transpose(-2, -1))
+            found[need] = over_heads(logits.squeeze(2) * scale, need.aggregate)
     return found
 
 

@@ -16,6 +16,7 @@ from tokenred.attention.request import Heads, Request
 from tokenred.attention.scratch import Scratch
 from tokenred.attention.stats import over_heads, row_index
 from tokenred.core.state import TokenState
+from tokenred.core.tensors import multiply, rounds
 
 __all__ = ["Tile", "TileStatistics", "Workspace"]
 
@@ -47,6 +48,8 @@ class Workspace:
     ) -> None:
         n, d = heads.q.shape[2:]
         self.heads, self.width = heads, d
+        if bias is not None and rounds():
+            bias = bias.clamp(min=-1e30)  # −∞ cannot be taken apart
         self.bias = None if bias is None else bias[:, None]
         self.pairs = None if heads.bias is None else heads.bias.expand(len(heads.q), -1, -1, -1)
         # With a bias on the keys, k has a column of biases and q one of log2 e, the unit of the
@@ -111,7 +114,7 @@ class Workspace:
         return self._scratch.take(name, shape, self.heads.q)
 
     def _logits(self) -> Float[Tensor, "b h rows N"]:
-        _multiply(self.q, self._k_columns, self.map)
+        multiply(self.q, self._k_columns, self.map)
         logits: Tensor = self._logits_view
         if self.pairs is not None:
             at = self._tile
@@ -134,15 +137,6 @@ class Workspace:
         self._queries, self._keys = queries[..., :d], keys[..., :d]
         self._biases = keys[..., -1]
         self._shape = shape
-
-
-def _multiply(
-    left: Float[Tensor, "m r d"], right: Float[Tensor, "m d n"], out: Float[Tensor, "m r n"]
-) -> None:
-    if len(left) == 1:  # a batch of one runs on one thread
-        torch.mm(left[0], right[0], out=out[0])
-    else:
-        torch.bmm(left, right, out=out)
 
 
 class TileStatistics:

@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenred.attention.request import Engine, Heads, Request
+from tokenred.attention.request import Engine, Heads, Request, without_map
 from tokenred.attention.scratch import Scratch
 from tokenred.attention.stats import AttentionStats
 from tokenred.attention.threshold import sparsified
 from tokenred.attention.tile import Tile, TileStatistics, Workspace
 from tokenred.core.state import TokenState
+from tokenred.core.tensors import rounds
 
 __all__ = ["TiledEngine"]
 
@@ -23,7 +24,6 @@ _TILE, _ONE_MAP = 1 << 19, 1 << 20
 # Entries of a map up to which buffers outlive the block; there page faults are percents. Of larger
 # ones nothing is held during the MLP, which is the forward's peak of memory.
 _REUSED = 1 << 17
-_KINDS = frozenset({"diagonal", "received", "row", "kept"})
 
 
 class TiledEngine(Engine):
@@ -35,16 +35,9 @@ class TiledEngine(Engine):
     """
 
     def supports(self, heads: Heads, request: Request) -> bool:
-        tensors = (heads.q, heads.v, heads.bias)
-        asked = any(t is not None and t.requires_grad for t in tensors)
-        grad = torch.is_grad_enabled() and asked
         return (
             heads.q.device.type == "cpu"
-            and heads.q.dtype in (torch.float32, torch.float64)
-            and heads.dropout == 0
-            and len(request.edits) == 0
-            and all(need.kind in _KINDS for need in request.map_needs)
-            and not grad
+            and without_map(heads, request, (torch.float32, torch.float64))
             and not torch.compiler.is_compiling()
         )
 
@@ -77,6 +70,8 @@ class TiledEngine(Engine):
                     fast=request.threshold == "fast", out=work.spare(),
                 )  # fmt: skip
                 collect.add_kept(kept, tile)
+            elif rounds():  # column sums as products would be rounded
+                attention, share = work.softmax(), None
             else:
                 attention, share = work.exponentials()
             collect.add(attention, share, tile)

@@ -18,30 +18,35 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenred.attention.edits import kept_entries, sparsify
 from tokenred.attention.need import Need
-from tokenred.attention.request import Engine, Heads, Request
-from tokenred.attention.stats import AttentionStats, over_heads, row_index, stats_of_map
+from tokenred.attention.plain import PLAIN
+from tokenred.attention.request import (
+    Engine,
+    Heads,
+    Request,
+    is_exporting,
+    is_modern,
+    without_map,
+)
+from tokenred.attention.stats import AttentionStats, over_heads, row_index
+from tokenred.core.replacing import replace
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import at_least_fp32
 
 __all__ = ["TwoCallsEngine"]
 
-_KINDS = frozenset({"diagonal", "received", "row", "kept"})
 # How many columns hold a bias: one of 8 or 11 bits would be too coarse, their sum has 22 and more.
 _COLUMNS = {torch.float64: 1, torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
 # Stands for −∞, whose remainder after rounding would be NaN; its exponential is 0. float16 ends
 # at 65504.
 _DEAD = {torch.float16: -6e4}
 _ELSE_DEAD = -1e30
-# Entries of the map of one chunk of images where θ < 1.
-_ENTRIES = 1 << 26
-# Without `is_exporting` (before PyTorch 2.7) exporting cannot be told from compiling.
-_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
+# Bytes that an entry of the map takes where θ < 1, and entries below which a chunk is small anyway.
+_BYTES, _ENTRIES = 16, 1 << 22
 
 
 class TwoCallsEngine(Engine):
-    """Two fused calls and no map; with θ < 1 the map of a chunk of images at a time.
+    """Two fused calls and no map; with θ < 1 the map of some images, or heads, at a time.
 
     For inference, on the CPU and on CUDA, also compiled. Gradients, dropout, a bias on pairs, edits
     of the logits and the whole map are left to other engines, and so is export: the fused calls
@@ -51,21 +56,16 @@ class TwoCallsEngine(Engine):
     """
 
     def supports(self, heads: Heads, request: Request) -> bool:
-        q, device = heads.q, heads.q.device.type
-        tensors = (q, heads.k, heads.v, request.key_bias)
-        grad = any(t is not None and t.requires_grad for t in tensors)
+        q, device = heads.q, heads.q.device
         return (
-            device in ("cpu", "cuda")
-            and q.dtype in _COLUMNS
-            and not (device == "cuda" and q.dtype == torch.float64)
+            device.type in ("cpu", "cuda")
+            and without_map(heads, request, _COLUMNS)
+            and not (device.type == "cuda" and q.dtype == torch.float64)
+            and (q.dtype != torch.bfloat16 or is_modern(device))
             and q.shape == heads.v.shape
             and heads.scale > 0
-            and heads.dropout == 0
             and heads.bias is None
-            and len(request.edits) == 0
-            and all(need.kind in _KINDS for need in request.map_needs)
-            and not (grad and torch.is_grad_enabled())
-            and not _is_exporting()
+            and not is_exporting()
         )
 
     def __call__(
@@ -131,8 +131,8 @@ class _Entries:
     def _entry(
         self, q: Float[Tensor, "b h #n d"], lse: Float[Tensor, "b h #n"]
     ) -> Float[Tensor, "b h n"]:
-        # Not a matrix product: autocast would round it to the low precision.
-        dot = (q.to(lse.dtype) * self.keys.to(lse.dtype)).sum(dim=-1)
+        # As a sum: fp32 products of numbers in low precision, which need no copies in fp32.
+        dot = torch.addcmul(lse.new_zeros(1, 1, 1, 1), q, self.keys).sum(dim=-1)
         return self._exp(dot * self.heads.scale - lse)
 
     def _exp(self, logit: Float[Tensor, "b h n"]) -> Float[Tensor, "b h n"]:
@@ -180,7 +180,7 @@ def _fold(
     scale: float,
 ) -> tuple[Float[Tensor, "b h m w"], Float[Tensor, "b h N w"]]:
     """``(q'·k')·scale = q·k·scale + bias``, the bias split over columns of the low precision."""
-    count = _COLUMNS[q.dtype]
+    count, width = _COLUMNS[q.dtype], q.shape[-1]
     # A power of two near 1/scale: the columns are then about as large as the bias itself.
     unit = 2.0 ** round(-math.log2(scale))
     rest = (bias / (scale * unit)).clamp(min=_DEAD.get(q.dtype, _ELSE_DEAD))
@@ -190,7 +190,12 @@ def _fold(
         rest = rest - columns[-1].to(rest.dtype)
     folded = torch.stack(columns, dim=-1).expand(*k.shape[:3], count)
     ones = q.new_full((1, 1, 1, 1), unit).expand(*q.shape[:3], count)
-    return torch.cat((q, ones), dim=-1), torch.cat((k, folded), dim=-1)
+    # In one copy up to the width that CUDA wants.
+    rest = q.new_zeros(1, 1, 1, -(width + count) % 8 if q.is_cuda else 0)
+    return (
+        torch.cat((q, ones, rest.expand(*q.shape[:3], -1)), dim=-1),
+        torch.cat((k, folded, rest.expand(*k.shape[:3], -1)), dim=-1),
+    )
 
 
 def _aligned(x: Float[Tensor, "b h N d"]) -> Float[Tensor, "b h N w"]:
@@ -204,33 +209,43 @@ def _widen(x: Float[Tensor, "b h N d"], width: int) -> Float[Tensor, "b h N w"]:
 
 def _has_flash(q: Tensor) -> bool:
     half = q.dtype in (torch.float16, torch.bfloat16) and q.shape[-1] <= 256
-    return half and torch.cuda.get_device_properties(q.device).major >= 8
+    return half and is_modern(q.device)
 
 
 def _by_chunks(
     heads: Heads, request: Request, state: TokenState
 ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
-    """With θ < 1: the map of some images at a time."""
+    """With θ < 1: whole maps, of so many images or heads at a time as the MLP takes memory."""
     b, h, n, _ = heads.q.shape
-    step = max(1, _ENTRIES // (h * n * n))
-    parts = [_chunk(heads, request, state, slice(at, at + step)) for at in range(0, b, step)]
-    outs, stats = zip(*parts, strict=True)
-    found = {need: torch.cat([one[need] for one in stats]) for need in stats[0]}
+    hidden = 4 * heads.q.numel() * heads.q.element_size()
+    maps = max(1, max(hidden // _BYTES, _ENTRIES) // (n * n))
+    images = max(1, maps // h)
+    group = max(g for g in range(1, h + 1) if h % g == 0 and g <= maps)
+    chunks = []
+    for image in range(0, b, images):
+        at = slice(image, image + images)
+        bias = None if request.key_bias is None else request.key_bias[at]
+        asked = replace(request, needs=request.map_needs, key_bias=bias)
+        parts = []
+        for head in range(0, h, group):
+            q, k, v = (t[at, head : head + group] for t in (heads.q, heads.k, heads.v))
+            parts.append(PLAIN(replace(heads, q=q, k=k, v=v), asked, state))
+        chunks.append(_joined(parts, asked.needs))
+    outs, stats = zip(*chunks, strict=True)
+    found = {need: torch.cat([one[need] for one in stats]) for need in request.map_needs}
     return torch.cat(outs), AttentionStats(found | heads.stats(request.needs, state))
 
 
-def _chunk(
-    heads: Heads, request: Request, state: TokenState, images: slice
-) -> tuple[Float[Tensor, "b h N d"], dict[Need, Tensor]]:
-    q, k, v = heads.q[images], heads.k[images], heads.v[images]
-    (b, h, n, _), needs = q.shape, request.map_needs
-    logits = ((q * heads.scale) @ k.transpose(-2, -1)).to(at_least_fp32(q.dtype))
-    if request.key_bias is not None:
-        logits += request.key_bias[images].to(logits.dtype)[:, None, None, :]
-    attention = sparsify(logits.softmax(dim=-1), request.theta, request.reference)
-    found = stats_of_map(attention, needs, state.num_prefix, state.cls_index)
-    share = kept_entries(n, request.theta, request.reference) / n**2
+def _joined(
+    parts: list[tuple[Tensor, AttentionStats]], needs: tuple[Need, ...]
+) -> tuple[Tensor, AttentionStats]:
+    """Groups of heads, equally large, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    outs, stats = zip(*parts, strict=True)
+    found = {}
     for need in needs:
-        if need.kind == "kept":
-            found[need] = attention.new_full((b, h), share)
-    return attention.to(v.dtype) @ v, found
+        values = [one[need] for one in stats]
+        each = torch.cat(values, dim=1) if need.kind == "kept" else torch.stack(values, dim=1)
+        found[need] = each if need.kind == "kept" else over_heads(each, need.aggregate)
+    return torch.cat(outs, dim=1), AttentionStats(found)

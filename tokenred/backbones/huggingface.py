@@ -6,6 +6,7 @@ here imports the library.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from tokenred.backbones.base import Backbone, Embedded
 from tokenred.backbones.huggingface_blocks import is_of, open_block
 from tokenred.backbones.huggingface_heads import Head
+from tokenred.backbones.huggingface_outputs import has_loss, output_object
 from tokenred.backbones.images import check_batch
 from tokenred.core.errors import BackboneError, InputError
 from tokenred.core.info import ModelInfo
@@ -64,8 +66,8 @@ class HuggingFaceViT(Backbone):
     """Adapter of transformers' vision towers.
 
     ``forward_features`` gives what the model calls ``last_hidden_state``, with fewer tokens. The
-    model itself gives one tensor: logits of a classifier, ``image_embeds`` of a tower with a
-    projection, ``pooler_output`` of any other, and the tokens where that would be None.
+    head gives one tensor: logits of a classifier, ``image_embeds`` of a tower with a projection,
+    ``pooler_output`` of any other, and the tokens where that would be None.
     """
 
     family = f"Hugging Face transformers' {', '.join(sorted(_FORMS))}"
@@ -82,7 +84,7 @@ class HuggingFaceViT(Backbone):
         # DeiT, DINOv2 and ViT 4; CLIP and SigLIP; ViT 5.
         stack = getattr(tower, "encoder", tower)
         blocks = stack.layer if hasattr(stack, "layer") else stack.layers
-        self.blocks = [open_block(block) for block in blocks]
+        self.blocks = self._opened = [open_block(block) for block in blocks]
         if not self.blocks:
             raise BackboneError(f"{name} has no blocks to reduce tokens in.")
 
@@ -94,8 +96,7 @@ class HuggingFaceViT(Backbone):
 
     @property
     def info(self) -> ModelInfo:
-        block: Any = self.first_attending
-        height, width = self._image_size
+        block, (height, width) = self._opened[0], self._image_size
         grid = self.grid_of(height, width)
         patch = self._patches.stride
         return ModelInfo(
@@ -113,16 +114,17 @@ class HuggingFaceViT(Backbone):
             **self._form.head.macs(self.model, self._tower),
         )
 
-    def check_images(self, images: Tensor) -> None:
+    def check_images(self, images: Tensor, interpolate: bool = False) -> None:
         hint = " Of what an image processor returns, pass ['pixel_values']."
         check_batch(images, self._patches.in_channels, self._patches.weight, hint)
-        self.check_size(images.shape[2], images.shape[3])
+        self.check_size(images.shape[2], images.shape[3], interpolate)
 
-    def check_size(self, height: int, width: int) -> None:
+    def check_size(self, height: int, width: int, interpolate: bool = False) -> None:
         size, patch = self._image_size, self._patches.stride
-        if not self._any_size and (height, width) != size:
+        if not (self._any_size or interpolate) and (height, width) != size:
             raise InputError(
-                f"images must be {size[0]}×{size[1]}, got {height}×{width}. Resize them."
+                f"images must be {size[0]}×{size[1]}, got {height}×{width}. Resize them, or pass "
+                "interpolate_pos_encoding=True."
             )
         if height < patch[0] or width < patch[1]:
             raise InputError(
@@ -135,7 +137,8 @@ class HuggingFaceViT(Backbone):
 
     def embed(self, images: Float[Tensor, "b ch H W"]) -> Embedded:
         tower, grid = self._tower, self.grid_of(images.shape[2], images.shape[3])
-        x = tower.embeddings(images)
+        other = not self._any_size and (images.shape[2], images.shape[3]) != self._image_size
+        x = tower.embeddings(images, **({"interpolate_pos_encoding": True} if other else {}))
         if hasattr(tower, "pre_layrnorm"):  # CLIP's, which transformers spells so
             x = tower.pre_layrnorm(x)
         total = grid[0] * grid[1]
@@ -162,13 +165,37 @@ class HuggingFaceViT(Backbone):
         pooled = self._form.head.pooled(self._tower, x, self._prefix, weight)
         return pooled if pre_logits else self._form.head.logits(self.model, pooled)
 
+    def check_labels(self) -> None:
+        """Refuse labels where the model has no loss.
+
+        Raises:
+            InputError: then.
+        """
+        if not has_loss(self._form.head):
+            name = type(self.model).__name__
+            raise InputError(f"{name} has no loss, so it takes no labels. Leave them out.")
+
+    def output(
+        self,
+        tokens: Float[Tensor, "b N c"],
+        pooled: Tensor,
+        hidden_states: tuple[Tensor, ...] | None,
+        labels: Tensor | None,
+        loss_options: Mapping[str, Any],
+    ) -> Any:
+        """The model's own output object, see `output_object`."""
+        kind = _known(type(self.model))
+        return output_object(
+            self.model, kind, self._form.head, tokens, pooled, hidden_states, labels, loss_options
+        )
+
     def stem_macs(self, image_size: tuple[int, int] | None = None) -> float:
         rows, columns = self.grid_of(*(image_size or self._image_size))
         return float(rows * columns * self._patches.weight.numel())
 
     @property
     def checkpoint_blocks(self) -> bool:
-        return any(getattr(block, "saves_memory", False) for block in self.blocks)
+        return any(block.saves_memory for block in self._opened)
 
     @property
     def _tower(self) -> Any:

@@ -66,13 +66,15 @@ class Head:
 
     def logits(self, model: Any, pooled: Tensor) -> Tensor:
         """What the model makes of them."""
-        maps = [getattr(model, name) for name in self.out]
-        if not maps:
+        if not self.out:
             return pooled
-        if len(maps) == 1:
-            return maps[0](pooled)  # type: ignore[no-any-return]
-        each = [linear(pooled[:, i]) for i, linear in enumerate(maps)]
-        return torch.stack(each).mean(dim=0)
+        if len(self.out) == 1:
+            return getattr(model, self.out[0])(pooled)  # type: ignore[no-any-return]
+        return torch.stack(self.each(model, pooled)).mean(dim=0)
+
+    def each(self, model: Any, pooled: Tensor) -> list[Tensor]:
+        """What each of several maps makes of its own token."""
+        return [getattr(model, name)(pooled[:, i]) for i, name in enumerate(self.out)]
 
     def macs(self, model: Any, tower: Any) -> dict[str, int]:
         """The fields of `ModelInfo` that say what the head costs."""

@@ -43,6 +43,11 @@ class LVViTBackbone(TimmViT):
             x = torch.cat((x[:, :p], stand_in(x[:, p:], weight[:, p:])), dim=1)
         return self.model.forward_head(x, pre_logits=pre_logits)
 
+    def logits_apart(self, x: Float[Tensor, "b N c"]) -> tuple[Tensor, Tensor] | None:
+        m = self.model
+        apart = m.global_pool and m.num_classes
+        return m.forward_head(x, return_tokens=True) if apart else None
+
     def stem_macs(self, image_size: tuple[int, int] | None = None) -> float:
         stem = self.model.patch_embed
         height, width = image_size or stem.img_size

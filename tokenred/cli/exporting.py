@@ -127,9 +127,10 @@ def _open(
 ) -> nn.Module:
     """The model, resized where it has to be, under its strategy if it has one."""
     from tokenred.analysis.measure.speed.build import resize
-    from tokenred.core.model import ReducedViT, wrap
+    from tokenred.core.model import ReducedViT
     from tokenred.core.saving import load
     from tokenred.core.specs import parse_spec
+    from tokenred.core.wrap import wrap
     from tokenred.models import load_model
 
     spec = None if strategy is None else parse_spec(strategy)

@@ -92,8 +92,8 @@ def finetune_command(
 
     from tokenred.core.api import gmacs
     from tokenred.core.errors import UntrainedPartWarning
-    from tokenred.core.model import wrap
     from tokenred.core.specs import parse_spec
+    from tokenred.core.wrap import wrap
     from tokenred.models import load_model
     from tokenred.training import finetune, method_of, settings_for
     from tokenred.training.presets import METHOD_SETTINGS, PRESETS

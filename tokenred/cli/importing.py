@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
+from tokenred.core.child import NO_PLUGINS
 from tokenred.core.errors import ConfigError
 
 __all__ = ["OPTION", "import_all", "imports_first"]
@@ -116,6 +117,9 @@ def _spec(name: str) -> ModuleSpec | None:
 def _add_to_path(folder: Path) -> None:
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
+        # For what the user named alone, here and in child processes.
+        barred = filter(None, [os.environ.get(NO_PLUGINS), str(folder)])
+        os.environ[NO_PLUGINS] = os.pathsep.join(barred)
 
 
 def _failed(given: str, error: BaseException) -> ConfigError:

@@ -9,8 +9,9 @@ from torch import nn
 from tokenred.attention.edits import attention_edits
 from tokenred.backbones import adapt
 from tokenred.core.errors import InputError
-from tokenred.core.model import ReducedViT, wrap
+from tokenred.core.model import ReducedViT
 from tokenred.core.plan import Strategy, recipes
+from tokenred.core.wrap import wrap
 from tokenred.graphs.base import graph_builders
 from tokenred.strategies.base import embeddings, fusers, routes, scorers, selectors
 from tokenred.strategies.schedules import schedules

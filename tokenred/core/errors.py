@@ -17,6 +17,7 @@ __all__ = [
     "ExportError",
     "InputError",
     "MissingExtraError",
+    "OutputBusyError",
     "OutputExistsError",
     "PartError",
     "PluginWarning",
@@ -78,6 +79,10 @@ class DataError(TokenredError, ValueError):
 
 class OutputExistsError(TokenredError, ValueError):
     """An output that exists and would have been overwritten."""
+
+
+class OutputBusyError(TokenredError, RuntimeError):
+    """An output that another process is writing."""
 
 
 class MissingExtraError(TokenredError, RuntimeError):

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from tokenred.core.api import dense
 from tokenred.core.info import ModelInfo
 from tokenred.core.intermediates import block_numbers
-from tokenred.core.model import ReducedViT, wrap
+from tokenred.core.model import ReducedViT
 from tokenred.core.part import check_choice
 from tokenred.core.specs import StrategyLike
 from tokenred.core.unreduce import FILLS
+from tokenred.core.wrap import wrap
 
 __all__ = ["FeatureInfo", "FeatureMaps", "features"]
 

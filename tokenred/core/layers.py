@@ -32,9 +32,10 @@ class LayerPlan:
         watched: whether the route looks at the block's attention.
         needs: attention statistics to compute, for the reduction and the route.
         edits: edits of the logits.
-        reads: whether the block's own attention is wanted, and not only passed.
-        opens, opens_in_training: whether anything is done inside the block.
-        fewer: whether tokens may have gone, or idle, before its attention.
+        followers: edits that keep something in step with the tokens, and the statistics that each
+            reads in this block.
+        target: the share of the image tokens at the start that a training form aims at after the
+            block.
     """
 
     count: int
@@ -45,10 +46,8 @@ class LayerPlan:
     watched: bool
     needs: tuple[Need, ...]
     edits: tuple[AttentionEdit, ...]
-    reads: bool
-    opens: bool
-    opens_in_training: bool
-    fewer: bool
+    followers: tuple[tuple[AttentionEdit, tuple[Need, ...]], ...] = ()
+    target: float = 1.0
 
 
 def plan_layers(
@@ -83,8 +82,11 @@ def plan_layers(
     chosen, fused = _needs(selector, made.get("selector")), _needs(fuser, made.get("fuser"))
     after = strategy.where == "after_attention"
     plans = []
-    together, fewer, padded = True, False, False
+    together = True
+    followed = [edit for edit in strategy.edits if edit.follows]
+    tokens = info.num_patches
     for layer, count in enumerate(counts):
+        tokens -= count - (fuser.extra if count else 0)
         active = route.active(layer, info.depth, info.num_patches)
         adaptive = selector.adaptive(layer, info.depth)
         if adaptive and not fuser.pads:
@@ -97,19 +99,19 @@ def plan_layers(
                 f"block {layer} would both idle and remove tokens: {route!r} lets {active} pass, "
                 f"{strategy.schedule!r} removes {count or 'some'}. Keep their blocks apart."
             )
+        if active is not None and followed:
+            raise ConfigError(
+                f"{followed[0]!r} goes with the tokens from block to block, and {route!r} sets "
+                f"some of them aside in block {layer}. Use one of the two."
+            )
+        followers = tuple((edit, edit.needs(layer, info.depth)) for edit in followed)
+        share = strategy.schedule.share(layer, room)
         wanted: list[Need] = [*chosen, *fused] if (count or adaptive) and after else []
+        wanted += [need for _, needs in followers for need in needs]
         watched = active is not None or route.watches(layer, info.depth)
         wanted += route.needs if watched else ()
         splits, rejoins = active is not None and together, route.rejoins(layer, info.depth)
         together = active is None or rejoins
-        goes = count > 0 or adaptive
-        fewer = fewer or (goes and not after)
-        needs = tuple(dict.fromkeys(wanted))
-        edits = tuple(e for e in strategy.edits if e.active(layer, info.depth))
-        reads = bool(needs) or (goes and after) or (active is not None and bool(route.preview))
-        # Sizes, where there are any, bias the logits: by log s, or to hide padding.
-        biased = fewer and (strategy.proportional_attention or (padded and not fuser.uses_size))
-        opens = reads or biased or strategy.theta < 1
         plans.append(
             LayerPlan(
                 count=count,
@@ -118,15 +120,12 @@ def plan_layers(
                 splits=splits,
                 rejoins=rejoins and active is not None,
                 watched=watched,
-                needs=needs,
-                edits=edits,
-                reads=reads,
-                opens=opens or not all(e.in_training_only for e in edits),
-                opens_in_training=opens or bool(edits) or (active is not None and route.masks),
-                fewer=fewer or active is not None,
+                needs=tuple(dict.fromkeys(wanted)),
+                edits=tuple(e for e in strategy.edits if e.active(layer, info.depth)),
+                followers=followers,
+                target=tokens / info.num_patches if share is None else share,
             )
         )
-        fewer, padded = fewer or goes, padded or adaptive
     if not together:
         raise ConfigError(f"{route!r} leaves tokens apart after the last block; it must rejoin.")
     return tuple(plans)

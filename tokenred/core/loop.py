@@ -22,14 +22,13 @@ from tokenred.attention import (
     size_bias,
 )
 from tokenred.backbones.base import Backbone, BlockAnatomy
-from tokenred.backbones.calls import call_of
 from tokenred.core.errors import PartError
 from tokenred.core.layers import LayerPlan
 from tokenred.core.part import Part
 from tokenred.core.plan import Strategy
 from tokenred.core.replacing import replace
 from tokenred.core.spans import Span, no_span
-from tokenred.core.state import TokenState
+from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32
 from tokenred.core.trace import Recorder
 from tokenred.core.travel import Forward, Travel
@@ -71,15 +70,14 @@ class Runner:
     ) -> TokenState:
         """The state after the blocks, up to ``last`` where one is given."""
         blocks = self.backbone.blocks if last is None else self.backbone.blocks[: last + 1]
-        save_memory = torch.is_grad_enabled()
-        save_all = save_memory and self.backbone.checkpoint_blocks
+        save_memory = self.backbone.checkpoint_blocks and torch.is_grad_enabled()
         reuses = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
         pads = any(plan.adaptive for plan in plans)
         forward = Forward(recorder, Scratch() if reuses else None, pads)
         travel = Travel(state)
         for layer, (block, plan) in enumerate(zip(blocks, plans, strict=False)):
             travel = replace(travel, state=replace(travel.state, layer=layer))
-            if save_all or (save_memory and block.checkpointed and self.opens(block, plan)):
+            if save_memory:
                 # Bound now: the backward runs the block again, long after this loop.
                 travel = checkpoint(
                     self._through, block, plan, travel, forward, use_reentrant=False
@@ -89,21 +87,6 @@ class Runner:
             if recorder is not None:
                 recorder.block(self._together(travel))
         return self._together(travel)
-
-    def opens(self, block: BlockAnatomy, plan: LayerPlan) -> bool:
-        """Whether a block is opened, and not called as a module."""
-        planned = plan.opens_in_training if self.training else plan.opens
-        return (planned and (block.attends or plan.reads)) or block.must_open(plan.fewer)
-
-    def check_blocks(self, plans: tuple[LayerPlan, ...]) -> None:
-        """Refuse blocks that have to be opened and cannot be, before anything runs.
-
-        Raises:
-            BackboneError: with the block, and what is in the way.
-        """
-        for block, plan in zip(self.backbone.blocks, plans, strict=False):
-            if (block.closed or block.passed_by) and self.opens(block, plan):
-                block.check_open(self.backbone.model)
 
     def _together(self, travel: Travel) -> TokenState:
         """All tokens, those that idle among them."""
@@ -142,24 +125,20 @@ class Runner:
         """The tokens that pass, what rests, and the heads of those that pass, if they are known."""
         route = cast(Route, self.parts["route"])
         wanted = self.strategy.route.preview
-        heads = block.quiet().heads_of(state) if wanted else None
+        heads = block.heads_of(state) if wanted else None
         preview = AttentionStats({} if heads is None else heads.stats(wanted, state))
         active, resting = route.split(state, preview, count)
         places = self.strategy.route.places(resting)
-        # Hooks are to see the tokens that pass, and may change what they are.
-        if heads is None or places is None or block.hooked:
-            return active, resting, None
-        return active, resting, heads.take(places)
+        return active, resting, None if heads is None or places is None else heads.take(places)
 
     def _masked(
         self, block: BlockAnatomy, plan: LayerPlan, state: TokenState, forward: Forward
     ) -> TokenState:
         """A block in the training form: all tokens pass, and the idle ones are put back."""
         assert plan.active is not None
-        heads = block.quiet().heads_of(state)
+        heads = block.heads_of(state)
         mask, state = cast(Route, self.parts["route"]).mask(state, heads, plan.active)
-        known = None if block.hooked else heads
-        after, _ = self._block(block, plan, state, forward, known, _IDLE * (1 - mask))
+        after, _ = self._block(block, plan, state, forward, heads, _IDLE * (1 - mask))
         return replace(after, x=torch.where(mask[..., None] > 0, after.x, state.x))
 
     def _block(
@@ -179,14 +158,13 @@ class Runner:
             bias = size_bias(state.size) if idle is None else size_bias(state.size) + idle
         reduces = strategy.where == "after_attention" and (plan.count > 0 or plan.adaptive)
         edits = tuple(e for e in plan.edits if self.training or not e.in_training_only)
-        asked = reduces or len(plan.needs) > 0 or len(edits) > 0 or strategy.theta < 1
-        untouched = bias is None and heads is None and not asked
-        if untouched or not (block.attends or plan.reads):
+        asked = reduces or plan.needs or edits or strategy.theta < 1
+        if bias is None and heads is None and not asked:
             # Nothing to see and nothing to change: the model's own block, at its own speed.
             with self.span("block"):
-                whole = block.run(state)
-            if whole is not None:
-                return replace(state, x=whole), _NOTHING
+                x = block.run(state)
+            if x is not None:
+                return replace(state, x=x), _NOTHING
         record_kept = strategy.theta < 1 and recorder is not None and recorder.wants_share
         request = Request(
             needs=(*plan.needs, Need.kept()) if record_kept else plan.needs,
@@ -197,9 +175,6 @@ class Runner:
             edits=edits,
             scratch=forward.scratch,
         )
-        call = call_of(block.block)
-        if call is not None:
-            state = replace(state, x=call.enter(state.x))
         if heads is None:
             with self.span("heads"):
                 heads = block.heads_of(state)
@@ -211,13 +186,14 @@ class Runner:
             recorder.sparsified(attention[Need.kept()] - strategy.theta)
         if reduces:
             state = self._reduce(state, attention, plan, recorder)
+        elif plan.followers:
+            state = self._follow(state, attention, plan, None)
         # The MLP is the forward's peak of memory: nothing of the attention may live through it
         # but a small scratch.
         del heads, out
         attention = attention if plan.watched else _NOTHING
         with self.span("mlp"):
-            x = block.after_mlp(state.x)
-        return replace(state, x=x if call is None else call.leave(x)), attention
+            return replace(state, x=block.after_mlp(state.x)), attention
 
     def _reduce(
         self,
@@ -229,7 +205,13 @@ class Runner:
         selector, fuser = cast(Selector, self.parts["selector"]), cast(Fuser, self.parts["fuser"])
         if self.training and self.strategy.selector.masks:
             with self.span("select"):
-                return selector.mask(state, attention, plan.count)
+                state = selector.mask(state, attention, plan.count)
+            memory = state.memory
+            aim = plan.target * _ones(state.x[:, :1])
+            if (before := memory.get("target_share")) is not None:
+                aim = torch.cat((before, aim), dim=1)
+            state = replace(state, memory={**memory, "target_share": aim})
+            return self._follow(state, attention, plan, None) if plan.followers else state
         if state.size is None and (self.tracks_size or plan.adaptive):
             state = replace(state, size=_ones(state.x))
         with self.span("select"):
@@ -248,7 +230,21 @@ class Runner:
             )
         if recorder is not None:
             recorder.reduction(state, selection, attention, fuser)
-        return after
+        return self._follow(after, attention, plan, selection) if plan.followers else after
+
+    def _follow(
+        self,
+        state: TokenState,
+        attention: AttentionStats,
+        plan: LayerPlan,
+        selection: Selection | None,
+    ) -> TokenState:
+        """What edits remember of the tokens, after some of them went or a block attended."""
+        for edit, needs in plan.followers:
+            # Before the block there is no attention to see.
+            seen = {need: attention[need] for need in needs if need in attention.values}
+            state = edit.follow(state, AttentionStats(seen), selection)
+        return state
 
     @property
     def training(self) -> bool:

@@ -1,4 +1,4 @@
-"""`wrap`: a model and a strategy become a `ReducedViT`."""
+"""`ReducedViT`: a vision transformer that runs with fewer tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenred.attention import Engine
-from tokenred.backbones.calls import Call, has_hooks
 from tokenred.core.errors import BackboneError
 from tokenred.core.intermediates import block_numbers, forward_intermediates
 from tokenred.core.kept import KeptTokens
@@ -24,47 +23,7 @@ from tokenred.core.trace import Trace
 from tokenred.core.unreduce import FILLS
 from tokenred.core.wrapped import _WEIGHT, Wrapped
 
-__all__ = ["ReducedViT", "wrap"]
-
-
-def wrap(
-    model: nn.Module,
-    strategy: StrategyLike,
-    *,
-    engine: str = "auto",
-    check_finite: bool = False,
-) -> ReducedViT:
-    """Run a model with fewer tokens.
-
-    The result shares the model's modules and parameters by reference, so training mode, device and
-    weights are common to both; the model's code and its own forward stay as they are, also where a
-    check fails.
-
-    Args:
-        model: a timm VisionTransformer (see `tokenred.backbones`), or a `ReducedViT`, whose base is
-            then wrapped anew.
-        strategy: a `Strategy`, or text: the name of a recipe, ``"gtp:P=8"``, ``"tome@0.65"``, the
-            path of a ``.toml`` (`tokenred.analysis.parse_spec`).
-        engine: ``"auto"``, or an attention engine by name, see `tokenred.attention.pick_engine`.
-        check_finite: refuse images with NaN or infinite values (reads them; not under compile).
-
-    Raises:
-        BackboneError: for a model that no adapter knows.
-        ConfigError: for a part that does not fit the model.
-        ScheduleError: for more tokens removed than there are.
-
-    Warns:
-        UntrainedPartWarning: for a part with weights, which are random until trained or loaded.
-    """
-    base = model.base if isinstance(model, ReducedViT) else model
-    return ReducedViT(base, _resolved(base, strategy), engine=engine, check_finite=check_finite)
-
-
-def _resolved(base: nn.Module, strategy: StrategyLike) -> Strategy:
-    spec = parse_spec(strategy)
-    if spec.share is None:
-        return spec.strategy
-    return spec.resolve(ReducedViT(base, Strategy("Random")).cost().gmacs)
+__all__ = ["ReducedViT", "resolved"]
 
 
 class ReducedViT(Wrapped):
@@ -74,17 +33,16 @@ class ReducedViT(Wrapped):
     ``forward_intermediates``; whatever else the model has is found on this object too.
     """
 
+    @property
+    def _like_me(self) -> type[ReducedViT]:
+        """What `with_strategy` makes."""
+        return ReducedViT
+
     # ---------------------------------------------------------------- forward
 
     def forward(self, images: Float[Tensor, "b ch H W"]) -> Any:
         """Logits, ``(b, classes)``, or whatever the model's head returns."""
-        call = Call(self.base, inside=False) if has_hooks(self.base) else None
-        images = images if call is None else call.enter(images)
-        if "forward_features" in self.__dict__ or "forward_head" in self.__dict__:
-            result = self.forward_head(self.forward_features(images))
-        else:
-            result = self._logits(self._run(images))
-        return result if call is None else call.leave(result)
+        return self._logits(self._run(images))
 
     def forward_features(
         self, images: Float[Tensor, "b ch H W"], *, unreduce: bool = False, fill: str = "last"
@@ -143,8 +101,8 @@ class ReducedViT(Wrapped):
             span: gives a context manager for each name in `tokenred.core.spans.PHASES`.
             engines: attention engines to use in place of the model's own.
         """
-        state, plans = self._start(images, span)
         runner = replace(self._runner, span=span, engines=engines or self._runner.engines)
+        state, plans = self._start(images, span)
         state = runner(state, plans)
         with span("head"):
             return self._logits(state)
@@ -153,11 +111,15 @@ class ReducedViT(Wrapped):
         """Logits, and what losses need: ``features``, ``index``, and all that the parts remember.
 
         Shapes:
-            features: ``(b, N, c)`` final tokens after the norm; index: ``(b, n)`` their positions.
+            features: ``(b, N, c)`` final tokens after the norm; index: ``(b, n)`` their positions;
+            of a model with a classifier for each token (LV-ViT), ``cls_logits (b, classes)`` and
+            ``token_logits (b, n, classes)``.
         """
         state = self._run(images)
         features = self.backbone.norm(state.x)
         aux = dict(state.memory) | {"features": features, "index": state.index}
+        if (both := self.backbone.logits_apart(features)) is not None:
+            aux |= zip(("cls_logits", "token_logits"), both, strict=True)
         return self._logits(state, features), aux
 
     # ---------------------------------------------------------------- features
@@ -239,10 +201,9 @@ class ReducedViT(Wrapped):
                 f"{type(self.base).__name__} has no prune_intermediate_layers; use "
                 "forward_intermediates(…, stop_early=True), which runs no block too many."
             )
-        info = self.info
         block_numbers(indices, len(self.backbone.blocks))
         taken: list[int] = prune(indices, prune_norm, prune_head)
-        self._pruned(info.blocks)
+        self._take_base_as_it_is()
         return taken
 
     # ---------------------------------------------------------------- about it
@@ -252,14 +213,22 @@ class ReducedViT(Wrapped):
 
         Learned parts that both strategies have, equally configured, are shared as well.
         """
-        return ReducedViT(
+        return self._like_me(
             self.base,
-            _resolved(self.base, strategy),
+            resolved(self.base, strategy),
             engine=self._engine,
             check_finite=self.check_finite,
             like=self,
         )
 
     def __repr__(self) -> str:
-        layers, info = table(self.cost(), self.info.num_prefix), self._setup.info
-        return f"ReducedViT({info.name},\n  {self.strategy!r}\n)\n{layers}"
+        layers = table(self.cost(), self._info.num_prefix)
+        return f"ReducedViT({self._info.name},\n  {self.strategy!r}\n)\n{layers}"
+
+
+def resolved(base: nn.Module, strategy: StrategyLike) -> Strategy:
+    """The strategy that is meant, for this model where it goes by its cost."""
+    spec = parse_spec(strategy)
+    if spec.share is None:
+        return spec.strategy
+    return spec.resolve(ReducedViT(base, Strategy("Random")).cost().gmacs)

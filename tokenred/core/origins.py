@@ -31,7 +31,7 @@ class Origins(Recorder):
 
     Args:
         state: before the first block.
-        layers: the blocks to note.
+        layers: the blocks to note; −1 for what enters the first.
         owners: whether anybody wants to know which token has which patch.
         masks: whether ``state.memory["mask"]`` tells which tokens are alive (`Selector.masks`).
     """
@@ -50,7 +50,7 @@ class Origins(Recorder):
         self._newest = -1
         self._left: dict[int, tuple[Tensor, Tensor]] = {}
         self._layers = frozenset(layers)
-        self._states: dict[int, TokenState] = {}
+        self._states: dict[int, TokenState] = {-1: state} if -1 in self._layers else {}
         self._owners: dict[int, Tensor] = {}
         self._masks = masks
 

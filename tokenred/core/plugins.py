@@ -12,6 +12,7 @@ are found in the environment, worker processes and fresh interpreters see the sa
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from tokenred.core.child import NO_PLUGINS, is_working_folder
 from tokenred.core.errors import PluginWarning
 
 if TYPE_CHECKING:
@@ -141,8 +143,11 @@ def _entry_points() -> list[tuple[Plugin, EntryPoint | None]]:
     """All entry points by package and name, so that the order of ``sys.path`` changes nothing."""
     from importlib.metadata import distributions
 
+    # What came along with somebody's data is no installed package.
+    barred = os.environ.get(NO_PLUGINS, "").split(os.pathsep)
+    places = [p for p in sys.path if not is_working_folder(p) and p not in barred]
     found: dict[tuple[str, str], tuple[Plugin, EntryPoint | None]] = {}
-    for distribution in distributions():
+    for distribution in distributions(path=places):
         for plugin, entry in _of_distribution(distribution):
             # As for imports, the first of two copies on the path counts.
             found.setdefault((plugin.package.split()[0], plugin.name), (plugin, entry))

@@ -21,8 +21,9 @@ from tokenred.core.errors import (
     TokenredError,
     UntrainedPartWarning,
 )
-from tokenred.core.model import ReducedViT, wrap
+from tokenred.core.model import ReducedViT
 from tokenred.core.plan import Strategy, from_config
+from tokenred.core.wrap import wrap
 from tokenred.models.checkpoint_file import check_writable, read_checkpoint, save_checkpoint
 from tokenred.models.fit import check_fit, load_strictly
 from tokenred.models.likeness import check_answers, check_attributes, told_likeness

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenred.core.replacing import replace
-from tokenred.core.tensors import gather_tokens
+from tokenred.core.tensors import gather_tokens, product
 
 if TYPE_CHECKING:
     from tokenred.core.state import TokenState
@@ -25,7 +25,8 @@ class Transport:
 
     Attributes:
         keep, drop: places of the image tokens that stay and go.
-        move: ``(b, k+extra, P)`` weights of the tokens that go, or None where nothing moves.
+        move: ``(b, k+extra, P)`` weights of the tokens that go, ``(b, extra, P)`` where the new
+            tokens alone have any, or None where nothing moves.
         stay: ``(b, k)`` weights of the tokens that stay, or None for 1.
         size_move: weights of the sizes that go, where they differ from `move`.
         extra: new tokens at the end, made of dropped ones only; their index is −1.
@@ -60,8 +61,9 @@ class Transport:
         dtype = torch.float32 if like is None else like.dtype
         out = torch.zeros(b, k + self.extra, tokens, dtype=dtype, device=self.keep.device)
         if self.move is not None:
-            at = self.drop[:, None, :].expand(-1, k + self.extra, -1)
-            out.scatter_(2, at, self.move)
+            rows = self.move.shape[1]
+            at = self.drop[:, None, :].expand(-1, rows, -1)
+            out[:, k + self.extra - rows :].scatter_(2, at, self.move)
         own = torch.ones(b, k, dtype=dtype, device=out.device) if self.stay is None else self.stay
         out[:, :k].scatter_(2, self.keep[..., None], own[..., None])
         return out
@@ -74,7 +76,6 @@ class Transport:
         drop: Int[Tensor, "b P"] | None,
     ) -> Float[Tensor, "b M c"]:
         """All tokens in one gather, prefix first, and then changed where they lie."""
-        k = self.keep.shape[1]
         kept = gather_tokens(tokens, places)
         image = kept[:, first:]
         if self.stay is not None:
@@ -84,9 +85,7 @@ class Transport:
         move, gone = self.move.to(kept.dtype), gather_tokens(tokens, drop)
         if not self.extra:
             return kept.baddbmm_(_below(first, move), gone)
-        moved = move @ gone
-        image.add_(moved[:, :k])
-        return torch.cat((kept, moved[:, k:]), dim=1)
+        return self._with_new(kept, first, product(move, gone).to(kept.dtype))
 
     def _carry_sizes(
         self,
@@ -103,9 +102,15 @@ class Transport:
         if not self.extra:
             kept[:, first:].unsqueeze(2).baddbmm_(move, gone)
             return kept
-        moved = (move @ gone).squeeze(2)
-        k = self.keep.shape[1]
-        kept[:, first:].add_(moved[:, :k])
+        return self._with_new(kept, first, product(move, gone).squeeze(2))
+
+    def _with_new(
+        self, kept: Float[Tensor, "b q *c"], first: int, moved: Float[Tensor, "b m *c"]
+    ) -> Float[Tensor, "b M *c"]:
+        """What moves to those that stay is added to them; the new tokens come last."""
+        k = moved.shape[1] - self.extra
+        if k:
+            kept[:, first:].add_(moved[:, :k])
         return torch.cat((kept, moved[:, k:]), dim=1)
 
 

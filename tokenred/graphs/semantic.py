@@ -11,12 +11,13 @@ from torch import Tensor
 from tokenred.core.errors import ConfigError
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part, Traits, check_count
-from tokenred.core.tensors import at_least_fp32, unit_vectors
+from tokenred.core.tensors import at_least_fp32, multiply, product, unit_vectors
 from tokenred.graphs.base import GraphBuilder, graph_builders
 from tokenred.graphs.graph import Graph
 
-# Similarities held at once: in the cache of a CPU, an image elsewhere.
-_TILE, _BLOCK = 1 << 19, 1 << 21
+# Similarities held at once: in the cache of a CPU; on a GPU a few times over, and still far less
+# than what the MLP of a batch takes.
+_TILE, _BLOCK = 1 << 19, 1 << 24
 
 __all__ = ["Semantic", "SemanticNeighbours", "most_similar"]
 
@@ -87,18 +88,19 @@ def most_similar(x: Float[Tensor, "b n c"], m: int) -> Int[Tensor, "b n m"]:
     held a block at a time, so that thousands of tokens need no ``n²`` floats an image.
     """
     unit = unit_vectors(x.detach())
-    n = unit.shape[1]
+    b, n, _ = unit.shape
     if x.device.type == "cpu" and not torch.compiler.is_compiling():
         return _in_tiles(unit, m)
-    # Blocks of rows, all images in each: the batch may be dynamic.
-    rows = max(1, _BLOCK // n)
+    # Blocks of rows, all images in each, as many as an image has: the batch may be dynamic.
+    rows = max(1, _BLOCK // n // (1 if torch.compiler.is_compiling() else max(1, b)))
     choose = _first_by_key if x.device.type == "cuda" and unit.dtype == torch.float32 else _first
+    place = torch.arange(n, device=x.device)
     blocks = []
     for start in range(0, n, rows):
-        similarity = unit[:, start : start + rows] @ unit.transpose(-2, -1)
-        place = torch.arange(n, device=x.device)
+        similarity = product(unit[:, start : start + rows], unit.transpose(-2, -1))
         itself = place[start : start + rows, None] == place
-        blocks.append(choose(similarity.masked_fill(itself, -torch.inf), m))
+        blocks.append(choose(similarity.masked_fill_(itself, -torch.inf), m))
+        del similarity
     return torch.cat(blocks, dim=1) if len(blocks) > 1 else blocks[0]
 
 
@@ -114,7 +116,7 @@ def _in_tiles(unit: Float[Tensor, "b n c"], m: int) -> Int[Tensor, "b n m"]:
         for row in range(0, n, rows):
             at = slice(row, min(row + rows, n))
             tile = buffer[: some.shape[0], : at.stop - row]
-            torch.bmm(some[:, at], some.transpose(1, 2), out=tile)
+            multiply(some[:, at], some.transpose(1, 2), tile)
             tile[..., at].diagonal(dim1=1, dim2=2).fill_(-torch.inf)
             # A quarter of the time of sorting, and the same where the last place is nobody's equal.
             best = tile.topk(m + 1, dim=-1)
@@ -129,8 +131,10 @@ def _first(similarity: Float[Tensor, "b k n"], m: int) -> Int[Tensor, "b k m"]:
 
 def _first_by_key(similarity: Float[Tensor, "b k n"], m: int) -> Int[Tensor, "b k m"]:
     """`_first` by selection: (similarity, place) as one integer, so that nothing ties."""
-    bits = (similarity + 0.0).view(torch.int32).long()  # + 0.0 makes −0 equal to 0
-    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    bits = (similarity + 0.0).view(torch.int32)  # + 0.0 makes −0 equal to 0
+    bits ^= (bits >> 31) & 0x7FFFFFFF  # the order of negative numbers is turned
     n = similarity.shape[-1]
-    last = torch.arange(n - 1, -1, -1, device=similarity.device)
-    return n - 1 - ((ordered << 32) + last).topk(m, dim=-1).values.remainder(1 << 32)
+    key = bits.long()
+    key <<= 32
+    key += torch.arange(n - 1, -1, -1, device=similarity.device)
+    return n - 1 - key.topk(m, dim=-1).values.remainder(1 << 32)

@@ -226,7 +226,7 @@ def _check_pool(global_pool: str, num_classes: int) -> None:
         )
 
 
-def _cfg() -> dict[str, Any]:
+def _cfg(**options: Any) -> dict[str, Any]:
     return {
         "num_classes": 1000,
         "input_size": (3, 224, 224),
@@ -238,11 +238,11 @@ def _cfg() -> dict[str, Any]:
         "std": IMAGENET_DEFAULT_STD,
         "first_conv": "patch_embed.conv1",
         "classifier": ("head", "aux_head"),
-    }
+    } | options
 
 
 # No weights are published for timm; those of the paper load by name from a file.
-default_cfgs = generate_default_cfgs({"lvvit_s": _cfg(), "lvvit_m": _cfg()})
+default_cfgs = generate_default_cfgs({"lvvit_s": _cfg(), "lvvit_m": _cfg(crop_pct=1.0)})
 
 
 def _create(name: str, pretrained: bool, **options: Any) -> LVViT:

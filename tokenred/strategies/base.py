@@ -93,6 +93,8 @@ class Selector(Part):
 
         ``state.memory["mask"]``, ``(b, N)``: 1 for the prefix and for tokens that stay, 0 for those
         that would have gone, now or before. They have weight 0 in the head (`Backbone.head`).
+        ``kept_share (b, S)``, for `ratio_loss`: the mean of the mask after each of the S stages so
+        far. The loop notes ``target_share (b, S)`` beside it, what the schedule aims at.
         """
         raise PartError(f"{type(self).__name__} masks in training but has no mask.")
 

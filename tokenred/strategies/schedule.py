@@ -49,6 +49,13 @@ class Schedule(Part):
         """``P`` for a block that ``tokens`` image tokens enter."""
         raise NotImplementedError
 
+    def share(self, layer: int, room: Room) -> float | None:
+        """The share of all tokens that should be left after a block, before whole tokens round it.
+
+        What a training form aims at; None where the counts are all there is.
+        """
+        return None
+
     def resolve(self, room: Room) -> tuple[int, ...]:
         """The counts of all blocks.
 

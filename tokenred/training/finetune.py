@@ -15,10 +15,11 @@ from tqdm import tqdm
 
 from tokenred.core.config import to_config
 from tokenred.core.errors import CheckpointError, ConfigError, DataError, OutputExistsError
-from tokenred.core.model import ReducedViT, wrap
+from tokenred.core.model import ReducedViT
 from tokenred.core.plan import recipes
 from tokenred.core.saving import save
 from tokenred.core.specs import StrategyLike, parse_spec
+from tokenred.core.wrap import wrap
 from tokenred.data import ImageDataset, balanced_subset, open_dataset
 from tokenred.models.rebuild import describe_base
 from tokenred.training.augment import open_training, train_loader

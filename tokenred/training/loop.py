@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tokenred.core.errors import ConfigError
 from tokenred.core.model import ReducedViT
 from tokenred.data import SKIPPED_LABEL
+from tokenred.models.lvvit import LVViT
 from tokenred.training.augment import readable
 from tokenred.training.devices import OneDevice
 from tokenred.training.losses import Criterion
@@ -139,11 +140,15 @@ class Trainer:
         self._schedule.step_update(step)
         if epoch < self.settings.backbone_frozen:
             freeze_backbone(self.optimizer)
-        taught: tuple[Tensor, ...] = ()
+        taught: tuple[Any, ...] = ()
         if self.teacher is not None:
             with torch.no_grad(), self.device.autocast():
                 features = self.teacher.forward_features(images)  # type: ignore[operator]
-                taught = (self.teacher.forward_head(features).float(), features.float())  # type: ignore[operator]
+                apart = criterion.reads_apart and isinstance(self.teacher, LVViT)
+                options = {"return_tokens": True} if apart else {}
+                said = self.teacher.forward_head(features, **options)  # type: ignore[operator]
+                said = tuple(x.float() for x in said) if apart else said.float()
+                taught = (said, features.float())
         logits, aux = self._prepared(images)
         loss, parts = criterion(logits, targets, aux, *taught)
         self.optimizer.zero_grad()

@@ -23,12 +23,15 @@ METHOD_SETTINGS: dict[str, Settings] = {
     "evit-scratch": _GTP.replace(
         epochs=300, lr=5e-4, lr_per=512, min_lr=1e-5, warmup_epochs=5, keep_warmup=(10, 100)
     ),
+    # The authors' README and main.py: 8 processes of 128 images.
     "dynamicvit": _GTP.replace(
-        batch_size=768,
         lr=1e-3,
-        min_lr=1e-5,
+        warmup_epochs=5,
+        warmup_lr=0.0,
         backbone_lr=0.01,
         backbone_frozen=5,
+        frozen=("pos_embed", "cls_token"),
+        ema=0.9999,
         criterion="dynamicvit",
         teacher=True,
     ),
@@ -48,6 +51,7 @@ What a paper leaves open is DeiT's: RandAugment, Mixup 0.8, CutMix 1, erasing 0.
 _SMALL: dict[str, Any] = {
     "lr_per": None,
     "min_lr": 1e-6,
+    "warmup_epochs": 0,
     "warmup_lr": 1e-6,
     "backbone_lr": 1.0,
     "backbone_frozen": 0,

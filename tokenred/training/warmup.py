@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from tokenred.core.model import ReducedViT
 from tokenred.core.plan import Strategy
+from tokenred.strategies.edits import TopKeys
 from tokenred.strategies.routes import Idle
 from tokenred.strategies.schedules import KeepRatio, PerLayer
 
@@ -37,7 +38,8 @@ def reduction_share(epoch: int, warmup: tuple[int, int] | None) -> float:
 def warmed(reduced: ReducedViT, share: float) -> Strategy:
     """The strategy of a model with a share of its reduction.
 
-    Ratios of kept tokens go from 1 to the strategy's own; of counts, their share is taken.
+    Ratios of kept tokens, and of the keys that Tri-Level's mask leaves, go from 1 to the strategy's
+    own; of counts, their share is taken.
 
     Args:
         reduced: the model with the whole reduction.
@@ -55,7 +57,11 @@ def warmed(reduced: ReducedViT, share: float) -> Strategy:
         # Whatever the schedule, its counts on this model are known.
         removed = (layer.removed for layer in reduced.cost().layers)
         schedule = PerLayer(tuple(round(count * share) for count in removed))
-    return whole.replace(route=route, schedule=schedule)
+    edits = tuple(
+        replace(edit, ratio=1 - (1 - edit.ratio) * share) if isinstance(edit, TopKeys) else edit
+        for edit in whole.edits
+    )
+    return whole.replace(route=route, schedule=schedule, edits=edits)
 
 
 def _nearer_one(ratio: Ratio, share: float) -> Ratio:

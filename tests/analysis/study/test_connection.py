@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -49,12 +50,8 @@ def test_permissions_that_forbid_writing(tmp_path: Path, monkeypatch: pytest.Mon
         assert len(store) == 1
 
 
-def test_a_folder_in_which_sqlite_cannot_make_its_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "a.db"
-    with Store(path) as store:
-        store.write([row("a")])
+def _refuse_shared_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As SQLite does where it cannot make the file that readers share."""
     real = sqlite3.connect
 
     class Refuses:
@@ -68,6 +65,15 @@ def test_a_folder_in_which_sqlite_cannot_make_its_files(
         return Refuses() if "mode=ro" in str(address) else real(address, **options)
 
     monkeypatch.setattr(connection.sqlite3, "connect", connect)
+
+
+def test_a_folder_in_which_sqlite_cannot_make_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.db"
+    with Store(path) as store:
+        store.write([row("a")])
+    _refuse_shared_files(monkeypatch)
     with Store(path, readonly=True) as store:
         assert len(store) == 1
 
@@ -85,3 +91,30 @@ def test_a_folder_in_which_sqlite_cannot_make_its_files(
 def test_errors_say_what_to_do(text: str, advice: str) -> None:
     with pytest.raises(StoreError, match=f"here .*{text}.*{advice}"), connection.explained("here"):
         raise sqlite3.OperationalError(text)
+
+
+def test_the_file_alone_holds_what_was_written(tmp_path: Path) -> None:
+    path, alone = tmp_path / "a.db", tmp_path / "alone.db"
+    with Store(path) as store, Store(path) as reader, store.writing():
+        assert len(reader) == 0
+        store.write([row("a")])
+        store._due = 0.0
+        store.write([row("b")])
+        shutil.copyfile(path, alone)  # as after a kill, without its log
+        assert len(Store(alone)) == 2
+
+
+def test_a_log_beside_a_store_on_a_read_only_place_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, kept = tmp_path / "a.db", tmp_path / "kept"
+    kept.mkdir()
+    with Store(path) as store:
+        store.write([row("a")])
+        store._due = float("inf")
+        store.write([row("b")])
+        for name in ("a.db", "a.db-wal"):
+            shutil.copyfile(tmp_path / name, kept / name)
+    _refuse_shared_files(monkeypatch)
+    with Store(kept / "a.db", readonly=True) as store:
+        assert len(store) == 2

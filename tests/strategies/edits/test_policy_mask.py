@@ -117,9 +117,13 @@ def test_large_logits() -> None:
     torch.testing.assert_close(got, torch.tensor([[[[1.0, 0.0], [0.0, 1.0]]]]), atol=1e-6, rtol=0)
 
 
-def test_nothing_to_do_without_a_mask() -> None:
+def test_before_the_first_stage_the_mask_is_of_ones() -> None:
     logits, _ = drawn(5)
-    assert PolicyMask().normalize(logits, state_of(None, 5)) is None
+    for epsilon in (0.0, 0.1):
+        edit = PolicyMask(epsilon)
+        ones = edit.normalize(logits, state_of(torch.ones(2, 5), 5))
+        assert torch.equal(edit.normalize(logits, state_of(None, 5)), ones)
+        assert torch.allclose(ones, logits.softmax(dim=-1)) == (epsilon == 0)
     assert PolicyMask()(logits, state_of(None, 5)) is logits
     assert PolicyMask().in_training_only
 

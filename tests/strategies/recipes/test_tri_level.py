@@ -29,22 +29,23 @@ from tokenred.strategies.edits import TopKeys
 def unrolled(vit: VisionTransformer, image: Tensor, rate: float, share: float) -> Tensor:
     """One image through the model as the method is written."""
     x = vit._pos_embed(vit.patch_embed(image))
+    mask = torch.ones(1, x.shape[1], x.shape[1])
     for layer, block in enumerate(vit.blocks):
         n = x.shape[1]
         q, k, v = block.attn.qkv(block.norm1(x)).reshape(1, n, 3, 4, 8).permute(2, 0, 3, 1, 4)
         weight = (q @ k.transpose(-2, -1) / 8**0.5).exp()
-        if layer >= 2:
-            mean = (weight / weight.sum(dim=-1, keepdim=True)).mean(dim=1)
-            mask = torch.ones(1, n, n)
-            best = mean[:, 1:, 1:].topk(math.ceil(share * (n - 1)), dim=-1).indices
-            mask[:, 1:, 1:] = torch.zeros(1, n - 1, n - 1).scatter(-1, best, 1)
-            weight = weight * mask[:, None]
+        weight = weight * mask[:, None]
         attention = weight / weight.sum(dim=-1, keepdim=True)
         x = x + block.attn.proj((attention @ v).transpose(1, 2).flatten(2))
         if layer >= 1:
             score = attention[0, :, 0, 1:].mean(dim=0)
             kept = score.topk(math.ceil(rate * (n - 1))).indices.sort().values
             x = torch.cat((x[:, :1], x[:, 1 + kept]), dim=1)
+            among, m = attention.mean(dim=1)[:, 1 + kept][:, :, 1 + kept], len(kept)
+            order = among.sort(dim=-1, descending=True, stable=True).indices
+            best = order[..., : math.ceil(share * m)]
+            mask = torch.ones(1, m + 1, m + 1)
+            mask[:, 1:, 1:] = torch.zeros(1, m, m).scatter(-1, best, 1)
         x = x + block.mlp(block.norm2(x))
     return vit.forward_head(vit.norm(x))
 
@@ -74,9 +75,11 @@ def test_every_form(form: str) -> None:
 
 def test_composition(tmp_path: Path) -> None:
     made = tr.strategy("tri-level", keep_rate=(0.5, 0.5), layers=(1, 2), attention_rate=0.5)
-    assert made.edits == (TopKeys(0.5, 1),)
+    assert made.edits == (TopKeys(0.5, (1, 2)),)
     assert made.replace(edits=()) == tr.strategy("topk", keep_rate=(0.5, 0.5), layers=(1, 2))
-    assert tr.strategy("tri-level", reference=True) == tr.strategy("Tri-Level")
+    released = tr.strategy("tri-level", reference=True)
+    assert released.edits == (TopKeys(0.3, None, 1e-6, True),)
+    assert tr.strategy("Tri-Level", reference=True, epsilon=0.0).edits[0].epsilon == 0
     check_files(made, tmp_path)
     whole = wrapped(tr.strategy("tri-level", keep_rate=1.0, attention_rate=1.0))
     assert torch.equal(whole(images()), whole.base(images()))

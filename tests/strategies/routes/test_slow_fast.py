@@ -46,7 +46,8 @@ def test_counts() -> None:
     assert SlowFast().active(4, 12, 196) == 99
     assert SlowFast(representative=False).active(4, 12, 196) == 98
     assert SlowFast(0.7).active(4, 12, 10) == 8  # 0.7 · 10 is 7
-    assert SlowFast().active(4, 12, 7) == 5
+    assert SlowFast().active(4, 12, 7) == 3 + 1
+    assert SlowFast(0.1).active(4, 12, 7) == 1 + 1  # there is always one
     assert SlowFast(1.0).active(4, 12, 196) is None
     assert not any(SlowFast(1.0).watches(layer, 12) for layer in range(12))
     every = SlowFast(stagewise=False)

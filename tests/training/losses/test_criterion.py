@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import tokenred as tr
 from tokenred.core.errors import ConfigError, InputError, UnknownNameError
+from tokenred.models.lvvit import LVViT
 from tokenred.training import losses
 from tokenred.training.losses import CRITERIA, Criterion, make_criterion
 
@@ -61,7 +62,7 @@ def test_dynamicvit() -> None:
         "ce": nn.functional.cross_entropy(logits, TARGETS),
         "distill": losses.distillation_kl(logits, teacher, "student"),
         "kept_tokens": (aux["features"][:, 1:] - features[:, 1:])[kept].square().mean(),
-        "ratio": (aux["kept_share"] - torch.tensor([11 / 16, 7 / 16, 5 / 16])).square().mean(),
+        "ratio": (aux["kept_share"] - torch.tensor([0.7, 0.49, 0.343])).square().mean(),
     }
     assert parts.keys() == expected.keys()
     for name, value in expected.items():
@@ -69,10 +70,57 @@ def test_dynamicvit() -> None:
         assert not parts[name].requires_grad
     sums = {"ce": 1, "distill": 0.5, "kept_tokens": 0.5, "ratio": 2}
     torch.testing.assert_close(total, sum(w * expected[n] for n, w in sums.items()))
-    exact = make_criterion("dynamicvit", shares=[0.7, 0.49, 0.343])
-    _, parts = exact(logits, TARGETS, aux)
-    ratios = (aux["kept_share"] - torch.tensor([0.7, 0.49, 0.343])).square().mean()
+    other = make_criterion("dynamicvit", shares=[0.6, 0.4, 0.3], reference=True)
+    _, parts = other(logits, TARGETS, aux, teacher, features)
+    ratios = (aux["kept_share"] - torch.tensor([0.6, 0.4, 0.3])).square().mean()
     torch.testing.assert_close(parts["ratio"], ratios.detach())
+    released = losses.distillation_kl(logits, teacher, "teacher")
+    torch.testing.assert_close(parts["distill"], released.detach())
+
+
+def lvvit(method: str) -> tuple[Tensor, dict[str, Tensor], LVViT, Tensor]:
+    torch.manual_seed(0)
+    made = LVViT(img_size=64, embed_dim=24, depth=4, num_heads=3, num_classes=5).eval()
+    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        features = made.forward_features(images)
+        for p in made.parameters():
+            p.add_(torch.randn_like(p), alpha=0.1)
+    return *tr.wrap(made, method).train().forward_train(images), made.eval(), features
+
+
+def test_the_released_losses_of_lvvit() -> None:
+    logits, aux, made, features = lvvit("dynamicvit")
+    with torch.no_grad():
+        apart = made.forward_head(features, return_tokens=True)
+    criterion = make_criterion("dynamicvit", reference=True)
+    _, parts = criterion(logits, TARGETS, aux, apart, features)
+    ours = made.forward_head(aux["features"], return_tokens=True)
+    torch.testing.assert_close(aux["cls_logits"], ours[0])
+    kept = aux["mask"][:, 1:] > 0
+    expected = {
+        "ce": nn.functional.cross_entropy(ours[0], TARGETS),
+        "distill": losses.distillation_kl(ours[0], apart[0], "teacher"),
+        "kept_tokens": losses.distillation_kl(ours[1][kept], apart[1][kept], "teacher"),
+    }
+    for name, value in expected.items():
+        torch.testing.assert_close(parts[name], value.detach())
+    with pytest.raises(InputError, match="return_tokens=True"):
+        criterion(logits, TARGETS, aux, apart[0], features)
+    with pytest.raises(InputError, match="got a pair"):
+        make_criterion("dynamicvit")(logits, TARGETS, aux, apart, features)
+    # Without a teacher, and by the paper, the model is what it is in inference.
+    torch.testing.assert_close(
+        criterion(logits, TARGETS, aux)[1]["ce"], nn.functional.cross_entropy(logits, TARGETS)
+    )
+
+
+def test_the_released_token_cut_counts_every_second_block() -> None:
+    logits, aux, _, _ = run("idlevit")
+    cut = aux["token_cut"]
+    assert cut.shape == (3, 3)
+    _, parts = make_criterion("idlevit", reference=True)(logits, TARGETS, aux)
+    torch.testing.assert_close(parts["token_cut"], (cut[:, 0] + cut[:, 2]).mean().detach() / 3)
 
 
 def test_dynamicvit_without_cls() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +70,26 @@ def _connect(path: Path | None, readonly: bool) -> sqlite3.Connection:
     try:
         connection.execute("SELECT count(*) FROM sqlite_master")
     except sqlite3.OperationalError:
-        # In a folder that cannot be written, SQLite wants to be told that nobody else writes.
         connection.close()
+        if _log(path).exists():
+            return _copied(path, options)
+        # In a folder that cannot be written, SQLite wants to be told that nobody else writes.
         connection = sqlite3.connect(f"{address}?immutable=1", uri=True, **options)
+    return connection
+
+
+def _log(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def _copied(path: Path, options: dict[str, Any]) -> sqlite3.Connection:
+    """A store with its log, in memory: beside it SQLite cannot make the file that joins them."""
+    connection: sqlite3.Connection = sqlite3.connect(":memory:", **options)
+    with tempfile.TemporaryDirectory() as folder:
+        for source in (path, _log(path)):
+            shutil.copyfile(source, Path(folder, source.name))
+        with closing(sqlite3.connect(Path(folder, path.name))) as whole:
+            whole.backup(connection)
     return connection
 
 

@@ -151,7 +151,12 @@ def _commit() -> str:
     try:
         found = [
             subprocess.run(
-                ["git", *arguments], capture_output=True, text=True, check=True, timeout=10
+                # The folder may be somebody else's, and its settings name programs to run.
+                ["git", "-c", "core.fsmonitor=false", *arguments],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=10,
             ).stdout.strip()
             for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
         ]

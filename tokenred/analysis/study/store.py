@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
+import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +17,10 @@ from tokenred.analysis.study.cell import DONE, StoredRow
 from tokenred.analysis.study.connection import explained, may_write, open_store
 from tokenred.analysis.study.errors import StoreError
 from tokenred.analysis.study.frame import record, tidy
-from tokenred.analysis.study.lock import only_writer
 from tokenred.analysis.study.packing import Predictions, unpack
 from tokenred.analysis.study.schema import transaction
 from tokenred.core.errors import InputError, UnknownNameError
+from tokenred.core.lock import process_lock
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,6 +51,7 @@ class Store:
         self.path = None if path is None else Path(path).expanduser()
         self.readonly = readonly or not may_write(self.path)
         self._connection = open_store(self.path, self.readonly)
+        self._due = 0.0
 
     def close(self) -> None:
         """Close the file."""
@@ -92,18 +92,20 @@ class Store:
         if self.path is None:
             yield
             return
-        with only_writer(self.path, wait, self._holder()):
-            since = datetime.now(timezone.utc).isoformat(timespec="seconds")
-            me = {"process": os.getpid(), "host": platform.node(), "since": since}
-            self._do("INSERT OR REPLACE INTO meta VALUES ('writer', ?)", [(json.dumps(me),)])
-            yield
 
-    def _holder(self) -> str:
-        found = self._ask("SELECT value FROM meta WHERE name = 'writer'")
-        if not found:
-            return ""
-        other = json.loads(found[0][0])
-        return f" (process {other['process']} on {other['host']}, since {other['since']})"
+        def busy(holder: str) -> StoreError:
+            return StoreError(
+                f"another grid is writing to {self.path}{holder}. Wait for it (wait=SECONDS; "
+                "--wait on the command line), or choose another store. What is stored can be read "
+                "meanwhile."
+            )
+
+        place = self.path.with_name(f"{self.path.name}.lock")
+        with explained(f"cannot make the lock {place}"), process_lock(place, busy, wait):
+            try:
+                yield
+            finally:
+                self._settle(now=True)
 
     def write(self, rows: Sequence[StoredRow]) -> None:
         """Store results: all of them or, where it fails, none.
@@ -152,6 +154,20 @@ class Store:
             transaction(self._connection),
         ):
             yield
+        self._settle()
+
+    def _settle(self, now: bool = False) -> None:
+        """Bring what is committed into the file itself, so that it may be copied alone.
+
+        As often as takes 1% of the time; what came since is in the log beside it.
+        """
+        start = time.monotonic()
+        if self.path is None or self.readonly or not (now or start >= self._due):
+            return
+        with suppress(sqlite3.Error):  # it is safe in the log
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        took = time.monotonic() - start
+        self._due = start + 100 * took
 
     # ---------------------------------------------------------------- reading
 

@@ -20,8 +20,9 @@ from tokenred.analysis.study.loading import load_base, open_data, precision_of
 from tokenred.analysis.study.metrics import Context, Metric
 from tokenred.analysis.study.refs import DataRef, ModelRef
 from tokenred.core.errors import CheckpointError, PartError
-from tokenred.core.model import ReducedViT, wrap
+from tokenred.core.model import ReducedViT
 from tokenred.core.plan import Strategy
+from tokenred.core.wrap import wrap
 
 if TYPE_CHECKING:
     from tokenred.data import ImageDataset

@@ -14,7 +14,7 @@ from tokenred.analysis.measure.speed.candidates import image_shape_of
 from tokenred.analysis.sweeps.cells import Cell
 from tokenred.core.api import gmacs
 from tokenred.core.errors import TokenredError
-from tokenred.core.model import wrap
+from tokenred.core.wrap import wrap
 
 __all__ = ["Plan", "make_plan"]
 

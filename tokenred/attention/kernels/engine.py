@@ -12,19 +12,23 @@ from torch import Tensor
 from tokenred.attention.edits import SLACK, kept_entries
 from tokenred.attention.kernels.blocks import WIDEST
 from tokenred.attention.need import Need
-from tokenred.attention.request import Engine, Heads, Request
+from tokenred.attention.request import (
+    Engine,
+    Heads,
+    Request,
+    is_exporting,
+    is_modern,
+    without_map,
+)
 from tokenred.attention.stats import AttentionStats, over_heads, row_index
 from tokenred.core.state import TokenState
 
 __all__ = ["TritonEngine"]
 
-_KINDS = frozenset({"diagonal", "received", "row", "kept"})
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _INSTALLED = importlib.util.find_spec("triton") is not None
 # Triton's interpreter runs the kernels on the CPU; it is switched on before Triton is imported.
 _DEVICES = ("cuda", "cpu") if os.environ.get("TRITON_INTERPRET") == "1" else ("cuda",)
-# Without `is_exporting` (before PyTorch 2.7) exporting cannot be told from compiling.
-_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
 
 
 class TritonEngine(Engine):
@@ -42,23 +46,16 @@ class TritonEngine(Engine):
     """
 
     def supports(self, heads: Heads, request: Request) -> bool:
-        q, k, v = heads.q, heads.k, heads.v
-        tensors = (q, k, v, request.key_bias)
-        grad = any(t is not None and t.requires_grad for t in tensors)
+        q = heads.q
         return (
             _INSTALLED
             and q.device.type in _DEVICES
-            and q.dtype in _DTYPES
-            and q.dtype == k.dtype == v.dtype
-            and q.shape == k.shape == v.shape
+            and without_map(heads, request, _DTYPES)
+            and q.shape == heads.k.shape == heads.v.shape
             and q.shape[-1] <= WIDEST
-            and heads.dropout == 0
             and heads.bias is None
-            and len(request.edits) == 0
-            and all(need.kind in _KINDS for need in request.map_needs)
-            and not (grad and torch.is_grad_enabled())
-            and not _is_exporting()
-            and _capable(q)
+            and not is_exporting()
+            and is_modern(q.device)
         )
 
     def __call__(
@@ -98,11 +95,6 @@ class TritonEngine(Engine):
                     value = columns - own if need.exclude_self else columns
                 found[need] = over_heads(value[..., state.num_prefix :], need.aggregate)
         return out, AttentionStats(found)
-
-
-def _capable(q: Tensor) -> bool:
-    """Whether the device has the tensor cores that the kernels are written for."""
-    return q.device.type == "cpu" or torch.cuda.get_device_properties(q.device).major >= 8
 
 
 def _row(need: Need, state: TokenState) -> int:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenred.attention.edits import AttentionEdit, attention_edits
+from tokenred.attention.edits import AttentionEdit, attention_edits, gated_softmax
 from tokenred.core.part import check_number
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import at_least_fp32
@@ -21,7 +21,7 @@ class PolicyMask(AttentionEdit):
     ``A_ij = (e^{s_ij − max_j s_ij}·G_ij + ε/N) / (Σ_j e^{s_ij − max_j s_ij}·G_ij + ε)`` with
     ``G_ij`` the mask of key j, and 1 for the token itself (section 3.3). In fp32 or better, and in
     training only: inference has gathered the tokens and attends as ever. It reads the ``mask`` of
-    `Selector.mask`, and does nothing before there is one.
+    `Selector.mask`; before there is one the mask is of ones.
 
     Args:
         epsilon: ε. A masked key still gets ``ε/N`` of a row whose weights sum up to ``Σ + ε``.
@@ -46,11 +46,9 @@ class PolicyMask(AttentionEdit):
     ) -> Float[Tensor, "b h N N"] | None:
         mask = state.memory.get("mask")
         if mask is None:
-            return None
-        n = logits.shape[-1]
-        scores = logits.to(at_least_fp32(logits.dtype))
-        itself = torch.eye(n, dtype=torch.bool, device=logits.device)
-        seen = mask.to(scores.dtype)[:, None, None, :].masked_fill(itself, 1)
-        weight = (scores - scores.amax(dim=-1, keepdim=True)).exp() * seen
-        total = weight.sum(dim=-1, keepdim=True) + self.epsilon
-        return ((weight + self.epsilon / n) / total).to(logits.dtype)
+            # Nobody is hidden before the first stage, and ε acts there as well.
+            return gated_softmax(logits, 1.0, self.epsilon)
+        itself = torch.eye(logits.shape[-1], dtype=torch.bool, device=logits.device)
+        mask = mask.to(at_least_fp32(logits.dtype))
+        seen = mask[:, None, None, :].masked_fill(itself, 1)
+        return gated_softmax(logits, seen, self.epsilon)

@@ -1,70 +1,166 @@
-"""Tri-Level's mask: each token attends to those it attends to most."""
+"""Tri-Level's mask: each token attends to those it attended to most."""
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tokenred.attention.edits import AttentionEdit, attention_edits
+from tokenred.attention import AttentionStats, Need
+from tokenred.attention.edits import AttentionEdit, attention_edits, gated_softmax
 from tokenred.core.errors import ConfigError
 from tokenred.core.info import ModelInfo
-from tokenred.core.part import check_count, check_number
-from tokenred.core.state import TokenState
+from tokenred.core.part import check_choice, check_count, check_number
+from tokenred.core.replacing import replace
+from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32
 from tokenred.strategies.schedules import exact, quarters
 
 __all__ = ["TopKeys"]
+
+_KEY = "top_keys"
+_MAP = Need.map("mean")
 
 
 @attention_edits.register("TopKeys")
 class TopKeys(AttentionEdit):
     """Image tokens attend to their best ``⌈r·n⌉`` image keys (Tri-Level, Kong et al., AAAI 2023).
 
-    The best are those of the mean map over heads, the same for all heads; of equal ones the first.
-    The 0/1 mask multiplies ``exp(logits)`` before the normalisation: rows still sum to 1. Rows and
-    columns of prefix tokens, CLS among them, are always on. The entries that are masked were
-    computed first, so nothing is saved but on hardware that skips them.
+    The mask is made once, in a block in which tokens go: after its attention and selection, of its
+    head-mean map among the ``n`` image tokens that stay. It holds in the blocks that follow, the
+    next one of these included, which makes another. Rows and columns of prefix tokens, and of a
+    token that a fuser adds, are on. It multiplies ``exp(logits)`` before the normalisation; what is
+    masked was computed first, so nothing is saved but on hardware that skips it.
 
-    That the block's own map decides, and that every later block is masked, is our reading.
+    Of equal entries the first are the best. Called by itself, without a mask that is held and
+    without ε, it masks by the map of these very logits.
 
     Args:
         ratio: r in (0, 1].
-        after: blocks after this one are masked; None for the first quarter of the depth (3 of 12).
+        after: the blocks that make a mask, one or several, ascending; None for the quarters of the
+            depth (3, 6, 9 of 12).
+        epsilon: ε of ``(e·G + ε/N) / (Σe·G + ε)``, in all blocks, with G the mask. 0 for none.
+        reference: as the authors' program, which keeps every entry that is at least the k-th
+            largest: a row with fewer than k entries left by the mask before it opens entirely.
+
+    Shapes:
+        memory: ``top_keys (b, n, n)``, which image keys each image token sees.
     """
 
     ratio: float = 0.3
-    after: int | None = None
+    after: int | tuple[int, ...] | None = None
+    epsilon: float = 0.0
+    reference: bool = False
 
     def __post_init__(self) -> None:
         check_number(self, "ratio", self.ratio, low=0, high=1, open_low=True)
-        if self.after is not None:
-            check_count(self, "after", self.after)
+        check_number(self, "epsilon", self.epsilon, low=0)
+        check_choice(self, "reference", self.reference, (True, False))
+        if self.after is None:
+            return
+        blocks = tuple(self.after) if isinstance(self.after, list | tuple) else (self.after,)
+        for block in blocks:
+            check_count(self, "after", block)
+        if not blocks or sorted(set(blocks)) != list(blocks):
+            raise ConfigError(
+                f"TopKeys: after must be ascending block numbers, got {self.after!r}."
+            )
+        object.__setattr__(self, "after", blocks)
 
     def check(self, info: ModelInfo) -> None:
         super().check(info)
-        if self.after is not None and self.after >= info.depth:
+        if wrong := [block for block in self._makers(info.depth) if block >= info.depth]:
             raise ConfigError(
-                f"TopKeys: block {self.after} is named, {info.name} has 0 to {info.depth - 1}."
+                f"TopKeys: blocks {wrong} are named, {info.name} has 0 to {info.depth - 1}."
             )
 
+    def _makers(self, depth: int) -> tuple[int, ...]:
+        return self.after if isinstance(self.after, tuple) else quarters(depth)
+
     def active(self, layer: int, depth: int) -> bool:
-        first = quarters(depth)[0] if self.after is None else self.after
-        return self.ratio < 1 and layer > first
+        return self.epsilon > 0 or (self.ratio < 1 and layer > self._makers(depth)[0])
+
+    @property
+    def follows(self) -> bool:
+        return self.ratio < 1
+
+    def needs(self, layer: int, depth: int) -> tuple[Need, ...]:
+        return (_MAP,) if self.ratio < 1 and layer in self._makers(depth) else ()
+
+    def follow(
+        self, state: TokenState, attention: AttentionStats, selection: Selection | None
+    ) -> TokenState:
+        p, keep = state.num_prefix, None if selection is None else selection.keep
+        held = state.memory.get(_KEY)
+        if (seen := attention.values.get(_MAP)) is not None:
+            among = _at(seen[:, p:, p:].detach(), keep)
+            size = None if state.size is None else state.size[:, p : p + among.shape[1]]
+            held = self._best(among, size)
+        elif held is None:
+            return state
+        else:
+            held = _at(held, keep)
+        if extra := state.num_tokens - held.shape[1]:
+            held = F.pad(held, (0, extra, 0, extra), value=True)
+        return replace(state, memory={**state.memory, _KEY: held})
+
+    def _best(
+        self, among: Float[Tensor, "b n n"], size: Float[Tensor, "b n"] | None
+    ) -> Bool[Tensor, "b n n"]:
+        """Which entries of each row are its best; padding is none of them."""
+        n, share = among.shape[-1], exact(self.ratio)
+        ranks = torch.arange(n, device=among.device)
+        if size is None:
+            best = ranks < _ceil(share, n)
+        else:
+            alive = size > 0
+            among = among.masked_fill(~alive[:, None], -1)
+            # Of images with fewer tokens; whole numbers of Python's, which no digits overflow.
+            counts = torch.tensor([_ceil(share, i) for i in range(n + 1)], device=among.device)
+            best = ranks < counts[alive.sum(dim=1)][:, None, None]
+        values, order = among.sort(dim=-1, descending=True, stable=True)
+        best = best.expand_as(order)
+        if self.reference:
+            return among >= values.masked_fill(~best, torch.inf).amin(dim=-1, keepdim=True)
+        return torch.zeros_like(best).scatter(-1, order, best)
+
+    def _mask(
+        self, logits: Float[Tensor, "b h N N"], state: TokenState
+    ) -> Bool[Tensor, "b 1 N N"] | None:
+        """Which entries the logits keep; None for all."""
+        p, held = state.num_prefix, state.memory.get(_KEY)
+        if self.ratio == 1 or (held is None and self.epsilon > 0):
+            return None
+        if held is None:
+            scores = logits.detach()[:, :, p:].to(at_least_fp32(logits.dtype))
+            held = self._best(scores.softmax(dim=-1)[..., p:].mean(dim=1), state.image_size)
+        return F.pad(held, (p, 0, p, 0), value=True)[:, None]
 
     def __call__(
         self, logits: Float[Tensor, "b h N N"], state: TokenState
     ) -> Float[Tensor, "b h N N"]:
-        p = state.num_prefix
-        n = logits.shape[-1] - p
-        size, share = state.image_size, exact(self.ratio)
-        living = n if size is None else (size > 0).sum(dim=1)[:, None, None]
-        count = -(-share.numerator * living // share.denominator)  # rounded up
-        scores = logits.detach()[:, :, p:].to(at_least_fp32(logits.dtype))
-        among = scores.softmax(dim=-1)[..., p:].mean(dim=1)
-        order = among.sort(dim=-1, descending=True, stable=True).indices
-        best = (torch.arange(n, device=logits.device) < count).expand_as(order)
-        shape = (logits.shape[0], *logits.shape[2:])
-        on = torch.ones(shape, dtype=torch.bool, device=logits.device)
-        on[:, p:, p:] = torch.zeros_like(best).scatter(-1, order, best)
-        return logits.masked_fill(~on[:, None], -torch.inf)
+        on = None if self.epsilon > 0 else self._mask(logits, state)
+        return logits if on is None else logits.masked_fill(~on, -torch.inf)
+
+    def normalize(
+        self, logits: Float[Tensor, "b h N N"], state: TokenState
+    ) -> Float[Tensor, "b h N N"] | None:
+        if self.epsilon == 0:
+            return None
+        on = self._mask(logits, state)
+        return gated_softmax(logits, 1.0 if on is None else on, self.epsilon)
+
+
+def _ceil(share: Fraction, n: int) -> int:
+    return -(-share.numerator * n // share.denominator)
+
+
+def _at(square: Tensor, places: Int[Tensor, "b k"] | None) -> Tensor:
+    """Rows and columns at these places, one choice an image."""
+    if places is None:
+        return square
+    rows = square.gather(1, places[:, :, None].expand(-1, -1, square.shape[2]))
+    return rows.gather(2, places[:, None, :].expand(-1, places.shape[1], -1))

@@ -51,11 +51,6 @@ class FusedToken(Fuser):
                 "gives none. Use it with a scorer."
             )
         weight = selection.score.gather(1, selection.drop)[:, None, :]
-        nothing = weight.new_zeros(weight.shape[0], selection.keep.shape[1], weight.shape[2])
         return Transport(
-            selection.keep,
-            selection.drop,
-            move=torch.cat((nothing, weight), dim=1),
-            size_move=torch.cat((nothing, torch.ones_like(weight)), dim=1),
-            extra=1,
+            selection.keep, selection.drop, move=weight, size_move=torch.ones_like(weight), extra=1
         )

@@ -12,7 +12,7 @@ from tokenred.attention import AttentionStats
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
-from tokenred.core.tensors import at_least_fp32, gather_tokens, unit_vectors
+from tokenred.core.tensors import at_least_fp32, gather_tokens, product, unit_vectors
 from tokenred.core.transport import Transport
 from tokenred.graphs import Graph
 from tokenred.strategies.base import Fuser, fusers
@@ -79,7 +79,5 @@ def _slot(state: TokenState, selection: Selection) -> Int[Tensor, "b P"]:
         at = at.scatter(1, selection.keep, torch.arange(k, device=at.device).expand(b, k))
         return at.gather(1, selection.partner)
     unit = unit_vectors(state.image.detach())
-    similarity = gather_tokens(unit, selection.drop) @ gather_tokens(
-        unit, selection.keep
-    ).transpose(-2, -1)
-    return similarity.argmax(dim=-1)
+    gone, kept = (gather_tokens(unit, at) for at in (selection.drop, selection.keep))
+    return product(gone, kept.transpose(-2, -1)).argmax(dim=-1)

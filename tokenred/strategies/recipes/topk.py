@@ -25,15 +25,17 @@ def topk(
     Without a CLS token the attention received from all tokens decides.
 
     Args:
-        keep_rate: share ρ of the living tokens kept; one, or one for each of `layers`.
+        keep_rate: share ρ of the living tokens kept, ⌈ρn⌉; one, or one for each of `layers`.
         layers: blocks in which tokens go; None for the quarters of the depth (3, 6, 9 of 12).
         scorer: another scorer instead.
-        reference: nothing differs; accepted so that all recipes take it.
+        reference: with the counts of the authors' program: ⌊ρ·N0⌋, ⌊ρ²·N0⌋ … of the N0 tokens at
+            the start, or of each share given.
     """
     return Strategy(
         scorer=CLSAttn(aggregate="mean", without_cls="received") if scorer is None else scorer,
         schedule=KeepRatio(
             keep_rate if isinstance(keep_rate, int | float) else tuple(keep_rate),
             None if layers is None else tuple(layers),
+            **({"rounding": "floor", "of": "start"} if reference else {}),
         ),
     )

@@ -17,21 +17,26 @@ def tri_level(
     keep_rate: float | Sequence[float] = 0.7,
     attention_rate: float = 0.3,
     layers: Sequence[int] | None = None,
+    epsilon: float | None = None,
     reference: bool = False,
 ) -> Strategy:
     """Fewer tokens, and fewer entries in their attention (Tri-Level, Kong et al., AAAI 2023).
 
-    EViT without its fused token, and a mask on the attention of the blocks after the first in
-    which tokens go. The third level, fewer examples, is for training: see
-    `tokenred.training.forgetting`. Without a CLS token the attention received decides, which is
-    our choice.
+    EViT without its fused token, and a mask on the attention of the blocks after one in which
+    tokens go, made there and held until the next (`TopKeys`). The third level, fewer examples, is
+    for training: see `tokenred.training.forgetting`. Without a CLS token the attention received
+    decides, which is our choice.
 
     Args:
         keep_rate: share ρ of the living tokens kept; one, or one for each of `layers`.
         attention_rate: share of the image keys that each image token attends to.
         layers: blocks in which tokens go; None for the quarters of the depth (3, 6, 9 of 12).
-        reference: nothing differs; accepted so that all recipes take it.
+        epsilon: ε of the masked attention; None for 0, and for the program's 1e-6.
+        reference: as the authors' program: ε in all blocks, and entries that equal the last one
+            kept stay too, so that a row which the mask before left few entries opens entirely.
     """
-    after = layers[0] if layers else None
+    after = None if layers is None else tuple(layers)
     tokens = topk(keep_rate=keep_rate, layers=layers)
-    return tokens.replace(edits=(TopKeys(attention_rate, after),))
+    if epsilon is None:
+        epsilon = 1e-6 if reference else 0.0
+    return tokens.replace(edits=(TopKeys(attention_rate, after, epsilon, reference),))

@@ -42,8 +42,9 @@ class Idle(Route):
 
     Shapes:
         returns: as many tokens as came.
-        memory in training: ``token_cut (b, L)``, the loss in each of the L blocks so far in which
-            tokens idle, where one is asked for.
+        memory in training: ``idle_mask (b, N)``, 1 for the tokens that passed the last of these
+            blocks, prefix included; ``token_cut (b, L)``, the loss in each of the L blocks so far
+            in which tokens idle, where one is asked for.
     """
 
     traits: ClassVar[Traits] = Traits(needs_cls=True)
@@ -110,12 +111,13 @@ class Idle(Route):
         front = torch.ones(score.shape[0], state.num_prefix, device=score.device)
         image = torch.zeros(score.shape, device=score.device)
         mask = torch.cat((front, image.scatter(1, self._chosen(score, count), 1)), dim=1)
-        if self.cut == "none":
-            return mask, state
-        loss = token_cut(mean_logits(heads), mask, state.num_prefix, self.cut)[:, None]
-        if (before := state.memory.get("token_cut")) is not None:
-            loss = torch.cat((before, loss), dim=1)
-        return mask, replace(state, memory={**state.memory, "token_cut": loss})
+        memory = {**state.memory, "idle_mask": mask}
+        if self.cut != "none":
+            loss = token_cut(mean_logits(heads), mask, state.num_prefix, self.cut)[:, None]
+            if (before := memory.get("token_cut")) is not None:
+                loss = torch.cat((before, loss), dim=1)
+            memory["token_cut"] = loss
+        return mask, replace(state, memory=memory)
 
     def _chosen(self, score: Float[Tensor, "b n"], count: int) -> Int[Tensor, "b k"]:
         order = score.sort(dim=1, descending=True, stable=True).indices

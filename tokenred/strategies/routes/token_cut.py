@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenred.attention import Heads
-from tokenred.core.tensors import at_least_fp32
+from tokenred.core.tensors import at_least_fp32, product
 
 __all__ = ["CUTS", "mean_logits", "token_cut"]
 
@@ -52,4 +52,4 @@ def token_cut(
 def mean_logits(heads: Heads) -> Float[Tensor, "b N N"]:
     """Pre-softmax attention of a block, the mean over heads, without a map for each head."""
     q, k = (t.transpose(1, 2).flatten(2) for t in (heads.q, heads.k))
-    return q @ k.transpose(-2, -1) * (heads.scale / heads.q.shape[1])
+    return product(q, k.transpose(-2, -1)) * (heads.scale / heads.q.shape[1])

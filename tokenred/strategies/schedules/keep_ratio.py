@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 from tokenred.core.errors import ConfigError, ScheduleError
 from tokenred.core.part import check_choice, check_number
@@ -43,18 +44,27 @@ class KeepRatio(Schedule):
             )
 
     def count(self, layer: int, tokens: int, room: Room) -> int:
-        layers = layers_of(self, self.layers, room.depth)
-        if layer not in layers:
+        shares = self._shares(room.depth)
+        if layer not in shares:
             return 0
-        stage = layers.index(layer)
-        if isinstance(self.ratio, tuple):
-            if len(self.ratio) != len(layers):
-                raise ScheduleError(
-                    f"{self!r}: {len(self.ratio)} ratios for the {len(layers)} blocks {layers}."
-                )
-            share = exact(self.ratio[stage])
-        else:
-            share = exact(self.ratio) ** (stage + 1 if self.of == "start" else 1)
-        kept = share * (room.patches if self.of == "start" else tokens)
+        kept = shares[layer] * (room.patches if self.of == "start" else tokens)
         rounded = math.ceil(kept) if self.rounding == "ceil" else math.floor(kept)
         return max(0, tokens - max(1, rounded))
+
+    def share(self, layer: int, room: Room) -> float:
+        so_far = [s for block, s in self._shares(room.depth).items() if block <= layer]
+        if self.of == "alive":
+            return float(math.prod(so_far))
+        return float(min(so_far, default=1))
+
+    def _shares(self, depth: int) -> dict[int, Fraction]:
+        """The share that each of the blocks keeps, of what `of` says."""
+        layers = layers_of(self, self.layers, depth)
+        if not isinstance(self.ratio, tuple):
+            ratio, powers = exact(self.ratio), self.of == "start"
+            return {x: ratio ** (i + 1 if powers else 1) for i, x in enumerate(layers)}
+        if len(self.ratio) != len(layers):
+            raise ScheduleError(
+                f"{self!r}: {len(self.ratio)} ratios for the {len(layers)} blocks {layers}."
+            )
+        return {x: exact(ratio) for x, ratio in zip(layers, self.ratio, strict=True)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenred.attention import AttentionStats, Need
+from tokenred.attention import AttentionStats, Need, mean_keys
 from tokenred.core.part import check_choice
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import unit_vectors
@@ -37,11 +37,8 @@ class CosSim(Scorer):
         return (Need.keys(),) if self.on == "keys" else ()
 
     def __call__(self, state: TokenState, attention: AttentionStats) -> Float[Tensor, "b n"]:
-        if self.on == "keys":
-            x = attention[Need.keys()].mean(dim=1)[:, state.num_prefix :]
-        else:
-            x = state.image
-        unit = unit_vectors(x)
+        keys = self.on == "keys"
+        unit = unit_vectors(mean_keys(attention)[:, state.num_prefix :] if keys else state.image)
         total = unit.sum(dim=1, keepdim=True)
         others = (unit * (total - unit)).sum(dim=-1)
         return -others / max(1, state.num_tokens - 1)

@@ -44,4 +44,4 @@ class Random(Scorer):
         value = (state.index + 2) * 69621 % _PRIME
         for _ in range(4):  # Lehmer steps, with the high bits folded into the low ones
             value = ((value ^ (value >> 13)) * 48271 + salt) % _PRIME
-        return value.to(torch.float64).div(_PRIME).to(torch.float32)
+        return (value >> 7).to(torch.float32) / (1 << 24)  # without float64, which MPS lacks

@@ -7,11 +7,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from tokenred.attention import AttentionStats, Need
+from tokenred.attention import AttentionStats, Need, mean_keys
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
-from tokenred.core.tensors import unit_vectors
+from tokenred.core.tensors import product, unit_vectors
 from tokenred.strategies.base import Selector, selectors
 
 __all__ = ["BipartiteMatching"]
@@ -47,13 +47,12 @@ class BipartiteMatching(Selector):
         return float((tokens // 2) * (tokens - tokens // 2) * info.head_dim)
 
     def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
-        metric = attention[Need.keys()].mean(dim=1)[:, state.num_prefix :]
-        metric = unit_vectors(metric)
+        metric = unit_vectors(mean_keys(attention)[:, state.num_prefix :])
         b, n = metric.shape[:2]
         even = state.num_prefix % 2  # the first image place that is even in the sequence
         sources = torch.arange(even, n, 2, device=metric.device)
         targets = torch.arange(1 - even, n, 2, device=metric.device)
-        similarity = metric[:, even::2] @ metric[:, 1 - even :: 2].transpose(-2, -1)
+        similarity = product(metric[:, even::2], metric[:, 1 - even :: 2].transpose(-2, -1))
         if n == 1:  # nobody to merge with, and nobody asked to go
             similarity = metric.new_zeros(b, sources.numel(), 1)
         closeness, partner = similarity.max(dim=-1)

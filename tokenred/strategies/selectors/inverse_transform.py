@@ -103,7 +103,8 @@ class InverseTransform(Selector):
         alive = torch.ones_like(score, dtype=torch.bool) if size is None else size > 0
         chosen = sampled(score.detach(), alive, self._levels(state))
         kept = chosen.sum(dim=1)
-        fewest, most = (int(number) for number in torch.aminmax(kept))
+        # The one time that the host waits for the device.
+        fewest, most = torch.stack(torch.aminmax(kept)).tolist()
         # Stable sorts: those that stay first, in order, then those that go.
         order = chosen.long().sort(dim=1, descending=True, stable=True).indices
         n = chosen.shape[1]

@@ -10,7 +10,7 @@ from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part, Traits, check_choice, check_number
 from tokenred.core.replacing import replace
 from tokenred.core.state import Selection, TokenState
-from tokenred.core.tensors import gather_tokens, unit_vectors
+from tokenred.core.tensors import gather_tokens, product, unit_vectors
 from tokenred.strategies.base import Scorer, Selector, scorers, selectors
 from tokenred.strategies.scorers.cls_attn import CLSAttn
 from tokenred.strategies.selectors.top_score import select
@@ -75,7 +75,7 @@ class Partnered(Selector):
         """A choice of tokens, with partners and weights."""
         unit = unit_vectors(state.image.detach())
         kept, gone = (gather_tokens(unit, at) for at in (selection.keep, selection.drop))
-        likeness, nearest = (gone @ kept.transpose(-2, -1)).max(dim=-1)
+        likeness, nearest = product(gone, kept.transpose(-2, -1)).max(dim=-1)
         return replace(
             selection,
             partner=selection.keep.gather(1, nearest),

@@ -15,7 +15,7 @@ from tokenred.core.info import ModelInfo
 from tokenred.core.part import check_count, check_number
 from tokenred.core.replacing import replace
 from tokenred.core.state import Selection, TokenState
-from tokenred.core.tensors import at_least_fp32
+from tokenred.core.tensors import at_least_fp32, full_precision, product, rounds
 from tokenred.strategies.base import Selector, selectors
 from tokenred.strategies.schedules import quarters
 from tokenred.strategies.selectors.top_score import keep_best
@@ -46,8 +46,7 @@ class Predictor(Selector):
     Shapes:
         returns: ``keep (b, n−P)`` and ``drop (b, P)``, both ascending.
         memory in training: ``mask (b, N)``, 1 for tokens that stay, prefix included;
-            ``kept_share (b, S)``, what each of the S stages so far left of the image tokens;
-            ``target_share (b, S)``, what it leaves in inference.
+            ``kept_share (b, S)``, what each of the S stages so far left of the image tokens.
     """
 
     layers: tuple[int, ...] | None = None
@@ -114,31 +113,29 @@ class PredictorModule(nn.Module):
 
     def mask(self, state: TokenState, attention: AttentionStats, count: int) -> TokenState:
         """The training form; see `Selector.mask`."""
-        b, n, p = state.x.shape[0], state.num_tokens, state.num_prefix
+        b, p = state.x.shape[0], state.num_prefix
         memory = state.memory
         alive = memory["mask"][:, p:] if "mask" in memory else None
         odds = self._logits(state, alive).log_softmax(dim=-1)
         soft = F.gumbel_softmax(odds, tau=self.temperature)[..., 0]
         # 0 or 1 to the last bit, with the gradient of the soft decision.
-        keep = (soft > 0.5).to(soft.dtype) + (soft - soft.detach())
+        keep = (soft >= 0.5).to(soft.dtype) + (soft - soft.detach())
         keep = keep if alive is None else keep * alive
-        left = memory["target_share"][:, -1:] if alive is not None else keep.new_ones(b, 1)
-        new = {
-            "kept_share": keep.mean(dim=1, keepdim=True),
-            "target_share": left - count / n,
-        }
-        stages = {k: torch.cat((memory[k], v), 1) if k in memory else v for k, v in new.items()}
+        kept = keep.mean(dim=1, keepdim=True)
+        if "kept_share" in memory:
+            kept = torch.cat((memory["kept_share"], kept), dim=1)
         mask = torch.cat((keep.new_ones(b, p), keep), dim=1)
         if self.gradient_limit is not None:
-            # The shares above keep their whole gradient.
+            # The share above keeps its whole gradient.
             mask = cast(Tensor, _Limited.apply(mask, self.gradient_limit / b))
-        return replace(state, memory={**memory, **stages, "mask": mask})
+        return replace(state, memory={**memory, "kept_share": kept, "mask": mask})
 
     def _logits(
         self, state: TokenState, alive: Float[Tensor, "b n"] | None
     ) -> Float[Tensor, "b n 2"]:
         stage = max(0, sum(start <= state.layer for start in self.starts) - 1)
-        logits: Tensor = self.stages[stage](state.image, alive)
+        with full_precision(state.x.device):
+            logits: Tensor = self.stages[stage](state.image, alive)
         return logits.to(at_least_fp32(logits.dtype))
 
 
@@ -182,15 +179,26 @@ class Stage(nn.Module):
         self, x: Float[Tensor, "b n c"], alive: Float[Tensor, "b n"] | None = None
     ) -> Float[Tensor, "b n 2"]:
         """The logits."""
-        own, common = self.embed(x).tensor_split((self.own,), dim=-1)
+        # Without autocast nobody else sees to it.
+        x = x.to(cast(nn.Linear, self.decide[0]).weight.dtype)
+        own, common = _through(self.embed, x).tensor_split((self.own,), dim=-1)
         if alive is None:
             mean = common.mean(dim=1, keepdim=True)
         else:
             weight = alive[..., None].to(common.dtype)
             # Where nobody is left the sum is 0 anyway.
             mean = (common * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp_min(1)
-        logits: Tensor = self.decide(torch.cat((own, mean.expand_as(common)), dim=-1))
-        return logits
+        return _through(self.decide, torch.cat((own, mean.expand_as(common)), dim=-1))
+
+
+def _through(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """A score is in fp32 also where the user lets layers round their factors."""
+    for layer in layers:
+        if isinstance(layer, nn.Linear) and x.dtype == torch.float32 and rounds():
+            x = product(x, layer.weight.mT) + layer.bias
+        else:
+            x = layer(x)
+    return x
 
 
 def _widths(width: int) -> tuple[int, int]:

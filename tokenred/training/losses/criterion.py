@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tokenred.core.errors import ConfigError, InputError, UnknownNameError
 from tokenred.core.part import check_choice, check_number
+from tokenred.core.tensors import gather_tokens
 from tokenred.training.losses.terms import (
     cross_entropy,
     distillation_kl,
@@ -43,12 +45,17 @@ class Criterion:
         distill: weight of `distillation_kl`. Needs ``teacher_logits``.
         over: its direction, ``"teacher"`` for KL(teacher‖student), or ``"student"``.
         kept_tokens: weight of `kept_token_mse` (DynamicViT). Needs ``teacher_features``.
-        cls_feature: weight of `unit_feature_mse` of the CLS token (IdleViT). Needs
+        cls_feature: weight of `unit_feature_mse` of the CLS token (IdleViT); of LV-ViT, whose
+            head reads all tokens, of those that the last block did not idle. Needs
             ``teacher_features``.
         ratio: weight of `ratio_loss` (DynamicViT).
-        shares: what each stage should keep; None for what it keeps in inference, which whole
-            tokens let be up to 1/N0 less than ρ, ρ², ρ³.
+        shares: what each stage should keep; None for the schedule's, ρ, ρ², ρ³.
         token_cut: weight of `token_cut` (IdleViT), the mean over blocks.
+        reference: as the released programs. IdleViT's counts the 1st, 3rd, 5th … idle block only
+            and divides by all of them. DynamicViT's teaches LV-ViT by its two classifiers apart:
+            cross-entropy and `distillation_kl` of CLS's logits, and in the place of
+            `kept_token_mse` the divergence of the kept tokens' logits. Its ``teacher_logits`` are
+            the pair that LV-ViT's ``forward_head(features, return_tokens=True)`` gives.
     """
 
     label_smoothing: float = 0.0
@@ -59,10 +66,12 @@ class Criterion:
     ratio: float = 0.0
     shares: tuple[float, ...] | None = None
     token_cut: float = 0.0
+    reference: bool = False
 
     def __post_init__(self) -> None:
         check_number(self, "label_smoothing", self.label_smoothing, low=0, high=1)
         check_choice(self, "over", self.over, ("teacher", "student"))
+        check_choice(self, "reference", self.reference, (True, False))
         for name in ("distill", "kept_tokens", "cls_feature", "ratio", "token_cut"):
             check_number(self, name, getattr(self, name), low=0)
         if self.shares is not None:
@@ -70,12 +79,17 @@ class Criterion:
             for share in self.shares:
                 check_number(self, "shares", share, low=0, high=1)
 
+    @property
+    def reads_apart(self) -> bool:
+        """Whether it wants a teacher's logits of CLS and of tokens, where a model has both."""
+        return self.reference and self.kept_tokens > 0
+
     def __call__(
         self,
         logits: Tensor,
         targets: Tensor,
         aux: Mapping[str, Tensor],
-        teacher_logits: Tensor | None = None,
+        teacher_logits: Tensor | tuple[Tensor, Tensor] | None = None,
         teacher_features: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What to minimise, and its parts by name, without their weights and gradients.
@@ -86,7 +100,8 @@ class Criterion:
             logits: ``(b, classes)`` of ``forward_train``.
             targets: classes or probabilities; see `cross_entropy`.
             aux: the other result of ``forward_train``.
-            teacher_logits: ``(b, classes)`` of the teacher, a dense model as a rule.
+            teacher_logits: ``(b, classes)`` of the teacher, usually the dense model; see
+                ``reference`` for LV-ViT's.
             teacher_features: ``(b, N, c)``, its ``forward_features``.
 
         Raises:
@@ -98,15 +113,23 @@ class Criterion:
                 "model gives one after set_distilled_training(False)."
             )
         terms: dict[str, tuple[float, Callable[[], Tensor]]] = {}
+        of_tokens = None
+        if self.reads_apart and teacher_logits is not None and "token_logits" in aux:
+            logits, (teacher_logits, of_tokens) = aux["cls_logits"], _pair(teacher_logits)
         if teacher_logits is not None:
-            given = teacher_logits
-            terms["distill"] = (self.distill, lambda: distillation_kl(logits, given, self.over))
-        if teacher_features is not None:
+            given, said = _one(teacher_logits), logits
+            terms["distill"] = (self.distill, lambda: distillation_kl(said, given, self.over))
+        if of_tokens is not None:
+            theirs = of_tokens
+            terms["kept_tokens"] = (self.kept_tokens, lambda: _token_kl(aux, theirs, self.over))
+        elif teacher_features is not None:
             dense = teacher_features
             terms["kept_tokens"] = (self.kept_tokens, lambda: _kept_tokens(aux, dense))
-            terms["cls_feature"] = (self.cls_feature, lambda: _cls_feature(aux, dense))
+        if teacher_features is not None:
+            whole = teacher_features
+            terms["cls_feature"] = (self.cls_feature, lambda: _cls_feature(aux, whole))
         terms["ratio"] = (self.ratio, lambda: _ratio(aux, self.shares))
-        terms["token_cut"] = (self.token_cut, lambda: _read(aux, "token_cut").mean())
+        terms["token_cut"] = (self.token_cut, lambda: _token_cut(aux, self.reference))
 
         total = cross_entropy(logits, targets, self.label_smoothing)
         parts = {"ce": total.detach()}
@@ -118,11 +141,13 @@ class Criterion:
         return total, parts
 
 
-def make_criterion(name: str, **weights: Any) -> Criterion:
+def make_criterion(name: str, *, reference: bool = False, **weights: Any) -> Criterion:
     """The criterion of a method, with other weights where some are given.
 
     Args:
         name: ``"ce"``, ``"evit"``, ``"dynamicvit"`` or ``"idlevit"``.
+        reference: as the released programs where they depart from the papers: KL(teacher‖student)
+            in DynamicViT, and see `Criterion`.
         weights: fields of `Criterion`.
 
     Raises:
@@ -135,7 +160,8 @@ def make_criterion(name: str, **weights: Any) -> Criterion:
     for key in weights:
         if key not in known:
             raise UnknownNameError.of("weight of a criterion", key, known)
-    return Criterion(**{**CRITERIA[name], **weights})
+    released = {"over": "teacher", "reference": True} if reference else {}
+    return Criterion(**{**CRITERIA[name], **released, **weights})
 
 
 def _kept_tokens(aux: Mapping[str, Tensor], teacher: Tensor) -> Tensor:
@@ -143,7 +169,40 @@ def _kept_tokens(aux: Mapping[str, Tensor], teacher: Tensor) -> Tensor:
 
 
 def _cls_feature(aux: Mapping[str, Tensor], teacher: Tensor) -> Tensor:
-    return unit_feature_mse(_read(aux, "features")[:, :1], teacher[:, :1])
+    features = _read(aux, "features")
+    if "token_logits" in aux and "idle_mask" in aux:
+        return unit_feature_mse(features, teacher, aux["idle_mask"])
+    return unit_feature_mse(features[:, :1], teacher[:, :1])
+
+
+def _token_cut(aux: Mapping[str, Tensor], reference: bool) -> Tensor:
+    cut = _read(aux, "token_cut")
+    return cut[:, ::2].sum(dim=1).mean() / cut.shape[1] if reference else cut.mean()
+
+
+def _token_kl(aux: Mapping[str, Tensor], teacher: Tensor, over: str) -> Tensor:
+    ours = _read(aux, "token_logits")
+    teacher = gather_tokens(teacher, _read(aux, "index").clamp_min(0))
+    kept = torch.ones_like(ours[..., 0]) if "mask" not in aux else aux["mask"].detach()
+    kept = kept[:, -ours.shape[1] :] > 0.5
+    if not kept.any():
+        return ours.new_zeros(())
+    return distillation_kl(ours[kept], teacher[kept], over)
+
+
+def _pair(logits: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    if isinstance(logits, Tensor) or len(logits) != 2:
+        raise InputError(
+            "the released losses of LV-ViT want the teacher's logits of CLS and of its tokens; "
+            "pass teacher.forward_head(features, return_tokens=True) as teacher_logits."
+        )
+    return logits
+
+
+def _one(logits: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    if isinstance(logits, Tensor):
+        return logits
+    raise InputError("teacher_logits must be one tensor (b, classes), got a pair.")
 
 
 def _ratio(aux: Mapping[str, Tensor], shares: tuple[float, ...] | None) -> Tensor:

@@ -112,9 +112,17 @@ def kept_token_mse(
 
 
 def unit_feature_mse(
-    features: Float[Tensor, "b N c"], teacher_features: Float[Tensor, "b N c"]
+    features: Float[Tensor, "b N c"],
+    teacher_features: Float[Tensor, "b N c"],
+    mask: Float[Tensor, "b N"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean squared error of features, each scaled to length 1. The teacher is a constant.
+    """Mean squared error of features, each token scaled to length 1. The teacher is a constant.
+
+    Args:
+        features: of the model.
+        teacher_features: of the teacher.
+        mask: 0 for tokens to leave out; each channel then has length 1 over the tokens, as in the
+            authors' program for LV-ViT.
 
     Source: IdleViT (Xu et al., AJCAI 2023, arXiv 2310.05654), feature distillation.
 
@@ -122,7 +130,11 @@ def unit_feature_mse(
         InputError: where the teacher's features do not match.
     """
     _check_teacher(features, teacher_features)
-    return F.mse_loss(unit_vectors(features), unit_vectors(teacher_features.detach()))
+    ours, theirs = features, teacher_features.detach()
+    if mask is not None:
+        seen = mask.detach().to(features.dtype)[:, None]
+        ours, theirs = ours.transpose(1, 2) * seen, theirs.transpose(1, 2) * seen
+    return F.mse_loss(unit_vectors(ours), unit_vectors(theirs))
 
 
 def ratio_loss(

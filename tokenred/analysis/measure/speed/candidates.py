@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from tokenred.core.errors import ConfigError, InputError, PartError
-from tokenred.core.model import ReducedViT, wrap
+from tokenred.core.model import ReducedViT
 from tokenred.core.specs import Spec, StrategyLike, parse_spec
+from tokenred.core.wrap import wrap
 
 __all__ = ["Candidate", "check_count", "image_shape_of", "make_images", "named_candidates"]
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import tokenred
 from tokenred.core import errors
+from tokenred.core.child import python_running
 from tokenred.core.config import to_config
 from tokenred.core.errors import ConfigError
 from tokenred.core.part import Part
@@ -52,17 +49,13 @@ def run_fresh(job: dict[str, Any], timeout: float | None = None) -> dict[str, An
         TimeoutError: after ``timeout`` seconds.
         RuntimeError: where the process failed otherwise.
     """
-    # The same tokenred, wherever it was found.
-    root = str(Path(tokenred.__file__).parents[1])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     try:
         done = subprocess.run(
-            [sys.executable, "-m", _CHILD],
+            python_running(_CHILD),
             input=json.dumps(job),
             capture_output=True,
             text=True,
             timeout=timeout,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
         )
     except subprocess.TimeoutExpired:
         raise TimeoutError(f"the fresh interpreter took longer than {timeout:g} s.") from None

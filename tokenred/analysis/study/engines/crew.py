@@ -8,7 +8,6 @@ import pickle
 import queue
 import signal
 import subprocess
-import sys
 import threading
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
@@ -16,10 +15,11 @@ from typing import Any, BinaryIO, cast
 from tokenred.analysis.study.cell import Outcome, Task
 from tokenred.analysis.study.engines.frames import read_frame, write_frame
 from tokenred.analysis.study.errors import EngineError
+from tokenred.core.child import python_running
 
 __all__ = ["Crew", "Worker"]
 
-_START = "from tokenred.analysis.study.engines.process_worker import main; main()"
+_MAIN = "tokenred.analysis.study.engines.process_worker"
 _PATIENCE = 5.0
 
 
@@ -49,9 +49,7 @@ class Crew:
         self.workers: list[Worker] = []
         self.false_starts = 0
         self._runner = runner
-        # A notebook's or script's own folders are found by its workers, too.
-        path = os.pathsep.join(os.path.abspath(place) for place in sys.path)
-        self._environment = {**os.environ, "PYTHONPATH": path, **environment}
+        self._environment = {**os.environ, **environment}
         self._heard: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
     def start(self, tasks: list[Task]) -> None:
@@ -62,7 +60,7 @@ class Crew:
         """
         try:
             process = subprocess.Popen(
-                [sys.executable, "-c", _START],
+                python_running(_MAIN),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=self._environment,

@@ -1,0 +1,85 @@
+"""What lies in the working folder is not imported, by no way in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tokenred.core import child
+
+ROOT = Path(__file__).parents[2]
+CODE = """
+import json, os, subprocess, sys
+{first}
+from tokenred.core.child import python_running
+from tokenred.core.plugins import load_plugins
+print([plugin.value for plugin in load_plugins()])
+sys.exit(subprocess.call(python_running("child_of_the_test")))
+"""
+
+
+@pytest.fixture
+def evil(tmp_path: Path) -> Path:
+    """A working folder with a plug-in and a module named like a library."""
+    info = tmp_path / "here" / "evil-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: evil\nVersion: 1.0")
+    (info / "entry_points.txt").write_text("[tokenred.plugins]\nx = evil_plugin")
+    for name in ("evil_plugin.py", "numpy.py"):
+        (info.parent / name).write_text("open('RAN', 'w').close()")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "child_of_the_test.py").write_text(
+        "def main():\n    import numpy, sys\n    from tokenred.core.plugins import load_plugins\n"
+        "    print([plugin.value for plugin in load_plugins()], len(sys.argv))\n"
+    )
+    return info.parent
+
+
+def python(folder: Path, *arguments: str) -> str:
+    path = os.pathsep.join([str(ROOT), str(folder.parent / "there")])
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not (folder / "RAN").exists(), arguments
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "first",
+    ["", "sys.path.insert(0, os.getcwd())"],
+    ids=["an interactive parent", "a parent that was started with -m"],
+)
+def test_a_child_and_its_plug_ins_come_from_elsewhere(evil: Path, first: str) -> None:
+    assert python(evil, "-c", CODE.format(first=first)).splitlines() == ["[]", "[] 1"]
+
+
+def test_the_command_and_its_imports_come_from_elsewhere(evil: Path) -> None:
+    python(evil, "-m", "tokenred", "list", "plugins")
+    (evil / "mine.py").write_text("import tokenred")
+    for given in ("mine", "./mine.py", str(evil / "mine.py")):
+        assert "no plug-ins" in python(evil, "-m", "tokenred", "--import", given, "list", "plugins")
+
+
+def test_a_folder_that_is_asked_for_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", str(tmp_path), "/somewhere"])
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+
+    assert child.import_path() == ["/somewhere"]
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert child.import_path() == [str(tmp_path), "/somewhere"]
+
+
+def test_before_python_3_11_the_environment_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 10))
+
+    assert child.python_running("json")[1] == "-I"

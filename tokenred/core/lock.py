@@ -1,0 +1,108 @@
+"""One process at a time where two would spoil each other's files."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from datetime import datetime, timezone
+from pathlib import Path
+
+from tokenred.core.errors import DataError, OutputBusyError
+
+__all__ = ["output_lock", "process_lock"]
+
+
+@contextmanager
+def process_lock(
+    place: Path, busy: Callable[[str], Exception], wait: float = 0.0
+) -> Iterator[None]:
+    """Hold a lock for the length of the block.
+
+    The lock is an open transaction on a small database: every system lets go of it when its
+    process ends, in whatever way.
+
+    Args:
+        place: of the lock's file, which is removed afterwards.
+        busy: makes the error from who holds it, such as `` (process 12 on host, since …)``.
+        wait: seconds to wait for another process.
+
+    Raises:
+        Exception: what ``busy`` makes.
+        sqlite3.Error: where no file can be made there.
+    """
+    while True:
+        before = _number(place)
+        with closing(sqlite3.connect(place, timeout=wait, isolation_level=None)) as connection:
+            try:
+                _take(connection)
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error):
+                    raise
+                raise busy(_holder(connection)) from error
+            # Whoever had it before has removed the file that was opened here.
+            if (now := _number(place)) is None or before not in (None, now):
+                continue
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # Windows keeps open files
+                    place.unlink()
+            return
+
+
+def _number(place: Path) -> int | None:
+    try:
+        return place.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _take(connection: sqlite3.Connection) -> None:
+    since = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    me = {"process": os.getpid(), "host": platform.node(), "since": since}
+    for pragma in ("synchronous = OFF", "journal_mode = MEMORY"):
+        connection.execute(f"PRAGMA {pragma}")
+    # Once for others to read who it is, and once to keep.
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("CREATE TABLE IF NOT EXISTS holder (one PRIMARY KEY, value)")
+    connection.execute("INSERT OR REPLACE INTO holder VALUES (1, ?)", (json.dumps(me),))
+    connection.execute("COMMIT")
+    connection.execute("BEGIN IMMEDIATE")
+
+
+def _holder(connection: sqlite3.Connection) -> str:
+    try:
+        ((text,),) = connection.execute("SELECT value FROM holder").fetchall()
+        return " (process {process} on {host}, since {since})".format(**json.loads(text))
+    except (sqlite3.Error, ValueError, KeyError):  # it is only just being taken
+        return ""
+
+
+@contextmanager
+def output_lock(output: Path) -> Iterator[None]:
+    """Be the only one that writes into a folder, which is there, or a file.
+
+    Raises:
+        OutputBusyError: at once, where another process does.
+        DataError: where nothing can be written.
+    """
+    place = (
+        output / ".tokenred.lock" if output.is_dir() else output.with_name(f".{output.name}.lock")
+    )
+
+    def busy(holder: str) -> Exception:
+        return OutputBusyError(
+            f"another run is writing to {output}{holder}. Wait for it, or choose another place."
+        )
+
+    try:
+        with process_lock(place, busy):
+            yield
+    except sqlite3.Error as error:
+        raise DataError(
+            f"cannot make the lock {place} ({error}); check the folder's permissions and space."
+        ) from error
