@@ -23,6 +23,8 @@ METHODS = {
     "idlevit": tr.strategy("idlevit", layers=(0, 1), keep_ratios=(0.6, 0.4)),
     "topk": tr.strategy("topk", layers=(0, 1), keep_rate=0.6),
     "random": tr.strategy("random", layers=(0, 1), keep_rate=0.6),
+    "tri-level": tr.strategy("tri-level", layers=(0, 1), proportional_attention=True),
+    "tri-level, as released": tr.strategy("tri-level", layers=(0, 1), reference=True),
 }
 METHODS |= static_recipes(without=METHODS)
 pytestmark = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")

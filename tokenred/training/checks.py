@@ -5,6 +5,7 @@ from __future__ import annotations
 from tokenred.attention import AttentionEdit
 from tokenred.core.errors import ConfigError
 from tokenred.core.plan import Strategy
+from tokenred.strategies.edits import TopKeys
 
 __all__ = ["check_mask_is_read"]
 
@@ -29,5 +30,6 @@ def check_mask_is_read(strategy: Strategy) -> None:
 
 
 def _hides(edit: AttentionEdit) -> bool:
-    # A mask is there in training only, or needs a softmax of its own.
-    return edit.in_training_only or type(edit).normalize is not AttentionEdit.normalize
+    # A mask is there in training only, or needs a softmax of its own; TopKeys' is of its own map.
+    own = type(edit).normalize is not AttentionEdit.normalize and not isinstance(edit, TopKeys)
+    return edit.in_training_only or own
