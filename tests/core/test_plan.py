@@ -109,7 +109,7 @@ def test_theta_outside_is_refused(theta: float) -> None:
     [
         ({"alpha": math.nan}, "alpha must be a finite number"),
         ({"alpha": -1}, "alpha must be a finite number"),
-        ({"alpha": ()}, "alpha must be a number or one a block"),
+        ({"alpha": ()}, "alpha must be .*, not empty"),
         ({"M": 0}, "M must be a whole number of at least 1, got 0"),
         ({"M": 0, "graph": "semantic"}, "M must be a whole number of at least 1, got 0"),
         ({"M": 2.5}, "M must be a whole number"),
@@ -117,7 +117,7 @@ def test_theta_outside_is_refused(theta: float) -> None:
         ({"P": True}, "P must be a whole number"),
         ({"aggregate": "sum"}, "aggregate must be one of 'max', 'mean'"),
         ({"where": "after_mlp"}, "where must be one of"),
-        ({"proportional_attention": 1.5}, "proportional_attention must be one of"),
+        ({"proportional_attention": 1.5}, "proportional_attention must be True or False"),
     ],
 )
 def test_values_outside_are_refused(arguments: dict[str, object], message: str) -> None:

@@ -170,7 +170,7 @@ def test_one_token_always_stays(schedule: Schedule) -> None:
         (lambda: Budget(0), "Budget: gmacs must be a finite number"),
         (lambda: Budget(math.inf), "Budget: gmacs must be a finite number"),
         (lambda: Budget(1, shape="steep"), "Budget: shape must be one of"),
-        (lambda: Budget(1, layers=(-1,)), "Budget: layers must be a whole number"),
+        (lambda: Budget(1, layers=(-1,)), "Budget: layers must be ascending"),
     ],
 )
 def test_other_values_are_refused(make: object, message: str) -> None:

@@ -203,10 +203,12 @@ def test_the_backbone_waits_for_the_learned_parts(tmp_path: Path) -> None:
 def test_refuses_before_any_work(
     tmp_path: Path, arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    if "settings" in arguments:
-        arguments = arguments | {"settings": small(**arguments["settings"])}
+    def run() -> None:
+        settings = {k: small(**v) for k, v in arguments.items() if k == "settings"}
+        train(tmp_path / "run", "evit", **(arguments | settings))
+
     with pytest.raises(error, match=message):
-        train(tmp_path / "run", "evit", **arguments)
+        run()
     assert not list(tmp_path.rglob("*.safetensors")) + list(tmp_path.rglob("*.pt"))
 
 

@@ -12,21 +12,21 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 from typing_extensions import Self, dataclass_transform
 
-from tokenred.core.errors import ConfigError
+from tokenred.core.errors import ConfigError, UnknownNameError
+from tokenred.core.values import checked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tokenred.core.info import ModelInfo
 
-__all__ = ["Part", "Traits", "check_choice", "check_count", "check_number"]
+__all__ = ["Part", "Traits", "check_blocks", "check_choice"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class Traits:
 class Part:
     """A frozen configuration of one step of a method. Equal configurations are equal parts.
 
+    Its parameters are read by their annotations; see `tokenred.core.values`.
+
     Attributes:
         version: raised by a part of tokenred's when its results change, so that stored ones are
             not found any more; of other parts the code itself counts.
@@ -68,20 +70,18 @@ class Part:
                 f"{cls.__name__} defines __init__; a part is a frozen dataclass. "
                 "Declare its parameters as annotated fields, and check them in __post_init__."
             )
-        dataclass(frozen=True)(cls)
+        checked(dataclass(frozen=True)(cls))
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some parameters changed.
 
         Raises:
-            ConfigError: for a parameter that the part does not have.
+            UnknownNameError: for a parameter that the part does not have.
+            ConfigError: for a value that its annotation excludes.
         """
-        known = {f.name for f in dataclasses.fields(self)}  # type: ignore[arg-type]
-        if unknown := sorted(set(changes) - known):
-            raise ConfigError(
-                f"{type(self).__name__} has no parameter {', '.join(map(repr, unknown))}; "
-                f"it has: {', '.join(sorted(known)) or 'none'}."
-            )
+        known = [f.name for f in dataclasses.fields(self) if f.init]  # type: ignore[arg-type]
+        if unknown := [name for name in changes if name not in known]:
+            raise UnknownNameError.of(f"parameter of {type(self).__name__}", unknown[0], known)
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
     def check(self, info: ModelInfo) -> None:
@@ -135,42 +135,24 @@ class Part:
         return "" if doc.startswith(f"{cls.__name__}(") else inspect.cleandoc(doc).split("\n")[0]
 
 
+def check_blocks(owner: object, layers: Iterable[int] | None, info: ModelInfo) -> None:
+    """Refuse blocks that the model does not have; None names none.
+
+    Raises:
+        ConfigError: with those blocks and the model's.
+    """
+    if wrong := [layer for layer in layers or () if layer >= info.depth]:
+        raise ConfigError(
+            f"{type(owner).__name__}: blocks {wrong} are asked for, {info.name} has 0 to "
+            f"{info.depth - 1}."
+        )
+
+
 def check_choice(owner: object, field: str, value: object, choices: Iterable[object]) -> None:
-    """Refuse a value that is not one of the choices."""
+    """Refuse a value that is not one of the choices; for what compiled code calls."""
     choices = tuple(choices)
     if value not in choices:
         raise ConfigError(
             f"{type(owner).__name__}: {field} must be one of "
             f"{', '.join(map(repr, choices))}, got {value!r}."
-        )
-
-
-def check_number(
-    owner: object,
-    field: str,
-    value: float,
-    *,
-    low: float = -math.inf,
-    high: float = math.inf,
-    open_low: bool = False,
-) -> None:
-    """Refuse a number that is NaN, infinite or outside the interval."""
-    ok = (
-        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    ) and (low < value if open_low else low <= value)
-    if not ok or value > high:
-        left = "(" if open_low or low == -math.inf else "["
-        right = ")" if high == math.inf else "]"
-        raise ConfigError(
-            f"{type(owner).__name__}: {field} must be a finite number in "
-            f"{left}{low}, {high}{right}, got {value!r}."
-        )
-
-
-def check_count(owner: object, field: str, value: int, *, low: int = 0) -> None:
-    """Refuse what is not a whole number of at least ``low``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ConfigError(
-            f"{type(owner).__name__}: {field} must be a whole number of at least {low}, "
-            f"got {value!r}."
         )

@@ -7,14 +7,15 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tokenred.attention.edits import AttentionEdit, attention_edits
 from tokenred.core.config import fingerprint, read_toml, resolve, write_toml
 from tokenred.core.errors import ConfigError, UnknownNameError
 from tokenred.core.info import ModelInfo
-from tokenred.core.part import Part, check_choice, check_number
+from tokenred.core.part import Part
 from tokenred.core.registry import Registry
+from tokenred.core.values import Count, Share, checked
 from tokenred.graphs.base import GraphBuilder, graph_builders
 from tokenred.strategies.base import (
     Embedding,
@@ -35,6 +36,7 @@ from tokenred.strategies.selectors.top_score import TopScore
 __all__ = ["Strategy", "from_config", "recipes", "strategy"]
 
 
+@checked
 @dataclass(frozen=True, init=False)
 class Strategy:
     """A token-reduction method as a value: comparable, hashable, printed without its defaults.
@@ -74,19 +76,22 @@ class Strategy:
     threshold: str
     embedding: Embedding
 
+    if TYPE_CHECKING:
+        _selector: Selector
+
     def __init__(
         self,
         scorer: Scorer | Selector | str,
         graph: GraphBuilder | str = "none",
         fuser: Fuser | str = "prune",
-        schedule: Schedule | int = 0,
-        theta: float = 1.0,
+        schedule: Schedule | Count | str = 0,
+        theta: Share = 1.0,
         proportional_attention: bool = False,
-        where: str = "after_attention",
+        where: Literal["after_attention", "before_block"] = "after_attention",
         route: Route | str = "take_all",
         edits: Sequence[AttentionEdit | str] = (),
         reference: bool = False,
-        threshold: str = "exact",
+        threshold: Literal["exact", "fast"] = "exact",
         embedding: Embedding | str = "plain",
     ) -> None:
         if isinstance(schedule, int):
@@ -107,11 +112,9 @@ class Strategy:
         }
         for name, value in fields.items():
             object.__setattr__(self, name, value)
-        check_number(self, "theta", theta, low=0, high=1, open_low=True)
-        check_choice(self, "threshold", threshold, ("exact", "fast"))
-        check_choice(self, "where", where, ("after_attention", "before_block"))
-        for name in ("proportional_attention", "reference"):
-            check_choice(self, name, fields[name], (True, False))
+        # Once: every forward asks for it.
+        chosen = self.scorer if isinstance(self.scorer, Selector) else TopScore(self.scorer)
+        object.__setattr__(self, "_selector", chosen)
         if where == "before_block" and (needs := self.selector.needs + self.fuser.needs):
             raise ConfigError(
                 f"{self.scorer!r} with {self.fuser!r} reads {', '.join(n.kind for n in needs)} of "
@@ -132,7 +135,7 @@ class Strategy:
     @property
     def selector(self) -> Selector:
         """The selector: the scorer itself where it is one, `TopScore` of it where it is not."""
-        return self.scorer if isinstance(self.scorer, Selector) else TopScore(self.scorer)
+        return self._selector
 
     @property
     def parts(self) -> dict[str, Part]:

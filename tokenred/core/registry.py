@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from tokenred.core import plugins
 from tokenred.core.errors import ConfigError, PartError, UnknownNameError
+from tokenred.core.values import checked
 
 __all__ = ["Entry", "Registry"]
 
@@ -94,6 +95,8 @@ class Registry(Generic[T]):
                 )
             if not callable(make):
                 raise PartError(f"{self.kind} {name!r} must be callable, got {make!r}.")
+            if not inspect.isclass(make):  # a part reads its parameters already
+                make = checked(make)
             self._load()
             self._put(Entry(name, make, ".".join(_identity(make)), plugins.loading()), overwrite)
             return make
@@ -130,7 +133,7 @@ class Registry(Generic[T]):
             plugins.load_plugins()
         return next((e.name for e in self._entries.values() if e.make is type(part)), None)
 
-    def create(self, part: str | T, **parameters: Any) -> T:
+    def create(self, part: str | T | None, **parameters: Any) -> T:
         """A part from its name, or the part itself.
 
         Args:
@@ -142,6 +145,8 @@ class Registry(Generic[T]):
             UnknownNameError: for an unknown name.
             PartError: for an object of another kind.
         """
+        if part is None and "none" in self:  # what reads "none" as None means that name
+            part = "none"
         if isinstance(part, str):
             entry = self[part]
             made = entry.make(**{k: v for k, v in parameters.items() if k in entry.parameters})

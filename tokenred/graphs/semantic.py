@@ -10,8 +10,9 @@ from torch import Tensor
 
 from tokenred.core.errors import ConfigError
 from tokenred.core.info import ModelInfo
-from tokenred.core.part import Part, Traits, check_count
+from tokenred.core.part import Part, Traits
 from tokenred.core.tensors import at_least_fp32, multiply, product, unit_vectors
+from tokenred.core.values import Size
 from tokenred.graphs.base import GraphBuilder, graph_builders
 from tokenred.graphs.graph import Graph
 
@@ -30,11 +31,8 @@ class SemanticNeighbours(GraphBuilder):
         reference: M + 1 of them on models without a CLS token, as in the authors' program.
     """
 
-    M: int = 8
+    M: Size = 8
     reference: bool = False
-
-    def __post_init__(self) -> None:
-        check_count(self, "M", self.M, low=1)
 
     def check(self, info: ModelInfo) -> None:
         super().check(info)

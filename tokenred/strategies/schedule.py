@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from tokenred.core.errors import ConfigError, ScheduleError
-from tokenred.core.part import Part, check_count
+from tokenred.core.errors import ScheduleError
+from tokenred.core.part import Part
 from tokenred.core.registry import Registry
 
 __all__ = [
     "Room",
     "Schedule",
-    "check_layers",
     "exact",
     "layers_of",
     "quarters",
@@ -105,20 +104,3 @@ def layers_of(owner: Part, layers: tuple[int, ...] | None, depth: int) -> tuple[
             f"0 to {depth - 1}. Leave `layers` out for the quarters of the depth."
         )
     return chosen
-
-
-def check_layers(owner: Part, layers: Sequence[int] | None) -> tuple[int, ...] | None:
-    """Ascending block numbers, or None.
-
-    Raises:
-        ConfigError: where they are anything else.
-    """
-    if layers is None:
-        return None
-    for layer in layers:
-        check_count(owner, "layers", layer)
-    if len(set(layers)) != len(layers) or sorted(layers) != list(layers) or not layers:
-        raise ConfigError(
-            f"{type(owner).__name__}: layers must be ascending block numbers, got {layers!r}."
-        )
-    return tuple(layers)

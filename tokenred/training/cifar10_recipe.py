@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from typing_extensions import Self
 
 from tokenred.core.errors import ConfigError, UnknownNameError
-from tokenred.core.part import check_choice, check_count, check_number
+from tokenred.core.values import Count, Magnitude, Probability, Size, checked
 from tokenred.data.cifar10 import CIFAR10_MEAN, CIFAR10_STD
 
 __all__ = ["CIFAR10_PREPROCESSING", "CIFAR10_RECIPES", "Cifar10Recipe"]
@@ -23,6 +23,7 @@ CIFAR10_PREPROCESSING: Final[dict[str, Any]] = {
 }
 
 
+@checked
 @dataclass(frozen=True)
 class Cifar10Recipe:
     """A plain ViT on 32x32 images, and its training from scratch or from weights.
@@ -48,39 +49,29 @@ class Cifar10Recipe:
         ConfigError: for a value outside its range.
     """
 
-    patch: int = 2
-    width: int = 192
-    depth: int = 12
-    heads: int = 3
-    epochs: int = 300
-    batch_size: int = 512
-    lr: float = 1e-3
-    min_lr: float = 1e-6
-    warmup_epochs: int = 10
-    weight_decay: float = 0.05
-    drop_path: float = 0.1
-    operations: int = 2
-    magnitude: int = 9
-    erasing: float = 0.25
-    mixup: float = 0.8
-    cutmix: float = 1.0
-    label_smoothing: float = 0.1
-    ema: float = 0.9995
-    clip: float = 1.0
-    amp: str = "bf16"
-    seed: int = 0
+    patch: Size = 2
+    width: Size = 192
+    depth: Size = 12
+    heads: Size = 3
+    epochs: Size = 300
+    batch_size: Size = 512
+    lr: Magnitude = 1e-3
+    min_lr: Magnitude = 1e-6
+    warmup_epochs: Count = 10
+    weight_decay: Magnitude = 0.05
+    drop_path: Probability = 0.1
+    operations: Count = 2
+    magnitude: Count = 9
+    erasing: Probability = 0.25
+    mixup: Magnitude = 0.8
+    cutmix: Magnitude = 1.0
+    label_smoothing: Probability = 0.1
+    ema: Probability = 0.9995
+    clip: Magnitude = 1.0
+    amp: Literal["no", "bf16"] = "bf16"
+    seed: Count = 0
 
     def __post_init__(self) -> None:
-        for name in ("patch", "width", "depth", "heads", "epochs"):
-            check_count(self, name, getattr(self, name), low=1)
-        check_count(self, "batch_size", self.batch_size, low=2)
-        for name in ("warmup_epochs", "operations", "magnitude", "seed"):
-            check_count(self, name, getattr(self, name))
-        for name in ("lr", "min_lr", "weight_decay", "mixup", "cutmix", "clip"):
-            check_number(self, name, getattr(self, name), low=0)
-        for name in ("drop_path", "erasing", "label_smoothing", "ema"):
-            check_number(self, name, getattr(self, name), low=0, high=1)
-        check_choice(self, "amp", self.amp, ("no", "bf16"))
         if self.batch_size % 2 or 32 % self.patch or self.width % self.heads:
             raise ConfigError(
                 "expected an even batch size, a patch that divides 32 and a width that the heads "

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from typing_extensions import Self
 
 from tokenred.core.errors import ConfigError, UnknownNameError
-from tokenred.core.part import check_choice, check_count, check_number
+from tokenred.core.values import Count, Magnitude, Positive, Probability, Size, checked, read
+from tokenred.training.losses.criterion import make_criterion
 
 __all__ = ["Settings"]
 
-AMP = ("no", "bf16", "fp16")
-CROPS = ("resized", "padded", "affine", "none")
 
-
+@checked
 @dataclass(frozen=True)
 class Settings:
     """All that decides how a fine-tuning goes, apart from model, strategy and data.
@@ -59,66 +57,46 @@ class Settings:
         ConfigError: for a value outside its range.
     """
 
-    epochs: int = 30
-    batch_size: int = 256
-    lr: float = 1e-5
-    lr_per: int | None = None
-    min_lr: float = 1e-6
-    warmup_epochs: int = 0
-    warmup_lr: float = 1e-6
+    epochs: Size = 30
+    batch_size: Size = 256
+    lr: Positive = 1e-5
+    lr_per: Size | None = None
+    min_lr: Magnitude = 1e-6
+    warmup_epochs: Count = 0
+    warmup_lr: Magnitude = 1e-6
     optimizer: str = "adamw"
     scheduler: str = "cosine"
-    weight_decay: float = 0.05
-    clip_grad: float | None = None
-    backbone_lr: float = 1.0
-    backbone_frozen: int = 0
+    weight_decay: Magnitude = 0.05
+    clip_grad: Positive | None = None
+    backbone_lr: Magnitude = 1.0
+    backbone_frozen: Count = 0
     frozen: tuple[str, ...] = ()
     criterion: str = "ce"
-    weights: tuple[tuple[str, Any], ...] = ()
+    weights: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
     teacher: bool = False
-    label_smoothing: float = 0.1
-    mixup: float = 0.8
-    cutmix: float = 1.0
-    mix_probability: float = 1.0
-    mix_switch: float = 0.5
-    crop: str = "resized"
-    flip: float = 0.5
+    label_smoothing: Probability = 0.1
+    mixup: Magnitude = 0.8
+    cutmix: Magnitude = 1.0
+    mix_probability: Probability = 1.0
+    mix_switch: Probability = 0.5
+    crop: Literal["resized", "padded", "affine", "none"] = "resized"
+    flip: Probability = 0.5
     auto_augment: str | None = "rand-m9-mstd0.5-inc1"
-    color_jitter: float = 0.3
-    erasing: float = 0.25
-    ema: float | None = None
+    color_jitter: Probability = 0.3
+    erasing: Probability = 0.25
+    ema: Probability | None = None
     ema_warmup: bool = False
-    keep_warmup: tuple[int, int] | None = None
-    amp: str = "no"
-    seed: int = 0
+    keep_warmup: tuple[Count, Count] | None = None
+    amp: Literal["no", "bf16", "fp16"] = "no"
+    seed: Count = 0
 
     def __post_init__(self) -> None:
-        if isinstance(self.weights, Mapping):
-            object.__setattr__(self, "weights", tuple(sorted(self.weights.items())))
-        for name in ("epochs", "batch_size"):
-            check_count(self, name, getattr(self, name), low=1)
-        for name in ("warmup_epochs", "backbone_frozen", "seed"):
-            check_count(self, name, getattr(self, name))
-        if self.lr_per is not None:
-            check_count(self, "lr_per", self.lr_per, low=1)
-        for name in ("lr", "clip_grad"):
-            if (value := getattr(self, name)) is not None:
-                check_number(self, name, value, low=0, high=math.inf, open_low=True)
-        for name in ("min_lr", "warmup_lr", "weight_decay", "backbone_lr", "mixup", "cutmix"):
-            check_number(self, name, getattr(self, name), low=0, high=math.inf)
-        shares = ("label_smoothing", "mix_probability", "mix_switch", "flip", "color_jitter")
-        for name in (*shares, "erasing", *(("ema",) if self.ema is not None else ())):
-            check_number(self, name, getattr(self, name), low=0, high=1)
-        check_choice(self, "crop", self.crop, CROPS)
-        check_choice(self, "amp", self.amp, AMP)
-        if self.keep_warmup is not None:
-            object.__setattr__(self, "keep_warmup", tuple(self.keep_warmup))
-            if len(self.keep_warmup) != 2:
-                raise ConfigError(
-                    f"expected keep_warmup as (start, length), got {self.keep_warmup!r}."
-                )
-            for value in self.keep_warmup:
-                check_count(self, "keep_warmup", value)
+        weights = self.weights
+        pairs = tuple(weights.items()) if isinstance(weights, Mapping) else weights
+        given = dict(read(tuple[tuple[str, Any], ...], pairs, "Settings: weights"))
+        criterion = make_criterion(self.criterion, **given)
+        plain = tuple((name, getattr(criterion, name)) for name in sorted(given))
+        object.__setattr__(self, "weights", plain)
         if self.warmup_epochs >= self.epochs and self.warmup_epochs:
             raise ConfigError(
                 f"expected fewer warm-up epochs than the {self.epochs} in all, got "

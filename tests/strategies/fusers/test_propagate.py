@@ -106,7 +106,7 @@ def test_other_alphas_are_refused(alpha: float) -> None:
 
 
 def test_no_alpha_at_all_is_refused() -> None:
-    with pytest.raises(ConfigError, match="one a block, got none"):
+    with pytest.raises(ConfigError, match=r"not empty, got \(\)"):
         Propagate(alpha=())
 
 

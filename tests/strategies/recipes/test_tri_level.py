@@ -83,5 +83,5 @@ def test_composition(tmp_path: Path) -> None:
     check_files(made, tmp_path)
     whole = wrapped(tr.strategy("tri-level", keep_rate=1.0, attention_rate=1.0))
     assert torch.equal(whole(images()), whole.base(images()))
-    with pytest.raises(ConfigError, match="ratio must be"):
+    with pytest.raises(ConfigError, match="attention_rate must be"):
         tr.strategy("tri-level", attention_rate=0)

@@ -132,7 +132,7 @@ def test_refusals() -> None:
     for wrong in ({"keep_rate": 0}, {"keep_rate": 1.1}, {"t": -0.1}, {"stagewise": 2}):
         with pytest.raises(ConfigError):
             SlowFast(**wrong)
-    with pytest.raises(ConfigError, match="layers must be a whole number of at least 1"):
+    with pytest.raises(ConfigError, match="layers must be ascending block numbers from 1 on"):
         SlowFast(layers=(0, 4))
     with pytest.raises(ConfigError, match="ascending block numbers"):
         SlowFast(layers=(8, 4))

@@ -187,7 +187,7 @@ def test_refusals() -> None:
         Predictor(layers=(3, 2))
     with pytest.raises(ConfigError, match="ascending block numbers"):
         Predictor(layers=())
-    with pytest.raises(ConfigError, match="whole number"):
+    with pytest.raises(ConfigError, match="block numbers from 0 on"):
         Predictor(layers=(-1,))
     with pytest.raises(ConfigError, match=r"finite number in \(0"):
         Predictor(temperature=0.0)

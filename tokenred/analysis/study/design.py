@@ -15,10 +15,12 @@ from tokenred.analysis.study.loading import precision_of
 from tokenred.analysis.study.metrics import Metric, read_metrics
 from tokenred.analysis.study.refs import DataRef, ModelRef, read_data, read_model
 from tokenred.core.errors import ConfigError, UnknownNameError
+from tokenred.core.values import Count, PartOf, Size, read
 
 __all__ = ["AGAINST", "Design"]
 
 AGAINST = (DENSE, "base")
+_VALUES: dict[str, Any] = {"limit": Size | None, "seed": Count, "budget": PartOf | None}
 
 
 class Design:
@@ -84,8 +86,8 @@ class Design:
 
     def budget(self, assigned: Mapping[str, Any]) -> float | None:
         """The share of the dense model's GMACs that a point may cost."""
-        share = assigned.get("budget", self._default["budget"])
-        return None if share is None else float(share)
+        share: float | None = assigned.get("budget", self._default["budget"])
+        return share
 
     def setting(self, assigned: Mapping[str, Any]) -> Setting:
         """What a point runs on."""
@@ -106,12 +108,8 @@ class Design:
             text = str(value).removeprefix("torch.") if isinstance(value, torch.dtype) else value
             precision_of(text)
             return text
-        if name == "limit" and value is not None:
-            _check_count(name, value, 1)
-        if name == "seed":
-            _check_count(name, value, 0)
-        if name == "budget" and value is not None:
-            _check_share(value)
+        if name in _VALUES:
+            return read(_VALUES[name], value, name)
         return resolved(name, value)
 
     def _named(self, name: str, value: Any) -> Base | ModelRef | DataRef | None:
@@ -124,16 +122,3 @@ class Design:
             None if value is None else read_data(value, self._split, self._class_map)
         )
         return self.datasets[-1]
-
-
-def _check_count(name: str, value: Any, least: int) -> None:
-    if type(value) is not int or value < least:
-        raise ConfigError(f"expected {name} as a whole number from {least}, got {value!r}.")
-
-
-def _check_share(value: Any) -> None:
-    if not isinstance(value, int | float) or not 0 < value < 1:
-        raise ConfigError(
-            "expected budget as a share of the dense model's GMACs between 0 and 1, such as 0.65; "
-            f"got {value!r}."
-        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tokenred.analysis.level import check_level
 from tokenred.analysis.study.cell import Cell
@@ -18,7 +18,7 @@ from tokenred.analysis.study.running import Execution
 from tokenred.analysis.study.store import Store
 from tokenred.analysis.study.study import Study
 from tokenred.analysis.study.worker import Runner
-from tokenred.core.part import check_choice, check_count
+from tokenred.core.values import Count, PartOf, Size, checked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +28,7 @@ __all__ = ["Grid"]
 _MEGABYTE = 1 << 20
 
 
+@checked
 @dataclass(eq=False)
 class Grid:
     """Strategies along axes, on models and data: each point is a cell, each result computed once.
@@ -74,28 +75,24 @@ class Grid:
     model: Any = None
     data: Any = None
     metrics: Sequence[str | Callable[..., Mapping[str, Any]]] = ("accuracy",)
-    limit: int | None = None
-    batch_size: int = 64
-    seed: int = 0
+    limit: Size | None = None
+    batch_size: Size = 64
+    seed: Count = 0
     dtype: Any = None
-    budget: float | None = None
+    budget: PartOf | None = None
     cells: Sequence[Mapping[str, Any]] | None = None
     where: Callable[[dict[str, Any]], object] | None = None
-    invalid: str = "raise"
+    invalid: Literal["raise", "skip"] = "raise"
     against: str | None = None
     split: str | None = None
     class_map: Any = None
     device: str | None = None
-    loaders: int = 0
-    image_cache: int = 512
+    loaders: Count = 0
+    image_cache: Count = 512
     name: str = "study"
     _design: Design = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_choice(self, "invalid", self.invalid, ("raise", "skip"))
-        check_count(self, "batch_size", self.batch_size, low=1)
-        check_count(self, "loaders", self.loaders)
-        check_count(self, "image_cache", self.image_cache)
         default = {
             "base": self.base,
             "model": self.model,

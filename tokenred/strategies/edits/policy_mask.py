@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenred.attention.edits import AttentionEdit, attention_edits, gated_softmax
-from tokenred.core.part import check_number
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import at_least_fp32
+from tokenred.core.values import Magnitude
 
 __all__ = ["PolicyMask"]
 
@@ -27,10 +27,7 @@ class PolicyMask(AttentionEdit):
         epsilon: ε. A masked key still gets ``ε/N`` of a row whose weights sum up to ``Σ + ε``.
     """
 
-    epsilon: float = 1e-6
-
-    def __post_init__(self) -> None:
-        check_number(self, "epsilon", self.epsilon, low=0)
+    epsilon: Magnitude = 1e-6
 
     @property
     def in_training_only(self) -> bool:

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from tokenred.attention import AttentionStats, Need
 from tokenred.attention.edits import AttentionEdit, attention_edits, gated_softmax
-from tokenred.core.errors import ConfigError
 from tokenred.core.info import ModelInfo
-from tokenred.core.part import check_choice, check_count, check_number
+from tokenred.core.part import check_blocks
 from tokenred.core.replacing import replace
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32
+from tokenred.core.values import Blocks, Count, Magnitude, Share
 from tokenred.strategies.schedules import exact, quarters
 
 __all__ = ["TopKeys"]
@@ -50,32 +50,18 @@ class TopKeys(AttentionEdit):
         memory: ``top_keys (b, n, n)``, which image keys each image token sees.
     """
 
-    ratio: float = 0.3
-    after: int | tuple[int, ...] | None = None
-    epsilon: float = 0.0
+    ratio: Share = 0.3
+    after: Count | Blocks | None = None
+    epsilon: Magnitude = 0.0
     reference: bool = False
 
     def __post_init__(self) -> None:
-        check_number(self, "ratio", self.ratio, low=0, high=1, open_low=True)
-        check_number(self, "epsilon", self.epsilon, low=0)
-        check_choice(self, "reference", self.reference, (True, False))
-        if self.after is None:
-            return
-        blocks = tuple(self.after) if isinstance(self.after, list | tuple) else (self.after,)
-        for block in blocks:
-            check_count(self, "after", block)
-        if not blocks or sorted(set(blocks)) != list(blocks):
-            raise ConfigError(
-                f"TopKeys: after must be ascending block numbers, got {self.after!r}."
-            )
-        object.__setattr__(self, "after", blocks)
+        if isinstance(self.after, int):
+            object.__setattr__(self, "after", (self.after,))
 
     def check(self, info: ModelInfo) -> None:
         super().check(info)
-        if wrong := [block for block in self._makers(info.depth) if block >= info.depth]:
-            raise ConfigError(
-                f"TopKeys: blocks {wrong} are named, {info.name} has 0 to {info.depth - 1}."
-            )
+        check_blocks(self, self._makers(info.depth), info)
 
     def _makers(self, depth: int) -> tuple[int, ...]:
         return self.after if isinstance(self.after, tuple) else quarters(depth)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch.nn.functional as F
+from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenred.core.errors import ConfigError
 from tokenred.core.info import ModelInfo
-from tokenred.core.part import Traits, check_count
+from tokenred.core.part import Traits
 from tokenred.strategies.base import Embedding, embeddings
 
 __all__ = ["MultiScale"]
@@ -36,10 +37,7 @@ class MultiScale(Embedding):
 
     traits: ClassVar[Traits] = Traits(needs_grid=True)
 
-    factor: int = 2
-
-    def __post_init__(self) -> None:
-        check_count(self, "factor", self.factor, low=2)
+    factor: Annotated[int, Ge(2)] = 2
 
     def check(self, info: ModelInfo) -> None:
         super().check(info)

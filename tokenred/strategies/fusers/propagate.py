@@ -8,9 +8,9 @@ from torch import Tensor
 from tokenred.attention import AttentionStats
 from tokenred.core.errors import ConfigError
 from tokenred.core.info import ModelInfo
-from tokenred.core.part import check_number
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.transport import Transport
+from tokenred.core.values import Magnitude, Magnitudes
 from tokenred.graphs import Graph
 from tokenred.strategies.base import Fuser, fusers
 
@@ -31,15 +31,7 @@ class Propagate(Fuser):
         returns: ``n − P`` image tokens.
     """
 
-    alpha: float | tuple[float, ...] = 0.1
-
-    def __post_init__(self) -> None:
-        if isinstance(self.alpha, list | tuple):
-            object.__setattr__(self, "alpha", tuple(self.alpha))
-            if not self.alpha:
-                raise ConfigError("Propagate: alpha must be a number or one a block, got none.")
-        for value in self.alpha if isinstance(self.alpha, tuple) else (self.alpha,):
-            check_number(self, "alpha", value, low=0)
+    alpha: Magnitude | Magnitudes = 0.1
 
     def check(self, info: ModelInfo) -> None:
         super().check(info)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tokenred.core.plan import Strategy, recipes
+from tokenred.core.values import Blocks, Size, Sizes
 from tokenred.strategies.selectors.inverse_transform import InverseTransform
 
 __all__ = ["ats"]
@@ -13,8 +12,8 @@ __all__ = ["ats"]
 @recipes.register("ats")
 def ats(
     *,
-    max_tokens: int | Sequence[int] | None = None,
-    layers: Sequence[int] | None = None,
+    max_tokens: Size | Sizes | None = None,
+    layers: Blocks | None = None,
     reference: bool = False,
 ) -> Strategy:
     """Sample as many tokens as the image needs (ATS, Fayyaz et al., ECCV 2022). No training.
@@ -29,6 +28,5 @@ def ats(
             (3-11 of 12).
         reference: nothing differs; accepted so that all recipes take it.
     """
-    most = max_tokens if max_tokens is None or isinstance(max_tokens, int) else tuple(max_tokens)
     # No schedule: the images say how many go.
-    return Strategy(scorer=InverseTransform(most, None if layers is None else tuple(layers)))
+    return Strategy(scorer=InverseTransform(max_tokens, layers))

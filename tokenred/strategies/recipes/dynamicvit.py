@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tokenred.core.plan import Strategy, recipes
+from tokenred.core.values import Blocks, Magnitude, Positive, Share, Shares
 from tokenred.strategies.edits.policy_mask import PolicyMask
 from tokenred.strategies.schedules import KeepRatio
 from tokenred.strategies.selectors.predictor import Predictor
@@ -15,11 +14,11 @@ __all__ = ["dynamicvit"]
 @recipes.register("dynamicvit")
 def dynamicvit(
     *,
-    keep_rate: float | Sequence[float] = 0.7,
-    layers: Sequence[int] | None = None,
-    temperature: float = 1.0,
-    epsilon: float = 1e-6,
-    gradient_limit: float | None = None,
+    keep_rate: Share | Shares = 0.7,
+    layers: Blocks | None = None,
+    temperature: Positive = 1.0,
+    epsilon: Magnitude = 1e-6,
+    gradient_limit: Positive | None = None,
     reference: bool = False,
 ) -> Strategy:
     """Learned networks decide which tokens stay (DynamicViT, Rao et al., NeurIPS 2021).
@@ -36,15 +35,9 @@ def dynamicvit(
         gradient_limit: ours, for small models (0.02): see `Predictor`. None as in the paper.
         reference: nothing differs; accepted so that all recipes take it.
     """
-    chosen = None if layers is None else tuple(layers)
     return Strategy(
-        scorer=Predictor(chosen, temperature, gradient_limit),
-        schedule=KeepRatio(
-            keep_rate if isinstance(keep_rate, int | float) else tuple(keep_rate),
-            chosen,
-            rounding="floor",
-            of="start",
-        ),
+        scorer=Predictor(layers, temperature, gradient_limit),
+        schedule=KeepRatio(keep_rate, layers, rounding="floor", of="start"),
         where="before_block",
         edits=(PolicyMask(epsilon),),
     )

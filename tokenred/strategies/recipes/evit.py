@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tokenred.core.plan import Strategy, recipes
+from tokenred.core.values import Blocks, Share, Shares
 from tokenred.strategies.schedules import KeepRatio
 from tokenred.strategies.scorers import CLSAttn
 
@@ -14,8 +13,8 @@ __all__ = ["evit"]
 @recipes.register("evit")
 def evit(
     *,
-    keep_rate: float | Sequence[float] = 0.7,
-    layers: Sequence[int] | None = None,
+    keep_rate: Share | Shares = 0.7,
+    layers: Blocks | None = None,
     fuse: bool = True,
     proportional_attention: bool = False,
     reference: bool = False,
@@ -32,9 +31,6 @@ def evit(
     return Strategy(
         scorer=CLSAttn(aggregate="mean"),
         fuser="fused_token" if fuse else "prune",
-        schedule=KeepRatio(
-            keep_rate if isinstance(keep_rate, int | float) else tuple(keep_rate),
-            None if layers is None else tuple(layers),
-        ),
+        schedule=KeepRatio(keep_rate, layers),
         proportional_attention=proportional_attention,
     )

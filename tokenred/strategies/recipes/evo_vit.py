@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tokenred.core.plan import Strategy, recipes
+from tokenred.core.values import LaterBlocks, Probability, Share
 from tokenred.strategies.routes import SlowFast
 
 __all__ = ["evo_vit"]
@@ -13,9 +12,9 @@ __all__ = ["evo_vit"]
 @recipes.register("evo-vit")
 def evo_vit(
     *,
-    keep_rate: float = 0.5,
-    layers: Sequence[int] | None = None,
-    t: float = 0.5,
+    keep_rate: Share = 0.5,
+    layers: LaterBlocks | None = None,
+    t: Probability = 0.5,
     representative: bool = True,
     stagewise: bool = True,
     reference: bool = False,
@@ -37,7 +36,7 @@ def evo_vit(
         scorer="Random",
         route=SlowFast(
             keep_rate,
-            None if layers is None else tuple(layers),
+            layers,
             t,
             representative and not reference,
             stagewise,

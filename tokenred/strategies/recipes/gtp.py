@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from tokenred.attention.need import Aggregate
 from tokenred.core.plan import Strategy, recipes
+from tokenred.core.values import Count, Magnitude, Magnitudes, Share, Size
 from tokenred.graphs import GraphBuilder
 from tokenred.graphs.base import graph_builders
 from tokenred.strategies.base import Fuser, Scorer, Selector, fusers, names_selector, scorers
@@ -14,12 +16,12 @@ __all__ = ["gtp"]
 @recipes.register("gtp")
 def gtp(
     *,
-    P: int | None = None,
-    M: int = 8,
-    alpha: float | tuple[float, ...] = 0.1,
-    theta: float = 1.0,
+    P: Count | None = None,
+    M: Size = 8,
+    alpha: Magnitude | Magnitudes = 0.1,
+    theta: Share = 1.0,
     scorer: str | Scorer | Selector = "MixedAttn",
-    aggregate: str = "max",
+    aggregate: Aggregate = "max",
     graph: str | GraphBuilder = "mixed",
     fuser: str | Fuser = "propagate",
     proportional_attention: bool = True,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Literal
 
 from tokenred.core.plan import Strategy, recipes
+from tokenred.core.values import Blocks, Positive, Share, Shares
 from tokenred.strategies.base import Scorer, scorers
 from tokenred.strategies.schedules import KeepRatio
 from tokenred.strategies.scorers import CLSAttn
@@ -16,10 +17,10 @@ __all__ = ["mstm"]
 @recipes.register("mstm")
 def mstm(
     *,
-    keep_rate: float | Sequence[float] = 0.7,
-    layers: Sequence[int] | None = None,
-    weights: str = "importance",
-    temperature: float = 0.1,
+    keep_rate: Share | Shares = 0.7,
+    layers: Blocks | None = None,
+    weights: Literal["importance", "size", "similarity"] = "importance",
+    temperature: Positive = 0.1,
     multi_scale: bool = True,
     scorer: str | Scorer | None = None,
     reference: bool = False,
@@ -47,9 +48,6 @@ def mstm(
     return Strategy(
         scorer=Partnered(scorers.create(scorer), weights, temperature),
         fuser="merge",
-        schedule=KeepRatio(
-            keep_rate if isinstance(keep_rate, int | float) else tuple(keep_rate),
-            None if layers is None else tuple(layers),
-        ),
+        schedule=KeepRatio(keep_rate, layers),
         embedding="multi_scale" if multi_scale else "plain",
     )

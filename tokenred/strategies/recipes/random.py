@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tokenred.core.plan import Strategy, recipes
+from tokenred.core.values import Blocks, Count, Share, Shares
 from tokenred.strategies.recipes.topk import topk
 from tokenred.strategies.scorers import Random
 
@@ -14,9 +13,9 @@ __all__ = ["random"]
 @recipes.register("random")
 def random(
     *,
-    keep_rate: float | Sequence[float] = 0.7,
-    layers: Sequence[int] | None = None,
-    seed: int = 0,
+    keep_rate: Share | Shares = 0.7,
+    layers: Blocks | None = None,
+    seed: Count = 0,
     reference: bool = False,
 ) -> Strategy:
     """Prune at random, with a seed: what every method has to beat.

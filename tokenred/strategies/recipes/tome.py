@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Annotated
 
-from tokenred.core.errors import ConfigError
+from annotated_types import Ge, Le, Predicate
+
 from tokenred.core.plan import Strategy, recipes
+from tokenred.core.values import Count
 from tokenred.strategies.schedules import Constant, Linear, PerLayer, Schedule
 
 __all__ = ["tome"]
 
 
+_Pair = tuple[Count, Annotated[float, Ge(-1), Le(1)]]
+
+
+def _no_pair(numbers: tuple[int, ...]) -> bool:
+    return len(numbers) != 2
+
+
 @recipes.register("tome")
 def tome(
     *,
-    r: int | Sequence[float] = 8,
+    r: Count | list[Count] | _Pair | Annotated[tuple[Count, ...], Predicate(_no_pair)] = 8,
     proportional_attention: bool = True,
     reference: bool = False,
 ) -> Strategy:
@@ -30,10 +39,10 @@ def tome(
     schedule: Schedule
     if isinstance(r, int):
         schedule = Constant(r)
-    elif len(r) == 2 and (isinstance(r, tuple) or isinstance(r[1], float)):
-        schedule = Linear(_whole(r[0]), r[1])
+    elif isinstance(r, tuple) and len(r) == 2:
+        schedule = Linear(*r)
     else:
-        schedule = PerLayer(tuple(_whole(x) for x in r))
+        schedule = PerLayer(tuple(r))
     return Strategy(
         scorer="BipartiteMatching",
         fuser="merge",
@@ -41,9 +50,3 @@ def tome(
         proportional_attention=proportional_attention,
         reference=reference,
     )
-
-
-def _whole(value: float) -> int:
-    if int(value) != value:
-        raise ConfigError(f"tome: r counts tokens, so whole numbers are expected, got {value!r}.")
-    return int(value)

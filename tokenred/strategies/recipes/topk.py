@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tokenred.core.plan import Strategy, recipes
+from tokenred.core.values import Blocks, Share, Shares
 from tokenred.strategies.base import Scorer
 from tokenred.strategies.schedules import KeepRatio
 from tokenred.strategies.scorers import CLSAttn
@@ -15,8 +14,8 @@ __all__ = ["topk"]
 @recipes.register("topk")
 def topk(
     *,
-    keep_rate: float | Sequence[float] = 0.7,
-    layers: Sequence[int] | None = None,
+    keep_rate: Share | Shares = 0.7,
+    layers: Blocks | None = None,
     scorer: str | Scorer | None = None,
     reference: bool = False,
 ) -> Strategy:
@@ -33,9 +32,7 @@ def topk(
     """
     return Strategy(
         scorer=CLSAttn(aggregate="mean", without_cls="received") if scorer is None else scorer,
-        schedule=KeepRatio(
-            keep_rate if isinstance(keep_rate, int | float) else tuple(keep_rate),
-            None if layers is None else tuple(layers),
-            **({"rounding": "floor", "of": "start"} if reference else {}),
-        ),
+        schedule=KeepRatio(keep_rate, layers, rounding="floor", of="start")
+        if reference
+        else KeepRatio(keep_rate, layers),
     )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tokenred.core.plan import Strategy, recipes
+from tokenred.core.values import Blocks, Magnitude, Share, Shares
 from tokenred.strategies.edits.top_keys import TopKeys
 from tokenred.strategies.recipes.topk import topk
 
@@ -14,10 +13,10 @@ __all__ = ["tri_level"]
 @recipes.register("tri-level")
 def tri_level(
     *,
-    keep_rate: float | Sequence[float] = 0.7,
-    attention_rate: float = 0.3,
-    layers: Sequence[int] | None = None,
-    epsilon: float | None = None,
+    keep_rate: Share | Shares = 0.7,
+    attention_rate: Share = 0.3,
+    layers: Blocks | None = None,
+    epsilon: Magnitude | None = None,
     reference: bool = False,
 ) -> Strategy:
     """Fewer tokens, and fewer entries in their attention (Tri-Level, Kong et al., AAAI 2023).
@@ -35,8 +34,7 @@ def tri_level(
         reference: as the authors' program: ε in all blocks, and entries that equal the last one
             kept stay too, so that a row which the mask before left few entries opens entirely.
     """
-    after = None if layers is None else tuple(layers)
     tokens = topk(keep_rate=keep_rate, layers=layers)
     if epsilon is None:
         epsilon = 1e-6 if reference else 0.0
-    return tokens.replace(edits=(TopKeys(attention_rate, after, epsilon, reference),))
+    return tokens.replace(edits=(TopKeys(attention_rate, layers, epsilon, reference),))

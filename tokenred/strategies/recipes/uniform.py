@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tokenred.core.plan import Strategy, recipes
+from tokenred.core.values import Blocks, Share, Shares
 from tokenred.strategies.schedules import KeepRatio
 from tokenred.strategies.selectors.grid_drop import GridDrop
 
@@ -14,8 +13,8 @@ __all__ = ["uniform"]
 @recipes.register("uniform")
 def uniform(
     *,
-    keep_rate: float | Sequence[float] = 0.7,
-    layers: Sequence[int] = (0,),
+    keep_rate: Share | Shares = 0.7,
+    layers: Blocks = (0,),
     reference: bool = False,
 ) -> Strategy:
     """Drop tokens evenly over the grid, once before the first block: a baseline without any score.
@@ -30,8 +29,6 @@ def uniform(
     """
     return Strategy(
         scorer=GridDrop(),
-        schedule=KeepRatio(
-            keep_rate if isinstance(keep_rate, int | float) else tuple(keep_rate), tuple(layers)
-        ),
+        schedule=KeepRatio(keep_rate, layers),
         where="before_block",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -13,12 +13,13 @@ from torch import Tensor
 from tokenred.attention import AttentionStats, Heads, Need
 from tokenred.core.errors import ConfigError
 from tokenred.core.info import ModelInfo
-from tokenred.core.part import Traits, check_choice, check_number
+from tokenred.core.part import Traits, check_blocks
 from tokenred.core.replacing import replace
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import gather_tokens
+from tokenred.core.values import Blocks, Share, Shares
 from tokenred.strategies.base import Route, routes
-from tokenred.strategies.routes.token_cut import CUTS, mean_logits, token_cut
+from tokenred.strategies.routes.token_cut import mean_logits, token_cut
 from tokenred.strategies.schedules import exact
 
 __all__ = ["Idle"]
@@ -49,30 +50,21 @@ class Idle(Route):
 
     traits: ClassVar[Traits] = Traits(needs_cls=True)
 
-    keep_ratios: float | tuple[float, ...] = 0.7
-    layers: tuple[int, ...] | None = None
-    cut: str = "both"
+    keep_ratios: Share | Shares = 0.7
+    layers: Blocks | None = None
+    cut: Literal["both", "inter", "intra", "none"] = "both"
 
     def __post_init__(self) -> None:
-        for name in ("keep_ratios", "layers"):
-            if isinstance(value := getattr(self, name), list | tuple):
-                object.__setattr__(self, name, tuple(value))
-        ratios = self.keep_ratios if isinstance(self.keep_ratios, tuple) else (self.keep_ratios,)
-        check_choice(self, "cut", self.cut, CUTS)
-        for ratio in ratios:
-            check_number(self, "keep_ratios", ratio, low=0, high=1, open_low=True)
-        if isinstance(self.keep_ratios, tuple) and len(ratios) != len(self.layers or ()):
+        ratios, layers = self.keep_ratios, self.layers or ()
+        if isinstance(ratios, tuple) and len(ratios) != len(layers):
             raise ConfigError(
-                f"Idle: {len(ratios)} keep_ratios for {len(self.layers or ())} layers; give one "
-                "ratio, or layers and one ratio for each."
+                f"Idle: {len(ratios)} keep_ratios for {len(layers)} layers; give one ratio, or "
+                "layers and one ratio for each."
             )
 
     def check(self, info: ModelInfo) -> None:
         super().check(info)
-        if wrong := [layer for layer in self.layers or () if not 0 <= layer < info.depth]:
-            raise ConfigError(
-                f"Idle: blocks {wrong} are asked for, {info.name} has 0 to {info.depth - 1}."
-            )
+        check_blocks(self, self.layers, info)
 
     @property
     def preview(self) -> tuple[Need, ...]:

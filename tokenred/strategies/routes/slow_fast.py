@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from tokenred.attention import AttentionStats, Need
-from tokenred.core.errors import ConfigError
 from tokenred.core.info import ModelInfo
-from tokenred.core.part import Traits, check_choice, check_count, check_number
+from tokenred.core.part import Traits, check_blocks
 from tokenred.core.replacing import replace
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import gather_tokens, weighted_mean
+from tokenred.core.values import LaterBlocks, Probability, Share
 from tokenred.strategies.base import Route, routes
 from tokenred.strategies.schedules import exact
 
@@ -58,34 +58,16 @@ class SlowFast(Route):
 
     traits: ClassVar[Traits] = Traits(needs_cls=True)
 
-    keep_rate: float = 0.5
-    layers: tuple[int, ...] | None = None
-    t: float = 0.5
+    keep_rate: Share = 0.5
+    # A block has to run before tokens can be told apart.
+    layers: LaterBlocks | None = None
+    t: Probability = 0.5
     representative: bool = True
     stagewise: bool = True
 
-    def __post_init__(self) -> None:
-        check_number(self, "keep_rate", self.keep_rate, low=0, high=1, open_low=True)
-        check_number(self, "t", self.t, low=0, high=1)
-        for name in ("representative", "stagewise"):
-            check_choice(self, name, getattr(self, name), (True, False))
-        if self.layers is None:
-            return
-        object.__setattr__(self, "layers", tuple(self.layers))
-        for layer in self.layers:
-            # A block has to run before tokens can be told apart.
-            check_count(self, "layers", layer, low=1)
-        if not self.layers or sorted(set(self.layers)) != list(self.layers):
-            raise ConfigError(
-                f"SlowFast: layers must be ascending block numbers, got {self.layers!r}."
-            )
-
     def check(self, info: ModelInfo) -> None:
         super().check(info)
-        if wrong := [layer for layer in self.layers or () if layer >= info.depth]:
-            raise ConfigError(
-                f"SlowFast: blocks {wrong} are asked for, {info.name} has 0 to {info.depth - 1}."
-            )
+        check_blocks(self, self.layers, info)
 
     @property
     def needs(self) -> tuple[Need, ...]:

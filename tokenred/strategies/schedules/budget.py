@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Literal
 
 from tokenred.core.errors import ScheduleError
-from tokenred.core.part import check_choice, check_number
-from tokenred.strategies.schedule import Room, Schedule, check_layers, layers_of, schedules
+from tokenred.core.values import Blocks, Positive
+from tokenred.strategies.schedule import Room, Schedule, layers_of, schedules
 from tokenred.strategies.schedules.keep_ratio import KeepRatio
 from tokenred.strategies.schedules.per_layer import PerLayer
 
@@ -24,14 +25,9 @@ class Budget(Schedule):
         layers: the blocks, ascending; None for all (constant) or the quarters (ratio).
     """
 
-    gmacs: float
-    shape: str = "constant"
-    layers: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        check_number(self, "gmacs", self.gmacs, low=0, open_low=True)
-        check_choice(self, "shape", self.shape, ("constant", "ratio"))
-        object.__setattr__(self, "layers", check_layers(self, self.layers))
+    gmacs: Positive
+    shape: Literal["constant", "ratio"] = "constant"
+    layers: Blocks | None = None
 
     def resolve(self, room: Room) -> tuple[int, ...]:
         if room.gmacs is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import field
 
-from tokenred.core.part import check_count
+from tokenred.core.values import Count
 from tokenred.strategies.schedule import Room, Schedule, schedules
 
 __all__ = ["Constant"]
@@ -21,11 +21,8 @@ class Constant(Schedule):
             does not make two schedules different either.
     """
 
-    P: int
+    P: Count
     fit: bool = field(default=False, compare=False)
-
-    def __post_init__(self) -> None:
-        check_count(self, "P", self.P)
 
     def count(self, layer: int, tokens: int, room: Room) -> int:
         if self.fit and self.P * room.depth >= room.patches:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Literal
 
 from tokenred.core.errors import ConfigError, ScheduleError
-from tokenred.core.part import check_choice, check_number
-from tokenred.strategies.schedule import Room, Schedule, check_layers, exact, layers_of, schedules
+from tokenred.core.values import Blocks, Share, Shares
+from tokenred.strategies.schedule import Room, Schedule, exact, layers_of, schedules
 
 __all__ = ["KeepRatio"]
 
@@ -24,19 +25,12 @@ class KeepRatio(Schedule):
             one number means ρ, ρ², ρ³ …
     """
 
-    ratio: float | tuple[float, ...] = 0.7
-    layers: tuple[int, ...] | None = None
-    rounding: str = "ceil"
-    of: str = "alive"
+    ratio: Share | Shares = 0.7
+    layers: Blocks | None = None
+    rounding: Literal["ceil", "floor"] = "ceil"
+    of: Literal["alive", "start"] = "alive"
 
     def __post_init__(self) -> None:
-        if isinstance(self.ratio, list | tuple):
-            object.__setattr__(self, "ratio", tuple(self.ratio))
-        for value in self.ratio if isinstance(self.ratio, tuple) else (self.ratio,):
-            check_number(self, "ratio", value, low=0, high=1, open_low=True)
-        check_choice(self, "rounding", self.rounding, ("ceil", "floor"))
-        check_choice(self, "of", self.of, ("alive", "start"))
-        object.__setattr__(self, "layers", check_layers(self, self.layers))
         if isinstance(self.ratio, tuple) and self.layers and len(self.ratio) != len(self.layers):
             raise ConfigError(
                 f"KeepRatio: {len(self.ratio)} ratios for {len(self.layers)} layers; "

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from tokenred.core.part import check_count, check_number
+from typing import Annotated
+
+from annotated_types import Ge, Le
+
+from tokenred.core.values import Count
 from tokenred.strategies.schedule import Room, Schedule, schedules
 
 __all__ = ["Linear"]
@@ -17,12 +21,8 @@ class Linear(Schedule):
         inflection: −1 from 2r down to 0, 0 constant, 1 from 0 up to 2r.
     """
 
-    r: int
-    inflection: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_count(self, "r", self.r)
-        check_number(self, "inflection", self.inflection, low=-1, high=1)
+    r: Count
+    inflection: Annotated[float, Ge(-1), Le(1)] = 0.0
 
     def count(self, layer: int, tokens: int, room: Room) -> int:
         low = int(self.r * (1 - self.inflection))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tokenred.core.errors import ScheduleError
-from tokenred.core.part import check_count
+from tokenred.core.values import Count
 from tokenred.strategies.schedule import Room, Schedule, schedules
 
 __all__ = ["PerLayer"]
@@ -17,12 +17,7 @@ class PerLayer(Schedule):
         counts: tokens removed in blocks 0, 1, …
     """
 
-    counts: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "counts", tuple(self.counts))
-        for count in self.counts:
-            check_count(self, "counts", count)
+    counts: tuple[Count, ...]
 
     def count(self, layer: int, tokens: int, room: Room) -> int:
         if len(self.counts) > room.depth:

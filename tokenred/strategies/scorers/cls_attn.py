@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from jaxtyping import Float
 from torch import Tensor
 
 from tokenred.attention import AttentionStats, Need
+from tokenred.attention.need import Aggregate
 from tokenred.core.info import ModelInfo
-from tokenred.core.part import Part, Traits, check_choice
+from tokenred.core.part import Part, Traits
 from tokenred.core.state import TokenState
 from tokenred.strategies.base import Scorer, scorers
 from tokenred.strategies.scorers.broad_attn import BroadAttn
@@ -28,12 +31,8 @@ class CLSAttn(Scorer):
         returns: ``(b, n)``.
     """
 
-    aggregate: str = "max"
-    without_cls: str = "refuse"
-
-    def __post_init__(self) -> None:
-        check_choice(self, "aggregate", self.aggregate, ("max", "mean"))
-        check_choice(self, "without_cls", self.without_cls, ("refuse", "received"))
+    aggregate: Aggregate = "max"
+    without_cls: Literal["refuse", "received"] = "refuse"
 
     @property
     def traits(self) -> Traits:  # type: ignore[override]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from jaxtyping import Float
 from torch import Tensor
 
 from tokenred.attention import AttentionStats, Need, mean_keys
-from tokenred.core.part import check_choice
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import unit_vectors
 from tokenred.strategies.base import Scorer, scorers
@@ -27,10 +28,7 @@ class CosSim(Scorer):
         returns: ``(b, n)``.
     """
 
-    on: str = "keys"
-
-    def __post_init__(self) -> None:
-        check_choice(self, "on", self.on, ("keys", "features"))
+    on: Literal["keys", "features"] = "keys"
 
     @property
     def needs(self) -> tuple[Need, ...]:

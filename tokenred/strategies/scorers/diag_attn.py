@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenred.attention import AttentionStats, Need
-from tokenred.core.part import check_choice
+from tokenred.attention.need import Aggregate
 from tokenred.core.state import TokenState
 from tokenred.strategies.base import Scorer, scorers
 
@@ -24,10 +24,7 @@ class DiagAttn(Scorer):
         returns: ``(b, n)``.
     """
 
-    aggregate: str = "max"
-
-    def __post_init__(self) -> None:
-        check_choice(self, "aggregate", self.aggregate, ("max", "mean"))
+    aggregate: Aggregate = "max"
 
     @property
     def needs(self) -> tuple[Need, ...]:

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenred.attention import AttentionStats, Need
-from tokenred.core.part import check_choice
+from tokenred.attention.need import Aggregate
 from tokenred.core.state import TokenState
 from tokenred.strategies.base import Scorer, scorers
 
@@ -28,11 +28,8 @@ class MixedAttn(Scorer):
         returns: ``(b, n)``.
     """
 
-    aggregate: str = "max"
+    aggregate: Aggregate = "max"
     exclude_self: bool = True
-
-    def __post_init__(self) -> None:
-        check_choice(self, "aggregate", self.aggregate, ("max", "mean"))
 
     @property
     def needs(self) -> tuple[Need, ...]:

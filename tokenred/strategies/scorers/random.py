@@ -9,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenred.attention import AttentionStats
-from tokenred.core.part import Traits, check_count
+from tokenred.core.part import Traits
 from tokenred.core.state import TokenState
+from tokenred.core.values import Count
 from tokenred.strategies.base import Scorer, scorers
 
 __all__ = ["Random"]
@@ -34,10 +35,7 @@ class Random(Scorer):
 
     traits: ClassVar[Traits] = Traits(equivariant=True)
 
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_count(self, "seed", self.seed)
+    seed: Count = 0
 
     def __call__(self, state: TokenState, attention: AttentionStats) -> Float[Tensor, "b n"]:
         salt = (self.seed * 7919 + state.layer * 104729 + 12345) % _PRIME

@@ -11,9 +11,10 @@ from torch import Tensor
 from tokenred.attention import AttentionStats, Need
 from tokenred.core.errors import ConfigError
 from tokenred.core.info import ModelInfo
-from tokenred.core.part import Traits, check_count
+from tokenred.core.part import Traits, check_blocks
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32
+from tokenred.core.values import Blocks, Size, Sizes
 from tokenred.strategies.base import Selector, selectors
 
 __all__ = ["InverseTransform"]
@@ -47,38 +48,20 @@ class InverseTransform(Selector):
 
     traits: ClassVar[Traits] = Traits(needs_cls=True)
 
-    max_tokens: int | tuple[int, ...] | None = None
-    layers: tuple[int, ...] | None = None
+    max_tokens: Size | Sizes | None = None
+    layers: Blocks | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_tokens", "layers"):
-            if isinstance(value := getattr(self, name), list | tuple):
-                object.__setattr__(self, name, tuple(value))
-        most = self.max_tokens if isinstance(self.max_tokens, tuple) else (self.max_tokens,)
-        for number in most:
-            if number is not None:
-                check_count(self, "max_tokens", number, low=1)
-        for layer in self.layers or ():
-            check_count(self, "layers", layer)
-        if self.layers is not None and (
-            not self.layers or sorted(set(self.layers)) != list(self.layers)
-        ):
+        most, layers = self.max_tokens, self.layers or ()
+        if isinstance(most, tuple) and len(most) != len(layers):
             raise ConfigError(
-                f"InverseTransform: layers must be ascending block numbers, got {self.layers!r}."
-            )
-        if isinstance(self.max_tokens, tuple) and len(most) != len(self.layers or ()):
-            raise ConfigError(
-                f"InverseTransform: {len(most)} max_tokens for {len(self.layers or ())} layers; "
-                "give one number, or layers and one number for each."
+                f"InverseTransform: {len(most)} max_tokens for {len(layers)} layers; give one "
+                "number, or layers and one number for each."
             )
 
     def check(self, info: ModelInfo) -> None:
         super().check(info)
-        if wrong := [layer for layer in self.layers or () if layer >= info.depth]:
-            raise ConfigError(
-                f"InverseTransform: blocks {wrong} are asked for, {info.name} has 0 to "
-                f"{info.depth - 1}."
-            )
+        check_blocks(self, self.layers, info)
 
     @property
     def needs(self) -> tuple[Need, ...]:

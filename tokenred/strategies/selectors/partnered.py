@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from tokenred.attention import AttentionStats, Need
 from tokenred.core.info import ModelInfo
-from tokenred.core.part import Part, Traits, check_choice, check_number
+from tokenred.core.part import Part, Traits
 from tokenred.core.replacing import replace
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import gather_tokens, product, unit_vectors
+from tokenred.core.values import Positive
 from tokenred.strategies.base import Scorer, Selector, scorers, selectors
 from tokenred.strategies.scorers.cls_attn import CLSAttn
 from tokenred.strategies.selectors.top_score import select
@@ -38,13 +41,11 @@ class Partnered(Selector):
     """
 
     scorer: Scorer = CLSAttn("mean", "received")
-    weights: str = "importance"
-    temperature: float = 0.1
+    weights: Literal["importance", "size", "similarity"] = "importance"
+    temperature: Positive = 0.1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scorer", scorers.create(self.scorer))
-        check_choice(self, "weights", self.weights, ("importance", "size", "similarity"))
-        check_number(self, "temperature", self.temperature, low=0, open_low=True)
 
     @property
     def traits(self) -> Traits:  # type: ignore[override]

@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenred.attention import AttentionStats
-from tokenred.core.errors import ConfigError
 from tokenred.core.info import ModelInfo
-from tokenred.core.part import check_count, check_number
+from tokenred.core.part import check_blocks
 from tokenred.core.replacing import replace
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32, full_precision, product, rounds
+from tokenred.core.values import Blocks, Positive
 from tokenred.strategies.base import Selector, selectors
 from tokenred.strategies.schedules import quarters
 from tokenred.strategies.selectors.top_score import keep_best
@@ -49,30 +49,13 @@ class Predictor(Selector):
             ``kept_share (b, S)``, what each of the S stages so far left of the image tokens.
     """
 
-    layers: tuple[int, ...] | None = None
-    temperature: float = 1.0
-    gradient_limit: float | None = None
-
-    def __post_init__(self) -> None:
-        check_number(self, "temperature", self.temperature, low=0, open_low=True)
-        if self.gradient_limit is not None:
-            check_number(self, "gradient_limit", self.gradient_limit, low=0, open_low=True)
-        if self.layers is None:
-            return
-        object.__setattr__(self, "layers", tuple(self.layers))
-        for layer in self.layers:
-            check_count(self, "layers", layer)
-        if sorted(set(self.layers)) != list(self.layers) or not self.layers:
-            raise ConfigError(
-                f"Predictor: layers must be ascending block numbers, got {self.layers!r}."
-            )
+    layers: Blocks | None = None
+    temperature: Positive = 1.0
+    gradient_limit: Positive | None = None
 
     def check(self, info: ModelInfo) -> None:
         super().check(info)
-        if wrong := [layer for layer in self.layers or () if layer >= info.depth]:
-            raise ConfigError(
-                f"Predictor: blocks {wrong} are asked for, {info.name} has 0 to {info.depth - 1}."
-            )
+        check_blocks(self, self.layers, info)
 
     @property
     def masks(self) -> bool:

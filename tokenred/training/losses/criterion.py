@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from tokenred.core.errors import ConfigError, InputError, UnknownNameError
-from tokenred.core.part import check_choice, check_number
 from tokenred.core.tensors import gather_tokens
+from tokenred.core.values import Magnitude, Probability, checked
 from tokenred.training.losses.terms import (
     cross_entropy,
     distillation_kl,
@@ -36,6 +36,7 @@ those who give it a teacher, is ours.
 """
 
 
+@checked
 @dataclass(frozen=True)
 class Criterion:
     """Cross-entropy plus weighted terms. A term of weight 0 is not computed.
@@ -58,26 +59,15 @@ class Criterion:
             the pair that LV-ViT's ``forward_head(features, return_tokens=True)`` gives.
     """
 
-    label_smoothing: float = 0.0
-    distill: float = 0.0
-    over: str = "teacher"
-    kept_tokens: float = 0.0
-    cls_feature: float = 0.0
-    ratio: float = 0.0
-    shares: tuple[float, ...] | None = None
-    token_cut: float = 0.0
+    label_smoothing: Probability = 0.0
+    distill: Magnitude = 0.0
+    over: Literal["teacher", "student"] = "teacher"
+    kept_tokens: Magnitude = 0.0
+    cls_feature: Magnitude = 0.0
+    ratio: Magnitude = 0.0
+    shares: tuple[Probability, ...] | None = None
+    token_cut: Magnitude = 0.0
     reference: bool = False
-
-    def __post_init__(self) -> None:
-        check_number(self, "label_smoothing", self.label_smoothing, low=0, high=1)
-        check_choice(self, "over", self.over, ("teacher", "student"))
-        check_choice(self, "reference", self.reference, (True, False))
-        for name in ("distill", "kept_tokens", "cls_feature", "ratio", "token_cut"):
-            check_number(self, name, getattr(self, name), low=0)
-        if self.shares is not None:
-            object.__setattr__(self, "shares", tuple(self.shares))
-            for share in self.shares:
-                check_number(self, "shares", share, low=0, high=1)
 
     @property
     def reads_apart(self) -> bool:
@@ -141,7 +131,8 @@ class Criterion:
         return total, parts
 
 
-def make_criterion(name: str, *, reference: bool = False, **weights: Any) -> Criterion:
+@checked
+def make_criterion(name: str, /, *, reference: bool = False, **weights: Any) -> Criterion:
     """The criterion of a method, with other weights where some are given.
 
     Args:

@@ -1,0 +1,225 @@
+"""One reader of values: what is written becomes what the annotation says, or is refused in a line.
+
+`checked` stands above a function or a dataclass; pydantic reads:
+
+- ``int``: whole numbers of 64 bits; no booleans, and no floats, not even 8.0.
+- ``float``: finite numbers; whole numbers become floats, so that 1 and 1.0 are one value.
+- ``bool``: true and false; 1, 0 and the words yes, no, on, off, true, false mean them.
+- ``tuple[…]`` and ``Sequence[…]``: lists, tuples, ranges and arrays become tuples.
+- scalars of NumPy and PyTorch: the Python numbers that they stand for.
+
+What an annotation says beyond that (a class, a tensor, a name that cannot be found) is passed on
+unread, and a default is always accepted.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import sys
+import typing
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import InitVar
+from typing import Annotated, Any, TypeVar
+
+import torch
+from annotated_types import Ge, Gt, Le, Lt, MinLen, Predicate
+
+from tokenred.core.errors import ConfigError, UnknownNameError
+from tokenred.core.forms import reader_of
+from tokenred.core.wording import Words, described, shown
+
+__all__ = [
+    "Blocks",
+    "Count",
+    "LaterBlocks",
+    "Magnitude",
+    "Magnitudes",
+    "PartOf",
+    "Positive",
+    "Probability",
+    "Share",
+    "Shares",
+    "Size",
+    "Sizes",
+    "ascending",
+    "checked",
+    "parameters_of",
+    "read",
+]
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+def ascending(numbers: tuple[int, ...]) -> bool:
+    """Whether each number is larger than the one before."""
+    return all(a < b for a, b in itertools.pairwise(numbers))
+
+
+Count = Annotated[int, Ge(0)]
+"""A whole number of at least 0."""
+Size = Annotated[int, Ge(1)]
+"""A whole number of at least 1."""
+Magnitude = Annotated[float, Ge(0)]
+"""A number of at least 0."""
+Positive = Annotated[float, Gt(0)]
+"""A number above 0."""
+Share = Annotated[float, Gt(0), Le(1)]
+"""A number in (0, 1]."""
+PartOf = Annotated[float, Gt(0), Lt(1)]
+"""A number in (0, 1)."""
+Probability = Annotated[float, Ge(0), Le(1)]
+"""A number in [0, 1]."""
+Blocks = Annotated[
+    tuple[Count, ...], MinLen(1), Predicate(ascending), Words("ascending block numbers from 0 on")
+]
+"""Numbers of blocks, each once."""
+LaterBlocks = Annotated[Blocks, Predicate(all), Words("ascending block numbers from 1 on")]
+"""The same without the first block."""
+Shares = Annotated[tuple[Share, ...], MinLen(1)]
+"""Several of `Share`."""
+Sizes = Annotated[tuple[Size, ...], MinLen(1)]
+"""Several of `Size`."""
+Magnitudes = Annotated[tuple[Magnitude, ...], MinLen(1)]
+"""Several of `Magnitude`."""
+
+
+def checked(target: C) -> C:
+    """Let a function, or a class made by ``dataclass``, read its arguments by their annotations.
+
+    Raises:
+        ConfigError: by the function, for a value that the annotation excludes, a missing argument
+            or one too many.
+        UnknownNameError: by the function, for an argument that it does not have.
+    """
+    if not isinstance(target, type):
+        return typing.cast(C, _reading(target))
+    setattr(target, "__init__", _reading(target.__init__))  # type: ignore[misc]  # noqa: B010
+    return target
+
+
+def read(annotation: Any, value: Any, what: str) -> Any:
+    """One value, as the annotation says.
+
+    Args:
+        annotation: such as `Count`, or ``Share | None``.
+        value: what was given.
+        what: names it in the message, such as ``"batch_size"``.
+
+    Raises:
+        ConfigError: with what was expected and what came.
+    """
+    reader = reader_of(annotation)
+    if reader is None:
+        return value
+    try:
+        return reader.validate_python(value)
+    # Whatever an object does while it is looked at: it is no value.
+    except Exception:
+        expected = described(annotation)
+        whole = isinstance(value, float) and value.is_integer() and "whole number" in expected
+        hint = f" Write {int(value)}." if whole else ""
+        raise ConfigError(f"{what} must be {expected}, got {shown(value)}.{hint}") from None
+
+
+def parameters_of(target: Callable[..., Any]) -> dict[str, Any]:
+    """Names and annotations of what a function or a dataclass takes.
+
+    ``Any`` where there is no annotation, or one whose names cannot be found.
+    """
+    function: Any = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
+    names = list(inspect.signature(function).parameters)[isinstance(target, type) :]
+    return {name: _annotation(target, name) for name in names}
+
+
+class _Plan:
+    """How the arguments of one function are read."""
+
+    def __init__(self, target: Callable[..., Any], function: Callable[..., Any]) -> None:
+        self.signature = inspect.signature(function)
+        self.annotations = parameters_of(target)
+        self._kinds = {n: self.signature.parameters[n].kind for n in self.annotations}
+        self._defaults = {n: self.signature.parameters[n].default for n in self.annotations}
+        # As they read: 1 is 1.0 for a float. One that its own annotation excludes stays.
+        self._changed: dict[str, Any] = {}
+        for name, default in self._defaults.items():
+            try:
+                value = read(self.annotations[name], default, name)
+            except ConfigError:
+                continue
+            if type(value) is not type(default):
+                self._changed[name] = value
+
+    def __call__(
+        self, owner: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> inspect.BoundArguments:
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            names = [n for n in self.annotations if self._kinds[n] is not _VAR_KEYWORD]
+            if unknown := [n for n in kwargs if n not in names]:
+                raise UnknownNameError.of(f"parameter of {owner}", unknown[0], names) from None
+            raise ConfigError(f"{owner}: {error}; it takes {', '.join(names)}.") from None
+        given = bound.arguments
+        for name, annotation in self.annotations.items():
+            if self._kinds[name] in (_VAR_KEYWORD, _VAR_POSITIONAL):
+                continue
+            if name not in given or given[name] is self._defaults[name]:
+                given |= {name: self._changed[name]} if name in self._changed else {}
+            else:
+                given[name] = read(annotation, given[name], f"{owner}: {name}")
+        return bound
+
+
+_VAR_KEYWORD, _VAR_POSITIONAL = inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL
+_plans: weakref.WeakKeyDictionary[Any, _Plan] = weakref.WeakKeyDictionary()
+
+
+def _reading(function: Callable[..., Any]) -> Callable[..., Any]:
+    is_init = function.__name__ == "__init__"
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return function(*args, **kwargs)
+        bound = _bound(call, is_init, args, kwargs)
+        return function(*bound.args, **bound.kwargs)
+
+    return call
+
+
+def _bound(
+    call: Callable[..., Any], is_init: bool, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> inspect.BoundArguments:
+    owner = type(args[0]) if is_init else call
+    if (plan := _plans.get(call)) is None:
+        made = [c for c in getattr(owner, "__mro__", ()) if vars(c).get("__init__") is call]
+        plan = _plans[call] = _Plan(made[0] if made else call, call)
+    return plan(owner.__name__, args, kwargs)
+
+
+def _annotation(target: Any, name: str) -> Any:
+    """The annotation of a parameter, with the names that a text in it stands for."""
+    if not isinstance(target, type):
+        function = inspect.unwrap(target)
+        found = getattr(function, "__annotations__", {}).get(name, Any)
+        return _resolved(found, getattr(function, "__globals__", {}), {})
+    field = getattr(target, "__dataclass_fields__", {}).get(name)
+    if field is None or not getattr(target, "__dataclass_params__").init:  # noqa: B009
+        return _annotation(target.__init__, name)  # type: ignore[misc]
+    # A subclass has the very fields of its bases.
+    fields = ((c, vars(c).get("__dataclass_fields__", {})) for c in target.__mro__)
+    owner = [c for c, its in fields if its.get(name) is field][-1]
+    module = sys.modules.get(owner.__module__)
+    return _resolved(field.type, getattr(module, "__dict__", {}), dict(vars(owner)))
+
+
+def _resolved(annotation: Any, names: dict[str, Any], own: dict[str, Any]) -> Any:
+    try:
+        if isinstance(annotation, str):
+            annotation = eval(annotation, names, own)
+    except Exception:
+        return Any
+    return annotation.type if isinstance(annotation, InitVar) else annotation
