@@ -15,6 +15,8 @@ from tokenred.core.files import write_whole
 from tokenred.core.fingerprint import digest, identity_of
 from tokenred.core.part import Part
 from tokenred.core.registry import Registry
+from tokenred.core.values import read
+from tokenred.core.wording import shown
 from tokenred.graphs.base import graph_builders
 from tokenred.strategies.base import (
     embeddings,
@@ -41,7 +43,7 @@ __all__ = [
     "write_toml",
 ]
 
-_REGISTRIES: dict[str, Registry[Any]] = {
+REGISTRIES: dict[str, Registry[Any]] = {
     "scorer": scorers,
     "selector": selectors,
     "graph": graph_builders,
@@ -80,7 +82,12 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UnknownNameError: for unknown names of parts or of their parameters.
     """
-    return {key: _part(key, value) for key, value in config.items()}
+    for key in config:
+        read(str, key, "a key")
+    try:
+        return {key: _part(key, value) for key, value in config.items()}
+    except RecursionError:
+        raise ConfigError("expected a part, got tables within tables without end.") from None
 
 
 def fingerprint(value: Any) -> str:
@@ -138,19 +145,23 @@ def read_toml(source: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: for a file that cannot be read or is no TOML.
     """
+    if not isinstance(source, str | Path):
+        raise ConfigError(f"expected TOML, or the path of a .toml file; got {shown(source)}.")
     is_path = isinstance(source, Path) or ("\n" not in source and source.endswith(".toml"))
     try:
         text = Path(source).read_text(encoding="utf-8") if is_path else str(source)
         return tomllib.loads(text)
     except OSError as error:
-        raise ConfigError(f"cannot read the strategy file {source}: {error.strerror}.") from error
-    except tomllib.TOMLDecodeError as error:
-        where = source if is_path else "the text given"
+        raise ConfigError(
+            f"cannot read the strategy file {shown(str(source))}: {error.strerror}."
+        ) from error
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or no path at all
+        where = shown(str(source)) if is_path else "the text given"
         raise ConfigError(f"{where} is not valid TOML: {error}.") from error
 
 
 def _name_of(part: Part, strict: bool) -> str:
-    for registry in _REGISTRIES.values():
+    for registry in REGISTRIES.values():
         if isinstance(part, registry.base) and (name := registry.name_of(part)):
             return name
     cls = type(part)
@@ -169,16 +180,12 @@ def _part(key: str, value: Any) -> Any:
     if not isinstance(value, dict) or "name" not in value:
         return value
     name = value["name"]
-    fields = {k: _part(k, v) for k, v in value.items() if k != "name"}
-    if key not in _REGISTRIES:
-        raise UnknownNameError.of("kind of part", key, _REGISTRIES)
+    fields = resolve({k: v for k, v in value.items() if k != "name"})
+    if key not in REGISTRIES:
+        raise UnknownNameError.of("kind of part", key, REGISTRIES)
     # A scorer's place may hold a selector.
-    registry = selectors if key == "scorer" and names_selector(name) else _REGISTRIES[key]
-    make = registry[name].make
-    known = [f.name for f in dataclasses.fields(make)]  # type: ignore[arg-type]
-    if unknown := sorted(set(fields) - set(known)):
-        raise UnknownNameError.of(f"parameter of {registry.kind} {name!r}", unknown[0], known)
-    return make(**fields)
+    registry = selectors if key == "scorer" and names_selector(name) else REGISTRIES[key]
+    return registry[name].make(**fields)
 
 
 def _without_none(value: Any) -> Any:

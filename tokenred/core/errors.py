@@ -8,6 +8,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from tokenred.core.wording import shown
+
 __all__ = [
     "BackboneError",
     "CheckpointError",
@@ -28,6 +30,9 @@ __all__ = [
 ]
 
 
+_LONGEST = 80
+
+
 class TokenredError(Exception):
     """Base of all errors raised on purpose by tokenred."""
 
@@ -40,9 +45,12 @@ class UnknownNameError(TokenredError, ValueError):
         """Build the message, with the closest known names first."""
         names = sorted(known, key=str.casefold)
         folded = {n.casefold(): n for n in names}
-        close = difflib.get_close_matches(str(name).casefold(), list(folded), n=2, cutoff=0.5)
+        close: list[str] = []
+        if isinstance(name, str):
+            written = name[:_LONGEST].casefold()
+            close = difflib.get_close_matches(written, list(folded), n=2, cutoff=0.5)
         hint = f" Did you mean {' or '.join(repr(folded[c]) for c in close)}?" if close else ""
-        return cls(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names) or 'none'}.")
+        return cls(f"unknown {kind} {shown(name)}.{hint} Known: {', '.join(names) or 'none'}.")
 
 
 class ConfigError(TokenredError, ValueError):

@@ -8,7 +8,15 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["write_whole"]
+__all__ = ["exists", "write_whole"]
+
+
+def exists(path: str | Path) -> bool:
+    """Whether something lies there; False for what can be no path (too long, a null byte)."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> Path:

@@ -16,6 +16,7 @@ __all__ = ["reader_of"]
 _TRUTH = {"true": True, "yes": True, "on": True, "1": True}
 _TRUTH |= {"false": False, "no": False, "off": False, "0": False}
 _LIMIT = 1 << 63
+_MOST = 1 << 16  # values in a list: a range may be longer than memory
 # Of several kinds that could read a value, the one that changes it least goes first.
 _ORDER = (type(None), Literal, str, int, bool, float, list, tuple)
 
@@ -132,8 +133,10 @@ def _choice(choices: tuple[Any, ...], value: Any) -> Any:
 
 
 def _several(kind: Any, tuples: bool, value: Any) -> Any:
-    if isinstance(value, np.ndarray | torch.Tensor) and value.ndim > 0:
+    if isinstance(value, np.ndarray | torch.Tensor) and value.ndim > 0 and len(value) <= _MOST:
         value = value.tolist()
     if not isinstance(value, list | range | tuple) or (isinstance(value, tuple) and not tuples):
         raise ValueError("no list")
+    if len(value) > _MOST:
+        raise ValueError("too long")
     return kind(value)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tokenred.attention.edits import AttentionEdit, attention_edits
 from tokenred.core.config import fingerprint, read_toml, resolve, write_toml
-from tokenred.core.errors import ConfigError, UnknownNameError
+from tokenred.core.errors import ConfigError, PartError, UnknownNameError
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part
 from tokenred.core.registry import Registry
-from tokenred.core.values import Count, Share, checked
+from tokenred.core.values import Count, Share, checked, read
+from tokenred.core.wording import shown
 from tokenred.graphs.base import GraphBuilder, graph_builders
 from tokenred.strategies.base import (
     Embedding,
@@ -198,7 +199,7 @@ class Strategy:
 recipes: Registry[Strategy] = Registry("strategy", Strategy, "tokenred.strategies.recipes")
 
 
-def strategy(name: str, **arguments: Any) -> Strategy:
+def strategy(name: str, /, **arguments: Any) -> Strategy:
     """A published method by name, with its published defaults.
 
     Args:
@@ -216,7 +217,9 @@ def strategy(name: str, **arguments: Any) -> Strategy:
     for key in arguments:
         if key not in own and key not in fields:
             raise UnknownNameError.of(f"argument of strategy {name!r}", key, {*own, *fields})
-    made: Strategy = make(**{k: v for k, v in arguments.items() if k in own})
+    made = make(**{k: v for k, v in arguments.items() if k in own})
+    if not isinstance(made, Strategy):
+        raise PartError(f"recipe {name!r} must return a Strategy, got {shown(made)}.")
     rest = {k: v for k, v in arguments.items() if k not in own}
     return made.replace(**rest) if rest else made
 
@@ -230,7 +233,8 @@ def from_config(config: dict[str, Any]) -> Strategy:
     """
     values = dict(config)
     if "recipe" in values:
-        return strategy(values.pop("recipe"), **resolve(values))
+        name = read(str, values.pop("recipe"), "recipe")
+        return strategy(name, **resolve(values))
     known = [f.name for f in dataclasses.fields(Strategy)]
     if unknown := sorted(set(values) - set(known)):
         raise UnknownNameError.of("key of a strategy file", unknown[0], [*known, "recipe"])

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 from tokenred.core import plugins
 from tokenred.core.errors import ConfigError, PartError, UnknownNameError
 from tokenred.core.values import checked
+from tokenred.core.wording import shown
 
 __all__ = ["Entry", "Registry"]
 
@@ -83,7 +84,7 @@ class Registry(Generic[T]):
             ConfigError: where the name is empty or belongs to something else.
         """
         if not isinstance(name, str) or not name.strip():
-            raise ConfigError(f"a {self.kind} needs a name, got {name!r}.")
+            raise ConfigError(f"a {self.kind} needs a name, got {shown(name)}.")
 
         def add(make: C) -> C:
             bases = inspect.getmro(make) if inspect.isclass(make) else (self.base,)
@@ -156,7 +157,7 @@ class Registry(Generic[T]):
             return part
         raise PartError(
             f"expected a {self.kind}: a name ({', '.join(self.names())}) or an instance of "
-            f"tokenred.{self.base.__name__}; got {part!r}."
+            f"tokenred.{self.base.__name__}; got {shown(part)}."
             + (" Write it with parentheses: Part()." if inspect.isclass(part) else "")
         )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from tokenred.core.errors import ConfigError, PartError
 from tokenred.core.plan import Strategy, from_config
+from tokenred.core.wording import shown
 from tokenred.strategies.schedules import Budget, KeepRatio
 
 __all__ = [
@@ -109,7 +110,7 @@ def parse_spec(text: StrategyLike) -> Spec:
         label = f"{type(text.scorer).__name__}+{type(text.fuser).__name__}"
         return Spec(label, label, text)
     if not isinstance(text, str | Path):
-        raise PartError(f"expected a Strategy, or text such as {_EXAMPLES}; got {text!r}.")
+        raise PartError(f"expected a Strategy, or text such as {_EXAMPLES}; got {shown(text)}.")
     written = str(text).strip()
     body, at, last = written.rpartition("@")
     share = None
@@ -124,7 +125,7 @@ def parse_spec(text: StrategyLike) -> Spec:
     name, _, arguments = body.partition(":")
     name = name.strip()
     if not name:
-        raise ConfigError(f"expected a strategy, such as {_EXAMPLES}; got {written!r}.")
+        raise ConfigError(f"expected a strategy, such as {_EXAMPLES}; got {shown(written)}.")
     config = {"recipe": name} | read_arguments(arguments, written)
     try:
         return Spec(written, name.casefold(), from_config(config), share)

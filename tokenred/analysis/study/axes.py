@@ -9,6 +9,7 @@ from typing import Any
 from tokenred.core.errors import ConfigError
 from tokenred.core.part import Part
 from tokenred.core.plan import Strategy
+from tokenred.core.wording import shown
 
 __all__ = ["SETTINGS", "Axes", "plain"]
 
@@ -39,8 +40,8 @@ class Axes:
         where: Callable[[Assignment], object] | None = None,
         read: Callable[[str, Any], Any] = lambda name, value: value,
     ) -> None:
-        if not isinstance(axes or {}, Mapping):
-            raise ConfigError(f"expected axes as a mapping from names to lists, got {axes!r}.")
+        if axes is not None and not isinstance(axes, Mapping):
+            raise ConfigError(f"expected axes as a mapping from names to lists, got {shown(axes)}.")
         named = {
             str(name): tuple(read(str(name), value) for value in _values(str(name), values))
             for name, values in (axes or {}).items()
@@ -114,7 +115,9 @@ def _rank(name: str) -> int:
 
 def _values(name: str, values: Any) -> tuple[Any, ...]:
     if isinstance(values, str | Mapping) or not hasattr(values, "__iter__"):
-        raise ConfigError(f"axis {name!r}: expected a list of values, got {values!r}; write [ ].")
+        raise ConfigError(
+            f"axis {name!r}: expected a list of values, got {shown(values)}; write [ ]."
+        )
     found = tuple(_unboxed(value) for value in values)
     if not found:
         raise ConfigError(f"axis {name!r}: expected at least one value, got none.")
@@ -123,7 +126,7 @@ def _values(name: str, values: Any) -> tuple[Any, ...]:
 
 def _point(point: Any) -> Assignment:
     if not isinstance(point, Mapping):
-        raise ConfigError(f"expected a cell as a mapping from names to values, got {point!r}.")
+        raise ConfigError(f"expected a cell as a mapping from names to values, got {shown(point)}.")
     return {str(name): _unboxed(value) for name, value in point.items()}
 
 

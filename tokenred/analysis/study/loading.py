@@ -16,6 +16,8 @@ from torch import nn
 from tokenred.analysis.study.refs import DataRef, ModelRef
 from tokenred.core.errors import ConfigError
 from tokenred.core.model import ReducedViT
+from tokenred.core.values import read
+from tokenred.core.wording import shown
 
 if TYPE_CHECKING:
     from tokenred.data import ImageDataset
@@ -37,11 +39,12 @@ def precision_of(text: str | None) -> tuple[torch.dtype | None, torch.dtype | No
     """
     if text is None:
         return None, None
+    text = read(str, text, "dtype")
     name = text.removeprefix(_AMP)
     allowed = _DTYPES if name == text else _DTYPES[2:]
     if name not in allowed:
         choices = [*_DTYPES, *(f"{_AMP}{name}" for name in _DTYPES[2:])]
-        raise ConfigError(f"expected dtype as one of {', '.join(choices)}, got {text!r}.")
+        raise ConfigError(f"expected dtype as one of {', '.join(choices)}, got {shown(text)}.")
     found: torch.dtype = getattr(torch, name)
     return (found, None) if name == text else (None, found)
 

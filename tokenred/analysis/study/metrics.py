@@ -16,6 +16,7 @@ from tokenred.core import plugins
 from tokenred.core.errors import ConfigError, PartError, UnknownNameError
 from tokenred.core.fingerprint import identity_of
 from tokenred.core.model import ReducedViT
+from tokenred.core.wording import shown
 
 if TYPE_CHECKING:
     from tokenred.analysis.measure.accuracy.evaluating import Evaluation
@@ -141,7 +142,7 @@ def _read(given: Any) -> Metric:
             raise UnknownNameError.of("metric", given, list_metrics())
         return _METRICS[given.casefold()]
     if not callable(given):
-        raise PartError(f"expected a metric: a name or a function, got {given!r}.")
+        raise PartError(f"expected a metric: a name or a function, got {shown(given)}.")
     name = getattr(given, "__name__", type(given).__name__)
     return Metric(name, given, _source(given), needs_data=False)
 

@@ -14,7 +14,9 @@ from torch import nn
 
 import tokenred
 from tokenred.core.errors import ConfigError
+from tokenred.core.files import exists
 from tokenred.core.model import ReducedViT
+from tokenred.core.wording import shown
 
 if TYPE_CHECKING:
     from tokenred.data import ImageDataset
@@ -45,7 +47,7 @@ class ModelRef:
         if self.module is not None:
             return None
         files = [v for k, v in sorted(self.arguments.items()) if k in ("spec", "checkpoint")]
-        named = [stamp_of(Path(f)) for f in files if Path(f).exists()]
+        named = [stamp_of(Path(f)) for f in files if exists(Path(f))]
         # Named models come from timm, or are embedded.
         own = [stamp_of(p) for p in sorted(_package("models").glob("*.safetensors"))]
         told = sorted((k, str(v)) for k, v in self.arguments.items())
@@ -80,7 +82,7 @@ class DataRef:
         if source == "digits":
             return _package("data") / "digits.npz"
         text = source.removeprefix(f"{_CIFAR10}:")
-        return Path(text) if Path(text).exists() else None
+        return Path(text) if exists(Path(text)) else None
 
 
 def read_model(given: Any) -> ModelRef:
@@ -96,7 +98,7 @@ def read_model(given: Any) -> ModelRef:
     if not isinstance(given, Mapping) or "spec" not in given:
         raise ConfigError(
             "expected a model: a name, a path, a table with 'spec' and arguments of "
-            f"tokenred.models.load_model, or a model itself; got {given!r}."
+            f"tokenred.models.load_model, or a model itself; got {shown(given)}."
         )
     arguments = {str(k): v for k, v in given.items()}
     label = str(arguments["spec"])
@@ -164,7 +166,7 @@ def _package(folder: str) -> Path:
 def _absolute(text: str) -> str:
     """A path that holds in every worker, whatever its folder is; a name as it is."""
     path = Path(text).expanduser()
-    return str(path.resolve()) if path.exists() and (os.sep in text or path.is_file()) else text
+    return str(path.resolve()) if exists(path) and (os.sep in text or path.is_file()) else text
 
 
 def _data_source(source: str) -> str:
@@ -177,7 +179,7 @@ def _data_source(source: str) -> str:
     if source == "digits":
         return source
     path = Path(source).expanduser()
-    return str(path.resolve()) if path.exists() else source
+    return str(path.resolve()) if exists(path) else source
 
 
 def _name_of(model: nn.Module) -> str:
