@@ -76,7 +76,7 @@ def test_own_recipes() -> None:
         ("gtp:Q=3", UnknownNameError, "'Q'"),
         ({"recipe": "gtp", "Q": 3}, UnknownNameError, "'Q'"),
         ({}, ConfigError, "scorer"),
-        (3, PartError, "expected a strategy"),
+        (3, PartError, "expected a Strategy"),
         ("gone.toml", ConfigError, "cannot read"),
     ],
 )
@@ -86,5 +86,5 @@ def test_refused(given: Any, error: type[TokenredError], message: str) -> None:
 
 
 def test_a_value_of_the_wrong_type_is_a_config_error() -> None:
-    with pytest.raises(ConfigError, match="'tome' does not take this"):
+    with pytest.raises(ConfigError, match="tome: r must be"):
         read_base("tome").make({"r": "many"})
