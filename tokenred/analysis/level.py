@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tokenred.core.errors import ConfigError
+from tokenred.core.values import PartOf, read
 
 __all__ = ["check_level"]
 
@@ -13,5 +13,4 @@ def check_level(level: float) -> None:
     Raises:
         ConfigError: unless it lies between 0 and 1.
     """
-    if not 0 < level < 1:
-        raise ConfigError(f"expected a level between 0 and 1, got {level!r}; 0.95 is usual.")
+    read(PartOf, level, "level")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -92,7 +91,7 @@ def finetune_command(
 
     from tokenred.core.api import gmacs
     from tokenred.core.errors import UntrainedPartWarning
-    from tokenred.core.specs import parse_spec
+    from tokenred.core.specs import parse_spec, read_assignment
     from tokenred.core.wrap import wrap
     from tokenred.models import load_model
     from tokenred.training import finetune, method_of, settings_for
@@ -111,7 +110,9 @@ def finetune_command(
     method = spec.method if spec.method in METHOD_SETTINGS else method_of(spec.strategy)
     settings = settings_for(method, small)
     given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "amp": amp}
-    changes = {k: v for k, v in given.items() if v is not None} | _assignments(setting or [])
+    changes = {k: v for k, v in given.items() if v is not None} | dict(
+        read_assignment(text, "--set") for text in setting or ()
+    )
     settings = settings.replace(**changes)
     loaded = load_model(model, checkpoint=checkpoint)
     plan = spec.resolve(gmacs(loaded))
@@ -135,16 +136,3 @@ def finetune_command(
         f"{100 * result.best:.2f}% at best"
     )
     console.print(f"Written: {result.path}", soft_wrap=True, markup=False)
-
-
-def _assignments(texts: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"expected --set KEY=VALUE, such as mixup=0; got {text!r}.")
-        try:
-            found[key.strip()] = ast.literal_eval(value)
-        except (SyntaxError, ValueError):
-            found[key.strip()] = value
-    return found

@@ -14,11 +14,13 @@ from tokenred.core.wording import shown
 from tokenred.strategies.schedules import Budget, KeepRatio
 
 __all__ = [
-    "METHODS", "Spec", "StrategyLike", "at_budget", "parse_spec", "read_arguments", "same_budget",
+    "METHODS", "Spec", "StrategyLike", "at_budget", "parse_spec", "read_arguments",
+    "read_assignment", "same_budget",
 ]  # fmt: skip
 
 METHODS = ("gtp", "tome", "evit", "topk", "random")
 _CONSTANTS = {"true": True, "false": False, "none": None}
+_UNREADABLE = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)
 _EXAMPLES = "'gtp', 'gtp:P=4,alpha=0.2', 'evit:keep_rate=0.5', 'tome@0.65' or the path of a .toml"
 
 
@@ -127,10 +129,7 @@ def parse_spec(text: StrategyLike) -> Spec:
     if not name:
         raise ConfigError(f"expected a strategy, such as {_EXAMPLES}; got {shown(written)}.")
     config = {"recipe": name} | read_arguments(arguments, written)
-    try:
-        return Spec(written, name.casefold(), from_config(config), share)
-    except TypeError as error:  # a value of a type that the recipe cannot even compare
-        raise ConfigError(f"{written!r}: {error}.") from error
+    return Spec(written, name.casefold(), from_config(config), share)
 
 
 def _check_share(written: str, value: str | float) -> float:
@@ -140,8 +139,8 @@ def _check_share(written: str, value: str | float) -> float:
         share = -1.0
     if not 0 < share < 1:
         raise ConfigError(
-            f"expected a share of the dense model's GMACs between 0 and 1 for {written!r}, such "
-            f"as 0.65, got {value!r}."
+            "expected a share of the dense model's GMACs between 0 and 1 for "
+            f"{shown(written)}, such as 0.65, got {shown(value)}."
         )
     return share
 
@@ -162,11 +161,30 @@ def read_arguments(text: str, written: str) -> dict[str, Any]:
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
             raise ValueError("no list of arguments")
         return _keywords(call)
-    except (SyntaxError, ValueError) as error:
+    except _UNREADABLE as error:
         raise ConfigError(
-            f"expected KEY=VALUE, separated by commas, after the name in {written!r}; "
+            f"expected KEY=VALUE, separated by commas, after the name in {shown(written)}; "
             f"write it like {_EXAMPLES}."
         ) from error
+
+
+def read_assignment(text: str, option: str) -> tuple[str, Any]:
+    """A name and a value from ``mixup=0``; a value that is no literal is text as it stands.
+
+    Args:
+        text: to be read.
+        option: the command's, for the message.
+
+    Raises:
+        ConfigError: for text of another form.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise ConfigError(f"expected {option} KEY=VALUE, such as seed=0; got {shown(text)}.")
+    try:
+        return name.strip(), _value(ast.parse(value.strip(), mode="eval").body)
+    except _UNREADABLE:
+        return name.strip(), value.strip()
 
 
 def _keywords(call: ast.Call) -> dict[str, Any]:

@@ -10,7 +10,6 @@ Nothing is chosen by the test images: the result is the averaged model after the
 from __future__ import annotations
 
 import argparse
-import ast
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import torch
 
 from tokenred.core.errors import OutputExistsError
+from tokenred.core.specs import read_assignment
 from tokenred.models.checkpoint_file import check_writable, read_checkpoint, save_checkpoint
 from tokenred.training.cifar10_loop import Cifar10Training, accuracy, load_pixels
 from tokenred.training.cifar10_recipe import (
@@ -110,12 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     changes = {} if options.epochs is None else {"epochs": options.epochs}
-    for text in options.set:
-        key, _, value = text.partition("=")
-        try:
-            changes[key] = ast.literal_eval(value)
-        except (SyntaxError, ValueError):
-            changes[key] = value
+    changes |= dict(read_assignment(text, "--set") for text in options.set)
     _run(options, CIFAR10_RECIPES[options.preset].replace(**changes))
 
 

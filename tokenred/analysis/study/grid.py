@@ -7,7 +7,6 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tokenred.analysis.level import check_level
 from tokenred.analysis.study.cell import Cell
 from tokenred.analysis.study.design import Design
 from tokenred.analysis.study.engines import Engine, pick_engine
@@ -18,7 +17,7 @@ from tokenred.analysis.study.running import Execution
 from tokenred.analysis.study.store import Store
 from tokenred.analysis.study.study import Study
 from tokenred.analysis.study.worker import Runner
-from tokenred.core.values import Count, PartOf, Size, checked
+from tokenred.core.values import Count, Magnitude, PartOf, Size, checked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,19 +148,20 @@ class Grid:
         plan = Plan(self._design, Facts(found), self.invalid)
         return list_cells(plan, self._design, found)
 
+    @checked
     def run(
         self,
         store: Store | str | Path | None = None,
         *,
         engine: str | Engine | Any = "serial",
-        workers: int | None = None,
-        threads: int | None = None,
+        workers: Size | None = None,
+        threads: Size | None = None,
         address: str | None = None,
-        gpus: float | None = None,
-        retries: int = 2,
+        gpus: Magnitude | None = None,
+        retries: Count = 2,
         retry_failed: bool = False,
-        wait: float = 0.0,
-        level: float = 0.95,
+        wait: Magnitude = 0.0,
+        level: PartOf = 0.95,
         progress: bool = True,
     ) -> Study:
         """Run what the store lacks.
@@ -189,7 +189,6 @@ class Grid:
             EngineError: where workers cannot be started.
             StudyInterruptedError: where the user stops it (Ctrl-C).
         """
-        check_level(level)
         if gpus is None:
             gpus = float(str(self.device or "").startswith("cuda"))
         chosen = pick_engine(

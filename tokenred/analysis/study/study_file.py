@@ -10,6 +10,9 @@ from typing import Any
 
 from tokenred.analysis.study.grid import Grid
 from tokenred.core.errors import ConfigError, UnknownNameError
+from tokenred.core.files import exists
+from tokenred.core.values import parameters_of, read
+from tokenred.core.wording import shown
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -18,10 +21,7 @@ else:
 
 __all__ = ["StudyFile", "read_study"]
 
-_OF_GRID = (
-    "base", "model", "data", "metrics", "limit", "batch_size", "seed", "dtype", "budget", "invalid",
-    "against", "split", "class_map", "device", "loaders", "image_cache", "name",
-)  # fmt: skip
+_OF_GRID = tuple(parameters_of(Grid).keys() - {"axes", "cells", "where"})
 _OF_RUN = ("engine", "workers", "threads", "address", "gpus", "retries")
 _TABLES = ("study", "axes", "cells")
 _PATHS = ("store", "output")
@@ -71,7 +71,7 @@ def read_study(path: str | Path) -> StudyFile:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the study file {path}: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}.") from error
     for name in values:
         if name not in _TABLES:
@@ -100,11 +100,11 @@ def read_study(path: str | Path) -> StudyFile:
         for cell in cells
     ]
     grid.setdefault("name", path.stem)
+    paths = {name: read(str, study[name], f"[study] {name}") for name in _PATHS if name in study}
     return StudyFile(
         grid=grid,
         run={name: study[name] for name in _OF_RUN if name in study},
-        store=folder / study["store"] if "store" in study else None,
-        output=folder / study["output"] if "output" in study else None,
+        **{name: folder / path for name, path in paths.items()},
     )
 
 
@@ -126,7 +126,7 @@ def flat(table: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 def _table(values: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
     found = values.get(name, {})
     if not isinstance(found, dict):
-        raise ConfigError(f"expected [{name}] in {path} to be a table, got {found!r}.")
+        raise ConfigError(f"expected [{name}] in {path} to be a table, got {shown(found)}.")
     return found
 
 
@@ -140,4 +140,4 @@ def _located(name: str, value: Any, folder: Path) -> Any:
     if not isinstance(value, str) or value in _NAMED:
         return value
     prefix, path = (_CIFAR10, value[len(_CIFAR10) :]) if value.startswith(_CIFAR10) else ("", value)
-    return f"{prefix}{folder / path}" if path and (folder / path).exists() else value
+    return f"{prefix}{folder / path}" if path and exists(folder / path) else value

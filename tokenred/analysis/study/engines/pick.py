@@ -6,20 +6,23 @@ from typing import Any
 
 from tokenred.analysis.study.engines.base import Engine
 from tokenred.core.errors import ConfigError, UnknownNameError
+from tokenred.core.values import Count, Magnitude, Size, checked
+from tokenred.core.wording import shown
 
 __all__ = ["ENGINES", "pick_engine"]
 
 ENGINES = ("serial", "processes", "ray")
 
 
+@checked
 def pick_engine(
     given: str | Engine | Any,
     *,
-    workers: int | None = None,
-    threads: int | None = None,
+    workers: Size | None = None,
+    threads: Size | None = None,
     address: str | None = None,
-    retries: int = 2,
-    gpus: float = 0,
+    retries: Count = 2,
+    gpus: Magnitude = 0.0,
 ) -> Engine:
     """The engine.
 
@@ -36,13 +39,10 @@ def pick_engine(
         ConfigError: for numbers out of range, or anything else.
         MissingExtraError: for Ray where it is not installed.
     """
-    for name, value in (("workers", workers), ("threads", threads)):
-        if value is not None and (type(value) is not int or value < 1):
-            raise ConfigError(f"expected {name} as a whole number from 1, got {value!r}.")
-    if type(retries) is not int or retries < 0:
-        raise ConfigError(f"expected retries as a whole number from 0, got {retries!r}.")
     if address is not None and given != "ray":
-        raise ConfigError(f"an address is for engine='ray', got engine={given!r}; leave it out.")
+        raise ConfigError(
+            f"an address is for engine='ray', got engine={shown(given)}; leave it out."
+        )
     if isinstance(given, Engine):
         return given
     if given == "serial":
@@ -64,5 +64,5 @@ def pick_engine(
     if isinstance(given, str):
         raise UnknownNameError.of("engine", given, ENGINES)
     raise ConfigError(
-        f"expected an engine: {', '.join(ENGINES)}, or an object with submit(), got {given!r}."
+        f"expected an engine: {', '.join(ENGINES)}, or an object with submit(), got {shown(given)}."
     )
