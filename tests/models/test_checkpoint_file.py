@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from timm.models import load_state_dict
+from timm.utils import CheckpointSaver
 from torch import nn
 
-from tokenred.core.errors import CheckpointError, OutputExistsError
+from tokenred.core.errors import CheckpointError, CheckpointWarning, OutputExistsError
 from tokenred.models import checkpoint_file
 from tokenred.models.checkpoint_file import (
     check_writable,
@@ -96,7 +100,7 @@ def test_where_nothing_can_be_written_is_seen_beforehand(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".tar", ".bin"])
 @pytest.mark.parametrize("wrapper", [None, "model", "state_dict"])
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "_orig_mod.module."])
 def test_pytorch_files_of_tensors_are_read(
     tmp_path: Path, suffix: str, wrapper: str | None, prefix: str
 ) -> None:
@@ -107,6 +111,65 @@ def test_pytorch_files_of_tensors_are_read(
 
     assert same(state, STATE)
     assert metadata == {}
+
+
+HALF = {name: value / 2 for name, value in STATE.items()}
+
+
+@pytest.mark.parametrize("raw", ["state_dict", "model"])
+@pytest.mark.parametrize("averaged", ["state_dict_ema", "model_ema"])
+def test_a_trainings_averaged_weights_are_taken_unless_told_otherwise(
+    tmp_path: Path, raw: str, averaged: str
+) -> None:
+    path = tmp_path / "last.pth.tar"
+    options = argparse.Namespace(model="vit", lr=0.1)
+    torch.save({raw: STATE, averaged: HALF, "args": options, "epoch": 3}, path)
+    with pytest.warns(CheckpointWarning, match=f"those of '{averaged}' are taken"):
+        assert same(read_checkpoint(path)[0], HALF)
+    assert same(read_checkpoint(path, use_ema=True)[0], HALF)
+    assert same(read_checkpoint(path, use_ema=False)[0], STATE)
+
+    torch.save({raw: STATE, averaged: None, "args": options}, path)
+    assert same(read_checkpoint(path)[0], STATE)
+    with pytest.raises(CheckpointError, match="expected averaged weights"):
+        read_checkpoint(path, use_ema=True)
+
+
+def test_what_timms_training_writes_is_read_as_timm_reads_it(tmp_path: Path) -> None:
+    model, average = nn.Linear(2, 2), nn.Linear(2, 2)
+    saver = CheckpointSaver(
+        model,
+        torch.optim.SGD(model.parameters(), 0.1),
+        args=argparse.Namespace(model="linear"),
+        model_ema=average,
+        checkpoint_dir=str(tmp_path),
+        recovery_dir=str(tmp_path),
+    )
+    saver.save_checkpoint(0, metric=1.0)
+    path = tmp_path / "model_best.pth.tar"
+    for use_ema in (True, False):
+        ours = read_checkpoint(path, use_ema=use_ema)[0]
+        assert same(ours, load_state_dict(str(path), use_ema=use_ema))
+    assert same(read_checkpoint(path, use_ema=True)[0], average.state_dict())
+
+
+def test_a_weight_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    torch.save({"a": STATE["a"], "module.a": STATE["a"]}, tmp_path / "w.pt")
+    with pytest.raises(CheckpointError, match="each weight once"):
+        read_checkpoint(tmp_path / "w.pt")
+
+
+def test_an_archive_that_unpacks_to_more_is_not_opened(tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / "w.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "w.pt") as whole,
+        zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for name in whole.namelist():
+            bomb.writestr(name, whole.read(name))
+        bomb.writestr("archive/data/9", bytes(1 << 20))
+    with pytest.raises(CheckpointError, match="was not opened"):
+        read_checkpoint(tmp_path / "bomb.pt")
 
 
 class Runs:
@@ -162,6 +225,12 @@ def test_damaged_files_are_refused(tmp_path: Path, name: str, content: bytes) ->
 def test_missing_and_strange_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="found none"):
         read_checkpoint(tmp_path / "gone.pth")
+    for strange in (None, 3, b"w.pth"):
+        with pytest.raises(CheckpointError, match="expected the path"):
+            read_checkpoint(strange)  # type: ignore[arg-type]
+    (tmp_path / "folder.pth").mkdir()
+    with pytest.raises(CheckpointError, match="found none"):
+        read_checkpoint(tmp_path / "folder.pth")
     (tmp_path / "w.npz").touch()
     with pytest.raises(CheckpointError, match="convert it to safetensors"):
         read_checkpoint(tmp_path / "w.npz")

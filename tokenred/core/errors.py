@@ -13,6 +13,7 @@ from tokenred.core.wording import shown
 __all__ = [
     "BackboneError",
     "CheckpointError",
+    "CheckpointWarning",
     "ConfigError",
     "DataError",
     "DataWarning",
@@ -99,6 +100,10 @@ class MissingExtraError(TokenredError, RuntimeError):
 
 class DataWarning(UserWarning):
     """Files among the images that are left out."""
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint with several sets of weights, of which one was chosen."""
 
 
 class PluginWarning(UserWarning):

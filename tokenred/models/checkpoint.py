@@ -33,6 +33,7 @@ def load_model(
     pretrained: bool | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    use_ema: bool | None = None,
 ) -> nn.Module:
     """Load a model, with weights that fit entirely or not at all.
 
@@ -47,6 +48,8 @@ def load_model(
             ``checkpoint`` is given. With false, the weights are random.
         mean: three numbers, recorded as the model's preprocessing.
         std: three numbers, recorded as the model's preprocessing.
+        use_ema: of a ``checkpoint`` of a training: take the averaged weights, or the raw ones. By
+            default the averaged ones where there are some, as timm does.
 
     Returns:
         The model in fp32 and eval mode. ``pretrained_cfg`` holds its preprocessing; ``mean`` and
@@ -56,6 +59,10 @@ def load_model(
         UnknownNameError: if timm has no such model.
         CheckpointError: if weights cannot be had, are not safe to open, or do not fit.
         ConfigError: if the arguments contradict each other.
+
+    Warns:
+        CheckpointWarning: where ``checkpoint`` holds averaged and raw weights and ``use_ema`` does
+            not say which.
     """
     if not isinstance(spec, (str, os.PathLike)):
         raise ConfigError(
@@ -63,6 +70,10 @@ def load_model(
             "memory needs no loading."
         )
     _check(checkpoint, num_classes, pretrained, mean, std)
+    if use_ema is not None and (checkpoint is None or type(use_ema) is not bool):
+        raise ConfigError(
+            f"expected use_ema as true or false, with a checkpoint=, got {use_ema!r}; leave it out."
+        )
     name = os.fspath(spec)
     model: nn.Module
     if _is_path(name):
@@ -76,7 +87,7 @@ def load_model(
         load = checkpoint is None if pretrained is None else pretrained
         model, record = _named(name, checkpoint, num_classes, load), {}
         if checkpoint is not None:
-            state, metadata = read_checkpoint(checkpoint)
+            state, metadata = read_checkpoint(checkpoint, use_ema=use_ema)
             record = parse_preprocessing(metadata, str(checkpoint))
             load_strictly(model, state, str(checkpoint))
     set_preprocessing(model, record, mean=mean, std=std)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from importlib.resources import as_file, files
@@ -18,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from tokenred.core.errors import CheckpointError, OutputExistsError
+from tokenred.core.errors import CheckpointError, CheckpointWarning, OutputExistsError
 from tokenred.core.files import write_whole
 
 __all__ = [
@@ -30,32 +32,46 @@ __all__ = [
 ]
 
 PICKLE_SUFFIXES = (".pth", ".pt", ".tar", ".bin")
-_WRAPPERS = ("model", "state_dict")
-_PREFIX = "module."
+_HOW = "save model.state_dict(), plain or as {'model': ...} or {'state_dict': ...}."
+_AVERAGED = ("state_dict_ema", "model_ema")
+_RAW = ("state_dict", "model")
+# Of torch.compile and of data parallelism, one around the other, either way.
+_PREFIXES = ("_orig_mod.", "module.", "_orig_mod.")
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_checkpoint(
+    path: str | os.PathLike[str], *, use_ema: bool | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read weights and metadata from a file.
 
     Args:
         path: a ``.safetensors`` file, or a ``.pth``/``.pt``/``.tar``/``.bin`` file of plain
-            tensors, optionally inside ``{"model": ...}`` or ``{"state_dict": ...}``. A
-            ``module.`` prefix on all names is taken off.
+            tensors, or one of a training that holds them: raw ones as ``state_dict`` or ``model``,
+            averaged ones as ``state_dict_ema`` or ``model_ema``. The prefixes ``module.`` and
+            ``_orig_mod.`` are taken off.
+        use_ema: which of those to take. By default averaged ones where there are some, as timm
+            does, with a warning where there are raw ones too.
 
     Returns:
         The weights by name, and the metadata (empty for a file of the second kind).
 
     Raises:
-        CheckpointError: if the file is missing, unreadable, of another kind, or holds anything
-            but tensors; a pickle that needs code to be run is refused.
+        CheckpointError: if the file is missing, unreadable, of another kind, or lacks the weights
+            that are asked for; a pickle that needs code to be run is refused.
+
+    Warns:
+        CheckpointWarning: where weights had to be chosen.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise CheckpointError(f"expected the path of a checkpoint, got {type(path).__name__}.")
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"expected a checkpoint file, found none at {path}; check the path.")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     if path.suffix in PICKLE_SUFFIXES:
-        return _read_pickle(path), {}
+        state = _chosen(_read_pickle(path), use_ema, path)
+        return _strip({str(name): value for name, value in state.items()}, path), {}
     raise CheckpointError(
         f"expected a checkpoint ending in .safetensors, {', '.join(PICKLE_SUFFIXES)}, got "
         f"{path.name!r}; convert it to safetensors."
@@ -71,19 +87,22 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return _strip(state), dict(file.metadata() or {})
+            metadata = dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} is no readable safetensors file ({error}); copy or convert it again."
         ) from error
+    return _strip(state, path), metadata
 
 
-def _read_pickle(path: Path) -> dict[str, Tensor]:
+def _read_pickle(path: Path) -> Any:
+    _check_stored(path)
     try:
-        with warnings.catch_warnings():
+        # What timm's training puts beside the weights; attributes by name, and nothing that runs.
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             # It concerns the refusal below, not the caller.
             warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # PyTorch's own message begins with the advice to run the code.
         reason = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
@@ -98,27 +117,68 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             f"{path} is no readable PyTorch checkpoint ({type(error).__name__}: {error}); copy it "
             "again."
         ) from error
-    if isinstance(loaded, Mapping):
-        wrapper = next((w for w in _WRAPPERS if isinstance(loaded.get(w), Mapping)), None)
-        loaded = loaded if wrapper is None else loaded[wrapper]
-    if not isinstance(loaded, Mapping) or not loaded:
+
+
+def _check_stored(path: Path) -> None:
+    """Refuse an archive that unpacks to more than it is; PyTorch compresses nothing."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except Exception as error:  # zipfile raises many kinds
+        raise CheckpointError(f"{path} is no readable PyTorch checkpoint ({error}).") from error
+    if unpacked > path.stat().st_size:
         raise CheckpointError(
-            f"expected a state dict in {path}, got {type(loaded).__name__}; save "
-            "model.state_dict(), plain or as {'model': ...} or {'state_dict': ...}."
+            f"{path} unpacks to {unpacked} bytes and was not written by PyTorch; it was not opened."
         )
-    strange = [str(name) for name, value in loaded.items() if not isinstance(value, Tensor)]
+
+
+def _chosen(loaded: Any, use_ema: bool | None, path: Path) -> Mapping[Any, Tensor]:
+    """The weights in what a file holds, which timm would take where it is left open."""
+    state, taken = loaded, ""
+    if isinstance(loaded, Mapping):
+        averaged = [key for key in _AVERAGED if loaded.get(key) is not None]
+        raw = [key for key in _RAW if loaded.get(key) is not None]
+        if use_ema and not averaged:
+            raise CheckpointError(
+                f"expected averaged weights in {path} ({' or '.join(_AVERAGED)}), found none; "
+                "leave use_ema out."
+            )
+        wanted = [*([] if use_ema is False else averaged), *([] if use_ema else raw)]
+        taken = wanted[0] if wanted and isinstance(loaded[wanted[0]], Mapping) else ""
+        state = loaded[taken] if taken else loaded
+        if use_ema is None and averaged and raw:
+            warnings.warn(
+                f"{path} holds averaged and raw weights; those of {taken!r} are taken. Pass "
+                "use_ema=True to say so, or use_ema=False for the raw ones.",
+                CheckpointWarning,
+                stacklevel=4,
+            )
+    if not isinstance(state, Mapping) or not state:
+        raise CheckpointError(
+            f"expected a state dict in {path}, got {type(state).__name__}; {_HOW}"
+        )
+    strange = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
     if strange:
         raise CheckpointError(
-            f"expected only tensors in {path}, but these are none: {', '.join(strange[:8])}; save "
-            "model.state_dict(), plain or as {'model': ...} or {'state_dict': ...}."
+            f"expected only tensors in {path}, but these are none: {', '.join(strange[:8])}; {_HOW}"
         )
-    return _strip({str(name): value for name, value in loaded.items()})
-
-
-def _strip(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    if state and all(name.startswith(_PREFIX) for name in state):
-        return {name.removeprefix(_PREFIX): value for name, value in state.items()}
     return state
+
+
+def _strip(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for name, value in state.items():
+        for prefix in _PREFIXES:
+            name = name.removeprefix(prefix)
+        if name in found:
+            raise CheckpointError(
+                f"expected each weight once in {path}, but {name} is there with and without "
+                f"{' and '.join(_PREFIXES[:2])}; keep one of them."
+            )
+        found[name] = value
+    return found
 
 
 def check_writable(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
