@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tokenred.core.errors import CheckpointError
 
-__all__ = ["Answer", "agree", "probe_image", "probed"]
+__all__ = ["Answer", "agree", "evaluating", "probe_image", "probed"]
 
 Answer = tuple[float, ...]
 _KEPT = 64
@@ -35,7 +35,7 @@ def probed(model: nn.Module, image: Tensor) -> Answer:
         CheckpointError: for a model that does not run.
     """
     try:
-        with _evaluating(model), torch.no_grad(), torch.autocast(image.device.type, enabled=False):
+        with evaluating(model), torch.no_grad(), torch.autocast(image.device.type, enabled=False):
             given = list(_tensors(model(image)))
         flat = torch.cat([t.detach().reshape(-1).cpu().double() for t in given])
     except Exception as error:  # whatever a model runs into
@@ -58,7 +58,8 @@ def agree(one: Answer, other: Answer, dtype: torch.dtype) -> bool:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """All modules in evaluation mode, and afterwards each as it was."""
     # Of a reduced model the base is no child.
     roots = [m for m in (model, vars(model).get("base")) if isinstance(m, nn.Module)]
     before = [(module, module.training) for root in roots for module in root.modules()]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -49,18 +51,64 @@ def test_a_saved_model_brings_its_learned_parts(tmp_path: Path, digits: nn.Modul
     assert load_base(read_model(reduced)) is reduced
 
 
-def test_identity_of_models(digits: nn.Module) -> None:
-    same = load_model("digits")
-    other = load_model("digits", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    weights = weights_digest(digits)
-    one = model_identity(digits, weights)
-    assert model_identity(same, weights) == one
-    # The same weights behind another preprocessing, pooling or digest.
-    assert model_identity(other, weights) != one
-    assert model_identity(digits, "another") != one
-    pooled = load_model("digits")
-    pooled.global_pool = "avg"
-    assert model_identity(pooled, weights) != one
+def _rescaled(model: Any) -> None:
+    model.blocks[0].attn.scale *= 0.25
+
+
+def _half_the_heads(model: Any) -> None:
+    for block in model.blocks:
+        block.attn.num_heads = 1
+
+
+def _pooled(model: Any) -> None:
+    model.global_pool = "avg"
+
+
+def _other_eps(model: Any) -> None:
+    model.norm.eps = 1e-2
+
+
+def _other_activation(model: Any) -> None:
+    model.blocks[0].mlp.act = nn.ReLU()
+
+
+def _other_weight(model: Any) -> None:
+    model.head.bias.data[0] += 1
+
+
+def _hooked(model: Any) -> None:
+    model.blocks[0].register_forward_hook(lambda *given: given[-1] * 2)
+
+
+def _patched(model: Any) -> None:
+    model.forward_head = lambda x, **_: x[:, 1, :10]
+
+
+CHANGES = [_rescaled, _half_the_heads, _pooled, _other_eps]
+CHANGES += [_other_activation, _other_weight, _hooked, _patched]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_another_model_has_another_identity(digits: nn.Module, change: Any) -> None:
+    before = model_identity(digits)
+    other = load_model("digits")
+    change(other)
+    assert model_identity(other) != before
+    again = load_model("digits")
+    change(again)
+    assert model_identity(again) == model_identity(other)
+
+
+def test_the_same_model_keeps_its_identity(digits: Any) -> None:
+    one = model_identity(digits)
+    assert model_identity(load_model("digits")) == one
+    assert model_identity(copy.deepcopy(digits).train()) == one
+    with torch.no_grad():
+        tr.wrap(digits, "gtp").run_with_trace(torch.zeros(1, 3, 32, 32))
+    assert model_identity(digits) == one
+    # The same weights behind another preprocessing, and with learned parts.
+    assert model_identity(load_model("digits", mean=(0.5,) * 3, std=(0.5,) * 3)) != one
+    assert model_identity(tr.wrap(digits, "gtp")) != one
 
 
 def folder(place: Path, colour: int = 0, names: tuple[str, ...] = ("a", "b")) -> Path:

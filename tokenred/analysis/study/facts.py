@@ -126,7 +126,7 @@ class Facts:
         weights = weights_digest(model)
         cost = reduced.cost()
         dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        identity = model_identity(model, weights)
+        identity = model_identity(model)
         return ModelFacts(identity, weights, dtype, reduced.info, cost.stem, cost.gmacs)
 
     def _open(self, ref: DataRef, model: ModelRef) -> DataFacts:

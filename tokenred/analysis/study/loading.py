@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from pathlib import Path
@@ -85,23 +84,26 @@ def open_data(ref: DataRef, model: nn.Module) -> ImageDataset:
     return open_for(model, told.pop("source"), **told)
 
 
-def model_identity(model: nn.Module, weights: str) -> str:
-    """A digest of weights, anatomy and preprocessing: equal ones give equal logits."""
-    from tokenred.models.rebuild import describe_base
+def model_identity(model: nn.Module) -> str:
+    """A digest of all that a model's logits come from: equal ones give equal logits.
 
-    learned = model.strategy.fingerprint() if isinstance(model, ReducedViT) else ""
-    model = model.base if isinstance(model, ReducedViT) else model
+    Classes, attributes, weights and other tensors of all modules, functions put on them, hooks,
+    versions of packages, and the preprocessing. Training mode is none of it.
+
+    Raises:
+        PartError: for an own module that holds what cannot be told apart from another.
+    """
+    from tokenred.core.fingerprint import identity_of
+    from tokenred.models.probe import evaluating
+
+    learned: list[Any] = []
+    if isinstance(model, ReducedViT):
+        learned = [model.strategy.fingerprint(), model._modules.get("parts")]
+        model = model.base
     config: Any = getattr(model, "pretrained_cfg", None) or {}
-    kind = type(model)
-    told = {
-        "class": f"{kind.__module__}.{kind.__qualname__}",
-        "modules": repr(model),
-        "anatomy": describe_base(model),
-        "preprocessing": {k: str(config.get(k)) for k in _PREPROCESSING},
-        "weights": weights,
-        "learned": learned,
-    }
-    return _digest(json.dumps(told, sort_keys=True))
+    told = {k: str(config.get(k)) for k in _PREPROCESSING}
+    with evaluating(model):
+        return identity_of([model, told, learned], type(model).__name__)
 
 
 def data_identity(ref: DataRef, data: ImageDataset) -> str:
