@@ -59,7 +59,9 @@ def test_a_subclass_that_changes_something(kind: type[VisionTransformer]) -> Non
 
 
 def test_an_unknown_block() -> None:
-    with pytest.raises(BackboneError, match=r"OwnBlock.*ParallelScalingBlock.*ResPostBlock"):
+    with pytest.raises(
+        BackboneError, match=r"blocks.0 \(OwnBlock\): OwnBlock.forward is not Block's"
+    ):
         tr.wrap(VisionTransformer(**TINY, block_fn=OwnBlock), SOME)
 
 

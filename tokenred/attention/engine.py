@@ -96,7 +96,8 @@ def attend(
     compute in fp32 stays so.
     """
     same = heads.in_one_type()
-    engine = next((e for e in engines if e.supports(same, request)), PLAIN)
+    fitting = (e for e in engines if heads.drop is None and e.supports(same, request))
+    engine = next(fitting, PLAIN)
     with full_precision(same.q.device):
         out, stats = engine(same, request, state)
     if same is not heads:  # keys and values as they came

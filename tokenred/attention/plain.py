@@ -49,7 +49,10 @@ class PlainEngine(Engine):
         for need in request.needs:
             if need.kind == "kept":
                 found[need] = attention.new_full(attention.shape[:2], _share(request, attention))
-        dropped = F.dropout(attention, heads.dropout, heads.dropout > 0).to(heads.v.dtype)
+        if heads.drop is not None:
+            dropped = heads.drop(attention.to(heads.v.dtype))
+        else:
+            dropped = F.dropout(attention, heads.dropout, heads.dropout > 0).to(heads.v.dtype)
         with full_precision(dropped.device):
             return dropped @ heads.v, AttentionStats(found)
 

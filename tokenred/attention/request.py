@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -46,6 +47,8 @@ class Heads:
         dropout: attention dropout, 0 outside training.
         carry: tensors that the block hands to itself (gates, a parallel MLP's input).
         bias: added to the logits of each pair of tokens (relative positions), or None.
+        calls: calls of modules of attention that began with these heads and end with the output.
+        drop: does what ``dropout`` says and more (hooks on the map); needs the map as a tensor.
     """
 
     q: Float[Tensor, "b h N d"]
@@ -55,6 +58,8 @@ class Heads:
     dropout: float = 0.0
     carry: tuple[Tensor, ...] = ()
     bias: Float[Tensor, "#b h N N"] | None = None
+    calls: tuple[Any, ...] = ()
+    drop: Callable[[Tensor], Tensor] | None = None
 
     def stats(self, needs: tuple[Need, ...], state: TokenState) -> dict[Need, Tensor]:
         """Those of the needs that no softmax is needed for."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from tokenred.attention import Heads
+from tokenred.backbones.calls import difference, has_hooks, known_base
 from tokenred.core.errors import BackboneError
 from tokenred.core.info import BlockInfo, ModelInfo
 from tokenred.core.state import TokenState
@@ -46,8 +49,74 @@ class BlockAnatomy(ABC):
     tokens that are left, and must agree in the same way.
     """
 
+    attends = True
+    """Whether there is an attention in the block at all."""
+
+    closed = ""
+    """Why the block may only run whole, as a module; empty where it can be opened."""
+
+    checkpointed = False
+    """Whether the block was wrapped to run again in the backward (activation checkpointing)."""
+
+    listens = True
+    """Whether hooks of the attention run when it is opened."""
+
     def __init__(self, block: nn.Module) -> None:
         self.block = block
+        self.whole = block
+        """What is called where the block runs whole: the block, or what it is wrapped in."""
+        self.passed_by: Sequence[nn.Module] = ()
+        """Modules that are never called where the block is opened, and whose hooks cannot run."""
+
+    @property
+    def attentions(self) -> Sequence[nn.Module]:
+        """The modules that an engine stands for where the block is opened; their hooks run."""
+        attn = getattr(self.block, "attn", None)
+        return () if attn is None else (attn,)
+
+    @property
+    def dropouts(self) -> Sequence[nn.Module]:
+        """What drops entries of the map, where it is a module."""
+        found = (getattr(m, "attn_drop", None) for m in (self.block, *self.attentions))
+        return [m for m in found if isinstance(m, nn.Module)]
+
+    def wrap(self, whole: nn.Module, checkpointed: bool) -> None:
+        """Note what the block is wrapped in."""
+        self.whole, self.checkpointed = whole, checkpointed
+        if whole is not self.block:
+            self.passed_by = (*self.passed_by, whole)
+
+    def must_open(self, fewer: bool) -> bool:
+        """Whether `run` gives None, with all tokens there or with ``fewer``."""
+        return False
+
+    def check_open(self, model: nn.Module) -> None:
+        """Refuse to open the block where that would pass by what somebody put there.
+
+        Raises:
+            BackboneError: with the block, what is in the way, and what to do.
+        """
+        why = self.closed
+        if not why and (heard := next(filter(has_hooks, self.passed_by), None)) is not None:
+            why = f"hooks on its {type(heard).__name__} would not be called"
+        if why:
+            at = next((n for n, m in model.named_modules() if m is self.whole), "a block")
+            raise BackboneError(
+                f"{at} ({type(self.whole).__name__}): {why}, and this strategy works inside the "
+                "block. Undo that, or let the strategy leave this block alone (layers=…, "
+                "where='before_block'). Attention maps: run_with_trace(images, attention='mean')."
+            )
+
+    @property
+    def hooked(self) -> bool:
+        """Whether somebody listens to the block or its attention."""
+        return any(map(has_hooks, (self.whole, self.block, *self.attentions)))
+
+    def quiet(self) -> Self:
+        """The same block, opened without its hooks: to look at it before it runs."""
+        same = copy(self)
+        same.listens = False
+        return same
 
     @property
     def parallel(self) -> bool:
@@ -56,7 +125,7 @@ class BlockAnatomy(ABC):
 
     def run(self, state: TokenState) -> Float[Tensor, "b N c"] | None:
         """The model's own block; None where it cannot take these tokens and has to be opened."""
-        return self.block(state.x)  # type: ignore[no-any-return]
+        return self.whole(state.x)  # type: ignore[no-any-return]
 
     @abstractmethod
     def heads(self, x: Float[Tensor, "b N c"]) -> Heads:
@@ -81,15 +150,61 @@ class BlockAnatomy(ABC):
         """The block's arithmetic."""
 
 
+class Empty(BlockAnatomy):
+    """``nn.Identity`` in the place of a block: tokens pass, and nothing can be read of them."""
+
+    attends = False
+    closed = "an nn.Identity has no attention"
+
+    def run(self, state: TokenState) -> Float[Tensor, "b N c"] | None:
+        x: Tensor = self.whole(state.x)
+        return x
+
+    def heads(self, x: Float[Tensor, "b N c"]) -> Heads:
+        raise BackboneError(f"{self.closed}.")
+
+    def after_attention(
+        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: Heads
+    ) -> Float[Tensor, "b N c"]:
+        raise BackboneError(f"{self.closed}.")
+
+    def after_mlp(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
+        raise BackboneError(f"{self.closed}.")
+
+    def info(self) -> BlockInfo:
+        return BlockInfo(0, 0, 0)
+
+
 class Backbone(ABC):
     """A family of models: embedding, blocks, head. Made anew for each model it adapts."""
 
     family: str
     """What the adapter knows, for the message that refuses everything else."""
 
+    replaced: tuple[str, ...] = ("forward", "forward_features")
+    """Methods of the model that the block loop stands for, and so never calls."""
+
     def __init__(self, model: nn.Module) -> None:
         self.model: Any = model
         self.blocks: Sequence[BlockAnatomy] = ()
+        if patched := [name for name in self.replaced if name in vars(model)]:
+            raise BackboneError(
+                f"{', '.join(patched)} of this {type(model).__name__} was set on the instance, and "
+                "a reduced model runs the blocks itself, without it. Remove it "
+                f"(del model.{patched[0]}), or set it on the reduced model."
+            )
+
+    @property
+    def first_attending(self) -> BlockAnatomy:
+        """The first block with an attention, whose heads are taken for those of all.
+
+        Raises:
+            BackboneError: where there is none.
+        """
+        for block in self.blocks:
+            if block.attends:
+                return block
+        raise BackboneError(f"no block of this {type(self.model).__name__} has an attention.")
 
     @classmethod
     @abstractmethod
@@ -178,8 +293,8 @@ def open_known(
 ) -> BlockAnatomy:
     """The anatomy of a block.
 
-    Exact classes only: a subclass may have changed its forward, and a guess would be wrong
-    without a word.
+    A block that was wrapped, patched or overridden runs whole as it is; `BlockAnatomy.closed` then
+    says why it cannot be opened.
 
     Args:
         block: one of a model's blocks.
@@ -190,20 +305,46 @@ def open_known(
     Raises:
         BackboneError: for a block or an attention that is not known.
     """
-    anatomy = anatomies.get(type(block))
-    if anatomy is None:
+    inner, closed, checkpointed = unwrapped(block)
+    if type(inner) is nn.Identity:
+        return Empty(block)
+    known = known_base(type(inner), anatomies)
+    if known is None:
         raise BackboneError(
-            f"the block {type(block).__name__} is not known; known blocks of {family}: "
+            f"the block {type(inner).__name__} is not known; known blocks of {family}: "
             f"{_names(anatomies)}."
         )
-    for name, module in block.named_modules():
-        if name.split(".")[-1] == "attn" and type(module) not in attentions:
+    opened = anatomies[known](inner)
+    opened.wrap(block, checkpointed)
+    closed = closed or difference(inner, known)
+    for name, module in inner.named_modules():
+        if name.split(".")[-1] != "attn":
+            continue
+        attention = known_base(type(module), attentions)
+        if attention is None:
             raise BackboneError(
-                f"the attention {type(module).__name__} in {type(block).__name__} is not known "
+                f"the attention {type(module).__name__} in {type(inner).__name__} is not known "
                 "(differential attention subtracts two maps, which have no single row of "
                 f"statistics); known: timm's {_names(attentions)}."
             )
-    return anatomy(block)
+        if changed := difference(module, attention):
+            closed = closed or f"in its {name}, {changed}"
+    opened.closed = closed
+    return opened
+
+
+def unwrapped(block: nn.Module) -> tuple[nn.Module, str, bool]:
+    """A block without its wrappers; why they keep it closed; whether one of them checkpoints."""
+    closed, checkpointed = "", False
+    while True:
+        held: dict[str, Any] = dict(block.named_children())
+        if isinstance(held.get("_checkpoint_wrapped_module"), nn.Module):
+            checkpointed, block = True, held["_checkpoint_wrapped_module"]
+        elif isinstance(held.get("_orig_mod"), nn.Module):
+            closed = "it was compiled by itself (compile the reduced model instead)"
+            block = held["_orig_mod"]
+        else:
+            return block, closed, checkpointed
 
 
 def _names(classes: Iterable[type[nn.Module]]) -> str:

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from tokenred.attention import Heads
 from tokenred.backbones.base import BlockAnatomy, open_known
 from tokenred.backbones.beit_bias import RelativeBias, bias_at
+from tokenred.backbones.calls import entered
 from tokenred.backbones.eva_blocks import EvaPreNorm, projected
+from tokenred.backbones.vit_blocks import watched_dropout
 from tokenred.core.replacing import replace
 from tokenred.core.state import TokenState
 
@@ -26,18 +28,27 @@ class BeitBlock(EvaPreNorm):
     def run(self, state: TokenState) -> Float[Tensor, "b N c"] | None:
         given = state.positions
         if not isinstance(given, RelativeBias):
-            return self.block(state.x)  # type: ignore[no-any-return]
+            return self.whole(state.x)  # type: ignore[no-any-return]
         shared = given.shared
         if not given.untouched(state):
-            if self.block.attn.relative_position_bias_table is not None:
+            if self.must_open(fewer=True):
                 return None
             shared = None if shared is None else bias_at(shared, state.index)
-        return self.block(state.x, shared_rel_pos_bias=shared)  # type: ignore[no-any-return]
+        return self.whole(state.x, shared_rel_pos_bias=shared)  # type: ignore[no-any-return]
+
+    def must_open(self, fewer: bool) -> bool:
+        return fewer and self.block.attn.relative_position_bias_table is not None
 
     def heads(self, x: Float[Tensor, "b N c"]) -> Heads:
         attn = self.block.attn
-        dropout = attn.attn_drop.p if attn.training else 0.0
-        return Heads(*projected(attn, self._attention_input(x)), attn.scale, dropout)
+        x, calls = entered(attn, self._attention_input(x), self.listens)
+        return Heads(
+            *projected(attn, x),
+            attn.scale,
+            dropout=attn.attn_drop.p if attn.training else 0.0,
+            calls=calls,
+            drop=watched_dropout(attn),
+        )
 
     def heads_of(self, state: TokenState) -> Heads:
         heads, given = self.heads(state.x), state.positions

@@ -54,7 +54,7 @@ class EvaBackbone(TimmViT):
         return x if norm is None else norm(x)
 
     def _example_heads(self) -> tuple[int, int]:
-        attn: Any = self.blocks[0].block.attn
+        attn: Any = self.first_attending.block.attn
         return attn.num_heads, split_width(attn)
 
 

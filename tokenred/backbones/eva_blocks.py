@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from tokenred.attention import Heads
 from tokenred.backbones.base import BlockAnatomy, linear_macs, open_known
+from tokenred.backbones.calls import entered
 from tokenred.backbones.eva_rotary import Rotary
-from tokenred.backbones.vit_blocks import PostNorm, attention_output
+from tokenred.backbones.vit_blocks import PostNorm, attention_output, watched_dropout
 from tokenred.core.info import BlockInfo
 from tokenred.core.state import TokenState
 
@@ -56,8 +57,11 @@ def _rotated(attn: Any, x: Float[Tensor, "b h N d"], rope: Tensor) -> Float[Tens
     return torch.cat((x[:, :, :p], apply_rot_embed_cat(x[:, :, p:], rope, **layout)), dim=2)
 
 
-def _heads(attn: Any, x: Float[Tensor, "b N c"], rope: Tensor | None) -> Heads:
+def _heads(
+    attn: Any, x: Float[Tensor, "b N c"], rope: Tensor | None, listens: bool = True
+) -> Heads:
     """Of the normed tokens; prefix tokens have no position and are not turned."""
+    x, calls = entered(attn, x, listens)
     q, k, v = projected(attn, x)
     if hasattr(attn, "q_norm"):  # timm from 1.0.16 on
         q, k = attn.q_norm(q), attn.k_norm(k)
@@ -75,6 +79,8 @@ def _heads(attn: Any, x: Float[Tensor, "b N c"], rope: Tensor | None) -> Heads:
         scale=attn.scale,
         dropout=attn.attn_drop.p if attn.training else 0.0,
         carry=() if gate is None else (gate(x).sigmoid(),),
+        calls=calls,
+        drop=watched_dropout(attn),
     )
 
 
@@ -88,13 +94,14 @@ class _EvaAttention(BlockAnatomy):
     block: Any
 
     def run(self, state: TokenState) -> Float[Tensor, "b N c"] | None:
-        return self.block(state.x, rope=_rope(state))  # type: ignore[no-any-return]
+        return self.whole(state.x, rope=_rope(state))  # type: ignore[no-any-return]
 
     def heads(self, x: Float[Tensor, "b N c"]) -> Heads:
-        return _heads(self.block.attn, self._attention_input(x), None)
+        return _heads(self.block.attn, self._attention_input(x), None, self.listens)
 
     def heads_of(self, state: TokenState) -> Heads:
-        return _heads(self.block.attn, self._attention_input(state.x), _rope(state))
+        x = self._attention_input(state.x)
+        return _heads(self.block.attn, x, _rope(state), self.listens)
 
     def _attention_input(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
         return x
@@ -115,7 +122,7 @@ class EvaPreNorm(_EvaAttention):
         self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: Heads
     ) -> Float[Tensor, "b N c"]:
         b = self.block
-        attended = attention_output(b.attn, out, heads.carry)
+        attended = attention_output(b.attn, out, heads.carry, heads.calls)
         residual: Tensor = b.drop_path1(_scaled(b.gamma_1, attended))
         return x + residual
 

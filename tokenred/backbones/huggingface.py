@@ -84,7 +84,7 @@ class HuggingFaceViT(Backbone):
         # DeiT, DINOv2 and ViT 4; CLIP and SigLIP; ViT 5.
         stack = getattr(tower, "encoder", tower)
         blocks = stack.layer if hasattr(stack, "layer") else stack.layers
-        self.blocks = self._opened = [open_block(block) for block in blocks]
+        self.blocks = [open_block(block) for block in blocks]
         if not self.blocks:
             raise BackboneError(f"{name} has no blocks to reduce tokens in.")
 
@@ -96,7 +96,8 @@ class HuggingFaceViT(Backbone):
 
     @property
     def info(self) -> ModelInfo:
-        block, (height, width) = self._opened[0], self._image_size
+        block: Any = self.first_attending
+        height, width = self._image_size
         grid = self.grid_of(height, width)
         patch = self._patches.stride
         return ModelInfo(
@@ -195,7 +196,7 @@ class HuggingFaceViT(Backbone):
 
     @property
     def checkpoint_blocks(self) -> bool:
-        return any(block.saves_memory for block in self._opened)
+        return any(getattr(block, "saves_memory", False) for block in self.blocks)
 
     @property
     def _tower(self) -> Any:

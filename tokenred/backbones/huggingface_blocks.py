@@ -7,14 +7,15 @@ them; the library itself is never imported.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenred.attention import Heads
-from tokenred.backbones.base import BlockAnatomy, linear_macs
+from tokenred.backbones.base import BlockAnatomy, Empty, linear_macs, unwrapped
+from tokenred.backbones.calls import difference
 from tokenred.core.errors import BackboneError
 from tokenred.core.info import BlockInfo
 from tokenred.core.state import TokenState
@@ -47,17 +48,29 @@ class HuggingFaceBlock(BlockAnatomy):
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__(block)
-        parameters = inspect.signature(type(block).forward).parameters.values()
+        signature = inspect.signature(type(block).forward)
+        parameters = signature.parameters.values()
         required = [p for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
         # Masks, which a tower has none of: all that comes after self and the tokens.
         self._masks = (None,) * (len(required) - 2)
+        # What the attention gives beside its output differs from version to version, and so it is
+        # with some blocks: a hook would find another thing there.
+        several = "tuple" in str(signature.return_annotation).lower()
+        self.passed_by = (*((block,) if several else ()), self._outer, self._attention)
 
     def run(self, state: TokenState) -> Float[Tensor, "b N c"] | None:
         if self.saves_memory:
             return None  # The loop checkpoints the block, which would do so once more in itself.
-        out = self.block(state.x, *self._masks)
+        out = self.whole(state.x, *self._masks)
         x: Tensor = out[0] if isinstance(out, tuple) else out  # CLIP's, in transformers 4
         return x
+
+    def must_open(self, fewer: bool) -> bool:
+        return self.saves_memory
+
+    @property
+    def attentions(self) -> Sequence[nn.Module]:
+        return ()
 
     @property
     def saves_memory(self) -> bool:
@@ -129,21 +142,30 @@ class HuggingFaceBlock(BlockAnatomy):
         return y
 
 
-def open_block(block: nn.Module) -> HuggingFaceBlock:
+def open_block(block: nn.Module) -> BlockAnatomy:
     """The anatomy of a block of a vision tower.
 
     Raises:
         BackboneError: for a block, an attention or a part of either that is not known.
     """
-    if not is_of(type(block), _BLOCKS):
+    inner, closed, checkpointed = unwrapped(block)
+    if type(inner) is nn.Identity:
+        return Empty(block)
+    known = next((kind for kind in type(inner).__mro__ if is_of(kind, _BLOCKS)), None)
+    if known is None:
         raise BackboneError(
-            f"the block {type(block).__name__} is not known; known blocks of transformers' vision "
+            f"the block {type(inner).__name__} is not known; known blocks of transformers' vision "
             f"towers: {', '.join(_BLOCKS)}."
         )
-    opened = HuggingFaceBlock(block)
+    opened = HuggingFaceBlock(inner)
+    opened.wrap(block, checkpointed)
     outer, attn = opened._outer, opened._attention
+    kinds = ((inner, known), (outer, type(outer)), (attn, type(attn)))
+    changes = (difference(module, kind) for module, kind in kinds)
+    opened.closed = closed or next(filter(None, changes), "")
+    block = inner
     for attention in (outer, attn):
-        if type(attention).__module__ != type(block).__module__:
+        if type(attention).__module__ != known.__module__:
             raise BackboneError(
                 f"the attention {type(attention).__name__} in {type(block).__name__} is not "
                 "transformers' own, so it is not known what it does. Wrap the model as it comes."

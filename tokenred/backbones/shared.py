@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from tokenred.core.errors import BackboneError
+
 __all__ = ["SharesBase"]
+
+_GONE: Any = object()
 
 
 class SharesBase(nn.Module):
@@ -17,6 +22,9 @@ class SharesBase(nn.Module):
     State dicts, optimisers and layer-decay rules meet the names they know, and what is changed on
     one of the two objects (a new classifier, other weights) is changed on the other. Training mode
     is the exception: set it here, and the base follows.
+
+    Children are in two plain dictionaries, because libraries write into ``_modules`` itself. Every
+    way in compares both with how they were last seen, and carries over what changed.
     """
 
     def __init__(self, base: nn.Module) -> None:
@@ -30,33 +38,71 @@ class SharesBase(nn.Module):
         own["_parameters"] = base._parameters
         own["_buffers"] = base._buffers
         own["_non_persistent_buffers_set"] = base._non_persistent_buffers_set
-        self._adopt()
+        own["_seen"] = ((), ())
+        self._sync()
 
-    def _adopt(self) -> None:
-        """Hold the base's children beside one's own; they may have been replaced there."""
-        self._modules.update(self.base._modules)
+    def _sync(self) -> None:
+        """Carry children that were replaced, added or deleted on one object over to the other.
+
+        Raises:
+            BackboneError: for a child that was replaced by another one on each; nothing is changed.
+        """
+        mine, theirs = self._modules, self.base._modules
+        if torch.compiler.is_dynamo_compiling():
+            return
+        if self._seen == (tuple(mine.items()), tuple(theirs.items())):
+            return
+        before = dict(self._seen[1])
+        into_base: dict[str, Any] = {}
+        for name in {**before, **theirs, **mine}:
+            was, ours, its = (d.get(name, _GONE) for d in (before, mine, theirs))
+            if ours is its or ours is was or (was is _GONE and its is _GONE):
+                continue
+            if its is not was:
+                raise BackboneError(
+                    f"{name!r} was changed both on the {type(self).__name__} and on its base, "
+                    "which are one model. Change it on one of them."
+                )
+            into_base[name] = ours
+        for name, child in into_base.items():
+            if child is _GONE:
+                del theirs[name]
+            else:
+                theirs[name] = child
+        # In the base's order, which optimisers and weight decay go by; then one's own children.
+        own = {n: m for n, m in mine.items() if n not in theirs and n not in before}
+        mine.clear()
+        mine.update({**theirs, **own})
+        self.__dict__["_seen"] = (tuple(mine.items()), tuple(theirs.items()))
 
     def named_modules(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Module]]:
         """As of any module."""
-        self._adopt()
+        self._sync()
         yield from super().named_modules(*args, **kwargs)
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """The base's entries under the base's keys, and one's own."""
-        self._adopt()
-        return super().state_dict(*args, **kwargs)
+    def named_children(self) -> Iterator[tuple[str, nn.Module]]:
+        """As of any module."""
+        self._sync()
+        yield from super().named_children()
 
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Into the base as well: it is the same weights."""
-        self._adopt()
-        return super().load_state_dict(*args, **kwargs)
+    # A module that holds this one calls these two before it looks at the children.
+
+    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._sync()
+        super()._save_to_state_dict(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._sync()
+        super()._load_from_state_dict(*args, **kwargs)
 
     def train(self, mode: bool = True) -> Self:
         """Training mode, of the base as well: its modules are the same."""
+        self._sync()
         self.base.train(mode)
         return super().train(mode)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._sync()
         self.base._apply(fn, recurse)
         for name, module in self._modules.items():
             if module is not None and name not in self.base._modules:
@@ -66,6 +112,7 @@ class SharesBase(nn.Module):
     def __getattr__(self, name: str) -> Any:
         base = self.__dict__.get("base")
         if base is not None and not name.startswith("__"):
+            self._sync()
             try:
                 return getattr(base, name)
             except AttributeError:
@@ -78,9 +125,18 @@ class SharesBase(nn.Module):
         if base is None or ours or not _holds(base, name):
             super().__setattr__(name, value)
         else:
-            # The base runs: a classifier assigned here only would never be used.
+            # The base runs: a classifier or a method set here only would never be used.
+            self._sync()
             setattr(base, name, value)
-            self._adopt()
+            self._sync()
+
+    def __delattr__(self, name: str) -> None:
+        if name in self.__dict__ or not _holds(self.base, name):
+            super().__delattr__(name)
+        else:
+            self._sync()
+            delattr(self.base, name)
+            self._sync()
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *dir(self.base)})  # type: ignore[no-untyped-call]
@@ -88,4 +144,4 @@ class SharesBase(nn.Module):
 
 def _holds(module: nn.Module, name: str) -> bool:
     places = (module.__dict__, module._modules, module._parameters, module._buffers)
-    return any(name in place for place in places)
+    return any(name in place for place in places) or hasattr(type(module), name)

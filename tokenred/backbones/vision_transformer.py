@@ -18,6 +18,7 @@ from tokenred.backbones.base import (
     linear_macs,
     measured_macs,
 )
+from tokenred.backbones.calls import difference, has_hooks
 from tokenred.backbones.images import check_batch
 from tokenred.backbones.pooling import attend_latent, average, stand_in
 from tokenred.backbones.vit_blocks import open_block
@@ -138,6 +139,7 @@ class TimmViT(Backbone):
         front = 0 if with_prefix else m.num_prefix_tokens
         tokens, weight = x[:, front:], weight[:, front:]
         if pool is not None:
+            self._check_pool(pool)
             pooled = m.head_drop(m.fc_norm(attend_latent(pool, tokens, weight)))
             return pooled if pre_logits else m.head(pooled)
         if m.global_pool == "max":
@@ -146,6 +148,19 @@ class TimmViT(Backbone):
             # Pooling a single token leaves it what it is.
             tokens = average(tokens, weight, maximum=m.global_pool == "avgmax")
         return m.forward_head(torch.cat((x[:, :front], tokens), dim=1), pre_logits=pre_logits)
+
+    def _check_pool(self, pool: nn.Module) -> None:
+        """Refuse to do the work of a pooling that somebody changed or listens to."""
+        changed = difference(pool, AttentionPoolLatent) or (
+            "it has hooks" if has_hooks(pool) else ""
+        )
+        if "forward_head" in vars(self.model):
+            changed = "the model's forward_head was set on the instance"
+        if changed:
+            raise BackboneError(
+                f"attn_pool ({type(pool).__name__}): {changed}, and the pooling has to be told how "
+                "often each token counts. Undo that, or use a strategy without sizes and padding."
+            )
 
     def stem_macs(self, image_size: tuple[int, int] | None = None) -> float:
         m = self.model
@@ -166,9 +181,10 @@ class TimmViT(Backbone):
 
     @property
     def _channels(self) -> int:
-        # timm from 1.0.16 on says it; before, the first convolution does.
-        first = next(m for m in self.model.modules() if isinstance(m, nn.Conv2d))
-        return int(getattr(self.model, "in_chans", first.in_channels))
+        # What the first convolution reads, whoever put it there; without any, what timm says.
+        kernels = (p.shape for p in self.model.patch_embed.parameters() if p.ndim == 4)
+        first = next(kernels, None)
+        return int(self.model.in_chans if first is None else first[1])
 
     @property
     def _dynamic(self) -> bool:
@@ -186,7 +202,7 @@ class TimmViT(Backbone):
         return int(rows), int(columns)
 
     def _example_heads(self) -> tuple[int, int]:
-        block: Any = self.blocks[0].block
+        block: Any = self.first_attending.block
         attns = [m for m in block.modules() if hasattr(m, "head_dim") and hasattr(m, "num_heads")]
         return sum(a.num_heads for a in attns), attns[0].head_dim
 

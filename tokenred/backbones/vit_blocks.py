@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,13 +12,15 @@ from torch import Tensor, nn
 
 from tokenred.attention import Heads
 from tokenred.backbones.base import BlockAnatomy, linear_macs, open_known
+from tokenred.backbones.calls import Call, entered, has_hooks
 from tokenred.core.info import BlockInfo
 
-__all__ = ["PostNorm", "attention_info", "attention_output", "open_block"]
+__all__ = ["PostNorm", "attention_info", "attention_output", "open_block", "watched_dropout"]
 
 
-def attention_heads(attn: Any, x: Float[Tensor, "b N c"]) -> Heads:
+def attention_heads(attn: Any, x: Float[Tensor, "b N c"], listens: bool = True) -> Heads:
     """Queries, keys, values of a timm ``Attention``, and its gate if it has one."""
+    x, calls = entered(attn, x, listens)
     b, n, _ = x.shape
     qkv = attn.qkv(x).reshape(b, n, 3, attn.num_heads, attn.head_dim).permute(2, 0, 3, 1, 4)
     q, k, v = qkv.unbind(0)
@@ -29,11 +32,28 @@ def attention_heads(attn: Any, x: Float[Tensor, "b N c"]) -> Heads:
         scale=attn.scale,
         dropout=attn.attn_drop.p if attn.training else 0.0,
         carry=() if gate is None else (gate(x).sigmoid(),),
+        calls=calls,
+        drop=watched_dropout(attn),
     )
 
 
+def watched_dropout(attn: Any) -> nn.Module | None:
+    """The dropout of a map that is more than one, or that somebody listens to.
+
+    None for any other, and where the model's own fused attention would never call it.
+    """
+    drop = attn.attn_drop
+    if getattr(attn, "fused_attn", True):
+        return None
+    plain = type(drop) in (nn.Dropout, nn.Identity) and "forward" not in vars(drop)
+    return None if plain and not has_hooks(drop) else drop
+
+
 def attention_output(
-    attn: Any, out: Float[Tensor, "b h N d"], gate: tuple[Tensor, ...]
+    attn: Any,
+    out: Float[Tensor, "b h N d"],
+    gate: tuple[Tensor, ...],
+    calls: tuple[Call, ...] = (),
 ) -> Float[Tensor, "b N c"]:
     """What a timm ``Attention`` does after attending."""
     x = out.transpose(1, 2).flatten(2)
@@ -41,7 +61,8 @@ def attention_output(
         x = attn.norm(x)
     if gate:
         x = x * gate[0]
-    return attn.proj_drop(attn.proj(x))  # type: ignore[no-any-return]
+    x = attn.proj_drop(attn.proj(x))
+    return calls[0].leave(x) if calls else x  # type: ignore[no-any-return]
 
 
 def attention_info(attn: Any) -> tuple[int, int]:
@@ -55,13 +76,15 @@ class PreNorm(BlockAnatomy):
     block: Any
 
     def heads(self, x: Float[Tensor, "b N c"]) -> Heads:
-        return attention_heads(self.block.attn, self.block.norm1(x))
+        return attention_heads(self.block.attn, self.block.norm1(x), self.listens)
 
     def after_attention(
         self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: Heads
     ) -> Float[Tensor, "b N c"]:
         b = self.block
-        residual: Tensor = b.drop_path1(b.ls1(attention_output(b.attn, out, heads.carry)))
+        residual: Tensor = b.drop_path1(
+            b.ls1(attention_output(b.attn, out, heads.carry, heads.calls))
+        )
         return x + residual
 
     def after_mlp(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
@@ -77,13 +100,15 @@ class PostNorm(PreNorm):
     """``x += norm1(attn(x)); x += norm2(mlp(x))`` (``ResPostBlock``)."""
 
     def heads(self, x: Float[Tensor, "b N c"]) -> Heads:
-        return attention_heads(self.block.attn, x)
+        return attention_heads(self.block.attn, x, self.listens)
 
     def after_attention(
         self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: Heads
     ) -> Float[Tensor, "b N c"]:
         b = self.block
-        residual: Tensor = b.drop_path1(b.norm1(attention_output(b.attn, out, heads.carry)))
+        residual: Tensor = b.drop_path1(
+            b.norm1(attention_output(b.attn, out, heads.carry, heads.calls))
+        )
         return x + residual
 
     def after_mlp(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
@@ -115,6 +140,7 @@ class ParallelScaling(BlockAnatomy):
             scale=b.scale,
             dropout=b.attn_drop.p if b.training else 0.0,
             carry=(mlp,),
+            drop=watched_dropout(b),
         )
 
     def after_attention(
@@ -149,8 +175,22 @@ class ParallelThings(BlockAnatomy):
 
     block: Any
 
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__(block)
+        self.passed_by = list(self.block.attns)
+
+    @property
+    def attentions(self) -> Sequence[nn.Module]:
+        return [a.attn for a in self.block.attns]
+
     def heads(self, x: Float[Tensor, "b N c"]) -> Heads:
-        each = [attention_heads(a.attn, a.norm(x)) for a in self.block.attns]
+        each = [attention_heads(a.attn, a.norm(x), self.listens) for a in self.block.attns]
+        drops = [a.attn.attn_drop for a in self.block.attns]
+
+        def drop(attention: Float[Tensor, "b h N N"]) -> Float[Tensor, "b h N N"]:
+            maps = attention.chunk(len(drops), dim=1)
+            return torch.cat([d(m) for d, m in zip(drops, maps, strict=True)], dim=1)
+
         return Heads(
             torch.cat([h.q for h in each], dim=1),
             torch.cat([h.k for h in each], dim=1),
@@ -158,6 +198,8 @@ class ParallelThings(BlockAnatomy):
             scale=each[0].scale,
             dropout=each[0].dropout,
             carry=tuple(gate for h in each for gate in h.carry),
+            calls=tuple(h.calls for h in each),
+            drop=drop if any(h.drop for h in each) else None,
         )
 
     def after_attention(
@@ -167,8 +209,8 @@ class ParallelThings(BlockAnatomy):
         outs = out.chunk(len(branches), dim=1)
         gates: list[tuple[Tensor, ...]] = [(g,) for g in heads.carry] or [()] * len(branches)
         done = [
-            a.drop_path(a.ls(attention_output(a.attn, o, g)))
-            for a, o, g in zip(branches, outs, gates, strict=True)
+            a.drop_path(a.ls(attention_output(a.attn, o, g, calls)))
+            for a, o, g, calls in zip(branches, outs, gates, heads.calls, strict=True)
         ]
         return x + torch.stack(done).sum(dim=0)
 

@@ -36,6 +36,9 @@ class LayerPlan:
             reads in this block.
         target: the share of the image tokens at the start that a training form aims at after the
             block.
+        reads: whether the block's own attention is wanted, and not only passed.
+        opens, opens_in_training: whether anything is done inside the block.
+        fewer: whether tokens may have gone, or idle, before its attention.
     """
 
     count: int
@@ -46,6 +49,10 @@ class LayerPlan:
     watched: bool
     needs: tuple[Need, ...]
     edits: tuple[AttentionEdit, ...]
+    reads: bool
+    opens: bool
+    opens_in_training: bool
+    fewer: bool
     followers: tuple[tuple[AttentionEdit, tuple[Need, ...]], ...] = ()
     target: float = 1.0
 
@@ -82,7 +89,7 @@ def plan_layers(
     chosen, fused = _needs(selector, made.get("selector")), _needs(fuser, made.get("fuser"))
     after = strategy.where == "after_attention"
     plans = []
-    together = True
+    together, fewer, padded = True, False, False
     followed = [edit for edit in strategy.edits if edit.follows]
     tokens = info.num_patches
     for layer, count in enumerate(counts):
@@ -112,6 +119,14 @@ def plan_layers(
         wanted += route.needs if watched else ()
         splits, rejoins = active is not None and together, route.rejoins(layer, info.depth)
         together = active is None or rejoins
+        goes = count > 0 or adaptive
+        fewer = fewer or (goes and not after)
+        needs = tuple(dict.fromkeys(wanted))
+        edits = tuple(e for e in strategy.edits if e.active(layer, info.depth))
+        reads = bool(needs) or (goes and after) or (active is not None and bool(route.preview))
+        # Sizes, where there are any, bias the logits: by log s, or to hide padding.
+        biased = fewer and (strategy.proportional_attention or (padded and not fuser.uses_size))
+        opens = reads or biased or strategy.theta < 1
         plans.append(
             LayerPlan(
                 count=count,
@@ -120,12 +135,17 @@ def plan_layers(
                 splits=splits,
                 rejoins=rejoins and active is not None,
                 watched=watched,
-                needs=tuple(dict.fromkeys(wanted)),
-                edits=tuple(e for e in strategy.edits if e.active(layer, info.depth)),
+                needs=needs,
+                edits=edits,
+                reads=reads,
+                opens=opens or not all(e.in_training_only for e in edits),
+                opens_in_training=opens or bool(edits) or (active is not None and route.masks),
+                fewer=fewer or active is not None,
                 followers=followers,
                 target=tokens / info.num_patches if share is None else share,
             )
         )
+        fewer, padded = fewer or goes, padded or adaptive
     if not together:
         raise ConfigError(f"{route!r} leaves tokens apart after the last block; it must rejoin.")
     return tuple(plans)

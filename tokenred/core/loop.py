@@ -22,6 +22,7 @@ from tokenred.attention import (
     size_bias,
 )
 from tokenred.backbones.base import Backbone, BlockAnatomy
+from tokenred.backbones.calls import call_of
 from tokenred.core.errors import PartError
 from tokenred.core.layers import LayerPlan
 from tokenred.core.part import Part
@@ -70,14 +71,15 @@ class Runner:
     ) -> TokenState:
         """The state after the blocks, up to ``last`` where one is given."""
         blocks = self.backbone.blocks if last is None else self.backbone.blocks[: last + 1]
-        save_memory = self.backbone.checkpoint_blocks and torch.is_grad_enabled()
+        save_memory = torch.is_grad_enabled()
+        save_all = save_memory and self.backbone.checkpoint_blocks
         reuses = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
         pads = any(plan.adaptive for plan in plans)
         forward = Forward(recorder, Scratch() if reuses else None, pads)
         travel = Travel(state)
         for layer, (block, plan) in enumerate(zip(blocks, plans, strict=False)):
             travel = replace(travel, state=replace(travel.state, layer=layer))
-            if save_memory:
+            if save_all or (save_memory and block.checkpointed and self.opens(block, plan)):
                 # Bound now: the backward runs the block again, long after this loop.
                 travel = checkpoint(
                     self._through, block, plan, travel, forward, use_reentrant=False
@@ -87,6 +89,21 @@ class Runner:
             if recorder is not None:
                 recorder.block(self._together(travel))
         return self._together(travel)
+
+    def opens(self, block: BlockAnatomy, plan: LayerPlan) -> bool:
+        """Whether a block is opened, and not called as a module."""
+        planned = plan.opens_in_training if self.training else plan.opens
+        return (planned and (block.attends or plan.reads)) or block.must_open(plan.fewer)
+
+    def check_blocks(self, plans: tuple[LayerPlan, ...]) -> None:
+        """Refuse blocks that have to be opened and cannot be, before anything runs.
+
+        Raises:
+            BackboneError: with the block, and what is in the way.
+        """
+        for block, plan in zip(self.backbone.blocks, plans, strict=False):
+            if (block.closed or block.passed_by) and self.opens(block, plan):
+                block.check_open(self.backbone.model)
 
     def _together(self, travel: Travel) -> TokenState:
         """All tokens, those that idle among them."""
@@ -125,20 +142,24 @@ class Runner:
         """The tokens that pass, what rests, and the heads of those that pass, if they are known."""
         route = cast(Route, self.parts["route"])
         wanted = self.strategy.route.preview
-        heads = block.heads_of(state) if wanted else None
+        heads = block.quiet().heads_of(state) if wanted else None
         preview = AttentionStats({} if heads is None else heads.stats(wanted, state))
         active, resting = route.split(state, preview, count)
         places = self.strategy.route.places(resting)
-        return active, resting, None if heads is None or places is None else heads.take(places)
+        # Hooks are to see the tokens that pass, and may change what they are.
+        if heads is None or places is None or block.hooked:
+            return active, resting, None
+        return active, resting, heads.take(places)
 
     def _masked(
         self, block: BlockAnatomy, plan: LayerPlan, state: TokenState, forward: Forward
     ) -> TokenState:
         """A block in the training form: all tokens pass, and the idle ones are put back."""
         assert plan.active is not None
-        heads = block.heads_of(state)
+        heads = block.quiet().heads_of(state)
         mask, state = cast(Route, self.parts["route"]).mask(state, heads, plan.active)
-        after, _ = self._block(block, plan, state, forward, heads, _IDLE * (1 - mask))
+        known = None if block.hooked else heads
+        after, _ = self._block(block, plan, state, forward, known, _IDLE * (1 - mask))
         return replace(after, x=torch.where(mask[..., None] > 0, after.x, state.x))
 
     def _block(
@@ -158,13 +179,14 @@ class Runner:
             bias = size_bias(state.size) if idle is None else size_bias(state.size) + idle
         reduces = strategy.where == "after_attention" and (plan.count > 0 or plan.adaptive)
         edits = tuple(e for e in plan.edits if self.training or not e.in_training_only)
-        asked = reduces or plan.needs or edits or strategy.theta < 1
-        if bias is None and heads is None and not asked:
+        asked = reduces or len(plan.needs) > 0 or len(edits) > 0 or strategy.theta < 1
+        untouched = bias is None and heads is None and not asked
+        if untouched or not (block.attends or plan.reads):
             # Nothing to see and nothing to change: the model's own block, at its own speed.
             with self.span("block"):
-                x = block.run(state)
-            if x is not None:
-                return replace(state, x=x), _NOTHING
+                whole = block.run(state)
+            if whole is not None:
+                return replace(state, x=whole), _NOTHING
         record_kept = strategy.theta < 1 and recorder is not None and recorder.wants_share
         request = Request(
             needs=(*plan.needs, Need.kept()) if record_kept else plan.needs,
@@ -175,6 +197,9 @@ class Runner:
             edits=edits,
             scratch=forward.scratch,
         )
+        call = call_of(block.block)
+        if call is not None:
+            state = replace(state, x=call.enter(state.x))
         if heads is None:
             with self.span("heads"):
                 heads = block.heads_of(state)
@@ -193,7 +218,8 @@ class Runner:
         del heads, out
         attention = attention if plan.watched else _NOTHING
         with self.span("mlp"):
-            return replace(state, x=block.after_mlp(state.x)), attention
+            x = block.after_mlp(state.x)
+        return replace(state, x=x if call is None else call.leave(x)), attention
 
     def _reduce(
         self,

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenred.attention import Engine
+from tokenred.backbones.calls import Call, has_hooks
 from tokenred.core.errors import BackboneError
 from tokenred.core.intermediates import block_numbers, forward_intermediates
 from tokenred.core.kept import KeptTokens
@@ -42,7 +43,13 @@ class ReducedViT(Wrapped):
 
     def forward(self, images: Float[Tensor, "b ch H W"]) -> Any:
         """Logits, ``(b, classes)``, or whatever the model's head returns."""
-        return self._logits(self._run(images))
+        call = Call(self.base, inside=False) if has_hooks(self.base) else None
+        images = images if call is None else call.enter(images)
+        if "forward_features" in self.__dict__ or "forward_head" in self.__dict__:
+            result = self.forward_head(self.forward_features(images))
+        else:
+            result = self._logits(self._run(images))
+        return result if call is None else call.leave(result)
 
     def forward_features(
         self, images: Float[Tensor, "b ch H W"], *, unreduce: bool = False, fill: str = "last"
@@ -101,8 +108,8 @@ class ReducedViT(Wrapped):
             span: gives a context manager for each name in `tokenred.core.spans.PHASES`.
             engines: attention engines to use in place of the model's own.
         """
-        runner = replace(self._runner, span=span, engines=engines or self._runner.engines)
         state, plans = self._start(images, span)
+        runner = replace(self._runner, span=span, engines=engines or self._runner.engines)
         state = runner(state, plans)
         with span("head"):
             return self._logits(state)
@@ -201,9 +208,10 @@ class ReducedViT(Wrapped):
                 f"{type(self.base).__name__} has no prune_intermediate_layers; use "
                 "forward_intermediates(…, stop_early=True), which runs no block too many."
             )
+        info = self.info
         block_numbers(indices, len(self.backbone.blocks))
         taken: list[int] = prune(indices, prune_norm, prune_head)
-        self._take_base_as_it_is()
+        self._pruned(info.blocks)
         return taken
 
     # ---------------------------------------------------------------- about it
@@ -222,8 +230,8 @@ class ReducedViT(Wrapped):
         )
 
     def __repr__(self) -> str:
-        layers = table(self.cost(), self._info.num_prefix)
-        return f"ReducedViT({self._info.name},\n  {self.strategy!r}\n)\n{layers}"
+        layers, info = table(self.cost(), self.info.num_prefix), self._setup.info
+        return f"ReducedViT({info.name},\n  {self.strategy!r}\n)\n{layers}"
 
 
 def resolved(base: nn.Module, strategy: StrategyLike) -> Strategy:

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from tokenred.attention import Engine, pick_engine
-from tokenred.backbones import adapt
+from tokenred.backbones import Backbone, adapt
 from tokenred.backbones.shared import SharesBase
-from tokenred.core.adaptive import check_padded
 from tokenred.core.cost import Cost
 from tokenred.core.errors import BackboneError, UntrainedPartWarning
-from tokenred.core.info import ModelInfo
-from tokenred.core.layers import LayerPlan, fitted, needs_graph, plan_layers, strategy_cost
+from tokenred.core.info import BlockInfo, ModelInfo
+from tokenred.core.layers import LayerPlan, needs_graph
 from tokenred.core.loop import Runner
 from tokenred.core.origins import Origins
 from tokenred.core.plan import Strategy
+from tokenred.core.setup import Setup
 from tokenred.core.spans import Span, no_span
 from tokenred.core.start import check_finite, embed
 from tokenred.core.state import TokenState
@@ -28,15 +28,14 @@ from tokenred.core.trace import Recorder, Trace
 
 __all__ = ["Wrapped"]
 
-# Parts that are built for the model.
-_BUILT = ("selector", "fuser", "route", "embedding", "graph")
-
 # Under this name tokens carry their weights to the head.
 _WEIGHT = "_pooling_weight"
 
 
 class Wrapped(SharesBase):
     """What `ReducedViT` is made of; that class says what it gives."""
+
+    parts: nn.ModuleDict
 
     def __init__(
         self,
@@ -47,33 +46,23 @@ class Wrapped(SharesBase):
         check_finite: bool = False,
         like: Wrapped | None = None,
     ) -> None:
-        backbone = adapt(base)
         engines = pick_engine(engine)
-        info = backbone.info
-        strategy.check(info)
-        stem = backbone.stem_macs()
-        strategy = fitted(strategy, info, stem)
         given = {} if like is None else like._learned_in(strategy)
-        built = {n: given[n] if n in given else getattr(strategy, n).build(info) for n in _BUILT}
-        plans = plan_layers(strategy, info, stem, built)
-        pads = any(plan.adaptive for plan in plans)
-        if pads:
-            check_padded(backbone, strategy)
+        setup = Setup.of(base, strategy, given)
+        learned = setup.learned
+        if learned and hasattr(base, "parts"):
+            raise BackboneError(
+                f"{type(base).__name__} has something called parts, where the weights of "
+                f"{', '.join(learned)} would go. Rename it."
+            )
         super().__init__(base)
-        self.strategy = strategy
         self.check_finite = check_finite
-        self.backbone = backbone
         self._engine = engine
-        self._info, self._stem, self._pads = info, stem, pads
-        self._plans: dict[tuple[tuple[int, int], int], tuple[LayerPlan, ...]] = {
-            (cast(tuple[int, int], info.grid), info.num_patches): plans
-        }
-        self._runner = Runner(backbone, strategy, built, engines)
-        learned = {k: m for k, m in built.items() if isinstance(m, nn.Module)}
-        if learned:
-            self.parts = nn.ModuleDict(learned)
-            weight = next(base.parameters())
-            self.parts.to(device=weight.device, dtype=weight.dtype)
+        self._runner = Runner(setup.backbone, setup.strategy, setup.parts, engines)
+        self._place: Any = None
+        self._use(setup)
+        self._refresh()
+        self._runner.check_blocks(setup.own_plans)
         if new := [name for name in learned if name not in given]:
             warnings.warn(
                 f"{', '.join(new)} of {strategy!r}: weights that were never trained. "
@@ -82,21 +71,86 @@ class Wrapped(SharesBase):
                 stacklevel=3,
             )
 
+    # ---------------------------------------------------------------- as it is now
+
+    def _use(self, setup: Setup) -> None:
+        self._setup = setup
+        self.strategy = setup.strategy
+        backbone, parts = setup.backbone, setup.parts
+        self._runner = replace(
+            self._runner, backbone=backbone, strategy=setup.strategy, parts=parts
+        )
+        if "parts" in self._modules:
+            self.parts.update(setup.learned)
+        elif learned := setup.learned:
+            self.parts = nn.ModuleDict(learned)
+
+    def _follow(self) -> Setup:
+        """Learned parts are those that ``parts`` holds, and are where and of the type the base is.
+
+        Raises:
+            BackboneError: for one that is gone.
+        """
+        setup, held = self._setup, self.parts._modules
+        for name, part in setup.learned.items():
+            if name not in held:
+                raise BackboneError(f"parts.{name} was deleted, without which nothing runs.")
+            if held[name] is not part:
+                setup = replace(setup, parts={**setup.parts, name: held[name]})
+        weight = next(self.base.parameters())
+        place = (weight.device, weight.dtype)
+        if self._place != place:
+            self.parts.to(*place)
+            self._place = place
+        return setup
+
+    def _refresh(self, look: bool = False) -> Setup:
+        """What runs, after changes of the model were taken in.
+
+        Args:
+            look: at weights, too, whose shapes a forward does not go by and costs do.
+
+        Raises:
+            TokenredError: where the strategy does not fit the model any more; nothing is changed.
+        """
+        if torch.compiler.is_dynamo_compiling():
+            # The compiler runs this now, and never in the compiled code: there it has its guards.
+            self._refresh_untraced()
+            self._setup.watch.guard()
+            return self._setup
+        self._sync()
+        if look or not self._setup.watch.holds():
+            setup = self._setup.again()
+            if setup.info == self._setup.info and setup.stem == self._setup.stem:
+                setup.plans.update(self._setup.plans)
+            self._use(setup)
+        if "parts" in self._modules and (setup := self._follow()) is not self._setup:
+            self._use(setup)
+        return self._setup
+
+    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+    def _refresh_untraced(self) -> bool:
+        self._refresh()
+        return True
+
     # ---------------------------------------------------------------- running
 
     def _start(
         self, images: Tensor, span: Span = no_span, *, checked: bool = False
     ) -> tuple[TokenState, tuple[LayerPlan, ...]]:
+        setup = self._refresh()
+        backbone, info = setup.backbone, setup.info
         if not checked:
-            self.backbone.check_images(images)
+            backbone.check_images(images)
         if self.check_finite:
             check_finite(images)
-        grid = self.backbone.grid_of(images.shape[2], images.shape[3])
+        grid = backbone.grid_of(images.shape[2], images.shape[3])
         with span("embed"):
             adds = self.strategy.embedding.adds
             more = cast(Callable[..., Tensor], self._runner.parts["embedding"]) if adds else None
-            embedded = embed(self.backbone, images, grid, more)
-        plans = self._plan(grid, embedded.index.shape[1])
+            embedded = embed(backbone, images, grid, more)
+        plans = setup.plan(grid, embedded.index.shape[1])
+        self._runner.check_blocks(plans)
         graph = None
         if needs_graph(self.strategy, [plan.count for plan in plans]):
             build = cast(Callable[..., Any], self._runner.parts["graph"])
@@ -107,21 +161,12 @@ class Wrapped(SharesBase):
         return TokenState(
             x=embedded.x,
             index=embedded.index,
-            num_prefix=self._info.num_prefix,
+            num_prefix=info.num_prefix,
             grid=grid,
             graph=graph,
-            cls_index=self._info.cls_index,
+            cls_index=info.cls_index,
             positions=embedded.positions,
         ), plans
-
-    def _plan(self, grid: tuple[int, int], tokens: int) -> tuple[LayerPlan, ...]:
-        key = (grid, tokens)
-        if key not in self._plans:
-            info = self._info.at(grid)
-            self.strategy.check(info)
-            info = info.with_tokens(tokens)
-            self._plans[key] = plan_layers(self.strategy, info, self._stem, self._runner.parts)
-        return self._plans[key]
 
     def _run(self, images: Tensor) -> TokenState:
         state, plans = self._start(images)
@@ -149,34 +194,34 @@ class Wrapped(SharesBase):
 
     def _features(self, state: TokenState) -> Tensor:
         """The tokens after the norm, which carry their weights along for `forward_head`."""
-        features, weight = self.backbone.norm(state.x), self._weight(state)
+        features, weight = self._setup.backbone.norm(state.x), self._weight(state)
         if weight is not None and not torch.compiler.is_compiling():
             setattr(features, _WEIGHT, weight)
         return features
 
     def _logits(self, state: TokenState, features: Tensor | None = None) -> Any:
         """What the head makes of the tokens."""
-        features = self.backbone.norm(state.x) if features is None else features
+        features = self._setup.backbone.norm(state.x) if features is None else features
         weight = self._weight(state)
         if weight is None:
-            return self.backbone.head(features)
-        return self.backbone.head(features, weight=weight)
+            return self._setup.backbone.head(features)
+        return self._setup.backbone.head(features, weight=weight)
 
     def _weight(self, state: TokenState) -> Tensor | None:
         """How often each token counts in the head; None where all count alike."""
-        pooling = self.backbone.pooling
+        pooling = self._setup.backbone.pooling
         weight = None
         if self.strategy.selector.masks and "mask" in state.memory:
             weight = state.memory["mask"]
         elif state.size is not None and self._runner.weighs:
             return state.size
-        elif state.size is not None and self._pads:
+        elif state.size is not None and self._setup.pads:
             weight = (state.size > 0).to(state.size.dtype)
         if weight is not None and pooling == "unknown":
             raise BackboneError(
-                f"the head of {self._info.name} cannot be told to leave tokens out, which training "
-                "with masked tokens needs. Inference is not concerned. Use a model that pools by "
-                "token, average, maximum or timm's AttentionPoolLatent."
+                f"the head of {self._setup.info.name} cannot be told to leave tokens out, which "
+                "training with masked tokens needs. Inference is not concerned. Use a model that "
+                "pools by token, average, maximum or timm's AttentionPoolLatent."
             )
         return None if pooling == "token" else weight
 
@@ -191,21 +236,17 @@ class Wrapped(SharesBase):
         Raises:
             InputError: for a size that images of this model cannot have.
         """
-        info, stem = self._info, self._stem
-        if image_size is None:
-            plans = next(iter(self._plans.values()))
-        else:
-            self.backbone.check_size(*image_size)
-            grid = self.backbone.grid_of(*image_size)
-            info, stem = info.at(grid), self.backbone.stem_macs(image_size)
-            plans = self._plan(grid, info.num_patches)
-        counts = [plan.count for plan in plans[: len(self.backbone.blocks)]]
-        return strategy_cost(self.strategy, info, counts, stem)
+        return self._refresh(look=True).cost(image_size)
+
+    @property
+    def backbone(self) -> Backbone:
+        """The adapter of the base model as it is now."""
+        return self._refresh().backbone
 
     @property
     def info(self) -> ModelInfo:
         """The base model as the parts see it."""
-        return self._info
+        return self._refresh(look=True).info
 
     @property
     def engines(self) -> tuple[Engine, ...]:
@@ -217,10 +258,8 @@ class Wrapped(SharesBase):
         parts = self.parts.items() if "parts" in self._modules else ()
         return {n: m for n, m in parts if getattr(self.strategy, n) == getattr(other, n)}
 
-    def _take_base_as_it_is(self) -> None:
-        """After blocks or the head of the base went: the blocks that stay keep their plans."""
-        self._adopt()
-        self.backbone = adapt(self.base)
-        self._runner = replace(self._runner, backbone=self.backbone)
-        # Schedules and routes go by the depth that they were made for.
-        self._info = replace(self.backbone.info, blocks=self._info.blocks)
+    def _pruned(self, blocks: tuple[BlockInfo, ...]) -> None:
+        """After blocks of the base went that were planned as these: those that stay keep plans."""
+        left = tuple(block.whole for block in adapt(self.base).blocks)
+        self._setup = replace(self._setup, pruned=(left, blocks))
+        self._refresh(look=True)
