@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tokenred.core.capture import fixed
 from tokenred.core.part import Part
 from tokenred.core.registry import Registry
 from tokenred.core.tensors import at_least_fp32
@@ -125,7 +126,7 @@ def kept_entries(tokens: int, theta: float, reference: bool = False) -> int:
         reference: one more, as in the authors' program, which keeps every entry that is at least
             the k-th smallest with k = int(N²(1−θ)).
     """
-    total = tokens * tokens
+    total = fixed(tokens) ** 2
     if reference:
         k = int(total * (1 - theta))
         return total if k < 1 else total - k + 1

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from tokenred.attention.plain import PLAIN
 from tokenred.attention.request import Engine, Heads, Request, wants_gradient
 from tokenred.attention.stats import AttentionStats
+from tokenred.core.capture import is_eager
 from tokenred.core.replacing import replace
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import full_precision
@@ -44,7 +45,7 @@ class Recomputed(Engine):
     def supports(self, heads: Heads, request: Request) -> bool:
         if not wants_gradient(heads, request):
             return self.engine.supports(heads, request)
-        if torch.compiler.is_compiling() or heads.dropout or len(request.edits) > 0:
+        if not is_eager() or heads.dropout or len(request.edits) > 0:
             return False
         if heads.bias is not None:
             return False
@@ -135,5 +136,5 @@ def _chunks(q: Float[Tensor, "b h N d"]) -> Iterator[slice]:
     b, h, n, _ = q.shape
     entries = _ENTRIES_CPU if q.device.type == "cpu" else _ENTRIES
     step = max(1, entries // (h * n * n))
-    for at in range(0, b, step):
+    for at in range(0, max(b, 1), step):
         yield slice(at, at + step)

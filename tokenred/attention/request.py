@@ -23,7 +23,6 @@ __all__ = [
     "Engine",
     "Heads",
     "Request",
-    "is_exporting",
     "is_modern",
     "wants_gradient",
     "without_map",
@@ -33,8 +32,6 @@ __all__ = [
 # a map have.
 _WITHOUT_MAP = frozenset({"keys", "values", "logits_row"})
 _OF_ENTRIES = frozenset({"diagonal", "received", "row", "kept"})
-# Without it (before PyTorch 2.7) exporting cannot be told from compiling.
-is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +92,7 @@ class Heads:
         )
         bias = self.bias
         if bias is not None:
-            bias = bias.expand(len(places), -1, -1, -1).transpose(1, 3)
+            bias = bias.expand(places.shape[0], -1, -1, -1).transpose(1, 3)
             bias = bias[image, places].transpose(1, 2)[image, places]
             bias = bias.permute(0, 3, 1, 2)
         return replace(self, q=q, k=k, v=v, bias=bias)

@@ -13,6 +13,7 @@ from tokenred.attention.scratch import Scratch
 from tokenred.attention.stats import AttentionStats
 from tokenred.attention.threshold import sparsified
 from tokenred.attention.tile import Tile, TileStatistics, Workspace
+from tokenred.core.capture import is_eager
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import rounds
 
@@ -38,7 +39,7 @@ class TiledEngine(Engine):
         return (
             heads.q.device.type == "cpu"
             and without_map(heads, request, (torch.float32, torch.float64))
-            and not torch.compiler.is_compiling()
+            and is_eager()
         )
 
     def __call__(
@@ -86,7 +87,7 @@ def _tile_shape(b: int, h: int, n: int, *, whole: bool) -> tuple[int, int, int]:
     threads = torch.get_num_threads()
     maps = max(threads, threads * _TILE // (n * n))
     if maps >= h:
-        return min(b, max(1, maps // h)), h, n
+        return max(1, min(b, maps // h)), h, n
     group = max(g for g in range(1, h + 1) if h % g == 0 and g <= maps)
     if whole or n * n <= _ONE_MAP:
         return 1, group, n

@@ -24,11 +24,11 @@ from tokenred.attention.request import (
     Engine,
     Heads,
     Request,
-    is_exporting,
     is_modern,
     without_map,
 )
 from tokenred.attention.stats import AttentionStats, over_heads, row_index
+from tokenred.core.capture import is_transformed
 from tokenred.core.replacing import replace
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import at_least_fp32
@@ -65,7 +65,7 @@ class TwoCallsEngine(Engine):
             and q.shape == heads.v.shape
             and heads.scale > 0
             and heads.bias is None
-            and not is_exporting()
+            and not is_transformed()
         )
 
     def __call__(
@@ -222,7 +222,7 @@ def _by_chunks(
     images = max(1, maps // h)
     group = max(g for g in range(1, h + 1) if h % g == 0 and g <= maps)
     chunks = []
-    for image in range(0, b, images):
+    for image in range(0, max(1, b), images):
         at = slice(image, image + images)
         bias = None if request.key_bias is None else request.key_bias[at]
         asked = replace(request, needs=request.map_needs, key_bias=bias)

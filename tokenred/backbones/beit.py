@@ -37,9 +37,9 @@ class BeitBackbone(EvaBackbone):
         m = self.model
         grid = self.grid_of(images.shape[2], images.shape[3])
         patches = m.patch_embed(images)
-        x = torch.cat((m.cls_token.expand(len(patches), -1, -1), patches), dim=1)
+        x = torch.cat((m.cls_token.expand(patches.shape[0], -1, -1), patches), dim=1)
         x = m.pos_drop(x if m.pos_embed is None else x + m.pos_embed)
         p, total = m.num_prefix_tokens, grid[0] * grid[1]
-        index = torch.arange(total, device=x.device).expand(len(x), total)
+        index = torch.arange(total, device=x.device).expand(x.shape[0], total)
         shared = None if m.rel_pos_bias is None else m.rel_pos_bias()
         return Embedded(x, index, x[:, p:], grid, RelativeBias(shared, index))

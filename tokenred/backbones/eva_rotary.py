@@ -52,4 +52,5 @@ class Rotary:
         last, width = rows.shape[-2] - 1, rows.shape[-1]
         at = torch.where(state.index < 0, last, state.index)
         taken = F.embedding(at, rows.movedim(-2, 0).flatten(1))
-        return taken.view(*at.shape, -1, width).transpose(1, 2)
+        shape = (*at.shape, taken.shape[-1] // width, width)  # no −1: the batch may be empty
+        return taken.view(shape).transpose(1, 2)

@@ -105,7 +105,7 @@ class KeptTokens:
         """`unreduce` as a feature map, which is what a convolutional decoder takes."""
         full = self.unreduce(fill)
         rows, columns = self.grid
-        return full.transpose(1, 2).reshape(full.shape[0], -1, rows, columns).contiguous()
+        return full.transpose(1, 2).reshape(*full.mT.shape[:2], rows, columns).contiguous()
 
 
 # So that a graph of torch.export can give it back.

@@ -23,6 +23,7 @@ from tokenred.attention import (
 )
 from tokenred.backbones.base import Backbone, BlockAnatomy
 from tokenred.backbones.calls import call_of
+from tokenred.core.capture import is_eager
 from tokenred.core.errors import PartError
 from tokenred.core.layers import LayerPlan
 from tokenred.core.part import Part
@@ -73,7 +74,7 @@ class Runner:
         blocks = self.backbone.blocks if last is None else self.backbone.blocks[: last + 1]
         save_memory = torch.is_grad_enabled()
         save_all = save_memory and self.backbone.checkpoint_blocks
-        reuses = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+        reuses = not torch.is_grad_enabled() and is_eager()
         pads = any(plan.adaptive for plan in plans)
         forward = Forward(recorder, Scratch() if reuses else None, pads)
         travel = Travel(state)
@@ -180,7 +181,8 @@ class Runner:
         reduces = strategy.where == "after_attention" and (plan.count > 0 or plan.adaptive)
         edits = tuple(e for e in plan.edits if self.training or not e.in_training_only)
         asked = reduces or len(plan.needs) > 0 or len(edits) > 0 or strategy.theta < 1
-        untouched = bias is None and heads is None and not asked
+        # Not every model's own block takes an empty batch.
+        untouched = bias is None and heads is None and not asked and state.x.shape[0] > 0
         if untouched or not (block.attends or plan.reads):
             # Nothing to see and nothing to change: the model's own block, at its own speed.
             with self.span("block"):

@@ -9,11 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenred.backbones.base import Backbone, Embedded
-from tokenred.core.errors import InputError
+from tokenred.core.capture import fixed
+from tokenred.core.errors import BackboneError, InputError
+from tokenred.core.info import ModelInfo
 from tokenred.core.replacing import replace
 from tokenred.core.tensors import gather_tokens
 
-__all__ = ["check_finite", "embed"]
+__all__ = ["check_embedded", "check_finite", "embed"]
 
 
 def check_finite(images: Float[Tensor, "b ch H W"]) -> None:
@@ -26,6 +28,21 @@ def check_finite(images: Float[Tensor, "b ch H W"]) -> None:
     if not bool(finite.all()):
         bad = (~finite).flatten(1).any(dim=1).nonzero().flatten().tolist()
         raise InputError(f"images {bad} of the batch hold NaN or infinite values. Check them.")
+
+
+def check_embedded(embedded: Embedded, info: ModelInfo) -> None:
+    """Refuse tokens that are neither of a patch nor of the prefix, such as prompts added to them.
+
+    Raises:
+        BackboneError: with the number of prefix tokens that would fit.
+    """
+    prefix = fixed(embedded.x.shape[1]) - fixed(embedded.index.shape[1])
+    if prefix != info.num_prefix:
+        raise BackboneError(
+            f"{info.name}: expected {info.num_prefix} prefix tokens (num_prefix_tokens) before the "
+            f"patches, got {prefix} from its embedding. Prompt tokens belong to the prefix: set "
+            f"model.num_prefix_tokens = {prefix}, then wrap."
+        )
 
 
 def embed(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from tokenred.core.capture import fixed
+
 if TYPE_CHECKING:
     from tokenred.graphs.graph import Graph
 
@@ -51,7 +53,7 @@ class TokenState:
     @property
     def num_tokens(self) -> int:
         """Living image tokens ``n``."""
-        return self.x.shape[1] - self.num_prefix
+        return fixed(self.x.shape[1]) - self.num_prefix
 
     @property
     def num_patches(self) -> int:

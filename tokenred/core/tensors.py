@@ -106,7 +106,7 @@ def gather_tokens(
     contiguous tokens, or they are copied first.
     """
     b, n, c = tokens.shape
-    first = torch.arange(b, device=tokens.device).mul_(n)
+    first = torch.arange(b, device=tokens.device) * n
     return F.embedding(places + first.unsqueeze(1), tokens.reshape(b * n, c))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tokenred.attention import Engine, pick_engine
 from tokenred.backbones import Backbone, adapt
 from tokenred.backbones.shared import SharesBase
+from tokenred.core.capture import check_capture, fixed, not_scriptable
 from tokenred.core.cost import Cost
 from tokenred.core.errors import BackboneError, UntrainedPartWarning
 from tokenred.core.info import BlockInfo, ModelInfo
@@ -22,7 +23,7 @@ from tokenred.core.origins import Origins
 from tokenred.core.plan import Strategy
 from tokenred.core.setup import Setup
 from tokenred.core.spans import Span, no_span
-from tokenred.core.start import check_finite, embed
+from tokenred.core.start import check_embedded, check_finite, embed
 from tokenred.core.state import TokenState
 from tokenred.core.trace import Recorder, Trace
 
@@ -140,6 +141,7 @@ class Wrapped(SharesBase):
     ) -> tuple[TokenState, tuple[LayerPlan, ...]]:
         setup = self._refresh()
         backbone, info = setup.backbone, setup.info
+        check_capture(images, setup.pads)
         if not checked:
             backbone.check_images(images)
         if self.check_finite:
@@ -149,7 +151,8 @@ class Wrapped(SharesBase):
             adds = self.strategy.embedding.adds
             more = cast(Callable[..., Tensor], self._runner.parts["embedding"]) if adds else None
             embedded = embed(backbone, images, grid, more)
-        plans = setup.plan(grid, embedded.index.shape[1])
+        check_embedded(embedded, info)
+        plans = setup.plan(grid, fixed(embedded.index.shape[1]))
         self._runner.check_blocks(plans)
         graph = None
         if needs_graph(self.strategy, [plan.count for plan in plans]):
@@ -224,6 +227,9 @@ class Wrapped(SharesBase):
                 "pools by token, average, maximum or timm's AttentionPoolLatent."
             )
         return None if pooling == "token" else weight
+
+    def __prepare_scriptable__(self) -> None:
+        raise not_scriptable()
 
     # ---------------------------------------------------------------- about it
 

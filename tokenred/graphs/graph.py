@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from tokenred.core.capture import is_tracing
 from tokenred.core.errors import ConfigError
 from tokenred.core.replacing import replace
 from tokenred.core.tensors import gather_tokens
@@ -138,7 +139,7 @@ class Graph:
         if self.columns is None:
             return self._from_lists(rows, columns)
         at = columns + 1  # −1 is the first one
-        own = self.columns[0][at] if self.batch == 1 else gather_tokens(self.columns, at)
+        own = _rows(self.columns, at)
         here = (rows + 1).unsqueeze(1).expand(-1, columns.shape[1], -1)
         return own.gather(2, here).transpose(1, 2)
 
@@ -149,10 +150,7 @@ class Graph:
         b, p = columns.shape
         nodes = self.num_nodes
         at = rows.clamp_min(0)
-        if self.batch == 1:
-            near, weight = self.neighbours[0][at], self.weights[0][at]
-        else:
-            near, weight = gather_tokens(self.neighbours, at), gather_tokens(self.weights, at)
+        near, weight = _rows(self.neighbours, at), _rows(self.weights, at)
         weight = weight * (rows >= 0)[..., None].to(weight.dtype)
         # Column of each position, with a spare column for all that are not asked for.
         column = torch.full((b, nodes + 1), p, dtype=near.dtype, device=near.device)
@@ -196,3 +194,11 @@ class Graph:
         columns = self.neighbours[at][rows, places]
         weights = self.weights[at][rows, places].detach()
         return rows.cpu(), columns.cpu(), weights.float().cpu()
+
+
+def _rows(table: Shaped[Tensor, "b n k"], at: Int[Tensor, "b m"]) -> Shaped[Tensor, "b m k"]:
+    """Rows of each image's own table, or of the one that all images share."""
+    if is_tracing():
+        # At batch 1 nobody can tell whether the one table is shared: right for both.
+        return gather_tokens(table.expand(at.shape[0], -1, -1), at)
+    return table[0][at] if table.shape[0] == 1 else gather_tokens(table, at)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tokenred.core.capture import fixed, is_eager
 from tokenred.core.errors import ConfigError
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part, Traits
@@ -86,11 +87,11 @@ def most_similar(x: Float[Tensor, "b n c"], m: int) -> Int[Tensor, "b n m"]:
     held a block at a time, so that thousands of tokens need no ``n²`` floats an image.
     """
     unit = unit_vectors(x.detach())
-    b, n, _ = unit.shape
-    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+    b, n = unit.shape[0], fixed(unit.shape[1])
+    if x.device.type == "cpu" and is_eager():
         return _in_tiles(unit, m)
     # Blocks of rows, all images in each, as many as an image has: the batch may be dynamic.
-    rows = max(1, _BLOCK // n // (1 if torch.compiler.is_compiling() else max(1, b)))
+    rows = max(1, _BLOCK // n // (max(1, b) if is_eager() else 1))
     choose = _first_by_key if x.device.type == "cuda" and unit.dtype == torch.float32 else _first
     place = torch.arange(n, device=x.device)
     blocks = []
@@ -105,7 +106,7 @@ def most_similar(x: Float[Tensor, "b n c"], m: int) -> Int[Tensor, "b n m"]:
 def _in_tiles(unit: Float[Tensor, "b n c"], m: int) -> Int[Tensor, "b n m"]:
     """The same, with tiles of images and rows in one buffer that stays in the cache."""
     b, n, _ = unit.shape
-    images = min(b, max(1, _TILE // n**2))
+    images = max(1, min(b, _TILE // n**2))
     rows = min(n, max(1, _TILE // n))
     near = torch.empty(b, n, m, dtype=torch.long)
     buffer = unit.new_empty(images, rows, n)

@@ -16,11 +16,11 @@ from tokenred.attention.request import (
     Engine,
     Heads,
     Request,
-    is_exporting,
     is_modern,
     without_map,
 )
 from tokenred.attention.stats import AttentionStats, over_heads, row_index
+from tokenred.core.capture import is_transformed
 from tokenred.core.state import TokenState
 
 __all__ = ["TritonEngine"]
@@ -54,7 +54,7 @@ class TritonEngine(Engine):
             and q.shape == heads.k.shape == heads.v.shape
             and q.shape[-1] <= WIDEST
             and heads.bias is None
-            and not is_exporting()
+            and not is_transformed()
             and is_modern(q.device)
         )
 

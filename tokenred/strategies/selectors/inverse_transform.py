@@ -86,11 +86,11 @@ class InverseTransform(Selector):
         alive = torch.ones_like(score, dtype=torch.bool) if size is None else size > 0
         chosen = sampled(score.detach(), alive, self._levels(state))
         kept = chosen.sum(dim=1)
-        # The one time that the host waits for the device.
-        fewest, most = torch.stack(torch.aminmax(kept)).tolist()
+        n = chosen.shape[1]
+        # The one time that the host waits for the device. Of an empty batch all stay.
+        fewest, most = torch.stack(torch.aminmax(kept)).tolist() if len(kept) else (n, n)
         # Stable sorts: those that stay first, in order, then those that go.
         order = chosen.long().sort(dim=1, descending=True, stable=True).indices
-        n = chosen.shape[1]
         drop = chosen.long().sort(dim=1, stable=True).indices[:, : n - fewest]
         return Selection(
             keep=order[:, :most],
