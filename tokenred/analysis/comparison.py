@@ -27,7 +27,7 @@ from tokenred.analysis.measure.speed.timing import benchmark
 from tokenred.analysis.measure.speed.timings import Benchmark
 from tokenred.analysis.results import Comparison
 from tokenred.core.api import dense, gmacs
-from tokenred.core.config import to_config
+from tokenred.core.config import fingerprint_if_any, to_config
 from tokenred.core.model import ReducedViT
 from tokenred.core.specs import same_budget
 from tokenred.data import ImageDataset, make_loader
@@ -194,6 +194,6 @@ def _row(
             gap = paired_difference(own.correct, reference.correct, level)
             row |= difference_columns(asdict(gap))
     configured = None if label == DENSE else model.strategy
-    row["fingerprint"] = "" if configured is None else configured.fingerprint()
+    row["fingerprint"] = "" if configured is None else fingerprint_if_any(configured)
     row["config"] = "" if configured is None else json.dumps(to_config(configured, strict=False))
     return row

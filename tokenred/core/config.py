@@ -10,7 +10,12 @@ from typing import Any
 import tomli_w
 
 from tokenred.attention.edits import attention_edits
-from tokenred.core.errors import ConfigError, OutputExistsError, UnknownNameError
+from tokenred.core.errors import (
+    ConfigError,
+    OutputExistsError,
+    PartError,
+    UnknownNameError,
+)
 from tokenred.core.files import write_whole
 from tokenred.core.fingerprint import digest, identity_of
 from tokenred.core.part import Part
@@ -36,6 +41,7 @@ else:
 __all__ = [
     "counts",
     "fingerprint",
+    "fingerprint_if_any",
     "read_toml",
     "resolve",
     "to_config",
@@ -95,6 +101,14 @@ def fingerprint(value: Any) -> str:
     codes: dict[type, str] = {}
     told = ((f.name, getattr(value, f.name), f) for f in dataclasses.fields(value))
     return digest("\n".join(f"{n} {told_text(v, codes)}" for n, v, f in told if counts(f, v)))
+
+
+def fingerprint_if_any(value: Any) -> str:
+    """The fingerprint for a row that nobody finds by it: "" where there is none."""
+    try:
+        return fingerprint(value)
+    except PartError:
+        return ""
 
 
 def counts(field: dataclasses.Field[Any], value: Any) -> bool:

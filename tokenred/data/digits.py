@@ -91,3 +91,8 @@ class DigitsSource:
     def image(self, index: int) -> Image.Image:
         """Return the digit as a 32x32 RGB image."""
         return digit_image(self._images[index])
+
+    def raw(self, index: int) -> bytes:
+        """Return the digit's own pixels."""
+        pixels: bytes = self._images[index].tobytes()
+        return pixels

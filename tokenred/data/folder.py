@@ -10,9 +10,9 @@ from PIL import Image
 
 from tokenred.core.errors import DataError
 from tokenred.data.layout import HIDDEN, SPLIT_NAMES, other_kind, pick_split, sort_out
-from tokenred.data.sources import read_image
+from tokenred.data.sources import open_file, read_image
 
-__all__ = ["FolderSource", "narrow_to_split"]
+__all__ = ["FolderSource", "narrow_to_split", "walk"]
 
 _FOLDER, _FILE = "folder", "file"
 
@@ -65,7 +65,7 @@ class FolderSource:
     def __init__(self, root: Path) -> None:
         self.root = root
         try:
-            paths, others = _walk(root)
+            paths, others = walk(root)
         except OSError as error:
             raise DataError(f"cannot read the folder {root} ({error}); check it.") from error
         self.names, left_out = sort_out(paths)
@@ -83,8 +83,13 @@ class FolderSource:
         """Return the decoded RGB image."""
         return read_image(self.root / self.names[index])
 
+    def raw(self, index: int) -> bytes:
+        """Return the file's content."""
+        with open_file(self.root / self.names[index]) as file:
+            return file.read()
 
-def _walk(root: Path) -> tuple[list[str], Counter[str]]:
+
+def walk(root: Path) -> tuple[list[str], Counter[str]]:
     """Paths of the regular files below a folder, and the number of other things by kind."""
     files: list[str] = []
     others: Counter[str] = Counter()

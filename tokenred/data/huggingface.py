@@ -19,7 +19,7 @@ from tokenred.core.errors import ConfigError, DataError, MissingExtraError
 from tokenred.data.class_map import ClassMap, imagenet_classes, resolve_classes
 from tokenred.data.dataset import ImageDataset
 from tokenred.data.layout import pick_split
-from tokenred.data.sources import decode, read_image, to_rgb
+from tokenred.data.sources import decode, open_file, pixels_of, read_image, to_rgb
 
 __all__ = ["PREFIX", "HubDataset", "HubSource", "is_hub_dataset", "open_huggingface"]
 
@@ -55,6 +55,7 @@ class HubSource:
         self.rows = rows
         self.column = column
         self.label = name
+        self._undecoded: HubDataset | None = None
 
     def __len__(self) -> int:
         """Return how many images there are."""
@@ -66,15 +67,33 @@ class HubSource:
 
     def image(self, index: int) -> Image.Image:
         """Return the decoded RGB image."""
-        value = self.rows[index][self.column]
-        if isinstance(value, Mapping):  # undecoded
-            value = value.get("bytes") or value.get("path")
+        value = self._value(self.rows, index)
         if isinstance(value, str):
             return read_image(Path(value))
         if isinstance(value, bytes):
             return decode(value)
         is_image = isinstance(value, Image.Image)
         return to_rgb(value if is_image else Image.fromarray(np.asarray(value)))
+
+    def raw(self, index: int) -> bytes:
+        """Return the file's content where the dataset keeps one, else the pixels."""
+        if self._undecoded is None:
+            kind: Any = (self.rows.features or {}).get(self.column)
+            rows: Any = self.rows
+            self._undecoded = rows
+            if hasattr(rows, "cast_column") and hasattr(kind, "decode"):
+                self._undecoded = rows.cast_column(self.column, type(kind)(decode=False))
+        value = self._value(self._undecoded, index)
+        if isinstance(value, str):
+            with open_file(Path(value)) as file:
+                return file.read()
+        return value if isinstance(value, bytes) else pixels_of(self.image(index))
+
+    def _value(self, rows: HubDataset, index: int) -> Any:
+        value = rows[index][self.column]
+        if isinstance(value, Mapping):  # undecoded
+            value = value.get("bytes") or value.get("path")
+        return value
 
 
 def is_hub_dataset(data: object) -> bool:

@@ -21,7 +21,7 @@ from tokenred.data.digits import DIGITS_CLASSES, DigitsSource
 from tokenred.data.folder import FolderSource, narrow_to_split
 from tokenred.data.huggingface import PREFIX, HubDataset, is_hub_dataset, open_huggingface
 from tokenred.data.layout import IMAGE_SUFFIXES, find_layout, told
-from tokenred.data.sources import ImageSource, NamedSource
+from tokenred.data.sources import ImageSource, NamedSource, raw_of
 from tokenred.data.tar_archive import TAR_SUFFIXES, TarSource
 from tokenred.data.zip_archive import ZipSource
 
@@ -46,6 +46,9 @@ class _Part:
 
     def image(self, index: int) -> Image.Image:
         return self.whole.image(self.members[index])
+
+    def raw(self, index: int) -> bytes:
+        return raw_of(self.whole, self.members[index])
 
 
 def open_dataset(

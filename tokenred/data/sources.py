@@ -5,13 +5,25 @@ from __future__ import annotations
 import io
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
 import numpy as np
 from PIL import Image
 
-__all__ = ["MOST_BYTES", "ImageSource", "NamedSource", "decode", "read_image", "to_rgb"]
+__all__ = [
+    "MOST_BYTES",
+    "ImageSource",
+    "NamedSource",
+    "decode",
+    "open_file",
+    "pixels_of",
+    "raw_of",
+    "read_image",
+    "to_rgb",
+]
 
 MOST_BYTES = 1 << 28
 """Files of more bytes, unpacked, are no pictures."""
@@ -25,7 +37,9 @@ _WIDENED = ("PNG", "PPM")
 class ImageSource(Protocol):
     """A finite, ordered collection of images.
 
-    A source must pickle and stay usable after a fork: data-loader workers get a copy of it.
+    A source must pickle and stay usable after a fork: data-loader workers get a copy of it. One
+    that has a method ``raw(index) -> bytes``, such as the content of a file, is told apart from
+    others without decoding its images.
     """
 
     def __len__(self) -> int:
@@ -59,11 +73,23 @@ def read_image(path: Path) -> Image.Image:
     Raises:
         Exception: whatever Pillow raises on a corrupt file, and as `decode`.
     """
+    with open_file(path) as file:
+        return _decoded(file)
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[IO[bytes]]:
+    """A regular file to be read.
+
+    Raises:
+        OSError: for one that cannot be opened.
+        ValueError: for anything else, such as a FIFO.
+    """
     # Without blocking, should a FIFO have come in the file's place.
     with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError("no regular file")
-        return _decoded(file)
+        yield file
 
 
 def decode(data: bytes) -> Image.Image:
@@ -109,3 +135,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
+
+
+def raw_of(source: ImageSource, index: int) -> bytes:
+    """What an image is, as bytes: those that the source keeps, or the pixels."""
+    raw = getattr(source, "raw", None)
+    found: bytes = pixels_of(source.image(index)) if raw is None else raw(index)
+    return found
+
+
+def pixels_of(image: Image.Image) -> bytes:
+    """Mode, size and pixels of an image."""
+    return f"{image.mode} {image.size} ".encode() + image.tobytes()

@@ -85,12 +85,16 @@ class TarSource:
 
     def image(self, index: int) -> Image.Image:
         """Return the decoded RGB image."""
+        return decode(self.raw(index))
+
+    def raw(self, index: int) -> bytes:
+        """Return the file's content."""
         start, size = self._places[self.names[index]]
         if size > MOST_BYTES:
             raise ValueError(f"{size} bytes, over {MOST_BYTES}")
         with self._opened() as file:
             # By position: forked workers share the file, and with it where it is read.
-            return decode(os.pread(file.fileno(), size, start))
+            return os.pread(file.fileno(), size, start)
 
     def _opened(self) -> Any:
         """The tar file, within a context that leaves an unpacked one open."""

@@ -58,10 +58,14 @@ class ZipSource:
 
     def image(self, index: int) -> Image.Image:
         """Return the decoded RGB image."""
+        return decode(self.raw(index))
+
+    def raw(self, index: int) -> bytes:
+        """Return the file's content."""
         entry = self._archive().getinfo(self.names[index])
         if entry.file_size > MOST_BYTES:  # zipfile never unpacks more than this says
             raise ValueError(f"unpacks to {entry.file_size} bytes, over {MOST_BYTES}")
-        return decode(self._archive().read(entry))
+        return self._archive().read(entry)
 
     def close(self) -> None:
         """Close this process's handle; the next image opens the file again."""

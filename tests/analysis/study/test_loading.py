@@ -15,6 +15,7 @@ from torch import nn
 import tokenred as tr
 from tokenred.analysis.measure.machine import weights_digest
 from tokenred.analysis.study.loading import (
+    content_of,
     data_identity,
     load_base,
     model_identity,
@@ -122,7 +123,8 @@ def folder(place: Path, colour: int = 0, names: tuple[str, ...] = ("a", "b")) ->
 
 def identity(source: object, model: nn.Module) -> str:
     ref = read_data(source, None, None)
-    return data_identity(ref, open_data(ref, model))
+    data = open_data(ref, model)
+    return data_identity(ref, data, content_of(data))
 
 
 def test_identity_of_folders(tmp_path: Path, digits: nn.Module) -> None:

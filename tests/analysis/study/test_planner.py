@@ -15,7 +15,7 @@ from tokenred.core.errors import ScheduleError
 
 
 def planner(grid: Grid) -> Planner:
-    return Planner(grid._design, Facts())
+    return Planner(grid._design, Facts(), {"batch_size": 64})
 
 
 def test_a_cell_has_the_strategy_of_its_point(make_grid: MakeGrid) -> None:

@@ -10,6 +10,7 @@ import pytest
 from torch import nn
 
 import tokenred as tr
+from tokenred.analysis.study import refs
 from tokenred.analysis.study.refs import read_data, read_model, stamp_of
 from tokenred.core.errors import ConfigError
 
@@ -59,6 +60,13 @@ def test_no_data(given: Any) -> None:
         read_data(given, None, None)
 
 
+@pytest.fixture
+def _settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if all files had been written long ago."""
+    monkeypatch.setattr(refs, "_SETTLED", -1.0)
+
+
+@pytest.mark.usefixtures("_settled")
 def test_a_stamp_changes_with_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(b"1")
@@ -72,13 +80,18 @@ def test_a_stamp_changes_with_the_file(tmp_path: Path) -> None:
     assert read_model(str(path)).stamp() != read_model("digits").stamp()
 
 
+@pytest.mark.usefixtures("_settled")
 def test_a_stamp_changes_with_the_images_of_a_folder(tmp_path: Path) -> None:
     image = tmp_path / "val" / "cat" / "a.png"
     image.parent.mkdir(parents=True)
     image.touch()
     ref = read_data(tmp_path, None, None)
     seen = {ref.stamp()}
-    for change in (image.with_name("b.png").touch, image.unlink, (tmp_path / "x.png").touch):
+    for change in (
+        image.with_name("b.png").touch,
+        image.unlink,
+        (image.parent.parent / "x.png").touch,
+    ):
         change()
         # Two changes within the clock's tick look the same; real ones are further apart.
         os.utime(image.parent, ns=(len(seen), len(seen)))

@@ -118,7 +118,7 @@ def test_travels_without_what_it_has_loaded() -> None:
 
 def test_random_numbers_are_left_alone_and_the_same_in_each_cell() -> None:
     def draw(model: Any, data: Any, context: Any) -> dict[str, Any]:
-        return {"drawn": float(torch.rand(())), "array": torch.arange(2), "seed": context.seed}
+        return {"drawn": float(torch.rand(())), "array": torch.arange(2), "drawn_by": context.seed}
 
     run = runner(metrics=read_metrics([draw]))
     state = torch.random.get_rng_state()

@@ -62,13 +62,15 @@ def follow_tokens(
 
 def _mark(experiment: Experiment, stand: Stand, settings: Settings) -> str:
     """Another one for other strategies, weights, images or code."""
+    from tokenred.analysis.study.facts import Facts
     from tokenred.analysis.study.refs import read_data, read_model
     from tokenred.core.specs import parse_spec
 
     prints = [parse_spec(text).strategy.fingerprint() for text in experiment.follow]
+    facts, model = Facts(), read_model(stand.model)
     told: list[Any] = [
         *prints, SHARE, __version__, settings.limit, settings.options["seed"],
-        read_model(stand.model).stamp(),
-        read_data(settings.data, settings.options["split"], None).stamp(),
+        facts.model(model).identity,
+        facts.data(read_data(settings.data, settings.options["split"], None), model).identity,
     ]  # fmt: skip
     return digest("\n".join(map(str, told)))[:12]

@@ -135,6 +135,8 @@ class Outcome:
         seconds: on the worker.
         machine: see `tokenred.analysis.describe_machine`.
         attempts: how often the cell was started.
+        names: what each own metric gave.
+        refused: whether no cell of the grid can be measured, for the error given.
     """
 
     key: str
@@ -146,3 +148,5 @@ class Outcome:
     seconds: float = 0.0
     machine: Mapping[str, Any] = field(default_factory=dict)
     attempts: int = 1
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    refused: bool = False

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tokenred.core.errors import TokenredError
+from tokenred.core.errors import ConfigError, TokenredError
 
-__all__ = ["EngineError", "StoreError", "StudyInterruptedError"]
+__all__ = ["EngineError", "MetricNameError", "StoreError", "StudyInterruptedError"]
 
 
 class StoreError(TokenredError, RuntimeError):
@@ -13,6 +13,10 @@ class StoreError(TokenredError, RuntimeError):
 
 class EngineError(TokenredError, RuntimeError):
     """Workers that cannot be started, or an engine that broke down."""
+
+
+class MetricNameError(ConfigError):
+    """A metric that gives a value by a name which says something else in a row."""
 
 
 class StudyInterruptedError(KeyboardInterrupt):

@@ -8,7 +8,13 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from tokenred.analysis.study.loading import data_identity, load_base, model_identity, open_data
+from tokenred.analysis.study.loading import (
+    content_of,
+    data_identity,
+    load_base,
+    model_identity,
+    open_data,
+)
 from tokenred.analysis.study.refs import DataRef, ModelRef
 from tokenred.analysis.study.store import Store
 from tokenred.core.errors import DataError, TokenredError
@@ -43,11 +49,26 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """Data as a plan sees it: a digest of images and labels, a name, the number of images."""
+    """Data as a plan sees it.
+
+    Attributes:
+        identity: of images, labels, and what is made of the images.
+        name: for tables.
+        images: how many.
+        content: digest of the images alone.
+    """
 
     identity: str
     name: str
     images: int
+    content: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """The digest of images, see `content_of`."""
+
+    digest: str
 
 
 class Facts:
@@ -60,6 +81,7 @@ class Facts:
     def __init__(self, store: Store | None = None) -> None:
         self._store = store
         self._models: dict[int, ModelFacts] = {}
+        self._contents: dict[int, tuple[str | None, str]] = {}
         self._loaded: dict[int, tuple[ModelRef, nn.Module]] = {}
         self._fresh: dict[str, Any] = {}
 
@@ -80,9 +102,14 @@ class Facts:
             TokenredError: for data that cannot be opened, or of other classes than the model's.
         """
         stamp = ref.stamp()
-        if stamp is not None:
-            stamp += f" for {self.model(model).identity}"
-        return self._find(stamp, lambda: self._open(ref, model), lambda v: DataFacts(**v))
+        whole = stamp and f"{stamp} for {self.model(model).identity}"
+        found = self._find(whole, lambda: self._open(ref, model, stamp), lambda v: DataFacts(**v))
+        self._contents[id(ref)] = stamp, found.content
+        return found
+
+    def content(self, ref: DataRef | None) -> tuple[str | None, str]:
+        """The stamp of data and the digest of its images; empty for what no cell uses."""
+        return self._contents.get(id(ref), (None, ""))
 
     def weights(self, ref: ModelRef) -> str:
         """The digest of a model's weights; empty for one that no cell uses."""
@@ -94,6 +121,11 @@ class Facts:
         if self._store is not None:
             self._store.remember(self._fresh)
             self._fresh = {}
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether something was found that the store does not know."""
+        return bool(self._fresh)
 
     @property
     def in_memory(self) -> list[tuple[ModelRef, nn.Module]]:
@@ -109,7 +141,10 @@ class Facts:
     def _find(
         self, stamp: str | None, look: Callable[[], T], read: Callable[[dict[str, Any]], T | None]
     ) -> T:
-        known = None if stamp is None or self._store is None else self._store.fact(stamp)
+        if stamp in self._fresh:
+            known = self._fresh[stamp]
+        else:
+            known = None if stamp is None or self._store is None else self._store.fact(stamp)
         if known is not None and (told := read(known)) is not None:
             return told
         found = look()
@@ -129,14 +164,17 @@ class Facts:
         identity = model_identity(model)
         return ModelFacts(identity, weights, dtype, reduced.info, cost.stem, cost.gmacs)
 
-    def _open(self, ref: DataRef, model: ModelRef) -> DataFacts:
+    def _open(self, ref: DataRef, model: ModelRef, stamp: str | None) -> DataFacts:
         try:
             data = open_data(ref, self.loaded(model))
         except TokenredError:
             raise
         except OSError as error:
             raise DataError(f"cannot open the data {ref.label!r}: {error}.") from error
-        return DataFacts(data_identity(ref, data), data.name, len(data))
+        stamp = stamp and f"content of {stamp}"  # whichever model it is for
+        images = self._find(stamp, lambda: Content(content_of(data)), lambda v: Content(**v))
+        identity = data_identity(ref, data, images.digest)
+        return DataFacts(identity, data.name, len(data), images.digest)
 
 
 def _model_facts(told: dict[str, Any]) -> ModelFacts | None:

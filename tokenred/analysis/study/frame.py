@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["extra_columns", "record", "tidy"]
+__all__ = ["OF_EVERY_ROW", "extra_columns", "record", "tidy"]
 
 _FIRST = (
     "strategy",
@@ -51,6 +51,12 @@ _LAST = (
     "traceback",
     "key",
 )
+# What is known of every row, whatever is measured; `accuracy` gives the others.
+OF_EVERY_ROW = frozenset({*_FIRST, *_LAST, "traceback", "axes", "metrics", "machine"}) - {
+    "images",
+    "top1",
+    "top5",
+}
 _NAMES = {"image_limit": "limit", "git_commit": "commit"}
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tokenred.analysis.measure.machine import describe_machine, model_device
 from tokenred.analysis.study.cell import Cell
 from tokenred.analysis.study.design import Design
 from tokenred.analysis.study.engines import Engine, pick_engine
 from tokenred.analysis.study.engines.serial import Serial
+from tokenred.analysis.study.errors import StoreError
 from tokenred.analysis.study.facts import Facts
 from tokenred.analysis.study.plan import Plan
 from tokenred.analysis.study.running import Execution
@@ -131,13 +136,22 @@ class Grid:
         Raises:
             TokenredError: for a cell that its model cannot do, unless ``invalid="skip"``.
         """
-        return Plan(self._design, Facts(_to_read(store)), self.invalid)
+        return Plan(self._design, Facts(_to_read(store)), self._how(Serial()), self.invalid)
 
-    def dry_run(self, store: Store | str | Path | None = None) -> pd.DataFrame:
+    @checked
+    def dry_run(
+        self,
+        store: Store | str | Path | None = None,
+        *,
+        engine: str | Engine | Any = "serial",
+        workers: Size | None = None,
+        threads: Size | None = None,
+    ) -> pd.DataFrame:
         """What would run, as a frame: one row a cell with its GMACs, tokens and status.
 
         Args:
             store: says what is done already.
+            engine, workers, threads: as they are to be; timings taken otherwise do not count.
 
         Raises:
             TokenredError: as `plan`.
@@ -145,7 +159,9 @@ class Grid:
         from tokenred.analysis.study.listing import list_cells
 
         found = _to_read(store)
-        plan = Plan(self._design, Facts(found), self.invalid)
+        chosen = pick_engine(engine, workers=workers, threads=threads)
+        how = self._how(chosen, workers, threads)
+        plan = Plan(self._design, Facts(found), how, self.invalid)
         return list_cells(plan, self._design, found)
 
     @checked
@@ -196,7 +212,7 @@ class Grid:
         )
         opened = store if isinstance(store, Store) else Store(store)
         facts = Facts(opened)
-        plan = Plan(self._design, facts, self.invalid)
+        plan = Plan(self._design, facts, self._how(chosen, workers, threads), self.invalid)
         study = Study(plan, opened, self.against, level)
         survey = plan.survey(opened, retry_failed)
         if survey.todo or survey.leave_out or survey.narrow:
@@ -208,7 +224,25 @@ class Grid:
                 engine_used = chosen if survey.todo else Serial()
                 execute(engine_used, self._runner(facts), retry_failed, progress)
                 study.keep_comparisons()
+        elif facts.is_fresh and not opened.readonly:
+            with suppress(StoreError), opened.writing():  # for a quick start next time
+                facts.keep()
         return study
+
+    def _how(
+        self, engine: Engine, workers: int | None = None, threads: int | None = None
+    ) -> dict[str, Any]:
+        """What timings are determined by besides the setting."""
+        loaded = [ref.module for ref in self._design.models if ref.module is not None]
+        devices = [self.device or str(model_device(model)) for model in loaded]
+        device = self.device or next(iter(devices), "cpu")
+        return {
+            "batch_size": self.batch_size,
+            "devices": sorted({device, *devices}),
+            "engine": [engine.name, workers, threads, os.environ.get("OMP_NUM_THREADS")],
+            "host": platform.node(),
+            **describe_machine(device),
+        }
 
     def _runner(self, facts: Facts) -> Runner:
         design = self._design
@@ -216,6 +250,8 @@ class Grid:
             models=tuple(design.models),
             data=tuple(design.datasets),
             weights=tuple(facts.weights(model) for model in design.models),
+            contents=tuple(facts.content(data) for data in design.datasets),
+            axes=design.axes.names,
             metrics=design.metrics,
             batch_size=self.batch_size,
             loaders=self.loaders,

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,19 +12,25 @@ from torch import nn
 
 from tokenred.analysis.study.refs import DataRef, ModelRef
 from tokenred.core.errors import ConfigError
+from tokenred.core.fingerprint import digest, identity_of
 from tokenred.core.model import ReducedViT
 from tokenred.core.values import read
 from tokenred.core.wording import shown
+from tokenred.data import ImageDataset
+from tokenred.data.sources import raw_of
 
-if TYPE_CHECKING:
-    from tokenred.data import ImageDataset
+__all__ = [
+    "content_of",
+    "data_identity",
+    "load_base",
+    "model_identity",
+    "open_data",
+    "precision_of",
+]
 
-__all__ = ["data_identity", "load_base", "model_identity", "open_data", "precision_of"]
-
+_OF_DATASETS = ("source", "labels", "classes", "name", "transform")
 _DTYPES = ("float32", "float64", "bfloat16", "float16")
 _AMP = "amp:"
-_SAMPLED = 64
-_BLOCK = 1 << 20
 _PREPROCESSING = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 
 
@@ -93,7 +97,6 @@ def model_identity(model: nn.Module) -> str:
     Raises:
         PartError: for an own module that holds what cannot be told apart from another.
     """
-    from tokenred.core.fingerprint import identity_of
     from tokenred.models.probe import evaluating
 
     learned: list[Any] = []
@@ -106,42 +109,35 @@ def model_identity(model: nn.Module) -> str:
         return identity_of([model, told, learned], type(model).__name__)
 
 
-def data_identity(ref: DataRef, data: ImageDataset) -> str:
-    """A digest of images and labels.
-
-    An archive is read as a whole. Of a folder names and sizes count, of a dataset in memory names
-    and a sample of the pixels.
-    """
-    seen = hashlib.sha256(f"{data.labels}\n{tuple(data.classes)}".encode())
-    path = ref.path() if ref.dataset is None else None
-    if path is not None and path.is_file():
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                seen.update(block)
-    elif path is not None:
-        seen.update("\n".join(_listing(path)).encode())
+def content_of(data: ImageDataset) -> str:
+    """A digest of the images of a dataset and of their names, bytes for bytes."""
+    seen = hashlib.sha256()
     for index in range(len(data)):
-        seen.update(data.name_of(index).encode())
-    if ref.dataset is not None:
-        step = max(1, len(data) // _SAMPLED)
-        for index in range(0, len(data), step):
-            try:
-                seen.update(data.source.image(index).tobytes())
-            except Exception:  # unreadable: its name counts
-                seen.update(b"unreadable")
-        # Addresses say nothing and change.
-        seen.update(re.sub(r" at 0x[0-9a-f]+", "", repr(data.transform)).encode())
+        try:
+            raw = raw_of(data.source, index)
+        except Exception:  # unreadable: its name counts
+            raw = b""
+        seen.update(f"{data.name_of(index)!r} {len(raw)} ".encode())
+        seen.update(raw)
     return seen.hexdigest()[:16]
 
 
-def _listing(folder: Path) -> list[str]:
-    found = []
-    for place, _, files in os.walk(folder, followlinks=True):
-        for name in files:
-            path = Path(place, name)
-            found.append(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}")
-    return sorted(found)
+def data_identity(ref: DataRef, data: ImageDataset, content: str) -> str:
+    """A digest of images, labels, and of what an own dataset makes of the images.
 
+    Args:
+        ref: where the data is from.
+        data: opened.
+        content: of its images, see `content_of`.
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    Raises:
+        PartError: for an own transform or dataset that cannot be told apart from another.
+    """
+    told = [content, data.labels, data.classes]
+    if ref.dataset is not None:
+        name = f"the dataset {data.name!r}"
+        told.append(identity_of(ref.dataset.transform, f"{name} > transform"))
+        if type(data) is not ImageDataset:
+            own = {k: v for k, v in vars(data).items() if k not in _OF_DATASETS}
+            told.append(identity_of([type(data), own], name))
+    return digest(repr(told))

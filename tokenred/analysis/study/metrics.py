@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import functools
+import inspect
+import textwrap
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,18 +14,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tokenred.analysis.study.cell import Packed
+from tokenred.analysis.study.errors import MetricNameError
+from tokenred.analysis.study.frame import OF_EVERY_ROW
 from tokenred.analysis.study.packing import pack_predictions
 from tokenred.core import plugins
 from tokenred.core.errors import ConfigError, PartError, UnknownNameError
 from tokenred.core.fingerprint import identity_of
 from tokenred.core.model import ReducedViT
+from tokenred.core.provenance import is_installed
 from tokenred.core.wording import shown
 
 if TYPE_CHECKING:
     from tokenred.analysis.measure.accuracy.evaluating import Evaluation
     from tokenred.data import ImageDataset
 
-__all__ = ["Context", "Metric", "list_metrics", "read_metrics", "register_metric"]
+__all__ = ["Context", "Metric", "check_names", "list_metrics", "read_metrics", "register_metric"]
 
 
 @dataclass
@@ -61,19 +67,37 @@ class Metric:
             `ImageDataset` of the chosen images, or None.
         version: goes into the key of a result, so that a changed metric is measured anew.
         needs_data: refuse a grid without data.
+        timed: its results belong to one machine, number of threads, device and engine.
+        batched: they belong to one batch size.
     """
 
     name: str
     function: Function
     version: str
     needs_data: bool = True
+    timed: bool = False
+    batched: bool = True
+
+    @property
+    def own(self) -> bool:
+        """Whether it is the user's."""
+        return not is_installed(str(self.function.__module__))
+
+    def told(self, how: Mapping[str, Any]) -> list[Any]:
+        """What of a measurement determines its results.
+
+        Args:
+            how: ``batch_size``, and by what else a timing is determined.
+        """
+        batch = how["batch_size"] if self.batched or self.timed else None
+        return [self.name, self.version, batch, dict(how) if self.timed else None]
 
 
 _METRICS: dict[str, Metric] = {}
 
 
 def register_metric(
-    name: str, *, version: int | str = "", needs_data: bool = True
+    name: str, *, version: int | str = "", needs_data: bool = True, timed: bool = False
 ) -> Callable[[Function], Function]:
     """Decorator that makes a function a metric by name; the same name again replaces it.
 
@@ -81,13 +105,20 @@ def register_metric(
         name: for ``Grid(metrics=[name])``.
         version: changed by hand where the numbers change; without one, the source counts.
         needs_data: whether it can do without images.
+        timed: it measures time or memory, so that a result belongs to one machine, number of
+            threads, device and engine, and is not found again on another.
+
+    Raises:
+        ConfigError: for a name that is no word.
+        MetricNameError: for one that a column of every row has.
     """
     if not isinstance(name, str) or not name.strip():
         raise ConfigError(f"a metric needs a name, got {name!r}.")
+    check_names(name, [name])
 
     def add(function: Function) -> Function:
         told = str(version) or _source(function)
-        _put(Metric(name, function, told, needs_data))
+        _put(Metric(name, function, told, needs_data, timed))
         return function
 
     return add
@@ -144,7 +175,40 @@ def _read(given: Any) -> Metric:
     if not callable(given):
         raise PartError(f"expected a metric: a name or a function, got {shown(given)}.")
     name = getattr(given, "__name__", type(given).__name__)
+    check_names(name, [name, *_literal_names(given)])
     return Metric(name, given, _source(given), needs_data=False)
+
+
+def check_names(metric: str, names: Iterable[str], taken: Iterable[str] = ()) -> None:
+    """Refuse names of values that say something else in a row.
+
+    Args:
+        metric: whose they are.
+        names: of what it gives.
+        taken: names of axes and of what other metrics give.
+
+    Raises:
+        MetricNameError: for the first such name.
+    """
+    taken = set(taken)
+    for name in names:
+        if name in OF_EVERY_ROW or name in taken:
+            what = "another metric or an axis" if name in taken else "a column of every row"
+            raise MetricNameError(
+                f"metric {metric!r} gives {name!r}, which is the name of {what}; call it "
+                f"otherwise, such as 'my_{name}'."
+            )
+
+
+def _literal_names(function: Any) -> list[str]:
+    """Names that a function returns in so many words; nothing where its source is not to be had."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):
+        return []
+    given = (node.value for node in ast.walk(tree) if isinstance(node, ast.Return))
+    keys = (key for value in given if isinstance(value, ast.Dict) for key in value.keys)
+    return [str(key.value) for key in keys if isinstance(key, ast.Constant)]
 
 
 def _source(function: Any) -> str:
@@ -157,7 +221,6 @@ def _source(function: Any) -> str:
     return identity_of(function, name, home=named.__module__)
 
 
-@register_metric("accuracy", version=1)
 def accuracy(model: ReducedViT, data: ImageDataset | None, context: Context) -> Mapping[str, Any]:
     """Top-1 and top-5 accuracy; keeps the predictions, so that comparisons are paired."""
     from tokenred.analysis.measure.accuracy.evaluating import evaluate
@@ -183,7 +246,10 @@ def accuracy(model: ReducedViT, data: ImageDataset | None, context: Context) -> 
     }
 
 
-@register_metric("speed", version=1, needs_data=False)
+_put(Metric("accuracy", accuracy, "1", batched=False))
+
+
+@register_metric("speed", version=1, needs_data=False, timed=True)
 def speed(model: ReducedViT, data: ImageDataset | None, context: Context) -> Mapping[str, Any]:
     """Images a second and speed-up, against the dense model right before each run."""
     from tokenred.analysis.measure.speed.timing import benchmark
@@ -195,5 +261,5 @@ def speed(model: ReducedViT, data: ImageDataset | None, context: Context) -> Map
         seed=context.seed,
         progress=False,
     )
-    left_out = ("name", "batch_size", "gmacs")
+    left_out = ("name", "batch_size", "gmacs", "overhead_gmacs")
     return {name: value for name, value in timing.to_dict().items() if name not in left_out}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,15 +46,18 @@ class Plan:
     Args:
         design: of the grid.
         facts: about its models and data.
+        how: see `Planner`.
         invalid: ``"raise"`` at a cell that its model cannot do, or ``"skip"`` it.
 
     Raises:
         TokenredError: for a cell that its model cannot do, naming it.
     """
 
-    def __init__(self, design: Design, facts: Facts, invalid: str = "raise") -> None:
+    def __init__(
+        self, design: Design, facts: Facts, how: Mapping[str, Any], invalid: str = "raise"
+    ) -> None:
         self._design = design
-        self._planner = Planner(design, facts)
+        self._planner = Planner(design, facts, how)
         self._references: list[Cell] = []
         # An empty name is a temporary file that vanishes with the connection.
         # The garbage collector, which closes it, may run in any thread.

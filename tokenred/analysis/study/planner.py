@@ -14,6 +14,7 @@ from tokenred.analysis.study.design import Design
 from tokenred.analysis.study.facts import Facts
 from tokenred.analysis.study.fingerprints import Fingerprints
 from tokenred.analysis.study.marks import marks_of
+from tokenred.analysis.study.refs import KEYS
 from tokenred.core.errors import TokenredError
 from tokenred.core.fingerprint import digest
 from tokenred.core.specs import at_budget
@@ -46,15 +47,16 @@ class Planner:
     Args:
         design: of the grid.
         facts: about its models and data.
+        how: what timings are determined by besides the setting; ``batch_size`` at least.
     """
 
-    def __init__(self, design: Design, facts: Facts) -> None:
+    def __init__(self, design: Design, facts: Facts, how: Mapping[str, Any]) -> None:
         self._design = design
         self._facts = facts
         self._fingerprints = Fingerprints()
         self._checkers: dict[int, Checker] = {}
         self._settings: dict[tuple[Any, ...], tuple[Setting, str]] = {}
-        self._metrics = [(metric.name, metric.version) for metric in design.metrics]
+        self._metrics = [metric.told(how) for metric in design.metrics]
         self._dense = read_base(DENSE)
 
     def cell(self, position: int) -> Cell | None:
@@ -128,6 +130,7 @@ class Planner:
                 setting.limit,
                 setting.seed,
                 self._metrics,
+                KEYS,
             )
             self._settings[mark] = setting, json.dumps(told)
         return self._settings[mark]

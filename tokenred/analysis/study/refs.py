@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -13,17 +15,20 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 import tokenred
-from tokenred.core.errors import ConfigError
+from tokenred.core.errors import ConfigError, DataError
 from tokenred.core.files import exists
 from tokenred.core.model import ReducedViT
 from tokenred.core.wording import shown
+from tokenred.data.folder import narrow_to_split, walk
 
 if TYPE_CHECKING:
     from tokenred.data import ImageDataset
 
-__all__ = ["DataRef", "ModelRef", "read_data", "read_model", "stamp_of"]
+__all__ = ["KEYS", "DataRef", "ModelRef", "read_data", "read_model", "stamp_of"]
 
-_DEPTH = 2
+# Raised when the form of keys changes, or what loop, engines and built-in metrics make of cells.
+KEYS = 2
+_SETTLED = 2.0
 _CIFAR10 = "cifar10"
 
 
@@ -43,7 +48,10 @@ class ModelRef:
     module: nn.Module | None = None
 
     def stamp(self) -> str | None:
-        """Changes when the weights may have; None for a model that is in memory."""
+        """Changes when the weights may have.
+
+        None for a model that is in memory, or in a file that was written just now.
+        """
         if self.module is not None:
             return None
         files = [v for k, v in sorted(self.arguments.items()) if k in ("spec", "checkpoint")]
@@ -51,7 +59,9 @@ class ModelRef:
         # Named models come from timm, or are embedded.
         own = [stamp_of(p) for p in sorted(_package("models").glob("*.safetensors"))]
         told = sorted((k, str(v)) for k, v in self.arguments.items())
-        return f"model {told} {named} {own} timm {version('timm')} {tokenred.__version__}"
+        if None in named:
+            return None
+        return f"model {KEYS} {told} {named} {own} timm {version('timm')} {tokenred.__version__}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,12 +79,20 @@ class DataRef:
     dataset: ImageDataset | None = None
 
     def stamp(self) -> str | None:
-        """Changes when the images may have; None for a dataset that is in memory."""
-        if self.dataset is not None:
+        """Changes when the images may have.
+
+        None where that cannot be known without reading them: for a dataset that is in memory or
+        from a hub, or a file that was written just now.
+        """
+        path = self.path() if self.dataset is None else None
+        if path is None:
             return None
+        if path.is_dir():
+            with suppress(DataError):  # the reader will say what is wrong with it
+                path = narrow_to_split(path, self.arguments["split"])[0]
         told = sorted((k, str(v)) for k, v in self.arguments.items())
-        path = self.path()
-        return f"data {told} {stamp_of(path) if path is not None else tokenred.__version__}"
+        stamp = stamp_of(path)
+        return None if stamp is None else f"data {KEYS} {told} {stamp}"
 
     def path(self) -> Path | None:
         """Where the data lies; the package's own file for the embedded digits."""
@@ -140,23 +158,22 @@ def read_data(given: Any, split: str | None, class_map: Any) -> DataRef:
     return DataRef(given.name, dataset=given)
 
 
-def stamp_of(path: Path) -> str:
-    """Path, size and time of a file; of a folder also those of the folders near its top."""
-    seen = hashlib.sha256()
+def stamp_of(path: Path) -> str | None:
+    """A digest of path, size, times and inode of a file, or of all files in a folder.
 
-    def look(place: Path | os.DirEntry[str], depth: int) -> None:
-        about, is_dir = place.stat(), place.is_dir()
-        size = 0 if is_dir else about.st_size
-        seen.update(f"{os.fspath(place)} {size} {about.st_mtime_ns}\n".encode())
-        if is_dir and depth < _DEPTH:
-            with os.scandir(place) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
-            for entry in found:
-                if depth == 0 or entry.is_dir():
-                    look(entry, depth + 1)
+    None where one changed in the last seconds: the next change might leave no other time.
+    """
+    seen, latest = hashlib.sha256(), 0.0
+    for place in sorted(map(str, _files_at(path.resolve()))):
+        about = os.stat(place)
+        times = about.st_mtime_ns, about.st_ctime_ns
+        latest = max(latest, about.st_mtime, about.st_ctime)
+        seen.update(f"{place!r} {about.st_size} {times} {about.st_ino}\n".encode())
+    return None if time.time() - latest < _SETTLED else seen.hexdigest()[:16]
 
-    look(path.resolve(), 0)
-    return seen.hexdigest()[:16]
+
+def _files_at(path: Path) -> list[Path]:
+    return [path / name for name in walk(path)[0]] if path.is_dir() else [path]
 
 
 def _package(folder: str) -> Path:

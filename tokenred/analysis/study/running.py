@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -14,11 +15,17 @@ from tqdm import tqdm
 from tokenred.analysis.study.cell import DONE, FAILED, SKIPPED, Cell, Outcome, StoredRow, Task
 from tokenred.analysis.study.design import Design
 from tokenred.analysis.study.engines.base import Engine, Run
-from tokenred.analysis.study.errors import EngineError, StudyInterruptedError
+from tokenred.analysis.study.errors import (
+    EngineError,
+    MetricNameError,
+    StudyInterruptedError,
+)
 from tokenred.analysis.study.facts import Facts
 from tokenred.analysis.study.plan import Plan
 from tokenred.analysis.study.store import Store
+from tokenred.analysis.study.worker import failure
 from tokenred.core.config import to_config
+from tokenred.core.errors import PartError
 from tokenred.core.provenance import is_installed
 
 __all__ = ["Execution"]
@@ -52,6 +59,7 @@ class Execution:
         }
         self._running: dict[str, Cell] = {}
         self._left_out: list[StoredRow] = []
+        self._names: dict[str, tuple[str, ...]] = {}
 
     def __call__(self, engine: Engine, runner: Run, retry_failed: bool, progress: bool) -> None:
         """Run all that the store lacks.
@@ -59,6 +67,7 @@ class Execution:
         Raises:
             StudyInterruptedError: where the user stops it.
             EngineError, StoreError: what was finished before is stored.
+            MetricNameError: where a metric gives a name that says something else in a row.
         """
         survey = self._plan.survey(self._store, retry_failed)
         self._common["engine"] = engine.name
@@ -72,7 +81,10 @@ class Execution:
         try:
             with bar, closing(stream):  # type: ignore[type-var]
                 for outcomes in stream:
-                    self._store.write([self._row(outcome) for outcome in outcomes])
+                    outcomes = [self._as_before(outcome) for outcome in outcomes]
+                    self._store.write([self._row(o) for o in outcomes if not o.refused])
+                    if refused := [outcome.error for outcome in outcomes if outcome.refused]:
+                        raise MetricNameError(refused[0])
                     finished += len(outcomes)
                     failed += sum(outcome.status == FAILED for outcome in outcomes)
                     bar.update(len(outcomes))
@@ -102,6 +114,20 @@ class Execution:
             assert cell.strategy is not None
             self._running[cell.key] = cell
             yield Task(cell.key, cell.strategy, cell.setting)
+
+    def _as_before(self, outcome: Outcome) -> Outcome:
+        """An outcome; a failed one where a metric gives other names than in earlier cells."""
+        for metric, names in outcome.names.items():
+            before = self._names.setdefault(metric, names)
+            if before != names:
+                error = PartError(
+                    f"metric {metric!r} gave {', '.join(names) or 'nothing'} in this cell and "
+                    f"{', '.join(before) or 'nothing'} in another; give the same names in all, "
+                    "and None where there is no value."
+                )
+                told = failure(outcome.key, error, outcome.attempts)
+                return replace(told, seconds=outcome.seconds, machine=outcome.machine)
+        return outcome
 
     def _row(self, outcome: Outcome, cell: Cell | None = None) -> StoredRow:
         cell = cell or self._running.pop(outcome.key)

@@ -16,10 +16,11 @@ from torch import nn
 
 from tokenred.analysis.study.axes import plain
 from tokenred.analysis.study.cell import DONE, FAILED, Outcome, Setting, Task
-from tokenred.analysis.study.loading import load_base, open_data, precision_of
-from tokenred.analysis.study.metrics import Context, Metric
+from tokenred.analysis.study.errors import MetricNameError
+from tokenred.analysis.study.loading import content_of, load_base, open_data, precision_of
+from tokenred.analysis.study.metrics import Context, Metric, check_names
 from tokenred.analysis.study.refs import DataRef, ModelRef
-from tokenred.core.errors import CheckpointError, PartError
+from tokenred.core.errors import CheckpointError, DataError, PartError
 from tokenred.core.model import ReducedViT
 from tokenred.core.plan import Strategy
 from tokenred.core.wrap import wrap
@@ -42,6 +43,9 @@ class Runner:
         weights: the digest that each model had when the grid was planned.
         metrics: what is measured.
         batch_size, loaders: of the loading.
+        contents: of each data the stamp and the digest of the images, as planned; none to go by
+            what is there.
+        axes: names of the grid's axes, which no metric may give.
         device: where to run; None for where the model is.
         room: bytes of images that are kept between cells.
         bases: models that are loaded already, by place; they do not travel.
@@ -52,6 +56,8 @@ class Runner:
     weights: tuple[str, ...]
     metrics: tuple[Metric, ...]
     batch_size: int
+    contents: tuple[tuple[str | None, str], ...] = ()
+    axes: tuple[str, ...] = ()
     loaders: int = 0
     device: str | None = None
     room: int = 0
@@ -73,6 +79,8 @@ class Runner:
                 outcome = self._measure(task)
         except Exception as error:
             outcome = failure(task.key, error)
+            if isinstance(error, MetricNameError):
+                outcome = replace(outcome, error=str(error), refused=True)
         seconds = time.perf_counter() - start
         return replace(outcome, seconds=seconds, machine=self._describe(task))
 
@@ -97,9 +105,15 @@ class Runner:
         )
         data = self._chosen(setting, base)
         with measured(model, None), torch.no_grad():
+            taken, names = set(self.axes), {}
             for metric in self.metrics:
-                found |= _checked(metric, metric.function(model, data, context))
-        return Outcome(task.key, DONE, found, context.packed)
+                values = _checked(metric, metric.function(model, data, context))
+                check_names(metric.name, values, taken)
+                taken |= values.keys()
+                if metric.own:
+                    names[metric.name] = tuple(sorted(values))
+                found |= values
+        return Outcome(task.key, DONE, found, context.packed, names=names)
 
     def _base(self, setting: Setting) -> nn.Module:
         dtype, _ = precision_of(setting.dtype)
@@ -129,6 +143,20 @@ class Runner:
                 "machine. Start the grid again."
             )
 
+    def _check_content(self, place: int, ref: DataRef, data: ImageDataset) -> None:
+        """Whether the images are those of the plan, here as well."""
+        if ref.dataset is not None or not self.contents:
+            return
+        stamp, planned = self.contents[place]
+        if stamp is None or ref.stamp() != stamp:
+            found = content_of(data)
+            if found != planned:
+                raise DataError(
+                    f"the images of {ref.label} are not those of the plan (digest {found}, "
+                    f"planned {planned}): they changed, or differ on this machine. Start the "
+                    "grid again."
+                )
+
     def _chosen(self, setting: Setting, base: nn.Module) -> ImageDataset | None:
         ref = self.data[setting.data]
         if ref is None:
@@ -139,6 +167,7 @@ class Runner:
             from tokenred.data import balanced_subset
 
             whole = open_data(ref, base)
+            self._check_content(setting.data, ref, whole)
             count = len(whole) if setting.limit is None else setting.limit
             # Images that loading processes keep are lost with them.
             room = 0 if self.loaders else self.room // _KEPT

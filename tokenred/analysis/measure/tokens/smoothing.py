@@ -20,6 +20,7 @@ from tokenred.analysis.measure.inputs import Data, open_for
 from tokenred.analysis.measure.intervals.bootstrap import StreamingMeans
 from tokenred.analysis.measure.machine import weights_digest
 from tokenred.analysis.measure.tokens.token_statistics import TOKEN_STATISTICS, lost_share
+from tokenred.core.config import fingerprint_if_any
 from tokenred.core.errors import InputError
 from tokenred.core.trace import Trace
 from tokenred.data.class_map import ClassMap
@@ -206,7 +207,7 @@ def _frame(
     import pandas as pd
 
     costs = [each.model.cost() for each in contestants]
-    prints = ["", *(each.model.strategy.fingerprint() for each in contestants[1:])]
+    prints = ["", *(fingerprint_if_any(each.model.strategy) for each in contestants[1:])]
     places = {key: column for column, key in enumerate(keys)}
     own, low, high = means.means, *means.intervals(level)
     rows = []

@@ -1,0 +1,375 @@
+"""A stored result is found again by all that determines it, and by nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tokenred as tr
+from tests.analysis.study.conftest import MakeGrid
+from tokenred.analysis.study import refs
+from tokenred.analysis.study.engines.processes import Processes
+from tokenred.analysis.study.engines.serial import Serial
+from tokenred.analysis.study.errors import MetricNameError
+from tokenred.analysis.study.metrics import register_metric
+from tokenred.analysis.study.refs import read_data, stamp_of
+from tokenred.analysis.study.store import Store
+from tokenred.core.errors import PartError
+from tokenred.data import ImageDataset
+
+
+def key(make_grid: MakeGrid, **options: Any) -> str:
+    (cell,) = make_grid(**options)
+    return cell.key
+
+
+def write(folder: Path, shade: int = 0, moved: bool = False) -> Path:
+    """Ten pictures of one size in bytes."""
+    for label in range(10):
+        place = folder / str((label + moved) % 10) / f"{label}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4), 10 * label + shade).save(place, compress_level=0)
+    return folder
+
+
+def zipped(folder: Path, to: Path) -> Path:
+    with zipfile.ZipFile(to, "w") as archive:
+        for path in sorted(folder.rglob("*.png")):
+            archive.write(path, path.relative_to(folder))
+    return to
+
+
+def tarred(folder: Path, to: Path) -> Path:
+    with tarfile.open(to, "w:gz" if to.suffix == ".gz" else "w") as archive:
+        for path in sorted(folder.rglob("*.png")):
+            archive.add(path, path.relative_to(folder))
+    return to
+
+
+KINDS: dict[str, Callable[[Path], Path]] = {
+    "folder": lambda folder: folder,
+    "zip": lambda folder: zipped(folder, folder.with_suffix(".zip")),
+    "tar": lambda folder: tarred(folder, folder.with_suffix(".tar")),
+    "tar.gz": lambda folder: tarred(folder, folder.with_suffix(".tar.gz")),
+}
+
+
+@pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_content_of_files(make_grid: MakeGrid, tmp_path: Path, kind: str, opened: bool) -> None:
+    """The same names and sizes; other pixels, or other labels."""
+
+    def of(**changes: Any) -> str:
+        folder = tmp_path / "data"
+        shutil.rmtree(folder, ignore_errors=True)
+        data: Any = KINDS[kind](write(folder, **changes))
+        return key(make_grid, data=tr.data.open_dataset(data) if opened else data, limit=None)
+
+    assert of() == of() != of(shade=1)
+    assert of(moved=True) not in (of(), of(shade=1))
+
+
+def test_the_same_images_elsewhere_and_packed(make_grid: MakeGrid, tmp_path: Path) -> None:
+    folder = write(tmp_path / "one")
+    other = shutil.copytree(folder, tmp_path / "two")
+    found = {
+        key(make_grid, data=data, limit=None) for data in (folder, other, KINDS["zip"](folder))
+    }
+    assert len(found) == 1
+
+
+def test_settings_of_data(make_grid: MakeGrid, tmp_path: Path) -> None:
+    folder = write(tmp_path / "data")
+    numbers = {str(label): 9 - label for label in range(10)}
+    told: list[dict[str, Any]] = [
+        {}, {"limit": 5}, {"limit": 5, "seed": 1}, {"class_map": numbers, "limit": None},
+        {"data": "digits"}, {"data": "digits", "split": "train"},
+    ]  # fmt: skip
+    found = [key(make_grid, **{"data": folder, **options}) for options in told]
+    assert len(set(found)) == len(found)
+
+
+class Arrays:
+    """A source in memory."""
+
+    def __init__(self, pixels: np.ndarray[Any, Any]) -> None:
+        self.pixels = pixels
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def name(self, index: int) -> str:
+        return str(index)
+
+    def image(self, index: int) -> Image.Image:
+        if self.pixels[index].max() == 255:
+            raise OSError("broken")
+        return Image.fromarray(self.pixels[index])
+
+
+class Flipped(ImageDataset):
+    """A dataset of the user's own."""
+
+    by = 1
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int, int]:
+        image, label, place = super().__getitem__(index)
+        return image * self.by, label, place
+
+
+def in_memory(shade: int = 0, transform: Any = None, kind: Any = ImageDataset) -> ImageDataset:
+    pixels = np.zeros((20, 4, 4, 3), np.uint8)
+    pixels[-1] = shade
+    found: ImageDataset = kind(
+        Arrays(pixels), [i % 10 for i in range(20)], "0123456789", "mem", transform
+    )
+    return found
+
+
+def times(scale: float) -> Any:
+    return lambda image: torch.full((3, 32, 32), scale * image.width)
+
+
+def test_datasets_in_memory(make_grid: MakeGrid) -> None:
+    def of(data: ImageDataset) -> str:
+        return key(make_grid, data=data)
+
+    flipped = in_memory(kind=Flipped)
+    twice = in_memory(kind=Flipped)
+    twice.by = 2
+    several = [
+        in_memory(), in_memory(1), in_memory(255), in_memory(transform=times(1.0)),
+        in_memory(transform=times(-1.0)), flipped, twice,
+    ]  # fmt: skip
+    found = [of(data) for data in several]
+    assert len(set(found)) == len(found)
+    assert of(in_memory()) == found[0]
+    assert of(in_memory(transform=times(-1.0))) == found[4]
+
+
+def test_a_transform_that_cannot_be_keyed(make_grid: MakeGrid) -> None:
+    rng = np.random.default_rng(0)
+
+    def noisy(image: Any) -> torch.Tensor:
+        return torch.full((3, 32, 32), rng.normal())
+
+    with pytest.raises(PartError, match=r"'mem' > transform > closure 'rng'.*Generator"):
+        key(make_grid, data=in_memory(transform=noisy))
+
+
+def test_rows_of_a_hub(make_grid: MakeGrid) -> None:
+    class Rows:
+        column_names = ("image", "label")
+        features = {"image": None, "label": None}  # noqa: RUF012
+
+        def __init__(self, shade: int) -> None:
+            self.shade = shade
+
+        def __len__(self) -> int:
+            return 10
+
+        def __getitem__(self, at: Any) -> Any:
+            if at == "label":
+                return list(range(10))
+            pixels = np.full((4, 4, 3), self.shade, np.uint8)
+            return {"image": Image.fromarray(pixels), "label": at}
+
+    def of(shade: int) -> str:
+        data = tr.data.open_huggingface(Rows(shade), image="image", label="label")  # type: ignore[arg-type]
+        return key(make_grid, data=data)
+
+    assert of(1) == of(1) != of(2)
+
+
+def test_a_stamp_is_given_once_a_file_has_settled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path / "deep" / "er" / "data")
+    assert stamp_of(folder) is read_data(folder, None, None).stamp() is None
+    monkeypatch.setattr(refs, "_SETTLED", -1.0)
+    before = stamp_of(folder)
+    assert before == stamp_of(folder) is not None
+    image = folder / "0" / "0.png"
+    about = image.stat()
+    image.write_bytes(image.read_bytes()[:-1] + b"x")
+    os.utime(image, ns=(about.st_atime_ns, about.st_mtime_ns))  # neither size nor time
+    assert stamp_of(folder) != before
+
+
+def test_a_second_start_reads_no_image(
+    make_grid: MakeGrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refs, "_SETTLED", -1.0)
+    folder = write(tmp_path / "data")
+    path = tmp_path / "runs.db"
+    make_grid(data=folder).run(path, progress=False)
+    # Touched: to be read again, at the next start alone.
+    os.utime(folder / "0" / "0.png", ns=(1, 1))
+    make_grid(data=folder).run(path, progress=False)
+    monkeypatch.setattr("tokenred.analysis.study.facts.content_of", None)
+    study = make_grid(data=folder).run(path, progress=False)
+    assert len(study.store) == len(study.records) == 1
+
+
+def test_images_that_changed_after_the_plan(make_grid: MakeGrid, tmp_path: Path) -> None:
+    folder = write(tmp_path / "data")
+
+    class Late(Serial):
+        def run(self, *arguments: Any) -> Any:
+            write(folder, shade=1)
+            return super().run(*arguments)
+
+    (row,) = make_grid(data=folder).run(engine=Late(), progress=False).records
+    assert "are not those of the plan" in row["error"]
+
+
+# ---------------------------------------------------------------- metrics
+
+
+def give(value: Any) -> Any:
+    def metric(model: Any, data: Any, context: Any) -> dict[str, Any]:
+        return {"v": value}
+
+    return metric
+
+
+def test_own_metrics(make_grid: MakeGrid) -> None:
+    values: list[Any] = [1, 2, torch.zeros(2), torch.ones(2), len, torch.nn.Linear(1, 1)]
+    found = [key(make_grid, metrics=[give(value)]) for value in values]
+    assert len(set(found)) == len(found)
+    assert key(make_grid, metrics=[give(1)]) == found[0]
+    # It may read the batch size; accuracy does not depend on it.
+    assert key(make_grid, metrics=[give(1)], batch_size=2) != found[0]
+    assert key(make_grid, batch_size=2) == key(make_grid)
+    with pytest.raises(PartError, match=r"metric metric > closure 'value'.*Random"):
+        make_grid(metrics=[give(__import__("random").Random())])
+
+
+def test_timings_belong_to_machine_engine_and_batch_size(
+    make_grid: MakeGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register_metric("timed one", version=1, timed=True)(give(1))
+    for metric in ("speed", "timed one"):
+        grid = make_grid(metrics=[metric], batch_size=2)
+
+        def of(engine: Any = Serial(), grid: Any = grid, **options: Any) -> str:  # noqa: B008
+            from tokenred.analysis.study.facts import Facts
+            from tokenred.analysis.study.plan import Plan
+
+            plan = Plan(grid._design, Facts(), grid._how(engine, **options))
+            return plan.cell(0).key
+
+        first = of()
+        assert first == of() == key(make_grid, metrics=[metric], batch_size=2)
+        others = [
+            key(make_grid, metrics=[metric], batch_size=3),
+            key(make_grid, metrics=[metric], batch_size=2, dtype="amp:bfloat16"),
+            key(make_grid, metrics=[metric], batch_size=2, device="meta"),
+            of(threads=7),
+            of(Processes(2), workers=2),
+        ]
+        for name, value in {"get_num_threads": lambda: 9, "__version__": "1.2.3"}.items():
+            with monkeypatch.context() as patch:
+                patch.setattr(torch, name, value)
+                others.append(of())
+        for name in ("node", "platform"):
+            with monkeypatch.context() as patch:
+                patch.setattr(f"platform.{name}", lambda **_: "another")
+                others.append(of())
+        assert len({first, *others}) == len(others) + 1
+
+
+def test_other_engines_find_accuracy(make_grid: MakeGrid, store: Store) -> None:
+    grid = make_grid(limit=5)
+    grid.run(store, progress=False)
+    assert (grid.dry_run(store, engine="processes", workers=1)["status"] == "done").all()
+
+
+@pytest.mark.parametrize("name", ["gmacs", "error", "status", "seconds", "key", "threads", "P"])
+def test_names_that_a_row_has(make_grid: MakeGrid, name: str, store: Store) -> None:
+    def spoken(model: Any, data: Any, context: Any) -> dict[str, Any]:
+        return {"v": 1, name: 2}
+
+    with pytest.raises(MetricNameError, match=f"gives '{name}'"):
+        make_grid({"P": [1, 2]}, metrics=[spoken]).run(store, progress=False)
+    assert len(store) == 0
+    if name != "P":
+        with pytest.raises(MetricNameError):
+            register_metric(name)
+
+
+def test_literal_names_are_refused_before_anything_runs(make_grid: MakeGrid) -> None:
+    def spoken(model: Any, data: Any, context: Any) -> dict[str, Any]:
+        return {"v": 1, "gmacs": 2}
+
+    with pytest.raises(MetricNameError, match="gives 'gmacs', which is the name of a column"):
+        make_grid(metrics=[spoken])
+
+
+def test_two_metrics_of_one_name(make_grid: MakeGrid) -> None:
+    with pytest.raises(MetricNameError, match="another metric"):
+        make_grid(metrics=[give(1), give(2)]).run(progress=False)
+
+
+def test_names_that_change_between_cells(make_grid: MakeGrid) -> None:
+    def moody(model: Any, data: Any, context: Any) -> dict[str, Any]:
+        return {f"p{model.strategy.schedule.P}": 1}
+
+    one, two = make_grid({"P": [1, 2]}, metrics=[moody]).run(progress=False).records
+    assert (one["status"], two["status"]) == ("done", "failed")
+    assert "'moody' gave p2 in this cell and p1 in another" in two["error"]
+
+
+# ---------------------------------------------------------------- stores and processes
+
+
+def test_a_store_of_older_keys(
+    make_grid: MakeGrid, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("tokenred.analysis.study.planner.KEYS", 1)
+        make_grid(limit=2).run(store, progress=False)
+    assert (make_grid(limit=2).dry_run(store)["status"] != "done").all()
+    make_grid(limit=2).run(store, progress=False)
+    assert len(store) == 2
+
+
+PROGRAM = """
+import sys, torch, tokenred as tr
+from tokenred.analysis import Grid
+TABLE = {"weights": torch.arange(3.0), "names": {"a", "b", "c"}}
+class Mine(tr.Scorer):
+    def __call__(self, state, attention):
+        return state.image.norm(dim=-1) * len(TABLE)
+def metric(model, data, context):
+    return {"v": len(TABLE["names"] & {"b", "c", "d"})}
+def transform(image):
+    return torch.zeros(3, 32, 32) + len(TABLE)
+data = tr.data.open_dataset(sys.argv[1], transform=transform)
+(cell,) = Grid(tr.Strategy(Mine()), model="digits", data=data, metrics=["accuracy", metric])
+print(cell.key)
+"""
+
+
+def test_restarted(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data")
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM, str(folder)], check=True, capture_output=True,
+            env={**os.environ, "PYTHONHASHSEED": seed}, text=True,
+        ).stdout
+        for seed in "12"
+    ]  # fmt: skip
+    assert found[0] == found[1] != ""
