@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ CHANGED: dict[str, tuple[dict[str, Any], Any]] = {
     "padding": ({"dynamic_img_size": True, "dynamic_img_pad": True}, None),
     "dropout by argument": ({"attn_drop_rate": 0.1, "drop_path_rate": 0.2}, None),
     "LayerScale": ({"init_values": 0.3}, None),
-    "no positions": ({"pos_embed": "none"}, None),
+    "no positions": ({"pos_embed": "none", "class_token": False, "global_pool": "avg"}, None),
     "no last norm": ({"final_norm": False}, None),
     "scale": ({}, _half_as_hot),
     "eps": ({}, _other_norm),
@@ -105,6 +106,8 @@ CHANGED: dict[str, tuple[dict[str, Any], Any]] = {
 @pytest.mark.parametrize("kind", ["timm", "own"])
 def test_no_other_model_comes_back(name: str, kind: str, tmp_path: Path) -> None:
     arguments, change = CHANGED[name]
+    if not arguments.keys() <= inspect.signature(VisionTransformer).parameters.keys():
+        pytest.skip("this timm has no such argument")
 
     def make() -> Any:
         torch.manual_seed(0)

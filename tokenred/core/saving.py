@@ -25,7 +25,7 @@ from tokenred.core.model import ReducedViT
 from tokenred.core.plan import Strategy, from_config
 from tokenred.core.wrap import wrap
 from tokenred.models.checkpoint_file import check_writable, read_checkpoint, save_checkpoint
-from tokenred.models.fit import check_fit, load_strictly
+from tokenred.models.fit import check_fit, load_strictly, state_digest
 from tokenred.models.likeness import check_answers, check_attributes, told_likeness
 from tokenred.models.metadata import read_entry
 from tokenred.models.preprocessing import (
@@ -75,6 +75,7 @@ def save(reduced: ReducedViT, path: str | Path, *, overwrite: bool = False) -> P
         "strategy": strategy,
         "preprocessing": json.dumps(told_preprocessing(reduced.base)),
         "dtype": _dtypes(weights),
+        "weights": state_digest(weights),
         **told_likeness(reduced.base, reduced, _image(reduced)),
     }
     return save_checkpoint(path, weights, metadata, overwrite=overwrite)
@@ -107,6 +108,10 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> ReducedViT:
         raise CheckpointError(
             f"expected weights of type {metadata.get('dtype')} in {path}, as it says of itself, "
             f"got {_dtypes(weights)}; copy it again."
+        )
+    if metadata.get("weights") != state_digest(weights):
+        raise CheckpointError(
+            f"the weights in {path} are not those that were saved; copy it again."
         )
     strategy = _strategy(metadata, origin)
     base = model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from tokenred.core.errors import CheckpointError
 
-__all__ = ["check_fit", "describe_weights", "load_strictly"]
+__all__ = ["check_fit", "describe_weights", "load_strictly", "state_digest"]
 
 _SHOWN = 6
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -70,6 +71,17 @@ def check_fit(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> Non
             f"{listed}. Expected {describe_weights(wanted)}; got {describe_weights(state)}. "
             + ("Convert them to floats first." if only_types else _advice(wanted, state))
         )
+
+
+def state_digest(state: Mapping[str, Tensor]) -> str:
+    """16 hex digits of SHA-256 over names, types, shapes and values of weights."""
+    running = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        value = value.detach().cpu().contiguous()
+        running.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        # By bytes, since NumPy knows no bfloat16.
+        running.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return running.hexdigest()[:16]
 
 
 def describe_weights(state: Mapping[str, Tensor]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 from importlib.metadata import version
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from tokenred._version import __version__
+from tokenred.models.fit import state_digest
 
 __all__ = ["describe_machine", "model_device", "weights_digest"]
 
@@ -59,10 +59,4 @@ def model_device(model: nn.Module) -> torch.device:
 
 def weights_digest(model: nn.Module) -> str:
     """16 hex digits of SHA-256 over names, types, shapes and values of a model's state."""
-    running = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        value = value.detach().cpu().contiguous()
-        running.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        # By bytes, since NumPy knows no bfloat16.
-        running.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return running.hexdigest()[:16]
+    return state_digest(model.state_dict())
