@@ -53,6 +53,11 @@ class Need(NamedTuple):
         return Need("map", _checked(aggregate))
 
     @staticmethod
+    def maps() -> Need:
+        """The whole map of each head. ``(b, h, N, N)``. No fast engine has it."""
+        return Need("maps")
+
+    @staticmethod
     def kept() -> Need:
         """The share of the map's entries that θ left, 1 where there is no θ. ``(b, h)``."""
         return Need("kept")

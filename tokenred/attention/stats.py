@@ -120,6 +120,8 @@ def stats_of_map(
         elif need.kind == "row":
             row = row_index(need, num_prefix, cls_index)
             found[need] = over_heads(attention[:, :, row, num_prefix:], need.aggregate)
+        elif need.kind == "maps":
+            found[need] = attention
         elif need.kind == "map":
             found[need] = over_heads(attention, need.aggregate)
     return found

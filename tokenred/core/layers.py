@@ -89,7 +89,8 @@ def plan_layers(
     chosen, fused = _needs(selector, made.get("selector")), _needs(fuser, made.get("fuser"))
     after = strategy.where == "after_attention"
     plans = []
-    together, fewer, padded = True, False, False
+    together, fewer = True, False
+    pads = any(selector.adaptive(layer, info.depth) for layer in range(info.depth))
     followed = [edit for edit in strategy.edits if edit.follows]
     tokens = info.num_patches
     for layer, count in enumerate(counts):
@@ -125,7 +126,7 @@ def plan_layers(
         edits = tuple(e for e in strategy.edits if e.active(layer, info.depth))
         reads = bool(needs) or (goes and after) or (active is not None and bool(route.preview))
         # Sizes, where there are any, bias the logits: by log s, or to hide padding.
-        biased = fewer and (strategy.proportional_attention or (padded and not fuser.uses_size))
+        biased = fewer and (strategy.proportional_attention or pads)
         opens = reads or biased or strategy.theta < 1
         plans.append(
             LayerPlan(
@@ -145,7 +146,7 @@ def plan_layers(
                 target=tokens / info.num_patches if share is None else share,
             )
         )
-        fewer, padded = fewer or goes, padded or adaptive
+        fewer = fewer or goes
     if not together:
         raise ConfigError(f"{route!r} leaves tokens apart after the last block; it must rejoin.")
     return tuple(plans)

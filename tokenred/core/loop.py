@@ -181,8 +181,10 @@ class Runner:
         reduces = strategy.where == "after_attention" and (plan.count > 0 or plan.adaptive)
         edits = tuple(e for e in plan.edits if self.training or not e.in_training_only)
         asked = reduces or len(plan.needs) > 0 or len(edits) > 0 or strategy.theta < 1
+        look = None if recorder is None else recorder.attention
         # Not every model's own block takes an empty batch.
         untouched = bias is None and heads is None and not asked and state.x.shape[0] > 0
+        untouched = untouched and look is None
         if untouched or not (block.attends or plan.reads):
             # Nothing to see and nothing to change: the model's own block, at its own speed.
             with self.span("block"):
@@ -190,8 +192,14 @@ class Runner:
             if whole is not None:
                 return replace(state, x=whole), _NOTHING
         record_kept = strategy.theta < 1 and recorder is not None and recorder.wants_share
+        needs = plan.needs
+        if record_kept:
+            needs = (*needs, Need.kept())
+        if look is not None:
+            block.check_open(self.backbone.model)
+            needs = (*needs, look) if look not in needs else needs
         request = Request(
-            needs=(*plan.needs, Need.kept()) if record_kept else plan.needs,
+            needs=needs,
             key_bias=bias,
             theta=strategy.theta,
             threshold=strategy.threshold,
@@ -209,6 +217,8 @@ class Runner:
             out, attention = attend(heads, request, state, self.engines)
         with self.span("project"):
             state = replace(state, x=block.after_attention(state.x, out, heads))
+        if recorder is not None and look is not None:
+            recorder.attended(state, attention[look])
         if recorder is not None and record_kept:
             recorder.sparsified(attention[Need.kept()] - strategy.theta)
         if reduces:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenred.attention import Engine
+from tokenred.attention import Engine, Need
 from tokenred.backbones.calls import Call, has_hooks
 from tokenred.core.errors import BackboneError
 from tokenred.core.intermediates import block_numbers, forward_intermediates
@@ -90,9 +90,24 @@ class ReducedViT(Wrapped):
             return self.backbone.head(x, pre_logits=pre_logits)
         return self.backbone.head(x, pre_logits=pre_logits, weight=weight)
 
-    def run_with_trace(self, images: Float[Tensor, "b ch H W"]) -> tuple[Any, Trace]:
-        """Logits, and the record of what became of the tokens."""
-        state, trace = self._run_recorded(images)
+    def run_with_trace(
+        self, images: Float[Tensor, "b ch H W"], attention: str | bool = False
+    ) -> tuple[Any, Trace]:
+        """Logits, and the record of what became of the tokens.
+
+        Args:
+            images: a batch.
+            attention: record the attention maps as well, for `Trace.attention`: ``"mean"`` (or
+                True) over heads, or ``"heads"``. All blocks then hold whole maps, and the trace
+                keeps ``b·N²`` numbers of each, ``h`` times as many with ``"heads"``.
+
+        Raises:
+            ConfigError: for another value.
+            BackboneError: for maps of a block that cannot be opened.
+        """
+        check_choice(self, "attention", attention, (False, True, "mean", "heads"))
+        look = Need.maps() if attention == "heads" else Need.map("mean") if attention else None
+        state, trace = self._run_recorded(images, look)
         return self._logits(state), trace
 
     def run_with_spans(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenred.attention import AttentionStats
-from tokenred.core.errors import InputError
+from tokenred.attention import AttentionStats, Need
+from tokenred.core.errors import ConfigError, InputError
 from tokenred.core.part import check_choice
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import gather_tokens
@@ -58,6 +58,8 @@ class Trace:
         memory: what the method carried at the end.
         theta_error: share of attention entries kept − θ in each block, ``(b, h)``; empty at θ = 1.
         alive_per_layer: ``(b,)`` image tokens of each image after each block, without padding.
+        attention_maps: by block, see `attention`; empty unless they were asked for.
+        attention_index: by block, ``(b, n)`` positions of the image tokens in the block's map.
     """
 
     grid: tuple[int, int]
@@ -71,6 +73,34 @@ class Trace:
     memory: Mapping[str, Tensor]
     theta_error: tuple[Float[Tensor, "b h"], ...] = ()
     alive_per_layer: tuple[Int[Tensor, "b"], ...] = ()
+    attention_maps: Mapping[int, Tensor] = field(default_factory=dict)
+    attention_index: Mapping[int, Tensor] = field(default_factory=dict)
+
+    def attention(self, layer: int) -> Float[Tensor, "b *h N N"]:
+        """The attention map of a block, as the values met it: after ``log s``, masks and θ.
+
+        Rows and columns are the tokens that entered the block's attention, prefix first, at the
+        positions `attention_index` says.
+
+        Args:
+            layer: which block, negative from the end.
+
+        Shapes:
+            returns: ``(b, N, N)``, the mean over heads, or ``(b, h, N, N)``, as it was asked for.
+
+        Raises:
+            ConfigError: for a block that does not exist or has no attention, and where no maps were
+                asked for.
+        """
+        depth = len(self.index_per_layer)
+        if not -depth <= layer < depth:
+            raise ConfigError(f"block {layer} is asked for; the trace has blocks 0 to {depth - 1}.")
+        if layer % depth not in self.attention_maps:
+            raise ConfigError(
+                f"no attention map of block {layer} was recorded. Ask for them: "
+                "run_with_trace(images, attention='mean'), or 'heads' for each head."
+            )
+        return self.attention_maps[layer % depth]
 
     @property
     def num_patches(self) -> int:
@@ -89,6 +119,8 @@ class Trace:
             index_per_layer=self.index_per_layer[:end],
             theta_error=self.theta_error[:end],
             alive_per_layer=self.alive_per_layer[:end],
+            attention_maps={k: v for k, v in self.attention_maps.items() if k <= layer},
+            attention_index={k: v for k, v in self.attention_index.items() if k <= layer},
         )
 
     def weights(self) -> Float[Tensor, "b n N0"]:
@@ -157,8 +189,11 @@ class Recorder:
     wants_share = True
     """Whether `sparsified` is to be told the share of attention entries kept."""
 
-    def __init__(self, state: TokenState) -> None:
+    def __init__(self, state: TokenState, attention: Need | None = None) -> None:
         self.start = state
+        self.attention = attention
+        self.maps: dict[int, Tensor] = {}
+        self.maps_index: dict[int, Tensor] = {}
         self.steps: list[Step] = []
         self.features: list[Tensor] = []
         self.index: list[Tensor] = []
@@ -186,6 +221,11 @@ class Recorder:
             )
         )
 
+    def attended(self, state: TokenState, attention: Tensor) -> None:
+        """Note the map of a block, whose rows and columns are the tokens of ``state``."""
+        self.maps[state.layer] = attention
+        self.maps_index[state.layer] = state.index
+
     def sparsified(self, error: Float[Tensor, "b h"]) -> None:
         """Note by how much the share of attention entries kept missed θ."""
         self.theta_error.append(error)
@@ -212,6 +252,8 @@ class Recorder:
             memory=dict(state.memory),
             theta_error=tuple(self.theta_error),
             alive_per_layer=tuple(self.alive),
+            attention_maps=dict(self.maps),
+            attention_index=dict(self.maps_index),
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from tokenred.attention import Engine, pick_engine
+from tokenred.attention import Engine, Need, pick_engine
 from tokenred.backbones import Backbone, adapt
 from tokenred.backbones.shared import SharesBase
 from tokenred.core.capture import check_capture, fixed, not_scriptable
@@ -175,9 +175,9 @@ class Wrapped(SharesBase):
         state, plans = self._start(images)
         return self._runner(state, plans)
 
-    def _run_recorded(self, images: Tensor) -> tuple[TokenState, Trace]:
+    def _run_recorded(self, images: Tensor, look: Need | None) -> tuple[TokenState, Trace]:
         state, plans = self._start(images)
-        recorder = Recorder(state)
+        recorder = Recorder(state, look)
         state = self._runner(state, plans, recorder=recorder)
         return state, recorder.trace(state)
 
