@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image, ImageOps
 
 import tokenred as tr
 from tokenred.core.errors import (
@@ -220,3 +222,46 @@ def test_refuses_labels_and_states_that_do_not_fit(tmp_path: Path) -> None:
     (tmp_path / "state.pt").write_bytes(b"torn")
     with pytest.raises(CheckpointError, match="afresh"):
         train(tmp_path, "evit", resume=True)
+
+
+@pytest.mark.parametrize("part", ["data", "validation"])
+@pytest.mark.parametrize("change", ["labels", "pixels"])
+def test_a_run_resumes_on_the_same_images_only(tmp_path: Path, part: str, change: str) -> None:
+    few = small("gtp", epochs=1, ema=None)
+    given = {"data": dataset("train", 64), "validation": dataset("test", 20)}
+    train(tmp_path, "gtp", settings=few, limit=None, **given)
+    other = copy.copy(given[part])
+    if change == "labels":
+        other.labels = (*other.labels[1:], other.labels[0])
+    else:
+        other.source = _Inverted(given[part].source)
+    for same in (given, {**given, part: copy.copy(given[part])}):
+        train(tmp_path, "gtp", settings=few, limit=None, resume=True, **same)
+    with pytest.raises(ConfigError, match=f"began otherwise: {part} 'digits, "):
+        train(tmp_path, "gtp", settings=few, limit=None, resume=True, **{**given, part: other})
+
+
+class _Inverted:
+    def __init__(self, source: Any) -> None:
+        self.whole = source
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def name(self, index: int) -> str:
+        return str(self.whole.name(index))
+
+    def image(self, index: int) -> Image.Image:
+        return ImageOps.invert(self.whole.image(index))
+
+
+def test_validation_without_a_readable_image_is_refused(tmp_path: Path) -> None:
+    class Torn(_Inverted):
+        def image(self, index: int) -> Image.Image:
+            raise OSError("torn")
+
+    torn = dataset("test", 20)
+    torn.source = Torn(torn.source)
+    with pytest.raises(DataError, match="none of the 20"):
+        train(tmp_path / "out", "gtp", validation=torn)
+    assert not (tmp_path / "out").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import nn
 
 from tokenred.analysis.baseline_models import baselines_beside
 from tokenred.analysis.difference import difference_columns
+from tokenred.analysis.journal import Journal
 from tokenred.analysis.level import check_level
 from tokenred.analysis.lineup import DENSE, Strategies, named_specs, wrap_spec
 from tokenred.analysis.measure.accuracy.evaluating import Evaluation, evaluate_together
@@ -28,6 +30,7 @@ from tokenred.analysis.measure.speed.timings import Benchmark
 from tokenred.analysis.results import Comparison
 from tokenred.core.api import dense, gmacs
 from tokenred.core.config import fingerprint_if_any, to_config
+from tokenred.core.fingerprint import digest
 from tokenred.core.model import ReducedViT
 from tokenred.core.specs import same_budget
 from tokenred.data import ImageDataset, make_loader
@@ -59,6 +62,7 @@ def compare(
     split: str | None = None,
     class_map: ClassMap = None,
     name: str | None = None,
+    journal: str | Path | None = None,
     progress: bool = True,
 ) -> Comparison:
     """Run a model dense and under strategies, on the same images and the same machine.
@@ -82,6 +86,8 @@ def compare(
         smaller: also this model, or that of this name, for the same images and classes.
         level: of the paired intervals.
         name: of the model, for the title.
+        journal: a file that takes what is measured as it comes; where it is there, the comparison
+            goes on behind it. Remove it when the results are kept.
         progress: show bars on a terminal.
 
     Raises:
@@ -113,9 +119,22 @@ def compare(
         "seed": seed,
         "progress": progress,
     }
-    with cpu_threads(threads), weights_last([*candidates.values()], channels_last):
+    with ExitStack() as stack:
+        stack.enter_context(cpu_threads(threads))
+        stack.enter_context(weights_last([*candidates.values()], channels_last))
         machine = describe_machine(place)
-        if timing:
+        book = None
+        if journal is not None:
+            settings: dict[str, Any] = {
+                "limit": limit,
+                "timing": timing and [pairs, warmup, max_seconds],
+            }
+            settings |= {name: str(options[name]) for name in ("batch_size", "device", "amp")}
+            settings |= {"seed": seed, "channels_last": channels_last, "machine": machine}
+            book = Journal(Path(journal), settings | _identity(base, candidates, dataset))
+            stack.callback(book.flush)
+            speeds = book.speeds
+        if timing and speeds is None:
             speeds = benchmark(
                 candidates,
                 dense=base,
@@ -124,6 +143,8 @@ def compare(
                 max_seconds=max_seconds,
                 **options,
             )
+            if book is not None:
+                book.keep_speeds(speeds)
         if dataset is not None:
             evaluations = evaluate_together(
                 candidates,
@@ -131,6 +152,7 @@ def compare(
                 workers=workers,
                 limit=limit,
                 channels_last=channels_last,
+                kept=book,
                 **options,
             )
     title = name or type(base).__name__
@@ -158,6 +180,21 @@ def compare(
         rows.append(row)
     frame = pd.DataFrame([row | common for row in rows])
     return Comparison(frame, evaluations, speeds, level, notes)
+
+
+def _identity(
+    base: nn.Module, candidates: Mapping[str, nn.Module], data: ImageDataset | None
+) -> dict[str, Any]:
+    """Models and images of a comparison, in few words."""
+    found: dict[str, Any] = {"weights": weights_digest(base), "rows": {}}
+    for label, model in candidates.items():
+        own = fingerprint_if_any(model.strategy) if isinstance(model, ReducedViT) else ""
+        found["rows"][label] = [own, weights_digest(model)]
+    if data is not None:
+        names = [data.name_of(index) for index in range(len(data))]
+        told = json.dumps([names, list(map(int, data.labels))])
+        found["data"] = [data.name, len(data), digest(told), str(data.transform)]
+    return found
 
 
 def _row(

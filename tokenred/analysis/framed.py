@@ -68,7 +68,7 @@ def plain_table(title: str, names: list[str], *, left: int = 1) -> Table:
         names: of the columns.
         left: so many columns of text come first; the others hold numbers.
     """
-    table = Table(title=title, title_style="bold", box=None, header_style="bold", pad_edge=False)
+    table = Table(title=Text(title, style="bold"), box=None, header_style="bold", pad_edge=False)
     for at, name in enumerate(names):
         table.add_column(Text(name), justify="left" if at < left else "right", no_wrap=at < left)
     return table

@@ -26,7 +26,12 @@ class Printed:
 
         # In a notebook rich would show the text besides, as an empty output.
         console = Console(
-            width=_WIDTH, color_system=None, force_terminal=False, force_jupyter=False
+            width=_WIDTH,
+            color_system=None,
+            force_terminal=False,
+            force_jupyter=False,
+            markup=False,
+            emoji=False,
         )
         with console.capture() as captured:
             console.print(self)
@@ -66,7 +71,4 @@ def _html(table: Table) -> str:
 
 def _text(cell: Any) -> str:
     """A cell without its styles; a line break stays one."""
-    from rich.text import Text
-
-    plain = Text.from_markup(cell).plain if isinstance(cell, str) else str(cell)
-    return escape(plain).replace("\n", "<br>")
+    return escape(str(cell)).replace("\n", "<br>")

@@ -50,7 +50,7 @@ class Comparison(Printed):
         first = self.frame.iloc[0]
         heading = title or " on ".join(str(first[key]) for key in ("model", "data") if first[key])
         table = Table(
-            title=heading, title_style="bold", box=None, header_style="bold", pad_edge=False
+            title=Text(heading, style="bold"), box=None, header_style="bold", pad_edge=False
         )
         table.add_column("strategy", no_wrap=True)
         table.add_column("image tokens at 0, ¼, ½, ¾, 1\nof the depth", no_wrap=True)

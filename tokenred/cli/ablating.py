@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tokenred.cli.console import make_console
+from tokenred.cli.console import claim, make_console, say_written
 from tokenred.cli.model_options import Device, Limit, Split
 from tokenred.core.errors import ConfigError
 
@@ -116,7 +116,6 @@ def ablate_command(
     """
     # Heavy libraries only now, so that --help is quick.
     from tokenred.analysis.files import check_new
-    from tokenred.analysis.study.errors import StudyInterruptedError
     from tokenred.analysis.study.study_file import StudyFile, read_study
 
     told = StudyFile() if study is None else read_study(study)
@@ -136,20 +135,18 @@ def ablate_command(
         return
     csv = output or told.output
     if csv is not None:
-        check_new(csv, overwrite=overwrite)
+        csv = check_new(csv, overwrite=overwrite)
+        claim(csv)
     if place == _STORE:
         place.parent.mkdir(exist_ok=True)
-    try:
-        found = grid.run(place, retry_failed=retry_failed, wait=wait, progress=progress, **told.run)
-    except StudyInterruptedError as stop:
-        typer.echo(f"tokenred: {stop}", err=True)
-        raise typer.Exit(130) from None
+    found = grid.run(place, retry_failed=retry_failed, wait=wait, progress=progress, **told.run)
+    written = None if csv is None else found.to_csv(csv, overwrite=overwrite)
     console.print(found.table(sort, rows))
     console.print()
     for line in found.footnotes():
         console.print(line, soft_wrap=True)
-    if csv is not None:
-        console.print(f"Written: {found.to_csv(csv, overwrite=overwrite)}", soft_wrap=True)
+    if written is not None:
+        say_written(console, written)
     if found.failed():
         raise typer.Exit(1)
 

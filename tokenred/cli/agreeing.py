@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tokenred.cli.console import make_console
+from tokenred.cli.console import claim, make_console, say_written
 from tokenred.cli.model_options import (
     BatchSize,
     Device,
@@ -97,6 +97,7 @@ def agreement_command(
 
     specs = named_specs(strategy or _STRATEGIES)
     paths = prepare_folder(output, (_CSV, _PNG), overwrite=overwrite)
+    claim(output)
     loaded = load_model(
         model,
         checkpoint=checkpoint,
@@ -120,9 +121,9 @@ def agreement_command(
         name=model_title(model),
         progress=progress,
     )
-    console = make_console()
-    console.print(result)
     result.to_csv(paths[0], overwrite=True)
     figure = result.plot(statistic=statistic, layer=layer)
     write_atomically(paths[1], png(figure))
-    console.print(f"Written: {', '.join(map(str, paths))}", soft_wrap=True)
+    console = make_console()
+    console.print(result)
+    say_written(console, paths)

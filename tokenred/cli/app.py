@@ -13,6 +13,7 @@ from tokenred.cli.ablating import ablate_command
 from tokenred.cli.agreeing import agreement_command
 from tokenred.cli.benching import bench_command
 from tokenred.cli.comparing import compare_command
+from tokenred.cli.console import claims
 from tokenred.cli.exporting import export_command
 from tokenred.cli.finetuning import finetune_command
 from tokenred.cli.graphing import graph_command
@@ -23,20 +24,30 @@ from tokenred.cli.reporting import report_command
 from tokenred.cli.reproducing import reproduce_command
 from tokenred.cli.showing import show_command
 from tokenred.cli.smoothing import oversmoothing_command
+from tokenred.cli.stopping import exit_code, how_to_go_on, terminable
 from tokenred.core.errors import TokenredError
 
 __all__ = ["app"]
 
+_ARGUMENTS = "tokenred.arguments"
+
 
 class _Group(TyperGroup):
-    """One line for an error of the library, in place of a traceback."""
+    """One line for an error of the library or a signal, in place of a traceback."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[_ARGUMENTS] = tuple(args)
         return super().parse_args(ctx, imports_first(args))
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with claims(), terminable():
+                return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            told = str(stop) or how_to_go_on(command, ctx.meta[_ARGUMENTS])
+            typer.echo(f"tokenred: {told}", err=True)
+            raise typer.Exit(exit_code(stop)) from None
         except TokenredError as error:
             if ctx.params.get("traceback"):
                 raise

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tokenred.cli.console import make_console
+from tokenred.cli.console import claim, make_console, say_written
 from tokenred.cli.model_options import Overwrite
 from tokenred.core.errors import ConfigError
 
@@ -118,6 +118,7 @@ def bench_command(
     results = folder / _RESULTS
     if not dry_run:
         prepare_folder(folder, (_RESULTS, _CSV, _CHART), overwrite=resume or overwrite)
+        claim(folder)
     quick = not (model or strategy or batch_size or image_size) and max_seconds is None
     found = sweep(
         model or "digits",
@@ -139,15 +140,16 @@ def bench_command(
         progress=progress,
     )
     console = make_console()
-    console.print(found)
     if dry_run:
+        console.print(found)
         return
     written = [results]
     everything = Sweep.read(results)
     written.append(everything.to_csv(folder / _CSV, overwrite=True))
     if everything.done:
         written.append(write_atomically(folder / _CHART, png(everything.plot())))
-    console.print(f"Written: {', '.join(map(str, written))}", soft_wrap=True)
+    console.print(found)
+    say_written(console, written)
     if found.failures:
         raise typer.Exit(1)
 
@@ -163,9 +165,10 @@ def _draw_only(chart: Path, output: Path | None, overwrite: bool) -> None:
         place = check_new(chart.with_suffix(".png"), overwrite=overwrite)
     else:
         (place,) = prepare_folder(output, (_CHART,), overwrite=overwrite)
+    written = write_atomically(place, png(figure))
     console = make_console()
     console.print(found)
-    console.print(f"Written: {write_atomically(place, png(figure))}", soft_wrap=True)
+    say_written(console, written)
 
 
 def _size(text: str) -> int | tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tokenred.cli.console import make_console
+from tokenred.cli.console import claim, make_console, say_written
 from tokenred.cli.demo import DEMO_FOLDER, MAX_SECONDS, time_deit
 from tokenred.cli.model_options import (
     BatchSize,
@@ -26,12 +26,12 @@ from tokenred.cli.model_options import (
     model_title,
     read_numbers,
 )
-from tokenred.core.errors import ConfigError
+from tokenred.core.errors import ConfigError, OutputExistsError
 
 __all__ = ["compare_command"]
 
 _FOLDER = "tokenred-out"
-_CSV, _PNG = "comparison.csv", "tradeoff.png"
+_CSV, _PNG, _JOURNAL = "comparison.csv", "tradeoff.png", "comparison.jsonl"
 
 
 def compare_command(
@@ -90,6 +90,9 @@ def compare_command(
     out: Annotated[
         Path | None, typer.Option(help=f"Folder for {_CSV} and {_PNG}.", show_default=_FOLDER)
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a stopped run was; start if none was.")
+    ] = False,
     overwrite: Overwrite = False,
     progress: Progress = True,
     demo: Annotated[
@@ -126,6 +129,8 @@ def compare_command(
         source = None
     if source is None and not timing:
         raise ConfigError("nothing to measure: no data, and --no-timing.")
+    if resume and overwrite:
+        raise ConfigError("--resume keeps an earlier run, --overwrite replaces it; give one.")
     names = (_CSV, _PNG) if source else (_CSV,)
     folder = out or Path(DEMO_FOLDER if demo else _FOLDER)
     if demo and threads is None:
@@ -133,6 +138,15 @@ def compare_command(
         threads = 1
     # The demo may replace its own earlier output, and nothing else.
     paths = prepare_folder(folder, names, overwrite=overwrite or (demo and out is None))
+    claim(folder)
+    journal = paths[0].with_name(_JOURNAL)
+    if journal.exists() and not resume:
+        if not (overwrite or demo):
+            raise OutputExistsError(
+                f"{journal} is what a stopped run has measured. Go on with it (--resume), choose "
+                "another place, or replace it (--overwrite)."
+            )
+        journal.unlink()
     loaded = load_model(
         model,
         checkpoint=checkpoint,
@@ -159,17 +173,19 @@ def compare_command(
         seed=seed,
         split=split,
         name=model_title(model, random_weights),
+        journal=journal,
         progress=progress,
     )
-    console.print(result)
-    if sentence := result.resolution():
-        console.print(sentence)
     written = [result.to_csv(paths[0], overwrite=True)]
     if source:
         written.append(write_atomically(paths[1], png(result.plot())))
+    journal.unlink()
+    console.print(result)
+    if sentence := result.resolution():
+        console.print(sentence)
     if demo:
         console.print()
         written += time_deit(
             console, folder, threads=threads, seed=seed, device=device, progress=progress
         )
-    console.print(f"Written: {', '.join(map(str, written))}", soft_wrap=True)
+    say_written(console, written)

@@ -60,5 +60,6 @@ def time_deit(
         name=f"{_MODEL} with random weights (no download): speed only, accuracy not shown",
         progress=progress,
     )
+    written = result.to_csv(folder / "deit_small_speed.csv", overwrite=True)
     console.print(result)
-    return [result.to_csv(folder / "deit_small_speed.csv", overwrite=True)]
+    return [written]

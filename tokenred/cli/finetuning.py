@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tokenred.cli.console import make_console
+from tokenred.cli.console import make_console, say_written
 from tokenred.cli.model_options import (
     Device,
     ModelName,
@@ -122,8 +122,8 @@ def finetune_command(
         warnings.simplefilter("ignore", UntrainedPartWarning)
         if dry_run:
             for name, value in settings.as_dict().items():
-                console.print(f"{name:>16} {value}", markup=False)
-            console.print(repr(wrap(loaded, plan)), markup=False, soft_wrap=True)
+                console.print(f"{name:>16} {value}")
+            console.print(repr(wrap(loaded, plan)), soft_wrap=True)
             return
         result = finetune(
             loaded, plan, source,
@@ -135,4 +135,4 @@ def finetune_command(
         f"{spec.label}: top-1 {100 * result.top1:.2f}% after {len(result.rows)} epochs, "
         f"{100 * result.best:.2f}% at best"
     )
-    console.print(f"Written: {result.path}", soft_wrap=True, markup=False)
+    say_written(console, result.path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokenred.cli.console import make_console
+from tokenred.cli.console import make_console, say_written
 from tokenred.cli.model_options import (
     Mean,
     ModelName,
@@ -102,10 +102,10 @@ def graph_command(
         far_only=False if all_edges else None,
         title=f"{builder}, {title} on {name}",
     )
+    written = save_figure(figure, output, overwrite=True)
     console = make_console()
     console.print(statistics)
-    written = save_figure(figure, output, overwrite=True)
-    console.print(f"Written: {written}", soft_wrap=True)
+    say_written(console, written)
 
 
 def _builder(text: str) -> GraphBuilder:

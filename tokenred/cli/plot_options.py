@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tokenred.cli.console import make_console
+from tokenred.cli.console import make_console, say_written
 from tokenred.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -68,12 +68,15 @@ def figure_path(output: Path | None, kind: str, overwrite: bool) -> Path:
     return check_figure_path(output or Path(f"{kind}.png"), overwrite=overwrite)
 
 
-def write_figure(figure: Figure, path: Path, overwrite: bool) -> None:
-    """Write the figure and say so."""
+def write_figure(figure: Figure, path: Path, overwrite: bool, shown: str = "") -> None:
+    """Write the figure, print what goes with it, and say so."""
     from tokenred.analysis.plots.canvas import save_figure
 
     written = save_figure(figure, path, overwrite=overwrite)
-    make_console().print(f"Written: {written}", soft_wrap=True, markup=False)
+    console = make_console()
+    if shown:
+        console.print(shown, soft_wrap=True)
+    say_written(console, written)
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -225,5 +225,5 @@ def _table(
     data = read_frame(frame)
     made = tabulate(data, theta_rows(data) if rows == "theta" else rows, **options)
     figure = made.figure(title=title, width=width)
-    typer.echo(made.markdown() if text == "markdown" else made.latex())
-    write_figure(figure, path, overwrite)
+    shown = made.markdown() if text == "markdown" else made.latex()
+    write_figure(figure, path, overwrite, shown)

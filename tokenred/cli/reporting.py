@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tokenred.cli.console import make_console
+from tokenred.cli.console import claim, make_console, say_written
 
 __all__ = ["report_command"]
 
@@ -36,5 +36,6 @@ def report_command(
     # Heavy libraries only now, so that --help is quick.
     from tokenred.analysis.reporting import report
 
+    claim(output)
     written = report(source, output, title=title, level=level, overwrite=overwrite)
-    make_console().print(f"Written: {written}", soft_wrap=True, markup=False)
+    say_written(make_console(), written)

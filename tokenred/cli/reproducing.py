@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
-from tokenred.cli.console import make_console
+from tokenred.cli.console import make_console, say_written
 from tokenred.cli.model_options import (
     BatchSize,
     Device,
@@ -84,20 +83,15 @@ def reproduce_command(
         return
     # Heavy libraries only now, so that --help is quick.
     from tokenred.analysis.reproduction.running import CSV, HTML, STORE, reproduce
-    from tokenred.analysis.study.errors import StudyInterruptedError
 
     files = _files(checkpoint)
     console = make_console()
-    try:
-        done = reproduce(
-            imagenet, output, experiments=experiment, models=model, checkpoints=files, demo=demo,
-            costs=costs, quick=quick, limit=limit, speed=speed, split=split, batch_size=batch_size,
-            workers=workers, device=device, dtype=dtype, seed=seed, retry_failed=retry_failed,
-            progress=progress, tell=lambda line: typer.echo(line, err=True),
-        )  # fmt: skip
-    except StudyInterruptedError as stop:
-        typer.echo(f"tokenred: {stop}", err=True)
-        raise typer.Exit(130) from None
+    done = reproduce(
+        imagenet, output, experiments=experiment, models=model, checkpoints=files, demo=demo,
+        costs=costs, quick=quick, limit=limit, speed=speed, split=split, batch_size=batch_size,
+        workers=workers, device=device, dtype=dtype, seed=seed, retry_failed=retry_failed,
+        progress=progress, tell=lambda line: typer.echo(line, err=True),
+    )  # fmt: skip
     console.print(done)
     differing = done.differing
     for row in differing.head(_MOST).to_dict("records"):
@@ -105,13 +99,11 @@ def reproduce_command(
             f"✗ {row['experiment']}, {row['model']}, {row['strategy']}: {row['metric']} "
             f"{row['ours']:.2f}, published {row['published']:.2f}, tolerance {row['tolerance']:.2f}"
         )
-        console.print(Text(line), soft_wrap=True)
+        console.print(line, soft_wrap=True)
     if len(differing) > _MOST:
         console.print(f"… and {len(differing) - _MOST} more")
     names = (CSV, HTML) if costs else (STORE, CSV, HTML)
-    console.print(
-        Text(f"Written: {', '.join(str(output / name) for name in names)}"), soft_wrap=True
-    )
+    say_written(console, [output / name for name in names])
     if len(differing):
         raise typer.Exit(1)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tokenred.cli.console import make_console
+from tokenred.cli.console import make_console, say_written
 from tokenred.cli.model_options import (
     ModelName,
     Overwrite,
@@ -108,12 +108,13 @@ def show_command(
         classes=names, transform=transform, edges=graph,
     )  # fmt: skip
     figure = show_tokens(picture, holders=holders, title=title, width=width)
+    written = save_figure(figure, path, overwrite=overwrite)
     console = make_console()
     for row in (picture.dense, *picture.rows):
         counts = ", ".join(f"{stage.tokens} after block {stage.layer}" for stage in row.stages)
         said = picture.said(row) or "no classes"
-        console.print(f"{row.label}: {said}{'; tokens: ' if counts else ''}{counts}", markup=False)
-    console.print(f"Written: {save_figure(figure, path, overwrite=overwrite)}", soft_wrap=True)
+        console.print(f"{row.label}: {said}{'; tokens: ' if counts else ''}{counts}")
+    say_written(console, written)
 
 
 def _blocks(text: str | None) -> list[int] | None:

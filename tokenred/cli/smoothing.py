@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tokenred.cli.console import make_console
+from tokenred.cli.console import claim, make_console, say_written
 from tokenred.cli.model_options import (
     BatchSize,
     Device,
@@ -88,6 +88,7 @@ def oversmoothing_command(
 
     specs = named_specs(strategy or _STRATEGIES)
     paths = prepare_folder(output, (_CSV, _PNG), overwrite=overwrite)
+    claim(output)
     loaded = load_model(
         model,
         checkpoint=checkpoint,
@@ -108,8 +109,8 @@ def oversmoothing_command(
         name=model_title(model),
         progress=progress,
     )
-    console = make_console()
-    console.print(result)
     result.to_csv(paths[0], overwrite=True)
     write_atomically(paths[1], png(result.plot(statistics=_PANELS)))
-    console.print(f"Written: {', '.join(map(str, paths))}", soft_wrap=True)
+    console = make_console()
+    console.print(result)
+    say_written(console, paths)

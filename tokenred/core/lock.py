@@ -90,6 +90,8 @@ def output_lock(output: Path) -> Iterator[None]:
         OutputBusyError: at once, where another process does.
         DataError: where nothing can be written.
     """
+    if not output.parent.is_dir():
+        raise DataError(f"expected a folder at {output.parent} for {output.name}, found none.")
     place = (
         output / ".tokenred.lock" if output.is_dir() else output.with_name(f".{output.name}.lock")
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from tokenred.core.config import to_config
 from tokenred.core.errors import CheckpointError, ConfigError, DataError, OutputExistsError
+from tokenred.core.lock import output_lock
 from tokenred.core.model import ReducedViT
 from tokenred.core.plan import recipes
 from tokenred.core.saving import save
@@ -31,7 +33,13 @@ from tokenred.training.losses import make_criterion
 from tokenred.training.presets import method_of, settings_for
 from tokenred.training.randomness import random_as
 from tokenred.training.settings import Settings
-from tokenred.training.state import check_same_run, read_state, weights_digest, write_state
+from tokenred.training.state import (
+    check_same_run,
+    images_digest,
+    read_state,
+    weights_digest,
+    write_state,
+)
 
 __all__ = ["Finetuned", "finetune"]
 
@@ -88,8 +96,8 @@ def finetune(
         validation: images to measure on; by default those that ``data`` names for it.
         settings: by default the method's, see `settings_for`.
         teacher: instead of the model as it was, where the settings ask for a teacher.
-        resume: go on from the folder's ``state.pt``; without one, start. Give the same model
-            weights as at first: they are the teacher.
+        resume: go on from the folder's ``state.pt``; without one, start. Give the same images,
+            and the same model weights as at first: they are the teacher.
         overwrite: replace an earlier run's files.
         device: cpu, cuda, …; by default a GPU where there is one.
         workers: processes that load images; they do not change the result.
@@ -101,7 +109,8 @@ def finetune(
         ConfigError: for settings that do not fit model or data, a mask that nothing reads, or a
             resumed run that began otherwise.
         OutputExistsError: where the folder has a run and neither ``resume`` nor ``overwrite``.
-        DataError: for labels that the model cannot give.
+        OutputBusyError: where another process trains into the folder.
+        DataError: for labels that the model cannot give, or no image that can be read.
         CheckpointError: for a model that could not be saved, or a damaged ``state.pt``.
     """
     # Learned parts begin at random.
@@ -134,61 +143,69 @@ def finetune(
             f"expected at least one batch of {settings.batch_size}, got {len(members)} images; "
             "set a smaller batch_size."
         )
-    folder = _folder(Path(output), resume=resume, overwrite=overwrite)
-    log = Log(folder, tensorboard=tensorboard and target.rank == 0)
-
-    if taught:
-        teacher = copy.deepcopy(reduced.base if teacher is None else teacher)
-        teacher.eval().requires_grad_(False)
     identity: dict[str, Any] = settings.as_dict() | {
         "strategy": json.dumps(to_config(reduced.strategy), sort_keys=True),
-        "data": f"{training.images.name}, {len(members)} images",
-        "teacher": None if teacher is None else weights_digest(teacher),
+        "data": images_digest(training.images, members),
+        "validation": images_digest(plain, range(len(plain))),
     }
-    frozen = [p for n, p in reduced.named_parameters() if n in settings.frozen and p.requires_grad]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    try:
-        trainer = Trainer(reduced, teacher, criterion, settings, steps, target)
-        rows: list[dict[str, float]] = []
-        if resume and (folder / STATE).exists():
-            saved = read_state(folder / STATE)
-            check_same_run(saved["identity"], identity, folder / STATE)
-            trainer.load_state_dict(saved)
-            rows = saved["rows"]
-        share = (target.rank, target.count)
-        total, done = settings.epochs * steps, len(rows) * steps
-        quiet = not progress or target.rank > 0
-        with tqdm(total=total, initial=done, unit="step", disable=quiet or None) as bar:
-            for epoch in range(len(rows), settings.epochs):
-                loader = train_loader(training, members, epoch, settings.batch_size, share, workers)
-                row = {"epoch": float(epoch)} | trainer.epoch(epoch, loader, bar.update)
-                row["top1"] = top1(
-                    trainer.result, _plain_batches(plain, settings.batch_size, share, workers),
-                    target,
-                )  # fmt: skip
-                rows.append(row)
-                bar.set_postfix(loss=f"{row['loss']:.3f}", top1=f"{100 * row['top1']:.2f}")
-                if target.rank == 0:
-                    if row["top1"] >= max(r["top1"] for r in rows):
-                        save(trainer.result, folder / BEST, overwrite=True)
-                    write_state(
-                        folder / STATE,
-                        {"identity": identity, "rows": rows, **trainer.state_dict()},
-                    )
-                    log.write(rows)
-                target.wait()
-    finally:
+    folder = Path(output).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    with output_lock(folder) if target.rank == 0 else nullcontext():
+        _clear(folder, resume=resume, overwrite=overwrite)
+        log = Log(folder, tensorboard=tensorboard and target.rank == 0)
+
+        if taught:
+            teacher = copy.deepcopy(reduced.base if teacher is None else teacher)
+            teacher.eval().requires_grad_(False)
+        identity["teacher"] = None if teacher is None else weights_digest(teacher)
+        frozen = [
+            p for n, p in reduced.named_parameters() if n in settings.frozen and p.requires_grad
+        ]
         for parameter in frozen:
-            parameter.requires_grad_(True)
-        log.close()
-    if target.rank == 0:
-        log.write(rows)
-        save(trainer.result, folder / LAST, overwrite=True)
-    target.wait()
-    best = max(row["top1"] for row in rows)
-    reduced.eval()
-    return Finetuned(trainer.result.eval(), rows[-1]["top1"], best, tuple(rows), folder / LAST)
+            parameter.requires_grad_(False)
+        try:
+            trainer = Trainer(reduced, teacher, criterion, settings, steps, target)
+            rows: list[dict[str, float]] = []
+            if resume and (folder / STATE).exists():
+                saved = read_state(folder / STATE)
+                check_same_run(saved["identity"], identity, folder / STATE)
+                trainer.load_state_dict(saved)
+                rows = saved["rows"]
+            share = (target.rank, target.count)
+            total, done = settings.epochs * steps, len(rows) * steps
+            quiet = not progress or target.rank > 0
+            with tqdm(total=total, initial=done, unit="step", disable=quiet or None) as bar:
+                for epoch in range(len(rows), settings.epochs):
+                    loader = train_loader(
+                        training, members, epoch, settings.batch_size, share, workers
+                    )
+                    row = {"epoch": float(epoch)} | trainer.epoch(epoch, loader, bar.update)
+                    row["top1"] = top1(
+                        trainer.result, _plain_batches(plain, settings.batch_size, share, workers),
+                        target,
+                    )  # fmt: skip
+                    rows.append(row)
+                    bar.set_postfix(loss=f"{row['loss']:.3f}", top1=f"{100 * row['top1']:.2f}")
+                    if target.rank == 0:
+                        if row["top1"] >= max(r["top1"] for r in rows):
+                            save(trainer.result, folder / BEST, overwrite=True)
+                        write_state(
+                            folder / STATE,
+                            {"identity": identity, "rows": rows, **trainer.state_dict()},
+                        )
+                        log.write(rows)
+                    target.wait()
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+            log.close()
+        if target.rank == 0:
+            log.write(rows)
+            save(trainer.result, folder / LAST, overwrite=True)
+        target.wait()
+        best = max(row["top1"] for row in rows)
+        reduced.eval()
+        return Finetuned(trainer.result.eval(), rows[-1]["top1"], best, tuple(rows), folder / LAST)
 
 
 def _criterion(settings: Settings, taught: bool) -> Any:
@@ -226,11 +243,16 @@ def _open(
                 f"expected labels below {classes}, the number of the model's classes, got "
                 f"{max(dataset.labels)} in {dataset.name}; choose a model with that many."
             )
+    if all(validation.why_unreadable(index) for index in range(len(validation))):
+        raise DataError(
+            f"expected images to measure on, and none of the {len(validation)} in "
+            f"{validation.name} can be read; check the data."
+        )
     training, _ = open_training(model.base, images, settings)
     return training, open_training(model.base, validation, settings)[1]
 
 
-def _folder(folder: Path, *, resume: bool, overwrite: bool) -> Path:
+def _clear(folder: Path, *, resume: bool, overwrite: bool) -> None:
     old = [name for name in (STATE, BEST, LAST, LOG) if (folder / name).exists()]
     if old and not (resume or overwrite):
         raise OutputExistsError(
@@ -240,8 +262,6 @@ def _folder(folder: Path, *, resume: bool, overwrite: bool) -> Path:
     if old and not resume:
         for name in old:
             (folder / name).unlink()
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _plain_batches(

@@ -12,7 +12,7 @@ from timm.data import Mixup
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from tokenred.core.errors import ConfigError
+from tokenred.core.errors import ConfigError, DataError
 from tokenred.core.model import ReducedViT
 from tokenred.data import SKIPPED_LABEL
 from tokenred.models.lvvit import LVViT
@@ -187,6 +187,9 @@ def top1(model: nn.Module, batches: Iterable[Any], device: OneDevice) -> float:
         model: put into eval mode.
         batches: this process's images, labels and indices.
         device: where.
+
+    Raises:
+        DataError: where no image can be read.
     """
     model.eval()
     counts = torch.zeros(2, dtype=torch.float64 if device.device.type != "mps" else torch.float32)
@@ -196,4 +199,6 @@ def top1(model: nn.Module, batches: Iterable[Any], device: OneDevice) -> float:
         known = labels != SKIPPED_LABEL
         counts += torch.stack(((said == labels)[known].sum(), known.sum()))
     right, seen = device.total(counts.to(device.device)).tolist()
-    return float(right / max(1.0, seen))
+    if not seen:
+        raise DataError("expected images to measure on, and none can be read; check the data.")
+    return float(right / seen)

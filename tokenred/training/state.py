@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from torch import nn
 
 from tokenred.core.errors import CheckpointError, ConfigError
 from tokenred.core.files import write_whole
+from tokenred.data import ImageDataset
+from tokenred.data.sources import raw_of
 
-__all__ = ["check_same_run", "read_state", "weights_digest", "write_state"]
+__all__ = ["check_same_run", "images_digest", "read_state", "weights_digest", "write_state"]
 
 _FORMAT = "tokenred-training/1"
 
@@ -52,6 +55,22 @@ def weights_digest(model: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
+
+
+def images_digest(data: ImageDataset, members: Sequence[int]) -> str:
+    """A short name for labels and content of some images, whatever they are called.
+
+    An image that cannot be read counts as such.
+    """
+    digest = hashlib.sha256()
+    for index in members:
+        digest.update(f"{data.labels[index]} ".encode())
+        try:
+            content = raw_of(data.source, index)
+        except Exception as error:  # as decoders raise them
+            content = type(error).__name__.encode()
+        digest.update(hashlib.sha256(content).digest())
+    return f"{data.name}, {len(members)} images, {digest.hexdigest()[:16]}"
 
 
 def check_same_run(saved: dict[str, Any], asked: dict[str, Any], path: Path) -> None:

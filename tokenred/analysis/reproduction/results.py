@@ -185,7 +185,9 @@ class Reproduction:
     def __str__(self) -> str:
         from rich.console import Console
 
-        console = Console(width=_WIDTH, color_system=None, force_terminal=False)
+        console = Console(
+            width=_WIDTH, color_system=None, force_terminal=False, markup=False, emoji=False
+        )
         with console.capture() as captured:
             console.print(self)
         return captured.get().rstrip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -22,7 +22,19 @@ from tokenred.core.model import ReducedViT
 from tokenred.data import ImageDataset
 from tokenred.data.class_map import ClassMap
 
-__all__ = ["Evaluation", "evaluate", "evaluate_together"]
+__all__ = ["Evaluation", "Kept", "evaluate", "evaluate_together"]
+
+
+class Kept(Protocol):
+    """Batches that outlive an evaluation which is stopped."""
+
+    def restore(self, share: Share) -> int:
+        """Add them to a share; the number of the first one that is not among them."""
+        ...
+
+    def keep(self, number: int, share: Share) -> None:
+        """Take in another one."""
+        ...
 
 
 def evaluate(
@@ -107,6 +119,7 @@ def evaluate_together(
     shard: bool | None = None,
     progress: bool = True,
     seed: int = 0,
+    kept: Kept | None = None,
 ) -> dict[str, Evaluation]:
     """Several models on the same batches, so that images are decoded once.
 
@@ -115,6 +128,7 @@ def evaluate_together(
         data: with a transform, or a loader.
         batch_size, workers, limit, device, amp, channels_last, shard, progress, seed: as in
             `evaluate`.
+        kept: batches that are done already, and where the others go. Several processes keep none.
 
     Raises:
         DataError, InputError, ConfigError: as `evaluate`.
@@ -130,7 +144,7 @@ def evaluate_together(
         seed=seed,
     )
     with shards(shard) as team:
-        return _evaluate(team, models, data, options)
+        return _evaluate(team, models, data, options, kept if team.count == 1 else None)
 
 
 def _evaluate(
@@ -138,8 +152,11 @@ def _evaluate(
     models: Mapping[str, nn.Module],
     data: ImageDataset | DataLoader[Any],
     options: Options,
+    kept: Kept | None = None,
 ) -> dict[str, Evaluation]:
     digest = hashlib.sha256()
+    before = Share({name: {} for name in models}, dict.fromkeys(models, 0))
+    first = team.rank + (0 if kept is None else kept.restore(before))
 
     def prepare() -> tuple[Iterator[Batch], int | None, torch.device | None]:
         check_amp(options.amp)
@@ -152,7 +169,7 @@ def _evaluate(
             workers=options.workers,
             limit=options.limit,
             seed=options.seed,
-            share=(team.rank, team.count),
+            share=(first, team.count),
             digest=digest if team.count > 1 else None,
         )
         return stream, total, target
@@ -164,13 +181,14 @@ def _evaluate(
     title = "accuracy" if team.count == 1 else f"accuracy, 1 of {team.count} processes"
 
     def work() -> Share:
-        numbered = ((team.rank + turn * team.count, batch) for turn, batch in enumerate(stream))
-        found = run_share(models, data, numbered, total, target, quiet, title)
+        numbered = ((first + turn * team.count, batch) for turn, batch in enumerate(stream))
+        keep = None if kept is None else kept.keep
+        found = run_share(models, data, numbered, total, target, quiet, title, keep)
         found.order = digest.hexdigest()
         return found
 
-    found = team.gather(work)
-    if len({share.order for share in found}) > 1:
+    found = [*team.gather(work), *([before] if kept else [])]
+    if len({share.order for share in found[: team.count]}) > 1:
         raise DataError(
             f"expected the same batches in all {team.count} processes, got different labels or "
             "indices from their loaders; do not shuffle, or seed the loaders alike."

@@ -65,6 +65,7 @@ def run_share(
     target: torch.device | None,
     options: Options,
     title: str = "accuracy",
+    keep: Callable[[int, Share], None] | None = None,
 ) -> Share:
     """Run all models on the batches of one process.
 
@@ -76,6 +77,7 @@ def run_share(
         target: where to run; None for where the models are.
         options: precision, memory format and progress.
         title: of the bar.
+        keep: is told of each batch when all models have seen it.
 
     Raises:
         DataError: for labels that a model cannot give.
@@ -106,6 +108,8 @@ def run_share(
                 logits = portions[name](run, images[good])
                 found.classes[name] = _check_labels(labels, logits.shape[1])
                 found.rows[name][number] = ranked(logits, labels, indices)
+            if keep is not None:
+                keep(number, found)
             bar.update(len(good))
     found.seconds = time.perf_counter() - start
     return found
