@@ -97,9 +97,6 @@ def test_refused() -> None:
     bare = VisionTransformer(**SMALL, class_token=False, global_pool="avg")
     with pytest.raises(ConfigError, match="attention of a CLS token"):
         tr.wrap(bare, "ats")
-    mapped = VisionTransformer(**SMALL, global_pool="map")
-    with pytest.raises(ConfigError, match=r"the head of .* cannot leave padding out"):
-        tr.wrap(mapped, "ats")
     with pytest.raises(ConfigError, match="fuser='prune'"):
         tr.wrap(VisionTransformer(**SMALL), tr.strategy("ats", fuser="merge"))
     with pytest.raises(ConfigError, match=r"theta=0\.7 would count the padding"):

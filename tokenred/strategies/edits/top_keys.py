@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +50,8 @@ class TopKeys(AttentionEdit):
     Shapes:
         memory: ``top_keys (b, n, n)``, which image keys each image token sees.
     """
+
+    version: ClassVar[int] = 2
 
     ratio: Share = 0.3
     after: Count | Blocks | None = None

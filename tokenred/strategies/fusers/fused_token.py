@@ -30,6 +30,7 @@ class FusedToken(Fuser):
     """
 
     traits: ClassVar[Traits] = Traits(conserves_size=True)
+    version: ClassVar[int] = 2
 
     @property
     def extra(self) -> int:

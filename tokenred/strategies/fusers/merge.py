@@ -33,6 +33,7 @@ class Merge(Fuser):
     """
 
     traits: ClassVar[Traits] = Traits(conserves_size=True)
+    version: ClassVar[int] = 2
 
     @property
     def uses_size(self) -> bool:

@@ -57,6 +57,7 @@ class SlowFast(Route):
     """
 
     traits: ClassVar[Traits] = Traits(needs_cls=True)
+    version: ClassVar[int] = 2
 
     keep_rate: Share = 0.5
     # A block has to run before tokens can be told apart.
