@@ -12,7 +12,6 @@ from torch import Tensor
 import tokenred as tr
 from tokenred.backbones import Backbone, adapt
 from tokenred.backbones.vision_transformer import TimmViT
-from tokenred.core.adaptive import check_padded
 from tokenred.core.errors import BackboneError, ConfigError
 from tokenred.models.lvvit import LVViT
 
@@ -97,19 +96,18 @@ def test_a_mean_tells_the_mask_what_a_token_is_worth(pool: str, lively: Any) -> 
 
 
 @pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
-def test_a_pooling_without_weights_is_refused_where_tokens_have_to_be_left_out() -> None:
-    class Own(TimmViT):
-        family = "somebody's models"
-        pooling = Backbone.pooling
-
-    model = VisionTransformer(img_size=32, patch_size=8, **SIZES)
-    assert Own(model).pooling == "unknown"
-    reduced = tr.wrap(model.eval(), tr.strategy("dynamicvit"))
-    reduced.backbone = Own(model)
+def test_a_pooling_without_weights_is_refused_where_tokens_have_to_be_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # What an adapter has that says nothing of its head.
+    monkeypatch.setattr(TimmViT, "pooling", Backbone.pooling)
+    model = VisionTransformer(img_size=32, patch_size=8, **SIZES).eval()
+    reduced = tr.wrap(model, tr.strategy("dynamicvit"))
+    assert reduced.backbone.pooling == "unknown"
     with pytest.raises(BackboneError, match="cannot be told to leave tokens out"):
         reduced.train()(torch.zeros(1, 3, 32, 32))
     with pytest.raises(ConfigError, match="cannot leave padding out"):
-        check_padded(Own(model), tr.strategy("ats"))
+        tr.wrap(model, "ats")
 
 
 # ---------------------------------------------------------------- merging keeps the dense mean
