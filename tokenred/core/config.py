@@ -190,16 +190,22 @@ def _name_of(part: Part, strict: bool) -> str:
 def _part(key: str, value: Any) -> Any:
     """A part where the value describes one; anything else as it is."""
     if isinstance(value, list):
-        return tuple(_part(key, v) for v in value)
+        return [_part(key, v) for v in value]
     if not isinstance(value, dict) or "name" not in value:
         return value
     name = value["name"]
     fields = resolve({k: v for k, v in value.items() if k != "name"})
+    fields = {k: _frozen(v) for k, v in fields.items()}
     if key not in REGISTRIES:
         raise UnknownNameError.of("kind of part", key, REGISTRIES)
     # A scorer's place may hold a selector.
     registry = selectors if key == "scorer" and names_selector(name) else REGISTRIES[key]
     return registry[name].make(**fields)
+
+
+def _frozen(value: Any) -> Any:
+    """What a part holds where a file has a list."""
+    return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
 
 
 def _without_none(value: Any) -> Any:

@@ -40,7 +40,7 @@ def resolved(name: str, value: Any) -> Any:
     if isinstance(value, Mapping):
         return resolve({name: dict(value)})[name]
     if isinstance(value, list | tuple) and any(isinstance(v, Mapping) for v in value):
-        return resolve({name: list(value)})[name]
+        return tuple(resolve({name: list(value)})[name])
     return value
 
 
