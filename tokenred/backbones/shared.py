@@ -39,6 +39,8 @@ class SharesBase(nn.Module):
         own["_buffers"] = base._buffers
         own["_non_persistent_buffers_set"] = base._non_persistent_buffers_set
         own["_seen"] = ((), ())
+        # Names that were ever the base's: what comes back under one is the base's again.
+        own["_lent"] = set()
         self._sync()
 
     def _sync(self) -> None:
@@ -56,8 +58,10 @@ class SharesBase(nn.Module):
         into_base: dict[str, Any] = {}
         for name in {**before, **theirs, **mine}:
             was, ours, its = (d.get(name, _GONE) for d in (before, mine, theirs))
-            if ours is its or ours is was or (was is _GONE and its is _GONE):
+            if ours is its or ours is was:
                 continue
+            if was is _GONE and its is _GONE and name not in self._lent:
+                continue  # one's own
             if its is not was:
                 raise BackboneError(
                     f"{name!r} was changed both on the {type(self).__name__} and on its base, "
@@ -70,7 +74,8 @@ class SharesBase(nn.Module):
             else:
                 theirs[name] = child
         # In the base's order, which optimisers and weight decay go by; then one's own children.
-        own = {n: m for n, m in mine.items() if n not in theirs and n not in before}
+        self._lent.update(theirs)
+        own = {n: m for n, m in mine.items() if n not in self._lent}
         mine.clear()
         mine.update({**theirs, **own})
         self.__dict__["_seen"] = (tuple(mine.items()), tuple(theirs.items()))
@@ -122,7 +127,7 @@ class SharesBase(nn.Module):
     def __setattr__(self, name: str, value: Any) -> None:
         base = self.__dict__.get("base")
         ours = name in self.__dict__ or hasattr(type(self), name)
-        if base is None or ours or not _holds(base, name):
+        if base is None or ours or not (_holds(base, name) or name in self._lent):
             super().__setattr__(name, value)
         else:
             # The base runs: a classifier or a method set here only would never be used.
