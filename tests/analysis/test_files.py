@@ -40,3 +40,9 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
         write_atomically(target, "text")  # type: ignore[arg-type]
     assert target.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_half_a_character_is_written_out(tmp_path: Path) -> None:
+    written = write_atomically(tmp_path / "a.csv", "θ \udcff")
+
+    assert written.read_text(encoding="utf-8") == r"θ \udcff"

@@ -108,3 +108,10 @@ def test_numbers_that_make_no_sense_are_refused(options: dict[str, Any]) -> None
     (name,) = options
     with pytest.raises(ConfigError, match=f"expected {name} as a whole number"):
         make_loader(open_dataset("digits"), **{"batch_size": 4, **options})
+
+
+def test_names_need_not_be_utf_8(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = open_dataset("digits")
+    monkeypatch.setattr(data.source, "name", lambda index: f"\udcff{index}")
+
+    assert len(balanced_subset(data, 10)) == 10

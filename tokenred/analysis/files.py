@@ -58,6 +58,11 @@ def prepare_folder(
     return paths
 
 
-def write_atomically(path: Path, content: bytes) -> Path:
-    """Write a file at once or not at all."""
+def write_atomically(path: Path, content: bytes | str) -> Path:
+    """Write a file at once or not at all, text as UTF-8.
+
+    Half a character, as in a file's name that is no UTF-8, is written as its code.
+    """
+    if isinstance(content, str):
+        content = content.encode(errors="backslashreplace")
     return write_whole(path, lambda place: place.write_bytes(content))

@@ -51,7 +51,7 @@ class Framed(Printed, ABC):
             OutputExistsError: where the file exists.
         """
         path = check_new(path, overwrite=overwrite)
-        return write_atomically(path, self.frame.to_csv(index=False).encode())
+        return write_atomically(path, self.frame.to_csv(index=False))
 
     def __rich__(self) -> Group:
         return Group(self.table(), Text(), *(Text(note) for note in self.notes))

@@ -156,7 +156,7 @@ class Comparison(Printed):
             OutputExistsError: where the file exists.
         """
         path = check_new(path, overwrite=overwrite)
-        return write_atomically(path, self.frame.to_csv(index=False).encode())
+        return write_atomically(path, self.frame.to_csv(index=False))
 
 
 def _tokens(counts: str) -> str:

@@ -54,3 +54,12 @@ def test_the_first_five_are_told_apart_by_colour_blind_readers(kind: str) -> Non
         for at, one in enumerate(colours) for other in colours[:at]
     ]  # fmt: skip
     assert min(distances) > 0.05
+
+
+def test_a_dollar_sign_is_no_formula() -> None:
+    with new_figure(2, 2) as (figure, axes):
+        axes.plot([0, 1], [0, 1], label="$\\frac$")
+        axes.set_title("$\\nothing$")
+        axes.set_yticks([0, 1], ["$\\sqrt", "5$"])
+        axes.legend()
+    assert png(figure).startswith(b"\x89PNG")

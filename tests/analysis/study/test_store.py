@@ -146,3 +146,10 @@ def test_closing_twice_is_fine(tmp_path: Path) -> None:
     store.close()
     with pytest.raises(sqlite3.ProgrammingError):
         store._connection.execute("SELECT 1")
+
+
+def test_an_error_that_names_a_file_which_is_no_utf_8_is_stored() -> None:
+    with Store() as store:
+        store.write([row("a", error="cannot read '\udcff.png'")])
+        (found,) = store.rows()
+    assert found["error"] == r"cannot read '\udcff.png'"

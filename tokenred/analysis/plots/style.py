@@ -30,6 +30,8 @@ _STYLE = {
     "grid.linewidth": 0.6,
     # Fonts as outlines of type 42: some publishers refuse type 3.
     "pdf.fonttype": 42,
+    # Labels are what users wrote; a dollar sign in them is no formula.
+    "text.parse_math": False,
 }
 
 

@@ -70,7 +70,7 @@ def write_page(page: Page, path: Path) -> Path:
         DataError: where the file cannot be written.
     """
     try:
-        return write_atomically(path, render(page).encode())
+        return write_atomically(path, render(page))
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror}; choose another place.") from error
 

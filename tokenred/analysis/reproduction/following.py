@@ -56,7 +56,7 @@ def follow_tokens(
         name=stand.name,
         progress=settings.progress,
     )
-    write_atomically(path, found.frame.to_csv(index=False).encode())
+    write_atomically(path, found.frame.to_csv(index=False))
     return found.frame
 
 

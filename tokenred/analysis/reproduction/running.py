@@ -100,7 +100,7 @@ def reproduce(
             tell(f"{experiment.name}: {experiment.title}: {stand.name}")
             parts.append(_run(experiment, stand, settings, folder, tell))
     done = Reproduction(tuple(parts), settings.store, settings.limit, images, costs)
-    write_atomically(folder / CSV, done.frame.to_csv(index=False).encode())
+    write_atomically(folder / CSV, done.frame.to_csv(index=False))
     done.to_html(folder / HTML, overwrite=True)
     return done
 

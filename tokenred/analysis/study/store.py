@@ -121,7 +121,7 @@ class Store:
                 changed = self._connection.execute(
                     f"INSERT INTO results ({names}) VALUES ({places}) ON CONFLICT (key) DO UPDATE "
                     f"SET {changes} WHERE results.status != '{DONE}'",
-                    dict(row.columns),
+                    {name: _stored(value) for name, value in row.columns.items()},
                 ).rowcount
                 if changed and (packed := row.packed) is not None:
                     self._connection.execute(
@@ -260,3 +260,10 @@ class Store:
         """Keep paired differences, so that they need not be computed again."""
         rows = [(*keys, i.level, json.dumps(asdict(i))) for keys, i in found.items()]
         self._do("INSERT OR REPLACE INTO comparisons VALUES (?, ?, ?, ?)", rows)
+
+
+def _stored(value: Any) -> Any:
+    """A value for SQLite, whose text is UTF-8: errors may name files that are not."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    return value

@@ -134,4 +134,4 @@ class Study(Printed):
             OutputExistsError: where the file exists.
         """
         path = check_new(path, overwrite=overwrite)
-        return write_atomically(path, self.frame.to_csv(index=False).encode())
+        return write_atomically(path, self.frame.to_csv(index=False))

@@ -74,7 +74,7 @@ class Sweep(Printed):
             OutputExistsError: where the file exists.
         """
         path = check_new(path, overwrite=overwrite)
-        return write_atomically(path, self.frame().to_csv(index=False).encode())
+        return write_atomically(path, self.frame().to_csv(index=False))
 
     def plot(self, **options: Any) -> Figure:
         """See `tokenred.analysis.break_even_chart`."""

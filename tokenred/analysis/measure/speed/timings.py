@@ -177,7 +177,7 @@ class Benchmark:
         """
         text = json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
         if path is not None:
-            write_atomically(check_new(path, overwrite=overwrite), text.encode())
+            write_atomically(check_new(path, overwrite=overwrite), text)
         return text
 
     @classmethod
