@@ -15,6 +15,8 @@ from tokenred.cli.model_options import Device, Limit, Split
 from tokenred.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from tokenred.analysis.study.grid import Grid
     from tokenred.analysis.study.study_file import StudyFile
 
@@ -131,7 +133,8 @@ def ablate_command(
     place = store or told.store or (_STORE if study is None else study.with_suffix(".db"))
     console = make_console()
     if dry_run:
-        _list(console, grid, place, rows)
+        engines = {k: v for k, v in told.run.items() if k in ("engine", "workers", "threads")}
+        _list(console, grid.dry_run(place, **engines), rows)
         return
     csv = output or told.output
     if csv is not None:
@@ -191,9 +194,8 @@ def _axes(options: list[str]) -> dict[str, list[Any]]:
     return found
 
 
-def _list(console: Console, grid: Grid, store: Path, rows: int) -> None:
+def _list(console: Console, frame: pd.DataFrame, rows: int) -> None:
     """What would run."""
-    frame = grid.dry_run(store)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("cell", "strategy", "model", "data", "GMACs", "tokens at the end", "status"):
         table.add_column(heading, no_wrap=heading != "status")

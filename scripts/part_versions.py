@@ -1,0 +1,60 @@
+"""What the files of tokenred's parts say, beside the number that each raises: for a test.
+
+Run it after a part was changed: first raise `version` in the class if its results are others, then
+``python scripts/part_versions.py``.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tokenred  # noqa: F401  # registers all parts
+from tokenred.core.config import REGISTRIES
+from tokenred.core.fingerprint import digest
+
+NOTED = Path(__file__).resolve().parents[1] / "tests" / "strategies" / "part_versions.json"
+
+
+def parts() -> Iterator[type]:
+    """All classes of tokenred's that a name makes, and what they derive from of its own."""
+    made = [entry.make for registry in REGISTRIES.values() for entry in registry]
+    found = {base for cls in made if inspect.isclass(cls) for base in cls.__mro__}
+    homes = ("tokenred.strategies.", "tokenred.graphs.", "tokenred.attention.")
+    own = (cls for cls in found if cls.__module__.startswith(homes))
+    yield from sorted(own, key=lambda cls: cls.__qualname__)
+
+
+def said_by(cls: type) -> str:
+    """A digest of the code in a class's file, but for docstrings, annotations and imports."""
+    return digest(repr(_told(ast.parse(inspect.getsource(sys.modules[cls.__module__])))))
+
+
+def _told(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_told(item) for item in node if not _is_silent(item)]
+    if not isinstance(node, ast.AST):
+        return node
+    left_out = ("annotation", "returns", "type_params", "type_comment", "kind", "ctx")
+    fields = ((name, _told(value)) for name, value in ast.iter_fields(node) if name not in left_out)
+    # Newer versions of Python leave out what is empty.
+    return type(node).__name__, [(name, value) for name, value in fields if value not in (None, [])]
+
+
+def _is_silent(node: Any) -> bool:
+    is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    return is_text or isinstance(node, ast.Import | ast.ImportFrom)
+
+
+def look() -> dict[str, tuple[int, str]]:
+    """The number and the digest of each class by its name."""
+    return {cls.__qualname__: (getattr(cls, "version", 1), said_by(cls)) for cls in parts()}
+
+
+if __name__ == "__main__":
+    NOTED.write_text(json.dumps(look(), indent=1) + "\n", encoding="utf-8")
