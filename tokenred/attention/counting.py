@@ -27,7 +27,7 @@ _COUNTS, _SETTLED, _WORTH = 12, 6, 5
 
 
 def mark_largest(
-    maps: Float[Tensor, "m entries"], k: int, mark: Float[Tensor, "m entries"], slack: float = 0.0
+    maps: Float[Tensor, "m entries"], k: int, mark: Float[Tensor, "m entries"], slack: int = 0
 ) -> NDArray[np.integer]:
     """Write 1 where an entry is among the k largest of its map, and 0 elsewhere.
 
@@ -35,7 +35,8 @@ def mark_largest(
         maps: on the CPU, contiguous; each entry between 0 and 1, fewer than 2²⁴ in a map.
         k: 1 ≤ k ≤ entries. Of equal entries the first ones are taken.
         mark: where to write.
-        slack: so many entries more or less will do, if they are all that reach some cut.
+        slack: so many entries more or less will do, if they are all that reach some cut. A map's
+            result is then its own: the other maps change nothing in it.
 
     Returns:
         How many entries of each map are marked, ``(m,)``; k where fewer than k are above zero or
@@ -47,7 +48,8 @@ def mark_largest(
     each, last = np.arange(count), sample.shape[1] - 1
     first = (last + 1) * (1 - k / size)
     place, cuts = np.full(count, first), sample[:, min(int(first), last)].copy()
-    enough = count // _WORTH
+    # Whether a map is left to be put in order depends on the others: not where results may differ.
+    enough = 0 if slack else count // _WORTH
     # The best cuts at or below each threshold and above it, and how many entries reach them.
     low, high = np.zeros_like(cuts), np.full_like(cuts, 2)
     many, few = np.full_like(cuts, size), np.zeros_like(cuts)
@@ -63,7 +65,6 @@ def mark_largest(
         left = np.abs(off) > slack
         if np.count_nonzero(left) <= enough:
             break
-        # Where the threshold is met, the cut stays where it is.
         aim = low + (high - low) * ((many - k) / (many - few))
         if turn < _SAMPLED and (turn == 0 or not (low.all() and high.max() < 2)):
             steps = off * ((last + 1) / size)
@@ -72,7 +73,8 @@ def mark_largest(
             aim = np.where((low == 0) | (high == 2), sampled, aim)
         elif turn >= _SETTLED and not (left & (aim > low) & (aim < high)).any():
             break  # equal entries: no cut lies between them
-        cuts = aim
+        # Where the threshold is met, the cut stays where it is.
+        cuts = np.where(left, aim, cuts)
     marks = mark.numpy()
     for at in np.flatnonzero(left):
         _put_in_order(entries[at], marks[at], k - int(few[at]), low[at], high[at])

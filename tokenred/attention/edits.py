@@ -26,12 +26,16 @@ __all__ = [
     "gated_softmax",
     "kept_entries",
     "size_bias",
+    "slack_entries",
     "sparsify",
 ]
 
 
 SLACK = 0.01
-"""How far the share of entries kept may be from θ where its threshold is found the fast way."""
+"""How far the share of entries kept may be from θ where its threshold is found the fast way.
+
+In maps so small that one or two entries are more than that, the fast way keeps the exact number.
+"""
 
 
 class AttentionEdit(Part):
@@ -132,6 +136,14 @@ def kept_entries(tokens: int, theta: float, reference: bool = False) -> int:
         return total if k < 1 else total - k + 1
     # The small number takes back what 0.07 · 100 = 7.000…1 would add.
     return max(1, math.ceil(theta * total - 1e-6))
+
+
+def slack_entries(total: int) -> int:
+    """How many entries more or fewer than `kept_entries` are within `SLACK` of θ.
+
+    ⌈θN²⌉ and the authors' count are up to two entries off θ themselves.
+    """
+    return max(0, int(SLACK * total) - 2)
 
 
 def sparsify(

@@ -6,7 +6,8 @@ tells where to count next, a little beyond, so that the threshold lies between t
 between are few, and are put in order. Two or three counts are the rule, and the result is exact
 however the sample misleads.
 
-The fast way stops as soon as a count is within `SLACK` of what θ asks.
+The fast way stops as soon as a count is within `SLACK` of θ: each map for itself, so that an image
+has the same result alone and in any batch.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokenred.attention.counting import mark_largest, stride_of
-from tokenred.attention.edits import SLACK, kept_entries
+from tokenred.attention.edits import kept_entries, slack_entries
 
 __all__ = ["kth_largest", "near_kth_largest", "sparsified"]
 
@@ -50,7 +51,7 @@ def sparsified(
         attention: the tile.
         theta: share θ of entries to keep.
         reference: θ as the authors' program counts it.
-        fast: keep a share of at most `SLACK` more or less than θ.
+        fast: keep a share of at most `SLACK` more or less than θ, as far as whole entries can.
         out: where to write, map by map; fresh memory costs page faults.
 
     Returns:
@@ -66,13 +67,14 @@ def sparsified(
     # Not in place: one thread reads what several wrote, and where two cores share no cache, these
     # would wait for their own lines when they write again. That takes longer than the search.
     out = torch.empty_like(maps) if out is None else out
-    if total <= _SMALL and len(maps) >= _MANY:
-        slack = min(SLACK * total, kept - 1) if fast else 0.0  # one stays at least
+    slack = min(slack_entries(total), kept - 1) if fast else 0  # one stays at least
+    # The exact result is the same either way, the fast one must not depend on how many there are.
+    if total <= _SMALL and (slack or len(maps) >= _MANY):
         reached = mark_largest(maps, kept, out, slack)
         torch.mul(maps, out, out=out)
         return out.view_as(attention), reached / total
     for at, entries in enumerate(maps.numpy()):
-        near = near_kth_largest(entries, kept, SLACK * total) if fast else None
+        near = near_kth_largest(entries, kept, slack) if slack else None
         cut, count = kth_largest(entries, kept) if near is None else near
         below = np.nextafter(cut, -1, dtype=cut.dtype)
         torch.threshold(maps[at], float(below), 0.0, out=out[at])

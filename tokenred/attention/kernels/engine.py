@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenred.attention.edits import SLACK, kept_entries
+from tokenred.attention.edits import kept_entries, slack_entries
 from tokenred.attention.kernels.blocks import WIDEST
 from tokenred.attention.need import Need
 from tokenred.attention.request import (
@@ -70,8 +70,7 @@ class TritonEngine(Engine):
         cut, share = None, lse.new_ones(b, h)
         kept = kept_entries(n, request.theta, request.reference) if request.theta < 1 else n * n
         if kept < n * n:
-            # ⌈θN²⌉ and the authors' count are up to two entries off θ themselves.
-            slack = max(0, int(SLACK * n * n) - 2) if request.threshold == "fast" else 0
+            slack = slack_entries(n * n) if request.threshold == "fast" else 0
             cut = ops.threshold(heads.q, heads.k, bias, lse, scale, kept, slack)
             out = ops.sparse_forward(heads.q, heads.k, heads.v, bias, lse, cut, scale)
             share = cut[..., 2].float() / (n * n)
