@@ -47,6 +47,7 @@ def make_loader(
         batch_size=batch_size,
         shuffle=False,
         num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
         # Of its own, so that iterating leaves the caller's random numbers alone.
         generator=torch.Generator().manual_seed(seed),
     )

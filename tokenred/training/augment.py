@@ -111,7 +111,13 @@ def train_loader(
     order = torch.randperm(len(members), generator=generator)
     full = order[: len(order) // batch * batch].view(-1, batch)
     batches = [[members[i] for i in row[rank::count].tolist()] for row in full]
-    return DataLoader(data, batch_sampler=batches, num_workers=workers, generator=torch.Generator())
+    return DataLoader(
+        data,
+        batch_sampler=batches,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),
+    )
 
 
 def open_training(

@@ -268,4 +268,5 @@ def _plain_batches(
     data: ImageDataset, batch: int, share: tuple[int, int], workers: int
 ) -> DataLoader[Any]:
     mine: Sequence[int] = range(share[0], len(data), share[1])
-    return DataLoader(Subset(data, mine), batch_size=batch, num_workers=workers)
+    pinned = torch.cuda.is_available()
+    return DataLoader(Subset(data, mine), batch, num_workers=workers, pin_memory=pinned)

@@ -195,7 +195,7 @@ def top1(model: nn.Module, batches: Iterable[Any], device: OneDevice) -> float:
     counts = torch.zeros(2, dtype=torch.float64 if device.device.type != "mps" else torch.float32)
     for images, labels, _ in batches:
         with device.autocast():
-            said = model(images.to(device.device)).argmax(dim=-1).cpu()
+            said = model(images.to(device.device, non_blocking=True)).argmax(dim=-1).cpu()
         known = labels != SKIPPED_LABEL
         counts += torch.stack(((said == labels)[known].sum(), known.sum()))
     right, seen = device.total(counts.to(device.device)).tolist()

@@ -114,6 +114,21 @@ def test_the_most_that_stay() -> None:
         assert each(state_of(30, layer), stats(row, values), 0).keep.shape[1] <= most
 
 
+def test_the_host_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[str] = []
+    for name in ("tolist", "item", "__int__", "__bool__", "__index__"):
+        method = getattr(torch.Tensor, name)
+
+        def counted(self: torch.Tensor, *given: object, of: object = method) -> object:
+            waits.append(str(of))
+            return of(self, *given)  # type: ignore[operator]
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    row, values = torch.rand(1, 30), torch.rand(1, 3, 31, 8)
+    InverseTransform()(state_of(30), stats(row, values), 0)
+    assert len(waits) == 1
+
+
 @pytest.mark.parametrize(("depth", "first"), [(12, 3), (16, 4), (20, 5), (4, 1), (1, 0)])
 def test_from_the_first_quarter_on(depth: int, first: int) -> None:
     blocks = [layer for layer in range(depth) if InverseTransform().adaptive(layer, depth)]

@@ -99,7 +99,8 @@ def image_stream(
                 good = labels != SKIPPED_LABEL
                 stream.skipped += int((~good).sum())
                 if good.any():
-                    yield images[good].to(place, dtype)
+                    images = images if good.all() else images[good]  # what is pinned stays so
+                    yield images.to(place, non_blocking=True).to(dtype)
                 bar.update(len(good))
 
         stream = ImageStream(readable())

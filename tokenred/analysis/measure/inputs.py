@@ -131,6 +131,7 @@ def _own_batches(
         loader.dataset,
         batch_sampler=own,
         num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
         generator=loader.generator,
     )
     return iter(mine), sum(map(len, own))

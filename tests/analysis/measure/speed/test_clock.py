@@ -52,3 +52,34 @@ def test_collection_comes_back_also_after_an_error() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_another_gpu_than_the_current_one_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    second, seen = torch.device("cuda", 1), []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self, stream: object = None) -> None:
+            seen.append(stream)
+
+        def synchronize(self) -> None:
+            seen.append("ready")
+
+        def elapsed_time(self, end: object) -> float:
+            return 2000.0
+
+    class Images:
+        device = second
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", seen.append)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: f"stream of {device}")
+    assert make_clock(second)(lambda images: None, Images()) == 2.0  # type: ignore[arg-type]
+    assert seen == [second, "stream of cuda:1", "stream of cuda:1", "ready"]
+    marker = Marker(second)
+    begin, end = marker.mark(), marker.mark()
+    marker.settle()
+    assert marker.seconds(begin, end) == 2.0
+    assert seen[4:] == ["stream of cuda:1", "stream of cuda:1", second]

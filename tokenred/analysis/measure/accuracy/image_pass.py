@@ -102,10 +102,10 @@ def run_share(
             good = labels != SKIPPED_LABEL
             if not good.all():
                 found.skipped[number] = [_why(data, i) for i in indices[~good].tolist()]
-            labels, indices = labels[good], indices[good]
+                images, labels, indices = images[good], labels[good], indices[good]
             for name, model in models.items() if len(labels) else ():
                 run = _runner(model, place, options.channels_last)
-                logits = portions[name](run, images[good])
+                logits = portions[name](run, images)
                 found.classes[name] = _check_labels(labels, logits.shape[1])
                 found.rows[name][number] = ranked(logits, labels, indices)
             if keep is not None:
@@ -121,7 +121,7 @@ def _runner(model: nn.Module, place: torch.device, nhwc: bool) -> Callable[[Tens
     dtype = torch.float32 if weight is None else weight.dtype
 
     def run(images: Tensor) -> Tensor:
-        images = images.to(place, dtype)
+        images = images.to(place, non_blocking=True).to(dtype)
         if nhwc and images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
         logits = model(images)

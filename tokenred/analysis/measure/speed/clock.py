@@ -34,9 +34,11 @@ def make_clock(device: torch.device) -> Clock:
 def _cuda_seconds(model: Callable[[Tensor], object], images: Tensor) -> float:
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize(images.device)
-    begin.record()
+    # The images' device need not be the current one.
+    stream = torch.cuda.current_stream(images.device)
+    begin.record(stream)
     model(images)
-    end.record()
+    end.record(stream)
     end.synchronize()
     return float(begin.elapsed_time(end)) / 1e3
 
@@ -56,7 +58,7 @@ class Marker:
         """Now."""
         if self._events:
             event = torch.cuda.Event(enable_timing=True)
-            event.record()
+            event.record(torch.cuda.current_stream(self._device))
             return event
         _wait(self._device)
         return time.perf_counter()
