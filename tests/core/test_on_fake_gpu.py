@@ -71,6 +71,8 @@ def _runs(
     reduced = tr.wrap(model.eval(), strategy, engine=engine)
     with fake_gpu(patch, autocast=autocast, capability=capability):
         to_fake_gpu(model, reduced, dtype=weights)
+        first = next(model.parameters())
+        reduced._place = (first.device, first.dtype)  # learned parts came along
         logits = reduced(torch.empty(2, *_shape(model), dtype=weights, device="cuda"))
     assert logits.shape == (2, 5)
     assert logits.device.type == "cuda"

@@ -34,6 +34,7 @@ class Random(Scorer):
     """
 
     traits: ClassVar[Traits] = Traits(equivariant=True)
+    version: ClassVar[int] = 2
 
     seed: Count = 0
 

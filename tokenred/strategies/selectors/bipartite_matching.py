@@ -31,6 +31,7 @@ class BipartiteMatching(Selector):
     """
 
     traits: ClassVar[Traits] = Traits(equivariant=False)
+    version: ClassVar[int] = 2
 
     @property
     def needs(self) -> tuple[Need, ...]:
