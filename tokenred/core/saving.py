@@ -36,7 +36,7 @@ from tokenred.models.preprocessing import (
 from tokenred.models.probe import probe_image
 from tokenred.models.rebuild import build_described, describe_base, weightless
 
-__all__ = ["FORMAT", "load", "save"]
+__all__ = ["FORMAT", "check_loadable", "load", "save"]
 
 FORMAT = "tokenred/2"
 """The metadata entry ``format`` of files that `save` writes."""
@@ -65,20 +65,40 @@ def save(reduced: ReducedViT, path: str | Path, *, overwrite: bool = False) -> P
         )
     path = check_writable(path, overwrite=overwrite)
     weights = reduced.state_dict()
-    strategy = json.dumps(to_config(reduced.strategy))
-    if from_config(json.loads(strategy)) != reduced.strategy:
-        raise ConfigError(f"a file cannot hold {reduced.strategy!r}: it would be read as another.")
     metadata = {
         "format": FORMAT,
         "tokenred": __version__,
         "base": json.dumps(describe_base(reduced.base)),
-        "strategy": strategy,
+        "strategy": _told_strategy(reduced.strategy),
         "preprocessing": json.dumps(told_preprocessing(reduced.base)),
         "dtype": _dtypes(weights),
         "weights": state_digest(weights),
         **told_likeness(reduced.base, reduced, _image(reduced)),
     }
     return save_checkpoint(path, weights, metadata, overwrite=overwrite)
+
+
+def check_loadable(reduced: ReducedViT) -> None:
+    """Refuse a model that `load` could not read back by itself, before the work is done.
+
+    Raises:
+        CheckpointError: for a base that no description fits, or odd preprocessing.
+        ConfigError: for a strategy that a file cannot hold.
+    """
+    if describe_base(reduced.base) is None:
+        raise CheckpointError(
+            f"a {type(reduced.base).__name__} that was changed after it was made cannot be built "
+            "again, so a file of it could not be loaded. Make it with timm.create_model alone."
+        )
+    told_preprocessing(reduced.base)
+    _told_strategy(reduced.strategy)
+
+
+def _told_strategy(strategy: Strategy) -> str:
+    told = json.dumps(to_config(strategy))
+    if from_config(json.loads(told)) != strategy:
+        raise ConfigError(f"a file cannot hold {strategy!r}: it would be read as another.")
+    return told
 
 
 def load(path: str | Path, *, model: nn.Module | None = None) -> ReducedViT:

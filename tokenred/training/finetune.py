@@ -16,15 +16,14 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from tokenred.core.config import to_config
-from tokenred.core.errors import CheckpointError, ConfigError, DataError, OutputExistsError
+from tokenred.core.errors import ConfigError, DataError, OutputExistsError
 from tokenred.core.lock import output_lock
 from tokenred.core.model import ReducedViT
 from tokenred.core.plan import recipes
-from tokenred.core.saving import save
+from tokenred.core.saving import check_loadable, save
 from tokenred.core.specs import StrategyLike, parse_spec
 from tokenred.core.wrap import wrap
 from tokenred.data import ImageDataset, balanced_subset, open_dataset
-from tokenred.models.rebuild import describe_base
 from tokenred.training.augment import open_training, train_loader
 from tokenred.training.checks import check_mask_is_read
 from tokenred.training.devices import pick_device
@@ -123,11 +122,7 @@ def finetune(
         settings = settings_for(method if method in recipes else method_of(reduced.strategy))
     taught = teacher is not None or settings.teacher
     criterion = _criterion(settings, taught)
-    if describe_base(reduced.base) is None:
-        raise CheckpointError(
-            f"a {type(reduced.base).__name__} that cannot be built again could not be loaded "
-            "after the training. Make the model with timm.create_model, without drop_path_rate."
-        )
+    check_loadable(reduced)
     training, plain = _open(reduced, data, validation, settings)
     target = pick_device(settings.amp, device)
     if settings.batch_size % (2 * target.count if settings.mixes else target.count):
