@@ -33,7 +33,7 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
         try:
             row = json.loads(line)
             row["key"], row["status"]
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise _other(path, f"something else in line {number}") from error
         rows.append(row)
     rest = content[end:]

@@ -64,6 +64,7 @@ def test_json(tmp_path: Path) -> None:
     assert Benchmark.from_json(text) == Benchmark.from_json(tmp_path / "b.json") == found
     with pytest.raises(OutputExistsError):
         found.to_json(tmp_path / "b.json")
-    for source in ("{}", "[]", tmp_path / "none.json", str(tmp_path)):
+    (tmp_path / "deep.json").write_text("[" * 10**5)
+    for source in ("{}", "[]", tmp_path / "deep.json", tmp_path / "none.json", str(tmp_path)):
         with pytest.raises(DataError, match="to_json wrote"):
             Benchmark.from_json(source)

@@ -191,7 +191,8 @@ class Benchmark:
             is_text = isinstance(source, str) and source.lstrip().startswith("{")
             text = str(source) if is_text else Path(source).read_text(encoding="utf-8")
             return cls.from_dict(json.loads(text))
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        # A file may hold any JSON, of any depth.
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             shown = "the text given" if is_text else source
             raise DataError(
                 f"expected a benchmark that to_json wrote, got {shown} "
