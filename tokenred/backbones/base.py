@@ -356,15 +356,6 @@ def leaves_alone(kind: type, base: type, names: Iterable[str]) -> bool:
     return all(getattr(kind, name, None) is getattr(base, name, None) for name in names)
 
 
-def linear_macs(module: nn.Module) -> int:
-    """Multiply-accumulates of a module's linear layers, for one token."""
-    return sum(
-        layer.in_features * layer.out_features
-        for layer in module.modules()
-        if isinstance(layer, nn.Linear)
-    )
-
-
 def measured_macs(module: nn.Module, example: Tensor) -> float:
     """Multiply-accumulates of a forward, counted by PyTorch; for stems without a closed form."""
     from torch.utils.flop_counter import FlopCounterMode

@@ -12,9 +12,10 @@ from timm.models import eva
 from torch import Tensor, nn
 
 from tokenred.attention import Heads
-from tokenred.backbones.base import BlockAnatomy, linear_macs, open_known
+from tokenred.backbones.base import BlockAnatomy, open_known
 from tokenred.backbones.calls import entered
 from tokenred.backbones.eva_rotary import Rotary
+from tokenred.backbones.linear_cost import linear_macs
 from tokenred.backbones.vit_blocks import PostNorm, attention_output, watched_dropout
 from tokenred.core.info import BlockInfo
 from tokenred.core.state import TokenState

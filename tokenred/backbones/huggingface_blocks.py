@@ -14,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenred.attention import Heads
-from tokenred.backbones.base import BlockAnatomy, Empty, linear_macs, unwrapped
+from tokenred.backbones.base import BlockAnatomy, Empty, unwrapped
 from tokenred.backbones.calls import difference
+from tokenred.backbones.linear_cost import linear_macs
 from tokenred.core.errors import BackboneError
 from tokenred.core.info import BlockInfo
 from tokenred.core.state import TokenState

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenred.backbones.base import leaves_alone, linear_macs
+from tokenred.backbones.base import leaves_alone
+from tokenred.backbones.linear_cost import linear_macs
 from tokenred.backbones.pooling import stand_in
 from tokenred.backbones.vision_transformer import TimmViT
 from tokenred.models.lvvit import LVViT

@@ -11,15 +11,10 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from tokenred.backbones.base import (
-    Backbone,
-    Embedded,
-    leaves_alone,
-    linear_macs,
-    measured_macs,
-)
+from tokenred.backbones.base import Backbone, Embedded, leaves_alone, measured_macs
 from tokenred.backbones.calls import difference, has_hooks
 from tokenred.backbones.images import check_batch
+from tokenred.backbones.linear_cost import linear_macs
 from tokenred.backbones.pooling import attend_latent, average, stand_in
 from tokenred.backbones.vit_blocks import open_block
 from tokenred.core.errors import BackboneError, InputError

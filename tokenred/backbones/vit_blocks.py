@@ -11,8 +11,9 @@ from timm.models import vision_transformer as vit
 from torch import Tensor, nn
 
 from tokenred.attention import Heads
-from tokenred.backbones.base import BlockAnatomy, linear_macs, open_known
+from tokenred.backbones.base import BlockAnatomy, open_known
 from tokenred.backbones.calls import Call, entered, has_hooks
+from tokenred.backbones.linear_cost import linear_macs
 from tokenred.core.info import BlockInfo
 
 __all__ = ["PostNorm", "attention_info", "attention_output", "open_block", "watched_dropout"]
