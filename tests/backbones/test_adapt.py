@@ -54,7 +54,7 @@ def test_a_subclass_that_changes_nothing(lively: Any, same_run: Any) -> None:
 
 @pytest.mark.parametrize("kind", [OwnForward, OwnEmbedding, OwnPooling])
 def test_a_subclass_that_changes_something(kind: type[VisionTransformer]) -> None:
-    with pytest.raises(BackboneError, match=rf"{kind.__name__}.*Known: .*VisionTransformer"):
+    with pytest.raises(BackboneError, match=rf"{kind.__name__}.*its own .*VisionTransformer's"):
         tr.wrap(kind(**TINY), SOME)
 
 
@@ -79,7 +79,9 @@ def test_other_architectures(name: str) -> None:
     known = "VisionTransformer", "Eva", "Beit", "LV-ViT"
     with Unfilled():
         model = timm.create_model(name)
-    with pytest.raises(BackboneError, match=f"no adapter knows {OTHERS[name]}.*Known: ") as caught:
+    with pytest.raises(
+        BackboneError, match=rf"no adapter knows timm\..*{OTHERS[name]}.*Known: "
+    ) as caught:
         tr.wrap(model, SOME)
     assert all(family in str(caught.value) for family in known)
 
@@ -107,3 +109,28 @@ def test_an_own_adapter_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(backbones.adapt(VisionTransformer(**TINY)), Mine)
     with pytest.raises(BackboneError, match="mine; timm"):
         backbones.adapt(nn.Linear(2, 2))
+
+
+class OwnHead(VisionTransformer):
+    def forward_features(self, x: Tensor) -> Tensor:
+        return super().forward_features(x)[:, 1:].mean(dim=1)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        return self.head(x)  # type: ignore[no-any-return]
+
+
+def _refused(model: nn.Module) -> str:
+    with pytest.raises(BackboneError) as caught:
+        tr.wrap(model, SOME)
+    assert len(str(caught.value)) < 400
+    assert f"{type(model).__module__}.{type(model).__qualname__}" in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_refusal_says_why_and_what_to_unwrap() -> None:
+    told = _refused(OwnHead(**TINY))
+    assert "its own forward_features, forward_head, not VisionTransformer's" in told
+    assert "tokenred.wrap(model._orig_mod" in _refused(torch.compile(VisionTransformer(**TINY)))  # type: ignore[arg-type]
+    assert "tokenred.wrap(model.module" in _refused(nn.DataParallel(VisionTransformer(**TINY)))
+    models = pytest.importorskip("torchvision").models
+    assert "timm" in _refused(models.VisionTransformer(16, 4, 2, 2, 16, 32))

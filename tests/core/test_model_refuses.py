@@ -11,6 +11,7 @@ from torch import Tensor
 
 import tokenred as tr
 from tokenred.core.errors import (
+    BackboneError,
     ConfigError,
     InputError,
     PartError,
@@ -158,3 +159,29 @@ def test_arguments_of_wrap() -> None:
 def test_statistics_before_the_block() -> None:
     with pytest.raises(ConfigError, match="before the block none has run"):
         tr.strategy("gtp", P=2).replace(where="before_block")
+
+
+def test_masks_and_prompts_and_habits() -> None:
+    reduced, images = tr.wrap(_model(), tr.strategy("tome", r=2)), torch.zeros(2, 3, 32, 32)
+    mask = torch.zeros(2, 1, 17, 17)
+    for call in (reduced, reduced.forward_features, reduced.forward_intermediates):
+        with pytest.raises(ConfigError, match="attn_mask"):
+            call(images, attn_mask=mask)
+    with pytest.raises(ConfigError, match=r"with_strategy\('tome:r=3'\)"):
+        reduced.r = 3
+    base = _model()
+    plain = base._pos_embed
+    base._pos_embed = lambda x: torch.cat(
+        (plain(x)[:, :1], torch.zeros(len(x), 5, 32), plain(x)[:, 1:]), 1
+    )
+    for strategy in (tr.strategy("gtp", P=2, M=3), tr.strategy("tome", r=2)):
+        with pytest.raises(BackboneError, match=r"num_prefix_tokens = 6|_pos_embed"):
+            tr.wrap(base, strategy)(images)
+
+
+def test_data_parallel_is_refused_before_the_base_is_touched() -> None:
+    base = _model()
+    own = {name: id(parameter) for name, parameter in base.named_parameters()}
+    with pytest.raises(BackboneError, match="DistributedDataParallel"):
+        tr.wrap(base, tr.strategy("tome", r=2))._replicate_for_data_parallel()
+    assert {name: id(parameter) for name, parameter in base.named_parameters()} == own

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
+
 from torch import nn
 
 from tokenred.backbones.base import Backbone, BlockAnatomy, Embedded
@@ -10,6 +12,13 @@ from tokenred.core.errors import BackboneError
 
 __all__ = ["Backbone", "BlockAnatomy", "Embedded", "adapt", "register_backbone"]
 
+# Whose classes the adapters know, and the methods that make another model of a subclass.
+_LIBRARIES = ("timm", "transformers", "tokenred")
+_METHODS = (
+    "__call__", "forward", "forward_features", "forward_head", "_pos_embed", "pool",
+)  # fmt: skip
+
+_LONGEST = 399
 _BACKBONES: list[type[Backbone]] = []
 
 
@@ -35,11 +44,28 @@ def adapt(model: nn.Module) -> Backbone:
     for backbone in _BACKBONES:
         if backbone.knows(model):
             return backbone(model)
-    raise BackboneError(
-        f"no adapter knows {type(model).__name__}. Known: "
-        f"{'; '.join(b.family for b in _BACKBONES)}. "
-        "Write one (tokenred.backbones.Backbone) and register it with register_backbone."
-    )
+    raise BackboneError(_refusal(model))
+
+
+def _refusal(model: nn.Module) -> str:
+    """What a model is that no adapter knows, why, and what to do, in a few lines."""
+    kind = type(model)
+    who = f"{kind.__module__}.{kind.__qualname__}"
+    for name in ("_orig_mod", "module"):  # torch.compile; DataParallel and its like
+        if isinstance(model._modules.get(name), nn.Module):
+            return f"no adapter knows {who}. Wrap the model inside: tokenred.wrap(model.{name}, …)."
+    known = "; ".join(shorten(b.family, 36, placeholder=" …") for b in _BACKBONES)
+    do = "Create it with timm, or write an adapter (tokenred.backbones.register_backbone)."
+    base = next((b for b in kind.__mro__[1:] if b.__module__.split(".")[0] in _LIBRARIES), None)
+    if base is not None:
+        changed = [n for n in _METHODS if getattr(kind, n, None) is not getattr(base, n, None)]
+        if changed:
+            own = ", ".join(changed)
+            do = (
+                f"It has its own {own}, not {base.__name__}'s. Take those back, or write an "
+                "adapter (tokenred.backbones.register_backbone)."
+            )
+    return shorten(f"no adapter knows {who}. {do} Known: {known}.", _LONGEST, placeholder=" …")
 
 
 def _load() -> None:

@@ -14,7 +14,20 @@ from tokenred.core.unreduce import FILLS
 if TYPE_CHECKING:
     from tokenred.core.model import ReducedViT
 
-__all__ = ["block_numbers", "forward_intermediates"]
+__all__ = ["block_numbers", "check_no_mask", "forward_intermediates"]
+
+
+def check_no_mask(attn_mask: Tensor | None, is_causal: bool) -> None:
+    """Refuse timm's masks of attention.
+
+    Raises:
+        ConfigError: for any.
+    """
+    if attn_mask is not None or is_causal:
+        raise ConfigError(
+            "a reduced model has no use for attn_mask and is_causal: tokens change places. "
+            "Pass images only."
+        )
 
 
 def forward_intermediates(
@@ -40,11 +53,7 @@ def forward_intermediates(
         raise ConfigError(
             "the tokens that are left make no NCHW map; pass output_fmt='NLC' with unreduce=False."
         )
-    if attn_mask is not None or is_causal:
-        raise ConfigError(
-            "a reduced model has no use for attn_mask and is_causal: tokens change places. "
-            "Pass images only."
-        )
+    check_no_mask(attn_mask, is_causal)
     taken = block_numbers(indices, len(reduced.backbone.blocks))
     state, origins = reduced._run_noted(images, taken, max(taken) if stop_early else None, unreduce)
     kept = [origins.kept(layer, reduced.backbone.norm if norm else None) for layer in taken]

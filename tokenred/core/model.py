@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from tokenred.attention import Engine, Need
 from tokenred.backbones.calls import Call, has_hooks
-from tokenred.core.errors import BackboneError
-from tokenred.core.intermediates import block_numbers, forward_intermediates
+from tokenred.core.errors import BackboneError, ConfigError
+from tokenred.core.intermediates import block_numbers, check_no_mask, forward_intermediates
 from tokenred.core.kept import KeptTokens
 from tokenred.core.layers import table
 from tokenred.core.part import check_choice
@@ -39,10 +39,33 @@ class ReducedViT(Wrapped):
         """What `with_strategy` makes."""
         return ReducedViT
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "r" and "base" in self.__dict__ and not hasattr(self, name):
+            # ToMe's patch is steered so; here nothing would read it.
+            raise ConfigError(
+                f"a reduced model has no r to set. Use model.with_strategy('tome:r={value}'), "
+                "which shares the weights."
+            )
+        super().__setattr__(name, value)
+
+    def _replicate_for_data_parallel(self) -> Any:
+        # Its copies would share one base, and set their parameters on it.
+        raise BackboneError(
+            "DataParallel cannot copy a reduced model. Use DistributedDataParallel, one process a "
+            "GPU (torchrun or accelerate launch)."
+        )
+
     # ---------------------------------------------------------------- forward
 
-    def forward(self, images: Float[Tensor, "b ch H W"]) -> Any:
-        """Logits, ``(b, classes)``, or whatever the model's head returns."""
+    def forward(
+        self,
+        images: Float[Tensor, "b ch H W"],
+        *,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Any:
+        """Logits, ``(b, classes)``, or whatever the model's head returns. Masks are refused."""
+        check_no_mask(attn_mask, is_causal)
         call = Call(self.base, inside=False) if has_hooks(self.base) else None
         images = images if call is None else call.enter(images)
         if "forward_features" in self.__dict__ or "forward_head" in self.__dict__:
@@ -52,7 +75,13 @@ class ReducedViT(Wrapped):
         return result if call is None else call.leave(result)
 
     def forward_features(
-        self, images: Float[Tensor, "b ch H W"], *, unreduce: bool = False, fill: str = "last"
+        self,
+        images: Float[Tensor, "b ch H W"],
+        *,
+        unreduce: bool = False,
+        fill: str = "last",
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
     ) -> Float[Tensor, "b N c"]:
         """The tokens that remain, prefix first, after the final norm.
 
@@ -61,7 +90,9 @@ class ReducedViT(Wrapped):
             unreduce: give all N0 image tokens in raster order, as the dense model does: each patch
                 has the token that owns it. The head takes what comes without.
             fill: for patches of which nothing is left, see `KeptTokens.unreduce`.
+            attn_mask, is_causal: timm's; refused with a `ConfigError`.
         """
+        check_no_mask(attn_mask, is_causal)
         if not unreduce:
             return self._features(self._run(images))
         check_choice(self, "fill", fill, FILLS)
