@@ -124,7 +124,7 @@ def test_fx_and_script() -> None:
 @pytest.mark.parametrize("dynamo", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_pytorchs_own_way_to_onnx(dynamo: bool) -> None:
     pytest.importorskip("onnxscript")
-    with pytest.raises(Exception, match=r"tokenred.export.to_onnx"):
+    with pytest.raises(Exception, match=r"tokenred.export.to_onnx"):  # PyTorch wraps it
         torch.onnx.export(_wrap(tr.strategy("evit")), (_images(2),), io.BytesIO(), dynamo=dynamo)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from tokenred.core.errors import ConfigError
@@ -23,6 +24,8 @@ def check_no_mask(attn_mask: Tensor | None, is_causal: bool) -> None:
     Raises:
         ConfigError: for any.
     """
+    if isinstance(attn_mask, torch.fx.Proxy):
+        return  # torch.fx fills in every argument, and is refused for the images
     if attn_mask is not None or is_causal:
         raise ConfigError(
             "a reduced model has no use for attn_mask and is_causal: tokens change places. "

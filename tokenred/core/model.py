@@ -60,7 +60,6 @@ class ReducedViT(Wrapped):
     def forward(
         self,
         images: Float[Tensor, "b ch H W"],
-        *,
         attn_mask: Tensor | None = None,
         is_causal: bool = False,
     ) -> Any:

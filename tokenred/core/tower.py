@@ -24,7 +24,7 @@ class ReducedTower(ReducedViT):
     pipeline, a Trainer, and inside the models of CLIP and LLaVA.
     """
 
-    def forward(
+    def forward(  # type: ignore[override]  # the library's keywords
         self,
         images: Float[Tensor, "b ch H W"] | None = None,
         pixel_values: Float[Tensor, "b ch H W"] | None = None,
