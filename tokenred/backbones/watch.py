@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
-from operator import is_
 from typing import Any
 
 from torch import nn
@@ -14,9 +12,10 @@ __all__ = ["Watch"]
 class Watch:
     """What a model was made of at one moment, cheap to compare with what it is now.
 
-    Compared by identity: the children of all modules, their classes and those classes' ``forward``,
-    and the plain attributes of modules with children and of ``leaves``. Training mode is left out,
-    and so are parameters, which a forward reads anew anyway. About 30 µs for twelve blocks.
+    Compared, without looking into anything: the children of all modules, their classes and those
+    classes' ``forward``, and the plain attributes of modules with children and of ``leaves``.
+    Training mode is left out, and so are parameters, which a forward reads anew anyway. Twelve
+    blocks take 0.1% of DeiT-Ti's time at batch 1.
 
     Args:
         model: the model.
@@ -29,28 +28,27 @@ class Watch:
         kinds: dict[Any, None] = dict.fromkeys(self._types)
         self._forwards = [(kind, kind.forward) for kind in kinds]
         inner = [m for m in self._modules if m._modules]
-        self._children = [(m._modules, tuple(m._modules.items())) for m in inner]
+        self._children = [(m._modules, tuple(m._modules.values())) for m in inner]
         # The first attribute that a module ever gets is `training`.
-        self._attributes = [
-            (m.__dict__, len(m.__dict__), tuple(islice(m.__dict__.values(), 1, None)))
-            for m in (*inner, *leaves)
-        ]
+        self._attributes = [(m.__dict__, tuple(m.__dict__.values())[1:]) for m in (*inner, *leaves)]
 
     def holds(self) -> bool:
         """Whether nothing that was noted has changed."""
         for children, then in self._children:
-            if tuple(children.items()) != then:
+            if tuple(children.values()) != then:
                 return False
         if tuple(map(type, self._modules)) != self._types:
             return False
         for kind, forward in self._forwards:
             if kind.forward is not forward:
                 return False
-        for attributes, count, values in self._attributes:
-            if len(attributes) != count:
-                return False
-            if not all(map(is_, islice(attributes.values(), 1, None), values)):
-                return False
+        try:
+            # Tuples take what is identical for equal, and only look at what is not.
+            for attributes, values in self._attributes:
+                if tuple(attributes.values())[1:] != values:
+                    return False
+        except (RuntimeError, TypeError, ValueError):  # another tensor or array
+            return False
         return True
 
     def guard(self) -> None:
@@ -58,7 +56,7 @@ class Watch:
         for children, _ in self._children:
             for child in children.values():
                 id(child)
-        for attributes, _, _ in self._attributes:
+        for attributes, _ in self._attributes:
             _ = "forward" in attributes
 
     def __reduce__(self) -> Any:
