@@ -37,7 +37,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     target = tmp_path / "x"
     target.write_bytes(b"old")
     with pytest.raises(TypeError):
-        write_atomically(target, "text")  # type: ignore[arg-type]
+        write_atomically(target, 3)  # type: ignore[arg-type]
     assert target.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
