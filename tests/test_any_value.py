@@ -29,11 +29,12 @@ from tokenred.analysis.study.grid import Grid
 from tokenred.analysis.study.study_file import read_study
 from tokenred.core.errors import TokenredError
 from tokenred.core.part import Part
-from tokenred.core.plan import recipes
+from tokenred.core.plan import from_config, recipes
 from tokenred.core.specs import parse_spec, read_assignment
 from tokenred.core.values import parameters_of
+from tokenred.training import settings_for
 from tokenred.training.cifar10_recipe import Cifar10Recipe
-from tokenred.training.losses import Criterion
+from tokenred.training.losses import Criterion, make_criterion
 from tokenred.training.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
@@ -199,6 +200,46 @@ def test_hostile_values_of_a_parameter(name: str) -> None:
 def test_hostile_values_of_a_recipe(name: str) -> None:
     for value in HOSTILE:
         check_recipe(name, value)
+
+
+def on_an_axis(name: str) -> Make:
+    def make(value: Any) -> Any:
+        grid = Grid("gtp", {name: [value]}, model="digits", metrics=())
+        assigned = grid._design.axes.at(0)
+        assert assigned is not None
+        return grid._design.builder(grid._design.base(assigned), assigned)
+
+    return make
+
+
+ENTRIES: dict[str, Make] = {
+    "strategy": tr.strategy,
+    "text": parse_spec,
+    "toml": tr.Strategy.from_toml,
+    "table": from_config,
+    "recipe": lambda value: from_config({"recipe": value}),
+    "part": lambda value: from_config({"scorer": {"name": value}}),
+    "field": lambda value: from_config(
+        {"scorer": "Random", "schedule": {"name": "PerLayer", "counts": value}}
+    ),
+    "settings": settings_for,
+    "criterion": make_criterion,
+    "axis": lambda value: Grid("gtp", {value: [1]}, model="digits", metrics=()),
+} | {
+    f"axis {name}": on_an_axis(name)
+    for name in (
+        "P", "theta", "graph", "scorer", "aggregate", "scorer.aggregate", "schedule", "seed",
+        "edits", "limit", "budget", "dtype", "base", "model", "data",
+    )
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_hostile_values_where_they_come_in(name: str) -> None:
+    for value in HOSTILE:
+        hashable = value.__class__.__hash__ is not None and not isinstance(value, Odd | memoryview)
+        if name != "axis" or hashable:
+            attempt(ENTRIES[name], value)
 
 
 def test_there_are_parameters_and_every_annotation_is_known() -> None:

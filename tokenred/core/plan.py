@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -231,6 +231,8 @@ def from_config(config: dict[str, Any]) -> Strategy:
         ConfigError: where neither a scorer nor a recipe is named.
         UnknownNameError: for unknown keys, parts, parameters or recipes.
     """
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"expected a strategy as a table of its fields, got {shown(config)}.")
     values = dict(config)
     if "recipe" in values:
         name = read(str, values.pop("recipe"), "recipe")

@@ -6,6 +6,7 @@ from typing import Any
 
 from tokenred.core.errors import UnknownNameError
 from tokenred.core.plan import Strategy, recipes
+from tokenred.core.values import checked
 from tokenred.strategies.routes import Idle
 from tokenred.strategies.selectors.predictor import Predictor
 from tokenred.training.settings import Settings
@@ -97,6 +98,7 @@ _PRESETS_OF: dict[tuple[str, str], dict[str, Any]] = {
 }
 
 
+@checked
 def settings_for(method: str, preset: str | None = None) -> Settings:
     """How a method is trained.
 

@@ -9,6 +9,7 @@ from typing import Any
 from tokenred.core.errors import ConfigError
 from tokenred.core.part import Part
 from tokenred.core.plan import Strategy
+from tokenred.core.values import read as read_value
 from tokenred.core.wording import shown
 
 __all__ = ["SETTINGS", "Axes", "plain"]
@@ -43,8 +44,8 @@ class Axes:
         if axes is not None and not isinstance(axes, Mapping):
             raise ConfigError(f"expected axes as a mapping from names to lists, got {shown(axes)}.")
         named = {
-            str(name): tuple(read(str(name), value) for value in _values(str(name), values))
-            for name, values in (axes or {}).items()
+            name: tuple(read(name, value) for value in _values(name, values))
+            for name, values in _named(axes or {}).items()
         }
         ordered = sorted(named, key=lambda name: (name not in SETTINGS, _rank(name)))
         self._digits: list[tuple[str, tuple[Any, ...], int]] = []
@@ -127,17 +128,24 @@ def _values(name: str, values: Any) -> tuple[Any, ...]:
 def _point(point: Any) -> Assignment:
     if not isinstance(point, Mapping):
         raise ConfigError(f"expected a cell as a mapping from names to values, got {shown(point)}.")
-    return {str(name): _unboxed(value) for name, value in point.items()}
+    return {name: _unboxed(value) for name, value in _named(point).items()}
+
+
+def _named(values: Mapping[Any, Any]) -> dict[str, Any]:
+    return {read_value(str, name, "the name of an axis"): value for name, value in values.items()}
 
 
 def _unboxed(value: Any) -> Any:
     """A NumPy number as Python's own: parts check for those."""
     item = getattr(value, "item", None)
     shape = getattr(value, "shape", None)
-    if callable(item) and shape == ():
-        value = item()
-    elif callable(getattr(value, "tolist", None)) and shape is not None:
-        value = tuple(value.tolist())
+    try:
+        if callable(item) and shape == ():
+            value = item()
+        elif callable(getattr(value, "tolist", None)) and shape is not None:
+            value = tuple(value.tolist())
+    except RuntimeError:  # a tensor without values
+        raise ConfigError(f"expected numbers on the axes, got {shown(value)}.") from None
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"expected finite numbers on the axes, got {value!r}.")
     return value
