@@ -10,7 +10,6 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tokenred.analysis.measure.machine import describe_machine, model_device
 from tokenred.analysis.study.cell import Cell
 from tokenred.analysis.study.design import Design
 from tokenred.analysis.study.engines import Engine, pick_engine
@@ -232,7 +231,11 @@ class Grid:
     def _how(
         self, engine: Engine, workers: int | None = None, threads: int | None = None
     ) -> dict[str, Any]:
-        """What timings are determined by besides the setting."""
+        """The batch size, and what timings are determined by besides the setting."""
+        if not any(metric.timed for metric in self._design.metrics):
+            return {"batch_size": self.batch_size}
+        from tokenred.analysis.measure.machine import describe_machine, model_device
+
         loaded = [ref.module for ref in self._design.models if ref.module is not None]
         devices = [self.device or str(model_device(model)) for model in loaded]
         device = self.device or next(iter(devices), "cpu")

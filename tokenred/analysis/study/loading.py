@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,8 +16,9 @@ from tokenred.core.fingerprint import digest, identity_of
 from tokenred.core.model import ReducedViT
 from tokenred.core.values import read
 from tokenred.core.wording import shown
-from tokenred.data import ImageDataset
-from tokenred.data.sources import raw_of
+
+if TYPE_CHECKING:
+    from tokenred.data import ImageDataset
 
 __all__ = [
     "content_of",
@@ -111,6 +112,8 @@ def model_identity(model: nn.Module) -> str:
 
 def content_of(data: ImageDataset) -> str:
     """A digest of the images of a dataset and of their names, bytes for bytes."""
+    from tokenred.data.sources import raw_of
+
     seen = hashlib.sha256()
     for index in range(len(data)):
         try:
@@ -133,6 +136,8 @@ def data_identity(ref: DataRef, data: ImageDataset, content: str) -> str:
     Raises:
         PartError: for an own transform or dataset that cannot be told apart from another.
     """
+    from tokenred.data import ImageDataset
+
     told = [content, data.labels, data.classes]
     if ref.dataset is not None:
         name = f"the dataset {data.name!r}"

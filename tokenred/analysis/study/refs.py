@@ -19,7 +19,6 @@ from tokenred.core.errors import ConfigError, DataError
 from tokenred.core.files import exists
 from tokenred.core.model import ReducedViT
 from tokenred.core.wording import shown
-from tokenred.data.folder import narrow_to_split, walk
 
 if TYPE_CHECKING:
     from tokenred.data import ImageDataset
@@ -88,6 +87,8 @@ class DataRef:
         if path is None:
             return None
         if path.is_dir():
+            from tokenred.data.folder import narrow_to_split  # brings timm with it
+
             with suppress(DataError):  # the reader will say what is wrong with it
                 path = narrow_to_split(path, self.arguments["split"])[0]
         told = sorted((k, str(v)) for k, v in self.arguments.items())
@@ -173,7 +174,11 @@ def stamp_of(path: Path) -> str | None:
 
 
 def _files_at(path: Path) -> list[Path]:
-    return [path / name for name in walk(path)[0]] if path.is_dir() else [path]
+    if not path.is_dir():
+        return [path]
+    from tokenred.data.folder import walk
+
+    return [path / name for name in walk(path)[0]]
 
 
 def _package(folder: str) -> Path:
