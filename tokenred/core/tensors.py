@@ -78,14 +78,17 @@ def multiply(
         torch.bmm(left, right, out=out)  # which autocast leaves alone
 
 
-# PyTorch compiles anew when the setting changes.
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def rounds() -> bool:
     """Whether factors of fp32 products may be rounded, on some kind of device."""
     try:
         return torch.get_float32_matmul_precision() != "highest"
     except RuntimeError:  # set by names of PyTorch 2.9, which this one does not read
         return True
+
+
+# `torch.compiler.assume_constant_result`, which would import the compiler and Triton. PyTorch
+# compiles anew when the setting changes.
+rounds._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _thirds(x: Tensor) -> list[Tensor]:

@@ -97,9 +97,9 @@ def test_old_gpus_are_left_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
         major = 7
 
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Properties)
-    assert not engine._capable(torch.empty(0, device="meta"))
+    assert not engine.is_modern(torch.device("cuda"))
     monkeypatch.setattr(Properties, "major", 9)
-    assert engine._capable(torch.empty(0, device="meta"))
+    assert engine.is_modern(torch.device("cuda"))
 
 
 def test_importing_it_imports_no_triton() -> None:
