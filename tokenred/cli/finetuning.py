@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -91,7 +91,7 @@ def finetune_command(
 
     from tokenred.core.api import gmacs
     from tokenred.core.errors import UntrainedPartWarning
-    from tokenred.core.specs import parse_spec, read_assignment
+    from tokenred.core.specs import parse_spec
     from tokenred.core.wrap import wrap
     from tokenred.models import load_model
     from tokenred.training import finetune, method_of, settings_for
@@ -110,9 +110,7 @@ def finetune_command(
     method = spec.method if spec.method in METHOD_SETTINGS else method_of(spec.strategy)
     settings = settings_for(method, small)
     given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "amp": amp}
-    changes = {k: v for k, v in given.items() if v is not None} | dict(
-        read_assignment(text, "--set") for text in setting or ()
-    )
+    changes = {k: v for k, v in given.items() if v is not None} | _assignments(setting or [])
     settings = settings.replace(**changes)
     loaded = load_model(model, checkpoint=checkpoint)
     plan = spec.resolve(gmacs(loaded))
@@ -136,3 +134,9 @@ def finetune_command(
         f"{100 * result.best:.2f}% at best"
     )
     say_written(console, result.path)
+
+
+def _assignments(texts: list[str]) -> dict[str, Any]:
+    from tokenred.core.specs import read_assignment
+
+    return dict(read_assignment(text, "--set") for text in texts)
