@@ -71,13 +71,13 @@ def check_capture(images: Any, adaptive: bool) -> None:
                 "blocks, tokenred.features or forward_intermediates."
             )
         return  # what it is, the check of the images says
+    if not is_transformed():
+        return
     if torch.onnx.is_in_onnx_export() or (_is_exporting() and _called_by("torch.onnx")):
         raise ConfigError(
             "torch.onnx.export by itself lacks operators that a reduced model needs, such as a "
             "stable sort. Use tokenred.export.to_onnx(model, path), or `tokenred export`."
         )
-    if not is_transformed():
-        return
     if adaptive:
         raise ConfigError(
             "the images decide how many tokens go, and a graph or a vmap is the same for all. "
