@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import tokenred as tr
-from tokenred.core.errors import InputError
+from tokenred.core.errors import BackboneError, InputError
 
 transformers = pytest.importorskip("transformers")
 
@@ -87,6 +87,15 @@ def test_what_means_nothing_is_refused(call: dict[str, Any], message: str) -> No
     reduced = tr.wrap(FORMS["ViTModel"]().eval(), TWO)
     with pytest.raises(InputError, match=message):
         reduced(**{"pixel_values": torch.zeros(2, 3, 32, 32)} | call)
+
+
+def test_hooks_on_the_base_are_not_passed_over() -> None:
+    model = FORMS["ViTModel"]().eval()
+    reduced, images = tr.wrap(model, TWO), torch.zeros(1, 3, 32, 32)
+    model.register_forward_hook(lambda module, inputs, output: output * 0)
+    assert not reduced(images).any()
+    with pytest.raises(BackboneError, match="Register them on the reduced model"):
+        reduced(pixel_values=images)
 
 
 def test_half_precision_takes_images_as_the_model_does() -> None:

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tokenred.backbones.calls import has_hooks
 from tokenred.backbones.huggingface import HuggingFaceViT
-from tokenred.core.errors import InputError
+from tokenred.core.errors import BackboneError, InputError
 from tokenred.core.kept import KeptTokens
 from tokenred.core.model import ReducedViT
 
@@ -50,6 +51,7 @@ class ReducedTower(ReducedViT):
         Raises:
             InputError: for a keyword that means nothing with fewer tokens, and for images that are
                 missing or given twice.
+            BackboneError: for keywords where the base itself has hooks.
         """
         asked = (pixel_values, labels, output_hidden_states, output_attentions, return_dict)
         called = any(value is not None for value in (*asked, interpolate_pos_encoding, *others))
@@ -60,6 +62,11 @@ class ReducedTower(ReducedViT):
             raise InputError(
                 "expected one batch of images: reduced(images) or reduced(pixel_values=images), "
                 f"got {'none' if batch is None else 'two'}."
+            )
+        if has_hooks(self.base):
+            raise BackboneError(
+                f"hooks on the {type(self.base).__name__} itself run only where images are passed "
+                "by position. Register them on the reduced model, or on a module inside."
             )
         backbone, config = cast(HuggingFaceViT, self.backbone), cast(Any, self.base).config
         loss_options = self._read(config, output_attentions, others)
