@@ -123,8 +123,10 @@ def _needs(make: Callable[..., Any]) -> str:
         return ""
     try:
         needs = make().needs
-    except TypeError:  # a part that has to be told something first
+    except tr.errors.ConfigError:  # a part that has to be told something first
         return ""
+    if callable(needs):  # of an edit, block by block
+        needs = dict.fromkeys(need for layer in range(12) for need in needs(layer, 12))
     return " ".join(f"`{_need(need)}`" for need in needs) or "nothing of the attention"
 
 

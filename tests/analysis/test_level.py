@@ -10,7 +10,7 @@ from tokenred.core.errors import ConfigError
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 95, -0.5, float("nan")])
 def test_refused(level: float) -> None:
-    with pytest.raises(ConfigError, match="level between 0 and 1"):
+    with pytest.raises(ConfigError, match=r"level must be a finite number in \(0, 1\)"):
         check_level(level)
 
 

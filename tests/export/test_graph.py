@@ -21,9 +21,9 @@ OPTIONS: dict[str, Any] = {"dynamic_batch": True, "engines": (FusedEngine(), Pla
 def test_the_model_stays_what_it_was(vit) -> None:  # type: ignore[no-untyped-def]
     reduced = tr.wrap(vit(depth=1), tr.strategy("topk", layers=(0,)), check_finite=True)
     reduced.compile(backend="eager")
-    runner, compiled = reduced._runner, reduced._compiled_call_impl
+    engines, compiled = reduced.engines, reduced._compiled_call_impl
     traced = trace(check_model(reduced), None, **OPTIONS)
-    assert reduced._runner is runner
+    assert reduced.engines is engines
     assert reduced._compiled_call_impl is compiled
     assert reduced.check_finite
     assert traced.model is reduced

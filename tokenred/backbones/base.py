@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from tokenred.attention import Heads
 from tokenred.backbones.calls import difference, has_hooks, known_base
@@ -112,7 +111,7 @@ class BlockAnatomy(ABC):
         """Whether somebody listens to the block or its attention."""
         return any(map(has_hooks, (self.whole, self.block, *self.attentions)))
 
-    def quiet(self) -> Self:
+    def quiet(self) -> BlockAnatomy:
         """The same block, opened without its hooks: to look at it before it runs."""
         same = copy(self)
         same.listens = False

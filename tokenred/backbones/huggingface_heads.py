@@ -82,9 +82,9 @@ class Head:
         layer = self._layer(tower)
         if layer is None:
             return {"head_fixed": fixed}
-        fixed += linear_macs(layer)
         if self.pool == "pooler":
-            return {"head_fixed": fixed}
+            return {"head_fixed": fixed + linear_macs(layer)}
+        fixed += linear_macs(layer.mlp) + linear_macs(layer.attention.out_proj)
         # Keys and values of each token, and the one query's pair with it, in both products.
         width = layer.attention.embed_dim
         return {"head_per_token": 2 * width**2 + 2 * width, "head_fixed": fixed + width**2}

@@ -77,6 +77,11 @@ def read_image(path: Path) -> Image.Image:
         return _decoded(file)
 
 
+def _without_blocking(path: str, flags: int) -> int:
+    # Should a FIFO have come in the file's place.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 @contextmanager
 def open_file(path: Path) -> Iterator[IO[bytes]]:
     """A regular file to be read.
@@ -85,8 +90,7 @@ def open_file(path: Path) -> Iterator[IO[bytes]]:
         OSError: for one that cannot be opened.
         ValueError: for anything else, such as a FIFO.
     """
-    # Without blocking, should a FIFO have come in the file's place.
-    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+    with open(path, "rb", opener=_without_blocking) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError("no regular file")
         yield file

@@ -196,7 +196,7 @@ class Graph:
         return rows.cpu(), columns.cpu(), weights.float().cpu()
 
 
-def _rows(table: Shaped[Tensor, "b n k"], at: Int[Tensor, "b m"]) -> Shaped[Tensor, "b m k"]:
+def _rows(table: Shaped[Tensor, "one n k"], at: Int[Tensor, "b m"]) -> Shaped[Tensor, "b m k"]:
     """Rows of each image's own table, or of the one that all images share."""
     if is_tracing():
         # At batch 1 nobody can tell whether the one table is shared: right for both.

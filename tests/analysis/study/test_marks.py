@@ -15,9 +15,7 @@ def test_equal_configurations_to_the_type() -> None:
     different = [
         tr.fusers.Propagate(0.2),
         tr.fusers.Propagate(1),
-        tr.fusers.Propagate(1.0),
         tr.fusers.Propagate((1, 2)),
-        tr.fusers.Propagate((1.0, 2.0)),
         tr.fusers.Prune(),
         tr.Constant(1),
         tr.Constant(1, fit=True),

@@ -75,5 +75,5 @@ def test_memory_stays_the_same() -> None:
 
 
 def test_refused() -> None:
-    with pytest.raises(ConfigError, match="between 0 and 1"):
+    with pytest.raises(ConfigError, match=r"in \(0, 1\)"):
         _fill(np.ones((3, 1)), [3]).intervals(95)

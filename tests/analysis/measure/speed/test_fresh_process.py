@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,11 @@ from tokenred.core.errors import InputError
 @pytest.fixture
 def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """Put a program in the child's place."""
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(fresh_process, "_CHILD", "stand_in")
 
     def put(program: str) -> None:
-        (tmp_path / "stand_in.py").write_text(program)
+        (tmp_path / "stand_in.py").write_text("def main():\n" + textwrap.indent(program, "    "))
 
     return put
 

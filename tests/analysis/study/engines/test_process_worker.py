@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import subprocess
 import sys
@@ -11,8 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.analysis.study.stubs import StubRunner, tasks
-from tokenred.analysis.study.engines.crew import _START
+from tokenred.analysis.study.engines import process_worker
 from tokenred.analysis.study.engines.frames import read_frame, write_frame
+from tokenred.core.child import python_running
 
 Process = subprocess.Popen[bytes]
 
@@ -27,9 +27,8 @@ class Noisy(StubRunner):
 
 @pytest.fixture
 def worker() -> Iterator[Process]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(
-        [sys.executable, "-c", _START], env=environment,
+        python_running(process_worker.__name__),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     with process:
