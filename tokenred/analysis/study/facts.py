@@ -80,9 +80,10 @@ class Facts:
 
     def __init__(self, store: Store | None = None) -> None:
         self._store = store
-        self._models: dict[int, ModelFacts] = {}
-        self._contents: dict[int, tuple[str | None, str]] = {}
-        self._loaded: dict[int, tuple[ModelRef, nn.Module]] = {}
+        # By the very reference, which lives as long: another one is another model.
+        self._models: dict[ModelRef, ModelFacts] = {}
+        self._contents: dict[DataRef | None, tuple[str | None, str]] = {}
+        self._loaded: dict[ModelRef, nn.Module] = {}
         self._fresh: dict[str, Any] = {}
 
     def model(self, ref: ModelRef) -> ModelFacts:
@@ -91,9 +92,9 @@ class Facts:
         Raises:
             TokenredError: for a model that cannot be loaded, or that no adapter knows.
         """
-        if id(ref) not in self._models:
-            self._models[id(ref)] = self._find(ref.stamp(), lambda: self._look(ref), _model_facts)
-        return self._models[id(ref)]
+        if ref not in self._models:
+            self._models[ref] = self._find(ref.stamp(), lambda: self._look(ref), _model_facts)
+        return self._models[ref]
 
     def data(self, ref: DataRef, model: ModelRef) -> DataFacts:
         """The facts about data that a model is to be run on.
@@ -104,16 +105,16 @@ class Facts:
         stamp = ref.stamp()
         whole = stamp and f"{stamp} for {self.model(model).identity}"
         found = self._find(whole, lambda: self._open(ref, model, stamp), lambda v: DataFacts(**v))
-        self._contents[id(ref)] = stamp, found.content
+        self._contents[ref] = stamp, found.content
         return found
 
     def content(self, ref: DataRef | None) -> tuple[str | None, str]:
         """The stamp of data and the digest of its images; empty for what no cell uses."""
-        return self._contents.get(id(ref), (None, ""))
+        return self._contents.get(ref, (None, ""))
 
     def weights(self, ref: ModelRef) -> str:
         """The digest of a model's weights; empty for one that no cell uses."""
-        known = self._models.get(id(ref))
+        known = self._models.get(ref)
         return "" if known is None else known.weights
 
     def keep(self) -> None:
@@ -130,13 +131,13 @@ class Facts:
     @property
     def in_memory(self) -> list[tuple[ModelRef, nn.Module]]:
         """Models that had to be loaded."""
-        return list(self._loaded.values())
+        return list(self._loaded.items())
 
     def loaded(self, ref: ModelRef) -> nn.Module:
         """The model itself."""
-        if id(ref) not in self._loaded:
-            self._loaded[id(ref)] = ref, load_base(ref)
-        return self._loaded[id(ref)][1]
+        if ref not in self._loaded:
+            self._loaded[ref] = load_base(ref)
+        return self._loaded[ref]
 
     def _find(
         self, stamp: str | None, look: Callable[[], T], read: Callable[[dict[str, Any]], T | None]
