@@ -157,6 +157,14 @@ def test_a_pipeline_runs_it() -> None:
     assert sorted(row["label"] for row in found) == sorted(model.config.id2label.values())
 
 
+def test_a_compiled_average_counts_merged_tokens_by_size() -> None:
+    torch.manual_seed(0)
+    reduced = tr.wrap(FORMS["CLIPForImageClassification"]().eval(), tr.strategy("tome", r=3))
+    images = torch.randn(2, 3, 32, 32)
+    compiled = torch.compile(reduced, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(pixel_values=images).logits, reduced(images))
+
+
 def test_compiles_as_called() -> None:
     reduced = tr.wrap(FORMS["CLIPVisionModelWithProjection"]().eval(), TWO)
     images = torch.randn(2, 3, 32, 32)

@@ -81,7 +81,8 @@ class ReducedTower(ReducedViT):
         tokens = self._features(state)
         output = backbone.output(
             tokens,
-            self.forward_head(tokens, pre_logits=True),
+            # Handed over, since a compiler loses what tokens bring along.
+            self.forward_head(tokens, pre_logits=True, weight=self._weight(state)),
             tuple(_whole(origins.kept(layer)) for layer in layers) if hidden else None,
             labels,
             loss_options,
