@@ -25,8 +25,8 @@ import torch.nn.functional as F
 
 from tokenred.analysis.measure.machine import describe_machine
 from tokenred.analysis.measure.speed.clock import Clock, make_clock, no_collection
-from tokenred.attention import Engine, Heads, Need, PlainEngine, Request, TiledEngine
-from tokenred.attention.kernels import TritonEngine
+from tokenred.attention import QKV, AttentionSpec, AttentionStat, Engine, PlainEngine, TiledEngine
+from tokenred.attention.triton import TritonEngine
 from tokenred.attention.two_calls import TwoCallsEngine
 from tokenred.core.files import write_whole
 from tokenred.core.state import TokenState
@@ -38,8 +38,8 @@ ENGINES: dict[str, Engine] = {
     "plain": PlainEngine(),
 }
 NEEDS = {
-    "gtp": (Need.diagonal("max"), Need.received("max")),
-    "evit": (Need.row("cls", "mean"),),
+    "gtp": (AttentionStat.diagonal("max"), AttentionStat.column_sum("max")),
+    "evit": (AttentionStat.row("cls", "mean"),),
     "none": (),
 }
 Run = Callable[[torch.Tensor], object]
@@ -53,7 +53,7 @@ def arguments() -> argparse.Namespace:
     add("--dtype", nargs="+", default=["float32"], choices=["float32", "bfloat16", "float16"])
     add("--theta", nargs="+", type=float, default=[1.0, 0.6])
     add("--threshold", nargs="+", default=["exact"], choices=["exact", "fast"])
-    add("--needs", nargs="+", default=["gtp"], choices=list(NEEDS))
+    add("--requires", nargs="+", default=["gtp"], choices=list(NEEDS))
     add("--no-bias", action="store_true", help="no log s on the keys")
     add("--engine", nargs="+", default=list(ENGINES), choices=list(ENGINES))
     add("--device", default="cpu")
@@ -74,7 +74,7 @@ def shape_of(text: str) -> tuple[int, int, int, int]:
 
 def block(
     shape: tuple[int, int, int, int], dtype: torch.dtype, device: str, *, biased: bool
-) -> tuple[Heads, torch.Tensor | None, TokenState]:
+) -> tuple[QKV, torch.Tensor | None, TokenState]:
     """As in a block: three views into one projection; sizes as merging leaves them."""
     b, h, n, d = shape
     torch.manual_seed(0)
@@ -82,17 +82,17 @@ def block(
     size = torch.randint(1, 5, (b, n), device=device).float()
     index = torch.arange(n - 1, device=device).expand(b, -1)
     state = TokenState(torch.empty(b, n, 0, device=device), index, 1, (1, n - 1), cls_index=0)
-    return Heads(q, k, v, d**-0.5), size.log() if biased else None, state
+    return QKV(q, k, v, d**-0.5), size.log() if biased else None, state
 
 
 def runner(
-    engine: Engine, heads: Heads, request: Request, state: TokenState, *, compiled: bool
+    engine: Engine, heads: QKV, request: AttentionSpec, state: TokenState, *, compiled: bool
 ) -> Run:
-    needs = request.needs
+    requires = request.requires
 
     def run(q: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        out, stats = engine(Heads(q, heads.k, heads.v, heads.scale), request, state)
-        return (out, *(stats[need] for need in needs))
+        out, stats = engine(QKV(q, heads.k, heads.v, heads.scale), request, state)
+        return (out, *(stats[need] for need in requires))
 
     return torch.compile(run, fullgraph=True, dynamic=False) if compiled else run
 
@@ -130,11 +130,11 @@ def measure(
 
 def settings(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     shapes = args.shape or [(32, 6, 197, 64)]
-    for shape, dtype, needs, theta, threshold in product(
-        shapes, args.dtype, args.needs, args.theta, args.threshold
+    for shape, dtype, requires, theta, threshold in product(
+        shapes, args.dtype, args.requires, args.theta, args.threshold
     ):
         if theta < 1 or threshold == args.threshold[0]:  # θ = 1 has no threshold to find
-            yield {"shape": shape, "dtype": dtype, "needs": needs, "theta": theta,
+            yield {"shape": shape, "dtype": dtype, "requires": requires, "theta": theta,
                    "threshold": threshold if theta < 1 else ""}  # fmt: skip
 
 
@@ -143,14 +143,16 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     clock, rows = make_clock(torch.device(args.device)), []
-    print(f"{'shape':>16} {'dtype':>9} {'needs':>5} {'θ':>4} {'find':>5} "
+    print(f"{'shape':>16} {'dtype':>9} {'requires':>8} {'θ':>4} {'find':>5} "
           f"{'engine':>10} {'ms':>8} {'÷ dense':>8}")  # fmt: skip
     for cell in settings(args):
         dtype = getattr(torch, cell["dtype"])
         heads, bias, state = block(cell["shape"], dtype, args.device, biased=not args.no_bias)
-        request = Request(NEEDS[cell["needs"]], bias, cell["theta"], cell["threshold"] or "exact")
+        request = AttentionSpec(
+            NEEDS[cell["requires"]], bias, cell["theta"], cell["threshold"] or "exact"
+        )
 
-        def dense(q: torch.Tensor, heads: Heads = heads) -> torch.Tensor:
+        def dense(q: torch.Tensor, heads: QKV = heads) -> torch.Tensor:
             return F.scaled_dot_product_attention(q, heads.k, heads.v, scale=heads.scale)
 
         with torch.inference_mode():
@@ -166,7 +168,7 @@ def main() -> None:
             own = found.get(engine, {})
             rows.append({**cell, "engine": engine, "supported": able[engine], **own})
             figures = f"{own['ms']:8.2f} {own['ratio']:8.2f}" if own else "       -        -"
-            print(f"{name:>16} {cell['dtype']:>9} {cell['needs']:>5} {cell['theta']:>4g} "
+            print(f"{name:>16} {cell['dtype']:>9} {cell['requires']:>8} {cell['theta']:>4g} "
                   f"{cell['threshold']:>5} {engine:>10} {figures}", flush=True)  # fmt: skip
     if args.out:
         whole = {"machine": describe_machine(args.device), "compiled": args.compile,

@@ -16,7 +16,7 @@ from tokenred.analysis.measure.accuracy.evaluating import Evaluation
 from tokenred.analysis.study.cell import DONE, Outcome, Setting, StoredRow, Task
 from tokenred.analysis.study.engines.ray import Ray
 from tokenred.analysis.study.packing import pack_predictions
-from tokenred.core.plan import Strategy
+from tokenred.strategies.strategy import Strategy
 
 ACTORS = 8
 

@@ -21,7 +21,7 @@ _MODULES = (
     "testing", "errors",
 )  # fmt: skip
 _PARTS = (
-    "recipes", "scorers", "selectors", "fusers", "schedules", "routes", "embeddings", "edits",
+    "recipes", "scorers", "selectors", "fusers", "schedules", "routers", "embeddings", "score_mods",
 )  # fmt: skip
 _FIRST = ("wrap", "strategy", "Strategy", "ReducedViT", "gmacs", "save", "load")
 

@@ -32,9 +32,9 @@ _ABOUT = {
     "graphs": ("Graphs", "Who is near to whom; built once, after the embedding."),
     "fusers": ("Fusers", "What becomes of the tokens that go."),
     "schedules": ("Schedules", "How many tokens go in each block."),
-    "routes": ("Routes", "Which tokens pass a block at all."),
+    "routers": ("Routers", "Which tokens pass a block at all."),
     "embeddings": ("Embeddings", "What is added to the tokens before the first block."),
-    "edits": ("Attention edits", "What is changed in the attention itself, beside `theta` and "
+    "score_mods": ("Score mods", "What is changed in the attention itself, beside `theta` and "
               "`proportional_attention`."),
 }  # fmt: skip
 
@@ -119,20 +119,20 @@ def _traits(make: Callable[..., Any]) -> str:
 
 
 def _needs(make: Callable[..., Any]) -> str:
-    if not inspect.isclass(make) or not hasattr(make, "needs"):
+    if not inspect.isclass(make) or not hasattr(make, "requires"):
         return ""
     try:
-        needs = make().needs
+        requires = make().requires
     except tr.errors.ConfigError:  # a part that has to be told something first
         return ""
-    if callable(needs):  # of an edit, block by block
-        needs = dict.fromkeys(need for layer in range(12) for need in needs(layer, 12))
-    return " ".join(f"`{_need(need)}`" for need in needs) or "nothing of the attention"
+    if callable(requires):  # of a score mod, block by block
+        requires = dict.fromkeys(need for layer in range(12) for need in requires(layer, 12))
+    return " ".join(f"`{_need(need)}`" for need in requires) or "nothing of the attention"
 
 
-def _need(need: tr.Need) -> str:
+def _need(need: tr.AttentionStat) -> str:
     given = [repr(value) for value in (need.query, need.aggregate) if value != ""]
-    return f"Need.{need.kind}({', '.join(given)})"
+    return f"AttentionStat.{need.kind}({', '.join(given)})"
 
 
 def _backbones(api: Mapping[str, str]) -> str:

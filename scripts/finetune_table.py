@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 import tokenred as tr
 from tokenred.core.errors import UntrainedPartWarning
-from tokenred.core.plan import Strategy
-from tokenred.core.specs import parse_spec
 from tokenred.data import eval_transform, make_loader, open_dataset
 from tokenred.models import load_model
+from tokenred.strategies.specs import parse_spec
+from tokenred.strategies.strategy import Strategy
 from tokenred.training import finetune, settings_for
 
 # Of the dense model's GMACs. IdleViT loses next to nothing at 0.35, and cannot go below 0.27.

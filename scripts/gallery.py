@@ -44,9 +44,9 @@ from tokenred.analysis import (
     trace_picture,
     tradeoff,
 )
-from tokenred.core.specs import METHODS, Spec
 from tokenred.data.digits import DigitsSource
 from tokenred.models import load_model
+from tokenred.strategies.specs import METHODS, Spec
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "docs" / "images" / "gallery"

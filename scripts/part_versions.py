@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import tokenred  # noqa: F401  # registers all parts
-from tokenred.core.config import REGISTRIES
 from tokenred.core.fingerprint import digest
+from tokenred.strategies.config import REGISTRIES
 
 NOTED = Path(__file__).resolve().parents[1] / "tests" / "strategies" / "part_versions.json"
 

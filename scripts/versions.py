@@ -28,10 +28,10 @@ LOWEST_PYTHONS = ("3.10", "3.11")
 # Triton 3.2, which comes with PyTorch 2.6, imports setuptools without saying so.
 BESIDE = ("pytest-xdist>=3.6.1", "setuptools<80")
 TESTS = (
-    "tests/core/test_config.py",
-    "tests/core/test_plan.py",
+    "tests/strategies/test_config.py",
+    "tests/strategies/test_strategy.py",
     "tests/core/test_registry.py",
-    "tests/core/test_saving.py",
+    "tests/reduced/test_saving.py",
     "tests/cli/test_listing.py",
     "tests/data/test_zip_archive.py",
     "tests/graphs",

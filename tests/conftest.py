@@ -6,15 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tokenred.attention import attention_edits
-from tokenred.core.plan import recipes
+from tokenred.attention import score_mods
 from tokenred.core.registry import Registry
 from tokenred.graphs.base import graph_builders
-from tokenred.strategies.base import embeddings, fusers, routes, scorers, selectors
+from tokenred.strategies.base import embeddings, fusers, routers, scorers, selectors
 from tokenred.strategies.schedules import schedules
+from tokenred.strategies.strategy import recipes
 
 REGISTRIES: tuple[Registry, ...] = (
-    attention_edits, embeddings, fusers, graph_builders, recipes, routes, scorers, schedules,
+    score_mods, embeddings, fusers, graph_builders, recipes, routers, scorers, schedules,
     selectors,
 )  # fmt: skip
 

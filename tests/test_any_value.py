@@ -29,9 +29,9 @@ from tokenred.analysis.study.grid import Grid
 from tokenred.analysis.study.study_file import read_study
 from tokenred.core.errors import TokenredError
 from tokenred.core.part import Part
-from tokenred.core.plan import from_config, recipes
-from tokenred.core.specs import parse_spec, read_assignment
 from tokenred.core.values import parameters_of
+from tokenred.strategies.specs import parse_spec, read_assignment
+from tokenred.strategies.strategy import from_config, recipes
 from tokenred.training import settings_for
 from tokenred.training.cifar10_recipe import Cifar10Recipe
 from tokenred.training.losses import Criterion, make_criterion
@@ -229,7 +229,7 @@ ENTRIES: dict[str, Make] = {
     f"axis {name}": on_an_axis(name)
     for name in (
         "P", "theta", "graph", "scorer", "aggregate", "scorer.aggregate", "schedule", "seed",
-        "edits", "limit", "budget", "dtype", "base", "model", "data",
+        "score_mods", "limit", "budget", "dtype", "base", "model", "data",
     )
 }  # fmt: skip
 

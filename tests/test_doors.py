@@ -15,8 +15,8 @@ ROOT = Path(__file__).parent.parent
 def test_same_objects(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.delitem(sys.modules, name, raising=False)
-    door, room = importlib.import_module(name), importlib.import_module(f"tokenred.{name}")
+    door, context = importlib.import_module(name), importlib.import_module(f"tokenred.{name}")
     assert Path(str(door.__file__)).parent == ROOT / name
-    assert room.__all__
-    for public in room.__all__:
-        assert getattr(door, public) is getattr(room, public)
+    assert context.__all__
+    for public in context.__all__:
+        assert getattr(door, public) is getattr(context, public)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 import tokenred as tr
 from tokenred.models.lvvit import LVViT
 from tokenred.models.rebuild import weightless
-from tokenred.strategies.routes import SlowFast
+from tokenred.strategies.routers import SlowFast
 from tokenred.training.losses import make_criterion
 
 pytestmark = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
@@ -160,7 +160,7 @@ def evovit(file: str, case: Case) -> None:
     names = ("keep_rate", "t", "stagewise", "representative")
     strategy = tr.strategy("evo-vit", **{name: case[name] for name in names})
     reduced = _reduced(file, case, strategy, case["pool"])
-    assert reduced.strategy.route.active(4, 12, reduced.info.num_patches) == case[
+    assert reduced.strategy.router.active(4, 12, reduced.info.num_patches) == case[
         "informative"
     ] + int(case["representative"])
     chosen: list[Any] = []

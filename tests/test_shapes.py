@@ -21,11 +21,11 @@ PACKAGES = [
     "tokenred.backbones.vit_blocks",
     "tokenred.graphs",
     "tokenred.strategies",
-    "tokenred.core.loop",
+    "tokenred.reduced.loop",
     "tokenred.core.state",
     "tokenred.core.tensors",
-    "tokenred.core.trace",
-    "tokenred.core.transport",
+    "tokenred.reduced.trace",
+    "tokenred.strategies.transport",
 ]
 
 

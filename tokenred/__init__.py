@@ -27,47 +27,47 @@ if TYPE_CHECKING:
     from tokenred import models as models
     from tokenred import testing as testing
     from tokenred import training as training
-    from tokenred.attention import AttentionEdit as AttentionEdit
+    from tokenred.attention import AttentionStat as AttentionStat
     from tokenred.attention import AttentionStats as AttentionStats
-    from tokenred.attention import Need as Need
+    from tokenred.attention import ScoreMod as ScoreMod
     from tokenred.core import errors as errors
-    from tokenred.core.api import gmacs as gmacs
-    from tokenred.core.features import FeatureMaps as FeatureMaps
-    from tokenred.core.features import features as features
-    from tokenred.core.kept import KeptTokens as KeptTokens
-    from tokenred.core.model import ReducedViT as ReducedViT
     from tokenred.core.part import Traits as Traits
-    from tokenred.core.plan import Strategy as Strategy
-    from tokenred.core.plan import strategy as strategy
-    from tokenred.core.wrap import wrap as wrap
+    from tokenred.reduced.api import gmacs as gmacs
+    from tokenred.reduced.features import FeatureMaps as FeatureMaps
+    from tokenred.reduced.features import features as features
+    from tokenred.reduced.kept import KeptTokens as KeptTokens
+    from tokenred.reduced.model import ReducedViT as ReducedViT
+    from tokenred.reduced.wrap import wrap as wrap
+    from tokenred.strategies.strategy import Strategy as Strategy
+    from tokenred.strategies.strategy import strategy as strategy
 
 # Public name -> (module, attribute); an attribute of "" is the module itself.
 _NAMES: dict[str, tuple[str, str]] = {
-    "AttentionEdit": ("attention", "AttentionEdit"),
+    "ScoreMod": ("attention", "ScoreMod"),
     "AttentionStats": ("attention", "AttentionStats"),
-    "Need": ("attention", "Need"),
+    "AttentionStat": ("attention", "AttentionStat"),
     "Backbone": ("backbones", "Backbone"),
     "register_backbone": ("backbones", "register_backbone"),
-    "ReducedViT": ("core.model", "ReducedViT"),
-    "wrap": ("core.wrap", "wrap"),
+    "ReducedViT": ("reduced.model", "ReducedViT"),
+    "wrap": ("reduced.wrap", "wrap"),
     "Selection": ("core.state", "Selection"),
     "TokenState": ("core.state", "TokenState"),
-    "Trace": ("core.trace", "Trace"),
-    "Transport": ("core.transport", "Transport"),
+    "Trace": ("reduced.trace", "Trace"),
+    "Transport": ("strategies.transport", "Transport"),
     "Traits": ("core.part", "Traits"),
-    "Strategy": ("core.plan", "Strategy"),
-    "strategy": ("core.plan", "strategy"),
-    "gmacs": ("core.api", "gmacs"),
-    "FeatureMaps": ("core.features", "FeatureMaps"),
-    "features": ("core.features", "features"),
-    "KeptTokens": ("core.kept", "KeptTokens"),
-    "save": ("core.saving", "save"),
-    "load": ("core.saving", "load"),
+    "Strategy": ("strategies.strategy", "Strategy"),
+    "strategy": ("strategies.strategy", "strategy"),
+    "gmacs": ("reduced.api", "gmacs"),
+    "FeatureMaps": ("reduced.features", "FeatureMaps"),
+    "features": ("reduced.features", "features"),
+    "KeptTokens": ("reduced.kept", "KeptTokens"),
+    "save": ("reduced.saving", "save"),
+    "load": ("reduced.saving", "load"),
     "Graph": ("graphs", "Graph"),
     "GraphBuilder": ("graphs", "GraphBuilder"),
     "Embedding": ("strategies", "Embedding"),
     "Fuser": ("strategies", "Fuser"),
-    "Route": ("strategies", "Route"),
+    "Router": ("strategies", "Router"),
     "Schedule": ("strategies", "Schedule"),
     "Scorer": ("strategies", "Scorer"),
     "Selector": ("strategies", "Selector"),
@@ -79,24 +79,24 @@ _NAMES: dict[str, tuple[str, str]] = {
     "TopScore": ("strategies", "TopScore"),
     "benchmark": ("analysis", "benchmark"),
     "evaluate": ("analysis", "evaluate"),
-    "list_attention_edits": ("core.api", "list_attention_edits"),
-    "list_embeddings": ("core.api", "list_embeddings"),
-    "list_fusers": ("core.api", "list_fusers"),
-    "list_graphs": ("core.api", "list_graphs"),
-    "list_routes": ("core.api", "list_routes"),
-    "list_schedules": ("core.api", "list_schedules"),
-    "list_scorers": ("core.api", "list_scorers"),
-    "list_selectors": ("core.api", "list_selectors"),
-    "list_strategies": ("core.api", "list_strategies"),
-    "register_attention_edit": ("core.api", "register_attention_edit"),
-    "register_embedding": ("core.api", "register_embedding"),
-    "register_fuser": ("core.api", "register_fuser"),
-    "register_graph": ("core.api", "register_graph"),
-    "register_route": ("core.api", "register_route"),
-    "register_schedule": ("core.api", "register_schedule"),
-    "register_scorer": ("core.api", "register_scorer"),
-    "register_selector": ("core.api", "register_selector"),
-    "register_strategy": ("core.api", "register_strategy"),
+    "list_score_mods": ("reduced.api", "list_score_mods"),
+    "list_embeddings": ("reduced.api", "list_embeddings"),
+    "list_fusers": ("reduced.api", "list_fusers"),
+    "list_graphs": ("reduced.api", "list_graphs"),
+    "list_routers": ("reduced.api", "list_routers"),
+    "list_schedules": ("reduced.api", "list_schedules"),
+    "list_scorers": ("reduced.api", "list_scorers"),
+    "list_selectors": ("reduced.api", "list_selectors"),
+    "list_strategies": ("reduced.api", "list_strategies"),
+    "register_score_mod": ("reduced.api", "register_score_mod"),
+    "register_embedding": ("reduced.api", "register_embedding"),
+    "register_fuser": ("reduced.api", "register_fuser"),
+    "register_graph": ("reduced.api", "register_graph"),
+    "register_router": ("reduced.api", "register_router"),
+    "register_schedule": ("reduced.api", "register_schedule"),
+    "register_scorer": ("reduced.api", "register_scorer"),
+    "register_selector": ("reduced.api", "register_selector"),
+    "register_strategy": ("reduced.api", "register_strategy"),
     "analysis": ("analysis", ""),
     "attention": ("attention", ""),
     "backbones": ("backbones", ""),
@@ -107,11 +107,11 @@ _NAMES: dict[str, tuple[str, str]] = {
     "models": ("models", ""),
     "testing": ("testing", ""),
     "training": ("training", ""),
-    "edits": ("strategies.edits", ""),
+    "score_mods": ("strategies.score_mods", ""),
     "embeddings": ("strategies.embeddings", ""),
     "fusers": ("strategies.fusers", ""),
     "recipes": ("strategies.recipes", ""),
-    "routes": ("strategies.routes", ""),
+    "routers": ("strategies.routers", ""),
     "schedules": ("strategies.schedules", ""),
     "scorers": ("strategies.scorers", ""),
     "selectors": ("strategies.selectors", ""),

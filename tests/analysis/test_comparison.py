@@ -11,7 +11,7 @@ from torch import nn
 import tokenred as tr
 from tokenred.analysis import Comparison, compare, evaluate, paired_difference
 from tokenred.core.errors import ConfigError, DataError, ScheduleError, UnknownNameError
-from tokenred.core.plan import Strategy
+from tokenred.strategies.strategy import Strategy
 
 QUICK = {"batch_size": 8, "limit": 40, "pairs": 2, "progress": False}
 SPECS = ["tome:r=6", "random:keep_rate=0.3", tr.strategy("gtp", P=4)]

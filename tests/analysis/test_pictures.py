@@ -16,7 +16,7 @@ from tokenred.analysis import trace_picture
 from tokenred.analysis.pictures import default_layers
 from tokenred.core.errors import ConfigError, InputError, UnknownNameError
 from tokenred.data.digits import DigitsSource
-from tokenred.strategies.routes import Idle
+from tokenred.strategies.routers import Idle
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ class MovedTogether(Idle):
 
 def test_idle_tokens_that_move_together_are_known(digits: nn.Module, seven: Image.Image) -> None:
     plain = tr.strategy("idlevit", keep_ratios=[0.5], layers=[2])
-    moved = plain.replace(route=MovedTogether((0.5,), (2,)))
+    moved = plain.replace(router=MovedTogether((0.5,), (2,)))
     expected, found = trace_picture(digits, seven, [plain, moved], [2]).rows
     assert (found.stages[0].idle == expected.stages[0].idle).all()
     assert found.stages[0].idle.sum() == 32

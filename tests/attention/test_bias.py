@@ -8,52 +8,54 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenred.attention import FusedEngine, Heads, Need, PlainEngine, Request
-from tokenred.attention.kernels import TritonEngine
+from tokenred.attention import QKV, AttentionSpec, AttentionStat, FusedEngine, PlainEngine
 from tokenred.attention.recompute import Recomputed
-from tokenred.attention.tiles import TiledEngine
+from tokenred.attention.tiled.engine import TiledEngine
+from tokenred.attention.triton import TritonEngine
 from tokenred.attention.two_calls import TwoCallsEngine
 from tokenred.core.state import TokenState
 
 B, H, N, D, P = 3, 4, 11, 8, 2
 NEEDS = (
-    Need.diagonal("max"),
-    Need.received("mean"),
-    Need.received("max", exclude_self=False),
-    Need.row("cls", "mean"),
-    Need.logits_row("cls"),
+    AttentionStat.diagonal("max"),
+    AttentionStat.column_sum("mean"),
+    AttentionStat.column_sum("max", exclude_self=False),
+    AttentionStat.row("cls", "mean"),
+    AttentionStat.logits_row("cls"),
 )
 
 
-def _given(images: int = 1, n: int = N) -> tuple[Heads, TokenState, Tensor]:
+def _given(images: int = 1, n: int = N) -> tuple[QKV, TokenState, Tensor]:
     draw = torch.Generator().manual_seed(4)
     q, k, v = torch.randn(3, B, H, n, D, generator=draw, dtype=torch.float64)
     bias = torch.randn(images, H, n, n, generator=draw, dtype=torch.float64) * 2
     key_bias = torch.rand(B, n, generator=draw, dtype=torch.float64).log()
     index = torch.arange(n - P).expand(B, n - P)
     state = TokenState(torch.zeros(B, n, 1), index, P, (1, n - P), cls_index=0)
-    return Heads(q, k, v, 0.4, bias=bias), state, key_bias
+    return QKV(q, k, v, 0.4, bias=bias), state, key_bias
 
 
 def test_definition() -> None:
     heads, state, _ = _given()
-    out, stats = PlainEngine()(heads, Request(NEEDS), state)
+    out, stats = PlainEngine()(heads, AttentionSpec(NEEDS), state)
     assert heads.bias is not None
     attention = torch.einsum("bhid,bhjd->bhij", heads.q, heads.k) * 0.4 + heads.bias
     attention = attention.softmax(dim=-1)
     torch.testing.assert_close(out, attention @ heads.v)
     row = attention[:, :, 0, P:].mean(dim=1)
-    torch.testing.assert_close(stats[Need.row("cls", "mean")], row)
+    torch.testing.assert_close(stats[AttentionStat.row("cls", "mean")], row)
     # As defined, before every bias.
-    without = PlainEngine()(replace(heads, bias=None), Request(NEEDS), state)[1]
-    assert torch.equal(stats[Need.logits_row("cls")], without[Need.logits_row("cls")])
+    without = PlainEngine()(replace(heads, bias=None), AttentionSpec(NEEDS), state)[1]
+    assert torch.equal(
+        stats[AttentionStat.logits_row("cls")], without[AttentionStat.logits_row("cls")]
+    )
 
 
 @pytest.mark.parametrize("images", [1, B])
 @pytest.mark.parametrize("with_keys", [False, True])
 def test_fused(images: int, with_keys: bool) -> None:
     heads, state, key_bias = _given(images)
-    request = Request(key_bias=key_bias if with_keys else None)
+    request = AttentionSpec(key_bias=key_bias if with_keys else None)
     assert FusedEngine().supports(heads, request)
     got, expected = (engine(heads, request, state)[0] for engine in (FusedEngine(), PlainEngine()))
     torch.testing.assert_close(got, expected)
@@ -67,10 +69,10 @@ def test_tiled(
     images: int, with_keys: bool, theta: float, tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The smallest tiles are single maps, and rows of one.
-    monkeypatch.setattr("tokenred.attention.tiles._TILE", tile)
-    monkeypatch.setattr("tokenred.attention.tiles._ONE_MAP", tile)
+    monkeypatch.setattr("tokenred.attention.tiled.engine._TILE", tile)
+    monkeypatch.setattr("tokenred.attention.tiled.engine._ONE_MAP", tile)
     heads, state, key_bias = _given(images)
-    request = Request(NEEDS, key_bias if with_keys else None, theta)
+    request = AttentionSpec(NEEDS, key_bias if with_keys else None, theta)
     assert TiledEngine().supports(heads, request)
     (got, stats), (expected, truth) = (
         engine(heads, request, state) for engine in (TiledEngine(), PlainEngine())
@@ -83,13 +85,13 @@ def test_tiled(
 def test_others_refuse() -> None:
     heads, _, _ = _given()
     for engine in (TwoCallsEngine(), TritonEngine()):
-        assert not engine.supports(heads, Request(NEEDS))
+        assert not engine.supports(heads, AttentionSpec(NEEDS))
     assert heads.bias is not None
     learned = replace(heads, bias=heads.bias.clone().requires_grad_())
-    assert not TiledEngine().supports(learned, Request(NEEDS))
-    assert not Recomputed(TiledEngine()).supports(learned, Request(NEEDS))
+    assert not TiledEngine().supports(learned, AttentionSpec(NEEDS))
+    assert not Recomputed(TiledEngine()).supports(learned, AttentionSpec(NEEDS))
     with torch.no_grad():
-        assert TiledEngine().supports(learned, Request(NEEDS))
+        assert TiledEngine().supports(learned, AttentionSpec(NEEDS))
 
 
 @pytest.mark.parametrize("images", [1, B])

@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 
 from tokenred.attention import (
-    AttentionEdit,
+    QKV,
+    AttentionSpec,
+    AttentionStat,
     FusedEngine,
-    Heads,
-    Need,
     PlainEngine,
-    Request,
+    ScoreMod,
     attend,
     pick_engine,
     size_bias,
@@ -26,18 +26,18 @@ from tokenred.testing import Sample, draw
 
 QUICK = settings(max_examples=40, deadline=None, derandomize=True)
 DOUBLE = (torch.float64,)
-FREE = (Need.keys(), Need.values())
+FREE = (AttentionStat.keys(), AttentionStat.values())
 EVERY = (
-    Need.diagonal("max"),
-    Need.diagonal("mean"),
-    Need.received("max"),
-    Need.received("mean", exclude_self=False),
-    Need.map(),
+    AttentionStat.diagonal("max"),
+    AttentionStat.diagonal("mean"),
+    AttentionStat.column_sum("max"),
+    AttentionStat.column_sum("mean", exclude_self=False),
+    AttentionStat.map(),
     *FREE,
 )
 
 
-def softmax_map(heads: Heads, bias: torch.Tensor | None) -> np.ndarray:
+def softmax_map(heads: QKV, bias: torch.Tensor | None) -> np.ndarray:
     q, k = heads.q.double().numpy(), heads.k.double().numpy()
     logits = np.einsum("bhid,bhjd->bhij", q, k) * heads.scale
     if bias is not None:
@@ -54,26 +54,32 @@ def bias_of(state: TokenState) -> torch.Tensor | None:
 @given(draw.samples(dtypes=DOUBLE, sizes=("none", "counts", "fractions", "dead")))
 def test_the_plain_engine_is_attention(sample: Sample) -> None:
     heads, bias = sample.heads, bias_of(sample.state)
-    out, stats = PlainEngine()(heads, Request(EVERY, key_bias=bias), sample.state)
+    out, stats = PlainEngine()(heads, AttentionSpec(EVERY, key_bias=bias), sample.state)
     attention = softmax_map(heads, bias)
     np.testing.assert_allclose(out.numpy(), attention @ heads.v.numpy(), atol=1e-9)
-    np.testing.assert_allclose(stats[Need.map()].numpy(), attention.mean(axis=1), atol=1e-10)
+    np.testing.assert_allclose(
+        stats[AttentionStat.map()].numpy(), attention.mean(axis=1), atol=1e-10
+    )
     assert set(stats.values) == set(EVERY)
 
 
 @QUICK
 @given(draw.samples(dtypes=DOUBLE, sizes=("none", "counts", "fractions", "dead")))
 def test_the_fused_engine_is_the_plain_one(sample: Sample) -> None:
-    state, needs = sample.state, FREE
+    state, requires = sample.state, FREE
     if state.cls_index is not None:
-        needs = (*needs, Need.logits_row("cls"), Need.logits_row("cls", "max"))
-    request = Request(needs, key_bias=bias_of(state))
+        requires = (
+            *requires,
+            AttentionStat.logits_row("cls"),
+            AttentionStat.logits_row("cls", "max"),
+        )
+    request = AttentionSpec(requires, key_bias=bias_of(state))
     assert FusedEngine().supports(sample.heads, request)
     plain, expected = PlainEngine()(sample.heads, request, state)
     fused, found = FusedEngine()(sample.heads, request, state)
     torch.testing.assert_close(fused, plain, atol=1e-9, rtol=1e-9)
     assert found.values.keys() == expected.values.keys()
-    for need in needs:
+    for need in requires:
         assert torch.equal(found[need], expected[need])
 
 
@@ -82,29 +88,31 @@ def test_the_fused_engine_is_the_plain_one(sample: Sample) -> None:
 def test_dead_tokens_get_no_attention_and_change_nothing(sample: Sample) -> None:
     state, heads = sample.state, sample.heads
     dead = state.size == 0
-    request = Request((Need.map(),), key_bias=size_bias(state.size))
+    request = AttentionSpec((AttentionStat.map(),), key_bias=size_bias(state.size))
     changed = replace(
         heads,
         k=torch.where(dead[:, None, :, None], 7.0, heads.k),
         v=torch.where(dead[:, None, :, None], 99.0, heads.v),
     )
     for engine in (PlainEngine(), FusedEngine()):
-        wanted = request if isinstance(engine, PlainEngine) else replace(request, needs=())
+        wanted = request if isinstance(engine, PlainEngine) else replace(request, requires=())
         out, stats = engine(heads, wanted, state)
         other, _ = engine(changed, wanted, state)
         torch.testing.assert_close(other, out)
         assert bool(out.isfinite().all())
-        if wanted.needs:
-            taken = stats[Need.map()].sum(dim=1)
+        if wanted.requires:
+            taken = stats[AttentionStat.map()].sum(dim=1)
             assert not taken[dead].any()
-            torch.testing.assert_close(stats[Need.map()].sum(dim=2), torch.ones_like(taken))
+            torch.testing.assert_close(
+                stats[AttentionStat.map()].sum(dim=2), torch.ones_like(taken)
+            )
 
 
 @QUICK
 @given(draw.samples(dtypes=DOUBLE, flavours=("normal",), sizes=("none",)))
 def test_theta_reaches_the_output_and_the_statistics(sample: Sample) -> None:
     heads, state = sample.heads, sample.state
-    request = Request((Need.received("mean", exclude_self=False),), theta=0.5)
+    request = AttentionSpec((AttentionStat.column_sum("mean", exclude_self=False),), theta=0.5)
     assert not FusedEngine().supports(heads, request)
     out, stats = PlainEngine()(heads, request, state)
     attention = softmax_map(heads, None)
@@ -115,10 +123,10 @@ def test_theta_reaches_the_output_and_the_statistics(sample: Sample) -> None:
     sparse = np.where(attention >= threshold[..., None, None] * (1 - 1e-12), attention, 0)
     np.testing.assert_allclose(out.numpy(), sparse @ heads.v.numpy(), atol=1e-9)
     columns = sparse.sum(axis=-2)[..., state.num_prefix :].mean(axis=1)
-    np.testing.assert_allclose(stats[request.needs[0]].numpy(), columns, atol=1e-9)
+    np.testing.assert_allclose(stats[request.requires[0]].numpy(), columns, atol=1e-9)
 
 
-class Masked(AttentionEdit):
+class Masked(ScoreMod):
     """Takes key 0 out."""
 
     def __call__(self, logits: torch.Tensor, state: TokenState) -> torch.Tensor:
@@ -126,38 +134,40 @@ class Masked(AttentionEdit):
         return logits.masked_fill(first, -torch.inf)
 
 
-def _sample() -> tuple[Heads, TokenState]:
+def _sample() -> tuple[QKV, TokenState]:
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, 3, 6, 4, generator=generator) for _ in range(3))
     state = TokenState(torch.zeros(2, 6, 12), torch.arange(4).expand(2, 4), 2, (2, 2), cls_index=0)
-    return Heads(q, k, v, 0.5), state
+    return QKV(q, k, v, 0.5), state
 
 
 def test_an_edit_changes_the_logits_before_the_softmax() -> None:
     heads, state = _sample()
-    request = Request((Need.map(),), edits=(Masked(),))
+    request = AttentionSpec((AttentionStat.map(),), score_mods=(Masked(),))
     assert request.needs_map
     _, stats = attend(heads, request, state)
-    assert not stats[Need.map()][:, :, 0].any()
-    torch.testing.assert_close(stats[Need.map()].sum(dim=-1), torch.ones(2, 6))
+    assert not stats[AttentionStat.map()][:, :, 0].any()
+    torch.testing.assert_close(stats[AttentionStat.map()].sum(dim=-1), torch.ones(2, 6))
 
 
 @pytest.mark.parametrize(
     ("request_", "needs_map"),
     [
-        (Request(), False),
-        (Request(FREE), False),
-        (Request((Need.logits_row(),)), False),
-        (Request(key_bias=torch.zeros(1, 1)), False),
-        (Request((Need.diagonal(),)), True),
-        (Request((Need.received(),)), True),
-        (Request((Need.row(),)), True),
-        (Request((Need.map(),)), True),
-        (Request(theta=0.9), True),
-        (Request(edits=(Masked(),)), True),
+        (AttentionSpec(), False),
+        (AttentionSpec(FREE), False),
+        (AttentionSpec((AttentionStat.logits_row(),)), False),
+        (AttentionSpec(key_bias=torch.zeros(1, 1)), False),
+        (AttentionSpec((AttentionStat.diagonal(),)), True),
+        (AttentionSpec((AttentionStat.column_sum(),)), True),
+        (AttentionSpec((AttentionStat.row(),)), True),
+        (AttentionSpec((AttentionStat.map(),)), True),
+        (AttentionSpec(theta=0.9), True),
+        (AttentionSpec(score_mods=(Masked(),)), True),
     ],
 )
-def test_the_map_is_held_only_where_it_is_looked_at(request_: Request, needs_map: bool) -> None:
+def test_the_map_is_held_only_where_it_is_looked_at(
+    request_: AttentionSpec, needs_map: bool
+) -> None:
     heads, _ = _sample()
     assert request_.needs_map is needs_map
     assert FusedEngine().supports(heads, request_) is not needs_map
@@ -167,17 +177,17 @@ def test_the_map_is_held_only_where_it_is_looked_at(request_: Request, needs_map
 @pytest.mark.parametrize("engine", ["auto", "plain"])
 def test_what_was_not_asked_for_is_not_there(engine: str) -> None:
     heads, state = _sample()
-    _, stats = attend(heads, Request((Need.keys(),)), state, pick_engine(engine))
-    assert torch.equal(stats[Need.keys()], heads.k)
+    _, stats = attend(heads, AttentionSpec((AttentionStat.keys(),)), state, pick_engine(engine))
+    assert torch.equal(stats[AttentionStat.keys()], heads.k)
     with pytest.raises(PartError, match=r"diagonal.* was not computed for this block"):
-        stats[Need.diagonal()]
+        stats[AttentionStat.diagonal()]
 
 
-@pytest.mark.parametrize("need", [Need.row("cls"), Need.logits_row("cls")])
-def test_the_cls_row_of_a_model_without_cls_is_refused(need: Need) -> None:
+@pytest.mark.parametrize("need", [AttentionStat.row("cls"), AttentionStat.logits_row("cls")])
+def test_the_cls_row_of_a_model_without_cls_is_refused(need: AttentionStat) -> None:
     heads, state = _sample()
     with pytest.raises(ConfigError, match="CLS row of a model without a CLS token"):
-        attend(heads, Request((need,)), replace(state, cls_index=None))
+        attend(heads, AttentionSpec((need,)), replace(state, cls_index=None))
 
 
 def test_an_unknown_engine_is_refused() -> None:
@@ -194,7 +204,9 @@ def test_engines_are_tried_in_order() -> None:
 def test_dropout_is_applied_to_the_map_and_not_to_the_statistics() -> None:
     heads, state = _sample()
     torch.manual_seed(0)
-    out, stats = PlainEngine()(replace(heads, dropout=0.9), Request((Need.map(),)), state)
-    whole, same = PlainEngine()(heads, Request((Need.map(),)), state)
-    assert torch.equal(stats[Need.map()], same[Need.map()])
+    out, stats = PlainEngine()(
+        replace(heads, dropout=0.9), AttentionSpec((AttentionStat.map(),)), state
+    )
+    whole, same = PlainEngine()(heads, AttentionSpec((AttentionStat.map(),)), state)
+    assert torch.equal(stats[AttentionStat.map()], same[AttentionStat.map()])
     assert not torch.allclose(out, whole)

@@ -8,9 +8,9 @@ import torch
 import tokenred as tr
 from tests.shared import shared_path
 from tokenred.analysis.measure.inputs import open_for
-from tokenred.core.trace import Trace
 from tokenred.data import make_loader
 from tokenred.models import load_model
+from tokenred.reduced.trace import Trace
 
 SPECS = {
     "gtp": {"P": 5},

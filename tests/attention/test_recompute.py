@@ -10,12 +10,12 @@ import torch
 
 import tokenred.attention.recompute as recompute
 from tokenred.attention import (
+    QKV,
+    AttentionSpec,
+    AttentionStat,
     AttentionStats,
     Engine,
-    Heads,
-    Need,
     PlainEngine,
-    Request,
     TiledEngine,
 )
 from tokenred.attention.recompute import Recomputed
@@ -23,13 +23,13 @@ from tokenred.attention.two_calls import TwoCallsEngine
 from tokenred.core.state import TokenState
 
 NEEDS = (
-    Need.diagonal("max"),
-    Need.received("mean"),
-    Need.received("max", exclude_self=False),
-    Need.row("cls", "mean"),
-    Need.kept(),
-    Need.logits_row("cls"),
-    Need.keys(),
+    AttentionStat.diagonal("max"),
+    AttentionStat.column_sum("mean"),
+    AttentionStat.column_sum("max", exclude_self=False),
+    AttentionStat.row("cls", "mean"),
+    AttentionStat.kept(),
+    AttentionStat.logits_row("cls"),
+    AttentionStat.keys(),
 )
 ENGINES = [TiledEngine(), TwoCallsEngine()]
 Tensors = tuple[torch.Tensor, ...]
@@ -49,13 +49,17 @@ def case(
 
 
 def attend(
-    engine: Engine, tensors: Tensors, state: TokenState, needs: tuple[Need, ...], theta: float
+    engine: Engine,
+    tensors: Tensors,
+    state: TokenState,
+    requires: tuple[AttentionStat, ...],
+    theta: float,
 ) -> Tensors:
     *heads, bias = tensors
-    asked, request = Heads(*heads, scale=0.7), Request(needs, key_bias=bias, theta=theta)
+    asked, request = QKV(*heads, scale=0.7), AttentionSpec(requires, key_bias=bias, theta=theta)
     assert engine.supports(asked, request)
     out, stats = engine(asked, request, state)
-    return (out, *(stats[need] for need in needs if need.kind != "kept"))
+    return (out, *(stats[need] for need in requires if need.kind != "kept"))
 
 
 def loss(outputs: Tensors) -> torch.Tensor:
@@ -68,10 +72,10 @@ def loss(outputs: Tensors) -> torch.Tensor:
 @pytest.mark.parametrize("theta", [1.0, 0.5])
 def test_gradients_are_right(engine: Engine, theta: float) -> None:
     tensors, state = case(b=2, n=5, d=3)
-    needs = tuple(need for need in NEEDS if need.kind not in ("keys", "kept"))
+    requires = tuple(need for need in NEEDS if need.kind not in ("keys", "kept"))
 
     def run(*tensors: torch.Tensor) -> Tensors:
-        return attend(Recomputed(engine), tensors, state, needs, theta)
+        return attend(Recomputed(engine), tensors, state, requires, theta)
 
     assert torch.autograd.gradcheck(run, tensors)
 
@@ -124,7 +128,7 @@ def test_what_is_not_used_or_not_trained(part: str, trained: tuple[int, ...]) ->
 def test_no_bias() -> None:
     (q, k, v, _), state = case()
     outs = [
-        engine(Heads(q, k, v, 0.7), Request(NEEDS[:2]), state)[0]
+        engine(QKV(q, k, v, 0.7), AttentionSpec(NEEDS[:2]), state)[0]
         for engine in (Recomputed(TiledEngine()), PlainEngine())
     ]
     found, expected = (torch.autograd.grad(loss((out,)), (q, k, v)) for out in outs)
@@ -137,7 +141,7 @@ class Counting(TiledEngine):
         self.calls: list[bool] = []
 
     def __call__(
-        self, heads: Heads, request: Request, state: TokenState
+        self, heads: QKV, request: AttentionSpec, state: TokenState
     ) -> tuple[torch.Tensor, AttentionStats]:
         self.calls.append(torch.is_grad_enabled())
         return super().__call__(heads, request, state)
@@ -172,10 +176,10 @@ def test_keeps_no_map_and_no_tokens() -> None:
 
 def test_under_autocast_it_trains_as_the_plain_engine_does() -> None:
     tensors, state = case(n=33, d=16, dtype=torch.bfloat16)
-    needs, gradients = NEEDS[:4], []
+    requires, gradients = NEEDS[:4], []
     for engine in (Recomputed(TwoCallsEngine()), PlainEngine()):
         with torch.autocast("cpu", torch.bfloat16):
-            value = loss(tuple(t.float() for t in attend(engine, tensors, state, needs, 1.0)))
+            value = loss(tuple(t.float() for t in attend(engine, tensors, state, requires, 1.0)))
         gradients.append(torch.autograd.grad(value, tensors))
     for found, expected in zip(*gradients, strict=True):
         assert found.dtype == torch.bfloat16
@@ -192,14 +196,14 @@ def test_a_second_derivative_is_refused() -> None:
 
 def test_supports_what_the_engine_supports() -> None:
     (q, k, v, bias), _ = case()
-    heads, request = Heads(q, k, v, 0.7), Request(NEEDS, key_bias=bias)
+    heads, request = QKV(q, k, v, 0.7), AttentionSpec(NEEDS, key_bias=bias)
     engine = Recomputed(TiledEngine())
     assert not TiledEngine().supports(heads, request)
     assert engine.supports(heads, request)
     assert engine.supports(heads, replace(request, theta=0.5, threshold="fast"))
-    assert not engine.supports(heads, Request((Need.map(),)))
+    assert not engine.supports(heads, AttentionSpec((AttentionStat.map(),)))
     assert not engine.supports(replace(heads, dropout=0.1), request)
-    half = Heads(q.half(), k.half(), v.half(), 0.7)
+    half = QKV(q.half(), k.half(), v.half(), 0.7)
     assert not engine.supports(half, request)
     with torch.no_grad():
         assert engine.supports(heads, request)
@@ -208,7 +212,7 @@ def test_supports_what_the_engine_supports() -> None:
 
 def test_compiled_training_is_left_to_others() -> None:
     def asked(q: torch.Tensor) -> bool:
-        return Recomputed(TwoCallsEngine()).supports(Heads(q, q, q, 1.0), Request(NEEDS[:1]))
+        return Recomputed(TwoCallsEngine()).supports(QKV(q, q, q, 1.0), AttentionSpec(NEEDS[:1]))
 
     torch._dynamo.reset()
     compiled = torch.compile(asked, fullgraph=True, backend="eager")

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenred.attention import AttentionStats, Need
+from tokenred.attention import AttentionStat, AttentionStats
 from tokenred.attention.stats import stats_of_heads, stats_of_map
 from tokenred.core.errors import ConfigError, PartError
 from tokenred.testing import Sample, draw
@@ -33,16 +33,19 @@ def test_statistics_of_a_map(
     rng = np.random.default_rng(data.draw(st.integers(0, 9999)))
     total = p + n
     attention = rng.random((b, h, total, total))
-    needs = {
-        "diagonal": Need.diagonal(aggregate),
-        "with self": Need.received(aggregate, exclude_self=False),
-        "without self": Need.received(aggregate),
-        "map": Need.map(aggregate),
+    requires = {
+        "diagonal": AttentionStat.diagonal(aggregate),
+        "with self": AttentionStat.column_sum(aggregate, exclude_self=False),
+        "without self": AttentionStat.column_sum(aggregate),
+        "map": AttentionStat.map(aggregate),
     }
     cls_index = data.draw(st.integers(0, p - 1)) if p else None
     if p:
-        needs |= {"cls": Need.row("cls", aggregate), "last": Need.row(p - 1, aggregate)}
-    found = stats_of_map(torch.from_numpy(attention), tuple(needs.values()), p, cls_index)
+        requires |= {
+            "cls": AttentionStat.row("cls", aggregate),
+            "last": AttentionStat.row(p - 1, aggregate),
+        }
+    found = stats_of_map(torch.from_numpy(attention), tuple(requires.values()), p, cls_index)
     over = OVER[aggregate]
     for image, i in np.ndindex(b, n):
         maps, at = attention[image], p + i
@@ -57,9 +60,9 @@ def test_statistics_of_a_map(
                 "last": over([a[p - 1, at] for a in maps]),
             }
         for name, value in expected.items():
-            assert found[needs[name]].shape == (b, n)
-            assert found[needs[name]][image, i].item() == pytest.approx(value)
-    np.testing.assert_allclose(found[needs["map"]].numpy(), over(attention, axis=1))
+            assert found[requires[name]].shape == (b, n)
+            assert found[requires[name]][image, i].item() == pytest.approx(value)
+    np.testing.assert_allclose(found[requires["map"]].numpy(), over(attention, axis=1))
 
 
 @QUICK
@@ -67,33 +70,33 @@ def test_statistics_of_a_map(
 def test_statistics_without_a_map(sample: Sample, aggregate: str) -> None:
     heads, state = sample.heads, sample.state
     p, row = state.num_prefix, state.cls_index
-    need = Need.logits_row("cls", aggregate)
-    needs = (need, Need.keys(), Need.values())
-    found = stats_of_heads(heads.q, heads.k, heads.v, heads.scale, needs, p, row)
+    need = AttentionStat.logits_row("cls", aggregate)
+    requires = (need, AttentionStat.keys(), AttentionStat.values())
+    found = stats_of_heads(heads.q, heads.k, heads.v, heads.scale, requires, p, row)
     q, k = heads.q.numpy(), heads.k.numpy()
     logits = np.einsum("bhd,bhid->bhi", q[:, :, row], k[:, :, p:]) * heads.scale
     np.testing.assert_allclose(found[need].numpy(), OVER[aggregate](logits, axis=1), atol=1e-12)
-    assert found[Need.keys()] is heads.k
-    assert found[Need.values()] is heads.v
+    assert found[AttentionStat.keys()] is heads.k
+    assert found[AttentionStat.values()] is heads.v
 
 
 def test_self_is_taken_out_before_the_maximum_over_heads() -> None:
     """max(Σ − self) is not max(Σ) − max(self)."""
     heads = torch.tensor([[[[0.9, 0.1], [0.1, 0.9]], [[0.2, 0.8], [0.7, 0.3]]]])
-    found = stats_of_map(heads, (Need.received("max"),), 0, None)
-    assert found[Need.received("max")].tolist() == [pytest.approx([0.7, 0.8])]
+    found = stats_of_map(heads, (AttentionStat.column_sum("max"),), 0, None)
+    assert found[AttentionStat.column_sum("max")].tolist() == [pytest.approx([0.7, 0.8])]
 
 
 def test_a_statistic_that_was_not_declared_is_refused() -> None:
-    stats = AttentionStats({Need.diagonal(): torch.zeros(1, 2)})
-    with pytest.raises(PartError, match=r"received.* was not computed .*diagonal.*Declare it"):
-        stats[Need.received()]
+    stats = AttentionStats({AttentionStat.diagonal(): torch.zeros(1, 2)})
+    with pytest.raises(PartError, match=r"column_sum.* was not computed .*diagonal.*Declare it"):
+        stats[AttentionStat.column_sum()]
     with pytest.raises(PartError, match=r"computed: none.*before_block"):
-        AttentionStats()[Need.keys()]
+        AttentionStats()[AttentionStat.keys()]
 
 
-@pytest.mark.parametrize("need", [Need.row("cls"), Need.logits_row("cls")])
-def test_the_cls_row_of_a_model_without_cls_is_refused(need: Need) -> None:
+@pytest.mark.parametrize("need", [AttentionStat.row("cls"), AttentionStat.logits_row("cls")])
+def test_the_cls_row_of_a_model_without_cls_is_refused(need: AttentionStat) -> None:
     x = torch.zeros(1, 1, 3, 3)
     with pytest.raises(ConfigError, match="asks for the CLS row of a model without a CLS token"):
         stats_of_map(x, (need,), 1, None) if need.kind == "row" else stats_of_heads(
@@ -104,4 +107,4 @@ def test_the_cls_row_of_a_model_without_cls_is_refused(need: Need) -> None:
 @pytest.mark.parametrize("query", [2, -1, "register", 1.0])
 def test_a_row_that_no_prefix_token_has_is_refused(query: int) -> None:
     with pytest.raises(ConfigError, match="number of a prefix token below 2, got"):
-        stats_of_map(torch.zeros(1, 1, 4, 4), (Need.row(query),), 2, 0)
+        stats_of_map(torch.zeros(1, 1, 4, 4), (AttentionStat.row(query),), 2, 0)

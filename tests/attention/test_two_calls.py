@@ -12,23 +12,27 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import tokenred.attention.two_calls as two_calls
-from tokenred.attention import AttentionEdit, Heads, Need, PlainEngine, Request
+from tokenred.attention import QKV, AttentionSpec, AttentionStat, PlainEngine, ScoreMod
 from tokenred.attention.two_calls import TwoCallsEngine
 from tokenred.core.state import TokenState
 
 KINDS = (
-    Need.diagonal("max"),
-    Need.diagonal("mean"),
-    Need.received("max"),
-    Need.received("mean"),
-    Need.received("mean", exclude_self=False),
-    Need.kept(),
+    AttentionStat.diagonal("max"),
+    AttentionStat.diagonal("mean"),
+    AttentionStat.column_sum("max"),
+    AttentionStat.column_sum("mean"),
+    AttentionStat.column_sum("mean", exclude_self=False),
+    AttentionStat.kept(),
 )
-FREE = (Need.keys(), Need.values())
-ROWS = (Need.row("cls", "max"), Need.row(0, "mean"), Need.logits_row("cls"))
+FREE = (AttentionStat.keys(), AttentionStat.values())
+ROWS = (
+    AttentionStat.row("cls", "max"),
+    AttentionStat.row(0, "mean"),
+    AttentionStat.logits_row("cls"),
+)
 
 
-def needs_of(prefix: int) -> tuple[Need, ...]:
+def needs_of(prefix: int) -> tuple[AttentionStat, ...]:
     return (*KINDS, *FREE, *(ROWS if prefix else ()))
 
 
@@ -41,7 +45,7 @@ def case(
     p: int = 1,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
-) -> tuple[Heads, torch.Tensor, TokenState]:
+) -> tuple[QKV, torch.Tensor, TokenState]:
     """As in a block: three views into one projection; biases from sizes, one token dead."""
     generator = torch.Generator().manual_seed(seed)
     qkv = torch.randn(b, n, 3, h, d, generator=generator, dtype=torch.float64)
@@ -51,11 +55,11 @@ def case(
         bias[:, -1] = -torch.inf
     x, index = torch.zeros(b, n, h * d), torch.arange(n - p).expand(b, -1)
     state = TokenState(x, index, p, (1, n - p), cls_index=0 if p else None)
-    return Heads(q * 2, k, v, d**-0.5), bias.to(torch.promote_types(dtype, torch.float32)), state
+    return QKV(q * 2, k, v, d**-0.5), bias.to(torch.promote_types(dtype, torch.float32)), state
 
 
-def doubled(heads: Heads) -> Heads:
-    return Heads(heads.q.double(), heads.k.double(), heads.v.double(), heads.scale)
+def doubled(heads: QKV) -> QKV:
+    return QKV(heads.q.double(), heads.k.double(), heads.v.double(), heads.scale)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -69,7 +73,7 @@ def test_agrees_with_the_map(
     n: int, p: int, d: int, biased: bool, theta: float, dtype: torch.dtype
 ) -> None:
     heads, bias, state = case(n, p=p, d=d, dtype=dtype)
-    request = Request(needs_of(p), key_bias=bias if biased else None, theta=theta)
+    request = AttentionSpec(needs_of(p), key_bias=bias if biased else None, theta=theta)
     engine = TwoCallsEngine()
     assert engine.supports(heads, request)
     out, found = engine(heads, request, state)
@@ -77,7 +81,7 @@ def test_agrees_with_the_map(
     small = 1e-5 if dtype == torch.float32 else 1e-11
     torch.testing.assert_close(out, expected, rtol=small, atol=small)
     assert found.values.keys() == stats.values.keys()
-    for need in request.needs:
+    for need in request.requires:
         torch.testing.assert_close(found[need], stats[need], rtol=small, atol=small / 10)
 
 
@@ -98,11 +102,11 @@ def test_any_shape_scale_and_bias(
     heads = replace(heads, scale=scale)
     bias = torch.where(torch.rand_like(bias) < dead, -torch.inf, bias)
     bias[:, 0] = 0  # one key must live
-    request = Request(needs_of(p), key_bias=bias, theta=theta)
+    request = AttentionSpec(needs_of(p), key_bias=bias, theta=theta)
     out, found = TwoCallsEngine()(heads, request, state)
     expected, stats = PlainEngine()(heads, request, state)
     torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-9)
-    for need in request.needs:
+    for need in request.requires:
         torch.testing.assert_close(found[need], stats[need], rtol=1e-9, atol=1e-9)
 
 
@@ -113,14 +117,14 @@ def test_statistics_of_low_precision_are_those_of_its_numbers(
     dtype: torch.dtype, biased: bool, theta: float
 ) -> None:
     heads, bias, state = case(197, d=64, dtype=dtype)
-    request = Request((*KINDS, *ROWS[:2]), key_bias=bias if biased else None, theta=theta)
+    request = AttentionSpec((*KINDS, *ROWS[:2]), key_bias=bias if biased else None, theta=theta)
     out, found = TwoCallsEngine()(heads, request, state)
     rough, plain = PlainEngine()(heads, request, state)
     assert plain[KINDS[0]].dtype == torch.float32
     truth, stats = PlainEngine()(doubled(heads), request, state)
     assert out.dtype == dtype
     assert (out - truth).abs().max() < 1.2 * (rough - truth).abs().max()
-    for need in request.needs:
+    for need in request.requires:
         assert found[need].dtype == torch.float32
         size = stats[need].abs().clamp(min=1e-6)
         error = ((found[need] - stats[need]).abs() / size).quantile(0.99)
@@ -133,10 +137,14 @@ def test_statistics_of_low_precision_are_those_of_its_numbers(
 def test_dead_keys_get_nothing_and_give_nothing(dtype: torch.dtype, theta: float) -> None:
     heads, bias, state = case(9, p=2, dtype=dtype)
     bias[:, 3:6] = -torch.inf
-    needs = (Need.diagonal(), Need.received(exclude_self=False), Need.row("cls"))
-    request = Request(needs, key_bias=bias, theta=theta)
+    requires = (
+        AttentionStat.diagonal(),
+        AttentionStat.column_sum(exclude_self=False),
+        AttentionStat.row("cls"),
+    )
+    request = AttentionSpec(requires, key_bias=bias, theta=theta)
     out, stats = TwoCallsEngine()(heads, request, state)
-    for need in needs:
+    for need in requires:
         assert bool(stats[need].isfinite().all())
         assert not stats[need][:, 1:4].any()
     dead = torch.isneginf(bias)[:, None, :, None]
@@ -162,25 +170,25 @@ def test_a_folded_bias_is_good_to_a_hundred_thousandth(dtype: torch.dtype, scale
 @pytest.mark.parametrize("entries", [1, 2 * 49, 2 * 3 * 49, 1 << 20])
 def test_chunks_of_images_change_nothing(entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
     heads, bias, state = case(7, b=5)
-    request = Request(needs_of(1), key_bias=bias, theta=0.5)
+    request = AttentionSpec(needs_of(1), key_bias=bias, theta=0.5)
     expected, stats = PlainEngine()(heads, request, state)
     monkeypatch.setattr(two_calls, "_ENTRIES", entries)
     monkeypatch.setattr(two_calls, "_BYTES", 1 << 20)
     out, found = TwoCallsEngine()(heads, request, state)
     torch.testing.assert_close(out, expected)
-    for need in request.needs:
+    for need in request.requires:
         torch.testing.assert_close(found[need], stats[need])
 
 
 def test_no_map_is_allocated() -> None:
     heads, bias, state = case(400, b=1, h=2)
     with torch.profiler.profile(profile_memory=True) as profile:
-        TwoCallsEngine()(heads, Request(needs_of(1), key_bias=bias), state)
+        TwoCallsEngine()(heads, AttentionSpec(needs_of(1), key_bias=bias), state)
     largest = max(event.cpu_memory_usage for event in profile.events())
     assert largest < 2 * 400 * 400 * 4 / 2
 
 
-class Nothing(AttentionEdit):
+class Nothing(ScoreMod):
     """Changes nothing."""
 
     def __call__(self, logits: torch.Tensor, state: TokenState) -> torch.Tensor:
@@ -189,10 +197,10 @@ class Nothing(AttentionEdit):
 
 def test_leaves_to_others_what_it_cannot_do() -> None:
     heads, bias, _ = case(9)
-    engine, request = TwoCallsEngine(), Request(KINDS, key_bias=bias)
+    engine, request = TwoCallsEngine(), AttentionSpec(KINDS, key_bias=bias)
     assert engine.supports(heads, request)
-    assert not engine.supports(heads, Request((Need.map(),)))
-    assert not engine.supports(heads, replace(request, edits=(Nothing(),)))
+    assert not engine.supports(heads, AttentionSpec((AttentionStat.map(),)))
+    assert not engine.supports(heads, replace(request, score_mods=(Nothing(),)))
     assert not engine.supports(replace(heads, dropout=0.1), request)
     assert not engine.supports(replace(heads, q=heads.q.to("meta")), request)
     for trained in (
@@ -217,14 +225,14 @@ def _fresh_compiler() -> Iterator[None]:
 @pytest.mark.parametrize("theta", [1.0, 0.6])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_compiles_into_one_graph(theta: float, dtype: torch.dtype) -> None:
-    needs = needs_of(1)
+    requires = needs_of(1)
 
     def attend(heads: tuple[torch.Tensor, ...], bias: torch.Tensor, state: TokenState) -> list:
-        asked = Heads(*heads, scale=0.35)
-        request = Request(needs, key_bias=bias, theta=theta)
+        asked = QKV(*heads, scale=0.35)
+        request = AttentionSpec(requires, key_bias=bias, theta=theta)
         assert TwoCallsEngine().supports(asked, request)
         out, stats = TwoCallsEngine()(asked, request, state)
-        return [out, *(stats[need] for need in needs)]
+        return [out, *(stats[need] for need in requires)]
 
     graphs = []
 
@@ -246,7 +254,7 @@ def test_compiles_into_one_graph(theta: float, dtype: torch.dtype) -> None:
 def test_is_not_exported() -> None:
     class Block(torch.nn.Module):
         def forward(self, q: torch.Tensor) -> torch.Tensor:
-            asked = TwoCallsEngine().supports(Heads(q, q, q, 1.0), Request(KINDS))
+            asked = TwoCallsEngine().supports(QKV(q, q, q, 1.0), AttentionSpec(KINDS))
             return q + 1 if asked else q
 
     if not hasattr(torch.compiler, "is_exporting"):
@@ -268,11 +276,11 @@ def test_the_cuda_calls_have_the_shapes_they_should(
         q, k, v = (torch.empty(2, 3, 197, d, dtype=dtype, device="cuda") for _ in range(3))
         heads = replace(heads, q=q, k=k, v=v)
         bias = torch.empty(2, 197, device="cuda") if biased else None
-        request = Request(needs_of(1), key_bias=bias)
+        request = AttentionSpec(needs_of(1), key_bias=bias)
         out, found = TwoCallsEngine()(heads, request, state)
     assert out.shape == (2, 3, 197, d)
     assert out.dtype == dtype
     for need in (*KINDS[:5], *ROWS[:2]):
         assert found[need].shape == (2, 196)
         assert found[need].device.type == "cuda"
-    assert found[Need.kept()].shape == (2, 3)
+    assert found[AttentionStat.kept()].shape == (2, 3)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tokenred.attention import AttentionEdit, Engine, Request, attend
-from tokenred.backbones import BlockAnatomy
+from tokenred.attention import AttentionSpec, Engine, ScoreMod, attend
+from tokenred.backbones import BlockAdapter
 from tokenred.core.state import TokenState
 
 
-class Untouched(AttentionEdit):
+class Untouched(ScoreMod):
     """Changes nothing, but opens every block."""
 
     def __call__(self, logits: Tensor, state: TokenState) -> Tensor:
@@ -22,7 +22,7 @@ class Untouched(AttentionEdit):
 
 
 @pytest.fixture(scope="session")
-def untouched() -> AttentionEdit:
+def untouched() -> ScoreMod:
     return Untouched()
 
 
@@ -101,15 +101,15 @@ def same_run(same: Callable[..., None]) -> Callable[..., None]:
 
 
 @pytest.fixture(scope="session")
-def by_hand() -> Callable[[BlockAnatomy, Tensor, Engine, int], Tensor]:
+def by_hand() -> Callable[[BlockAdapter, Tensor, Engine, int], Tensor]:
     """A block run in its steps, with nothing done between them."""
 
-    def run(block: BlockAnatomy, x: Tensor, engine: Engine, num_prefix: int) -> Tensor:
+    def run(block: BlockAdapter, x: Tensor, engine: Engine, num_prefix: int) -> Tensor:
         n = x.shape[1] - num_prefix
         index = torch.arange(n).expand(x.shape[0], n)
         state = TokenState(x=x, index=index, num_prefix=num_prefix, grid=(1, n))
         heads = block.heads(x)
-        out, _ = attend(heads, Request(), state, (engine,))
+        out, _ = attend(heads, AttentionSpec(), state, (engine,))
         return block.after_mlp(block.after_attention(x, out, heads))
 
     return run

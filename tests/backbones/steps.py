@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 
 import tokenred as tr
-from tokenred.attention import Engine, Request, attend
-from tokenred.backbones import BlockAnatomy
+from tokenred.attention import AttentionSpec, Engine, attend
+from tokenred.backbones import BlockAdapter
 from tokenred.core.state import TokenState
 
 COUNTS = (3, 4, 2)
 
 
 def in_steps(
-    block: BlockAnatomy, state: TokenState, layer: int, engine: Engine
+    block: BlockAdapter, state: TokenState, layer: int, engine: Engine
 ) -> tuple[Tensor, Tensor]:
     """The tokens after a block, by its steps with nothing done between them, and by timm."""
     state = replace(state, layer=layer)
-    heads = block.heads_of(state)
-    out, _ = attend(heads, Request(), state, (engine,))
+    heads = block.qkv_of(state)
+    out, _ = attend(heads, AttentionSpec(), state, (engine,))
     whole = block.run(state)
     assert whole is not None
     return block.after_mlp(block.after_attention(state.x, out, heads)), whole

@@ -65,7 +65,7 @@ def test_opened(
     form: dict[str, Any], lively: Any, untouched: Any, same: Any, same_run: Any
 ) -> None:
     model = lively(Beit(**form)).double()
-    reduced = tr.wrap(model, tr.Strategy("Random", edits=(untouched,)))
+    reduced = tr.wrap(model, tr.Strategy("Random", score_mods=(untouched,)))
     images = _images().double()
     same_run(reduced, model, images, tolerance=1e-12)
     with torch.no_grad():
@@ -110,8 +110,8 @@ def test_removed_is_masked(
         full = bias.expand(-1, -1, x.shape[1], -1)
         return model.blocks[layer](x, shared_rel_pos_bias=full if shared is None else full + shared)
 
-    edits = {"edits": (untouched,)} if opened else {}
-    got, expected = removed_and_masked(model, _images().double(), run, **edits)
+    score_mods = {"score_mods": (untouched,)} if opened else {}
+    got, expected = removed_and_masked(model, _images().double(), run, **score_mods)
     same(got, expected, 1e-12)
 
 

@@ -33,7 +33,7 @@ def _model(family: str, lively: Any) -> Any:
 
 def _opened(model: nn.Module, untouched: Any) -> tr.ReducedViT:
     """All blocks opened, and nothing done in them."""
-    return tr.wrap(model, tr.Strategy("Random", edits=(untouched,)))
+    return tr.wrap(model, tr.Strategy("Random", score_mods=(untouched,)))
 
 
 def _attentions(block: nn.Module) -> list[Any]:

@@ -35,7 +35,7 @@ def test_nothing_removed(form: str, training: bool, lively: Any, same_run: Any) 
 @pytest.mark.parametrize("form", FORMS)
 def test_opened(form: str, lively: Any, untouched: Any, same: Any, same_run: Any) -> None:
     model = lively(build(form)).double()
-    reduced = tr.wrap(model, tr.Strategy("Random", edits=(untouched,)))
+    reduced = tr.wrap(model, tr.Strategy("Random", score_mods=(untouched,)))
     images = images_of(model).double()
     same_run(reduced, model, images, tolerance=1e-12)
     with torch.no_grad():
@@ -45,7 +45,7 @@ def test_opened(form: str, lively: Any, untouched: Any, same: Any, same_run: Any
                 got, expected = in_steps(block, state, layer, engine)
                 same(got - state.x, expected - state.x, 1e-12)
                 alone = block.heads(state.x)
-                assert torch.equal(alone.v, block.heads_of(state).v)
+                assert torch.equal(alone.v, block.qkv_of(state).v)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -135,8 +135,8 @@ def test_removed_is_masked(
     images = images_of(model).double()
     if form == "wide image":
         assert model.patch_embed.grid_size == (2, 6)
-    edits = {"edits": (untouched,)} if statistics else {}
-    got, expected = removed_and_masked(model, images, _masked(model, images), **edits)
+    score_mods = {"score_mods": (untouched,)} if statistics else {}
+    got, expected = removed_and_masked(model, images, _masked(model, images), **score_mods)
     same(got, expected, 1e-12)
 
 

@@ -43,7 +43,7 @@ def test_name(name: str, lively: Any, untouched: Any, same: Any, same_run: Any) 
     same_run(dense.eval(), model, images)
 
     # Nothing removed, but every block opened.
-    opened = tr.wrap(model, tr.Strategy("Random", edits=(untouched,)))
+    opened = tr.wrap(model, tr.Strategy("Random", score_mods=(untouched,)))
     same_run(opened, model, images, tolerance=2e-5)
     with torch.no_grad():
         state, _ = opened._start(images)

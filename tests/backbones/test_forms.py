@@ -118,7 +118,7 @@ def test_nothing_removed(form: dict[str, Any], training: bool, lively: Any, same
 
 def test_opened(form: dict[str, Any], lively: Any, untouched: Any, same_run: Any) -> None:
     model = lively(_build(form)).double()
-    reduced = tr.wrap(model, tr.Strategy("Random", edits=(untouched,)))
+    reduced = tr.wrap(model, tr.Strategy("Random", score_mods=(untouched,)))
     same_run(reduced, model, _images(model).double(), tolerance=1e-12)
 
 

@@ -31,7 +31,7 @@ from tests.backbones.hf_models import (
 @pytest.mark.parametrize("form", FORMS)
 def test_opened(form: str, build: Any, untouched: Any, same: Any) -> None:
     model = build(form).double().eval()
-    reduced = tr.wrap(model, tr.Strategy("Random", edits=(untouched,)))
+    reduced = tr.wrap(model, tr.Strategy("Random", score_mods=(untouched,)))
     images = images_for(model).double()
     got, expected = reduced(images), answer(model(images))
     same(got, expected, 1e-12)
@@ -53,7 +53,7 @@ def test_eager_attention(build: Any, same: Any) -> None:
 @pytest.mark.parametrize("form", ["ViTModel", "Dinov2Model", "CLIPVisionModel"])
 def test_dropout_when_opened(form: str, lively: Any, untouched: Any) -> None:
     model = lively(with_dropout(form, 0.3)).train()
-    reduced = tr.wrap(model, tr.Strategy("Random", edits=(untouched,)))
+    reduced = tr.wrap(model, tr.Strategy("Random", score_mods=(untouched,)))
     first, second = reduced(images_for(model)), reduced(images_for(model))
     assert not torch.equal(first, second)
     reduced.eval()

@@ -44,7 +44,7 @@ def test_nothing_removed(more: dict[str, Any], training: bool, lively: Any, same
 @pytest.mark.parametrize("engine", ["auto", "plain"])
 def test_opened(engine: str, lively: Any, untouched: Any, same_run: Any) -> None:
     model = lively(LVViT(**NARROW))
-    reduced = tr.wrap(model, tr.Strategy("Random", edits=(untouched,)), engine=engine)
+    reduced = tr.wrap(model, tr.Strategy("Random", score_mods=(untouched,)), engine=engine)
     same_run(reduced.eval(), model, _images())
     same_run(reduced.double(), model, _images().double(), tolerance=1e-12)
     same_run(reduced.train(), model, _images().double(), tolerance=1e-12)

@@ -62,7 +62,7 @@ def test_name(
     same_run(dense.eval(), model, images)
 
     # Nothing removed, but every block opened.
-    opened = tr.wrap(model, tr.Strategy("Random", edits=(untouched,)))
+    opened = tr.wrap(model, tr.Strategy("Random", score_mods=(untouched,)))
     same_run(opened, model, images, tolerance=2e-5)
     draw = torch.Generator().manual_seed(3)
     x = torch.randn(2, 9 + model.num_prefix_tokens, model.embed_dim, generator=draw)

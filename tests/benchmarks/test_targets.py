@@ -11,7 +11,7 @@ import pytest
 from tests.benchmarks.conftest import FOLDER
 from tokenred.analysis.sweeps import running
 from tokenred.analysis.sweeps.log import read_results
-from tokenred.core.specs import parse_spec
+from tokenred.strategies.specs import parse_spec
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from timm.models import _registry
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from tokenred.core.plan import recipes
 from tokenred.models.lvvit import LVViT
+from tokenred.strategies.strategy import recipes
 
 SHAPE = {"num_classes": 10, "embed_dim": 48, "depth": 4, "num_heads": 3, "mlp_ratio": 2.0}
 MODELS: dict[str, Callable[[], nn.Module]] = {

@@ -96,8 +96,8 @@ class Edited(Base):
     weight = 29
 
     @property
-    def needs(self):
-        return (tr.Need.diagonal("mean"),)
+    def requires(self):
+        return (tr.AttentionStat.diagonal("mean"),)
 
     @staticmethod
     def still(x):

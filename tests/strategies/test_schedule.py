@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tokenred.core.errors import ConfigError, ScheduleError
 from tokenred.strategies import Budget, Constant, KeepRatio, Linear, PerLayer
-from tokenred.strategies.schedules import Room, Schedule, quarters
+from tokenred.strategies.schedules import Schedule, ScheduleContext, quarters
 
 QUICK = settings(max_examples=100, deadline=None, derandomize=True)
 
@@ -26,8 +26,8 @@ def left(counts: Sequence[int], patches: int = 196, extra: int = 0) -> list[int]
     return found
 
 
-def half(depth: int = 12, patches: int = 196, caps: bool = True) -> Room:
-    return Room(depth, patches, limit=lambda tokens: tokens // 2, caps=caps)
+def half(depth: int = 12, patches: int = 196, caps: bool = True) -> ScheduleContext:
+    return ScheduleContext(depth, patches, limit=lambda tokens: tokens // 2, caps=caps)
 
 
 def test_constant() -> None:
@@ -62,7 +62,7 @@ def test_linear_is_the_formula(r: int, inflection: float, depth: int) -> None:
     ("extra", "expected"), [(0, [138, 97, 68]), (1, [139, 99, 71])], ids=["pruned", "fused"]
 )
 def test_keep_ratio_is_evits(extra: int, expected: list[int]) -> None:
-    counts = KeepRatio(0.7).resolve(Room(12, 196, extra=extra))
+    counts = KeepRatio(0.7).resolve(ScheduleContext(12, 196, extra=extra))
     assert [layer for layer, count in enumerate(counts) if count] == [3, 6, 9]
     assert left(counts, extra=extra) == expected
 
@@ -184,7 +184,7 @@ def test_a_block_that_is_not_there_is_refused() -> None:
             schedule.resolve(costed())
 
 
-def costed(depth: int = 12, patches: int = 196, price: float = 1e-3) -> Room:
+def costed(depth: int = 12, patches: int = 196, price: float = 1e-3) -> ScheduleContext:
     """A model in which a token costs the same in every block that it passes."""
 
     def gmacs(counts: Sequence[int]) -> float:
@@ -194,33 +194,33 @@ def costed(depth: int = 12, patches: int = 196, price: float = 1e-3) -> Room:
             total += tokens * price
         return total
 
-    return Room(depth, patches, gmacs=gmacs)
+    return ScheduleContext(depth, patches, gmacs=gmacs)
 
 
-def notch(step: int, shape: str, room: Room) -> tuple[int, ...]:
+def notch(step: int, shape: str, context: ScheduleContext) -> tuple[int, ...]:
     """The counts by which a budget is approached: from nothing removed to all but one token."""
     if shape == "ratio":
-        return KeepRatio((room.patches - step) / room.patches).resolve(room)
-    each, rest = divmod(step, room.depth)
-    return tuple(each + (layer < rest) for layer in range(room.depth))
+        return KeepRatio((context.patches - step) / context.patches).resolve(context)
+    each, rest = divmod(step, context.depth)
+    return tuple(each + (layer < rest) for layer in range(context.depth))
 
 
 @QUICK
 @given(st.floats(0.02, 1.0), st.sampled_from(("constant", "ratio")), st.integers(1, 16))
 def test_a_budget_is_met_as_closely_as_it_goes(share: float, shape: str, depth: int) -> None:
-    room = costed(depth, patches=50)
-    gmacs = room.gmacs((0,) * depth) * share
+    context = costed(depth, patches=50)
+    gmacs = context.gmacs((0,) * depth) * share
     budget = Budget(gmacs, shape=shape)
     fitting = [
         counts
-        for counts in (notch(step, shape, room) for step in range(room.patches))
-        if room.gmacs(counts) <= gmacs
+        for counts in (notch(step, shape, context) for step in range(context.patches))
+        if context.gmacs(counts) <= gmacs
     ]
     if fitting:
-        assert budget.resolve(room) == fitting[0]
+        assert budget.resolve(context) == fitting[0]
     else:
         with pytest.raises(ScheduleError, match=r"even with all but a token gone .* costs"):
-            budget.resolve(room)
+            budget.resolve(context)
 
 
 def test_a_budget_above_the_cost_removes_nothing() -> None:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
-from tokenred.attention import Need
+from tokenred.attention import AttentionStat
 from tokenred.testing import Sample, draw
 from tokenred.testing.make import rows
 from tokenred.testing.sample import Reduction
@@ -29,9 +29,9 @@ def test_a_sample_is_a_legal_state(sample: Sample) -> None:
     for row in state.index.tolist():
         patches = [place for place in row if place >= 0]
         assert len(set(patches)) == len(patches)
-    attention = sample.attention((Need.received("mean"), Need.keys()))
-    assert bool(attention[Need.received("mean")].isfinite().all())
-    assert set(attention.values) == {Need.received("mean"), Need.keys()}
+    attention = sample.attention((AttentionStat.column_sum("mean"), AttentionStat.keys()))
+    assert bool(attention[AttentionStat.column_sum("mean")].isfinite().all())
+    assert set(attention.values) == {AttentionStat.column_sum("mean"), AttentionStat.keys()}
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
@@ -87,7 +87,7 @@ def test_permuting_moves_everything_along(sample: Sample) -> None:
     order = sample.some_order()
     moved = sample.permuted(order)
     assert torch.equal(moved.state.index, sample.state.index.gather(1, order))
-    for need in (Need.diagonal(), Need.received()):
+    for need in (AttentionStat.diagonal(), AttentionStat.column_sum()):
         here = sample.attention((need,))[need].gather(1, order)
         torch.testing.assert_close(moved.attention((need,))[need], here)
     if order.shape[1] > 1:

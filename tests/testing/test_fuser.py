@@ -12,9 +12,9 @@ from tokenred.attention import AttentionStats
 from tokenred.core.errors import PartError
 from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
-from tokenred.core.transport import Transport
 from tokenred.graphs import Graph
 from tokenred.strategies.base import Fuser, fusers
+from tokenred.strategies.transport import Transport
 from tokenred.testing import check_fuser
 
 NAMES = [entry.name for entry in fusers if entry.source.startswith("tokenred.")]

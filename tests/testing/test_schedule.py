@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tokenred.strategies.base import scorers
-from tokenred.strategies.schedules import Room, Schedule, schedules
+from tokenred.strategies.schedules import Schedule, ScheduleContext, schedules
 from tokenred.testing import check_schedule
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -21,47 +21,47 @@ NAMES = [entry.name for entry in schedules if entry.source.startswith("tokenred.
 
 
 class Faulty(Schedule):
-    def resolve(self, room: Room) -> tuple[int, ...]:
-        return (0,) * room.depth
+    def resolve(self, context: ScheduleContext) -> tuple[int, ...]:
+        return (0,) * context.depth
 
 
 class TooMany(Faulty):
-    def resolve(self, room: Room) -> tuple[int, ...]:
-        return (room.patches,) + (0,) * (room.depth - 1)
+    def resolve(self, context: ScheduleContext) -> tuple[int, ...]:
+        return (context.patches,) + (0,) * (context.depth - 1)
 
 
 class Backwards(Faulty):
-    def resolve(self, room: Room) -> tuple[int, ...]:
-        return (-1,) * room.depth
+    def resolve(self, context: ScheduleContext) -> tuple[int, ...]:
+        return (-1,) * context.depth
 
 
 class TooShort(Faulty):
-    def resolve(self, room: Room) -> tuple[int, ...]:
+    def resolve(self, context: ScheduleContext) -> tuple[int, ...]:
         return ()
 
 
 class Halves(Faulty):
-    def resolve(self, room: Room) -> tuple[int, ...]:
-        return (0.5,) * room.depth  # type: ignore[return-value]
+    def resolve(self, context: ScheduleContext) -> tuple[int, ...]:
+        return (0.5,) * context.depth  # type: ignore[return-value]
 
 
 class Listed(Faulty):
-    def resolve(self, room: Room) -> tuple[int, ...]:
-        return [0] * room.depth  # type: ignore[return-value]
+    def resolve(self, context: ScheduleContext) -> tuple[int, ...]:
+        return [0] * context.depth  # type: ignore[return-value]
 
 
 class Crashes(Faulty):
-    def resolve(self, room: Room) -> tuple[int, ...]:
-        return (1 // (room.patches - 1),) * room.depth
+    def resolve(self, context: ScheduleContext) -> tuple[int, ...]:
+        return (1 // (context.patches - 1),) * context.depth
 
 
 COUNTER = itertools.count()
 
 
 class Changes(Faulty):
-    def resolve(self, room: Room) -> tuple[int, ...]:
-        first = next(COUNTER) % 2 if room.limit(room.patches) > 0 else 0
-        return (first,) + (0,) * (room.depth - 1)
+    def resolve(self, context: ScheduleContext) -> tuple[int, ...]:
+        first = next(COUNTER) % 2 if context.limit(context.patches) > 0 else 0
+        return (first,) + (0,) * (context.depth - 1)
 
 
 FAULTS = [

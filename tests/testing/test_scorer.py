@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tokenred.attention import AttentionStats, Need
+from tokenred.attention import AttentionStat, AttentionStats
 from tokenred.core.errors import UnknownNameError
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Traits
@@ -52,11 +52,11 @@ class InPlace(Norm):
 
 class EditsStatistic(Scorer):
     @property
-    def needs(self) -> tuple[Need, ...]:
-        return (Need.diagonal(),)
+    def requires(self) -> tuple[AttentionStat, ...]:
+        return (AttentionStat.diagonal(),)
 
     def __call__(self, state: TokenState, attention: AttentionStats) -> Tensor:
-        return attention[Need.diagonal()].add_(1)
+        return attention[AttentionStat.diagonal()].add_(1)
 
 
 class Dice(Scorer):
@@ -77,16 +77,16 @@ class ByPlace(Scorer):
 
 class Undeclared(Scorer):
     def __call__(self, state: TokenState, attention: AttentionStats) -> Tensor:
-        return attention[Need.diagonal()]
+        return attention[AttentionStat.diagonal()]
 
 
 class SecretCLS(Scorer):
     @property
-    def needs(self) -> tuple[Need, ...]:
-        return (Need.row("cls"),)
+    def requires(self) -> tuple[AttentionStat, ...]:
+        return (AttentionStat.row("cls"),)
 
     def __call__(self, state: TokenState, attention: AttentionStats) -> Tensor:
-        return attention[Need.row("cls")]
+        return attention[AttentionStat.row("cls")]
 
 
 class SecretGrid(Scorer):

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 import tokenred as tr
-from tokenred.attention import AttentionEdit
+from tokenred.attention import ScoreMod
 from tokenred.core.errors import ConfigError, UntrainedPartWarning
-from tokenred.core.plan import recipes
 from tokenred.core.state import TokenState
 from tokenred.models import load_model
-from tokenred.strategies.edits import TopKeys
+from tokenred.strategies.score_mods import TopKeys
+from tokenred.strategies.strategy import recipes
 from tokenred.training import finetune
 from tokenred.training.checks import check_mask_is_read
 
@@ -22,7 +22,7 @@ def test_every_recipe_can_be_trained(name: str) -> None:
 
 
 def test_a_mask_that_nothing_reads_is_refused_before_any_work(tmp_path: Path) -> None:
-    bare = tr.strategy("dynamicvit").replace(edits=(TopKeys(0.5),))
+    bare = tr.strategy("dynamicvit").replace(score_mods=(TopKeys(0.5),))
     with (
         pytest.warns(UntrainedPartWarning),
         pytest.raises(ConfigError, match=r"TopKeys.*PolicyMask"),
@@ -32,7 +32,7 @@ def test_a_mask_that_nothing_reads_is_refused_before_any_work(tmp_path: Path) ->
 
 
 def test_an_edit_of_ones_own_will_do() -> None:
-    class Hides(AttentionEdit):
+    class Hides(ScoreMod):
         @property
         def in_training_only(self) -> bool:
             return True
@@ -40,4 +40,4 @@ def test_an_edit_of_ones_own_will_do() -> None:
         def __call__(self, logits: torch.Tensor, state: TokenState) -> torch.Tensor:
             return logits.masked_fill(state.memory["mask"][:, None, None] == 0, -torch.inf)
 
-    check_mask_is_read(tr.strategy("dynamicvit").replace(edits=(Hides(),)))
+    check_mask_is_read(tr.strategy("dynamicvit").replace(score_mods=(Hides(),)))

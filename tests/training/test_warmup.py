@@ -34,4 +34,4 @@ def test_an_exact_count() -> None:
     rates = tr.wrap(load_model("digits"), tr.strategy("evit", keep_rate=0.5))
     assert warmed(rates, 0.5).schedule == tr.KeepRatio(0.75)
     masked = tr.wrap(load_model("digits"), tr.strategy("tri-level", attention_rate=0.3))
-    assert warmed(masked, 0.5).edits[0].ratio == pytest.approx(0.65)
+    assert warmed(masked, 0.5).score_mods[0].ratio == pytest.approx(0.65)

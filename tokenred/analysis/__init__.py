@@ -71,10 +71,10 @@ if TYPE_CHECKING:
     from tokenred.analysis.study.study import Study as Study
     from tokenred.analysis.sweeps.results import Sweep as Sweep
     from tokenred.analysis.sweeps.running import sweep as sweep
-    from tokenred.core.specs import Spec as Spec
-    from tokenred.core.specs import at_budget as at_budget
-    from tokenred.core.specs import parse_spec as parse_spec
-    from tokenred.core.specs import same_budget as same_budget
+    from tokenred.strategies.specs import Spec as Spec
+    from tokenred.strategies.specs import at_budget as at_budget
+    from tokenred.strategies.specs import parse_spec as parse_spec
+    from tokenred.strategies.specs import same_budget as same_budget
 
 # Public name -> the module it comes from, as seen from here.
 # No module bears the name of a function in it.
@@ -93,7 +93,7 @@ _HOMES = {
     "Oversmoothing": "measure.tokens.smoothing",
     "PeakMemory": "measure.speed.memory",
     "Reproduction": "reproduction.results",
-    "Spec": ".core.specs",
+    "Spec": ".strategies.specs",
     "Store": "study.store",
     "Study": "study.study",
     "StudyInterruptedError": "study.errors",
@@ -103,7 +103,7 @@ _HOMES = {
     "adaptive_cost": "measure.speed.adaptive",
     "agreement": "measure.tokens.agreements",
     "agreement_map": "plots.agreements",
-    "at_budget": ".core.specs",
+    "at_budget": ".strategies.specs",
     "baselines": "baseline_models",
     "benchmark": "measure.speed.timing",
     "bootstrap_interval": "measure.intervals.resampling",
@@ -125,13 +125,13 @@ _HOMES = {
     "oversmoothing": "measure.tokens.smoothing",
     "paired_difference": "measure.intervals.paired",
     "paired_limits": "measure.intervals.paired",
-    "parse_spec": ".core.specs",
+    "parse_spec": ".strategies.specs",
     "peak_memory": "measure.speed.memory",
     "read_published": "plots.paper",
     "register_metric": "study.metrics",
     "report": "reporting.writing",
     "reproduce": "reproduction.running",
-    "same_budget": ".core.specs",
+    "same_budget": ".strategies.specs",
     "save_figure": "plots.canvas",
     "scorer_comparison": "plots.scorers",
     "show_tokens": "plots.token_pictures",

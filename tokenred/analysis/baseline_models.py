@@ -17,12 +17,12 @@ from torch import nn
 from tokenred.analysis.lower_resolution import LowerResolution, smaller_sizes, twin
 from tokenred.analysis.measure.context import base_of
 from tokenred.analysis.measure.speed.candidates import image_shape_of
-from tokenred.core.api import dense, gmacs
 from tokenred.core.errors import BackboneError, ConfigError, PartError, ScheduleError
-from tokenred.core.model import ReducedViT
-from tokenred.core.plan import strategy
-from tokenred.core.specs import Spec, at_budget
-from tokenred.core.wrap import wrap
+from tokenred.reduced.api import dense, gmacs
+from tokenred.reduced.model import ReducedViT
+from tokenred.reduced.wrap import wrap
+from tokenred.strategies.specs import Spec, at_budget
+from tokenred.strategies.strategy import strategy
 
 __all__ = ["KINDS", "Baseline", "baselines", "baselines_beside"]
 

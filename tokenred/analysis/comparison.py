@@ -28,13 +28,13 @@ from tokenred.analysis.measure.speed.adaptive import adaptive_columns
 from tokenred.analysis.measure.speed.timing import benchmark
 from tokenred.analysis.measure.speed.timings import Benchmark
 from tokenred.analysis.results import Comparison
-from tokenred.core.api import dense, gmacs
-from tokenred.core.config import fingerprint_if_any, to_config
 from tokenred.core.fingerprint import digest
-from tokenred.core.model import ReducedViT
-from tokenred.core.specs import same_budget
 from tokenred.data import ImageDataset, make_loader
 from tokenred.data.class_map import ClassMap
+from tokenred.reduced.api import dense, gmacs
+from tokenred.reduced.model import ReducedViT
+from tokenred.strategies.config import fingerprint_if_any, to_config
+from tokenred.strategies.specs import same_budget
 
 __all__ = ["DENSE", "Comparison", "compare"]
 

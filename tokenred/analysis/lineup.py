@@ -9,13 +9,13 @@ from torch import nn
 
 from tokenred.analysis.measure.context import base_of
 from tokenred.backbones import adapt
-from tokenred.core.api import dense, gmacs
 from tokenred.core.errors import ConfigError, TokenredError
-from tokenred.core.model import ReducedViT
-from tokenred.core.plan import recipes
-from tokenred.core.specs import Spec, StrategyLike, parse_spec
-from tokenred.core.wrap import wrap
-from tokenred.strategies.schedules import Constant, PerLayer, Room, Schedule
+from tokenred.reduced.api import dense, gmacs
+from tokenred.reduced.model import ReducedViT
+from tokenred.reduced.wrap import wrap
+from tokenred.strategies.schedules import Constant, PerLayer, Schedule, ScheduleContext
+from tokenred.strategies.specs import Spec, StrategyLike, parse_spec
+from tokenred.strategies.strategy import recipes
 
 __all__ = [
     "DENSE",
@@ -164,7 +164,7 @@ def _counts(base: nn.Module, removed: int | Sequence[int] | None) -> tuple[int, 
         wanted = Constant(8, fit=True)
     else:
         wanted = Constant(removed) if isinstance(removed, int) else PerLayer(tuple(removed))
-    return wanted.resolve(Room(info.depth, info.num_patches))
+    return wanted.resolve(ScheduleContext(info.depth, info.num_patches))
 
 
 def _removing(spec: Spec, counts: Sequence[int]) -> Spec:

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenred.backbones import adapt
-from tokenred.core.cost import Cost
 from tokenred.core.errors import BackboneError, InputError
-from tokenred.core.layers import LayerPlan
-from tokenred.core.model import ReducedViT
-from tokenred.core.plan import Strategy
-from tokenred.core.spans import Span, no_span
 from tokenred.core.state import TokenState
+from tokenred.reduced.cost import Cost
+from tokenred.reduced.model import ReducedViT
+from tokenred.reduced.plan import LayerPlan
+from tokenred.reduced.spans import Span, no_span
+from tokenred.strategies.strategy import Strategy
 
 __all__ = ["LowerResolution", "smaller_sizes", "twin"]
 

@@ -15,13 +15,13 @@ from tokenred.analysis.measure.context import base_of, measured
 from tokenred.analysis.measure.tokens.pixels import shown_pixels
 from tokenred.analysis.picture_data import Picture, PictureRow, Stage
 from tokenred.core.errors import ConfigError, InputError
-from tokenred.core.model import ReducedViT
-from tokenred.core.specs import StrategyLike, parse_spec
-from tokenred.core.trace import Trace
-from tokenred.core.wrap import wrap
 from tokenred.data import eval_transform
 from tokenred.data.class_names import class_names
 from tokenred.graphs import Graph
+from tokenred.reduced.model import ReducedViT
+from tokenred.reduced.trace import Trace
+from tokenred.reduced.wrap import wrap
+from tokenred.strategies.specs import StrategyLike, parse_spec
 
 __all__ = ["Picture", "PictureRow", "Stage", "default_layers", "trace_picture"]
 
@@ -172,8 +172,8 @@ def _idle(reduced: ReducedViT, trace: Trace, start: Tensor, layer: int) -> Tenso
     rule not at all.
     """
     out = torch.zeros(trace.num_patches, dtype=torch.bool)
-    route, info = reduced.strategy.route, reduced.info
-    if route.active(layer, info.depth, info.at(trace.grid).num_patches) is None:
+    router, info = reduced.strategy.router, reduced.info
+    if router.active(layer, info.depth, info.at(trace.grid).num_patches) is None:
         return out
     before = (trace.features[layer - 1] if layer else start)[0, trace.num_prefix :]
     after = trace.features[layer][0, trace.num_prefix :]

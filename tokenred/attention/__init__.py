@@ -1,6 +1,5 @@
-"""The attention-statistics contract: what parts may ask (`Need`), and the engines that answer."""
+"""What parts may ask of the attention (`AttentionStat`), and the engines that answer."""
 
-from tokenred.attention.edits import SLACK, AttentionEdit, attention_edits, size_bias, sparsify
 from tokenred.attention.engine import (
     PLAIN,
     FusedEngine,
@@ -8,35 +7,35 @@ from tokenred.attention.engine import (
     attend,
     pick_engine,
 )
-from tokenred.attention.kernels import TritonEngine
-from tokenred.attention.need import Need
 from tokenred.attention.recompute import Recomputed
-from tokenred.attention.request import Engine, Heads, Request
-from tokenred.attention.scratch import Scratch
-from tokenred.attention.stats import AttentionStats, mean_keys
-from tokenred.attention.tiles import TiledEngine
+from tokenred.attention.score_mods import SLACK, ScoreMod, score_mods, size_bias, sparsify
+from tokenred.attention.spec import QKV, AttentionSpec, Engine
+from tokenred.attention.stats import AttentionStat, AttentionStats, mean_keys
+from tokenred.attention.tiled.engine import TiledEngine
+from tokenred.attention.tiled.scratch import Scratch
+from tokenred.attention.triton import TritonEngine
 from tokenred.attention.two_calls import TwoCallsEngine
 
 __all__ = [
     "PLAIN",
+    "QKV",
     "SLACK",
-    "AttentionEdit",
+    "AttentionSpec",
+    "AttentionStat",
     "AttentionStats",
     "Engine",
     "FusedEngine",
-    "Heads",
-    "Need",
     "PlainEngine",
     "Recomputed",
-    "Request",
+    "ScoreMod",
     "Scratch",
     "TiledEngine",
     "TritonEngine",
     "TwoCallsEngine",
     "attend",
-    "attention_edits",
     "mean_keys",
     "pick_engine",
+    "score_mods",
     "size_bias",
     "sparsify",
 ]

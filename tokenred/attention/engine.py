@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenred.attention.kernels import TritonEngine
 from tokenred.attention.plain import PLAIN, PlainEngine
 from tokenred.attention.recompute import Recomputed
-from tokenred.attention.request import Engine, Heads, Request
+from tokenred.attention.spec import QKV, AttentionSpec, Engine
 from tokenred.attention.stats import AttentionStats
-from tokenred.attention.tiles import TiledEngine
+from tokenred.attention.tiled.engine import TiledEngine
+from tokenred.attention.triton import TritonEngine
 from tokenred.attention.two_calls import TwoCallsEngine
 from tokenred.core.errors import ConfigError
 from tokenred.core.state import TokenState
@@ -27,11 +27,11 @@ __all__ = ["PLAIN", "FusedEngine", "PlainEngine", "attend", "pick_engine"]
 class FusedEngine(Engine):
     """PyTorch's fused attention, where nobody looks at the map."""
 
-    def supports(self, heads: Heads, request: Request) -> bool:
+    def supports(self, heads: QKV, request: AttentionSpec) -> bool:
         return not request.needs_map
 
     def __call__(
-        self, heads: Heads, request: Request, state: TokenState
+        self, heads: QKV, request: AttentionSpec, state: TokenState
     ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
         bias = request.key_bias
         mask = None if bias is None else bias.to(heads.q.dtype)[:, None, None, :]
@@ -41,7 +41,7 @@ class FusedEngine(Engine):
         out = F.scaled_dot_product_attention(
             heads.q, heads.k, heads.v, attn_mask=mask, dropout_p=heads.dropout, scale=heads.scale
         )
-        return out, AttentionStats(heads.stats(request.needs, state))
+        return out, AttentionStats(heads.stats(request.requires, state))
 
 
 class _OnCuda(Engine):
@@ -50,11 +50,11 @@ class _OnCuda(Engine):
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
-    def supports(self, heads: Heads, request: Request) -> bool:
+    def supports(self, heads: QKV, request: AttentionSpec) -> bool:
         return heads.q.is_cuda and self.engine.supports(heads, request)
 
     def __call__(
-        self, heads: Heads, request: Request, state: TokenState
+        self, heads: QKV, request: AttentionSpec, state: TokenState
     ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
         return self.engine(heads, request, state)
 
@@ -88,7 +88,7 @@ def pick_engine(name: str) -> tuple[Engine, ...]:
 
 
 def attend(
-    heads: Heads, request: Request, state: TokenState, engines: tuple[Engine, ...] = ENGINES
+    heads: QKV, request: AttentionSpec, state: TokenState, engines: tuple[Engine, ...] = ENGINES
 ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
     """Attention by the first engine that supports the request.
 
@@ -101,5 +101,5 @@ def attend(
     with full_precision(same.q.device):
         out, stats = engine(same, request, state)
     if same is not heads:  # keys and values as they came
-        stats = AttentionStats({**stats.values, **heads.stats(request.needs, state)})
+        stats = AttentionStats({**stats.values, **heads.stats(request.requires, state)})
     return out, stats

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenred.attention.edits import kept_entries, sparsify
-from tokenred.attention.request import Engine, Heads, Request
+from tokenred.attention.score_mods import kept_entries, sparsify
+from tokenred.attention.spec import QKV, AttentionSpec, Engine
 from tokenred.attention.stats import AttentionStats, stats_of_map
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import at_least_fp32, full_precision, product
@@ -21,11 +21,11 @@ class PlainEngine(Engine):
     The map is in fp32 or better, and so are its statistics.
     """
 
-    def supports(self, heads: Heads, request: Request) -> bool:
+    def supports(self, heads: QKV, request: AttentionSpec) -> bool:
         return True
 
     def __call__(
-        self, heads: Heads, request: Request, state: TokenState
+        self, heads: QKV, request: AttentionSpec, state: TokenState
     ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
         q = heads.q.to(at_least_fp32(heads.q.dtype)) * heads.scale
         logits = product(q, heads.k.transpose(-2, -1))
@@ -33,20 +33,20 @@ class PlainEngine(Engine):
             logits = logits + heads.bias.to(logits.dtype)
         if request.key_bias is not None:
             logits = logits + request.key_bias.to(logits.dtype)[:, None, None, :]
-        for edit in request.edits:
-            logits = edit(logits, state)
+        for mod in request.score_mods:
+            logits = mod(logits, state)
         attention = None
-        for edit in request.edits:
+        for mod in request.score_mods:
             if attention is None:
-                attention = edit.normalize(logits, state)
+                attention = mod.normalize(logits, state)
         if attention is None:
             attention = logits.softmax(dim=-1)
         del logits
         if request.theta < 1:
             attention = sparsify(attention, request.theta, request.reference)
-        found = stats_of_map(attention, request.needs, state.num_prefix, state.cls_index)
-        found.update(heads.stats(request.needs, state))
-        for need in request.needs:
+        found = stats_of_map(attention, request.requires, state.num_prefix, state.cls_index)
+        found.update(heads.stats(request.requires, state))
+        for need in request.requires:
             if need.kind == "kept":
                 found[need] = attention.new_full(attention.shape[:2], _share(request, attention))
         if heads.drop is not None:
@@ -57,7 +57,7 @@ class PlainEngine(Engine):
             return dropped @ heads.v, AttentionStats(found)
 
 
-def _share(request: Request, attention: Float[Tensor, "b h N N"]) -> float:
+def _share(request: AttentionSpec, attention: Float[Tensor, "b h N N"]) -> float:
     n = attention.shape[-1]
     exact = kept_entries(n, request.theta, request.reference) / n**2
     return exact if request.theta < 1 else 1.0

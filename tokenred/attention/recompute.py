@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tokenred.attention.plain import PLAIN
-from tokenred.attention.request import Engine, Heads, Request, wants_gradient
+from tokenred.attention.spec import QKV, AttentionSpec, Engine, wants_gradient
 from tokenred.attention.stats import AttentionStats
 from tokenred.core.capture import is_eager
 from tokenred.core.replacing import replace
@@ -42,10 +42,10 @@ class Recomputed(Engine):
     def __repr__(self) -> str:
         return f"Recomputed({self.engine!r})"
 
-    def supports(self, heads: Heads, request: Request) -> bool:
+    def supports(self, heads: QKV, request: AttentionSpec) -> bool:
         if not wants_gradient(heads, request):
             return self.engine.supports(heads, request)
-        if not is_eager() or heads.dropout or len(request.edits) > 0:
+        if not is_eager() or heads.dropout or len(request.score_mods) > 0:
             return False
         if heads.bias is not None:
             return False
@@ -53,16 +53,16 @@ class Recomputed(Engine):
             return self.engine.supports(heads, request)
 
     def __call__(
-        self, heads: Heads, request: Request, state: TokenState
+        self, heads: QKV, request: AttentionSpec, state: TokenState
     ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
         if not wants_gradient(heads, request):
             return self.engine(heads, request, state)
-        asked = replace(request, needs=request.map_needs)
+        asked = replace(request, requires=request.map_needs)
         call = _Call(self.engine, heads.scale, asked, state)
         tensors = (heads.q, heads.k, heads.v, request.key_bias)
         out, *values = _Recompute.apply(call, *tensors)
-        found = dict(zip(asked.needs, values, strict=True))
-        return out, AttentionStats(found | heads.stats(request.needs, state))
+        found = dict(zip(asked.requires, values, strict=True))
+        return out, AttentionStats(found | heads.stats(request.requires, state))
 
 
 class _Call(NamedTuple):
@@ -70,7 +70,7 @@ class _Call(NamedTuple):
 
     engine: Engine
     scale: float
-    request: Request
+    request: AttentionSpec
     state: TokenState
 
 
@@ -80,16 +80,16 @@ class _Recompute(torch.autograd.Function):
         ctx: Any, call: _Call, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None
     ) -> tuple[Tensor, ...]:
         request = replace(call.request, key_bias=bias)
-        out, stats = call.engine(Heads(q, k, v, call.scale), request, call.state)
+        out, stats = call.engine(QKV(q, k, v, call.scale), request, call.state)
         ctx.save_for_backward(q, k, v, bias)
         ctx.set_materialize_grads(False)
         # The tokens themselves are not looked at again, and need not be kept.
         nothing = call.state.x.new_empty(0), call.state.index.new_empty(0)
         state = replace(call.state, x=nothing[0], index=nothing[1], size=None, graph=None)
         ctx.call = call._replace(state=replace(state, memory={}), request=call.request)
-        values = [stats[need] for need in request.needs]
+        values = [stats[need] for need in request.requires]
         ctx.mark_non_differentiable(
-            *(v for n, v in zip(request.needs, values, strict=True) if n.kind == "kept")
+            *(v for n, v in zip(request.requires, values, strict=True) if n.kind == "kept")
         )
         return (out, *values)
 
@@ -128,8 +128,8 @@ def _gradients(call: _Call, inputs: list[Any], arrived: list[Tensor | None]) -> 
 def _plain(call: _Call, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
     """Output and statistics, the map held."""
     request = replace(call.request, key_bias=bias)
-    out, stats = PLAIN(Heads(q, k, v, call.scale), request, call.state)
-    return (out, *(stats[need] for need in request.needs))
+    out, stats = PLAIN(QKV(q, k, v, call.scale), request, call.state)
+    return (out, *(stats[need] for need in request.requires))
 
 
 def _chunks(q: Float[Tensor, "b h N d"]) -> Iterator[slice]:

@@ -18,16 +18,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenred.attention.need import Need
 from tokenred.attention.plain import PLAIN
-from tokenred.attention.request import (
+from tokenred.attention.spec import (
+    QKV,
+    AttentionSpec,
     Engine,
-    Heads,
-    Request,
     is_modern,
     without_map,
 )
-from tokenred.attention.stats import AttentionStats, over_heads, row_index
+from tokenred.attention.stats import AttentionStat, AttentionStats, over_heads, row_index
 from tokenred.core.capture import is_transformed
 from tokenred.core.replacing import replace
 from tokenred.core.state import TokenState
@@ -48,14 +47,14 @@ _BYTES, _ENTRIES = 16, 1 << 22
 class TwoCallsEngine(Engine):
     """Two fused calls and no map; with θ < 1 the map of some images, or heads, at a time.
 
-    For inference, on the CPU and on CUDA, also compiled. Gradients, dropout, a bias on pairs, edits
-    of the logits and the whole map are left to other engines, and so is export: the fused calls
-    that return ``ℓ`` are PyTorch's own, and no other runtime knows them.
+    For inference, on the CPU and on CUDA, also compiled. Gradients, dropout, a bias on pairs,
+    score mods and the whole map are left to other engines, and so is export: the fused
+    calls that return ``ℓ`` are PyTorch's own, and no other runtime knows them.
 
     Statistics are at least float32. θ's threshold is always exact.
     """
 
-    def supports(self, heads: Heads, request: Request) -> bool:
+    def supports(self, heads: QKV, request: AttentionSpec) -> bool:
         q, device = heads.q, heads.q.device
         return (
             device.type in ("cpu", "cuda")
@@ -69,7 +68,7 @@ class TwoCallsEngine(Engine):
         )
 
     def __call__(
-        self, heads: Heads, request: Request, state: TokenState
+        self, heads: QKV, request: AttentionSpec, state: TokenState
     ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
         if request.theta < 1:
             return _by_chunks(heads, request, state)
@@ -77,7 +76,7 @@ class TwoCallsEngine(Engine):
         bias = None if bias is None else bias.to(at_least_fp32(heads.q.dtype))[:, None]
         out, lse = _attention(heads.q, heads.k, heads.v, bias, heads.scale)
         entries = _Entries(heads, bias, lse, state.num_prefix)
-        found = heads.stats(request.needs, state)
+        found = heads.stats(request.requires, state)
         for need in request.map_needs:
             if need.kind == "kept":
                 found[need] = lse.new_ones(b, h)
@@ -94,7 +93,7 @@ class _Entries:
 
     def __init__(
         self,
-        heads: Heads,
+        heads: QKV,
         bias: Float[Tensor, "b 1 N"] | None,
         lse: Float[Tensor, "b h N"],
         prefix: int,
@@ -104,12 +103,12 @@ class _Entries:
         self.bias = None if bias is None else bias[..., prefix:]
         self.known: dict[str, Float[Tensor, "b h n"]] = {}
 
-    def of(self, need: Need) -> Float[Tensor, "b h n"]:
-        """What `Need.diagonal` and `Need.received` ask, head by head."""
+    def of(self, need: AttentionStat) -> Float[Tensor, "b h n"]:
+        """What `AttentionStat.diagonal` and `AttentionStat.column_sum` ask, head by head."""
         if need.kind == "diagonal":
             return self._once("diagonal")
-        received = self._once("received")
-        return received - self._once("diagonal") if need.exclude_self else received
+        column_sum = self._once("column_sum")
+        return column_sum - self._once("diagonal") if need.exclude_self else column_sum
 
     def row(self, row: int) -> Float[Tensor, "b h n"]:
         """``A_ri``."""
@@ -213,7 +212,7 @@ def _has_flash(q: Tensor) -> bool:
 
 
 def _by_chunks(
-    heads: Heads, request: Request, state: TokenState
+    heads: QKV, request: AttentionSpec, state: TokenState
 ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
     """With θ < 1: whole maps, of so many images or heads at a time as the MLP takes memory."""
     b, h, n, _ = heads.q.shape
@@ -225,26 +224,26 @@ def _by_chunks(
     for image in range(0, max(1, b), images):
         at = slice(image, image + images)
         bias = None if request.key_bias is None else request.key_bias[at]
-        asked = replace(request, needs=request.map_needs, key_bias=bias)
+        asked = replace(request, requires=request.map_needs, key_bias=bias)
         parts = []
         for head in range(0, h, group):
             q, k, v = (t[at, head : head + group] for t in (heads.q, heads.k, heads.v))
             parts.append(PLAIN(replace(heads, q=q, k=k, v=v), asked, state))
-        chunks.append(_joined(parts, asked.needs))
+        chunks.append(_joined(parts, asked.requires))
     outs, stats = zip(*chunks, strict=True)
     found = {need: torch.cat([one[need] for one in stats]) for need in request.map_needs}
-    return torch.cat(outs), AttentionStats(found | heads.stats(request.needs, state))
+    return torch.cat(outs), AttentionStats(found | heads.stats(request.requires, state))
 
 
 def _joined(
-    parts: list[tuple[Tensor, AttentionStats]], needs: tuple[Need, ...]
+    parts: list[tuple[Tensor, AttentionStats]], requires: tuple[AttentionStat, ...]
 ) -> tuple[Tensor, AttentionStats]:
     """Groups of heads, equally large, as one."""
     if len(parts) == 1:
         return parts[0]
     outs, stats = zip(*parts, strict=True)
     found = {}
-    for need in needs:
+    for need in requires:
         values = [one[need] for one in stats]
         each = torch.cat(values, dim=1) if need.kind == "kept" else torch.stack(values, dim=1)
         found[need] = each if need.kind == "kept" else over_heads(each, need.aggregate)

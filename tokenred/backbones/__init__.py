@@ -6,11 +6,11 @@ from textwrap import shorten
 
 from torch import nn
 
-from tokenred.backbones.base import Backbone, BlockAnatomy, Embedded
+from tokenred.backbones.base import Backbone, BlockAdapter, Embedded
 from tokenred.core import plugins
 from tokenred.core.errors import BackboneError
 
-__all__ = ["Backbone", "BlockAnatomy", "Embedded", "adapt", "register_backbone"]
+__all__ = ["Backbone", "BlockAdapter", "Embedded", "adapt", "register_backbone"]
 
 # Whose classes the adapters know, and the methods that make another model of a subclass.
 _LIBRARIES = ("timm", "transformers", "tokenred")

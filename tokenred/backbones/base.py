@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from tokenred.attention import Heads
+from tokenred.attention import QKV
 from tokenred.backbones.calls import difference, has_hooks, known_base
 from tokenred.core.errors import BackboneError
 from tokenred.core.info import BlockInfo, ModelInfo
 from tokenred.core.state import TokenState
 
-__all__ = ["Backbone", "BlockAnatomy", "Embedded"]
+__all__ = ["Backbone", "BlockAdapter", "Embedded"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +40,11 @@ class Embedded:
     positions: Any = None
 
 
-class BlockAnatomy(ABC):
+class BlockAdapter(ABC):
     """One block, opened at the attention. Holds the block's module, none of its own weights.
 
     Calling ``block`` itself must equal ``heads`` → attention → ``after_attention`` →
-    ``after_mlp``. Where positions enter the attention, `run` and `heads_of` put in those of the
+    ``after_mlp``. Where positions enter the attention, `run` and `qkv_of` put in those of the
     tokens that are left, and must agree in the same way.
     """
 
@@ -111,7 +111,7 @@ class BlockAnatomy(ABC):
         """Whether somebody listens to the block or its attention."""
         return any(map(has_hooks, (self.whole, self.block, *self.attentions)))
 
-    def quiet(self) -> BlockAnatomy:
+    def quiet(self) -> BlockAdapter:
         """The same block, opened without its hooks: to look at it before it runs."""
         same = copy(self)
         same.listens = False
@@ -127,16 +127,16 @@ class BlockAnatomy(ABC):
         return self.whole(state.x)  # type: ignore[no-any-return]
 
     @abstractmethod
-    def heads(self, x: Float[Tensor, "b N c"]) -> Heads:
+    def heads(self, x: Float[Tensor, "b N c"]) -> QKV:
         """Queries, keys and values of the block's input."""
 
-    def heads_of(self, state: TokenState) -> Heads:
+    def qkv_of(self, state: TokenState) -> QKV:
         """The same, with the positions of the tokens in ``state``."""
         return self.heads(state.x)
 
     @abstractmethod
     def after_attention(
-        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: Heads
+        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: QKV
     ) -> Float[Tensor, "b N c"]:
         """The tokens after the attention residual."""
 
@@ -149,7 +149,7 @@ class BlockAnatomy(ABC):
         """The block's arithmetic."""
 
 
-class Empty(BlockAnatomy):
+class Empty(BlockAdapter):
     """``nn.Identity`` in the place of a block: tokens pass, and nothing can be read of them."""
 
     attends = False
@@ -159,11 +159,11 @@ class Empty(BlockAnatomy):
         x: Tensor = self.whole(state.x)
         return x
 
-    def heads(self, x: Float[Tensor, "b N c"]) -> Heads:
+    def heads(self, x: Float[Tensor, "b N c"]) -> QKV:
         raise BackboneError(f"{self.closed}.")
 
     def after_attention(
-        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: Heads
+        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: QKV
     ) -> Float[Tensor, "b N c"]:
         raise BackboneError(f"{self.closed}.")
 
@@ -185,7 +185,7 @@ class Backbone(ABC):
 
     def __init__(self, model: nn.Module) -> None:
         self.model: Any = model
-        self.blocks: Sequence[BlockAnatomy] = ()
+        self.blocks: Sequence[BlockAdapter] = ()
         if patched := [name for name in self.replaced if name in vars(model)]:
             raise BackboneError(
                 f"{', '.join(patched)} of this {type(model).__name__} was set on the instance, and "
@@ -194,7 +194,7 @@ class Backbone(ABC):
             )
 
     @property
-    def first_attending(self) -> BlockAnatomy:
+    def first_attending(self) -> BlockAdapter:
         """The first block with an attention, whose heads are taken for those of all.
 
         Raises:
@@ -286,13 +286,13 @@ class Backbone(ABC):
 
 def open_known(
     block: nn.Module,
-    anatomies: Mapping[type[nn.Module], type[BlockAnatomy]],
+    anatomies: Mapping[type[nn.Module], type[BlockAdapter]],
     attentions: Sequence[type[nn.Module]],
     family: str,
-) -> BlockAnatomy:
+) -> BlockAdapter:
     """The anatomy of a block.
 
-    A block that was wrapped, patched or overridden runs whole as it is; `BlockAnatomy.closed` then
+    A block that was wrapped, patched or overridden runs whole as it is; `BlockAdapter.closed` then
     says why it cannot be opened.
 
     Args:

@@ -6,8 +6,8 @@ from jaxtyping import Float
 from timm.models import beit
 from torch import Tensor, nn
 
-from tokenred.attention import Heads
-from tokenred.backbones.base import BlockAnatomy, open_known
+from tokenred.attention import QKV
+from tokenred.backbones.base import BlockAdapter, open_known
 from tokenred.backbones.beit_bias import RelativeBias, bias_at
 from tokenred.backbones.calls import entered
 from tokenred.backbones.eva_blocks import EvaPreNorm, projected
@@ -39,10 +39,10 @@ class BeitBlock(EvaPreNorm):
     def must_open(self, fewer: bool) -> bool:
         return fewer and self.block.attn.relative_position_bias_table is not None
 
-    def heads(self, x: Float[Tensor, "b N c"]) -> Heads:
+    def heads(self, x: Float[Tensor, "b N c"]) -> QKV:
         attn = self.block.attn
         x, calls = entered(attn, self._attention_input(x), self.listens)
-        return Heads(
+        return QKV(
             *projected(attn, x),
             attn.scale,
             dropout=attn.attn_drop.p if attn.training else 0.0,
@@ -50,7 +50,7 @@ class BeitBlock(EvaPreNorm):
             drop=watched_dropout(attn),
         )
 
-    def heads_of(self, state: TokenState) -> Heads:
+    def qkv_of(self, state: TokenState) -> QKV:
         heads, given = self.heads(state.x), state.positions
         attn, bias = self.block.attn, None
         if attn.relative_position_bias_table is not None:
@@ -63,7 +63,7 @@ class BeitBlock(EvaPreNorm):
         return replace(heads, bias=bias[None] if whole else bias_at(bias, state.index))
 
 
-def open_block(block: nn.Module) -> BlockAnatomy:
+def open_block(block: nn.Module) -> BlockAdapter:
     """The anatomy of a block of timm's Beit.
 
     Raises:

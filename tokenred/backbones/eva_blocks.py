@@ -11,8 +11,8 @@ from timm.layers import apply_rot_embed_cat
 from timm.models import eva
 from torch import Tensor, nn
 
-from tokenred.attention import Heads
-from tokenred.backbones.base import BlockAnatomy, open_known
+from tokenred.attention import QKV
+from tokenred.backbones.base import BlockAdapter, open_known
 from tokenred.backbones.calls import entered
 from tokenred.backbones.eva_rotary import Rotary
 from tokenred.backbones.linear_cost import linear_macs
@@ -58,9 +58,7 @@ def _rotated(attn: Any, x: Float[Tensor, "b h N d"], rope: Tensor) -> Float[Tens
     return torch.cat((x[:, :, :p], apply_rot_embed_cat(x[:, :, p:], rope, **layout)), dim=2)
 
 
-def _heads(
-    attn: Any, x: Float[Tensor, "b N c"], rope: Tensor | None, listens: bool = True
-) -> Heads:
+def _heads(attn: Any, x: Float[Tensor, "b N c"], rope: Tensor | None, listens: bool = True) -> QKV:
     """Of the normed tokens; prefix tokens have no position and are not turned."""
     x, calls = entered(attn, x, listens)
     q, k, v = projected(attn, x)
@@ -73,7 +71,7 @@ def _heads(
         # Grouped queries: neighbours share keys and values. Engines want as many of each.
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
     gate = getattr(attn, "gate", None)
-    return Heads(
+    return QKV(
         q,
         k,
         v,
@@ -89,7 +87,7 @@ def _rope(state: TokenState) -> Tensor | None:
     return state.positions.at(state) if isinstance(state.positions, Rotary) else None
 
 
-class _EvaAttention(BlockAnatomy):
+class _EvaAttention(BlockAdapter):
     """What the blocks share: attention whose positions are turned into queries and keys."""
 
     block: Any
@@ -97,10 +95,10 @@ class _EvaAttention(BlockAnatomy):
     def run(self, state: TokenState) -> Float[Tensor, "b N c"] | None:
         return self.whole(state.x, rope=_rope(state))  # type: ignore[no-any-return]
 
-    def heads(self, x: Float[Tensor, "b N c"]) -> Heads:
+    def heads(self, x: Float[Tensor, "b N c"]) -> QKV:
         return _heads(self.block.attn, self._attention_input(x), None, self.listens)
 
-    def heads_of(self, state: TokenState) -> Heads:
+    def qkv_of(self, state: TokenState) -> QKV:
         x = self._attention_input(state.x)
         return _heads(self.block.attn, x, _rope(state), self.listens)
 
@@ -120,7 +118,7 @@ class EvaPreNorm(_EvaAttention):
         return self.block.norm1(x)  # type: ignore[no-any-return]
 
     def after_attention(
-        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: Heads
+        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: QKV
     ) -> Float[Tensor, "b N c"]:
         b = self.block
         attended = attention_output(b.attn, out, heads.carry, heads.calls)
@@ -141,7 +139,7 @@ def _scaled(gamma: Tensor | None, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b
     return x if gamma is None else gamma * x
 
 
-_ANATOMIES: dict[type[nn.Module], type[BlockAnatomy]] = {
+_ANATOMIES: dict[type[nn.Module], type[BlockAdapter]] = {
     eva.EvaBlock: EvaPreNorm,
     eva.EvaBlockPostNorm: EvaPostNorm,
 }
@@ -151,7 +149,7 @@ _ATTENTIONS = tuple(
 )
 
 
-def open_block(block: nn.Module) -> BlockAnatomy:
+def open_block(block: nn.Module) -> BlockAdapter:
     """The anatomy of a block of timm's Eva.
 
     Raises:

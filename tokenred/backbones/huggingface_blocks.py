@@ -13,8 +13,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenred.attention import Heads
-from tokenred.backbones.base import BlockAnatomy, Empty, unwrapped
+from tokenred.attention import QKV
+from tokenred.backbones.base import BlockAdapter, Empty, unwrapped
 from tokenred.backbones.calls import difference
 from tokenred.backbones.linear_cost import linear_macs
 from tokenred.core.errors import BackboneError
@@ -42,7 +42,7 @@ _IN_ATTENTION = {
 }
 
 
-class HuggingFaceBlock(BlockAnatomy):
+class HuggingFaceBlock(BlockAdapter):
     """``x += scale1(attn(norm1 x)); x += scale2(mlp(norm2 x))``, with or without the scales."""
 
     block: Any
@@ -78,7 +78,7 @@ class HuggingFaceBlock(BlockAnatomy):
         """Whether the user asked for gradient checkpointing, which is for training only."""
         return bool(getattr(self.block, "gradient_checkpointing", False) and self.block.training)
 
-    def heads(self, x: Float[Tensor, "b N c"]) -> Heads:
+    def heads(self, x: Float[Tensor, "b N c"]) -> QKV:
         attn = self._attention
         x = _one_of(self.block, *_FIRST_NORM)(x)
         q, k, v = (
@@ -86,12 +86,12 @@ class HuggingFaceBlock(BlockAnatomy):
             for names in (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj"))
         )
         drop = _one_of(attn, "attention_dropout", "dropout_prob", "dropout")
-        return Heads(
+        return QKV(
             q, k, v, scale=self.head_dim**-0.5, dropout=float(drop) if attn.training else 0.0
         )
 
     def after_attention(
-        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: Heads
+        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: QKV
     ) -> Float[Tensor, "b N c"]:
         attn = self._outer
         y = out.transpose(1, 2).flatten(2)
@@ -143,7 +143,7 @@ class HuggingFaceBlock(BlockAnatomy):
         return y
 
 
-def open_block(block: nn.Module) -> BlockAnatomy:
+def open_block(block: nn.Module) -> BlockAdapter:
     """The anatomy of a block of a vision tower.
 
     Raises:

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from timm.models import vision_transformer as vit
 from torch import Tensor, nn
 
-from tokenred.attention import Heads
-from tokenred.backbones.base import BlockAnatomy, open_known
+from tokenred.attention import QKV
+from tokenred.backbones.base import BlockAdapter, open_known
 from tokenred.backbones.calls import Call, entered, has_hooks
 from tokenred.backbones.linear_cost import linear_macs
 from tokenred.core.info import BlockInfo
@@ -19,14 +19,14 @@ from tokenred.core.info import BlockInfo
 __all__ = ["PostNorm", "attention_info", "attention_output", "open_block", "watched_dropout"]
 
 
-def attention_heads(attn: Any, x: Float[Tensor, "b N c"], listens: bool = True) -> Heads:
+def attention_heads(attn: Any, x: Float[Tensor, "b N c"], listens: bool = True) -> QKV:
     """Queries, keys, values of a timm ``Attention``, and its gate if it has one."""
     x, calls = entered(attn, x, listens)
     b, n, _ = x.shape
     qkv = attn.qkv(x).reshape(b, n, 3, attn.num_heads, attn.head_dim).permute(2, 0, 3, 1, 4)
     q, k, v = qkv.unbind(0)
     gate = getattr(attn, "gate", None)
-    return Heads(
+    return QKV(
         attn.q_norm(q),
         attn.k_norm(k),
         v,
@@ -71,16 +71,16 @@ def attention_info(attn: Any) -> tuple[int, int]:
     return linear_macs(attn), 2 * attn.num_heads * attn.head_dim
 
 
-class PreNorm(BlockAnatomy):
+class PreNorm(BlockAdapter):
     """``x += ls1(attn(norm1 x)); x += ls2(mlp(norm2 x))`` (``Block``)."""
 
     block: Any
 
-    def heads(self, x: Float[Tensor, "b N c"]) -> Heads:
+    def heads(self, x: Float[Tensor, "b N c"]) -> QKV:
         return attention_heads(self.block.attn, self.block.norm1(x), self.listens)
 
     def after_attention(
-        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: Heads
+        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: QKV
     ) -> Float[Tensor, "b N c"]:
         b = self.block
         residual: Tensor = b.drop_path1(
@@ -100,11 +100,11 @@ class PreNorm(BlockAnatomy):
 class PostNorm(PreNorm):
     """``x += norm1(attn(x)); x += norm2(mlp(x))`` (``ResPostBlock``)."""
 
-    def heads(self, x: Float[Tensor, "b N c"]) -> Heads:
+    def heads(self, x: Float[Tensor, "b N c"]) -> QKV:
         return attention_heads(self.block.attn, x, self.listens)
 
     def after_attention(
-        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: Heads
+        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: QKV
     ) -> Float[Tensor, "b N c"]:
         b = self.block
         residual: Tensor = b.drop_path1(
@@ -118,7 +118,7 @@ class PostNorm(PreNorm):
         return x + residual
 
 
-class ParallelScaling(BlockAnatomy):
+class ParallelScaling(BlockAdapter):
     """Attention and MLP side by side, one projection in (``ParallelScalingBlock``)."""
 
     block: Any
@@ -127,14 +127,14 @@ class ParallelScaling(BlockAnatomy):
     def parallel(self) -> bool:
         return True
 
-    def heads(self, x: Float[Tensor, "b N c"]) -> Heads:
+    def heads(self, x: Float[Tensor, "b N c"]) -> QKV:
         b = self.block
         batch, n, _ = x.shape
         mlp, q, k, v = torch.split(b.in_proj(b.in_norm(x)), b.in_split, dim=-1)
         if b.mlp_bias is not None:
             mlp = mlp + b.mlp_bias
         shape = (batch, n, b.num_heads, b.head_dim)
-        return Heads(
+        return QKV(
             b.q_norm(q.view(shape)).transpose(1, 2),
             b.k_norm(k.view(shape)).transpose(1, 2),
             v.view(shape).transpose(1, 2),
@@ -145,7 +145,7 @@ class ParallelScaling(BlockAnatomy):
         )
 
     def after_attention(
-        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: Heads
+        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: QKV
     ) -> Float[Tensor, "b N c"]:
         b = self.block
         attended = out.transpose(1, 2).flatten(2)
@@ -168,7 +168,7 @@ class ParallelScaling(BlockAnatomy):
         return BlockInfo(attention, 2 * width, linear_macs(b) - attention, parallel=True)
 
 
-class ParallelThings(BlockAnatomy):
+class ParallelThings(BlockAdapter):
     """Several attentions side by side, then several MLPs (``ParallelThingsBlock``).
 
     Their heads are taken together, so that a statistic is over all heads of the block.
@@ -184,7 +184,7 @@ class ParallelThings(BlockAnatomy):
     def attentions(self) -> Sequence[nn.Module]:
         return [a.attn for a in self.block.attns]
 
-    def heads(self, x: Float[Tensor, "b N c"]) -> Heads:
+    def heads(self, x: Float[Tensor, "b N c"]) -> QKV:
         each = [attention_heads(a.attn, a.norm(x), self.listens) for a in self.block.attns]
         drops = [a.attn.attn_drop for a in self.block.attns]
 
@@ -192,7 +192,7 @@ class ParallelThings(BlockAnatomy):
             maps = attention.chunk(len(drops), dim=1)
             return torch.cat([d(m) for d, m in zip(drops, maps, strict=True)], dim=1)
 
-        return Heads(
+        return QKV(
             torch.cat([h.q for h in each], dim=1),
             torch.cat([h.k for h in each], dim=1),
             torch.cat([h.v for h in each], dim=1),
@@ -204,7 +204,7 @@ class ParallelThings(BlockAnatomy):
         )
 
     def after_attention(
-        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: Heads
+        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: QKV
     ) -> Float[Tensor, "b N c"]:
         branches = list(self.block.attns)
         outs = out.chunk(len(branches), dim=1)
@@ -225,7 +225,7 @@ class ParallelThings(BlockAnatomy):
         )
 
 
-_ANATOMIES: dict[type[nn.Module], type[BlockAnatomy]] = {
+_ANATOMIES: dict[type[nn.Module], type[BlockAdapter]] = {
     vit.Block: PreNorm,
     vit.ResPostBlock: PostNorm,
     vit.ParallelScalingBlock: ParallelScaling,
@@ -233,7 +233,7 @@ _ANATOMIES: dict[type[nn.Module], type[BlockAnatomy]] = {
 }
 
 
-def open_block(block: nn.Module) -> BlockAnatomy:
+def open_block(block: nn.Module) -> BlockAdapter:
     """The anatomy of a block of timm's VisionTransformer.
 
     Raises:

@@ -176,7 +176,7 @@ def _axes(options: list[str]) -> dict[str, list[Any]]:
     Raises:
         ConfigError: for text that cannot be read.
     """
-    from tokenred.core.specs import read_arguments
+    from tokenred.strategies.specs import read_arguments
 
     found: dict[str, list[Any]] = {}
     for option in options:

@@ -112,8 +112,8 @@ def compare_command(
     from tokenred.analysis.comparison import compare
     from tokenred.analysis.files import prepare_folder, write_atomically
     from tokenred.analysis.plots.style import png
-    from tokenred.core.specs import METHODS, parse_spec, same_budget
     from tokenred.models import load_model
+    from tokenred.strategies.specs import METHODS, parse_spec, same_budget
 
     specs: Any = [parse_spec(text) for text in strategy] if strategy else None
     if budget:

@@ -127,11 +127,11 @@ def _open(
 ) -> nn.Module:
     """The model, resized where it has to be, under its strategy if it has one."""
     from tokenred.analysis.measure.speed.build import resize
-    from tokenred.core.model import ReducedViT
-    from tokenred.core.saving import load
-    from tokenred.core.specs import parse_spec
-    from tokenred.core.wrap import wrap
     from tokenred.models import load_model
+    from tokenred.reduced.model import ReducedViT
+    from tokenred.reduced.saving import load
+    from tokenred.reduced.wrap import wrap
+    from tokenred.strategies.specs import parse_spec
 
     spec = None if strategy is None else parse_spec(strategy)
     if _is_saved(name):

@@ -89,11 +89,11 @@ def finetune_command(
 
     import torch
 
-    from tokenred.core.api import gmacs
     from tokenred.core.errors import UntrainedPartWarning
-    from tokenred.core.specs import parse_spec
-    from tokenred.core.wrap import wrap
     from tokenred.models import load_model
+    from tokenred.reduced.api import gmacs
+    from tokenred.reduced.wrap import wrap
+    from tokenred.strategies.specs import parse_spec
     from tokenred.training import finetune, method_of, settings_for
     from tokenred.training.presets import METHOD_SETTINGS, PRESETS
 
@@ -137,6 +137,6 @@ def finetune_command(
 
 
 def _assignments(texts: list[str]) -> dict[str, Any]:
-    from tokenred.core.specs import read_assignment
+    from tokenred.strategies.specs import read_assignment
 
     return dict(read_assignment(text, "--set") for text in texts)

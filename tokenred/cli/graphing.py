@@ -110,7 +110,7 @@ def graph_command(
 
 def _builder(text: str) -> GraphBuilder:
     """From ``mixed:M=8`` to the builder."""
-    from tokenred.core.specs import parse_spec
+    from tokenred.strategies.specs import parse_spec
 
     name, _, arguments = text.partition(":")
     try:

@@ -26,8 +26,8 @@ def list_command(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="strategies, scorers, selectors, graphs, fusers, schedules, routes, "
-            "embeddings, edits or plugins; all of them if left out.",
+            help="strategies, scorers, selectors, graphs, fusers, schedules, routers, "
+            "embeddings, score_mods or plugins; all of them if left out.",
         ),
     ] = None,
 ) -> None:
@@ -52,11 +52,11 @@ def list_command(
 
 
 def _registries() -> dict[str, Registry[Any]]:
-    from tokenred.attention.edits import attention_edits
-    from tokenred.core.plan import recipes
+    from tokenred.attention.score_mods import score_mods
     from tokenred.graphs.base import graph_builders
-    from tokenred.strategies.base import embeddings, fusers, routes, scorers, selectors
+    from tokenred.strategies.base import embeddings, fusers, routers, scorers, selectors
     from tokenred.strategies.schedules import schedules
+    from tokenred.strategies.strategy import recipes
 
     return {
         "strategies": recipes,
@@ -65,9 +65,9 @@ def _registries() -> dict[str, Registry[Any]]:
         "graphs": graph_builders,
         "fusers": fusers,
         "schedules": schedules,
-        "routes": routes,
+        "routers": routers,
         "embeddings": embeddings,
-        "edits": attention_edits,
+        "score_mods": score_mods,
     }
 
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from tokenred.core.errors import ConfigError
-from tokenred.core.model import ReducedViT
 from tokenred.export.report import ExportError
+from tokenred.reduced.model import ReducedViT
 
 __all__ = ["Agreement", "check_agreement", "check_tolerance"]
 

@@ -13,8 +13,8 @@ from torch.export import ExportedProgram
 
 from tokenred.attention import Engine
 from tokenred.core.errors import InputError, PartError, TokenredError
-from tokenred.core.model import ReducedViT
 from tokenred.export.report import ExportError, Ports
+from tokenred.reduced.model import ReducedViT
 
 __all__ = ["Traced", "check_model", "shape_of", "trace"]
 

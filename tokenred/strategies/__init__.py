@@ -1,13 +1,12 @@
-"""What a method is made of: scorers, selectors, fusers, routes, edits, embeddings, schedules.
+"""What a method is made of: scorers, selectors, fusers, routers, score mods, embeddings, schedules.
 
 The published methods stand in `tokenred.strategies.recipes`, one file each.
 """
 
-from tokenred.strategies.base import Embedding, Fuser, Route, Scorer, Selector
-from tokenred.strategies.edits import PolicyMask, TopKeys
+from tokenred.strategies.base import Embedding, Fuser, Router, Scorer, Selector
 from tokenred.strategies.embeddings import MultiScale, Plain
 from tokenred.strategies.fusers import FusedToken, Merge, Propagate, Prune
-from tokenred.strategies.routes import Idle, SlowFast, TakeAll
+from tokenred.strategies.routers import Idle, SlowFast, TakeAll
 from tokenred.strategies.schedules import (
     Budget,
     Constant,
@@ -16,6 +15,7 @@ from tokenred.strategies.schedules import (
     PerLayer,
     Schedule,
 )
+from tokenred.strategies.score_mods import PolicyMask, TopKeys
 from tokenred.strategies.scorers import (
     BroadAttn,
     CLSAttn,
@@ -60,7 +60,7 @@ __all__ = [
     "Propagate",
     "Prune",
     "Random",
-    "Route",
+    "Router",
     "Schedule",
     "Scorer",
     "Selector",

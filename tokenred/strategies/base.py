@@ -7,28 +7,28 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenred.attention import AttentionStats, Need
+from tokenred.attention import AttentionStat, AttentionStats
 from tokenred.core.errors import PartError
 from tokenred.core.part import Part
 from tokenred.core.registry import Registry
 from tokenred.core.state import Selection, TokenState
 from tokenred.strategies.embedding import Embedding
-from tokenred.strategies.route import Route
+from tokenred.strategies.router import Router
 
 if TYPE_CHECKING:
-    from tokenred.core.transport import Transport
     from tokenred.graphs import Graph
+    from tokenred.strategies.transport import Transport
 
 __all__ = [
     "Embedding",
     "Fuser",
-    "Route",
+    "Router",
     "Scorer",
     "Selector",
     "embeddings",
     "fusers",
     "names_selector",
-    "routes",
+    "routers",
     "scorers",
     "selectors",
 ]
@@ -39,12 +39,12 @@ class Scorer(Part):
 
     Shapes:
         state: `TokenState` right after the attention residual.
-        attention: this block's statistics, those named in `needs`.
+        attention: this block's statistics, those named in `requires`.
         returns: ``(b, n)``, higher = keep.
     """
 
     @property
-    def needs(self) -> tuple[Need, ...]:
+    def requires(self) -> tuple[AttentionStat, ...]:
         """Statistics of the block's attention that the scorer reads."""
         return ()
 
@@ -62,7 +62,7 @@ class Selector(Part):
     """
 
     @property
-    def needs(self) -> tuple[Need, ...]:
+    def requires(self) -> tuple[AttentionStat, ...]:
         """Statistics of the block's attention that the selector reads."""
         return ()
 
@@ -114,7 +114,7 @@ class Fuser(Part):
     """
 
     @property
-    def needs(self) -> tuple[Need, ...]:
+    def requires(self) -> tuple[AttentionStat, ...]:
         """Statistics of the block's attention that the fuser reads."""
         return ()
 
@@ -163,7 +163,7 @@ _HOME = "tokenred.strategies"
 scorers: Registry[Scorer] = Registry("scorer", Scorer, f"{_HOME}.scorers")
 selectors: Registry[Selector] = Registry("selector", Selector, f"{_HOME}.selectors")
 fusers: Registry[Fuser] = Registry("fuser", Fuser, f"{_HOME}.fusers")
-routes: Registry[Route] = Registry("route", Route, f"{_HOME}.routes")
+routers: Registry[Router] = Registry("router", Router, f"{_HOME}.routers")
 embeddings: Registry[Embedding] = Registry("embedding", Embedding, f"{_HOME}.embeddings")
 
 

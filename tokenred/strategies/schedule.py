@@ -11,8 +11,8 @@ from tokenred.core.part import Part
 from tokenred.core.registry import Registry
 
 __all__ = [
-    "Room",
     "Schedule",
+    "ScheduleContext",
     "exact",
     "layers_of",
     "quarters",
@@ -21,7 +21,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Room:
+class ScheduleContext:
     """What a schedule is resolved against.
 
     Attributes:
@@ -44,38 +44,38 @@ class Room:
 class Schedule(Part):
     """How many tokens go in each block. Calling it with (depth, N0) resolves it."""
 
-    def count(self, layer: int, tokens: int, room: Room) -> int:
+    def count(self, layer: int, tokens: int, context: ScheduleContext) -> int:
         """``P`` for a block that ``tokens`` image tokens enter."""
         raise NotImplementedError
 
-    def share(self, layer: int, room: Room) -> float | None:
+    def share(self, layer: int, context: ScheduleContext) -> float | None:
         """The share of all tokens that should be left after a block, before whole tokens round it.
 
         What a training form aims at; None where the counts are all there is.
         """
         return None
 
-    def resolve(self, room: Room) -> tuple[int, ...]:
+    def resolve(self, context: ScheduleContext) -> tuple[int, ...]:
         """The counts of all blocks.
 
         Raises:
             ScheduleError: where a block cannot give what is asked: block, asked, available.
         """
-        counts, tokens = [], room.patches
-        for layer in range(room.depth):
-            asked, most = self.count(layer, tokens, room), max(0, room.limit(tokens))
-            if asked < 0 or (asked > most and not room.caps):
+        counts, tokens = [], context.patches
+        for layer in range(context.depth):
+            asked, most = self.count(layer, tokens, context), max(0, context.limit(tokens))
+            if asked < 0 or (asked > most and not context.caps):
                 raise ScheduleError(
                     f"{self!r} asks block {layer} to remove {asked} tokens; {tokens} image tokens "
                     f"enter it and between 0 and {most} can go. Remove fewer, or in fewer blocks."
                 )
             counts.append(min(asked, most))
-            tokens -= counts[-1] - (room.extra if counts[-1] else 0)
+            tokens -= counts[-1] - (context.extra if counts[-1] else 0)
         return tuple(counts)
 
     def __call__(self, depth: int, patches: int) -> tuple[int, ...]:
         """The counts for a model of so many blocks and image tokens."""
-        return self.resolve(Room(depth, patches))
+        return self.resolve(ScheduleContext(depth, patches))
 
 
 schedules: Registry[Schedule] = Registry("schedule", Schedule, "tokenred.strategies.schedules")

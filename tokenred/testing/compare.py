@@ -53,10 +53,10 @@ def require_close(one: Tensor, other: Tensor, what: str, scale: float = 1.0) -> 
     require(one.shape == other.shape, f"{what}: shapes {tuple(one.shape)}, {tuple(other.shape)}")
     coarse = max(torch.finfo(t.dtype).eps for t in (one, other))
     a, b = one.detach().double(), other.detach().double()
-    room = 200 * coarse * (scale + b.abs())
+    context = 200 * coarse * (scale + b.abs())
     off = (a - b).abs()
     # "not <=" and no ">": NaN is never close.
-    if bool((~((off <= room) | (a == b))).any()):
+    if bool((~((off <= context) | (a == b))).any()):
         raise AssertionError(f"{what}: off by up to {off.max().item():.3g}")
 
 

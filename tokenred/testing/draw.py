@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenred.attention import Heads
+from tokenred.attention import QKV
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32
-from tokenred.strategies.schedules import Room
+from tokenred.strategies.schedules import ScheduleContext
 from tokenred.testing.make import graph_of, head_rows, positions, rows, sizes_of
 from tokenred.testing.sample import DEPTH, Reduction, Sample
 
@@ -125,7 +125,7 @@ def samples(
         f"with {fused} of −1, graph={graph!r}, layer={layer}, "
         f"proportional={proportional}, theta={theta}, seed={seed})"
     )
-    return Sample(state, Heads(q, k, v, width**-0.5), label, proportional, theta, exact)
+    return Sample(state, QKV(q, k, v, width**-0.5), label, proportional, theta, exact)
 
 
 def smooth_samples(
@@ -175,7 +175,7 @@ def reductions(
 
 
 @st.composite
-def rooms(draw: st.DrawFn) -> Room:
+def rooms(draw: st.DrawFn) -> ScheduleContext:
     """What a schedule is resolved against: depth, tokens, what may go at once, a cost."""
     patches = draw(st.integers(1, 400))
     halves, extra = draw(st.booleans()), draw(st.integers(0, 1))
@@ -187,7 +187,7 @@ def rooms(draw: st.DrawFn) -> Room:
             total += tokens
         return total
 
-    return Room(
+    return ScheduleContext(
         depth=draw(st.integers(1, 24)),
         patches=patches,
         extra=extra,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tokenred.attention import AttentionStats
 from tokenred.core.state import TokenState
-from tokenred.core.trace import fuser_matrix
+from tokenred.reduced.trace import fuser_matrix
 from tokenred.strategies.base import Fuser, fusers
 from tokenred.testing import draw
 from tokenred.testing.compare import require, require_close, require_same, untouched

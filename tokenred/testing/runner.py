@@ -124,7 +124,7 @@ def built(part: Part, sample: Sample) -> tuple[Any, AttentionStats]:
     refuses is left aside.
     """
     made = build_for(part, sample.info, sample.state.x.dtype)
-    return made, sample.attention(getattr(made, "needs", getattr(part, "needs", ())))
+    return made, sample.attention(getattr(made, "requires", getattr(part, "requires", ())))
 
 
 def build_for(part: Part, info: ModelInfo, dtype: torch.dtype) -> Any:

@@ -9,7 +9,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from tokenred.attention import AttentionStats, Heads, Need, PlainEngine, Request, size_bias
+from tokenred.attention import (
+    QKV,
+    AttentionSpec,
+    AttentionStat,
+    AttentionStats,
+    PlainEngine,
+    size_bias,
+)
 from tokenred.core.info import BlockInfo, ModelInfo
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import gather_tokens
@@ -56,7 +63,7 @@ class Sample:
     """
 
     state: TokenState
-    heads: Heads
+    heads: QKV
     label: str
     proportional: bool = False
     theta: float = 1.0
@@ -74,11 +81,11 @@ class Sample:
             state.x.shape[2], state.grid, heads, width, state.num_prefix, state.cls_index
         )
 
-    def attention(self, needs: Sequence[Need]) -> AttentionStats:
+    def attention(self, requires: Sequence[AttentionStat]) -> AttentionStats:
         """The statistics asked for, and no others, by the engine that holds the map."""
         size = self.state.size if self.proportional else None
-        request = Request(
-            needs=tuple(needs),
+        request = AttentionSpec(
+            requires=tuple(requires),
             key_bias=None if size is None else size_bias(size),
             theta=self.theta,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tokenred.core.errors import ScheduleError
-from tokenred.strategies.schedules import Room, Schedule, schedules
+from tokenred.strategies.schedules import Schedule, ScheduleContext, schedules
 from tokenred.testing import draw
 from tokenred.testing.compare import require
 from tokenred.testing.runner import Suite
@@ -35,41 +35,42 @@ def check_schedule(
         suite.holds("deterministic: the same model, the same counts", draw.rooms(), _twice)
 
 
-def _resolved(part: Schedule, room: Room) -> tuple[int, ...] | None:
+def _resolved(part: Schedule, context: ScheduleContext) -> tuple[int, ...] | None:
     """The counts, or None for a refusal."""
     try:
-        return part.resolve(room)
+        return part.resolve(context)
     except ScheduleError:
         return None
 
 
-def _counts(part: Schedule, room: Room) -> None:
-    counts = _resolved(part, room)
+def _counts(part: Schedule, context: ScheduleContext) -> None:
+    counts = _resolved(part, context)
     if counts is None:
         return
     require(isinstance(counts, tuple), f"expected a tuple of counts, got {counts!r}")
-    require(len(counts) == room.depth, f"{len(counts)} counts for {room.depth} blocks: {counts}")
-    tokens = room.patches
+    told = f"{len(counts)} counts for {context.depth} blocks: {counts}"
+    require(len(counts) == context.depth, told)
+    tokens = context.patches
     for layer, count in enumerate(counts):
         require(
             isinstance(count, int) and not isinstance(count, bool),
             f"block {layer}: expected a Python int, got {count!r}",
         )
-        most = max(0, room.limit(tokens))
+        most = max(0, context.limit(tokens))
         require(
             0 <= count <= most,
             f"block {layer}: {count} of {tokens} tokens should go, between 0 and {most} can",
         )
-        tokens -= count - (room.extra if count else 0)
+        tokens -= count - (context.extra if count else 0)
 
 
-def _refusal(part: Schedule, room: Room) -> None:
+def _refusal(part: Schedule, context: ScheduleContext) -> None:
     try:
-        part.resolve(room)
+        part.resolve(context)
     except ScheduleError as error:
         require(bool(str(error).strip()), "the ScheduleError says nothing")
 
 
-def _twice(part: Schedule, room: Room) -> None:
-    one, other = _resolved(part, room), _resolved(part, room)
+def _twice(part: Schedule, context: ScheduleContext) -> None:
+    one, other = _resolved(part, context), _resolved(part, context)
     require(one == other, f"asked twice: {one} and {other}")

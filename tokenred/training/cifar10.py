@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from tokenred.core.errors import OutputExistsError
-from tokenred.core.specs import read_assignment
 from tokenred.models.checkpoint_file import check_writable, read_checkpoint, save_checkpoint
+from tokenred.strategies.specs import read_assignment
 from tokenred.training.cifar10_loop import Cifar10Training, accuracy, load_pixels
 from tokenred.training.cifar10_recipe import (
     CIFAR10_PREPROCESSING,

@@ -15,15 +15,15 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from tokenred.core.config import to_config
 from tokenred.core.errors import ConfigError, DataError, OutputExistsError
 from tokenred.core.lock import output_lock
-from tokenred.core.model import ReducedViT
-from tokenred.core.plan import recipes
-from tokenred.core.saving import check_loadable, save
-from tokenred.core.specs import StrategyLike, parse_spec
-from tokenred.core.wrap import wrap
 from tokenred.data import ImageDataset, balanced_subset, open_dataset
+from tokenred.reduced.model import ReducedViT
+from tokenred.reduced.saving import check_loadable, save
+from tokenred.reduced.wrap import wrap
+from tokenred.strategies.config import to_config
+from tokenred.strategies.specs import StrategyLike, parse_spec
+from tokenred.strategies.strategy import recipes
 from tokenred.training.augment import open_training, train_loader
 from tokenred.training.checks import check_mask_is_read
 from tokenred.training.devices import pick_device

@@ -13,9 +13,9 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from tokenred.core.errors import ConfigError, DataError
-from tokenred.core.model import ReducedViT
 from tokenred.data import SKIPPED_LABEL
 from tokenred.models.lvvit import LVViT
+from tokenred.reduced.model import ReducedViT
 from tokenred.training.augment import readable
 from tokenred.training.devices import OneDevice
 from tokenred.training.losses import Criterion

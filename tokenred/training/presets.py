@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tokenred.core.errors import UnknownNameError
-from tokenred.core.plan import Strategy, recipes
 from tokenred.core.values import checked
-from tokenred.strategies.routes import Idle
+from tokenred.strategies.routers import Idle
 from tokenred.strategies.selectors.predictor import Predictor
+from tokenred.strategies.strategy import Strategy, recipes
 from tokenred.training.settings import Settings
 
 __all__ = ["METHOD_SETTINGS", "PRESETS", "method_of", "settings_for"]
@@ -122,6 +122,6 @@ def settings_for(method: str, preset: str | None = None) -> Settings:
 
 def method_of(strategy: Strategy) -> str:
     """Whose settings a strategy needs, by the parts that have to be trained."""
-    if isinstance(strategy.route, Idle):
+    if isinstance(strategy.router, Idle):
         return "idlevit"
     return "dynamicvit" if isinstance(strategy.selector, Predictor) else "gtp"

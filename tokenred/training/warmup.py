@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from tokenred.core.model import ReducedViT
-from tokenred.core.plan import Strategy
-from tokenred.strategies.edits import TopKeys
-from tokenred.strategies.routes import Idle
+from tokenred.reduced.model import ReducedViT
+from tokenred.strategies.routers import Idle
 from tokenred.strategies.schedules import KeepRatio, PerLayer
+from tokenred.strategies.score_mods import TopKeys
+from tokenred.strategies.strategy import Strategy
 
 __all__ = ["reduction_share", "warmed"]
 
@@ -48,20 +48,20 @@ def warmed(reduced: ReducedViT, share: float) -> Strategy:
     whole = reduced.strategy
     if share >= 1:
         return whole
-    route, schedule = whole.route, whole.schedule
-    if isinstance(route, Idle):
-        route = replace(route, keep_ratios=_nearer_one(route.keep_ratios, share))
+    router, schedule = whole.router, whole.schedule
+    if isinstance(router, Idle):
+        router = replace(router, keep_ratios=_nearer_one(router.keep_ratios, share))
     if isinstance(schedule, KeepRatio):
         schedule = replace(schedule, ratio=_nearer_one(schedule.ratio, share))
     else:
         # Whatever the schedule, its counts on this model are known.
         removed = (layer.removed for layer in reduced.cost().layers)
         schedule = PerLayer(tuple(round(count * share) for count in removed))
-    edits = tuple(
-        replace(edit, ratio=1 - (1 - edit.ratio) * share) if isinstance(edit, TopKeys) else edit
-        for edit in whole.edits
+    score_mods = tuple(
+        replace(mod, ratio=1 - (1 - mod.ratio) * share) if isinstance(mod, TopKeys) else mod
+        for mod in whole.score_mods
     )
-    return whole.replace(route=route, schedule=schedule, edits=edits)
+    return whole.replace(router=router, schedule=schedule, score_mods=score_mods)
 
 
 def _nearer_one(ratio: Ratio, share: float) -> Ratio:

@@ -7,7 +7,7 @@ import pytest
 from tokenred.analysis.reproduction.experiments import EXPERIMENTS
 from tokenred.analysis.reproduction.points import Scale, points_of
 from tokenred.analysis.reproduction.published import entries
-from tokenred.core.plan import Strategy, from_config
+from tokenred.strategies.strategy import Strategy, from_config
 
 PAIRS = [(e, b) for e in EXPERIMENTS.values() for b in e.backbones if not e.follow]
 

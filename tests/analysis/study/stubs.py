@@ -12,7 +12,7 @@ from typing import Any
 
 from tokenred.analysis.study.cell import DONE, Outcome, Setting, StoredRow, Task
 from tokenred.analysis.study.worker import failure
-from tokenred.core.plan import Strategy
+from tokenred.strategies.strategy import Strategy
 
 SETTING = Setting(model=0, data=0, dtype=None, limit=None, seed=0)
 

@@ -64,7 +64,7 @@ def test_names(base: Any, assigned: dict[str, Any], expected: tr.Strategy) -> No
 def test_tables_describe_parts() -> None:
     table = {"name": "DiagAttn", "aggregate": "mean"}
     assert resolved("scorer", table) == tr.scorers.DiagAttn("mean")
-    assert resolved("edits", []) == []
+    assert resolved("score_mods", []) == []
     assert resolved("model", {"spec": "digits"}) == {"spec": "digits"}
     assert resolved("alpha", [0.1, 0.2]) == [0.1, 0.2]
 

@@ -13,8 +13,8 @@ from tokenred.analysis.study import facts as module
 from tokenred.analysis.study.facts import Facts
 from tokenred.analysis.study.refs import read_data, read_model
 from tokenred.analysis.study.store import Store
-from tokenred.core.api import gmacs
 from tokenred.core.errors import DataError, TokenredError
+from tokenred.reduced.api import gmacs
 
 
 def test_models(digits: nn.Module) -> None:

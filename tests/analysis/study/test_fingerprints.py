@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import tokenred as tr
 from tokenred.analysis.study.fingerprints import Fingerprints, parts_within
 from tokenred.analysis.study.marks import marks_of
-from tokenred.attention.edits import attention_edits
+from tokenred.attention.score_mods import score_mods
 
 
 def quick(strategy: tr.Strategy, fingerprints: Fingerprints | None = None) -> str:
@@ -45,13 +45,13 @@ def test_edits_and_parts_in_parts() -> None:
     class Around(tr.Scorer):
         inner: Any = None
 
-    class Shift(tr.AttentionEdit):
+    class Shift(tr.ScoreMod):
         by: float = 1.0
 
-    strategy = tr.Strategy(Around(tr.scorers.DiagAttn()), edits=(Shift(), Shift(2.0)))
+    strategy = tr.Strategy(Around(tr.scorers.DiagAttn()), score_mods=(Shift(), Shift(2.0)))
     assert quick(strategy) == strategy.fingerprint()
     assert [type(p).__name__ for p in parts_within(strategy.scorer)] == ["Around", "DiagAttn"]
-    assert attention_edits is not None
+    assert score_mods is not None
 
 
 def test_an_own_part_that_has_travelled_is_still_the_same() -> None:

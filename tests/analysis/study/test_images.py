@@ -33,7 +33,7 @@ def whole() -> ImageDataset:
 
 
 def test_gives_what_the_dataset_gives(whole: ImageDataset) -> None:
-    kept = KeptImages(whole, [5, 7, 300], room=10 * BYTES)
+    kept = KeptImages(whole, [5, 7, 300], context=10 * BYTES)
     assert len(kept) == 3
     for _ in range(2):
         for at, place in enumerate((5, 7, 300)):
@@ -49,12 +49,12 @@ def test_gives_what_the_dataset_gives(whole: ImageDataset) -> None:
 def test_room_is_kept_to_also_by_copies(whole: ImageDataset) -> None:
     import copy
 
-    kept = KeptImages(whole, range(4), room=2 * BYTES + 1)
+    kept = KeptImages(whole, range(4), context=2 * BYTES + 1)
     for view in (kept, copy.copy(kept)):
         for at in range(4):
             view[at]
     assert READ == [0, 1, 2, 3, 2, 3]
-    nothing = KeptImages(whole, range(2), room=0)
+    nothing = KeptImages(whole, range(2), context=0)
     assert [nothing[0][1], nothing[0][1]] == [whole.labels[0]] * 2
     assert len(READ) == 8
 
@@ -71,7 +71,7 @@ def test_an_image_that_cannot_be_read_is_tried_again(
         return real(index)
 
     monkeypatch.setattr(whole.source, "image", image)
-    kept = KeptImages(whole, [0, 1], room=10 * BYTES)
+    kept = KeptImages(whole, [0, 1], context=10 * BYTES)
     assert kept[1][1:] == (-1, 1)
     assert "torn" in str(kept.why_unreadable(1))
     broken.clear()
@@ -81,7 +81,7 @@ def test_an_image_that_cannot_be_read_is_tried_again(
 def test_evaluation_finds_the_same(digits: nn.Module, whole: ImageDataset) -> None:
     chosen = balanced_subset(whole, 20, seed=3)
     reduced = tr.wrap(digits, tr.strategy("gtp", P=7))
-    kept = KeptImages(whole, chosen, room=100 * BYTES)
+    kept = KeptImages(whole, chosen, context=100 * BYTES)
     expected = evaluate(reduced, "digits", limit=20, seed=3, batch_size=8, progress=False)
     kept.transform = None
     found = evaluate(reduced, kept, batch_size=8, progress=False)

@@ -39,7 +39,7 @@ def test_marks_of_a_strategy() -> None:
     strategy = tr.strategy("gtp", P=4)
     found = marks_of(strategy)
     assert found["fuser"] == mark(strategy.fuser)
-    assert found["edits"] == ()
+    assert found["score_mods"] == ()
     assert "theta" not in found
     assert set(strategy.parts) <= set(found)
 

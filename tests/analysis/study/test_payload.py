@@ -89,7 +89,7 @@ def test_what_cannot_travel_by_value_goes_by_name(own_module: types.ModuleType) 
 
 
 def test_what_is_installed(own_module: types.ModuleType) -> None:
-    assert is_installed("tokenred.core.plan")
+    assert is_installed("tokenred.strategies.strategy")
     assert is_installed("torch")
     assert is_installed("json")
     assert is_installed("sys")

@@ -31,7 +31,7 @@ def runner(models: tuple[Any, ...] = ("digits",), **options: Any) -> Runner:
         "weights": tuple(weights_digest(tr.models.load_model("digits")) for _ in refs),
         "metrics": read_metrics(["accuracy"]),
         "batch_size": 8,
-        "room": 1 << 24,
+        "context": 1 << 24,
     }
     return Runner(**{**told, **options})
 

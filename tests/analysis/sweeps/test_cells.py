@@ -10,7 +10,7 @@ import pytest
 import tokenred as tr
 from tokenred.analysis.sweeps.cells import Cell, grid
 from tokenred.core.errors import ConfigError, UnknownNameError
-from tokenred.core.specs import parse_spec
+from tokenred.strategies.specs import parse_spec
 
 MACHINE: dict[str, Any] = {
     "processor": "P", "cores": 2, "threads": 2, "torch": "2", "tokenred": "1", "device": "cpu",

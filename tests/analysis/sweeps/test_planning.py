@@ -12,7 +12,7 @@ from tokenred.analysis.sweeps import planning
 from tokenred.analysis.sweeps.cells import Cell
 from tokenred.analysis.sweeps.planning import make_plan
 from tokenred.core.errors import UnknownNameError
-from tokenred.core.specs import parse_spec
+from tokenred.strategies.specs import parse_spec
 
 CELL = Cell("digits", parse_spec("gtp:P=4"), 8)
 

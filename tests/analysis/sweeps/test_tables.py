@@ -10,7 +10,7 @@ from tests.analysis.sweeps.rows import make_row
 from tokenred.analysis.measure.speed.splits import LINES
 from tokenred.analysis.sweeps.cells import Cell
 from tokenred.analysis.sweeps.tables import footnotes, split_table, sweep_table
-from tokenred.core.specs import parse_spec
+from tokenred.strategies.specs import parse_spec
 
 CELL = Cell("digits", parse_spec("gtp:P=4"), 8)
 

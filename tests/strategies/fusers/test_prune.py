@@ -32,4 +32,4 @@ def test_what_it_keeps_it_keeps_bit_for_bit(case: Reduction) -> None:
 
 def test_it_asks_for_nothing() -> None:
     fuser = Prune()
-    assert (fuser.needs, fuser.extra, fuser.uses_graph, fuser.uses_size) == ((), 0, False, False)
+    assert (fuser.requires, fuser.extra, fuser.uses_graph, fuser.uses_size) == ((), 0, False, False)

@@ -29,7 +29,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "at most": {"max_tokens": 6},
     "in steps": {"max_tokens": (9, 5), "layers": (0, 2)},
     "proportional": {"proportional_attention": True},
-    "fewer keys": {"edits": ("TopKeys",)},
+    "fewer keys": {"score_mods": ("TopKeys",)},
 }
 
 

@@ -18,7 +18,7 @@ import tokenred as tr
 from tokenred.core.errors import ConfigError, ScheduleError, UntrainedPartWarning
 from tokenred.models.lvvit import LVViT
 from tokenred.models.rebuild import weightless
-from tokenred.strategies.edits import PolicyMask
+from tokenred.strategies.score_mods import PolicyMask
 from tokenred.strategies.selectors import Predictor
 
 pytestmark = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
@@ -90,7 +90,7 @@ def decided(form: str, seed: int) -> tuple[tr.ReducedViT, Tensor]:
 
 def both_ways(reduced: tr.ReducedViT, batch: Tensor, epsilon: float) -> float:
     """How far the training form is from inference at the same decisions."""
-    strategy = reduced.strategy.replace(edits=(PolicyMask(epsilon),))
+    strategy = reduced.strategy.replace(score_mods=(PolicyMask(epsilon),))
     reduced = reduced.with_strategy(strategy).eval()
     gathered, trace = reduced.run_with_trace(batch)
     masked, aux = in_training(reduced).forward_train(batch)
@@ -182,11 +182,11 @@ def test_composition_and_layers() -> None:
         "Predictor",
         schedule=tr.KeepRatio(0.7, rounding="floor", of="start"),
         where="before_block",
-        edits=("PolicyMask",),
+        score_mods=("PolicyMask",),
     )
     made = tr.strategy("dynamicvit", keep_rate=[0.5, 0.25], layers=[0, 2], temperature=0.5)
     assert made.scorer == Predictor((0, 2), 0.5)
-    assert made.edits == (PolicyMask(),)
+    assert made.score_mods == (PolicyMask(),)
     reduced = tr.wrap(FORMS["cls"](), made)
     assert [x.tokens_out for x in reduced.cost().layers] == [8, 8, 4, 4]
     assert len(reduced.parts["selector"].stages) == 2

@@ -26,7 +26,7 @@ from tests.strategies.recipes.checks import (
 )
 from tokenred.core.errors import ConfigError
 from tokenred.models.rebuild import weightless
-from tokenred.strategies.routes import SlowFast
+from tokenred.strategies.routers import SlowFast
 
 
 def unrolled(
@@ -125,7 +125,7 @@ def test_all_tokens_survive(
     assert all(torch.equal(index, everyone) for index in trace.index_per_layer)
     assert torch.equal(trace.owners(), everyone)
     p = reduced.info.num_prefix
-    count = reduced.strategy.route.active(layers[0], 4, 16)
+    count = reduced.strategy.router.active(layers[0], 4, 16)
     if count is not None:
         stage = trace.features[layers[0] - 1], trace.features[layers[0]]
         still = (stage[0] == stage[1]).all(dim=-1)[:, p:].sum(dim=1)
@@ -145,7 +145,7 @@ def test_every_form(form: str) -> None:
 
 def test_composition(tmp_path: Path) -> None:
     made = tr.strategy("evo-vit", keep_rate=0.4, layers=[2], t=0.3, stagewise=False)
-    assert made.route == SlowFast(0.4, (2,), 0.3, True, False)
+    assert made.router == SlowFast(0.4, (2,), 0.3, True, False)
     assert tr.strategy("EVO-VIT", reference=True) == tr.strategy("evo-vit", representative=False)
     check_files(made, tmp_path)
     whole = wrapped(tr.strategy("evo-vit", keep_rate=1.0))

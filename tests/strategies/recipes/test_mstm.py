@@ -74,7 +74,7 @@ def test_every_form(form: str, weights: str) -> None:
 def test_composition(tmp_path: Path) -> None:
     made = tr.strategy("mstm", keep_rate=[0.5, 0.5], layers=[1, 2], weights="similarity")
     assert made == tr.Strategy(
-        Partnered(tr.scorers.CLSAttn("mean", "received"), "similarity"),
+        Partnered(tr.scorers.CLSAttn("mean", "column_sum"), "similarity"),
         fuser="merge",
         schedule=tr.KeepRatio((0.5, 0.5), (1, 2)),
         embedding="multi_scale",

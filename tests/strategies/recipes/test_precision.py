@@ -14,10 +14,10 @@ from torch.utils._pytree import tree_leaves
 
 import tokenred as tr
 from tests.strategies.recipes.checks import images, model
-from tokenred.attention import Heads, PlainEngine, attend
-from tokenred.core import loop
+from tokenred.attention import QKV, PlainEngine, attend
 from tokenred.core.state import Selection, TokenState
-from tokenred.core.transport import Transport
+from tokenred.reduced import loop
+from tokenred.strategies.transport import Transport
 
 pytestmark = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
 SMALL = {"gtp": {"P": 2, "M": 3}, "tome": {"r": 3}}
@@ -51,7 +51,7 @@ def _numbers(found: object) -> list[Tensor]:
     if isinstance(found, Selection | Transport):
         found = [getattr(found, field.name) for field in dataclasses.fields(found)]
     elif isinstance(found, tuple) and isinstance(found[0], TokenState):
-        # A route: where the tokens are, and what it remembers. Their features are not a choice.
+        # A router: where the tokens are, and what it remembers. Their features are not a choice.
         found = [found[0].index, *(v for v in found[1].values() if not v.is_floating_point())]
     elif isinstance(found, TokenState):
         found = list(found.memory.values())
@@ -107,7 +107,7 @@ def test_parts_choose_as_in_fp32(
     parts = {**runner.parts, **parts}
     reduced._runner = dataclasses.replace(runner, parts=parts)  # type: ignore[arg-type]
 
-    def attended(heads: Heads, request: Any, state: TokenState, engines: Any) -> Any:
+    def attended(heads: QKV, request: Any, state: TokenState, engines: Any) -> Any:
         """Statistics are those of the numbers that attend."""
         out, stats = attend(heads, request, state, engines)
         with _fp32():
@@ -125,6 +125,6 @@ def test_parts_choose_as_in_fp32(
     assert calls
 
 
-def _in_bfloat16(heads: Heads) -> Heads:
+def _in_bfloat16(heads: QKV) -> QKV:
     q, k, v = (t.bfloat16() for t in (heads.q, heads.k, heads.v))
     return dataclasses.replace(heads, q=q, k=k, v=v)

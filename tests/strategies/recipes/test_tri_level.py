@@ -23,7 +23,7 @@ from tests.strategies.recipes.checks import (
 )
 from tokenred.core.errors import ConfigError
 from tokenred.models.rebuild import weightless
-from tokenred.strategies.edits import TopKeys
+from tokenred.strategies.score_mods import TopKeys
 
 
 def unrolled(vit: VisionTransformer, image: Tensor, rate: float, share: float) -> Tensor:
@@ -75,11 +75,11 @@ def test_every_form(form: str) -> None:
 
 def test_composition(tmp_path: Path) -> None:
     made = tr.strategy("tri-level", keep_rate=(0.5, 0.5), layers=(1, 2), attention_rate=0.5)
-    assert made.edits == (TopKeys(0.5, (1, 2)),)
-    assert made.replace(edits=()) == tr.strategy("topk", keep_rate=(0.5, 0.5), layers=(1, 2))
+    assert made.score_mods == (TopKeys(0.5, (1, 2)),)
+    assert made.replace(score_mods=()) == tr.strategy("topk", keep_rate=(0.5, 0.5), layers=(1, 2))
     released = tr.strategy("tri-level", reference=True)
-    assert released.edits == (TopKeys(0.3, None, 1e-6, True),)
-    assert tr.strategy("Tri-Level", reference=True, epsilon=0.0).edits[0].epsilon == 0
+    assert released.score_mods == (TopKeys(0.3, None, 1e-6, True),)
+    assert tr.strategy("Tri-Level", reference=True, epsilon=0.0).score_mods[0].epsilon == 0
     check_files(made, tmp_path)
     whole = wrapped(tr.strategy("tri-level", keep_rate=1.0, attention_rate=1.0))
     assert torch.equal(whole(images()), whole.base(images()))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from tokenred.attention import AttentionStats, Heads, PlainEngine, Request
+from tokenred.attention import QKV, AttentionSpec, AttentionStats, PlainEngine
 from tokenred.core.errors import ConfigError
 from tokenred.core.state import TokenState
 from tokenred.strategies import BroadAttn
@@ -35,7 +35,7 @@ def test_it_is_the_column_sum_without_self_then_over_heads(
             tokens = np.arange(attention.shape[-1])
             attention[..., tokens, tokens] = 0
         expected = over_heads(attention.sum(axis=-2)[..., p:], axis=1)
-        score = scorer(sample.state, sample.attention(scorer.needs))
+        score = scorer(sample.state, sample.attention(scorer.requires))
         np.testing.assert_allclose(score.numpy(), expected, atol=1e-12)
 
     check()
@@ -45,8 +45,8 @@ def _stats(scorer: BroadAttn, logits: torch.Tensor) -> tuple[TokenState, Attenti
     """One image without prefix, whose heads have these logits."""
     h, n, _ = logits.shape
     state = TokenState(torch.zeros(1, n, 1), torch.arange(n)[None], 0, (1, n))
-    heads = Heads(logits[None], torch.eye(n).expand(1, h, n, n), torch.zeros(1, h, n, 1), 1.0)
-    return state, PlainEngine()(heads, Request(needs=scorer.needs), state)[1]
+    heads = QKV(logits[None], torch.eye(n).expand(1, h, n, n), torch.zeros(1, h, n, 1), 1.0)
+    return state, PlainEngine()(heads, AttentionSpec(requires=scorer.requires), state)[1]
 
 
 def test_self_is_left_out_head_by_head_before_the_maximum() -> None:
@@ -65,8 +65,8 @@ def test_prefix_rows_count_as_takers() -> None:
     scorer = BroadAttn(aggregate="mean")
     state, _ = _stats(scorer, torch.zeros(1, 3, 3))
     state = TokenState(state.x, torch.arange(2)[None], 1, (1, 2), cls_index=0)
-    heads = Heads(torch.zeros(1, 1, 3, 1), torch.zeros(1, 1, 3, 1), torch.zeros(1, 1, 3, 1), 1.0)
-    attention = PlainEngine()(heads, Request(needs=scorer.needs), state)[1]
+    heads = QKV(torch.zeros(1, 1, 3, 1), torch.zeros(1, 1, 3, 1), torch.zeros(1, 1, 3, 1), 1.0)
+    attention = PlainEngine()(heads, AttentionSpec(requires=scorer.requires), state)[1]
     # Uniform attention over 3 tokens: each of the two others, CLS among them, gives a third.
     assert scorer(state, attention).tolist() == [pytest.approx([2 / 3, 2 / 3])]
 

@@ -29,7 +29,7 @@ def test_it_is_the_cls_row(
         state, scorer = sample.state, CLSAttn(aggregate=aggregate)
         with np.errstate(divide="ignore"):  # log 0 of dead tokens
             row = full_map(sample)[:, :, state.cls_index, state.num_prefix :]
-        score = scorer(state, sample.attention(scorer.needs))
+        score = scorer(state, sample.attention(scorer.requires))
         np.testing.assert_allclose(score.numpy(), over_heads(row, axis=1), atol=1e-12)
 
     check()
@@ -43,7 +43,7 @@ def test_a_model_without_cls_is_refused() -> None:
 
 
 def test_received_attention_may_stand_in() -> None:
-    scorer = CLSAttn(aggregate="mean", without_cls="received")
+    scorer = CLSAttn(aggregate="mean", without_cls="column_sum")
     info = model_info(8, (2, 2))
     scorer.check(replace(info, cls_index=None))
     assert scorer.build(replace(info, cls_index=None)) == BroadAttn(aggregate="mean")

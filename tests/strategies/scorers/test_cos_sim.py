@@ -35,7 +35,7 @@ def brute_force(x: np.ndarray) -> np.ndarray:
 def test_on_keys_and_on_features(sample: Sample) -> None:
     p = sample.state.num_prefix
     keys = sample.heads.k.numpy().mean(axis=1)[:, p:]
-    on_keys = CosSim()(sample.state, sample.attention(CosSim().needs))
+    on_keys = CosSim()(sample.state, sample.attention(CosSim().requires))
     np.testing.assert_allclose(on_keys.numpy(), brute_force(keys), atol=1e-9)
     on_features = CosSim(on="features")(sample.state, AttentionStats())
     expected = brute_force(sample.state.image.numpy())
@@ -43,8 +43,8 @@ def test_on_keys_and_on_features(sample: Sample) -> None:
 
 
 def test_features_need_no_attention() -> None:
-    assert CosSim(on="features").needs == ()
-    assert [need.kind for need in CosSim().needs] == ["keys"]
+    assert CosSim(on="features").requires == ()
+    assert [need.kind for need in CosSim().requires] == ["keys"]
 
 
 def test_the_odd_one_stays_on_top() -> None:

@@ -24,7 +24,7 @@ def test_it_is_the_diagonal_aggregated_over_heads(
     def check(sample: Sample) -> None:
         p, scorer = sample.state.num_prefix, DiagAttn(aggregate=aggregate)
         diagonal = np.diagonal(full_map(sample), axis1=-2, axis2=-1)[..., p:]
-        score = scorer(sample.state, sample.attention(scorer.needs))
+        score = scorer(sample.state, sample.attention(scorer.requires))
         np.testing.assert_allclose(score.numpy(), over_heads(diagonal, axis=1), atol=1e-12)
 
     check()

@@ -29,9 +29,9 @@ def test_it_is_the_product_of_the_aggregates(
         p, scorer = sample.state.num_prefix, MixedAttn(aggregate, exclude_self)
         attention = full_map(sample)
         diagonal = np.diagonal(attention, axis1=-2, axis2=-1)[..., p:]
-        received = attention.sum(axis=-2)[..., p:] - exclude_self * diagonal
-        expected = over_heads(diagonal, axis=1) * over_heads(received, axis=1)
-        score = scorer(sample.state, sample.attention(scorer.needs))
+        column_sum = attention.sum(axis=-2)[..., p:] - exclude_self * diagonal
+        expected = over_heads(diagonal, axis=1) * over_heads(column_sum, axis=1)
+        score = scorer(sample.state, sample.attention(scorer.requires))
         np.testing.assert_allclose(score.numpy(), expected, atol=1e-12)
 
     check()

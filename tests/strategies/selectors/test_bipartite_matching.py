@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenred.attention import AttentionStats, Need
+from tokenred.attention import AttentionStat, AttentionStats
 from tokenred.core.state import TokenState
 from tokenred.strategies import BipartiteMatching
 from tokenred.testing import Sample, draw
@@ -55,7 +55,7 @@ def test_it_is_the_matching_as_described(sample: Sample, data: st.DataObject) ->
         assert selector.limit(n) == 0
         return
     count = data.draw(st.integers(1, selector.limit(n)))
-    chosen = selector(state, sample.attention(selector.needs), count)
+    chosen = selector(state, sample.attention(selector.requires), count)
     for image in range(state.x.shape[0]):
         keep, drop, partner = matched(sample.heads.k[image].tolist(), p, count)
         assert (chosen.keep[image] + p).tolist() == keep
@@ -68,7 +68,7 @@ def run(metric: list[list[float]], p: int, count: int) -> tuple[list[int], list[
     keys = torch.tensor([[metric]])
     n = len(metric) - p
     state = TokenState(torch.zeros(1, p + n, 1), torch.arange(n)[None], p, (1, n))
-    chosen = BipartiteMatching()(state, AttentionStats({Need.keys(): keys}), count)
+    chosen = BipartiteMatching()(state, AttentionStats({AttentionStat.keys(): keys}), count)
     assert chosen.partner is not None
     return chosen.keep[0].tolist(), chosen.drop[0].tolist(), chosen.partner[0].tolist()
 

@@ -81,7 +81,7 @@ def state_of(n: int, layer: int = 4, p: int = 1) -> TokenState:
 
 
 def stats(row: Tensor, values: Tensor) -> AttentionStats:
-    return AttentionStats(dict(zip(InverseTransform().needs, (row, values), strict=True)))
+    return AttentionStats(dict(zip(InverseTransform().requires, (row, values), strict=True)))
 
 
 def test_significance_is_attention_times_the_length_of_the_value() -> None:

@@ -14,7 +14,7 @@ from tokenred.attention import AttentionStats
 from tokenred.core.errors import ConfigError, UnknownNameError
 from tokenred.core.info import ModelInfo
 from tokenred.core.state import Selection, TokenState
-from tokenred.core.trace import fuser_matrix
+from tokenred.reduced.trace import fuser_matrix
 from tokenred.strategies import Merge, TopScore
 from tokenred.strategies.base import Scorer
 from tokenred.strategies.selectors import Partnered
@@ -143,6 +143,6 @@ def test_refusals() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'MixedAttn'"):
         Partnered("MixdAttn")
     without = model_info(8, (2, 2), cls_index=None)
-    assert Partnered().build(without).scorer.needs != Partnered().needs
+    assert Partnered().build(without).scorer.requires != Partnered().requires
     with pytest.raises(ConfigError, match="CLS token"):
         Partnered("CLSAttn").check(without)

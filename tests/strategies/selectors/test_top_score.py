@@ -67,7 +67,7 @@ def test_a_score_of_the_wrong_shape_is_refused(shape: tuple[int, ...]) -> None:
 
 def test_a_scorer_may_be_named() -> None:
     assert TopScore("random") == TopScore(Random())
-    assert TopScore(CLSAttn()).needs == CLSAttn().needs
+    assert TopScore(CLSAttn()).requires == CLSAttn().requires
     assert TopScore(CLSAttn()).traits == CLSAttn().traits
     with pytest.raises(UnknownNameError, match="Did you mean 'CLSAttn'"):
         TopScore("ClsAtn")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tokenred.analysis.measure.machine import model_device
 from tokenred.core.errors import ConfigError
-from tokenred.core.model import ReducedViT
+from tokenred.reduced.model import ReducedViT
 
 __all__ = [
     "autocast",

@@ -64,7 +64,7 @@ def _mark(experiment: Experiment, stand: Stand, settings: Settings) -> str:
     """Another one for other strategies, weights, images or code."""
     from tokenred.analysis.study.facts import Facts
     from tokenred.analysis.study.refs import read_data, read_model
-    from tokenred.core.specs import parse_spec
+    from tokenred.strategies.specs import parse_spec
 
     prints = [parse_spec(text).strategy.fingerprint() for text in experiment.follow]
     facts, model = Facts(), read_model(stand.model)

@@ -8,9 +8,9 @@ from typing import Any
 
 from tokenred.core.errors import ConfigError
 from tokenred.core.part import Part
-from tokenred.core.plan import Strategy
 from tokenred.core.values import read as read_value
 from tokenred.core.wording import shown
+from tokenred.strategies.strategy import Strategy
 
 __all__ = ["SETTINGS", "Axes", "plain"]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tokenred.core.config import resolve
 from tokenred.core.errors import ConfigError, PartError, TokenredError
-from tokenred.core.plan import Strategy, from_config, recipes
-from tokenred.core.specs import Spec, parse_spec, read_arguments
+from tokenred.strategies.config import resolve
+from tokenred.strategies.specs import Spec, parse_spec, read_arguments
+from tokenred.strategies.strategy import Strategy, from_config, recipes
 
 __all__ = ["DENSE", "Base", "read_base"]
 

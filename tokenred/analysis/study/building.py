@@ -8,14 +8,14 @@ from typing import Any
 
 from tokenred.analysis.study.axes import SETTINGS, Axes
 from tokenred.analysis.study.bases import DENSE, Base
-from tokenred.attention.edits import attention_edits
-from tokenred.core.config import resolve
+from tokenred.attention.score_mods import score_mods
 from tokenred.core.errors import UnknownNameError
 from tokenred.core.part import Part
-from tokenred.core.plan import Strategy
 from tokenred.graphs.base import graph_builders
-from tokenred.strategies.base import embeddings, fusers, routes, scorers, selectors
+from tokenred.strategies.base import embeddings, fusers, routers, scorers, selectors
+from tokenred.strategies.config import resolve
 from tokenred.strategies.schedules import schedules
+from tokenred.strategies.strategy import Strategy
 
 __all__ = ["Builder", "resolved"]
 
@@ -26,8 +26,8 @@ _PARTS: dict[str, Any] = {
     "graph": (graph_builders,),
     "fuser": (fusers,),
     "schedule": (schedules,),
-    "route": (routes,),
-    "edits": (attention_edits,),
+    "router": (routers,),
+    "score_mods": (score_mods,),
     "embedding": (embeddings,),
 }
 _FIELDS = frozenset(f.name for f in dataclasses.fields(Strategy))

@@ -9,7 +9,7 @@ from typing import Any
 
 from tokenred.analysis.study.axes import SETTINGS, plain
 from tokenred.analysis.study.bases import DENSE, Base
-from tokenred.core.plan import Strategy
+from tokenred.strategies.strategy import Strategy
 
 __all__ = [
     "DONE",

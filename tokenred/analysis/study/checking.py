@@ -6,10 +6,10 @@ from collections.abc import Hashable
 
 from tokenred.analysis.study.facts import ModelFacts
 from tokenred.analysis.study.marks import Marks, Memo, marks_of
-from tokenred.core.cost import Cost
-from tokenred.core.layers import plan_layers, strategy_cost
 from tokenred.core.part import Part
-from tokenred.core.plan import Strategy
+from tokenred.reduced.cost import Cost
+from tokenred.reduced.plan import plan_layers, strategy_cost
+from tokenred.strategies.strategy import Strategy
 
 __all__ = ["Checker"]
 

@@ -19,7 +19,7 @@ from tokenred.analysis.study.refs import DataRef, ModelRef
 from tokenred.analysis.study.store import Store
 from tokenred.core.errors import DataError, TokenredError
 from tokenred.core.info import BlockInfo, ModelInfo
-from tokenred.core.model import ReducedViT
+from tokenred.reduced.model import ReducedViT
 
 __all__ = ["DataFacts", "Facts", "ModelFacts"]
 
@@ -155,7 +155,7 @@ class Facts:
 
     def _look(self, ref: ModelRef) -> ModelFacts:
         from tokenred.analysis.measure.machine import weights_digest
-        from tokenred.core.api import dense
+        from tokenred.reduced.api import dense
 
         model = self.loaded(ref)
         reduced = dense(model.base if isinstance(model, ReducedViT) else model)

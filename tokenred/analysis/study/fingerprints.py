@@ -7,10 +7,10 @@ from dataclasses import fields
 from typing import Any
 
 from tokenred.analysis.study.marks import Marks, Memo
-from tokenred.core.config import counts, told_text
 from tokenred.core.fingerprint import digest
 from tokenred.core.part import Part
-from tokenred.core.plan import Strategy
+from tokenred.strategies.config import counts, told_text
+from tokenred.strategies.strategy import Strategy
 
 __all__ = ["Fingerprints", "parts_within"]
 

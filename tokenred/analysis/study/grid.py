@@ -259,7 +259,7 @@ class Grid:
             batch_size=self.batch_size,
             loaders=self.loaders,
             device=self.device,
-            room=self.image_cache * _MEGABYTE,
+            context=self.image_cache * _MEGABYTE,
             bases={design.models.index(ref): model for ref, model in facts.in_memory},
         )
 

@@ -23,12 +23,12 @@ class KeptImages(ImageDataset):
         an entry: image (3, height, width), label, and the index in the whole dataset.
     """
 
-    def __init__(self, whole: ImageDataset, chosen: Sequence[int], room: int) -> None:
+    def __init__(self, whole: ImageDataset, chosen: Sequence[int], context: int) -> None:
         super().__init__(whole.source, whole.labels, whole.classes, whole.name, whole.transform)
         self.labels = tuple(whole.labels[index] for index in chosen)
         self._whole = whole
         self._chosen = tuple(chosen)
-        self._room = room
+        self._room = context
         self._kept: dict[int, Tensor] = {}
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:

@@ -13,9 +13,9 @@ from torch import nn
 from tokenred.analysis.study.refs import DataRef, ModelRef
 from tokenred.core.errors import ConfigError
 from tokenred.core.fingerprint import digest, identity_of
-from tokenred.core.model import ReducedViT
 from tokenred.core.values import read
 from tokenred.core.wording import shown
+from tokenred.reduced.model import ReducedViT
 
 if TYPE_CHECKING:
     from tokenred.data import ImageDataset
@@ -57,8 +57,8 @@ def load_base(ref: ModelRef) -> nn.Module:
     """The model, in eval mode. Random weights are the same at every load."""
     if ref.module is not None:
         return ref.module
-    from tokenred.core.saving import load
     from tokenred.models import load_model
+    from tokenred.reduced.saving import load
 
     spec = Path(str(ref.arguments["spec"]))
     if spec.suffix == ".safetensors" and len(ref.arguments) == 1 and _is_saved(spec):

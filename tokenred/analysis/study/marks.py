@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from tokenred.core.part import Part
-from tokenred.core.plan import Strategy
+from tokenred.strategies.strategy import Strategy
 
 __all__ = ["Marks", "Memo", "mark", "marks_of"]
 

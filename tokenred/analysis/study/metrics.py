@@ -20,9 +20,9 @@ from tokenred.analysis.study.packing import pack_predictions
 from tokenred.core import plugins
 from tokenred.core.errors import ConfigError, PartError, UnknownNameError
 from tokenred.core.fingerprint import identity_of
-from tokenred.core.model import ReducedViT
 from tokenred.core.provenance import is_installed
 from tokenred.core.wording import shown
+from tokenred.reduced.model import ReducedViT
 
 if TYPE_CHECKING:
     from tokenred.analysis.measure.accuracy.evaluating import Evaluation

@@ -13,7 +13,7 @@ from tokenred.analysis.study.design import Design
 from tokenred.analysis.study.facts import Facts
 from tokenred.analysis.study.planner import Planner, RefusedError
 from tokenred.analysis.study.store import Store
-from tokenred.core.cost import Cost
+from tokenred.reduced.cost import Cost
 
 __all__ = ["Plan", "Survey"]
 

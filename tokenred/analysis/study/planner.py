@@ -17,7 +17,7 @@ from tokenred.analysis.study.marks import marks_of
 from tokenred.analysis.study.refs import KEYS
 from tokenred.core.errors import TokenredError
 from tokenred.core.fingerprint import digest
-from tokenred.core.specs import at_budget
+from tokenred.strategies.specs import at_budget
 
 __all__ = ["Planner", "RefusedError"]
 

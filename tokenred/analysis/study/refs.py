@@ -17,8 +17,8 @@ from torch import nn
 import tokenred
 from tokenred.core.errors import ConfigError, DataError
 from tokenred.core.files import exists
-from tokenred.core.model import ReducedViT
 from tokenred.core.wording import shown
+from tokenred.reduced.model import ReducedViT
 
 if TYPE_CHECKING:
     from tokenred.data import ImageDataset

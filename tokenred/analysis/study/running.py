@@ -24,9 +24,9 @@ from tokenred.analysis.study.facts import Facts
 from tokenred.analysis.study.plan import Plan
 from tokenred.analysis.study.store import Store
 from tokenred.analysis.study.worker import failure
-from tokenred.core.config import to_config
 from tokenred.core.errors import PartError
 from tokenred.core.provenance import is_installed
+from tokenred.strategies.config import to_config
 
 __all__ = ["Execution"]
 

@@ -21,9 +21,9 @@ from tokenred.analysis.study.loading import content_of, load_base, open_data, pr
 from tokenred.analysis.study.metrics import Context, Metric, check_names
 from tokenred.analysis.study.refs import DataRef, ModelRef
 from tokenred.core.errors import CheckpointError, DataError, PartError
-from tokenred.core.model import ReducedViT
-from tokenred.core.plan import Strategy
-from tokenred.core.wrap import wrap
+from tokenred.reduced.model import ReducedViT
+from tokenred.reduced.wrap import wrap
+from tokenred.strategies.strategy import Strategy
 
 if TYPE_CHECKING:
     from tokenred.data import ImageDataset
@@ -60,7 +60,7 @@ class Runner:
     axes: tuple[str, ...] = ()
     loaders: int = 0
     device: str | None = None
-    room: int = 0
+    context: int = 0
     bases: Mapping[int, nn.Module] = field(default_factory=dict)
     _models: OrderedDict[Any, nn.Module] = field(default_factory=OrderedDict)
     _images: OrderedDict[Any, ImageDataset] = field(default_factory=OrderedDict)
@@ -170,8 +170,8 @@ class Runner:
             self._check_content(setting.data, ref, whole)
             count = len(whole) if setting.limit is None else setting.limit
             # Images that loading processes keep are lost with them.
-            room = 0 if self.loaders else self.room // _KEPT
-            return KeptImages(whole, balanced_subset(whole, count, setting.seed), room)
+            context = 0 if self.loaders else self.context // _KEPT
+            return KeptImages(whole, balanced_subset(whole, count, setting.seed), context)
 
         key = (setting.data, setting.model, setting.limit, setting.seed)
         return _kept(self._images, key, choose)

@@ -14,7 +14,7 @@ from tokenred.analysis.measure.speed.candidates import check_count
 from tokenred.analysis.measure.speed.compiled import check_compile
 from tokenred.core.errors import ConfigError
 from tokenred.core.fingerprint import digest
-from tokenred.core.specs import Spec, StrategyLike, parse_spec
+from tokenred.strategies.specs import Spec, StrategyLike, parse_spec
 
 __all__ = ["Cell", "grid"]
 

@@ -12,9 +12,9 @@ from tokenred.analysis.measure.context import check_device
 from tokenred.analysis.measure.speed.build import build_model, resize
 from tokenred.analysis.measure.speed.candidates import image_shape_of
 from tokenred.analysis.sweeps.cells import Cell
-from tokenred.core.api import gmacs
 from tokenred.core.errors import TokenredError
-from tokenred.core.wrap import wrap
+from tokenred.reduced.api import gmacs
+from tokenred.reduced.wrap import wrap
 
 __all__ = ["Plan", "make_plan"]
 

@@ -27,9 +27,9 @@ from tokenred.analysis.sweeps.log import append_result, read_results
 from tokenred.analysis.sweeps.planning import make_plan
 from tokenred.analysis.sweeps.results import DONE, FAILED, OUT_OF_MEMORY, Sweep
 from tokenred.core.errors import ConfigError, DataError
-from tokenred.core.model import ReducedViT
-from tokenred.core.specs import StrategyLike
-from tokenred.core.wrap import wrap
+from tokenred.reduced.model import ReducedViT
+from tokenred.reduced.wrap import wrap
+from tokenred.strategies.specs import StrategyLike
 
 __all__ = ["sweep"]
 

@@ -9,10 +9,10 @@ from tokenred.attention import AttentionStats
 from tokenred.core.errors import ConfigError
 from tokenred.core.info import ModelInfo
 from tokenred.core.state import Selection, TokenState
-from tokenred.core.transport import Transport
 from tokenred.core.values import Magnitude, Magnitudes
 from tokenred.graphs import Graph
 from tokenred.strategies.base import Fuser, fusers
+from tokenred.strategies.transport import Transport
 
 __all__ = ["Propagate"]
 

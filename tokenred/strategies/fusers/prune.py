@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tokenred.attention import AttentionStats
 from tokenred.core.state import Selection, TokenState
-from tokenred.core.transport import Transport
 from tokenred.graphs import Graph
 from tokenred.strategies.base import Fuser, fusers
+from tokenred.strategies.transport import Transport
 
 __all__ = ["Prune"]
 

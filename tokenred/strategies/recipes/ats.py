@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tokenred.core.plan import Strategy, recipes
 from tokenred.core.values import Blocks, Size, Sizes
 from tokenred.strategies.selectors.inverse_transform import InverseTransform
+from tokenred.strategies.strategy import Strategy, recipes
 
 __all__ = ["ats"]
 

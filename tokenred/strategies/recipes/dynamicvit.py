@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tokenred.core.plan import Strategy, recipes
 from tokenred.core.values import Blocks, Magnitude, Positive, Share, Shares
-from tokenred.strategies.edits.policy_mask import PolicyMask
 from tokenred.strategies.schedules import KeepRatio
+from tokenred.strategies.score_mods.policy_mask import PolicyMask
 from tokenred.strategies.selectors.predictor import Predictor
+from tokenred.strategies.strategy import Strategy, recipes
 
 __all__ = ["dynamicvit"]
 
@@ -39,5 +39,5 @@ def dynamicvit(
         scorer=Predictor(layers, temperature, gradient_limit),
         schedule=KeepRatio(keep_rate, layers, rounding="floor", of="start"),
         where="before_block",
-        edits=(PolicyMask(epsilon),),
+        score_mods=(PolicyMask(epsilon),),
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tokenred.core.plan import Strategy, recipes
 from tokenred.core.values import LaterBlocks, Probability, Share
-from tokenred.strategies.routes import SlowFast
+from tokenred.strategies.routers import SlowFast
+from tokenred.strategies.strategy import Strategy, recipes
 
 __all__ = ["evo_vit"]
 
@@ -34,7 +34,7 @@ def evo_vit(
     # Nothing is removed, so nothing is scored.
     return Strategy(
         scorer="Random",
-        route=SlowFast(
+        router=SlowFast(
             keep_rate,
             layers,
             t,

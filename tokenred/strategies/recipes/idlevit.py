@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tokenred.core.plan import Strategy, recipes
 from tokenred.core.values import Blocks, Share, Shares
-from tokenred.strategies.routes import Idle
+from tokenred.strategies.routers import Idle
+from tokenred.strategies.strategy import Strategy, recipes
 
 __all__ = ["idlevit"]
 
@@ -32,4 +32,4 @@ def idlevit(
         reference: nothing differs; accepted so that all recipes take it.
     """
     # Nothing is removed, so nothing is scored.
-    return Strategy(scorer="Random", route=Idle(keep_ratios, layers, cut))
+    return Strategy(scorer="Random", router=Idle(keep_ratios, layers, cut))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tokenred.core.plan import Strategy, recipes
 from tokenred.core.values import Blocks, Positive, Share, Shares
 from tokenred.strategies.base import Scorer, scorers
 from tokenred.strategies.schedules import KeepRatio
 from tokenred.strategies.scorers import CLSAttn
 from tokenred.strategies.selectors.partnered import Partnered
+from tokenred.strategies.strategy import Strategy, recipes
 
 __all__ = ["mstm"]
 
@@ -44,7 +44,7 @@ def mstm(
         reference: no program is known; accepted so that all recipes take it.
     """
     if scorer is None:
-        scorer = CLSAttn(aggregate="mean", without_cls="received")
+        scorer = CLSAttn(aggregate="mean", without_cls="column_sum")
     return Strategy(
         scorer=Partnered(scorers.create(scorer), weights, temperature),
         fuser="merge",

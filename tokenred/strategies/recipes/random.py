@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tokenred.core.plan import Strategy, recipes
 from tokenred.core.values import Blocks, Count, Share, Shares
 from tokenred.strategies.recipes.topk import topk
 from tokenred.strategies.scorers import Random
+from tokenred.strategies.strategy import Strategy, recipes
 
 __all__ = ["random"]
 

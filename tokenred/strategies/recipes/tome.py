@@ -6,9 +6,9 @@ from typing import Annotated
 
 from annotated_types import Ge, Le, Predicate
 
-from tokenred.core.plan import Strategy, recipes
 from tokenred.core.values import Count
 from tokenred.strategies.schedules import Constant, Linear, PerLayer, Schedule
+from tokenred.strategies.strategy import Strategy, recipes
 
 __all__ = ["tome"]
 

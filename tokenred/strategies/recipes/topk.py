@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tokenred.core.plan import Strategy, recipes
 from tokenred.core.values import Blocks, Share, Shares
 from tokenred.strategies.base import Scorer
 from tokenred.strategies.schedules import KeepRatio
 from tokenred.strategies.scorers import CLSAttn
+from tokenred.strategies.strategy import Strategy, recipes
 
 __all__ = ["topk"]
 
@@ -31,7 +31,7 @@ def topk(
             the start, or of each share given.
     """
     return Strategy(
-        scorer=CLSAttn(aggregate="mean", without_cls="received") if scorer is None else scorer,
+        scorer=CLSAttn(aggregate="mean", without_cls="column_sum") if scorer is None else scorer,
         schedule=KeepRatio(keep_rate, layers, rounding="floor", of="start")
         if reference
         else KeepRatio(keep_rate, layers),

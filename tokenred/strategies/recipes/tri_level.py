@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tokenred.core.plan import Strategy, recipes
 from tokenred.core.values import Blocks, Magnitude, Share, Shares
-from tokenred.strategies.edits.top_keys import TopKeys
 from tokenred.strategies.recipes.topk import topk
+from tokenred.strategies.score_mods.top_keys import TopKeys
+from tokenred.strategies.strategy import Strategy, recipes
 
 __all__ = ["tri_level"]
 
@@ -37,4 +37,4 @@ def tri_level(
     tokens = topk(keep_rate=keep_rate, layers=layers)
     if epsilon is None:
         epsilon = 1e-6 if reference else 0.0
-    return tokens.replace(edits=(TopKeys(attention_rate, layers, epsilon, reference),))
+    return tokens.replace(score_mods=(TopKeys(attention_rate, layers, epsilon, reference),))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tokenred.core.plan import Strategy, recipes
 from tokenred.core.values import Blocks, Share, Shares
 from tokenred.strategies.schedules import KeepRatio
 from tokenred.strategies.selectors.grid_drop import GridDrop
+from tokenred.strategies.strategy import Strategy, recipes
 
 __all__ = ["uniform"]
 

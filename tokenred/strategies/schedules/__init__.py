@@ -1,6 +1,6 @@
 """Schedules: how many tokens go in each block."""
 
-from tokenred.strategies.schedule import Room, Schedule, exact, quarters, schedules
+from tokenred.strategies.schedule import Schedule, ScheduleContext, exact, quarters, schedules
 from tokenred.strategies.schedules.budget import Budget
 from tokenred.strategies.schedules.constant import Constant
 from tokenred.strategies.schedules.keep_ratio import KeepRatio
@@ -13,8 +13,8 @@ __all__ = [
     "KeepRatio",
     "Linear",
     "PerLayer",
-    "Room",
     "Schedule",
+    "ScheduleContext",
     "exact",
     "quarters",
     "schedules",

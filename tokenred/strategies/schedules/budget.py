@@ -7,7 +7,7 @@ from typing import Literal
 
 from tokenred.core.errors import ScheduleError
 from tokenred.core.values import Blocks, Positive
-from tokenred.strategies.schedule import Room, Schedule, layers_of, schedules
+from tokenred.strategies.schedule import Schedule, ScheduleContext, layers_of, schedules
 from tokenred.strategies.schedules.keep_ratio import KeepRatio
 from tokenred.strategies.schedules.per_layer import PerLayer
 
@@ -29,33 +29,37 @@ class Budget(Schedule):
     shape: Literal["constant", "ratio"] = "constant"
     layers: Blocks | None = None
 
-    def resolve(self, room: Room) -> tuple[int, ...]:
-        if room.gmacs is None:
+    def resolve(self, context: ScheduleContext) -> tuple[int, ...]:
+        if context.gmacs is None:
             raise ScheduleError(f"{self!r} needs a model to cost; wrap one with it.")
-        cost = room.gmacs
-        low, high = 0, room.patches - 1  # the fewest removals within the budget lie in [low, high]
-        if cost(self._at(high, room)) > self.gmacs:
+        cost = context.gmacs
+        low, high = (
+            0,
+            context.patches - 1,
+        )  # the fewest removals within the budget lie in [low, high]
+        if cost(self._at(high, context)) > self.gmacs:
             raise ScheduleError(
                 f"{self!r}: even with all but a token gone this model costs "
-                f"{cost(self._at(high, room)):.4g} GMACs, and {cost(self._at(0, room)):.4g} with "
-                "nothing removed. Choose a budget between the two."
+                f"{cost(self._at(high, context)):.4g} GMACs, and "
+                f"{cost(self._at(0, context)):.4g} with nothing removed. Choose a budget between "
+                "the two."
             )
         while low < high:
             middle = (low + high) // 2
-            if cost(self._at(middle, room)) <= self.gmacs:
+            if cost(self._at(middle, context)) <= self.gmacs:
                 high = middle
             else:
                 low = middle + 1
-        return self._at(low, room)
+        return self._at(low, context)
 
-    def _at(self, step: int, room: Room) -> tuple[int, ...]:
+    def _at(self, step: int, context: ScheduleContext) -> tuple[int, ...]:
         """The counts at one notch of the dial: 0 removes nothing, ``patches − 1`` the most."""
         if self.shape == "ratio":
-            share = float(Fraction(room.patches - step, room.patches))
-            return KeepRatio(share, self.layers).resolve(room)
-        layers = self.layers or tuple(range(room.depth))
-        layers_of(self, layers, room.depth)
-        counts = [0] * room.depth
+            share = float(Fraction(context.patches - step, context.patches))
+            return KeepRatio(share, self.layers).resolve(context)
+        layers = self.layers or tuple(range(context.depth))
+        layers_of(self, layers, context.depth)
+        counts = [0] * context.depth
         for place, layer in enumerate(layers):
             counts[layer] = step // len(layers) + (place < step % len(layers))
-        return PerLayer(tuple(counts)).resolve(room)
+        return PerLayer(tuple(counts)).resolve(context)

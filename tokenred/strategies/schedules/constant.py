@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 
 from tokenred.core.values import Count
-from tokenred.strategies.schedule import Room, Schedule, schedules
+from tokenred.strategies.schedule import Schedule, ScheduleContext, schedules
 
 __all__ = ["Constant"]
 
@@ -24,7 +24,7 @@ class Constant(Schedule):
     P: Count
     fit: bool = field(default=False, compare=False)
 
-    def count(self, layer: int, tokens: int, room: Room) -> int:
-        if self.fit and self.P * room.depth >= room.patches:
-            return room.patches // (2 * room.depth)
+    def count(self, layer: int, tokens: int, context: ScheduleContext) -> int:
+        if self.fit and self.P * context.depth >= context.patches:
+            return context.patches // (2 * context.depth)
         return self.P

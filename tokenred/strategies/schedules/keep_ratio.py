@@ -8,7 +8,7 @@ from typing import Literal
 
 from tokenred.core.errors import ConfigError, ScheduleError
 from tokenred.core.values import Blocks, Share, Shares
-from tokenred.strategies.schedule import Room, Schedule, exact, layers_of, schedules
+from tokenred.strategies.schedule import Schedule, ScheduleContext, exact, layers_of, schedules
 
 __all__ = ["KeepRatio"]
 
@@ -37,16 +37,16 @@ class KeepRatio(Schedule):
                 "give one ratio, or one for each layer."
             )
 
-    def count(self, layer: int, tokens: int, room: Room) -> int:
-        shares = self._shares(room.depth)
+    def count(self, layer: int, tokens: int, context: ScheduleContext) -> int:
+        shares = self._shares(context.depth)
         if layer not in shares:
             return 0
-        kept = shares[layer] * (room.patches if self.of == "start" else tokens)
+        kept = shares[layer] * (context.patches if self.of == "start" else tokens)
         rounded = math.ceil(kept) if self.rounding == "ceil" else math.floor(kept)
         return max(0, tokens - max(1, rounded))
 
-    def share(self, layer: int, room: Room) -> float:
-        so_far = [s for block, s in self._shares(room.depth).items() if block <= layer]
+    def share(self, layer: int, context: ScheduleContext) -> float:
+        so_far = [s for block, s in self._shares(context.depth).items() if block <= layer]
         if self.of == "alive":
             return float(math.prod(so_far))
         return float(min(so_far, default=1))

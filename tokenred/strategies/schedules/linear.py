@@ -7,7 +7,7 @@ from typing import Annotated
 from annotated_types import Ge, Le
 
 from tokenred.core.values import Count
-from tokenred.strategies.schedule import Room, Schedule, schedules
+from tokenred.strategies.schedule import Schedule, ScheduleContext, schedules
 
 __all__ = ["Linear"]
 
@@ -24,7 +24,7 @@ class Linear(Schedule):
     r: Count
     inflection: Annotated[float, Ge(-1), Le(1)] = 0.0
 
-    def count(self, layer: int, tokens: int, room: Room) -> int:
+    def count(self, layer: int, tokens: int, context: ScheduleContext) -> int:
         low = int(self.r * (1 - self.inflection))
         high = 2 * self.r - low
-        return int(low + (high - low) * layer / max(1, room.depth - 1))
+        return int(low + (high - low) * layer / max(1, context.depth - 1))

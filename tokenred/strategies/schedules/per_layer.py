@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tokenred.core.errors import ScheduleError
 from tokenred.core.values import Count
-from tokenred.strategies.schedule import Room, Schedule, schedules
+from tokenred.strategies.schedule import Schedule, ScheduleContext, schedules
 
 __all__ = ["PerLayer"]
 
@@ -19,9 +19,9 @@ class PerLayer(Schedule):
 
     counts: tuple[Count, ...]
 
-    def count(self, layer: int, tokens: int, room: Room) -> int:
-        if len(self.counts) > room.depth:
+    def count(self, layer: int, tokens: int, context: ScheduleContext) -> int:
+        if len(self.counts) > context.depth:
             raise ScheduleError(
-                f"{self!r} names {len(self.counts)} blocks, the model has {room.depth}."
+                f"{self!r} names {len(self.counts)} blocks, the model has {context.depth}."
             )
         return self.counts[layer] if layer < len(self.counts) else 0

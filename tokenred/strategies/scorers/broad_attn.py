@@ -5,8 +5,8 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenred.attention import AttentionStats, Need
-from tokenred.attention.need import Aggregate
+from tokenred.attention import AttentionStat, AttentionStats
+from tokenred.attention.stats import Aggregate
 from tokenred.core.state import TokenState
 from tokenred.strategies.base import Scorer, scorers
 
@@ -29,8 +29,8 @@ class BroadAttn(Scorer):
     exclude_self: bool = True
 
     @property
-    def needs(self) -> tuple[Need, ...]:
-        return (Need.received(self.aggregate, exclude_self=self.exclude_self),)
+    def requires(self) -> tuple[AttentionStat, ...]:
+        return (AttentionStat.column_sum(self.aggregate, exclude_self=self.exclude_self),)
 
     def __call__(self, state: TokenState, attention: AttentionStats) -> Float[Tensor, "b n"]:
-        return attention[self.needs[0]]
+        return attention[self.requires[0]]

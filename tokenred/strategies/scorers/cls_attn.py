@@ -7,8 +7,8 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenred.attention import AttentionStats, Need
-from tokenred.attention.need import Aggregate
+from tokenred.attention import AttentionStat, AttentionStats
+from tokenred.attention.stats import Aggregate
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part, Traits
 from tokenred.core.state import TokenState
@@ -32,7 +32,7 @@ class CLSAttn(Scorer):
     """
 
     aggregate: Aggregate = "max"
-    without_cls: Literal["refuse", "received"] = "refuse"
+    without_cls: Literal["refuse", "column_sum"] = "refuse"
 
     @property
     def traits(self) -> Traits:  # type: ignore[override]
@@ -43,8 +43,8 @@ class CLSAttn(Scorer):
         return self if info.cls_index is not None else BroadAttn(self.aggregate)
 
     @property
-    def needs(self) -> tuple[Need, ...]:
-        return (Need.row("cls", self.aggregate),)
+    def requires(self) -> tuple[AttentionStat, ...]:
+        return (AttentionStat.row("cls", self.aggregate),)
 
     def __call__(self, state: TokenState, attention: AttentionStats) -> Float[Tensor, "b n"]:
-        return attention[self.needs[0]]
+        return attention[self.requires[0]]

@@ -7,7 +7,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenred.attention import AttentionStats, Need, mean_keys
+from tokenred.attention import AttentionStat, AttentionStats, mean_keys
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import unit_vectors
 from tokenred.strategies.base import Scorer, scorers
@@ -31,8 +31,8 @@ class CosSim(Scorer):
     on: Literal["keys", "features"] = "keys"
 
     @property
-    def needs(self) -> tuple[Need, ...]:
-        return (Need.keys(),) if self.on == "keys" else ()
+    def requires(self) -> tuple[AttentionStat, ...]:
+        return (AttentionStat.keys(),) if self.on == "keys" else ()
 
     def __call__(self, state: TokenState, attention: AttentionStats) -> Float[Tensor, "b n"]:
         keys = self.on == "keys"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenred.attention import AttentionStats, Need
-from tokenred.attention.need import Aggregate
+from tokenred.attention import AttentionStat, AttentionStats
+from tokenred.attention.stats import Aggregate
 from tokenred.core.state import TokenState
 from tokenred.strategies.base import Scorer, scorers
 
@@ -27,8 +27,8 @@ class DiagAttn(Scorer):
     aggregate: Aggregate = "max"
 
     @property
-    def needs(self) -> tuple[Need, ...]:
-        return (Need.diagonal(self.aggregate),)
+    def requires(self) -> tuple[AttentionStat, ...]:
+        return (AttentionStat.diagonal(self.aggregate),)
 
     def __call__(self, state: TokenState, attention: AttentionStats) -> Float[Tensor, "b n"]:
-        return attention[self.needs[0]]
+        return attention[self.requires[0]]

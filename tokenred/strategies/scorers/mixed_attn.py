@@ -5,8 +5,8 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenred.attention import AttentionStats, Need
-from tokenred.attention.need import Aggregate
+from tokenred.attention import AttentionStat, AttentionStats
+from tokenred.attention.stats import Aggregate
 from tokenred.core.state import TokenState
 from tokenred.strategies.base import Scorer, scorers
 
@@ -32,12 +32,12 @@ class MixedAttn(Scorer):
     exclude_self: bool = True
 
     @property
-    def needs(self) -> tuple[Need, ...]:
+    def requires(self) -> tuple[AttentionStat, ...]:
         return (
-            Need.diagonal(self.aggregate),
-            Need.received(self.aggregate, exclude_self=self.exclude_self),
+            AttentionStat.diagonal(self.aggregate),
+            AttentionStat.column_sum(self.aggregate, exclude_self=self.exclude_self),
         )
 
     def __call__(self, state: TokenState, attention: AttentionStats) -> Float[Tensor, "b n"]:
-        difficulty, broadcasting = self.needs
+        difficulty, broadcasting = self.requires
         return attention[difficulty] * attention[broadcasting]

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from tokenred.attention import AttentionStats, Need, mean_keys
+from tokenred.attention import AttentionStat, AttentionStats, mean_keys
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
@@ -34,8 +34,8 @@ class BipartiteMatching(Selector):
     version: ClassVar[int] = 2
 
     @property
-    def needs(self) -> tuple[Need, ...]:
-        return (Need.keys(),)
+    def requires(self) -> tuple[AttentionStat, ...]:
+        return (AttentionStat.keys(),)
 
     def limit(self, tokens: int) -> int:
         return tokens // 2

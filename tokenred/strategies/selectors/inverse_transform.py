@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tokenred.attention import AttentionStats, Need
+from tokenred.attention import AttentionStat, AttentionStats
 from tokenred.core.errors import ConfigError
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Traits, check_blocks
@@ -19,7 +19,7 @@ from tokenred.strategies.base import Selector, selectors
 
 __all__ = ["InverseTransform"]
 
-_NEEDS = (Need.row("cls", "mean"), Need.values())
+_NEEDS = (AttentionStat.row("cls", "mean"), AttentionStat.values())
 
 
 @selectors.register("InverseTransform")
@@ -64,7 +64,7 @@ class InverseTransform(Selector):
         check_blocks(self, self.layers, info)
 
     @property
-    def needs(self) -> tuple[Need, ...]:
+    def requires(self) -> tuple[AttentionStat, ...]:
         return _NEEDS
 
     def adaptive(self, layer: int, depth: int) -> bool:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from tokenred.attention import AttentionStats, Need
+from tokenred.attention import AttentionStat, AttentionStats
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part, Traits
 from tokenred.core.replacing import replace
@@ -40,7 +40,7 @@ class Partnered(Selector):
         returns: ``keep (b, n−P)`` and ``drop (b, P)``, both ascending, and ``partner (b, P)``.
     """
 
-    scorer: Scorer = CLSAttn("mean", "received")
+    scorer: Scorer = CLSAttn("mean", "column_sum")
     weights: Literal["importance", "size", "similarity"] = "importance"
     temperature: Positive = 0.1
 
@@ -53,8 +53,8 @@ class Partnered(Selector):
         return self.scorer.traits
 
     @property
-    def needs(self) -> tuple[Need, ...]:
-        return self.scorer.needs
+    def requires(self) -> tuple[AttentionStat, ...]:
+        return self.scorer.requires
 
     def check(self, info: ModelInfo) -> None:
         self.scorer.check(info)

@@ -30,7 +30,7 @@ class Predictor(Selector):
     It sees each token beside the mean of those that are still there (section 3.2). In inference
     the tokens with the highest logit of being kept stay. In training a hard Gumbel-softmax draws
     each token's fate: all stay, and a mask with a gradient says which would have gone (section
-    3.3); `PolicyMask` is the edit that hides these from the others.
+    3.3); `PolicyMask` is the score mod that hides these from the others.
 
     Args:
         layers: blocks at which a network of its own starts, ascending; None for the quarters of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenred.attention import AttentionStats, Need
+from tokenred.attention import AttentionStat, AttentionStats
 from tokenred.core.errors import PartError
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part, Traits
@@ -37,8 +37,8 @@ class TopScore(Selector):
         return self.scorer.traits
 
     @property
-    def needs(self) -> tuple[Need, ...]:
-        return self.scorer.needs
+    def requires(self) -> tuple[AttentionStat, ...]:
+        return self.scorer.requires
 
     def check(self, info: ModelInfo) -> None:
         self.scorer.check(info)

@@ -18,13 +18,13 @@ CPU = (
 class Small:
     """Holds so many images, and remembers how many came."""
 
-    def __init__(self, room: int, error: Exception) -> None:
-        self.room, self.error = room, error
+    def __init__(self, context: int, error: Exception) -> None:
+        self.context, self.error = context, error
         self.seen: list[int] = []
 
     def __call__(self, images: Tensor) -> Tensor:
         self.seen.append(len(images))
-        if len(images) > self.room:
+        if len(images) > self.context:
             raise self.error
         return 2 * images
 
@@ -50,7 +50,7 @@ def test_what_was_done_before_the_failure_is_kept() -> None:
     portions.size = 4
     batch = torch.arange(9.0)[:, None]
     portions(small, batch[:4])
-    small.room = 2
+    small.context = 2
     with pytest.warns(UserWarning, match="with 4 images at once; going on with 2"):
         torch.testing.assert_close(portions(small, batch), 2 * batch)
     assert small.seen == [4, 4, 2, 2, 2, 2, 1]
@@ -76,13 +76,13 @@ def test_what_counts_as_out_of_memory() -> None:
 class Cramped(nn.Module):
     """A classifier that has room for so many images at once."""
 
-    def __init__(self, model: nn.Module, room: int) -> None:
+    def __init__(self, model: nn.Module, context: int) -> None:
         super().__init__()
-        self.model, self.room = model, room
+        self.model, self.context = model, context
         self.patch_embed, self.pretrained_cfg = model.patch_embed, model.pretrained_cfg
 
     def forward(self, images: Tensor) -> Tensor:
-        if len(images) > self.room:
+        if len(images) > self.context:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return self.model(images)
 

@@ -14,7 +14,7 @@ import tokenred as tr
 from tokenred.analysis import benchmark
 from tokenred.analysis.measure.speed.compiled import check_compile, runnable, settle
 from tokenred.core.errors import ConfigError
-from tokenred.core.plan import Strategy
+from tokenred.strategies.strategy import Strategy
 
 IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 

@@ -11,7 +11,7 @@ import pytest
 import tokenred as tr
 from tokenred.analysis import PeakMemory
 from tokenred.analysis.measure.speed import memory_child
-from tokenred.core.config import to_config
+from tokenred.strategies.config import to_config
 
 JOB = {
     "model": "digits", "strategy": None, "image_shape": None, "batch_size": 2, "threads": None,

@@ -12,7 +12,7 @@ from tokenred.analysis.measure.speed.split import _LINE_OF, _look
 from tokenred.analysis.measure.speed.splits import LINES
 from tokenred.attention import FusedEngine
 from tokenred.core.errors import ConfigError, InputError
-from tokenred.core.spans import PHASES
+from tokenred.reduced.spans import PHASES
 
 QUICK = {"batch_size": 2, "repeats": 2, "warmup": 0, "progress": False}
 OPENED = {"attention", "selection", "fuse", "projections", "mlp", "ends"}
@@ -116,7 +116,7 @@ def test_the_models_own_engines_run(digits: nn.Module, monkeypatch: pytest.Monke
     time_split(plain, batch_size=1, repeats=1, warmup=0, progress=False)
     # Fused attention is the bare one only, and is asked for nothing but the bias.
     assert len(runs) == len(digits.blocks)
-    assert all(not request.needs and request.theta == 1 for request in runs)
+    assert all(not request.requires and request.theta == 1 for request in runs)
     assert [request.key_bias is None for request in runs] == [True] + [False] * (len(runs) - 1)
 
 

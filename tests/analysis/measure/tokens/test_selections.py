@@ -21,7 +21,7 @@ from tokenred.analysis.measure.tokens.selections import (
     spearman,
     survival,
 )
-from tokenred.core.trace import Trace
+from tokenred.reduced.trace import Trace
 
 
 def _trace(model: nn.Module, recipe: str, **arguments: object) -> Trace:

@@ -99,7 +99,7 @@ def test_refused(digits: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
         def never(*args: object, **kwargs: object) -> None:
             raise AssertionError("work was done")
 
-        patch.setattr("tokenred.core.model.ReducedViT.run_with_trace", never)
+        patch.setattr("tokenred.reduced.model.ReducedViT.run_with_trace", never)
         with pytest.raises(ConfigError, match="level"):
             oversmoothing(digits, "digits", ["gtp"], level=95)
         with pytest.raises(ConfigError, match="each strategy once"):

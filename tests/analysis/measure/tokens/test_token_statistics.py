@@ -19,7 +19,7 @@ from tokenred.analysis.measure.tokens.token_statistics import (
     mean_cosine,
 )
 from tokenred.core.state import Selection
-from tokenred.core.trace import Step
+from tokenred.reduced.trace import Step
 
 
 def _tokens(b: int, n: int, c: int, seed: int = 0) -> Tensor:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from tokenred.analysis.measure.context import measured
 from tokenred.analysis.measure.inputs import batches, open_for
-from tokenred.core.adaptive import alive_counts, cost_of_counts
 from tokenred.core.errors import InputError, PartError
-from tokenred.core.model import ReducedViT
 from tokenred.data import ImageDataset
+from tokenred.reduced.adaptive import alive_counts, cost_of_counts
+from tokenred.reduced.model import ReducedViT
 
 __all__ = ["AdaptiveCost", "adaptive_columns", "adaptive_cost", "is_adaptive"]
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from tokenred.core.errors import ConfigError, InputError, PartError
-from tokenred.core.model import ReducedViT
-from tokenred.core.specs import Spec, StrategyLike, parse_spec
-from tokenred.core.wrap import wrap
+from tokenred.reduced.model import ReducedViT
+from tokenred.reduced.wrap import wrap
+from tokenred.strategies.specs import Spec, StrategyLike, parse_spec
 
 __all__ = ["Candidate", "check_count", "image_shape_of", "make_images", "named_candidates"]
 

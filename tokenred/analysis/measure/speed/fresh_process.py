@@ -10,10 +10,10 @@ from typing import Any
 
 from tokenred.core import errors
 from tokenred.core.child import python_running
-from tokenred.core.config import to_config
 from tokenred.core.errors import ConfigError
 from tokenred.core.part import Part
-from tokenred.core.plan import Strategy
+from tokenred.strategies.config import to_config
+from tokenred.strategies.strategy import Strategy
 
 __all__ = ["can_travel", "run_fresh"]
 

@@ -26,9 +26,9 @@ from tokenred.analysis.measure.speed.allocations import ResidentWatch, allocatio
 from tokenred.analysis.measure.speed.candidates import check_count, image_shape_of, make_images
 from tokenred.analysis.measure.speed.fresh_process import can_travel, run_fresh
 from tokenred.backbones import adapt
-from tokenred.core.config import to_config
 from tokenred.core.errors import ConfigError
-from tokenred.core.specs import StrategyLike, parse_spec
+from tokenred.strategies.config import to_config
+from tokenred.strategies.specs import StrategyLike, parse_spec
 
 __all__ = ["PeakMemory", "measure_here", "peak_memory"]
 

@@ -13,9 +13,9 @@ from tokenred.analysis.measure.accuracy.out_of_memory import is_out_of_memory
 from tokenred.analysis.measure.speed.build import build_model
 from tokenred.analysis.measure.speed.memory import measure_here
 from tokenred.core.errors import TokenredError
-from tokenred.core.plan import from_config
-from tokenred.core.specs import parse_spec
-from tokenred.core.wrap import wrap
+from tokenred.reduced.wrap import wrap
+from tokenred.strategies.specs import parse_spec
+from tokenred.strategies.strategy import from_config
 
 __all__ = ["answer", "main"]
 

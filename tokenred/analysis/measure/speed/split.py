@@ -25,11 +25,11 @@ from tokenred.analysis.measure.machine import describe_machine
 from tokenred.analysis.measure.speed.candidates import check_count, image_shape_of, make_images
 from tokenred.analysis.measure.speed.clock import Marker, make_clock, no_collection
 from tokenred.analysis.measure.speed.splits import LINES, TimeSplit, summarise_split
-from tokenred.attention import AttentionStats, Engine, FusedEngine, Heads, Request, attend
-from tokenred.core.api import dense
-from tokenred.core.model import ReducedViT
-from tokenred.core.spans import PHASES, Span
+from tokenred.attention import QKV, AttentionSpec, AttentionStats, Engine, FusedEngine, attend
 from tokenred.core.state import TokenState
+from tokenred.reduced.api import dense
+from tokenred.reduced.model import ReducedViT
+from tokenred.reduced.spans import PHASES, Span
 
 __all__ = ["TimeSplit", "time_split"]
 
@@ -159,16 +159,16 @@ class _Probe(Engine):
     def __init__(self, engines: tuple[Engine, ...], span: Span) -> None:
         self.engines, self.span, self.fused = engines, span, FusedEngine()
 
-    def supports(self, heads: Heads, request: Request) -> bool:
+    def supports(self, heads: QKV, request: AttentionSpec) -> bool:
         return True
 
     def __call__(
-        self, heads: Heads, request: Request, state: TokenState
+        self, heads: QKV, request: AttentionSpec, state: TokenState
     ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
         if not request.needs_map:
             with self.span(_ALONE):
                 return attend(heads, request, state, self.engines)
-        bare = replace(request, needs=(), theta=1.0, edits=())
+        bare = replace(request, requires=(), theta=1.0, score_mods=())
         with self.span(_BARE):
             self.fused(heads, bare, state)
         with self.span(_FULL):

@@ -37,8 +37,8 @@ from tokenred.analysis.measure.speed.memory import peak_memory
 from tokenred.analysis.measure.speed.split import time_split
 from tokenred.analysis.measure.speed.timings import Benchmark, Timing, summarise
 from tokenred.backbones import adapt
-from tokenred.core.api import dense as nothing_removed
-from tokenred.core.model import ReducedViT
+from tokenred.reduced.api import dense as nothing_removed
+from tokenred.reduced.model import ReducedViT
 
 __all__ = ["Benchmark", "Candidate", "Timing", "benchmark"]
 

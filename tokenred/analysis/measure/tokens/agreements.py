@@ -31,8 +31,8 @@ from tokenred.analysis.measure.tokens.selections import (
     spearman,
     survival,
 )
-from tokenred.core.trace import Trace
 from tokenred.data.class_map import ClassMap
+from tokenred.reduced.trace import Trace
 
 if TYPE_CHECKING:
     import pandas as pd

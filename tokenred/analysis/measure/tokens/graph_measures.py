@@ -150,13 +150,13 @@ def edge_lengths(
 
 def describe(matrix: csr_array, grid: tuple[int, int]) -> dict[str, float]:
     """All of `GRAPH_STATISTICS`; NaN where there is nothing to average."""
-    received = in_degree(matrix)
+    column_sum = in_degree(matrix)
     lengths, far = edge_lengths(matrix, grid)
     return {
         "out_degree": float(out_degree(matrix).mean()),
-        "in_degree_sd": float(received.std()),
-        "in_degree_max": float(received.max()),
-        "unchosen": float((received == 0).mean()),
+        "in_degree_sd": float(column_sum.std()),
+        "in_degree_max": float(column_sum.max()),
+        "unchosen": float((column_sum == 0).mean()),
         "reciprocity": reciprocity(matrix),
         "clustering": clustering(matrix),
         "components": float(weak_components(matrix)),

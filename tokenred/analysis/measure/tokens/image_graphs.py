@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from tokenred.analysis.measure.context import base_of, measured
 from tokenred.analysis.measure.tokens.pixels import shown_pixels
-from tokenred.core.api import dense
 from tokenred.core.errors import ConfigError, InputError
 from tokenred.data import eval_transform
 from tokenred.graphs import Graph, GraphBuilder
 from tokenred.graphs.base import graph_builders
+from tokenred.reduced.api import dense
 
 __all__ = ["ImageGraph", "image_graph"]
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokenred.core.trace import Trace
+from tokenred.reduced.trace import Trace
 
 __all__ = ["alive", "chance_iou", "iou", "scores", "spearman", "survival"]
 

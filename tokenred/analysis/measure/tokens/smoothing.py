@@ -20,10 +20,10 @@ from tokenred.analysis.measure.inputs import Data, open_for
 from tokenred.analysis.measure.intervals.bootstrap import StreamingMeans
 from tokenred.analysis.measure.machine import weights_digest
 from tokenred.analysis.measure.tokens.token_statistics import TOKEN_STATISTICS, lost_share
-from tokenred.core.config import fingerprint_if_any
 from tokenred.core.errors import InputError
-from tokenred.core.trace import Trace
 from tokenred.data.class_map import ClassMap
+from tokenred.reduced.trace import Trace
+from tokenred.strategies.config import fingerprint_if_any
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -26,14 +26,14 @@ from tokenred.analysis.measure.tokens.graph_measures import (
     in_degree,
 )
 from tokenred.analysis.measure.tokens.token_statistics import unreached_share
-from tokenred.core.api import dense, gmacs
 from tokenred.core.errors import ConfigError, InputError
-from tokenred.core.model import ReducedViT
-from tokenred.core.specs import StrategyLike, parse_spec
-from tokenred.core.wrap import wrap
 from tokenred.data.class_map import ClassMap
 from tokenred.graphs import Graph, GraphBuilder
 from tokenred.graphs.base import graph_builders
+from tokenred.reduced.api import dense, gmacs
+from tokenred.reduced.model import ReducedViT
+from tokenred.reduced.wrap import wrap
+from tokenred.strategies.specs import StrategyLike, parse_spec
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenred.core.tensors import at_least_fp32, unit_vectors
-from tokenred.core.trace import Step, Trace
 from tokenred.graphs import Graph
+from tokenred.reduced.trace import Step, Trace
 
 __all__ = [
     "TOKEN_STATISTICS",

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+
+import tokenred.attention.tiled.counting as module
+from tokenred.attention.tiled.counting import mark_largest, stride_of
+
+
+def _first_largest(entries: Tensor, k: int) -> Tensor:
+    """The definition: 1 for the k largest, the first ones of equal ones."""
+    order = entries.sort(descending=True, stable=True).indices
+    return torch.zeros_like(entries).scatter(0, order[:k], 1.0)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    count=st.integers(1, 12),
+    size=st.integers(1, 4000),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 2**31),
+    kinds=st.lists(
+        st.sampled_from(["even", "skewed", "levels", "constant", "blocks", "sorted"]), min_size=1
+    ),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_it_marks_the_k_largest(
+    count: int, size: int, share: float, seed: int, kinds: list[str], dtype: torch.dtype
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    maps = torch.rand(count, size, generator=generator, dtype=dtype) * 0.999 + 0.001
+    for at, one in enumerate(maps):
+        kind = kinds[at % len(kinds)]
+        if kind == "skewed":
+            one.pow_(15)
+        elif kind == "levels":
+            one.mul_(4).ceil_().div_(4)
+        elif kind == "constant":
+            one.fill_(0.25)
+        elif kind == "blocks":  # what a stride sees is not what there is
+            one[::37] = 1.0
+        elif kind == "sorted":
+            one.copy_(one.sort().values)
+    before, k = maps.clone(), max(1, round(share * size))
+    mark = torch.full_like(maps, torch.nan)
+    reached = mark_largest(maps, k, mark)
+    assert torch.equal(maps, before)
+    assert torch.equal(mark, torch.stack([_first_largest(one, k) for one in maps]))
+    assert reached.tolist() == [k] * count
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.integers(1, 9),
+    st.integers(1, 4000),
+    st.floats(0, 1),
+    st.integers(0, 60),
+    st.integers(0, 2**31),
+)
+def test_with_slack_a_cut_is_enough(
+    count: int, size: int, share: float, slack: int, seed: int
+) -> None:
+    maps = torch.rand(count, size, generator=torch.Generator().manual_seed(seed)) + 1e-6
+    k = max(1, round(share * size))
+    mark = torch.empty_like(maps)
+    reached = mark_largest(maps, k, mark, slack)
+    assert torch.equal(mark.sum(dim=1).long(), torch.from_numpy(reached))
+    assert (np.abs(reached - k) <= slack).all()
+    for one, marked in zip(maps, mark > 0, strict=True):
+        if marked.any() and not marked.all():
+            assert one[marked].min() > one[~marked].max()
+        if slack:  # alone as in a batch
+            alone = torch.empty_like(one[None])
+            mark_largest(one[None].contiguous(), k, alone, slack)
+            assert torch.equal(alone[0] > 0, marked)
+
+
+def test_of_many_zeros_all_are_marked() -> None:
+    maps = torch.zeros(3, 500)
+    maps[1, :20] = 0.5
+    maps[2] = torch.rand(500, generator=torch.Generator().manual_seed(0)) + 1e-3
+    mark = torch.empty_like(maps)
+    assert mark_largest(maps, 300, mark).tolist() == [300] * 3
+    assert mark[:2].all()
+    assert mark[2].sum() == 300
+
+
+def test_a_map_that_is_not_a_number_is_left_as_it_is() -> None:
+    maps = torch.rand(7, 900, generator=torch.Generator().manual_seed(0))
+    maps[3, 30:800] = torch.nan
+    mark = torch.empty_like(maps)
+    assert mark_largest(maps, 540, mark).tolist() == [540] * 7
+    assert mark[3].all()
+    assert (mark[[0, 1, 2, 4, 5, 6]].sum(dim=1) == 540).all()
+
+
+@pytest.mark.parametrize("theta", [0.2, 0.6, 0.9])
+def test_a_handful_of_counts_is_enough(theta: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[NDArray[np.floating]] = []
+    count = module._count
+
+    def counted(*given: object) -> NDArray[np.floating]:
+        made.append(count(*given))  # type: ignore[arg-type]
+        return made[-1]
+
+    monkeypatch.setattr(module, "_count", counted)
+    logits = torch.randn(24, 150, 150, generator=torch.Generator().manual_seed(0))
+    maps = logits.softmax(dim=-1).flatten(1)
+    mark_largest(maps, int(theta * 150**2), torch.empty_like(maps))
+    assert len(made) <= 10
+    # What is left to be put in order is little.
+    assert np.count_nonzero(made[-1] != int(theta * 150**2)) <= 4
+
+
+@settings(deadline=None)
+@given(st.integers(1, 10**6), st.integers(1, 3000))
+def test_a_stride_sees_every_residue(size: int, sample: int) -> None:
+    stride = stride_of(size, sample)
+    assert np.gcd(stride, size) == 1 or stride == 1
+    assert stride >= size // sample

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+import tokenred as tr
+from tokenred.core.errors import ConfigError, PartError, UnknownNameError
+from tokenred.core.part import Part
+from tokenred.strategies.schedules import ScheduleContext
+from tokenred.strategies.strategy import Strategy
+
+
+def test_recipe_equals_its_composition() -> None:
+    composed = tr.Strategy(
+        scorer=tr.scorers.MixedAttn(aggregate="max"),
+        graph=tr.graphs.Mixed(M=8),
+        fuser=tr.fusers.Propagate(alpha=0.1),
+        schedule=tr.Constant(8),
+        theta=1.0,
+        proportional_attention=True,
+    )
+    recipe = tr.strategy("gtp", P=8)
+    assert recipe == composed
+    assert hash(recipe) == hash(composed)
+    assert recipe.fingerprint() == composed.fingerprint()
+    assert tr.strategy("GTP") == recipe
+    assert recipe != tr.strategy("gtp", P=7)
+
+
+def test_names_or_instances_everywhere() -> None:
+    by_name = tr.Strategy("mixedattn", graph="mixed", fuser="propagate", schedule=8)
+    by_part = tr.Strategy(
+        tr.scorers.MixedAttn(), tr.graphs.Mixed(), tr.fusers.Propagate(), tr.Constant(8)
+    )
+    assert by_name == by_part
+    assert tr.Strategy(tr.TopScore("MixedAttn")) == tr.Strategy("MixedAttn")
+
+
+@pytest.mark.parametrize("name", tr.list_strategies())
+@pytest.mark.parametrize(("depth", "patches"), [(1, 4), (2, 9), (8, 64), (12, 196), (40, 49)])
+def test_every_recipe_fits_every_model_by_default(name: str, depth: int, patches: int) -> None:
+    made = tr.strategy(name)
+    context = ScheduleContext(
+        depth, patches, made.fuser.extra, made.selector.limit, made.selector.caps
+    )
+    counts = made.schedule.resolve(context)
+    assert len(counts) == depth
+    assert sum(counts) < patches + depth
+
+
+def test_the_default_of_gtp_is_eight_a_block() -> None:
+    bare = tr.strategy("gtp")
+    assert bare.schedule(12, 196) == (8,) * 12
+    assert bare.schedule(8, 64) == (4,) * 8
+    assert bare == tr.strategy("gtp", P=8)
+    with pytest.raises(tr.errors.ScheduleError, match="Remove fewer"):
+        tr.strategy("gtp", P=8).schedule(8, 64)
+
+
+@pytest.mark.parametrize("name", tr.list_strategies())
+def test_every_recipe_works_bare_and_takes_reference(name: str) -> None:
+    assert isinstance(tr.strategy(name), tr.Strategy)
+    assert isinstance(tr.strategy(name, reference=True), tr.Strategy)
+
+
+def test_recipes_take_any_field_of_a_strategy() -> None:
+    made = tr.strategy("tome", schedule=tr.PerLayer((3, 2)), theta=0.5)
+    assert made.schedule == tr.PerLayer((3, 2))
+    assert made.theta == 0.5
+
+
+def test_arguments_that_a_part_does_not_use_are_accepted() -> None:
+    made = tr.strategy("gtp", graph="none", M=3, fuser="prune", alpha=0.4, scorer="Random")
+    assert made.graph == tr.graphs.NoGraph()
+    assert made.fuser == tr.fusers.Prune()
+
+
+def test_reference_changes_what_the_program_changes() -> None:
+    made = tr.strategy("gtp", reference=True)
+    assert made.scorer == tr.scorers.MixedAttn(exclude_self=False)
+    assert made.graph == tr.graphs.Mixed(reference=True)
+    assert made.reference
+
+
+def test_tome_schedules() -> None:
+    assert tr.strategy("tome", r=(13, -1)).schedule == tr.Linear(13, -1)
+    assert tr.strategy("tome", r=[6, 0.5]).schedule == tr.Linear(6, 0.5)
+    assert tr.strategy("tome", r=[9, 0, 5]).schedule == tr.PerLayer((9, 0, 5))
+    assert tr.strategy("tome", r=4).schedule == tr.Constant(4)
+    with pytest.raises(ConfigError, match="whole numbers"):
+        tr.strategy("tome", r=[9, 0.5, 5])
+
+
+def test_replace_looks_names_up() -> None:
+    made = tr.strategy("gtp").replace(scorer="DiagAttn", schedule=3)
+    assert made.scorer == tr.scorers.DiagAttn()
+    assert made.schedule == tr.Constant(3)
+    with pytest.raises(UnknownNameError, match="Did you mean 'scorer'"):
+        made.replace(scorr="DiagAttn")
+
+
+@pytest.mark.parametrize("theta", [0, -0.1, 1.01, math.nan, math.inf, "1"])
+def test_theta_outside_is_refused(theta: float) -> None:
+    with pytest.raises(ConfigError, match=r"theta must be a finite number in \(0, 1\]"):
+        tr.strategy("gtp", theta=theta)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"alpha": math.nan}, "alpha must be a finite number"),
+        ({"alpha": -1}, "alpha must be a finite number"),
+        ({"alpha": ()}, "alpha must be .*, not empty"),
+        ({"M": 0}, "M must be a whole number of at least 1, got 0"),
+        ({"M": 0, "graph": "semantic"}, "M must be a whole number of at least 1, got 0"),
+        ({"M": 2.5}, "M must be a whole number"),
+        ({"P": -1}, "P must be a whole number of at least 0"),
+        ({"P": True}, "P must be a whole number"),
+        ({"aggregate": "sum"}, "aggregate must be one of 'max', 'mean'"),
+        ({"where": "after_mlp"}, "where must be one of"),
+        ({"proportional_attention": 1.5}, "proportional_attention must be True or False"),
+    ],
+)
+def test_values_outside_are_refused(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tr.strategy("gtp", **arguments)
+
+
+def test_unknown_arguments_are_refused() -> None:
+    with pytest.raises(UnknownNameError, match=r"argument of strategy 'gtp' 'aplha'.*'alpha'"):
+        tr.strategy("gtp", aplha=0.2)
+
+
+def test_a_scorer_of_attention_cannot_stand_before_the_block() -> None:
+    with pytest.raises(ConfigError, match="before the block none has run"):
+        tr.Strategy("MixedAttn", where="before_block")
+    assert tr.Strategy(tr.scorers.CosSim(on="features"), where="before_block")
+
+
+def test_objects_of_another_kind_are_refused() -> None:
+    with pytest.raises(PartError, match="expected a fuser"):
+        tr.Strategy("Random", fuser=tr.scorers.Random())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", tr.list_strategies())
+def test_what_is_printed_makes_the_same_again(name: str) -> None:
+    made = tr.strategy(name)
+    known = {cls.__name__: cls for cls in _subclasses(Part)} | {"Strategy": Strategy}
+    assert eval(repr(made), known) == made
+
+
+def test_what_is_printed_has_no_defaults() -> None:
+    text = repr(tr.strategy("topk", keep_rate=0.7))
+    assert text.startswith("Strategy(scorer=CLSAttn(")
+    assert not any(
+        word in text for word in ("router", "score_mods", "theta", "embedding", "threshold")
+    )
+    assert "theta=0.6" in repr(tr.strategy("gtp", theta=0.6))
+
+
+def _subclasses(cls: type) -> list[type]:
+    return [s for direct in cls.__subclasses__() for s in (direct, *_subclasses(direct))]

@@ -1,5 +1,0 @@
-"""Attention with statistics in Triton kernels. Importing this imports no Triton."""
-
-from tokenred.attention.kernels.engine import TritonEngine
-
-__all__ = ["TritonEngine"]

@@ -1,0 +1,172 @@
+"""What an engine is asked, what an engine is, and what all that hold no map demand."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tokenred.attention.score_mods import ScoreMod
+from tokenred.attention.stats import AttentionStat, AttentionStats, stats_of_heads
+from tokenred.attention.tiled.scratch import Scratch
+from tokenred.core.replacing import replace
+from tokenred.core.state import TokenState
+from tokenred.core.tensors import autocast_dtype
+
+__all__ = [
+    "QKV",
+    "AttentionSpec",
+    "Engine",
+    "is_modern",
+    "wants_gradient",
+    "without_map",
+]
+
+# Statistics that do not look at the softmax, and so cost no map; and those that engines without
+# a map have.
+_WITHOUT_MAP = frozenset({"keys", "values", "logits_row"})
+_OF_ENTRIES = frozenset({"diagonal", "column_sum", "row", "kept"})
+
+
+@dataclass(frozen=True, eq=False)
+class QKV:
+    """Queries, keys and values of one block, and what its output projection needs again.
+
+    Attributes:
+        q, k, v: ``(b, h, N, d)``, after q/k-norm.
+        scale: factor on the logits, 1/√d as a rule.
+        dropout: attention dropout, 0 outside training.
+        carry: tensors that the block hands to itself (gates, a parallel MLP's input).
+        bias: added to the logits of each pair of tokens (relative positions), or None.
+        calls: calls of modules of attention that began with these heads and end with the output.
+        drop: does what ``dropout`` says and more (hooks on the map); needs the map as a tensor.
+    """
+
+    q: Float[Tensor, "b h N d"]
+    k: Float[Tensor, "b h N d"]
+    v: Float[Tensor, "b h N d"]
+    scale: float
+    dropout: float = 0.0
+    carry: tuple[Tensor, ...] = ()
+    bias: Float[Tensor, "#b h N N"] | None = None
+    calls: tuple[Any, ...] = ()
+    drop: Callable[[Tensor], Tensor] | None = None
+
+    def stats(
+        self, requires: tuple[AttentionStat, ...], state: TokenState
+    ) -> dict[AttentionStat, Tensor]:
+        """Those of the needs that no softmax is needed for."""
+        return stats_of_heads(
+            self.q, self.k, self.v, self.scale, requires, state.num_prefix, state.cls_index
+        )
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The type of queries, keys and values; None where they differ."""
+        same = self.q.dtype == self.k.dtype == self.v.dtype
+        return self.q.dtype if same else None
+
+    def in_one_type(self) -> QKV:
+        """As attention takes them: under autocast in its type, else all in that of the values.
+
+        A norm of queries and keys leaves them in float32 under autocast, the values are bfloat16.
+        """
+        dtype = self.v.dtype
+        if dtype != torch.float64:
+            dtype = autocast_dtype(self.v.device) or dtype
+        if self.q.dtype == self.k.dtype == self.v.dtype == dtype:
+            return self
+        return replace(self, q=self.q.to(dtype), k=self.k.to(dtype), v=self.v.to(dtype))
+
+    def take(self, places: Int[Tensor, "b k"]) -> QKV | None:
+        """The heads of some tokens; None where the block carries more than can be taken apart."""
+        if self.carry:
+            return None
+        image = torch.arange(places.shape[0], device=places.device)[:, None]
+        q, k, v = (
+            t.transpose(1, 2)[image, places].transpose(1, 2) for t in (self.q, self.k, self.v)
+        )
+        bias = self.bias
+        if bias is not None:
+            bias = bias.expand(places.shape[0], -1, -1, -1).transpose(1, 3)
+            bias = bias[image, places].transpose(1, 2)[image, places]
+            bias = bias.permute(0, 3, 1, 2)
+        return replace(self, q=q, k=k, v=v, bias=bias)
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionSpec:
+    """What a block's attention shall do beyond attending.
+
+    Attributes:
+        requires: statistics to return.
+        key_bias: ``(b, N)``, added to the logits of each key (``log s``), or None.
+        theta: share θ of entries kept after the softmax.
+        threshold: how θ's threshold is found. ``"fast"`` allows an engine to keep a share within
+            `tokenred.attention.SLACK` of θ.
+        reference: θ as the authors' program counts it.
+        score_mods: applied in this order, after the key bias.
+        scratch: buffers to use again, from block to block of one forward without gradients.
+    """
+
+    requires: tuple[AttentionStat, ...] = ()
+    key_bias: Float[Tensor, "b N"] | None = None
+    theta: float = 1.0
+    threshold: str = "exact"
+    reference: bool = False
+    score_mods: tuple[ScoreMod, ...] = ()
+    scratch: Scratch | None = None
+
+    @property
+    def map_needs(self) -> tuple[AttentionStat, ...]:
+        """The needs that look at the softmax map."""
+        return tuple(need for need in self.requires if need.kind not in _WITHOUT_MAP)
+
+    @property
+    def needs_map(self) -> bool:
+        """Whether anything here looks at the softmax map itself."""
+        return self.theta < 1 or bool(self.score_mods) or bool(self.map_needs)
+
+
+class Engine(ABC):
+    """One way to compute attention with statistics."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    @abstractmethod
+    def supports(self, heads: QKV, request: AttentionSpec) -> bool:
+        """Whether this engine can answer; decided from shapes, types and the request alone."""
+
+    @abstractmethod
+    def __call__(
+        self, heads: QKV, request: AttentionSpec, state: TokenState
+    ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
+        """The attended values, and the statistics of ``request.requires``."""
+
+
+def wants_gradient(heads: QKV, request: AttentionSpec) -> bool:
+    """Whether anything that enters the attention is being trained."""
+    tensors = (heads.q, heads.k, heads.v, heads.bias, request.key_bias)
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def without_map(heads: QKV, request: AttentionSpec, dtypes: Collection[torch.dtype]) -> bool:
+    """Whether an engine can answer that holds no map: inference, all in one of these types."""
+    return (
+        heads.dtype in dtypes
+        and heads.dropout == 0
+        and len(request.score_mods) == 0
+        and all(need.kind in _OF_ENTRIES for need in request.map_needs)
+        and not wants_gradient(heads, request)
+    )
+
+
+def is_modern(device: torch.device) -> bool:
+    """Whether it is not a GPU before compute capability 8.0: these have no bfloat16 kernels."""
+    return device.type != "cuda" or torch.cuda.get_device_properties(device).major >= 8

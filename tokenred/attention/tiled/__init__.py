@@ -1,0 +1,1 @@
+"""Attention on the CPU in tiles that stay in the cache, with statistics."""

@@ -1,0 +1,106 @@
+"""Attention with statistics on the CPU, a tile at a time: the map never leaves the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenred.attention.spec import QKV, AttentionSpec, Engine, without_map
+from tokenred.attention.stats import AttentionStats
+from tokenred.attention.tiled.scratch import Scratch
+from tokenred.attention.tiled.threshold import sparsified
+from tokenred.attention.tiled.tile import Tile, TileStatistics, Workspace
+from tokenred.core.capture import is_eager
+from tokenred.core.state import TokenState
+from tokenred.core.tensors import rounds
+
+__all__ = ["TiledEngine"]
+
+# Entries of the map in one tile, for each thread: smaller tiles cost calls, larger ones fall out of
+# the cache. A map of one head may be larger, because a product with few rows is slow.
+_TILE, _ONE_MAP = 1 << 19, 1 << 20
+# Entries of a map up to which buffers outlive the block; there page faults are percents. Of larger
+# ones nothing is held during the MLP, which is the forward's peak of memory.
+_REUSED = 1 << 17
+
+
+class TiledEngine(Engine):
+    """Tiles of (images, heads, query rows): logits, softmax, statistics and product in cache.
+
+    Holds one tile of the map at a time; with θ < 1 at least one image and head of it. For
+    inference on the CPU: gradients, dropout, score mods and the whole map are left to the
+    plain engine, and so is tracing, because a loop over tiles would freeze the batch size.
+    """
+
+    def supports(self, heads: QKV, request: AttentionSpec) -> bool:
+        return (
+            heads.q.device.type == "cpu"
+            and without_map(heads, request, (torch.float32, torch.float64))
+            and is_eager()
+        )
+
+    def __call__(
+        self, heads: QKV, request: AttentionSpec, state: TokenState
+    ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
+        b, h, n, d = heads.v.shape
+        # Laid out so that the block's transpose and flatten are views.
+        out = heads.v.new_empty(b, n, h, d).transpose(1, 2)
+        collect = TileStatistics(heads, request, state)
+        self._run(heads, request, collect, out)
+        # Here the buffers are gone: the statistics take room of their own.
+        found = collect.result() | heads.stats(request.requires, state)
+        return out, AttentionStats(found)
+
+    @staticmethod
+    def _run(
+        heads: QKV, request: AttentionSpec, collect: TileStatistics, out: Float[Tensor, "b h N d"]
+    ) -> None:
+        b, h, n, _ = heads.v.shape
+        images, group, rows = _tile_shape(b, h, n, whole=request.theta < 1)
+        scratch = (request.scratch if n * n <= _REUSED else None) or Scratch()
+        work = Workspace(heads, request.key_bias, images * group, rows, scratch)
+        for tile in _tiles((b, h, n), (images, group, rows)):
+            work.load(tile)
+            if request.theta < 1:
+                share = None
+                attention, kept = sparsified(
+                    work.softmax(), request.theta, request.reference,
+                    fast=request.threshold == "fast", out=work.spare(),
+                )  # fmt: skip
+                collect.add_kept(kept, tile)
+            elif rounds():  # column sums as products would be rounded
+                attention, share = work.softmax(), None
+            else:
+                attention, share = work.exponentials()
+            collect.add(attention, share, tile)
+            work.attend(attention, share, out[tile.images, tile.heads, tile.rows])
+
+
+def _tile_shape(b: int, h: int, n: int, *, whole: bool) -> tuple[int, int, int]:
+    """Images, heads and query rows of a tile: whole images first, then whole maps, then rows.
+
+    Each thread has a map of its own, or else they share one.
+    """
+    threads = torch.get_num_threads()
+    maps = max(threads, threads * _TILE // (n * n))
+    if maps >= h:
+        return max(1, min(b, maps // h)), h, n
+    group = max(g for g in range(1, h + 1) if h % g == 0 and g <= maps)
+    if whole or n * n <= _ONE_MAP:
+        return 1, group, n
+    pieces = -(-n * n // _TILE)
+    return 1, group, -(-n // pieces)
+
+
+def _tiles(size: tuple[int, int, int], step: tuple[int, int, int]) -> Iterator[Tile]:
+    for image in range(0, size[0], step[0]):
+        for head in range(0, size[1], step[1]):
+            for row in range(0, size[2], step[2]):
+                yield Tile(
+                    slice(image, min(image + step[0], size[0])),
+                    slice(head, min(head + step[1], size[1])),
+                    slice(row, min(row + step[2], size[2])),
+                )

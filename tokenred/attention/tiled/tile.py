@@ -1,0 +1,212 @@
+"""One tile of the attention map: its buffers, and what it tells."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tokenred.attention.spec import QKV, AttentionSpec
+from tokenred.attention.stats import AttentionStat, over_heads, row_index
+from tokenred.attention.tiled.scratch import Scratch
+from tokenred.core.state import TokenState
+from tokenred.core.tensors import multiply, rounds
+
+__all__ = ["Tile", "TileStatistics", "Workspace"]
+
+_LOG2_E = math.log2(math.e)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Which images, heads and query rows."""
+
+    images: slice
+    heads: slice
+    rows: slice
+
+
+_NO_TILE = Tile(slice(0), slice(0), slice(0))
+
+
+class Workspace:
+    """One tile's buffers, for every tile of a block and then for the next block."""
+
+    def __init__(
+        self,
+        heads: QKV,
+        bias: Float[Tensor, "b N"] | None,
+        maps: int,
+        rows: int,
+        scratch: Scratch,
+    ) -> None:
+        n, d = heads.q.shape[2:]
+        self.heads, self.width = heads, d
+        if bias is not None and rounds():
+            bias = bias.clamp(min=-1e30)  # −∞ cannot be taken apart
+        self.bias = None if bias is None else bias[:, None]
+        self.pairs = None if heads.bias is None else heads.bias.expand(len(heads.q), -1, -1, -1)
+        # With a bias on the keys, k has a column of biases and q one of log2 e, the unit of the
+        # logits here: the product adds it.
+        width = d if bias is None else d + 1
+        self._scratch = scratch
+        self._q = self._buffer("q", maps, rows, width)
+        if bias is not None:
+            self._q[..., d].fill_(_LOG2_E)
+        self._k = self._buffer("k", maps, n, width)
+        self._v = self._buffer("v", maps, n, d)
+        self._map = self._buffer("map", maps, rows, n)
+        self._out = self._buffer("out", maps, rows, d)
+        self._shape, self._held, self._tile = (0, 0, 0), (-1, -1), _NO_TILE
+
+    def load(self, tile: Tile) -> None:
+        """Take the queries, keys and values of a tile."""
+        q = self.heads.q[tile.images, tile.heads, tile.rows]
+        self._take((q.shape[0], q.shape[1], q.shape[2]))
+        self._tile = tile
+        # In powers of two, which are faster than those of e.
+        torch.mul(q, self.heads.scale * _LOG2_E, out=self._queries)
+        if self._held == (tile.images.start, tile.heads.start):
+            return  # other rows of the same maps
+        self._keys.copy_(self.heads.k[tile.images, tile.heads])
+        if self.bias is not None:
+            self._biases.copy_(self.bias[tile.images])
+        self._values.copy_(self.heads.v[tile.images, tile.heads])
+        self._held = (tile.images.start, tile.heads.start)
+
+    def exponentials(self) -> tuple[Float[Tensor, "b h rows N"], Float[Tensor, "b h rows 1"]]:
+        """The map before each row is scaled, and the factors: the products scale fewer numbers."""
+        logits = self._logits()
+        logits -= logits.amax(dim=-1, keepdim=True)
+        torch.exp2(logits, out=logits)
+        return logits, logits.sum(dim=-1, keepdim=True).reciprocal_()
+
+    def softmax(self) -> Float[Tensor, "b h rows N"]:
+        """The map."""
+        attention, share = self.exponentials()
+        return attention.mul_(share)
+
+    def spare(self) -> Float[Tensor, "m entries"]:
+        """Room beside the map, of its size."""
+        maps, rows, n = self.map.shape
+        return self._buffer("spare", maps, rows * n)
+
+    def attend(
+        self,
+        attention: Float[Tensor, "b h rows N"],
+        share: Float[Tensor, "b h rows 1"] | None,
+        out: Float[Tensor, "b h rows d"],
+    ) -> None:
+        """The product of a map with the values, its rows multiplied by ``share``, into ``out``."""
+        torch.bmm(attention.flatten(0, 1), self.v, out=self.out)
+        if share is None:
+            out.copy_(self._product)
+        else:
+            torch.mul(self._product, share, out=out)
+
+    def _buffer(self, name: str, *shape: int) -> Tensor:
+        return self._scratch.take(name, shape, self.heads.q)
+
+    def _logits(self) -> Float[Tensor, "b h rows N"]:
+        multiply(self.q, self._k_columns, self.map)
+        logits: Tensor = self._logits_view
+        if self.pairs is not None:
+            at = self._tile
+            logits.add_(self.pairs[at.images, at.heads, at.rows], alpha=_LOG2_E)
+        return logits
+
+    def _take(self, shape: tuple[int, int, int]) -> None:
+        """The parts of the buffers that a tile takes, laid out once for all tiles of a shape."""
+        if shape == self._shape:
+            return
+        maps, rows, d = shape[0] * shape[1], shape[2], self.width
+        # As the products take them, image by head first.
+        self.q, self.map, self.out = (t[:maps, :rows] for t in (self._q, self._map, self._out))
+        k, self.v = self._k[:maps], self._v[:maps]
+        self._k_columns = k.mT
+        # As the model has them.
+        queries, keys, self._values, self._logits_view, self._product = (
+            t.unflatten(0, shape[:2]) for t in (self.q, k, self.v, self.map, self.out)
+        )
+        self._queries, self._keys = queries[..., :d], keys[..., :d]
+        self._biases = keys[..., -1]
+        self._shape = shape
+
+
+class TileStatistics:
+    """The statistics asked for, gathered head by head from the tiles."""
+
+    def __init__(self, heads: QKV, request: AttentionSpec, state: TokenState) -> None:
+        b, h, n, _ = heads.q.shape
+        self.requires, self.prefix = request.map_needs, state.num_prefix
+        self.rows = {
+            need: row_index(need, state.num_prefix, state.cls_index)
+            for need in self.requires
+            if need.kind == "row"
+        }
+        self.row = {row: heads.q.new_empty(b, h, n) for row in self.rows.values()}
+        kinds = {need.kind for need in self.requires}
+        own = "diagonal" in kinds or any(need.exclude_self for need in self.requires)
+        self.diagonal = heads.q.new_empty(b, h, n) if own else None
+        self.column_sum = heads.q.new_zeros(b, h, n) if "column_sum" in kinds else None
+        self.kept = heads.q.new_ones(b, h) if "kept" in kinds else None
+
+    def add(
+        self,
+        attention: Float[Tensor, "b h rows N"],
+        share: Float[Tensor, "b h rows 1"] | None,
+        tile: Tile,
+    ) -> None:
+        """Take what a tile tells; its rows are still to be multiplied by ``share``, if given."""
+        at = (tile.images, tile.heads)
+        if self.diagonal is not None:
+            own = attention[..., tile.rows].diagonal(dim1=-2, dim2=-1)
+            here = self.diagonal[(*at, tile.rows)]
+            if share is None:
+                here.copy_(own)
+            else:
+                torch.mul(own, share[..., 0], out=here)
+        if self.column_sum is not None:
+            here = self.column_sum[at]
+            if share is None:
+                here.add_(attention.sum(dim=-2))
+            else:
+                # A tile is of whole images or of one image: its part is contiguous.
+                rows = here.view(-1, 1, here.shape[-1])
+                rows.baddbmm_(share.flatten(0, 1).mT, attention.flatten(0, 1))
+        for row, kept in self.row.items():
+            if tile.rows.start <= row < tile.rows.stop:
+                place = row - tile.rows.start
+                one = attention[:, :, place]
+                kept[at] = one if share is None else one * share[:, :, place]
+
+    def add_kept(self, shares: NDArray[np.floating], tile: Tile) -> None:
+        """Take the shares of entries that a tile kept, image by head first."""
+        if self.kept is not None:
+            here = self.kept[tile.images, tile.heads]
+            here.copy_(torch.from_numpy(shares).view_as(here))
+
+    def result(self) -> dict[AttentionStat, Tensor]:
+        """The statistics, aggregated over heads."""
+        found = {}
+        for need in self.requires:
+            if need.kind == "kept":
+                assert self.kept is not None
+                found[need] = self.kept
+                continue
+            if need.kind == "diagonal":
+                value = self.diagonal
+            elif need.kind == "column_sum":
+                value = self.column_sum
+                if need.exclude_self and value is not None and self.diagonal is not None:
+                    value = value - self.diagonal
+            else:
+                value = self.row[self.rows[need]]
+            assert value is not None
+            found[need] = over_heads(value[..., self.prefix :], need.aggregate)
+        return found

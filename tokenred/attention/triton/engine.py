@@ -1,0 +1,99 @@
+"""The engine that answers with Triton's kernels."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenred.attention.score_mods import kept_entries, slack_entries
+from tokenred.attention.spec import (
+    QKV,
+    AttentionSpec,
+    Engine,
+    is_modern,
+    without_map,
+)
+from tokenred.attention.stats import AttentionStat, AttentionStats, over_heads, row_index
+from tokenred.attention.triton.blocks import WIDEST
+from tokenred.core.capture import is_transformed
+from tokenred.core.state import TokenState
+
+__all__ = ["TritonEngine"]
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+_INSTALLED = importlib.util.find_spec("triton") is not None
+# Triton's interpreter runs the kernels on the CPU; it is switched on before Triton is imported.
+_DEVICES = ("cuda", "cpu") if os.environ.get("TRITON_INTERPRET") == "1" else ("cuda",)
+
+
+class TritonEngine(Engine):
+    """Flash-style kernels with statistics: no map and no tile of it ever reaches memory.
+
+    One kernel gives the output and ``ℓ``, the log-sum-exp of each query's logits; a second has a
+    tile of keys to a program, recomputes their logits and sums columns. With θ < 1 a third counts
+    entries until it knows the threshold, and the output is computed again through what is kept.
+    Sums have one order: a run is like the other to the last bit.
+
+    For inference on CUDA, also compiled; gradients, dropout, a bias on pairs, score mods,
+    the whole map and export are left to other engines. Statistics are float32.
+
+    Whether it is faster than `TwoCallsEngine` has not been measured: nothing picks it by itself.
+    """
+
+    def supports(self, heads: QKV, request: AttentionSpec) -> bool:
+        q = heads.q
+        return (
+            _INSTALLED
+            and q.device.type in _DEVICES
+            and without_map(heads, request, _DTYPES)
+            and q.shape == heads.k.shape == heads.v.shape
+            and q.shape[-1] <= WIDEST
+            and heads.bias is None
+            and not is_transformed()
+            and is_modern(q.device)
+        )
+
+    def __call__(
+        self, heads: QKV, request: AttentionSpec, state: TokenState
+    ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
+        # Here and not above: Triton is no light import, and may be missing.
+        from tokenred.attention.triton import ops
+
+        (b, h, n, _), scale = heads.q.shape, heads.scale
+        bias = None if request.key_bias is None else request.key_bias.float()
+        out, lse = ops.forward(heads.q, heads.k, heads.v, bias, scale)
+        cut, share = None, lse.new_ones(b, h)
+        kept = kept_entries(n, request.theta, request.reference) if request.theta < 1 else n * n
+        if kept < n * n:
+            slack = slack_entries(n * n) if request.threshold == "fast" else 0
+            cut = ops.threshold(heads.q, heads.k, bias, lse, scale, kept, slack)
+            out = ops.sparse_forward(heads.q, heads.k, heads.v, bias, lse, cut, scale)
+            share = cut[..., 2].float() / (n * n)
+        found = heads.stats(request.requires, state)
+        found.update({need: share for need in request.map_needs if need.kind == "kept"})
+
+        wanted = {need: _row(need, state) for need in request.map_needs if need.kind != "kept"}
+        if wanted:
+            column_sum = any(need.kind == "column_sum" for need in wanted)
+            diagonal = any(need.kind == "diagonal" or need.exclude_self for need in wanted)
+            rows = max(wanted.values()) + 1
+            columns, own, first = ops.statistics(
+                heads.q, heads.k, bias, lse, cut, scale, column_sum, diagonal, rows
+            )
+            for need, row in wanted.items():
+                if need.kind == "row":
+                    value = first[:, :, row]
+                elif need.kind == "diagonal":
+                    value = own
+                else:
+                    value = columns - own if need.exclude_self else columns
+                found[need] = over_heads(value[..., state.num_prefix :], need.aggregate)
+        return out, AttentionStats(found)
+
+
+def _row(need: AttentionStat, state: TokenState) -> int:
+    return row_index(need, state.num_prefix, state.cls_index) if need.kind == "row" else -1

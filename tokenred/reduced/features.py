@@ -1,0 +1,152 @@
+"""Feature maps for a decoder: what timm calls ``features_only``, with fewer tokens inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tokenred.core.info import ModelInfo
+from tokenred.core.part import check_choice
+from tokenred.reduced.api import dense
+from tokenred.reduced.intermediates import block_numbers
+from tokenred.reduced.model import ReducedViT
+from tokenred.reduced.unreduce import FILLS
+from tokenred.reduced.wrap import wrap
+from tokenred.strategies.specs import StrategyLike
+
+__all__ = ["FeatureInfo", "FeatureMaps", "features"]
+
+
+class FeatureInfo:
+    """What a decoder asks of its encoder; answers as timm's class of the same name does.
+
+    Args:
+        info: the model.
+        out_indices: the blocks whose features are given.
+    """
+
+    def __init__(self, info: ModelInfo, out_indices: Sequence[int]) -> None:
+        self.out_indices = tuple(out_indices)
+        stride = None if info.patch_size is None else max(info.patch_size)
+        self.info: list[dict[str, Any]] = [
+            {"num_chs": info.width, "reduction": stride, "module": f"blocks.{i}", "index": i}
+            for i in range(info.depth)
+        ]
+
+    def channels(self, idx: int | Sequence[int] | None = None) -> Any:
+        """Channels of each map; of one block, or of several, where they are named."""
+        return self.get("num_chs", idx)
+
+    def reduction(self, idx: int | Sequence[int] | None = None) -> Any:
+        """Pixels of the image to a place of the map, likewise; None where it is not known."""
+        return self.get("reduction", idx)
+
+    def module_name(self, idx: int | Sequence[int] | None = None) -> Any:
+        """Names of the blocks, likewise."""
+        return self.get("module", idx)
+
+    def get(self, key: str, idx: int | Sequence[int] | None = None) -> Any:
+        """One entry: of each map, or of the blocks named."""
+        if isinstance(idx, int):
+            return self.info[idx][key]
+        return [self.info[i][key] for i in (self.out_indices if idx is None else idx)]
+
+    def get_dicts(
+        self, keys: Sequence[str] | None = None, idx: int | Sequence[int] | None = None
+    ) -> Any:
+        """Several entries: of each map, or of the blocks named."""
+        if isinstance(idx, int):
+            return {k: v for k, v in self.info[idx].items() if keys is None or k in keys}
+        return [self.get_dicts(keys, i) for i in (self.out_indices if idx is None else idx)]
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        return self.info[item]
+
+    def __len__(self) -> int:
+        return len(self.info)
+
+
+class FeatureMaps(nn.Module):
+    """Maps of several blocks for a decoder. Made by `features`.
+
+    Attributes:
+        model: the `ReducedViT`.
+        feature_info: ``channels()`` and ``reduction()`` of the maps, see `FeatureInfo`.
+        out_indices: the blocks, ascending.
+    """
+
+    def __init__(
+        self,
+        model: ReducedViT,
+        out_indices: int | Sequence[int],
+        *,
+        norm: bool = False,
+        output_fmt: str = "NCHW",
+        fill: str = "last",
+        prune: bool = False,
+    ) -> None:
+        check_choice(self, "output_fmt", output_fmt, ("NCHW", "NLC"))
+        check_choice(self, "fill", fill, FILLS)
+        blocks = block_numbers(out_indices, len(model.backbone.blocks))
+        if prune:
+            model.prune_intermediate_layers(blocks, prune_norm=not norm)
+        super().__init__()
+        self.model = model
+        self.out_indices = tuple(blocks)
+        self.feature_info = FeatureInfo(model.info, blocks)
+        self.norm, self.output_fmt, self.fill = norm, output_fmt, fill
+
+    def forward(self, images: Float[Tensor, "b ch H W"]) -> list[Tensor]:
+        """One map for each of `out_indices`, ``(b, c, gh, gw)``, or ``(b, N0, c)`` for NLC."""
+        found: list[Tensor] = self.model.forward_intermediates(
+            images,
+            self.out_indices,
+            norm=self.norm,
+            stop_early=True,
+            output_fmt=self.output_fmt,
+            intermediates_only=True,
+            fill=self.fill,
+        )
+        return found
+
+
+def features(
+    model: nn.Module,
+    strategy: StrategyLike | None = None,
+    out_indices: int | Sequence[int] = 3,
+    *,
+    norm: bool = False,
+    output_fmt: str = "NCHW",
+    fill: str = "last",
+    prune: bool = False,
+) -> FeatureMaps:
+    """The maps of ``timm.create_model(name, features_only=True)``, with fewer tokens inside.
+
+    Each patch has the feature of the token that owns it (`KeptTokens.unreduce`), so a decoder sees
+    maps of the size it knows. Blocks after the last one asked for do not run.
+
+    Args:
+        model: a model that an adapter knows, or a `ReducedViT`.
+        strategy: how tokens are reduced, as for `wrap`; None for a `ReducedViT`'s own, and for
+            all tokens of any other model.
+        out_indices: blocks (negative from the end), or how many of the last ones; timm's default.
+        norm: apply the final norm to each map.
+        output_fmt: ``"NCHW"``, or ``"NLC"`` for tokens in raster order.
+        fill: for patches of which nothing is left, see `KeptTokens.unreduce`.
+        prune: take the blocks and the head that these maps do not need out of the model, for good,
+            as timm does; so no parameter is left without a gradient.
+
+    Raises:
+        BackboneError: for a model that no adapter knows, or that cannot be pruned.
+        ConfigError: for a block or a format that does not exist.
+    """
+    if strategy is not None:
+        reduced = wrap(model, strategy)
+    else:
+        reduced = model if isinstance(model, ReducedViT) else dense(model)
+    return FeatureMaps(
+        reduced, out_indices, norm=norm, output_fmt=output_fmt, fill=fill, prune=prune
+    )

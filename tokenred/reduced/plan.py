@@ -1,0 +1,265 @@
+"""The plan of a forward: what happens in each block, resolved before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from torch import nn
+
+from tokenred.attention import AttentionStat, ScoreMod
+from tokenred.core.errors import ConfigError, ScheduleError
+from tokenred.core.info import ModelInfo
+from tokenred.core.part import Part
+from tokenred.reduced.cost import Cost, LayerCost, block_macs
+from tokenred.strategies.base import Fuser, Selector
+from tokenred.strategies.schedules import Budget, ScheduleContext
+from tokenred.strategies.strategy import Strategy
+
+__all__ = ["LayerPlan", "plan_layers", "resolve_budget", "strategy_cost", "table"]
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What one block does.
+
+    Attributes:
+        count: image tokens ``P`` that go.
+        adaptive: whether the images decide how many go.
+        active: image tokens that pass the block, or None for all.
+        splits, rejoins: whether idle tokens are set aside before the block, and come back after.
+        watched: whether the router looks at the block's attention.
+        requires: attention statistics to compute, for the reduction and the router.
+        score_mods: those that act in this block.
+        followers: score mods that keep something in step with the tokens, and the statistics that
+            each reads in this block.
+        target: the share of the image tokens at the start that a training form aims at after the
+            block.
+        reads: whether the block's own attention is wanted, and not only passed.
+        opens, opens_in_training: whether anything is done inside the block.
+        fewer: whether tokens may have gone, or idle, before its attention.
+    """
+
+    count: int
+    adaptive: bool
+    active: int | None
+    splits: bool
+    rejoins: bool
+    watched: bool
+    requires: tuple[AttentionStat, ...]
+    score_mods: tuple[ScoreMod, ...]
+    reads: bool
+    opens: bool
+    opens_in_training: bool
+    fewer: bool
+    followers: tuple[tuple[ScoreMod, tuple[AttentionStat, ...]], ...] = ()
+    target: float = 1.0
+
+
+def plan_layers(
+    strategy: Strategy,
+    info: ModelInfo,
+    stem: float = 0.0,
+    built: Mapping[str, Part | nn.Module] | None = None,
+) -> tuple[LayerPlan, ...]:
+    """Resolve a strategy on a model.
+
+    Args:
+        strategy: the method.
+        info: the model.
+        stem: multiply-accumulates of the embedding, for schedules with a budget.
+        built: the parts as they run. One that was replaced for this model (`CLSAttn` without a CLS
+            token) reads what its stand-in reads.
+
+    Raises:
+        ScheduleError: where a block cannot give what is asked.
+    """
+    selector, fuser, router = strategy.selector, strategy.fuser, strategy.router
+    context = ScheduleContext(
+        depth=info.depth,
+        patches=info.num_patches,
+        extra=fuser.extra,
+        limit=selector.limit,
+        caps=selector.caps,
+        gmacs=lambda counts: strategy_cost(strategy, info, counts, stem).gmacs,
+    )
+    counts = strategy.schedule.resolve(context)
+    made = built or {}
+    chosen, fused = _needs(selector, made.get("selector")), _needs(fuser, made.get("fuser"))
+    after = strategy.where == "after_attention"
+    plans = []
+    together, fewer = True, False
+    pads = any(selector.adaptive(layer, info.depth) for layer in range(info.depth))
+    followed = [mod for mod in strategy.score_mods if mod.follows]
+    tokens = info.num_patches
+    for layer, count in enumerate(counts):
+        tokens -= count - (fuser.extra if count else 0)
+        active = router.active(layer, info.depth, info.num_patches)
+        adaptive = selector.adaptive(layer, info.depth)
+        if adaptive and not fuser.pads:
+            raise ConfigError(
+                f"{selector!r} keeps a number of tokens that depends on the image, and {fuser!r} "
+                "takes one number for all. Use fuser='prune'."
+            )
+        if active is not None and (count or adaptive):
+            raise ConfigError(
+                f"block {layer} would both idle and remove tokens: {router!r} lets {active} pass, "
+                f"{strategy.schedule!r} removes {count or 'some'}. Keep their blocks apart."
+            )
+        if active is not None and followed:
+            raise ConfigError(
+                f"{followed[0]!r} goes with the tokens from block to block, and {router!r} sets "
+                f"some of them aside in block {layer}. Use one of the two."
+            )
+        followers = tuple((mod, mod.requires(layer, info.depth)) for mod in followed)
+        share = strategy.schedule.share(layer, context)
+        wanted: list[AttentionStat] = [*chosen, *fused] if (count or adaptive) and after else []
+        wanted += [need for _, requires in followers for need in requires]
+        watched = active is not None or router.watches(layer, info.depth)
+        wanted += router.requires if watched else ()
+        splits, rejoins = active is not None and together, router.rejoins(layer, info.depth)
+        together = active is None or rejoins
+        goes = count > 0 or adaptive
+        fewer = fewer or (goes and not after)
+        requires = tuple(dict.fromkeys(wanted))
+        score_mods = tuple(e for e in strategy.score_mods if e.active(layer, info.depth))
+        reads = bool(requires) or (goes and after) or (active is not None and bool(router.preview))
+        # Sizes, where there are any, bias the logits: by log s, or to hide padding.
+        biased = fewer and (strategy.proportional_attention or pads)
+        opens = reads or biased or strategy.theta < 1
+        plans.append(
+            LayerPlan(
+                count=count,
+                adaptive=adaptive,
+                active=active,
+                splits=splits,
+                rejoins=rejoins and active is not None,
+                watched=watched,
+                requires=requires,
+                score_mods=score_mods,
+                reads=reads,
+                opens=opens or not all(e.in_training_only for e in score_mods),
+                opens_in_training=opens
+                or bool(score_mods)
+                or (active is not None and router.masks),
+                fewer=fewer or active is not None,
+                followers=followers,
+                target=tokens / info.num_patches if share is None else share,
+            )
+        )
+        fewer = fewer or goes
+    if not together:
+        raise ConfigError(f"{router!r} leaves tokens apart after the last block; it must rejoin.")
+    return tuple(plans)
+
+
+def resolve_budget(strategy: Strategy, info: ModelInfo, stem: float = 0.0) -> Strategy:
+    """The strategy with its budget spent by the router, where it is the router that saves.
+
+    A `Budget` over all blocks and a router that can spend it (`Router.with_budget`) become the
+    largest share of active tokens within it; every other strategy stays as it is.
+
+    Raises:
+        ScheduleError: for a budget below what a single active token costs, or one for a selector
+            whose counts depend on the image.
+    """
+    budget, n = strategy.schedule, info.num_patches
+    if not isinstance(budget, Budget) or budget.layers is not None or budget.shape != "constant":
+        return strategy
+    if any(strategy.selector.adaptive(layer, info.depth) for layer in range(info.depth)):
+        raise ScheduleError(
+            f"{budget!r}: {strategy.selector!r} keeps as many tokens as the image needs, so there "
+            "is no cost to fit. Leave the budget out; such a selector has a limit of its own."
+        )
+    if strategy.router.with_budget(Fraction(1)) is None:
+        return strategy
+
+    def at(active: int) -> Strategy:
+        router = strategy.router.with_budget(Fraction(active, n))
+        return strategy.replace(schedule=0, router=router)
+
+    def cost(active: int) -> float:
+        return strategy_cost(at(active), info, (0,) * info.depth, stem).gmacs
+
+    if cost(1) > budget.gmacs:
+        raise ScheduleError(
+            f"{budget!r}: even with one active token {strategy.router!r} costs {cost(1):.4g} GMACs "
+            f"on this model, and {cost(n):.4g} with all. Choose a budget between the two."
+        )
+    low, high = 1, n  # the most active tokens within the budget lie in [low, high]
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if cost(middle) <= budget.gmacs else (low, middle - 1)
+    return at(low)
+
+
+def _needs(part: Selector | Fuser, built: Part | nn.Module | None) -> tuple[AttentionStat, ...]:
+    # A module with weights reads what its configuration declares.
+    return built.requires if isinstance(built, Selector | Fuser) else part.requires
+
+
+def strategy_cost(
+    strategy: Strategy, info: ModelInfo, counts: Sequence[int], stem: float = 0.0
+) -> Cost:
+    """What a strategy costs on a model with these counts."""
+    layers, tokens = [], info.num_patches
+    for layer, count in enumerate(counts):
+        rest = tokens - count + (strategy.fuser.extra if count else 0)
+        active = strategy.router.active(layer, info.depth, info.num_patches)
+        passing = tokens if active is None else active
+        gone = tokens - rest
+        spent: float = 0.0
+        if count:
+            spent += strategy.selector.macs(info, tokens, count)
+            spent += strategy.fuser.macs(info, tokens, count)
+        if active is not None:
+            spent += strategy.router.macs(info, tokens, tokens - active)
+        layers.append(
+            LayerCost(
+                layer=layer,
+                tokens_in=tokens,
+                removed=count,
+                tokens_out=rest,
+                active=passing,
+                macs=block_macs(info, layer, passing, passing - gone, strategy.where),
+                overhead=spent,
+            )
+        )
+        tokens = rest
+    graph = strategy.graph.macs(info, info.num_patches, 0) if needs_graph(strategy, counts) else 0.0
+    return Cost(
+        layers=tuple(layers),
+        stem=stem,
+        head=info.head_fixed
+        + info.head_per_token * (info.num_prefix + tokens)
+        + info.head_per_pair * (info.num_prefix + tokens) ** 2,
+        learned=sum(_learned(part, info, counts) for part in strategy.parts.values()),
+        overhead=graph,
+    )
+
+
+def needs_graph(strategy: Strategy, counts: Sequence[int]) -> bool:
+    """Whether any block reads the graph."""
+    return strategy.fuser.uses_graph and any(counts)
+
+
+def _learned(part: Part, info: ModelInfo, counts: Sequence[int]) -> float:
+    """MACs of a part with weights: they count as the model's."""
+    return part.learned_macs(info, tuple(counts))
+
+
+def table(cost: Cost, num_prefix: int) -> str:
+    """The layers of a plan as text: tokens in and out, GMACs."""
+    lines = [f"{'block':>5} {'in':>6} {'gone':>5} {'out':>6} {'GMACs':>8}"]
+    for x in cost.layers:
+        idle = f"  ({x.active} active)" if x.active != x.tokens_in else ""
+        lines.append(
+            f"{x.layer:>5} {x.tokens_in:>6} {x.removed:>5} {x.tokens_out:>6} "
+            f"{x.macs / 1e9:>8.3f}{idle}"
+        )
+    lines.append(
+        f"image tokens (beside {num_prefix} prefix); {cost.gmacs:.3f} GMACs an image, "
+        f"{cost.overhead_gmacs:.4f} of overhead not counted"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,229 @@
+"""Saving a reduced model with all it needs to run again, and loading it."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenred._version import __version__
+from tokenred.core.errors import (
+    CheckpointError,
+    ConfigError,
+    PartError,
+    TokenredError,
+    UntrainedPartWarning,
+)
+from tokenred.models.checkpoint_file import check_writable, read_checkpoint, save_checkpoint
+from tokenred.models.fit import check_fit, load_strictly, state_digest
+from tokenred.models.likeness import check_answers, check_attributes, told_likeness
+from tokenred.models.metadata import read_entry
+from tokenred.models.preprocessing import (
+    parse_preprocessing,
+    set_preprocessing,
+    told_preprocessing,
+)
+from tokenred.models.probe import probe_image
+from tokenred.models.rebuild import build_described, describe_base, weightless
+from tokenred.reduced.model import ReducedViT
+from tokenred.reduced.wrap import wrap
+from tokenred.strategies.config import to_config
+from tokenred.strategies.strategy import Strategy, from_config
+
+__all__ = ["FORMAT", "check_loadable", "load", "save"]
+
+FORMAT = "tokenred/2"
+"""The metadata entry ``format`` of files that `save` writes."""
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_ANY_SIZE = (224, 224)
+
+
+def save(reduced: ReducedViT, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a reduced model to a safetensors file: base, strategy, weights, learned parts.
+
+    Also what tells the base from any other: the attributes of its modules, and its logits for one
+    fixed image. The file is whole or not there at all.
+
+    Raises:
+        PartError: for anything but a `ReducedViT`.
+        ConfigError: where a part has no registered name to be found by again, or a strategy would
+            be read back as another one.
+        OutputExistsError: where the file exists and ``overwrite`` is false.
+        CheckpointError: for weights that are no floating numbers, or a model that does not run.
+    """
+    if not isinstance(reduced, ReducedViT):
+        raise PartError(
+            f"save takes what tokenred.wrap returned, got {type(reduced).__name__}. "
+            "A plain model is saved by timm or safetensors."
+        )
+    path = check_writable(path, overwrite=overwrite)
+    weights = reduced.state_dict()
+    metadata = {
+        "format": FORMAT,
+        "tokenred": __version__,
+        "base": json.dumps(describe_base(reduced.base)),
+        "strategy": _told_strategy(reduced.strategy),
+        "preprocessing": json.dumps(told_preprocessing(reduced.base)),
+        "dtype": _dtypes(weights),
+        "weights": state_digest(weights),
+        **told_likeness(reduced.base, reduced, _image(reduced)),
+    }
+    return save_checkpoint(path, weights, metadata, overwrite=overwrite)
+
+
+def check_loadable(reduced: ReducedViT) -> None:
+    """Refuse a model that `load` could not read back by itself, before the work is done.
+
+    Raises:
+        CheckpointError: for a base that no description fits, or odd preprocessing.
+        ConfigError: for a strategy that a file cannot hold.
+    """
+    if describe_base(reduced.base) is None:
+        raise CheckpointError(
+            f"a {type(reduced.base).__name__} that was changed after it was made cannot be built "
+            "again, so a file of it could not be loaded. Make it with timm.create_model alone."
+        )
+    told_preprocessing(reduced.base)
+    _told_strategy(reduced.strategy)
+
+
+def _told_strategy(strategy: Strategy) -> str:
+    told = json.dumps(to_config(strategy))
+    if from_config(json.loads(told)) != strategy:
+        raise ConfigError(f"a file cannot hold {strategy!r}: it would be read as another.")
+    return told
+
+
+def load(path: str | Path, *, model: nn.Module | None = None) -> ReducedViT:
+    """Read what `save` wrote: the model in eval mode, on the CPU, in the type it was saved in.
+
+    Nothing in the file is believed or run. What is loaded gives the logits that were saved, or it
+    is refused.
+
+    Args:
+        path: the file.
+        model: a base to load into, for one that cannot be built by itself; it takes the weights.
+
+    Raises:
+        CheckpointError: for a file that is not `save`'s, weights that do not fit, a base that has
+            to be given, or one that is not the one that was saved; ``model`` is unchanged then.
+        UnknownNameError: for a part that is not registered here (import its module first).
+    """
+    weights, metadata = read_checkpoint(path)
+    origin = str(path)
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"expected a file written by tokenred.save (format {FORMAT}), got "
+            f"{metadata.get('format', 'no format entry')!r} in {path}. Weights alone are loaded "
+            "with tokenred.models.load_model."
+        )
+    if metadata.get("dtype") != _dtypes(weights):
+        raise CheckpointError(
+            f"expected weights of type {metadata.get('dtype')} in {path}, as it says of itself, "
+            f"got {_dtypes(weights)}; copy it again."
+        )
+    if metadata.get("weights") != state_digest(weights):
+        raise CheckpointError(
+            f"the weights in {path} are not those that were saved; copy it again."
+        )
+    strategy = _strategy(metadata, origin)
+    base = model
+    if base is None:
+        description = read_entry(metadata, "base", (dict, type(None)), origin)
+        if description is None:
+            raise CheckpointError(
+                f"{path} holds a model that no description fitted when it was saved. Build it as "
+                "you did then, and pass it: tokenred.load(path, model=…)."
+            )
+        record = parse_preprocessing(metadata, origin)
+        empty, build = build_described(description, weights, origin)
+        with weightless():
+            check_fit(_wrapped(empty, strategy, origin), weights, origin)
+        with torch.random.fork_rng(devices=[]):
+            base = build()
+        set_preprocessing(base, record)
+    reduced = _wrapped(base, strategy, origin)
+    check_fit(reduced, weights, origin)
+    check_attributes(metadata, base, origin)
+    with _unchanged_on_error(model):
+        _cast(reduced, weights)
+        load_strictly(reduced, weights, origin)
+        check_answers(metadata, base, reduced, _image(reduced), origin)
+    return reduced.eval()
+
+
+@contextmanager
+def _unchanged_on_error(model: nn.Module | None) -> Iterator[None]:
+    own = {} if model is None else model.state_dict(keep_vars=True)
+    before = {name: value.detach().clone() for name, value in own.items()}
+    try:
+        yield
+    except BaseException:
+        for name, value in before.items():
+            own[name].data = value
+        raise
+
+
+def _strategy(metadata: Mapping[str, str], origin: str) -> Strategy:
+    config = read_entry(metadata, "strategy", dict, origin)
+    try:
+        return from_config(config)
+    except TokenredError:
+        raise
+    except Exception as error:  # whatever a value that does not suit a part runs into
+        raise CheckpointError(
+            f"expected a strategy in {origin}, got {type(error).__name__}: {error}."
+        ) from error
+
+
+def _wrapped(base: nn.Module, strategy: Strategy, origin: str) -> ReducedViT:
+    try:
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            warnings.simplefilter("ignore", UntrainedPartWarning)  # their weights are in the file
+            return wrap(base, strategy)
+    except TokenredError:
+        raise
+    except Exception as error:  # sizes that no memory holds, for one
+        raise CheckpointError(
+            f"the strategy in {origin} does not fit its model ({type(error).__name__}: {error})."
+        ) from error
+
+
+def _dtypes(weights: Mapping[str, Tensor]) -> str:
+    """The floating types of weights, by name.
+
+    Raises:
+        CheckpointError: where there are none of the usual ones.
+    """
+    found = {weight.dtype for weight in weights.values() if weight.is_floating_point()}
+    if not found or not found <= set(_FLOATS):
+        got = sorted({str(weight.dtype) for weight in weights.values()})
+        raise CheckpointError(
+            f"expected weights in {', '.join(map(str, _FLOATS))}, got {', '.join(got)}."
+        )
+    return ",".join(sorted(str(dtype).removeprefix("torch.") for dtype in found))
+
+
+def _cast(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give the model the types of the weights, so that fp16 comes back as fp16."""
+    kinds = {value.dtype for value in weights.values() if value.is_floating_point()}
+    if len(kinds) == 1:
+        model.to(dtype=kinds.pop())
+        return
+    for name, own in model.state_dict(keep_vars=True).items():
+        own.data = own.data.to(weights[name].dtype)
+
+
+def _image(reduced: ReducedViT) -> Tensor:
+    info = reduced.info
+    size: Any = (getattr(reduced.base, "pretrained_cfg", None) or {}).get("input_size", ())[1:]
+    if info.grid is not None and info.patch_size is not None:
+        size = tuple(n * side for n, side in zip(info.grid, info.patch_size, strict=True))
+    return probe_image(reduced.base, info.channels, size or _ANY_SIZE)

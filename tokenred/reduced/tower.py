@@ -1,0 +1,114 @@
+"""A reduced vision tower of Hugging Face transformers, called as that library calls it."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenred.backbones.calls import has_hooks
+from tokenred.backbones.huggingface import HuggingFaceViT
+from tokenred.core.errors import BackboneError, InputError
+from tokenred.reduced.kept import KeptTokens
+from tokenred.reduced.model import ReducedViT
+
+__all__ = ["ReducedTower"]
+
+
+class ReducedTower(ReducedViT):
+    """A `ReducedViT` that takes the keywords of `transformers` and gives its output objects.
+
+    Images alone, by position, give one tensor. With ``pixel_values`` or any other keyword the
+    model's own output object comes back, of the tokens that are left, so that the model works in a
+    pipeline, a Trainer, and inside the models of CLIP and LLaVA.
+    """
+
+    def forward(  # type: ignore[override]  # the library's keywords
+        self,
+        images: Float[Tensor, "b ch H W"] | None = None,
+        pixel_values: Float[Tensor, "b ch H W"] | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        interpolate_pos_encoding: bool | None = None,
+        return_dict: bool | None = None,
+        **others: Any,
+    ) -> Any:
+        """One tensor for images by position, else what the model itself returns.
+
+        Args:
+            images: a batch.
+            pixel_values: the same, under the library's name.
+            labels: for the loss of the model's configuration.
+            output_hidden_states: the tokens before the first block and after each: ever fewer.
+            output_attentions: refused, since no whole map of all tokens exists.
+            interpolate_pos_encoding: take images of another size.
+            return_dict: False for a tuple.
+            others: ``num_items_in_batch`` goes to the loss; any other must be None.
+
+        Raises:
+            InputError: for a keyword that means nothing with fewer tokens, and for images that are
+                missing or given twice.
+            BackboneError: for keywords where the base itself has hooks.
+        """
+        asked = (pixel_values, labels, output_hidden_states, output_attentions, return_dict)
+        called = any(value is not None for value in (*asked, interpolate_pos_encoding, *others))
+        if images is not None and not called:
+            return super().forward(images)
+        batch = pixel_values if images is None else images
+        if batch is None or (images is not None and pixel_values is not None):
+            raise InputError(
+                "expected one batch of images: reduced(images) or reduced(pixel_values=images), "
+                f"got {'none' if batch is None else 'two'}."
+            )
+        if has_hooks(self.base):
+            raise BackboneError(
+                f"hooks on the {type(self.base).__name__} itself run only where images are passed "
+                "by position. Register them on the reduced model, or on a module inside."
+            )
+        backbone, config = cast(HuggingFaceViT, self.backbone), cast(Any, self.base).config
+        loss_options = self._read(config, output_attentions, others)
+        wanted = output_hidden_states
+        hidden = config.output_hidden_states if wanted is None else wanted
+        if labels is not None:
+            backbone.check_labels()
+        batch = batch.to(next(self.base.parameters()).dtype)  # as theirs do
+        backbone.check_images(batch, bool(interpolate_pos_encoding))
+        layers = range(-1, len(backbone.blocks)) if hidden else range(0)
+        state, origins = self._run_noted(batch, layers, None, False, checked=True)
+        tokens = self._features(state)
+        output = backbone.output(
+            tokens,
+            # Handed over, since a compiler loses what tokens bring along.
+            self.forward_head(tokens, pre_logits=True, weight=self._weight(state)),
+            tuple(_whole(origins.kept(layer)) for layer in layers) if hidden else None,
+            labels,
+            loss_options,
+        )
+        as_object = config.return_dict if return_dict is None else return_dict
+        return output if as_object else output.to_tuple()
+
+    @property
+    def _like_me(self) -> type[ReducedViT]:
+        return ReducedTower
+
+    def _read(self, config: Any, attentions: bool | None, others: dict[str, Any]) -> dict[str, Any]:
+        """What the loss is told; all other keywords are refused."""
+        if config.output_attentions if attentions is None else attentions:
+            raise InputError(
+                "a reduced model has no attention maps of all tokens to return. Leave "
+                "output_attentions out; run_with_trace(images) records what became of the tokens."
+            )
+        given = {name: value for name, value in others.items() if value is not None}
+        if unknown := sorted(given.keys() - {"num_items_in_batch"}):
+            raise InputError(
+                f"{', '.join(unknown)}: not understood by a reduced model. It takes pixel_values, "
+                "labels, output_hidden_states, interpolate_pos_encoding and return_dict."
+            )
+        return given
+
+
+def _whole(kept: KeptTokens) -> Tensor:
+    return torch.cat((kept.prefix, kept.tokens), dim=1)

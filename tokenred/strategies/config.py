@@ -1,0 +1,215 @@
+"""Strategies as plain values: dictionaries, TOML, fingerprints."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from tokenred.attention.score_mods import score_mods
+from tokenred.core.errors import (
+    ConfigError,
+    OutputExistsError,
+    PartError,
+    UnknownNameError,
+)
+from tokenred.core.files import write_whole
+from tokenred.core.fingerprint import digest, identity_of
+from tokenred.core.part import Part
+from tokenred.core.registry import Registry
+from tokenred.core.values import read
+from tokenred.core.wording import shown
+from tokenred.graphs.base import graph_builders
+from tokenred.strategies.base import (
+    embeddings,
+    fusers,
+    names_selector,
+    routers,
+    scorers,
+    selectors,
+)
+from tokenred.strategies.schedules import schedules
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = [
+    "counts",
+    "fingerprint",
+    "fingerprint_if_any",
+    "read_toml",
+    "resolve",
+    "to_config",
+    "told_text",
+    "write_toml",
+]
+
+REGISTRIES: dict[str, Registry[Any]] = {
+    "scorer": scorers,
+    "selector": selectors,
+    "graph": graph_builders,
+    "fuser": fusers,
+    "schedule": schedules,
+    "router": routers,
+    "score_mods": score_mods,
+    "embedding": embeddings,
+}
+
+
+def to_config(value: Any, *, strict: bool = True) -> Any:
+    """A strategy or part as nested dictionaries of plain values.
+
+    Args:
+        value: a `Strategy`, a part, or a value inside one.
+        strict: refuse parts without a registered name, which could not be read back; else they
+            stand under the name of their class.
+
+    Raises:
+        ConfigError: for such a part.
+    """
+    if dataclasses.is_dataclass(value):
+        fields = {
+            f.name: to_config(getattr(value, f.name), strict=strict)
+            for f in dataclasses.fields(value)
+            if counts(f, getattr(value, f.name))
+        }
+        return {"name": _name_of(value, strict)} | fields if isinstance(value, Part) else fields
+    return [to_config(v, strict=strict) for v in value] if isinstance(value, tuple) else value
+
+
+def resolve(config: dict[str, Any]) -> dict[str, Any]:
+    """A dictionary with the parts that its values describe in their place.
+
+    Raises:
+        UnknownNameError: for unknown names of parts or of their parameters.
+    """
+    for key in config:
+        read(str, key, "a key")
+    try:
+        return {key: _part(key, value) for key, value in config.items()}
+    except RecursionError:
+        raise ConfigError("expected a part, got tables within tables without end.") from None
+
+
+def fingerprint(value: Any) -> str:
+    """16 hex digits over all values of a strategy, and over what its parts are."""
+    codes: dict[type, str] = {}
+    told = ((f.name, getattr(value, f.name), f) for f in dataclasses.fields(value))
+    return digest("\n".join(f"{n} {told_text(v, codes)}" for n, v, f in told if counts(f, v)))
+
+
+def fingerprint_if_any(value: Any) -> str:
+    """The fingerprint for a row that nobody finds by it: "" where there is none."""
+    try:
+        return fingerprint(value)
+    except PartError:
+        return ""
+
+
+def counts(field: dataclasses.Field[Any], value: Any) -> bool:
+    """Whether a field is written down: what equality does not look at only where it was set."""
+    return field.compare or value != field.default
+
+
+def told_text(value: Any, codes: dict[type, str]) -> str:
+    """A value of a strategy as text, the same for values that are equal (1 and 1.0).
+
+    Args:
+        value: a part, a plain value, or whatever an own part has for a parameter.
+        codes: what is known of classes of parts, by class; added to.
+
+    Raises:
+        PartError: for what no stored result could be found by.
+    """
+    if isinstance(value, Part):
+        kind = type(value)
+        if kind not in codes:
+            codes[kind] = identity_of(kind, kind.__qualname__, home=kind.__module__)
+        fields = ((f, getattr(value, f.name)) for f in dataclasses.fields(value))  # type: ignore[arg-type]
+        inner = [f"{f.name}={told_text(v, codes)}" for f, v in fields if counts(f, v)]
+        return f"{kind.__name__} {codes[kind]}({', '.join(inner)})"
+    if isinstance(value, tuple):
+        return f"({', '.join(told_text(item, codes) for item in value)})"
+    if type(value) is float and value.is_integer():
+        return repr(int(value))
+    if value is None or type(value) in (bool, int, float, str):
+        return repr(value)
+    return identity_of(value, "a parameter")
+
+
+def write_toml(value: Any, path: str | Path | None, *, overwrite: bool) -> str:
+    """See `Strategy.to_toml`."""
+    text = tomli_w.dumps(_without_none(to_config(value)))
+    if path is not None:
+        path = Path(path)
+        if path.exists() and not overwrite:
+            raise OutputExistsError(f"{path} exists; pass overwrite=True to replace it.")
+        write_whole(path, lambda place: place.write_text(text, encoding="utf-8"))
+    return text
+
+
+def read_toml(source: str | Path) -> dict[str, Any]:
+    """The values in TOML text, or in the file of that path.
+
+    Raises:
+        ConfigError: for a file that cannot be read or is no TOML.
+    """
+    if not isinstance(source, str | Path):
+        raise ConfigError(f"expected TOML, or the path of a .toml file; got {shown(source)}.")
+    is_path = isinstance(source, Path) or ("\n" not in source and source.endswith(".toml"))
+    try:
+        text = Path(source).read_text(encoding="utf-8") if is_path else str(source)
+        return tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the strategy file {shown(str(source))}: {error.strerror}."
+        ) from error
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or no path at all
+        where = shown(str(source)) if is_path else "the text given"
+        raise ConfigError(f"{where} is not valid TOML: {error}.") from error
+
+
+def _name_of(part: Part, strict: bool) -> str:
+    for registry in REGISTRIES.values():
+        if isinstance(part, registry.base) and (name := registry.name_of(part)):
+            return name
+    cls = type(part)
+    if strict:
+        raise ConfigError(
+            f"{cls.__name__} is not registered, so a file could not name it. Put "
+            f"@tokenred.register_…({cls.__name__!r}) above the class."
+        )
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _part(key: str, value: Any) -> Any:
+    """A part where the value describes one; anything else as it is."""
+    if isinstance(value, list):
+        return [_part(key, v) for v in value]
+    if not isinstance(value, dict) or "name" not in value:
+        return value
+    name = value["name"]
+    fields = resolve({k: v for k, v in value.items() if k != "name"})
+    fields = {k: _frozen(v) for k, v in fields.items()}
+    if key not in REGISTRIES:
+        raise UnknownNameError.of("kind of part", key, REGISTRIES)
+    # A scorer's place may hold a selector.
+    registry = selectors if key == "scorer" and names_selector(name) else REGISTRIES[key]
+    return registry[name].make(**fields)
+
+
+def _frozen(value: Any) -> Any:
+    """What a part holds where a file has a list."""
+    return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
+
+
+def _without_none(value: Any) -> Any:
+    """TOML has no null: what is None is left out, and read back as the default."""
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    return [_without_none(v) for v in value] if isinstance(value, list) else value

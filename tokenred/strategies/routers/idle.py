@@ -1,0 +1,145 @@
+"""Tokens that idle and come back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tokenred.attention import QKV, AttentionStat, AttentionStats
+from tokenred.core.errors import ConfigError
+from tokenred.core.info import ModelInfo
+from tokenred.core.part import Traits, check_blocks
+from tokenred.core.replacing import replace
+from tokenred.core.state import TokenState
+from tokenred.core.tensors import gather_tokens
+from tokenred.core.values import Blocks, Share, Shares
+from tokenred.strategies.base import Router, routers
+from tokenred.strategies.routers.token_cut import mean_logits, token_cut
+from tokenred.strategies.schedules import exact
+
+__all__ = ["Idle"]
+
+
+@routers.register("idle")
+class Idle(Router):
+    """The tokens CLS looks for pass the block, the others idle (IdleViT, Xu et al., AJCAI 2023).
+
+    Chosen anew in each block from all tokens, by the head-mean pre-softmax logits of CLS. Idle
+    tokens pass unchanged and none is lost. In training all tokens attend, a mask hides the idle
+    keys and takes back what the block did to the idle: the same numbers.
+
+    Args:
+        keep_ratios: share ρ of the N0 tokens that pass, ``int(ρ·N0)`` of them; one number for ρ,
+            ρ², ρ³ in three stages, or one for each of `layers`.
+        layers: the blocks, ascending; None for the paper's (4-11 of 12 in stages of three, 4-15 of
+            16 in stages of four), scaled with the depth.
+        cut: token cut loss that training collects: ``"both"``, ``"inter"``, ``"intra"`` or
+            ``"none"`` (see `token_cut`).
+
+    Shapes:
+        returns: as many tokens as came.
+        memory in training: ``idle_mask (b, N)``, 1 for the tokens that passed the last of these
+            blocks, prefix included; ``token_cut (b, L)``, the loss in each of the L blocks so far
+            in which tokens idle, where one is asked for.
+    """
+
+    traits: ClassVar[Traits] = Traits(needs_cls=True)
+
+    keep_ratios: Share | Shares = 0.7
+    layers: Blocks | None = None
+    cut: Literal["both", "inter", "intra", "none"] = "both"
+
+    def __post_init__(self) -> None:
+        ratios, layers = self.keep_ratios, self.layers or ()
+        if isinstance(ratios, tuple) and len(ratios) != len(layers):
+            raise ConfigError(
+                f"Idle: {len(ratios)} keep_ratios for {len(layers)} layers; give one ratio, or "
+                "layers and one ratio for each."
+            )
+
+    def check(self, info: ModelInfo) -> None:
+        super().check(info)
+        check_blocks(self, self.layers, info)
+
+    @property
+    def preview(self) -> tuple[AttentionStat, ...]:
+        return (AttentionStat.logits_row("cls", "mean"),)
+
+    def active(self, layer: int, depth: int, patches: int) -> int | None:
+        stage = max(1, depth // 4)
+        first = depth // 3 if depth <= 12 else depth // 4
+        layers = tuple(range(first, depth)) if self.layers is None else self.layers
+        if layer not in layers:
+            return None
+        if isinstance(self.keep_ratios, tuple):
+            share = exact(self.keep_ratios[layers.index(layer)])
+        else:
+            share = exact(self.keep_ratios) ** ((layer - layers[0]) // stage + 1)
+        passing = max(1, int(share * patches))
+        return None if passing >= patches else passing
+
+    def with_budget(self, share: Fraction) -> Idle:
+        several = isinstance(self.keep_ratios, tuple)
+        ratio = float(share)
+        return replace(self, keep_ratios=(ratio,) * len(self.layers or ()) if several else ratio)
+
+    def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
+        # Queries, keys and values of the idle as well, before it is known which of them pass.
+        return float(removed * 3 * info.width**2 + tokens * info.width)
+
+    @property
+    def masks(self) -> bool:
+        return True
+
+    def mask(
+        self, state: TokenState, heads: QKV, count: int
+    ) -> tuple[Float[Tensor, "b N"], TokenState]:
+        score = heads.stats(self.preview, state)[self.preview[0]]
+        front = torch.ones(score.shape[0], state.num_prefix, device=score.device)
+        image = torch.zeros(score.shape, device=score.device)
+        mask = torch.cat((front, image.scatter(1, self._chosen(score, count), 1)), dim=1)
+        memory = {**state.memory, "idle_mask": mask}
+        if self.cut != "none":
+            loss = token_cut(mean_logits(heads), mask, state.num_prefix, self.cut)[:, None]
+            if (before := memory.get("token_cut")) is not None:
+                loss = torch.cat((before, loss), dim=1)
+            memory["token_cut"] = loss
+        return mask, replace(state, memory=memory)
+
+    def _chosen(self, score: Float[Tensor, "b n"], count: int) -> Int[Tensor, "b k"]:
+        order = score.sort(dim=1, descending=True, stable=True).indices
+        return order[:, :count].sort(dim=1).values
+
+    def split(
+        self, state: TokenState, preview: AttentionStats, count: int
+    ) -> tuple[TokenState, Mapping[str, Tensor]]:
+        chosen = self._chosen(preview[self.preview[0]], count)
+        b, p = chosen.shape[0], state.num_prefix
+        front = torch.arange(p, device=chosen.device).expand(b, p)
+        places = torch.cat((front, chosen + p), dim=1)
+        active = replace(
+            state,
+            x=gather_tokens(state.x, places),
+            index=state.index.gather(1, chosen),
+            size=None if state.size is None else state.size.gather(1, places),
+        )
+        return active, {"places": places}
+
+    def places(self, resting: Mapping[str, Tensor]) -> Tensor:
+        return resting["places"]
+
+    def join(
+        self,
+        before: TokenState,
+        active: TokenState,
+        resting: Mapping[str, Tensor],
+        attention: AttentionStats,
+    ) -> TokenState:
+        places = resting["places"][..., None].expand(-1, -1, before.x.shape[2])
+        x = before.x.scatter(1, places, active.x)
+        return replace(active, x=x, index=before.index, size=before.size)

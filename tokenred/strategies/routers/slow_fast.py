@@ -1,0 +1,153 @@
+"""Evo-ViT's slow and fast tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from tokenred.attention import AttentionStat, AttentionStats
+from tokenred.core.info import ModelInfo
+from tokenred.core.part import Traits, check_blocks
+from tokenred.core.replacing import replace
+from tokenred.core.state import TokenState
+from tokenred.core.tensors import gather_tokens, weighted_mean
+from tokenred.core.values import LaterBlocks, Probability, Share
+from tokenred.strategies.base import Router, routers
+from tokenred.strategies.schedules import exact
+
+__all__ = ["SlowFast"]
+
+_KEY = "global_cls_attention"
+_ROW = AttentionStat.row("cls", "mean")
+
+
+@routers.register("slow_fast")
+class SlowFast(Router):
+    """Informative tokens pass, one token stands in for the others (Evo-ViT, Xu et al., AAAI 2022).
+
+    The global attention of CLS is that of the block before the first stage, and after that
+    ``g ← (1−t)g + t·A_cls`` in every block, for the tokens that pass it. At the start of a stage
+    the share with the highest g is informative and stays so to its end. A representative of the
+    rest, ``Σ g_i x_i / Σ g``, passes with them, and what the blocks add to it is added to each
+    token of the rest; none is lost. A representative made anew in each block would be the same,
+    because all of the rest get the same.
+
+    Training has the same form: the gather is differentiable, and a model meets in inference what
+    it was trained in. The paper first trains with a choice in every block: ``stagewise=False``.
+
+    A is the mean over heads here, where the paper has the sum: neither the order nor the weights
+    of the representative feel the factor.
+
+    Args:
+        keep_rate: share ρ of the N0 tokens that is informative, ``max(1, ⌊ρ·N0⌋)``.
+        layers: blocks in which a stage starts, ascending, from 1 on; None for the thirds of the
+            depth (4 and 8 of 12). The last stage ends with the model.
+        t: how much a block's attention counts against those before it.
+        representative: False leaves the rest as it is, as the released program for DeiT does.
+        stagewise: choose at the start of a stage; or else in every block from the first stage on.
+
+    Shapes:
+        returns: as many tokens as came.
+        memory: ``global_cls_attention (b, n)``.
+    """
+
+    traits: ClassVar[Traits] = Traits(needs_cls=True)
+    version: ClassVar[int] = 2
+
+    keep_rate: Share = 0.5
+    # A block has to run before tokens can be told apart.
+    layers: LaterBlocks | None = None
+    t: Probability = 0.5
+    representative: bool = True
+    stagewise: bool = True
+
+    def check(self, info: ModelInfo) -> None:
+        super().check(info)
+        check_blocks(self, self.layers, info)
+
+    @property
+    def requires(self) -> tuple[AttentionStat, ...]:
+        return (_ROW,)
+
+    def _starts(self, depth: int) -> tuple[int, ...]:
+        if self.layers is None:
+            starts = tuple(sorted({max(1, depth // 3), max(1, 2 * depth // 3)}))
+        else:
+            starts = self.layers
+        return starts if self.stagewise else tuple(range(starts[0], depth))
+
+    def active(self, layer: int, depth: int, patches: int) -> int | None:
+        informative = max(1, math.floor(exact(self.keep_rate) * patches))
+        if layer < self._starts(depth)[0] or informative >= patches:
+            return None
+        return informative + int(self.representative)
+
+    def with_budget(self, share: Fraction) -> SlowFast:
+        return replace(self, keep_rate=float(share))
+
+    def rejoins(self, layer: int, depth: int) -> bool:
+        return layer + 1 in (*self._starts(depth), depth)
+
+    def watches(self, layer: int, depth: int) -> bool:
+        first = self._starts(depth)[0]
+        return layer == first - 1 and first < depth and self.keep_rate < 1
+
+    def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
+        # The representative.
+        return float(removed * info.width)
+
+    def observe(self, state: TokenState, attention: AttentionStats) -> TokenState:
+        seen, before = attention[_ROW], state.memory.get(_KEY)
+        new = seen if before is None else (1 - self.t) * before + self.t * seen
+        return replace(state, memory={**state.memory, _KEY: new})
+
+    def split(
+        self, state: TokenState, preview: AttentionStats, count: int
+    ) -> tuple[TokenState, Mapping[str, Tensor]]:
+        g = state.memory[_KEY]
+        b, p = g.shape[0], state.num_prefix
+        k = count - int(self.representative)
+        order = g.sort(dim=1, descending=True, stable=True).indices
+        chosen, rest = order[:, :k].sort(dim=1).values, order[:, k:]
+        front = torch.arange(p, device=g.device).expand(b, p)
+        slow, fast = torch.cat((front, chosen + p), dim=1), rest + p
+        x, index, size = gather_tokens(state.x, slow), state.index.gather(1, chosen), state.size
+        size = None if size is None else size.gather(1, slow)
+        kept = g.gather(1, chosen)
+        resting = {"slow": slow, "fast": fast}
+        if self.representative:
+            one = weighted_mean(gather_tokens(state.x, fast), g.gather(1, rest))
+            resting["representative"] = one
+            x = torch.cat((x, one), dim=1)
+            index = torch.cat((index, index.new_full((b, 1), -1)), dim=1)
+            kept = torch.cat((kept, kept.new_zeros(b, 1)), dim=1)
+            if size is not None and state.size is not None:
+                all_of_them = state.size.gather(1, fast).sum(dim=1, keepdim=True)
+                size = torch.cat((size, all_of_them), dim=1)
+        memory = {**state.memory, _KEY: kept}
+        return replace(state, x=x, index=index, size=size, memory=memory), resting
+
+    def join(
+        self,
+        before: TokenState,
+        active: TokenState,
+        resting: Mapping[str, Tensor],
+        attention: AttentionStats,
+    ) -> TokenState:
+        slow, fast = resting["slow"], resting["fast"]
+        count, width = slow.shape[1], before.x.shape[2]
+        x = before.x.scatter(1, slow[..., None].expand(-1, -1, width), active.x[:, :count])
+        if self.representative:
+            added = active.x[:, count:] - resting["representative"]
+            at = fast[..., None].expand(-1, -1, width)
+            x = x.scatter(1, at, gather_tokens(before.x, fast) + added)
+        p = before.num_prefix
+        g = active.memory[_KEY][:, : count - p]
+        g = before.memory[_KEY].scatter(1, slow[:, p:] - p, g)
+        memory = {**active.memory, _KEY: g}
+        return replace(active, x=x, index=before.index, size=before.size, memory=memory)

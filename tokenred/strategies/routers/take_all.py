@@ -1,0 +1,12 @@
+"""The ordinary router."""
+
+from __future__ import annotations
+
+from tokenred.strategies.base import Router, routers
+
+__all__ = ["TakeAll"]
+
+
+@routers.register("take_all")
+class TakeAll(Router):
+    """Every token passes every block."""

@@ -1,0 +1,209 @@
+"""Strategies as one writes them on a command line: ``gtp:P=4,alpha=0.2``, ``tome@0.65``."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tokenred.core.errors import ConfigError, PartError
+from tokenred.core.wording import shown
+from tokenred.strategies.schedules import Budget, KeepRatio
+from tokenred.strategies.strategy import Strategy, from_config
+
+__all__ = [
+    "METHODS", "Spec", "StrategyLike", "at_budget", "parse_spec", "read_arguments",
+    "read_assignment", "same_budget",
+]  # fmt: skip
+
+METHODS = ("gtp", "tome", "evit", "topk", "random")
+_CONSTANTS = {"true": True, "false": False, "none": None}
+_UNREADABLE = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)
+_EXAMPLES = "'gtp', 'gtp:P=4,alpha=0.2', 'evit:keep_rate=0.5', 'tome@0.65' or the path of a .toml"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A strategy with a name to print.
+
+    Attributes:
+        label: what the user wrote.
+        method: the family it belongs to: the recipe, or the label itself.
+        strategy: the strategy.
+        share: of the dense model's GMACs that it may cost; None for the schedule as it is.
+    """
+
+    label: str
+    method: str
+    strategy: Strategy
+    share: float | None = None
+
+    def resolve(self, dense_gmacs: float) -> Strategy:
+        """The strategy for a model of this cost."""
+        if self.share is None:
+            return self.strategy
+        return at_budget(self.strategy, self.share * dense_gmacs)
+
+
+StrategyLike = str | Path | Strategy | Spec
+"""What may stand wherever a strategy is taken, see `parse_spec`."""
+
+
+def at_budget(strategy: Strategy, gmacs: float) -> Strategy:
+    """The same method, with as many tokens as fit a budget.
+
+    Tokens go where the method takes them from: at some blocks where its schedule keeps a ratio,
+    evenly in all blocks otherwise.
+
+    Args:
+        strategy: its schedule is replaced by a `Budget`.
+        gmacs: of one image.
+    """
+    own = strategy.schedule
+    if isinstance(own, KeepRatio) or (isinstance(own, Budget) and own.shape == "ratio"):
+        return strategy.replace(schedule=Budget(gmacs, shape="ratio", layers=own.layers))
+    return strategy.replace(schedule=Budget(gmacs, shape="constant"))
+
+
+def same_budget(
+    shares: Sequence[float] = (0.85, 0.65),
+    methods: Sequence[StrategyLike] = METHODS,
+) -> list[Spec]:
+    """Every method at the same costs, as shares of the dense model's GMACs.
+
+    Args:
+        shares: between 0 and 1, such as (0.85, 0.65).
+        methods: what `parse_spec` takes.
+
+    Raises:
+        ConfigError: for a share that is none, or a method that names its own.
+    """
+    specs = [parse_spec(method) for method in methods]
+    for spec in specs:
+        if spec.share is not None:
+            raise ConfigError(
+                f"{spec.label!r} has a budget of its own; leave out either it or the budgets."
+            )
+    return [
+        replace(spec, label=f"{spec.label}@{share:g}", share=_check_share(spec.label, share))
+        for spec in specs
+        for share in shares
+    ]
+
+
+def parse_spec(text: StrategyLike) -> Spec:
+    """A strategy from what a user writes.
+
+    ``NAME[:KEY=VALUE,…][@SHARE]``: a recipe, its arguments, and the share of the dense model's
+    GMACs that it may cost. Values are Python's literals; ``true``, ``false``, ``none`` and bare
+    words work as well, and ``Name(key=value)`` makes a part: ``gtp:P=4,scorer=DiagAttn``,
+    ``topk:scorer=Random(seed=1)``. Also the path of a strategy's ``.toml``, with or without
+    ``@SHARE``.
+
+    Raises:
+        ConfigError: for text that cannot be read, or a value outside its range.
+        UnknownNameError: for an unknown recipe, argument or part.
+    """
+    if isinstance(text, Spec):
+        return text
+    if isinstance(text, Strategy):
+        label = f"{type(text.scorer).__name__}+{type(text.fuser).__name__}"
+        return Spec(label, label, text)
+    if not isinstance(text, str | Path):
+        raise PartError(f"expected a Strategy, or text such as {_EXAMPLES}; got {shown(text)}.")
+    written = str(text).strip()
+    body, at, last = written.rpartition("@")
+    share = None
+    if not at or written.endswith(".toml"):
+        body = written
+    else:
+        share = _check_share(written, last)
+    if body.endswith(".toml"):
+        stem = Path(body).stem
+        label = f"{stem}@{share:g}" if share is not None else stem
+        return Spec(label, stem, Strategy.from_toml(Path(body)), share)
+    name, _, arguments = body.partition(":")
+    name = name.strip()
+    if not name:
+        raise ConfigError(f"expected a strategy, such as {_EXAMPLES}; got {shown(written)}.")
+    config = {"recipe": name} | read_arguments(arguments, written)
+    return Spec(written, name.casefold(), from_config(config), share)
+
+
+def _check_share(written: str, value: str | float) -> float:
+    try:
+        share = float(str(value).strip())
+    except ValueError:
+        share = -1.0
+    if not 0 < share < 1:
+        raise ConfigError(
+            "expected a share of the dense model's GMACs between 0 and 1 for "
+            f"{shown(written)}, such as 0.65, got {shown(value)}."
+        )
+    return share
+
+
+def read_arguments(text: str, written: str) -> dict[str, Any]:
+    """Names and values from ``P=4,scorer=Random(seed=1)``.
+
+    Args:
+        text: to be read.
+        written: all that the user wrote, for the message.
+
+    Raises:
+        ConfigError: for text of another form.
+    """
+    try:
+        call = ast.parse(f"f({text})", mode="eval").body
+        # Not so for text that closes the parenthesis itself.
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
+            raise ValueError("no list of arguments")
+        return _keywords(call)
+    except _UNREADABLE as error:
+        raise ConfigError(
+            f"expected KEY=VALUE, separated by commas, after the name in {shown(written)}; "
+            f"write it like {_EXAMPLES}."
+        ) from error
+
+
+def read_assignment(text: str, option: str) -> tuple[str, Any]:
+    """A name and a value from ``mixup=0``; a value that is no literal is text as it stands.
+
+    Args:
+        text: to be read.
+        option: the command's, for the message.
+
+    Raises:
+        ConfigError: for text of another form.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise ConfigError(f"expected {option} KEY=VALUE, such as seed=0; got {shown(text)}.")
+    try:
+        return name.strip(), _value(ast.parse(value.strip(), mode="eval").body)
+    except _UNREADABLE:
+        return name.strip(), value.strip()
+
+
+def _keywords(call: ast.Call) -> dict[str, Any]:
+    if call.args:
+        raise ValueError("a value without a name")
+    pairs = [(keyword.arg, keyword.value) for keyword in call.keywords]
+    if any(name is None for name, _ in pairs):
+        raise ValueError("** is not for here")
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("a name given twice")
+    return {str(name): _value(value) for name, value in pairs}
+
+
+def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Name):
+        return _CONSTANTS.get(node.id.lower(), node.id)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        return {"name": node.func.id} | _keywords(node)
+    if isinstance(node, ast.Tuple | ast.List):
+        values = [_value(element) for element in node.elts]
+        return tuple(values) if isinstance(node, ast.Tuple) else values
+    return ast.literal_eval(node)

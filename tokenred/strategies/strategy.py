@@ -1,0 +1,257 @@
+"""A strategy: the parts of a method and how they are put together."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tokenred.attention.score_mods import ScoreMod
+from tokenred.attention.score_mods import score_mods as known_mods
+from tokenred.core.errors import ConfigError, PartError, UnknownNameError
+from tokenred.core.info import ModelInfo
+from tokenred.core.part import Part
+from tokenred.core.registry import Registry
+from tokenred.core.values import Count, Share, checked, read
+from tokenred.core.wording import shown
+from tokenred.graphs.base import GraphBuilder, graph_builders
+from tokenred.strategies.base import (
+    Embedding,
+    Fuser,
+    Router,
+    Scorer,
+    Selector,
+    embeddings,
+    fusers,
+    names_selector,
+    routers,
+    scorers,
+    selectors,
+)
+from tokenred.strategies.config import fingerprint, read_toml, resolve, write_toml
+from tokenred.strategies.schedules import Constant, Schedule, schedules
+from tokenred.strategies.selectors.top_score import TopScore
+
+__all__ = ["Strategy", "from_config", "recipes", "strategy"]
+
+
+@checked
+@dataclass(frozen=True, init=False)
+class Strategy:
+    """A token-reduction method as a value: comparable, hashable, printed without its defaults.
+
+    Args:
+        scorer: which tokens matter: a scorer, a selector, or the name of one.
+        graph: builder of the token graph, or its name.
+        fuser: what becomes of the tokens that go, or its name.
+        schedule: how many go in each block; a whole number P means ``Constant(P)``.
+        theta: share θ in (0, 1] of attention entries kept after the softmax.
+        proportional_attention: add ``log s`` to the attention logits of each key.
+        where: reduce ``"after_attention"``, before the MLP, or ``"before_block"``.
+        router: which tokens pass a block, or its name.
+        score_mods: further changes of the attention logits.
+        reference: as the authors' programs: θ keeps one entry more, and an average over tokens
+            weighs merged ones like any other.
+        embedding: what is added to the tokens before the first block, or its name.
+        threshold: how θ's threshold is found: ``"exact"``, or ``"fast"``, which may keep a share
+            up to 0.01 off θ (``trace.theta_error`` says how far).
+
+    Raises:
+        UnknownNameError: for a name that no registry knows.
+        ConfigError: for a value outside its range.
+        PartError: for an object of another kind.
+    """
+
+    scorer: Scorer | Selector
+    graph: GraphBuilder
+    fuser: Fuser
+    schedule: Schedule
+    theta: float
+    proportional_attention: bool
+    where: str
+    router: Router
+    score_mods: tuple[ScoreMod, ...]
+    reference: bool
+    threshold: str
+    embedding: Embedding
+
+    if TYPE_CHECKING:
+        _selector: Selector
+
+    def __init__(
+        self,
+        scorer: Scorer | Selector | str,
+        graph: GraphBuilder | str = "none",
+        fuser: Fuser | str = "prune",
+        schedule: Schedule | Count | str = 0,
+        theta: Share = 1.0,
+        proportional_attention: bool = False,
+        where: Literal["after_attention", "before_block"] = "after_attention",
+        router: Router | str = "take_all",
+        score_mods: Sequence[ScoreMod | str] = (),
+        reference: bool = False,
+        threshold: Literal["exact", "fast"] = "exact",
+        embedding: Embedding | str = "plain",
+    ) -> None:
+        if isinstance(schedule, int):
+            schedule = Constant(schedule)
+        fields: dict[str, Any] = {
+            "scorer": _scorer_or_selector(scorer),
+            "graph": graph_builders.create(graph),
+            "fuser": fusers.create(fuser),
+            "schedule": schedules.create(schedule),
+            "theta": theta,
+            "proportional_attention": proportional_attention,
+            "where": where,
+            "router": routers.create(router),
+            "score_mods": tuple(known_mods.create(mod) for mod in score_mods),
+            "reference": reference,
+            "threshold": threshold,
+            "embedding": embeddings.create(embedding),
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+        # Once: every forward asks for it.
+        chosen = self.scorer if isinstance(self.scorer, Selector) else TopScore(self.scorer)
+        object.__setattr__(self, "_selector", chosen)
+        if where == "before_block" and (requires := self.selector.requires + self.fuser.requires):
+            raise ConfigError(
+                f"{self.scorer!r} with {self.fuser!r} reads {', '.join(n.kind for n in requires)} "
+                "of the block's attention, and before the block none has run. "
+                "Use where='after_attention', or a scorer of features."
+            )
+
+    def __repr__(self) -> str:
+        plain = Strategy(self.scorer)
+        fields = [(f.name, getattr(self, f.name)) for f in dataclasses.fields(self)]
+        changed = [
+            f"{name}={value!r}"
+            for name, value in fields
+            if name == "scorer" or value != getattr(plain, name)
+        ]
+        return f"Strategy({', '.join(changed)})"
+
+    @property
+    def selector(self) -> Selector:
+        """The selector: the scorer itself where it is one, `TopScore` of it where it is not."""
+        return self._selector
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """All parts by the name of their field."""
+        named: dict[str, Part] = {
+            "scorer": self.scorer,
+            "graph": self.graph,
+            "fuser": self.fuser,
+            "schedule": self.schedule,
+            "router": self.router,
+            "embedding": self.embedding,
+        }
+        return named | {f"score_mods.{i}": mod for i, mod in enumerate(self.score_mods)}
+
+    def check(self, info: ModelInfo) -> None:
+        """Refuse a model that some part cannot work on.
+
+        Raises:
+            ConfigError: with what the part needs and what the model has.
+        """
+        for part in self.parts.values():
+            part.check(info)
+
+    def replace(self, **changes: Any) -> Strategy:
+        """A copy with some fields changed; names are looked up as in the constructor."""
+        known = [f.name for f in dataclasses.fields(self)]
+        for name in changes:
+            if name not in known:
+                raise UnknownNameError.of("field of a strategy", name, known)
+        return dataclasses.replace(self, **changes)
+
+    def fingerprint(self) -> str:
+        """16 hex digits over all that determines the result: values, own code and what it reads.
+
+        Raises:
+            PartError: where an own part reads what no result could be found by, such as a random
+                generator; says where.
+        """
+        return fingerprint(self)
+
+    def to_toml(self, path: str | Path | None = None, *, overwrite: bool = False) -> str:
+        """The strategy as TOML text, written to ``path`` where one is given.
+
+        Raises:
+            ConfigError: where a part has no registered name.
+            OutputExistsError: where the file exists.
+        """
+        return write_toml(self, path, overwrite=overwrite)
+
+    @classmethod
+    def from_toml(cls, source: str | Path) -> Strategy:
+        """A strategy from TOML text or from the path of a file.
+
+        Raises:
+            ConfigError: for unknown keys, or a file that is no TOML.
+        """
+        return from_config(read_toml(source))
+
+
+recipes: Registry[Strategy] = Registry("strategy", Strategy, "tokenred.strategies.recipes")
+
+
+def strategy(name: str, /, **arguments: Any) -> Strategy:
+    """A published method by name, with its published defaults.
+
+    Args:
+        name: one of ``tokenred.list_strategies()``, in any case.
+        arguments: the recipe's own (see ``tokenred list``), or any field of `Strategy`, which
+            then replaces what the recipe chose.
+
+    Raises:
+        UnknownNameError: for an unknown name or argument.
+        ConfigError: for a value outside its range.
+    """
+    make = recipes[name].make
+    own = inspect.signature(make).parameters
+    fields = {f.name for f in dataclasses.fields(Strategy)}
+    for key in arguments:
+        if key not in own and key not in fields:
+            raise UnknownNameError.of(f"argument of strategy {name!r}", key, {*own, *fields})
+    made = make(**{k: v for k, v in arguments.items() if k in own})
+    if not isinstance(made, Strategy):
+        raise PartError(f"recipe {name!r} must return a Strategy, got {shown(made)}.")
+    rest = {k: v for k, v in arguments.items() if k not in own}
+    return made.replace(**rest) if rest else made
+
+
+def from_config(config: dict[str, Any]) -> Strategy:
+    """A strategy from what ``to_config`` gave, or from ``{"recipe": name, **arguments}``.
+
+    Raises:
+        ConfigError: where neither a scorer nor a recipe is named.
+        UnknownNameError: for unknown keys, parts, parameters or recipes.
+    """
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"expected a strategy as a table of its fields, got {shown(config)}.")
+    values = dict(config)
+    if "recipe" in values:
+        name = read(str, values.pop("recipe"), "recipe")
+        return strategy(name, **resolve(values))
+    known = [f.name for f in dataclasses.fields(Strategy)]
+    if unknown := sorted(set(values) - set(known)):
+        raise UnknownNameError.of("key of a strategy file", unknown[0], [*known, "recipe"])
+    if "scorer" not in values:
+        raise ConfigError(
+            'a strategy file needs a [scorer] table or a recipe = "name" line; it has '
+            f"{', '.join(sorted(values)) or 'nothing'}. Recipes: {', '.join(recipes.names())}."
+        )
+    return Strategy(**resolve(values))
+
+
+def _scorer_or_selector(part: Scorer | Selector | str) -> Scorer | Selector:
+    if isinstance(part, Selector) or (isinstance(part, str) and names_selector(part)):
+        chosen = selectors.create(part)
+        # A selector that only wraps a scorer is that scorer: one spelling for one method.
+        return chosen.scorer if type(chosen) is TopScore else chosen
+    return scorers.create(part)
