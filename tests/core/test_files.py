@@ -1,3 +1,5 @@
+"""Outputs are whole or not there, and never replaced by accident."""
+
 from __future__ import annotations
 
 import os
@@ -8,15 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from tokenred.core.files import write_whole
+from tokenred.core.errors import DataError, OutputExistsError
+from tokenred.core.files import check_new, prepare_folder, write_atomically, write_whole
 
 
-@pytest.fixture(autouse=True, params=["nameless", "beside"])
-def _where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=["nameless", "beside"])
+def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "beside":  # as where the system has no nameless files
         monkeypatch.delattr(os, "O_TMPFILE", raising=False)
 
 
+@pytest.mark.usefixtures("where")
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
@@ -31,6 +35,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.usefixtures("where")
 def test_has_the_rights_of_a_plain_file(tmp_path: Path) -> None:
     plain, whole = tmp_path / "plain", tmp_path / "whole"
     whole.write_text("an older one")
@@ -67,3 +72,37 @@ def test_a_kill_leaves_the_old_file_and_nothing_else(tmp_path: Path, end: signal
         process.send_signal(end)
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_prepare(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    (path,) = prepare_folder(folder, ("x.csv",))
+    assert path == folder / "x.csv"
+    assert list(folder.iterdir()) == []
+    write_atomically(path, b"1")
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        prepare_folder(folder, ("y.csv", "x.csv"))
+    prepare_folder(folder, ("y.csv",))
+    prepare_folder(folder, ("x.csv",), overwrite=True)
+    assert path.read_bytes() == b"1"
+
+
+def test_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputExistsError, match="got a file"):
+        prepare_folder(tmp_path / "file", ("x",), overwrite=True)
+    with pytest.raises(OutputExistsError):
+        check_new(tmp_path, overwrite=True)
+    with pytest.raises(DataError, match="choose another"):
+        prepare_folder(tmp_path / "file" / "below", ("x",))
+
+
+def test_half_a_character_is_written_out(tmp_path: Path) -> None:
+    written = write_atomically(tmp_path / "a.csv", "θ \udcff")
+
+    assert written.read_text(encoding="utf-8") == r"θ \udcff"
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="choose another place"):
+        write_atomically(tmp_path / "missing" / "a.csv", "x")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -51,10 +52,16 @@ def test_the_second_one_may_wait(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["folder", "file"])
 def test_an_output_has_one_writer_and_nothing_stays_behind(tmp_path: Path, kind: str) -> None:
     output = tmp_path if kind == "folder" else tmp_path / "page.html"
-    with output_lock(output):
+
+    def other() -> None:
         refused = pytest.raises(OutputBusyError, match=rf"process {os.getpid()} on .*, since")
         with refused, output_lock(output):
             raise AssertionError("two writers")
+
+    with output_lock(output), ThreadPoolExecutor(1) as threads:
+        with output_lock(output):  # as a command and the function that it calls
+            pass
+        threads.submit(other).result()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from tokenred.analysis.files import check_new, write_atomically
 from tokenred.analysis.measure.accuracy.evaluating import Evaluation
 from tokenred.analysis.measure.speed.timings import Benchmark
-from tokenred.analysis.printed import Printed
+from tokenred.analysis.result import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,7 +22,7 @@ __all__ = ["Comparison"]
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison(Printed):
+class Comparison(Result):
     """Strategies side by side; ``print`` shows the table.
 
     Attributes:
@@ -140,23 +137,11 @@ class Comparison(Printed):
             "little, may be chance."
         )
 
-    def __rich__(self) -> Group:
-        return Group(self.table(), Text(), *(Text(line) for line in self.footnotes()))
-
     def plot(self, **options: Any) -> Figure:
         """See `tokenred.analysis.tradeoff`."""
         from tokenred.analysis.plots import tradeoff
 
         return tradeoff(self.frame, **options)
-
-    def to_csv(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the frame, at once or not at all.
-
-        Raises:
-            OutputExistsError: where the file exists.
-        """
-        path = check_new(path, overwrite=overwrite)
-        return write_atomically(path, self.frame.to_csv(index=False))
 
 
 def _tokens(counts: str) -> str:

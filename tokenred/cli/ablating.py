@@ -117,8 +117,8 @@ def ablate_command(
     Each cell is compared with the dense model, on the same images. The best come first.
     """
     # Heavy libraries only now, so that --help is quick.
-    from tokenred.analysis.files import check_new
     from tokenred.analysis.study.study_file import StudyFile, read_study
+    from tokenred.core.files import check_new
 
     told = StudyFile() if study is None else read_study(study)
     told.grid |= _given(

@@ -88,11 +88,11 @@ def agreement_command(
     if statistic not in ("iou", "survival", "scores"):
         raise ConfigError(f"expected --statistic iou, survival or scores, got {statistic!r}.")
     # Heavy libraries only now, so that --help is quick.
-    from tokenred.analysis.files import prepare_folder, write_atomically
     from tokenred.analysis.lineup import named_specs
     from tokenred.analysis.measure.tokens.agreements import agreement
     from tokenred.analysis.plots.style import png
     from tokenred.backbones import adapt
+    from tokenred.core.files import prepare_folder, write_atomically
     from tokenred.models import load_model
 
     specs = named_specs(strategy or _STRATEGIES)

@@ -109,10 +109,10 @@ def bench_command(
         _draw_only(chart, output, overwrite)
         return
     # Heavy libraries only now, so that --help is quick.
-    from tokenred.analysis.files import prepare_folder, write_atomically
     from tokenred.analysis.plots.style import png
     from tokenred.analysis.sweeps.results import Sweep
     from tokenred.analysis.sweeps.running import sweep
+    from tokenred.core.files import prepare_folder, write_atomically
 
     folder = output or Path(_FOLDER)
     results = folder / _RESULTS
@@ -155,9 +155,9 @@ def bench_command(
 
 
 def _draw_only(chart: Path, output: Path | None, overwrite: bool) -> None:
-    from tokenred.analysis.files import check_new, prepare_folder, write_atomically
     from tokenred.analysis.plots.style import png
     from tokenred.analysis.sweeps.results import Sweep
+    from tokenred.core.files import check_new, prepare_folder, write_atomically
 
     found = Sweep.read(chart)
     figure = found.plot()

@@ -110,8 +110,8 @@ def compare_command(
         raise ConfigError("--demo chooses model, data and strategies itself; leave those out.")
     # Heavy libraries only now, so that --help is quick.
     from tokenred.analysis.comparison import compare
-    from tokenred.analysis.files import prepare_folder, write_atomically
     from tokenred.analysis.plots.style import png
+    from tokenred.core.files import prepare_folder, write_atomically
     from tokenred.models import load_model
     from tokenred.strategies.specs import METHODS, parse_spec, same_budget
 

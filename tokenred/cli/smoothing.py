@@ -80,10 +80,10 @@ def oversmoothing_command(
     if source is None:
         raise ConfigError(f"expected --data for the model {model!r}.")
     # Heavy libraries only now, so that --help is quick.
-    from tokenred.analysis.files import prepare_folder, write_atomically
     from tokenred.analysis.lineup import named_specs
     from tokenred.analysis.measure.tokens.smoothing import oversmoothing
     from tokenred.analysis.plots.style import png
+    from tokenred.core.files import prepare_folder, write_atomically
     from tokenred.models import load_model
 
     specs = named_specs(strategy or _STRATEGIES)

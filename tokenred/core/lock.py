@@ -8,12 +8,15 @@ import platform
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from contextvars import ContextVar
 from datetime import datetime, timezone
 from pathlib import Path
 
 from tokenred.core.errors import DataError, OutputBusyError
 
 __all__ = ["output_lock", "process_lock"]
+
+_held: ContextVar[frozenset[Path]] = ContextVar("tokenred_outputs_held", default=frozenset())
 
 
 @contextmanager
@@ -86,6 +89,8 @@ def _holder(connection: sqlite3.Connection) -> str:
 def output_lock(output: Path) -> Iterator[None]:
     """Be the only one that writes into a folder, which is there, or a file.
 
+    Whoever holds it may take it again, as a command and the function that it calls do.
+
     Raises:
         OutputBusyError: at once, where another process does.
         DataError: where nothing can be written.
@@ -96,6 +101,10 @@ def output_lock(output: Path) -> Iterator[None]:
         output / ".tokenred.lock" if output.is_dir() else output.with_name(f".{output.name}.lock")
     )
 
+    if place.absolute() in _held.get():
+        yield
+        return
+
     def busy(holder: str) -> Exception:
         return OutputBusyError(
             f"another run is writing to {output}{holder}. Wait for it, or choose another place."
@@ -103,7 +112,11 @@ def output_lock(output: Path) -> Iterator[None]:
 
     try:
         with process_lock(place, busy):
-            yield
+            token = _held.set(_held.get() | {place.absolute()})
+            try:
+                yield
+            finally:
+                _held.reset(token)
     except sqlite3.Error as error:
         raise DataError(
             f"cannot make the lock {place} ({error}); check the folder's permissions and space."

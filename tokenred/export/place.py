@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from tokenred.analysis.files import prepare_folder
 from tokenred.core.errors import ConfigError
+from tokenred.core.files import prepare_folder
 
 __all__ = ["check_place", "write_checked"]
 

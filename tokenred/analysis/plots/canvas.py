@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.files import check_new, write_atomically
 from tokenred.analysis.plots.style import new_figure
 from tokenred.core.errors import ConfigError, DataError
+from tokenred.core.files import check_new, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from tokenred._version import __version__
-from tokenred.analysis.files import check_new, write_atomically
 from tokenred.analysis.level import check_level
 from tokenred.analysis.reporting.cells import cell_table, failures
 from tokenred.analysis.reporting.origins import origin_table, shared_facts
@@ -16,6 +15,7 @@ from tokenred.analysis.reporting.page import Page, Section, render
 from tokenred.analysis.reporting.pictures import pictures_of
 from tokenred.analysis.reporting.sources import OVERSMOOTHING, Source, read_source
 from tokenred.core.errors import ConfigError, DataError
+from tokenred.core.files import check_new, write_atomically
 
 __all__ = ["make_page", "report", "sections_of", "write_page"]
 

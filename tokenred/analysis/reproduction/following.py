@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenred._version import __version__
-from tokenred.analysis.files import write_atomically
 from tokenred.analysis.reproduction.cells import Settings
 from tokenred.analysis.reproduction.experiments import Experiment
 from tokenred.analysis.reproduction.stands import Stand
+from tokenred.core.files import write_atomically
 from tokenred.core.fingerprint import digest
 
 if TYPE_CHECKING:

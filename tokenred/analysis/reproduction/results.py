@@ -14,10 +14,10 @@ from tokenred.analysis.reproduction.experiments import Experiment
 from tokenred.analysis.reproduction.judging import DIFFERS, MEASURED, OWED, REPRODUCED, judge
 from tokenred.analysis.reproduction.points import Point
 from tokenred.analysis.reproduction.stands import Stand
+from tokenred.analysis.result import Result, plain_table
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Group
     from rich.table import Table
 
 __all__ = ["MARKS", "Part", "Reproduction"]
@@ -29,7 +29,6 @@ _COLUMNS = (
     "experiment", "model", "strategy", "metric", "ours", "low", "high", "published", "tolerance",
     "verdict", "why", "command", "key",
 )  # fmt: skip
-_WIDTH = 140
 _COSINE = "cosine"
 
 
@@ -91,7 +90,7 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
-class Reproduction:
+class Reproduction(Result):
     """The experiments that were run; ``print`` shows how many figures are as published.
 
     Attributes:
@@ -135,8 +134,6 @@ class Reproduction:
 
     def table(self) -> Table:
         """Verdicts counted, one row an experiment and model."""
-        from tokenred.analysis.framed import plain_table
-
         heads = ["experiment", "model", "what", "✓", "✗", "owed", "measured only"]
         table = plain_table("The GTP paper's experiments", heads, left=3)
         for part in self.parts:
@@ -175,22 +172,6 @@ class Reproduction:
 
         path = check_page_path(path, overwrite=overwrite)
         return write_page(make_page(self), path)
-
-    def __rich__(self) -> Group:
-        from rich.console import Group
-        from rich.text import Text
-
-        return Group(self.table(), Text(), *(Text(line) for line in self.footnotes()))
-
-    def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(
-            width=_WIDTH, color_system=None, force_terminal=False, markup=False, emoji=False
-        )
-        with console.capture() as captured:
-            console.print(self)
-        return captured.get().rstrip()
 
 
 def _best(records: tuple[Record, ...]) -> Record:

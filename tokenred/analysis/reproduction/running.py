@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenred.analysis.files import prepare_folder, write_atomically
 from tokenred.analysis.reproduction.cells import Settings, run_points
 from tokenred.analysis.reproduction.experiments import Experiment, choose_experiments
 from tokenred.analysis.reproduction.following import follow_tokens
@@ -14,6 +13,7 @@ from tokenred.analysis.reproduction.points import points_of
 from tokenred.analysis.reproduction.results import Part, Reproduction
 from tokenred.analysis.reproduction.stands import Stand, choose_stands
 from tokenred.core.errors import CheckpointError, ConfigError
+from tokenred.core.files import prepare_folder, write_atomically
 
 __all__ = ["QUICK", "reproduce"]
 

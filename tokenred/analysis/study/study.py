@@ -6,11 +6,9 @@ import json
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.files import check_new, write_atomically
-from tokenred.analysis.printed import Printed
+from tokenred.analysis.result import Result
 from tokenred.analysis.study.cell import DONE
 from tokenred.analysis.study.differences import Differences
 from tokenred.analysis.study.frame import record, tidy
@@ -19,7 +17,6 @@ from tokenred.analysis.study.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
@@ -28,7 +25,7 @@ __all__ = ["Study"]
 _CHUNK = 500
 
 
-class Study(Printed):
+class Study(Result):
     """The results of a grid, one for each of its cells; ``print`` shows them, best first.
 
     Made by `tokenred.analysis.Grid.run`.
@@ -121,17 +118,3 @@ class Study(Printed):
         from tokenred.analysis.study.table import footnotes
 
         return footnotes(self)
-
-    def __rich__(self) -> Group:
-        from rich.console import Group
-
-        return Group(self.table(), "", *self.footnotes())
-
-    def to_csv(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the frame, at once or not at all.
-
-        Raises:
-            OutputExistsError: where the file exists.
-        """
-        path = check_new(path, overwrite=overwrite)
-        return write_atomically(path, self.frame.to_csv(index=False))

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group
 from rich.text import Text
 
-from tokenred.analysis.files import check_new, write_atomically
-from tokenred.analysis.printed import Printed
+from tokenred.analysis.result import Result
 from tokenred.analysis.sweeps.cells import Cell
 from tokenred.analysis.sweeps.log import read_results
 from tokenred.analysis.sweeps.tables import DONE, footnotes, split_table, sweep_table
@@ -25,7 +24,7 @@ FAILED, OUT_OF_MEMORY = "failed", "out of memory"
 
 
 @dataclass(frozen=True, eq=False)
-class Sweep(Printed):
+class Sweep(Result):
     """Speed in many settings; ``print`` shows the tables.
 
     Attributes:
@@ -66,15 +65,6 @@ class Sweep(Printed):
         import pandas as pd
 
         return pd.DataFrame(list(self.rows))
-
-    def to_csv(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the frame, at once or not at all.
-
-        Raises:
-            OutputExistsError: where the file exists.
-        """
-        path = check_new(path, overwrite=overwrite)
-        return write_atomically(path, self.frame().to_csv(index=False))
 
     def plot(self, **options: Any) -> Figure:
         """See `tokenred.analysis.break_even_chart`."""

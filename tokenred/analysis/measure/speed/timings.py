@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenred.analysis.files import check_new, write_atomically
 from tokenred.analysis.measure.speed.splits import TimeSplit
 from tokenred.core.errors import DataError, UnknownNameError
+from tokenred.core.files import check_new, write_atomically
 
 __all__ = ["Benchmark", "Timing", "summarise"]
 

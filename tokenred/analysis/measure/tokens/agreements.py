@@ -14,7 +14,6 @@ from rich.table import Table
 from torch import nn
 from torch.utils.data import DataLoader
 
-from tokenred.analysis.framed import Framed, plain_table
 from tokenred.analysis.level import check_level
 from tokenred.analysis.lineup import Contestant, Strategies, lineup_at_counts
 from tokenred.analysis.measure.context import base_of
@@ -31,6 +30,7 @@ from tokenred.analysis.measure.tokens.selections import (
     spearman,
     survival,
 )
+from tokenred.analysis.result import FramedResult, plain_table
 from tokenred.data.class_map import ClassMap
 from tokenred.reduced.trace import Trace
 
@@ -45,7 +45,7 @@ _COLUMNS = (*_STATISTICS, "chance")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Agreement(Framed):
+class Agreement(FramedResult):
     """How far methods agree on the patches; ``print`` shows the last block.
 
     Attributes:

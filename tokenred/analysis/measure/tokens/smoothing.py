@@ -11,7 +11,6 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from tokenred.analysis.framed import Framed, plain_table
 from tokenred.analysis.level import check_level
 from tokenred.analysis.lineup import Contestant, Strategies, lineup
 from tokenred.analysis.measure.context import base_of
@@ -20,6 +19,7 @@ from tokenred.analysis.measure.inputs import Data, open_for
 from tokenred.analysis.measure.intervals.bootstrap import StreamingMeans
 from tokenred.analysis.measure.machine import weights_digest
 from tokenred.analysis.measure.tokens.token_statistics import TOKEN_STATISTICS, lost_share
+from tokenred.analysis.result import FramedResult, plain_table
 from tokenred.core.errors import InputError
 from tokenred.data.class_map import ClassMap
 from tokenred.reduced.trace import Trace
@@ -35,7 +35,7 @@ LOST = "lost"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Oversmoothing(Framed):
+class Oversmoothing(FramedResult):
     """How alike the image tokens are after each block; ``print`` shows the last one.
 
     Attributes:

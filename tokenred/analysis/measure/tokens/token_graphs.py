@@ -13,7 +13,6 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from tokenred.analysis.framed import Framed, plain_table
 from tokenred.analysis.level import check_level
 from tokenred.analysis.measure.context import base_of
 from tokenred.analysis.measure.image_stream import image_stream
@@ -26,6 +25,7 @@ from tokenred.analysis.measure.tokens.graph_measures import (
     in_degree,
 )
 from tokenred.analysis.measure.tokens.token_statistics import unreached_share
+from tokenred.analysis.result import FramedResult, plain_table
 from tokenred.core.errors import ConfigError, InputError
 from tokenred.data.class_map import ClassMap
 from tokenred.graphs import Graph, GraphBuilder
@@ -44,7 +44,7 @@ _UNREACHED = "unreached"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GraphStatistics(Framed):
+class GraphStatistics(FramedResult):
     """What token graphs look like; ``print`` shows it.
 
     Attributes:

@@ -1,0 +1,142 @@
+"""What every finished measurement is: a frame, tables to print, a CSV."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from tokenred.core.files import check_new, write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["FramedResult", "Result", "plain_table"]
+
+_WIDTH = 140
+_NOTE = 'style="font-size: smaller; margin: 0.2em 0"'
+
+
+class Result(ABC):
+    """A finished measurement: ``print`` shows its table, a notebook draws it.
+
+    A subclass has a ``frame`` (a pandas frame, or a method that makes one), a `table` and
+    `footnotes`; one that shows several tables says so in ``__rich__``.
+    """
+
+    frame: Any
+
+    def table(self) -> Table:
+        """The frame for a terminal."""
+        raise NotImplementedError(f"{type(self).__name__} has no table")
+
+    def footnotes(self) -> Sequence[str | Text]:
+        """Lines beneath the table."""
+        return ()
+
+    def to_csv(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the frame, at once or not at all.
+
+        Raises:
+            OutputExistsError: where the file exists.
+            DataError: where it cannot be written.
+        """
+        path = check_new(path, overwrite=overwrite)
+        frame = self.frame() if callable(self.frame) else self.frame
+        return write_atomically(path, frame.to_csv(index=False))
+
+    def __rich__(self) -> Group:
+        lines = [Text(note) if isinstance(note, str) else note for note in self.footnotes()]
+        return Group(self.table(), Text(), *lines)
+
+    def __str__(self) -> str:
+        # In a notebook rich would show the text besides, as an empty output.
+        console = Console(
+            width=_WIDTH, color_system=None, force_terminal=False, force_jupyter=False,
+            markup=False, emoji=False,
+        )  # fmt: skip
+        with console.capture() as captured:
+            console.print(self)
+        return captured.get().rstrip()
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook, whose lines are shorter than the tables are wide."""
+        shown = []
+        for part in self.__rich__().renderables:
+            if isinstance(part, Table):
+                shown.append(_html(part))
+            elif text := str(part).strip():
+                shown.append(f"<p {_NOTE}>{escape(text)}</p>")
+        return "\n".join(shown)
+
+
+@dataclass(frozen=True, eq=False)
+class FramedResult(Result):
+    """A result whose frame is all there is to it.
+
+    Attributes:
+        frame: tidy, one row a figure.
+        level: of the intervals.
+        notes: lines beneath the table.
+    """
+
+    frame: pd.DataFrame
+    level: float
+    notes: tuple[str, ...]
+
+    @property
+    def about(self) -> str:
+        """Model and data, as far as they have names."""
+        first = self.frame.iloc[0]
+        return " on ".join(str(first[key]) for key in ("model", "data") if first[key])
+
+    def footnotes(self) -> Sequence[str]:
+        return self.notes
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self.frame)} rows)"
+
+
+def plain_table(title: str, names: Sequence[str], *, left: int = 1) -> Table:
+    """An empty table in the house style.
+
+    Args:
+        title: above it.
+        names: of the columns.
+        left: so many columns of text come first; the others hold numbers.
+    """
+    table = Table(title=Text(title, style="bold"), box=None, header_style="bold", pad_edge=False)
+    for at, name in enumerate(names):
+        table.add_column(Text(name), justify="left" if at < left else "right", no_wrap=at < left)
+    return table
+
+
+def _html(table: Table) -> str:
+    """A table of rich as one of HTML; colours are left to the notebook."""
+    sides = [f'style="text-align: {column.justify}"' for column in table.columns]
+    head = [
+        f"<th {side}>{_text(column.header)}</th>"
+        for side, column in zip(sides, table.columns, strict=True)
+    ]
+    rows = [
+        "".join(f"<td {side}>{_text(cell)}</td>" for side, cell in zip(sides, cells, strict=True))
+        for cells in zip(*(column.cells for column in table.columns), strict=True)
+    ]
+    caption = f"<caption>{_text(table.title)}</caption>\n" if table.title else ""
+    body = "\n".join(f"<tr>{row}</tr>" for row in rows)
+    return (
+        f"<table>\n{caption}<thead><tr>{''.join(head)}</tr></thead>\n"
+        f"<tbody>\n{body}\n</tbody>\n</table>"
+    )
+
+
+def _text(cell: Any) -> str:
+    """A cell without its styles; a line break stays one."""
+    return escape(str(cell)).replace("\n", "<br>")
