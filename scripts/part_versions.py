@@ -1,12 +1,13 @@
-"""What the files of tokenred's parts say, beside the number that each raises: for a test.
+"""What is noted of tokenred's parts: the code of each with its number, and its name for checkers.
 
-Run it after a part was changed: first raise `version` in the class if its results are others, then
-``python scripts/part_versions.py``.
+Run ``python scripts/part_versions.py`` after a part was added or changed; if its results are
+others than before, raise `version` in the class first. A test compares what is noted.
 """
 
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import json
 import sys
@@ -14,16 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import tokenred  # noqa: F401  # registers all parts
 from tokenred.core.fingerprint import digest
-from tokenred.strategies.config import REGISTRIES
+from tokenred.core.registry import KINDS
 
 NOTED = Path(__file__).resolve().parents[1] / "tests" / "strategies" / "part_versions.json"
 
 
 def parts() -> Iterator[type]:
     """All classes of tokenred's that a name makes, and what they derive from of its own."""
-    made = [entry.make for registry in REGISTRIES.values() for entry in registry]
+    made = [entry.make for registry in KINDS.values() for entry in registry]
     found = {base for cls in made if inspect.isclass(cls) for base in cls.__mro__}
     homes = ("tokenred.strategies.", "tokenred.graphs.", "tokenred.attention.")
     own = (cls for cls in found if cls.__module__.startswith(homes))
@@ -56,5 +56,31 @@ def look() -> dict[str, tuple[int, str]]:
     return {cls.__qualname__: (getattr(cls, "version", 1), said_by(cls)) for cls in parts()}
 
 
+_BY = "# Written by scripts/part_versions.py."
+_KIND = (
+    "from collections.abc import Callable",
+    "from typing import TypeVar",
+    "",
+    '_C = TypeVar("_C", bound=Callable[..., object])',
+    "",
+    "def register(name: str, *, overwrite: bool = ...) -> Callable[[_C], _C]: ...",
+    "def names() -> list[str]: ...",
+)
+
+
+def stubs() -> dict[Path, str]:
+    """For type checkers: what the packages have that gather the parts of their files."""
+    found = {}
+    for folder in ("tokenred.strategies", *(kind.folder for kind in KINDS.values())):
+        package = importlib.import_module(folder)
+        homes = {name: getattr(vars(package)[name], "__module__", "") for name in package.__all__}
+        lines = [f"from {home} import {n} as {n}" for n, home in homes.items() if home]
+        text = "\n".join([_BY, *sorted(lines), *(_KIND if hasattr(package, "register") else ())])
+        found[Path(str(package.__file__)).with_suffix(".pyi")] = f"{text}\n"
+    return found
+
+
 if __name__ == "__main__":
     NOTED.write_text(json.dumps(look(), indent=1) + "\n", encoding="utf-8")
+    for path, text in stubs().items():
+        path.write_text(text, encoding="utf-8")

@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 from timm.models.vision_transformer import VisionTransformer
 
 import tokenred as tr
-from tests.conftest import REGISTRIES
 from tokenred.analysis.study.grid import Grid
 from tokenred.analysis.study.study_file import read_study
 from tokenred.core.errors import TokenredError
 from tokenred.core.part import Part
+from tokenred.core.registry import KINDS
 from tokenred.core.values import parameters_of
 from tokenred.strategies.specs import parse_spec, read_assignment
 from tokenred.strategies.strategy import from_config, recipes
@@ -118,7 +118,9 @@ def in_recipe(recipe: str, name: str) -> Make:
 
 
 def classes() -> list[tuple[Callable[..., Any], Mapping[str, Any]]]:
-    parts = [entry.make for registry in REGISTRIES if registry is not recipes for entry in registry]
+    parts = [
+        entry.make for registry in KINDS.values() if registry is not recipes for entry in registry
+    ]
     own = (tr.Strategy, Settings, Criterion, Cifar10Recipe)
     return [*((make, NEEDED) for make in (*parts, *own)), (Grid, GRID)]
 

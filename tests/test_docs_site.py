@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import tokenred as tr
-from tests.conftest import REGISTRIES
+from tokenred.core.registry import KINDS
 
 ROOT = Path(__file__).parent.parent
 
@@ -98,7 +98,7 @@ def test_links_become_those_of_the_site() -> None:
 
 def test_the_catalogue_has_every_part() -> None:
     page = script("docs_catalogue").catalogue({})
-    entries = [entry for registry in REGISTRIES for entry in registry]
+    entries = [entry for registry in KINDS.values() for entry in registry]
     assert len(entries) > 40
     for entry in entries:
         assert f"### `{entry.name}` {{ #" in page

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REGISTRIES
-from tokenred.core.registry import Registry
+from tokenred.core.registry import KINDS, Registry
 
 
 def file_of(name: str) -> str:
@@ -18,7 +17,7 @@ def file_of(name: str) -> str:
     return words.lower().replace("-", "_") + ".py"
 
 
-@pytest.mark.parametrize("registry", REGISTRIES, ids=lambda r: r.kind)
+@pytest.mark.parametrize("registry", KINDS.values(), ids=lambda r: r.plural)
 def test_each_in_the_file_of_its_name(registry: Registry[object]) -> None:
     own = [entry for entry in registry if entry.source.startswith("tokenred.")]
     assert own

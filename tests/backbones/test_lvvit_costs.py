@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import tokenred as tr
 from tokenred.models.lvvit import LVViT
 from tokenred.models.rebuild import weightless
-from tokenred.strategies.schedules import quarters
+from tokenred.strategies.schedule import quarters
 
 TABLES = Path(__file__).parents[1] / "reference" / "gtp_paper_tables.csv"
 NAMES = {"LV-ViT-S": "lvvit_s", "LV-ViT-M": "lvvit_m"}

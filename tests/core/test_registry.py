@@ -8,7 +8,7 @@ from tokenred.core.registry import Registry
 
 @pytest.fixture
 def registry() -> Registry[tr.Scorer]:
-    return Registry("scorer", tr.Scorer, "tokenred.core.errors")
+    return Registry("scorer", "scorers", "tokenred.strategies.base.Scorer", "json")
 
 
 def _norm(registry: Registry[tr.Scorer]) -> type[tr.Scorer]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from hypothesis import given, settings
 
-from tokenred.graphs import NoGraph, graph_builders
+from tokenred.graphs import NoGraph
+from tokenred.graphs.base import graph_builders
 from tokenred.strategies import Propagate, Prune
 from tokenred.testing import draw
 from tokenred.testing.sample import Reduction

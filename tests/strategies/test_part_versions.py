@@ -1,4 +1,4 @@
-"""A part whose code changed raises its number where its results changed, too."""
+"""What scripts/part_versions.py notes of the parts is what they are."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "part_versions.py"))
 NOTED: dict[str, list[Any]] = json.loads(SCRIPT["NOTED"].read_text(encoding="utf-8"))
+STUBS: dict[Path, str] = SCRIPT["stubs"]()
 FOUND: dict[str, tuple[int, str]] = SCRIPT["look"]()
 
 
@@ -20,3 +21,12 @@ def test_the_number_is_raised(name: str) -> None:
         f"{name} is another one than noted. Raise `version` in the class if its results are "
         "others, so that no stored one is found again; then run scripts/part_versions.py."
     )
+
+
+@pytest.mark.parametrize("path", STUBS, ids=lambda path: path.parent.name)
+def test_checkers_know_every_part(path: Path) -> None:
+    said, found = (
+        sorted(filter(None, text.split("\n")))
+        for text in (path.read_text(encoding="utf-8"), STUBS[path])
+    )
+    assert said == found, "run scripts/part_versions.py"

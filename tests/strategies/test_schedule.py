@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tokenred.core.errors import ConfigError, ScheduleError
 from tokenred.strategies import Budget, Constant, KeepRatio, Linear, PerLayer
-from tokenred.strategies.schedules import Schedule, ScheduleContext, quarters
+from tokenred.strategies.schedule import Schedule, ScheduleContext, quarters
 
 QUICK = settings(max_examples=100, deadline=None, derandomize=True)
 

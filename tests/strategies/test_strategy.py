@@ -7,7 +7,7 @@ import pytest
 import tokenred as tr
 from tokenred.core.errors import ConfigError, PartError, UnknownNameError
 from tokenred.core.part import Part
-from tokenred.strategies.schedules import ScheduleContext
+from tokenred.strategies.schedule import ScheduleContext
 from tokenred.strategies.strategy import Strategy
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from tokenred.core.part import Traits
-from tokenred.graphs import Graph, GraphBuilder, Semantic, graph_builders
+from tokenred.graphs import Graph, GraphBuilder, Semantic
+from tokenred.graphs.base import graph_builders
 from tokenred.testing import check_graph
 
 NAMES = [entry.name for entry in graph_builders if entry.source.startswith("tokenred.")]

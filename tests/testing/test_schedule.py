@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tokenred.strategies.base import scorers
-from tokenred.strategies.schedules import Schedule, ScheduleContext, schedules
+from tokenred.strategies.schedule import Schedule, ScheduleContext, schedules
 from tokenred.testing import check_schedule
 
 ARGUMENTS: dict[str, dict[str, Any]] = {

@@ -13,7 +13,8 @@ from tokenred.core.errors import ConfigError, TokenredError
 from tokenred.reduced.api import dense, gmacs
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.wrap import wrap
-from tokenred.strategies.schedules import Constant, PerLayer, Schedule, ScheduleContext
+from tokenred.strategies.schedule import Schedule, ScheduleContext
+from tokenred.strategies.schedules import Constant, PerLayer
 from tokenred.strategies.specs import Spec, StrategyLike, parse_spec
 from tokenred.strategies.strategy import recipes
 

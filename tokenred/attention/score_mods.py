@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tokenred.core.capture import fixed
 from tokenred.core.part import Part
-from tokenred.core.registry import Registry
+from tokenred.core.registry import KINDS, Registry
 from tokenred.core.tensors import at_least_fp32
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class ScoreMod(Part):
         return None
 
 
-score_mods: Registry[ScoreMod] = Registry("score mod", ScoreMod, "tokenred.strategies.score_mods")
+score_mods: Registry[ScoreMod] = KINDS["score_mods"]
 
 
 def size_bias(size: Float[Tensor, "b N"]) -> Float[Tensor, "b N"]:

@@ -14,7 +14,7 @@ from rich.text import Text
 from tokenred.cli.console import make_console
 from tokenred.core import plugins
 from tokenred.core.errors import UnknownNameError
-from tokenred.core.registry import Entry, Registry
+from tokenred.core.registry import KINDS, Entry, Registry
 
 __all__ = ["list_command"]
 
@@ -52,23 +52,7 @@ def list_command(
 
 
 def _registries() -> dict[str, Registry[Any]]:
-    from tokenred.attention.score_mods import score_mods
-    from tokenred.graphs.base import graph_builders
-    from tokenred.strategies.base import embeddings, fusers, routers, scorers, selectors
-    from tokenred.strategies.schedules import schedules
-    from tokenred.strategies.strategy import recipes
-
-    return {
-        "strategies": recipes,
-        "scorers": scorers,
-        "selectors": selectors,
-        "graphs": graph_builders,
-        "fusers": fusers,
-        "schedules": schedules,
-        "routers": routers,
-        "embeddings": embeddings,
-        "score_mods": score_mods,
-    }
+    return {kind.plural: kind for kind in KINDS.values()}
 
 
 def _table(title: str, registry: Registry[Any]) -> Table:

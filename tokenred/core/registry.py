@@ -1,12 +1,15 @@
-"""Named parts: registered by a decorator, looked up without regard to case.
+"""The kinds of parts, each a registry: added to by a decorator, read without regard to case.
 
-Plug-ins are loaded by the first look-up that lists names or misses one.
+A built-in part is a file in the folder of its kind, and nothing else: the first look-up imports
+them all. Plug-ins are loaded by the first look-up that lists names or misses one.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import pkgutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +20,7 @@ from tokenred.core.errors import ConfigError, PartError, UnknownNameError
 from tokenred.core.values import checked
 from tokenred.core.wording import shown
 
-__all__ = ["Entry", "Registry"]
+__all__ = ["KINDS", "Entry", "Registry", "gather"]
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Callable[..., Any])
@@ -60,18 +63,27 @@ class Registry(Generic[T]):
     """Names of one kind of part.
 
     Args:
-        kind: what an entry is, for messages ("scorer").
-        base: the class that a registered class must derive from and an instance must be of;
-            a registry of functions gives the class of what they return.
-        home: the module that registers the built-in ones; imported at the first look-up, so that
-            a registry can be used without importing what it holds.
+        kind: what an entry is, for messages ("score mod").
+        plural: how they are called together ("score_mods"): ``tokenred.score_mods``.
+        contract: the module and name of the class that a registered class derives from and an
+            instance is of; for functions that of what they return.
+        folder: the package whose modules register the built-in ones.
     """
 
-    def __init__(self, kind: str, base: type[T], home: str) -> None:
+    def __init__(self, kind: str, plural: str, contract: str, folder: str) -> None:
         self.kind = kind
-        self.base = base
-        self._home: str | None = home
+        self.plural = plural
+        self.contract = contract
+        self.folder = folder
+        self._loaded = False
         self._entries: dict[str, Entry] = {}
+
+    @cached_property
+    def base(self) -> type[T]:
+        """The class of the contract."""
+        module, _, name = self.contract.rpartition(".")
+        found: type[T] = getattr(importlib.import_module(module), name)
+        return found
 
     def register(self, name: str, *, overwrite: bool = False) -> Callable[[C], C]:
         """Class decorator that adds a part under ``name``.
@@ -98,7 +110,8 @@ class Registry(Generic[T]):
                 raise PartError(f"{self.kind} {name!r} must be callable, got {make!r}.")
             if not inspect.isclass(make):  # a part reads its parameters already
                 make = checked(make)
-            self._load()
+            if not make.__module__.startswith(f"{self.folder}."):
+                self._load()
             self._put(Entry(name, make, ".".join(_identity(make)), plugins.loading()), overwrite)
             return make
 
@@ -192,11 +205,54 @@ class Registry(Generic[T]):
         self._entries[key] = entry
         plugins.note(self.kind, entry.name, undo)
 
+    def built_in(self) -> dict[str, Callable[..., Any]]:
+        """The classes or functions of tokenred's own parts, by their names in Python."""
+        self._load()
+        made = (entry.make for entry in self._entries.values())
+        return {m.__name__: m for m in made if m.__module__.startswith(f"{self.folder}.")}
+
     def _load(self) -> None:
-        if self._home is not None:
-            home, self._home = self._home, None
-            importlib.import_module(home)
+        if self._loaded:
+            return
+        package = importlib.import_module(self.folder)  # which may load all by itself
+        if not self._loaded:
+            self._loaded = True
+            for found in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{self.folder}.{found.name}")
 
 
 def _identity(make: Callable[..., Any]) -> tuple[str, str]:
     return make.__module__, make.__qualname__
+
+
+_OURS, _BASE = "tokenred.strategies", "tokenred.strategies.base"
+KINDS: dict[str, Registry[Any]] = {
+    "strategy": Registry(
+        "strategy", "strategies", f"{_OURS}.strategy.Strategy", f"{_OURS}.recipes"
+    ),
+    "scorer": Registry("scorer", "scorers", f"{_BASE}.Scorer", f"{_OURS}.scorers"),
+    "selector": Registry("selector", "selectors", f"{_BASE}.Selector", f"{_OURS}.selectors"),
+    "graph": Registry("graph", "graphs", "tokenred.graphs.base.GraphBuilder", "tokenred.graphs"),
+    "fuser": Registry("fuser", "fusers", f"{_BASE}.Fuser", f"{_OURS}.fusers"),
+    "schedule": Registry(
+        "schedule", "schedules", f"{_OURS}.schedule.Schedule", f"{_OURS}.schedules"
+    ),
+    "router": Registry("router", "routers", f"{_BASE}.Router", f"{_OURS}.routers"),
+    "embedding": Registry("embedding", "embeddings", f"{_BASE}.Embedding", f"{_OURS}.embeddings"),
+    "score_mods": Registry(
+        "score mod", "score_mods", "tokenred.attention.score_mods.ScoreMod", f"{_OURS}.score_mods"
+    ),
+}
+"""All kinds of parts, each by the field of a `Strategy` or a part that holds one."""
+
+
+def gather(folder: str) -> list[str]:
+    """Put the built-in parts into the package of their folder, beside `register` and `names`.
+
+    Returns:
+        Their names in Python.
+    """
+    registry = next(r for r in KINDS.values() if r.folder == folder)
+    parts = registry.built_in()
+    vars(sys.modules[folder]).update(parts, register=registry.register, names=registry.names)
+    return sorted(parts)

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenred.core.part import Part
-from tokenred.core.registry import Registry
+from tokenred.core.registry import KINDS, Registry
 from tokenred.graphs.graph import Graph
 
 __all__ = ["GraphBuilder", "graph_builders"]
@@ -25,4 +25,4 @@ class GraphBuilder(Part):
         raise NotImplementedError
 
 
-graph_builders: Registry[GraphBuilder] = Registry("graph", GraphBuilder, "tokenred.graphs")
+graph_builders: Registry[GraphBuilder] = KINDS["graph"]

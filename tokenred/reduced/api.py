@@ -13,7 +13,7 @@ from tokenred.graphs.base import graph_builders
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.wrap import wrap
 from tokenred.strategies.base import embeddings, fusers, routers, scorers, selectors
-from tokenred.strategies.schedules import schedules
+from tokenred.strategies.schedule import schedules
 from tokenred.strategies.strategy import Strategy, recipes
 
 __all__ = [

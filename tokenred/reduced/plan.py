@@ -14,7 +14,8 @@ from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part
 from tokenred.reduced.cost import Cost, LayerCost, block_macs
 from tokenred.strategies.base import Fuser, Selector
-from tokenred.strategies.schedules import Budget, ScheduleContext
+from tokenred.strategies.schedule import ScheduleContext
+from tokenred.strategies.schedules import Budget
 from tokenred.strategies.strategy import Strategy
 
 __all__ = ["LayerPlan", "plan_layers", "resolve_budget", "strategy_cost", "table"]

@@ -3,69 +3,13 @@
 The published methods stand in `tokenred.strategies.recipes`, one file each.
 """
 
+from tokenred.core.registry import KINDS
 from tokenred.strategies.base import Embedding, Fuser, Router, Scorer, Selector
-from tokenred.strategies.embeddings import MultiScale, Plain
-from tokenred.strategies.fusers import FusedToken, Merge, Propagate, Prune
-from tokenred.strategies.routers import Idle, SlowFast, TakeAll
-from tokenred.strategies.schedules import (
-    Budget,
-    Constant,
-    KeepRatio,
-    Linear,
-    PerLayer,
-    Schedule,
-)
-from tokenred.strategies.score_mods import PolicyMask, TopKeys
-from tokenred.strategies.scorers import (
-    BroadAttn,
-    CLSAttn,
-    CosSim,
-    DiagAttn,
-    MixedAttn,
-    Random,
-)
-from tokenred.strategies.selectors import (
-    BipartiteMatching,
-    GridDrop,
-    InverseTransform,
-    Partnered,
-    Predictor,
-    TopScore,
-)
+from tokenred.strategies.schedule import Schedule
 
-__all__ = [
-    "BipartiteMatching",
-    "BroadAttn",
-    "Budget",
-    "CLSAttn",
-    "Constant",
-    "CosSim",
-    "DiagAttn",
-    "Embedding",
-    "FusedToken",
-    "Fuser",
-    "GridDrop",
-    "Idle",
-    "InverseTransform",
-    "KeepRatio",
-    "Linear",
-    "Merge",
-    "MixedAttn",
-    "MultiScale",
-    "Partnered",
-    "PerLayer",
-    "Plain",
-    "PolicyMask",
-    "Predictor",
-    "Propagate",
-    "Prune",
-    "Random",
-    "Router",
-    "Schedule",
-    "Scorer",
-    "Selector",
-    "SlowFast",
-    "TakeAll",
-    "TopKeys",
-    "TopScore",
-]
+__all__ = ["Embedding", "Fuser", "Router", "Schedule", "Scorer", "Selector"]
+
+for _kind in KINDS.values():
+    if _kind.folder.startswith(f"{__name__}.") and _kind.kind != "strategy":
+        globals().update(_kind.built_in())
+        __all__ += sorted(_kind.built_in())

@@ -9,7 +9,6 @@ from typing import Any
 
 import tomli_w
 
-from tokenred.attention.score_mods import score_mods
 from tokenred.core.errors import (
     ConfigError,
     OutputExistsError,
@@ -19,19 +18,10 @@ from tokenred.core.errors import (
 from tokenred.core.files import write_whole
 from tokenred.core.fingerprint import digest, identity_of
 from tokenred.core.part import Part
-from tokenred.core.registry import Registry
+from tokenred.core.registry import KINDS
 from tokenred.core.values import read
 from tokenred.core.wording import shown
-from tokenred.graphs.base import graph_builders
-from tokenred.strategies.base import (
-    embeddings,
-    fusers,
-    names_selector,
-    routers,
-    scorers,
-    selectors,
-)
-from tokenred.strategies.schedules import schedules
+from tokenred.strategies.base import names_selector, selectors
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -48,17 +38,6 @@ __all__ = [
     "told_text",
     "write_toml",
 ]
-
-REGISTRIES: dict[str, Registry[Any]] = {
-    "scorer": scorers,
-    "selector": selectors,
-    "graph": graph_builders,
-    "fuser": fusers,
-    "schedule": schedules,
-    "router": routers,
-    "score_mods": score_mods,
-    "embedding": embeddings,
-}
 
 
 def to_config(value: Any, *, strict: bool = True) -> Any:
@@ -175,7 +154,7 @@ def read_toml(source: str | Path) -> dict[str, Any]:
 
 
 def _name_of(part: Part, strict: bool) -> str:
-    for registry in REGISTRIES.values():
+    for registry in KINDS.values():
         if isinstance(part, registry.base) and (name := registry.name_of(part)):
             return name
     cls = type(part)
@@ -196,10 +175,10 @@ def _part(key: str, value: Any) -> Any:
     name = value["name"]
     fields = resolve({k: v for k, v in value.items() if k != "name"})
     fields = {k: _frozen(v) for k, v in fields.items()}
-    if key not in REGISTRIES:
-        raise UnknownNameError.of("kind of part", key, REGISTRIES)
+    if key not in KINDS:
+        raise UnknownNameError.of("kind of part", key, KINDS)
     # A scorer's place may hold a selector.
-    registry = selectors if key == "scorer" and names_selector(name) else REGISTRIES[key]
+    registry = selectors if key == "scorer" and names_selector(name) else KINDS[key]
     return registry[name].make(**fields)
 
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from tokenred.core.errors import ScheduleError
 from tokenred.core.part import Part
-from tokenred.core.registry import Registry
+from tokenred.core.registry import KINDS, Registry
 
 __all__ = [
     "Schedule",
@@ -78,7 +78,7 @@ class Schedule(Part):
         return self.resolve(ScheduleContext(depth, patches))
 
 
-schedules: Registry[Schedule] = Registry("schedule", Schedule, "tokenred.strategies.schedules")
+schedules: Registry[Schedule] = KINDS["schedule"]
 
 
 def quarters(depth: int) -> tuple[int, ...]:

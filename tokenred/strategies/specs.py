@@ -10,7 +10,8 @@ from typing import Any
 
 from tokenred.core.errors import ConfigError, PartError
 from tokenred.core.wording import shown
-from tokenred.strategies.schedules import Budget, KeepRatio
+from tokenred.strategies.schedules.budget import Budget
+from tokenred.strategies.schedules.keep_ratio import KeepRatio
 from tokenred.strategies.strategy import Strategy, from_config
 
 __all__ = [

@@ -14,7 +14,7 @@ from tokenred.attention.score_mods import score_mods as known_mods
 from tokenred.core.errors import ConfigError, PartError, UnknownNameError
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part
-from tokenred.core.registry import Registry
+from tokenred.core.registry import KINDS, Registry
 from tokenred.core.values import Count, Share, checked, read
 from tokenred.core.wording import shown
 from tokenred.graphs.base import GraphBuilder, graph_builders
@@ -32,7 +32,8 @@ from tokenred.strategies.base import (
     selectors,
 )
 from tokenred.strategies.config import fingerprint, read_toml, resolve, write_toml
-from tokenred.strategies.schedules import Constant, Schedule, schedules
+from tokenred.strategies.schedule import Schedule, schedules
+from tokenred.strategies.schedules.constant import Constant
 from tokenred.strategies.selectors.top_score import TopScore
 
 __all__ = ["Strategy", "from_config", "recipes", "strategy"]
@@ -197,7 +198,7 @@ class Strategy:
         return from_config(read_toml(source))
 
 
-recipes: Registry[Strategy] = Registry("strategy", Strategy, "tokenred.strategies.recipes")
+recipes: Registry[Strategy] = KINDS["strategy"]
 
 
 def strategy(name: str, /, **arguments: Any) -> Strategy:

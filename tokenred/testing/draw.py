@@ -12,7 +12,7 @@ from torch import Tensor
 from tokenred.attention import QKV
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32
-from tokenred.strategies.schedules import ScheduleContext
+from tokenred.strategies.schedule import ScheduleContext
 from tokenred.testing.make import graph_of, head_rows, positions, rows, sizes_of
 from tokenred.testing.sample import DEPTH, Reduction, Sample
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenred.graphs import Graph, GraphBuilder, graph_builders
+from tokenred.graphs import Graph, GraphBuilder
+from tokenred.graphs.base import graph_builders
 from tokenred.testing import draw
 from tokenred.testing.compare import require, require_close, require_same, untouched
 from tokenred.testing.runner import Suite, build_for

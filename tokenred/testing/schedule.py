@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tokenred.core.errors import ScheduleError
-from tokenred.strategies.schedules import Schedule, ScheduleContext, schedules
+from tokenred.strategies.schedule import Schedule, ScheduleContext, schedules
 from tokenred.testing import draw
 from tokenred.testing.compare import require
 from tokenred.testing.runner import Suite

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tokenred.attention import QKV
-from tokenred.strategies.routers.token_cut import mean_logits, token_cut
+from tokenred.strategies.routers.idle import mean_logits, token_cut
 
 QUICK = settings(max_examples=30, deadline=None, derandomize=True)
 

@@ -8,29 +8,19 @@ from typing import Any
 
 from tokenred.analysis.study.axes import SETTINGS, Axes
 from tokenred.analysis.study.bases import DENSE, Base
-from tokenred.attention.score_mods import score_mods
 from tokenred.core.errors import UnknownNameError
 from tokenred.core.part import Part
-from tokenred.graphs.base import graph_builders
-from tokenred.strategies.base import embeddings, fusers, routers, scorers, selectors
+from tokenred.core.registry import KINDS
 from tokenred.strategies.config import resolve
-from tokenred.strategies.schedules import schedules
 from tokenred.strategies.strategy import Strategy
 
 __all__ = ["Builder", "resolved"]
 
 # Axes that say which cell it is, and are no arguments of its strategy.
 OUTSIDE = (*SETTINGS, "base", "budget")
-_PARTS: dict[str, Any] = {
-    "scorer": (scorers, selectors),
-    "graph": (graph_builders,),
-    "fuser": (fusers,),
-    "schedule": (schedules,),
-    "router": (routers,),
-    "score_mods": (score_mods,),
-    "embedding": (embeddings,),
-}
 _FIELDS = frozenset(f.name for f in dataclasses.fields(Strategy))
+_PARTS: dict[str, tuple[Any, ...]] = {field: (KINDS[field],) for field in KINDS if field in _FIELDS}
+_PARTS["scorer"] += (KINDS["selector"],)  # whose place may hold one
 
 
 def resolved(name: str, value: Any) -> Any:

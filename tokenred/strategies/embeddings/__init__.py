@@ -1,6 +1,5 @@
 """Embeddings: what a method adds to the tokens before the first block."""
 
-from tokenred.strategies.embeddings.multi_scale import MultiScale
-from tokenred.strategies.embeddings.plain import Plain
+from tokenred.core.registry import gather
 
-__all__ = ["MultiScale", "Plain"]
+__all__ = gather(__name__)

@@ -11,7 +11,7 @@ from tokenred.core.errors import PartError
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
-from tokenred.graphs import Graph
+from tokenred.graphs.graph import Graph
 from tokenred.strategies.base import Fuser, fusers
 from tokenred.strategies.transport import Transport
 

@@ -13,7 +13,7 @@ from tokenred.core.info import ModelInfo
 from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32, gather_tokens, product, unit_vectors
-from tokenred.graphs import Graph
+from tokenred.graphs.graph import Graph
 from tokenred.strategies.base import Fuser, fusers
 from tokenred.strategies.transport import Transport
 

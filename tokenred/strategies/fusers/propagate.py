@@ -10,7 +10,7 @@ from tokenred.core.errors import ConfigError
 from tokenred.core.info import ModelInfo
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.values import Magnitude, Magnitudes
-from tokenred.graphs import Graph
+from tokenred.graphs.graph import Graph
 from tokenred.strategies.base import Fuser, fusers
 from tokenred.strategies.transport import Transport
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tokenred.attention import AttentionStats
 from tokenred.core.state import Selection, TokenState
-from tokenred.graphs import Graph
+from tokenred.graphs.graph import Graph
 from tokenred.strategies.base import Fuser, fusers
 from tokenred.strategies.transport import Transport
 

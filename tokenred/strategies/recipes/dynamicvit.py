@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tokenred.core.values import Blocks, Magnitude, Positive, Share, Shares
-from tokenred.strategies.schedules import KeepRatio
+from tokenred.strategies.schedules.keep_ratio import KeepRatio
 from tokenred.strategies.score_mods.policy_mask import PolicyMask
 from tokenred.strategies.selectors.predictor import Predictor
 from tokenred.strategies.strategy import Strategy, recipes

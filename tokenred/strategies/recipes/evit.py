@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tokenred.core.values import Blocks, Share, Shares
-from tokenred.strategies.schedules import KeepRatio
-from tokenred.strategies.scorers import CLSAttn
+from tokenred.strategies.schedules.keep_ratio import KeepRatio
+from tokenred.strategies.scorers.cls_attn import CLSAttn
 from tokenred.strategies.strategy import Strategy, recipes
 
 __all__ = ["evit"]

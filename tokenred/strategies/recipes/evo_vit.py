@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tokenred.core.values import LaterBlocks, Probability, Share
-from tokenred.strategies.routers import SlowFast
+from tokenred.strategies.routers.slow_fast import SlowFast
 from tokenred.strategies.strategy import Strategy, recipes
 
 __all__ = ["evo_vit"]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from tokenred.attention.stats import Aggregate
 from tokenred.core.values import Count, Magnitude, Magnitudes, Share, Size
-from tokenred.graphs import GraphBuilder
-from tokenred.graphs.base import graph_builders
+from tokenred.graphs.base import GraphBuilder, graph_builders
 from tokenred.strategies.base import Fuser, Scorer, Selector, fusers, names_selector, scorers
-from tokenred.strategies.schedules import Constant
+from tokenred.strategies.schedules.constant import Constant
 from tokenred.strategies.strategy import Strategy, recipes
 
 __all__ = ["gtp"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from tokenred.core.values import Blocks, Share, Shares
-from tokenred.strategies.routers import Idle
+from tokenred.strategies.routers.idle import Idle
 from tokenred.strategies.strategy import Strategy, recipes
 
 __all__ = ["idlevit"]

@@ -6,8 +6,8 @@ from typing import Literal
 
 from tokenred.core.values import Blocks, Positive, Share, Shares
 from tokenred.strategies.base import Scorer, scorers
-from tokenred.strategies.schedules import KeepRatio
-from tokenred.strategies.scorers import CLSAttn
+from tokenred.strategies.schedules.keep_ratio import KeepRatio
+from tokenred.strategies.scorers.cls_attn import CLSAttn
 from tokenred.strategies.selectors.partnered import Partnered
 from tokenred.strategies.strategy import Strategy, recipes
 

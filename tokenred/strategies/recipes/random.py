@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tokenred.core.values import Blocks, Count, Share, Shares
 from tokenred.strategies.recipes.topk import topk
-from tokenred.strategies.scorers import Random
+from tokenred.strategies.scorers.random import Random
 from tokenred.strategies.strategy import Strategy, recipes
 
 __all__ = ["random"]

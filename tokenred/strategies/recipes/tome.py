@@ -7,7 +7,10 @@ from typing import Annotated
 from annotated_types import Ge, Le, Predicate
 
 from tokenred.core.values import Count
-from tokenred.strategies.schedules import Constant, Linear, PerLayer, Schedule
+from tokenred.strategies.schedule import Schedule
+from tokenred.strategies.schedules.constant import Constant
+from tokenred.strategies.schedules.linear import Linear
+from tokenred.strategies.schedules.per_layer import PerLayer
 from tokenred.strategies.strategy import Strategy, recipes
 
 __all__ = ["tome"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tokenred.core.values import Blocks, Share, Shares
-from tokenred.strategies.schedules import KeepRatio
+from tokenred.strategies.schedules.keep_ratio import KeepRatio
 from tokenred.strategies.selectors.grid_drop import GridDrop
 from tokenred.strategies.strategy import Strategy, recipes
 

@@ -1,7 +1,5 @@
 """Routers: which tokens pass a block, and which idle."""
 
-from tokenred.strategies.routers.idle import Idle
-from tokenred.strategies.routers.slow_fast import SlowFast
-from tokenred.strategies.routers.take_all import TakeAll
+from tokenred.core.registry import gather
 
-__all__ = ["Idle", "SlowFast", "TakeAll"]
+__all__ = gather(__name__)

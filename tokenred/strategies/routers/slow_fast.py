@@ -18,7 +18,7 @@ from tokenred.core.state import TokenState
 from tokenred.core.tensors import gather_tokens, weighted_mean
 from tokenred.core.values import LaterBlocks, Probability, Share
 from tokenred.strategies.base import Router, routers
-from tokenred.strategies.schedules import exact
+from tokenred.strategies.schedule import exact
 
 __all__ = ["SlowFast"]
 

@@ -1,6 +1,5 @@
-"""Edits of the attention map: what methods do to it beyond ``log s`` and θ."""
+"""Score mods: what methods do to the attention map beyond ``log s`` and θ."""
 
-from tokenred.strategies.score_mods.policy_mask import PolicyMask
-from tokenred.strategies.score_mods.top_keys import TopKeys
+from tokenred.core.registry import gather
 
-__all__ = ["PolicyMask", "TopKeys"]
+__all__ = gather(__name__)

@@ -18,7 +18,7 @@ from tokenred.core.replacing import replace
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32
 from tokenred.core.values import Blocks, Count, Magnitude, Share
-from tokenred.strategies.schedules import exact, quarters
+from tokenred.strategies.schedule import exact, quarters
 
 __all__ = ["TopKeys"]
 

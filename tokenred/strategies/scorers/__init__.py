@@ -1,10 +1,5 @@
 """Scorers: which image tokens matter."""
 
-from tokenred.strategies.scorers.broad_attn import BroadAttn
-from tokenred.strategies.scorers.cls_attn import CLSAttn
-from tokenred.strategies.scorers.cos_sim import CosSim
-from tokenred.strategies.scorers.diag_attn import DiagAttn
-from tokenred.strategies.scorers.mixed_attn import MixedAttn
-from tokenred.strategies.scorers.random import Random
+from tokenred.core.registry import gather
 
-__all__ = ["BroadAttn", "CLSAttn", "CosSim", "DiagAttn", "MixedAttn", "Random"]
+__all__ = gather(__name__)

@@ -17,7 +17,7 @@ from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32, full_precision, product, rounds
 from tokenred.core.values import Blocks, Positive
 from tokenred.strategies.base import Selector, selectors
-from tokenred.strategies.schedules import quarters
+from tokenred.strategies.schedule import quarters
 from tokenred.strategies.selectors.top_score import keep_best
 
 __all__ = ["Predictor"]

@@ -7,7 +7,7 @@
     loss, parts = criterion(logits, targets, aux, teacher_logits, teacher_features)
 """
 
-from tokenred.strategies.routers.token_cut import token_cut
+from tokenred.strategies.routers.idle import token_cut
 from tokenred.training.losses.criterion import CRITERIA, Criterion, make_criterion
 from tokenred.training.losses.terms import (
     cross_entropy,
