@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 MakeTree = Callable[..., Path]
-Pack = Callable[[Path, Path], Path]
+Pack = Callable[..., Path]
 
 CATS_AND_DOGS = ("cat/0.png", "cat/1.png", "dog/0.png")
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
 @pytest.fixture
@@ -31,23 +32,20 @@ def make_tree(tmp_path: Path) -> MakeTree:
     return make
 
 
-@pytest.fixture(params=[".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"])
-def pack(request: pytest.FixtureRequest) -> Pack:
-    """Pack a folder, in each format in turn, and return the archive."""
-    suffix: str = request.param
+@pytest.fixture
+def pack() -> Pack:
+    """Pack a folder into an archive beside it, and return that."""
 
-    def into(root: Path, folder: Path) -> Path:
-        archive = folder / f"packed{suffix}"
-        files = sorted(file for file in root.rglob("*") if file.is_file())
+    def into(root: Path, suffix: str) -> Path:
+        archive = root.with_name(f"packed{suffix}")
         if suffix == ".zip":
             with zipfile.ZipFile(archive, "w") as target:
-                for file in files:
+                for file in sorted(file for file in root.rglob("*") if file.is_file()):
                     target.write(file, file.relative_to(root).as_posix())
         else:
             compression = suffix.rpartition(".")[2].replace("tgz", "gz").replace("tar", "")
             with tarfile.open(archive, f"w:{compression}") as target:
-                for file in files:
-                    target.add(file, f"./{file.relative_to(root).as_posix()}")
+                target.add(root, ".")
         return archive
 
     return into

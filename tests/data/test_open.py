@@ -1,156 +1,262 @@
+"""From what a user names to labelled images: folders, archives, splits, classes."""
+
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from timm.data.readers.reader_image_folder import ReaderImageFolder
+from timm.models.vision_transformer import VisionTransformer
+from timm.utils.misc import natural_key
 
+from tests.data.conftest import ARCHIVES, MakeTree, Pack
 from tests.shared import shared_path
-from tokenred.core.errors import DataError, DataWarning
+from tokenred.core.errors import ConfigError, DataError, DataWarning
 from tokenred.data import open_dataset
-from tokenred.data.cifar10 import CIFAR10_CLASSES, DATA_VARIABLE
+from tokenred.data.cifar10 import CIFAR10_CLASSES
+from tokenred.data.classes import class_names
+from tokenred.models import load_model
 
-SPLITS = ("train/cat/0.png", "train/dog/0.png", "test/cat/0.png", "test/dog/0.png")
+TENCH, GOLDFISH, LAST = "n01440764", "n01443537", "n15075141"
+
+
+# ---------------------------------------------------------------- folders and archives
+
+
+@pytest.mark.parametrize("suffix", ["", *ARCHIVES])
+def test_folder_and_archives_agree(make_tree: MakeTree, pack: Pack, suffix: str) -> None:
+    root = make_tree(["train/cat/0.png", "test/dog/10.png", "test/cat/0.png", "test/dog/9.png"])
+    for name in ("test/cat/1.heic", "notes", "test/dog/.DS_Store"):
+        (root / name).write_bytes(b"")
+    with pytest.warns(DataWarning, match=r"1 × \.heic"):
+        data = open_dataset(pack(root, suffix) if suffix else root, split="test")
+    assert (data.classes, data.labels) == (("cat", "dog"), (0, 1, 1))
+    assert [data.name_of(i)[-9:] for i in range(3)] == ["cat/0.png", "dog/9.png", "og/10.png"]
+    assert [round(float(data[i][0][0, 0, 0]) * 255) for i in (2, 0, 1)] == [1, 2, 3]
+    assert data.left_out[".heic"] == data.left_out["hidden"] == 1
+    assert "left_out={" in repr(data)
+
+
+@pytest.mark.parametrize("suffix", ["", *ARCHIVES])
+def test_no_image_is_refused_with_what_there_is(
+    make_tree: MakeTree, pack: Pack, suffix: str
+) -> None:
+    root = make_tree([])
+    (root / "readme.txt").write_text("nothing here")
+    with pytest.raises(DataError, match=r"found none but 1 × \.txt"):
+        open_dataset(pack(root, suffix) if suffix else root)
+
+
+def test_a_zip_by_any_name(make_tree: MakeTree, tmp_path: Path) -> None:
+    packed = Path(shutil.make_archive(str(tmp_path / "a"), "zip", make_tree()))
+    assert len(open_dataset(packed.rename(tmp_path / "blob"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("cat/0.JPEG", None), ("cat/0.WebP", None), ("cat/notes.TXT", ".txt"),
+        ("cat/notes", "without an ending"), ("cat/.a.png", "hidden"),
+        ("__MACOSX/cat/0.png", "hidden"),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore::tokenred.core.errors.DataWarning")
+def test_what_counts_as_an_image(make_tree: MakeTree, name: str, kind: str | None) -> None:
+    root = make_tree()
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_bytes(b"")
+    data = open_dataset(root)
+    assert len(data) == 3 + (kind is None)
+    assert sum(data.left_out.values()) == (kind is not None)
+    assert kind is None or kind == "hidden" or kind in data.left_out
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("", "name or path of a dataset"), (None, "name or path of a dataset"),
+        (3, "name or path of a dataset"), ("digit", r"Did you mean 'digits'\?"),
+        (__file__, r"got the file .*\.py"),
+    ],
+)  # fmt: skip
+def test_what_is_no_source_is_refused(source: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        open_dataset(source)
+
+
+# ---------------------------------------------------------------- splits
+
+
+@pytest.mark.parametrize(
+    ("split", "taken"),
+    [(None, "val"), ("val", "val"), ("validation", "val"), ("test", "test"), ("own", "own")],
+)
+@pytest.mark.parametrize("wrapped", ["", "a/b/"])
+@pytest.mark.parametrize("suffix", ["", ".zip"])
+def test_the_split_asked_for_is_taken(
+    make_tree: MakeTree, pack: Pack, split: str | None, taken: str, wrapped: str, suffix: str
+) -> None:
+    paths = [f"{wrapped}{s}/{c}/deep/0.png" for s in ("train", "test", "own") for c in "xy"]
+    root = make_tree([*paths, f"{wrapped}val/x/0.png", f"{wrapped}val/y/0.png"])
+    data = open_dataset(pack(root, suffix) if suffix else root, split=split)
+    assert data.classes == ("x", "y")
+    place = root / wrapped / taken / "x"
+    shown = data.name_of(0)
+    assert f"{taken}/x" in (shown if suffix or wrapped else str(place))
+    assert len(data) == 2
+
+
+@pytest.mark.parametrize(
+    ("paths", "split", "message"),
+    [
+        (["val/cat/0.png", "test/cat/0.png"], "train", "'train' in .*, found the splits val, test"),
+        (["cat/0.png", "dog/0.png"], "test", "leave split out"),
+        (["cat/0.png", "1.png"], None, r"'1\.png' in none \(1 such\)"),
+    ],
+)
+def test_layouts_that_are_refused(
+    make_tree: MakeTree, paths: list[str], split: str | None, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        open_dataset(make_tree(paths), split=split)
+
+
+def test_a_class_may_be_called_test(make_tree: MakeTree) -> None:
+    assert open_dataset(make_tree(["test/0.png", "exam/0.png"])).classes == ("exam", "test")
+
+
+# ---------------------------------------------------------------- classes
+
+
+def test_numbered_class_folders_have_timms_order(make_tree: MakeTree) -> None:
+    names = [*map(str, range(12)), "a10b2", "A9", "a10b10", "x1", "x", "1x"]
+    root = make_tree([f"{name}/0.png" for name in names])
+    data = open_dataset(root)
+    assert list(data.classes) == sorted(sorted(names), key=natural_key)
+    reader = ReaderImageFolder(str(root))
+    assert {name: rank for rank, name in enumerate(data.classes)} == reader.class_to_idx
+
+
+@pytest.mark.parametrize(
+    ("folders", "class_map", "labels", "count"),
+    [
+        ([TENCH, LAST], None, (0, 999), 1000),
+        ([TENCH, LAST], "imagenet-1k", (0, 999), 1000),
+        ([TENCH, LAST], 1000, (0, 999), 1000),
+        ([GOLDFISH, LAST], "folders", (0, 1), 2),
+        (["n00000001", TENCH], None, (0, 1), 2),
+        (["cat", "dog"], 2, (0, 1), 2),
+        (["cat", "dog"], {"cat": 5, "dog": 3, "emu": 0}, (5, 3), 6),
+    ],
+)
+def test_class_maps(
+    make_tree: MakeTree, folders: list[str], class_map: Any, labels: Any, count: int
+) -> None:
+    data = open_dataset(make_tree([f"{name}/0.png" for name in folders]), class_map=class_map)
+    assert data.labels == labels
+    assert len(data.classes) == count
+    assert all(data.classes[label] == name for label, name in zip(labels, folders, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("class_map", "error", "message"),
+    [
+        ({"cat": 0}, DataError, "also has dog"),
+        ("imagenet-1k", DataError, "also has cat"),
+        (3, DataError, "expected 3 classes in .* found 2"),
+        *((wrong, ConfigError, "expected class_map")
+          for wrong in ("imagenet", 0, True, 1.5, {"cat": -1}, {"cat": "0"})),
+    ],
+)  # fmt: skip
+def test_class_maps_that_do_not_fit_are_refused(
+    make_tree: MakeTree, class_map: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        open_dataset(make_tree(), class_map=class_map)
+
+
+def test_names_of_a_models_classes() -> None:
+    def vit(classes: int, **recorded: Any) -> VisionTransformer:
+        model = VisionTransformer(
+            img_size=8, patch_size=4, embed_dim=8, depth=1, num_heads=1, num_classes=classes
+        )
+        model.pretrained_cfg = recorded
+        return model
+
+    assert class_names(load_model("digits")) == tuple("0123456789")
+    names = class_names(vit(1000))
+    assert names is not None
+    assert names[207] == "golden retriever"
+    assert class_names(vit(2, label_names=["cat", "dog"])) == ("cat", "dog")
+    assert class_names(vit(2, label_names=["cat"])) is None
+    assert class_names(vit(7)) is None
+
+
+# ---------------------------------------------------------------- data with a name
 
 
 @pytest.mark.parametrize(("split", "count"), [(None, 360), ("test", 360), ("train", 1437)])
 def test_digits_are_embedded(split: str | None, count: int) -> None:
     data = open_dataset("digits", split=split)
-
-    assert len(data) == count
-    assert data.classes == tuple("0123456789")
-    assert data.name == "digits"
-    assert data[0][0].shape == (3, 32, 32)
-
-
-def test_a_folder(make_tree: Callable[..., Path]) -> None:
-    data = open_dataset(make_tree())
-
-    assert data.classes == ("cat", "dog")
-    assert data.labels == (0, 0, 1)
-    assert data.name == "pictures"
-    assert data.name_of(2) == "dog/0.png"
+    assert (len(data), data.classes, data.name) == (count, tuple("0123456789"), "digits")
+    image, label, _ = data[7]
+    assert image.shape == (3, 32, 32)
+    assert (image[0] == image[1]).all()
+    assert 0.9 < float(image.max()) <= 1
+    assert data.name_of(7) == f"digits/{split or 'test'}/0007"
+    # Stratified, and no held-out picture at its place in the other split.
+    assert all(abs(data.labels.count(k) / count - 0.1) < 0.005 for k in range(10))
+    assert label == data.labels[7]
+    with pytest.raises(DataError, match="splits test and train, got 'val'"):
+        open_dataset("digits", split="val")
 
 
-def test_folder_and_archives_agree(
-    make_tree: Callable[..., Path], pack: Callable[[Path, Path], Path], tmp_path: Path
-) -> None:
-    root = make_tree(SPLITS)
-    folder, packed = (open_dataset(source, split="test") for source in (root, pack(root, tmp_path)))
-
-    assert packed.classes == folder.classes == ("cat", "dog")
-    assert packed.labels == folder.labels == (0, 1)
-    assert packed.name_of(1) == "test/dog/0.png"
-    for index in range(2):
-        assert packed[index][0].equal(folder[index][0])
-
-
-def test_archives_without_images_are_refused(
-    make_tree: Callable[..., Path], pack: Callable[[Path, Path], Path], tmp_path: Path
-) -> None:
-    root = make_tree([])
-    (root / "readme.txt").write_text("nothing here")
-
-    with pytest.raises(DataError, match=r"found none but 1 × \.txt"):
-        open_dataset(pack(root, tmp_path))
-
-
-def test_a_zip_by_any_name(make_tree: Callable[..., Path], tmp_path: Path) -> None:
-    import shutil
-
-    packed = Path(shutil.make_archive(str(tmp_path / "a"), "zip", make_tree()))
-
-    assert len(open_dataset(packed.rename(tmp_path / "blob"))) == 3
-
-
-def test_wnids_are_ranked_among_all_classes(make_tree: Callable[..., Path]) -> None:
-    data = open_dataset(make_tree(["n01440764/0.png", "n15075141/0.png"]))
-
-    assert data.labels == (0, 999)
-    assert len(data.classes) == 1000
-
-
-def test_a_class_map_is_handed_on(make_tree: Callable[..., Path]) -> None:
-    assert open_dataset(make_tree(), class_map={"cat": 5, "dog": 3}).labels == (5, 5, 3)
-
-
-@pytest.mark.parametrize("source", ["", None, 3])
-def test_what_is_no_source_is_refused(source: Any) -> None:
-    with pytest.raises(DataError, match="name or path of a dataset"):
-        open_dataset(source)
-
-
-def test_a_misspelt_name_gets_a_hint() -> None:
-    with pytest.raises(DataError, match=r"Did you mean 'digits'\?"):
-        open_dataset("digit")
-
-
-def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"expected images in .*, found none"):
-        open_dataset(tmp_path)
-
-
-def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "table.csv").write_text("a,b")
-
-    with pytest.raises(DataError, match=r"got the file .*table\.csv"):
-        open_dataset(tmp_path / "table.csv")
+def test_no_held_out_digit_is_in_train() -> None:
+    train, test = (open_dataset("digits", split=split).source for split in ("train", "test"))
+    seen = {train.image(i).tobytes() for i in range(len(train))}
+    assert not seen & {test.image(i).tobytes() for i in range(len(test))}
 
 
 @pytest.mark.parametrize("top", ["", "test/", "cifar10-test/", "cifar10/test/"])
 def test_extracted_cifar10_in_any_layout(
-    make_tree: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, top: str
+    make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch, top: str
 ) -> None:
     root = make_tree([f"{top}{name}/0.png" for name in CIFAR10_CLASSES])
-    monkeypatch.setenv(DATA_VARIABLE, str(root))
-
-    source = "cifar10" if "cifar10" in top else f"cifar10:{root}"
-    data = open_dataset(source)
-
+    monkeypatch.setenv("TOKENRED_DATA", str(root))
+    data = open_dataset("cifar10" if "cifar10" in top else f"cifar10:{root}")
     assert data.name == "cifar10"
     assert data.labels == tuple(range(10))
 
 
-def test_other_classes_are_not_cifar10(make_tree: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz"])
+def test_packed_cifar10_in_a_folder_that_the_environment_names(
+    make_tree: MakeTree, pack: Pack, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    packed = pack(make_tree([f"train/{name}/0.png" for name in CIFAR10_CLASSES]), suffix)
+    packed.rename(packed.with_name(f"cifar10-train{suffix}"))
+    monkeypatch.setenv("TOKENRED_DATA", str(packed.parent))
+    assert open_dataset("cifar10", split="train").classes == CIFAR10_CLASSES
+    with pytest.raises(DataError, match=r"expected cifar10-test\.zip"):
+        open_dataset("cifar10")
+
+
+def test_cifar10_that_is_not_there(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TOKENRED_DATA", raising=False)
+    with pytest.raises(DataError, match=r"pass cifar10:PATH .* or set TOKENRED_DATA"):
+        open_dataset("cifar10")
+    with pytest.raises(DataError, match="found nothing"):
+        open_dataset("cifar10:gone.zip")
+    with pytest.raises(DataError, match="splits test and train, got 'val'"):
+        open_dataset("cifar10", split="val")
     with pytest.raises(DataError, match="also has emu"):
         open_dataset(f"cifar10:{make_tree(['test/emu/0.png', 'test/cat/0.png'])}")
 
 
-def test_the_shared_cifar10() -> None:
-    data = open_dataset(f"cifar10:{shared_path('data', 'cifar10-test.zip')}")
-
-    assert len(data) == 10_000
-    assert data.classes == CIFAR10_CLASSES
-    assert data[9_999][0].shape == (3, 32, 32)
-
-
-def test_the_shared_photographs() -> None:
-    data = open_dataset(shared_path("data", "imagenet-sample-250.zip"), class_map=1000)
-
-    assert data.labels == tuple(range(0, 1000, 4))
-
-
-def test_what_is_left_out_is_counted_named_and_warned_about(
-    make_tree: Callable[..., Path], pack: Callable[[Path, Path], Path], tmp_path: Path
-) -> None:
-    root = make_tree()
-    for name in ("cat/1.heic", "cat/2.HEIC", "notes", "dog/.DS_Store"):
-        (root / name).write_bytes(b"")
-
-    with pytest.warns(DataWarning, match=r"2 × \.heic, 1 × without an ending"):
-        data = open_dataset(pack(root, tmp_path))
-
-    assert data.left_out == {".heic": 2, "without an ending": 1, "hidden": 1}
-    assert "left_out={" in repr(data)
-
-
-def test_numbered_class_folders_have_timms_order(make_tree: Callable[..., Path]) -> None:
-    root = make_tree([f"{number}/0.png" for number in range(12)])
-
-    data = open_dataset(root)
-
-    assert data.classes == tuple(map(str, range(12)))
-    reader = ReaderImageFolder(str(root))
-    assert {name: rank for rank, name in enumerate(data.classes)} == reader.class_to_idx
+def test_the_shared_pictures() -> None:
+    photographs = open_dataset(shared_path("data", "imagenet-sample-250.zip"), class_map=1000)
+    assert photographs.labels == tuple(range(0, 1000, 4))
+    small = open_dataset(f"cifar10:{shared_path('data', 'cifar10-test.zip')}")
+    assert (len(small), small.classes) == (10_000, CIFAR10_CLASSES)
+    assert small[9_999][0].shape == (3, 32, 32)

@@ -11,7 +11,7 @@ from timm.data import resolve_model_data_config
 
 import tokenred as tr
 from tokenred.data.cifar10 import CIFAR10_CLASSES, CIFAR10_MEAN
-from tokenred.data.class_names import class_names
+from tokenred.data.classes import class_names
 from tokenred.models import cifar10_card, cifar10_vit, load_model
 from tokenred.training.cifar10_recipe import CIFAR10_RECIPES
 

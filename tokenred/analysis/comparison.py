@@ -30,7 +30,7 @@ from tokenred.analysis.measure.speed.timings import Benchmark
 from tokenred.analysis.results import Comparison
 from tokenred.core.fingerprint import digest
 from tokenred.data import ImageDataset, make_loader
-from tokenred.data.class_map import ClassMap
+from tokenred.data.classes import ClassMap
 from tokenred.reduced.api import dense, gmacs
 from tokenred.reduced.model import ReducedViT
 from tokenred.strategies.config import fingerprint_if_any, to_config

@@ -16,7 +16,7 @@ from tokenred.analysis.measure.tokens.pixels import shown_pixels
 from tokenred.analysis.picture_data import Picture, PictureRow, Stage
 from tokenred.core.errors import ConfigError, InputError
 from tokenred.data import eval_transform
-from tokenred.data.class_names import class_names
+from tokenred.data.classes import class_names
 from tokenred.graphs import Graph
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.trace import Trace

@@ -153,7 +153,7 @@ def _from_data(
 ) -> tuple[Image, Any, tuple[str, ...] | None]:
     """An image of a dataset, its preprocessing, and the names of its classes."""
     from tokenred.analysis.measure.inputs import open_for
-    from tokenred.data.class_names import class_names
+    from tokenred.data.classes import class_names
 
     dataset = open_for(model, data, split=split)
     if not 0 <= index < len(dataset):

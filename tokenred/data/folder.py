@@ -6,11 +6,9 @@ import os
 from collections import Counter, deque
 from pathlib import Path
 
-from PIL import Image
-
 from tokenred.core.errors import DataError
-from tokenred.data.layout import HIDDEN, SPLIT_NAMES, other_kind, pick_split, sort_out
-from tokenred.data.sources import open_file, read_image
+from tokenred.data.layout import HIDDEN, SPLIT_NAMES, other_kind, pick_split
+from tokenred.data.sources import FileSource, read_file
 
 __all__ = ["FolderSource", "narrow_to_split", "walk"]
 
@@ -47,16 +45,12 @@ def narrow_to_split(root: Path, split: str | None) -> tuple[Path, str | None]:
     return (root, split) if chosen is None else (root / chosen, None)
 
 
-class FolderSource:
-    """The images below a folder, in natural order of their paths.
+class FolderSource(FileSource):
+    """The images below a folder.
 
     Args:
         root: the folder. Links are followed, but each folder is read once: in its own place, or
             else at the first link to it.
-
-    Attributes:
-        names: paths of the images, relative to the folder, with forward slashes.
-        left_out: how many files are no images, by kind.
 
     Raises:
         DataError: if the folder cannot be read.
@@ -65,28 +59,13 @@ class FolderSource:
     def __init__(self, root: Path) -> None:
         self.root = root
         try:
-            paths, others = walk(root)
+            super().__init__(*walk(root))
         except OSError as error:
             raise DataError(f"cannot read the folder {root} ({error}); check it.") from error
-        self.names, left_out = sort_out(paths)
-        self.left_out = dict(left_out + others)
 
-    def __len__(self) -> int:
-        """Return how many images there are."""
-        return len(self.names)
-
-    def name(self, index: int) -> str:
-        """Return the path relative to the folder."""
-        return self.names[index]
-
-    def image(self, index: int) -> Image.Image:
-        """Return the decoded RGB image."""
-        return read_image(self.root / self.names[index])
-
-    def raw(self, index: int) -> bytes:
-        """Return the file's content."""
-        with open_file(self.root / self.names[index]) as file:
-            return file.read()
+    def read(self, name: str) -> bytes:
+        """Return the content of a file of this path."""
+        return read_file(self.root / name)
 
 
 def walk(root: Path) -> tuple[list[str], Counter[str]]:

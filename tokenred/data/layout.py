@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from tokenred.core.errors import DataError
@@ -18,7 +17,6 @@ __all__ = [
     "HIDDEN",
     "IMAGE_SUFFIXES",
     "SPLIT_NAMES",
-    "Layout",
     "find_layout",
     "natural",
     "other_kind",
@@ -43,19 +41,6 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     "train": ("train", "training"),
 }
 SPLIT_NAMES = tuple(name for names in _ALIASES.values() for name in names)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The images of one split.
-
-    Attributes:
-        members: positions of the split's images in the list that was looked at.
-        folders: the class folder of each of them.
-    """
-
-    members: tuple[int, ...]
-    folders: tuple[str, ...]
 
 
 def other_kind(path: str) -> str:
@@ -124,7 +109,7 @@ def told(others: Mapping[str, int]) -> str:
 
 def find_layout(
     paths: Sequence[str], split: str | None, source: str, others: Mapping[str, int] | None = None
-) -> Layout:
+) -> dict[str, str]:
     """Find the split and the class of each image.
 
     Args:
@@ -146,24 +131,22 @@ def find_layout(
             "should hold CLASS/IMAGE or SPLIT/CLASS/IMAGE, images ending in "
             f"{', '.join(IMAGE_SUFFIXES)}."
         )
-    parts = [PurePosixPath(path).parts for path in paths]
-    depth = _wrapper_depth(parts, split)
-    below = [part[depth:] for part in parts]
-    found = {part[0] for part in below if len(part) > 2}
+    parts = {path: PurePosixPath(path).parts for path in paths}
+    depth = _wrapper_depth(list(parts.values()), split)
+    below = {path: part[depth:] for path, part in parts.items()}
+    found = {part[0] for part in below.values() if len(part) > 2}
     # A folder with images directly in it is a class, even one that is called "test".
-    found -= {part[0] for part in below if len(part) == 2}
+    found -= {part[0] for part in below.values() if len(part) == 2}
     chosen = pick_split(sorted(found), split, source)
     if chosen is not None:
-        kept = [(i, p[1:]) for i, p in enumerate(below) if p[0] == chosen]
-    else:
-        kept = list(enumerate(below))
-    loose = [i for i, p in kept if len(p) < 2]
+        below = {path: part[1:] for path, part in below.items() if part[0] == chosen}
+    loose = [path for path, part in below.items() if len(part) < 2]
     if loose:
         raise DataError(
             f"expected every image of {source} in a folder named after its class, found "
-            f"{paths[loose[0]]!r} in none ({len(loose)} such); lay them out as CLASS/IMAGE."
+            f"{loose[0]!r} in none ({len(loose)} such); lay them out as CLASS/IMAGE."
         )
-    return Layout(tuple(i for i, _ in kept), tuple(p[0] for _, p in kept))
+    return {path: part[0] for path, part in below.items()}
 
 
 def _wrapper_depth(parts: Sequence[tuple[str, ...]], split: str | None) -> int:

@@ -8,18 +8,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from tokenred.core.errors import ConfigError
+from tokenred.core.values import Count, Size, checked
 from tokenred.data.dataset import ImageDataset
 
 __all__ = ["balanced_subset", "make_loader"]
 
 
+@checked
 def make_loader(
     dataset: ImageDataset,
-    batch_size: int,
-    workers: int = 0,
-    limit: int | None = None,
-    seed: int = 0,
+    batch_size: Size,
+    workers: Count = 0,
+    limit: Size | None = None,
+    seed: Count = 0,
 ) -> DataLoader[tuple[Tensor, int, int]]:
     """Make a loader that gives the same batches in the same order every time.
 
@@ -37,8 +38,6 @@ def make_loader(
     Raises:
         ConfigError: if a number is too small or no whole number.
     """
-    _check("batch_size", batch_size, 1)
-    _check("workers", workers, 0)
     chosen: Dataset[tuple[Tensor, int, int]] = dataset
     if limit is not None:
         chosen = Subset(dataset, balanced_subset(dataset, limit, seed))
@@ -53,10 +52,11 @@ def make_loader(
     )
 
 
-def balanced_subset(dataset: ImageDataset, limit: int, seed: int = 0) -> list[int]:
+@checked
+def balanced_subset(dataset: ImageDataset, limit: Size, seed: Count = 0) -> list[int]:
     """Choose a fixed random part with the classes as even as they can be.
 
-    The choice hangs on the images' names and the seed alone, not on their order, and the part
+    The choice depends on the images' names and the seed alone, not on their order, and the part
     for a smaller limit lies inside the part for a bigger one.
 
     Args:
@@ -70,8 +70,6 @@ def balanced_subset(dataset: ImageDataset, limit: int, seed: int = 0) -> list[in
     Raises:
         ConfigError: if ``limit`` or ``seed`` is too small or no whole number.
     """
-    _check("limit", limit, 1)
-    _check("seed", seed, 0)
     if limit >= len(dataset):
         return list(range(len(dataset)))
     shuffled = sorted(range(len(dataset)), key=lambda i: _draw(seed, dataset.name_of(i)))
@@ -89,10 +87,3 @@ def balanced_subset(dataset: ImageDataset, limit: int, seed: int = 0) -> list[in
 def _draw(seed: int, name: str) -> bytes:
     # The names of files need not be UTF-8.
     return blake2b(f"{seed}:{name}".encode(errors="surrogatepass"), digest_size=8).digest()
-
-
-def _check(name: str, value: int, least: int) -> None:
-    if type(value) is not int or value < least:
-        raise ConfigError(
-            f"expected {name} as a whole number from {least}, got {value!r}; choose one."
-        )

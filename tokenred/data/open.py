@@ -14,41 +14,20 @@ from PIL import Image
 from torch import Tensor
 
 from tokenred.core.errors import DataError, DataWarning
+from tokenred.data.archives import TAR_SUFFIXES, TarSource, ZipSource
 from tokenred.data.cifar10 import CIFAR10_CLASSES, find_cifar10
-from tokenred.data.class_map import ClassMap, resolve_classes
+from tokenred.data.classes import ClassMap, resolve_classes
 from tokenred.data.dataset import ImageDataset
 from tokenred.data.digits import DIGITS_CLASSES, DigitsSource
 from tokenred.data.folder import FolderSource, narrow_to_split
-from tokenred.data.huggingface import PREFIX, HubDataset, is_hub_dataset, open_huggingface
+from tokenred.data.hub import PREFIX, HubDataset, is_hub_dataset, open_huggingface
 from tokenred.data.layout import IMAGE_SUFFIXES, find_layout, told
-from tokenred.data.sources import ImageSource, NamedSource, raw_of
-from tokenred.data.tar_archive import TAR_SUFFIXES, TarSource
-from tokenred.data.zip_archive import ZipSource
+from tokenred.data.sources import FileSource
 
 __all__ = ["open_dataset"]
 
 _NAMED = ("digits", "cifar10")
 Transform = Callable[[Image.Image], Tensor]
-
-
-class _Part:
-    """Some images of a source, as a source."""
-
-    def __init__(self, whole: ImageSource, members: tuple[int, ...]) -> None:
-        self.whole = whole
-        self.members = members
-
-    def __len__(self) -> int:
-        return len(self.members)
-
-    def name(self, index: int) -> str:
-        return self.whole.name(self.members[index])
-
-    def image(self, index: int) -> Image.Image:
-        return self.whole.image(self.members[index])
-
-    def raw(self, index: int) -> bytes:
-        return raw_of(self.whole, self.members[index])
 
 
 def open_dataset(
@@ -128,22 +107,22 @@ _CIFAR10_MAP = {name: index for index, name in enumerate(CIFAR10_CLASSES)}
 def _open_path(
     path: Path, name: str, split: str | None, transform: Transform | None, class_map: ClassMap
 ) -> ImageDataset:
-    whole, split = _source_at(path, split)
-    layout = find_layout(whole.names, split, str(path), whole.left_out)
-    index, classes = resolve_classes(set(layout.folders), class_map, str(path))
-    labels = [index[folder] for folder in layout.folders]
-    if others := told(whole.left_out):
+    source, split = _source_at(path, split)
+    folders = find_layout(source.names, split, str(path), source.left_out)
+    index, classes = resolve_classes(set(folders.values()), class_map, str(path))
+    if others := told(source.left_out):
         warnings.warn(
             f"left out of {path}, for it is no image: {others}. Images end in "
             f"{', '.join(IMAGE_SUFFIXES)}.",
             DataWarning,
             stacklevel=3,
         )
-    part = _Part(whole, layout.members)
-    return ImageDataset(part, labels, classes, name, transform, whole.left_out)
+    source.names = list(folders)
+    labels = [index[folder] for folder in folders.values()]
+    return ImageDataset(source, labels, classes, name, transform, source.left_out)
 
 
-def _source_at(path: Path, split: str | None) -> tuple[NamedSource, str | None]:
+def _source_at(path: Path, split: str | None) -> tuple[FileSource, str | None]:
     if path.is_dir():
         root, split = narrow_to_split(path, split)
         return FolderSource(root), split

@@ -5,33 +5,30 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
+from tokenred.data.layout import sort_out
+
 __all__ = [
-    "MOST_BYTES",
+    "FileSource",
     "ImageSource",
-    "NamedSource",
+    "check_size",
     "decode",
-    "open_file",
     "pixels_of",
     "raw_of",
-    "read_image",
+    "read_file",
     "to_rgb",
 ]
 
-MOST_BYTES = 1 << 28
-"""Files of more bytes, unpacked, are no pictures."""
-
+_MOST_BYTES = 1 << 28  # files of more, unpacked, are no pictures
 _LONGEST = 100  # a transform that scales the short side makes the long one so many times longer
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
-# Pillow reads their 16 bits into 32.
-_WIDENED = ("PNG", "PPM")
+_WIDENED = ("PNG", "PPM")  # Pillow reads their 16 bits into 32
 
 
 class ImageSource(Protocol):
@@ -55,26 +52,57 @@ class ImageSource(Protocol):
         ...
 
 
-class NamedSource(ImageSource, Protocol):
-    """A folder or archive: its images, and what else was in it.
+class FileSource:
+    """The images among the files of a folder or an archive; a subclass says how to `read` one.
+
+    Args:
+        paths: of all regular files, with forward slashes.
+        others: how many other things there are, by kind.
 
     Attributes:
-        names: paths of the images, with forward slashes.
+        names: paths of the images in natural order; whoever wants some of them shortens the list.
         left_out: how many files are no images, by kind.
     """
 
-    names: list[str]
-    left_out: dict[str, int]
+    def __init__(self, paths: Iterable[str], others: Mapping[str, int] | None = None) -> None:
+        self.names, left_out = sort_out(paths)
+        left_out.update(others or {})
+        self.left_out = dict(left_out)
+
+    def __len__(self) -> int:
+        """Return how many images there are."""
+        return len(self.names)
+
+    def name(self, index: int) -> str:
+        """Return the image's path inside the folder or archive."""
+        return self.names[index]
+
+    def raw(self, index: int) -> bytes:
+        """Return the file's content."""
+        return self.read(self.names[index])
+
+    def image(self, index: int) -> Image.Image:
+        """Return the decoded RGB image."""
+        return decode(self.raw(index))
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file of this path."""
+        raise NotImplementedError
 
 
-def read_image(path: Path) -> Image.Image:
-    """Decode an image file to RGB.
+def read_file(path: Path) -> bytes:
+    """The content of a regular file.
 
     Raises:
-        Exception: whatever Pillow raises on a corrupt file, and as `decode`.
+        OSError: for one that cannot be opened.
+        ValueError: for anything else, such as a FIFO, or one too large to be a picture.
     """
-    with open_file(path) as file:
-        return _decoded(file)
+    with open(path, "rb", opener=_without_blocking) as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise ValueError("no regular file")
+        check_size(about.st_size)
+        return file.read()
 
 
 def _without_blocking(path: str, flags: int) -> int:
@@ -82,18 +110,14 @@ def _without_blocking(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-@contextmanager
-def open_file(path: Path) -> Iterator[IO[bytes]]:
-    """A regular file to be read.
+def check_size(size: int) -> None:
+    """Refuse a file of so many bytes that it is no picture.
 
     Raises:
-        OSError: for one that cannot be opened.
-        ValueError: for anything else, such as a FIFO.
+        ValueError: for one of over 256 MiB.
     """
-    with open(path, "rb", opener=_without_blocking) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("no regular file")
-        yield file
+    if size > _MOST_BYTES:
+        raise ValueError(f"{size} bytes, over {_MOST_BYTES}")
 
 
 def decode(data: bytes) -> Image.Image:
@@ -109,11 +133,7 @@ def decode(data: bytes) -> Image.Image:
         ValueError: for pixels without a white, or an image more than 100 times longer than wide.
         Exception: whatever Pillow raises on a corrupt file.
     """
-    return _decoded(io.BytesIO(data))
-
-
-def _decoded(file: IO[bytes]) -> Image.Image:
-    with Image.open(file) as image:
+    with Image.open(io.BytesIO(data)) as image:
         short, long = sorted(image.size)
         if long > _LONGEST * short:
             raise ValueError(f"sides of {short} and {long}, more than {_LONGEST} times as long")
@@ -129,9 +149,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         ValueError: for 32-bit pixels: what is white there, nothing says.
     """
     mode = image.mode
-    if mode == "I" and image.format in _WIDENED:
-        mode = _SIXTEEN_BITS[0]
-    if mode in _SIXTEEN_BITS:
+    if mode in _SIXTEEN_BITS or (mode == "I" and image.format in _WIDENED):
         grey = (np.asarray(image).astype(np.uint32) + 128) // 257
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if mode in ("I", "F"):

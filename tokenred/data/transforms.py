@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -9,10 +10,10 @@ from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
 
+from tokenred.core.errors import ConfigError
 from tokenred.data.cifar10 import CIFAR10_MEAN, CIFAR10_STD
-from tokenred.data.statistics import check_statistics
 
-__all__ = ["eval_transform"]
+__all__ = ["check_statistics", "eval_transform"]
 
 
 def eval_transform(
@@ -55,3 +56,30 @@ def eval_transform(
     config = resolve_model_data_config(model, args=overrides, pretrained_cfg=recorded)
     transform = create_transform(**config, is_training=False)
     return cast("Callable[[Image.Image], Tensor]", transform)
+
+
+def check_statistics(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    """Check a mean or a standard deviation of pixels, given channel by channel.
+
+    Args:
+        name: ``"mean"`` or ``"std"``.
+        values: one number per colour channel, on the scale where pixels run from 0 to 1.
+
+    Returns:
+        The values as floats.
+
+    Raises:
+        ConfigError: unless there are three finite numbers, positive for ``"std"``.
+    """
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        numbers = ()
+    ok = len(numbers) == 3 and all(math.isfinite(number) for number in numbers)
+    if not ok or (name == "std" and min(numbers) <= 0):
+        kind = "positive numbers" if name == "std" else "numbers"
+        raise ConfigError(
+            f"expected {name} as three {kind}, one a colour channel, got {values!r}; pixels run "
+            "from 0 to 1 there."
+        )
+    return numbers

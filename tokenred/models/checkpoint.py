@@ -13,7 +13,7 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 
 from tokenred.core.errors import CheckpointError, ConfigError, UnknownNameError
-from tokenred.data.statistics import check_statistics
+from tokenred.data.transforms import check_statistics
 from tokenred.models.checkpoint_file import PICKLE_SUFFIXES, read_checkpoint
 from tokenred.models.described import read_described
 from tokenred.models.embedded import EMBEDDED_MODELS

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from tokenred.core.errors import CheckpointError
-from tokenred.data.statistics import check_statistics
+from tokenred.data.transforms import check_statistics
 from tokenred.models.arguments import SIDE
 from tokenred.models.metadata import Check, check_values, cut, number, one_of, read_entry, several
 

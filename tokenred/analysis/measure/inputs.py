@@ -15,8 +15,8 @@ from torch.utils.data.distributed import DistributedSampler
 from tokenred.core.errors import ConfigError, DataError
 from tokenred.data import ImageDataset, eval_transform, make_loader, open_dataset
 from tokenred.data.cifar10 import CIFAR10_CLASSES
-from tokenred.data.class_map import ClassMap
-from tokenred.data.huggingface import HubDataset
+from tokenred.data.classes import ClassMap
+from tokenred.data.hub import HubDataset
 
 __all__ = ["Data", "batches", "open_for"]
 

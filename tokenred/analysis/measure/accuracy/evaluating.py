@@ -19,7 +19,7 @@ from tokenred.analysis.measure.inputs import Data, batches, open_for
 from tokenred.analysis.measure.machine import weights_digest
 from tokenred.core.errors import ConfigError, DataError
 from tokenred.data import ImageDataset
-from tokenred.data.class_map import ClassMap
+from tokenred.data.classes import ClassMap
 from tokenred.reduced.model import ReducedViT
 
 __all__ = ["Evaluation", "Kept", "evaluate", "evaluate_together"]

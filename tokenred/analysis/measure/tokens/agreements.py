@@ -31,7 +31,7 @@ from tokenred.analysis.measure.tokens.selections import (
     survival,
 )
 from tokenred.analysis.result import FramedResult, plain_table
-from tokenred.data.class_map import ClassMap
+from tokenred.data.classes import ClassMap
 from tokenred.reduced.trace import Trace
 
 if TYPE_CHECKING:

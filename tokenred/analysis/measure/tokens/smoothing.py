@@ -21,7 +21,7 @@ from tokenred.analysis.measure.machine import weights_digest
 from tokenred.analysis.measure.tokens.token_statistics import TOKEN_STATISTICS, lost_share
 from tokenred.analysis.result import FramedResult, plain_table
 from tokenred.core.errors import InputError
-from tokenred.data.class_map import ClassMap
+from tokenred.data.classes import ClassMap
 from tokenred.reduced.trace import Trace
 from tokenred.strategies.config import fingerprint_if_any
 

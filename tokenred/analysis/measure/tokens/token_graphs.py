@@ -27,7 +27,7 @@ from tokenred.analysis.measure.tokens.graph_measures import (
 from tokenred.analysis.measure.tokens.token_statistics import unreached_share
 from tokenred.analysis.result import FramedResult, plain_table
 from tokenred.core.errors import ConfigError, InputError
-from tokenred.data.class_map import ClassMap
+from tokenred.data.classes import ClassMap
 from tokenred.graphs import Graph, GraphBuilder
 from tokenred.graphs.base import graph_builders
 from tokenred.reduced.api import dense, gmacs

@@ -15,16 +15,15 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from tokenred.core.errors import ConfigError, DataError, MissingExtraError
-from tokenred.data.class_map import ClassMap, imagenet_classes, resolve_classes
+from tokenred.core.errors import DataError, MissingExtraError
+from tokenred.data.classes import ClassMap, resolve_classes
 from tokenred.data.dataset import ImageDataset
 from tokenred.data.layout import pick_split
-from tokenred.data.sources import decode, open_file, pixels_of, read_image, to_rgb
+from tokenred.data.sources import decode, pixels_of, read_file, to_rgb
 
 __all__ = ["PREFIX", "HubDataset", "HubSource", "is_hub_dataset", "open_huggingface"]
 
 PREFIX = "hf:"
-_IMAGENET = "imagenet-1k"
 
 
 class HubDataset(Protocol):
@@ -68,8 +67,6 @@ class HubSource:
     def image(self, index: int) -> Image.Image:
         """Return the decoded RGB image."""
         value = self._value(self.rows, index)
-        if isinstance(value, str):
-            return read_image(Path(value))
         if isinstance(value, bytes):
             return decode(value)
         is_image = isinstance(value, Image.Image)
@@ -84,16 +81,13 @@ class HubSource:
             if hasattr(rows, "cast_column") and hasattr(kind, "decode"):
                 self._undecoded = rows.cast_column(self.column, type(kind)(decode=False))
         value = self._value(self._undecoded, index)
-        if isinstance(value, str):
-            with open_file(Path(value)) as file:
-                return file.read()
         return value if isinstance(value, bytes) else pixels_of(self.image(index))
 
     def _value(self, rows: HubDataset, index: int) -> Any:
         value = rows[index][self.column]
         if isinstance(value, Mapping):  # undecoded
             value = value.get("bytes") or value.get("path")
-        return value
+        return read_file(Path(value)) if isinstance(value, str) else value
 
 
 def is_hub_dataset(data: object) -> bool:
@@ -228,40 +222,17 @@ def _labels(
     try:
         labels = [int(value) for value in values]
     except (TypeError, ValueError):
-        labels = [-1]
+        labels = []
     if not labels or min(labels) < 0:
         raise DataError(
             f"expected classes from 0, or names, in column {column!r} of {name}, got others or "
             "none; a test split of the hub often has no labels: pass split='validation'."
         )
-    names = getattr((rows.features or {}).get(column), "names", None)
-    names = tuple(names) if names else tuple(map(str, range(max(labels) + 1)))
+    named = getattr((rows.features or {}).get(column), "names", None)
+    names = list(named) if named else list(map(str, range(max(labels) + 1)))
     if max(labels) >= len(names):
         raise DataError(f"expected classes below {len(names)} in {name}, got {max(labels)}.")
-    if isinstance(class_map, Mapping) or _are_wnids(names, class_map):
-        index, classes = resolve_classes({names[i] for i in set(labels)}, class_map, name)
-        return [index[names[i]] for i in labels], classes
-    _check_count(len(names), class_map, name)
-    return labels, names
-
-
-def _are_wnids(names: tuple[str, ...], class_map: ClassMap) -> bool:
-    wanted = class_map in (None, _IMAGENET, len(imagenet_classes()))
-    return wanted and set(names) <= set(imagenet_classes())
-
-
-def _check_count(count: int, class_map: ClassMap, name: str) -> None:
-    if class_map is None or class_map == "folders":
-        return
-    wanted = len(imagenet_classes()) if class_map == _IMAGENET else class_map
-    if type(wanted) is not int or wanted < 1:
-        raise ConfigError(
-            f"expected class_map as a mapping from class to index, {_IMAGENET!r}, 'folders', a "
-            f"number of classes or None, got {class_map!r}; choose one of these."
-        )
-    if wanted != count:
-        raise DataError(
-            f"expected {wanted} classes in {name} for a model of {wanted} classes, found {count}; "
-            "pass class_map= with the index of each class, or class_map='folders' for the "
-            "dataset's own numbers."
-        )
+    # A mapping need not know classes without an image.
+    used = {names[i] for i in set(labels)} if isinstance(class_map, Mapping) else names
+    index, classes = resolve_classes(used, class_map, name)
+    return [index[names[i]] for i in labels], classes

@@ -1,0 +1,283 @@
+"""Files as they come: damaged, too large, linked in circles, no pictures at all."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import pickle
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tarfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.data.conftest import ARCHIVES, MakeTree, Pack
+from tokenred.core.errors import DataError
+from tokenred.data import archives, open_dataset
+from tokenred.data.dataset import ImageDataset
+from tokenred.data.sources import decode, to_rgb
+
+pytestmark = pytest.mark.filterwarnings("ignore::tokenred.core.errors.DataWarning")
+
+TOO_LARGE = (1 << 28) + 1
+
+
+def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def names(data: ImageDataset) -> list[str]:
+    return [data.name_of(index) for index in range(len(data))]
+
+
+# ---------------------------------------------------------------- pictures
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "LA", "RGBA", "CMYK", "1", "YCbCr", "PA"])
+@pytest.mark.parametrize("colour", [(255, 0, 51), (0, 0, 0)])
+def test_every_mode_has_the_colours_that_timm_sees(mode: str, colour: tuple[int, ...]) -> None:
+    image = Image.new("RGB", (2, 2), colour).convert(mode)
+    assert to_rgb(image).mode == "RGB"
+    assert np.array_equal(to_rgb(image), image.convert("RGB"))
+
+
+def test_a_palette_with_transparency_keeps_its_colours() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 0, 0, 0, 255, 0])
+    image.putdata([0, 1])
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", transparency=bytes([0, 128]))
+    assert np.asarray(decode(buffer.getvalue()))[0].tolist() == [[255, 0, 0], [0, 255, 0]]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_16_bits_of_grey_are_scaled(kind: str) -> None:
+    grey = Image.fromarray(np.array([[0, 300, 32768, 65535]], np.uint16))
+    image = decode(encoded(grey, kind))
+    assert np.asarray(image)[0].tolist() == [[0] * 3, [1] * 3, [128] * 3, [255] * 3]
+    other_order = Image.frombytes("I;16B", (2, 1), np.array([[257, 65535]], ">u2").tobytes())
+    assert np.asarray(to_rgb(other_order))[0, :, 0].tolist() == [1, 255]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"not a picture", "UnidentifiedImageError"),
+        (encoded(Image.effect_noise((64, 64), 50), "JPEG")[:900], "truncated"),
+        (encoded(Image.new("1", (1, 65000))), "more than 100 times as long"),
+        (encoded(Image.new("1", (201, 2))), "more than 100 times as long"),
+        (encoded(Image.new("I", (4, 4)), "TIFF"), "no stated white"),
+        (encoded(Image.new("F", (4, 4)), "TIFF"), "no stated white"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["", ".zip", ".tar"])
+def test_a_picture_that_cannot_be_read_is_named_and_skipped(
+    make_tree: MakeTree, pack: Pack, content: bytes, why: str, suffix: str
+) -> None:
+    root = make_tree()
+    (root / "cat/1.png").write_bytes(content)
+    data = open_dataset(pack(root, suffix) if suffix else root)
+    image, label, index = data[1]
+    assert (float(image.abs().sum()), label, index) == (0, -1, 1)
+    assert why in str(data.why_unreadable(1))
+    assert data.why_unreadable(0) is None
+    assert data[2][1] == 1
+
+
+# ---------------------------------------------------------------- folders
+
+LOOPS = {
+    "to the parent": ["a/l ..", "b/l .."],
+    "to itself": ["a/l ."],
+    "to the other class": ["a/l ../b", "b/l ../a"],
+    "to above the root": ["a/l ../.."],
+    "through one another": ["a/1 ../b", "a/2 ../b", "b/1 ../a", "b/2 ../a", "b/3 a", "a/3 2"],
+}
+
+
+@pytest.mark.parametrize("links", LOOPS.values(), ids=LOOPS)
+def test_links_in_circles_give_each_image_once(make_tree: MakeTree, links: list[str]) -> None:
+    root = make_tree(["a/0.png", "b/0.png"])
+    for link in links:
+        at, to = link.split()
+        (root / at).symlink_to(to)
+    data = open_dataset(root)
+    assert names(data) == ["a/0.png", "b/0.png"]
+    assert sum(data.left_out.values()) == len(links)
+
+
+def test_links_to_elsewhere_are_followed(make_tree: MakeTree) -> None:
+    there = make_tree(["tabby/0.png"], name="there")
+    root = make_tree(["dog/0.png"])
+    (root / "cat").symlink_to(there / "tabby")
+    (root / "dog/1.png").symlink_to(there / "tabby/0.png")
+    assert names(open_dataset(root)) == ["cat/0.png", "dog/0.png", "dog/1.png"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
+def test_what_is_no_regular_file_is_counted(
+    make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_tree(["a/0.PNG", "a/0.webp", "a/9.png"])
+    os.mkfifo(root / "a/1.png")
+    (root / "a/2.png").symlink_to("/nowhere")
+    (root / "a/3.png").symlink_to("3.png")
+    monkeypatch.chdir(root / "a")  # the path of a socket is short
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind("4.png")
+    data = open_dataset(root)
+    assert names(data) == ["a/0.PNG", "a/0.webp", "a/9.png"]
+    assert data.left_out == {"FIFO, socket or device": 2, "link to nothing": 2}
+    # One that comes in the file's place later does not block.
+    (root / "a/9.png").unlink()
+    os.mkfifo(root / "a/9.png")
+    assert data[2][1] == -1
+    assert data.why_unreadable(2) == "ValueError: no regular file"
+
+
+def test_a_folder_that_cannot_be_listed_is_refused(
+    make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Root may read everything, so the refusal of the system is acted.
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DataError, match="Permission denied; check its permissions"):
+        open_dataset(make_tree())
+
+
+# ---------------------------------------------------------------- archives
+
+
+@pytest.mark.parametrize("suffix", ARCHIVES)
+@pytest.mark.parametrize("damage", ["empty", "text", "cut"])
+def test_what_is_no_archive_is_refused(
+    make_tree: MakeTree, pack: Pack, suffix: str, damage: str
+) -> None:
+    path = pack(make_tree(), suffix)
+    whole = path.read_bytes()
+    bad = {"empty": b"", "text": b"no archive" * 200, "cut": whole[: len(whole) // 3]}
+    path.write_bytes(bad[damage])
+    with pytest.raises(DataError, match=f"readable {'zip' if suffix == '.zip' else 'tar'} file at"):
+        open_dataset(path)
+
+
+def test_an_encrypted_picture_cannot_be_read(make_tree: MakeTree, pack: Pack) -> None:
+    path = pack(make_tree(), ".zip")
+    whole = bytearray(path.read_bytes())
+    for mark, flag in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
+        at = -1
+        while (at := whole.find(mark, at + 1)) >= 0:
+            whole[at + flag] |= 1
+    path.write_bytes(whole)
+    data = open_dataset(path)
+    assert data[0][1] == -1
+    assert "encrypted" in str(data.why_unreadable(0))
+
+
+@pytest.mark.parametrize("suffix", ["", ".zip", ".tar"])
+def test_a_file_too_large_for_a_picture_is_not_read(
+    make_tree: MakeTree, pack: Pack, suffix: str
+) -> None:
+    root = make_tree(["a/0.png"])
+    path = pack(root, suffix) if suffix else root
+    if suffix == ".zip":  # the directory says what it unpacks to
+        whole = bytearray(path.read_bytes())
+        at = whole.index(b"PK\x01\x02") + 24
+        whole[at : at + 4] = struct.pack("<I", TOO_LARGE)
+        path.write_bytes(whole)
+    elif suffix:
+        info = tarfile.TarInfo("a/0.png")
+        info.size = TOO_LARGE
+        path.write_bytes(info.tobuf())
+    sparse = root / "a/0.png" if path == root else path
+    if suffix != ".zip":
+        os.truncate(sparse, TOO_LARGE + 2048)
+    assert f"over {TOO_LARGE - 1}" in str(open_dataset(path).why_unreadable(0))
+
+
+def test_a_bomb_is_refused_before_it_fills_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A gibibyte takes too long here.
+    monkeypatch.setattr(archives, "_LARGEST", 1 << 20)
+    packer = zlib.compressobj(wbits=31)
+    (tmp_path / "a.tar.gz").write_bytes(packer.compress(bytes(8 << 20)) + packer.flush())
+    with pytest.raises(DataError, match="unpacks to over"):
+        open_dataset(tmp_path / "a.tar.gz")
+
+
+def test_links_in_a_tar_have_the_content_of_what_they_lead_to(
+    make_tree: MakeTree, pack: Pack
+) -> None:
+    root = make_tree(["a/0.png", "b/0.png"])
+    (root / "b/hard.png").hardlink_to(root / "a/0.png")
+    for name, target in (("soft", "../b/0"), ("soft2", "soft"), ("loop", "loop"), ("lost", "no")):
+        (root / f"a/{name}.png").symlink_to(f"{target}.png")
+    os.mkfifo(root / "a/fifo.png")
+    data = open_dataset(pack(root, ".tar"))
+    reds = {data.name_of(i): round(float(data[i][0][0, 0, 0]) * 255) for i in range(len(data))}
+    ones = dict.fromkeys(["a/soft.png", "a/soft2.png", "b/0.png"], 1)
+    assert reds == ones | dict.fromkeys(["a/0.png", "b/hard.png"], 0)
+    assert data.left_out == {"link to nothing": 2, "FIFO or device": 1}
+
+
+@pytest.mark.parametrize("suffix", ["", *ARCHIVES])
+def test_a_source_pickles_after_use(make_tree: MakeTree, pack: Pack, suffix: str) -> None:
+    root = make_tree()
+    source = open_dataset(pack(root, suffix) if suffix else root).source
+    source.image(0)
+    copy = pickle.loads(pickle.dumps(source))
+    assert [copy.image(i).getpixel((0, 0)) for i in (2, 0)] == [(2, 0, 0), (0, 0, 0)]
+    assert source.image(1).getpixel((0, 0)) == (1, 0, 0)
+
+
+def _colour(source: Any, answers: Any) -> None:
+    answers.put(source.image(2).getpixel((0, 0)))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_share_the_unpacked_file(make_tree: MakeTree, pack: Pack, method: str) -> None:
+    path = pack(make_tree(), ".tar.gz")
+    source = open_dataset(path).source
+    path.unlink()  # so that nobody can unpack it again
+    context = multiprocessing.get_context(method)
+    answers = context.SimpleQueue()
+    worker = context.Process(target=_colour, args=(source, answers))
+    worker.start()
+    assert answers.get() == (2, 0, 0)
+    worker.join()
+    assert source.image(1).getpixel((0, 0)) == (1, 0, 0)
+
+
+PROGRAM = """
+import sys, time
+from tokenred.data import open_dataset
+print(len(open_dataset(sys.argv[1])), flush=True)
+time.sleep(60)
+"""
+
+
+def test_nothing_unpacked_stays_behind(make_tree: MakeTree, pack: Pack, tmp_path: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(pack(make_tree(), ".tar.gz"))],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path / "scratch")},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"3\n"
+        process.send_signal(signal.SIGKILL)
+    assert os.listdir(tmp_path / "scratch") == []

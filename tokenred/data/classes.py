@@ -1,0 +1,129 @@
+"""Classes of data and of models: which index a name has, and what an index is called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
+
+from timm.data import ImageNetInfo
+from torch import nn
+
+from tokenred.core.errors import ConfigError, DataError
+from tokenred.data.digits import DIGITS_CLASSES
+from tokenred.data.layout import natural
+
+__all__ = ["ClassMap", "class_names", "imagenet_classes", "resolve_classes"]
+
+ClassMap = Mapping[str, int] | str | int | None
+Resolved = tuple[dict[str, int], tuple[str, ...]]
+_WNID = re.compile(r"n\d{8}")
+_IMAGENET = "imagenet-1k"
+_FOLDERS = "folders"
+_IMAGENET_SIZE = 1000
+
+
+@lru_cache(maxsize=1)
+def imagenet_classes() -> tuple[str, ...]:
+    """Return the 1000 WNIDs of ImageNet-1k in the order of the models' outputs."""
+    return tuple(ImageNetInfo(_IMAGENET).label_names())
+
+
+def class_names(model: nn.Module) -> tuple[str, ...] | None:
+    """Names of a model's classes, in the order of its outputs.
+
+    Args:
+        model: the embedded digits model, or one of timm's. A timm model of 1000 classes is taken
+            for one of ImageNet-1k.
+
+    Returns:
+        The names, or None where they are not known.
+    """
+    recorded = dict(getattr(model, "pretrained_cfg", None) or {})
+    classes = getattr(model, "num_classes", None)
+    if recorded.get("architecture") == "digits_vit":
+        return DIGITS_CLASSES
+    own = recorded.get("label_names")
+    if own is not None and len(own) == classes:
+        return tuple(map(str, own))
+    if classes == _IMAGENET_SIZE:
+        info = ImageNetInfo(_IMAGENET)
+        return tuple(info.index_to_description(i) for i in range(_IMAGENET_SIZE))
+    return None
+
+
+def resolve_classes(names: Collection[str], class_map: ClassMap, source: str) -> Resolved:
+    """Give each class its index.
+
+    Args:
+        names: of the classes: a set, such as those of class folders, or a sequence where the
+            data has an order of its own.
+        class_map: a mapping from name to index; ``"imagenet-1k"`` (the rank among all 1000
+            WNIDs); ``"folders"`` (the data's own order, of folders timm's natural one, 9 before
+            10); the number of classes of the model (1000 with WNIDs means ImageNet-1k, otherwise
+            there must be as many); or None: ImageNet-1k if all names are WNIDs of it, otherwise
+            the data's own order.
+        source: for messages.
+
+    Returns:
+        The index of each name, and the names by index ("" where no class has it).
+
+    Raises:
+        ConfigError: if ``class_map`` is none of these.
+        DataError: if names are missing from the mapping, or too many or too few.
+    """
+    if isinstance(class_map, Mapping):
+        return _from_mapping(names, class_map, source)
+    ordered = isinstance(names, Sequence)
+    own = tuple(names) if ordered else tuple(sorted(names, key=natural))
+    in_order = {name: index for index, name in enumerate(own)}, own
+    if class_map == _FOLDERS:
+        return in_order
+    if class_map not in (None, _IMAGENET) and (type(class_map) is not int or class_map < 1):
+        raise ConfigError(
+            f"expected class_map as a mapping from class to index, {_IMAGENET!r}, {_FOLDERS!r}, "
+            f"a number of classes or None, got {class_map!r}; choose one of these."
+        )
+    if class_map in (None, _IMAGENET, _IMAGENET_SIZE) and _are_wnids(names):
+        return {name: imagenet_classes().index(name) for name in own}, imagenet_classes()
+    if class_map is None:
+        return in_order
+    if class_map == _IMAGENET and not ordered:
+        unknown = set(names) - set(imagenet_classes())
+        _refuse_unknown(unknown, source, f"folders named by WNIDs of {_IMAGENET}")
+    wanted = _IMAGENET_SIZE if class_map == _IMAGENET else class_map
+    if len(own) != wanted:
+        raise DataError(
+            f"expected {wanted} classes in {source} for a model of {wanted} classes, found "
+            f"{len(own)}; pass class_map= with the index of each, or class_map={_FOLDERS!r} for "
+            "the data's own order."
+        )
+    return in_order
+
+
+def _are_wnids(names: Collection[str]) -> bool:
+    return all(_WNID.fullmatch(name) for name in names) and set(names) <= set(imagenet_classes())
+
+
+def _from_mapping(names: Collection[str], class_map: Mapping[str, int], source: str) -> Resolved:
+    wrong = [name for name, index in class_map.items() if type(index) is not int or index < 0]
+    if wrong:
+        raise ConfigError(
+            f"expected class_map to give whole numbers from 0, got {class_map[wrong[0]]!r} for "
+            f"{wrong[0]!r}; correct it."
+        )
+    _refuse_unknown(set(names) - class_map.keys(), source, "all classes in class_map")
+    classes = [""] * (max(class_map.values(), default=-1) + 1)
+    for name, index in class_map.items():
+        classes[index] = name
+    return {name: class_map[name] for name in names}, tuple(classes)
+
+
+def _refuse_unknown(unknown: set[str], source: str, expected: str) -> None:
+    if unknown:
+        names = sorted(unknown)
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        raise DataError(
+            f"expected {expected}, but {source} also has {', '.join(names[:5])}{more}; add them "
+            "to class_map, rename them or take them out."
+        )
