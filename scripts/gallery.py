@@ -44,13 +44,13 @@ from tokenred.analysis import (
     trace_picture,
     tradeoff,
 )
+from tokenred.analysis.plots.published import GTP_PAPER as PUBLISHED
 from tokenred.data.digits import DigitsSource
 from tokenred.models import load_model
 from tokenred.strategies.specs import METHODS, Spec
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "docs" / "images" / "gallery"
-PUBLISHED = ROOT / "tests" / "reference" / "gtp_paper_tables.csv"
 MOST = 150_000  # bytes of a picture; with more it gets a palette
 NARROW_DPI, WIDE_DPI, WIDE = 200, 140, 5  # inches
 

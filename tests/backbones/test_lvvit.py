@@ -15,7 +15,6 @@ from tokenred.backbones.lvvit import LVViTBackbone
 from tokenred.core.errors import BackboneError, InputError
 from tokenred.models.lvvit import LVViT
 
-TABLES = Path(__file__).parents[1] / "reference" / "gtp_paper_tables.csv"
 NAMES = {"LV-ViT-S": "lvvit_s", "LV-ViT-M": "lvvit_m"}
 NARROW: dict[str, Any] = {"img_size": 64, "embed_dim": 32, "depth": 4, "num_heads": 4}
 NARROW |= {"num_classes": 5}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +13,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import tokenred as tr
+from tokenred.analysis.plots.published import GTP_PAPER as TABLES
 from tokenred.models.lvvit import LVViT
 from tokenred.models.rebuild import weightless
 from tokenred.strategies.schedule import quarters
 
-TABLES = Path(__file__).parents[1] / "reference" / "gtp_paper_tables.csv"
 NAMES = {"LV-ViT-S": "lvvit_s", "LV-ViT-M": "lvvit_m"}
 NARROW: dict[str, Any] = {"img_size": 64, "embed_dim": 32, "depth": 4, "num_heads": 4}
 NARROW |= {"num_classes": 5}

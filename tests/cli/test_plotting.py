@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-PUBLISHED = Path(__file__).parents[1] / "reference" / "gtp_paper_tables.csv"
+from tokenred.analysis.plots.published import GTP_PAPER as PUBLISHED
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,10 +20,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import tokenred as tr
+from tokenred.analysis.plots.published import GTP_PAPER as TABLES
 from tokenred.models.rebuild import weightless
 from tokenred.reduced.cost import Cost
 
-TABLES = Path(__file__).parents[1] / "reference" / "gtp_paper_tables.csv"
 BACKBONES = {
     "DeiT-S": "deit_small_patch16_224",
     "DeiT-B": "deit_base_patch16_224",

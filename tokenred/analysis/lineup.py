@@ -15,16 +15,20 @@ from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.wrap import wrap
 from tokenred.strategies.schedule import Schedule, ScheduleContext
 from tokenred.strategies.schedules import Constant, PerLayer
-from tokenred.strategies.specs import Spec, StrategyLike, parse_spec
+from tokenred.strategies.specs import Spec, StrategyLike, at_budget, parse_spec, same_budget
 from tokenred.strategies.strategy import recipes
 
 __all__ = [
     "DENSE",
     "Contestant",
+    "Spec",
     "Strategies",
+    "at_budget",
     "lineup",
     "lineup_at_counts",
     "named_specs",
+    "parse_spec",
+    "same_budget",
     "wrap_spec",
 ]
 

@@ -139,7 +139,7 @@ class Comparison(Result):
 
     def plot(self, **options: Any) -> Figure:
         """See `tokenred.analysis.tradeoff`."""
-        from tokenred.analysis.plots import tradeoff
+        from tokenred.analysis.plots.tradeoff import tradeoff
 
         return tradeoff(self.frame, **options)
 

@@ -90,7 +90,7 @@ def agreement_command(
     # Heavy libraries only now, so that --help is quick.
     from tokenred.analysis.lineup import named_specs
     from tokenred.analysis.measure.tokens.agreements import agreement
-    from tokenred.analysis.plots.style import png
+    from tokenred.analysis.plots.canvas import figure_bytes
     from tokenred.backbones import adapt
     from tokenred.core.files import prepare_folder, write_atomically
     from tokenred.models import load_model
@@ -123,7 +123,7 @@ def agreement_command(
     )
     result.to_csv(paths[0], overwrite=True)
     figure = result.plot(statistic=statistic, layer=layer)
-    write_atomically(paths[1], png(figure))
+    write_atomically(paths[1], figure_bytes(figure))
     console = make_console()
     console.print(result)
     say_written(console, paths)

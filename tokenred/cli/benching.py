@@ -109,7 +109,7 @@ def bench_command(
         _draw_only(chart, output, overwrite)
         return
     # Heavy libraries only now, so that --help is quick.
-    from tokenred.analysis.plots.style import png
+    from tokenred.analysis.plots.canvas import figure_bytes
     from tokenred.analysis.sweeps.results import Sweep
     from tokenred.analysis.sweeps.running import sweep
     from tokenred.core.files import prepare_folder, write_atomically
@@ -147,7 +147,7 @@ def bench_command(
     everything = Sweep.read(results)
     written.append(everything.to_csv(folder / _CSV, overwrite=True))
     if everything.done:
-        written.append(write_atomically(folder / _CHART, png(everything.plot())))
+        written.append(write_atomically(folder / _CHART, figure_bytes(everything.plot())))
     console.print(found)
     say_written(console, written)
     if found.failures:
@@ -155,7 +155,7 @@ def bench_command(
 
 
 def _draw_only(chart: Path, output: Path | None, overwrite: bool) -> None:
-    from tokenred.analysis.plots.style import png
+    from tokenred.analysis.plots.canvas import figure_bytes
     from tokenred.analysis.sweeps.results import Sweep
     from tokenred.core.files import check_new, prepare_folder, write_atomically
 
@@ -165,7 +165,7 @@ def _draw_only(chart: Path, output: Path | None, overwrite: bool) -> None:
         place = check_new(chart.with_suffix(".png"), overwrite=overwrite)
     else:
         (place,) = prepare_folder(output, (_CHART,), overwrite=overwrite)
-    written = write_atomically(place, png(figure))
+    written = write_atomically(place, figure_bytes(figure))
     console = make_console()
     console.print(found)
     say_written(console, written)

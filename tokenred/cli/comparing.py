@@ -110,7 +110,7 @@ def compare_command(
         raise ConfigError("--demo chooses model, data and strategies itself; leave those out.")
     # Heavy libraries only now, so that --help is quick.
     from tokenred.analysis.comparison import compare
-    from tokenred.analysis.plots.style import png
+    from tokenred.analysis.plots.canvas import figure_bytes
     from tokenred.core.files import prepare_folder, write_atomically
     from tokenred.models import load_model
     from tokenred.strategies.specs import METHODS, parse_spec, same_budget
@@ -178,7 +178,7 @@ def compare_command(
     )
     written = [result.to_csv(paths[0], overwrite=True)]
     if source:
-        written.append(write_atomically(paths[1], png(result.plot())))
+        written.append(write_atomically(paths[1], figure_bytes(result.plot())))
     journal.unlink()
     console.print(result)
     if sentence := result.resolution():

@@ -74,7 +74,7 @@ def graph_command(
     from tokenred.analysis.measure.tokens.image_graphs import image_graph
     from tokenred.analysis.measure.tokens.token_graphs import graph_statistics
     from tokenred.analysis.plots.canvas import check_figure_path, save_figure
-    from tokenred.analysis.plots.graphs import graph_panels
+    from tokenred.analysis.plots.graph_figures import graph_panels
     from tokenred.core.files import prepare_folder
     from tokenred.models import load_model
 

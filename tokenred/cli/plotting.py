@@ -65,8 +65,8 @@ def tradeoff_command(
     overwrite: Overwrite = False,
 ) -> None:
     """Top-1 accuracy against cost or measured speed, a line a method, as in figure 1."""
-    from tokenred.analysis.plots.paper import read_published
-    from tokenred.analysis.plots.tradeoffs import tradeoff
+    from tokenred.analysis.plots.published import read_published
+    from tokenred.analysis.plots.tradeoff import tradeoff
 
     path = figure_path(output, "tradeoff", overwrite)
     theirs = None
@@ -96,7 +96,7 @@ def lines_command(
     overwrite: Overwrite = False,
 ) -> None:
     """A metric along one axis of a study, with intervals."""
-    from tokenred.analysis.plots.lines import metric_lines
+    from tokenred.analysis.plots.metric_lines import metric_lines
 
     path = figure_path(output, "lines", overwrite)
     figure = metric_lines(
@@ -121,7 +121,7 @@ def heat_map_command(
     overwrite: Overwrite = False,
 ) -> None:
     """A metric over two axes of a study; the others are fixed or averaged over."""
-    from tokenred.analysis.plots.heat_maps import heat_map
+    from tokenred.analysis.plots.heat_map import heat_map
 
     path = figure_path(output, "heat-map", overwrite)
     figure = heat_map(
@@ -148,7 +148,7 @@ def scorers_command(
     overwrite: Overwrite = False,
 ) -> None:
     """Scorers side by side, as in figure 5 of the GTP paper."""
-    from tokenred.analysis.plots.scorers import scorer_comparison
+    from tokenred.analysis.plots.scorer_comparison import scorer_comparison
 
     path = figure_path(output, "scorers", overwrite)
     figure = scorer_comparison(

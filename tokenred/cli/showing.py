@@ -91,9 +91,9 @@ def show_command(
     blocks = _blocks(layers)
     names = _names(classes)
     # Heavy libraries only now, so that --help is quick.
-    from tokenred.analysis.pictures import trace_picture
     from tokenred.analysis.plots.canvas import check_figure_path, save_figure
     from tokenred.analysis.plots.token_pictures import show_tokens
+    from tokenred.analysis.token_picture import trace_picture
     from tokenred.models import load_model
 
     path = check_figure_path(output, overwrite=overwrite)

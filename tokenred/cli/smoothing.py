@@ -82,7 +82,7 @@ def oversmoothing_command(
     # Heavy libraries only now, so that --help is quick.
     from tokenred.analysis.lineup import named_specs
     from tokenred.analysis.measure.tokens.smoothing import oversmoothing
-    from tokenred.analysis.plots.style import png
+    from tokenred.analysis.plots.canvas import figure_bytes
     from tokenred.core.files import prepare_folder, write_atomically
     from tokenred.models import load_model
 
@@ -110,7 +110,7 @@ def oversmoothing_command(
         progress=progress,
     )
     result.to_csv(paths[0], overwrite=True)
-    write_atomically(paths[1], png(result.plot(statistics=_PANELS)))
+    write_atomically(paths[1], figure_bytes(result.plot(statistics=_PANELS)))
     console = make_console()
     console.print(result)
     say_written(console, paths)

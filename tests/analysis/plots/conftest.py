@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import pandas as pd
 import pytest
-
-PUBLISHED = Path(__file__).parents[2] / "reference" / "gtp_paper_tables.csv"
-
-
-@pytest.fixture
-def published() -> Path:
-    """The paper's numbers, tidy."""
-    return PUBLISHED
 
 
 @pytest.fixture
@@ -29,6 +20,13 @@ def grid() -> pd.DataFrame:
             "status": "done", "error": "",
         })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def with_dense(grid: pd.DataFrame) -> pd.DataFrame:
+    """The same, and the dense model at 75%."""
+    dense = pd.DataFrame([{"method": "dense", "top1": 75.0, "model": "ViT", "data": "digits"}])
+    return pd.concat([grid, dense])[list(grid.columns)]
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ from matplotlib.lines import Line2D
 
 from tests.analysis.sweeps.rows import make_row
 from tokenred.analysis import Sweep, break_even_chart, break_even_points
-from tokenred.analysis.plots.style import palette
-from tokenred.analysis.sweeps.log import append_result
+from tokenred.analysis.plots.canvas import palette
 from tokenred.core.errors import DataError, InputError
 
 BATCHES = (1, 8, 32)
@@ -111,15 +110,12 @@ def test_a_panel_a_setting() -> None:
 
 
 def test_files(sweep: Sweep, tmp_path: Path) -> None:
-    path = tmp_path / "r.jsonl"
-    for row in sweep.rows:
-        append_result(path, row)
     sweep.to_csv(tmp_path / "r.csv")
-    for source in (path, str(path), tmp_path / "r.csv", sweep.frame()):
+    for source in (tmp_path / "r.csv", str(tmp_path / "r.csv"), sweep.frame()):
         (axes,) = break_even_chart(source).axes
         assert len(_lines(axes, "-")) == 3
     with pytest.raises(DataError, match="cannot read"):
-        break_even_chart(tmp_path / "none.jsonl")
+        break_even_chart(tmp_path / "none.csv")
 
 
 def test_what_was_measured_again_counts_once(sweep: Sweep) -> None:

@@ -1,14 +1,13 @@
-"""Tables of a study, with a paper's beside them."""
+"""Tables of a study, with a paper's beside them: as a frame, text and a figure."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from tokenred.analysis import graph_table, tabulate, theta_table
-from tokenred.analysis.plots.tables import theta_rows
+from tokenred.analysis.plots.published import GTP_PAPER
+from tokenred.analysis.plots.tables import Table, theta_rows
 from tokenred.core.errors import InputError
 
 
@@ -30,57 +29,121 @@ def thetas(grid: pd.DataFrame) -> pd.DataFrame:
     ]
 
 
+@pytest.fixture
+def table() -> Table:
+    values = pd.DataFrame(
+        [[71.04, 79.8, 79.5], [70.5, 79.84, None]],
+        index=pd.MultiIndex.from_tuples([("0.5", "yes"), ("best", "no")], names=["θ", "log s"]),
+        columns=pd.MultiIndex.from_tuples([
+            ("measured: my_vit on a|b", "P=3"), ("published: DeiT-S", "P=4"),
+            ("published: DeiT-S", "P=8"),
+        ]),
+    )  # fmt: skip
+    return Table(values, "top-1 accuracy (%)", "α=0.1")
+
+
 def test_values_stand_in_their_places(graphs: pd.DataFrame) -> None:
     table = tabulate(graphs, "graph")
-    assert table.heads == ("graph",)
-    assert table.rows == (("none",), ("mixed",))
-    (block,) = table.blocks
-    assert block.title == "measured: ViT on digits"
-    assert block.columns == ("3", "5")
-    assert block.values == (pytest.approx((69.0, 67.0)), pytest.approx((70.0, 68.0)))
+    assert table.sources == ["measured: ViT on digits"]
+    ours = table.values["measured: ViT on digits"]
+    assert ours.loc["none"].values.tolist() == [pytest.approx([69.0, 67.0])]
+    assert ours.loc["mixed"].values.tolist() == [pytest.approx([70.0, 68.0])]
+    assert list(ours.columns) == ["P=3", "P=5"]
     assert table.note == "95% binomial intervals of about ±2.9"
-    assert block.half_width == pytest.approx(2.87, abs=0.03)
+    assert table.half_width == pytest.approx(2.87, abs=0.03)
 
 
-def test_published_values_beside(graphs: pd.DataFrame, published: Path) -> None:
-    table = tabulate(graphs, "graph", published=published, table=4, backbone="DeiT-S")
-    assert table.rows == (("none",), ("mixed",), ("spatial",), ("semantic",))
-    ours, theirs = table.blocks
-    assert ours.values[2:] == ((None, None), (None, None))
-    assert theirs.title == "published: DeiT-S"
-    assert theirs.columns == ("4", "8", "11", "14")
-    assert theirs.values[0] == (79.6, 79.2, 78.7, 77.6)
-    assert theirs.values[1] == (79.8, 79.5, 79.1, 78.3)
+def test_published_values_beside(graphs: pd.DataFrame) -> None:
+    table = tabulate(graphs, "graph", published=GTP_PAPER, table=4, backbone="DeiT-S")
+    assert [name for (name,) in table.values.index] == ["none", "mixed", "spatial", "semantic"]
+    ours, theirs = (table.values[source] for source in table.sources)
+    assert ours.isna().to_numpy().tolist() == [[False] * 2] * 2 + [[True] * 2] * 2
+    assert table.sources[1] == "published: DeiT-S"
+    assert theirs.to_numpy().tolist()[:2] == [[79.6, 79.2, 78.7, 77.6], [79.8, 79.5, 79.1, 78.3]]
 
 
-def test_theta_with_and_without_log_s(thetas: pd.DataFrame, published: Path) -> None:
+def test_theta_with_and_without_log_s(thetas: pd.DataFrame) -> None:
     assert theta_rows(thetas) == ["theta", "proportional_attention"]
     assert theta_rows(thetas.drop(columns="proportional_attention")) == ["theta"]
-    table = tabulate(thetas, theta_rows(thetas), published=published, table=5)
-    assert table.heads == ("θ", "log s")
-    names = [name for name, _ in table.rows]
+    table = tabulate(thetas, theta_rows(thetas), published=GTP_PAPER, table=5)
+    assert table.values.index.names == ["θ", "log s"]
+    names = [name for name, _ in table.values.index]
     assert names == ["0.1", "0.2", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "1", "best"]
-    assert dict(table.rows)["0.4"] == "no"
-    assert dict(table.rows)["0.5"] == "yes"
-    assert len(table.blocks) == 3
+    assert dict(table.values.index)["0.4"] == "no"
+    assert dict(table.values.index)["0.5"] == "yes"
+    assert len(table.sources) == 3
     assert "log s: proportional attention" in table.note
 
 
-def test_a_figure_of_each(graphs: pd.DataFrame, thetas: pd.DataFrame, published: Path) -> None:
-    assert len(graph_table(graphs, published=published).axes) == 3
-    assert len(theta_table(thetas, published=published, backbone="DeiT-B").axes) == 2
+def test_best_as_printed_and_none_where_more_is_not_better(
+    table: Table, graphs: pd.DataFrame
+) -> None:
+    assert table.best.to_numpy().tolist() == [[True, True, True], [False, True, False]]
+    assert not tabulate(graphs, "graph", metric="gmacs").best.to_numpy().any()
 
 
-def test_costs_have_no_best(graphs: pd.DataFrame) -> None:
-    (block,) = tabulate(graphs, "graph", metric="gmacs").blocks
-    assert not block.ranked
+def test_markdown(table: Table) -> None:
+    assert str(table).splitlines() == [
+        "| θ | log s | measured: my_vit on a\\|b, P=3 | published: DeiT-S, P=4 | P=8 |",
+        "| --- | --- | ---: | ---: | ---: |",
+        "| 0.5 | yes | **71.0** | **79.8** | **79.5** |",
+        "| best | no | 70.5 | **79.8** |  |",
+        "",
+        "top-1 accuracy (%). α=0.1.",
+    ]
 
 
-def test_refused(graphs: pd.DataFrame, published: Path) -> None:
+def test_latex(table: Table) -> None:
+    assert table.latex().splitlines() == [
+        "% top-1 accuracy (%). α=0.1",
+        r"\begin{tabular}{llrrr}",
+        r"\toprule",
+        r"\multicolumn{2}{c}{} & measured: my\_vit on a|b & "
+        r"\multicolumn{2}{c}{published: DeiT-S} \\",
+        r"$\theta$ & log s & P=3 & P=4 & P=8 \\",
+        r"\midrule",
+        r"0.5 & yes & \textbf{71.0} & \textbf{79.8} & \textbf{79.5} \\",
+        r"best & no & 70.5 & \textbf{79.8} &  \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+
+
+def test_the_figure_has_every_value_and_the_best_bold(table: Table) -> None:
+    table.values.iloc[1, 0] = float("nan")
+    ours, theirs = table.figure(title="graphs").axes
+    # A row that a source says nothing of is left out of its part.
+    assert [t.get_text() for t in ours.texts] == ["71.0"]
+    assert [t.get_text() for t in ours.get_yticklabels()] == ["θ=0.5, with log s"]
+    assert [t.get_text() for t in theirs.texts] == ["79.8", "79.5", "79.8"]
+    assert [t.get_fontweight() for t in theirs.texts] == ["bold"] * 3
+    assert [t.get_text() for t in theirs.get_xticklabels()] == ["P=4", "P=8"]
+    names = [t.get_text() for t in theirs.get_yticklabels()]
+    assert names == ["θ=0.5, with log s", "best, no log s"]
+    assert theirs.get_title(loc="left") == "published\nDeiT-S"
+    assert ours.get_subplotspec().get_geometry()[:2] == (2, 1)
+    wide = table.figure(width=7)
+    assert wide.axes[0].get_subplotspec().get_geometry()[:2] == (1, 2)
+    assert "top-1 accuracy (%); bold: the best of a column; α=0.1" in wide.get_supxlabel()
+
+
+def test_what_may_be_chance_stays_pale(graphs: pd.DataFrame) -> None:
+    shades = tabulate(graphs, "graph").figure().axes[0].images[0].get_array()
+    half = tabulate(graphs, "graph").half_width
+    assert half is not None
+    assert shades.max() == pytest.approx(1 / (2 * half))
+
+
+def test_a_figure_of_each(graphs: pd.DataFrame, thetas: pd.DataFrame) -> None:
+    assert len(graph_table(graphs, published=GTP_PAPER).axes) == 3
+    assert len(theta_table(thetas, published=GTP_PAPER, backbone="DeiT-B").axes) == 2
+
+
+def test_refused(graphs: pd.DataFrame) -> None:
     with pytest.raises(InputError, match="this table needs the column theta"):
         tabulate(graphs, "theta")
     with pytest.raises(InputError, match="no row has table=9"):
-        tabulate(graphs, "graph", published=published, table=9)
+        tabulate(graphs, "graph", published=GTP_PAPER, table=9)
     wide = pd.DataFrame([{"backbone": "DeiT-S", "P": 8, "top1": 79.5}])
     with pytest.raises(InputError, match="published points of this table needs the column graph"):
         tabulate(graphs, "graph", published=wide)

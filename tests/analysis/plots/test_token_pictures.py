@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from tokenred.analysis import show_tokens
-from tokenred.analysis.picture_data import Picture, PictureRow, Stage
-from tokenred.analysis.plots.token_pictures import _colours
+from tokenred.analysis.plots.token_pictures import Picture, PictureRow, Stage
 
 
 def stage(layer: int, **changes: object) -> Stage:
@@ -101,7 +100,14 @@ def test_edges_lead_from_centre_to_centre() -> None:
 def test_regions_beside_each_other_differ_in_colour() -> None:
     holder = np.repeat(np.arange(12) * 2, 2).reshape(4, 6)
     alive = (np.arange(24) % 2 == 0).reshape(4, 6)
-    colours = _colours(stage(0, holder=holder, alive=alive, pooled=np.zeros_like(alive)))
+    drawn = stage(0, holder=holder, alive=alive, pooled=~alive & False, idle=~alive & False)
+    dense = PictureRow("dense", (), None, np.nan)
+    rows = (PictureRow("tome", (drawn,), None, np.nan),)
+    figure = show_tokens(Picture(np.zeros((8, 12, 3), np.float32), (4, 6), 1, dense, rows, None))
+    colours = {
+        6 * int(box.get_y()) + int(box.get_x()): box.get_edgecolor()
+        for box in figure.axes[1].patches
+    }
     assert sorted(colours) == list(range(0, 24, 2))
     for row in range(4):
         for column in range(6):

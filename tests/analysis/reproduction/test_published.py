@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from tokenred.analysis.plots.published import GTP_PAPER as REFERENCE
 from tokenred.analysis.reproduction.published import dense_entry, entries, published_csv
-
-REFERENCE = Path(__file__).parents[2] / "reference" / "gtp_paper_tables.csv"
 
 
 def test_the_package_brings_the_reference() -> None:

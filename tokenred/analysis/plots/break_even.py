@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.plots.canvas import new_grid
+from tokenred.analysis.plots.canvas import MARKERS, new_grid, palette
 from tokenred.analysis.plots.frames import need, read_frame
-from tokenred.analysis.plots.style import MARKERS, palette
 from tokenred.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["break_even_chart", "break_even_points"]
 
-_NEEDED = (
+_COLUMNS = (
     "strategy", "batch_size", "speedup", "speedup_low", "speedup_high", "allowed",
 )  # fmt: skip
 # What tells panels apart, and how a value of it is written.
@@ -50,7 +48,7 @@ def break_even_chart(
     it does not. A dashed line is what the arithmetic allows: dense GMACs ÷ GMACs.
 
     Args:
-        source: a `Sweep`, its file (.jsonl), its CSV or its frame. Cells that failed are left out.
+        source: a `Sweep`, its CSV or its frame. Cells that failed are left out.
         title: above the panels; None for what all of them share, "" for none.
         width: in inches; 3.5 is a column of most papers.
         columns: of panels; None for as many as fit, two in a column of a paper.
@@ -83,7 +81,7 @@ def break_even_chart(
         _label(figure, grid, len(groups))
         heading = ", ".join(shared) if title is None else title
         if heading:
-            figure.suptitle(heading, fontsize=8)
+            figure.suptitle(heading)
         _legend(figure, looks, max(1, int(width / 1.6)))
     return figure
 
@@ -116,12 +114,8 @@ def break_even_points(source: Any) -> pd.DataFrame:
 
 def _read(source: Any) -> pd.DataFrame:
     """The finished cells."""
-    if isinstance(source, str | Path) and Path(source).suffix in (".jsonl", ".json"):
-        from tokenred.analysis.sweeps.results import Sweep
-
-        source = Sweep.read(source)
     frame = read_frame(source)
-    need(frame, _NEEDED, "a break-even chart")
+    need(frame, _COLUMNS, "a break-even chart")
     if "status" in frame:
         frame = frame[frame["status"] == "done"]
     frame = frame.dropna(subset=["speedup"])
@@ -143,24 +137,18 @@ def _panels(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
 
 
 def _draw(axes: Axes, frame: pd.DataFrame, looks: dict[str, Any]) -> None:
-    import seaborn as sns
-
     axes.axhline(1, color="0.25", linewidth=0.9, zorder=1)
-    sns.lineplot(
-        frame, x="batch_size", y="speedup", hue="strategy", errorbar=None, estimator=None,
-        palette={name: colour for name, (colour, _) in looks.items()}, linewidth=1.2, legend=False,
-        zorder=3, ax=axes,
-    )  # fmt: skip
     for name, own in frame.groupby("strategy", sort=False):
         colour, marker = looks[str(name)]
+        sizes = own["batch_size"]
+        axes.plot(sizes, own["speedup"], color=colour, linewidth=1.2, zorder=3)
         axes.fill_between(
-            own["batch_size"], own["speedup_low"], own["speedup_high"], color=colour, alpha=0.18,
-            linewidth=0, zorder=2,
+            sizes, own["speedup_low"], own["speedup_high"], color=colour, alpha=0.18, linewidth=0,
+            zorder=2,
         )  # fmt: skip
         axes.plot(
-            own["batch_size"], own["allowed"], color=colour, linewidth=0.8, linestyle=(0, (4, 2)),
-            zorder=1.5,
-        )  # fmt: skip
+            sizes, own["allowed"], color=colour, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1.5
+        )
         for pays, points in own.groupby(own["speedup_low"] > 1):
             axes.plot(
                 points["batch_size"], points["speedup"], linestyle="none", marker=marker,
@@ -173,8 +161,6 @@ def _draw(axes: Axes, frame: pd.DataFrame, looks: dict[str, Any]) -> None:
     axes.set_xticks(sizes[::every], [f"{size:g}" for size in sizes[::every]])
     axes.minorticks_off()
     axes.margins(x=0.06)
-    axes.set(xlabel="", ylabel="")
-    sns.despine(ax=axes)
 
 
 def _label(figure: Figure, grid: Any, count: int) -> None:
@@ -204,4 +190,4 @@ def _legend(figure: Figure, looks: dict[str, Any], columns: int) -> None:
         Line2D([], [], color="0.4", linewidth=0.8, linestyle=(0, (4, 2)), label="GMACs allow"),
         Line2D([], [], color="0.4", linestyle="none", label="not surely above 1", **hollow),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)

@@ -1,4 +1,7 @@
-"""Figures of several axes, notes beneath them, and their files."""
+"""What all figures share: size, type, colours, the ways to draw a series, and their files.
+
+Nothing here touches pyplot's global state.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +12,62 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.plots.style import new_figure
 from tokenred.core.errors import ConfigError, DataError
 from tokenred.core.files import check_new, write_atomically
+from tokenred.core.lock import output_lock
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["SUFFIXES", "add_note", "check_figure_path", "new_grid", "save_figure"]
+__all__ = [
+    "MARKERS",
+    "SUFFIXES",
+    "Colour",
+    "add_note",
+    "check_figure_path",
+    "draw_dense",
+    "draw_series",
+    "figure_bytes",
+    "new_figure",
+    "new_grid",
+    "palette",
+    "save_figure",
+]
 
+Colour = tuple[float, float, float]
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 SUFFIXES = (".png", ".pdf", ".svg")
 _NOTE_SIZE = 6
-_GREY = "0.35"
+_STYLE: Any = {
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "figure.titlesize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.title_fontsize": 7,
+    "legend.frameon": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "0.92",
+    "grid.linewidth": 0.6,
+    # Fonts as outlines of type 42: some publishers refuse type 3.
+    "pdf.fonttype": 42,
+    # Labels are what users wrote; a dollar sign in them is no formula.
+    "text.parse_math": False,
+}
 
 
 @contextmanager
 def new_grid(
-    width: float, height: float, rows: int, columns: int, **options: Any
+    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
 ) -> Iterator[tuple[Figure, Any]]:
     """A figure and a ``(rows, columns)`` array of axes, drawn upon in the house style.
 
@@ -34,9 +76,80 @@ def new_grid(
         rows, columns: of axes.
         options: of matplotlib's ``Figure.subplots``.
     """
-    with new_figure(width, height) as (figure, only):
-        only.remove()
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
         yield figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+@contextmanager
+def new_figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+    """The same with a single pair of axes."""
+    with new_grid(width, height) as (figure, grid):
+        yield figure, grid[0, 0]
+
+
+def palette(count: int) -> list[Colour]:
+    """So many colours that colour-blind readers can tell apart (ten, then they repeat)."""
+    import seaborn as sns
+
+    colours: list[Colour] = sns.color_palette("colorblind", count)
+    return colours
+
+
+def draw_series(
+    axes: Axes,
+    x: Any,
+    y: Any,
+    colour: Any,
+    at: int = 0,
+    *,
+    low: Any = None,
+    high: Any = None,
+    bars: bool = False,
+    **look: Any,
+) -> None:
+    """A line with markers, and its intervals as a band or as bars.
+
+    Args:
+        axes: to draw upon.
+        x, y: places and values.
+        colour: of all of it.
+        at: the number of the series, which chooses its marker.
+        low, high: ends of the intervals; None for none.
+        bars: one interval a point, for points that a band would not belong to.
+        look: of matplotlib's ``Axes.plot``.
+    """
+    look = {"marker": MARKERS[at % len(MARKERS)], "markersize": 4.5, "markeredgecolor": "white",
+            "markeredgewidth": 0.5, "linewidth": 1.2, "zorder": 3, **look}  # fmt: skip
+    if low is not None and bars:
+        axes.errorbar(
+            x, y, yerr=[y - low, high - y], fmt="none", ecolor=colour, elinewidth=0.8,
+            capsize=1.7, capthick=0.8, alpha=0.65, zorder=2,
+        )  # fmt: skip
+    elif low is not None:
+        axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0, zorder=2)
+    axes.plot(x, y, color=colour, **look)
+
+
+def draw_dense(axes: Axes, value: float | None, *, across: bool = True, name: str = "") -> None:
+    """A dashed line at the dense model's value, if there is one."""
+    if value is None:
+        return
+    draw = axes.axhline if across else axes.axvline
+    draw(value, color="0.55", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+    if name:
+        place, frame = ((1, value), ("axes fraction", "data")) if across else (
+            (value, 1), ("data", "axes fraction"))  # fmt: skip
+        axes.annotate(
+            name, place, xycoords=frame, xytext=(-1, 1.5) if across else (-2, -2),
+            textcoords="offset points", ha="right", va="bottom" if across else "top",
+            fontsize=6, color="0.4",
+        )  # fmt: skip
 
 
 def add_note(figure: Figure, text: str) -> None:
@@ -45,7 +158,7 @@ def add_note(figure: Figure, text: str) -> None:
         # A letter of this size is half as wide as it is high.
         letters = max(20, int(figure.get_figwidth() * 72 / (0.53 * _NOTE_SIZE)))
         figure.supxlabel(
-            textwrap.fill(text, letters), fontsize=_NOTE_SIZE, color=_GREY, x=0.01, ha="left"
+            textwrap.fill(text, letters), fontsize=_NOTE_SIZE, color="0.35", x=0.01, ha="left"
         )
 
 
@@ -68,6 +181,23 @@ def check_figure_path(path: str | Path, *, overwrite: bool = False) -> Path:
     return path
 
 
+def figure_bytes(figure: Figure, kind: str = "png", dpi: int = 200) -> bytes:
+    """A figure as the content of a file, the same bytes each time it is made.
+
+    Args:
+        figure: of matplotlib.
+        kind: ``"png"``, ``"pdf"`` or ``"svg"``.
+        dpi: dots an inch, of a PNG and of pictures inside the others.
+    """
+    import matplotlib
+
+    undated: Any = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "tokenred"}):
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata=undated)
+    return buffer.getvalue()
+
+
 def save_figure(
     figure: Figure, path: str | Path, *, overwrite: bool = False, dpi: int = 300
 ) -> Path:
@@ -84,17 +214,10 @@ def save_figure(
 
     Raises:
         ConfigError, OutputExistsError, DataError: as `check_figure_path`.
+        OutputBusyError: where another process writes there.
     """
-    import matplotlib
-
     path = check_figure_path(path, overwrite=overwrite)
-    kind = path.suffix.lower()[1:]
-    undated: dict[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "tokenred"}):
-        options: dict[str, Any] = {"format": kind, "dpi": dpi, "metadata": undated.get(kind)}
-        figure.savefig(buffer, **options)
-    try:
-        return write_atomically(path, buffer.getvalue())
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}; choose another place.") from error
+    content = figure_bytes(figure, path.suffix.lower()[1:], dpi)
+    with output_lock(path):
+        check_new(path, overwrite=overwrite)  # nobody else was quicker
+        return write_atomically(path, content)

@@ -1,4 +1,4 @@
-"""The frames that figures are drawn from: where they come from, and which rows count."""
+"""The frames that figures are drawn from: where they come from, which rows count, what to call."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Fixed",
+    "about",
     "axes_of",
     "check_columns_differ",
     "choose",
@@ -154,6 +155,16 @@ def axes_of(frame: pd.DataFrame) -> list[str]:
     if "strategy" in names and (axes := names[: names.index("strategy")]):
         return [name for name in axes if name not in _NO_AXIS]
     return [] if "strategy" in names else [name for name in names if name not in _NO_AXIS]
+
+
+def about(frame: pd.DataFrame) -> str:
+    """Model and data, as far as all rows share them."""
+    return " on ".join(
+        str(frame[name].iloc[0])
+        for name in ("model", "data")
+        if name in frame and frame[name].nunique() == 1 and frame[name].notna().all()
+        and frame[name].iloc[0] != ""
+    )  # fmt: skip
 
 
 def label_of(column: str) -> str:

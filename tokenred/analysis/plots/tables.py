@@ -2,23 +2,165 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.plots.cells import Points, gather, order
+import numpy as np
+
+from tokenred.analysis.plots.canvas import add_note, new_grid
 from tokenred.analysis.plots.frames import Fixed, label_of, need, read_frame, show_value
-from tokenred.analysis.plots.paper import read_published
-from tokenred.analysis.plots.table import Block, Table
+from tokenred.analysis.plots.points import gather, order
+from tokenred.analysis.plots.published import read_published
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["graph_table", "tabulate", "theta_rows", "theta_table"]
+__all__ = ["Table", "graph_table", "tabulate", "theta_rows", "theta_table"]
 
 _LOG_S = "proportional_attention"
-_HEADS = {"graph": "graph", "theta": "θ", _LOG_S: "log s"}
+_HEADS = {"theta": "θ", _LOG_S: "log s"}
 _RANKED = ("top1", "top5", "difference", "images_per_second", "speedup", "realised")
+_GREEK = str.maketrans({
+    "θ": r"$\theta$", "α": r"$\alpha$", "ρ": r"$\rho$", "±": r"$\pm$", "×": r"$\times$",
+})  # fmt: skip
+# A figure this wide has its sources side by side; inches.
+_WIDE = 5.0
+_ROW, _HEAD, _AROUND = 0.17, 0.5, 0.35
+# Light enough for black figures.
+_SHADES = ("#ffffff", "#9ec9e2")
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Rows with values from several sources; print it as it is, or as Markdown, LaTeX or a figure.
+
+    Attributes:
+        values: a pandas frame. Rows are named by the axes that they stand for; columns by source
+            ("measured: ViT on digits", "published: DeiT-S") and value ("P=8"). NaN where a source
+            says nothing.
+        metric: what the values are, with their unit.
+        note: small print.
+        ranked: whether more is better.
+        half_width: of a typical interval of the measured values; None where nobody knows.
+    """
+
+    values: pd.DataFrame
+    metric: str
+    note: str
+    ranked: bool = True
+    half_width: float | None = None
+
+    @property
+    def sources(self) -> list[str]:
+        """Measured first, then the published ones."""
+        return list(dict.fromkeys(self.values.columns.get_level_values(0)))
+
+    @property
+    def best(self) -> pd.DataFrame:
+        """Where no row of a column is above this one, as printed."""
+        shown = self.values.round(1)
+        return shown.eq(shown.max()) & self.ranked
+
+    def markdown(self) -> str:
+        """The table in Markdown, best values of each column bold."""
+        heads = [str(name) for name in self.values.index.names]
+        # Markdown has one row of heads: the source goes into the first of its columns.
+        seen: set[str] = set()
+        for source, column in self.values.columns:
+            heads.append(column if source in seen else f"{source}, {column}")
+            seen.add(source)
+        names = len(self.values.index.names)
+        rule = ["---"] * names + ["---:"] * (len(heads) - names)
+        rows = [[*map(str, row.Index), *row[1:]] for row in self._shown("**{}**").itertuples()]
+        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+                 for row in (heads, rule, *rows)]  # fmt: skip
+        return "\n".join([*lines, "", f"{self.metric}. {self.note}".strip(". ") + "."])
+
+    def latex(self) -> str:
+        """The table in LaTeX, with the rules of booktabs."""
+        import pandas as pd
+
+        heads = [("", str(name)) for name in self.values.index.names]
+        values = self.values.reset_index().set_axis(
+            pd.MultiIndex.from_tuples([*heads, *self.values.columns]), axis=1
+        )
+        bold = np.where(self.best, "textbf:--rwrap", "")
+        numbers = list(self.values.columns)
+        style = values.style.hide(axis=0).format(escape="latex")
+        style.format_index(escape="latex", axis=1)
+        style.format("{:.1f}", na_rep="", subset=numbers)
+        style.apply(lambda _: bold, axis=None, subset=numbers)
+        columns = "l" * len(heads) + "r" * len(numbers)
+        made: str = style.to_latex(hrules=True, multicol_align="c", column_format=columns)
+        about = f"% {self.metric}. {self.note}".strip(". ")
+        return f"{about}\n{made.translate(_GREEK)}".rstrip()
+
+    def figure(self, *, title: str | None = None, width: float = 3.5) -> Figure:
+        """The table as a figure, a part a source, one below the other in a narrow one.
+
+        Darker is better within a column, and pale where it may be chance.
+        """
+        parts = {source: self.values[source].dropna(how="all") for source in self.sources}
+        rows = [len(part) for part in parts.values()]
+        beside = width >= _WIDE and len(parts) > 1
+        if beside:
+            height = _AROUND + _HEAD + _ROW * max(rows)
+            shape: dict[str, Any] = {"columns": len(parts)}
+        else:
+            height = _AROUND + sum(_HEAD + _ROW * count for count in rows)
+            shape = {"rows": len(parts), "height_ratios": [count + 1 for count in rows]}
+        letters = int((width / len(parts) if beside else width) / 0.075)
+        best = "bold: the best of a column" if self.ranked else ""
+        with new_grid(width, height, **shape) as (figure, grid):
+            for axes, (source, values) in zip(grid.flat, parts.items(), strict=True):
+                self._draw(axes, source, values, letters)
+            if title:
+                figure.suptitle(title)
+            add_note(figure, "; ".join(part for part in (self.metric, best, self.note) if part))
+        return figure
+
+    def __str__(self) -> str:
+        return self.markdown()
+
+    def _repr_markdown_(self) -> str:
+        return self.markdown()
+
+    def _shown(self, bold: str) -> pd.DataFrame:
+        """The values as text, one digit after the point."""
+        text = self.values.map(lambda value: "" if value != value else f"{value:.1f}")
+        return text.mask(self.best, text.map(bold.format))
+
+    def _draw(self, axes: Axes, source: str, values: pd.DataFrame, letters: int) -> None:
+        from matplotlib.colors import LinearSegmentedColormap
+
+        low, high = values.min(), values.max()
+        sure = 2 * (self.half_width or 0) if source.startswith("measured") else 0
+        span = (high - low).clip(lower=sure)
+        shade = (values - low) / span.where(span > 0, 1) * self.ranked
+        colours = LinearSegmentedColormap.from_list("light", _SHADES)
+        axes.imshow(
+            np.ma.masked_invalid(shade), cmap=colours, vmin=0, vmax=1.15, aspect="auto"
+        )  # fmt: skip
+        best = self.best[source].loc[values.index]
+        for (i, j), value in np.ndenumerate(values.to_numpy()):
+            if value == value:
+                weight = "bold" if best.iloc[i, j] else "normal"
+                axes.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=7,
+                          fontweight=weight)  # fmt: skip
+        axes.set_xticks(range(len(values.columns)), list(values.columns))
+        axes.set_yticks(range(len(values)), [_row_words(values.index.names, n) for n in
+                                             values.index])  # fmt: skip
+        axes.xaxis.tick_top()
+        origin, _, name = source.partition(": ")
+        title = "\n".join([origin, *textwrap.wrap(name, letters)])
+        axes.set_title(title, fontsize=7, loc="left")
+        axes.tick_params(length=0, pad=2)
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
 
 
 def tabulate(
@@ -50,41 +192,26 @@ def tabulate(
         InputError: for missing columns or values, or rows that may not be averaged.
         DataError: for a file that cannot be read.
     """
+    import pandas as pd
+
     keys = [rows] if isinstance(rows, str) else list(rows)
     data = read_frame(frame)
     need(data, [*keys, columns, metric], "this table")
     points = gather(data, [*keys, columns], metric, fixed=fixed)
     measured = points.frame.rename(columns={"value": metric})
-    sources = [("measured", points.about, measured)]
+    sources = [(f"measured: {points.about}".rstrip(": "), measured)]
     if published is not None:
         theirs = read_published(published, table=table, backbone=backbone)
         need(theirs, [*keys, columns, metric], "the published points of this table")
-        theirs = theirs.dropna(subset=[columns, metric])
-        theirs = theirs[theirs[keys].notna().any(axis=1)]
-        sources += [("published", n, own) for n, own in theirs.groupby("backbone", sort=False)]
-    names = dict.fromkeys(
-        tuple(_cell(value) for value in key)
-        for _, _, own in sources
-        for key in own[keys].itertuples(index=False, name=None)
-    )
-    ordered = sorted(names, key=_row_order)
-    return Table(
-        heads=tuple(_HEADS.get(key, key) for key in keys),
-        rows=tuple(ordered),
-        column_head=columns,
-        metric=label_of(metric),
-        blocks=tuple(
-            Block(
-                origin,
-                str(name),
-                *_values(own, keys, columns, metric, ordered),
-                ranked=metric in _RANKED,
-                half_width=points.half_width if origin == "measured" else None,
-            )
-            for origin, name, own in sources
-        ),
-        note=_note(points, keys),
-    )
+        theirs = theirs.dropna(subset=[columns, metric]).dropna(subset=keys, how="all")
+        sources += [(f"published: {n}", own) for n, own in theirs.groupby("backbone", sort=False)]
+    parts = {source: _wide(own, keys, columns, metric) for source, own in sources}
+    names = dict.fromkeys(name for part in parts.values() for name in part.index)
+    values = pd.concat(parts, axis=1).loc[sorted(names, key=_row_order)]
+    values.index.names = [_HEADS.get(key, key) for key in keys]
+    explained = "log s: proportional attention" if _LOG_S in keys else ""
+    note = "; ".join(part for part in (points.note(width=True), explained) if part)
+    return Table(values, label_of(metric), note, metric in _RANKED, points.half_width)
 
 
 def graph_table(
@@ -153,20 +280,17 @@ def theta_rows(frame: pd.DataFrame) -> list[str]:
     return ["theta", _LOG_S] if _LOG_S in frame else ["theta"]
 
 
-def _values(
-    own: pd.DataFrame, keys: list[str], columns: str, metric: str, names: list[tuple[str, ...]]
-) -> tuple[tuple[str, ...], tuple[tuple[float | None, ...], ...]]:
-    found: dict[tuple[Any, ...], float] = {}
-    for *key, column, value in own[[*keys, columns, metric]].itertuples(index=False, name=None):
-        found[(*map(_cell, key), column)] = float(value)
+def _wide(own: pd.DataFrame, keys: list[str], columns: str, metric: str) -> pd.DataFrame:
+    """A source's values, its rows named as in every other source."""
+    import pandas as pd
+
+    names = [tuple(_cell(value) for value in key) for key in own[keys].itertuples(index=False)]
     heads = sorted(own[columns].unique(), key=order)
-    rows = tuple(tuple(found.get((*name, head)) for head in heads) for name in names)
-    return tuple(show_value(head) for head in heads), rows
-
-
-def _note(points: Points, keys: list[str]) -> str:
-    explained = "log s: proportional attention" if _LOG_S in keys else ""
-    return "; ".join(part for part in (points.note_with_width, explained) if part)
+    made = own.assign(row=names).drop_duplicates(["row", columns], keep="last")
+    made = made.pivot(index="row", columns=columns, values=metric).astype(float)
+    made = made.loc[list(dict.fromkeys(names)), heads]
+    made.index = pd.MultiIndex.from_tuples(made.index)
+    return made.set_axis([f"{columns}={show_value(head)}" for head in heads], axis=1)
 
 
 def _row_order(name: tuple[str, ...]) -> tuple[Any, ...]:
@@ -185,3 +309,14 @@ def _cell(value: Any) -> str:
         return f"{float(value):g}"
     except (TypeError, ValueError):
         return str(value)
+
+
+def _row_words(heads: Sequence[str], name: tuple[str, ...]) -> str:
+    """A row's name with what it means, where the name does not say it."""
+    parts = []
+    for head, value in zip(heads, name, strict=True):
+        if value in ("yes", "no"):
+            parts.append(f"{'with' if value == 'yes' else 'no'} {head}")
+        else:
+            parts.append(f"{head}={value}" if value[:1].isdigit() else value)
+    return ", ".join(parts)

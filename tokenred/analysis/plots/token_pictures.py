@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenred.analysis.plots.canvas import new_grid
-from tokenred.analysis.plots.style import palette
+from tokenred.analysis.plots.canvas import Colour, new_grid, palette
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from tokenred.analysis.picture_data import Picture, Stage
+__all__ = ["Picture", "PictureRow", "Stage", "show_tokens"]
 
-__all__ = ["show_tokens"]
-
-Colour = tuple[float, float, float]
 _WHITE, _GREY, _BLACK = (1.0, 1.0, 1.0), (0.5, 0.5, 0.5), (0.0, 0.0, 0.0)
 _IDLE, _CROSS = "0.6", "0.75"
 _DIAGONALS = ((0.3, 0.3, 0.7, 0.7), (0.3, 0.7, 0.7, 0.3))
@@ -28,6 +25,93 @@ _LOST, _HELD, _POOLED, _IDLING = 0.93, 0.75, 0.75, 0.65
 _SMALL = 6.5  # points
 _LINE = 0.13  # inches, of such letters
 _NARROW = 1.1  # inches: panels whose captions take two lines
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """An image's patches after one block; maps are ``(gh, gw)``.
+
+    Attributes:
+        layer: the block, from 0.
+        tokens: image tokens that are left.
+        alive: whether the token of this patch is still there.
+        idle: whether it was left out of this block, and waits.
+        holder: the patch whose token stands for this one; the patch itself where it is alive; −1
+            where there is no such patch.
+        pooled: whether a token of no single patch holds it, such as EViT's fused token.
+        edges: ``(k, 2)`` patches, a token that is left and one that is gone, next to each other in
+            the token graph; none unless they were asked for.
+    """
+
+    layer: int
+    tokens: int
+    alive: NDArray[np.bool_]
+    idle: NDArray[np.bool_]
+    holder: NDArray[np.int64]
+    pooled: NDArray[np.bool_]
+    edges: NDArray[np.int64]
+
+    @property
+    def gone(self) -> NDArray[np.bool_]:
+        """Whether the token of this patch is no longer there."""
+        return ~self.alive
+
+    @property
+    def held(self) -> NDArray[np.bool_]:
+        """Whether the patch is gone and the token of another patch stands for it."""
+        return self.gone & (self.holder >= 0)
+
+    @property
+    def lost(self) -> NDArray[np.bool_]:
+        """Whether nothing of the patch is left in any token."""
+        return self.gone & (self.holder < 0) & ~self.pooled
+
+
+@dataclass(frozen=True, eq=False)
+class PictureRow:
+    """One strategy on the image.
+
+    Attributes:
+        label: the strategy, as it was written.
+        stages: one for each block asked for.
+        prediction: the class, or None for a model that gives no logits ``(b, classes)``.
+        probability: of that class, NaN likewise.
+    """
+
+    label: str
+    stages: tuple[Stage, ...]
+    prediction: int | None
+    probability: float
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image under several strategies.
+
+    Attributes:
+        pixels: ``(H, W, 3)`` from 0 to 1, as the model sees them.
+        grid: patches down and across.
+        depth: blocks of the model.
+        dense: the row of the unreduced model, without stages.
+        rows: one a strategy.
+        classes: names of the classes, or None.
+    """
+
+    pixels: NDArray[np.float32]
+    grid: tuple[int, int]
+    depth: int
+    dense: PictureRow
+    rows: tuple[PictureRow, ...]
+    classes: tuple[str, ...] | None
+
+    def said(self, row: PictureRow) -> str:
+        """What a model makes of the image, "7 (92%)"; empty where it makes no classes of it."""
+        if row.prediction is None:
+            return ""
+        known = self.classes is not None and row.prediction < len(self.classes)
+        name = self.classes[row.prediction] if known and self.classes else f"class {row.prediction}"
+        share = "<1%" if row.probability < 0.01 else f"{row.probability:.0%}"
+        return f"{name} ({share})"
 
 
 def show_tokens(
@@ -70,11 +154,11 @@ def show_tokens(
                 _draw(axes, stage, holders)
                 _caption(axes, f"block {stage.layer},", _count(stage), lines, panel)
         if title:
-            figure.suptitle(title, fontsize=8)
+            figure.suptitle(title)
         if legend:
             figure.legend(
-                handles=legend, loc="outside lower center", ncols=legend_columns, frameon=False,
-                handlelength=1.1, handleheight=1.1, fontsize=_SMALL, columnspacing=1.2,
+                handles=legend, loc="outside lower center", ncols=legend_columns, handlelength=1.1,
+                handleheight=1.1, fontsize=_SMALL, columnspacing=1.2,
             )  # fmt: skip
     return figure
 
@@ -85,8 +169,7 @@ def _photograph(axes: Axes, picture: Picture) -> None:
     axes.set_axis_on()
     axes.grid(visible=False)
     axes.set(xticks=[], yticks=[])
-    for side in axes.spines.values():
-        side.set(linewidth=0.4, color="0.6")
+    axes.spines[:].set(visible=True, linewidth=0.4, color="0.6")
     # One unit a patch, and patches of the shape they have.
     axes.imshow(
         picture.pixels, extent=(0, gw, gh, 0), interpolation="nearest",

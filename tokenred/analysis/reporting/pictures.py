@@ -59,7 +59,7 @@ def embed(drawing: Drawing) -> Picture:
     """
     import matplotlib
 
-    from tokenred.analysis.plots.style import png
+    from tokenred.analysis.plots.canvas import figure_bytes
 
     figure = drawing.draw()
     buffer = io.BytesIO()
@@ -68,7 +68,7 @@ def embed(drawing: Drawing) -> Picture:
         figure.savefig(buffer, format="svg", metadata=undated)
     kind, content = "svg+xml", buffer.getvalue()
     if len(content) > _MOST_BYTES:
-        kind, content = "png", png(figure)
+        kind, content = "png", figure_bytes(figure)
     uri = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
     return Picture(drawing.title, drawing.alt, uri, drawing.made_by, drawing.note)
 
@@ -96,7 +96,7 @@ def _by_model(frame: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, str]]:
 
 
 def _tradeoffs(frame: pd.DataFrame, axes: tuple[str, ...], name: str) -> Iterator[Drawing]:
-    from tokenred.analysis.plots.tradeoffs import tradeoff
+    from tokenred.analysis.plots.tradeoff import tradeoff
 
     if "top1" not in frame or "method" not in frame or frame["top1"].notna().sum() < 2:
         return
@@ -133,9 +133,9 @@ def _lines(frame: pd.DataFrame, axes: tuple[str, ...]) -> tuple[str, pd.DataFram
 
 
 def _along_axes(frame: pd.DataFrame, axes: tuple[str, ...], name: str) -> Iterator[Drawing]:
-    from tokenred.analysis.plots.heat_maps import heat_map
-    from tokenred.analysis.plots.lines import metric_lines
-    from tokenred.analysis.plots.scorers import scorer_comparison
+    from tokenred.analysis.plots.heat_map import heat_map
+    from tokenred.analysis.plots.metric_lines import metric_lines
+    from tokenred.analysis.plots.scorer_comparison import scorer_comparison
 
     if "top1" not in frame:
         return
@@ -178,7 +178,7 @@ def _sweep(frame: pd.DataFrame) -> Drawing:
 
 
 def _smoothing(frame: pd.DataFrame) -> Drawing:
-    from tokenred.analysis.plots.smoothing import smoothing_curves
+    from tokenred.analysis.plots.smoothing_curves import smoothing_curves
 
     there = set(frame["statistic"])
     wanted = [n for n in _SMOOTHING if n.removesuffix("_difference") in there]

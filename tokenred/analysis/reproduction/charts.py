@@ -50,10 +50,10 @@ def _frame(part: Part) -> pd.DataFrame | None:
 
 
 def _draw(kind: str, frame: pd.DataFrame, part: Part, backbone: str | None) -> Figure:
-    from tokenred.analysis.plots.heat_maps import heat_map
-    from tokenred.analysis.plots.scorers import scorer_comparison
+    from tokenred.analysis.plots.heat_map import heat_map
+    from tokenred.analysis.plots.scorer_comparison import scorer_comparison
     from tokenred.analysis.plots.tables import graph_table, theta_table
-    from tokenred.analysis.plots.tradeoffs import tradeoff
+    from tokenred.analysis.plots.tradeoff import tradeoff
 
     if kind == "scorers":
         return scorer_comparison(frame, width=_WIDTH)
@@ -74,7 +74,7 @@ def _points(part: Part, backbone: str) -> pd.DataFrame | None:
     """The published points of a trade-off, or None where they have no cost."""
     import pandas as pd
 
-    from tokenred.analysis.plots.paper import read_published, tradeoff_points
+    from tokenred.analysis.plots.published import read_published, tradeoff_points
 
     found = []
     for table in part.experiment.tables:
@@ -87,7 +87,7 @@ def _points(part: Part, backbone: str) -> pd.DataFrame | None:
 
 
 def _smoothing(frame: pd.DataFrame, title: str) -> Drawing:
-    from tokenred.analysis.plots.smoothing import smoothing_curves
+    from tokenred.analysis.plots.smoothing_curves import smoothing_curves
 
     return Drawing(
         title, f"tokenred.analysis.smoothing_curves(frame, statistics={list(_PANELS)})",

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from tokenred.analysis.plots.published import GTP_PAPER
+
 __all__ = ["Entry", "dense_entry", "entries", "published_csv"]
 
-_FILE = "gtp_paper_tables.csv"
 _KEYS = ("table", "backbone", "method", "P", "gmacs_group", "graph", "theta",
          "proportional_attention", "finetuned")  # fmt: skip
 _METRICS = {
@@ -53,7 +54,7 @@ class Entry:
 
 def published_csv() -> Path:
     """The file itself, to be drawn from."""
-    return Path(__file__).with_name(_FILE)
+    return GTP_PAPER
 
 
 @cache

@@ -206,7 +206,7 @@ def _figures(point: Point, row: Record, images: int | None, part: Part) -> Itera
 
 def _ours(metric: str, row: Record) -> tuple[float | None, float | None, float | None]:
     """A metric and its interval."""
-    from tokenred.analysis.plots.intervals import wilson
+    from tokenred.analysis.plots.points import wilson
 
     if metric == "loss":
         if row.get("method") == "dense":

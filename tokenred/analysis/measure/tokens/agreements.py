@@ -82,7 +82,7 @@ class Agreement(FramedResult):
 
     def plot(self, **options: Any) -> Figure:
         """See `tokenred.analysis.agreement_map`."""
-        from tokenred.analysis.plots.agreements import agreement_map
+        from tokenred.analysis.plots.agreement_map import agreement_map
 
         return agreement_map(self.frame, **options)
 

@@ -78,7 +78,7 @@ class Oversmoothing(FramedResult):
 
     def plot(self, **options: Any) -> Figure:
         """See `tokenred.analysis.smoothing_curves`."""
-        from tokenred.analysis.plots.smoothing import smoothing_curves
+        from tokenred.analysis.plots.smoothing_curves import smoothing_curves
 
         return smoothing_curves(self.frame, **options)
 

@@ -74,7 +74,7 @@ class GraphStatistics(FramedResult):
 
     def plot(self, **options: Any) -> Figure:
         """See `tokenred.analysis.in_degree_map`."""
-        from tokenred.analysis.plots.graphs import in_degree_map
+        from tokenred.analysis.plots.graph_figures import in_degree_map
 
         return in_degree_map(self, **options)
 

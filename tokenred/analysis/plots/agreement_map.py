@@ -1,4 +1,4 @@
-"""How far methods agree on the patches, as heat maps."""
+"""How far methods agree on the patches, as a heat map."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokenred.analysis.plots.canvas import new_grid
+from tokenred.analysis.plots import frames
+from tokenred.analysis.plots.canvas import new_figure
 from tokenred.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _LABELS = {
     "scores": "scores, Spearman's ρ",
 }
 _MOST_NUMBERS = 14  # in a row of a column's width
-_NEEDED = ("a", "b", "layer", "statistic", "mean")
+_COLUMNS = ("a", "b", "layer", "statistic", "mean")
 
 
 def agreement_map(
@@ -47,8 +48,7 @@ def agreement_map(
         InputError: for a frame of another kind, or one without this statistic or block.
     """
     frame = getattr(frame, "frame", frame)
-    missing = [name for name in _NEEDED if name not in frame]
-    if missing:
+    if missing := [name for name in _COLUMNS if name not in frame]:
         raise InputError(
             f"expected the frame of an agreement; it lacks {', '.join(missing)}. Call "
             "tokenred.analysis.agreement."
@@ -59,25 +59,21 @@ def agreement_map(
             f"expected a statistic among {', '.join(dict.fromkeys(frame['statistic']))}, got "
             f"{statistic!r}."
         )
-    if layer is not None:
+    square = layer is not None
+    if square:
         there = sorted(set(rows["layer"]))
         rows = rows[rows["layer"] == layer]
         if rows.empty:
             raise InputError(f"expected a block among {there}, got {layer!r}.")
-    table = _pairs(rows) if layer is None else _square(rows)
-    tall = 0.9 + (0.22 if layer is None else 0.36) * len(table)
-    with new_grid(width, height or max(1.8, tall), 1, 1) as (figure, grid):
-        _draw(grid[0, 0], table, statistic, square=layer is not None)
-        if layer is None:
-            grid[0, 0].set(xlabel="block", ylabel="")
-        else:
-            grid[0, 0].set(xlabel="", ylabel="")
+    table = _square(rows) if square else _pairs(rows)
+    tall = 0.9 + (0.36 if square else 0.22) * len(table)
+    with new_figure(width, height or max(1.8, tall)) as (figure, axes):
+        _draw(axes, table, statistic, square=square)
+        axes.set(xlabel="" if square else "block", ylabel="")
         if title is None:
-            first = rows.iloc[0]
-            title = " on ".join(str(first[key]) for key in ("model", "data") if first.get(key))
-            title += f", block {layer}" if layer is not None else ""
+            title = frames.about(rows) + (f", block {layer}" if square else "")
         if title:
-            figure.suptitle(title, fontsize=8)
+            figure.suptitle(title)
     return figure
 
 
@@ -103,24 +99,16 @@ def _draw(axes: Axes, table: pd.DataFrame, statistic: str, *, square: bool) -> N
     # Correlations go both ways from 0, shares only up.
     share = statistic == "iou"
     values = table.to_numpy(dtype=np.float64) * (100 if share else 1)
-    reach = max(0.1, float(np.nanmax(np.abs(values))))
+    reach = 100 if share else max(0.1, float(np.nanmax(np.abs(values))))
     axes.grid(visible=False)
     sns.heatmap(
-        values,
-        ax=axes,
-        mask=np.isnan(values),
-        cmap="viridis" if share else "vlag",
-        vmin=0 if share else -reach,
-        vmax=100 if share else reach,
-        annot=values.shape[1] <= _MOST_NUMBERS,
-        fmt=".0f" if share else ".2f",
+        values, ax=axes, mask=np.isnan(values), square=square, linewidths=0.5,
+        cmap="viridis" if share else "vlag", vmin=0 if share else -reach, vmax=reach,
+        annot=values.shape[1] <= _MOST_NUMBERS, fmt=".0f" if share else ".2f",
         annot_kws={"fontsize": 6 if share or square else 5},
-        linewidths=0.5,
-        square=square,
-        xticklabels=list(table.columns),
-        yticklabels=list(table.index),
+        xticklabels=list(table.columns), yticklabels=list(table.index),
         cbar_kws={"label": _LABELS[statistic]},
-    )
+    )  # fmt: skip
     axes.tick_params(length=0, labelsize=7)
     axes.tick_params(axis="y", labelrotation=0)
     for label in axes.get_xticklabels():

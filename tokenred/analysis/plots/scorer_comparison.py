@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.plots.canvas import add_note
-from tokenred.analysis.plots.cells import Points, dense_value, gather
+from tokenred.analysis.plots.canvas import add_note, draw_dense, new_figure, palette
 from tokenred.analysis.plots.frames import (
     Fixed,
     check_columns_differ,
@@ -14,9 +13,9 @@ from tokenred.analysis.plots.frames import (
     need,
     read_frame,
 )
-from tokenred.analysis.plots.lines import draw_lines
-from tokenred.analysis.plots.paper import read_published
-from tokenred.analysis.plots.style import new_figure, palette
+from tokenred.analysis.plots.metric_lines import draw_lines
+from tokenred.analysis.plots.points import Points, dense_value, gather
+from tokenred.analysis.plots.published import read_published
 from tokenred.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ __all__ = ["scorer_comparison"]
 
 _HUE = "scorer"
 _BUDGETS = ("P", "r", "keep_rate", "schedule")
-_ROW, _AROUND = 0.2, 0.9
+_ROW, _AROUND = 0.2, 0.9  # inches
 
 
 def scorer_comparison(
@@ -92,34 +91,24 @@ def _rows(
     width: float,
     height: float | None,
 ) -> Figure:
-    import seaborn as sns
-
     own = points.frame.sort_values("value").reset_index(drop=True)
-    height = height or _AROUND + _ROW * len(own)
-    with new_figure(width, height) as (figure, axes):
-        if dense is not None:
-            axes.axvline(dense, color="0.55", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
-            axes.annotate(
-                "dense", (dense, 1), xycoords=("data", "axes fraction"), xytext=(-2, -2),
-                textcoords="offset points", ha="right", va="top", fontsize=6, color="0.4",
-            )  # fmt: skip
-        colour = palette(1)[0]
-        if own["low"].notna().all():
-            ends = [own["value"] - own["low"], own["high"] - own["value"]]
-            axes.errorbar(
-                own["value"], own.index, xerr=ends, fmt="none", ecolor=colour, elinewidth=1,
-                capsize=2, zorder=2,
-            )  # fmt: skip
-        axes.plot(own["value"], own.index, "o", color=colour, markersize=5, zorder=3)
+    with new_figure(width, height or _AROUND + _ROW * len(own)) as (figure, axes):
+        draw_dense(axes, dense, across=False, name="dense")
+        sure = own["low"].notna().all()
+        ends = [own["value"] - own["low"], own["high"] - own["value"]] if sure else None
+        axes.errorbar(
+            own["value"], own.index, xerr=ends, fmt="o", color=palette(1)[0], elinewidth=1,
+            capsize=2, markersize=5, zorder=3,
+        )  # fmt: skip
         axes.set_yticks(list(own.index), [str(name) for name in own[_HUE]])
         axes.grid(visible=False, axis="y")
         axes.margins(x=0.08)
         # Room above the rows for the name of the line.
         axes.set_ylim(-0.5, 1.1 * len(own))
         axes.set(xlabel=label_of(metric), title=points.about if title is None else title)
-        add_note(figure, points.note)
-        sns.despine(ax=axes, left=True)
+        axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
+        add_note(figure, points.note())
     return figure
 
 
@@ -138,4 +127,6 @@ def _overlay(figure: Figure, published: Any, x: str, metric: str) -> None:
         )  # fmt: skip
     for legend in list(figure.legends):
         legend.remove()
-    figure.legend(loc="outside right upper", frameon=False, title=_HUE, title_fontsize=7)
+    figure.legend(
+        loc="outside right upper", title=_HUE, frameon=False, fontsize=7, title_fontsize=7
+    )

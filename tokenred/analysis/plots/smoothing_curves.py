@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.plots.canvas import new_grid
-from tokenred.analysis.plots.style import MARKERS, palette
+from tokenred.analysis.plots import frames
+from tokenred.analysis.plots.canvas import draw_series, new_grid, palette
 from tokenred.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,30 +54,24 @@ def smoothing_curves(
     frame = getattr(frame, "frame", frame)
     wanted = [statistics] if isinstance(statistics, str) else list(statistics)
     _check(frame, wanted)
-    import seaborn as sns
-
     names = list(dict.fromkeys(frame["strategy"]))
-    colours = _colours(names)
+    others = [name for name in names if name != "dense"]
+    colours = {"dense": "black", **dict(zip(others, palette(len(others)), strict=True))}
     columns = min(2, len(wanted))
     rows = -(-len(wanted) // columns)
     size = (width or _COLUMN * columns, height or (2.8 if rows == 1 else 2.4 * rows))
     with new_grid(*size, rows, columns) as (figure, grid):
-        panels = grid.flatten()
-        for axes, statistic in zip(panels, wanted, strict=False):
-            _panel(axes, frame, statistic, names, colours)
-            sns.despine(ax=axes)
-        for axes in panels[len(wanted) :]:
+        for axes, statistic in zip(grid.flat, wanted, strict=False):
+            _panel(axes, frame, statistic, {name: colours[name] for name in names})
+        for axes in grid.flat[len(wanted) :]:
             axes.remove()
-        handles, labels = panels[0].get_legend_handles_labels()
         if len(wanted) == 1:
-            panels[0].legend(handles, labels, frameon=False)
+            grid[0, 0].legend()
         else:
-            figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-        if title is None:
-            first = frame.iloc[0]
-            title = " on ".join(str(first[key]) for key in ("model", "data") if first.get(key))
-        if title:
-            figure.suptitle(title, fontsize=8)
+            shown = grid[0, 0].get_legend_handles_labels()
+            figure.legend(*shown, loc="outside lower center", ncols=4)
+        if title := frames.about(frame) if title is None else title:
+            figure.suptitle(title)
     return figure
 
 
@@ -98,38 +92,20 @@ def _check(frame: Any, wanted: list[str]) -> None:
         )
 
 
-def _colours(names: list[str]) -> dict[str, Any]:
-    others = [name for name in names if name != "dense"]
-    return {"dense": "black"} | dict(zip(others, palette(len(others)), strict=True))
-
-
-def _panel(
-    axes: Axes, frame: pd.DataFrame, wanted: str, names: list[str], colours: dict[str, Any]
-) -> None:
+def _panel(axes: Axes, frame: pd.DataFrame, wanted: str, colours: dict[str, Any]) -> None:
     statistic = wanted.removesuffix(_FROM_DENSE)
     paired = statistic != wanted
     quantity, unit = _LABELS[statistic]
     factor = 100 if unit == "%" else 1
     rows = frame[frame["statistic"] == statistic]
-    for at, name in enumerate(names):
+    for at, (name, colour) in enumerate(colours.items()):
         own = rows[rows["strategy"] == name].sort_values("layer")
         mean, low, high = (factor * own[key] for key in (_PAIRED if paired else _PLAIN))
         dense = name == "dense"
         if dense and paired:
             mean = low = high = 0 * own["mean"]
-        axes.fill_between(own["layer"], low, high, color=colours[name], alpha=0.15, linewidth=0)
-        axes.plot(
-            own["layer"],
-            mean,
-            color=colours[name],
-            label=name,
-            marker="*" if dense else MARKERS[at % len(MARKERS)],
-            markersize=6 if dense else 4,
-            markeredgecolor="white",
-            markeredgewidth=0.4,
-            linewidth=1.2,
-            zorder=3 if dense else 2,
-        )
+        look = {"marker": "*", "markersize": 6} if dense else {"markersize": 4, "zorder": 2.5}
+        draw_series(axes, own["layer"], mean, colour, at, low=low, high=high, label=name, **look)
     if paired:
         quantity, unit = f"{quantity}\nfrom dense", "points" if unit == "%" else unit
     axes.set(xlabel="block", ylabel=f"{quantity} ({unit})" if unit else quantity)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from tokenred.analysis.plots.cells import dense_value, gather, order
-from tokenred.analysis.plots.intervals import student, wilson
+from tokenred.analysis.plots.points import dense_value, gather, order, wilson
 from tokenred.core.errors import ConfigError, InputError
 
 
@@ -15,17 +15,15 @@ def test_other_axes_are_averaged_and_named(grid: pd.DataFrame) -> None:
     points = gather(grid, ["alpha"])
     assert points.frame["alpha"].tolist() == [0.1, 0.2, 0.4]
     assert points.frame["value"].tolist() == pytest.approx([67.75, 68.75, 70.75])
-    assert points.averaged == "mean over M = 4, 8; mean over P = 3, 5"
-    assert points.fixed == ""
+    assert points.note().startswith("mean over M = 4, 8; mean over P = 3, 5; 95%")
     assert points.about == "ViT on digits"
 
 
 def test_fixed_axes_are_named(grid: pd.DataFrame) -> None:
     points = gather(grid, ["alpha", "M"], fixed={"P": 5})
     assert len(points.frame) == 6
-    assert points.averaged == ""
-    assert points.note == "P=5; 95% binomial intervals"
-    assert "of about ±" in points.note_with_width
+    assert points.note() == "P=5; 95% binomial intervals"
+    assert "of about ±" in points.note(width=True)
 
 
 def test_binomial_intervals(grid: pd.DataFrame) -> None:
@@ -60,7 +58,7 @@ def test_intervals_over_seeds(grid: pd.DataFrame) -> None:
     points = gather(seeds, ["alpha"], level=0.9)
     assert points.intervals == "90% intervals over seeds"
     assert points.frame["value"].tolist() == pytest.approx([68.75, 69.75, 71.75])
-    low, high = student([67.75, 68.75, 69.75], 0.9)
+    low, high = stats.t.interval(0.9, 2, 68.75, stats.sem([67.75, 68.75, 69.75]))
     first = points.frame.iloc[0]
     assert (first["low"], first["high"]) == pytest.approx((low, high))
 
@@ -81,7 +79,7 @@ def test_unfinished_cells_and_incomplete_points_are_left_out(grid: pd.DataFrame)
 
 def test_an_axis_that_goes_with_another_is_said(grid: pd.DataFrame) -> None:
     points = gather(grid.assign(alpha=grid["M"] / 10), ["M"], fixed={"P": 3})
-    assert points.averaged == "α differs between points"
+    assert "α differs between points" in points.note()
 
 
 def test_rows_of_numbers_are_names(grid: pd.DataFrame) -> None:
@@ -90,11 +88,9 @@ def test_rows_of_numbers_are_names(grid: pd.DataFrame) -> None:
     assert points.frame["alpha"].tolist() == ["[0.1, 0.2]", "[0.1, …, 0.4]", "[0.4, 0.4]"]
 
 
-def test_dense_is_none_of_the_points(grid: pd.DataFrame) -> None:
-    dense = pd.DataFrame([{"method": "dense", "top1": 75.0, "model": "ViT", "data": "digits"}])
-    both = pd.concat([dense[dense.columns], grid])[[*grid.columns]]
-    assert len(gather(both, ["alpha"]).frame) == 3
-    assert dense_value(both, "top1") == 75.0
+def test_dense_is_none_of_the_points(grid: pd.DataFrame, with_dense: pd.DataFrame) -> None:
+    assert len(gather(with_dense, ["alpha"]).frame) == 3
+    assert dense_value(with_dense, "top1") == 75.0
     assert dense_value(grid, "top1") is None
 
 
@@ -116,6 +112,18 @@ def test_refused(grid: pd.DataFrame) -> None:
     shifted = grid.assign(P=grid["P"] + (grid["M"] == 8))
     with pytest.raises(InputError, match="was run for all values of P; fix P"):
         gather(shifted[shifted["alpha"] == 0.1], ["M"])
+
+
+@pytest.mark.parametrize("right", [0, 1, 37, 99, 100])
+def test_wilson(right: int) -> None:
+    own = stats.binomtest(right, 100).proportion_ci(0.9, method="wilson")
+    assert wilson(right, 100, 0.9) == pytest.approx((100 * own.low, 100 * own.high))
+
+
+def test_no_share_of_images() -> None:
+    for percent, images in ((101, 10), (-1, 10), (np.nan, 10), (50, 0)):
+        with pytest.raises(InputError, match="percentage"):
+            wilson(percent, images)
 
 
 def test_numbers_go_before_names() -> None:

@@ -27,11 +27,9 @@ def test_a_line_a_value_of_the_hue(grid: pd.DataFrame) -> None:
     assert len(axes.collections) == 2
 
 
-def test_bars_beside_each_other_and_dense(grid: pd.DataFrame) -> None:
-    three = pd.concat([grid, grid[grid["P"] == 5].assign(P=7)])
-    dense = pd.DataFrame([{"method": "dense", "top1": 75.0, "model": "ViT", "data": "digits"}])
-    frame = pd.concat([three, dense])[list(grid.columns)]
-    figure = metric_lines(frame, "alpha", hue="P", title="", width=3.3)
+def test_bars_beside_each_other_and_dense(with_dense: pd.DataFrame) -> None:
+    three = pd.concat([with_dense, with_dense[with_dense["P"] == 5].assign(P=7)])
+    figure = metric_lines(three, "alpha", hue="P", title="", width=3.3)
     (axes,) = figure.axes
     (text,) = [t.get_text() for t in axes.texts]
     assert text == "dense"

@@ -10,15 +10,13 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from tokenred.analysis.plots.canvas import new_grid
-from tokenred.analysis.plots.style import palette
+from tokenred.analysis.plots.canvas import new_figure, new_grid, palette
 from tokenred.core.errors import ConfigError, InputError
+from tokenred.graphs import Graph
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from tokenred.graphs import Graph
 
 __all__ = ["draw_graph", "graph_panels", "in_degree_map"]
 
@@ -62,8 +60,8 @@ def draw_graph(
     """
     pixels = _pixels(image)
     edges, shown = _edges(graph, i, far_only, patches)
-    with new_grid(width, height, 1, 1) as (figure, grid):
-        _draw_edges(grid[0, 0], graph, i, pixels, edges, shown if title is None else title)
+    with new_figure(width, height) as (figure, axes):
+        _draw_edges(axes, graph, i, pixels, edges, shown if title is None else title)
     return figure
 
 
@@ -84,8 +82,8 @@ def in_degree_map(
         ConfigError: for an image that the graph does not hold.
     """
     degrees = _degrees(source, i)
-    with new_grid(width, height, 1, 1) as (figure, grid):
-        _draw_degrees(grid[0, 0], degrees, title)
+    with new_figure(width, height) as (figure, axes):
+        _draw_degrees(axes, degrees, title)
     return figure
 
 
@@ -107,7 +105,7 @@ def graph_panels(
         _draw_edges(grid[0, 0], graph, i, pixels, edges, shown)
         _draw_degrees(grid[0, 1], degrees, "who is chosen")
         if title:
-            figure.suptitle(title, fontsize=8)
+            figure.suptitle(title)
     return figure
 
 
@@ -143,20 +141,20 @@ def _edges(
     (r0, c0), (r1, c1) = (np.divmod(edges[:, end], graph.grid[1]) for end in (0, 1))
     far = np.maximum(np.abs(r0 - r1), np.abs(c0 - c1)) > 1
     if far.any() if far_only is None else far_only:
-        return edges[far], f"{_count(int(far.sum()))} beyond the grid neighbours"
-    return edges, _count(len(edges))
+        return edges[far], f"{_counted(int(far.sum()))} beyond the grid neighbours"
+    return edges, _counted(len(edges))
 
 
-def _count(edges: int) -> str:
+def _counted(edges: int) -> str:
     return "1 edge" if edges == 1 else f"{edges} edges"
 
 
 def _degrees(source: Any, i: int) -> NDArray[np.float64]:
-    from tokenred.analysis.measure.tokens.graph_measures import adjacency, in_degree
-    from tokenred.graphs import Graph
-
     if isinstance(source, Graph):
-        return in_degree(adjacency(source, i)).reshape(source.grid)
+        rows, columns = source.to_scipy(i).nonzero()
+        # Who chose itself was chosen by nobody else.
+        chosen = np.bincount(columns[rows != columns], minlength=source.num_nodes)
+        return chosen.reshape(source.grid).astype(np.float64)
     degrees = np.asarray(getattr(source, "in_degree", source), dtype=np.float64)
     if degrees.ndim != 2 or not degrees.size:
         raise InputError(f"expected in-degrees on a grid (gh, gw), got shape {degrees.shape}.")
@@ -228,11 +226,8 @@ def _draw_degrees(axes: Axes, degrees: NDArray[np.float64], title: str) -> None:
 
     sns.heatmap(
         degrees, ax=axes, cmap="viridis", square=True, vmin=0,
-        cbar_kws={
-            "label": "in-degree (tokens that chose the patch)",
-            "shrink": 0.85,
-            "ticks": MaxNLocator(integer=True),
-        },
+        cbar_kws={"label": "in-degree (tokens that chose the patch)", "shrink": 0.85,
+                  "ticks": MaxNLocator(integer=True)},
     )  # fmt: skip
     axes.set(xlabel="column (patches)", ylabel="row (patches)", title=title)
     axes.tick_params(length=0, labelrotation=0)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tokenred.analysis.plots.canvas import MARKERS, draw_series, palette
 from tokenred.analysis.plots.frames import choose, need, read_frame
-from tokenred.analysis.plots.style import MARKERS, palette
 from tokenred.core.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-__all__ = ["dense_point", "draw_published", "read_published", "tradeoff_points"]
+__all__ = [
+    "GTP_PAPER", "dense_point", "draw_published", "read_published", "read_rows", "tradeoff_points",
+]  # fmt: skip
 
+GTP_PAPER = Path(__file__).with_name("gtp_paper_tables.csv")
+"""The tables of the GTP paper, and the best settings of the authors' release notes."""
 _RENAMED = {"top1_percent": "top1", "top5_percent": "top5", "model": "backbone"}
-_SPEED = "images_per_second"
+_SPEED, _GROUP = "images_per_second", "gmacs_group"
 
 
 def read_published(
@@ -47,11 +52,12 @@ def read_published(
         DataError: for a file that is not there, or is no CSV.
         InputError: for missing columns, or no point that is left.
     """
-    frame = read_frame(source).rename(columns=_RENAMED)
-    need(frame, ["backbone"], "a CSV of published points")
-    if "metric" in frame:
-        need(frame, ["value"], "a tidy CSV of published points")
-        frame = _wide(frame)
+    frame = read_rows(source)
+    if _GROUP in frame:
+        # Some tables give the cost of a whole row of methods.
+        cost = frame["gmacs"] if "gmacs" in frame else float("nan")
+        frame["gmacs"] = frame[_GROUP].where(cost != cost, cost)
+        frame = frame.drop(columns=_GROUP)
     if table is not None:
         frame = choose(frame, {"table": table})
     if finetuned is not None:
@@ -60,17 +66,34 @@ def read_published(
         frame = frame[frame["finetuned"].isna() | (frame["finetuned"] == finetuned)]
     for column, names in (("backbone", backbone), ("method", method)):
         if names is not None:
-            several = [names] if isinstance(names, str) else list(names)
-            need(frame, [column], "choosing published points")
-            known = {str(own).casefold() for own in frame[column]}
-            if unknown := [name for name in several if name.casefold() not in known]:
-                there = ", ".join(dict.fromkeys(map(str, frame[column])))
-                raise InputError(
-                    f"no published point has {column}={unknown[0]}; the values are {there}."
-                )
-            folded = {name.casefold() for name in several}
-            frame = frame[[str(own).casefold() in folded for own in frame[column]]]
+            frame = _only(frame, column, [names] if isinstance(names, str) else list(names))
     return frame.reset_index(drop=True)
+
+
+def read_rows(source: Any) -> pd.DataFrame:
+    """All published points, with the cost of a group of methods in a column of its own.
+
+    Raises:
+        DataError, InputError: as `read_published`.
+    """
+    import pandas as pd
+
+    frame = read_frame(source).rename(columns=_RENAMED)
+    need(frame, ["backbone"], "a CSV of published points")
+    if "metric" not in frame:
+        return frame
+    need(frame, ["value"], "a tidy CSV of published points")
+    keys = [name for name in frame.columns if name not in ("metric", "value")]
+    records: list[dict[str, Any]] = []
+    for key, rows in frame.groupby(keys, dropna=False, sort=False):
+        record = dict(zip(keys, key, strict=True))
+        for metric, value in zip(rows["metric"], rows["value"], strict=True):
+            if metric.startswith(_SPEED):
+                record["device"] = metric.removeprefix(_SPEED).strip("_")
+                metric = _SPEED
+            record[_RENAMED.get(metric, metric)] = value
+        records.append(record)
+    return _spread_speeds(pd.DataFrame(records), keys)
 
 
 def tradeoff_points(published: pd.DataFrame, x: str) -> pd.DataFrame:
@@ -114,7 +137,7 @@ def draw_published(
     others = iter(palette(10)[::-1])
     chosen = {str(name).casefold(): colour for name, colour in colours.items()}
     lines = [name for name in ("backbone", "method", "finetuned", "table") if name in points]
-    labelled: set[str] = set()
+    labelled: list[str] = []
     for key, own in points.groupby(lines, dropna=False, sort=False):
         line = dict(zip(lines, key, strict=True))
         backbone, method = str(line["backbone"]), str(line["method"])
@@ -129,63 +152,38 @@ def draw_published(
             own = own.assign(**{x: own[x] * unit, "top1": own["top1"] - dense["top1"]})
         if method not in chosen:
             chosen[method] = next(others, (0.4, 0.4, 0.4))
-        own = own.sort_values(x, kind="stable")
+        timed = x != "gmacs" and "device" in own
+        device = f" on {str(own['device'].iloc[0]).upper()}" if timed else ""
         tuned = ", fine-tuned" if line.get("finetuned") is True else ""
-        device = (
-            f" on {str(own['device'].iloc[0]).upper()}" if x != "gmacs" and "device" in own else ""
-        )
         label = f"{method}, {backbone}{device}{tuned} (published)"
-        axes.plot(
-            own[x], own["top1"], color=chosen[method], linestyle=":", linewidth=1,
-            marker=MARKERS[len(labelled) % len(MARKERS)], markersize=3.5, markerfacecolor="white",
-            markeredgewidth=0.7, zorder=2.5, label=None if label in labelled else label,
+        own = own.sort_values(x, kind="stable")
+        draw_series(
+            axes, own[x], own["top1"], chosen[method], linestyle=":", linewidth=1, markersize=3.5,
+            marker=MARKERS[len(labelled) % len(MARKERS)], markerfacecolor="white",
+            markeredgecolor=chosen[method], markeredgewidth=0.7, zorder=2.5,
+            label=None if label in labelled else label,
         )  # fmt: skip
-        labelled.add(label)
+        labelled += [] if label in labelled else [label]
 
 
-def _device(points: pd.DataFrame, x: str) -> str:
-    known = x != "gmacs" and "device" in points
-    return f" on {str(points['device'].iloc[0]).upper()}" if known else ""
+def _only(frame: pd.DataFrame, column: str, names: list[str]) -> pd.DataFrame:
+    need(frame, [column], "choosing published points")
+    own = frame[column].astype(str).str.casefold()
+    if unknown := [name for name in names if name.casefold() not in set(own)]:
+        there = ", ".join(dict.fromkeys(map(str, frame[column])))
+        raise InputError(f"no published point has {column}={unknown[0]}; the values are {there}.")
+    return frame[own.isin([name.casefold() for name in names])]
 
 
-def _wide(tidy: pd.DataFrame) -> pd.DataFrame:
-    import pandas as pd
-
-    keys = [name for name in tidy.columns if name not in ("metric", "value")]
-    records: list[dict[str, Any]] = []
-    for key, rows in tidy.groupby(keys, dropna=False, sort=False):
-        record = dict(zip(keys, key, strict=True))
-        for metric, value in zip(rows["metric"], rows["value"], strict=True):
-            metric = _RENAMED.get(metric, metric)
-            if str(metric).startswith(_SPEED):
-                record["device"] = str(metric).removeprefix(_SPEED).strip("_")
-                metric = _SPEED
-            record[str(metric)] = value
-        records.append(record)
-    frame = pd.DataFrame(_spread_speeds(records, keys))
-    if "gmacs_group" in frame:
-        # Some tables give the cost of a whole row of methods.
-        cost = frame["gmacs"] if "gmacs" in frame else float("nan")
-        frame["gmacs"] = frame["gmacs_group"].where(pd.isna(cost), cost)
-        frame = frame.drop(columns="gmacs_group")
-    return frame
-
-
-def _spread_speeds(records: list[dict[str, Any]], keys: list[str]) -> list[dict[str, Any]]:
+def _spread_speeds(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Give a speed that was printed once to both the fine-tuned and the other point."""
-    import pandas as pd
-
-    def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
-        pairs = [(a[k], b[k]) for k in keys if k != "finetuned"]
-        return all(u == v or (pd.isna(u) and pd.isna(v)) for u, v in pairs)
-
-    shared = [r for r in records if pd.isna(r.get("finetuned")) and "top1" not in r]
-    own = [r for r in records if not any(r is s for s in shared)]
-    left = []
-    for speed in shared:
-        takers = [r for r in own if same(r, speed)]
-        for taker in takers:
-            taker.update({k: v for k, v in speed.items() if k not in keys})
-        if not takers:
-            left.append(speed)
-    return own + left
+    if "finetuned" not in frame or "top1" not in frame or _SPEED not in frame:
+        return frame
+    lone = frame["finetuned"].isna() & frame["top1"].isna()
+    rest = [name for name in keys if name != "finetuned"]
+    groups = frame.groupby(rest, dropna=False, sort=False)
+    shared = groups["top1"].transform("count") > 0
+    told = [name for name in frame.columns if name not in keys]
+    spoken = frame[told].where(lone).groupby([frame[n] for n in rest], dropna=False, sort=False)
+    frame[told] = frame[told].fillna(spoken[told].transform("first"))
+    return frame[~(lone & shared)].reset_index(drop=True)

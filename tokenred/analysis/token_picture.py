@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tokenred.analysis.measure.context import base_of, measured
 from tokenred.analysis.measure.tokens.pixels import shown_pixels
-from tokenred.analysis.picture_data import Picture, PictureRow, Stage
+from tokenred.analysis.plots.token_pictures import Picture, PictureRow, Stage
 from tokenred.core.errors import ConfigError, InputError
 from tokenred.data import eval_transform
 from tokenred.data.classes import class_names

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tokenred.analysis.plots import frames
+from tokenred.analysis.plots.canvas import Colour, draw_dense, draw_series, new_figure, palette
 from tokenred.analysis.plots.frames import label_of, need, read_frame
-from tokenred.analysis.plots.intervals import wilson
-from tokenred.analysis.plots.paper import draw_published, read_published, tradeoff_points
-from tokenred.analysis.plots.style import MARKERS, new_figure, palette
+from tokenred.analysis.plots.points import wilson
+from tokenred.analysis.plots.published import draw_published, read_published, tradeoff_points
 from tokenred.core.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -71,20 +72,14 @@ def tradeoff(
         raise InputError(f"expected finished rows with top1 and {x}, got none; measure both.")
     dense = _dense(frame, relative)
     theirs = None if published is None else tradeoff_points(read_published(published), x)
-    if title is None:
-        title = " on ".join(
-            str(frame[name].iloc[0])
-            for name in ("model", "data")
-            if name in frame and frame[name].nunique() == 1
-        )
     ours = _bounds(frame, x, dense)
     if relative and dense is not None:
         ours = _relative(ours, dense, x)
-    ours["at"] = ours["x"]
     star = None if dense is None else ours[frame["method"] == _DENSE].iloc[0]
     points = ours[frame["method"] != _DENSE].reset_index(drop=True)
+    points["shown"] = points["x"]
     if x == "gmacs":
-        points["x"] = _set_apart(points["x"], ours["x"].max() - ours["x"].min())
+        points["shown"] = _set_apart(points["x"], ours["x"].max() - ours["x"].min())
     names = list(dict.fromkeys(points[hue]))
     colours = dict(zip(names, palette(len(names)), strict=True))
     entries = len(names) + (star is not None) + front
@@ -92,26 +87,30 @@ def tradeoff(
         columns = max(1, int(width / (1.15 if theirs is None else 1.75)))
         entries += 0 if theirs is None else len(theirs[["backbone", "method"]].drop_duplicates())
         height += _LINE * -(-entries // columns)
+    label, relative_label, less = _AXES[x]
     with new_figure(width, height) as (figure, axes):
-        if star is not None:
-            axes.axhline(star["y"], color="0.55", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+        draw_dense(axes, None if star is None else star["y"])
         _draw_lines(axes, points, hue, colours)
         if star is not None:
-            _draw_star(axes, star)
+            axes.plot(
+                star["x"], star["y"], marker="*", markersize=9, color="black", label=_DENSE,
+                markeredgecolor="white", markeredgewidth=0.5, linestyle="none", zorder=4,
+            )  # fmt: skip
         if theirs is not None:
             draw_published(axes, theirs, x, colours, relative)
         if front:
-            _draw_front(axes, points, star, less=_AXES[x][2])
-        axes.set(xlabel=_AXES[x][relative], title=title, ylabel=_height_label(relative))
+            _draw_front(axes, ours, less=less)
+        axes.set(
+            xlabel=relative_label if relative else label,
+            ylabel="top-1 from dense (points)" if relative else label_of("top1"),
+            title=frames.about(frame) if title is None else title,
+        )
         axes.margins(x=0.06)
-        handles, labels = axes.get_legend_handles_labels()
+        shown = axes.get_legend_handles_labels()
         if outside:
-            figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+            figure.legend(*shown, loc="outside lower center", ncols=columns)
         else:
-            axes.legend(handles, labels, frameon=False, ncols=2, loc="best")
-        import seaborn as sns
-
-        sns.despine(ax=axes)
+            axes.legend(*shown, ncols=2, loc="best")
     return figure
 
 
@@ -157,42 +156,26 @@ def _relative(points: pd.DataFrame, dense: pd.Series, x: str) -> pd.DataFrame:
     return points
 
 
-def _height_label(relative: bool) -> str:
-    return "top-1 from dense (points)" if relative else label_of("top1")
-
-
-def _draw_lines(axes: Axes, points: pd.DataFrame, hue: str, colours: dict[Any, Any]) -> None:
+def _draw_lines(axes: Axes, points: pd.DataFrame, hue: str, colours: dict[Any, Colour]) -> None:
     for i, (name, colour) in enumerate(colours.items()):
-        own = points[points[hue] == name].sort_values("x", kind="stable")
-        look: dict[str, Any] = {"color": colour, "zorder": 2, "fmt": "none"}
-        for low, high, along in (("low", "high", "yerr"), ("x_low", "x_high", "xerr")):
-            if own[low].notna().any():
-                middle = own["y"] if along == "yerr" else own["x"]
-                ends = [(middle - own[low]).clip(0), (own[high] - middle).clip(0)]
-                bars: dict[str, Any] = {along: ends, "elinewidth": 0.8, "capsize": 1.8}
-                axes.errorbar(own["x"], own["y"], alpha=0.7, capthick=0.8, **bars, **look)
-        axes.plot(
-            own["x"], own["y"], color=colour, marker=MARKERS[i % len(MARKERS)], markersize=5,
-            markeredgecolor="white", markeredgewidth=0.5, linewidth=1.2, label=str(name), zorder=3,
+        own = points[points[hue] == name].sort_values("shown", kind="stable")
+        if own["x_low"].notna().any():
+            across = [(own["x"] - own["x_low"]).clip(0), (own["x_high"] - own["x"]).clip(0)]
+            axes.errorbar(
+                own["shown"], own["y"], xerr=across, fmt="none", ecolor=colour, elinewidth=0.8,
+                capsize=1.7, capthick=0.8, alpha=0.65, zorder=2,
+            )  # fmt: skip
+        sure = own["low"].notna().any()
+        draw_series(
+            axes, own["shown"], own["y"], colour, i, bars=True, markersize=5, label=str(name),
+            low=own["low"].clip(upper=own["y"]) if sure else None,
+            high=own["high"].clip(lower=own["y"]),
         )  # fmt: skip
 
 
-def _draw_star(axes: Axes, star: pd.Series) -> None:
-    axes.plot(
-        star["x"], star["y"], marker="*", markersize=9, color="black", markeredgecolor="white",
-        markeredgewidth=0.5, linestyle="none", label=_DENSE, zorder=4,
-    )  # fmt: skip
-
-
-def _draw_front(axes: Axes, points: pd.DataFrame, star: pd.Series | None, *, less: bool) -> None:
-    """Stairs along the points that no other beats in both; ``at`` is their true place."""
-    import pandas as pd
-
-    columns = ["at", "x", "y"]
-    points = points[columns]
-    if star is not None:
-        points = pd.concat([points, star[columns].astype(float).to_frame().T])
-    ordered = points.sort_values(["at", "y"], ascending=[less, False], kind="stable")
+def _draw_front(axes: Axes, points: pd.DataFrame, *, less: bool) -> None:
+    """Stairs along the points that no other beats in both."""
+    ordered = points.sort_values(["x", "y"], ascending=[less, False], kind="stable")
     best = ordered[ordered["y"] > ordered["y"].cummax().shift(fill_value=float("-inf"))]
     best = best.sort_values("x")
     axes.step(

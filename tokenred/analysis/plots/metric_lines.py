@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.plots.canvas import add_note
-from tokenred.analysis.plots.cells import Points, dense_value, gather, order
+from tokenred.analysis.plots.canvas import add_note, draw_dense, draw_series, new_figure, palette
 from tokenred.analysis.plots.frames import (
     Fixed,
     check_columns_differ,
@@ -14,17 +13,15 @@ from tokenred.analysis.plots.frames import (
     show_value,
     symbol_of,
 )
-from tokenred.analysis.plots.style import MARKERS, new_figure, palette
+from tokenred.analysis.plots.points import Points, dense_value, gather, order
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["draw_lines", "metric_lines"]
 
-# Bands of more lines than these hide each other.
-_BANDS = 2
+# Bands of more lines than these hide each other; more than those have their legend aside.
+_BANDS, _BESIDE = 2, 4
 
 
 def metric_lines(
@@ -81,8 +78,6 @@ def draw_lines(
     height: float,
 ) -> Figure:
     """The figure of `metric_lines` from points; ``names`` are the lines, in order."""
-    import seaborn as sns
-
     own = points.frame
     if names is None:
         names = [None] if hue is None else sorted(own[hue].unique(), key=order)
@@ -90,55 +85,29 @@ def draw_lines(
     numeric = all(isinstance(tick, int | float) for tick in map(_plain, ticks))
     places = {tick: float(tick) if numeric else float(i) for i, tick in enumerate(ticks)}
     step = 0.012 * ((max(places.values()) - min(places.values())) or 1.0)
-    aside = len(names) > 4
+    bars = len(names) > _BANDS or not numeric
+    aside = len(names) > _BESIDE
     with new_figure(width, height) as (figure, axes):
-        if dense is not None:
-            axes.axhline(dense, color="0.55", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
-            axes.annotate(
-                "dense", (1, dense), xycoords=("axes fraction", "data"), xytext=(-1, 1.5),
-                textcoords="offset points", ha="right", va="bottom", fontsize=6, color="0.4",
-            )  # fmt: skip
+        draw_dense(axes, dense, name="dense")
         for i, (name, colour) in enumerate(zip(names, palette(len(names)), strict=True)):
             line = own if name is None else own[own[hue] == name]
-            at = line[x].map(places)
-            bars = len(names) > _BANDS or not numeric
             shift = step * (i - (len(names) - 1) / 2) if bars else 0.0
-            label = None if name is None else _label(str(hue), name, aside)
-            _draw_line(axes, line.assign(at=at + shift).sort_values("at"), i, colour, label, bars)
+            line = line.assign(at=line[x].map(places) + shift).sort_values("at")
+            ends = (line["low"], line["high"]) if line["low"].notna().all() else (None, None)
+            draw_series(
+                axes, line["at"], line["value"], colour, i, low=ends[0], high=ends[1], bars=bars,
+                label=None if name is None else _label(str(hue), name, aside),
+            )  # fmt: skip
         axes.set_xticks(list(places.values()), [show_value(tick) for tick in ticks])
-        if title is None:
-            title = points.about
+        title = points.about if title is None else title
         axes.set(xlabel=label_of(x), ylabel=label_of(metric), title=title)
         axes.margins(x=0.06)
         if hue is not None and aside:
-            figure.legend(
-                loc="outside right upper", frameon=False, title=symbol_of(hue), title_fontsize=7
-            )
+            figure.legend(loc="outside right upper", title=symbol_of(hue))
         elif hue is not None:
-            figure.legend(loc="outside upper center", ncols=len(names), frameon=False)
-        add_note(figure, points.note)
-        sns.despine(ax=axes)
+            figure.legend(loc="outside upper center", ncols=len(names))
+        add_note(figure, points.note())
     return figure
-
-
-def _draw_line(
-    axes: Axes, line: pd.DataFrame, i: int, colour: Any, label: str | None, bars: bool
-) -> None:
-    sure = line["low"].notna().all()
-    if sure and bars:
-        ends = [line["value"] - line["low"], line["high"] - line["value"]]
-        axes.errorbar(
-            line["at"], line["value"], yerr=ends, fmt="none", ecolor=colour, elinewidth=0.8,
-            capsize=1.6, capthick=0.8, alpha=0.6, zorder=2,
-        )  # fmt: skip
-    elif sure:
-        axes.fill_between(
-            line["at"], line["low"], line["high"], color=colour, alpha=0.15, linewidth=0, zorder=2
-        )
-    axes.plot(
-        line["at"], line["value"], color=colour, marker=MARKERS[i % len(MARKERS)], markersize=4.5,
-        markeredgecolor="white", markeredgewidth=0.5, linewidth=1.2, label=label, zorder=3,
-    )  # fmt: skip
 
 
 def _label(hue: str, name: Any, aside: bool) -> str:

@@ -13,7 +13,7 @@ from torch import nn
 
 import tokenred as tr
 from tokenred.analysis import trace_picture
-from tokenred.analysis.pictures import default_layers
+from tokenred.analysis.token_picture import default_layers
 from tokenred.core.errors import ConfigError, InputError, UnknownNameError
 from tokenred.data.digits import DigitsSource
 from tokenred.strategies.routers import Idle

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.plots.canvas import add_note
-from tokenred.analysis.plots.cells import gather, order
+from tokenred.analysis.plots.canvas import add_note, new_figure
 from tokenred.analysis.plots.frames import Fixed, check_columns_differ, label_of, show_value
-from tokenred.analysis.plots.style import new_figure
+from tokenred.analysis.plots.points import gather, order
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["heat_map"]
 
-# From dark to light also in grey and for every kind of colour blindness.
-_COLOURS = "cividis"
-_ROW, _AROUND, _LEAST = 0.27, 1.1, 2.2
+_ROW, _AROUND, _LEAST = 0.27, 1.1, 2.2  # inches
 
 
 def heat_map(
@@ -56,49 +53,32 @@ def heat_map(
     points = gather(frame, [y, x], metric, fixed=fixed, level=level)
     table = points.frame.pivot(index=y, columns=x, values="value")
     table = table.loc[sorted(table.index, key=order), sorted(table.columns, key=order)]
-    if height is None:
-        height = max(_LEAST, _AROUND + _ROW * len(table))
-    low, high = _range(table, points.half_width)
+    low, high = points.frame["value"].min(), points.frame["value"].max()
+    # The colours reach at least as far as an interval.
+    wider = max(0.0, 2 * (points.half_width or 0.0) - (high - low)) / 2
+    height = height or max(_LEAST, _AROUND + _ROW * len(table))
     with new_figure(width, height) as (figure, axes):
         axes.grid(visible=False)
-        axes.set_facecolor("white")
         sns.heatmap(
-            table,
-            ax=axes,
-            cmap=_COLOURS,
-            vmin=low,
-            vmax=high,
-            annot=True,
-            fmt=_format(table),
-            annot_kws={"fontsize": 7},
-            linewidths=0.8,
-            linecolor="white",
+            # From dark to light also in grey and for every kind of colour blindness.
+            table, ax=axes, cmap="cividis", vmin=low - wider, vmax=high + wider,
+            annot=True, fmt=_format(low, high), annot_kws={"fontsize": 7},
+            linewidths=0.8, linecolor="white",
             cbar_kws={"label": label_of(metric), "pad": 0.02},
             xticklabels=[show_value(v) for v in table.columns],
             yticklabels=[show_value(v) for v in table.index],
-        )
+        )  # fmt: skip
         axes.tick_params(length=0)
         axes.tick_params(axis="y", rotation=0)
-        if title is None:
-            title = points.about
+        title = points.about if title is None else title
         axes.set(xlabel=label_of(x), ylabel=label_of(y), title=title)
-        add_note(figure, points.note_with_width)
+        add_note(figure, points.note(width=True))
     return figure
 
 
-def _range(table: Any, half_width: float | None) -> tuple[float, float]:
-    """From what to what the colours reach: at least as far as an interval."""
-    low, high = float(table.min().min()), float(table.max().max())
-    wider = max(0.0, 2 * (half_width or 0.0) - (high - low)) / 2
-    return low - wider, high + wider
-
-
-def _format(table: Any) -> str:
+def _format(low: float, high: float) -> str:
     """As many digits as tell the cells apart, and three of the largest."""
-    values = table.to_numpy(dtype=float).ravel()
-    values = values[values == values]
-    largest, span = max(abs(values)), max(values) - min(values)
-    digits = 1
+    largest, span, digits = max(abs(low), abs(high)), high - low, 1
     while digits < 4 and (largest * 10**digits < 100 or 0 < span * 10**digits < 10):
         digits += 1
     return f".{digits}f"

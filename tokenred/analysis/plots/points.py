@@ -1,0 +1,255 @@
+"""From a frame to the points of a figure: what is fixed, what is averaged, how sure each is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tokenred.analysis.level import check_level
+from tokenred.analysis.plots import frames
+from tokenred.analysis.plots.frames import Fixed, axes_of, need, read_frame, show_value, symbol_of
+from tokenred.core.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Points", "dense_value", "gather", "order", "wilson"]
+
+# An average over two of these would mean nothing.
+_IDENTITY = ("model", "data", "weights", "method", "dtype", "precision")
+_PAIRED = ("difference", "difference_low", "difference_high")
+_SHARES = ("top1", "top5")
+_UNSURE = (float("nan"), float("nan"))
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """What a figure draws.
+
+    Attributes:
+        frame: one row a point: the columns asked for, then ``value``, ``low`` and ``high`` (NaN
+            where nothing says how sure the value is).
+        about: model and data, where all points share them.
+        settings: the axes at one value, "α=0.1, θ=1", and those averaged over, "mean over P = 3".
+        intervals: what the intervals are, "95% binomial intervals"; empty where there are none.
+        left_out: what could not be drawn, "left out: 2 unfinished cells"; else empty.
+    """
+
+    frame: pd.DataFrame
+    about: str
+    settings: tuple[str, ...]
+    intervals: str
+    left_out: str
+
+    def note(self, *, width: bool = False) -> str:
+        """All that a reader has to know beside the axes.
+
+        Args:
+            width: say how wide the intervals are, for figures that do not draw them.
+        """
+        half = self.half_width
+        intervals = self.intervals
+        if width:
+            intervals = "" if half is None else f"{self.intervals} of about ±{half:.1f}"
+        return "; ".join(part for part in (*self.settings, intervals, self.left_out) if part)
+
+    @property
+    def half_width(self) -> float | None:
+        """Half the width of a typical interval, or None where there are none."""
+        halves = ((self.frame["high"] - self.frame["low"]) / 2).dropna()
+        return None if halves.empty else float(halves.median())
+
+
+def gather(
+    source: Any,
+    by: Sequence[str],
+    metric: str = "top1",
+    *,
+    fixed: Fixed = None,
+    level: float = 0.95,
+) -> Points:
+    """One point for each combination of values of some columns.
+
+    Axes of a study that are neither asked for nor fixed are averaged over; a combination that was
+    not run for all their values is left out, since its average would be of other cells.
+
+    The intervals are Student's over seeds, where each point has several; else those of paired
+    predictions, where the frame has differences from dense (``difference_low``,
+    ``difference_high``); else Wilson's, of so many images. The last two are of one run; around an
+    average they are rather too wide than too narrow, since its cells share their images.
+
+    Args:
+        source: see `read_frame`.
+        by: the columns; rows without a value in one of them are left aside.
+        metric: the column of the values.
+        fixed: columns and the value that each must have.
+        level: nominal coverage of the intervals; paired ones have that of the comparison.
+
+    Raises:
+        InputError: for missing columns or values, for no finished row, or for rows of several
+            models, data sets or methods that are neither asked for nor fixed.
+        ConfigError: for a level out of range.
+    """
+    check_level(level)
+    by = list(by)
+    frame = read_frame(source)
+    need(frame, [*by, metric], "this figure")
+    frame = frames.choose(frame, fixed).dropna(subset=by)
+    # A row of numbers, such as an α for each block, is a name here.
+    rows = [n for n in (*by, *axes_of(frame)) if any(isinstance(v, tuple | list) for v in frame[n])]
+    frame = frame.assign(**{name: frame[name].map(show_value) for name in rows})
+    done = frame.dropna(subset=[metric])
+    if done.empty:
+        raise InputError(
+            f"expected finished cells with {', '.join([*by, metric])}, got none among "
+            f"{len(frame)} rows; see the columns status and error, where there are some."
+        )
+    _refuse_mixtures(done, by)
+    varied = [n for n in axes_of(done) if n not in (*by, metric) and _count(done[n]) > 1]
+    within = done.groupby(by, sort=False)[varied].nunique(dropna=False)
+    averaged = [name for name in varied if (within[name] > 1).any()]
+    groups = list(done.groupby(by, sort=False))
+    whole = _run_for_all(done, groups, averaged, by)
+    how = _kind_of_interval(done, whole, metric)
+    records = [(*key, *_value(rows, metric, how, level)) for key, rows in whole]
+    kinds = {
+        "seeds": f"{level:.0%} intervals over seeds",
+        "paired": "paired intervals",  # computed with the frame, at its level
+        "binomial": f"{level:.0%} binomial intervals",
+    }
+    lost = [
+        _counted(len(frame) - len(done), "unfinished cell"),
+        _counted(len(groups) - len(whole), "point", " not run for all of these"),
+    ]
+    import pandas as pd
+
+    return Points(
+        pd.DataFrame(records, columns=[*by, "value", "low", "high"]),
+        frames.about(done),
+        (_fixed_words(done, by, fixed), *(_averaged_words(done, n, averaged) for n in varied)),
+        kinds.get(how, ""),
+        ("left out: " if any(lost) else "") + ", ".join(part for part in lost if part),
+    )
+
+
+def dense_value(source: Any, metric: str) -> float | None:
+    """The dense model's value, where the frame has just one."""
+    frame = read_frame(source)
+    if "method" not in frame or metric not in frame:
+        return None
+    values = frame.loc[frame["method"] == "dense", metric].dropna()
+    return float(values.mean()) if values.nunique() == 1 else None
+
+
+def order(value: Any) -> tuple[int, Any]:
+    """A key that sorts numbers before names."""
+    return (0, value) if isinstance(value, int | float) else (1, str(value))
+
+
+def wilson(percent: float, images: float, level: float = 0.95) -> tuple[float, float]:
+    """Interval of a share of images, in percent.
+
+    Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", Journal
+    of the American Statistical Association 22, 1927.
+
+    Args:
+        percent: of the images that are right, 0 to 100; an average of several shares as well.
+        images: how many there are.
+        level: nominal coverage.
+
+    Raises:
+        InputError: for a share or a number of images that is none.
+        ConfigError: for a level out of range.
+    """
+    from scipy.stats import norm
+
+    check_level(level)
+    if not (0 <= percent <= 100 and images >= 1):
+        raise InputError(
+            f"expected a percentage of at least one image, got {percent} of {images}; the "
+            "accuracies of a frame are percent."
+        )
+    p, z2 = percent / 100, float(norm.ppf((1 + level) / 2)) ** 2
+    middle = (p + z2 / (2 * images)) / (1 + z2 / images)
+    half = math.sqrt(z2 * (p * (1 - p) / images + z2 / (4 * images**2))) / (1 + z2 / images)
+    return 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)
+
+
+def _refuse_mixtures(frame: pd.DataFrame, by: Sequence[str]) -> None:
+    for name in _IDENTITY:
+        if name in frame and name not in by and _count(frame[name]) > 1:
+            there = ", ".join(dict.fromkeys(show_value(v) for v in frame[name]))
+            raise InputError(
+                f"the rows are of several values of {name} ({there}), and an average over them "
+                f"would mean nothing. Fix one, such as {name}={show_value(frame[name].iloc[0])}."
+            )
+
+
+def _run_for_all(
+    frame: pd.DataFrame, groups: list[Any], averaged: list[str], by: Sequence[str]
+) -> list[tuple[Any, pd.DataFrame]]:
+    """The groups that have a row for every value of what is averaged over."""
+    if not averaged:
+        return groups
+    combinations = len(frame[averaged].drop_duplicates())
+    whole = [own for own in groups if len(own[1][averaged].drop_duplicates()) == combinations]
+    if not whole:
+        raise InputError(
+            f"no combination of {', '.join(by)} was run for all values of {', '.join(averaged)}; "
+            f"fix {averaged[0]} at one value."
+        )
+    return whole
+
+
+def _kind_of_interval(frame: pd.DataFrame, groups: list[Any], metric: str) -> str:
+    if "seed" in frame and all(rows["seed"].nunique() > 1 for _, rows in groups):
+        return "seeds"
+    paired = all(name in frame for name in _PAIRED) and frame["difference_low"].notna().any()
+    if metric in ("top1", "difference") and paired:
+        return "paired"
+    return "binomial" if metric in _SHARES and "images" in frame else ""
+
+
+def _value(rows: pd.DataFrame, metric: str, how: str, level: float) -> tuple[float, float, float]:
+    value = float(rows[metric].mean())
+    if how == "seeds":
+        from scipy.stats import sem, t
+
+        runs = rows.groupby("seed")[metric].mean()
+        half = float(t.ppf((1 + level) / 2, len(runs) - 1) * sem(runs))
+        return value, float(runs.mean()) - half, float(runs.mean()) + half
+    if how == "paired":
+        # Bounds of the difference, about the value: the dense model itself has none.
+        low = value + float((rows["difference_low"] - rows["difference"]).mean())
+        high = value + float((rows["difference_high"] - rows["difference"]).mean())
+        # Of shares, an interval that reaches beyond what there can be says nothing more.
+        return (value, max(low, 0.0), min(high, 100.0)) if metric in _SHARES else (value, low, high)
+    if how == "binomial":
+        return (value, *wilson(value, float(rows["images"].min()), level))
+    return (value, *_UNSURE)
+
+
+def _fixed_words(frame: pd.DataFrame, by: Sequence[str], fixed: Fixed) -> str:
+    return ", ".join(
+        f"{symbol_of(name)}={show_value(frame[name].iloc[0])}"
+        for name in dict.fromkeys([*axes_of(frame), *(fixed or {})])
+        if name not in by and frame[name].nunique() == 1 and frame[name].notna().all()
+    )
+
+
+def _averaged_words(frame: pd.DataFrame, name: str, averaged: list[str]) -> str:
+    if name not in averaged:
+        return f"{symbol_of(name)} differs between points"
+    values = list(dict.fromkeys(show_value(v) for v in sorted(frame[name].dropna(), key=order)))
+    shown = ", ".join(values[:4]) + (", …" if len(values) > 4 else "")
+    return f"mean over {symbol_of(name)} = {shown}"
+
+
+def _counted(number: int, thing: str, rest: str = "") -> str:
+    return f"{number} {thing}{'s' * (number > 1)}{rest}" if number else ""
+
+
+def _count(column: pd.Series) -> int:
+    return int(column.nunique(dropna=False))
