@@ -56,16 +56,18 @@ def look() -> dict[str, tuple[int, str]]:
     return {cls.__qualname__: (getattr(cls, "version", 1), said_by(cls)) for cls in parts()}
 
 
-_BY = "# Written by scripts/part_versions.py."
-_KIND = (
-    "from collections.abc import Callable",
-    "from typing import TypeVar",
-    "",
-    '_C = TypeVar("_C", bound=Callable[..., object])',
-    "",
-    "def register(name: str, *, overwrite: bool = ...) -> Callable[[_C], _C]: ...",
-    "def names() -> list[str]: ...",
-)
+# A package with parts of one kind registers them, too.
+_ABOVE = """# Written by scripts/part_versions.py.
+from collections.abc import Callable
+from typing import TypeVar
+
+"""
+_BELOW = """
+_C = TypeVar("_C", bound=Callable[..., object])
+
+def register(name: str, *, overwrite: bool = ...) -> Callable[[_C], _C]: ...
+def names() -> list[str]: ...
+"""
 
 
 def stubs() -> dict[Path, str]:
@@ -74,9 +76,9 @@ def stubs() -> dict[Path, str]:
     for folder in ("tokenred.strategies", *(kind.folder for kind in KINDS.values())):
         package = importlib.import_module(folder)
         homes = {name: getattr(vars(package)[name], "__module__", "") for name in package.__all__}
-        lines = [f"from {home} import {n} as {n}" for n, home in homes.items() if home]
-        text = "\n".join([_BY, *sorted(lines), *(_KIND if hasattr(package, "register") else ())])
-        found[Path(str(package.__file__)).with_suffix(".pyi")] = f"{text}\n"
+        lines = sorted(f"from {home} import {n} as {n}\n" for n, home in homes.items() if home)
+        above, below = (_ABOVE, _BELOW) if hasattr(package, "register") else ("", "")
+        found[Path(str(package.__file__)).with_suffix(".pyi")] = above + "".join(lines) + below
     return found
 
 

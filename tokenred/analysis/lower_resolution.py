@@ -45,7 +45,7 @@ class LowerResolution(ReducedViT):
         small = twin(model)
         with torch.no_grad():
             small.set_input_size(img_size=size)  # type: ignore[operator]
-        super().__init__(small, Strategy("Random"))
+        super().__init__(small, Strategy.dense())
         # Not as a submodule: it is somebody else's.
         self.__dict__["stands_for"] = model
         self.full_size, self.own_size = full_size, size

@@ -130,7 +130,7 @@ def _row(
     embedded = reduced.backbone.embed(batch)
     graph = None
     if edges and reduced.strategy.fuser.uses_graph:
-        builder: Any = reduced.strategy.graph.build(reduced.info)
+        builder: Any = reduced.strategy.graph.built_for(reduced.info)
         graph = builder(embedded.x0, trace.grid)
     stages = tuple(_stage(reduced, trace, embedded.x, layer, graph) for layer in layers)
     return PictureRow(label, stages, *_said(base_of(reduced), logits))

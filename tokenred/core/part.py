@@ -10,15 +10,16 @@ A subclass is turned into a frozen dataclass by itself, so a new part is a class
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from torch import nn
 from typing_extensions import Self, dataclass_transform
 
-from tokenred.core.errors import ConfigError, UnknownNameError
+from tokenred.core.errors import ConfigError, PartError, UnknownNameError
 from tokenred.core.values import checked
 
 if TYPE_CHECKING:
@@ -57,10 +58,12 @@ class Part:
     Attributes:
         version: raised by a part of tokenred's when its results change, so that stored ones are
             not found any more; of other parts the code itself counts.
+        network: the weights of a part that has some, where it was built for a model.
     """
 
     traits: ClassVar[Traits] = Traits()
     version: ClassVar[int] = 1
+    network: ClassVar[nn.Module | None] = None  # of an instance, and no part of what it equals
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -103,8 +106,43 @@ class Part:
             )
 
     def build(self, info: ModelInfo) -> Part | nn.Module:
-        """The object that runs: the part itself, or an ``nn.Module`` where it has weights."""
+        """What runs on a model: the part, one that stands in for it, or the part's weights.
+
+        An ``nn.Module`` becomes the `network` of a copy, which by default calls it.
+        """
         return self
+
+    def built_for(self, info: ModelInfo, network: nn.Module | None = None) -> Self:
+        """The part as it runs on a model.
+
+        Args:
+            info: the model.
+            network: weights that are there already; else `build` makes new ones.
+
+        Raises:
+            PartError: where `build` gives something else.
+        """
+        made = self.build(info) if network is None else network
+        if isinstance(made, nn.Module):
+            return self.with_network(made)
+        if not isinstance(made, Part):
+            raise PartError(
+                f"{type(self).__name__}: build() gives {made!r}, which is neither a part nor an "
+                "nn.Module."
+            )
+        return cast(Self, made)  # of the same contract
+
+    def with_network(self, network: nn.Module) -> Self:
+        """The same part with these weights."""
+        made = copy.copy(self)
+        object.__setattr__(made, "network", network)
+        return made
+
+    def _called(self, *given: Any) -> Any:
+        """What the weights make of it; for parts that say nothing themselves."""
+        if self.network is None:
+            raise NotImplementedError(f"{type(self).__name__} has no __call__ and no weights")
+        return self.network(*given)
 
     def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
         """Multiply-accumulates (an image) that the part spends in one layer on choosing or fusing.

@@ -34,6 +34,7 @@ class TokenState:
         graph: the token graph over the original positions, or None.
         cls_index: which prefix token is the class token, or None.
         layer: number of the block, from 0.
+        depth: number of blocks.
         memory: what a method carries between blocks, by the method's own keys.
         positions: what the model's blocks have to know of the grid (rotary tables), as
             `Backbone.embed` gave it, the same all the way; parts hand it on.
@@ -47,6 +48,7 @@ class TokenState:
     graph: Graph | None = None
     cls_index: int | None = None
     layer: int = 0
+    depth: int = 12
     memory: Mapping[str, Tensor] = field(default_factory=dict)
     positions: Any = None
 

@@ -87,4 +87,4 @@ def gmacs(model: nn.Module, image_shape: Sequence[int] | None = None) -> float:
 def dense(model: nn.Module) -> ReducedViT:
     """A model wrapped with nothing removed."""
     adapt(model)
-    return wrap(model, Strategy("Random"))
+    return wrap(model, Strategy.dense())

@@ -8,7 +8,7 @@ from typing import cast
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from tokenred.attention import (
@@ -58,7 +58,7 @@ class Runner:
 
     backbone: Backbone
     strategy: Strategy
-    parts: Mapping[str, Part | nn.Module]
+    parts: Mapping[str, Part]
     engines: tuple[Engine, ...]
     span: Span = no_span
 

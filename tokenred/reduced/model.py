@@ -290,4 +290,4 @@ def resolved(base: nn.Module, strategy: StrategyLike) -> Strategy:
     spec = parse_spec(strategy)
     if spec.share is None:
         return spec.strategy
-    return spec.resolve(ReducedViT(base, Strategy("Random")).cost().gmacs)
+    return spec.resolve(ReducedViT(base, Strategy.dense()).cost().gmacs)

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from torch import nn
-
 from tokenred.attention import AttentionStat, ScoreMod
 from tokenred.core.errors import ConfigError, ScheduleError
 from tokenred.core.info import ModelInfo
@@ -62,7 +60,7 @@ def plan_layers(
     strategy: Strategy,
     info: ModelInfo,
     stem: float = 0.0,
-    built: Mapping[str, Part | nn.Module] | None = None,
+    built: Mapping[str, Part] | None = None,
 ) -> tuple[LayerPlan, ...]:
     """Resolve a strategy on a model.
 
@@ -195,8 +193,7 @@ def resolve_budget(strategy: Strategy, info: ModelInfo, stem: float = 0.0) -> St
     return at(low)
 
 
-def _needs(part: Selector | Fuser, built: Part | nn.Module | None) -> tuple[AttentionStat, ...]:
-    # A module with weights reads what its configuration declares.
+def _needs(part: Selector | Fuser, built: Part | None) -> tuple[AttentionStat, ...]:
     return built.requires if isinstance(built, Selector | Fuser) else part.requires
 
 

@@ -47,7 +47,7 @@ class Setup:
     backbone: Backbone
     asked: Strategy
     strategy: Strategy
-    parts: Mapping[str, Part | nn.Module]
+    parts: Mapping[str, Part]
     info: ModelInfo
     stem: float
     watch: Watch
@@ -89,12 +89,12 @@ class Setup:
         stem = backbone.stem_macs()
         strategy = resolve_budget(asked, info, stem)
         fits = made_for is None or _shape(made_for) == _shape(info)
-        parts: dict[str, Part | nn.Module] = {}
+        parts: dict[str, Part] = {}
         for name in _BUILT:
-            old = learned.get(name)
-            parts[name] = old if fits and old is not None else getattr(strategy, name).build(info)
+            old, part = learned.get(name), getattr(strategy, name)
+            parts[name] = part.built_for(info, old if fits else None)
             if old is not None and not fits:
-                _take_weights(name, parts[name], old)
+                _take_weights(name, parts[name].network, old)
         made = cls(backbone, asked, strategy, parts, info, stem, watch, pruned)
         if any(plan.adaptive for plan in made.plan(info.grid, info.num_patches)):
             check_padded(backbone, strategy)
@@ -112,8 +112,8 @@ class Setup:
 
     @property
     def learned(self) -> dict[str, nn.Module]:
-        """The parts with weights, by name."""
-        return {k: m for k, m in self.parts.items() if isinstance(m, nn.Module)}
+        """The weights of the parts, by name."""
+        return {k: p.network for k, p in self.parts.items() if p.network is not None}
 
     @property
     def pads(self) -> bool:

@@ -264,9 +264,7 @@ def fuser_matrix(
 
     A fuser that describes its transport is asked; of another, unit vectors sent through it tell.
     """
-    from tokenred.strategies.base import Fuser as Base
-
-    if isinstance(fuser, Base) and type(fuser).__call__ is Base.__call__:
+    if fuser.tells_transport:
         return fuser.transport(state, selection, state.graph, attention).matrix(state.num_tokens)
     units = torch.eye(state.num_tokens, dtype=state.x.dtype, device=state.x.device)
     units = units.expand(state.x.shape[0], -1, -1)
@@ -281,11 +279,9 @@ def carry(
     tokens: Float[Tensor, "b n w"],
 ) -> Float[Tensor, "b m w"]:
     """What a reduction makes of other image tokens in the places of the state's own."""
-    from tokenred.strategies.base import Fuser as Base
-
     front = tokens.new_zeros(tokens.shape[0], state.num_prefix, tokens.shape[2])
     probe = replace(state, x=torch.cat((front, tokens), dim=1))
-    if isinstance(fuser, Base) and type(fuser).__call__ is Base.__call__:
+    if fuser.tells_transport:
         # Its weights may hang on the tokens themselves.
         return fuser.transport(state, selection, state.graph, attention).apply(probe).image
     return fuser(probe, selection, state.graph, attention).image

@@ -97,7 +97,8 @@ class Wrapped(SharesBase):
             if name not in held:
                 raise BackboneError(f"parts.{name} was deleted, without which nothing runs.")
             if held[name] is not part:
-                setup = replace(setup, parts={**setup.parts, name: held[name]})
+                swapped = setup.parts[name].with_network(self.parts[name])
+                setup = replace(setup, parts={**setup.parts, name: swapped})
         weight = next(self.base.parameters())
         place = (weight.device, weight.dtype)
         if self._place != place:
@@ -168,6 +169,7 @@ class Wrapped(SharesBase):
             grid=grid,
             graph=graph,
             cls_index=info.cls_index,
+            depth=info.depth,
             positions=embedded.positions,
         ), plans
 

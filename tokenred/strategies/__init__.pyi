@@ -1,4 +1,3 @@
-# Written by scripts/part_versions.py.
 from tokenred.strategies.base import Embedding as Embedding
 from tokenred.strategies.base import Fuser as Fuser
 from tokenred.strategies.base import Router as Router

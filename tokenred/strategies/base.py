@@ -50,7 +50,8 @@ class Scorer(Part):
 
     def __call__(self, state: TokenState, attention: AttentionStats) -> Float[Tensor, "b n"]:
         """The scores."""
-        raise NotImplementedError
+        scores: Tensor = self._called(state, attention)
+        return scores
 
 
 class Selector(Part):
@@ -100,7 +101,8 @@ class Selector(Part):
 
     def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
         """The selection."""
-        raise NotImplementedError
+        selection: Selection = self._called(state, attention, count)
+        return selection
 
 
 class Fuser(Part):
@@ -148,6 +150,12 @@ class Fuser(Part):
         """The weights with which tokens travel."""
         raise NotImplementedError(f"{type(self).__name__} has neither transport nor __call__")
 
+    @property
+    def tells_transport(self) -> bool:
+        """Whether `transport` says all that a reduction does."""
+        kind = type(self)
+        return kind.transport is not Fuser.transport and kind.__call__ is Fuser.__call__
+
     def __call__(
         self,
         state: TokenState,
@@ -156,6 +164,9 @@ class Fuser(Part):
         attention: AttentionStats,
     ) -> TokenState:
         """The state after the reduction."""
+        if self.network is not None and not self.tells_transport:
+            after: TokenState = self._called(state, selection, graph, attention)
+            return after
         return self.transport(state, selection, graph, attention).apply(state)
 
 
@@ -259,7 +270,8 @@ class Embedding(Part):
         grid: tuple[int, int],
     ) -> Float[Tensor, "b N0 c"]:
         """What is added."""
-        raise NotImplementedError
+        added: Tensor = self._called(images, tokens, grid)
+        return added
 
 
 scorers: Registry[Scorer] = KINDS["scorer"]

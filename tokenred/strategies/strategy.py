@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,6 +124,11 @@ class Strategy:
                 "Use where='after_attention', or a scorer of features."
             )
 
+    @classmethod
+    def dense(cls) -> Strategy:
+        """The strategy that does nothing: the model as it is."""
+        return cls("Random")  # which nobody asks where nothing is removed
+
     def __repr__(self) -> str:
         plain = Strategy(self.scorer)
         fields = [(f.name, getattr(self, f.name)) for f in dataclasses.fields(self)]
@@ -213,17 +217,33 @@ def strategy(name: str, /, **arguments: Any) -> Strategy:
         UnknownNameError: for an unknown name or argument.
         ConfigError: for a value outside its range.
     """
-    make = recipes[name].make
-    own = inspect.signature(make).parameters
-    fields = {f.name for f in dataclasses.fields(Strategy)}
-    for key in arguments:
-        if key not in own and key not in fields:
-            raise UnknownNameError.of(f"argument of strategy {name!r}", key, {*own, *fields})
-    made = make(**{k: v for k, v in arguments.items() if k in own})
+    own, fields = divide_arguments(name, arguments)
+    made = recipes[name].make(**own)
     if not isinstance(made, Strategy):
         raise PartError(f"recipe {name!r} must return a Strategy, got {shown(made)}.")
+    return made.replace(**fields) if fields else made
+
+
+def divide_arguments(
+    name: str, arguments: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments of a recipe: its own, and those that are fields of the strategy that it makes.
+
+    ``reference`` is left out where the recipe does not take it: paper and program agree.
+
+    Raises:
+        UnknownNameError: for any other.
+        ConfigError: for a ``reference`` that is neither True nor False.
+    """
+    own = recipes[name].parameters
+    fields = {f.name for f in dataclasses.fields(Strategy)}
     rest = {k: v for k, v in arguments.items() if k not in own}
-    return made.replace(**rest) if rest else made
+    for key in rest:
+        if key not in fields:
+            raise UnknownNameError.of(f"argument of strategy {name!r}", key, {*own, *fields})
+    if "reference" in rest:
+        read(bool, rest.pop("reference"), f"{name}: reference")
+    return {k: v for k, v in arguments.items() if k in own}, rest
 
 
 def from_config(config: dict[str, Any]) -> Strategy:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tokenred.attention import AttentionStats
 from tokenred.core.state import TokenState
@@ -160,7 +160,7 @@ def _recorded(part: Fuser, case: Reduction) -> None:
         matrix = fuser_matrix(made, state, case.selection, attention).to(state.x.dtype)
     after = _run(made, case, attention, state)
     require_close(matrix @ state.image, after.image, "recorded weights × tokens, and the result")
-    if not isinstance(made, nn.Module):  # which may take tokens of its own width only
+    if made.network is None:  # which may take tokens of its own width only
         n, p = state.num_tokens, state.num_prefix
         units = torch.eye(n, dtype=state.x.dtype)
         probe = torch.cat((units.new_zeros(p, n), units)).expand(state.x.shape[0], -1, -1)

@@ -11,13 +11,11 @@ import torch
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis.errors import Flaky, HypothesisException, Unsatisfiable
 from hypothesis.strategies import SearchStrategy
-from torch import nn
 
 from tokenred.attention import AttentionStats
-from tokenred.core.errors import ConfigError, UntrainedPartWarning
+from tokenred.core.errors import ConfigError, PartError, UntrainedPartWarning
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part
-from tokenred.testing.compare import require
 from tokenred.testing.sample import Sample
 
 __all__ = ["Suite", "build_for", "built", "refuses"]
@@ -135,10 +133,10 @@ def build_for(part: Part, info: ModelInfo, dtype: torch.dtype) -> Any:
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", UntrainedPartWarning)
         torch.manual_seed(0)
-        made = part.build(info)
-    if isinstance(made, nn.Module):
-        return made.to(dtype).eval()
-    require(
-        isinstance(made, Part), f"build() gives {made!r}, which is neither a part nor an nn.Module"
-    )
+        try:
+            made = part.built_for(info)
+        except PartError as error:
+            raise AssertionError(str(error)) from error
+    if made.network is not None:
+        made.network.to(dtype).eval()
     return made

@@ -11,17 +11,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tokenred.core.errors import ConfigError
 from tokenred.strategies.embeddings import MultiScale
-from tokenred.strategies.embeddings.multi_scale import MultiScaleModule
+from tokenred.strategies.embeddings.multi_scale import SecondEmbedding
 from tokenred.testing.sample import model_info
 
 
-def built(factor: int = 2, patch: tuple[int, int] = (4, 3), channels: int = 2) -> MultiScaleModule:
+def built(factor: int = 2, patch: tuple[int, int] = (4, 3), channels: int = 2) -> SecondEmbedding:
     info = replace(model_info(8, (4, 6)), patch_size=patch, channels=channels)
     torch.manual_seed(0)
     return MultiScale(factor).build(info).double()
 
 
-def awake(module: MultiScaleModule) -> MultiScaleModule:
+def awake(module: SecondEmbedding) -> SecondEmbedding:
     torch.nn.init.normal_(module.project.weight)
     torch.nn.init.normal_(module.project.bias)
     return module

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -131,14 +129,3 @@ def test_before_the_first_stage_the_mask_is_of_ones() -> None:
 def test_refusals() -> None:
     with pytest.raises(ConfigError, match="epsilon must be a finite number"):
         PolicyMask(-1e-6)
-
-
-def test_it_is_found_by_name_at_the_first_look_up() -> None:
-    program = (
-        "from tokenred.attention import attention_edits;"
-        "print(attention_edits['policymask'].make.__name__)"
-    )
-    out = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert out.stdout.strip() == "PolicyMask"

@@ -126,9 +126,9 @@ class LearnedModule(nn.Module):
 
 
 def test_a_scorer_with_weights() -> None:
-    module = Partnered(Learned()).build(model_info(4, (2, 3)))
-    assert isinstance(module, nn.Module)
-    assert "scorer.linear.weight" in module.state_dict()
+    module = Partnered(Learned()).built_for(model_info(4, (2, 3)))
+    assert module.network is not None
+    assert "scorer.linear.weight" in module.network.state_dict()
     state = TokenState(torch.randn(2, 7, 4), torch.arange(6).expand(2, 6), 1, (2, 3))
     chosen = module(state, AttentionStats(), 2)
     assert chosen.partner.shape == (2, 2)
@@ -143,6 +143,6 @@ def test_refusals() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'MixedAttn'"):
         Partnered("MixdAttn")
     without = model_info(8, (2, 2), cls_index=None)
-    assert Partnered().build(without).scorer.requires != Partnered().requires
+    assert Partnered().built_for(without).scorer.requires != Partnered().requires
     with pytest.raises(ConfigError, match="CLS token"):
         Partnered("CLSAttn").check(without)

@@ -23,10 +23,11 @@ NOTHING = AttentionStats()
 
 def made(width: int = 12, scale: float = 0.5, **options: Any) -> Any:
     torch.manual_seed(0)
-    module = Predictor(**options).build(model_info(width, (3, 4), num_prefix=2))
-    for weight in module.parameters():
+    built = Predictor(**options).built_for(model_info(width, (3, 4), num_prefix=2))
+    assert built.network is not None
+    for weight in built.network.double().parameters():
         nn.init.normal_(weight, std=scale)
-    return module.double()
+    return built
 
 
 def tokens(b: int = 3, width: int = 12, layer: int = 3, p: int = 2, n: int = 12) -> TokenState:
@@ -61,7 +62,7 @@ def test_the_most_probable_tokens_stay(layer: int, stage: int) -> None:
     module, state = made(), tokens(layer=layer)
     chosen = module(state, NOTHING, 5)
     for image, keep in zip(state.image.numpy(), chosen.keep.tolist(), strict=True):
-        keep_odds = by_hand(module.stages[stage], image, np.ones(12))[:, 0]
+        keep_odds = by_hand(module.network.stages[stage], image, np.ones(12))[:, 0]
         assert keep == sorted(np.argsort(-keep_odds)[:7].tolist())
     expected = torch.logit(torch.tensor(keep_odds).exp())
     torch.testing.assert_close(chosen.score[-1], expected)
@@ -70,13 +71,13 @@ def test_the_most_probable_tokens_stay(layer: int, stage: int) -> None:
 def test_the_common_features_are_of_those_that_are_left() -> None:
     module, state = made(), tokens(b=1)
     alive = torch.tensor([[1.0, 0, 1, 1, 0, 0, 1, 0, 1, 1, 0, 1]]).double()
-    logits = module.stages[0](state.image, alive).log_softmax(dim=-1)
-    expected = by_hand(module.stages[0], state.image[0].numpy(), alive[0].numpy())
+    logits = module.network.stages[0](state.image, alive).log_softmax(dim=-1)
+    expected = by_hand(module.network.stages[0], state.image[0].numpy(), alive[0].numpy())
     np.testing.assert_allclose(logits[0].detach().numpy(), expected, atol=1e-12)
     # As if the others had gone, and finite where all have.
-    left = module.stages[0](state.image[:, alive[0] > 0])
-    torch.testing.assert_close(left, module.stages[0](state.image, alive)[:, alive[0] > 0])
-    assert module.stages[0](state.image, alive * 0).isfinite().all()
+    left = module.network.stages[0](state.image[:, alive[0] > 0])
+    torch.testing.assert_close(left, module.network.stages[0](state.image, alive)[:, alive[0] > 0])
+    assert module.network.stages[0](state.image, alive * 0).isfinite().all()
 
 
 def test_it_keeps_the_contract_with_layers_of_ones_own() -> None:
@@ -85,9 +86,9 @@ def test_it_keeps_the_contract_with_layers_of_ones_own() -> None:
 
 def test_a_token_that_is_sure_to_stay_is_no_tie() -> None:
     module, state = made(), tokens()
-    module.stages[0].decide[-1].weight.data *= 1e4
+    module.network.stages[0].decide[-1].weight.data *= 1e4
     score = module(state, NOTHING, 3).score
-    odds = module.stages[0](state.image).log_softmax(dim=-1)[..., 0]
+    odds = module.network.stages[0](state.image).log_softmax(dim=-1)[..., 0]
     assert (odds == 0).sum(dim=1).min() > 1  # a probability of 1 to the last bit
     assert all(len(set(row)) == 12 for row in score.tolist())
 
@@ -121,7 +122,7 @@ def test_tokens_are_kept_as_often_as_the_network_says(temperature: float) -> Non
     torch.manual_seed(2)
     with torch.no_grad():
         mask = module.mask(many, NOTHING, 3).memory["mask"]
-        odds = module.stages[0](state.image).softmax(dim=-1)[0, :, 0]
+        odds = module.network.stages[0](state.image).softmax(dim=-1)[0, :, 0]
     assert 0.05 < odds.min() < odds.max() < 0.95
     # Five standard deviations of the mean of 4000.
     torch.testing.assert_close(mask[:, 2:].mean(dim=0), odds, rtol=0, atol=5 * 0.5 / 4000**0.5)
@@ -132,16 +133,16 @@ def test_the_gradient_is_that_of_the_soft_decision() -> None:
     torch.manual_seed(3)
     weigh = torch.randn(3, 12).double()
     (module.mask(state, NOTHING, 3).memory["mask"][:, 2:] * weigh).sum().backward()
-    got = [p.grad.clone() for p in module.stages[0].parameters()]
-    module.zero_grad()
+    got = [p.grad.clone() for p in module.network.stages[0].parameters()]
+    module.network.zero_grad()
     torch.manual_seed(3)
     torch.randn(3, 12)
-    odds = module.stages[0](state.image).log_softmax(dim=-1)
+    odds = module.network.stages[0](state.image).log_softmax(dim=-1)
     noise = -torch.empty_like(odds).exponential_().log()
     (((odds + noise) / 0.7).softmax(dim=-1)[..., 0] * weigh).sum().backward()
-    for one, p in zip(got, module.stages[0].parameters(), strict=True):
+    for one, p in zip(got, module.network.stages[0].parameters(), strict=True):
         torch.testing.assert_close(one, p.grad)
-    assert all(p.grad is None for p in module.stages[1].parameters())
+    assert all(p.grad is None for p in module.network.stages[1].parameters())
 
 
 def test_a_limit_on_the_gradient_bounds_what_comes_from_the_mask_alone() -> None:
@@ -152,7 +153,7 @@ def test_a_limit_on_the_gradient_bounds_what_comes_from_the_mask_alone() -> None
         torch.manual_seed(3)
         memory = module.mask(tokens(), NOTHING, 3).memory
         ((memory["mask"][:, 2:] * given).sum() + 50 * memory["kept_share"].sum()).backward()
-        found.append((memory["mask"], [p.grad for p in module.stages[0].parameters()]))
+        found.append((memory["mask"], [p.grad for p in module.network.stages[0].parameters()]))
     (mask, free), (same, limited) = found
     assert torch.equal(mask, same)
     for one, other in zip(free, limited, strict=True):
@@ -161,7 +162,8 @@ def test_a_limit_on_the_gradient_bounds_what_comes_from_the_mask_alone() -> None
 
 
 def test_half_precision_draws_in_single() -> None:
-    module, state = made().bfloat16(), tokens()
+    module, state = made(), tokens()
+    module.network.bfloat16()
     low = TokenState(**vars(state) | {"x": state.x.bfloat16()})
     assert module.mask(low, NOTHING, 3).memory["mask"].dtype == torch.float32
     assert module(low, NOTHING, 3).score.dtype == torch.float32
@@ -176,9 +178,9 @@ def test_the_cost_is_that_of_the_networks() -> None:
     each = 24 * 24 + 24 * 12 + 12 * 6 + 6 * 2
     assert Predictor().learned_macs(info, counts) == (49 + 39 + 35) * each
     assert Predictor().macs(info, 49, 10) == 0
-    module, counter = Predictor().build(info), FlopCounterMode(display=False)
+    module, counter = Predictor().built_for(info), FlopCounterMode(display=False)
     with counter:
-        module.stages[0](torch.zeros(1, 49, 24))
+        module.network.stages[0](torch.zeros(1, 49, 24))
     assert counter.get_total_flops() == 2 * 49 * each
 
 

@@ -95,9 +95,9 @@ def test_a_scorer_with_weights_becomes_a_submodule() -> None:
         def forward(self, state: TokenState, attention: AttentionStats) -> Tensor:
             return self.linear(state.image)[..., 0]
 
-    built = TopScore(Learned()).build(model_info(1, (1, 5)))
-    assert isinstance(built, nn.Module)
-    assert [name for name, _ in built.named_parameters()] == [
+    built = TopScore(Learned()).built_for(model_info(1, (1, 5)))
+    assert built.network is not None
+    assert [name for name, _ in built.network.named_parameters()] == [
         "scorer.linear.weight",
         "scorer.linear.bias",
     ]

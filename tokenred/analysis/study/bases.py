@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from tokenred.core.errors import ConfigError, PartError, TokenredError
 from tokenred.strategies.config import resolve
 from tokenred.strategies.specs import Spec, parse_spec, read_arguments
-from tokenred.strategies.strategy import Strategy, from_config, recipes
+from tokenred.strategies.strategy import Strategy, divide_arguments, from_config, recipes
 
 __all__ = ["DENSE", "Base", "read_base"]
 
@@ -70,7 +69,7 @@ def read_base(given: Any) -> Base:
         TokenredError: as `tokenred.analysis.parse_spec` raises them.
     """
     if isinstance(given, str) and given.strip().casefold() == DENSE:
-        return Base(DENSE, DENSE, strategy=Strategy("Random"))
+        return Base(DENSE, DENSE, strategy=Strategy.dense())
     if isinstance(given, Mapping):
         values = dict(given)
         strategy = from_config(values)  # refuses what is not there
@@ -95,14 +94,13 @@ def _of_spec(spec: Spec) -> Base:
 
 
 def _of_recipe(label: str, name: str, arguments: dict[str, Any], share: float | None) -> Base:
-    make = recipes[name].make
-    own = frozenset(inspect.signature(make).parameters)
+    own, fields = divide_arguments(name, arguments)
     return Base(
         label=label,
         method=name.casefold(),
-        recipe=make,
-        arguments={k: v for k, v in arguments.items() if k in own},
-        fields={k: v for k, v in arguments.items() if k not in own},
-        parameters=own,
+        recipe=recipes[name].make,
+        arguments=own,
+        fields=fields,
+        parameters=recipes[name].parameters,
         share=share,
     )

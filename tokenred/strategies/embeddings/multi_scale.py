@@ -47,9 +47,9 @@ class MultiScale(Embedding):
                 f"{info.name} is not known. Use embedding='plain'."
             )
 
-    def build(self, info: ModelInfo) -> MultiScaleModule:
+    def build(self, info: ModelInfo) -> SecondEmbedding:
         assert info.patch_size is not None
-        return MultiScaleModule(info.channels, info.width, info.patch_size, self.factor)
+        return SecondEmbedding(info.channels, info.width, info.patch_size, self.factor)
 
     def learned_macs(self, info: ModelInfo, counts: tuple[int, ...]) -> float:
         assert info.patch_size is not None
@@ -59,8 +59,8 @@ class MultiScale(Embedding):
         return float(places * info.width * (info.channels * pixels + info.width))
 
 
-class MultiScaleModule(nn.Module):
-    """`MultiScale` with its weights."""
+class SecondEmbedding(nn.Module):
+    """The weights of `MultiScale`."""
 
     def __init__(self, channels: int, width: int, patch: tuple[int, int], factor: int) -> None:
         super().__init__()

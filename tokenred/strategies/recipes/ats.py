@@ -14,7 +14,6 @@ def ats(
     *,
     max_tokens: Size | Sizes | None = None,
     layers: Blocks | None = None,
-    reference: bool = False,
 ) -> Strategy:
     """Sample as many tokens as the image needs (ATS, Fayyaz et al., ECCV 2022). No training.
 
@@ -26,7 +25,6 @@ def ats(
             for as many as there were at the start.
         layers: blocks in which tokens go; None for all from the first quarter of the depth on
             (3-11 of 12).
-        reference: nothing differs; accepted so that all recipes take it.
     """
     # No schedule: the images say how many go.
     return Strategy(scorer=InverseTransform(max_tokens, layers))

@@ -19,7 +19,6 @@ def dynamicvit(
     temperature: Positive = 1.0,
     epsilon: Magnitude = 1e-6,
     gradient_limit: Positive | None = None,
-    reference: bool = False,
 ) -> Strategy:
     """Learned networks decide which tokens stay (DynamicViT, Rao et al., NeurIPS 2021).
 
@@ -33,7 +32,6 @@ def dynamicvit(
         temperature: τ of the Gumbel-softmax in training.
         epsilon: ε of the masked attention in training.
         gradient_limit: ours, for small models (0.02): see `Predictor`. None as in the paper.
-        reference: nothing differs; accepted so that all recipes take it.
     """
     return Strategy(
         scorer=Predictor(layers, temperature, gradient_limit),

@@ -17,7 +17,6 @@ def evit(
     layers: Blocks | None = None,
     fuse: bool = True,
     proportional_attention: bool = False,
-    reference: bool = False,
 ) -> Strategy:
     """Keep what the CLS token attends to, fuse the rest into one (EViT, Liang et al., ICLR 2022).
 
@@ -26,7 +25,6 @@ def evit(
         layers: blocks in which tokens go; None for the quarters of the depth (3, 6, 9 of 12).
         fuse: append the weighted sum of the dropped tokens as one token.
         proportional_attention: ``log s`` in the attention; the method has none.
-        reference: nothing differs; accepted so that all recipes take it.
     """
     return Strategy(
         scorer=CLSAttn(aggregate="mean"),

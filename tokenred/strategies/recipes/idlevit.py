@@ -17,7 +17,6 @@ def idlevit(
     keep_ratios: Share | Shares = 0.7,
     layers: Blocks | None = None,
     cut: Literal["both", "inter", "intra", "none"] = "both",
-    reference: bool = False,
 ) -> Strategy:
     """Tokens idle and come back, none is lost (IdleViT, Xu et al., AJCAI 2023, arXiv 2310.05654).
 
@@ -29,7 +28,6 @@ def idlevit(
             one for each of `layers`.
         layers: the blocks; None for the paper's (4-11 of 12), scaled with the depth.
         cut: token cut loss in training, ``"both"``, ``"inter"``, ``"intra"`` or ``"none"``.
-        reference: nothing differs; accepted so that all recipes take it.
     """
     # Nothing is removed, so nothing is scored.
     return Strategy(scorer="Random", router=Idle(keep_ratios, layers, cut))

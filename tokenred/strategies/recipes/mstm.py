@@ -23,7 +23,6 @@ def mstm(
     temperature: Positive = 0.1,
     multi_scale: bool = True,
     scorer: str | Scorer | None = None,
-    reference: bool = False,
 ) -> Strategy:
     """Multi-scale features, and a merge of the non-crucial tokens (MSTM, Bian et al., 2306.04897).
 
@@ -41,7 +40,6 @@ def mstm(
         temperature: τ of ``softmax(cos/τ)``, with ``"similarity"``.
         multi_scale: add the second patch embedding; False needs no training.
         scorer: another importance.
-        reference: no program is known; accepted so that all recipes take it.
     """
     if scorer is None:
         scorer = CLSAttn(aggregate="mean", without_cls="column_sum")

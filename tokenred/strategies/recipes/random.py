@@ -16,7 +16,6 @@ def random(
     keep_rate: Share | Shares = 0.7,
     layers: Blocks | None = None,
     seed: Count = 0,
-    reference: bool = False,
 ) -> Strategy:
     """Prune at random, with a seed: what every method has to beat.
 
@@ -24,6 +23,5 @@ def random(
         keep_rate: share ρ of the living tokens kept; one, or one for each of `layers`.
         layers: blocks in which tokens go; None for the quarters of the depth (3, 6, 9 of 12).
         seed: of the `Random` scorer.
-        reference: nothing differs; accepted so that all recipes take it.
     """
     return topk(keep_rate=keep_rate, layers=layers, scorer=Random(seed=seed))

@@ -15,7 +15,6 @@ def uniform(
     *,
     keep_rate: Share | Shares = 0.7,
     layers: Blocks = (0,),
-    reference: bool = False,
 ) -> Strategy:
     """Drop tokens evenly over the grid, once before the first block: a baseline without any score.
 
@@ -25,7 +24,6 @@ def uniform(
     Args:
         keep_rate: share ρ of the living tokens kept; one, or one for each of `layers`.
         layers: blocks before which tokens go.
-        reference: nothing differs; accepted so that all recipes take it.
     """
     return Strategy(
         scorer=GridDrop(),

@@ -5,24 +5,22 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tokenred.attention import AttentionStat, AttentionStats
-from tokenred.core.info import ModelInfo
-from tokenred.core.part import Part, Traits
+from tokenred.attention import AttentionStats
 from tokenred.core.replacing import replace
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import gather_tokens, product, unit_vectors
 from tokenred.core.values import Positive
-from tokenred.strategies.base import Scorer, Selector, scorers, selectors
+from tokenred.strategies.base import Scorer, selectors
 from tokenred.strategies.scorers.cls_attn import CLSAttn
-from tokenred.strategies.selectors.top_score import select
+from tokenred.strategies.selectors.top_score import TopScore
 
 __all__ = ["Partnered"]
 
 
 @selectors.register("Partnered")
-class Partnered(Selector):
+class Partnered(TopScore):
     """Keep the highest scores; the others belong to the kept token that is most like them.
 
     Crucial and non-crucial tokens as in MSTM (Bian et al., arXiv 2306.04897), of which we could
@@ -44,36 +42,8 @@ class Partnered(Selector):
     weights: Literal["importance", "size", "similarity"] = "importance"
     temperature: Positive = 0.1
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "scorer", scorers.create(self.scorer))
-
-    @property
-    def traits(self) -> Traits:  # type: ignore[override]
-        """Those of the scorer."""
-        return self.scorer.traits
-
-    @property
-    def requires(self) -> tuple[AttentionStat, ...]:
-        return self.scorer.requires
-
-    def check(self, info: ModelInfo) -> None:
-        self.scorer.check(info)
-
-    def build(self, info: ModelInfo) -> Part | nn.Module:
-        built = self.scorer.build(info)
-        if isinstance(built, nn.Module):
-            return PartneredModule(built, self)
-        return self.replace(scorer=built)
-
-    def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
-        # The similarities are counted by `Merge`.
-        return self.scorer.macs(info, tokens, removed)
-
     def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
-        return self.joined(state, select(self.scorer, state, attention, count))
-
-    def joined(self, state: TokenState, selection: Selection) -> Selection:
-        """A choice of tokens, with partners and weights."""
+        selection = super().__call__(state, attention, count)
         unit = unit_vectors(state.image.detach())
         kept, gone = (gather_tokens(unit, at) for at in (selection.keep, selection.drop))
         likeness, nearest = product(gone, kept.transpose(-2, -1)).max(dim=-1)
@@ -92,16 +62,3 @@ class Partnered(Selector):
         # Relative to the kept token: the mean of `Merge` divides by their sum.
         ones = torch.ones(selection.score.shape, dtype=likeness.dtype, device=likeness.device)
         return ones.scatter(1, selection.drop, ((likeness - 1) / self.temperature).exp())
-
-
-class PartneredModule(nn.Module):
-    """`Partnered` over a scorer with weights."""
-
-    def __init__(self, scorer: nn.Module, config: Partnered) -> None:
-        super().__init__()
-        self.scorer = scorer
-        self.config = config
-
-    def forward(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
-        """The selection."""
-        return self.config.joined(state, select(self.scorer, state, attention, count))

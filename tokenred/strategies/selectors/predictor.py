@@ -61,9 +61,11 @@ class Predictor(Selector):
     def masks(self) -> bool:
         return True
 
-    def build(self, info: ModelInfo) -> PredictorModule:
-        starts = quarters(info.depth) if self.layers is None else self.layers
-        return PredictorModule(info.width, starts, self.temperature, self.gradient_limit)
+    def build(self, info: ModelInfo) -> nn.Module:
+        return Networks(info.width, len(self._starts(info.depth)))
+
+    def _starts(self, depth: int) -> tuple[int, ...]:
+        return quarters(depth) if self.layers is None else self.layers
 
     def learned_macs(self, info: ModelInfo, counts: tuple[int, ...]) -> float:
         c, half, quarter = info.width, *_widths(info.width)
@@ -71,31 +73,12 @@ class Predictor(Selector):
         alive = (info.num_patches - sum(counts[:layer]) for layer in range(len(counts)))
         return float(sum(n * each for n, count in zip(alive, counts, strict=True) if count))
 
-
-class PredictorModule(nn.Module):
-    """`Predictor` with its weights, one network a stage."""
-
-    def __init__(
-        self,
-        width: int,
-        starts: tuple[int, ...],
-        temperature: float,
-        gradient_limit: float | None = None,
-    ) -> None:
-        super().__init__()
-        self.starts = starts
-        self.temperature = temperature
-        self.gradient_limit = gradient_limit
-        self.stages = nn.ModuleList(Stage(width) for _ in starts)
-
-    def forward(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
-        """The choice of inference."""
+    def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
         logits = self._logits(state, None)
         # In the order of the log-probabilities, without their ties where a token is sure to stay.
         return keep_best(logits[..., 0] - logits[..., 1], count)
 
     def mask(self, state: TokenState, attention: AttentionStats, count: int) -> TokenState:
-        """The training form; see `Selector.mask`."""
         b, p = state.x.shape[0], state.num_prefix
         memory = state.memory
         alive = memory["mask"][:, p:] if "mask" in memory else None
@@ -116,10 +99,25 @@ class PredictorModule(nn.Module):
     def _logits(
         self, state: TokenState, alive: Float[Tensor, "b n"] | None
     ) -> Float[Tensor, "b n 2"]:
-        stage = max(0, sum(start <= state.layer for start in self.starts) - 1)
+        stage = max(0, sum(start <= state.layer for start in self._starts(state.depth)) - 1)
         with full_precision(state.x.device):
-            logits: Tensor = self.stages[stage](state.image, alive)
+            logits: Tensor = self._called(stage, state.image, alive)
         return logits.to(at_least_fp32(logits.dtype))
+
+
+class Networks(nn.Module):
+    """The weights of a `Predictor`: one network a stage."""
+
+    def __init__(self, width: int, count: int) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(Stage(width) for _ in range(count))
+
+    def forward(
+        self, stage: int, x: Float[Tensor, "b n c"], alive: Float[Tensor, "b n"] | None
+    ) -> Float[Tensor, "b n 2"]:
+        """The logits of one stage."""
+        logits: Tensor = self.stages[stage](x, alive)
+        return logits
 
 
 class _Limited(torch.autograd.Function):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from tokenred.attention import AttentionStat, AttentionStats
 from tokenred.core.errors import PartError
@@ -44,8 +45,14 @@ class TopScore(Selector):
         self.scorer.check(info)
 
     def build(self, info: ModelInfo) -> Part | nn.Module:
-        built = self.scorer.build(info)
-        return TopScoreModule(built) if isinstance(built, nn.Module) else self.replace(scorer=built)
+        built = self.scorer.built_for(info)
+        if built.network is None:
+            return self.replace(scorer=built)
+        return nn.ModuleDict({"scorer": built.network})
+
+    def with_network(self, network: nn.Module) -> Self:
+        scorer = self.scorer.with_network(network.get_submodule("scorer"))
+        return super(TopScore, self.replace(scorer=scorer)).with_network(network)
 
     def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
         return self.scorer.macs(info, tokens, removed)
@@ -54,20 +61,7 @@ class TopScore(Selector):
         return select(self.scorer, state, attention, count)
 
 
-class TopScoreModule(nn.Module):
-    """`TopScore` over a scorer with weights."""
-
-    def __init__(self, scorer: nn.Module) -> None:
-        super().__init__()
-        self.scorer = scorer
-
-    def forward(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
-        return select(self.scorer, state, attention, count)
-
-
-def select(
-    scorer: Scorer | nn.Module, state: TokenState, attention: AttentionStats, count: int
-) -> Selection:
+def select(scorer: Scorer, state: TokenState, attention: AttentionStats, count: int) -> Selection:
     """Split the tokens by score."""
     score = scorer(state, attention)
     expected = (state.x.shape[0], state.num_tokens)

@@ -57,7 +57,7 @@ def image_graph(
     reduced = dense(base)
     made = graph_builders.create(builder)
     made.check(reduced.info)
-    build: Any = made.build(reduced.info)
+    build: Any = made.built_for(reduced.info)
     transform = eval_transform(base)
     batch = transform(image.convert("RGB"))[None]
     with measured(reduced, None) as place, torch.no_grad():

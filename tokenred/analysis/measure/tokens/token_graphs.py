@@ -156,7 +156,7 @@ def graph_statistics(
     made = graph_builders.create(builder)
     reduced = _reduced(base, made, strategy)
     made.check(reduced.info)
-    build: Any = made.build(reduced.info)
+    build: Any = made.built_for(reduced.info)
     if not isinstance(data, DataLoader):
         data = open_for(base, data, split=split, class_map=class_map)
     dropping = [x.layer for x in reduced.cost().layers if x.removed and strategy is not None]
