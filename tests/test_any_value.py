@@ -33,7 +33,6 @@ from tokenred.core.values import parameters_of
 from tokenred.strategies.specs import parse_spec, read_assignment
 from tokenred.strategies.strategy import from_config, recipes
 from tokenred.training import settings_for
-from tokenred.training.cifar10_recipe import Cifar10Recipe
 from tokenred.training.losses import Criterion, make_criterion
 from tokenred.training.settings import Settings
 
@@ -121,7 +120,7 @@ def classes() -> list[tuple[Callable[..., Any], Mapping[str, Any]]]:
     parts = [
         entry.make for registry in KINDS.values() if registry is not recipes for entry in registry
     ]
-    own = (tr.Strategy, Settings, Criterion, Cifar10Recipe)
+    own = (tr.Strategy, Settings, Criterion)
     return [*((make, NEEDED) for make in (*parts, *own)), (Grid, GRID)]
 
 

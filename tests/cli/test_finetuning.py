@@ -35,7 +35,7 @@ def test_dry_run(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     ("arguments", "message"),
     [
         (["-s", "gtp", "--set", "mixup"], "--set KEY=VALUE"),
-        (["-s", "gtp", "--set", "mixdown=1"], "unknown training setting"),
+        (["-s", "gtp", "--set", "mixdown=1"], "unknown parameter of Settings"),
         (["-s", "gtp", "--preset", "letters"], "unknown training preset"),
         (["-s", "gpt"], "unknown strategy"),
         (["-s", "gtp", "--model", "deit_tiny_patch16_224"], "--data"),

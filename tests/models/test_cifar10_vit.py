@@ -13,14 +13,13 @@ import tokenred as tr
 from tokenred.data.cifar10 import CIFAR10_CLASSES, CIFAR10_MEAN
 from tokenred.data.classes import class_names
 from tokenred.models import cifar10_card, cifar10_vit, load_model
-from tokenred.training.cifar10_recipe import CIFAR10_RECIPES
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
 def test_the_file_is_small_and_describes_itself() -> None:
     card = cifar10_card()
-    assert json.loads(card["config"]) == CIFAR10_RECIPES["patch4"].config
+    assert json.loads(card["config"])["patch_size"] == 4
     assert float(card["top1"]) > 74
     assert "50000" in card["data"]
     assert len((files("tokenred.models") / "cifar10_vit.safetensors").read_bytes()) < 4_000_000

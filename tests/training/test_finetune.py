@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import csv
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,96 +17,73 @@ import torch
 from PIL import Image, ImageOps
 
 import tokenred as tr
+from tests.training.conftest import digits, small, tiny, train
+from tokenred.attention import ScoreMod
 from tokenred.core.errors import (
     CheckpointError,
     ConfigError,
     DataError,
+    MissingExtraError,
     OutputExistsError,
     TokenredError,
 )
-from tokenred.data import ImageDataset, open_dataset
-from tokenred.models import load_model
-from tokenred.training.finetune import Finetuned, finetune
-from tokenred.training.presets import settings_for
+from tokenred.core.state import TokenState
+from tokenred.strategies.score_mods import TopKeys
+from tokenred.strategies.strategy import recipes
+from tokenred.training.finetune import check_mask_is_read
 
-# A run that ends itself: SIGKILL after some step, or half-way through writing a state.
-_KILLED = """
-import os, signal, sys, warnings
-import torch
-warnings.simplefilter("ignore")
-torch.set_num_threads(1)
-sys.path.insert(0, sys.argv[4])
-import test_finetune as here
-from tokenred.training import loop, state
-kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
-what, number, seen = sys.argv[2], int(sys.argv[3]), [0]
-def count():
-    seen[0] += 1
-    return seen[0] == number
-if what == "step":
-    step = loop.Trainer._step
-    def stopped(*a, **k):
-        if count(): kill()
-        return step(*a, **k)
-    loop.Trainer._step = stopped
-else:
-    whole = torch.save
-    def half(value, place):
-        if count():
-            place.write_bytes(b"half")
-            kill()
-        whole(value, place)
-    torch.save = half
-here.train(sys.argv[1], resume=True)
-"""
+pytestmark = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
+ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # as many as in the runs that are killed
-    yield
-    torch.set_num_threads(before)
+class Changed:
+    """The pictures of another source, looked at before they are given."""
+
+    def __init__(self, whole: Any, look: Any) -> None:
+        self.whole, self.look = whole, look
+        self.name, self.raw = whole.name, whole.raw
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def image(self, index: int) -> Image.Image:
+        found: Image.Image = self.look(self.whole.image(index))
+        return found
 
 
-def small(name: str = "evit", **changes: Any) -> Any:
-    few = {"epochs": 3, "batch_size": 16, "ema": 0.9, "keep_warmup": (1, 2)}
-    return settings_for(name, "digits").replace(**(few | changes))
+# ---------------------------------------------------------------- killed runs
 
 
-def dataset(split: str, count: int) -> ImageDataset:
-    whole = open_dataset("digits", split=split)
-    part = ImageDataset(whole.source, whole.labels, whole.classes, "digits")
-    part.labels = whole.labels[:count]
-    return part
+def train_until_killed(output: str, reads: int) -> None:
+    """End by SIGKILL when so many pictures have been read."""
+    seen = [0]
+
+    def look(image: Image.Image) -> Image.Image:
+        seen[0] += 1
+        if seen[0] == reads:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return image
+
+    data = digits("train", 48)
+    data.source = Changed(data.source, look)
+    warnings.simplefilter("ignore")
+    train(output, "dynamicvit", data=data, resume=True)
 
 
-def train(output: str | Path, name: str = "dynamicvit", **arguments: Any) -> Finetuned:
-    settings = arguments.pop("settings", None) or small(name)
-    defaults = {"limit": 48, "validation": dataset("test", 40), "progress": False}
-    given = defaults | arguments
-    data = given.pop("data", None) or dataset("train", 200)
-    return finetune(
-        load_model("digits"), given.pop("strategy", None) or tr.strategy(name), data,
-        output=output, settings=settings, **given,
-    )  # fmt: skip
-
-
-@pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
     # Learned parts, Gumbel noise, mixup, a teacher, an average: all that could go astray.
-    torch.manual_seed(0)
-    whole = train(tmp_path / "whole").model.state_dict()
+    whole = train(tmp_path / "whole", "dynamicvit").model.state_dict()
     output = tmp_path / "killed"
-    for what, number in (("step", 5), ("state", 2)):
-        killed = subprocess.run(
-            [sys.executable, "-c", "import torch; torch.manual_seed(0)\n" + _KILLED,
-             str(output), what, str(number), str(Path(__file__).parent)],
-            capture_output=True, text=True,
-        )  # fmt: skip
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
-        assert not (output / "last.safetensors").exists()
-    resumed = train(output, resume=True)
+    program = (
+        "import torch; torch.set_num_threads(1)\n"
+        "from tests.training.test_finetune import train_until_killed\n"
+        f"train_until_killed({str(output)!r}, 72)"  # in the middle of the second of three epochs
+    )
+    killed = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert (output / "state.pt").exists()
+    assert not (output / "last.safetensors").exists()
+    resumed = train(output, "dynamicvit", resume=True)
     for name, value in resumed.model.state_dict().items():
         assert torch.equal(value, whole[name]), name
     for name in ("last.safetensors", "best.safetensors"):
@@ -114,11 +92,80 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
             assert torch.equal(value, second.state_dict()[key])
     assert [row["epoch"] for row in resumed.rows] == [0, 1, 2]
     # A finished run gives its result again and trains no more.
-    assert train(output, resume=True).rows == resumed.rows
+    assert train(output, "dynamicvit", resume=True).rows == resumed.rows
+
+
+@pytest.mark.parametrize("part", ["data", "validation"])
+@pytest.mark.parametrize("change", ["labels", "pixels"])
+def test_a_run_resumes_on_the_same_images_only(tmp_path: Path, part: str, change: str) -> None:
+    few = {"settings": small(epochs=1, ema=None)}
+    given = {"data": digits("train", 32), "validation": digits("test", 20)}
+    train(tmp_path, **few, **given)
+    other = copy.copy(given[part])
+    if change == "labels":
+        other.labels = (*other.labels[1:], other.labels[0])
+    else:
+        other.source = Changed(given[part].source, ImageOps.invert)
+        del other.source.raw
+    for same in (given, {**given, part: copy.copy(given[part])}):
+        train(tmp_path, resume=True, **few, **same)
+    with pytest.raises(ConfigError, match=f"began otherwise: {part} 'digits, "):
+        train(tmp_path, resume=True, **few, **{**given, part: other})
+
+
+def spoil(state: dict[str, Any], what: str) -> Any:
+    """A state that somebody else wrote."""
+    moments = state["optimizer"]["state"]
+    match what:
+        case "another file":
+            return {"a": 1}
+        case "no optimizer":
+            del state["optimizer"]
+        case "rows":
+            state["rows"] = [{"epoch": "first"}]
+        case "later rows":
+            state["rows"][0]["epoch"] = 5.0
+        case "weights":
+            del state["model"]["head.bias"]
+        case "shape of weights":
+            state["ema"]["head.bias"] = torch.zeros(3)
+        case "moments":
+            moments[0]["exp_avg"] = torch.zeros(7, 7)
+        case "no moments":
+            moments[0] = None
+        case "number of groups":
+            state["optimizer"]["param_groups"].pop()
+        case "options":
+            state["optimizer"]["param_groups"][0]["betas"] = "none"
+    return state
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["another file", "no optimizer", "rows", "later rows", "weights", "shape of weights",
+     "moments", "no moments", "number of groups", "options"],
+)  # fmt: skip
+def test_states_that_do_not_fit_are_refused(tmp_path: Path, what: str) -> None:
+    few = {"settings": small(epochs=2), "data": digits("train", 32)}
+    train(tmp_path, **few)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    torch.save(spoil(state, what), tmp_path / "state.pt")
+    with pytest.raises(CheckpointError, match=r"state\.pt"):
+        train(tmp_path, resume=True, **few)
+
+
+@pytest.mark.parametrize("content", [b"torn", b""])
+def test_a_damaged_state_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "state.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match="afresh"):
+        train(tmp_path, resume=True)
+
+
+# ---------------------------------------------------------------- what a run does
 
 
 def test_what_lies_in_the_folder(tmp_path: Path) -> None:
-    result = train(tmp_path, "evit")
+    result = train(tmp_path)
     with (tmp_path / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
@@ -129,45 +176,53 @@ def test_what_lies_in_the_folder(tmp_path: Path) -> None:
     assert torch.equal(tr.load(result.path)(images), result.model(images))
     assert tr.load(result.path).strategy == tr.strategy("evit")
     with pytest.raises(OutputExistsError, match=r"log\.csv"):
-        train(tmp_path, "evit")
+        train(tmp_path)
     with pytest.raises(ConfigError, match=r"epochs 3 there, 4 now"):
-        train(tmp_path, "evit", settings=small(epochs=4), resume=True)
-    train(tmp_path, "evit", settings=small(epochs=1, ema=None), overwrite=True)
-    with (tmp_path / "log.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 1
+        train(tmp_path, settings=small(epochs=4), resume=True)
+    train(tmp_path, settings=small(epochs=1, ema=None), overwrite=True)
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 2
 
 
-def test_workers_do_not_change_the_weights(tmp_path: Path) -> None:
+def test_tensorboard_gets_each_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = train(tmp_path, tensorboard=True)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    logged = [(e.step, pytest.approx(e.value)) for e in events.Scalars("top1")]
+    assert logged == [(i, row["top1"]) for i, row in enumerate(result.rows)]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingExtraError, match=r"tokenred\[train\]"):
+        train(tmp_path / "other", tensorboard=True)
+
+
+def test_workers_and_the_callers_numbers_do_not_change_the_weights(tmp_path: Path) -> None:
     one = small(epochs=1)
-    alone = train(tmp_path / "a", "evit", settings=one)
-    helped = train(tmp_path / "b", "evit", settings=one, workers=1)
-    other = train(tmp_path / "c", "evit", settings=one.replace(seed=1))
-    same = [torch.equal(a, b) for a, b in _pairs(alone, helped)]
-    assert all(same)
-    assert not all(torch.equal(a, b) for a, b in _pairs(alone, other))
-
-
-def _pairs(first: Finetuned, second: Finetuned) -> Any:
-    return zip(first.model.state_dict().values(), second.model.state_dict().values(), strict=True)
+    alone = train(tmp_path / "a", settings=one).model.state_dict()
+    torch.manual_seed(5)
+    helped = train(tmp_path / "b", settings=one, workers=1).model.state_dict()
+    other = train(tmp_path / "c", settings=one.replace(seed=1)).model.state_dict()
+    assert all(torch.equal(alone[name], helped[name]) for name in alone)
+    assert not all(torch.equal(alone[name], other[name]) for name in alone)
 
 
 def test_frozen_parameters_stay_and_the_others_learn(tmp_path: Path) -> None:
+    model, before = tiny(), tiny()
     settings = small("idlevit", epochs=1, frozen=("pos_embed", "cls_token"), keep_warmup=None)
-    trained = train(tmp_path, "idlevit", settings=settings).model
-    before = load_model("digits")
+    trained = train(tmp_path, "idlevit", settings=settings, model=model).model
     assert torch.equal(trained.pos_embed, before.pos_embed)
     assert torch.equal(trained.cls_token, before.cls_token)
     assert not torch.equal(trained.head.weight, before.head.weight)
+    assert model.pos_embed.requires_grad
     assert {"token_cut", "cls_feature"} <= set(
         (tmp_path / "log.csv").read_text().splitlines()[0].split(",")
     )
 
 
-@pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
 def test_the_seed_decides_where_learned_parts_begin(tmp_path: Path) -> None:
     still = small("dynamicvit", epochs=1, lr=1e-12, min_lr=0.0, warmup_lr=0.0, ema=None)
     first, again, other = (
-        train(tmp_path / str(n), settings=still.replace(seed=seed)).model.state_dict()
+        train(tmp_path / str(n), "dynamicvit", settings=still.replace(seed=seed)).model.state_dict()
         for n, seed in enumerate((0, 0, 1))
     )
     name = "parts.selector.stages.0.decide.0.weight"
@@ -175,17 +230,17 @@ def test_the_seed_decides_where_learned_parts_begin(tmp_path: Path) -> None:
     assert not torch.allclose(first[name], other[name], atol=1e-3)
 
 
-@pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
 def test_the_backbone_waits_for_the_learned_parts(tmp_path: Path) -> None:
     settings = small(
         "dynamicvit", epochs=1, backbone_frozen=1, ema=None, keep_warmup=None, weight_decay=0.5
     )
-    trained = train(tmp_path, settings=settings).model
-    before = load_model("digits").state_dict()
-    state = trained.state_dict()
-    assert all(torch.equal(state[name], value) for name, value in before.items())
+    state = train(tmp_path, "dynamicvit", settings=settings).model.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in tiny().state_dict().items())
     # A norm's bias begins at 0.
     assert state["parts.selector.stages.0.embed.0.bias"].abs().sum() > 0
+
+
+# ---------------------------------------------------------------- what is refused
 
 
 @pytest.mark.parametrize(
@@ -194,74 +249,77 @@ def test_the_backbone_waits_for_the_learned_parts(tmp_path: Path) -> None:
         ({"settings": {"batch_size": 64}}, ConfigError, "one batch of 64"),
         ({"settings": {"batch_size": 15}}, ConfigError, "pairs"),
         ({"settings": {"criterion": "idlevit"}}, ConfigError, "teacher"),
-        ({"settings": {"criterion": "ice"}}, TokenredError, "unknown criterion"),
-        ({"settings": {"optimizer": "adamant"}}, ConfigError, "optimi"),
+        ({"settings": {"optimizer": "adamant"}}, ConfigError, "optimisers"),
         ({"settings": {"scheduler": "plateau"}}, ConfigError, "plateau"),
+        ({"settings": {"scheduler": "steep"}}, TokenredError, "steep"),
+        ({"settings": {"lr": 1e30, "warmup_lr": 1e30}}, ConfigError, "loss became"),
+        ({"validation": None}, ConfigError, "validation images"),
+        ({"data": "nowhere"}, DataError, "nowhere"),
         ({"device": "abacus"}, ConfigError, "device"),
-        ({"validation": None}, ConfigError, "validation"),
-        ({"strategy": "evti"}, TokenredError, "evit"),
     ],
 )
-def test_refuses_before_any_work(
-    tmp_path: Path, arguments: dict[str, Any], error: type[Exception], message: str
+def test_refuses_before_or_instead_of_results(
+    tmp_path: Path, arguments: dict[str, Any], error: type[TokenredError], message: str
 ) -> None:
-    def run() -> None:
-        settings = {k: small(**v) for k, v in arguments.items() if k == "settings"}
-        train(tmp_path / "run", "evit", **(arguments | settings))
-
+    settings = {k: small(**v) for k, v in arguments.items() if k == "settings"}
     with pytest.raises(error, match=message):
-        run()
+        train(tmp_path / "run", **(arguments | settings))
     assert not list(tmp_path.rglob("*.safetensors")) + list(tmp_path.rglob("*.pt"))
 
 
-def test_refuses_labels_and_states_that_do_not_fit(tmp_path: Path) -> None:
-    data = dataset("train", 50)
+def test_nothing_to_train_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="all are frozen"):
+        train(tmp_path, model=tiny().requires_grad_(False))
+
+
+def test_labels_that_the_model_cannot_give_are_refused(tmp_path: Path) -> None:
+    data = digits("train", 50)
     data.labels = (*data.labels[:-1], 10)
     with pytest.raises(DataError, match="labels below 10"):
-        train(tmp_path, "evit", data=data)
-    (tmp_path / "state.pt").write_bytes(b"torn")
-    with pytest.raises(CheckpointError, match="afresh"):
-        train(tmp_path, "evit", resume=True)
+        train(tmp_path, data=data)
 
 
-@pytest.mark.parametrize("part", ["data", "validation"])
-@pytest.mark.parametrize("change", ["labels", "pixels"])
-def test_a_run_resumes_on_the_same_images_only(tmp_path: Path, part: str, change: str) -> None:
-    few = small("gtp", epochs=1, ema=None)
-    given = {"data": dataset("train", 64), "validation": dataset("test", 20)}
-    train(tmp_path, "gtp", settings=few, limit=None, **given)
-    other = copy.copy(given[part])
-    if change == "labels":
-        other.labels = (*other.labels[1:], other.labels[0])
-    else:
-        other.source = _Inverted(given[part].source)
-    for same in (given, {**given, part: copy.copy(given[part])}):
-        train(tmp_path, "gtp", settings=few, limit=None, resume=True, **same)
-    with pytest.raises(ConfigError, match=f"began otherwise: {part} 'digits, "):
-        train(tmp_path, "gtp", settings=few, limit=None, resume=True, **{**given, part: other})
+def torn(_: Image.Image) -> Image.Image:
+    raise OSError("torn")
 
 
-class _Inverted:
-    def __init__(self, source: Any) -> None:
-        self.whole = source
+@pytest.mark.parametrize(
+    ("part", "message"), [("validation", "none of the 20"), ("data", "none of them")]
+)
+def test_images_of_which_none_can_be_read_are_refused(
+    tmp_path: Path, part: str, message: str
+) -> None:
+    data = digits("test", 20)
+    data.source = Changed(data.source, torn)
+    with pytest.raises(DataError, match=message):
+        train(tmp_path, **{part: data})
+    assert not list(tmp_path.glob("*.*"))
 
-    def __len__(self) -> int:
-        return len(self.whole)
 
-    def name(self, index: int) -> str:
-        return str(self.whole.name(index))
-
-    def image(self, index: int) -> Image.Image:
-        return ImageOps.invert(self.whole.image(index))
+def test_mixed_precision_needs_accelerate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    train(tmp_path / "plain", settings=small(epochs=1))
+    with pytest.raises(MissingExtraError, match=r"tokenred\[train\]"):
+        train(tmp_path / "bf16", settings=small(amp="bf16"))
 
 
-def test_validation_without_a_readable_image_is_refused(tmp_path: Path) -> None:
-    class Torn(_Inverted):
-        def image(self, index: int) -> Image.Image:
-            raise OSError("torn")
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_can_be_trained(name: str) -> None:
+    check_mask_is_read(tr.strategy(name))
 
-    torn = dataset("test", 20)
-    torn.source = Torn(torn.source)
-    with pytest.raises(DataError, match="none of the 20"):
-        train(tmp_path / "out", "gtp", validation=torn)
-    assert not (tmp_path / "out").exists()
+
+def test_a_mask_that_nothing_reads_is_refused_before_any_work(tmp_path: Path) -> None:
+    bare = tr.strategy("dynamicvit").replace(score_mods=(TopKeys(0.5),))
+    with pytest.raises(ConfigError, match=r"TopKeys.*PolicyMask"):
+        train(tmp_path / "run", strategy=bare)
+    assert not (tmp_path / "run").exists()
+
+    class Hides(ScoreMod):
+        @property
+        def in_training_only(self) -> bool:
+            return True
+
+        def __call__(self, logits: torch.Tensor, state: TokenState) -> torch.Tensor:
+            return logits.masked_fill(state.memory["mask"][:, None, None] == 0, -torch.inf)
+
+    check_mask_is_read(tr.strategy("dynamicvit").replace(score_mods=(Hides(),)))

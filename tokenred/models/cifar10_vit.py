@@ -4,9 +4,9 @@ Model card:
     What: a plain timm ``VisionTransformer``: 32x32 images, patch 4 (64 image tokens and CLS),
         width 128, 8 blocks, 4 heads of width 32, 10 classes, 1.6 M parameters; fp16 on disk, fp32
         in memory.
-    Trained on: the 50,000 images of CIFAR-10's train split, on a CPU, by ``python -m
-        tokenred.training.cifar10 --preset patch4``; the metadata has the settings, and the digest
-        of the weights it began from.
+    Trained on: the 50,000 images of CIFAR-10's train split, on a CPU; the metadata has the
+        settings, and the digest of the weights it began from. ``python scripts/train_embedded.py
+        patch4`` trains another with them.
     Quality: the metadata carries the top-1 on all 10,000 test images (``top1``).
     For: experiments with token reduction on photographs. It is modestly trained: compare methods
         on it, claim nothing about models of size.

@@ -4,7 +4,8 @@ Model card:
     What: a plain timm ``VisionTransformer``: 32x32 images, patch 4 (64 image tokens and CLS),
         width 96, 8 blocks, 3 heads of width 32, 10 classes; fp16 on disk, fp32 in memory.
     Trained on: the 1437 images of the embedded train split (scikit-learn's digits, 8x8 enlarged
-        to 32x32), from scratch on a CPU, by ``python -m tokenred.training.digits``.
+        to 32x32), from scratch on a CPU; the metadata has the settings, and ``python
+        scripts/train_embedded.py digits`` trains another with them.
     Quality: the file's metadata carries the top-1 on the 360 held-out images (``top1``).
     For: demos, tests and experiments with token reduction that must run anywhere. Its task is
         easy, so small differences between methods mean little: 56 of 64 tokens can go, a few in

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,36 +14,30 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from tokenred.core.errors import ConfigError, DataError, OutputExistsError
+from tokenred.attention import ScoreMod
+from tokenred.core.errors import ConfigError, DataError
 from tokenred.core.lock import output_lock
-from tokenred.data import ImageDataset, balanced_subset, open_dataset
+from tokenred.data import ImageDataset, open_dataset
+from tokenred.models.fit import state_digest
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.saving import check_loadable, save
 from tokenred.reduced.wrap import wrap
 from tokenred.strategies.config import to_config
+from tokenred.strategies.score_mods import TopKeys
 from tokenred.strategies.specs import StrategyLike, parse_spec
-from tokenred.strategies.strategy import recipes
-from tokenred.training.augment import open_training, train_loader
-from tokenred.training.checks import check_mask_is_read
-from tokenred.training.devices import pick_device
-from tokenred.training.logs import Log
-from tokenred.training.loop import Trainer, top1
-from tokenred.training.losses import make_criterion
+from tokenred.strategies.strategy import Strategy, recipes
+from tokenred.training.devices import pick_accelerator
+from tokenred.training.images import TrainingImages, images_digest, plain_images
+from tokenred.training.losses import Criterion, make_criterion
 from tokenred.training.presets import method_of, settings_for
 from tokenred.training.randomness import random_as
+from tokenred.training.run_folder import Rows, RunFolder
 from tokenred.training.settings import Settings
-from tokenred.training.state import (
-    check_same_run,
-    images_digest,
-    read_state,
-    weights_digest,
-    write_state,
-)
+from tokenred.training.trainer import Trainer, frozen, top1
 
-__all__ = ["Finetuned", "finetune"]
+__all__ = ["Finetuned", "check_mask_is_read", "finetune"]
 
 _PARTS = -4  # a stream of random numbers beside those of the trainer
-STATE, BEST, LAST, LOG = "state.pt", "best.safetensors", "last.safetensors", "log.csv"
 
 
 @dataclass(frozen=True)
@@ -123,88 +116,92 @@ def finetune(
     taught = teacher is not None or settings.teacher
     criterion = _criterion(settings, taught)
     check_loadable(reduced)
-    training, plain = _open(reduced, data, validation, settings)
-    target = pick_device(settings.amp, device)
-    if settings.batch_size % (2 * target.count if settings.mixes else target.count):
-        raise ConfigError(
-            f"expected a batch size that {target.count} processes share evenly, in pairs where "
-            f"images are mixed; got {settings.batch_size}."
-        )
-    members = list(range(len(training)))
-    if limit is not None:
-        members = balanced_subset(training.images, limit, settings.seed)
-    steps = len(members) // settings.batch_size
-    if steps == 0:
-        raise ConfigError(
-            f"expected at least one batch of {settings.batch_size}, got {len(members)} images; "
-            "set a smaller batch_size."
-        )
+    images, plain = _open(reduced, data, validation)
+    accelerator = pick_accelerator(settings.amp, device)
+    share = (accelerator.process_index, accelerator.num_processes)
+    training = TrainingImages(
+        reduced.base, images, settings, limit=limit, share=share, workers=workers
+    )
+    measured = DataLoader(
+        Subset(plain, range(share[0], len(plain), share[1])),
+        settings.batch_size,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+    )
     identity: dict[str, Any] = settings.as_dict() | {
         "strategy": json.dumps(to_config(reduced.strategy), sort_keys=True),
-        "data": images_digest(training.images, members),
+        "data": images_digest(images, training.members),
         "validation": images_digest(plain, range(len(plain))),
     }
-    folder = Path(output).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    with output_lock(folder) if target.rank == 0 else nullcontext():
-        _clear(folder, resume=resume, overwrite=overwrite)
-        log = Log(folder, tensorboard=tensorboard and target.rank == 0)
-
+    path = Path(output).expanduser()
+    path.mkdir(parents=True, exist_ok=True)
+    first = share[0] == 0
+    with (
+        output_lock(path) if first else nullcontext(),
+        closing(RunFolder(path, tensorboard=tensorboard and first)) as folder,
+    ):
+        folder.clear(resume=resume, overwrite=overwrite)
         if taught:
             teacher = copy.deepcopy(reduced.base if teacher is None else teacher)
             teacher.eval().requires_grad_(False)
-        identity["teacher"] = None if teacher is None else weights_digest(teacher)
-        frozen = [
-            p for n, p in reduced.named_parameters() if n in settings.frozen and p.requires_grad
-        ]
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-        try:
-            trainer = Trainer(reduced, teacher, criterion, settings, steps, target)
-            rows: list[dict[str, float]] = []
-            if resume and (folder / STATE).exists():
-                saved = read_state(folder / STATE)
-                check_same_run(saved["identity"], identity, folder / STATE)
-                trainer.load_state_dict(saved)
+        identity["teacher"] = None if teacher is None else state_digest(teacher.state_dict())
+        with frozen(reduced, settings.frozen):
+            trainer = Trainer(reduced, teacher, criterion, settings, training.steps, accelerator)
+            rows: Rows = []
+            if resume and folder.state.exists():
+                saved = folder.read_state(identity)
+                trainer.load_state_dict(saved, str(folder.state))
                 rows = saved["rows"]
-            share = (target.rank, target.count)
-            total, done = settings.epochs * steps, len(rows) * steps
-            quiet = not progress or target.rank > 0
-            with tqdm(total=total, initial=done, unit="step", disable=quiet or None) as bar:
-                for epoch in range(len(rows), settings.epochs):
-                    loader = train_loader(
-                        training, members, epoch, settings.batch_size, share, workers
-                    )
-                    row = {"epoch": float(epoch)} | trainer.epoch(epoch, loader, bar.update)
-                    row["top1"] = top1(
-                        trainer.result, _plain_batches(plain, settings.batch_size, share, workers),
-                        target,
-                    )  # fmt: skip
+                if first:
+                    folder.write_log(rows)
+            total, done = settings.epochs * training.steps, len(rows) * training.steps
+            hidden = None if progress and first else True  # None: on a terminal only
+            with tqdm(total=total, initial=done, unit="step", disable=hidden) as bar:
+                for number in range(len(rows), settings.epochs):
+                    row = trainer.epoch(number, training.epoch(number), bar.update)
+                    row["top1"] = top1(trainer.result, measured, accelerator)
                     rows.append(row)
                     bar.set_postfix(loss=f"{row['loss']:.3f}", top1=f"{100 * row['top1']:.2f}")
-                    if target.rank == 0:
+                    if first:
                         if row["top1"] >= max(r["top1"] for r in rows):
-                            save(trainer.result, folder / BEST, overwrite=True)
-                        write_state(
-                            folder / STATE,
-                            {"identity": identity, "rows": rows, **trainer.state_dict()},
-                        )
-                        log.write(rows)
-                    target.wait()
-        finally:
-            for parameter in frozen:
-                parameter.requires_grad_(True)
-            log.close()
-        if target.rank == 0:
-            log.write(rows)
-            save(trainer.result, folder / LAST, overwrite=True)
-        target.wait()
-        best = max(row["top1"] for row in rows)
-        reduced.eval()
-        return Finetuned(trainer.result.eval(), rows[-1]["top1"], best, tuple(rows), folder / LAST)
+                            save(trainer.result, folder.best, overwrite=True)
+                        folder.write_state(identity, rows, trainer.state_dict())
+                        folder.write_log(rows)
+                    accelerator.wait_for_everyone()
+        if first:
+            save(trainer.result, folder.last, overwrite=True)
+        accelerator.wait_for_everyone()
+    reduced.eval()
+    best = max(row["top1"] for row in rows)
+    return Finetuned(trainer.result.eval(), rows[-1]["top1"], best, tuple(rows), folder.last)
 
 
-def _criterion(settings: Settings, taught: bool) -> Any:
+def check_mask_is_read(strategy: Strategy) -> None:
+    """Refuse a selector that masks in training where no score mod hides what is masked.
+
+    All tokens stay in training then, and without the score mod they would go on seeing those that
+    inference removes: the loss would fall, and the gathered model would be another.
+
+    Raises:
+        ConfigError: with the score mod that is missing.
+    """
+    if not strategy.selector.masks or any(_hides(mod) for mod in strategy.score_mods):
+        return
+    raise ConfigError(
+        f"{strategy.scorer!r} marks tokens by a mask in training, and none of the strategy's "
+        f"score mods ({', '.join(map(repr, strategy.score_mods)) or 'there are none'}) hides them "
+        "from the others; what is trained would not be what runs. "
+        "Add score_mods=('PolicyMask',), as the recipe dynamicvit has."
+    )
+
+
+def _hides(mod: ScoreMod) -> bool:
+    # A mask is there in training only, or needs a softmax of its own; TopKeys' is of its own map.
+    own = type(mod).normalize is not ScoreMod.normalize and not isinstance(mod, TopKeys)
+    return mod.in_training_only or own
+
+
+def _criterion(settings: Settings, taught: bool) -> Criterion:
     # Mixup smooths the targets itself.
     smoothing = 0.0 if settings.mixes else settings.label_smoothing
     chosen = make_criterion(
@@ -219,18 +216,16 @@ def _criterion(settings: Settings, taught: bool) -> Any:
     return chosen
 
 
-def _open(
-    model: ReducedViT, data: Any, validation: Any, settings: Settings
-) -> tuple[Any, ImageDataset]:
+def _open(model: ReducedViT, data: Any, validation: Any) -> tuple[ImageDataset, ImageDataset]:
+    """Images to train on, and those to measure on with the model's preprocessing."""
     classes = int(model.num_classes)
-    if isinstance(data, ImageDataset):
-        if validation is None:
-            raise ConfigError("expected validation images beside a dataset in memory; pass them.")
-        images = data
-    else:
+    images = data
+    if not isinstance(data, ImageDataset):
         images = open_dataset(str(data), split="train", class_map=classes)
+    elif validation is None:
+        raise ConfigError("expected validation images beside a dataset in memory; pass them.")
     if validation is None:
-        validation = str(data)
+        validation = data
     if not isinstance(validation, ImageDataset):
         validation = open_dataset(str(validation), class_map=classes)
     for dataset in (images, validation):
@@ -244,25 +239,4 @@ def _open(
             f"expected images to measure on, and none of the {len(validation)} in "
             f"{validation.name} can be read; check the data."
         )
-    training, _ = open_training(model.base, images, settings)
-    return training, open_training(model.base, validation, settings)[1]
-
-
-def _clear(folder: Path, *, resume: bool, overwrite: bool) -> None:
-    old = [name for name in (STATE, BEST, LAST, LOG) if (folder / name).exists()]
-    if old and not (resume or overwrite):
-        raise OutputExistsError(
-            f"{folder} holds a run already ({', '.join(old)}). Resume it, choose another folder, "
-            "or overwrite it."
-        )
-    if old and not resume:
-        for name in old:
-            (folder / name).unlink()
-
-
-def _plain_batches(
-    data: ImageDataset, batch: int, share: tuple[int, int], workers: int
-) -> DataLoader[Any]:
-    mine: Sequence[int] = range(share[0], len(data), share[1])
-    pinned = torch.cuda.is_available()
-    return DataLoader(Subset(data, mine), batch, num_workers=workers, pin_memory=pinned)
+    return images, plain_images(model.base, validation)

@@ -11,7 +11,7 @@ from torch import nn
 from tokenred.core.errors import ConfigError
 from tokenred.training.settings import Settings
 
-__all__ = ["freeze_backbone", "make_optimizer", "make_schedule"]
+__all__ = ["make_optimizer", "make_schedule"]
 
 _PARTS = "parts."
 
@@ -57,24 +57,20 @@ def make_schedule(optimizer: Any, settings: Settings, steps: int) -> Any:
         ConfigError: for a schedule that timm does not have, or that looks at the results.
     """
     if settings.scheduler == "plateau":
-        raise ConfigError("the schedule 'plateau' hangs on results; choose cosine, step or poly.")
-    schedule, _ = create_scheduler_v2(
-        optimizer,
-        sched=settings.scheduler,
-        num_epochs=settings.epochs,
-        min_lr=settings.min_lr,
-        warmup_lr=settings.warmup_lr,
-        warmup_epochs=settings.warmup_epochs,
-        step_on_epochs=False,
-        updates_per_epoch=steps,
-    )
+        raise ConfigError("the schedule 'plateau' depends on results; choose cosine, step or poly.")
+    try:
+        schedule, _ = create_scheduler_v2(
+            optimizer,
+            sched=settings.scheduler,
+            num_epochs=settings.epochs,
+            min_lr=settings.min_lr,
+            warmup_lr=settings.warmup_lr,
+            warmup_epochs=settings.warmup_epochs,
+            step_on_epochs=False,
+            updates_per_epoch=steps,
+        )
+    except ValueError as error:
+        raise ConfigError(f"expected one of timm's schedules: {error}") from error
     if schedule is None:
         raise ConfigError(f"expected one of timm's schedules, got {settings.scheduler!r}.")
     return schedule
-
-
-def freeze_backbone(optimizer: Any) -> None:
-    """Let a step change the learned parts alone."""
-    for group in optimizer.param_groups:
-        if group["backbone"]:
-            group["lr"] = 0.0

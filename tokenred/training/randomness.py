@@ -1,4 +1,4 @@
-"""Random numbers that hang on (seed, epoch, image) alone, so that a run can go on anywhere."""
+"""Random numbers that depend on (seed, epoch, image) alone, so that a run can go on anywhere."""
 
 from __future__ import annotations
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from typing_extensions import Self
 
-from tokenred.core.errors import ConfigError, UnknownNameError
+from tokenred.core.errors import ConfigError
 from tokenred.core.values import Count, Magnitude, Positive, Probability, Size, checked, read
 from tokenred.training.losses.criterion import make_criterion
 
@@ -120,10 +120,6 @@ class Settings:
             UnknownNameError: for a field that there is not.
             ConfigError: for a value outside its range.
         """
-        known = [field.name for field in fields(self)]
-        for name in changes:
-            if name not in known:
-                raise UnknownNameError.of("training setting", name, known)
         return dataclasses.replace(self, **changes)
 
     def as_dict(self) -> dict[str, Any]:

@@ -22,9 +22,8 @@ def tri_level(
     """Fewer tokens, and fewer entries in their attention (Tri-Level, Kong et al., AAAI 2023).
 
     EViT without its fused token, and a mask on the attention of the blocks after one in which
-    tokens go, made there and held until the next (`TopKeys`). The third level, fewer examples, is
-    for training: see `tokenred.training.forgetting`. Without a CLS token the attention received
-    decides, which is our choice.
+    tokens go, made there and held until the next (`TopKeys`). The third level, fewer training
+    examples, is not here. Without a CLS token the attention received decides, which is our choice.
 
     Args:
         keep_rate: share ρ of the living tokens kept; one, or one for each of `layers`.

@@ -1,0 +1,171 @@
+"""Training images: timm's augmentation around the model's own preprocessing, and their batches."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from tokenred.core.errors import ConfigError
+from tokenred.data import ImageDataset, balanced_subset, eval_transform
+from tokenred.data.cifar10 import CIFAR10_CLASSES
+from tokenred.data.sources import raw_of
+from tokenred.training.randomness import derive, random_as
+from tokenred.training.settings import Settings
+
+__all__ = ["TrainingImages", "images_digest", "plain_images", "train_transform"]
+
+_FIRST_CROPS = 1  # timm's random resized crop is one transform, and the first
+
+
+def train_transform(
+    model: nn.Module, settings: Settings, data: str | None = None
+) -> Callable[[Image.Image], Tensor]:
+    """Augmentation, then the normalisation that the model's evaluation has.
+
+    Args:
+        model: as for `tokenred.data.eval_transform`.
+        settings: the augmentation.
+        data: the dataset's name; see there.
+
+    Returns:
+        From an RGB image to a tensor (3, height, width).
+    """
+    evaluation: Any = eval_transform(model, data=data)
+    normalise = next(t for t in evaluation.transforms if isinstance(t, transforms.Normalize))
+    config = resolve_model_data_config(model)
+    size = tuple(getattr(getattr(model, "patch_embed", None), "img_size", None) or ())
+    height, width = size or config["input_size"][1:]
+    made = create_transform(
+        (3, height, width),
+        is_training=True,
+        hflip=settings.flip,
+        color_jitter=settings.color_jitter,
+        auto_augment=settings.auto_augment,
+        interpolation=config["interpolation"],
+        mean=tuple(map(float, normalise.mean)),
+        std=tuple(map(float, normalise.std)),
+        re_prob=settings.erasing,
+        re_mode="pixel",
+    )
+    if settings.crop == "resized":
+        return made  # type: ignore[no-any-return]
+    first: list[Any] = []
+    if settings.crop == "padded":
+        first = [transforms.RandomCrop((height, width), padding=max(1, height // 8))]
+    elif settings.crop == "affine":
+        # What keeps a handwritten digit readable.
+        bilinear = transforms.InterpolationMode.BILINEAR
+        first = [transforms.RandomAffine(12, (0.09, 0.09), (0.86, 1.14), 10, bilinear)]
+    # Images of another size are brought to the model's first, as in evaluation.
+    resize = evaluation.transforms[:-2]
+    return transforms.Compose([*resize, *first, *made.transforms[_FIRST_CROPS:]])  # type: ignore[no-any-return]
+
+
+def plain_images(model: nn.Module, data: ImageDataset) -> ImageDataset:
+    """A dataset as evaluation wants it."""
+    plain = copy.copy(data)
+    plain.transform = eval_transform(model, data=_name_of(data))
+    return plain
+
+
+class TrainingImages(Dataset[tuple[Tensor, int, int]]):
+    """Augmented images whose randomness depends on seed, epoch and image, not on who loads them.
+
+    Args:
+        model: see `train_transform`.
+        data: the images.
+        settings: augmentation, batch size and seed.
+        limit: train on so many at most, an even choice of the classes; None for all.
+        share: (rank, count): this process, and of how many. Each has its part of every batch.
+        workers: processes that load.
+
+    Attributes:
+        images: those of ``data`` with augmentation.
+        members: which of them to train on.
+        steps: batches in an epoch; images left over are left out.
+
+    Raises:
+        ConfigError: where there is no whole batch, or processes cannot share one evenly.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: ImageDataset,
+        settings: Settings,
+        *,
+        limit: int | None = None,
+        share: tuple[int, int] = (0, 1),
+        workers: int = 0,
+    ) -> None:
+        self.images = copy.copy(data)
+        self.images.transform = train_transform(model, settings, _name_of(data))
+        self.seed, self.batch = settings.seed, settings.batch_size
+        self.share, self.workers, self._epoch = share, workers, 0
+        if self.batch % (2 * share[1] if settings.mixes else share[1]):
+            raise ConfigError(
+                f"expected a batch size that {share[1]} processes share evenly, in pairs where "
+                f"images are mixed; got {self.batch}."
+            )
+        self.members = list(range(len(data)))
+        if limit is not None:
+            self.members = balanced_subset(data, limit, self.seed)
+        self.steps = len(self.members) // self.batch
+        if self.steps == 0:
+            raise ConfigError(
+                f"expected at least one batch of {self.batch}, got {len(self.members)} images; "
+                "set a smaller batch_size."
+            )
+
+    def __len__(self) -> int:
+        """Return how many images there are."""
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
+        """Return an image as this epoch shows it, its label and its index."""
+        with random_as(self.seed, self._epoch, index):
+            return self.images[index]
+
+    def epoch(self, number: int) -> DataLoader[tuple[Tensor, int, int]]:
+        """This process's part of the batches of an epoch, from 0, in an order of its own."""
+        self._epoch = number
+        rank, count = self.share
+        generator = torch.Generator().manual_seed(derive(self.seed, number, -1))
+        order = torch.randperm(len(self.members), generator=generator)
+        full = order[: self.steps * self.batch].view(-1, self.batch)
+        return DataLoader(
+            self,
+            batch_sampler=[[self.members[i] for i in row[rank::count].tolist()] for row in full],
+            num_workers=self.workers,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),
+        )
+
+
+def images_digest(data: ImageDataset, members: Sequence[int]) -> str:
+    """A short name for labels and content of some images, whatever they are called.
+
+    An image that cannot be read counts as such.
+    """
+    digest = hashlib.sha256()
+    for index in members:
+        digest.update(f"{data.labels[index]} ".encode())
+        try:
+            content = raw_of(data.source, index)
+        except Exception as error:  # as decoders raise them
+            content = type(error).__name__.encode()
+        digest.update(hashlib.sha256(content).digest())
+    return f"{data.name}, {len(members)} images, {digest.hexdigest()[:16]}"
+
+
+def _name_of(data: ImageDataset) -> str | None:
+    return "cifar10" if data.classes == CIFAR10_CLASSES else None

@@ -1,0 +1,161 @@
+"""The files of a training: the state from which it goes on, its models, and its log."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import torch
+
+from tokenred.core.errors import (
+    CheckpointError,
+    ConfigError,
+    MissingExtraError,
+    OutputExistsError,
+)
+from tokenred.core.files import write_whole
+
+__all__ = ["Rows", "RunFolder"]
+
+Rows = list[dict[str, float]]
+_FORMAT = "tokenred-training/2"
+_CONTENT: dict[str, tuple[type, ...]] = {
+    "identity": (dict,),
+    "rows": (list,),
+    "model": (dict,),
+    "ema": (dict, NoneType),
+    "optimizer": (dict,),
+    "scaler": (dict, NoneType),
+}
+
+
+class RunFolder:
+    """Where a training writes. Each file is whole or not there.
+
+    Args:
+        path: the folder.
+        tensorboard: whether to write TensorBoard's events as well.
+
+    Attributes:
+        state, best, last, log: the files.
+
+    Raises:
+        MissingExtraError: without TensorBoard, where it is asked for.
+    """
+
+    def __init__(self, path: Path, *, tensorboard: bool = False) -> None:
+        self.path = path
+        self.state, self.log = path / "state.pt", path / "log.csv"
+        self.best, self.last = path / "best.safetensors", path / "last.safetensors"
+        self._events: Any = None
+        if tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise MissingExtraError(
+                    "TensorBoard's events need it: pip install 'tokenred[train]'."
+                ) from error
+            self._events = SummaryWriter(str(path))
+
+    def clear(self, *, resume: bool, overwrite: bool) -> None:
+        """Make room for a run.
+
+        Raises:
+            OutputExistsError: for files of an earlier one, where neither is given.
+        """
+        files = (self.state, self.best, self.last, self.log)
+        old = [file for file in files if file.exists()]
+        if old and not (resume or overwrite):
+            raise OutputExistsError(
+                f"{self.path} holds a run already ({', '.join(file.name for file in old)}). "
+                "Resume it, choose another folder, or overwrite it."
+            )
+        for file in [] if resume else old:
+            file.unlink()
+
+    def write_state(self, identity: dict[str, Any], rows: Rows, state: dict[str, Any]) -> None:
+        """Write a state of tensors and plain values.
+
+        Args:
+            identity: what decides how the run goes.
+            rows: of the epochs that are done.
+            state: of the trainer.
+        """
+        content = {"format": _FORMAT, "identity": identity, "rows": rows, **state}
+        write_whole(self.state, lambda place: torch.save(content, place))
+
+    def read_state(self, identity: dict[str, Any]) -> dict[str, Any]:
+        """What `write_state` wrote, on the CPU. Nothing in the file is executed.
+
+        Args:
+            identity: of the run that is to go on.
+
+        Raises:
+            CheckpointError: for a file that is damaged or of another kind.
+            ConfigError: for one of another run; it names what differs.
+        """
+        afresh = "Start afresh in another folder."
+        try:
+            state = torch.load(self.state, map_location="cpu", weights_only=True)
+        except Exception as error:  # A damaged pickle may raise nearly anything.
+            raise CheckpointError(
+                f"expected the checkpoint of a training at {self.state}, got "
+                f"{type(error).__name__}: {error}. {afresh}"
+            ) from error
+        if not isinstance(state, dict) or state.get("format") != _FORMAT:
+            raise CheckpointError(f"{self.state} is not a training's checkpoint. {afresh}")
+        wrong = [k for k, kinds in _CONTENT.items() if not isinstance(state.get(k, ...), kinds)]
+        if not wrong and not _are_rows(state["rows"]):
+            wrong = ["rows"]
+        if wrong:
+            raise CheckpointError(f"{self.state} is damaged: see {', '.join(wrong)}. {afresh}")
+        saved = state["identity"]
+        differs = [
+            f"{name} {saved.get(name)!r} there, {identity.get(name)!r} now"
+            for name in sorted({*map(str, saved), *identity})
+            if saved.get(name) != identity.get(name)
+        ]
+        if differs:
+            raise ConfigError(
+                f"the training in {self.path} began otherwise: {'; '.join(differs)}. Resume with "
+                "what it began with, or choose another folder."
+            )
+        return state
+
+    def write_log(self, rows: Rows) -> None:
+        """Write all rows anew, so that a resumed run has each epoch once."""
+        if not rows:
+            return
+        names = list(dict.fromkeys(name for row in rows for name in row))
+
+        def fill(place: Path) -> None:
+            with place.open("w", newline="") as file:
+                writer = csv.DictWriter(file, names)
+                writer.writeheader()
+                writer.writerows({**row, "epoch": int(row["epoch"])} for row in rows)
+
+        write_whole(self.log, fill)
+        if self._events is not None:
+            for name, value in rows[-1].items():
+                self._events.add_scalar(name, value, len(rows) - 1)
+
+    def close(self) -> None:
+        """Leave no event unwritten."""
+        if self._events is not None:
+            self._events.close()
+
+
+def _are_rows(rows: Sequence[Any]) -> bool:
+    """Whether these are the rows of a run's first epochs."""
+    return all(
+        isinstance(row, dict)
+        and all(isinstance(k, str) and isinstance(v, int | float) for k, v in row.items())
+        and {"loss", "top1"} <= row.keys()
+        and row.get("epoch") == number
+        and math.isfinite(row["top1"])
+        for number, row in enumerate(rows)
+    )

@@ -1,0 +1,272 @@
+"""The training loop: epochs of steps, each of which can be taken up where it was left."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from timm.data import Mixup
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from tokenred.core.errors import CheckpointError, ConfigError, DataError
+from tokenred.data import SKIPPED_LABEL
+from tokenred.models.fit import load_strictly
+from tokenred.models.lvvit import LVViT
+from tokenred.reduced.model import ReducedViT
+from tokenred.training.losses import Criterion
+from tokenred.training.optimise import make_optimizer, make_schedule
+from tokenred.training.randomness import random_as
+from tokenred.training.settings import Settings
+from tokenred.training.warmup import reduction_share, warmed
+
+__all__ = ["Trainer", "frozen", "top1"]
+
+_MIX, _STEP = -2, -3  # streams of random numbers beside those of the images
+
+
+class _TrainForward(nn.Module):
+    """``forward_train`` as a forward, which is what accelerate and DDP hook into."""
+
+    def __init__(self, model: ReducedViT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Any, dict[str, Tensor]]:
+        return self.model.forward_train(images)
+
+
+class Trainer:
+    """A model with all that its training needs.
+
+    Args:
+        model: trained in place.
+        teacher: None for none; it never changes.
+        criterion: the loss.
+        settings: how.
+        steps: in an epoch.
+        accelerator: where.
+    """
+
+    def __init__(
+        self,
+        model: ReducedViT,
+        teacher: nn.Module | None,
+        criterion: Criterion,
+        settings: Settings,
+        steps: int,
+        accelerator: Any,
+    ) -> None:
+        self.device = accelerator.device
+        self.model = model.to(self.device)
+        self.teacher = None if teacher is None else teacher.to(self.device)
+        self.criterion, self.settings, self.steps = criterion, settings, steps
+        self.accelerator = accelerator
+        self.mixup = None
+        if settings.mixes:
+            self.mixup = Mixup(
+                settings.mixup, settings.cutmix, prob=settings.mix_probability,
+                switch_prob=settings.mix_switch, label_smoothing=settings.label_smoothing,
+                num_classes=model.num_classes,
+            )  # fmt: skip
+        self.ema = None
+        if settings.ema is not None:
+            self.ema = ModelEmaV3(model, decay=settings.ema, use_warmup=settings.ema_warmup)
+        self._forward = _TrainForward(model)
+        bare = make_optimizer(model, settings)
+        self._schedule = make_schedule(bare, settings, steps)
+        self._prepared, self.optimizer = accelerator.prepare(self._forward, bare)
+
+    @property
+    def result(self) -> ReducedViT:
+        """The averaged model, or the model itself where none is averaged."""
+        if self.ema is None:
+            return self.model
+        averaged: ReducedViT = self.ema.module
+        return averaged
+
+    def epoch(
+        self, number: int, batches: Iterable[Any], after_step: Callable[[], object]
+    ) -> dict[str, float]:
+        """Train for an epoch.
+
+        Args:
+            number: from 0; it decides the rates, the reduction and the random numbers.
+            batches: images, labels and indices.
+            after_step: called after each step.
+
+        Returns:
+            Its number, mean loss and its parts, and the last rate.
+
+        Raises:
+            ConfigError: where the loss is no number any more.
+        """
+        share = reduction_share(number, self.settings.keep_warmup)
+        began = time.perf_counter()
+        current = self.model.with_strategy(warmed(self.model, share))
+        self._forward.model = current
+        # Where nothing goes, there is no reduction that a term could measure.
+        idle = all(x.removed == 0 and x.active == x.tokens_in for x in current.cost().layers)
+        criterion = replace(self.criterion, ratio=0.0, token_cut=0.0) if idle else self.criterion
+        self._prepared.train()
+        self.model.train()
+        sums: dict[str, Tensor] = {}
+        rank = self.accelerator.process_index
+        for place, (images, labels, _) in enumerate(batches):
+            step = number * self.steps + place
+            with random_as(self.settings.seed, _STEP, step, rank, devices=True):
+                parts = self._step(step, *_readable(images, labels), number, criterion)
+            sums = {k: sums.get(k, torch.zeros_like(v)) + v for k, v in parts.items()}
+            after_step()
+        count = self.steps * self.accelerator.num_processes
+        means = {k: float(self.accelerator.reduce(v, "sum")) / count for k, v in sums.items()}
+        if not math.isfinite(means["loss"]):
+            raise ConfigError(
+                f"the loss became {means['loss']} in epoch {number}; train with a smaller lr, or "
+                "with amp='bf16' in place of fp16."
+            )
+        lr = max(group["lr"] for group in self.optimizer.param_groups)
+        seconds = time.perf_counter() - began
+        return {"epoch": float(number), **means, "lr": lr, "reduction": share, "seconds": seconds}
+
+    def _step(
+        self, step: int, images: Tensor, labels: Tensor, epoch: int, criterion: Criterion
+    ) -> dict[str, Tensor]:
+        images, targets = images.to(self.device), labels.to(self.device)
+        if self.mixup is not None:
+            even = len(images) // 2 * 2  # timm mixes pairs
+            with random_as(self.settings.seed, _MIX, step, self.accelerator.process_index):
+                images, targets = self.mixup(images[:even], targets[:even])
+        self._schedule.step_update(step)
+        if epoch < self.settings.backbone_frozen:
+            for group in self.optimizer.param_groups:
+                group["lr"] *= not group["backbone"]
+        logits, aux = self._prepared(images)
+        loss, parts = criterion(logits, targets, aux, *self._taught(images, criterion))
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        if self.settings.clip_grad is not None:
+            self.accelerator.clip_grad_norm_(list(self.model.parameters()), self.settings.clip_grad)
+        self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update(self.model, step=step + 1)
+        return {"loss": loss.detach(), **parts}
+
+    @torch.no_grad()
+    def _taught(self, images: Tensor, criterion: Criterion) -> tuple[Any, ...]:
+        """The teacher's logits and features, in single precision."""
+        if self.teacher is None:
+            return ()
+        teacher: Any = self.teacher
+        with self.accelerator.autocast():
+            features = teacher.forward_features(images)
+            if criterion.reads_apart and isinstance(teacher, LVViT):
+                apart = teacher.forward_head(features, return_tokens=True)
+                return tuple(x.float() for x in apart), features.float()
+            return teacher.forward_head(features).float(), features.float()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that changes."""
+        scaler = self.accelerator.scaler
+        return {
+            "model": self.model.state_dict(),
+            "ema": None if self.ema is None else self.ema.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], origin: str) -> None:
+        """Go on from what `state_dict` gave.
+
+        Args:
+            state: has its keys.
+            origin: where it is from, for messages.
+
+        Raises:
+            CheckpointError: for weights or states of an optimiser that do not fit.
+        """
+        try:
+            _check_optimizer(self.optimizer, state["optimizer"])
+            for module, name in ((self.model, "model"), (getattr(self.ema, "module", None), "ema")):
+                if module is not None:
+                    load_strictly(module, state[name], origin)
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+        # Whatever values of another kind run into.
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(
+                f"expected the state of this training in {origin}, got another "
+                f"({type(error).__name__}: {error}). Start afresh in another folder."
+            ) from error
+
+
+@contextmanager
+def frozen(model: nn.Module, names: tuple[str, ...]) -> Iterator[None]:
+    """Parameters of these names have no gradient for the length of the block."""
+    chosen = [p for name, p in model.named_parameters() if name in names and p.requires_grad]
+    for parameter in chosen:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in chosen:
+            parameter.requires_grad_(True)
+
+
+@torch.no_grad()
+def top1(model: nn.Module, batches: Iterable[Any], accelerator: Any) -> float:
+    """The share of images that a model names rightly, over all processes.
+
+    Args:
+        model: put into eval mode.
+        batches: this process's images, labels and indices.
+        accelerator: where.
+
+    Raises:
+        DataError: where no image can be read.
+    """
+    model.eval()
+    device = accelerator.device
+    counts = torch.zeros(2, dtype=torch.float64 if device.type != "mps" else torch.float32)
+    for images, labels, _ in batches:
+        with accelerator.autocast():
+            said = model(images.to(device, non_blocking=True)).argmax(dim=-1).cpu()
+        known = labels != SKIPPED_LABEL
+        counts += torch.stack(((said == labels)[known].sum(), known.sum()))
+    right, seen = accelerator.reduce(counts.to(device), "sum").tolist()
+    if not seen:
+        raise DataError("expected images to measure on, and none can be read; check the data.")
+    return float(right / seen)
+
+
+def _readable(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """A batch without the images that could not be read."""
+    good = labels != SKIPPED_LABEL
+    if not good.any():
+        raise DataError("expected images in a batch, and none of them can be read; check the data.")
+    return (images, labels) if good.all() else (images[good], labels[good])
+
+
+def _check_optimizer(optimizer: Any, saved: Mapping[str, Any]) -> None:
+    """Refuse options of another kind, and moments that are not of a parameter's size."""
+    own = optimizer.state_dict()["param_groups"]
+    kinds = [{k: type(v) for k, v in group.items()} for group in (*own, *saved["param_groups"])]
+    if kinds[: len(own)] != kinds[len(own) :]:
+        raise ValueError("the optimiser has other groups")
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for number, moments in saved["state"].items():
+        sizes = {1, *parameters[number].shape}
+        for name, value in moments.items():
+            # Some optimisers keep a moment along one axis.
+            if isinstance(value, Tensor) and not (
+                set(value.shape) <= sizes and value.numel() <= parameters[number].numel()
+            ):
+                raise ValueError(f"{name} of parameter {number} is {tuple(value.shape)}")
