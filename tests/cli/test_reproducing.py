@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import tokenred.analysis.reproduction.judging as judging
-from tokenred.analysis.reproduction.experiments import EXPERIMENTS
+import tokenred.analysis.reproduction.judge as judging
+from tokenred.analysis.reproduction.experiments import finetuning
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def test_costs_that_differ(run, monkeypatch: pytest.MonkeyPatch) -> None:  # typ
 
 
 def test_the_commands_for_what_is_owed_are_right(run) -> None:  # type: ignore[no-untyped-def]
-    _, _, *words = EXPERIMENTS["figure6"].owed[0][1].split()
+    _, _, *words = finetuning("vit", "gtp:P=8").split()
     known = run("finetune", "--help").stdout
     assert {word for word in words if word.startswith("--")} <= set(known.split())
 

@@ -34,7 +34,7 @@ def report_command(
     The tables can be sorted and searched. It reads while a grid is still running, too.
     """
     # Heavy libraries only now, so that --help is quick.
-    from tokenred.analysis.reporting import report
+    from tokenred.analysis import report
 
     claim(output)
     written = report(source, output, title=title, level=level, overwrite=overwrite)

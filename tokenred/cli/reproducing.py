@@ -82,7 +82,7 @@ def reproduce_command(
         _list()
         return
     # Heavy libraries only now, so that --help is quick.
-    from tokenred.analysis.reproduction.running import CSV, HTML, STORE, reproduce
+    from tokenred.analysis.reproduction.reproduce import CSV, HTML, STORE, reproduce
 
     files = _files(checkpoint)
     console = make_console()

@@ -1,77 +1,66 @@
-"""Which model stands for a backbone of the paper."""
+"""Which models the experiments are run on: the paper's, or others in their place."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tokenred.analysis.reproduction.experiments import BACKBONES, Experiment
-from tokenred.analysis.reproduction.points import Scale
 from tokenred.core.errors import ConfigError, UnknownNameError
 
-__all__ = ["Stand", "Stands", "choose_stands"]
+__all__ = ["Target", "choose_targets", "targets_of"]
 
 
-@dataclass
-class Stand:
+@dataclass(frozen=True)
+class Target:
     """A model that is run.
 
     Attributes:
         name: for tables.
         backbone: of the paper, whose rows it runs.
         model: what `tokenred.analysis.Grid` takes.
-        scale: of counts, for a model that is not the paper's.
+        tokens, depth: image tokens and blocks of a model that is not the paper's; 0 for its own.
         owed: why it cannot be run; empty where it can.
     """
 
     name: str
     backbone: str
-    model: Any
-    scale: Scale = field(default_factory=Scale)
+    model: Mapping[str, Any]
+    tokens: int = 0
+    depth: int = 0
     owed: str = ""
 
     @property
     def is_own(self) -> bool:
         """Whether it is the paper's, so that there are figures to compare with."""
-        return self.scale.tokens is None
+        return not self.tokens
 
     @property
     def note(self) -> str:
         """What to know when figures are compared."""
         return BACKBONES[self.backbone].note if self.is_own else ""
 
+    def count(self, P: int) -> int:
+        """The paper's P as large a share of this model's tokens, in all blocks together.
 
-class Stands:
-    """The models that are run.
-
-    Args:
-        own: by the name of the paper's backbone.
-        others: that stand in for every experiment's first backbone.
-        every: whether to run all backbones of an experiment, or only those named.
-    """
-
-    def __init__(self, own: Mapping[str, Stand], others: Sequence[Stand]) -> None:
-        self._own = dict(own)
-        self._others = list(others)
-
-    def of(self, experiment: Experiment) -> list[Stand]:
-        """Those that run an experiment."""
-        stands = [self._own[name] for name in experiment.backbones if name in self._own]
-        first = experiment.backbones[0]
-        for other in self._others:
-            stands.append(Stand(other.name, first, other.model, other.scale, other.owed))
-        return stands
+        At least 1, and at most what there is.
+        """
+        if self.is_own or not P:
+            return P
+        theirs = BACKBONES[self.backbone]
+        share = P * theirs.depth / theirs.tokens
+        return max(1, min(round(share * self.tokens / self.depth), (self.tokens - 1) // self.depth))
 
 
-def choose_stands(
+def choose_targets(
     models: Sequence[str] | None,
     checkpoints: Mapping[str, str | Path],
     *,
     weights: bool,
     chosen: Sequence[Experiment],
-) -> Stands:
+) -> list[Target]:
     """The models that are run.
 
     Args:
@@ -86,32 +75,35 @@ def choose_stands(
         ConfigError: where none of the models belongs to one of the experiments.
         TokenredError: as `tokenred.models.load_model` raises them, for a model that stands in.
     """
-    specs = {b.spec: n for n, b in BACKBONES.items()}
-    specs |= {b.spec.partition(".")[0]: n for n, b in BACKBONES.items()}
-    specs |= {name.casefold(): name for name in BACKBONES}
-    wanted = list(BACKBONES) if models is None else list(models)
-    files = {specs.get(n.casefold(), n): Path(f).expanduser() for n, f in checkpoints.items()}
-    own, others = {}, []
-    for name in wanted:
-        known = specs.get(name.casefold())
-        if known is not None:
-            own[known] = _own_stand(known, files.get(known), weights)
-        else:
-            others.append(_stand_in(name, files.get(name), weights))
-    names = [*own, *(stand.name for stand in others)]
+    known = {backbone.spec: name for name, backbone in BACKBONES.items()}
+    known |= {spec.partition(".")[0]: name for spec, name in known.items()}
+    known |= {name.casefold(): name for name in BACKBONES}
+    files = {known.get(n.casefold(), n): Path(f).expanduser() for n, f in checkpoints.items()}
+    targets = {}
+    for given in BACKBONES if models is None else models:
+        name = known.get(given.casefold(), given)
+        make = _own if name in BACKBONES else _stand_in
+        targets[name] = make(name, files.get(name), weights)
     for name in files:
-        if name not in names:
-            raise UnknownNameError.of("model of a checkpoint", name, names)
-    stands = Stands(own, others)
-    if not any(stands.of(experiment) for experiment in chosen):
+        if name not in targets:
+            raise UnknownNameError.of("model of a checkpoint", name, targets)
+    found = list(targets.values())
+    if not any(targets_of(experiment, found) for experiment in chosen):
         raise ConfigError(
-            f"none of the models ({', '.join(names)}) belongs to the experiments "
+            f"none of the models ({', '.join(targets)}) belongs to the experiments "
             f"{', '.join(e.name for e in chosen)}; choose others."
         )
-    return stands
+    return found
 
 
-def _own_stand(name: str, file: Path | None, weights: bool) -> Stand:
+def targets_of(experiment: Experiment, targets: Sequence[Target]) -> list[Target]:
+    """Those that run an experiment: its own backbones, and all that are not the paper's."""
+    own = [t for name in experiment.backbones for t in targets if t.is_own and t.name == name]
+    others = [replace(t, backbone=experiment.backbones[0]) for t in targets if not t.is_own]
+    return own + others
+
+
+def _own(name: str, file: Path | None, weights: bool) -> Target:
     backbone = BACKBONES[name]
     owed = ""
     if weights and backbone.weights and file is None:
@@ -119,16 +111,16 @@ def _own_stand(name: str, file: Path | None, weights: bool) -> Stand:
             f"timm has no weights of {backbone.spec}; download {backbone.weights} from the "
             f"authors' release and pass --checkpoint {name}={backbone.weights}"
         )
-    return Stand(name, name, _model(backbone.spec, file, weights), owed=owed)
+    return Target(name, name, _model(backbone.spec, file, weights), owed=owed)
 
 
-def _stand_in(spec: str, file: Path | None, weights: bool) -> Stand:
+def _stand_in(spec: str, file: Path | None, weights: bool) -> Target:
     from tokenred.backbones import adapt
     from tokenred.models import load_model
 
     model = _model(spec, file, weights)
     info = adapt(load_model(**model)).info
-    return Stand(spec, "", model, Scale(info.num_patches, info.depth))
+    return Target(spec, "", model, info.num_patches, info.depth)
 
 
 def _model(spec: str, file: Path | None, weights: bool) -> dict[str, Any]:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.analysis.reporting.pages import check_page
+from tests.analysis.report.pages import check_page
 from tests.shared import shared_path
-from tokenred.analysis import Store, reproduce
+from tokenred.analysis import Reproduction, Store, reproduce
 from tokenred.analysis.reproduction.experiments import EXPERIMENTS
-from tokenred.analysis.reproduction.results import Reproduction
-from tokenred.core.errors import ConfigError, DataError, OutputExistsError, UnknownNameError
+from tokenred.core.errors import (
+    ConfigError,
+    DataError,
+    OutputBusyError,
+    OutputExistsError,
+    UnknownNameError,
+)
+from tokenred.core.lock import output_lock
 
 FEW = ("table6", "table4", "figure6")
 
@@ -53,19 +60,34 @@ def test_the_page_of_the_demo(demo: Reproduction, place: Path) -> None:
     assert len(cells) == 1 + len(Store(place / "results.db", readonly=True))
 
 
-def test_the_second_start_computes_nothing(
-    demo: Reproduction, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def never(*args: object, **kwargs: object) -> None:
-        raise AssertionError("work was done")
-
-    monkeypatch.setattr("tokenred.analysis.study.worker.Runner._measure", never)
-    monkeypatch.setattr("tokenred.analysis.measure.tokens.smoothing.oversmoothing", never)
+def test_the_second_start_computes_nothing(demo: Reproduction, place: Path) -> None:
+    with Store(place / "results.db", readonly=True) as store:
+        before = [(row["key"], row["created"], row["seconds"]) for row in store.rows()]
+    (followed,) = place.glob("figure6-*.csv")
+    written = followed.stat().st_mtime_ns
     again = reproduce(
         demo=True, output=place, experiments=FEW, limit=10, batch_size=10, progress=False
     )
     columns = ["strategy", "metric", "ours", "low", "high"]
     pd.testing.assert_frame_equal(again.frame[columns], demo.frame[columns])
+    with Store(place / "results.db", readonly=True) as store:
+        assert [(row["key"], row["created"], row["seconds"]) for row in store.rows()] == before
+        assert {row["study"] for row in store.rows()} == {"table4", "table6"}
+    assert followed.stat().st_mtime_ns == written
+    # Every strategy is followed at the same cost; other images are another file.
+    costs = pd.read_csv(followed).groupby("strategy")["gmacs"].first()
+    assert (costs.drop("dense") / costs["dense"] <= 0.75).all()
+    reproduce(demo=True, output=place, experiments=["figure6"], limit=4, progress=False)
+    assert len(list(place.glob("figure6-*.csv"))) == 2
+
+
+def test_one_at_a_time_in_a_folder(tmp_path: Path) -> None:
+    def other() -> None:
+        with pytest.raises(OutputBusyError):
+            reproduce(costs=True, output=tmp_path, models=["DeiT-S"], experiments=["table2"])
+
+    with output_lock(tmp_path), ThreadPoolExecutor(1) as threads:
+        threads.submit(other).result()
 
 
 def test_the_papers_costs(tmp_path: Path) -> None:

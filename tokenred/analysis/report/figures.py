@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import base64
-import io
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tokenred.analysis.plots.break_even import break_even_chart
+from tokenred.analysis.plots.canvas import figure_bytes
 from tokenred.analysis.plots.frames import label_of, symbol_of
-from tokenred.analysis.reporting.page import Picture
-from tokenred.analysis.reporting.sources import OVERSMOOTHING, SWEEP, Source
+from tokenred.analysis.plots.heat_map import heat_map
+from tokenred.analysis.plots.metric_lines import metric_lines
+from tokenred.analysis.plots.scorer_comparison import scorer_comparison
+from tokenred.analysis.plots.smoothing_curves import smoothing_curves
+from tokenred.analysis.plots.tradeoff import tradeoff
+from tokenred.analysis.report.page import Picture
+from tokenred.analysis.report.source import OVERSMOOTHING, SWEEP, Source
 from tokenred.core.errors import TokenredError
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["Drawing", "embed", "pictures_of"]
+__all__ = ["draw", "pictures_of"]
 
+Drawing = tuple[Picture, Callable[[], "Figure"]]
 _WIDTH, _HEIGHT = 5.0, 3.4
 _MOST_PAIRS, _MOST_NAMES = 6, 10
 _MOST_BYTES = 400_000
@@ -29,48 +35,29 @@ _MODEL = ("model", "data", "weights", "dtype")
 _SMOOTHING = ("cosine", "cosine_difference", "high_frequency", "effective_rank")
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A figure to be drawn: what it is called, the call, what it shows, and a caution."""
-
-    title: str
-    made_by: str
-    alt: str
-    draw: Callable[[], Figure]
-    note: str = ""
-
-
 def pictures_of(source: Source) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
     """All figures that can be drawn, and a line for each that cannot."""
     found, left_out = [], []
-    for drawing in _drawings(source):
+    for picture, make in _drawings(source):
         try:
-            found.append(embed(drawing))
+            found.append(draw(picture, make))
         except TokenredError as error:
-            left_out.append(f"Not drawn: {drawing.title}: {error}")
+            left_out.append(f"Not drawn: {picture.title}: {error}")
     return tuple(found), tuple(left_out)
 
 
-def embed(drawing: Drawing) -> Picture:
+def draw(picture: Picture, make: Callable[[], Figure]) -> Picture:
     """Draw a figure and pack it: as curves, or as dots where those are fewer bytes.
 
     Raises:
         TokenredError: as the figure's function raises them.
     """
-    import matplotlib
-
-    from tokenred.analysis.plots.canvas import figure_bytes
-
-    figure = drawing.draw()
-    buffer = io.BytesIO()
-    undated: Any = {"Date": None}
-    with matplotlib.rc_context({"svg.hashsalt": "tokenred"}):
-        figure.savefig(buffer, format="svg", metadata=undated)
-    kind, content = "svg+xml", buffer.getvalue()
+    figure = make()
+    kind, content = "svg+xml", figure_bytes(figure, "svg")
     if len(content) > _MOST_BYTES:
         kind, content = "png", figure_bytes(figure)
-    uri = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-    return Picture(drawing.title, drawing.alt, uri, drawing.made_by, drawing.note)
+    data = base64.b64encode(content).decode()
+    return picture._replace(uri=f"data:image/{kind};base64,{data}")
 
 
 def _drawings(source: Source) -> Iterator[Drawing]:
@@ -96,7 +83,6 @@ def _by_model(frame: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, str]]:
 
 
 def _tradeoffs(frame: pd.DataFrame, axes: tuple[str, ...], name: str) -> Iterator[Drawing]:
-    from tokenred.analysis.plots.tradeoff import tradeoff
 
     if "top1" not in frame or "method" not in frame or frame["top1"].notna().sum() < 2:
         return
@@ -104,14 +90,14 @@ def _tradeoffs(frame: pd.DataFrame, axes: tuple[str, ...], name: str) -> Iterato
     for x in ("gmacs", "images_per_second"):
         if x not in rows or rows[x].notna().sum() < 2:
             continue
-        yield Drawing(
+        picture = Picture(
             _of(f"Accuracy against {'GMACs' if x == 'gmacs' else 'measured speed'}", name),
-            f"tokenred.analysis.tradeoff(frame, x={x!r}, hue={hue!r})",
             f"Top-1 accuracy over {label_of(x)}, a line for each {symbol_of(hue)}, with intervals. "
             "The table of cells holds the same figures.",
-            partial(tradeoff, rows, x=x, hue=hue, width=_WIDTH, height=_HEIGHT),
+            f"tokenred.analysis.tradeoff(frame, x={x!r}, hue={hue!r})",
             note,
         )
+        yield picture, partial(tradeoff, rows, x=x, hue=hue, width=_WIDTH, height=_HEIGHT)
 
 
 def _lines(frame: pd.DataFrame, axes: tuple[str, ...]) -> tuple[str, pd.DataFrame, str]:
@@ -133,9 +119,6 @@ def _lines(frame: pd.DataFrame, axes: tuple[str, ...]) -> tuple[str, pd.DataFram
 
 
 def _along_axes(frame: pd.DataFrame, axes: tuple[str, ...], name: str) -> Iterator[Drawing]:
-    from tokenred.analysis.plots.heat_map import heat_map
-    from tokenred.analysis.plots.metric_lines import metric_lines
-    from tokenred.analysis.plots.scorer_comparison import scorer_comparison
 
     if "top1" not in frame:
         return
@@ -144,53 +127,51 @@ def _along_axes(frame: pd.DataFrame, axes: tuple[str, ...], name: str) -> Iterat
     for axis in varied:
         by = "top-1 accuracy, with intervals; other axes are averaged over."
         if axis == "scorer":
-            yield Drawing(
-                _of("Scorers", name), "tokenred.analysis.scorer_comparison(frame)",
-                f"Scorers side by side: {by}",
-                partial(scorer_comparison, frame, width=_WIDTH),
-            )  # fmt: skip
+            yield Picture(
+                _of("Scorers", name), f"Scorers side by side: {by}",
+                "tokenred.analysis.scorer_comparison(frame)",
+            ), partial(scorer_comparison, frame, width=_WIDTH)  # fmt: skip
         else:
-            yield Drawing(
-                _of(f"Along {symbol_of(axis)}", name),
+            yield Picture(
+                _of(f"Along {symbol_of(axis)}", name), f"A line over {label_of(axis)}: {by}",
                 f"tokenred.analysis.metric_lines(frame, {axis!r})",
-                f"A line over {label_of(axis)}: {by}",
-                partial(metric_lines, frame, axis, width=_WIDTH, height=_HEIGHT),
-            )
+            ), partial(metric_lines, frame, axis, width=_WIDTH, height=_HEIGHT)  # fmt: skip
     for x, y in itertools.islice(itertools.combinations(varied, 2), _MOST_PAIRS):
-        yield Drawing(
-            _of(f"{symbol_of(y)} by {symbol_of(x)}", name),
-            f"tokenred.analysis.heat_map(frame, {x!r}, {y!r})",
-            f"A heat map of top-1 accuracy over {label_of(x)} and {label_of(y)}, its value in each "
-            "cell; other axes are averaged over.",
+        yield (
+            Picture(
+                _of(f"{symbol_of(y)} by {symbol_of(x)}", name),
+                f"A heat map of top-1 accuracy over {label_of(x)} and {label_of(y)}, its value in "
+                "each cell; other axes are averaged over.",
+                f"tokenred.analysis.heat_map(frame, {x!r}, {y!r})",
+            ),
             partial(heat_map, frame, x, y, width=_WIDTH),
         )
 
 
 def _sweep(frame: pd.DataFrame) -> Drawing:
-    from tokenred.analysis.plots.break_even import break_even_chart
-
-    return Drawing(
-        "Where each method starts to pay", "tokenred.analysis.break_even_chart(frame)",
+    picture = Picture(
+        "Where each method starts to pay",
         "Measured speed-up over the dense model against batch size, a line for each strategy, "
         "with intervals, and dashed what the GMACs allow.",
-        partial(break_even_chart, frame, width=2 * _WIDTH),
-    )  # fmt: skip
+        "tokenred.analysis.break_even_chart(frame)",
+    )
+    return picture, partial(break_even_chart, frame, width=2 * _WIDTH)
 
 
 def _smoothing(frame: pd.DataFrame) -> Drawing:
-    from tokenred.analysis.plots.smoothing_curves import smoothing_curves
-
     there = set(frame["statistic"])
-    wanted = [n for n in _SMOOTHING if n.removesuffix("_difference") in there]
-    if "difference" not in frame:
-        wanted = [n for n in wanted if not n.endswith("_difference")]
-    return Drawing(
+    wanted = [
+        name
+        for name in _SMOOTHING
+        if name in there or ("difference" in frame and name.removesuffix("_difference") in there)
+    ]
+    picture = Picture(
         "How alike the tokens are after each block",
-        f"tokenred.analysis.smoothing_curves(frame, statistics={wanted!r})",
         "Statistics of the image tokens after each block, a curve for each strategy with its "
         "interval, the dense model in black.",
-        partial(smoothing_curves, frame, statistics=wanted),
+        f"tokenred.analysis.smoothing_curves(frame, statistics={wanted!r})",
     )
+    return picture, partial(smoothing_curves, frame, statistics=wanted)
 
 
 def _count(frame: pd.DataFrame, name: str) -> int:

@@ -5,24 +5,31 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import datetime, timezone
 from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-__all__ = ["Column", "DataTable", "Page", "Picture", "Row", "Section", "Value", "number", "render"]
+from tokenred._version import __version__
+from tokenred.analysis.plots.frames import show_value
+from tokenred.core.errors import ConfigError, DataError
+from tokenred.core.files import check_new, write_atomically
 
-_PACKAGE = "tokenred.analysis.reporting"
+__all__ = [
+    "Column", "DataTable", "Page", "Picture", "Section", "Value", "check_page_path", "number",
+    "plain", "write_page",
+]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(NamedTuple):
     """What stands in a cell of a table.
 
     Attributes:
         text: as it is shown.
         order: what it is sorted by; None for the text.
         mark: ``"good"``, ``"bad"`` or ``"owed"`` for a colour; the text says it too.
-        link: to a place in the page, such as ``"#run-1"``.
+        link: to a place in the page, such as ``"#cells-1"``.
     """
 
     text: str
@@ -31,8 +38,7 @@ class Value:
     link: str = ""
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """A column of a table.
 
     Attributes:
@@ -48,17 +54,8 @@ class Column:
     help: str = ""
 
 
-@dataclass(frozen=True)
-class Row:
-    """A row of a table, with a place to jump to where it has a name."""
-
-    values: tuple[Value, ...]
-    anchor: str = ""
-
-
-@dataclass(frozen=True)
-class DataTable:
-    """A table.
+class DataTable(NamedTuple):
+    """A table; its rows are places in the page: ``ANCHOR-1``, ``ANCHOR-2`` and so on.
 
     Attributes:
         anchor: its name in the page.
@@ -69,28 +66,27 @@ class DataTable:
 
     anchor: str
     caption: str
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    columns: list[Column]
+    rows: list[list[Value]]
     sortable: bool = True
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A figure.
 
     Attributes:
         title: beneath it.
         alt: what it shows, for those who do not see it.
-        uri: the picture itself, as a ``data:`` address.
         made_by: the call that draws it.
         note: a caution to read it with.
+        uri: the picture itself, as a ``data:`` address; empty until it is drawn.
     """
 
     title: str
     alt: str
-    uri: str
     made_by: str = ""
     note: str = ""
+    uri: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,42 +113,72 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole page."""
+    """A whole page; ``made_from`` names what it reports."""
 
     title: str
-    subtitle: str
-    sections: tuple[Section, ...] = field(default=())
+    made_from: str
+    sections: tuple[Section, ...]
+
+
+def plain(value: Any) -> str:
+    """A value of a frame as text; empty where it is missing."""
+    return "" if value is None or value != value else show_value(value)
 
 
 def number(value: Any, digits: int, signed: bool = False) -> Value:
     """A number as a cell; one that is missing or no finite number is empty and sorts last."""
-    if value is None or isinstance(value, str) or not math.isfinite(value):
+    if not isinstance(value, int | float) or not math.isfinite(value):
         return Value("", math.inf)
     # + 0.0 makes of −0.0 a 0.0.
     shown = round(float(value), digits) + 0.0
     return Value(f"{shown:+.{digits}f}" if signed else f"{shown:.{digits}f}", float(value))
 
 
-def render(page: Page) -> str:
-    """The page as HTML, with style and script in it; every value is escaped.
+def check_page_path(path: str | Path, *, overwrite: bool = False) -> Path:
+    """A path that a page may be written to; call it before the work is done.
 
-    A policy in its head forbids the browser to load or to run anything else.
+    Raises:
+        ConfigError: for a suffix other than .html.
+        OutputExistsError: where the file exists.
+        DataError: where its folder is not there.
+    """
+    path = Path(path).expanduser()
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"expected the page's file to end in .html, got {path.name!r}.")
+    path = check_new(path, overwrite=overwrite)
+    if not path.parent.is_dir():
+        raise DataError(f"expected a folder at {path.parent}, found none; make it first.")
+    return path
+
+
+def write_page(page: Page, path: Path) -> Path:
+    """Write a page as HTML, at once or not at all, with style and script in it.
+
+    Every value is escaped, and a policy in its head forbids the browser to load or to run anything
+    else.
+
+    Raises:
+        DataError: where the file cannot be written.
     """
     from jinja2 import Environment, StrictUndefined
 
-    style, script = _resource("page.css"), _resource("page.js")
+    style, script, template = (_resource(f"page.{kind}") for kind in ("css", "js", "html"))
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     policy = (
         f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}"
     )
-    template = environment.from_string(_resource("page.html"))
-    return template.render(page=page, style=style, script=script, policy=policy)
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    html = environment.from_string(template).render(
+        page=page, style=style, script=script, policy=policy,
+        subtitle=f"From {page.made_from}, by tokenred {__version__}, {now}.",
+    )  # fmt: skip
+    return write_atomically(path, html)
 
 
 def _resource(name: str) -> str:
-    return (files(_PACKAGE) / name).read_text(encoding="utf-8").strip()
+    return (files("tokenred.analysis.report") / name).read_text(encoding="utf-8").strip()
 
 
 def _hash(text: str) -> str:

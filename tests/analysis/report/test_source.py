@@ -1,0 +1,83 @@
+"""What a report can be made from, and what its rows are compared with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tokenred.analysis import Grid, Store, paired_difference
+from tokenred.analysis.report.source import OVERSMOOTHING, RESULTS, SWEEP, read_source
+from tokenred.core.errors import DataError, InputError, TokenredError
+
+
+def test_a_store_by_path_or_itself(store: Path, tmp_path: Path) -> None:
+    other = tmp_path / "results.bin"
+    other.write_bytes(store.read_bytes())
+    for given in (store, str(store), Store(store, readonly=True), other):
+        source = read_source(given)
+        assert source.kind == RESULTS
+        assert source.axes == ("alpha", "P", "theta")
+        assert len(source.frame) == 6
+    assert read_source(store).name == "runs.db"
+
+
+def test_kinds(comparison, sweep, curves, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    assert read_source(comparison).kind == RESULTS
+    assert read_source(comparison).axes == ()
+    assert read_source(sweep).kind == SWEEP
+    assert read_source(sweep.assign(top1=None)).kind == SWEEP
+    assert read_source(sweep.drop(columns=["speedup"])).kind == SWEEP
+    assert read_source(curves).kind == OVERSMOOTHING
+    comparison.to_csv(tmp_path / "a.csv", index=False)
+    assert len(read_source(tmp_path / "a.csv").frame) == 3
+
+
+def test_rows_of_a_store_are_paired_with_dense(store: Path) -> None:
+    opened = Store(store, readonly=True)
+    source = read_source(opened)
+    assert "dense model" in source.note
+    assert "95% paired intervals" in source.note
+    by = source.frame.set_index("key")
+    dense = by.index[by["method"] == "dense"][0]
+    for key, row in by.iterrows():
+        if key == dense or row["status"] != "done":
+            assert row["difference"] != row["difference"]  # NaN: not from itself
+            continue
+        a, b = opened.predictions(key), opened.predictions(dense)
+        expected = paired_difference(a.correct, b.correct)
+        assert row["difference"] == pytest.approx(100 * expected.difference)
+        assert row["difference_low"] == pytest.approx(100 * expected.low)
+        assert row["p_value"] == pytest.approx(expected.p_value)
+    wide, narrow = (read_source(opened, level).frame for level in (0.99, 0.5))
+    width = [(f["difference_high"] - f["difference_low"]).dropna() for f in (wide, narrow)]
+    assert (width[0] > width[1]).all()
+
+
+def test_paired_with_the_base_without_dense_or_not_at_all(tmp_path: Path) -> None:
+    Grid("gtp:P=3", {"alpha": [0.3]}, model="digits", data="digits", limit=6, against="base").run(
+        tmp_path / "a.db", progress=False
+    )
+    source = read_source(tmp_path / "a.db")
+    assert "grid's base" in source.note
+    assert source.frame["difference"].notna().tolist() == source.frame["alpha"].notna().tolist()
+    Grid("gtp", {"P": [3]}, model="digits", metrics=()).run(tmp_path / "b.db", progress=False)
+    source = read_source(tmp_path / "b.db")
+    assert source.note == ""
+    assert "difference" not in source.frame
+
+
+def test_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot read .*nowhere\.db"):
+        read_source(tmp_path / "nowhere.db")
+    with pytest.raises(InputError, match="empty"):
+        read_source(pd.DataFrame())
+    with pytest.raises(InputError, match="int"):
+        read_source(3)
+    Store(tmp_path / "new.db").close()
+    with pytest.raises(InputError, match="no results yet"):
+        read_source(tmp_path / "new.db")
+    (tmp_path / "broken.db").write_text("no database")
+    with pytest.raises(TokenredError):
+        read_source(tmp_path / "broken.db")

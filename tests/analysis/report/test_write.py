@@ -1,0 +1,163 @@
+"""`report`: whole pages of real results, read back."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.analysis.report.pages import check_page
+from tokenred._version import __version__
+from tokenred.analysis import report
+from tokenred.analysis.report.page import (
+    Column,
+    DataTable,
+    Page,
+    Picture,
+    Section,
+    Value,
+    number,
+    plain,
+    write_page,
+)
+from tokenred.core.errors import ConfigError, DataError, OutputExistsError
+
+EVIL = "</td><script>alert(1)</script>&\"'"
+
+
+def _column(table: list[list[str]], name: str) -> list[str]:
+    at = table[0].index(name)
+    return [row[at] for row in table[1:]]
+
+
+def test_a_store(store: Path, tmp_path: Path) -> None:
+    text = report(store, tmp_path / "report.html").read_text()
+    page = check_page(text)
+    results, failed, origins = page.tables
+    assert results[0][:4] == ["#", "α", "P", "θ"]
+    assert {"GMACs", "top-1 %", "difference, points", "p", "luck", "status"} <= set(results[0])
+    # One model and data: they stand among what all cells share.
+    assert not {"model", "data"} & set(results[0])
+    assert len(results) == len(origins) == 1 + 6
+    assert _column(results, "status").count("failed") == 1
+    assert _column(results, "image tokens").count("") == 1
+    assert len(page.pictures) == 4
+    assert "Token reduction: digits on digits" in text
+    assert "gtp:alpha=0.3,P=5" in text
+    # An error's text is text.
+    assert len(failed) == 1 + 1
+    assert "no luck" in failed[1][-1]
+    assert "<script>document" not in text
+    assert "&lt;script&gt;document" in text
+    assert re.search("<summary>Traceback of cell [0-9]", text)
+    assert "RuntimeError" in text
+
+
+def test_what_produced_the_cells_is_told_once_and_whole(store: Path, tmp_path: Path) -> None:
+    text = report(store, tmp_path / "report.html").read_text()
+    shared = dict(re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", text))
+    assert {"model", "weights", "data", "seed", "dtype", "batch size", "device", "processor",
+            "python", "torch", "timm", "tokenred", "host"} <= set(shared)  # fmt: skip
+    assert shared["tokenred"] == __version__
+    origins = check_page(text).tables[-1]
+    names = {"strategy's configuration", "strategy's fingerprint", "time", "seconds taken"}
+    assert names <= set(origins[0])
+    assert not set(origins[0]) & set(shared)
+    assert any("alpha=0.3" in row[1] for row in origins)
+    assert all("scorer" in text for text in _column(origins, "strategy's configuration") if text)
+
+
+def test_a_comparison_and_a_sweep(comparison, sweep, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    page = check_page(report([comparison, sweep], tmp_path / "r.html").read_text())
+    cells, _, speeds, failed, _ = page.tables
+    assert _column(cells, "difference, points") == [
+        "", "-1.00 [-2.00, +0.00]", "-2.00 [-3.00, -1.00]",
+    ]  # fmt: skip
+    assert _column(cells, "image tokens")[0] == "64→60→50→40→30"
+    assert _column(speeds, "batch size") == ["1", "8", "1", "8", "8"]
+    assert _column(speeds, "speed-up [90%]")[0] == "0.90 [0.80, 1.00]"
+    assert len(failed) == 2
+
+
+def test_several_files(comparison, curves, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    comparison.to_csv(tmp_path / "a.csv", index=False)
+    curves.to_csv(tmp_path / "b.csv", index=False)
+    path = report([tmp_path / "a.csv", str(tmp_path / "b.csv")], tmp_path / "r.html", title="Both")
+    text = path.read_text()
+    assert "<h1>Both</h1>" in text
+    assert "a.csv: Results" in text
+    assert "b.csv: Figures" in text
+    assert len(check_page(text).tables) == 4
+
+
+def test_refused_before_anything_is_read(tmp_path: Path, comparison: pd.DataFrame) -> None:
+    (tmp_path / "old.html").write_text("mine")
+    with pytest.raises(OutputExistsError):
+        report(tmp_path / "nowhere.db", tmp_path / "old.html")
+    with pytest.raises(ConfigError, match=r"\.html"):
+        report(tmp_path / "nowhere.db", tmp_path / "report.pdf")
+    with pytest.raises(DataError, match="folder"):
+        report(tmp_path / "nowhere.db", tmp_path / "none" / "report.html")
+    with pytest.raises(ConfigError, match="level"):
+        report(comparison, tmp_path / "new.html", level=95)
+    with pytest.raises(ConfigError, match="empty list"):
+        report([], tmp_path / "new.html")
+    assert [p.name for p in tmp_path.iterdir()] == ["old.html"]
+    assert (tmp_path / "old.html").read_text() == "mine"
+    report(comparison, tmp_path / "old.html", overwrite=True)
+    assert "mine" not in (tmp_path / "old.html").read_text()
+
+
+def test_everything_is_escaped_and_only_its_own_script_may_run(tmp_path: Path) -> None:
+    table = DataTable(
+        "t", EVIL, [Column(EVIL, help=EVIL), Column("n", numeric=True)],
+        [[Value(EVIL, mark="bad"), Value("1", 1.0)], [Value(EVIL), number(None, 2)]],
+    )  # fmt: skip
+    section = Section(
+        "s", EVIL, (EVIL,), ((EVIL, EVIL),),
+        (Picture(EVIL, EVIL, EVIL, EVIL, "data:image/png;base64,AA=="),), (table,), ((EVIL, EVIL),),
+    )  # fmt: skip
+    path = write_page(Page(EVIL, EVIL, (section, Section("s2", "two"))), tmp_path / "a.html")
+    html = path.read_text()
+    page = check_page(html)
+    assert page.names.count("script") == 1
+    assert "<script>alert" not in html
+    assert page.tables == [[[EVIL, "n"], [EVIL, "1"], [EVIL, ""]]]
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', html)
+    assert "default-src &#39;none&#39;" in policy
+    for tag in ("style", "script"):
+        (text,) = re.findall(f"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{tag}-src &#39;sha256-{digest}&#39;" in policy
+    assert "unsafe" not in policy
+    assert " style=" not in html
+
+
+def test_empty_parts_are_left_out(tmp_path: Path) -> None:
+    path = write_page(Page("t", "s", (Section("a", "A"),)), tmp_path / "a.html")
+    page = check_page(path.read_text())
+    assert not {"table", "figure", "dl", "details", "nav"} & set(page.names)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(1.005, "1.00"), (-0.0001, "0.00"), (3, "3.00"), (None, ""), (math.nan, ""), ("x", "")],
+)
+def test_numbers(value: object, shown: str) -> None:
+    found = number(value, 2)
+    assert found.text == shown
+    assert found.order == (value if shown else math.inf)
+    assert number(-0.04, 1, signed=True).text == "+0.0"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, ""), (math.nan, ""), (0.1, "0.1"), (True, "True"), ((0.1, 0.2), "[0.1, 0.2]")],
+)
+def test_plain(value: object, shown: str) -> None:
+    assert plain(value) == shown

@@ -1,0 +1,201 @@
+"""The tables of a report: all cells, those that failed, and what produced them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tokenred.analysis.plots.frames import symbol_of
+from tokenred.analysis.report.page import Column, DataTable, Section, Value, number, plain
+from tokenred.analysis.report.source import SWEEP, Source
+from tokenred.analysis.study.cell import DONE
+from tokenred.analysis.study.frame import extra_columns
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["cell_table", "failures", "origins"]
+
+
+class _Figure(NamedTuple):
+    """How a column of numbers is shown, with the columns of its interval."""
+
+    heading: str
+    digits: int
+    bounds: tuple[str, ...] = ()
+    signed: bool = False
+    help: str = ""
+
+
+_FIGURES = {
+    "gmacs": _Figure("GMACs", 3, help="of one image"),
+    "gmacs_share": _Figure("of dense", 3, help="share of the dense model's GMACs"),
+    "overhead_gmacs": _Figure("overhead", 4, help="GMACs spent on choosing, not counted in GMACs"),
+    "images_per_second": _Figure("images/s", 1),
+    "speedup": _Figure("speed-up [90%]", 2, ("speedup_low", "speedup_high"),
+                       help="measured, over the dense model"),
+    "allowed": _Figure("allowed", 2, help="speed-up that the GMACs allow"),
+    "realised": _Figure("realised", 2, ("realised_low", "realised_high"),
+                        help="measured ÷ allowed speed-up"),
+    "top1": _Figure("top-1 %", 2),
+    "top5": _Figure("top-5 %", 2),
+    "difference": _Figure("difference, points", 2, ("difference_low", "difference_high"),
+                          signed=True, help="paired, same images"),
+    "p_value": _Figure("p", 4, help="of McNemar's exact test"),
+    "mean": _Figure("mean", 4, ("low", "high")),
+}  # fmt: skip
+_WORDS = ("strategy", "method", "model", "data", "image_size", "dtype", "compile", "threads")
+# What the table of cells shows; the rest says what produced a cell.
+_SHOWN = {
+    *_FIGURES, *(name for figure in _FIGURES.values() for name in figure.bounds), "strategy",
+    "tokens", "status", "error", "traceback",
+} - {"low", "high"}  # fmt: skip
+_ORIGINS = {
+    "config": "strategy's configuration",
+    "fingerprint": "strategy's fingerprint",
+    "limit": "images at most",
+    "created": "time",
+    "git_commit": "commit",
+    "seconds": "seconds taken",
+}
+# In this order; other columns follow.
+_ORDER = (
+    "model", "weights", "data", "images", "limit", "seed", "dtype", "precision", "batch_size",
+    "fingerprint", "config", "device", "processor", "cores", "threads", "host", "platform",
+    "python", "torch", "timm", "tokenred", "commit", "engine", "attempts", "seconds", "created",
+    "study", "key",
+)  # fmt: skip
+_LONG = ("config", "key", "fingerprint")
+
+
+def cell_table(source: Source, anchor: str) -> DataTable:
+    """Every row of a source, to be sorted and searched, and linked with what produced it."""
+    frame = source.frame
+    names = [*source.axes, *_words(source)]
+    figures = [name for name in _FIGURES if name in frame and frame[name].notna().any()]
+    extra = _extra(source, names)
+    tokens = "tokens" in frame and bool(frame["tokens"].notna().any())
+    status = _has_failures(frame)
+    columns = [
+        Column("#", numeric=True, help="leads to what produced the cell"),
+        *(Column(symbol_of(name), numeric=_numeric(frame[name])) for name in names),
+        *[Column("image tokens", help="at 0, ¼, ½, ¾ and 1 of the depth")] * tokens,
+        *(Column(_FIGURES[n].heading, numeric=True, help=_FIGURES[n].help) for n in figures),
+        *(Column(name.replace("_", " "), numeric=True) for name in extra),
+        *[Column("status")] * status,
+    ]
+    rows = [
+        [
+            Value(str(at), at, link=f"#{anchor}-origins-{at}"),
+            *(_word(row[name]) for name in names),
+            *[_tokens(row.get("tokens"))] * tokens,
+            *(_figure(row, name) for name in figures),
+            *(number(row[name], 4) for name in extra),
+            *[_status(row)] * status,
+        ]
+        for at, row in _numbered(frame)
+    ]
+    caption = "All 1 cell" if len(rows) == 1 else f"All {len(rows)} cells"
+    return DataTable(f"{anchor}-cells", caption, columns, rows)
+
+
+def failures(source: Source, anchor: str) -> tuple[DataTable, tuple[tuple[str, str], ...]] | None:
+    """The cells that have no figures: a table of their errors, and their tracebacks."""
+    if not _has_failures(source.frame):
+        return None
+    failed = [(at, row) for at, row in _numbered(source.frame) if row["status"] != DONE]
+    columns = [Column("#", numeric=True), Column("strategy"), Column("status"),
+               Column("error", code=True)]  # fmt: skip
+    rows = [
+        [Value(str(at), at, link=f"#{anchor}-cells-{at}"), Value(plain(row.get("strategy"))),
+         _status(row), Value(plain(row.get("error")))]
+        for at, row in failed
+    ]  # fmt: skip
+    traces = tuple(
+        (f"Traceback of cell {at}, {plain(row.get('strategy'))}", plain(row.get("traceback")))
+        for at, row in failed
+        if plain(row.get("traceback"))
+    )
+    return DataTable(f"{anchor}-failed", "Cells without figures", columns, rows), traces
+
+
+def origins(source: Source, anchor: str, heading: str) -> Section:
+    """What produced the cells: what they share, and a table of what is each one's own."""
+    frame = source.frame
+    own = {str(name) for name in frame.columns} - _SHOWN - set(source.axes)
+    names = dict.fromkeys(n for n in (*_ORDER, *map(str, frame.columns)) if n in own)
+    shared = {n for n in names if len({plain(value) for value in frame[n]}) == 1}
+    facts = tuple((_heading(n), plain(frame[n].iloc[0])) for n in names if n in shared)
+    different = [name for name in names if name not in shared]
+    columns = [Column("#", numeric=True), Column("strategy")]
+    columns += [Column(_heading(name), code=name in _LONG) for name in different]
+    rows = [
+        [Value(str(at), at), Value(plain(row.get("strategy"))), *(_word(row[n]) for n in different)]
+        for at, row in _numbered(frame)
+    ]
+    return Section(
+        f"{anchor}-made", heading, ("All cells share these:",),
+        tuple(fact for fact in facts if fact[1]),
+        tables=(DataTable(f"{anchor}-origins", "What is each cell's own", columns, rows),),
+    )  # fmt: skip
+
+
+def _numbered(frame: pd.DataFrame) -> list[tuple[int, dict[Any, Any]]]:
+    return list(enumerate(frame.to_dict("records"), start=1))
+
+
+def _has_failures(frame: pd.DataFrame) -> bool:
+    return "status" in frame and bool((frame["status"] != DONE).any())
+
+
+def _words(source: Source) -> list[str]:
+    frame = source.frame
+    names = [*_WORDS, *(["batch_size"] if source.kind == SWEEP else [])]
+    there = [name for name in names if name in frame and name not in source.axes]
+    return [n for n in there if n == "strategy" or frame[n].nunique(dropna=False) > 1]
+
+
+def _extra(source: Source, shown: list[str]) -> list[str]:
+    """Numbers of metrics that only this study has: they come right behind top-5."""
+    if "key" not in source.frame:
+        return []
+    names = extra_columns([dict.fromkeys(source.frame.columns)], shown)
+    return [name for name in names if name not in _SHOWN and _numeric(source.frame[name])]
+
+
+def _numeric(column: pd.Series) -> bool:
+    from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+    return bool(is_numeric_dtype(column) and not is_bool_dtype(column) and column.notna().any())
+
+
+def _word(value: Any) -> Value:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        # Numbers before what is missing.
+        return Value(plain(value), float(value) if value == value else float("inf"))
+    return Value(plain(value))
+
+
+def _figure(row: dict[Any, Any], name: str) -> Value:
+    shape = _FIGURES[name]
+    value = number(row[name], shape.digits, shape.signed)
+    ends = [number(row.get(n), shape.digits, shape.signed).text for n in shape.bounds]
+    known = value.text and ends and all(ends)
+    return value._replace(text=f"{value.text} [{', '.join(ends)}]") if known else value
+
+
+def _tokens(value: Any) -> Value:
+    counts = value if isinstance(value, tuple | list) else plain(value).split()
+    if not counts:
+        return Value("")
+    depth = len(counts) - 1
+    places = sorted({depth * quarter // 4 for quarter in range(5)})
+    return Value("→".join(str(counts[at]) for at in places), float(counts[-1]))
+
+
+def _heading(name: str) -> str:
+    return _ORIGINS.get(name, name.replace("_", " "))
+
+
+def _status(row: dict[Any, Any]) -> Value:
+    status = plain(row.get("status"))
+    return Value(status, mark="" if status == DONE else "owed" if status == "skipped" else "bad")

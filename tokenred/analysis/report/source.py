@@ -1,0 +1,126 @@
+"""What a report is made from: a store, a CSV, or results in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokenred.analysis.plots.frames import axes_of, read_frame
+from tokenred.analysis.study.cell import DONE
+from tokenred.analysis.study.differences import Differences
+from tokenred.analysis.study.store import Store
+from tokenred.core.errors import DataError, InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["OVERSMOOTHING", "RESULTS", "SWEEP", "Source", "read_source"]
+
+RESULTS, SWEEP, OVERSMOOTHING = "results", "sweep", "oversmoothing"
+_SQLITE = b"SQLite format 3\x00"
+_OF_SMOOTHING = {"layer", "statistic", "mean", "low", "high"}
+# A sweep has all of these, and no accuracies; one whose cells all failed has no figures either.
+_OF_SWEEP = {"compile", "image_size", "batch_size"}
+# Rows that share these were run on the same images with the same weights.
+_SETTING = ("model", "weights", "data", "image_limit", "seed", "dtype")
+_SETTING_AXES = {"model", "data", "dtype", "limit", "seed", "base"}
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Results to report.
+
+    Attributes:
+        name: of the file, or what the results are.
+        kind: `RESULTS` of a study or comparison, a `SWEEP`, or `OVERSMOOTHING` curves.
+        frame: one row a result.
+        axes: columns that a study varied.
+        note: what the paired differences are from; empty where there are none.
+    """
+
+    name: str
+    kind: str
+    frame: pd.DataFrame
+    axes: tuple[str, ...]
+    note: str = ""
+
+
+def read_source(given: Any, level: float = 0.95) -> Source:
+    """Results, from whatever holds them.
+
+    Args:
+        given: the path of a study's store or of a CSV; a `Store`, `Study`, `Comparison`, `Sweep`
+            or `Oversmoothing`; or a frame.
+        level: of the paired intervals of a store.
+
+    Raises:
+        DataError: for a file that is not there or cannot be read.
+        InputError: for anything else, or results without a row.
+        StoreError: for a database that is no store, or of a newer tokenred.
+    """
+    name, note = type(given).__name__.lower(), ""
+    if isinstance(given, str | Path):
+        path = Path(given).expanduser()
+        name = path.name
+        given = Store(path, readonly=True) if _is_store(path) else path
+    if isinstance(given, Store):
+        frame, note = _paired_frame(given, level)
+        if frame.empty:
+            raise InputError(f"{name}: the store has no results yet; run a grid on it first.")
+    else:
+        frame = read_frame(given)
+    kind = _kind(frame)
+    axes = tuple(axes_of(frame)) if kind == RESULTS else ()
+    return Source(name, kind, frame.reset_index(drop=True), axes, note)
+
+
+def _is_store(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_SQLITE)) == _SQLITE or path.suffix == ".db"
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; check the path.") from error
+
+
+def _kind(frame: pd.DataFrame) -> str:
+    columns = set(frame.columns)
+    if columns >= _OF_SMOOTHING:
+        return OVERSMOOTHING
+    known = {name for name in ("top1", "speedup") if name in columns and frame[name].notna().any()}
+    speeds = "top1" not in known and ("speedup" in known or "top1" not in columns)
+    return SWEEP if columns >= _OF_SWEEP and speeds else RESULTS
+
+
+def _paired_frame(store: Store, level: float) -> tuple[pd.DataFrame, str]:
+    """The frame of a store with paired differences, in points, and a line that says from what.
+
+    Each row is compared with the dense model in its setting; without one, with the base that the
+    grid started from.
+    """
+    frame, rows = store.frame(), list(store.rows())
+    done = [row for row in rows if row["status"] == DONE]
+    which = "dense model"
+    references = {_setting(row): row["key"] for row in done if row["method"] == "dense"}
+    if not references:
+        which = "grid's base"
+        bases = [row for row in done if set(row["axes"]) <= _SETTING_AXES]
+        references = {_setting(row): row["key"] for row in bases}
+    differences, found = Differences(store, level), []
+    for row in rows:
+        reference = references.get(_setting(row))
+        # A difference from itself says nothing.
+        known = row["status"] == DONE and reference is not None and row["key"] != reference
+        found.append(differences(row["key"], str(reference)) if known else {})
+    if not any(found):
+        return frame, ""
+    for name in ("difference", "difference_low", "difference_high", "p_value"):
+        frame[name] = [values.get(name) for values in found]
+    return frame, (
+        f"Differences are from the {which} in the same setting, in percentage points, on the same "
+        f"images: {level:.0%} paired intervals, and the p-value of McNemar's exact test."
+    )
+
+
+def _setting(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in _SETTING)

@@ -1,0 +1,97 @@
+"""`report`: from results to one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenred.analysis.level import check_level
+from tokenred.analysis.report.cell_tables import cell_table, failures, origins
+from tokenred.analysis.report.figures import pictures_of
+from tokenred.analysis.report.page import Page, Section, check_page_path, write_page
+from tokenred.analysis.report.source import OVERSMOOTHING, Source, read_source
+from tokenred.core.errors import ConfigError
+from tokenred.core.lock import output_lock
+
+__all__ = ["report", "sections_of"]
+
+
+def report(
+    sources: Any,
+    path: str | Path,
+    *,
+    title: str | None = None,
+    level: float = 0.95,
+    overwrite: bool = False,
+) -> Path:
+    """Write results as one HTML page that loads nothing: tables, figures, and what produced them.
+
+    Args:
+        sources: one or a list of: the path of a study's store or of a CSV; a `Store`, `Study`,
+            `Comparison`, `Sweep` or `Oversmoothing`; a frame of one of them.
+        path: of the page, ending in .html.
+        title: of the page; None for model and data.
+        level: of the paired intervals of a store.
+        overwrite: whether an older file may be replaced.
+
+    Raises:
+        ConfigError: for another suffix, or a level out of range.
+        DataError: for a file that cannot be read or written.
+        InputError: for results without a row.
+        OutputExistsError: where the file exists.
+        OutputBusyError: where another process writes it.
+    """
+    path = check_page_path(path, overwrite=overwrite)
+    check_level(level)
+    several = isinstance(sources, Sequence) and not isinstance(sources, str)
+    with output_lock(path):
+        read = [read_source(given, level) for given in (sources if several else [sources])]
+        if not read:
+            raise ConfigError("expected something to report, got an empty list.")
+        sections = [
+            section
+            for at, source in enumerate(read, start=1)
+            for section in sections_of(source, f"s{at}", source.name if len(read) > 1 else "")
+        ]
+        made_from = ", ".join(source.name for source in read)
+        return write_page(Page(title or _title(read), made_from, tuple(sections)), path)
+
+
+def sections_of(
+    source: Source, anchor: str, name: str = "", *, figures: bool = True
+) -> Iterator[Section]:
+    """The sections that report one source.
+
+    Args:
+        source: of results.
+        anchor: goes before the names of places in the page.
+        name: goes before the headings; empty for none.
+        figures: whether to draw what the frame supports.
+    """
+    before = f"{name}: " if name else ""
+    drawn, left_out = pictures_of(source) if figures else ((), ())
+    if drawn or left_out:
+        yield Section(f"{anchor}-figures", f"{before}Figures", left_out, pictures=drawn)
+    notes = [source.note] if source.note else []
+    if source.kind == OVERSMOOTHING:
+        notes.append("One row a strategy, block and statistic; in brackets the interval.")
+    yield Section(
+        f"{anchor}-results", f"{before}Results", tuple(notes), tables=(cell_table(source, anchor),)
+    )
+    if failed := failures(source, anchor):
+        table, traces = failed
+        yield Section(
+            f"{anchor}-failures", f"{before}Failed cells", tables=(table,), details=traces
+        )
+    yield origins(source, anchor, f"{before}What produced it")
+
+
+def _title(read: Sequence[Source]) -> str:
+    """Model and data, where all rows share them."""
+    words: list[str] = []
+    for column in ("model", "data"):
+        values = {str(v) for s in read if column in s.frame for v in s.frame[column].dropna()}
+        words += values if len(values) == 1 else []
+    about = " on ".join(words)
+    return f"Token reduction: {about}" if about else "Token reduction"

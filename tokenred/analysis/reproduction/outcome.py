@@ -1,0 +1,107 @@
+"""What came of a reproduction: its frame, its table, its page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tokenred.analysis.report.page import check_page_path, write_page
+from tokenred.analysis.reproduction.judge import DIFFERS, IMAGENET, MARKS, WHY, Part
+from tokenred.analysis.reproduction.paper_page import make_page
+from tokenred.analysis.result import Result, plain_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+__all__ = ["Reproduction"]
+
+_COLUMNS = (
+    "experiment", "model", "strategy", "metric", "ours", "low", "high", "published", "tolerance",
+    "verdict", "why", "command", "key",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Reproduction(Result):
+    """The experiments that were run; ``print`` shows how many figures are as published.
+
+    Attributes:
+        parts: the experiments, one after the other, each on its models.
+        store: file of all results, or None.
+        limit: at most so many images were run.
+        available: images there are, or None where none were needed.
+        costs: only GMACs were asked for.
+    """
+
+    parts: tuple[Part, ...]
+    store: Path | None
+    limit: int | None
+    available: int | None
+    costs: bool = False
+
+    @property
+    def images(self) -> int | None:
+        """How many images were run."""
+        if self.available is None:
+            return None
+        return self.available if self.limit is None else min(self.limit, self.available)
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """Tidy, one row a figure: ours with its interval, the published one, the verdict."""
+        import pandas as pd
+
+        rows = [row for part in self.parts for row in part.rows(self.images)]
+        return pd.DataFrame(rows, columns=list(_COLUMNS))
+
+    def counts(self, part: Part) -> dict[str, int]:
+        """How many figures of a part have each verdict."""
+        found = Counter(str(row["verdict"]) for row in part.rows(self.images))
+        return {mark: found[mark] for mark in MARKS}
+
+    @property
+    def differing(self) -> pd.DataFrame:
+        """The figures that are not as published."""
+        return self.frame[self.frame["verdict"] == DIFFERS]
+
+    def table(self) -> Table:
+        """Verdicts counted, one row an experiment and model."""
+        heads = ["experiment", "model", "what", "✓", "✗", "owed", "measured only"]
+        table = plain_table("The GTP paper's experiments", heads, left=3)
+        for part in self.parts:
+            cells = [part.experiment.name, part.target.name, part.experiment.title]
+            table.add_row(*cells, *(str(n or "") for n in self.counts(part).values()))
+        return table
+
+    def footnotes(self) -> list[str]:
+        """What the verdicts mean, and what is owed."""
+        lines = []
+        if any(part.target.is_own for part in self.parts):
+            lines = [WHY["gmacs"], WHY["group_gmacs"]]
+            lines += [] if self.costs else [WHY["top1"], WHY["loss"]]
+            if self.images is not None and self.images < IMAGENET:
+                lines.append(f"{WHY['subset']} Here: {self.images} images.")
+        if any(not part.target.is_own for part in self.parts):
+            lines.append(
+                "Other models than the paper's have no published figures: theirs are measured "
+                "only, at P scaled to their tokens and blocks."
+            )
+        if self.costs:
+            lines.append("GMACs only: accuracies are owed, without images nothing was run.")
+        return lines
+
+    def to_html(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the page: verdicts, figures, and what produced them.
+
+        Raises:
+            ConfigError, OutputExistsError, DataError: as `tokenred.analysis.report`.
+        """
+        path = check_page_path(path, overwrite=overwrite)
+        counts = [self.counts(part) for part in self.parts]
+        return write_page(
+            make_page(self.parts, counts, self.footnotes(), self.images, self.store), path
+        )

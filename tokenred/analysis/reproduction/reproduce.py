@@ -1,0 +1,257 @@
+"""`reproduce`: run the experiments of the GTP paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokenred._version import __version__
+from tokenred.analysis.plots.frames import read_frame
+from tokenred.analysis.reproduction.claims import Claim, claims_of
+from tokenred.analysis.reproduction.experiments import Experiment, choose_experiments
+from tokenred.analysis.reproduction.judge import Part, Record
+from tokenred.analysis.reproduction.outcome import Reproduction
+from tokenred.analysis.reproduction.targets import Target, choose_targets, targets_of
+from tokenred.core.errors import CheckpointError, ConfigError
+from tokenred.core.files import prepare_folder
+from tokenred.core.fingerprint import digest
+from tokenred.core.lock import output_lock
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["CSV", "HTML", "QUICK", "STORE", "reproduce"]
+
+QUICK, DEMO = 1000, 100
+STORE, CSV, HTML = "results.db", "reproduction.csv", "reproduction.html"
+SHARE = 0.75
+"""Of the dense model's GMACs, at which the tokens of strategies are followed."""
+_DIGITS = "digits"
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """How everything is run: ``options`` are further arguments of `tokenred.analysis.Grid`."""
+
+    folder: Path
+    data: Any
+    limit: int | None
+    metrics: tuple[str, ...]
+    options: Mapping[str, Any]
+    retry_failed: bool
+    progress: bool
+
+
+def reproduce(
+    imagenet: str | Path | None = None,
+    output: str | Path = "tokenred-out/reproduction",
+    *,
+    experiments: Sequence[str] | None = None,
+    models: Sequence[str] | None = None,
+    checkpoints: Mapping[str, str | Path] | None = None,
+    demo: bool = False,
+    costs: bool = False,
+    quick: bool = False,
+    limit: int | None = None,
+    speed: bool = False,
+    split: str | None = None,
+    batch_size: int = 64,
+    workers: int = 0,
+    device: str | None = None,
+    dtype: Any = None,
+    seed: int = 0,
+    retry_failed: bool = False,
+    progress: bool = True,
+    tell: Callable[[str], object] = lambda line: None,
+) -> Reproduction:
+    """Run the GTP paper's experiments and set each figure beside the published one.
+
+    Killed at any moment, the same call goes on where it was. Models whose weights cannot be had,
+    and rows that need a training, are owed; the others go on.
+
+    Args:
+        imagenet: the images: what `tokenred.data.open_dataset` takes, such as the folder of the
+            validation split.
+        output: folder for the store of all results, a CSV and an HTML report.
+        experiments: names, such as ``"table4"``; None for all.
+        models: by the paper's names or timm's; None for those of each experiment. Any other model
+            that `tokenred.models.load_model` takes stands in for the paper's, at P scaled to its
+            tokens and blocks, and without published figures.
+        checkpoints: files of weights by the name of the model.
+        demo: the embedded model and 100 of its images in place of all others.
+        costs: GMACs only; needs neither images nor weights.
+        quick: 1000 fixed images, in the same share of each class.
+        limit: so many in place of these.
+        speed: measure speed as well.
+        split: of the data.
+        batch_size, workers, device, dtype, seed: as in `tokenred.analysis.Grid`, ``workers``
+            being the processes that load images.
+        retry_failed: run cells again that failed before.
+        progress: show bars on a terminal.
+        tell: called with a line on what is being done.
+
+    Raises:
+        ConfigError: for arguments that contradict each other.
+        UnknownNameError: for an unknown experiment or model.
+        DataError: for images that cannot be found, or a folder that cannot be written to.
+        OutputBusyError: where another process reproduces into the folder.
+    """
+    _check(imagenet, demo, costs, quick, limit, speed, models)
+    chosen = choose_experiments(experiments)
+    source = _DIGITS if demo else imagenet
+    targets = choose_targets(
+        [_DIGITS] if demo else models, checkpoints or {}, weights=not costs, chosen=chosen
+    )
+    images = None if costs else _count_images(source, split)
+    settings = _Settings(
+        folder=_prepare(Path(output)),
+        data=None if costs else source,
+        limit=limit or (QUICK if quick else DEMO if demo else None),
+        metrics=() if costs else ("accuracy", "speed") if speed else ("accuracy",),
+        options={"split": split, "batch_size": batch_size, "loaders": workers, "device": device,
+                 "dtype": dtype, "seed": seed},
+        retry_failed=retry_failed,
+        progress=progress,
+    )  # fmt: skip
+    parts = []
+    owed = {target.name: target.owed for target in targets}
+    with output_lock(settings.folder):
+        for experiment in chosen:
+            for target in targets_of(experiment, targets):
+                tell(f"{experiment.name}: {experiment.title}: {target.name}")
+                try:
+                    parts.append(_run(experiment, target, settings, owed[target.name]))
+                except CheckpointError as error:
+                    # The other models may still be there.
+                    owed[target.name] = str(error)
+                    tell(f"owed: {target.name}: {error}")
+                    parts.append(_run(experiment, target, settings, str(error)))
+        store = None if costs else settings.folder / STORE
+        done = Reproduction(tuple(parts), store, settings.limit, images, costs)
+        done.to_csv(settings.folder / CSV, overwrite=True)
+        done.to_html(settings.folder / HTML, overwrite=True)
+    return done
+
+
+def _run(experiment: Experiment, target: Target, settings: _Settings, owed: str) -> Part:
+    """An experiment on a model.
+
+    Raises:
+        CheckpointError: for weights that cannot be had.
+    """
+    if experiment.follow:
+        owed = owed or ("" if settings.metrics else "GMACs only: no images were looked at")
+        follow = None if owed else _follow_tokens(experiment, target, settings)
+        return Part(experiment, target, (), follow=follow, why=owed)
+    claims = tuple(claims_of(experiment, target))
+    records = () if owed else _run_cells(experiment, target, claims, settings)
+    return Part(experiment, target, claims, records, why=owed)
+
+
+def _run_cells(
+    experiment: Experiment, target: Target, claims: Sequence[Claim], settings: _Settings
+) -> tuple[tuple[Record, ...], ...]:
+    """Run what is not in the store yet; of each claim the rows of its cells, in order."""
+    from tokenred.analysis.study.grid import Grid
+
+    cells = [cell for claim in claims for cell in claim.cells]
+    if not cells:
+        return tuple(() for _ in claims)
+    grid = Grid(
+        cells=cells,
+        model=dict(target.model),
+        data=settings.data,
+        limit=settings.limit,
+        metrics=settings.metrics,
+        against="dense" if settings.metrics else None,
+        # A cell that this model cannot do is a row that says why.
+        invalid="skip",
+        name=experiment.name,
+        **settings.options,
+    )
+    if settings.metrics:
+        rows = grid.run(
+            settings.folder / STORE, retry_failed=settings.retry_failed, progress=settings.progress
+        ).records
+    else:
+        # Costs follow from the plan.
+        rows = [{**row, "error": row["why"]} for row in grid.dry_run().to_dict("records")]
+    each = iter(rows)
+    return tuple(tuple(next(each) for _ in claim.cells) for claim in claims)
+
+
+def _follow_tokens(experiment: Experiment, target: Target, settings: _Settings) -> pd.DataFrame:
+    """The frame of `tokenred.analysis.oversmoothing`, every strategy at the same cost.
+
+    It is kept in a file for the next start.
+    """
+    from tokenred.analysis.measure.tokens.smoothing import oversmoothing
+    from tokenred.models import load_model
+
+    path = settings.folder / f"{experiment.name}-{_mark(experiment, target, settings)}.csv"
+    if path.exists():
+        return read_frame(path)
+    options = settings.options
+    found = oversmoothing(
+        load_model(**target.model), settings.data, experiment.follow, gmacs_share=SHARE,
+        limit=settings.limit, batch_size=options["batch_size"], workers=options["loaders"],
+        device=options["device"], seed=options["seed"], split=options["split"], name=target.name,
+        progress=settings.progress,
+    )  # fmt: skip
+    found.to_csv(path)
+    return found.frame
+
+
+def _mark(experiment: Experiment, target: Target, settings: _Settings) -> str:
+    """Another one for other strategies, weights, images or code."""
+    from tokenred.analysis.study.facts import Facts
+    from tokenred.analysis.study.refs import read_data, read_model
+    from tokenred.strategies.specs import parse_spec
+
+    facts, model = Facts(), read_model(dict(target.model))
+    told: list[Any] = [
+        *(parse_spec(text).strategy.fingerprint() for text in experiment.follow),
+        SHARE, __version__, settings.limit, settings.options["seed"],
+        facts.model(model).identity,
+        facts.data(read_data(settings.data, settings.options["split"], None), model).identity,
+    ]  # fmt: skip
+    return digest("\n".join(map(str, told)))[:12]
+
+
+def _check(
+    imagenet: Any,
+    demo: bool,
+    costs: bool,
+    quick: bool,
+    limit: int | None,
+    speed: bool,
+    models: Sequence[str] | None,
+) -> None:
+    if sum((imagenet is not None, demo, costs)) != 1:
+        raise ConfigError(
+            "expected one of: the images of ImageNet (imagenet=PATH; --imagenet PATH), demo (the "
+            "embedded model and images) or costs (GMACs only, without images)."
+        )
+    if demo and models:
+        raise ConfigError("demo chooses the model itself; leave models out.")
+    if quick and limit is not None:
+        raise ConfigError("quick means a limit of its own; leave it or limit out.")
+    if costs and (quick or limit is not None or speed):
+        raise ConfigError("costs needs no images and no time; leave quick, limit and speed out.")
+
+
+def _count_images(source: Any, split: str | None) -> int:
+    """How many images there are; refuses what cannot be opened, before a model is loaded."""
+    from tokenred.data import open_dataset
+
+    return len(open_dataset(source, split=split))
+
+
+def _prepare(folder: Path) -> Path:
+    """The folder; its own earlier files may be replaced, others not."""
+    folder = folder.expanduser()
+    own = (folder / CSV).exists() and (folder / HTML).exists()
+    prepare_folder(folder, (CSV, HTML), overwrite=own or (folder / STORE).exists())
+    return folder
