@@ -102,7 +102,7 @@ def test_no_blocks() -> None:
 def test_an_own_adapter_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbones, "_BACKBONES", list(backbones._BACKBONES))
 
-    @tr.register_backbone
+    @tr.backbones.register_backbone
     class Mine(TimmViT):
         family = "mine"
 

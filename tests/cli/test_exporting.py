@@ -163,7 +163,7 @@ def test_a_saved_file_has_weights_of_its_own(run, saved: str) -> None:  # type: 
 def test_counts_that_hang_on_the_images_are_refused_with_the_reason(  # type: ignore[no-untyped-def]
     run, plain: str
 ) -> None:
-    @tr.register_selector("Choosy")
+    @tr.selectors.register("Choosy")
     class Choosy(tr.Selector):
         """As many tokens as the images want."""
 

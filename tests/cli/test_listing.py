@@ -12,7 +12,7 @@ def test_everything_is_listed(run) -> None:  # type: ignore[no-untyped-def]
     result = run("list")
     assert result.exit_code == 0
     for names in (tr.list_strategies, tr.list_scorers, tr.list_graphs, tr.list_fusers,
-                  tr.list_schedules, tr.list_selectors, tr.list_routers):  # fmt: skip
+                  tr.schedules.names, tr.selectors.names, tr.routers.names):  # fmt: skip
         for name in names():
             assert name in result.stdout
     assert "keep_rate=0.7" in result.stdout

@@ -151,7 +151,7 @@ def test_metrics_and_backbones_are_undone_too(install: Install) -> None:
     metric = (
         "import tokenred as tr\n@tr.analysis.register_metric('{}')\ndef f(m, d, c): return {{}}\n"
     )
-    backbone = "@tr.register_backbone\nclass B(tr.Backbone): pass\n"
+    backbone = "@tr.backbones.register_backbone\nclass B(tr.backbones.Backbone): pass\n"
     install("plug-bad", metric.format("depth") + backbone + "1 / 0")
     install("plug-e", metric.format("width"))
     install("plug-f", metric.format("speed"))
@@ -174,8 +174,8 @@ def test_a_model_asks_the_backbones_of_plug_ins(install: Install) -> None:
     code = """
 import tokenred as tr
 
-@tr.register_backbone
-class Mine(tr.Backbone):
+@tr.backbones.register_backbone
+class Mine(tr.backbones.Backbone):
     family = "mine"
 
     @classmethod

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import tokenred as tr
 from tokenred.core.errors import BackboneError, ConfigError
+from tokenred.reduced.features import FeatureMaps
 
 NOTHING = tr.strategy("gtp", P=0)
 TOME = tr.strategy("tome", r=3)
@@ -77,7 +78,7 @@ def test_a_dynamic_size() -> None:
 class Segmenter(nn.Module):
     """A decoder that knows of its encoder what timm's would tell it."""
 
-    def __init__(self, encoder: tr.FeatureMaps) -> None:
+    def __init__(self, encoder: FeatureMaps) -> None:
         super().__init__()
         self.encoder = encoder
         self.classify = nn.Conv2d(sum(encoder.feature_info.channels()), 3, 1)

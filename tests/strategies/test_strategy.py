@@ -34,7 +34,7 @@ def test_names_or_instances_everywhere() -> None:
         tr.scorers.MixedAttn(), tr.graphs.Mixed(), tr.fusers.Propagate(), tr.Constant(8)
     )
     assert by_name == by_part
-    assert tr.Strategy(tr.TopScore("MixedAttn")) == tr.Strategy("MixedAttn")
+    assert tr.Strategy(tr.selectors.TopScore("MixedAttn")) == tr.Strategy("MixedAttn")
 
 
 @pytest.mark.parametrize("name", tr.list_strategies())

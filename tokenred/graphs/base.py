@@ -9,7 +9,7 @@ from tokenred.core.part import Part
 from tokenred.core.registry import KINDS, Registry
 from tokenred.graphs.graph import Graph
 
-__all__ = ["GraphBuilder", "graph_builders"]
+__all__ = ["GraphBuilder", "graph_builders", "list_graphs", "register_graph"]
 
 
 class GraphBuilder(Part):
@@ -26,3 +26,4 @@ class GraphBuilder(Part):
 
 
 graph_builders: Registry[GraphBuilder] = KINDS["graph"]
+list_graphs, register_graph = graph_builders.names, graph_builders.register

@@ -1,4 +1,4 @@
-"""The short functions of the top level: lists, registration, cost."""
+"""What a model costs."""
 
 from __future__ import annotations
 
@@ -6,57 +6,13 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from tokenred.attention.score_mods import score_mods
 from tokenred.backbones import adapt
 from tokenred.core.errors import InputError
-from tokenred.graphs.base import graph_builders
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.wrap import wrap
-from tokenred.strategies.base import embeddings, fusers, routers, scorers, selectors
-from tokenred.strategies.schedule import schedules
-from tokenred.strategies.strategy import Strategy, recipes
+from tokenred.strategies.strategy import Strategy
 
-__all__ = [
-    "gmacs",
-    "list_embeddings",
-    "list_fusers",
-    "list_graphs",
-    "list_routers",
-    "list_schedules",
-    "list_score_mods",
-    "list_scorers",
-    "list_selectors",
-    "list_strategies",
-    "register_embedding",
-    "register_fuser",
-    "register_graph",
-    "register_router",
-    "register_schedule",
-    "register_score_mod",
-    "register_scorer",
-    "register_selector",
-    "register_strategy",
-]
-
-list_scorers = scorers.names
-list_selectors = selectors.names
-list_graphs = graph_builders.names
-list_fusers = fusers.names
-list_routers = routers.names
-list_embeddings = embeddings.names
-list_score_mods = score_mods.names
-list_schedules = schedules.names
-list_strategies = recipes.names
-
-register_scorer = scorers.register
-register_selector = selectors.register
-register_graph = graph_builders.register
-register_fuser = fusers.register
-register_router = routers.register
-register_embedding = embeddings.register
-register_schedule = schedules.register
-register_strategy = recipes.register
-register_score_mod = score_mods.register
+__all__ = ["dense", "gmacs"]
 
 
 def gmacs(model: nn.Module, image_shape: Sequence[int] | None = None) -> float:

@@ -27,7 +27,11 @@ __all__ = [
     "Selector",
     "embeddings",
     "fusers",
+    "list_fusers",
+    "list_scorers",
     "names_selector",
+    "register_fuser",
+    "register_scorer",
     "routers",
     "scorers",
     "selectors",
@@ -279,6 +283,8 @@ selectors: Registry[Selector] = KINDS["selector"]
 fusers: Registry[Fuser] = KINDS["fuser"]
 routers: Registry[Router] = KINDS["router"]
 embeddings: Registry[Embedding] = KINDS["embedding"]
+list_scorers, register_scorer = scorers.names, scorers.register
+list_fusers, register_fuser = fusers.names, fusers.register
 
 
 def names_selector(name: str) -> bool:

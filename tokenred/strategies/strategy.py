@@ -35,7 +35,15 @@ from tokenred.strategies.schedule import Schedule, schedules
 from tokenred.strategies.schedules.constant import Constant
 from tokenred.strategies.selectors.top_score import TopScore
 
-__all__ = ["Strategy", "from_config", "recipes", "strategy"]
+__all__ = [
+    "Strategy",
+    "divide_arguments",
+    "from_config",
+    "list_strategies",
+    "recipes",
+    "register_strategy",
+    "strategy",
+]
 
 
 @checked
@@ -203,6 +211,7 @@ class Strategy:
 
 
 recipes: Registry[Strategy] = KINDS["strategy"]
+list_strategies, register_strategy = recipes.names, recipes.register
 
 
 def strategy(name: str, /, **arguments: Any) -> Strategy:

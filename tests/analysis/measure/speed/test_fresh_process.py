@@ -71,5 +71,5 @@ def test_who_can_travel() -> None:
     assert all(can_travel(tr.strategy(name)) for name in tr.list_strategies())
     assert not can_travel(tr.strategy("topk", scorer="OwnForTravel"))
     # Also where it lies inside another part.
-    inside = tr.TopScore(OwnForTravel())
+    inside = tr.selectors.TopScore(OwnForTravel())
     assert not can_travel(tr.strategy("topk").replace(scorer=inside))
