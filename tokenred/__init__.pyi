@@ -22,13 +22,13 @@ from .graphs import Graph as Graph
 from .graphs import GraphBuilder as GraphBuilder
 from .graphs.base import list_graphs as list_graphs
 from .graphs.base import register_graph as register_graph
-from .reduced.api import gmacs as gmacs
 from .reduced.features import features as features
 from .reduced.kept import KeptTokens as KeptTokens
 from .reduced.model import ReducedViT as ReducedViT
 from .reduced.saving import load as load
 from .reduced.saving import save as save
 from .reduced.trace import Trace as Trace
+from .reduced.wrap import gmacs as gmacs
 from .reduced.wrap import wrap as wrap
 from .strategies import Budget as Budget
 from .strategies import Constant as Constant

@@ -8,7 +8,6 @@ from timm.models.vision_transformer import VisionTransformer
 
 import tokenred as tr
 from tokenred.core.errors import InputError
-from tokenred.reduced.adaptive import alive_counts, cost_of_counts
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +22,7 @@ def model() -> VisionTransformer:
 def test_counts_are_those_of_the_trace(model: VisionTransformer) -> None:
     reduced, images = tr.wrap(model, "ats"), torch.randn(3, 3, 32, 32)
     _, trace = reduced.run_with_trace(images)
-    counts = alive_counts(reduced, images)
+    counts = reduced.alive_counts(images)
     assert counts[:, 0].tolist() == [16] * 3
     assert torch.equal(counts[:, 1:], torch.stack(trace.alive_per_layer, dim=1))
 
@@ -33,13 +32,13 @@ def test_of_fixed_counts_it_is_the_closed_form(
     model: VisionTransformer, size: tuple[int, int]
 ) -> None:
     reduced = tr.wrap(model, "topk")
-    counts = alive_counts(reduced, torch.randn(2, 3, *size))
+    counts = reduced.alive_counts(torch.randn(2, 3, *size))
     assert counts[0].tolist() == counts[1].tolist()
-    assert cost_of_counts(reduced, counts[0].tolist(), size) == reduced.cost(size)
+    assert reduced.cost(size, counts[0].tolist()) == reduced.cost(size)
 
 
 def test_by_hand(model: VisionTransformer) -> None:
-    cost = cost_of_counts(tr.wrap(model, "ats"), [16, 16, 9, 4, 1])
+    cost = tr.wrap(model, "ats").cost(alive=[16, 16, 9, 4, 1])
     blocks = [4 * N * 24**2 + 2 * N**2 * 24 + 8 * n * 24**2
               for N, n in ((17, 17), (17, 10), (10, 5), (5, 2))]  # fmt: skip
     assert [layer.macs for layer in cost.layers] == blocks
@@ -49,4 +48,4 @@ def test_by_hand(model: VisionTransformer) -> None:
 @pytest.mark.parametrize("counts", [[16, 16, 9, 4], [16, 9, 10, 4, 4]])
 def test_refused(model: VisionTransformer, counts: list[int]) -> None:
     with pytest.raises(InputError, match="expected 5 counts that never grow"):
-        cost_of_counts(tr.wrap(model, "ats"), counts)
+        tr.wrap(model, "ats").cost(alive=counts)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import tokenred as tr
 from tokenred.core.errors import ConfigError
-from tokenred.reduced.intermediates import block_numbers
+from tokenred.reduced.model import block_numbers
 from tokenred.reduced.unreduce import FILLS
 
 NOTHING = tr.strategy("gtp", P=0)

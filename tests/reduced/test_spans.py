@@ -9,7 +9,7 @@ import torch
 
 import tokenred as tr
 from tokenred.attention import PLAIN, FusedEngine
-from tokenred.reduced.spans import PHASES, no_span
+from tokenred.reduced.recorder import PHASES, no_span
 
 
 def _model() -> torch.nn.Module:

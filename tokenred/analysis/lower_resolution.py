@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +11,10 @@ from torch import Tensor, nn
 
 from tokenred.backbones import adapt
 from tokenred.core.errors import BackboneError, InputError
-from tokenred.core.state import TokenState
 from tokenred.reduced.cost import Cost
 from tokenred.reduced.model import ReducedViT
-from tokenred.reduced.plan import LayerPlan
-from tokenred.reduced.spans import Span, no_span
+from tokenred.reduced.wrap import wrap
+from tokenred.strategies.specs import StrategyLike
 from tokenred.strategies.strategy import Strategy
 
 __all__ = ["LowerResolution", "smaller_sizes", "twin"]
@@ -49,18 +49,14 @@ class LowerResolution(ReducedViT):
         # Not as a submodule: it is somebody else's.
         self.__dict__["stands_for"] = model
         self.full_size, self.own_size = full_size, size
+        self.prepare = self._resized
         wanted = (getattr(model, "pretrained_cfg", None) or {}).get("interpolation")
         self.interpolation = wanted if wanted in ("bilinear", "bicubic") else "bicubic"
 
-    def _start(
-        self, images: Tensor, span: Span = no_span, *, checked: bool = False
-    ) -> tuple[TokenState, tuple[LayerPlan, ...]]:
-        if images.ndim == 4 and images.is_floating_point():
-            self._check_size((images.shape[2], images.shape[3]))
-            images = self._resized(images)
-        return super()._start(images, span, checked=checked)
-
     def _resized(self, images: Tensor) -> Tensor:
+        if images.ndim != 4 or not images.is_floating_point():
+            return images  # the model says what is wrong with them
+        self._check_size((images.shape[2], images.shape[3]))
         if tuple(images.shape[2:]) == self.own_size:
             return images
         # In single precision: not every device resizes half numbers.
@@ -78,18 +74,25 @@ class LowerResolution(ReducedViT):
             full, own = _text(self.full_size), _text(self.own_size)
             raise InputError(f"images must be {full}, or {own} already, got {_text(given)}.")
 
-    def cost(self, image_size: tuple[int, int] | None = None) -> Cost:
+    def with_strategy(self, strategy: StrategyLike) -> ReducedViT:
+        """The model on the smaller images themselves, with fewer tokens."""
+        return wrap(self.base, strategy)
+
+    def cost(
+        self, image_size: tuple[int, int] | None = None, alive: Sequence[int] | None = None
+    ) -> Cost:
         """What one image costs at the lower resolution, the resizing left out.
 
         Args:
             image_size: the full size, the lower one, or None.
+            alive: see `ReducedViT.cost`.
 
         Raises:
             InputError: for another size.
         """
         if image_size is not None:
             self._check_size((int(image_size[0]), int(image_size[1])))
-        return super().cost()
+        return super().cost(None, alive)
 
     def __repr__(self) -> str:
         sizes = f"{_text(self.own_size)} for {_text(self.full_size)}"

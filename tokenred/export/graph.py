@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -132,7 +132,7 @@ def _as_traced(model: nn.Module, engines: tuple[Engine, ...]) -> nn.Module:
     form._compiled_call_impl = None
     if isinstance(form, ReducedViT):
         form.check_finite = False  # it would read the images
-        form._runner = replace(form._runner, engines=engines)
+        form.engines = engines
     return form
 
 

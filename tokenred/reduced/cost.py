@@ -6,11 +6,13 @@ One multiply-accumulate (MAC) is one multiplication and one addition. The overhe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tokenred.core.info import ModelInfo
+from tokenred.strategies.strategy import Strategy
 
-__all__ = ["Cost", "LayerCost", "block_macs"]
+__all__ = ["Cost", "LayerCost", "block_macs", "needs_graph", "strategy_cost"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,58 @@ class Cost:
     def overhead_gmacs(self) -> float:
         """The overhead, in 10⁹ MACs."""
         return (self.overhead + sum(x.overhead for x in self.layers)) / 1e9
+
+    def table(self, num_prefix: int) -> str:
+        """The layers as text: tokens in and out, GMACs."""
+        lines = [f"{'block':>5} {'in':>6} {'gone':>5} {'out':>6} {'GMACs':>8}"]
+        for x in self.layers:
+            idle = f"  ({x.active} active)" if x.active != x.tokens_in else ""
+            lines.append(
+                f"{x.layer:>5} {x.tokens_in:>6} {x.removed:>5} {x.tokens_out:>6} "
+                f"{x.macs / 1e9:>8.3f}{idle}"
+            )
+        lines.append(
+            f"image tokens (beside {num_prefix} prefix); {self.gmacs:.3f} GMACs an image, "
+            f"{self.overhead_gmacs:.4f} of overhead not counted"
+        )
+        return "\n".join(lines)
+
+
+def strategy_cost(
+    strategy: Strategy, info: ModelInfo, counts: Sequence[int], stem: float = 0.0
+) -> Cost:
+    """What a strategy costs on a model where so many tokens go in each block."""
+    layers, tokens = [], info.num_patches
+    for layer, count in enumerate(counts):
+        rest = tokens - count + (strategy.fuser.extra if count else 0)
+        active = strategy.router.active(layer, info.depth, info.num_patches)
+        passing = tokens if active is None else active
+        spent: float = 0.0
+        if count:
+            spent += strategy.selector.macs(info, tokens, count)
+            spent += strategy.fuser.macs(info, tokens, count)
+        if active is not None:
+            spent += strategy.router.macs(info, tokens, tokens - active)
+        after = passing - (tokens - rest)
+        macs = block_macs(info, layer, passing, after, strategy.where)
+        layers.append(LayerCost(layer, tokens, count, rest, passing, macs, spent))
+        tokens = rest
+    last = info.num_prefix + tokens
+    parts = strategy.parts.values()
+    return Cost(
+        layers=tuple(layers),
+        stem=stem,
+        head=info.head_fixed + info.head_per_token * last + info.head_per_pair * last**2,
+        learned=sum(part.learned_macs(info, tuple(counts)) for part in parts),
+        overhead=strategy.graph.macs(info, info.num_patches, 0)
+        if needs_graph(strategy, counts)
+        else 0.0,
+    )
+
+
+def needs_graph(strategy: Strategy, counts: Sequence[int]) -> bool:
+    """Whether any block reads the graph."""
+    return strategy.fuser.uses_graph and any(counts)
 
 
 def block_macs(

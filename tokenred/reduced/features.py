@@ -10,11 +10,9 @@ from torch import Tensor, nn
 
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import check_choice
-from tokenred.reduced.api import dense
-from tokenred.reduced.intermediates import block_numbers
-from tokenred.reduced.model import ReducedViT
+from tokenred.reduced.model import ReducedViT, block_numbers
 from tokenred.reduced.unreduce import FILLS
-from tokenred.reduced.wrap import wrap
+from tokenred.reduced.wrap import dense, wrap
 from tokenred.strategies.specs import StrategyLike
 
 __all__ = ["FeatureInfo", "FeatureMaps", "features"]

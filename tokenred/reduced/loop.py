@@ -1,10 +1,9 @@
-"""The block loop: tokens through one block, with what the plan says happens in it."""
+"""The block loop: tokens through the blocks, with what the plan says happens in each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,22 +20,18 @@ from tokenred.attention import (
     attend,
     size_bias,
 )
-from tokenred.backbones.base import Backbone, BlockAdapter
+from tokenred.backbones.base import BlockAdapter
 from tokenred.backbones.calls import call_of
 from tokenred.core.capture import is_eager
 from tokenred.core.errors import PartError
-from tokenred.core.part import Part
 from tokenred.core.replacing import replace
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32
 from tokenred.reduced.plan import LayerPlan
-from tokenred.reduced.spans import Span, no_span
-from tokenred.reduced.trace import Recorder
-from tokenred.reduced.travel import Forward, LoopState
-from tokenred.strategies.base import Fuser, Router, Selector
-from tokenred.strategies.strategy import Strategy
+from tokenred.reduced.recorder import Recorder, Span, no_span
+from tokenred.reduced.setup import Setup
 
-__all__ = ["Runner"]
+__all__ = ["LoopState", "Runner"]
 
 # Added to the logits of idle keys in a training form, as IdleViT does.
 _IDLE = -1e5
@@ -45,92 +40,87 @@ _NOTHING = AttentionStats()
 
 
 @dataclass(frozen=True, eq=False)
-class Runner:
-    """Runs the blocks of a backbone under a strategy.
+class LoopState:
+    """Tokens between two blocks: those that travel, and what waits for them to come back.
 
     Attributes:
-        backbone: the adapter of the model.
-        strategy: the method, as written.
-        parts: the method's selector, fuser and router as they run (built for this model).
-        engines: attention engines, to be tried in order.
-        span: told of every phase of a forward.
+        state: the tokens that travel, by default all of them.
+        before: all tokens as they were when some began to idle, or None.
+        resting: what the router set aside.
+        attention: what it wanted to know of the last block.
     """
 
-    backbone: Backbone
-    strategy: Strategy
-    parts: Mapping[str, Part]
+    state: TokenState
+    before: TokenState | None = None
+    resting: Mapping[str, Tensor] = field(default_factory=dict)
+    attention: AttentionStats = field(default_factory=AttentionStats)
+
+
+def _scratch() -> Scratch | None:
+    """Buffers for attention; none where gradients or a compiler need fresh ones."""
+    return Scratch() if not torch.is_grad_enabled() and is_eager() else None
+
+
+@dataclass(frozen=True, eq=False)
+class Runner:
+    """One pass through the blocks of a model.
+
+    Attributes:
+        setup: the model, the strategy and its parts as they run.
+        engines: attention engines, to be tried in order.
+        span: told of every phase.
+        recorder: told of what becomes of the tokens, or None.
+    """
+
+    setup: Setup
     engines: tuple[Engine, ...]
     span: Span = no_span
+    recorder: Recorder | None = None
+    scratch: Scratch | None = field(default_factory=_scratch)
 
     def __call__(
-        self,
-        state: TokenState,
-        plans: tuple[LayerPlan, ...],
-        *,
-        last: int | None = None,
-        recorder: Recorder | None = None,
+        self, state: TokenState, plans: tuple[LayerPlan, ...], last: int | None = None
     ) -> TokenState:
         """The state after the blocks, up to ``last`` where one is given."""
-        blocks = self.backbone.blocks if last is None else self.backbone.blocks[: last + 1]
+        backbone = self.setup.backbone
+        blocks = backbone.blocks if last is None else backbone.blocks[: last + 1]
         save_memory = torch.is_grad_enabled()
-        save_all = save_memory and self.backbone.checkpoint_blocks
-        reuses = not torch.is_grad_enabled() and is_eager()
-        pads = any(plan.adaptive for plan in plans)
-        forward = Forward(recorder, Scratch() if reuses else None, pads)
-        travel = LoopState(state)
+        save_all = save_memory and backbone.checkpoint_blocks
+        tokens = LoopState(state)
         for layer, (block, plan) in enumerate(zip(blocks, plans, strict=False)):
-            travel = replace(travel, state=replace(travel.state, layer=layer))
-            if save_all or (save_memory and block.checkpointed and self.opens(block, plan)):
+            tokens = replace(tokens, state=replace(tokens.state, layer=layer))
+            opened = self.setup.opens(block, plan)
+            if save_all or (save_memory and block.checkpointed and opened):
                 # Bound now: the backward runs the block again, long after this loop.
-                travel = checkpoint(
-                    self._through, block, plan, travel, forward, use_reentrant=False
-                )
+                tokens = checkpoint(self._through, block, plan, tokens, use_reentrant=False)
             else:
-                travel = self._through(block, plan, travel, forward)
-            if recorder is not None:
-                recorder.block(self._together(travel))
-        return self._together(travel)
+                tokens = self._through(block, plan, tokens)
+            if self.recorder is not None:
+                self.recorder.block(self._together(tokens))
+        return self._together(tokens)
 
-    def opens(self, block: BlockAdapter, plan: LayerPlan) -> bool:
-        """Whether a block is opened, and not called as a module."""
-        planned = plan.opens_in_training if self.training else plan.opens
-        return (planned and (block.attends or plan.reads)) or block.must_open(plan.fewer)
-
-    def check_blocks(self, plans: tuple[LayerPlan, ...]) -> None:
-        """Refuse blocks that have to be opened and cannot be, before anything runs.
-
-        Raises:
-            BackboneError: with the block, and what is in the way.
-        """
-        for block, plan in zip(self.backbone.blocks, plans, strict=False):
-            if (block.closed or block.passed_by) and self.opens(block, plan):
-                block.check_open(self.backbone.model)
-
-    def _together(self, travel: LoopState) -> TokenState:
+    def _together(self, tokens: LoopState) -> TokenState:
         """All tokens, those that idle among them."""
-        if travel.before is None:
-            return travel.state
-        router = cast(Router, self.parts["router"])
-        attention = travel.attention or _NOTHING
-        return router.join(travel.before, travel.state, travel.resting, attention)
+        if tokens.before is None:
+            return tokens.state
+        return self.setup.router.join(tokens.before, tokens.state, tokens.resting, tokens.attention)
 
-    def _through(
-        self, block: BlockAdapter, plan: LayerPlan, travel: LoopState, forward: Forward
-    ) -> LoopState:
-        state, router = travel.state, cast(Router, self.parts["router"])
-        if self.strategy.where == "before_block" and (plan.count or plan.adaptive):
-            state = self._reduce(state, _NOTHING, plan, forward.recorder)
+    def _through(self, block: BlockAdapter, plan: LayerPlan, tokens: LoopState) -> LoopState:
+        """One block, before which a strategy may reduce and a router may set tokens aside."""
+        state, router = tokens.state, self.setup.router
+        if self.setup.strategy.where == "before_block" and (plan.count or plan.adaptive):
+            state = self._reduce(state, _NOTHING, plan)
         if plan.active is None:
-            state, attention = self._block(block, plan, state, forward)
+            state, attention = self._block(block, plan, state)
             return LoopState(router.observe(state, attention) if plan.watched else state)
-        if self.training and self.strategy.router.masks:
-            return LoopState(self._masked(block, plan, state, forward))
-        heads, before, resting = None, travel.before, travel.resting
+        if self.setup.training and self.setup.strategy.router.masks:
+            return LoopState(self._masked(block, plan, state))
+        qkv, before, resting = None, tokens.before, tokens.resting
         if plan.splits:
             before = state
             with self.span("select"):
-                state, resting, heads = self._split(block, plan.active, state)
-        state, attention = self._block(block, plan, state, forward, heads)
+                state, resting, qkv = self._split(block, plan.active, state)
+        state, attention = self._block(block, plan, state, qkv)
         apart = LoopState(router.observe(state, attention), before, resting, attention)
         if not plan.rejoins:
             return apart
@@ -141,26 +131,23 @@ class Runner:
         self, block: BlockAdapter, count: int, state: TokenState
     ) -> tuple[TokenState, Mapping[str, Tensor], QKV | None]:
         """The tokens that pass, what rests, and the heads of those that pass, if they are known."""
-        router = cast(Router, self.parts["router"])
-        wanted = self.strategy.router.preview
-        heads = block.quiet().qkv_of(state) if wanted else None
-        preview = AttentionStats({} if heads is None else heads.stats(wanted, state))
+        router, wanted = self.setup.router, self.setup.strategy.router.preview
+        qkv = block.quiet().qkv_of(state) if wanted else None
+        preview = AttentionStats({} if qkv is None else qkv.stats(wanted, state))
         active, resting = router.split(state, preview, count)
-        places = self.strategy.router.places(resting)
+        places = self.setup.strategy.router.places(resting)
         # Hooks are to see the tokens that pass, and may change what they are.
-        if heads is None or places is None or block.hooked:
+        if qkv is None or places is None or block.hooked:
             return active, resting, None
-        return active, resting, heads.take(places)
+        return active, resting, qkv.take(places)
 
-    def _masked(
-        self, block: BlockAdapter, plan: LayerPlan, state: TokenState, forward: Forward
-    ) -> TokenState:
+    def _masked(self, block: BlockAdapter, plan: LayerPlan, state: TokenState) -> TokenState:
         """A block in the training form: all tokens pass, and the idle ones are put back."""
         assert plan.active is not None
-        heads = block.quiet().qkv_of(state)
-        mask, state = cast(Router, self.parts["router"]).mask(state, heads, plan.active)
-        known = None if block.hooked else heads
-        after, _ = self._block(block, plan, state, forward, known, _IDLE * (1 - mask))
+        qkv = block.quiet().qkv_of(state)
+        mask, state = self.setup.router.mask(state, qkv, plan.active)
+        known = None if block.hooked else qkv
+        after, _ = self._block(block, plan, state, known, _IDLE * (1 - mask))
         return replace(after, x=torch.where(mask[..., None] > 0, after.x, state.x))
 
     def _block(
@@ -168,22 +155,22 @@ class Runner:
         block: BlockAdapter,
         plan: LayerPlan,
         state: TokenState,
-        forward: Forward,
-        heads: QKV | None = None,
+        qkv: QKV | None = None,
         idle: Float[Tensor, "b N"] | None = None,
     ) -> tuple[TokenState, AttentionStats]:
-        """Attention, reduction, MLP; ``heads`` where they are known, ``idle`` to mask keys."""
-        strategy, recorder = self.strategy, forward.recorder
+        """Attention, reduction, MLP; ``qkv`` where it is known, ``idle`` to mask keys."""
+        strategy, recorder = self.setup.strategy, self.recorder
         bias = idle
         # Of padding the size is 0: nobody attends to it, whatever the method makes of sizes.
-        if state.size is not None and (strategy.proportional_attention or forward.pads):
+        if state.size is not None and (strategy.proportional_attention or self.setup.pads):
             bias = size_bias(state.size) if idle is None else size_bias(state.size) + idle
         reduces = strategy.where == "after_attention" and (plan.count > 0 or plan.adaptive)
-        score_mods = tuple(e for e in plan.score_mods if self.training or not e.in_training_only)
+        training = self.setup.training
+        score_mods = tuple(e for e in plan.score_mods if training or not e.in_training_only)
         asked = reduces or len(plan.requires) > 0 or len(score_mods) > 0 or strategy.theta < 1
         look = None if recorder is None else recorder.attention
         # Not every model's own block takes an empty batch.
-        untouched = bias is None and heads is None and not asked and state.x.shape[0] > 0
+        untouched = bias is None and qkv is None and not asked and state.x.shape[0] > 0
         untouched = untouched and look is None
         if untouched or not (block.attends or plan.reads):
             # Nothing to see and nothing to change: the model's own block, at its own speed.
@@ -196,61 +183,56 @@ class Runner:
         if record_kept:
             requires = (*requires, AttentionStat.kept())
         if look is not None:
-            block.check_open(self.backbone.model)
+            block.check_open(self.setup.backbone.model)
             requires = (*requires, look) if look not in requires else requires
-        request = AttentionSpec(
+        spec = AttentionSpec(
             requires=requires,
             key_bias=bias,
             theta=strategy.theta,
             threshold=strategy.threshold,
             reference=strategy.reference,
             score_mods=score_mods,
-            scratch=forward.scratch,
+            scratch=self.scratch,
         )
         call = call_of(block.block)
         if call is not None:
             state = replace(state, x=call.enter(state.x))
-        if heads is None:
+        if qkv is None:
             with self.span("heads"):
-                heads = block.qkv_of(state)
+                qkv = block.qkv_of(state)
         with self.span("attention"):
-            out, attention = attend(heads, request, state, self.engines)
+            out, attention = attend(qkv, spec, state, self.engines)
         with self.span("project"):
-            state = replace(state, x=block.after_attention(state.x, out, heads))
+            state = replace(state, x=block.after_attention(state.x, out, qkv))
         if recorder is not None and look is not None:
             recorder.attended(state, attention[look])
         if recorder is not None and record_kept:
             recorder.sparsified(attention[AttentionStat.kept()] - strategy.theta)
         if reduces:
-            state = self._reduce(state, attention, plan, recorder)
-        elif plan.followers:
-            state = self._follow(state, attention, plan, None)
+            state = self._reduce(state, attention, plan)
+        else:
+            state = self._follow(state, attention, plan)
         # The MLP is the forward's peak of memory: nothing of the attention may live through it
         # but a small scratch.
-        del heads, out
+        del qkv, out
         attention = attention if plan.watched else _NOTHING
         with self.span("mlp"):
             x = block.after_mlp(state.x)
         return replace(state, x=x if call is None else call.leave(x)), attention
 
-    def _reduce(
-        self,
-        state: TokenState,
-        attention: AttentionStats,
-        plan: LayerPlan,
-        recorder: Recorder | None,
-    ) -> TokenState:
-        selector, fuser = cast(Selector, self.parts["selector"]), cast(Fuser, self.parts["fuser"])
-        if self.training and self.strategy.selector.masks:
+    def _reduce(self, state: TokenState, attention: AttentionStats, plan: LayerPlan) -> TokenState:
+        """Select and fuse; in a training form, mask."""
+        setup = self.setup
+        selector, fuser = setup.selector, setup.fuser
+        if setup.training and setup.strategy.selector.masks:
             with self.span("select"):
                 state = selector.mask(state, attention, plan.count)
-            memory = state.memory
             aim = plan.target * _ones(state.x[:, :1])
-            if (before := memory.get("target_share")) is not None:
+            if (before := state.memory.get("target_share")) is not None:
                 aim = torch.cat((before, aim), dim=1)
-            state = replace(state, memory={**memory, "target_share": aim})
-            return self._follow(state, attention, plan, None) if plan.followers else state
-        if state.size is None and (self.tracks_size or plan.adaptive):
+            state = replace(state, memory={**state.memory, "target_share": aim})
+            return self._follow(state, attention, plan)
+        if state.size is None and (setup.tracks_size or plan.adaptive):
             state = replace(state, size=_ones(state.x))
         with self.span("select"):
             selection = selector(state, attention, plan.count)
@@ -258,7 +240,7 @@ class Runner:
             after = fuser(state, selection, state.graph, attention)
             if selection.alive is not None:
                 after = _padded(after, selection.alive)
-        expected = state.num_tokens - plan.count + self.strategy.fuser.extra
+        expected = state.num_tokens - plan.count + setup.strategy.fuser.extra
         if plan.adaptive:
             expected = selection.keep.shape[1]
         if after.num_tokens != expected or after.index.shape[1] != expected:
@@ -266,44 +248,23 @@ class Runner:
                 f"{type(fuser).__name__} must leave {expected} image tokens of {state.num_tokens} "
                 f"when {plan.count} go, got {after.num_tokens} (index of {after.index.shape[1]})."
             )
-        if recorder is not None:
-            recorder.reduction(state, selection, attention, fuser)
-        return self._follow(after, attention, plan, selection) if plan.followers else after
+        if self.recorder is not None:
+            self.recorder.reduction(state, selection, attention, fuser)
+        return self._follow(after, attention, plan, selection)
 
     def _follow(
         self,
         state: TokenState,
         attention: AttentionStats,
         plan: LayerPlan,
-        selection: Selection | None,
+        selection: Selection | None = None,
     ) -> TokenState:
         """What score mods remember of the tokens, after some of them went or a block attended."""
         for mod, requires in plan.followers:
             # Before the block there is no attention to see.
-            seen = {need: attention[need] for need in requires if need in attention.values}
+            seen = {stat: attention[stat] for stat in requires if stat in attention.values}
             state = mod.follow(state, AttentionStats(seen), selection)
         return state
-
-    @property
-    def training(self) -> bool:
-        """Whether parts that have a training form run in it."""
-        return bool(self.backbone.model.training)
-
-    @property
-    def tracks_size(self) -> bool:
-        """Whether anything reads token sizes."""
-        strategy = self.strategy
-        return strategy.proportional_attention or strategy.fuser.uses_size or self.weighs
-
-    @property
-    def weighs(self) -> bool:
-        """Whether the head's average counts a token once for each patch it stands for.
-
-        Where merging conserves sizes that is the average of the dense model. The released programs
-        have the plain one.
-        """
-        conserves = self.strategy.fuser.traits.conserves_size and not self.strategy.reference
-        return conserves and self.backbone.pooling == "average"
 
 
 def _ones(x: Tensor) -> Tensor:

@@ -1,61 +1,229 @@
-"""`ReducedViT`: a vision transformer that runs with fewer tokens."""
+"""`ReducedViT`: a vision transformer that runs with fewer tokens, from images to logits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from tokenred.attention import AttentionStat, Engine
+from tokenred.attention import AttentionStat, Engine, pick_engine
+from tokenred.backbones import Backbone, adapt
 from tokenred.backbones.calls import Call, has_hooks
-from tokenred.core.errors import BackboneError, ConfigError
+from tokenred.core.capture import check_capture, not_scriptable
+from tokenred.core.errors import BackboneError, ConfigError, InputError, UntrainedPartWarning
+from tokenred.core.info import ModelInfo
 from tokenred.core.part import check_choice
-from tokenred.reduced.intermediates import block_numbers, check_no_mask, forward_intermediates
-from tokenred.reduced.kept import KeptTokens
-from tokenred.reduced.plan import table
-from tokenred.reduced.spans import Span
-from tokenred.reduced.trace import Trace
+from tokenred.core.state import TokenState
+from tokenred.reduced.cost import Cost
+from tokenred.reduced.kept import KeptTokens, Origins
+from tokenred.reduced.loop import Runner
+from tokenred.reduced.plan import LayerPlan
+from tokenred.reduced.recorder import Recorder, Span, no_span
+from tokenred.reduced.setup import Setup
+from tokenred.reduced.shared import SharesBase
+from tokenred.reduced.trace import AliveCounts, Trace, TraceRecorder
 from tokenred.reduced.unreduce import FILLS
-from tokenred.reduced.wrapped import _WEIGHT, Wrapped
 from tokenred.strategies.specs import StrategyLike, parse_spec
 from tokenred.strategies.strategy import Strategy
 
-__all__ = ["ReducedViT", "resolved"]
+__all__ = ["ReducedViT", "block_numbers", "resolved"]
+
+# Under this name tokens carry their weights to the head.
+_WEIGHT = "_pooling_weight"
 
 
-class ReducedViT(Wrapped):
+class ReducedViT(SharesBase):
     """A vision transformer with a token-reduction strategy. Made by `wrap` and `with_strategy`.
 
     Keeps the model's contract: ``forward``, ``forward_features``, ``forward_head``,
     ``forward_intermediates``; whatever else the model has is found on this object too.
+
+    Attributes:
+        base: the model.
+        strategy: with a budget resolved.
+        engines: the attention engines, in the order in which they are tried.
+        check_finite: whether images with NaN or infinite values are refused.
+        prepare: what is done to images before all else, or None.
     """
 
-    @property
-    def _like_me(self) -> type[ReducedViT]:
-        """What `with_strategy` makes."""
-        return ReducedViT
+    parts: nn.ModuleDict
+    engines: tuple[Engine, ...] = ()
+    prepare: Callable[[Tensor], Tensor] | None = None
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "r" and "base" in self.__dict__ and not hasattr(self, name):
-            # ToMe's patch is steered so; here nothing would read it.
-            raise ConfigError(
-                f"a reduced model has no r to set. Use model.with_strategy('tome:r={value}'), "
-                "which shares the weights."
+    def __init__(
+        self,
+        base: nn.Module,
+        strategy: Strategy,
+        *,
+        engine: str = "auto",
+        check_finite: bool = False,
+        like: ReducedViT | None = None,
+    ) -> None:
+        engines = pick_engine(engine)
+        given = {} if like is None else like._learned_in(strategy)
+        setup = Setup.of(base, strategy, given)
+        learned = setup.learned
+        if learned and hasattr(base, "parts"):
+            raise BackboneError(
+                f"{type(base).__name__} has something called parts, where the weights of "
+                f"{', '.join(learned)} would go. Rename it."
             )
-        super().__setattr__(name, value)
+        super().__init__(base)
+        self.check_finite = check_finite
+        self.engines = engines
+        self._engine = engine
+        self._place: Any = None
+        self._use(setup)
+        self._refresh()
+        setup.check_blocks(setup.plan(setup.info.grid, setup.info.num_patches))
+        if new := [name for name in learned if name not in given]:
+            warnings.warn(
+                f"{', '.join(new)} of {strategy!r}: weights that were never trained. "
+                "Fine-tune them, or load trained ones with load_state_dict or tokenred.load.",
+                UntrainedPartWarning,
+                stacklevel=3,
+            )
 
-    def _replicate_for_data_parallel(self) -> Any:
-        # Its copies would share one base, and set their parameters on it.
-        raise BackboneError(
-            "DataParallel cannot copy a reduced model. Use DistributedDataParallel, one process a "
-            "GPU (torchrun or accelerate launch)."
+    def with_strategy(self, strategy: StrategyLike) -> ReducedViT:
+        """The same model and weights under another strategy.
+
+        Learned parts that both strategies have, equally configured, are shared as well.
+        """
+        return type(self)(
+            self.base,
+            resolved(self.base, strategy),
+            engine=self._engine,
+            check_finite=self.check_finite,
+            like=self,
         )
 
-    # ---------------------------------------------------------------- forward
+    # ---------------------------------------------------------------- as the model is now
+
+    def _use(self, setup: Setup) -> None:
+        self._setup = setup
+        self.strategy = setup.strategy
+        if "parts" in self._modules:
+            self.parts.update(setup.learned)
+        elif learned := setup.learned:
+            self.parts = nn.ModuleDict(learned)
+
+    def _refresh(self, look: bool = False) -> Setup:
+        """What runs, after changes of the model were taken in.
+
+        Args:
+            look: at weights, too, whose shapes a forward does not go by and costs do.
+
+        Raises:
+            TokenredError: where the strategy does not fit the model any more; nothing is changed.
+        """
+        if torch.compiler.is_dynamo_compiling():
+            # The compiler runs this now, and never in the compiled code: there it has its guards.
+            self._refresh_untraced()
+            self._setup.watch.guard()
+            return self._setup
+        self._sync()
+        if look or not self._setup.watch.holds():
+            self._use(self._setup.again())
+        if "parts" in self._modules and (setup := self._follow()) is not self._setup:
+            self._use(setup)
+        return self._setup
+
+    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+    def _refresh_untraced(self) -> bool:
+        self._refresh()
+        return True
+
+    def _follow(self) -> Setup:
+        """Learned parts are those that ``parts`` holds, and are where and of the type the base is.
+
+        Raises:
+            BackboneError: for one that is gone.
+        """
+        setup, held = self._setup, self.parts._modules
+        for name, part in setup.learned.items():
+            if name not in held:
+                raise BackboneError(f"parts.{name} was deleted, without which nothing runs.")
+            if held[name] is not part:
+                swapped = setup.parts[name].with_network(self.parts[name])
+                setup = replace(setup, parts={**setup.parts, name: swapped})
+        weight = next(self.base.parameters())
+        place = (weight.device, weight.dtype)
+        if self._place != place:
+            self.parts.to(*place)
+            self._place = place
+        return setup
+
+    def _learned_in(self, other: Strategy) -> dict[str, nn.Module]:
+        """Learned parts that another strategy has as well."""
+        parts = self.parts.items() if "parts" in self._modules else ()
+        return {n: m for n, m in parts if getattr(self.strategy, n) == getattr(other, n)}
+
+    # ---------------------------------------------------------------- images to tokens
+
+    def _start(
+        self, images: Tensor, span: Span = no_span, *, checked: bool = False
+    ) -> tuple[TokenState, tuple[LayerPlan, ...]]:
+        """The tokens of the first block, and the plan, of images that are looked at first."""
+        setup = self._refresh()
+        if self.prepare is not None:
+            images = self.prepare(images)
+        check_capture(images, setup.pads)
+        if not checked:
+            setup.backbone.check_images(images)
+        if self.check_finite:
+            _check_finite(images)
+        return setup.start(images, span)
+
+    def _run(
+        self,
+        images: Tensor,
+        recorder: Callable[[TokenState], Recorder] | None = None,
+        last: int | None = None,
+        *,
+        checked: bool = False,
+    ) -> tuple[TokenState, Any]:
+        """The tokens after the blocks, up to ``last``, and the recorder that looked on."""
+        state, plans = self._start(images, checked=checked)
+        looks = None if recorder is None else recorder(state)
+        return Runner(self._setup, self.engines, recorder=looks)(state, plans, last), looks
+
+    def _run_noted(
+        self,
+        images: Tensor,
+        layers: Collection[int],
+        last: int | None,
+        owners: bool,
+        *,
+        checked: bool = False,
+    ) -> tuple[TokenState, Origins]:
+        """The state after the blocks, up to ``last``, and the tokens after some of them."""
+        masks = self.strategy.selector.masks
+
+        def noted(state: TokenState) -> Recorder:
+            return Origins(state, layers, owners=owners, masks=masks)
+
+        return self._run(images, noted, last, checked=checked)
+
+    # ---------------------------------------------------------------- tokens to logits
+
+    def _features(self, state: TokenState) -> Tensor:
+        """The tokens after the norm, which carry their weights along for `forward_head`."""
+        features, weight = self._setup.backbone.norm(state.x), self._setup.weight(state)
+        if weight is not None and not torch.compiler.is_compiling():
+            setattr(features, _WEIGHT, weight)
+        return features
+
+    def _logits(self, state: TokenState, features: Tensor | None = None) -> Any:
+        """What the head makes of the tokens."""
+        backbone = self._setup.backbone
+        features = backbone.norm(state.x) if features is None else features
+        weight = self._setup.weight(state)
+        return backbone.head(features) if weight is None else backbone.head(features, weight=weight)
 
     def forward(
         self,
@@ -64,13 +232,13 @@ class ReducedViT(Wrapped):
         is_causal: bool = False,
     ) -> Any:
         """Logits, ``(b, classes)``, or whatever the model's head returns. Masks are refused."""
-        check_no_mask(attn_mask, is_causal)
+        _check_no_mask(attn_mask, is_causal)
         call = Call(self.base, inside=False) if has_hooks(self.base) else None
         images = images if call is None else call.enter(images)
         if "forward_features" in self.__dict__ or "forward_head" in self.__dict__:
             result = self.forward_head(self.forward_features(images))
         else:
-            result = self._logits(self._run(images))
+            result = self._logits(self._run(images)[0])
         return result if call is None else call.leave(result)
 
     def forward_features(
@@ -91,9 +259,9 @@ class ReducedViT(Wrapped):
             fill: for patches of which nothing is left, see `KeptTokens.unreduce`.
             attn_mask, is_causal: timm's; refused with a `ConfigError`.
         """
-        check_no_mask(attn_mask, is_causal)
+        _check_no_mask(attn_mask, is_causal)
         if not unreduce:
-            return self._features(self._run(images))
+            return self._features(self._run(images)[0])
         check_choice(self, "fill", fill, FILLS)
         kept = self.kept_tokens(images, owners=True)
         return torch.cat((kept.prefix, kept.unreduce(fill)), dim=1)
@@ -120,6 +288,23 @@ class ReducedViT(Wrapped):
             return self.backbone.head(x, pre_logits=pre_logits)
         return self.backbone.head(x, pre_logits=pre_logits, weight=weight)
 
+    def forward_train(self, images: Float[Tensor, "b ch H W"]) -> tuple[Any, dict[str, Tensor]]:
+        """Logits, and what losses need: ``features``, ``index``, and all that the parts remember.
+
+        Shapes:
+            features: ``(b, N, c)`` final tokens after the norm; index: ``(b, n)`` their positions;
+            of a model with a classifier for each token (LV-ViT), ``cls_logits (b, classes)`` and
+            ``token_logits (b, n, classes)``.
+        """
+        state, _ = self._run(images)
+        features = self.backbone.norm(state.x)
+        aux = dict(state.memory) | {"features": features, "index": state.index}
+        if (both := self.backbone.logits_apart(features)) is not None:
+            aux |= zip(("cls_logits", "token_logits"), both, strict=True)
+        return self._logits(state, features), aux
+
+    # ---------------------------------------------------------------- with somebody looking on
+
     def run_with_trace(
         self, images: Float[Tensor, "b ch H W"], attention: str | bool = False
     ) -> tuple[Any, Trace]:
@@ -136,15 +321,10 @@ class ReducedViT(Wrapped):
             BackboneError: for maps of a block that cannot be opened.
         """
         check_choice(self, "attention", attention, (False, True, "mean", "heads"))
-        look = (
-            AttentionStat.maps()
-            if attention == "heads"
-            else AttentionStat.map("mean")
-            if attention
-            else None
-        )
-        state, trace = self._run_recorded(images, look)
-        return self._logits(state), trace
+        mean = AttentionStat.map("mean") if attention else None
+        look = AttentionStat.maps() if attention == "heads" else mean
+        state, recorder = self._run(images, lambda start: TraceRecorder(start, look))
+        return self._logits(state), recorder.trace(state)
 
     def run_with_spans(
         self,
@@ -156,29 +336,19 @@ class ReducedViT(Wrapped):
 
         Args:
             images: a batch.
-            span: gives a context manager for each name in `tokenred.reduced.spans.PHASES`.
+            span: gives a context manager for each name in `tokenred.reduced.recorder.PHASES`.
             engines: attention engines to use in place of the model's own.
         """
         state, plans = self._start(images, span)
-        runner = replace(self._runner, span=span, engines=engines or self._runner.engines)
-        state = runner(state, plans)
+        state = Runner(self._setup, engines or self.engines, span)(state, plans)
         with span("head"):
             return self._logits(state)
 
-    def forward_train(self, images: Float[Tensor, "b ch H W"]) -> tuple[Any, dict[str, Tensor]]:
-        """Logits, and what losses need: ``features``, ``index``, and all that the parts remember.
-
-        Shapes:
-            features: ``(b, N, c)`` final tokens after the norm; index: ``(b, n)`` their positions;
-            of a model with a classifier for each token (LV-ViT), ``cls_logits (b, classes)`` and
-            ``token_logits (b, n, classes)``.
-        """
-        state = self._run(images)
-        features = self.backbone.norm(state.x)
-        aux = dict(state.memory) | {"features": features, "index": state.index}
-        if (both := self.backbone.logits_apart(features)) is not None:
-            aux |= zip(("cls_logits", "token_logits"), both, strict=True)
-        return self._logits(state, features), aux
+    @torch.no_grad()
+    def alive_counts(self, images: Float[Tensor, "b ch H W"]) -> Int[Tensor, "b layers_and_1"]:
+        """Image tokens of each image before the first block and after every block, no padding."""
+        _, recorder = self._run(images, AliveCounts)
+        return torch.stack(recorder.alive, dim=1)
 
     # ---------------------------------------------------------------- features
 
@@ -207,7 +377,20 @@ class ReducedViT(Wrapped):
         return origins.kept(at, self.backbone.norm if norm else None)
 
     def forward_intermediates(
-        self, images: Float[Tensor, "b ch H W"], *args: Any, **kw: Any
+        self,
+        images: Float[Tensor, "b ch H W"],
+        indices: int | Sequence[int] | None = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+        output_dict: bool = False,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+        *,
+        unreduce: bool = True,
+        fill: str = "last",
     ) -> Any:
         """Features of several blocks, argument by argument as timm's own.
 
@@ -219,7 +402,35 @@ class ReducedViT(Wrapped):
         Raises:
             ConfigError: for an unknown format, a block that does not exist, or a mask.
         """
-        return forward_intermediates(self, images, *args, **kw)
+        check_choice(self, "output_fmt", output_fmt, ("NCHW", "NLC"))
+        check_choice(self, "fill", fill, FILLS)
+        if output_fmt == "NCHW" and not unreduce:
+            raise ConfigError(
+                "the tokens that are left make no NCHW map; pass output_fmt='NLC' with "
+                "unreduce=False."
+            )
+        _check_no_mask(attn_mask, is_causal)
+        taken = block_numbers(indices, len(self.backbone.blocks))
+        last = max(taken) if stop_early else None
+        state, origins = self._run_noted(images, taken, last, unreduce)
+        kept = [origins.kept(layer, self.backbone.norm if norm else None) for layer in taken]
+        if not unreduce:
+            found = [tokens.tokens for tokens in kept]
+        elif output_fmt == "NLC":
+            found = [tokens.unreduce(fill) for tokens in kept]
+        else:
+            found = [tokens.dense(fill) for tokens in kept]
+        prefixes = [tokens.prefix for tokens in kept]
+        with_prefix = return_prefix_tokens and state.num_prefix > 0
+        if output_dict:
+            result: dict[str, Any] = {"image_intermediates": found}
+            if with_prefix:
+                result["image_intermediates_prefix"] = prefixes
+            if not intermediates_only:
+                result["image_features"] = self._features(state)
+            return result
+        listed: Any = list(zip(found, prefixes, strict=True)) if with_prefix else found
+        return listed if intermediates_only else (self._features(state), listed)
 
     def get_intermediate_layers(
         self,
@@ -262,27 +473,71 @@ class ReducedViT(Wrapped):
         info = self.info
         block_numbers(indices, len(self.backbone.blocks))
         taken: list[int] = prune(indices, prune_norm, prune_head)
-        self._pruned(info.blocks)
+        left = tuple(block.whole for block in adapt(self.base).blocks)
+        self._setup = replace(self._setup, pruned=(left, info.blocks))
+        self._refresh(look=True)
         return taken
 
     # ---------------------------------------------------------------- about it
 
-    def with_strategy(self, strategy: StrategyLike) -> ReducedViT:
-        """The same model and weights under another strategy.
+    def cost(
+        self, image_size: tuple[int, int] | None = None, alive: Sequence[int] | None = None
+    ) -> Cost:
+        """What one image costs, block by block, at the token counts that run.
 
-        Learned parts that both strategies have, equally configured, are shared as well.
+        Args:
+            image_size: (height, width); None for the model's own.
+            alive: of an image that keeps a number of tokens of its own: its image tokens before
+                the first block and after every block (`alive_counts`). All rows of a block's
+                attention are computed before its tokens are chosen, and count. Without them such a
+                model costs the most that it may.
+
+        Raises:
+            InputError: for a size that images of this model cannot have, and for counts that are
+                not one more than the model has blocks, or that grow.
         """
-        return self._like_me(
-            self.base,
-            resolved(self.base, strategy),
-            engine=self._engine,
-            check_finite=self.check_finite,
-            like=self,
-        )
+        counts = None if alive is None else [int(count) for count in alive]
+        depth = len(self.backbone.blocks)
+        grows = counts is not None and sorted(counts, reverse=True) != counts
+        if counts is not None and (grows or len(counts) != depth + 1):
+            raise InputError(
+                f"expected {depth + 1} counts that never grow, before the first block and after "
+                f"each, got {counts}."
+            )
+        return self._refresh(look=True).cost(image_size, counts)
+
+    @property
+    def backbone(self) -> Backbone:
+        """The adapter of the base model as it is now."""
+        return self._refresh().backbone
+
+    @property
+    def info(self) -> ModelInfo:
+        """The base model as the parts see it."""
+        return self._refresh(look=True).info
 
     def __repr__(self) -> str:
-        layers, info = table(self.cost(), self.info.num_prefix), self._setup.info
-        return f"ReducedViT({info.name},\n  {self.strategy!r}\n)\n{layers}"
+        layers = self.cost().table(self.info.num_prefix)
+        return f"ReducedViT({self._setup.info.name},\n  {self.strategy!r}\n)\n{layers}"
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "r" and "base" in self.__dict__ and not hasattr(self, name):
+            # ToMe's patch is steered so; here nothing would read it.
+            raise ConfigError(
+                f"a reduced model has no r to set. Use model.with_strategy('tome:r={value}'), "
+                "which shares the weights."
+            )
+        super().__setattr__(name, value)
+
+    def _replicate_for_data_parallel(self) -> Any:
+        # Its copies would share one base, and set their parameters on it.
+        raise BackboneError(
+            "DataParallel cannot copy a reduced model. Use DistributedDataParallel, one process a "
+            "GPU (torchrun or accelerate launch)."
+        )
+
+    def __prepare_scriptable__(self) -> None:
+        raise not_scriptable()
 
 
 def resolved(base: nn.Module, strategy: StrategyLike) -> Strategy:
@@ -291,3 +546,44 @@ def resolved(base: nn.Module, strategy: StrategyLike) -> Strategy:
     if spec.share is None:
         return spec.strategy
     return spec.resolve(ReducedViT(base, Strategy.dense()).cost().gmacs)
+
+
+def block_numbers(indices: int | Sequence[int] | None, depth: int) -> list[int]:
+    """The blocks that are meant, ascending, as timm returns them.
+
+    Args:
+        indices: the last so many, or numbers of blocks (negative from the end), or None for all.
+        depth: how many blocks there are.
+
+    Raises:
+        ConfigError: for a block that does not exist, and for none at all.
+    """
+    if indices is None:
+        return list(range(depth))
+    if isinstance(indices, int):
+        if not 0 < indices <= depth:
+            raise ConfigError(f"the last {indices} blocks are asked for; the model has {depth}.")
+        indices = range(depth - indices, depth)
+    wrong = [i for i in indices if not -depth <= i < depth]
+    if wrong or not indices:
+        raise ConfigError(
+            f"blocks {wrong or 'none'} are asked for; the model has blocks 0 to {depth - 1}."
+        )
+    return sorted({i % depth for i in indices})
+
+
+def _check_no_mask(attn_mask: Tensor | None, is_causal: bool) -> None:
+    if isinstance(attn_mask, torch.fx.Proxy):
+        return  # torch.fx fills in every argument, and is refused for the images
+    if attn_mask is not None or is_causal:
+        raise ConfigError(
+            "a reduced model has no use for attn_mask and is_causal: tokens change places. "
+            "Pass images only."
+        )
+
+
+def _check_finite(images: Float[Tensor, "b ch H W"]) -> None:
+    finite = torch.isfinite(images)
+    if not bool(finite.all()):
+        bad = (~finite).flatten(1).any(dim=1).nonzero().flatten().tolist()
+        raise InputError(f"images {bad} of the batch hold NaN or infinite values. Check them.")

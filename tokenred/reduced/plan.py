@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 
 from tokenred.attention import AttentionStat, ScoreMod
 from tokenred.core.errors import ConfigError, ScheduleError
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part
-from tokenred.reduced.cost import Cost, LayerCost, block_macs
+from tokenred.reduced.cost import strategy_cost
 from tokenred.strategies.base import Fuser, Selector
 from tokenred.strategies.schedule import ScheduleContext
 from tokenred.strategies.schedules import Budget
 from tokenred.strategies.strategy import Strategy
 
-__all__ = ["LayerPlan", "plan_layers", "resolve_budget", "strategy_cost", "table"]
+__all__ = ["LayerPlan", "plan_layers", "resolve_budget", "strategy_cost"]
 
 
 @dataclass(frozen=True)
@@ -85,41 +87,26 @@ def plan_layers(
     )
     counts = strategy.schedule.resolve(context)
     made = built or {}
-    chosen, fused = _needs(selector, made.get("selector")), _needs(fuser, made.get("fuser"))
+    reduction = _reads(selector, made.get("selector")), _reads(fuser, made.get("fuser"))
     after = strategy.where == "after_attention"
-    plans = []
-    together, fewer = True, False
     pads = any(selector.adaptive(layer, info.depth) for layer in range(info.depth))
-    followed = [mod for mod in strategy.score_mods if mod.follows]
-    tokens = info.num_patches
+    plans, together, fewer, tokens = [], True, False, info.num_patches
     for layer, count in enumerate(counts):
         tokens -= count - (fuser.extra if count else 0)
         active = router.active(layer, info.depth, info.num_patches)
         adaptive = selector.adaptive(layer, info.depth)
-        if adaptive and not fuser.pads:
-            raise ConfigError(
-                f"{selector!r} keeps a number of tokens that depends on the image, and {fuser!r} "
-                "takes one number for all. Use fuser='prune'."
-            )
-        if active is not None and (count or adaptive):
-            raise ConfigError(
-                f"block {layer} would both idle and remove tokens: {router!r} lets {active} pass, "
-                f"{strategy.schedule!r} removes {count or 'some'}. Keep their blocks apart."
-            )
-        if active is not None and followed:
-            raise ConfigError(
-                f"{followed[0]!r} goes with the tokens from block to block, and {router!r} sets "
-                f"some of them aside in block {layer}. Use one of the two."
-            )
-        followers = tuple((mod, mod.requires(layer, info.depth)) for mod in followed)
+        goes = count > 0 or adaptive
+        _check_block(strategy, layer, count, active, adaptive)
+        followers = tuple(
+            (mod, mod.requires(layer, info.depth)) for mod in strategy.score_mods if mod.follows
+        )
         share = strategy.schedule.share(layer, context)
-        wanted: list[AttentionStat] = [*chosen, *fused] if (count or adaptive) and after else []
-        wanted += [need for _, requires in followers for need in requires]
         watched = active is not None or router.watches(layer, info.depth)
+        wanted: list[AttentionStat] = [*chain(*reduction)] if goes and after else []
+        wanted += [stat for _, requires in followers for stat in requires]
         wanted += router.requires if watched else ()
         splits, rejoins = active is not None and together, router.rejoins(layer, info.depth)
         together = active is None or rejoins
-        goes = count > 0 or adaptive
         fewer = fewer or (goes and not after)
         requires = tuple(dict.fromkeys(wanted))
         score_mods = tuple(e for e in strategy.score_mods if e.active(layer, info.depth))
@@ -127,6 +114,7 @@ def plan_layers(
         # Sizes, where there are any, bias the logits: by log s, or to hide padding.
         biased = fewer and (strategy.proportional_attention or pads)
         opens = reads or biased or strategy.theta < 1
+        masked = active is not None and router.masks
         plans.append(
             LayerPlan(
                 count=count,
@@ -139,9 +127,7 @@ def plan_layers(
                 score_mods=score_mods,
                 reads=reads,
                 opens=opens or not all(e.in_training_only for e in score_mods),
-                opens_in_training=opens
-                or bool(score_mods)
-                or (active is not None and router.masks),
+                opens_in_training=opens or bool(score_mods) or masked,
                 fewer=fewer or active is not None,
                 followers=followers,
                 target=tokens / info.num_patches if share is None else share,
@@ -151,6 +137,33 @@ def plan_layers(
     if not together:
         raise ConfigError(f"{router!r} leaves tokens apart after the last block; it must rejoin.")
     return tuple(plans)
+
+
+def _reads(part: Selector | Fuser, built: Part | None) -> tuple[AttentionStat, ...]:
+    return built.requires if isinstance(built, Selector | Fuser) else part.requires
+
+
+def _check_block(
+    strategy: Strategy, layer: int, count: int, active: int | None, adaptive: bool
+) -> None:
+    """Refuse parts that do not go together in a block."""
+    if adaptive and not strategy.fuser.pads:
+        raise ConfigError(
+            f"{strategy.selector!r} keeps a number of tokens that depends on the image, and "
+            f"{strategy.fuser!r} takes one number for all. Use fuser='prune'."
+        )
+    if active is None:
+        return
+    if count or adaptive:
+        raise ConfigError(
+            f"block {layer} would both idle and remove tokens: {strategy.router!r} lets {active} "
+            f"pass, {strategy.schedule!r} removes {count or 'some'}. Keep their blocks apart."
+        )
+    if follower := next((mod for mod in strategy.score_mods if mod.follows), None):
+        raise ConfigError(
+            f"{follower!r} goes with the tokens from block to block, and {strategy.router!r} sets "
+            f"some of them aside in block {layer}. Use one of the two."
+        )
 
 
 def resolve_budget(strategy: Strategy, info: ModelInfo, stem: float = 0.0) -> Strategy:
@@ -181,83 +194,10 @@ def resolve_budget(strategy: Strategy, info: ModelInfo, stem: float = 0.0) -> St
     def cost(active: int) -> float:
         return strategy_cost(at(active), info, (0,) * info.depth, stem).gmacs
 
-    if cost(1) > budget.gmacs:
+    fitting = bisect_right(range(1, n + 1), budget.gmacs, key=cost)
+    if not fitting:
         raise ScheduleError(
             f"{budget!r}: even with one active token {strategy.router!r} costs {cost(1):.4g} GMACs "
             f"on this model, and {cost(n):.4g} with all. Choose a budget between the two."
         )
-    low, high = 1, n  # the most active tokens within the budget lie in [low, high]
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if cost(middle) <= budget.gmacs else (low, middle - 1)
-    return at(low)
-
-
-def _needs(part: Selector | Fuser, built: Part | None) -> tuple[AttentionStat, ...]:
-    return built.requires if isinstance(built, Selector | Fuser) else part.requires
-
-
-def strategy_cost(
-    strategy: Strategy, info: ModelInfo, counts: Sequence[int], stem: float = 0.0
-) -> Cost:
-    """What a strategy costs on a model with these counts."""
-    layers, tokens = [], info.num_patches
-    for layer, count in enumerate(counts):
-        rest = tokens - count + (strategy.fuser.extra if count else 0)
-        active = strategy.router.active(layer, info.depth, info.num_patches)
-        passing = tokens if active is None else active
-        gone = tokens - rest
-        spent: float = 0.0
-        if count:
-            spent += strategy.selector.macs(info, tokens, count)
-            spent += strategy.fuser.macs(info, tokens, count)
-        if active is not None:
-            spent += strategy.router.macs(info, tokens, tokens - active)
-        layers.append(
-            LayerCost(
-                layer=layer,
-                tokens_in=tokens,
-                removed=count,
-                tokens_out=rest,
-                active=passing,
-                macs=block_macs(info, layer, passing, passing - gone, strategy.where),
-                overhead=spent,
-            )
-        )
-        tokens = rest
-    graph = strategy.graph.macs(info, info.num_patches, 0) if needs_graph(strategy, counts) else 0.0
-    return Cost(
-        layers=tuple(layers),
-        stem=stem,
-        head=info.head_fixed
-        + info.head_per_token * (info.num_prefix + tokens)
-        + info.head_per_pair * (info.num_prefix + tokens) ** 2,
-        learned=sum(_learned(part, info, counts) for part in strategy.parts.values()),
-        overhead=graph,
-    )
-
-
-def needs_graph(strategy: Strategy, counts: Sequence[int]) -> bool:
-    """Whether any block reads the graph."""
-    return strategy.fuser.uses_graph and any(counts)
-
-
-def _learned(part: Part, info: ModelInfo, counts: Sequence[int]) -> float:
-    """MACs of a part with weights: they count as the model's."""
-    return part.learned_macs(info, tuple(counts))
-
-
-def table(cost: Cost, num_prefix: int) -> str:
-    """The layers of a plan as text: tokens in and out, GMACs."""
-    lines = [f"{'block':>5} {'in':>6} {'gone':>5} {'out':>6} {'GMACs':>8}"]
-    for x in cost.layers:
-        idle = f"  ({x.active} active)" if x.active != x.tokens_in else ""
-        lines.append(
-            f"{x.layer:>5} {x.tokens_in:>6} {x.removed:>5} {x.tokens_out:>6} "
-            f"{x.macs / 1e9:>8.3f}{idle}"
-        )
-    lines.append(
-        f"image tokens (beside {num_prefix} prefix); {cost.gmacs:.3f} GMACs an image, "
-        f"{cost.overhead_gmacs:.4f} of overhead not counted"
-    )
-    return "\n".join(lines)
+    return at(fitting)

@@ -1,22 +1,30 @@
-"""A strategy resolved on a model as it is at this moment, and whether the model still is that."""
+"""A strategy resolved on a model as it is at this moment, up to the tokens of the first block."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
-from typing import Any, TypeAlias
+from itertools import pairwise
+from typing import Any, TypeAlias, cast
 
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from tokenred.backbones import Backbone, adapt
-from tokenred.backbones.watch import Watch
-from tokenred.core.errors import BackboneError
+from tokenred.backbones import Backbone, BlockAdapter, Embedded, adapt
+from tokenred.core.capture import fixed
+from tokenred.core.errors import BackboneError, ConfigError
 from tokenred.core.info import BlockInfo, ModelInfo
 from tokenred.core.part import Part
-from tokenred.reduced.adaptive import check_padded
-from tokenred.reduced.cost import Cost
-from tokenred.reduced.plan import LayerPlan, plan_layers, resolve_budget, strategy_cost
+from tokenred.core.replacing import replace
+from tokenred.core.state import TokenState
+from tokenred.core.tensors import gather_tokens
+from tokenred.reduced.cost import Cost, needs_graph, strategy_cost
+from tokenred.reduced.plan import LayerPlan, plan_layers, resolve_budget
+from tokenred.reduced.recorder import Span, no_span
+from tokenred.reduced.shared import Watch
+from tokenred.strategies.base import Fuser, Router, Selector
 from tokenred.strategies.strategy import Strategy
 
 __all__ = ["Setup"]
@@ -39,6 +47,7 @@ class Setup:
         parts: the method's parts as they run (built for this model).
         info, stem: the model, and what its embedding costs.
         watch: tells whether the model is still this one.
+        pads: whether images of a batch may keep different numbers of tokens.
         pruned: where blocks were pruned, those that are left, and the blocks that there were, which
             schedules go on to go by.
         plans: by grid and number of tokens.
@@ -51,6 +60,7 @@ class Setup:
     info: ModelInfo
     stem: float
     watch: Watch
+    pads: bool
     pruned: Pruned | None = None
     plans: dict[tuple[tuple[int, int] | None, int], tuple[LayerPlan, ...]] = field(
         default_factory=dict
@@ -95,9 +105,11 @@ class Setup:
             parts[name] = part.built_for(info, old if fits else None)
             if old is not None and not fits:
                 _take_weights(name, parts[name].network, old)
-        made = cls(backbone, asked, strategy, parts, info, stem, watch, pruned)
-        if any(plan.adaptive for plan in made.plan(info.grid, info.num_patches)):
-            check_padded(backbone, strategy)
+        pads = any(strategy.selector.adaptive(layer, info.depth) for layer in range(info.depth))
+        made = cls(backbone, asked, strategy, parts, info, stem, watch, pads, pruned)
+        made.plan(info.grid, info.num_patches)  # refuses what does not fit
+        if pads:
+            _check_padded(backbone, strategy)
         return made
 
     def again(self) -> Setup:
@@ -107,8 +119,27 @@ class Setup:
             BackboneError: for weights that were made for a model of other shapes.
             BackboneError, ConfigError, ScheduleError: for a strategy that does not fit any more.
         """
-        model = self.backbone.model
-        return Setup.of(model, self.asked, self.learned, self.info, self.pruned)
+        made = Setup.of(self.backbone.model, self.asked, self.learned, self.info, self.pruned)
+        if made.info == self.info and made.stem == self.stem:
+            made.plans.update(self.plans)
+        return made
+
+    # ---------------------------------------------------------------- its parts
+
+    @property
+    def selector(self) -> Selector:
+        """As it runs."""
+        return cast(Selector, self.parts["selector"])
+
+    @property
+    def fuser(self) -> Fuser:
+        """As it runs."""
+        return cast(Fuser, self.parts["fuser"])
+
+    @property
+    def router(self) -> Router:
+        """As it runs."""
+        return cast(Router, self.parts["router"])
 
     @property
     def learned(self) -> dict[str, nn.Module]:
@@ -116,14 +147,27 @@ class Setup:
         return {k: p.network for k, p in self.parts.items() if p.network is not None}
 
     @property
-    def pads(self) -> bool:
-        """Whether images of a batch may keep different numbers of tokens."""
-        return any(plan.adaptive for plan in self.own_plans)
+    def training(self) -> bool:
+        """Whether parts that have a training form run in it."""
+        return bool(self.backbone.model.training)
 
     @property
-    def own_plans(self) -> tuple[LayerPlan, ...]:
-        """The plans at the model's own size."""
-        return self.plan(self.info.grid, self.info.num_patches)
+    def tracks_size(self) -> bool:
+        """Whether anything reads token sizes."""
+        strategy = self.strategy
+        return strategy.proportional_attention or strategy.fuser.uses_size or self.weighs
+
+    @property
+    def weighs(self) -> bool:
+        """Whether the head's average counts a token once for each patch it stands for.
+
+        Where merging conserves sizes that is the average of the dense model. The released programs
+        have the plain one.
+        """
+        conserves = self.strategy.fuser.traits.conserves_size and not self.strategy.reference
+        return conserves and self.backbone.pooling == "average"
+
+    # ---------------------------------------------------------------- its plan
 
     def plan(self, grid: tuple[int, int] | None, tokens: int) -> tuple[LayerPlan, ...]:
         """What the blocks do with so many tokens of a grid."""
@@ -137,16 +181,126 @@ class Setup:
             self.plans[key] = plan_layers(self.strategy, info, self.stem, self.parts)
         return self.plans[key]
 
-    def cost(self, image_size: tuple[int, int] | None) -> Cost:
+    def opens(self, block: BlockAdapter, plan: LayerPlan) -> bool:
+        """Whether a block is opened, and not called as a module."""
+        planned = plan.opens_in_training if self.training else plan.opens
+        return (planned and (block.attends or plan.reads)) or block.must_open(plan.fewer)
+
+    def check_blocks(self, plans: tuple[LayerPlan, ...]) -> None:
+        """Refuse blocks that have to be opened and cannot be, before anything runs.
+
+        Raises:
+            BackboneError: with the block, and what is in the way.
+        """
+        for block, plan in zip(self.backbone.blocks, plans, strict=False):
+            if (block.closed or block.passed_by) and self.opens(block, plan):
+                block.check_open(self.backbone.model)
+
+    def cost(self, image_size: tuple[int, int] | None, alive: list[int] | None = None) -> Cost:
         """See `ReducedViT.cost`."""
-        info, stem, plans = self.info, self.stem, self.own_plans
+        info, stem = self.info, self.stem
         if image_size is not None:
             self.backbone.check_size(*image_size)
-            grid = self.backbone.grid_of(*image_size)
-            info, stem = info.at(grid), self.backbone.stem_macs(image_size)
-            plans = self.plan(grid, info.num_patches)
-        counts = [plan.count for plan in plans[: len(self.backbone.blocks)]]
-        return strategy_cost(self.strategy, info, counts, stem)
+            info = info.at(self.backbone.grid_of(*image_size))
+            stem = self.backbone.stem_macs(image_size)
+        if alive is None:
+            plans = self.plan(info.grid, info.num_patches)[: len(self.backbone.blocks)]
+            return strategy_cost(self.strategy, info, [plan.count for plan in plans], stem)
+        extra = self.strategy.fuser.extra
+        gone = [before - after for before, after in pairwise(alive)]
+        removed = [count + extra if count else 0 for count in gone]
+        return strategy_cost(self.strategy, info.with_tokens(alive[0]), removed, stem)
+
+    # ---------------------------------------------------------------- its first tokens
+
+    def start(
+        self, images: Float[Tensor, "b ch H W"], span: Span = no_span
+    ) -> tuple[TokenState, tuple[LayerPlan, ...]]:
+        """The tokens of the first block and their graph, and what the blocks will do with them."""
+        backbone, info, strategy = self.backbone, self.info, self.strategy
+        grid = backbone.grid_of(images.shape[2], images.shape[3])
+        with span("embed"):
+            embedded = backbone.embed(images)
+            if strategy.embedding.adds:
+                more = cast(Callable[..., Tensor], self.parts["embedding"])
+                embedded = _with_added(embedded, more(images, embedded.x0, grid))
+        tokens = fixed(embedded.index.shape[1])
+        self._check_prefix(fixed(embedded.x.shape[1]) - tokens)
+        plans = self.plan(grid, tokens)
+        self.check_blocks(plans)
+        graph = None
+        if needs_graph(strategy, [plan.count for plan in plans]):
+            build = cast(Callable[..., Any], self.parts["graph"])
+            with span("graph"):
+                graph = build(embedded.x0, grid)
+                # Every block asks it; a builder of a notebook may give none at all.
+                graph = None if graph is None else graph.with_columns()
+        return TokenState(
+            x=embedded.x,
+            index=embedded.index,
+            num_prefix=info.num_prefix,
+            grid=grid,
+            graph=graph,
+            cls_index=info.cls_index,
+            depth=info.depth,
+            positions=embedded.positions,
+        ), plans
+
+    def _check_prefix(self, found: int) -> None:
+        """Refuse tokens that are neither of a patch nor of the prefix, such as prompts."""
+        if found != self.info.num_prefix:
+            raise BackboneError(
+                f"{self.info.name}: expected {self.info.num_prefix} prefix tokens "
+                f"(num_prefix_tokens) before the patches, got {found} from its embedding. Prompt "
+                f"tokens belong to the prefix: set model.num_prefix_tokens = {found}, then wrap."
+            )
+
+    # ---------------------------------------------------------------- its last tokens
+
+    def weight(self, state: TokenState) -> Tensor | None:
+        """How often each token counts in the head; None where all count alike.
+
+        Raises:
+            BackboneError: for a head that cannot be told.
+        """
+        weight = None
+        if self.strategy.selector.masks and "mask" in state.memory:
+            weight = state.memory["mask"]
+        elif state.size is not None and self.weighs:
+            return state.size
+        elif state.size is not None and self.pads:
+            weight = (state.size > 0).to(state.size.dtype)
+        if weight is not None and self.backbone.pooling == "unknown":
+            raise BackboneError(
+                f"the head of {self.info.name} cannot be told to leave tokens out, which "
+                "training with masked tokens needs. Inference is not concerned. Use a model that "
+                "pools by token, average, maximum or timm's AttentionPoolLatent."
+            )
+        return None if self.backbone.pooling == "token" else weight
+
+
+def _with_added(embedded: Embedded, added: Float[Tensor, "b N0 c"]) -> Embedded:
+    """The model's embedding and what the method adds to it."""
+    # Patch dropout may have left fewer tokens than the grid has.
+    own = gather_tokens(added, embedded.index)
+    front = embedded.x.shape[1] - own.shape[1]
+    x = torch.cat((embedded.x[:, :front], embedded.x[:, front:] + own), dim=1)
+    return replace(embedded, x=x, x0=embedded.x0 + added)
+
+
+def _check_padded(backbone: Backbone, strategy: Strategy) -> None:
+    """Refuse what would count padding among the tokens: θ, and some heads."""
+    why = (
+        f"{strategy.selector!r} keeps a number of tokens that depends on the image, so batches are "
+        "padded, and "
+    )
+    if strategy.theta < 1:
+        raise ConfigError(f"{why}theta={strategy.theta} would count the padding. Use theta=1.")
+    if backbone.pooling == "unknown":
+        raise ConfigError(
+            f"{why}the head of {backbone.info.name} cannot leave padding out. Use a model that "
+            "pools by token, average or maximum."
+        )
 
 
 def _shape(info: ModelInfo) -> ModelInfo:
@@ -156,12 +310,15 @@ def _shape(info: ModelInfo) -> ModelInfo:
 
 def _take_weights(name: str, new: Any, old: nn.Module) -> None:
     """Put the very parameters of a part into one that was built anew."""
-    ours, theirs = new.state_dict(), old.state_dict()
-    wrong = [k for k in {**ours, **theirs} if _size(ours, k) != _size(theirs, k)]
+    ours, theirs = (
+        {k: tuple(v.shape) for k, v in part.state_dict().items() if isinstance(v, Tensor)}
+        for part in (new, old)
+    )
+    wrong = [k for k in {**ours, **theirs} if ours.get(k) != theirs.get(k)]
     if wrong:
         raise BackboneError(
             f"the model was changed since it was wrapped, and the weights of its {name} do not fit "
-            f"any more: {wrong[0]} is {_size(theirs, wrong[0])}, wanted {_size(ours, wrong[0])}. "
+            f"any more: {wrong[0]} is {theirs.get(wrong[0])}, wanted {ours.get(wrong[0])}. "
             "Wrap it anew, and train them."
         )
     modules = dict(old.named_modules())
@@ -169,8 +326,3 @@ def _take_weights(name: str, new: Any, old: nn.Module) -> None:
         module._parameters.update(modules[path]._parameters)
         module._buffers.update(modules[path]._buffers)
     new.train(old.training)
-
-
-def _size(weights: Mapping[str, object], key: str) -> object:
-    value = weights.get(key)
-    return tuple(value.shape) if hasattr(value, "shape") else value

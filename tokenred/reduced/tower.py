@@ -82,17 +82,13 @@ class ReducedTower(ReducedViT):
         output = backbone.output(
             tokens,
             # Handed over, since a compiler loses what tokens bring along.
-            self.forward_head(tokens, pre_logits=True, weight=self._weight(state)),
+            self.forward_head(tokens, pre_logits=True, weight=self._setup.weight(state)),
             tuple(_whole(origins.kept(layer)) for layer in layers) if hidden else None,
             labels,
             loss_options,
         )
         as_object = config.return_dict if return_dict is None else return_dict
         return output if as_object else output.to_tuple()
-
-    @property
-    def _like_me(self) -> type[ReducedViT]:
-        return ReducedTower
 
     def _read(self, config: Any, attentions: bool | None, others: dict[str, Any]) -> dict[str, Any]:
         """What the loss is told; all other keywords are refused."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
@@ -15,12 +14,12 @@ from tokenred.core.errors import ConfigError, InputError
 from tokenred.core.part import check_choice
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import gather_tokens
+from tokenred.reduced.recorder import Recorder
 from tokenred.reduced.unreduce import FILLS, features_left, fill_grid
+from tokenred.strategies.base import Fuser
+from tokenred.strategies.transport import Transport
 
-if TYPE_CHECKING:
-    from tokenred.strategies.base import Fuser
-
-__all__ = ["Recorder", "Step", "Trace", "carry", "fuser_matrix", "left_index"]
+__all__ = ["AliveCounts", "Step", "Trace", "TraceRecorder", "carry", "fuser_matrix", "left_index"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,21 +176,18 @@ class Trace:
         return fill_grid(tokens, self.index, self.owners(), self.grid, fill, last)
 
 
-def left_index(before: TokenState, selection: Selection) -> Int[Tensor, "b P"]:
-    """Positions of the tokens that go, −1 for places that are padding or stay."""
-    index = before.index.gather(1, selection.drop)
-    return index if selection.gone is None else torch.where(selection.gone, index, -1)
+class TraceRecorder(Recorder):
+    """Collects a trace while the blocks run.
 
-
-class Recorder:
-    """Collects a trace while the blocks run."""
+    Args:
+        start: before the first block.
+        attention: the attention maps to keep of all blocks, or None.
+    """
 
     wants_share = True
-    """Whether `sparsified` is to be told the share of attention entries kept."""
 
-    def __init__(self, state: TokenState, attention: AttentionStat | None = None) -> None:
-        self.start = state
-        self.attention = attention
+    def __init__(self, start: TokenState, attention: AttentionStat | None = None) -> None:
+        self.start, self.attention = start, attention
         self.maps: dict[int, Tensor] = {}
         self.maps_index: dict[int, Tensor] = {}
         self.steps: list[Step] = []
@@ -201,45 +197,29 @@ class Recorder:
         self.alive: list[Tensor] = []
 
     def reduction(
-        self,
-        before: TokenState,
-        selection: Selection,
-        attention: AttentionStats,
-        fuser: Fuser,
+        self, before: TokenState, selection: Selection, attention: AttentionStats, fuser: Fuser
     ) -> None:
-        """Note one reduction."""
         matrix = fuser_matrix(fuser, before, selection, attention)
         if selection.alive is not None:
             matrix = matrix * selection.alive[..., None]
-        self.steps.append(
-            Step(
-                before.layer,
-                selection,
-                matrix.to_sparse(),
-                gather_tokens(before.image, selection.drop),
-                left_index(before, selection),
-            )
-        )
+        left = gather_tokens(before.image, selection.drop)
+        at = left_index(before, selection)
+        self.steps.append(Step(before.layer, selection, matrix.to_sparse(), left, at))
 
     def attended(self, state: TokenState, attention: Tensor) -> None:
-        """Note the map of a block, whose rows and columns are the tokens of ``state``."""
         self.maps[state.layer] = attention
         self.maps_index[state.layer] = state.index
 
     def sparsified(self, error: Float[Tensor, "b h"]) -> None:
-        """Note by how much the share of attention entries kept missed θ."""
         self.theta_error.append(error)
 
     def block(self, state: TokenState) -> None:
-        """Note the end of a block."""
         self.features.append(state.x)
         self.index.append(state.index)
-        size = state.image_size
-        alive = torch.ones_like(state.index) if size is None else (size > 0).long()
-        self.alive.append(alive.sum(dim=1))
+        self.alive.append(_alive(state))
 
     def trace(self, state: TokenState) -> Trace:
-        """What was noted."""
+        """What was noted, up to the state at the end."""
         return Trace(
             grid=state.grid,
             num_prefix=state.num_prefix,
@@ -257,6 +237,29 @@ class Recorder:
         )
 
 
+class AliveCounts(Recorder):
+    """Counts the image tokens of each image, before the first block and after every block."""
+
+    def __init__(self, start: TokenState) -> None:
+        self.alive = [_alive(start)]
+
+    def block(self, state: TokenState) -> None:
+        self.alive.append(_alive(state))
+
+
+def _alive(state: TokenState) -> Int[Tensor, "b"]:
+    """Image tokens without padding."""
+    size = state.image_size
+    alive = torch.ones_like(state.index) if size is None else (size > 0).long()
+    return alive.sum(dim=1)
+
+
+def left_index(before: TokenState, selection: Selection) -> Int[Tensor, "b P"]:
+    """Positions of the tokens that go, −1 for places that are padding or stay."""
+    index = before.index.gather(1, selection.drop)
+    return index if selection.gone is None else torch.where(selection.gone, index, -1)
+
+
 def fuser_matrix(
     fuser: Fuser, state: TokenState, selection: Selection, attention: AttentionStats
 ) -> Float[Tensor, "b m n"]:
@@ -264,11 +267,11 @@ def fuser_matrix(
 
     A fuser that describes its transport is asked; of another, unit vectors sent through it tell.
     """
-    if fuser.tells_transport:
-        return fuser.transport(state, selection, state.graph, attention).matrix(state.num_tokens)
+    transport = _described(fuser, state, selection, attention)
+    if transport is not None:
+        return transport.matrix(state.num_tokens)
     units = torch.eye(state.num_tokens, dtype=state.x.dtype, device=state.x.device)
-    units = units.expand(state.x.shape[0], -1, -1)
-    return carry(fuser, state, selection, attention, units)
+    return carry(fuser, state, selection, attention, units.expand(state.x.shape[0], -1, -1))
 
 
 def carry(
@@ -281,7 +284,17 @@ def carry(
     """What a reduction makes of other image tokens in the places of the state's own."""
     front = tokens.new_zeros(tokens.shape[0], state.num_prefix, tokens.shape[2])
     probe = replace(state, x=torch.cat((front, tokens), dim=1))
-    if fuser.tells_transport:
-        # Its weights may hang on the tokens themselves.
-        return fuser.transport(state, selection, state.graph, attention).apply(probe).image
+    # Its weights may depend on the tokens themselves: they are those of the state.
+    transport = _described(fuser, state, selection, attention)
+    if transport is not None:
+        return transport.apply(probe).image
     return fuser(probe, selection, state.graph, attention).image
+
+
+def _described(
+    fuser: Fuser, state: TokenState, selection: Selection, attention: AttentionStats
+) -> Transport | None:
+    """The transport that a fuser describes; None of one that has its own ``__call__``."""
+    if not fuser.tells_transport:
+        return None
+    return fuser.transport(state, selection, state.graph, attention)

@@ -102,10 +102,10 @@ def test_parts_choose_as_in_fp32(
     for p in reduced.parts.parameters() if hasattr(reduced, "parts") else ():
         nn.init.normal_(p, std=0.2)
     calls: list[str] = []
-    runner = reduced._runner
-    parts = {key: _Spied(part, calls) for key, part in runner.parts.items() if key != "embedding"}
-    parts = {**runner.parts, **parts}
-    reduced._runner = dataclasses.replace(runner, parts=parts)  # type: ignore[arg-type]
+    setup = reduced._setup
+    parts = {key: _Spied(part, calls) for key, part in setup.parts.items() if key != "embedding"}
+    parts = {**setup.parts, **parts}
+    reduced._setup = dataclasses.replace(setup, parts=parts)  # type: ignore[arg-type]
 
     def attended(heads: QKV, request: Any, state: TokenState, engines: Any) -> Any:
         """Statistics are those of the numbers that attend."""

@@ -12,7 +12,7 @@ from tokenred.analysis.measure.speed.split import _LINE_OF, _look
 from tokenred.analysis.measure.speed.splits import LINES
 from tokenred.attention import FusedEngine
 from tokenred.core.errors import ConfigError, InputError
-from tokenred.reduced.spans import PHASES
+from tokenred.reduced.recorder import PHASES
 
 QUICK = {"batch_size": 2, "repeats": 2, "warmup": 0, "progress": False}
 OPENED = {"attention", "selection", "fuse", "projections", "mlp", "ends"}

@@ -15,7 +15,6 @@ from tokenred.analysis.measure.context import measured
 from tokenred.analysis.measure.inputs import batches, open_for
 from tokenred.core.errors import InputError, PartError
 from tokenred.data import ImageDataset
-from tokenred.reduced.adaptive import alive_counts, cost_of_counts
 from tokenred.reduced.model import ReducedViT
 
 __all__ = ["AdaptiveCost", "adaptive_columns", "adaptive_cost", "is_adaptive"]
@@ -121,13 +120,13 @@ def adaptive_cost(
         for batch in images:
             if len(batch):
                 size = (int(batch.shape[2]), int(batch.shape[3]))
-                counts.append(alive_counts(reduced, batch.to(weight)).cpu())
+                counts.append(reduced.alive_counts(batch.to(weight)).cpu())
     if not counts:
         raise InputError("expected at least one image to measure the cost of, got none.")
     rows = torch.cat(counts)
     # Many images share their counts.
     distinct, of = rows.unique(dim=0, return_inverse=True)
-    costs = [cost_of_counts(reduced, row, size) for row in distinct.tolist()]
+    costs = [reduced.cost(size, row) for row in distinct.tolist()]
     each = np.array([(cost.gmacs, cost.overhead_gmacs) for cost in costs])[of.numpy()]
     return AdaptiveCost(rows.numpy(), each[:, 0], each[:, 1])
 

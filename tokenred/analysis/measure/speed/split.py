@@ -29,7 +29,7 @@ from tokenred.attention import QKV, AttentionSpec, AttentionStats, Engine, Fused
 from tokenred.core.state import TokenState
 from tokenred.reduced.api import dense
 from tokenred.reduced.model import ReducedViT
-from tokenred.reduced.spans import PHASES, Span
+from tokenred.reduced.recorder import PHASES, Span
 
 __all__ = ["TimeSplit", "time_split"]
 

@@ -1,4 +1,4 @@
-"""One model as two objects: a module that shares all that another one holds."""
+"""One model as two objects: a module that shares all that another one holds, and sees it change."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing_extensions import Self
 
 from tokenred.core.errors import BackboneError
 
-__all__ = ["SharesBase"]
+__all__ = ["SharesBase", "Watch"]
 
 _GONE: Any = object()
 
@@ -150,3 +150,59 @@ class SharesBase(nn.Module):
 def _holds(module: nn.Module, name: str) -> bool:
     places = (module.__dict__, module._modules, module._parameters, module._buffers)
     return any(name in place for place in places) or hasattr(type(module), name)
+
+
+class Watch:
+    """What a model was made of at one moment, cheap to compare with what it is now.
+
+    Compared, without looking into anything: the children of all modules, their classes and those
+    classes' ``forward``, and the plain attributes of modules with children and of ``leaves``.
+    Training mode is left out, and so are parameters, which a forward reads anew anyway. Twelve
+    blocks take 0.1% of DeiT-Ti's time at batch 1.
+
+    Args:
+        model: the model; None for one that has to be looked at.
+        leaves: modules without children whose attributes count, too.
+    """
+
+    def __init__(self, model: nn.Module | None, leaves: tuple[nn.Module, ...] = ()) -> None:
+        self._known = model is not None
+        self._modules = [] if model is None else list(model.modules())
+        self._types = tuple(map(type, self._modules))
+        kinds: dict[Any, None] = dict.fromkeys(self._types)
+        self._forwards = [(kind, kind.forward) for kind in kinds]
+        inner = [m for m in self._modules if m._modules]
+        self._children = [(m._modules, tuple(m._modules.values())) for m in inner]
+        # The first attribute that a module ever gets is `training`.
+        self._attributes = [(m.__dict__, tuple(m.__dict__.values())[1:]) for m in (*inner, *leaves)]
+
+    def holds(self) -> bool:
+        """Whether nothing that was noted has changed."""
+        for children, then in self._children:
+            if tuple(children.values()) != then:
+                return False
+        if tuple(map(type, self._modules)) != self._types:
+            return False
+        for kind, forward in self._forwards:
+            if kind.forward is not forward:
+                return False
+        try:
+            # Tuples take what is identical for equal, and only look at what is not.
+            for attributes, values in self._attributes:
+                if tuple(attributes.values())[1:] != values:
+                    return False
+        except (RuntimeError, TypeError, ValueError):  # another tensor or array
+            return False
+        return self._known
+
+    def guard(self) -> None:
+        """Have a compiler guard what was noted: all that the traced code looks at."""
+        for children, _ in self._children:
+            for child in children.values():
+                id(child)
+        for attributes, _ in self._attributes:
+            _ = "forward" in attributes
+
+    def __reduce__(self) -> Any:
+        # Of a copy of the model nothing is known: it is looked at anew.
+        return Watch, (None,)
