@@ -99,7 +99,7 @@ class Undeclared(tr.Scorer):
     [
         (tr.Strategy(WrongShape(), schedule=2), r"shape \(2, 16\).*got \(2, 17\)"),
         (tr.Strategy("Random", fuser=Greedy(), schedule=2), r"must leave 14.*of 16.*got 13"),
-        (tr.Strategy(Undeclared(), schedule=2), r"diagonal.*not computed.*needs"),
+        (tr.Strategy(Undeclared(), schedule=2), r"diagonal.*not computed.*requires"),
     ],
     ids=["scorer", "fuser", "requires"],
 )

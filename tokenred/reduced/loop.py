@@ -53,7 +53,7 @@ class LoopState:
     state: TokenState
     before: TokenState | None = None
     resting: Mapping[str, Tensor] = field(default_factory=dict)
-    attention: AttentionStats = field(default_factory=AttentionStats)
+    attention: AttentionStats | None = None
 
 
 def _scratch() -> Scratch | None:
@@ -103,7 +103,8 @@ class Runner:
         """All tokens, those that idle among them."""
         if tokens.before is None:
             return tokens.state
-        return self.setup.router.join(tokens.before, tokens.state, tokens.resting, tokens.attention)
+        attention = tokens.attention or _NOTHING
+        return self.setup.router.join(tokens.before, tokens.state, tokens.resting, attention)
 
     def _through(self, block: BlockAdapter, plan: LayerPlan, tokens: LoopState) -> LoopState:
         """One block, before which a strategy may reduce and a router may set tokens aside."""
