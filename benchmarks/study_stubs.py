@@ -12,7 +12,7 @@ import numpy as np
 from study_clock import Clock, Figures
 
 from tokenred.analysis import Store
-from tokenred.analysis.measure.accuracy.evaluating import Evaluation
+from tokenred.analysis.measure.accuracy import Evaluation
 from tokenred.analysis.study.cell import DONE, Outcome, Setting, StoredRow, Task
 from tokenred.analysis.study.engines.ray import Ray
 from tokenred.analysis.study.packing import pack_predictions

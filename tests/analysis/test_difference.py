@@ -7,7 +7,7 @@ from dataclasses import asdict
 import pytest
 
 from tokenred.analysis.difference import difference_columns
-from tokenred.analysis.measure.intervals.paired import Interval
+from tokenred.analysis.measure.intervals import Interval
 
 
 def test_points_and_not_proportions() -> None:

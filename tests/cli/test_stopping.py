@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from tokenred.analysis import journal
-from tokenred.analysis.measure.accuracy import image_pass
+from tokenred.analysis.measure import accuracy
 
 ASK = (
     "compare",
@@ -35,7 +35,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def stop_after(batches: int, how: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    real = image_pass.ranked
+    real = accuracy._ranked
 
     def ranked(*arguments: Any) -> Any:
         seen.append(1)
@@ -43,7 +43,7 @@ def stop_after(batches: int, how: Any, monkeypatch: pytest.MonkeyPatch) -> None:
             how()
         return real(*arguments)
 
-    monkeypatch.setattr(image_pass, "ranked", ranked)
+    monkeypatch.setattr(accuracy, "_ranked", ranked)
 
 
 def interrupt() -> None:

@@ -15,8 +15,8 @@ from itertools import accumulate, product
 from torch import nn
 
 from tokenred.analysis.lower_resolution import LowerResolution, smaller_sizes, twin
-from tokenred.analysis.measure.context import base_of
-from tokenred.analysis.measure.speed.candidates import image_shape_of
+from tokenred.analysis.measure.candidates import image_shape_of
+from tokenred.analysis.measure.machine import base_of
 from tokenred.core.errors import BackboneError, ConfigError, PartError, ScheduleError
 from tokenred.reduced.api import dense, gmacs
 from tokenred.reduced.model import ReducedViT

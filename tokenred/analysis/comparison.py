@@ -18,17 +18,23 @@ from tokenred.analysis.difference import difference_columns
 from tokenred.analysis.journal import Journal
 from tokenred.analysis.level import check_level
 from tokenred.analysis.lineup import DENSE, Strategies, named_specs, wrap_spec
-from tokenred.analysis.measure.accuracy.evaluating import Evaluation, evaluate_together
-from tokenred.analysis.measure.context import base_of, check_device, check_threads, cpu_threads
-from tokenred.analysis.measure.context import channels_last as weights_last
+from tokenred.analysis.measure.accuracy import Evaluation, evaluate_together
+from tokenred.analysis.measure.image_costs import adaptive_columns
 from tokenred.analysis.measure.inputs import open_for
-from tokenred.analysis.measure.intervals.paired import paired_difference
-from tokenred.analysis.measure.machine import describe_machine, model_device, weights_digest
-from tokenred.analysis.measure.speed.adaptive import adaptive_columns
-from tokenred.analysis.measure.speed.timing import benchmark
-from tokenred.analysis.measure.speed.timings import Benchmark
+from tokenred.analysis.measure.intervals import paired_difference
+from tokenred.analysis.measure.machine import (
+    base_of,
+    check_device,
+    cpu_threads,
+    describe_machine,
+    model_device,
+    weights_digest,
+)
+from tokenred.analysis.measure.machine import channels_last as weights_last
+from tokenred.analysis.measure.speed import Benchmark, benchmark
 from tokenred.analysis.results import Comparison
 from tokenred.core.fingerprint import digest
+from tokenred.core.values import Size, read
 from tokenred.data import ImageDataset, make_loader
 from tokenred.data.classes import ClassMap
 from tokenred.reduced.api import dense, gmacs
@@ -94,7 +100,7 @@ def compare(
         TokenredError: as `parse_spec`, `tokenred.wrap`, `evaluate` and `benchmark` raise them.
     """
     base = base_of(model)
-    check_threads(threads)
+    read(Size | None, threads, "threads")
     target = check_device(device)
     # A budget is found, and a number out of range refused, when a model is wrapped.
     cost = gmacs(base)

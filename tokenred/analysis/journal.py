@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from tokenred.analysis.measure.accuracy.image_pass import Share
-from tokenred.analysis.measure.speed.timings import Benchmark
+from tokenred.analysis.measure.accuracy import Share
+from tokenred.analysis.measure.speed import Benchmark
 from tokenred.analysis.sweeps.log import append_result, read_results
 from tokenred.core.errors import ConfigError
 

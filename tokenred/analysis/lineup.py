@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from tokenred.analysis.measure.context import base_of
+from tokenred.analysis.measure.machine import base_of
 from tokenred.backbones import adapt
 from tokenred.core.errors import ConfigError, TokenredError
 from tokenred.reduced.api import dense, gmacs

@@ -11,8 +11,8 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from tokenred.analysis.measure.accuracy.evaluating import Evaluation
-from tokenred.analysis.measure.speed.timings import Benchmark
+from tokenred.analysis.measure.accuracy import Evaluation
+from tokenred.analysis.measure.speed import Benchmark
 from tokenred.analysis.result import Result
 
 if TYPE_CHECKING:

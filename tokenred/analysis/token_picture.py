@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from tokenred.analysis.measure.context import base_of, measured
-from tokenred.analysis.measure.tokens.pixels import shown_pixels
+from tokenred.analysis.measure.inputs import shown_pixels
+from tokenred.analysis.measure.machine import base_of, measured
 from tokenred.analysis.plots.token_pictures import Picture, PictureRow, Stage
 from tokenred.core.errors import ConfigError, InputError
 from tokenred.data import eval_transform

@@ -89,7 +89,7 @@ def agreement_command(
         raise ConfigError(f"expected --statistic iou, survival or scores, got {statistic!r}.")
     # Heavy libraries only now, so that --help is quick.
     from tokenred.analysis.lineup import named_specs
-    from tokenred.analysis.measure.tokens.agreements import agreement
+    from tokenred.analysis.measure.agreement import agreement
     from tokenred.analysis.plots.canvas import figure_bytes
     from tokenred.backbones import adapt
     from tokenred.core.files import prepare_folder, write_atomically

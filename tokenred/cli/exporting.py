@@ -126,7 +126,7 @@ def _open(
     image_size: tuple[int, int] | None,
 ) -> nn.Module:
     """The model, resized where it has to be, under its strategy if it has one."""
-    from tokenred.analysis.measure.speed.build import resize
+    from tokenred.analysis.measure.candidates import resize
     from tokenred.models import load_model
     from tokenred.reduced.model import ReducedViT
     from tokenred.reduced.saving import load

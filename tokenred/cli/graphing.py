@@ -71,8 +71,7 @@ def graph_command(
     # Heavy libraries only now, so that --help is quick.
     from torch.utils.data import DataLoader
 
-    from tokenred.analysis.measure.tokens.image_graphs import image_graph
-    from tokenred.analysis.measure.tokens.token_graphs import graph_statistics
+    from tokenred.analysis.measure.token_graphs import graph_statistics, image_graph
     from tokenred.analysis.plots.canvas import check_figure_path, save_figure
     from tokenred.analysis.plots.graph_figures import graph_panels
     from tokenred.core.files import prepare_folder

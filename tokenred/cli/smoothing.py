@@ -81,7 +81,7 @@ def oversmoothing_command(
         raise ConfigError(f"expected --data for the model {model!r}.")
     # Heavy libraries only now, so that --help is quick.
     from tokenred.analysis.lineup import named_specs
-    from tokenred.analysis.measure.tokens.smoothing import oversmoothing
+    from tokenred.analysis.measure.oversmoothing import oversmoothing
     from tokenred.analysis.plots.canvas import figure_bytes
     from tokenred.core.files import prepare_folder, write_atomically
     from tokenred.models import load_model

@@ -8,7 +8,7 @@ import pytest
 
 from tests.analysis.study.stubs import row
 from tests.analysis.study.test_store import packed
-from tokenred.analysis.measure.intervals.paired import paired_difference
+from tokenred.analysis.measure.intervals import paired_difference
 from tokenred.analysis.study.differences import Differences
 from tokenred.analysis.study.store import Store
 

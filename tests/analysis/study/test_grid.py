@@ -56,7 +56,7 @@ def test_the_second_start_computes_and_loads_nothing(
     monkeypatch.setattr(Runner, "__call__", never)
     monkeypatch.setattr(facts, "load_base", never)
     monkeypatch.setattr(facts, "open_data", never)
-    monkeypatch.setattr("tokenred.analysis.measure.intervals.paired.paired_difference", never)
+    monkeypatch.setattr("tokenred.analysis.measure.intervals.paired_difference", never)
     monkeypatch.setattr(Store, "write", never)
     assert grid().run(path, progress=False).records == first
     assert "difference_low" in first[0]

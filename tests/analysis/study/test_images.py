@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import tokenred as tr
-from tokenred.analysis.measure.accuracy.evaluating import evaluate
+from tokenred.analysis.measure.accuracy import evaluate
 from tokenred.analysis.study.images import KeptImages
 from tokenred.data import ImageDataset, balanced_subset, open_dataset
 

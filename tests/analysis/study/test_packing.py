@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenred.analysis.measure.accuracy.evaluating import Evaluation
+from tokenred.analysis.measure.accuracy import Evaluation
 from tokenred.analysis.study.packing import Predictions, pack, pack_predictions, unpack
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.analysis.study.stubs import row
-from tokenred.analysis.measure.accuracy.evaluating import Evaluation
+from tokenred.analysis.measure.accuracy import Evaluation
 from tokenred.analysis.study.cell import Packed
 from tokenred.analysis.study.errors import StoreError
 from tokenred.analysis.study.packing import pack_predictions

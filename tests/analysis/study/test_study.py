@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.analysis.study.conftest import MakeGrid
-from tokenred.analysis.measure.intervals.paired import paired_difference
+from tokenred.analysis.measure.intervals import paired_difference
 from tokenred.analysis.study.store import Store
 from tokenred.core.errors import OutputExistsError, UnknownNameError
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import tokenred as tr
-from tokenred.analysis.measure.accuracy.evaluating import evaluate
+from tokenred.analysis.measure.accuracy import evaluate
 from tokenred.analysis.measure.machine import weights_digest
 from tokenred.analysis.study import worker
 from tokenred.analysis.study.cell import Setting, Task

@@ -7,7 +7,7 @@ from dataclasses import replace
 from rich.console import Console, RenderableType
 
 from tests.analysis.sweeps.rows import make_row
-from tokenred.analysis.measure.speed.splits import LINES
+from tokenred.analysis.measure.split import LINES
 from tokenred.analysis.sweeps.cells import Cell
 from tokenred.analysis.sweeps.tables import footnotes, split_table, sweep_table
 from tokenred.strategies.specs import parse_spec

@@ -86,7 +86,7 @@ def test_files(tmp_path: Path) -> None:
 
 
 def test_the_closed_form_is_an_upper_bound() -> None:
-    from tokenred.analysis.measure.speed.adaptive import adaptive_cost
+    from tokenred.analysis.measure.image_costs import adaptive_cost
 
     reduced = wrapped("ats")
     assert tr.gmacs(reduced) == tr.gmacs(reduced.base)

@@ -4,23 +4,42 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
+from tqdm import tqdm
 
+from tokenred.analysis.measure.machine import base_of, running
 from tokenred.core.errors import ConfigError, DataError
-from tokenred.data import ImageDataset, eval_transform, make_loader, open_dataset
+from tokenred.core.values import Size, read
+from tokenred.data import SKIPPED_LABEL, ImageDataset, eval_transform, make_loader, open_dataset
 from tokenred.data.cifar10 import CIFAR10_CLASSES
 from tokenred.data.classes import ClassMap
 from tokenred.data.hub import HubDataset
 
-__all__ = ["Data", "batches", "open_for"]
+__all__ = [
+    "Batch",
+    "Data",
+    "ImageStream",
+    "batches",
+    "image_stream",
+    "open_for",
+    "progress_bar",
+    "shown_pixels",
+    "weight_type",
+]
 
 Data = str | os.PathLike[str] | ImageDataset | HubDataset | DataLoader[Any]
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Images, labels and indices."""
 _NAMED = ("digits", "cifar10")
 
 
@@ -85,7 +104,7 @@ def batches(
     seed: int,
     share: tuple[int, int] = (0, 1),
     digest: Digest | None = None,
-) -> tuple[Iterator[tuple[Tensor, Tensor, Tensor]], int | None]:
+) -> tuple[Iterator[Batch], int | None]:
     """The batches (images, labels, indices), and how many images they hold (None: not known).
 
     Args:
@@ -100,14 +119,19 @@ def batches(
     Raises:
         ConfigError: for numbers out of range, or a loader that is divided up already.
     """
+    rank, count = share
     if isinstance(data, ImageDataset):
         loader = make_loader(data, batch_size, workers=workers, limit=limit, seed=seed)
-        if share == (0, 1):
-            return iter(loader), len(data) if limit is None else min(limit, len(data))
-        return _own_batches(loader, share)
-    if limit is not None and (type(limit) is not int or limit < 1):
-        raise ConfigError(f"expected limit as a whole number from 1, got {limit!r}.")
-    rank, count = share
+        own = list(loader.batch_sampler or ())[rank::count]
+        mine: DataLoader[Any] = DataLoader(
+            loader.dataset,
+            batch_sampler=own,
+            num_workers=loader.num_workers,
+            pin_memory=loader.pin_memory,
+            generator=loader.generator,
+        )
+        return iter(mine), sum(map(len, own))
+    limit = read(Size | None, limit, "limit")
     if count > 1 and isinstance(getattr(data, "sampler", None), DistributedSampler):
         raise ConfigError(
             "expected a loader over all images, got one with a DistributedSampler, which gives "
@@ -118,28 +142,13 @@ def batches(
     except TypeError:  # an iterable dataset
         total = None
     known = min((n for n in (total, limit) if n is not None), default=None)
-    own = None if known is None else known // count + (rank < known % count)
-    return _from_loader(data, limit, share, digest), own
-
-
-def _own_batches(
-    loader: DataLoader[Any], share: tuple[int, int]
-) -> tuple[Iterator[tuple[Tensor, Tensor, Tensor]], int]:
-    rank, count = share
-    own = list(loader.batch_sampler or ())[rank::count]
-    mine: DataLoader[Any] = DataLoader(
-        loader.dataset,
-        batch_sampler=own,
-        num_workers=loader.num_workers,
-        pin_memory=loader.pin_memory,
-        generator=loader.generator,
-    )
-    return iter(mine), sum(map(len, own))
+    part = None if known is None else known // count + (rank < known % count)
+    return _from_loader(data, limit, share, digest), part
 
 
 def _from_loader(
     loader: DataLoader[Any], limit: int | None, share: tuple[int, int], digest: Digest | None
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+) -> Iterator[Batch]:
     seen = 0
     for number, batch in enumerate(loader):
         if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
@@ -158,3 +167,120 @@ def _from_loader(
         seen += count
         if limit is not None and seen >= limit:
             return
+
+
+def weight_type(model: nn.Module) -> torch.dtype:
+    """The number type of a model's weights, which its images need as well."""
+    weight = next(model.parameters(), None)
+    return torch.float32 if weight is None else weight.dtype
+
+
+def progress_bar(total: float | None, title: str, unit: str, shown: bool) -> tqdm[Any]:
+    """A bar on a terminal, and none where stderr is no terminal or nobody wants one."""
+    quiet = None if shown else True
+    return tqdm(total=total, desc=title, unit=unit, leave=False, disable=quiet)
+
+
+@dataclass(eq=False)
+class ImageStream:
+    """The images of a measurement that looks inside models. Iterate it once.
+
+    Attributes:
+        source: the name of the data, or "".
+        count: images given so far.
+        skipped: images that could not be read so far.
+    """
+
+    _batches: Iterator[Tensor]
+    source: str
+    count: int = 0
+    skipped: int = 0
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Batches ``(b, channels, height, width)``.
+
+        Raises:
+            DataError: at the end, where no image could be read.
+        """
+        for images in self._batches:
+            self.count += len(images)
+            yield images
+        if not self.count:
+            raise DataError(
+                f"expected images to look at, got none, and {self.skipped} that cannot be read. "
+                "Check the data."
+            )
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """A note on images that could not be read, if there were any."""
+        return (f"{self.skipped} unreadable images left out.",) if self.skipped else ()
+
+
+@contextmanager
+def image_stream(
+    models: Sequence[nn.Module],
+    data: Data,
+    *,
+    title: str,
+    split: str | None = None,
+    class_map: ClassMap = None,
+    device: str | torch.device | None,
+    amp: torch.dtype | None = None,
+    progress: bool,
+    **loading: Any,
+) -> Iterator[ImageStream]:
+    """The models in eval mode on the device, no gradients, and the images that they are to see.
+
+    Afterwards the models are as they were. An image that cannot be read is left out.
+
+    Args:
+        models: on the same device; all want the same preprocessing.
+        data, split, class_map, device, amp, progress: see `tokenred.analysis.evaluate`.
+        title: of the bar.
+        loading: ``batch_size``, ``workers``, ``limit`` and ``seed``.
+
+    Raises:
+        TokenredError: as `tokenred.analysis.evaluate` raises them.
+    """
+    if not isinstance(data, DataLoader):
+        data = open_for(base_of(models[0]), data, split=split, class_map=class_map)
+    source, total = batches(data, **loading)
+    dtype = weight_type(models[0])
+    with (
+        running(models, device, amp=amp) as place,
+        progress_bar(total, title, "img", progress) as bar,
+    ):
+
+        def readable() -> Iterator[Tensor]:
+            for images, labels, _ in source:
+                good = labels != SKIPPED_LABEL
+                stream.skipped += int((~good).sum())
+                if good.any():
+                    images = images if good.all() else images[good]  # what is pinned stays so
+                    yield images.to(place, non_blocking=True).to(dtype)
+                bar.update(len(good))
+
+        stream = ImageStream(readable(), getattr(data, "name", ""))
+        yield stream
+
+
+def shown_pixels(image: Tensor, transform: Any) -> NDArray[np.float32]:
+    """An image as a person sees it: without its normalisation, resized and cropped as it was.
+
+    Args:
+        image: ``(3, H, W)``, what the transform gave.
+        transform: its last step with ``mean`` and ``std`` is undone; one without such a step, or
+            without steps, gave pixels from 0 to 1.
+
+    Returns:
+        ``(H, W, 3)`` from 0 to 1.
+    """
+    image = image.float().cpu()
+    for step in reversed(getattr(transform, "transforms", [])):
+        if hasattr(step, "mean") and hasattr(step, "std"):
+            mean, std = (torch.as_tensor(v, dtype=torch.float32) for v in (step.mean, step.std))
+            image = image * std.view(-1, 1, 1) + mean.view(-1, 1, 1)
+            break
+    pixels: NDArray[np.float32] = image.clamp(0, 1).permute(1, 2, 0).numpy()
+    return pixels

@@ -1,23 +1,40 @@
-"""What a result depends on besides the strategy: machine, versions, weights."""
+"""What a measurement runs on: the machine, and models in eval mode on it; afterwards as before."""
 
 from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tokenred._version import __version__
+from tokenred.core.errors import ConfigError
+from tokenred.core.values import Size, read
 from tokenred.models.fit import state_digest
+from tokenred.reduced.model import ReducedViT
 
-__all__ = ["describe_machine", "model_device", "weights_digest"]
+__all__ = [
+    "autocast",
+    "base_of",
+    "channels_last",
+    "check_device",
+    "cpu_threads",
+    "describe_machine",
+    "measured",
+    "model_device",
+    "precision_of",
+    "running",
+    "weights_digest",
+]
 
 
 def describe_machine(device: torch.device | str = "cpu") -> dict[str, str | int]:
-    """The machine and the versions that a measurement hangs on.
+    """The machine and the versions that a measurement depends on.
 
     Args:
         device: where the model runs.
@@ -51,12 +68,157 @@ def _cpu() -> str:
     return platform.processor() or platform.machine() or "unknown"
 
 
+def weights_digest(model: nn.Module) -> str:
+    """16 hex digits of SHA-256 over names, types, shapes and values of a model's state."""
+    return state_digest(model.state_dict())
+
+
 def model_device(model: nn.Module) -> torch.device:
     """Where a model's weights are; the CPU for one without weights."""
     weight = next(model.parameters(), None)
     return torch.device("cpu") if weight is None else weight.device
 
 
-def weights_digest(model: nn.Module) -> str:
-    """16 hex digits of SHA-256 over names, types, shapes and values of a model's state."""
-    return state_digest(model.state_dict())
+def base_of(model: nn.Module) -> nn.Module:
+    """The untouched model under a `ReducedViT`; any other model itself.
+
+    Of a baseline that is a changed copy, the model that it stands in for.
+    """
+    if not isinstance(model, ReducedViT):
+        return model
+    base = getattr(model, "stands_for", model.base)
+    assert isinstance(base, nn.Module)
+    return base
+
+
+def precision_of(images: Tensor, amp: torch.dtype | None) -> str:
+    """The number type that a forward runs in, such as ``"bfloat16"``."""
+    return str(amp or images.dtype).removeprefix("torch.")
+
+
+def check_device(device: str | torch.device | None) -> torch.device | None:
+    """A device that is there.
+
+    Raises:
+        ConfigError: for a name that PyTorch does not know, or a device that this machine lacks.
+    """
+    if device is None:
+        return None
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"expected a device of this machine, got {str(device)!r} ({reason}); "
+            "leave it out for the model's own."
+        ) from error
+    return chosen
+
+
+@contextmanager
+def running(
+    models: Iterable[nn.Module],
+    device: str | torch.device | None,
+    *,
+    amp: torch.dtype | None = None,
+    threads: int | None = None,
+    inference: bool = False,
+) -> Iterator[torch.device]:
+    """Models in eval mode on one device, without gradients; afterwards all is as before.
+
+    Args:
+        models: at least one.
+        device: None for where they are.
+        amp: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
+        threads: CPU threads of PyTorch; None leaves them.
+        inference: in inference mode, which is faster; but what a model caches then could never be
+            trained with.
+
+    Raises:
+        ConfigError: for another precision, no number of threads, or a device that is not there.
+    """
+    target = check_device(device)
+    with ExitStack() as stack:
+        stack.enter_context(cpu_threads(threads))
+        for model in models:
+            place = stack.enter_context(measured(model, target))
+        stack.enter_context(torch.inference_mode() if inference else torch.no_grad())
+        stack.enter_context(autocast(place, amp))
+        yield place
+
+
+@contextmanager
+def measured(model: nn.Module, device: torch.device | None) -> Iterator[torch.device]:
+    """Eval mode, on ``device`` (None: where it is); restores both, submodule by submodule."""
+    # A ReducedViT holds its base's children, but not the base itself.
+    own = model.base if isinstance(model, ReducedViT) else model
+    modules = list(dict.fromkeys([*own.modules(), *model.modules()]))
+    modes = [module.training for module in modules]
+    home = model_device(model)
+    # A baseline shares most weights with the model it stands in for. Where that one was moved just
+    # before, the shared ones are on the device already, and the others are not.
+    places = [
+        (module, name, tensor.device)
+        for module in modules
+        for name, tensor in (*module._parameters.items(), *module._buffers.items())
+        if tensor is not None
+    ]
+    target = home if device is None else device
+    try:
+        model.to(target)
+        model.eval()
+        yield target
+    finally:
+        model.to(home)
+        for module, name, place in places:
+            tensor = getattr(module, name)
+            if tensor.device != place:
+                tensor.data = tensor.data.to(place)
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+
+
+@contextmanager
+def channels_last(models: Iterable[nn.Module], wanted: bool = True) -> Iterator[None]:
+    """The weights of convolutions as NHWC in memory; afterwards the very tensors of before."""
+    before: dict[nn.Parameter, Tensor] = {}
+    if wanted:
+        for model in models:
+            for weight in model.parameters():
+                if weight.ndim == 4 and weight not in before:
+                    before[weight] = weight.data
+                    weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    try:
+        yield
+    finally:
+        for weight, data in before.items():
+            weight.data = data
+
+
+def autocast(device: torch.device, amp: torch.dtype | None) -> AbstractContextManager[object]:
+    """Mixed precision in ``amp``, or nothing.
+
+    Raises:
+        ConfigError: for another type than bfloat16 and float16.
+    """
+    if amp not in (None, torch.bfloat16, torch.float16):
+        raise ConfigError(f"expected amp as torch.bfloat16 or torch.float16, got {amp!r}.")
+    return nullcontext() if amp is None else torch.autocast(device.type, dtype=amp)
+
+
+@contextmanager
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """PyTorch on so many CPU threads; None leaves them. Afterwards as before.
+
+    Raises:
+        ConfigError: unless it is None or a whole number from 1.
+    """
+    count = read(Size | None, count, "threads")
+    before = torch.get_num_threads()
+    try:
+        if count is not None:
+            torch.set_num_threads(count)
+        yield
+    finally:
+        torch.set_num_threads(before)

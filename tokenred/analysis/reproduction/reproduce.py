@@ -187,7 +187,7 @@ def _follow_tokens(experiment: Experiment, target: Target, settings: _Settings) 
 
     It is kept in a file for the next start.
     """
-    from tokenred.analysis.measure.tokens.smoothing import oversmoothing
+    from tokenred.analysis.measure.oversmoothing import oversmoothing
     from tokenred.models import load_model
 
     path = settings.folder / f"{experiment.name}-{_mark(experiment, target, settings)}.csv"

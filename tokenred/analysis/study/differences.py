@@ -10,7 +10,7 @@ from tokenred.analysis.study.store import Store
 from tokenred.core.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
-    from tokenred.analysis.measure.intervals.paired import Interval
+    from tokenred.analysis.measure.intervals import Interval
 
 __all__ = ["Differences"]
 

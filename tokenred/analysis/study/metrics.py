@@ -25,7 +25,7 @@ from tokenred.core.wording import shown
 from tokenred.reduced.model import ReducedViT
 
 if TYPE_CHECKING:
-    from tokenred.analysis.measure.accuracy.evaluating import Evaluation
+    from tokenred.analysis.measure.accuracy import Evaluation
     from tokenred.data import ImageDataset
 
 __all__ = ["Context", "Metric", "check_names", "list_metrics", "read_metrics", "register_metric"]
@@ -223,7 +223,7 @@ def _source(function: Any) -> str:
 
 def accuracy(model: ReducedViT, data: ImageDataset | None, context: Context) -> Mapping[str, Any]:
     """Top-1 and top-5 accuracy; keeps the predictions, so that comparisons are paired."""
-    from tokenred.analysis.measure.accuracy.evaluating import evaluate
+    from tokenred.analysis.measure.accuracy import evaluate
 
     if data is None:
         raise ConfigError("accuracy needs images; pass data= to the grid.")
@@ -252,7 +252,7 @@ _put(Metric("accuracy", accuracy, "1", batched=False))
 @register_metric("speed", version=1, needs_data=False, timed=True)
 def speed(model: ReducedViT, data: ImageDataset | None, context: Context) -> Mapping[str, Any]:
     """Images a second and speed-up, against the dense model right before each run."""
-    from tokenred.analysis.measure.speed.timing import benchmark
+    from tokenred.analysis.measure.speed import benchmark
 
     (timing,) = benchmark(
         {"cell": model},

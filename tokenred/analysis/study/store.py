@@ -25,7 +25,7 @@ from tokenred.core.lock import process_lock
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tokenred.analysis.measure.intervals.paired import Interval
+    from tokenred.analysis.measure.intervals import Interval
 
 __all__ = ["Store"]
 
@@ -247,7 +247,7 @@ class Store:
                 f"{key_a} and {key_b} were run on different images; compare rows of the same "
                 "data, limit and seed."
             )
-        from tokenred.analysis.measure.intervals.paired import paired_difference
+        from tokenred.analysis.measure.intervals import paired_difference
 
         return paired_difference(a.correct, b.correct, level)
 

@@ -85,7 +85,7 @@ class Runner:
         return replace(outcome, seconds=seconds, machine=self._describe(task))
 
     def _measure(self, task: Task) -> Outcome:
-        from tokenred.analysis.measure.context import measured
+        from tokenred.analysis.measure.machine import measured
 
         setting = task.setting
         base = self._base(setting)

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenred.analysis.measure.context import check_threads
-from tokenred.analysis.measure.speed.build import check_dtype
-from tokenred.analysis.measure.speed.candidates import check_count
-from tokenred.analysis.measure.speed.compiled import check_compile
+from tokenred.analysis.measure.candidates import DTYPES
+from tokenred.analysis.measure.clock import Compile
 from tokenred.core.errors import ConfigError
 from tokenred.core.fingerprint import digest
+from tokenred.core.values import Size, read
 from tokenred.strategies.specs import Spec, StrategyLike, parse_spec
 
 __all__ = ["Cell", "grid"]
@@ -107,13 +106,14 @@ def grid(
         raise ConfigError(f"expected a list of strategies, got {strategies!r}; put it into [ ].")
     specs = [parse_spec(strategy) for strategy in strategies]
     for batch_size in batch_sizes:
-        check_count("batch_size", batch_size, 1)
+        read(Size, batch_size, "batch_size")
     for dtype in dtypes:
-        check_dtype(dtype)
+        if dtype not in DTYPES:
+            raise ConfigError(f"expected a dtype among {', '.join(DTYPES)}, got {dtype!r}.")
     for mode in compile:
-        check_compile(mode)
+        read(Compile, mode, "compile")
     for count in threads:
-        check_threads(count)
+        read(Size | None, count, "threads")
     sizes = [_size(size) for size in image_sizes]
     axes: dict[str, Sequence[Any]] = {
         "models": names, "image sizes": sizes, "dtypes": dtypes, "devices": devices,
@@ -139,5 +139,5 @@ def _size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     if len(sides) != 2:
         raise ConfigError(f"expected an image size as a side or (height, width), got {size!r}.")
     for side in sides:
-        check_count("image_size", side, 1)
+        read(Size, side, "image_size")
     return sides[0], sides[1]

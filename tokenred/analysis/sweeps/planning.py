@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from tokenred.analysis.measure.context import check_device
-from tokenred.analysis.measure.speed.build import build_model, resize
-from tokenred.analysis.measure.speed.candidates import image_shape_of
+from tokenred.analysis.measure.candidates import build_model, image_shape_of, resize
+from tokenred.analysis.measure.machine import check_device
 from tokenred.analysis.sweeps.cells import Cell
 from tokenred.core.errors import TokenredError
 from tokenred.reduced.api import gmacs

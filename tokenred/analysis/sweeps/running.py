@@ -8,25 +8,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 from torch import nn
 from tqdm import tqdm
 
-from tokenred.analysis.measure.accuracy.out_of_memory import is_out_of_memory
-from tokenred.analysis.measure.context import cpu_threads
-from tokenred.analysis.measure.machine import describe_machine
-from tokenred.analysis.measure.speed.build import DTYPES, build_model
-from tokenred.analysis.measure.speed.candidates import check_count, image_shape_of
-from tokenred.analysis.measure.speed.fresh_process import can_travel
-from tokenred.analysis.measure.speed.memory import PeakMemory, peak_memory
-from tokenred.analysis.measure.speed.timing import benchmark
+from tokenred.analysis.measure.candidates import DTYPES, build_model, image_shape_of
+from tokenred.analysis.measure.machine import cpu_threads, describe_machine
+from tokenred.analysis.measure.memory import PeakMemory, can_travel, peak_memory
+from tokenred.analysis.measure.out_of_memory import is_out_of_memory
+from tokenred.analysis.measure.speed import benchmark
 from tokenred.analysis.sweeps.cells import Cell, grid
 from tokenred.analysis.sweeps.log import append_result, read_results
 from tokenred.analysis.sweeps.planning import make_plan
 from tokenred.analysis.sweeps.results import DONE, FAILED, OUT_OF_MEMORY, Sweep
 from tokenred.core.errors import ConfigError, DataError
+from tokenred.core.values import Count, read
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.wrap import wrap
 from tokenred.strategies.specs import StrategyLike
@@ -86,8 +85,8 @@ def sweep(
         UnknownNameError: for an unknown model or strategy.
         DataError: for a file that holds something else, or a folder that is not there.
     """
-    check_count("pairs", pairs, 2)
-    check_count("warmup", warmup, 0)
+    read(Annotated[int, Ge(2)], pairs, "pairs")
+    read(Count, warmup, "warmup")
     cells = grid(
         models,
         strategies,
@@ -219,7 +218,7 @@ def _run(cell: Cell, lab: _Laboratory, *, memory: bool, seed: int, **how: Any) -
             {cell.spec.label: reduced},
             batch_size=cell.batch_size,
             threads=cell.threads,
-            compile=cell.compile,
+            compile=cell.compile,  # type: ignore[arg-type]
             seed=seed,
             progress=False,
             **how,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.measure.speed.splits import LINES
+from tokenred.analysis.measure.split import LINES
 from tokenred.analysis.sweeps.cells import Cell
 
 if TYPE_CHECKING:

@@ -1,0 +1,105 @@
+"""Models, shapes and images of what is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+import tokenred as tr
+from tokenred.analysis import weights_digest
+from tokenred.analysis.measure.candidates import (
+    build_model,
+    image_shape_of,
+    make_images,
+    named_candidates,
+    resize,
+)
+from tokenred.core.errors import ConfigError, InputError, PartError, UnknownNameError
+from tokenred.models import digits_vit, load_model, save_checkpoint
+
+TINY = "vit_tiny_patch16_224"
+
+
+def test_the_embedded_model_has_its_weights() -> None:
+    assert weights_digest(build_model("digits")) == weights_digest(load_model("digits"))
+
+
+def test_random_weights_are_the_same_each_time_and_the_callers_generator_is_left_alone() -> None:
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    one, two = build_model(TINY), build_model(TINY)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert weights_digest(one) == weights_digest(two)
+    assert weights_digest(build_model(TINY, seed=1)) != weights_digest(one)
+    assert not one.training
+
+
+def test_size_and_type() -> None:
+    model = build_model("digits", (64, 32), torch.bfloat16)
+    assert model.patch_embed.img_size == (64, 32)
+    assert next(model.parameters()).dtype == torch.bfloat16
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3, 64, 32, dtype=torch.bfloat16)).shape == (1, 10)
+
+
+def test_a_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "own.safetensors"
+    config = '{"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}'
+
+    tiny = VisionTransformer(img_size=8, patch_size=4, embed_dim=16, depth=1, num_heads=2)
+    save_checkpoint(path, tiny.state_dict(), {"config": config})
+    assert weights_digest(build_model(str(path))) == weights_digest(tiny)
+
+
+def test_models_refused() -> None:
+    with pytest.raises(UnknownNameError, match="unknown model"):
+        build_model("vit_tinny")
+    model = digits_vit(pretrained=False)
+    with pytest.raises(InputError, match="multiples of the patch 4x4, got 33x32"):
+        resize(model, (33, 32))
+    with pytest.raises(InputError, match="own size only"):
+        resize(torch.nn.Linear(2, 2), (32, 32))
+
+
+def test_names(digits: nn.Module) -> None:
+    fast = tr.wrap(digits, "topk")
+    assert named_candidates(fast, None) == {"reduced": fast}
+    assert named_candidates([fast, digits], digits) == {"0": fast, "1": digits}
+    made = named_candidates(["evit", tr.strategy("topk")], digits)
+    assert list(made) == ["evit", "1"]
+    assert all(isinstance(model, tr.ReducedViT) for model in made.values())
+    assert named_candidates({"mine": fast}, None) == {"mine": fast}
+
+
+def test_candidates_refused(digits: nn.Module) -> None:
+    with pytest.raises(ConfigError, match="at least one"):
+        named_candidates({}, digits)
+    with pytest.raises(ConfigError, match="Pass dense="):
+        named_candidates("gtp", None)
+    with pytest.raises(ConfigError, match="no dense model"):
+        named_candidates([digits], None)
+    with pytest.raises(PartError, match="got 3"):
+        named_candidates({"x": 3}, digits)  # type: ignore[dict-item]
+
+
+def test_shapes(digits: nn.Module) -> None:
+    assert image_shape_of(digits) == (3, 32, 32)
+    assert image_shape_of(digits, [1, 8, 16]) == (1, 8, 16)
+    for shape in [(32, 32), (3, 0, 32)]:
+        with pytest.raises(InputError, match="channels, height, width"):
+            image_shape_of(digits, shape)
+    with pytest.raises(InputError, match="does not say"):
+        image_shape_of(nn.Linear(2, 2))
+
+
+def test_images_are_the_same_each_time_and_of_the_models_type(digits: nn.Module) -> None:
+    one, two = (make_images((2, 3, 8, 8), digits, seed) for seed in (0, 1))
+    assert torch.equal(one, make_images((2, 3, 8, 8), digits, 0))
+    assert not torch.equal(one, two)
+    half = make_images((1, 3, 8, 8), nn.Linear(2, 2).bfloat16(), 0)
+    assert half.dtype == torch.bfloat16
+    assert make_images((1, 3, 8, 8), nn.Identity(), 0).dtype == torch.float32

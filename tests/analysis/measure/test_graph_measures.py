@@ -1,0 +1,148 @@
+"""Graphs whose numbers are known, and networkx as a second opinion on others."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenred.analysis.measure.graph_measures import (
+    GRAPH_STATISTICS,
+    adjacency,
+    clustering,
+    describe,
+    edge_lengths,
+    in_degree,
+    out_degree,
+    reciprocity,
+    spectral_gap,
+    weak_components,
+)
+from tokenred.core.errors import ConfigError, InputError
+from tokenred.graphs import Graph
+from tokenred.graphs.mixed import Mixed
+from tokenred.graphs.spatial import Spatial
+
+
+def _from_edges(edges: list[tuple[int, int]], grid: tuple[int, int]) -> Any:
+    n = grid[0] * grid[1]
+    dense = torch.zeros(1, n, n)
+    for i, j in edges:
+        dense[0, i, j] = 1
+    return adjacency(Graph.from_dense(dense, grid))
+
+
+def _ring(n: int, both: bool = True) -> Any:
+    edges = [(i, (i + 1) % n) for i in range(n)]
+    return _from_edges(edges + [(j, i) for i, j in edges] * both, (1, n))
+
+
+@pytest.mark.parametrize("n", [4, 5, 12])
+def test_ring(n: int) -> None:
+    ring = _ring(n)
+    assert out_degree(ring).tolist() == in_degree(ring).tolist() == [2] * n
+    assert reciprocity(ring) == 1
+    assert clustering(ring) == 0
+    assert weak_components(ring) == 1
+    assert spectral_gap(ring) == pytest.approx(1 - math.cos(2 * math.pi / n))
+    one_way = _ring(n, both=False)
+    assert reciprocity(one_way) == 0
+    assert weak_components(one_way) == 1
+    assert spectral_gap(one_way) == pytest.approx(spectral_gap(ring))
+
+
+@pytest.mark.parametrize("n", [3, 6])
+def test_complete(n: int) -> None:
+    whole = _from_edges([(i, j) for i in range(n) for j in range(n) if i != j], (1, n))
+    assert out_degree(whole).tolist() == [n - 1] * n
+    assert reciprocity(whole) == 1
+    assert clustering(whole) == pytest.approx(1)
+    assert spectral_gap(whole) == pytest.approx(n / (n - 1))
+
+
+def test_grid_of_eight_neighbours() -> None:
+    graph = Spatial()(torch.randn(1, 20, 4), (4, 5))
+    found = describe(adjacency(graph), (4, 5))
+    # 4 corners have 3 neighbours, 10 borders 5, 6 insides 8.
+    assert found["out_degree"] == pytest.approx((4 * 3 + 10 * 5 + 6 * 8) / 20)
+    assert (found["in_degree_max"], found["unchosen"], found["reciprocity"]) == (8, 0, 1)
+    assert (found["components"], found["far_share"]) == (1, 0)
+    assert math.isnan(found["far_length"])
+    # 31 of the edges are straight, 24 diagonal.
+    assert found["edge_length"] == pytest.approx((31 + 24 * math.sqrt(2)) / 55)
+    king = nx.strong_product(nx.path_graph(4), nx.path_graph(5))
+    assert found["clustering"] == pytest.approx(nx.average_clustering(king))
+
+
+def test_pieces_and_lone_nodes() -> None:
+    two = _from_edges([(0, 1), (1, 0), (2, 3)], (1, 5))
+    assert weak_components(two) == 3
+    assert spectral_gap(two) == 0
+    assert describe(two, (1, 5))["unchosen"] == pytest.approx(2 / 5)
+    nothing = _from_edges([], (1, 3))
+    found = describe(nothing, (1, 3))
+    assert (found["components"], found["clustering"], found["spectral_gap"]) == (3, 0, 0)
+    assert all(math.isnan(found[name]) for name in ("reciprocity", "edge_length", "far_length"))
+    assert math.isnan(spectral_gap(_from_edges([], (1, 1))))
+
+
+def test_lengths_by_hand() -> None:
+    # On 2×4 positions: 0→1 beside, 0→5 diagonal, 0→3 three across, 7→0 three and one.
+    matrix = _from_edges([(0, 1), (0, 5), (0, 3), (7, 0)], (2, 4))
+    lengths, far = edge_lengths(matrix, (2, 4))
+    assert lengths.tolist() == pytest.approx([1, 3, math.sqrt(2), math.sqrt(10)])
+    assert far.tolist() == [False, True, False, True]
+    found = describe(matrix, (2, 4))
+    assert found["far_share"] == 0.5
+    assert found["far_length"] == pytest.approx((3 + math.sqrt(10)) / 2)
+    pairs = [math.dist(divmod(i, 4), divmod(j, 4)) for i in range(8) for j in range(i)]
+    assert found["chance_length"] == pytest.approx(np.mean(pairs))
+    with pytest.raises(InputError, match="6 nodes"):
+        edge_lengths(matrix, (2, 3))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 9), st.floats(0, 1), st.integers(0, 999))
+def test_networkx_agrees(n: int, density: float, seed: int) -> None:
+    directed = nx.gnp_random_graph(n, density, seed=seed, directed=True)
+    matrix = _from_edges(list(directed.edges), (1, n))
+    plain = directed.to_undirected()
+    assert in_degree(matrix).tolist() == [d for _, d in sorted(directed.in_degree)]
+    assert clustering(matrix) == pytest.approx(nx.average_clustering(plain))
+    assert weak_components(matrix) == nx.number_weakly_connected_components(directed)
+    if directed.number_of_edges():
+        assert reciprocity(matrix) == pytest.approx(nx.overall_reciprocity(directed))
+    if nx.is_connected(plain):
+        laplacian = nx.normalized_laplacian_matrix(plain, nodelist=range(n)).toarray()
+        assert spectral_gap(matrix) == pytest.approx(np.linalg.eigvalsh(laplacian)[1])
+
+
+def test_adjacency_is_of_edges_not_weights() -> None:
+    # 2 has no edges, so the weight of 0→2 is 0; that is an edge all the same. 1→1 is none, and
+    # 0→1, listed twice, is one.
+    near = torch.tensor([[[1, 2, 1], [1, 0, 0], [0, 0, 0]]])
+    there = torch.tensor([[[1, 1, 1], [1, 1, 0], [0, 0, 0]]]).bool()
+    matrix = adjacency(Graph.from_neighbours(near, there, (1, 3)))
+    assert matrix.toarray().tolist() == [[0, 1, 1], [1, 0, 0], [0, 0, 0]]
+
+
+def test_images_of_a_batch() -> None:
+    tokens = torch.randn(3, 12, 6, generator=torch.Generator().manual_seed(0))
+    graph = Mixed(M=3)(tokens, (3, 4))
+    for i in range(3):
+        expected = graph.dense(normalized=False)[i].numpy()
+        np.testing.assert_array_equal(adjacency(graph, i).toarray(), expected)
+    with pytest.raises(ConfigError, match="3 images"):
+        adjacency(graph, 3)
+    shared = Spatial()(tokens, (3, 4))
+    assert (adjacency(shared, 2) != adjacency(shared, 0)).nnz == 0
+
+
+def test_every_name_is_explained() -> None:
+    assert set(describe(_ring(4), (1, 4))) == set(GRAPH_STATISTICS)

@@ -1,0 +1,290 @@
+"""Intervals cover what they promise, and depend on nothing but the values and the seed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import optimize, stats
+
+from tokenred.analysis import Estimate, bootstrap_interval, paired_difference, paired_limits
+from tokenred.analysis.measure.intervals import StreamingMeans
+from tokenred.core.errors import ConfigError, InputError
+
+# Paired differences.
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.8])
+@pytest.mark.parametrize(
+    ("n", "differing"),
+    [(n, differing) for n in (200, 500, 1000, 2000) for differing in (10 / n, 20 / n, 0.1, 0.4)],
+)
+def test_coverage(n: int, differing: float, share: float) -> None:
+    """Of 2000 simulated pairs 93 to 97% are covered, at a difference of share × differing."""
+    only_a, only_b = differing * (1 + share) / 2, differing * (1 - share) / 2
+    rng = np.random.default_rng(2024)
+    x, y, _ = rng.multinomial(n, [only_a, only_b, 1 - differing], size=2000).T
+    low, high = paired_limits(x, y, n)
+    truth = only_a - only_b
+    covered = ((low <= truth) & (truth <= high)).mean()
+    assert 0.93 <= covered <= 0.97
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.8])
+@pytest.mark.parametrize("expected", [4, 6, 8])
+def test_coverage_where_few_images_tell_the_models_apart(expected: int, share: float) -> None:
+    """Summed over all outcomes, since 2000 trials are too few so near to the bounds."""
+    n = 500
+    x, y = np.indices((40, 40))
+    only_a, only_b = expected / n * (1 + share) / 2, expected / n * (1 - share) / 2
+    weight = stats.multinomial.pmf(
+        np.stack((x, y, n - x - y), axis=-1), n, (only_a, only_b, 1 - only_a - only_b)
+    )
+    low, high = paired_limits(x, y, n)
+    truth = only_a - only_b
+    covered = weight[(low <= truth) & (truth <= high)].sum()
+    assert weight.sum() == pytest.approx(1)
+    assert 0.93 <= covered <= 0.97
+
+
+@pytest.mark.parametrize(("n", "differing"), [(200, 0.005), (1000, 0.002)])
+def test_with_next_to_no_differing_images_it_errs_on_the_safe_side(
+    n: int, differing: float
+) -> None:
+    x = np.random.default_rng(0).binomial(n, differing / 2, size=(2, 2000))
+    low, high = paired_limits(x[0], x[1], n)
+    assert ((low <= 0) & (high >= 0)).mean() >= 0.95
+
+
+def test_published_figures() -> None:
+    # Fagerland, Lydersen and Laake, "Statistical Analysis of Contingency Tables", 2017, chapter 8:
+    # 6 and 16 of 161 pairs differ.
+    a = np.repeat([True, True, False, False], [59, 6, 16, 80])
+    b = np.repeat([True, False, True, False], [59, 6, 16, 80])
+    found = paired_difference(a, b)
+    assert found.difference == pytest.approx(-0.0621, abs=5e-5)
+    assert (found.low, found.high) == pytest.approx((-0.1240, -0.0054), abs=5e-5)
+    assert found.p_value == pytest.approx(0.052479, abs=5e-7)
+    assert (found.only_a, found.only_b) == (6, 16)
+    # 1 and 7 of 21.
+    assert tuple(map(float, paired_limits(1, 7, 21))) == pytest.approx((-0.517, -0.026), abs=5e-4)
+
+
+@pytest.mark.parametrize(("x", "y", "n"), [(12, 4, 50), (0, 5, 300), (3, 3, 1000)])
+def test_the_ends_are_where_the_score_test_just_rejects(x: int, y: int, n: int) -> None:
+    """The test by the book: the likelihood under a supposed difference maximised numerically."""
+    for supposed, sign in zip(paired_limits(x, y, n), (1, -1), strict=True):
+        d = float(supposed)
+
+        def minus_log_likelihood(q: float, d: float = d) -> float:
+            cells = (q + d, q, 1 - 2 * q - d)
+            counts = (x, y, n - x - y)
+            return -sum(c * math.log(p) for c, p in zip(counts, cells, strict=True) if c)
+
+        ends = (max(0.0, -d) + 1e-12, (1 - d) / 2 - 1e-12)
+        q = optimize.minimize_scalar(
+            minus_log_likelihood, bounds=ends, method="bounded", options={"xatol": 1e-13}
+        ).x
+        error = math.sqrt((2 * q + d - d**2) / n)
+        assert ((x - y) / n - d) / error == pytest.approx(sign * 1.959964, rel=1e-3)
+
+
+def test_one_pair_or_many() -> None:
+    x, y = np.array([[0, 3], [7, 20]]), np.array([2, 5])
+    low, high = paired_limits(x, y, 40, 0.9)
+    assert low.shape == high.shape == (2, 2)
+    for i, j in np.ndindex(2, 2):
+        one = paired_limits(x[i, j], y[j], 40, 0.9)
+        assert (float(one[0]), float(one[1])) == (low[i, j], high[i, j])
+
+
+@pytest.mark.parametrize("n", [1, 10, 1000])
+@pytest.mark.parametrize(("a", "b"), [(1, 1), (1, 0), (0, 1), (0, 0)])
+def test_never_a_point_and_around_the_difference(n: int, a: int, b: int) -> None:
+    found = paired_difference(np.full(n, a), np.full(n, b))
+    assert -1 <= found.low < found.high <= 1
+    assert found.low <= found.difference <= found.high
+    assert found.p_value == (1.0 if a == b else pytest.approx(0.5 ** (n - 1)))
+
+
+def test_swapping_turns_the_sign() -> None:
+    a, b = np.array([1, 1, 0, 1]), np.array([1, 0, 0, 0])
+    there, back = paired_difference(a, b, 0.9), paired_difference(b, a, 0.9)
+    assert (there.difference, there.low, there.high) == pytest.approx(
+        (-back.difference, -back.high, -back.low)
+    )
+
+
+def test_pairs_refused() -> None:
+    with pytest.raises(InputError, match="non-empty"):
+        paired_difference([], [])
+    with pytest.raises(InputError, match="got 2 and 3"):
+        paired_difference([True, False], [True, False, True])
+    with pytest.raises(InputError, match="true and false"):
+        paired_difference([0.5], [1.0])
+    with pytest.raises(ConfigError, match=r"in \(0, 1\)"):
+        paired_difference([True], [True], level=95)
+    with pytest.raises(ConfigError, match=r"in \(0, 1\)"):
+        paired_limits(1, 2, 10, level=1.0)
+    for counts in ((-1, 0, 5), (3, 3, 5), (0, 0, 0)):
+        with pytest.raises(InputError, match="expected counts"):
+            paired_limits(*counts)
+
+
+# The bootstrap of any figure.
+
+
+RNG = np.random.default_rng(3)
+
+
+SKEWED = RNG.exponential(size=60)
+
+
+@pytest.mark.parametrize("method", ["bca", "percentile"])
+def test_it_covers_the_mean_of_skewed_values(method: str) -> None:
+    rng = np.random.default_rng(11)
+    trials, hits = 400, 0
+    for trial in range(trials):
+        values = rng.exponential(size=100)
+        found = bootstrap_interval(values, resamples=400, seed=trial, method=method)
+        hits += found.low <= 1.0 <= found.high
+    # Three standard errors of so many trials are 3.3%.
+    assert 0.90 <= hits / trials <= 0.98
+
+
+def test_the_mean_of_many_is_that_of_the_normal_theory() -> None:
+    values = np.random.default_rng(0).normal(5, 2, size=5000)
+    found = bootstrap_interval(values, resamples=1000)
+    half = 1.96 * values.std(ddof=1) / np.sqrt(5000)
+    assert found.method == "percentile"
+    assert found.value == pytest.approx(values.mean())
+    assert (found.low, found.high) == pytest.approx(
+        (values.mean() - half, values.mean() + half), abs=0.15 * half
+    )
+
+
+def test_the_seed_decides_and_nothing_else() -> None:
+    first = bootstrap_interval(SKEWED, seed=1)
+    np.random.random()  # noqa: NPY002
+    assert bootstrap_interval(SKEWED, seed=1) == first
+    assert bootstrap_interval(SKEWED, seed=2) != first
+    assert isinstance(first, Estimate)
+    assert (first.count, first.level, first.method) == (60, 0.95, "bca")
+
+
+def test_samples_over_the_same_images_are_paired() -> None:
+    a = np.random.default_rng(5).normal(size=200)
+    b = a + 0.5
+    gap = bootstrap_interval(a, b, statistic=lambda x, y, axis: (x - y).mean(axis=axis))
+    # Paired, the gap is the same in every resample.
+    assert (gap.value, gap.low, gap.high) == pytest.approx((-0.5, -0.5, -0.5))
+
+
+def test_any_statistic_with_or_without_an_axis() -> None:
+    median = bootstrap_interval(SKEWED, statistic=np.median)
+    assert median.low < median.value == np.median(SKEWED) < median.high
+    plain = bootstrap_interval(SKEWED, statistic=lambda x: float(np.median(x)))
+    assert (plain.low, plain.high) == pytest.approx((median.low, median.high))
+    top5 = bootstrap_interval(np.array([0, 7, 2, 9, 1, 0]) < 5)
+    assert top5.value == pytest.approx(4 / 6)
+
+
+def test_values_that_agree_give_a_point() -> None:
+    found = bootstrap_interval(np.ones(30))
+    assert (found.value, found.low, found.high) == (1, 1, 1)
+
+
+def test_where_bca_is_not_defined_percentiles_stand_in() -> None:
+    # A resample never has as many different values as the sample.
+    found = bootstrap_interval(np.arange(20.0), statistic=lambda x: len(np.unique(x)))
+    assert found.method == "percentile"
+    assert found.low < found.high < found.value == 20
+
+
+def test_bootstrap_refused() -> None:
+    for sample in ([1.0], [[1.0, 2.0]], ["a", "b"], []):
+        with pytest.raises(InputError, match="rows of two or more"):
+            bootstrap_interval(sample)
+    with pytest.raises(InputError, match="finite numbers"):
+        bootstrap_interval([1.0, np.nan])
+    with pytest.raises(InputError, match="sizes: 2, 3"):
+        bootstrap_interval([1, 2], [1, 2, 3])
+    with pytest.raises(InputError, match="sizes: none"):
+        bootstrap_interval()
+    with pytest.raises(InputError, match="from the statistic"):
+        bootstrap_interval([1, 2], statistic=lambda x: x)
+    with pytest.raises(InputError, match="for every resample"):
+        bootstrap_interval([0, 0, 1], statistic=lambda x: 1 / x.sum() if x.sum() else np.nan)
+    with pytest.raises(ConfigError, match="level"):
+        bootstrap_interval([1, 2], level=95)
+    with pytest.raises(ConfigError, match="resamples"):
+        bootstrap_interval([1, 2], resamples=10)
+    with pytest.raises(ConfigError, match="seed"):
+        bootstrap_interval([1, 2], seed=-1)
+    with pytest.raises(ConfigError, match="'bca', 'percentile'"):
+        bootstrap_interval([1, 2], method="t")
+
+
+# Means over a stream of images.
+
+
+def _fill(values: np.ndarray, sizes: list[int], **options: int) -> StreamingMeans:
+    means = StreamingMeans(values.shape[1], **options)
+    start = 0
+    for size in sizes:
+        means.add(values[start : start + size])
+        start += size
+    return means
+
+
+def test_batches_make_no_difference() -> None:
+    values = np.random.default_rng(1).normal(size=(20, 3))
+    whole, parts = _fill(values, [20]), _fill(values, [7, 1, 12])
+    assert whole.means == pytest.approx(values.mean(axis=0))
+    assert parts.means == pytest.approx(whole.means)
+    assert parts.intervals() == pytest.approx(whole.intervals())
+    assert _fill(values, [20], seed=1).intervals() != pytest.approx(whole.intervals())
+
+
+def test_the_interval_covers_what_it_says() -> None:
+    rng = np.random.default_rng(5)
+    # 400 studies of 80 images each, in columns; their means are to be covered.
+    low, high = _fill(rng.exponential(2.0, size=(80, 400)), [80]).intervals(0.9)
+    assert 0.84 <= np.mean((low <= 2) & (high >= 2)) <= 0.95
+    wide, narrow = (_fill(np.arange(9.0)[:, None], [9]).intervals(x) for x in (0.99, 0.5))
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_differences_are_paired() -> None:
+    rng = np.random.default_rng(2)
+    base = rng.normal(size=200)
+    # A gap of 0.1 that no unpaired interval could see.
+    values = np.stack((base * 50, base * 50 + 0.1 + 0.01 * rng.normal(size=200)), axis=1)
+    means = _fill(values, [200])
+    gap, low, high = means.differences([1], [0])
+    assert 0.09 < low[0] < gap[0] < high[0] < 0.11
+    assert np.ptp(means.intervals()[:, 0]) > 5
+
+
+def test_what_is_not_defined_is_left_out() -> None:
+    values = np.array([[1.0, np.nan, np.nan], [3.0, 4.0, np.nan], [5.0, 6.0, np.nan]])
+    means = _fill(values, [2, 1])
+    assert means.counts.tolist() == [3, 2, 0]
+    assert means.means[:2].tolist() == [3, 5]
+    assert np.isnan(means.means[2])
+    low, high = means.intervals()
+    assert low[1] >= 4
+    assert high[1] <= 6
+    assert np.isnan([low[2], high[2]]).all()
+
+
+def test_one_image_has_no_interval() -> None:
+    means = _fill(np.ones((1, 1)), [1])
+    assert means.means.tolist() == [1]
+    assert np.isnan(means.intervals()).all()
+
+
+def test_streams_refuse() -> None:
+    with pytest.raises(ConfigError, match=r"in \(0, 1\)"):
+        _fill(np.ones((3, 1)), [3]).intervals(95)

@@ -1,0 +1,194 @@
+"""The peak of a known program to the byte; of a forward here and in a fresh interpreter."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import tokenred as tr
+from tokenred.analysis import peak_memory
+from tokenred.analysis.measure.memory import allocation_peak, can_travel, main
+from tokenred.core.errors import ConfigError, InputError
+
+
+def test_to_the_byte() -> None:
+    def program() -> torch.Tensor:
+        a = torch.empty(1000)  # 4000 held
+        b = torch.empty(250, dtype=torch.float64)  # 6000
+        del a  # 2000
+        c = torch.empty(500)  # 4000
+        b.add_(b)  # nothing
+        del b  # 2000
+        d = torch.empty(1001)  # 6004: the peak
+        del d
+        return c
+
+    assert allocation_peak(program) == 6004
+
+
+def test_what_was_there_before_does_not_count() -> None:
+    before = torch.zeros(10_000)
+    assert allocation_peak(lambda: before.add_(before)) == 0
+    assert allocation_peak(lambda: before + before) == 40_000
+
+
+def test_the_result_lives_to_the_end() -> None:
+    assert allocation_peak(lambda: [torch.empty(100) for _ in range(3)]) == 1200
+
+
+def test_numpy_is_not_seen() -> None:
+    assert allocation_peak(lambda: np.ones(10_000)) == 0
+
+
+def test_other_devices_are_refused() -> None:
+    with pytest.raises(ConfigError, match="cpu or cuda"):
+        allocation_peak(lambda: None, "meta")
+
+
+IMAGE = 3 * 32 * 32 * 4
+
+
+def test_in_this_process(digits: nn.Module) -> None:
+    one, four = (peak_memory(digits, batch_size=b) for b in (1, 4))
+    assert 0 < one.peak_bytes < four.peak_bytes
+    assert (one.own_process, one.resident_bytes) == (False, None)
+    assert (one.image_shape, one.precision, one.device) == ((3, 32, 32), "float32", "cpu")
+    # More than the widest tensor: the MLP's hidden layer.
+    assert four.peak_bytes > 4 * 65 * digits.blocks[0].mlp.fc1.out_features * 4
+    assert f"{four.peak_mib:.1f} MiB" in str(four)
+
+
+def test_fewer_tokens_cost_no_more(digits: nn.Module) -> None:
+    early = tr.strategy("random", keep_rate=0.2, layers=(0,)).replace(where="before_block")
+    fast = tr.wrap(digits, early)
+    assert peak_memory(fast, batch_size=8).peak_bytes < peak_memory(digits, batch_size=8).peak_bytes
+
+
+def test_weights_and_images_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tr.models.digits_vit(pretrained=False)
+    fast = tr.wrap(model, "topk")
+    monkeypatch.setattr(type(fast), "forward", lambda self, images: images.mul(2.0))
+    # The one product, and the factor as a tensor of a number.
+    extra = peak_memory(fast, batch_size=2).peak_bytes - 2 * IMAGE
+    assert 0 <= extra <= 16
+
+
+def test_in_a_fresh_interpreter(digits: nn.Module) -> None:
+    found = peak_memory("digits", batch_size=4, strategy=tr.strategy("gtp", P=4), threads=1)
+    assert found.own_process
+    here = peak_memory(tr.wrap(digits, tr.strategy("gtp", P=4)), batch_size=4, threads=1)
+    # Constants that a model makes once are in the first forward only.
+    assert here.peak_bytes <= found.peak_bytes <= here.peak_bytes + 200_000
+    if found.resident_bytes is not None:
+        assert found.resident_bytes > 0
+
+
+def test_refused(digits: nn.Module) -> None:
+    with pytest.raises(ConfigError, match="batch_size"):
+        peak_memory("digits", batch_size=0)
+    with pytest.raises(ConfigError, match="wrap this one yourself"):
+        peak_memory(digits, strategy="gtp")
+    with pytest.raises(InputError):
+        peak_memory(digits, (3, 33, 32))
+    with pytest.raises(tr.errors.UnknownNameError):
+        peak_memory("digits", strategy="nothing")
+
+    @tr.register_scorer("OwnForMemory")
+    class OwnForMemory(tr.Scorer):
+        def __call__(self, state: tr.TokenState, attention: object) -> Tensor:
+            return state.image.norm(dim=-1)
+
+    with pytest.raises(ConfigError, match="pass the model itself"):
+        peak_memory("digits", strategy=tr.strategy("topk", scorer="OwnForMemory"))
+
+
+def test_who_can_travel() -> None:
+    @tr.register_scorer("OwnForTravel")
+    class OwnForTravel(tr.Scorer):
+        def __call__(self, state: tr.TokenState, attention: object) -> Tensor:
+            return state.image.norm(dim=-1)
+
+    assert all(can_travel(tr.strategy(name)) for name in tr.list_strategies())
+    assert not can_travel(tr.strategy("topk", scorer="OwnForTravel"))
+    # Also where it lies inside another part.
+    inside = tr.selectors.TopScore(OwnForTravel())
+    assert not can_travel(tr.strategy("topk").replace(scorer=inside))
+
+
+def answered(**output: Any) -> Any:
+    """A fresh interpreter that did this."""
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        output.setdefault("stderr", "")
+        return subprocess.CompletedProcess(command, **{"returncode": 0, "stdout": ""} | output)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("output", "error", "message"),
+    [
+        ({"returncode": -9}, MemoryError, "signal 9"),
+        ({"stdout": '{"error": "InputError", "message": "bad"}'}, InputError, "bad"),
+        ({"stdout": 'hm\n{"error": "MemoryError", "message": "full"}'}, MemoryError, "full"),
+        ({"stdout": '{"error": "Exotic", "message": "odd"}'}, RuntimeError, "odd"),
+        ({"returncode": 1, "stderr": "…\nKeyError: 'x'"}, RuntimeError, "KeyError: 'x'"),
+        ({}, RuntimeError, "no output"),
+    ],
+)
+def test_a_fresh_interpreter_that_fails(
+    monkeypatch: pytest.MonkeyPatch, output: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    monkeypatch.setattr(subprocess, "run", answered(**output))
+    with pytest.raises(error, match=message):
+        peak_memory("digits")
+
+
+def test_a_deadline() -> None:
+    with pytest.raises(TimeoutError, match=r"longer than 0\.1 s"):
+        peak_memory("digits", timeout=0.1)
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The fresh interpreter's program, run here."""
+
+    def run(command: list[str], input: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(input))
+        main()
+        return subprocess.CompletedProcess(command, 0, capsys.readouterr().out, "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("recipe", [None, "gtp:P=4", "tome@0.7", "evit", "idlevit", "random"])
+def test_strategies_travel(recipe: str | None) -> None:
+    found = peak_memory("digits", batch_size=2, strategy=recipe)
+    assert found.peak_bytes > 0
+    assert found.own_process
+
+
+@pytest.mark.usefixtures("fresh")
+def test_sizes_types_and_errors_travel(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = peak_memory("digits", (3, 64, 32), 2, dtype=torch.bfloat16)
+    assert (found.image_shape, found.precision) == ((3, 64, 32), "bfloat16")
+    assert peak_memory("digits", amp=torch.bfloat16, batch_size=1).precision == "bfloat16"
+    with pytest.raises(tr.errors.UnknownNameError, match="vit_tinny"):
+        peak_memory("vit_tinny")
+    with pytest.raises(InputError, match="33x32"):
+        peak_memory("digits", (3, 33, 32))
+
+    def fail(*args: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(nn.Linear, "forward", fail)
+    with pytest.raises(MemoryError, match="can't allocate"):
+        peak_memory("digits")

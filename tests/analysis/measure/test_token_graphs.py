@@ -1,0 +1,161 @@
+"""Statistics of token graphs, over images and of one graph; one photograph and its graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader
+
+import tokenred as tr
+from tokenred.analysis import GraphStatistics, graph_statistics, image_graph
+from tokenred.analysis.measure.graph_measures import GRAPH_STATISTICS, adjacency, describe
+from tokenred.analysis.measure.inputs import open_for
+from tokenred.backbones import adapt
+from tokenred.core.errors import ConfigError, InputError
+from tokenred.graphs import Graph
+from tokenred.graphs.mixed import Mixed
+from tokenred.graphs.semantic import Semantic
+
+QUICK: dict[str, Any] = {"limit": 12, "batch_size": 5, "progress": False}
+
+
+def _means(found: GraphStatistics) -> dict[str, float]:
+    whole = found.frame[found.frame["layer"].isna()]
+    return dict(zip(whole["statistic"], whole["mean"], strict=True))
+
+
+@pytest.fixture(scope="module")
+def result(digits: nn.Module) -> GraphStatistics:
+    return graph_statistics(
+        digits, "digits", Semantic(M=3), strategy="gtp:P=6", name="digits ViT", **QUICK
+    )
+
+
+def test_over_images(result: GraphStatistics, digits: nn.Module) -> None:
+    loader = tr.data.make_loader(open_for(digits, "digits"), 12, limit=12)
+    with torch.no_grad():
+        embedded = adapt(digits).embed(next(iter(loader))[0])
+    graph = Semantic(M=3)(embedded.x0, embedded.grid)
+    single = [describe(adjacency(graph, i), (8, 8)) for i in range(12)]
+    means = _means(result)
+    assert list(means) == list(GRAPH_STATISTICS)
+    for name, mean in means.items():
+        assert mean == pytest.approx(np.mean([values[name] for values in single])), name
+    assert (result.frame["images"] == 12).all()
+    assert result.in_degree.shape == (8, 8)
+    assert result.in_degree.mean() == pytest.approx(3)
+    expected = graph.dense(normalized=False).sum(dim=1).mean(dim=0).reshape(8, 8)
+    np.testing.assert_allclose(result.in_degree, expected.numpy(), atol=1e-6)
+
+
+def test_unreached_is_what_propagation_loses(result: GraphStatistics, digits: nn.Module) -> None:
+    rows = result.frame[result.frame["statistic"] == "unreached"]
+    assert rows["layer"].tolist() == list(range(8))
+    assert 0 < rows["mean"].max() < 1
+    strategy = tr.strategy("gtp", P=6, graph="semantic", M=3)
+    lost = tr.analysis.oversmoothing(digits, "digits", {"gtp": strategy}, **QUICK).frame
+    lost = lost[lost["statistic"] == "lost"]
+    assert rows["mean"].tolist() == pytest.approx(lost["mean"].tolist())
+
+
+def test_whatever_drops_the_tokens(digits: nn.Module) -> None:
+    found = graph_statistics(digits, "digits", "mixed", strategy="evit", **QUICK).frame
+    rows = found[found["statistic"] == "unreached"]
+    assert rows["layer"].tolist() == [2, 4, 6]
+    without = graph_statistics(digits, "digits", "mixed", strategy=None, **QUICK).frame
+    assert "unreached" not in set(without["statistic"])
+
+
+def test_one_graph_for_all_images(digits: nn.Module) -> None:
+    found = graph_statistics(digits, "digits", "spatial", strategy=None, **QUICK)
+    assert (found.frame["images"][found.frame["statistic"] != "far_length"] == 12).all()
+    assert found.in_degree[0].tolist() == [3, 5, 5, 5, 5, 5, 5, 3]
+    assert _means(found)["reciprocity"] == 1
+
+
+def test_of_a_graph() -> None:
+    n = 5
+    complete = Graph.from_dense(1 - torch.eye(n)[None], (1, n))
+    found = graph_statistics(complete)
+    means = _means(found)
+    assert means["spectral_gap"] == pytest.approx(n / (n - 1))
+    assert (means["clustering"], means["out_degree"]) == pytest.approx((1, n - 1))
+    assert found.frame["low"].isna().all()
+    assert "1 image." in str(found)
+    assert "interval" not in str(found)
+    batch = Mixed(M=2)(torch.randn(4, 12, 5), (3, 4))
+    assert (graph_statistics(batch).frame["images"] == 4).all()
+
+
+def test_printed(result: GraphStatistics) -> None:
+    text = str(result)
+    for words in ("Semantic(M=3", "digits ViT on digits", "spectral gap", "block 7: dropped",
+                  "95% interval", "12 images"):  # fmt: skip
+        assert words in text
+    assert result.plot().axes
+
+
+def test_refused(digits: nn.Module) -> None:
+    graph = Mixed(M=2)(torch.randn(1, 12, 5), (3, 4))
+    with pytest.raises(ConfigError, match="a graph and data"):
+        graph_statistics(graph, "digits")  # type: ignore[call-overload]
+    with pytest.raises(ConfigError, match="expected data"):
+        graph_statistics(digits)  # type: ignore[call-overload]
+    with pytest.raises(ConfigError, match="makes a graph"):
+        graph_statistics(digits, "digits", "none", strategy=None, **QUICK)
+    with pytest.raises(ConfigError, match="M must be below"):
+        graph_statistics(digits, "digits", Mixed(M=64), **QUICK)
+    with pytest.raises(ConfigError, match="level"):
+        graph_statistics(graph, level=2)
+
+
+def test_images_of_several_sizes() -> None:
+    from timm.models.vision_transformer import VisionTransformer
+
+    model = VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=16, depth=1, num_heads=2, dynamic_img_size=True
+    ).eval()
+    sizes = [(torch.randn(3, side, side), 0) for side in (32, 48)]
+    loader: DataLoader[Any] = DataLoader(sizes)
+    with pytest.raises(InputError, match="one size"):
+        graph_statistics(model, loader, Mixed(M=2), strategy=None, progress=False)
+
+
+def _photograph(side: int) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, size=(side, side, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def test_graph_and_pixels(digits: nn.Module) -> None:
+    photograph = _photograph(32)
+    found = image_graph(tr.wrap(digits, "gtp"), photograph, Mixed(M=5))
+    assert found.image.shape == (1, 3, 32, 32)
+    # Normalised and back: the photograph itself, which has the model's size already.
+    np.testing.assert_allclose(found.pixels, np.asarray(photograph) / 255, atol=1e-6)
+    with torch.no_grad():
+        embedded = adapt(digits).embed(found.image)
+    expected = Mixed(M=5)(embedded.x0, (8, 8))
+    assert torch.equal(found.graph.dense(), expected.dense())
+
+
+def test_any_size_and_mode(digits: nn.Module) -> None:
+    grey = _photograph(90).convert("L")
+    found = image_graph(digits, grey, "spatial")
+    assert found.pixels.shape == (32, 32, 3)
+    assert found.pixels.min() >= 0
+    assert found.pixels.max() <= 1
+    assert found.graph.num_nodes == 64
+
+
+def test_photographs_refused(digits: nn.Module) -> None:
+    with pytest.raises(InputError, match="PIL image"):
+        image_graph(digits, np.zeros((4, 4, 3)))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="makes a graph"):
+        image_graph(digits, _photograph(32), "none")
+    with pytest.raises(ConfigError, match="M must be below"):
+        image_graph(digits, _photograph(32), Mixed(M=64))

@@ -1,0 +1,275 @@
+"""Which patches methods keep, and how far two methods agree on them.
+
+Records of patches are arrays ``(b, L, N0)``: images, blocks, patches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from rich.table import Table
+from torch import Tensor, nn
+
+from tokenred.analysis.lineup import Contestant, Strategies, lineup_at_counts
+from tokenred.analysis.measure.inputs import Data, image_stream
+from tokenred.analysis.measure.intervals import StreamingMeans
+from tokenred.analysis.measure.machine import base_of
+from tokenred.analysis.result import FramedResult, plain_table
+from tokenred.core.values import Count, PartOf, Size, checked
+from tokenred.data.classes import ClassMap
+from tokenred.reduced.trace import Trace
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Agreement", "agreement", "alive", "chance_iou", "iou", "scores", "spearman"]
+
+Flags = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+_STATISTICS = ("iou", "survival", "scores")
+_COLUMNS = (*_STATISTICS, "chance")
+
+
+def alive(trace: Trace) -> Flags:
+    """Whether a token of each position is alive after each block.
+
+    A token that stands for no single patch (−1) keeps none alive.
+    """
+    kept = [
+        _on_grid(index, torch.ones_like(index, dtype=torch.float64), trace.num_patches, 0.0)
+        for index in trace.index_per_layer
+    ]
+    return np.stack(kept, axis=1) > 0
+
+
+def scores(trace: Trace) -> Floats:
+    """The scores that decided in each block; NaN for patches and blocks without one."""
+    shape = (trace.index.shape[0], len(trace.index_per_layer), trace.num_patches)
+    out = np.full(shape, np.nan)
+    for step in trace.steps:
+        if step.selection.score is not None:
+            before = trace.index_per_layer[step.layer - 1] if step.layer else trace.start_index
+            values = step.selection.score.detach().double()
+            out[:, step.layer] = _on_grid(before, values, trace.num_patches, torch.nan)
+    return out
+
+
+def _on_grid(index: Tensor, values: Tensor, patches: int, empty: float) -> Floats:
+    """``(b, n)`` values at their positions, ``(b, N0)``."""
+    # A spare place takes what has no position.
+    out = torch.full((index.shape[0], patches + 1), empty, dtype=values.dtype, device=index.device)
+    placed = out.scatter(1, torch.where(index >= 0, index, patches), values)
+    grid: Floats = placed[:, :patches].cpu().numpy()
+    return grid
+
+
+def iou(a: Flags, b: Flags) -> Floats:
+    """Intersection over union along the last axis, 0 … 1; NaN where both are empty."""
+    return _ratio((a & b).sum(axis=-1), (a | b).sum(axis=-1))
+
+
+def chance_iou(a: Flags, b: Flags) -> Floats:
+    """What `iou` is on average for two random choices of as many as ``a`` and ``b`` hold."""
+    counts = np.stack((a.sum(axis=-1), b.sum(axis=-1)), axis=-1)
+    flat = [_chance(int(x), int(y), a.shape[-1]) for x, y in counts.reshape(-1, 2)]
+    return np.array(flat).reshape(counts.shape[:-1])
+
+
+@lru_cache(maxsize=4096)
+def _chance(a: int, b: int, patches: int) -> float:
+    """The mean of the intersection over union, which follows a hypergeometric distribution."""
+    from scipy.stats import hypergeom
+
+    if not a + b:
+        return float("nan")
+    common = np.arange(max(0, a + b - patches), min(a, b) + 1)
+    return float((hypergeom.pmf(common, patches, a, b) * common / (a + b - common)).sum())
+
+
+def spearman(x: Floats, y: Floats) -> Floats:
+    """Spearman's rank correlation along the last axis, −1 … 1; ties share their mean rank.
+
+    Entries that are NaN in either are left out. NaN where one of the two is constant.
+    """
+    from scipy.stats import rankdata
+
+    known = ~(np.isnan(x) | np.isnan(y))
+    # What is left out ranks behind all others, and so changes no other rank.
+    ranks = [np.where(known, rankdata(np.where(known, v, np.inf), axis=-1), 0) for v in (x, y)]
+    count = known.sum(axis=-1, keepdims=True).clip(1)
+    first, second = (
+        np.where(known, rank - rank.sum(axis=-1, keepdims=True) / count, 0) for rank in ranks
+    )
+    scale = np.sqrt((first**2).sum(axis=-1) * (second**2).sum(axis=-1))
+    return _ratio((first * second).sum(axis=-1), scale)
+
+
+def _ratio(above: NDArray[Any], below: NDArray[Any]) -> Floats:
+    """NaN where there is nothing to divide by."""
+    out: Floats = np.full(above.shape, np.nan)
+    np.divide(above, below, out=out, where=below > 0)
+    return out
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Agreement(FramedResult):
+    """How far methods agree on the patches; ``print`` shows the last block.
+
+    Attributes:
+        frame: one row for each pair of strategies ``a``, ``b``, block and statistic:
+
+            - ``iou``: patches that both keep ÷ patches that either keeps, after the block;
+            - ``survival``: Spearman's correlation, over all patches, of how many blocks each has
+              stayed in, up to this one;
+            - ``scores``: Spearman's correlation of the scores in this block, over the patches that
+              both methods still have (only where both methods score).
+
+            ``mean`` over the images with its bootstrap interval; ``chance`` is what two methods
+            that choose at random, as many patches each, would have on average. ``tokens`` counts
+            the image tokens after the block.
+    """
+
+    def table(self) -> Table:
+        last = self.frame[self.frame["layer"] == self.frame["layer"].max()]
+        table = plain_table(
+            f"Patches kept after the last block ({last['tokens'].iloc[0]} tokens): {self.about}",
+            ["a", "b", "IoU", "by chance", "survival ρ", "scores ρ"],
+            left=2,
+        )
+        for (a, b), rows in last.groupby(["a", "b"], sort=False):
+            cells = {
+                row["statistic"]: f"{row['mean']:.3f} ({row['low']:.3f}, {row['high']:.3f})"
+                for row in rows.to_dict("records")
+            }
+            chance = f"{rows['chance'].max():.3f}"
+            table.add_row(
+                str(a), str(b), cells["iou"], chance, *(cells.get(x, "") for x in _STATISTICS[1:])
+            )
+        return table
+
+    def plot(self, **options: Any) -> Figure:
+        """See `tokenred.analysis.agreement_map`."""
+        from tokenred.analysis.plots.agreement_map import agreement_map
+
+        return agreement_map(self.frame, **options)
+
+
+@checked
+def agreement(
+    model: nn.Module,
+    data: Data,
+    strategies: Strategies,
+    *,
+    removed: int | Sequence[int] | None = None,
+    limit: Size | None = None,
+    batch_size: Size = 32,
+    workers: Count = 0,
+    device: str | torch.device | None = None,
+    seed: Count = 0,
+    level: PartOf = 0.95,
+    split: str | None = None,
+    class_map: ClassMap = None,
+    name: str | None = None,
+    progress: bool = True,
+) -> Agreement:
+    """Compare which patches methods keep, on the same images and at the same counts.
+
+    A patch is kept while a token of its position is alive: merging keeps the patch merged into,
+    and EViT's fused token, which has no position, none.
+
+    Args:
+        model: dense, or a `ReducedViT`, whose base is then taken.
+        data: see `tokenred.analysis.evaluate`.
+        strategies: two or more, see `tokenred.analysis.parse_spec`. Their schedules are replaced.
+        removed: by how many image tokens each block's number shrinks: one count, or a list that 0
+            goes on; None for 8 a block, or half of all tokens where a model has too few for that.
+            A fuser that adds a token drops one more, so that the counts match.
+        limit, batch_size, workers, device, split, class_map, progress: as in `evaluate`.
+        seed: of the choice of images and of the bootstrap.
+        level: of the intervals.
+        name: of the model, for titles.
+
+    Raises:
+        ConfigError: for fewer than two strategies, one with a budget, counts that one of them
+            cannot meet, or numbers out of range.
+        TokenredError: as `parse_spec`, `tokenred.wrap` and the data raise them.
+    """
+    base = base_of(model)
+    entries = lineup_at_counts(base, strategies, removed)
+    pairs = list(combinations(range(len(entries)), 2))
+    shape = (len(pairs), len(_COLUMNS), len(entries[0].tokens))
+    means = StreamingMeans(math.prod(shape), seed=seed)
+    with image_stream(
+        [entry.model for entry in entries], data, title="agreement", split=split,
+        class_map=class_map, batch_size=batch_size, workers=workers, limit=limit, seed=seed,
+        device=device, progress=progress,
+    ) as stream:  # fmt: skip
+        for images in stream:
+            traces = [entry.model.run_with_trace(images)[1] for entry in entries]
+            records = [(alive(trace), scores(trace)) for trace in traces]
+            found = np.stack([_compare(*records[a], *records[b]) for a, b in pairs], axis=1)
+            means.add(found.reshape(len(images), -1))
+    frame = _frame(entries, pairs, shape, means, level).assign(
+        model=name or type(base).__name__, data=stream.source, seed=seed
+    )
+    note = (
+        f"{stream.count} images; in brackets: {level:.0%} bootstrap intervals over the images. "
+        "ρ: Spearman's rank correlation, 0 by chance."
+    )
+    return Agreement(frame, level, (note, *stream.left_out))
+
+
+def _compare(kept_a: Flags, scores_a: Floats, kept_b: Flags, scores_b: Floats) -> Floats:
+    """``(b, columns, L)``."""
+    # In how many blocks each patch has stayed, up to each block.
+    stayed_a, stayed_b = (kept.cumsum(axis=1).astype(np.float64) for kept in (kept_a, kept_b))
+    columns = (
+        iou(kept_a, kept_b),
+        spearman(stayed_a, stayed_b),
+        spearman(scores_a, scores_b),
+        chance_iou(kept_a, kept_b),
+    )
+    return np.stack(columns, axis=1)
+
+
+def _frame(
+    entries: Sequence[Contestant],
+    pairs: Sequence[tuple[int, int]],
+    shape: tuple[int, ...],
+    means: StreamingMeans,
+    level: float,
+) -> pd.DataFrame:
+    low, high = (bound.reshape(shape) for bound in means.intervals(level))
+    own, images = means.means.reshape(shape), means.counts.reshape(shape)
+    layers = entries[0].model.cost().layers
+    first = next(layer.layer for layer in layers if layer.removed)
+    rows = [
+        {
+            "a": entries[a].label,
+            "b": entries[b].label,
+            "layer": layer,
+            "statistic": statistic,
+            "mean": own[pair, column, layer],
+            "low": low[pair, column, layer],
+            "high": high[pair, column, layer],
+            # Ranks of random choices do not correlate.
+            "chance": own[pair, -1, layer] if statistic == "iou" else 0.0,
+            "images": images[pair, column, layer],
+            "tokens": layers[layer].tokens_out,
+        }
+        for pair, (a, b) in enumerate(pairs)
+        for layer in range(first, len(layers))
+        for column, statistic in enumerate(_STATISTICS)
+        if images[pair, column, layer]
+    ]
+    return pd.DataFrame(rows)

@@ -1,0 +1,167 @@
+"""What is to be measured: models from what the caller names, and images for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenred.analysis.measure.inputs import weight_type
+from tokenred.core.errors import ConfigError, InputError, PartError
+from tokenred.models import load_model
+from tokenred.models.embedded import EMBEDDED_MODELS
+from tokenred.reduced.model import ReducedViT
+from tokenred.reduced.wrap import wrap
+from tokenred.strategies.specs import Spec, StrategyLike, parse_spec
+
+__all__ = [
+    "DTYPES",
+    "Candidate",
+    "build_model",
+    "image_shape_of",
+    "make_images",
+    "named_candidates",
+    "resize",
+]
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+Candidate = nn.Module | StrategyLike
+
+
+def build_model(
+    name: str | Path,
+    image_size: tuple[int, int] | None = None,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> nn.Module:
+    """A model in eval mode on the CPU, without a download.
+
+    timm's models get random weights, always the same: neither speed nor memory depends on their
+    values. The embedded models and checkpoints have their own.
+
+    Args:
+        name: what `tokenred.models.load_model` takes.
+        image_size: (height, width) of the images; the position embedding is resized to it.
+        dtype: of the weights.
+        seed: of random weights.
+
+    Raises:
+        UnknownNameError: if timm has no such model.
+        CheckpointError: for a file that is no checkpoint.
+        InputError: for a size that the model cannot take.
+    """
+    own = str(name).casefold() in EMBEDDED_MODELS or Path(name).suffix == ".safetensors"
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        model = load_model(name, pretrained=None if own else False)
+    if image_size is not None:
+        resize(model, image_size)
+    return model.to(dtype).eval()
+
+
+def resize(model: nn.Module, size: tuple[int, int]) -> None:
+    """Make a model take images of another (height, width), in place.
+
+    Raises:
+        InputError: for a size that it cannot take.
+    """
+    embed = getattr(model, "patch_embed", None)
+    if getattr(embed, "img_size", None) == size:
+        return
+    patch = getattr(embed, "patch_size", (1, 1))
+    if size[0] % patch[0] or size[1] % patch[1]:
+        raise InputError(
+            f"expected an image size in multiples of the patch {patch[0]}x{patch[1]}, got "
+            f"{size[0]}x{size[1]}."
+        )
+    set_size = getattr(model, "set_input_size", None)
+    if set_size is None:
+        raise InputError(f"{type(model).__name__} takes images of its own size only; leave it out.")
+    try:
+        set_size(img_size=size)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"{type(model).__name__} cannot take images of {size[0]}x{size[1]}: {error}."
+        ) from error
+
+
+def named_candidates(
+    models: Candidate | Sequence[Candidate] | Mapping[str, Candidate], dense: nn.Module | None
+) -> dict[str, nn.Module]:
+    """The models to measure, by name; strategies are wrapped around ``dense``.
+
+    Raises:
+        ConfigError: for none at all, or one that has no dense model.
+        PartError: for something that is neither model nor strategy.
+    """
+    if isinstance(models, Mapping):
+        named = dict(models)
+    else:
+        single = isinstance(models, Candidate)
+        several: Sequence[Any] = [models] if single else list(models)  # type: ignore[arg-type]
+        named = {_name(model, at, len(several)): model for at, model in enumerate(several)}
+    if not named:
+        raise ConfigError("expected at least one model to time, got none.")
+    return {name: _candidate(name, model, dense) for name, model in named.items()}
+
+
+def _name(model: Candidate, at: int, count: int) -> str:
+    if isinstance(model, str | Path | Spec):
+        return parse_spec(model).label
+    return "reduced" if count == 1 else f"{at}"
+
+
+def _candidate(name: str, model: Candidate, dense: nn.Module | None) -> nn.Module:
+    if isinstance(model, StrategyLike):
+        if dense is None:
+            raise ConfigError(
+                f"{name!r} is a strategy, and there is no model to wrap with it. "
+                "Pass dense=, or tokenred.wrap(model, strategy)."
+            )
+        return wrap(dense, model)
+    if not isinstance(model, nn.Module):
+        raise PartError(f"expected a model or a strategy under {name!r}, got {model!r}.")
+    if dense is None and not isinstance(model, ReducedViT):
+        raise ConfigError(
+            f"{name!r} is a {type(model).__name__}, which has no dense model to compare with. "
+            "Wrap it with tokenred.wrap, or pass dense=."
+        )
+    return model
+
+
+def image_shape_of(model: nn.Module, given: Sequence[int] | None = None) -> tuple[int, int, int]:
+    """The shape ``(channels, height, width)`` given, or the model's own.
+
+    Raises:
+        InputError: for another number of sides, or a model that does not say.
+    """
+    if given is not None:
+        if len(given) != 3 or min(given) < 1:
+            raise InputError(
+                f"expected image_shape as (channels, height, width), got {tuple(given)}."
+            )
+        return int(given[0]), int(given[1]), int(given[2])
+    embed = getattr(model, "patch_embed", None)
+    size = getattr(embed, "img_size", None)
+    # timm before 1.0.16 has no in_chans; the projection of a deeper stem does not see the image.
+    proj = getattr(embed, "proj", None)
+    channels: Any = getattr(model, "in_chans", None) or getattr(proj, "in_channels", 3)
+    if size is None:
+        raise InputError(
+            f"{type(model).__name__} does not say which images it takes; "
+            "pass image_shape=(channels, height, width)."
+        )
+    return int(channels), int(size[0]), int(size[1])
+
+
+def make_images(shape: tuple[int, ...], model: nn.Module, seed: int) -> Tensor:
+    """Random images of the type of the model's weights, on the CPU."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator).to(weight_type(model))

@@ -1,0 +1,148 @@
+"""What images cost under a method that keeps a number of tokens of its own for each of them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tokenred.analysis.measure.inputs import batches, open_for
+from tokenred.analysis.measure.machine import measured
+from tokenred.core.errors import InputError, PartError
+from tokenred.data import ImageDataset
+from tokenred.reduced.model import ReducedViT
+
+__all__ = ["AdaptiveCost", "adaptive_columns", "adaptive_cost", "is_adaptive"]
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptiveCost:
+    """Token counts and costs of images that ran.
+
+    Attributes:
+        counts: ``(images, L+1)`` image tokens before the first block and after every block.
+        gmacs: ``(images,)`` 10⁹ multiply-accumulates, as `tokenred.gmacs` counts them.
+        overhead_gmacs: ``(images,)`` what choosing cost, not in ``gmacs``.
+    """
+
+    counts: NDArray[np.int64]
+    gmacs: NDArray[np.float64]
+    overhead_gmacs: NDArray[np.float64]
+
+    @property
+    def mean_counts(self) -> NDArray[np.float64]:
+        """``(L+1,)`` the mean over the images."""
+        return np.asarray(self.counts.mean(axis=0), dtype=np.float64)
+
+    @property
+    def mean_gmacs(self) -> float:
+        """The mean over the images."""
+        return float(self.gmacs.mean())
+
+    @property
+    def mean_overhead_gmacs(self) -> float:
+        """The mean over the images."""
+        return float(self.overhead_gmacs.mean())
+
+    def row(self, dense_gmacs: float) -> dict[str, Any]:
+        """The means, under the names of the columns of `tokenred.analysis.compare`.
+
+        Args:
+            dense_gmacs: cost of the dense model.
+        """
+        return {
+            "tokens": " ".join(f"{count:.4g}" for count in self.mean_counts),
+            "gmacs": self.mean_gmacs,
+            "overhead_gmacs": self.mean_overhead_gmacs,
+            "gmacs_share": self.mean_gmacs / dense_gmacs,
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"AdaptiveCost({len(self.gmacs)} images, mean_gmacs={self.mean_gmacs:.3f} from "
+            f"{self.gmacs.min():.3f} to {self.gmacs.max():.3f}, tokens at the end "
+            f"{self.mean_counts[-1]:.1f})"
+        )
+
+
+def is_adaptive(reduced: ReducedViT) -> bool:
+    """Whether the images decide how many tokens go, so that `tokenred.gmacs` is a bound only."""
+    selector, depth = reduced.strategy.selector, reduced.info.depth
+    return any(selector.adaptive(layer, depth) for layer in range(depth))
+
+
+def adaptive_cost(
+    reduced: ReducedViT,
+    data: Tensor | str | os.PathLike[str] | ImageDataset,
+    *,
+    limit: int | None = None,
+    batch_size: int = 32,
+    workers: int = 0,
+    seed: int = 0,
+    split: str | None = None,
+) -> AdaptiveCost:
+    """Mean and single token counts and GMACs of images, at the counts that they really have.
+
+    Of a model that is not adaptive all images cost the same.
+
+    Args:
+        reduced: the model; it runs in eval mode, and is left as it was.
+        data: images ``(n, ch, H, W)`` as the model takes them, or what `tokenred.analysis.evaluate`
+            takes.
+        limit: at most so many images.
+        batch_size, workers: of the passes and the loading.
+        seed: of the choice that ``limit`` makes in a dataset.
+        split: see `tokenred.data.open_dataset`.
+
+    Raises:
+        PartError: for a model that is not wrapped.
+        InputError: for no images.
+        TokenredError: as `tokenred.analysis.evaluate` raises them.
+    """
+    if not isinstance(reduced, ReducedViT):
+        raise PartError(f"expected what tokenred.wrap returned, got {type(reduced).__name__}.")
+    if isinstance(data, Tensor):
+        images = iter(data[:limit].split(batch_size))
+    else:
+        dataset = open_for(reduced.base, data, split=split)
+        loaded, _ = batches(dataset, batch_size=batch_size, workers=workers, limit=limit, seed=seed)
+        images = (batch for batch, _, _ in loaded)
+    weight = next(reduced.parameters())
+    counts: list[Tensor] = []
+    size: tuple[int, int] | None = None
+    with measured(reduced, None):
+        for batch in images:
+            if len(batch):
+                size = (int(batch.shape[2]), int(batch.shape[3]))
+                counts.append(reduced.alive_counts(batch.to(weight)).cpu())
+    if not counts:
+        raise InputError("expected at least one image to measure the cost of, got none.")
+    rows = torch.cat(counts)
+    # Many images share their counts.
+    distinct, of = rows.unique(dim=0, return_inverse=True)
+    costs = [reduced.cost(size, row) for row in distinct.tolist()]
+    each = np.array([(cost.gmacs, cost.overhead_gmacs) for cost in costs])[of.numpy()]
+    return AdaptiveCost(rows.numpy(), each[:, 0], each[:, 1])
+
+
+def adaptive_columns(
+    reduced: ReducedViT, data: ImageDataset | None, dense_gmacs: float, **options: Any
+) -> dict[str, Any]:
+    """What replaces the upper bounds in a row of `tokenred.analysis.compare`.
+
+    Nothing for a method whose counts are known, or where there are no images to measure.
+
+    Args:
+        reduced: the model of the row.
+        data: the images of the comparison.
+        dense_gmacs: cost of the dense model.
+        options: of `adaptive_cost`.
+    """
+    if data is None or not is_adaptive(reduced):
+        return {}
+    return adaptive_cost(reduced, data, **options).row(dense_gmacs)

@@ -1,0 +1,313 @@
+"""Peak memory of a forward, in a process of its own where nothing else counts.
+
+The fresh interpreter runs `main` of this module: a job as JSON comes in, the answer goes out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tokenred.analysis.measure.candidates import build_model, image_shape_of, make_images
+from tokenred.analysis.measure.machine import autocast, base_of, check_device, precision_of, running
+from tokenred.analysis.measure.out_of_memory import is_out_of_memory
+from tokenred.backbones import adapt
+from tokenred.core import errors
+from tokenred.core.child import python_running
+from tokenred.core.errors import ConfigError, TokenredError
+from tokenred.core.part import Part
+from tokenred.core.values import Count, Size, checked
+from tokenred.reduced.wrap import wrap
+from tokenred.strategies.config import to_config
+from tokenred.strategies.specs import StrategyLike, parse_spec
+from tokenred.strategies.strategy import Strategy, from_config
+
+__all__ = ["PeakMemory", "allocation_peak", "can_travel", "main", "peak_memory"]
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """The most that one forward holds at a time.
+
+    Attributes:
+        peak_bytes: of PyTorch's allocations during the forward; weights and images were there
+            before and do not count. What kernels take elsewhere (NumPy buffers, the packing
+            buffers of MKL and oneDNN) is not seen.
+        resident_bytes: growth of the process's resident memory in the same forward, by the
+            operating system's high-water mark: all of that is in it, and what libraries load and
+            keep as well. None outside Linux, on accelerators, and in the caller's own process.
+        batch_size, image_shape, precision, device: what ran.
+        own_process: whether in a fresh interpreter.
+    """
+
+    peak_bytes: int
+    resident_bytes: int | None
+    batch_size: int
+    image_shape: tuple[int, int, int]
+    precision: str
+    device: str
+    own_process: bool
+
+    @property
+    def peak_mib(self) -> float:
+        """``peak_bytes`` in MiB."""
+        return self.peak_bytes / 2**20
+
+    def __str__(self) -> str:
+        resident = ""
+        if self.resident_bytes is not None:
+            resident = f" (resident memory grew by {self.resident_bytes / 2**20:.1f} MiB)"
+        return (
+            f"{self.peak_mib:.1f} MiB at the peak{resident}; batch {self.batch_size}, images "
+            f"{'x'.join(map(str, self.image_shape))}, {self.precision}, {self.device}"
+        )
+
+
+@checked
+def peak_memory(
+    model: nn.Module | str | Path,
+    image_shape: Sequence[int] | None = None,
+    batch_size: Size = 32,
+    *,
+    strategy: StrategyLike | None = None,
+    threads: Size | None = None,
+    device: str | torch.device | None = None,
+    amp: torch.dtype | None = None,
+    dtype: torch.dtype = torch.float32,
+    seed: Count = 0,
+    timeout: float | None = None,
+) -> PeakMemory:
+    """The peak of allocations during a forward in inference mode.
+
+    A model named by text runs in a fresh interpreter, so that nothing else counts, and for the
+    first time, so that what it keeps for later forwards does; a model that exists only in memory
+    runs here. On CUDA the caching allocator's own count is read, on the CPU PyTorch's profiler is.
+
+    Args:
+        model: a name or path for `tokenred.models.load_model` (timm's models get random weights:
+            memory does not depend on them), or a model, dense or a `ReducedViT`.
+        image_shape: ``(channels, height, width)``; None for the model's own.
+        batch_size: images in a batch.
+        strategy: to wrap a named model with, as for `tokenred.wrap`; None for the dense model.
+        threads: CPU threads of PyTorch; None leaves them.
+        device: where to run; None for the CPU, or for where the model is.
+        amp: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
+        dtype: of the weights and images of a named model.
+        seed: of the images, and of random weights.
+        timeout: seconds to wait for the fresh interpreter.
+
+    Raises:
+        ConfigError: for numbers out of range, or a strategy that a fresh interpreter cannot know.
+        InputError: for images of a shape that the model refuses.
+        MemoryError: where the memory does not suffice.
+        TimeoutError: where the fresh interpreter takes longer.
+    """
+    if isinstance(model, nn.Module):
+        if strategy is not None:
+            raise ConfigError("strategy= belongs to a named model; wrap this one yourself.")
+        return _measure(model, image_shape, batch_size, threads, device, amp, seed)
+    spec = None if strategy is None else parse_spec(strategy)
+    if spec is not None and not can_travel(spec.strategy):
+        raise ConfigError(
+            "a fresh interpreter does not know parts that were defined outside of tokenred; "
+            "pass the model itself, tokenred.wrap(model, strategy), to measure in this process."
+        )
+    place = check_device(device or "cpu") or torch.device("cpu")
+    autocast(place, amp)
+    job = {
+        "model": os.fspath(model),
+        "strategy": None if spec is None else to_config(spec.strategy),
+        "share": None if spec is None else spec.share,
+        "dtype": str(dtype).removeprefix("torch."),
+        "image_shape": None if image_shape is None else list(image_shape),
+        "batch_size": batch_size,
+        "threads": threads,
+        "device": str(place),
+        "amp": None if amp is None else str(amp).removeprefix("torch."),
+        "seed": seed,
+    }
+    found = _run_fresh(job, timeout)
+    return PeakMemory(**found | {"image_shape": tuple(found["image_shape"])})
+
+
+def can_travel(strategy: Strategy) -> bool:
+    """Whether a fresh interpreter knows all parts of a strategy: those that tokenred defines."""
+    try:
+        to_config(strategy)
+    except ConfigError:  # a part without a name
+        return False
+    return all(
+        type(part).__module__.partition(".")[0] == "tokenred" for part in _parts_within(strategy)
+    )
+
+
+def _parts_within(value: Any) -> Iterator[Part]:
+    for field in dataclasses.fields(value):
+        inner = getattr(value, field.name)
+        for item in inner if isinstance(inner, tuple) else (inner,):
+            if isinstance(item, Part):
+                yield item
+                yield from _parts_within(item)
+
+
+def _run_fresh(job: dict[str, Any], timeout: float | None) -> dict[str, Any]:
+    """What a fresh interpreter answers; what it raised there is raised here."""
+    try:
+        done = subprocess.run(
+            python_running(__name__),
+            input=json.dumps(job),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+    except subprocess.TimeoutExpired:
+        raise TimeoutError(f"the fresh interpreter took longer than {timeout:g} s.") from None
+    if done.returncode < 0:
+        raise MemoryError(
+            f"the fresh interpreter was killed by signal {-done.returncode}, most likely for want "
+            "of memory; choose a smaller batch."
+        )
+    lines = done.stdout.strip().splitlines()
+    if done.returncode or not lines:
+        why = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise RuntimeError(f"the fresh interpreter failed: {why}")
+    answer: dict[str, Any] = json.loads(lines[-1])
+    if "error" in answer:
+        kinds = {name: getattr(errors, name) for name in errors.__all__}
+        kind = (kinds | {"MemoryError": MemoryError}).get(answer["error"], RuntimeError)
+        raise kind(answer["message"])
+    return answer
+
+
+def main() -> None:
+    """Read a job from standard input, print the answer as the last line."""
+    print(json.dumps(_answer(json.load(sys.stdin))))
+
+
+def _answer(job: dict[str, Any]) -> dict[str, Any]:
+    """Do a job of `peak_memory`; an error becomes its name and message."""
+    try:
+        shape = job["image_shape"]
+        size = None if shape is None else (shape[1], shape[2])
+        model = build_model(job["model"], size, getattr(torch, job["dtype"]), job["seed"])
+        if job["strategy"] is not None:
+            spec = parse_spec(from_config(job["strategy"]))
+            model = wrap(model, dataclasses.replace(spec, share=job["share"]))
+        amp = None if job["amp"] is None else getattr(torch, job["amp"])
+        found = _measure(
+            model,
+            shape,
+            job["batch_size"],
+            job["threads"],
+            job["device"],
+            amp,
+            job["seed"],
+            own_process=True,
+        )
+    except (TokenredError, MemoryError) as error:
+        return {"error": type(error).__name__, "message": str(error)}
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            return {"error": "MemoryError", "message": str(error).splitlines()[0]}
+        raise
+    return dataclasses.asdict(found)
+
+
+def _measure(
+    model: nn.Module,
+    image_shape: Sequence[int] | None,
+    batch_size: int,
+    threads: int | None,
+    device: str | torch.device | None,
+    amp: torch.dtype | None,
+    seed: int,
+    own_process: bool = False,
+) -> PeakMemory:
+    """`peak_memory` in this process; ``own_process`` where there is nothing else in it."""
+    base = base_of(model)
+    shape = image_shape_of(base, image_shape)
+    images = make_images((batch_size, *shape), base, seed)
+    adapt(base).check_images(images)
+    with running([model], device, amp=amp, threads=threads, inference=True) as place:
+        images = images.to(place)
+        resident = None
+
+        def forward() -> object:
+            nonlocal resident
+            before = _reset_resident() if own_process and place.type == "cpu" else None
+            out = model(images)
+            if before is not None:
+                resident = max(0, _status("VmHWM") - before)
+            return out
+
+        peak = allocation_peak(forward, place)
+    precision = precision_of(images, amp)
+    return PeakMemory(peak, resident, batch_size, shape, precision, str(place), own_process)
+
+
+def allocation_peak(run: Callable[[], object], device: torch.device | str = "cpu") -> int:
+    """The most bytes that PyTorch's allocations hold during a call, above what they held before.
+
+    Args:
+        run: what to look at; its result lives to the end.
+        device: whose allocations count.
+
+    Raises:
+        ConfigError: for a device whose allocations are not counted.
+    """
+    device = torch.device(device)
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"expected cpu or cuda to count allocations on, got {device}.")
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        torch.cuda.synchronize(device)
+        return int(torch.cuda.max_memory_allocated(device) - before)
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        result = run()
+    del result
+    # The profiler's memory events in their order; a negative one is a release.
+    kineto: Any = profile.profiler
+    events = [e for e in kineto.kineto_results.events() if e.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        if event.device_type().name == "CPU":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak
+
+
+def _reset_resident() -> int | None:
+    """Resident bytes now, the high-water mark set back to them; None where that cannot be done."""
+    gc.collect()
+    try:
+        _CLEAR.write_text(_RESET_PEAK, encoding="ascii")
+        return _status("VmRSS")
+    except OSError:  # not Linux, or not allowed
+        return None
+
+
+def _status(field: str) -> int:
+    """Bytes in a field of the process's status."""
+    for line in _STATUS.read_text(encoding="ascii").splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"no {field} in {_STATUS}")

@@ -1,0 +1,308 @@
+"""Oversmoothing: how alike the tokens become, block by block, under each strategy.
+
+The statistics are functions of image tokens only, ``(b, n, c)``, and compute in fp32 or better
+whatever the type of the tokens, also under autocast. A value that so few tokens cannot have is NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from rich.table import Table
+from torch import Tensor, nn
+
+from tokenred.analysis.lineup import Contestant, Strategies, lineup
+from tokenred.analysis.measure.inputs import Data, image_stream
+from tokenred.analysis.measure.intervals import StreamingMeans
+from tokenred.analysis.measure.machine import base_of, weights_digest
+from tokenred.analysis.result import FramedResult, plain_table
+from tokenred.core.errors import InputError
+from tokenred.core.tensors import at_least_fp32, unit_vectors
+from tokenred.core.values import Count, PartOf, Size, checked
+from tokenred.data.classes import ClassMap
+from tokenred.reduced.trace import Step, Trace
+from tokenred.strategies.config import fingerprint_if_any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "TOKEN_STATISTICS",
+    "Oversmoothing",
+    "effective_rank",
+    "high_frequency",
+    "lost_share",
+    "mean_cosine",
+    "oversmoothing",
+]
+
+_LOST = "lost"
+
+
+def mean_cosine(tokens: Float[Tensor, "b n c"]) -> Float[Tensor, " b"]:
+    """Mean cosine similarity over all pairs of different tokens, −1 … 1; 1 = all alike.
+
+    From the sum of the unit vectors u, ``(‖Σu‖² − Σ‖u‖²) / (n(n − 1))``, so it costs ``O(n·c)``.
+    A zero vector counts as similarity 0 to all. NaN for a single token.
+
+    Source: the quantity of GTP-ViT's Fig. 6 (Xu et al., WACV 2024).
+    """
+    unit = unit_vectors(tokens.detach())
+    n = tokens.shape[1]
+    total = unit.sum(dim=1).square().sum(dim=-1) - unit.square().sum(dim=(1, 2))
+    return total / n / (n - 1) if n > 1 else torch.full_like(total, torch.nan)
+
+
+def effective_rank(tokens: Float[Tensor, "b n c"]) -> Float[Tensor, " b"]:
+    """How many directions the tokens use, 1 … min(n, c).
+
+    ``exp(H(p))`` with ``p_i = σ_i / Σσ`` over the singular values of the ``n × c`` matrix, not
+    centred, and H the entropy in nats. It can be no larger than the number of tokens: compare it
+    at equal counts. 0 where all tokens are zero. ``O(n·c·min(n, c))``, in fp64.
+
+    Source: Roy and Vetterli, "The effective rank: a measure of effective dimensionality",
+    EUSIPCO 2007.
+    """
+    x = tokens.detach().double()  # which autocast leaves alone
+    gram = x @ x.transpose(1, 2) if x.shape[1] <= x.shape[2] else x.transpose(1, 2) @ x
+    # The eigenvalues are σ²; those below 0 are rounding.
+    sigma = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
+    total = sigma.sum(dim=-1, keepdim=True)
+    p = sigma / torch.where(total > 0, total, 1)
+    entropy = -torch.xlogy(p, p).sum(dim=-1)
+    rank = torch.where(total[:, 0] > 0, entropy.exp(), 0)
+    return rank.to(at_least_fp32(tokens.dtype))
+
+
+def high_frequency(tokens: Float[Tensor, "b n c"]) -> Float[Tensor, " b"]:
+    """Share of the energy ``Σ‖x‖²`` that is not in the mean of the tokens, 0 … 1; 0 = all alike.
+
+    The mean is what a discrete Fourier transform over the tokens puts at frequency 0, and so the
+    part that attention, a low-pass filter, leaves over in the end. 0 where all tokens are zero.
+
+    Source: Wang et al., "Anti-Oversmoothing in Deep Vision Transformers via the Fourier Domain
+    Analysis", ICLR 2022.
+    """
+    x = tokens.detach().to(at_least_fp32(tokens.dtype))
+    rest = (x - x.mean(dim=1, keepdim=True)).square().sum(dim=(1, 2))
+    energy = x.square().sum(dim=(1, 2))
+    return rest / torch.where(energy > 0, energy, 1)
+
+
+def lost_share(step: Step) -> Float[Tensor, " b"]:
+    """Share of the tokens dropped in a reduction of which nothing goes into any kept token.
+
+    For GTP these are the tokens that no kept token has for a neighbour (or all, with α = 0); for
+    pruning all of them; for merging and fusing none. NaN where nothing was dropped.
+    """
+    b, dropped = step.selection.drop.shape
+    if not dropped:
+        return torch.full((b,), torch.nan, device=step.selection.drop.device)
+    reached = (step.weights.to_dense() != 0).any(dim=1)
+    return 1 - reached.gather(1, step.selection.drop).float().mean(dim=1)
+
+
+TOKEN_STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {
+    "cosine": mean_cosine,
+    "effective_rank": effective_rank,
+    "high_frequency": high_frequency,
+}
+"""By the name that frames give them."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Oversmoothing(FramedResult):
+    """How alike the image tokens are after each block; ``print`` shows the last one.
+
+    Attributes:
+        frame: one row for each strategy, block and statistic. ``statistic`` is ``cosine`` (mean
+            cosine similarity of pairs), ``effective_rank``, ``high_frequency`` (share of the
+            energy outside the mean token) or ``lost`` (share of the tokens dropped in this block
+            of which nothing reaches a kept one; only blocks that drop); see
+            `tokenred.analysis.measure.oversmoothing`. ``mean`` over the images with its
+            bootstrap interval ``low`` to ``high``; ``difference`` from the dense model in the same
+            block, paired by image, with its own. ``tokens`` counts the image tokens after the
+            block, ``removed`` those dropped in it, ``gmacs`` the whole model.
+    """
+
+    def table(self) -> Table:
+        last = self.frame[self.frame["layer"] == self.frame["layer"].max()]
+        table = plain_table(
+            f"Image tokens after the last block: {self.about}",
+            ["strategy", "GMACs", "tokens", "cosine similarity", "effective rank",
+             "energy outside the mean (%)", "dropped tokens lost (%)"],
+        )  # fmt: skip
+        for strategy, rows in last.groupby("strategy", sort=False):
+            by = rows.set_index("statistic")
+            table.add_row(
+                str(strategy),
+                f"{by['gmacs'].iloc[0]:.3f}",
+                f"{by['tokens'].iloc[0]}",
+                _with_interval(by.loc["cosine"], 3),
+                _with_interval(by.loc["effective_rank"], 2),
+                _with_interval(by.loc["high_frequency"], 1, 100),
+                self._all_lost(strategy),
+            )
+        return table
+
+    def _all_lost(self, strategy: object) -> str:
+        """The share lost of all that were dropped, in whichever block."""
+        mine = (self.frame["strategy"] == strategy) & (self.frame["statistic"] == _LOST)
+        rows = self.frame[mine]
+        dropped = rows["removed"].sum()
+        return f"{100 * (rows['mean'] * rows['removed']).sum() / dropped:.1f}" if dropped else ""
+
+    def plot(self, **options: Any) -> Figure:
+        """See `tokenred.analysis.smoothing_curves`."""
+        from tokenred.analysis.plots.smoothing_curves import smoothing_curves
+
+        return smoothing_curves(self.frame, **options)
+
+
+@checked
+def oversmoothing(
+    model: nn.Module,
+    data: Data,
+    strategies: Strategies,
+    *,
+    gmacs_share: float | None = None,
+    limit: Size | None = None,
+    batch_size: Size = 32,
+    workers: Count = 0,
+    device: str | torch.device | None = None,
+    amp: torch.dtype | None = None,
+    seed: Count = 0,
+    level: PartOf = 0.95,
+    split: str | None = None,
+    class_map: ClassMap = None,
+    name: str | None = None,
+    progress: bool = True,
+) -> Oversmoothing:
+    """Measure how alike image tokens become on their way through the blocks.
+
+    The dense model comes first, then each strategy, all on the same images. Features are those
+    that leave a block, before the model's final norm. Images pass in batches and only sums are
+    kept, so memory does not grow with their number.
+
+    **Which tokens count: those alive after the block.** Features of dropped tokens no longer
+    exist, so a method may look less smooth because of *which* tokens it keeps as well as because
+    of what happens to them. Pruning the same selection (``gtp:fuser=prune``), or one at random
+    (``random``), tells the two apart.
+
+    Source: GTP-ViT, Fig. 6 (Xu et al., WACV 2024), with intervals and further statistics.
+
+    Args:
+        model: dense, or a `ReducedViT`, whose base is then taken.
+        data: see `tokenred.analysis.evaluate`.
+        strategies: what `tokenred.analysis.parse_spec` takes, or a mapping from labels to it.
+        gmacs_share: of the dense model's GMACs that each strategy may cost, so that they are
+            compared at the same cost (`at_budget`); None for their own schedules.
+        limit, batch_size, workers, device, amp, split, class_map, progress: as in `evaluate`.
+        seed: of the choice of images and of the bootstrap.
+        level: of the intervals.
+        name: of the model, for titles.
+
+    Raises:
+        ConfigError: for numbers out of range, or names that come twice.
+        DataError: for data that is empty or does not fit the model.
+        InputError: for images of another size than the model's own, or features that are no
+            finite numbers.
+        TokenredError: as `parse_spec` and `tokenred.wrap` raise them.
+    """
+    base = base_of(model)
+    entries = lineup(base, strategies, gmacs_share=gmacs_share)
+    keys = [(at, *key) for at, entry in enumerate(entries) for key in _keys(entry)]
+    means = StreamingMeans(len(keys), seed=seed)
+    with image_stream(
+        [entry.model for entry in entries], data, title="oversmoothing", split=split,
+        class_map=class_map, batch_size=batch_size, workers=workers, limit=limit, seed=seed,
+        device=device, amp=amp, progress=progress,
+    ) as stream:  # fmt: skip
+        for images in stream:
+            rows = [_values(entry, images) for entry in entries]
+            means.add(torch.cat(rows, dim=1).cpu().numpy())
+    frame = _frame(entries, keys, means, level).assign(
+        model=name or type(base).__name__, data=stream.source, weights=weights_digest(base),
+        seed=seed,
+    )  # fmt: skip
+    notes = (
+        f"{stream.count} images; in brackets, or beside the mean in the frame: {level:.0%} "
+        "bootstrap intervals over the images.",
+        "Only tokens alive after the block count. A smaller number of them bounds the "
+        "effective rank.",
+    )
+    return Oversmoothing(frame, level, notes + stream.left_out)
+
+
+def _keys(entry: Contestant) -> list[tuple[int, str]]:
+    layers = entry.model.cost().layers
+    alive = [(layer.layer, name) for layer in layers for name in TOKEN_STATISTICS]
+    return alive + [(layer.layer, _LOST) for layer in layers if layer.removed]
+
+
+def _values(entry: Contestant, images: Tensor) -> Tensor:
+    """``(b, columns)`` in the order of `_keys`."""
+    _, trace = entry.model.run_with_trace(images)
+    _check(entry, trace)
+    alive = [
+        statistic(features[:, trace.num_prefix :])
+        for features in trace.features
+        for statistic in TOKEN_STATISTICS.values()
+    ]
+    return torch.stack([*alive, *(lost_share(step) for step in trace.steps)], dim=1)
+
+
+def _check(entry: Contestant, trace: Trace) -> None:
+    if trace.tokens_per_layer != entry.tokens:
+        raise InputError(
+            f"{entry.label}: expected images of the model's own size, which leave "
+            f"{entry.tokens[-1]} image tokens, got others, which leave "
+            f"{trace.tokens_per_layer[-1]}; resize them."
+        )
+    if not torch.isfinite(trace.features[-1]).all():
+        raise InputError(
+            f"{entry.label}: expected numbers from the last block, got NaN or infinite ones; check "
+            "the weights, and the precision."
+        )
+
+
+def _frame(
+    entries: list[Contestant],
+    keys: list[tuple[int, int, str]],
+    means: StreamingMeans,
+    level: float,
+) -> pd.DataFrame:
+    costs = [entry.model.cost() for entry in entries]
+    prints = ["", *(fingerprint_if_any(entry.model.strategy) for entry in entries[1:])]
+    dense = {key[1:]: column for column, key in enumerate(keys) if key[0] == 0}
+    own, low, high = means.means, *means.intervals(level)
+    rows = []
+    for column, (at, layer, statistic) in enumerate(keys):
+        row = {
+            "strategy": entries[at].label,
+            "method": entries[at].method,
+            "layer": layer,
+            "statistic": statistic,
+            "mean": own[column],
+            "low": low[column],
+            "high": high[column],
+            "images": means.counts[column],
+            "gmacs": costs[at].gmacs,
+            "tokens": costs[at].layers[layer].tokens_out,
+            "removed": costs[at].layers[layer].removed,
+        }
+        if at and (layer, statistic) in dense:
+            gap = means.differences([column], [dense[layer, statistic]], level)[:, 0]
+            row |= dict(zip(("difference", "difference_low", "difference_high"), gap, strict=True))
+        rows.append(row | {"fingerprint": prints[at]})
+    return pd.DataFrame(rows)
+
+
+def _with_interval(row: pd.Series, digits: int, factor: float = 1) -> str:
+    mean, low, high = (f"{factor * row[key]:.{digits}f}" for key in ("mean", "low", "high"))
+    return f"{mean} ({low}, {high})"

@@ -1,0 +1,143 @@
+"""One evaluation by several processes, as ``torchrun`` starts them: shares, and what they gather.
+
+The results travel over gloo on the CPU, whatever the models run on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from tokenred.core.errors import ConfigError, DataError, TokenredError
+
+__all__ = ["Shards", "shards"]
+
+T = TypeVar("T")
+_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# Ranks wait for the slowest, which may have far slower images or devices.
+_PATIENCE = timedelta(hours=6)
+
+
+class Shards:
+    """The processes that evaluate together; one alone where there are no others.
+
+    Args:
+        rank: which of them this is, from 0.
+        count: how many they are.
+        group: to gather over; None for the default one.
+    """
+
+    def __init__(self, rank: int = 0, count: int = 1, group: Any = None) -> None:
+        self.rank = rank
+        self.count = count
+        self.group = group
+
+    def gather(self, work: Callable[[], T]) -> list[T]:
+        """What ``work`` gives in each process, in their order, in all of them.
+
+        Raises:
+            Exception: where it fails in a process, what it raised there; in the others the same
+                class (RuntimeError for an error that is none of tokenred's) with its message.
+        """
+        if self.count == 1:
+            return [work()]
+        value: T | None = None
+        failure: Exception | None = None
+        try:
+            value = work()
+        except Exception as error:  # The others wait for an answer.
+            failure = error
+        answer = (value, None if failure is None else _told(failure))
+        answers: list[Any] = [None] * self.count
+        dist.all_gather_object(answers, answer, group=self.group)
+        if failure is not None:
+            raise failure
+        for rank, (_, told) in enumerate(answers):
+            if told is not None:
+                kind, message = told
+                raise kind(f"process {rank} of {self.count} failed: {message}")
+        return [each for each, _ in answers]
+
+    def local(self, work: Callable[[], T]) -> T:
+        """What ``work`` gives here; where it fails in one process, all of them fail.
+
+        Raises:
+            Exception: as `gather`.
+        """
+        kept: list[T] = []
+        self.gather(lambda: kept.append(work()))
+        return kept[0]
+
+    def agree(self, settings: Callable[[], Mapping[str, object]]) -> None:
+        """Refuse processes that are about to do different things.
+
+        Raises:
+            DataError: for different ``data``.
+            ConfigError: for other settings that differ.
+        """
+        everyone = self.gather(settings)
+        for rank, theirs in enumerate(everyone):
+            for name in sorted({*everyone[0], *theirs}):
+                first, own = everyone[0].get(name), theirs.get(name)
+                if first != own:
+                    kind = DataError if name == "data" else ConfigError
+                    raise kind(
+                        f"expected the same {name} in all {self.count} processes, got {first} in "
+                        f"process 0 and {own} in process {rank}; give all of them the same."
+                    )
+
+    def device(self, device: torch.device | None) -> torch.device | None:
+        """The device of this process: ``cuda`` without a number means the GPU of its local rank."""
+        if self.count == 1 or device is None or device.type != "cuda" or device.index is not None:
+            return device
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        # Where each process sees its own GPU only, that one is number 0.
+        return torch.device("cuda", local if local < torch.cuda.device_count() else 0)
+
+
+@contextmanager
+def shards(wanted: bool | None = None) -> Iterator[Shards]:
+    """The processes to share the work with.
+
+    Args:
+        wanted: False for this process alone; None for all that ``torch.distributed`` knows, or
+            that ``torchrun``'s environment variables announce; True insists on several.
+
+    Raises:
+        ConfigError: for True where there are no others.
+    """
+    if wanted is False or not dist.is_available():
+        found = Shards()
+    elif dist.is_initialized():
+        found = Shards(dist.get_rank(), dist.get_world_size())
+    elif all(name in os.environ for name in _VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1:
+        # Stays up: a second start on the same address would meet the first one's keys.
+        dist.init_process_group("gloo", timeout=_PATIENCE)
+        found = Shards(dist.get_rank(), dist.get_world_size())
+    else:
+        found = Shards()
+    if wanted and found.count == 1:
+        raise ConfigError(
+            "expected several processes to share the images, found this one alone; start them "
+            "with torchrun --nproc-per-node=2 SCRIPT, or leave shard out."
+        )
+    own = None
+    if found.count > 1 and dist.get_backend() != "gloo":
+        own = found.group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    try:
+        yield found
+    finally:
+        if own is not None:
+            dist.destroy_process_group(own)
+
+
+def _told(error: Exception) -> tuple[type[Exception], str]:
+    if isinstance(error, TokenredError):
+        return type(error), str(error)
+    return RuntimeError, f"{type(error).__name__}: {error}"

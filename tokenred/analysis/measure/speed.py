@@ -1,0 +1,378 @@
+"""Speed against the dense model, in pairs measured one right after the other."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from annotated_types import Ge
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tokenred.analysis.measure.candidates import (
+    Candidate,
+    image_shape_of,
+    make_images,
+    named_candidates,
+)
+from tokenred.analysis.measure.clock import Compile, make_clock, no_collection, runnable
+from tokenred.analysis.measure.image_costs import adaptive_cost, is_adaptive
+from tokenred.analysis.measure.inputs import progress_bar
+from tokenred.analysis.measure.machine import base_of, describe_machine, precision_of, running
+from tokenred.analysis.measure.memory import peak_memory
+from tokenred.analysis.measure.split import TimeSplit, time_split
+from tokenred.backbones import adapt
+from tokenred.core.errors import UnknownNameError
+from tokenred.core.values import Count, Magnitude, Size, checked
+from tokenred.reduced.api import dense as nothing_removed
+from tokenred.reduced.model import ReducedViT
+
+__all__ = ["Benchmark", "Timing", "benchmark", "summarise"]
+
+_FEWEST = 3
+_LEVEL = 0.90
+_RESAMPLES = 5000
+_DERIVED = ("allowed", "realised", "realised_low", "realised_high")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One candidate against the dense model.
+
+    Attributes:
+        name: of the candidate.
+        batch_size, pairs: images a batch, pairs of runs.
+        dense_ms, ms: median time of a batch, in milliseconds.
+        images_per_second: of the candidate, from its median.
+        speedup: median over the pairs of dense time ÷ candidate time.
+        speedup_low, speedup_high: its 90% bootstrap interval.
+        gmacs, dense_gmacs: cost of an image, in 10⁹ multiply-accumulates.
+        overhead_gmacs: what the method spends on choosing and fusing, not in ``gmacs``.
+        ms_q1, ms_q3, dense_ms_q1, dense_ms_q3, speedup_q1, speedup_q3: quartiles.
+        peak_bytes, dense_peak_bytes: peak of allocations in a forward; None where not measured.
+        split: where the candidate's time goes; None where not measured.
+    """
+
+    name: str
+    batch_size: int
+    pairs: int
+    dense_ms: float
+    ms: float
+    images_per_second: float
+    speedup: float
+    speedup_low: float
+    speedup_high: float
+    gmacs: float
+    dense_gmacs: float
+    overhead_gmacs: float
+    ms_q1: float
+    ms_q3: float
+    dense_ms_q1: float
+    dense_ms_q3: float
+    speedup_q1: float
+    speedup_q3: float
+    peak_bytes: int | None = None
+    dense_peak_bytes: int | None = None
+    split: TimeSplit | None = None
+
+    @property
+    def allowed(self) -> float:
+        """The speed-up that the arithmetic allows: dense GMACs ÷ GMACs."""
+        return self.dense_gmacs / self.gmacs
+
+    @property
+    def realised(self) -> float:
+        """The realised fraction: speed-up ÷ allowed speed-up."""
+        return self.speedup / self.allowed
+
+    @property
+    def realised_low(self) -> float:
+        """Lower end of the realised fraction's 90% interval."""
+        return self.speedup_low / self.allowed
+
+    @property
+    def realised_high(self) -> float:
+        """Upper end of the realised fraction's 90% interval."""
+        return self.speedup_high / self.allowed
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures by name; those not measured are left out."""
+        names = [f.name for f in dataclasses.fields(self)]
+        found = {name: getattr(self, name) for name in (*names, *_DERIVED)}
+        if self.split is not None:
+            found["split"] = self.split.to_dict()
+        return {name: value for name, value in found.items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Timing:
+        """What `to_dict` gave, without the split."""
+        fields: dict[str, Any] = {f.name: values.get(f.name) for f in dataclasses.fields(cls)}
+        return cls(**fields)
+
+    def row(self) -> dict[str, Any]:
+        """`to_dict` for a table: of the split only its shares, as ``split_attention`` and so on."""
+        row = self.to_dict()
+        if self.split is not None:
+            del row["split"]
+            row |= {f"split_{name}": share for name, share in self.split.shares().items()}
+            row["split_cost_of_looking"] = self.split.cost_of_looking
+        return row
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Timings, and what they were taken on. Iterates over the timings; ``[name]`` finds one.
+
+    Attributes:
+        timings: one a candidate.
+        batch_size, image_shape, precision, seed: what ran.
+        machine: see `tokenred.analysis.describe_machine`.
+        compile: whether dense model and candidates were compiled, or in which mode.
+    """
+
+    timings: tuple[Timing, ...]
+    batch_size: int
+    image_shape: tuple[int, int, int]
+    precision: str
+    seed: int
+    machine: dict[str, str | int]
+    compile: bool | str = False
+
+    def __iter__(self) -> Iterator[Timing]:
+        return iter(self.timings)
+
+    def __len__(self) -> int:
+        return len(self.timings)
+
+    def __getitem__(self, key: str | int) -> Timing:
+        """The timing of a name, or at a position.
+
+        Raises:
+            UnknownNameError: for a name that was not timed.
+        """
+        if isinstance(key, int):
+            return self.timings[key]
+        for timing in self.timings:
+            if timing.name == key:
+                return timing
+        raise UnknownNameError.of("timing", key, [t.name for t in self.timings])
+
+    def frame(self) -> Any:
+        """A pandas frame, one row a candidate, with batch, precision, seed and machine."""
+        import pandas as pd
+
+        common = {"precision": self.precision, "seed": self.seed, **self.machine}
+        common["image_shape"] = "x".join(map(str, self.image_shape))
+        common["compile"] = str(self.compile).lower()
+        return pd.DataFrame([timing.row() | common for timing in self.timings])
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return fields | {"timings": [timing.to_dict() for timing in self.timings]}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Benchmark:
+        """What `to_dict` gave."""
+        timings = tuple(Timing.from_dict(timing) for timing in values["timings"])
+        return cls(**{**values, "timings": timings, "image_shape": tuple(values["image_shape"])})
+
+    def __str__(self) -> str:
+        wide = max([len(t.name) for t in self.timings] + [len("candidate")])
+        lines = [
+            f"{'candidate':<{wide}}  {'ms':>8}  {'dense ms':>8}  {'img/s':>8}  "
+            f"{'speed-up [90%]':>18}  {'allowed':>7}  realised [90%]"
+        ]
+        for t in self.timings:
+            interval = f"{t.speedup:.2f} [{t.speedup_low:.2f}, {t.speedup_high:.2f}]"
+            lines.append(
+                f"{t.name:<{wide}}  {t.ms:>8.1f}  {t.dense_ms:>8.1f}  "
+                f"{t.images_per_second:>8.1f}  {interval:>18}  {t.allowed:>7.2f}  "
+                f"{t.realised:.2f} [{t.realised_low:.2f}, {t.realised_high:.2f}]"
+            )
+        m, compiled = self.machine, ", compiled" if self.compile else ""
+        pairs = self.timings[0].pairs if self.timings else 0
+        lines.append(
+            f"batch {self.batch_size}, {self.precision}{compiled}, {pairs} pairs; "
+            f"{m['processor']}, {m['cores']} cores, {m['threads']} threads, torch {m['torch']}, "
+            f"device {m['device']}"
+        )
+        return "\n".join(lines)
+
+
+@checked
+def benchmark(
+    models: Candidate | Sequence[Candidate] | Mapping[str, Candidate],
+    image_shape: Sequence[int] | None = None,
+    *,
+    dense: nn.Module | None = None,
+    batch_size: Size = 32,
+    pairs: Annotated[int, Ge(2)] = 15,
+    warmup: Count = 2,
+    max_seconds: Magnitude | None = None,
+    threads: Size | None = None,
+    device: str | torch.device | None = None,
+    amp: torch.dtype | None = None,
+    compile: Compile = False,
+    memory: bool = False,
+    split: bool = False,
+    seed: Count = 0,
+    progress: bool = True,
+) -> Benchmark:
+    """Time reduced models against their untouched dense model, with its own fused attention.
+
+    On a shared machine the dense model wanders by some percent against itself. So it runs right
+    before every run of a candidate, on the same random images; the speed-up is the median over
+    such pairs of dense time ÷ candidate time, and its interval comes from a seeded bootstrap over
+    the pairs. The candidates take turns, so that a slow minute hits all of them.
+
+    Args:
+        models: a `ReducedViT`, a sequence of them, or a mapping from names to them. With
+            ``dense``, also strategies and recipes' names, or a plain model, such as the dense one
+            itself to see the noise.
+        image_shape: ``(channels, height, width)``; None for the model's own.
+        dense: the model to compare with; None for each candidate's ``base``.
+        batch_size: images in a batch.
+        pairs: runs of each candidate, at least 2.
+        warmup: pairs before those, not counted.
+        max_seconds: begin no further pair after so long, once there are 3 of each candidate.
+        threads: CPU threads of PyTorch; None leaves them.
+        device: where to run; None for where the model is.
+        amp: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
+        compile: compile dense model and candidates, as whole graphs of fixed shapes, before the
+            warm-up: True, or a mode of ``torch.compile``.
+        memory: measure the peak of allocations as well, here in this process; see
+            `tokenred.analysis.peak_memory` for one of its own.
+        split: split the candidates' time as well, uncompiled; see `tokenred.analysis.time_split`.
+        seed: of images and bootstrap.
+        progress: show a bar on a terminal.
+
+    Raises:
+        ConfigError: for numbers out of range, strategies without ``dense``, or a model that
+            cannot be compiled.
+        InputError: for images of a shape that a model refuses.
+        PartError: for candidates of another kind.
+    """
+    todo = named_candidates(models, dense)
+    bases = {name: base_of(model) if dense is None else dense for name, model in todo.items()}
+    first = next(iter(bases.values()))
+    shape = image_shape_of(first, image_shape)
+    images = make_images((batch_size, *shape), first, seed)
+    for base in bases.values():
+        adapt(base).check_images(images)
+    costs = {name: (_gmacs(todo[name], images), _gmacs(bases[name], images)) for name in todo}
+    distinct = {id(model): model for model in (*bases.values(), *todo.values())}
+
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in todo}
+    with ExitStack() as stack:
+        place = stack.enter_context(
+            running(distinct.values(), device, amp=amp, threads=threads, inference=True)
+        )
+        stack.enter_context(no_collection())
+        turns = (warmup + pairs) * len(todo)
+        bar = stack.enter_context(progress_bar(turns, "speed", "pair", progress))
+        images = images.to(place)
+        runs = stack.enter_context(runnable(distinct, compile, images))
+        clock = make_clock(place)
+        deadline = float("inf") if max_seconds is None else time.monotonic() + max_seconds
+        for turn in range(warmup + pairs):
+            if turn >= warmup + _FEWEST and time.monotonic() > deadline:
+                break
+            for name, model in todo.items():
+                reference, own = runs[id(bases[name])], runs[id(model)]
+                pair = clock(reference, images), clock(own, images)
+                if turn >= warmup:
+                    times[name].append(pair)
+                bar.update()
+        machine = describe_machine(place)
+    timings = []
+    # Where the models were asked to be.
+    options: dict[str, Any] = {"threads": threads, "device": device, "amp": amp, "seed": seed}
+    for name, measurements in times.items():
+        (cost, overhead), (whole, _) = costs[name]
+        timing = summarise(
+            name,
+            np.array(measurements),
+            batch_size,
+            cost,
+            whole,
+            overhead_gmacs=overhead,
+            seed=seed,
+        )
+        model, base = todo[name], bases[name]
+        if memory:
+            timing = replace(
+                timing,
+                peak_bytes=peak_memory(model, shape, batch_size, **options).peak_bytes,
+                dense_peak_bytes=peak_memory(base, shape, batch_size, **options).peak_bytes,
+            )
+        if split:
+            repeats = timing.pairs
+            found = time_split(model, shape, batch_size, repeats, **options, progress=progress)
+            timing = replace(timing, split=found)
+        timings.append(timing)
+    precision = precision_of(images, amp)
+    return Benchmark(tuple(timings), batch_size, shape, precision, seed, machine, compile)
+
+
+def _gmacs(model: nn.Module, images: Tensor) -> tuple[float, float]:
+    """Cost and overhead of an image; the mean where the images decide how many tokens go."""
+    reduced = model if isinstance(model, ReducedViT) else nothing_removed(model)
+    if is_adaptive(reduced):
+        counted = adaptive_cost(reduced, images, batch_size=len(images))
+        return counted.mean_gmacs, counted.mean_overhead_gmacs
+    cost = reduced.cost((images.shape[2], images.shape[3]))
+    return cost.gmacs, cost.overhead_gmacs
+
+
+def summarise(
+    name: str,
+    seconds: NDArray[np.float64],
+    batch_size: int,
+    gmacs: float,
+    dense_gmacs: float,
+    *,
+    overhead_gmacs: float = 0.0,
+    seed: int = 0,
+) -> Timing:
+    """Medians, and the percentile bootstrap of the median ratio.
+
+    Args:
+        name: of the candidate.
+        seconds: ``(pairs, 2)`` times of the dense model and of the candidate.
+        batch_size: images in a batch.
+        gmacs, dense_gmacs, overhead_gmacs: cost of an image.
+        seed: of the bootstrap.
+    """
+    ratios = seconds[:, 0] / seconds[:, 1]
+    draws = np.random.default_rng(seed).integers(len(ratios), size=(_RESAMPLES, len(ratios)))
+    tails = [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]
+    low, high = np.quantile(np.median(ratios[draws], axis=1), tails).tolist()
+    dense_q, own_q = np.quantile(seconds * 1e3, [0.25, 0.5, 0.75], axis=0).T.tolist()
+    ratio_q = np.quantile(ratios, [0.25, 0.5, 0.75]).tolist()
+    return Timing(
+        name=name,
+        batch_size=batch_size,
+        pairs=len(ratios),
+        dense_ms=dense_q[1],
+        ms=own_q[1],
+        images_per_second=batch_size / own_q[1] * 1e3,
+        speedup=ratio_q[1],
+        speedup_low=low,
+        speedup_high=high,
+        gmacs=gmacs,
+        dense_gmacs=dense_gmacs,
+        overhead_gmacs=overhead_gmacs,
+        ms_q1=own_q[0],
+        ms_q3=own_q[2],
+        dense_ms_q1=dense_q[0],
+        dense_ms_q3=dense_q[2],
+        speedup_q1=ratio_q[0],
+        speedup_q3=ratio_q[2],
+    )

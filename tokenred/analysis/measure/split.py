@@ -1,0 +1,292 @@
+"""Where the time of a forward goes: attention, statistics, choosing, projections, MLP."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tokenred.analysis.measure.candidates import image_shape_of, make_images
+from tokenred.analysis.measure.clock import Marker, make_clock, no_collection
+from tokenred.analysis.measure.inputs import progress_bar
+from tokenred.analysis.measure.machine import describe_machine, precision_of, running
+from tokenred.attention import QKV, AttentionSpec, AttentionStats, Engine, FusedEngine, attend
+from tokenred.core.errors import UnknownNameError
+from tokenred.core.state import TokenState
+from tokenred.core.values import Count, Size, checked
+from tokenred.reduced.api import dense
+from tokenred.reduced.model import ReducedViT
+from tokenred.reduced.recorder import PHASES, Span
+
+__all__ = ["LINES", "PhaseTime", "TimeSplit", "summarise_split", "time_split"]
+
+# Name of a line -> how it is printed, and the phases of the block loop in it. "attention" and
+# "statistics" are told apart by the probe.
+_LINES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "attention": ("attention", ()),
+    "statistics": ("statistics and θ", ()),
+    "selection": ("selection", ("select",)),
+    "graph": ("graph", ("graph",)),
+    "fuse": ("fuse", ("fuse",)),
+    "projections": ("qkv and projection", ("heads", "project")),
+    "mlp": ("MLP", ("mlp",)),
+    "untouched": ("untouched blocks", ("block",)),
+    "ends": ("embedding and head", ("embed", "head")),
+    "rest": ("rest", ()),
+}
+LINES = {name: title for name, (title, _) in _LINES.items()}
+"""The lines of a split, and how they are printed."""
+_CHOOSING = ("selection", "graph", "fuse")
+_ALONE, _BARE, _FULL = "attention alone", "bare attention", "attention with statistics"
+
+
+@dataclass(frozen=True)
+class PhaseTime:
+    """One line of a split.
+
+    Attributes:
+        name: a key of `LINES`.
+        ms: median time of a batch, in milliseconds.
+        ms_q1, ms_q3: its quartiles.
+        share: of the sum of all lines.
+    """
+
+    name: str
+    ms: float
+    ms_q1: float
+    ms_q3: float
+    share: float
+
+    def line(self, title: str) -> str:
+        """The line as it is printed."""
+        spread = f"[{self.ms_q1:.2f}, {self.ms_q3:.2f}]"
+        return f"{title:<20}  {self.ms:>9.2f}  {spread:>19}  {self.share:>6.1%}"
+
+
+@dataclass(frozen=True)
+class TimeSplit:
+    """Where the time of a forward goes; ``[name]`` finds a line, ``print`` shows the table.
+
+    Attributes:
+        phases: the lines of `LINES`, in order. ``statistics`` is what the attention costs beyond
+            fused attention on the same tokens, and can fall below 0 where that is nothing.
+            ``untouched`` are blocks that run as the model's own. ``rest`` is what no phase covers.
+        choosing: selection, graph and fuse together.
+        ms: the sum of the lines.
+        plain_ms: median time of a forward that nobody looks into.
+        repeats: forwards of each kind.
+        batch_size, image_shape, tokens, precision, seed: what ran; ``tokens`` enter the first
+            block, prefix included.
+        machine: see `tokenred.analysis.describe_machine`.
+    """
+
+    phases: tuple[PhaseTime, ...]
+    choosing: PhaseTime
+    ms: float
+    plain_ms: float
+    repeats: int
+    batch_size: int
+    image_shape: tuple[int, int, int]
+    tokens: int
+    precision: str
+    seed: int
+    machine: dict[str, str | int]
+
+    def __getitem__(self, name: str) -> PhaseTime:
+        """The line of a name.
+
+        Raises:
+            UnknownNameError: for a name that is not in `LINES`.
+        """
+        for phase in self.phases:
+            if phase.name == name:
+                return phase
+        raise UnknownNameError.of("phase", name, [phase.name for phase in self.phases])
+
+    @property
+    def cost_of_looking(self) -> float:
+        """By how much the sum of the lines exceeds a forward that nobody looks into, as a share."""
+        return self.ms / self.plain_ms - 1
+
+    def shares(self) -> dict[str, float]:
+        """Share of each line, and of ``choosing``."""
+        return {phase.name: phase.share for phase in (*self.phases, self.choosing)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures as plain values."""
+        return dataclasses.asdict(self) | {"cost_of_looking": self.cost_of_looking}
+
+    def frame(self) -> Any:
+        """A pandas frame, one row a line."""
+        import pandas as pd
+
+        return pd.DataFrame([dataclasses.asdict(phase) for phase in self.phases])
+
+    def __str__(self) -> str:
+        m = self.machine
+        return "\n".join(
+            (
+                f"{'phase':<20}  {'ms':>9}  {'[quartiles]':>19}  {'share':>6}",
+                *(phase.line(LINES[phase.name]) for phase in self.phases),
+                self.choosing.line("select, graph, fuse"),
+                f"sum {self.ms:.2f} ms, {self.cost_of_looking:+.1%} against the "
+                f"{self.plain_ms:.2f} ms of a forward that nobody looks into; "
+                f"{self.repeats} of each",
+                f"batch {self.batch_size}, {self.tokens} tokens, {self.precision}; "
+                f"{m['processor']}, {m['cores']} cores, {m['threads']} threads, "
+                f"torch {m['torch']}, device {m['device']}",
+            )
+        )
+
+
+@checked
+def time_split(
+    model: nn.Module,
+    image_shape: Sequence[int] | None = None,
+    batch_size: Size = 32,
+    repeats: Size = 9,
+    *,
+    warmup: Count = 1,
+    threads: Size | None = None,
+    device: str | torch.device | None = None,
+    amp: torch.dtype | None = None,
+    seed: Count = 0,
+    progress: bool = True,
+) -> TimeSplit:
+    """Split the time of a forward among its phases.
+
+    Looks at the block loop from outside, at the borders of its phases. The statistics' share is a
+    difference: where a block's attention gives statistics or applies θ, fused attention runs on the
+    same tokens right before, and is taken out of the sum again. Forwards that are looked into
+    alternate with some that are not, so that the cost of looking shows. Nothing is compiled.
+
+    Args:
+        model: a `ReducedViT`, or a dense model, whose blocks then are all ``untouched``.
+        image_shape: ``(channels, height, width)``; None for the model's own.
+        batch_size: images in a batch.
+        repeats: forwards looked into, and as many that are not.
+        warmup: of each kind before those, not counted.
+        threads: CPU threads of PyTorch; None leaves them.
+        device: where to run; None for where the model is.
+        amp: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
+        seed: of the images.
+        progress: show a bar on a terminal.
+
+    Raises:
+        ConfigError: for numbers out of range.
+        InputError: for images of a shape that the model refuses.
+        BackboneError: for a model that no adapter knows.
+    """
+    reduced = model if isinstance(model, ReducedViT) else dense(model)
+    shape = image_shape_of(reduced.base, image_shape)
+    images = make_images((batch_size, *shape), reduced.base, seed)
+    reduced.backbone.check_images(images)
+    grid = reduced.backbone.grid_of(*shape[1:])
+    looked: list[dict[str, float]] = []
+    plain: list[float] = []
+    with (
+        running([reduced], device, amp=amp, threads=threads, inference=True) as place,
+        no_collection(),
+        progress_bar(warmup + repeats, "split", "pair", progress) as bar,
+    ):
+        images = images.to(place)
+        clock = make_clock(place)
+        for turn in range(warmup + repeats):
+            whole, parts = clock(reduced, images), _look(reduced, images, Marker(place))
+            if turn >= warmup:
+                plain.append(whole)
+                looked.append(parts)
+            bar.update()
+        machine = describe_machine(place)
+    return summarise_split(
+        {name: np.array([parts[name] for parts in looked]) for name in LINES},
+        np.array(plain),
+        batch_size=batch_size,
+        image_shape=shape,
+        tokens=reduced.info.num_prefix + grid[0] * grid[1],
+        precision=precision_of(images, amp),
+        seed=seed,
+        machine=machine,
+    )
+
+
+def _look(model: ReducedViT, images: Tensor, marker: Marker) -> dict[str, float]:
+    """Seconds of each line in one forward."""
+    marks: list[tuple[str, Any, Any]] = []
+
+    @contextmanager
+    def span(phase: str) -> Iterator[None]:
+        begin = marker.mark()
+        yield
+        marks.append((phase, begin, marker.mark()))
+
+    begin = marker.mark()
+    model.run_with_spans(images, span, engines=(_Probe(model.engines, span),))
+    end = marker.mark()
+    marker.settle()
+    found = dict.fromkeys((*PHASES, _ALONE, _BARE, _FULL), 0.0)
+    for phase, first, last in marks:
+        found[phase] += marker.seconds(first, last)
+    lines = {name: sum(found[phase] for phase in phases) for name, (_, phases) in _LINES.items()}
+    lines["attention"] = found[_ALONE] + found[_BARE]
+    lines["statistics"] = found[_FULL] - found[_BARE]
+    # The bare attention beside the full one is work that the forward does not have.
+    whole = marker.seconds(begin, end) - (found[_BARE] if found[_FULL] else 0.0)
+    lines["rest"] = whole - sum(lines.values())
+    return lines
+
+
+class _Probe(Engine):
+    """Fused attention without anything, then what the model's own engines do."""
+
+    def __init__(self, engines: tuple[Engine, ...], span: Span) -> None:
+        self.engines, self.span, self.fused = engines, span, FusedEngine()
+
+    def supports(self, qkv: QKV, spec: AttentionSpec) -> bool:
+        return True
+
+    def __call__(
+        self, qkv: QKV, spec: AttentionSpec, state: TokenState
+    ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
+        if not spec.needs_map:
+            with self.span(_ALONE):
+                return attend(qkv, spec, state, self.engines)
+        bare = replace(spec, requires=(), theta=1.0, score_mods=())
+        with self.span(_BARE):
+            self.fused(qkv, bare, state)
+        with self.span(_FULL):
+            return attend(qkv, spec, state, self.engines)
+
+
+def summarise_split(
+    seconds: Mapping[str, NDArray[np.float64]], plain: NDArray[np.float64], **about: Any
+) -> TimeSplit:
+    """Medians, quartiles and shares.
+
+    Args:
+        seconds: for each name in `LINES`, ``(repeats,)`` seconds.
+        plain: ``(repeats,)`` seconds of forwards that nobody looked into.
+        about: the other fields of `TimeSplit`.
+    """
+    total = sum(float(np.median(times)) for times in seconds.values())
+
+    def phase(name: str, times: NDArray[np.float64]) -> PhaseTime:
+        low, middle, high = np.quantile(times * 1e3, [0.25, 0.5, 0.75]).tolist()
+        return PhaseTime(name, middle, low, high, middle / 1e3 / total)
+
+    return TimeSplit(
+        phases=tuple(phase(name, seconds[name]) for name in LINES),
+        choosing=phase("choosing", np.sum([seconds[name] for name in _CHOOSING], axis=0)),
+        ms=total * 1e3,
+        plain_ms=float(np.median(plain)) * 1e3,
+        repeats=len(plain),
+        **about,
+    )

@@ -1,0 +1,299 @@
+"""Statistics of the graphs that a builder makes of images, or of one graph at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from PIL import Image
+from rich.table import Table
+from torch import Tensor, nn
+
+from tokenred.analysis.measure.graph_measures import (
+    GRAPH_STATISTICS,
+    adjacency,
+    describe,
+    in_degree,
+)
+from tokenred.analysis.measure.inputs import Data, image_stream, shown_pixels
+from tokenred.analysis.measure.intervals import StreamingMeans
+from tokenred.analysis.measure.machine import base_of, running
+from tokenred.analysis.result import FramedResult, plain_table
+from tokenred.core.errors import ConfigError, InputError
+from tokenred.core.values import Count, PartOf, Size, checked
+from tokenred.data import eval_transform
+from tokenred.data.classes import ClassMap
+from tokenred.graphs import Graph, GraphBuilder
+from tokenred.graphs.base import graph_builders
+from tokenred.reduced.api import dense
+from tokenred.reduced.model import ReducedViT
+from tokenred.reduced.trace import Trace
+from tokenred.reduced.wrap import wrap
+from tokenred.strategies.specs import StrategyLike, parse_spec
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["GraphStatistics", "ImageGraph", "graph_statistics", "image_graph", "unreached_share"]
+
+_UNREACHED = "unreached"
+
+
+@dataclass(frozen=True, eq=False)
+class ImageGraph:
+    """A token graph and its photograph.
+
+    Attributes:
+        graph: of a batch of 1.
+        image: ``(1, 3, H, W)`` as the model takes it.
+        pixels: ``(H, W, 3)`` the same before normalisation, 0 to 1.
+    """
+
+    graph: Graph
+    image: Tensor
+    pixels: NDArray[np.float32]
+
+
+def image_graph(
+    model: nn.Module, image: Image.Image, builder: GraphBuilder | str = "mixed"
+) -> ImageGraph:
+    """The token graph of a photograph, with the model's own preprocessing and embedding.
+
+    Args:
+        model: dense, or a `ReducedViT`, whose base is then taken.
+        image: any size; it is resized and cropped as for evaluation.
+        builder: a graph builder or its name.
+
+    Raises:
+        ConfigError: for a builder that does not fit the model, or makes no graph.
+        InputError: for something that is no PIL image.
+    """
+    if not isinstance(image, Image.Image):
+        raise InputError(f"expected a PIL image, got {type(image).__name__}.")
+    base = base_of(model)
+    made = _Builder(dense(base), builder)
+    transform = eval_transform(base)
+    batch = transform(image.convert("RGB"))[None]
+    with running([made.reduced], None) as place:
+        graph = made(batch.to(place, next(base.parameters()).dtype))
+    return ImageGraph(graph, batch, shown_pixels(batch[0], transform))
+
+
+class _Builder:
+    """A graph builder behind a model's embedding."""
+
+    def __init__(self, reduced: ReducedViT, builder: GraphBuilder | str) -> None:
+        self.reduced = reduced
+        self.part = graph_builders.create(builder)
+        self.part.check(reduced.info)
+        self.build: Any = self.part.built_for(reduced.info)
+
+    def __call__(self, images: Tensor) -> Graph:
+        embedded = self.reduced.backbone.embed(images)
+        graph: Graph | None = self.build(embedded.x0, embedded.grid)
+        if graph is None:
+            raise ConfigError(f"expected a builder that makes a graph, got {self.part!r}.")
+        return graph
+
+
+def unreached_share(graph: Graph, trace: Trace) -> list[Float[Tensor, " b"]]:
+    """For each reduction, the share of the dropped tokens that no kept token has for a neighbour.
+
+    Whatever the fuser did with them; under propagation these are the tokens lost.
+    """
+    shares = []
+    for step in trace.steps:
+        before = trace.index_per_layer[step.layer - 1] if step.layer else trace.start_index
+        kept = before.gather(1, step.selection.keep)
+        weights = graph.weights_between(kept, step.left_index)
+        shares.append((weights == 0).all(dim=1).float().mean(dim=1))
+    return shares
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GraphStatistics(FramedResult):
+    """What token graphs look like; ``print`` shows it.
+
+    Attributes:
+        frame: one row a statistic: ``mean`` over the images and its bootstrap interval. The names
+            are those of `tokenred.analysis.measure.graph_measures.GRAPH_STATISTICS`, and
+            ``unreached`` with a ``layer`` (missing for the others): the share of the tokens
+            dropped in that block that no kept token has for a neighbour.
+        in_degree: ``(gh, gw)`` how many tokens chose each position, mean over the images.
+    """
+
+    in_degree: NDArray[np.float64]
+
+    def table(self) -> Table:
+        title = f"Token graphs: {self.frame['builder'].iloc[0]}"
+        sure = self.frame["low"].notna().any()
+        names = ["statistic", "mean", f"{self.level:.0%} interval"] if sure else ["statistic", ""]
+        table = plain_table(f"{title}, {self.about}" if self.about else title, names)
+        for row in self.frame.to_dict("records"):
+            meaning = GRAPH_STATISTICS.get(str(row["statistic"])) or (
+                f"block {row['layer']}: dropped tokens without a kept neighbour, share"
+            )
+            known = np.isfinite(row["mean"])
+            interval = f"{row['low']:.3f} to {row['high']:.3f}" if known else ""
+            cells = [meaning, f"{row['mean']:.3f}" if known else "", interval]
+            table.add_row(*cells[: len(names)])
+        return table
+
+    def plot(self, **options: Any) -> Figure:
+        """See `tokenred.analysis.in_degree_map`."""
+        from tokenred.analysis.plots.graph_figures import in_degree_map
+
+        return in_degree_map(self, **options)
+
+
+@overload
+def graph_statistics(source: Graph, *, seed: int = 0, level: float = 0.95) -> GraphStatistics: ...
+
+
+@overload
+def graph_statistics(
+    source: nn.Module,
+    data: Data,
+    builder: GraphBuilder | str = "mixed",
+    *,
+    strategy: StrategyLike | None = "gtp",
+    limit: int | None = None,
+    batch_size: int = 32,
+    workers: int = 0,
+    device: str | torch.device | None = None,
+    seed: int = 0,
+    level: float = 0.95,
+    split: str | None = None,
+    class_map: ClassMap = None,
+    name: str | None = None,
+    progress: bool = True,
+) -> GraphStatistics: ...
+
+
+@checked
+def graph_statistics(
+    source: Graph | nn.Module,
+    data: Data | None = None,
+    builder: GraphBuilder | str = "mixed",
+    *,
+    strategy: StrategyLike | None = "gtp",
+    limit: Size | None = None,
+    batch_size: Size = 32,
+    workers: Count = 0,
+    device: str | torch.device | None = None,
+    seed: Count = 0,
+    level: PartOf = 0.95,
+    split: str | None = None,
+    class_map: ClassMap = None,
+    name: str | None = None,
+    progress: bool = True,
+) -> GraphStatistics:
+    """Degrees, reciprocity, clustering, components, spectral gap and lengths of token graphs.
+
+    Args:
+        source: a graph, each image of its batch counted for itself; or a model whose embedding the
+            builder sees.
+        data: with a model, see `tokenred.analysis.evaluate`.
+        builder: a graph builder or its name.
+        strategy: with a model, what drops tokens, for ``unreached``; its graph is replaced by the
+            builder's. None to leave that out.
+        limit, batch_size, workers, device, split, class_map, progress: as in `evaluate`.
+        seed: of the choice of images and of the bootstrap.
+        level: of the intervals.
+        name: of the model, for titles.
+
+    Raises:
+        ConfigError: for a graph with data or a model without, a builder that makes no graph, or
+            numbers out of range.
+        InputError: for images of several sizes.
+        TokenredError: as `parse_spec`, `tokenred.wrap` and the data raise them.
+    """
+    if isinstance(source, Graph):
+        if data is not None:
+            raise ConfigError("expected a graph, or a model and data; got a graph and data.")
+        rows, degrees = _describe(source, source.batch)
+        means = StreamingMeans(len(GRAPH_STATISTICS), seed=seed)
+        means.add(rows)
+        return _result([], means, degrees / source.batch, level, (), builder="a graph", seed=seed)
+    if data is None:
+        raise ConfigError("expected data for the model's graphs, got none; or pass a graph.")
+    base = base_of(source)
+    if strategy is None:
+        reduced = dense(base)
+    else:
+        part = graph_builders.create(builder)
+        spec = parse_spec(strategy)
+        reduced = wrap(base, replace(spec, strategy=spec.strategy.replace(graph=part)))
+    made = _Builder(reduced, builder)
+    dropping = [x.layer for x in reduced.cost().layers if x.removed and strategy is not None]
+    means = StreamingMeans(len(GRAPH_STATISTICS) + len(dropping), seed=seed)
+    total: NDArray[np.float64] | None = None
+    with image_stream(
+        [reduced], data, title="graphs", split=split, class_map=class_map, batch_size=batch_size,
+        workers=workers, limit=limit, seed=seed, device=device, progress=progress,
+    ) as stream:  # fmt: skip
+        for images in stream:
+            graph = made(images)
+            rows, degrees = _describe(graph, len(images))
+            if dropping:
+                shares = unreached_share(graph, reduced.run_with_trace(images)[1])
+                rows = np.hstack((rows, torch.stack(shares, dim=1).cpu().numpy()))
+            means.add(rows)
+            if total is not None and total.shape != degrees.shape:
+                raise InputError(
+                    f"expected images of one size, got grids of {total.shape} and {degrees.shape} "
+                    "patches; resize them."
+                )
+            total = degrees if total is None else total + degrees
+    assert total is not None  # the stream refuses to end without an image
+    return _result(
+        dropping, means, total / stream.count, level, stream.left_out, builder=repr(made.part),
+        model=name or type(base).__name__, data=stream.source, seed=seed,
+    )  # fmt: skip
+
+
+def _describe(graph: Graph, images: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """``(images, statistics)``, and the in-degrees summed over the images, on the grid."""
+    matrices = [adjacency(graph, i) for i in range(graph.batch)]
+    rows = np.array([list(describe(matrix, graph.grid).values()) for matrix in matrices])
+    degrees = np.sum([in_degree(matrix) for matrix in matrices], axis=0).reshape(graph.grid)
+    # One graph may serve all images.
+    return (rows, degrees) if graph.batch == images else (rows.repeat(images, 0), degrees * images)
+
+
+def _result(
+    dropping: Sequence[int],
+    means: StreamingMeans,
+    degrees: NDArray[np.float64],
+    level: float,
+    left_out: tuple[str, ...],
+    *,
+    builder: str,
+    model: str = "",
+    data: str = "",
+    seed: int,
+) -> GraphStatistics:
+    low, high = means.intervals(level)
+    frame = pd.DataFrame(
+        {
+            "builder": builder,
+            "statistic": [*GRAPH_STATISTICS, *[_UNREACHED] * len(dropping)],
+            "layer": pd.array([*[None] * len(GRAPH_STATISTICS), *dropping], dtype="Int64"),
+            "mean": means.means,
+            "low": low,
+            "high": high,
+            "images": means.counts,
+            "model": model,
+            "data": data,
+            "seed": seed,
+        }
+    )
+    images = int(means.counts.max())
+    note = "1 image." if images == 1 else f"{images} images; bootstrap intervals over them."
+    return GraphStatistics(frame, level, (note, *left_out), degrees)
