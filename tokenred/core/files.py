@@ -9,9 +9,16 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tokenred.core.errors import DataError, OutputExistsError
+from tokenred.core.errors import ConfigError, DataError, OutputExistsError
 
-__all__ = ["check_new", "exists", "prepare_folder", "write_atomically", "write_whole"]
+__all__ = [
+    "check_new",
+    "check_output",
+    "exists",
+    "prepare_folder",
+    "write_atomically",
+    "write_whole",
+]
 
 
 def exists(path: str | Path) -> bool:
@@ -72,6 +79,23 @@ def check_new(path: str | Path, *, overwrite: bool = False) -> Path:
             f"{path} exists. Choose another place, or allow overwriting "
             "(overwrite=True; --overwrite on the command line)."
         )
+    return path
+
+
+def check_output(path: str | Path, suffixes: tuple[str, ...], *, overwrite: bool = False) -> Path:
+    """A file of some kind that may be written; call it before the work is done.
+
+    Raises:
+        ConfigError: for another suffix.
+        OutputExistsError: where the file exists.
+        DataError: where its folder is not there.
+    """
+    path = Path(path).expanduser()
+    if path.suffix.lower() not in suffixes:
+        raise ConfigError(f"expected a file that ends in {', '.join(suffixes)}, got {path.name!r}.")
+    path = check_new(path, overwrite=overwrite)
+    if not path.parent.is_dir():
+        raise DataError(f"expected a folder at {path.parent}, found none; make it first.")
     return path
 
 

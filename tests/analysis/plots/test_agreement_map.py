@@ -54,7 +54,7 @@ def test_many_blocks_leave_no_room_for_numbers(frame: pd.DataFrame) -> None:
 
 
 def test_refused(frame: pd.DataFrame) -> None:
-    with pytest.raises(InputError, match="lacks mean"):
+    with pytest.raises(InputError, match="needs the column mean"):
         agreement_map(frame.drop(columns="mean"))
     with pytest.raises(InputError, match="iou, survival, got 'scores'"):
         agreement_map(frame, statistic="scores")

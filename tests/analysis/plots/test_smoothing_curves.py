@@ -56,7 +56,7 @@ def test_panels_and_percent(frame: pd.DataFrame) -> None:
 
 
 def test_refused(frame: pd.DataFrame) -> None:
-    with pytest.raises(InputError, match="lacks low"):
+    with pytest.raises(InputError, match="needs the column low"):
         smoothing_curves(frame.drop(columns="low"))
     with pytest.raises(InputError, match="got lost"):
         smoothing_curves(frame, statistics="lost")

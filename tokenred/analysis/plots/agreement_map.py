@@ -38,7 +38,7 @@ def agreement_map(
     """How far methods agree: every pair in every block, or method against method in one.
 
     Args:
-        frame: of an `Agreement`, or that itself.
+        frame: of an `Agreement`; see `read_frame`.
         statistic: ``iou``, ``survival`` or ``scores``.
         layer: the block; None for all, a row a pair.
         title: above; None for model and data, "" for none.
@@ -47,12 +47,8 @@ def agreement_map(
     Raises:
         InputError: for a frame of another kind, or one without this statistic or block.
     """
-    frame = getattr(frame, "frame", frame)
-    if missing := [name for name in _COLUMNS if name not in frame]:
-        raise InputError(
-            f"expected the frame of an agreement; it lacks {', '.join(missing)}. Call "
-            "tokenred.analysis.agreement."
-        )
+    frame = frames.read_frame(frame)
+    frames.need(frame, _COLUMNS, "a map of an agreement (tokenred.analysis.agreement)")
     rows = frame[frame["statistic"] == statistic]
     if rows.empty or statistic not in _LABELS:
         raise InputError(

@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenred.core.errors import ConfigError, DataError
-from tokenred.core.files import check_new, write_atomically
+from tokenred.core.files import check_new, check_output, write_atomically
 from tokenred.core.lock import output_lock
 
 if TYPE_CHECKING:
@@ -163,22 +162,8 @@ def add_note(figure: Figure, text: str) -> None:
 
 
 def check_figure_path(path: str | Path, *, overwrite: bool = False) -> Path:
-    """A path that a figure may be written to; call it before the work is done.
-
-    Raises:
-        ConfigError: for a suffix other than .png, .pdf and .svg.
-        OutputExistsError: where the file exists.
-        DataError: where its folder is not there.
-    """
-    path = Path(path).expanduser()
-    if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(
-            f"expected a figure's file to end in {', '.join(SUFFIXES)}, got {path.name!r}."
-        )
-    path = check_new(path, overwrite=overwrite)
-    if not path.parent.is_dir():
-        raise DataError(f"expected a folder at {path.parent}, found none; make it first.")
-    return path
+    """A path that a figure may be written to; raises as `tokenred.core.files.check_output`."""
+    return check_output(path, SUFFIXES, overwrite=overwrite)
 
 
 def figure_bytes(figure: Figure, kind: str = "png", dpi: int = 200) -> bytes:
@@ -213,7 +198,9 @@ def save_figure(
         dpi: dots an inch, of a PNG and of pictures inside the others.
 
     Raises:
-        ConfigError, OutputExistsError, DataError: as `check_figure_path`.
+        ConfigError: for another suffix.
+        OutputExistsError: where the file exists.
+        DataError: where it cannot be written.
         OutputBusyError: where another process writes there.
     """
     path = check_figure_path(path, overwrite=overwrite)

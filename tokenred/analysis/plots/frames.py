@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenred.core.errors import ConfigError, DataError, InputError
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "FACTS",
+    "FIGURES",
     "Fixed",
     "about",
     "axes_of",
     "check_columns_differ",
     "choose",
     "label_of",
+    "name_of",
     "need",
     "read_frame",
     "show_value",
@@ -26,46 +35,15 @@ __all__ = [
 
 Fixed = Mapping[str, Any] | None
 
-_LABELS = {
-    "top1": "top-1 accuracy (%)",
-    "top5": "top-5 accuracy (%)",
-    "difference": "top-1 from dense (percentage points)",
-    "gmacs": "cost of an image (GMACs)",
-    "overhead_gmacs": "overhead of an image (GMACs)",
-    "gmacs_share": "cost (share of the dense model's GMACs)",
-    "images_per_second": "measured throughput (images/s)",
-    "ms": "time of a batch (ms)",
-    "speedup": "measured speed-up over dense (×)",
-    "realised": "realised fraction of the allowed speed-up",
-    "seconds": "time of a cell (s)",
-    "alpha": "propagation magnitude α",
-    "M": "semantic neighbours M",
-    "theta": "share of attention entries kept θ",
-    "P": "tokens removed in each block P",
-    "r": "tokens merged in each block r",
-    "keep_rate": "share of tokens kept ρ",
-    "scorer": "scorer",
-    "graph": "graph",
-    "layer": "block",
-}
-_SYMBOLS = {
-    "alpha": "α",
-    "theta": "θ",
-    "keep_rate": "ρ",
-    "proportional_attention": "proportional attention",
-}
+_TABLE = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))
+FIGURES: dict[str, dict[str, Any]] = _TABLE["figures"]
+"""What is measured, and how a report shows it."""
+FACTS: list[str] = _TABLE["facts"]["names"]
+"""What ran, in the order of a report."""
+_WORDS = {**_TABLE["axes"], **FIGURES}
+_BOUNDS = [name for figure in FIGURES.values() for name in figure.get("bounds", ())]
 # Rows of more numbers than these are shown by their ends.
 _SHORT = 3
-# Columns that say what was measured or what ran, and are no axis of a study.
-_NO_AXIS = {
-    *("strategy", "method", "model", "data", "weights", "seed", "dtype", "precision", "status"),
-    *("error", "config", "fingerprint", "tokens", "images", "skipped", "batch_size", "top1"),
-    *("top5", "difference", "difference_low", "difference_high", "p_value", "gmacs", "seconds"),
-    *("overhead_gmacs", "gmacs_share", "images_per_second", "ms", "dense_ms", "speedup"),
-    *("speedup_low", "speedup_high", "allowed", "realised", "realised_low", "realised_high"),
-    *("dense_gmacs", "pairs", "device", "processor", "cores", "threads", "python", "torch"),
-    *("timm", "tokenred", "commit", "host", "platform", "started", "finished"),
-}
 
 
 def read_frame(source: Any) -> pd.DataFrame:
@@ -152,9 +130,9 @@ def axes_of(frame: pd.DataFrame) -> list[str]:
     A study's frame has them before ``strategy``; of any other frame, unknown columns count.
     """
     names = [str(name) for name in frame.columns]
-    if "strategy" in names and (axes := names[: names.index("strategy")]):
-        return [name for name in axes if name not in _NO_AXIS]
-    return [] if "strategy" in names else [name for name in names if name not in _NO_AXIS]
+    if "strategy" in names:
+        names = names[: names.index("strategy")]
+    return [name for name in names if name not in {*FIGURES, *_BOUNDS, *FACTS}]
 
 
 def about(frame: pd.DataFrame) -> str:
@@ -169,12 +147,17 @@ def about(frame: pd.DataFrame) -> str:
 
 def label_of(column: str) -> str:
     """What to write along an axis: the quantity and its unit."""
-    return _LABELS.get(column, column.replace("_", " "))
+    return str(_WORDS.get(column, {}).get("label") or name_of(column))
 
 
 def symbol_of(column: str) -> str:
     """A column in small print and legends."""
-    return _SYMBOLS.get(column, column.replace("_", " "))
+    return str(_WORDS.get(column, {}).get("symbol") or column.replace("_", " "))
+
+
+def name_of(column: str) -> str:
+    """A column in words."""
+    return str(_TABLE["facts"]["called"].get(column) or column.replace("_", " "))
 
 
 def show_value(value: Any) -> str:

@@ -41,7 +41,7 @@ def smoothing_curves(
     The bands are the intervals over the images.
 
     Args:
-        frame: of an `Oversmoothing`, or that itself.
+        frame: of an `Oversmoothing`; see `read_frame`.
         statistics: one of ``cosine``, ``effective_rank``, ``high_frequency`` and ``lost``, each
             also with ``_difference`` behind it, for the paired difference from the dense model; or
             several, a panel each, two in a row.
@@ -51,7 +51,7 @@ def smoothing_curves(
     Raises:
         InputError: for a frame of another kind, or one that lacks a statistic.
     """
-    frame = getattr(frame, "frame", frame)
+    frame = frames.read_frame(frame)
     wanted = [statistics] if isinstance(statistics, str) else list(statistics)
     _check(frame, wanted)
     names = list(dict.fromkeys(frame["strategy"]))
@@ -76,12 +76,8 @@ def smoothing_curves(
 
 
 def _check(frame: Any, wanted: list[str]) -> None:
-    missing = [name for name in ("strategy", "layer", "statistic", *_PLAIN) if name not in frame]
-    if missing:
-        raise InputError(
-            f"expected the frame of an oversmoothing measurement; it lacks {', '.join(missing)}. "
-            "Call tokenred.analysis.oversmoothing."
-        )
+    columns = ("strategy", "layer", "statistic", *_PLAIN)
+    frames.need(frame, columns, "a figure of oversmoothing (tokenred.analysis.oversmoothing)")
     known = [name for name in _LABELS if name in set(frame["statistic"])]
     if "difference" in frame:
         known += [name + _FROM_DENSE for name in known if name != "lost"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.plots.frames import symbol_of
+from tokenred.analysis.plots.frames import FACTS, FIGURES, name_of, symbol_of
 from tokenred.analysis.report.page import Column, DataTable, Section, Value, number, plain
 from tokenred.analysis.report.source import SWEEP, Source
 from tokenred.analysis.study.cell import DONE
@@ -16,54 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["cell_table", "failures", "origins"]
 
 
-class _Figure(NamedTuple):
-    """How a column of numbers is shown, with the columns of its interval."""
-
-    heading: str
-    digits: int
-    bounds: tuple[str, ...] = ()
-    signed: bool = False
-    help: str = ""
-
-
-_FIGURES = {
-    "gmacs": _Figure("GMACs", 3, help="of one image"),
-    "gmacs_share": _Figure("of dense", 3, help="share of the dense model's GMACs"),
-    "overhead_gmacs": _Figure("overhead", 4, help="GMACs spent on choosing, not counted in GMACs"),
-    "images_per_second": _Figure("images/s", 1),
-    "speedup": _Figure("speed-up [90%]", 2, ("speedup_low", "speedup_high"),
-                       help="measured, over the dense model"),
-    "allowed": _Figure("allowed", 2, help="speed-up that the GMACs allow"),
-    "realised": _Figure("realised", 2, ("realised_low", "realised_high"),
-                        help="measured ÷ allowed speed-up"),
-    "top1": _Figure("top-1 %", 2),
-    "top5": _Figure("top-5 %", 2),
-    "difference": _Figure("difference, points", 2, ("difference_low", "difference_high"),
-                          signed=True, help="paired, same images"),
-    "p_value": _Figure("p", 4, help="of McNemar's exact test"),
-    "mean": _Figure("mean", 4, ("low", "high")),
-}  # fmt: skip
 _WORDS = ("strategy", "method", "model", "data", "image_size", "dtype", "compile", "threads")
 # What the table of cells shows; the rest says what produced a cell.
 _SHOWN = {
-    *_FIGURES, *(name for figure in _FIGURES.values() for name in figure.bounds), "strategy",
-    "tokens", "status", "error", "traceback",
+    *(n for name, figure in FIGURES.items() for n in (name, *figure.get("bounds", ()))),
+    "strategy", "tokens", "status", "error", "traceback",
 } - {"low", "high"}  # fmt: skip
-_ORIGINS = {
-    "config": "strategy's configuration",
-    "fingerprint": "strategy's fingerprint",
-    "limit": "images at most",
-    "created": "time",
-    "git_commit": "commit",
-    "seconds": "seconds taken",
-}
-# In this order; other columns follow.
-_ORDER = (
-    "model", "weights", "data", "images", "limit", "seed", "dtype", "precision", "batch_size",
-    "fingerprint", "config", "device", "processor", "cores", "threads", "host", "platform",
-    "python", "torch", "timm", "tokenred", "commit", "engine", "attempts", "seconds", "created",
-    "study", "key",
-)  # fmt: skip
 _LONG = ("config", "key", "fingerprint")
 
 
@@ -71,7 +29,7 @@ def cell_table(source: Source, anchor: str) -> DataTable:
     """Every row of a source, to be sorted and searched, and linked with what produced it."""
     frame = source.frame
     names = [*source.axes, *_words(source)]
-    figures = [name for name in _FIGURES if name in frame and frame[name].notna().any()]
+    figures = [name for name in FIGURES if name in frame and frame[name].notna().any()]
     extra = _extra(source, names)
     tokens = "tokens" in frame and bool(frame["tokens"].notna().any())
     status = _has_failures(frame)
@@ -79,7 +37,10 @@ def cell_table(source: Source, anchor: str) -> DataTable:
         Column("#", numeric=True, help="leads to what produced the cell"),
         *(Column(symbol_of(name), numeric=_numeric(frame[name])) for name in names),
         *[Column("image tokens", help="at 0, ¼, ½, ¾ and 1 of the depth")] * tokens,
-        *(Column(_FIGURES[n].heading, numeric=True, help=_FIGURES[n].help) for n in figures),
+        *(
+            Column(FIGURES[n]["heading"], numeric=True, help=FIGURES[n].get("help", ""))
+            for n in figures
+        ),
         *(Column(name.replace("_", " "), numeric=True) for name in extra),
         *[Column("status")] * status,
     ]
@@ -122,12 +83,12 @@ def origins(source: Source, anchor: str, heading: str) -> Section:
     """What produced the cells: what they share, and a table of what is each one's own."""
     frame = source.frame
     own = {str(name) for name in frame.columns} - _SHOWN - set(source.axes)
-    names = dict.fromkeys(n for n in (*_ORDER, *map(str, frame.columns)) if n in own)
+    names = dict.fromkeys(n for n in (*FACTS, *map(str, frame.columns)) if n in own)
     shared = {n for n in names if len({plain(value) for value in frame[n]}) == 1}
-    facts = tuple((_heading(n), plain(frame[n].iloc[0])) for n in names if n in shared)
+    facts = tuple((name_of(n), plain(frame[n].iloc[0])) for n in names if n in shared)
     different = [name for name in names if name not in shared]
     columns = [Column("#", numeric=True), Column("strategy")]
-    columns += [Column(_heading(name), code=name in _LONG) for name in different]
+    columns += [Column(name_of(name), code=name in _LONG) for name in different]
     rows = [
         [Value(str(at), at), Value(plain(row.get("strategy"))), *(_word(row[n]) for n in different)]
         for at, row in _numbered(frame)
@@ -176,9 +137,10 @@ def _word(value: Any) -> Value:
 
 
 def _figure(row: dict[Any, Any], name: str) -> Value:
-    shape = _FIGURES[name]
-    value = number(row[name], shape.digits, shape.signed)
-    ends = [number(row.get(n), shape.digits, shape.signed).text for n in shape.bounds]
+    shape = FIGURES[name]
+    told = (shape["digits"], shape.get("signed", False))
+    value = number(row[name], *told)
+    ends = [number(row.get(n), *told).text for n in shape.get("bounds", ())]
     known = value.text and ends and all(ends)
     return value._replace(text=f"{value.text} [{', '.join(ends)}]") if known else value
 
@@ -190,10 +152,6 @@ def _tokens(value: Any) -> Value:
     depth = len(counts) - 1
     places = sorted({depth * quarter // 4 for quarter in range(5)})
     return Value("→".join(str(counts[at]) for at in places), float(counts[-1]))
-
-
-def _heading(name: str) -> str:
-    return _ORIGINS.get(name, name.replace("_", " "))
 
 
 def _status(row: dict[Any, Any]) -> Value:

@@ -13,13 +13,22 @@ from typing import Any, NamedTuple
 
 from tokenred._version import __version__
 from tokenred.analysis.plots.frames import show_value
-from tokenred.core.errors import ConfigError, DataError
-from tokenred.core.files import check_new, write_atomically
+from tokenred.core.files import write_atomically
 
 __all__ = [
-    "Column", "DataTable", "Page", "Picture", "Section", "Value", "check_page_path", "number",
-    "plain", "write_page",
+    "SUFFIXES",
+    "Column",
+    "DataTable",
+    "Page",
+    "Picture",
+    "Section",
+    "Value",
+    "number",
+    "plain",
+    "write_page",
 ]  # fmt: skip
+
+SUFFIXES = (".html", ".htm")
 
 
 class Value(NamedTuple):
@@ -132,23 +141,6 @@ def number(value: Any, digits: int, signed: bool = False) -> Value:
     # + 0.0 makes of −0.0 a 0.0.
     shown = round(float(value), digits) + 0.0
     return Value(f"{shown:+.{digits}f}" if signed else f"{shown:.{digits}f}", float(value))
-
-
-def check_page_path(path: str | Path, *, overwrite: bool = False) -> Path:
-    """A path that a page may be written to; call it before the work is done.
-
-    Raises:
-        ConfigError: for a suffix other than .html.
-        OutputExistsError: where the file exists.
-        DataError: where its folder is not there.
-    """
-    path = Path(path).expanduser()
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(f"expected the page's file to end in .html, got {path.name!r}.")
-    path = check_new(path, overwrite=overwrite)
-    if not path.parent.is_dir():
-        raise DataError(f"expected a folder at {path.parent}, found none; make it first.")
-    return path
 
 
 def write_page(page: Page, path: Path) -> Path:

@@ -9,9 +9,10 @@ from typing import Any
 from tokenred.analysis.level import check_level
 from tokenred.analysis.report.cell_tables import cell_table, failures, origins
 from tokenred.analysis.report.figures import pictures_of
-from tokenred.analysis.report.page import Page, Section, check_page_path, write_page
+from tokenred.analysis.report.page import SUFFIXES, Page, Section, write_page
 from tokenred.analysis.report.source import OVERSMOOTHING, Source, read_source
 from tokenred.core.errors import ConfigError
+from tokenred.core.files import check_output
 from tokenred.core.lock import output_lock
 
 __all__ = ["report", "sections_of"]
@@ -42,7 +43,7 @@ def report(
         OutputExistsError: where the file exists.
         OutputBusyError: where another process writes it.
     """
-    path = check_page_path(path, overwrite=overwrite)
+    path = check_output(path, SUFFIXES, overwrite=overwrite)
     check_level(level)
     several = isinstance(sources, Sequence) and not isinstance(sources, str)
     with output_lock(path):

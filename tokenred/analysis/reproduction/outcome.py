@@ -8,10 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tokenred.analysis.report.page import check_page_path, write_page
+from tokenred.analysis.report.page import SUFFIXES, write_page
 from tokenred.analysis.reproduction.judge import DIFFERS, IMAGENET, MARKS, WHY, Part
 from tokenred.analysis.reproduction.paper_page import make_page
 from tokenred.analysis.result import Result, plain_table
+from tokenred.core.files import check_output
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,7 +101,7 @@ class Reproduction(Result):
         Raises:
             ConfigError, OutputExistsError, DataError: as `tokenred.analysis.report`.
         """
-        path = check_page_path(path, overwrite=overwrite)
+        path = check_output(path, SUFFIXES, overwrite=overwrite)
         counts = [self.counts(part) for part in self.parts]
         return write_page(
             make_page(self.parts, counts, self.footnotes(), self.images, self.store), path

@@ -18,6 +18,7 @@ from tokenred.core.errors import CheckpointError, ConfigError
 from tokenred.core.files import prepare_folder
 from tokenred.core.fingerprint import digest
 from tokenred.core.lock import output_lock
+from tokenred.data import open_dataset
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,13 +101,18 @@ def reproduce(
     """
     _check(imagenet, demo, costs, quick, limit, speed, models)
     chosen = choose_experiments(experiments)
-    source = _DIGITS if demo else imagenet
+    source: Any = _DIGITS if demo else imagenet
     targets = choose_targets(
         [_DIGITS] if demo else models, checkpoints or {}, weights=not costs, chosen=chosen
     )
-    images = None if costs else _count_images(source, split)
+    # What cannot be opened is refused before a model is loaded.
+    images = None if costs else len(open_dataset(source, split=split))
+    folder = Path(output).expanduser()
+    # Its own earlier files may be replaced, others not.
+    own = (folder / STORE).exists() or ((folder / CSV).exists() and (folder / HTML).exists())
+    prepare_folder(folder, (CSV, HTML), overwrite=own)
     settings = _Settings(
-        folder=_prepare(Path(output)),
+        folder=folder,
         data=None if costs else source,
         limit=limit or (QUICK if quick else DEMO if demo else None),
         metrics=() if costs else ("accuracy", "speed") if speed else ("accuracy",),
@@ -240,18 +246,3 @@ def _check(
         raise ConfigError("quick means a limit of its own; leave it or limit out.")
     if costs and (quick or limit is not None or speed):
         raise ConfigError("costs needs no images and no time; leave quick, limit and speed out.")
-
-
-def _count_images(source: Any, split: str | None) -> int:
-    """How many images there are; refuses what cannot be opened, before a model is loaded."""
-    from tokenred.data import open_dataset
-
-    return len(open_dataset(source, split=split))
-
-
-def _prepare(folder: Path) -> Path:
-    """The folder; its own earlier files may be replaced, others not."""
-    folder = folder.expanduser()
-    own = (folder / CSV).exists() and (folder / HTML).exists()
-    prepare_folder(folder, (CSV, HTML), overwrite=own or (folder / STORE).exists())
-    return folder
