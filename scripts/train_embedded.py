@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         load_strictly(model, read_checkpoint(options.init)[0], str(options.init))
         began = f"weights {state_digest(model.state_dict())}"
     run = finetune(
-        model, tr.Strategy("Random"), data, validation=test,
+        model, tr.Strategy.dense(), data, validation=test,
         output=options.output.with_suffix(""), settings=settings, resume=options.resume,
         overwrite=options.overwrite, device=options.device, workers=options.workers,
         limit=options.limit,

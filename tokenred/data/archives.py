@@ -72,7 +72,6 @@ class ZipSource(FileSource):
         super().__init__(entry.filename for entry in entries if not entry.is_dir())
 
     def read(self, name: str) -> bytes:
-        """Return the content of a file of this path."""
         entry = self._archive().getinfo(name)
         check_size(entry.file_size)  # zipfile never unpacks more than this says
         return self._archive().read(entry)
@@ -114,7 +113,6 @@ class TarSource(FileSource):
         super().__init__(self._places, others)
 
     def read(self, name: str) -> bytes:
-        """Return the content of a file of this path."""
         start, size = self._places[name]
         check_size(size)
         # By position: forked workers share the file, and with it where it is read.

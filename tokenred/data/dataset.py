@@ -33,12 +33,9 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
         classes: the class names by index.
         name: of the data, for reports.
         transform: from an RGB image to a tensor of one shape for all images; without it, the
-            image's own pixels (3, height, width) in 0..1.
+            image's own pixels (3, height, width) in 0..1. It may be replaced at any time before a
+            loader is iterated.
         left_out: how many files of the source are no images, by kind.
-
-    Attributes:
-        left_out: likewise.
-        transform: may be replaced at any time before a loader is iterated.
 
     Raises:
         DataError: if there is no image, or not one label for each.
@@ -66,11 +63,9 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
         self.left_out = dict(left_out or {})
 
     def __len__(self) -> int:
-        """Return how many images there are, unreadable ones included."""
         return len(self.labels)
 
     def __repr__(self) -> str:
-        """Return name, number of images and of classes, and what was left out."""
         more = f", left_out={self.left_out}" if self.left_out else ""
         return f"ImageDataset({self.name!r}, images={len(self)}, classes={len(self.classes)}{more})"
 

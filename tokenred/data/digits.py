@@ -78,21 +78,17 @@ class DigitsSource:
     def __init__(self, split: str = "test") -> None:
         self._images, labels = digits_arrays(split)
         self.split = split
-        self.labels = [int(label) for label in labels]
+        self.labels: list[int] = labels.tolist()
 
     def __len__(self) -> int:
-        """Return how many digits the split has."""
         return len(self.labels)
 
     def name(self, index: int) -> str:
-        """Return ``digits/SPLIT/INDEX``."""
         return f"digits/{self.split}/{index:04d}"
 
     def image(self, index: int) -> Image.Image:
-        """Return the digit as a 32x32 RGB image."""
         return digit_image(self._images[index])
 
     def raw(self, index: int) -> bytes:
-        """Return the digit's own pixels."""
         pixels: bytes = self._images[index].tobytes()
         return pixels

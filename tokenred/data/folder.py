@@ -64,7 +64,6 @@ class FolderSource(FileSource):
             raise DataError(f"cannot read the folder {root} ({error}); check it.") from error
 
     def read(self, name: str) -> bytes:
-        """Return the content of a file of this path."""
         return read_file(self.root / name)
 
 

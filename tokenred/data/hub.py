@@ -32,13 +32,9 @@ class HubDataset(Protocol):
     features: Any
     column_names: Any
 
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        ...
+    def __len__(self) -> int: ...
 
-    def __getitem__(self, key: Any) -> Any:
-        """Return a row by its number, or a column by its name."""
-        ...
+    def __getitem__(self, key: Any) -> Any: ...
 
 
 class HubSource:
@@ -51,21 +47,16 @@ class HubSource:
     """
 
     def __init__(self, rows: HubDataset, column: str, name: str) -> None:
-        self.rows = rows
-        self.column = column
-        self.label = name
+        self.rows, self.column, self.label = rows, column, name
         self._undecoded: HubDataset | None = None
 
     def __len__(self) -> int:
-        """Return how many images there are."""
         return len(self.rows)
 
     def name(self, index: int) -> str:
-        """Return the dataset and the row."""
         return f"{self.label}[{index}]"
 
     def image(self, index: int) -> Image.Image:
-        """Return the decoded RGB image."""
         value = self._value(self.rows, index)
         if isinstance(value, bytes):
             return decode(value)
@@ -73,7 +64,6 @@ class HubSource:
         return to_rgb(value if is_image else Image.fromarray(np.asarray(value)))
 
     def raw(self, index: int) -> bytes:
-        """Return the file's content where the dataset keeps one, else the pixels."""
         if self._undecoded is None:
             kind: Any = (self.rows.features or {}).get(self.column)
             rows: Any = self.rows

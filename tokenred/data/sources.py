@@ -70,19 +70,15 @@ class FileSource:
         self.left_out = dict(left_out)
 
     def __len__(self) -> int:
-        """Return how many images there are."""
         return len(self.names)
 
     def name(self, index: int) -> str:
-        """Return the image's path inside the folder or archive."""
         return self.names[index]
 
     def raw(self, index: int) -> bytes:
-        """Return the file's content."""
         return self.read(self.names[index])
 
     def image(self, index: int) -> Image.Image:
-        """Return the decoded RGB image."""
         return decode(self.raw(index))
 
     def read(self, name: str) -> bytes:

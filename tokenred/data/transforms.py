@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
 
-from tokenred.core.errors import ConfigError
+from tokenred.core.values import Positive, read
+from tokenred.core.wording import Words
 from tokenred.data.cifar10 import CIFAR10_MEAN, CIFAR10_STD
 
 __all__ = ["check_statistics", "eval_transform"]
+
+_STATISTICS: dict[str, Any] = {
+    "mean": Annotated[tuple[float, float, float], Words("three numbers, one a colour channel")],
+    "std": Annotated[
+        tuple[Positive, Positive, Positive], Words("three numbers above 0, one a colour channel")
+    ],
+}
 
 
 def eval_transform(
@@ -59,27 +66,10 @@ def eval_transform(
 
 
 def check_statistics(name: str, values: Sequence[float]) -> tuple[float, ...]:
-    """Check a mean or a standard deviation of pixels, given channel by channel.
-
-    Args:
-        name: ``"mean"`` or ``"std"``.
-        values: one number per colour channel, on the scale where pixels run from 0 to 1.
-
-    Returns:
-        The values as floats.
+    """A ``"mean"`` or ``"std"`` of pixels on the scale 0..1, one number a colour channel.
 
     Raises:
         ConfigError: unless there are three finite numbers, positive for ``"std"``.
     """
-    try:
-        numbers = tuple(float(value) for value in values)
-    except (TypeError, ValueError):
-        numbers = ()
-    ok = len(numbers) == 3 and all(math.isfinite(number) for number in numbers)
-    if not ok or (name == "std" and min(numbers) <= 0):
-        kind = "positive numbers" if name == "std" else "numbers"
-        raise ConfigError(
-            f"expected {name} as three {kind}, one a colour channel, got {values!r}; pixels run "
-            "from 0 to 1 there."
-        )
-    return numbers
+    checked: tuple[float, ...] = read(_STATISTICS[name], values, name)
+    return checked

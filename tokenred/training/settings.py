@@ -11,7 +11,7 @@ from typing_extensions import Self
 
 from tokenred.core.errors import ConfigError
 from tokenred.core.values import Count, Magnitude, Positive, Probability, Size, checked, read
-from tokenred.training.losses.criterion import make_criterion
+from tokenred.training.losses import make_criterion
 
 __all__ = ["Settings"]
 

@@ -1,0 +1,368 @@
+"""Losses for fine-tuning: the terms, and what each method makes of them.
+
+Each term is a mean over the batch, in fp32 or better. Teachers and masks are constants.
+
+::
+
+    criterion = make_criterion("dynamicvit")
+    logits, aux = reduced.forward_train(images)
+    loss, parts = criterion(logits, targets, aux, teacher_logits, teacher_features)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tokenred.core.errors import ConfigError, InputError, UnknownNameError
+from tokenred.core.tensors import at_least_fp32, gather_tokens, unit_vectors
+from tokenred.core.values import Magnitude, Probability, checked
+from tokenred.strategies.routers.idle import token_cut
+
+__all__ = [
+    "CRITERIA",
+    "Criterion",
+    "cross_entropy",
+    "distillation_kl",
+    "kept_token_mse",
+    "make_criterion",
+    "ratio_loss",
+    "token_cut",
+    "unit_feature_mse",
+]
+
+_TERMS = ("distill", "kept_tokens", "cls_feature", "ratio", "token_cut")
+
+CRITERIA: dict[str, dict[str, Any]] = {
+    "ce": {},
+    "evit": {"distill": 0.5},
+    "dynamicvit": {"distill": 0.5, "over": "student", "kept_tokens": 0.5, "ratio": 2.0},
+    "idlevit": {"distill": 5.0, "cls_feature": 500.0, "token_cut": 20.0},
+}
+"""The weights of each method's terms.
+
+DynamicViT's and IdleViT's are their papers'. EViT trains by cross-entropy; its distillation, for
+those who give it a teacher, is ours.
+"""
+
+
+def cross_entropy(
+    logits: Float[Tensor, "b classes"], targets: Tensor, label_smoothing: float = 0.0
+) -> Float[Tensor, ""]:
+    """Cross-entropy with the true classes.
+
+    Args:
+        logits: of the model.
+        targets: ``(b,)`` classes as integers, or ``(b, classes)`` probabilities, as mixup makes.
+        label_smoothing: share of the target that is spread over all classes.
+
+    Raises:
+        InputError: for targets of another shape or type.
+    """
+    classes = targets.ndim == 1 and not targets.is_floating_point()
+    if not classes and (targets.shape != logits.shape or not targets.is_floating_point()):
+        raise InputError(
+            f"targets must be {(logits.shape[0],)} integers or {tuple(logits.shape)} "
+            f"probabilities, got {tuple(targets.shape)} of {targets.dtype}."
+        )
+    wide = _wide(logits)
+    targets = targets if classes else targets.to(wide.dtype)
+    return F.cross_entropy(wide, targets, label_smoothing=label_smoothing)
+
+
+def distillation_kl(
+    logits: Float[Tensor, "b classes"],
+    teacher_logits: Float[Tensor, "b classes"],
+    over: str = "student",
+) -> Float[Tensor, ""]:
+    """Kullback-Leibler divergence between the predictions of a model and its teacher.
+
+    Args:
+        logits: of the model.
+        teacher_logits: of the teacher.
+        over: whose probabilities weigh the classes: ``"student"`` for KL(student‖teacher),
+            ``"teacher"`` for KL(teacher‖student).
+
+    Source: DynamicViT (Rao et al., NeurIPS 2021), section 3.4, KL(student‖teacher); the authors'
+    program of IdleViT, KL(teacher‖student).
+
+    Raises:
+        ConfigError: for another ``over``.
+        InputError: where the two have not the same classes.
+    """
+    if over not in ("student", "teacher"):
+        raise ConfigError(f"distillation_kl: over must be 'student' or 'teacher', got {over!r}.")
+    if logits.shape != teacher_logits.shape:
+        raise InputError(
+            f"the teacher's logits must be {tuple(logits.shape)} like the model's, got "
+            f"{tuple(teacher_logits.shape)}. Take a teacher with the same classes."
+        )
+    student = _wide(logits).log_softmax(dim=-1)
+    teacher = _wide(teacher_logits.detach()).log_softmax(dim=-1)
+    said, weighed_by = (teacher, student) if over == "student" else (student, teacher)
+    return F.kl_div(said, weighed_by, reduction="batchmean", log_target=True)
+
+
+def kept_token_mse(
+    features: Float[Tensor, "b N c"],
+    teacher_features: Float[Tensor, "b M c"],
+    index: Int[Tensor, "b n"],
+    mask: Float[Tensor, "b N"] | None = None,
+) -> Float[Tensor, ""]:
+    """Mean squared error of the image tokens that are kept, each against its own patch.
+
+    The mean is over all kept tokens of the batch and their channels. Tokens that stand for no
+    single patch (index −1) are left out.
+
+    Args:
+        features: final tokens, prefix first.
+        teacher_features: those of the dense teacher: the same prefix, then the whole grid.
+        index: positions of the image tokens on the grid.
+        mask: 1 for tokens that are kept, prefix included; None where the others are gone.
+
+    Source: DynamicViT (Rao et al., NeurIPS 2021), section 3.4.
+
+    Raises:
+        InputError: where the teacher's tokens do not match.
+    """
+    p = features.shape[1] - index.shape[1]
+    _check_teacher(features, teacher_features)
+    patches = gather_tokens(_wide(teacher_features.detach())[:, p:], index.clamp_min(0))
+    error = (_wide(features)[:, p:] - patches).square().mean(dim=-1)
+    kept = (index >= 0).to(error.dtype)
+    if mask is not None:
+        kept = kept * mask.detach()[:, p:].to(error.dtype)
+    return (error * kept).sum() / kept.sum().clamp_min(1)
+
+
+def unit_feature_mse(
+    features: Float[Tensor, "b N c"],
+    teacher_features: Float[Tensor, "b N c"],
+    mask: Float[Tensor, "b N"] | None = None,
+) -> Float[Tensor, ""]:
+    """Mean squared error of features, each token scaled to length 1.
+
+    Args:
+        features: of the model.
+        teacher_features: of the teacher.
+        mask: 0 for tokens to leave out; each channel then has length 1 over the tokens, as in the
+            authors' program for LV-ViT.
+
+    Source: IdleViT (Xu et al., AJCAI 2023, arXiv 2310.05654), feature distillation.
+
+    Raises:
+        InputError: where the teacher's features do not match.
+    """
+    _check_teacher(features, teacher_features)
+    ours, theirs = features, teacher_features.detach()
+    if mask is not None:
+        seen = mask.detach().to(features.dtype)[:, None]
+        ours, theirs = ours.transpose(1, 2) * seen, theirs.transpose(1, 2) * seen
+    return F.mse_loss(unit_vectors(ours), unit_vectors(theirs))
+
+
+def ratio_loss(
+    kept_share: Float[Tensor, "b S"], target_share: Float[Tensor, "..."]
+) -> Float[Tensor, ""]:
+    """How far each image is from keeping its share: the mean over images and stages of the square.
+
+    Args:
+        kept_share: the mean of the mask after each stage.
+        target_share: what it should be, ``(b, S)`` or ``(S,)``.
+
+    Source: DynamicViT (Rao et al., NeurIPS 2021), section 3.4.
+    """
+    wide = _wide(kept_share)
+    return (wide - target_share.detach().to(wide.dtype)).square().mean()
+
+
+@checked
+@dataclass(frozen=True)
+class Criterion:
+    """Cross-entropy plus weighted terms. A term of weight 0 is not computed.
+
+    Args:
+        label_smoothing: of the cross-entropy.
+        distill: weight of `distillation_kl`. Needs ``teacher_logits``.
+        over: its direction, ``"teacher"`` for KL(teacher‖student), or ``"student"``.
+        kept_tokens: weight of `kept_token_mse` (DynamicViT). Needs ``teacher_features``.
+        cls_feature: weight of `unit_feature_mse` of the CLS token (IdleViT); of LV-ViT, whose
+            head reads all tokens, of those that the last block did not idle. Needs
+            ``teacher_features``.
+        ratio: weight of `ratio_loss` (DynamicViT).
+        shares: what each stage should keep; None for the schedule's, ρ, ρ², ρ³.
+        token_cut: weight of `token_cut` (IdleViT), the mean over blocks.
+        reference: as the released programs. IdleViT's counts the 1st, 3rd, 5th … idle block only
+            and divides by all of them. DynamicViT's teaches LV-ViT by its two classifiers apart:
+            cross-entropy and `distillation_kl` of CLS's logits, and in the place of
+            `kept_token_mse` the divergence of the kept tokens' logits. Its ``teacher_logits`` are
+            the pair that LV-ViT's ``forward_head(features, return_tokens=True)`` gives.
+    """
+
+    label_smoothing: Probability = 0.0
+    distill: Magnitude = 0.0
+    over: Literal["teacher", "student"] = "teacher"
+    kept_tokens: Magnitude = 0.0
+    cls_feature: Magnitude = 0.0
+    ratio: Magnitude = 0.0
+    shares: tuple[Probability, ...] | None = None
+    token_cut: Magnitude = 0.0
+    reference: bool = False
+
+    @property
+    def reads_apart(self) -> bool:
+        """Whether it wants a teacher's logits of CLS and of tokens, where a model has both."""
+        return self.reference and self.kept_tokens > 0
+
+    def __call__(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        aux: Mapping[str, Tensor],
+        teacher_logits: Tensor | tuple[Tensor, Tensor] | None = None,
+        teacher_features: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What to minimise, and its parts by name, without their weights and gradients.
+
+        A term whose teacher is not given is left out.
+
+        Args:
+            logits: ``(b, classes)`` of ``forward_train``.
+            targets: classes or probabilities; see `cross_entropy`.
+            aux: the other result of ``forward_train``.
+            teacher_logits: ``(b, classes)`` of the teacher, usually the dense model; see
+                ``reference`` for LV-ViT's.
+            teacher_features: ``(b, N, c)``, its ``forward_features``.
+
+        Raises:
+            InputError: for what does not match, or where ``aux`` lacks what a term reads.
+        """
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise InputError(
+                f"logits must be one tensor (b, classes), got {got}. A distilled model gives one "
+                "after set_distilled_training(False)."
+            )
+        terms: dict[str, Callable[[], Tensor]] = {
+            "ratio": lambda: _ratio(aux, self.shares),
+            "token_cut": lambda: _token_cut(aux, self.reference),
+        }
+        if teacher_features is not None:
+            dense = teacher_features
+            terms["kept_tokens"] = lambda: kept_token_mse(
+                _read(aux, "features"), dense, _read(aux, "index"), aux.get("mask")
+            )
+            terms["cls_feature"] = lambda: _cls_feature(aux, dense)
+        if teacher_logits is not None:
+            if self.reads_apart and "token_logits" in aux:
+                logits, (taught, of_tokens) = aux["cls_logits"], _pair(teacher_logits)
+                terms["kept_tokens"] = lambda: _token_kl(aux, of_tokens, self.over)
+            elif isinstance(teacher_logits, Tensor):
+                taught = teacher_logits
+            else:
+                raise InputError("teacher_logits must be one tensor (b, classes), got a pair.")
+            terms["distill"] = lambda: distillation_kl(logits, taught, self.over)
+
+        total = cross_entropy(logits, targets, self.label_smoothing)
+        parts = {"ce": total.detach()}
+        for name in _TERMS:
+            if name in terms and (weight := getattr(self, name)):
+                value = terms[name]()
+                total = total + weight * value
+                parts[name] = value.detach()
+        return total, parts
+
+
+@checked
+def make_criterion(name: str, /, *, reference: bool = False, **weights: Any) -> Criterion:
+    """The criterion of a method, with other weights where some are given.
+
+    Args:
+        name: ``"ce"``, ``"evit"``, ``"dynamicvit"`` or ``"idlevit"``.
+        reference: as the released programs where they depart from the papers: KL(teacher‖student)
+            in DynamicViT, and see `Criterion`.
+        weights: fields of `Criterion`.
+
+    Raises:
+        UnknownNameError: for another name, or a weight that there is not.
+        ConfigError: for a weight outside its range.
+    """
+    if name not in CRITERIA:
+        raise UnknownNameError.of("criterion", name, CRITERIA)
+    known = [field.name for field in dataclasses.fields(Criterion)]
+    for key in weights:
+        if key not in known:
+            raise UnknownNameError.of("weight of a criterion", key, known)
+    released = {"over": "teacher", "reference": True} if reference else {}
+    return Criterion(**{**CRITERIA[name], **released, **weights})
+
+
+def _cls_feature(aux: Mapping[str, Tensor], teacher: Tensor) -> Tensor:
+    features = _read(aux, "features")
+    if "token_logits" in aux and "idle_mask" in aux:
+        return unit_feature_mse(features, teacher, aux["idle_mask"])
+    return unit_feature_mse(features[:, :1], teacher[:, :1])
+
+
+def _token_cut(aux: Mapping[str, Tensor], reference: bool) -> Tensor:
+    cut = _read(aux, "token_cut")
+    return cut[:, ::2].sum(dim=1).mean() / cut.shape[1] if reference else cut.mean()
+
+
+def _token_kl(aux: Mapping[str, Tensor], teacher: Tensor, over: str) -> Tensor:
+    ours = _read(aux, "token_logits")
+    teacher = gather_tokens(teacher, _read(aux, "index").clamp_min(0))
+    kept = torch.ones_like(ours[..., 0]) if "mask" not in aux else aux["mask"].detach()
+    kept = kept[:, -ours.shape[1] :] > 0.5
+    if not kept.any():
+        return ours.new_zeros(())
+    return distillation_kl(ours[kept], teacher[kept], over)
+
+
+def _ratio(aux: Mapping[str, Tensor], shares: tuple[float, ...] | None) -> Tensor:
+    kept = _read(aux, "kept_share")
+    if shares is None:
+        return ratio_loss(kept, _read(aux, "target_share"))
+    if len(shares) != kept.shape[1]:
+        raise ConfigError(f"{len(shares)} shares for {kept.shape[1]} stages; give one for each.")
+    return ratio_loss(kept, kept.new_tensor(shares))
+
+
+def _pair(logits: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    if isinstance(logits, Tensor) or len(logits) != 2:
+        raise InputError(
+            "the released losses of LV-ViT want the teacher's logits of CLS and of its tokens; "
+            "pass teacher.forward_head(features, return_tokens=True) as teacher_logits."
+        )
+    return logits
+
+
+def _read(aux: Mapping[str, Tensor], key: str) -> Tensor:
+    if key not in aux:
+        raise InputError(
+            f"a term of this criterion reads {key!r}, and aux has {', '.join(sorted(aux))}. Pass "
+            "what forward_train gives in training mode, of a model whose method has that term and "
+            "removes tokens; or set the term's weight to 0."
+        )
+    return aux[key]
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(at_least_fp32(x.dtype))
+
+
+def _check_teacher(features: Tensor, teacher_features: Tensor) -> None:
+    b, n, c = features.shape
+    given = tuple(teacher_features.shape)
+    if len(given) != 3 or (given[0], given[2]) != (b, c) or given[1] < n:
+        raise InputError(
+            f"the teacher's features must be ({b}, at least {n}, {c}) to match the model's, got "
+            f"{given}. Take the dense model as teacher, or leave teacher_features out."
+        )
