@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import pytest
 
-from tokenred.core.replacing import replace
+from tokenred.core.capture import replace
 
 
 @dataclass(frozen=True)

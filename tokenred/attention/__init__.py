@@ -9,10 +9,9 @@ from tokenred.attention.engine import (
 )
 from tokenred.attention.recompute import Recomputed
 from tokenred.attention.score_mods import SLACK, ScoreMod, score_mods, size_bias, sparsify
-from tokenred.attention.spec import QKV, AttentionSpec, Engine
+from tokenred.attention.spec import QKV, AttentionSpec, Engine, Scratch
 from tokenred.attention.stats import AttentionStat, AttentionStats, mean_keys
 from tokenred.attention.tiled.engine import TiledEngine
-from tokenred.attention.tiled.scratch import Scratch
 from tokenred.attention.triton import TritonEngine
 from tokenred.attention.two_calls import TwoCallsEngine
 

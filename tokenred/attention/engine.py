@@ -44,25 +44,11 @@ class FusedEngine(Engine):
         return out, AttentionStats(heads.stats(request.requires, state))
 
 
-class _OnCuda(Engine):
-    """An engine that is only worth its while on CUDA."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-
-    def supports(self, heads: QKV, request: AttentionSpec) -> bool:
-        return heads.q.is_cuda and self.engine.supports(heads, request)
-
-    def __call__(
-        self, heads: QKV, request: AttentionSpec, state: TokenState
-    ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
-        return self.engine(heads, request, state)
-
-
 _FUSED, _TILED, _TWO_CALLS, _TRITON = FusedEngine(), TiledEngine(), TwoCallsEngine(), TritonEngine()
+_ON_CUDA = TwoCallsEngine(("cuda",))  # on a CPU tiles are faster
 # To be tried in order; the last one supports everything.
 _ENGINES: dict[str, tuple[Engine, ...]] = {
-    "auto": (_FUSED, _TILED, _OnCuda(_TWO_CALLS), _OnCuda(Recomputed(_TWO_CALLS)), PLAIN),
+    "auto": (_FUSED, _TILED, _ON_CUDA, Recomputed(_ON_CUDA), PLAIN),
     "plain": (PLAIN,),
     "tiled": (_FUSED, _TILED, Recomputed(_TILED), PLAIN),
     "two_calls": (_FUSED, _TWO_CALLS, Recomputed(_TWO_CALLS), PLAIN),

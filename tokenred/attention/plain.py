@@ -42,13 +42,13 @@ class PlainEngine(Engine):
         if attention is None:
             attention = logits.softmax(dim=-1)
         del logits
+        n = attention.shape[-1]
         if request.theta < 1:
             attention = sparsify(attention, request.theta, request.reference)
-        found = stats_of_map(attention, request.requires, state.num_prefix, state.cls_index)
+        found = stats_of_map(
+            attention, request.requires, state.num_prefix, state.cls_index, _share(request, n)
+        )
         found.update(heads.stats(request.requires, state))
-        for need in request.requires:
-            if need.kind == "kept":
-                found[need] = attention.new_full(attention.shape[:2], _share(request, attention))
         if heads.drop is not None:
             dropped = heads.drop(attention.to(heads.v.dtype))
         else:
@@ -57,10 +57,9 @@ class PlainEngine(Engine):
             return dropped @ heads.v, AttentionStats(found)
 
 
-def _share(request: AttentionSpec, attention: Float[Tensor, "b h N N"]) -> float:
-    n = attention.shape[-1]
-    exact = kept_entries(n, request.theta, request.reference) / n**2
-    return exact if request.theta < 1 else 1.0
+def _share(request: AttentionSpec, n: int) -> float:
+    """The share of entries that θ leaves."""
+    return kept_entries(n, request.theta, request.reference) / n**2 if request.theta < 1 else 1.0
 
 
 PLAIN = PlainEngine()

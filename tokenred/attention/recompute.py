@@ -13,8 +13,7 @@ from torch.autograd.function import once_differentiable
 from tokenred.attention.plain import PLAIN
 from tokenred.attention.spec import QKV, AttentionSpec, Engine, wants_gradient
 from tokenred.attention.stats import AttentionStats
-from tokenred.core.capture import is_eager
-from tokenred.core.replacing import replace
+from tokenred.core.capture import is_eager, replace
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import full_precision
 
@@ -57,7 +56,7 @@ class Recomputed(Engine):
     ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
         if not wants_gradient(heads, request):
             return self.engine(heads, request, state)
-        asked = replace(request, requires=request.map_needs)
+        asked = replace(request, requires=request.map_stats)
         call = _Call(self.engine, heads.scale, asked, state)
         tensors = (heads.q, heads.k, heads.v, request.key_bias)
         out, *values = _Recompute.apply(call, *tensors)
@@ -83,11 +82,11 @@ class _Recompute(torch.autograd.Function):
         out, stats = call.engine(QKV(q, k, v, call.scale), request, call.state)
         ctx.save_for_backward(q, k, v, bias)
         ctx.set_materialize_grads(False)
-        # The tokens themselves are not looked at again, and need not be kept.
+        # The tokens themselves are not looked at again, and stat not be kept.
         nothing = call.state.x.new_empty(0), call.state.index.new_empty(0)
         state = replace(call.state, x=nothing[0], index=nothing[1], size=None, graph=None)
         ctx.call = call._replace(state=replace(state, memory={}), request=call.request)
-        values = [stats[need] for need in request.requires]
+        values = [stats[stat] for stat in request.requires]
         ctx.mark_non_differentiable(
             *(v for n, v in zip(request.requires, values, strict=True) if n.kind == "kept")
         )
@@ -129,7 +128,7 @@ def _plain(call: _Call, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) ->
     """Output and statistics, the map held."""
     request = replace(call.request, key_bias=bias)
     out, stats = PLAIN(QKV(q, k, v, call.scale), request, call.state)
-    return (out, *(stats[need] for need in request.requires))
+    return (out, *(stats[stat] for stat in request.requires))
 
 
 def _chunks(q: Float[Tensor, "b h N d"]) -> Iterator[slice]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -13,8 +14,7 @@ from torch import Tensor
 
 from tokenred.attention.score_mods import ScoreMod
 from tokenred.attention.stats import AttentionStat, AttentionStats, stats_of_heads
-from tokenred.attention.tiled.scratch import Scratch
-from tokenred.core.replacing import replace
+from tokenred.core.capture import replace
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import autocast_dtype
 
@@ -22,6 +22,7 @@ __all__ = [
     "QKV",
     "AttentionSpec",
     "Engine",
+    "Scratch",
     "is_modern",
     "wants_gradient",
     "without_map",
@@ -99,6 +100,28 @@ class QKV:
         return replace(self, q=q, k=k, v=v, bias=bias)
 
 
+class Scratch:
+    """Memory by name, made once: what is fresh costs a page fault a page.
+
+    Whoever takes a name writes over what was there. Belongs to one forward, which drops it.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[str, Tensor] = {}
+
+    def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """A contiguous tensor of this shape, of the type and device of ``like``, not cleared."""
+        size = math.prod(shape)
+        held = self._held.get(name)
+        if (
+            held is None
+            or held.numel() < size
+            or (held.dtype, held.device) != (like.dtype, like.device)
+        ):
+            self._held[name] = held = like.new_empty(size)
+        return held[:size].view(shape)
+
+
 @dataclass(frozen=True, eq=False)
 class AttentionSpec:
     """What a block's attention shall do beyond attending.
@@ -123,14 +146,14 @@ class AttentionSpec:
     scratch: Scratch | None = None
 
     @property
-    def map_needs(self) -> tuple[AttentionStat, ...]:
+    def map_stats(self) -> tuple[AttentionStat, ...]:
         """The needs that look at the softmax map."""
-        return tuple(need for need in self.requires if need.kind not in _WITHOUT_MAP)
+        return tuple(stat for stat in self.requires if stat.kind not in _WITHOUT_MAP)
 
     @property
     def needs_map(self) -> bool:
         """Whether anything here looks at the softmax map itself."""
-        return self.theta < 1 or bool(self.score_mods) or bool(self.map_needs)
+        return self.theta < 1 or bool(self.score_mods) or bool(self.map_stats)
 
 
 class Engine(ABC):
@@ -162,7 +185,7 @@ def without_map(heads: QKV, request: AttentionSpec, dtypes: Collection[torch.dty
         heads.dtype in dtypes
         and heads.dropout == 0
         and len(request.score_mods) == 0
-        and all(need.kind in _OF_ENTRIES for need in request.map_needs)
+        and all(stat.kind in _OF_ENTRIES for stat in request.map_stats)
         and not wants_gradient(heads, request)
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -20,6 +20,7 @@ __all__ = [
     "mean_keys",
     "over_heads",
     "row_index",
+    "stats_of_entries",
     "stats_of_heads",
     "stats_of_map",
 ]
@@ -32,7 +33,7 @@ class AttentionStat(NamedTuple):
     """One attention statistic. Make it with the constructors below.
 
     Statistics of tokens cover the living image tokens only: prefix tokens are never scored.
-    The aggregation over heads is part of the need, because the maximum over heads does not
+    The aggregation over heads is part of the stat, because the maximum over heads does not
     commute with taking a token's own entry out.
     """
 
@@ -96,20 +97,20 @@ class AttentionStats:
 
     values: Mapping[AttentionStat, Tensor] = field(default_factory=dict)
 
-    def __getitem__(self, need: AttentionStat) -> Tensor:
+    def __getitem__(self, stat: AttentionStat) -> Tensor:
         """The statistic asked for.
 
         Raises:
             PartError: where the part did not declare it in ``requires``, or reads it before the
                 block, where no attention has run.
         """
-        if need not in self.values:
+        if stat not in self.values:
             given = ", ".join(str(n) for n in self.values) or "none"
             raise PartError(
-                f"{need} was not computed for this block (computed: {given}). Declare it in the "
+                f"{stat} was not computed for this block (computed: {given}). Declare it in the "
                 "part's `requires`; a strategy with where='before_block' has no attention to read."
             )
-        return self.values[need]
+        return self.values[stat]
 
 
 def mean_keys(attention: AttentionStats) -> Float[Tensor, "b N d"]:
@@ -123,22 +124,22 @@ def over_heads(per_head: Float[Tensor, "b h ..."], aggregate: str) -> Float[Tens
     return per_head.amax(dim=1) if aggregate == "max" else per_head.mean(dim=1)
 
 
-def row_index(need: AttentionStat, num_prefix: int, cls_index: int | None) -> int:
-    """The query row that a need names.
+def row_index(stat: AttentionStat, num_prefix: int, cls_index: int | None) -> int:
+    """The query row that a stat names.
 
     Raises:
         ConfigError: where the model has no such prefix token.
     """
-    if need.query == "cls":
+    if stat.query == "cls":
         if cls_index is None:
-            raise ConfigError(f"{need} asks for the CLS row of a model without a CLS token.")
+            raise ConfigError(f"{stat} asks for the CLS row of a model without a CLS token.")
         return cls_index
-    if not isinstance(need.query, int) or not 0 <= need.query < num_prefix:
+    if not isinstance(stat.query, int) or not 0 <= stat.query < num_prefix:
         raise ConfigError(
-            f"{need}: a row is 'cls' or the number of a prefix token below {num_prefix}, "
-            f"got {need.query!r}."
+            f"{stat}: a row is 'cls' or the number of a prefix token below {num_prefix}, "
+            f"got {stat.query!r}."
         )
-    return need.query
+    return stat.query
 
 
 def stats_of_heads(
@@ -150,17 +151,17 @@ def stats_of_heads(
     num_prefix: int,
     cls_index: int | None,
 ) -> dict[AttentionStat, Tensor]:
-    """The statistics that need no softmax: keys, values and rows of logits."""
+    """The statistics that stat no softmax: keys, values and rows of logits."""
     found: dict[AttentionStat, Tensor] = {}
-    for need in requires:
-        if need.kind == "keys":
-            found[need] = k
-        elif need.kind == "values":
-            found[need] = v
-        elif need.kind == "logits_row":
-            row = row_index(need, num_prefix, cls_index)
+    for stat in requires:
+        if stat.kind == "keys":
+            found[stat] = k
+        elif stat.kind == "values":
+            found[stat] = v
+        elif stat.kind == "logits_row":
+            row = row_index(stat, num_prefix, cls_index)
             logits = product(q[:, :, row : row + 1], k[:, :, num_prefix:].transpose(-2, -1))
-            found[need] = over_heads(logits.squeeze(2) * scale, need.aggregate)
+            found[stat] = over_heads(logits.squeeze(2) * scale, stat.aggregate)
     return found
 
 
@@ -169,28 +170,70 @@ def stats_of_map(
     requires: tuple[AttentionStat, ...],
     num_prefix: int,
     cls_index: int | None,
+    kept: float = 1.0,
 ) -> dict[AttentionStat, Tensor]:
     """The statistics of a map, as their definitions say; what every engine is tested against.
+
+    Args:
+        attention: the map.
+        requires: the statistics.
+        num_prefix, cls_index: of the tokens.
+        kept: the share of entries that θ left.
+    """
+    found = stats_of_entries(
+        requires,
+        num_prefix,
+        cls_index,
+        row=lambda row: attention[:, :, row, num_prefix:],
+        diagonal=lambda: torch.diagonal(attention, dim1=-2, dim2=-1)[..., num_prefix:],
+        column_sum=lambda: attention.sum(dim=-2)[..., num_prefix:],
+        kept=lambda: attention.new_full(attention.shape[:2], kept),
+    )
+    for stat in requires:
+        if stat.kind == "maps":
+            found[stat] = attention
+        elif stat.kind == "map":
+            found[stat] = over_heads(attention, stat.aggregate)
+    return found
+
+
+def stats_of_entries(
+    requires: tuple[AttentionStat, ...],
+    num_prefix: int,
+    cls_index: int | None,
+    *,
+    row: Callable[[int], Float[Tensor, "b h n"]],
+    diagonal: Callable[[], Float[Tensor, "b h n"]],
+    column_sum: Callable[[], Float[Tensor, "b h n"]],
+    kept: Callable[[], Float[Tensor, "b h"]],
+) -> dict[AttentionStat, Tensor]:
+    """The statistics of entries of a map, from what an engine knows of it.
+
+    Args:
+        requires: the statistics; others are left aside.
+        num_prefix, cls_index: of the tokens.
+        row, diagonal, column_sum: ``A_ri``, ``A_ii`` and ``Σ_j A_ji`` of each head, for the image
+            tokens i; asked for once at most, and only where they are wanted.
+        kept: the share of entries that θ left.
 
     Source: GTP-ViT (arXiv 2311.03035), Eq. 3 and 4.
     """
     found: dict[AttentionStat, Tensor] = {}
-    diagonal = torch.diagonal(attention, dim1=-2, dim2=-1)[..., num_prefix:]
-    for need in requires:
-        if need.kind == "diagonal":
-            found[need] = over_heads(diagonal, need.aggregate)
-        elif need.kind == "column_sum":
-            column_sum = attention.sum(dim=-2)[..., num_prefix:]
-            if need.exclude_self:
-                column_sum = column_sum - diagonal
-            found[need] = over_heads(column_sum, need.aggregate)
-        elif need.kind == "row":
-            row = row_index(need, num_prefix, cls_index)
-            found[need] = over_heads(attention[:, :, row, num_prefix:], need.aggregate)
-        elif need.kind == "maps":
-            found[need] = attention
-        elif need.kind == "map":
-            found[need] = over_heads(attention, need.aggregate)
+    kinds = {stat.kind for stat in requires}
+    own = "diagonal" in kinds or any(stat.exclude_self for stat in requires)
+    itself = diagonal() if own else None
+    columns = column_sum() if "column_sum" in kinds else None
+    for stat in requires:
+        if stat.kind == "kept":
+            found[stat] = kept()
+        elif stat.kind == "row":
+            value = row(row_index(stat, num_prefix, cls_index))
+            found[stat] = over_heads(value, stat.aggregate)
+        elif stat.kind == "diagonal" and itself is not None:
+            found[stat] = over_heads(itself, stat.aggregate)
+        elif stat.kind == "column_sum" and columns is not None:
+            value = columns - itself if stat.exclude_self and itself is not None else columns
+            found[stat] = over_heads(value, stat.aggregate)
     return found
 
 

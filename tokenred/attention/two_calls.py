@@ -26,9 +26,8 @@ from tokenred.attention.spec import (
     is_modern,
     without_map,
 )
-from tokenred.attention.stats import AttentionStat, AttentionStats, over_heads, row_index
-from tokenred.core.capture import is_transformed
-from tokenred.core.replacing import replace
+from tokenred.attention.stats import AttentionStat, AttentionStats, over_heads, stats_of_entries
+from tokenred.core.capture import is_transformed, replace
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import at_least_fp32
 
@@ -52,12 +51,18 @@ class TwoCallsEngine(Engine):
     calls that return ``ℓ`` are PyTorch's own, and no other runtime knows them.
 
     Statistics are at least float32. θ's threshold is always exact.
+
+    Args:
+        devices: on which it answers.
     """
+
+    def __init__(self, devices: tuple[str, ...] = ("cpu", "cuda")) -> None:
+        self.devices = devices
 
     def supports(self, heads: QKV, request: AttentionSpec) -> bool:
         q, device = heads.q, heads.q.device
         return (
-            device.type in ("cpu", "cuda")
+            device.type in self.devices
             and without_map(heads, request, _COLUMNS)
             and not (device.type == "cuda" and q.dtype == torch.float64)
             and (q.dtype != torch.bfloat16 or is_modern(device))
@@ -72,19 +77,19 @@ class TwoCallsEngine(Engine):
     ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
         if request.theta < 1:
             return _by_chunks(heads, request, state)
-        (b, h), bias = heads.q.shape[:2], request.key_bias
+        bias = request.key_bias
         bias = None if bias is None else bias.to(at_least_fp32(heads.q.dtype))[:, None]
         out, lse = _attention(heads.q, heads.k, heads.v, bias, heads.scale)
         entries = _Entries(heads, bias, lse, state.num_prefix)
-        found = heads.stats(request.requires, state)
-        for need in request.map_needs:
-            if need.kind == "kept":
-                found[need] = lse.new_ones(b, h)
-            elif need.kind == "row":
-                row = row_index(need, state.num_prefix, state.cls_index)
-                found[need] = over_heads(entries.row(row), need.aggregate)
-            else:
-                found[need] = over_heads(entries.of(need), need.aggregate)
+        found = heads.stats(request.requires, state) | stats_of_entries(
+            request.map_stats,
+            state.num_prefix,
+            state.cls_index,
+            row=entries.row,
+            diagonal=entries.diagonal,
+            column_sum=entries.column_sum,
+            kept=lambda: lse.new_ones(lse.shape[:2]),
+        )
         return out, AttentionStats(found)
 
 
@@ -101,28 +106,14 @@ class _Entries:
         self.heads, self.lse, self.prefix = heads, lse, prefix
         self.keys = heads.k[:, :, prefix:]
         self.bias = None if bias is None else bias[..., prefix:]
-        self.known: dict[str, Float[Tensor, "b h n"]] = {}
-
-    def of(self, need: AttentionStat) -> Float[Tensor, "b h n"]:
-        """What `AttentionStat.diagonal` and `AttentionStat.column_sum` ask, head by head."""
-        if need.kind == "diagonal":
-            return self._once("diagonal")
-        column_sum = self._once("column_sum")
-        return column_sum - self._once("diagonal") if need.exclude_self else column_sum
 
     def row(self, row: int) -> Float[Tensor, "b h n"]:
-        """``A_ri``."""
         return self._entry(self.heads.q[:, :, row : row + 1], self.lse[..., row : row + 1])
 
-    def _once(self, kind: str) -> Float[Tensor, "b h n"]:
-        if kind not in self.known:
-            self.known[kind] = self._diagonal() if kind == "diagonal" else self._received()
-        return self.known[kind]
-
-    def _diagonal(self) -> Float[Tensor, "b h n"]:
+    def diagonal(self) -> Float[Tensor, "b h n"]:
         return self._entry(self.heads.q[:, :, self.prefix :], self.lse[..., self.prefix :])
 
-    def _received(self) -> Float[Tensor, "b h n"]:
+    def column_sum(self) -> Float[Tensor, "b h n"]:
         q, scale = self.heads.q, self.heads.scale
         # Only the log-sum-exp is wanted; any value will do, the narrowest that may be.
         return self._exp(_attention(self.keys, q, None, -self.lse, scale)[1])
@@ -130,7 +121,7 @@ class _Entries:
     def _entry(
         self, q: Float[Tensor, "b h #n d"], lse: Float[Tensor, "b h #n"]
     ) -> Float[Tensor, "b h n"]:
-        # As a sum: fp32 products of numbers in low precision, which need no copies in fp32.
+        # As a sum: fp32 products of numbers in low precision, which stat no copies in fp32.
         dot = torch.addcmul(lse.new_zeros(1, 1, 1, 1), q, self.keys).sum(dim=-1)
         return self._exp(dot * self.heads.scale - lse)
 
@@ -224,14 +215,14 @@ def _by_chunks(
     for image in range(0, max(1, b), images):
         at = slice(image, image + images)
         bias = None if request.key_bias is None else request.key_bias[at]
-        asked = replace(request, requires=request.map_needs, key_bias=bias)
+        asked = replace(request, requires=request.map_stats, key_bias=bias)
         parts = []
         for head in range(0, h, group):
             q, k, v = (t[at, head : head + group] for t in (heads.q, heads.k, heads.v))
             parts.append(PLAIN(replace(heads, q=q, k=k, v=v), asked, state))
         chunks.append(_joined(parts, asked.requires))
     outs, stats = zip(*chunks, strict=True)
-    found = {need: torch.cat([one[need] for one in stats]) for need in request.map_needs}
+    found = {stat: torch.cat([one[stat] for one in stats]) for stat in request.map_stats}
     return torch.cat(outs), AttentionStats(found | heads.stats(request.requires, state))
 
 
@@ -243,8 +234,8 @@ def _joined(
         return parts[0]
     outs, stats = zip(*parts, strict=True)
     found = {}
-    for need in requires:
-        values = [one[need] for one in stats]
-        each = torch.cat(values, dim=1) if need.kind == "kept" else torch.stack(values, dim=1)
-        found[need] = each if need.kind == "kept" else over_heads(each, need.aggregate)
+    for stat in requires:
+        values = [one[stat] for one in stats]
+        each = torch.cat(values, dim=1) if stat.kind == "kept" else torch.stack(values, dim=1)
+        found[stat] = each if stat.kind == "kept" else over_heads(each, stat.aggregate)
     return torch.cat(outs, dim=1), AttentionStats(found)

@@ -12,7 +12,7 @@ from tokenred.backbones.beit_bias import RelativeBias, bias_at
 from tokenred.backbones.calls import entered
 from tokenred.backbones.eva_blocks import EvaPreNorm, projected
 from tokenred.backbones.vit_blocks import watched_dropout
-from tokenred.core.replacing import replace
+from tokenred.core.capture import replace
 from tokenred.core.state import TokenState
 
 __all__ = ["BeitBlock", "open_block"]

@@ -1,18 +1,24 @@
-"""Whether a forward just runs, or something makes a graph or a batch of it."""
+"""Whether a forward just runs, or something makes a graph of it; and what every compiler takes."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from tokenred.core.errors import ConfigError
 
-__all__ = ["check_capture", "fixed", "is_eager", "is_tracing", "is_transformed", "not_scriptable"]
+__all__ = [
+    "check_capture", "fixed", "is_eager", "is_tracing", "is_transformed", "not_scriptable",
+    "replace",
+]  # fmt: skip
+
+T = TypeVar("T")
 
 # Without `is_exporting` (before PyTorch 2.7) exporting cannot be told from compiling.
 _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
@@ -38,6 +44,13 @@ def is_transformed() -> bool:
 def fixed(size: int) -> int:
     """A size that is the same for every batch, as a number: torch.jit.trace gives tensors."""
     return int(size) if isinstance(size, Tensor) else size
+
+
+def replace(value: T, **changes: Any) -> T:
+    """What ``dataclasses.replace`` gives, whose own check PyTorch 2.6 cannot compile."""
+    given = {f.name: getattr(value, f.name) for f in fields(value) if f.init}  # type: ignore[arg-type]
+    given.update(changes)
+    return type(value)(**given)
 
 
 def not_scriptable() -> ConfigError:

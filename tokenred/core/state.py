@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenred.core.capture import fixed
-
-if TYPE_CHECKING:
-    from tokenred.graphs.graph import Graph
 
 __all__ = ["Selection", "TokenState"]
 
@@ -31,7 +28,7 @@ class TokenState:
         grid: ``(gh, gw)`` of the original image tokens.
         size: how many patches each token stands for, or None where nobody asks; a token of size 0
             is padding, and nobody attends to it.
-        graph: the token graph over the original positions, or None.
+        graph: the token graph over the original positions (`tokenred.Graph`), or None.
         cls_index: which prefix token is the class token, or None.
         layer: number of the block, from 0.
         depth: number of blocks.
@@ -45,7 +42,7 @@ class TokenState:
     num_prefix: int
     grid: tuple[int, int]
     size: Float[Tensor, "b N"] | None = None
-    graph: Graph | None = None
+    graph: Any = None
     cls_index: int | None = None
     layer: int = 0
     depth: int = 12

@@ -9,9 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from tokenred.core.capture import is_tracing
+from tokenred.core.capture import is_tracing, replace
 from tokenred.core.errors import ConfigError
-from tokenred.core.replacing import replace
 from tokenred.core.tensors import gather_tokens
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tokenred.attention import AttentionStats
+from tokenred.core.capture import replace
 from tokenred.core.errors import ConfigError
 from tokenred.core.part import check_choice
-from tokenred.core.replacing import replace
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32, gather_tokens
 from tokenred.reduced.recorder import Recorder

@@ -22,9 +22,8 @@ from tokenred.attention import (
 )
 from tokenred.backbones.base import BlockAdapter
 from tokenred.backbones.calls import call_of
-from tokenred.core.capture import is_eager
+from tokenred.core.capture import is_eager, replace
 from tokenred.core.errors import PartError
-from tokenred.core.replacing import replace
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32
 from tokenred.reduced.plan import LayerPlan

@@ -13,11 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenred.backbones import Backbone, BlockAdapter, Embedded, adapt
-from tokenred.core.capture import fixed
+from tokenred.core.capture import fixed, replace
 from tokenred.core.errors import BackboneError, ConfigError
 from tokenred.core.info import BlockInfo, ModelInfo
 from tokenred.core.part import Part
-from tokenred.core.replacing import replace
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import gather_tokens
 from tokenred.reduced.cost import Cost, needs_graph, strategy_cost

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenred.core.replacing import replace
+from tokenred.core.capture import replace
 from tokenred.core.tensors import gather_tokens, product
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ import timm
 import torch
 
 import tokenred as tr
+from tokenred.attention.spec import Scratch
 from tokenred.attention.tiled import engine as tiled_engine
-from tokenred.attention.tiled.scratch import Scratch
 from tokenred.attention.tiled.tile import Workspace
 
 

@@ -18,10 +18,10 @@ from tokenred.attention.triton.blocks import Blocks
 
 def forward(case: Case, device: str = "cpu") -> None:
     """The output and the log-sum-exp."""
-    from tokenred.attention.triton import ops
+    from tokenred.attention.triton.forward import forward as forward_op
 
     heads, bias, _ = case.make(device)
-    out, lse = ops.forward(heads.q, heads.k, heads.v, bias, heads.scale)
+    out, lse = forward_op(heads.q, heads.k, heads.v, bias, heads.scale)
     attention, expected = truth(heads, bias)
     assert out.dtype == heads.q.dtype
     assert lse.dtype == torch.float32
@@ -32,12 +32,12 @@ def forward(case: Case, device: str = "cpu") -> None:
 
 def first_keys_dead(device: str = "cpu") -> None:
     """While all keys so far are dead, nothing may become NaN."""
-    from tokenred.attention.triton import ops
+    from tokenred.attention.triton.forward import forward as forward_op
 
     heads, _, _ = Case(150, h=1).make(device)
     bias = torch.zeros(1, 150, device=device)
     bias[:, :140] = -torch.inf
-    out, lse = ops.forward(heads.q, heads.k, heads.v, bias, heads.scale)
+    out, lse = forward_op(heads.q, heads.k, heads.v, bias, heads.scale)
     attention, expected = truth(heads, bias)
     close(out, attention @ heads.v.double())
     close(lse * math.log(2), expected)
@@ -45,17 +45,18 @@ def first_keys_dead(device: str = "cpu") -> None:
 
 def statistics(case: Case, device: str = "cpu") -> None:
     """Column sums, diagonal and rows, each alone and all together, and twice the same."""
-    from tokenred.attention.triton import ops
+    from tokenred.attention.triton.forward import forward as forward_op
+    from tokenred.attention.triton.statistics import statistics as statistics_op
 
     heads, bias, _ = case.make(device)
-    _, lse = ops.forward(heads.q, heads.k, heads.v, bias, heads.scale)
+    _, lse = forward_op(heads.q, heads.k, heads.v, bias, heads.scale)
     attention, _ = truth(heads, bias)
     rows = min(3, case.n)
     for column_sum, diagonal, asked in (
         (True, True, rows), (True, False, 0), (False, True, 0), (False, False, rows)
     ):  # fmt: skip
         given = (heads.q, heads.k, bias, lse, None, heads.scale, column_sum, diagonal, asked)
-        sums, own, first = ops.statistics(*given)
+        sums, own, first = statistics_op(*given)
         if column_sum:
             close(sums, attention.sum(dim=-2))
         if diagonal:
@@ -63,18 +64,19 @@ def statistics(case: Case, device: str = "cpu") -> None:
         close(first, attention[:, :, :asked])
         assert sums.numel() == (lse.numel() if column_sum else 0)
         assert own.numel() == (lse.numel() if diagonal else 0)
-        again = ops.statistics(*given)
+        again = statistics_op(*given)
         assert all(torch.equal(a, b) for a, b in zip((sums, own, first), again, strict=True))
 
 
 def threshold(case: Case, theta: float, slack_share: float = 0.0, device: str = "cpu") -> None:
     """So many entries lie above the threshold, and none below it is larger than one above."""
-    from tokenred.attention.triton import ops
+    from tokenred.attention.triton.forward import forward as forward_op
+    from tokenred.attention.triton.threshold import threshold as threshold_op
 
     heads, bias, _ = case.make(device)
-    _, lse = ops.forward(heads.q, heads.k, heads.v, bias, heads.scale)
+    _, lse = forward_op(heads.q, heads.k, heads.v, bias, heads.scale)
     kept, slack = kept_entries(case.n, theta), int(slack_share * case.n**2)
-    cut = ops.threshold(heads.q, heads.k, bias, lse, heads.scale, kept, slack).cpu()
+    cut = threshold_op(heads.q, heads.k, bias, lse, heads.scale, kept, slack).cpu()
     level, last, count = cut.unbind(dim=-1)
     assert bool(((count - kept).abs() <= slack).all())
     attention = truth(heads, bias)[0].cpu()
@@ -89,19 +91,21 @@ def threshold(case: Case, theta: float, slack_share: float = 0.0, device: str = 
 
 def misleading_sample(theta: float, device: str = "cpu") -> None:
     """Rows that are sampled are unlike the others: one key has all of theirs."""
-    from tokenred.attention.triton import ops
+    from tokenred.attention.triton.forward import forward as forward_op
+    from tokenred.attention.triton.forward import sparse_forward
+    from tokenred.attention.triton.threshold import threshold as threshold_op
 
     n = 96
     q, k = (torch.randn(1, 1, n, 16, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
     q[:, :, 3::6] *= 50  # of 96 rows, 16 are looked at: every sixth, from the fourth
     q, k = q.to(device), k.to(device)
-    _, lse = ops.forward(q, k, k, None, 0.25)
+    _, lse = forward_op(q, k, k, None, 0.25)
     kept = kept_entries(n, theta)
-    cut = ops.threshold(q, k, None, lse, 0.25, kept, 0)
+    cut = threshold_op(q, k, None, lse, 0.25, kept, 0)
     assert int(cut[0, 0, 2]) == kept
     attention, _ = truth(QKV(q, k, k, 0.25), None)
     expected = sparsify(attention, theta)
-    out = ops.sparse_forward(q, k, k, None, lse, cut, 0.25)
+    out = sparse_forward(q, k, k, None, lse, cut, 0.25)
     close(out, expected @ k.double())
 
 
@@ -111,23 +115,26 @@ def ties(n: int, theta: float, axes: int, device: str = "cpu") -> None:
     Every query meets n/axes of the keys, so that the map has two levels, without any rounding; the
     values are the unit matrix, so that the output is the map.
     """
-    from tokenred.attention.triton import ops
+    from tokenred.attention.triton.forward import forward as forward_op
+    from tokenred.attention.triton.forward import sparse_forward
+    from tokenred.attention.triton.statistics import statistics as statistics_op
+    from tokenred.attention.triton.threshold import threshold as threshold_op
 
     token = torch.nn.functional.one_hot(torch.arange(n) % axes, n).float()
     q, v = token.to(device).expand(1, 1, n, n), torch.eye(n, device=device).expand(1, 1, n, n)
     k = q.clone()
     scale = 3 * math.log(2)
-    _, lse = ops.forward(q, k, v, None, scale)
+    _, lse = forward_op(q, k, v, None, scale)
     attention = torch.where(q @ k.transpose(-2, -1) > 0, 8.0, 1.0)
     attention = attention / attention.sum(dim=-1, keepdim=True)
     kept = kept_entries(n, theta)
-    cut = ops.threshold(q, k, None, lse, scale, kept, 0)
+    cut = threshold_op(q, k, None, lse, scale, kept, 0)
     assert int(cut[0, 0, 2]) == kept
     expected = sparsify(attention, theta)
-    out = ops.sparse_forward(q, k, v, None, lse, cut, scale)
+    out = sparse_forward(q, k, v, None, lse, cut, scale)
     assert torch.equal(out > 0, expected > 0)
     close(out, expected.double())
-    sums, own, rows = ops.statistics(q, k, None, lse, cut, scale, True, True, n)
+    sums, own, rows = statistics_op(q, k, None, lse, cut, scale, True, True, n)
     assert torch.equal(rows > 0, expected > 0)
     close(sums, expected.sum(dim=-2).double())
     close(own, expected.diagonal(dim1=-2, dim2=-1).double())
@@ -135,16 +142,19 @@ def ties(n: int, theta: float, axes: int, device: str = "cpu") -> None:
 
 def sparse(case: Case, theta: float, device: str = "cpu") -> None:
     """The output and the statistics through what θ keeps; the values spell the map out."""
-    from tokenred.attention.triton import ops
+    from tokenred.attention.triton.forward import forward as forward_op
+    from tokenred.attention.triton.forward import sparse_forward
+    from tokenred.attention.triton.statistics import statistics as statistics_op
+    from tokenred.attention.triton.threshold import threshold as threshold_op
 
     heads, bias, _ = case.make(device)
     values = torch.eye(case.d, dtype=heads.v.dtype, device=device)[: case.n]
     assert len(values) == case.n, "the map is as wide as a head"
     heads = replace(heads, v=values.expand_as(heads.q))
-    _, lse = ops.forward(heads.q, heads.k, heads.v, bias, heads.scale)
+    _, lse = forward_op(heads.q, heads.k, heads.v, bias, heads.scale)
     kept = kept_entries(case.n, theta)
-    cut = ops.threshold(heads.q, heads.k, bias, lse, heads.scale, kept, 0)
-    out = ops.sparse_forward(heads.q, heads.k, heads.v, bias, lse, cut, heads.scale)
+    cut = threshold_op(heads.q, heads.k, bias, lse, heads.scale, kept, 0)
+    out = sparse_forward(heads.q, heads.k, heads.v, bias, lse, cut, heads.scale)
     out = out[..., : case.n].double()
     attention, _ = truth(heads, bias)
     stays = out > 0
@@ -155,7 +165,7 @@ def sparse(case: Case, theta: float, device: str = "cpu") -> None:
     smallest = torch.where(stays, attention, 2.0).amin(dim=(2, 3))
     largest = torch.where(stays, 0.0, attention).amax(dim=(2, 3))
     assert bool((largest <= smallest * (1 + 1e-4)).all())
-    sums, own, rows = ops.statistics(
+    sums, own, rows = statistics_op(
         heads.q, heads.k, bias, lse, cut, heads.scale, True, True, case.n
     )
     assert torch.equal(rows > 0, stays)

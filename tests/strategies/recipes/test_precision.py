@@ -113,7 +113,7 @@ def test_parts_choose_as_in_fp32(
         with _fp32():
             same = heads.in_one_type() if setting is _rounded else _in_bfloat16(heads)
             _, expected = PlainEngine()(same, request, state)
-        for need in request.map_needs:
+        for need in request.map_stats:
             assert stats[need].dtype == torch.float32
             torch.testing.assert_close(stats[need], expected[need], rtol=1e-4, atol=1e-6)
         return out, stats

@@ -8,9 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenred.attention.spec import QKV, AttentionSpec, Engine, without_map
+from tokenred.attention.spec import QKV, AttentionSpec, Engine, Scratch, without_map
 from tokenred.attention.stats import AttentionStats
-from tokenred.attention.tiled.scratch import Scratch
 from tokenred.attention.tiled.threshold import sparsified
 from tokenred.attention.tiled.tile import Tile, TileStatistics, Workspace
 from tokenred.core.capture import is_eager

@@ -11,9 +11,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokenred.attention.spec import QKV, AttentionSpec
-from tokenred.attention.stats import AttentionStat, over_heads, row_index
-from tokenred.attention.tiled.scratch import Scratch
+from tokenred.attention.spec import QKV, AttentionSpec, Scratch
+from tokenred.attention.stats import AttentionStat, row_index, stats_of_entries
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import multiply, rounds
 
@@ -142,16 +141,12 @@ class TileStatistics:
     """The statistics asked for, gathered head by head from the tiles."""
 
     def __init__(self, heads: QKV, request: AttentionSpec, state: TokenState) -> None:
-        b, h, n, _ = heads.q.shape
-        self.requires, self.prefix = request.map_needs, state.num_prefix
-        self.rows = {
-            need: row_index(need, state.num_prefix, state.cls_index)
-            for need in self.requires
-            if need.kind == "row"
-        }
-        self.row = {row: heads.q.new_empty(b, h, n) for row in self.rows.values()}
-        kinds = {need.kind for need in self.requires}
-        own = "diagonal" in kinds or any(need.exclude_self for need in self.requires)
+        (b, h, n, _), p, cls = heads.q.shape, state.num_prefix, state.cls_index
+        self.requires, self.state = request.map_stats, state
+        rows = [row_index(s, p, cls) for s in self.requires if s.kind == "row"]
+        self.row = {row: heads.q.new_empty(b, h, n) for row in rows}
+        kinds = {stat.kind for stat in self.requires}
+        own = "diagonal" in kinds or any(stat.exclude_self for stat in self.requires)
         self.diagonal = heads.q.new_empty(b, h, n) if own else None
         self.column_sum = heads.q.new_zeros(b, h, n) if "column_sum" in kinds else None
         self.kept = heads.q.new_ones(b, h) if "kept" in kinds else None
@@ -193,20 +188,18 @@ class TileStatistics:
 
     def result(self) -> dict[AttentionStat, Tensor]:
         """The statistics, aggregated over heads."""
-        found = {}
-        for need in self.requires:
-            if need.kind == "kept":
-                assert self.kept is not None
-                found[need] = self.kept
-                continue
-            if need.kind == "diagonal":
-                value = self.diagonal
-            elif need.kind == "column_sum":
-                value = self.column_sum
-                if need.exclude_self and value is not None and self.diagonal is not None:
-                    value = value - self.diagonal
-            else:
-                value = self.row[self.rows[need]]
-            assert value is not None
-            found[need] = over_heads(value[..., self.prefix :], need.aggregate)
-        return found
+        p = self.state.num_prefix
+
+        def known(values: Tensor | None) -> Tensor:
+            assert values is not None
+            return values
+
+        return stats_of_entries(
+            self.requires,
+            p,
+            self.state.cls_index,
+            row=lambda row: self.row[row][..., p:],
+            diagonal=lambda: known(self.diagonal)[..., p:],
+            column_sum=lambda: known(self.column_sum)[..., p:],
+            kept=lambda: known(self.kept),
+        )

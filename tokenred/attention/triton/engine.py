@@ -17,7 +17,7 @@ from tokenred.attention.spec import (
     is_modern,
     without_map,
 )
-from tokenred.attention.stats import AttentionStat, AttentionStats, over_heads, row_index
+from tokenred.attention.stats import AttentionStats, row_index, stats_of_entries
 from tokenred.attention.triton.blocks import WIDEST
 from tokenred.core.capture import is_transformed
 from tokenred.core.state import TokenState
@@ -61,39 +61,37 @@ class TritonEngine(Engine):
         self, heads: QKV, request: AttentionSpec, state: TokenState
     ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
         # Here and not above: Triton is no light import, and may be missing.
-        from tokenred.attention.triton import ops
+        from tokenred.attention.triton.forward import forward, sparse_forward
+        from tokenred.attention.triton.statistics import statistics
+        from tokenred.attention.triton.threshold import threshold
 
         (b, h, n, _), scale = heads.q.shape, heads.scale
         bias = None if request.key_bias is None else request.key_bias.float()
-        out, lse = ops.forward(heads.q, heads.k, heads.v, bias, scale)
+        out, lse = forward(heads.q, heads.k, heads.v, bias, scale)
         cut, share = None, lse.new_ones(b, h)
         kept = kept_entries(n, request.theta, request.reference) if request.theta < 1 else n * n
         if kept < n * n:
             slack = slack_entries(n * n) if request.threshold == "fast" else 0
-            cut = ops.threshold(heads.q, heads.k, bias, lse, scale, kept, slack)
-            out = ops.sparse_forward(heads.q, heads.k, heads.v, bias, lse, cut, scale)
+            cut = threshold(heads.q, heads.k, bias, lse, scale, kept, slack)
+            out = sparse_forward(heads.q, heads.k, heads.v, bias, lse, cut, scale)
             share = cut[..., 2].float() / (n * n)
-        found = heads.stats(request.requires, state)
-        found.update({need: share for need in request.map_needs if need.kind == "kept"})
-
-        wanted = {need: _row(need, state) for need in request.map_needs if need.kind != "kept"}
-        if wanted:
-            column_sum = any(need.kind == "column_sum" for need in wanted)
-            diagonal = any(need.kind == "diagonal" or need.exclude_self for need in wanted)
-            rows = max(wanted.values()) + 1
-            columns, own, first = ops.statistics(
-                heads.q, heads.k, bias, lse, cut, scale, column_sum, diagonal, rows
-            )
-            for need, row in wanted.items():
-                if need.kind == "row":
-                    value = first[:, :, row]
-                elif need.kind == "diagonal":
-                    value = own
-                else:
-                    value = columns - own if need.exclude_self else columns
-                found[need] = over_heads(value[..., state.num_prefix :], need.aggregate)
+        wanted, p = request.map_stats, state.num_prefix
+        rows = [row_index(s, p, state.cls_index) for s in wanted if s.kind == "row"]
+        kinds = {stat.kind for stat in wanted}
+        own = "diagonal" in kinds or any(stat.exclude_self for stat in wanted)
+        columns = diagonal = first = lse  # which nobody reads then
+        if rows or own or "column_sum" in kinds:
+            columns, diagonal, first = statistics(
+                heads.q, heads.k, bias, lse, cut, scale,
+                "column_sum" in kinds, own, max(rows, default=-1) + 1,
+            )  # fmt: skip
+        found = heads.stats(request.requires, state) | stats_of_entries(
+            wanted,
+            p,
+            state.cls_index,
+            row=lambda row: first[:, :, row, p:],
+            diagonal=lambda: diagonal[..., p:],
+            column_sum=lambda: columns[..., p:],
+            kept=lambda: share,
+        )
         return out, AttentionStats(found)
-
-
-def _row(need: AttentionStat, state: TokenState) -> int:
-    return row_index(need, state.num_prefix, state.cls_index) if need.kind == "row" else -1

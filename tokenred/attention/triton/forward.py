@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""The output of attention and the log-sum-exp of each query, without the map."""
+"""The output of attention without the map: whole, or through the entries that θ keeps."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ import triton
 import triton.language as tl
 
 from tokenred.attention.triton.launch import Launch
-from tokenred.attention.triton.tiles import load_bias, load_rows, logits, start_of
+from tokenred.attention.triton.tiles import (
+    kept,
+    load_bias,
+    load_lse,
+    load_rows,
+    logits,
+    start_of,
+)
 
-__all__ = ["forward"]
+__all__ = ["forward", "sparse_forward"]
 
 
 @triton.jit(do_not_specialize=["N"])
@@ -84,6 +91,71 @@ def forward(q, k, v, bias, scale):
 @forward.register_fake
 def _(q, k, v, bias, scale):
     return empty_outputs(q)
+
+
+@triton.jit(do_not_specialize=["N"])
+def _sparse_forward(
+    q_ptr, k_ptr, v_ptr, bias_ptr, lse_ptr, cut_ptr, out_ptr,
+    q_image, q_head, q_row, k_image, k_head, k_row, v_image, v_head, v_row,
+    o_image, o_head, o_row, HEADS, N, scale,
+    WIDTH: tl.constexpr, PADDED: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
+    HAS_BIAS: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    blocks = tl.cdiv(N, ROWS)
+    at = tl.program_id(0) // blocks
+    rows = (tl.program_id(0) % blocks) * ROWS + tl.arange(0, ROWS)
+    k_ptr = start_of(k_ptr, at, HEADS, k_image, k_head)
+    v_ptr = start_of(v_ptr, at, HEADS, v_image, v_head)
+    bias_ptr += (at // HEADS) * N
+    q_ptr = start_of(q_ptr, at, HEADS, q_image, q_head)
+    q = load_rows(q_ptr, rows, N, q_row, WIDTH, PADDED, UPCAST)
+    lse = load_lse(lse_ptr + at * N, rows, N)
+    threshold, last = tl.load(cut_ptr + at * 3), tl.load(cut_ptr + at * 3 + 1)
+
+    out = tl.zeros([ROWS, PADDED], tl.float32)
+    for first in range(0, N, COLS):
+        cols = first + tl.arange(0, COLS)
+        k = load_rows(k_ptr, cols, N, k_row, WIDTH, PADDED, UPCAST)
+        x = logits(q, k, load_bias(bias_ptr, cols, N, HAS_BIAS), scale) - lse[:, None]
+        p = tl.where(kept(x, rows, cols, N, threshold, last), tl.exp2(x), 0.0)
+        v = load_rows(v_ptr, cols, N, v_row, WIDTH, PADDED, UPCAST)
+        out = tl.dot(p.to(v.dtype), v, out, input_precision="tf32x3")
+
+    across = tl.arange(0, PADDED)
+    place = start_of(out_ptr, at, HEADS, o_image, o_head) + rows[:, None] * o_row + across[None, :]
+    tl.store(place, out.to(out_ptr.dtype.element_ty),
+             mask=(rows[:, None] < N) & (across[None, :] < WIDTH))  # fmt: skip
+
+
+@torch.library.custom_op(
+    "tokenred::attention_sparse_forward",
+    mutates_args=(),
+    schema="(Tensor q, Tensor k, Tensor v, Tensor? bias, Tensor lse, Tensor cut, float scale) "
+    "-> Tensor",
+)
+def sparse_forward(q, k, v, bias, lse, cut, scale):
+    """Attention through the entries that θ keeps; no renormalisation.
+
+    Args:
+        q, k, v, bias, scale: as in `forward`.
+        lse: log-sum-exp of the queries ``(b, h, N)``, to the base 2.
+        cut: where θ cuts, from `threshold`.
+
+    Returns:
+        The output ``(b, h, N, d)``, laid out as ``(b, N, h, d)``.
+    """
+    launch = Launch(q, k, v, bias, scale)
+    out, _ = empty_outputs(launch.q)
+    launch(
+        _sparse_forward, launch.by_rows, (*launch.operands, lse, cut, out),
+        (*launch.strides, *out.stride()[:3]),
+    )  # fmt: skip
+    return out
+
+
+@sparse_forward.register_fake
+def _(q, k, v, bias, lse, cut, scale):
+    return empty_outputs(q)[0]
 
 
 def empty_outputs(q):

@@ -11,10 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenred.attention import QKV, AttentionStat, AttentionStats
+from tokenred.core.capture import replace
 from tokenred.core.errors import ConfigError
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Traits, check_blocks
-from tokenred.core.replacing import replace
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import at_least_fp32, gather_tokens, product
 from tokenred.core.values import Blocks, Share, Shares

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from tokenred.attention import AttentionStat, AttentionStats
+from tokenred.core.capture import replace
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Traits, check_blocks
-from tokenred.core.replacing import replace
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import gather_tokens, weighted_mean
 from tokenred.core.values import LaterBlocks, Probability, Share

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from tokenred.attention import AttentionStat, AttentionStats
 from tokenred.attention.score_mods import ScoreMod, gated_softmax, score_mods
+from tokenred.core.capture import replace
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import check_blocks
-from tokenred.core.replacing import replace
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32
 from tokenred.core.values import Blocks, Count, Magnitude, Share

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tokenred.attention import AttentionStats
-from tokenred.core.replacing import replace
+from tokenred.core.capture import replace
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import gather_tokens, product, unit_vectors
 from tokenred.core.values import Positive

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenred.attention import AttentionStats
+from tokenred.core.capture import replace
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import check_blocks
-from tokenred.core.replacing import replace
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32, full_precision, product, rounds
 from tokenred.core.values import Blocks, Positive
