@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.plots.canvas import MARKERS, new_grid, palette
+from tokenred.analysis.plots.canvas import MARKERS, draw_series, new_grid, palette
 from tokenred.analysis.plots.frames import need, read_frame
 from tokenred.core.errors import InputError
 
@@ -78,7 +78,8 @@ def break_even_chart(
             axes.set_title("\n".join(words), fontsize=7)
         for axes in panels[len(groups) :]:
             axes.set_visible(False)
-        _label(figure, grid, len(groups))
+        figure.supxlabel("batch size (images)", fontsize=8)
+        figure.supylabel("speed-up over dense (×)", fontsize=8)
         heading = ", ".join(shared) if title is None else title
         if heading:
             figure.suptitle(heading)
@@ -140,15 +141,12 @@ def _draw(axes: Axes, frame: pd.DataFrame, looks: dict[str, Any]) -> None:
     axes.axhline(1, color="0.25", linewidth=0.9, zorder=1)
     for name, own in frame.groupby("strategy", sort=False):
         colour, marker = looks[str(name)]
-        sizes = own["batch_size"]
-        axes.plot(sizes, own["speedup"], color=colour, linewidth=1.2, zorder=3)
-        axes.fill_between(
-            sizes, own["speedup_low"], own["speedup_high"], color=colour, alpha=0.18, linewidth=0,
-            zorder=2,
+        draw_series(
+            axes, own["batch_size"], own["speedup"], colour, low=own["speedup_low"],
+            high=own["speedup_high"], marker="",
         )  # fmt: skip
-        axes.plot(
-            sizes, own["allowed"], color=colour, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1.5
-        )
+        dashed: Any = {"linewidth": 0.8, "linestyle": (0, (4, 2)), "zorder": 1.5}
+        axes.plot(own["batch_size"], own["allowed"], color=colour, **dashed)
         for pays, points in own.groupby(own["speedup_low"] > 1):
             axes.plot(
                 points["batch_size"], points["speedup"], linestyle="none", marker=marker,
@@ -161,20 +159,6 @@ def _draw(axes: Axes, frame: pd.DataFrame, looks: dict[str, Any]) -> None:
     axes.set_xticks(sizes[::every], [f"{size:g}" for size in sizes[::every]])
     axes.minorticks_off()
     axes.margins(x=0.06)
-
-
-def _label(figure: Figure, grid: Any, count: int) -> None:
-    rows, columns = grid.shape
-    for at in range(count):
-        row, column = divmod(at, columns)
-        # The lowest panel of its column.
-        if at + columns >= count:
-            grid[row, column].set_xlabel("batch size (images)")
-            grid[row, column].tick_params(labelbottom=True)
-    if rows == 1:
-        grid[0, 0].set_ylabel("speed-up over dense (×)")
-    else:
-        figure.supylabel("speed-up over dense (×)", fontsize=8)
 
 
 def _legend(figure: Figure, looks: dict[str, Any], columns: int) -> None:

@@ -217,61 +217,41 @@ def tabulate(
 def graph_table(
     frame: Any,
     *,
-    published: Any = None,
     table: str | int | None = 4,
-    backbone: str | Sequence[str] | None = None,
-    metric: str = "top1",
-    columns: str = "P",
-    fixed: Fixed = None,
     title: str | None = None,
     width: float = 3.5,
+    **options: Any,
 ) -> Figure:
     """Graph types over budgets (Table 4 of the GTP paper), drawn; `tabulate` gives the text.
 
     Args:
-        frame, published, table, backbone, metric, columns, fixed: as in `tabulate`.
+        frame, table: as in `tabulate`.
         title: above the table; None for none.
         width: in inches; the height fits the rows.
+        options: further ones of `tabulate`.
 
     Raises:
         InputError, DataError: as `tabulate`.
     """
-    made = tabulate(
-        frame, "graph", columns, metric, published=published, table=table, backbone=backbone,
-        fixed=fixed,
-    )  # fmt: skip
+    made = tabulate(frame, "graph", table=table, **options)
     return made.figure(title=title, width=width)
 
 
 def theta_table(
     frame: Any,
     *,
-    published: Any = None,
     table: str | int | None = 5,
-    backbone: str | Sequence[str] | None = None,
-    metric: str = "top1",
-    columns: str = "P",
-    fixed: Fixed = None,
     title: str | None = None,
     width: float = 3.5,
+    **options: Any,
 ) -> Figure:
     """Shares θ of attention kept over budgets (Table 5 of the GTP paper), drawn.
 
-    With and without proportional attention, where the frame has that axis.
-
-    Args:
-        frame, published, table, backbone, metric, columns, fixed: as in `tabulate`.
-        title: above the table; None for none.
-        width: in inches; the height fits the rows.
-
-    Raises:
-        InputError, DataError: as `tabulate`.
+    With and without proportional attention, where the frame has that axis. Arguments and errors
+    are those of `graph_table`.
     """
     data = read_frame(frame)
-    made = tabulate(
-        data, theta_rows(data), columns, metric, published=published, table=table,
-        backbone=backbone, fixed=fixed,
-    )  # fmt: skip
+    made = tabulate(data, theta_rows(data), table=table, **options)
     return made.figure(title=title, width=width)
 
 

@@ -9,21 +9,12 @@ from functools import cache
 from typing import Any
 
 from tokenred.analysis.plots.published import GTP_PAPER, read_rows
-from tokenred.analysis.reproduction.experiments import BACKBONES, Experiment, finetuning
+from tokenred.analysis.reproduction.experiments import BACKBONES, MATCHED, Experiment, finetuning
 from tokenred.analysis.reproduction.targets import Target
 
 __all__ = ["Claim", "claims_of", "published_rows"]
 
 _DENSE = {"base": "dense"}
-# P of GTP, and r of ToMe, at the GMACs of a group of Tables 2 and 3.
-_COUNTS = {
-    "DeiT-S": {3.5: 8, 3.0: 11, 2.6: 14, 2.3: 16},
-    "DeiT-B": {15.3: 4, 13.1: 8, 11.6: 11, 9.8: 14, 8.8: 16},
-}
-_KEEP_RATES = {
-    "DeiT-S": {3.5: 0.8, 3.0: 0.7, 2.6: 0.6, 2.3: 0.5},
-    "DeiT-B": {15.3: 0.9, 13.1: 0.8, 11.6: 0.7, 9.8: 0.6, 8.8: 0.5},
-}
 _THETAS = (0.9, 0.8, 0.7, 0.6, 0.5)
 _UNTOLD = "the paper does not print the setting of {} at this cost"
 _LEARNED = "the predictors of DynamicViT have to be trained first"
@@ -108,10 +99,10 @@ def _cells(row: Row, target: Target) -> tuple[list[dict[str, Any]], str]:
     if _is_dense(row):
         return [dict(_DENSE)], ""
     if method == "evit":
-        return [{"base": "evit", "keep_rate": _KEEP_RATES[name][row["gmacs_group"]]}], ""
+        return [{"base": "evit", "keep_rate": _matched(row, "keep_rate")}], ""
     if method not in ("gtp", "tome"):
         return [], _LEARNED if method == "dynamicvit" else _UNTOLD.format(method)
-    count = int(row["P"]) if "P" in row else _COUNTS[name][row["gmacs_group"]]
+    count = int(row["P"]) if "P" in row else int(_matched(row, "P"))
     if method == "tome":
         return [{"base": "tome", "r": target.count(count)}], ""
     cell = {"base": "gtp", "P": target.count(count), **_best_setting(name, count)}
@@ -119,6 +110,12 @@ def _cells(row: Row, target: Target) -> tuple[list[dict[str, Any]], str]:
     if row.get("theta") == "best":
         return [{**cell, "theta": theta} for theta in _THETAS], ""
     return [cell | ({"theta": float(row["theta"])} if "theta" in row else {})], ""
+
+
+def _matched(row: Row, name: str) -> float:
+    """A setting of the method at the GMACs of its group."""
+    known = MATCHED[row["backbone"]]
+    return known[name][known["gmacs"].index(row["gmacs_group"])]
 
 
 def _best_setting(backbone: str, P: int) -> dict[str, float]:

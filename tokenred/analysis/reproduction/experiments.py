@@ -16,7 +16,8 @@ else:
     import tomli as tomllib
 
 __all__ = [
-    "BACKBONES", "EXPERIMENTS", "Backbone", "Experiment", "choose_experiments", "finetuning",
+    "BACKBONES", "EXPERIMENTS", "MATCHED", "TOLERANCES", "Backbone", "Experiment",
+    "choose_experiments", "finetuning",
 ]  # fmt: skip
 
 
@@ -75,6 +76,10 @@ class Experiment:
 
 
 _TABLE = tomllib.loads(Path(__file__).with_name("gtp_paper.toml").read_text(encoding="utf-8"))
+MATCHED: dict[str, dict[str, list[float]]] = _TABLE["matched"]
+"""By backbone: settings of the methods at the same GMACs."""
+TOLERANCES: dict[str, dict[str, Any]] = _TABLE["tolerances"]
+"""By metric: ``within`` how much a figure is the published one, and ``why``."""
 BACKBONES = {name: Backbone(name, **told) for name, told in _TABLE["backbones"].items()}
 EXPERIMENTS = {name: Experiment(name, **told) for name, told in _TABLE["experiments"].items()}
 

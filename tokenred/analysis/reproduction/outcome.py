@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenred.analysis.report.page import SUFFIXES, write_page
-from tokenred.analysis.reproduction.judge import DIFFERS, IMAGENET, MARKS, WHY, Part
+from tokenred.analysis.reproduction.experiments import TOLERANCES
+from tokenred.analysis.reproduction.judge import DIFFERS, IMAGENET, MARKS, Part
 from tokenred.analysis.reproduction.paper_page import make_page
 from tokenred.analysis.result import Result, plain_table
 from tokenred.core.files import check_output
@@ -82,10 +83,13 @@ class Reproduction(Result):
         """What the verdicts mean, and what is owed."""
         lines = []
         if any(part.target.is_own for part in self.parts):
-            lines = [WHY["gmacs"], WHY["group_gmacs"]]
-            lines += [] if self.costs else [WHY["top1"], WHY["loss"]]
+            judged = [m for m in TOLERANCES if m.endswith("gmacs") or not self.costs]
+            lines = [TOLERANCES[metric]["why"] for metric in judged]
             if self.images is not None and self.images < IMAGENET:
-                lines.append(f"{WHY['subset']} Here: {self.images} images.")
+                lines.append(
+                    "On a part of the 50,000 images the half width of the 95% interval is added. "
+                    f"Here: {self.images} images."
+                )
         if any(not part.target.is_own for part in self.parts):
             lines.append(
                 "Other models than the paper's have no published figures: theirs are measured "

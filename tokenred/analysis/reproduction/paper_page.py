@@ -113,7 +113,8 @@ def _section(part: Part, at: int, images: int | None) -> Section:
     pictures = []
     try:
         if (found := figure_of(part)) is not None:
-            note = "Hollow, dotted: published." if _is_published_tradeoff(part) else ""
+            hollow = part.target.is_own and part.experiment.chart == "tradeoff"
+            note = "Hollow, dotted: published." if hollow else ""
             alt = f"{heading}. The tables hold the same figures."
             pictures.append(draw(Picture(heading, alt, note=note), lambda: found))
     except TokenredError as error:
@@ -173,10 +174,6 @@ def figure_of(part: Part) -> Figure | None:
         frame, published=_published_points(part) if own else None,
         title=part.target.name if own else None, width=_WIDTH, height=_HEIGHT,
     )  # fmt: skip
-
-
-def _is_published_tradeoff(part: Part) -> bool:
-    return part.target.is_own and part.experiment.chart == "tradeoff"
 
 
 def _published_points(part: Part) -> pd.DataFrame | None:
