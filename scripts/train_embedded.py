@@ -21,11 +21,28 @@ from timm.models.vision_transformer import VisionTransformer
 import tokenred as tr
 from tokenred.data import CIFAR10_MEAN, CIFAR10_STD
 from tokenred.models.checkpoint_file import check_writable, read_checkpoint, save_checkpoint
-from tokenred.models.digits_config import DIGITS_CONFIG, DIGITS_PREPROCESSING
 from tokenred.models.fit import load_strictly, state_digest
 from tokenred.strategies.specs import read_assignment
 from tokenred.training import Settings, finetune
 
+DIGITS_CONFIG: dict[str, Any] = {
+    "img_size": 32,
+    "patch_size": 4,
+    "in_chans": 3,
+    "num_classes": 10,
+    "embed_dim": 96,
+    "depth": 8,
+    "num_heads": 3,
+    "mlp_ratio": 4.0,
+}
+# Mean and spread of the enlarged training pixels, the same in each channel.
+DIGITS_PREPROCESSING: dict[str, Any] = {
+    "input_size": [3, 32, 32],
+    "mean": [0.3057, 0.3057, 0.3057],
+    "std": [0.3235, 0.3235, 0.3235],
+    "interpolation": "bilinear",
+    "crop_pct": 1.0,
+}
 CIFAR10_PREPROCESSING: dict[str, Any] = {
     "input_size": [3, 32, 32],
     "mean": list(CIFAR10_MEAN),

@@ -11,9 +11,11 @@ Everything here is loaded when it is first used. The names stand in ``__init__.p
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import lazy_loader
 
-from tokenred._timm_models import register_with_timm
 from tokenred._version import __version__
 from tokenred.core import errors as errors
 
@@ -33,4 +35,7 @@ def __dir__() -> list[str]:
     return sorted({*__all__, *_PACKAGES})
 
 
-register_with_timm()
+# So that `timm.create_model("lvvit_s")` works. timm takes seconds to import; where it comes after
+# tokenred, it knows LV-ViT from the first use of `tokenred.models`, `tokenred.wrap` or the command.
+if "timm" in sys.modules:
+    importlib.import_module("tokenred.models")

@@ -13,7 +13,7 @@ from torch._dynamo.testing import CompileCounter
 import tokenred as tr
 from tests.backbones.steps import in_steps, removed_and_masked
 from tokenred.attention import FusedEngine, PlainEngine
-from tokenred.backbones.beit_bias import bias_at
+from tokenred.backbones.beit import bias_at
 from tokenred.core.errors import BackboneError, InputError
 
 TINY: dict[str, Any] = {

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tokenred.backbones.eva_rotary import Rotary
+from tokenred.backbones.eva import Rotary
 from tokenred.core.state import TokenState
 
 

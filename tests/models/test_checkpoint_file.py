@@ -19,7 +19,6 @@ from tokenred.core.errors import CheckpointError, CheckpointWarning, OutputExist
 from tokenred.models import checkpoint_file
 from tokenred.models.checkpoint_file import (
     check_writable,
-    embedded_file,
     read_checkpoint,
     save_checkpoint,
 )
@@ -234,10 +233,3 @@ def test_missing_and_strange_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "w.npz").touch()
     with pytest.raises(CheckpointError, match="convert it to safetensors"):
         read_checkpoint(tmp_path / "w.npz")
-
-
-def test_an_embedded_file_is_read_like_any_other() -> None:
-    with embedded_file("cifar10_vit.safetensors") as path:
-        state, card = read_checkpoint(path)
-    assert state
-    assert float(card["top1"]) > 70

@@ -1,15 +1,29 @@
+"""What a file says of its model is read strictly, or refused in a line."""
+
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
+from torch import nn
 
 from tokenred.core.errors import CheckpointError
-from tokenred.models.metadata import check_values, number, one_of, read_entry, several, whole
+from tokenred.models.metadata import (
+    parse_preprocessing,
+    read_arguments,
+    read_entry,
+    set_preprocessing,
+    told_preprocessing,
+)
 
 
 def test_an_entry_is_read() -> None:
     metadata = {"a": '{"x": [1, 2.5, null, true]}', "b": "null"}
     assert read_entry(metadata, "a", dict, "w") == {"x": [1, 2.5, None, True]}
     assert read_entry(metadata, "b", (dict, type(None)), "w") is None
+    with pytest.raises(CheckpointError, match="no such entry"):
+        read_entry({}, "a", dict, "w")
 
 
 @pytest.mark.parametrize(
@@ -26,24 +40,68 @@ def test_all_else_is_refused(text: str) -> None:
         read_entry({"a": text}, "a", dict, "w")
 
 
-def test_a_missing_entry_is_refused() -> None:
-    with pytest.raises(CheckpointError, match="no such entry"):
-        read_entry({}, "a", dict, "w")
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *[("count", v) for v in (0, 9, True, 2.0, "2", None, [2])],
-        *[("share", v) for v in (-0.1, 2, True, "1", float("nan"), float("inf"))],
-        *[("word", v) for v in ("c", "", 1, ["a"], None)],
-        *[("pair", v) for v in ([1], [1, 2, 3], [1, 9], 1, "ab", {"a": 1, "b": 2})],
-        ("other", 1),
+        *[("num_heads", v) for v in (0, 1 << 20, True, 2.0, "2", None, [2])],
+        *[("drop_rate", v) for v in (-0.1, 2, True, "1")],
+        *[("global_pool", v) for v in ("c", 1, ["avg"], None)],
+        *[("img_size", v) for v in ([1], [1, 2, 3], [1, 1 << 20], "ab", {"a": 1, "b": 2})],
+        *[("qk_norm", v) for v in (2, "perhaps", [True], None)],
+        *[("depth", v) for v in (9, True)],
+        *[
+            (name, "x")
+            for name in ("block_fn", "norm_layer", "device", "weight_init", "checkpoint")
+        ],
     ],
 )
-def test_values_are_checked(name: str, value: object) -> None:
-    checks = {"count": whole(1, 8), "share": number(0, 1), "word": one_of("a", "b")}
-    checks["pair"] = several(2, 2, whole(1, 8))
-    check_values({"count": 1, "share": 1, "word": "b", "pair": [1, 8]}, checks, "the values of w")
-    with pytest.raises(CheckpointError, match=f"{name}.* in the values|the values of w to hold"):
-        check_values({name: value}, checks, "the values of w")
+def test_arguments_of_a_model(name: str, value: object) -> None:
+    good = {"img_size": [32, 16], "num_heads": 2, "drop_rate": 0, "fc_norm": None, "depth": 8}
+    found = read_arguments(good, range(8), "w")
+    assert found == {**good, "img_size": (32, 16)}
+    with pytest.raises(CheckpointError, match=f"{name}|blocks"):
+        read_arguments({**good, name: value}, range(8), "w")
+
+
+PREPROCESSING = {"mean": [0.1, 0.2, 0.3], "std": [1, 1, 1], "input_size": [3, 32, 32]}
+PREPROCESSING |= {"crop_pct": 1.0}
+
+
+def parse(record: Any) -> dict[str, Any]:
+    return parse_preprocessing({"preprocessing": json.dumps(record)}, "w.safetensors")
+
+
+def test_preprocessing_is_read() -> None:
+    assert parse_preprocessing({}, "w.safetensors") == {}
+    expected = {k: tuple(v) if isinstance(v, list) else v for k, v in PREPROCESSING.items()}
+    assert parse(PREPROCESSING) == expected
+    model = nn.Identity()
+    model.pretrained_cfg = {**expected, "label_names": ["a"]}  # type: ignore[assignment]
+    assert told_preprocessing(model) == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"mean": v} for v in ([0.5], [0, 0, 1e300], [0, 0, True])),
+        *({"std": v} for v in ([1, 1, 0], "abc")),
+        *({"input_size": v} for v in (32, [3, 0, 32])),
+        *({"crop_pct": v} for v in (0, "all", True)),
+        *({"crop_mode": "centre"}, {"architecture": ["vit"]}, {"interpolation": "psychic"}),
+        {"size": 3},
+    ],
+)
+def test_unusable_preprocessing_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match=next(iter(change))):
+        parse({**PREPROCESSING, **change})
+
+
+def test_preprocessing_is_merged_into_what_the_model_knows() -> None:
+    model = nn.Identity()
+    set_preprocessing(model, {})
+    assert not hasattr(model, "pretrained_cfg")
+    known = {"mean": (0, 0, 0), "crop_pct": 0.9}
+    model.pretrained_cfg = known  # type: ignore[assignment]
+    set_preprocessing(model, {"crop_pct": 1.0}, mean=[1, 2, 3])
+    assert model.pretrained_cfg == {"mean": (1.0, 2.0, 3.0), "crop_pct": 1.0}
+    assert known == {"mean": (0, 0, 0), "crop_pct": 0.9}

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tokenred.attention import QKV
-from tokenred.backbones.calls import difference, has_hooks, known_base
-from tokenred.core.errors import BackboneError
+from tokenred.backbones.calls import has_hooks
+from tokenred.core.errors import BackboneError, InputError
 from tokenred.core.info import BlockInfo, ModelInfo
 from tokenred.core.state import TokenState
 
-__all__ = ["Backbone", "BlockAdapter", "Embedded"]
+__all__ = [
+    "Backbone",
+    "BlockAdapter",
+    "Embedded",
+    "Empty",
+    "PerHead",
+    "PerToken",
+    "Tokens",
+    "check_batch",
+    "leaves_alone",
+    "raster",
+]
+
+Tokens: TypeAlias = Float[Tensor, "b N c"]
+PerHead: TypeAlias = Float[Tensor, "b h N d"]
+PerToken: TypeAlias = Float[Tensor, "b N"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +48,17 @@ class Embedded:
         positions: what the blocks have to know of the grid, see `TokenState`.
     """
 
-    x: Float[Tensor, "b N c"]
+    x: Tokens
     index: Int[Tensor, "b n"]
     x0: Float[Tensor, "b N0 c"]
     grid: tuple[int, int]
     positions: Any = None
+
+
+def raster(x: Tensor, grid: tuple[int, int]) -> Int[Tensor, "b N0"]:
+    """The positions of all patches, one row an image of ``x``."""
+    total = grid[0] * grid[1]
+    return torch.arange(total, device=x.device).expand(x.shape[0], total)
 
 
 class BlockAdapter(ABC):
@@ -61,8 +82,8 @@ class BlockAdapter(ABC):
     """Whether hooks of the attention run when it is opened."""
 
     def __init__(self, block: nn.Module) -> None:
-        self.block = block
-        self.whole = block
+        self.block: Any = block
+        self.whole: nn.Module = block
         """What is called where the block runs whole: the block, or what it is wrapped in."""
         self.passed_by: Sequence[nn.Module] = ()
         """Modules that are never called where the block is opened, and whose hooks cannot run."""
@@ -117,17 +138,12 @@ class BlockAdapter(ABC):
         same.listens = False
         return same
 
-    @property
-    def parallel(self) -> bool:
-        """Attention and MLP read the same input: `after_attention` does both."""
-        return False
-
-    def run(self, state: TokenState) -> Float[Tensor, "b N c"] | None:
+    def run(self, state: TokenState) -> Tokens | None:
         """The model's own block; None where it cannot take these tokens and has to be opened."""
         return self.whole(state.x)  # type: ignore[no-any-return]
 
     @abstractmethod
-    def heads(self, x: Float[Tensor, "b N c"]) -> QKV:
+    def heads(self, x: Tokens) -> QKV:
         """Queries, keys and values of the block's input."""
 
     def qkv_of(self, state: TokenState) -> QKV:
@@ -135,13 +151,11 @@ class BlockAdapter(ABC):
         return self.heads(state.x)
 
     @abstractmethod
-    def after_attention(
-        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: QKV
-    ) -> Float[Tensor, "b N c"]:
-        """The tokens after the attention residual."""
+    def after_attention(self, x: Tokens, out: PerHead, heads: QKV) -> Tokens:
+        """The tokens after the attention residual; after the whole block if that is parallel."""
 
     @abstractmethod
-    def after_mlp(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
+    def after_mlp(self, x: Tokens) -> Tokens:
         """The tokens after the MLP residual."""
 
     @abstractmethod
@@ -155,19 +169,16 @@ class Empty(BlockAdapter):
     attends = False
     closed = "an nn.Identity has no attention"
 
-    def run(self, state: TokenState) -> Float[Tensor, "b N c"] | None:
-        x: Tensor = self.whole(state.x)
-        return x
+    def run(self, state: TokenState) -> Tokens | None:
+        return self.whole(state.x)  # type: ignore[no-any-return]
 
-    def heads(self, x: Float[Tensor, "b N c"]) -> QKV:
+    def heads(self, x: Tokens) -> QKV:
         raise BackboneError(f"{self.closed}.")
 
-    def after_attention(
-        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: QKV
-    ) -> Float[Tensor, "b N c"]:
+    def after_attention(self, x: Tokens, out: PerHead, heads: QKV) -> Tokens:
         raise BackboneError(f"{self.closed}.")
 
-    def after_mlp(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
+    def after_mlp(self, x: Tokens) -> Tokens:
         raise BackboneError(f"{self.closed}.")
 
     def info(self) -> BlockInfo:
@@ -217,19 +228,11 @@ class Backbone(ABC):
 
     @abstractmethod
     def check_images(self, images: Tensor) -> None:
-        """Refuse images of a wrong shape or type.
-
-        Raises:
-            InputError: with the shape and type expected.
-        """
+        """Refuse images of a wrong shape or type, with an `InputError` that says the right one."""
 
     @abstractmethod
     def check_size(self, height: int, width: int) -> None:
-        """Refuse a size that images of this model cannot have.
-
-        Raises:
-            InputError: with the size expected.
-        """
+        """Refuse a size that images of this model cannot have, with an `InputError`."""
 
     @abstractmethod
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
@@ -240,16 +243,11 @@ class Backbone(ABC):
         """Everything before the first block."""
 
     @abstractmethod
-    def norm(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
+    def norm(self, x: Tokens) -> Tokens:
         """The norm after the last block."""
 
     @abstractmethod
-    def head(
-        self,
-        x: Float[Tensor, "b N c"],
-        pre_logits: bool = False,
-        weight: Float[Tensor, "b N"] | None = None,
-    ) -> Any:
+    def head(self, x: Tokens, pre_logits: bool = False, weight: PerToken | None = None) -> Any:
         """Pooling and classifier, over whatever tokens remain.
 
         Args:
@@ -270,7 +268,7 @@ class Backbone(ABC):
         """
         return "unknown"
 
-    def logits_apart(self, x: Float[Tensor, "b N c"]) -> tuple[Tensor, Tensor] | None:
+    def logits_apart(self, x: Tokens) -> tuple[Tensor, Tensor] | None:
         """Logits of CLS and of every image token, where the model has a classifier for both."""
         return None
 
@@ -284,87 +282,30 @@ class Backbone(ABC):
         return False
 
 
-def open_known(
-    block: nn.Module,
-    anatomies: Mapping[type[nn.Module], type[BlockAdapter]],
-    attentions: Sequence[type[nn.Module]],
-    family: str,
-) -> BlockAdapter:
-    """The anatomy of a block.
-
-    A block that was wrapped, patched or overridden runs whole as it is; `BlockAdapter.closed` then
-    says why it cannot be opened.
+def check_batch(images: Tensor, channels: int, weight: Tensor, hint: str = "") -> None:
+    """Refuse what is no batch of images of the weights' type.
 
     Args:
-        block: one of a model's blocks.
-        anatomies: by class of block.
-        attentions: classes that may be called ``attn`` in it.
-        family: of the models, for messages.
+        images: to be ``(b, channels, H, W)``.
+        channels: how many the model takes.
+        weight: one of the model's.
+        hint: said where the shape is another one.
 
     Raises:
-        BackboneError: for a block or an attention that is not known.
+        InputError: for another shape or type.
     """
-    inner, closed, checkpointed = unwrapped(block)
-    if type(inner) is nn.Identity:
-        return Empty(block)
-    known = known_base(type(inner), anatomies)
-    if known is None:
-        raise BackboneError(
-            f"the block {type(inner).__name__} is not known; known blocks of {family}: "
-            f"{_names(anatomies)}."
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != channels:
+        got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(f"images must be (batch, {channels}, height, width), got {got}.{hint}")
+    # Not asked where the types agree: some devices (meta) know no autocast.
+    fits = images.dtype == weight.dtype or torch.is_autocast_enabled(images.device.type)
+    if not images.is_floating_point() or not fits:
+        raise InputError(
+            f"images must be {weight.dtype} like the weights, got {images.dtype}. Convert "
+            "them (`images.to(dtype)`, integers scaled and normalised), or run under autocast."
         )
-    opened = anatomies[known](inner)
-    opened.wrap(block, checkpointed)
-    closed = closed or difference(inner, known)
-    for name, module in inner.named_modules():
-        if name.split(".")[-1] != "attn":
-            continue
-        attention = known_base(type(module), attentions)
-        if attention is None:
-            raise BackboneError(
-                f"the attention {type(module).__name__} in {type(inner).__name__} is not known "
-                "(differential attention subtracts two maps, which have no single row of "
-                f"statistics); known: timm's {_names(attentions)}."
-            )
-        if changed := difference(module, attention):
-            closed = closed or f"in its {name}, {changed}"
-    opened.closed = closed
-    return opened
-
-
-def unwrapped(block: nn.Module) -> tuple[nn.Module, str, bool]:
-    """A block without its wrappers; why they keep it closed; whether one of them checkpoints."""
-    closed, checkpointed = "", False
-    while True:
-        held: dict[str, Any] = dict(block.named_children())
-        if isinstance(held.get("_checkpoint_wrapped_module"), nn.Module):
-            checkpointed, block = True, held["_checkpoint_wrapped_module"]
-        elif isinstance(held.get("_orig_mod"), nn.Module):
-            closed = "it was compiled by itself (compile the reduced model instead)"
-            block = held["_orig_mod"]
-        else:
-            return block, closed, checkpointed
-
-
-def _names(classes: Iterable[type[nn.Module]]) -> str:
-    return ", ".join(sorted(known.__name__ for known in classes))
 
 
 def leaves_alone(kind: type, base: type, names: Iterable[str]) -> bool:
     """Whether a subclass has the base's own methods: then it is the same model."""
     return all(getattr(kind, name, None) is getattr(base, name, None) for name in names)
-
-
-def measured_macs(module: nn.Module, example: Tensor) -> float:
-    """Multiply-accumulates of a forward, counted by PyTorch; for stems without a closed form."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    training = module.training
-    counter = FlopCounterMode(display=False)
-    try:
-        module.eval()
-        with torch.no_grad(), counter:
-            module(example)
-    finally:
-        module.train(training)
-    return counter.get_total_flops() / 2

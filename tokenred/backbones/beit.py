@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
-from jaxtyping import Float
-from timm.models.beit import Beit
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from timm.models import beit
 from torch import Tensor, nn
 
-from tokenred.backbones.base import Embedded, leaves_alone
-from tokenred.backbones.beit_bias import RelativeBias
-from tokenred.backbones.beit_blocks import open_block
-from tokenred.backbones.eva import EvaBackbone
+from tokenred.attention import QKV
+from tokenred.backbones.base import BlockAdapter, Embedded, Tokens, leaves_alone, raster
+from tokenred.backbones.vision_transformer import TimmViT
+from tokenred.backbones.vit_blocks import PreNorm, open_known
+from tokenred.core.capture import replace
+from tokenred.core.state import TokenState
 
-__all__ = ["BeitBackbone"]
+__all__ = ["BeitBackbone", "BeitBlock", "RelativeBias", "bias_at"]
 
 _FORWARD = ("forward_features", "forward_head", "forward")
 
 
-class BeitBackbone(EvaBackbone):
+class BeitBackbone(TimmViT):
     """Adapter of ``timm.models.Beit``.
 
     The relative position bias goes with the tokens: of the bias that timm computes, each image
@@ -27,11 +32,13 @@ class BeitBackbone(EvaBackbone):
     """
 
     family = "timm's Beit (BEiT, BEiT v2)"
-    _open = staticmethod(open_block)
 
     @classmethod
     def knows(cls, model: nn.Module) -> bool:
-        return isinstance(model, Beit) and leaves_alone(type(model), Beit, _FORWARD)
+        return isinstance(model, beit.Beit) and leaves_alone(type(model), beit.Beit, _FORWARD)
+
+    def open(self, block: nn.Module) -> BlockAdapter:
+        return open_known(block, {beit.Block: BeitBlock}, (beit.Attention,), "timm's Beit")
 
     def embed(self, images: Float[Tensor, "b ch H W"]) -> Embedded:
         m = self.model
@@ -39,7 +46,72 @@ class BeitBackbone(EvaBackbone):
         patches = m.patch_embed(images)
         x = torch.cat((m.cls_token.expand(patches.shape[0], -1, -1), patches), dim=1)
         x = m.pos_drop(x if m.pos_embed is None else x + m.pos_embed)
-        p, total = m.num_prefix_tokens, grid[0] * grid[1]
-        index = torch.arange(total, device=x.device).expand(x.shape[0], total)
+        index = raster(x, grid)
         shared = None if m.rel_pos_bias is None else m.rel_pos_bias()
-        return Embedded(x, index, x[:, p:], grid, RelativeBias(shared, index))
+        positions = RelativeBias(shared, index)
+        return Embedded(x, index, x[:, m.num_prefix_tokens :], grid, positions)
+
+
+@dataclass(frozen=True, eq=False)
+class RelativeBias:
+    """What BEiT's blocks have to know of the grid: `TokenState.positions`.
+
+    Attributes:
+        shared: ``(h, N0+1, N0+1)``, a bias that all blocks share, or None.
+        index: positions that entered the first block, all in their order.
+    """
+
+    shared: Float[Tensor, "h N N"] | None
+    index: Int[Tensor, "b N0"]
+
+    def untouched(self, state: TokenState) -> bool:
+        """Whether all tokens are in their places."""
+        return state.index is self.index
+
+
+def bias_at(
+    bias: Float[Tensor, "h N0_and_1 N0_and_1"], index: Int[Tensor, "b n"]
+) -> Float[Tensor, "b h n_and_1 n_and_1"]:
+    """The rows and columns of the class token and of the tokens at these positions.
+
+    A token of position −1, which stands for no single patch, has those of the class token.
+    """
+    h, side, _ = bias.shape
+    places = F.pad(index + 1, (1, 0))
+    pairs = places[:, :, None] * side + places[:, None, :]
+    taken = bias.reshape(h, side * side).index_select(1, pairs.flatten())
+    return taken.view(h, *pairs.shape).transpose(0, 1)
+
+
+class BeitBlock(PreNorm):
+    """``x += γ1 · attn(norm1 x); x += γ2 · mlp(norm2 x)``, biases on the logits (``Block``).
+
+    timm's block adds the bias of the whole grid, so it runs only while all tokens are there, or
+    where its only bias is the shared one, which it is given.
+    """
+
+    def run(self, state: TokenState) -> Tokens | None:
+        given = state.positions
+        if not isinstance(given, RelativeBias):
+            return self.whole(state.x)  # type: ignore[no-any-return]
+        shared = given.shared
+        if not given.untouched(state):
+            if self.must_open(fewer=True):
+                return None
+            shared = None if shared is None else bias_at(shared, state.index)
+        return self.whole(state.x, shared_rel_pos_bias=shared)  # type: ignore[no-any-return]
+
+    def must_open(self, fewer: bool) -> bool:
+        return fewer and self.block.attn.relative_position_bias_table is not None
+
+    def qkv_of(self, state: TokenState) -> QKV:
+        qkv, given = self.heads(state.x), state.positions
+        attn, bias = self.block.attn, None
+        if attn.relative_position_bias_table is not None:
+            bias = attn._get_rel_pos_bias()[0]
+        if isinstance(given, RelativeBias) and given.shared is not None:
+            bias = given.shared if bias is None else bias + given.shared
+        if bias is None:
+            return qkv
+        whole = not isinstance(given, RelativeBias) or given.untouched(state)
+        return replace(qkv, bias=bias[None] if whole else bias_at(bias, state.index))

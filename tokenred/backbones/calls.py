@@ -1,4 +1,4 @@
-"""Modules that the block loop opens: how they differ from their class, and their hooks."""
+"""Modules that the block loop opens: their wrappers, how they differ from their class, hooks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.utils.hooks import BackwardHook
 
 from tokenred.core.errors import BackboneError
 
-__all__ = ["Call", "call_of", "difference", "entered", "has_hooks", "known_base"]
+__all__ = ["Call", "call_of", "difference", "entered", "has_hooks", "known_base", "unwrapped"]
 
 _METHODS = ("forward", "_forward", "__call__")
 
@@ -38,6 +38,20 @@ def difference(module: nn.Module, known: type) -> str:
     if module._compiled_call_impl is not None:
         return "it was compiled by itself (compile the reduced model instead)"
     return ""
+
+
+def unwrapped(block: nn.Module) -> tuple[nn.Module, str, bool]:
+    """A block without its wrappers; why they keep it closed; whether one of them checkpoints."""
+    closed, checkpointed = "", False
+    while True:
+        held: dict[str, Any] = dict(block.named_children())
+        if isinstance(held.get("_checkpoint_wrapped_module"), nn.Module):
+            checkpointed, block = True, held["_checkpoint_wrapped_module"]
+        elif isinstance(held.get("_orig_mod"), nn.Module):
+            closed = "it was compiled by itself (compile the reduced model instead)"
+            block = held["_orig_mod"]
+        else:
+            return block, closed, checkpointed
 
 
 def has_hooks(module: nn.Module) -> bool:

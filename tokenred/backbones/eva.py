@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from timm.models.eva import Eva
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from timm.models import eva
 from torch import Tensor, nn
 
-from tokenred.backbones.base import Embedded, leaves_alone
-from tokenred.backbones.eva_blocks import open_block, split_width
-from tokenred.backbones.eva_rotary import Rotary
+from tokenred.attention import QKV
+from tokenred.backbones.base import BlockAdapter, Embedded, Tokens, leaves_alone, raster
 from tokenred.backbones.vision_transformer import FORWARD, TimmViT
+from tokenred.backbones.vit_blocks import PostNorm, PreNorm, open_known
+from tokenred.core.state import TokenState
 
-__all__ = ["EvaBackbone"]
+__all__ = ["EvaBackbone", "Rotary"]
 
 
 class EvaBackbone(TimmViT):
@@ -26,16 +29,17 @@ class EvaBackbone(TimmViT):
     """
 
     family = "timm's Eva (EVA, EVA-02, rotary ViT, DINOv3, Perception Encoder)"
-    _open = staticmethod(open_block)
 
     @classmethod
     def knows(cls, model: nn.Module) -> bool:
-        return isinstance(model, Eva) and leaves_alone(type(model), Eva, FORWARD)
+        return isinstance(model, eva.Eva) and leaves_alone(type(model), eva.Eva, FORWARD)
+
+    def open(self, block: nn.Module) -> BlockAdapter:
+        return open_known(block, _BLOCKS, _ATTENTIONS, "timm's Eva")
 
     def embed(self, images: Float[Tensor, "b ch H W"]) -> Embedded:
-        m = self.model
+        m, p = self.model, self.model.num_prefix_tokens
         grid = self.grid_of(images.shape[2], images.shape[3])
-        p, total = m.num_prefix_tokens, grid[0] * grid[1]
         if m.patch_drop is not None and m.training:
             # The positions of all patches are wanted, so the dropout is left for the end.
             full, rope = type(m)._pos_embed(_Undropped(m), m.patch_embed(images))
@@ -43,19 +47,14 @@ class EvaBackbone(TimmViT):
             positions = None if rope is None else Rotary.of(rope, None)
             return Embedded(self._normed(x), kept, self._normed(full)[:, p:], grid, positions)
         x, rope = m._pos_embed(m.patch_embed(images))
-        x = self._normed(x)
-        index = torch.arange(total, device=x.device).expand(x.shape[0], total)
+        x, index = self._normed(x), raster(x, grid)
         positions = None if rope is None else Rotary.of(rope, index)
         return Embedded(x, index, x[:, p:], grid, positions)
 
-    def _normed(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
+    def _normed(self, x: Tokens) -> Tokens:
         # timm before 1.0.16 has no such norm.
         norm = getattr(self.model, "norm_pre", None)
         return x if norm is None else norm(x)
-
-    def _example_heads(self) -> tuple[int, int]:
-        attn: Any = self.first_attending.block.attn
-        return attn.num_heads, split_width(attn)
 
 
 class _Undropped:
@@ -68,3 +67,77 @@ class _Undropped:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
+
+
+@dataclass(frozen=True, eq=False)
+class Rotary:
+    """The rotary embeddings of a grid, made once a forward: `TokenState.positions`.
+
+    Attributes:
+        table: sines and cosines, ``(N0+1, 2d)``, or ``(L, h, N0+1, 2d)`` where each block and head
+            has its own. The last row turns nothing: it is for tokens that stand for no single
+            patch.
+        index: positions that entered the first block, where these are all in their order; else
+            None.
+    """
+
+    table: Float[Tensor, "*lh N0_and_1 dd"]
+    index: Int[Tensor, "b N0"] | None
+
+    @staticmethod
+    def of(rope: Float[Tensor, "*lh N0 dd"], index: Int[Tensor, "b N0"] | None) -> Rotary:
+        """From timm's embedding of the whole grid."""
+        still = torch.zeros_like(rope[..., :1, :])
+        still[..., rope.shape[-1] // 2 :] = 1.0  # sine 0, cosine 1
+        return Rotary(torch.cat((rope, still), dim=-2), index)
+
+    def at(self, state: TokenState) -> Float[Tensor, "..."]:
+        """The embeddings of the tokens in a state, as timm's blocks take them.
+
+        A token keeps the position of its patch, also when others were merged into it; one of
+        position −1 is not turned.
+
+        Shapes:
+            ``(N0, 2d)`` or ``(h, N0, 2d)`` while all tokens are in their places, and
+            ``(b, 1, n, 2d)`` or ``(b, h, n, 2d)`` from then on.
+        """
+        rows = self.table if self.table.ndim == 2 else self.table[state.layer]
+        if state.index is self.index:
+            return rows[..., :-1, :]
+        last, width = rows.shape[-2] - 1, rows.shape[-1]
+        at = torch.where(state.index < 0, last, state.index)
+        taken = F.embedding(at, rows.movedim(-2, 0).flatten(1))
+        shape = (*at.shape, taken.shape[-1] // width, width)  # no −1: the batch may be empty
+        return taken.view(shape).transpose(1, 2)
+
+
+class _Turned(PreNorm):
+    """Queries and keys are turned by the positions of their tokens."""
+
+    def run(self, state: TokenState) -> Tokens | None:
+        return self.whole(state.x, rope=_rope(state))  # type: ignore[no-any-return]
+
+    def qkv_of(self, state: TokenState) -> QKV:
+        return self._qkv(state.x, _rope(state))
+
+
+def _rope(state: TokenState) -> Tensor | None:
+    return state.positions.at(state) if isinstance(state.positions, Rotary) else None
+
+
+class EvaPreNorm(_Turned):
+    """``x += γ1 · attn(norm1 x); x += γ2 · mlp(norm2 x)`` (``EvaBlock``)."""
+
+
+class EvaPostNorm(_Turned, PostNorm):
+    """``x += norm1(attn(x)); x += norm2(mlp(x))`` (``EvaBlockPostNorm``)."""
+
+
+_BLOCKS: dict[type[nn.Module], type[BlockAdapter]] = {
+    eva.EvaBlock: EvaPreNorm,
+    eva.EvaBlockPostNorm: EvaPostNorm,
+}
+# The second one came with timm 1.0.16.
+_ATTENTIONS = tuple(
+    getattr(eva, name) for name in ("EvaAttention", "AttentionRope") if hasattr(eva, name)
+)

@@ -6,19 +6,22 @@ here imports the library.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenred.backbones.base import Backbone, Embedded
+from tokenred.backbones.base import (
+    Backbone,
+    Embedded,
+    PerToken,
+    Tokens,
+    check_batch,
+    raster,
+)
 from tokenred.backbones.huggingface_blocks import is_of, open_block
 from tokenred.backbones.huggingface_heads import Head
-from tokenred.backbones.huggingface_outputs import has_loss, output_object
-from tokenred.backbones.images import check_batch
 from tokenred.core.errors import BackboneError, InputError
 from tokenred.core.info import ModelInfo
 
@@ -142,11 +145,9 @@ class HuggingFaceViT(Backbone):
         x = tower.embeddings(images, **({"interpolate_pos_encoding": True} if other else {}))
         if hasattr(tower, "pre_layrnorm"):  # CLIP's, which transformers spells so
             x = tower.pre_layrnorm(x)
-        total = grid[0] * grid[1]
-        index = torch.arange(total, device=x.device).expand(x.shape[0], total)
-        return Embedded(x, index, x[:, self._prefix :], grid)
+        return Embedded(x, raster(x, grid), x[:, self._prefix :], grid)
 
-    def norm(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
+    def norm(self, x: Tokens) -> Tokens:
         tower = self._tower
         if hasattr(tower, "layernorm"):
             return tower.layernorm(x)  # type: ignore[no-any-return]
@@ -157,14 +158,14 @@ class HuggingFaceViT(Backbone):
     def pooling(self) -> str:
         return self._form.head.pooling(self._tower)
 
-    def head(
-        self,
-        x: Float[Tensor, "b N c"],
-        pre_logits: bool = False,
-        weight: Float[Tensor, "b N"] | None = None,
-    ) -> Any:
+    def head(self, x: Tokens, pre_logits: bool = False, weight: PerToken | None = None) -> Any:
         pooled = self._form.head.pooled(self._tower, x, self._prefix, weight)
         return pooled if pre_logits else self._form.head.logits(self.model, pooled)
+
+    def output(self, tokens: Tokens, pooled: Tensor, **more: Any) -> Any:
+        """The model's own output object, see `Head.output`."""
+        kind = _known(type(self.model))
+        return self._form.head.output(self.model, kind, tokens, pooled, **more)
 
     def check_labels(self) -> None:
         """Refuse labels where the model has no loss.
@@ -172,23 +173,9 @@ class HuggingFaceViT(Backbone):
         Raises:
             InputError: then.
         """
-        if not has_loss(self._form.head):
+        if not self._form.head.has_loss:
             name = type(self.model).__name__
             raise InputError(f"{name} has no loss, so it takes no labels. Leave them out.")
-
-    def output(
-        self,
-        tokens: Float[Tensor, "b N c"],
-        pooled: Tensor,
-        hidden_states: tuple[Tensor, ...] | None,
-        labels: Tensor | None,
-        loss_options: Mapping[str, Any],
-    ) -> Any:
-        """The model's own output object, see `output_object`."""
-        kind = _known(type(self.model))
-        return output_object(
-            self.model, kind, self._form.head, tokens, pooled, hidden_states, labels, loss_options
-        )
 
     def stem_macs(self, image_size: tuple[int, int] | None = None) -> float:
         rows, columns = self.grid_of(*(image_size or self._image_size))

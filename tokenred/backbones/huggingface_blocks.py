@@ -10,12 +10,11 @@ import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenred.attention import QKV
-from tokenred.backbones.base import BlockAdapter, Empty, unwrapped
-from tokenred.backbones.calls import difference
+from tokenred.backbones.base import BlockAdapter, Empty, PerHead, Tokens
+from tokenred.backbones.calls import difference, unwrapped
 from tokenred.backbones.linear_cost import linear_macs
 from tokenred.core.errors import BackboneError
 from tokenred.core.info import BlockInfo
@@ -45,8 +44,6 @@ _IN_ATTENTION = {
 class HuggingFaceBlock(BlockAdapter):
     """``x += scale1(attn(norm1 x)); x += scale2(mlp(norm2 x))``, with or without the scales."""
 
-    block: Any
-
     def __init__(self, block: nn.Module) -> None:
         super().__init__(block)
         signature = inspect.signature(type(block).forward)
@@ -59,7 +56,7 @@ class HuggingFaceBlock(BlockAdapter):
         several = "tuple" in str(signature.return_annotation).lower()
         self.passed_by = (*((block,) if several else ()), self._outer, self._attention)
 
-    def run(self, state: TokenState) -> Float[Tensor, "b N c"] | None:
+    def run(self, state: TokenState) -> Tokens | None:
         if self.saves_memory:
             return None  # The loop checkpoints the block, which would do so once more in itself.
         out = self.whole(state.x, *self._masks)
@@ -78,7 +75,7 @@ class HuggingFaceBlock(BlockAdapter):
         """Whether the user asked for gradient checkpointing, which is for training only."""
         return bool(getattr(self.block, "gradient_checkpointing", False) and self.block.training)
 
-    def heads(self, x: Float[Tensor, "b N c"]) -> QKV:
+    def heads(self, x: Tokens) -> QKV:
         attn = self._attention
         x = _one_of(self.block, *_FIRST_NORM)(x)
         q, k, v = (
@@ -90,9 +87,7 @@ class HuggingFaceBlock(BlockAdapter):
             q, k, v, scale=self.head_dim**-0.5, dropout=float(drop) if attn.training else 0.0
         )
 
-    def after_attention(
-        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: QKV
-    ) -> Float[Tensor, "b N c"]:
+    def after_attention(self, x: Tokens, out: PerHead, heads: QKV) -> Tokens:
         attn = self._outer
         y = out.transpose(1, 2).flatten(2)
         if hasattr(attn, "output"):  # transformers 4
@@ -101,7 +96,7 @@ class HuggingFaceBlock(BlockAdapter):
             y = _one_of(attn, "o_proj", "out_proj")(y)
         return x + self._residual(y, "layer_scale1")
 
-    def after_mlp(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
+    def after_mlp(self, x: Tokens) -> Tokens:
         b = self.block
         y = _one_of(b, *_SECOND_NORM)(x)
         if hasattr(b, "intermediate"):  # transformers 4
@@ -136,7 +131,7 @@ class HuggingFaceBlock(BlockAdapter):
         # In transformers 4, the projection is beside the attention and not in it.
         return getattr(self._outer, "attention", self._outer)
 
-    def _residual(self, y: Float[Tensor, "b N c"], scale: str) -> Float[Tensor, "b N c"]:
+    def _residual(self, y: Tokens, scale: str) -> Tokens:
         for name in (scale, "dropout", "drop_path"):
             if hasattr(self.block, name):
                 y = getattr(self.block, name)(y)
@@ -144,7 +139,7 @@ class HuggingFaceBlock(BlockAdapter):
 
 
 def open_block(block: nn.Module) -> BlockAdapter:
-    """The anatomy of a block of a vision tower.
+    """The adapter of a block of a vision tower.
 
     Raises:
         BackboneError: for a block, an attention or a part of either that is not known.

@@ -1,7 +1,9 @@
-"""What Hugging Face transformers' vision towers do with their last tokens."""
+"""What Hugging Face transformers' vision towers make of their last tokens: pooling and output."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +11,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tokenred.backbones.base import PerToken, Tokens
 from tokenred.backbones.linear_cost import linear_macs
 from tokenred.core.errors import BackboneError
 from tokenred.core.tensors import weighted_mean
 
 __all__ = ["Head"]
+
+
+# By the maps after the pooling: the class of the output, and its fields but for hidden_states.
+_KINDS: dict[tuple[str, ...], tuple[str, tuple[str, ...]]] = {
+    (): ("BaseModelOutputWithPooling", ("last_hidden_state", "pooler_output")),
+    ("visual_projection",): ("CLIPVisionModelOutput", ("image_embeds", "last_hidden_state")),
+    ("classifier",): ("ImageClassifierOutput", ("loss", "logits")),
+    ("cls_classifier", "distillation_classifier"): (
+        "DeiTForImageClassificationWithTeacherOutput",
+        ("logits", "cls_logits", "distillation_logits"),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -36,13 +51,12 @@ class Head:
         attends = self.pool == "attention" and self._layer(tower) is not None
         return "average" if attends or "mean" in self.pool else "token"
 
-    def pooled(
-        self,
-        tower: Any,
-        x: Float[Tensor, "b N c"],
-        prefix: int,
-        weight: Float[Tensor, "b N"] | None = None,
-    ) -> Tensor:
+    @property
+    def has_loss(self) -> bool:
+        """Whether a model with this head takes labels."""
+        return "loss" in _KINDS[self.out][1]
+
+    def pooled(self, tower: Any, x: Tokens, prefix: int, weight: PerToken | None = None) -> Tensor:
         """The pooled features, or all tokens where the tower was built without pooling."""
         if self.pool == "class":
             return x[:, 0]
@@ -76,6 +90,42 @@ class Head:
         """What each of several maps makes of its own token."""
         return [getattr(model, name)(pooled[:, i]) for i, name in enumerate(self.out)]
 
+    def output(
+        self,
+        model: Any,
+        kind: type,
+        tokens: Tokens,
+        pooled: Tensor,
+        hidden_states: tuple[Tensor, ...] | None,
+        labels: Tensor | None,
+        loss_options: Mapping[str, Any],
+    ) -> Any:
+        """The output object that the model returns, of these tokens.
+
+        Args:
+            model: the model.
+            kind: the class of transformers' that it is of.
+            tokens: after the final norm.
+            pooled: of them; the tokens themselves where the model does not pool.
+            hidden_states: before the first block and after each, or None.
+            labels: for the loss, or None.
+            loss_options: what else the model's loss is told.
+        """
+        # The module of the model knows its own outputs; importing them would import the library.
+        name, names = _KINDS[self.out]
+        made = getattr(sys.modules[kind.__module__], name)
+        found: dict[str, Any] = {"last_hidden_state": tokens, "loss": None}
+        found["pooler_output"] = None if pooled is tokens else pooled
+        if self.out:
+            found["logits"] = found["image_embeds"] = self.logits(model, pooled)
+        if len(self.out) > 1:
+            each = self.each(model, pooled)
+            found |= zip(("cls_logits", "distillation_logits"), each, strict=True)
+        if labels is not None:
+            logits = found["logits"]
+            found["loss"] = model.loss_function(labels, logits, model.config, **loss_options)
+        return made(hidden_states=hidden_states, **{name: found[name] for name in names})
+
     def macs(self, model: Any, tower: Any) -> dict[str, int]:
         """The fields of `ModelInfo` that say what the head costs."""
         fixed = sum(linear_macs(getattr(model, name)) for name in self.out)
@@ -95,9 +145,7 @@ class Head:
         return getattr(tower, name, None)
 
 
-def _attend(
-    layer: Any, x: Float[Tensor, "b N c"], weight: Float[Tensor, "b N"]
-) -> Float[Tensor, "b c"]:
+def _attend(layer: Any, x: Tokens, weight: PerToken) -> Float[Tensor, "b c"]:
     """SigLIP's pooling, with ``log w`` on the keys.
 
     Raises:

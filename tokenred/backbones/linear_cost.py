@@ -1,15 +1,17 @@
-"""What linear layers cost, told by the shapes of their weights, whatever their class."""
+"""What layers cost: linear ones by the shapes of their weights, whatever their class."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from tokenred.core.errors import BackboneError
 
-__all__ = ["linear_macs"]
+__all__ = ["linear_macs", "measured_macs"]
 
 # How libraries call the widths of a layer whose weight may be packed.
 _WIDTHS = (("in_features", "out_features"), ("infeatures", "outfeatures"))
@@ -71,3 +73,16 @@ def _matrices(module: nn.Module) -> dict[str, tuple[int, ...]]:
         )
     shapes = {n: tuple(t.shape) for n, t in found.items() if isinstance(t, Tensor)}
     return {n: s[:2] for n, s in shapes.items() if len(s) >= 2 and math.prod(s[2:]) == 1}
+
+
+def measured_macs(module: nn.Module, example: Tensor) -> float:
+    """Multiply-accumulates of a forward, counted by PyTorch; for stems without a closed form."""
+    training = module.training
+    counter = FlopCounterMode(display=False)
+    try:
+        module.eval()
+        with torch.no_grad(), counter:
+            module(example)
+    finally:
+        module.train(training)
+    return counter.get_total_flops() / 2

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenred.backbones.base import leaves_alone
+from tokenred.backbones.base import PerToken, Tokens, leaves_alone
 from tokenred.backbones.linear_cost import linear_macs
 from tokenred.backbones.pooling import stand_in
 from tokenred.backbones.vision_transformer import TimmViT
@@ -33,18 +32,13 @@ class LVViTBackbone(TimmViT):
     def pooling(self) -> str:
         return "maximum" if self.model.global_pool else "token"
 
-    def head(
-        self,
-        x: Float[Tensor, "b N c"],
-        pre_logits: bool = False,
-        weight: Float[Tensor, "b N"] | None = None,
-    ) -> Any:
+    def head(self, x: Tokens, pre_logits: bool = False, weight: PerToken | None = None) -> Any:
         if weight is not None:
             p = self.model.num_prefix_tokens
             x = torch.cat((x[:, :p], stand_in(x[:, p:], weight[:, p:])), dim=1)
         return self.model.forward_head(x, pre_logits=pre_logits)
 
-    def logits_apart(self, x: Float[Tensor, "b N c"]) -> tuple[Tensor, Tensor] | None:
+    def logits_apart(self, x: Tokens) -> tuple[Tensor, Tensor] | None:
         m = self.model
         apart = m.global_pool and m.num_classes
         return m.forward_head(x, return_tokens=True) if apart else None

@@ -11,53 +11,64 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from tokenred.backbones.base import Backbone, Embedded, leaves_alone, measured_macs
+from tokenred.backbones.base import (
+    Backbone,
+    BlockAdapter,
+    Embedded,
+    PerToken,
+    Tokens,
+    check_batch,
+    leaves_alone,
+    raster,
+)
 from tokenred.backbones.calls import difference, has_hooks
-from tokenred.backbones.images import check_batch
-from tokenred.backbones.linear_cost import linear_macs
+from tokenred.backbones.linear_cost import linear_macs, measured_macs
 from tokenred.backbones.pooling import attend_latent, average, stand_in
-from tokenred.backbones.vit_blocks import open_block
+from tokenred.backbones.vit_blocks import head_shape, open_vit
 from tokenred.core.errors import BackboneError, InputError
 from tokenred.core.info import ModelInfo
 
-__all__ = ["TimmViT"]
+__all__ = ["FORWARD", "TimmViT"]
 
 FORWARD = ("forward_features", "forward_head", "_pos_embed", "forward", "pool")
-_KNOWN = (VisionTransformer, VisionTransformerDistilled)
 
 
 class TimmViT(Backbone):
     """Adapter of ``timm.models.VisionTransformer`` and distilled DeiT."""
 
     family = "timm's VisionTransformer and VisionTransformerDistilled (DeiT)"
-    _open = staticmethod(open_block)
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self.blocks = [self._open(block) for block in self.model.blocks]
+        self.blocks = [self.open(block) for block in self.model.blocks]
         if not self.blocks:
             raise BackboneError(f"{type(model).__name__} has no blocks to reduce tokens in.")
 
     @classmethod
     def knows(cls, model: nn.Module) -> bool:
-        if isinstance(model, VisionTransformer) and type(model) not in _KNOWN:
-            # A subclass that leaves the forward alone is the same model.
-            ours = type(model)
-            base = VisionTransformerDistilled
-            base = base if issubclass(ours, base) else VisionTransformer
-            return leaves_alone(ours, base, FORWARD)
-        return isinstance(model, VisionTransformer)
+        # A subclass that leaves the forward alone is the same model.
+        kinds = (VisionTransformerDistilled, VisionTransformer)
+        base = next((kind for kind in kinds if isinstance(model, kind)), None)
+        return base is not None and leaves_alone(type(model), base, FORWARD)
+
+    def open(self, block: nn.Module) -> BlockAdapter:
+        """The adapter of a block.
+
+        Raises:
+            BackboneError: for a block or an attention that is not known.
+        """
+        return open_vit(block)
 
     @property
     def info(self) -> ModelInfo:
         m = self.model
-        heads = self._example_heads()
+        num_heads, head_dim = head_shape(self.first_attending.block)
         grid = m.patch_embed.grid_size
         return ModelInfo(
             name=_name(m),
             width=m.embed_dim,
-            num_heads=heads[0],
-            head_dim=heads[1],
+            num_heads=num_heads,
+            head_dim=head_dim,
             num_prefix=m.num_prefix_tokens,
             cls_index=0 if m.cls_token is not None else None,
             grid=None if grid is None else (int(grid[0]), int(grid[1])),
@@ -99,15 +110,14 @@ class TimmViT(Backbone):
         m = self.model
         grid = self.grid_of(images.shape[2], images.shape[3])
         x = m._pos_embed(m.patch_embed(images))
-        p, total = m.num_prefix_tokens, grid[0] * grid[1]
-        everywhere = torch.arange(total, device=x.device).expand(x.shape[0], total)
+        p = m.num_prefix_tokens
         if not isinstance(m.patch_drop, nn.Identity) and m.training:
             full, (x, index) = x, _dropped(m.patch_drop, x, p)
             return Embedded(m.norm_pre(x), index, m.norm_pre(full)[:, p:], grid)
         x = m.norm_pre(x)
-        return Embedded(x, everywhere, x[:, p:], grid)
+        return Embedded(x, raster(x, grid), x[:, p:], grid)
 
-    def norm(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
+    def norm(self, x: Tokens) -> Tokens:
         return self.model.norm(x)  # type: ignore[no-any-return]
 
     @property
@@ -119,12 +129,7 @@ class TimmViT(Backbone):
         kinds = {"avg": "average", "avgmax": "average", "max": "maximum"}
         return kinds.get(m.global_pool, "token")
 
-    def head(
-        self,
-        x: Float[Tensor, "b N c"],
-        pre_logits: bool = False,
-        weight: Float[Tensor, "b N"] | None = None,
-    ) -> Any:
+    def head(self, x: Tokens, pre_logits: bool = False, weight: PerToken | None = None) -> Any:
         m = self.model
         if weight is None:
             return m.forward_head(x, pre_logits=pre_logits)
@@ -196,11 +201,6 @@ class TimmViT(Backbone):
             rows, columns = getattr(embed, "feature_ratio", (1, 1))
         return int(rows), int(columns)
 
-    def _example_heads(self) -> tuple[int, int]:
-        block: Any = self.first_attending.block
-        attns = [m for m in block.modules() if hasattr(m, "head_dim") and hasattr(m, "num_heads")]
-        return sum(a.num_heads for a in attns), attns[0].head_dim
-
     def _head_macs(self) -> dict[str, int]:
         m = self.model
         pool = getattr(m, "attn_pool", None)
@@ -221,7 +221,7 @@ class TimmViT(Backbone):
 
 
 def _dropped(
-    drop: Any, x: Float[Tensor, "b N c"], num_prefix: int
+    drop: Any, x: Tokens, num_prefix: int
 ) -> tuple[Float[Tensor, "b k c"], Int[Tensor, "b k"]]:
     """Patch dropout, and which positions it kept.
 

@@ -1,44 +1,90 @@
-"""The blocks of timm's VisionTransformer, opened at the attention."""
+"""The blocks of timm's models, opened at the attention; those of its VisionTransformer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from timm.layers import apply_rot_embed_cat
 from timm.models import vision_transformer as vit
 from torch import Tensor, nn
 
 from tokenred.attention import QKV
-from tokenred.backbones.base import BlockAdapter, open_known
-from tokenred.backbones.calls import Call, entered, has_hooks
+from tokenred.backbones.base import BlockAdapter, Empty, PerHead, Tokens
+from tokenred.backbones.calls import Call, difference, entered, has_hooks, known_base, unwrapped
 from tokenred.backbones.linear_cost import linear_macs
+from tokenred.core.errors import BackboneError
 from tokenred.core.info import BlockInfo
 
-__all__ = ["PostNorm", "attention_info", "attention_output", "open_block", "watched_dropout"]
+__all__ = [
+    "PostNorm",
+    "PreNorm",
+    "attention_qkv",
+    "head_shape",
+    "open_known",
+    "open_vit",
+]
+
+# ---------------------------------------------------------------- timm's attentions
 
 
-def attention_heads(attn: Any, x: Float[Tensor, "b N c"], listens: bool = True) -> QKV:
-    """Queries, keys, values of a timm ``Attention``, and its gate if it has one."""
+def attention_qkv(attn: Any, x: Tokens, listens: bool = True, rope: Tensor | None = None) -> QKV:
+    """Queries, keys and values of any of timm's attentions, and its gate if it has one.
+
+    Args:
+        attn: with one projection or three; its keys may have no bias or fewer heads.
+        x: tokens after the norm.
+        listens: run the attention's hooks.
+        rope: sines and cosines of the image tokens; prefix tokens have no position.
+    """
     x, calls = entered(attn, x, listens)
-    b, n, _ = x.shape
-    qkv = attn.qkv(x).reshape(b, n, 3, attn.num_heads, attn.head_dim).permute(2, 0, 3, 1, 4)
-    q, k, v = qkv.unbind(0)
+    if attn.qkv is None:
+        q, k, v = attn.q_proj(x), attn.k_proj(x), attn.v_proj(x)
+    else:
+        q, k, v = _fused(attn, x).chunk(3, dim=-1)
+    width = q.shape[-1] // attn.num_heads
+    q, k, v = (t.unflatten(-1, (-1, width)).transpose(1, 2) for t in (q, k, v))
+    if hasattr(attn, "q_norm"):  # Eva has it from timm 1.0.16 on
+        q, k = attn.q_norm(q), attn.k_norm(k)
+    if rope is not None:
+        q, k = _rotated(attn, q, rope).type_as(v), _rotated(attn, k, rope).type_as(v)
+    groups = q.shape[1] // k.shape[1]
+    if groups > 1:
+        # Grouped queries: neighbours share keys and values. Engines want as many of each.
+        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
     gate = getattr(attn, "gate", None)
     return QKV(
-        attn.q_norm(q),
-        attn.k_norm(k),
+        q,
+        k,
         v,
         scale=attn.scale,
         dropout=attn.attn_drop.p if attn.training else 0.0,
         carry=() if gate is None else (gate(x).sigmoid(),),
         calls=calls,
-        drop=watched_dropout(attn),
+        drop=_watched_dropout(attn),
     )
 
 
-def watched_dropout(attn: Any) -> nn.Module | None:
+def _fused(attn: Any, x: Tokens) -> Tensor:
+    """Queries, keys and values side by side."""
+    if getattr(attn, "q_bias", None) is None:
+        return attn.qkv(x)  # type: ignore[no-any-return]
+    bias = torch.cat((attn.q_bias, attn.k_bias, attn.v_bias))
+    if getattr(attn, "qkv_bias_separate", False):
+        return attn.qkv(x) + bias  # type: ignore[no-any-return]
+    return F.linear(x, attn.qkv.weight, bias)
+
+
+def _rotated(attn: Any, x: PerHead, rope: Tensor) -> PerHead:
+    # timm before 1.0.20 has one layout, and no argument for it.
+    layout = {"half": True} if getattr(attn, "rotate_half", False) else {}
+    p = attn.num_prefix_tokens
+    return torch.cat((x[:, :, :p], apply_rot_embed_cat(x[:, :, p:], rope, **layout)), dim=2)
+
+
+def _watched_dropout(attn: Any) -> nn.Module | None:
     """The dropout of a map that is more than one, or that somebody listens to.
 
     None for any other, and where the model's own fused attention would never call it.
@@ -50,13 +96,10 @@ def watched_dropout(attn: Any) -> nn.Module | None:
     return None if plain and not has_hooks(drop) else drop
 
 
-def attention_output(
-    attn: Any,
-    out: Float[Tensor, "b h N d"],
-    gate: tuple[Tensor, ...],
-    calls: tuple[Call, ...] = (),
-) -> Float[Tensor, "b N c"]:
-    """What a timm ``Attention`` does after attending."""
+def _attention_output(
+    attn: Any, out: PerHead, gate: tuple[Tensor, ...], calls: tuple[Call, ...] = ()
+) -> Tokens:
+    """What an attention of timm's does after attending."""
     x = out.transpose(1, 2).flatten(2)
     if hasattr(attn, "norm"):  # timm from 1.0.16 on
         x = attn.norm(x)
@@ -66,87 +109,83 @@ def attention_output(
     return calls[0].leave(x) if calls else x  # type: ignore[no-any-return]
 
 
-def attention_info(attn: Any) -> tuple[int, int]:
-    """Multiply-accumulates for one token, and for one pair of tokens."""
-    return linear_macs(attn), 2 * attn.num_heads * attn.head_dim
+def head_shape(module: nn.Module) -> tuple[int, int]:
+    """``h``, of all attentions in a block together, and ``d``, which not every timm says."""
+    attns: Any = [m for m in module.modules() if hasattr(m, "num_heads")]
+    first = attns[0]
+    width = getattr(first, "head_dim", None)
+    width = first.proj.in_features // first.num_heads if width is None else width
+    return sum(attn.num_heads for attn in attns), int(width)
+
+
+# ---------------------------------------------------------------- timm's blocks
 
 
 class PreNorm(BlockAdapter):
-    """``x += ls1(attn(norm1 x)); x += ls2(mlp(norm2 x))`` (``Block``)."""
+    """``x += ls1(attn(norm1 x)); x += ls2(mlp(norm2 x))`` (``Block`` and its like in Eva, BEiT)."""
 
-    block: Any
+    def heads(self, x: Tokens) -> QKV:
+        return self._qkv(x)
 
-    def heads(self, x: Float[Tensor, "b N c"]) -> QKV:
-        return attention_heads(self.block.attn, self.block.norm1(x), self.listens)
+    def _qkv(self, x: Tokens, rope: Tensor | None = None) -> QKV:
+        return attention_qkv(self.block.attn, self.block.norm1(x), self.listens, rope)
 
-    def after_attention(
-        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: QKV
-    ) -> Float[Tensor, "b N c"]:
+    def after_attention(self, x: Tokens, out: PerHead, heads: QKV) -> Tokens:
+        y = _attention_output(self.block.attn, out, heads.carry, heads.calls)
+        return x + self._residual(y, 1)
+
+    def after_mlp(self, x: Tokens) -> Tokens:
+        return x + self._residual(self.block.mlp(self.block.norm2(x)), 2)
+
+    def _residual(self, y: Tokens, which: int) -> Tokens:
+        """Scaled by a layer or, in Eva and BEiT, by a parameter that need not be there."""
         b = self.block
-        residual: Tensor = b.drop_path1(
-            b.ls1(attention_output(b.attn, out, heads.carry, heads.calls))
-        )
-        return x + residual
-
-    def after_mlp(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
-        b = self.block
-        residual: Tensor = b.drop_path2(b.ls2(b.mlp(b.norm2(x))))
-        return x + residual
+        scale, gamma = getattr(b, f"ls{which}", None), getattr(b, f"gamma_{which}", None)
+        if scale is not None:
+            y = scale(y)
+        elif gamma is not None:
+            y = gamma * y
+        return getattr(b, f"drop_path{which}")(y)  # type: ignore[no-any-return]
 
     def info(self) -> BlockInfo:
-        return BlockInfo(*attention_info(self.block.attn), linear_macs(self.block.mlp))
+        attn, (h, d) = self.block.attn, head_shape(self.block.attn)
+        return BlockInfo(linear_macs(attn), 2 * h * d, linear_macs(self.block.mlp))
 
 
 class PostNorm(PreNorm):
-    """``x += norm1(attn(x)); x += norm2(mlp(x))`` (``ResPostBlock``)."""
+    """``x += norm1(attn(x)); x += norm2(mlp(x))`` (``ResPostBlock``, ``EvaBlockPostNorm``)."""
 
-    def heads(self, x: Float[Tensor, "b N c"]) -> QKV:
-        return attention_heads(self.block.attn, x, self.listens)
+    def _qkv(self, x: Tokens, rope: Tensor | None = None) -> QKV:
+        return attention_qkv(self.block.attn, x, self.listens, rope)
 
-    def after_attention(
-        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: QKV
-    ) -> Float[Tensor, "b N c"]:
-        b = self.block
-        residual: Tensor = b.drop_path1(
-            b.norm1(attention_output(b.attn, out, heads.carry, heads.calls))
-        )
-        return x + residual
+    def after_mlp(self, x: Tokens) -> Tokens:
+        return x + self._residual(self.block.mlp(x), 2)
 
-    def after_mlp(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
-        b = self.block
-        residual: Tensor = b.drop_path2(b.norm2(b.mlp(x)))
-        return x + residual
+    def _residual(self, y: Tokens, which: int) -> Tokens:
+        normed = getattr(self.block, f"norm{which}")(y)
+        return getattr(self.block, f"drop_path{which}")(normed)  # type: ignore[no-any-return]
 
 
 class ParallelScaling(BlockAdapter):
     """Attention and MLP side by side, one projection in (``ParallelScalingBlock``)."""
 
-    block: Any
-
-    @property
-    def parallel(self) -> bool:
-        return True
-
-    def heads(self, x: Float[Tensor, "b N c"]) -> QKV:
+    def heads(self, x: Tokens) -> QKV:
         b = self.block
-        batch, n, _ = x.shape
         mlp, q, k, v = torch.split(b.in_proj(b.in_norm(x)), b.in_split, dim=-1)
         if b.mlp_bias is not None:
             mlp = mlp + b.mlp_bias
-        shape = (batch, n, b.num_heads, b.head_dim)
+        q, k, v = (t.view(*x.shape[:2], b.num_heads, b.head_dim) for t in (q, k, v))
         return QKV(
-            b.q_norm(q.view(shape)).transpose(1, 2),
-            b.k_norm(k.view(shape)).transpose(1, 2),
-            v.view(shape).transpose(1, 2),
+            b.q_norm(q).transpose(1, 2),
+            b.k_norm(k).transpose(1, 2),
+            v.transpose(1, 2),
             scale=b.scale,
             dropout=b.attn_drop.p if b.training else 0.0,
             carry=(mlp,),
-            drop=watched_dropout(b),
+            drop=_watched_dropout(b),
         )
 
-    def after_attention(
-        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: QKV
-    ) -> Float[Tensor, "b N c"]:
+    def after_attention(self, x: Tokens, out: PerHead, heads: QKV) -> Tokens:
         b = self.block
         attended = out.transpose(1, 2).flatten(2)
         mlp = b.mlp_drop(b.mlp_act(heads.carry[0]))
@@ -158,7 +197,7 @@ class ParallelScaling(BlockAdapter):
         residual: Tensor = b.drop_path(b.ls(y))
         return x + residual
 
-    def after_mlp(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
+    def after_mlp(self, x: Tokens) -> Tokens:
         return x
 
     def info(self) -> BlockInfo:
@@ -174,8 +213,6 @@ class ParallelThings(BlockAdapter):
     Their heads are taken together, so that a statistic is over all heads of the block.
     """
 
-    block: Any
-
     def __init__(self, block: nn.Module) -> None:
         super().__init__(block)
         self.passed_by = list(self.block.attns)
@@ -184,11 +221,11 @@ class ParallelThings(BlockAdapter):
     def attentions(self) -> Sequence[nn.Module]:
         return [a.attn for a in self.block.attns]
 
-    def heads(self, x: Float[Tensor, "b N c"]) -> QKV:
-        each = [attention_heads(a.attn, a.norm(x), self.listens) for a in self.block.attns]
+    def heads(self, x: Tokens) -> QKV:
+        each = [attention_qkv(a.attn, a.norm(x), self.listens) for a in self.block.attns]
         drops = [a.attn.attn_drop for a in self.block.attns]
 
-        def drop(attention: Float[Tensor, "b h N N"]) -> Float[Tensor, "b h N N"]:
+        def drop(attention: Tensor) -> Tensor:
             maps = attention.chunk(len(drops), dim=1)
             return torch.cat([d(m) for d, m in zip(drops, maps, strict=True)], dim=1)
 
@@ -203,29 +240,28 @@ class ParallelThings(BlockAdapter):
             drop=drop if any(h.drop for h in each) else None,
         )
 
-    def after_attention(
-        self, x: Float[Tensor, "b N c"], out: Float[Tensor, "b h N d"], heads: QKV
-    ) -> Float[Tensor, "b N c"]:
+    def after_attention(self, x: Tokens, out: PerHead, heads: QKV) -> Tokens:
         branches = list(self.block.attns)
         outs = out.chunk(len(branches), dim=1)
         gates: list[tuple[Tensor, ...]] = [(g,) for g in heads.carry] or [()] * len(branches)
         done = [
-            a.drop_path(a.ls(attention_output(a.attn, o, g, calls)))
+            a.drop_path(a.ls(_attention_output(a.attn, o, g, calls)))
             for a, o, g, calls in zip(branches, outs, gates, heads.calls, strict=True)
         ]
         return x + torch.stack(done).sum(dim=0)
 
-    def after_mlp(self, x: Float[Tensor, "b N c"]) -> Float[Tensor, "b N c"]:
+    def after_mlp(self, x: Tokens) -> Tokens:
         return x + torch.stack([ffn(x) for ffn in self.block.ffns]).sum(dim=0)
 
     def info(self) -> BlockInfo:
-        costs = [attention_info(a.attn) for a in self.block.attns]
-        return BlockInfo(
-            sum(c[0] for c in costs), sum(c[1] for c in costs), linear_macs(self.block.ffns)
-        )
+        h, d = head_shape(self.block)
+        attention = sum(linear_macs(a.attn) for a in self.block.attns)
+        return BlockInfo(attention, 2 * h * d, linear_macs(self.block.ffns))
 
 
-_ANATOMIES: dict[type[nn.Module], type[BlockAdapter]] = {
+# ---------------------------------------------------------------- which is which
+
+_BLOCKS: dict[type[nn.Module], type[BlockAdapter]] = {
     vit.Block: PreNorm,
     vit.ResPostBlock: PostNorm,
     vit.ParallelScalingBlock: ParallelScaling,
@@ -233,11 +269,59 @@ _ANATOMIES: dict[type[nn.Module], type[BlockAdapter]] = {
 }
 
 
-def open_block(block: nn.Module) -> BlockAdapter:
-    """The anatomy of a block of timm's VisionTransformer.
+def open_vit(block: nn.Module) -> BlockAdapter:
+    """The adapter of a block of timm's VisionTransformer, see `open_known`."""
+    # timm.layers has the attention, too, from 1.0.16 on.
+    return open_known(block, _BLOCKS, (vit.Attention,), "timm's VisionTransformer")
+
+
+def open_known(
+    block: nn.Module,
+    blocks: Mapping[type[nn.Module], type[BlockAdapter]],
+    attentions: Sequence[type[nn.Module]],
+    family: str,
+) -> BlockAdapter:
+    """The adapter of a block.
+
+    A block that was wrapped, patched or overridden runs whole as it is; `BlockAdapter.closed` then
+    says why it cannot be opened.
+
+    Args:
+        block: one of a model's blocks.
+        blocks: adapters by class of block.
+        attentions: classes that may be called ``attn`` in it.
+        family: of the models, for messages.
 
     Raises:
         BackboneError: for a block or an attention that is not known.
     """
-    # timm.layers has the attention, too, from 1.0.16 on.
-    return open_known(block, _ANATOMIES, (vit.Attention,), "timm's VisionTransformer")
+    inner, closed, checkpointed = unwrapped(block)
+    if type(inner) is nn.Identity:
+        return Empty(block)
+    known = known_base(type(inner), blocks)
+    if known is None:
+        raise BackboneError(
+            f"the block {type(inner).__name__} is not known; known blocks of {family}: "
+            f"{_names(blocks)}."
+        )
+    opened = blocks[known](inner)
+    opened.wrap(block, checkpointed)
+    closed = closed or difference(inner, known)
+    for name, module in inner.named_modules():
+        if name.split(".")[-1] != "attn":
+            continue
+        attention = known_base(type(module), attentions)
+        if attention is None:
+            raise BackboneError(
+                f"the attention {type(module).__name__} in {type(inner).__name__} is not known "
+                "(differential attention subtracts two maps, which have no single row of "
+                f"statistics); known: timm's {_names(attentions)}."
+            )
+        if changed := difference(module, attention):
+            closed = closed or f"in its {name}, {changed}"
+    opened.closed = closed
+    return opened
+
+
+def _names(classes: Iterable[type[nn.Module]]) -> str:
+    return ", ".join(sorted(known.__name__ for known in classes))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from tokenred.models.checkpoint import load_model
 from tokenred.models.checkpoint_file import read_checkpoint, save_checkpoint
-from tokenred.models.cifar10_vit import cifar10_card, cifar10_vit
-from tokenred.models.digits_vit import digits_card, digits_vit
+from tokenred.models.embedded import cifar10_card, cifar10_vit, digits_card, digits_vit
+from tokenred.models.load import load_model
 from tokenred.models.lvvit import LVViT, lvvit_m, lvvit_s
 
 __all__ = [

@@ -10,8 +10,6 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,6 @@ from tokenred.core.files import write_whole
 __all__ = [
     "PICKLE_SUFFIXES",
     "check_writable",
-    "embedded_file",
     "read_checkpoint",
     "save_checkpoint",
 ]
@@ -76,11 +73,6 @@ def read_checkpoint(
         f"expected a checkpoint ending in .safetensors, {', '.join(PICKLE_SUFFIXES)}, got "
         f"{path.name!r}; convert it to safetensors."
     )
-
-
-def embedded_file(name: str) -> AbstractContextManager[Path]:
-    """A weight file that comes with the package, as a path while the context is open."""
-    return as_file(files("tokenred.models") / name)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -1,21 +1,82 @@
-"""Entries of a file's metadata: strict JSON of the kind that is expected, or an error."""
+"""What a file says of its model: strict JSON, plain arguments, preprocessing; or an error.
+
+Nothing in it is believed. What names a function, a file, a device or a place to fetch from is not
+among the arguments that a file may set.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+import re
+from collections.abc import Mapping, Sequence, Sized
+from typing import Annotated, Any, Literal, NoReturn
 
-from tokenred.core.errors import CheckpointError
+import timm
+from annotated_types import Ge, Le, MaxLen, MinLen
+from torch import nn
 
-__all__ = ["Check", "check_values", "cut", "number", "one_of", "read_entry", "several", "whole"]
+from tokenred.core.errors import CheckpointError, ConfigError
+from tokenred.core.values import read
+from tokenred.core.wording import shown
+from tokenred.data.transforms import check_statistics
 
-Check = tuple[str, Callable[[Any], bool]]
-"""What a value must be, in words and as a question."""
+__all__ = [
+    "check_name",
+    "parse_preprocessing",
+    "read_arguments",
+    "read_entry",
+    "read_values",
+    "set_preprocessing",
+    "told_preprocessing",
+]
 
-_SHOWN = 60
 _KINDS = {dict: "an object", list: "a list", type(None): "null"}
+_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_.\-]+)?")
+
+Side = Annotated[int, Ge(1), Le(1 << 14)]
+Patch = Annotated[int, Ge(1), Le(1 << 10)]
+Rate = Annotated[float, Ge(0), Le(0.99)]
+_SWITCHES = (
+    *("qkv_bias", "qk_norm", "scale_attn_norm", "scale_mlp_norm", "proj_bias", "class_token"),
+    *("no_embed_class", "pre_norm", "final_norm", "pool_include_prefix"),
+    *("dynamic_img_size", "dynamic_img_pad"),
+)
+_RATES = (
+    *("drop_rate", "pos_drop_rate", "patch_drop_rate"),
+    *("proj_drop_rate", "attn_drop_rate", "drop_path_rate"),
+)
+# Of timm's VisionTransformer.
+_ARGUMENTS: dict[str, Any] = {
+    "img_size": Side | tuple[Side, Side],
+    "patch_size": Patch | tuple[Patch, Patch],
+    "in_chans": Annotated[int, Ge(1), Le(1 << 12)],
+    "num_classes": Annotated[int, Ge(0), Le(1 << 24)],
+    "global_pool": Literal["", "token", "avg", "avgmax", "max", "map"],
+    "embed_dim": Annotated[int, Ge(1), Le(1 << 16)],
+    "depth": Annotated[int, Ge(1), Le(1 << 10)],
+    "num_heads": Annotated[int, Ge(1), Le(1 << 12)],
+    "mlp_ratio": Annotated[float, Ge(1e-3), Le(1 << 8)],
+    "init_values": Annotated[float, Ge(0), Le(100)] | None,
+    "pos_embed": Literal["", "none", "learn"],
+    "reg_tokens": Annotated[int, Ge(0), Le(1 << 12)],
+    "fc_norm": bool | None,
+    **dict.fromkeys(_SWITCHES, bool),
+    **dict.fromkeys(_RATES, Rate),
+}
+Mean = Annotated[tuple[Annotated[float, Ge(-1e6), Le(1e6)], ...], MinLen(1), MaxLen(100)]
+Spread = Annotated[tuple[Annotated[float, Ge(1e-6), Le(1e6)], ...], MinLen(1), MaxLen(100)]
+_PREPROCESSING: dict[str, Any] = {
+    "architecture": Annotated[str, MinLen(1), MaxLen(99)],
+    "input_size": tuple[Side, Side, Side],
+    "mean": Mean,
+    "std": Spread,
+    "interpolation": Literal[
+        "bicubic", "bilinear", "nearest", "lanczos", "box", "hamming", "random"
+    ],
+    "crop_pct": Annotated[float, Ge(0.01), Le(1)],
+    "crop_mode": Literal["center", "squash", "border"],
+}
 
 
 def read_entry(
@@ -47,12 +108,12 @@ def read_entry(
     # Nesting of thousands of levels ends in a RecursionError.
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"expected {wanted} of {origin}, got {cut(text)} ({error}); write the file again "
+            f"expected {wanted} of {origin}, got {shown(text)} ({error}); write the file again "
             "with json.dumps."
         ) from error
     if not isinstance(value, kinds):
         raise CheckpointError(
-            f"expected {wanted} of {origin}, got {cut(text)}; write the file again."
+            f"expected {wanted} of {origin}, got {shown(text)}; write the file again."
         )
     return value
 
@@ -75,55 +136,136 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def check_values(values: Mapping[str, Any], checks: Mapping[str, Check], what: str) -> None:
-    """Refuse values of unknown names or of the wrong kind.
+def read_values(
+    values: Mapping[str, Any], annotations: Mapping[str, Any], what: str
+) -> dict[str, Any]:
+    """Values as their annotations say.
 
     Args:
         values: by name.
-        checks: by name.
+        annotations: by name.
         what: the values are, and of which file, for messages.
 
     Raises:
-        CheckpointError: names the value, what came and what was expected.
+        CheckpointError: for an unknown name or another value: what came and what was expected.
     """
-    for name, value in values.items():
-        if name not in checks:
+    if unknown := [name for name in values if name not in annotations]:
+        raise CheckpointError(
+            f"expected {what} to hold only {', '.join(annotations)}, got {shown(unknown[0])}; take "
+            "it out."
+        )
+    try:
+        return {k: read(annotations[k], v, f"{k} in {what}") for k, v in values.items()}
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
+
+
+# ---------------------------------------------------------------- which model
+
+
+def read_arguments(arguments: Any, weights: Sized, origin: str) -> dict[str, Any]:
+    """Arguments of a model that a file may name: plain, known and of a possible size.
+
+    Args:
+        arguments: what a file says.
+        weights: the file's; a model has no more blocks than weights.
+        origin: the file, for messages.
+
+    Raises:
+        CheckpointError: names the argument, and what was expected of it.
+    """
+    what = f"the arguments of timm's VisionTransformer in {origin}"
+    if not isinstance(arguments, dict):
+        raise CheckpointError(f"expected {what} by name, got {shown(arguments)}.")
+    found = read_values(arguments, _ARGUMENTS, what)
+    if found.get("depth", 1) > len(weights):
+        raise CheckpointError(
+            f"{what} ask for {found['depth']} blocks, but there are {len(weights)} weights."
+        )
+    return found
+
+
+def check_name(name: Any, origin: str) -> str:
+    """Refuse what is not the name of one of timm's architectures.
+
+    Raises:
+        CheckpointError: for places to fetch a model from, and for unknown names.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or not timm.is_model(name):
+        raise CheckpointError(
+            f"expected the name of one of timm's models in {origin}, got {shown(name)}. Was the "
+            "file written with a newer timm? Then pass model=…"
+        )
+    return name
+
+
+# ---------------------------------------------------------------- preprocessing
+
+
+def told_preprocessing(model: nn.Module) -> dict[str, Any]:
+    """What a model wants done to its images, as a file holds it.
+
+    Raises:
+        CheckpointError: for a value that `parse_preprocessing` would refuse.
+    """
+    config: Any = getattr(model, "pretrained_cfg", None) or {}
+    told = {key: config[key] for key in _PREPROCESSING if config.get(key) is not None}
+    _read_preprocessing(told, "the preprocessing of the model")
+    return told
+
+
+def parse_preprocessing(metadata: Mapping[str, str], origin: str) -> dict[str, Any]:
+    """Read and check the ``preprocessing`` entry of a checkpoint's metadata.
+
+    Args:
+        metadata: of the file.
+        origin: the file, for messages.
+
+    Returns:
+        Entries for ``pretrained_cfg``; empty where the file says nothing.
+
+    Raises:
+        CheckpointError: if an entry is unknown or unusable.
+    """
+    if "preprocessing" not in metadata:
+        return {}
+    record = read_entry(metadata, "preprocessing", dict, origin)
+    return _read_preprocessing(record, f"the preprocessing in {origin}")
+
+
+def _read_preprocessing(record: Mapping[str, Any], what: str) -> dict[str, Any]:
+    found = read_values(record, _PREPROCESSING, what)
+    counts = {3, found.get("input_size", (3,))[0]}
+    for name in ("mean", "std"):
+        if name in found and len(found[name]) not in counts:
             raise CheckpointError(
-                f"expected {what} to hold only {', '.join(checks)}, got {cut(name)}; take it out."
+                f"expected {name} in {what} as one number a channel, got {shown(found[name])}."
             )
-        words, fits = checks[name]
-        if not fits(value):
-            raise CheckpointError(f"expected {name} in {what} as {words}, got {cut(value)}.")
+    return found
 
 
-def whole(low: int, high: int) -> Check:
-    """A whole number in a range."""
-    return f"a whole number from {low} to {high}", lambda v: type(v) is int and low <= v <= high
+def set_preprocessing(
+    model: nn.Module,
+    record: Mapping[str, Any],
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> None:
+    """Write preprocessing into the model's ``pretrained_cfg``, where timm's tools find it.
 
+    Args:
+        model: changed in place.
+        record: entries from the checkpoint.
+        mean, std: instead of the record's.
 
-def number(low: float, high: float) -> Check:
-    """A number in a range; NaN is in none."""
-    return (
-        f"a number from {low:g} to {high:g}",
-        lambda v: type(v) in (int, float) and low <= v <= high,
-    )
-
-
-def one_of(*words: str) -> Check:
-    """One of some words."""
-    return f"one of {', '.join(map(repr, words))}", lambda v: isinstance(v, str) and v in words
-
-
-def several(least: int, most: int, each: Check) -> Check:
-    """A list of so many values."""
-    count = f"{least}" if least == most else f"{least} to {most}"
-    return (
-        f"a list of {count}, each {each[0]}",
-        lambda v: isinstance(v, list | tuple) and least <= len(v) <= most and all(map(each[1], v)),
-    )
-
-
-def cut(value: Any) -> str:
-    """A value for a message, which stays short."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    Raises:
+        ConfigError: if ``mean`` or ``std`` is not three usable numbers.
+    """
+    chosen = dict(record)
+    for name, value in (("mean", mean), ("std", std)):
+        if value is not None:
+            chosen[name] = check_statistics(name, value)
+    if chosen:
+        known: Any = getattr(model, "pretrained_cfg", None) or {}
+        merged: Any = {**dict(known), **chosen}
+        model.pretrained_cfg = merged

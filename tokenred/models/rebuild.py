@@ -1,10 +1,11 @@
-"""How to build a model again without its weights: described when saved, verified there and then."""
+"""Models that files describe: described when saved and verified there and then, built when read."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -14,12 +15,19 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from tokenred.core.errors import CheckpointError
-from tokenred.models.arguments import check_arguments, check_name
-from tokenred.models.attributes import attributes_of
+from tokenred.core.wording import shown
+from tokenred.models.checkpoint_file import read_checkpoint
+from tokenred.models.fit import check_fit, load_strictly
+from tokenred.models.likeness import attributes_of
 from tokenred.models.lvvit import LVViT
-from tokenred.models.metadata import cut
+from tokenred.models.metadata import (
+    check_name,
+    parse_preprocessing,
+    read_arguments,
+    read_entry,
+)
 
-__all__ = ["build_base", "build_described", "describe_base", "weightless"]
+__all__ = ["build_base", "build_described", "describe_base", "read_described", "weightless"]
 
 _CLASSES: dict[str, Any] = {"VisionTransformer": VisionTransformer, "LVViT": LVViT}
 _HIDDEN = 1 << 30
@@ -83,20 +91,20 @@ def build_described(
     if not isinstance(kind, str) or kind not in ("timm", *_CLASSES):
         raise CheckpointError(
             f"expected a base model of kind 'timm' or {' or '.join(map(repr, _CLASSES))} in "
-            f"{origin}, got {cut(description)}. Was the file written by a newer tokenred? Pass "
+            f"{origin}, got {shown(description)}. Was the file written by a newer tokenred? Pass "
             "model=… to load it into."
         )
-    arguments = check_arguments(description.get("arguments", {}), weights, origin)
+    arguments = read_arguments(description.get("arguments", {}), weights, origin)
     if kind == "timm":
         check_name(description.get("name"), origin)
 
     def build() -> nn.Module:
         try:
-            return build_base(description)
+            return build_base(description | {"arguments": arguments})
         except Exception as error:  # whatever timm runs into
             raise CheckpointError(
                 f"expected the arguments of timm's VisionTransformer in {origin}, got "
-                f"{cut(arguments)} ({type(error).__name__}: {error})."
+                f"{shown(arguments)} ({type(error).__name__}: {error})."
             ) from error
 
     with weightless():
@@ -115,6 +123,55 @@ def build_base(description: dict[str, Any]) -> nn.Module:
         return model
     vit: nn.Module = _CLASSES[description["kind"]](**arguments)
     return vit
+
+
+def read_described(
+    path: Path, num_classes: int | None = None, *, weights: bool = True
+) -> tuple[VisionTransformer, dict[str, Any]]:
+    """The model of a file, and its ``pretrained_cfg``.
+
+    Args:
+        path: a ``.safetensors`` file whose metadata entry ``config`` holds the arguments of timm's
+            ``VisionTransformer`` as JSON.
+        num_classes: that the model must have, if given.
+        weights: load them; otherwise they are random.
+
+    Raises:
+        CheckpointError: if the file does not describe itself, or its weights do not fit.
+    """
+    state, metadata = read_checkpoint(path)
+    if "config" not in metadata:
+        raise CheckpointError(
+            f"expected {path.name} to carry a metadata entry 'config' with the arguments of "
+            "timm's VisionTransformer as JSON, got none; name the timm model and pass "
+            "checkpoint= with this file."
+        )
+    config = read_entry(metadata, "config", dict, str(path))
+    record = parse_preprocessing(metadata, str(path))
+    description = {"kind": "VisionTransformer", "arguments": config}
+    empty, build = build_described(description, state, str(path))
+    if num_classes not in (None, empty.num_classes):
+        raise CheckpointError(
+            f"expected {num_classes} classes, but {path.name} has {empty.num_classes}; leave "
+            "num_classes out."
+        )
+    check_fit(empty, state, str(path))
+    model: Any = build()
+    if weights:
+        load_strictly(model, state, str(path))
+    height, width = model.patch_embed.img_size or (224, 224)
+    base = {
+        "architecture": "vision_transformer",
+        "num_classes": model.num_classes,
+        "input_size": (config.get("in_chans", 3), height, width),
+        "interpolation": "bicubic",
+        "crop_pct": 1.0,
+        "crop_mode": "center",
+        "fixed_input_size": True,
+        "first_conv": "patch_embed.proj",
+        "classifier": "head",
+    }
+    return model, {**base, **record}
 
 
 def _anatomy(model: nn.Module) -> tuple[Any, dict[str, tuple[int, ...]]]:

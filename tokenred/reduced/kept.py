@@ -177,6 +177,10 @@ class Origins(Recorder):
             largest, owner = self._weights.abs().max(dim=1)
             self._owners[state.layer] = torch.where(largest > 0, owner, -1)
 
+    def state(self, layer: int) -> TokenState:
+        """The tokens after a block that was noted, as they travel."""
+        return self._states[layer]
+
     def kept(self, layer: int, norm: Callable[[Tensor], Tensor] | None = None) -> KeptTokens:
         """The tokens after a block that was noted, all features normalised if ``norm`` is given."""
         state = self._states[layer]

@@ -22,14 +22,18 @@ from tokenred.core.errors import (
 )
 from tokenred.models.checkpoint_file import check_writable, read_checkpoint, save_checkpoint
 from tokenred.models.fit import check_fit, load_strictly, state_digest
-from tokenred.models.likeness import check_answers, check_attributes, told_likeness
-from tokenred.models.metadata import read_entry
-from tokenred.models.preprocessing import (
+from tokenred.models.likeness import (
+    check_answers,
+    check_attributes,
+    probe_image,
+    told_likeness,
+)
+from tokenred.models.metadata import (
     parse_preprocessing,
+    read_entry,
     set_preprocessing,
     told_preprocessing,
 )
-from tokenred.models.probe import probe_image
 from tokenred.models.rebuild import build_described, describe_base, weightless
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.wrap import wrap

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tokenred.backbones.calls import has_hooks
 from tokenred.backbones.huggingface import HuggingFaceViT
 from tokenred.core.errors import BackboneError, InputError
-from tokenred.reduced.kept import KeptTokens
 from tokenred.reduced.model import ReducedViT
 
 __all__ = ["ReducedTower"]
@@ -83,9 +81,9 @@ class ReducedTower(ReducedViT):
             tokens,
             # Handed over, since a compiler loses what tokens bring along.
             self.forward_head(tokens, pre_logits=True, weight=self._setup.weight(state)),
-            tuple(_whole(origins.kept(layer)) for layer in layers) if hidden else None,
-            labels,
-            loss_options,
+            hidden_states=tuple(origins.state(layer).x for layer in layers) if hidden else None,
+            labels=labels,
+            loss_options=loss_options,
         )
         as_object = config.return_dict if return_dict is None else return_dict
         return output if as_object else output.to_tuple()
@@ -104,7 +102,3 @@ class ReducedTower(ReducedViT):
                 "labels, output_hidden_states, interpolate_pos_encoding and return_dict."
             )
         return given
-
-
-def _whole(kept: KeptTokens) -> Tensor:
-    return torch.cat((kept.prefix, kept.tokens), dim=1)

@@ -116,7 +116,7 @@ def test_a_subset_of_images_and_weights_that_are_not_there(
     def offline(*args: object, **kwargs: object) -> None:
         raise OSError("no network")
 
-    monkeypatch.setattr("tokenred.models.checkpoint.timm.create_model", offline)
+    monkeypatch.setattr("timm.create_model", offline)
     told: list[str] = []
     done = reproduce(
         images, tmp_path, models=["DeiT-S", "LV-ViT-S"], experiments=["table1"], limit=4,

@@ -98,7 +98,7 @@ def model_identity(model: nn.Module) -> str:
     Raises:
         PartError: for an own module that holds what cannot be told apart from another.
     """
-    from tokenred.models.probe import evaluating
+    from tokenred.models.likeness import evaluating
 
     learned: list[Any] = []
     if isinstance(model, ReducedViT):

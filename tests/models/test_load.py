@@ -30,15 +30,6 @@ def saved(path: Path, **metadata: Any) -> tuple[Path, VisionTransformer]:
     return path, model
 
 
-def test_digits_by_name() -> None:
-    model = load_model("digits", pretrained=False)
-
-    assert isinstance(model, VisionTransformer)
-    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
-    with pytest.raises(ConfigError, match="10 classes, got num_classes=7"):
-        load_model("digits", num_classes=7)
-
-
 def test_a_checkpoint_that_describes_itself(tmp_path: Path) -> None:
     path, model = saved(tmp_path / "w.safetensors")
 

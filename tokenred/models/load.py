@@ -15,10 +15,10 @@ from torch import nn
 from tokenred.core.errors import CheckpointError, ConfigError, UnknownNameError
 from tokenred.data.transforms import check_statistics
 from tokenred.models.checkpoint_file import PICKLE_SUFFIXES, read_checkpoint
-from tokenred.models.described import read_described
 from tokenred.models.embedded import EMBEDDED_MODELS
 from tokenred.models.fit import load_strictly
-from tokenred.models.preprocessing import parse_preprocessing, set_preprocessing
+from tokenred.models.metadata import parse_preprocessing, set_preprocessing
+from tokenred.models.rebuild import read_described
 
 __all__ = ["load_model"]
 
