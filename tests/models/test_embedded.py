@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from timm.data import resolve_model_data_config
-from tokenred.data.class_names import class_names
 
 import tokenred as tr
 from tokenred.core.errors import ConfigError
+from tokenred.data.classes import class_names
 from tokenred.models import cifar10_card, digits_card, load_model
 from tokenred.models.embedded import EMBEDDED_MODELS
 
