@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import tokenred as tr
 from tests.static_recipes import static_recipes
 from tokenred.core.errors import ConfigError, MissingExtraError, OutputExistsError
 from tokenred.core.part import Traits
 from tokenred.export import ExportError, ExportReport, onnx_file, to_onnx
+from tokenred.export.onnx_file import translations
 
 onnx = pytest.importorskip("onnx", reason="needs the extra tokenred[export]")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra tokenred[export]")
@@ -29,13 +30,11 @@ CASES = {
     "tome": ("cls", tr.strategy("tome", r=[3])),
     "evit": ("cls", tr.strategy("evit", layers=(0, 1), keep_rate=0.6)),
     "idlevit": ("cls", tr.strategy("idlevit", layers=(1,), keep_ratios=(0.6,))),
-    "topk": ("cls", tr.strategy("topk", layers=(0,), keep_rate=0.6)),
-    "random": ("cls", tr.strategy("random", layers=(0,), keep_rate=0.6)),
     "dense": ("cls", None),
     "no cls": ("no cls", tr.strategy("topk", layers=(1,), keep_rate=0.6)),
     "distilled": ("distilled", tr.strategy("evit", layers=(0,), keep_rate=0.6)),
 }
-CASES |= {name: ("cls", made) for name, made in static_recipes(without=CASES).items()}
+OTHERS = {name: ("cls", made) for name, made in static_recipes(without=CASES).items()}
 
 
 def _run(path: Path, images: Tensor) -> Tensor:
@@ -45,9 +44,11 @@ def _run(path: Path, images: Tensor) -> Tensor:
 
 
 @pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [*CASES, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+)
 def test_onnxruntime_agrees_at_any_batch_size(name: str, vit, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    kind, strategy = CASES[name]
+    kind, strategy = (CASES | OTHERS)[name]
     model = vit(kind) if strategy is None else tr.wrap(vit(kind), strategy)
     report = to_onnx(model, tmp_path / "m.onnx")
     assert report.difference is not None
@@ -112,11 +113,11 @@ def test_newer_opsets_run_too(vit, tmp_path: Path) -> None:  # type: ignore[no-u
     assert to_onnx(reduced, tmp_path / "m.onnx", opset=23).opset == 23
 
 
-@pytest.mark.parametrize("opset", [17, 18.0, True, 10_000])
+@pytest.mark.parametrize("opset", [17, True, 10_000])
 def test_an_opset_that_is_none_is_refused_before_any_work(  # type: ignore[no-untyped-def]
     opset: object, vit, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="opset between 18 and"):
+    with pytest.raises(ConfigError, match="opset"):
         to_onnx(vit(), tmp_path / "new" / "m.onnx", opset=opset)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
@@ -146,22 +147,13 @@ def test_an_operator_that_onnx_lacks_is_named(vit, tmp_path: Path) -> None:  # t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_differs_is_not_left_behind(  # type: ignore[no-untyped-def]
-    vit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def wrong(path: Path):  # type: ignore[no-untyped-def]
-        run = right(path)
-        return lambda images: run(images) * 1.001
-
-    right = onnx_file._runner
-    monkeypatch.setattr(onnx_file, "_runner", wrong)
+def test_a_file_that_differs_is_not_left_behind(vit, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "m.onnx"
     path.write_text("older")
-    with pytest.raises(ExportError, match=r"got a difference of 0\.001 at batch sizes 1, 3"):
-        to_onnx(vit(depth=1), path, overwrite=True)
+    with pytest.raises(ExportError, match=r"got a difference of .* at batch sizes 1, 3"):
+        to_onnx(vit(depth=1), path, tolerance=1e-12, overwrite=True)
     assert path.read_text() == "older"
     assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
-    assert to_onnx(vit(depth=1), path, tolerance=2e-3, overwrite=True).difference > 9e-4  # type: ignore[operator]
 
 
 def test_a_file_that_does_not_open_is_said_so(vit, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -170,11 +162,59 @@ def test_a_file_that_does_not_open_is_said_so(vit, tmp_path: Path) -> None:  # t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_logged_warnings_of_one_package_are_left_out_for_a_while(caplog) -> None:  # type: ignore[no-untyped-def]
-    inside = logging.getLogger("onnxscript.somewhere")
-    with onnx_file._quiet("onnxscript"):
-        inside.warning("constant")
-        inside.error("serious")
-        logging.getLogger("torch.somewhere").warning("other")
-    inside.warning("later")
-    assert caplog.messages == ["serious", "other", "later"]
+# Operators that PyTorch does not translate, entry by entry, where many entries are equal.
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra tokenred[export]")
+
+
+Outputs = tuple[Tensor, ...]
+
+
+class Both(nn.Module):
+    """Several ways to call an operator, as one graph."""
+
+    def __init__(self, *calls: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.calls = calls
+
+    def forward(self, x: Tensor) -> Outputs:
+        return tuple(call(x) for call in self.calls)
+
+
+def _outputs(model: nn.Module, x: Tensor, path: Path) -> Outputs:
+    program = torch.export.export(model, (x[:2],), dynamic_shapes=({0: torch.export.Dim("b")},))
+    torch.onnx.export(
+        program, (), dynamo=True, verbose=False, custom_translation_table=translations()
+    ).save(path)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    found = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    return tuple(torch.from_numpy(value) for value in found)
+
+
+@pytest.mark.parametrize("size", [1, 7, 785])
+def test_sort_is_stable(size: int, tmp_path: Path) -> None:
+    model = Both(
+        lambda x: x.sort(dim=1, descending=True, stable=True).indices,
+        lambda x: x.sort(dim=-1, stable=True).indices,
+        lambda x: x.sort(dim=1, descending=True, stable=True).values,
+        lambda x: x.transpose(0, 1).sort(dim=0, stable=True).indices,
+        lambda x: x.to(torch.int64).sort(dim=1, descending=True, stable=True).indices,
+    )
+    x = torch.randint(5, (3, size), generator=torch.Generator().manual_seed(0)).float()
+    x[0] = 2.0
+    x[1, ::2] = -torch.inf
+    for got, expected in zip(_outputs(model, x, tmp_path / "m.onnx"), model(x), strict=True):
+        assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("k", [1, 20, 49])
+def test_kth_value(k: int, tmp_path: Path) -> None:
+    model = Both(
+        lambda x: torch.kthvalue(x, k, dim=-1, keepdim=True).values,
+        lambda x: torch.kthvalue(x, k, dim=1).values,
+        # Which of several equal entries is meant is left open; it has to be one of them.
+        lambda x: x.gather(1, torch.kthvalue(x, k, dim=1, keepdim=True).indices),
+    )
+    x = torch.randint(9, (3, 49), generator=torch.Generator().manual_seed(k)).float()
+    for got, expected in zip(_outputs(model, x, tmp_path / "m.onnx"), model(x), strict=True):
+        assert torch.equal(got, expected)

@@ -83,7 +83,7 @@ def export_command(
         raise ConfigError("--opset is for ONNX; leave it out, or use --format onnx.")
     # Heavy libraries only now, so that --help is quick.
     from tokenred.export import to_onnx, to_torch_export
-    from tokenred.export.place import check_place
+    from tokenred.export.verified import check_place
 
     # Before a model is loaded or fetched.
     ending = next(suffix for suffix, name in _SUFFIXES.items() if name == kind)

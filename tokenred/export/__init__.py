@@ -9,8 +9,9 @@ put in its place.
     >>> tr.export.to_onnx(fast, "digits.onnx")  # doctest: +SKIP
 """
 
+from tokenred.core.errors import ExportError
 from tokenred.export.archive import to_torch_export
 from tokenred.export.onnx_file import to_onnx
-from tokenred.export.report import ExportError, ExportReport
+from tokenred.export.verified import ExportReport
 
 __all__ = ["ExportError", "ExportReport", "to_onnx", "to_torch_export"]

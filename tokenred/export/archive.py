@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tokenred.attention import FusedEngine, PlainEngine
-from tokenred.export.agreement import Agreement, check_agreement, check_tolerance
-from tokenred.export.graph import Traced, check_model, trace
-from tokenred.export.place import check_place, write_checked
-from tokenred.export.report import ExportReport
+from tokenred.core.values import Positive, checked
+from tokenred.export.traced import check_model, trace
+from tokenred.export.verified import Agreement, ExportReport, check_place, write_files
 
 __all__ = ["to_torch_export"]
 
@@ -20,6 +19,7 @@ _SUFFIX = ".pt2"
 _ENGINES = (FusedEngine(), PlainEngine())
 
 
+@checked
 def to_torch_export(
     reduced: nn.Module,
     path: str | Path,
@@ -27,7 +27,7 @@ def to_torch_export(
     image_size: tuple[int, int] | None = None,
     dynamic_batch: bool = True,
     check: bool = True,
-    tolerance: float = 1e-4,
+    tolerance: Positive = 1e-4,
     overwrite: bool = False,
 ) -> ExportReport:
     """Write a model as an archive of torch.export.
@@ -52,37 +52,28 @@ def to_torch_export(
         ConfigError: for another suffix, or a tolerance that is none.
         OutputExistsError, DataError: where the file is there already or cannot be written.
     """
-    check_tolerance(tolerance)
     model = check_model(reduced)
     place = check_place(path, _SUFFIX, overwrite=overwrite)
     traced = trace(model, image_size, dynamic_batch=dynamic_batch, engines=_ENGINES)
+    agreement = Agreement()
 
-    def write(draft: Path) -> Agreement:
-        torch.export.save(traced.program, draft)
-        return _checked(traced, draft, tolerance) if check else Agreement()
+    def write(draft: Path) -> None:
+        nonlocal agreement
+        with draft.open("r+b") as file:  # by a name of its own torch.export would warn
+            torch.export.save(traced.program, file)
+        if check:
+            with draft.open("rb") as file:
+                loaded = torch.export.load(file).module()
+            agreement = traced.agreement(loaded, tolerance)
 
-    agreement, size = write_checked(place, write)
+    size = write_files(place, write)
     inputs, outputs = traced.ports()
     return ExportReport(
         path=place,
         format="torch",
         bytes=size,
         opset=None,
-        difference=agreement.difference,
-        batches=agreement.batches,
-        draws=agreement.draws,
         inputs=inputs,
         outputs=outputs,
-    )
-
-
-def _checked(traced: Traced, draft: Path, tolerance: float) -> Agreement:
-    loaded = torch.export.load(draft).module()
-
-    def run(images: Tensor) -> Tensor:
-        logits: Tensor = loaded(images)
-        return logits
-
-    return check_agreement(
-        traced.model, run, traced.example, batches=traced.batches, tolerance=tolerance
+        **vars(agreement),
     )

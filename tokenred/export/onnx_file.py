@@ -14,14 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from tokenred.attention import PlainEngine
-from tokenred.core.errors import ConfigError, MissingExtraError
-from tokenred.export.agreement import Agreement, check_agreement, check_tolerance
-from tokenred.export.graph import Traced, check_model, shape_of, trace
-from tokenred.export.place import check_place, write_checked
-from tokenred.export.report import ExportError, ExportReport
-from tokenred.export.translations import translations
+from tokenred.core.errors import ConfigError, ExportError, MissingExtraError
+from tokenred.core.values import Positive, checked
+from tokenred.export.traced import Traced, check_model, shape_of, trace
+from tokenred.export.verified import Agreement, ExportReport, check_place, write_files
 
-__all__ = ["to_onnx"]
+__all__ = ["to_onnx", "translations"]
 
 _SUFFIX = ".onnx"
 _IMAGES, _LOGITS = "images", "logits"
@@ -31,8 +29,10 @@ _OLDEST = 18
 _ENGINES = (PlainEngine(),)
 # What one file may hold: protobuf ends at 2 GiB, and the graph needs room as well.
 _ONE_FILE = 2**31 - 2**26
+_END = torch.iinfo(torch.int64).max
 
 
+@checked
 def to_onnx(
     reduced: nn.Module,
     path: str | Path,
@@ -41,7 +41,7 @@ def to_onnx(
     dynamic_batch: bool = True,
     opset: int | None = None,
     check: bool = True,
-    tolerance: float = 1e-4,
+    tolerance: Positive = 1e-4,
     overwrite: bool = False,
 ) -> ExportReport:
     """Write a model as an ONNX file, with input ``images`` and output ``logits``.
@@ -68,7 +68,6 @@ def to_onnx(
         OutputExistsError, DataError: where the file is there already or cannot be written.
         MissingExtraError: without onnx, onnxscript and (for the check) onnxruntime.
     """
-    check_tolerance(tolerance)
     model = check_model(reduced)
     _check_installed("onnx", "onnxscript", *(["onnxruntime"] if check else []))
     _check_opset(opset)
@@ -77,23 +76,24 @@ def to_onnx(
     place = check_place(path, _SUFFIX, *([".onnx.data"] if beside else []), overwrite=overwrite)
     traced = trace(model, image_size, dynamic_batch=dynamic_batch, engines=_ENGINES)
     program = _translate(traced, opset)
+    agreement = Agreement()
 
-    def write(draft: Path) -> Agreement:
+    def write(draft: Path) -> None:
+        nonlocal agreement
         program.save(draft, external_data=beside)
-        return _checked(traced, draft, tolerance) if check else Agreement()
+        if check:
+            agreement = traced.agreement(_runner(draft), tolerance)
 
-    agreement, size = write_checked(place, write)
+    size = write_files(place, write, several=beside)
     graph = program.model.graph
     return ExportReport(
         path=place,
         format="onnx",
         bytes=size,
         opset=program.model.opset_imports[""],
-        difference=agreement.difference,
-        batches=agreement.batches,
-        draws=agreement.draws,
         inputs={value.name: shape_of(value.shape) for value in graph.inputs},
         outputs={value.name: shape_of(value.shape) for value in graph.outputs},
+        **vars(agreement),
     )
 
 
@@ -160,16 +160,6 @@ def _quiet(package: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _checked(traced: Traced, draft: Path, tolerance: float) -> Agreement:
-    return check_agreement(
-        traced.model,
-        _runner(draft),
-        traced.example,
-        batches=traced.batches,
-        tolerance=tolerance,
-    )
-
-
 def _runner(path: Path) -> Callable[[Tensor], Tensor]:
     onnxruntime = import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
@@ -189,3 +179,29 @@ def _runner(path: Path) -> Callable[[Tensor], Tensor]:
         return torch.from_numpy(logits)
 
     return run
+
+
+def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """ONNX functions for operators that tokenred's parts use and PyTorch's exporter does not know.
+
+    Both are ONNX's TopK, whose equal entries come in the order of their places: over all entries it
+    is a stable sort.
+    """
+    op: Any = import_module("onnxscript").opset18
+
+    # The names of the arguments are PyTorch's, and their types tell which are no tensors.
+    def sort_stable(
+        self: Any, stable: bool | None = None, dim: int = -1, descending: bool = False
+    ) -> Any:
+        entries = op.Gather(op.Shape(self), [dim])
+        return op.TopK(self, entries, axis=dim, largest=int(descending), sorted=1)
+
+    def kthvalue(self: Any, k: int, dim: int = -1, keepdim: bool = False) -> Any:
+        values, places = op.TopK(self, [k], axis=dim, largest=0, sorted=1)
+        last = [op.Slice(found, [k - 1], [_END], [dim]) for found in (values, places)]
+        return tuple(last if keepdim else (op.Squeeze(found, [dim]) for found in last))
+
+    return {
+        torch.ops.aten.sort.stable: sort_stable,
+        torch.ops.aten.kthvalue.default: kthvalue,
+    }

