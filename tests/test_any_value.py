@@ -136,6 +136,10 @@ ARGUMENTS: dict[str, Make] = {
 }
 
 
+NAMES = {name: part for kind in KINDS.values() for name, part in kind.built_in().items()}
+NAMES["Strategy"] = tr.Strategy
+
+
 def attempt(make: Make, value: Any) -> Any:
     """What was made, or the refusal; any other error is raised."""
     try:
@@ -184,8 +188,8 @@ def check_recipe(name: str, value: Any) -> None:
     made = attempt(ARGUMENTS[name], value)
     if isinstance(made, TokenredError):
         return
-    assert tr.Strategy.from_toml(made.to_toml()) == made
     again = tr.Strategy.from_toml(made.to_toml())
+    assert again == made == eval(repr(made), dict(NAMES))
     assert again.fingerprint() == made.fingerprint()
     if isinstance(value, np.generic | np.ndarray | torch.Tensor):
         assert ARGUMENTS[name](value.tolist()) == made
@@ -307,13 +311,18 @@ def test_random_values_in_a_study_file(tmp_path_factory: Any, name: str, value: 
         attempt(lambda _: read_study(path).make_grid(), None) if path.exists() else None
 
 
-def test_what_is_accepted_is_wrapped_or_refused() -> None:
-    model = VisionTransformer(img_size=16, patch_size=4, embed_dim=8, depth=3, num_heads=1)
+def test_what_is_accepted_runs_or_is_refused() -> None:
+    small = {"img_size": 16, "patch_size": 4, "embed_dim": 8, "depth": 3, "num_heads": 1}
+    model = VisionTransformer(**small, num_classes=5).eval()
+    images, ran = torch.zeros(1, 3, 16, 16), 0
     tried: set[tr.Strategy] = set()
     for make in ARGUMENTS.values():
         for value in HOSTILE:
             made = attempt(make, value)
             if isinstance(made, tr.Strategy) and made not in tried:
                 tried.add(made)
-                attempt(lambda strategy: tr.wrap(model, strategy), made)
-    assert len(tried) > 50
+                reduced = attempt(lambda strategy: tr.wrap(model, strategy), made)
+                if not isinstance(reduced, TokenredError):
+                    ran += 1
+                    assert reduced(images).shape == (1, 5)
+    assert ran > 50

@@ -183,22 +183,9 @@ def test_what_was_not_asked_for_is_not_there(engine: str) -> None:
         stats[AttentionStat.diagonal()]
 
 
-@pytest.mark.parametrize("need", [AttentionStat.row("cls"), AttentionStat.logits_row("cls")])
-def test_the_cls_row_of_a_model_without_cls_is_refused(need: AttentionStat) -> None:
-    heads, state = _sample()
-    with pytest.raises(ConfigError, match="CLS row of a model without a CLS token"):
-        attend(heads, AttentionSpec((need,)), replace(state, cls_index=None))
-
-
 def test_an_unknown_engine_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"one of auto, plain, .*triton, got 'flash'"):
         pick_engine("flash")
-
-
-def test_engines_are_tried_in_order() -> None:
-    for name in ("auto", "plain", "tiled", "two_calls", "triton"):
-        assert isinstance(pick_engine(name)[-1], PlainEngine)
-    assert [type(engine) for engine in pick_engine("plain")] == [PlainEngine]
 
 
 def test_dropout_is_applied_to_the_map_and_not_to_the_statistics() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -108,3 +110,12 @@ def test_the_cls_row_of_a_model_without_cls_is_refused(need: AttentionStat) -> N
 def test_a_row_that_no_prefix_token_has_is_refused(query: int) -> None:
     with pytest.raises(ConfigError, match="number of a prefix token below 2, got"):
         stats_of_map(torch.zeros(1, 1, 4, 4), (AttentionStat.row(query),), 2, 0)
+
+
+@pytest.mark.parametrize(
+    "make", [AttentionStat.diagonal, AttentionStat.column_sum, AttentionStat.map]
+)
+def test_heads_are_aggregated_by_max_or_mean(make: Callable[[str], AttentionStat]) -> None:
+    assert make("mean").aggregate == "mean"
+    with pytest.raises(ConfigError, match="'max' or 'mean' over heads, got 'sum'"):
+        make("sum")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch.func import functional_call, grad, vmap
 
 import tokenred as tr
 from tests.static_recipes import static_recipes
+from tokenred.core.capture import replace
 
 TINY = {
     "img_size": 16, "patch_size": 4, "embed_dim": 32, "depth": 4, "num_heads": 2, "num_classes": 5,
@@ -152,3 +154,20 @@ def test_an_empty_batch(name: str, engine: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_an_empty_batch_on_every_backbone(name: str, base: str) -> None:
     assert _wrap(ALL[name], base)(_images(0)).shape == (0, 5)
+
+
+@dataclass(frozen=True)
+class Pair:
+    kind: ClassVar[str] = "pair"
+    left: int
+    right: int = 2
+    made: int = field(init=False, default=3)
+
+
+def test_a_copy_with_changes() -> None:
+    one = Pair(1)
+    other = replace(one, right=5)
+    assert (one.left, one.right) == (1, 2)
+    assert (other.left, other.right, other.made) == (1, 5, 3)
+    with pytest.raises(TypeError, match="middle"):
+        replace(one, middle=1)

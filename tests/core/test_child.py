@@ -77,9 +77,3 @@ def test_a_folder_that_is_asked_for_stays(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert child.import_path() == ["/somewhere"]
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert child.import_path() == [str(tmp_path), "/somewhere"]
-
-
-def test_before_python_3_11_the_environment_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "version_info", (3, 10))
-
-    assert child.python_running("json")[1] == "-I"

@@ -98,8 +98,3 @@ def test_a_place_where_no_lock_can_be(tmp_path: Path) -> None:
     refused = pytest.raises(StoreError, match="cannot make the lock")
     with Store(tmp_path / "a.db") as store, refused, store.writing():
         pass
-
-
-def test_memory_needs_no_lock() -> None:
-    with Store() as store, store.writing(), store.writing():
-        pass

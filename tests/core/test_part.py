@@ -24,12 +24,6 @@ def test_a_class_body_is_a_frozen_dataclass() -> None:
         Plain().power = 3.0  # type: ignore[misc]
 
 
-def test_replace_refuses_what_is_not_there() -> None:
-    assert Plain().replace(power=3.0) == Plain(3.0)
-    with pytest.raises(tr.errors.UnknownNameError, match="Did you mean 'power'"):
-        Plain().replace(powr=3.0)
-
-
 def test_own_init_is_refused_where_it_is_written() -> None:
     with pytest.raises(tr.errors.ConfigError, match="annotated fields"):
 

@@ -27,21 +27,21 @@ __all__ = ["PLAIN", "FusedEngine", "PlainEngine", "attend", "pick_engine"]
 class FusedEngine(Engine):
     """PyTorch's fused attention, where nobody looks at the map."""
 
-    def supports(self, heads: QKV, request: AttentionSpec) -> bool:
-        return not request.needs_map
+    def supports(self, qkv: QKV, spec: AttentionSpec) -> bool:
+        return not spec.needs_map
 
     def __call__(
-        self, heads: QKV, request: AttentionSpec, state: TokenState
+        self, qkv: QKV, spec: AttentionSpec, state: TokenState
     ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
-        bias = request.key_bias
-        mask = None if bias is None else bias.to(heads.q.dtype)[:, None, None, :]
-        if heads.bias is not None:
-            pairs = heads.bias.to(heads.q.dtype)
+        bias = spec.key_bias
+        mask = None if bias is None else bias.to(qkv.q.dtype)[:, None, None, :]
+        if qkv.bias is not None:
+            pairs = qkv.bias.to(qkv.q.dtype)
             mask = pairs if mask is None else pairs + mask
         out = F.scaled_dot_product_attention(
-            heads.q, heads.k, heads.v, attn_mask=mask, dropout_p=heads.dropout, scale=heads.scale
+            qkv.q, qkv.k, qkv.v, attn_mask=mask, dropout_p=qkv.dropout, scale=qkv.scale
         )
-        return out, AttentionStats(heads.stats(request.requires, state))
+        return out, AttentionStats(qkv.stats(spec.requires, state))
 
 
 _FUSED, _TILED, _TWO_CALLS, _TRITON = FusedEngine(), TiledEngine(), TwoCallsEngine(), TritonEngine()
@@ -74,18 +74,18 @@ def pick_engine(name: str) -> tuple[Engine, ...]:
 
 
 def attend(
-    heads: QKV, request: AttentionSpec, state: TokenState, engines: tuple[Engine, ...] = ENGINES
+    qkv: QKV, spec: AttentionSpec, state: TokenState, engines: tuple[Engine, ...] = ENGINES
 ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
-    """Attention by the first engine that supports the request.
+    """Attention by the first engine that supports the spec.
 
     Engines are given one type, that in which the dense model attends, and no autocast: what they
     compute in fp32 stays so.
     """
-    same = heads.in_one_type()
-    fitting = (e for e in engines if heads.drop is None and e.supports(same, request))
+    same = qkv.in_one_type()
+    fitting = (e for e in engines if qkv.drop is None and e.supports(same, spec))
     engine = next(fitting, PLAIN)
     with full_precision(same.q.device):
-        out, stats = engine(same, request, state)
-    if same is not heads:  # keys and values as they came
-        stats = AttentionStats({**stats.values, **heads.stats(request.requires, state)})
+        out, stats = engine(same, spec, state)
+    if same is not qkv:  # keys and values as they came
+        stats = AttentionStats({**stats.values, **qkv.stats(spec.requires, state)})
     return out, stats

@@ -21,45 +21,45 @@ class PlainEngine(Engine):
     The map is in fp32 or better, and so are its statistics.
     """
 
-    def supports(self, heads: QKV, request: AttentionSpec) -> bool:
+    def supports(self, qkv: QKV, spec: AttentionSpec) -> bool:
         return True
 
     def __call__(
-        self, heads: QKV, request: AttentionSpec, state: TokenState
+        self, qkv: QKV, spec: AttentionSpec, state: TokenState
     ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
-        q = heads.q.to(at_least_fp32(heads.q.dtype)) * heads.scale
-        logits = product(q, heads.k.transpose(-2, -1))
-        if heads.bias is not None:
-            logits = logits + heads.bias.to(logits.dtype)
-        if request.key_bias is not None:
-            logits = logits + request.key_bias.to(logits.dtype)[:, None, None, :]
-        for mod in request.score_mods:
+        q = qkv.q.to(at_least_fp32(qkv.q.dtype)) * qkv.scale
+        logits = product(q, qkv.k.transpose(-2, -1))
+        if qkv.bias is not None:
+            logits = logits + qkv.bias.to(logits.dtype)
+        if spec.key_bias is not None:
+            logits = logits + spec.key_bias.to(logits.dtype)[:, None, None, :]
+        for mod in spec.score_mods:
             logits = mod(logits, state)
         attention = None
-        for mod in request.score_mods:
+        for mod in spec.score_mods:
             if attention is None:
                 attention = mod.normalize(logits, state)
         if attention is None:
             attention = logits.softmax(dim=-1)
         del logits
         n = attention.shape[-1]
-        if request.theta < 1:
-            attention = sparsify(attention, request.theta, request.reference)
+        if spec.theta < 1:
+            attention = sparsify(attention, spec.theta, spec.reference)
         found = stats_of_map(
-            attention, request.requires, state.num_prefix, state.cls_index, _share(request, n)
+            attention, spec.requires, state.num_prefix, state.cls_index, _share(spec, n)
         )
-        found.update(heads.stats(request.requires, state))
-        if heads.drop is not None:
-            dropped = heads.drop(attention.to(heads.v.dtype))
+        found.update(qkv.stats(spec.requires, state))
+        if qkv.drop is not None:
+            dropped = qkv.drop(attention.to(qkv.v.dtype))
         else:
-            dropped = F.dropout(attention, heads.dropout, heads.dropout > 0).to(heads.v.dtype)
+            dropped = F.dropout(attention, qkv.dropout, qkv.dropout > 0).to(qkv.v.dtype)
         with full_precision(dropped.device):
-            return dropped @ heads.v, AttentionStats(found)
+            return dropped @ qkv.v, AttentionStats(found)
 
 
-def _share(request: AttentionSpec, n: int) -> float:
+def _share(spec: AttentionSpec, n: int) -> float:
     """The share of entries that θ leaves."""
-    return kept_entries(n, request.theta, request.reference) / n**2 if request.theta < 1 else 1.0
+    return kept_entries(n, spec.theta, spec.reference) / n**2 if spec.theta < 1 else 1.0
 
 
 PLAIN = PlainEngine()

@@ -41,27 +41,27 @@ class Recomputed(Engine):
     def __repr__(self) -> str:
         return f"Recomputed({self.engine!r})"
 
-    def supports(self, heads: QKV, request: AttentionSpec) -> bool:
-        if not wants_gradient(heads, request):
-            return self.engine.supports(heads, request)
-        if not is_eager() or heads.dropout or len(request.score_mods) > 0:
+    def supports(self, qkv: QKV, spec: AttentionSpec) -> bool:
+        if not wants_gradient(qkv, spec):
+            return self.engine.supports(qkv, spec)
+        if not is_eager() or qkv.dropout or len(spec.score_mods) > 0:
             return False
-        if heads.bias is not None:
+        if qkv.bias is not None:
             return False
         with torch.no_grad():
-            return self.engine.supports(heads, request)
+            return self.engine.supports(qkv, spec)
 
     def __call__(
-        self, heads: QKV, request: AttentionSpec, state: TokenState
+        self, qkv: QKV, spec: AttentionSpec, state: TokenState
     ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
-        if not wants_gradient(heads, request):
-            return self.engine(heads, request, state)
-        asked = replace(request, requires=request.map_stats)
-        call = _Call(self.engine, heads.scale, asked, state)
-        tensors = (heads.q, heads.k, heads.v, request.key_bias)
+        if not wants_gradient(qkv, spec):
+            return self.engine(qkv, spec, state)
+        asked = replace(spec, requires=spec.map_stats)
+        call = _Call(self.engine, qkv.scale, asked, state)
+        tensors = (qkv.q, qkv.k, qkv.v, spec.key_bias)
         out, *values = _Recompute.apply(call, *tensors)
         found = dict(zip(asked.requires, values, strict=True))
-        return out, AttentionStats(found | heads.stats(request.requires, state))
+        return out, AttentionStats(found | qkv.stats(spec.requires, state))
 
 
 class _Call(NamedTuple):
@@ -69,7 +69,7 @@ class _Call(NamedTuple):
 
     engine: Engine
     scale: float
-    request: AttentionSpec
+    spec: AttentionSpec
     state: TokenState
 
 
@@ -78,17 +78,17 @@ class _Recompute(torch.autograd.Function):
     def forward(
         ctx: Any, call: _Call, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None
     ) -> tuple[Tensor, ...]:
-        request = replace(call.request, key_bias=bias)
-        out, stats = call.engine(QKV(q, k, v, call.scale), request, call.state)
+        spec = replace(call.spec, key_bias=bias)
+        out, stats = call.engine(QKV(q, k, v, call.scale), spec, call.state)
         ctx.save_for_backward(q, k, v, bias)
         ctx.set_materialize_grads(False)
         # The tokens themselves are not looked at again, and stat not be kept.
         nothing = call.state.x.new_empty(0), call.state.index.new_empty(0)
         state = replace(call.state, x=nothing[0], index=nothing[1], size=None, graph=None)
-        ctx.call = call._replace(state=replace(state, memory={}), request=call.request)
-        values = [stats[stat] for stat in request.requires]
+        ctx.call = call._replace(state=replace(state, memory={}))
+        values = [stats[stat] for stat in spec.requires]
         ctx.mark_non_differentiable(
-            *(v for n, v in zip(request.requires, values, strict=True) if n.kind == "kept")
+            *(v for n, v in zip(spec.requires, values, strict=True) if n.kind == "kept")
         )
         return (out, *values)
 
@@ -126,9 +126,9 @@ def _gradients(call: _Call, inputs: list[Any], arrived: list[Tensor | None]) -> 
 
 def _plain(call: _Call, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
     """Output and statistics, the map held."""
-    request = replace(call.request, key_bias=bias)
-    out, stats = PLAIN(QKV(q, k, v, call.scale), request, call.state)
-    return (out, *(stats[stat] for stat in request.requires))
+    spec = replace(call.spec, key_bias=bias)
+    out, stats = PLAIN(QKV(q, k, v, call.scale), spec, call.state)
+    return (out, *(stats[stat] for stat in spec.requires))
 
 
 def _chunks(q: Float[Tensor, "b h N d"]) -> Iterator[slice]:

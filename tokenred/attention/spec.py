@@ -163,30 +163,30 @@ class Engine(ABC):
         return f"{type(self).__name__}()"
 
     @abstractmethod
-    def supports(self, heads: QKV, request: AttentionSpec) -> bool:
+    def supports(self, qkv: QKV, spec: AttentionSpec) -> bool:
         """Whether this engine can answer; decided from shapes, types and the request alone."""
 
     @abstractmethod
     def __call__(
-        self, heads: QKV, request: AttentionSpec, state: TokenState
+        self, qkv: QKV, spec: AttentionSpec, state: TokenState
     ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
-        """The attended values, and the statistics of ``request.requires``."""
+        """The attended values, and the statistics of ``spec.requires``."""
 
 
-def wants_gradient(heads: QKV, request: AttentionSpec) -> bool:
+def wants_gradient(qkv: QKV, spec: AttentionSpec) -> bool:
     """Whether anything that enters the attention is being trained."""
-    tensors = (heads.q, heads.k, heads.v, heads.bias, request.key_bias)
+    tensors = (qkv.q, qkv.k, qkv.v, qkv.bias, spec.key_bias)
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-def without_map(heads: QKV, request: AttentionSpec, dtypes: Collection[torch.dtype]) -> bool:
+def without_map(qkv: QKV, spec: AttentionSpec, dtypes: Collection[torch.dtype]) -> bool:
     """Whether an engine can answer that holds no map: inference, all in one of these types."""
     return (
-        heads.dtype in dtypes
-        and heads.dropout == 0
-        and len(request.score_mods) == 0
-        and all(stat.kind in _OF_ENTRIES for stat in request.map_stats)
-        and not wants_gradient(heads, request)
+        qkv.dtype in dtypes
+        and qkv.dropout == 0
+        and len(spec.score_mods) == 0
+        and all(stat.kind in _OF_ENTRIES for stat in spec.map_stats)
+        and not wants_gradient(qkv, spec)
     )
 
 

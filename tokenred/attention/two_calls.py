@@ -59,30 +59,30 @@ class TwoCallsEngine(Engine):
     def __init__(self, devices: tuple[str, ...] = ("cpu", "cuda")) -> None:
         self.devices = devices
 
-    def supports(self, heads: QKV, request: AttentionSpec) -> bool:
-        q, device = heads.q, heads.q.device
+    def supports(self, qkv: QKV, spec: AttentionSpec) -> bool:
+        q, device = qkv.q, qkv.q.device
         return (
             device.type in self.devices
-            and without_map(heads, request, _COLUMNS)
+            and without_map(qkv, spec, _COLUMNS)
             and not (device.type == "cuda" and q.dtype == torch.float64)
             and (q.dtype != torch.bfloat16 or is_modern(device))
-            and q.shape == heads.v.shape
-            and heads.scale > 0
-            and heads.bias is None
+            and q.shape == qkv.v.shape
+            and qkv.scale > 0
+            and qkv.bias is None
             and not is_transformed()
         )
 
     def __call__(
-        self, heads: QKV, request: AttentionSpec, state: TokenState
+        self, qkv: QKV, spec: AttentionSpec, state: TokenState
     ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
-        if request.theta < 1:
-            return _by_chunks(heads, request, state)
-        bias = request.key_bias
-        bias = None if bias is None else bias.to(at_least_fp32(heads.q.dtype))[:, None]
-        out, lse = _attention(heads.q, heads.k, heads.v, bias, heads.scale)
-        entries = _Entries(heads, bias, lse, state.num_prefix)
-        found = heads.stats(request.requires, state) | stats_of_entries(
-            request.map_stats,
+        if spec.theta < 1:
+            return _by_chunks(qkv, spec, state)
+        bias = spec.key_bias
+        bias = None if bias is None else bias.to(at_least_fp32(qkv.q.dtype))[:, None]
+        out, lse = _attention(qkv.q, qkv.k, qkv.v, bias, qkv.scale)
+        entries = _Entries(qkv, bias, lse, state.num_prefix)
+        found = qkv.stats(spec.requires, state) | stats_of_entries(
+            spec.map_stats,
             state.num_prefix,
             state.cls_index,
             row=entries.row,
@@ -98,23 +98,23 @@ class _Entries:
 
     def __init__(
         self,
-        heads: QKV,
+        qkv: QKV,
         bias: Float[Tensor, "b 1 N"] | None,
         lse: Float[Tensor, "b h N"],
         prefix: int,
     ) -> None:
-        self.heads, self.lse, self.prefix = heads, lse, prefix
-        self.keys = heads.k[:, :, prefix:]
+        self.qkv, self.lse, self.prefix = qkv, lse, prefix
+        self.keys = qkv.k[:, :, prefix:]
         self.bias = None if bias is None else bias[..., prefix:]
 
     def row(self, row: int) -> Float[Tensor, "b h n"]:
-        return self._entry(self.heads.q[:, :, row : row + 1], self.lse[..., row : row + 1])
+        return self._entry(self.qkv.q[:, :, row : row + 1], self.lse[..., row : row + 1])
 
     def diagonal(self) -> Float[Tensor, "b h n"]:
-        return self._entry(self.heads.q[:, :, self.prefix :], self.lse[..., self.prefix :])
+        return self._entry(self.qkv.q[:, :, self.prefix :], self.lse[..., self.prefix :])
 
     def column_sum(self) -> Float[Tensor, "b h n"]:
-        q, scale = self.heads.q, self.heads.scale
+        q, scale = self.qkv.q, self.qkv.scale
         # Only the log-sum-exp is wanted; any value will do, the narrowest that may be.
         return self._exp(_attention(self.keys, q, None, -self.lse, scale)[1])
 
@@ -123,7 +123,7 @@ class _Entries:
     ) -> Float[Tensor, "b h n"]:
         # As a sum: fp32 products of numbers in low precision, which stat no copies in fp32.
         dot = torch.addcmul(lse.new_zeros(1, 1, 1, 1), q, self.keys).sum(dim=-1)
-        return self._exp(dot * self.heads.scale - lse)
+        return self._exp(dot * self.qkv.scale - lse)
 
     def _exp(self, logit: Float[Tensor, "b h n"]) -> Float[Tensor, "b h n"]:
         return (logit if self.bias is None else logit + self.bias).exp()
@@ -203,27 +203,27 @@ def _has_flash(q: Tensor) -> bool:
 
 
 def _by_chunks(
-    heads: QKV, request: AttentionSpec, state: TokenState
+    qkv: QKV, spec: AttentionSpec, state: TokenState
 ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
     """With θ < 1: whole maps, of so many images or heads at a time as the MLP takes memory."""
-    b, h, n, _ = heads.q.shape
-    hidden = 4 * heads.q.numel() * heads.q.element_size()
+    b, h, n, _ = qkv.q.shape
+    hidden = 4 * qkv.q.numel() * qkv.q.element_size()
     maps = max(1, max(hidden // _BYTES, _ENTRIES) // (n * n))
     images = max(1, maps // h)
     group = max(g for g in range(1, h + 1) if h % g == 0 and g <= maps)
     chunks = []
     for image in range(0, max(1, b), images):
         at = slice(image, image + images)
-        bias = None if request.key_bias is None else request.key_bias[at]
-        asked = replace(request, requires=request.map_stats, key_bias=bias)
+        bias = None if spec.key_bias is None else spec.key_bias[at]
+        asked = replace(spec, requires=spec.map_stats, key_bias=bias)
         parts = []
         for head in range(0, h, group):
-            q, k, v = (t[at, head : head + group] for t in (heads.q, heads.k, heads.v))
-            parts.append(PLAIN(replace(heads, q=q, k=k, v=v), asked, state))
+            q, k, v = (t[at, head : head + group] for t in (qkv.q, qkv.k, qkv.v))
+            parts.append(PLAIN(replace(qkv, q=q, k=k, v=v), asked, state))
         chunks.append(_joined(parts, asked.requires))
     outs, stats = zip(*chunks, strict=True)
-    found = {stat: torch.cat([one[stat] for one in stats]) for stat in request.map_stats}
-    return torch.cat(outs), AttentionStats(found | heads.stats(request.requires, state))
+    found = {stat: torch.cat([one[stat] for one in stats]) for stat in spec.map_stats}
+    return torch.cat(outs), AttentionStats(found | qkv.stats(spec.requires, state))
 
 
 def _joined(

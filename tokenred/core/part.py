@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from torch import nn
 from typing_extensions import Self, dataclass_transform
 
-from tokenred.core.errors import ConfigError, PartError, UnknownNameError
+from tokenred.core.errors import ConfigError, PartError, TokenredError, UnknownNameError
 from tokenred.core.values import checked
 
 if TYPE_CHECKING:
@@ -90,9 +90,12 @@ class Part:
     def check(self, info: ModelInfo) -> None:
         """Refuse a model that the part cannot work on, before anything runs.
 
+        A field that is called ``layers`` holds numbers of blocks, which the model has to have.
+
         Raises:
             ConfigError: with what the part needs and what the model has.
         """
+        check_blocks(self, getattr(self, "layers", None), info.depth)
         if self.traits.needs_cls and info.cls_index is None:
             raise ConfigError(
                 f"{type(self).__name__} reads the attention of a CLS token, and {info.name} has "
@@ -173,16 +176,20 @@ class Part:
         return "" if doc.startswith(f"{cls.__name__}(") else inspect.cleandoc(doc).split("\n")[0]
 
 
-def check_blocks(owner: object, layers: Iterable[int] | None, info: ModelInfo) -> None:
-    """Refuse blocks that the model does not have; None names none.
+def check_blocks(
+    owner: object,
+    layers: Iterable[int] | None,
+    depth: int,
+    error: type[TokenredError] = ConfigError,
+) -> None:
+    """Refuse numbers of blocks that a model of this depth does not have; None names none.
 
     Raises:
-        ConfigError: with those blocks and the model's.
+        TokenredError: of the type given, with those blocks and the model's.
     """
-    if wrong := [layer for layer in layers or () if layer >= info.depth]:
-        raise ConfigError(
-            f"{type(owner).__name__}: blocks {wrong} are asked for, {info.name} has 0 to "
-            f"{info.depth - 1}."
+    if wrong := [layer for layer in layers or () if not 0 <= layer < depth]:
+        raise error(
+            f"{type(owner).__name__}: blocks {wrong} are asked for, the model has 0 to {depth - 1}."
         )
 
 

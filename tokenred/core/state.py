@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tokenred.core.capture import fixed
+from tokenred.core.capture import fixed, replace
+from tokenred.core.tensors import gather_tokens
 
 __all__ = ["Selection", "TokenState"]
 
@@ -68,6 +70,21 @@ class TokenState:
     def prefix(self) -> Float[Tensor, "b p c"]:
         """The prefix tokens."""
         return self.x[:, : self.num_prefix]
+
+    def places(self, image: Int[Tensor, "b k"]) -> Int[Tensor, "b q"]:
+        """Where the prefix and some image tokens stand in `x`, prefix first."""
+        first = torch.arange(self.num_prefix, device=image.device)
+        return torch.cat((first.expand(image.shape[0], -1), image + self.num_prefix), dim=1)
+
+    def take(self, image: Int[Tensor, "b k"]) -> TokenState:
+        """The state with the prefix and these image tokens alone."""
+        places = self.places(image)
+        return replace(
+            self,
+            x=gather_tokens(self.x, places),
+            index=self.index.gather(1, image),
+            size=None if self.size is None else self.size.gather(1, places),
+        )
 
     @property
     def image_size(self) -> Float[Tensor, "b n"] | None:

@@ -221,9 +221,6 @@ def _object(teller: Teller, value: Any) -> None:
     if module in ("typing", "types"):  # an annotation
         teller.put(value)
         return
-    if module.partition(".")[0] == "pandas" and _is_table(value):
-        _table(teller, value)
-        return
     teller.tell(kind)
     try:
         reduce = copyreg.dispatch_table.get(kind)
@@ -237,20 +234,3 @@ def _object(teller: Teller, value: Any) -> None:
     with teller.inside(teller.is_own(module)):
         for piece in found:
             teller.tell(list(piece) if isinstance(piece, Iterator) else piece)
-
-
-def _is_table(value: Any) -> bool:
-    import pandas as pd
-
-    return isinstance(value, pd.DataFrame | pd.Series | pd.Index)
-
-
-def _table(teller: Teller, value: Any) -> None:
-    """Of pandas, whose objects remember how they came about."""
-    from pandas.util import hash_pandas_object
-
-    index = getattr(value, "index", value)
-    several = hasattr(value, "columns")
-    labels, kinds = (value.columns, value.dtypes) if several else ([value.name], [value.dtype])
-    teller.put(type(value).__name__, list(labels), list(kinds), list(index.names), value.shape)
-    teller.put_bytes(hash_pandas_object(value).to_numpy())

@@ -12,14 +12,12 @@ from tokenred.core.part import Traits
 from tokenred.core.tensors import at_least_fp32
 from tokenred.graphs.base import graph_builders
 from tokenred.graphs.graph import Graph
-from tokenred.graphs.semantic import SemanticNeighbours, most_similar
+from tokenred.graphs.semantic import Semantic, most_similar
 from tokenred.graphs.spatial import grid_neighbours
-
-__all__ = ["Mixed"]
 
 
 @graph_builders.register("mixed")
-class Mixed(SemanticNeighbours):
+class Mixed(Semantic):
     """The union of the spatial and the semantic graph (GTP-ViT, Eq. 8); GTP's default.
 
     Args:

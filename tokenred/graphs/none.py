@@ -7,8 +7,6 @@ from torch import Tensor
 
 from tokenred.graphs.base import GraphBuilder, graph_builders
 
-__all__ = ["NoGraph"]
-
 
 @graph_builders.register("none")
 class NoGraph(GraphBuilder):

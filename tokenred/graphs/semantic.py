@@ -21,16 +21,23 @@ from tokenred.graphs.graph import Graph
 # than what the MLP of a batch takes.
 _TILE, _BLOCK = 1 << 19, 1 << 24
 
-__all__ = ["Semantic", "SemanticNeighbours", "most_similar"]
 
+@graph_builders.register("semantic")
+class Semantic(GraphBuilder):
+    """Each token and the M tokens most cosine-similar to it (GTP-ViT, Eq. 6-7).
 
-class SemanticNeighbours(GraphBuilder):
-    """What builders that choose M semantic neighbours have in common.
+    Directed: row i chooses. Exactly M a row, never itself; ties go to the lower position.
 
     Args:
         M: semantic neighbours, 1 ≤ M < N0.
         reference: M + 1 of them on models without a CLS token, as in the authors' program.
+
+    Shapes:
+        x0: ``(b, N0, c)``.
+        returns: a graph of batch b with K = M.
     """
+
+    traits: ClassVar[Traits] = Traits(equivariant=True)
 
     M: Size = 8
     reference: bool = False
@@ -53,24 +60,6 @@ class SemanticNeighbours(GraphBuilder):
 
     def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
         return float(tokens * tokens * info.width)
-
-
-@graph_builders.register("semantic")
-class Semantic(SemanticNeighbours):
-    """Each token and the M tokens most cosine-similar to it (GTP-ViT, Eq. 6-7).
-
-    Directed: row i chooses. Exactly M a row, never itself; ties go to the lower position.
-
-    Args:
-        M: semantic neighbours, 1 ≤ M < N0.
-        reference: M + 1 of them on models without a CLS token, as in the authors' program.
-
-    Shapes:
-        x0: ``(b, N0, c)``.
-        returns: a graph of batch b with K = M.
-    """
-
-    traits: ClassVar[Traits] = Traits(equivariant=True)
 
     def __call__(self, x0: Float[Tensor, "b N0 c"], grid: tuple[int, int]) -> Graph:
         self.check_tokens(x0.shape[1])

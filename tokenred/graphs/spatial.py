@@ -13,8 +13,6 @@ from tokenred.core.tensors import at_least_fp32
 from tokenred.graphs.base import GraphBuilder, graph_builders
 from tokenred.graphs.graph import Graph
 
-__all__ = ["Spatial", "grid_neighbours"]
-
 
 @graph_builders.register("spatial")
 class Spatial(GraphBuilder):

@@ -135,7 +135,7 @@ class Runner:
         qkv = block.quiet().qkv_of(state) if wanted else None
         preview = AttentionStats({} if qkv is None else qkv.stats(wanted, state))
         active, resting = router.split(state, preview, count)
-        places = self.setup.strategy.router.places(resting)
+        places = resting.get("places")
         # Hooks are to see the tokens that pass, and may change what they are.
         if qkv is None or places is None or block.hooked:
             return active, resting, None

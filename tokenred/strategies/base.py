@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from tokenred.attention import QKV, AttentionStat, AttentionStats
@@ -38,7 +38,16 @@ __all__ = [
 ]
 
 
-class Scorer(Part):
+class Reader(Part):
+    """A part that may read what a block's attention tells."""
+
+    @property
+    def requires(self) -> tuple[AttentionStat, ...]:
+        """Statistics of the block's attention that the part reads."""
+        return ()
+
+
+class Scorer(Reader):
     """Gives every living image token a score; the highest stay.
 
     Shapes:
@@ -47,29 +56,19 @@ class Scorer(Part):
         returns: ``(b, n)``, higher = keep.
     """
 
-    @property
-    def requires(self) -> tuple[AttentionStat, ...]:
-        """Statistics of the block's attention that the scorer reads."""
-        return ()
-
     def __call__(self, state: TokenState, attention: AttentionStats) -> Float[Tensor, "b n"]:
         """The scores."""
         scores: Tensor = self._called(state, attention)
         return scores
 
 
-class Selector(Part):
+class Selector(Reader):
     """Decides which tokens stay. `TopScore` makes one of any scorer.
 
     Shapes:
         count: ``P``, a Python int known before the forward runs.
         returns: a `Selection` with ``keep (b, n−P)`` and ``drop (b, P)``.
     """
-
-    @property
-    def requires(self) -> tuple[AttentionStat, ...]:
-        """Statistics of the block's attention that the selector reads."""
-        return ()
 
     def limit(self, tokens: int) -> int:
         """The most tokens that may go at once, of so many living ones."""
@@ -91,7 +90,7 @@ class Selector(Part):
     @property
     def masks(self) -> bool:
         """Whether in training `mask` stands for the reduction, so that decisions can be learned."""
-        return False
+        return type(self).mask is not Selector.mask
 
     def mask(self, state: TokenState, attention: AttentionStats, count: int) -> TokenState:
         """The training form: all tokens stay, and the state says which would have gone.
@@ -109,7 +108,7 @@ class Selector(Part):
         return selection
 
 
-class Fuser(Part):
+class Fuser(Reader):
     """Says what becomes of the tokens that go.
 
     Write `transport`; it is linear in the tokens, so that a trace can record it. A subclass may
@@ -118,11 +117,6 @@ class Fuser(Part):
     Shapes:
         returns: a state with ``n − P + extra`` image tokens.
     """
-
-    @property
-    def requires(self) -> tuple[AttentionStat, ...]:
-        """Statistics of the block's attention that the fuser reads."""
-        return ()
 
     @property
     def extra(self) -> int:
@@ -174,7 +168,7 @@ class Fuser(Part):
         return self.transport(state, selection, graph, attention).apply(state)
 
 
-class Router(Part):
+class Router(Reader):
     """How the tokens travel around a block: all through it, or some of them idle.
 
     ``split`` runs before the block and ``join`` after its MLP. Idle tokens are none of the
@@ -184,11 +178,6 @@ class Router(Part):
     @property
     def preview(self) -> tuple[AttentionStat, ...]:
         """Statistics wanted before the block: keys, values or rows of logits."""
-        return ()
-
-    @property
-    def requires(self) -> tuple[AttentionStat, ...]:
-        """Statistics of the block's attention that `join` reads."""
         return ()
 
     def active(self, layer: int, depth: int, patches: int) -> int | None:
@@ -221,7 +210,7 @@ class Router(Part):
     @property
     def masks(self) -> bool:
         """Whether in training all tokens pass and `mask` says which of them would have idled."""
-        return False
+        return type(self).mask is not Router.mask
 
     def mask(
         self, state: TokenState, heads: QKV, count: int
@@ -232,15 +221,12 @@ class Router(Part):
     def split(
         self, state: TokenState, preview: AttentionStats, count: int
     ) -> tuple[TokenState, Mapping[str, Tensor]]:
-        """The state that enters the block (``count`` image tokens), and what rests."""
-        raise PartError(f"{type(self).__name__} names a number of active tokens but cannot split.")
+        """The state that enters the block (``count`` image tokens), and what rests.
 
-    def places(self, resting: Mapping[str, Tensor]) -> Int[Tensor, "b k"] | None:
-        """Where the active tokens stood, prefix included, if they are nothing but tokens of before.
-
-        What the preview computed of them is then not computed again.
+        ``places (b, k)`` among the latter says where the active tokens stood, prefix included, if
+        they are nothing but tokens of before: what was computed of them is not computed again.
         """
-        return None
+        raise PartError(f"{type(self).__name__} names a number of active tokens but cannot split.")
 
     def join(
         self,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from tokenred.core.errors import ScheduleError
-from tokenred.core.part import Part
+from tokenred.core.part import Part, check_blocks
 from tokenred.core.registry import KINDS, Registry
 
 __all__ = [
@@ -98,9 +98,5 @@ def layers_of(owner: Part, layers: tuple[int, ...] | None, depth: int) -> tuple[
         ScheduleError: where the model has no such block.
     """
     chosen = quarters(depth) if layers is None else layers
-    if wrong := [x for x in chosen if not 0 <= x < depth]:
-        raise ScheduleError(
-            f"{type(owner).__name__}: blocks {wrong} are asked for, the model has blocks "
-            f"0 to {depth - 1}. Leave `layers` out for the quarters of the depth."
-        )
+    check_blocks(owner, chosen, depth, ScheduleError)
     return chosen

@@ -44,9 +44,7 @@ class Transport:
         index = state.index.gather(1, self.keep)
         if self.extra:
             index = torch.cat((index, index.new_full((index.shape[0], self.extra), -1)), dim=1)
-        first = state.num_prefix
-        front = torch.arange(first, device=self.keep.device).expand(self.keep.shape[0], first)
-        places = torch.cat((front, self.keep + first), dim=1)
+        first, places = state.num_prefix, state.places(self.keep)
         gone = None if self.move is None and self.size_move is None else self.drop + first
         size = state.size
         if size is not None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import tokenred.attention.tiled.counting as module
-from tokenred.attention.tiled.counting import mark_largest, stride_of
+from tokenred.attention.tiled.counting import mark_largest
 
 
 def _first_largest(entries: Tensor, k: int) -> Tensor:
@@ -80,16 +80,6 @@ def test_with_slack_a_cut_is_enough(
             assert torch.equal(alone[0] > 0, marked)
 
 
-def test_of_many_zeros_all_are_marked() -> None:
-    maps = torch.zeros(3, 500)
-    maps[1, :20] = 0.5
-    maps[2] = torch.rand(500, generator=torch.Generator().manual_seed(0)) + 1e-3
-    mark = torch.empty_like(maps)
-    assert mark_largest(maps, 300, mark).tolist() == [300] * 3
-    assert mark[:2].all()
-    assert mark[2].sum() == 300
-
-
 def test_a_map_that_is_not_a_number_is_left_as_it_is() -> None:
     maps = torch.rand(7, 900, generator=torch.Generator().manual_seed(0))
     maps[3, 30:800] = torch.nan
@@ -115,11 +105,3 @@ def test_a_handful_of_counts_is_enough(theta: float, monkeypatch: pytest.MonkeyP
     assert len(made) <= 10
     # What is left to be put in order is little.
     assert np.count_nonzero(made[-1] != int(theta * 150**2)) <= 4
-
-
-@settings(deadline=None)
-@given(st.integers(1, 10**6), st.integers(1, 3000))
-def test_a_stride_sees_every_residue(size: int, sample: int) -> None:
-    stride = stride_of(size, sample)
-    assert np.gcd(stride, size) == 1 or stride == 1
-    assert stride >= size // sample

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import tokenred.attention.tiled.threshold as module
 from tokenred.attention.score_mods import SLACK, kept_entries, sparsify
-from tokenred.attention.tiled.threshold import kth_largest, near_kth_largest, sparsified
+from tokenred.attention.tiled.threshold import kth_largest, sparsified
 
 
 @settings(deadline=None, max_examples=150)
@@ -123,31 +123,3 @@ def test_the_fast_way_is_the_same_alone_and_in_a_batch(tokens: int, reference: b
     assert torch.equal(together, torch.cat([one for one, _ in alone]))
     np.testing.assert_array_equal(shares, np.concatenate([share for _, share in alone]))
     assert np.abs(shares - 0.7).max() <= max(SLACK, 2 / tokens**2)
-
-
-def test_the_fast_way_counts_until_it_is_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    entries = rng.random(10_000).astype(np.float32)
-    for k in (1, 50, 6000, 10_000):
-        found = near_kth_largest(entries, k, slack=100)
-        assert found is not None
-        threshold, reached = found
-        assert abs(reached - k) <= 100
-        assert reached == np.count_nonzero(entries >= threshold)
-    # Where counting does not get there, the exact value.
-    monkeypatch.setattr(module, "_FAST_CUTS", 0)
-    monkeypatch.setattr(module, "_SMALL", 0)
-    assert near_kth_largest(entries, 6000, slack=100) is None
-    maps = torch.from_numpy(entries).view(1, 1, 100, 100)
-    found, shares = sparsified(maps, 0.6, fast=True)
-    assert shares == pytest.approx(0.6)
-    assert int((found > 0).sum()) == 6000
-
-
-def test_ordered() -> None:
-    assert module._ordered(np.array([3.0, 1.0, 2.0, 2.0]), 2, above=10) == (2.0, 13)
-
-
-def test_of_equal_entries_the_last_are_too_many() -> None:
-    entries = np.array([2.0, 1.0, 2.0, 3.0, 2.0])
-    assert module._surplus(entries, np.float64(2.0), 2).tolist() == [2, 4]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tokenred.attention.triton.blocks import WIDEST, blocks_for, padded
+from tokenred.attention.triton.blocks import blocks_for, padded
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -17,12 +17,3 @@ def test_a_tile_is_one_that_a_gpu_can_multiply(width: int, dtype: torch.dtype) -
     # q once, k and v once a stage: below what compute capability 8.6 has for a block.
     rows = blocks.rows + 2 * blocks.stages * blocks.cols
     assert rows * padded(width) * dtype.itemsize <= 100 * 1024
-
-
-@pytest.mark.parametrize(("width", "size"), [(1, 16), (16, 16), (17, 32), (80, 128), (256, 256)])
-def test_widths_are_padded_to_powers_of_two(width: int, size: int) -> None:
-    assert padded(width) == size
-
-
-def test_the_widest_head_has_a_tile() -> None:
-    assert blocks_for(WIDEST, torch.float32) is not None

@@ -13,13 +13,13 @@ def test_the_interpreter_runs_them(interpreted: Run) -> None:
     assert interpreted(checks.interpreting)
 
 
-@pytest.mark.parametrize("n", [1, 2, 17, 63, 64, 65, 197, 257])
+@pytest.mark.parametrize("n", [1, 17, 64, 65, 197])
 @pytest.mark.parametrize("biased", [False, True])
 def test_any_number_of_tokens(interpreted: Run, n: int, biased: bool) -> None:
     interpreted(checks.forward, Case(n, biased=biased))
 
 
-@pytest.mark.parametrize("d", [1, 16, 20, 48, 64, 72, 80, 96, 128, 160, 256])
+@pytest.mark.parametrize("d", [1, 20, 64, 80, 160, 256])
 def test_any_width_of_a_head(interpreted: Run, d: int) -> None:
     interpreted(checks.forward, Case(33, d=d, biased=True))
 

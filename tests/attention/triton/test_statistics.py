@@ -9,7 +9,7 @@ from tests.attention.triton.cases import Case
 from tests.attention.triton.conftest import Run
 
 
-@pytest.mark.parametrize("n", [1, 2, 17, 63, 64, 65, 130])
+@pytest.mark.parametrize("n", [1, 17, 64, 130])
 def test_any_number_of_tokens(interpreted: Run, n: int) -> None:
     interpreted(checks.statistics, Case(n, biased=bool(n % 2)))
 

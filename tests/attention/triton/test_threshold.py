@@ -11,7 +11,7 @@ from tests.attention.triton.cases import Case
 from tests.attention.triton.conftest import Run
 
 QUICK = settings(
-    max_examples=15,
+    max_examples=8,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -51,7 +51,7 @@ def test_any_map(interpreted: Run, case: Case, theta: float, slack: float) -> No
     interpreted(checks.threshold, case, theta, slack)
 
 
-@pytest.mark.parametrize("theta", [0.01, 0.3, 0.99])
+@pytest.mark.parametrize("theta", [0.01, 0.6])
 @pytest.mark.parametrize(("n", "axes"), [(8, 8), (48, 16), (80, 8)])
 def test_equal_entries_go_by_their_place(interpreted: Run, n: int, axes: int, theta: float) -> None:
     interpreted(checks.ties, n, theta, axes)

@@ -69,8 +69,3 @@ def test_a_fused_token_can_be_fused_again() -> None:
         torch.testing.assert_close(again.image[:, -1], 0.5 * state.image[:, -1])
 
     twice()
-
-
-def test_it_adds_one_token_and_conserves_size() -> None:
-    assert FusedToken().extra == 1
-    assert FusedToken().traits.conserves_size

@@ -113,8 +113,3 @@ def test_half_precision_counts_large_groups_right() -> None:
     after = Merge()(state, selection, None, AttentionStats())
     assert after.size.tolist() == [[301.0]]
     assert after.x.item() == 1.0
-
-
-def test_it_reads_sizes_and_conserves_them() -> None:
-    assert Merge().uses_size
-    assert Merge().traits.conserves_size

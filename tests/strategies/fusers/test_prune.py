@@ -28,8 +28,3 @@ def test_what_it_keeps_it_keeps_bit_for_bit(case: Reduction) -> None:
     else:
         assert torch.equal(after.size[:, :p], state.size[:, :p])
         assert torch.equal(after.size[:, p:], state.size[image, selection.keep + p])
-
-
-def test_it_asks_for_nothing() -> None:
-    fuser = Prune()
-    assert (fuser.requires, fuser.extra, fuser.uses_graph, fuser.uses_size) == ((), 0, False, False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import tokenred as tr
-from tokenred.core.errors import ConfigError, ScheduleError, UntrainedPartWarning
+from tokenred.core.errors import UntrainedPartWarning
 from tokenred.models.lvvit import LVViT
 from tokenred.models.rebuild import weightless
 from tokenred.strategies.score_mods import PolicyMask
@@ -195,15 +194,6 @@ def test_composition_and_layers() -> None:
     assert torch.equal(dense(batch), dense.base(batch))
 
 
-def test_refusals() -> None:
-    with pytest.raises(ConfigError, match=r"blocks \[4\] are asked for"):
-        tr.wrap(FORMS["cls"](), tr.strategy("dynamicvit", layers=(1, 4)))
-    with pytest.raises(ConfigError, match="2 ratios for 1 layers"):
-        tr.strategy("dynamicvit", keep_rate=(0.5, 0.4), layers=(1,))
-    with pytest.raises(ScheduleError, match="2 ratios for the 3 blocks"):
-        tr.wrap(FORMS["cls"](), tr.strategy("dynamicvit", keep_rate=(0.5, 0.4)))
-
-
 # ---------------------------------------------------------------- the life of its weights
 
 
@@ -237,18 +227,6 @@ def test_sharing_does_not_warn(recwarn: pytest.WarningsRecorder) -> None:
     recwarn.clear()
     reduced.with_strategy(tr.strategy("dynamicvit", keep_rate=0.4))
     assert not recwarn.list
-
-
-def test_copies_and_types() -> None:
-    reduced = wrapped()
-    copied = copy.deepcopy(reduced)
-    assert torch.equal(copied(images()), reduced(images()))
-    assert copied.parts["selector"] is not reduced.parts["selector"]
-    low = copied.bfloat16()
-    assert {p.dtype for p in low.parts.parameters()} == {torch.bfloat16}
-    assert low(images().bfloat16()).dtype == torch.bfloat16
-    assert low.train()(images().bfloat16()).dtype == torch.bfloat16
-    assert {p.device.type for p in copied.to("meta").parts.parameters()} == {"meta"}
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 
 from tokenred.attention import QKV, AttentionSpec, AttentionStats, PlainEngine
-from tokenred.core.errors import ConfigError
 from tokenred.core.state import TokenState
 from tokenred.strategies import BroadAttn
 from tokenred.testing import Sample, draw
@@ -69,8 +68,3 @@ def test_prefix_rows_count_as_takers() -> None:
     attention = PlainEngine()(heads, AttentionSpec(requires=scorer.requires), state)[1]
     # Uniform attention over 3 tokens: each of the two others, CLS among them, gives a third.
     assert scorer(state, attention).tolist() == [pytest.approx([2 / 3, 2 / 3])]
-
-
-def test_an_unknown_aggregation_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"BroadAttn: aggregate must be one of"):
-        BroadAttn(aggregate="median")

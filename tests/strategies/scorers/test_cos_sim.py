@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 
 from tokenred.attention import AttentionStats
-from tokenred.core.errors import ConfigError
 from tokenred.core.state import TokenState
 from tokenred.strategies import CosSim
 from tokenred.testing import Sample, draw
@@ -42,17 +40,7 @@ def test_on_keys_and_on_features(sample: Sample) -> None:
     np.testing.assert_allclose(on_features.numpy(), expected, atol=1e-9)
 
 
-def test_features_need_no_attention() -> None:
-    assert CosSim(on="features").requires == ()
-    assert [need.kind for need in CosSim().requires] == ["keys"]
-
-
 def test_the_odd_one_stays_on_top() -> None:
     x = torch.tensor([[[1.0, 0.0], [1.0, 0.1], [-1.0, 0.0], [1.0, -0.1]]])
     score = CosSim(on="features")(TokenState(x, torch.arange(4)[None], 0, (2, 2)), AttentionStats())
     assert score.argmax().item() == 2
-
-
-def test_unknown_things_to_compare_are_refused() -> None:
-    with pytest.raises(ConfigError, match="CosSim: on must be one of 'keys', 'features'"):
-        CosSim(on="queries")

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from tokenred.core.errors import ConfigError
 from tokenred.strategies import DiagAttn
 from tokenred.testing import Sample, draw
 
@@ -28,8 +27,3 @@ def test_it_is_the_diagonal_aggregated_over_heads(
         np.testing.assert_allclose(score.numpy(), over_heads(diagonal, axis=1), atol=1e-12)
 
     check()
-
-
-def test_an_unknown_aggregation_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"DiagAttn: aggregate must be one of 'max', 'mean'"):
-        DiagAttn(aggregate="sum")

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from tokenred.core.errors import ConfigError
 from tokenred.strategies import MixedAttn
 from tokenred.testing import Sample, draw
 
@@ -35,8 +34,3 @@ def test_it_is_the_product_of_the_aggregates(
         np.testing.assert_allclose(score.numpy(), expected, atol=1e-12)
 
     check()
-
-
-def test_an_unknown_aggregation_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"MixedAttn: aggregate must be one of"):
-        MixedAttn(aggregate="")

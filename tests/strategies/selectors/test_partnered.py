@@ -106,7 +106,7 @@ def test_at_a_given_choice_the_mean_is_linear_and_recorded(
 
 @pytest.mark.parametrize("part", [Partnered(), Partnered("MixedAttn", "similarity")])
 def test_promises(part: Partnered) -> None:
-    check_selector(part, max_examples=15)
+    check_selector(part, max_examples=3)
 
 
 class Learned(Scorer):
@@ -132,7 +132,7 @@ def test_a_scorer_with_weights() -> None:
     state = TokenState(torch.randn(2, 7, 4), torch.arange(6).expand(2, 6), 1, (2, 3))
     chosen = module(state, AttentionStats(), 2)
     assert chosen.partner.shape == (2, 2)
-    check_selector(Partnered(Learned()), max_examples=5)
+    check_selector(Partnered(Learned()), max_examples=3)
 
 
 def test_refusals() -> None:

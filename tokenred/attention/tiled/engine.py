@@ -34,40 +34,40 @@ class TiledEngine(Engine):
     plain engine, and so is tracing, because a loop over tiles would freeze the batch size.
     """
 
-    def supports(self, heads: QKV, request: AttentionSpec) -> bool:
+    def supports(self, qkv: QKV, spec: AttentionSpec) -> bool:
         return (
-            heads.q.device.type == "cpu"
-            and without_map(heads, request, (torch.float32, torch.float64))
+            qkv.q.device.type == "cpu"
+            and without_map(qkv, spec, (torch.float32, torch.float64))
             and is_eager()
         )
 
     def __call__(
-        self, heads: QKV, request: AttentionSpec, state: TokenState
+        self, qkv: QKV, spec: AttentionSpec, state: TokenState
     ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
-        b, h, n, d = heads.v.shape
+        b, h, n, d = qkv.v.shape
         # Laid out so that the block's transpose and flatten are views.
-        out = heads.v.new_empty(b, n, h, d).transpose(1, 2)
-        collect = TileStatistics(heads, request, state)
-        self._run(heads, request, collect, out)
+        out = qkv.v.new_empty(b, n, h, d).transpose(1, 2)
+        collect = TileStatistics(qkv, spec, state)
+        self._run(qkv, spec, collect, out)
         # Here the buffers are gone: the statistics take room of their own.
-        found = collect.result() | heads.stats(request.requires, state)
+        found = collect.result() | qkv.stats(spec.requires, state)
         return out, AttentionStats(found)
 
     @staticmethod
     def _run(
-        heads: QKV, request: AttentionSpec, collect: TileStatistics, out: Float[Tensor, "b h N d"]
+        qkv: QKV, spec: AttentionSpec, collect: TileStatistics, out: Float[Tensor, "b h N d"]
     ) -> None:
-        b, h, n, _ = heads.v.shape
-        images, group, rows = _tile_shape(b, h, n, whole=request.theta < 1)
-        scratch = (request.scratch if n * n <= _REUSED else None) or Scratch()
-        work = Workspace(heads, request.key_bias, images * group, rows, scratch)
+        b, h, n, _ = qkv.v.shape
+        images, group, rows = _tile_shape(b, h, n, whole=spec.theta < 1)
+        scratch = (spec.scratch if n * n <= _REUSED else None) or Scratch()
+        work = Workspace(qkv, spec.key_bias, images * group, rows, scratch)
         for tile in _tiles((b, h, n), (images, group, rows)):
             work.load(tile)
-            if request.theta < 1:
+            if spec.theta < 1:
                 share = None
                 attention, kept = sparsified(
-                    work.softmax(), request.theta, request.reference,
-                    fast=request.threshold == "fast", out=work.spare(),
+                    work.softmax(), spec.theta, spec.reference,
+                    fast=spec.threshold == "fast", out=work.spare(),
                 )  # fmt: skip
                 collect.add_kept(kept, tile)
             elif rounds():  # column sums as products would be rounded

@@ -38,18 +38,18 @@ class Workspace:
 
     def __init__(
         self,
-        heads: QKV,
+        qkv: QKV,
         bias: Float[Tensor, "b N"] | None,
         maps: int,
         rows: int,
         scratch: Scratch,
     ) -> None:
-        n, d = heads.q.shape[2:]
-        self.heads, self.width = heads, d
+        n, d = qkv.q.shape[2:]
+        self.qkv, self.width = qkv, d
         if bias is not None and rounds():
             bias = bias.clamp(min=-1e30)  # −∞ cannot be taken apart
         self.bias = None if bias is None else bias[:, None]
-        self.pairs = None if heads.bias is None else heads.bias.expand(len(heads.q), -1, -1, -1)
+        self.pairs = None if qkv.bias is None else qkv.bias.expand(len(qkv.q), -1, -1, -1)
         # With a bias on the keys, k has a column of biases and q one of log2 e, the unit of the
         # logits here: the product adds it.
         width = d if bias is None else d + 1
@@ -65,17 +65,17 @@ class Workspace:
 
     def load(self, tile: Tile) -> None:
         """Take the queries, keys and values of a tile."""
-        q = self.heads.q[tile.images, tile.heads, tile.rows]
+        q = self.qkv.q[tile.images, tile.heads, tile.rows]
         self._take((q.shape[0], q.shape[1], q.shape[2]))
         self._tile = tile
         # In powers of two, which are faster than those of e.
-        torch.mul(q, self.heads.scale * _LOG2_E, out=self._queries)
+        torch.mul(q, self.qkv.scale * _LOG2_E, out=self._queries)
         if self._held == (tile.images.start, tile.heads.start):
             return  # other rows of the same maps
-        self._keys.copy_(self.heads.k[tile.images, tile.heads])
+        self._keys.copy_(self.qkv.k[tile.images, tile.heads])
         if self.bias is not None:
             self._biases.copy_(self.bias[tile.images])
-        self._values.copy_(self.heads.v[tile.images, tile.heads])
+        self._values.copy_(self.qkv.v[tile.images, tile.heads])
         self._held = (tile.images.start, tile.heads.start)
 
     def exponentials(self) -> tuple[Float[Tensor, "b h rows N"], Float[Tensor, "b h rows 1"]]:
@@ -109,7 +109,7 @@ class Workspace:
             torch.mul(self._product, share, out=out)
 
     def _buffer(self, name: str, *shape: int) -> Tensor:
-        return self._scratch.take(name, shape, self.heads.q)
+        return self._scratch.take(name, shape, self.qkv.q)
 
     def _logits(self) -> Float[Tensor, "b h rows N"]:
         multiply(self.q, self._k_columns, self.map)
@@ -140,16 +140,16 @@ class Workspace:
 class TileStatistics:
     """The statistics asked for, gathered head by head from the tiles."""
 
-    def __init__(self, heads: QKV, request: AttentionSpec, state: TokenState) -> None:
-        (b, h, n, _), p, cls = heads.q.shape, state.num_prefix, state.cls_index
-        self.requires, self.state = request.map_stats, state
+    def __init__(self, qkv: QKV, spec: AttentionSpec, state: TokenState) -> None:
+        (b, h, n, _), p, cls = qkv.q.shape, state.num_prefix, state.cls_index
+        self.requires, self.state = spec.map_stats, state
         rows = [row_index(s, p, cls) for s in self.requires if s.kind == "row"]
-        self.row = {row: heads.q.new_empty(b, h, n) for row in rows}
+        self.row = {row: qkv.q.new_empty(b, h, n) for row in rows}
         kinds = {stat.kind for stat in self.requires}
         own = "diagonal" in kinds or any(stat.exclude_self for stat in self.requires)
-        self.diagonal = heads.q.new_empty(b, h, n) if own else None
-        self.column_sum = heads.q.new_zeros(b, h, n) if "column_sum" in kinds else None
-        self.kept = heads.q.new_ones(b, h) if "kept" in kinds else None
+        self.diagonal = qkv.q.new_empty(b, h, n) if own else None
+        self.column_sum = qkv.q.new_zeros(b, h, n) if "column_sum" in kinds else None
+        self.kept = qkv.q.new_ones(b, h) if "kept" in kinds else None
 
     def add(
         self,

@@ -44,48 +44,48 @@ class TritonEngine(Engine):
     Whether it is faster than `TwoCallsEngine` has not been measured: nothing picks it by itself.
     """
 
-    def supports(self, heads: QKV, request: AttentionSpec) -> bool:
-        q = heads.q
+    def supports(self, qkv: QKV, spec: AttentionSpec) -> bool:
+        q = qkv.q
         return (
             _INSTALLED
             and q.device.type in _DEVICES
-            and without_map(heads, request, _DTYPES)
-            and q.shape == heads.k.shape == heads.v.shape
+            and without_map(qkv, spec, _DTYPES)
+            and q.shape == qkv.k.shape == qkv.v.shape
             and q.shape[-1] <= WIDEST
-            and heads.bias is None
+            and qkv.bias is None
             and not is_transformed()
             and is_modern(q.device)
         )
 
     def __call__(
-        self, heads: QKV, request: AttentionSpec, state: TokenState
+        self, qkv: QKV, spec: AttentionSpec, state: TokenState
     ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
         # Here and not above: Triton is no light import, and may be missing.
         from tokenred.attention.triton.forward import forward, sparse_forward
         from tokenred.attention.triton.statistics import statistics
         from tokenred.attention.triton.threshold import threshold
 
-        (b, h, n, _), scale = heads.q.shape, heads.scale
-        bias = None if request.key_bias is None else request.key_bias.float()
-        out, lse = forward(heads.q, heads.k, heads.v, bias, scale)
+        (b, h, n, _), scale = qkv.q.shape, qkv.scale
+        bias = None if spec.key_bias is None else spec.key_bias.float()
+        out, lse = forward(qkv.q, qkv.k, qkv.v, bias, scale)
         cut, share = None, lse.new_ones(b, h)
-        kept = kept_entries(n, request.theta, request.reference) if request.theta < 1 else n * n
+        kept = kept_entries(n, spec.theta, spec.reference) if spec.theta < 1 else n * n
         if kept < n * n:
-            slack = slack_entries(n * n) if request.threshold == "fast" else 0
-            cut = threshold(heads.q, heads.k, bias, lse, scale, kept, slack)
-            out = sparse_forward(heads.q, heads.k, heads.v, bias, lse, cut, scale)
+            slack = slack_entries(n * n) if spec.threshold == "fast" else 0
+            cut = threshold(qkv.q, qkv.k, bias, lse, scale, kept, slack)
+            out = sparse_forward(qkv.q, qkv.k, qkv.v, bias, lse, cut, scale)
             share = cut[..., 2].float() / (n * n)
-        wanted, p = request.map_stats, state.num_prefix
+        wanted, p = spec.map_stats, state.num_prefix
         rows = [row_index(s, p, state.cls_index) for s in wanted if s.kind == "row"]
         kinds = {stat.kind for stat in wanted}
         own = "diagonal" in kinds or any(stat.exclude_self for stat in wanted)
         columns = diagonal = first = lse  # which nobody reads then
         if rows or own or "column_sum" in kinds:
             columns, diagonal, first = statistics(
-                heads.q, heads.k, bias, lse, cut, scale,
+                qkv.q, qkv.k, bias, lse, cut, scale,
                 "column_sum" in kinds, own, max(rows, default=-1) + 1,
             )  # fmt: skip
-        found = heads.stats(request.requires, state) | stats_of_entries(
+        found = qkv.stats(spec.requires, state) | stats_of_entries(
             wanted,
             p,
             state.cls_index,

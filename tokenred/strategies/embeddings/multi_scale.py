@@ -15,8 +15,6 @@ from tokenred.core.info import ModelInfo
 from tokenred.core.part import Traits
 from tokenred.strategies.base import Embedding, embeddings
 
-__all__ = ["MultiScale"]
-
 
 @embeddings.register("multi_scale")
 class MultiScale(Embedding):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from tokenred.strategies.base import Embedding, embeddings
 
-__all__ = ["Plain"]
-
 
 @embeddings.register("plain")
 class Plain(Embedding):

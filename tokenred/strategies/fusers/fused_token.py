@@ -15,8 +15,6 @@ from tokenred.graphs.graph import Graph
 from tokenred.strategies.base import Fuser, fusers
 from tokenred.strategies.transport import Transport
 
-__all__ = ["FusedToken"]
-
 
 @fusers.register("fused_token")
 class FusedToken(Fuser):

@@ -17,8 +17,6 @@ from tokenred.graphs.graph import Graph
 from tokenred.strategies.base import Fuser, fusers
 from tokenred.strategies.transport import Transport
 
-__all__ = ["Merge"]
-
 
 @fusers.register("merge")
 class Merge(Fuser):

@@ -14,8 +14,6 @@ from tokenred.graphs.graph import Graph
 from tokenred.strategies.base import Fuser, fusers
 from tokenred.strategies.transport import Transport
 
-__all__ = ["Propagate"]
-
 
 @fusers.register("propagate")
 class Propagate(Fuser):

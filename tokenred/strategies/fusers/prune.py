@@ -8,8 +8,6 @@ from tokenred.graphs.graph import Graph
 from tokenred.strategies.base import Fuser, fusers
 from tokenred.strategies.transport import Transport
 
-__all__ = ["Prune"]
-
 
 @fusers.register("prune")
 class Prune(Fuser):

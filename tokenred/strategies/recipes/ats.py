@@ -6,8 +6,6 @@ from tokenred.core.values import Blocks, Size, Sizes
 from tokenred.strategies.selectors.inverse_transform import InverseTransform
 from tokenred.strategies.strategy import Strategy, recipes
 
-__all__ = ["ats"]
-
 
 @recipes.register("ats")
 def ats(

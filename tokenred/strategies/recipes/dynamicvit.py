@@ -8,8 +8,6 @@ from tokenred.strategies.score_mods.policy_mask import PolicyMask
 from tokenred.strategies.selectors.predictor import Predictor
 from tokenred.strategies.strategy import Strategy, recipes
 
-__all__ = ["dynamicvit"]
-
 
 @recipes.register("dynamicvit")
 def dynamicvit(

@@ -7,8 +7,6 @@ from tokenred.strategies.schedules.keep_ratio import KeepRatio
 from tokenred.strategies.scorers.cls_attn import CLSAttn
 from tokenred.strategies.strategy import Strategy, recipes
 
-__all__ = ["evit"]
-
 
 @recipes.register("evit")
 def evit(

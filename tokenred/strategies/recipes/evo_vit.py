@@ -6,8 +6,6 @@ from tokenred.core.values import LaterBlocks, Probability, Share
 from tokenred.strategies.routers.slow_fast import SlowFast
 from tokenred.strategies.strategy import Strategy, recipes
 
-__all__ = ["evo_vit"]
-
 
 @recipes.register("evo-vit")
 def evo_vit(

@@ -9,8 +9,6 @@ from tokenred.strategies.base import Fuser, Scorer, Selector, fusers, names_sele
 from tokenred.strategies.schedules.constant import Constant
 from tokenred.strategies.strategy import Strategy, recipes
 
-__all__ = ["gtp"]
-
 
 @recipes.register("gtp")
 def gtp(

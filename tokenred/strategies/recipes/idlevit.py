@@ -8,8 +8,6 @@ from tokenred.core.values import Blocks, Share, Shares
 from tokenred.strategies.routers.idle import Idle
 from tokenred.strategies.strategy import Strategy, recipes
 
-__all__ = ["idlevit"]
-
 
 @recipes.register("idlevit")
 def idlevit(

@@ -11,8 +11,6 @@ from tokenred.strategies.scorers.cls_attn import CLSAttn
 from tokenred.strategies.selectors.partnered import Partnered
 from tokenred.strategies.strategy import Strategy, recipes
 
-__all__ = ["mstm"]
-
 
 @recipes.register("mstm")
 def mstm(

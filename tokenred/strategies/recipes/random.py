@@ -7,8 +7,6 @@ from tokenred.strategies.recipes.topk import topk
 from tokenred.strategies.scorers.random import Random
 from tokenred.strategies.strategy import Strategy, recipes
 
-__all__ = ["random"]
-
 
 @recipes.register("random")
 def random(

@@ -13,9 +13,6 @@ from tokenred.strategies.schedules.linear import Linear
 from tokenred.strategies.schedules.per_layer import PerLayer
 from tokenred.strategies.strategy import Strategy, recipes
 
-__all__ = ["tome"]
-
-
 _Pair = tuple[Count, Annotated[float, Ge(-1), Le(1)]]
 
 

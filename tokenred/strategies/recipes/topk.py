@@ -8,8 +8,6 @@ from tokenred.strategies.schedules.keep_ratio import KeepRatio
 from tokenred.strategies.scorers.cls_attn import CLSAttn
 from tokenred.strategies.strategy import Strategy, recipes
 
-__all__ = ["topk"]
-
 
 @recipes.register("topk")
 def topk(

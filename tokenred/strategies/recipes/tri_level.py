@@ -7,8 +7,6 @@ from tokenred.strategies.recipes.topk import topk
 from tokenred.strategies.score_mods.top_keys import TopKeys
 from tokenred.strategies.strategy import Strategy, recipes
 
-__all__ = ["tri_level"]
-
 
 @recipes.register("tri-level")
 def tri_level(

@@ -7,8 +7,6 @@ from tokenred.strategies.schedules.keep_ratio import KeepRatio
 from tokenred.strategies.selectors.grid_drop import GridDrop
 from tokenred.strategies.strategy import Strategy, recipes
 
-__all__ = ["uniform"]
-
 
 @recipes.register("uniform")
 def uniform(

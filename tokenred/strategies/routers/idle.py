@@ -14,14 +14,12 @@ from tokenred.attention import QKV, AttentionStat, AttentionStats
 from tokenred.core.capture import replace
 from tokenred.core.errors import ConfigError
 from tokenred.core.info import ModelInfo
-from tokenred.core.part import Traits, check_blocks
+from tokenred.core.part import Traits
 from tokenred.core.state import TokenState
-from tokenred.core.tensors import at_least_fp32, gather_tokens, product
+from tokenred.core.tensors import at_least_fp32, product
 from tokenred.core.values import Blocks, Share, Shares
 from tokenred.strategies.base import Router, routers
 from tokenred.strategies.schedule import exact
-
-__all__ = ["Idle", "mean_logits", "token_cut"]
 
 
 @routers.register("idle")
@@ -61,10 +59,6 @@ class Idle(Router):
                 "layers and one ratio for each."
             )
 
-    def check(self, info: ModelInfo) -> None:
-        super().check(info)
-        check_blocks(self, self.layers, info)
-
     @property
     def preview(self) -> tuple[AttentionStat, ...]:
         return (AttentionStat.logits_row("cls", "mean"),)
@@ -91,10 +85,6 @@ class Idle(Router):
         # Queries, keys and values of the idle as well, before it is known which of them pass.
         return float(removed * 3 * info.width**2 + tokens * info.width)
 
-    @property
-    def masks(self) -> bool:
-        return True
-
     def mask(
         self, state: TokenState, heads: QKV, count: int
     ) -> tuple[Float[Tensor, "b N"], TokenState]:
@@ -118,19 +108,7 @@ class Idle(Router):
         self, state: TokenState, preview: AttentionStats, count: int
     ) -> tuple[TokenState, Mapping[str, Tensor]]:
         chosen = self._chosen(preview[self.preview[0]], count)
-        b, p = chosen.shape[0], state.num_prefix
-        front = torch.arange(p, device=chosen.device).expand(b, p)
-        places = torch.cat((front, chosen + p), dim=1)
-        active = replace(
-            state,
-            x=gather_tokens(state.x, places),
-            index=state.index.gather(1, chosen),
-            size=None if state.size is None else state.size.gather(1, places),
-        )
-        return active, {"places": places}
-
-    def places(self, resting: Mapping[str, Tensor]) -> Tensor:
-        return resting["places"]
+        return state.take(chosen), {"places": state.places(chosen)}
 
     def join(
         self,

@@ -13,14 +13,12 @@ from torch import Tensor
 from tokenred.attention import AttentionStat, AttentionStats
 from tokenred.core.capture import replace
 from tokenred.core.info import ModelInfo
-from tokenred.core.part import Traits, check_blocks
+from tokenred.core.part import Traits
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import gather_tokens, weighted_mean
 from tokenred.core.values import LaterBlocks, Probability, Share
 from tokenred.strategies.base import Router, routers
 from tokenred.strategies.schedule import exact
-
-__all__ = ["SlowFast"]
 
 _KEY = "global_cls_attention"
 _ROW = AttentionStat.row("cls", "mean")
@@ -66,10 +64,6 @@ class SlowFast(Router):
     representative: bool = True
     stagewise: bool = True
 
-    def check(self, info: ModelInfo) -> None:
-        super().check(info)
-        check_blocks(self, self.layers, info)
-
     @property
     def requires(self) -> tuple[AttentionStat, ...]:
         return (_ROW,)
@@ -110,27 +104,28 @@ class SlowFast(Router):
         self, state: TokenState, preview: AttentionStats, count: int
     ) -> tuple[TokenState, Mapping[str, Tensor]]:
         g = state.memory[_KEY]
-        b, p = g.shape[0], state.num_prefix
-        k = count - int(self.representative)
+        b, k = g.shape[0], count - int(self.representative)
         order = g.sort(dim=1, descending=True, stable=True).indices
         chosen, rest = order[:, :k].sort(dim=1).values, order[:, k:]
-        front = torch.arange(p, device=g.device).expand(b, p)
-        slow, fast = torch.cat((front, chosen + p), dim=1), rest + p
-        x, index, size = gather_tokens(state.x, slow), state.index.gather(1, chosen), state.size
-        size = None if size is None else size.gather(1, slow)
-        kept = g.gather(1, chosen)
-        resting = {"slow": slow, "fast": fast}
+        kept, active = g.gather(1, chosen), state.take(chosen)
+        fast = rest + state.num_prefix
+        resting = {"slow": state.places(chosen), "fast": fast}
         if self.representative:
             one = weighted_mean(gather_tokens(state.x, fast), g.gather(1, rest))
             resting["representative"] = one
-            x = torch.cat((x, one), dim=1)
-            index = torch.cat((index, index.new_full((b, 1), -1)), dim=1)
             kept = torch.cat((kept, kept.new_zeros(b, 1)), dim=1)
-            if size is not None and state.size is not None:
+            size = None
+            if active.size is not None and state.size is not None:
                 all_of_them = state.size.gather(1, fast).sum(dim=1, keepdim=True)
-                size = torch.cat((size, all_of_them), dim=1)
-        memory = {**state.memory, _KEY: kept}
-        return replace(state, x=x, index=index, size=size, memory=memory), resting
+                size = torch.cat((active.size, all_of_them), dim=1)
+            nowhere = active.index.new_full((b, 1), -1)
+            active = replace(
+                active,
+                x=torch.cat((active.x, one), dim=1),
+                index=torch.cat((active.index, nowhere), dim=1),
+                size=size,
+            )
+        return replace(active, memory={**state.memory, _KEY: kept}), resting
 
     def join(
         self,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from tokenred.strategies.base import Router, routers
 
-__all__ = ["TakeAll"]
-
 
 @routers.register("take_all")
 class TakeAll(Router):

@@ -11,8 +11,6 @@ from tokenred.strategies.schedule import Schedule, ScheduleContext, layers_of, s
 from tokenred.strategies.schedules.keep_ratio import KeepRatio
 from tokenred.strategies.schedules.per_layer import PerLayer
 
-__all__ = ["Budget"]
-
 
 @schedules.register("Budget")
 class Budget(Schedule):

@@ -7,8 +7,6 @@ from dataclasses import field
 from tokenred.core.values import Count
 from tokenred.strategies.schedule import Schedule, ScheduleContext, schedules
 
-__all__ = ["Constant"]
-
 
 @schedules.register("Constant")
 class Constant(Schedule):

@@ -10,8 +10,6 @@ from tokenred.core.errors import ConfigError, ScheduleError
 from tokenred.core.values import Blocks, Share, Shares
 from tokenred.strategies.schedule import Schedule, ScheduleContext, exact, layers_of, schedules
 
-__all__ = ["KeepRatio"]
-
 
 @schedules.register("KeepRatio")
 class KeepRatio(Schedule):

@@ -9,8 +9,6 @@ from annotated_types import Ge, Le
 from tokenred.core.values import Count
 from tokenred.strategies.schedule import Schedule, ScheduleContext, schedules
 
-__all__ = ["Linear"]
-
 
 @schedules.register("Linear")
 class Linear(Schedule):

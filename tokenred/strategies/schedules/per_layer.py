@@ -6,8 +6,6 @@ from tokenred.core.errors import ScheduleError
 from tokenred.core.values import Count
 from tokenred.strategies.schedule import Schedule, ScheduleContext, schedules
 
-__all__ = ["PerLayer"]
-
 
 @schedules.register("PerLayer")
 class PerLayer(Schedule):

@@ -11,8 +11,6 @@ from tokenred.core.state import TokenState
 from tokenred.core.tensors import at_least_fp32
 from tokenred.core.values import Magnitude
 
-__all__ = ["PolicyMask"]
-
 
 @score_mods.register("PolicyMask")
 class PolicyMask(ScoreMod):

@@ -20,8 +20,6 @@ from tokenred.core.tensors import at_least_fp32
 from tokenred.core.values import Blocks, Count, Magnitude, Share
 from tokenred.strategies.schedule import exact, quarters
 
-__all__ = ["TopKeys"]
-
 _KEY = "top_keys"
 _MAP = AttentionStat.map("mean")
 
@@ -64,7 +62,7 @@ class TopKeys(ScoreMod):
 
     def check(self, info: ModelInfo) -> None:
         super().check(info)
-        check_blocks(self, self._makers(info.depth), info)
+        check_blocks(self, self._makers(info.depth), info.depth)
 
     def _makers(self, depth: int) -> tuple[int, ...]:
         return self.after if isinstance(self.after, tuple) else quarters(depth)

@@ -15,8 +15,6 @@ from tokenred.core.state import TokenState
 from tokenred.strategies.base import Scorer, scorers
 from tokenred.strategies.scorers.broad_attn import BroadAttn
 
-__all__ = ["CLSAttn"]
-
 
 @scorers.register("CLSAttn")
 class CLSAttn(Scorer):
@@ -24,8 +22,8 @@ class CLSAttn(Scorer):
 
     Args:
         aggregate: ⊕ over heads, ``"max"`` or ``"mean"`` (EViT's).
-        without_cls: on a model without CLS, ``"refuse"``, or score by the attention
-            ``"received"`` from all tokens.
+        without_cls: on a model without CLS, ``"refuse"``, or score by the ``"column_sum"``, the
+            attention received from all tokens.
 
     Shapes:
         returns: ``(b, n)``.

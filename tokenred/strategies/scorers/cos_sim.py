@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,8 +11,6 @@ from tokenred.attention import AttentionStat, AttentionStats, mean_keys
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import unit_vectors
 from tokenred.strategies.base import Scorer, scorers
-
-__all__ = ["CosSim"]
 
 
 @scorers.register("CosSim")
@@ -27,6 +25,8 @@ class CosSim(Scorer):
     Shapes:
         returns: ``(b, n)``.
     """
+
+    version: ClassVar[int] = 2
 
     on: Literal["keys", "features"] = "keys"
 

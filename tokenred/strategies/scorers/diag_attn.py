@@ -10,8 +10,6 @@ from tokenred.attention.stats import Aggregate
 from tokenred.core.state import TokenState
 from tokenred.strategies.base import Scorer, scorers
 
-__all__ = ["DiagAttn"]
-
 
 @scorers.register("DiagAttn")
 class DiagAttn(Scorer):

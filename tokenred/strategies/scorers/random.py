@@ -14,8 +14,6 @@ from tokenred.core.state import TokenState
 from tokenred.core.values import Count
 from tokenred.strategies.base import Scorer, scorers
 
-__all__ = ["Random"]
-
 _PRIME = 2**31 - 1
 
 

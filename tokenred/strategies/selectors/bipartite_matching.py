@@ -14,8 +14,6 @@ from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import product, unit_vectors
 from tokenred.strategies.base import Selector, selectors
 
-__all__ = ["BipartiteMatching"]
-
 
 @selectors.register("BipartiteMatching")
 class BipartiteMatching(Selector):

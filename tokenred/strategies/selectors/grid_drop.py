@@ -13,8 +13,6 @@ from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
 from tokenred.strategies.base import Selector, selectors
 
-__all__ = ["GridDrop"]
-
 
 @selectors.register("GridDrop")
 class GridDrop(Selector):

@@ -11,13 +11,11 @@ from torch import Tensor
 from tokenred.attention import AttentionStat, AttentionStats
 from tokenred.core.errors import ConfigError
 from tokenred.core.info import ModelInfo
-from tokenred.core.part import Traits, check_blocks
+from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32
 from tokenred.core.values import Blocks, Size, Sizes
 from tokenred.strategies.base import Selector, selectors
-
-__all__ = ["InverseTransform"]
 
 _NEEDS = (AttentionStat.row("cls", "mean"), AttentionStat.values())
 
@@ -38,7 +36,7 @@ class InverseTransform(Selector):
 
     Args:
         max_tokens: the most that stay (the paper's K, the number of levels); one number, or one
-            for each of `layers`; None for N0.
+            for each of `layers`; None, and any more than that, for N0.
         layers: the blocks, ascending; None for all from the first quarter of the depth on (3-11
             of 12).
 
@@ -47,6 +45,7 @@ class InverseTransform(Selector):
     """
 
     traits: ClassVar[Traits] = Traits(needs_cls=True)
+    version: ClassVar[int] = 2
 
     max_tokens: Size | Sizes | None = None
     layers: Blocks | None = None
@@ -58,10 +57,6 @@ class InverseTransform(Selector):
                 f"InverseTransform: {len(most)} max_tokens for {len(layers)} layers; give one "
                 "number, or layers and one number for each."
             )
-
-    def check(self, info: ModelInfo) -> None:
-        super().check(info)
-        check_blocks(self, self.layers, info)
 
     @property
     def requires(self) -> tuple[AttentionStat, ...]:
@@ -100,9 +95,10 @@ class InverseTransform(Selector):
         )
 
     def _levels(self, state: TokenState) -> int:
-        if isinstance(self.max_tokens, tuple):
-            return self.max_tokens[(self.layers or ()).index(state.layer)]
-        return state.num_patches if self.max_tokens is None else self.max_tokens
+        most = self.max_tokens
+        if isinstance(most, tuple):
+            most = most[(self.layers or ()).index(state.layer)]
+        return state.num_patches if most is None else min(most, state.num_patches)
 
 
 def sampled(

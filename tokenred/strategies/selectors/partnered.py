@@ -16,8 +16,6 @@ from tokenred.strategies.base import Scorer, selectors
 from tokenred.strategies.scorers.cls_attn import CLSAttn
 from tokenred.strategies.selectors.top_score import TopScore
 
-__all__ = ["Partnered"]
-
 
 @selectors.register("Partnered")
 class Partnered(TopScore):

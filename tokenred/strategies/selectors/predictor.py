@@ -12,15 +12,12 @@ from torch import Tensor, nn
 from tokenred.attention import AttentionStats
 from tokenred.core.capture import replace
 from tokenred.core.info import ModelInfo
-from tokenred.core.part import check_blocks
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32, full_precision, product, rounds
 from tokenred.core.values import Blocks, Positive
 from tokenred.strategies.base import Selector, selectors
 from tokenred.strategies.schedule import quarters
 from tokenred.strategies.selectors.top_score import keep_best
-
-__all__ = ["Predictor"]
 
 
 @selectors.register("Predictor")
@@ -52,14 +49,6 @@ class Predictor(Selector):
     layers: Blocks | None = None
     temperature: Positive = 1.0
     gradient_limit: Positive | None = None
-
-    def check(self, info: ModelInfo) -> None:
-        super().check(info)
-        check_blocks(self, self.layers, info)
-
-    @property
-    def masks(self) -> bool:
-        return True
 
     def build(self, info: ModelInfo) -> nn.Module:
         return Networks(info.width, len(self._starts(info.depth)))

@@ -13,8 +13,6 @@ from tokenred.core.part import Part, Traits
 from tokenred.core.state import Selection, TokenState
 from tokenred.strategies.base import Scorer, Selector, scorers, selectors
 
-__all__ = ["TopScore"]
-
 
 @selectors.register("TopScore")
 class TopScore(Selector):
