@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from tokenred.attention import AttentionStat
 from tokenred.testing import Sample, draw
-from tokenred.testing.make import rows
 from tokenred.testing.sample import Reduction
 
 
@@ -69,7 +68,7 @@ def test_samples_reach(corner: str) -> None:
 @given(st.sampled_from(("duplicates", "zeros", "same", "axes")), st.integers(0, 50))
 @settings(max_examples=25, deadline=None, derandomize=True)
 def test_flavours_are_what_they_say(flavour: str, seed: int) -> None:
-    x = rows(torch.Generator().manual_seed(seed), (2, 9, 4), flavour, torch.float32)
+    x = draw.rows(torch.Generator().manual_seed(seed), (2, 9, 4), flavour, torch.float32)
     for image in x:
         different = len({tuple(row) for row in image.tolist()})
         assert {

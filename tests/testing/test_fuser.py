@@ -195,7 +195,7 @@ FAULTS = [
     (ForgetsSize(), "conserves_size: the sizes add up", "sums of the sizes"),
     (InPlace(), "inputs are not modified", "state.x was changed in place"),
     (OverTheBatch(), "an image is treated alone as in a batch", r"image \d alone"),
-    (ByPlace(), "equivariant: the order of the tokens", "another order"),
+    (ByPlace(), "equivariant: permuting the tokens", "for permuted tokens"),
     (SecretGrid(), "the grid is not read", "called a single row"),
     (NeedsPartner(), LAYOUT, "PartError: partners, please"),
 ]

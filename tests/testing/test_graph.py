@@ -132,8 +132,8 @@ FAULTS = [
     (OneWay(), "no self-loops, no edge twice", "undirected: A and Aᵀ"),
     (InPlace(), "inputs are not modified", "x0 was changed in place"),
     (Dice(), "deterministic: the same input", "asked twice|tried again"),
-    (OverTheBatch(), "alone that it gets in a batch", r"image \d alone"),
-    (Forwards(), "equivariant: permuting the tokens", "the graph of permuted tokens"),
+    (OverTheBatch(), "treated alone as in a batch", r"image \d alone"),
+    (Forwards(), "equivariant: permuting the tokens", "the graph for permuted tokens"),
     (SecretGrid(), "the grid is not read", "called a single row"),
 ]
 

@@ -122,7 +122,7 @@ FAULTS = [
     (RandomTies(), "deterministic: the same input", "asked twice|tried again"),
     (TiesByBatch(), "an image is treated alone as in a batch", r"image \d alone"),
     (InPlace(), "inputs are not modified", "state.x was changed in place"),
-    (FirstOnes(), "equivariant: permuting the tokens", "permuted and not"),
+    (FirstOnes(), "equivariant: permuting the tokens", "for permuted tokens"),
     (SecretGrid(), "the grid is not read", "called a single row"),
     (TooGreedy(), "exactly P of the places go", r"limit\(1\) is 2, of 1 tokens"),
 ]

@@ -22,12 +22,12 @@ except ImportError as error:
     ) from error
 
 from tokenred.testing import draw
-from tokenred.testing.fuser import check_fuser
-from tokenred.testing.graph import check_graph
+from tokenred.testing.fuser_suite import check_fuser
+from tokenred.testing.graph_suite import check_graph
 from tokenred.testing.sample import Sample
-from tokenred.testing.schedule import check_schedule
-from tokenred.testing.scorer import check_scorer
-from tokenred.testing.selector import check_selector
+from tokenred.testing.schedule_suite import check_schedule
+from tokenred.testing.scorer_suite import check_scorer
+from tokenred.testing.selector_suite import check_selector
 
 __all__ = [
     "Sample",

@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from hypothesis import strategies as st
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenred.attention import QKV
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32
+from tokenred.graphs import Graph, Spatial
 from tokenred.strategies.schedule import ScheduleContext
-from tokenred.testing.make import graph_of, head_rows, positions, rows, sizes_of
 from tokenred.testing.sample import DEPTH, Reduction, Sample
 
 __all__ = [
     "DTYPES",
     "FLAVOURS",
+    "contexts",
     "features",
     "grids",
     "reductions",
-    "rooms",
+    "rows",
     "samples",
     "smooth_samples",
 ]
@@ -108,14 +110,14 @@ def samples(
     generator = torch.Generator().manual_seed(seed)
     exact = flavour == "axes"
     x = rows(generator, (b, p + n, heads * width), flavour, dtype)
-    q, k, v = (head_rows(generator, (b, heads, p + n, width), flavour, dtype) for _ in range(3))
+    q, k, v = (_head_rows(generator, (b, heads, p + n, width), flavour, dtype) for _ in range(3))
     state = TokenState(
         x=x,
-        index=positions(generator, b, n, grid, order, fused),
+        index=_positions(generator, b, n, grid, order, fused),
         num_prefix=p,
         grid=grid,
-        size=sizes_of(generator, (b, p + n), kind, at_least_fp32(dtype)),
-        graph=graph_of(generator, b, grid, graph, dtype),
+        size=_sizes_of(generator, (b, p + n), kind, at_least_fp32(dtype)),
+        graph=_graph_of(generator, b, grid, graph, dtype),
         cls_index=cls_index,
         layer=layer,
     )
@@ -175,7 +177,7 @@ def reductions(
 
 
 @st.composite
-def rooms(draw: st.DrawFn) -> ScheduleContext:
+def contexts(draw: st.DrawFn) -> ScheduleContext:
     """What a schedule is resolved against: depth, tokens, what may go at once, a cost."""
     patches = draw(st.integers(1, 400))
     halves, extra = draw(st.booleans()), draw(st.integers(0, 1))
@@ -195,3 +197,93 @@ def rooms(draw: st.DrawFn) -> ScheduleContext:
         caps=draw(st.booleans()),
         gmacs=gmacs,
     )
+
+
+def rows(
+    generator: torch.Generator, shape: tuple[int, ...], flavour: str, dtype: torch.dtype
+) -> Float[Tensor, "b n c"]:
+    """Vectors of one flavour, for a shape ``(b, n, c)``.
+
+    Args:
+        flavour: ``"normal"``; ``"duplicates"``, few different ones; ``"zeros"``, some of them
+            zero; ``"same"``, all equal; ``"axes"``, unit vectors along the axes, whose cosines
+            have no rounding; ``"large"``, long ones.
+    """
+    b, n, c = shape
+    x = torch.randn(b, n, c, generator=generator, dtype=torch.float64)
+    if flavour == "duplicates":
+        pick = torch.randint(0, 1 + n // 3, (b, n, 1), generator=generator)
+        x = x.gather(1, pick.expand(b, n, c))
+    elif flavour == "zeros":
+        zero = torch.rand(b, n, 1, generator=generator) < 0.4
+        zero[:, torch.randint(0, n, (1,), generator=generator)] = True
+        x = x.masked_fill(zero, 0.0)
+    elif flavour == "same":
+        x = x[:, :1].expand(b, n, c)
+    elif flavour == "axes":
+        axis = torch.randint(0, c, (b, n), generator=generator)
+        x = F.one_hot(axis, c)
+    elif flavour == "large":
+        x = x * 30
+    return x.to(dtype).contiguous()
+
+
+def _random_graph(
+    generator: torch.Generator, batch: int, grid: tuple[int, int], dtype: torch.dtype
+) -> Graph:
+    """A directed graph with an edge for about every third pair; some nodes have none."""
+    n = grid[0] * grid[1]
+    edges = torch.rand(batch, n, n, generator=generator) < 0.3
+    lonely = torch.rand(batch, n, 1, generator=generator) < 0.2
+    return Graph.from_dense(edges & ~lonely & ~torch.eye(n, dtype=torch.bool), grid, dtype=dtype)
+
+
+def _head_rows(
+    generator: torch.Generator, shape: tuple[int, int, int, int], flavour: str, dtype: torch.dtype
+) -> Float[Tensor, "b h N d"]:
+    """The same for the heads of a block, ``(b, h, N, d)``."""
+    b, heads, n, width = shape
+    if flavour == "axes":  # the same in every head, so that the mean over heads has no rounding
+        one = rows(generator, (b, n, width), flavour, dtype)[:, None]
+        return one.expand(b, heads, n, width).contiguous()
+    return rows(generator, (b * heads, n, width), flavour, dtype).view(shape)
+
+
+def _positions(
+    generator: torch.Generator, b: int, n: int, grid: tuple[int, int], order: str, fused: int
+) -> Int[Tensor, "b n"]:
+    """Positions on the grid, different in each image, the last few −1."""
+    places = torch.rand(b, grid[0] * grid[1], generator=generator).argsort(dim=1)[:, :n]
+    if order == "ascending":
+        places = places.sort(dim=1).values
+    if fused:
+        places[:, n - fused :] = -1
+    return places
+
+
+def _sizes_of(
+    generator: torch.Generator, shape: tuple[int, int], kind: str, dtype: torch.dtype
+) -> Float[Tensor, "b N"] | None:
+    """Token sizes of one kind; ``"dead"`` has zeros among them."""
+    if kind == "none":
+        return None
+    size = torch.ones(shape, dtype=dtype)
+    if kind in ("counts", "dead"):
+        low = int(kind == "counts")
+        size = torch.randint(low, 5, shape, generator=generator).to(dtype)
+        # The first token lives, or there would be no key to attend to.
+        size[:, 0] = size[:, 0].clamp_min(1)
+    elif kind == "fractions":
+        size = torch.rand(shape, generator=generator, dtype=torch.float64).add(0.1).to(dtype)
+    return size
+
+
+def _graph_of(
+    generator: torch.Generator, b: int, grid: tuple[int, int], kind: str, dtype: torch.dtype
+) -> Graph | None:
+    """A graph of one kind, or None."""
+    if kind == "none":
+        return None
+    if kind == "spatial":
+        return Spatial()(torch.empty(1, grid[0] * grid[1], 1, dtype=dtype), grid)
+    return _random_graph(generator, b, grid, at_least_fp32(dtype))

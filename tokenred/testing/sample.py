@@ -1,4 +1,4 @@
-"""One example: tokens on their way, and the heads of the block that they are in."""
+"""One example: tokens on their way, and the queries, keys and values of the block they are in."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import gather_tokens
 from tokenred.graphs import Graph
 
-__all__ = ["DEPTH", "Reduction", "Sample", "alone", "model_info"]
+__all__ = ["DEPTH", "Reduction", "Sample", "model_info"]
 
 DEPTH = 12
 
@@ -60,6 +60,7 @@ class Sample:
         proportional: ``log s`` is added to the logits.
         theta: share θ of attention entries kept.
         exact: the arithmetic has no rounding, so equal scores are exactly equal.
+        of_batch: the batch that this image was taken out of, and its place there.
     """
 
     state: TokenState
@@ -68,9 +69,15 @@ class Sample:
     proportional: bool = False
     theta: float = 1.0
     exact: bool = False
+    of_batch: tuple[Sample, int] | None = None
 
     def __repr__(self) -> str:
         return self.label
+
+    @property
+    def images(self) -> int:
+        """How many images it holds."""
+        return self.state.x.shape[0]
 
     @property
     def info(self) -> ModelInfo:
@@ -83,27 +90,55 @@ class Sample:
 
     def attention(self, requires: Sequence[AttentionStat]) -> AttentionStats:
         """The statistics asked for, and no others, by the engine that holds the map."""
+        if self.of_batch is not None:
+            batch, i = self.of_batch
+            stats = batch.attention(requires).values.items()
+            return AttentionStats({stat: value[i : i + 1] for stat, value in stats})
         size = self.state.size if self.proportional else None
-        request = AttentionSpec(
+        spec = AttentionSpec(
             requires=tuple(requires),
             key_bias=None if size is None else size_bias(size),
             theta=self.theta,
         )
-        stats = PlainEngine()(self.heads, request, self.state)[1]
+        found = PlainEngine()(self.heads, spec, self.state)[1]
         if not self.exact:
-            return stats
+            return found
         # A coarse scale: the last bits of a softmax would break ties by chance.
         coarse = {
-            need: value if need.kind in ("keys", "values") else (value * 8).round() / 8
-            for need, value in stats.values.items()
+            stat: value if stat.kind in ("keys", "values") else (value * 8).round() / 8
+            for stat, value in found.values.items()
         }
         return AttentionStats(coarse)
 
+    def alone(self, i: int) -> Sample:
+        """Image i as a batch of 1, with the very numbers that it had in the batch."""
+        one, state = slice(i, i + 1), self.state
+        graph = state.graph
+        if graph is not None and graph.batch > 1:
+            graph = Graph(
+                graph.neighbours[one],
+                graph.values[one],
+                graph.weights[one],
+                graph.grid,
+                graph.directed,
+            )
+        single = replace(
+            state,
+            x=state.x[one],
+            index=state.index[one],
+            size=None if state.size is None else state.size[one],
+            graph=graph,
+            memory={key: value[one] for key, value in state.memory.items()},
+        )
+        q, k, v = (t[one] for t in (self.heads.q, self.heads.k, self.heads.v))
+        return replace(
+            self, state=single, heads=replace(self.heads, q=q, k=k, v=v), of_batch=(self, i)
+        )
+
     def some_order(self) -> Int[Tensor, "b n"]:
         """A permutation of the image tokens, another one in each image."""
-        order = torch.rand(
-            self.state.index.shape, generator=torch.Generator().manual_seed(0)
-        ).argsort(dim=1)
+        generator = torch.Generator().manual_seed(0)
+        order = torch.rand(self.state.index.shape, generator=generator).argsort(dim=1)
         ascending = torch.arange(order.shape[1])
         unmoved = (order == ascending).all(dim=1, keepdim=True)
         return torch.where(unmoved, ascending.roll(1), order)
@@ -123,6 +158,10 @@ class Sample:
         q, k, v = (t.gather(2, at) for t in (self.heads.q, self.heads.k, self.heads.v))
         return replace(self, state=state, heads=replace(self.heads, q=q, k=k, v=v))
 
+    def on_a_line(self) -> Sample:
+        """The same tokens, their grid called a single row."""
+        return replace(self, state=replace(self.state, grid=(1, self.state.num_patches)))
+
 
 @dataclass(frozen=True, eq=False)
 class Reduction:
@@ -141,41 +180,31 @@ class Reduction:
     def __repr__(self) -> str:
         return f"{self.sample!r}, {self.label}"
 
-    def image(self, i: int) -> Selection:
-        """The selection of image i, as a batch of 1."""
-        return _each(self.selection, lambda values: values[i : i + 1])
+    @property
+    def images(self) -> int:
+        """How many images it holds."""
+        return self.sample.images
 
-    def pointing_through(self, order: Int[Tensor, "b n"]) -> Selection:
-        """The selection of the same tokens, standing in another order."""
+    def alone(self, i: int) -> Reduction:
+        """Image i as a batch of 1."""
+        chosen = _each(self.selection, lambda values: values[i : i + 1])
+        return Reduction(self.sample.alone(i), chosen, self.label)
+
+    def some_order(self) -> Int[Tensor, "b n"]:
+        """A permutation of the image tokens, another one in each image."""
+        return self.sample.some_order()
+
+    def permuted(self, order: Int[Tensor, "b n"]) -> Reduction:
+        """The same tokens in another order, the selection pointing at them where they are now."""
         now_at = order.argsort(dim=1)
         chosen = _each(self.selection, lambda places: now_at.gather(1, places), score=False)
         score = self.selection.score
-        return replace(chosen, score=None if score is None else score.gather(1, order))
+        score = None if score is None else score.gather(1, order)
+        return Reduction(self.sample.permuted(order), replace(chosen, score=score), self.label)
 
-
-def alone(
-    state: TokenState, attention: AttentionStats, i: int
-) -> tuple[TokenState, AttentionStats]:
-    """Image i of a batch, as a batch of 1, with the very numbers that it had in the batch."""
-    one = slice(i, i + 1)
-    graph = state.graph
-    if graph is not None and graph.batch > 1:
-        graph = Graph(
-            graph.neighbours[one],
-            graph.values[one],
-            graph.weights[one],
-            graph.grid,
-            graph.directed,
-        )
-    single = replace(
-        state,
-        x=state.x[one],
-        index=state.index[one],
-        size=None if state.size is None else state.size[one],
-        graph=graph,
-        memory={key: value[one] for key, value in state.memory.items()},
-    )
-    return single, AttentionStats({need: v[one] for need, v in attention.values.items()})
+    def on_a_line(self) -> Reduction:
+        """The same tokens, their grid called a single row."""
+        return replace(self, sample=self.sample.on_a_line())
 
 
 def _each(

@@ -1,0 +1,72 @@
+"""The promises of a scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from tokenred.strategies.base import Scorer, scorers
+from tokenred.testing import draw
+from tokenred.testing.sample import Sample
+from tokenred.testing.suite import Suite, require, require_close
+
+__all__ = ["check_scorer"]
+
+
+def check_scorer(scorer: Scorer | str, *, max_examples: int = 25, derandomize: bool = True) -> None:
+    """Hold a scorer to its contract and to the traits that it declares.
+
+    One finite number for each image token; inputs left alone; the same answer twice, and for an
+    image alone as in a batch; relabelled with the tokens where `equivariant`; no look at the grid
+    unless `needs_grid`; refusal of models that lack what it needs.
+
+    Args:
+        scorer: an instance, or a registered name.
+        max_examples: examples drawn for each promise.
+        derandomize: draw the same examples in every run.
+
+    Raises:
+        AssertionError: with the promise that does not hold, and the smallest example found.
+    """
+    suite = _ScorerSuite(scorers.create(scorer), max_examples, derandomize)
+    cls = suite.part.traits.needs_cls
+    anything = draw.samples(needs_cls=cls)
+    double = draw.samples(needs_cls=cls, dtypes=(torch.float64,))
+    smooth = draw.smooth_samples(needs_cls=cls)
+    suite.refuses_what_it_must()
+    suite.holds("one finite score for each image token, shape (b, n)", anything, suite.shape)
+    suite.keeps_common_promises(anything, again=anything, batches=double, smooth=smooth)
+
+
+class _ScorerSuite(Suite[Scorer, Sample, Tensor]):
+    kind = "scorer"
+    answer = "scores"
+
+    def call(self, case: Sample) -> tuple[Callable[[], Tensor], Mapping[str, object]]:
+        made = self.built(case.info, case.state.x.dtype)
+        attention = case.attention(made.requires)
+        given = {"state": case.state, "attention": attention}
+        return lambda: made(case.state, attention), given
+
+    def agree(self, one: Tensor, other: Tensor, what: str, case: Sample) -> None:
+        require_close(one, other, what)
+
+    def image(self, answer: Tensor, i: int) -> Tensor:
+        return answer[i : i + 1]
+
+    def moved(self, answer: Tensor, order: Int[Tensor, "b n"]) -> Tensor:
+        return answer.gather(1, order)
+
+    def shape(self, case: Sample) -> None:
+        score, expected = self.run(case), tuple(case.state.index.shape)
+        if not isinstance(score, Tensor):
+            raise AssertionError(f"expected a tensor, got {score!r}")
+        require(
+            tuple(score.shape) == expected,
+            f"expected shape {expected}, image tokens only; got {tuple(score.shape)}",
+        )
+        require(score.is_floating_point(), f"expected floating-point scores, got {score.dtype}")
+        require(bool(score.isfinite().all()), "scores are not finite")

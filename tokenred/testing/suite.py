@@ -1,0 +1,312 @@
+"""One promise after the other is tried on many examples; a broken one is named, with the smallest.
+
+`Suite` holds what all parts promise of their answers to tokens. A kind of part adds what it
+promises besides, and says how its answers compare.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import torch
+from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis.errors import Flaky, HypothesisException, Unsatisfiable
+from hypothesis.strategies import SearchStrategy
+from jaxtyping import Int
+from torch import Tensor
+
+from tokenred.core.errors import ConfigError, PartError, UntrainedPartWarning
+from tokenred.core.info import ModelInfo
+from tokenred.core.part import Part
+from tokenred.testing.sample import model_info
+
+__all__ = ["Case", "Promises", "Suite", "require", "require_close", "require_same"]
+
+P = TypeVar("P", bound=Part)
+C = TypeVar("C", bound="Case")
+A = TypeVar("A")
+
+# What a model lacks, for each trait that needs something.
+_LACKING: dict[str, dict[str, Any]] = {
+    "needs_cls": {"cls_index": None},
+    "needs_grid": {"grid": None},
+}
+
+
+class Case(Protocol):
+    """An example that a part is tried on. Its ``repr`` says how to make it again."""
+
+    @property
+    def images(self) -> int:
+        """How many images it holds."""
+        ...
+
+    def alone(self: C, i: int) -> C:
+        """Image i as a batch of 1, with the very numbers that it had in the batch."""
+        ...
+
+    def some_order(self) -> Int[Tensor, "b n"]:
+        """A permutation of the image tokens."""
+        ...
+
+    def permuted(self: C, order: Int[Tensor, "b n"]) -> C:
+        """The same image tokens in another order."""
+        ...
+
+    def on_a_line(self: C) -> C:
+        """The same tokens, their grid called a single row."""
+        ...
+
+
+@dataclass(frozen=True)
+class Promises(Generic[P]):
+    """What one part promises.
+
+    Attributes:
+        part: the part.
+        max_examples: examples drawn for each promise.
+        derandomize: draw the same examples in every run.
+        kind: what the part is called in messages.
+    """
+
+    part: P
+    max_examples: int = 25
+    derandomize: bool = True
+    kind: ClassVar[str]
+
+    def holds(self, promise: str, draws: SearchStrategy[Any], body: Callable[[Any], None]) -> None:
+        """Try a promise, ``body(example)``, on many examples.
+
+        Raises:
+            AssertionError: naming the part, the promise and the smallest example that breaks it.
+        """
+
+        @settings(
+            max_examples=self.max_examples,
+            derandomize=self.derandomize,
+            database=None,
+            deadline=None,
+            report_multiple_bugs=False,
+            phases=(Phase.generate, Phase.shrink),
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(draws)
+        def attempt(case: Any) -> None:
+            try:
+                body(case)
+            except HypothesisException:
+                raise
+            except Exception as error:
+                found = str(error)
+                if not isinstance(error, AssertionError):
+                    found = f"{type(error).__name__}: {found}"
+                raise AssertionError(
+                    self._broken(promise, f"{found}\n  example: {case!r}")
+                ) from error
+
+        try:
+            attempt()
+        except AssertionError as error:
+            # Without hypothesis' own notes, which print every tensor of the example.
+            raise AssertionError(str(error)) from error.__cause__
+        except Flaky as error:
+            found = "it fails on an example, and passes on the same example tried again"
+            raise AssertionError(self._broken(promise, found)) from error
+        except Unsatisfiable as error:
+            found = "the part's check() refuses every model drawn, so nothing could be tried"
+            raise AssertionError(self._broken(promise, found)) from error
+
+    def refuses_what_it_must(self) -> None:
+        """Try what `needs_cls` and `needs_grid` promise: a refusal before anything runs.
+
+        Raises:
+            AssertionError: where the part accepts a model that lacks what it needs.
+        """
+        for trait, lacking in _LACKING.items():
+            poor = replace(model_info(8, (4, 4)), **lacking)
+            if getattr(self.part.traits, trait) and not self._refuses(poor):
+                promise = f"{trait}: check() refuses a model without one, with a ConfigError"
+                raise AssertionError(self._broken(promise, "the model was accepted"))
+
+    def built(self, info: ModelInfo, dtype: torch.dtype) -> Any:
+        """The part as it runs on a model, with weights of one type, the same each time.
+
+        An example whose model the part refuses is left aside.
+        """
+        assume(not self._refuses(info))
+        if type(self.part).build is Part.build:
+            return self.part
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UntrainedPartWarning)
+            torch.manual_seed(0)
+            try:
+                made = self.part.built_for(info)
+            except PartError as error:
+                raise AssertionError(str(error)) from error
+        if made.network is not None:
+            made.network.to(dtype).eval()
+        return made
+
+    def _refuses(self, info: ModelInfo) -> bool:
+        try:
+            self.part.check(info)
+        except ConfigError:
+            return True
+        return False
+
+    def _broken(self, promise: str, found: str) -> str:
+        return (
+            f"the {self.kind} {self.part!r} breaks its contract\n"
+            f"  promise: {promise}\n  found: {found}"
+        )
+
+
+class Suite(Promises[P], ABC, Generic[P, C, A]):
+    """What a part promises that answers to tokens.
+
+    Attributes:
+        answer: what its answers are called in messages.
+    """
+
+    answer: ClassVar[str]
+
+    @abstractmethod
+    def call(self, case: C) -> tuple[Callable[[], A], Mapping[str, object]]:
+        """The part's work on an example, and all that it is given, which must stay as it is."""
+
+    def run(self, case: C) -> A:
+        """The part's answer."""
+        with torch.no_grad():
+            return self.call(case)[0]()
+
+    @abstractmethod
+    def agree(self, one: A, other: A, what: str, case: C) -> None:
+        """Fail unless two answers are the same up to rounding."""
+
+    @abstractmethod
+    def image(self, answer: A, i: int) -> A:
+        """The answer for image i of a batch."""
+
+    @abstractmethod
+    def moved(self, answer: A, order: Int[Tensor, "b n"]) -> A:
+        """The answer for tokens that stand in another order."""
+
+    def keeps_common_promises(
+        self,
+        anything: SearchStrategy[C],
+        *,
+        again: SearchStrategy[C],
+        batches: SearchStrategy[C],
+        smooth: SearchStrategy[C],
+    ) -> None:
+        """What every part promises, as far as its traits say so.
+
+        Args:
+            anything: examples of every sort.
+            again: on which the same input has to give the same answer.
+            batches: on which an image has to be treated alone as in a batch.
+            smooth: without ties, for promises that hold up to rounding.
+        """
+        traits, answer = self.part.traits, self.answer
+        self.holds("inputs are not modified", anything, self._inputs_stay)
+        if traits.deterministic:
+            self.holds(f"deterministic: the same input, the same {answer}", again, self._twice)
+            self.holds("an image is treated alone as in a batch", batches, self._alone)
+        if traits.equivariant:
+            promise = f"equivariant: permuting the tokens permutes the {answer}"
+            self.holds(promise, smooth, self._relabelled)
+        if not traits.needs_grid:
+            promise = "the grid is not read unless needs_grid is declared"
+            self.holds(promise, smooth, self._any_grid)
+
+    def _inputs_stay(self, case: C) -> None:
+        work, inputs = self.call(case)
+        with _untouched(inputs), torch.no_grad():
+            work()
+
+    def _twice(self, case: C) -> None:
+        require_same(self.run(case), self.run(case), "asked twice")
+
+    def _alone(self, case: C) -> None:
+        together = self.run(case)
+        for i in range(case.images):
+            single = self.run(case.alone(i))
+            self.agree(single, self.image(together, i), f"image {i} alone and in the batch", case)
+
+    def _relabelled(self, case: C) -> None:
+        order = case.some_order()
+        here, there = self.run(case), self.run(case.permuted(order))
+        self.agree(there, self.moved(here, order), f"the {self.answer} for permuted tokens", case)
+
+    def _any_grid(self, case: C) -> None:
+        here, there = self.run(case), self.run(case.on_a_line())
+        require_same(here, there, "on its grid, and with the grid called a single row")
+
+
+def require(holds: bool, message: str) -> None:
+    """Fail with a message unless something holds."""
+    if not holds:
+        raise AssertionError(message)
+
+
+def require_same(one: object, other: object, what: str) -> None:
+    """Fail unless two results hold exactly the same tensors."""
+    first, second = _tensors_in(one), _tensors_in(other)
+    require(first.keys() == second.keys(), f"{what}: {sorted(first)} and {sorted(second)}")
+    for name, tensor in first.items():
+        if not _equal(tensor, second[name]):
+            raise AssertionError(f"{what}: {name} is {tensor} and {second[name]}")
+
+
+def require_close(one: Tensor, other: Tensor, what: str, scale: float = 1.0) -> None:
+    """Fail unless two tensors agree up to rounding in the coarser type of the two.
+
+    Args:
+        scale: size of the numbers that went into the computation.
+    """
+    require(one.shape == other.shape, f"{what}: shapes {tuple(one.shape)}, {tuple(other.shape)}")
+    coarse = max(torch.finfo(t.dtype).eps for t in (one, other))
+    a, b = one.detach().double(), other.detach().double()
+    off = (a - b).abs()
+    # "not <=" and no ">": NaN is never close.
+    if bool((~((off <= 200 * coarse * (scale + b.abs())) | (a == b))).any()):
+        raise AssertionError(f"{what}: off by up to {off.max().item():.3g}")
+
+
+def _tensors_in(value: object, name: str = "result") -> dict[str, Tensor]:
+    """All tensors inside an object (dataclasses, mappings, tuples), by where they stand."""
+    if isinstance(value, Tensor):
+        return {name: value}
+    inside: dict[str, object] = {}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        inside = {f"{name}.{f.name}": getattr(value, f.name) for f in dataclasses.fields(value)}
+    elif isinstance(value, Mapping):
+        inside = {f"{name}[{key}]": item for key, item in value.items()}
+    elif isinstance(value, tuple | list):
+        inside = {f"{name}[{place}]": item for place, item in enumerate(value)}
+    return {place: t for at, item in inside.items() for place, t in _tensors_in(item, at).items()}
+
+
+@contextmanager
+def _untouched(inputs: Mapping[str, object]) -> Iterator[None]:
+    """Fail if a tensor inside one of the inputs changes while the body runs."""
+    before = [
+        (name, tensor, tensor.detach().clone())
+        for label, value in inputs.items()
+        for name, tensor in _tensors_in(value, label).items()
+    ]
+    yield
+    for name, tensor, old in before:
+        require(_equal(tensor.detach(), old), f"{name} was changed in place")
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return bool(((one == other) | ((one != one) & (other != other))).all())
