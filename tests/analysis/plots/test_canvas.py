@@ -107,7 +107,7 @@ def test_the_first_five_are_told_apart_by_colour_blind_readers(kind: str) -> Non
 
 def test_importing_the_analysis_draws_nothing() -> None:
     program = (
-        "import sys, tokenred.analysis; from tokenred.analysis import tradeoff, benchmark;"
+        "import sys, tokenred.analysis; from tokenred.analysis import tradeoff, report;"
         "print([m for m in ('seaborn', 'pandas', 'matplotlib') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
