@@ -168,8 +168,8 @@ def _stage(
 def _idle(reduced: ReducedViT, trace: Trace, start: Tensor, layer: int) -> Tensor:
     """Which patches' tokens did not pass a block.
 
-    The trace does not say so, but the features do: tokens that idle are all changed alike, as a
-    rule not at all.
+    The trace does not say so, but the features do: tokens that idle are all changed alike,
+    usually not at all.
     """
     out = torch.zeros(trace.num_patches, dtype=torch.bool)
     router, info = reduced.strategy.router, reduced.info

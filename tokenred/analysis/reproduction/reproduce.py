@@ -8,17 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenred._version import __version__
+from tokenred.analysis.measure.oversmoothing import oversmoothing
 from tokenred.analysis.plots.frames import read_frame
 from tokenred.analysis.reproduction.claims import Claim, claims_of
 from tokenred.analysis.reproduction.experiments import Experiment, choose_experiments
 from tokenred.analysis.reproduction.judge import Part, Record
 from tokenred.analysis.reproduction.outcome import Reproduction
 from tokenred.analysis.reproduction.targets import Target, choose_targets, targets_of
+from tokenred.analysis.study.facts import Facts
+from tokenred.analysis.study.grid import Grid
+from tokenred.analysis.study.refs import read_data, read_model
 from tokenred.core.errors import CheckpointError, ConfigError
 from tokenred.core.files import prepare_folder
 from tokenred.core.fingerprint import digest
 from tokenred.core.lock import output_lock
 from tokenred.data import open_dataset
+from tokenred.models import load_model
+from tokenred.strategies.specs import parse_spec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -160,8 +166,6 @@ def _run_cells(
     experiment: Experiment, target: Target, claims: Sequence[Claim], settings: _Settings
 ) -> tuple[tuple[Record, ...], ...]:
     """Run what is not in the store yet; of each claim the rows of its cells, in order."""
-    from tokenred.analysis.study.grid import Grid
-
     cells = [cell for claim in claims for cell in claim.cells]
     if not cells:
         return tuple(() for _ in claims)
@@ -193,9 +197,6 @@ def _follow_tokens(experiment: Experiment, target: Target, settings: _Settings) 
 
     It is kept in a file for the next start.
     """
-    from tokenred.analysis.measure.oversmoothing import oversmoothing
-    from tokenred.models import load_model
-
     path = settings.folder / f"{experiment.name}-{_mark(experiment, target, settings)}.csv"
     if path.exists():
         return read_frame(path)
@@ -212,10 +213,6 @@ def _follow_tokens(experiment: Experiment, target: Target, settings: _Settings) 
 
 def _mark(experiment: Experiment, target: Target, settings: _Settings) -> str:
     """Another one for other strategies, weights, images or code."""
-    from tokenred.analysis.study.facts import Facts
-    from tokenred.analysis.study.refs import read_data, read_model
-    from tokenred.strategies.specs import parse_spec
-
     facts, model = Facts(), read_model(dict(target.model))
     told: list[Any] = [
         *(parse_spec(text).strategy.fingerprint() for text in experiment.follow),
