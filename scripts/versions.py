@@ -33,7 +33,7 @@ TESTS = (
     "tests/core/test_registry.py",
     "tests/reduced/test_saving.py",
     "tests/cli/test_listing.py",
-    "tests/data/test_zip_archive.py",
+    "tests/data/test_open.py",
     "tests/graphs",
     "tests/models/test_rebuild.py",
     "tests/strategies/fusers",

@@ -99,7 +99,7 @@ def test_the_sources_that_must_travel_are_there() -> None:
 def test_contributing_names_targets_that_exist() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     targets = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text("utf-8"), re.M))
-    named = set(re.findall(r"\bmake ([a-z]+)\b", text))
+    named = set(re.findall(r"\bmake\s+([a-z]+)\b", text))
     assert {"setup", "test", "upgrade", "lowest"} <= named <= targets
     for folder in re.findall(r"`(tokenred/[a-z]+/)`", text):
         assert (ROOT / folder).is_dir()
