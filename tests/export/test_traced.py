@@ -22,6 +22,7 @@ def test_the_model_stays_what_it_was(vit) -> None:  # type: ignore[no-untyped-de
     reduced = tr.wrap(vit(depth=1), tr.strategy("topk", layers=(0,)), check_finite=True)
     reduced.compile(backend="eager")
     engines, compiled = reduced.engines, reduced._compiled_call_impl
+    assert check_model(torch.compile(reduced, backend="eager")) is reduced
     traced = trace(check_model(reduced), None, **OPTIONS)
     assert reduced.engines is engines
     assert reduced._compiled_call_impl is compiled
@@ -31,11 +32,6 @@ def test_the_model_stays_what_it_was(vit) -> None:  # type: ignore[no-untyped-de
     # No copy of the weights.
     weight = traced.program.state_dict["head.weight"]
     assert weight.data_ptr() == reduced.head.weight.data_ptr()
-
-
-def test_what_torch_compile_returns_is_unwrapped(vit) -> None:  # type: ignore[no-untyped-def]
-    model = vit()
-    assert check_model(torch.compile(model, backend="eager")) is model
 
 
 @pytest.mark.parametrize(
@@ -60,11 +56,6 @@ def test_no_map_where_nothing_looks_at_it(vit) -> None:  # type: ignore[no-untyp
     fused = "aten.scaled_dot_product_attention.default"
     assert operators(FusedEngine(), PlainEngine()).count(fused) == 2
     assert operators(PlainEngine()).count(fused) == 0
-
-
-def test_it_holds_no_lines_of_code(vit) -> None:  # type: ignore[no-untyped-def]
-    traced = trace(tr.wrap(vit(depth=1), tr.strategy("evit", layers=(0,))), None, **OPTIONS)
-    assert not any("stack_trace" in node.meta for node in traced.program.graph.nodes)
 
 
 def test_sizes(vit) -> None:  # type: ignore[no-untyped-def]

@@ -8,7 +8,6 @@ import sys
 import pytest
 import torch
 from hypothesis import find, given, settings
-from hypothesis import strategies as st
 
 from tokenred.attention import AttentionStat
 from tokenred.testing import Sample, draw
@@ -63,21 +62,6 @@ def test_samples_reach(corner: str) -> None:
     quiet = settings(max_examples=2000, database=None, derandomize=True, deadline=None)
     found = find(draw.samples(), CORNERS[corner], settings=quiet)
     assert CORNERS[corner](found)
-
-
-@given(st.sampled_from(("duplicates", "zeros", "same", "axes")), st.integers(0, 50))
-@settings(max_examples=25, deadline=None, derandomize=True)
-def test_flavours_are_what_they_say(flavour: str, seed: int) -> None:
-    x = draw.rows(torch.Generator().manual_seed(seed), (2, 9, 4), flavour, torch.float32)
-    for image in x:
-        different = len({tuple(row) for row in image.tolist()})
-        assert {
-            "duplicates": different <= 4,
-            "zeros": bool((image == 0).all(dim=1).any()),
-            "same": different == 1,
-            "axes": bool((image.sum(dim=1) == 1).all())
-            and bool(((image == 0) | (image == 1)).all()),
-        }[flavour]
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)

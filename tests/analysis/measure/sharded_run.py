@@ -61,7 +61,6 @@ def scenarios(folder: Path, shard: bool | None) -> dict[str, Any]:
     )
     return {
         "limit": fields(evaluate(digits, "digits", batch_size=8, limit=37, **how)),
-        "workers": fields(evaluate(digits, "digits", batch_size=8, limit=21, workers=1, **how)),
         "few": fields(evaluate(digits, "digits", batch_size=8, limit=3, **how)),
         "unreadable": fields(evaluate(digits, folder / "images", batch_size=4, **how)),
         "dense": fields(together["dense"]),

@@ -32,16 +32,6 @@ def test_a_clock_counts_the_call_and_passes_the_images() -> None:
     assert seen == [images]
 
 
-def test_marks_lie_in_order() -> None:
-    marker = Marker(CPU)
-    first = marker.mark()
-    time.sleep(0.02)
-    last = marker.mark()
-    marker.settle()
-    assert marker.seconds(first, last) >= 0.02
-    assert marker.seconds(first, last) == -marker.seconds(last, first)
-
-
 def test_collection_comes_back_also_after_an_error() -> None:
     def fail() -> None:
         with no_collection():
@@ -115,11 +105,6 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
     torch._dynamo.reset()
     yield calls
     torch._dynamo.reset()
-
-
-def test_not_compiled(tiny: nn.Module) -> None:
-    with runnable({1: tiny}, False, IMAGES) as runs:
-        assert runs == {1: tiny}
 
 
 class Rolled(nn.Module):

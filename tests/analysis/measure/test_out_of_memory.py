@@ -45,17 +45,6 @@ def test_halves_until_it_fits_and_stays_there(error: Exception) -> None:
     assert small.seen == [3, 3, 1]
 
 
-def test_what_was_done_before_the_failure_is_kept() -> None:
-    small, portions = Small(4, MemoryError()), Portions()
-    portions.size = 4
-    batch = torch.arange(9.0)[:, None]
-    portions(small, batch[:4])
-    small.context = 2
-    with pytest.warns(UserWarning, match="with 4 images at once; going on with 2"):
-        torch.testing.assert_close(portions(small, batch), 2 * batch)
-    assert small.seen == [4, 4, 2, 2, 2, 2, 1]
-
-
 def test_one_image_too_big_and_other_errors_come_through() -> None:
     with (
         pytest.warns(UserWarning, match="out of memory"),

@@ -80,24 +80,11 @@ def test_known_cases() -> None:
     assert high_frequency(opposite).item() == pytest.approx(1)
 
 
-def test_length_does_not_matter_to_the_cosine() -> None:
-    x = _tokens(2, 6, 5)
-    scaled = x * torch.rand(2, 6, 1).add(0.1)
-    torch.testing.assert_close(mean_cosine(scaled), mean_cosine(x))
-
-
 def test_zero_tokens() -> None:
     x = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0]] * 3])
     assert mean_cosine(x).tolist() == pytest.approx([1 / 3, 0])
     assert effective_rank(x).tolist() == pytest.approx([1, 0])
     assert high_frequency(x).tolist() == pytest.approx([1 - 2 / 3, 0])
-
-
-def test_one_token() -> None:
-    x = torch.tensor([[[3.0, 4.0]]])
-    assert mean_cosine(x).isnan().all()
-    assert effective_rank(x).item() == pytest.approx(1)
-    assert high_frequency(x).item() == 0
 
 
 @pytest.mark.parametrize("name", TOKEN_STATISTICS)
@@ -199,12 +186,6 @@ def test_the_figures_are_those_of_a_trace(result: Oversmoothing, digits: nn.Modu
         assert np.isnan(lost["difference"])
 
 
-def test_batches_make_no_difference(result: Oversmoothing, digits: nn.Module) -> None:
-    again = oversmoothing(digits, "digits", SPECS, gmacs_share=0.75, **QUICK | {"batch_size": 24})
-    for column in ("mean", "low", "high", "difference_low"):
-        np.testing.assert_allclose(again.frame[column], result.frame[column], atol=1e-5)
-
-
 def test_autocast_and_loaders(digits: nn.Module) -> None:
     loader = tr.data.make_loader(open_for(digits, "digits"), 6, limit=12)
     found = oversmoothing(digits, loader, {"mine": "gtp"}, progress=False, amp=torch.bfloat16)
@@ -254,6 +235,7 @@ def test_images_of_another_size() -> None:
         oversmoothing(model, loader, ["gtp:P=2"], progress=False)
 
 
+@pytest.mark.slow
 def test_what_the_documentation_says_of_the_parts_of_gtp() -> None:
     model = tr.models.load_model(shared_path("models", "vit_cifar10_patch4.safetensors"))
     data = f"cifar10:{shared_path('data', 'cifar10-test.zip')}"

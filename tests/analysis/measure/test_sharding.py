@@ -19,7 +19,7 @@ from tokenred.analysis.measure.sharding import Shards, shards
 from tokenred.core.errors import ConfigError, DataError
 
 SCRIPT = Path(__file__).with_name("sharded_run.py")
-CASES = ("limit", "workers", "few", "unreadable", "dense", "fast", "loader", "loader limit")
+CASES = ("limit", "few", "unreadable", "dense", "fast", "loader", "loader limit")
 
 
 def _images(root: Path, per_class: int) -> None:
@@ -76,7 +76,7 @@ def test_the_cases_are_what_they_claim(ranks: list[dict[str, Any]]) -> None:
     found = ranks[0]["several"]
     counts = {case: len(found[case]["index"]) for case in CASES}
     assert counts == {
-        "limit": 37, "workers": 21, "few": 3, "unreadable": 15, "dense": 51, "fast": 51,
+        "limit": 37, "few": 3, "unreadable": 15, "dense": 51, "fast": 51,
         "loader": 7, "loader limit": 5,
     }  # fmt: skip
     for case in CASES:
