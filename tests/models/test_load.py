@@ -144,6 +144,9 @@ def test_contradictions_are_refused(tmp_path: Path) -> None:
     [
         ({"num_classes": -1}, "num_classes"),
         ({"num_classes": True}, "num_classes"),
+        ({"pretrained": 2}, "pretrained"),
+        ({"use_ema": "perhaps"}, "use_ema"),
+        ({"use_ema": True}, "expected a checkpoint="),
         ({"mean": (1,)}, "mean"),
         ({"std": (1, 1, -1)}, "std"),
     ],

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from textwrap import shorten
+from typing import Any
 
 from torch import nn
 
 from tokenred.backbones.base import Backbone, BlockAdapter, Embedded
 from tokenred.core import plugins
 from tokenred.core.errors import BackboneError
+from tokenred.core.info import ModelInfo
 
-__all__ = ["Backbone", "BlockAdapter", "Embedded", "adapt", "register_backbone"]
+__all__ = [
+    "Backbone",
+    "BlockAdapter",
+    "Embedded",
+    "adapt",
+    "feature_info",
+    "register_backbone",
+]
 
 # Whose classes the adapters know, and the methods that make another model of a subclass.
 _LIBRARIES = ("timm", "transformers", "tokenred")
@@ -45,6 +55,23 @@ def adapt(model: nn.Module) -> Backbone:
         if backbone.knows(model):
             return backbone(model)
     raise BackboneError(_refusal(model))
+
+
+def feature_info(info: ModelInfo, out_indices: Sequence[int]) -> Any:
+    """What timm's decoders ask of an encoder with these features: its own ``FeatureInfo``."""
+    from timm.models import FeatureInfo
+
+    stride = None if info.patch_size is None else max(info.patch_size)
+    told = FeatureInfo(
+        [
+            {"num_chs": info.width, "reduction": stride or 1, "module": f"blocks.{i}", "index": i}
+            for i in range(info.depth)
+        ],
+        tuple(out_indices),
+    )
+    for block in told.info:
+        block["reduction"] = stride
+    return told
 
 
 def _refusal(model: nn.Module) -> str:

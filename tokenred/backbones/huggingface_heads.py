@@ -100,16 +100,9 @@ class Head:
         labels: Tensor | None,
         loss_options: Mapping[str, Any],
     ) -> Any:
-        """The output object that the model returns, of these tokens.
+        """The output object that the model, of transformers' class ``kind``, returns of tokens.
 
-        Args:
-            model: the model.
-            kind: the class of transformers' that it is of.
-            tokens: after the final norm.
-            pooled: of them; the tokens themselves where the model does not pool.
-            hidden_states: before the first block and after each, or None.
-            labels: for the loss, or None.
-            loss_options: what else the model's loss is told.
+        ``pooled`` are the tokens themselves where the model does not pool.
         """
         # The module of the model knows its own outputs; importing them would import the library.
         name, names = _KINDS[self.out]

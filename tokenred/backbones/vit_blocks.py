@@ -33,11 +33,8 @@ __all__ = [
 def attention_qkv(attn: Any, x: Tokens, listens: bool = True, rope: Tensor | None = None) -> QKV:
     """Queries, keys and values of any of timm's attentions, and its gate if it has one.
 
-    Args:
-        attn: with one projection or three; its keys may have no bias or fewer heads.
-        x: tokens after the norm.
-        listens: run the attention's hooks.
-        rope: sines and cosines of the image tokens; prefix tokens have no position.
+    It has one projection or three; its keys may have no bias or fewer heads. ``rope`` turns the
+    image tokens; prefix tokens have no position.
     """
     x, calls = entered(attn, x, listens)
     if attn.qkv is None:
@@ -284,13 +281,7 @@ def open_known(
     """The adapter of a block.
 
     A block that was wrapped, patched or overridden runs whole as it is; `BlockAdapter.closed` then
-    says why it cannot be opened.
-
-    Args:
-        block: one of a model's blocks.
-        blocks: adapters by class of block.
-        attentions: classes that may be called ``attn`` in it.
-        family: of the models, for messages.
+    says why it cannot be opened. ``attentions`` are the classes that ``attn`` in it may have.
 
     Raises:
         BackboneError: for a block or an attention that is not known.

@@ -17,12 +17,7 @@ _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
-    """Load weights into a model if, and only if, every one of them fits.
-
-    Args:
-        model: changed in place; its dtypes stay as they are.
-        state: weights by name.
-        origin: what the weights came from, for the message.
+    """Load weights into a model if, and only if, every one of them fits; its dtypes stay.
 
     Raises:
         CheckpointError: as `check_fit`; the model is untouched then.
@@ -32,12 +27,7 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor], origin: str) ->
 
 
 def check_fit(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
-    """Refuse weights that a model cannot take one and all.
-
-    Args:
-        model: also one without memory for its weights.
-        state: weights by name.
-        origin: what the weights came from, for the message.
+    """Refuse weights that a model (also one without memory for them) cannot take one and all.
 
     Raises:
         CheckpointError: if names are missing or unexpected or shapes or kinds of number differ:
@@ -85,14 +75,7 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
 
 
 def describe_weights(state: Mapping[str, Tensor]) -> str:
-    """Say in words which vision transformer a state dict belongs to.
-
-    Args:
-        state: weights by name, in timm's naming.
-
-    Returns:
-        Such as ``width 384, 12 blocks, patch 16, 197 positions, 1000 classes``, of what is there.
-    """
+    """Such as ``width 384, 12 blocks, patch 16, 197 positions, 1000 classes``, of what is there."""
     blocks = {name.split(".")[1] for name in state if name.startswith("blocks.")}
     patch = state.get("patch_embed.proj.weight")
     positions = state.get("pos_embed")

@@ -48,12 +48,7 @@ _GOLDEN = 0.6180339887498949
 
 
 def told_likeness(base: nn.Module, whole: nn.Module, image: Tensor) -> dict[str, str]:
-    """Entries for a file's metadata.
-
-    Args:
-        base: whose attributes are told, and what it says to an image.
-        whole: what it is part of; said to the same image.
-        image: see `probe_image`.
+    """Entries for a file's metadata: the base's attributes, what base and whole say to an image.
 
     Raises:
         CheckpointError: for a model that does not run.
@@ -73,17 +68,9 @@ def told_likeness(base: nn.Module, whole: nn.Module, image: Tensor) -> dict[str,
 
 
 def check_attributes(metadata: Mapping[str, str], base: nn.Module, origin: str) -> None:
-    """Refuse a model of other settings than the one that a file was made from.
+    """Refuse a model of other settings than the one that a file was made from, saying which.
 
     Only where the packages are of the same versions: others may have other attributes.
-
-    Args:
-        metadata: of the file.
-        base: as for `told_likeness`.
-        origin: the file, for messages.
-
-    Raises:
-        CheckpointError: says what differs.
     """
     saved: dict[str, dict[str, str]] = {}
     for entry in read_entry(metadata, "attributes", list, origin):
@@ -192,14 +179,6 @@ def check_answers(
 
     What chooses tokens may choose others after another rounding. So the whole is only compared
     where the base's logits are the same to the last bit.
-
-    Args:
-        metadata: of the file.
-        base, whole, image: as for `told_likeness`.
-        origin: the file, for messages.
-
-    Raises:
-        CheckpointError: says whether it is the base or what was done to it.
     """
     told: dict[str, Any] = read_entry(metadata, "probe", dict, origin)
     try:

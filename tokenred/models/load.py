@@ -13,6 +13,7 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 
 from tokenred.core.errors import CheckpointError, ConfigError, UnknownNameError
+from tokenred.core.values import Count, read
 from tokenred.data.transforms import check_statistics
 from tokenred.models.checkpoint_file import PICKLE_SUFFIXES, read_checkpoint
 from tokenred.models.embedded import EMBEDDED_MODELS
@@ -46,8 +47,7 @@ def load_model(
         num_classes: of a timm model, if not its own number.
         pretrained: load the published (or embedded) weights; by default true unless
             ``checkpoint`` is given. With false, the weights are random.
-        mean: three numbers, recorded as the model's preprocessing.
-        std: three numbers, recorded as the model's preprocessing.
+        mean, std: three numbers each, recorded as the model's preprocessing.
         use_ema: of a ``checkpoint`` of a training: take the averaged weights, or the raw ones. By
             default the averaged ones where there are some, as timm does.
 
@@ -69,11 +69,18 @@ def load_model(
             f"expected a model name or a path, got {type(spec).__name__}; a model that is in "
             "memory needs no loading."
         )
-    _check(checkpoint, num_classes, pretrained, mean, std)
-    if use_ema is not None and (checkpoint is None or type(use_ema) is not bool):
+    num_classes = read(Count | None, num_classes, "num_classes")
+    pretrained = read(bool | None, pretrained, "pretrained")
+    use_ema = read(bool | None, use_ema, "use_ema")
+    for statistic, value in (("mean", mean), ("std", std)):
+        if value is not None:
+            check_statistics(statistic, value)
+    if checkpoint is not None and pretrained:
         raise ConfigError(
-            f"expected use_ema as true or false, with a checkpoint=, got {use_ema!r}; leave it out."
+            "expected one source of weights, got checkpoint= and pretrained=True; leave one out."
         )
+    if use_ema is not None and checkpoint is None:
+        raise ConfigError(f"expected a checkpoint= with use_ema={use_ema}, got none; leave it out.")
     name = os.fspath(spec)
     model: nn.Module
     if _is_path(name):
@@ -92,28 +99,6 @@ def load_model(
             load_strictly(model, state, str(checkpoint))
     set_preprocessing(model, record, mean=mean, std=std)
     return model.float().eval()
-
-
-def _check(
-    checkpoint: str | os.PathLike[str] | None,
-    num_classes: int | None,
-    pretrained: bool | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-) -> None:
-    if num_classes is not None and (type(num_classes) is not int or num_classes < 0):
-        raise ConfigError(
-            f"expected num_classes as a whole number from 0, got {num_classes!r}; leave it out "
-            "for the model's own."
-        )
-    if checkpoint is not None and pretrained:
-        raise ConfigError(
-            "expected one source of weights, got checkpoint= and pretrained=True; leave one out."
-        )
-    if mean is not None:
-        check_statistics("mean", mean)
-    if std is not None:
-        check_statistics("std", std)
 
 
 def _is_path(name: str) -> bool:

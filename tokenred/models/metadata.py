@@ -82,17 +82,11 @@ _PREPROCESSING: dict[str, Any] = {
 def read_entry(
     metadata: Mapping[str, str], name: str, kinds: type | tuple[type, ...], origin: str
 ) -> Any:
-    """Parse an entry of a checkpoint's metadata.
-
-    Args:
-        metadata: of the file.
-        name: of the entry.
-        kinds: what its value may be: ``dict``, ``list``, ``type(None)``.
-        origin: the file, for messages.
+    """Parse an entry of a checkpoint's metadata; ``origin`` is the file, for messages.
 
     Raises:
         CheckpointError: if the entry is missing, no JSON (NaN and names that come twice are none),
-            or of another kind.
+            or of another kind than ``dict``, ``list`` or ``type(None)``, whichever are allowed.
     """
     kinds = kinds if isinstance(kinds, tuple) else (kinds,)
     wanted = f"JSON, {' or '.join(_KINDS[kind] for kind in kinds)}, in the metadata entry {name!r}"
@@ -139,12 +133,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def read_values(
     values: Mapping[str, Any], annotations: Mapping[str, Any], what: str
 ) -> dict[str, Any]:
-    """Values as their annotations say.
-
-    Args:
-        values: by name.
-        annotations: by name.
-        what: the values are, and of which file, for messages.
+    """Values by name as their annotations say; ``what`` they are, for messages.
 
     Raises:
         CheckpointError: for an unknown name or another value: what came and what was expected.
@@ -166,10 +155,7 @@ def read_values(
 def read_arguments(arguments: Any, weights: Sized, origin: str) -> dict[str, Any]:
     """Arguments of a model that a file may name: plain, known and of a possible size.
 
-    Args:
-        arguments: what a file says.
-        weights: the file's; a model has no more blocks than weights.
-        origin: the file, for messages.
+    A model has no more blocks than the file has weights.
 
     Raises:
         CheckpointError: names the argument, and what was expected of it.
@@ -215,14 +201,7 @@ def told_preprocessing(model: nn.Module) -> dict[str, Any]:
 
 
 def parse_preprocessing(metadata: Mapping[str, str], origin: str) -> dict[str, Any]:
-    """Read and check the ``preprocessing`` entry of a checkpoint's metadata.
-
-    Args:
-        metadata: of the file.
-        origin: the file, for messages.
-
-    Returns:
-        Entries for ``pretrained_cfg``; empty where the file says nothing.
+    """Entries for ``pretrained_cfg`` from a file; empty where it says nothing.
 
     Raises:
         CheckpointError: if an entry is unknown or unusable.
@@ -252,11 +231,6 @@ def set_preprocessing(
     std: Sequence[float] | None = None,
 ) -> None:
     """Write preprocessing into the model's ``pretrained_cfg``, where timm's tools find it.
-
-    Args:
-        model: changed in place.
-        record: entries from the checkpoint.
-        mean, std: instead of the record's.
 
     Raises:
         ConfigError: if ``mean`` or ``std`` is not three usable numbers.

@@ -78,11 +78,6 @@ def build_described(
 ) -> tuple[nn.Module, Callable[[], nn.Module]]:
     """A model that a file describes, without weights, and how to build it with random ones.
 
-    Args:
-        description: from the file; believed in nothing.
-        weights: of the file.
-        origin: the file, for messages.
-
     Raises:
         CheckpointError: for a description of no known form, arguments that a file may not set or
             that do not go together, and a model that would need much more memory than its weights.

@@ -3,68 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenred.core.info import ModelInfo
+from tokenred.backbones import feature_info
 from tokenred.core.part import check_choice
 from tokenred.reduced.model import ReducedViT, block_numbers
 from tokenred.reduced.unreduce import FILLS
 from tokenred.reduced.wrap import dense, wrap
 from tokenred.strategies.specs import StrategyLike
 
-__all__ = ["FeatureInfo", "FeatureMaps", "features"]
-
-
-class FeatureInfo:
-    """What a decoder asks of its encoder; answers as timm's class of the same name does.
-
-    Args:
-        info: the model.
-        out_indices: the blocks whose features are given.
-    """
-
-    def __init__(self, info: ModelInfo, out_indices: Sequence[int]) -> None:
-        self.out_indices = tuple(out_indices)
-        stride = None if info.patch_size is None else max(info.patch_size)
-        self.info: list[dict[str, Any]] = [
-            {"num_chs": info.width, "reduction": stride, "module": f"blocks.{i}", "index": i}
-            for i in range(info.depth)
-        ]
-
-    def channels(self, idx: int | Sequence[int] | None = None) -> Any:
-        """Channels of each map; of one block, or of several, where they are named."""
-        return self.get("num_chs", idx)
-
-    def reduction(self, idx: int | Sequence[int] | None = None) -> Any:
-        """Pixels of the image to a place of the map, likewise; None where it is not known."""
-        return self.get("reduction", idx)
-
-    def module_name(self, idx: int | Sequence[int] | None = None) -> Any:
-        """Names of the blocks, likewise."""
-        return self.get("module", idx)
-
-    def get(self, key: str, idx: int | Sequence[int] | None = None) -> Any:
-        """One entry: of each map, or of the blocks named."""
-        if isinstance(idx, int):
-            return self.info[idx][key]
-        return [self.info[i][key] for i in (self.out_indices if idx is None else idx)]
-
-    def get_dicts(
-        self, keys: Sequence[str] | None = None, idx: int | Sequence[int] | None = None
-    ) -> Any:
-        """Several entries: of each map, or of the blocks named."""
-        if isinstance(idx, int):
-            return {k: v for k, v in self.info[idx].items() if keys is None or k in keys}
-        return [self.get_dicts(keys, i) for i in (self.out_indices if idx is None else idx)]
-
-    def __getitem__(self, item: int) -> dict[str, Any]:
-        return self.info[item]
-
-    def __len__(self) -> int:
-        return len(self.info)
+__all__ = ["FeatureMaps", "features"]
 
 
 class FeatureMaps(nn.Module):
@@ -72,7 +22,8 @@ class FeatureMaps(nn.Module):
 
     Attributes:
         model: the `ReducedViT`.
-        feature_info: ``channels()`` and ``reduction()`` of the maps, see `FeatureInfo`.
+        feature_info: ``channels()`` and ``reduction()`` of the maps, timm's ``FeatureInfo``; a
+            stride that is not known is None.
         out_indices: the blocks, ascending.
     """
 
@@ -94,7 +45,7 @@ class FeatureMaps(nn.Module):
         super().__init__()
         self.model = model
         self.out_indices = tuple(blocks)
-        self.feature_info = FeatureInfo(model.info, blocks)
+        self.feature_info = feature_info(model.info, blocks)
         self.norm, self.output_fmt, self.fill = norm, output_fmt, fill
 
     def forward(self, images: Float[Tensor, "b ch H W"]) -> list[Tensor]:

@@ -113,13 +113,9 @@ class ReducedViT(SharesBase):
             self.parts = nn.ModuleDict(learned)
 
     def _refresh(self, look: bool = False) -> Setup:
-        """What runs, after changes of the model were taken in.
+        """What runs, after changes of the model were taken in; refused if it does not fit any more.
 
-        Args:
-            look: at weights, too, whose shapes a forward does not go by and costs do.
-
-        Raises:
-            TokenredError: where the strategy does not fit the model any more; nothing is changed.
+        ``look`` at weights, too, whose shapes a forward does not go by and costs do.
         """
         if torch.compiler.is_dynamo_compiling():
             # The compiler runs this now, and never in the compiled code: there it has its guards.
@@ -139,11 +135,7 @@ class ReducedViT(SharesBase):
         return True
 
     def _follow(self) -> Setup:
-        """Learned parts are those that ``parts`` holds, and are where and of the type the base is.
-
-        Raises:
-            BackboneError: for one that is gone.
-        """
+        """Learned parts are those that ``parts`` holds, on the base's device and of its type."""
         setup, held = self._setup, self.parts._modules
         for name, part in setup.learned.items():
             if name not in held:

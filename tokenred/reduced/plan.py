@@ -64,14 +64,10 @@ def plan_layers(
     stem: float = 0.0,
     built: Mapping[str, Part] | None = None,
 ) -> tuple[LayerPlan, ...]:
-    """Resolve a strategy on a model.
+    """Resolve a strategy on a model whose embedding costs ``stem``.
 
-    Args:
-        strategy: the method.
-        info: the model.
-        stem: multiply-accumulates of the embedding, for schedules with a budget.
-        built: the parts as they run. One that was replaced for this model (`CLSAttn` without a CLS
-            token) reads what its stand-in reads.
+    A part that was replaced for this model (`CLSAttn` without a CLS token) reads what its stand-in
+    in ``built`` reads.
 
     Raises:
         ScheduleError: where a block cannot give what is asked.

@@ -76,12 +76,7 @@ class Setup:
     ) -> Setup:
         """Resolve a strategy on a model.
 
-        Args:
-            model: that an adapter knows.
-            asked: the strategy.
-            learned: parts with weights that are there already, by name.
-            made_for: the model that those were made for, if not this one.
-            pruned: see above.
+        Weights in ``learned`` are there already, and were made for ``made_for`` if not this model.
 
         Raises:
             BackboneError, ConfigError, ScheduleError: for a strategy that does not fit the model,
@@ -112,12 +107,7 @@ class Setup:
         return made
 
     def again(self) -> Setup:
-        """The same strategy on the model as it is now; parts keep their weights.
-
-        Raises:
-            BackboneError: for weights that were made for a model of other shapes.
-            BackboneError, ConfigError, ScheduleError: for a strategy that does not fit any more.
-        """
+        """The same strategy on the model as it is now; parts keep their weights."""
         made = Setup.of(self.backbone.model, self.asked, self.learned, self.info, self.pruned)
         if made.info == self.info and made.stem == self.stem:
             made.plans.update(self.plans)
@@ -186,11 +176,7 @@ class Setup:
         return (planned and (block.attends or plan.reads)) or block.must_open(plan.fewer)
 
     def check_blocks(self, plans: tuple[LayerPlan, ...]) -> None:
-        """Refuse blocks that have to be opened and cannot be, before anything runs.
-
-        Raises:
-            BackboneError: with the block, and what is in the way.
-        """
+        """Refuse blocks that have to be opened and cannot be."""
         for block, plan in zip(self.backbone.blocks, plans, strict=False):
             if (block.closed or block.passed_by) and self.opens(block, plan):
                 block.check_open(self.backbone.model)
@@ -257,11 +243,7 @@ class Setup:
     # ---------------------------------------------------------------- its last tokens
 
     def weight(self, state: TokenState) -> Tensor | None:
-        """How often each token counts in the head; None where all count alike.
-
-        Raises:
-            BackboneError: for a head that cannot be told.
-        """
+        """How often each token counts in the head; None where all count alike."""
         weight = None
         if self.strategy.selector.masks and "mask" in state.memory:
             weight = state.memory["mask"]
