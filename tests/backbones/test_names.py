@@ -1,4 +1,4 @@
-"""Every timm name that builds a VisionTransformer, made small: wrapping changes nothing."""
+"""Every timm name that builds a model of a known family, made small: wrapping changes nothing."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from timm.models.beit import Beit
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 
 import tokenred as tr
 from tests.backbones.small import build, images_for, methods_run, names_of, tokens_go
+from tests.backbones.steps import in_steps
 from tokenred.attention import FusedEngine, PlainEngine
 from tokenred.core.errors import BackboneError, ConfigError
 
@@ -19,27 +22,41 @@ REFUSED = {
     "vit_dpwee_patch16_reg1_gap_256",
     "vit_dwee_patch16_reg1_gap_256",
 }
-NAMES = names_of(VisionTransformer)
-# One of each kind, for the methods that not every name has to see.
+NAMES = [
+    name
+    for kind in (VisionTransformer, Eva, Beit)
+    for name in names_of(kind)
+    if name not in REFUSED
+]
+# One of each kind, which the default run and all methods see.
 KINDS = [
     "aimv2_large_patch14_224",
+    "beit_base_patch16_224",
     "deit3_small_patch16_224",
     "deit_tiny_distilled_patch16_224",
+    "eva02_tiny_patch14_224",
+    "eva_giant_patch14_clip_224",
     "vit_base_patch16_18x2_224",
     "vit_base_patch16_clip_224",
+    "vit_base_patch16_sapiens2",
     "vit_base_patch16_siglip_224",
     "vit_base_patch16_xp_224",
     "vit_base_r26_s32_224",
     "vit_medium_patch16_gap_256",
+    "vit_pe_core_gigantic_patch14_448",
     "vit_small_patch14_reg4_dinov2",
+    "vit_small_patch16_dinov3",
+    "vit_small_patch16_rope_mixed_224",
     "vit_small_resnet26d_224",
     "vitamin_small_224",
 ]
 
 
 def test_timm_has_the_names() -> None:
-    assert len(NAMES) > 150
-    assert set(NAMES) >= REFUSED | set(KINDS)
+    for kind, least in ((VisionTransformer, 150), (Eva, 20), (Beit, 6)):
+        assert len(names_of(kind)) >= least
+    assert len(set(KINDS) & set(NAMES)) >= 14  # older versions lack some
+    assert set(names_of(VisionTransformer)) >= REFUSED
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))
@@ -49,38 +66,37 @@ def test_refused(name: str) -> None:
 
 
 # One test a name, not one a promise: building takes longer than running.
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in REFUSED])
-def test_name(
-    name: str, lively: Any, untouched: Any, by_hand: Any, same: Any, same_run: Any
-) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n in KINDS else pytest.mark.slow) for n in NAMES],
+)
+def test_name(name: str, lively: Any, untouched: Any, same: Any, same_run: Any) -> None:
     model = lively(build(name))
     images = images_for(model)
 
     # Nothing removed: the same model, in training as well.
-    dense = tr.wrap(model, tr.strategy("gtp", P=0))
+    dense = tr.wrap(model, tr.Strategy.dense())
     same_run(dense.train(), model, images)
     same_run(dense.eval(), model, images)
 
     # Nothing removed, but every block opened.
     opened = tr.wrap(model, tr.Strategy("Random", score_mods=(untouched,)))
     same_run(opened, model, images, tolerance=2e-5)
-    draw = torch.Generator().manual_seed(3)
-    x = torch.randn(2, 9 + model.num_prefix_tokens, model.embed_dim, generator=draw)
     with torch.no_grad():
-        for anatomy, block in zip(opened.backbone.blocks, model.blocks, strict=True):
+        state, _ = opened._start(images)
+        for layer, block in enumerate(opened.backbone.blocks):
             for engine in (PlainEngine(), FusedEngine()):
+                at, whole = in_steps(block, state, layer, engine)
                 # The residual would hide what is missing beside it.
-                got = by_hand(anatomy, x, engine, model.num_prefix_tokens) - x
-                same(got, block(x) - x)
+                same(at - state.x, whole - state.x)
 
     tokens_go(model, images)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [name for name in KINDS if name in NAMES])
 def test_methods(name: str, lively: Any) -> None:
     model = lively(build(name)).eval()
-    images = images_for(model)
     if model.cls_token is None:
         with pytest.raises(ConfigError, match="CLS"):
             tr.wrap(model, tr.strategy("evit", keep_rate=0.7, layers=(0, 1)))
-    methods_run(model, images)
+    methods_run(model, images_for(model))
