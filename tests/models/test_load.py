@@ -152,7 +152,7 @@ def test_contradictions_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_arguments_are_checked_first(options: dict[str, Any], name: str) -> None:
-    with pytest.raises(ConfigError, match=f"expected {name}|{name} must"):
+    with pytest.raises(ConfigError, match=name):
         load_model("no_such_model", **options)
 
 
