@@ -26,8 +26,8 @@ from tokenred.strategies.config import to_config
 from tokenred.strategies.score_mods import TopKeys
 from tokenred.strategies.specs import StrategyLike, parse_spec
 from tokenred.strategies.strategy import Strategy, recipes
+from tokenred.training.augment import TrainingImages, images_digest, plain_images
 from tokenred.training.devices import pick_accelerator
-from tokenred.training.images import TrainingImages, images_digest, plain_images
 from tokenred.training.losses import Criterion, make_criterion
 from tokenred.training.presets import method_of, settings_for
 from tokenred.training.randomness import random_as

@@ -75,7 +75,7 @@ class RunFolder:
                 "Resume it, choose another folder, or overwrite it."
             )
         for file in [] if resume else old:
-            file.unlink()
+            file.unlink(missing_ok=True)  # by another process of this run
 
     def write_state(self, identity: dict[str, Any], rows: Rows, state: dict[str, Any]) -> None:
         """Write a state of tensors and plain values.

@@ -10,7 +10,7 @@ import torch
 from tests.training.conftest import digits, tiny
 from tokenred.data import eval_transform
 from tokenred.training import Settings
-from tokenred.training.images import TrainingImages, train_transform
+from tokenred.training.augment import TrainingImages, train_transform
 
 PLAIN = Settings(crop="none", flip=0, auto_augment=None, color_jitter=0, erasing=0)
 
