@@ -10,9 +10,9 @@ from typing import Any
 
 import tokenred as tr
 from tokenred.backbones import _BACKBONES, _load
-from tokenred.cli.listing import _registries, _split
+from tokenred.cli.listing import split_citation
 from tokenred.core.part import Traits
-from tokenred.core.registry import Entry
+from tokenred.core.registry import KINDS, Entry
 
 __all__ = ["catalogue"]
 
@@ -46,7 +46,8 @@ def catalogue(api: Mapping[str, str]) -> str:
         api: where on the site an object of the API is described, by its full name.
     """
     pieces = [_INTRO, _summary()]
-    for title, registry in _registries().items():
+    for registry in KINDS.values():
+        title = registry.plural
         heading, about = _ABOUT[title]
         pieces.append(f"## {heading}\n\n{about}\n\n")
         pieces += [_part(title, entry, api) for entry in registry]
@@ -56,7 +57,8 @@ def catalogue(api: Mapping[str, str]) -> str:
 
 def _summary() -> str:
     rows = ["| kind | names |", "| --- | --- |"]
-    for title, registry in _registries().items():
+    for registry in KINDS.values():
+        title = registry.plural
         names = " ".join(f"[`{e.name}`](#{_anchor(title, e.name)})" for e in registry)
         rows.append(f"| {_ABOUT[title][0]} | {names} |")
     return "\n".join(rows) + "\n\n"
@@ -67,7 +69,7 @@ def _anchor(title: str, name: str) -> str:
 
 
 def _part(title: str, entry: Entry, api: Mapping[str, str]) -> str:
-    what, citation = _split(entry.summary)
+    what, citation = split_citation(entry.summary)
     module, _, name = entry.source.rpartition(".")
     described = f"[`{name}`]({api[entry.source]})" if entry.source in api else f"`{name}`"
     rows = {

@@ -1,53 +1,200 @@
-"""Errors are one line on stderr, with exit code 2."""
+"""The command line as a whole: help, errors of one line, and how it is stopped."""
 
 from __future__ import annotations
 
+import os
+import shlex
+import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import pandas as pd
 import pytest
-from typer.testing import Result
 
 import tokenred
-from tokenred.core.errors import TokenredError, UnknownNameError
+from tests.cli.conftest import Run
+from tokenred.cli.app import app
+from tokenred.core.errors import UnknownNameError
+from tokenred.core.lock import output_lock
+
+COMMANDS = ("ablate", "agreement", "bench", "compare", "export", "finetune", "graph", "list",
+            "oversmoothing", "plot tradeoff", "plot lines", "plot heat-map", "plot scorers",
+            "plot graph-table", "plot theta-table", "report", "reproduce", "show")  # fmt: skip
+ROOT = str(Path(__file__).parents[2])
 
 
-def test_version(run) -> None:  # type: ignore[no-untyped-def]
-    result: Result = run("--version")
-    assert result.exit_code == 0
-    assert result.stdout.strip() == f"tokenred {tokenred.__version__}"
+def test_version_and_help(run: Run) -> None:
+    assert run("--version").stdout == f"tokenred {tokenred.__version__}\n"
+    shown = run("--help")
+    assert shown.stdout == run().stdout == run("-h").stdout
+    for command in COMMANDS:
+        assert f" {command.partition(' ')[0]} " in shown.stdout
 
 
-def test_no_command_shows_help(run) -> None:  # type: ignore[no-untyped-def]
-    result: Result = run()
-    assert "compare" in result.output
-    assert "list" in result.output
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_explained(command: str) -> None:
+    found = app[command.split()[0]]
+    found = found[command.split()[1]] if " " in command else found
+    arguments = found.assemble_argument_collection(parse_docstring=True)
+    unexplained = [each.name for each in arguments if not each.parameter.help]
+    assert [name for name in unexplained if name != "*"] == []  # a group of options
 
 
-def test_an_error_is_one_line(run) -> None:  # type: ignore[no-untyped-def]
-    result: Result = run("list", "scorer_s")
-    assert result.exit_code == 2
-    assert result.stdout == ""
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("tokenred: unknown kind of part 'scorer_s'. Did you mean 'scorers'")
+def test_help_of_a_command(run: Run) -> None:
+    shown = run("compare", "--help").stdout
+    for words in ("Without options: the embedded", "--strategy -s", "[@SHARE]", "--no-timing",
+                  "CPU threads of PyTorch", "[default: 32]"):  # fmt: skip
+        assert words in shown, words
+
+
+def test_help_is_quick() -> None:
+    """It imports no library that takes long."""
+    program = (
+        "import sys; from tokenred.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: print([m for m in ('torch', 'timm', 'pandas') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert found.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["list", "scorer_s"], "unknown kind of part 'scorer_s'. Did you mean 'scorers'"),
+        (["comparee"], 'Unknown command "comparee". Did you mean "compare"?'),
+        (["compare", "--strategi", "gtp"], "Did you mean"),
+        (["compare", "--limit", "many"], 'unable to convert "many" into int'),
+        (["plot", "lines"], "requires an argument"),
+        (["--import"], "--import"),
+    ],
+)
+def test_an_error_is_one_line(run: Run, words: list[str], told: str) -> None:
+    assert told in run(*words).refusal
 
 
 @pytest.mark.parametrize("by_variable", [False, True])
-def test_traceback_on_demand(run, monkeypatch, by_variable: bool) -> None:  # type: ignore[no-untyped-def]
+def test_traceback_on_demand(run: Run, monkeypatch: pytest.MonkeyPatch, by_variable: bool) -> None:
     if by_variable:
         monkeypatch.setenv("TOKENRED_TRACEBACK", "1")
-    result: Result = run(*([] if by_variable else ["--traceback"]), "list", "nothing")
+    result = run("list", "nothing", *([] if by_variable else ["--traceback"]))
     assert isinstance(result.exception, UnknownNameError)
 
 
-def test_as_a_module() -> None:
-    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "tokenred", *arguments]
-        return subprocess.run(command, capture_output=True, text=True)
+# ---------------------------------------------------------------- as a program
 
-    assert call("--version").stdout.startswith("tokenred ")
-    failed = call("compare", "--strategy", "nothing")
-    assert failed.returncode == 2
-    assert "Traceback" not in failed.stderr
-    assert "unknown strategy 'nothing'" in failed.stderr
-    assert issubclass(TokenredError, Exception)
+
+@pytest.mark.parametrize(
+    ("variables", "code"),
+    [({"PYTHONIOENCODING": "ascii"}, 0), ({}, 1)],
+    ids=["an ASCII terminal", "a reader that leaves"],
+)
+def test_files_are_there_however_the_printing_ends(
+    tmp_path: Path, variables: dict[str, str], code: int
+) -> None:
+    out = tmp_path / "o[/b]"
+    words = ["compare", "--no-timing", "--limit", "4", "-s", "gtp:P=6", "--out", str(out)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "tokenred", *words],
+        stdout=subprocess.PIPE,
+        env=os.environ | variables | {"PYTHONPATH": ROOT},
+    ) as running:
+        assert running.stdout is not None
+        if code:
+            running.stdout.close()
+        else:
+            assert b"o[/b]" in running.stdout.read()
+        assert running.wait() == code
+    assert sorted(path.name for path in out.iterdir()) == ["comparison.csv", "tradeoff.png"]
+
+
+def test_an_error_of_the_program() -> None:
+    words = [sys.executable, "-m", "tokenred", "compare", "--strategy", "nothing"]
+    failed = subprocess.run(
+        words, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": ROOT}
+    )
+    assert (failed.returncode, failed.stdout) == (2, "")
+    assert failed.stderr.startswith("tokenred: unknown strategy 'nothing'")
+
+
+# ---------------------------------------------------------------- stopped, and two at once
+
+
+def test_a_stopped_comparison_goes_on_to_the_same_rows(
+    run: Run, moody: tuple[str, ...], tmp_path: Path
+) -> None:
+    ask = ("compare", *moody, "--no-timing", "--limit", 12, "--batch-size", 4,
+           "-s", "gtp:P=4,scorer=Moody", "-s", "tome:r=4")  # fmt: skip
+    calls = tmp_path / "calls"
+
+    def counted(*words: object, after: int = 10_000) -> tuple[int, int]:
+        """The exit code, and how often the scorer was asked."""
+        calls.write_text(f"{after} {signal.SIGTERM}")
+        left = run(*words)
+        used = after - int(calls.read_text().split()[0])
+        calls.unlink()
+        return left.exit_code, used
+
+    whole, used = counted(*ask, "--out", "whole")
+    assert whole == 0
+    assert counted(*ask, "--out", "cut", after=used - 4)[0] == 143
+    assert not (tmp_path / "cut" / "comparison.csv").exists()
+    assert "--resume" in run(*ask, "--out", "cut").refusal
+    assert "began otherwise (seed)" in run(*ask, "--seed", 1, "--out", "cut", "--resume").refusal
+
+    resumed, few = counted(*ask, "--out", "cut", "--resume")
+    assert resumed == 0
+    assert few < used - 4  # no batch is run twice
+    frames = [pd.read_csv(tmp_path / name / "comparison.csv") for name in ("whole", "cut")]
+    pd.testing.assert_frame_equal(*frames)
+    written = sorted(path.name for path in (tmp_path / "cut").iterdir())
+    assert written == ["comparison.csv", "tradeoff.png"]
+
+
+def test_who_stops_a_command_is_told_how_to_go_on(
+    run: Run, moody: tuple[str, ...], tmp_path: Path
+) -> None:
+    calls = tmp_path / "calls"
+    calls.write_text(f"4 {signal.SIGINT}")
+    stopped = run("compare", *moody, "--no-timing", "--limit", 4, "-s", "gtp:scorer=Moody",
+                  "--out", "a b")  # fmt: skip
+    assert stopped.exit_code == 130
+    start = "tokenred: stopped; what is finished is kept. Go on with: tokenred "
+    assert stopped.stderr.startswith(start)
+    calls.unlink()
+    assert run(*shlex.split(stopped.stderr.removeprefix(start))).exit_code == 0
+
+    calls.write_text(f"4 {signal.SIGINT}")
+    stopped = run("oversmoothing", *moody, "-s", "gtp:scorer=Moody", "--limit", 2)
+    told = "tokenred: stopped; nothing was written.\n"
+    assert (stopped.exit_code, stopped.stderr) == (130, told)
+
+
+def test_two_runs_into_one_place(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    held, tried = threading.Event(), threading.Event()
+
+    def other_run() -> None:
+        with output_lock(tmp_path / "out"), output_lock(tmp_path / "page.html"):
+            held.set()
+            tried.wait()
+
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(other_run)
+        held.wait()
+        try:
+            for words in (
+                ["compare", "--random-weights", "--pairs", 2, "-s", "topk", "--out", "out"],
+                ["bench", "-n", 1, "--pairs", 2, "-s", "topk", "-o", "out"],
+                ["oversmoothing", "--limit", 2, "-o", "out"],
+                ["agreement", "--limit", 2, "-o", "out"],
+                ["finetune", "-s", "gtp:P=4", "--epochs", 1, "--limit", 96, "-o", "out"],
+                ["report", "a.csv", "-o", "page.html"],
+            ):
+                assert f"process {os.getpid()} on" in run(*words).refusal, words
+        finally:
+            tried.set()
+    assert list((tmp_path / "out").iterdir()) == []

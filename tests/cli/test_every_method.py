@@ -2,79 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
-from timm.models import _registry
+from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
-from torch import nn
 
-from tokenred.models.lvvit import LVViT
-from tokenred.strategies.strategy import recipes
+from tests.cli.conftest import Run
+from tokenred.core.registry import KINDS
 
-SHAPE = {"num_classes": 10, "embed_dim": 48, "depth": 4, "num_heads": 3, "mlp_ratio": 2.0}
-MODELS: dict[str, Callable[[], nn.Module]] = {
-    "tiny_deit": lambda: VisionTransformer(img_size=32, patch_size=8, **SHAPE),
-    "tiny_lvvit": lambda: LVViT(img_size=64, **SHAPE),
-    "tiny_without_cls": lambda: VisionTransformer(
-        img_size=32, patch_size=8, class_token=False, global_pool="avg", **SHAPE
-    ),
+SHAPE = {"img_size": 32, "patch_size": 8, "num_classes": 10, "embed_dim": 24, "depth": 4,
+         "num_heads": 3, "mlp_ratio": 2.0}  # fmt: skip
+MODELS: dict[str, dict[str, Any]] = {
+    "plain": SHAPE,
+    "without_cls": SHAPE | {"class_token": False, "global_pool": "avg"},
 }
 NEED_CLS = ("ats", "evit", "evo-vit", "idlevit")
-RECIPES = tuple(recipes.names())
+RECIPES = tuple(KINDS["strategy"].names())
+ALL = [word for name in RECIPES for word in ("-s", name)]
 pytestmark = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
 
 
 @pytest.fixture(autouse=True)
-def _models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Small models under names that timm knows, with the same weights each time."""
-
-    def entry(name: str) -> Callable[..., nn.Module]:
-        def create(pretrained: bool = False, **_: Any) -> nn.Module:
-            with torch.random.fork_rng():
-                torch.manual_seed(0)
-                model: Any = MODELS[name]()
-            side = model.patch_embed.img_size[0]
-            model.pretrained_cfg = {"architecture": name, "input_size": (3, side, side),
-                                    "mean": (0.5,) * 3, "std": (0.5,) * 3}  # fmt: skip
-            return model
-
-        return create
-
-    for name in MODELS:
-        monkeypatch.setitem(_registry._model_entrypoints, name, entry(name))
-    monkeypatch.chdir(tmp_path)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def _models(run: Run) -> None:
+    """Small models, as files in the working folder."""
+    for name, config in MODELS.items():
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            state = VisionTransformer(**config).state_dict()
+        preprocessing = {"input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3}
+        metadata = {"config": json.dumps(config), "preprocessing": json.dumps(preprocessing)}
+        save_file(state, f"{name}.safetensors", metadata=metadata)
 
 
 def test_the_recipes_are_all_here() -> None:
-    assert set(recipes.names()) == {
+    assert set(RECIPES) >= {
         "ats", "dynamicvit", "evit", "evo-vit", "gtp", "idlevit", "mstm", "random", "tome",
         "topk", "tri-level", "uniform",
     }  # fmt: skip
 
 
-def methods_of(model: str) -> list[str]:
-    """Those that run on a model."""
-    return [name for name in RECIPES if model != "tiny_without_cls" or name not in NEED_CLS]
-
-
-def asked(names: list[str]) -> list[str]:
-    return [word for name in names for word in ("-s", name)]
-
-
 @pytest.mark.parametrize("model", MODELS)
-def test_compare(run: Any, model: str) -> None:
-    names = methods_of(model)
-    result = run("compare", "--model", model, "--data", "digits", *asked(names), "--limit", 6,
-                 "--no-timing", "--out", "out")  # fmt: skip
+def test_compare(run: Run, model: str) -> None:
+    names = [name for name in RECIPES if model == "plain" or name not in NEED_CLS]
+    asked = [word for name in names for word in ("-s", name)]
+    result = run("compare", "--model", f"{model}.safetensors", "--data", "digits", *asked,
+                 "--limit", 4, "--no-timing", "--out", "out")  # fmt: skip
     assert result.exit_code == 0, result.output
     frame = pd.read_csv("out/comparison.csv").set_index("strategy")
     assert frame.index.tolist() == ["dense", *names]
@@ -82,47 +59,37 @@ def test_compare(run: Any, model: str) -> None:
     assert (frame["gmacs"] <= 1.1 * frame.loc["dense", "gmacs"]).all()
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_ablate(run: Any, model: str) -> None:
-    for name in methods_of(model):
-        result = run("ablate", "--model", model, "--data", "digits", "--base", name, "--limit", 4,
-                     "-o", f"{name}.csv")  # fmt: skip
-        assert result.exit_code == 0, (name, result.output)
-        assert pd.read_csv(f"{name}.csv")["top1"].notna().all(), name
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_show(run: Any, model: str) -> None:
-    names = methods_of(model)
-    result = run("show", "--model", model, "--data", "digits", *asked(names), "-o", "a.png")
+def test_ablate(run: Run) -> None:
+    result = run("ablate", "--model", "plain.safetensors", "--data", "digits", "-a",
+                 f"base={','.join(RECIPES)}", "--limit", 4, "-o", "a.csv")  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert [name for name in names if f"{name}: " not in result.stdout] == []
+    frame = pd.read_csv("a.csv")
+    assert len(frame) == len(RECIPES)
+    assert frame["top1"].notna().all()
+
+
+def test_show(run: Run) -> None:
+    result = run("show", "--model", "plain.safetensors", "--data", "digits", *ALL, "-o", "a.png")
+    assert result.exit_code == 0, result.output
+    assert [name for name in RECIPES if f"{name}: " not in result.stdout] == []
     assert Path("a.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_bench(run: Any, model: str) -> None:
-    names = methods_of(model)
-    result = run("bench", "--model", model, *asked(names), "-n", 2, "--pairs", 3, "-o", "out")
+def test_bench(run: Run) -> None:
+    result = run("bench", "--model", "plain.safetensors", *ALL, "-n", 2, "--pairs", 3, "-o", "out")
     assert result.exit_code == 0, result.output
-    assert set(pd.read_csv("out/results.csv")["strategy"]) >= set(names)
+    assert set(pd.read_csv("out/results.csv")["strategy"]) >= set(RECIPES)
 
 
-@pytest.mark.parametrize("name", NEED_CLS)
 @pytest.mark.parametrize(
-    "command",
+    "words",
     [
-        ("compare", "--data", "digits", "-s", "NAME", "--limit", 6),
-        ("ablate", "--data", "digits", "--base", "NAME", "--limit", 6),
-        ("show", "--data", "digits", "-s", "NAME"),
-        ("bench", "-s", "NAME", "-n", 2, "--pairs", 3),
+        *(f"compare --data digits --limit 6 -s {name}" for name in NEED_CLS),
+        "ablate --data digits --limit 6 --base evit",
+        "show --data digits -s evit",
+        "bench -n 2 --pairs 3 -s evit",
     ],
-    ids=lambda command: command[0],
 )
-def test_refused_without_cls(run: Any, command: tuple[Any, ...], name: str) -> None:
-    given = [name if word == "NAME" else word for word in command]
-    result = run(*given, "--model", "tiny_without_cls")
-    assert result.exit_code == 2, result.output
-    assert result.stderr.startswith("tokenred: ")
-    assert "CLS token" in result.stderr
+def test_refused_without_cls(run: Run, words: str) -> None:
+    assert "CLS token" in run(*words.split(), "--model", "without_cls.safetensors").refusal
     assert not list(Path().rglob("*.png")) + list(Path().rglob("*.csv"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import tokenred as tr
-from tokenred.cli.importing import imports_first
+from tests.cli.conftest import Run
 from tokenred.core.errors import ConfigError
 
 PARTS = '''
@@ -44,13 +44,12 @@ def cornered(*, P=4, weight=HALF):
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working folder with the file of parts; nothing imported from it outlives the test."""
     (tmp_path / "my_parts.py").write_text(PARTS, encoding="utf-8")
     (tmp_path / "helper_of_parts.py").write_text("HALF = 0.5\n", encoding="utf-8")
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    monkeypatch.chdir(elsewhere)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = set(sys.modules)
     yield tmp_path
@@ -60,30 +59,32 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             del sys.modules[name]
 
 
-def test_a_file_is_listed(run, folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_file_is_listed(run: Run, folder: Path) -> None:
     result = run("--import", folder / "my_parts.py", "list")
     assert result.exit_code == 0
     for word in ("Corner", "half", "cornered", "my_parts", "Corner and half."):
         assert word in result.stdout
 
 
-def test_a_module_of_the_working_folder(run, folder: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_module_of_the_working_folder(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(folder)
     assert "Corner" in run("--import", "my_parts", "list", "scorers").stdout
 
 
-def test_it_may_stand_anywhere_and_be_given_twice(run, folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_it_may_stand_anywhere_and_be_given_twice(run: Run, folder: Path) -> None:
     file = folder / "my_parts.py"
     result = run("list", "scorers", f"--import={file}", "--import", file)
     assert result.exit_code == 0
     assert "Corner" in result.stdout
 
 
-def test_compare_and_show(run, folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_compare_and_show(run: Run, folder: Path) -> None:
     file = folder / "my_parts.py"
     compared = run(
         "compare", "--import", file, "-s", "cornered:P=2", "-s", "gtp:fuser=half,P=2",
-        "--limit", 20, "--no-timing", "--out", folder / "out",
+        "--limit", 6, "--no-timing", "--out", folder / "out",
     )  # fmt: skip
     assert compared.exit_code == 0, compared.output
     assert "cornered:P=2" in compared.stdout
@@ -92,10 +93,10 @@ def test_compare_and_show(run, folder: Path) -> None:  # type: ignore[no-untyped
     assert (folder / "a.png").exists()
 
 
-def test_worker_processes_know_the_parts(run, folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_worker_processes_know_the_parts(run: Run, folder: Path) -> None:
     result = run(
         "--import", folder / "my_parts.py", "ablate", "--base", "cornered",
-        "--axis", "weight=0.5,1.0", "--limit", 20, "--engine", "processes", "--workers", 1,
+        "--axis", "weight=0.5,1.0", "--limit", 6, "--engine", "processes", "--workers", 1,
         "--store", folder / "a.db",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -118,7 +119,9 @@ def test_worker_processes_know_the_parts(run, folder: Path) -> None:  # type: ig
         ("of_exit.py", "raise SystemExit(3)\n", "of_exit.py, line 1: SystemExit: 3"),
     ],
 )
-def test_a_failing_import_says_where(run, folder: Path, name: str, text: str, told: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_failing_import_says_where(
+    run: Run, folder: Path, name: str, text: str, told: str
+) -> None:
     (folder / name).write_text(text, encoding="utf-8")
     result = run("--import", folder / name, "list")
     assert result.exit_code == 2
@@ -138,31 +141,17 @@ def test_a_failing_import_says_where(run, folder: Path, name: str, text: str, to
         ("", "got '', which is not to be found"),
     ],
 )
-def test_what_is_not_there(run, given: str, told: str) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_not_there(run: Run, given: str, told: str) -> None:
     result = run("--import", given, "list")
     assert result.exit_code == 2
     assert told in result.stderr
 
 
 @pytest.mark.parametrize("name", ["json", "torch", "sys"])
-def test_a_file_named_like_a_module_is_refused(run, folder: Path, name: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_file_named_like_a_module_is_refused(run: Run, folder: Path, name: str) -> None:
     file = folder / f"{name}.py"
     file.write_text(PARTS, encoding="utf-8")
     result = run("--import", file, "list")
     assert result.exit_code == 2
     assert f"has the name of another module, '{name}'" in result.stderr
     assert "rename the file" in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ("list --import a.py graphs", "--import a.py list graphs"),
-        ("compare --import=a.py -s x --import b", "--import=a.py --import b compare -s x"),
-        ("list -- --import a", "list -- --import a"),
-        ("list --import", "list --import"),
-        ("", ""),
-    ],
-)
-def test_order_on_the_command_line(given: str, expected: str) -> None:
-    assert imports_first(given.split()) == expected.split()

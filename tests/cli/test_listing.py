@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-import tokenred as tr
-from tokenred.cli.listing import _split
+from tests.cli.conftest import Run
+from tokenred.cli.listing import split_citation
+from tokenred.core.registry import KINDS
 
 
-def test_everything_is_listed(run) -> None:  # type: ignore[no-untyped-def]
+def test_everything_is_listed(run: Run) -> None:
     result = run("list")
     assert result.exit_code == 0
-    for names in (tr.list_strategies, tr.list_scorers, tr.list_graphs, tr.list_fusers,
-                  tr.schedules.names, tr.selectors.names, tr.routers.names):  # fmt: skip
-        for name in names():
+    for kind in KINDS.values():
+        for name in kind.names():
             assert name in result.stdout
     assert "keep_rate=0.7" in result.stdout
 
 
-def test_one_kind(run) -> None:  # type: ignore[no-untyped-def]
+def test_one_kind(run: Run) -> None:
     result = run("list", "Graphs")
     assert "semantic" in result.stdout
     assert "gtp" not in result.stdout.replace("GTP", "").replace("gtp-vit", "")
@@ -36,4 +36,4 @@ def test_one_kind(run) -> None:  # type: ignore[no-untyped-def]
     ],
 )
 def test_papers_are_told_from_other_brackets(summary: str, what: str, paper: str) -> None:
-    assert _split(summary) == (what, paper)
+    assert split_citation(summary) == (what, paper)

@@ -1,50 +1,66 @@
-"""``tokenred report``."""
+"""``tokenred report`` and ``tokenred reproduce``."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
+
+from tests.cli.conftest import Run
+from tokenred.analysis.reproduction.experiments import TOLERANCES, finetuning
+from tokenred.cli.app import app
 
 CSV = (
     "strategy,method,gmacs,top1,model,data,images\ndense,dense,2,80,ViT,x,9\ngtp,gtp,1,79,ViT,x,9\n"
 )
 
 
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_one_file_and_several(run: Run) -> None:
     Path("a.csv").write_text(CSV)
-
-
-def test_one_file(run) -> None:  # type: ignore[no-untyped-def]
-    result = run("report", "a.csv")
-    assert result.exit_code == 0, result.output
-    assert "Written: report.html" in result.stdout
-    assert "ViT on x" in Path("report.html").read_text()
-
-
-def test_several_files(run) -> None:  # type: ignore[no-untyped-def]
     Path("b.csv").write_text(CSV.replace("gtp", "tome"))
-    result = run("report", "a.csv", "b.csv", "-o", "both.html", "--title", "Two")
-    assert result.exit_code == 0, result.output
+    assert run("report", "a.csv").stdout == "Written: report.html\n"
+    assert "ViT on x" in Path("report.html").read_text()
+    assert run("report", "a.csv", "b.csv", "-o", "both.html", "--title", "Two").exit_code == 0
     text = Path("both.html").read_text()
     assert "<title>Two</title>" in text
     assert "b.csv: Results" in text
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["none.db"], "cannot read none.db"),
-        (["a.csv", "-o", "a.pdf"], ".html"),
-        (["a.csv", "-o", "a.html", "--level", "2"], "level"),
-        (["a.csv", "-o", "old.html"], "--overwrite"),
-    ],
-)
-def test_refused(run, arguments: list[str], message: str) -> None:  # type: ignore[no-untyped-def]
-    Path("old.html").write_text("mine")
-    result = run("report", *arguments)
-    assert result.exit_code == 2, result.output
-    assert message in result.stderr
-    assert Path("old.html").read_text() == "mine"
+def test_reproduce_the_demo(run: Run) -> None:
+    result = run("reproduce", "--demo", "--limit", 5, "-e", "table6", "-o", "out")
+    assert result.exit_code == 0, result.output
+    assert "785 tokens (Table 6)" in result.stdout
+    assert "table6" in result.stderr
+    assert "no published figures" in result.stdout
+    for name in ("results.db", "reproduction.csv", "reproduction.html"):
+        assert Path("out", name).is_file()
+
+
+def test_reproduce_costs(run: Run) -> None:
+    result = run("reproduce", "--costs", "-e", "table1", "-m", "DeiT-S")
+    assert result.exit_code == 0, result.output
+    frame = pd.read_csv("tokenred-out/reproduction/reproduction.csv")
+    assert set(frame["metric"]) == {"gmacs"}
+    assert "Written: tokenred-out/reproduction/reproduction.csv" in result.stdout
+
+
+def test_figures_that_differ_show_in_the_exit_code(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TOLERANCES, "gmacs", {**TOLERANCES["gmacs"], "within": 0.01})
+    result = run("reproduce", "--costs", "-e", "table1", "-m", "DeiT-S")
+    assert result.exit_code == 1
+    assert "✗ table1, DeiT-S, gtp:P=8,theta=0.6: gmacs 3.42, published 3.40" in result.stdout
+
+
+def test_the_commands_for_what_is_missing_are_right() -> None:
+    _, *words = finetuning("vit", "gtp:P=8").split()
+    app.parse_args(words)
+
+
+def test_the_experiments_are_listed(run: Run) -> None:
+    result = run("reproduce", "--list")
+    assert result.exit_code == 0
+    assert "release-notes" in result.stdout
+    assert not Path("tokenred-out").exists()

@@ -1,21 +1,16 @@
-"""``tokenred show`` on the embedded digits."""
+"""``tokenred show`` and ``tokenred graph`` on the embedded digits."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from PIL import Image
 
+from tests.cli.conftest import Run
 from tokenred.data.digits import DigitsSource
 
 
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-def test_a_photograph(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_photograph(run: Run) -> None:
     DigitsSource().image(3).save("seven.png")
     result = run("show", "seven.png", "-s", "gtp:P=4", "-s", "evit@0.7", "--layers", "0,7",
                  "--graph", "--width", 3.3, "-o", "tokens.svg")  # fmt: skip
@@ -26,46 +21,36 @@ def test_a_photograph(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-d
     assert lines[1].endswith("tokens: 60 after block 0, 32 after block 7")
     assert lines[2].startswith("evit@0.7: ")
     assert lines[3] == "Written: tokens.svg"
-    assert "<svg" in (tmp_path / "tokens.svg").read_text()
+    assert "<svg" in Path("tokens.svg").read_text()
 
 
-def test_an_image_of_a_data_set_and_names_of_classes(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_an_image_of_a_data_set_and_names_of_classes(run: Run) -> None:
     Path("names.txt").write_text("\n".join(f"digit {i}" for i in range(10)))
     result = run("show", "--data", "digits", "--index", 3, "--classes", "names.txt", "-s", "topk")
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("dense: digit 7 (")
-    with Image.open(tmp_path / "tokens.png") as image:
+    with Image.open("tokens.png") as image:
         assert image.width == 2100
 
 
-def test_demo(run) -> None:  # type: ignore[no-untyped-def]
-    assert run("show", "--demo", "--no-holders").exit_code == 0
-    again = run("show", "--demo")
-    assert again.exit_code == 2
-    assert "--overwrite" in again.stderr
+def test_demo(run: Run) -> None:
+    assert run("show", "--demo", "--no-holders", "--layers", "1").exit_code == 0
     assert run("show", "--demo", "--overwrite", "--layers", "1").exit_code == 0
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "expected a photograph"),
-        (["a.png", "--data", "digits"], "expected a photograph"),
-        (["--demo", "--data", "digits"], "--demo"),
-        (["none.png"], "photograph at none.png"),
-        (["torn.png"], "photograph at torn.png"),
-        (["--demo", "-o", "a.jpg"], ".png, .pdf, .svg"),
-        (["--demo", "--layers", "1;2"], "--layers"),
-        (["--demo", "--layers", "9"], "blocks from 0 to 7"),
-        (["--demo", "-s", "nothing"], "unknown strategy"),
-        (["--data", "digits", "--index", "360"], "--index from 0 to 359"),
-        (["--demo", "--classes", "none.txt"], "names of the classes"),
-    ],
-)
-def test_refused(run, arguments: list[str], message: str) -> None:  # type: ignore[no-untyped-def]
-    Path("torn.png").write_bytes(b"torn")
-    result = run("show", *arguments)
-    assert result.exit_code == 2, result.output
-    (line,) = result.stderr.splitlines()
-    assert message in line
-    assert not list(Path().glob("tokens*"))
+def test_the_graph_of_an_embedded_digit(run: Run) -> None:
+    result = run("graph", "--demo")
+    assert result.exit_code == 0, result.output
+    for words in ("Mixed(M=8", "digits ViT", "clustering", "block 7: dropped", "Written"):
+        assert words in result.stdout
+    assert Path("tokenred-out/graph.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_graph_of_a_photograph(run: Run) -> None:
+    Image.new("RGB", (50, 40), (90, 20, 200)).save("photo.png")
+    result = run("graph", "photo.png", "-b", "semantic:M=3", "-p", 5, "-p", 6, "--all-edges",
+                 "-s", "topk", "-o", "a/b.svg")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "Semantic(M=3" in result.stdout
+    assert "block 2: dropped" in result.stdout
+    assert Path("a/b.svg").read_text().lstrip().startswith("<?xml")

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
+from tokenred.cli.app import main
+
 __all__ = ["main"]
-
-
-def main() -> None:
-    """Run the command line and leave with its exit code."""
-    from tokenred.cli.app import app
-
-    app(prog_name="tokenred")

@@ -2,117 +2,110 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import shlex
+import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-import typer
-from typer.core import TyperGroup
+from cyclopts import App, CycloptsError, Parameter
 
 from tokenred._version import __version__
-from tokenred.cli.ablating import ablate_command
-from tokenred.cli.agreeing import agreement_command
-from tokenred.cli.benching import bench_command
-from tokenred.cli.comparing import compare_command
-from tokenred.cli.console import claims
-from tokenred.cli.exporting import export_command
-from tokenred.cli.finetuning import finetune_command
-from tokenred.cli.graphing import graph_command
-from tokenred.cli.importing import OPTION, import_all, imports_first
-from tokenred.cli.listing import list_command
-from tokenred.cli.plotting import plot_app
-from tokenred.cli.reporting import report_command
-from tokenred.cli.reproducing import reproduce_command
-from tokenred.cli.showing import show_command
-from tokenred.cli.smoothing import oversmoothing_command
-from tokenred.cli.stopping import exit_code, how_to_go_on, terminable
+from tokenred.cli.console import claims, exit_code, terminable
+from tokenred.cli.importing import OPTION, import_all
 from tokenred.core.errors import TokenredError
 
-__all__ = ["app"]
+__all__ = ["app", "main"]
 
-_ARGUMENTS = "tokenred.arguments"
-
-
-class _Group(TyperGroup):
-    """One line for an error of the library or a signal, in place of a traceback."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        ctx.meta[_ARGUMENTS] = tuple(args)
-        return super().parse_args(ctx, imports_first(args))
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            with claims(), terminable():
-                return super().invoke(ctx)
-        except KeyboardInterrupt as stop:
-            command = self.get_command(ctx, ctx.invoked_subcommand or "")
-            told = str(stop) or how_to_go_on(command, ctx.meta[_ARGUMENTS])
-            typer.echo(f"tokenred: {told}", err=True)
-            raise typer.Exit(exit_code(stop)) from None
-        except TokenredError as error:
-            if ctx.params.get("traceback"):
-                raise
-            typer.echo(f"tokenred: {' '.join(str(error).split())}", err=True)
-            raise typer.Exit(2) from None
+# Where a command is, and what `tokenred --help` says of it without importing it.
+_COMMANDS = {
+    "ablate": ("ablating:ablate_command", "Run a grid of strategies, each cell once."),
+    "agreement": ("measuring:agreement_command", "Compare which patches methods keep."),
+    "bench": ("benching:bench_command", "Measure speed against the dense model, over settings."),
+    "compare": ("comparing:compare_command", "Compare strategies: cost, speed and accuracy."),
+    "export": ("exporting:export_command", "Write a model with its strategy as one file."),
+    "finetune": ("finetuning:finetune_command", "Fine-tune a model with a strategy."),
+    "graph": ("showing:graph_command", "Draw the token graph of a photograph."),
+    "list": ("listing:list_command", "List strategies, parts and plug-ins."),
+    "oversmoothing": ("measuring:oversmoothing_command", "Measure how alike tokens become."),
+    "plot": ("plotting:plot_app", "Draw a figure from the CSV of a comparison or a study."),
+    "report": ("reporting:report_command", "Report results as one HTML page."),
+    "reproduce": ("reporting:reproduce_command", "Run the GTP paper's experiments."),
+    "show": ("showing:show_command", "Show what strategies leave of a photograph."),
+}
 
 
-app = typer.Typer(
-    cls=_Group,
+app = App(
+    name="tokenred",
     help="Token reduction for vision transformers: compare strategies, list the parts.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    # Rich would take [@SHARE] for a style.
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    version=f"tokenred {__version__}",
+    help_format="markdown",
+    default_parameter=Parameter(negative=()),
+    result_action="return_value",
+    print_error=False,
+    exit_on_error=False,
+    suppress_keyboard_interrupt=False,
 )
+for _name, (_place, _help) in _COMMANDS.items():
+    app.command(f"tokenred.cli.{_place}", name=_name, help=_help)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"tokenred {__version__}")
-        raise typer.Exit
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code.
+
+    Args:
+        arguments: by default those of the program.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    for name in _COMMANDS.keys() & set(words):
+        # The command that is meant has more to say than its line in the list.
+        del app[name]
+        app.command(f"tokenred.cli.{_COMMANDS[name][0]}", name=name)
+    try:
+        sys.exit(app.meta(words) or 0)
+    except CycloptsError as error:
+        sys.exit(_fail(str(error), 2))
 
 
-@app.callback()
+@app.meta.default
 def _root(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
-        ),
-    ] = False,
-    traceback: Annotated[
-        bool,
-        typer.Option(
-            "--traceback", envvar="TOKENRED_TRACEBACK", help="Show where an error came from."
-        ),
-    ] = False,
-    imports: Annotated[
-        list[str] | None,
-        typer.Option(
-            OPTION,
-            metavar="FILE|MODULE",
-            help="Your own parts: a .py file or a module that registers them; repeat it. It may "
-            "stand after the command, too.",
-        ),
-    ] = None,
-) -> None:
+    *words: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    imports: Annotated[tuple[str, ...], Parameter(OPTION, show_default=False)] = (),
+    traceback: Annotated[bool, Parameter(env_var="TOKENRED_TRACEBACK", show_default=False)] = False,
+) -> int:
+    """Run a command, with one line for an error or a signal in place of a traceback.
+
+    Args:
+        imports: your own parts: a .py file or a module that registers them; repeat it.
+        traceback: show where an error came from.
+    """
     # Bars belong to terminals; tqdm would also draw them into a dumb one.
     if os.environ.get("TERM") == "dumb":
         os.environ.setdefault("TQDM_DISABLE", "1")
-    import_all(imports or ())
+    command: Any = None
+    try:
+        import_all(imports)
+        command, bound, _ = app.parse_args(words)
+        with claims(), terminable():
+            return command(*bound.args, **bound.kwargs) or 0
+    except KeyboardInterrupt as stop:
+        again = (*words, *(f"{OPTION}={each}" for each in imports))
+        return _fail(str(stop) or _how_to_go_on(command, again), exit_code(stop))
+    except TokenredError as error:
+        if traceback:
+            raise
+        return _fail(str(error), 2)
 
 
-app.command("ablate")(ablate_command)
-app.command("bench")(bench_command)
-app.command("compare")(compare_command)
-app.command("export")(export_command)
-app.command("finetune")(finetune_command)
-app.command("list")(list_command)
-app.command("report")(report_command)
-app.command("reproduce")(reproduce_command)
-app.command("show")(show_command)
-app.add_typer(plot_app, name="plot")
-app.command("oversmoothing")(oversmoothing_command)
-app.command("graph")(graph_command)
-app.command("agreement")(agreement_command)
+def _fail(message: str, code: int) -> int:
+    print(f"tokenred: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _how_to_go_on(command: Any, words: Sequence[str]) -> str:
+    if command is None or "resume" not in inspect.signature(command).parameters:
+        return "stopped; nothing was written."
+    again = [word for word in words if word not in ("--resume", "--overwrite")]
+    told = shlex.join(["tokenred", *again, "--resume"])
+    return f"stopped; what is finished is kept. Go on with: {told}"

@@ -1,145 +1,78 @@
-"""``tokenred compare``: strategies side by side on one model."""
+"""``tokenred compare``: strategies side by side on one model, and the demo."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+import torch
+from cyclopts import Parameter
+from rich.console import Console
 
-from tokenred.cli.console import claim, make_console, say_written
-from tokenred.cli.demo import DEMO_FOLDER, MAX_SECONDS, time_deit
-from tokenred.cli.model_options import (
-    BatchSize,
-    Device,
-    Limit,
-    Mean,
-    ModelName,
-    Overwrite,
-    Progress,
-    Split,
-    Std,
-    Threads,
-    Weights,
-    Workers,
-    data_for,
-    model_title,
-    read_numbers,
-)
+from tokenred.analysis import compare, parse_spec, same_budget
+from tokenred.analysis.plots.canvas import figure_bytes
+from tokenred.cli.console import claim_folder, make_console, say_written
+from tokenred.cli.options import DataOptions, ModelOptions, Strategies, options_of
 from tokenred.core.errors import ConfigError, OutputExistsError
+from tokenred.core.files import write_atomically
+from tokenred.models import load_model
+from tokenred.strategies.specs import METHODS
 
 __all__ = ["compare_command"]
 
-_FOLDER = "tokenred-out"
+_FOLDER, _DEMO_FOLDER = Path("tokenred-out"), Path("tokenred-out/demo")
 _CSV, _PNG, _JOURNAL = "comparison.csv", "tradeoff.png", "comparison.jsonl"
 
+# The second half of the demo: the published settings on a model of a size that people use.
+_DEIT = "deit_small_patch16_224"
+_PUBLISHED = ("gtp:P=8", "tome:r=8", "evit:keep_rate=0.7", "topk:keep_rate=0.7",
+              "random:keep_rate=0.7")  # fmt: skip
+# On a busy machine fewer pairs, so that a demo stays one.
+_DEMO_SECONDS = 30
 
+
+@options_of(compare, leave_out="strategies class_map name journal")
 def compare_command(
-    model: ModelName = "digits",
-    checkpoint: Weights = None,
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Untrained, to measure speed only.")
-    ] = False,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="'digits' (embedded), 'cifar10[:PATH]', an image folder, a zip or a tar, "
-            "or 'hf:NAME' from the Hugging Face hub.",
-            show_default="digits with the digits model",
-        ),
-    ] = None,
-    split: Split = None,
-    strategy: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--strategy", "-s",
-            help="NAME[:KEY=VALUE,…][@SHARE] or a .toml file; repeat it. gtp:P=4,alpha=0.2; "
-            "tome@0.65 costs 0.65 of the dense model's GMACs.",
-            show_default="gtp, tome, evit, topk and random @0.85 and @0.65",
-        ),
-    ] = None,
-    budget: Annotated[
-        list[float] | None,
-        typer.Option(
-            "--budget", "-b", help="Run every strategy at this share of the GMACs; repeat it."
-        ),
-    ] = None,
-    baselines: Annotated[
-        bool,
-        typer.Option(
-            "--baselines",
-            help="Also lower resolution, fewer blocks and uniform dropping, at the same GMACs.",
-        ),
-    ] = False,
-    smaller: Annotated[
-        str | None, typer.Option(help="Also this model: a timm name, with published weights.")
-    ] = None,
-    limit: Limit = None,
-    batch_size: BatchSize = 32,
-    pairs: Annotated[int, typer.Option(help="Timed runs of each strategy.")] = 9,
-    timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Measure speed.")] = True,
-    threads: Threads = None,
-    workers: Workers = 0,
-    device: Device = None,
-    channels_last: Annotated[
-        bool, typer.Option("--channels-last", help="Images and convolutions as NHWC in memory.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Of chosen images, timing inputs, bootstrap.")] = 0,
-    mean: Mean = None,
-    std: Std = None,
-    out: Annotated[
-        Path | None, typer.Option(help=f"Folder for {_CSV} and {_PNG}.", show_default=_FOLDER)
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where a stopped run was; start if none was.")
-    ] = False,
-    overwrite: Overwrite = False,
-    progress: Progress = True,
-    demo: Annotated[
-        bool,
-        typer.Option(
-            "--demo", help="The comparison on embedded model and data, then DeiT-S's speed."
-        ),
-    ] = False,
-) -> None:  # fmt: skip
+    *,
+    model: ModelOptions = ModelOptions(),
+    data: DataOptions = DataOptions(),
+    strategy: Strategies = (),
+    budget: Annotated[tuple[float, ...], Parameter(name=["--budget", "-b"])] = (),
+    out: Annotated[Path | None, Parameter(name=["--out", "--output", "-o"])] = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    demo: bool = False,
+    **options: Any,
+) -> None:
     """Compare strategies on one model: cost, speed against dense, accuracy on the same images.
 
-    Without options: the embedded digits model and images, five methods at two budgets.
-    """
-    if demo and (checkpoint or random_weights or strategy or budget or data or model != "digits"):
-        raise ConfigError("--demo chooses model, data and strategies itself; leave those out.")
-    # Heavy libraries only now, so that --help is quick.
-    from tokenred.analysis.comparison import compare
-    from tokenred.analysis.plots.canvas import figure_bytes
-    from tokenred.core.files import prepare_folder, write_atomically
-    from tokenred.models import load_model
-    from tokenred.strategies.specs import METHODS, parse_spec, same_budget
+    Without options: the embedded digits model and images; gtp, tome, evit, topk and random at 0.85
+    and 0.65 of the dense model's GMACs.
 
+    Args:
+        budget: run every strategy at this share of the dense model's GMACs; repeat it.
+        out: folder for comparison.csv and tradeoff.png; by default tokenred-out.
+        resume: go on where a stopped run was; start if none was.
+        overwrite: replace what is there from an earlier run.
+        demo: the comparison on embedded model and data, then DeiT-S's speed.
+    """
+    if demo and (model != ModelOptions() or strategy or budget or data.data):
+        raise ConfigError("--demo chooses model, data and strategies itself; leave those out.")
     specs: Any = [parse_spec(text) for text in strategy] if strategy else None
     if budget:
         specs = same_budget(budget, specs or METHODS)
-    source = data_for(model, data)
-    if random_weights and data:
-        raise ConfigError("random weights have no accuracy; leave --data or --random-weights out.")
-    if source is None and not random_weights:
-        raise ConfigError(
-            f"expected --data for the model {model!r}; or --random-weights to measure speed only."
-        )
-    if random_weights:
-        source = None
-    if source is None and not timing:
-        raise ConfigError("nothing to measure: no data, and --no-timing.")
     if resume and overwrite:
         raise ConfigError("--resume keeps an earlier run, --overwrite replaces it; give one.")
-    names = (_CSV, _PNG) if source else (_CSV,)
-    folder = out or Path(DEMO_FOLDER if demo else _FOLDER)
-    if demo and threads is None:
+    source = _source(model, data, options.get("timing", True))
+    if demo:
+        options.setdefault("max_seconds", _DEMO_SECONDS)
         # Threads that wait for each other on a busy machine would be all that is measured.
-        threads = 1
+        options.setdefault("threads", 1)
+    names = (_CSV, _PNG) if source else (_CSV,)
+    folder = out or (_DEMO_FOLDER if demo else _FOLDER)
     # The demo may replace its own earlier output, and nothing else.
-    paths = prepare_folder(folder, names, overwrite=overwrite or (demo and out is None))
-    claim(folder)
-    journal = paths[0].with_name(_JOURNAL)
+    csv, *picture = claim_folder(folder, names, overwrite=overwrite or (demo and out is None))
+    journal = csv.with_name(_JOURNAL)
     if journal.exists() and not resume:
         if not (overwrite or demo):
             raise OutputExistsError(
@@ -147,45 +80,46 @@ def compare_command(
                 "another place, or replace it (--overwrite)."
             )
         journal.unlink()
-    loaded = load_model(
-        model,
-        checkpoint=checkpoint,
-        pretrained=False if random_weights else None,
-        mean=read_numbers("--mean", mean),
-        std=read_numbers("--std", std),
-    )
-    console = make_console()
     result = compare(
-        loaded,
-        source,
-        specs,
-        limit=limit,
-        batch_size=batch_size,
-        workers=workers,
-        timing=timing,
-        pairs=pairs,
-        threads=threads,
-        max_seconds=MAX_SECONDS if demo else None,
-        device=device,
-        channels_last=channels_last,
-        baselines=baselines,
-        smaller=smaller,
-        seed=seed,
-        split=split,
-        name=model_title(model, random_weights),
-        journal=journal,
-        progress=progress,
-    )
-    written = [result.to_csv(paths[0], overwrite=True)]
-    if source:
-        written.append(write_atomically(paths[1], figure_bytes(result.plot())))
+        model.load(), source, specs, name=model.title, journal=journal, **data.arguments(),
+        **options,
+    )  # fmt: skip
+    written = [result.to_csv(csv, overwrite=True)]
+    written += [write_atomically(path, figure_bytes(result.plot())) for path in picture]
     journal.unlink()
+    console = make_console()
     console.print(result)
     if sentence := result.resolution():
         console.print(sentence)
     if demo:
         console.print()
-        written += time_deit(
-            console, folder, threads=threads, seed=seed, device=device, progress=progress
-        )
+        written.append(_time_deit(console, folder, data, options["threads"]))
     say_written(console, written)
+
+
+def _source(model: ModelOptions, data: DataOptions, timing: bool) -> str | None:
+    """The images; None for speed only."""
+    if not model.random_weights:
+        return data.source(model)
+    if data.data:
+        raise ConfigError("random weights have no accuracy; leave --data or --random-weights out.")
+    if not timing:
+        raise ConfigError("nothing to measure: no data, and --no-timing.")
+    return None
+
+
+def _time_deit(console: Console, folder: Path, data: DataOptions, threads: int) -> Path:
+    """Time the published settings on DeiT-S with random weights, and print the table.
+
+    Speed does not depend on the values of the weights; accuracy does, and is left out.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(data.seed)
+        deit = load_model(_DEIT, pretrained=False)
+    result = compare(
+        deit, None, _PUBLISHED, batch_size=8, pairs=5, warmup=1, max_seconds=_DEMO_SECONDS,
+        threads=threads, device=data.device, seed=data.seed, progress=data.progress,
+        name=f"{_DEIT} with random weights (no download): speed only, accuracy not shown",
+    )  # fmt: skip
+    console.print(result)
+    return result.to_csv(folder / "deit_small_speed.csv", overwrite=True)

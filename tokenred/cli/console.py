@@ -1,18 +1,23 @@
-"""Where the commands print: a terminal, or a file wide enough for the tables."""
+"""What surrounds a command: where it prints, the outputs that it claims, and how it is stopped."""
 
 from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any, NoReturn
 
 from rich.console import Console
 
-__all__ = ["claim", "claims", "make_console", "say_written"]
+__all__ = [
+    "claim", "claim_folder", "claims", "exit_code", "make_console", "say_written", "terminable",
+]  # fmt: skip
 
 _WIDTH = 140
 _claims: ContextVar[ExitStack] = ContextVar("tokenred_claims")
@@ -48,6 +53,21 @@ def claim(output: Path) -> None:
     _claims.get().enter_context(output_lock(output))
 
 
+def claim_folder(folder: Path, names: Iterable[str], *, overwrite: bool) -> tuple[Path, ...]:
+    """The paths of a command's files in a folder that is its own until it ends.
+
+    Raises:
+        OutputExistsError: where a file is there already and may not be replaced.
+        OutputBusyError: where another process writes there.
+        DataError: for a folder that cannot be made or written to.
+    """
+    from tokenred.core.files import prepare_folder
+
+    paths = prepare_folder(folder, tuple(names), overwrite=overwrite)
+    claim(folder)
+    return paths
+
+
 @contextmanager
 def claims() -> Iterator[None]:
     """Within the block, which is a command, outputs can be claimed."""
@@ -57,3 +77,30 @@ def claims() -> Iterator[None]:
             yield
         finally:
             _claims.reset(token)
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Within the block SIGTERM ends the program as Ctrl-C does: outputs are closed first."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> NoReturn:
+        raise _TerminatedError
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def exit_code(stop: KeyboardInterrupt) -> int:
+    """As a shell has it: 128 and the number of the signal."""
+    terminated = isinstance(stop.__cause__ or stop, _TerminatedError)
+    return 128 + (signal.SIGTERM if terminated else signal.SIGINT)

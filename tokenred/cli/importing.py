@@ -14,7 +14,7 @@ from pathlib import Path
 from tokenred.core.child import NO_PLUGINS
 from tokenred.core.errors import ConfigError
 
-__all__ = ["OPTION", "import_all", "imports_first"]
+__all__ = ["OPTION", "import_all"]
 
 OPTION = "--import"
 _SUFFIX = ".py"
@@ -37,25 +37,6 @@ def import_all(given: Sequence[str]) -> None:
             _import_file(Path(each).expanduser().resolve(), each)
         else:
             _import_module(each)
-
-
-def imports_first(arguments: Sequence[str]) -> list[str]:
-    """The command line with its imports at the front, so that they may stand anywhere in it."""
-    front: list[str] = []
-    rest: list[str] = []
-    waiting = list(arguments)
-    while waiting:
-        one = waiting.pop(0)
-        if one == "--":
-            rest += [one, *waiting]
-            break
-        if one == OPTION and waiting:
-            front += [one, waiting.pop(0)]
-        elif one.startswith(f"{OPTION}="):
-            front.append(one)
-        else:
-            rest.append(one)
-    return front + rest
 
 
 def _import_file(path: Path, given: str) -> None:
@@ -132,6 +113,6 @@ def _failed(given: str, error: BaseException) -> ConfigError:
         at = f"{own[-1].filename}, line {own[-1].lineno}: " if own else ""
         told = str(error)
     return ConfigError(
-        f"{OPTION} {given} failed: {at}{type(error).__name__}: {told.rstrip('.')}. Mend it; "
+        f"{OPTION} {given} failed: {at}{type(error).__name__}: {told.rstrip('.')}. Fix it; "
         "--traceback shows how it came to that."
     )

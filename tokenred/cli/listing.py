@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-import typer
 from rich.table import Table
 from rich.text import Text
 
@@ -16,32 +15,27 @@ from tokenred.core import plugins
 from tokenred.core.errors import UnknownNameError
 from tokenred.core.registry import KINDS, Entry, Registry
 
-__all__ = ["list_command"]
+__all__ = ["list_command", "split_citation"]
 
 # "(GTP-ViT, Xu et al., WACV 2024)", "(EViT, Eq. 3)": a summary says so where it is from.
 _CITATION = re.compile(r"\s*\(([^()]*(?:\b(?:19|20)\d\d\b|Eq\.|Fig\.|section )[^()]*)\)")
 
 
-def list_command(
-    kind: Annotated[
-        str | None,
-        typer.Argument(
-            help="strategies, scorers, selectors, graphs, fusers, schedules, routers, "
-            "embeddings, score_mods or plugins; all of them if left out.",
-        ),
-    ] = None,
-) -> None:
-    """List strategies and parts: arguments, what they do, where they come from."""
-    registries = _registries()
+def list_command(kind: str | None = None, /) -> None:
+    """List strategies and parts: arguments, what they do, where they come from.
+
+    Args:
+        kind: strategies, scorers, selectors, graphs, fusers, schedules, routers, embeddings,
+            score_mods or plugins; all of them if left out.
+    """
+    known = [registry.plural for registry in KINDS.values()]
     kind = kind and kind.casefold()
-    if kind is not None and kind not in {*registries, "plugins"}:
-        raise UnknownNameError.of("kind of part", kind, {*registries, "plugins"})
+    if kind not in (None, "plugins", *known):
+        raise UnknownNameError.of("kind of part", kind, [*known, "plugins"])
     console = make_console()
-    for title, registry in registries.items():
-        if kind is None and not registry.names():
-            continue
-        if kind in (None, title):
-            console.print(_table(title, registry))
+    for registry in KINDS.values():
+        if kind == registry.plural or (kind is None and registry.names()):
+            console.print(_table(registry))
             console.print()
     found = plugins.load_plugins()
     if found and kind in (None, "plugins"):
@@ -51,12 +45,8 @@ def list_command(
         console.print(f"no plug-ins{off}")
 
 
-def _registries() -> dict[str, Registry[Any]]:
-    return {kind.plural: kind for kind in KINDS.values()}
-
-
-def _table(title: str, registry: Registry[Any]) -> Table:
-    table = _empty(title)
+def _table(registry: Registry[Any]) -> Table:
+    table = _empty(registry.plural)
     table.add_column("name", no_wrap=True)
     table.add_column("what it does", ratio=5)
     table.add_column("arguments", ratio=4)
@@ -65,10 +55,10 @@ def _table(title: str, registry: Registry[Any]) -> Table:
     if any(entry.plugin for entry in registry):
         table.add_column("plug-in", no_wrap=True)
     for entry in registry:
-        what, citation = _split(entry.summary)
-        # Text, since square brackets mean styles in plain strings.
-        cells = (entry.name, what, _arguments(entry), citation, _module(entry))
-        table.add_row(*(Text(cell) for cell in (*cells, entry.plugin)[: len(table.columns)]))
+        what, citation = split_citation(entry.summary)
+        module = entry.source.rpartition(".")[0] or entry.source
+        cells = (entry.name, what, _arguments(entry), citation, module, entry.plugin)
+        _add(table, cells[: len(table.columns)])
     return table
 
 
@@ -80,7 +70,7 @@ def _plugins(found: Sequence[plugins.Plugin]) -> Table:
     for plugin in found:
         parts = ", ".join(f"{kind} {name}" for kind, name in plugin.parts)
         told = f"left out: {plugin.error}" if plugin.error else parts
-        table.add_row(*(Text(c) for c in (plugin.package, f"{plugin.name} = {plugin.value}", told)))
+        _add(table, (plugin.package, f"{plugin.name} = {plugin.value}", told))
     return table
 
 
@@ -91,7 +81,12 @@ def _empty(title: str) -> Table:
     )  # fmt: skip
 
 
-def _split(summary: str) -> tuple[str, str]:
+def _add(table: Table, cells: Iterable[str]) -> None:
+    # Text, since square brackets mean styles in plain strings.
+    table.add_row(*map(Text, cells))
+
+
+def split_citation(summary: str) -> tuple[str, str]:
     """What an entry does, and the paper that its first line cites, if it does."""
     found = _CITATION.search(summary)
     if found is None:
@@ -99,17 +94,8 @@ def _split(summary: str) -> tuple[str, str]:
     return summary[: found.start()] + summary[found.end() :], found.group(1)
 
 
-def _module(entry: Entry) -> str:
-    """The module that defines an entry."""
-    return entry.source.rpartition(".")[0] or entry.source
-
-
 def _arguments(entry: Entry) -> str:
-    shown = []
-    for parameter in inspect.signature(entry.make).parameters.values():
-        default = parameter.default
-        if default is inspect.Parameter.empty:
-            shown.append(parameter.name)
-        else:
-            shown.append(f"{parameter.name}={default!r}")
-    return ", ".join(shown)
+    parameters = inspect.signature(entry.make).parameters.values()
+    return ", ".join(
+        p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters
+    )

@@ -2,228 +2,163 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import typer
+from cyclopts import App, Parameter
+from matplotlib.figure import Figure
 
-from tokenred.cli.plot_options import (
-    Backbone,
-    Columns,
-    Fix,
-    Frame,
-    Height,
-    Level,
-    Metric,
-    Output,
-    Overwrite,
-    PaperTable,
-    Published,
-    Text,
-    Title,
-    Width,
-    figure_path,
-    fixed_values,
-    given,
-    write_figure,
+from tokenred.analysis import (
+    heat_map,
+    metric_lines,
+    read_published,
+    save_figure,
+    scorer_comparison,
+    tabulate,
+    tradeoff,
 )
-from tokenred.core.errors import ConfigError
+from tokenred.analysis.plots.canvas import check_figure_path
+from tokenred.analysis.plots.frames import read_frame
+from tokenred.analysis.plots.tables import theta_rows
+from tokenred.cli.console import make_console, say_written
+from tokenred.cli.options import assignments, given_to, options_of
 
 __all__ = ["plot_app"]
 
-plot_app = typer.Typer(
-    help="Draw a figure from the CSV of a comparison or a study.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings={"max_content_width": 100},
-)
+plot_app = App(name="plot", help="Draw a figure from the CSV of a comparison or a study.")
+
+_Frame = Annotated[Path, Parameter(help="CSV of `tokenred compare`, or of a study.")]
+_Output = Annotated[
+    Path | None,
+    Parameter(name=["--output", "-o"], help="ending in .png, .pdf or .svg; by default KIND.png."),
+]
+_Overwrite = Annotated[bool, Parameter(help="replace an older file.")]
+_Fix = Annotated[
+    tuple[str, ...],
+    Parameter(name=["--fix", "-f"], help="COLUMN=VALUE: only rows that have it; repeat it."),
+]
+_Published = Annotated[
+    Path | None, Parameter(help="CSV of a paper's points, to be set beside the measured ones.")
+]
+_Points = Annotated[
+    tuple[str, ...], Parameter(help="the paper's points of this; repeat it for more.")
+]
 
 
-@plot_app.command("tradeoff")
+@plot_app.command(name="tradeoff")
+@options_of(tradeoff, read_published, leave_out="frame published source method")
 def tradeoff_command(
-    frame: Frame,
-    x: Annotated[str, typer.Option(help="'gmacs' or 'images_per_second'.")] = "gmacs",
-    hue: Annotated[str, typer.Option(help="The column that tells lines apart.")] = "method",
-    relative: Annotated[
-        bool, typer.Option("--relative", help="Cost and accuracy relative to the dense model.")
-    ] = False,
-    front: Annotated[bool, typer.Option("--front", help="Draw the Pareto front.")] = False,
-    published: Published = None,
-    table: PaperTable = None,
-    backbone: Backbone = None,
-    paper_method: Annotated[
-        list[str] | None, typer.Option(help="Its points of this method; repeat it for more.")
-    ] = None,
-    finetuned: Annotated[
-        bool | None,
-        typer.Option("--finetuned/--off-the-shelf", help="Its points with or without training."),
-    ] = None,
-    title: Title = None,
-    width: Width = 3.5,
-    height: Height = None,
-    output: Output = None,
-    overwrite: Overwrite = False,
+    frame: _Frame,
+    /,
+    *,
+    published: _Published = None,
+    backbone: _Points = (),
+    paper_method: _Points = (),
+    finetuned: Annotated[bool | None, Parameter(negative="--off-the-shelf")] = None,
+    output: _Output = None,
+    overwrite: _Overwrite = False,
+    **options: Any,
 ) -> None:
-    """Top-1 accuracy against cost or measured speed, a line a method, as in figure 1."""
-    from tokenred.analysis.plots.published import read_published
-    from tokenred.analysis.plots.tradeoff import tradeoff
+    """Top-1 accuracy against cost or measured speed, a line a method, as in figure 1.
 
-    path = figure_path(output, "tradeoff", overwrite)
+    Args:
+        finetuned: the paper's points with or without training.
+    """
+    path = _place(output, "tradeoff", overwrite)
     theirs = None
     if published is not None:
         theirs = read_published(
-            published, table=table, backbone=backbone, method=paper_method, finetuned=finetuned
-        )
-    figure = tradeoff(
-        frame, x=x, hue=hue, published=theirs, relative=relative, front=front, title=title,
-        width=width, **given(height=height),
-    )  # fmt: skip
-    write_figure(figure, path, overwrite)
+            published, backbone=backbone or None, method=paper_method or None,
+            finetuned=finetuned, **given_to(read_published, options),
+        )  # fmt: skip
+    figure = tradeoff(frame, published=theirs, **given_to(tradeoff, options))
+    _write(figure, path, overwrite)
 
 
-@plot_app.command("lines")
-def lines_command(
-    frame: Frame,
-    x: Annotated[str, typer.Option(help="The axis, such as alpha.")],
-    metric: Metric = "top1",
-    hue: Annotated[str | None, typer.Option(help="The column that tells lines apart.")] = None,
-    fix: Fix = None,
-    level: Level = 0.95,
-    title: Title = None,
-    width: Width = 3.5,
-    height: Height = None,
-    output: Output = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """A metric along one axis of a study, with intervals."""
-    from tokenred.analysis.plots.metric_lines import metric_lines
+def _figure(kind: str, draw: Callable[..., Figure], about: str) -> None:
+    """Add the command for a kind of figure that one function draws."""
 
-    path = figure_path(output, "lines", overwrite)
-    figure = metric_lines(
-        frame, x, metric, hue=hue, fixed=fixed_values(fix), level=level, title=title, width=width,
-        **given(height=height),
-    )  # fmt: skip
-    write_figure(figure, path, overwrite)
+    def command(
+        frame: _Frame,
+        /,
+        *,
+        fix: _Fix = (),
+        output: _Output = None,
+        overwrite: _Overwrite = False,
+        **options: Any,
+    ) -> None:
+        path = _place(output, kind, overwrite)
+        _write(draw(frame, fixed=_fixed(fix), **options), path, overwrite)
+
+    command.__doc__ = about
+    plot_app.command(options_of(draw, leave_out="frame fixed")(command), name=kind)
 
 
-@plot_app.command("heat-map")
-def heat_map_command(
-    frame: Frame,
-    x: Annotated[str, typer.Option(help="The axis across, such as alpha.")],
-    y: Annotated[str, typer.Option(help="The axis down, such as M.")],
-    metric: Metric = "top1",
-    fix: Fix = None,
-    level: Level = 0.95,
-    title: Title = None,
-    width: Width = 3.5,
-    height: Height = None,
-    output: Output = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """A metric over two axes of a study; the others are fixed or averaged over."""
-    from tokenred.analysis.plots.heat_map import heat_map
-
-    path = figure_path(output, "heat-map", overwrite)
-    figure = heat_map(
-        frame, x, y, metric, fixed=fixed_values(fix), level=level, title=title, width=width,
-        height=height,
-    )  # fmt: skip
-    write_figure(figure, path, overwrite)
+_figure("lines", metric_lines, "A metric along one axis of a study, with intervals.")
+_figure("heat-map", heat_map,
+        "A metric over two axes of a study; the others are fixed or averaged over.")  # fmt: skip
+_figure("scorers", scorer_comparison, "Scorers side by side, as in figure 5 of the GTP paper.")
 
 
-@plot_app.command("scorers")
-def scorers_command(
-    frame: Frame,
-    x: Annotated[
-        str | None, typer.Option(help="The axis of budgets.", show_default="P, if it varies")
-    ] = None,
-    metric: Metric = "top1",
-    published: Published = None,
-    fix: Fix = None,
-    level: Level = 0.95,
-    title: Title = None,
-    width: Width = 3.5,
-    height: Height = None,
-    output: Output = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Scorers side by side, as in figure 5 of the GTP paper."""
-    from tokenred.analysis.plots.scorer_comparison import scorer_comparison
+def _table(kind: str, rows: str, number: str, about: str) -> None:
+    """Add the command for a table of the paper."""
 
-    path = figure_path(output, "scorers", overwrite)
-    figure = scorer_comparison(
-        frame, x, metric, published=published, fixed=fixed_values(fix), level=level, title=title,
-        width=width, height=height,
-    )  # fmt: skip
-    write_figure(figure, path, overwrite)
+    def command(
+        frame: _Frame,
+        /,
+        *,
+        published: _Published = None,
+        table: str = number,
+        backbone: _Points = (),
+        fix: _Fix = (),
+        text: Literal["markdown", "latex"] = "markdown",
+        title: str | None = None,
+        width: float = 3.5,
+        output: _Output = None,
+        overwrite: _Overwrite = False,
+        **options: Any,
+    ) -> None:
+        path = _place(output, kind, overwrite)
+        data = read_frame(frame)
+        made = tabulate(
+            data, theta_rows(data) if rows == "theta" else rows, published=published, table=table,
+            backbone=backbone or None, fixed=_fixed(fix), **options,
+        )  # fmt: skip
+        shown = made.markdown() if text == "markdown" else made.latex()
+        _write(made.figure(title=title, width=width), path, overwrite, shown)
 
+    command.__doc__ = f"""{about}
 
-@plot_app.command("graph-table")
-def graph_table_command(
-    frame: Frame,
-    metric: Metric = "top1",
-    columns: Columns = "P",
-    published: Published = None,
-    table: PaperTable = "4",
-    backbone: Backbone = None,
-    fix: Fix = None,
-    text: Text = "markdown",
-    title: Title = None,
-    width: Width = 3.5,
-    output: Output = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Graph types over budgets, as in table 4, with published values beside."""
-    _table(
-        frame, "graph", "graph-table", text=text, title=title, width=width, output=output,
-        overwrite=overwrite, metric=metric, columns=columns, published=published, table=table,
-        backbone=backbone, fixed=fixed_values(fix),
-    )  # fmt: skip
+    Args:
+        table: the paper's points of this table.
+        text: also print the table in this form.
+        title: above the table; by default model and data.
+        width: in inches; 3.3 to 3.5 is a column.
+    """
+    give = options_of(tabulate, leave_out="frame rows fixed")
+    plot_app.command(give(command), name=kind)
 
 
-@plot_app.command("theta-table")
-def theta_table_command(
-    frame: Frame,
-    metric: Metric = "top1",
-    columns: Columns = "P",
-    published: Published = None,
-    table: PaperTable = "5",
-    backbone: Backbone = None,
-    fix: Fix = None,
-    text: Text = "markdown",
-    title: Title = None,
-    width: Width = 3.5,
-    output: Output = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Shares of attention kept over budgets, as in table 5, with published values beside."""
-    _table(
-        frame, "theta", "theta-table", text=text, title=title, width=width, output=output,
-        overwrite=overwrite, metric=metric, columns=columns, published=published, table=table,
-        backbone=backbone, fixed=fixed_values(fix),
-    )  # fmt: skip
+_table("graph-table", "graph", "4", "Graph types over budgets, as in table 4.")
+_table("theta-table", "theta", "5", "Shares of attention kept over budgets, as in table 5.")
 
 
-def _table(
-    frame: Path,
-    rows: str,
-    kind: str,
-    *,
-    text: str,
-    title: str | None,
-    width: float,
-    output: Path | None,
-    overwrite: bool,
-    **options: Any,
-) -> None:
-    from tokenred.analysis.plots.frames import read_frame
-    from tokenred.analysis.plots.tables import tabulate, theta_rows
+def _place(output: Path | None, kind: str, overwrite: bool) -> Path:
+    """Where the figure belongs; checked before any work is done."""
+    return check_figure_path(output or Path(f"{kind}.png"), overwrite=overwrite)
 
-    if text not in ("markdown", "latex"):
-        raise ConfigError(f"expected --text as markdown or latex, got {text!r}.")
-    path = figure_path(output, kind, overwrite)
-    data = read_frame(frame)
-    made = tabulate(data, theta_rows(data) if rows == "theta" else rows, **options)
-    figure = made.figure(title=title, width=width)
-    shown = made.markdown() if text == "markdown" else made.latex()
-    write_figure(figure, path, overwrite, shown)
+
+def _write(figure: Figure, path: Path, overwrite: bool, shown: str = "") -> None:
+    """Write the figure, print what goes with it, and say so."""
+    written = save_figure(figure, path, overwrite=overwrite)
+    console = make_console()
+    if shown:
+        console.print(shown, soft_wrap=True)
+    say_written(console, written)
+
+
+def _fixed(texts: Iterable[str]) -> dict[str, Any]:
+    """Columns and values, from COLUMN=VALUE; "none" is the name of a graph."""
+    found = assignments(texts, "--fix", "COLUMN=VALUE")
+    return {name: "none" if value is None else value for name, value in found.items()}

@@ -1,41 +1,110 @@
-"""``tokenred report``: results as one HTML page."""
+"""``tokenred report`` and ``tokenred reproduce``: pages of results."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import typer
+from cyclopts import Parameter
+from rich.table import Table
 
+from tokenred.analysis import report, reproduce
+from tokenred.analysis.reproduction.experiments import EXPERIMENTS
+from tokenred.analysis.reproduction.reproduce import CSV, HTML, STORE
 from tokenred.cli.console import claim, make_console, say_written
+from tokenred.cli.options import assignments, options_of
+from tokenred.core.errors import ConfigError
 
-__all__ = ["report_command"]
+__all__ = ["report_command", "reproduce_command"]
+
+_MOST = 20
 
 
+@options_of(report, leave_out="sources path")
 def report_command(
-    source: Annotated[
-        list[Path],
-        typer.Argument(
-            help="The store of a study (.db), a CSV of a study, comparison, sweep or "
-            "oversmoothing, or a sweep's .jsonl; several make one page."
-        ),
-    ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The page, ending in .html.")
-    ] = Path("report.html"),
-    title: Annotated[
-        str | None, typer.Option(help="Of the page.", show_default="model and data")
-    ] = None,
-    level: Annotated[float, typer.Option(help="Of the paired intervals of a store.")] = 0.95,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older page.")] = False,
-) -> None:  # fmt: skip
+    source: tuple[Path, ...],
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("report.html"),
+    **options: Any,
+) -> None:
     """Report results on one page that loads nothing: tables, figures, and what produced them.
 
     The tables can be sorted and searched. It reads while a grid is still running, too.
-    """
-    # Heavy libraries only now, so that --help is quick.
-    from tokenred.analysis import report
 
+    Args:
+        source: the store of a study (.db), a CSV of a study, comparison, sweep or oversmoothing,
+            or a sweep's .jsonl; several make one page.
+        output: the page, ending in .html.
+    """
     claim(output)
-    written = report(source, output, title=title, level=level, overwrite=overwrite)
-    say_written(make_console(), written)
+    say_written(make_console(), report(list(source), output, **options))
+
+
+@options_of(reproduce, leave_out="tell checkpoints", experiments="--experiment -e",
+            models="--model -m")  # fmt: skip
+def reproduce_command(
+    *,
+    checkpoint: tuple[str, ...] = (),
+    output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("tokenred-out/reproduction"),
+    show: Annotated[bool, Parameter(name="--list")] = False,
+    **options: Any,
+) -> int:
+    """Run the GTP paper's tables and figures, and set each figure beside the published one.
+
+    Killed at any moment, the same call goes on where it was. Leaves with 1 where a figure differs.
+
+    Args:
+        checkpoint: NAME=FILE: weights of a model; repeat it.
+        output: folder for the store, the CSV and the page.
+        show: list the experiments and leave.
+    """
+    if show:
+        _list()
+        return 0
+    done = reproduce(
+        output=output,
+        checkpoints=_files(checkpoint),
+        tell=lambda line: print(line, file=sys.stderr),
+        **options,
+    )
+    console = make_console()
+    console.print(done)
+    for row in done.differing.head(_MOST).to_dict("records"):
+        line = (
+            f"✗ {row['experiment']}, {row['model']}, {row['strategy']}: {row['metric']} "
+            f"{row['ours']:.2f}, published {row['published']:.2f}, tolerance {row['tolerance']:.2f}"
+        )
+        console.print(line, soft_wrap=True)
+    if len(done.differing) > _MOST:
+        console.print(f"… and {len(done.differing) - _MOST} more")
+    names = (CSV, HTML) if options.get("costs") else (STORE, CSV, HTML)
+    say_written(console, [output / name for name in names])
+    return 1 if len(done.differing) else 0
+
+
+def _files(texts: Iterable[str]) -> dict[str, Path]:
+    """Files of weights by model, from NAME=FILE.
+
+    Raises:
+        ConfigError: for text of another form, or a file that is not there.
+    """
+    found = {
+        name: Path(str(file))
+        for name, file in assignments(texts, "--checkpoint", "NAME=FILE").items()
+    }
+    for name, file in found.items():
+        if not file.expanduser().is_file():
+            raise ConfigError(f"expected a file of weights for {name}, found none at {file}.")
+    return found
+
+
+def _list() -> None:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("experiment", "what", "models"):
+        table.add_column(heading, no_wrap=True)
+    for experiment in EXPERIMENTS.values():
+        table.add_row(experiment.name, experiment.title, ", ".join(experiment.backbones))
+    make_console().print(table)

@@ -1,113 +1,92 @@
-"""``tokenred show``: what strategies leave of a photograph."""
+"""``tokenred show`` and ``tokenred graph``: what strategies and graphs make of a photograph."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-import typer
+from cyclopts import Parameter
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader
 
-from tokenred.cli.console import make_console, say_written
-from tokenred.cli.model_options import (
-    ModelName,
-    Overwrite,
-    Split,
-    Weights,
+from tokenred.analysis import (
+    graph_panels,
+    graph_statistics,
+    image_graph,
+    save_figure,
+    show_tokens,
+    trace_picture,
 )
+from tokenred.analysis.measure.inputs import open_for
+from tokenred.analysis.plots.canvas import check_figure_path
+from tokenred.cli.console import make_console, say_written
+from tokenred.cli.options import ModelOptions, Strategies, Strategy, given_to, options_of
 from tokenred.core.errors import ConfigError, DataError
+from tokenred.core.files import prepare_folder
+from tokenred.data.classes import class_names
+from tokenred.data.digits import digit_image, digits_arrays
+from tokenred.graphs import GraphBuilder
+from tokenred.strategies.specs import read_arguments
+from tokenred.strategies.strategy import from_config
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-    from torch import nn
-
-__all__ = ["show_command"]
-
-_OUTPUT = Path("tokens.png")
-_STRATEGIES = ("gtp", "tome")
+__all__ = ["graph_command", "show_command"]
 
 
+@options_of(
+    trace_picture, show_tokens, leave_out="picture strategies classes layers", edges="--graph"
+)
 def show_command(
-    image: Annotated[
-        Path | None, typer.Argument(help="A photograph; or name one with --data and --index.")
-    ] = None,
-    model: ModelName = "digits",
-    checkpoint: Weights = None,
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Untrained; the tokens kept mean little.")
-    ] = False,
-    data: Annotated[
-        str | None,
-        typer.Option(help="'digits' (embedded), 'cifar10[:PATH]', an image folder, zip or tar."),
-    ] = None,
-    split: Split = None,
-    index: Annotated[int, typer.Option(help="Which image of --data, from 0.")] = 0,
-    strategy: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--strategy", "-s", help="As in `tokenred compare`; repeat it for more rows.",
-            show_default=" and ".join(_STRATEGIES),
-        ),
-    ] = None,
-    layers: Annotated[
-        str | None,
-        typer.Option(help="Blocks to look at, from 0: 0,4,8,11.", show_default="four, evenly"),
-    ] = None,
-    holders: Annotated[
-        bool,
-        typer.Option(
-            "--holders/--no-holders", help="Colour the patches that stand for others, or blank "
-            "all that is gone.",
-        ),
-    ] = True,
-    graph: Annotated[
-        bool, typer.Option("--graph", help="Draw the graph's edges from what is left to what is "
-                           "gone."),
-    ] = False,
-    classes: Annotated[
-        Path | None, typer.Option(help="Names of the classes, one a line, where the model's are "
-                                  "not known."),
-    ] = None,
-    title: Annotated[str | None, typer.Option(help="Above the figure.")] = None,
-    width: Annotated[float, typer.Option(help="In inches.", min=1)] = 7.0,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Ending in .png, .pdf or .svg.")
-    ] = _OUTPUT,
-    overwrite: Overwrite = False,
-    demo: Annotated[
-        bool, typer.Option("--demo", help="An image of the embedded digits, with their model.")
-    ] = False,
-) -> None:  # fmt: skip
+    image: Path | None = None,
+    /,
+    *,
+    model: ModelOptions = ModelOptions(),
+    data: str | None = None,
+    split: str | None = None,
+    index: int = 0,
+    strategy: Strategies = ("gtp", "tome"),
+    layers: str | None = None,
+    classes: Path | None = None,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("tokens.png"),
+    overwrite: bool = False,
+    demo: bool = False,
+    **options: Any,
+) -> None:
     """Show what is left of a photograph after some blocks, and who stands for which patch.
 
     One row a strategy: the photograph, then one panel a block. The row's title says which class
     the model then sees, and how sure it is.
+
+    Args:
+        image: a photograph; or name one with --data and --index.
+        data: 'digits' (embedded), 'cifar10[:PATH]', an image folder, zip or tar.
+        split: of --data, such as test or val.
+        index: which image of --data, from 0.
+        layers: blocks to look at, from 0: 0,4,8,11; by default four, evenly.
+        classes: a file with the names of the classes, one a line, where the model's are not known.
+        output: ending in .png, .pdf or .svg.
+        overwrite: replace an older file.
+        demo: an image of the embedded digits, with their model.
     """
-    if demo and (image or data or model != "digits" or checkpoint or random_weights):
+    if demo and (image or data or model != ModelOptions()):
         raise ConfigError("--demo chooses image and model itself; leave those out.")
-    if demo:
-        data = "digits"
+    data = "digits" if demo else data
     if (image is None) == (data is None):
         raise ConfigError("expected a photograph: the path of one, or --data (and --index).")
-    blocks = _blocks(layers)
-    names = _names(classes)
-    # Heavy libraries only now, so that --help is quick.
-    from tokenred.analysis.plots.canvas import check_figure_path, save_figure
-    from tokenred.analysis.plots.token_pictures import show_tokens
-    from tokenred.analysis.token_picture import trace_picture
-    from tokenred.models import load_model
-
+    blocks = None if layers is None else _blocks(layers)
+    names = None if classes is None else _names(classes)
     path = check_figure_path(output, overwrite=overwrite)
     photograph = None if image is None else _open(image)
-    loaded = load_model(model, checkpoint=checkpoint, pretrained=False if random_weights else None)
+    loaded = model.load()
     transform = None
     if photograph is None:
         photograph, transform, known = _from_data(loaded, str(data), split, index)
         names = names or known
     picture = trace_picture(
-        loaded, photograph, strategy or list(_STRATEGIES), blocks,
-        classes=names, transform=transform, edges=graph,
+        loaded, photograph, strategy, blocks, classes=names, transform=transform,
+        **given_to(trace_picture, options),
     )  # fmt: skip
-    figure = show_tokens(picture, holders=holders, title=title, width=width)
+    figure = show_tokens(picture, **given_to(show_tokens, options))
     written = save_figure(figure, path, overwrite=overwrite)
     console = make_console()
     for row in (picture.dense, *picture.rows):
@@ -117,9 +96,71 @@ def show_command(
     say_written(console, written)
 
 
-def _blocks(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
+@options_of()
+def graph_command(
+    image: Path | None = None,
+    /,
+    *,
+    demo: bool = False,
+    model: ModelOptions = ModelOptions(),
+    builder: Annotated[str, Parameter(name=["--builder", "-b"])] = "mixed:M=8",
+    strategy: Strategy = "gtp",
+    patch: Annotated[tuple[int, ...], Parameter(name=["--patch", "-p"])] = (),
+    all_edges: bool = False,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("tokenred-out/graph.png"),
+    overwrite: bool = False,
+) -> None:
+    """The token graph of a photograph: who chose whom, who is chosen often, and its statistics.
+
+    The graph is made of the embedded patches, as GTP does it. The strategy says which tokens are
+    dropped, to see which of them no kept one reaches.
+
+    Args:
+        image: a photograph.
+        demo: an embedded picture instead of a photograph.
+        builder: NAME[:KEY=VALUE,…] of a graph.
+        patch: draw only what this patch chose; repeat it.
+        all_edges: draw edges between grid neighbours as well.
+        output: the picture: .png, .pdf or .svg.
+        overwrite: replace an older file.
+    """
+    if (image is None) != demo:
+        raise ConfigError("expected the path of a photograph, or --demo; one of them.")
+    chosen = _builder(builder)
+    if image is None:
+        picture, name = digit_image(digits_arrays("test")[0][0]), "an embedded digit"
+    else:
+        picture, name = _open(image), image.name
+    prepare_folder(output.parent, (output.name,), overwrite=overwrite)
+    check_figure_path(output, overwrite=overwrite)
+    loaded = model.load()
+    found = image_graph(loaded, picture, chosen)
+    # A loader of the one image; the label counts for nothing.
+    alone: DataLoader[object] = DataLoader([(found.image[0], 0)])  # type: ignore[arg-type]
+    statistics = graph_statistics(
+        loaded, alone, chosen, strategy=strategy, name=model.title, progress=False
+    )
+    figure = graph_panels(
+        found.graph,
+        found.pixels,
+        patches=patch or None,
+        far_only=False if all_edges else None,
+        title=f"{builder}, {model.title} on {name}",
+    )
+    written = save_figure(figure, output, overwrite=True)
+    console = make_console()
+    console.print(statistics)
+    say_written(console, written)
+
+
+def _builder(text: str) -> GraphBuilder:
+    """From ``mixed:M=8`` to the builder."""
+    name, _, arguments = text.partition(":")
+    config = {"name": name.strip()} | read_arguments(arguments, text)
+    return from_config({"recipe": "random", "graph": config}).graph
+
+
+def _blocks(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
@@ -128,9 +169,7 @@ def _blocks(text: str | None) -> list[int] | None:
         ) from None
 
 
-def _names(path: Path | None) -> tuple[str, ...] | None:
-    if path is None:
-        return None
+def _names(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -138,9 +177,7 @@ def _names(path: Path | None) -> tuple[str, ...] | None:
     return tuple(line.strip() for line in lines if line.strip())
 
 
-def _open(path: Path) -> Image:
-    from PIL import Image
-
+def _open(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
@@ -150,11 +187,8 @@ def _open(path: Path) -> Image:
 
 def _from_data(
     model: nn.Module, data: str, split: str | None, index: int
-) -> tuple[Image, Any, tuple[str, ...] | None]:
+) -> tuple[Image.Image, Any, tuple[str, ...] | None]:
     """An image of a dataset, its preprocessing, and the names of its classes."""
-    from tokenred.analysis.measure.inputs import open_for
-    from tokenred.data.classes import class_names
-
     dataset = open_for(model, data, split=split)
     if not 0 <= index < len(dataset):
         raise ConfigError(

@@ -169,19 +169,20 @@ def read_arguments(text: str, written: str) -> dict[str, Any]:
         ) from error
 
 
-def read_assignment(text: str, option: str) -> tuple[str, Any]:
+def read_assignment(text: str, option: str, form: str = "KEY=VALUE") -> tuple[str, Any]:
     """A name and a value from ``mixup=0``; a value that is no literal is text as it stands.
 
     Args:
         text: to be read.
         option: the command's, for the message.
+        form: what it takes, for the message.
 
     Raises:
         ConfigError: for text of another form.
     """
-    name, equals, value = text.partition("=")
-    if not equals or not name.strip():
-        raise ConfigError(f"expected {option} KEY=VALUE, such as seed=0; got {shown(text)}.")
+    name, _, value = text.partition("=")
+    if not name.strip() or not value.strip():
+        raise ConfigError(f"expected {option} {form}, got {shown(text)}.")
     try:
         return name.strip(), _value(ast.parse(value.strip(), mode="eval").body)
     except _UNREADABLE:

@@ -1,0 +1,178 @@
+"""What a command refuses: in one line, with exit code 2, and without writing anything."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+
+CSV = (
+    "strategy,method,gmacs,top1,model,data,images,alpha,P\n"
+    "dense,dense,2,80,ViT,x,9,,\ngtp,gtp,1,79,ViT,x,9,0.1,3\ngtp,gtp,1,78,ViT,x,9,0.2,3\n"
+)
+REFUSED = [
+    # ablate
+    ("ablate -a alpha", "NAME=VALUE"),
+    ("ablate -a alpha=", "NAME=VALUE"),
+    ("ablate -a alpha=[0.1", "KEY=VALUE"),
+    ("ablate -a alfa=0.1", "Did you mean 'alpha'"),
+    ("ablate -a alpha=(0.1,)*8 --dry-run", "KEY=VALUE"),
+    ("ablate -a P=4,60", "cell 1, gtp:P=60"),
+    ("ablate --model vit_tiny_patch16_224 -a P=4", "--data"),
+    ("ablate --engine rey -a P=4", "Did you mean 'ray'"),
+    ("ablate --against all -a P=4", "reference"),
+    ("ablate --metric acuracy -a P=4", "metric"),
+    ("ablate none.toml", "cannot read the study file"),
+    ("ablate --store . -a P=4", "got a folder"),
+    ("ablate -a P=4 -o old.csv", "--overwrite"),
+    # agreement
+    ("agreement -s gtp", "two strategies"),
+    ("agreement --statistic all", "--statistic"),
+    ("agreement --layer 8", "--layer from 0 to 7"),
+    ("agreement -P 9", "remove"),
+    ("agreement --model vit_tiny_patch16_224", "--data"),
+    # bench
+    ("bench -s nothing", "unknown strategy 'nothing'"),
+    ("bench --model vit_tinny_patch16_224", "Did you mean"),
+    ("bench -s gtp:P=60", "no cell of the sweep can run"),
+    ("bench --image-size a", "HEIGHTxWIDTH"),
+    ("bench --image-size 1x2x3", "HEIGHTxWIDTH"),
+    ("bench --dtype int8", "float32"),
+    ("bench --compile fast", "reduce-overhead"),
+    ("bench -n 0", "batch_size"),
+    ("bench --pairs 1", "pairs"),
+    ("bench --threads 0", "threads"),
+    ("bench --device no-such", "device"),
+    ("bench --resume --overwrite", "give one"),
+    ("bench --chart none.jsonl", "cannot read"),
+    # compare
+    ("compare -s nothing", "unknown strategy 'nothing'"),
+    ("compare -s gtp:Q=3", "unknown argument of strategy 'gtp' 'Q'"),
+    ("compare -s gtp:P=60", "gtp:P=60: "),
+    ("compare --data .", "image"),
+    ("compare --data nowhere", "found nothing"),
+    ("compare --model deit_small_patch16_22 --data digits", "Did you mean"),
+    ("compare --model vit_tiny_patch16_224", "--data"),
+    ("compare --mean 0.5,a,b", "r,g,b"),
+    ("compare --limit 0", "limit"),
+    ("compare --batch-size 0", "batch_size"),
+    ("compare --pairs 1", "pairs"),
+    ("compare --device no-such", "device"),
+    ("compare --demo -s gtp", "--demo"),
+    ("compare --random-weights --data digits", "random weights"),
+    ("compare --random-weights --no-timing", "nothing to measure"),
+    ("compare --resume --overwrite", "give one"),
+    # export
+    ("export -o m.bin", "expected --output to end in .onnx or .pt2, got 'm.bin'"),
+    ("export -o m.onnx --format onx", "Did you mean 'onnx'?"),
+    ("export -o m.pt2 --format onnx", "ending in .onnx, got 'm.pt2'"),
+    ("export -o m.pt2 --batch-size 4", "unknown batch size '4'"),
+    ("export -o m.pt2 --opset 20", "--opset is for ONNX"),
+    ("export -o /proc/none/m.pt2", "choose another folder"),
+    ("export -o m.pt2 -s nothing", "unknown strategy 'nothing'"),
+    ("export -o m.pt2 -s gtp:P=60", "60 tokens"),
+    ("export -o m.pt2 --model nowhere.safetensors", "nowhere.safetensors"),
+    ("export -o m.pt2 --tolerance 0", "tolerance"),
+    ("export -o m.pt2 --image-size 33 32", "33x32"),
+    ("export -o m.onnx --opset 3", "opset between 18"),
+    ("export -o old.pt2", "--overwrite"),
+    # finetune
+    ("finetune -o run -s gtp --set mixup", "--set KEY=VALUE"),
+    ("finetune -o run -s gtp --set mixdown=1", "unknown parameter of Settings"),
+    ("finetune -o run -s gtp --preset letters", "unknown training preset"),
+    ("finetune -o run -s gpt", "unknown strategy"),
+    ("finetune -o run -s gtp --model deit_tiny_patch16_224", "--data"),
+    ("finetune -o run -s gtp --threads 0", "--threads"),
+    ("finetune -o run -s gtp --epochs 0", "epochs"),
+    ("finetune -s gtp", "--output"),
+    # graph
+    ("graph", "or --demo"),
+    ("graph photo.png --demo", "or --demo"),
+    ("graph nowhere.png", "nowhere.png"),
+    ("graph torn.png", "photograph at torn.png"),
+    ("graph --demo -b mixd", "Did you mean 'mixed'"),
+    ("graph --demo -b mixed:M=", "KEY=VALUE"),
+    ("graph --demo -b mixed:K=3", "'K'"),
+    ("graph --demo -b mixed:M=64", "M must be below"),
+    ("graph --demo -b none", "makes a graph"),
+    ("graph --demo -p 64", "between 0 and 63"),
+    ("graph --demo -o graph.txt", ".png"),
+    ("graph --demo -o old.png", "--overwrite"),
+    # oversmoothing
+    ("oversmoothing -s nothing", "unknown strategy 'nothing'"),
+    ("oversmoothing -s gtp@0.5", "a budget of its own"),
+    ("oversmoothing --share 75", "between 0 and 1"),
+    ("oversmoothing --model vit_tiny_patch16_224", "--data"),
+    ("oversmoothing --limit 0", "limit"),
+    # plot
+    ("plot lines none.csv --x alpha", "cannot read none.csv"),
+    ("plot lines old.csv --x M", "needs the column M"),
+    ("plot lines old.csv --x alpha --fix P", "COLUMN=VALUE"),
+    ("plot lines old.csv --x alpha --fix P=4", "the values of P are 3"),
+    ("plot lines old.csv --x alpha -o a.gif", ".png, .pdf, .svg"),
+    ("plot lines old.csv --x alpha -o old.png", "--overwrite"),
+    ("plot tradeoff old.csv --x ms", "x as one of"),
+    ("plot tradeoff old.csv --published none.csv", "cannot read none.csv"),
+    ("plot graph-table old.csv --text html", "--text"),
+    # report
+    ("report none.db", "cannot read none.db"),
+    ("report old.csv -o a.pdf", ".html"),
+    ("report old.csv -o a.html --level 2", "level"),
+    ("report old.csv -o old.html", "--overwrite"),
+    # reproduce
+    ("reproduce", "--imagenet"),
+    ("reproduce --imagenet nowhere", "nowhere"),
+    ("reproduce --demo -e table9", "unknown experiment 'table9'"),
+    ("reproduce --costs --checkpoint DeiT-S", "NAME=FILE"),
+    ("reproduce --costs --checkpoint DeiT-S=none.pth", "none.pth"),
+    # show
+    ("show", "expected a photograph"),
+    ("show a.png --data digits", "expected a photograph"),
+    ("show --demo --data digits", "--demo"),
+    ("show none.png", "photograph at none.png"),
+    ("show torn.png", "photograph at torn.png"),
+    ("show --demo -o a.jpg", ".png, .pdf, .svg"),
+    ("show --demo -o old.png", "--overwrite"),
+    ("show --demo --layers '1;2'", "--layers"),
+    ("show --demo --layers 9", "blocks from 0 to 7"),
+    ("show --demo -s nothing", "unknown strategy"),
+    ("show --data digits --index 360", "--index from 0 to 359"),
+    ("show --demo --classes none.txt", "names of the classes"),
+]
+
+
+@pytest.mark.parametrize(("line", "told"), REFUSED, ids=[line for line, _ in REFUSED])
+def test_refused(run: Run, tmp_path: Path, line: str, told: str) -> None:
+    for name in ("old.png", "old.html", "old.pt2", "torn.png"):
+        Path(name).write_text("mine")
+    Path("old.csv").write_text(CSV)
+    before = {path.name: path.read_bytes() for path in Path().iterdir()}
+    assert told in run(*shlex.split(line)).refusal
+    left = {p.name: p.read_bytes() for p in Path().iterdir() if p.is_file()}
+    assert left == before
+    # Where a run keeps what is measured may be there, and is empty.
+    written = [path for path in Path().rglob("*/*") if path.suffix not in (".jsonl", ".db")]
+    assert [path for path in written if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("compare --no-timing -s topk", "comparison.csv"),
+        ("bench -s topk", "results.jsonl"),
+        ("oversmoothing", "oversmoothing.csv"),
+        ("agreement", "agreement.png"),
+    ],
+)
+def test_an_old_output_stays_unless_it_may_be_replaced(run: Run, command: str, name: str) -> None:
+    Path("out").mkdir()
+    Path("out", name).write_text("mine")
+    # A model that is not there: nothing is loaded before the folder is looked at.
+    words = [*shlex.split(command), "--model", "nowhere.safetensors"]
+    words += [] if command.startswith("bench") else ["--data", "digits"]
+    refused = run(*words, "--out" if "compare" in command else "-o", "out").refusal
+    assert "--overwrite" in refused
+    assert Path("out", name).read_text() == "mine"

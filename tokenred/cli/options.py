@@ -1,0 +1,273 @@
+"""Options: those of the library's functions, and groups that commands share.
+
+A command names what it does itself; the rest of its options are parameters of the function that it
+calls, with that function's names, types, defaults and descriptions.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+from cyclopts import Parameter
+from docstring_parser import parse
+
+from tokenred.core.errors import ConfigError
+from tokenred.core.values import parameters_of
+from tokenred.strategies.specs import read_assignment
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = [
+    "DataOptions",
+    "ModelOptions",
+    "Strategies",
+    "Strategy",
+    "assignments",
+    "given_to",
+    "options_of",
+    "source_for",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SCALARS = (bool, int, float, str, Path)
+
+
+def options_of(
+    *functions: Callable[..., Any], leave_out: str = "", **names: str
+) -> Callable[[F], F]:
+    """Give a command the parameters of the functions that it calls as options.
+
+    They arrive in the command's ``**options``, and only those that the user gave, so that the
+    functions' own defaults apply. A parameter that the command (or one of its groups) has itself
+    is the command's. One whose values no text can say, such as a model, is no option.
+
+    Args:
+        functions: with a description of their parameters under ``Args:``.
+        leave_out: parameters that are no options, separated by spaces.
+        names: options that are called otherwise, as in ``strategies="--strategy -s"``.
+    """
+
+    def give(command: F) -> F:
+        own = inspect.signature(command, eval_str=True).parameters
+        options = {n: p for n, p in own.items() if p.kind is not p.VAR_KEYWORD}
+        groups = {n: p for n, p in options.items() if is_dataclass(p.annotation)}
+        told = {field.name for group in groups.values() for field in fields(group.annotation)}
+        for function in functions:
+            described = _described(function)
+            for name, annotation in parameters_of(function).items():
+                if name in (*leave_out.split(), *told, *options):
+                    continue
+                parameter = inspect.signature(function).parameters[name]
+                readable = _readable(annotation, parameter.default)
+                if readable is not None:
+                    called = names.get(name, "").split() or None
+                    about = Parameter(name=called, help=described.get(name))
+                    options[name] = parameter.replace(
+                        kind=parameter.KEYWORD_ONLY, annotation=Annotated[readable, about]
+                    )
+        options = {n: p if n in groups else _with_default(p) for n, p in options.items()}
+        signature = inspect.Signature(sorted(options.values(), key=lambda option: option.kind))
+        setattr(command, "__signature__", signature)  # noqa: B010
+        command.__annotations__ = {n: option.annotation for n, option in options.items()}
+        return command
+
+    return give
+
+
+def _with_default(option: inspect.Parameter) -> inspect.Parameter:
+    """An option as its help shows it; what it does without being given is the function's affair."""
+    default, annotation = option.default, option.annotation
+    if default is option.empty:
+        return option
+    if default is True:
+        no = Parameter(negative=f"--no-{option.name.replace('_', '-')}")
+        return option.replace(annotation=Annotated[annotation, no])
+    several = default if isinstance(default, tuple) else (default,)
+    text = ", ".join(str(one) for one in several if one is not None and one is not False)
+    about = Parameter(show_default=text or False)
+    return option.replace(default=None, annotation=Annotated[annotation | None, about])
+
+
+def given_to(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Those of the options that a function takes."""
+    return {n: v for n, v in options.items() if n in inspect.signature(function).parameters}
+
+
+def _described(function: Callable[..., Any]) -> dict[str, str]:
+    """What a docstring says about each parameter; several may share a line."""
+    found = {}
+    for each in parse(inspect.getdoc(function) or "").params:
+        for name in each.arg_name.split(","):
+            found[name.strip()] = " ".join((each.description or "").replace("``", "`").split())
+    return found
+
+
+def _readable(annotation: Any, default: Any) -> Any:
+    """The part of an annotation that text can say; None where there is none."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if isinstance(default, bool):
+        return bool
+    if annotation is Any:
+        return str
+    if annotation in _SCALARS or origin is Literal:
+        return annotation
+    if origin is Annotated:
+        return _readable(inner[0], default)
+    if origin in (typing.Union, types.UnionType):
+        found = [one for member in inner if (one := _readable(member, default)) is not None]
+        plain = [one for one in found if one in _SCALARS] or found
+        # Text can say everything, so it comes last.
+        plain.sort(key=lambda one: one in (str, Path))
+        return typing.Union[tuple(plain)] if plain else None  # noqa: UP007
+    if origin is tuple and Ellipsis not in inner:
+        return annotation
+    if (
+        inspect.isclass(origin)
+        and issubclass(origin, Collection)
+        and not issubclass(origin, Mapping)
+    ):
+        one = _readable(inner[0], None)
+        return None if one is None else tuple[one, ...]  # type: ignore[valid-type]
+    return None
+
+
+Strategies = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name=["--strategy", "-s"],
+        help="NAME[:KEY=VALUE,…][@SHARE] or a .toml file; repeat it. gtp:P=4,alpha=0.2; tome@0.65 "
+        "costs 0.65 of the dense model's GMACs.",
+    ),
+]
+Strategy = Annotated[
+    str,
+    Parameter(
+        name=["--strategy", "-s"],
+        help="NAME[:KEY=VALUE,…][@SHARE] or a .toml file: gtp:P=4,alpha=0.2; tome@0.65 costs 0.65 "
+        "of the dense model's GMACs.",
+    ),
+]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which model, with which weights.
+
+    Attributes:
+        model: 'digits' or 'cifar10_vit' (embedded), a timm name, or a .safetensors file.
+        checkpoint: weights for a timm name, in place of the published ones.
+        use_ema: of a training's checkpoint: the averaged weights, or the raw ones.
+        random_weights: untrained weights: for speed, or to try something.
+        mean: three numbers R,G,B, where the model records none.
+        std: likewise.
+    """
+
+    model: str = "digits"
+    checkpoint: Path | None = None
+    use_ema: Annotated[bool | None, Parameter(negative="--no-use-ema")] = None
+    random_weights: Annotated[bool, Parameter(show_default=False)] = False
+    mean: str | None = None
+    std: str | None = None
+
+    @property
+    def title(self) -> str:
+        """For titles and tables."""
+        name = "digits ViT" if self.model.casefold() == "digits" else self.model
+        if name.endswith(".safetensors"):
+            name = Path(name).stem
+        return f"{name} (random weights)" if self.random_weights else name
+
+    def load(self) -> nn.Module:
+        """The model.
+
+        Raises:
+            TokenredError: as `tokenred.models.load_model` raises them.
+        """
+        # timm takes a while, and a finished grid does without it.
+        from tokenred.models import load_model
+
+        return load_model(
+            self.model,
+            checkpoint=self.checkpoint,
+            pretrained=False if self.random_weights else None,
+            mean=_three("--mean", self.mean),
+            std=_three("--std", self.std),
+            use_ema=self.use_ema,
+        )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Which images, and how they are read.
+
+    Attributes:
+        data: 'digits' (embedded; the default with the digits model), 'cifar10[:PATH]', an image
+            folder, a zip or a tar, or 'hf:NAME' from the Hugging Face hub.
+        split: such as test or val.
+        limit: at most so many images.
+        batch_size: images in a batch.
+        workers: processes that load images.
+        device: cpu, cuda, …
+        seed: of chosen images, timing inputs and bootstrap.
+        progress: bars on a terminal.
+    """
+
+    data: str | None = None
+    split: str | None = None
+    limit: int | None = None
+    batch_size: int = 32
+    workers: int = 0
+    device: str | None = None
+    seed: int = 0
+    progress: Annotated[bool, Parameter(negative="--no-progress")] = True
+
+    def source(self, model: ModelOptions) -> str:
+        """What to open; the embedded digits for their model, if nothing was given.
+
+        Raises:
+            ConfigError: where nothing was given for another model.
+        """
+        return source_for(model, self.data)
+
+    def arguments(self) -> dict[str, Any]:
+        """All but the data, by the names that the library's functions give them."""
+        return {name: value for name, value in asdict(self).items() if name != "data"}
+
+
+def source_for(model: ModelOptions, data: str | None) -> str:
+    """The data of ``--data``; the embedded digits for their model, if it was not given.
+
+    Raises:
+        ConfigError: where it was not given for another model.
+    """
+    if data is None and model.model.casefold() != "digits":
+        raise ConfigError(f"expected --data for the model {model.model!r}.")
+    return data or "digits"
+
+
+def assignments(texts: Iterable[str], option: str, form: str = "KEY=VALUE") -> dict[str, Any]:
+    """Names and values from several ``KEY=VALUE``, which may be called otherwise.
+
+    Raises:
+        ConfigError: for text of another form.
+    """
+    return dict(read_assignment(text, option, form) for text in texts)
+
+
+def _three(option: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"expected {option} as three numbers r,g,b, got {text!r}.") from None
