@@ -40,7 +40,7 @@ class QKV:
 
     Attributes:
         q, k, v: ``(b, h, N, d)``, after q/k-norm.
-        scale: factor on the logits, 1/√d as a rule.
+        scale: factor on the logits, 1/√d by default.
         dropout: attention dropout, 0 outside training.
         carry: tensors that the block hands to itself (gates, a parallel MLP's input).
         bias: added to the logits of each pair of tokens (relative positions), or None.
@@ -61,7 +61,7 @@ class QKV:
     def stats(
         self, requires: tuple[AttentionStat, ...], state: TokenState
     ) -> dict[AttentionStat, Tensor]:
-        """Those of the needs that no softmax is needed for."""
+        """Those of the statistics that need no softmax."""
         return stats_of_heads(
             self.q, self.k, self.v, self.scale, requires, state.num_prefix, state.cls_index
         )
@@ -147,7 +147,7 @@ class AttentionSpec:
 
     @property
     def map_stats(self) -> tuple[AttentionStat, ...]:
-        """The needs that look at the softmax map."""
+        """The statistics that look at the softmax map."""
         return tuple(stat for stat in self.requires if stat.kind not in _WITHOUT_MAP)
 
     @property

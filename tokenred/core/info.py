@@ -12,7 +12,7 @@ class BlockInfo:
     """The arithmetic of one block, in multiply-accumulates.
 
     Attributes:
-        attention_per_token: linear maps around the attention, for one token (4c² as a rule).
+        attention_per_token: linear maps around the attention, for one token (usually 4c²).
         attention_per_pair: the two products with the map, for one pair of tokens (2c).
         mlp_per_token: the MLP, for one token (2·ratio·c²).
         parallel: attention and MLP read the same input, so a reduction waits for the end.

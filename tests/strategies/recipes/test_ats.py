@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from tests.strategies.recipes.checks import (
     SMALL,
     WITH_CLS,
     check_a_batch_is_its_images,
-    check_files,
     check_trace,
     check_training,
     images,
@@ -79,10 +77,6 @@ def test_it_is_the_method_by_hand() -> None:
 def test_trace_and_training(form: str) -> None:
     check_trace("ats", form)
     check_training("ats", form)
-
-
-def test_files(tmp_path: Path) -> None:
-    check_files(tr.strategy("ats", max_tokens=(9, 5), layers=(0, 2)), tmp_path)
 
 
 def test_the_closed_form_is_an_upper_bound() -> None:

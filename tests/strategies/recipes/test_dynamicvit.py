@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -197,14 +196,6 @@ def test_composition_and_layers() -> None:
 # ---------------------------------------------------------------- the life of its weights
 
 
-def test_saved_and_loaded(tmp_path: Path) -> None:
-    reduced = wrapped()
-    loaded = tr.load(tr.save(reduced, tmp_path / "m.safetensors"))
-    assert loaded.strategy == reduced.strategy
-    assert torch.equal(loaded(images()), reduced(images()))
-    assert "parts.selector.stages.2.decide.4.bias" in loaded.state_dict()
-
-
 def test_another_keep_rate_has_the_same_networks() -> None:
     reduced = wrapped()
     state = torch.get_rng_state()
@@ -220,31 +211,6 @@ def test_another_keep_rate_has_the_same_networks() -> None:
         new = reduced.with_strategy(tr.strategy("dynamicvit", temperature=0.5))
     assert new.parts["selector"] is not ours
     assert "parts" not in reduced.with_strategy("topk")._modules
-
-
-def test_sharing_does_not_warn(recwarn: pytest.WarningsRecorder) -> None:
-    reduced = wrapped()
-    recwarn.clear()
-    reduced.with_strategy(tr.strategy("dynamicvit", keep_rate=0.4))
-    assert not recwarn.list
-
-
-@pytest.mark.parametrize("training", [False, True])
-def test_autocast(training: bool) -> None:
-    reduced = wrapped().float()
-    reduced.train(training)
-    batch = images(b=2).float()
-    with torch.autocast("cpu", torch.bfloat16):
-        torch.manual_seed(6)
-        low, aux = reduced.forward_train(batch)
-    torch.manual_seed(6)
-    full, _ = reduced.forward_train(batch)
-    assert low.dtype == torch.bfloat16
-    if training:
-        assert aux["mask"].dtype == torch.float32
-        low.float().sum().backward()
-        assert reduced.parts["selector"].stages[0].decide[0].weight.grad is not None
-    torch.testing.assert_close(low.float(), full, rtol=0.2, atol=0.2 * full.abs().max().item())
 
 
 def test_prefix_tokens_always_stay() -> None:

@@ -157,15 +157,3 @@ def test_composition(tmp_path: Path) -> None:
     bare = VisionTransformer(**SMALL, class_token=False, global_pool="avg")
     with pytest.raises(ConfigError, match="attention of a CLS token"):
         tr.wrap(bare, "evo-vit")
-
-
-def test_one_graph_over_whole_stages() -> None:
-    reduced = wrapped("evo-vit")
-    batch = torch.export.Dim("batch", min=1, max=64)
-    with torch.no_grad():
-        compiled = torch.compile(reduced, fullgraph=True, backend="eager")
-        torch.testing.assert_close(compiled(images()), reduced(images()))
-        program = torch.export.export(
-            reduced, (images(b=2),), dynamic_shapes={"images": {0: batch}}, strict=False
-        )
-        torch.testing.assert_close(program.module()(images(b=5)), reduced(images(b=5)))

@@ -135,11 +135,8 @@ def test_from_the_first_quarter_on(depth: int, first: int) -> None:
     assert blocks == list(range(first, depth))
 
 
-@pytest.mark.parametrize(
-    "part", [InverseTransform(), InverseTransform(3), InverseTransform((5, 2), (0, 7))]
-)
-def test_promises(part: InverseTransform) -> None:
-    check_selector(part, max_examples=5)
+def test_promises() -> None:
+    check_selector(InverseTransform((5, 2), (0, 7)), max_examples=5)
 
 
 def test_refusals() -> None:

@@ -17,7 +17,7 @@ from tokenred.core.tensors import at_least_fp32
 from tokenred.core.values import Blocks, Size, Sizes
 from tokenred.strategies.base import Selector, selectors
 
-_NEEDS = (AttentionStat.row("cls", "mean"), AttentionStat.values())
+_STATS = (AttentionStat.row("cls", "mean"), AttentionStat.values())
 
 
 @selectors.register("InverseTransform")
@@ -60,7 +60,7 @@ class InverseTransform(Selector):
 
     @property
     def requires(self) -> tuple[AttentionStat, ...]:
-        return _NEEDS
+        return _STATS
 
     def adaptive(self, layer: int, depth: int) -> bool:
         return layer >= depth // 4 if self.layers is None else layer in self.layers
@@ -74,7 +74,7 @@ class InverseTransform(Selector):
         return float(tokens * info.num_heads * info.head_dim)
 
     def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
-        row, values = (attention[need] for need in _NEEDS)
+        row, values = (attention[stat] for stat in _STATS)
         lengths = values[:, :, state.num_prefix :].to(at_least_fp32(values.dtype))
         score = row.to(lengths.dtype) * lengths.square().sum(dim=(1, 3)).sqrt()
         size = state.image_size
