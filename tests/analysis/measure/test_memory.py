@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import subprocess
 import sys
 from typing import Any
@@ -107,9 +108,9 @@ def test_who_can_travel() -> None:
 def answered(**output: Any) -> Any:
     """A fresh interpreter that did this."""
 
-    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-        output.setdefault("stderr", "")
-        return subprocess.CompletedProcess(command, **{"returncode": 0, "stdout": ""} | output)
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+        silent: dict[str, Any] = {"returncode": 0, "stdout": b"", "stderr": b""}
+        return subprocess.CompletedProcess(command, **silent | output)
 
     return run
 
@@ -118,10 +119,9 @@ def answered(**output: Any) -> Any:
     ("output", "error", "message"),
     [
         ({"returncode": -9}, MemoryError, "signal 9"),
-        ({"stdout": '{"error": "InputError", "message": "bad"}'}, InputError, "bad"),
-        ({"stdout": 'hm\n{"error": "MemoryError", "message": "full"}'}, MemoryError, "full"),
-        ({"stdout": '{"error": "Exotic", "message": "odd"}'}, RuntimeError, "odd"),
-        ({"returncode": 1, "stderr": "…\nKeyError: 'x'"}, RuntimeError, "KeyError: 'x'"),
+        ({"stdout": pickle.dumps(InputError("bad"))}, InputError, "bad"),
+        ({"stdout": pickle.dumps(MemoryError("full"))}, MemoryError, "full"),
+        ({"returncode": 1, "stderr": b"hm\nKeyError: 'x'"}, RuntimeError, "KeyError: 'x'"),
         ({}, RuntimeError, "no output"),
     ],
 )
@@ -139,13 +139,17 @@ def test_a_deadline() -> None:
 
 
 @pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fresh interpreter's program, run here."""
 
-    def run(command: list[str], input: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr(sys, "stdin", io.StringIO(input))
-        main()
-        return subprocess.CompletedProcess(command, 0, capsys.readouterr().out, "")
+    def run(command: list[str], input: bytes, **options: Any) -> subprocess.CompletedProcess[bytes]:
+        given, taken = io.TextIOWrapper(io.BytesIO(input)), io.TextIOWrapper(io.BytesIO())
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", given)
+            patch.setattr(sys, "stdout", taken)
+            main()
+        answer = taken.buffer.getvalue()  # type: ignore[attr-defined]
+        return subprocess.CompletedProcess(command, 0, answer, b"")
 
     monkeypatch.setattr(subprocess, "run", run)
 

@@ -1,14 +1,14 @@
 """Peak memory of a forward, in a process of its own where nothing else counts.
 
-The fresh interpreter runs `main` of this module: a job as JSON comes in, the answer goes out.
+The fresh interpreter runs `main` of this module: a job comes in, the answer goes out.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
-import json
-import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -23,15 +23,14 @@ from tokenred.analysis.measure.candidates import build_model, image_shape_of, ma
 from tokenred.analysis.measure.machine import autocast, base_of, check_device, precision_of, running
 from tokenred.analysis.measure.out_of_memory import is_out_of_memory
 from tokenred.backbones import adapt
-from tokenred.core import errors
 from tokenred.core.child import python_running
 from tokenred.core.errors import ConfigError, TokenredError
 from tokenred.core.part import Part
 from tokenred.core.values import Count, Size, checked
 from tokenred.reduced.wrap import wrap
 from tokenred.strategies.config import to_config
-from tokenred.strategies.specs import StrategyLike, parse_spec
-from tokenred.strategies.strategy import Strategy, from_config
+from tokenred.strategies.specs import Spec, StrategyLike, parse_spec
+from tokenred.strategies.strategy import Strategy
 
 __all__ = ["PeakMemory", "allocation_peak", "can_travel", "main", "peak_memory"]
 
@@ -119,7 +118,10 @@ def peak_memory(
     if isinstance(model, nn.Module):
         if strategy is not None:
             raise ConfigError("strategy= belongs to a named model; wrap this one yourself.")
-        return _measure(model, image_shape, batch_size, threads, device, amp, seed)
+        return _measure(
+            model, image_shape, batch_size=batch_size, threads=threads, device=device, amp=amp,
+            seed=seed,
+        )  # fmt: skip
     spec = None if strategy is None else parse_spec(strategy)
     if spec is not None and not can_travel(spec.strategy):
         raise ConfigError(
@@ -127,21 +129,19 @@ def peak_memory(
             "pass the model itself, tokenred.wrap(model, strategy), to measure in this process."
         )
     place = check_device(device or "cpu") or torch.device("cpu")
-    autocast(place, amp)
+    autocast(place, amp)  # refuses a precision before anything is started
     job = {
-        "model": os.fspath(model),
-        "strategy": None if spec is None else to_config(spec.strategy),
-        "share": None if spec is None else spec.share,
-        "dtype": str(dtype).removeprefix("torch."),
-        "image_shape": None if image_shape is None else list(image_shape),
+        "model": model,
+        "strategy": spec,
+        "dtype": dtype,
+        "image_shape": image_shape,
         "batch_size": batch_size,
         "threads": threads,
-        "device": str(place),
-        "amp": None if amp is None else str(amp).removeprefix("torch."),
+        "device": place,
+        "amp": amp,
         "seed": seed,
     }
-    found = _run_fresh(job, timeout)
-    return PeakMemory(**found | {"image_shape": tuple(found["image_shape"])})
+    return _run_fresh(job, timeout)
 
 
 def can_travel(strategy: Strategy) -> bool:
@@ -164,16 +164,11 @@ def _parts_within(value: Any) -> Iterator[Part]:
                 yield from _parts_within(item)
 
 
-def _run_fresh(job: dict[str, Any], timeout: float | None) -> dict[str, Any]:
+def _run_fresh(job: dict[str, Any], timeout: float | None) -> PeakMemory:
     """What a fresh interpreter answers; what it raised there is raised here."""
+    command, given = python_running(__name__), pickle.dumps(job)
     try:
-        done = subprocess.run(
-            python_running(__name__),
-            input=json.dumps(job),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+        done = subprocess.run(command, input=given, capture_output=True, timeout=timeout)
     except subprocess.TimeoutExpired:
         raise TimeoutError(f"the fresh interpreter took longer than {timeout:g} s.") from None
     if done.returncode < 0:
@@ -181,55 +176,50 @@ def _run_fresh(job: dict[str, Any], timeout: float | None) -> dict[str, Any]:
             f"the fresh interpreter was killed by signal {-done.returncode}, most likely for want "
             "of memory; choose a smaller batch."
         )
-    lines = done.stdout.strip().splitlines()
-    if done.returncode or not lines:
-        why = (done.stderr.strip().splitlines() or ["no output"])[-1]
+    if done.returncode or not done.stdout:
+        why = (done.stderr.decode(errors="replace").strip().splitlines() or ["no output"])[-1]
         raise RuntimeError(f"the fresh interpreter failed: {why}")
-    answer: dict[str, Any] = json.loads(lines[-1])
-    if "error" in answer:
-        kinds = {name: getattr(errors, name) for name in errors.__all__}
-        kind = (kinds | {"MemoryError": MemoryError}).get(answer["error"], RuntimeError)
-        raise kind(answer["message"])
+    answer: PeakMemory | Exception = pickle.loads(done.stdout)
+    if isinstance(answer, Exception):
+        raise answer
     return answer
 
 
 def main() -> None:
-    """Read a job from standard input, print the answer as the last line."""
-    print(json.dumps(_answer(json.load(sys.stdin))))
+    """Read a job of `peak_memory` from standard input, write its answer to standard output."""
+    # What libraries print is no part of the answer.
+    with contextlib.redirect_stdout(sys.stderr):
+        answer = _answer(**pickle.load(sys.stdin.buffer))
+    sys.stdout.buffer.write(pickle.dumps(answer))
 
 
-def _answer(job: dict[str, Any]) -> dict[str, Any]:
-    """Do a job of `peak_memory`; an error becomes its name and message."""
+def _answer(
+    model: str | Path,
+    strategy: Spec | None,
+    dtype: torch.dtype,
+    image_shape: Sequence[int] | None,
+    seed: int,
+    **options: Any,
+) -> PeakMemory | Exception:
+    """Measure a named model, or say why not."""
     try:
-        shape = job["image_shape"]
-        size = None if shape is None else (shape[1], shape[2])
-        model = build_model(job["model"], size, getattr(torch, job["dtype"]), job["seed"])
-        if job["strategy"] is not None:
-            spec = parse_spec(from_config(job["strategy"]))
-            model = wrap(model, dataclasses.replace(spec, share=job["share"]))
-        amp = None if job["amp"] is None else getattr(torch, job["amp"])
-        found = _measure(
-            model,
-            shape,
-            job["batch_size"],
-            job["threads"],
-            job["device"],
-            amp,
-            job["seed"],
-            own_process=True,
-        )
+        size = None if image_shape is None else (image_shape[1], image_shape[2])
+        built = build_model(model, size, dtype, seed)
+        if strategy is not None:
+            built = wrap(built, strategy)
+        return _measure(built, image_shape, seed=seed, own_process=True, **options)
     except (TokenredError, MemoryError) as error:
-        return {"error": type(error).__name__, "message": str(error)}
+        return error
     except RuntimeError as error:
         if is_out_of_memory(error):
-            return {"error": "MemoryError", "message": str(error).splitlines()[0]}
+            return MemoryError(str(error).splitlines()[0])
         raise
-    return dataclasses.asdict(found)
 
 
 def _measure(
     model: nn.Module,
     image_shape: Sequence[int] | None,
+    *,
     batch_size: int,
     threads: int | None,
     device: str | torch.device | None,
