@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +29,7 @@ __all__ = [
     "model_device",
     "precision_of",
     "running",
+    "told_machine",
     "weights_digest",
 ]
 
@@ -66,6 +67,13 @@ def _cpu() -> str:
     except OSError:
         pass  # not Linux
     return platform.processor() or platform.machine() or "unknown"
+
+
+def told_machine(machine: Mapping[str, object]) -> str:
+    """The machine of a measurement, for the line beneath its table."""
+    return (
+        "{processor}, {cores} cores, {threads} threads, torch {torch}, device {device}"
+    ).format_map(machine)
 
 
 def weights_digest(model: nn.Module) -> str:

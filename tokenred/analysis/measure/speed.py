@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from annotated_types import Ge
 from numpy.typing import NDArray
+from rich.table import Table
+from rich.text import Text
 from torch import Tensor, nn
 
 from tokenred.analysis.measure.candidates import (
@@ -24,9 +26,16 @@ from tokenred.analysis.measure.candidates import (
 from tokenred.analysis.measure.clock import Compile, make_clock, no_collection, runnable
 from tokenred.analysis.measure.image_costs import adaptive_cost, is_adaptive
 from tokenred.analysis.measure.inputs import progress_bar
-from tokenred.analysis.measure.machine import base_of, describe_machine, precision_of, running
+from tokenred.analysis.measure.machine import (
+    base_of,
+    describe_machine,
+    precision_of,
+    running,
+    told_machine,
+)
 from tokenred.analysis.measure.memory import peak_memory
 from tokenred.analysis.measure.split import TimeSplit, time_split
+from tokenred.analysis.result import Result, plain_table
 from tokenred.backbones import adapt
 from tokenred.core.errors import UnknownNameError
 from tokenred.core.values import Count, Magnitude, Size, checked
@@ -126,7 +135,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class Benchmark(Result):
     """Timings, and what they were taken on. Iterates over the timings; ``[name]`` finds one.
 
     Attributes:
@@ -183,27 +192,26 @@ class Benchmark:
         timings = tuple(Timing.from_dict(timing) for timing in values["timings"])
         return cls(**{**values, "timings": timings, "image_shape": tuple(values["image_shape"])})
 
-    def __str__(self) -> str:
-        wide = max([len(t.name) for t in self.timings] + [len("candidate")])
-        lines = [
-            f"{'candidate':<{wide}}  {'ms':>8}  {'dense ms':>8}  {'img/s':>8}  "
-            f"{'speed-up [90%]':>18}  {'allowed':>7}  realised [90%]"
-        ]
-        for t in self.timings:
-            interval = f"{t.speedup:.2f} [{t.speedup_low:.2f}, {t.speedup_high:.2f}]"
-            lines.append(
-                f"{t.name:<{wide}}  {t.ms:>8.1f}  {t.dense_ms:>8.1f}  "
-                f"{t.images_per_second:>8.1f}  {interval:>18}  {t.allowed:>7.2f}  "
-                f"{t.realised:.2f} [{t.realised_low:.2f}, {t.realised_high:.2f}]"
-            )
-        m, compiled = self.machine, ", compiled" if self.compile else ""
-        pairs = self.timings[0].pairs if self.timings else 0
-        lines.append(
-            f"batch {self.batch_size}, {self.precision}{compiled}, {pairs} pairs; "
-            f"{m['processor']}, {m['cores']} cores, {m['threads']} threads, torch {m['torch']}, "
-            f"device {m['device']}"
+    def table(self) -> Table:
+        table = plain_table(
+            "Speed against the dense model",
+            ["candidate", "ms", "dense ms", "img/s", "speed-up [90%]", "allowed", "realised [90%]"],
         )
-        return "\n".join(lines)
+        for t in self.timings:
+            speedup = f"{t.speedup:.2f} [{t.speedup_low:.2f}, {t.speedup_high:.2f}]"
+            realised = f"{t.realised:.2f} [{t.realised_low:.2f}, {t.realised_high:.2f}]"
+            cells = [t.name, f"{t.ms:.1f}", f"{t.dense_ms:.1f}", f"{t.images_per_second:.1f}",
+                     speedup, f"{t.allowed:.2f}", realised]  # fmt: skip
+            table.add_row(*map(Text, cells))
+        return table
+
+    def footnotes(self) -> list[str]:
+        compiled = ", compiled" if self.compile else ""
+        pairs = self.timings[0].pairs if self.timings else 0
+        return [
+            f"batch {self.batch_size}, {self.precision}{compiled}, {pairs} pairs; "
+            f"{told_machine(self.machine)}"
+        ]
 
 
 @checked

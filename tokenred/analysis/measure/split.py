@@ -12,12 +12,15 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
+from rich.table import Table
+from rich.text import Text
 from torch import Tensor, nn
 
 from tokenred.analysis.measure.candidates import image_shape_of, make_images
 from tokenred.analysis.measure.clock import Marker, make_clock, no_collection
 from tokenred.analysis.measure.inputs import progress_bar
-from tokenred.analysis.measure.machine import describe_machine, precision_of, running
+from tokenred.analysis.measure.machine import describe_machine, precision_of, running, told_machine
+from tokenred.analysis.result import Result, plain_table
 from tokenred.attention import QKV, AttentionSpec, AttentionStats, Engine, FusedEngine, attend
 from tokenred.core.errors import UnknownNameError
 from tokenred.core.state import TokenState
@@ -65,14 +68,9 @@ class PhaseTime:
     ms_q3: float
     share: float
 
-    def line(self, title: str) -> str:
-        """The line as it is printed."""
-        spread = f"[{self.ms_q1:.2f}, {self.ms_q3:.2f}]"
-        return f"{title:<20}  {self.ms:>9.2f}  {spread:>19}  {self.share:>6.1%}"
-
 
 @dataclass(frozen=True)
-class TimeSplit:
+class TimeSplit(Result):
     """Where the time of a forward goes; ``[name]`` finds a line, ``print`` shows the table.
 
     Attributes:
@@ -130,21 +128,21 @@ class TimeSplit:
 
         return pd.DataFrame([dataclasses.asdict(phase) for phase in self.phases])
 
-    def __str__(self) -> str:
-        m = self.machine
-        return "\n".join(
-            (
-                f"{'phase':<20}  {'ms':>9}  {'[quartiles]':>19}  {'share':>6}",
-                *(phase.line(LINES[phase.name]) for phase in self.phases),
-                self.choosing.line("select, graph, fuse"),
-                f"sum {self.ms:.2f} ms, {self.cost_of_looking:+.1%} against the "
-                f"{self.plain_ms:.2f} ms of a forward that nobody looks into; "
-                f"{self.repeats} of each",
-                f"batch {self.batch_size}, {self.tokens} tokens, {self.precision}; "
-                f"{m['processor']}, {m['cores']} cores, {m['threads']} threads, "
-                f"torch {m['torch']}, device {m['device']}",
-            )
-        )
+    def table(self) -> Table:
+        table = plain_table("Where the time goes", ["phase", "ms", "[quartiles]", "share"])
+        for phase in (*self.phases, self.choosing):
+            title = LINES.get(phase.name, "select, graph, fuse")
+            spread = Text(f"[{phase.ms_q1:.2f}, {phase.ms_q3:.2f}]")
+            table.add_row(title, f"{phase.ms:.2f}", spread, f"{phase.share:.1%}")
+        return table
+
+    def footnotes(self) -> list[str]:
+        return [
+            f"sum {self.ms:.2f} ms, {self.cost_of_looking:+.1%} against the {self.plain_ms:.2f} ms "
+            f"of a forward that nobody looks into; {self.repeats} of each",
+            f"batch {self.batch_size}, {self.tokens} tokens, {self.precision}; "
+            f"{told_machine(self.machine)}",
+        ]
 
 
 @checked
