@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.analysis.report.pages import check_page
+from tests.analysis.reports.pages import check_page
 from tests.analysis.reproduction.parts import make_part
 from tokenred.analysis import Reproduction
 from tokenred.analysis.reproduction.judge import Part

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.analysis.report.pages import check_page
+from tests.analysis.reports.pages import check_page
 from tests.shared import shared_path
 from tokenred.analysis import Reproduction, Store, reproduce
 from tokenred.analysis.reproduction.experiments import EXPERIMENTS

@@ -131,8 +131,8 @@ class Table:
 
     def _shown(self, bold: str) -> pd.DataFrame:
         """The values as text, one digit after the point."""
-        text = self.values.map(lambda value: "" if value != value else f"{value:.1f}")
-        return text.mask(self.best, text.map(bold.format))
+        text = self.values.apply(lambda own: own.map("{:.1f}".format).where(own.notna(), ""))
+        return text.mask(self.best, text.apply(lambda own: own.map(bold.format)))
 
     def _draw(self, axes: Axes, source: str, values: pd.DataFrame, letters: int) -> None:
         from matplotlib.colors import LinearSegmentedColormap

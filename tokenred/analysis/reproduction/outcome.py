@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tokenred.analysis.report.page import SUFFIXES, write_page
+from tokenred.analysis.reports.page import SUFFIXES, write_page
 from tokenred.analysis.reproduction.experiments import TOLERANCES
 from tokenred.analysis.reproduction.judge import DIFFERS, IMAGENET, MARKS, Part
 from tokenred.analysis.reproduction.paper_page import make_page

@@ -13,8 +13,8 @@ from tokenred.analysis.plots.scorer_comparison import scorer_comparison
 from tokenred.analysis.plots.smoothing_curves import smoothing_curves
 from tokenred.analysis.plots.tables import graph_table, theta_table
 from tokenred.analysis.plots.tradeoff import tradeoff
-from tokenred.analysis.report.figures import draw
-from tokenred.analysis.report.page import (
+from tokenred.analysis.reports.figures import draw
+from tokenred.analysis.reports.page import (
     Column,
     DataTable,
     Page,
@@ -24,8 +24,8 @@ from tokenred.analysis.report.page import (
     number,
     plain,
 )
-from tokenred.analysis.report.source import read_source
-from tokenred.analysis.report.write import sections_of
+from tokenred.analysis.reports.source import read_source
+from tokenred.analysis.reports.write import sections_of
 from tokenred.analysis.reproduction.judge import DIFFERS, MARKS, MEASURED, OWED, REPRODUCED, Part
 from tokenred.analysis.study.frame import tidy
 from tokenred.core.errors import InputError, TokenredError

@@ -11,10 +11,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.analysis.report.pages import check_page
+from tests.analysis.reports.pages import check_page
 from tokenred._version import __version__
 from tokenred.analysis import report
-from tokenred.analysis.report.page import (
+from tokenred.analysis.reports.page import (
     Column,
     DataTable,
     Page,

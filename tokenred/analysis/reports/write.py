@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tokenred.analysis.level import check_level
-from tokenred.analysis.report.cell_tables import cell_table, failures, origins
-from tokenred.analysis.report.figures import pictures_of
-from tokenred.analysis.report.page import SUFFIXES, Page, Section, write_page
-from tokenred.analysis.report.source import OVERSMOOTHING, Source, read_source
+from tokenred.analysis.reports.cell_tables import cell_table, failures, origins
+from tokenred.analysis.reports.figures import pictures_of
+from tokenred.analysis.reports.page import SUFFIXES, Page, Section, write_page
+from tokenred.analysis.reports.source import OVERSMOOTHING, Source, read_source
 from tokenred.core.errors import ConfigError
 from tokenred.core.files import check_output
 from tokenred.core.lock import output_lock

@@ -16,8 +16,8 @@ from tokenred.analysis.plots.metric_lines import metric_lines
 from tokenred.analysis.plots.scorer_comparison import scorer_comparison
 from tokenred.analysis.plots.smoothing_curves import smoothing_curves
 from tokenred.analysis.plots.tradeoff import tradeoff
-from tokenred.analysis.report.page import Picture
-from tokenred.analysis.report.source import OVERSMOOTHING, SWEEP, Source
+from tokenred.analysis.reports.page import Picture
+from tokenred.analysis.reports.source import OVERSMOOTHING, SWEEP, Source
 from tokenred.core.errors import TokenredError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from tokenred.analysis import Grid, Store, paired_difference
-from tokenred.analysis.report.source import OVERSMOOTHING, RESULTS, SWEEP, read_source
+from tokenred.analysis.reports.source import OVERSMOOTHING, RESULTS, SWEEP, read_source
 from tokenred.core.errors import DataError, InputError, TokenredError
 
 

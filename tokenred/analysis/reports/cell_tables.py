@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tokenred.analysis.plots.frames import FACTS, FIGURES, name_of, symbol_of
-from tokenred.analysis.report.page import Column, DataTable, Section, Value, number, plain
-from tokenred.analysis.report.source import SWEEP, Source
+from tokenred.analysis.reports.page import Column, DataTable, Section, Value, number, plain
+from tokenred.analysis.reports.source import SWEEP, Source
 from tokenred.analysis.study.cell import DONE
 from tokenred.analysis.study.frame import extra_columns
 

@@ -170,7 +170,7 @@ def write_page(page: Page, path: Path) -> Path:
 
 
 def _resource(name: str) -> str:
-    return (files("tokenred.analysis.report") / name).read_text(encoding="utf-8").strip()
+    return (files("tokenred.analysis.reports") / name).read_text(encoding="utf-8").strip()
 
 
 def _hash(text: str) -> str:

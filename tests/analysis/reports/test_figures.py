@@ -7,9 +7,9 @@ import base64
 import pandas as pd
 import pytest
 
-from tokenred.analysis.report.figures import draw, pictures_of
-from tokenred.analysis.report.page import Picture
-from tokenred.analysis.report.source import read_source
+from tokenred.analysis.reports.figures import draw, pictures_of
+from tokenred.analysis.reports.page import Picture
+from tokenred.analysis.reports.source import read_source
 
 
 def titles(source: object) -> list[str]:
