@@ -158,6 +158,7 @@ def test_one_graph(form: str, lively: Any, same: Any) -> None:
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 def test_any_batch_in_one_export(lively: Any, same: Any) -> None:
     reduced = tr.wrap(lively(build("mixed", depth=2)).eval(), SOME)
     shapes = ({0: torch.export.Dim("batch")},)

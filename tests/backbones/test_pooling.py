@@ -197,6 +197,7 @@ def test_features_and_head_make_the_forward(name: str, pool: str, lively: Any) -
             assert name == "ats" or torch.allclose(alone, reduced(images))
 
 
+@pytest.mark.slow
 def test_one_graph_with_the_weights_in_it(lively: Any) -> None:
     reduced = tr.wrap(_idle(HEADS[0], lively), tr.strategy("tome", r=3))
     images, batch = _pictures(), torch.export.Dim("batch", min=1, max=8)

@@ -128,6 +128,7 @@ def test_timm_takes_a_reduced_model() -> None:
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.slow
 def test_one_graph() -> None:
     maps = tr.features(_model(depth=2), TOME, 1)
     torch._dynamo.reset()

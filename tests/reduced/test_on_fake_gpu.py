@@ -28,7 +28,19 @@ FAMILIES: dict[str, Callable[[], nn.Module]] = {
     "lvvit": FORMS["lvvit"],
     "beit": lambda: Beit(**SMALL, use_rel_pos_bias=True),
     "eva": lambda: eva_forms.build(next(iter(eva_forms.FORMS))),
+    "hf deit": lambda: _tower("DeiTForImageClassification"),
+    "hf clip": lambda: _tower("CLIPForImageClassification"),
 }
+
+
+def _tower(form: str) -> nn.Module:
+    pytest.importorskip("transformers")
+    from tests.backbones.hf_models import FORMS as TOWERS
+
+    tower: nn.Module = TOWERS[form]()
+    return tower
+
+
 # Types of the weights and of autocast.
 PRECISIONS: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
     "fp32": (FP32, None),
@@ -48,7 +60,9 @@ CASES = list(pairs(METHODS, FAMILIES, PRECISIONS))
 OFTEN = [
     case
     for at, case in enumerate(CASES)
-    if case[1:] == ("vit, q/k-norm", "autocast to bf16") or at % 97 == 0
+    if case[1:] == ("vit, q/k-norm", "autocast to bf16")
+    or (case[0] == "gtp" and case[1].startswith("hf"))
+    or at % 89 == 0
 ]
 
 
@@ -91,7 +105,8 @@ def test_an_older_gpu_has_no_kernel_for_bfloat16(monkeypatch: pytest.MonkeyPatch
 
 
 def _shape(model: nn.Module) -> tuple[int, int, int]:
-    size: Any = model.patch_embed.img_size
+    embed: Any = getattr(model, "patch_embed", None)
+    size: Any = 32 if embed is None else embed.img_size
     height, width = (size, size) if isinstance(size, int) else size
     return 3, height, width
 

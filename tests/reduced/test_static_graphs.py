@@ -30,7 +30,19 @@ METHODS |= static_recipes(without=METHODS)
 pytestmark = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
 
 
-@pytest.fixture(params=METHODS)
+# Compiled and exported by default; what training and compiling in place add, for one of each kind.
+ALL = pytest.mark.parametrize("reduced", METHODS, indirect=True)
+SOME = pytest.mark.parametrize(
+    "reduced",
+    [
+        pytest.param(m, marks=[] if m in ("gtp", "evit", "idlevit") else pytest.mark.slow)
+        for m in METHODS
+    ],
+    indirect=True,
+)
+
+
+@pytest.fixture
 def reduced(request: pytest.FixtureRequest) -> Iterator[tr.ReducedViT]:
     torch.manual_seed(0)
     model = VisionTransformer(
@@ -49,6 +61,7 @@ def _same(got: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
+@ALL
 def test_compile(reduced: tr.ReducedViT) -> None:
     graphs = CompileCounter()
     compiled: Any = torch.compile(reduced, fullgraph=True, backend=graphs)
@@ -58,6 +71,7 @@ def test_compile(reduced: tr.ReducedViT) -> None:
     assert graphs.frame_count == 1
 
 
+@SOME
 def test_compile_in_training(reduced: tr.ReducedViT) -> None:
     compiled: Any = torch.compile(reduced.train(), fullgraph=True, backend="aot_eager")
     gradients = []
@@ -70,6 +84,7 @@ def test_compile_in_training(reduced: tr.ReducedViT) -> None:
         _same(got, expected)
 
 
+@SOME
 def test_compile_in_place(reduced: tr.ReducedViT) -> None:
     base = reduced.base
     dense = base(_images(2, 0))
@@ -81,6 +96,7 @@ def test_compile_in_place(reduced: tr.ReducedViT) -> None:
     _same(base(_images(2, 0)), dense)
 
 
+@ALL
 def test_export(reduced: tr.ReducedViT) -> None:
     with torch.no_grad():
         batch = torch.export.Dim("batch", min=1, max=64)
@@ -93,6 +109,7 @@ def test_export(reduced: tr.ReducedViT) -> None:
     assert set(program.state_dict) == set(reduced.state_dict())
 
 
+@ALL
 def test_no_value_is_read_off_the_cpu(reduced: tr.ReducedViT) -> None:
     # A tensor on "meta" has no value to read, and does not mix with one made on the CPU.
     with torch.no_grad():
@@ -101,6 +118,7 @@ def test_no_value_is_read_off_the_cpu(reduced: tr.ReducedViT) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@ALL
 def test_cuda_graph(reduced: tr.ReducedViT) -> None:
     reduced.to("cuda")
     images = _images(3, 0).to("cuda")

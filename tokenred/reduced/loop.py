@@ -88,8 +88,8 @@ class Runner:
         tokens = LoopState(state)
         for layer, (block, plan) in enumerate(zip(blocks, plans, strict=False)):
             tokens = replace(tokens, state=replace(tokens.state, layer=layer))
-            opened = self.setup.opens(block, plan)
-            if save_all or (save_memory and block.checkpointed and opened):
+            saves = save_memory and block.checkpointed and self.setup.opens(block, plan)
+            if save_all or saves:
                 # Bound now: the backward runs the block again, long after this loop.
                 tokens = checkpoint(self._through, block, plan, tokens, use_reentrant=False)
             else:

@@ -39,8 +39,8 @@ from tokenred.analysis.result import Result, plain_table
 from tokenred.backbones import adapt
 from tokenred.core.errors import UnknownNameError
 from tokenred.core.values import Count, Magnitude, Size, checked
-from tokenred.reduced.api import dense as nothing_removed
 from tokenred.reduced.model import ReducedViT
+from tokenred.reduced.wrap import dense as nothing_removed
 
 __all__ = ["Benchmark", "Timing", "benchmark", "summarise"]
 

@@ -25,9 +25,9 @@ from tokenred.attention import QKV, AttentionSpec, AttentionStats, Engine, Fused
 from tokenred.core.errors import UnknownNameError
 from tokenred.core.state import TokenState
 from tokenred.core.values import Count, Size, checked
-from tokenred.reduced.api import dense
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.recorder import PHASES, Span
+from tokenred.reduced.wrap import dense
 
 __all__ = ["LINES", "PhaseTime", "TimeSplit", "summarise_split", "time_split"]
 

@@ -31,10 +31,9 @@ from tokenred.data import eval_transform
 from tokenred.data.classes import ClassMap
 from tokenred.graphs import Graph, GraphBuilder
 from tokenred.graphs.base import graph_builders
-from tokenred.reduced.api import dense
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.trace import Trace
-from tokenred.reduced.wrap import wrap
+from tokenred.reduced.wrap import dense, wrap
 from tokenred.strategies.specs import StrategyLike, parse_spec
 
 if TYPE_CHECKING:
