@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -255,3 +257,11 @@ def test_groups_of_parameters() -> None:
     assert scale["blocks.0.attn.qkv.weight"] < scale["blocks.2.attn.qkv.weight"] < 1
     stem = {s for name, s in scale.items() if name.startswith(("patch_embed", "cls_", "pos_"))}
     assert stem == {min(scale.values())}
+
+
+def test_timm_knows_it_where_it_was_imported_first() -> None:
+    program = "import timm, tokenred; print(timm.is_model('lvvit_s'))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "True"
