@@ -12,8 +12,7 @@ from cyclopts import Parameter
 from tokenred.cli.console import make_console, say_written
 from tokenred.cli.options import ModelOptions, Strategy, assignments, options_of, source_for
 from tokenred.core.errors import ConfigError, UntrainedPartWarning
-from tokenred.reduced.wrap import gmacs
-from tokenred.reduced.wrap import wrap
+from tokenred.reduced.wrap import gmacs, wrap
 from tokenred.strategies.specs import parse_spec
 from tokenred.training import finetune, method_of, settings_for
 from tokenred.training.presets import METHOD_SETTINGS, PRESETS
