@@ -59,8 +59,10 @@ def test_counts_and_costs() -> None:
     assert tr.wrap(gray, "mstm").cost().learned == 4 * 32 * (256 + 32)
 
 
-@pytest.mark.parametrize("weights", ["importance", "size", "similarity"])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("form", "weights"),
+    [*((form, "importance") for form in FORMS), ("cls", "size"), ("cls", "similarity")],
+)
 def test_every_form(form: str, weights: str) -> None:
     strategy = tr.strategy("mstm", weights=weights)
     check_a_batch_is_its_images(strategy, form)

@@ -9,6 +9,4 @@ from tokenred.strategies.base import Embedding, embeddings
 class Plain(Embedding):
     """Nothing is added to the model's own embedding."""
 
-    @property
-    def adds(self) -> bool:
-        return False
+    adds = False

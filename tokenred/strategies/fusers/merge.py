@@ -33,9 +33,7 @@ class Merge(Fuser):
     traits: ClassVar[Traits] = Traits(conserves_size=True)
     version: ClassVar[int] = 2
 
-    @property
-    def uses_size(self) -> bool:
-        return True
+    uses_size = True
 
     def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
         # The mean, and the similarities where no partner is given (counted always).

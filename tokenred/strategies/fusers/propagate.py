@@ -39,9 +39,7 @@ class Propagate(Fuser):
                 "blocks. Give one number, or one for each block."
             )
 
-    @property
-    def uses_graph(self) -> bool:
-        return True
+    uses_graph = True
 
     def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
         return float((tokens - removed) * removed * info.width)

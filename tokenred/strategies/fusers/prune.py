@@ -17,9 +17,7 @@ class Prune(Fuser):
         returns: ``n − P`` image tokens.
     """
 
-    @property
-    def pads(self) -> bool:
-        return True
+    pads = True
 
     def transport(
         self,

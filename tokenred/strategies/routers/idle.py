@@ -59,9 +59,7 @@ class Idle(Router):
                 "layers and one ratio for each."
             )
 
-    @property
-    def preview(self) -> tuple[AttentionStat, ...]:
-        return (AttentionStat.logits_row("cls", "mean"),)
+    preview = (AttentionStat.logits_row("cls", "mean"),)
 
     def active(self, layer: int, depth: int, patches: int) -> int | None:
         stage = max(1, depth // 4)

@@ -64,9 +64,7 @@ class SlowFast(Router):
     representative: bool = True
     stagewise: bool = True
 
-    @property
-    def requires(self) -> tuple[AttentionStat, ...]:
-        return (_ROW,)
+    requires = (_ROW,)
 
     def _starts(self, depth: int) -> tuple[int, ...]:
         if self.layers is None:

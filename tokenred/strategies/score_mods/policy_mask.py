@@ -27,9 +27,7 @@ class PolicyMask(ScoreMod):
 
     epsilon: Magnitude = 1e-6
 
-    @property
-    def in_training_only(self) -> bool:
-        return True
+    in_training_only = True
 
     def __call__(
         self, logits: Float[Tensor, "b h N N"], state: TokenState

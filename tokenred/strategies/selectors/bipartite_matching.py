@@ -31,16 +31,12 @@ class BipartiteMatching(Selector):
     traits: ClassVar[Traits] = Traits(equivariant=False)
     version: ClassVar[int] = 2
 
-    @property
-    def requires(self) -> tuple[AttentionStat, ...]:
-        return (AttentionStat.keys(),)
+    requires = (AttentionStat.keys(),)
 
     def limit(self, tokens: int) -> int:
         return tokens // 2
 
-    @property
-    def caps(self) -> bool:
-        return True
+    caps = True
 
     def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
         return float((tokens // 2) * (tokens - tokens // 2) * info.head_dim)

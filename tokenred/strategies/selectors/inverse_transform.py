@@ -58,9 +58,7 @@ class InverseTransform(Selector):
                 "number, or layers and one number for each."
             )
 
-    @property
-    def requires(self) -> tuple[AttentionStat, ...]:
-        return _STATS
+    requires = _STATS
 
     def adaptive(self, layer: int, depth: int) -> bool:
         return layer >= depth // 4 if self.layers is None else layer in self.layers
