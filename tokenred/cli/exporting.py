@@ -10,7 +10,7 @@ from rich.table import Table
 from torch import nn
 
 from tokenred.analysis.measure.candidates import resize
-from tokenred.cli.console import make_console
+from tokenred.cli.console import claim, make_console
 from tokenred.cli.options import ModelOptions, Strategy, options_of
 from tokenred.core.errors import ConfigError, UnknownNameError
 from tokenred.export import ExportReport, to_onnx, to_torch_export
@@ -55,7 +55,7 @@ def export_command(
         raise ConfigError("--opset is for ONNX; leave it out, or use --format onnx.")
     ending, write = _WRITERS[kind]
     # Before a model is loaded or fetched.
-    check_place(output, ending, overwrite=overwrite)
+    claim(check_place(output, ending, overwrite=overwrite))
     chosen = _open(model, strategy, options.get("image_size"))
     console = make_console()
     with console.status("Exporting; a large model takes a minute or two …"):

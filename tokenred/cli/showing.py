@@ -20,7 +20,7 @@ from tokenred.analysis import (
 )
 from tokenred.analysis.measure.inputs import open_for
 from tokenred.analysis.plots.canvas import check_figure_path
-from tokenred.cli.console import make_console, say_written
+from tokenred.cli.console import claim, make_console, say_written
 from tokenred.cli.options import ModelOptions, Strategies, Strategy, given_to, options_of
 from tokenred.core.errors import ConfigError, DataError
 from tokenred.core.files import prepare_folder
@@ -76,6 +76,7 @@ def show_command(
     blocks = None if layers is None else _blocks(layers)
     names = None if classes is None else _names(classes)
     path = check_figure_path(output, overwrite=overwrite)
+    claim(path)
     photograph = None if image is None else _open(image)
     loaded = model.load()
     transform = None
@@ -132,7 +133,7 @@ def graph_command(
     else:
         picture, name = _open(image), image.name
     prepare_folder(output.parent, (output.name,), overwrite=overwrite)
-    check_figure_path(output, overwrite=overwrite)
+    claim(check_figure_path(output, overwrite=overwrite))
     loaded = model.load()
     found = image_graph(loaded, picture, chosen)
     # A loader of the one image; the label counts for nothing.
