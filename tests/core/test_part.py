@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 import tokenred as tr
-from tokenred.core.part import Part
+from tokenred.core.errors import ConfigError
 
 
 class Plain(tr.Scorer):
@@ -32,10 +32,7 @@ def test_own_init_is_refused_where_it_is_written() -> None:
                 pass
 
 
-def test_summary_is_the_first_line() -> None:
-    assert Plain.summary() == "One line."
-
-    class Silent(Part):
-        size: int = 3
-
-    assert Silent.summary() == ""
+@pytest.mark.parametrize("name", ["network", "traits", "version"])
+def test_what_every_part_has_is_no_parameter(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{name}' means something else in every part"):
+        type("Mine", (tr.Scorer,), {"__annotations__": {name: int}, name: 1})

@@ -32,6 +32,14 @@ def test_lookup_ignores_case(registry: Registry[tr.Scorer]) -> None:
     assert registry.name_of(object()) is None
 
 
+def test_a_class_without_a_docstring_has_no_summary(registry: Registry[tr.Scorer]) -> None:
+    @registry.register("Silent")
+    class Silent(tr.Scorer):
+        power: float = 1.0
+
+    assert registry["Silent"].summary == ""
+
+
 def test_running_the_cell_again_replaces(registry: Registry[tr.Scorer]) -> None:
     first, second = _norm(registry), _norm(registry)
     assert first is not second

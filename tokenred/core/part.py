@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -49,6 +48,9 @@ class Traits:
     needs_grid: bool = False
 
 
+_RESERVED = ("network", "traits", "version")
+
+
 @dataclass_transform(frozen_default=True)
 class Part:
     """A frozen configuration of one step of a method. Equal configurations are equal parts.
@@ -74,6 +76,12 @@ class Part:
                 "Declare its parameters as annotated fields, and check them in __post_init__."
             )
         checked(dataclass(frozen=True)(cls))
+        taken = [f.name for f in dataclasses.fields(cls) if f.name in _RESERVED]  # type: ignore[arg-type]
+        if taken:
+            raise ConfigError(
+                f"{cls.__name__}: {taken[0]!r} means something else in every part. Call the "
+                "parameter by another name."
+            )
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some parameters changed.
@@ -167,13 +175,6 @@ class Part:
             counts: tokens removed in each block.
         """
         return 0.0
-
-    @classmethod
-    def summary(cls) -> str:
-        """The first line of the docstring."""
-        doc = cls.__dict__.get("__doc__") or ""
-        # A dataclass without a docstring gets its signature for one: that says nothing.
-        return "" if doc.startswith(f"{cls.__name__}(") else inspect.cleandoc(doc).split("\n")[0]
 
 
 def check_blocks(

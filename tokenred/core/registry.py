@@ -56,7 +56,8 @@ class Entry:
     def summary(self) -> str:
         """The first line of the docstring."""
         doc = inspect.getdoc(self.make) or ""
-        return doc.split("\n")[0]
+        # A dataclass without a docstring gets its signature for one: that says nothing.
+        return "" if doc.startswith(f"{self.make.__name__}(") else doc.split("\n")[0]
 
 
 class Registry(Generic[T]):
