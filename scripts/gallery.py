@@ -167,7 +167,7 @@ def agreements(folder: Path) -> Figure:
 
 
 def whole_graph(folder: Path) -> Figure:
-    """The token graph of a digit, and who is chosen often."""
+    """The token graph of a digit, and chosen patches often."""
     made = image_graph(load_model("digits"), DigitsSource().image(0))
     return graph_panels(made.graph, made.pixels)
 

@@ -6,7 +6,7 @@ Three lines make a timm model faster::
     vit = timm.create_model("deit_small_patch16_224", pretrained=True).eval()
     fast = tr.wrap(vit, tr.strategy("gtp", P=8))
 
-Everything here is loaded when it is first used. The names stand in ``__init__.pyi``.
+Everything here is loaded on first use. The names are listed in ``__init__.pyi``.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from tokenred.core import errors as errors
 
 __getattr__, _names, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-# Packages are found here, too, and yet ``from tokenred import *`` shall not call something `data`
-# or `models` in anybody's program.
+# Packages are found here, too, but ``from tokenred import *`` should not define `data` or
+# `models` in a user's program.
 _PACKAGES = {
     "analysis", "attention", "backbones", "data", "embeddings", "errors", "export", "fusers",
     "graphs", "models", "recipes", "routers", "schedules", "score_mods", "scorers", "selectors",

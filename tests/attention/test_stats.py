@@ -100,7 +100,7 @@ def test_a_statistic_that_was_not_declared_is_refused() -> None:
 @pytest.mark.parametrize("need", [AttentionStat.row("cls"), AttentionStat.logits_row("cls")])
 def test_the_cls_row_of_a_model_without_cls_is_refused(need: AttentionStat) -> None:
     x = torch.zeros(1, 1, 3, 3)
-    with pytest.raises(ConfigError, match="asks for the CLS row of a model without a CLS token"):
+    with pytest.raises(ConfigError, match="needs the CLS row, but the model has no CLS token"):
         stats_of_map(x, (need,), 1, None) if need.kind == "row" else stats_of_heads(
             x, x, x, 1.0, (need,), 1, None
         )

@@ -16,7 +16,7 @@ def test_trains_and_resumes(run: Run) -> None:
     assert first.stdout.startswith("evit@0.6: top-1 ")
     model = tr.load("run/last.safetensors")
     assert model.cost().gmacs <= 0.6 * tr.gmacs(model.base)
-    assert "holds a run already" in run(*words).refusal
+    assert "already contains a run" in run(*words).refusal
     assert run(*words, "--resume").stdout == first.stdout
 
 

@@ -105,7 +105,7 @@ REFUSED = [
     ("graph --demo -o old.png", "--overwrite"),
     # oversmoothing
     ("oversmoothing -s nothing", "unknown strategy 'nothing'"),
-    ("oversmoothing -s gtp@0.5", "a budget of its own"),
+    ("oversmoothing -s gtp@0.5", "its own budget"),
     ("oversmoothing --share 75", "between 0 and 1"),
     ("oversmoothing --model vit_tiny_patch16_224", "--data"),
     ("oversmoothing --limit 0", "limit"),

@@ -96,11 +96,11 @@ def test_vmap_without_gradients(name: str) -> None:
 
 def test_counts_that_the_images_decide() -> None:
     reduced = _wrap(tr.strategy("ats"))
-    with pytest.raises(tr.errors.ConfigError, match="images decide how many"):
+    with pytest.raises(tr.errors.ConfigError, match="depend on the images"):
         torch.jit.trace(reduced, _images(2))
-    with pytest.raises(tr.errors.ConfigError, match="images decide how many"):
+    with pytest.raises(tr.errors.ConfigError, match="depend on the images"):
         vmap(lambda image: reduced(image[None])[0])(_images(2))
-    with pytest.raises(tr.errors.ConfigError, match="images decide how many"):
+    with pytest.raises(tr.errors.ConfigError, match="depend on the images"):
         torch.export.export(reduced, (_images(2),), strict=False)
 
 
@@ -108,7 +108,7 @@ def test_open_height_and_width() -> None:
     torch.manual_seed(0)
     base = VisionTransformer(**TINY, dynamic_img_size=True).eval()
     side = 4 * torch.export.Dim("side", min=3, max=20)
-    with pytest.raises(tr.errors.ConfigError, match="one graph for each image size"):
+    with pytest.raises(tr.errors.ConfigError, match="one graph per image size"):
         torch.export.export(
             tr.wrap(base, "uniform"), (torch.randn(2, 3, 24, 16),), dynamic_shapes=({2: side},),
             strict=False,
@@ -119,7 +119,9 @@ def test_fx_and_script() -> None:
     reduced = _wrap(tr.strategy("evit"))
     with pytest.raises(tr.errors.ConfigError, match=r"torch.fx cannot.*torch.export"):
         torch.fx.symbolic_trace(reduced)
-    with pytest.raises(tr.errors.ConfigError, match=r"torch.jit.script cannot.*torch.export"):
+    with pytest.raises(
+        tr.errors.ConfigError, match=r"torch.jit.script does not support.*torch.export"
+    ):
         torch.jit.script(reduced)
 
 

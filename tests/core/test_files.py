@@ -104,5 +104,5 @@ def test_half_a_character_is_written_out(tmp_path: Path) -> None:
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="choose another place"):
+    with pytest.raises(DataError, match="choose another path"):
         write_atomically(tmp_path / "missing" / "a.csv", "x")

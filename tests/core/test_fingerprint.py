@@ -351,7 +351,7 @@ def test_what_cannot_be_keyed_is_named(kind: str, place: str) -> None:
     }[place]
     exec(f"class Mine(tr.Scorer):\n    {body}", names)
     try:
-        with pytest.raises(PartError, match=r"Mine.*Make it inside the function") as caught:
+        with pytest.raises(PartError, match=r"Mine.*Create it inside the function") as caught:
             tr.Strategy(names["Mine"]()).fingerprint()
         assert kind.replace("builtin_function_or_method", "Random") in str(caught.value)
         where = {"global": "'HELD'", "closure": "'HELD'", "deep": "'DEEP'", "attribute": "held"}

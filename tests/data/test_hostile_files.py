@@ -77,8 +77,8 @@ def test_16_bits_of_grey_are_scaled(kind: str) -> None:
         (encoded(Image.effect_noise((64, 64), 50), "JPEG")[:900], "truncated"),
         (encoded(Image.new("1", (1, 65000))), "more than 100 times as long"),
         (encoded(Image.new("1", (201, 2))), "more than 100 times as long"),
-        (encoded(Image.new("I", (4, 4)), "TIFF"), "no stated white"),
-        (encoded(Image.new("F", (4, 4)), "TIFF"), "no stated white"),
+        (encoded(Image.new("I", (4, 4)), "TIFF"), "no defined white"),
+        (encoded(Image.new("F", (4, 4)), "TIFF"), "no defined white"),
     ],
 )
 @pytest.mark.parametrize("suffix", ["", ".zip", ".tar"])
@@ -143,7 +143,7 @@ def test_what_is_no_regular_file_is_counted(
     (root / "a/9.png").unlink()
     os.mkfifo(root / "a/9.png")
     assert data[2][1] == -1
-    assert data.why_unreadable(2) == "ValueError: no regular file"
+    assert data.why_unreadable(2) == "ValueError: not a regular file"
 
 
 def test_a_folder_that_cannot_be_listed_is_refused(

@@ -87,7 +87,7 @@ def test_an_error_of_the_transform_is_not_hidden() -> None:
 
 @pytest.mark.parametrize("labels", [[], [0, 1]])
 def test_labels_must_fit_the_images(labels: list[int]) -> None:
-    with pytest.raises(DataError, match="one label for each"):
+    with pytest.raises(DataError, match="one label each"):
         ImageDataset(Pictures(), labels, ("cat",), "pictures")
 
 

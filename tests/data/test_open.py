@@ -58,7 +58,7 @@ def test_a_zip_by_any_name(make_tree: MakeTree, tmp_path: Path) -> None:
     ("name", "kind"),
     [
         ("cat/0.JPEG", None), ("cat/0.WebP", None), ("cat/notes.TXT", ".txt"),
-        ("cat/notes", "without an ending"), ("cat/.a.png", "hidden"),
+        ("cat/notes", "without a suffix"), ("cat/.a.png", "hidden"),
         ("__MACOSX/cat/0.png", "hidden"),
     ],
 )  # fmt: skip
@@ -113,7 +113,7 @@ def test_the_split_asked_for_is_taken(
     [
         (["val/cat/0.png", "test/cat/0.png"], "train", "'train' in .*, found the splits val, test"),
         (["cat/0.png", "dog/0.png"], "test", "leave split out"),
-        (["cat/0.png", "1.png"], None, r"'1\.png' in none \(1 such\)"),
+        (["cat/0.png", "1.png"], None, r"'1\.png' outside \(1 in all\)"),
     ],
 )
 def test_layouts_that_are_refused(

@@ -172,7 +172,7 @@ def test_lists_that_do_not_cover_the_grid_are_refused() -> None:
 def test_an_image_that_is_not_there_is_refused() -> None:
     graph = Graph.from_dense(torch.zeros(2, 1, 1), (1, 1))
     for view in (graph.to_scipy, graph.to_networkx):
-        with pytest.raises(ConfigError, match="holds 2 images, there is no image 2"):
+        with pytest.raises(ConfigError, match="has 2 images, there is no image 2"):
             view(2)
 
 

@@ -157,7 +157,7 @@ def test_arguments_of_wrap() -> None:
 
 
 def test_statistics_before_the_block() -> None:
-    with pytest.raises(ConfigError, match="before the block none has run"):
+    with pytest.raises(ConfigError, match="which has not run before the block"):
         tr.strategy("gtp", P=2).replace(where="before_block")
 
 

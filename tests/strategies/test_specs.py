@@ -94,7 +94,7 @@ def test_a_budget_goes_where_the_method_takes_tokens() -> None:
 
 
 def test_a_budget_twice_is_refused() -> None:
-    with pytest.raises(ConfigError, match="budget of its own"):
+    with pytest.raises(ConfigError, match="its own budget"):
         same_budget([0.5], ["gtp@0.7"])
     with pytest.raises(ConfigError, match="between 0 and 1"):
         same_budget([85])

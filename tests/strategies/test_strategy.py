@@ -96,7 +96,7 @@ def test_unknown_arguments_are_refused() -> None:
 
 
 def test_a_scorer_of_attention_cannot_stand_before_the_block() -> None:
-    with pytest.raises(ConfigError, match="before the block none has run"):
+    with pytest.raises(ConfigError, match="which has not run before the block"):
         tr.Strategy("MixedAttn", where="before_block")
     assert tr.Strategy(tr.scorers.CosSim(on="features"), where="before_block")
 

@@ -109,7 +109,7 @@ def test_a_run_resumes_on_the_same_images_only(tmp_path: Path, part: str, change
         del other.source.raw
     for same in (given, {**given, part: copy.copy(given[part])}):
         train(tmp_path, resume=True, **few, **same)
-    with pytest.raises(ConfigError, match=f"began otherwise: {part} 'digits, "):
+    with pytest.raises(ConfigError, match=f"started differently: {part} 'digits, "):
         train(tmp_path, resume=True, **few, **{**given, part: other})
 
 
@@ -157,7 +157,7 @@ def test_states_that_do_not_fit_are_refused(tmp_path: Path, what: str) -> None:
 @pytest.mark.parametrize("content", [b"torn", b""])
 def test_a_damaged_state_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "state.pt").write_bytes(content)
-    with pytest.raises(CheckpointError, match="afresh"):
+    with pytest.raises(CheckpointError, match="Start again"):
         train(tmp_path, resume=True)
 
 

@@ -48,7 +48,7 @@ def baselines(
     is. Use them with `evaluate`, with `benchmark` (and ``dense=model``), or through `compare`.
 
     Args:
-        model: dense, or a `ReducedViT`, whose base is then taken.
+        model: a dense model, or a `ReducedViT`, whose base is then used.
         gmacs_share: of the model's GMACs that each may cost, between 0 and 1.
         kinds: which of the first three.
         smaller: a model for the same images and classes, or a name for

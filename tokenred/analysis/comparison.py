@@ -77,11 +77,11 @@ def compare(
     model is the first row; its speed-up is that against itself, which shows the noise.
 
     Args:
-        model: dense, or a `ReducedViT`, whose base is then taken.
+        model: a dense model, or a `ReducedViT`, whose base is then used.
         data: see `tokenred.analysis.evaluate`; None to measure speed only.
         strategies: what `tokenred.analysis.parse_spec` takes, or a mapping from labels to it; None
             for five methods at 0.85 and 0.65 of the dense model's GMACs, see `same_budget`.
-        limit: at most so many images.
+        limit: maximum number of images.
         batch_size, workers: of both measurements, and of the loading.
         timing: measure speed as well.
         pairs, warmup, max_seconds: of the timing, see `tokenred.analysis.benchmark`.

@@ -93,7 +93,7 @@ def lineup(
     """The dense model, then each strategy wrapped around it.
 
     Args:
-        model: dense, or a `ReducedViT`, whose base is then taken.
+        model: a dense model, or a `ReducedViT`, whose base is then used.
         strategies: what `parse_spec` takes, or a mapping from labels to it.
         gmacs_share: of the dense model's GMACs that each may cost; None for their own schedules.
 
@@ -111,7 +111,7 @@ def lineup(
         for spec in specs:
             if spec.share is not None:
                 raise ConfigError(
-                    f"{spec.label!r} has a budget of its own; leave out either it or the share."
+                    f"{spec.label!r} has its own budget; omit either it or the share."
                 )
         specs = [replace(spec, share=gmacs_share) for spec in specs]
     base = base_of(model)
@@ -126,7 +126,7 @@ def lineup_at_counts(
     """Strategies that all leave the same number of image tokens after each block; no dense model.
 
     Args:
-        model: dense, or a `ReducedViT`, whose base is then taken.
+        model: a dense model, or a `ReducedViT`, whose base is then used.
         strategies: two or more, as for `lineup`; their schedules are replaced.
         removed: by how many image tokens each block's number shrinks: one count, or a list that 0
             goes on; None for 8 a block, or half of all tokens where a model has too few for that.
@@ -142,7 +142,7 @@ def lineup_at_counts(
         raise ConfigError(f"expected two strategies or more to compare, got {len(specs)}.")
     if budgeted := [spec.label for spec in specs if spec.share is not None]:
         raise ConfigError(
-            f"{budgeted[0]!r} has a budget of its own, but here all remove the same counts; leave "
+            f"{budgeted[0]!r} has its own budget, but here all remove the same counts; leave "
             "the budget out."
         )
     base = base_of(model)

@@ -45,7 +45,7 @@ class Result(ABC):
         """Write the frame, at once or not at all.
 
         Raises:
-            OutputExistsError: where the file exists.
+            OutputExistsError: if the file exists.
             DataError: where it cannot be written.
         """
         path = check_new(path, overwrite=overwrite)
@@ -83,7 +83,7 @@ class FramedResult(Result):
 
     Attributes:
         frame: tidy, one row a figure.
-        level: of the intervals.
+        level: level of the intervals.
         notes: lines beneath the table.
     """
 

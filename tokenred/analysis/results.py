@@ -160,5 +160,5 @@ def _rate(value: float) -> str:
 
 
 def _signed(value: float) -> str:
-    # + 0.0 makes of −0.0 a 0.0.
+    # + 0.0 turns −0.0 into 0.0.
     return f"{round(value, 2) + 0.0:+.2f}"

@@ -63,7 +63,7 @@ def trace_picture(
     Raises:
         ConfigError: for blocks that the model does not have, or no strategy.
         InputError: for an image of another kind or shape.
-        TokenredError: as `parse_spec` and `tokenred.wrap` raise them.
+        TokenredError: as raised by `parse_spec` and `tokenred.wrap`.
     """
     base = base_of(model)
     if isinstance(strategies, StrategyLike) or not strategies:

@@ -1,4 +1,4 @@
-"""What parts may ask of the attention (`AttentionStat`), and the engines that answer."""
+"""Attention statistics for parts (`AttentionStat`), and the engines that compute them."""
 
 from tokenred.attention.engine import (
     PLAIN,

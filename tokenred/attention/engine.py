@@ -1,7 +1,7 @@
-"""Engines: how a block's attention is computed, with just the statistics asked for.
+"""Engines: compute a block's attention together with the requested statistics.
 
-An engine that supports a request must agree with `PlainEngine`, which holds the whole map and
-does what the definitions say.
+An engine that supports a spec must agree with `PlainEngine`, which holds the whole map and follows
+the definitions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["PLAIN", "FusedEngine", "PlainEngine", "attend", "pick_engine"]
 
 
 class FusedEngine(Engine):
-    """PyTorch's fused attention, where nobody looks at the map."""
+    """PyTorch's fused attention, for blocks that need no statistics."""
 
     def supports(self, qkv: QKV, spec: AttentionSpec) -> bool:
         return not spec.needs_map
@@ -46,7 +46,7 @@ class FusedEngine(Engine):
 
 _FUSED, _TILED, _TWO_CALLS, _TRITON = FusedEngine(), TiledEngine(), TwoCallsEngine(), TritonEngine()
 _ON_CUDA = TwoCallsEngine(("cuda",))  # on a CPU tiles are faster
-# To be tried in order; the last one supports everything.
+# Tried in order; the last one supports everything.
 _ENGINES: dict[str, tuple[Engine, ...]] = {
     "auto": (_FUSED, _TILED, _ON_CUDA, Recomputed(_ON_CUDA), PLAIN),
     "plain": (PLAIN,),
@@ -62,11 +62,11 @@ def pick_engine(name: str) -> tuple[Engine, ...]:
 
     Args:
         name: ``"auto"`` for tiles on the CPU and two fused calls on CUDA; ``"plain"`` for the map
-            as a tensor; ``"tiled"``, ``"two_calls"`` or ``"triton"`` for that engine wherever it
-            can, in training too, and the plain one elsewhere.
+            as a tensor; ``"tiled"``, ``"two_calls"`` or ``"triton"`` for that engine wherever it is
+            supported, in training too, and the plain one elsewhere.
 
     Raises:
-        ConfigError: for another name.
+        ConfigError: for an unknown name.
     """
     if name not in _ENGINES:
         raise ConfigError(f"engine must be one of {', '.join(_ENGINES)}, got {name!r}.")
@@ -78,14 +78,14 @@ def attend(
 ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
     """Attention by the first engine that supports the spec.
 
-    Engines are given one type, that in which the dense model attends, and no autocast: what they
-    compute in fp32 stays so.
+    Engines run in one dtype, that of the dense model's attention, and without autocast: what they
+    compute in fp32 stays in fp32.
     """
     same = qkv.in_one_type()
     fitting = (e for e in engines if qkv.drop is None and e.supports(same, spec))
     engine = next(fitting, PLAIN)
     with full_precision(same.q.device):
         out, stats = engine(same, spec, state)
-    if same is not qkv:  # keys and values as they came
+    if same is not qkv:  # keys and values unchanged
         stats = AttentionStats({**stats.values, **qkv.stats(spec.requires, state)})
     return out, stats

@@ -16,7 +16,7 @@ __all__ = ["PLAIN", "PlainEngine"]
 
 
 class PlainEngine(Engine):
-    """The map as a tensor: supports everything, and is what the other engines are tested by.
+    """The map as a tensor: supports everything, and is the reference for the other engines.
 
     The map is in fp32 or better, and so are its statistics.
     """
@@ -58,7 +58,7 @@ class PlainEngine(Engine):
 
 
 def _share(spec: AttentionSpec, n: int) -> float:
-    """The share of entries that θ leaves."""
+    """The share of entries that θ keeps."""
     return kept_entries(n, spec.theta, spec.reference) / n**2 if spec.theta < 1 else 1.0
 
 

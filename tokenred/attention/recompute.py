@@ -1,4 +1,4 @@
-"""Training through engines that have no backward: recompute the map, some images at a time."""
+"""Training with engines that have no backward: recompute the map, a few images at a time."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from tokenred.core.tensors import full_precision
 
 __all__ = ["Recomputed"]
 
-# Entries of the map that the backward holds at a time, a few times over: what stays in the cache of
-# a CPU, and what keeps a GPU busy.
+# Entries of the map that the backward holds at a time (several copies): as many as stay in the
+# cache of a CPU, or keep a GPU busy.
 _ENTRIES, _ENTRIES_CPU = 1 << 26, 1 << 20
 
 
 class Recomputed(Engine):
-    """An inference engine that may be used in training.
+    """Makes an inference engine usable in training.
 
-    Forward runs the engine as it is and keeps q, k, v and the bias, no map. Backward does what
-    `PlainEngine` does, on a few images at a time, and differentiates that: the output and all
-    statistics. A gradient flows through the entries that θ's exact threshold keeps, also where
-    ``threshold="fast"`` kept some more or fewer. There is no second derivative.
+    The forward runs the engine and saves q, k, v and the bias, but no map. The backward computes
+    what `PlainEngine` does, a few images at a time, and differentiates the output and all
+    statistics. Gradients flow through the entries that θ's exact threshold keeps, even if
+    ``threshold="fast"`` kept slightly more or fewer. There is no second derivative.
 
-    Without gradients it is the engine itself. Compiled training is left to other engines.
+    Without gradients it is the engine itself. Compiled training is not supported.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -65,7 +65,7 @@ class Recomputed(Engine):
 
 
 class _Call(NamedTuple):
-    """What does not come as a tensor to differentiate."""
+    """The inputs that are not differentiable tensors."""
 
     engine: Engine
     scale: float
@@ -82,7 +82,7 @@ class _Recompute(torch.autograd.Function):
         out, stats = call.engine(QKV(q, k, v, call.scale), spec, call.state)
         ctx.save_for_backward(q, k, v, bias)
         ctx.set_materialize_grads(False)
-        # The tokens themselves are not looked at again, and stat not be kept.
+        # The tokens themselves are not used again and need not be kept.
         nothing = call.state.x.new_empty(0), call.state.index.new_empty(0)
         state = replace(call.state, x=nothing[0], index=nothing[1], size=None, graph=None)
         ctx.call = call._replace(state=replace(state, memory={}))
@@ -110,7 +110,7 @@ class _Recompute(torch.autograd.Function):
 
 
 def _gradients(call: _Call, inputs: list[Any], arrived: list[Tensor | None]) -> tuple[Tensor, ...]:
-    """The gradients of those inputs that require them, from what arrived at the outputs."""
+    """The gradients of the inputs that require them, given those of the outputs."""
     targets = [t for t in inputs if t is not None and t.requires_grad]
     with torch.enable_grad():
         pairs = [

@@ -1,4 +1,4 @@
-"""What may be done to the attention map, in this order: log s, masks, softmax, θ."""
+"""Changes to the attention map, in this order: log s, masks, softmax, θ."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ __all__ = [
 
 
 SLACK = 0.01
-"""How far the share of entries kept may be from θ where its threshold is found the fast way.
+"""How far the share of entries kept may be from θ with ``threshold="fast"``.
 
-In maps so small that one or two entries are more than that, the fast way keeps the exact number.
+In maps so small that one or two entries exceed this, the exact number is kept.
 """
 
 
 class ScoreMod(Part):
-    """Changes the logits of a block's attention, as a mask does. Needs the whole map.
+    """Changes the logits of a block's attention, like a mask. Needs the whole map.
 
     Shapes:
-        logits: ``(b, h, N, N)``, ``log s`` already added; −∞ takes an entry out.
+        logits: ``(b, h, N, N)``, with ``log s`` already added; −∞ removes an entry.
     """
 
     def active(self, layer: int, depth: int) -> bool:
-        """Whether the score mod does anything in a block; the others keep their fast engine."""
+        """Whether the score mod acts in a block; other blocks keep their fast engine."""
         return True
 
     @property
     def in_training_only(self) -> bool:
-        """Whether the score mod is part of a training form, and idle in inference."""
+        """Whether the score mod is part of a training form, and inactive at inference."""
         return False
 
     @property
     def follows(self) -> bool:
-        """Whether `follow` keeps something in ``state.memory`` that belongs to the tokens."""
+        """Whether `follow` stores per-token values in ``state.memory``."""
         return False
 
     def requires(self, layer: int, depth: int) -> tuple[AttentionStat, ...]:
@@ -65,14 +65,14 @@ class ScoreMod(Part):
     def follow(
         self, state: TokenState, attention: AttentionStats, selection: Selection | None
     ) -> TokenState:
-        """What the score mod remembers, in step with the tokens.
+        """Update what the score mod stores, in step with the tokens.
 
-        Called after a block's attention, and before the block as well where tokens go there.
+        Called after a block's attention, and also before the block if tokens are removed there.
 
         Args:
-            state: after the reduction, where there was one.
-            attention: the statistics of `requires`, of the tokens before it.
-            selection: which tokens stayed; None where all did.
+            state: after the reduction, if there was one.
+            attention: the statistics of `requires`, for the tokens before the reduction.
+            selection: the kept tokens; None if all were kept.
         """
         return state
 
@@ -85,7 +85,7 @@ class ScoreMod(Part):
     def normalize(
         self, logits: Float[Tensor, "b h N N"], state: TokenState
     ) -> Float[Tensor, "b h N N"] | None:
-        """The map, where the score mod has a softmax of its own; None for the usual one."""
+        """The map, if the score mod has its own softmax; None for the usual one."""
         return None
 
 
@@ -93,7 +93,7 @@ score_mods: Registry[ScoreMod] = KINDS["score_mods"]
 
 
 def size_bias(size: Float[Tensor, "b N"]) -> Float[Tensor, "b N"]:
-    """Proportional attention: ``log s`` for each key; a token of size 0 is dead (−∞).
+    """Proportional attention: ``log s`` for each key; a token of size 0 is masked (−∞).
 
     Source: ToMe (Bolya et al., ICLR 2023), Eq. 1; GTP-ViT, Eq. 11.
     """
@@ -119,26 +119,26 @@ def gated_softmax(
 
 
 def kept_entries(tokens: int, theta: float, reference: bool = False) -> int:
-    """How many of the N² entries of a map stay: ⌈θN²⌉.
+    """The number of the N² entries of a map that are kept: ⌈θN²⌉.
 
     Args:
         tokens: ``N``, prefix included.
         theta: θ in (0, 1].
-        reference: one more, as in the authors' program, which keeps every entry that is at least
-            the k-th smallest with k = int(N²(1−θ)).
+        reference: one more, as in the authors' code, which keeps every entry that is at least the
+            k-th smallest with k = int(N²(1−θ)).
     """
     total = fixed(tokens) ** 2
     if reference:
         k = int(total * (1 - theta))
         return total if k < 1 else total - k + 1
-    # The small number takes back what 0.07 · 100 = 7.000…1 would add.
+    # The small number corrects for 0.07 · 100 = 7.000…1.
     return max(1, math.ceil(theta * total - 1e-6))
 
 
 def slack_entries(total: int) -> int:
-    """How many entries more or fewer than `kept_entries` are within `SLACK` of θ.
+    """The number of entries by which a count may differ from `kept_entries` within `SLACK` of θ.
 
-    ⌈θN²⌉ and the authors' count are up to two entries off θ themselves.
+    ⌈θN²⌉ and the authors' count themselves differ from θ by up to two entries.
     """
     return max(0, int(SLACK * total) - 2)
 
@@ -148,8 +148,8 @@ def sparsify(
 ) -> Float[Tensor, "b h N N"]:
     """Keep the ⌈θN²⌉ largest entries of each image and head, zero the rest; no renormalisation.
 
-    Equal entries at the threshold are kept by position, so that the result is the same on every
-    device and in every batch.
+    Ties at the threshold are broken by position, so that the result is the same on every device and
+    in every batch.
 
     Source: GTP-ViT, section 3.4.
     """

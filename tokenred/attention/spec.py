@@ -1,4 +1,4 @@
-"""What an engine is asked, what an engine is, and what all that hold no map demand."""
+"""The spec of a call, the contract of an engine, and the requirements of engines without a map."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ __all__ = [
     "without_map",
 ]
 
-# Statistics that do not look at the softmax, and so cost no map; and those that engines without
-# a map have.
+# Statistics that do not depend on the softmax, and so need no map; and those that engines without
+# a map provide.
 _WITHOUT_MAP = frozenset({"keys", "values", "logits_row"})
 _OF_ENTRIES = frozenset({"diagonal", "column_sum", "row", "kept"})
 
 
 @dataclass(frozen=True, eq=False)
 class QKV:
-    """Queries, keys and values of one block, and what its output projection needs again.
+    """Queries, keys and values of one block, and data that its output projection needs.
 
     Attributes:
         q, k, v: ``(b, h, N, d)``, after q/k-norm.
         scale: factor on the logits, 1/√d by default.
         dropout: attention dropout, 0 outside training.
-        carry: tensors that the block hands to itself (gates, a parallel MLP's input).
+        carry: tensors that the block passes to itself (gates, a parallel MLP's input).
         bias: added to the logits of each pair of tokens (relative positions), or None.
-        calls: calls of modules of attention that began with these heads and end with the output.
-        drop: does what ``dropout`` says and more (hooks on the map); needs the map as a tensor.
+        calls: calls of attention modules that started with these tensors and end with the output.
+        drop: applies ``dropout`` and hooks on the map; needs the map as a tensor.
     """
 
     q: Float[Tensor, "b h N d"]
@@ -68,14 +68,15 @@ class QKV:
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """The type of queries, keys and values; None where they differ."""
+        """The dtype of queries, keys and values; None if they differ."""
         same = self.q.dtype == self.k.dtype == self.v.dtype
         return self.q.dtype if same else None
 
     def in_one_type(self) -> QKV:
-        """As attention takes them: under autocast in its type, else all in that of the values.
+        """Convert to one dtype: that of autocast if active, otherwise that of the values.
 
-        A norm of queries and keys leaves them in float32 under autocast, the values are bfloat16.
+        Under autocast a norm of queries and keys leaves them in float32, while the values are
+        bfloat16.
         """
         dtype = self.v.dtype
         if dtype != torch.float64:
@@ -85,7 +86,7 @@ class QKV:
         return replace(self, q=self.q.to(dtype), k=self.k.to(dtype), v=self.v.to(dtype))
 
     def take(self, places: Int[Tensor, "b k"]) -> QKV | None:
-        """The heads of some tokens; None where the block carries more than can be taken apart."""
+        """The tensors of some tokens; None if the block's data cannot be split by token."""
         if self.carry:
             return None
         image = torch.arange(places.shape[0], device=places.device)[:, None]
@@ -101,16 +102,16 @@ class QKV:
 
 
 class Scratch:
-    """Memory by name, made once: what is fresh costs a page fault a page.
+    """Reusable buffers by name; fresh memory costs a page fault per page.
 
-    Whoever takes a name writes over what was there. Belongs to one forward, which drops it.
+    Taking a name overwrites its previous content. Belongs to one forward, which drops it.
     """
 
     def __init__(self) -> None:
         self._held: dict[str, Tensor] = {}
 
     def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """A contiguous tensor of this shape, of the type and device of ``like``, not cleared."""
+        """A contiguous, uninitialised tensor of this shape, like ``like`` in dtype and device."""
         size = math.prod(shape)
         held = self._held.get(name)
         if (
@@ -124,17 +125,17 @@ class Scratch:
 
 @dataclass(frozen=True, eq=False)
 class AttentionSpec:
-    """What a block's attention shall do beyond attending.
+    """What a block's attention computes in addition to its output.
 
     Attributes:
         requires: statistics to return.
         key_bias: ``(b, N)``, added to the logits of each key (``log s``), or None.
         theta: share θ of entries kept after the softmax.
-        threshold: how θ's threshold is found. ``"fast"`` allows an engine to keep a share within
+        threshold: how θ's threshold is found. ``"fast"`` lets an engine keep a share within
             `tokenred.attention.SLACK` of θ.
-        reference: θ as the authors' program counts it.
+        reference: count entries for θ as in the authors' code.
         score_mods: applied in this order, after the key bias.
-        scratch: buffers to use again, from block to block of one forward without gradients.
+        scratch: buffers reused from block to block in one forward without gradients.
     """
 
     requires: tuple[AttentionStat, ...] = ()
@@ -152,7 +153,7 @@ class AttentionSpec:
 
     @property
     def needs_map(self) -> bool:
-        """Whether anything here looks at the softmax map itself."""
+        """Whether anything here needs the softmax map itself."""
         return self.theta < 1 or bool(self.score_mods) or bool(self.map_stats)
 
 
@@ -164,7 +165,7 @@ class Engine(ABC):
 
     @abstractmethod
     def supports(self, qkv: QKV, spec: AttentionSpec) -> bool:
-        """Whether this engine can answer; decided from shapes, types and the request alone."""
+        """Whether this engine supports the call, decided only from shapes, dtypes and the spec."""
 
     @abstractmethod
     def __call__(
@@ -174,13 +175,13 @@ class Engine(ABC):
 
 
 def wants_gradient(qkv: QKV, spec: AttentionSpec) -> bool:
-    """Whether anything that enters the attention is being trained."""
+    """Whether any input of the attention requires gradients."""
     tensors = (qkv.q, qkv.k, qkv.v, qkv.bias, spec.key_bias)
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 def without_map(qkv: QKV, spec: AttentionSpec, dtypes: Collection[torch.dtype]) -> bool:
-    """Whether an engine can answer that holds no map: inference, all in one of these types."""
+    """Whether an engine without a map can run: inference, all inputs in one of these dtypes."""
     return (
         qkv.dtype in dtypes
         and qkv.dropout == 0
@@ -191,5 +192,5 @@ def without_map(qkv: QKV, spec: AttentionSpec, dtypes: Collection[torch.dtype]) 
 
 
 def is_modern(device: torch.device) -> bool:
-    """Whether it is not a GPU before compute capability 8.0: these have no bfloat16 kernels."""
+    """Whether bfloat16 kernels exist: not on GPUs before compute capability 8.0."""
     return device.type != "cuda" or torch.cuda.get_device_properties(device).major >= 8

@@ -1,4 +1,4 @@
-"""What a part asks of the attention, the answers, and how they are read off a map."""
+"""Attention statistics: declaring them, their values, and computing them from a map."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ Aggregate = Literal["max", "mean"]
 
 
 class AttentionStat(NamedTuple):
-    """One attention statistic. Make it with the constructors below.
+    """One attention statistic; create it with the constructors below.
 
-    Statistics of tokens cover the living image tokens only: prefix tokens are never scored.
-    The aggregation over heads is part of the stat, because the maximum over heads does not
-    commute with taking a token's own entry out.
+    Statistics of tokens cover the remaining image tokens only: prefix tokens are never scored. The
+    aggregation over heads is part of the statistic, because the maximum over heads does not commute
+    with excluding a token's own entry.
     """
 
     kind: str
@@ -44,14 +44,14 @@ class AttentionStat(NamedTuple):
 
     @staticmethod
     def diagonal(aggregate: str = "max") -> AttentionStat:
-        """``A_ii``: what a token keeps of itself. ``(b, n)``."""
+        """``A_ii``: the attention of each token to itself. ``(b, n)``."""
         return AttentionStat("diagonal", _checked(aggregate))
 
     @staticmethod
     def column_sum(aggregate: str = "max", exclude_self: bool = True) -> AttentionStat:
-        """``Σ_j A_ji``: what all tokens, prefix included, take from token i. ``(b, n)``.
+        """``Σ_j A_ji``: attention received by token i from all, prefix included. ``(b, n)``.
 
-        With ``exclude_self`` the token's own entry is left out, head by head.
+        With ``exclude_self`` the token's own entry is excluded, separately for each head.
         """
         return AttentionStat("column_sum", _checked(aggregate), exclude_self)
 
@@ -77,7 +77,7 @@ class AttentionStat(NamedTuple):
 
     @staticmethod
     def kept() -> AttentionStat:
-        """The share of the map's entries that θ left, 1 where there is no θ. ``(b, h)``."""
+        """The share of the map's entries that θ keeps, 1 without θ. ``(b, h)``."""
         return AttentionStat("kept")
 
     @staticmethod
@@ -98,17 +98,17 @@ class AttentionStats:
     values: Mapping[AttentionStat, Tensor] = field(default_factory=dict)
 
     def __getitem__(self, stat: AttentionStat) -> Tensor:
-        """The statistic asked for.
+        """The value of a statistic.
 
         Raises:
-            PartError: where the part did not declare it in ``requires``, or reads it before the
-                block, where no attention has run.
+            PartError: if the part did not declare it in ``requires``, or reads it before the block,
+                where no attention has run.
         """
         if stat not in self.values:
             given = ", ".join(str(n) for n in self.values) or "none"
             raise PartError(
                 f"{stat} was not computed for this block (computed: {given}). Declare it in the "
-                "part's `requires`; a strategy with where='before_block' has no attention to read."
+                "part's `requires`; with where='before_block' no attention has run yet."
             )
         return self.values[stat]
 
@@ -128,11 +128,11 @@ def row_index(stat: AttentionStat, num_prefix: int, cls_index: int | None) -> in
     """The query row that a stat names.
 
     Raises:
-        ConfigError: where the model has no such prefix token.
+        ConfigError: if the model has no such prefix token.
     """
     if stat.query == "cls":
         if cls_index is None:
-            raise ConfigError(f"{stat} asks for the CLS row of a model without a CLS token.")
+            raise ConfigError(f"{stat} needs the CLS row, but the model has no CLS token.")
         return cls_index
     if not isinstance(stat.query, int) or not 0 <= stat.query < num_prefix:
         raise ConfigError(
@@ -151,7 +151,7 @@ def stats_of_heads(
     num_prefix: int,
     cls_index: int | None,
 ) -> dict[AttentionStat, Tensor]:
-    """The statistics that stat no softmax: keys, values and rows of logits."""
+    """The statistics that need no softmax: keys, values and rows of logits."""
     found: dict[AttentionStat, Tensor] = {}
     for stat in requires:
         if stat.kind == "keys":
@@ -172,13 +172,13 @@ def stats_of_map(
     cls_index: int | None,
     kept: float = 1.0,
 ) -> dict[AttentionStat, Tensor]:
-    """The statistics of a map, as their definitions say; what every engine is tested against.
+    """The statistics of a map, by definition; the reference that every engine is tested against.
 
     Args:
         attention: the map.
         requires: the statistics.
-        num_prefix, cls_index: of the tokens.
-        kept: the share of entries that θ left.
+        num_prefix, cls_index: as in `TokenState`.
+        kept: the share of entries that θ keeps.
     """
     found = stats_of_entries(
         requires,
@@ -207,14 +207,14 @@ def stats_of_entries(
     column_sum: Callable[[], Float[Tensor, "b h n"]],
     kept: Callable[[], Float[Tensor, "b h"]],
 ) -> dict[AttentionStat, Tensor]:
-    """The statistics of entries of a map, from what an engine knows of it.
+    """The statistics of a map, from the entries and sums that an engine computes.
 
     Args:
-        requires: the statistics; others are left aside.
-        num_prefix, cls_index: of the tokens.
+        requires: the statistics; others are ignored.
+        num_prefix, cls_index: as in `TokenState`.
         row, diagonal, column_sum: ``A_ri``, ``A_ii`` and ``Σ_j A_ji`` of each head, for the image
-            tokens i; asked for once at most, and only where they are wanted.
-        kept: the share of entries that θ left.
+            tokens i; called at most once, and only if needed.
+        kept: the share of entries that θ keeps.
 
     Source: GTP-ViT (arXiv 2311.03035), Eq. 3 and 4.
     """

@@ -1,12 +1,12 @@
 """Attention with statistics from two calls of PyTorch's fused attention, on any device.
 
 The first call gives the output and ``ℓ_j``, the log-sum-exp of each query's logits. A single entry
-of the map is then ``A_ji = exp(q_j·k_i·scale + log s_i − ℓ_j)``. The column sums are a log-sum-exp
-too, that of the transposed attention with ``−ℓ_j`` on its keys:
+of the map is then ``A_ji = exp(q_j·k_i·scale + log s_i − ℓ_j)``. The column sums are also a
+log-sum-exp, of the transposed attention with ``−ℓ_j`` as key bias:
 ``Σ_j A_ji = exp(LSE_j(k_i·q_j·scale − ℓ_j) + log s_i)``.
 
-A bias on the keys is folded into further columns: ones in q, the bias in k. A mask would be read
-once for every query, and its rows would have to be aligned.
+A key bias is folded into extra columns: ones in q, the bias in k. A mask would be read once per
+query, and its rows would have to be aligned.
 """
 
 from __future__ import annotations
@@ -33,27 +33,28 @@ from tokenred.core.tensors import at_least_fp32
 
 __all__ = ["TwoCallsEngine"]
 
-# How many columns hold a bias: one of 8 or 11 bits would be too coarse, their sum has 22 and more.
+# Columns per bias: one with 8 or 11 bits would be too coarse, their sum has 22 or more.
 _COLUMNS = {torch.float64: 1, torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
-# Stands for −∞, whose remainder after rounding would be NaN; its exponential is 0. float16 ends
-# at 65504.
+# Replaces −∞, whose remainder after rounding would be NaN; its exponential is 0. The largest
+# float16 is 65504.
 _DEAD = {torch.float16: -6e4}
 _ELSE_DEAD = -1e30
-# Bytes that an entry of the map takes where θ < 1, and entries below which a chunk is small anyway.
+# Bytes per entry of the map if θ < 1, and the number of entries below which a chunk is small
+# anyway.
 _BYTES, _ENTRIES = 16, 1 << 22
 
 
 class TwoCallsEngine(Engine):
-    """Two fused calls and no map; with θ < 1 the map of some images, or heads, at a time.
+    """Two fused calls and no map; with θ < 1 the map of a few images or heads at a time.
 
-    For inference, on the CPU and on CUDA, also compiled. Gradients, dropout, a bias on pairs,
-    score mods and the whole map are left to other engines, and so is export: the fused
-    calls that return ``ℓ`` are PyTorch's own, and no other runtime knows them.
+    For inference on the CPU and on CUDA, also compiled. Other engines handle gradients, dropout, a
+    bias on pairs, score mods, the whole map, and export: the fused calls that return ``ℓ`` are
+    specific to PyTorch, and no other runtime has them.
 
     Statistics are at least float32. θ's threshold is always exact.
 
     Args:
-        devices: on which it answers.
+        devices: the supported devices.
     """
 
     def __init__(self, devices: tuple[str, ...] = ("cpu", "cuda")) -> None:
@@ -115,13 +116,13 @@ class _Entries:
 
     def column_sum(self) -> Float[Tensor, "b h n"]:
         q, scale = self.qkv.q, self.qkv.scale
-        # Only the log-sum-exp is wanted; any value will do, the narrowest that may be.
+        # Only the log-sum-exp is needed, so the values can be anything; use the narrowest.
         return self._exp(_attention(self.keys, q, None, -self.lse, scale)[1])
 
     def _entry(
         self, q: Float[Tensor, "b h #n d"], lse: Float[Tensor, "b h #n"]
     ) -> Float[Tensor, "b h n"]:
-        # As a sum: fp32 products of numbers in low precision, which stat no copies in fp32.
+        # As a sum of fp32 products of low-precision numbers, which need no copies in fp32.
         dot = torch.addcmul(lse.new_zeros(1, 1, 1, 1), q, self.keys).sum(dim=-1)
         return self._exp(dot * self.qkv.scale - lse)
 
@@ -136,10 +137,10 @@ def _attention(
     bias: Float[Tensor, "b #h N"] | None,
     scale: float,
 ) -> tuple[Float[Tensor, "b h m w"], Float[Tensor, "b h m"]]:
-    """Fused attention with a bias on the keys, and the log-sum-exp of each query's logits.
+    """Fused attention with a key bias, and the log-sum-exp of each query's logits.
 
     Args:
-        v: the values, or None where only the log-sum-exp is wanted.
+        v: the values, or None if only the log-sum-exp is needed.
     """
     width, queries = q.shape[-1], q.shape[2]
     if bias is not None:
@@ -159,7 +160,7 @@ def _attention(
         out, lse = torch.ops.aten._scaled_dot_product_efficient_attention(
             q, k, values, None, True, scale=scale
         )[:2]
-    # The log-sum-exp may come padded to whole blocks of queries.
+    # The log-sum-exp may be padded to whole blocks of queries.
     return out[..., :width], lse[..., :queries]
 
 
@@ -169,9 +170,9 @@ def _fold(
     bias: Float[Tensor, "b #h N"],
     scale: float,
 ) -> tuple[Float[Tensor, "b h m w"], Float[Tensor, "b h N w"]]:
-    """``(q'·k')·scale = q·k·scale + bias``, the bias split over columns of the low precision."""
+    """``(q'·k')·scale = q·k·scale + bias``, with the bias split over low-precision columns."""
     count, width = _COLUMNS[q.dtype], q.shape[-1]
-    # A power of two near 1/scale: the columns are then about as large as the bias itself.
+    # A power of two near 1/scale, so that the columns are about as large as the bias.
     unit = 2.0 ** round(-math.log2(scale))
     rest = (bias / (scale * unit)).clamp(min=_DEAD.get(q.dtype, _ELSE_DEAD))
     columns = []
@@ -180,7 +181,7 @@ def _fold(
         rest = rest - columns[-1].to(rest.dtype)
     folded = torch.stack(columns, dim=-1).expand(*k.shape[:3], count)
     ones = q.new_full((1, 1, 1, 1), unit).expand(*q.shape[:3], count)
-    # In one copy up to the width that CUDA wants.
+    # In one copy, up to the width that CUDA needs.
     rest = q.new_zeros(1, 1, 1, -(width + count) % 8 if q.is_cuda else 0)
     return (
         torch.cat((q, ones, rest.expand(*q.shape[:3], -1)), dim=-1),
@@ -189,7 +190,7 @@ def _fold(
 
 
 def _aligned(x: Float[Tensor, "b h N d"]) -> Float[Tensor, "b h N w"]:
-    """Widened to a multiple of 8, as CUDA's fused attention wants it."""
+    """Padded to a multiple of 8, as CUDA's fused attention requires."""
     return _widen(x, -(-x.shape[-1] // 8) * 8)
 
 
@@ -205,7 +206,7 @@ def _has_flash(q: Tensor) -> bool:
 def _by_chunks(
     qkv: QKV, spec: AttentionSpec, state: TokenState
 ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
-    """With θ < 1: whole maps, of so many images or heads at a time as the MLP takes memory."""
+    """With θ < 1: whole maps, for as many images or heads at a time as fit in the MLP's memory."""
     b, h, n, _ = qkv.q.shape
     hidden = 4 * qkv.q.numel() * qkv.q.element_size()
     maps = max(1, max(hidden // _BYTES, _ENTRIES) // (n * n))
@@ -229,7 +230,7 @@ def _by_chunks(
 def _joined(
     parts: list[tuple[Tensor, AttentionStats]], requires: tuple[AttentionStat, ...]
 ) -> tuple[Tensor, AttentionStats]:
-    """Groups of heads, equally large, as one."""
+    """Join groups of heads of equal size."""
     if len(parts) == 1:
         return parts[0]
     outs, stats = zip(*parts, strict=True)

@@ -1,1 +1,1 @@
-"""State, strategy, block loop: what the rest is built on."""
+"""The base layer: parts, registries, the token state, errors, files."""

@@ -1,4 +1,4 @@
-"""Whether a forward just runs, or something makes a graph of it; and what every compiler takes."""
+"""Detect whether a forward runs eagerly or is captured, and helpers that every compiler accepts."""
 
 from __future__ import annotations
 
@@ -20,46 +20,46 @@ __all__ = [
 
 T = TypeVar("T")
 
-# Without `is_exporting` (before PyTorch 2.7) exporting cannot be told from compiling.
+# Without `is_exporting` (before PyTorch 2.7) exporting looks like compiling.
 _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
-# What `torch.func` (vmap, grad) put on top of plain tensors; None where nothing.
+# The `torch.func` transforms (vmap, grad) on top of plain tensors; None if there are none.
 _functions: Any = getattr(torch._C._functorch, "peek_interpreter_stack", lambda: None)
-# PyTorch gives it no types.
+# PyTorch has no types for it.
 is_tracing: Callable[[], bool] = getattr(torch.jit, "is_tracing")  # noqa: B009
-_EXPORT = "torch.export with an open batch size, or tokenred.export (`tokenred export`)"
+_EXPORT = "torch.export with a dynamic batch size, or tokenred.export (`tokenred export`)"
 
 
 def is_eager() -> bool:
-    """Whether operators run one by one on plain tensors: loops and buffers are free to be used."""
+    """Whether operators run eagerly on plain tensors, so that loops and buffers can be used."""
     return not torch.compiler.is_compiling() and not is_transformed()
 
 
 def is_transformed() -> bool:
-    """Whether torch.export, torch.jit.trace or torch.func watches; torch.compile does not count."""
+    """Whether torch.export, torch.jit.trace or torch.func captures (torch.compile excluded)."""
     if torch.compiler.is_compiling():
         return bool(_is_exporting())
     return is_tracing() or _functions() is not None
 
 
 def fixed(size: int) -> int:
-    """A size that is the same for every batch, as a number: torch.jit.trace gives tensors."""
+    """A size that is the same for every batch, as a number; torch.jit.trace returns tensors."""
     return int(size) if isinstance(size, Tensor) else size
 
 
 def replace(value: T, **changes: Any) -> T:
-    """What ``dataclasses.replace`` gives, whose own check PyTorch 2.6 cannot compile."""
+    """Like ``dataclasses.replace``, whose check PyTorch 2.6 cannot compile."""
     given = {f.name: getattr(value, f.name) for f in fields(value) if f.init}  # type: ignore[arg-type]
     given.update(changes)
     return type(value)(**given)
 
 
 def not_scriptable() -> ConfigError:
-    """What torch.jit.script is told."""
-    return ConfigError(f"torch.jit.script cannot read a reduced model. Use {_EXPORT}.")
+    """The error for torch.jit.script."""
+    return ConfigError(f"torch.jit.script does not support reduced models. Use {_EXPORT}.")
 
 
 def _called_by(package: str) -> bool:
-    # torch.onnx.export(dynamo=True) captures by torch.export and leaves no other sign.
+    # torch.onnx.export(dynamo=True) uses torch.export and leaves no other sign.
     frame: FrameType | None = sys._getframe()
     while frame is not None and not frame.f_globals.get("__name__", "").startswith(package):
         frame = frame.f_back
@@ -67,23 +67,23 @@ def _called_by(package: str) -> bool:
 
 
 def check_capture(images: Any, adaptive: bool) -> None:
-    """Refuse what cannot make a right graph of a forward, in one line that says what can.
+    """Refuse tools that cannot capture a forward correctly, and name one that can.
 
     Args:
-        images: what came as a batch.
-        adaptive: whether the images decide how many tokens go.
+        images: the batch.
+        adaptive: whether token counts depend on the images.
 
     Raises:
-        ConfigError: for torch.fx, for PyTorch's own way to ONNX, for an open image size, and for
-            adaptive counts in a graph.
+        ConfigError: for torch.fx, PyTorch's own ONNX export, a dynamic image size, and adaptive
+            counts in a graph.
     """
     if not isinstance(images, Tensor):
         if isinstance(images, torch.fx.Proxy):
             raise ConfigError(
-                f"torch.fx cannot follow a reduced model. Use {_EXPORT}; for features of some "
+                f"torch.fx cannot trace a reduced model. Use {_EXPORT}; for features of some "
                 "blocks, tokenred.features or forward_intermediates."
             )
-        return  # what it is, the check of the images says
+        return  # the check of the images reports it
     if not is_transformed():
         return
     if torch.onnx.is_in_onnx_export() or (_is_exporting() and _called_by("torch.onnx")):
@@ -93,11 +93,11 @@ def check_capture(images: Any, adaptive: bool) -> None:
         )
     if adaptive:
         raise ConfigError(
-            "the images decide how many tokens go, and a graph or a vmap is the same for all. "
-            "Take a strategy whose counts are known beforehand, or run the images one by one."
+            "token counts depend on the images, but a graph or a vmap is the same for all. "
+            "Use a strategy with fixed counts, or run the images one by one."
         )
     if images.ndim == 4 and any(isinstance(side, torch.SymInt) for side in images.shape[2:]):
         raise ConfigError(
-            "height and width cannot be open: token counts are numbers that depend on them. "
-            "Export one graph for each image size, the batch size open."
+            "height and width cannot be dynamic, because token counts depend on them. "
+            "Export one graph per image size, with a dynamic batch size."
         )

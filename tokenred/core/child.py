@@ -1,4 +1,4 @@
-"""Fresh interpreters that import what this one does, and nothing from the working folder."""
+"""Start interpreters with the same import path, without the working directory."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 __all__ = ["NO_PLUGINS", "import_path", "is_working_folder", "python_running"]
 
 NO_PLUGINS = "TOKENRED_NO_PLUGINS"
-"""The environment variable with folders, joined as in PATH, in which no plug-in is looked for."""
+"""Environment variable with folders, separated as in PATH, that are not searched for plug-ins."""
 
-# Whatever stands on the new interpreter's own path goes before anything is imported through it.
+# The new interpreter's own path is replaced before anything is imported through it.
 _START = "import sys; sys.path[:] = sys.argv[1:]; del sys.argv[1:]; from {} import main; main()"
 
 
 def is_working_folder(place: str) -> bool:
-    """Whether an entry of ``sys.path`` is there for being the working folder, and nothing else.
+    """Whether an entry of ``sys.path`` exists only because it is the working directory.
 
-    Where somebody names it in PYTHONPATH, or tokenred itself lies in it, it may stay.
+    It is kept if PYTHONPATH names it or it contains tokenred.
     """
     if not place:
         return True
@@ -35,7 +35,7 @@ def is_working_folder(place: str) -> bool:
 
 
 def import_path() -> list[str]:
-    """``sys.path`` without the working folder, unless the running script lies there."""
+    """``sys.path`` without the working directory, unless the running script is there."""
     main = sys.modules.get("__main__")
     script = None if getattr(main, "__spec__", None) else getattr(main, "__file__", None)
     home = os.path.realpath(os.path.dirname(script)) if script else None
@@ -48,6 +48,6 @@ def import_path() -> list[str]:
 
 def python_running(module: str) -> list[str]:
     """The command that runs ``main`` of a module in a fresh interpreter."""
-    # -P leaves the working folder out; before 3.11 only -I does, and the environment with it.
+    # -P omits the working directory; before 3.11 only -I does, which also ignores the environment.
     safe = "-P" if sys.version_info >= (3, 11) else "-I"
     return [sys.executable, safe, "-c", _START.format(module), *import_path()]

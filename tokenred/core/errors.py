@@ -1,4 +1,4 @@
-"""The errors tokenred raises: each says what was expected, what came and what to do.
+"""The errors tokenred raises: each says what was expected, what was given and what to do.
 
 Every class is also a built-in error, so that ``except ValueError`` keeps working.
 """
@@ -35,15 +35,15 @@ _LONGEST = 80
 
 
 class TokenredError(Exception):
-    """Base of all errors raised on purpose by tokenred."""
+    """Base class of all errors that tokenred raises."""
 
 
 class UnknownNameError(TokenredError, ValueError):
-    """A name that no registry, data reader or model list knows."""
+    """An unknown name in a registry, data reader or model list."""
 
     @classmethod
     def of(cls, kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
-        """Build the message, with the closest known names first."""
+        """Build the error with the closest known names."""
         names = sorted(known, key=str.casefold)
         folded = {n.casefold(): n for n in names}
         close: list[str] = []
@@ -55,23 +55,23 @@ class UnknownNameError(TokenredError, ValueError):
 
 
 class ConfigError(TokenredError, ValueError):
-    """A value outside what a part or strategy accepts."""
+    """A value that a part or strategy does not accept."""
 
 
 class PartError(TokenredError, TypeError):
-    """An object that is not the kind of part asked for, or a part that broke its contract."""
+    """An object that is not the expected kind of part, or a part that violates its contract."""
 
 
 class ScheduleError(TokenredError, ValueError):
-    """More tokens to be removed in a layer than there are."""
+    """A layer is asked to remove more tokens than it has."""
 
 
 class BackboneError(TokenredError, TypeError):
-    """A model that no adapter knows, or one that lacks what a part needs."""
+    """A model that no adapter supports, or that lacks what a part needs."""
 
 
 class ExportError(TokenredError, RuntimeError):
-    """A model that does not fit into a graph, or a graph that does not do what the model does."""
+    """A model that cannot be exported, or a graph that differs from the model."""
 
 
 class InputError(TokenredError, ValueError):
@@ -83,7 +83,7 @@ class CheckpointError(TokenredError, ValueError):
 
 
 class DataError(TokenredError, ValueError):
-    """A data source that is empty, unreadable or laid out unexpectedly."""
+    """A data source that is empty, unreadable or has an unexpected layout."""
 
 
 class OutputExistsError(TokenredError, ValueError):
@@ -99,15 +99,15 @@ class MissingExtraError(TokenredError, RuntimeError):
 
 
 class DataWarning(UserWarning):
-    """Files among the images that are left out."""
+    """Files among the images that were skipped."""
 
 
 class CheckpointWarning(UserWarning):
-    """A checkpoint with several sets of weights, of which one was chosen."""
+    """A checkpoint with several sets of weights, one of which was chosen."""
 
 
 class PluginWarning(UserWarning):
-    """A plug-in that could not be loaded, and was left out."""
+    """A plug-in that could not be loaded and was skipped."""
 
 
 class UntrainedPartWarning(UserWarning):

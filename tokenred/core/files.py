@@ -1,4 +1,4 @@
-"""Outputs: whole or not there at all, and never over an older one by accident."""
+"""Output files: written completely or not at all, and never replaced by accident."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
 
 
 def exists(path: str | Path) -> bool:
-    """Whether something lies there; False for what can be no path (too long, a null byte)."""
+    """Whether the path exists; False for invalid paths (too long, a null byte)."""
     try:
         return Path(path).exists()
     except (OSError, ValueError):
@@ -30,14 +30,14 @@ def exists(path: str | Path) -> bool:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
-    """Write a file without a name, and give it its name once it is complete.
+    """Write an unnamed file, and give it its name once it is complete.
 
-    Where the system knows no nameless files (they are Linux's), a hidden file beside the place
-    stands in.
+    On systems without unnamed files (other than Linux), a hidden file in the same folder is used
+    instead.
 
     Args:
-        path: where the file belongs; an older one is replaced.
-        write: fills the file whose path it is given. Where it raises, or the process is killed,
+        path: the destination; an existing file is replaced.
+        write: called with the path of the file to fill. If it raises, or the process is killed,
             nothing is left behind.
     """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -45,7 +45,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
     try:
         write(place)
         if place is not draft:
-            # The directory is not looked at; naming one is what makes Python follow the link.
+            # The directory is not used; passing one makes Python follow the link.
             os.link(place, draft, src_dir_fd=handle, follow_symlinks=True)
         os.replace(draft, path)
     except BaseException:
@@ -57,7 +57,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
 
 
 def _nameless(draft: Path) -> tuple[int, Path]:
-    """An empty file, open, and the path that leads to it: ``draft`` itself where it has a name."""
+    """An open empty file and its path, which is ``draft`` if the file has a name."""
     with contextlib.suppress(AttributeError, OSError):
         handle = os.open(draft.parent, os.O_TMPFILE | os.O_RDWR, 0o666)
         place = Path(f"/proc/self/fd/{handle}")
@@ -68,15 +68,15 @@ def _nameless(draft: Path) -> tuple[int, Path]:
 
 
 def check_new(path: str | Path, *, overwrite: bool = False) -> Path:
-    """A path that may be written.
+    """Check that a path may be written.
 
     Raises:
-        OutputExistsError: where something is there, unless it is a file and ``overwrite`` is true.
+        OutputExistsError: if the path exists, unless it is a file and ``overwrite`` is true.
     """
     path = Path(path).expanduser()
     if path.is_dir() or (path.exists() and not overwrite):
         raise OutputExistsError(
-            f"{path} exists. Choose another place, or allow overwriting "
+            f"{path} exists. Choose another path, or allow overwriting "
             "(overwrite=True; --overwrite on the command line)."
         )
     return path
@@ -102,19 +102,19 @@ def check_output(path: str | Path, suffixes: tuple[str, ...], *, overwrite: bool
 def prepare_folder(
     folder: str | Path, names: tuple[str, ...], *, overwrite: bool = False
 ) -> tuple[Path, ...]:
-    """A folder ready to take some files, so that nothing fails after the work is done.
+    """Prepare a folder for some files, so that writing does not fail after the work is done.
 
     Args:
-        folder: made where it is not there.
-        names: of the files.
-        overwrite: whether older ones may be replaced.
+        folder: created if missing.
+        names: names of the files.
+        overwrite: whether existing files may be replaced.
 
     Returns:
         The paths of the files.
 
     Raises:
-        OutputExistsError: where a file is there already, or another file is in the folder's place.
-        DataError: for a folder that cannot be made or written to.
+        OutputExistsError: if one of the files exists, or the folder is a file.
+        DataError: if the folder cannot be created or written to.
     """
     folder = Path(folder).expanduser()
     if folder.exists() and not folder.is_dir():
@@ -126,22 +126,22 @@ def prepare_folder(
             pass
     except OSError as error:
         raise DataError(
-            f"expected to write into {folder}, but {error.strerror}; choose another folder."
+            f"cannot write to {folder}: {error.strerror}; choose another folder."
         ) from error
     return paths
 
 
 def write_atomically(path: Path, content: bytes | str) -> Path:
-    """Write a file at once or not at all, text as UTF-8.
+    """Write a file completely or not at all, text as UTF-8.
 
-    Half a character, as in a file's name that is no UTF-8, is written as its code.
+    Lone surrogates, as in a file name that is not UTF-8, are written as their code.
 
     Raises:
-        DataError: where it cannot be written.
+        DataError: if the file cannot be written.
     """
     if isinstance(content, str):
         content = content.encode(errors="backslashreplace")
     try:
         return write_whole(path, lambda place: place.write_bytes(content))
     except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}; choose another place.") from error
+        raise DataError(f"cannot write {path}: {error.strerror}; choose another path.") from error

@@ -1,10 +1,9 @@
-"""What a value is, as a digest: the same in every process, another one for another value.
+"""A digest of a value: the same in every process, and different for different values.
 
-Of functions and classes that the user wrote counts the compiled code with all that it reads: other
-functions and classes, globals, closures, defaults. It does not matter on which line they stand, nor
-whether they came here by pickling. Of installed packages count name and version, of tokenred's
-parts the number that they raise when their results change. What code reads from files while it runs
-is not seen.
+For functions and classes that the user wrote, it covers the compiled code and everything it reads:
+other functions and classes, globals, closures, defaults. Line numbers and pickling do not matter.
+For installed packages it covers name and version; for tokenred's parts, a version number that is
+raised when their results change. Data that code reads from files while it runs is not covered.
 """
 
 from __future__ import annotations
@@ -30,15 +29,16 @@ def digest(text: str) -> str:
 
 
 def identity_of(value: Any, name: str, home: str = "") -> str:
-    """16 hex digits over a value and all that it is made of.
+    """16 hex digits over a value and everything it consists of.
 
     Args:
         value: a plain value, array, tensor, module, function, class or object.
-        name: of it, for messages.
-        home: a module whose package counts as the user's own, even where it is installed.
+        name: name of the value, for messages.
+        home: a module whose package counts as the user's own, even if it is installed.
 
     Raises:
-        PartError: for what changes as it is used, or cannot be looked into; says where it is.
+        PartError: for a value that changes with use or cannot be inspected; the message says where
+            it is.
     """
     teller = Teller(home)
     teller.tell(value, name)
@@ -61,11 +61,11 @@ def _class(teller: Teller, cls: type) -> None:
         for field in vars(cls).get("__dataclass_fields__", {}).values():
             teller.put("field", field.name)
             for given in (field.default, field.default_factory):
-                # By type, since each that travels with a class becomes one of its own.
+                # By type, since every pickled copy of a class is a separate object.
                 if not isinstance(given, type(dataclasses.MISSING)):
                     teller.tell(given, field.name)
         for name, value in written_in(cls):
-            # _value2member_map_ and the like are the enumeration's own.
+            # _value2member_map_ and the like belong to the enumeration itself.
             if name not in members and not (members and name[0] == name[-1] == "_"):
                 teller.put(name)
                 teller.tell(value, name)
@@ -77,7 +77,7 @@ def _class_of_others(teller: Teller, cls: type) -> None:
         teller.put_name(cls, cls.__module__, cls.__qualname__)
         return
     teller.put("part", cls.__module__, cls.__qualname__, number)
-    # What somebody put onto a part of tokenred's, no number tells.
+    # Attributes added to one of tokenred's parts are not covered by its version.
     for base in cls.__mro__:
         for name, value in sorted(vars(base).items()):
             function = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
@@ -88,7 +88,7 @@ def _class_of_others(teller: Teller, cls: type) -> None:
 
 @tells(types.FunctionType)
 def _function(teller: Teller, function: types.FunctionType) -> None:
-    # A decorator may have copied __module__; the globals say where it was compiled.
+    # A decorator may have copied __module__; the globals show where it was compiled.
     home, code = function.__globals__.get("__name__", ""), function.__code__
     own = teller.is_own(home)
     if own:
@@ -132,7 +132,7 @@ def _whole_module(teller: Teller, module: types.ModuleType) -> None:
 def _module(
     teller: Teller, module: types.ModuleType, names: frozenset[str], outer: tuple[str, ...] = ()
 ) -> None:
-    """A module; of one of the user's own what the code takes out of it."""
+    """A module; for a user's own, only what the code uses from it."""
     name = module.__name__
     teller.put("module", name)
     if not teller.is_own(name):
@@ -150,7 +150,7 @@ def _module(
 @tells(types.CodeType)
 def _code(teller: Teller, code: types.CodeType) -> None:
     teller.put(sys.implementation.cache_tag, code.co_code.hex())
-    # Of the flags what kind of function it is, not what was imported from __future__.
+    # Of the flags only the kind of function, not the imports from __future__.
     teller.put(getattr(code, "co_exceptiontable", b"").hex(), code.co_flags & 0x3FF)
     teller.put(code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount)
     teller.put(code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
@@ -162,7 +162,7 @@ def _code(teller: Teller, code: types.CodeType) -> None:
 
 
 def _codes(code: types.CodeType) -> list[types.CodeType]:
-    """A function's code, and that of the functions in it."""
+    """The code of a function and of its inner functions."""
     inner = (_codes(c) for c in code.co_consts if isinstance(c, types.CodeType))
     return [code, *(each for several in inner for each in several)]
 

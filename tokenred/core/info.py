@@ -33,7 +33,7 @@ class ModelInfo:
         width: model width ``c``.
         num_heads, head_dim: ``h`` and ``d``.
         num_prefix: prefix tokens ``p`` (CLS, distillation, registers).
-        cls_index: which prefix token is the class token, or None.
+        cls_index: index of the class token among the prefix tokens, or None.
         grid: patches down and across ``(gh, gw)`` at the model's own image size, or None.
         num_patches: image tokens ``N0`` at the start.
         blocks: one entry a block.

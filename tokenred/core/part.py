@@ -150,23 +150,23 @@ class Part:
         return made
 
     def _called(self, *given: Any) -> Any:
-        """What the weights make of it; for parts that say nothing themselves."""
+        """Forward to the weights; for parts without their own ``__call__``."""
         if self.network is None:
             raise NotImplementedError(f"{type(self).__name__} has no __call__ and no weights")
         return self.network(*given)
 
     def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
-        """Multiply-accumulates (an image) that the part spends in one layer on choosing or fusing.
+        """Multiply-accumulates (per image) that the part spends in one layer on choosing or fusing.
 
         Args:
             info: the model.
-            tokens: living image tokens ``n`` before the step.
+            tokens: image tokens ``n`` before the step.
             removed: tokens ``P`` that the step removes.
         """
         return 0.0
 
     def learned_macs(self, info: ModelInfo, counts: tuple[int, ...]) -> float:
-        """Multiply-accumulates (an image) of the part's own weights, over all blocks.
+        """Multiply-accumulates (per image) of the part's own weights, over all blocks.
 
         These count as the model's.
 
@@ -190,12 +190,12 @@ def check_blocks(
     """
     if wrong := [layer for layer in layers or () if not 0 <= layer < depth]:
         raise error(
-            f"{type(owner).__name__}: blocks {wrong} are asked for, the model has 0 to {depth - 1}."
+            f"{type(owner).__name__}: got blocks {wrong}, but the model has 0 to {depth - 1}."
         )
 
 
 def check_choice(owner: object, field: str, value: object, choices: Iterable[object]) -> None:
-    """Refuse a value that is not one of the choices; for what compiled code calls."""
+    """Refuse a value that is not one of the choices; can be called from compiled code."""
     choices = tuple(choices)
     if value not in choices:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Plug-ins: parts of other packages, found by their entry points and loaded at the first need.
+"""Plug-ins: parts of other packages, found through entry points and loaded when needed.
 
 A package names a module, or a function without arguments, in the group ``tokenred.plugins``::
 
@@ -33,18 +33,18 @@ GROUP = "tokenred.plugins"
 """The group of entry points."""
 
 SWITCH = "TOKENRED_PLUGINS"
-"""The environment variable that switches plug-ins off where it is 0."""
+"""The environment variable that switches plug-ins off if it is 0."""
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One entry point, and what came of it.
+    """One entry point and the result of loading it.
 
     Attributes:
         package: name and version of the distribution.
         name, value: of the entry point.
-        parts: (kind, name) of all that it registered.
-        error: why it was left out, or "".
+        parts: (kind, name) of everything it registered.
+        error: why it was skipped, or "".
     """
 
     package: str
@@ -56,7 +56,7 @@ class Plugin:
 
 @dataclass(eq=False)
 class _Journal:
-    """What a plug-in has registered so far, and how to take it back."""
+    """What a plug-in has registered so far, and how to undo it."""
 
     package: str
     parts: list[tuple[str, str]] = field(default_factory=list)
@@ -64,15 +64,15 @@ class _Journal:
 
 
 _JOURNAL: ContextVar[_Journal | None] = ContextVar("tokenred_plugin", default=None)
-# Other threads wait; a plug-in that looks something up while it loads finds what is there so far.
+# Other threads wait; a look-up by a loading plug-in sees what is registered so far.
 _LOCK = threading.RLock()
 _loaded: tuple[Plugin, ...] | None = None
 
 
 def load_plugins() -> tuple[Plugin, ...]:
-    """Load all plug-ins, once; later calls only tell what came of it.
+    """Load all plug-ins once; later calls return the same result.
 
-    A plug-in that fails is left out as a whole, with a `PluginWarning`; the others stay.
+    A plug-in that fails is skipped entirely, with a `PluginWarning`; the others stay.
     """
     global _loaded
     with _LOCK:
@@ -90,8 +90,8 @@ def load_plugins() -> tuple[Plugin, ...]:
     for plugin in found:
         if plugin.error:
             warnings.warn(
-                f"the plug-in {plugin.name!r} ({plugin.value}) of {plugin.package} is left out, "
-                f"with all that it registers: {plugin.error}. Repair or uninstall it; "
+                f"the plug-in {plugin.name!r} ({plugin.value}) of {plugin.package} is skipped, "
+                f"with everything it registers: {plugin.error}. Fix or uninstall it; "
                 f"{SWITCH}=0 switches all plug-ins off.",
                 PluginWarning,
                 stacklevel=2,
@@ -100,7 +100,7 @@ def load_plugins() -> tuple[Plugin, ...]:
 
 
 def switched_off() -> bool:
-    """Whether the environment says to go without plug-ins."""
+    """Whether the environment switches plug-ins off."""
     return os.environ.get(SWITCH, "").strip().casefold() in {"0", "false", "no", "off"}
 
 
@@ -111,7 +111,7 @@ def loading() -> str:
 
 
 def note(kind: str, name: str, undo: Callable[[], None]) -> None:
-    """Say that something was registered, and how to take it back should the plug-in fail."""
+    """Record a registration and how to undo it if the plug-in fails."""
     journal = _JOURNAL.get()
     if journal is not None:
         journal.parts.append((kind, name))
@@ -140,22 +140,22 @@ def _load(plugin: Plugin, entry: EntryPoint | None) -> Plugin:
 
 
 def _entry_points() -> list[tuple[Plugin, EntryPoint | None]]:
-    """All entry points by package and name, so that the order of ``sys.path`` changes nothing."""
+    """All entry points, sorted, so that the order of ``sys.path`` does not matter."""
     from importlib.metadata import distributions
 
-    # What came along with somebody's data is no installed package.
+    # Package files next to a user's data are not installed packages.
     barred = os.environ.get(NO_PLUGINS, "").split(os.pathsep)
     places = [p for p in sys.path if not is_working_folder(p) and p not in barred]
     found: dict[tuple[str, str], tuple[Plugin, EntryPoint | None]] = {}
     for distribution in distributions(path=places):
         for plugin, entry in _of_distribution(distribution):
-            # As for imports, the first of two copies on the path counts.
+            # As with imports, the first of two copies on the path counts.
             found.setdefault((plugin.package.split()[0], plugin.name), (plugin, entry))
     return [found[key] for key in sorted(found)]
 
 
 def _of_distribution(distribution: Distribution) -> Iterator[tuple[Plugin, EntryPoint | None]]:
-    # Reading the text first leaves hundreds of packages unparsed, and their faults unseen.
+    # Reading the text first avoids parsing hundreds of packages, and hitting their errors.
     try:
         if GROUP not in (distribution.read_text("entry_points.txt") or ""):
             return

@@ -1,4 +1,4 @@
-"""Who wrote what: a module of the user's or an installed one, a method or a generated one."""
+"""Distinguish user code from installed code, and written methods from generated ones."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = ["is_installed", "release_of", "written_in"]
 def is_installed(module: str) -> bool:
     """Whether a module belongs to Python, tokenred or an installed package."""
     if module == "__main__":
-        return False  # whatever started it, what is defined there is the user's
+        return False  # anything defined there belongs to the user
     top = module.partition(".")[0]
     if top == "tokenred":
         return True
-    # Parts of compiled packages may have no file of their own.
+    # Modules of compiled packages may have no file.
     files = (getattr(sys.modules.get(name), "__file__", None) for name in (module, top))
     file = next(filter(None, files), None)
     if file is None:
@@ -43,12 +43,12 @@ def _places() -> tuple[Path, ...]:
 
 @functools.lru_cache(maxsize=256)
 def release_of(module: str) -> str:
-    """The version of the package that a module belongs to; "" where none is known."""
+    """The version of the package that a module belongs to; "" if unknown."""
     top = module.partition(".")[0]
     if top == "tokenred":
         return __version__
     if top in sys.stdlib_module_names:
-        return ""  # compiled code is of one version of Python anyway
+        return ""  # compiled code depends on the Python version anyway
     try:
         return importlib.metadata.version(top)
     except importlib.metadata.PackageNotFoundError:
@@ -56,24 +56,24 @@ def release_of(module: str) -> str:
 
 
 class _Bare(abc.ABC):
-    """A class in which nobody wrote anything: what it has comes from Python."""
+    """An empty class: everything in it comes from Python."""
 
     x: int
 
 
 @dataclass(frozen=True, order=True, unsafe_hash=True)
 class _Data:
-    """A class in which the dataclass decorator wrote all that it can write."""
+    """A dataclass with every method that the decorator can generate."""
 
     x: int = 0
 
 
 def _maker(value: Any) -> str | None:
-    """The name under which a function was compiled; its file's changes as it travels."""
+    """The name under which a function was compiled; its file name changes when it is pickled."""
     code = getattr(inspect.unwrap(value) if callable(value) else None, "__code__", None)
     if code is None:
         return None
-    # Python 3.10 does not know it: then what is in no file is taken for generated.
+    # Not available in Python 3.10: code without a file then counts as generated.
     name: str = getattr(code, "co_qualname", code.co_name if code.co_filename[0] == "<" else "")
     return name
 
@@ -84,10 +84,10 @@ _DESCRIPTORS = (property, staticmethod, classmethod)
 
 
 def written_in(cls: type) -> Iterator[tuple[str, Any]]:
-    """What the author wrote into the body of a class, by name in order.
+    """What the author wrote in the body of a class, by name, in order.
 
-    Left out is what this Python puts into every class, what its dataclass decorator generates, and
-    what has two underscores on each side and is no method: that is Python's or a library's.
+    This excludes what this Python version adds to every class, what the dataclass decorator
+    generates, and dunder names that are not methods: those belong to Python or a library.
     """
     generated = _OF_DATACLASS if "__dataclass_fields__" in vars(cls) else {}
     for name, value in sorted(vars(cls).items()):

@@ -1,7 +1,7 @@
-"""The kinds of parts, each a registry: added to by a decorator, read without regard to case.
+"""The kinds of parts, each with a registry: decorators add entries, look-up ignores case.
 
-A built-in part is a file in the folder of its kind, and nothing else: the first look-up imports
-them all. Plug-ins are loaded by the first look-up that lists names or misses one.
+A built-in part is just a file in the folder of its kind: the first look-up imports them all.
+Plug-ins are loaded by the first look-up that lists names or finds no match.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered name: what it makes, one line about it, and where it comes from.
+    """One registered name: what it creates, a one-line summary, and where it comes from.
 
     Attributes:
         name: as it was registered.
@@ -44,31 +44,31 @@ class Entry:
 
     @property
     def origin(self) -> str:
-        """The source, with the plug-in where it is of one; for messages."""
+        """The source, and the plug-in if it comes from one; for messages."""
         return f"{self.source} (plug-in {self.plugin})" if self.plugin else self.source
 
     @cached_property
     def parameters(self) -> frozenset[str]:
-        """The names that `make` takes."""
+        """The parameter names of `make`."""
         return frozenset(inspect.signature(self.make).parameters)
 
     @property
     def summary(self) -> str:
         """The first line of the docstring."""
         doc = inspect.getdoc(self.make) or ""
-        # A dataclass without a docstring gets its signature for one: that says nothing.
+        # A dataclass without a docstring gets its signature as docstring, which is no help.
         return "" if doc.startswith(f"{self.make.__name__}(") else doc.split("\n")[0]
 
 
 class Registry(Generic[T]):
-    """Names of one kind of part.
+    """The registered names of one kind of part.
 
     Args:
-        kind: what an entry is, for messages ("score mod").
-        plural: how they are called together ("score_mods"): ``tokenred.score_mods``.
-        contract: the module and name of the class that a registered class derives from and an
-            instance is of; for functions that of what they return.
-        folder: the package whose modules register the built-in ones.
+        kind: the kind of an entry, for messages ("score mod").
+        plural: the plural ("score_mods"), as in ``tokenred.score_mods``.
+        contract: module and name of the base class of registered classes; for functions, the class
+            of their results.
+        folder: the package whose modules register the built-in entries.
     """
 
     def __init__(self, kind: str, plural: str, contract: str, folder: str) -> None:
@@ -90,11 +90,11 @@ class Registry(Generic[T]):
         """Class decorator that adds a part under ``name``.
 
         Running the same definition again (a notebook cell) replaces it. A plug-in may not replace
-        what is there, so that installing a package never changes what a name means.
+        existing entries, so installing a package never changes the meaning of a name.
 
         Raises:
-            PartError: where the class does not derive from the registry's base.
-            ConfigError: where the name is empty or belongs to something else.
+            PartError: if the class does not derive from the registry's base.
+            ConfigError: if the name is empty or already taken.
         """
         if not isinstance(name, str) or not name.strip():
             raise ConfigError(f"a {self.kind} needs a name, got {shown(name)}.")
@@ -104,12 +104,12 @@ class Registry(Generic[T]):
             if self.base not in bases:
                 raise PartError(
                     f"{self.kind} {name!r}: {make.__name__} must derive from "
-                    f"tokenred.{self.base.__name__}, its bases are "
+                    f"tokenred.{self.base.__name__}, but its bases are "
                     f"{', '.join(b.__name__ for b in bases[1:])}."
                 )
             if not callable(make):
                 raise PartError(f"{self.kind} {name!r} must be callable, got {make!r}.")
-            if not inspect.isclass(make):  # a part reads its parameters already
+            if not inspect.isclass(make):  # parts check their own parameters
                 make = checked(make)
             if not make.__module__.startswith(f"{self.folder}."):
                 self._load()
@@ -119,7 +119,7 @@ class Registry(Generic[T]):
         return add
 
     def __getitem__(self, name: str) -> Entry:
-        """The entry of a name, in any case.
+        """The entry of a name, ignoring case.
 
         Raises:
             UnknownNameError: with the closest names.
@@ -153,14 +153,14 @@ class Registry(Generic[T]):
 
         Args:
             part: a name or an instance.
-            parameters: passed on where the named part has them, left aside where it does not, so
-                that one set of arguments fits every part (``M`` with the graph "none").
+            parameters: passed on if the named part has them, otherwise ignored, so that one set of
+                arguments fits every part (``M`` with the graph "none").
 
         Raises:
             UnknownNameError: for an unknown name.
             PartError: for an object of another kind.
         """
-        if part is None and "none" in self:  # what reads "none" as None means that name
+        if part is None and "none" in self:  # a reader of "none" as None means that name
             part = "none"
         if isinstance(part, str):
             entry = self[part]
@@ -190,7 +190,7 @@ class Registry(Generic[T]):
             if entry.plugin:
                 raise ConfigError(
                     f"{self.kind} {entry.name!r} of {entry.origin} is taken by {old.origin}; "
-                    "a plug-in needs names of its own."
+                    "a plug-in needs its own names."
                 )
             if not overwrite:
                 raise ConfigError(
@@ -207,7 +207,7 @@ class Registry(Generic[T]):
         plugins.note(self.kind, entry.name, undo)
 
     def built_in(self) -> dict[str, Callable[..., Any]]:
-        """The classes or functions of tokenred's own parts, by their names in Python."""
+        """The classes or functions of tokenred's own parts, by Python name."""
         self._load()
         made = (entry.make for entry in self._entries.values())
         return {m.__name__: m for m in made if m.__module__.startswith(f"{self.folder}.")}
@@ -244,14 +244,14 @@ KINDS: dict[str, Registry[Any]] = {
         "score mod", "score_mods", "tokenred.attention.score_mods.ScoreMod", f"{_OURS}.score_mods"
     ),
 }
-"""All kinds of parts, each by the field of a `Strategy` or a part that holds one."""
+"""All kinds of parts, by the field of a `Strategy` or a part that contains one."""
 
 
 def gather(folder: str) -> list[str]:
-    """Put the built-in parts into the package of their folder, beside `register` and `names`.
+    """Put the built-in parts into the package of their folder, next to `register` and `names`.
 
     Returns:
-        Their names in Python.
+        Their Python names.
     """
     registry = next(r for r in KINDS.values() if r.folder == folder)
     parts = registry.built_in()

@@ -1,4 +1,4 @@
-"""The tokens on their way through the blocks, and which of them a layer keeps."""
+"""The tokens between blocks, and the selection of tokens in a layer."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ __all__ = ["Selection", "TokenState"]
 
 @dataclass(frozen=True, eq=False)
 class TokenState:
-    """All that one batch carries from block to block. Updated with ``dataclasses.replace``.
+    """The state of one batch between blocks; update it with ``dataclasses.replace``.
 
-    Shapes: ``b`` batch, ``p`` prefix tokens, ``n`` living image tokens, ``N = p + n``.
+    Shapes: ``b`` batch, ``p`` prefix tokens, ``n`` remaining image tokens, ``N = p + n``.
 
     Attributes:
         x: tokens, prefix first.
-        index: position of each image token on the original grid; −1 for a token that stands for
-            no single patch.
+        index: position of each image token on the original grid; −1 for a token that represents no
+            single patch.
         num_prefix: ``p``; prefix tokens are never scored and never fused.
         grid: ``(gh, gw)`` of the original image tokens.
-        size: how many patches each token stands for, or None where nobody asks; a token of size 0
-            is padding, and nobody attends to it.
+        size: number of patches each token represents, or None if no part needs it; a token of size
+            0 is padding and is masked in the attention.
         graph: the token graph over the original positions (`tokenred.Graph`), or None.
-        cls_index: which prefix token is the class token, or None.
+        cls_index: index of the class token among the prefix tokens, or None.
         layer: number of the block, from 0.
         depth: number of blocks.
-        memory: what a method carries between blocks, by the method's own keys.
-        positions: what the model's blocks have to know of the grid (rotary tables), as
-            `Backbone.embed` gave it, the same all the way; parts hand it on.
+        memory: values that a method carries between blocks, under its own keys.
+        positions: position data that the model's blocks need (rotary tables), from
+            `Backbone.embed`; constant over the blocks, parts pass it on.
     """
 
     x: Float[Tensor, "b N c"]
@@ -53,7 +53,7 @@ class TokenState:
 
     @property
     def num_tokens(self) -> int:
-        """Living image tokens ``n``."""
+        """Remaining image tokens ``n``."""
         return fixed(self.x.shape[1]) - self.num_prefix
 
     @property
@@ -94,17 +94,17 @@ class TokenState:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """Which image tokens stay and which go, as places among the living ones (0 … n−1).
+    """The image tokens to keep and to remove, as indices into the remaining ones (0 … n−1).
 
     Attributes:
-        keep: places that stay, in the order they take afterwards.
-        drop: places that go.
-        partner: for each that goes, the place of the kept token that it belongs to.
-        score: the scores that decided, for all living tokens.
-        weight: how much each living token counts in a mean, none below 0, where the selector says
-            so; else the fuser has its own.
-        alive: which places of `keep` are tokens, where images keep different numbers; the others
-            are padding.
+        keep: indices to keep, in their new order.
+        drop: indices to remove.
+        partner: for each removed token, the index of the kept token that it is assigned to.
+        score: the scores of all remaining tokens.
+        weight: non-negative weight of each token in a mean, if the selector provides one; otherwise
+            the fuser has its own.
+        alive: which entries of `keep` are tokens, if images keep different numbers; the others are
+            padding.
         gone: the same for `drop`.
     """
 

@@ -1,4 +1,4 @@
-"""Going through a value, whatever it is made of, and hashing what is found."""
+"""Traverse any value and hash its contents."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Tell = Callable[["Teller", Any], None]
 _HOW: list[tuple[tuple[type, ...], Tell]] = []
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...), range, slice)
 _CONTAINERS = (list, tuple, set, frozenset, types.MappingProxyType, dict)
-# Of those that a library keeps for itself only these determine what a network does.
+# Of a library's private attributes only these determine what a network computes.
 _STATE = ("_parameters", "_buffers", "_modules", "_forward_pre_hooks", "_forward_hooks")
 _OF_MODULES = frozenset(vars(nn.Module())) - {"training"}
 
 
 def tells(*kinds: type) -> Callable[[Tell], Tell]:
-    """Decorator: how values of these types are told; the types that are named first go first."""
+    """Decorator for the function that hashes these types; earlier types take precedence."""
 
     def add(how: Tell) -> Tell:
         _HOW.append((kinds, how))
@@ -43,22 +43,22 @@ def tells(*kinds: type) -> Callable[[Tell], Tell]:
 
 
 class Teller:
-    """Hashes a value and all that it is made of.
+    """Hashes a value and everything it consists of.
 
     Args:
-        home: a module whose package counts as the user's own, even where it is installed.
+        home: a module whose package counts as the user's own, even if it is installed.
     """
 
     def __init__(self, home: str) -> None:
         self._hash = hashlib.sha256()
         self._root = home.partition(".")[0]
-        # By address; kept, so that no address is given away again.
+        # By address; references are kept, so that no address is reused.
         self._known: dict[int, tuple[int, Any]] = {}
         self._path: list[str] = []
         self._strict = True
 
     def digest(self) -> str:
-        """16 hex digits of what was told."""
+        """16 hex digits of what was hashed."""
         return self._hash.hexdigest()[:16]
 
     def put(self, *words: object) -> None:
@@ -70,7 +70,7 @@ class Teller:
         self._hash.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
     def put_name(self, value: Any, module: str | None, name: str) -> None:
-        """Hash what somebody else's thing is called, and the version that it is of."""
+        """Hash the name and version of third-party code."""
         self.put(type(value).__name__, module, name, release_of(str(module)))
 
     def tell(self, value: Any, where: str = "") -> None:
@@ -78,15 +78,15 @@ class Teller:
 
         Args:
             value: anything.
-            where: it is found, for messages.
+            where: its location, for messages.
 
         Raises:
-            PartError: for what changes as it is used, or cannot be looked into.
+            PartError: for a value that changes with use or cannot be inspected.
         """
         self._path.append(where)
         if type(value) in _PLAIN:
             self.put(type(value).__name__, repr(value))
-        elif type(value) in (tuple, frozenset):  # equal ones need not be one and the same
+        elif type(value) in (tuple, frozenset):  # equal values need not be the same object
             _items(self, value)
         elif id(value) in self._known:
             self.put("again", self._known[id(value)][0])
@@ -96,30 +96,30 @@ class Teller:
         self._path.pop()
 
     def refuse(self, value: Any, why: str) -> None:
-        """Say that a value cannot be told; inside somebody else's things its type has to do.
+        """Refuse a value that cannot be hashed; in third-party objects its type is used instead.
 
         Raises:
-            PartError: inside the user's own.
+            PartError: inside the user's own objects.
         """
         kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
         if self._strict:
             raise PartError(
-                f"{' > '.join(filter(None, self._path))}: a {kind} {why}, so that no stored result "
-                "could be found by it. Make it inside the function from plain values, such as a "
-                "seed; numbers, words, arrays, tensors, modules and lists of these may stand in "
-                "fields, globals and closures."
+                f"{' > '.join(filter(None, self._path))}: a {kind} {why}, so it cannot identify a "
+                "stored result. Create it inside the function from plain values, such as a seed; "
+                "fields, globals and closures may contain numbers, strings, arrays, tensors, "
+                "modules and lists of these."
             )
         self.put(kind)
 
     @contextmanager
     def inside(self, own: bool) -> Iterator[None]:
-        """In the user's own things all must be told, in those of others what can be."""
+        """In the user's own objects everything must be hashable, in others as much as possible."""
         before, self._strict = self._strict, own
         yield
         self._strict = before
 
     def is_own(self, module: Any) -> bool:
-        """Whether a module is the user's."""
+        """Whether a module belongs to the user."""
         top = str(module).partition(".")[0]
         return top != "tokenred" and (top == self._root or not is_installed(str(module)))
 
@@ -147,7 +147,7 @@ tells(io.IOBase, Iterator)(_refused("changes as it is read"))
 
 @tells(type(threading.Lock()), type(threading.RLock()))
 def _lock(teller: Teller, value: Any) -> None:
-    teller.put("lock")  # holds nothing that a result could depend on
+    teller.put("lock")  # contains nothing that a result could depend on
 
 
 @tells(enum.Enum)
@@ -165,7 +165,7 @@ def _tensor(teller: Teller, value: torch.Tensor) -> None:
     plain = plain.dequantize() if plain.is_quantized else plain
     plain = plain if plain.layout is torch.strided else plain.to_dense()
     plain = plain.resolve_conj().resolve_neg().cpu().contiguous()
-    # By bytes, since NumPy knows no bfloat16.
+    # By bytes, since NumPy has no bfloat16.
     teller.put_bytes(plain.reshape(-1).view(torch.uint8).numpy())
 
 
@@ -186,11 +186,11 @@ def _network(teller: Teller, value: nn.Module) -> None:
     with teller.inside(own):
         for name in _STATE:
             told = vars(value)[name]
-            # The names of hooks count up, whatever was hooked before.
+            # The names of hooks are counters that depend on earlier hooks.
             told = list(told.values()) if name.endswith("hooks") else dict(told)
             teller.tell(told, name)
         for name, item in sorted(vars(value).items()):
-            # What a library keeps for itself may be filled as it runs.
+            # A library's private attributes may change as it runs.
             if name not in _OF_MODULES and (own or not name.startswith("_")):
                 teller.put(name)
                 teller.tell(item, name)
@@ -199,7 +199,7 @@ def _network(teller: Teller, value: nn.Module) -> None:
 @tells(*_CONTAINERS)
 def _items(teller: Teller, value: Any) -> None:
     if type(value) not in _CONTAINERS and not isinstance(value, set | frozenset):
-        _object(teller, value)  # its class may hold more
+        _object(teller, value)  # its class may contain more
         return
     teller.tell(type(value))
     teller.put(len(value))
@@ -215,7 +215,7 @@ def _items(teller: Teller, value: Any) -> None:
 
 
 def _object(teller: Teller, value: Any) -> None:
-    """As it would travel to a worker: what it is made by, and of."""
+    """As it would be pickled: its constructor and arguments."""
     kind = type(value)
     module = kind.__module__
     if module in ("typing", "types"):  # an annotation
@@ -225,8 +225,8 @@ def _object(teller: Teller, value: Any) -> None:
     try:
         reduce = copyreg.dispatch_table.get(kind)
         found = value.__reduce_ex__(pickle.HIGHEST_PROTOCOL) if reduce is None else reduce(value)
-    except Exception:  # whatever a class raises that does not pickle
-        teller.refuse(value, "cannot be looked into")
+    except Exception:  # a class that cannot be pickled may raise anything
+        teller.refuse(value, "cannot be inspected")
         return
     if isinstance(found, str):
         teller.put_name(value, module, found)

@@ -1,15 +1,15 @@
-"""One reader of values: what is written becomes what the annotation says, or is refused in a line.
+"""Check and convert values according to annotations, or refuse them in one line.
 
-`checked` stands above a function or a dataclass; pydantic reads:
+`checked` decorates a function or a dataclass; pydantic reads:
 
-- ``int``: whole numbers of 64 bits; no booleans, and no floats, not even 8.0.
-- ``float``: finite numbers; whole numbers become floats, so that 1 and 1.0 are one value.
-- ``bool``: true and false; 1, 0 and the words yes, no, on, off, true, false mean them.
+- ``int``: 64-bit integers; no booleans and no floats, not even 8.0.
+- ``float``: finite numbers; integers become floats, so that 1 and 1.0 are equal.
+- ``bool``: booleans; also 1, 0 and the words yes, no, on, off, true, false.
 - ``tuple[…]`` and ``Sequence[…]``: lists, tuples, ranges and arrays become tuples.
-- scalars of NumPy and PyTorch: the Python numbers that they stand for.
+- NumPy and PyTorch scalars: the corresponding Python numbers.
 
-What an annotation says beyond that (a class, a tensor, a name that cannot be found) is passed on
-unread, and a default is always accepted.
+Values with other annotations (a class, a tensor, an unresolvable name) are passed through
+unchecked, and a default is always accepted.
 """
 
 from __future__ import annotations
@@ -88,12 +88,12 @@ Magnitudes = Annotated[tuple[Magnitude, ...], MinLen(1)]
 
 
 def checked(target: C) -> C:
-    """Let a function, or a class made by ``dataclass``, read its arguments by their annotations.
+    """Make a function or a dataclass check its arguments against their annotations.
 
     Raises:
-        ConfigError: by the function, for a value that the annotation excludes, a missing argument
-            or one too many.
-        UnknownNameError: by the function, for an argument that it does not have.
+        ConfigError: by the function, if a value does not match its annotation, or an argument is
+            missing or superfluous.
+        UnknownNameError: by the function, for an unknown argument.
     """
     if not isinstance(target, type):
         return typing.cast(C, _reading(target))
@@ -102,22 +102,22 @@ def checked(target: C) -> C:
 
 
 def read(annotation: Any, value: Any, what: str) -> Any:
-    """One value, as the annotation says.
+    """Check one value against an annotation.
 
     Args:
         annotation: such as `Count`, or ``Share | None``.
-        value: what was given.
-        what: names it in the message, such as ``"batch_size"``.
+        value: the value given.
+        what: its name in the message, such as ``"batch_size"``.
 
     Raises:
-        ConfigError: with what was expected and what came.
+        ConfigError: with the expected and the given value.
     """
     reader = reader_of(annotation)
     if reader is None:
         return value
     try:
         return reader.validate_python(value)
-    # Whatever an object does while it is looked at: it is no value.
+    # An object that raises anything during the check is not a valid value.
     except Exception:
         expected = described(annotation)
         whole = isinstance(value, float) and value.is_integer() and "whole number" in expected
@@ -126,9 +126,9 @@ def read(annotation: Any, value: Any, what: str) -> Any:
 
 
 def parameters_of(target: Callable[..., Any]) -> dict[str, Any]:
-    """Names and annotations of what a function or a dataclass takes.
+    """Names and annotations of the parameters of a function or dataclass.
 
-    ``Any`` where there is no annotation, or one whose names cannot be found.
+    ``Any`` if there is no annotation, or its names cannot be resolved.
     """
     function: Any = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
     names = list(inspect.signature(function).parameters)[isinstance(target, type) :]
@@ -136,14 +136,14 @@ def parameters_of(target: Callable[..., Any]) -> dict[str, Any]:
 
 
 class _Plan:
-    """How the arguments of one function are read."""
+    """The argument readers of one function."""
 
     def __init__(self, target: Callable[..., Any], function: Callable[..., Any]) -> None:
         self.signature = inspect.signature(function)
         self.annotations = parameters_of(target)
         self._kinds = {n: self.signature.parameters[n].kind for n in self.annotations}
         self._defaults = {n: self.signature.parameters[n].default for n in self.annotations}
-        # As they read: 1 is 1.0 for a float. One that its own annotation excludes stays.
+        # Converted: 1 is 1.0 for a float. A default that its annotation excludes is kept.
         self._changed: dict[str, Any] = {}
         for name, default in self._defaults.items():
             try:
@@ -202,7 +202,7 @@ def _bound(
 
 
 def _annotation(target: Any, name: str) -> Any:
-    """The annotation of a parameter, with the names that a text in it stands for."""
+    """The annotation of a parameter, with string annotations resolved."""
     if not isinstance(target, type):
         function = inspect.unwrap(target)
         found = getattr(function, "__annotations__", {}).get(name, Any)
@@ -210,7 +210,7 @@ def _annotation(target: Any, name: str) -> Any:
     field = getattr(target, "__dataclass_fields__", {}).get(name)
     if field is None or not getattr(target, "__dataclass_params__").init:  # noqa: B009
         return _annotation(target.__init__, name)  # type: ignore[misc]
-    # A subclass has the very fields of its bases.
+    # A subclass has the same fields as its bases.
     fields = ((c, vars(c).get("__dataclass_fields__", {})) for c in target.__mro__)
     owner = [c for c, its in fields if its.get(name) is field][-1]
     module = sys.modules.get(owner.__module__)
@@ -232,12 +232,12 @@ _TRUTH = {"true": True, "yes": True, "on": True, "1": True}
 _TRUTH |= {"false": False, "no": False, "off": False, "0": False}
 _LIMIT = 1 << 63
 _MOST = 1 << 16  # values in a list: a range may be longer than memory
-# Of several kinds that could read a value, the one that changes it least goes first.
+# If several kinds could read a value, the one that changes it least comes first.
 _ORDER = (type(None), Literal, str, int, bool, float, list, tuple)
 
 
 def reader_of(annotation: Any) -> Any:
-    """A pydantic ``TypeAdapter``, or None where there is nothing to read."""
+    """A pydantic ``TypeAdapter``, or None if there is nothing to check."""
     try:
         hash(annotation)
     except TypeError:
@@ -246,13 +246,13 @@ def reader_of(annotation: Any) -> Any:
 
 
 def _new_reader(annotation: Any) -> Any:
-    # Only now: it takes longer to import than all of tokenred.
+    # Imported late: it takes longer to import than all of tokenred.
     from pydantic import TypeAdapter
 
     try:
         form = _form(annotation)[1]
         return None if form is Any else TypeAdapter(form)
-    except Exception:  # what no library can read, such as a bound on a text
+    except Exception:  # annotations that cannot be checked, such as a bound on a string
         return None
 
 
@@ -311,7 +311,7 @@ def _union(forms: list[tuple[Any, Any]]) -> Any:
 
 
 def _scalar(value: Any) -> Any:
-    """The Python number of a scalar of NumPy or PyTorch; anything else as it is."""
+    """The Python number of a NumPy or PyTorch scalar; other values unchanged."""
     is_scalar = isinstance(value, np.generic | torch.Tensor) and value.ndim == 0
     return value.item() if is_scalar else value
 
@@ -320,9 +320,9 @@ def _real(value: Any) -> Any:
     value = _scalar(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("no number")
-    # A whole number of many digits may be none, and too large for the comparison.
+    # A very large integer has no float, and is too large for the comparison.
     if isinstance(value, int) and (abs(value) >= _LIMIT or int(float(value)) != value):
-        raise ValueError("no float is this number")
+        raise ValueError("this number does not fit into a float")
     return float(value) + 0.0  # −0 is 0
 
 
@@ -336,7 +336,7 @@ def _truth(value: Any) -> Any:
 def _text(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    value.encode()  # half a surrogate pair could not be written down
+    value.encode()  # a lone surrogate could not be written to a file
     return str.__str__(value)
 
 

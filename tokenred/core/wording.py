@@ -1,4 +1,4 @@
-"""What an annotation asks for, and what came, in words."""
+"""Describe annotations and values in words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONGEST = 80
 
 
 class Words(str):
-    """In an ``Annotated``: how to call what it describes."""
+    """In an ``Annotated``: a description of the value."""
 
 
 def described(annotation: Any, *, many: bool = False) -> str:
@@ -25,13 +25,13 @@ def described(annotation: Any, *, many: bool = False) -> str:
 
     Args:
         annotation: of a parameter.
-        many: of several such values.
+        many: describe several such values.
     """
     return _described(annotation, (), many)
 
 
 def shown(value: object) -> str:
-    """A value as Python writes it, cut where it is long, whatever its ``repr`` does."""
+    """The ``repr`` of a value, shortened if long, even if ``repr`` fails."""
     try:
         text = repr(value)
     except Exception:

@@ -1,4 +1,4 @@
-"""Data: datasets for evaluation, their loading in batches, and models' preprocessing."""
+"""Data: datasets for evaluation, data loaders, and the preprocessing of models."""
 
 from __future__ import annotations
 

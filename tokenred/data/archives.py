@@ -1,7 +1,7 @@
 """Images in a zip or tar file, read in place.
 
-timm has no reader for zip. Its tar reader keeps one handle, whose position forked workers would
-share, merges all splits and reads no compressed tar.
+timm has no zip reader. Its tar reader keeps one handle, whose position forked workers would share;
+it also merges all splits and cannot read compressed tars.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ _KINDS = {
     tarfile.GNUTYPE_SPARSE: "sparse file",
     tarfile.REGTYPE: "sparse file",
 }
-_HOPS = 40  # as Linux follows links
+_HOPS = 40  # as many links as Linux follows
 _PIECE = 1 << 20
-# Pictures do not shrink further than this; what does fills the disk and holds none.
+# Images do not compress further than this; a file that does would only fill the disk.
 _LARGEST, _STRONGEST = 1 << 30, 100
 
 
@@ -56,7 +56,7 @@ class ZipSource(FileSource):
         path: the zip file.
 
     Raises:
-        DataError: if the file is no readable zip.
+        DataError: if the file is not a readable zip.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,7 +67,7 @@ class ZipSource(FileSource):
         # A damaged directory makes zipfile raise nearly anything.
         except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, struct.error) as error:
             raise DataError(
-                f"expected a readable zip file at {path}, got {error}; copy or pack it again."
+                f"expected a readable zip file at {path}, got {error}; copy or create it again."
             ) from error
         super().__init__(entry.filename for entry in entries if not entry.is_dir())
 
@@ -77,27 +77,28 @@ class ZipSource(FileSource):
         return self._archive().read(entry)
 
     def _archive(self) -> zipfile.ZipFile:
-        # A handle that a fork shares would share its position too.
+        # A handle shared with a fork would share its position too.
         if self._open is None or self._open[0] != os.getpid():
             self._open = (os.getpid(), zipfile.ZipFile(self.path))
         return self._open[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the handle behind: the receiving process opens its own."""
+        """Do not pickle the handle: the receiving process opens its own."""
         return {**self.__dict__, "_open": None}
 
 
 class TarSource(FileSource):
-    """The images of a tar file. Links have the content of what they lead to.
+    """The images of a tar file. A link has the content of its target.
 
-    A compressed tar cannot be read out of order, so it is unpacked once, to a temporary file that
-    has no name: the system removes it with the last process that has it open, however that ends.
+    A compressed tar cannot be read out of order, so it is unpacked once, to an unnamed temporary
+    file: the system removes it when the last process that uses it ends, even if it is killed.
 
     Args:
         path: the ``.tar``, ``.tar.gz``, ``.tgz``, ``.tar.bz2`` or ``.tar.xz`` file.
 
     Raises:
-        DataError: if the file is no readable tar, or unpacks to over 1 GiB and 100 times its size.
+        DataError: if the file is not a readable tar, or unpacks to over 1 GiB and 100 times its
+            size.
     """
 
     def __init__(self, path: Path) -> None:
@@ -108,14 +109,14 @@ class TarSource(FileSource):
                 self._places, others = _places(archive)
         except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise DataError(
-                f"expected a readable tar file at {path}, got {error}; copy or pack it again."
+                f"expected a readable tar file at {path}, got {error}; copy or create it again."
             ) from error
         super().__init__(self._places, others)
 
     def read(self, name: str) -> bytes:
         start, size = self._places[name]
         check_size(size)
-        # By position: forked workers share the file, and with it where it is read.
+        # By position: forked workers share the file, and with it the read position.
         return os.pread(self._handle().fileno(), size, start)
 
     def _handle(self) -> Any:
@@ -128,7 +129,7 @@ class TarSource(FileSource):
         weakref.finalize(self, file.close)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Give a worker that is being started the open file; any other copy opens its own."""
+        """Pass the open file to a worker that is being started; any other copy opens its own."""
         shared = self._file is not None and get_spawning_popen() is not None
         return {**self.__dict__, "_file": DupFd(self._file.fileno()) if shared else None}
 
@@ -139,7 +140,7 @@ class TarSource(FileSource):
 
 
 def _opened(path: Path) -> Any:
-    """A tar file, unpacked where it is compressed."""
+    """A tar file, unpacked if it is compressed."""
     compressed = [s for s in _COMPRESSED if path.name.lower().endswith(s)]
     if not compressed:
         return path.open("rb")
@@ -151,8 +152,8 @@ def _opened(path: Path) -> Any:
                 file.write(piece)
                 if file.tell() > most:
                     raise DataError(
-                        f"expected pictures in {path}, but it unpacks to over {most} bytes; "
-                        "unpack it yourself where it is right."
+                        f"expected images in {path}, but it unpacks to over {most} bytes; unpack "
+                        "it yourself if that is correct."
                     )
         file.seek(0)
         failed.pop_all()
@@ -160,7 +161,7 @@ def _opened(path: Path) -> Any:
 
 
 def _places(archive: tarfile.TarFile) -> tuple[dict[str, tuple[int, int]], Counter[str]]:
-    """Start and size of each file by its path, and the number of other things by kind."""
+    """Offset and size of each file by path, and the number of other entries by kind."""
     places: dict[str, tuple[int, int]] = {}
     links: dict[str, str] = {}
     others: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Where CIFAR-10 lies on this machine: it is too big to embed and never downloaded."""
+"""Find CIFAR-10 on this machine: it is too big to embed and never downloaded."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def find_cifar10(path: str, split: str) -> Path:
         An image folder or an archive of one.
 
     Raises:
-        DataError: if it is not there, or there is no such split.
+        DataError: if it is missing, or there is no such split.
     """
     if split not in ("test", "train"):
         raise DataError(f"cifar10 has the splits test and train, got {split!r}; use one of them.")
@@ -46,7 +46,7 @@ def find_cifar10(path: str, split: str) -> Path:
         return (_inside(given, split) or given) if given.is_dir() else given
     variable = os.environ.get(DATA_VARIABLE)
     if not variable:
-        raise DataError(f"expected to be told where CIFAR-10 is, got nothing; {_HOW}.")
+        raise DataError(f"expected the location of CIFAR-10, got nothing; {_HOW}.")
     found = _inside(Path(variable).expanduser(), split)
     if found is None:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Classes of data and of models: which index a name has, and what an index is called."""
+"""Classes of data and models: from names to indices and back."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def class_names(model: nn.Module) -> tuple[str, ...] | None:
     """Names of a model's classes, in the order of its outputs.
 
     Args:
-        model: the embedded digits model, or one of timm's. A timm model of 1000 classes is taken
-            for one of ImageNet-1k.
+        model: the embedded digits model, or a timm model. A timm model with 1000 classes is assumed
+            to use those of ImageNet-1k.
 
     Returns:
         The names, or None where they are not known.
@@ -53,23 +53,23 @@ def class_names(model: nn.Module) -> tuple[str, ...] | None:
 
 
 def resolve_classes(names: Collection[str], class_map: ClassMap, source: str) -> Resolved:
-    """Give each class its index.
+    """Map each class to its index.
 
     Args:
-        names: of the classes: a set, such as those of class folders, or a sequence where the
-            data has an order of its own.
+        names: class names: a set, such as the names of class folders, or a sequence if the data has
+            its own order.
         class_map: a mapping from name to index; ``"imagenet-1k"`` (the rank among all 1000
-            WNIDs); ``"folders"`` (the data's own order, of folders timm's natural one, 9 before
+            WNIDs); ``"folders"`` (the data's own order; for folders timm's natural order, 9 before
             10); the number of classes of the model (1000 with WNIDs means ImageNet-1k, otherwise
-            there must be as many); or None: ImageNet-1k if all names are WNIDs of it, otherwise
-            the data's own order.
+            the data must have that many classes); or None: ImageNet-1k if all names are its WNIDs,
+            otherwise the data's own order.
         source: for messages.
 
     Returns:
-        The index of each name, and the names by index ("" where no class has it).
+        The index of each name, and the names by index ("" if no class has that index).
 
     Raises:
-        ConfigError: if ``class_map`` is none of these.
+        ConfigError: if ``class_map`` is invalid.
         DataError: if names are missing from the mapping, or too many or too few.
     """
     if isinstance(class_map, Mapping):
@@ -82,7 +82,7 @@ def resolve_classes(names: Collection[str], class_map: ClassMap, source: str) ->
     if class_map not in (None, _IMAGENET) and (type(class_map) is not int or class_map < 1):
         raise ConfigError(
             f"expected class_map as a mapping from class to index, {_IMAGENET!r}, {_FOLDERS!r}, "
-            f"a number of classes or None, got {class_map!r}; choose one of these."
+            f"a number of classes or None, got {class_map!r}; use one of these."
         )
     if class_map in (None, _IMAGENET, _IMAGENET_SIZE) and _are_wnids(names):
         return {name: imagenet_classes().index(name) for name in own}, imagenet_classes()

@@ -23,22 +23,22 @@ _BLANK_SIDE = 32
 class ImageDataset(Dataset[tuple[Tensor, int, int]]):
     """Labelled images, converted to RGB.
 
-    An image that cannot be read does not stop a run: it comes as zeros with the label
-    ``SKIPPED_LABEL`` (-1), also out of data-loader workers. A loop drops those rows and reports
-    ``name_of(index)`` and ``why_unreadable(index)`` for each.
+    An unreadable image does not stop a run: it becomes zeros with the label ``SKIPPED_LABEL`` (-1),
+    in data-loader workers too. Evaluation loops drop those rows and report ``name_of(index)`` and
+    ``why_unreadable(index)`` for each.
 
     Args:
         source: names and opens the images.
         labels: the class index of each image.
         classes: the class names by index.
-        name: of the data, for reports.
-        transform: from an RGB image to a tensor of one shape for all images; without it, the
+        name: name of the data, for reports.
+        transform: maps an RGB image to a tensor, of the same shape for all images; by default the
             image's own pixels (3, height, width) in 0..1. It may be replaced at any time before a
             loader is iterated.
-        left_out: how many files of the source are no images, by kind.
+        left_out: number of files in the source that are not images, by kind.
 
     Raises:
-        DataError: if there is no image, or not one label for each.
+        DataError: if there is no image, or the number of labels differs.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
     ) -> None:
         if len(source) == 0 or len(labels) != len(source):
             raise DataError(
-                f"expected images and one label for each in {name}, got {len(source)} images and "
+                f"expected images with one label each in {name}, got {len(source)} images and "
                 f"{len(labels)} labels; check the source."
             )
         self.source = source
@@ -103,7 +103,7 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
         return self.source.name(index)
 
     def why_unreadable(self, index: int) -> str | None:
-        """Try an image again and say what is wrong with it.
+        """Read an image again and return the reason why it fails.
 
         Args:
             index: of the image.
@@ -114,7 +114,7 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
         try:
             self.source.image(index)
         except Exception as error:  # As in __getitem__.
-            # Pillow names the object it read from; its address says nothing and changes.
+            # Pillow includes the repr of the object it read from, whose address changes.
             reason = re.sub(r"<(\S+) object at 0x[0-9a-f]+>", r"\1", str(error))
             return f"{type(error).__name__}: {reason}"
         return None

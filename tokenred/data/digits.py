@@ -49,7 +49,7 @@ def digits_arrays(split: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 
 def digit_image(pixels: NDArray[np.uint8]) -> Image.Image:
-    """Turn one digit into the picture that the models see.
+    """Turn one digit into the image that the models see.
 
     Args:
         pixels: (8, 8), values 0..16.

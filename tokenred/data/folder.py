@@ -1,4 +1,4 @@
-"""Images in a folder. timm's reader follows links in circles and hangs at a FIFO."""
+"""Images in a folder; timm's reader follows circular links and blocks on a FIFO."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _FOLDER, _FILE = "folder", "file"
 
 
 def narrow_to_split(root: Path, split: str | None) -> tuple[Path, str | None]:
-    """Step into the split's folder, so that the others (a big train set) are not walked.
+    """Enter the split's folder, so that the others (a big train set) are not walked.
 
     Args:
         root: an image folder.
-        split: which split to take; None for the preferred one.
+        split: the split to use; None for the preferred one.
 
     Returns:
-        The folder to read, and the split still to be chosen in it.
+        The folder to read, and the split that remains to be chosen inside it.
 
     Raises:
         DataError: if the folder cannot be read.
@@ -40,7 +40,7 @@ def narrow_to_split(root: Path, split: str | None) -> tuple[Path, str | None]:
     try:
         chosen = pick_split(holders, split, str(root))
     except DataError:
-        # The split may lie deeper, inside a wrapping folder; the layout decides.
+        # The split may be deeper, inside an enclosing folder; `layout` decides.
         return root, split
     return (root, split) if chosen is None else (root / chosen, None)
 
@@ -49,8 +49,8 @@ class FolderSource(FileSource):
     """The images below a folder.
 
     Args:
-        root: the folder. Links are followed, but each folder is read once: in its own place, or
-            else at the first link to it.
+        root: the folder. Links are followed, but each folder is read once: in its own place if it
+            lies below ``root``, otherwise at the first link to it.
 
     Raises:
         DataError: if the folder cannot be read.
@@ -68,18 +68,18 @@ class FolderSource(FileSource):
 
 
 def walk(root: Path) -> tuple[list[str], Counter[str]]:
-    """Paths of the regular files below a folder, and the number of other things by kind."""
+    """Paths of the regular files below a folder, and the number of other entries by kind."""
     files: list[str] = []
     others: Counter[str] = Counter()
-    # The folder and all above it: a link to one of these leads back here.
+    # The folder and its parents: a link to one of these leads back here.
     whole = root.resolve(strict=True)
     seen = {_identity(place.stat()) for place in whole.parents}
     waiting, links = deque([""]), deque[str]()
     while waiting or links:
-        # Links last, so that a folder in its own place goes before a link to it.
+        # Links last, so that a folder in its own place comes before a link to it.
         path = waiting.popleft() if waiting else links.popleft()
         if (me := _identity(os.stat(root / path))) in seen:
-            others["link to a folder that is read already"] += 1
+            others["link to a folder that was already read"] += 1
             continue
         seen.add(me)
         try:
@@ -87,7 +87,7 @@ def walk(root: Path) -> tuple[list[str], Counter[str]]:
         except PermissionError:
             if not path:
                 raise
-            others["folder that may not be read"] += 1
+            others["folder without read permission"] += 1
             continue
         for entry in entries:
             below = f"{path}/{entry.name}" if path else entry.name
@@ -108,7 +108,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
         if entry.is_file():
             return _FILE
         os.stat(entry)
-    except OSError:  # to nothing, to itself, or to where nobody may look
+    except OSError:  # a broken or circular link, or one without permission
         return "link to nothing"
     return "FIFO, socket or device"
 

@@ -1,7 +1,7 @@
 """Hugging Face datasets: by name from the hub, or as an object.
 
-The package ``datasets`` is needed for names only. timm's reader of these wants to know split and
-columns beforehand and takes no dataset that is open already, so it is not used here.
+The package ``datasets`` is needed for names only. timm's reader is not used, because it must know
+split and columns in advance and does not accept a dataset that is already open.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PREFIX = "hf:"
 
 
 class HubDataset(Protocol):
-    """What is used of a ``datasets.Dataset``: rows by number, columns by name, and their types."""
+    """The part of ``datasets.Dataset`` that is used: rows, columns and column types."""
 
     features: Any
     column_names: Any
@@ -41,7 +41,7 @@ class HubSource:
     """The images of a column.
 
     Args:
-        rows: of one column only, so that nothing else is read.
+        rows: rows with one column only, so that nothing else is read.
         column: with Pillow images, encoded bytes, paths, or arrays of pixels.
         name: of the dataset, for messages.
     """
@@ -100,22 +100,22 @@ def open_huggingface(
     """Open a Hugging Face dataset of labelled images.
 
     Args:
-        source: a name, such as ``"ILSVRC/imagenet-1k"``, which is downloaded where it is not
-            cached; a ``datasets.Dataset``; or a ``datasets.DatasetDict``.
-        config: of a name, where the dataset has several.
-        split: where there are several; by default val before test before train.
+        source: a name, such as ``"ILSVRC/imagenet-1k"``, downloaded unless cached; a
+            ``datasets.Dataset``; or a ``datasets.DatasetDict``.
+        config: the configuration, if the named dataset has several.
+        split: the split, if there are several; by default val, then test, then train.
         image, label: the columns; None for the only one of that type.
-        transform: from an RGB image to a tensor.
-        class_map: as of `tokenred.data.open_dataset`; by default the classes are as the dataset
-            numbers them, or in ImageNet's order where they are named by its WNIDs.
+        transform: maps an RGB image to a tensor.
+        class_map: as in `tokenred.data.open_dataset`; by default the dataset's own numbering, or
+            ImageNet's order if the classes are named by its WNIDs.
 
     Returns:
         The dataset of (image, label, index).
 
     Raises:
-        MissingExtraError: for a name where the package ``datasets`` is not installed.
-        DataError: for a dataset that cannot be had, has other columns, or no labels.
-        ConfigError: if ``class_map`` is none of the above.
+        MissingExtraError: if a name is given and the package ``datasets`` is not installed.
+        DataError: if the dataset is not available, lacks the columns, or has no labels.
+        ConfigError: if ``class_map`` is invalid.
     """
     if isinstance(source, str):
         name, rows = PREFIX + source, _download(source, config, split)
@@ -129,7 +129,7 @@ def open_huggingface(
             f"{type(rows).__name__}); load it with streaming=False."
         )
     if hasattr(rows, "with_format"):
-        rows = rows.with_format(None)  # as the columns' types say
+        rows = rows.with_format(None)  # values as declared by the column types
     pixels = _column(rows, image, "image", _is_image, name)
     target = _column(rows, label, "label", _is_label, name)
     labels, classes = _labels(rows, target, class_map, name)
@@ -215,14 +215,14 @@ def _labels(
         labels = []
     if not labels or min(labels) < 0:
         raise DataError(
-            f"expected classes from 0, or names, in column {column!r} of {name}, got others or "
-            "none; a test split of the hub often has no labels: pass split='validation'."
+            f"expected class names or indices from 0 in column {column!r} of {name}, got none or "
+            "other values; test splits on the hub often have no labels: pass split='validation'."
         )
     named = getattr((rows.features or {}).get(column), "names", None)
     names = list(named) if named else list(map(str, range(max(labels) + 1)))
     if max(labels) >= len(names):
         raise DataError(f"expected classes below {len(names)} in {name}, got {max(labels)}.")
-    # A mapping need not know classes without an image.
+    # A mapping may omit classes without images.
     used = {names[i] for i in set(labels)} if isinstance(class_map, Mapping) else names
     index, classes = resolve_classes(used, class_map, name)
     return [index[names[i]] for i in labels], classes

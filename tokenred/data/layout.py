@@ -1,7 +1,7 @@
-"""From the paths inside an image folder to its split and classes.
+"""Find split and classes from the paths inside an image folder.
 
-``CLASS/IMAGE``, or ``SPLIT/CLASS/IMAGE``, either inside any number of folders that wrap it all.
-A class is the first folder below the split, however deep its images lie.
+The layout is ``CLASS/IMAGE`` or ``SPLIT/CLASS/IMAGE``, inside any number of enclosing folders. A
+class is the first folder below the split, however deep its images are.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ IMAGE_SUFFIXES = (
     ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
 )
 # fmt: on
-"""Endings of what is read as an image, in either case. All are Pillow's."""
+"""Suffixes of files that are read as images, in either case; Pillow reads all of them."""
 HIDDEN = "hidden"
 
-# In the order of preference where the caller names none.
+# In order of preference, if the caller names none.
 _ALIASES: dict[str, tuple[str, ...]] = {
     "val": ("val", "validation", "valid"),
     "test": ("test",),
@@ -44,7 +44,7 @@ SPLIT_NAMES = tuple(name for names in _ALIASES.values() for name in names)
 
 
 def other_kind(path: str) -> str:
-    """What a file is that is no image: its ending, or ``"hidden"``; "" for an image.
+    """The kind of a file that is not an image: its suffix, or ``"hidden"``; "" for an image.
 
     Args:
         path: relative, with forward slashes.
@@ -53,7 +53,7 @@ def other_kind(path: str) -> str:
     if any(part.startswith(".") or part == "__MACOSX" for part in whole.parts):
         return HIDDEN
     suffix = whole.suffix.lower()
-    return "" if suffix in IMAGE_SUFFIXES else suffix or "without an ending"
+    return "" if suffix in IMAGE_SUFFIXES else suffix or "without a suffix"
 
 
 def sort_out(paths: Iterable[str]) -> tuple[list[str], Counter[str]]:
@@ -64,11 +64,11 @@ def sort_out(paths: Iterable[str]) -> tuple[list[str], Counter[str]]:
 
 
 def natural(text: str) -> tuple[object, ...]:
-    """A key to sort by that has 9 before 10, whatever the case: timm's order."""
+    """A case-insensitive sort key with 9 before 10: timm's order."""
     parts = re.split("([0-9]+)", text.lower())
     digits = [number.lstrip("0") for number in parts[1::2]]
     parts[1::2] = [(len(number), number) for number in digits]
-    # The text itself tells those apart that are equal so far.
+    # The text itself breaks ties.
     return tuple(parts), text
 
 
@@ -76,16 +76,16 @@ def pick_split(found: Sequence[str], split: str | None, source: str) -> str | No
     """Choose among the split folders that exist.
 
     Args:
-        found: names of the folders that hold classes.
-        split: what the caller asks for; ``val``, ``validation`` and ``valid`` mean the same.
+        found: names of the folders that contain classes.
+        split: the requested split; ``val``, ``validation`` and ``valid`` mean the same.
         source: for the message.
 
     Returns:
-        The folder, or None where there are no splits and none was asked for. Without a wish,
-        val is preferred, then test, then train.
+        The folder, or None if there are no splits and none was requested. By default val is
+        preferred, then test, then train.
 
     Raises:
-        DataError: if the split asked for is not there.
+        DataError: if the requested split does not exist.
     """
     splits = [name for name in SPLIT_NAMES if name in found]
     if split is None:
@@ -102,7 +102,7 @@ def pick_split(found: Sequence[str], split: str | None, source: str) -> str | No
 
 
 def told(others: Mapping[str, int]) -> str:
-    """Files that are no images, in words: what a user may take for one."""
+    """Describe the files that are not images, in case the user expected images."""
     shown = sorted((kind, count) for kind, count in others.items() if kind != HIDDEN)
     return ", ".join(f"{count} × {kind}" for kind, count in shown)
 
@@ -114,21 +114,22 @@ def find_layout(
 
     Args:
         paths: of the images, relative to the source, with forward slashes.
-        split: which split to take; None for the only or preferred one.
-        source: what the paths are in, for the message.
-        others: files of the source that are no images, likewise.
+        split: the split to use; None for the only or preferred one.
+        source: the folder or archive of the paths, for the message.
+        others: files of the source that are not images, also for the message.
 
     Returns:
         The images of that split with their class folders.
 
     Raises:
-        DataError: if there is no image, none lies in a class folder, or the split is not there.
+        DataError: if there is no image, an image is outside a class folder, or the split does not
+            exist.
     """
     if not paths:
         instead = told(others or {})
         raise DataError(
             f"expected images in {source}, found none{f' but {instead}' if instead else ''}; it "
-            "should hold CLASS/IMAGE or SPLIT/CLASS/IMAGE, images ending in "
+            "should contain CLASS/IMAGE or SPLIT/CLASS/IMAGE, images ending in "
             f"{', '.join(IMAGE_SUFFIXES)}."
         )
     parts = {path: PurePosixPath(path).parts for path in paths}
@@ -144,7 +145,7 @@ def find_layout(
     if loose:
         raise DataError(
             f"expected every image of {source} in a folder named after its class, found "
-            f"{loose[0]!r} in none ({len(loose)} such); lay them out as CLASS/IMAGE."
+            f"{loose[0]!r} outside ({len(loose)} in all); use the layout CLASS/IMAGE."
         )
     return {path: part[0] for path, part in below.items()}
 

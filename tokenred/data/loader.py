@@ -1,4 +1,4 @@
-"""Loading in batches, the same every time, and small fair parts of a dataset."""
+"""Deterministic loading in batches, and balanced subsets of a dataset."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def make_loader(
     limit: Size | None = None,
     seed: Count = 0,
 ) -> DataLoader[tuple[Tensor, int, int]]:
-    """Make a loader that gives the same batches in the same order every time.
+    """Create a loader that gives the same batches in the same order every time.
 
     Args:
-        dataset: with a transform that gives all images one shape.
+        dataset: its transform must give all images the same shape.
         batch_size: images in a batch; the last one may be smaller.
-        workers: processes that load; 0 loads in this one.
-        limit: at most so many images, chosen by ``balanced_subset``; None for all.
+        workers: number of loading processes; 0 loads in this process.
+        limit: maximum number of images, chosen by ``balanced_subset``; None for all.
         seed: of the choice.
 
     Returns:
@@ -36,7 +36,7 @@ def make_loader(
         those of ``dataset``, and a label of -1 marks an unreadable image.
 
     Raises:
-        ConfigError: if a number is too small or no whole number.
+        ConfigError: if a number is too small or not an integer.
     """
     chosen: Dataset[tuple[Tensor, int, int]] = dataset
     if limit is not None:
@@ -47,17 +47,17 @@ def make_loader(
         shuffle=False,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        # Of its own, so that iterating leaves the caller's random numbers alone.
+        # A separate generator, so that iterating does not change the caller's random state.
         generator=torch.Generator().manual_seed(seed),
     )
 
 
 @checked
 def balanced_subset(dataset: ImageDataset, limit: Size, seed: Count = 0) -> list[int]:
-    """Choose a fixed random part with the classes as even as they can be.
+    """Choose a fixed random subset, as balanced over the classes as possible.
 
-    The choice depends on the images' names and the seed alone, not on their order, and the part
-    for a smaller limit lies inside the part for a bigger one.
+    The choice depends only on the names of the images and the seed, not on their order, and the
+    subset for a smaller limit is contained in the subset for a larger one.
 
     Args:
         dataset: to choose from.
@@ -68,7 +68,7 @@ def balanced_subset(dataset: ImageDataset, limit: Size, seed: Count = 0) -> list
         The indices, ascending.
 
     Raises:
-        ConfigError: if ``limit`` or ``seed`` is too small or no whole number.
+        ConfigError: if ``limit`` or ``seed`` is too small or not an integer.
     """
     if limit >= len(dataset):
         return list(range(len(dataset)))

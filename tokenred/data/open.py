@@ -1,4 +1,4 @@
-"""From what the user names to a dataset."""
+"""Open a dataset by name or path."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def open_dataset(
             or of a ``.zip``, ``.tar`` or ``.tar.gz`` of one, laid out as ``CLASS/IMAGE`` or
             ``SPLIT/CLASS/IMAGE``; or a Hugging Face dataset: ``"hf:NAME"``, ``"hf:NAME:CONFIG"``,
             or a ``datasets.Dataset``, see `tokenred.data.open_huggingface`.
-        split: such as ``"test"``, ``"val"`` or ``"train"``. By default test for the named
-            data; for a path the only one, or val before test before train.
-        transform: from an RGB image to a tensor, such as ``eval_transform(model)``.
-        class_map: which index a class folder has. By default its rank among the sorted folder
-            names, and the rank among all 1000 where the names are ImageNet's WNIDs. Otherwise a
+        split: such as ``"test"``, ``"val"`` or ``"train"``. Default: test for named data; for a
+            path the only split, or val, then test, then train.
+        transform: maps an RGB image to a tensor, such as ``eval_transform(model)``.
+        class_map: the index of each class folder. By default its rank among the sorted folder
+            names, or among all 1000 if the names are ImageNet's WNIDs. Otherwise a
             mapping from name to index, ``"imagenet-1k"``, ``"folders"`` (always the rank among
             the folders), or the number of classes of the model.
 
@@ -57,8 +57,8 @@ def open_dataset(
         The dataset of (image, label, index).
 
     Raises:
-        DataError: if the source is not there, unreadable, empty, or laid out otherwise.
-        ConfigError: if ``class_map`` is none of the above.
+        DataError: if the source is missing, unreadable, empty, or has another layout.
+        ConfigError: if ``class_map`` is invalid.
     """
     if is_hub_dataset(source):
         hub = cast(HubDataset, source)
@@ -95,7 +95,7 @@ def _open_cifar10(path: str, split: str, transform: Transform | None) -> ImageDa
     try:
         return _open_path(place, "cifar10", split, transform, _CIFAR10_MAP)
     except DataError:
-        # An extracted cifar10-test or test folder holds the classes themselves.
+        # An extracted cifar10-test or test folder contains the classes themselves.
         if place.is_dir() and {e.name for e in place.iterdir()} >= set(CIFAR10_CLASSES):
             return _open_path(place, "cifar10", None, transform, _CIFAR10_MAP)
         raise
@@ -112,7 +112,7 @@ def _open_path(
     index, classes = resolve_classes(set(folders.values()), class_map, str(path))
     if others := told(source.left_out):
         warnings.warn(
-            f"left out of {path}, for it is no image: {others}. Images end in "
+            f"files in {path} that are not images were skipped: {others}. Images end in "
             f"{', '.join(IMAGE_SUFFIXES)}.",
             DataWarning,
             stacklevel=3,

@@ -1,4 +1,4 @@
-"""What an image source is, and how a file becomes an RGB image."""
+"""The protocol of an image source, and decoding a file to an RGB image."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ __all__ = [
     "to_rgb",
 ]
 
-_MOST_BYTES = 1 << 28  # files of more, unpacked, are no pictures
-_LONGEST = 100  # a transform that scales the short side makes the long one so many times longer
+_MOST_BYTES = 1 << 28  # larger files, unpacked, are not images
+_LONGEST = 100  # resizing the short side would make the long side this many times longer
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 _WIDENED = ("PNG", "PPM")  # Pillow reads their 16 bits into 32
 
@@ -34,9 +34,9 @@ _WIDENED = ("PNG", "PPM")  # Pillow reads their 16 bits into 32
 class ImageSource(Protocol):
     """A finite, ordered collection of images.
 
-    A source must pickle and stay usable after a fork: data-loader workers get a copy of it. One
-    that has a method ``raw(index) -> bytes``, such as the content of a file, is told apart from
-    others without decoding its images.
+    A source must be picklable and stay usable after a fork: data-loader workers get a copy of it.
+    If it has a method ``raw(index) -> bytes``, such as the content of a file, its images can be
+    compared without decoding them.
     """
 
     def __len__(self) -> int:
@@ -44,11 +44,11 @@ class ImageSource(Protocol):
         ...
 
     def name(self, index: int) -> str:
-        """Return the image's name, for instance its path inside an archive."""
+        """Return the image's name, for example its path inside an archive."""
         ...
 
     def image(self, index: int) -> Image.Image:
-        """Return the decoded RGB image; any exception means that it cannot be read."""
+        """Return the decoded RGB image; any exception means that it is unreadable."""
         ...
 
 
@@ -57,11 +57,11 @@ class FileSource:
 
     Args:
         paths: of all regular files, with forward slashes.
-        others: how many other things there are, by kind.
+        others: number of other entries, by kind.
 
     Attributes:
-        names: paths of the images in natural order; whoever wants some of them shortens the list.
-        left_out: how many files are no images, by kind.
+        names: paths of the images in natural order; shorten the list to use only some of them.
+        left_out: number of files that are not images, by kind.
     """
 
     def __init__(self, paths: Iterable[str], others: Mapping[str, int] | None = None) -> None:
@@ -91,23 +91,23 @@ def read_file(path: Path) -> bytes:
 
     Raises:
         OSError: for one that cannot be opened.
-        ValueError: for anything else, such as a FIFO, or one too large to be a picture.
+        ValueError: for anything else, such as a FIFO, or a file too large to be an image.
     """
     with open(path, "rb", opener=_without_blocking) as file:
         about = os.fstat(file.fileno())
         if not stat.S_ISREG(about.st_mode):
-            raise ValueError("no regular file")
+            raise ValueError("not a regular file")
         check_size(about.st_size)
         return file.read()
 
 
 def _without_blocking(path: str, flags: int) -> int:
-    # Should a FIFO have come in the file's place.
+    # In case a FIFO has replaced the file.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def check_size(size: int) -> None:
-    """Refuse a file of so many bytes that it is no picture.
+    """Refuse a file that is too large to be an image.
 
     Raises:
         ValueError: for one of over 256 MiB.
@@ -126,7 +126,7 @@ def decode(data: bytes) -> Image.Image:
         The image, fully loaded, in mode ``RGB``.
 
     Raises:
-        ValueError: for pixels without a white, or an image more than 100 times longer than wide.
+        ValueError: for pixels without a defined white, or an image with an aspect ratio over 100.
         Exception: whatever Pillow raises on a corrupt file.
     """
     with Image.open(io.BytesIO(data)) as image:
@@ -137,26 +137,26 @@ def decode(data: bytes) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An image of any mode in RGB, as timm has it: without its alpha channel.
+    """Convert an image of any mode to RGB, as timm does: without its alpha channel.
 
     16-bit grey is scaled so that 65535 is white.
 
     Raises:
-        ValueError: for 32-bit pixels: what is white there, nothing says.
+        ValueError: for 32-bit pixels, for which white is not defined.
     """
     mode = image.mode
     if mode in _SIXTEEN_BITS or (mode == "I" and image.format in _WIDENED):
         grey = (np.asarray(image).astype(np.uint32) + 128) // 257
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if mode in ("I", "F"):
-        raise ValueError(f"32-bit pixels (mode {mode}) have no stated white; store 8 or 16 bits")
+        raise ValueError(f"32-bit pixels (mode {mode}) have no defined white; store 8 or 16 bits")
     if mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
 
 
 def raw_of(source: ImageSource, index: int) -> bytes:
-    """What an image is, as bytes: those that the source keeps, or the pixels."""
+    """The content of an image as bytes: the source's own bytes, or the pixels."""
     raw = getattr(source, "raw", None)
     found: bytes = pixels_of(source.image(index)) if raw is None else raw(index)
     return found

@@ -1,4 +1,4 @@
-"""The preprocessing that a model was trained for, from images to its input."""
+"""The evaluation preprocessing of a model, from images to its input."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def eval_transform(
     std: Sequence[float] | None = None,
     data: str | None = None,
 ) -> Callable[[Image.Image], Tensor]:
-    """Make the model's own evaluation preprocessing.
+    """Create the model's own evaluation preprocessing.
 
-    An image that already has the model's size passes unresized where the model crops nothing.
+    An image that already has the model's size is not resized if the model uses no crop.
 
     Args:
-        model: its ``pretrained_cfg`` says what it wants; what that leaves open is timm's
-            default. The size is the model's own ``patch_embed.img_size`` where it has one.
-        mean: overrides the model's, one number a channel in 0..1.
-        std: overrides the model's, one number a channel.
-        data: the dataset's name; with ``"cifar10"``, a model that records no statistics of its
-            own gets CIFAR-10's.
+        model: its ``pretrained_cfg`` defines the preprocessing, with timm's defaults. The size is
+            the model's own ``patch_embed.img_size`` if it has one.
+        mean: overrides the model's, one number per channel in 0..1.
+        std: overrides the model's, one number per channel.
+        data: the dataset's name; with ``"cifar10"``, a model without its own statistics gets
+            CIFAR-10's.
 
     Returns:
-        From an RGB image to a tensor (3, height, width).
+        A transform from an RGB image to a tensor (3, height, width).
 
     Raises:
         ConfigError: if ``mean`` or ``std`` is not three numbers, or a ``std`` is not positive.

@@ -13,7 +13,7 @@ __all__ = ["GraphBuilder", "graph_builders", "list_graphs", "register_graph"]
 
 
 class GraphBuilder(Part):
-    """Makes the token graph of a batch, once, from the embedded tokens.
+    """Builds the token graph of a batch, once, from the embedded tokens.
 
     Shapes:
         x0: ``(b, N0, c)`` image tokens as they enter the first block, no prefix.

@@ -1,4 +1,4 @@
-"""The token graph: neighbour lists over the original positions, made once and never shrunk."""
+"""The token graph: neighbour lists over the original positions, built once and never reduced."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
 
 __all__ = ["Graph"]
 
-# Up to so many nodes a matrix is laid out: it is small beside what an MLP holds of one image.
+# Up to this many nodes a matrix is built: it is small compared with an MLP's activations.
 _SMALL = 256
 
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Who propagates to whom, and how strongly.
+    """The edges along which tokens propagate, with their weights.
 
     Nodes are positions ``0 … N0−1`` on the original grid. Row i lists the positions that i chose,
-    at most ``K`` of them; an entry of value 0 is no edge. Make one with `from_neighbours` or
-    `from_dense`; a builder that serves all images alike gives a batch of 1.
+    at most ``K``; an entry with value 0 is not an edge. Create a graph with `from_neighbours` or
+    `from_dense`; a graph shared by all images has a batch of 1.
 
     Attributes:
         neighbours: ``(b|1, N0, K)`` positions.
-        values: ``(b|1, N0, K)`` the adjacency ``A``: 1 for an edge, 0 for a free place.
+        values: ``(b|1, N0, K)`` the adjacency ``A``: 1 for an edge, 0 for an unused entry.
         weights: ``(b|1, N0, K)`` the normalised adjacency ``Â = D^-1/2 A D^-1/2``.
         grid: ``(gh, gw)``.
         directed: whether i may choose j without j choosing i.
-        columns: ``(b|1, N0+1, N0+1)``, ``Âᵀ`` after a node without edges, where `with_columns`
-            made it; or None.
+        columns: ``(b|1, N0+1, N0+1)``, ``Âᵀ`` after a node without edges, if `with_columns` built
+            it; otherwise None.
     """
 
     neighbours: Int[Tensor, "b N0 K"]
@@ -58,12 +58,12 @@ class Graph:
         directed: bool = True,
         dtype: torch.dtype = torch.float32,
     ) -> Graph:
-        """Normalise lists of neighbours.
+        """Build a normalised graph from neighbour lists.
 
-        A node without edges keeps weight 0. Source: GTP-ViT, Eq. 9.
+        A node without edges has weight 0. Source: GTP-ViT, Eq. 9.
 
         Raises:
-            ConfigError: where the lists do not cover the grid.
+            ConfigError: if the lists do not match the grid.
         """
         nodes = grid[0] * grid[1]
         if neighbours.shape != edges.shape or neighbours.shape[1] != nodes:
@@ -87,9 +87,9 @@ class Graph:
         directed: bool = True,
         dtype: torch.dtype = torch.float32,
     ) -> Graph:
-        """A graph from its adjacency matrix; the short way to write a builder.
+        """Build a graph from an adjacency matrix; the simplest way to write a builder.
 
-        Stores all ``N0²`` places: for thousands of tokens give lists to `from_neighbours`.
+        Stores all ``N0²`` entries: for thousands of tokens pass lists to `from_neighbours`.
         """
         b, rows, columns = adjacency.shape
         if rows != columns:
@@ -104,7 +104,7 @@ class Graph:
 
     @property
     def batch(self) -> int:
-        """Number of graphs: 1 where all images share it."""
+        """Number of graphs: 1 if all images share it."""
         return self.neighbours.shape[0]
 
     def degree(self) -> Float[Tensor, "b N0"]:
@@ -118,10 +118,10 @@ class Graph:
         return out.scatter_add(2, self.neighbours, entries)
 
     def with_columns(self) -> Graph:
-        """The same graph, made to answer many `weights_between`; a large one stays as it is.
+        """The same graph, prepared for many `weights_between` calls; a large one is unchanged.
 
-        Lists cost ``O(k·K)`` for each question. In a small graph a matrix is made once, ``O(N0²)``,
-        and a question costs ``O(k·P)``.
+        With lists a call costs ``O(k·K)``. In a small graph a matrix is built once, ``O(N0²)``, and
+        a call costs ``O(k·P)``.
         """
         nodes = self.num_nodes
         if nodes > _SMALL:
@@ -137,7 +137,7 @@ class Graph:
         """The block of ``Â`` between two sets of positions; −1 has no edges."""
         if self.columns is None:
             return self._from_lists(rows, columns)
-        at = columns + 1  # −1 is the first one
+        at = columns + 1  # −1 becomes the first one
         own = _rows(self.columns, at)
         here = (rows + 1).unsqueeze(1).expand(-1, columns.shape[1], -1)
         return own.gather(2, here).transpose(1, 2)
@@ -145,13 +145,13 @@ class Graph:
     def _from_lists(
         self, rows: Int[Tensor, "b k"], columns: Int[Tensor, "b P"]
     ) -> Float[Tensor, "b k P"]:
-        """The block by the lists alone: the matrix is never built."""
+        """The block from the lists, without building the matrix."""
         b, p = columns.shape
         nodes = self.num_nodes
         at = rows.clamp_min(0)
         near, weight = _rows(self.neighbours, at), _rows(self.weights, at)
         weight = weight * (rows >= 0)[..., None].to(weight.dtype)
-        # Column of each position, with a spare column for all that are not asked for.
+        # Column of each position, with a spare column for positions that are not requested.
         column = torch.full((b, nodes + 1), p, dtype=near.dtype, device=near.device)
         column = column.scatter(
             1,
@@ -163,7 +163,7 @@ class Graph:
         return out[..., :p]
 
     def to_scipy(self, i: int = 0) -> csr_array:
-        """``Â`` of image i as a scipy sparse array, without the places that hold no edge."""
+        """``Â`` of image i as a scipy sparse array, without unused entries."""
         from scipy.sparse import csr_array
 
         rows, columns, weights = self._edges(i)
@@ -171,7 +171,7 @@ class Graph:
         return csr_array((weights, (rows, columns)), shape=shape)
 
     def to_networkx(self, i: int = 0) -> nx.Graph[int]:
-        """Image i as a networkx ``DiGraph`` (``Graph`` where undirected).
+        """The graph of image i as a networkx ``DiGraph`` (``Graph`` if undirected).
 
         Nodes are positions with attribute ``pos=(column, −row)``; edges carry ``weight`` (``Â``).
         """
@@ -187,7 +187,7 @@ class Graph:
 
     def _edges(self, i: int) -> tuple[Tensor, Tensor, Tensor]:
         if not 0 <= i < self.batch and self.batch > 1:
-            raise ConfigError(f"this graph holds {self.batch} images, there is no image {i}.")
+            raise ConfigError(f"this graph has {self.batch} images, there is no image {i}.")
         at = 0 if self.batch == 1 else i
         rows, places = self.values[at].nonzero(as_tuple=True)
         columns = self.neighbours[at][rows, places]
@@ -196,8 +196,8 @@ class Graph:
 
 
 def _rows(table: Shaped[Tensor, "one n k"], at: Int[Tensor, "b m"]) -> Shaped[Tensor, "b m k"]:
-    """Rows of each image's own table, or of the one that all images share."""
+    """Rows of each image's table, or of the table that all images share."""
     if is_tracing():
-        # At batch 1 nobody can tell whether the one table is shared: right for both.
+        # At batch size 1 it is unknown whether the table is shared; this is correct in both cases.
         return gather_tokens(table.expand(at.shape[0], -1, -1), at)
     return table[0][at] if table.shape[0] == 1 else gather_tokens(table, at)

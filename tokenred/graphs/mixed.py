@@ -26,7 +26,7 @@ class Mixed(Semantic):
 
     Shapes:
         x0: ``(b, N0, c)``.
-        returns: a directed graph of batch b with K = 8 + M, an edge in both counted once.
+        returns: a directed graph of batch b with K = 8 + M; edges in both graphs count once.
     """
 
     traits: ClassVar[Traits] = Traits(equivariant=False, needs_grid=True)
@@ -37,7 +37,7 @@ class Mixed(Semantic):
         b = x0.shape[0]
         spatial, inside = grid_neighbours(grid, x0.device)
         spatial, inside = spatial.expand(b, -1, -1), inside.expand(b, -1, -1)
-        # A semantic choice that is a grid neighbour already is the same edge.
+        # A semantic neighbour that is already a grid neighbour is the same edge.
         known = ((semantic[..., None] == spatial[..., None, :]) & inside[..., None, :]).any(dim=-1)
         dtype = at_least_fp32(x0.dtype)
         return Graph.from_neighbours(

@@ -17,8 +17,8 @@ from tokenred.core.values import Size
 from tokenred.graphs.base import GraphBuilder, graph_builders
 from tokenred.graphs.graph import Graph
 
-# Similarities held at once: in the cache of a CPU; on a GPU a few times over, and still far less
-# than what the MLP of a batch takes.
+# Similarities held at a time: as many as fit in a CPU's cache; on a GPU several times that, still
+# far less than the MLP of a batch needs.
 _TILE, _BLOCK = 1 << 19, 1 << 24
 
 
@@ -26,11 +26,11 @@ _TILE, _BLOCK = 1 << 19, 1 << 24
 class Semantic(GraphBuilder):
     """Each token and the M tokens most cosine-similar to it (GTP-ViT, Eq. 6-7).
 
-    Directed: row i chooses. Exactly M a row, never itself; ties go to the lower position.
+    Directed: row i chooses. Exactly M per row, never itself; ties go to the lower position.
 
     Args:
         M: semantic neighbours, 1 ≤ M < N0.
-        reference: M + 1 of them on models without a CLS token, as in the authors' program.
+        reference: use M + 1 on models without a CLS token, as in the authors' code.
 
     Shapes:
         x0: ``(b, N0, c)``.
@@ -70,16 +70,17 @@ class Semantic(GraphBuilder):
 
 
 def most_similar(x: Float[Tensor, "b n c"], m: int) -> Int[Tensor, "b n m"]:
-    """The m most cosine-similar other tokens of each, ties to the lower place.
+    """The m most cosine-similar other tokens of each token; ties go to the lower position.
 
-    Compared in fp32 or better. A zero vector is equally dissimilar (0) to all. The similarities are
-    held a block at a time, so that thousands of tokens need no ``n²`` floats an image.
+    Compared in fp32 or better. A zero vector has similarity 0 to all others. Similarities are held
+    one block at a time, so that thousands of tokens need no ``n²`` floats per image.
     """
     unit = unit_vectors(x.detach())
     b, n = unit.shape[0], fixed(unit.shape[1])
     if x.device.type == "cpu" and is_eager():
         return _in_tiles(unit, m)
-    # Blocks of rows, all images in each, as many as an image has: the batch may be dynamic.
+    # Blocks of rows over all images; their number depends only on n, since the batch may be
+    # dynamic.
     rows = max(1, _BLOCK // n // (max(1, b) if is_eager() else 1))
     choose = _first_by_key if x.device.type == "cuda" and unit.dtype == torch.float32 else _first
     place = torch.arange(n, device=x.device)
@@ -93,7 +94,7 @@ def most_similar(x: Float[Tensor, "b n c"], m: int) -> Int[Tensor, "b n m"]:
 
 
 def _in_tiles(unit: Float[Tensor, "b n c"], m: int) -> Int[Tensor, "b n m"]:
-    """The same, with tiles of images and rows in one buffer that stays in the cache."""
+    """The same, with tiles of images and rows in one buffer that stays in cache."""
     b, n, _ = unit.shape
     images = max(1, min(b, _TILE // n**2))
     rows = min(n, max(1, _TILE // n))
@@ -106,7 +107,8 @@ def _in_tiles(unit: Float[Tensor, "b n c"], m: int) -> Int[Tensor, "b n m"]:
             tile = buffer[: some.shape[0], : at.stop - row]
             multiply(some[:, at], some.transpose(1, 2), tile)
             tile[..., at].diagonal(dim1=1, dim2=2).fill_(-torch.inf)
-            # A quarter of the time of sorting, and the same where the last place is nobody's equal.
+            # Takes a quarter of the time of sorting, with the same result unless the last place
+            # is tied.
             best = tile.topk(m + 1, dim=-1)
             tied = bool((best.values[..., m - 1] == best.values[..., m]).any())
             near[image : image + images, at] = _first(tile, m) if tied else best.indices[..., :m]
@@ -118,9 +120,9 @@ def _first(similarity: Float[Tensor, "b k n"], m: int) -> Int[Tensor, "b k m"]:
 
 
 def _first_by_key(similarity: Float[Tensor, "b k n"], m: int) -> Int[Tensor, "b k m"]:
-    """`_first` by selection: (similarity, place) as one integer, so that nothing ties."""
+    """`_first` by selection: (similarity, position) as one integer, so that there are no ties."""
     bits = (similarity + 0.0).view(torch.int32)  # + 0.0 makes −0 equal to 0
-    bits ^= (bits >> 31) & 0x7FFFFFFF  # the order of negative numbers is turned
+    bits ^= (bits >> 31) & 0x7FFFFFFF  # reverse the order of negative numbers
     n = similarity.shape[-1]
     key = bits.long()
     key <<= 32

@@ -36,14 +36,14 @@ class Spatial(GraphBuilder):
 def grid_neighbours(
     grid: tuple[int, int], device: torch.device | None = None
 ) -> tuple[Int[Tensor, "1 N0 8"], Bool[Tensor, "1 N0 8"]]:
-    """The 8 neighbours of each position, and which of them lie on the grid.
+    """The 8 neighbours of each position, and which of them are on the grid.
 
-    A place off the grid holds the position itself, and no edge.
+    An entry off the grid contains the position itself and no edge.
     """
     height, width = grid
     at = torch.arange(height * width, device=device)
     row, column = at // width, at % width
-    # Plain numbers rather than a tensor of offsets: nothing to copy to the device.
+    # Python numbers instead of a tensor of offsets, so that nothing is copied to the device.
     steps = [(dr, dc) for dr in (-1, 0, 1) for dc in (-1, 0, 1) if (dr, dc) != (0, 0)]
     near, inside = [], []
     for dr, dc in steps:

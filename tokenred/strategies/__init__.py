@@ -1,6 +1,6 @@
-"""What a method is made of: scorers, selectors, fusers, routers, score mods, embeddings, schedules.
+"""The parts of a method: scorers, selectors, fusers, routers, score mods, embeddings, schedules.
 
-The published methods stand in `tokenred.strategies.recipes`, one file each.
+The published methods are in `tokenred.strategies.recipes`, one per file.
 """
 
 from tokenred.core.registry import KINDS
@@ -9,7 +9,7 @@ from tokenred.strategies.schedule import Schedule
 
 __all__ = ["Embedding", "Fuser", "Router", "Schedule", "Scorer", "Selector"]
 
-# The kinds that stand here, and after them what is composed of them.
+# First the kinds of parts, then what is composed of them.
 for _kind in KINDS.values():
     if _kind.folder.startswith(f"{__name__}.") and _kind.kind != "strategy":
         globals().update(_kind.built_in())

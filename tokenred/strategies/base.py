@@ -1,4 +1,4 @@
-"""The contracts of the parts that a method is made of, and their registries."""
+"""The contracts of the parts of a method, and their registries."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class Reader(Part):
 
 
 class Scorer(Reader):
-    """Gives every living image token a score; the highest stay.
+    """Gives every remaining image token a score; the highest are kept.
 
     Shapes:
         state: `TokenState` right after the attention residual.
-        attention: this block's statistics, those named in `requires`.
+        attention: this block's statistics, as declared in `requires`.
         returns: ``(b, n)``, higher = keep.
     """
 
@@ -63,7 +63,7 @@ class Scorer(Reader):
 
 
 class Selector(Reader):
-    """Decides which tokens stay. `TopScore` makes one of any scorer.
+    """Decides which tokens are kept. `TopScore` turns any scorer into a selector.
 
     Shapes:
         count: ``P``, a Python int known before the forward runs.
@@ -71,34 +71,34 @@ class Selector(Reader):
     """
 
     def limit(self, tokens: int) -> int:
-        """The most tokens that may go at once, of so many living ones."""
+        """The most tokens that can be removed at once, given the number of remaining ones."""
         return tokens - 1
 
     @property
     def caps(self) -> bool:
-        """Whether asking for more than `limit` means `limit` (else it is refused)."""
+        """Whether a request above `limit` is capped at `limit`; otherwise it is refused."""
         return False
 
     def adaptive(self, layer: int, depth: int) -> bool:
-        """Whether the images decide how many tokens go in this block.
+        """Whether the number of tokens removed in this block depends on the image.
 
-        The schedule's count is then not looked at; the selection says with ``alive`` which of its
-        places are padding, up to the longest image of the batch.
+        The schedule's count is then ignored; ``alive`` in the selection marks padding, up to the
+        image with the most tokens in the batch.
         """
         return False
 
     @property
     def masks(self) -> bool:
-        """Whether in training `mask` stands for the reduction, so that decisions can be learned."""
+        """Whether training replaces the reduction by `mask`, so that decisions can be learned."""
         return type(self).mask is not Selector.mask
 
     def mask(self, state: TokenState, attention: AttentionStats, count: int) -> TokenState:
-        """The training form: all tokens stay, and the state says which would have gone.
+        """The training form: all tokens stay, and the state marks those that would be removed.
 
-        ``state.memory["mask"]``, ``(b, N)``: 1 for the prefix and for tokens that stay, 0 for those
-        that would have gone, now or before. They have weight 0 in the head (`Backbone.head`).
+        ``state.memory["mask"]``, ``(b, N)``: 1 for the prefix and for kept tokens, 0 for those that
+        would be removed, now or earlier. These have weight 0 in the head (`Backbone.head`).
         ``kept_share (b, S)``, for `ratio_loss`: the mean of the mask after each of the S stages so
-        far. The loop notes ``target_share (b, S)`` beside it, what the schedule aims at.
+        far. The loop adds ``target_share (b, S)``, the schedule's target.
         """
         raise PartError(f"{type(self).__name__} masks in training but has no mask.")
 
@@ -109,10 +109,11 @@ class Selector(Reader):
 
 
 class Fuser(Reader):
-    """Says what becomes of the tokens that go.
+    """Decides what happens to the removed tokens.
 
-    Write `transport`; it is linear in the tokens, so that a trace can record it. A subclass may
-    write ``__call__`` instead: the trace then finds its weights by sending unit vectors through.
+    Implement `transport`; it is linear in the tokens, so that a trace can record it. A subclass may
+    implement ``__call__`` instead: the trace then finds the weights by passing unit vectors through
+    it.
 
     Shapes:
         returns: a state with ``n − P + extra`` image tokens.
@@ -125,17 +126,17 @@ class Fuser(Reader):
 
     @property
     def uses_graph(self) -> bool:
-        """Whether the graph is read; it is not built for a fuser that does not."""
+        """Whether the fuser reads the graph; otherwise the graph is not built."""
         return False
 
     @property
     def uses_size(self) -> bool:
-        """Whether token sizes are read; they are tracked for proportional attention anyway."""
+        """Whether token sizes are read (they are also tracked for proportional attention)."""
         return False
 
     @property
     def pads(self) -> bool:
-        """Whether a selection with padding is understood (`Selector.adaptive`)."""
+        """Whether the fuser supports selections with padding (`Selector.adaptive`)."""
         return False
 
     def transport(
@@ -150,7 +151,7 @@ class Fuser(Reader):
 
     @property
     def tells_transport(self) -> bool:
-        """Whether `transport` says all that a reduction does."""
+        """Whether `transport` describes the whole reduction."""
         kind = type(self)
         return kind.transport is not Fuser.transport and kind.__call__ is Fuser.__call__
 
@@ -169,53 +170,53 @@ class Fuser(Reader):
 
 
 class Router(Reader):
-    """How the tokens travel around a block: all through it, or some of them idle.
+    """Decides which tokens pass a block and which idle.
 
-    ``split`` runs before the block and ``join`` after its MLP. Idle tokens are none of the
-    block's business: they wait in ``resting``.
+    ``split`` runs before the block and ``join`` after its MLP. The block does not see idle tokens:
+    they wait in ``resting``.
     """
 
     @property
     def preview(self) -> tuple[AttentionStat, ...]:
-        """Statistics wanted before the block: keys, values or rows of logits."""
+        """Statistics needed before the block: keys, values or rows of logits."""
         return ()
 
     def active(self, layer: int, depth: int, patches: int) -> int | None:
-        """How many image tokens the block processes, or None where all of them pass."""
+        """The number of image tokens that the block processes, or None if all pass."""
         return None
 
     def with_budget(self, share: Fraction) -> Router | None:
         """The same router with about this share of the tokens active, for a `Budget`.
 
-        The cost must not fall with the share. None where a budget is no matter of the router.
+        The cost must not decrease with the share. None if the router has no budget.
         """
         return None
 
     def rejoins(self, layer: int, depth: int) -> bool:
-        """Whether the tokens come together after this block; else the rest waits for a later one.
+        """Whether the tokens are joined after this block; otherwise idle ones keep waiting.
 
-        A stage of blocks opens with `split`, all its blocks name the same number of active tokens,
-        and the last of them rejoins.
+        A stage of blocks starts with `split`, all its blocks have the same number of active tokens,
+        and the last one joins.
         """
         return True
 
     def watches(self, layer: int, depth: int) -> bool:
-        """Whether `observe` sees this block although all tokens pass it."""
+        """Whether `observe` is called for this block although all tokens pass it."""
         return False
 
     def observe(self, state: TokenState, attention: AttentionStats) -> TokenState:
-        """What the router remembers of a block, in ``state.memory``."""
+        """Store what the router needs from a block in ``state.memory``."""
         return state
 
     @property
     def masks(self) -> bool:
-        """Whether in training all tokens pass and `mask` says which of them would have idled."""
+        """Whether in training all tokens pass and `mask` marks those that would idle."""
         return type(self).mask is not Router.mask
 
     def mask(
         self, state: TokenState, heads: QKV, count: int
     ) -> tuple[Float[Tensor, "b N"], TokenState]:
-        """The training form: 1 for active tokens, 0 for idle ones, and what losses want."""
+        """The training form: 1 for active tokens, 0 for idle ones, and the inputs of losses."""
         raise PartError(f"{type(self).__name__} masks in training but has no mask.")
 
     def split(
@@ -235,17 +236,17 @@ class Router(Reader):
         resting: Mapping[str, Tensor],
         attention: AttentionStats,
     ) -> TokenState:
-        """All tokens again, in their places of before the block."""
+        """All tokens again, in their positions before the block."""
         raise PartError(f"{type(self).__name__} names a number of active tokens but cannot join.")
 
 
 class Embedding(Part):
-    """What a method adds to the tokens before the first block.
+    """A term that a method adds to the tokens before the first block.
 
     Shapes:
         images: ``(b, ch, H, W)``.
-        tokens: ``(b, N0, c)`` image tokens of the whole grid, positions included.
-        returns: ``(b, N0, c)``, what is added to them.
+        tokens: ``(b, N0, c)`` image tokens of the full grid, positions included.
+        returns: ``(b, N0, c)``, the term to add.
     """
 
     @property
@@ -274,5 +275,5 @@ list_fusers, register_fuser = fusers.names, fusers.register
 
 
 def names_selector(name: str) -> bool:
-    """Whether a name in a scorer's place is that of a selector; scorers go first."""
+    """Whether a name given as scorer is that of a selector; scorers take precedence."""
     return name not in scorers and name in selectors

@@ -45,8 +45,8 @@ def to_config(value: Any, *, strict: bool = True) -> Any:
 
     Args:
         value: a `Strategy`, a part, or a value inside one.
-        strict: refuse parts without a registered name, which could not be read back; else they
-            stand under the name of their class.
+        strict: refuse parts without a registered name, which could not be read back; otherwise they
+            are written under the name of their class.
 
     Raises:
         ConfigError: for such a part.
@@ -62,7 +62,7 @@ def to_config(value: Any, *, strict: bool = True) -> Any:
 
 
 def resolve(config: dict[str, Any]) -> dict[str, Any]:
-    """A dictionary with the parts that its values describe in their place.
+    """Replace the values of a dictionary that describe parts by the parts.
 
     Raises:
         UnknownNameError: for unknown names of parts or of their parameters.
@@ -72,18 +72,18 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
     try:
         return {key: _part(key, value) for key, value in config.items()}
     except RecursionError:
-        raise ConfigError("expected a part, got tables within tables without end.") from None
+        raise ConfigError("expected a part, got tables nested too deeply.") from None
 
 
 def fingerprint(value: Any) -> str:
-    """16 hex digits over all values of a strategy, and over what its parts are."""
+    """16 hex digits over all values of a strategy and the code of its parts."""
     codes: dict[type, str] = {}
     told = ((f.name, getattr(value, f.name), f) for f in dataclasses.fields(value))
     return digest("\n".join(f"{n} {told_text(v, codes)}" for n, v, f in told if counts(f, v)))
 
 
 def fingerprint_if_any(value: Any) -> str:
-    """The fingerprint for a row that nobody finds by it: "" where there is none."""
+    """The fingerprint for a row; "" if there is none."""
     try:
         return fingerprint(value)
     except PartError:
@@ -91,7 +91,7 @@ def fingerprint_if_any(value: Any) -> str:
 
 
 def counts(field: dataclasses.Field[Any], value: Any) -> bool:
-    """Whether a field is written down: what equality does not look at only where it was set."""
+    """Whether a field is written; fields ignored by equality only if they were set."""
     return field.compare or value != field.default
 
 
@@ -99,11 +99,11 @@ def told_text(value: Any, codes: dict[type, str]) -> str:
     """A value of a strategy as text, the same for values that are equal (1 and 1.0).
 
     Args:
-        value: a part, a plain value, or whatever an own part has for a parameter.
-        codes: what is known of classes of parts, by class; added to.
+        value: a part, a plain value, or any parameter of a user's part.
+        codes: a cache of digests by class of part; extended here.
 
     Raises:
-        PartError: for what no stored result could be found by.
+        PartError: for a value that cannot identify a stored result.
     """
     if isinstance(value, Part):
         kind = type(value)
@@ -136,7 +136,7 @@ def read_toml(source: str | Path) -> dict[str, Any]:
     """The values in TOML text, or in the file of that path.
 
     Raises:
-        ConfigError: for a file that cannot be read or is no TOML.
+        ConfigError: if the file cannot be read or is not TOML.
     """
     if not isinstance(source, str | Path):
         raise ConfigError(f"expected TOML, or the path of a .toml file; got {shown(source)}.")
@@ -160,14 +160,14 @@ def _name_of(part: Part, strict: bool) -> str:
     cls = type(part)
     if strict:
         raise ConfigError(
-            f"{cls.__name__} is not registered, so a file could not name it. Put "
+            f"{cls.__name__} is not registered, so a file cannot name it. Put "
             f"@tokenred.register_…({cls.__name__!r}) above the class."
         )
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _part(key: str, value: Any) -> Any:
-    """A part where the value describes one; anything else as it is."""
+    """The part that a value describes; any other value unchanged."""
     if isinstance(value, list):
         return [_part(key, v) for v in value]
     if not isinstance(value, dict) or "name" not in value:
@@ -177,7 +177,7 @@ def _part(key: str, value: Any) -> Any:
     fields = {k: _frozen(v) for k, v in fields.items()}
     if key not in KINDS:
         raise UnknownNameError.of("kind of part", key, KINDS)
-    # A scorer's place may hold a selector.
+    # The scorer may be a selector.
     registry = selectors if key == "scorer" and names_selector(name) else KINDS[key]
     return registry[name].make(**fields)
 
@@ -188,7 +188,7 @@ def _frozen(value: Any) -> Any:
 
 
 def _without_none(value: Any) -> Any:
-    """TOML has no null: what is None is left out, and read back as the default."""
+    """TOML has no null: None is omitted, and read back as the default."""
     if isinstance(value, dict):
         return {k: _without_none(v) for k, v in value.items() if v is not None}
     return [_without_none(v) for v in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""The contract of a schedule: how many tokens go in each block, known before the forward runs."""
+"""The contract of a schedule: the number of tokens removed per block, known in advance."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ScheduleContext:
-    """What a schedule is resolved against.
+    """The context that a schedule is resolved in.
 
     Attributes:
         depth: blocks ``L``.
         patches: image tokens at the start.
         extra: tokens that a reduction adds (the fuser's `extra`).
-        limit: the most tokens that may go at once, of so many (the selector's `limit`).
-        caps: whether asking for more means `limit`; else it is refused.
+        limit: the most tokens that can be removed at once (the selector's `limit`).
+        caps: whether a request above `limit` is capped; otherwise it is refused.
         gmacs: cost of a list of counts, for `Budget`.
     """
 
@@ -42,16 +42,16 @@ class ScheduleContext:
 
 
 class Schedule(Part):
-    """How many tokens go in each block. Calling it with (depth, N0) resolves it."""
+    """The number of tokens removed in each block. Call it with (depth, N0) to resolve it."""
 
     def count(self, layer: int, tokens: int, context: ScheduleContext) -> int:
-        """``P`` for a block that ``tokens`` image tokens enter."""
+        """``P`` for a block with ``tokens`` input image tokens."""
         raise NotImplementedError
 
     def share(self, layer: int, context: ScheduleContext) -> float | None:
-        """The share of all tokens that should be left after a block, before whole tokens round it.
+        """The share of all tokens that should remain after a block, before rounding.
 
-        What a training form aims at; None where the counts are all there is.
+        The target of a training form; None if only counts are defined.
         """
         return None
 
@@ -59,7 +59,8 @@ class Schedule(Part):
         """The counts of all blocks.
 
         Raises:
-            ScheduleError: where a block cannot give what is asked: block, asked, available.
+            ScheduleError: if a block cannot remove that many tokens; names block, request and
+                limit.
         """
         counts, tokens = [], context.patches
         for layer in range(context.depth):
@@ -67,14 +68,15 @@ class Schedule(Part):
             if asked < 0 or (asked > most and not context.caps):
                 raise ScheduleError(
                     f"{self!r} asks block {layer} to remove {asked} tokens; {tokens} image tokens "
-                    f"enter it and between 0 and {most} can go. Remove fewer, or in fewer blocks."
+                    f"enter it and between 0 and {most} can be removed. Remove fewer, or in fewer "
+                    "blocks."
                 )
             counts.append(min(asked, most))
             tokens -= counts[-1] - (context.extra if counts[-1] else 0)
         return tuple(counts)
 
     def __call__(self, depth: int, patches: int) -> tuple[int, ...]:
-        """The counts for a model of so many blocks and image tokens."""
+        """The counts for a model with this many blocks and image tokens."""
         return self.resolve(ScheduleContext(depth, patches))
 
 
@@ -87,15 +89,15 @@ def quarters(depth: int) -> tuple[int, ...]:
 
 
 def exact(number: float) -> Fraction:
-    """A number as it was written: 0.7 of 10 tokens are 7, not 7.000…1."""
+    """The exact decimal value of a float: 0.7 of 10 tokens are 7, not 7.000…1."""
     return Fraction(str(number))
 
 
 def layers_of(owner: Part, layers: tuple[int, ...] | None, depth: int) -> tuple[int, ...]:
-    """The blocks that are meant, the quarters where none are named.
+    """The given blocks, or by default those at the quarters of the depth.
 
     Raises:
-        ScheduleError: where the model has no such block.
+        ScheduleError: if the model has no such block.
     """
     chosen = quarters(depth) if layers is None else layers
     check_blocks(owner, chosen, depth, ScheduleError)

@@ -1,4 +1,4 @@
-"""Strategies as one writes them on a command line: ``gtp:P=4,alpha=0.2``, ``tome@0.65``."""
+"""Strategies in command-line notation: ``gtp:P=4,alpha=0.2``, ``tome@0.65``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Spec:
         label: what the user wrote.
         method: the family it belongs to: the recipe, or the label itself.
         strategy: the strategy.
-        share: of the dense model's GMACs that it may cost; None for the schedule as it is.
+        share: maximum share of the dense model's GMACs; None for the schedule as it is.
     """
 
     label: str
@@ -49,14 +49,14 @@ class Spec:
 
 
 StrategyLike = str | Path | Strategy | Spec
-"""What may stand wherever a strategy is taken, see `parse_spec`."""
+"""Accepted wherever a strategy is expected, see `parse_spec`."""
 
 
 def at_budget(strategy: Strategy, gmacs: float) -> Strategy:
     """The same method, with as many tokens as fit a budget.
 
-    Tokens go where the method takes them from: at some blocks where its schedule keeps a ratio,
-    evenly in all blocks otherwise.
+    Tokens are removed where the method removes them: in some blocks if its schedule has a keep
+    rate, otherwise evenly in all blocks.
 
     Args:
         strategy: its schedule is replaced by a `Budget`.
@@ -72,21 +72,19 @@ def same_budget(
     shares: Sequence[float] = (0.85, 0.65),
     methods: Sequence[StrategyLike] = METHODS,
 ) -> list[Spec]:
-    """Every method at the same costs, as shares of the dense model's GMACs.
+    """Every method at the same costs, given as shares of the dense model's GMACs.
 
     Args:
         shares: between 0 and 1, such as (0.85, 0.65).
-        methods: what `parse_spec` takes.
+        methods: strategies, as for `parse_spec`.
 
     Raises:
-        ConfigError: for a share that is none, or a method that names its own.
+        ConfigError: for an invalid share, or a method that has its own.
     """
     specs = [parse_spec(method) for method in methods]
     for spec in specs:
         if spec.share is not None:
-            raise ConfigError(
-                f"{spec.label!r} has a budget of its own; leave out either it or the budgets."
-            )
+            raise ConfigError(f"{spec.label!r} has its own budget; omit either it or the budgets.")
     return [
         replace(spec, label=f"{spec.label}@{share:g}", share=_check_share(spec.label, share))
         for spec in specs
@@ -95,11 +93,11 @@ def same_budget(
 
 
 def parse_spec(text: StrategyLike) -> Spec:
-    """A strategy from what a user writes.
+    """Parse a strategy.
 
     ``NAME[:KEY=VALUE,…][@SHARE]``: a recipe, its arguments, and the share of the dense model's
-    GMACs that it may cost. Values are Python's literals; ``true``, ``false``, ``none`` and bare
-    words work as well, and ``Name(key=value)`` makes a part: ``gtp:P=4,scorer=DiagAttn``,
+    GMACs that it may cost. Values are Python literals; ``true``, ``false``, ``none`` and bare words
+    work as well, and ``Name(key=value)`` creates a part: ``gtp:P=4,scorer=DiagAttn``,
     ``topk:scorer=Random(seed=1)``. Also the path of a strategy's ``.toml``, with or without
     ``@SHARE``.
 
@@ -151,16 +149,16 @@ def read_arguments(text: str, written: str) -> dict[str, Any]:
 
     Args:
         text: to be read.
-        written: all that the user wrote, for the message.
+        written: the full input, for the message.
 
     Raises:
         ConfigError: for text of another form.
     """
     try:
         call = ast.parse(f"f({text})", mode="eval").body
-        # Not so for text that closes the parenthesis itself.
+        # Text that closes the parenthesis itself is refused.
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
-            raise ValueError("no list of arguments")
+            raise ValueError("not a list of arguments")
         return _keywords(call)
     except _UNREADABLE as error:
         raise ConfigError(
@@ -170,7 +168,7 @@ def read_arguments(text: str, written: str) -> dict[str, Any]:
 
 
 def read_assignment(text: str, option: str, form: str = "KEY=VALUE") -> tuple[str, Any]:
-    """A name and a value from ``mixup=0``; a value that is no literal is text as it stands.
+    """A name and a value from ``mixup=0``; a value that is not a literal is a string.
 
     Args:
         text: to be read.
@@ -194,7 +192,7 @@ def _keywords(call: ast.Call) -> dict[str, Any]:
         raise ValueError("a value without a name")
     pairs = [(keyword.arg, keyword.value) for keyword in call.keywords]
     if any(name is None for name, _ in pairs):
-        raise ValueError("** is not for here")
+        raise ValueError("** is not allowed here")
     if len({name for name, _ in pairs}) < len(pairs):
         raise ValueError("a name given twice")
     return {str(name): _value(value) for name, value in pairs}

@@ -1,4 +1,4 @@
-"""A strategy: the parts of a method and how they are put together."""
+"""A strategy: the parts of a method and how they are combined."""
 
 from __future__ import annotations
 
@@ -49,26 +49,26 @@ __all__ = [
 @checked
 @dataclass(frozen=True, init=False)
 class Strategy:
-    """A token-reduction method as a value: comparable, hashable, printed without its defaults.
+    """A token-reduction method as a value: comparable, hashable, printed without defaults.
 
     Args:
         scorer: which tokens matter: a scorer, a selector, or the name of one.
         graph: builder of the token graph, or its name.
-        fuser: what becomes of the tokens that go, or its name.
-        schedule: how many go in each block; a whole number P means ``Constant(P)``.
+        fuser: what happens to removed tokens, or its name.
+        schedule: how many tokens each block removes; an integer P means ``Constant(P)``.
         theta: share θ in (0, 1] of attention entries kept after the softmax.
         proportional_attention: add ``log s`` to the attention logits of each key.
         where: reduce ``"after_attention"``, before the MLP, or ``"before_block"``.
         router: which tokens pass a block, or its name.
         score_mods: further changes of the attention logits.
-        reference: as the authors' programs: θ keeps one entry more, and an average over tokens
-            weighs merged ones like any other.
-        embedding: what is added to the tokens before the first block, or its name.
-        threshold: how θ's threshold is found: ``"exact"``, or ``"fast"``, which may keep a share
-            up to 0.01 off θ (``trace.theta_error`` says how far).
+        reference: follow the authors' code: θ keeps one entry more, and an average over tokens
+            weights merged ones like any other.
+        embedding: a term added to the tokens before the first block, or its name.
+        threshold: how θ's threshold is found: ``"exact"``, or ``"fast"``, whose share may differ
+            from θ by up to 0.01 (see ``trace.theta_error``).
 
     Raises:
-        UnknownNameError: for a name that no registry knows.
+        UnknownNameError: for an unregistered name.
         ConfigError: for a value outside its range.
         PartError: for an object of another kind.
     """
@@ -122,20 +122,20 @@ class Strategy:
         }
         for name, value in fields.items():
             object.__setattr__(self, name, value)
-        # Once: every forward asks for it.
+        # Cached: every forward needs it.
         chosen = self.scorer if isinstance(self.scorer, Selector) else TopScore(self.scorer)
         object.__setattr__(self, "_selector", chosen)
         if where == "before_block" and (requires := self.selector.requires + self.fuser.requires):
             raise ConfigError(
                 f"{self.scorer!r} with {self.fuser!r} reads {', '.join(n.kind for n in requires)} "
-                "of the block's attention, and before the block none has run. "
+                "from the block's attention, which has not run before the block. "
                 "Use where='after_attention', or a scorer of features."
             )
 
     @classmethod
     def dense(cls) -> Strategy:
-        """The strategy that does nothing: the model as it is."""
-        return cls("Random")  # which nobody asks where nothing is removed
+        """The strategy that removes nothing: the unmodified model."""
+        return cls("Random")  # never called, since nothing is removed
 
     def __repr__(self) -> str:
         plain = Strategy(self.scorer)
@@ -149,12 +149,12 @@ class Strategy:
 
     @property
     def selector(self) -> Selector:
-        """The selector: the scorer itself where it is one, `TopScore` of it where it is not."""
+        """The selector: the scorer itself if it is one, otherwise `TopScore` of it."""
         return self._selector
 
     @property
     def parts(self) -> dict[str, Part]:
-        """All parts by the name of their field."""
+        """All parts by field name."""
         named: dict[str, Part] = {
             "scorer": self.scorer,
             "graph": self.graph,
@@ -166,7 +166,7 @@ class Strategy:
         return named | {f"score_mods.{i}": mod for i, mod in enumerate(self.score_mods)}
 
     def check(self, info: ModelInfo) -> None:
-        """Refuse a model that some part cannot work on.
+        """Refuse a model that some part does not support.
 
         Raises:
             ConfigError: with what the part needs and what the model has.
@@ -183,19 +183,19 @@ class Strategy:
         return dataclasses.replace(self, **changes)
 
     def fingerprint(self) -> str:
-        """16 hex digits over all that determines the result: values, own code and what it reads.
+        """16 hex digits over everything that determines the result: values, and the code of parts.
 
         Raises:
-            PartError: where an own part reads what no result could be found by, such as a random
-                generator; says where.
+            PartError: if one of your parts reads something that cannot identify a result, such as a
+                random generator; the message says where.
         """
         return fingerprint(self)
 
     def to_toml(self, path: str | Path | None = None, *, overwrite: bool = False) -> str:
-        """The strategy as TOML text, written to ``path`` where one is given.
+        """The strategy as TOML text, written to ``path`` if given.
 
         Raises:
-            ConfigError: where a part has no registered name.
+            ConfigError: if a part has no registered name.
             OutputExistsError: where the file exists.
         """
         return write_toml(self, path, overwrite=overwrite)
@@ -205,7 +205,7 @@ class Strategy:
         """A strategy from TOML text or from the path of a file.
 
         Raises:
-            ConfigError: for unknown keys, or a file that is no TOML.
+            ConfigError: for unknown keys, or a file that is not TOML.
         """
         return from_config(read_toml(source))
 
@@ -219,8 +219,8 @@ def strategy(name: str, /, **arguments: Any) -> Strategy:
 
     Args:
         name: one of ``tokenred.list_strategies()``, in any case.
-        arguments: the recipe's own (see ``tokenred list``), or any field of `Strategy`, which
-            then replaces what the recipe chose.
+        arguments: arguments of the recipe (see ``tokenred list``), or any field of `Strategy`,
+            which then replaces the recipe's choice.
 
     Raises:
         UnknownNameError: for an unknown name or argument.
@@ -236,9 +236,9 @@ def strategy(name: str, /, **arguments: Any) -> Strategy:
 def divide_arguments(
     name: str, arguments: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arguments of a recipe: its own, and those that are fields of the strategy that it makes.
+    """Split arguments into those of the recipe and fields of the strategy it makes.
 
-    ``reference`` is left out where the recipe does not take it: paper and program agree.
+    ``reference`` is dropped if the recipe does not take it: paper and code agree.
 
     Raises:
         UnknownNameError: for any other.

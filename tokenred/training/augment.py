@@ -29,7 +29,7 @@ _FIRST_CROPS = 1  # timm's random resized crop is one transform, and the first
 def train_transform(
     model: nn.Module, settings: Settings, data: str | None = None
 ) -> Callable[[Image.Image], Tensor]:
-    """Augmentation, then the normalisation that the model's evaluation has.
+    """Augmentation, followed by the model's evaluation normalisation.
 
     Args:
         model: as for `tokenred.data.eval_transform`.
@@ -62,39 +62,39 @@ def train_transform(
     if settings.crop == "padded":
         first = [transforms.RandomCrop((height, width), padding=max(1, height // 8))]
     elif settings.crop == "affine":
-        # What keeps a handwritten digit readable.
+        # These keep a handwritten digit readable.
         bilinear = transforms.InterpolationMode.BILINEAR
         first = [transforms.RandomAffine(12, (0.09, 0.09), (0.86, 1.14), 10, bilinear)]
-    # Images of another size are brought to the model's first, as in evaluation.
+    # Images of another size are first resized to the model's, as in evaluation.
     resize = evaluation.transforms[:-2]
     return transforms.Compose([*resize, *first, *made.transforms[_FIRST_CROPS:]])  # type: ignore[no-any-return]
 
 
 def plain_images(model: nn.Module, data: ImageDataset) -> ImageDataset:
-    """A dataset as evaluation wants it."""
+    """The dataset with the model's evaluation preprocessing."""
     plain = copy.copy(data)
     plain.transform = eval_transform(model, data=_name_of(data))
     return plain
 
 
 class TrainingImages(Dataset[tuple[Tensor, int, int]]):
-    """Augmented images whose randomness depends on seed, epoch and image, not on who loads them.
+    """Augmented images whose randomness depends on seed, epoch and image, not on the loader.
 
     Args:
         model: see `train_transform`.
         data: the images.
         settings: augmentation, batch size and seed.
-        limit: train on so many at most, an even choice of the classes; None for all.
-        share: (rank, count): this process, and of how many. Each has its part of every batch.
-        workers: processes that load.
+        limit: maximum number of images, balanced over the classes; None for all.
+        share: (rank, count) of this process; each process gets its part of every batch.
+        workers: number of loading processes.
 
     Attributes:
-        images: those of ``data`` with augmentation.
-        members: which of them to train on.
-        steps: batches in an epoch; images left over are left out.
+        images: ``data`` with augmentation.
+        members: indices of the training images.
+        steps: batches per epoch; an incomplete last batch is dropped.
 
     Raises:
-        ConfigError: where there is no whole batch, or processes cannot share one evenly.
+        ConfigError: if there is no full batch, or the processes cannot share a batch evenly.
     """
 
     def __init__(
@@ -113,8 +113,8 @@ class TrainingImages(Dataset[tuple[Tensor, int, int]]):
         self.share, self.workers, self._epoch = share, workers, 0
         if self.batch % (2 * share[1] if settings.mixes else share[1]):
             raise ConfigError(
-                f"expected a batch size that {share[1]} processes share evenly, in pairs where "
-                f"images are mixed; got {self.batch}."
+                f"expected a batch size that {share[1]} processes can share evenly (in pairs if "
+                f"images are mixed), got {self.batch}."
             )
         self.members = list(range(len(data)))
         if limit is not None:
@@ -131,12 +131,12 @@ class TrainingImages(Dataset[tuple[Tensor, int, int]]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        """Return an image as this epoch shows it, its label and its index."""
+        """Return an image as augmented in this epoch, its label and its index."""
         with random_as(self.seed, self._epoch, index):
             return self.images[index]
 
     def epoch(self, number: int) -> DataLoader[tuple[Tensor, int, int]]:
-        """This process's part of the batches of an epoch, from 0, in an order of its own."""
+        """This process's part of the batches of an epoch (from 0), shuffled."""
         self._epoch = number
         rank, count = self.share
         generator = torch.Generator().manual_seed(derive(self.seed, number, -1))
@@ -152,9 +152,9 @@ class TrainingImages(Dataset[tuple[Tensor, int, int]]):
 
 
 def images_digest(data: ImageDataset, members: Sequence[int]) -> str:
-    """A short name for labels and content of some images, whatever they are called.
+    """A short digest of the labels and contents of some images, independent of their names.
 
-    An image that cannot be read counts as such.
+    An unreadable image is recorded as unreadable.
     """
     digest = hashlib.sha256()
     for index in members:

@@ -1,4 +1,4 @@
-"""Where a training runs: one device as it is, or Hugging Face accelerate for AMP and many."""
+"""Where training runs: on one device, or through accelerate for AMP and several processes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["OneDevice", "pick_accelerator"]
 
 
 class OneDevice:
-    """What a training uses of an ``accelerate.Accelerator``, for one process in full precision.
+    """The part of ``accelerate.Accelerator`` that training uses, for one process in full precision.
 
     Raises:
-        ConfigError: for a device that this machine does not have.
+        ConfigError: if this machine does not have the device.
     """
 
     process_index, num_processes = 0, 1
@@ -39,15 +39,15 @@ class OneDevice:
         return module, optimizer
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """For forwards of models that are not prepared, such as a teacher."""
+        """A context for the forward of an unprepared model, such as a teacher."""
         return nullcontext()
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients of a loss."""
+        """Compute the gradients of a loss."""
         loss.backward()
 
     def clip_grad_norm_(self, parameters: list[nn.Parameter], norm: float) -> None:
-        """Bound the gradient's norm."""
+        """Clip the norm of the gradient."""
         nn.utils.clip_grad_norm_(parameters, norm)
 
     def reduce(self, values: Tensor, how: str) -> Tensor:
@@ -55,19 +55,19 @@ class OneDevice:
         return values
 
     def wait_for_everyone(self) -> None:
-        """Until all processes are here."""
+        """Wait for all processes."""
 
 
 def pick_accelerator(amp: str, device: str | None) -> Any:
-    """An ``Accelerator`` where it is needed, and `OneDevice` where it is not.
+    """Return an ``Accelerator`` if one is needed, otherwise a `OneDevice`.
 
     Args:
         amp: ``"no"``, ``"bf16"`` or ``"fp16"``.
-        device: of `OneDevice`; ``"cpu"``, or None for accelerate's choice.
+        device: for `OneDevice`; ``"cpu"``, or None for accelerate's choice.
 
     Raises:
-        ConfigError: for a device that this machine does not have.
-        MissingExtraError: without accelerate, where it is needed.
+        ConfigError: if this machine does not have the device.
+        MissingExtraError: if accelerate is needed but not installed.
     """
     if amp == "no" and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return OneDevice(device)

@@ -1,4 +1,4 @@
-"""Fine-tuning a model with a strategy, resumable at any moment."""
+"""Fine-tune a model with a strategy; a run can be resumed at any time."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ from tokenred.training.trainer import Trainer, frozen, top1
 
 __all__ = ["Finetuned", "check_mask_is_read", "finetune"]
 
-_PARTS = -4  # a stream of random numbers beside those of the trainer
+_PARTS = -4  # a random stream separate from the trainer's
 
 
 @dataclass(frozen=True)
 class Finetuned:
-    """What a fine-tuning gave.
+    """The result of fine-tuning.
 
     Attributes:
-        model: as it is after the last epoch (averaged where the settings say so), in eval mode.
-        top1: its share of right answers on the validation images, in 0..1.
-        best: the highest share after any epoch.
-        rows: one an epoch, as in the log.
-        path: of the model, to be read with `tokenred.load`.
+        model: the model after the last epoch (averaged if the settings say so), in eval mode.
+        top1: its accuracy on the validation images, in 0..1.
+        best: the highest accuracy after any epoch.
+        rows: one per epoch, as in the log.
+        path: the saved model, for `tokenred.load`.
     """
 
     model: ReducedViT
@@ -78,35 +78,39 @@ def finetune(
 ) -> Finetuned:
     """Fine-tune a model with a strategy. The model's own weights change.
 
-    After each epoch the folder holds ``state.pt``, from which a killed run goes on to the same
-    weights, ``best.safetensors`` and ``log.csv``; after the last one ``last.safetensors``.
+    After each epoch the folder contains ``best.safetensors``, ``log.csv`` and ``state.pt``, from
+    which a killed run can be resumed to the same weights; after the last epoch also
+    ``last.safetensors``.
 
     Args:
         model: a timm model that `wrap` takes.
-        strategy: what it is to run with, as for `wrap`.
-        data: to train on: images, or what `tokenred.data.open_dataset` takes (its ``train``).
-        output: the folder, made where it is missing.
-        validation: images to measure on; by default those that ``data`` names for it.
-        settings: by default the method's, see `settings_for`.
-        teacher: instead of the model as it was, where the settings ask for a teacher.
-        resume: go on from the folder's ``state.pt``; without one, start. Give the same images,
-            and the same model weights as at first: they are the teacher.
+        strategy: the strategy to train with, as for `wrap`.
+        data: training images: a dataset, or anything `tokenred.data.open_dataset` accepts (its
+            ``train`` split is used).
+        output: the output folder; created if missing.
+        validation: images for measuring accuracy; by default the validation split of ``data``.
+        settings: default is the method's settings, see `settings_for`.
+        teacher: used if the settings require a teacher; default is a copy of the model before
+            training.
+        resume: continue from the folder's ``state.pt`` if there is one. Pass the same images, and
+            the same initial model weights: they are the teacher.
         overwrite: replace an earlier run's files.
-        device: cpu, cuda, …; by default a GPU where there is one.
-        workers: processes that load images; they do not change the result.
-        limit: train on so many images at most, an even choice of the classes.
-        tensorboard: write events as well; needs the extra ``train``.
-        progress: show a bar.
+        device: cpu, cuda, …; by default a GPU if available.
+        workers: number of image-loading processes; it does not affect the result.
+        limit: maximum number of training images, balanced over the classes.
+        tensorboard: also write TensorBoard events; needs the extra ``train``.
+        progress: show a progress bar.
 
     Raises:
-        ConfigError: for settings that do not fit model or data, a mask that nothing reads, or a
-            resumed run that began otherwise.
-        OutputExistsError: where the folder has a run and neither ``resume`` nor ``overwrite``.
-        OutputBusyError: where another process trains into the folder.
-        DataError: for labels that the model cannot give, or no image that can be read.
-        CheckpointError: for a model that could not be saved, or a damaged ``state.pt``.
+        ConfigError: if the settings do not fit the model or data, a mask is never read, or the
+            resumed run was started differently.
+        OutputExistsError: if the folder contains a run and neither ``resume`` nor ``overwrite`` is
+            set.
+        OutputBusyError: if another process is training in the folder.
+        DataError: if a label exceeds the model's classes, or no image can be read.
+        CheckpointError: if the model cannot be saved, or ``state.pt`` is damaged.
     """
-    # Learned parts begin at random.
+    # Learned parts start from random weights.
     with random_as(0 if settings is None else settings.seed, _PARTS):
         reduced = wrap(model, strategy)
     check_mask_is_read(reduced.strategy)
@@ -177,26 +181,26 @@ def finetune(
 
 
 def check_mask_is_read(strategy: Strategy) -> None:
-    """Refuse a selector that masks in training where no score mod hides what is masked.
+    """Refuse a selector that masks tokens in training if no score mod hides the masked tokens.
 
-    All tokens stay in training then, and without the score mod they would go on seeing those that
-    inference removes: the loss would fall, and the gathered model would be another.
+    In training all tokens stay. Without the score mod they would keep attending to tokens that
+    inference removes: the loss would fall, but the reduced model would behave differently.
 
     Raises:
-        ConfigError: with the score mod that is missing.
+        ConfigError: naming the missing score mod.
     """
     if not strategy.selector.masks or any(_hides(mod) for mod in strategy.score_mods):
         return
     raise ConfigError(
         f"{strategy.scorer!r} marks tokens by a mask in training, and none of the strategy's "
         f"score mods ({', '.join(map(repr, strategy.score_mods)) or 'there are none'}) hides them "
-        "from the others; what is trained would not be what runs. "
-        "Add score_mods=('PolicyMask',), as the recipe dynamicvit has."
+        "from the others, so the trained model would differ from the one used at inference. "
+        "Add score_mods=('PolicyMask',), as in the recipe dynamicvit."
     )
 
 
 def _hides(mod: ScoreMod) -> bool:
-    # A mask is there in training only, or needs a softmax of its own; TopKeys' is of its own map.
+    # A mask exists only in training, or needs its own softmax; TopKeys' mask is on its own map.
     own = type(mod).normalize is not ScoreMod.normalize and not isinstance(mod, TopKeys)
     return mod.in_training_only or own
 
@@ -210,20 +214,20 @@ def _criterion(settings: Settings, taught: bool) -> Criterion:
     asks = [n for n in ("distill", "kept_tokens", "cls_feature") if getattr(chosen, n)]
     if asks and not taught:
         raise ConfigError(
-            f"criterion {settings.criterion!r} weighs {', '.join(asks)}, which need a teacher. "
+            f"criterion {settings.criterion!r} uses {', '.join(asks)}, which need a teacher. "
             "Set teacher=True for the dense model, pass one, or set these weights to 0."
         )
     return chosen
 
 
 def _open(model: ReducedViT, data: Any, validation: Any) -> tuple[ImageDataset, ImageDataset]:
-    """Images to train on, and those to measure on with the model's preprocessing."""
+    """Training images, and validation images with the model's preprocessing."""
     classes = int(model.num_classes)
     images = data
     if not isinstance(data, ImageDataset):
         images = open_dataset(str(data), split="train", class_map=classes)
     elif validation is None:
-        raise ConfigError("expected validation images beside a dataset in memory; pass them.")
+        raise ConfigError("a dataset in memory needs validation images; pass validation=.")
     if validation is None:
         validation = data
     if not isinstance(validation, ImageDataset):
@@ -236,7 +240,7 @@ def _open(model: ReducedViT, data: Any, validation: Any) -> tuple[ImageDataset, 
             )
     if all(validation.why_unreadable(index) for index in range(len(validation))):
         raise DataError(
-            f"expected images to measure on, and none of the {len(validation)} in "
+            f"expected readable validation images, but none of the {len(validation)} in "
             f"{validation.name} can be read; check the data."
         )
     return images, plain_images(model.base, validation)

@@ -1,4 +1,4 @@
-"""Losses for fine-tuning: the terms, and what each method makes of them.
+"""Losses for fine-tuning: the terms, and their combination for each method.
 
 Each term is a mean over the batch, in fp32 or better. Teachers and masks are constants.
 
@@ -48,8 +48,8 @@ CRITERIA: dict[str, dict[str, Any]] = {
 }
 """The weights of each method's terms.
 
-DynamicViT's and IdleViT's are their papers'. EViT trains by cross-entropy; its distillation, for
-those who give it a teacher, is ours.
+DynamicViT's and IdleViT's are from their papers. EViT trains with cross-entropy; its distillation,
+used only with a teacher, is our addition.
 """
 
 
@@ -60,11 +60,11 @@ def cross_entropy(
 
     Args:
         logits: of the model.
-        targets: ``(b,)`` classes as integers, or ``(b, classes)`` probabilities, as mixup makes.
-        label_smoothing: share of the target that is spread over all classes.
+        targets: ``(b,)`` classes as integers, or ``(b, classes)`` probabilities, as from mixup.
+        label_smoothing: share of the target spread evenly over all classes.
 
     Raises:
-        InputError: for targets of another shape or type.
+        InputError: if the targets have another shape or type.
     """
     classes = targets.ndim == 1 and not targets.is_floating_point()
     if not classes and (targets.shape != logits.shape or not targets.is_floating_point()):
@@ -87,22 +87,22 @@ def distillation_kl(
     Args:
         logits: of the model.
         teacher_logits: of the teacher.
-        over: whose probabilities weigh the classes: ``"student"`` for KL(student‖teacher),
+        over: whose probabilities weight the classes: ``"student"`` for KL(student‖teacher),
             ``"teacher"`` for KL(teacher‖student).
 
     Source: DynamicViT (Rao et al., NeurIPS 2021), section 3.4, KL(student‖teacher); the authors'
-    program of IdleViT, KL(teacher‖student).
+    code of IdleViT, KL(teacher‖student).
 
     Raises:
         ConfigError: for another ``over``.
-        InputError: where the two have not the same classes.
+        InputError: if the two have different numbers of classes.
     """
     if over not in ("student", "teacher"):
         raise ConfigError(f"distillation_kl: over must be 'student' or 'teacher', got {over!r}.")
     if logits.shape != teacher_logits.shape:
         raise InputError(
             f"the teacher's logits must be {tuple(logits.shape)} like the model's, got "
-            f"{tuple(teacher_logits.shape)}. Take a teacher with the same classes."
+            f"{tuple(teacher_logits.shape)}. Use a teacher with the same classes."
         )
     student = _wide(logits).log_softmax(dim=-1)
     teacher = _wide(teacher_logits.detach()).log_softmax(dim=-1)
@@ -116,21 +116,21 @@ def kept_token_mse(
     index: Int[Tensor, "b n"],
     mask: Float[Tensor, "b N"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean squared error of the image tokens that are kept, each against its own patch.
+    """Mean squared error between the kept image tokens and the teacher's tokens at their patches.
 
     The mean is over all kept tokens of the batch and their channels. Tokens that stand for no
     single patch (index −1) are left out.
 
     Args:
         features: final tokens, prefix first.
-        teacher_features: those of the dense teacher: the same prefix, then the whole grid.
+        teacher_features: final tokens of the dense teacher: the same prefix, then the whole grid.
         index: positions of the image tokens on the grid.
-        mask: 1 for tokens that are kept, prefix included; None where the others are gone.
+        mask: 1 for kept tokens, prefix included; None if the others have been removed.
 
     Source: DynamicViT (Rao et al., NeurIPS 2021), section 3.4.
 
     Raises:
-        InputError: where the teacher's tokens do not match.
+        InputError: if the teacher's tokens do not match.
     """
     p = features.shape[1] - index.shape[1]
     _check_teacher(features, teacher_features)
@@ -152,13 +152,13 @@ def unit_feature_mse(
     Args:
         features: of the model.
         teacher_features: of the teacher.
-        mask: 0 for tokens to leave out; each channel then has length 1 over the tokens, as in the
-            authors' program for LV-ViT.
+        mask: 0 for tokens to skip; each channel is then scaled to unit norm over the tokens, as in
+            the authors' code for LV-ViT.
 
     Source: IdleViT (Xu et al., AJCAI 2023, arXiv 2310.05654), feature distillation.
 
     Raises:
-        InputError: where the teacher's features do not match.
+        InputError: if the teacher's features do not match.
     """
     _check_teacher(features, teacher_features)
     ours, theirs = features, teacher_features.detach()
@@ -171,7 +171,7 @@ def unit_feature_mse(
 def ratio_loss(
     kept_share: Float[Tensor, "b S"], target_share: Float[Tensor, "..."]
 ) -> Float[Tensor, ""]:
-    """How far each image is from keeping its share: the mean over images and stages of the square.
+    """Mean squared difference between the kept and the target share, over images and stages.
 
     Args:
         kept_share: the mean of the mask after each stage.
@@ -191,19 +191,19 @@ class Criterion:
     Args:
         label_smoothing: of the cross-entropy.
         distill: weight of `distillation_kl`. Needs ``teacher_logits``.
-        over: its direction, ``"teacher"`` for KL(teacher‖student), or ``"student"``.
+        over: its direction, ``"teacher"`` for KL(teacher‖student) or ``"student"`` for the reverse.
         kept_tokens: weight of `kept_token_mse` (DynamicViT). Needs ``teacher_features``.
-        cls_feature: weight of `unit_feature_mse` of the CLS token (IdleViT); of LV-ViT, whose
-            head reads all tokens, of those that the last block did not idle. Needs
+        cls_feature: weight of `unit_feature_mse` on the CLS token (IdleViT); for LV-ViT, whose head
+            reads all tokens, on those that were not idle in the last block. Needs
             ``teacher_features``.
         ratio: weight of `ratio_loss` (DynamicViT).
-        shares: what each stage should keep; None for the schedule's, ρ, ρ², ρ³.
+        shares: keep rate of each stage; None for the schedule's, ρ, ρ², ρ³.
         token_cut: weight of `token_cut` (IdleViT), the mean over blocks.
-        reference: as the released programs. IdleViT's counts the 1st, 3rd, 5th … idle block only
-            and divides by all of them. DynamicViT's teaches LV-ViT by its two classifiers apart:
-            cross-entropy and `distillation_kl` of CLS's logits, and in the place of
-            `kept_token_mse` the divergence of the kept tokens' logits. Its ``teacher_logits`` are
-            the pair that LV-ViT's ``forward_head(features, return_tokens=True)`` gives.
+        reference: follow the released code. IdleViT's counts only the 1st, 3rd, 5th … idle block
+            and divides by the number of all. DynamicViT's trains LV-ViT's two classifiers
+            separately: cross-entropy and `distillation_kl` on the CLS logits and, instead of
+            `kept_token_mse`, the divergence of the kept tokens' logits. Its ``teacher_logits`` are
+            the pair returned by LV-ViT's ``forward_head(features, return_tokens=True)``.
     """
 
     label_smoothing: Probability = 0.0
@@ -218,7 +218,7 @@ class Criterion:
 
     @property
     def reads_apart(self) -> bool:
-        """Whether it wants a teacher's logits of CLS and of tokens, where a model has both."""
+        """Whether it needs the teacher's CLS and token logits, if a model has both."""
         return self.reference and self.kept_tokens > 0
 
     def __call__(
@@ -229,20 +229,20 @@ class Criterion:
         teacher_logits: Tensor | tuple[Tensor, Tensor] | None = None,
         teacher_features: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """What to minimise, and its parts by name, without their weights and gradients.
+        """Return the loss, and its terms by name, unweighted and detached.
 
-        A term whose teacher is not given is left out.
+        A term whose teacher is not given is skipped.
 
         Args:
             logits: ``(b, classes)`` of ``forward_train``.
             targets: classes or probabilities; see `cross_entropy`.
-            aux: the other result of ``forward_train``.
+            aux: the second result of ``forward_train``.
             teacher_logits: ``(b, classes)`` of the teacher, usually the dense model; see
                 ``reference`` for LV-ViT's.
             teacher_features: ``(b, N, c)``, its ``forward_features``.
 
         Raises:
-            InputError: for what does not match, or where ``aux`` lacks what a term reads.
+            InputError: if shapes do not match, or ``aux`` lacks a value that a term needs.
         """
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -282,17 +282,17 @@ class Criterion:
 
 @checked
 def make_criterion(name: str, /, *, reference: bool = False, **weights: Any) -> Criterion:
-    """The criterion of a method, with other weights where some are given.
+    """Create the criterion of a method; ``weights`` override its defaults.
 
     Args:
         name: ``"ce"``, ``"evit"``, ``"dynamicvit"`` or ``"idlevit"``.
-        reference: as the released programs where they depart from the papers: KL(teacher‖student)
-            in DynamicViT, and see `Criterion`.
+        reference: follow the released code where it differs from the papers: KL(teacher‖student) in
+            DynamicViT; see also `Criterion`.
         weights: fields of `Criterion`.
 
     Raises:
-        UnknownNameError: for another name, or a weight that there is not.
-        ConfigError: for a weight outside its range.
+        UnknownNameError: for an unknown name or weight.
+        ConfigError: if a weight is out of range.
     """
     if name not in CRITERIA:
         raise UnknownNameError.of("criterion", name, CRITERIA)
@@ -331,14 +331,14 @@ def _ratio(aux: Mapping[str, Tensor], shares: tuple[float, ...] | None) -> Tenso
     if shares is None:
         return ratio_loss(kept, _read(aux, "target_share"))
     if len(shares) != kept.shape[1]:
-        raise ConfigError(f"{len(shares)} shares for {kept.shape[1]} stages; give one for each.")
+        raise ConfigError(f"expected {kept.shape[1]} shares, one per stage, got {len(shares)}.")
     return ratio_loss(kept, kept.new_tensor(shares))
 
 
 def _pair(logits: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     if isinstance(logits, Tensor) or len(logits) != 2:
         raise InputError(
-            "the released losses of LV-ViT want the teacher's logits of CLS and of its tokens; "
+            "the released losses of LV-ViT need the teacher's logits for CLS and for its tokens; "
             "pass teacher.forward_head(features, return_tokens=True) as teacher_logits."
         )
     return logits
@@ -347,9 +347,9 @@ def _pair(logits: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
 def _read(aux: Mapping[str, Tensor], key: str) -> Tensor:
     if key not in aux:
         raise InputError(
-            f"a term of this criterion reads {key!r}, and aux has {', '.join(sorted(aux))}. Pass "
-            "what forward_train gives in training mode, of a model whose method has that term and "
-            "removes tokens; or set the term's weight to 0."
+            f"a term of this criterion needs {key!r}, but aux has {', '.join(sorted(aux))}. Pass "
+            "the result of forward_train in training mode, from a model whose method has that term "
+            "and removes tokens, or set the term's weight to 0."
         )
     return aux[key]
 
@@ -364,5 +364,5 @@ def _check_teacher(features: Tensor, teacher_features: Tensor) -> None:
     if len(given) != 3 or (given[0], given[2]) != (b, c) or given[1] < n:
         raise InputError(
             f"the teacher's features must be ({b}, at least {n}, {c}) to match the model's, got "
-            f"{given}. Take the dense model as teacher, or leave teacher_features out."
+            f"{given}. Use the dense model as teacher, or omit teacher_features."
         )

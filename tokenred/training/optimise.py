@@ -1,4 +1,4 @@
-"""timm's optimiser and schedule, with rates of their own for backbone and learned parts."""
+"""timm's optimiser and schedule, with separate learning rates for backbone and learned parts."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _PARTS = "parts."
 
 
 def make_optimizer(model: nn.Module, settings: Settings) -> Any:
-    """One of timm's optimisers over the parameters that have gradients.
+    """Create one of timm's optimisers for the parameters that have gradients.
 
-    Each group says whether it is the backbone's and scales the rate accordingly.
+    Each group says whether it belongs to the backbone, and its learning rate is scaled accordingly.
 
     Raises:
-        ConfigError: for an optimiser that timm does not have, or nothing to train.
+        ConfigError: if timm does not have the optimiser, or there is nothing to train.
     """
     named: Any = getattr(model, "no_weight_decay", None)
     exempt = set() if named is None else set(named())
@@ -38,7 +38,7 @@ def make_optimizer(model: nn.Module, settings: Settings) -> Any:
                 scale = settings.backbone_lr if backbone else 1.0
                 split.append(group | {"params": chosen, "lr_scale": scale, "backbone": backbone})
     if not split:
-        raise ConfigError("expected parameters to train, and all are frozen.")
+        raise ConfigError("expected parameters to train, but all are frozen.")
     try:
         return create_optimizer_v2(split, opt=settings.optimizer, lr=settings.full_lr)
     except (ValueError, AssertionError, KeyError) as error:
@@ -46,15 +46,15 @@ def make_optimizer(model: nn.Module, settings: Settings) -> Any:
 
 
 def make_schedule(optimizer: Any, settings: Settings, steps: int) -> Any:
-    """One of timm's schedules, set anew by ``step_update(step)`` and without a state of its own.
+    """Create one of timm's schedules. ``step_update(step)`` sets it; it keeps no state.
 
     Args:
-        optimizer: whose rates it sets.
-        settings: shape and rates.
-        steps: in an epoch.
+        optimizer: the optimiser whose learning rates it sets.
+        settings: shape and learning rates.
+        steps: steps per epoch.
 
     Raises:
-        ConfigError: for a schedule that timm does not have, or that looks at the results.
+        ConfigError: if timm does not have the schedule, or it depends on the results.
     """
     if settings.scheduler == "plateau":
         raise ConfigError("the schedule 'plateau' depends on results; choose cosine, step or poly.")

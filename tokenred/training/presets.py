@@ -1,4 +1,4 @@
-"""The training settings of the methods' papers, and what small data want instead."""
+"""The training settings of the methods' papers, and replacements for small data sets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tokenred.training.settings import Settings
 
 __all__ = ["METHOD_SETTINGS", "PRESETS", "method_of", "settings_for"]
 
-# DeiT's recipe: its augmentation is what Settings has by default.
+# DeiT's recipe; its augmentation is the default of Settings.
 _GTP = Settings(epochs=30, batch_size=1024, lr=1e-5, min_lr=1e-6)
 
 METHOD_SETTINGS: dict[str, Settings] = {
@@ -46,7 +46,8 @@ METHOD_SETTINGS: dict[str, Settings] = {
 }
 """By method: GTP-ViT, EViT, DynamicViT and IdleViT as published.
 
-What a paper leaves open is DeiT's: RandAugment, Mixup 0.8, CutMix 1, erasing 0.25, smoothing 0.1.
+Where a paper leaves a setting open, DeiT's is
+used: RandAugment, Mixup 0.8, CutMix 1, erasing 0.25, smoothing 0.1.
 """
 
 _SMALL: dict[str, Any] = {
@@ -63,7 +64,7 @@ _SMALL: dict[str, Any] = {
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # Handwriting is neither mirrored nor cut; the averages of a few hundred steps must be short.
+    # Handwriting is neither flipped nor cropped; a few hundred steps need short averages.
     "digits": _SMALL
     | {
         "epochs": 10,
@@ -89,10 +90,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ema": 0.999,
     },
 }
-"""What replaces a method's settings on small data. Ours."""
+"""Replacements for a method's settings on small data; our own choice."""
 
-# Predictors have to learn in some hundred steps what the paper gives 37,000, and to meet the ratio.
-# They do with the recipe's gradient_limit=0.02; without it no weight of the ratio was found to do.
+# Predictors must learn in a few hundred steps what takes 37,000 in the paper, and meet the ratio.
+# They do with the recipe's gradient_limit=0.02; without it, no weight of the ratio loss worked.
 _PRESETS_OF: dict[tuple[str, str], dict[str, Any]] = {
     ("dynamicvit", "digits"): {"lr": 3e-3, "backbone_lr": 0.1, "weights": {"ratio": 20.0}},
 }
@@ -100,14 +101,14 @@ _PRESETS_OF: dict[tuple[str, str], dict[str, Any]] = {
 
 @checked
 def settings_for(method: str, preset: str | None = None) -> Settings:
-    """How a method is trained.
+    """Return the training settings of a method.
 
     Args:
-        method: a key of `METHOD_SETTINGS`, or any other recipe, which gets GTP's settings.
+        method: a key of `METHOD_SETTINGS`; any other recipe gets GTP's settings.
         preset: ``"digits"`` or ``"cifar10"``, for small images and models.
 
     Raises:
-        UnknownNameError: for a name that is neither.
+        UnknownNameError: if the name is unknown.
     """
     name = method.casefold()
     if name not in METHOD_SETTINGS and name not in recipes:
@@ -121,7 +122,7 @@ def settings_for(method: str, preset: str | None = None) -> Settings:
 
 
 def method_of(strategy: Strategy) -> str:
-    """Whose settings a strategy needs, by the parts that have to be trained."""
+    """The method whose settings a strategy needs, judged by its learned parts."""
     if isinstance(strategy.router, Idle):
         return "idlevit"
     return "dynamicvit" if isinstance(strategy.selector, Predictor) else "gtp"

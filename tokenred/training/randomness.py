@@ -1,4 +1,4 @@
-"""Random numbers that depend on (seed, epoch, image) alone, so that a run can go on anywhere."""
+"""Random numbers that depend only on (seed, epoch, image), so that a run can resume anywhere."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ __all__ = ["derive", "random_as"]
 
 
 def derive(*numbers: int) -> int:
-    """A seed of 32 bits from several numbers, unlike that of any other numbers."""
+    """A 32-bit seed derived from several numbers, different for different numbers."""
     return int.from_bytes(blake2b(repr(numbers).encode(), digest_size=4).digest(), "big")
 
 
 @contextmanager
 def random_as(*numbers: int, devices: bool = False) -> Iterator[None]:
-    """Python's, NumPy's and PyTorch's random numbers as of a seed; afterwards as they were.
+    """Seed Python's, NumPy's and PyTorch's generators inside the block, and restore them after it.
 
     Args:
-        numbers: the seed, as `derive` takes it.
-        devices: accelerators as well.
+        numbers: the seed, as for `derive`.
+        devices: whether to seed accelerators as well.
     """
     seed = derive(*numbers)
-    # timm draws from NumPy's global numbers.
+    # timm uses NumPy's global generator.
     before = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(None if devices else []):
         random.seed(seed)

@@ -1,4 +1,4 @@
-"""The files of a training: the state from which it goes on, its models, and its log."""
+"""The files of a training run: the state to resume from, the models, and the log."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ _CONTENT: dict[str, tuple[type, ...]] = {
 
 
 class RunFolder:
-    """Where a training writes. Each file is whole or not there.
+    """The output folder of a training run. Every file is written completely or not at all.
 
     Args:
         path: the folder.
-        tensorboard: whether to write TensorBoard's events as well.
+        tensorboard: whether to write TensorBoard events as well.
 
     Attributes:
         state, best, last, log: the files.
 
     Raises:
-        MissingExtraError: without TensorBoard, where it is asked for.
+        MissingExtraError: if TensorBoard is requested but not installed.
     """
 
     def __init__(self, path: Path, *, tensorboard: bool = False) -> None:
@@ -57,21 +57,21 @@ class RunFolder:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
                 raise MissingExtraError(
-                    "TensorBoard's events need it: pip install 'tokenred[train]'."
+                    "tensorboard=True needs TensorBoard: pip install 'tokenred[train]'."
                 ) from error
             self._events = SummaryWriter(str(path))
 
     def clear(self, *, resume: bool, overwrite: bool) -> None:
-        """Make room for a run.
+        """Prepare the folder for a run.
 
         Raises:
-            OutputExistsError: for files of an earlier one, where neither is given.
+            OutputExistsError: if there are files of an earlier run and neither option is given.
         """
         files = (self.state, self.best, self.last, self.log)
         old = [file for file in files if file.exists()]
         if old and not (resume or overwrite):
             raise OutputExistsError(
-                f"{self.path} holds a run already ({', '.join(file.name for file in old)}). "
+                f"{self.path} already contains a run ({', '.join(file.name for file in old)}). "
                 "Resume it, choose another folder, or overwrite it."
             )
         for file in [] if resume else old:
@@ -81,33 +81,33 @@ class RunFolder:
         """Write a state of tensors and plain values.
 
         Args:
-            identity: what decides how the run goes.
-            rows: of the epochs that are done.
-            state: of the trainer.
+            identity: everything that determines the run.
+            rows: log rows of the completed epochs.
+            state: the trainer's state.
         """
         content = {"format": _FORMAT, "identity": identity, "rows": rows, **state}
         write_whole(self.state, lambda place: torch.save(content, place))
 
     def read_state(self, identity: dict[str, Any]) -> dict[str, Any]:
-        """What `write_state` wrote, on the CPU. Nothing in the file is executed.
+        """Read what `write_state` wrote, onto the CPU. Nothing in the file is executed.
 
         Args:
-            identity: of the run that is to go on.
+            identity: of the run to resume.
 
         Raises:
-            CheckpointError: for a file that is damaged or of another kind.
-            ConfigError: for one of another run; it names what differs.
+            CheckpointError: if the file is damaged or of another kind.
+            ConfigError: if it belongs to a different run; the message lists the differences.
         """
-        afresh = "Start afresh in another folder."
+        afresh = "Start again in another folder."
         try:
             state = torch.load(self.state, map_location="cpu", weights_only=True)
         except Exception as error:  # A damaged pickle may raise nearly anything.
             raise CheckpointError(
-                f"expected the checkpoint of a training at {self.state}, got "
+                f"expected a training checkpoint at {self.state}, got "
                 f"{type(error).__name__}: {error}. {afresh}"
             ) from error
         if not isinstance(state, dict) or state.get("format") != _FORMAT:
-            raise CheckpointError(f"{self.state} is not a training's checkpoint. {afresh}")
+            raise CheckpointError(f"{self.state} is not a training checkpoint. {afresh}")
         wrong = [k for k, kinds in _CONTENT.items() if not isinstance(state.get(k, ...), kinds)]
         if not wrong and not _are_rows(state["rows"]):
             wrong = ["rows"]
@@ -121,13 +121,13 @@ class RunFolder:
         ]
         if differs:
             raise ConfigError(
-                f"the training in {self.path} began otherwise: {'; '.join(differs)}. Resume with "
-                "what it began with, or choose another folder."
+                f"the run in {self.path} was started differently: {'; '.join(differs)}. Resume "
+                "with the original arguments, or choose another folder."
             )
         return state
 
     def write_log(self, rows: Rows) -> None:
-        """Write all rows anew, so that a resumed run has each epoch once."""
+        """Rewrite all rows, so that a resumed run has each epoch once."""
         if not rows:
             return
         names = list(dict.fromkeys(name for row in rows for name in row))
@@ -144,13 +144,13 @@ class RunFolder:
                 self._events.add_scalar(name, value, len(rows) - 1)
 
     def close(self) -> None:
-        """Leave no event unwritten."""
+        """Flush the event writer."""
         if self._events is not None:
             self._events.close()
 
 
 def _are_rows(rows: Sequence[Any]) -> bool:
-    """Whether these are the rows of a run's first epochs."""
+    """Whether these are the log rows of a run's first epochs."""
     return all(
         isinstance(row, dict)
         and all(isinstance(k, str) and isinstance(v, int | float) for k, v in row.items())

@@ -1,4 +1,4 @@
-"""How a model is fine-tuned, as a value; and what the papers of the methods used."""
+"""The settings of fine-tuning, as a frozen value."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ __all__ = ["Settings"]
 @checked
 @dataclass(frozen=True)
 class Settings:
-    """All that decides how a fine-tuning goes, apart from model, strategy and data.
+    """Everything that determines fine-tuning, apart from model, strategy and data.
 
     Args:
-        epochs: passes through the training images, the last, smaller batch left out.
-        batch_size: images in a step, over all processes.
-        lr: of the first step after the warm-up.
-        lr_per: where given, ``lr`` is for that batch size and grows with ``batch_size``.
-        min_lr: at the end; scales as ``lr`` does not.
-        warmup_epochs: in which the rate rises from ``warmup_lr``.
+        epochs: passes through the training images; an incomplete last batch is dropped.
+        batch_size: images per step, over all processes.
+        lr: learning rate of the first step after the warm-up.
+        lr_per: if given, the batch size that ``lr`` refers to; the rate scales with ``batch_size``.
+        min_lr: learning rate at the end; it does not scale with the batch size.
+        warmup_epochs: epochs in which the learning rate rises from ``warmup_lr``.
         optimizer, scheduler: timm's names.
-        weight_decay: of matrices.
-        clip_grad: largest norm of the gradient; None for no limit.
-        backbone_lr: factor on the rate of all weights but the learned parts'.
+        weight_decay: applied to matrices only.
+        clip_grad: maximum norm of the gradient; None for no limit.
+        backbone_lr: learning rate factor for all weights except the learned parts.
         backbone_frozen: epochs in which only the learned parts change.
         frozen: names of parameters that never change, such as ``pos_embed``.
         criterion: of `tokenred.training.losses.make_criterion`.
-        weights: of its terms, where they differ from the criterion's own; a mapping or pairs.
-        teacher: whether the dense model as it was before teaches; see `finetune` for others.
+        weights: weights of its terms that differ from the criterion's defaults; a mapping or pairs.
+        teacher: whether the dense model before training is the teacher; see `finetune` for others.
         label_smoothing, mixup, cutmix: 0 for none.
-        mix_probability, mix_switch: of mixing at all, and of CutMix where both are on.
+        mix_probability, mix_switch: probability of mixing, and of CutMix if both are on.
         crop: ``"resized"`` (random resized crop), ``"padded"`` (random crop of the padded image),
             ``"affine"`` (small random rotation, shift, scale and shear) or ``"none"``.
         flip: probability of a mirrored image.
-        auto_augment: as timm writes it, ``"rand-m9-mstd0.5-inc1"``; None for none.
-        color_jitter: strength, where there is no ``auto_augment``.
+        auto_augment: in timm's format, such as ``"rand-m9-mstd0.5-inc1"``; None for none.
+        color_jitter: strength; used only without ``auto_augment``.
         erasing: probability of random erasing.
-        ema: decay of the averaged weights, which are then the result; None for no average.
+        ema: decay of the weight average, which is then the result; None for no average.
         ema_warmup: let the decay rise from 0, for short runs.
-        keep_warmup: (start, length) in epochs: nothing goes until ``start``, then the reduction
-            rises along half a cosine to all of it after ``length`` more (EViT's). None for all at
-            once.
+        keep_warmup: (start, length) in epochs: nothing is removed until ``start``, then the
+            reduction rises along half a cosine to its full amount over ``length`` epochs (as in
+            EViT). None for the full reduction from the start.
         amp: ``"no"``, ``"bf16"`` or ``"fp16"``; the latter two need the extra ``train``.
         seed: of everything random.
 
     Raises:
-        ConfigError: for a value outside its range.
+        ConfigError: if a value is out of range.
     """
 
     epochs: Size = 30
@@ -99,13 +99,13 @@ class Settings:
         object.__setattr__(self, "weights", plain)
         if self.warmup_epochs >= self.epochs and self.warmup_epochs:
             raise ConfigError(
-                f"expected fewer warm-up epochs than the {self.epochs} in all, got "
+                f"expected fewer warm-up epochs than the total of {self.epochs}, got "
                 f"{self.warmup_epochs}; set warmup_epochs too."
             )
 
     @property
     def full_lr(self) -> float:
-        """The rate for this batch size."""
+        """The learning rate for this batch size."""
         return self.lr if self.lr_per is None else self.lr * self.batch_size / self.lr_per
 
     @property
@@ -117,8 +117,8 @@ class Settings:
         """The same with other values.
 
         Raises:
-            UnknownNameError: for a field that there is not.
-            ConfigError: for a value outside its range.
+            UnknownNameError: if there is no such field.
+            ConfigError: if a value is out of range.
         """
         return dataclasses.replace(self, **changes)
 

@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps, each of which can be taken up where it was left."""
+"""The training loop, resumable after every epoch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tokenred.training.warmup import reduction_share, warmed
 
 __all__ = ["Trainer", "frozen", "top1"]
 
-_MIX, _STEP = -2, -3  # streams of random numbers beside those of the images
+_MIX, _STEP = -2, -3  # random streams separate from those of the images
 
 
 class _TrainForward(nn.Module):
@@ -42,15 +42,15 @@ class _TrainForward(nn.Module):
 
 
 class Trainer:
-    """A model with all that its training needs.
+    """A model with everything its training needs.
 
     Args:
         model: trained in place.
-        teacher: None for none; it never changes.
+        teacher: None for none; never changed.
         criterion: the loss.
-        settings: how.
-        steps: in an epoch.
-        accelerator: where.
+        settings: the training settings.
+        steps: steps per epoch.
+        accelerator: where to run.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Trainer:
 
     @property
     def result(self) -> ReducedViT:
-        """The averaged model, or the model itself where none is averaged."""
+        """The averaged model, or the model itself if there is no average."""
         if self.ema is None:
             return self.model
         averaged: ReducedViT = self.ema.module
@@ -96,21 +96,22 @@ class Trainer:
         """Train for an epoch.
 
         Args:
-            number: from 0; it decides the rates, the reduction and the random numbers.
+            number: of the epoch, from 0; it determines learning rates, reduction and random
+                numbers.
             batches: images, labels and indices.
             after_step: called after each step.
 
         Returns:
-            Its number, mean loss and its parts, and the last rate.
+            Its number, the mean loss and its terms, and the last learning rate.
 
         Raises:
-            ConfigError: where the loss is no number any more.
+            ConfigError: if the loss becomes NaN or infinite.
         """
         share = reduction_share(number, self.settings.keep_warmup)
         began = time.perf_counter()
         current = self.model.with_strategy(warmed(self.model, share))
         self._forward.model = current
-        # Where nothing goes, there is no reduction that a term could measure.
+        # If nothing is removed, there is no reduction for a term to measure.
         idle = all(x.removed == 0 and x.active == x.tokens_in for x in current.cost().layers)
         criterion = replace(self.criterion, ratio=0.0, token_cut=0.0) if idle else self.criterion
         self._prepared.train()
@@ -128,7 +129,7 @@ class Trainer:
         if not math.isfinite(means["loss"]):
             raise ConfigError(
                 f"the loss became {means['loss']} in epoch {number}; train with a smaller lr, or "
-                "with amp='bf16' in place of fp16."
+                "with amp='bf16' instead of fp16."
             )
         lr = max(group["lr"] for group in self.optimizer.param_groups)
         seconds = time.perf_counter() - began
@@ -171,7 +172,7 @@ class Trainer:
             return teacher.forward_head(features).float(), features.float()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that changes."""
+        """Everything that changes during training."""
         scaler = self.accelerator.scaler
         return {
             "model": self.model.state_dict(),
@@ -181,14 +182,14 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any], origin: str) -> None:
-        """Go on from what `state_dict` gave.
+        """Continue from a state that `state_dict` returned.
 
         Args:
             state: has its keys.
-            origin: where it is from, for messages.
+            origin: where the state comes from, for messages.
 
         Raises:
-            CheckpointError: for weights or states of an optimiser that do not fit.
+            CheckpointError: if the weights or the optimiser state do not fit.
         """
         try:
             _check_optimizer(self.optimizer, state["optimizer"])
@@ -198,19 +199,19 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
-        # Whatever values of another kind run into.
+        # Values of another kind may raise anything.
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             if isinstance(error, CheckpointError):
                 raise
             raise CheckpointError(
                 f"expected the state of this training in {origin}, got another "
-                f"({type(error).__name__}: {error}). Start afresh in another folder."
+                f"({type(error).__name__}: {error}). Start again in another folder."
             ) from error
 
 
 @contextmanager
 def frozen(model: nn.Module, names: tuple[str, ...]) -> Iterator[None]:
-    """Parameters of these names have no gradient for the length of the block."""
+    """Disable the gradients of the named parameters inside the block."""
     chosen = [p for name, p in model.named_parameters() if name in names and p.requires_grad]
     for parameter in chosen:
         parameter.requires_grad_(False)
@@ -223,15 +224,15 @@ def frozen(model: nn.Module, names: tuple[str, ...]) -> Iterator[None]:
 
 @torch.no_grad()
 def top1(model: nn.Module, batches: Iterable[Any], accelerator: Any) -> float:
-    """The share of images that a model names rightly, over all processes.
+    """Top-1 accuracy over all processes, in 0..1.
 
     Args:
         model: put into eval mode.
         batches: this process's images, labels and indices.
-        accelerator: where.
+        accelerator: where to run.
 
     Raises:
-        DataError: where no image can be read.
+        DataError: if no image can be read.
     """
     model.eval()
     device = accelerator.device
@@ -243,24 +244,24 @@ def top1(model: nn.Module, batches: Iterable[Any], accelerator: Any) -> float:
         counts += torch.stack(((said == labels)[known].sum(), known.sum()))
     right, seen = accelerator.reduce(counts.to(device), "sum").tolist()
     if not seen:
-        raise DataError("expected images to measure on, and none can be read; check the data.")
+        raise DataError("expected validation images, but none can be read; check the data.")
     return float(right / seen)
 
 
 def _readable(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """A batch without the images that could not be read."""
+    """The batch without unreadable images."""
     good = labels != SKIPPED_LABEL
     if not good.any():
-        raise DataError("expected images in a batch, and none of them can be read; check the data.")
+        raise DataError("expected images in a batch, but none of them can be read; check the data.")
     return (images, labels) if good.all() else (images[good], labels[good])
 
 
 def _check_optimizer(optimizer: Any, saved: Mapping[str, Any]) -> None:
-    """Refuse options of another kind, and moments that are not of a parameter's size."""
+    """Refuse an optimiser state with other options, or with moments of the wrong size."""
     own = optimizer.state_dict()["param_groups"]
     kinds = [{k: type(v) for k, v in group.items()} for group in (*own, *saved["param_groups"])]
     if kinds[: len(own)] != kinds[len(own) :]:
-        raise ValueError("the optimiser has other groups")
+        raise ValueError("the optimiser has different parameter groups")
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for number, moments in saved["state"].items():
         sizes = {1, *parameters[number].shape}

@@ -1,4 +1,4 @@
-"""Warming up a reduction: from no token gone to all that the strategy removes."""
+"""Warm up a reduction: from removing nothing to everything that the strategy removes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Ratio = float | tuple[float, ...]
 
 
 def reduction_share(epoch: int, warmup: tuple[int, int] | None) -> float:
-    """How much of the reduction an epoch has, from 0 to 1.
+    """The share of the reduction that is active in an epoch, from 0 to 1.
 
     Args:
         epoch: from 0.
@@ -36,10 +36,10 @@ def reduction_share(epoch: int, warmup: tuple[int, int] | None) -> float:
 
 
 def warmed(reduced: ReducedViT, share: float) -> Strategy:
-    """The strategy of a model with a share of its reduction.
+    """The strategy of a model, scaled to a share of its reduction.
 
-    Ratios of kept tokens, and of the keys that Tri-Level's mask leaves, go from 1 to the strategy's
-    own; of counts, their share is taken.
+    Keep rates of tokens, and of the keys in Tri-Level's mask, go from 1 to the strategy's own
+    value; counts are multiplied by the share.
 
     Args:
         reduced: the model with the whole reduction.
@@ -54,7 +54,7 @@ def warmed(reduced: ReducedViT, share: float) -> Strategy:
     if isinstance(schedule, KeepRatio):
         schedule = replace(schedule, ratio=_nearer_one(schedule.ratio, share))
     else:
-        # Whatever the schedule, its counts on this model are known.
+        # For any schedule, its counts on this model are known.
         removed = (layer.removed for layer in reduced.cost().layers)
         schedule = PerLayer(tuple(round(count * share) for count in removed))
     score_mods = tuple(

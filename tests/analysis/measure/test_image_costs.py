@@ -52,7 +52,7 @@ def test_of_a_static_method_all_images_cost_the_same(digits: nn.Module) -> None:
 
 
 def test_refused(digits: nn.Module) -> None:
-    with pytest.raises(PartError, match=r"what tokenred\.wrap returned"):
+    with pytest.raises(PartError, match=r"a model from tokenred\.wrap"):
         adaptive_cost(digits, torch.randn(1, 3, 32, 32))
     with pytest.raises(InputError, match="at least one image"):
         adaptive_cost(tr.wrap(digits, "ats"), torch.zeros(0, 3, 32, 32))

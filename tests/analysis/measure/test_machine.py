@@ -42,7 +42,7 @@ def test_base_and_device(digits: nn.Module) -> None:
     assert base_of(digits) is digits
     assert check_device(None) is None
     assert check_device("cpu") == torch.device("cpu")
-    with pytest.raises(ConfigError, match="leave it out"):
+    with pytest.raises(ConfigError, match="omit it"):
         check_device("gpu")
 
 

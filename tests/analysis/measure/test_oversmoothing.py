@@ -198,7 +198,7 @@ def test_autocast_and_loaders(digits: nn.Module) -> None:
 def test_printed(result: Oversmoothing) -> None:
     text = str(result)
     for words in ("last block: digits ViT on digits", "dense", "topk", "100.0", "24 images",
-                  "95% bootstrap", "tokens alive"):  # fmt: skip
+                  "95% bootstrap", "tokens that remain"):  # fmt: skip
         assert words in text
     assert max(map(len, text.splitlines())) <= 140
     (figure,) = result.plot().axes
@@ -220,7 +220,7 @@ def test_refused(digits: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
             oversmoothing(digits, "digits", ["gtp"], limit=0)
     bad = torch.full((3, 32, 32), torch.nan)
     loader: DataLoader[Any] = DataLoader([(bad, 0)])
-    with pytest.raises(InputError, match="dense: expected numbers"):
+    with pytest.raises(InputError, match="dense: expected finite features"):
         oversmoothing(digits, loader, ["gtp"], progress=False)
 
 

@@ -88,7 +88,7 @@ def test_words_and_ticks(sweep: Sweep) -> None:
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "8", "32"]
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
-        *SPEEDUPS, "break-even", "GMACs allow", "not surely above 1",
+        *SPEEDUPS, "break-even", "GMACs allow", "not significantly above 1",
     ]  # fmt: skip
     assert figure.get_figwidth() == 3.5
     assert break_even_chart(sweep, title="").get_suptitle() == ""

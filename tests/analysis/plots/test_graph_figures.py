@@ -112,7 +112,7 @@ def test_panels() -> None:
     figure = graph_panels(_graph([(0, 11)]), IMAGE, title="a graph")
     assert figure.get_suptitle() == "a graph"
     assert [axes.get_title() for axes in figure.axes[:2]] == [
-        "1 edge beyond the grid neighbours", "who is chosen",
+        "1 edge beyond the grid neighbours", "chosen patches",
     ]  # fmt: skip
     assert figure.get_size_inches()[0] == 7
 

@@ -58,7 +58,7 @@ def test_many_lines_have_their_legend_aside(grid: pd.DataFrame) -> None:
 def test_costs_have_no_bars(grid: pd.DataFrame) -> None:
     (axes,) = metric_lines(grid, "P", "gmacs").axes
     assert not axes.collections
-    assert axes.get_ylabel() == "cost of an image (GMACs)"
+    assert axes.get_ylabel() == "cost per image (GMACs)"
 
 
 def test_refused(grid: pd.DataFrame) -> None:

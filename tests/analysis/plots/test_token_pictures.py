@@ -47,8 +47,8 @@ def test_panels_and_their_words(picture: Picture) -> None:
     ]  # fmt: skip
     labels = [t.get_text() for t in figure.legends[0].get_texts()]
     assert labels == [
-        "idles", "stands for others", "gone, in another", "gone, in a fused token",
-        "gone, nothing left",
+        "idles", "owns others", "removed, in another token", "removed, in a fused token",
+        "removed, nothing left",
     ]  # fmt: skip
 
 

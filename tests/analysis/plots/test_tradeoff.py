@@ -24,7 +24,7 @@ def test_lines_bars_and_labels(frame: pd.DataFrame) -> None:
     figure = tradeoff(frame, title="ViT on data")
     (axes,) = figure.axes
     assert axes.get_title() == "ViT on data"
-    assert axes.get_xlabel() == "cost of an image (GMACs)"
+    assert axes.get_xlabel() == "cost per image (GMACs)"
     assert axes.get_ylabel() == "top-1 accuracy (%)"
     legend = axes.get_legend()
     assert legend is not None
@@ -90,8 +90,8 @@ def test_measured_speed_has_the_bars_of_the_speed_up(comparison: pd.DataFrame) -
 
 def test_relative_to_dense(comparison: pd.DataFrame) -> None:
     (axes,) = tradeoff(comparison, relative=True).axes
-    assert axes.get_xlabel() == "cost of an image (% of dense)"
-    assert axes.get_ylabel() == "top-1 from dense (points)"
+    assert axes.get_xlabel() == "cost per image (% of dense)"
+    assert axes.get_ylabel() == "top-1 difference from dense (points)"
     lines = {line.get_label(): line for line in axes.lines}
     assert lines["dense"].get_xydata().tolist() == [[100, 0]]
     assert sorted(lines["gtp"].get_ydata()) == pytest.approx([-1, -2 / 3])

@@ -24,8 +24,8 @@ def test_each_kind_has_its_figures(store, comparison, sweep, curves) -> None:  #
     assert titles(store) == ["Accuracy against GMACs", "Along α", "Along P", "P by α"]
     timed = comparison.assign(images_per_second=[100.0, 150.0, 130.0])
     assert titles(timed) == ["Accuracy against GMACs", "Accuracy against measured speed"]
-    assert titles(sweep) == ["Where each method starts to pay"]
-    assert titles(curves) == ["How alike the tokens are after each block"]
+    assert titles(sweep) == ["Where each method starts to pay off"]
+    assert titles(curves) == ["Similarity of the tokens after each block"]
 
 
 def test_models_are_not_mixed(comparison: pd.DataFrame) -> None:
@@ -50,7 +50,7 @@ def test_of_many_cells_at_one_cost_the_best_is_drawn(
 def test_a_figure_that_cannot_be_drawn_is_told_of(curves: pd.DataFrame) -> None:
     found, (line,) = pictures_of(read_source(curves.assign(statistic="unknown")))
     assert found == ()
-    assert line.startswith("Not drawn: How alike")
+    assert line.startswith("Not drawn: Similarity")
 
 
 @pytest.mark.parametrize(("points", "kind"), [(3, "svg+xml"), (40_000, "png")])

@@ -54,7 +54,7 @@ def test_choosing() -> None:
     assert [e.name for e in choose_experiments(["Table 5", "figure5"])] == ["figure5", "table5"]
     with pytest.raises(UnknownNameError, match="table9"):
         choose_experiments(["table9"])
-    with pytest.raises(ConfigError, match="none"):
+    with pytest.raises(ConfigError, match="empty list"):
         choose_experiments([])
 
 

@@ -97,7 +97,7 @@ def test_a_figure_that_cannot_be_drawn_is_said(tmp_path: Path) -> None:
 def test_what_is_owed_has_its_command(tmp_path: Path) -> None:
     text = _text(tmp_path, make_part("table2"))
     check_page(text)
-    assert "Commands that make what is owed" in text
+    assert "Commands that produce the owed figures" in text
     assert "tokenred finetune --model deit_small" in text
     assert 'class="owed"' in text
     assert 'class="good"' in text

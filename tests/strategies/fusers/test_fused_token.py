@@ -44,7 +44,7 @@ def test_a_selection_without_scores_is_refused() -> None:
     @given(draw.reductions(draw.samples()))
     def refused(case: Reduction) -> None:
         silent = replace(case.selection, score=None)
-        with pytest.raises(PartError, match=r"gives none\. Use it with a scorer"):
+        with pytest.raises(PartError, match=r"returns none\. Use it with a scorer"):
             FusedToken()(case.sample.state, silent, None, AttentionStats())
 
     refused()

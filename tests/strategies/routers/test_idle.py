@@ -163,7 +163,7 @@ def test_refusals() -> None:
         Idle((0.5, 0.5))
     with pytest.raises(ConfigError, match=r"keep_ratios must be a finite number in \(0, 1\]"):
         Idle(0.0)
-    with pytest.raises(ConfigError, match=r"blocks \[9\] are asked for"):
+    with pytest.raises(ConfigError, match=r"got blocks \[9\]"):
         tr.wrap(_model(), tr.strategy("idlevit", keep_ratios=(0.5,), layers=(9,)))
     with pytest.raises(ConfigError, match="CLS token"):
         tr.wrap(_model(class_token=False, global_pool="avg"), "idlevit")

@@ -103,7 +103,7 @@ def test_found_by_name_and_refusals() -> None:
         TopKeys(after=-1)
     with pytest.raises(ConfigError, match="ascending block numbers"):
         TopKeys(after=(3, 2))
-    with pytest.raises(ConfigError, match=r"blocks \[12\] are asked for"):
+    with pytest.raises(ConfigError, match=r"got blocks \[12\]"):
         TopKeys(after=(3, 12)).check(model_info(8, (2, 2)))
     model = VisionTransformer(img_size=32, patch_size=8, embed_dim=16, depth=4, num_heads=2)
     for router in ("idle", "slow_fast"):

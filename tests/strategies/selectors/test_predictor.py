@@ -195,5 +195,5 @@ def test_refusals() -> None:
         Predictor(temperature=0.0)
     with pytest.raises(ConfigError, match="gradient_limit"):
         Predictor(gradient_limit=0.0)
-    with pytest.raises(ConfigError, match=r"blocks \[12\] are asked for, .* has 0 to 11"):
+    with pytest.raises(ConfigError, match=r"got blocks \[12\], but .* has 0 to 11"):
         Predictor(layers=(3, 12)).check(model_info(8, (2, 2)))

@@ -1,3 +1,3 @@
-"""Measuring: functions in, one result out. Accuracy, speed, memory, and what happens to tokens."""
+"""Measurements: accuracy, speed, memory, and what happens to tokens; each returns one result."""
 
 from __future__ import annotations

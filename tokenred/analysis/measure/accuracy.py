@@ -44,17 +44,17 @@ Opened = ImageDataset | DataLoader[Any]
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a model makes of labelled images; one entry an image that could be read.
+    """The predictions of a model on labelled images; one entry per readable image.
 
     Attributes:
         index: ``(n,)`` positions of the images in the dataset.
         label, prediction: ``(n,)`` classes.
-        rank: ``(n,)`` how many classes the model puts before the label; 0 is right. Of classes
-            with equal logits the first one leads.
+        rank: ``(n,)`` number of classes that the model ranks above the label; 0 is correct. Of
+            classes with equal logits, the first ranks higher.
         classes: number of classes.
-        skipped: name and reason of each image that could not be read; they are not counted.
-        seconds: wall-clock time, loading included, of all models that were evaluated together; of
-            several processes, the longest.
+        skipped: name and reason of each unreadable image; these are not counted.
+        seconds: wall-clock time, loading included, of all models evaluated together; the maximum
+            over processes.
     """
 
     index: NDArray[np.int64]
@@ -72,7 +72,7 @@ class Evaluation:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """``(n,)`` whether each image is right."""
+        """``(n,)`` whether each prediction is correct."""
         return np.equal(self.rank, 0)
 
     @property
@@ -82,14 +82,14 @@ class Evaluation:
 
     @property
     def top5(self) -> float | None:
-        """Top-5 accuracy in percent; None for fewer than 5 classes, where all would be right."""
+        """Top-5 accuracy in percent; None for fewer than 5 classes, where it would be 100."""
         return self.topk(5) if self.classes >= 5 else None
 
     def topk(self, k: int) -> float:
         """Percent of images whose label is among the first ``k`` classes.
 
         Raises:
-            ConfigError: for a k that is no class count of this model.
+            ConfigError: if k is not between 1 and the number of classes.
         """
         if not 1 <= k <= self.classes:
             raise ConfigError(f"expected k between 1 and {self.classes} classes, got {k!r}.")
@@ -105,14 +105,14 @@ class Evaluation:
 
 @dataclass
 class Share:
-    """What one process found.
+    """The results of one process.
 
     Attributes:
         rows: by model and number of the batch, rows ``(b, 4)`` of index, label, prediction, rank.
-        classes: by model; 0 where it has seen no image.
+        classes: by model; 0 if it has seen no image.
         skipped: by number of the batch, name and reason of images that could not be read.
         seconds: wall-clock time.
-        order: digest of the order in which a loader gave its images.
+        order: digest of the order of a loader's images.
     """
 
     rows: dict[str, dict[int, Tensor]]
@@ -128,7 +128,7 @@ class Share:
 
 
 class Kept(Protocol):
-    """Batches that outlive an evaluation which is stopped."""
+    """Finished batches, kept if an evaluation is stopped."""
 
     def restore(self, share: Share) -> int:
         """Add them to a share; the number of the first one that is not among them."""
@@ -169,35 +169,36 @@ def evaluate(
     class_map: ClassMap = None,
     seed: Count = 0,
 ) -> Evaluation:
-    """Accuracy of a model, in eval mode; afterwards the model is in the mode it was in.
+    """Measure the accuracy of a model in eval mode, and restore its mode afterwards.
 
-    An image that cannot be read is left out and named in ``skipped``. A batch that does not fit
-    into memory is redone in halves. Under ``torchrun`` each process takes its share of the batches
-    and all of them return the same: what a single process returns.
+    An unreadable image is skipped and listed in ``skipped``. A batch that does not fit into memory
+    is repeated in halves. Under ``torchrun`` each process takes its share of the batches, and all
+    of them return the same result as a single process.
 
     Args:
         model: dense or reduced; gives logits ``(b, classes)``.
-        data: what `tokenred.data.open_dataset` takes (``"digits"``, a folder, a zip,
+        data: anything that `tokenred.data.open_dataset` accepts (``"digits"``, a folder, a zip,
             ``"hf:NAME"`` …), an `ImageDataset`, or a loader of (images, labels) or (images, labels,
-            indices). All but a loader get the model's own preprocessing.
-        batch_size, workers: of the loading, in each process; a loader has its own.
-        limit: at most so many images: a fixed, class-balanced choice; of a loader, the first.
-        device: where to run; None for where the model is. With several processes, ``"cuda"`` means
-            the GPU of each one's local rank.
+            indices). All except a loader use the model's own preprocessing.
+        batch_size, workers: for loading, per process; a loader has its own.
+        limit: maximum number of images: a fixed, class-balanced subset, or the first images of a
+            loader.
+        device: where to run; None for the model's device. With several processes, ``"cuda"`` means
+            the GPU of the local rank.
         amp: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
-        channels_last: keep images and convolutions' weights as NHWC in memory.
+        channels_last: store images and convolution weights as NHWC.
         shard: share the images with the other processes of ``torchrun`` or of an initialised
-            ``torch.distributed``, all of which then make this call; None for where there are any,
-            True to insist on them, False for this process alone.
+            ``torch.distributed``, all of which must make this call; None if there are any, True to
+            require them, False for this process alone.
         progress: show a bar on a terminal.
         split, class_map: see `tokenred.data.open_dataset`.
-        seed: of the choice that ``limit`` makes.
+        seed: seed of the subset that ``limit`` chooses.
 
     Raises:
-        DataError: for data that is empty, unreadable, or of other classes than the model's; or
-            that differs between processes.
-        InputError: for logits of another shape, or NaN among them.
-        ConfigError: for numbers out of range or an unknown device; or processes that differ in
+        DataError: if the data is empty, unreadable, has other classes than the model, or differs
+            between processes.
+        InputError: if the logits have another shape or contain NaN.
+        ConfigError: if a number is out of range, the device is unknown, or processes differ in
             model or settings.
     """
 
@@ -228,14 +229,14 @@ def evaluate_together(
     seed: Count = 0,
     kept: Kept | None = None,
 ) -> dict[str, Evaluation]:
-    """Several models on the same batches, so that images are decoded once.
+    """Evaluate several models on the same batches, so that images are decoded once.
 
     Args:
-        models: by name, on the same device; all want the same preprocessing.
+        models: by name, on the same device; all must use the same preprocessing.
         data: with a transform, or a loader.
         batch_size, workers, limit, device, amp, channels_last, shard, progress, seed: as in
             `evaluate`.
-        kept: batches that are done already, and where the others go. Several processes keep none.
+        kept: finished batches, to which the others are added. Not used with several processes.
 
     Raises:
         DataError, InputError, ConfigError: as `evaluate`.
@@ -290,7 +291,7 @@ def _evaluate(
         if len({share.order for share in found}) > 1:
             raise DataError(
                 f"expected the same batches in all {team.count} processes, got different labels or "
-                "indices from their loaders; do not shuffle, or seed the loaders alike."
+                "indices from their loaders; do not shuffle, or use the same seed in all loaders."
             )
     return {name: _merged(name, [*found, before]) for name in models}
 
@@ -346,7 +347,7 @@ def _runner(model: nn.Module, place: torch.device, nhwc: bool) -> Callable[[Tens
         logits = logits.cpu().float()
         if torch.isnan(logits).any():
             raise InputError(
-                "expected numbers from the model, got NaN; check its weights, and the precision."
+                "expected finite logits, got NaN; check the model's weights and the precision."
             )
         return logits
 
@@ -402,7 +403,7 @@ def _merged(model: str, found: list[Share]) -> Evaluation:
 def _identity(
     models: Mapping[str, nn.Module], data: Opened, options: _Options
 ) -> dict[str, object]:
-    """What several processes must have in common, in few words."""
+    """The settings that several processes must share, in short form."""
     bases = {id(base_of(model)): base_of(model) for model in models.values()}
     learned = [model.parts for model in models.values() if "parts" in model._modules]
     told: dict[str, object] = {
@@ -414,7 +415,7 @@ def _identity(
         for index, label in enumerate(data.labels):
             names.update(f"{data.name_of(index)}:{label}\n".encode())
         told["data"] = f"{data.name}, {len(data)} images ({names.hexdigest()[:8]})"
-    # Loading and looks are each process's own affair; device and workers may differ.
+    # Each process may load and display in its own way; device and workers may differ.
     for name in ("batch_size", "limit", "seed", "amp", "channels_last"):
         told[name] = getattr(options, name)
     return told

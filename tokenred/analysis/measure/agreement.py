@@ -1,4 +1,4 @@
-"""Which patches methods keep, and how far two methods agree on them.
+"""Which patches methods keep, and how much two methods agree.
 
 Records of patches are arrays ``(b, L, N0)``: images, blocks, patches.
 """
@@ -43,7 +43,7 @@ _COLUMNS = (*_STATISTICS, "chance")
 def alive(trace: Trace) -> Flags:
     """Whether a token of each position is alive after each block.
 
-    A token that stands for no single patch (−1) keeps none alive.
+    A token that represents no single patch (−1) keeps none alive.
     """
     kept = [
         _on_grid(index, torch.ones_like(index, dtype=torch.float64), trace.num_patches, 0.0)
@@ -53,7 +53,7 @@ def alive(trace: Trace) -> Flags:
 
 
 def scores(trace: Trace) -> Floats:
-    """The scores that decided in each block; NaN for patches and blocks without one."""
+    """The scores used in each block; NaN for patches and blocks without one."""
     shape = (trace.index.shape[0], len(trace.index_per_layer), trace.num_patches)
     out = np.full(shape, np.nan)
     for step in trace.steps:
@@ -66,7 +66,7 @@ def scores(trace: Trace) -> Floats:
 
 def _on_grid(index: Tensor, values: Tensor, patches: int, empty: float) -> Floats:
     """``(b, n)`` values at their positions, ``(b, N0)``."""
-    # A spare place takes what has no position.
+    # A spare entry takes tokens without a position.
     out = torch.full((index.shape[0], patches + 1), empty, dtype=values.dtype, device=index.device)
     placed = out.scatter(1, torch.where(index >= 0, index, patches), values)
     grid: Floats = placed[:, :patches].cpu().numpy()
@@ -74,12 +74,12 @@ def _on_grid(index: Tensor, values: Tensor, patches: int, empty: float) -> Float
 
 
 def iou(a: Flags, b: Flags) -> Floats:
-    """Intersection over union along the last axis, 0 … 1; NaN where both are empty."""
+    """Intersection over union along the last axis, 0 … 1; NaN if both are empty."""
     return _ratio((a & b).sum(axis=-1), (a | b).sum(axis=-1))
 
 
 def chance_iou(a: Flags, b: Flags) -> Floats:
-    """What `iou` is on average for two random choices of as many as ``a`` and ``b`` hold."""
+    """The expected `iou` of two random choices with the sizes of ``a`` and ``b``."""
     counts = np.stack((a.sum(axis=-1), b.sum(axis=-1)), axis=-1)
     flat = [_chance(int(x), int(y), a.shape[-1]) for x, y in counts.reshape(-1, 2)]
     return np.array(flat).reshape(counts.shape[:-1])
@@ -99,12 +99,12 @@ def _chance(a: int, b: int, patches: int) -> float:
 def spearman(x: Floats, y: Floats) -> Floats:
     """Spearman's rank correlation along the last axis, −1 … 1; ties share their mean rank.
 
-    Entries that are NaN in either are left out. NaN where one of the two is constant.
+    Entries that are NaN in either are ignored. NaN if one of the two is constant.
     """
     from scipy.stats import rankdata
 
     known = ~(np.isnan(x) | np.isnan(y))
-    # What is left out ranks behind all others, and so changes no other rank.
+    # Ignored entries rank last, and so do not change other ranks.
     ranks = [np.where(known, rankdata(np.where(known, v, np.inf), axis=-1), 0) for v in (x, y)]
     count = known.sum(axis=-1, keepdims=True).clip(1)
     first, second = (
@@ -115,7 +115,7 @@ def spearman(x: Floats, y: Floats) -> Floats:
 
 
 def _ratio(above: NDArray[Any], below: NDArray[Any]) -> Floats:
-    """NaN where there is nothing to divide by."""
+    """Division that gives NaN for a zero denominator."""
     out: Floats = np.full(above.shape, np.nan)
     np.divide(above, below, out=out, where=below > 0)
     return out
@@ -123,19 +123,19 @@ def _ratio(above: NDArray[Any], below: NDArray[Any]) -> Floats:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Agreement(FramedResult):
-    """How far methods agree on the patches; ``print`` shows the last block.
+    """Agreement of methods on the kept patches; ``print`` shows the last block.
 
     Attributes:
         frame: one row for each pair of strategies ``a``, ``b``, block and statistic:
 
             - ``iou``: patches that both keep ÷ patches that either keeps, after the block;
-            - ``survival``: Spearman's correlation, over all patches, of how many blocks each has
-              stayed in, up to this one;
+            - ``survival``: Spearman's correlation, over all patches, of the number of blocks each
+              has stayed in, up to this one;
             - ``scores``: Spearman's correlation of the scores in this block, over the patches that
               both methods still have (only where both methods score).
 
-            ``mean`` over the images with its bootstrap interval; ``chance`` is what two methods
-            that choose at random, as many patches each, would have on average. ``tokens`` counts
+            ``mean`` over the images with its bootstrap interval; ``chance`` is the expected value
+            for two methods that choose the same numbers of patches at random. ``tokens`` counts
             the image tokens after the block.
     """
 
@@ -184,25 +184,25 @@ def agreement(
 ) -> Agreement:
     """Compare which patches methods keep, on the same images and at the same counts.
 
-    A patch is kept while a token of its position is alive: merging keeps the patch merged into,
-    and EViT's fused token, which has no position, none.
+    A patch is kept while a token with its position remains: merging keeps the patch that others are
+    merged into, and EViT's fused token, which has no position, keeps none.
 
     Args:
-        model: dense, or a `ReducedViT`, whose base is then taken.
+        model: a dense model, or a `ReducedViT`, whose base is then used.
         data: see `tokenred.analysis.evaluate`.
         strategies: two or more, see `tokenred.analysis.parse_spec`. Their schedules are replaced.
-        removed: by how many image tokens each block's number shrinks: one count, or a list that 0
-            goes on; None for 8 a block, or half of all tokens where a model has too few for that.
-            A fuser that adds a token drops one more, so that the counts match.
+        removed: number of image tokens removed per block: one count, or a list, padded with 0; None
+            for 8 per block, or half of all tokens if a model has too few. A fuser that adds a token
+            removes one more, so that the counts match.
         limit, batch_size, workers, device, split, class_map, progress: as in `evaluate`.
-        seed: of the choice of images and of the bootstrap.
-        level: of the intervals.
-        name: of the model, for titles.
+        seed: seed of the image subset and the bootstrap.
+        level: level of the intervals.
+        name: name of the model, for titles.
 
     Raises:
-        ConfigError: for fewer than two strategies, one with a budget, counts that one of them
-            cannot meet, or numbers out of range.
-        TokenredError: as `parse_spec`, `tokenred.wrap` and the data raise them.
+        ConfigError: for fewer than two strategies, a strategy with a budget, counts that one of
+            them cannot meet, or numbers out of range.
+        TokenredError: as raised by `parse_spec`, `tokenred.wrap` and the data.
     """
     base = base_of(model)
     entries = lineup_at_counts(base, strategies, removed)
@@ -231,7 +231,7 @@ def agreement(
 
 def _compare(kept_a: Flags, scores_a: Floats, kept_b: Flags, scores_b: Floats) -> Floats:
     """``(b, columns, L)``."""
-    # In how many blocks each patch has stayed, up to each block.
+    # The number of blocks each patch has stayed in, up to each block.
     stayed_a, stayed_b = (kept.cumsum(axis=1).astype(np.float64) for kept in (kept_a, kept_b))
     columns = (
         iou(kept_a, kept_b),
@@ -262,7 +262,7 @@ def _frame(
             "mean": own[pair, column, layer],
             "low": low[pair, column, layer],
             "high": high[pair, column, layer],
-            # Ranks of random choices do not correlate.
+            # Ranks of random choices are uncorrelated.
             "chance": own[pair, -1, layer] if statistic == "iou" else 0.0,
             "images": images[pair, column, layer],
             "tokens": layers[layer].tokens_out,

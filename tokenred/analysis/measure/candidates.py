@@ -1,4 +1,4 @@
-"""What is to be measured: models from what the caller names, and images for them."""
+"""The models to measure, by name, and images for them."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ def build_model(
     """A model in eval mode on the CPU, without a download.
 
     timm's models get random weights, always the same: neither speed nor memory depends on their
-    values. The embedded models and checkpoints have their own.
+    values. Embedded models and checkpoints use their own weights.
 
     Args:
-        name: what `tokenred.models.load_model` takes.
+        name: as for `tokenred.models.load_model`.
         image_size: (height, width) of the images; the position embedding is resized to it.
         dtype: of the weights.
         seed: of random weights.
 
     Raises:
         UnknownNameError: if timm has no such model.
-        CheckpointError: for a file that is no checkpoint.
-        InputError: for a size that the model cannot take.
+        CheckpointError: if the file is not a checkpoint.
+        InputError: if the model does not support the size.
     """
     own = str(name).casefold() in EMBEDDED_MODELS or Path(name).suffix == ".safetensors"
     with torch.random.fork_rng(devices=()):
@@ -70,7 +70,7 @@ def resize(model: nn.Module, size: tuple[int, int]) -> None:
     """Make a model take images of another (height, width), in place.
 
     Raises:
-        InputError: for a size that it cannot take.
+        InputError: if the model does not support the size.
     """
     embed = getattr(model, "patch_embed", None)
     if getattr(embed, "img_size", None) == size:
@@ -83,12 +83,12 @@ def resize(model: nn.Module, size: tuple[int, int]) -> None:
         )
     set_size = getattr(model, "set_input_size", None)
     if set_size is None:
-        raise InputError(f"{type(model).__name__} takes images of its own size only; leave it out.")
+        raise InputError(f"{type(model).__name__} supports only its own image size; omit it.")
     try:
         set_size(img_size=size)
     except (AssertionError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"{type(model).__name__} cannot take images of {size[0]}x{size[1]}: {error}."
+            f"{type(model).__name__} does not support images of {size[0]}x{size[1]}: {error}."
         ) from error
 
 
@@ -98,8 +98,8 @@ def named_candidates(
     """The models to measure, by name; strategies are wrapped around ``dense``.
 
     Raises:
-        ConfigError: for none at all, or one that has no dense model.
-        PartError: for something that is neither model nor strategy.
+        ConfigError: if there is no model, or one has no dense model.
+        PartError: for an object that is neither a model nor a strategy.
     """
     if isinstance(models, Mapping):
         named = dict(models)
@@ -122,7 +122,7 @@ def _candidate(name: str, model: Candidate, dense: nn.Module | None) -> nn.Modul
     if isinstance(model, StrategyLike):
         if dense is None:
             raise ConfigError(
-                f"{name!r} is a strategy, and there is no model to wrap with it. "
+                f"{name!r} is a strategy, but there is no model to wrap with it. "
                 "Pass dense=, or tokenred.wrap(model, strategy)."
             )
         return wrap(dense, model)
@@ -140,7 +140,7 @@ def image_shape_of(model: nn.Module, given: Sequence[int] | None = None) -> tupl
     """The shape ``(channels, height, width)`` given, or the model's own.
 
     Raises:
-        InputError: for another number of sides, or a model that does not say.
+        InputError: for a shape of another length, or a model without an input size.
     """
     if given is not None:
         if len(given) != 3 or min(given) < 1:
@@ -150,18 +150,18 @@ def image_shape_of(model: nn.Module, given: Sequence[int] | None = None) -> tupl
         return int(given[0]), int(given[1]), int(given[2])
     embed = getattr(model, "patch_embed", None)
     size = getattr(embed, "img_size", None)
-    # timm before 1.0.16 has no in_chans; the projection of a deeper stem does not see the image.
+    # timm before 1.0.16 has no in_chans; the projection of a deep stem does not see the image.
     proj = getattr(embed, "proj", None)
     channels: Any = getattr(model, "in_chans", None) or getattr(proj, "in_channels", 3)
     if size is None:
         raise InputError(
-            f"{type(model).__name__} does not say which images it takes; "
+            f"the input size of {type(model).__name__} is unknown; "
             "pass image_shape=(channels, height, width)."
         )
     return int(channels), int(size[0]), int(size[1])
 
 
 def make_images(shape: tuple[int, ...], model: nn.Module, seed: int) -> Tensor:
-    """Random images of the type of the model's weights, on the CPU."""
+    """Random images with the dtype of the model's weights, on the CPU."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=generator).to(weight_type(model))

@@ -1,4 +1,4 @@
-"""Clocks, and models as they are run under them: as they are, or compiled."""
+"""Clocks, and preparing models for timing, eager or compiled."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LIMIT = 1024
 
 
 def make_clock(device: torch.device) -> Clock:
-    """Seconds of one forward, the device's queue empty before and after."""
+    """Seconds of one forward, with the device synchronised before and after."""
     if device.type == "cuda":
         return _cuda_seconds
 
@@ -42,7 +42,7 @@ def make_clock(device: torch.device) -> Clock:
 def _cuda_seconds(model: Runs, images: Tensor) -> float:
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize(images.device)
-    # The images' device need not be the current one.
+    # The device of the images may differ from the current one.
     stream = torch.cuda.current_stream(images.device)
     begin.record(stream)
     model(images)
@@ -52,10 +52,10 @@ def _cuda_seconds(model: Runs, images: Tensor) -> float:
 
 
 class Marker:
-    """Points in time inside a forward, and the seconds between two of them.
+    """Points in time inside a forward, and the seconds between them.
 
-    On CUDA a mark is an event in the stream, which holds nothing up; on other accelerators it waits
-    for the device.
+    On CUDA a mark is an event in the stream, which does not block; other accelerators are
+    synchronised.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -77,7 +77,7 @@ class Marker:
             torch.cuda.synchronize(self._device)
 
     def seconds(self, begin: Any, end: Any) -> float:
-        """From one mark to another."""
+        """Seconds from one mark to another."""
         return float(begin.elapsed_time(end)) / 1e3 if self._events else float(end - begin)
 
 
@@ -88,7 +88,7 @@ def _wait(device: torch.device) -> None:
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """No garbage collection in the middle of a run."""
+    """Disable garbage collection during a run."""
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -103,22 +103,22 @@ def no_collection() -> Iterator[None]:
 def runnable(
     models: Mapping[int, nn.Module], mode: bool | str, images: Tensor
 ) -> Iterator[dict[int, Runs]]:
-    """The models as they are to run: themselves, or compiled as whole graphs of fixed shapes.
+    """The models to time, unchanged or compiled as full graphs with fixed shapes.
 
     Args:
         models: by any key.
         mode: see `Compile`.
-        images: what they will be given; compiled models have run on it when they are handed over.
+        images: their input; compiled models have already run on it.
 
     Raises:
-        ConfigError: where one cannot be compiled.
+        ConfigError: if a model cannot be compiled.
     """
     if mode is False:
         yield dict(models)
         return
     name = None if mode is True else str(mode)
-    # All wrapped models share their code, and dynamo counts compilations by code: its limit of 8
-    # would refuse the ninth candidate.
+    # All wrapped models share their code, and dynamo counts compilations per code object: its
+    # limit of 8 would refuse the ninth candidate.
     with torch._dynamo.config.patch(recompile_limit=_LIMIT, accumulated_recompile_limit=_LIMIT):
         runs = {
             key: _step(torch.compile(model, fullgraph=True, dynamic=False, mode=name))
@@ -132,7 +132,7 @@ def runnable(
             reason = str(error).strip().splitlines()
             raise ConfigError(
                 f"torch.compile failed ({type(error).__name__}: {reason[0] if reason else ''}); "
-                "leave compile out, or fix the compiler that it needs."
+                "omit compile, or fix the compiler that it needs."
             ) from error
         yield runs
 

@@ -1,8 +1,8 @@
-"""What a token graph looks like, in numbers: pure functions of an adjacency matrix.
+"""Statistics of a token graph: pure functions of an adjacency matrix.
 
 The matrix is sparse, ``(N0, N0)`` of 0 and 1 without a diagonal; row i has a 1 for each position
-that i chose. What is dropped at j travels to the kept rows that chose j, so a token's *in*-degree
-says how many places its feature can go to.
+that i chose. A token dropped at j propagates to the kept rows that chose j, so a token's
+*in*-degree is the number of tokens that can receive its feature.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ GRAPH_STATISTICS = {
     "out_degree": "neighbours that a token chose, mean",
     "in_degree_sd": "in-degree, standard deviation over tokens",
     "in_degree_max": "in-degree, largest",
-    "unchosen": "tokens that nobody chose, share",
-    "reciprocity": "edges whose reverse is an edge too, share",
+    "unchosen": "tokens that no token chose, share",
+    "reciprocity": "edges whose reverse is also an edge, share",
     "clustering": "clustering coefficient, mean over tokens",
     "components": "weakly connected components",
     "spectral_gap": "spectral gap of the normalised adjacency",
-    "edge_length": "length of an edge, mean (patches)",
-    "far_share": "edges that leave the 8 grid neighbours, share",
-    "far_length": "length of those, mean (patches)",
+    "edge_length": "edge length, mean (patches)",
+    "far_share": "edges beyond the 8 grid neighbours, share",
+    "far_length": "length of these, mean (patches)",
     "chance_length": "distance of two random patches, mean (patches)",
 }
-"""What the names in frames mean."""
+"""The meaning of the names in frames."""
 
 
 def adjacency(graph: Graph, i: int = 0) -> csr_array:
-    """``A`` of image i: 1 for an edge, whatever its weight; edges to oneself are left out.
+    """``A`` of image i: 1 for an edge, regardless of its weight; self-loops are excluded.
 
     Raises:
-        ConfigError: for an image that the graph does not hold.
+        ConfigError: if the graph does not have the image.
     """
     from scipy.sparse import csr_array
 
@@ -85,10 +85,10 @@ def reciprocity(matrix: csr_array) -> float:
 
 
 def clustering(matrix: csr_array) -> float:
-    """Mean clustering coefficient, edges taken without direction.
+    """Mean clustering coefficient of the undirected graph.
 
-    The share of the pairs of a token's neighbours that are neighbours themselves; 0 for a token
-    with fewer than two. Source: Watts and Strogatz, "Collective dynamics of 'small-world'
+    The share of pairs of a token's neighbours that are neighbours of each other; 0 for a token with
+    fewer than two. Source: Watts and Strogatz, "Collective dynamics of 'small-world'
     networks", Nature 393, 1998.
     """
     both = _undirected(matrix)
@@ -99,20 +99,20 @@ def clustering(matrix: csr_array) -> float:
 
 
 def weak_components(matrix: csr_array) -> int:
-    """Number of parts that no edge joins, in either direction."""
+    """Number of weakly connected components."""
     from scipy.sparse.csgraph import connected_components
 
     return int(connected_components(matrix, directed=True, connection="weak")[0])
 
 
 def spectral_gap(matrix: csr_array) -> float:
-    """How quickly features would even out if they kept travelling along the edges, 0 … 2.
+    """How quickly features would become equal under repeated propagation, 0 … 2.
 
-    ``1 − λ2``, with λ2 the second largest eigenvalue of ``D^-1/2 U D^-1/2``, where U holds the
-    edges without direction and D its degrees. This is the normalised adjacency of GTP's Eq. 9 made
-    symmetric: of a directed graph the eigenvalues would be complex. It is the second smallest
-    eigenvalue of the normalised Laplacian (Chung, "Spectral Graph Theory", 1997). 0 where the graph
-    falls into parts, NaN for a single token. ``O(N0³)``.
+    ``1 − λ2``, with λ2 the second largest eigenvalue of ``D^-1/2 U D^-1/2``, where U is the
+    undirected adjacency and D its degrees. This is the normalised adjacency of GTP's Eq. 9 made
+    symmetric, because the eigenvalues of a directed graph may be complex. It is the second smallest
+    eigenvalue of the normalised Laplacian (Chung, "Spectral Graph Theory", 1997). 0 if the graph is
+    disconnected, NaN for a single token. ``O(N0³)``.
     """
     from scipy.linalg import eigh
 
@@ -130,11 +130,11 @@ def spectral_gap(matrix: csr_array) -> float:
 def edge_lengths(
     matrix: csr_array, grid: tuple[int, int]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """How far apart the ends of each edge lie, and whether it leaves the grid's neighbourhood.
+    """The length of each edge, and whether it extends beyond the grid neighbours.
 
     Returns:
-        Euclidean distance in patches, and whether the two are no neighbours on the grid (of 8). In
-        a mixed graph the latter are the edges that meaning alone made.
+        Euclidean distance in patches, and whether the ends are not among the 8 grid neighbours. In
+        a mixed graph these are the purely semantic edges.
     """
     rows, columns = matrix.nonzero()
     if matrix.shape[0] != grid[0] * grid[1]:
@@ -149,7 +149,7 @@ def edge_lengths(
 
 
 def describe(matrix: csr_array, grid: tuple[int, int]) -> dict[str, float]:
-    """All of `GRAPH_STATISTICS`; NaN where there is nothing to average."""
+    """All of `GRAPH_STATISTICS`; NaN if there is nothing to average."""
     column_sum = in_degree(matrix)
     lengths, far = edge_lengths(matrix, grid)
     return {

@@ -1,4 +1,4 @@
-"""What images cost under a method that keeps a number of tokens of its own for each of them."""
+"""The cost of images under a method whose token counts depend on the image."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ __all__ = ["AdaptiveCost", "adaptive_columns", "adaptive_cost", "is_adaptive"]
 
 @dataclass(frozen=True, eq=False)
 class AdaptiveCost:
-    """Token counts and costs of images that ran.
+    """Measured token counts and costs of images.
 
     Attributes:
         counts: ``(images, L+1)`` image tokens before the first block and after every block.
         gmacs: ``(images,)`` 10⁹ multiply-accumulates, as `tokenred.gmacs` counts them.
-        overhead_gmacs: ``(images,)`` what choosing cost, not in ``gmacs``.
+        overhead_gmacs: ``(images,)`` cost of choosing tokens, not included in ``gmacs``.
     """
 
     counts: NDArray[np.int64]
@@ -50,7 +50,7 @@ class AdaptiveCost:
         return float(self.overhead_gmacs.mean())
 
     def row(self, dense_gmacs: float) -> dict[str, Any]:
-        """The means, under the names of the columns of `tokenred.analysis.compare`.
+        """The means, named like the columns of `tokenred.analysis.compare`.
 
         Args:
             dense_gmacs: cost of the dense model.
@@ -71,7 +71,7 @@ class AdaptiveCost:
 
 
 def is_adaptive(reduced: ReducedViT) -> bool:
-    """Whether the images decide how many tokens go, so that `tokenred.gmacs` is a bound only."""
+    """Whether token counts depend on the image, so that `tokenred.gmacs` is only an upper bound."""
     selector, depth = reduced.strategy.selector, reduced.info.depth
     return any(selector.adaptive(layer, depth) for layer in range(depth))
 
@@ -86,26 +86,25 @@ def adaptive_cost(
     seed: int = 0,
     split: str | None = None,
 ) -> AdaptiveCost:
-    """Mean and single token counts and GMACs of images, at the counts that they really have.
+    """Measure token counts and GMACs per image and on average, at the actual counts.
 
-    Of a model that is not adaptive all images cost the same.
+    With a model that is not adaptive, all images cost the same.
 
     Args:
-        reduced: the model; it runs in eval mode, and is left as it was.
-        data: images ``(n, ch, H, W)`` as the model takes them, or what `tokenred.analysis.evaluate`
-            takes.
-        limit: at most so many images.
-        batch_size, workers: of the passes and the loading.
-        seed: of the choice that ``limit`` makes in a dataset.
+        reduced: the model; it runs in eval mode, and its mode is restored.
+        data: model inputs ``(n, ch, H, W)``, or data as for `tokenred.analysis.evaluate`.
+        limit: maximum number of images.
+        batch_size, workers: for the forwards and the loading.
+        seed: seed of the subset that ``limit`` chooses in a dataset.
         split: see `tokenred.data.open_dataset`.
 
     Raises:
-        PartError: for a model that is not wrapped.
-        InputError: for no images.
-        TokenredError: as `tokenred.analysis.evaluate` raises them.
+        PartError: if the model is not wrapped.
+        InputError: if there are no images.
+        TokenredError: as raised by `tokenred.analysis.evaluate`.
     """
     if not isinstance(reduced, ReducedViT):
-        raise PartError(f"expected what tokenred.wrap returned, got {type(reduced).__name__}.")
+        raise PartError(f"expected a model from tokenred.wrap, got {type(reduced).__name__}.")
     if isinstance(data, Tensor):
         images = iter(data[:limit].split(batch_size))
     else:
@@ -123,7 +122,7 @@ def adaptive_cost(
     if not counts:
         raise InputError("expected at least one image to measure the cost of, got none.")
     rows = torch.cat(counts)
-    # Many images share their counts.
+    # Many images have equal counts.
     distinct, of = rows.unique(dim=0, return_inverse=True)
     costs = [reduced.cost(size, row) for row in distinct.tolist()]
     each = np.array([(cost.gmacs, cost.overhead_gmacs) for cost in costs])[of.numpy()]
@@ -133,15 +132,15 @@ def adaptive_cost(
 def adaptive_columns(
     reduced: ReducedViT, data: ImageDataset | None, dense_gmacs: float, **options: Any
 ) -> dict[str, Any]:
-    """What replaces the upper bounds in a row of `tokenred.analysis.compare`.
+    """The measured costs that replace upper bounds in a row of `tokenred.analysis.compare`.
 
-    Nothing for a method whose counts are known, or where there are no images to measure.
+    Empty for a method with known counts, or without images to measure.
 
     Args:
         reduced: the model of the row.
         data: the images of the comparison.
         dense_gmacs: cost of the dense model.
-        options: of `adaptive_cost`.
+        options: passed to `adaptive_cost`.
     """
     if data is None or not is_adaptive(reduced):
         return {}

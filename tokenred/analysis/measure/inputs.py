@@ -1,4 +1,4 @@
-"""From what the user calls data to batches in the form the model wants."""
+"""From the user's data to batches with the model's preprocessing."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ _NAMED = ("digits", "cifar10")
 
 
 class Digest(Protocol):
-    """What hashlib's objects do."""
+    """The interface of hashlib objects."""
 
     def update(self, data: bytes, /) -> object:
-        """Take in some bytes."""
+        """Add some bytes."""
         ...
 
 
@@ -61,14 +61,15 @@ def open_for(
     """A dataset with the model's own preprocessing.
 
     Args:
-        model: says what it wants in its ``pretrained_cfg``.
-        data: what `tokenred.data.open_dataset` takes; or a dataset, whose transform is kept
-            where it has one.
-        split, class_map: see `tokenred.data.open_dataset`. Without a ``class_map``, folders must
-            be as many as the model has classes, or ImageNet's WNIDs for one of 1000.
+        model: its ``pretrained_cfg`` defines the preprocessing.
+        data: as for `tokenred.data.open_dataset`, or a dataset, which keeps its transform if it has
+            one.
+        split, class_map: see `tokenred.data.open_dataset`. Without a ``class_map``, there must be
+            as many folders as the model has classes, or folders named by ImageNet's WNIDs for a
+            model with 1000.
 
     Raises:
-        DataError: for a source that is not there or empty, or labels that the model cannot give.
+        DataError: if the source is missing or empty, or labels exceed the model's classes.
     """
     classes = getattr(model, "num_classes", None)
     if isinstance(data, ImageDataset):
@@ -81,7 +82,7 @@ def open_for(
         named = text.partition(":")[0] in _NAMED
         if named and classes not in (None, len(dataset.classes)):
             raise DataError(
-                f"expected data of {classes} classes, as the model has, got {dataset.name} with "
+                f"expected data with {classes} classes, like the model, got {dataset.name} with "
                 f"{len(dataset.classes)}; choose a model that was trained for it."
             )
     if isinstance(classes, int) and max(dataset.labels) >= classes:
@@ -105,19 +106,19 @@ def batches(
     share: tuple[int, int] = (0, 1),
     digest: Digest | None = None,
 ) -> tuple[Iterator[Batch], int | None]:
-    """The batches (images, labels, indices), and how many images they hold (None: not known).
+    """The batches (images, labels, indices), and the number of images (None if unknown).
 
     Args:
         data: with a transform, or a loader.
-        batch_size, workers: of the loading; a loader has its own.
-        limit: at most so many images in all shares.
-        seed: of the choice that ``limit`` makes.
-        share: (rank, count): of the batches with numbers 0, 1, … only rank, rank + count, …
-            A dataset loads no others; a loader is read to the end, since only it knows its order.
-        digest: takes in the labels and indices of all batches that a loader gives.
+        batch_size, workers: for loading; a loader has its own.
+        limit: maximum number of images over all shares.
+        seed: seed of the subset that ``limit`` chooses.
+        share: (rank, count): use only the batches rank, rank + count, … A dataset does not load the
+            others; a loader is read to the end, since only it knows its order.
+        digest: updated with the labels and indices of all batches from a loader.
 
     Raises:
-        ConfigError: for numbers out of range, or a loader that is divided up already.
+        ConfigError: if a number is out of range, or the loader is already sharded.
     """
     rank, count = share
     if isinstance(data, ImageDataset):
@@ -134,8 +135,8 @@ def batches(
     limit = read(Size | None, limit, "limit")
     if count > 1 and isinstance(getattr(data, "sampler", None), DistributedSampler):
         raise ConfigError(
-            "expected a loader over all images, got one with a DistributedSampler, which gives "
-            "some of them twice; leave the sampler out, the images are divided up here."
+            "expected a loader over all images, got one with a DistributedSampler, which repeats "
+            "some of them; remove the sampler, images are sharded here."
         )
     try:
         total: int | None = len(data.dataset)  # type: ignore[arg-type]
@@ -154,7 +155,7 @@ def _from_loader(
         if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
             raise DataError(
                 "expected a loader of (images, labels) or (images, labels, indices), got "
-                f"{type(batch).__name__}; write a collate_fn that gives one of these."
+                f"{type(batch).__name__}; write a collate_fn that returns one of these."
             )
         images, labels = batch[0], torch.as_tensor(batch[1])
         count = len(labels)
@@ -170,25 +171,25 @@ def _from_loader(
 
 
 def weight_type(model: nn.Module) -> torch.dtype:
-    """The number type of a model's weights, which its images need as well."""
+    """The dtype of a model's weights, which its images need as well."""
     weight = next(model.parameters(), None)
     return torch.float32 if weight is None else weight.dtype
 
 
 def progress_bar(total: float | None, title: str, unit: str, shown: bool) -> tqdm[Any]:
-    """A bar on a terminal, and none where stderr is no terminal or nobody wants one."""
+    """A progress bar if requested and stderr is a terminal."""
     quiet = None if shown else True
     return tqdm(total=total, desc=title, unit=unit, leave=False, disable=quiet)
 
 
 @dataclass(eq=False)
 class ImageStream:
-    """The images of a measurement that looks inside models. Iterate it once.
+    """The images of a measurement that inspects models. Iterate over it once.
 
     Attributes:
         source: the name of the data, or "".
-        count: images given so far.
-        skipped: images that could not be read so far.
+        count: number of images so far.
+        skipped: number of unreadable images so far.
     """
 
     _batches: Iterator[Tensor]
@@ -200,21 +201,21 @@ class ImageStream:
         """Batches ``(b, channels, height, width)``.
 
         Raises:
-            DataError: at the end, where no image could be read.
+            DataError: at the end, if no image could be read.
         """
         for images in self._batches:
             self.count += len(images)
             yield images
         if not self.count:
             raise DataError(
-                f"expected images to look at, got none, and {self.skipped} that cannot be read. "
+                f"expected images to measure on, got none, and {self.skipped} that cannot be read. "
                 "Check the data."
             )
 
     @property
     def left_out(self) -> tuple[str, ...]:
         """A note on images that could not be read, if there were any."""
-        return (f"{self.skipped} unreadable images left out.",) if self.skipped else ()
+        return (f"{self.skipped} unreadable images skipped.",) if self.skipped else ()
 
 
 @contextmanager
@@ -230,18 +231,18 @@ def image_stream(
     progress: bool,
     **loading: Any,
 ) -> Iterator[ImageStream]:
-    """The models in eval mode on the device, no gradients, and the images that they are to see.
+    """Models in eval mode on a device, without gradients, and their images.
 
-    Afterwards the models are as they were. An image that cannot be read is left out.
+    Afterwards the models are restored. Unreadable images are skipped.
 
     Args:
-        models: on the same device; all want the same preprocessing.
+        models: on the same device; all must use the same preprocessing.
         data, split, class_map, device, amp, progress: see `tokenred.analysis.evaluate`.
-        title: of the bar.
+        title: title of the progress bar.
         loading: ``batch_size``, ``workers``, ``limit`` and ``seed``.
 
     Raises:
-        TokenredError: as `tokenred.analysis.evaluate` raises them.
+        TokenredError: as raised by `tokenred.analysis.evaluate`.
     """
     if not isinstance(data, DataLoader):
         data = open_for(base_of(models[0]), data, split=split, class_map=class_map)
@@ -257,7 +258,7 @@ def image_stream(
                 good = labels != SKIPPED_LABEL
                 stream.skipped += int((~good).sum())
                 if good.any():
-                    images = images if good.all() else images[good]  # what is pinned stays so
+                    images = images if good.all() else images[good]  # pinned memory stays pinned
                     yield images.to(place, non_blocking=True).to(dtype)
                 bar.update(len(good))
 
@@ -266,12 +267,12 @@ def image_stream(
 
 
 def shown_pixels(image: Tensor, transform: Any) -> NDArray[np.float32]:
-    """An image as a person sees it: without its normalisation, resized and cropped as it was.
+    """Undo the normalisation of an image, keeping its size and crop.
 
     Args:
-        image: ``(3, H, W)``, what the transform gave.
-        transform: its last step with ``mean`` and ``std`` is undone; one without such a step, or
-            without steps, gave pixels from 0 to 1.
+        image: ``(3, H, W)``, the output of the transform.
+        transform: its last step with ``mean`` and ``std`` is undone; without such a step, pixels
+            are assumed to be in 0..1.
 
     Returns:
         ``(H, W, 3)`` from 0 to 1.

@@ -1,4 +1,4 @@
-"""How sure a figure is: paired differences, and the bootstrap over images, seeds and streams."""
+"""Confidence intervals: paired differences, and the bootstrap over images, seeds and streams."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 _HALVINGS = 60
 # The acceleration of BCa costs n² steps.
 _BCA_MOST = 2000
-# Numbers drawn at once: 80 MB.
+# Random numbers per chunk: 80 MB.
 _AT_ONCE = 10_000_000
 _FEWEST = 2
 
@@ -45,8 +45,8 @@ class Interval:
         difference: accuracy of a minus accuracy of b.
         low, high: the interval.
         level: its nominal coverage.
-        only_a, only_b: images that only a, or only b, gets right; the others say nothing.
-        p_value: of McNemar's exact test that the two are equally accurate.
+        only_a, only_b: numbers of images that only a, or only b, classifies correctly.
+        p_value: p-value of McNemar's exact test of equal accuracy.
     """
 
     difference: float
@@ -59,7 +59,7 @@ class Interval:
 
 
 def paired_difference(correct_a: ArrayLike, correct_b: ArrayLike, level: float = 0.95) -> Interval:
-    """How much more accurate model a is than model b, both tried on the same images.
+    """The difference in accuracy of models a and b on the same images.
 
     The interval is that of `paired_limits`. The test: McNemar, "Note on the sampling error of the
     difference between correlated proportions or percentages", Psychometrika 12, 1947, in its exact
@@ -70,7 +70,7 @@ def paired_difference(correct_a: ArrayLike, correct_b: ArrayLike, level: float =
         level: nominal coverage, between 0 and 1.
 
     Raises:
-        InputError: for arrays that are empty, of different shape, or not of 0 and 1.
+        InputError: if the arrays are empty, differ in shape, or contain values other than 0 and 1.
         ConfigError: for another level.
     """
     a, b = _flags("correct_a", correct_a), _flags("correct_b", correct_b)
@@ -88,40 +88,40 @@ def paired_difference(correct_a: ArrayLike, correct_b: ArrayLike, level: float =
 def paired_limits(
     only_a: ArrayLike, only_b: ArrayLike, images: ArrayLike, level: float = 0.95
 ) -> tuple[Floats, Floats]:
-    """Tango's score interval for the difference of two paired proportions, many at once.
+    """Tango's score interval for the difference of two paired proportions (vectorised).
 
-    It holds all differences that a score test does not reject. Its coverage stays near the nominal
-    one where few images tell the models apart, where Wald's interval is too narrow and its adjusted
-    forms too wide; below about four such images none can, since the counts are whole numbers. It is
-    never a point, not even for two models that agree everywhere.
+    It contains all differences that a score test does not reject. Its coverage stays near the
+    nominal one even if the models differ on few images, where Wald's interval is too narrow and its
+    adjusted forms are too wide; below about four such images no interval can, since counts are
+    integers. It never has zero width, not even for two models that agree everywhere.
 
     Source: Tango, "Equivalence test and confidence interval for the difference in proportions for
     the paired-sample design", Statistics in Medicine 17, 1998.
 
     Args:
-        only_a, only_b: images that only a, or only b, gets right.
-        images: all images, those included.
+        only_a, only_b: numbers of images that only a, or only b, classifies correctly.
+        images: total number of images.
         level: nominal coverage, between 0 and 1.
 
     Returns:
-        The low and the high ends, of the shape that the arguments broadcast to.
+        The lower and upper ends, with the broadcast shape of the arguments.
 
     Raises:
-        InputError: for counts that cannot be.
+        InputError: if the counts are impossible.
         ConfigError: for another level.
     """
     level = read(PartOf, level, "level")
     x, y, n = np.broadcast_arrays(*(np.asarray(v, np.float64) for v in (only_a, only_b, images)))
     if not ((x >= 0) & (y >= 0) & (n >= 1) & (x + y <= n)).all():
         raise InputError(
-            "expected counts from 0 of images that only one model gets right, together no more "
-            "than all images, and at least one image; got others."
+            "expected non-negative counts of images that only one model classifies correctly, "
+            "whose sum does not exceed the number of images, and at least one image."
         )
     z = float(stats.norm.ppf((1 + level) / 2))
     observed = (x - y) / n
 
     def end(score: float, below: Floats, above: Floats) -> Floats:
-        # The score falls as the supposed difference grows.
+        # The score decreases with the assumed difference.
         for _ in range(_HALVINGS):
             middle = (below + above) / 2
             higher = _score(middle, x, y, n) > score
@@ -132,8 +132,8 @@ def paired_limits(
 
 
 def _score(difference: Floats, x: Floats, y: Floats, n: Floats) -> Floats:
-    """How many standard errors what was seen lies above a supposed difference."""
-    # The most likely share of "only b" under that difference solves a quadratic equation.
+    """The observed minus an assumed difference, in standard errors."""
+    # The most likely share of "only b" given that difference solves a quadratic equation.
     linear = (2 * n - x + y) * difference - x - y
     constant = -y * difference * (1 - difference)
     only_b = (np.sqrt(np.maximum(linear**2 - 8 * n * constant, 0)) - linear) / (4 * n)
@@ -146,7 +146,7 @@ def _flags(name: str, values: ArrayLike) -> NDArray[np.bool_]:
     array = np.asarray(values)
     if array.ndim != 1 or array.size == 0 or not np.isin(array, (0, 1)).all():
         raise InputError(
-            f"expected {name} as a non-empty row of true and false, one an image, got "
+            f"expected {name} as a non-empty 1-D array of booleans, one per image, got "
             f"shape {array.shape}, dtype {array.dtype}; pass Evaluation.correct."
         )
     return array.astype(np.bool_)
@@ -154,13 +154,13 @@ def _flags(name: str, values: ArrayLike) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its bootstrap interval.
+    """A statistic and its bootstrap interval.
 
     Attributes:
-        value: the figure of the sample itself.
-        low, high: the interval; the value itself where all resamples give it.
+        value: the statistic of the sample itself.
+        low, high: the interval; equal to the value if all resamples agree.
         level: its nominal coverage.
-        count: images, seeds or whatever was resampled.
+        count: number of images, seeds or other resampled units.
         method: ``"bca"`` or ``"percentile"``.
     """
 
@@ -181,32 +181,31 @@ def bootstrap_interval(
     seed: Count = 0,
     method: Literal["bca", "percentile"] | None = None,
 ) -> Estimate:
-    """The interval of any figure that is computed from one row of numbers an image, or a seed.
+    """The bootstrap interval of any statistic of per-image (or per-seed) numbers.
 
-    Resamples whole images (or seeds) with replacement. Several samples are over the same images and
-    are resampled together, so a figure that compares them is paired. For a difference of top-1
-    accuracies, `paired_difference` is exact about the counts and faster.
+    Resamples images (or seeds) with replacement. Several samples belong to the same images and are
+    resampled together, so a statistic that compares them is paired. For a difference of top-1
+    accuracies, `paired_difference` is exact and faster.
 
-    Over seeds: few values give intervals that are too narrow, whatever the method. In simulations
-    with normal values, intervals meant for 95% covered 73% with three seeds, 83% with five, 90%
-    with ten.
+    Over seeds: few values give intervals that are too narrow with any method. In simulations with
+    normal values, nominal 95% intervals covered 73% with three seeds, 83% with five, 90% with ten.
 
-    Source: Efron, "Better Bootstrap Confidence Intervals", JASA 82, 1987, as SciPy has it.
+    Source: Efron, "Better Bootstrap Confidence Intervals", JASA 82, 1987, as implemented in SciPy.
 
     Args:
-        *samples: ``(n,)`` numbers each, n ≥ 2, such as ``evaluation.rank < 5``, a loss of each
-            image, or the accuracy of each seed.
-        statistic: from the samples to one number; with a parameter ``axis`` it is called for many
-            resamples at once, as `numpy.mean` is.
+        *samples: ``(n,)`` numbers each, n ≥ 2, such as ``evaluation.rank < 5``, a loss per image,
+            or the accuracy per seed.
+        statistic: maps the samples to one number; with a parameter ``axis`` it is vectorised over
+            resamples, like `numpy.mean`.
         level: nominal coverage, between 0 and 1.
-        resamples: how many, at least 100.
-        seed: of the resampling.
+        resamples: number of resamples, at least 100.
+        seed: seed of the resampling.
         method: ``"bca"`` (bias-corrected and accelerated) or ``"percentile"``; None for the first
-            up to 2000 images, above which it takes long and gains nothing.
+            up to 2000 images, above which it is slow without benefit.
 
     Raises:
-        InputError: for samples that are no rows of two or more finite numbers, or of different
-            lengths; or a statistic that gives no finite number.
+        InputError: if samples are not arrays of two or more finite numbers, or differ in length, or
+            the statistic is not finite.
         ConfigError: for another level, method, number of resamples or seed.
     """
     rows = _rows(samples)
@@ -215,7 +214,7 @@ def bootstrap_interval(
     value = _number(statistic(*rows, axis=-1) if at_once else statistic(*rows))
     chosen: str = method or ("bca" if count <= _BCA_MOST else "percentile")
     with warnings.catch_warnings():
-        # Resamples that all agree have an interval of their own, below.
+        # The case in which all resamples agree is handled below.
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         with np.errstate(invalid="ignore", divide="ignore"):
             found = stats.bootstrap(
@@ -232,14 +231,14 @@ def bootstrap_interval(
     drawn = np.asarray(found.bootstrap_distribution, np.float64)
     if not np.isfinite(drawn).all():
         raise InputError(
-            "expected a statistic that is a finite number for every resample, got others; a mean "
-            "over a part that may be empty, for instance, is none."
+            "expected a statistic that is finite for every resample, got other values; the mean of "
+            "a possibly empty subset, for example, is not."
         )
     low, high = float(found.confidence_interval.low), float(found.confidence_interval.high)
     if drawn.min() == drawn.max():
         low = high = value
     elif not (math.isfinite(low) and math.isfinite(high)):
-        # BCa is not defined where all resamples lie on one side of the value.
+        # BCa is undefined if all resamples are on one side of the value.
         chosen = "percentile"
         low, high = (float(x) for x in np.quantile(drawn, ((1 - level) / 2, (1 + level) / 2)))
     return Estimate(value, low, high, level, count, chosen)
@@ -258,12 +257,12 @@ def _rows(samples: tuple[ArrayLike, ...]) -> list[Floats]:
         given = np.asarray(sample)
         if given.ndim != 1 or given.size < _FEWEST or given.dtype.kind not in "biuf":
             raise InputError(
-                "expected samples as rows of two or more numbers, one an image or a seed, got "
+                "expected samples as 1-D arrays of two or more numbers, one per image or seed, got "
                 f"shape {given.shape}, dtype {given.dtype}."
             )
         row = given.astype(np.float64)
         if not np.isfinite(row).all():
-            raise InputError("expected finite numbers, got NaN or infinite ones; leave them out.")
+            raise InputError("expected finite numbers, got NaN or infinite ones; remove them.")
         rows.append(row)
     if len({row.size for row in rows}) != 1:
         sizes = ", ".join(str(row.size) for row in rows) or "none"
@@ -279,31 +278,31 @@ def _number(value: Any) -> float:
 
 
 class StreamingMeans:
-    """Means of several quantities over images, and their intervals, in memory that stays the same.
+    """Means of several quantities over images, with intervals, in constant memory.
 
-    Every replicate of the bootstrap weighs each image with its own draw from a Poisson
-    distribution of mean 1, which is what drawing images with replacement tends to. All quantities
-    share the weights, so differences between them are paired. The result depends on the seed and
-    the order of the images alone, not on how they come in batches.
+    Every bootstrap replicate weights each image with a draw from a Poisson distribution of mean 1,
+    the limit of sampling images with replacement. All quantities share the weights, so differences
+    between them are paired. The result depends only on the seed and the order of the images, not on
+    the batches.
 
     Source: the online bootstrap of Oza and Russell, "Online Bagging and Boosting", AISTATS 2001;
     intervals by percentiles, Efron and Tibshirani, "An Introduction to the Bootstrap", 1993.
 
     Args:
-        columns: how many quantities.
+        columns: number of quantities.
         replicates: of the bootstrap.
         seed: of the weights.
     """
 
     def __init__(self, columns: int, *, replicates: int = 1000, seed: int = 0) -> None:
         self._random = np.random.default_rng(seed)
-        # Row 0 weighs all images alike: the mean itself.
+        # Row 0 has equal weights: the mean itself.
         shape = (replicates + 1, columns)
         self._sum: Floats = np.zeros(shape)
         self._weight: Floats = np.zeros(shape)
 
     def add(self, values: ArrayLike) -> None:
-        """Count ``(images, columns)`` more; NaN where a quantity is not defined for an image."""
+        """Add values ``(images, columns)``; NaN if a quantity is not defined for an image."""
         rows = np.asarray(values, dtype=np.float64)
         replicates = self._sum.shape[0] - 1
         drawn = self._random.poisson(1.0, size=(len(rows), replicates))
@@ -320,7 +319,7 @@ class StreamingMeans:
 
     @property
     def means(self) -> Floats:
-        """``(columns,)``; NaN where there is no image."""
+        """``(columns,)``; NaN if there is no image."""
         means: Floats = self._ratios()[0]
         return means
 
@@ -352,6 +351,6 @@ class StreamingMeans:
         out = np.full((2, replicates.shape[1]), np.nan)
         enough = counts >= _FEWEST
         ends = ((1 - level) / 2, (1 + level) / 2)
-        # A replicate of few images may weigh all of them with 0; it says nothing.
+        # With few images a replicate may have only zero weights; it is ignored.
         out[:, enough] = np.nanquantile(replicates[:, enough], ends, axis=0)
         return out

@@ -1,4 +1,4 @@
-"""What a measurement runs on: the machine, and models in eval mode on it; afterwards as before."""
+"""The machine of a measurement, and running models in eval mode on it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = [
 
 
 def describe_machine(device: torch.device | str = "cpu") -> dict[str, str | int]:
-    """The machine and the versions that a measurement depends on.
+    """Describe the machine and the versions that a measurement depends on.
 
     Args:
         device: where the model runs.
@@ -88,9 +88,9 @@ def model_device(model: nn.Module) -> torch.device:
 
 
 def base_of(model: nn.Module) -> nn.Module:
-    """The untouched model under a `ReducedViT`; any other model itself.
+    """The base of a `ReducedViT`; any other model itself.
 
-    Of a baseline that is a changed copy, the model that it stands in for.
+    For a baseline that is a changed copy, the model it is derived from.
     """
     if not isinstance(model, ReducedViT):
         return model
@@ -100,15 +100,15 @@ def base_of(model: nn.Module) -> nn.Module:
 
 
 def precision_of(images: Tensor, amp: torch.dtype | None) -> str:
-    """The number type that a forward runs in, such as ``"bfloat16"``."""
+    """The dtype that a forward runs in, such as ``"bfloat16"``."""
     return str(amp or images.dtype).removeprefix("torch.")
 
 
 def check_device(device: str | torch.device | None) -> torch.device | None:
-    """A device that is there.
+    """Check that a device exists.
 
     Raises:
-        ConfigError: for a name that PyTorch does not know, or a device that this machine lacks.
+        ConfigError: if PyTorch does not know the name, or the machine lacks the device.
     """
     if device is None:
         return None
@@ -119,7 +119,7 @@ def check_device(device: str | torch.device | None) -> torch.device | None:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
             f"expected a device of this machine, got {str(device)!r} ({reason}); "
-            "leave it out for the model's own."
+            "omit it for the model's own."
         ) from error
     return chosen
 
@@ -133,18 +133,18 @@ def running(
     threads: int | None = None,
     inference: bool = False,
 ) -> Iterator[torch.device]:
-    """Models in eval mode on one device, without gradients; afterwards all is as before.
+    """Run models in eval mode on one device, without gradients, and restore them afterwards.
 
     Args:
         models: at least one.
-        device: None for where they are.
+        device: None for their own.
         amp: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
-        threads: CPU threads of PyTorch; None leaves them.
-        inference: in inference mode, which is faster; but what a model caches then could never be
-            trained with.
+        threads: CPU threads of PyTorch; None for no change.
+        inference: use inference mode, which is faster; but tensors cached by a model cannot be used
+            in training afterwards.
 
     Raises:
-        ConfigError: for another precision, no number of threads, or a device that is not there.
+        ConfigError: for another precision, an invalid number of threads, or a missing device.
     """
     target = check_device(device)
     with ExitStack() as stack:
@@ -158,14 +158,14 @@ def running(
 
 @contextmanager
 def measured(model: nn.Module, device: torch.device | None) -> Iterator[torch.device]:
-    """Eval mode, on ``device`` (None: where it is); restores both, submodule by submodule."""
-    # A ReducedViT holds its base's children, but not the base itself.
+    """Eval mode, on ``device`` (None: unchanged); restores both for every submodule."""
+    # A ReducedViT contains its base's children, but not the base itself.
     own = model.base if isinstance(model, ReducedViT) else model
     modules = list(dict.fromkeys([*own.modules(), *model.modules()]))
     modes = [module.training for module in modules]
     home = model_device(model)
-    # A baseline shares most weights with the model it stands in for. Where that one was moved just
-    # before, the shared ones are on the device already, and the others are not.
+    # A baseline shares most weights with its model. If that was moved just before, the shared
+    # ones are already on the device, and the others are not.
     places = [
         (module, name, tensor.device)
         for module in modules
@@ -189,7 +189,7 @@ def measured(model: nn.Module, device: torch.device | None) -> Iterator[torch.de
 
 @contextmanager
 def channels_last(models: Iterable[nn.Module], wanted: bool = True) -> Iterator[None]:
-    """The weights of convolutions as NHWC in memory; afterwards the very tensors of before."""
+    """Store the weights of convolutions as NHWC; the original tensors are restored afterwards."""
     before: dict[nn.Parameter, Tensor] = {}
     if wanted:
         for model in models:
@@ -217,10 +217,10 @@ def autocast(device: torch.device, amp: torch.dtype | None) -> AbstractContextMa
 
 @contextmanager
 def cpu_threads(count: int | None) -> Iterator[None]:
-    """PyTorch on so many CPU threads; None leaves them. Afterwards as before.
+    """Set PyTorch's CPU threads (None for no change), and restore them afterwards.
 
     Raises:
-        ConfigError: unless it is None or a whole number from 1.
+        ConfigError: unless it is None or an integer from 1.
     """
     count = read(Size | None, count, "threads")
     before = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Peak memory of a forward, in a process of its own where nothing else counts.
+"""Peak memory of a forward, measured in a separate process.
 
 The fresh interpreter runs `main` of this module: a job comes in, the answer goes out.
 """
@@ -40,17 +40,16 @@ _RESET_PEAK = "5"
 
 @dataclass(frozen=True)
 class PeakMemory:
-    """The most that one forward holds at a time.
+    """The peak memory of one forward.
 
     Attributes:
-        peak_bytes: of PyTorch's allocations during the forward; weights and images were there
-            before and do not count. What kernels take elsewhere (NumPy buffers, the packing
-            buffers of MKL and oneDNN) is not seen.
-        resident_bytes: growth of the process's resident memory in the same forward, by the
-            operating system's high-water mark: all of that is in it, and what libraries load and
-            keep as well. None outside Linux, on accelerators, and in the caller's own process.
-        batch_size, image_shape, precision, device: what ran.
-        own_process: whether in a fresh interpreter.
+        peak_bytes: peak of PyTorch's allocations during the forward, without weights and images.
+            Other buffers of kernels (NumPy, packing buffers of MKL and oneDNN) are not included.
+        resident_bytes: growth of the process's resident memory in the same forward, from the
+            operating system's high-water mark. It includes everything, even what libraries load and
+            keep. None outside Linux, on accelerators, and in the caller's own process.
+        batch_size, image_shape, precision, device: the settings.
+        own_process: whether it was measured in a fresh interpreter.
     """
 
     peak_bytes: int
@@ -90,34 +89,36 @@ def peak_memory(
     seed: Count = 0,
     timeout: float | None = None,
 ) -> PeakMemory:
-    """The peak of allocations during a forward in inference mode.
+    """Measure the peak of allocations during a forward in inference mode.
 
-    A model named by text runs in a fresh interpreter, so that nothing else counts, and for the
-    first time, so that what it keeps for later forwards does; a model that exists only in memory
-    runs here. On CUDA the caching allocator's own count is read, on the CPU PyTorch's profiler is.
+    A model given by name runs in a fresh interpreter, so that nothing else counts, and for the
+    first time, so that what it caches for later forwards does; a model in memory runs in this
+    process. The numbers come from the caching allocator on CUDA, and from PyTorch's profiler on the
+    CPU.
 
     Args:
         model: a name or path for `tokenred.models.load_model` (timm's models get random weights:
             memory does not depend on them), or a model, dense or a `ReducedViT`.
         image_shape: ``(channels, height, width)``; None for the model's own.
-        batch_size: images in a batch.
-        strategy: to wrap a named model with, as for `tokenred.wrap`; None for the dense model.
-        threads: CPU threads of PyTorch; None leaves them.
-        device: where to run; None for the CPU, or for where the model is.
+        batch_size: images per batch.
+        strategy: strategy for a named model, as for `tokenred.wrap`; None for the dense model.
+        threads: CPU threads of PyTorch; None for no change.
+        device: where to run; None for the CPU, or the model's own device.
         amp: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
-        dtype: of the weights and images of a named model.
-        seed: of the images, and of random weights.
+        dtype: dtype of the weights and images of a named model.
+        seed: seed of images and random weights.
         timeout: seconds to wait for the fresh interpreter.
 
     Raises:
-        ConfigError: for numbers out of range, or a strategy that a fresh interpreter cannot know.
-        InputError: for images of a shape that the model refuses.
-        MemoryError: where the memory does not suffice.
-        TimeoutError: where the fresh interpreter takes longer.
+        ConfigError: if a number is out of range, or the strategy has parts that a fresh interpreter
+            cannot import.
+        InputError: if the model refuses the image shape.
+        MemoryError: if there is not enough memory.
+        TimeoutError: if the fresh interpreter takes longer.
     """
     if isinstance(model, nn.Module):
         if strategy is not None:
-            raise ConfigError("strategy= belongs to a named model; wrap this one yourself.")
+            raise ConfigError("strategy= needs a model given by name; wrap this one yourself.")
         return _measure(
             model, image_shape, batch_size=batch_size, threads=threads, device=device, amp=amp,
             seed=seed,
@@ -125,7 +126,7 @@ def peak_memory(
     spec = None if strategy is None else parse_spec(strategy)
     if spec is not None and not can_travel(spec.strategy):
         raise ConfigError(
-            "a fresh interpreter does not know parts that were defined outside of tokenred; "
+            "a fresh interpreter cannot import parts that were defined outside tokenred; "
             "pass the model itself, tokenred.wrap(model, strategy), to measure in this process."
         )
     place = check_device(device or "cpu") or torch.device("cpu")
@@ -145,7 +146,7 @@ def peak_memory(
 
 
 def can_travel(strategy: Strategy) -> bool:
-    """Whether a fresh interpreter knows all parts of a strategy: those that tokenred defines."""
+    """Whether all parts of a strategy are tokenred's own, which a fresh interpreter can import."""
     try:
         to_config(strategy)
     except ConfigError:  # a part without a name
@@ -165,7 +166,7 @@ def _parts_within(value: Any) -> Iterator[Part]:
 
 
 def _run_fresh(job: dict[str, Any], timeout: float | None) -> PeakMemory:
-    """What a fresh interpreter answers; what it raised there is raised here."""
+    """The answer of a fresh interpreter; its errors are raised here."""
     command, given = python_running(__name__), pickle.dumps(job)
     try:
         done = subprocess.run(command, input=given, capture_output=True, timeout=timeout)
@@ -173,8 +174,8 @@ def _run_fresh(job: dict[str, Any], timeout: float | None) -> PeakMemory:
         raise TimeoutError(f"the fresh interpreter took longer than {timeout:g} s.") from None
     if done.returncode < 0:
         raise MemoryError(
-            f"the fresh interpreter was killed by signal {-done.returncode}, most likely for want "
-            "of memory; choose a smaller batch."
+            f"the fresh interpreter was killed by signal {-done.returncode}, most likely because "
+            "memory ran out; choose a smaller batch."
         )
     if done.returncode or not done.stdout:
         why = (done.stderr.decode(errors="replace").strip().splitlines() or ["no output"])[-1]
@@ -227,7 +228,7 @@ def _measure(
     seed: int,
     own_process: bool = False,
 ) -> PeakMemory:
-    """`peak_memory` in this process; ``own_process`` where there is nothing else in it."""
+    """`peak_memory` in this process; ``own_process`` if nothing else runs in it."""
     base = base_of(model)
     shape = image_shape_of(base, image_shape)
     images = make_images((batch_size, *shape), base, seed)
@@ -250,14 +251,14 @@ def _measure(
 
 
 def allocation_peak(run: Callable[[], object], device: torch.device | str = "cpu") -> int:
-    """The most bytes that PyTorch's allocations hold during a call, above what they held before.
+    """The peak of PyTorch's allocations during a call, above the level before.
 
     Args:
-        run: what to look at; its result lives to the end.
+        run: the call; its result is kept until the end.
         device: whose allocations count.
 
     Raises:
-        ConfigError: for a device whose allocations are not counted.
+        ConfigError: if allocations on the device cannot be counted.
     """
     device = torch.device(device)
     if device.type not in ("cpu", "cuda"):
@@ -286,7 +287,7 @@ def allocation_peak(run: Callable[[], object], device: torch.device | str = "cpu
 
 
 def _reset_resident() -> int | None:
-    """Resident bytes now, the high-water mark set back to them; None where that cannot be done."""
+    """Resident bytes now, after resetting the high-water mark; None if that is not possible."""
     gc.collect()
     try:
         _CLEAR.write_text(_RESET_PEAK, encoding="ascii")

@@ -1,4 +1,4 @@
-"""Too little memory for a batch: it is redone in halves, and the run goes on."""
+"""Repeat a batch in halves if it does not fit into memory."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor
 
 __all__ = ["Portions", "is_out_of_memory"]
 
-# What allocators other than CUDA's say in a plain RuntimeError: the CPU's on Linux and on Windows,
-# and Apple's.
+# Messages of allocators other than CUDA's in a plain RuntimeError: the CPU's on Linux and
+# Windows, and Apple's.
 _SAYINGS = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 class Portions:
     """Runs batches in portions that fit into memory.
 
-    A batch goes in one piece until one does not fit. What failed is redone in halves, and halves
-    of those, with a warning each time; later batches stay at the size that worked. Images do not
+    Full batches are used until one does not fit. It is then repeated in halves, and halves of
+    those, with a warning each time; later batches keep the size that worked. Images do not
     influence each other, so the results are the same.
 
     Attributes:
-        size: images at once that are known to be few enough; None while all have fitted.
+        size: number of images known to fit; None while all batches have fitted.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Portions:
         """The results ``(b, …)`` of ``run`` for images ``(b, …)``.
 
         Raises:
-            RuntimeError: as ``run`` raises it: out of memory with a single image, or another.
+            RuntimeError: as raised by ``run``: out of memory with a single image, or any other.
         """
         results: list[Tensor] = []
         start = 0
@@ -44,8 +44,8 @@ class Portions:
             if result is None:
                 self.size = (len(portion) + 1) // 2
                 warnings.warn(
-                    f"out of memory with {len(portion)} images at once; going on with "
-                    f"{self.size}. A batch_size of {self.size} avoids the detour.",
+                    f"out of memory with {len(portion)} images at once; continuing with "
+                    f"{self.size}. Set batch_size={self.size} to avoid the retry.",
                     stacklevel=3,
                 )
                 _release()
@@ -56,7 +56,7 @@ class Portions:
 
     @staticmethod
     def _try(run: Callable[[Tensor], Tensor], portion: Tensor) -> Tensor | None:
-        """The result, or None where memory ran out; by then the error's frames are gone."""
+        """The result, or None if memory ran out; the error's frames are then released."""
         try:
             return run(portion)
         except (RuntimeError, MemoryError) as error:
@@ -66,7 +66,7 @@ class Portions:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on whichever device."""
+    """Whether an error means that memory ran out, on any device."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(s in str(error).lower() for s in _SAYINGS)

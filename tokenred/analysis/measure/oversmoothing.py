@@ -1,7 +1,8 @@
-"""Oversmoothing: how alike the tokens become, block by block, under each strategy.
+"""Oversmoothing: how similar the tokens become, block by block, for each strategy.
 
 The statistics are functions of image tokens only, ``(b, n, c)``, and compute in fp32 or better
-whatever the type of the tokens, also under autocast. A value that so few tokens cannot have is NaN.
+regardless of the dtype of the tokens, also under autocast. A value that is undefined for so few
+tokens is NaN.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def mean_cosine(tokens: Float[Tensor, "b n c"]) -> Float[Tensor, " b"]:
     """Mean cosine similarity over all pairs of different tokens, −1 … 1; 1 = all alike.
 
     From the sum of the unit vectors u, ``(‖Σu‖² − Σ‖u‖²) / (n(n − 1))``, so it costs ``O(n·c)``.
-    A zero vector counts as similarity 0 to all. NaN for a single token.
+    A zero vector has similarity 0 to all others. NaN for a single token.
 
     Source: the quantity of GTP-ViT's Fig. 6 (Xu et al., WACV 2024).
     """
@@ -59,18 +60,18 @@ def mean_cosine(tokens: Float[Tensor, "b n c"]) -> Float[Tensor, " b"]:
 
 
 def effective_rank(tokens: Float[Tensor, "b n c"]) -> Float[Tensor, " b"]:
-    """How many directions the tokens use, 1 … min(n, c).
+    """The effective rank of the tokens, 1 … min(n, c).
 
     ``exp(H(p))`` with ``p_i = σ_i / Σσ`` over the singular values of the ``n × c`` matrix, not
-    centred, and H the entropy in nats. It can be no larger than the number of tokens: compare it
-    at equal counts. 0 where all tokens are zero. ``O(n·c·min(n, c))``, in fp64.
+    centred, and H the entropy in nats. It cannot exceed the number of tokens: compare it at equal
+    counts. 0 if all tokens are zero. ``O(n·c·min(n, c))``, in fp64.
 
     Source: Roy and Vetterli, "The effective rank: a measure of effective dimensionality",
     EUSIPCO 2007.
     """
-    x = tokens.detach().double()  # which autocast leaves alone
+    x = tokens.detach().double()  # which autocast does not change
     gram = x @ x.transpose(1, 2) if x.shape[1] <= x.shape[2] else x.transpose(1, 2) @ x
-    # The eigenvalues are σ²; those below 0 are rounding.
+    # The eigenvalues are σ²; negative ones are rounding errors.
     sigma = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
     total = sigma.sum(dim=-1, keepdim=True)
     p = sigma / torch.where(total > 0, total, 1)
@@ -82,8 +83,8 @@ def effective_rank(tokens: Float[Tensor, "b n c"]) -> Float[Tensor, " b"]:
 def high_frequency(tokens: Float[Tensor, "b n c"]) -> Float[Tensor, " b"]:
     """Share of the energy ``Σ‖x‖²`` that is not in the mean of the tokens, 0 … 1; 0 = all alike.
 
-    The mean is what a discrete Fourier transform over the tokens puts at frequency 0, and so the
-    part that attention, a low-pass filter, leaves over in the end. 0 where all tokens are zero.
+    The mean is the zero-frequency component of a discrete Fourier transform over the tokens, and so
+    the part that attention, a low-pass filter, eventually leaves. 0 if all tokens are zero.
 
     Source: Wang et al., "Anti-Oversmoothing in Deep Vision Transformers via the Fourier Domain
     Analysis", ICLR 2022.
@@ -95,10 +96,10 @@ def high_frequency(tokens: Float[Tensor, "b n c"]) -> Float[Tensor, " b"]:
 
 
 def lost_share(step: Step) -> Float[Tensor, " b"]:
-    """Share of the tokens dropped in a reduction of which nothing goes into any kept token.
+    """Share of the tokens dropped in a reduction that contribute to no kept token.
 
-    For GTP these are the tokens that no kept token has for a neighbour (or all, with α = 0); for
-    pruning all of them; for merging and fusing none. NaN where nothing was dropped.
+    For GTP these are the tokens without a kept neighbour (or all, with α = 0); for pruning all of
+    them; for merging and fusing none. NaN if nothing was dropped.
     """
     b, dropped = step.selection.drop.shape
     if not dropped:
@@ -112,22 +113,22 @@ TOKEN_STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {
     "effective_rank": effective_rank,
     "high_frequency": high_frequency,
 }
-"""By the name that frames give them."""
+"""By their names in frames."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Oversmoothing(FramedResult):
-    """How alike the image tokens are after each block; ``print`` shows the last one.
+    """Similarity of the image tokens after each block; ``print`` shows the last one.
 
     Attributes:
         frame: one row for each strategy, block and statistic. ``statistic`` is ``cosine`` (mean
             cosine similarity of pairs), ``effective_rank``, ``high_frequency`` (share of the
             energy outside the mean token) or ``lost`` (share of the tokens dropped in this block
-            of which nothing reaches a kept one; only blocks that drop); see
+            that contribute to no kept one; only blocks that drop); see
             `tokenred.analysis.measure.oversmoothing`. ``mean`` over the images with its
             bootstrap interval ``low`` to ``high``; ``difference`` from the dense model in the same
             block, paired by image, with its own. ``tokens`` counts the image tokens after the
-            block, ``removed`` those dropped in it, ``gmacs`` the whole model.
+            block, ``removed`` those dropped in it, ``gmacs`` the cost of the model.
     """
 
     def table(self) -> Table:
@@ -151,7 +152,7 @@ class Oversmoothing(FramedResult):
         return table
 
     def _all_lost(self, strategy: object) -> str:
-        """The share lost of all that were dropped, in whichever block."""
+        """The share lost of all dropped tokens, over all blocks."""
         mine = (self.frame["strategy"] == strategy) & (self.frame["statistic"] == _LOST)
         rows = self.frame[mine]
         dropped = rows["removed"].sum()
@@ -183,36 +184,35 @@ def oversmoothing(
     name: str | None = None,
     progress: bool = True,
 ) -> Oversmoothing:
-    """Measure how alike image tokens become on their way through the blocks.
+    """Measure how similar image tokens become on their way through the blocks.
 
-    The dense model comes first, then each strategy, all on the same images. Features are those
-    that leave a block, before the model's final norm. Images pass in batches and only sums are
+    The dense model comes first, then each strategy, all on the same images. Features are the output
+    of a block, before the model's final norm. Images are processed in batches and only sums are
     kept, so memory does not grow with their number.
 
-    **Which tokens count: those alive after the block.** Features of dropped tokens no longer
-    exist, so a method may look less smooth because of *which* tokens it keeps as well as because
-    of what happens to them. Pruning the same selection (``gtp:fuser=prune``), or one at random
-    (``random``), tells the two apart.
+    **Only tokens that remain after a block count.** Features of dropped tokens no longer exist, so
+    a method may look less smooth because of *which* tokens it keeps, or because of what happens to
+    them. Pruning the same selection (``gtp:fuser=prune``) or a random one (``random``) separates
+    the two.
 
     Source: GTP-ViT, Fig. 6 (Xu et al., WACV 2024), with intervals and further statistics.
 
     Args:
-        model: dense, or a `ReducedViT`, whose base is then taken.
+        model: a dense model, or a `ReducedViT`, whose base is then used.
         data: see `tokenred.analysis.evaluate`.
-        strategies: what `tokenred.analysis.parse_spec` takes, or a mapping from labels to it.
-        gmacs_share: of the dense model's GMACs that each strategy may cost, so that they are
-            compared at the same cost (`at_budget`); None for their own schedules.
+        strategies: as for `tokenred.analysis.parse_spec`, or a mapping from labels to strategies.
+        gmacs_share: share of the dense model's GMACs for each strategy, so that they are compared
+            at the same cost (`at_budget`); None for their own schedules.
         limit, batch_size, workers, device, amp, split, class_map, progress: as in `evaluate`.
-        seed: of the choice of images and of the bootstrap.
-        level: of the intervals.
-        name: of the model, for titles.
+        seed: seed of the image subset and the bootstrap.
+        level: level of the intervals.
+        name: name of the model, for titles.
 
     Raises:
-        ConfigError: for numbers out of range, or names that come twice.
-        DataError: for data that is empty or does not fit the model.
-        InputError: for images of another size than the model's own, or features that are no
-            finite numbers.
-        TokenredError: as `parse_spec` and `tokenred.wrap` raise them.
+        ConfigError: if a number is out of range, or a name is used twice.
+        DataError: if the data is empty or does not fit the model.
+        InputError: if images do not have the model's own size, or features are not finite.
+        TokenredError: as raised by `parse_spec` and `tokenred.wrap`.
     """
     base = base_of(model)
     entries = lineup(base, strategies, gmacs_share=gmacs_share)
@@ -233,7 +233,7 @@ def oversmoothing(
     notes = (
         f"{stream.count} images; in brackets, or beside the mean in the frame: {level:.0%} "
         "bootstrap intervals over the images.",
-        "Only tokens alive after the block count. A smaller number of them bounds the "
+        "Only tokens that remain after a block count. A smaller number of them bounds the "
         "effective rank.",
     )
     return Oversmoothing(frame, level, notes + stream.left_out)
@@ -260,14 +260,14 @@ def _values(entry: Contestant, images: Tensor) -> Tensor:
 def _check(entry: Contestant, trace: Trace) -> None:
     if trace.tokens_per_layer != entry.tokens:
         raise InputError(
-            f"{entry.label}: expected images of the model's own size, which leave "
-            f"{entry.tokens[-1]} image tokens, got others, which leave "
+            f"{entry.label}: expected images of the model's own size, which give "
+            f"{entry.tokens[-1]} image tokens, got a size that gives "
             f"{trace.tokens_per_layer[-1]}; resize them."
         )
     if not torch.isfinite(trace.features[-1]).all():
         raise InputError(
-            f"{entry.label}: expected numbers from the last block, got NaN or infinite ones; check "
-            "the weights, and the precision."
+            f"{entry.label}: expected finite features from the last block, got NaN or infinity; "
+            "check the weights and the precision."
         )
 
 

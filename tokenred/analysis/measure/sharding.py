@@ -1,6 +1,6 @@
-"""One evaluation by several processes, as ``torchrun`` starts them: shares, and what they gather.
+"""One evaluation over several processes, as started by ``torchrun``: shares and gathering.
 
-The results travel over gloo on the CPU, whatever the models run on.
+The results are gathered over gloo on the CPU, on whatever device the models run.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ __all__ = ["Shards", "shards"]
 
 T = TypeVar("T")
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-# Ranks wait for the slowest, which may have far slower images or devices.
+# Ranks wait for the slowest, which may have much slower images or devices.
 _PATIENCE = timedelta(hours=6)
 
 
 class Shards:
-    """The processes that evaluate together; one alone where there are no others.
+    """The processes that evaluate together; possibly only one.
 
     Args:
-        rank: which of them this is, from 0.
-        count: how many they are.
-        group: to gather over; None for the default one.
+        rank: the rank of this process, from 0.
+        count: the number of processes.
+        group: the process group; None for the default one.
     """
 
     def __init__(self, rank: int = 0, count: int = 1, group: Any = None) -> None:
@@ -39,11 +39,11 @@ class Shards:
         self.group = group
 
     def gather(self, work: Callable[[], T]) -> list[T]:
-        """What ``work`` gives in each process, in their order, in all of them.
+        """Return the results of ``work`` from all processes, in order, in every process.
 
         Raises:
-            Exception: where it fails in a process, what it raised there; in the others the same
-                class (RuntimeError for an error that is none of tokenred's) with its message.
+            Exception: if it fails in a process, the error raised there; in the others the same
+                class (RuntimeError for errors that are not tokenred's) with its message.
         """
         if self.count == 1:
             return [work()]
@@ -51,7 +51,7 @@ class Shards:
         failure: Exception | None = None
         try:
             value = work()
-        except Exception as error:  # The others wait for an answer.
+        except Exception as error:  # The other processes wait for an answer.
             failure = error
         answer = (value, None if failure is None else _told(failure))
         answers: list[Any] = [None] * self.count
@@ -65,7 +65,7 @@ class Shards:
         return [each for each, _ in answers]
 
     def local(self, work: Callable[[], T]) -> T:
-        """What ``work`` gives here; where it fails in one process, all of them fail.
+        """Return the result of ``work``; if it fails in one process, all of them fail.
 
         Raises:
             Exception: as `gather`.
@@ -75,11 +75,11 @@ class Shards:
         return kept[0]
 
     def agree(self, settings: Callable[[], Mapping[str, object]]) -> None:
-        """Refuse processes that are about to do different things.
+        """Refuse processes with different settings.
 
         Raises:
             DataError: for different ``data``.
-            ConfigError: for other settings that differ.
+            ConfigError: if other settings differ.
         """
         everyone = self.gather(settings)
         for rank, theirs in enumerate(everyone):
@@ -89,7 +89,7 @@ class Shards:
                     kind = DataError if name == "data" else ConfigError
                     raise kind(
                         f"expected the same {name} in all {self.count} processes, got {first} in "
-                        f"process 0 and {own} in process {rank}; give all of them the same."
+                        f"process 0 and {own} in process {rank}; use the same in all of them."
                     )
 
     def device(self, device: torch.device | None) -> torch.device | None:
@@ -97,7 +97,7 @@ class Shards:
         if self.count == 1 or device is None or device.type != "cuda" or device.index is not None:
             return device
         local = int(os.environ.get("LOCAL_RANK", "0"))
-        # Where each process sees its own GPU only, that one is number 0.
+        # If each process sees only its own GPU, that one is number 0.
         return torch.device("cuda", local if local < torch.cuda.device_count() else 0)
 
 
@@ -106,18 +106,18 @@ def shards(wanted: bool | None = None) -> Iterator[Shards]:
     """The processes to share the work with.
 
     Args:
-        wanted: False for this process alone; None for all that ``torch.distributed`` knows, or
-            that ``torchrun``'s environment variables announce; True insists on several.
+        wanted: False for this process alone; None for all processes of ``torch.distributed`` or of
+            ``torchrun``'s environment variables; True to require several.
 
     Raises:
-        ConfigError: for True where there are no others.
+        ConfigError: for True if there are no others.
     """
     if wanted is False or not dist.is_available():
         found = Shards()
     elif dist.is_initialized():
         found = Shards(dist.get_rank(), dist.get_world_size())
     elif all(name in os.environ for name in _VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1:
-        # Stays up: a second start on the same address would meet the first one's keys.
+        # Not shut down: a second start on the same address would find the keys of the first.
         dist.init_process_group("gloo", timeout=_PATIENCE)
         found = Shards(dist.get_rank(), dist.get_world_size())
     else:
@@ -125,7 +125,7 @@ def shards(wanted: bool | None = None) -> Iterator[Shards]:
     if wanted and found.count == 1:
         raise ConfigError(
             "expected several processes to share the images, found this one alone; start them "
-            "with torchrun --nproc-per-node=2 SCRIPT, or leave shard out."
+            "with torchrun --nproc-per-node=2 SCRIPT, or omit shard."
         )
     own = None
     if found.count > 1 and dist.get_backend() != "gloo":

@@ -1,4 +1,4 @@
-"""Speed against the dense model, in pairs measured one right after the other."""
+"""Speed against the dense model, measured in consecutive pairs."""
 
 from __future__ import annotations
 
@@ -56,16 +56,16 @@ class Timing:
 
     Attributes:
         name: of the candidate.
-        batch_size, pairs: images a batch, pairs of runs.
-        dense_ms, ms: median time of a batch, in milliseconds.
-        images_per_second: of the candidate, from its median.
+        batch_size, pairs: images per batch, pairs of runs.
+        dense_ms, ms: median time per batch, in milliseconds.
+        images_per_second: of the candidate, from its median time.
         speedup: median over the pairs of dense time ÷ candidate time.
         speedup_low, speedup_high: its 90% bootstrap interval.
-        gmacs, dense_gmacs: cost of an image, in 10⁹ multiply-accumulates.
-        overhead_gmacs: what the method spends on choosing and fusing, not in ``gmacs``.
+        gmacs, dense_gmacs: cost per image, in 10⁹ multiply-accumulates.
+        overhead_gmacs: cost of choosing and fusing tokens, not included in ``gmacs``.
         ms_q1, ms_q3, dense_ms_q1, dense_ms_q3, speedup_q1, speedup_q3: quartiles.
-        peak_bytes, dense_peak_bytes: peak of allocations in a forward; None where not measured.
-        split: where the candidate's time goes; None where not measured.
+        peak_bytes, dense_peak_bytes: peak of allocations in a forward; None if not measured.
+        split: where the candidate's time goes; None if not measured.
     """
 
     name: str
@@ -111,7 +111,7 @@ class Timing:
         return self.speedup_high / self.allowed
 
     def to_dict(self) -> dict[str, Any]:
-        """All figures by name; those not measured are left out."""
+        """All figures by name, without those not measured."""
         names = [f.name for f in dataclasses.fields(self)]
         found = {name: getattr(self, name) for name in (*names, *_DERIVED)}
         if self.split is not None:
@@ -125,7 +125,7 @@ class Timing:
         return cls(**fields)
 
     def row(self) -> dict[str, Any]:
-        """`to_dict` for a table: of the split only its shares, as ``split_attention`` and so on."""
+        """`to_dict` for a table; the split as shares, ``split_attention`` and so on."""
         row = self.to_dict()
         if self.split is not None:
             del row["split"]
@@ -136,11 +136,11 @@ class Timing:
 
 @dataclass(frozen=True)
 class Benchmark(Result):
-    """Timings, and what they were taken on. Iterates over the timings; ``[name]`` finds one.
+    """Timings and their settings. Iterates over the timings; ``[name]`` finds one.
 
     Attributes:
-        timings: one a candidate.
-        batch_size, image_shape, precision, seed: what ran.
+        timings: one per candidate.
+        batch_size, image_shape, precision, seed: the settings.
         machine: see `tokenred.analysis.describe_machine`.
         compile: whether dense model and candidates were compiled, or in which mode.
     """
@@ -160,10 +160,10 @@ class Benchmark(Result):
         return len(self.timings)
 
     def __getitem__(self, key: str | int) -> Timing:
-        """The timing of a name, or at a position.
+        """The timing with a name or at a position.
 
         Raises:
-            UnknownNameError: for a name that was not timed.
+            UnknownNameError: if the name was not timed.
         """
         if isinstance(key, int):
             return self.timings[key]
@@ -173,7 +173,7 @@ class Benchmark(Result):
         raise UnknownNameError.of("timing", key, [t.name for t in self.timings])
 
     def frame(self) -> Any:
-        """A pandas frame, one row a candidate, with batch, precision, seed and machine."""
+        """A pandas frame, one row per candidate, with batch, precision, seed and machine."""
         import pandas as pd
 
         common = {"precision": self.precision, "seed": self.seed, **self.machine}
@@ -233,12 +233,12 @@ def benchmark(
     seed: Count = 0,
     progress: bool = True,
 ) -> Benchmark:
-    """Time reduced models against their untouched dense model, with its own fused attention.
+    """Time reduced models against their unmodified dense model with its own fused attention.
 
-    On a shared machine the dense model wanders by some percent against itself. So it runs right
-    before every run of a candidate, on the same random images; the speed-up is the median over
-    such pairs of dense time ÷ candidate time, and its interval comes from a seeded bootstrap over
-    the pairs. The candidates take turns, so that a slow minute hits all of them.
+    On a shared machine the dense model's own time varies by some percent. So it runs right before
+    every run of a candidate, on the same random images; the speed-up is the median over such pairs
+    of dense time ÷ candidate time, and its interval comes from a seeded bootstrap over the pairs.
+    The candidates take turns, so that a slow minute affects all of them.
 
     Args:
         models: a `ReducedViT`, a sequence of them, or a mapping from names to them. With
@@ -246,25 +246,25 @@ def benchmark(
             itself to see the noise.
         image_shape: ``(channels, height, width)``; None for the model's own.
         dense: the model to compare with; None for each candidate's ``base``.
-        batch_size: images in a batch.
-        pairs: runs of each candidate, at least 2.
-        warmup: pairs before those, not counted.
-        max_seconds: begin no further pair after so long, once there are 3 of each candidate.
-        threads: CPU threads of PyTorch; None leaves them.
-        device: where to run; None for where the model is.
+        batch_size: images per batch.
+        pairs: number of pairs per candidate, at least 2.
+        warmup: number of warm-up pairs, not counted.
+        max_seconds: start no further pair after this time, once there are 3 per candidate.
+        threads: CPU threads of PyTorch; None for no change.
+        device: where to run; None for the model's device.
         amp: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
-        compile: compile dense model and candidates, as whole graphs of fixed shapes, before the
+        compile: compile dense model and candidates as full graphs with fixed shapes, before the
             warm-up: True, or a mode of ``torch.compile``.
-        memory: measure the peak of allocations as well, here in this process; see
-            `tokenred.analysis.peak_memory` for one of its own.
-        split: split the candidates' time as well, uncompiled; see `tokenred.analysis.time_split`.
-        seed: of images and bootstrap.
+        memory: also measure the peak of allocations, in this process; see
+            `tokenred.analysis.peak_memory` for a separate one.
+        split: also split the candidates' time, uncompiled; see `tokenred.analysis.time_split`.
+        seed: seed of images and bootstrap.
         progress: show a bar on a terminal.
 
     Raises:
-        ConfigError: for numbers out of range, strategies without ``dense``, or a model that
+        ConfigError: if a number is out of range, strategies are given without ``dense``, or a model
             cannot be compiled.
-        InputError: for images of a shape that a model refuses.
+        InputError: if a model refuses the image shape.
         PartError: for candidates of another kind.
     """
     todo = named_candidates(models, dense)
@@ -330,7 +330,7 @@ def benchmark(
 
 
 def _gmacs(model: nn.Module, images: Tensor) -> tuple[float, float]:
-    """Cost and overhead of an image; the mean where the images decide how many tokens go."""
+    """Cost and overhead per image; the mean if token counts depend on the image."""
     reduced = model if isinstance(model, ReducedViT) else nothing_removed(model)
     if is_adaptive(reduced):
         counted = adaptive_cost(reduced, images, batch_size=len(images))
@@ -354,8 +354,8 @@ def summarise(
     Args:
         name: of the candidate.
         seconds: ``(pairs, 2)`` times of the dense model and of the candidate.
-        batch_size: images in a batch.
-        gmacs, dense_gmacs, overhead_gmacs: cost of an image.
+        batch_size: images per batch.
+        gmacs, dense_gmacs, overhead_gmacs: cost per image.
         seed: of the bootstrap.
     """
     ratios = seconds[:, 0] / seconds[:, 1]

@@ -169,18 +169,18 @@ def time_split(
     Args:
         model: a `ReducedViT`, or a dense model, whose blocks then are all ``untouched``.
         image_shape: ``(channels, height, width)``; None for the model's own.
-        batch_size: images in a batch.
+        batch_size: images per batch.
         repeats: forwards looked into, and as many that are not.
         warmup: of each kind before those, not counted.
-        threads: CPU threads of PyTorch; None leaves them.
-        device: where to run; None for where the model is.
+        threads: CPU threads of PyTorch; None for no change.
+        device: where to run; None for the model's device.
         amp: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
         seed: of the images.
         progress: show a bar on a terminal.
 
     Raises:
         ConfigError: for numbers out of range.
-        InputError: for images of a shape that the model refuses.
+        InputError: if the model refuses the image shape.
         BackboneError: for a model that no adapter knows.
     """
     reduced = model if isinstance(model, ReducedViT) else dense(model)

@@ -65,7 +65,7 @@ def image_graph(
     """The token graph of a photograph, with the model's own preprocessing and embedding.
 
     Args:
-        model: dense, or a `ReducedViT`, whose base is then taken.
+        model: a dense model, or a `ReducedViT`, whose base is then used.
         image: any size; it is resized and cropped as for evaluation.
         builder: a graph builder or its name.
 
@@ -203,15 +203,15 @@ def graph_statistics(
         strategy: with a model, what drops tokens, for ``unreached``; its graph is replaced by the
             builder's. None to leave that out.
         limit, batch_size, workers, device, split, class_map, progress: as in `evaluate`.
-        seed: of the choice of images and of the bootstrap.
-        level: of the intervals.
-        name: of the model, for titles.
+        seed: seed of the image subset and the bootstrap.
+        level: level of the intervals.
+        name: name of the model, for titles.
 
     Raises:
         ConfigError: for a graph with data or a model without, a builder that makes no graph, or
             numbers out of range.
         InputError: for images of several sizes.
-        TokenredError: as `parse_spec`, `tokenred.wrap` and the data raise them.
+        TokenredError: as raised by `parse_spec`, `tokenred.wrap` and the data.
     """
     if isinstance(source, Graph):
         if data is not None:

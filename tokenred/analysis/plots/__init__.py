@@ -1,1 +1,1 @@
-"""Figures for papers, one a file; matplotlib and seaborn are imported when one is drawn."""
+"""Figures for papers, one per file; matplotlib and seaborn are imported on first use."""

@@ -1,4 +1,4 @@
-"""How far methods agree on the patches, as a heat map."""
+"""The agreement of methods on the kept patches, as a heat map."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ def agreement_map(
     width: float = 3.5,
     height: float | None = None,
 ) -> Figure:
-    """How far methods agree: every pair in every block, or method against method in one.
+    """Agreement of methods: every pair in every block, or method against method in one block.
 
     Args:
         frame: of an `Agreement`; see `read_frame`.
         statistic: ``iou``, ``survival`` or ``scores``.
-        layer: the block; None for all, a row a pair.
-        title: above; None for model and data, "" for none.
-        width, height: in inches; the height grows with the rows.
+        layer: the block; None for all, with one row per pair.
+        title: title of the figure; None for model and data, "" for none.
+        width, height: in inches; the default height depends on the number of rows.
 
     Raises:
-        InputError: for a frame of another kind, or one without this statistic or block.
+        InputError: if the frame is of another kind, or lacks the statistic or block.
     """
     frame = frames.read_frame(frame)
     frames.need(frame, _COLUMNS, "a map of an agreement (tokenred.analysis.agreement)")
@@ -92,7 +92,7 @@ def _square(rows: pd.DataFrame) -> pd.DataFrame:
 def _draw(axes: Axes, table: pd.DataFrame, statistic: str, *, square: bool) -> None:
     import seaborn as sns
 
-    # Correlations go both ways from 0, shares only up.
+    # Correlations can be negative, shares cannot.
     share = statistic == "iou"
     values = table.to_numpy(dtype=np.float64) * (100 if share else 1)
     reach = 100 if share else max(0.1, float(np.nanmax(np.abs(values))))

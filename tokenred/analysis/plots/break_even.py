@@ -1,4 +1,4 @@
-"""From which batch on a method pays: measured speed-up over the batch size."""
+"""The break-even chart: measured speed-up over the batch size."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["break_even_chart", "break_even_points"]
 _COLUMNS = (
     "strategy", "batch_size", "speedup", "speedup_low", "speedup_high", "allowed",
 )  # fmt: skip
-# What tells panels apart, and how a value of it is written.
+# The columns that distinguish panels, and the format of their values.
 _PANEL = {
     "model": "{}",
     "image_size": "{} px",
@@ -41,21 +41,21 @@ def break_even_chart(
     width: float = 3.5,
     columns: int | None = None,
 ) -> Figure:
-    """Measured speed-up over the batch size: a line a method, a panel a setting.
+    """Measured speed-up over the batch size: one line per method, one panel per setting.
 
-    A method pays where its line is above the solid one at 1. Bands are the 90% intervals; a marker
-    is filled where the interval lies above 1, so that the gain is more than noise, and hollow where
-    it does not. A dashed line is what the arithmetic allows: dense GMACs ÷ GMACs.
+    A method pays off where its line is above the solid one at 1. Bands are the 90% intervals; a
+    marker is filled where the interval lies above 1, so that the gain is more than noise, and
+    hollow elsewhere. A dashed line is the limit set by the arithmetic: dense GMACs ÷ GMACs.
 
     Args:
-        source: a `Sweep`, its CSV or its frame. Cells that failed are left out.
-        title: above the panels; None for what all of them share, "" for none.
-        width: in inches; 3.5 is a column of most papers.
-        columns: of panels; None for as many as fit, two in a column of a paper.
+        source: a `Sweep`, its CSV or its frame. Failed cells are skipped.
+        title: title of the figure; None for the settings that all panels share, "" for none.
+        width: in inches; 3.5 is one column of most papers.
+        columns: columns of panels; None for as many as fit (two in one column of a paper).
 
     Raises:
-        InputError: for a source without these columns, or without a finished cell.
-        DataError: for a file that cannot be read.
+        InputError: if the source lacks the columns, or has no finished cell.
+        DataError: if a file cannot be read.
     """
     frame = _read(source)
     by, shared = _panels(frame)
@@ -73,7 +73,7 @@ def break_even_chart(
         panels = list(grid.flat)
         for axes, (key, own) in zip(panels, groups, strict=False):
             _draw(axes, own, looks)
-            # A line each: side by side they would run into the next panel's.
+            # One line each: on one line they would overlap with the next panel.
             words = [_PANEL[name].format(value) for name, value in zip(by, key, strict=True)]
             axes.set_title("\n".join(words), fontsize=7)
         for axes in panels[len(groups) :]:
@@ -88,14 +88,14 @@ def break_even_chart(
 
 
 def break_even_points(source: Any) -> pd.DataFrame:
-    """From which batch size on each method pays, in each setting.
+    """The batch size from which each method pays off, per setting.
 
     Args:
-        source: as of `break_even_chart`.
+        source: as for `break_even_chart`.
 
     Returns:
         A frame with the setting, the strategy and ``pays_from``: the smallest batch size from which
-        on the lower end of the speed-up's interval stays above 1; missing where there is none.
+        on the lower end of the speed-up's interval stays above 1; missing if there is none.
 
     Raises:
         InputError, DataError: as `break_even_chart`.
@@ -122,14 +122,14 @@ def _read(source: Any) -> pd.DataFrame:
     frame = frame.dropna(subset=["speedup"])
     if frame.empty:
         raise InputError("expected finished cells to draw, got none; see the column error.")
-    # What was measured again, with another version say, counts once.
+    # Repeated measurements, such as with another version, count once.
     same = [name for name in (*_PANEL, "strategy", "batch_size") if name in frame]
     frame = frame.drop_duplicates(same, keep="last")
     return frame.sort_values("batch_size", kind="stable")
 
 
 def _panels(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """The columns that tell panels apart, and what all panels share, in words."""
+    """The columns that distinguish panels, and a text on what all panels share."""
     there = [name for name in _PANEL if name in frame]
     by = [name for name in there if frame[name].nunique(dropna=False) > 1]
     first = frame.iloc[0]
@@ -172,6 +172,6 @@ def _legend(figure: Figure, looks: dict[str, Any], columns: int) -> None:
     handles += [
         Line2D([], [], color="0.25", linewidth=0.9, label="break-even"),
         Line2D([], [], color="0.4", linewidth=0.8, linestyle=(0, (4, 2)), label="GMACs allow"),
-        Line2D([], [], color="0.4", linestyle="none", label="not surely above 1", **hollow),
+        Line2D([], [], color="0.4", linestyle="none", label="not significantly above 1", **hollow),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=columns)

@@ -1,6 +1,6 @@
-"""What all figures share: size, type, colours, the ways to draw a series, and their files.
+"""Shared by all figures: size, fonts, colours, drawing a series, and writing files.
 
-Nothing here touches pyplot's global state.
+Nothing here changes pyplot's global state.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ _STYLE: Any = {
     "axes.spines.right": False,
     "grid.color": "0.92",
     "grid.linewidth": 0.6,
-    # Fonts as outlines of type 42: some publishers refuse type 3.
+    # Type 42 fonts: some publishers reject type 3.
     "pdf.fonttype": 42,
-    # Labels are what users wrote; a dollar sign in them is no formula.
+    # Labels contain user text; a dollar sign in it does not start a formula.
     "text.parse_math": False,
 }
 
@@ -68,12 +68,12 @@ _STYLE: Any = {
 def new_grid(
     width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
 ) -> Iterator[tuple[Figure, Any]]:
-    """A figure and a ``(rows, columns)`` array of axes, drawn upon in the house style.
+    """Create a figure and a ``(rows, columns)`` array of axes in the common style.
 
     Args:
         width, height: in inches.
         rows, columns: of axes.
-        options: of matplotlib's ``Figure.subplots``.
+        options: passed to matplotlib's ``Figure.subplots``.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -93,7 +93,7 @@ def new_figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
 
 
 def palette(count: int) -> list[Colour]:
-    """So many colours that colour-blind readers can tell apart (ten, then they repeat)."""
+    """Return colours that colour-blind readers can tell apart (they repeat after ten)."""
     import seaborn as sns
 
     colours: list[Colour] = sns.color_palette("colorblind", count)
@@ -112,16 +112,16 @@ def draw_series(
     bars: bool = False,
     **look: Any,
 ) -> None:
-    """A line with markers, and its intervals as a band or as bars.
+    """Draw a line with markers, with its intervals as a band or as bars.
 
     Args:
         axes: to draw upon.
-        x, y: places and values.
-        colour: of all of it.
-        at: the number of the series, which chooses its marker.
+        x, y: positions and values.
+        colour: of line, markers and intervals.
+        at: the number of the series, which determines its marker.
         low, high: ends of the intervals; None for none.
-        bars: one interval a point, for points that a band would not belong to.
-        look: of matplotlib's ``Axes.plot``.
+        bars: draw one interval per point instead of a band.
+        look: passed to matplotlib's ``Axes.plot``.
     """
     look = {"marker": MARKERS[at % len(MARKERS)], "markersize": 4.5, "markeredgecolor": "white",
             "markeredgewidth": 0.5, "linewidth": 1.2, "zorder": 3, **look}  # fmt: skip
@@ -152,9 +152,9 @@ def draw_dense(axes: Axes, value: float | None, *, across: bool = True, name: st
 
 
 def add_note(figure: Figure, text: str) -> None:
-    """Small print along the lower edge, wrapped to the figure's width."""
+    """Add a caption along the lower edge, wrapped to the figure's width."""
     if text:
-        # A letter of this size is half as wide as it is high.
+        # A letter is about half as wide as it is high.
         letters = max(20, int(figure.get_figwidth() * 72 / (0.53 * _NOTE_SIZE)))
         figure.supxlabel(
             textwrap.fill(text, letters), fontsize=_NOTE_SIZE, color="0.35", x=0.01, ha="left"
@@ -167,12 +167,12 @@ def check_figure_path(path: str | Path, *, overwrite: bool = False) -> Path:
 
 
 def figure_bytes(figure: Figure, kind: str = "png", dpi: int = 200) -> bytes:
-    """A figure as the content of a file, the same bytes each time it is made.
+    """Return a figure as the content of a file; the same figure always gives the same bytes.
 
     Args:
         figure: of matplotlib.
         kind: ``"png"``, ``"pdf"`` or ``"svg"``.
-        dpi: dots an inch, of a PNG and of pictures inside the others.
+        dpi: dots per inch, for a PNG and for images inside the other formats.
     """
     import matplotlib
 
@@ -186,25 +186,25 @@ def figure_bytes(figure: Figure, kind: str = "png", dpi: int = 200) -> bytes:
 def save_figure(
     figure: Figure, path: str | Path, *, overwrite: bool = False, dpi: int = 300
 ) -> Path:
-    """Write a figure as its suffix says, whole or not at all.
+    """Write a figure in the format of its suffix, completely or not at all.
 
-    A figure that is made again gives the same bytes: no time is in the file. Letters in a PDF stay
-    text, in an SVG they are outlines.
+    The same figure gives the same bytes: the file contains no timestamp. Text stays text in a PDF
+    and becomes outlines in an SVG.
 
     Args:
         figure: of matplotlib.
         path: ending in .png, .pdf or .svg.
-        overwrite: whether an older file may be replaced.
-        dpi: dots an inch, of a PNG and of pictures inside the others.
+        overwrite: whether to replace an existing file.
+        dpi: dots per inch, for a PNG and for images inside the other formats.
 
     Raises:
         ConfigError: for another suffix.
-        OutputExistsError: where the file exists.
+        OutputExistsError: if the file exists.
         DataError: where it cannot be written.
-        OutputBusyError: where another process writes there.
+        OutputBusyError: if another process is writing the file.
     """
     path = check_figure_path(path, overwrite=overwrite)
     content = figure_bytes(figure, path.suffix.lower()[1:], dpi)
     with output_lock(path):
-        check_new(path, overwrite=overwrite)  # nobody else was quicker
+        check_new(path, overwrite=overwrite)  # another process may have been faster
         return write_atomically(path, content)

@@ -1,4 +1,4 @@
-"""The frames that figures are drawn from: where they come from, which rows count, what to call."""
+"""The frames that figures are drawn from: reading them, selecting rows, labels."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ FACTS: list[str] = _TABLE["facts"]["names"]
 """What ran, in the order of a report."""
 _WORDS = {**_TABLE["axes"], **FIGURES}
 _BOUNDS = [name for figure in FIGURES.values() for name in figure.get("bounds", ())]
-# Rows of more numbers than these are shown by their ends.
+# Longer sequences of numbers are abbreviated.
 _SHORT = 3
 
 
 def read_frame(source: Any) -> pd.DataFrame:
-    """A frame, from whatever holds one.
+    """Read a frame from any source that has one.
 
     Args:
         source: a pandas frame; a `Comparison`, or anything else with a ``frame``; or the path of
             a CSV file.
 
     Raises:
-        DataError: for a file that is not there, or is no CSV.
-        InputError: for anything else, or a frame without rows.
+        DataError: if the file is missing or not a CSV.
+        InputError: for any other source, or an empty frame.
     """
     import pandas as pd
 
@@ -86,17 +86,17 @@ def _read_csv(path: Path) -> pd.DataFrame:
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"expected a CSV with a header at {path}, got {reason}.") from error
     for name in frame.columns:
-        # Truth values beside gaps are read as text.
+        # Booleans in a column with gaps are read as text.
         if set(frame[name].dropna()) <= {"True", "False"}:
             frame[name] = frame[name].map({"True": True, "False": False})
     return frame
 
 
 def need(frame: pd.DataFrame, columns: Sequence[str], purpose: str) -> None:
-    """Refuse a frame that lacks columns.
+    """Refuse a frame with missing columns.
 
     Raises:
-        InputError: with the columns missing, and those there are.
+        InputError: naming the missing and the existing columns.
     """
     missing = [name for name in dict.fromkeys(columns) if name not in frame]
     if missing:
@@ -107,10 +107,10 @@ def need(frame: pd.DataFrame, columns: Sequence[str], purpose: str) -> None:
 
 
 def choose(frame: pd.DataFrame, fixed: Fixed) -> pd.DataFrame:
-    """The rows in which columns have given values.
+    """The rows in which the columns have the given values.
 
     Raises:
-        InputError: for a column or value that the frame does not have.
+        InputError: if the frame lacks a column or value.
     """
     need(frame, list(fixed or ()), "fixing a value")
     for name, value in (fixed or {}).items():
@@ -125,7 +125,7 @@ def choose(frame: pd.DataFrame, fixed: Fixed) -> pd.DataFrame:
 
 
 def axes_of(frame: pd.DataFrame) -> list[str]:
-    """The columns that a study varied: those that say neither what ran nor what came out.
+    """The columns that a study varied: those that describe neither the run nor the results.
 
     A study's frame has them before ``strategy``; of any other frame, unknown columns count.
     """
@@ -136,7 +136,7 @@ def axes_of(frame: pd.DataFrame) -> list[str]:
 
 
 def about(frame: pd.DataFrame) -> str:
-    """Model and data, as far as all rows share them."""
+    """Model and data, if all rows share them."""
     return " on ".join(
         str(frame[name].iloc[0])
         for name in ("model", "data")
@@ -146,12 +146,12 @@ def about(frame: pd.DataFrame) -> str:
 
 
 def label_of(column: str) -> str:
-    """What to write along an axis: the quantity and its unit."""
+    """The label of an axis: the quantity and its unit."""
     return str(_WORDS.get(column, {}).get("label") or name_of(column))
 
 
 def symbol_of(column: str) -> str:
-    """A column in small print and legends."""
+    """The name of a column in captions and legends."""
     return str(_WORDS.get(column, {}).get("symbol") or column.replace("_", " "))
 
 
@@ -161,7 +161,7 @@ def name_of(column: str) -> str:
 
 
 def show_value(value: Any) -> str:
-    """A value of an axis, short: of a row of numbers only the ends."""
+    """A short form of an axis value; sequences of numbers are abbreviated."""
     if isinstance(value, tuple | list):
         shown = [show_value(inner) for inner in value]
         return f"[{', '.join(shown if len(shown) <= _SHORT else [shown[0], '…', shown[-1]])}]"
@@ -178,10 +178,10 @@ def _same(own: Any, value: Any) -> bool:
 
 
 def check_columns_differ(**columns: str | None) -> None:
-    """Refuse one column in two roles.
+    """Refuse the same column in two roles.
 
     Raises:
-        ConfigError: with the roles.
+        ConfigError: naming the roles.
     """
     given = [(role, name) for role, name in columns.items() if name is not None]
     for i, (role, name) in enumerate(given):

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["draw_graph", "graph_panels", "in_degree_map"]
 
 _WIDTH, _HEIGHT = 3.5, 3.3  # inches, a column of most papers
-_OPACITY = 0.8  # of the heaviest edge, where there are few
-_BEND = (0.12, 0.4)  # of an edge, so that to and fro stay apart: to its length; at most, in patches
-_FADED = 0.4  # of the photograph, so that edges show on dark ones too
+_OPACITY = 0.8  # of the heaviest edge, if there are few edges
+_BEND = (0.12, 0.4)  # of an edge, to show both directions: per length; at most, in patches
+_FADED = 0.4  # of the photograph, so that edges are visible on dark ones too
 
 
 def draw_graph(
@@ -37,26 +37,25 @@ def draw_graph(
     width: float = _WIDTH,
     height: float = _HEIGHT,
 ) -> Figure:
-    """A token graph over the photograph that it was made from.
+    """Draw a token graph over the photograph that it was built from.
 
-    Nodes lie at the centres of the patches, larger where more tokens chose them. Edges point from
-    a token to those that it chose (features travel the other way), the more opaque the larger
-    their weight.
+    Nodes are at the centres of the patches, larger if more tokens chose them. Edges point from a
+    token to those it chose (features travel in the opposite direction); opacity shows the weight.
 
     Args:
-        graph: as a builder makes it.
+        graph: the result of a graph builder.
         image: the pixels that the model saw: a tensor ``(3, H, W)`` or an array ``(H, W, 3)``,
-            0 to 1 or whole numbers to 255.
+            in 0..1, or integers in 0..255.
         i: which image of the graph's batch.
-        far_only: leave out edges between grid neighbours, which say little and hide much; None to
-            do so where there are others.
+        far_only: hide edges between grid neighbours, which say little and hide much; None to do so
+            only if there are other edges.
         patches: only the edges that these positions chose; None for all.
-        title: above; None to say what is drawn.
+        title: title of the figure; None for a description.
         width, height: in inches.
 
     Raises:
-        InputError: for something that is no image.
-        ConfigError: for positions outside the grid, or an image that the graph does not hold.
+        InputError: if ``image`` is not an image.
+        ConfigError: if a position is outside the grid, or the graph does not have the image.
     """
     pixels = _pixels(image)
     edges, shown = _edges(graph, i, far_only, patches)
@@ -79,7 +78,7 @@ def in_degree_map(
 
     Raises:
         InputError: for an array of another shape.
-        ConfigError: for an image that the graph does not hold.
+        ConfigError: if the graph does not have the image.
     """
     degrees = _degrees(source, i)
     with new_figure(width, height) as (figure, axes):
@@ -103,7 +102,7 @@ def graph_panels(
     (edges, shown), degrees = _edges(graph, i, far_only, patches), _degrees(graph, i)
     with new_grid(width, height, 1, 2) as (figure, grid):
         _draw_edges(grid[0, 0], graph, i, pixels, edges, shown)
-        _draw_degrees(grid[0, 1], degrees, "who is chosen")
+        _draw_degrees(grid[0, 1], degrees, "chosen patches")
         if title:
             figure.suptitle(title)
     return figure
@@ -126,7 +125,7 @@ def _pixels(image: Tensor | ArrayLike) -> NDArray[np.float64]:
 def _edges(
     graph: Graph, i: int, far_only: bool | None, patches: Collection[int] | None
 ) -> tuple[NDArray[np.float64], str]:
-    """Rows of from, to, weight; and what they are."""
+    """Rows of (from, to, weight), and a description of them."""
     nodes = graph.num_nodes
     if wrong := [p for p in patches or () if not 0 <= p < nodes]:
         raise ConfigError(f"expected patches between 0 and {nodes - 1}, got {wrong[0]}.")
@@ -152,7 +151,7 @@ def _counted(edges: int) -> str:
 def _degrees(source: Any, i: int) -> NDArray[np.float64]:
     if isinstance(source, Graph):
         rows, columns = source.to_scipy(i).nonzero()
-        # Who chose itself was chosen by nobody else.
+        # Choosing oneself does not count.
         chosen = np.bincount(columns[rows != columns], minlength=source.num_nodes)
         return chosen.reshape(source.grid).astype(np.float64)
     degrees = np.asarray(getattr(source, "in_degree", source), dtype=np.float64)

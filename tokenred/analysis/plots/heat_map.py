@@ -28,23 +28,23 @@ def heat_map(
     width: float = 3.5,
     height: float | None = None,
 ) -> Figure:
-    """A metric over two axes, its value written into each cell.
+    """Draw a metric over two axes, with its value in each cell.
 
-    Other axes are fixed or averaged over, and the small print says which. A combination that was
-    not run stays white. The small print also says how wide the intervals are: differences between
-    cells that are smaller may be chance, and the colours span at least that much.
+    Other axes are fixed or averaged over; the caption says which. A combination that was not run
+    stays white. The caption also gives the width of the intervals: smaller differences between
+    cells may be chance, and the colour scale spans at least that much.
 
     Args:
-        frame: of a study; see `read_frame`.
+        frame: the frame of a study; see `read_frame`.
         x, y: two columns, such as ``"alpha"`` and ``"M"``.
         metric: a column with numbers.
-        fixed: columns and the value that each must have.
+        fixed: a mapping from columns to the value that each must have.
         level: nominal coverage of the intervals.
-        title: above the axes; None for model and data, "" for none.
+        title: title of the figure; None for model and data, "" for none.
         width, height: in inches; None for a height that fits the rows.
 
     Raises:
-        InputError: for missing columns or values, or rows that may not be averaged.
+        InputError: for missing columns or values, or rows that cannot be averaged.
         ConfigError: for one column in two roles, or a level out of range.
     """
     import seaborn as sns
@@ -54,13 +54,13 @@ def heat_map(
     table = points.frame.pivot(index=y, columns=x, values="value")
     table = table.loc[sorted(table.index, key=order), sorted(table.columns, key=order)]
     low, high = points.frame["value"].min(), points.frame["value"].max()
-    # The colours reach at least as far as an interval.
+    # The colour scale spans at least one interval.
     wider = max(0.0, 2 * (points.half_width or 0.0) - (high - low)) / 2
     height = height or max(_LEAST, _AROUND + _ROW * len(table))
     with new_figure(width, height) as (figure, axes):
         axes.grid(visible=False)
         sns.heatmap(
-            # From dark to light also in grey and for every kind of colour blindness.
+            # From dark to light, also in greyscale and with any colour blindness.
             table, ax=axes, cmap="cividis", vmin=low - wider, vmax=high + wider,
             annot=True, fmt=_format(low, high), annot_kws={"fontsize": 7},
             linewidths=0.8, linecolor="white",
@@ -77,7 +77,7 @@ def heat_map(
 
 
 def _format(low: float, high: float) -> str:
-    """As many digits as tell the cells apart, and three of the largest."""
+    """Enough digits to distinguish the cells, and three for the largest value."""
     largest, span, digits = max(abs(low), abs(high)), high - low, 1
     while digits < 4 and (largest * 10**digits < 100 or 0 < span * 10**digits < 10):
         digits += 1

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_lines", "metric_lines"]
 
-# Bands of more lines than these hide each other; more than those have their legend aside.
+# With more lines than these, bands hide each other; with more than those, the legend is beside.
 _BANDS, _BESIDE = 2, 4
 
 
@@ -36,24 +36,24 @@ def metric_lines(
     width: float = 3.5,
     height: float = 2.6,
 ) -> Figure:
-    """A metric over an axis, one line a value of another axis.
+    """Draw a metric over an axis, one line per value of another axis.
 
-    Axes that are neither drawn nor fixed are averaged over, and the small print says so. The
-    intervals are those of `gather`: over seeds, else paired with dense, else binomial.
+    Axes that are neither drawn nor fixed are averaged over, and the caption says so. The intervals
+    are those of `gather`: over seeds, otherwise paired with dense, otherwise binomial.
 
     Args:
-        frame: of a study or comparison; see `read_frame`.
-        x: a column with numbers, or names, which are set side by side.
+        frame: the frame of a study or comparison; see `read_frame`.
+        x: a column with numbers, or with names (drawn at equal distances).
         metric: a column with numbers.
-        hue: the column that tells lines apart; None for one line.
-        fixed: columns and the value that each must have.
+        hue: the column that distinguishes lines; None for one line.
+        fixed: a mapping from columns to the value that each must have.
         level: nominal coverage of the intervals.
-        title: above the axes; None for model and data, "" for none.
-        width, height: in inches. The legend is above the axes, or beside them where there are
-            many lines.
+        title: title of the figure; None for model and data, "" for none.
+        width, height: in inches. The legend is above the axes, or beside them if there are many
+            lines.
 
     Raises:
-        InputError: for missing columns or values, or rows that may not be averaged.
+        InputError: for missing columns or values, or rows that cannot be averaged.
         ConfigError: for one column in two roles, or a level out of range.
     """
     check_columns_differ(x=x, hue=hue, metric=metric)
@@ -111,12 +111,12 @@ def draw_lines(
 
 
 def _label(hue: str, name: Any, aside: bool) -> str:
-    """What the legend calls a line: a number says what it is a number of."""
+    """The legend entry of a line: numbers are shown with their axis."""
     bare = aside or isinstance(_plain(name), str)
     return show_value(name) if bare else f"{symbol_of(hue)}={show_value(name)}"
 
 
 def _plain(value: Any) -> Any:
-    """A Python number for one of numpy's; a truth value counts as a name."""
+    """Convert a numpy number to Python; a boolean counts as a name."""
     value = value.item() if hasattr(value, "item") else value
     return str(value) if isinstance(value, bool) else value

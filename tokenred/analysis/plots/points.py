@@ -1,4 +1,4 @@
-"""From a frame to the points of a figure: what is fixed, what is averaged, how sure each is."""
+"""From a frame to the points of a figure: fixing, averaging, intervals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Points", "dense_value", "gather", "order", "wilson"]
 
-# An average over two of these would mean nothing.
+# An average over different values of these would be meaningless.
 _IDENTITY = ("model", "data", "weights", "method", "dtype", "precision")
 _PAIRED = ("difference", "difference_low", "difference_high")
 _SHARES = ("top1", "top5")
@@ -26,15 +26,16 @@ _UNSURE = (float("nan"), float("nan"))
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """What a figure draws.
+    """The points of a figure.
 
     Attributes:
-        frame: one row a point: the columns asked for, then ``value``, ``low`` and ``high`` (NaN
-            where nothing says how sure the value is).
-        about: model and data, where all points share them.
-        settings: the axes at one value, "α=0.1, θ=1", and those averaged over, "mean over P = 3".
-        intervals: what the intervals are, "95% binomial intervals"; empty where there are none.
-        left_out: what could not be drawn, "left out: 2 unfinished cells"; else empty.
+        frame: one row per point: the requested columns, then ``value``, ``low`` and ``high`` (NaN
+            if there is no interval).
+        about: model and data, if all points share them.
+        settings: the axes with a single value, "α=0.1, θ=1", and those averaged over, "mean over P
+            = 3".
+        intervals: the kind of interval, "95% binomial intervals"; empty if there are none.
+        left_out: what could not be drawn, "left out: 2 unfinished cells"; otherwise empty.
     """
 
     frame: pd.DataFrame
@@ -44,10 +45,10 @@ class Points:
     left_out: str
 
     def note(self, *, width: bool = False) -> str:
-        """All that a reader has to know beside the axes.
+        """The caption: everything a reader needs to know besides the axes.
 
         Args:
-            width: say how wide the intervals are, for figures that do not draw them.
+            width: include the width of the intervals, for figures that do not draw them.
         """
         half = self.half_width
         intervals = self.intervals
@@ -57,7 +58,7 @@ class Points:
 
     @property
     def half_width(self) -> float | None:
-        """Half the width of a typical interval, or None where there are none."""
+        """Half the width of a typical interval, or None if there are none."""
         halves = ((self.frame["high"] - self.frame["low"]) / 2).dropna()
         return None if halves.empty else float(halves.median())
 
@@ -72,24 +73,24 @@ def gather(
 ) -> Points:
     """One point for each combination of values of some columns.
 
-    Axes of a study that are neither asked for nor fixed are averaged over; a combination that was
-    not run for all their values is left out, since its average would be of other cells.
+    Axes of a study that are neither requested nor fixed are averaged over; a combination that was
+    not run for all their values is skipped, since its average would be over different cells.
 
-    The intervals are Student's over seeds, where each point has several; else those of paired
-    predictions, where the frame has differences from dense (``difference_low``,
-    ``difference_high``); else Wilson's, of so many images. The last two are of one run; around an
-    average they are rather too wide than too narrow, since its cells share their images.
+    The intervals are Student's over seeds if each point has several; otherwise those of paired
+    predictions if the frame has differences from dense (``difference_low``, ``difference_high``);
+    otherwise Wilson's, for the number of images. The last two are for one run; around an average
+    they are conservative, since its cells share their images.
 
     Args:
         source: see `read_frame`.
-        by: the columns; rows without a value in one of them are left aside.
-        metric: the column of the values.
-        fixed: columns and the value that each must have.
-        level: nominal coverage of the intervals; paired ones have that of the comparison.
+        by: the columns; rows with a missing value in one of them are ignored.
+        metric: the column with the values.
+        fixed: a mapping from columns to the value that each must have.
+        level: nominal coverage of the intervals; paired ones have the level of the comparison.
 
     Raises:
-        InputError: for missing columns or values, for no finished row, or for rows of several
-            models, data sets or methods that are neither asked for nor fixed.
+        InputError: if columns or values are missing, no row is finished, or rows have several
+            models, data sets or methods that are neither requested nor fixed.
         ConfigError: for a level out of range.
     """
     check_level(level)
@@ -97,14 +98,14 @@ def gather(
     frame = read_frame(source)
     need(frame, [*by, metric], "this figure")
     frame = frames.choose(frame, fixed).dropna(subset=by)
-    # A row of numbers, such as an α for each block, is a name here.
+    # A sequence of numbers, such as one α per block, counts as a name here.
     rows = [n for n in (*by, *axes_of(frame)) if any(isinstance(v, tuple | list) for v in frame[n])]
     frame = frame.assign(**{name: frame[name].map(show_value) for name in rows})
     done = frame.dropna(subset=[metric])
     if done.empty:
         raise InputError(
             f"expected finished cells with {', '.join([*by, metric])}, got none among "
-            f"{len(frame)} rows; see the columns status and error, where there are some."
+            f"{len(frame)} rows; see the columns status and error, if the frame has them."
         )
     _refuse_mixtures(done, by)
     varied = [n for n in axes_of(done) if n not in (*by, metric) and _count(done[n]) > 1]
@@ -135,7 +136,7 @@ def gather(
 
 
 def dense_value(source: Any, metric: str) -> float | None:
-    """The dense model's value, where the frame has just one."""
+    """The dense model's value, if the frame has exactly one."""
     frame = read_frame(source)
     if "method" not in frame or metric not in frame:
         return None
@@ -149,18 +150,18 @@ def order(value: Any) -> tuple[int, Any]:
 
 
 def wilson(percent: float, images: float, level: float = 0.95) -> tuple[float, float]:
-    """Interval of a share of images, in percent.
+    """Wilson interval of an accuracy, in percent.
 
     Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", Journal
     of the American Statistical Association 22, 1927.
 
     Args:
-        percent: of the images that are right, 0 to 100; an average of several shares as well.
-        images: how many there are.
+        percent: accuracy, 0 to 100; may be an average of several.
+        images: number of images.
         level: nominal coverage.
 
     Raises:
-        InputError: for a share or a number of images that is none.
+        InputError: if the percentage or the number of images is invalid.
         ConfigError: for a level out of range.
     """
     from scipy.stats import norm
@@ -182,15 +183,15 @@ def _refuse_mixtures(frame: pd.DataFrame, by: Sequence[str]) -> None:
         if name in frame and name not in by and _count(frame[name]) > 1:
             there = ", ".join(dict.fromkeys(show_value(v) for v in frame[name]))
             raise InputError(
-                f"the rows are of several values of {name} ({there}), and an average over them "
-                f"would mean nothing. Fix one, such as {name}={show_value(frame[name].iloc[0])}."
+                f"the rows have several values of {name} ({there}), and an average over them "
+                f"would be meaningless. Fix one, such as {name}={show_value(frame[name].iloc[0])}."
             )
 
 
 def _run_for_all(
     frame: pd.DataFrame, groups: list[Any], averaged: list[str], by: Sequence[str]
 ) -> list[tuple[Any, pd.DataFrame]]:
-    """The groups that have a row for every value of what is averaged over."""
+    """The groups with a row for every value of the averaged axes."""
     if not averaged:
         return groups
     combinations = len(frame[averaged].drop_duplicates())
@@ -221,10 +222,10 @@ def _value(rows: pd.DataFrame, metric: str, how: str, level: float) -> tuple[flo
         half = float(t.ppf((1 + level) / 2, len(runs) - 1) * sem(runs))
         return value, float(runs.mean()) - half, float(runs.mean()) + half
     if how == "paired":
-        # Bounds of the difference, about the value: the dense model itself has none.
+        # Bounds of the difference, around the value; the dense model has none.
         low = value + float((rows["difference_low"] - rows["difference"]).mean())
         high = value + float((rows["difference_high"] - rows["difference"]).mean())
-        # Of shares, an interval that reaches beyond what there can be says nothing more.
+        # Intervals of percentages are clipped to their range.
         return (value, max(low, 0.0), min(high, 100.0)) if metric in _SHARES else (value, low, high)
     if how == "binomial":
         return (value, *wilson(value, float(rows["images"].min()), level))

@@ -1,4 +1,4 @@
-"""Published points, read from a CSV: what a paper printed, to be drawn beside what was measured."""
+"""Published points from a CSV, to be drawn next to measured ones."""
 
 from __future__ import annotations
 
@@ -32,29 +32,30 @@ def read_published(
     method: str | Sequence[str] | None = None,
     finetuned: bool | None = None,
 ) -> pd.DataFrame:
-    """Published points, one row a point.
+    """Read published points, one row per point.
 
-    The CSV is tidy (columns ``metric`` and ``value``, one row a number; ``top1_percent``, ``gmacs``
+    The CSV is tidy (columns ``metric`` and ``value``, one row per
+    number; ``top1_percent``, ``gmacs``
     and ``images_per_second_DEVICE`` are known) or wide (``top1``, ``gmacs``,
     ``images_per_second``). Both name the model in ``backbone`` (or ``model``), and may have
     ``table``, ``method``, ``finetuned`` and axes such as ``P``, ``graph``, ``theta``.
 
     Args:
         source: the path of the CSV, or a frame.
-        table, backbone, method, finetuned: keep the points of these; several backbones or methods
-            as a list.
+        table, backbone, method, finetuned: keep only these points; several backbones or methods as
+            a list.
 
     Returns:
         The axes, then ``top1``, ``gmacs``, ``images_per_second`` and ``device``, as far as the
         source has them.
 
     Raises:
-        DataError: for a file that is not there, or is no CSV.
-        InputError: for missing columns, or no point that is left.
+        DataError: if the file is missing or not a CSV.
+        InputError: if columns are missing, or no point is left.
     """
     frame = read_rows(source)
     if _GROUP in frame:
-        # Some tables give the cost of a whole row of methods.
+        # Some tables give one cost for a row of methods.
         cost = frame["gmacs"] if "gmacs" in frame else float("nan")
         frame["gmacs"] = frame[_GROUP].where(cost != cost, cost)
         frame = frame.drop(columns=_GROUP)
@@ -62,7 +63,7 @@ def read_published(
         frame = choose(frame, {"table": table})
     if finetuned is not None:
         need(frame, ["finetuned"], "choosing published points")
-        # A dense model is neither, and says nothing.
+        # A dense model is neither.
         frame = frame[frame["finetuned"].isna() | (frame["finetuned"] == finetuned)]
     for column, names in (("backbone", backbone), ("method", method)):
         if names is not None:
@@ -71,7 +72,7 @@ def read_published(
 
 
 def read_rows(source: Any) -> pd.DataFrame:
-    """All published points, with the cost of a group of methods in a column of its own.
+    """All published points, with the cost of a group of methods in a separate column.
 
     Raises:
         DataError, InputError: as `read_published`.
@@ -97,10 +98,10 @@ def read_rows(source: Any) -> pd.DataFrame:
 
 
 def tradeoff_points(published: pd.DataFrame, x: str) -> pd.DataFrame:
-    """The points that have an accuracy and a place on the axis, each once.
+    """The points that have an accuracy and a position on the axis, each once.
 
     Raises:
-        InputError: where there are none.
+        InputError: if there are none.
     """
     need(published, ["backbone", "method", "top1", x], "the published points of a trade-off")
     points = published.dropna(subset=["top1", x])
@@ -122,17 +123,17 @@ def dense_point(published: pd.DataFrame, backbone: str) -> pd.Series | None:
 def draw_published(
     axes: Axes, points: pd.DataFrame, x: str, colours: dict[Any, Any], relative: bool
 ) -> None:
-    """Draw the points of `tradeoff_points`, hollow and dotted, a line a table and method.
+    """Draw the points of `tradeoff_points`, hollow and dotted, one line per table and method.
 
     Args:
         axes: to draw upon.
-        points: published ones.
+        points: the published points.
         x: the column along the axis.
-        colours: of the methods that are measured, which the published ones share.
-        relative: to the published dense model of the same backbone.
+        colours: the colours of the measured methods; published points of a method share its colour.
+        relative: draw relative to the published dense model of the same backbone.
 
     Raises:
-        InputError: where that is not published.
+        InputError: if that is not published.
     """
     others = iter(palette(10)[::-1])
     chosen = {str(name).casefold(): colour for name, colour in colours.items()}
@@ -145,8 +146,8 @@ def draw_published(
             dense = dense_point(points, backbone)
             if dense is None:
                 raise InputError(
-                    f"the published points of {backbone} have no dense model, to which they could "
-                    "be set in relation; leave relative out, or add the row of P=0."
+                    f"the published points of {backbone} have no dense model to be relative to; "
+                    "omit relative, or add the row of P=0."
                 )
             unit = (100 if x == "gmacs" else 1) / dense[x]
             own = own.assign(**{x: own[x] * unit, "top1": own["top1"] - dense["top1"]})
@@ -176,7 +177,7 @@ def _only(frame: pd.DataFrame, column: str, names: list[str]) -> pd.DataFrame:
 
 
 def _spread_speeds(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Give a speed that was printed once to both the fine-tuned and the other point."""
+    """Copy a speed that was printed once to both the fine-tuned and the other point."""
     if "finetuned" not in frame or "top1" not in frame or _SPEED not in frame:
         return frame
     lone = frame["finetuned"].isna() & frame["top1"].isna()

@@ -40,23 +40,23 @@ def scorer_comparison(
     width: float = 3.5,
     height: float | None = None,
 ) -> Figure:
-    """How well scorers choose: a line a scorer through its budgets, the best in the mean first.
+    """Compare scorers: one line per scorer over its budgets, the best on average first.
 
-    At a single budget: a row a scorer with its interval, the best on top.
+    At a single budget: one row per scorer with its interval, the best on top.
 
     Args:
-        frame: of a study with an axis ``scorer``; see `read_frame`.
+        frame: the frame of a study with an axis ``scorer``; see `read_frame`.
         x: the axis of budgets; None for the first of P, r, keep_rate and schedule that varies.
         metric: a column with numbers.
         published: points of a paper that have ``scorer`` and ``x``, drawn hollow; see
             `read_published`.
-        fixed: columns and the value that each must have.
+        fixed: a mapping from columns to the value that each must have.
         level: nominal coverage of the intervals.
-        title: above the axes; None for model and data, "" for none.
+        title: title of the figure; None for model and data, "" for none.
         width, height: in inches; None for a height that fits.
 
     Raises:
-        InputError: for missing columns or values, or rows that may not be averaged.
+        InputError: for missing columns or values, or rows that cannot be averaged.
         ConfigError: for one column in two roles, or a level out of range.
     """
     check_columns_differ(x=x, scorer=_HUE, metric=metric)
@@ -68,8 +68,8 @@ def scorer_comparison(
     dense = dense_value(data, metric)
     if x is None:
         if published is not None:
-            raise InputError("published points need an axis of budgets, and just one budget is in "
-                             "the frame; leave published out, or run more budgets.")  # fmt: skip
+            raise InputError("published points need an axis of budgets, but the frame has only one "
+            "budget; omit published, or run more budgets.")  # fmt: skip
         points = gather(data, [_HUE], metric, fixed=fixed, level=level)
         return _rows(points, metric, dense, title, width, height)
     points = gather(data, [x, _HUE], metric, fixed=fixed, level=level)

@@ -36,20 +36,20 @@ def smoothing_curves(
     width: float | None = None,
     height: float | None = None,
 ) -> Figure:
-    """How alike the tokens are after each block, a curve a strategy, the dense model in black.
+    """Similarity of the tokens after each block: one curve per strategy, the dense model in black.
 
     The bands are the intervals over the images.
 
     Args:
         frame: of an `Oversmoothing`; see `read_frame`.
         statistics: one of ``cosine``, ``effective_rank``, ``high_frequency`` and ``lost``, each
-            also with ``_difference`` behind it, for the paired difference from the dense model; or
-            several, a panel each, two in a row.
+            also with the suffix ``_difference`` for the paired difference from the dense model; or
+            several, in one panel each, two per row.
         title: above the figure; None for model and data, "" for none.
-        width, height: in inches; by default a column of most papers for one panel, two for more.
+        width, height: in inches; by default one column of most papers for one panel, two for more.
 
     Raises:
-        InputError: for a frame of another kind, or one that lacks a statistic.
+        InputError: if the frame is of another kind, or lacks a statistic.
     """
     frame = frames.read_frame(frame)
     wanted = [statistics] if isinstance(statistics, str) else list(statistics)

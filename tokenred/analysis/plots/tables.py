@@ -1,4 +1,4 @@
-"""Tables of a study beside a paper's (Tables 4 and 5 of the GTP paper), to print or to draw."""
+"""Tables of a study next to a paper's (Tables 4 and 5 of the GTP paper), printed or drawn."""
 
 from __future__ import annotations
 
@@ -27,25 +27,24 @@ _RANKED = ("top1", "top5", "difference", "images_per_second", "speedup", "realis
 _GREEK = str.maketrans({
     "θ": r"$\theta$", "α": r"$\alpha$", "ρ": r"$\rho$", "±": r"$\pm$", "×": r"$\times$",
 })  # fmt: skip
-# A figure this wide has its sources side by side; inches.
+# Figures at least this wide (in inches) have their sources side by side.
 _WIDE = 5.0
 _ROW, _HEAD, _AROUND = 0.17, 0.5, 0.35
-# Light enough for black figures.
+# Light enough for black digits.
 _SHADES = ("#ffffff", "#9ec9e2")
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Rows with values from several sources; print it as it is, or as Markdown, LaTeX or a figure.
+    """Values from several sources; prints as text, Markdown, LaTeX or a figure.
 
     Attributes:
-        values: a pandas frame. Rows are named by the axes that they stand for; columns by source
-            ("measured: ViT on digits", "published: DeiT-S") and value ("P=8"). NaN where a source
-            says nothing.
-        metric: what the values are, with their unit.
-        note: small print.
+        values: a pandas frame. Rows are named by their axes; columns by source ("measured: ViT on
+            digits", "published: DeiT-S") and value ("P=8"). NaN if a source has no value.
+        metric: name and unit of the values.
+        note: the caption.
         ranked: whether more is better.
-        half_width: of a typical interval of the measured values; None where nobody knows.
+        half_width: of a typical interval of the measured values; None if unknown.
     """
 
     values: pd.DataFrame
@@ -61,14 +60,14 @@ class Table:
 
     @property
     def best(self) -> pd.DataFrame:
-        """Where no row of a column is above this one, as printed."""
+        """Which values are the best of their column, as printed."""
         shown = self.values.round(1)
         return shown.eq(shown.max()) & self.ranked
 
     def markdown(self) -> str:
         """The table in Markdown, best values of each column bold."""
         heads = [str(name) for name in self.values.index.names]
-        # Markdown has one row of heads: the source goes into the first of its columns.
+        # Markdown has one header row: the source is written in the first of its columns.
         seen: set[str] = set()
         for source, column in self.values.columns:
             heads.append(column if source in seen else f"{source}, {column}")
@@ -100,9 +99,9 @@ class Table:
         return f"{about}\n{made.translate(_GREEK)}".rstrip()
 
     def figure(self, *, title: str | None = None, width: float = 3.5) -> Figure:
-        """The table as a figure, a part a source, one below the other in a narrow one.
+        """The table as a figure, one part per source, stacked if the figure is narrow.
 
-        Darker is better within a column, and pale where it may be chance.
+        Darker is better within a column; pale if the difference may be chance.
         """
         parts = {source: self.values[source].dropna(how="all") for source in self.sources}
         rows = [len(part) for part in parts.values()]
@@ -174,23 +173,23 @@ def tabulate(
     backbone: str | Sequence[str] | None = None,
     fixed: Fixed = None,
 ) -> Table:
-    """A metric over rows and columns, with published values of the same rows beside it.
+    """A metric over rows and columns, next to published values of the same rows.
 
-    Rows of either source are kept; where one has no value, the place stays empty. The published
-    models are named: they need not be the model that was measured.
+    Rows of both sources are kept; missing values stay empty. The published models are named,
+    because they need not be the measured model.
 
     Args:
-        frame: of a study; see `read_frame`.
+        frame: the frame of a study; see `read_frame`.
         rows: the axis, or axes, whose values are the rows.
         columns: the axis whose values are the columns.
         metric: a column with numbers.
-        published: the path of a CSV, or what `read_published` made of it.
-        table, backbone: choose among published points.
-        fixed: columns and the value that each must have.
+        published: the path of a CSV, or the result of `read_published`.
+        table, backbone: select published points.
+        fixed: a mapping from columns to the value that each must have.
 
     Raises:
-        InputError: for missing columns or values, or rows that may not be averaged.
-        DataError: for a file that cannot be read.
+        InputError: for missing columns or values, or rows that cannot be averaged.
+        DataError: if a file cannot be read.
     """
     import pandas as pd
 
@@ -226,7 +225,7 @@ def graph_table(
 
     Args:
         frame, table: as in `tabulate`.
-        title: above the table; None for none.
+        title: title of the figure; None for none.
         width: in inches; the height fits the rows.
         options: further ones of `tabulate`.
 
@@ -247,7 +246,7 @@ def theta_table(
 ) -> Figure:
     """Shares θ of attention kept over budgets (Table 5 of the GTP paper), drawn.
 
-    With and without proportional attention, where the frame has that axis. Arguments and errors
+    With and without proportional attention, if the frame has that axis. Arguments and errors
     are those of `graph_table`.
     """
     data = read_frame(frame)
@@ -261,7 +260,7 @@ def theta_rows(frame: pd.DataFrame) -> list[str]:
 
 
 def _wide(own: pd.DataFrame, keys: list[str], columns: str, metric: str) -> pd.DataFrame:
-    """A source's values, its rows named as in every other source."""
+    """The values of a source, with the same row names in every source."""
     import pandas as pd
 
     names = [tuple(_cell(value) for value in key) for key in own[keys].itertuples(index=False)]
@@ -274,7 +273,7 @@ def _wide(own: pd.DataFrame, keys: list[str], columns: str, metric: str) -> pd.D
 
 
 def _row_order(name: tuple[str, ...]) -> tuple[Any, ...]:
-    """Numbers ascending; names after them, as they came."""
+    """Numbers in ascending order, then names in their original order."""
     try:
         return (0, float(name[0]))
     except ValueError:
@@ -292,7 +291,7 @@ def _cell(value: Any) -> str:
 
 
 def _row_words(heads: Sequence[str], name: tuple[str, ...]) -> str:
-    """A row's name with what it means, where the name does not say it."""
+    """The name of a row, explained if the name alone is not clear."""
     parts = []
     for head, value in zip(heads, name, strict=True):
         if value in ("yes", "no"):

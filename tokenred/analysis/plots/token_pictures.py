@@ -1,4 +1,4 @@
-"""Token pictures (Fig. 4 of the GTP paper): what survives, and who stands for which patch."""
+"""Token pictures (Fig. 4 of the GTP paper): which tokens remain, and which patches they own."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["Picture", "PictureRow", "Stage", "show_tokens"]
 _WHITE, _GREY, _BLACK = (1.0, 1.0, 1.0), (0.5, 0.5, 0.5), (0.0, 0.0, 0.0)
 _IDLE, _CROSS = "0.6", "0.75"
 _DIAGONALS = ((0.3, 0.3, 0.7, 0.7), (0.3, 0.7, 0.7, 0.3))
-# How much of the photograph a veil hides.
+# Opacity of the overlay on removed patches.
 _LOST, _HELD, _POOLED, _IDLING = 0.93, 0.75, 0.75, 0.65
 _SMALL = 6.5  # points
-_LINE = 0.13  # inches, of such letters
+_LINE = 0.13  # inches, height of a text line
 _NARROW = 1.1  # inches: panels whose captions take two lines
 
 
@@ -33,14 +33,14 @@ class Stage:
 
     Attributes:
         layer: the block, from 0.
-        tokens: image tokens that are left.
-        alive: whether the token of this patch is still there.
-        idle: whether it was left out of this block, and waits.
-        holder: the patch whose token stands for this one; the patch itself where it is alive; −1
-            where there is no such patch.
-        pooled: whether a token of no single patch holds it, such as EViT's fused token.
-        edges: ``(k, 2)`` patches, a token that is left and one that is gone, next to each other in
-            the token graph; none unless they were asked for.
+        tokens: remaining image tokens.
+        alive: whether the token of this patch remains.
+        idle: whether it skipped this block and waits.
+        holder: the patch whose token owns this one; the patch itself if it is alive; −1 if there is
+            no such patch.
+        pooled: whether it is owned by a token of no single patch, such as EViT's fused token.
+        edges: ``(k, 2)`` pairs of a remaining and a removed patch that are neighbours in the token
+            graph; empty unless requested.
     """
 
     layer: int
@@ -53,12 +53,12 @@ class Stage:
 
     @property
     def gone(self) -> NDArray[np.bool_]:
-        """Whether the token of this patch is no longer there."""
+        """Whether the token of this patch has been removed."""
         return ~self.alive
 
     @property
     def held(self) -> NDArray[np.bool_]:
-        """Whether the patch is gone and the token of another patch stands for it."""
+        """Whether the patch is removed and the token of another patch owns it."""
         return self.gone & (self.holder >= 0)
 
     @property
@@ -73,7 +73,7 @@ class PictureRow:
 
     Attributes:
         label: the strategy, as it was written.
-        stages: one for each block asked for.
+        stages: one for each requested block.
         prediction: the class, or None for a model that gives no logits ``(b, classes)``.
         probability: of that class, NaN likewise.
     """
@@ -93,7 +93,7 @@ class Picture:
         grid: patches down and across.
         depth: blocks of the model.
         dense: the row of the unreduced model, without stages.
-        rows: one a strategy.
+        rows: one per strategy.
         classes: names of the classes, or None.
     """
 
@@ -105,7 +105,7 @@ class Picture:
     classes: tuple[str, ...] | None
 
     def said(self, row: PictureRow) -> str:
-        """What a model makes of the image, "7 (92%)"; empty where it makes no classes of it."""
+        """The prediction and its probability, "7 (92%)"; empty if the model has no classes."""
         if row.prediction is None:
             return ""
         known = self.classes is not None and row.prediction < len(self.classes)
@@ -117,19 +117,20 @@ class Picture:
 def show_tokens(
     picture: Picture, *, holders: bool = True, title: str | None = None, width: float = 7.0
 ) -> Figure:
-    """The photograph, and what is left of it after some blocks: a row a strategy.
+    """The photograph and what remains of it after some blocks: one row per strategy.
 
-    A patch whose token is there is shown as it is. One that is gone is veiled: white and crossed
-    where nothing of it is left, in the colour of the patch whose token stands for it (which is
-    outlined in that colour), grey where a token of no single patch holds it. One that idles is dark
-    and hatched. Thin lines, if the picture has edges, lead along the token graph from what is left
-    to what is gone.
+    A patch whose token remains is shown unchanged. A removed patch is covered: in the colour of the
+    patch whose token owns it (which is outlined in that colour), grey if a token of no single patch
+    owns it, or white and crossed if nothing of it is left. An idle patch is dark and hatched. If
+    the picture has edges, thin lines show the edges of the token graph between remaining and
+    removed patches.
 
     Args:
-        picture: of `tokenred.analysis.trace_picture`.
-        holders: show who stands for which patch; otherwise all that is gone is white and crossed.
-        title: above; None for none.
-        width: in inches; the height follows.
+        picture: the result of `tokenred.analysis.trace_picture`.
+        holders: show the owner of each removed patch; otherwise all removed patches are white and
+            crossed.
+        title: title of the figure; None for none.
+        width: in inches; the height is derived from it.
     """
     columns = 1 + max(len(row.stages) for row in picture.rows)
     high, wide = picture.pixels.shape[:2]
@@ -170,7 +171,7 @@ def _photograph(axes: Axes, picture: Picture) -> None:
     axes.grid(visible=False)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(visible=True, linewidth=0.4, color="0.6")
-    # One unit a patch, and patches of the shape they have.
+    # One unit per patch, with the aspect ratio of the patches.
     axes.imshow(
         picture.pixels, extent=(0, gw, gh, 0), interpolation="nearest",
         aspect=(high / gh) / (wide / gw),
@@ -222,7 +223,7 @@ def _draw(axes: Axes, stage: Stage, holders: bool) -> None:
 
         rows, across = np.divmod(stage.edges, gw)
         ends = np.stack((across + 0.5, rows + 0.5), axis=-1)
-        # The more there are, the lighter each; white beneath, for dark photographs.
+        # The more edges, the lighter each; white beneath, for dark photographs.
         opacity = min(0.6, max(0.15, 60 / len(ends)))
         for colour, width in (("white", 0.9), ("black", 0.35)):
             axes.add_collection(
@@ -231,9 +232,9 @@ def _draw(axes: Axes, stage: Stage, holders: bool) -> None:
 
 
 def _colours(stage: Stage) -> dict[int, Colour]:
-    """A colour for each patch that stands for others, unlike those of the regions beside it."""
+    """A colour for each patch that owns others, different from those of adjacent regions."""
     gh, gw = stage.holder.shape
-    # Without the grey, which means something else here.
+    # Without grey, which has another meaning here.
     shades = [shade for i, shade in enumerate(palette(10)) if i != 7]
     used = [0] * len(shades)
     chosen: dict[int, Colour] = {}
@@ -245,7 +246,7 @@ def _colours(stage: Stage) -> dict[int, Colour]:
                 max(0, row - 1) : min(gh, row + 2), max(0, column - 1) : min(gw, column + 2)
             ]
             beside |= {numbers[other] for other in around.flatten().tolist() if other in numbers}
-        # The least used of those that nobody beside has.
+        # The least used colour that no neighbour has.
         _, _, number = min((n in beside, used[n], n) for n in range(len(shades)))
         numbers[holder], chosen[holder] = number, shades[number]
         used[number] += 1
@@ -270,7 +271,7 @@ def _outline(axes: Axes, stage: Stage, colours: dict[int, Colour]) -> None:
 def _strokes(
     axes: Axes, where: NDArray[np.bool_], colour: str, lines: Sequence[tuple[float, ...]]
 ) -> None:
-    """The same lines in some patches, so that a veil is told from a dark or bright photograph."""
+    """Draw the same hatching in some patches, so that covers differ from dark or bright images."""
     from matplotlib.collections import LineCollection
 
     drawn = [
@@ -299,10 +300,10 @@ def _legend(picture: Picture, holders: bool) -> list[Any]:
 
     offered = [
         ("idle", swatch("0.25", "idles", _IDLE, "//////")),
-        ("held", swatch("none", "stands for others", colour)),
-        ("held", swatch(_light(colour), "gone, in another")),
-        ("pooled", swatch((*_GREY, _POOLED), "gone, in a fused token")),
-        ("lost", swatch("white", "gone, nothing left", _CROSS, "xxx")),
+        ("held", swatch("none", "owns others", colour)),
+        ("held", swatch(_light(colour), "removed, in another token")),
+        ("pooled", swatch((*_GREY, _POOLED), "removed, in a fused token")),
+        ("lost", swatch("white", "removed, nothing left", _CROSS, "xxx")),
     ]
     if not holders:
         offered = [offered[0], ("gone", swatch("white", "gone", _CROSS, "xxx"))]

@@ -1,4 +1,4 @@
-"""Accuracy against cost or against speed, one line a method."""
+"""Accuracy against cost or speed, one line per method."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["tradeoff"]
 _DENSE = "dense"
 # Axis -> (label, label relative to dense, whether less is better).
 _AXES = {
-    "gmacs": (label_of("gmacs"), "cost of an image (% of dense)", True),
+    "gmacs": (label_of("gmacs"), "cost per image (% of dense)", True),
     "images_per_second": (label_of("images_per_second"), label_of("speedup"), False),
 }
-# More entries than these go beneath the axes, a line of the legend for each row of them.
+# With more entries than these, the legend goes beneath the axes and adds to the height.
 _MANY, _LINE = 6, 0.15
 
 
@@ -40,27 +40,27 @@ def tradeoff(
     width: float = 3.5,
     height: float = 2.8,
 ) -> Figure:
-    """Top-1 accuracy against cost or speed: a line a method through its budgets, dense as a star.
+    """Top-1 accuracy against cost or speed: one line per method over its budgets, dense as a star.
 
-    The error bars are the paired intervals of the difference from the dense model where the frame
-    has them, so they say how sure the *loss* is; else binomial ones. Bars along the axis of speed
-    are those of the speed-up. Points of the same cost are set apart by a hair.
+    The error bars are the paired intervals of the difference from the dense model if the frame has
+    them, so they show the uncertainty of the *loss*; otherwise they are binomial. Horizontal bars
+    are those of the speed-up. Points of the same cost are drawn slightly apart.
 
     Args:
-        frame: of a `Comparison` that has accuracies, or of a study; see `read_frame`.
+        frame: the frame of a `Comparison` with accuracies, or of a study; see `read_frame`.
         x: ``"gmacs"``, or ``"images_per_second"`` as it was measured.
-        hue: the column that tells lines apart.
-        published: points of a paper, drawn hollow: the path of a CSV, or what `read_published`
-            made of it; lines of a method that is also measured have its colour.
-        relative: to the dense model, in cost (or speed) and accuracy; so that points of other
-            models fit into the same axes.
-        front: draw the Pareto front of what was measured.
-        title: above the axes; None for model and data, "" for none.
+        hue: the column that distinguishes lines.
+        published: points of a paper, drawn hollow: the path of a CSV, or the result of
+            `read_published`; a method that is also measured has the same colour.
+        relative: draw cost (or speed) and accuracy relative to the dense model, so that points of
+            other models fit into the same axes.
+        front: draw the Pareto front of the measured points.
+        title: title of the figure; None for model and data, "" for none.
         width, height: in inches; 3.5 is a column of most papers. A legend beneath the axes adds to
             the height.
 
     Raises:
-        InputError: for a frame without these columns, or, where it is ``relative``, without dense.
+        InputError: if the frame lacks the columns or, with ``relative``, the dense model.
         ConfigError: for another x.
     """
     if x not in _AXES:
@@ -102,7 +102,7 @@ def tradeoff(
             _draw_front(axes, ours, less=less)
         axes.set(
             xlabel=relative_label if relative else label,
-            ylabel="top-1 from dense (points)" if relative else label_of("top1"),
+            ylabel="top-1 difference from dense (points)" if relative else label_of("top1"),
             title=frames.about(frame) if title is None else title,
         )
         axes.margins(x=0.06)
@@ -118,14 +118,14 @@ def _dense(frame: pd.DataFrame, required: bool) -> pd.Series | None:
     rows = frame[frame["method"] == _DENSE]
     if rows.empty and required:
         raise InputError(
-            "expected a dense row, since the axes are relative to it, got none; compare with the "
-            "dense model, or draw absolute axes."
+            "expected a dense row for relative axes, got none; compare with the dense model, or "
+            "draw absolute axes."
         )
     return None if rows.empty else rows.iloc[0]
 
 
 def _bounds(frame: pd.DataFrame, x: str, dense: pd.Series | None) -> pd.DataFrame:
-    """The rows with ``x`` and ``y`` and their bounds, NaN where nothing is known of them."""
+    """The rows with ``x`` and ``y`` and their bounds, NaN if unknown."""
     out = frame.assign(x=frame[x], y=frame["top1"], low=float("nan"), high=float("nan"))
     out = out.assign(x_low=float("nan"), x_high=float("nan"))
     if {"difference_low", "difference_high"} <= set(frame) and (
@@ -147,7 +147,7 @@ def _relative(points: pd.DataFrame, dense: pd.Series, x: str) -> pd.DataFrame:
     points = points.copy()
     unit = (100 if x == "gmacs" else 1) / dense[x]
     if x != "gmacs" and "speedup" in points:
-        # Measured in pairs: better than the ratio of two rates.
+        # Measured in pairs, which is more precise than the ratio of two rates.
         unit = points["speedup"] / points[x]
     for name in ("x", "x_low", "x_high"):
         points[name] = points[name] * unit
@@ -174,7 +174,7 @@ def _draw_lines(axes: Axes, points: pd.DataFrame, hue: str, colours: dict[Any, C
 
 
 def _draw_front(axes: Axes, points: pd.DataFrame, *, less: bool) -> None:
-    """Stairs along the points that no other beats in both."""
+    """Steps along the points that no other point beats in both."""
     ordered = points.sort_values(["x", "y"], ascending=[less, False], kind="stable")
     best = ordered[ordered["y"] > ordered["y"].cummax().shift(fill_value=float("-inf"))]
     best = best.sort_values("x")
@@ -185,10 +185,10 @@ def _draw_front(axes: Axes, points: pd.DataFrame, *, less: bool) -> None:
 
 
 def _set_apart(places: Any, range_of: float) -> Any:
-    """Places on the axis at which bars of (nearly) the same cost do not hide each other.
+    """Positions on the axis at which bars of (nearly) the same cost do not overlap.
 
-    A group of points that lie closer than a step is spread about its mean, in order; the others
-    stay where they are.
+    A group of points closer than a step is spread around its mean, in order; the others do not
+    move.
     """
     step = 0.02 * range_of
     ordered = places.sort_values(kind="stable")

@@ -1,1 +1,1 @@
-"""Results as one HTML page that needs nothing else."""
+"""Results as one self-contained HTML page."""

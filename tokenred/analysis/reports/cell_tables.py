@@ -1,4 +1,4 @@
-"""The tables of a report: all cells, those that failed, and what produced them."""
+"""The tables of a report: all cells, failed cells, and provenance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["cell_table", "failures", "origins"]
 
 
 _WORDS = ("strategy", "method", "model", "data", "image_size", "dtype", "compile", "threads")
-# What the table of cells shows; the rest says what produced a cell.
+# Columns of the table of cells; the others describe how a cell was produced.
 _SHOWN = {
     *(n for name, figure in FIGURES.items() for n in (name, *figure.get("bounds", ()))),
     "strategy", "tokens", "status", "error", "traceback",
@@ -26,7 +26,7 @@ _LONG = ("config", "key", "fingerprint")
 
 
 def cell_table(source: Source, anchor: str) -> DataTable:
-    """Every row of a source, to be sorted and searched, and linked with what produced it."""
+    """All rows of a source, sortable and searchable, with links to their provenance."""
     frame = source.frame
     names = [*source.axes, *_words(source)]
     figures = [name for name in FIGURES if name in frame and frame[name].notna().any()]
@@ -34,7 +34,7 @@ def cell_table(source: Source, anchor: str) -> DataTable:
     tokens = "tokens" in frame and bool(frame["tokens"].notna().any())
     status = _has_failures(frame)
     columns = [
-        Column("#", numeric=True, help="leads to what produced the cell"),
+        Column("#", numeric=True, help="link to the cell's provenance"),
         *(Column(symbol_of(name), numeric=_numeric(frame[name])) for name in names),
         *[Column("image tokens", help="at 0, ¼, ½, ¾ and 1 of the depth")] * tokens,
         *(
@@ -60,7 +60,7 @@ def cell_table(source: Source, anchor: str) -> DataTable:
 
 
 def failures(source: Source, anchor: str) -> tuple[DataTable, tuple[tuple[str, str], ...]] | None:
-    """The cells that have no figures: a table of their errors, and their tracebacks."""
+    """The cells without results: a table of their errors, and their tracebacks."""
     if not _has_failures(source.frame):
         return None
     failed = [(at, row) for at, row in _numbered(source.frame) if row["status"] != DONE]
@@ -76,11 +76,11 @@ def failures(source: Source, anchor: str) -> tuple[DataTable, tuple[tuple[str, s
         for at, row in failed
         if plain(row.get("traceback"))
     )
-    return DataTable(f"{anchor}-failed", "Cells without figures", columns, rows), traces
+    return DataTable(f"{anchor}-failed", "Cells without results", columns, rows), traces
 
 
 def origins(source: Source, anchor: str, heading: str) -> Section:
-    """What produced the cells: what they share, and a table of what is each one's own."""
+    """The provenance of the cells: what they share, and a table of what differs."""
     frame = source.frame
     own = {str(name) for name in frame.columns} - _SHOWN - set(source.axes)
     names = dict.fromkeys(n for n in (*FACTS, *map(str, frame.columns)) if n in own)
@@ -94,9 +94,9 @@ def origins(source: Source, anchor: str, heading: str) -> Section:
         for at, row in _numbered(frame)
     ]
     return Section(
-        f"{anchor}-made", heading, ("All cells share these:",),
+        f"{anchor}-made", heading, ("Shared by all cells:",),
         tuple(fact for fact in facts if fact[1]),
-        tables=(DataTable(f"{anchor}-origins", "What is each cell's own", columns, rows),),
+        tables=(DataTable(f"{anchor}-origins", "What differs between cells", columns, rows),),
     )  # fmt: skip
 
 
@@ -116,7 +116,7 @@ def _words(source: Source) -> list[str]:
 
 
 def _extra(source: Source, shown: list[str]) -> list[str]:
-    """Numbers of metrics that only this study has: they come right behind top-5."""
+    """Metrics that only this study has; they follow top-5."""
     if "key" not in source.frame:
         return []
     names = extra_columns([dict.fromkeys(source.frame.columns)], shown)

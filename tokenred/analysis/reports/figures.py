@@ -1,4 +1,4 @@
-"""The figures that a frame supports, drawn and packed into the page."""
+"""The figures that a frame supports, drawn and embedded in the page."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def pictures_of(source: Source) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
 
 
 def draw(picture: Picture, make: Callable[[], Figure]) -> Picture:
-    """Draw a figure and pack it: as curves, or as dots where those are fewer bytes.
+    """Draw and embed a figure, as SVG or PNG, whichever is smaller.
 
     Raises:
         TokenredError: as the figure's function raises them.
@@ -72,7 +72,7 @@ def _drawings(source: Source) -> Iterator[Drawing]:
 
 
 def _by_model(frame: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, str]]:
-    """The rows of one model on one data set at a time: others belong on other axes."""
+    """The rows of one model on one data set at a time; others need other axes."""
     by = [n for n in _MODEL if n in frame and frame[n].nunique(dropna=False) > 1]
     if not by:
         yield frame, ""
@@ -93,7 +93,7 @@ def _tradeoffs(frame: pd.DataFrame, axes: tuple[str, ...], name: str) -> Iterato
         picture = Picture(
             _of(f"Accuracy against {'GMACs' if x == 'gmacs' else 'measured speed'}", name),
             f"Top-1 accuracy over {label_of(x)}, a line for each {symbol_of(hue)}, with intervals. "
-            "The table of cells holds the same figures.",
+            "The table of cells has the same numbers.",
             f"tokenred.analysis.tradeoff(frame, x={x!r}, hue={hue!r})",
             note,
         )
@@ -101,11 +101,11 @@ def _tradeoffs(frame: pd.DataFrame, axes: tuple[str, ...], name: str) -> Iterato
 
 
 def _lines(frame: pd.DataFrame, axes: tuple[str, ...]) -> tuple[str, pd.DataFrame, str]:
-    """What tells the lines of a trade-off apart, which rows it shows, and what to say of that."""
+    """The hue of a trade-off figure, the rows it shows, and a note on them."""
     done = frame.dropna(subset=["top1"])
     others = [n for n in axes if n not in _BUDGETS and _count(done, n) > 1]
     if len(others) == 1 and _count(done, others[0]) <= _MOST_NAMES:
-        # The dense model has no value on an axis, and is a star of its own.
+        # The dense model has no value on an axis; it is drawn as a star.
         return others[0], done[done[others[0]].notna() | (done["method"] == "dense")], ""
     if not others:
         return "method", done, ""
@@ -113,8 +113,8 @@ def _lines(frame: pd.DataFrame, axes: tuple[str, ...]) -> tuple[str, pd.DataFram
     best = done.loc[done.groupby([done["method"], cost])["top1"].idxmax()]
     varied = ", ".join(symbol_of(n) for n in others)
     return "method", best, (
-        f"Of the cells of one cost (which differ in {varied}) only the most accurate is drawn; "
-        "chosen on the same images, it is a little better than it would be on new ones."
+        f"Of several cells with the same cost (which differ in {varied}), only the most accurate "
+        "is drawn. It was selected on the same images, so its accuracy is slightly optimistic."
     )  # fmt: skip
 
 
@@ -150,9 +150,9 @@ def _along_axes(frame: pd.DataFrame, axes: tuple[str, ...], name: str) -> Iterat
 
 def _sweep(frame: pd.DataFrame) -> Drawing:
     picture = Picture(
-        "Where each method starts to pay",
+        "Where each method starts to pay off",
         "Measured speed-up over the dense model against batch size, a line for each strategy, "
-        "with intervals, and dashed what the GMACs allow.",
+        "with intervals; the dashed lines are what the GMACs allow.",
         "tokenred.analysis.break_even_chart(frame)",
     )
     return picture, partial(break_even_chart, frame, width=2 * _WIDTH)
@@ -166,7 +166,7 @@ def _smoothing(frame: pd.DataFrame) -> Drawing:
         if name in there or ("difference" in frame and name.removesuffix("_difference") in there)
     ]
     picture = Picture(
-        "How alike the tokens are after each block",
+        "Similarity of the tokens after each block",
         "Statistics of the image tokens after each block, a curve for each strategy with its "
         "interval, the dense model in black.",
         f"tokenred.analysis.smoothing_curves(frame, statistics={wanted!r})",

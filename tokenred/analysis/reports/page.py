@@ -1,4 +1,4 @@
-"""A page of sections, tables and pictures, and how it becomes HTML."""
+"""A page of sections, tables and pictures, rendered as HTML."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ SUFFIXES = (".html", ".htm")
 
 
 class Value(NamedTuple):
-    """What stands in a cell of a table.
+    """The content of a table cell.
 
     Attributes:
-        text: as it is shown.
-        order: what it is sorted by; None for the text.
+        text: the text shown.
+        order: the sort key; None for the text.
         mark: ``"good"``, ``"bad"`` or ``"owed"`` for a colour; the text says it too.
-        link: to a place in the page, such as ``"#cells-1"``.
+        link: an anchor in the page, such as ``"#cells-1"``.
     """
 
     text: str
@@ -52,9 +52,9 @@ class Column(NamedTuple):
 
     Attributes:
         name: above it.
-        numeric: set flush right.
-        code: set in a typewriter face, and broken anywhere.
-        help: in a few words what it is; empty for none.
+        numeric: align right.
+        code: use a monospaced font and allow breaks anywhere.
+        help: a short explanation; empty for none.
     """
 
     name: str
@@ -64,13 +64,13 @@ class Column(NamedTuple):
 
 
 class DataTable(NamedTuple):
-    """A table; its rows are places in the page: ``ANCHOR-1``, ``ANCHOR-2`` and so on.
+    """A table; its rows have the anchors ``ANCHOR-1``, ``ANCHOR-2`` and so on.
 
     Attributes:
         anchor: its name in the page.
         caption: above it.
         columns, rows: what is in it.
-        sortable: by a click on a column's name; and rows can be searched.
+        sortable: whether columns can be sorted by a click, and rows can be searched.
     """
 
     anchor: str
@@ -85,10 +85,10 @@ class Picture(NamedTuple):
 
     Attributes:
         title: beneath it.
-        alt: what it shows, for those who do not see it.
+        alt: alternative text.
         made_by: the call that draws it.
-        note: a caution to read it with.
-        uri: the picture itself, as a ``data:`` address; empty until it is drawn.
+        note: a caveat.
+        uri: the picture as a ``data:`` URI; empty until it is drawn.
     """
 
     title: str
@@ -100,7 +100,7 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page under a heading; whatever is empty is left out.
+    """A section of a page; empty fields are omitted.
 
     Attributes:
         anchor: its name in the page.
@@ -108,7 +108,7 @@ class Section:
         paragraphs: text.
         facts: names and values.
         pictures, tables: in this order.
-        details: titles and long texts, folded away on a screen.
+        details: titles and long texts, collapsed on a screen.
     """
 
     anchor: str
@@ -122,7 +122,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole page; ``made_from`` names what it reports."""
+    """A complete page; ``made_from`` names its source."""
 
     title: str
     made_from: str
@@ -130,27 +130,27 @@ class Page:
 
 
 def plain(value: Any) -> str:
-    """A value of a frame as text; empty where it is missing."""
+    """A value of a frame as text; empty if missing."""
     return "" if value is None or value != value else show_value(value)
 
 
 def number(value: Any, digits: int, signed: bool = False) -> Value:
-    """A number as a cell; one that is missing or no finite number is empty and sorts last."""
+    """A number as a cell; a missing or non-finite number is empty and sorts last."""
     if not isinstance(value, int | float) or not math.isfinite(value):
         return Value("", math.inf)
-    # + 0.0 makes of −0.0 a 0.0.
+    # + 0.0 turns −0.0 into 0.0.
     shown = round(float(value), digits) + 0.0
     return Value(f"{shown:+.{digits}f}" if signed else f"{shown:.{digits}f}", float(value))
 
 
 def write_page(page: Page, path: Path) -> Path:
-    """Write a page as HTML, at once or not at all, with style and script in it.
+    """Write a page as HTML with inline style and script, completely or not at all.
 
-    Every value is escaped, and a policy in its head forbids the browser to load or to run anything
-    else.
+    Every value is escaped, and a content security policy prevents the browser from loading or
+    running anything else.
 
     Raises:
-        DataError: where the file cannot be written.
+        DataError: if the file cannot be written.
     """
     from jinja2 import Environment, StrictUndefined
 

@@ -1,4 +1,4 @@
-"""What a report is made from: a store, a CSV, or results in memory."""
+"""The sources of a report: a store, a CSV, or results in memory."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["OVERSMOOTHING", "RESULTS", "SWEEP", "Source", "read_source"]
 RESULTS, SWEEP, OVERSMOOTHING = "results", "sweep", "oversmoothing"
 _SQLITE = b"SQLite format 3\x00"
 _OF_SMOOTHING = {"layer", "statistic", "mean", "low", "high"}
-# A sweep has all of these, and no accuracies; one whose cells all failed has no figures either.
+# A sweep has all of these and no accuracies; if all its cells failed, it has no numbers either.
 _OF_SWEEP = {"compile", "image_size", "batch_size"}
-# Rows that share these were run on the same images with the same weights.
+# Rows with equal values in these ran on the same images with the same weights.
 _SETTING = ("model", "weights", "data", "image_limit", "seed", "dtype")
 _SETTING_AXES = {"model", "data", "dtype", "limit", "seed", "base"}
 
@@ -32,11 +32,11 @@ class Source:
     """Results to report.
 
     Attributes:
-        name: of the file, or what the results are.
+        name: the file name, or the kind of results.
         kind: `RESULTS` of a study or comparison, a `SWEEP`, or `OVERSMOOTHING` curves.
-        frame: one row a result.
+        frame: one row per result.
         axes: columns that a study varied.
-        note: what the paired differences are from; empty where there are none.
+        note: the reference of the paired differences; empty if there are none.
     """
 
     name: str
@@ -47,17 +47,17 @@ class Source:
 
 
 def read_source(given: Any, level: float = 0.95) -> Source:
-    """Results, from whatever holds them.
+    """Read results from any source that has them.
 
     Args:
         given: the path of a study's store or of a CSV; a `Store`, `Study`, `Comparison`, `Sweep`
             or `Oversmoothing`; or a frame.
-        level: of the paired intervals of a store.
+        level: level of a store's paired intervals.
 
     Raises:
-        DataError: for a file that is not there or cannot be read.
-        InputError: for anything else, or results without a row.
-        StoreError: for a database that is no store, or of a newer tokenred.
+        DataError: if a file is missing or cannot be read.
+        InputError: for any other source, or empty results.
+        StoreError: if the database is not a store, or was written by a newer tokenred.
     """
     name, note = type(given).__name__.lower(), ""
     if isinstance(given, str | Path):
@@ -93,10 +93,10 @@ def _kind(frame: pd.DataFrame) -> str:
 
 
 def _paired_frame(store: Store, level: float) -> tuple[pd.DataFrame, str]:
-    """The frame of a store with paired differences, in points, and a line that says from what.
+    """The frame of a store with paired differences, in points, and a note on the reference.
 
-    Each row is compared with the dense model in its setting; without one, with the base that the
-    grid started from.
+    Each row is compared with the dense model in its setting or, if there is none, with the base of
+    the grid.
     """
     frame, rows = store.frame(), list(store.rows())
     done = [row for row in rows if row["status"] == DONE]
@@ -109,7 +109,7 @@ def _paired_frame(store: Store, level: float) -> tuple[pd.DataFrame, str]:
     differences, found = Differences(store, level), []
     for row in rows:
         reference = references.get(_setting(row))
-        # A difference from itself says nothing.
+        # A difference from itself is meaningless.
         known = row["status"] == DONE and reference is not None and row["key"] != reference
         found.append(differences(row["key"], str(reference)) if known else {})
     if not any(found):

@@ -1,4 +1,4 @@
-"""`report`: from results to one HTML file."""
+"""`report`: write results as one HTML file."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ def report(
     level: float = 0.95,
     overwrite: bool = False,
 ) -> Path:
-    """Write results as one HTML page that loads nothing: tables, figures, and what produced them.
+    """Write results as one self-contained HTML page: tables, figures and provenance.
 
     Args:
-        sources: one or a list of: the path of a study's store or of a CSV; a `Store`, `Study`,
+        sources: one or several of: the path of a study's store or of a CSV; a `Store`, `Study`,
             `Comparison`, `Sweep` or `Oversmoothing`; a frame of one of them.
-        path: of the page, ending in .html.
-        title: of the page; None for model and data.
-        level: of the paired intervals of a store.
-        overwrite: whether an older file may be replaced.
+        path: the output file, ending in .html.
+        title: title of the page; None for model and data.
+        level: level of a store's paired intervals.
+        overwrite: whether to replace an existing file.
 
     Raises:
         ConfigError: for another suffix, or a level out of range.
-        DataError: for a file that cannot be read or written.
-        InputError: for results without a row.
-        OutputExistsError: where the file exists.
-        OutputBusyError: where another process writes it.
+        DataError: if a file cannot be read or written.
+        InputError: if results are empty.
+        OutputExistsError: if the file exists.
+        OutputBusyError: if another process is writing the file.
     """
     path = check_output(path, SUFFIXES, overwrite=overwrite)
     check_level(level)
@@ -66,9 +66,9 @@ def sections_of(
 
     Args:
         source: of results.
-        anchor: goes before the names of places in the page.
-        name: goes before the headings; empty for none.
-        figures: whether to draw what the frame supports.
+        anchor: prefix of the anchors in the page.
+        name: prefix of the headings; empty for none.
+        figures: whether to draw the figures that the frame supports.
     """
     before = f"{name}: " if name else ""
     drawn, left_out = pictures_of(source) if figures else ((), ())
@@ -76,7 +76,7 @@ def sections_of(
         yield Section(f"{anchor}-figures", f"{before}Figures", left_out, pictures=drawn)
     notes = [source.note] if source.note else []
     if source.kind == OVERSMOOTHING:
-        notes.append("One row a strategy, block and statistic; in brackets the interval.")
+        notes.append("One row per strategy, block and statistic, with the interval in brackets.")
     yield Section(
         f"{anchor}-results", f"{before}Results", tuple(notes), tables=(cell_table(source, anchor),)
     )
@@ -85,11 +85,11 @@ def sections_of(
         yield Section(
             f"{anchor}-failures", f"{before}Failed cells", tables=(table,), details=traces
         )
-    yield origins(source, anchor, f"{before}What produced it")
+    yield origins(source, anchor, f"{before}Provenance")
 
 
 def _title(read: Sequence[Source]) -> str:
-    """Model and data, where all rows share them."""
+    """Model and data, if all rows share them."""
     words: list[str] = []
     for column in ("model", "data"):
         values = {str(v) for s in read if column in s.frame for v in s.frame[column].dropna()}

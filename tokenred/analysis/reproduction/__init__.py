@@ -1,1 +1,1 @@
-"""The GTP paper's experiments: run again, and set beside what was published."""
+"""The GTP paper's experiments: run again, and compared with the published results."""

@@ -1,4 +1,4 @@
-"""From an experiment and a model to the cells that are run, each beside what was published."""
+"""From an experiment and a model to the cells to run, each with its published values."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["Claim", "claims_of", "published_rows"]
 
 _DENSE = {"base": "dense"}
 _THETAS = (0.9, 0.8, 0.7, 0.6, 0.5)
-_UNTOLD = "the paper does not print the setting of {} at this cost"
-_LEARNED = "the predictors of DynamicViT have to be trained first"
+_UNTOLD = "the paper does not print the settings of {} at this cost"
+_LEARNED = "the predictors of DynamicViT must be trained first"
 _TUNED = "needs weights fine-tuned with it for 30 epochs"
 
 Row = Mapping[str, Any]
@@ -29,12 +29,12 @@ class Claim:
 
     Attributes:
         label: the strategy.
-        cells: of the grid; of several the most accurate counts.
+        cells: cells of the grid; the most accurate of several counts.
         published: ``top1``, ``loss`` (points from the published dense model), ``gmacs``,
-            ``speedup`` (over it, on an A6000), as far as they are printed.
-        group: the GMACs are those of a group of methods, and not its own.
-        owed: why it cannot be run; empty where it can.
-        command: that makes what it needs.
+            ``speedup`` (over it, on an A6000), if they are printed.
+        group: whether the GMACs are those of a group of methods instead of its own.
+        owed: why it cannot be run; empty if it can.
+        command: the command that produces what it needs.
     """
 
     label: str
@@ -46,7 +46,7 @@ class Claim:
 
 
 def claims_of(experiment: Experiment, target: Target) -> list[Claim]:
-    """The rows of an experiment on a model; one in the paper's place has no published figures."""
+    """The rows of an experiment on a model; only the paper's models have published values."""
     if experiment.axes:
         combinations = itertools.product(*experiment.axes.values())
         settings = [dict(zip(experiment.axes, values, strict=True)) for values in combinations]
@@ -56,17 +56,17 @@ def claims_of(experiment: Experiment, target: Target) -> list[Claim]:
     claims = [_claim(row, experiment, target) for row in rows]
     if target.is_own:
         return claims
-    # Several of the paper's counts may come to the same.
+    # Several of the paper's counts may become equal.
     return list({str(claim.cells): claim for claim in claims if claim.cells}.values())
 
 
 @cache
 def published_rows(table: str | None = None, backbone: str | None = None) -> tuple[Row, ...]:
-    """The published rows, in the order of the tables; each has the columns that are told of it.
+    """The published rows, in the order of the tables, without empty columns.
 
     Args:
-        table: only those of it: its number, or ``"release-notes"``.
-        backbone: likewise.
+        table: only rows of this table: its number, or ``"release-notes"``.
+        backbone: only rows of this model.
     """
     if table is None and backbone is None:
         rows = read_rows(GTP_PAPER).to_dict("records")
@@ -119,9 +119,9 @@ def _matched(row: Row, name: str) -> float:
 
 
 def _best_setting(backbone: str, P: int) -> dict[str, float]:
-    """θ and α that the paper's tables were made with, as far as that is known.
+    """The θ and α used for the paper's tables, as far as they are known.
 
-    DeiT-B: the release notes. DeiT-S: θ = 0.6, with which Table 5 has the accuracies of Table 1 to
+    DeiT-B: the release notes. DeiT-S: θ = 0.6, for which the accuracies in Table 5 match Table 1 to
     0.1 points. Other models: the defaults.
     """
     for row in published_rows("release-notes", backbone):
@@ -149,7 +149,7 @@ def _is_dense(row: Row) -> bool:
 
 
 def _written(cell: Mapping[str, Any]) -> str:
-    """A cell as one writes a strategy on the command line."""
+    """A cell, written like a strategy on the command line."""
     told = ",".join(f"{name}={value}" for name, value in cell.items() if name != "base")
     return f"{cell['base']}:{told}" if told else str(cell["base"])
 

@@ -26,11 +26,11 @@ class Backbone:
     """A model of the paper.
 
     Attributes:
-        name: as the paper calls it.
+        name: its name in the paper.
         spec: for `tokenred.models.load_model`.
         tokens, depth: image tokens and blocks.
-        weights: where they are to be had, if not from timm.
-        note: what to know when figures are compared.
+        weights: where to get them, if not from timm.
+        note: caveats for comparing figures.
     """
 
     name: str
@@ -48,17 +48,18 @@ class Experiment:
     Attributes:
         name: on the command line.
         title: what it shows.
-        tables: of the published figures, whose rows are the cells.
+        tables: tables of published figures, whose rows are the cells.
         backbones: by the paper's names.
-        axes: of the cells, where no figures are published.
-        follow: strategies whose tokens are followed through the blocks, in place of accuracy.
+        axes: axes of the cells, if no figures are published.
+        follow: strategies whose tokens are followed through the blocks, instead of measuring
+            accuracy.
         chart: ``"tradeoff"``, ``"scorers"``, ``"graphs"``, ``"theta"``, ``"heat_map"`` or
             ``"smoothing"``.
-        judged: whether its rows are set beside the published ones; not where another experiment
+        judged: whether its rows are compared with the published ones; not if another experiment
             does that already.
-        program: run as the authors' program, where it departs from the paper.
-        note: what to know when figures are compared.
-        finetuned: what cannot be run off the shelf: ``what`` it is, and the ``strategy`` that its
+        program: follow the authors' code where it differs from the paper.
+        note: caveats for comparing figures.
+        finetuned: what cannot be run off the shelf: ``what`` it is, and the ``strategy`` its
             weights are trained with.
     """
 
@@ -85,16 +86,16 @@ EXPERIMENTS = {name: Experiment(name, **told) for name, told in _TABLE["experime
 
 
 def choose_experiments(names: Sequence[str] | None) -> list[Experiment]:
-    """Experiments by name, in the paper's order; all without a name.
+    """Experiments by name, in the paper's order; all if no name is given.
 
     Raises:
-        UnknownNameError: for a name that is none.
+        UnknownNameError: for an unknown name.
         ConfigError: for an empty list.
     """
     if names is None:
         return list(EXPERIMENTS.values())
     if not names:
-        raise ConfigError("expected the name of an experiment, got none; leave the list out.")
+        raise ConfigError("expected the name of an experiment, got an empty list; omit the list.")
     folded = {str(name).casefold().replace(" ", "") for name in names}
     for name in sorted(folded - set(EXPERIMENTS)):
         raise UnknownNameError.of("experiment", name, EXPERIMENTS)
@@ -102,7 +103,7 @@ def choose_experiments(names: Sequence[str] | None) -> list[Experiment]:
 
 
 def finetuning(spec: str, strategy: str) -> str:
-    """The command that makes weights fine-tuned with a strategy."""
+    """The command that fine-tunes weights with a strategy."""
     return (
         f"tokenred finetune --model {spec} --strategy {strategy} --data IMAGENET --preset paper "
         "--output FOLDER"

@@ -1,4 +1,4 @@
-"""Whether the figures of an experiment are the published ones."""
+"""Whether the figures of an experiment agree with the published ones."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ def judge(
     group: bool = False,
     sampling: float = 0.0,
 ) -> tuple[str, float | None]:
-    """Set a figure beside the published one.
+    """Compare a figure with the published one.
 
     Args:
-        metric: ``"gmacs"``, ``"top1"``, ``"loss"``; others are measured and not judged.
+        metric: ``"gmacs"``, ``"top1"``, ``"loss"``; others are not judged.
         ours: the figure.
-        published: None where it is not known.
-        group: the published GMACs are those of a group of methods.
-        sampling: half the width of the interval, on a part of the images.
+        published: None if unknown.
+        group: whether the published GMACs are those of a group of methods.
+        sampling: half the width of the interval, on a subset of the images.
 
     Returns:
-        The verdict, and the tolerance that it was reached with; None where nothing is published.
+        The verdict and its tolerance; None if nothing is published.
     """
     if published is None or metric not in TOLERANCES:
         return MEASURED, None
@@ -68,9 +68,9 @@ class Part:
     Attributes:
         experiment, target: which.
         claims: its rows.
-        records: of each claim, the stored rows of its cells; empty where nothing was run.
-        follow: the frame of an oversmoothing measurement, where it is one.
-        why: nothing was run.
+        records: for each claim, the stored rows of its cells; empty if nothing was run.
+        follow: the frame of an oversmoothing measurement, if it is one.
+        why: why nothing was run.
     """
 
     experiment: Experiment
@@ -81,7 +81,7 @@ class Part:
     why: str = ""
 
     def rows(self, images: int | None) -> Iterator[dict[str, Any]]:
-        """One dictionary a figure; ``images`` is how many were run."""
+        """One dictionary per figure; ``images`` is the number of images that were run."""
         about = {"experiment": self.experiment.name, "model": self.target.name}
         for at, claim in enumerate(self.claims):
             row = {**about, "strategy": claim.label, "command": claim.command}
@@ -90,7 +90,7 @@ class Part:
                 best = max(self.records[at], key=lambda record: record.get("top1") or -1.0)
                 for figure in self._figures(claim, best, images):
                     yield row | figure
-            elif self.experiment.judged:  # what another experiment judges is owed there
+            elif self.experiment.judged:  # figures that another experiment judges are owed there
                 yield row | _owed("top1", claim.owed or self.why, claim.published.get("top1"))
         for row in self._followed():
             yield about | row
@@ -102,7 +102,7 @@ class Part:
     def _figures(
         self, claim: Claim, record: Record, images: int | None
     ) -> Iterator[dict[str, Any]]:
-        """Each metric of a cell beside what was published."""
+        """Each metric of a cell with its published value."""
         key = {"key": record.get("key", "")}
         if record.get("status") == "failed" or record.get("error"):
             yield _owed("", record["error"]) | key
@@ -114,7 +114,7 @@ class Part:
                 continue
             if ours is None:
                 if metric == "top1" and published is not None:
-                    yield _owed(metric, "no images were looked at", published) | key
+                    yield _owed(metric, "no images were used", published) | key
                 continue
             low, high = (record.get(end) for end in ends)
             if metric == "top1":
@@ -130,7 +130,7 @@ class Part:
             }  # fmt: skip
 
     def _followed(self) -> Iterator[dict[str, Any]]:
-        """Of the tokens after the last block: how alike they are."""
+        """Similarity of the tokens after the last block."""
         if self.follow is None:
             if self.why and not self.claims:
                 yield {"strategy": "", **_owed(_COSINE, self.why)}
@@ -141,7 +141,7 @@ class Part:
                     "low": row["low"], "high": row["high"], "verdict": MEASURED}  # fmt: skip
             if row["strategy"] != "dense":
                 gap, low, high = (row[f"difference{end}"] for end in ("", "_low", "_high"))
-                side = "below" if high < 0 else "above" if low > 0 else "not surely off"
+                side = "below" if high < 0 else "above" if low > 0 else "not significantly off"
                 told["why"] = f"{side} dense, paired: {gap:+.4f} [{low:+.4f}, {high:+.4f}]"
             yield told
 

@@ -1,4 +1,4 @@
-"""What came of a reproduction: its frame, its table, its page."""
+"""The result of a reproduction: its frame, its table, its page."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _COLUMNS = (
 
 @dataclass(frozen=True, eq=False)
 class Reproduction(Result):
-    """The experiments that were run; ``print`` shows how many figures are as published.
+    """The experiments that were run; ``print`` shows how many figures agree.
 
     Attributes:
-        parts: the experiments, one after the other, each on its models.
+        parts: the experiments in order, each on its models.
         store: file of all results, or None.
-        limit: at most so many images were run.
-        available: images there are, or None where none were needed.
-        costs: only GMACs were asked for.
+        limit: maximum number of images.
+        available: number of available images, or None if none were needed.
+        costs: whether only GMACs were requested.
     """
 
     parts: tuple[Part, ...]
@@ -54,24 +54,24 @@ class Reproduction(Result):
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """Tidy, one row a figure: ours with its interval, the published one, the verdict."""
+        """Tidy, one row per figure: ours with its interval, the published one, the verdict."""
         import pandas as pd
 
         rows = [row for part in self.parts for row in part.rows(self.images)]
         return pd.DataFrame(rows, columns=list(_COLUMNS))
 
     def counts(self, part: Part) -> dict[str, int]:
-        """How many figures of a part have each verdict."""
+        """Number of figures of a part with each verdict."""
         found = Counter(str(row["verdict"]) for row in part.rows(self.images))
         return {mark: found[mark] for mark in MARKS}
 
     @property
     def differing(self) -> pd.DataFrame:
-        """The figures that are not as published."""
+        """The figures that differ from the published ones."""
         return self.frame[self.frame["verdict"] == DIFFERS]
 
     def table(self) -> Table:
-        """Verdicts counted, one row an experiment and model."""
+        """Counts of verdicts, one row per experiment and model."""
         heads = ["experiment", "model", "what", "✓", "✗", "owed", "measured only"]
         table = plain_table("The GTP paper's experiments", heads, left=3)
         for part in self.parts:
@@ -92,15 +92,15 @@ class Reproduction(Result):
                 )
         if any(not part.target.is_own for part in self.parts):
             lines.append(
-                "Other models than the paper's have no published figures: theirs are measured "
-                "only, at P scaled to their tokens and blocks."
+                "Models that are not in the paper have no published figures: theirs are only "
+                "measured, at P scaled to their tokens and blocks."
             )
         if self.costs:
-            lines.append("GMACs only: accuracies are owed, without images nothing was run.")
+            lines.append("GMACs only: accuracies are owed, since nothing runs without images.")
         return lines
 
     def to_html(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the page: verdicts, figures, and what produced them.
+        """Write the page: verdicts, figures and provenance.
 
         Raises:
             ConfigError, OutputExistsError, DataError: as `tokenred.analysis.report`.

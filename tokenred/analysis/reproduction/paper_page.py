@@ -38,11 +38,11 @@ __all__ = ["figure_of", "make_page"]
 
 _LOOKS = {REPRODUCED: "good", DIFFERS: "bad", OWED: "owed"}
 _WORDS = {REPRODUCED: "✓ as published", DIFFERS: "✗ differs", MEASURED: "measured only"}
-# How a metric is called, and how many digits are shown.
+# The label of a metric, and the number of digits shown.
 _METRICS = {
     "gmacs": ("GMACs", 3),
     "top1": ("top-1 %", 2),
-    "loss": ("points from dense", 2),
+    "loss": ("points below dense", 2),
     "speedup": ("speed-up (published: A6000)", 2),
     "cosine": ("cosine similarity, last block", 4),
 }
@@ -67,20 +67,20 @@ def make_page(
 
     Args:
         parts: the experiments on their models.
-        counts: of each, how many figures have which verdict.
+        counts: for each part, the number of figures with each verdict.
         notes: what the verdicts mean.
-        images: how many were run, or None.
-        store: of all results, or None.
+        images: number of images run, or None.
+        store: the store of all results, or None.
     """
     sections = [_summary(parts, counts, notes)]
     sections += [_section(part, at, images) for at, part in enumerate(parts, start=1)]
     if store is not None:
         try:
             source = read_source(store)
-        except TokenredError:  # nothing could be run, and the store is not there or empty
+        except TokenredError:  # nothing could be run, and the store is missing or empty
             pass
         else:
-            # The experiments have drawn the cells already.
+            # The experiments have already drawn the cells.
             sections += sections_of(source, "all", "All cells", figures=False)
     made_from = "formulas, without images" if store is None else store.name
     return Page("The GTP paper's experiments", made_from, tuple(sections))
@@ -102,7 +102,7 @@ def _summary(
         ]
         for at, (part, counted) in enumerate(zip(parts, counts, strict=True), start=1)
     ]  # fmt: skip
-    caption = "How many figures are as published"
+    caption = "Number of figures that agree with the paper"
     table = DataTable("summary-table", caption, columns, rows, sortable=False)
     return Section("summary", "Summary", tuple(notes), tables=(table,))
 
@@ -115,7 +115,7 @@ def _section(part: Part, at: int, images: int | None) -> Section:
         if (found := figure_of(part)) is not None:
             hollow = part.target.is_own and part.experiment.chart == "tradeoff"
             note = "Hollow, dotted: published." if hollow else ""
-            alt = f"{heading}. The tables hold the same figures."
+            alt = f"{heading}. The tables have the same numbers."
             pictures.append(draw(Picture(heading, alt, note=note), lambda: found))
     except TokenredError as error:
         notes.append(f"Not drawn: {error}")
@@ -128,7 +128,8 @@ def _section(part: Part, at: int, images: int | None) -> Section:
         tuple(note for note in notes if note), pictures=tuple(pictures),
         # Of an experiment that is only drawn, the rows are those of others.
         tables=(table,) if rows and (part.experiment.judged or not pictures) else (),
-        details=(("Commands that make what is owed", "\n".join(commands)),) if commands else (),
+        details=(("Commands that produce the owed figures",
+        "\n".join(commands)),) if commands else (),
     )  # fmt: skip
 
 
@@ -150,7 +151,7 @@ def _cells(row: dict[str, Any]) -> list[Value]:
 
 
 def figure_of(part: Part) -> Figure | None:
-    """The figure of a part, published points beside it; None where there is nothing to draw.
+    """The figure of a part with published points; None if there is nothing to draw.
 
     Raises:
         TokenredError: as the functions of the plots raise them.
@@ -177,7 +178,7 @@ def figure_of(part: Part) -> Figure | None:
 
 
 def _published_points(part: Part) -> pd.DataFrame | None:
-    """The published points of a trade-off, or None where they have no cost."""
+    """The published points of a trade-off, or None if they have no cost."""
     import pandas as pd
 
     found = []

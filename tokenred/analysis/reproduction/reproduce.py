@@ -34,13 +34,13 @@ __all__ = ["CSV", "HTML", "QUICK", "STORE", "reproduce"]
 QUICK, DEMO = 1000, 100
 STORE, CSV, HTML = "results.db", "reproduction.csv", "reproduction.html"
 SHARE = 0.75
-"""Of the dense model's GMACs, at which the tokens of strategies are followed."""
+"""Share of the dense model's GMACs at which the tokens of strategies are followed."""
 _DIGITS = "digits"
 
 
 @dataclass(frozen=True)
 class _Settings:
-    """How everything is run: ``options`` are further arguments of `tokenred.analysis.Grid`."""
+    """The settings of a run; ``options`` are further arguments of `tokenred.analysis.Grid`."""
 
     folder: Path
     data: Any
@@ -73,37 +73,37 @@ def reproduce(
     progress: bool = True,
     tell: Callable[[str], object] = lambda line: None,
 ) -> Reproduction:
-    """Run the GTP paper's experiments and set each figure beside the published one.
+    """Run the GTP paper's experiments and compare each figure with the published one.
 
-    Killed at any moment, the same call goes on where it was. Models whose weights cannot be had,
-    and rows that need a training, are owed; the others go on.
+    If a run is killed, the same call continues where it stopped. Models without available weights,
+    and rows that need training, are reported as owed; the others run.
 
     Args:
-        imagenet: the images: what `tokenred.data.open_dataset` takes, such as the folder of the
-            validation split.
+        imagenet: the images: anything `tokenred.data.open_dataset` accepts, such as the folder of
+            the validation split.
         output: folder for the store of all results, a CSV and an HTML report.
         experiments: names, such as ``"table4"``; None for all.
-        models: by the paper's names or timm's; None for those of each experiment. Any other model
-            that `tokenred.models.load_model` takes stands in for the paper's, at P scaled to its
+        models: names from the paper or timm; None for those of each experiment. Any other model
+            that `tokenred.models.load_model` accepts replaces the paper's, at P scaled to its
             tokens and blocks, and without published figures.
-        checkpoints: files of weights by the name of the model.
-        demo: the embedded model and 100 of its images in place of all others.
+        checkpoints: weight files by model name.
+        demo: use the embedded model and 100 of its images instead.
         costs: GMACs only; needs neither images nor weights.
-        quick: 1000 fixed images, in the same share of each class.
-        limit: so many in place of these.
+        quick: use 1000 fixed images, balanced over the classes.
+        limit: use this many images instead.
         speed: measure speed as well.
-        split: of the data.
-        batch_size, workers, device, dtype, seed: as in `tokenred.analysis.Grid`, ``workers``
-            being the processes that load images.
-        retry_failed: run cells again that failed before.
-        progress: show bars on a terminal.
-        tell: called with a line on what is being done.
+        split: split of the data.
+        batch_size, workers, device, dtype, seed: as in `tokenred.analysis.Grid`; ``workers`` is the
+            number of image-loading processes.
+        retry_failed: run failed cells again.
+        progress: show progress bars on a terminal.
+        tell: called with a line about the current step.
 
     Raises:
-        ConfigError: for arguments that contradict each other.
+        ConfigError: if arguments contradict each other.
         UnknownNameError: for an unknown experiment or model.
-        DataError: for images that cannot be found, or a folder that cannot be written to.
-        OutputBusyError: where another process reproduces into the folder.
+        DataError: if the images cannot be found, or the folder cannot be written.
+        OutputBusyError: if another process is using the folder.
     """
     _check(imagenet, demo, costs, quick, limit, speed, models)
     chosen = choose_experiments(experiments)
@@ -136,7 +136,7 @@ def reproduce(
                 try:
                     parts.append(_run(experiment, target, settings, owed[target.name]))
                 except CheckpointError as error:
-                    # The other models may still be there.
+                    # Other models may still be available.
                     owed[target.name] = str(error)
                     tell(f"owed: {target.name}: {error}")
                     parts.append(_run(experiment, target, settings, str(error)))
@@ -151,10 +151,10 @@ def _run(experiment: Experiment, target: Target, settings: _Settings, owed: str)
     """An experiment on a model.
 
     Raises:
-        CheckpointError: for weights that cannot be had.
+        CheckpointError: if the weights are not available.
     """
     if experiment.follow:
-        owed = owed or ("" if settings.metrics else "GMACs only: no images were looked at")
+        owed = owed or ("" if settings.metrics else "GMACs only: no images were used")
         follow = None if owed else _follow_tokens(experiment, target, settings)
         return Part(experiment, target, (), follow=follow, why=owed)
     claims = tuple(claims_of(experiment, target))
@@ -165,7 +165,7 @@ def _run(experiment: Experiment, target: Target, settings: _Settings, owed: str)
 def _run_cells(
     experiment: Experiment, target: Target, claims: Sequence[Claim], settings: _Settings
 ) -> tuple[tuple[Record, ...], ...]:
-    """Run what is not in the store yet; of each claim the rows of its cells, in order."""
+    """Run what is not in the store yet, and return the rows of each claim's cells, in order."""
     cells = [cell for claim in claims for cell in claim.cells]
     if not cells:
         return tuple(() for _ in claims)
@@ -176,7 +176,7 @@ def _run_cells(
         limit=settings.limit,
         metrics=settings.metrics,
         against="dense" if settings.metrics else None,
-        # A cell that this model cannot do is a row that says why.
+        # A cell that this model cannot run becomes a row with the reason.
         invalid="skip",
         name=experiment.name,
         **settings.options,
@@ -195,7 +195,7 @@ def _run_cells(
 def _follow_tokens(experiment: Experiment, target: Target, settings: _Settings) -> pd.DataFrame:
     """The frame of `tokenred.analysis.oversmoothing`, every strategy at the same cost.
 
-    It is kept in a file for the next start.
+    It is kept in a file for the next run.
     """
     path = settings.folder / f"{experiment.name}-{_mark(experiment, target, settings)}.csv"
     if path.exists():
@@ -212,7 +212,7 @@ def _follow_tokens(experiment: Experiment, target: Target, settings: _Settings) 
 
 
 def _mark(experiment: Experiment, target: Target, settings: _Settings) -> str:
-    """Another one for other strategies, weights, images or code."""
+    """A digest of strategies, weights, images and code."""
     facts, model = Facts(), read_model(dict(target.model))
     told: list[Any] = [
         *(parse_spec(text).strategy.fingerprint() for text in experiment.follow),
@@ -238,8 +238,8 @@ def _check(
             "embedded model and images) or costs (GMACs only, without images)."
         )
     if demo and models:
-        raise ConfigError("demo chooses the model itself; leave models out.")
+        raise ConfigError("demo chooses the model itself; omit models.")
     if quick and limit is not None:
-        raise ConfigError("quick means a limit of its own; leave it or limit out.")
+        raise ConfigError("quick sets its own limit; omit quick or limit.")
     if costs and (quick or limit is not None or speed):
-        raise ConfigError("costs needs no images and no time; leave quick, limit and speed out.")
+        raise ConfigError("costs uses no images and no timing; omit quick, limit and speed.")

@@ -1,4 +1,4 @@
-"""Which models the experiments are run on: the paper's, or others in their place."""
+"""The models that experiments run on: the paper's, or others instead."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["Target", "choose_targets", "targets_of"]
 
 @dataclass(frozen=True)
 class Target:
-    """A model that is run.
+    """A model to run.
 
     Attributes:
         name: for tables.
-        backbone: of the paper, whose rows it runs.
-        model: what `tokenred.analysis.Grid` takes.
-        tokens, depth: image tokens and blocks of a model that is not the paper's; 0 for its own.
-        owed: why it cannot be run; empty where it can.
+        backbone: the paper's model whose rows it runs.
+        model: the model, as for `tokenred.analysis.Grid`.
+        tokens, depth: image tokens and blocks of a model that is not the paper's; otherwise 0.
+        owed: why it cannot be run; empty if it can.
     """
 
     name: str
@@ -34,18 +34,18 @@ class Target:
 
     @property
     def is_own(self) -> bool:
-        """Whether it is the paper's, so that there are figures to compare with."""
+        """Whether it is a model of the paper, with figures to compare with."""
         return not self.tokens
 
     @property
     def note(self) -> str:
-        """What to know when figures are compared."""
+        """Caveats for comparing figures."""
         return BACKBONES[self.backbone].note if self.is_own else ""
 
     def count(self, P: int) -> int:
-        """The paper's P as large a share of this model's tokens, in all blocks together.
+        """The paper's P, scaled to the same share of this model's tokens over all blocks.
 
-        At least 1, and at most what there is.
+        At least 1, and at most the number of tokens.
         """
         if self.is_own or not P:
             return P
@@ -61,19 +61,19 @@ def choose_targets(
     weights: bool,
     chosen: Sequence[Experiment],
 ) -> list[Target]:
-    """The models that are run.
+    """Choose the models to run.
 
     Args:
-        models: by the paper's names, timm's, or anything that `load_model` takes; None for all of
-            the paper's.
-        checkpoints: files of weights by the same names.
-        weights: whether they are needed; GMACs are the same without.
+        models: names from the paper or timm, or anything that `load_model` accepts; None for all
+            models of the paper.
+        checkpoints: weight files by the same names.
+        weights: whether weights are needed; GMACs do not depend on them.
         chosen: the experiments.
 
     Raises:
-        UnknownNameError: for a checkpoint of a model that is not run.
-        ConfigError: where none of the models belongs to one of the experiments.
-        TokenredError: as `tokenred.models.load_model` raises them, for a model that stands in.
+        UnknownNameError: if a checkpoint belongs to a model that is not run.
+        ConfigError: if no model belongs to any of the experiments.
+        TokenredError: as raised by `tokenred.models.load_model`.
     """
     known = {backbone.spec: name for name, backbone in BACKBONES.items()}
     known |= {spec.partition(".")[0]: name for spec, name in known.items()}
@@ -97,7 +97,7 @@ def choose_targets(
 
 
 def targets_of(experiment: Experiment, targets: Sequence[Target]) -> list[Target]:
-    """Those that run an experiment: its own backbones, and all that are not the paper's."""
+    """The models that run an experiment: its own backbones, and all models not in the paper."""
     own = [t for name in experiment.backbones for t in targets if t.is_own and t.name == name]
     others = [replace(t, backbone=experiment.backbones[0]) for t in targets if not t.is_own]
     return own + others

@@ -33,7 +33,7 @@ class Setting:
     Attributes:
         model, data: places in the grid's lists of models and data.
         dtype: ``"float32"``, ``"amp:bfloat16"``, …; None for the model's own.
-        limit: at most so many images.
+        limit: maximum number of images.
         seed: of their choice.
     """
 

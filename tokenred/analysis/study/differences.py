@@ -20,7 +20,7 @@ class Differences:
 
     Args:
         store: with the predictions.
-        level: of the intervals.
+        level: level of the intervals.
 
     Attributes:
         fresh: what was computed, by key and reference, for `Store.keep_comparisons`.

@@ -53,7 +53,7 @@ class Grid:
         metrics: names (``"accuracy"``, ``"speed"``, see `register_metric`) or functions ``(model,
             data, context) -> {name: number}``. GMACs and tokens are always there.
         limit: at most so many images, a fixed class-balanced choice by ``seed``.
-        batch_size: images in a batch.
+        batch_size: images per batch.
         seed: of that choice.
         dtype: ``"float32"``, ``"bfloat16"``, …, ``"amp:bfloat16"``; None for the model's own.
         budget: share of the dense model's GMACs that each cell may cost, as ``@0.65`` does.
@@ -63,7 +63,7 @@ class Grid:
             leave it out and store why.
         against: ``"dense"`` or ``"base"``: run that too, and compare each cell with it in pairs.
         split, class_map: of the data.
-        device: where to run; None for where the model is.
+        device: where to run; None for the model's device.
         loaders: processes that load images, in each worker.
         image_cache: megabytes of prepared images that a worker keeps between cells.
         name: of the study.

@@ -35,7 +35,7 @@ class Predictions:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """``(n,)`` whether each image is right."""
+        """``(n,)`` whether each prediction is correct."""
         return np.equal(self.rank, 0)
 
 

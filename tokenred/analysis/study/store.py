@@ -205,7 +205,7 @@ class Store:
             yield row
 
     def frame(self) -> pd.DataFrame:
-        """A tidy pandas frame: one row a result.
+        """A tidy pandas frame: one row per result.
 
         The axes first, then strategy, method, model, data, settings, GMACs, metrics, status, and
         what produced the row.

@@ -46,7 +46,7 @@ class Runner:
         contents: of each data the stamp and the digest of the images, as planned; none to go by
             what is there.
         axes: names of the grid's axes, which no metric may give.
-        device: where to run; None for where the model is.
+        device: where to run; None for the model's device.
         room: bytes of images that are kept between cells.
         bases: models that are loaded already, by place; they do not travel.
     """

@@ -27,7 +27,7 @@ class Cell:
     Attributes:
         model: name or path, for `tokenred.models.load_model`.
         spec: the strategy, and its name.
-        batch_size: images in a batch.
+        batch_size: images per batch.
         image_size: (height, width); None for the model's own.
         dtype: number type of weights and images.
         compile: False, True, or a mode of ``torch.compile``.

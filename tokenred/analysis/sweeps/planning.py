@@ -44,7 +44,7 @@ def make_plan(cells: Sequence[Cell], *, memory: bool = False) -> Plan:
 
     Raises:
         UnknownNameError: for a model that timm does not have.
-        CheckpointError: for a file that is no checkpoint.
+        CheckpointError: if the file is not a checkpoint.
     """
     found: dict[Cell, float] = {}
     refused: list[tuple[Cell, str]] = []

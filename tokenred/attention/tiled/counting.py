@@ -1,9 +1,10 @@
-"""θ for many maps at once: all threads count, each in the part of the maps that it made.
+"""θ for many maps at once: every thread counts in the part of the maps that it wrote.
 
-A cut in each map says how many entries reach it. A strided sample gives the first two; between two
-that enclose the threshold the entries lie almost evenly, so that the next cut is off by the root of
-their number, and a handful of counts finds one that keeps exactly as many as asked. What a few maps
-still lack then, ties among it, is put in order.
+For a cut in each map, the entries that reach it are counted. A strided sample gives the first two
+cuts. Between two cuts that enclose the threshold the entries are distributed almost evenly, so the
+error of the next cut is about the square root of their number, and a handful of counts finds one
+that keeps exactly the requested number. In the few maps that remain, including those with ties, the
+entries between the cuts are sorted.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from torch import Tensor
 
 __all__ = ["mark_largest", "stride_of"]
 
-# Entries sampled; a cut aims beyond by so many standard deviations of its place; so many cuts come
-# from the sample at most.
+# Entries sampled; by how many standard deviations a cut overshoots; the maximum number of cuts
+# from the sample.
 _SAMPLE, _BEYOND, _SAMPLED = 400, 1.5, 3
-# Counts of all maps at most, and how many before one looks for maps that do not get on. To put one
-# map in order costs as much as to count so many.
+# Maximum number of counts of all maps, and after how many to look for maps that do not converge.
+# Sorting one map costs as much as this many counts.
 _COUNTS, _SETTLED, _WORTH = 12, 6, 5
 
 
@@ -32,15 +33,15 @@ def mark_largest(
     """Write 1 where an entry is among the k largest of its map, and 0 elsewhere.
 
     Args:
-        maps: on the CPU, contiguous; each entry between 0 and 1, fewer than 2²⁴ in a map.
-        k: 1 ≤ k ≤ entries. Of equal entries the first ones are taken.
+        maps: on the CPU, contiguous; entries between 0 and 1, fewer than 2²⁴ per map.
+        k: 1 ≤ k ≤ entries. Ties go to the first entries.
         mark: where to write.
-        slack: so many entries more or less will do, if they are all that reach some cut. A map's
-            result is then its own: the other maps change nothing in it.
+        slack: number of entries by which the count may differ, if some cut is reached by exactly
+            that many. The result of a map does not depend on the other maps.
 
     Returns:
-        How many entries of each map are marked, ``(m,)``; k where fewer than k are above zero or
-        some are not a number, and all are marked.
+        The number of marked entries per map, ``(m,)``; k if fewer than k are positive or some are
+        NaN, and all are marked.
     """
     count, size = maps.shape
     entries = maps.numpy()
@@ -48,9 +49,9 @@ def mark_largest(
     each, last = np.arange(count), sample.shape[1] - 1
     first = (last + 1) * (1 - k / size)
     place, cuts = np.full(count, first), sample[:, min(int(first), last)].copy()
-    # Whether a map is left to be put in order depends on the others: not where results may differ.
+    # Whether a map is sorted depends on the other maps: not allowed if results may differ.
     enough = 0 if slack else count // _WORTH
-    # The best cuts at or below each threshold and above it, and how many entries reach them.
+    # The best cuts at or below and above each threshold, and how many entries reach them.
     low, high = np.zeros_like(cuts), np.full_like(cuts, 2)
     many, few = np.full_like(cuts, size), np.zeros_like(cuts)
     for turn in range(_COUNTS):
@@ -73,7 +74,7 @@ def mark_largest(
             aim = np.where((low == 0) | (high == 2), sampled, aim)
         elif turn >= _SETTLED and not (left & (aim > low) & (aim < high)).any():
             break  # equal entries: no cut lies between them
-        # Where the threshold is met, the cut stays where it is.
+        # Once the threshold is met, the cut does not move.
         cuts = np.where(left, aim, cuts)
     marks = mark.numpy()
     for at in np.flatnonzero(left):
@@ -89,10 +90,10 @@ def _put_in_order(
     low: np.floating,
     high: np.floating,
 ) -> None:
-    """Between two cuts, one of which the map is marked by, mark the ``rank`` largest alone."""
+    """Between two cuts, to one of which the map is marked, mark only the ``rank`` largest."""
     places = np.flatnonzero((entries >= low) ^ (entries >= high))
     between = entries[places]
-    if np.count_nonzero(between) < rank:  # the rest is zero, or not a number
+    if np.count_nonzero(between) < rank:  # the rest is zero or NaN
         mark[:] = 1
         return
     mark[places] = 0
@@ -104,15 +105,15 @@ def _count(
     cuts: NDArray[np.floating],
     mark: Float[Tensor, "m entries"],
 ) -> NDArray[np.floating]:
-    """How many entries reach each map's cut; they are marked."""
-    # As numbers, since PyTorch writes booleans slowly.
+    """Mark and count the entries that reach each map's cut."""
+    # As floats, since PyTorch writes booleans slowly.
     torch.ge(maps, torch.from_numpy(cuts[:, None]), out=mark)
     reached: NDArray[np.floating] = mark.sum(dim=1).numpy()
     return reached
 
 
 def stride_of(size: int, sample: int) -> int:
-    """Steps through so many entries that see every column of a map."""
+    """Strides through the entries that visit every column of a map."""
     stride = max(1, size // sample)
     while math.gcd(stride, size) > 1:
         stride += 1

@@ -1,4 +1,4 @@
-"""Attention with statistics on the CPU, a tile at a time: the map never leaves the cache."""
+"""Attention with statistics on the CPU, one tile at a time: the map never leaves the cache."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from tokenred.core.tensors import rounds
 
 __all__ = ["TiledEngine"]
 
-# Entries of the map in one tile, for each thread: smaller tiles cost calls, larger ones fall out of
-# the cache. A map of one head may be larger, because a product with few rows is slow.
+# Entries of the map in one tile, per thread: smaller tiles cost calls, larger ones exceed the
+# cache. The map of one head may be larger, because a product with few rows is slow.
 _TILE, _ONE_MAP = 1 << 19, 1 << 20
-# Entries of a map up to which buffers outlive the block; there page faults are percents. Of larger
-# ones nothing is held during the MLP, which is the forward's peak of memory.
+# Entries of a map up to which buffers outlive the block, because page faults would cost percents.
+# For larger maps nothing is held during the MLP, where the forward's memory peaks.
 _REUSED = 1 << 17
 
 
 class TiledEngine(Engine):
     """Tiles of (images, heads, query rows): logits, softmax, statistics and product in cache.
 
-    Holds one tile of the map at a time; with θ < 1 at least one image and head of it. For
-    inference on the CPU: gradients, dropout, score mods and the whole map are left to the
-    plain engine, and so is tracing, because a loop over tiles would freeze the batch size.
+    Holds one tile of the map at a time; with θ < 1 at least the map of one image and head. For
+    inference on the CPU: the plain engine handles gradients, dropout, score mods, the whole map,
+    and tracing, because a loop over tiles would fix the batch size.
     """
 
     def supports(self, qkv: QKV, spec: AttentionSpec) -> bool:
@@ -45,11 +45,11 @@ class TiledEngine(Engine):
         self, qkv: QKV, spec: AttentionSpec, state: TokenState
     ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
         b, h, n, d = qkv.v.shape
-        # Laid out so that the block's transpose and flatten are views.
+        # With a layout in which the block's transpose and flatten are views.
         out = qkv.v.new_empty(b, n, h, d).transpose(1, 2)
         collect = TileStatistics(qkv, spec, state)
         self._run(qkv, spec, collect, out)
-        # Here the buffers are gone: the statistics take room of their own.
+        # The buffers are freed here, so the statistics need their own memory.
         found = collect.result() | qkv.stats(spec.requires, state)
         return out, AttentionStats(found)
 
@@ -81,7 +81,7 @@ class TiledEngine(Engine):
 def _tile_shape(b: int, h: int, n: int, *, whole: bool) -> tuple[int, int, int]:
     """Images, heads and query rows of a tile: whole images first, then whole maps, then rows.
 
-    Each thread has a map of its own, or else they share one.
+    Each thread has its own map, or all share one.
     """
     threads = torch.get_num_threads()
     maps = max(threads, threads * _TILE // (n * n))

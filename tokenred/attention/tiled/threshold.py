@@ -1,13 +1,13 @@
-"""The threshold that θ means: the k-th largest entry of a map, found without sorting it.
+"""The threshold for θ: the k-th largest entry of a map, found without sorting.
 
 Small maps are counted together (`mark_largest`), large ones are searched one by one. A strided
-sample says where the threshold should lie. Entries are counted there; how far the count is off
-tells where to count next, a little beyond, so that the threshold lies between the two. The entries
-between are few, and are put in order. Two or three counts are the rule, and the result is exact
-however the sample misleads.
+sample estimates the threshold. Entries are counted there; the error of the count gives the next
+estimate, slightly beyond, so that the threshold lies between the two. The few entries in between
+are sorted. Usually two or three counts suffice, and the result is exact even if the sample is
+misleading.
 
-The fast way stops as soon as a count is within `SLACK` of θ: each map for itself, so that an image
-has the same result alone and in any batch.
+The fast search stops as soon as a count is within `SLACK` of θ, separately for each map, so that an
+image has the same result alone and in any batch.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from tokenred.attention.tiled.counting import mark_largest, stride_of
 
 __all__ = ["kth_largest", "near_kth_largest", "sparsified"]
 
-# So many entries are sampled, and one in so many more; a cut aims beyond by so many standard
-# deviations of its place.
+# Number of entries sampled, plus one in this many; by how many standard deviations a cut
+# overshoots.
 _SAMPLE, _ONE_IN, _BEYOND = 500, 250, 0.5
-# Entries that are few enough to be put in order (at most, and of all), and counts at most.
+# Number and share of entries that are few enough to sort, and the maximum number of counts.
 _FEW, _FEW_OF, _CUTS = 6000, 30, 5
-# The fast way need not know more of a larger map: its slack grows along.
+# The fast search needs no larger sample for a larger map, because its slack grows too.
 _FAST_SAMPLE, _FAST_CUTS = 600, 4
-# Entries of a map up to which maps are counted at once, since they stay in the cache; and how many
-# maps are worth the calls.
+# Entries of a map up to which maps are counted together, since they stay in cache; and the number
+# of maps that makes the calls worthwhile.
 _SMALL, _MANY = 1 << 17, 12
 
 
@@ -45,18 +45,18 @@ def sparsified(
     fast: bool = False,
     out: Float[Tensor, "m entries"] | None = None,
 ) -> tuple[Float[Tensor, "b h N N"], NDArray[np.floating]]:
-    """`sparsify` of a contiguous tile on the CPU: the same result, entry by entry.
+    """`sparsify` for a contiguous tile on the CPU, with exactly the same result.
 
     Args:
         attention: the tile.
         theta: share θ of entries to keep.
-        reference: θ as the authors' program counts it.
-        fast: keep a share of at most `SLACK` more or less than θ, as far as whole entries can.
-        out: where to write, map by map; fresh memory costs page faults.
+        reference: count entries for θ as in the authors' code.
+        fast: keep a share within `SLACK` of θ, as far as whole entries allow.
+        out: the output, map by map; fresh memory costs page faults.
 
     Returns:
-        The map, ``(b, h, N, N)``, which is the tile itself where all is kept, and the share of
-        entries kept of each, image by head first.
+        The map, ``(b, h, N, N)``, which is the tile itself if everything is kept, and the share of
+        entries kept per image and head.
     """
     b, h, n, _ = attention.shape
     total, kept = n * n, kept_entries(n, theta, reference)
@@ -64,11 +64,11 @@ def sparsified(
     if kept == total:
         return attention, shares
     maps = attention.view(-1, total)
-    # Not in place: one thread reads what several wrote, and where two cores share no cache, these
-    # would wait for their own lines when they write again. That takes longer than the search.
+    # Not in place: one thread reads what several wrote, and if cores share no cache, the others
+    # wait for their own cache lines when they write again, which takes longer than the search.
     out = torch.empty_like(maps) if out is None else out
-    slack = min(slack_entries(total), kept - 1) if fast else 0  # one stays at least
-    # The exact result is the same either way, the fast one must not depend on how many there are.
+    slack = min(slack_entries(total), kept - 1) if fast else 0  # at least one is kept
+    # The exact result is the same either way; the fast one must not depend on the number of maps.
     if total <= _SMALL and (slack or len(maps) >= _MANY):
         reached = mark_largest(maps, kept, out, slack)
         torch.mul(maps, out, out=out)
@@ -79,7 +79,7 @@ def sparsified(
         below = np.nextafter(cut, -1, dtype=cut.dtype)
         torch.threshold(maps[at], float(below), 0.0, out=out[at])
         if cut <= 0:
-            continue  # what would go is zero already
+            continue  # the entries to remove are already zero
         if near is None and count > kept:
             out.numpy()[at, _surplus(entries, cut, count - kept)] = 0
             count = kept
@@ -88,7 +88,7 @@ def sparsified(
 
 
 def kth_largest(entries: NDArray[np.floating], k: int) -> tuple[np.floating, int]:
-    """The k-th largest of a one-dimensional array, and how many entries are at least as large.
+    """The k-th largest of a one-dimensional array, and the number of entries at least as large.
 
     Args:
         entries: one-dimensional, no NaN.
@@ -126,7 +126,7 @@ def kth_largest(entries: NDArray[np.floating], k: int) -> tuple[np.floating, int
 def near_kth_largest(
     entries: NDArray[np.floating], k: int, slack: float
 ) -> tuple[np.floating, int] | None:
-    """A value that k ± slack entries reach, and how many do; None where a few counts find none.
+    """A value reached by k ± slack entries, and their number; None if a few counts find none.
 
     Args:
         entries: one-dimensional, no NaN.
@@ -140,13 +140,13 @@ def near_kth_largest(
         count = int(np.count_nonzero(entries >= cut))
         if abs(count - k) <= slack:
             return cut, count
-        # As far along the sample as the count was off.
+        # Move along the sample by the error of the count.
         place += (count - k) / entries.size * sample.size
     return None
 
 
 def _ordered(few: NDArray[np.floating], rank: int, above: int) -> tuple[np.floating, int]:
-    """The ``rank``-th largest of these, and how many reach it, with those above."""
+    """The ``rank``-th largest of these, and how many entries reach it in total."""
     place = few.size - rank
     found: np.floating = np.partition(few, place)[place]
     return found, above + int(np.count_nonzero(few >= found))
@@ -155,6 +155,6 @@ def _ordered(few: NDArray[np.floating], rank: int, above: int) -> tuple[np.float
 def _surplus(
     entries: NDArray[np.floating], threshold: np.floating, many: int
 ) -> NDArray[np.integer]:
-    """Places of the last so many entries that equal the threshold: the first ones stay."""
+    """Positions of the last entries equal to the threshold; the first ones are kept."""
     equal = np.flatnonzero(entries == threshold)
     return equal[equal.size - many :]

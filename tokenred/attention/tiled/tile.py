@@ -1,4 +1,4 @@
-"""One tile of the attention map: its buffers, and what it tells."""
+"""One tile of the attention map: its buffers and statistics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LOG2_E = math.log2(math.e)
 
 @dataclass(frozen=True)
 class Tile:
-    """Which images, heads and query rows."""
+    """The images, heads and query rows of a tile."""
 
     images: slice
     heads: slice
@@ -34,7 +34,7 @@ _NO_TILE = Tile(slice(0), slice(0), slice(0))
 
 
 class Workspace:
-    """One tile's buffers, for every tile of a block and then for the next block."""
+    """The buffers of one tile, reused for every tile of a block and for the next block."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Workspace:
         n, d = qkv.q.shape[2:]
         self.qkv, self.width = qkv, d
         if bias is not None and rounds():
-            bias = bias.clamp(min=-1e30)  # −∞ cannot be taken apart
+            bias = bias.clamp(min=-1e30)  # −∞ cannot be split
         self.bias = None if bias is None else bias[:, None]
         self.pairs = None if qkv.bias is None else qkv.bias.expand(len(qkv.q), -1, -1, -1)
         # With a bias on the keys, k has a column of biases and q one of log2 e, the unit of the
@@ -68,7 +68,7 @@ class Workspace:
         q = self.qkv.q[tile.images, tile.heads, tile.rows]
         self._take((q.shape[0], q.shape[1], q.shape[2]))
         self._tile = tile
-        # In powers of two, which are faster than those of e.
+        # Powers of two are faster than powers of e.
         torch.mul(q, self.qkv.scale * _LOG2_E, out=self._queries)
         if self._held == (tile.images.start, tile.heads.start):
             return  # other rows of the same maps
@@ -79,7 +79,7 @@ class Workspace:
         self._held = (tile.images.start, tile.heads.start)
 
     def exponentials(self) -> tuple[Float[Tensor, "b h rows N"], Float[Tensor, "b h rows 1"]]:
-        """The map before each row is scaled, and the factors: the products scale fewer numbers."""
+        """The map before its rows are scaled, and the factors; scaling the products is cheaper."""
         logits = self._logits()
         logits -= logits.amax(dim=-1, keepdim=True)
         torch.exp2(logits, out=logits)
@@ -91,7 +91,7 @@ class Workspace:
         return attention.mul_(share)
 
     def spare(self) -> Float[Tensor, "m entries"]:
-        """Room beside the map, of its size."""
+        """A second buffer of the map's size."""
         maps, rows, n = self.map.shape
         return self._buffer("spare", maps, rows * n)
 
@@ -120,7 +120,7 @@ class Workspace:
         return logits
 
     def _take(self, shape: tuple[int, int, int]) -> None:
-        """The parts of the buffers that a tile takes, laid out once for all tiles of a shape."""
+        """The views of the buffers for a tile, created once for all tiles of a shape."""
         if shape == self._shape:
             return
         maps, rows, d = shape[0] * shape[1], shape[2], self.width
@@ -138,7 +138,7 @@ class Workspace:
 
 
 class TileStatistics:
-    """The statistics asked for, gathered head by head from the tiles."""
+    """The requested statistics, gathered per head from the tiles."""
 
     def __init__(self, qkv: QKV, spec: AttentionSpec, state: TokenState) -> None:
         (b, h, n, _), p, cls = qkv.q.shape, state.num_prefix, state.cls_index
@@ -157,7 +157,7 @@ class TileStatistics:
         share: Float[Tensor, "b h rows 1"] | None,
         tile: Tile,
     ) -> None:
-        """Take what a tile tells; its rows are still to be multiplied by ``share``, if given."""
+        """Add the statistics of a tile, whose rows are multiplied by ``share`` if given."""
         at = (tile.images, tile.heads)
         if self.diagonal is not None:
             own = attention[..., tile.rows].diagonal(dim1=-2, dim2=-1)
@@ -181,7 +181,7 @@ class TileStatistics:
                 kept[at] = one if share is None else one * share[:, :, place]
 
     def add_kept(self, shares: NDArray[np.floating], tile: Tile) -> None:
-        """Take the shares of entries that a tile kept, image by head first."""
+        """Add the shares of entries that a tile kept, per image and head."""
         if self.kept is not None:
             here = self.kept[tile.images, tile.heads]
             here.copy_(torch.from_numpy(shares).view_as(here))

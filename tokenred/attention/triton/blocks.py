@@ -1,4 +1,4 @@
-"""How large the tiles of the kernels are: a fixed table, nothing tuned at run time."""
+"""The tile sizes of the kernels: a fixed table, without tuning at run time."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["Blocks", "blocks_for", "padded"]
 
 
 class Blocks(NamedTuple):
-    """A tile of the map, and how a GPU works on it.
+    """A tile of the map, and the launch settings for it.
 
     Attributes:
         rows: queries of a tile.
         cols: keys of a tile.
-        warps: warps that share it.
-        stages: tiles on their way from memory at a time.
+        warps: number of warps per tile.
+        stages: number of tiles prefetched at a time.
     """
 
     rows: int
@@ -34,11 +34,11 @@ _TABLE: dict[int, tuple[Blocks, Blocks]] = {
     256: (Blocks(64, 32, 4, 2), Blocks(16, 16, 4, 2)),
 }
 WIDEST = max(_TABLE)
-"""The widest head there is a tile for."""
+"""The widest supported head."""
 
 
 def padded(width: int) -> int:
-    """The width of a head in a tile: a power of two, 16 at least."""
+    """The width of a head in a tile: a power of two, at least 16."""
     return max(16, 1 << (width - 1).bit_length())
 
 

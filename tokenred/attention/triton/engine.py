@@ -1,4 +1,4 @@
-"""The engine that answers with Triton's kernels."""
+"""The engine that uses Triton kernels."""
 
 from __future__ import annotations
 
@@ -33,15 +33,16 @@ _DEVICES = ("cuda", "cpu") if os.environ.get("TRITON_INTERPRET") == "1" else ("c
 class TritonEngine(Engine):
     """Flash-style kernels with statistics: no map and no tile of it ever reaches memory.
 
-    One kernel gives the output and ``ℓ``, the log-sum-exp of each query's logits; a second has a
-    tile of keys to a program, recomputes their logits and sums columns. With θ < 1 a third counts
-    entries until it knows the threshold, and the output is computed again through what is kept.
-    Sums have one order: a run is like the other to the last bit.
+    One kernel computes the output and ``ℓ``, the log-sum-exp of each query's logits. A second one,
+    with one tile of keys per program, recomputes their logits and sums columns. With θ < 1 a third
+    kernel counts entries until it finds the threshold, and the output is computed again from the
+    kept entries. Sums have a fixed order, so runs are bit-identical.
 
-    For inference on CUDA, also compiled; gradients, dropout, a bias on pairs, score mods,
-    the whole map and export are left to other engines. Statistics are float32.
+    For inference on CUDA, also compiled. Other engines handle gradients, dropout, a bias on pairs,
+    score mods, the whole map and export. Statistics are float32.
 
-    Whether it is faster than `TwoCallsEngine` has not been measured: nothing picks it by itself.
+    Whether it is faster than `TwoCallsEngine` has not been measured, so it is never chosen
+    automatically.
     """
 
     def supports(self, qkv: QKV, spec: AttentionSpec) -> bool:
@@ -60,7 +61,7 @@ class TritonEngine(Engine):
     def __call__(
         self, qkv: QKV, spec: AttentionSpec, state: TokenState
     ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
-        # Here and not above: Triton is no light import, and may be missing.
+        # Imported here: Triton is slow to import, and may be missing.
         from tokenred.attention.triton.forward import forward, sparse_forward
         from tokenred.attention.triton.statistics import statistics
         from tokenred.attention.triton.threshold import threshold
@@ -79,7 +80,7 @@ class TritonEngine(Engine):
         rows = [row_index(s, p, state.cls_index) for s in wanted if s.kind == "row"]
         kinds = {stat.kind for stat in wanted}
         own = "diagonal" in kinds or any(stat.exclude_self for stat in wanted)
-        columns = diagonal = first = lse  # which nobody reads then
+        columns = diagonal = first = lse  # not read in this case
         if rows or own or "column_sum" in kinds:
             columns, diagonal, first = statistics(
                 qkv.q, qkv.k, bias, lse, cut, scale,

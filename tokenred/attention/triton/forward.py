@@ -45,7 +45,7 @@ def _forward(
         k = load_rows(k_ptr, cols, N, k_row, WIDTH, PADDED, UPCAST)
         x = logits(q, k, load_bias(bias_ptr, cols, N, HAS_BIAS), scale)
         higher = tl.maximum(most, tl.max(x, 1))
-        # While all keys so far are dead, −∞ − (−∞) would be NaN.
+        # While all keys so far are masked, −∞ − (−∞) would be NaN.
         origin = tl.where(higher == float("-inf"), 0.0, higher)
         p = tl.exp2(x - origin[:, None])
         shrink = tl.exp2(most - origin)
@@ -139,7 +139,7 @@ def sparse_forward(q, k, v, bias, lse, cut, scale):
     Args:
         q, k, v, bias, scale: as in `forward`.
         lse: log-sum-exp of the queries ``(b, h, N)``, to the base 2.
-        cut: where θ cuts, from `threshold`.
+        cut: θ's threshold, from `threshold`.
 
     Returns:
         The output ``(b, h, N, d)``, laid out as ``(b, N, h, d)``.
@@ -159,7 +159,7 @@ def _(q, k, v, bias, lse, cut, scale):
 
 
 def empty_outputs(q):
-    """Room for the output, so that the block's transpose and flatten are views, and for ℓ."""
+    """Memory for the output, so that the block's transpose and flatten are views, and for ℓ."""
     b, h, n, d = q.shape
     out = q.new_empty(b, n, h, d).transpose(1, 2)
     return out, q.new_empty(b, h, n, dtype=torch.float32)

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""How the kernels are started: operands, strides, tiles and grid."""
+"""Launching the kernels: operands, strides, tiles and grid."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Launch:
         q, k, v: ``(b, h, N, d)``, each row contiguous.
         operands: those and the bias.
         strides: of image, head and row, of each of the three.
-        by_rows, by_cols, by_maps: how many programs there are with one for each tile of queries,
-            tile of keys, or image and head.
+        by_rows, by_cols, by_maps: number of programs with one per tile of queries, tile of keys, or
+            image and head.
     """
 
     def __init__(self, q, k, v, bias, scale):
@@ -32,7 +32,7 @@ class Launch:
         self.bias, self.scale = None if bias is None else bias.contiguous(), scale
         b, self.heads, self.n, self.width = q.shape
         self.blocks = blocks_for(self.width, q.dtype)
-        # A pointer has to be there, also to what no kernel reads.
+        # A pointer is required even if no kernel reads it.
         self.operands = (self.q, self.k, self.v, self.q if bias is None else self.bias)
         self.strides = tuple(s for x in (self.q, self.k, self.v) for s in x.stride()[:3])
         self.by_maps = b * self.heads
@@ -40,7 +40,7 @@ class Launch:
         self.by_cols = self.by_maps * -(-self.n // self.blocks.cols)
 
     def __call__(self, kernel, programs, tensors, strides, numbers=(), **constants):
-        """Start a kernel: tensors, strides, heads, tokens, scale, then further numbers."""
+        """Launch a kernel: tensors, strides, heads, tokens, scale, then further numbers."""
         blocks, device = self.blocks, self.q.device
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
             kernel[(programs,)](

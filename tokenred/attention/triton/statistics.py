@@ -1,8 +1,8 @@
 # mypy: ignore-errors
 """Column sums, diagonal and first rows of the map, recomputed from the log-sum-exp.
 
-One program has some keys and passes over all queries, so that every sum has one order, and a run is
-like the other to the last bit.
+One program has some keys and iterates over all queries, so that every sum has a fixed order and
+runs are bit-identical.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _statistics(
 
     column_sum = tl.zeros([COLS], tl.float32)
     diagonal = tl.zeros([COLS], tl.float32)
-    # Without column sums only the first rows and those down to the diagonal are looked at.
+    # Without column sums only the first rows and those down to the diagonal are read.
     end = N
     if not RECEIVED:
         end = tl.minimum(N, tl.maximum(first_rows, left + COLS if DIAGONAL else 0))
@@ -83,14 +83,14 @@ def statistics(q, k, bias, lse, cut, scale, column_sum, diagonal, rows):
     Args:
         q, k, bias, scale: as in `forward`.
         lse: log-sum-exp of the queries ``(b, h, N)``, to the base 2.
-        cut: where θ cuts, from `threshold`, or None for the whole map.
+        cut: θ's threshold, from `threshold`, or None for the whole map.
         received: whether to sum the columns.
         diagonal: whether to take the diagonal.
-        rows: how many of the first rows to write down.
+        rows: number of first rows to store.
 
     Returns:
-        Column sums ``(b, h, N)``, diagonal ``(b, h, N)`` and rows ``(b, h, rows, N)``; empty where
-        not asked for.
+        Column sums ``(b, h, N)``, diagonal ``(b, h, N)`` and rows ``(b, h, rows, N)``; empty if not
+        requested.
     """
     launch = Launch(q, k, q, bias, scale)
     outputs = _empty(q, column_sum, diagonal, rows)

@@ -1,11 +1,11 @@
 # mypy: ignore-errors
-"""The threshold that θ means, found by counting over recomputed tiles; no map is stored.
+"""The threshold for θ, found by counting over recomputed tiles; no map is stored.
 
-One program has one image and head. It counts how many entries reach each of some evenly spaced
-edges, and goes on between the two edges that the k-th largest entry lies between: first on a few
-rows, for a bracket that is narrow and seldom wrong, then on all, until an edge is reached by
-exactly k entries. Where entries are equal there may be no such edge: then the places of the equal
-ones are searched in the same way, and the first of them stay, row by row.
+One program handles one image and head. It counts how many entries reach each of several evenly
+spaced edges, and continues between the two edges around the k-th largest entry: first on a few
+rows, for a narrow bracket that is rarely wrong, then on all rows, until exactly k entries reach an
+edge. With ties there may be no such edge: then the positions of the equal entries are searched in
+the same way, and the first of them are kept, row by row.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["threshold"]
 
 # Bins of a histogram: below all edges, between two, above all.
 BINS = tl.constexpr(64)
-# Rows that are sampled, and how often.
+# Number of sampled rows, and of repetitions.
 SAMPLE = tl.constexpr(16)
 LOOKS = tl.constexpr(3)
 
@@ -41,7 +41,7 @@ def _reached(
     PLACES: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, ROWS: tl.constexpr,
     COLS: tl.constexpr, HAS_BIAS: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """How many entries reach each edge; with PLACES, how many places, negative, of equal ones."""
+    """The number of entries that reach each edge; with PLACES, of (negated) positions of ties."""
     counts = tl.zeros([BINS], tl.int32)
     for top in range(0, end, ROWS):
         index = top + tl.arange(0, ROWS)
@@ -55,7 +55,7 @@ def _reached(
             entry = fixed(x)
             if PLACES:
                 entry = tl.where(entry == level, -(rows[:, None] * N + cols[None, :]), BOTTOM)
-            # What lies beyond the tokens is at the bottom, where the count is known without it.
+            # Padding is at the bottom, where the count is known without it.
             bins = tl.minimum(tl.maximum((entry - low) >> shift, -1), BINS - 2) + 1
             counts += tl.histogram(tl.reshape(bins, [ROWS * COLS]), BINS)
     return tl.cumsum(counts, 0, reverse=True)
@@ -63,7 +63,7 @@ def _reached(
 
 @triton.jit
 def _shift(span):
-    """The least width of a bin, as a power of two, with which all of them span so much."""
+    """The smallest bin width, as a power of two, with which all bins cover the range."""
     shift = 0
     while ((BINS - 2) << shift) < span:
         shift += 1
@@ -72,7 +72,7 @@ def _shift(span):
 
 @triton.jit
 def _between(reached, total, low, shift, at_least, fewer_than):
-    """The highest edge that so many reach, the lowest that fewer reach, and how many do."""
+    """The highest edge reached by this many, the lowest reached by fewer, and their counts."""
     bins = tl.arange(0, BINS)
     edges = tl.where(bins == 0, BOTTOM, low + ((bins - 1) << shift))
     reached = tl.where(bins == 0, total, reached)
@@ -91,7 +91,7 @@ def _search(
     PLACES: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, ROWS: tl.constexpr,
     COLS: tl.constexpr, HAS_BIAS: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """The highest edge that k entries reach (or one that k ± slack do), how many, and above it."""
+    """The highest edge that k (or k ± slack) entries reach, their number, and that above it."""
     reached, above, searching = N * N, 0, True
     while searching:
         shift = _shift(high - low)
@@ -157,17 +157,17 @@ def _threshold(
     "-> Tensor",
 )
 def threshold(q, k, bias, lse, scale, kept, slack):
-    """Where θ cuts the map of each image and head.
+    """θ's threshold for the map of each image and head.
 
     Args:
         q, k, bias, scale: as in `forward`.
         lse: log-sum-exp of the queries ``(b, h, N)``, to the base 2.
         kept: entries to keep.
-        slack: how many more or fewer may be kept; 0 for the exact threshold.
+        slack: by how many the count may differ; 0 for the exact threshold.
 
     Returns:
-        ``(b, h, 3)`` whole numbers: the threshold of log2 A in steps of 2⁻²³, the place of the last
-        entry on it that is kept (row · N + column), and how many entries are kept.
+        ``(b, h, 3)`` integers: the threshold of log2 A in steps of 2⁻²³, the position of the last
+        kept entry equal to it (row · N + column), and the number of kept entries.
     """
     launch = Launch(q, k, q, bias, scale)
     cut = _empty(q)

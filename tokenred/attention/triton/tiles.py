@@ -1,9 +1,9 @@
 # mypy: ignore-errors
-"""What all kernels do with a tile of the map.
+"""Operations on a tile of the map, shared by all kernels.
 
 Logits and probabilities are base-2 logarithms in float32: ``x = log2 A``. Every kernel computes
-them by the same operations on tiles of the same shape, so that they agree to the last bit, and an
-entry that one kernel counts another keeps.
+them with the same operations on tiles of the same shape, so that they are bit-identical, and an
+entry counted by one kernel is kept by another.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import triton
 import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
-# Fixed point: so many steps to the unit of log2, fine enough for every bit of a float32 A.
+# Fixed point: steps per unit of log2, fine enough for every bit of a float32 A.
 STEPS = tl.constexpr(1 << 23)
-# Below 2^FLOOR a float32 is 0. In steps: the least entry, and more than the largest.
+# Below 2^FLOOR a float32 is 0. In steps: the smallest entry, and a bound above the largest.
 FLOOR = tl.constexpr(-150)
 BOTTOM = tl.constexpr(-150 * (1 << 23))
 TOP = tl.constexpr(1 << 23)
@@ -22,7 +22,7 @@ TOP = tl.constexpr(1 << 23)
 
 @triton.jit
 def start_of(pointer, at, HEADS, stride_image, stride_head):
-    """Where the tensor of one image and head begins; 64 bits, because a batch may be long."""
+    """The offset of one image and head; 64 bits, because a batch may be large."""
     image, head = at // HEADS, at % HEADS
     return pointer + image.to(tl.int64) * stride_image + head.to(tl.int64) * stride_head
 
@@ -49,25 +49,25 @@ def load_bias(pointer, cols, N, HAS_BIAS: tl.constexpr):
 
 @triton.jit
 def logits(q, k, bias, scale):
-    """``(rows, cols)`` logits. The fma is spelt out, so that no compiler chooses."""
+    """``(rows, cols)`` logits, with an explicit fma, so that no compiler decides."""
     return tl.fma(tl.dot(q, tl.trans(k), input_precision="tf32x3"), scale, bias[None, :])
 
 
 @triton.jit
 def load_lse(pointer, rows, N):
-    """The log-sum-exp of the queries; +∞ beyond the tokens, where A shall be 0."""
+    """The log-sum-exp of the queries; +∞ beyond the tokens, where A should be 0."""
     return tl.load(pointer + rows, mask=rows < N, other=float("inf"))
 
 
 @triton.jit
 def fixed(x):
-    """log2 A in steps: whole numbers order as A does, and have no rounding."""
+    """log2 A in steps: integers have the same order as A, and no rounding."""
     return (tl.maximum(x, FLOOR * 1.0) * STEPS).to(tl.int32)
 
 
 @triton.jit
 def kept(x, rows, cols, N, threshold, last):
-    """Whether θ keeps an entry: above the threshold, or on it and not after the last place."""
+    """Whether θ keeps an entry: above the threshold, or equal and not after the last position."""
     entry = fixed(x)
     place = rows[:, None] * N + cols[None, :]
     return (entry > threshold) | ((entry == threshold) & (place <= last))

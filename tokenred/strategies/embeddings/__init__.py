@@ -1,4 +1,4 @@
-"""Embeddings: what a method adds to the tokens before the first block."""
+"""Embeddings: terms added to the tokens before the first block."""
 
 from tokenred.core.registry import gather
 

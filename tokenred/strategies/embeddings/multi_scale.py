@@ -18,16 +18,16 @@ from tokenred.strategies.base import Embedding, embeddings
 
 @embeddings.register("multi_scale")
 class MultiScale(Embedding):
-    """Patches of several times the size beside the model's own, fused before any token goes.
+    """Add patches of a multiple of the model's patch size, before any token is removed.
 
-    The abstract of MSTM (Bian et al., arXiv 2306.04897) has multi-scale features; how is our
-    choice: a second patch embedding at ``factor`` times the stride, projected by a matrix that is
-    zero at first, repeated bilinearly on the model's grid and added to its tokens. A pre-trained
-    model starts unchanged, and fine-tuning learns what to add. An odd grid is filled up with black
-    on the right and below.
+    The abstract of MSTM (Bian et al., arXiv 2306.04897) mentions multi-scale features; the
+    implementation is our choice: a second patch embedding at ``factor`` times the stride, projected
+    by a matrix that is initially zero, interpolated bilinearly to the model's grid and added to its
+    tokens. A pre-trained model is unchanged at first, and fine-tuning learns what to add. An odd
+    grid is padded with black on the right and below.
 
     Args:
-        factor: how many of the model's patches a larger one spans, down and across.
+        factor: number of the model's patches that a larger patch spans in each direction.
 
     Shapes:
         returns: ``(b, N0, c)``.
@@ -41,8 +41,8 @@ class MultiScale(Embedding):
         super().check(info)
         if info.patch_size is None:
             raise ConfigError(
-                f"MultiScale embeds larger patches than the model's, and the patch size of "
-                f"{info.name} is not known. Use embedding='plain'."
+                f"MultiScale embeds larger patches than the model's, but the patch size of "
+                f"{info.name} is unknown. Use embedding='plain'."
             )
 
     def build(self, info: ModelInfo) -> SecondEmbedding:
@@ -75,7 +75,7 @@ class SecondEmbedding(nn.Module):
         tokens: Float[Tensor, "b N0 c"],
         grid: tuple[int, int],
     ) -> Float[Tensor, "b N0 c"]:
-        """What is added to the tokens."""
+        """The term added to the tokens."""
         rows, columns = (math.ceil(side / self.factor) for side in grid)
         below = rows * self.patch[0] - images.shape[2]
         right = columns * self.patch[1] - images.shape[3]

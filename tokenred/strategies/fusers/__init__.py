@@ -1,4 +1,4 @@
-"""Fusers: what becomes of the tokens that go."""
+"""Fusers: what happens to the removed tokens."""
 
 from tokenred.core.registry import gather
 

@@ -18,10 +18,10 @@ from tokenred.strategies.transport import Transport
 
 @fusers.register("fused_token")
 class FusedToken(Fuser):
-    """All tokens that go become one, weighted by their scores (EViT, Liang et al., ICLR 2022).
+    """Fuse all removed tokens into one, weighted by their scores (EViT, Liang et al., ICLR 2022).
 
-    ``x_f = Σ_dropped a_i x_i``, the weights not normalised, appended last; its size is the sum of
-    theirs. It stands for no single patch and competes like any other token later on.
+    ``x_f = Σ_dropped a_i x_i`` with unnormalised weights, appended last; its size is the sum of
+    theirs. It represents no single patch, and is treated like any other token afterwards.
 
     Shapes:
         returns: ``n − P + 1`` image tokens.
@@ -44,8 +44,8 @@ class FusedToken(Fuser):
     ) -> Transport:
         if selection.score is None:
             raise PartError(
-                "FusedToken weights tokens by the scores that dropped them, and this selector "
-                "gives none. Use it with a scorer."
+                "FusedToken weights tokens by the scores of the selection, but this selector "
+                "returns none. Use it with a scorer."
             )
         weight = selection.score.gather(1, selection.drop)[:, None, :]
         return Transport(

@@ -20,11 +20,11 @@ from tokenred.strategies.transport import Transport
 
 @fusers.register("merge")
 class Merge(Fuser):
-    """Each token that goes joins one kept token, in a size-weighted mean (ToMe, section 3).
+    """Merge each removed token into one kept token, as a size-weighted mean (ToMe, section 3).
 
-    The kept token is the selection's partner, or else the one with the most similar features
-    (cosine). ``Σ s`` and ``Σ s·x`` stay what they were. A selection with weights of its own
-    (`Partnered`) has them in the place of the sizes, and ``Σ s·x`` changes.
+    The kept token is the selection's partner, otherwise the one with the most similar features
+    (cosine). ``Σ s`` and ``Σ s·x`` are conserved. If the selection has its own weights
+    (`Partnered`), they replace the sizes, and ``Σ s·x`` changes.
 
     Shapes:
         returns: ``n − P`` image tokens.
@@ -36,7 +36,7 @@ class Merge(Fuser):
     uses_size = True
 
     def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
-        # The mean, and the similarities where no partner is given (counted always).
+        # The mean, and the similarities if no partner is given (always counted).
         return float(2 * (tokens - removed) * removed * info.width)
 
     def transport(
@@ -56,7 +56,7 @@ class Merge(Fuser):
         kept, gone = weight.gather(1, selection.keep), weight.gather(1, selection.drop)
         weighted = one_hot * gone[:, None, :]
         total = kept + weighted.sum(dim=-1)
-        # A dead token (size 0) that nobody joins stays what it is.
+        # A padding token (size 0) that receives nothing is unchanged.
         dead = total == 0
         total = torch.where(dead, torch.ones_like(total), total)
         return Transport(
@@ -69,7 +69,7 @@ class Merge(Fuser):
 
 
 def _slot(state: TokenState, selection: Selection) -> Int[Tensor, "b P"]:
-    """For each token that goes, where in ``keep`` its partner stands."""
+    """The position in ``keep`` of each removed token's partner."""
     if selection.partner is not None:
         b, k = selection.keep.shape
         at = torch.zeros(b, state.num_tokens, dtype=torch.long, device=selection.keep.device)

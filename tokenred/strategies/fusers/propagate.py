@@ -17,13 +17,13 @@ from tokenred.strategies.transport import Transport
 
 @fusers.register("propagate")
 class Propagate(Fuser):
-    """Tokens that go give their features to kept neighbours in the graph (GTP-ViT, Eq. 10, 12).
+    """Removed tokens pass their features to kept neighbours in the graph (GTP-ViT, Eq. 10, 12).
 
-    ``X^s = X^k + α Â^p X^p`` and likewise for the sizes. A token without a kept neighbour is
-    lost, and the sizes do not add up to what they were: both as in the paper.
+    ``X^s = X^k + α Â^p X^p``, and the same for the sizes. As in the paper, a token without a kept
+    neighbour is lost, and the sum of the sizes is not conserved.
 
     Args:
-        alpha: α ≥ 0, one number, or one for each block.
+        alpha: α ≥ 0, one number, or one per block.
 
     Shapes:
         returns: ``n − P`` image tokens.
@@ -35,8 +35,8 @@ class Propagate(Fuser):
         super().check(info)
         if isinstance(self.alpha, tuple) and len(self.alpha) != info.depth:
             raise ConfigError(
-                f"Propagate: alpha has {len(self.alpha)} values, {info.name} has {info.depth} "
-                "blocks. Give one number, or one for each block."
+                f"Propagate: alpha has {len(self.alpha)} values, but {info.name} has {info.depth} "
+                "blocks. Pass one number, or one per block."
             )
 
     uses_graph = True

@@ -11,7 +11,7 @@ from tokenred.strategies.transport import Transport
 
 @fusers.register("prune")
 class Prune(Fuser):
-    """Tokens that go are gone; those that stay are untouched.
+    """Discard removed tokens; kept tokens do not change.
 
     Shapes:
         returns: ``n − P`` image tokens.

@@ -18,18 +18,19 @@ def dynamicvit(
     epsilon: Magnitude = 1e-6,
     gradient_limit: Positive | None = None,
 ) -> Strategy:
-    """Learned networks decide which tokens stay (DynamicViT, Rao et al., NeurIPS 2021).
+    """Learned networks decide which tokens are kept (DynamicViT, Rao et al., NeurIPS 2021).
 
     The networks are random until they are trained (`tokenred.training.losses`, "dynamicvit"), and
     count as part of the model.
 
     Args:
-        keep_rate: share ρ of all tokens kept; one for ρ, ρ², ρ³ …, or one for each of `layers`.
-        layers: blocks before which tokens go, each with a network of its own; None for the
+        keep_rate: keep rate ρ relative to all tokens; one for ρ, ρ², ρ³ …, or one for each of
+            `layers`.
+        layers: blocks before which tokens are removed, each with its own network; None for the
             quarters of the depth (3, 6, 9 of 12).
         temperature: τ of the Gumbel-softmax in training.
         epsilon: ε of the masked attention in training.
-        gradient_limit: ours, for small models (0.02): see `Predictor`. None as in the paper.
+        gradient_limit: our addition for small models (0.02), see `Predictor`; None as in the paper.
     """
     return Strategy(
         scorer=Predictor(layers, temperature, gradient_limit),

@@ -19,10 +19,10 @@ def evit(
     """Keep what the CLS token attends to, fuse the rest into one (EViT, Liang et al., ICLR 2022).
 
     Args:
-        keep_rate: share ρ of the living tokens kept; one, or one for each of `layers`.
-        layers: blocks in which tokens go; None for the quarters of the depth (3, 6, 9 of 12).
+        keep_rate: keep rate ρ relative to the remaining tokens; one, or one for each of `layers`.
+        layers: blocks that remove tokens; None for the quarters of the depth (3, 6, 9 of 12).
         fuse: append the weighted sum of the dropped tokens as one token.
-        proportional_attention: ``log s`` in the attention; the method has none.
+        proportional_attention: add ``log s`` in the attention; not part of the method.
     """
     return Strategy(
         scorer=CLSAttn(aggregate="mean"),

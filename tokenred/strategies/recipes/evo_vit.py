@@ -17,17 +17,18 @@ def evo_vit(
     stagewise: bool = True,
     reference: bool = False,
 ) -> Strategy:
-    """Slow and fast tokens, none is lost (Evo-ViT, Xu et al., AAAI 2022).
+    """Slow and fast tokens; none is lost (Evo-ViT, Xu et al., AAAI 2022).
 
-    Made to be trained with; training and inference have the same form.
+    Designed for training; training and inference have the same form.
 
     Args:
-        keep_rate: share of all tokens that is informative and passes the blocks.
+        keep_rate: share of informative tokens, which pass the blocks.
         layers: blocks in which a stage starts; None for the thirds of the depth (4 and 8 of 12).
-        t: how much a block's attention counts against those before it.
-        representative: the rest follows a token that stands in for it; else it stays as it is.
-        stagewise: choose once a stage; False for every block, as the paper's training begins.
-        reference: as the released program for DeiT, which has no representative.
+        t: weight of a block's attention relative to earlier blocks.
+        representative: the other tokens follow a representative; False leaves them unchanged.
+        stagewise: choose once per stage; False for every block, as at the start of the paper's
+            training.
+        reference: follow the released DeiT code, which has no representative.
     """
     # Nothing is removed, so nothing is scored.
     return Strategy(

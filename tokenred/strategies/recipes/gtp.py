@@ -26,21 +26,21 @@ def gtp(
 ) -> Strategy:
     """Graph-based token propagation (GTP-ViT, Xu et al., WACV 2024, arXiv 2311.03035).
 
-    Tokens that are easy to rebuild and broadcast little go; their features propagate to their kept
-    neighbours in a graph of space and meaning. No training.
+    Removes tokens that are easy to regenerate and broadcast little; their features propagate to
+    kept neighbours in a graph of spatial and semantic similarity. No training.
 
     Args:
-        P: tokens removed in every block; by default 8, or half of all tokens where a model has
-            too few for that.
-        M: semantic neighbours of a token.
-        alpha: magnitude α of the propagation; one number, or one for each block.
+        P: tokens removed per block; by default 8, or half of all tokens if a model has too few for
+            that.
+        M: number of semantic neighbours per token.
+        alpha: magnitude α of the propagation; one number, or one per block.
         theta: share θ of attention entries kept.
-        scorer, graph, fuser: parts or their names; arguments that one does not use are left aside.
+        scorer, graph, fuser: parts or their names; arguments that they do not use are ignored.
         aggregate: max or mean over heads.
-        proportional_attention: ``log s`` in the attention.
-        reference: as the authors' program, where it departs from the paper: a token counts its
-            own attention as broadcast, θ keeps one entry more, and a model without CLS gets
-            M + 1 semantic neighbours.
+        proportional_attention: add ``log s`` in the attention.
+        reference: follow the authors' code where it differs from the paper: a token's attention to
+            itself counts as broadcast, θ keeps one entry more, and a model without CLS gets M + 1
+            semantic neighbours.
     """
     if isinstance(scorer, str) and not names_selector(scorer):
         options = {"exclude_self": False} if reference else {}

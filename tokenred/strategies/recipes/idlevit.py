@@ -16,16 +16,16 @@ def idlevit(
     layers: Blocks | None = None,
     cut: Literal["both", "inter", "intra", "none"] = "both",
 ) -> Strategy:
-    """Tokens idle and come back, none is lost (IdleViT, Xu et al., AJCAI 2023, arXiv 2310.05654).
+    """Tokens idle and come back; none is lost (IdleViT, Xu et al., AJCAI 2023, arXiv 2310.05654).
 
-    It asks for fine-tuning (`tokenred.training.losses`, "idlevit"), in which all tokens attend
-    behind a mask.
+    Needs fine-tuning (`tokenred.training.losses`, "idlevit"), in which all tokens take part, behind
+    a mask.
 
     Args:
         keep_ratios: share ρ of all tokens that pass a block; one for ρ, ρ², ρ³ in three stages, or
             one for each of `layers`.
         layers: the blocks; None for the paper's (4-11 of 12), scaled with the depth.
-        cut: token cut loss in training, ``"both"``, ``"inter"``, ``"intra"`` or ``"none"``.
+        cut: the token cut loss in training, ``"both"``, ``"inter"``, ``"intra"`` or ``"none"``.
     """
     # Nothing is removed, so nothing is scored.
     return Strategy(scorer="Random", router=Idle(keep_ratios, layers, cut))

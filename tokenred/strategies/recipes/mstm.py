@@ -22,18 +22,19 @@ def mstm(
     multi_scale: bool = True,
     scorer: str | Scorer | None = None,
 ) -> Strategy:
-    """Multi-scale features, and a merge of the non-crucial tokens (MSTM, Bian et al., 2306.04897).
+    """Multi-scale features, and merging of non-crucial tokens (MSTM, Bian et al., 2306.04897).
 
-    Only the abstract could be read. It says: scores split the tokens into crucial and non-crucial
-    ones, each of the latter merges into a similar one of the former, and features of several
-    scales are fused before any token goes. Ours are the blocks, the rate, the score (head-mean CLS
-    attention, or that received from all where there is no CLS), the similarity (cosine of the
-    features, one partner each), the weights of the mean, and the second embedding at twice the
+    Only the abstract was available. It says: scores split the tokens into crucial and non-crucial
+    ones, each non-crucial token merges into a similar crucial one, and features of several scales
+    are fused before any token is removed. Our choices are the blocks, the keep rate, the score
+    (head-mean CLS attention, or attention received if there is no CLS), the similarity (cosine of
+    the features, one partner each), the weights of the mean, and the second embedding at twice the
     stride, which starts at zero and is learned in fine-tuning.
 
     Args:
-        keep_rate: share ρ of the living tokens that is crucial; one, or one for each of `layers`.
-        layers: blocks in which tokens merge; None for the quarters of the depth (3, 6, 9 of 12).
+        keep_rate: share ρ of crucial tokens among the remaining ones; one, or one for each of
+            `layers`.
+        layers: blocks that merge tokens; None for the quarters of the depth (3, 6, 9 of 12).
         weights: of the mean: ``"importance"``, ``"size"`` or ``"similarity"``.
         temperature: τ of ``softmax(cos/τ)``, with ``"similarity"``.
         multi_scale: add the second patch embedding; False needs no training.

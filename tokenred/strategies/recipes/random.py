@@ -15,11 +15,11 @@ def random(
     layers: Blocks | None = None,
     seed: Count = 0,
 ) -> Strategy:
-    """Prune at random, with a seed: what every method has to beat.
+    """Prune at random, with a seed: the baseline that every method must beat.
 
     Args:
-        keep_rate: share ρ of the living tokens kept; one, or one for each of `layers`.
-        layers: blocks in which tokens go; None for the quarters of the depth (3, 6, 9 of 12).
-        seed: of the `Random` scorer.
+        keep_rate: keep rate ρ relative to the remaining tokens; one, or one for each of `layers`.
+        layers: blocks that remove tokens; None for the quarters of the depth (3, 6, 9 of 12).
+        seed: seed of the `Random` scorer.
     """
     return topk(keep_rate=keep_rate, layers=layers, scorer=Random(seed=seed))

@@ -30,11 +30,11 @@ def tome(
     """Token merging by bipartite soft matching (ToMe, Bolya et al., ICLR 2023).
 
     Args:
-        r: tokens merged in every block; or a list, one a block, padded with 0; or a pair
-            ``(r, inflection)`` with a float second, a linear schedule from −1 (falling) to 1.
-        proportional_attention: ``log s`` in the attention; off for MAE models.
-        reference: as the authors' patch of timm: average pooling counts a merged token once, not
-            once for each patch in it.
+        r: tokens merged per block; or a list with one number per block, padded with 0; or a pair
+            ``(r, inflection)`` with a float second, a linear schedule from −1 (decreasing) to 1.
+        proportional_attention: add ``log s`` in the attention; switch it off for MAE models.
+        reference: follow the authors' timm patch: average pooling counts a merged token once, not
+            once per patch in it.
     """
     schedule: Schedule
     if isinstance(r, int):

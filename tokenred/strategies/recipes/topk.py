@@ -19,14 +19,15 @@ def topk(
 ) -> Strategy:
     """Keep what the CLS token attends to, prune the rest (Top-K of Haurum et al., ICCVW 2023).
 
-    Without a CLS token the attention received from all tokens decides.
+    Without a CLS token, the attention received from all tokens is the score.
 
     Args:
-        keep_rate: share ρ of the living tokens kept, ⌈ρn⌉; one, or one for each of `layers`.
-        layers: blocks in which tokens go; None for the quarters of the depth (3, 6, 9 of 12).
-        scorer: another scorer instead.
-        reference: with the counts of the authors' program: ⌊ρ·N0⌋, ⌊ρ²·N0⌋ … of the N0 tokens at
-            the start, or of each share given.
+        keep_rate: keep rate ρ relative to the remaining tokens, ⌈ρn⌉; one, or one for each of
+            `layers`.
+        layers: blocks that remove tokens; None for the quarters of the depth (3, 6, 9 of 12).
+        scorer: use another scorer instead.
+        reference: use the counts of the authors' code: ⌊ρ·N0⌋, ⌊ρ²·N0⌋ … of the N0 tokens at the
+            start, or the same for each given rate.
     """
     return Strategy(
         scorer=CLSAttn(aggregate="mean", without_cls="column_sum") if scorer is None else scorer,

@@ -19,17 +19,17 @@ def tri_level(
 ) -> Strategy:
     """Fewer tokens, and fewer entries in their attention (Tri-Level, Kong et al., AAAI 2023).
 
-    EViT without its fused token, and a mask on the attention of the blocks after one in which
-    tokens go, made there and held until the next (`TopKeys`). The third level, fewer training
-    examples, is not here. Without a CLS token the attention received decides, which is our choice.
+    EViT without its fused token, and an attention mask that is computed in each block that removes
+    tokens and applied until the next one (`TopKeys`). The third level, fewer training examples, is
+    not implemented. Without a CLS token, the score is the attention received, which is our choice.
 
     Args:
-        keep_rate: share ρ of the living tokens kept; one, or one for each of `layers`.
+        keep_rate: keep rate ρ relative to the remaining tokens; one, or one for each of `layers`.
         attention_rate: share of the image keys that each image token attends to.
-        layers: blocks in which tokens go; None for the quarters of the depth (3, 6, 9 of 12).
+        layers: blocks that remove tokens; None for the quarters of the depth (3, 6, 9 of 12).
         epsilon: ε of the masked attention; None for 0, and for the program's 1e-6.
-        reference: as the authors' program: ε in all blocks, and entries that equal the last one
-            kept stay too, so that a row which the mask before left few entries opens entirely.
+        reference: follow the authors' code: ε in all blocks, and entries equal to the last kept one
+            are kept too, so a row with few entries left by the previous mask is entirely unmasked.
     """
     tokens = topk(keep_rate=keep_rate, layers=layers)
     if epsilon is None:

@@ -16,12 +16,11 @@ def uniform(
 ) -> Strategy:
     """Drop tokens evenly over the grid, once before the first block: a baseline without any score.
 
-    What is dropped costs nothing in any block. Only a method that beats this has a score that
-    knows which tokens matter.
+    Dropped tokens cost nothing in any block. Only a method that beats this has a useful score.
 
     Args:
-        keep_rate: share ρ of the living tokens kept; one, or one for each of `layers`.
-        layers: blocks before which tokens go.
+        keep_rate: keep rate ρ relative to the remaining tokens; one, or one for each of `layers`.
+        layers: blocks before which tokens are removed.
     """
     return Strategy(
         scorer=GridDrop(),

@@ -1,4 +1,4 @@
-"""Tokens that idle and come back."""
+"""Tokens that idle and come back later."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ from tokenred.strategies.schedule import exact
 
 @routers.register("idle")
 class Idle(Router):
-    """The tokens CLS looks for pass the block, the others idle (IdleViT, Xu et al., AJCAI 2023).
+    """Tokens that CLS attends to pass the block, the others idle (IdleViT, Xu et al., AJCAI 2023).
 
-    Chosen anew in each block from all tokens, by the head-mean pre-softmax logits of CLS. Idle
-    tokens pass unchanged and none is lost. In training all tokens attend, a mask hides the idle
-    keys and takes back what the block did to the idle: the same numbers.
+    The choice is made again in each block from all tokens, by the head-mean pre-softmax logits of
+    CLS. Idle tokens are passed on unchanged and none is lost. In training all tokens take part; a
+    mask hides the idle keys and reverts the block's effect on idle tokens, so the numbers are the
+    same.
 
     Args:
-        keep_ratios: share ρ of the N0 tokens that pass, ``int(ρ·N0)`` of them; one number for ρ,
-            ρ², ρ³ in three stages, or one for each of `layers`.
+        keep_ratios: keep rate ρ relative to the N0 tokens, of which ``int(ρ·N0)`` pass; one number
+            for ρ, ρ², ρ³ in three stages, or one for each of `layers`.
         layers: the blocks, ascending; None for the paper's (4-11 of 12 in stages of three, 4-15 of
             16 in stages of four), scaled with the depth.
-        cut: token cut loss that training collects: ``"both"``, ``"inter"``, ``"intra"`` or
+        cut: the token cut loss collected in training: ``"both"``, ``"inter"``, ``"intra"`` or
             ``"none"`` (see `token_cut`).
 
     Shapes:
-        returns: as many tokens as came.
+        returns: the same number of tokens.
         memory in training: ``idle_mask (b, N)``, 1 for the tokens that passed the last of these
             blocks, prefix included; ``token_cut (b, L)``, the loss in each of the L blocks so far
-            in which tokens idle, where one is asked for.
+            with idle tokens, if requested.
     """
 
     traits: ClassVar[Traits] = Traits(needs_cls=True)
@@ -55,8 +56,8 @@ class Idle(Router):
         ratios, layers = self.keep_ratios, self.layers or ()
         if isinstance(ratios, tuple) and len(ratios) != len(layers):
             raise ConfigError(
-                f"Idle: {len(ratios)} keep_ratios for {len(layers)} layers; give one ratio, or "
-                "layers and one ratio for each."
+                f"Idle: {len(ratios)} keep_ratios for {len(layers)} layers; pass one ratio, or "
+                "layers with one ratio for each."
             )
 
     preview = (AttentionStat.logits_row("cls", "mean"),)
@@ -80,7 +81,7 @@ class Idle(Router):
         return replace(self, keep_ratios=(ratio,) * len(self.layers or ()) if several else ratio)
 
     def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
-        # Queries, keys and values of the idle as well, before it is known which of them pass.
+        # Queries, keys and values of idle tokens too, before it is known which tokens pass.
         return float(removed * 3 * info.width**2 + tokens * info.width)
 
     def mask(
@@ -126,7 +127,7 @@ def token_cut(
     num_prefix: int = 1,
     cut: str = "both",
 ) -> Float[Tensor, "b"]:
-    """How far the attention is from staying on one side of the cut, for each image.
+    """How far the attention crosses the cut, per image.
 
     With ``W = softmax(logits)`` and the mask m (1 for the prefix and the chosen, 0 for the idle)::
 
@@ -138,7 +139,7 @@ def token_cut(
     Args:
         logits: pre-softmax attention, the mean over heads.
         mask: which tokens are chosen.
-        num_prefix: ``p``; the prefix is on either side of the cut.
+        num_prefix: ``p``; the prefix is on both sides of the cut.
         cut: ``"inter"``, ``"intra"`` or ``"both"``, the sum of the two.
 
     Source: IdleViT (Xu et al., AJCAI 2023, arXiv 2310.05654), the token cut loss.
@@ -156,6 +157,6 @@ def token_cut(
 
 
 def mean_logits(heads: QKV) -> Float[Tensor, "b N N"]:
-    """Pre-softmax attention of a block, the mean over heads, without a map for each head."""
+    """Pre-softmax attention of a block, averaged over heads, without a map per head."""
     q, k = (t.transpose(1, 2).flatten(2) for t in (heads.q, heads.k))
     return product(q, k.transpose(-2, -1)) * (heads.scale / heads.q.shape[1])

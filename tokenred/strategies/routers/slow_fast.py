@@ -26,31 +26,32 @@ _ROW = AttentionStat.row("cls", "mean")
 
 @routers.register("slow_fast")
 class SlowFast(Router):
-    """Informative tokens pass, one token stands in for the others (Evo-ViT, Xu et al., AAAI 2022).
+    """Informative tokens pass, with a representative of the rest (Evo-ViT, Xu et al., AAAI 2022).
 
     The global attention of CLS is that of the block before the first stage, and after that
     ``g ← (1−t)g + t·A_cls`` in every block, for the tokens that pass it. At the start of a stage
-    the share with the highest g is informative and stays so to its end. A representative of the
-    rest, ``Σ g_i x_i / Σ g``, passes with them, and what the blocks add to it is added to each
-    token of the rest; none is lost. A representative made anew in each block would be the same,
-    because all of the rest get the same.
+    the share with the highest g becomes informative, until the end of the stage. A representative
+    of the others, ``Σ g_i x_i / Σ g``, passes with them, and what the blocks add to it is added to
+    each of the other tokens; none is lost. Recomputing the representative in each block would give
+    the same result, because all other tokens receive the same update.
 
-    Training has the same form: the gather is differentiable, and a model meets in inference what
-    it was trained in. The paper first trains with a choice in every block: ``stagewise=False``.
+    Training has the same form: the gather is differentiable, so inference matches training. The
+    paper first trains with a choice in every block: ``stagewise=False``.
 
-    A is the mean over heads here, where the paper has the sum: neither the order nor the weights
-    of the representative feel the factor.
+    A is the mean over heads here, the sum in the paper: the factor affects neither the order nor
+    the weights of the representative.
 
     Args:
-        keep_rate: share ρ of the N0 tokens that is informative, ``max(1, ⌊ρ·N0⌋)``.
+        keep_rate: share ρ of informative tokens, ``max(1, ⌊ρ·N0⌋)`` of N0.
         layers: blocks in which a stage starts, ascending, from 1 on; None for the thirds of the
             depth (4 and 8 of 12). The last stage ends with the model.
-        t: how much a block's attention counts against those before it.
-        representative: False leaves the rest as it is, as the released program for DeiT does.
-        stagewise: choose at the start of a stage; or else in every block from the first stage on.
+        t: weight of a block's attention relative to earlier blocks.
+        representative: False leaves the other tokens unchanged, as in the released DeiT code.
+        stagewise: choose at the start of a stage; False to choose in every block from the first
+            stage on.
 
     Shapes:
-        returns: as many tokens as came.
+        returns: the same number of tokens.
         memory: ``global_cls_attention (b, n)``.
     """
 
@@ -58,7 +59,7 @@ class SlowFast(Router):
     version: ClassVar[int] = 2
 
     keep_rate: Share = 0.5
-    # A block has to run before tokens can be told apart.
+    # A block must run before tokens can be ranked.
     layers: LaterBlocks | None = None
     t: Probability = 0.5
     representative: bool = True

@@ -1,4 +1,4 @@
-"""The ordinary router."""
+"""The default router."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schedules: how many tokens go in each block."""
+"""Schedules: how many tokens each block removes."""
 
 from tokenred.core.registry import gather
 

@@ -1,4 +1,4 @@
-"""What a budget of GMACs allows."""
+"""A schedule from a budget of GMACs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tokenred.strategies.schedules.per_layer import PerLayer
 
 @schedules.register("Budget")
 class Budget(Schedule):
-    """As many tokens as fit a budget of GMACs: the largest cost that does not exceed it.
+    """Keep as many tokens as fit a budget of GMACs: the largest cost that does not exceed it.
 
     Args:
         gmacs: the budget for one image, in GMACs as `tokenred.gmacs` counts them.
-        shape: ``"constant"`` removes evenly in all blocks (GTP, ToMe), ``"ratio"`` keeps a share
-            at some blocks (EViT).
+        shape: ``"constant"`` removes evenly in all blocks (GTP, ToMe), ``"ratio"`` keeps a share in
+            some blocks (EViT).
         layers: the blocks, ascending; None for all (constant) or the quarters (ratio).
     """
 
@@ -29,7 +29,7 @@ class Budget(Schedule):
 
     def resolve(self, context: ScheduleContext) -> tuple[int, ...]:
         if context.gmacs is None:
-            raise ScheduleError(f"{self!r} needs a model to cost; wrap one with it.")
+            raise ScheduleError(f"{self!r} needs a model to compute costs; wrap one with it.")
         cost = context.gmacs
         low, high = (
             0,
@@ -37,7 +37,7 @@ class Budget(Schedule):
         )  # the fewest removals within the budget lie in [low, high]
         if cost(self._at(high, context)) > self.gmacs:
             raise ScheduleError(
-                f"{self!r}: even with all but a token gone this model costs "
+                f"{self!r}: even with a single token left this model costs "
                 f"{cost(self._at(high, context)):.4g} GMACs, and "
                 f"{cost(self._at(0, context)):.4g} with nothing removed. Choose a budget between "
                 "the two."
@@ -51,7 +51,7 @@ class Budget(Schedule):
         return self._at(low, context)
 
     def _at(self, step: int, context: ScheduleContext) -> tuple[int, ...]:
-        """The counts at one notch of the dial: 0 removes nothing, ``patches − 1`` the most."""
+        """The counts at one setting: 0 removes nothing, ``patches − 1`` the most."""
         if self.shape == "ratio":
             share = float(Fraction(context.patches - step, context.patches))
             return KeepRatio(share, self.layers).resolve(context)

@@ -1,4 +1,4 @@
-"""The same number in every block."""
+"""The same count in every block."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Constant(Schedule):
     """The same P in every block (GTP's).
 
     Args:
-        P: tokens removed in a block, ≥ 0.
-        fit: on a model with too few tokens for P, remove half of them, evenly, instead of
-            refusing. For the defaults of recipes; wherever P fits, it makes no difference, so it
-            does not make two schedules different either.
+        P: tokens removed per block, ≥ 0.
+        fit: if a model has too few tokens for P, remove half of them, evenly, instead of refusing.
+            Meant for the defaults of recipes. It has no effect if P fits, so it is ignored when
+            schedules are compared.
     """
 
     P: Count

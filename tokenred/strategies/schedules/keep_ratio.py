@@ -1,4 +1,4 @@
-"""A share of the tokens, in some blocks."""
+"""A keep rate in some blocks."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class KeepRatio(Schedule):
     Args:
         ratio: ρ in (0, 1]; one number, or one for each of `layers`.
         layers: blocks, ascending; None for the quarters of the depth.
-        rounding: of the kept count, ``"ceil"`` or ``"floor"``.
-        of: ρ of the living tokens (``"alive"``), or of those at the start (``"start"``), where
-            one number means ρ, ρ², ρ³ …
+        rounding: of the number of kept tokens, ``"ceil"`` or ``"floor"``.
+        of: whether ρ is relative to the remaining tokens (``"alive"``) or to those at the start
+            (``"start"``), where one number means ρ, ρ², ρ³ …
     """
 
     ratio: Share | Shares = 0.7
@@ -32,7 +32,7 @@ class KeepRatio(Schedule):
         if isinstance(self.ratio, tuple) and self.layers and len(self.ratio) != len(self.layers):
             raise ConfigError(
                 f"KeepRatio: {len(self.ratio)} ratios for {len(self.layers)} layers; "
-                "give one ratio, or one for each layer."
+                "pass one ratio, or one per layer."
             )
 
     def count(self, layer: int, tokens: int, context: ScheduleContext) -> int:
@@ -50,7 +50,7 @@ class KeepRatio(Schedule):
         return float(min(so_far, default=1))
 
     def _shares(self, depth: int) -> dict[int, Fraction]:
-        """The share that each of the blocks keeps, of what `of` says."""
+        """The keep rate of each block, relative to `of`."""
         layers = layers_of(self, self.layers, depth)
         if not isinstance(self.ratio, tuple):
             ratio, powers = exact(self.ratio), self.of == "start"

@@ -1,4 +1,4 @@
-"""Numbers that rise or fall with depth."""
+"""Counts that increase or decrease with depth."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tokenred.strategies.schedule import Schedule, ScheduleContext, schedules
 
 @schedules.register("Linear")
 class Linear(Schedule):
-    """Counts that rise or fall evenly around r (ToMe's schedule).
+    """Counts that increase or decrease linearly around r (ToMe's schedule).
 
     Args:
-        r: tokens removed in a block on average, ≥ 0.
-        inflection: −1 from 2r down to 0, 0 constant, 1 from 0 up to 2r.
+        r: average number of tokens removed per block, ≥ 0.
+        inflection: −1 for 2r down to 0, 0 for constant, 1 for 0 up to 2r.
     """
 
     r: Count

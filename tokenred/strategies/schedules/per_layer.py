@@ -1,4 +1,4 @@
-"""A number for each block."""
+"""One count per block."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tokenred.strategies.schedule import Schedule, ScheduleContext, schedules
 
 @schedules.register("PerLayer")
 class PerLayer(Schedule):
-    """One count for each block; a short list goes on with 0.
+    """One count per block; a short list is padded with 0.
 
     Args:
         counts: tokens removed in blocks 0, 1, …
@@ -20,6 +20,6 @@ class PerLayer(Schedule):
     def count(self, layer: int, tokens: int, context: ScheduleContext) -> int:
         if len(self.counts) > context.depth:
             raise ScheduleError(
-                f"{self!r} names {len(self.counts)} blocks, the model has {context.depth}."
+                f"{self!r} has {len(self.counts)} counts, but the model has {context.depth} blocks."
             )
         return self.counts[layer] if layer < len(self.counts) else 0

@@ -1,4 +1,4 @@
-"""Score mods: what methods do to the attention map beyond ``log s`` and θ."""
+"""Score mods: changes to the attention map beyond ``log s`` and θ."""
 
 from tokenred.core.registry import gather
 

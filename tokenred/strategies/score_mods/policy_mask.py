@@ -1,4 +1,4 @@
-"""Attention among the tokens that a training mask leaves."""
+"""Attention among the tokens that are not masked in training."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class PolicyMask(ScoreMod):
 
     ``A_ij = (e^{s_ij − max_j s_ij}·G_ij + ε/N) / (Σ_j e^{s_ij − max_j s_ij}·G_ij + ε)`` with
     ``G_ij`` the mask of key j, and 1 for the token itself (section 3.3). In fp32 or better, and in
-    training only: inference has gathered the tokens and attends as ever. It reads the ``mask`` of
-    `Selector.mask`; before there is one the mask is of ones.
+    training only: at inference the kept tokens have been gathered, and attention is the usual one.
+    It reads the ``mask`` of `Selector.mask`; before the first mask, all tokens are unmasked.
 
     Args:
         epsilon: ε. A masked key still gets ``ε/N`` of a row whose weights sum up to ``Σ + ε``.
@@ -39,7 +39,7 @@ class PolicyMask(ScoreMod):
     ) -> Float[Tensor, "b h N N"] | None:
         mask = state.memory.get("mask")
         if mask is None:
-            # Nobody is hidden before the first stage, and ε acts there as well.
+            # Nothing is masked before the first stage, but ε acts there as well.
             return gated_softmax(logits, 1.0, self.epsilon)
         itself = torch.eye(logits.shape[-1], dtype=torch.bool, device=logits.device)
         mask = mask.to(at_least_fp32(logits.dtype))

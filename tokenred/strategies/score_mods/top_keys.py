@@ -1,4 +1,4 @@
-"""Tri-Level's mask: each token attends to those it attended to most."""
+"""Tri-Level's mask: each token attends only to the keys it attended to most."""
 
 from __future__ import annotations
 
@@ -28,22 +28,23 @@ _MAP = AttentionStat.map("mean")
 class TopKeys(ScoreMod):
     """Image tokens attend to their best ``⌈r·n⌉`` image keys (Tri-Level, Kong et al., AAAI 2023).
 
-    The mask is made once, in a block in which tokens go: after its attention and selection, of its
-    head-mean map among the ``n`` image tokens that stay. It holds in the blocks that follow, the
-    next one of these included, which makes another. Rows and columns of prefix tokens, and of a
-    token that a fuser adds, are on. It multiplies ``exp(logits)`` before the normalisation; what is
-    masked was computed first, so nothing is saved but on hardware that skips it.
+    The mask is computed in a block that removes tokens: after its attention and selection, from its
+    head-mean map among the ``n`` kept image tokens. It applies to the following blocks, up to and
+    including the next such block, which computes a new one. Rows and columns of prefix tokens, and
+    of tokens added by a fuser, are not masked. The mask multiplies ``exp(logits)`` before
+    normalisation; masked entries are computed anyway, so it saves time only on hardware that skips
+    them.
 
-    Of equal entries the first are the best. Called by itself, without a mask that is held and
-    without ε, it masks by the map of these very logits.
+    Ties go to the lower position. Without a stored mask and without ε, it masks by the map of the
+    given logits.
 
     Args:
         ratio: r in (0, 1].
-        after: the blocks that make a mask, one or several, ascending; None for the quarters of the
-            depth (3, 6, 9 of 12).
+        after: the blocks that compute a mask, one or several, ascending; None for the quarters of
+            the depth (3, 6, 9 of 12).
         epsilon: ε of ``(e·G + ε/N) / (Σe·G + ε)``, in all blocks, with G the mask. 0 for none.
-        reference: as the authors' program, which keeps every entry that is at least the k-th
-            largest: a row with fewer than k entries left by the mask before it opens entirely.
+        reference: follow the authors' code, which keeps every entry that is at least the k-th
+            largest: a row with fewer than k entries left by the previous mask is entirely unmasked.
 
     Shapes:
         memory: ``top_keys (b, n, n)``, which image keys each image token sees.
@@ -97,7 +98,7 @@ class TopKeys(ScoreMod):
     def _best(
         self, among: Float[Tensor, "b n n"], size: Float[Tensor, "b n"] | None
     ) -> Bool[Tensor, "b n n"]:
-        """Which entries of each row are its best; padding is none of them."""
+        """The largest entries of each row, without padding."""
         n, share = among.shape[-1], exact(self.ratio)
         ranks = torch.arange(n, device=among.device)
         if size is None:
@@ -105,7 +106,7 @@ class TopKeys(ScoreMod):
         else:
             alive = size > 0
             among = among.masked_fill(~alive[:, None], -1)
-            # Of images with fewer tokens; whole numbers of Python's, which no digits overflow.
+            # For images with fewer tokens; Python integers cannot overflow.
             counts = torch.tensor([_ceil(share, i) for i in range(n + 1)], device=among.device)
             best = ranks < counts[alive.sum(dim=1)][:, None, None]
         values, order = among.sort(dim=-1, descending=True, stable=True)
@@ -117,7 +118,7 @@ class TopKeys(ScoreMod):
     def _mask(
         self, logits: Float[Tensor, "b h N N"], state: TokenState
     ) -> Bool[Tensor, "b 1 N N"] | None:
-        """Which entries the logits keep; None for all."""
+        """The entries of the logits that are kept; None for all."""
         p, held = state.num_prefix, state.memory.get(_KEY)
         if self.ratio == 1 or (held is None and self.epsilon > 0):
             return None
@@ -146,7 +147,7 @@ def _ceil(share: Fraction, n: int) -> int:
 
 
 def _at(square: Tensor, places: Int[Tensor, "b k"] | None) -> Tensor:
-    """Rows and columns at these places, one choice an image."""
+    """Rows and columns at these positions, chosen per image."""
     if places is None:
         return square
     rows = square.gather(1, places[:, :, None].expand(-1, -1, square.shape[2]))

@@ -13,11 +13,11 @@ from tokenred.strategies.base import Scorer, scorers
 
 @scorers.register("BroadAttn")
 class BroadAttn(Scorer):
-    """Broadcasting ability ``ψ_i = ⊕ Σ_{j≠i} A_ji``: what others take (GTP-ViT, Eq. 4).
+    """Broadcasting ability ``ψ_i = ⊕ Σ_{j≠i} A_ji``: attention received (GTP-ViT, Eq. 4).
 
     Args:
         aggregate: ⊕ over heads, ``"max"`` or ``"mean"``.
-        exclude_self: leave ``A_ii`` out, as the paper does; the authors' program does not.
+        exclude_self: exclude ``A_ii``, as in the paper; the authors' code includes it.
 
     Shapes:
         returns: ``(b, n)``.

@@ -18,7 +18,7 @@ from tokenred.strategies.scorers.broad_attn import BroadAttn
 
 @scorers.register("CLSAttn")
 class CLSAttn(Scorer):
-    """What the CLS token looks at: ``⊕ A_cls,i`` (EViT, Liang et al., ICLR 2022; GTP's Fig. 5).
+    """The attention of the CLS token: ``⊕ A_cls,i`` (EViT, Liang et al., ICLR 2022; GTP, Fig. 5).
 
     Args:
         aggregate: ⊕ over heads, ``"max"`` or ``"mean"`` (EViT's).
@@ -34,7 +34,7 @@ class CLSAttn(Scorer):
 
     @property
     def traits(self) -> Traits:  # type: ignore[override]
-        """CLS is needed unless another score may stand in."""
+        """CLS is needed unless another score may replace it."""
         return Traits(needs_cls=self.without_cls == "refuse")
 
     def build(self, info: ModelInfo) -> Part:

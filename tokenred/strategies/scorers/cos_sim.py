@@ -15,12 +15,12 @@ from tokenred.strategies.base import Scorer, scorers
 
 @scorers.register("CosSim")
 class CosSim(Scorer):
-    """Minus the mean cosine similarity to the other image tokens: the odd ones stay (GTP, Fig. 5).
+    """Minus the mean cosine similarity to the other tokens: unusual ones are kept (GTP, Fig. 5).
 
-    Linear in n: the mean similarity to all is the product with the sum of the unit vectors.
+    Linear in n: the mean similarity to all tokens is the product with the sum of the unit vectors.
 
     Args:
-        on: what is compared, head-averaged ``"keys"`` or ``"features"``.
+        on: what to compare, head-averaged ``"keys"`` or ``"features"``.
 
     Shapes:
         returns: ``(b, n)``.

@@ -13,7 +13,7 @@ from tokenred.strategies.base import Scorer, scorers
 
 @scorers.register("DiagAttn")
 class DiagAttn(Scorer):
-    """Regeneration difficulty ``γ_i = ⊕ A_ii``: what others cannot rebuild (GTP-ViT, Eq. 3).
+    """Regeneration difficulty ``γ_i = ⊕ A_ii``: attention to itself (GTP-ViT, Eq. 3).
 
     Args:
         aggregate: ⊕ over heads, ``"max"`` or ``"mean"``.

@@ -16,11 +16,11 @@ class MixedAttn(Scorer):
     """Regeneration difficulty × broadcasting ability (GTP-ViT, section 3.2); GTP's default.
 
     ``γ_i·ψ_i`` with ``γ_i = ⊕ A_ii`` (Eq. 3) and ``ψ_i = ⊕ Σ_{j≠i} A_ji`` (Eq. 4), ⊕ over the
-    heads, taken for each factor by itself.
+    heads, separately for each factor.
 
     Args:
         aggregate: ⊕, ``"max"`` or ``"mean"``.
-        exclude_self: leave ``A_ii`` out of ψ, as the paper does; the authors' program does not.
+        exclude_self: exclude ``A_ii`` from ψ, as in the paper; the authors' code includes it.
 
     Shapes:
         returns: ``(b, n)``.

@@ -21,11 +21,11 @@ _PRIME = 2**31 - 1
 class Random(Scorer):
     """A seeded random number for each block and position: the baseline of every comparison.
 
-    A hash of (seed, block, position on the grid), and of nothing else: the same on every device,
-    for any batch size and any split of the data over processes.
+    A hash of only (seed, block, position on the grid): the same on every device, for any batch size
+    and any split of the data over processes.
 
     Args:
-        seed: a whole number ≥ 0.
+        seed: an integer ≥ 0.
 
     Shapes:
         returns: ``(b, n)`` in [0, 1).

@@ -1,4 +1,4 @@
-"""Selectors: from scores, or by matching, to the tokens that stay and go."""
+"""Selectors: choose the tokens to keep and remove, by score or by matching."""
 
 from tokenred.core.registry import gather
 

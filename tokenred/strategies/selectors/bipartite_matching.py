@@ -19,9 +19,9 @@ from tokenred.strategies.base import Selector, selectors
 class BipartiteMatching(Selector):
     """Bipartite soft matching (ToMe, Bolya et al., ICLR 2023, section 3).
 
-    The sequence, prefix included, is split into even (A) and odd places (B). Each image token in A
-    finds the most similar image token in B, by the cosine of head-averaged keys; the P closest
-    pairs merge. At most half of the image tokens can go at once: a larger P means that half.
+    The sequence, prefix included, is split into even (A) and odd positions (B). Each image token in
+    A finds the most similar image token in B, by the cosine of head-averaged keys; the P closest
+    pairs merge. At most half of the image tokens can be removed at once: a larger P is capped.
 
     Shapes:
         returns: ``keep`` = the rest of A, then B; ``drop`` = merged tokens of A, best pair first;
@@ -44,11 +44,11 @@ class BipartiteMatching(Selector):
     def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
         metric = unit_vectors(mean_keys(attention)[:, state.num_prefix :])
         b, n = metric.shape[:2]
-        even = state.num_prefix % 2  # the first image place that is even in the sequence
+        even = state.num_prefix % 2  # the first image token at an even position in the sequence
         sources = torch.arange(even, n, 2, device=metric.device)
         targets = torch.arange(1 - even, n, 2, device=metric.device)
         similarity = product(metric[:, even::2], metric[:, 1 - even :: 2].transpose(-2, -1))
-        if n == 1:  # nobody to merge with, and nobody asked to go
+        if n == 1:  # nothing to merge with, and nothing to remove
             similarity = metric.new_zeros(b, sources.numel(), 1)
         closeness, partner = similarity.max(dim=-1)
         order = closeness.sort(dim=1, descending=True, stable=True).indices

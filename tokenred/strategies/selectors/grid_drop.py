@@ -1,4 +1,4 @@
-"""Every so many tokens, over the grid."""
+"""Evenly spaced tokens on the grid."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from tokenred.strategies.base import Selector, selectors
 
 @selectors.register("GridDrop")
 class GridDrop(Selector):
-    """Drop tokens evenly over the grid, the same places in every image, whatever they show.
+    """Drop tokens evenly over the grid, at the same positions in every image.
 
-    Places go in the order of an ordered-dither matrix (Bayer, "An optimum method for two-level
-    rendition of continuous-tone pictures", ICC 1973), cut to the grid: of half the tokens a
-    chequerboard stays, of a quarter every second row and column, and any other number is spread as
-    evenly between these. What goes later lies among what stayed before, so it may be done in steps.
-    Tokens that stand for no single patch go last.
+    Positions are dropped in the order of an ordered-dither matrix
+    (Bayer, "An optimum method for two-level
+    rendition of continuous-tone pictures", ICC 1973), cropped to the grid: half of the tokens form
+    a chequerboard, a quarter every second row and column, and other numbers are spread just as
+    evenly. The order is nested, so tokens can be dropped in several steps. Tokens that represent no
+    single patch are dropped last.
 
     Shapes:
-        returns: ``keep (b, n−P)`` and ``drop (b, P)``, both ascending; as ``score`` the turn in
-            which a place goes, from 0 for the last down.
+        returns: ``keep (b, n−P)`` and ``drop (b, P)``, both ascending; ``score`` is the order in
+            which positions are dropped, from 0 for the last downwards.
     """
 
     traits: ClassVar[Traits] = Traits(equivariant=True, needs_grid=True)
@@ -43,7 +44,7 @@ class GridDrop(Selector):
 
 
 def dither_order(index: Int[Tensor, "b n"], grid: tuple[int, int]) -> Int[Tensor, "b n"]:
-    """The turn in which positions stay, 0 being the first; −1 for a position of −1.
+    """The rank in which positions are kept, 0 being the first; −1 for a position of −1.
 
     Args:
         index: positions on the grid, row by row.
@@ -51,7 +52,7 @@ def dither_order(index: Int[Tensor, "b n"], grid: tuple[int, int]) -> Int[Tensor
     """
     row, column = index // grid[1], index % grid[1]
     order = torch.zeros_like(index)
-    # The lowest bits of row and column decide first: (0, 0), (1, 1), (0, 1), (1, 0).
+    # The lowest bits of row and column come first: (0, 0), (1, 1), (0, 1), (1, 0).
     for bit in range(max(1, (max(grid) - 1).bit_length())):
         r, c = row >> bit & 1, column >> bit & 1
         order = 4 * order + 2 * (r ^ c) + r

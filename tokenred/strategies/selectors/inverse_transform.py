@@ -1,4 +1,4 @@
-"""ATS's sampling: as many tokens as the image's attention has weight to fill."""
+"""ATS's sampling, with a number of tokens that depends on the image."""
 
 from __future__ import annotations
 
@@ -22,17 +22,16 @@ _STATS = (AttentionStat.row("cls", "mean"), AttentionStat.values())
 
 @selectors.register("InverseTransform")
 class InverseTransform(Selector):
-    """Sample tokens by significance, as many as the image has (ATS, Fayyaz et al., ECCV 2022).
+    """Sample tokens by significance, as many as each image needs (ATS, Fayyaz et al., ECCV 2022).
 
     Significance ``S_j = Σ_h A[h,CLS,j]·‖V_j‖``, the heads of V_j concatenated, sums to 1 over the
-    image tokens. Sorted ascending it is summed up and scaled to [0, 1]; N0 levels, evenly from the
-    smallest positive value to 1, each take the token that is nearest, and a token that several
-    take is there once: few tokens stay where few have all the significance. Of equal significance
-    the lower place comes first, of two equally near the one that comes first. An image in which
-    nothing is significant has all tokens equal.
+    image tokens. Sorted in ascending order, it is accumulated and scaled to [0, 1]. N0 levels,
+    evenly spaced from the smallest positive value to 1, each select the nearest token; a token
+    selected several times is kept once. If a few tokens have all the significance, few are kept.
+    Ties go to the lower position. In an image without any significance all tokens are equal.
 
-    The sampled rows of the attention are the paper's: all keys and values have had their part in
-    this block. Images of a batch are padded to the longest with tokens of size 0.
+    As in the paper, rows of the attention are sampled: all keys and values still take part in this
+    block. The images of a batch are padded to the longest with tokens of size 0.
 
     Args:
         max_tokens: the most that stay (the paper's K, the number of levels); one number, or one
@@ -41,7 +40,7 @@ class InverseTransform(Selector):
             of 12).
 
     Shapes:
-        returns: ``keep (b, k)`` with k the most that an image keeps, in order, padded.
+        returns: ``keep (b, k)``, in order and padded, with k the maximum over the images.
     """
 
     traits: ClassVar[Traits] = Traits(needs_cls=True)
@@ -54,8 +53,8 @@ class InverseTransform(Selector):
         most, layers = self.max_tokens, self.layers or ()
         if isinstance(most, tuple) and len(most) != len(layers):
             raise ConfigError(
-                f"InverseTransform: {len(most)} max_tokens for {len(layers)} layers; give one "
-                "number, or layers and one number for each."
+                f"InverseTransform: {len(most)} max_tokens for {len(layers)} layers; pass one "
+                "number, or layers with one number for each."
             )
 
     requires = _STATS
@@ -64,11 +63,11 @@ class InverseTransform(Selector):
         return layer >= depth // 4 if self.layers is None else layer in self.layers
 
     def limit(self, tokens: int) -> int:
-        # The images decide, and no schedule.
+        # The images determine the counts, not a schedule.
         return 0
 
     def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
-        # The lengths of the values.
+        # The norms of the values.
         return float(tokens * info.num_heads * info.head_dim)
 
     def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
@@ -80,9 +79,9 @@ class InverseTransform(Selector):
         chosen = sampled(score.detach(), alive, self._levels(state))
         kept = chosen.sum(dim=1)
         n = chosen.shape[1]
-        # The one time that the host waits for the device. Of an empty batch all stay.
+        # The only synchronisation with the device. An empty batch keeps everything.
         fewest, most = torch.stack(torch.aminmax(kept)).tolist() if len(kept) else (n, n)
-        # Stable sorts: those that stay first, in order, then those that go.
+        # Stable sorts: first the kept tokens in order, then the removed ones.
         order = chosen.long().sort(dim=1, descending=True, stable=True).indices
         drop = chosen.long().sort(dim=1, stable=True).indices[:, : n - fewest]
         return Selection(
@@ -102,23 +101,23 @@ class InverseTransform(Selector):
 def sampled(
     score: Float[Tensor, "b n"], alive: Bool[Tensor, "b n"], levels: int
 ) -> Bool[Tensor, "b n"]:
-    """Which tokens some level takes: at least one where any lives, and no padding.
+    """The tokens selected by some level: at least one if any remains, and no padding.
 
     Args:
-        score: not negative; of any scale.
+        score: non-negative, of any scale.
         alive: False for padding.
         levels: how many.
     """
     n = score.shape[1]
     score = torch.where(alive, score, 0)
-    # Padding sorts behind all tokens, so that it shifts none of the sums.
+    # Padding sorts after all tokens, so it does not change the sums.
     order = torch.where(alive, score, torch.inf).sort(dim=1, stable=True).indices
     number = alive.sum(dim=1, keepdim=True).clamp_min(1)
     first = torch.arange(n, device=score.device) < number
     share = torch.where(score.sum(dim=1, keepdim=True) > 0, score, alive.to(score.dtype))
     total = share.gather(1, order).cumsum(dim=1)
     total = total - total[:, :1]
-    # A single token leaves nothing to scale.
+    # With a single token there is nothing to scale.
     height = total.gather(1, number - 1)
     total = torch.where(height > 0, total / height, first.to(total.dtype))
     total = torch.where(first, total, torch.inf)

@@ -1,4 +1,4 @@
-"""The best by score, and for each of the others the one that is most like it."""
+"""The tokens with the highest scores, each with the most similar of the others."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from tokenred.strategies.selectors.top_score import TopScore
 
 @selectors.register("Partnered")
 class Partnered(TopScore):
-    """Keep the highest scores; the others belong to the kept token that is most like them.
+    """Keep the highest scores; each other token is assigned to the most similar kept token.
 
-    Crucial and non-crucial tokens as in MSTM (Bian et al., arXiv 2306.04897), of which we could
-    read the abstract only. Ours are: likeness as the cosine of the features, and the weights.
+    Crucial and non-crucial tokens as in MSTM (Bian et al., arXiv 2306.04897), of which only the
+    abstract was available. Our choices: similarity is the cosine of the features, and the weights.
 
     Args:
         scorer: a scorer or its name; by default MSTM's, as in the recipe.
-        weights: how much each token counts where `Merge` takes the mean of those that belong
-            together: by ``"importance"``, its score (at least 0); by ``"size"``, the patches it
-            stands for; or by ``"similarity"``, ``softmax(cos/τ)`` over those that belong together,
-            the kept one with a cosine of 1.
+        weights: weight of each token in the mean that `Merge` takes over a group: ``"importance"``,
+            its score (at least 0); ``"size"``, the number of patches it represents; or
+            ``"similarity"``, ``softmax(cos/τ)`` over the group, where the kept token has a cosine
+            of 1.
         temperature: τ.
 
     Shapes:
@@ -57,6 +57,6 @@ class Partnered(TopScore):
             return None
         if self.weights == "importance":
             return selection.score.clamp_min(0)
-        # Relative to the kept token: the mean of `Merge` divides by their sum.
+        # Relative to the kept token; `Merge` divides by the sum.
         ones = torch.ones(selection.score.shape, dtype=likeness.dtype, device=likeness.device)
         return ones.scatter(1, selection.drop, ((likeness - 1) / self.temperature).exp())

@@ -22,28 +22,28 @@ from tokenred.strategies.selectors.top_score import keep_best
 
 @selectors.register("Predictor")
 class Predictor(Selector):
-    """A small network decides which tokens stay (DynamicViT, Rao et al., NeurIPS 2021).
+    """A small network decides which tokens are kept (DynamicViT, Rao et al., NeurIPS 2021).
 
-    It sees each token beside the mean of those that are still there (section 3.2). In inference
-    the tokens with the highest logit of being kept stay. In training a hard Gumbel-softmax draws
-    each token's fate: all stay, and a mask with a gradient says which would have gone (section
-    3.3); `PolicyMask` is the score mod that hides these from the others.
+    Its input is each token together with the mean of the remaining tokens (section 3.2). At
+    inference the tokens with the highest keep logits are kept. In training a hard Gumbel-softmax
+    samples the decision: all tokens stay, and a differentiable mask marks those that would be
+    removed (section 3.3); the score mod `PolicyMask` hides these from the others.
 
     Args:
-        layers: blocks at which a network of its own starts, ascending; None for the quarters of
-            the depth (3, 6, 9 of 12). A block between them uses the one before it.
+        layers: blocks with their own network, ascending; None for the quarters of the depth (3, 6,
+            9 of 12). Blocks in between use the previous network.
         temperature: τ of the Gumbel-softmax.
-        gradient_limit: None as in the paper; or the most that a token's mask may seem to change
-            the loss of its image, which is ours. The gradient of a masked key is ``e^s / Σ e^s``
-            over the keys that are left: without bound where the key would have had nearly the
-            whole row, while turning it on changes the row by at most 1. In a small model with
-            sharp attention such keys drown all else, and every token comes to be kept. For losses
-            that are means over the batch, without a loss scale (not with fp16).
+        gradient_limit: None as in the paper; or (our addition) a bound on the gradient of each
+            image's loss with respect to a token's mask. The gradient of a masked key is
+            ``e^s / Σ e^s`` over the unmasked keys: it is unbounded if the key would have taken
+            nearly the whole row, although unmasking it changes the row by at most 1. In a small
+            model with sharp attention such keys dominate, and in the end every token is kept. For
+            losses that are means over the batch, without a loss scale (not with fp16).
 
     Shapes:
         returns: ``keep (b, n−P)`` and ``drop (b, P)``, both ascending.
-        memory in training: ``mask (b, N)``, 1 for tokens that stay, prefix included;
-            ``kept_share (b, S)``, what each of the S stages so far left of the image tokens.
+        memory in training: ``mask (b, N)``, 1 for kept tokens, prefix included;
+            ``kept_share (b, S)``, the share of image tokens kept by each of the S stages so far.
     """
 
     layers: Blocks | None = None
@@ -64,7 +64,8 @@ class Predictor(Selector):
 
     def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
         logits = self._logits(state, None)
-        # In the order of the log-probabilities, without their ties where a token is sure to stay.
+        # Same order as the log-probabilities, but without ties between tokens that are certainly
+        # kept.
         return keep_best(logits[..., 0] - logits[..., 1], count)
 
     def mask(self, state: TokenState, attention: AttentionStats, count: int) -> TokenState:
@@ -73,7 +74,7 @@ class Predictor(Selector):
         alive = memory["mask"][:, p:] if "mask" in memory else None
         odds = self._logits(state, alive).log_softmax(dim=-1)
         soft = F.gumbel_softmax(odds, tau=self.temperature)[..., 0]
-        # 0 or 1 to the last bit, with the gradient of the soft decision.
+        # Exactly 0 or 1, with the gradient of the soft decision.
         keep = (soft >= 0.5).to(soft.dtype) + (soft - soft.detach())
         keep = keep if alive is None else keep * alive
         kept = keep.mean(dim=1, keepdim=True)
@@ -81,7 +82,7 @@ class Predictor(Selector):
             kept = torch.cat((memory["kept_share"], kept), dim=1)
         mask = torch.cat((keep.new_ones(b, p), keep), dim=1)
         if self.gradient_limit is not None:
-            # The share above keeps its whole gradient.
+            # The share above keeps its full gradient.
             mask = cast(Tensor, _Limited.apply(mask, self.gradient_limit / b))
         return replace(state, memory={**memory, "kept_share": kept, "mask": mask})
 
@@ -95,7 +96,7 @@ class Predictor(Selector):
 
 
 class Networks(nn.Module):
-    """The weights of a `Predictor`: one network a stage."""
+    """The weights of a `Predictor`: one network per stage."""
 
     def __init__(self, width: int, count: int) -> None:
         super().__init__()
@@ -110,7 +111,7 @@ class Networks(nn.Module):
 
 
 class _Limited(torch.autograd.Function):
-    """The same numbers; of the gradient, each entry within ± a limit."""
+    """Identity; clamps each entry of the gradient to ± a limit."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, limit: float) -> Tensor:
@@ -123,11 +124,11 @@ class _Limited(torch.autograd.Function):
 
 
 class Stage(nn.Module):
-    """One network: the token's own features, those of all tokens, and from both two logits.
+    """One network: maps a token's features and those of all tokens to two logits.
 
     Shapes:
         x: ``(b, n, c)`` image tokens.
-        alive: ``(b, n)``, 0 for those that the common features leave out; None for none.
+        alive: ``(b, n)``, 0 for tokens excluded from the common features; None for none.
         returns: ``(b, n, 2)``, to keep and to drop.
     """
 
@@ -149,20 +150,20 @@ class Stage(nn.Module):
         self, x: Float[Tensor, "b n c"], alive: Float[Tensor, "b n"] | None = None
     ) -> Float[Tensor, "b n 2"]:
         """The logits."""
-        # Without autocast nobody else sees to it.
+        # Without autocast the type must be set here.
         x = x.to(cast(nn.Linear, self.decide[0]).weight.dtype)
         own, common = _through(self.embed, x).tensor_split((self.own,), dim=-1)
         if alive is None:
             mean = common.mean(dim=1, keepdim=True)
         else:
             weight = alive[..., None].to(common.dtype)
-            # Where nobody is left the sum is 0 anyway.
+            # If no token remains, the sum is 0 anyway.
             mean = (common * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp_min(1)
         return _through(self.decide, torch.cat((own, mean.expand_as(common)), dim=-1))
 
 
 def _through(layers: nn.Sequential, x: Tensor) -> Tensor:
-    """A score is in fp32 also where the user lets layers round their factors."""
+    """Scores are computed in fp32 even if the user allows rounded products."""
     for layer in layers:
         if isinstance(layer, nn.Linear) and x.dtype == torch.float32 and rounds():
             x = product(x, layer.weight.mT) + layer.bias

@@ -1,4 +1,4 @@
-"""The best by score."""
+"""The tokens with the highest scores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tokenred.strategies.base import Scorer, Selector, scorers, selectors
 
 @selectors.register("TopScore")
 class TopScore(Selector):
-    """Keep the ``n − P`` highest scores, in their order on the grid; ties go to the lower place.
+    """Keep the ``n − P`` highest scores, in grid order; ties go to the lower position.
 
     Args:
         scorer: a scorer or its name.
@@ -33,7 +33,7 @@ class TopScore(Selector):
 
     @property
     def traits(self) -> Traits:  # type: ignore[override]
-        """Those of the scorer."""
+        """The statistics of the scorer."""
         return self.scorer.traits
 
     @property
@@ -66,14 +66,14 @@ def select(scorer: Scorer, state: TokenState, attention: AttentionStats, count: 
     expected = (state.x.shape[0], state.num_tokens)
     if tuple(score.shape) != expected:
         raise PartError(
-            f"{type(scorer).__name__} must return one score for each image token, shape "
+            f"{type(scorer).__name__} must return one score per image token, shape "
             f"{expected} (prefix tokens are not scored), got {tuple(score.shape)}."
         )
     return keep_best(score, count)
 
 
 def keep_best(score: Float[Tensor, "b n"], count: int) -> Selection:
-    """Split the tokens by their scores, ``count`` of them to go."""
+    """Split the tokens by score, removing ``count`` of them."""
     order = score.sort(dim=1, descending=True, stable=True).indices
     kept = score.shape[1] - count
     return Selection(

@@ -16,7 +16,7 @@ class Serial(Engine):
     """Runs cells in this process.
 
     Args:
-        threads: CPU threads of PyTorch; None leaves them.
+        threads: CPU threads of PyTorch; None for no change.
     """
 
     name = "serial"
