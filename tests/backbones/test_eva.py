@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,8 +16,9 @@ import tokenred as tr
 from tests.backbones.eva_forms import DROPOUT, FORMS, TINY, build, images_of
 from tests.backbones.steps import in_steps, removed_and_masked
 from tokenred.attention import FusedEngine, PlainEngine
-from tokenred.backbones.eva import EvaBackbone
+from tokenred.backbones.eva import EvaBackbone, Rotary
 from tokenred.core.errors import BackboneError
+from tokenred.core.state import TokenState
 
 NOTHING = tr.strategy("gtp", P=0)
 SOME = tr.strategy("gtp", P=2, M=3)
@@ -209,3 +211,23 @@ def test_weights_of_tokens(pool: str, lively: Any) -> None:
     got = backbone.head(x, weight=mask)
     for i in range(2):
         torch.testing.assert_close(got[i : i + 1], backbone.head(x[i : i + 1, mask[i] > 0]))
+
+
+@pytest.mark.parametrize("shape", [(12, 16), (3, 2, 12, 16)], ids=["one", "each block and head"])
+def test_rotary_of_places(shape: tuple[int, ...]) -> None:
+    rope = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    index = torch.arange(12).expand(2, 12)
+    rotary = Rotary.of(rope, index)
+    at = torch.tensor([[4, 0, -1], [11, -1, 2]])
+    layer = 1
+    own = rope if rope.ndim == 2 else rope[layer]
+    state = TokenState(torch.zeros(2, 12, 1), index, 0, (3, 4), layer=layer)
+    assert torch.equal(rotary.at(state), own)
+    moved = rotary.at(replace(state, index=at))
+    heads = 1 if rope.ndim == 2 else 2
+    assert moved.shape == (2, heads, 3, 16)
+    still = torch.cat((torch.zeros(8), torch.ones(8)))
+    for b in range(2):
+        for i, place in enumerate(at[b].tolist()):
+            expected = own[..., place, :] if place >= 0 else still
+            assert torch.equal(moved[b, :, i], expected.expand(heads, 16))
