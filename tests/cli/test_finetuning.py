@@ -9,7 +9,7 @@ from tests.cli.conftest import Run
 
 
 def test_trains_and_resumes(run: Run) -> None:
-    words = ("finetune", "-s", "evit@0.6", "--epochs", 1, "--limit", 64, "--set", "mixup=0",
+    words = ("finetune", "-s", "evit@0.6", "--epochs", 1, "--limit", 96, "--set", "mixup=0",
              "-o", "run", "--no-progress")  # fmt: skip
     first = run(*words)
     assert first.exit_code == 0, first.output

@@ -91,7 +91,7 @@ def _root(
             return command(*bound.args, **bound.kwargs) or 0
     except KeyboardInterrupt as stop:
         again = (*words, *(f"{OPTION}={each}" for each in imports))
-        return _fail(str(stop) or _how_to_go_on(command, again), exit_code(stop))
+        return _fail(_how_to_go_on(command, again, str(stop)), exit_code(stop))
     except TokenredError as error:
         if traceback:
             raise
@@ -103,9 +103,10 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _how_to_go_on(command: Any, words: Sequence[str]) -> str:
+def _how_to_go_on(command: Any, words: Sequence[str], told: str) -> str:
+    """A line for whoever stopped a command: the library's own, or the command that resumes."""
     if command is None or "resume" not in inspect.signature(command).parameters:
-        return "stopped; nothing was written."
+        return told or "stopped; nothing was written."
     again = [word for word in words if word not in ("--resume", "--overwrite")]
-    told = shlex.join(["tokenred", *again, "--resume"])
-    return f"stopped; what is finished is kept. Go on with: {told}"
+    line = shlex.join(["tokenred", *again, "--resume"])
+    return f"stopped; what is finished is kept. Go on with: {line}"

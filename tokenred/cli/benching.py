@@ -27,9 +27,7 @@ _QUICK_SECONDS = 1.0
 
 @options_of(
     sweep,
-    leave_out="models strategies batch_sizes image_sizes path retry",
-    dtypes="--dtype",
-    devices="--device",
+    leave_out="models strategies path batch_sizes image_sizes dtypes devices retry",
 )
 def bench_command(
     *,
@@ -37,7 +35,10 @@ def bench_command(
     strategy: Strategies = _STRATEGIES,
     batch_size: Annotated[tuple[int, ...], Parameter(name=["--batch-size", "-n"])] = _BATCHES,
     image_size: tuple[str, ...] = (),
+    dtype: tuple[str, ...] = ("float32",),
     compile: tuple[str, ...] = ("no",),
+    threads: tuple[int, ...] = (),
+    device: tuple[str, ...] = ("cpu",),
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -53,7 +54,10 @@ def bench_command(
         model: 'digits' (embedded), a timm name (random weights), or a .safetensors file; repeat it.
         batch_size: images in a batch; repeat it.
         image_size: a side or HEIGHTxWIDTH; repeat it; by default the model's own.
+        dtype: float32, bfloat16 or float16, of weights and images; repeat it.
         compile: no, yes, or a mode of torch.compile; both models are; repeat it.
+        threads: CPU threads of PyTorch; repeat it.
+        device: cpu, cuda, …; repeat it.
         output: folder for results.jsonl, results.csv and break_even.png; by default
             tokenred-out/bench.
         resume: go on behind an earlier run; measure nothing twice.
@@ -78,7 +82,10 @@ def bench_command(
         None if dry_run and not results.exists() else results,
         batch_sizes=batch_size,
         image_sizes=[_size(text) for text in image_size] or (None,),
+        dtypes=dtype,
         compile=[_mode(text) for text in compile],
+        threads=threads or (None,),
+        devices=device,
         overwrite=overwrite,
         dry_run=dry_run,
         **options,

@@ -31,11 +31,13 @@ __all__ = [
     "Strategy",
     "assignments",
     "given_to",
+    "numbers",
     "options_of",
     "source_for",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
+N = TypeVar("N", int, float)
 
 _SCALARS = (bool, int, float, str, Path)
 
@@ -199,8 +201,8 @@ class ModelOptions:
             self.model,
             checkpoint=self.checkpoint,
             pretrained=False if self.random_weights else None,
-            mean=_three("--mean", self.mean),
-            std=_three("--std", self.std),
+            mean=numbers("--mean", self.mean, float, "three numbers r,g,b"),
+            std=numbers("--std", self.std, float, "three numbers r,g,b"),
             use_ema=self.use_ema,
         )
 
@@ -264,10 +266,21 @@ def assignments(texts: Iterable[str], option: str, form: str = "KEY=VALUE") -> d
     return dict(read_assignment(text, option, form) for text in texts)
 
 
-def _three(option: str, text: str | None) -> tuple[float, ...] | None:
+def numbers(option: str, text: str | None, kind: type[N], example: str) -> tuple[N, ...] | None:
+    """Numbers with commas between; None where nothing was given.
+
+    Args:
+        option: for the message.
+        text: what it was given.
+        kind: of the numbers.
+        example: for the message.
+
+    Raises:
+        ConfigError: for text of another form.
+    """
     if text is None:
         return None
     try:
-        return tuple(float(part) for part in text.split(","))
+        return tuple(kind(part) for part in text.split(","))
     except ValueError:
-        raise ConfigError(f"expected {option} as three numbers r,g,b, got {text!r}.") from None
+        raise ConfigError(f"expected {option} as {example}, got {text!r}.") from None

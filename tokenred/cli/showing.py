@@ -21,7 +21,7 @@ from tokenred.analysis import (
 from tokenred.analysis.measure.inputs import open_for
 from tokenred.analysis.plots.canvas import check_figure_path
 from tokenred.cli.console import claim, make_console, say_written
-from tokenred.cli.options import ModelOptions, Strategies, Strategy, given_to, options_of
+from tokenred.cli.options import ModelOptions, Strategies, Strategy, given_to, numbers, options_of
 from tokenred.core.errors import ConfigError, DataError
 from tokenred.core.files import prepare_folder
 from tokenred.data.classes import class_names
@@ -73,7 +73,7 @@ def show_command(
     data = "digits" if demo else data
     if (image is None) == (data is None):
         raise ConfigError("expected a photograph: the path of one, or --data (and --index).")
-    blocks = None if layers is None else _blocks(layers)
+    blocks = numbers("--layers", layers, int, "numbers of blocks such as 0,4,8")
     names = None if classes is None else _names(classes)
     path = check_figure_path(output, overwrite=overwrite)
     claim(path)
@@ -159,15 +159,6 @@ def _builder(text: str) -> GraphBuilder:
     name, _, arguments = text.partition(":")
     config = {"name": name.strip()} | read_arguments(arguments, text)
     return from_config({"recipe": "random", "graph": config}).graph
-
-
-def _blocks(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ConfigError(
-            f"expected --layers as whole numbers with commas between, such as 0,4,8; got {text!r}."
-        ) from None
 
 
 def _names(path: Path) -> tuple[str, ...]:
