@@ -24,7 +24,7 @@ from study_clock import Figures
 from study_costs import overhead, second
 from study_engines import ENGINES, engines
 from study_plan import plan
-from study_stubs import actors, writer
+from study_stubs import ray_stubs, writer
 from study_table import table
 
 from tokenred.analysis.measure.machine import describe_machine
@@ -34,7 +34,7 @@ HERE = Path(__file__).parent
 SECTIONS: dict[str, Callable[[argparse.Namespace], Figures]] = {
     "plan": plan,
     "writer": writer,
-    "actors": actors,
+    "ray": ray_stubs,
     "overhead": overhead,
     "second": second,
     "engines": engines,
@@ -49,9 +49,9 @@ def arguments() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)}; all if left out")
-    add("--cells", type=int, nargs="+", default=[4_000, 20_000, 100_000], help="of plan")
+    add("--cells", type=int, nargs="+", default=[1_000, 10_000], help="of plan")
     add("--rows", type=int, default=20_000, help="of writer")
-    add("--stubs", type=int, default=100_000, help="cells of actors")
+    add("--stubs", type=int, default=100_000, help="cells of ray")
     add("--cell-seconds", type=float, default=5.0, help="of overhead")
     add("--overhead-cells", type=int, default=4)
     add("--starts", type=int, default=3, help="of a finished grid, in second")

@@ -1,4 +1,4 @@
-"""Cells that compute nothing: the writer and the actors at full speed."""
+"""Cells that compute nothing: the writer and Ray at full speed."""
 
 from __future__ import annotations
 
@@ -13,25 +13,24 @@ from study_clock import Clock, Figures
 
 from tokenred.analysis import Store
 from tokenred.analysis.measure.accuracy import Evaluation
-from tokenred.analysis.study.cell import DONE, Outcome, Setting, StoredRow, Task
+from tokenred.analysis.study.cell import DONE, Outcome, Setting, Task
 from tokenred.analysis.study.engines.ray import Ray
-from tokenred.analysis.study.packing import pack_predictions
+from tokenred.analysis.study.rows import pack_predictions
 from tokenred.strategies.strategy import Strategy
 
-ACTORS = 8
+WORKERS = 8
 
 
-def stored(key: str, packed: Any = None) -> StoredRow:
+def stored(key: str, packed: Any = None) -> dict[str, Any]:
     """A row as a grid writes it."""
-    columns = {
-        "key": key, "study": "writer", "axes": '{"alpha": 0.1, "M": 8}', "strategy": "gtp",
+    return {
+        "key": key, "study": "writer", "axes": {"alpha": 0.1, "M": 8}, "strategy": "gtp",
         "method": "gtp", "config": "{}", "fingerprint": key, "model": "digits", "weights": "w",
         "data": "digits", "image_limit": 1000, "seed": 0, "dtype": "float32", "batch_size": 64,
-        "metrics": '{"gmacs": 1.5, "top1": 90.0}', "status": DONE, "error": "", "traceback": "",
-        "attempts": 1, "seconds": 0.5, "engine": "ray", "machine": '{"torch": "2"}',
-        "git_commit": "", "created": "now",
+        "metrics": {"gmacs": 1.5, "top1": 90.0}, "status": DONE, "error": "", "traceback": "",
+        "attempts": 1, "seconds": 0.5, "engine": "ray", "machine": {"torch": "2"},
+        "git_commit": "", "created": "now", "packed": packed,
     }  # fmt: skip
-    return StoredRow(columns, packed)
 
 
 def writer(options: argparse.Namespace) -> Figures:
@@ -62,15 +61,15 @@ class Stub:
         return Outcome(task.key, DONE, {"answer": number * number, "process": os.getpid()})
 
 
-def actors(options: argparse.Namespace) -> Figures:
-    """8 Ray actors send the results of stub cells in batches, through the engine into a store."""
-    count, setting = options.stubs, Setting(0, 0, None, None, 0)
-    tasks = (Task(str(i), Strategy("Random"), setting) for i in range(count))
+def ray_stubs(options: argparse.Namespace) -> Figures:
+    """8 workers of Ray send results of stub cells in batches, through the engine into a store."""
+    count, setting = options.stubs, Setting(0, 0, None, None, False, None, 64, None, 0)
+    tasks = [Task(str(i), Strategy.dense(), setting) for i in range(count)]
     processes, batches = set(), 0
     with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "a.db") as store:
         with store.writing(), Clock() as clock:
-            # The stub travels by value: the actors have no such module.
-            for outcomes in Ray(workers=ACTORS).run(Stub(), tasks, {__name__}):
+            # The stub travels by value: the workers have no such module.
+            for outcomes in Ray(workers=WORKERS).run(Stub(), tasks, {__name__}):
                 rows, batches = [], batches + 1
                 for outcome in outcomes:
                     assert outcome.metrics["answer"] == int(outcome.key) ** 2
@@ -80,12 +79,12 @@ def actors(options: argparse.Namespace) -> Figures:
         there = store.status([str(i) for i in range(count)])
         rows_there = len(store)
     return {
-        f"{ACTORS} actors": {
+        f"{WORKERS} workers": {
             "cells": count,
             "rows": rows_there,
             "lost": count - len(there),
             "writes": batches,
-            "actors_that_worked": len(processes),
+            "workers_that_worked": len(processes),
             "seconds": clock.seconds,
             "rows_a_second": round(count / clock.seconds),
         }

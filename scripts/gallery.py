@@ -177,7 +177,7 @@ def break_even(folder: Path) -> Figure:
     return break_even_chart(
         sweep(
             "digits", [f"{name}@0.65" for name in ("gtp", "tome", "evit", "topk")],
-            folder / "break-even.jsonl", batch_sizes=(1, 4, 16, 64), threads=(1,), pairs=15,
+            folder / "break-even.db", batch_sizes=(1, 4, 16, 64), threads=(1,), pairs=15,
         )
     )  # fmt: skip
 

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
+from PIL import Image
 from torch import nn
 
 import tokenred as tr
-from tokenred.analysis import Comparison, compare, evaluate, paired_difference
-from tokenred.core.errors import ConfigError, DataError, ScheduleError, UnknownNameError
+from tokenred.analysis import Comparison, Store, compare, evaluate, paired_difference
+from tokenred.analysis.study.worker import Runner
+from tokenred.core.errors import (
+    ConfigError,
+    DataError,
+    InputError,
+    PartError,
+    ScheduleError,
+    UnknownNameError,
+)
 from tokenred.strategies.strategy import Strategy
 
 QUICK = {"batch_size": 8, "limit": 40, "pairs": 2, "progress": False}
@@ -27,7 +40,7 @@ def test_rows(result: Comparison, digits: nn.Module) -> None:
     labels = ["dense", "tome:r=6", "random:keep_rate=0.3", "MixedAttn+Propagate"]
     assert frame["strategy"].tolist() == labels
     assert frame["method"].tolist() == ["dense", "tome", "random", "MixedAttn+Propagate"]
-    assert frame["tokens"][1] == "64 58 52 46 40 34 28 22 16"
+    assert list(frame["tokens"][1]) == [64, 58, 52, 46, 40, 34, 28, 22, 16]
     assert frame["gmacs"][1] == pytest.approx(tr.gmacs(tr.wrap(digits, tr.strategy("tome", r=6))))
     assert frame["allowed"][1] == pytest.approx(frame["gmacs"][0] / frame["gmacs"][1])
     assert (frame["images"] == 40).all()
@@ -68,10 +81,9 @@ def test_printed(result: Comparison) -> None:
 
 
 def test_csv(result: Comparison, tmp_path: Path) -> None:
-    import pandas as pd
-
     path = result.to_csv(tmp_path / "c.csv")
     back = pd.read_csv(path)
+    assert back["tokens"][1] == "64 58 52 46 40 34 28 22 16"
     assert back["top1"].tolist() == pytest.approx(result.frame["top1"].tolist())
     with pytest.raises(tr.errors.OutputExistsError, match="exists"):
         result.to_csv(path)
@@ -110,8 +122,7 @@ def test_refused_before_any_work(digits: nn.Module, monkeypatch: pytest.MonkeyPa
     def never(*args: object, **kwargs: object) -> None:
         raise AssertionError("work was done")
 
-    for name in ("evaluate_together", "benchmark"):
-        monkeypatch.setattr(f"tokenred.analysis.comparison.{name}", never)
+    monkeypatch.setattr(Runner, "__call__", never)
     with pytest.raises(UnknownNameError):
         compare(digits, "digits", ["gtp:P=2", "nothing"])
     with pytest.raises(ScheduleError, match="gtp:P=9: "):
@@ -143,8 +154,8 @@ def test_baselines_are_rows_like_the_others(digits: nn.Module) -> None:
     assert frame["method"].tolist()[3:] == ["resolution"] * 2 + ["depth"] * 2 + ["uniform"] * 2
     assert (frame["gmacs_share"][labels[::2]] <= 0.6).all()
     assert (frame["gmacs_share"][labels[1::2]] <= share).all()
-    assert frame["tokens"]["resolution@0.6"] == " ".join(["36"] * 9)
-    assert len(frame["tokens"]["depth@0.6"].split()) < 9
+    assert list(frame["tokens"]["resolution@0.6"]) == [36] * 9
+    assert len(frame["tokens"]["depth@0.6"]) < 9
     for column in ("top1", "difference", "p_value", "speedup", "realised"):
         assert frame[column][1:].notna().all()
     assert frame["fingerprint"]["resolution@0.6"] == frame["fingerprint"]["depth@0.6"] == ""
@@ -171,3 +182,65 @@ def test_a_smaller_model_beside_the_strategies(digits: nn.Module) -> None:
     found = compare(digits, "digits", ["topk"], smaller=small, timing=False, **QUICK)
     assert found.frame["method"].tolist() == ["dense", "topk", "smaller"]
     assert found.frame["gmacs_share"][2] <= 0.3
+
+
+def test_what_is_stored_is_not_measured_again(
+    digits: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(path: Path, **options: object) -> Comparison:
+        specs, told = ["topk", "tome@0.7"], QUICK | {"baselines": [0.6], **options}
+        return compare(digits, "digits", specs, store=path, timing=False, **told)
+
+    path = tmp_path / "c.db"
+    first = run(path)
+
+    def never(*_: object) -> None:
+        raise AssertionError("measured again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Runner, "__call__", never)
+        again = run(path)
+        with pytest.raises(AssertionError, match="again"):
+            run(path, seed=1)  # other images
+        shifted = tr.models.load_model("digits")
+        shifted.head.bias.data += 0.5
+        with pytest.raises(AssertionError, match="again"):
+            compare(shifted, "digits", ["topk"], store=path, timing=False, **QUICK)
+    pd.testing.assert_frame_equal(first.frame, again.frame)
+    with Store(path, readonly=True) as store:
+        assert len(store) == 6
+
+
+def test_what_no_key_can_be_made_of_is_compared_all_the_same(digits: nn.Module) -> None:
+    rng = np.random.default_rng(0)
+    dataset = tr.data.open_dataset("digits")
+    usual = tr.data.eval_transform(digits)
+    dataset.transform = lambda image: usual(image) + float(rng.normal(scale=1e-6))
+
+    class Drawn(tr.Scorer):
+        def __call__(self, state: tr.TokenState, attention: object) -> torch.Tensor:
+            return state.image.norm(dim=-1) + float(rng.normal(scale=1e-6))
+
+    mine = {"mine": tr.strategy("topk").replace(scorer=Drawn())}
+    found = compare(digits, dataset, mine, timing=False, **QUICK)
+    assert found.frame["top1"].notna().all()
+    with pytest.raises(PartError, match="rng"):
+        compare(digits, dataset, mine, timing=False, store=Store(), **QUICK)
+
+
+def test_images_that_cannot_be_read_are_named(digits: nn.Module, tmp_path: Path) -> None:
+    for label in range(10):
+        (tmp_path / str(label)).mkdir()
+        Image.new("L", (32, 32), 20 * label).save(tmp_path / str(label) / "a.png")
+    (tmp_path / "3" / "b.png").write_bytes(b"torn")
+    found = compare(digits, tmp_path, ["topk"], timing=False, progress=False)
+    assert (found.frame["images"] == 10).all()
+    assert (found.frame["skipped"] == 1).all()
+    assert "b.png" in str(found)
+
+
+def test_an_error_of_a_cell_is_raised(digits: nn.Module) -> None:
+    digits = copy.deepcopy(digits)
+    digits.head.bias.data.fill_(float("nan"))
+    with pytest.raises(InputError, match="got NaN"):
+        compare(digits, "digits", ["topk"], timing=False, **QUICK)

@@ -15,8 +15,8 @@ from tokenred.core.errors import OutputExistsError
 
 def make(images: bool = True, skipped: int = 0, **options: Any) -> Comparison:
     rows = [
-        {"strategy": "dense", "tokens": "64 64 64 64 64", "gmacs": 1.0},
-        {"strategy": "gtp[P=4]", "tokens": "64 60 50 40 30", "gmacs": 0.51234},
+        {"strategy": "dense", "tokens": (64,) * 5, "gmacs": 1.0},
+        {"strategy": "gtp[P=4]", "tokens": (64, 60, 50, 40, 30), "gmacs": 0.51234},
     ]
     evaluations: Any = {}
     if images:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.analysis.sweeps.rows import make_row
+from tests.analysis.sweep_rows import make_row
 
 
 def _row(**changes: Any) -> dict[str, Any]:

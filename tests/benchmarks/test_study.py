@@ -51,7 +51,7 @@ def test_sections_into_a_file_that_keeps_the_others(
 
 def test_overhead_and_memory_are_figures(study: ModuleType) -> None:
     options = study.arguments().parse_args(
-        ["--cells", "4000", "--cell-seconds", "0.01", "--overhead-cells", "2"]
+        ["--cells", "1000", "--cell-seconds", "0.01", "--overhead-cells", "2"]
     )
     grid = study.SECTIONS["overhead"](options)["grid"]
     assert grid["cells"] == 2
@@ -97,7 +97,7 @@ def test_goals_are_judged(study: ModuleType) -> None:
     start = {"seconds": 2.0, "cpu_seconds": 1.9, "starts": 3, "store_unchanged": True}
     table = study.table
     good = {
-        "plan": result({"100,000 cells": {"seconds": 9.0, "cpu_seconds": 4.5,
+        "plan": result({"10,000 cells": {"seconds": 9.0, "cpu_seconds": 1.5,
                                           "memory_growth_mb": 2.0}}),
         "second": result({"second start": start}),
         "engines": result({"digits, serial": {"cell_seconds": 1.0},
@@ -108,16 +108,16 @@ def test_goals_are_judged(study: ModuleType) -> None:
     assert text.count("✓") == 4
     assert "✗" not in text
     assert "| `one`, `two` |" in text
-    assert "4.5 s of the CPU" in text
+    assert "1.5 s of the CPU" in text
     assert "| digits, ray | 1.5 |" in text
     assert text.endswith("CPU, 2 cores, Python 3, torch 2, 2026-01-01.")
     bad = {
-        "plan": result({"100,000 cells": {"seconds": 9.0, "cpu_seconds": 5.5,
+        "plan": result({"10,000 cells": {"seconds": 9.0, "cpu_seconds": 5.5,
                                           "memory_growth_mb": 200.0}}),
         "second": result({"second start": {**start, "store_unchanged": False}}),
         "engines": result({"digits, ray": {"cell_seconds": 1.5, "largest_difference": 1e-3,
                                            "predictions_that_differ": 4}}),
-        "actors": result({"8 actors": {"cells": 10, "rows": 9, "lost": 1, "rows_a_second": 5,
+        "ray": result({"8 workers": {"cells": 10, "rows": 9, "lost": 1, "rows_a_second": 5,
                                        "writes": 2}}),
         "writer": result({"one": {"rows_a_second": 1999}, "two": {"rows_a_second": 9000}}),
         "overhead": result({"grid": {"overhead": 0.04, "cpu_overhead": 0.04, "cells": 4,

@@ -58,11 +58,11 @@ def test_a_failed_cell_shows_and_the_rest_is_written(run: Run, moody: tuple[str,
 
 def test_the_chart_of_an_earlier_run(run: Run) -> None:
     assert run(*FEW, "-o", "out").exit_code == 0
-    Path("out/results.jsonl").rename("earlier.jsonl")
-    result = run("bench", "--chart", "earlier.jsonl")
+    Path("out/results.db").rename("earlier.db")
+    result = run("bench", "--chart", "earlier.db")
     assert result.exit_code == 0, result.output
     assert "tome@0.7" in result.stdout
     assert Path("earlier.png").read_bytes().startswith(b"\x89PNG")
-    assert "--overwrite" in run("bench", "--chart", "earlier.jsonl").refusal
-    assert run("bench", "--chart", "earlier.jsonl", "--output", "there").exit_code == 0
+    assert "--overwrite" in run("bench", "--chart", "earlier.db").refusal
+    assert run("bench", "--chart", "earlier.db", "--output", "there").exit_code == 0
     assert Path("there/break_even.png").is_file()

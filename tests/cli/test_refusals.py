@@ -49,7 +49,7 @@ REFUSED = [
     ("bench --threads 0", "threads"),
     ("bench --device no-such", "device"),
     ("bench --resume --overwrite", "give one"),
-    ("bench --chart none.jsonl", "cannot read"),
+    ("bench --chart none.db", "found none"),
     # compare
     ("compare -s nothing", "unknown strategy 'nothing'"),
     ("compare -s gtp:Q=3", "unknown argument of strategy 'gtp' 'Q'"),
@@ -156,7 +156,7 @@ def test_refused(run: Run, tmp_path: Path, line: str, told: str) -> None:
     left = {p.name: p.read_bytes() for p in Path().iterdir() if p.is_file()}
     assert left == before
     # Where a run keeps what is measured may be there, and is empty.
-    written = [path for path in Path().rglob("*/*") if path.suffix not in (".jsonl", ".db")]
+    written = [path for path in Path().rglob("*/*") if path.suffix != ".db"]
     assert [path for path in written if path.is_file()] == []
 
 
@@ -164,7 +164,7 @@ def test_refused(run: Run, tmp_path: Path, line: str, told: str) -> None:
     ("command", "name"),
     [
         ("compare --no-timing -s topk", "comparison.csv"),
-        ("bench -s topk", "results.jsonl"),
+        ("bench -s topk", "results.db"),
         ("oversmoothing", "oversmoothing.csv"),
         ("agreement", "agreement.png"),
     ],

@@ -54,12 +54,12 @@ from .reports.write import report as report
 from .reproduction.outcome import Reproduction as Reproduction
 from .reproduction.reproduce import reproduce as reproduce
 from .results import Comparison as Comparison
-from .study.errors import StudyInterruptedError as StudyInterruptedError
+from .study.cell import StudyInterruptedError as StudyInterruptedError
 from .study.grid import Grid as Grid
 from .study.metrics import list_metrics as list_metrics
 from .study.metrics import register_metric as register_metric
 from .study.store import Store as Store
 from .study.study import Study as Study
-from .sweeps.results import Sweep as Sweep
-from .sweeps.running import sweep as sweep
+from .sweeping import Sweep as Sweep
+from .sweeping import sweep as sweep
 from .token_picture import trace_picture as trace_picture

@@ -2,47 +2,34 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from torch import nn
 
-from tokenred.analysis.baseline_models import baselines_beside
-from tokenred.analysis.difference import difference_columns
-from tokenred.analysis.journal import Journal
-from tokenred.analysis.level import check_level
+from tokenred.analysis.baseline_models import Baseline, baselines_beside
 from tokenred.analysis.lineup import DENSE, Strategies, named_specs, wrap_spec
-from tokenred.analysis.measure.accuracy import Evaluation, evaluate_together
-from tokenred.analysis.measure.image_costs import adaptive_columns
+from tokenred.analysis.measure.accuracy import Evaluation
+from tokenred.analysis.measure.candidates import image_shape_of
 from tokenred.analysis.measure.inputs import open_for
-from tokenred.analysis.measure.intervals import paired_difference
-from tokenred.analysis.measure.machine import (
-    base_of,
-    check_device,
-    cpu_threads,
-    describe_machine,
-    model_device,
-    weights_digest,
-)
-from tokenred.analysis.measure.machine import channels_last as weights_last
-from tokenred.analysis.measure.speed import Benchmark, benchmark
+from tokenred.analysis.measure.machine import base_of, check_device, cpu_threads
+from tokenred.analysis.measure.speed import Benchmark, Timing
 from tokenred.analysis.results import Comparison
-from tokenred.core.fingerprint import digest
-from tokenred.core.values import Size, read
+from tokenred.analysis.study.grid import Grid
+from tokenred.analysis.study.refs import DataRef, read_data
+from tokenred.analysis.study.store import Differences, Store
+from tokenred.core.values import PartOf, Size, read
 from tokenred.data import ImageDataset, make_loader
 from tokenred.data.classes import ClassMap
-from tokenred.reduced.api import dense, gmacs
-from tokenred.reduced.model import ReducedViT
-from tokenred.strategies.config import fingerprint_if_any, to_config
-from tokenred.strategies.specs import same_budget
+from tokenred.strategies.specs import Spec, same_budget
 
-__all__ = ["DENSE", "Comparison", "compare"]
+if TYPE_CHECKING:
+    from tokenred.analysis.study.study import Study
+
+__all__ = ["Comparison", "compare"]
 
 
 def compare(
@@ -68,13 +55,14 @@ def compare(
     split: str | None = None,
     class_map: ClassMap = None,
     name: str | None = None,
-    journal: str | Path | None = None,
+    store: Store | str | Path | None = None,
     progress: bool = True,
 ) -> Comparison:
     """Run a model dense and under strategies, on the same images and the same machine.
 
-    All strategies are wrapped, and the data is opened, before anything is measured. The dense
-    model is the first row; its speed-up is that against itself, which shows the noise.
+    A grid (`tokenred.analysis.Grid`) with a row for each strategy. All are wrapped, and the data is
+    opened, before anything is measured. The dense model is the first row; its speed-up is that
+    against itself, which shows the noise.
 
     Args:
         model: a dense model, or a `ReducedViT`, whose base is then used.
@@ -92,151 +80,153 @@ def compare(
         smaller: also this model, or that of this name, for the same images and classes.
         level: of the paired intervals.
         name: of the model, for the title.
-        journal: a file that takes what is measured as it comes; where it is there, the comparison
-            goes on behind it. Remove it when the results are kept.
-        progress: show bars on a terminal.
+        store: keeps each row as soon as it is measured; what it holds is not measured again, so
+            that a comparison which was stopped goes on behind it.
+        progress: show a bar on a terminal.
 
     Raises:
         TokenredError: as `parse_spec`, `tokenred.wrap`, `evaluate` and `benchmark` raise them.
+        StudyInterruptedError: where the user stops it (Ctrl-C).
     """
     base = base_of(model)
     read(Size | None, threads, "threads")
     target = check_device(device)
-    # A budget is found, and a number out of range refused, when a model is wrapped.
-    cost = gmacs(base)
     specs = same_budget() if strategies is None else named_specs(strategies)
-    reduced = {spec.label: wrap_spec(base, spec, cost) for spec in specs}
+    reduced = {spec.label: wrap_spec(base, spec) for spec in specs}
     others, notes = baselines_beside(base, specs, reduced, baselines, smaller)
-    check_level(level)
+    read(PartOf, level, "level")
     dataset = None
     if data is not None:
         dataset = open_for(base, data, split=split, class_map=class_map)
         # Refuses numbers out of range now, not after the timing.
         make_loader(dataset, batch_size, workers=workers, limit=limit, seed=seed)
-    candidates: dict[str, nn.Module] = {DENSE: base, **reduced}
-    candidates |= {other.label: other.model for other in others}
-    place = target or model_device(base)
-    speeds = None
-    evaluations: dict[str, Evaluation] = {}
-    options: dict[str, Any] = {
-        "batch_size": batch_size,
-        "device": place,
-        "amp": amp,
-        "seed": seed,
-        "progress": progress,
-    }
+    speed = {"name": "speed", "pairs": pairs, "warmup": warmup, "max_seconds": max_seconds}
+    grid = Grid(
+        cells=[{"base": DENSE}, *({"base": spec} for spec in specs), *map(_cell, others)],
+        model=base,
+        data=None if dataset is None else _reference(data, dataset, split, class_map),
+        metrics=[*[speed] * timing, *["accuracy", "mean_cost"] * (dataset is not None)],
+        reference=base,
+        limit=limit,
+        batch_size=batch_size,
+        seed=seed,
+        dtype=None if amp is None else f"amp:{amp}".replace("torch.", ""),
+        device=None if target is None else str(target),
+        channels_last=channels_last,
+        loaders=workers,
+        name="comparison",
+    )
     with ExitStack() as stack:
         stack.enter_context(cpu_threads(threads))
-        stack.enter_context(weights_last([*candidates.values()], channels_last))
-        machine = describe_machine(place)
-        book = None
-        if journal is not None:
-            settings: dict[str, Any] = {
-                "limit": limit,
-                "timing": timing and [pairs, warmup, max_seconds],
-            }
-            settings |= {name: str(options[name]) for name in ("batch_size", "device", "amp")}
-            settings |= {"seed": seed, "channels_last": channels_last, "machine": machine}
-            book = Journal(Path(journal), settings | _identity(base, candidates, dataset))
-            stack.callback(book.flush)
-            speeds = book.speeds
-        if timing and speeds is None:
-            speeds = benchmark(
-                candidates,
-                dense=base,
-                pairs=pairs,
-                warmup=warmup,
-                max_seconds=max_seconds,
-                **options,
-            )
-            if book is not None:
-                book.keep_speeds(speeds)
+        study = grid.run(store, level=level, on_error="raise", progress=progress)
+        if not isinstance(store, Store):
+            stack.enter_context(closing(study.store))
+        entries = [(DENSE, DENSE), *((spec.label, spec.method) for spec in specs)]
+        entries += [(other.label, other.kind) for other in others]
+        return _comparison(study, entries, others, base, dataset, level, name, notes)
+
+
+def _cell(other: Baseline) -> dict[str, Any]:
+    """The cell of a baseline."""
+    if other.kind == "uniform":
+        return {"base": Spec(other.label, other.kind, other.reduced.strategy)}
+    return {"base": DENSE, "model": other.model}
+
+
+def _reference(
+    data: Any, dataset: ImageDataset, split: str | None, class_map: ClassMap
+) -> DataRef | ImageDataset:
+    """The dataset with the base's own preprocessing, for all models."""
+    if isinstance(data, ImageDataset):
+        return dataset
+    told = read_data(data, split, class_map)
+    return DataRef(dataset.name, told.arguments, dataset)
+
+
+def _comparison(
+    study: Study,
+    entries: Sequence[tuple[str, str]],
+    others: Sequence[Baseline],
+    base: nn.Module,
+    dataset: ImageDataset | None,
+    level: float,
+    name: str | None,
+    notes: tuple[str, ...],
+) -> Comparison:
+    """The results of a grid as a comparison."""
+    import pandas as pd
+
+    records, store = study.records, study.store
+    first, differences = records[0], Differences(study.store, level)
+    configs = {other.label: other.config for other in others if other.kind != "uniform"}
+    evaluations: dict[str, Evaluation] = {}
+    timings, rows = [], []
+    for (label, method), found in zip(entries, records, strict=True):
+        own = label != DENSE and label not in configs
+        row = {
+            "strategy": label,
+            "method": method,
+            "tokens": found.get("mean_tokens", found["tokens"]),
+            "gmacs": found.get("mean_gmacs", found["gmacs"]),
+            "overhead_gmacs": found.get("mean_overhead_gmacs", found["overhead_gmacs"]),
+        }
+        row["gmacs_share"] = row["gmacs"] / first["gmacs"]
+        if "speedup" in found:
+            timings.append(Timing.from_dict({**found, "name": label}))
+            figures = timings[-1].to_dict()
+            row |= {k: v for k, v in figures.items() if k not in ("name", "batch_size", *row)}
         if dataset is not None:
-            evaluations = evaluate_together(
-                candidates,
-                dataset,
-                workers=workers,
-                limit=limit,
-                channels_last=channels_last,
-                kept=book,
-                **options,
-            )
-    title = name or type(base).__name__
+            evaluations[label] = _evaluation(store, found, dataset, base)
+            row |= {name: found[name] for name in ("top1", "top5", "images")}
+            row["skipped"] = found["unreadable"]
+            if label != DENSE:
+                row |= differences(found["key"], first["key"])
+        row["fingerprint"] = found["fingerprint"] if own else ""
+        row["config"] = found["config"] if own else configs.get(label, "")
+        rows.append(row)
+    store.keep_comparisons(differences.fresh)
+    machine = {name: first[name] for name in _MACHINE if name in first}
     common = {
-        "model": title,
-        "weights": weights_digest(base),
+        "model": name or type(base).__name__,
+        "weights": first["weights"],
         "data": "" if dataset is None else dataset.name,
-        "batch_size": batch_size,
-        "precision": str(amp or next(base.parameters()).dtype).removeprefix("torch."),
-        "seed": seed,
+        "batch_size": first["batch_size"],
+        "precision": first["dtype"].removeprefix("amp:"),
+        "seed": first["seed"],
         **machine,
     }
-    rows = [_row(DENSE, DENSE, dense(base), cost, speeds, evaluations, level)]
-    counted = {"limit": limit, "batch_size": batch_size, "workers": workers, "seed": seed}
-    rows += [
-        _row(spec.label, spec.method, reduced[spec.label], cost, speeds, evaluations, level)
-        | adaptive_columns(reduced[spec.label], dataset, cost, **counted)
-        for spec in specs
-    ]
-    for other in others:
-        row = _row(other.label, other.kind, other.reduced, cost, speeds, evaluations, level)
-        if other.kind != "uniform":
-            # No strategy of ours makes it what it is.
-            row |= {"fingerprint": "", "config": other.config}
-        rows.append(row)
+    speeds = None
+    if timings:
+        shape, precision = image_shape_of(base), str(common["precision"])
+        speeds = Benchmark(
+            tuple(timings), first["batch_size"], shape, precision, first["seed"], machine
+        )
     frame = pd.DataFrame([row | common for row in rows])
     return Comparison(frame, evaluations, speeds, level, notes)
 
 
-def _identity(
-    base: nn.Module, candidates: Mapping[str, nn.Module], data: ImageDataset | None
-) -> dict[str, Any]:
-    """Models and images of a comparison, in few words."""
-    found: dict[str, Any] = {"weights": weights_digest(base), "rows": {}}
-    for label, model in candidates.items():
-        own = fingerprint_if_any(model.strategy) if isinstance(model, ReducedViT) else ""
-        found["rows"][label] = [own, weights_digest(model)]
-    if data is not None:
-        names = [data.name_of(index) for index in range(len(data))]
-        told = json.dumps([names, list(map(int, data.labels))])
-        found["data"] = [data.name, len(data), digest(told), str(data.transform)]
-    return found
+_MACHINE = (
+    "device", "processor", "cores", "threads", "platform", "python", "torch", "timm", "tokenred",
+)  # fmt: skip
 
 
-def _row(
-    label: str,
-    method: str,
-    model: ReducedViT,
-    dense_gmacs: float,
-    speeds: Benchmark | None,
-    evaluations: Mapping[str, Evaluation],
-    level: float,
-) -> dict[str, Any]:
-    cost = model.cost()
-    tokens = [cost.layers[0].tokens_in, *(layer.tokens_out for layer in cost.layers)]
-    row: dict[str, Any] = {
-        "strategy": label,
-        "method": method,
-        "tokens": " ".join(map(str, tokens)),
-        "gmacs": cost.gmacs,
-        "overhead_gmacs": cost.overhead_gmacs,
-        "gmacs_share": cost.gmacs / dense_gmacs,
-    }
-    if speeds is not None:
-        left_out = ("name", "batch_size", "gmacs")
-        row |= {k: v for k, v in speeds[label].to_dict().items() if k not in left_out}
-    if evaluations:
-        own, reference = evaluations[label], evaluations[DENSE]
-        row |= {
-            "top1": own.top1,
-            "top5": own.top5,
-            "images": own.count,
-            "skipped": len(own.skipped),
-        }
-        if label != DENSE:
-            gap = paired_difference(own.correct, reference.correct, level)
-            row |= difference_columns(asdict(gap))
-    configured = None if label == DENSE else model.strategy
-    row["fingerprint"] = "" if configured is None else fingerprint_if_any(configured)
-    row["config"] = "" if configured is None else json.dumps(to_config(configured, strict=False))
-    return row
+def _evaluation(
+    store: Store, found: Mapping[str, Any], dataset: ImageDataset, base: nn.Module
+) -> Evaluation:
+    """What a row's model made of the images, from the store."""
+    from tokenred.data import balanced_subset
+
+    predictions = store.predictions(found["key"])
+    skipped: list[tuple[str, str]] = []
+    if found["unreadable"]:
+        count = len(dataset) if found["limit"] is None else found["limit"]
+        seen = set(predictions.index.tolist())
+        left_out = [i for i in balanced_subset(dataset, count, found["seed"]) if i not in seen]
+        skipped = [
+            (dataset.name_of(i), dataset.why_unreadable(i) or "unreadable a moment ago")
+            for i in left_out
+        ]
+    classes = getattr(base, "num_classes", 0) or int(predictions.label.max()) + 1
+    return Evaluation(
+        **vars(predictions), classes=classes, skipped=tuple(skipped), seconds=found["seconds"]
+    )

@@ -10,7 +10,7 @@ from torch import nn
 from tokenred.analysis.measure.machine import base_of
 from tokenred.backbones import adapt
 from tokenred.core.errors import ConfigError, TokenredError
-from tokenred.reduced.api import dense, gmacs
+from tokenred.reduced.api import dense
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.wrap import wrap
 from tokenred.strategies.schedule import Schedule, ScheduleContext
@@ -20,7 +20,7 @@ from tokenred.strategies.strategy import recipes
 
 __all__ = [
     "DENSE",
-    "Contestant",
+    "Entry",
     "Spec",
     "Strategies",
     "at_budget",
@@ -37,7 +37,7 @@ Strategies = Sequence[StrategyLike] | Mapping[str, StrategyLike]
 
 
 @dataclass(frozen=True, eq=False)
-class Contestant:
+class Entry:
     """A strategy on the model.
 
     Attributes:
@@ -89,7 +89,7 @@ def _named(label: str, given: StrategyLike) -> Spec:
 
 def lineup(
     model: nn.Module, strategies: Strategies, *, gmacs_share: float | None = None
-) -> list[Contestant]:
+) -> list[Entry]:
     """The dense model, then each strategy wrapped around it.
 
     Args:
@@ -115,14 +115,13 @@ def lineup(
                 )
         specs = [replace(spec, share=gmacs_share) for spec in specs]
     base = base_of(model)
-    cost = gmacs(base)
-    rest = [Contestant(s.label, s.method, wrap_spec(base, s, cost)) for s in specs]
-    return [Contestant(DENSE, DENSE, dense(base)), *rest]
+    rest = [Entry(s.label, s.method, wrap_spec(base, s)) for s in specs]
+    return [Entry(DENSE, DENSE, dense(base)), *rest]
 
 
 def lineup_at_counts(
     model: nn.Module, strategies: Strategies, removed: int | Sequence[int] | None = None
-) -> list[Contestant]:
+) -> list[Entry]:
     """Strategies that all leave the same number of image tokens after each block; no dense model.
 
     Args:
@@ -150,8 +149,7 @@ def lineup_at_counts(
     if not any(counts):
         raise ConfigError("expected tokens to be removed in some block, got none; all would agree.")
     first, *others = [
-        Contestant(spec.label, spec.method, wrap_spec(base, _removing(spec, counts), 0.0))
-        for spec in specs
+        Entry(spec.label, spec.method, wrap_spec(base, _removing(spec, counts))) for spec in specs
     ]
     for each in others:
         if each.tokens != first.tokens:
@@ -178,18 +176,13 @@ def _removing(spec: Spec, counts: Sequence[int]) -> Spec:
     return replace(spec, strategy=spec.strategy.replace(schedule=schedule))
 
 
-def wrap_spec(base: nn.Module, spec: Spec, dense_gmacs: float) -> ReducedViT:
+def wrap_spec(base: nn.Module, spec: Spec) -> ReducedViT:
     """A model under a strategy that has a name.
-
-    Args:
-        base: dense.
-        spec: of the strategy.
-        dense_gmacs: of the model, for a budget.
 
     Raises:
         TokenredError: as `tokenred.wrap` raises them, with the strategy's name.
     """
     try:
-        return wrap(base, spec.resolve(dense_gmacs))
+        return wrap(base, spec)
     except TokenredError as error:
         raise type(error)(f"{spec.label}: {error}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -18,7 +18,9 @@ from tokenred.core.files import check_new, write_atomically
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FramedResult", "Result", "plain_table"]
+__all__ = ["FramedResult", "Result", "interval", "number", "plain_table", "table_of"]
+
+Row = Mapping[str, Any]
 
 _WIDTH = 140
 _NOTE = 'style="font-size: smaller; margin: 0.2em 0"'
@@ -50,6 +52,8 @@ class Result(ABC):
         """
         path = check_new(path, overwrite=overwrite)
         frame = self.frame() if callable(self.frame) else self.frame
+        if "tokens" in frame:
+            frame = frame.assign(tokens=frame["tokens"].map(_in_a_file))
         return write_atomically(path, frame.to_csv(index=False))
 
     def __rich__(self) -> Group:
@@ -112,10 +116,55 @@ def plain_table(title: str, names: Sequence[str], *, left: int = 1) -> Table:
         names: of the columns.
         left: so many columns of text come first; the others hold numbers.
     """
-    table = Table(title=Text(title, style="bold"), box=None, header_style="bold", pad_edge=False)
+    heading = Text(title, style="bold") if title else None
+    table = Table(title=heading, box=None, header_style="bold", pad_edge=False)
     for at, name in enumerate(names):
         table.add_column(Text(name), justify="left" if at < left else "right", no_wrap=at < left)
     return table
+
+
+def table_of(
+    columns: Mapping[str, Callable[[Row], str]],
+    rows: Sequence[Row],
+    *,
+    title: str = "",
+    left: int = 1,
+    dim: int = 0,
+) -> Table:
+    """A table in the house style.
+
+    Args:
+        columns: by heading, what is shown of a row.
+        rows: one a line.
+        title: above it.
+        left: so many columns of text come first; the others hold numbers.
+        dim: so many rows come first that are only there to compare with.
+    """
+    table = plain_table(title, list(columns), left=left)
+    for column in table.columns:
+        column.no_wrap |= "[" in str(column.header)  # intervals
+    for at, row in enumerate(rows):
+        # Text, since square brackets mean styles in plain strings.
+        cells = [Text(show(row)) for show in columns.values()]
+        table.add_row(*cells, style="dim" if at < dim else None)
+    return table
+
+
+def number(row: Row, name: str, places: int, *, signed: bool = False) -> str:
+    """A column of a row as text; empty where it is none."""
+    value = row.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        return ""
+    # + 0.0 turns −0.0 into 0.0.
+    return f"{round(value, places) + 0.0:{'+' * signed}.{places}f}"
+
+
+def interval(row: Row, name: str, places: int = 2, *, signed: bool = False) -> str:
+    """``value [low, high]`` from a column and its bounds; empty where it is none."""
+    value, low, high = (
+        number(row, f"{name}{end}", places, signed=signed) for end in ("", "_low", "_high")
+    )
+    return f"{value} [{low}, {high}]" if value else ""
 
 
 def _html(table: Table) -> str:
@@ -135,6 +184,11 @@ def _html(table: Table) -> str:
         f"<table>\n{caption}<thead><tr>{''.join(head)}</tr></thead>\n"
         f"<tbody>\n{body}\n</tbody>\n</table>"
     )
+
+
+def _in_a_file(counts: Any) -> Any:
+    """Token counts as a CSV holds them: ``64 60 56``."""
+    return " ".join(map(str, counts)) if isinstance(counts, list | tuple) else counts
 
 
 def _text(cell: Any) -> str:

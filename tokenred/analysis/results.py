@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.table import Table
-from rich.text import Text
 
 from tokenred.analysis.measure.accuracy import Evaluation
 from tokenred.analysis.measure.speed import Benchmark
-from tokenred.analysis.result import Result
+from tokenred.analysis.result import Result, interval, number, table_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,52 +44,25 @@ class Comparison(Result):
         """The frame for a terminal."""
         first = self.frame.iloc[0]
         heading = title or " on ".join(str(first[key]) for key in ("model", "data") if first[key])
-        table = Table(
-            title=Text(heading, style="bold"), box=None, header_style="bold", pad_edge=False
-        )
-        table.add_column("strategy", no_wrap=True)
-        table.add_column("image tokens at 0, ¼, ½, ¾, 1\nof the depth", no_wrap=True)
-        table.add_column("GMACs\nan image", justify="right")
+        columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
+            "strategy": lambda row: str(row["strategy"]),
+            "image tokens at 0, ¼, ½, ¾, 1\nof the depth": lambda row: _tokens(row["tokens"]),
+            "GMACs\nan image": lambda row: number(row, "gmacs", 3),
+        }
         if self.speeds is not None:
-            table.add_column("images\na second", justify="right")
-            table.add_column("speed-up over dense\n[90% interval]", justify="right", no_wrap=True)
-            table.add_column("realised\nfraction", justify="right")
-        if self.evaluations:
-            table.add_column("top-1\n%", justify="right")
-            table.add_column(
-                f"points from dense\n[{self.level:.0%} paired interval]",
-                justify="right",
-                no_wrap=True,
-            )
-        for row in self.frame.to_dict("records"):
-            table.add_row(*self._cells(row))
-        return table
-
-    def _cells(self, row: Mapping[Any, Any]) -> list[str | Text]:
-        cells: list[str | Text] = [
-            # Text, since square brackets mean styles in plain strings.
-            Text(str(row["strategy"])),
-            _tokens(str(row["tokens"])),
-            f"{row['gmacs']:.3f}",
-        ]
-        if self.speeds is not None:
-            cells += [
-                _rate(row["images_per_second"]),
-                Text(f"{row['speedup']:.2f} [{row['speedup_low']:.2f}, {row['speedup_high']:.2f}]"),
-                f"{row['realised']:.2f}",
-            ]
-        if self.evaluations:
-            gap = row.get("difference", math.nan)
-            cells += [
-                f"{row['top1']:.2f}",
-                Text("")
-                if math.isnan(gap)
-                else Text(
-                    f"{_signed(gap)} [{_signed(row['difference_low'])}, "
-                    f"{_signed(row['difference_high'])}]"
+            columns |= {
+                "images\na second": lambda row: number(
+                    row, "images_per_second", 0 if row["images_per_second"] >= 100 else 1
                 ),
-            ]
-        return cells
+                "speed-up over dense\n[90% interval]": lambda row: interval(row, "speedup"),
+                "realised\nfraction": lambda row: number(row, "realised", 2),
+            }
+        if self.evaluations:
+            gap = f"points from dense\n[{self.level:.0%} paired interval]"
+            columns["top-1\n%"] = lambda row: number(row, "top1", 2)
+            columns[gap] = lambda row: interval(row, "difference", signed=True)
+        rows: list[Any] = self.frame.to_dict("records")
+        return table_of(columns, rows, title=heading, left=2)
 
     def footnotes(self) -> list[str]:
         """What the table was made with, and what was left out."""
@@ -144,21 +115,11 @@ class Comparison(Result):
         return tradeoff(self.frame, **options)
 
 
-def _tokens(counts: str) -> str:
+def _tokens(counts: Sequence[float]) -> str:
     """The counts at the quarters of the depth: ``196→172→148→124→100``."""
-    tokens = counts.split()
-    depth = len(tokens) - 1
-    return "→".join(tokens[at] for at in sorted({depth * q // 4 for q in range(5)}))
+    depth = len(counts) - 1
+    return "→".join(f"{counts[at]:.4g}" for at in sorted({depth * q // 4 for q in range(5)}))
 
 
 def _count(number: Any, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
-def _rate(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
-
-
-def _signed(value: float) -> str:
-    # + 0.0 turns −0.0 into 0.0.
-    return f"{round(value, 2) + 0.0:+.2f}"

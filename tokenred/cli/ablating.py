@@ -133,7 +133,7 @@ def _list(console: Console, frame: pd.DataFrame, rows: int) -> None:
             Text(row["model"]),
             Text(row["data"]),
             f"{row['gmacs']:.4f}" if known else "",
-            str(row["tokens"]).rpartition(" ")[2] if known else "",
+            str(row["tokens"][-1]) if known else "",
             Text(f"{row['status']}: {row['why']}" if row["why"] else row["status"]),
         )
     console.print(table)

@@ -17,7 +17,7 @@ from tokenred.core.files import check_new, prepare_folder, write_atomically
 __all__ = ["bench_command"]
 
 _FOLDER = Path("tokenred-out/bench")
-_RESULTS, _CSV, _CHART = "results.jsonl", "results.csv", "break_even.png"
+_RESULTS, _CSV, _CHART = "results.db", "results.csv", "break_even.png"
 # On the embedded model, when nothing is asked for.
 _MODELS, _BATCHES = ("digits",), (1, 4, 16, 64)
 _STRATEGIES = ("gtp@0.65", "tome@0.65", "evit@0.65", "topk@0.65")
@@ -58,12 +58,12 @@ def bench_command(
         compile: no, yes, or a mode of torch.compile; both models are; repeat it.
         threads: CPU threads of PyTorch; repeat it.
         device: cpu, cuda, …; repeat it.
-        output: folder for results.jsonl, results.csv and break_even.png; by default
+        output: folder for results.db, results.csv and break_even.png; by default
             tokenred-out/bench.
         resume: go on behind an earlier run; measure nothing twice.
         overwrite: replace what is there from an earlier run.
         dry_run: list what would be measured, and leave.
-        chart: measure nothing: table and chart of an earlier run's .jsonl.
+        chart: measure nothing: table and chart of an earlier run's .db or .csv.
     """
     if resume and overwrite:
         raise ConfigError("--resume keeps an earlier run, --overwrite replaces it; give one.")

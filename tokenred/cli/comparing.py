@@ -21,7 +21,7 @@ from tokenred.strategies.specs import METHODS
 __all__ = ["compare_command"]
 
 _FOLDER, _DEMO_FOLDER = Path("tokenred-out"), Path("tokenred-out/demo")
-_CSV, _PNG, _JOURNAL = "comparison.csv", "tradeoff.png", "comparison.jsonl"
+_CSV, _PNG, _STORE = "comparison.csv", "tradeoff.png", "comparison.db"
 
 # The second half of the demo: the published settings on a model of a size that people use.
 _DEIT = "deit_small_patch16_224"
@@ -31,7 +31,7 @@ _PUBLISHED = ("gtp:P=8", "tome:r=8", "evit:keep_rate=0.7", "topk:keep_rate=0.7",
 _DEMO_SECONDS = 30
 
 
-@options_of(compare, leave_out="strategies class_map name journal")
+@options_of(compare, leave_out="strategies class_map name store")
 def compare_command(
     *,
     model: ModelOptions = ModelOptions(),
@@ -72,21 +72,21 @@ def compare_command(
     folder = out or (_DEMO_FOLDER if demo else _FOLDER)
     # The demo may replace its own earlier output, and nothing else.
     csv, *picture = claim_folder(folder, names, overwrite=overwrite or (demo and out is None))
-    journal = csv.with_name(_JOURNAL)
-    if journal.exists() and not resume:
+    store = csv.with_name(_STORE)
+    if store.exists() and not resume:
         if not (overwrite or demo):
             raise OutputExistsError(
-                f"{journal} is what a stopped run has measured. Go on with it (--resume), choose "
+                f"{store} is what a stopped run has measured. Go on with it (--resume), choose "
                 "another place, or replace it (--overwrite)."
             )
-        journal.unlink()
+        store.unlink()
     result = compare(
-        model.load(), source, specs, name=model.title, journal=journal, **data.arguments(),
+        model.load(), source, specs, name=model.title, store=store, **data.arguments(),
         **options,
     )  # fmt: skip
     written = [result.to_csv(csv, overwrite=True)]
     written += [write_atomically(path, figure_bytes(result.plot())) for path in picture]
-    journal.unlink()
+    store.unlink()
     console = make_console()
     console.print(result)
     if sentence := result.resolution():

@@ -15,8 +15,7 @@ from tokenred.cli.options import ModelOptions, Strategy, options_of
 from tokenred.core.errors import ConfigError, UnknownNameError
 from tokenred.export import ExportReport, to_onnx, to_torch_export
 from tokenred.export.verified import check_place
-from tokenred.models.checkpoint_file import read_checkpoint
-from tokenred.reduced.saving import load
+from tokenred.reduced.saving import is_saved, load
 from tokenred.reduced.wrap import wrap
 from tokenred.strategies.specs import parse_spec
 
@@ -80,7 +79,7 @@ def _open(model: ModelOptions, strategy: str | None, size: tuple[int, int] | Non
     """The model, resized where it has to be, under its strategy if it has one."""
     spec = None if strategy is None else parse_spec(strategy)
     own = None
-    if _is_saved(model.model):
+    if is_saved(model.model):
         if model != ModelOptions(model=model.model):
             raise ConfigError(f"{model.model} holds weights of its own; leave the others out.")
         reduced = load(model.model)
@@ -92,13 +91,6 @@ def _open(model: ModelOptions, strategy: str | None, size: tuple[int, int] | Non
     if spec is not None or own is None:
         return base if spec is None else wrap(base, spec)
     return reduced if size is None else reduced.with_strategy(own)
-
-
-def _is_saved(name: str) -> bool:
-    """Whether a name is a file that tokenred.save wrote."""
-    if not name.endswith(".safetensors") or not Path(name).is_file():
-        return False
-    return read_checkpoint(name)[1].get("format", "").startswith("tokenred/")
 
 
 def _table(report: ExportReport) -> Table:

@@ -36,7 +36,7 @@ def report_command(
 
     Args:
         source: the store of a study (.db), a CSV of a study, comparison, sweep or oversmoothing,
-            or a sweep's .jsonl; several make one page.
+            or of a sweep; several make one page.
         output: the page, ending in .html.
     """
     claim(output)

@@ -22,6 +22,7 @@ from tokenred.core.wording import shown
 from tokenred.data.transforms import check_statistics
 
 __all__ = [
+    "PREPROCESSING",
     "check_name",
     "parse_preprocessing",
     "read_arguments",
@@ -77,6 +78,8 @@ _PREPROCESSING: dict[str, Any] = {
     "crop_pct": Annotated[float, Ge(0.01), Le(1)],
     "crop_mode": Literal["center", "squash", "border"],
 }
+PREPROCESSING = tuple(name for name in _PREPROCESSING if name != "architecture")
+"""The entries of ``pretrained_cfg`` by which images are prepared."""
 
 
 def read_entry(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from tokenred._version import __version__
@@ -20,6 +21,7 @@ from tokenred.core.errors import (
     TokenredError,
     UntrainedPartWarning,
 )
+from tokenred.core.files import exists
 from tokenred.models.checkpoint_file import check_writable, read_checkpoint, save_checkpoint
 from tokenred.models.fit import check_fit, load_strictly, state_digest
 from tokenred.models.likeness import (
@@ -40,7 +42,7 @@ from tokenred.reduced.wrap import wrap
 from tokenred.strategies.config import to_config
 from tokenred.strategies.strategy import Strategy, from_config
 
-__all__ = ["FORMAT", "check_loadable", "load", "save"]
+__all__ = ["FORMAT", "check_loadable", "is_saved", "load", "save"]
 
 FORMAT = "tokenred/2"
 """The metadata entry ``format`` of files that `save` writes."""
@@ -103,6 +105,19 @@ def _told_strategy(strategy: Strategy) -> str:
     if from_config(json.loads(told)) != strategy:
         raise ConfigError(f"a file cannot hold {strategy!r}: it would be read as another.")
     return told
+
+
+def is_saved(path: str | Path) -> bool:
+    """Whether a file is from `save`: it holds a strategy and learned parts, too."""
+    path = Path(path)
+    if path.suffix != ".safetensors" or not exists(path):
+        return False
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = (file.metadata() or {}).get("format", "")
+            return str(found).startswith("tokenred/")
+    except (SafetensorError, OSError):
+        return False  # the loader will say what is wrong with it
 
 
 def load(path: str | Path, *, model: nn.Module | None = None) -> ReducedViT:

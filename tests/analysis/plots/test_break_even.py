@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
-from tests.analysis.sweeps.rows import make_row
+from tests.analysis.sweep_rows import make_row
 from tokenred.analysis import Sweep, break_even_chart, break_even_points
 from tokenred.analysis.plots.canvas import palette
 from tokenred.core.errors import DataError, InputError

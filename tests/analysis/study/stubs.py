@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenred.analysis.study.cell import DONE, Outcome, Setting, StoredRow, Task
-from tokenred.analysis.study.worker import failure
+from tokenred.analysis.study.cell import DONE, Outcome, Setting, Task, failure
+from tokenred.analysis.study.engines import Engine
 from tokenred.strategies.strategy import Strategy
 
-SETTING = Setting(model=0, data=0, dtype=None, limit=None, seed=0)
+SETTING = Setting(0, 0, None, None, False, None, 8, None, 0)
 
 
-def tasks(count: int) -> Iterator[Task]:
-    return (Task(f"key{i}", Strategy("Random"), SETTING) for i in range(count))
+def tasks(count: int) -> list[Task]:
+    return [Task(f"key{i}", Strategy("Random"), SETTING) for i in range(count)]
 
 
 @dataclass
@@ -56,14 +56,50 @@ class StubRunner:
         return False
 
 
-def row(key: str, status: str = DONE, packed: Any = None, **columns: Any) -> StoredRow:
+def run(engine: Engine, runner: Any, count: int) -> dict[str, Outcome]:
+    """Outcomes by key, each of which came once."""
+    stream = engine.run(runner, tasks(count), {StubRunner.__module__})
+    found = [outcome for outcomes in stream for outcome in outcomes]
+    by_key = {outcome.key: outcome for outcome in found}
+    assert len(found) == len(by_key) == count
+    return by_key
+
+
+class Scripted(Engine):
+    """Answers at once; stops or raises after so many cells."""
+
+    name = "scripted"
+
+    def __init__(self, after: int = 10**9, then: BaseException | None = None) -> None:
+        self.after, self.then = after, then
+        self.keys: list[str] = []
+        self.closed = False
+        self.status, self.error = DONE, ""
+
+    def run(self, runner: Any, given: Sequence[Task], modules: set[str]) -> Iterator[list[Outcome]]:
+        try:
+            for task in given:
+                if len(self.keys) == self.after and self.then is not None:
+                    raise self.then
+                self.keys.append(task.key)
+                machine = {"torch": "2"}
+                yield [
+                    Outcome(
+                        task.key, self.status, {"gmacs": 1.0}, None, self.error, "", 0.1, machine
+                    )
+                ]
+        finally:
+            self.closed = True
+
+
+def row(key: str, status: str = DONE, **columns: Any) -> dict[str, Any]:
     """A row of the store."""
     told: dict[str, Any] = {
-        "key": key, "study": "s", "axes": '{"alpha": 0.1}', "strategy": "gtp", "method": "gtp",
+        "key": key, "study": "s", "axes": {"alpha": 0.1}, "strategy": "gtp", "method": "gtp",
         "config": "{}", "fingerprint": "f" + key, "model": "digits", "weights": "w",
         "data": "digits", "image_limit": None, "seed": 0, "dtype": "float32", "batch_size": 8,
-        "metrics": '{"gmacs": 1.5, "top1": 90.0}', "status": status, "error": "", "traceback": "",
-        "attempts": 1, "seconds": 0.5, "engine": "serial", "machine": '{"torch": "2"}',
+        "metrics": {"gmacs": 1.5, "top1": 90.0}, "status": status, "error": "", "traceback": "",
+        "attempts": 1, "seconds": 0.5, "engine": "serial", "machine": {"torch": "2"},
         "git_commit": "", "created": "now",
     }  # fmt: skip
-    return StoredRow(told | columns, packed)
+    return told | columns

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 import tokenred as tr
 from tests.analysis.study.conftest import MakeGrid
-from tokenred.analysis.study import facts
-from tokenred.analysis.study.errors import StoreError
+from tests.analysis.study.stubs import Scripted
+from tokenred.analysis.measure.accuracy import evaluate
+from tokenred.analysis.study.cell import EngineError, StudyInterruptedError
+from tokenred.analysis.study.database import StoreError
 from tokenred.analysis.study.grid import Grid
+from tokenred.analysis.study.refs import DataRef, ModelRef
 from tokenred.analysis.study.store import Store
 from tokenred.analysis.study.worker import Runner
-from tokenred.core.errors import ConfigError, ScheduleError, UnknownNameError
+from tokenred.core.errors import (
+    ConfigError,
+    ScheduleError,
+    UnknownNameError,
+    UntrainedPartWarning,
+)
 
 
 def test_public_names() -> None:
@@ -54,8 +67,8 @@ def test_the_second_start_computes_and_loads_nothing(
         raise AssertionError("was done again")
 
     monkeypatch.setattr(Runner, "__call__", never)
-    monkeypatch.setattr(facts, "load_base", never)
-    monkeypatch.setattr(facts, "open_data", never)
+    monkeypatch.setattr(ModelRef, "load", never)
+    monkeypatch.setattr(DataRef, "open", never)
     monkeypatch.setattr("tokenred.analysis.measure.intervals.paired_difference", never)
     monkeypatch.setattr(Store, "write", never)
     assert grid().run(path, progress=False).records == first
@@ -159,16 +172,17 @@ def test_stores_that_cannot_take_results(
 
     monkeypatch.setattr(Runner, "__call__", never)
     newer = tmp_path / "newer.db"
-    with Store(newer) as store:
-        (version,) = store._connection.execute("PRAGMA user_version").fetchone()
-        store._connection.execute(f"PRAGMA user_version = {version + 1}")
+    Store(newer).close()
+    with sqlite3.connect(newer) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
     before = newer.read_bytes()
     with pytest.raises(StoreError, match="newer"):
         make_grid().run(newer, progress=False)
     assert newer.read_bytes() == before
     old = tmp_path / "old.db"
     Store(old).close()
-    monkeypatch.setattr("tokenred.analysis.study.connection.os.access", lambda place, mode: False)
+    monkeypatch.setattr(os, "access", lambda place, mode: False)
     with pytest.raises(StoreError, match="can only be read"):
         make_grid().run(old, progress=False)
 
@@ -181,15 +195,170 @@ def test_grids_share_results(make_grid: MakeGrid, store: Store) -> None:
     assert (shared["alpha"], shared["M"], shared["theta"]) == (0.1, 8, 1.0)
 
 
-def test_a_model_in_memory(make_grid: MakeGrid, digits: nn.Module, store: Store) -> None:
-    """It is the same as the named one: the same key, nothing computed again."""
-    make_grid().run(store, progress=False)
-    make_grid(model=digits).run(store, progress=False)
+def test_is_what_evaluate_says(make_grid: MakeGrid, digits: nn.Module, store: Store) -> None:
+    """Named or in memory: the same key, nothing computed again, and the model as it was."""
+    before = copy.deepcopy(digits.state_dict())
+    make_grid(seed=4).run(store, progress=False)
+    (found,) = make_grid(model=digits, seed=4).run(store, progress=False).records
     assert len(store) == 1
+    own = make_grid({"dtype": ["float64", "bfloat16", "amp:bfloat16"]}, model=digits)
+    assert not own.run(store, progress=False).failed()
+    assert all(torch.equal(v, before[k]) for k, v in digits.state_dict().items())
+    reduced = tr.wrap(digits, tr.strategy("gtp", P=6))
+    expected = evaluate(reduced, "digits", limit=10, seed=4, progress=False)
+    predictions = store.predictions(found["key"])
+    assert found["top1"] == expected.top1
+    assert predictions.index.tolist() == expected.index.tolist()
+    assert predictions.rank.tolist() == expected.rank.tolist()
+    assert found["gmacs"] == tr.gmacs(reduced)
+    assert found["tokens"] == tuple(64 - 6 * i for i in range(9))
     dataset = tr.data.open_dataset("digits")
     (row,) = make_grid(model=digits, data=dataset).run(store, progress=False).records
-    assert row["status"] == "done"
-    assert row["model"] == "digits_vit"
+    assert (row["status"], row["model"]) == ("done", "digits_vit")
+
+
+def test_models_and_images_stay_loaded(
+    make_grid: MakeGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    for kind, name in ((ModelRef, "load"), (DataRef, "open")):
+        real = getattr(kind, name)
+        monkeypatch.setattr(
+            kind, name, lambda *a, real=real, name=name: (loaded.append(name), real(*a))[1]
+        )
+    make_grid({"alpha": [0.1, 0.2, 0.3], "limit": [5, 10]}).run(progress=False)
+    # Once to plan; then the images once for each limit.
+    assert loaded == ["load", "open", "open", "open"]
+
+
+def test_a_reduced_model_brings_its_learned_parts(
+    make_grid: MakeGrid, digits: nn.Module, tmp_path: Path
+) -> None:
+    with pytest.warns(UntrainedPartWarning):
+        reduced = tr.wrap(digits, "dynamicvit")
+    saved = tr.save(reduced, tmp_path / "a.safetensors")
+    grid = make_grid({"model": [reduced, str(saved)]}, base="dynamicvit")
+    one, two = grid.run(progress=False).records
+    assert (one["status"], two["status"]) == ("done", "done")
+    assert (one["top1"], one["weights"]) == (two["top1"], two["weights"])
+
+
+def test_settings_of_a_speed_grid(make_grid: MakeGrid) -> None:
+    axes = {"batch_size": [1, 2], "image_size": [None, 40], "threads": [1]}
+    metrics = [{"name": "speed", "pairs": 2, "warmup": 0}, {"name": "split", "repeats": 2}]
+    study = make_grid(axes, metrics=metrics, data=None, against="dense").run(progress=False)
+    assert not study.failed(), study.failed()[0]["traceback"]
+    rows = study.records
+    assert [r["batch_size"] for r in rows] == [1, 2, 1, 2]
+    assert [r["image_size"] for r in rows] == [None, None, (40, 40), (40, 40)]
+    assert rows[0]["gmacs"] < rows[2]["gmacs"]
+    assert all(r["pairs"] == 2 and r["threads"] == 1 and r["split_mlp"] > 0 for r in rows)
+    assert all(r["speedup"] > 0 for r in study.references)
+
+
+# ---------------------------------------------------------------- rows, stops and retries
+
+AXES = {"alpha": [0.1, 0.2], "M": [4, 8]}
+
+
+def test_a_row_says_what_produced_it(make_grid: MakeGrid, store: Store) -> None:
+    axes = {"alpha": [0.2], "dtype": ["float64"]}
+    make_grid(axes, name="mine", seed=3).run(store, engine=Scripted(), progress=False)
+    (row,) = store.rows()
+    assert json.loads(row["config"])["fuser"] == {"name": "propagate", "alpha": 0.2}
+    assert row["fingerprint"] == tr.strategy("gtp", P=6, alpha=0.2).fingerprint()
+    expected = {
+        "study": "mine", "strategy": "gtp:P=6,alpha=0.2", "method": "gtp", "model": "digits",
+        "data": "digits", "image_limit": 10, "seed": 3, "dtype": "float64", "status": "done",
+        "engine": "scripted", "axes": {"alpha": 0.2, "dtype": "float64"}, "attempts": 1,
+        "metrics": {"gmacs": 1.0}, "machine": {"torch": "2"}, "batch_size": 64,
+        "image_size": "32x32", "compile": "false",
+    }  # fmt: skip
+    assert {name: row[name] for name in expected} == expected
+    assert row["created"].startswith("20")
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+    assert row["git_commit"].removesuffix("+") == commit.stdout.strip()
+
+
+def test_no_commit_outside_a_repository(
+    make_grid: MakeGrid, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    make_grid().run(store, engine=Scripted(), progress=False)
+    assert [row["git_commit"] for row in store.rows()] == [""]
+
+
+def test_an_interrupt_keeps_what_is_finished_and_says_how_to_go_on(
+    make_grid: MakeGrid, store: Store
+) -> None:
+    grid = make_grid(AXES)
+    engine = Scripted(after=2, then=KeyboardInterrupt())
+    with pytest.raises(StudyInterruptedError, match=r"2 cells .* 2 are to go.*same grid") as caught:
+        grid.run(store, engine=engine, progress=False)
+    assert isinstance(caught.value, KeyboardInterrupt)
+    assert len(store) == 2
+    assert engine.closed
+    with store.writing():  # the lock is free
+        pass
+    rest = Scripted()
+    assert len(grid.run(store, engine=rest, progress=False).records) == 4
+    assert len(rest.keys) == 2
+    assert not set(rest.keys) & set(engine.keys)
+
+
+def test_a_full_disk_stops_the_engine(
+    make_grid: MakeGrid, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = Store.write, []
+
+    def write(self: Store, rows: Any) -> None:
+        calls.append(rows)
+        if len(calls) == 3:
+            raise StoreError("cannot write (database or disk is full): free some space")
+        real(self, rows)
+
+    engine = Scripted()
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write", write)
+        with pytest.raises(StoreError, match="disk is full"):
+            make_grid(AXES).run(store, engine=engine, progress=False)
+    assert engine.closed
+    assert len(store) == 2
+    assert len(make_grid(AXES).run(store, engine=Scripted(), progress=False).records) == 4
+
+
+def test_an_engine_that_forgets_cells(make_grid: MakeGrid, store: Store) -> None:
+    class Forgets(Scripted):
+        def run(self, *_: Any) -> Any:
+            yield []
+
+    with pytest.raises(EngineError, match="without outcomes for 4 cells"):
+        make_grid(AXES).run(store, engine=Forgets(), progress=False)
+    assert len(store) == 0
+
+
+def test_what_is_left_out_is_noted(make_grid: MakeGrid, store: Store) -> None:
+    grid = make_grid({"P": [4, *range(20, 50)], "image_size": [None, 25]}, invalid="skip")
+    engine = Scripted()
+    records = grid.run(store, engine=engine, progress=False).records
+    assert len(engine.keys) == 1
+    assert [row["status"] for row in records] == ["done"] + ["skipped"] * 61
+    assert records[1]["error"].startswith("ScheduleError: ")
+    again = Scripted()
+    grid.run(store, engine=again, progress=False)
+    assert not again.keys
+
+
+def test_failed_cells_are_tried_again_only_when_asked(make_grid: MakeGrid, store: Store) -> None:
+    grid, fails, second = make_grid({"alpha": [0.1, 0.2]}), Scripted(), Scripted()
+    fails.status, fails.error = "failed", "ValueError: bad"
+    first = grid.run(store, engine=fails, progress=False)
+    assert [row["error"] for row in first.failed()] == ["ValueError: bad"] * 2
+    assert len(grid.run(store, engine=second, progress=False).failed()) == 2
+    assert not second.keys
+    assert not grid.run(store, engine=second, retry_failed=True, progress=False).failed()
+    assert len(second.keys) == len(store) == 2
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,10 @@ from PIL import Image
 import tokenred as tr
 from tests.analysis.study.conftest import MakeGrid
 from tokenred.analysis.study import refs
-from tokenred.analysis.study.engines.processes import Processes
-from tokenred.analysis.study.engines.serial import Serial
-from tokenred.analysis.study.errors import MetricNameError
+from tokenred.analysis.study.cell import MetricNameError
+from tokenred.analysis.study.engines.base import Serial
 from tokenred.analysis.study.metrics import register_metric
-from tokenred.analysis.study.refs import read_data, stamp_of
+from tokenred.analysis.study.refs import read_data
 from tokenred.analysis.study.store import Store
 from tokenred.core.errors import PartError
 from tokenred.data import ImageDataset
@@ -197,21 +196,22 @@ def test_a_stamp_is_given_once_a_file_has_settled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write(tmp_path / "deep" / "er" / "data")
-    assert stamp_of(folder) is read_data(folder, None, None).stamp() is None
-    monkeypatch.setattr(refs, "_SETTLED", -1.0)
-    before = stamp_of(folder)
-    assert before == stamp_of(folder) is not None
+    stamp = read_data(folder, None, None).stamp
+    assert stamp() is None
+    monkeypatch.setattr(refs, "SETTLED", -1.0)
+    before = stamp()
+    assert before == stamp() is not None
     image = folder / "0" / "0.png"
     about = image.stat()
     image.write_bytes(image.read_bytes()[:-1] + b"x")
     os.utime(image, ns=(about.st_atime_ns, about.st_mtime_ns))  # neither size nor time
-    assert stamp_of(folder) != before
+    assert stamp() != before
 
 
 def test_a_second_start_reads_no_image(
     make_grid: MakeGrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refs, "_SETTLED", -1.0)
+    monkeypatch.setattr(refs, "SETTLED", -1.0)
     folder = write(tmp_path / "data")
     path = tmp_path / "runs.db"
     make_grid(data=folder).run(path, progress=False)
@@ -223,7 +223,9 @@ def test_a_second_start_reads_no_image(
     assert len(study.store) == len(study.records) == 1
 
 
-def test_images_that_changed_after_the_plan(make_grid: MakeGrid, tmp_path: Path) -> None:
+def test_images_that_changed_after_the_plan(
+    make_grid: MakeGrid, tmp_path: Path, store: Store
+) -> None:
     folder = write(tmp_path / "data")
 
     class Late(Serial):
@@ -231,8 +233,68 @@ def test_images_that_changed_after_the_plan(make_grid: MakeGrid, tmp_path: Path)
             write(folder, shade=1)
             return super().run(*arguments)
 
-    (row,) = make_grid(data=folder).run(engine=Late(), progress=False).records
+    (row,) = make_grid(data=folder).run(store, engine=Late(), progress=False).records
     assert "are not those of the plan" in row["error"]
+
+
+# ---------------------------------------------------------------- models
+
+
+def _rescaled(model: Any) -> None:
+    model.blocks[0].attn.scale *= 0.25
+
+
+def _half_the_heads(model: Any) -> None:
+    for block in model.blocks:
+        block.attn.num_heads = 1
+
+
+def _pooled(model: Any) -> None:
+    model.global_pool = "avg"
+
+
+def _other_eps(model: Any) -> None:
+    model.norm.eps = 1e-2
+
+
+def _other_activation(model: Any) -> None:
+    model.blocks[0].mlp.act = torch.nn.ReLU()
+
+
+def _other_weight(model: Any) -> None:
+    model.head.bias.data[0] += 1
+
+
+def _other_mean(model: Any) -> None:
+    model.pretrained_cfg = {**model.pretrained_cfg, "mean": (0.1,) * 3}
+
+
+def _patched(model: Any) -> None:
+    model.forward_head = lambda x, **_: x[:, 1, :10]
+
+
+CHANGES = [_rescaled, _half_the_heads, _pooled, _other_eps, _other_activation, _other_weight]
+
+
+@pytest.mark.parametrize("change", [*CHANGES, _other_mean, _patched])
+def test_another_model(make_grid: MakeGrid, digits: torch.nn.Module, change: Any) -> None:
+    other, again = tr.models.load_model("digits"), tr.models.load_model("digits")
+    change(other)
+    change(again)
+    assert key(make_grid, model=other) == key(make_grid, model=again)
+    assert key(make_grid, model=other) != key(make_grid, model=digits)
+
+
+def test_the_same_model(make_grid: MakeGrid, digits: torch.nn.Module) -> None:
+    """Named, in memory, in training, reduced or saved: weights count, not where they are."""
+    first = key(make_grid)
+    assert key(make_grid, model=digits) == first
+    digits.train()
+    assert key(make_grid, model=digits) == first
+    digits.eval()
+    random = {"spec": "digits", "pretrained": False}
+    assert key(make_grid, model=random) == key(make_grid, model=random) != first
+    assert key(make_grid, image_size=32) == first != key(make_grid, image_size=40)
 
 
 # ---------------------------------------------------------------- metrics
@@ -261,24 +323,25 @@ def test_timings_belong_to_machine_engine_and_batch_size(
     make_grid: MakeGrid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register_metric("timed one", version=1, timed=True)(give(1))
-    for metric in ("speed", "timed one"):
-        grid = make_grid(metrics=[metric], batch_size=2)
+    for metric in ("speed", "timed one", {"name": "speed", "pairs": 15}):
 
-        def of(engine: Any = Serial(), grid: Any = grid, **options: Any) -> str:  # noqa: B008
-            from tokenred.analysis.study.facts import Facts
-            from tokenred.analysis.study.plan import Plan
-
-            plan = Plan(grid._design, Facts(), grid._how(engine, **options))
-            return plan.cell(0).key
+        def of(metric: Any = metric, run: Any = None, **options: Any) -> str:
+            grid = make_grid(**{"metrics": [metric], "batch_size": 2, **options})
+            return str(grid.dry_run(**(run or {}))["key"][0])
 
         first = of()
-        assert first == of() == key(make_grid, metrics=[metric], batch_size=2)
+        assert first == of()
         others = [
-            key(make_grid, metrics=[metric], batch_size=3),
-            key(make_grid, metrics=[metric], batch_size=2, dtype="amp:bfloat16"),
-            key(make_grid, metrics=[metric], batch_size=2, device="meta"),
-            of(threads=7),
-            of(Processes(2), workers=2),
+            of(batch_size=3),
+            of(dtype="amp:bfloat16"),
+            of(device="meta", run={"engine": "processes"}),
+            of(compile=True),
+            of(image_size=40),
+            of(axes={"threads": [3]}),
+            of(reference={"spec": "digits", "pretrained": False}),
+            of(run={"threads": 7}),
+            of(run={"engine": "processes", "workers": 2}),
+            of({"name": "speed", "pairs": 4}),
         ]
         for name, value in {"get_num_threads": lambda: 9, "__version__": "1.2.3"}.items():
             with monkeypatch.context() as patch:
@@ -339,7 +402,7 @@ def test_a_store_of_older_keys(
     make_grid: MakeGrid, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("tokenred.analysis.study.planner.KEYS", 1)
+        patch.setattr("tokenred.analysis.study.plan.KEYS", 1)
         make_grid(limit=2).run(store, progress=False)
     assert (make_grid(limit=2).dry_run(store)["status"] != "done").all()
     make_grid(limit=2).run(store, progress=False)

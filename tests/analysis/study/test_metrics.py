@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.analysis.study.conftest import MakeGrid
-from tokenred.analysis.study import metrics
 from tokenred.analysis.study.metrics import list_metrics, read_metrics, register_metric
 from tokenred.core.errors import ConfigError, PartError, UnknownNameError
 
 
-@pytest.fixture(autouse=True)
-def _registry() -> Iterator[None]:
-    before = dict(metrics._METRICS)
-    yield
-    metrics._METRICS.clear()
-    metrics._METRICS.update(before)
-
-
 def test_names() -> None:
-    assert {"accuracy", "speed"} <= set(list_metrics())
+    assert {"accuracy", "memory", "speed", "split"} <= set(list_metrics())
     (one,) = read_metrics("Accuracy")
     assert (one.name, one.needs_data) == ("accuracy", True)
     with pytest.raises(UnknownNameError, match="Did you mean 'speed'"):
         read_metrics(["sped"])
-    with pytest.raises(PartError, match="a name or a function"):
+    with pytest.raises(PartError, match="a name, a table"):
         read_metrics([3])  # type: ignore[list-item]
     with pytest.raises(ConfigError, match="needs a name"):
         register_metric(" ")
+
+
+def test_options(make_grid: MakeGrid) -> None:
+    one, two = read_metrics([{"name": "speed", "pairs": 3}, "speed"])
+    assert (one.name, one.timed, one.own) == ("speed", True, False)
+    assert one.version != two.version
+    for bad in ({"pairs": 3}, {"name": "speed", "pairs": "few"}, {"name": "speed", "model": 1}):
+        with pytest.raises((ConfigError, UnknownNameError)):
+            read_metrics([bad])
 
 
 def version(function: Any) -> str:

@@ -1,31 +1,35 @@
-"""Plans: checked, in order, each result once, on disk."""
+"""Plans: checked, in order, each result once."""
 
 from __future__ import annotations
 
-import json
+import time
+from pathlib import Path
+from typing import Any
 
 import pytest
+from torch import nn
 
+import tokenred as tr
 from tests.analysis.study.conftest import MakeGrid
 from tests.analysis.study.stubs import row
+from tokenred.analysis.study.refs import read_data, read_model
 from tokenred.analysis.study.store import Store
-from tokenred.core.errors import ConfigError, ScheduleError
+from tokenred.core.errors import ConfigError, ScheduleError, TokenredError, UnknownNameError
 
 
 def test_cells_with_the_same_result_are_one_result(make_grid: MakeGrid) -> None:
     plan = make_grid({"graph": ["mixed", "none"], "M": [4, 8], "P": [2, 2]}).plan()
-    cells = list(plan.cells())
-    assert [position for position, _, _ in cells] == list(range(8))
-    assert (len(plan), plan.results) == (8, 3)
-    keys = [key for _, key, _ in cells]
+    assert [cell.position for cell in plan.cells] == list(range(8))
+    assert (len(plan), len(plan.results)) == (8, 3)
+    keys = [cell.key for cell in plan.cells]
     assert keys[4] == keys[6]  # none with M of 4 and of 8
     assert keys[0] == keys[1] != keys[2]
 
 
 def test_all_that_determines_a_result_is_in_the_key(make_grid: MakeGrid) -> None:
     def key(**options: object) -> str:
-        ((_, found, _),) = make_grid(**options).plan().cells()
-        return found
+        (found,) = make_grid(**options)
+        return found.key
 
     one = key()
     assert key() == one
@@ -41,108 +45,169 @@ def test_all_that_determines_a_result_is_in_the_key(make_grid: MakeGrid) -> None
         key(dtype="float64"),
         key(metrics=["accuracy", "speed"]),
         key(budget=0.7),
+        key(image_size=40),
     ]
-    assert len({one, *other}) == 11
+    assert len({one, *other}) == 12
 
 
 def test_a_plan_of_a_plan(make_grid: MakeGrid) -> None:
     grid = make_grid({"alpha": [0.1, 0.2], "scorer.aggregate": ["max", "mean"]}, budget=0.7)
     plan = grid.plan()
-    for position, key, _ in plan.cells():
-        cell = plan.cell(position)
-        assert (cell.position, cell.key) == (position, key)
+    for cell in plan.cells:
         assert cell.strategy is not None
         assert cell.fingerprint == cell.strategy.fingerprint()
         assert plan.cost(cell).gmacs <= 0.7 * 0.0643
-    assert plan.cell(3).label == "gtp:P=6,alpha=0.2,scorer.aggregate=mean@0.7"
-    assert json.loads(plan.cell(3).axes_json) == {"alpha": 0.2, "scorer.aggregate": "mean"}
+    assert plan.cells[3].label == "gtp:P=6,alpha=0.2,scorer.aggregate=mean@0.7"
+    assert plan.cells[3].plain_axes == {"alpha": 0.2, "scorer.aggregate": "mean"}
 
 
 def test_a_cell_that_cannot_be_is_named(make_grid: MakeGrid) -> None:
-    grid = make_grid({"P": [4, 20]})
     with pytest.raises(ScheduleError, match=r"cell 1, gtp:P=6,P=20: .*block 3"):
-        grid.plan()
+        make_grid({"P": [4, 20]}).plan()
     with pytest.raises(ConfigError, match=r"cell 0, .*alpha"):
         make_grid({"alpha": [-1]}).plan()
     with pytest.raises(ScheduleError, match=r"the reference, gtp:P=60"):
         make_grid({"P": [4]}, base="gtp:P=60", against="base").plan()
+    with pytest.raises(TokenredError, match=r"cell 1, .*multiples of the patch"):
+        make_grid({"image_size": [40, 41]}).plan()
 
 
 def test_or_left_out(make_grid: MakeGrid, store: Store) -> None:
-    plan = make_grid({"P": [4, 20, 30], "alpha": [0.1, -1]}, invalid="skip").plan()
-    why = [reason for _, _, reason in plan.listed()]
-    assert [reason is None for reason in why] == [True, False, False, False, False, False]
-    assert str(why[2]).startswith("ScheduleError: ")
-    assert plan.cell(1).strategy is None
-    survey = plan.survey(store)
-    assert (survey.todo, survey.leave_out) == (1, 5)
+    axes = {"P": [4, 20, 30], "alpha": [0.1, -1], "image_size": [None, 25]}
+    plan = make_grid(axes, invalid="skip").plan()
+    assert [cell.error is None for cell in plan.cells] == [True] + [False] * 11
+    assert plan.cells[2].why.startswith("ScheduleError: ")
+    assert plan.cells[6].why.startswith("InputError: ")
+    missing = plan.missing(store)
+    assert [cell.error is None for cell in missing].count(True) == 1
+    # A mistyped name is none of these.
+    with pytest.raises(UnknownNameError):
+        make_grid(model="vit_tinny_patch16_224", invalid="skip").plan()
 
 
 def test_where(make_grid: MakeGrid) -> None:
     grid = make_grid({"alpha": [0.1, 0.2, 0.3], "M": [4, 8]}, where=lambda c: c["alpha"] < 0.25)
     assert len(grid) == 6
     assert [c.axes["alpha"] for c in grid] == [0.1, 0.1, 0.2, 0.2]
-    assert [position for position, _, _ in grid.plan().cells()] == [0, 1, 2, 3]
 
 
 def test_references(make_grid: MakeGrid) -> None:
     axes = {"seed": [0, 1], "alpha": [0.1, 0.2], "base": ["gtp", "tome:r=3"]}
     dense = make_grid(axes, against="dense").plan()
-    found = {reference for _, _, reference in dense.cells()}
-    assert set(dense.reference_keys) == found
+    found = {cell.key for cell in dense.references}
+    assert {cell.reference for cell in dense.cells} == found
     assert len(found) == 2  # one a seed
-    assert {dense.cell(p).base.label for p in (-1, -2)} == {"dense"}
+    assert {cell.base.label for cell in dense.references} == {"dense"}
     base = make_grid(axes, against="base").plan()
-    assert len(base.reference_keys) == 4
-    assert sorted({base.cell(p).label for p in (-1, -2, -3, -4)}) == ["gtp", "tome:r=3"]
-    assert make_grid(axes).plan().reference_keys == []
-
-
-def test_a_reference_may_be_a_cell(make_grid: MakeGrid) -> None:
+    assert sorted(cell.label for cell in base.references) == ["gtp"] * 2 + ["tome:r=3"] * 2
+    assert make_grid(axes).plan().references == []
     plan = make_grid({"base": ["dense", "gtp:P=4"]}, against="dense").plan()
-    (first, _, reference), _ = plan.cells()
-    assert plan.cell(first).key == reference
-    assert plan.results == 2
+    assert plan.cells[0].key == plan.cells[1].reference  # a reference may be a cell
+    assert len(plan.results) == 2
+
+
+def test_another_model_as_the_reference(make_grid: MakeGrid) -> None:
+    other = {"spec": "digits", "pretrained": False}
+    grid = make_grid({"model": ["digits", other]}, against="dense", reference=other)
+    (reference,) = grid.plan().references
+    assert {cell.reference for cell in grid} == {reference.key}
 
 
 def test_what_is_to_do(make_grid: MakeGrid, store: Store) -> None:
     plan = make_grid({"alpha": [0.1, 0.2, 0.3]}).plan()
-    keys = [key for _, key, _ in plan.cells()]
+    keys = [cell.key for cell in plan.cells]
     store.write([row(keys[0]), row(keys[1], status="failed")])
-    assert [cell.key for cell, _ in plan.todo(store, retry_failed=False)] == keys[2:]
-    assert [cell.key for cell, _ in plan.todo(store, retry_failed=True)] == keys[1:]
-    assert (plan.survey(store).todo, plan.survey(store).stored) == (1, 2)
-    assert (plan.survey(store, True).todo, plan.survey(store, True).stored) == (2, 1)
-
-
-def test_what_was_left_out_and_can_be_done_now_is_done(make_grid: MakeGrid, store: Store) -> None:
-    plan = make_grid({"alpha": [0.1]}).plan()
-    ((_, key, _),) = plan.cells()
-    store.write([row(key, status="skipped")])
-    assert [cell.key for cell, _ in plan.todo(store, retry_failed=False)] == [key]
+    assert [cell.key for cell in plan.missing(store)] == keys[2:]
+    assert [cell.key for cell in plan.missing(store, retry_failed=True)] == keys[1:]
+    store.write([row(keys[2], status="skipped")])  # it was left out, and can be done now
+    assert [cell.key for cell in plan.missing(store)] == keys[2:]
 
 
 def test_a_result_that_two_grids_share_has_the_axes_of_both(
     make_grid: MakeGrid, store: Store
 ) -> None:
     plan = make_grid({"theta": [1.0], "alpha": [0.1]}).plan()
-    ((_, key, _),) = plan.cells()
-    store.write([row(key, axes='{"M": 8, "alpha": 0.1}')])
-    assert plan.survey(store).narrow == 1
-    plan.widen(store)
-    assert plan.survey(store).narrow == 0
+    store.write([row(plan.cells[0].key, axes={"M": 8, "alpha": 0.1})])
+    store.set_axes(plan.narrow(store))
+    assert plan.narrow(store) == []
     (found,) = store.rows()
     assert found["axes"] == {"theta": 1.0, "M": 8, "alpha": 0.1}
 
 
 def test_settings_stay_together(make_grid: MakeGrid) -> None:
     plan = make_grid({"alpha": [0.1, 0.2], "dtype": ["float32", "float64"]}).plan()
-    assert [plan.cell(i).setting.dtype for i in range(4)] == ["float32"] * 2 + ["float64"] * 2
+    assert [cell.setting.dtype for cell in plan.cells] == ["float32"] * 2 + ["float64"] * 2
 
 
-def test_thousands_of_cells(make_grid: MakeGrid, store: Store) -> None:
-    axes = {"alpha": [i / 1000 for i in range(40)], "M": list(range(1, 31))}
+def test_a_dry_run(make_grid: MakeGrid, store: Store) -> None:
+    grid = make_grid({"P": [4, 30], "M": [4, 8]}, invalid="skip", base="gtp:graph=none")
+    (first, *_) = grid
+    store.write([row(first.key)])
+    frame = grid.dry_run(store)
+    assert frame["status"].tolist() == ["done", "done", "skipped", "skipped"]
+    assert grid.dry_run()["status"].tolist() == ["to do", "repeated", "skipped", "skipped"]
+    assert frame["gmacs"][0] == pytest.approx(0.0472, abs=1e-4)
+    assert frame["tokens"][0] == [64 - 4 * i for i in range(9)]
+    assert frame["why"][2].startswith("ScheduleError")
+    assert len(store) == 1
+
+
+@pytest.mark.slow
+def test_ten_thousand_cells_in_two_seconds(make_grid: MakeGrid) -> None:
+    axes = {"alpha": [i / 1000 for i in range(100)], "M": list(range(1, 26)), "P": [1, 2, 3, 4]}
+    make_grid({"alpha": [0.5]}).plan()  # imports, and the model
+    start = time.process_time()
     plan = make_grid(axes).plan()
-    assert (len(plan), plan.results) == (1200, 1200)
-    assert [position for position, _, _ in plan.cells()] == list(range(1200))
-    assert plan.survey(store).todo == 1200
+    assert time.process_time() - start < 2
+    assert len(plan) == len(plan.results) == 10_000
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"model": None}, ConfigError, "expected model="),
+        ({"model": 3}, ConfigError, "expected a model"),
+        ({"data": 3}, ConfigError, "expected data"),
+        ({"data": {"source": "digits", "limit": 3}}, ConfigError, "expected data"),
+        ({"data": None}, ConfigError, "'accuracy' needs images"),
+        ({"axes": {"alhpa": [1]}}, UnknownNameError, "axis"),
+        ({"axes": {"limit": [0]}}, ConfigError, "limit"),
+        ({"axes": {"batch_size": [0]}}, ConfigError, "batch_size"),
+        ({"axes": {"image_size": [(1, 2, 3)]}}, ConfigError, "image size"),
+        ({"axes": {"compile": ["fast"]}}, ConfigError, "compile"),
+        ({"dtype": "float8"}, ConfigError, "dtype"),
+        ({"dtype": "amp:float32"}, ConfigError, "dtype"),
+        ({"against": "me"}, UnknownNameError, "reference to compare with"),
+        ({"metrics": [{"name": "speed", "paris": 3}]}, UnknownNameError, "pairs"),
+        ({"invalid": "maybe"}, ConfigError, "invalid"),
+    ],
+)
+def test_refused(
+    make_grid: MakeGrid, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        make_grid(**options)
+
+
+def test_labels_and_paths(
+    digits: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TOKENRED_DATA", ".")
+    (tmp_path / "images").mkdir()
+    Path("w.safetensors").touch()
+    assert read_model(tr.wrap(digits, "gtp")).label == "digits_vit"
+    assert read_model(nn.Linear(1, 1)).label == "Linear"
+    ref = read_model({"spec": "vit_tiny_patch16_224", "checkpoint": "w.safetensors"})
+    assert ref.label == "vit_tiny_patch16_224 (w)"
+    # Another folder is no reason for another file.
+    assert ref.arguments["checkpoint"] == str(tmp_path / "w.safetensors")
+    data = read_data("./images", "val", None)
+    assert (data.label, data.arguments["source"]) == ("images", str(tmp_path / "images"))
+    train = read_data({"source": "digits", "split": "train"}, "val", None)
+    assert train.arguments["split"] == "train"
+    for given in ("cifar10", "cifar10:images/.."):
+        assert read_data(given, None, None).arguments["source"] == f"cifar10:{tmp_path}"

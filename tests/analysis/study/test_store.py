@@ -1,7 +1,9 @@
-"""Rows in, rows out; nothing lost, nothing doubled."""
+"""Rows in, rows out; nothing lost, nothing doubled; files that are no store."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
 import threading
 from dataclasses import asdict
@@ -12,10 +14,11 @@ import pytest
 
 from tests.analysis.study.stubs import row
 from tokenred.analysis.measure.accuracy import Evaluation
+from tokenred.analysis.study import database
 from tokenred.analysis.study.cell import Packed
-from tokenred.analysis.study.errors import StoreError
-from tokenred.analysis.study.packing import pack_predictions
-from tokenred.analysis.study.store import Store
+from tokenred.analysis.study.database import StoreError
+from tokenred.analysis.study.rows import extra_columns, pack_predictions, record, tidy
+from tokenred.analysis.study.store import Differences, Store
 from tokenred.core.errors import InputError, UnknownNameError
 
 
@@ -26,11 +29,11 @@ def packed(rank: list[int], first: int = 0) -> Packed:
 
 
 def test_a_finished_row_is_never_written_again(store: Store) -> None:
-    store.write([row("a", packed=packed([0, 1]), seconds=1.0)])
+    store.write([row("a", packed=packed([0, 300_000]), seconds=1.0)])
     store.write([row("a", packed=packed([5, 5]), seconds=2.0), row("b")])
     assert len(store) == 2
     assert [r["seconds"] for r in store.rows()] == [1.0, 0.5]
-    assert store.predictions("a").rank.tolist() == [0, 1]
+    assert store.predictions("a").rank.tolist() == [0, 300_000]
 
 
 def test_a_failed_row_is_written_again(store: Store) -> None:
@@ -48,12 +51,11 @@ def test_all_rows_or_none(store: Store) -> None:
 
 
 def test_rows_survive_closing(tmp_path: Path) -> None:
+    keys = [f"k{i}" for i in range(1200)]
     with Store(tmp_path / "a.db") as store:
-        store.write([row(f"k{i}") for i in range(1200)])
+        store.write([row(key) for key in keys])
     with Store(tmp_path / "a.db", readonly=True) as store:
-        assert len(store) == 1200
-        keys = [f"k{i}" for i in range(1200)]
-        assert len(store.status(keys)) == len(list(store.rows(keys))) == 1200
+        assert len(store) == len(store.status(keys)) == len(list(store.rows(keys))) == 1200
         assert "results=1200" in repr(store)
 
 
@@ -67,7 +69,6 @@ def test_a_full_disk(tmp_path: Path) -> None:
         assert len(store) == 1
         store._connection.execute("PRAGMA max_page_count = 100000")
         store.write([row("b")])
-        assert len(store) == 2
         assert store._connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
@@ -75,43 +76,71 @@ def test_readers_do_not_wait_for_the_writer(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     with Store(path) as writer, Store(path, readonly=True) as reader:
         writer.write([row("a")])
-        writer._connection.execute("BEGIN IMMEDIATE")
-        writer._connection.execute("UPDATE results SET seconds = 9")
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("UPDATE results SET seconds = 9")
         assert [r["seconds"] for r in reader.rows()] == [0.5]
-        writer._connection.execute("COMMIT")
+        other.execute("COMMIT")
+        other.close()
         assert [r["seconds"] for r in reader.rows()] == [9.0]
 
 
 def test_frame(store: Store) -> None:
     assert store.frame().empty
-    store.write([row("a"), row("b", status="failed", metrics="{}", axes='{"M": [1, 2]}')])
+    store.write([row("a"), row("b", "failed", metrics={"luck": 7.0}, axes={"M": [1, 2]})])
     frame = store.frame()
     assert frame["key"].tolist() == ["a", "b"]
     assert list(frame.columns[:4]) == ["alpha", "M", "strategy", "method"]
     assert frame["M"].tolist()[1] == (1, 2)
     assert frame["top1"].tolist()[0] == 90.0
     assert frame["torch"].tolist() == ["2", "2"]
+    names = list(frame.columns)
+    assert names.index("top1") < names.index("luck") < names.index("status")
+    assert names[-1] == "key"
+
+
+def test_a_row_becomes_flat(store: Store) -> None:
+    store.write([row("k", image_limit=7, git_commit="abc", seed=3)])
+    (stored,) = store.rows()
+    found = record(stored)
+    assert next(iter(found)) == "alpha"
+    assert (found["gmacs"], found["torch"], found["limit"], found["commit"]) == (1.5, "2", 7, "abc")
+    assert not {"axes", "metrics", "machine", "image_limit", "git_commit"} & set(found)
+    # The axes of a cell go before those of the row, and each name is there once.
+    found = record(stored, {"M": 4, "seed": 3, "alpha": [0.1, [0.2]]})
+    assert list(found)[:3] == ["M", "seed", "alpha"]
+    assert found["alpha"] == (0.1, (0.2,))
+    assert list(tidy([found], ["seed"]).columns).count("seed") == 1
+    assert extra_columns([{"top1": 1, "luck": 2}, {"speed": 3}], ["alpha"]) == ["luck", "speed"]
 
 
 def test_images_are_kept_once(store: Store) -> None:
     store.write([row(k, packed=packed([0, 1, 2])) for k in "abc"])
     store.write([row("d", packed=packed([0, 1, 2], first=7))])
-    assert store._ask("SELECT count(*) FROM images") == [(2,)]
+    with sqlite3.connect(str(store.path)) as connection:
+        assert connection.execute("SELECT count(*) FROM images").fetchone() == (2,)
+    connection.close()
     assert store.predictions("d").index.tolist() == [7, 8, 9]
 
 
-def test_compare(store: Store) -> None:
+def test_compare(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = [0] * 30 + [1] * 10, [0] * 20 + [1] * 20
     store.write([row("a", packed=packed(a)), row("b", packed=packed(b))])
     gap = store.compare("a", "b")
     assert gap.difference == pytest.approx(0.25)
     assert (gap.only_a, gap.only_b) == (10, 0)
+    find = Differences(store, 0.95)
+    assert find("a", "b") == pytest.approx({
+        "difference": 25.0, "difference_low": 100 * gap.low, "difference_high": 100 * gap.high,
+        "p_value": gap.p_value,
+    })  # fmt: skip
     assert store.comparisons() == {}
-    store.keep_comparisons({("a", "b"): gap, ("b", "a"): store.compare("b", "a")})
-    kept = store.comparisons(0.95)
-    assert set(kept) == {("a", "b"), ("b", "a")}
-    assert kept["a", "b"] == asdict(gap)
+    store.keep_comparisons(find.fresh)
+    assert store.comparisons(0.95) == {("a", "b"): asdict(gap)}
     assert store.comparisons(0.9) == {}
+    # What is kept is not computed again.
+    monkeypatch.setattr(Store, "compare", None)
+    assert Differences(store, 0.95)("a", "b") == find("a", "b")
 
 
 def test_what_cannot_be_compared(store: Store) -> None:
@@ -122,12 +151,15 @@ def test_what_cannot_be_compared(store: Store) -> None:
         store.compare("a", "c")
     with pytest.raises(UnknownNameError, match="key of this store"):
         store.predictions("z")
+    find = Differences(store, 0.95)
+    assert find("a", "b") == find("a", "c") == find("a", "nothing") == {}
 
 
 def test_a_store_in_memory() -> None:
     with Store() as store:
-        store.write([row("a")])
-        assert len(store) == 1
+        store.write([row("a", error="cannot read '\udcff.png'")])  # a name that is no UTF-8
+        (found,) = store.rows()
+        assert found["error"] == r"cannot read '\udcff.png'"
         assert store.path is None
 
 
@@ -136,20 +168,166 @@ def test_another_thread_may_let_go_of_it(tmp_path: Path) -> None:
     thread = threading.Thread(target=held.clear)
     thread.start()
     thread.join()
-    with Store(tmp_path / "a.db") as store:
-        store.write([row("a")])
-
-
-def test_closing_twice_is_fine(tmp_path: Path) -> None:
     store = Store(tmp_path / "a.db")
     store.close()
     store.close()
-    with pytest.raises(sqlite3.ProgrammingError):
-        store._connection.execute("SELECT 1")
 
 
-def test_an_error_that_names_a_file_which_is_no_utf_8_is_stored() -> None:
-    with Store() as store:
-        store.write([row("a", error="cannot read '\udcff.png'")])
-        (found,) = store.rows()
-    assert found["error"] == r"cannot read '\udcff.png'"
+# ---------------------------------------------------------------- the file
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    path = tmp_path / "notes.db"
+    path.write_text("dear diary, " * 200)
+    for readonly in (False, True):
+        with pytest.raises(StoreError, match="no store, or damaged"):
+            Store(path, readonly=readonly)
+    assert path.read_text().startswith("dear diary")
+
+
+def test_places_where_no_store_can_be(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="got a folder"):
+        Store(tmp_path)
+    with pytest.raises(StoreError, match="expected a folder"):
+        Store(tmp_path / "none" / "a.db")
+    with pytest.raises(StoreError, match="found none"):
+        Store(tmp_path / "a.db", readonly=True)
+    assert not (tmp_path / "a.db").exists()
+
+
+def test_permissions_that_forbid_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.db"
+    with Store(path) as store:
+        store.write([row("a")])
+    monkeypatch.setattr(os, "access", lambda place, mode: False)  # whoever runs this may be root
+    with Store(path) as store:
+        assert len(store) == 1
+        with pytest.raises(StoreError, match="can only be read"), store.writing():
+            pass
+        with pytest.raises(StoreError, match="check the permissions"):
+            store.write([row("b")])
+        assert len(store) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("database or disk is full", "free some space"),
+        ("attempt to write a readonly database", "check the permissions"),
+        ("database disk image is malformed", "restore a copy"),
+        ("database is locked", "close it"),
+        ("something new", "choose another store"),
+    ],
+)
+def test_errors_say_what_to_do(text: str, advice: str) -> None:
+    with pytest.raises(StoreError, match=f"here .*{text}.*{advice}"), database.explained("here"):
+        raise sqlite3.OperationalError(text)
+
+
+def test_the_file_alone_holds_what_was_written(tmp_path: Path) -> None:
+    path, alone = tmp_path / "a.db", tmp_path / "alone.db"
+    with Store(path) as store, Store(path) as reader:
+        assert len(reader) == 0
+        with store.writing():
+            store.write([row("a")])
+        shutil.copyfile(path, alone)  # as after a kill, without its log
+        assert len(Store(alone)) == 1
+
+
+@pytest.mark.parametrize("logged", [False, True])
+def test_a_folder_in_which_sqlite_cannot_make_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: bool
+) -> None:
+    path, kept = tmp_path / "a.db", tmp_path / "kept"
+    kept.mkdir()
+    with Store(path) as store:
+        store.write([row("a")])
+        if logged:
+            with sqlite3.connect(path) as other:  # what is still in the log counts
+                other.execute("UPDATE results SET seconds = 9")
+            other.close()
+            shutil.copyfile(tmp_path / "a.db-wal", kept / "a.db-wal")
+        shutil.copyfile(path, kept / "a.db")
+    real = sqlite3.connect
+
+    class Refuses:
+        def execute(self, query: str) -> None:
+            raise sqlite3.OperationalError("unable to open database file")
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda at, **o: Refuses() if "mode=ro" in str(at) else real(at, **o)
+    )
+    with Store(kept / "a.db" if logged else path, readonly=True) as store:
+        assert [r["seconds"] for r in store.rows()] == [9.0 if logged else 0.5]
+
+
+# ---------------------------------------------------------------- versions
+
+
+def version(path: Path, becomes: int | None = None) -> int:
+    connection = sqlite3.connect(path)
+    if becomes is not None:
+        connection.execute(f"PRAGMA user_version = {becomes}")
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    connection.close()
+    return int(found)
+
+
+@pytest.fixture
+def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store of version 1, with a row."""
+    path = tmp_path / "old.db"
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "STEPS", database.STEPS[:1])
+        with Store(path) as store:
+            store.write([row("a")])
+    assert version(path) == 1
+    return path
+
+
+def test_an_older_store_is_brought_up_to_date(old: Path) -> None:
+    with pytest.raises(StoreError, match="open it once where it may be written"):
+        Store(old, readonly=True)
+    assert version(old) == 1
+    with Store(old) as store:
+        assert store.status(["a"])["a"][0] == "done"
+        store.remember({"stamp": [1, 2]})
+        assert store.fact("stamp") == [1, 2]
+        assert [r["compile"] for r in store.rows()] == ["false"]
+    assert version(old) == len(database.STEPS)
+
+
+def test_a_step_that_fails_leaves_the_store_as_it_was(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = (database.STEPS[0], ("CREATE TABLE facts (stamp TEXT)", "CREATE TABLE results (no TEXT)"))
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "STEPS", bad)
+        with pytest.raises(StoreError, match="already exists"):
+            Store(old)
+    assert version(old) == 1
+    with Store(old) as store:
+        assert len(store) == 1
+
+
+def test_a_newer_store_is_refused_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    Store(path).close()
+    version(path, len(database.STEPS) + 5)
+    before = path.read_bytes()
+    for readonly in (False, True):
+        with pytest.raises(StoreError, match="newer tokenred"):
+            Store(path, readonly=readonly)
+    assert path.read_bytes() == before
+
+
+def test_another_programs_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE mine (a)")
+    connection.close()
+    with pytest.raises(StoreError, match="another program's"):
+        Store(path)

@@ -23,7 +23,7 @@ def test_frame_has_a_row_for_each_cell(make_grid: MakeGrid, store: Store) -> Non
     assert {"gmacs", "overhead_gmacs", "tokens", "images", "top1", "top5", "status", "error",
             "seconds", "fingerprint", "torch", "timm", "tokenred", "commit"} <= set(
                 study.frame.columns)  # fmt: skip
-    assert study.footnotes()[0].plain.startswith("2 cells, 1 different results; 10 images of")
+    assert study.footnotes()[0].startswith("2 cells, 1 different results; 10 images of")
 
 
 def test_differences_are_paired(make_grid: MakeGrid, store: Store) -> None:
@@ -64,9 +64,9 @@ def test_the_best_come_first(make_grid: MakeGrid, store: Store) -> None:
 
 def test_only_what_varies_is_shown(make_grid: MakeGrid, store: Store) -> None:
     study = make_grid({"alpha": [0.1], "M": [4, 8]}).run(store, progress=False)
-    assert study.table().columns[0].header == "M"
+    assert str(study.table().columns[0].header) == "M"
     one = make_grid({"alpha": [0.1]}).run(store, progress=False)
-    assert one.table().columns[0].header == "strategy"
+    assert str(one.table().columns[0].header) == "strategy"
 
 
 def test_csv(make_grid: MakeGrid, store: Store, tmp_path: Path) -> None:
@@ -87,5 +87,21 @@ def test_an_empty_study(make_grid: MakeGrid, store: Store) -> None:
 
 def _column(study: Any, name: str, **options: Any) -> list[str]:
     table = study.table(**options)
-    (column,) = (c for c in table.columns if c.header == name)
+    (column,) = (c for c in table.columns if str(c.header) == name)
     return [str(cell) for cell in column.cells]
+
+
+def test_the_table_shows_failures_and_further_metrics(make_grid: MakeGrid, store: Store) -> None:
+    def score(model: Any, data: Any, context: Any) -> dict[str, Any]:
+        if model.strategy.fuser.alpha > 0.15:
+            raise ValueError("[no]")
+        return {f"metric_{i}": float(i) for i in range(6)} | {"words": "text"}
+
+    axes = {"alpha": [0.1, 0.12, *(i / 10 for i in range(2, 9))]}
+    study = make_grid(axes, metrics=[score]).run(store, progress=False)
+    heads = [str(c.header) for c in study.table().columns]
+    assert heads[2:] == [f"metric {i}" for i in range(4)]
+    lines = study.footnotes()
+    assert lines[0].startswith("9 cells, 9 different results; model digits")
+    assert lines[1] == "failed: gtp:P=6,alpha=0.2: ValueError: [no]"
+    assert lines[6] == "and 2 more that failed or were left out."

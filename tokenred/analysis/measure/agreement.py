@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 from torch import Tensor, nn
 
-from tokenred.analysis.lineup import Contestant, Strategies, lineup_at_counts
+from tokenred.analysis.lineup import Entry, Strategies, lineup_at_counts
 from tokenred.analysis.measure.inputs import Data, image_stream
 from tokenred.analysis.measure.intervals import StreamingMeans
 from tokenred.analysis.measure.machine import base_of
@@ -243,7 +243,7 @@ def _compare(kept_a: Flags, scores_a: Floats, kept_b: Flags, scores_b: Floats) -
 
 
 def _frame(
-    entries: Sequence[Contestant],
+    entries: Sequence[Entry],
     pairs: Sequence[tuple[int, int]],
     shape: tuple[int, ...],
     means: StreamingMeans,

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from rich.table import Table
 from torch import Tensor, nn
 
-from tokenred.analysis.lineup import Contestant, Strategies, lineup
+from tokenred.analysis.lineup import Entry, Strategies, lineup
 from tokenred.analysis.measure.inputs import Data, image_stream
 from tokenred.analysis.measure.intervals import StreamingMeans
 from tokenred.analysis.measure.machine import base_of, weights_digest
@@ -239,13 +239,13 @@ def oversmoothing(
     return Oversmoothing(frame, level, notes + stream.left_out)
 
 
-def _keys(entry: Contestant) -> list[tuple[int, str]]:
+def _keys(entry: Entry) -> list[tuple[int, str]]:
     layers = entry.model.cost().layers
     alive = [(layer.layer, name) for layer in layers for name in TOKEN_STATISTICS]
     return alive + [(layer.layer, _LOST) for layer in layers if layer.removed]
 
 
-def _values(entry: Contestant, images: Tensor) -> Tensor:
+def _values(entry: Entry, images: Tensor) -> Tensor:
     """``(b, columns)`` in the order of `_keys`."""
     _, trace = entry.model.run_with_trace(images)
     _check(entry, trace)
@@ -257,7 +257,7 @@ def _values(entry: Contestant, images: Tensor) -> Tensor:
     return torch.stack([*alive, *(lost_share(step) for step in trace.steps)], dim=1)
 
 
-def _check(entry: Contestant, trace: Trace) -> None:
+def _check(entry: Entry, trace: Trace) -> None:
     if trace.tokens_per_layer != entry.tokens:
         raise InputError(
             f"{entry.label}: expected images of the model's own size, which give "
@@ -272,7 +272,7 @@ def _check(entry: Contestant, trace: Trace) -> None:
 
 
 def _frame(
-    entries: list[Contestant],
+    entries: list[Entry],
     keys: list[tuple[int, int, str]],
     means: StreamingMeans,
     level: float,

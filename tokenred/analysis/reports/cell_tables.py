@@ -8,7 +8,7 @@ from tokenred.analysis.plots.frames import FACTS, FIGURES, name_of, symbol_of
 from tokenred.analysis.reports.page import Column, DataTable, Section, Value, number, plain
 from tokenred.analysis.reports.source import SWEEP, Source
 from tokenred.analysis.study.cell import DONE
-from tokenred.analysis.study.frame import extra_columns
+from tokenred.analysis.study.rows import extra_columns
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenred.analysis.plots.frames import axes_of, read_frame
 from tokenred.analysis.study.cell import DONE
-from tokenred.analysis.study.differences import Differences
-from tokenred.analysis.study.store import Store
+from tokenred.analysis.study.store import Differences, Store
 from tokenred.core.errors import DataError, InputError
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from tokenred.analysis.reports.page import (
 from tokenred.analysis.reports.source import read_source
 from tokenred.analysis.reports.write import sections_of
 from tokenred.analysis.reproduction.judge import DIFFERS, MARKS, MEASURED, OWED, REPRODUCED, Part
-from tokenred.analysis.study.frame import tidy
+from tokenred.analysis.study.rows import tidy
 from tokenred.core.errors import InputError, TokenredError
 
 if TYPE_CHECKING:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tokenred.analysis.study.errors import EngineError, StoreError, StudyInterruptedError
+from tokenred.analysis.study.cell import EngineError, StudyInterruptedError
+from tokenred.analysis.study.database import StoreError
 from tokenred.analysis.study.grid import Grid
 from tokenred.analysis.study.metrics import Context, list_metrics, register_metric
 from tokenred.analysis.study.store import Store

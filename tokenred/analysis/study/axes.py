@@ -1,9 +1,10 @@
-"""The points of a grid by their position, without making them all."""
+"""The points of a grid: names and values, in the order in which they run."""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tokenred.core.errors import ConfigError
@@ -12,16 +13,21 @@ from tokenred.core.values import read as read_value
 from tokenred.core.wording import shown
 from tokenred.strategies.strategy import Strategy
 
-__all__ = ["SETTINGS", "Axes", "plain"]
+__all__ = ["OUTSIDE", "SETTINGS", "Axes", "plain"]
 
 # What a strategy runs on. These vary slowest, so that a worker can keep what it has loaded.
-SETTINGS = ("model", "data", "dtype", "limit", "seed")
+SETTINGS = (
+    "model", "image_size", "data", "dtype", "device", "compile", "threads", "batch_size", "limit",
+    "seed",
+)  # fmt: skip
+# Axes that say which cell it is, and are no arguments of its strategy.
+OUTSIDE = (*SETTINGS, "base", "budget")
 
 Assignment = dict[str, Any]
 
 
 class Axes:
-    """The cross product of some axes, then a list of single points.
+    """The cross product of some axes, then a list of single points. Iterates over all of them.
 
     Args:
         axes: values by name; the last axis varies fastest.
@@ -29,6 +35,9 @@ class Axes:
         where: keeps a point if it says so, given its names and values (of bases, models and data
             their labels).
         read: turns a value of a name into what it means.
+
+    Attributes:
+        names: of all axes.
 
     Raises:
         ConfigError: for an axis without values, or one that is no list.
@@ -43,53 +52,45 @@ class Axes:
     ) -> None:
         if axes is not None and not isinstance(axes, Mapping):
             raise ConfigError(f"expected axes as a mapping from names to lists, got {shown(axes)}.")
-        named = {
+        self._axes = {
             name: tuple(read(name, value) for value in _values(name, values))
             for name, values in _named(axes or {}).items()
         }
-        ordered = sorted(named, key=lambda name: (name not in SETTINGS, _rank(name)))
-        self._digits: list[tuple[str, tuple[Any, ...], int]] = []
-        stride = 1
-        for name in reversed(ordered):
-            self._digits.append((name, named[name], stride))
-            stride *= len(named[name])
-        self._digits.reverse()
-        self._order = tuple(named)
-        self._product_names = frozenset(named)
-        self._points = tuple(
+        self._points = [
             {name: read(name, value) for name, value in _point(point).items()}
             for point in points or ()
-        )
-        # Without axes there is one point, the base itself, unless points are listed.
-        self._product = stride if named or not self._points else 0
+        ]
         self._where = where
-        self.names = tuple(dict.fromkeys([*named, *(n for p in self._points for n in p)]))
+        self.names = tuple(dict.fromkeys([*self._axes, *(n for p in self._points for n in p)]))
 
     def __len__(self) -> int:
-        return self._product + len(self._points)
+        """The number of points, those that ``where`` leaves out included."""
+        # Without axes there is one point, the base itself, unless points are listed.
+        product = math.prod(map(len, self._axes.values())) if self._axes or not self._points else 0
+        return product + len(self._points)
+
+    def __iter__(self) -> Iterator[tuple[int, Assignment]]:
+        """Position and values of each point that is kept."""
+        for position, point in enumerate(itertools.chain(self._product(), self._points)):
+            if self._where is None or self._where({k: _shown(v) for k, v in point.items()}):
+                yield position, point
 
     def values(self, name: str) -> tuple[Any, ...]:
         """All values that a name takes, as often as they are listed."""
-        listed = [v for n, values, _ in self._digits if n == name for v in values]
-        return (*listed, *(p[name] for p in self._points if name in p))
+        return (*self._axes.get(name, ()), *(p[name] for p in self._points if name in p))
 
-    def names_at(self, position: int) -> frozenset[str]:
-        """The names of a point."""
-        if position < self._product:
-            return self._product_names
-        return frozenset(self._points[position - self._product])
+    def covers(self, name: str) -> bool:
+        """Whether every point has a value of a name."""
+        product = name in self._axes or (not self._axes and bool(self._points))
+        return product and all(name in point for point in self._points)
 
-    def at(self, position: int) -> Assignment | None:
-        """Names and values of a point; None for one that ``where`` leaves out."""
-        if position >= self._product:
-            point = dict(self._points[position - self._product])
-        else:
-            point = dict.fromkeys(self._order)
-            for name, values, stride in self._digits:
-                point[name] = values[position // stride % len(values)]
-        if self._where is not None and not self._where({k: _shown(v) for k, v in point.items()}):
-            return None
-        return point
+    def _product(self) -> Iterator[Assignment]:
+        if not self._axes and self._points:
+            return
+        ordered = sorted(self._axes, key=lambda n: SETTINGS.index(n) if n in SETTINGS else 99)
+        places = [ordered.index(name) for name in self._axes]
+        for values in itertools.product(*(self._axes[name] for name in ordered)):
+            yield dict(zip(self._axes, [values[at] for at in places], strict=True))
 
 
 def plain(value: Any) -> Any:
@@ -102,16 +103,12 @@ def plain(value: Any) -> Any:
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, Part | Strategy):
         return repr(value)
-    # Bases, models and data have a name to be shown.
-    return str(getattr(value, "label", value))
+    return str(_shown(value))
 
 
 def _shown(value: Any) -> Any:
+    """Bases, models and data have a name to be shown."""
     return getattr(value, "label", value)
-
-
-def _rank(name: str) -> int:
-    return SETTINGS.index(name) if name in SETTINGS else 0
 
 
 def _values(name: str, values: Any) -> tuple[Any, ...]:

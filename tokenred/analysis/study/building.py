@@ -1,26 +1,116 @@
-"""From axis values to a strategy."""
+"""From what a cell starts from, and its axis values, to a strategy."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from tokenred.analysis.study.axes import SETTINGS, Axes
-from tokenred.analysis.study.bases import DENSE, Base
-from tokenred.core.errors import UnknownNameError
+from tokenred.analysis.study.axes import OUTSIDE, Axes
+from tokenred.core.errors import ConfigError, PartError, TokenredError, UnknownNameError
 from tokenred.core.part import Part
 from tokenred.core.registry import KINDS
 from tokenred.strategies.config import resolve
-from tokenred.strategies.strategy import Strategy
+from tokenred.strategies.specs import Spec, parse_spec, read_arguments
+from tokenred.strategies.strategy import Strategy, divide_arguments, from_config, recipes
 
-__all__ = ["Builder", "resolved"]
+__all__ = ["DENSE", "Base", "Builder", "read_base", "resolved"]
 
-# Axes that say which cell it is, and are no arguments of its strategy.
-OUTSIDE = (*SETTINGS, "base", "budget")
+DENSE = "dense"
 _FIELDS = frozenset(f.name for f in dataclasses.fields(Strategy))
 _PARTS: dict[str, tuple[Any, ...]] = {field: (KINDS[field],) for field in KINDS if field in _FIELDS}
 _PARTS["scorer"] += (KINDS["selector"],)  # whose place may hold one
+
+
+@dataclass(frozen=True)
+class Base:
+    """A recipe with arguments, or a strategy.
+
+    Attributes:
+        label: as one writes it.
+        method: the family it belongs to.
+        recipe: makes strategies; None where ``strategy`` is given.
+        arguments: of the recipe.
+        fields: of the strategy, which replace what the recipe chose.
+        parameters: names that the recipe takes.
+        strategy: in place of a recipe.
+        share: of the dense model's GMACs; None for the schedule as it is.
+    """
+
+    label: str
+    method: str
+    recipe: Callable[..., Strategy] | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    parameters: frozenset[str] = frozenset()
+    strategy: Strategy | None = None
+    share: float | None = None
+
+    def make(self, arguments: Mapping[str, Any]) -> Strategy:
+        """The strategy with some arguments set."""
+        if self.recipe is None:
+            assert self.strategy is not None
+            return self.strategy
+        try:
+            made = self.recipe(**{**self.arguments, **arguments})
+        except TokenredError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"recipe {self.method!r} does not take this: {error}.") from error
+        if not isinstance(made, Strategy):
+            raise PartError(f"recipe {self.method!r} must return a Strategy, got {made!r}.")
+        return made.replace(**self.fields) if self.fields else made
+
+
+def read_base(given: Any) -> Base:
+    """A base from what a user writes.
+
+    Args:
+        given: a recipe's name, also with arguments and a share (``"gtp:P=4@0.65"``); ``"dense"``;
+            a mapping such as ``{"recipe": "gtp", "P": 4}``; a `Strategy`, a `Spec`, or the path of
+            a strategy's ``.toml``.
+
+    Raises:
+        TokenredError: as `tokenred.analysis.parse_spec` raises them.
+    """
+    if isinstance(given, str) and given.strip().casefold() == DENSE:
+        return Base(DENSE, DENSE, strategy=Strategy.dense())
+    if isinstance(given, Mapping):
+        values = dict(given)
+        strategy = from_config(values)  # refuses what is not there
+        if "recipe" not in values:
+            return _of_spec(parse_spec(strategy))
+        name = str(values.pop("recipe"))
+        shown = ",".join(f"{k}={v}" for k, v in values.items())
+        return _of_recipe(f"{name}:{shown}" if shown else name, name, resolve(values), None)
+    spec = parse_spec(given)
+    if not isinstance(given, str | Path) or spec.method not in recipes:
+        return _of_spec(spec)
+    body = spec.label if spec.share is None else spec.label.rpartition("@")[0]
+    if body.endswith(".toml") or str(given).partition("@")[0].endswith(".toml"):
+        return _of_spec(spec)
+    arguments = read_arguments(body.partition(":")[2], spec.label)
+    return _of_recipe(body, spec.method, resolve(arguments), spec.share)
+
+
+def _of_spec(spec: Spec) -> Base:
+    label = spec.label if spec.share is None else spec.label.rpartition("@")[0]
+    return Base(label, spec.method, strategy=spec.strategy, share=spec.share)
+
+
+def _of_recipe(label: str, name: str, arguments: dict[str, Any], share: float | None) -> Base:
+    own, fields = divide_arguments(name, arguments)
+    return Base(
+        label=label,
+        method=name.casefold(),
+        recipe=recipes[name].make,
+        arguments=own,
+        fields=fields,
+        parameters=recipes[name].parameters,
+        share=share,
+    )
 
 
 def resolved(name: str, value: Any) -> Any:
@@ -115,16 +205,16 @@ def _with_parameter(strategy: Strategy, name: str, value: Any) -> Strategy:
     """A strategy with a parameter of its parts set; as it is where none has it."""
     kind, _, parameter = name.rpartition(".")
     changes: dict[str, Any] = {}
-    for field in _PARTS:
+    for place in _PARTS:
         # "scorer.aggregate" is the scorer's alone, "aggregate" that of every part that has it.
-        if kind in ("", field):
-            before = getattr(strategy, field)
+        if kind in ("", place):
+            before = getattr(strategy, place)
             if isinstance(before, tuple):
                 after: Any = tuple(_replaced(part, parameter, value) for part in before)
             else:
                 after = _replaced(before, parameter, value)
             if after is not before:
-                changes[field] = after
+                changes[place] = after
     return strategy.replace(**changes) if changes else strategy
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
@@ -11,20 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tokenred.analysis.study.cell import Cell
-from tokenred.analysis.study.design import Design
+from tokenred.analysis.study.database import StoreError
 from tokenred.analysis.study.engines import Engine, pick_engine
-from tokenred.analysis.study.engines.serial import Serial
-from tokenred.analysis.study.errors import StoreError
 from tokenred.analysis.study.facts import Facts
-from tokenred.analysis.study.plan import Plan
-from tokenred.analysis.study.running import Execution
+from tokenred.analysis.study.plan import Design, Plan
+from tokenred.analysis.study.run import Execution
 from tokenred.analysis.study.store import Store
 from tokenred.analysis.study.study import Study
-from tokenred.analysis.study.worker import Runner
 from tokenred.core.values import Count, Magnitude, PartOf, Size, checked
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tokenred.analysis.study.worker import Runner
 
 __all__ = ["Grid"]
 
@@ -39,7 +37,8 @@ class Grid:
     An axis is named after what it changes: an argument of the recipe (``P``, ``keep_rate``), a
     field of `Strategy` (``theta``, ``graph``, ``schedule``), a parameter of the parts that have it
     (``aggregate``) or of one of them (``"scorer.aggregate"``); or ``base``, ``model``, ``data``,
-    ``dtype``, ``limit``, ``seed``, ``budget``. Values are numbers, names, parts, or rows of
+    ``image_size``, ``dtype``, ``device``, ``compile``, ``threads``, ``batch_size``, ``limit``,
+    ``seed``, ``budget``. Values are numbers, names, parts, or rows of
     numbers, such as an α for each block. A ``seed`` axis seeds the parts that draw, too.
 
     Args:
@@ -50,8 +49,10 @@ class Grid:
             or a model.
         data: what `tokenred.data.open_dataset` takes, a mapping of its arguments with ``source``,
             or an `ImageDataset`; None where no metric needs images.
-        metrics: names (``"accuracy"``, ``"speed"``, see `register_metric`) or functions ``(model,
-            data, context) -> {name: number}``. GMACs and tokens are always there.
+        metrics: names (``"accuracy"``, ``"speed"``, ``"memory"``, ``"split"``, see
+            `register_metric`), tables of a name and options (``{"name": "speed", "pairs": 9}``), or
+            functions ``(model, data, context) -> {name: number}``. GMACs and tokens are always
+            there.
         limit: at most so many images, a fixed class-balanced choice by ``seed``.
         batch_size: images per batch.
         seed: of that choice.
@@ -64,6 +65,11 @@ class Grid:
         against: ``"dense"`` or ``"base"``: run that too, and compare each cell with it in pairs.
         split, class_map: of the data.
         device: where to run; None for the model's device.
+        image_size: a side or (height, width) that models are resized to; None for their own.
+        compile: timings are of compiled models: True, or a mode of ``torch.compile``.
+        reference: a model that timings are taken against, and that ``against="dense"`` means; None
+            for each cell's own dense model.
+        channels_last: keep images and convolutions' weights as NHWC in memory.
         loaders: processes that load images, in each worker.
         image_cache: megabytes of prepared images that a worker keeps between cells.
         name: of the study.
@@ -77,7 +83,7 @@ class Grid:
     _: KW_ONLY
     model: Any = None
     data: Any = None
-    metrics: Sequence[str | Callable[..., Mapping[str, Any]]] = ("accuracy",)
+    metrics: Sequence[str | Mapping[str, Any] | Callable[..., Mapping[str, Any]]] = ("accuracy",)
     limit: Size | None = None
     batch_size: Size = 64
     seed: Count = 0
@@ -90,44 +96,29 @@ class Grid:
     split: str | None = None
     class_map: Any = None
     device: str | None = None
+    image_size: Any = None
+    compile: bool | str = False
+    reference: Any = None
+    channels_last: bool = False
     loaders: Count = 0
     image_cache: Count = 512
     name: str = "study"
     _design: Design = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        default = {
-            "base": self.base,
-            "model": self.model,
-            "data": self.data,
-            "dtype": self.dtype,
-            "limit": self.limit,
-            "seed": self.seed,
-            "budget": self.budget,
-        }
-        self._design = Design(
-            axes=self.axes,
-            cells=self.cells,
-            where=self.where,
-            metrics=self.metrics,
-            against=self.against,
-            split=self.split,
-            class_map=self.class_map,
-            default=default,
-        )
+        self._design = Design(vars(self))
 
     def __len__(self) -> int:
         """The number of points, those that ``where`` leaves out included."""
         return len(self._design.axes)
 
     def __iter__(self) -> Iterator[Cell]:
-        """The cells, one after the other, with strategies and keys.
+        """The cells, with strategies and keys.
 
         Raises:
             TokenredError: for a cell that its model cannot do, unless ``invalid="skip"``.
         """
-        plan = self.plan()
-        return (plan.cell(position) for position, _, _ in plan.cells())
+        return iter(self.plan().cells)
 
     def plan(self, store: Store | str | Path | None = None) -> Plan:
         """All cells, checked; nothing runs. A model that the store knows is not even loaded.
@@ -135,7 +126,7 @@ class Grid:
         Raises:
             TokenredError: for a cell that its model cannot do, unless ``invalid="skip"``.
         """
-        return Plan(self._design, Facts(_to_read(store)), self._how(Serial()), self.invalid)
+        return self._plan(Facts(_to_read(store)), pick_engine("serial"))
 
     @checked
     def dry_run(
@@ -155,13 +146,9 @@ class Grid:
         Raises:
             TokenredError: as `plan`.
         """
-        from tokenred.analysis.study.listing import list_cells
-
         found = _to_read(store)
         chosen = pick_engine(engine, workers=workers, threads=threads)
-        how = self._how(chosen, workers, threads)
-        plan = Plan(self._design, Facts(found), how, self.invalid)
-        return list_cells(plan, self._design, found)
+        return self._plan(Facts(found), chosen, workers, threads).frame(found)
 
     @checked
     def run(
@@ -175,6 +162,7 @@ class Grid:
         gpus: Magnitude | None = None,
         retries: Count = 2,
         retry_failed: bool = False,
+        on_error: Literal["keep", "raise"] = "keep",
         wait: Magnitude = 0.0,
         level: PartOf = 0.95,
         progress: bool = True,
@@ -191,9 +179,10 @@ class Grid:
             workers: of the engine; None for as many as there are cores.
             threads: CPU threads of each worker.
             address: of a Ray cluster; None starts one on this machine.
-            gpus: of each Ray actor; None for 1 where ``device`` is a GPU.
+            gpus: of each of Ray's tasks; None for 1 where ``device`` is a GPU.
             retries: how often a cell may be started again after its worker died.
             retry_failed: run the cells that failed in an earlier run again.
+            on_error: ``"keep"`` the error of a cell that raises and go on, or ``"raise"`` it.
             wait: seconds to wait for another grid that writes to the store.
             level: of the paired intervals.
             progress: show a bar on a terminal.
@@ -210,56 +199,55 @@ class Grid:
             engine, workers=workers, threads=threads, address=address, retries=retries, gpus=gpus
         )
         opened = store if isinstance(store, Store) else Store(store)
-        facts = Facts(opened)
-        plan = Plan(self._design, facts, self._how(chosen, workers, threads), self.invalid)
-        study = Study(plan, opened, self.against, level)
-        survey = plan.survey(opened, retry_failed)
-        if survey.todo or survey.leave_out or survey.narrow:
-            with opened.writing(wait):
-                facts.keep()
-                plan.widen(opened)
-                execute = Execution(plan, opened, self._design, facts, self.name, self.batch_size)
-                # Nothing to compute needs no workers.
-                engine_used = chosen if survey.todo else Serial()
-                execute(engine_used, self._runner(facts), retry_failed, progress)
-                study.keep_comparisons()
-        elif facts.is_fresh and not opened.readonly:
-            with suppress(StoreError), opened.writing():  # for a quick start next time
-                facts.keep()
+        try:
+            # What is forgotten afterwards need not be found again.
+            facts = Facts(opened, keyed=store is not None)
+            plan = self._plan(facts, chosen, workers, threads)
+            study = Study(plan, opened, self._design.against, level)
+            if plan.missing(opened, retry_failed) or plan.narrow(opened):
+                with opened.writing(wait):
+                    facts.keep()
+                    # Another grid may have been busy meanwhile.
+                    missing = plan.missing(opened, retry_failed)
+                    opened.set_axes(plan.narrow(opened))
+                    run = Execution(plan, opened, self._design, facts, self.name)
+                    runner = self._runner(facts, raising=on_error == "raise")
+                    run(chosen, runner, missing, progress)
+                    study.keep_comparisons()
+            elif facts.is_fresh and not opened.readonly:
+                with suppress(StoreError), opened.writing():  # for a quick start next time
+                    facts.keep()
+        except BaseException:
+            if opened is not store:
+                opened.close()
+            raise
         return study
 
-    def _how(
-        self, engine: Engine, workers: int | None = None, threads: int | None = None
-    ) -> dict[str, Any]:
-        """The batch size, and what timings are determined by besides the setting."""
-        if not any(metric.timed for metric in self._design.metrics):
-            return {"batch_size": self.batch_size}
-        from tokenred.analysis.measure.machine import describe_machine, model_device
+    def _plan(
+        self, facts: Facts, engine: Engine, workers: int | None = None, threads: int | None = None
+    ) -> Plan:
+        told = [engine.name, workers, threads, os.environ.get("OMP_NUM_THREADS")]
+        return Plan(self._design, facts, told, self.invalid)
 
-        loaded = [ref.module for ref in self._design.models if ref.module is not None]
-        devices = [self.device or str(model_device(model)) for model in loaded]
-        device = self.device or next(iter(devices), "cpu")
-        return {
-            "batch_size": self.batch_size,
-            "devices": sorted({device, *devices}),
-            "engine": [engine.name, workers, threads, os.environ.get("OMP_NUM_THREADS")],
-            "host": platform.node(),
-            **describe_machine(device),
-        }
+    def _runner(self, facts: Facts, raising: bool) -> Runner:
+        # Brings timm with it, which the second start of a finished grid has no use for.
+        from tokenred.analysis.study.worker import Runner
 
-    def _runner(self, facts: Facts) -> Runner:
-        design = self._design
+        design, reference = self._design, self._design.reference
+        if reference is not None:
+            facts.model(reference)
         return Runner(
             models=tuple(design.models),
             data=tuple(design.datasets),
             weights=tuple(facts.weights(model) for model in design.models),
             contents=tuple(facts.content(data) for data in design.datasets),
-            axes=design.axes.names,
             metrics=design.metrics,
-            batch_size=self.batch_size,
+            axes=design.axes.names,
+            channels_last=self.channels_last,
+            raising=raising,
             loaders=self.loaders,
-            device=self.device,
-            context=self.image_cache * _MEGABYTE,
+            room=self.image_cache * _MEGABYTE,
+            reference=None if reference is None else design.place(reference),
             bases={design.models.index(ref): model for ref, model in facts.in_memory},
         )
 

@@ -8,24 +8,25 @@ import inspect
 import textwrap
 import types
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
-from tokenred.analysis.study.cell import Packed
-from tokenred.analysis.study.errors import MetricNameError
-from tokenred.analysis.study.frame import OF_EVERY_ROW
-from tokenred.analysis.study.packing import pack_predictions
+from tokenred.analysis.study.cell import MetricNameError, Packed
+from tokenred.analysis.study.rows import OF_EVERY_ROW, pack_predictions
 from tokenred.core import plugins
 from tokenred.core.errors import ConfigError, PartError, UnknownNameError
 from tokenred.core.fingerprint import identity_of
 from tokenred.core.provenance import is_installed
+from tokenred.core.values import parameters_of, read
 from tokenred.core.wording import shown
 from tokenred.reduced.model import ReducedViT
 
 if TYPE_CHECKING:
     from tokenred.analysis.measure.accuracy import Evaluation
+    from tokenred.analysis.measure.clock import Compile
     from tokenred.data import ImageDataset
 
 __all__ = ["Context", "Metric", "check_names", "list_metrics", "read_metrics", "register_metric"]
@@ -39,6 +40,11 @@ class Context:
         batch_size, workers: of the loading.
         seed: of the run.
         amp: type of mixed precision, or None.
+        compile: whether timings are of compiled models, or in which mode.
+        channels_last: keep images as NHWC in memory.
+        dense: what timings are taken against; None for the model under the reduced one.
+        named: what `tokenred.models.load_model` takes to make the model, or None.
+        kept: what metrics keep from cell to cell, as long as the model stays.
         packed: what `keep` was given.
     """
 
@@ -46,7 +52,12 @@ class Context:
     workers: int
     seed: int
     amp: torch.dtype | None
-    packed: Packed | None = field(default=None)
+    compile: Compile = False
+    channels_last: bool = False
+    dense: nn.Module | None = None
+    named: str | None = None
+    kept: dict[Any, Any] = field(default_factory=dict)
+    packed: Packed | None = None
 
     def keep(self, evaluation: Evaluation) -> None:
         """Store the predictions of an evaluation, image by image."""
@@ -81,7 +92,8 @@ class Metric:
     @property
     def own(self) -> bool:
         """Whether it is the user's."""
-        return not is_installed(str(self.function.__module__))
+        inner = getattr(self.function, "func", self.function)
+        return not is_installed(str(inner.__module__))
 
     def told(self, how: Mapping[str, Any]) -> list[Any]:
         """What of a measurement determines its results.
@@ -153,8 +165,8 @@ def list_metrics() -> list[str]:
     return sorted(metric.name for metric in _METRICS.values())
 
 
-def read_metrics(given: Iterable[str | Function]) -> tuple[Metric, ...]:
-    """Metrics from names and functions.
+def read_metrics(given: Iterable[str | Mapping[str, Any] | Function]) -> tuple[Metric, ...]:
+    """Metrics from names, tables of a name and options, and functions.
 
     Raises:
         UnknownNameError: for an unknown name.
@@ -172,11 +184,27 @@ def _read(given: Any) -> Metric:
         if given.casefold() not in _METRICS:
             raise UnknownNameError.of("metric", given, list_metrics())
         return _METRICS[given.casefold()]
+    if isinstance(given, Mapping):
+        return _with_options(dict(given))
     if not callable(given):
-        raise PartError(f"expected a metric: a name or a function, got {shown(given)}.")
+        raise PartError(
+            f"expected a metric: a name, a table with 'name', or a function, got {shown(given)}."
+        )
     name = getattr(given, "__name__", type(given).__name__)
     check_names(name, [name, *_literal_names(given)])
     return Metric(name, given, _source(given), needs_data=False)
+
+
+def _with_options(given: dict[str, Any]) -> Metric:
+    """A metric with arguments of its own: ``{"name": "speed", "pairs": 9}``."""
+    metric = _read(read(str, given.pop("name", None), "the name of a metric"))
+    known = parameters_of(metric.function)
+    for name, value in given.items():
+        if name not in known or name in ("model", "data", "context"):
+            raise UnknownNameError.of(f"option of metric {metric.name!r}", name, known)
+        given[name] = read(known[name], value, f"{name} of metric {metric.name!r}")
+    told = f"{metric.version} {sorted(given.items())}"
+    return replace(metric, function=functools.partial(metric.function, **given), version=told)
 
 
 def check_names(metric: str, names: Iterable[str], taken: Iterable[str] = ()) -> None:
@@ -228,15 +256,9 @@ def accuracy(model: ReducedViT, data: ImageDataset | None, context: Context) -> 
     if data is None:
         raise ConfigError("accuracy needs images; pass data= to the grid.")
     found = evaluate(
-        model,
-        data,
-        batch_size=context.batch_size,
-        workers=context.workers,
-        amp=context.amp,
-        shard=False,
-        progress=False,
-        seed=context.seed,
-    )
+        model, data, batch_size=context.batch_size, workers=context.workers, amp=context.amp,
+        channels_last=context.channels_last, shard=False, progress=False, seed=context.seed,
+    )  # fmt: skip
     context.keep(found)
     return {
         "top1": found.top1,
@@ -249,17 +271,93 @@ def accuracy(model: ReducedViT, data: ImageDataset | None, context: Context) -> 
 _put(Metric("accuracy", accuracy, "1", batched=False))
 
 
-@register_metric("speed", version=1, needs_data=False, timed=True)
-def speed(model: ReducedViT, data: ImageDataset | None, context: Context) -> Mapping[str, Any]:
+@register_metric("speed", version=2, needs_data=False, timed=True)
+def speed(
+    model: ReducedViT,
+    data: ImageDataset | None,
+    context: Context,
+    *,
+    pairs: int = 15,
+    warmup: int = 2,
+    max_seconds: float | None = None,
+) -> Mapping[str, Any]:
     """Images a second and speed-up, against the dense model right before each run."""
     from tokenred.analysis.measure.speed import benchmark
 
     (timing,) = benchmark(
-        {"cell": model},
-        batch_size=context.batch_size,
-        amp=context.amp,
-        seed=context.seed,
+        {"cell": model}, dense=context.dense, batch_size=context.batch_size, amp=context.amp,
+        compile=context.compile, pairs=pairs, warmup=warmup, max_seconds=max_seconds,
+        seed=context.seed, progress=False,
+    )  # fmt: skip
+    return {name: value for name, value in timing.to_dict().items() if name not in _OF_ROWS}
+
+
+_OF_ROWS = ("name", "batch_size", "gmacs", "overhead_gmacs")
+
+
+@register_metric("split", version=1, needs_data=False, timed=True)
+def split(
+    model: ReducedViT, data: ImageDataset | None, context: Context, *, repeats: int = 15
+) -> Mapping[str, Any]:
+    """Where the time of a forward goes, as shares of it."""
+    from tokenred.analysis.measure.split import time_split
+
+    found = time_split(
+        model, None, context.batch_size, repeats=repeats, amp=context.amp, seed=context.seed,
         progress=False,
-    )
-    left_out = ("name", "batch_size", "gmacs", "overhead_gmacs")
-    return {name: value for name, value in timing.to_dict().items() if name not in left_out}
+    )  # fmt: skip
+    shares = {f"split_{name}": share for name, share in found.shares().items()}
+    return {**shares, "split_cost_of_looking": found.cost_of_looking}
+
+
+@register_metric("memory", version=1, needs_data=False, timed=True)
+def memory(model: ReducedViT, data: ImageDataset | None, context: Context) -> Mapping[str, Any]:
+    """Peak memory of a forward, reduced and dense, in processes of their own where that can be."""
+    from tokenred.analysis.measure.candidates import image_shape_of
+    from tokenred.analysis.measure.machine import base_of, model_device
+    from tokenred.analysis.measure.memory import can_travel, peak_memory
+
+    base = context.dense or base_of(model)
+    options: dict[str, Any] = {
+        "image_shape": image_shape_of(model.base),
+        "batch_size": context.batch_size,
+        "threads": torch.get_num_threads(),
+        "device": model_device(model),
+        "amp": context.amp,
+        "seed": context.seed,
+    }
+    if context.named is None or context.dense is not None or not can_travel(model.strategy):
+        own, dense = (peak_memory(each, **options) for each in (model, base))
+    else:
+        options["dtype"] = next(model.parameters()).dtype
+        own = peak_memory(context.named, strategy=model.strategy, **options)
+        mark = ("dense peak", context.named, str(options))
+        if mark not in context.kept:
+            context.kept[mark] = peak_memory(context.named, **options)
+        dense = context.kept[mark]
+    found = {
+        "peak_bytes": own.peak_bytes,
+        "dense_peak_bytes": dense.peak_bytes,
+        "resident_bytes": own.resident_bytes,
+        "dense_resident_bytes": dense.resident_bytes,
+        "peak_in_own_process": own.own_process,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+@register_metric("mean_cost", version=1, needs_data=False)
+def mean_cost(model: ReducedViT, data: ImageDataset | None, context: Context) -> Mapping[str, Any]:
+    """What images cost on average, of a method that keeps a number of tokens of its own for each.
+
+    Nothing for other methods, or without images.
+    """
+    from tokenred.analysis.measure.image_costs import adaptive_cost, is_adaptive
+
+    if data is None or not is_adaptive(model):
+        return {}
+    found = adaptive_cost(model, data, batch_size=context.batch_size, workers=context.workers)
+    return {
+        "mean_gmacs": found.mean_gmacs,
+        "mean_overhead_gmacs": found.mean_overhead_gmacs,
+        "mean_tokens": [round(float(count), 4) for count in found.mean_counts],
+    }

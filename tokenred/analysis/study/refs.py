@@ -1,7 +1,8 @@
-"""Models and data by reference: what a worker needs to load them, and when they are the same."""
+"""Models and data by reference: how to load them, and when they may have changed."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import time
@@ -12,23 +13,28 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 import tokenred
 from tokenred.core.errors import ConfigError, DataError
 from tokenred.core.files import exists
+from tokenred.core.values import read
 from tokenred.core.wording import shown
 from tokenred.reduced.model import ReducedViT
 
 if TYPE_CHECKING:
     from tokenred.data import ImageDataset
 
-__all__ = ["KEYS", "DataRef", "ModelRef", "read_data", "read_model", "stamp_of"]
+__all__ = ["KEYS", "SETTLED", "DataRef", "ModelRef", "precision_of", "read_data", "read_model"]
 
 # Raised when the form of keys changes, or what loop, engines and built-in metrics make of cells.
-KEYS = 2
-_SETTLED = 2.0
+KEYS = 3
+SETTLED = 2.0
+"""Seconds after which a file that changed again would have another time."""
 _CIFAR10 = "cifar10"
+_DTYPES = ("float32", "float64", "bfloat16", "float16")
+_AMP = "amp:"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +46,13 @@ class ModelRef:
         arguments: to load it with.
         module: in place of those; of a `ReducedViT` the base runs, with its learned parts in those
             strategies that have them.
+        image_size: (height, width) of its images; None for its own.
     """
 
     label: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     module: nn.Module | None = None
+    image_size: tuple[int, int] | None = None
 
     def stamp(self) -> str | None:
         """Changes when the weights may have.
@@ -54,13 +62,42 @@ class ModelRef:
         if self.module is not None:
             return None
         files = [v for k, v in sorted(self.arguments.items()) if k in ("spec", "checkpoint")]
-        named = [stamp_of(Path(f)) for f in files if exists(Path(f))]
+        named = [_stamp_of(Path(f)) for f in files if exists(Path(f))]
         # Named models come from timm, or are embedded.
-        own = [stamp_of(p) for p in sorted(_package("models").glob("*.safetensors"))]
-        told = sorted((k, str(v)) for k, v in self.arguments.items())
+        own = [_stamp_of(p) for p in sorted(_package("models").glob("*.safetensors"))]
+        told = [*sorted((k, str(v)) for k, v in self.arguments.items()), self.image_size]
         if None in named:
             return None
         return f"model {KEYS} {told} {named} {own} timm {version('timm')} {tokenred.__version__}"
+
+    def load(self) -> nn.Module:
+        """The model, in eval mode. Random weights are the same at every load.
+
+        Raises:
+            TokenredError: for one that cannot be had, or not for images of this size.
+        """
+        model = self.module if self.module is not None else self._load()
+        return model if self.image_size is None else self._resized(model)
+
+    def _load(self) -> nn.Module:
+        from tokenred.models import load_model
+        from tokenred.reduced.saving import is_saved, load
+
+        if len(self.arguments) == 1 and is_saved(spec := Path(str(self.arguments["spec"]))):
+            return load(spec)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return load_model(**self.arguments)
+
+    def _resized(self, model: nn.Module) -> nn.Module:
+        from tokenred.analysis.measure.candidates import resize
+
+        assert self.image_size is not None
+        if isinstance(model, ReducedViT):
+            raise ConfigError("an image_size is for a dense model; wrap the one of that size.")
+        model = model if self.module is None else copy.deepcopy(model)
+        resize(model, self.image_size)
+        return model
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +107,7 @@ class DataRef:
     Attributes:
         label: for tables.
         arguments: ``source``, ``split``, ``class_map``.
-        dataset: in place of those.
+        dataset: in place of those; or what was opened by them already.
     """
 
     label: str
@@ -83,7 +120,7 @@ class DataRef:
         None where that cannot be known without reading them: for a dataset that is in memory or
         from a hub, or a file that was written just now.
         """
-        path = self.path() if self.dataset is None else None
+        path = self._path() if self.arguments else None
         if path is None:
             return None
         if path.is_dir():
@@ -92,10 +129,28 @@ class DataRef:
             with suppress(DataError):  # the reader will say what is wrong with it
                 path = narrow_to_split(path, self.arguments["split"])[0]
         told = sorted((k, str(v)) for k, v in self.arguments.items())
-        stamp = stamp_of(path)
+        stamp = _stamp_of(path)
         return None if stamp is None else f"data {KEYS} {told} {stamp}"
 
-    def path(self) -> Path | None:
+    def open(self, model: nn.Module) -> ImageDataset:
+        """The dataset, with the model's preprocessing where it has none of its own.
+
+        Raises:
+            DataError: as `tokenred.analysis.evaluate` raises it.
+        """
+        from tokenred.analysis.measure.inputs import open_for
+        from tokenred.analysis.measure.machine import base_of
+
+        model = base_of(model)
+        told = dict(self.arguments)
+        try:
+            if self.dataset is not None:
+                return open_for(model, self.dataset)
+            return open_for(model, told.pop("source"), **told)
+        except OSError as error:
+            raise DataError(f"cannot open the data {self.label!r}: {error}.") from error
+
+    def _path(self) -> Path | None:
         """Where the data lies; the package's own file for the embedded digits."""
         source = str(self.arguments["source"])
         if source == "digits":
@@ -104,14 +159,14 @@ class DataRef:
         return Path(text) if exists(Path(text)) else None
 
 
-def read_model(given: Any) -> ModelRef:
+def read_model(given: Any, image_size: tuple[int, int] | None = None) -> ModelRef:
     """A reference from a name or path, a mapping with ``spec``, or a model.
 
     Raises:
         ConfigError: for anything else.
     """
     if isinstance(given, nn.Module):
-        return ModelRef(_name_of(given), module=given)
+        return ModelRef(_name_of(given), module=given, image_size=image_size)
     if isinstance(given, str | os.PathLike):
         given = {"spec": os.fspath(given)}
     if not isinstance(given, Mapping) or "spec" not in given:
@@ -127,7 +182,7 @@ def read_model(given: Any) -> ModelRef:
     label = Path(label).stem if label.endswith(".safetensors") else label
     if "checkpoint" in arguments:
         label += f" ({Path(arguments['checkpoint']).stem})"
-    return ModelRef(label, arguments)
+    return ModelRef(label, arguments, image_size=image_size)
 
 
 def read_data(given: Any, split: str | None, class_map: Any) -> DataRef:
@@ -136,6 +191,8 @@ def read_data(given: Any, split: str | None, class_map: Any) -> DataRef:
     Raises:
         ConfigError: for anything else.
     """
+    if isinstance(given, DataRef):
+        return given
     if isinstance(given, str | os.PathLike):
         given = {"source": os.fspath(given)}
     if isinstance(given, Mapping):
@@ -159,7 +216,25 @@ def read_data(given: Any, split: str | None, class_map: Any) -> DataRef:
     return DataRef(given.name, dataset=given)
 
 
-def stamp_of(path: Path) -> str | None:
+def precision_of(text: str | None) -> tuple[torch.dtype | None, torch.dtype | None]:
+    """The type of the weights, and that of mixed precision, from ``"bfloat16"``, ``"amp:…"``.
+
+    Raises:
+        ConfigError: for another word.
+    """
+    if text is None:
+        return None, None
+    text = read(str, text, "dtype")
+    name = text.removeprefix(_AMP)
+    allowed = _DTYPES if name == text else _DTYPES[2:]
+    if name not in allowed:
+        choices = [*_DTYPES, *(f"{_AMP}{name}" for name in _DTYPES[2:])]
+        raise ConfigError(f"expected dtype as one of {', '.join(choices)}, got {shown(text)}.")
+    found: torch.dtype = getattr(torch, name)
+    return (found, None) if name == text else (None, found)
+
+
+def _stamp_of(path: Path) -> str | None:
     """A digest of path, size, times and inode of a file, or of all files in a folder.
 
     None where one changed in the last seconds: the next change might leave no other time.
@@ -170,7 +245,7 @@ def stamp_of(path: Path) -> str | None:
         times = about.st_mtime_ns, about.st_ctime_ns
         latest = max(latest, about.st_mtime, about.st_ctime)
         seen.update(f"{place!r} {about.st_size} {times} {about.st_ino}\n".encode())
-    return None if time.time() - latest < _SETTLED else seen.hexdigest()[:16]
+    return None if time.time() - latest < SETTLED else seen.hexdigest()[:16]
 
 
 def _files_at(path: Path) -> list[Path]:

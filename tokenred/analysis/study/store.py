@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
 
-from tokenred.analysis.study.cell import DONE, StoredRow
-from tokenred.analysis.study.connection import explained, may_write, open_store
-from tokenred.analysis.study.errors import StoreError
-from tokenred.analysis.study.frame import record, tidy
-from tokenred.analysis.study.packing import Predictions, unpack
-from tokenred.analysis.study.schema import transaction
+from tokenred.analysis.study.cell import DONE
+from tokenred.analysis.study.database import (
+    StoreError,
+    explained,
+    may_write,
+    open_store,
+    transaction,
+)
+from tokenred.analysis.study.rows import Predictions, record, tidy, unpack
 from tokenred.core.errors import InputError, UnknownNameError
 from tokenred.core.lock import process_lock
 
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
     from tokenred.analysis.measure.intervals import Interval
 
-__all__ = ["Store"]
+__all__ = ["Differences", "Store"]
 
 _CHUNK = 500  # SQLite takes at least 999 parameters
 
@@ -107,35 +110,43 @@ class Store:
             finally:
                 self._settle(now=True)
 
-    def write(self, rows: Sequence[StoredRow]) -> None:
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Store results: all of them or, where it fails, none.
+
+        Args:
+            rows: the columns of the store by name, as `rows` gives them; under ``packed`` the
+                predictions, if there are any.
 
         Raises:
             StoreError: for a full disk, or a file that cannot be written.
         """
+        if not rows:
+            return
         with self._changing():
             for row in rows:
-                names = ", ".join(row.columns)
-                places = ", ".join(f":{name}" for name in row.columns)
-                changes = ", ".join(f"{n} = excluded.{n}" for n in row.columns if n != "key")
+                columns = {name: _stored(value) for name, value in row.items() if name != "packed"}
+                names = ", ".join(columns)
+                places = ", ".join(f":{name}" for name in columns)
+                changes = ", ".join(f"{n} = excluded.{n}" for n in columns if n != "key")
                 changed = self._connection.execute(
                     f"INSERT INTO results ({names}) VALUES ({places}) ON CONFLICT (key) DO UPDATE "
                     f"SET {changes} WHERE results.status != '{DONE}'",
-                    {name: _stored(value) for name, value in row.columns.items()},
+                    columns,
                 ).rowcount
-                if changed and (packed := row.packed) is not None:
+                if changed and (packed := row.get("packed")) is not None:
                     self._connection.execute(
                         "INSERT OR IGNORE INTO images VALUES (?, ?, ?)",
                         (packed.images, packed.count, packed.labels),
                     )
                     self._connection.execute(
                         "INSERT OR REPLACE INTO predictions VALUES (?, ?, ?)",
-                        (row.columns["key"], packed.images, packed.answers),
+                        (row["key"], packed.images, packed.answers),
                     )
 
-    def set_axes(self, axes: Iterable[tuple[str, str]]) -> None:
-        """Replace the axis values (JSON) of some keys: pairs of key and values."""
-        self._do("UPDATE results SET axes = ? WHERE key = ?", [(a, key) for key, a in axes])
+    def set_axes(self, axes: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+        """Replace the axis values of some keys: pairs of key and values by name."""
+        rows = [(json.dumps(dict(values)), key) for key, values in axes]
+        self._do("UPDATE results SET axes = ? WHERE key = ?", rows)
 
     def remember(self, facts: Mapping[str, Any]) -> None:
         """Keep facts by their stamps, see `fact`."""
@@ -264,6 +275,46 @@ class Store:
 
 def _stored(value: Any) -> Any:
     """A value for SQLite, whose text is UTF-8: errors may name files that are not."""
-    if isinstance(value, str):
-        return value.encode(errors="backslashreplace").decode()
-    return value
+    if isinstance(value, Mapping):
+        return json.dumps(dict(value))
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+
+
+class Differences:
+    """Paired differences between rows of a store: looked up where they are kept, or computed.
+
+    Args:
+        store: with the predictions.
+        level: level of the intervals.
+
+    Attributes:
+        fresh: what was computed, by key and reference, for `Store.keep_comparisons`.
+    """
+
+    def __init__(self, store: Store, level: float) -> None:
+        self._store = store
+        self._level = level
+        self._kept = store.comparisons(level)
+        self.fresh: dict[tuple[str, str], Interval] = {}
+
+    def __call__(self, key: str, reference: str) -> dict[str, float]:
+        """How much more accurate a row is than another.
+
+        Returns:
+            ``difference``, ``difference_low`` and ``difference_high`` in percentage points, and
+            ``p_value``; nothing where no images are shared.
+        """
+        pair = (key, reference)
+        if pair not in self._kept:
+            try:
+                self.fresh[pair] = self._store.compare(key, reference, self._level)
+            except (InputError, UnknownNameError):  # one failed, or kept no predictions
+                return {}
+            self._kept[pair] = asdict(self.fresh[pair])
+        found = self._kept[pair]
+        return {
+            "difference": 100 * found["difference"],
+            "difference_low": 100 * found["low"],
+            "difference_high": 100 * found["high"],
+            "p_value": found["p_value"],
+        }

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from functools import cached_property
-from itertools import islice
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.result import Result
+from tokenred.analysis.result import Result, interval, number, table_of
 from tokenred.analysis.study.cell import DONE
-from tokenred.analysis.study.differences import Differences
-from tokenred.analysis.study.frame import record, tidy
 from tokenred.analysis.study.plan import Plan
-from tokenred.analysis.study.store import Store
+from tokenred.analysis.study.rows import extra_columns, record, tidy
+from tokenred.analysis.study.store import Differences, Store
+from tokenred.core.errors import UnknownNameError
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
-    from rich.text import Text
 
 __all__ = ["Study"]
 
-_CHUNK = 500
+Record = Mapping[str, Any]
+_MOST_EXTRA = 4
+_OF_COMPARISON = ("difference", "difference_low", "difference_high", "p_value", "unreadable")
 
 
 class Study(Result):
@@ -53,7 +53,14 @@ class Study(Result):
     @cached_property
     def records(self) -> list[dict[str, Any]]:
         """One dictionary a cell, in the order of the grid: what `frame` holds."""
-        return list(self._records())
+        rows = {row["key"]: row for row in self.store.rows([cell.key for cell in self._plan.cells])}
+        found = []
+        for cell in self._plan.cells:
+            if cell.key in rows:
+                row = record(rows[cell.key], cell.plain_axes) | {"strategy": cell.label}
+                compared = self._differences(cell.key, cell.reference) if cell.reference else {}
+                found.append(row | compared)
+        return found
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -72,22 +79,12 @@ class Study(Result):
     @cached_property
     def references(self) -> list[dict[str, Any]]:
         """What the cells are compared with, one dictionary for each setting."""
-        return [record(row) for row in self.store.rows(self._plan.reference_keys)]
+        keys = [cell.key for cell in self._plan.references]
+        return [record(row) for row in self.store.rows(keys)]
 
     def failed(self) -> list[dict[str, Any]]:
         """The cells that raised."""
         return [row for row in self.records if row["status"] != DONE]
-
-    def _records(self) -> Iterator[dict[str, Any]]:
-        cells = self._plan.cells()
-        while some := list(islice(cells, _CHUNK)):
-            rows = {row["key"]: row for row in self.store.rows([key for _, key, _ in some])}
-            for position, key, reference in some:
-                if key in rows:
-                    cell = self._plan.cell(position)
-                    found = record(rows[key], json.loads(cell.axes_json))
-                    found["strategy"] = cell.label
-                    yield found | (self._differences(key, reference) if reference else {})
 
     def keep_comparisons(self) -> None:
         """Compare all cells with their references, and store that for the next start."""
@@ -109,12 +106,74 @@ class Study(Result):
         Raises:
             UnknownNameError: for a column that is not there.
         """
-        from tokenred.analysis.study.table import make_table
+        return _table(self, by, most)
 
-        return make_table(self, by, most)
-
-    def footnotes(self) -> list[Text]:
+    def footnotes(self) -> list[str]:
         """How many cells there are, which failed, and what produced the rows."""
-        from tokenred.analysis.study.table import footnotes
+        return _footnotes(self)
 
-        return footnotes(self)
+
+def _table(study: Study, by: str | None, most: int | None) -> Table:
+    records = _sorted(study.records, by)
+    done = [row for row in records if row["status"] == DONE]
+    axes = [n for n in study.axes if len({repr(row.get(n)) for row in records}) > 1] or ["strategy"]
+    own = {id(row) for row in records}
+
+    def word(name: str, at: int) -> Callable[[Record], str]:
+        def show(row: Record) -> str:
+            if at == 0 and id(row) not in own and not row.get(name):
+                return f"({study.against})"
+            return "" if row.get(name) is None else str(row[name])
+
+        return show
+
+    columns: dict[str, Callable[[Record], str]] = {n: word(n, at) for at, n in enumerate(axes)}
+    columns["GMACs\nan image"] = lambda row: number(row, "gmacs", 4)
+    if any(row.get("top1") is not None for row in done):
+        columns["top-1\n%"] = lambda row: number(row, "top1", 2)
+    if any("difference" in row for row in done):
+        heading = f"points from {study.against}\n[{study.level:.0%} paired interval]"
+        columns[heading] = lambda row: interval(row, "difference", signed=True)
+    for name in _extra(done, study.axes):
+        columns[name.replace("_", " ")] = partial(number, name=name, places=3)
+    shown = [*study.references, *done[:most]]
+    return table_of(columns, shown, left=len(axes), dim=len(study.references))
+
+
+def _footnotes(study: Study) -> list[str]:
+    records, failed = study.records, study.failed()
+    lines = [f"{len(records)} cells, {len({row['key'] for row in records})} different results"]
+    if first := next((row for row in records if row["status"] == DONE), None):
+        images = f"{first['images']} images of {first['data']}, " if "images" in first else ""
+        lines[0] += (
+            f"; {images}model {first['model']}, weights {first['weights']}, seed {first['seed']}; "
+            f"tokenred {first['tokenred']}, torch {first['torch']}, timm {first['timm']}."
+        )
+    lines += [f"{row['status']}: {row['strategy']}: {row['error']}" for row in failed[:5]]
+    if len(failed) > 5:
+        lines.append(f"and {len(failed) - 5} more that failed or were left out.")
+    if study.store.path is not None:
+        lines.append(f"Stored in {study.store.path}.")
+    return lines
+
+
+def _sorted(records: Sequence[Record], by: str | None) -> list[Record]:
+    """The best first, those without a number last."""
+    if by is None:
+        by = "top1" if any(row.get("top1") is not None for row in records) else ""
+    elif records and not any(by in row for row in records):
+        raise UnknownNameError.of("column", by, {name for row in records for name in row})
+
+    def order(row: Record) -> tuple[float, float]:
+        value = row.get(by) if by else None
+        good = float(value) if isinstance(value, int | float) else -math.inf
+        return (-good, float(row.get("gmacs") or math.inf))
+
+    return sorted(records, key=order)
+
+
+def _extra(records: Sequence[Record], axes: Sequence[str]) -> list[str]:
+    """Numbers of further metrics."""
+    names = [n for n in extra_columns(records, axes) if n not in _OF_COMPARISON]
+    numbers = [n for n in names if any(isinstance(row.get(n), int | float) for row in records)]
+    return numbers[:_MOST_EXTRA]

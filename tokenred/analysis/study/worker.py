@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import copy
+import gc
 import platform
 import time
-import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tokenred.analysis.study.axes import plain
-from tokenred.analysis.study.cell import DONE, FAILED, Outcome, Setting, Task
-from tokenred.analysis.study.errors import MetricNameError
-from tokenred.analysis.study.loading import content_of, load_base, open_data, precision_of
+from tokenred.analysis.study.cell import DONE, MetricNameError, Outcome, Setting, Task, failure
+from tokenred.analysis.study.facts import content_of
 from tokenred.analysis.study.metrics import Context, Metric, check_names
-from tokenred.analysis.study.refs import DataRef, ModelRef
+from tokenred.analysis.study.plan import cost_columns
+from tokenred.analysis.study.refs import DataRef, ModelRef, precision_of
 from tokenred.core.errors import CheckpointError, DataError, PartError
+from tokenred.data import SKIPPED_LABEL, ImageDataset
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.wrap import wrap
-from tokenred.strategies.strategy import Strategy
 
-if TYPE_CHECKING:
-    from tokenred.data import ImageDataset
-
-__all__ = ["Runner", "failure"]
+__all__ = ["Runner"]
 
 T = TypeVar("T")
 _KEPT = 2
+# By these, load_model makes a model whose memory is that of any of its kind.
+_NAMED = {"spec", "pretrained"}
 
 
 @dataclass
@@ -41,13 +40,15 @@ class Runner:
     Attributes:
         models, data: by their places in a `Setting`.
         weights: the digest that each model had when the grid was planned.
-        metrics: what is measured.
-        batch_size, loaders: of the loading.
         contents: of each data the stamp and the digest of the images, as planned; none to go by
             what is there.
+        metrics: what is measured.
         axes: names of the grid's axes, which no metric may give.
-        device: where to run; None for the model's device.
+        channels_last: keep images and convolutions' weights as NHWC in memory.
+        raising: raise what a cell raises, rather than put it into the outcome.
+        loaders: processes that load images.
         room: bytes of images that are kept between cells.
+        reference: place of the model that timings are taken against; None for each cell's own.
         bases: models that are loaded already, by place; they do not travel.
     """
 
@@ -55,56 +56,69 @@ class Runner:
     data: tuple[DataRef | None, ...]
     weights: tuple[str, ...]
     metrics: tuple[Metric, ...]
-    batch_size: int
     contents: tuple[tuple[str | None, str], ...] = ()
     axes: tuple[str, ...] = ()
+    channels_last: bool = False
+    raising: bool = False
     loaders: int = 0
-    device: str | None = None
-    context: int = 0
+    room: int = 0
+    reference: int | None = None
     bases: Mapping[int, nn.Module] = field(default_factory=dict)
     _models: OrderedDict[Any, nn.Module] = field(default_factory=OrderedDict)
     _images: OrderedDict[Any, ImageDataset] = field(default_factory=OrderedDict)
-    _machine: dict[str, Any] = field(default_factory=dict)
+    _shared: dict[Any, Any] = field(default_factory=dict)
+    _compiled: bool = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "bases": {}, "_models": OrderedDict(), "_images": OrderedDict()}
+        return {
+            **self.__dict__,
+            "bases": {}, "_models": OrderedDict(), "_images": OrderedDict(), "_shared": {},
+        }  # fmt: skip
 
     def __call__(self, task: Task) -> Outcome:
         """Run a cell. What it raises is in the outcome."""
+        from tokenred.analysis.measure.machine import cpu_threads
+
         start = time.perf_counter()
-        try:
-            # Parts with weights begin with the same ones in every worker.
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(task.setting.seed)
-                outcome = self._measure(task)
-        except Exception as error:
-            outcome = failure(task.key, error)
-            if isinstance(error, MetricNameError):
-                outcome = replace(outcome, error=str(error), refused=True)
-        seconds = time.perf_counter() - start
-        return replace(outcome, seconds=seconds, machine=self._describe(task))
+        with cpu_threads(task.setting.threads):
+            try:
+                # Parts with weights begin with the same ones in every worker.
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(task.setting.seed)
+                    outcome = self._measure(task)
+            except Exception as error:
+                if self.raising:
+                    raise
+                outcome = failure(task.key, error)
+                if isinstance(error, MetricNameError):
+                    outcome = replace(outcome, error=str(error), refused=True)
+            machine = self._describe(task.setting)
+        return replace(outcome, seconds=time.perf_counter() - start, machine=machine)
 
     def _measure(self, task: Task) -> Outcome:
-        from tokenred.analysis.measure.machine import measured
+        from tokenred.analysis.measure.machine import channels_last, measured
 
         setting = task.setting
         base = self._base(setting)
-        model = _reduced(base, task.strategy)
-        cost = model.cost()
-        tokens = [cost.layers[0].tokens_in, *(layer.tokens_out for layer in cost.layers)]
-        found: dict[str, Any] = {
-            "gmacs": cost.gmacs,
-            "overhead_gmacs": cost.overhead_gmacs,
-            "tokens": " ".join(map(str, tokens)),
-        }
+        model = base if task.as_it_is else _reduced(base, task)
+        assert isinstance(model, ReducedViT)
+        found = cost_columns(model.cost())
+        arguments = self.models[setting.model].arguments
         context = Context(
-            batch_size=self.batch_size,
+            batch_size=setting.batch_size,
             workers=self.loaders,
             seed=setting.seed,
             amp=precision_of(setting.dtype)[1],
+            compile=setting.compile,
+            channels_last=self.channels_last,
+            dense=self._reference(setting),
+            named=arguments["spec"] if arguments and arguments.keys() <= _NAMED else None,
+            kept=self._shared,
         )
+        self._compiled |= bool(setting.compile)
         data = self._chosen(setting, base)
-        with measured(model, None), torch.no_grad():
+        both = [model] if context.dense is None else [model, context.dense]
+        with measured(model, None), channels_last(both, self.channels_last), torch.no_grad():
             taken, names = set(self.axes), {}
             for metric in self.metrics:
                 values = _checked(metric, metric.function(model, data, context))
@@ -115,21 +129,37 @@ class Runner:
                 found |= values
         return Outcome(task.key, DONE, found, context.packed, names=names)
 
+    def _reference(self, setting: Setting) -> nn.Module | None:
+        if self.reference is None:
+            return None
+        return self._base(replace(setting, model=self.reference))
+
     def _base(self, setting: Setting) -> nn.Module:
         dtype, _ = precision_of(setting.dtype)
-        return _kept(self._models, (setting.model, dtype), lambda: self._load(setting.model, dtype))
+        key = (setting.model, dtype, setting.device)
+        return self._kept(self._models, key, lambda: self._load(setting, dtype))
 
-    def _load(self, place: int, dtype: torch.dtype | None) -> nn.Module:
-        ref = self.models[place]
-        if ref.module is not None:
+    def _load(self, setting: Setting, dtype: torch.dtype | None) -> nn.Module:
+        # Leave nothing behind that the next model would feel.
+        self._shared.clear()
+        if self._compiled:
+            torch.compiler.reset()
+            self._compiled = False
+        if str(setting.device).startswith("cuda"):
+            gc.collect()
+            torch.cuda.empty_cache()
+        ref = self.models[setting.model]
+        if ref.module is not None and ref.image_size is None:
             # The user's own model stays as it is and where it is.
-            same = self.device is None and dtype is None
+            same = setting.device is None and dtype is None
             model = ref.module if same else copy.deepcopy(ref.module)
         else:
-            given = self.bases.get(place) if dtype is None else None
-            model = load_base(ref) if given is None else given
-            self._check_weights(place, model)
-        placed: nn.Module = model.to(device=self.device, dtype=dtype)
+            given = (
+                self.bases.get(setting.model) if (dtype, setting.device) == (None, None) else None
+            )
+            model = ref.load() if given is None else given
+            self._check_weights(setting.model, model)
+        placed: nn.Module = model.to(device=setting.device, dtype=dtype)
         return placed
 
     def _check_weights(self, place: int, model: nn.Module) -> None:
@@ -145,7 +175,7 @@ class Runner:
 
     def _check_content(self, place: int, ref: DataRef, data: ImageDataset) -> None:
         """Whether the images are those of the plan, here as well."""
-        if ref.dataset is not None or not self.contents:
+        if ref.dataset is not None or not self.contents or not self.contents[place][1]:
             return
         stamp, planned = self.contents[place]
         if stamp is None or ref.stamp() != stamp:
@@ -163,42 +193,84 @@ class Runner:
             return None
 
         def choose() -> ImageDataset:
-            from tokenred.analysis.study.images import KeptImages
             from tokenred.data import balanced_subset
 
-            whole = open_data(ref, base)
+            whole = ref.open(base)
             self._check_content(setting.data, ref, whole)
             count = len(whole) if setting.limit is None else setting.limit
             # Images that loading processes keep are lost with them.
-            context = 0 if self.loaders else self.context // _KEPT
-            return KeptImages(whole, balanced_subset(whole, count, setting.seed), context)
+            room = 0 if self.loaders else self.room // _KEPT
+            return KeptImages(whole, balanced_subset(whole, count, setting.seed), room)
 
         key = (setting.data, setting.model, setting.limit, setting.seed)
-        return _kept(self._images, key, choose)
+        return self._kept(self._images, key, choose)
 
-    def _describe(self, task: Task) -> dict[str, Any]:
+    def _describe(self, setting: Setting) -> dict[str, Any]:
         from tokenred.analysis.measure.machine import describe_machine, model_device
 
-        model = next(reversed(self._models.values()), None)
-        device = torch.device("cpu") if model is None else model_device(model)
-        if self._machine.get("device") != str(device):
-            self._machine = {**describe_machine(device), "host": platform.node()}
-        return self._machine
+        device: Any = setting.device
+        if device is None:
+            model = next(reversed(self._models.values()), None)
+            device = "cpu" if model is None else model_device(model)
+        try:
+            return {**describe_machine(device), "host": platform.node()}
+        except (RuntimeError, AssertionError):  # not of this machine
+            return {"device": str(device), "host": platform.node()}
+
+    def _kept(self, known: OrderedDict[Any, T], key: Any, make: Callable[[], T]) -> T:
+        """What is kept under a key, or is made and then kept in place of the oldest."""
+        if key not in known:
+            while len(known) >= _KEPT:
+                known.popitem(last=False)
+            known[key] = make()
+        known.move_to_end(key)
+        return known[key]
 
 
-def _reduced(model: nn.Module, strategy: Strategy) -> ReducedViT:
+class KeptImages(ImageDataset):
+    """Some images of a dataset, each kept as the tensor that it was turned into.
+
+    Args:
+        whole: the dataset, with its transform.
+        chosen: indices into it, in order.
+        room: bytes that may be kept; 0 keeps nothing.
+
+    Shapes:
+        an entry: image (3, height, width), label, and the index in the whole dataset.
+    """
+
+    def __init__(self, whole: ImageDataset, chosen: Sequence[int], room: int) -> None:
+        super().__init__(whole.source, whole.labels, whole.classes, whole.name, whole.transform)
+        self.labels = tuple(whole.labels[index] for index in chosen)
+        self._whole = whole
+        self._chosen = tuple(chosen)
+        self._room = room
+        self._kept: dict[int, Tensor] = {}
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
+        """The image, its label (-1 where it cannot be read) and its index in the whole dataset."""
+        place = self._chosen[index]
+        if place in self._kept:
+            return self._kept[place], self.labels[index], place
+        image, label, _ = self._whole[place]
+        # All images have one size. Copies of this dataset share what is kept.
+        size = image.numel() * image.element_size()
+        if label != SKIPPED_LABEL and (len(self._kept) + 1) * size <= self._room:
+            self._kept[place] = image
+        return image, label, place
+
+    def name_of(self, index: int) -> str:
+        return self._whole.name_of(index)
+
+    def why_unreadable(self, index: int) -> str | None:
+        return self._whole.why_unreadable(index)
+
+
+def _reduced(model: nn.Module, task: Task) -> ReducedViT:
     """The model under a strategy; learned parts of a reduced one go along, where they fit."""
     if isinstance(model, ReducedViT):
-        return model.with_strategy(strategy)
-    return wrap(model, strategy)
-
-
-def failure(key: str, error: BaseException, attempts: int = 1) -> Outcome:
-    """The outcome of a cell that raised."""
-    text = "".join(traceback.format_exception(error))
-    return Outcome(
-        key, FAILED, error=f"{type(error).__name__}: {error}", traceback=text, attempts=attempts
-    )
+        return model.with_strategy(task.strategy)
+    return wrap(model, task.strategy)
 
 
 def _checked(metric: Metric, found: Any) -> dict[str, Any]:
@@ -213,13 +285,3 @@ def _unboxed(value: Any) -> Any:
     """Numbers and rows of NumPy and PyTorch as Python's own."""
     convert = getattr(value, "tolist", None)
     return convert() if callable(convert) else value
-
-
-def _kept(known: OrderedDict[Any, T], key: Any, make: Callable[[], T]) -> T:
-    """What is kept under a key, or is made and then kept in place of the oldest."""
-    if key not in known:
-        while len(known) >= _KEPT:
-            known.popitem(last=False)
-        known[key] = make()
-    known.move_to_end(key)
-    return known[key]

@@ -1,27 +1,38 @@
-"""Worker processes on this machine, each with a fresh interpreter."""
+"""Worker processes on this machine, each with a fresh interpreter: a pool of loky's."""
 
 from __future__ import annotations
 
 import os
+import signal
+import sys
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
-from tokenred.analysis.study.cell import Outcome, Task
-from tokenred.analysis.study.engines.base import Engine, Run, Tasks, usable_cores
-from tokenred.analysis.study.engines.crew import Crew, Worker
-from tokenred.analysis.study.errors import EngineError
-from tokenred.analysis.study.payload import pack, pack_tasks
-from tokenred.analysis.study.worker import failure
+from loky import ProcessPoolExecutor
+
+from tokenred.analysis.study.cell import EngineError
+from tokenred.analysis.study.engines.base import usable_cores, variables
+from tokenred.analysis.study.engines.parcel import Parcel, install, pack_tasks, run_batch
+from tokenred.analysis.study.engines.pool import Pool, Submit
 
 __all__ = ["Processes"]
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _FALSE_STARTS = 3
+_LOOK_SECONDS = 1.0
+_ALL = {
+    # From the working folder nothing is imported.
+    "PYTHONSAFEPATH": "1",
+    # What workers keep between cells is no leak.
+    "LOKY_MAX_MEMORY_LEAK_SIZE": str(2**62),
+}
 
 
-class Processes(Engine):
-    """Runs cells in processes of this machine.
-
-    A worker that dies is replaced, and its cell is started again.
+class Processes(Pool):
+    """Runs cells in processes of this machine; those that die are replaced.
 
     Args:
         workers: processes; None for as many as there are cores.
@@ -31,73 +42,75 @@ class Processes(Engine):
     """
 
     name = "processes"
+    # A pool of loky's ends with any of its workers.
+    shared_fate = True
 
     def __init__(
         self, workers: int | None = None, threads: int | None = None, retries: int = 2
     ) -> None:
         self._workers = workers or usable_cores()
         self._threads = threads
-        self._retries = retries
+        super().__init__(retries, 2 * self._workers)
 
-    def run(self, runner: Run, tasks: Iterator[Task], modules: set[str]) -> Iterator[list[Outcome]]:
-        todo = Tasks(tasks, self._retries)
-        crew = Crew(pack(runner, modules), self._environment())
-        try:
-            for _ in range(self._workers):
-                # No more workers than there are tasks.
-                if not (first := todo.take()):
-                    break
-                crew.start(first)
-            while crew.workers:
-                outcomes: list[Outcome] = []
-                for worker, found in crew.events():
-                    outcomes += self._gone(crew, worker, todo) if found is None else found
-                    if found is not None:
-                        outcomes += self._go_on(crew, worker, todo)
-                if outcomes:
-                    yield todo.finished(outcomes)
-        finally:
-            crew.stop()
+    @contextmanager
+    def opened(self, runner: Parcel) -> Iterator[Submit]:
+        pool: list[Any] = []
 
-    def _go_on(self, crew: Crew, worker: Worker, todo: Tasks) -> list[Outcome]:
-        """Give a worker its task; what cannot even be sent is an outcome already."""
-        bad: list[Outcome] = []
-        # A worker that has just started has its first one.
-        worker.tasks = worker.tasks if worker.fresh else todo.take()
-        worker.fresh = False
-        while worker.tasks:
+        def submit(batch: Parcel) -> Any:
+            if not pool or pool[0]._flags.broken is not None:
+                pool[:] = [self._start(runner)]
+            return pool[0].submit(run_batch, runner.token, batch)
+
+        with variables(_ALL):
             try:
-                content = pack_tasks(worker.tasks)
-            except Exception as error:  # whatever a part's objects raise
-                bad += [failure(task.key, error) for task in worker.tasks]
-                worker.tasks = todo.take()
-            else:
-                crew.give(worker, content)
-                return bad
-        crew.dismiss(worker)
-        return bad
+                yield submit
+            finally:
+                for each in pool:
+                    each.shutdown(wait=True, kill_workers=True)
 
-    def _gone(self, crew: Crew, worker: Worker, todo: Tasks) -> list[Outcome]:
-        """What follows from a worker's end."""
-        how = crew.bury(worker)
-        outcomes: list[Outcome] = []
-        if worker.fresh:
-            crew.false_starts += 1
-            if crew.false_starts >= _FALSE_STARTS:
-                raise EngineError(
-                    f"{_FALSE_STARTS} worker processes ended before they were ready ({how}); what "
-                    "they said is above. Can a new Python import tokenred and your modules?"
-                )
-            todo.put_back(worker.tasks)
-        else:
-            outcomes = todo.died(worker.tasks, how)
-        # One that was told to leave is not replaced.
-        if worker.tasks and (first := todo.take()):
-            crew.start(first)
-        return outcomes
+    def _start(self, runner: Parcel) -> Any:
+        """A pool, one worker of which has answered."""
+        for tried in range(1, _FALSE_STARTS + 1):
+            pool = ProcessPoolExecutor(
+                self._workers, env=self._environment(), initializer=_settle,
+                initargs=(runner, os.getpid()),
+            )  # fmt: skip
+            try:
+                pool.submit(run_batch, runner.token, pack_tasks([])).result()
+            except BaseException as error:
+                pool.shutdown(wait=True, kill_workers=True)
+                if isinstance(error, EngineError) or not isinstance(error, Exception):
+                    raise
+                if tried == _FALSE_STARTS:
+                    how = str(error).strip().partition("\n")[0]
+                    raise EngineError(
+                        f"worker processes ended {tried} times before they were ready ({how}); "
+                        "what they said is above. Can a new Python import tokenred and your "
+                        "modules?"
+                    ) from error
+            else:
+                return pool
+        raise AssertionError
 
     def _environment(self) -> dict[str, str]:
         if self._threads is None and any(name in os.environ for name in _THREADS):
-            return {}
+            return dict(_ALL)
         share = self._threads or max(1, usable_cores() // self._workers)
-        return dict.fromkeys(_THREADS, str(share))
+        return _ALL | dict.fromkeys(_THREADS, str(share))
+
+
+def _settle(runner: Parcel, parent: int) -> None:
+    """Make a new process a worker."""
+    # What cells print goes to standard error; Ctrl-C reaches all processes of a terminal, and the
+    # parent decides; a parent that was killed cannot say so.
+    sys.stdout.flush()
+    os.dup2(2, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    install(runner)
+
+
+def _leave_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    os._exit(1)

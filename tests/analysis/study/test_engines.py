@@ -1,0 +1,366 @@
+"""Every engine gives each cell one outcome, whatever dies meanwhile."""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tokenred as tr
+from tests.analysis.study.conftest import MakeGrid
+from tests.analysis.study.stubs import StubRunner, run, tasks
+from tokenred.analysis.study.cell import EngineError
+from tokenred.analysis.study.engines import ENGINES, Engine, pick_engine
+from tokenred.analysis.study.engines.pool import Executor
+from tokenred.analysis.study.engines.processes import Processes
+from tokenred.analysis.study.study import Study
+from tokenred.core.errors import ConfigError, MissingExtraError, UnknownNameError
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray = pytest.importorskip("ray", reason="Ray is an extra")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about changes that Ray plans
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        yield
+        ray.shutdown()
+
+
+# ---------------------------------------------------------------- the same rows
+
+
+def notebook() -> tuple[type[tr.Scorer], Any]:
+    """A scorer and a metric as a notebook defines them: in ``__main__``."""
+
+    class Mine(tr.Scorer):
+        power: float = 1.0
+
+        def __call__(self, state: Any, attention: Any) -> Any:
+            return state.image.norm(dim=-1) ** self.power
+
+    def entropy(model: Any, data: Any, context: Any) -> dict[str, float]:
+        image, _, index = data[0]
+        p = model(image[None]).softmax(dim=-1)
+        return {"entropy": float(-(p * p.log()).sum()), "first": index}
+
+    Mine.__module__ = entropy.__module__ = "__main__"
+    return Mine, entropy
+
+
+def check_same(study: Study, expected: Study) -> None:
+    """All cells done, with the same rows and the same predictions."""
+    for own, other in zip(study.records, expected.records, strict=True):
+        assert own["status"] == other["status"] == "done", own["traceback"] + other["traceback"]
+        for column in ("gmacs", "overhead_gmacs", "top1", "top5", "entropy"):
+            assert own[column] == pytest.approx(other[column], abs=1e-6)
+        for column in ("key", "tokens", "strategy", "fingerprint", "weights", "images", "first"):
+            assert own[column] == other[column]
+        one, two = study.store.predictions(own["key"]), expected.store.predictions(other["key"])
+        assert one.index.tolist() == two.index.tolist()
+        assert one.rank.tolist() == two.rank.tolist()
+
+
+@pytest.mark.parametrize(
+    "name", ["executor", "processes", pytest.param("ray", marks=pytest.mark.slow)]
+)
+def test_as_in_process(make_grid: MakeGrid, name: str, request: pytest.FixtureRequest) -> None:
+    """Parts of a notebook, which workers cannot import."""
+    if name == "ray":
+        request.getfixturevalue("cluster")
+    scorer, entropy = notebook()
+    before = vars(scorer)["__call__"]
+    grid = make_grid(
+        {"scorer": ["MixedAttn", scorer(2.0)], "alpha": [0.1, 0.4], "theta": [0.8]},
+        base="gtp:P=7", metrics=["accuracy", entropy], limit=30, batch_size=16,
+    )  # fmt: skip
+    expected = grid.run(progress=False)
+    with ThreadPoolExecutor(2) as executor:
+        engine = executor if name == "executor" else name
+        study = grid.run(engine=engine, workers=1, threads=1, progress=False)
+    check_same(study, expected)
+    assert {row["engine"] for row in study.records} == {name}
+    # Read back from bytes here, methods would no longer see a helper that is edited.
+    assert vars(scorer)["__call__"] is before
+
+
+# ---------------------------------------------------------------- what dies
+
+
+def check_deaths(engine: Engine, folder: Path, count: int) -> None:
+    """One cell kills its first worker, and one every worker; all cells come back."""
+    runner = StubRunner(once=("key2",), folder=str(folder), kills=("key6",), raises=("key4",))
+    found = run(engine, runner, count)
+    assert {key for key, o in found.items() if o.status == "failed"} == {"key4", "key6"}
+    assert "2 workers died over this cell" in found["key6"].error
+    assert found["key2"].attempts >= 1
+    assert found["key6"].attempts >= 2
+    answers = {key: o.metrics["answer"] for key, o in found.items() if o.metrics}
+    assert answers == {key: int(key[3:]) ** 2 for key in answers}
+    workers = {o.metrics["process"] for o in found.values() if o.metrics}
+    assert os.getpid() not in workers
+
+
+def test_a_process_that_dies_is_replaced() -> None:
+    found = run(Processes(1, threads=1, retries=0), StubRunner(kills=("key1",)), 3)
+    assert [o.status for _, o in sorted(found.items())] == ["done", "failed", "done"]
+    assert "workers died over this cell" in found["key1"].error
+    assert "SIGKILL" in found["key1"].error
+    assert found["key0"].metrics["process"] != os.getpid()
+
+
+@pytest.mark.slow
+def test_processes_that_die_are_replaced(tmp_path: Path) -> None:
+    check_deaths(Processes(2, threads=1, retries=1), tmp_path, 12)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_rays_workers_that_die_are_replaced(tmp_path: Path) -> None:
+    check_deaths(pick_engine("ray", workers=2, retries=1), tmp_path, 300)
+
+
+@pytest.mark.slow
+def test_kills_from_outside(make_grid: MakeGrid, tmp_path: Path) -> None:
+    """With SIGKILL, while cells run; no row is missing, and none is there twice."""
+    notes = tmp_path / "processes"
+    notes.mkdir()
+
+    def slow(model: Any, data: Any, context: Any) -> dict[str, Any]:
+        mark = notes / str(os.getpid())
+        time.sleep(0.02)
+        if not mark.exists() and len(list(notes.iterdir())) < 2:
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"answer": model.strategy.fuser.alpha}
+
+    slow.__module__ = "__main__"
+    axes = {"alpha": [i / 100 for i in range(60)]}
+    grid = make_grid(axes, metrics=[slow], data=None, limit=None)
+    study = grid.run(tmp_path / "a.db", engine="processes", workers=2, threads=1, progress=False)
+    assert [row["answer"] for row in study.records] == axes["alpha"]
+    assert len(study.store) == 60
+    assert len(list(notes.iterdir())) == 2
+
+
+class Unreadable:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return exec, ("raise ValueError('not here')",)
+
+
+@pytest.mark.parametrize("name", ["processes", pytest.param("ray", marks=pytest.mark.slow)])
+def test_workers_that_cannot_start(name: str, request: pytest.FixtureRequest) -> None:
+    if name == "ray":
+        request.getfixturevalue("cluster")
+    with pytest.raises(EngineError, match=r"cannot read what they are to run .*not here"):
+        run(pick_engine(name, workers=1), Unreadable(), 3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_processes_leave_when_their_parent_is_killed() -> None:
+    program = textwrap.dedent(
+        """
+        from tests.analysis.study.stubs import StubRunner, tasks
+        from tokenred.analysis.study.engines.processes import Processes
+        stream = Processes(1, 1).run(StubRunner(seconds=0.01), tasks(10**4), set())
+        print(next(stream)[0].metrics["process"], flush=True)
+        for _ in stream:
+            pass
+        """
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert parent.stdout is not None
+    worker = Path("/proc") / parent.stdout.readline().strip()
+    assert worker.exists()
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    for _ in range(200):
+        if not worker.exists() or "Z" in (worker / "stat").read_text().split(")")[1][:3]:
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("the worker lives on")
+
+
+# ---------------------------------------------------------------- anything with submit
+
+
+class Job:
+    """Like submitit's: no callback, and not done at first."""
+
+    def __init__(self, call: Any, patience: int) -> None:
+        self.call, self.patience, self.cancelled = call, patience, False
+
+    def done(self) -> bool:
+        self.patience -= 1
+        return self.patience < 0
+
+    def result(self) -> Any:
+        return self.call()
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Cluster:
+    """Loses its first nodes; a job waits the longer the later it came."""
+
+    def __init__(self, bad: int = 0, uneven: bool = False) -> None:
+        self.jobs: list[Job] = []
+        self.seen: list[Any] = []
+        self.bad, self.uneven = bad, uneven
+
+    def submit(self, function: Any, *arguments: Any) -> Job:
+        self.seen.append(arguments)
+        self.bad -= 1
+        call = self.fail if self.bad >= 0 else lambda: function(*arguments)
+        self.jobs.append(Job(call, len(self.jobs) ** 3 if self.uneven else 2))
+        return self.jobs[-1]
+
+    def fail(self) -> None:
+        raise RuntimeError("node lost")
+
+
+def test_jobs_of_another_kind() -> None:
+    found = run(Executor(Cluster(), at_once=4), StubRunner(raises=("key3",)), 20)
+    assert found["key3"].error == "ValueError: key3 is bad"
+    assert sum(o.status == "done" for o in found.values()) == 19
+
+
+def test_a_lost_node_is_made_up_for() -> None:
+    cluster = Cluster(bad=2)
+    found = run(Executor(cluster), StubRunner(), 5)
+    assert {o.status for o in found.values()} == {"done"}
+    assert sorted(o.attempts for o in found.values()) == [1, 1, 1, 2, 2]
+    # Dask gives the old result for an equal call, also where that was an error.
+    assert len(set(cluster.seen)) == len(cluster.seen)
+    bad = run(Executor(Cluster(bad=9), retries=2), StubRunner(), 3)
+    assert all("3 workers died" in o.error and "node lost" in o.error for o in bad.values())
+
+
+def test_an_executor_that_takes_no_more() -> None:
+    executor = ThreadPoolExecutor(1)
+    executor.shutdown()
+    with pytest.raises(EngineError, match="takes no more work"):
+        run(Executor(executor), StubRunner(), 3)
+
+
+def test_stopping_cancels_what_waits() -> None:
+    cluster = Cluster(uneven=True)
+    stream = Executor(cluster, at_once=5).run(StubRunner(), tasks(50), set())
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert [job.cancelled for job in cluster.jobs] == [False, True, True, True, True]
+
+
+def test_a_part_that_cannot_travel_is_a_failed_cell(make_grid: MakeGrid) -> None:
+    import threading
+
+    class Locked(tr.Scorer):
+        lock = threading.Lock()
+
+        def __call__(self, state: Any, attention: Any) -> Any:
+            return state.image.norm(dim=-1)
+
+    Locked.version = 1  # type: ignore[attr-defined]
+    task = tasks(1)[0]
+    (one,) = Executor(Cluster()).run(
+        StubRunner(), [type(task)("key0", tr.Strategy(Locked()), task.setting)], set()
+    )
+    assert one[0].status == "failed"
+    assert "pickle" in one[0].error
+
+
+def test_an_own_module_goes_by_value_as_it_was_edited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers of another machine lack it, and here it may have changed since its import."""
+    (tmp_path / "my_parts.py").write_text(
+        "import tokenred as tr\nFACTOR = 3.0\n"
+        "class Own(tr.Scorer):\n"
+        "    def __call__(self, state, attention):\n"
+        "        return state.image.norm(dim=-1) * FACTOR\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module("my_parts")
+    module.FACTOR = 4.0
+    from tokenred.analysis.study.engines.parcel import pack_tasks
+
+    task = tasks(1)[0]
+    packed = pack_tasks([type(task)("k", tr.Strategy(module.Own()), task.setting)]).packed
+    (tmp_path / "packed").write_bytes(packed)
+    program = (
+        "import pickle, sys\n(task,) = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "own = type(task.strategy.scorer).__call__.__globals__\n"
+        "print('my_parts' in sys.modules, own['FACTOR'])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "packed")],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    sys.modules.pop("my_parts", None)
+    assert found.stdout.split() == ["False", "4.0"]
+
+
+# ---------------------------------------------------------------- by name
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_names(name: str) -> None:
+    engine = pick_engine(name, workers=1)
+    assert engine.name == name
+    assert pick_engine(engine) is engine
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "error", "message"),
+    [
+        ("proceses", {}, UnknownNameError, "Did you mean 'processes'"),
+        (object(), {}, ConfigError, "with submit"),
+        ("serial", {"workers": 0}, ConfigError, "workers"),
+        ("serial", {"threads": 1.5}, ConfigError, "threads"),
+        ("serial", {"retries": None}, ConfigError, "retries"),
+        ("processes", {"address": "auto"}, ConfigError, "leave it out"),
+    ],
+)
+def test_refused(given: Any, options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        pick_engine(given, **options)
+
+
+def test_ray_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == "ray":
+            raise ImportError("no ray here")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(MissingExtraError, match=r"pip install 'tokenred\[ray\]'"):
+        pick_engine("ray")
+
+
+def test_a_cluster_that_cannot_be_reached() -> None:
+    pytest.importorskip("ray", reason="Ray is an extra")
+    with pytest.raises(EngineError, match=r"cannot start or reach Ray on nonsense://x"):
+        run(pick_engine("ray", address="nonsense://x"), StubRunner(), 1)

@@ -1,0 +1,157 @@
+"""What travels to workers, as bytes; what notebooks and scripts define travels by value."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+import cloudpickle
+
+from tokenred.analysis.study.cell import EngineError, Outcome, Task
+from tokenred.analysis.study.keys import parts_within
+from tokenred.core.provenance import is_installed
+
+__all__ = ["Parcel", "install", "pack_tasks", "run_batch"]
+
+# The runner of a worker, with the models and images that it has loaded: one a thread, since a
+# model cannot serve two cells at a time.
+_here = threading.local()
+_installed: dict[str, Parcel] = {}
+_live: weakref.WeakValueDictionary[tuple[int, str], Parcel] = weakref.WeakValueDictionary()
+
+
+class Parcel:
+    """A value for a worker, packed once.
+
+    A worker that is a thread of this very process is handed the value itself: reading a notebook's
+    class back here would give the class copies of its methods, which no longer see what is edited.
+
+    Args:
+        value: to be sent.
+        packed: the same as bytes.
+    """
+
+    def __init__(self, value: Any, packed: bytes) -> None:
+        self.value = value
+        self.packed = packed
+        self.token = uuid4().hex
+        _live[os.getpid(), self.token] = self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _received, (os.getpid(), self.token, self.packed)
+
+    def open(self) -> Any:
+        """The value."""
+        return pickle.loads(self.packed) if self.value is None else self.value
+
+
+def _received(process: int, token: str, packed: bytes) -> Parcel:
+    # A process that was forked from the sender's has another number.
+    if process == os.getpid() and (own := _live.get((process, token))) is not None:
+        return own
+    found = Parcel(None, packed)
+    found.token = token
+    return found
+
+
+def pack_runner(runner: Any, modules: Iterable[str]) -> Parcel:
+    """A runner; what these modules define travels by value.
+
+    Such a module may be missing on another machine, or have been edited since it was imported.
+    Where no copy by value can be made, its name has to do.
+    """
+    return Parcel(runner, _pack(runner, modules))
+
+
+def pack_tasks(tasks: Sequence[Task]) -> Parcel:
+    """A batch of tasks, with the user's own parts by value."""
+    parts = [part for task in tasks for part in task.strategy.parts.values()]
+    classes = {type(inner) for part in parts for inner in parts_within(part)}
+    modules = {own for cls in classes for own in _modules_of(cls)}
+    # Ten times quicker where all is installed.
+    packed = _pack(tasks, modules) if modules else pickle.dumps(tasks, protocol=5)
+    return Parcel(tasks, packed)
+
+
+def install(runner: Parcel) -> None:
+    """Keep a runner for batches that name it by its token."""
+    _installed[runner.token] = runner
+
+
+def run_batch(runner: Parcel | str, tasks: Parcel, threads: int | None = None) -> bytes:
+    """Run a batch in a worker.
+
+    Args:
+        runner: opened once for each thread; or the token of one that was installed.
+        tasks: the batch.
+        threads: CPU threads of PyTorch; None for no change.
+
+    Returns:
+        For `read_batch`: the outcomes, and the seconds that they took.
+
+    Raises:
+        EngineError: where the runner cannot be read here.
+    """
+    token = runner if isinstance(runner, str) else runner.token
+    if getattr(_here, "token", None) != token:
+        parcel = _installed[runner] if isinstance(runner, str) else runner
+        try:
+            # Of its own: a model cannot serve two threads at a time.
+            own = parcel.open()
+            _here.runner = own if parcel.value is None else copy.deepcopy(own)
+        except Exception as error:
+            raise EngineError(
+                f"workers cannot read what they are to run ({type(error).__name__}: {error}); "
+                "tokenred and your modules have to be there."
+            ) from error
+        _here.token = token
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    start = time.perf_counter()
+    outcomes = [_here.runner(task) for task in tasks.open()]
+    return pickle.dumps((outcomes, time.perf_counter() - start), protocol=5)
+
+
+def read_batch(content: bytes) -> tuple[list[Outcome], float]:
+    """The outcomes of a batch, and the seconds that they took."""
+    outcomes, seconds = pickle.loads(content)
+    return outcomes, seconds
+
+
+def _pack(value: Any, modules: Iterable[str] = ()) -> bytes:
+    with _by_value(modules):
+        try:
+            return bytes(cloudpickle.dumps(value, protocol=5))
+        except Exception:  # whatever the objects of a module raise
+            pass
+    return bytes(cloudpickle.dumps(value, protocol=5))
+
+
+def _modules_of(cls: type) -> set[str]:
+    return {c.__module__ for c in cls.__mro__ if not is_installed(c.__module__)}
+
+
+@contextmanager
+def _by_value(modules: Iterable[str]) -> Iterator[None]:
+    registered = cloudpickle.list_registry_pickle_by_value()
+    # Classes of __main__ travel by value in any case.
+    found = [sys.modules[m] for m in modules if m in sys.modules and m != "__main__"]
+    fresh = [module for module in found if module.__name__ not in registered]
+    for module in fresh:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        for module in fresh:
+            cloudpickle.unregister_pickle_by_value(module)

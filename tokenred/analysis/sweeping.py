@@ -1,0 +1,241 @@
+"""`sweep`: speed over models, strategies and settings, as a grid of studies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Ge
+from rich.console import Group
+from rich.text import Text
+
+from tokenred.analysis.result import Result
+from tokenred.analysis.study.cell import DONE, OUT_OF_MEMORY, SKIPPED
+from tokenred.analysis.study.grid import Grid
+from tokenred.analysis.study.store import Store
+from tokenred.analysis.sweep_tables import footnotes, split_table, sweep_table
+from tokenred.core.errors import ConfigError, DataError
+from tokenred.core.values import read
+from tokenred.models.embedded import EMBEDDED_MODELS
+from tokenred.strategies.specs import StrategyLike, parse_spec
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+__all__ = ["Sweep", "sweep"]
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep(Result):
+    """Speed in many settings; ``print`` shows the tables.
+
+    Attributes:
+        rows: one a cell that was measured, now or earlier: settings, machine, the figures of
+            `tokenred.analysis.Timing`, and a ``status``: done, failed or out of memory.
+        todo: cells that a dry run found to do.
+        refused: cells that cannot run, and why.
+        path: the store of the results, or None.
+    """
+
+    rows: tuple[dict[str, Any], ...]
+    todo: tuple[str, ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
+    path: Path | None = None
+
+    @classmethod
+    def read(cls, path: str | Path) -> Sweep:
+        """The timings in a store, or in a CSV that was written of them.
+
+        Raises:
+            StoreError: for a file that is not there, or is no store.
+            DataError: for a CSV that is not there, or cannot be read.
+        """
+        if Path(path).suffix == ".csv":
+            from tokenred.analysis.plots.frames import read_frame
+
+            told = read_frame(path).to_dict("records")
+            rows = [{str(k): v for k, v in row.items() if v == v} for row in told]
+            return cls(tuple(rows), path=Path(path))
+        with closing(Store(path, readonly=not Path(path).is_file())) as store:
+            found = [row for row in store.rows() if _is_timing(row)]
+        return cls(tuple(map(_row, found)), path=Path(path))
+
+    @property
+    def done(self) -> tuple[dict[str, Any], ...]:
+        """The rows with figures."""
+        return tuple(row for row in self.rows if row["status"] == DONE)
+
+    @property
+    def failures(self) -> tuple[dict[str, Any], ...]:
+        """The rows without; ``error`` says why."""
+        return tuple(row for row in self.rows if row["status"] != DONE)
+
+    def frame(self) -> pd.DataFrame:
+        """A pandas frame, one row a cell."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self.rows))
+
+    def plot(self, **options: Any) -> Figure:
+        """See `tokenred.analysis.break_even_chart`."""
+        from tokenred.analysis.plots.break_even import break_even_chart
+
+        return break_even_chart(self, **options)
+
+    def __rich__(self) -> Group:
+        parts: list[Any] = [sweep_table(self.rows), Text()] if self.rows else []
+        if any("split_attention" in row for row in self.rows):
+            parts += [split_table(self.rows), Text()]
+        lines = footnotes(self.rows, self.refused) + [f"To do: {cell}" for cell in self.todo]
+        return Group(*parts, *(Text(line) for line in lines))
+
+
+def sweep(
+    models: str | Path | Sequence[str | Path],
+    strategies: Sequence[StrategyLike],
+    path: str | Path | None = None,
+    *,
+    batch_sizes: Sequence[int] = (1, 8, 32),
+    image_sizes: Sequence[int | tuple[int, int] | None] = (None,),
+    dtypes: Sequence[str] = ("float32",),
+    compile: Sequence[bool | str] = (False,),
+    threads: Sequence[int | None] = (None,),
+    devices: Sequence[str] = ("cpu",),
+    pairs: int = 15,
+    warmup: int = 2,
+    max_seconds: float | None = None,
+    memory: bool = False,
+    split: bool = False,
+    seed: int = 0,
+    retry: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    progress: bool = True,
+) -> Sweep:
+    """Measure every strategy in every setting, against the dense model in the same setting.
+
+    A grid (`tokenred.analysis.Grid`) with the metric ``speed``: cells that cannot run are left out
+    and named with the reason, each result is stored at once, and the next run goes on behind one
+    that was killed. A cell that fails, or for which the memory does not suffice, is noted as such,
+    and the sweep goes on.
+
+    Args:
+        models: names or paths, for `tokenred.models.load_model`; timm's get random weights.
+        strategies: what `tokenred.analysis.parse_spec` takes.
+        path: the store of the results; what it holds is not measured again, unless machine or
+            versions differ. None to keep the results in memory.
+        batch_sizes, image_sizes, dtypes, compile, threads, devices: the settings, in every
+            combination. An image size is a side, or (height, width); None for the model's own. A
+            dtype is that of weights and images.
+        pairs, warmup, max_seconds: of each cell, see `tokenred.analysis.benchmark`.
+        memory: peak memory too, dense and reduced, each in a process of its own.
+        split: the split of the time too.
+        seed: of images and bootstrap.
+        retry: measure cells anew that failed before.
+        overwrite: begin the store anew.
+        dry_run: measure nothing; the result says what is to do.
+        progress: show a bar on a terminal.
+
+    Raises:
+        ConfigError: for values out of range, or where no cell can run.
+        UnknownNameError: for an unknown model or strategy.
+        DataError: for a folder that is not there.
+        StoreError: for a file that holds something else.
+    """
+    read(Annotated[int, Ge(2)], pairs, "pairs")
+    if isinstance(strategies, StrategyLike):
+        raise ConfigError(f"expected a list of strategies, got {strategies!r}; put it into [ ].")
+    speed = {"name": "speed", "pairs": pairs, "warmup": warmup, "max_seconds": max_seconds}
+    names = [models] if isinstance(models, str | Path) else models
+    axes: dict[str, Any] = {
+        "model": [_by_name(str(name)) for name in names],
+        "image_size": image_sizes, "dtype": dtypes, "device": devices, "compile": compile,
+        "threads": threads, "batch_size": batch_sizes,
+        "base": [parse_spec(strategy) for strategy in strategies],
+    }  # fmt: skip
+    for name, values in axes.items():
+        listed = list(map(str, values)) if isinstance(values, list | tuple) else []
+        if len(set(listed)) < len(listed):
+            raise ConfigError(f"expected each of {name} once, got {', '.join(listed)}.")
+    grid = Grid(
+        axes=axes, invalid="skip", seed=seed, name="sweep",
+        metrics=[speed, *["memory"] * memory, *[{"name": "split", "repeats": pairs}] * split],
+    )  # fmt: skip
+    place = None if path is None else Path(path).expanduser()
+    if place is not None and not place.parent.is_dir():
+        raise DataError(
+            f"expected a folder for the results at {place.parent}, found none; make it."
+        )
+    if overwrite and place is not None and not dry_run:
+        for end in ("", "-wal", "-shm"):
+            Path(f"{place}{end}").unlink(missing_ok=True)
+    there = place is not None and place.exists() and not overwrite
+    store = Store(place if there or not dry_run else None, readonly=there and dry_run)
+    listing = grid.dry_run(store)
+    refused = [
+        (_describe(row), row["why"].partition(": ")[2])
+        for row in listing.to_dict("records")
+        if row["why"]
+    ]
+    if len(refused) == len(listing):
+        raise ConfigError(
+            f"no cell of the sweep can run; the first, {refused[0][0]}: {refused[0][1]}"
+        )
+    if dry_run:
+        todo = [row for row in listing.to_dict("records") if row["status"] == "to do"]
+    else:
+        todo = []
+        grid.run(store, retry_failed=retry, progress=progress)
+    by_key = {row["key"]: row for row in store.rows(list(listing["key"])) if _is_timing(row)}
+    rows = [_row(by_key[key]) for key in dict.fromkeys(listing["key"]) if key in by_key]
+    store.close()
+    return Sweep(tuple(rows), tuple(map(_describe, todo)), tuple(refused), place)
+
+
+def _describe(row: Mapping[str, Any]) -> str:
+    """A cell in words, from its row in a dry run."""
+    words = [row["model"], row["strategy"], f"batch {row['batch_size']}", row["dtype"]]
+    words.append(str(row["device"]))
+    if row["image_size"]:
+        words.append(f"images {row['image_size']}")
+    if row["compile"] != "false":
+        words.append("compiled" if row["compile"] == "true" else f"compiled, {row['compile']}")
+    if (threads := row["threads"]) == threads and threads is not None:
+        words.append(f"{int(threads)} threads" if threads > 1 else "1 thread")
+    return ", ".join(words)
+
+
+def _by_name(name: str) -> dict[str, Any]:
+    """Arguments of `load_model` that download nothing."""
+    own = name.casefold() in EMBEDDED_MODELS or Path(name).suffix == ".safetensors"
+    return {"spec": name} if own else {"spec": name, "pretrained": False}
+
+
+def _is_timing(row: Mapping[str, Any]) -> bool:
+    """Whether a row of a store is of a sweep, or might be."""
+    return row["status"] != SKIPPED and (row["study"] == "sweep" or "speedup" in row["metrics"])
+
+
+def _row(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the store as a row of a sweep."""
+    figures = dict(stored["metrics"])
+    status, tokens = stored["status"], figures.pop("tokens", None)
+    if status != DONE:
+        status = OUT_OF_MEMORY if stored["error"].startswith(OUT_OF_MEMORY) else status
+    elif "allowed" in figures:
+        # Of a method whose images decide how many tokens go, the mean of those that were timed.
+        figures["gmacs"] = figures["dense_gmacs"] / figures["allowed"]
+    kept = ("model", "strategy", "method", "batch_size", "image_size", "dtype", "compile")
+    row = {"key": stored["key"], "status": status, **{name: stored[name] for name in kept}}
+    row |= stored["machine"]
+    if tokens:
+        row["tokens"] = tokens[0]
+    if stored["error"]:
+        row["error"] = " ".join(stored["error"].split())[:500]
+    return row | figures | {
+        "when": stored["created"], "seconds": round(stored["seconds"], 3), "seed": stored["seed"],
+    }  # fmt: skip
