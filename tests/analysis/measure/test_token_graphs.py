@@ -103,9 +103,9 @@ def test_printed(result: GraphStatistics) -> None:
 def test_refused(digits: nn.Module) -> None:
     graph = Mixed(M=2)(torch.randn(1, 12, 5), (3, 4))
     with pytest.raises(ConfigError, match="a graph and data"):
-        graph_statistics(graph, "digits")  # type: ignore[call-overload]
+        graph_statistics(graph, "digits")
     with pytest.raises(ConfigError, match="expected data"):
-        graph_statistics(digits)  # type: ignore[call-overload]
+        graph_statistics(digits)
     with pytest.raises(ConfigError, match="makes a graph"):
         graph_statistics(digits, "digits", "none", strategy=None, **QUICK)
     with pytest.raises(ConfigError, match="M must be below"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -149,30 +149,6 @@ class GraphStatistics(FramedResult):
         from tokenred.analysis.plots.graph_figures import in_degree_map
 
         return in_degree_map(self, **options)
-
-
-@overload
-def graph_statistics(source: Graph, *, seed: int = 0, level: float = 0.95) -> GraphStatistics: ...
-
-
-@overload
-def graph_statistics(
-    source: nn.Module,
-    data: Data,
-    builder: GraphBuilder | str = "mixed",
-    *,
-    strategy: StrategyLike | None = "gtp",
-    limit: int | None = None,
-    batch_size: int = 32,
-    workers: int = 0,
-    device: str | torch.device | None = None,
-    seed: int = 0,
-    level: float = 0.95,
-    split: str | None = None,
-    class_map: ClassMap = None,
-    name: str | None = None,
-    progress: bool = True,
-) -> GraphStatistics: ...
 
 
 @checked
