@@ -53,12 +53,6 @@ class LosesOne(Faulty):
         return replace(after, x=after.x[:, :-1])
 
 
-class ForgetsExtra(Keep):
-    @property
-    def extra(self) -> int:
-        return 1
-
-
 class WrongType(Faulty):
     def spoil(self, before: TokenState, after: TokenState) -> TokenState:
         return replace(after, x=after.x.double())
@@ -74,11 +68,6 @@ class OldSizes(Faulty):
         return replace(after, size=before.size)
 
 
-class MovesPrefix(Faulty):
-    def spoil(self, before: TokenState, after: TokenState) -> TokenState:
-        return replace(after, x=torch.cat((after.prefix.flip(1), after.image), dim=1))
-
-
 class FeedsPrefix(Faulty):
     def spoil(self, before: TokenState, after: TokenState) -> TokenState:
         prefix = after.prefix + before.image.mean(dim=1, keepdim=True)
@@ -88,11 +77,6 @@ class FeedsPrefix(Faulty):
 class Squares(Faulty):
     def spoil(self, before: TokenState, after: TokenState) -> TokenState:
         return replace(after, x=torch.cat((after.prefix, after.image.abs()), dim=1))
-
-
-class AddsConstant(Faulty):
-    def spoil(self, before: TokenState, after: TokenState) -> TokenState:
-        return replace(after, x=torch.cat((after.prefix, after.image + 1), dim=1))
 
 
 class MisreportedTransport(Transport):
@@ -182,14 +166,11 @@ class NeedsPartner(Keep):
 LAYOUT = "image tokens, with their positions and sizes"
 FAULTS = [
     (LosesOne(), LAYOUT, "expected tokens of shape"),
-    (ForgetsExtra(), LAYOUT, "expected tokens of shape"),
     (WrongType(), LAYOUT, "expected tokens of .* torch.float32, got .* torch.float64"),
     (OldIndex(), LAYOUT, "expected index .* got"),
     (OldSizes(), LAYOUT, "expected sizes of shape"),
-    (MovesPrefix(), "prefix tokens neither move nor change", "before and after"),
     (FeedsPrefix(), "prefix tokens neither move nor change", "before and after"),
     (Squares(), "linear in the tokens", "off by up to"),
-    (AddsConstant(), "linear in the tokens", "off by up to"),
     (WrongRecord(), "the weights that a trace records", "recorded weights × tokens"),
     (Detached(), "gradients reach every kept token", "no gradient|cut off"),
     (ForgetsSize(), "conserves_size: the sizes add up", "sums of the sizes"),
@@ -203,7 +184,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_fuser_keeps_its_promises(name: str) -> None:
-    check_fuser(name)
+    check_fuser(name, max_examples=10)
 
 
 @pytest.mark.parametrize(

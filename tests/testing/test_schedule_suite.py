@@ -77,7 +77,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_schedule_keeps_its_promises(name: str) -> None:
-    check_schedule(schedules.create(name, **ARGUMENTS.get(name, {})), max_examples=100)
+    check_schedule(schedules.create(name, **ARGUMENTS.get(name, {})), max_examples=50)
 
 
 @pytest.mark.parametrize(

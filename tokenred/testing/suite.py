@@ -144,7 +144,7 @@ class Promises(Generic[P]):
             return self.part
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore", UntrainedPartWarning)
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)  # parts are built on the CPU
             try:
                 made = self.part.built_for(info)
             except PartError as error:
