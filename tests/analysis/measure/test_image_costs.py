@@ -9,8 +9,7 @@ from torch import nn
 
 import tokenred as tr
 from tokenred.analysis import adaptive_cost
-from tokenred.analysis.measure.image_costs import adaptive_columns, is_adaptive
-from tokenred.analysis.measure.inputs import open_for
+from tokenred.analysis.measure.image_costs import is_adaptive
 from tokenred.core.errors import InputError, PartError
 
 
@@ -27,10 +26,7 @@ def test_images_and_data(digits: nn.Module) -> None:
     from_data = adaptive_cost(reduced, "digits", limit=6)
     assert len(from_data.gmacs) == 6
     assert len(set(from_data.gmacs)) > 1
-    row = from_data.row(tr.gmacs(digits))
-    assert row["gmacs_share"] == pytest.approx(from_data.mean_gmacs / tr.gmacs(digits))
-    assert row["tokens"].startswith("64 64 64 ")
-    assert adaptive_columns(reduced, open_for(digits, "digits"), tr.gmacs(digits), limit=6) == row
+    assert from_data.mean_counts[:3].tolist() == [64, 64, 64]
     # The lengths of 64 values of 96 channels are the least of it.
     assert found.mean_overhead_gmacs > 64 * 96 / 1e9
     reduced.train()
@@ -46,8 +42,6 @@ def test_of_a_static_method_all_images_cost_the_same(digits: nn.Module) -> None:
     np.testing.assert_allclose(found.gmacs, tr.gmacs(reduced))
     np.testing.assert_allclose(found.overhead_gmacs, reduced.cost().overhead_gmacs)
     assert not is_adaptive(reduced)
-    assert adaptive_columns(reduced, None, 1.0) == {}
-    assert adaptive_columns(tr.wrap(digits, "ats"), None, 1.0) == {}
     assert is_adaptive(tr.wrap(digits, "ats"))
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,11 +25,11 @@ from tokenred.analysis.measure.inputs import (
 )
 from tokenred.analysis.measure.machine import (
     base_of,
-    channels_last,
     check_device,
     running,
     weights_digest,
 )
+from tokenred.analysis.measure.machine import channels_last as weights_last
 from tokenred.analysis.measure.out_of_memory import Portions
 from tokenred.analysis.measure.sharding import shards
 from tokenred.core.errors import ConfigError, DataError, InputError
@@ -37,7 +38,7 @@ from tokenred.data import SKIPPED_LABEL, ImageDataset
 from tokenred.data.classes import ClassMap
 from tokenred.reduced.model import ReducedViT
 
-__all__ = ["Evaluation", "Kept", "Share", "evaluate", "evaluate_together"]
+__all__ = ["Evaluation", "evaluate", "evaluate_together"]
 
 Opened = ImageDataset | DataLoader[Any]
 
@@ -103,53 +104,41 @@ class Evaluation:
         )
 
 
-@dataclass
-class Share:
-    """The results of one process.
+class _Share:
+    """The results of one process, by the number of the batch.
 
     Attributes:
-        rows: by model and number of the batch, rows ``(b, 4)`` of index, label, prediction, rank.
+        rows: by model, ``(b, 4)`` of index, label, prediction, rank.
         classes: by model; 0 if it has seen no image.
-        skipped: by number of the batch, name and reason of images that could not be read.
+        skipped: name and reason of unreadable images.
         seconds: wall-clock time.
         order: digest of the order of a loader's images.
     """
 
-    rows: dict[str, dict[int, Tensor]]
-    classes: dict[str, int]
-    skipped: dict[int, list[tuple[str, str]]] = field(default_factory=dict)
-    seconds: float = 0.0
-    order: str = ""
+    def __init__(self, models: Iterable[str]) -> None:
+        self.rows: dict[str, dict[int, Tensor]] = {name: {} for name in models}
+        self.classes = dict.fromkeys(models, 0)
+        self.skipped: dict[int, list[tuple[str, str]]] = {}
+        self.seconds = 0.0
+        self.order = ""
 
-    @classmethod
-    def of(cls, models: Mapping[str, nn.Module]) -> Share:
-        """An empty one."""
-        return cls({name: {} for name in models}, dict.fromkeys(models, 0))
-
-
-class Kept(Protocol):
-    """Finished batches, kept if an evaluation is stopped."""
-
-    def restore(self, share: Share) -> int:
-        """Add them to a share; the number of the first one that is not among them."""
-        ...
-
-    def keep(self, number: int, share: Share) -> None:
-        """Take in another one."""
-        ...
-
-
-@dataclass(frozen=True)
-class _Options:
-    batch_size: int
-    workers: int
-    limit: int | None
-    device: str | torch.device | None
-    amp: torch.dtype | None
-    channels_last: bool
-    shard: bool | None
-    progress: bool
-    seed: int
+    def add(
+        self,
+        number: int,
+        batch: Batch,
+        data: Opened,
+        runs: Mapping[str, Callable[[Tensor], Tensor]],
+    ) -> None:
+        """Run all models on a batch."""
+        images, labels, indices = batch
+        good = labels != SKIPPED_LABEL
+        if not good.all():
+            self.skipped[number] = [_why(data, i) for i in indices[~good].tolist()]
+            images, labels, indices = images[good], labels[good], indices[good]
+        for name, run in runs.items() if len(labels) else ():
+            logits = run(images)
+            self.classes[name] = _check_labels(labels, logits.shape[1])
+            self.rows[name][number] = _ranked(logits, labels, indices)
 
 
 @checked
@@ -207,10 +196,10 @@ def evaluate(
             return data
         return open_for(base_of(model), data, split=split, class_map=class_map)
 
-    options = _Options(
-        batch_size, workers, limit, device, amp, channels_last, shard, progress, seed
-    )
-    return _evaluate({"": model}, opened, options)[""]
+    return _evaluate(
+        {"": model}, opened, batch_size=batch_size, workers=workers, limit=limit, device=device,
+        amp=amp, channels_last=channels_last, shard=shard, progress=progress, seed=seed,
+    )[""]  # fmt: skip
 
 
 @checked
@@ -227,7 +216,6 @@ def evaluate_together(
     shard: bool | None = None,
     progress: bool = True,
     seed: Count = 0,
-    kept: Kept | None = None,
 ) -> dict[str, Evaluation]:
     """Evaluate several models on the same batches, so that images are decoded once.
 
@@ -236,54 +224,61 @@ def evaluate_together(
         data: with a transform, or a loader.
         batch_size, workers, limit, device, amp, channels_last, shard, progress, seed: as in
             `evaluate`.
-        kept: finished batches, to which the others are added. Not used with several processes.
 
     Raises:
         DataError, InputError, ConfigError: as `evaluate`.
     """
     if not models:
         raise ConfigError("expected at least one model to evaluate, got none.")
-    options = _Options(
-        batch_size, workers, limit, device, amp, channels_last, shard, progress, seed
-    )
-    return _evaluate(models, lambda: data, options, kept)
+    return _evaluate(
+        models, lambda: data, batch_size=batch_size, workers=workers, limit=limit, device=device,
+        amp=amp, channels_last=channels_last, shard=shard, progress=progress, seed=seed,
+    )  # fmt: skip
 
 
 def _evaluate(
     models: Mapping[str, nn.Module],
     opened: Callable[[], Opened],
-    options: _Options,
-    kept: Kept | None = None,
+    *,
+    device: str | torch.device | None,
+    amp: torch.dtype | None,
+    channels_last: bool,
+    shard: bool | None,
+    progress: bool,
+    **loading: Any,
 ) -> dict[str, Evaluation]:
-    with shards(options.shard) as team:
-        before, digest = Share.of(models), hashlib.sha256()
-        kept = kept if team.count == 1 else None
-        first = team.rank + (0 if kept is None else kept.restore(before))
+    with shards(shard) as team:
+        digest = hashlib.sha256()
 
-        def prepare() -> tuple[Opened, Any, int | None, torch.device | None]:
-            data, target = opened(), team.device(check_device(options.device))
-            stream, total = batches(
-                data,
-                batch_size=options.batch_size,
-                workers=options.workers,
-                limit=options.limit,
-                seed=options.seed,
-                share=(first, team.count),
-                digest=digest if team.count > 1 else None,
-            )
-            numbered = ((first + turn * team.count, batch) for turn, batch in enumerate(stream))
-            return data, numbered, total, target
+        def prepare() -> tuple[Opened, Iterator[Batch], int | None, torch.device | None]:
+            data, target = opened(), team.device(check_device(device))
+            share = (team.rank, team.count)
+            order = digest if team.count > 1 else None
+            return data, *batches(data, share=share, digest=order, **loading), target
 
-        data, numbered, total, target = team.local(prepare)
+        data, stream, total, target = team.local(prepare)
         if team.count > 1:
-            team.agree(lambda: _identity(models, data, options))
+            # Each process may load and display in its own way; device and workers may differ.
+            same = {"amp": amp, "channels_last": channels_last, **loading}
+            del same["workers"]
+            team.agree(lambda: _identity(models, data) | same)
 
-        def work() -> Share:
-            shown = options.progress and team.rank == 0
+        def work() -> _Share:
+            found, start = _Share(models), time.perf_counter()
             title = "accuracy" if team.count == 1 else f"accuracy, 1 of {team.count} processes"
-            keep = None if kept is None else kept.keep
-            with progress_bar(total, title, "img", shown) as bar:
-                found = _share(models, data, numbered, target, options, bar.update, keep)
+            with (
+                weights_last(models.values(), channels_last),
+                running(models.values(), target, amp=amp) as place,
+                progress_bar(total, title, "img", progress and team.rank == 0) as bar,
+            ):
+                runs = {
+                    name: partial(Portions(), _runner(model, place, channels_last))
+                    for name, model in models.items()
+                }
+                for turn, batch in enumerate(stream):
+                    found.add(team.rank + turn * team.count, batch, data, runs)
+                    bar.update(len(batch[1]))
+            found.seconds = time.perf_counter() - start
             found.order = digest.hexdigest()
             return found
 
@@ -293,40 +288,7 @@ def _evaluate(
                 f"expected the same batches in all {team.count} processes, got different labels or "
                 "indices from their loaders; do not shuffle, or use the same seed in all loaders."
             )
-    return {name: _merged(name, [*found, before]) for name in models}
-
-
-def _share(
-    models: Mapping[str, nn.Module],
-    data: Opened,
-    numbered: Iterable[tuple[int, Batch]],
-    target: torch.device | None,
-    options: _Options,
-    progressed: Callable[[int], object],
-    keep: Callable[[int, Share], None] | None,
-) -> Share:
-    """Run all models on the batches of one process."""
-    found, start = Share.of(models), time.perf_counter()
-    portions = {name: Portions() for name in models}
-    with (
-        channels_last(models.values(), options.channels_last),
-        running(models.values(), target, amp=options.amp) as place,
-    ):
-        for number, (images, labels, indices) in numbered:
-            good = labels != SKIPPED_LABEL
-            if not good.all():
-                found.skipped[number] = [_why(data, i) for i in indices[~good].tolist()]
-                images, labels, indices = images[good], labels[good], indices[good]
-            for name, model in models.items() if len(labels) else ():
-                run = _runner(model, place, options.channels_last)
-                logits = portions[name](run, images)
-                found.classes[name] = _check_labels(labels, logits.shape[1])
-                found.rows[name][number] = _ranked(logits, labels, indices)
-            if keep is not None:
-                keep(number, found)
-            progressed(len(good))
-    found.seconds = time.perf_counter() - start
-    return found
+    return {name: _merged(name, found) for name in models}
 
 
 def _runner(model: nn.Module, place: torch.device, nhwc: bool) -> Callable[[Tensor], Tensor]:
@@ -382,7 +344,7 @@ def _why(data: Opened, index: int) -> tuple[str, str]:
     return f"image {index}", f"its label is {SKIPPED_LABEL}"
 
 
-def _merged(model: str, found: list[Share]) -> Evaluation:
+def _merged(model: str, found: list[_Share]) -> Evaluation:
     """All shares of a model in the order of a single process."""
     bad = {number: names for share in found for number, names in share.skipped.items()}
     skipped = tuple(name for number in sorted(bad) for name in bad[number])
@@ -400,9 +362,7 @@ def _merged(model: str, found: list[Share]) -> Evaluation:
     return Evaluation(index, label, prediction, rank, classes, skipped, seconds)
 
 
-def _identity(
-    models: Mapping[str, nn.Module], data: Opened, options: _Options
-) -> dict[str, object]:
+def _identity(models: Mapping[str, nn.Module], data: Opened) -> dict[str, object]:
     """The settings that several processes must share, in short form."""
     bases = {id(base_of(model)): base_of(model) for model in models.values()}
     learned = [model.parts for model in models.values() if "parts" in model._modules]
@@ -415,9 +375,6 @@ def _identity(
         for index, label in enumerate(data.labels):
             names.update(f"{data.name_of(index)}:{label}\n".encode())
         told["data"] = f"{data.name}, {len(data)} images ({names.hexdigest()[:8]})"
-    # Each process may load and display in its own way; device and workers may differ.
-    for name in ("batch_size", "limit", "seed", "amp", "channels_last"):
-        told[name] = getattr(options, name)
     return told
 
 

@@ -18,7 +18,6 @@ from tokenred.reduced.wrap import wrap
 from tokenred.strategies.specs import Spec, StrategyLike, parse_spec
 
 __all__ = [
-    "DTYPES",
     "Candidate",
     "build_model",
     "image_shape_of",
@@ -27,11 +26,6 @@ __all__ = [
     "resize",
 ]
 
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 Candidate = nn.Module | StrategyLike
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from tokenred.core.errors import InputError, PartError
 from tokenred.data import ImageDataset
 from tokenred.reduced.model import ReducedViT
 
-__all__ = ["AdaptiveCost", "adaptive_columns", "adaptive_cost", "is_adaptive"]
+__all__ = ["AdaptiveCost", "adaptive_cost", "is_adaptive"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,19 +47,6 @@ class AdaptiveCost:
     def mean_overhead_gmacs(self) -> float:
         """The mean over the images."""
         return float(self.overhead_gmacs.mean())
-
-    def row(self, dense_gmacs: float) -> dict[str, Any]:
-        """The means, named like the columns of `tokenred.analysis.compare`.
-
-        Args:
-            dense_gmacs: cost of the dense model.
-        """
-        return {
-            "tokens": " ".join(f"{count:.4g}" for count in self.mean_counts),
-            "gmacs": self.mean_gmacs,
-            "overhead_gmacs": self.mean_overhead_gmacs,
-            "gmacs_share": self.mean_gmacs / dense_gmacs,
-        }
 
     def __repr__(self) -> str:
         return (
@@ -127,21 +113,3 @@ def adaptive_cost(
     costs = [reduced.cost(size, row) for row in distinct.tolist()]
     each = np.array([(cost.gmacs, cost.overhead_gmacs) for cost in costs])[of.numpy()]
     return AdaptiveCost(rows.numpy(), each[:, 0], each[:, 1])
-
-
-def adaptive_columns(
-    reduced: ReducedViT, data: ImageDataset | None, dense_gmacs: float, **options: Any
-) -> dict[str, Any]:
-    """The measured costs that replace upper bounds in a row of `tokenred.analysis.compare`.
-
-    Empty for a method with known counts, or without images to measure.
-
-    Args:
-        reduced: the model of the row.
-        data: the images of the comparison.
-        dense_gmacs: cost of the dense model.
-        options: passed to `adaptive_cost`.
-    """
-    if data is None or not is_adaptive(reduced):
-        return {}
-    return adaptive_cost(reduced, data, **options).row(dense_gmacs)

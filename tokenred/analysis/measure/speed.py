@@ -181,17 +181,6 @@ class Benchmark(Result):
         common["compile"] = str(self.compile).lower()
         return pd.DataFrame([timing.row() | common for timing in self.timings])
 
-    def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return fields | {"timings": [timing.to_dict() for timing in self.timings]}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Benchmark:
-        """What `to_dict` gave."""
-        timings = tuple(Timing.from_dict(timing) for timing in values["timings"])
-        return cls(**{**values, "timings": timings, "image_shape": tuple(values["image_shape"])})
-
     def table(self) -> Table:
         table = plain_table(
             "Speed against the dense model",
