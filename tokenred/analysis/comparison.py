@@ -72,9 +72,12 @@ def compare(
         limit: maximum number of images.
         batch_size, workers: of both measurements, and of the loading.
         timing: measure speed as well.
-        pairs, warmup, max_seconds: of the timing, see `tokenred.analysis.benchmark`.
+        pairs: timed runs of each strategy, each right after one of the dense model.
+        warmup: such pairs beforehand that do not count.
+        max_seconds: fewer pairs, but 3 at least, where a strategy takes longer.
         threads: CPU threads of PyTorch; on a machine that others use, fewer can be faster.
-        device, amp, channels_last, seed, split, class_map: as in `evaluate` and `benchmark`.
+        device, amp, seed, split, class_map: as in `evaluate` and `benchmark`.
+        channels_last: images and convolutions' weights as NHWC in memory.
         baselines: also the honest baselines, see `tokenred.analysis.baselines`, at the cost of each
             strategy; or at these shares of the dense model's GMACs. Notes say which cannot be had.
         smaller: also this model, or that of this name, for the same images and classes.

@@ -131,9 +131,11 @@ def sweep(
         batch_sizes, image_sizes, dtypes, compile, threads, devices: the settings, in every
             combination. An image size is a side, or (height, width); None for the model's own. A
             dtype is that of weights and images.
-        pairs, warmup, max_seconds: of each cell, see `tokenred.analysis.benchmark`.
+        pairs: timed runs of each strategy, each right after one of the dense model.
+        warmup: such pairs beforehand that do not count.
+        max_seconds: fewer pairs, but 3 at least, where a strategy takes longer.
         memory: peak memory too, dense and reduced, each in a process of its own.
-        split: the split of the time too.
+        split: where the time of a forward goes, too.
         seed: of images and bootstrap.
         retry: measure cells anew that failed before.
         overwrite: begin the store anew.

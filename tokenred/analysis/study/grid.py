@@ -45,10 +45,11 @@ class Grid:
         base: what each cell starts from: a recipe (``"gtp"``, ``"gtp:P=4"``, ``{"recipe": "gtp",
             "P": 4}``), a `Strategy`, a ``.toml``, or ``"dense"``.
         axes: lists of values by name; the cells are their cross product.
-        model: what `tokenred.models.load_model` takes, a mapping of its arguments with ``spec``,
-            or a model.
-        data: what `tokenred.data.open_dataset` takes, a mapping of its arguments with ``source``,
-            or an `ImageDataset`; None where no metric needs images.
+        model: ``"digits"``, a timm name, a ``.safetensors`` file or whatever else
+            `tokenred.models.load_model` takes; a mapping of its arguments with ``spec``; a model.
+        data: ``"digits"``, a folder, an archive or whatever else `tokenred.data.open_dataset`
+            takes; a mapping of its arguments with ``source``; an `ImageDataset`; None where no
+            metric needs images.
         metrics: names (``"accuracy"``, ``"speed"``, ``"memory"``, ``"split"``, see
             `register_metric`), tables of a name and options (``{"name": "speed", "pairs": 9}``), or
             functions ``(model, data, context) -> {name: number}``. GMACs and tokens are always
