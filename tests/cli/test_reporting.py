@@ -41,7 +41,7 @@ def test_reproduce_costs(run: Run) -> None:
     result = run("reproduce", "--costs", "-e", "table1", "-m", "DeiT-S")
     assert result.exit_code == 0, result.output
     frame = pd.read_csv("tokenred-out/reproduction/reproduction.csv")
-    assert set(frame["metric"]) == {"gmacs"}
+    assert set(frame.loc[frame["verdict"] != "owed", "metric"]) == {"gmacs"}
     assert "Written: tokenred-out/reproduction/reproduction.csv" in result.stdout
 
 
