@@ -18,9 +18,8 @@ from tokenred.analysis.lower_resolution import LowerResolution, smaller_sizes, t
 from tokenred.analysis.measure.candidates import image_shape_of
 from tokenred.analysis.measure.machine import base_of
 from tokenred.core.errors import BackboneError, ConfigError, PartError, ScheduleError
-from tokenred.reduced.api import dense, gmacs
 from tokenred.reduced.model import ReducedViT
-from tokenred.reduced.wrap import wrap
+from tokenred.reduced.wrap import dense, gmacs, wrap
 from tokenred.strategies.specs import Spec, at_budget
 from tokenred.strategies.strategy import strategy
 

@@ -10,9 +10,8 @@ from torch import nn
 from tokenred.analysis.measure.machine import base_of
 from tokenred.backbones import adapt
 from tokenred.core.errors import ConfigError, TokenredError
-from tokenred.reduced.api import dense
 from tokenred.reduced.model import ReducedViT
-from tokenred.reduced.wrap import wrap
+from tokenred.reduced.wrap import dense, wrap
 from tokenred.strategies.schedule import Schedule, ScheduleContext
 from tokenred.strategies.schedules import Constant, PerLayer
 from tokenred.strategies.specs import Spec, StrategyLike, at_budget, parse_spec, same_budget

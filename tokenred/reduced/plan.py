@@ -18,7 +18,7 @@ from tokenred.strategies.schedule import ScheduleContext
 from tokenred.strategies.schedules import Budget
 from tokenred.strategies.strategy import Strategy
 
-__all__ = ["LayerPlan", "plan_layers", "resolve_budget", "strategy_cost"]
+__all__ = ["LayerPlan", "plan_layers", "resolve_budget"]
 
 
 @dataclass(frozen=True)

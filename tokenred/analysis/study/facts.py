@@ -183,7 +183,7 @@ def content_of(data: ImageDataset) -> str:
 
 def _look_at(model: nn.Module, identity: str) -> ModelFacts:
     from tokenred.analysis.measure.machine import weights_digest
-    from tokenred.reduced.api import dense
+    from tokenred.reduced.wrap import dense
 
     reduced = model
     if not hasattr(model, "stands_for"):

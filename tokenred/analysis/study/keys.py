@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar
 from tokenred.analysis.study.facts import ModelFacts
 from tokenred.core.fingerprint import digest
 from tokenred.core.part import Part
-from tokenred.reduced.cost import Cost
-from tokenred.reduced.plan import plan_layers, strategy_cost
+from tokenred.reduced.cost import Cost, strategy_cost
+from tokenred.reduced.plan import plan_layers
 from tokenred.strategies.config import counts, told_text
 from tokenred.strategies.strategy import Strategy
 
