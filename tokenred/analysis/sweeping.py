@@ -172,12 +172,10 @@ def sweep(
         raise DataError(
             f"expected a folder for the results at {place.parent}, found none; make it."
         )
-    if overwrite and place is not None and not dry_run:
-        for end in ("", "-wal", "-shm"):
-            Path(f"{place}{end}").unlink(missing_ok=True)
     there = place is not None and place.exists() and not overwrite
-    store = Store(place if there or not dry_run else None, readonly=there and dry_run)
-    listing = grid.dry_run(store)
+    looking = there and dry_run
+    with closing(Store(place if there else None, readonly=looking)) as store:
+        listing = grid.dry_run(store)
     refused = [
         (_describe(row), row["why"].partition(": ")[2])
         for row in listing.to_dict("records")
@@ -187,14 +185,17 @@ def sweep(
         raise ConfigError(
             f"no cell of the sweep can run; the first, {refused[0][0]}: {refused[0][1]}"
         )
-    if dry_run:
-        todo = [row for row in listing.to_dict("records") if row["status"] == "to do"]
-    else:
-        todo = []
-        grid.run(store, retry_failed=retry, progress=progress)
-    by_key = {row["key"]: row for row in store.rows(list(listing["key"])) if _is_timing(row)}
-    rows = [_row(by_key[key]) for key in dict.fromkeys(listing["key"]) if key in by_key]
-    store.close()
+    if overwrite and place is not None and not dry_run:
+        for end in ("", "-wal", "-shm"):
+            Path(f"{place}{end}").unlink(missing_ok=True)
+    with closing(Store(place if there or not dry_run else None, readonly=looking)) as store:
+        if dry_run:
+            todo = [row for row in listing.to_dict("records") if row["status"] == "to do"]
+        else:
+            todo = []
+            grid.run(store, retry_failed=retry, progress=progress)
+        by_key = {row["key"]: row for row in store.rows(list(listing["key"])) if _is_timing(row)}
+        rows = [_row(by_key[key]) for key in dict.fromkeys(listing["key"]) if key in by_key]
     return Sweep(tuple(rows), tuple(map(_describe, todo)), tuple(refused), place)
 
 
