@@ -39,7 +39,7 @@ def test_halves_until_it_fits_and_stays_there(error: Exception) -> None:
         torch.testing.assert_close(portions(small, batch), 2 * batch)
     # 10 fail, 5 fail, then portions of 3.
     assert small.seen == [10, 5, 3, 3, 3, 1]
-    assert ["going on with 5" in str(w.message) for w in warned] == [True, False]
+    assert ["continuing with 5" in str(w.message) for w in warned] == [True, False]
     small.seen.clear()
     torch.testing.assert_close(portions(small, batch[:7]), 2 * batch[:7])
     assert small.seen == [3, 3, 1]
