@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import platform
 import shutil
@@ -210,11 +211,18 @@ class Plan:
         self.references: list[Cell] = []
         self.cells: list[Cell] = []
         dense = read_base(DENSE)
-        for position, assigned in design.axes:
-            cell = self._cell(position, assigned, dense)
-            if cell.error is not None and invalid == "raise":
-                raise _named(cell, f"cell {position}")
-            self.cells.append(cell)
+        # Thousands of cells that stay would keep the garbage collector busy.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            for position, assigned in design.axes:
+                cell = self._cell(position, assigned, dense)
+                if cell.error is not None and invalid == "raise":
+                    raise _named(cell, f"cell {position}")
+                self.cells.append(cell)
+        finally:
+            if collecting:
+                gc.enable()
         self.results: dict[str, Cell] = {}
         for cell in (*self.references, *self.cells):
             self.results.setdefault(cell.key, cell)
