@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,7 +70,7 @@ def finetune_command(
     small = None if chosen == "paper" or (preset is None and chosen not in PRESETS) else chosen
     method = spec.method if spec.method in METHOD_SETTINGS else method_of(spec.strategy)
     given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "amp": amp}
-    changes = {k: v for k, v in given.items() if v is not None} | assignments(setting, "--set")
+    changes = {k: v for k, v in given.items() if v is not None} | _assignments(setting)
     settings = settings_for(method, small).replace(**changes)
     loaded = model.load()
     plan = spec.resolve(gmacs(loaded))
@@ -90,3 +91,8 @@ def finetune_command(
         f"{100 * result.best:.2f}% at best"
     )
     say_written(console, result.path)
+
+
+def _assignments(texts: Sequence[str]) -> dict[str, Any]:
+    """Settings as they are given by ``--set``."""
+    return assignments(texts, "--set")
