@@ -210,9 +210,8 @@ def test_hostile_values_of_a_recipe(name: str) -> None:
 def on_an_axis(name: str) -> Make:
     def make(value: Any) -> Any:
         grid = Grid("gtp", {name: [value]}, model="digits", metrics=())
-        assigned = grid._design.axes.at(0)
-        assert assigned is not None
-        return grid._design.builder(grid._design.base(assigned), assigned)
+        (cell,) = grid
+        return cell.strategy
 
     return make
 

@@ -18,6 +18,9 @@ def make_row(key: str = "a", **changes: Any) -> dict[str, Any]:
     }  # fmt: skip
     row |= changes
     if row["status"] != "done":
-        figures = ("speedup", "speedup_low", "speedup_high", "allowed", "gmacs", "pairs")
+        figures = (
+            "speedup", "speedup_low", "speedup_high", "allowed", "gmacs", "pairs",
+            "images_per_second", "realised", "realised_low", "realised_high",
+        )  # fmt: skip
         row = {name: value for name, value in row.items() if name not in figures}
     return row

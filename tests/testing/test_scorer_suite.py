@@ -111,7 +111,7 @@ FAULTS = [
     (OverTheBatch(), "treated alone as in a batch", r"image \d alone and in the batch"),
     (ByPlace(), "equivariant: permuting the tokens", "the scores for permuted tokens"),
     (Undeclared(), "one finite score", "PartError: .*Declare it"),
-    (SecretCLS(), "one finite score", "ConfigError: .*without a CLS token"),
+    (SecretCLS(), "one finite score", "ConfigError: .*no CLS token"),
     (SecretGrid(), "the grid is not read unless", "called a single row"),
     (NeverRefuses(), r"needs_cls: check\(\) refuses a model", "the model was accepted"),
     (AlwaysRefuses(), "one finite score", "refuses every model drawn"),

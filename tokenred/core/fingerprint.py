@@ -25,7 +25,7 @@ __all__ = ["digest", "identity_of"]
 
 def digest(text: str) -> str:
     """16 hex digits of SHA-256."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def identity_of(value: Any, name: str, home: str = "") -> str:

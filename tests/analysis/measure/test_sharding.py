@@ -116,7 +116,7 @@ def test_processes_that_differ_are_refused(
     ("case", "own", "other"),
     [
         ("missing", "DataError: expected a dataset at no", "DataError: process 1 of 2 failed: exp"),
-        ("nan", "InputError: expected numbers", "InputError: process 1 of 2 failed: expected num"),
+        ("nan", "InputError: expected finite", "InputError: process 1 of 2 failed: expected fin"),
     ],
 )
 def test_where_one_fails_none_waits(

@@ -24,13 +24,13 @@ KERNELS: dict[str, dict[str, Any]] = {
     "statistics": {"SPARSE": True, "RECEIVED": True, "DIAGONAL": True},
     "threshold": {},
 }
-NAMES = {"sparse": "_sparse_forward"}
+PLACES = {"sparse": ("forward", "_sparse_forward")}  # others have a module of their name
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16"}
 
 
 def compiled(name: str, dtype: torch.dtype, width: int, capability: int) -> Any:
-    module = importlib.import_module(f"tokenred.attention.triton.{name}")
-    kernel = getattr(module, NAMES.get(name, f"_{name}"))
+    home, function = PLACES.get(name, (name, f"_{name}"))
+    kernel = getattr(importlib.import_module(f"tokenred.attention.triton.{home}"), function)
     blocks = blocks_for(width, dtype)
     constants = {
         "WIDTH": width, "PADDED": padded(width), "ROWS": blocks.rows, "COLS": blocks.cols,

@@ -95,6 +95,8 @@ class Axes:
 
 def plain(value: Any) -> Any:
     """An axis value as JSON holds it: numbers and words as they are, anything else as text."""
+    if isinstance(value, int) and value.bit_length() > 63:  # neither SQLite nor str takes any int
+        return shown(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
@@ -103,7 +105,10 @@ def plain(value: Any) -> Any:
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, Part | Strategy):
         return repr(value)
-    return str(_shown(value))
+    try:
+        return str(_shown(value))
+    except Exception:  # whatever an object's own __str__ raises
+        return shown(value)
 
 
 def _shown(value: Any) -> Any:
@@ -145,4 +150,8 @@ def _unboxed(value: Any) -> Any:
         raise ConfigError(f"expected numbers on the axes, got {shown(value)}.") from None
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"expected finite numbers on the axes, got {value!r}.")
+    try:
+        plain(value)
+    except RecursionError:
+        raise ConfigError(f"an axis value contains itself: {shown(value)}.") from None
     return value
