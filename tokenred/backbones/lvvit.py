@@ -11,7 +11,6 @@ from tokenred.backbones.base import PerToken, Tokens, leaves_alone
 from tokenred.backbones.linear_cost import linear_macs
 from tokenred.backbones.pooling import stand_in
 from tokenred.backbones.vision_transformer import TimmViT
-from tokenred.models.lvvit import LVViT
 
 __all__ = ["LVViTBackbone"]
 
@@ -25,8 +24,11 @@ class LVViTBackbone(TimmViT):
 
     @classmethod
     def knows(cls, model: nn.Module) -> bool:
-        # As for timm's own: a subclass that leaves the forward alone is the same model.
-        return isinstance(model, LVViT) and leaves_alone(type(model), LVViT, _FORWARD)
+        # As for timm's own: a subclass that leaves the forward alone is the same model. Known by
+        # name, since models stand above the backbones.
+        kinds = type(model).__mro__
+        own = [k for k in kinds if (k.__module__, k.__name__) == ("tokenred.models.lvvit", "LVViT")]
+        return bool(own) and leaves_alone(type(model), own[0], _FORWARD)
 
     @property
     def pooling(self) -> str:
