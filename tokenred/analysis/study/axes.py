@@ -95,8 +95,6 @@ class Axes:
 
 def plain(value: Any) -> Any:
     """An axis value as JSON holds it: numbers and words as they are, anything else as text."""
-    if isinstance(value, int) and value.bit_length() > 63:  # neither SQLite nor str takes any int
-        return shown(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
@@ -150,8 +148,11 @@ def _unboxed(value: Any) -> Any:
         raise ConfigError(f"expected numbers on the axes, got {shown(value)}.") from None
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"expected finite numbers on the axes, got {value!r}.")
-    try:
-        plain(value)
-    except RecursionError:
-        raise ConfigError(f"an axis value contains itself: {shown(value)}.") from None
+    if isinstance(value, int | str | list | tuple | dict):
+        try:  # as keys and the store will
+            str(plain(value)).encode()
+        except (ValueError, RecursionError):
+            raise ConfigError(
+                f"expected axis values that can be written down, got {shown(value)}."
+            ) from None
     return value
