@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.level import check_level
 from tokenred.analysis.plots import frames
 from tokenred.analysis.plots.frames import Fixed, axes_of, need, read_frame, show_value, symbol_of
 from tokenred.core.errors import InputError
+from tokenred.core.values import PartOf, read
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,7 +93,7 @@ def gather(
             models, data sets or methods that are neither requested nor fixed.
         ConfigError: for a level out of range.
     """
-    check_level(level)
+    read(PartOf, level, "level")
     by = list(by)
     frame = read_frame(source)
     need(frame, [*by, metric], "this figure")
@@ -166,7 +166,7 @@ def wilson(percent: float, images: float, level: float = 0.95) -> tuple[float, f
     """
     from scipy.stats import norm
 
-    check_level(level)
+    read(PartOf, level, "level")
     if not (0 <= percent <= 100 and images >= 1):
         raise InputError(
             f"expected a percentage of at least one image, got {percent} of {images}; the "

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenred.analysis.level import check_level
 from tokenred.analysis.reports.cell_tables import cell_table, failures, origins
 from tokenred.analysis.reports.figures import pictures_of
 from tokenred.analysis.reports.page import SUFFIXES, Page, Section, write_page
@@ -14,6 +13,7 @@ from tokenred.analysis.reports.source import OVERSMOOTHING, Source, read_source
 from tokenred.core.errors import ConfigError
 from tokenred.core.files import check_output
 from tokenred.core.lock import output_lock
+from tokenred.core.values import PartOf, read
 
 __all__ = ["report", "sections_of"]
 
@@ -44,19 +44,19 @@ def report(
         OutputBusyError: if another process is writing the file.
     """
     path = check_output(path, SUFFIXES, overwrite=overwrite)
-    check_level(level)
+    read(PartOf, level, "level")
     several = isinstance(sources, Sequence) and not isinstance(sources, str)
     with output_lock(path):
-        read = [read_source(given, level) for given in (sources if several else [sources])]
-        if not read:
+        found = [read_source(given, level) for given in (sources if several else [sources])]
+        if not found:
             raise ConfigError("expected something to report, got an empty list.")
         sections = [
             section
-            for at, source in enumerate(read, start=1)
-            for section in sections_of(source, f"s{at}", source.name if len(read) > 1 else "")
+            for at, source in enumerate(found, start=1)
+            for section in sections_of(source, f"s{at}", source.name if len(found) > 1 else "")
         ]
-        made_from = ", ".join(source.name for source in read)
-        return write_page(Page(title or _title(read), made_from, tuple(sections)), path)
+        made_from = ", ".join(source.name for source in found)
+        return write_page(Page(title or _title(found), made_from, tuple(sections)), path)
 
 
 def sections_of(
@@ -88,11 +88,11 @@ def sections_of(
     yield origins(source, anchor, f"{before}Provenance")
 
 
-def _title(read: Sequence[Source]) -> str:
+def _title(found: Sequence[Source]) -> str:
     """Model and data, if all rows share them."""
     words: list[str] = []
     for column in ("model", "data"):
-        values = {str(v) for s in read if column in s.frame for v in s.frame[column].dropna()}
+        values = {str(v) for s in found if column in s.frame for v in s.frame[column].dropna()}
         words += values if len(values) == 1 else []
     about = " on ".join(words)
     return f"Token reduction: {about}" if about else "Token reduction"
