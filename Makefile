@@ -26,10 +26,10 @@ PYTHON ?= $(shell $(CLEAN) for p in python3.13 python3.12 python3.11 python3.10 
 VENV_OK := $(shell $(CLEAN) test "$$(cat $(STAMP) 2>/dev/null)" = "$$(pwd -P)" \
 	&& $(PY) -m pip --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help setup demo test slow upgrade lowest newest lint format types notebooks docs wheel check clean FORCE
+.PHONY: help setup demo test slow test-all upgrade lowest newest lint format types notebooks docs wheel check clean FORCE
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## make .venv with everything installed (the others do it by themselves)
 	@echo "$(VENV) is ready"
@@ -38,12 +38,14 @@ demo: $(STAMP)  ## compare strategies on the embedded data, on the CPU
 	@$(PY) -m tokenred compare --demo
 
 # One thread for each of the few workers: more would fight over the cores.
-test: $(STAMP)  ## run the tests with coverage
+test: $(STAMP)  ## run the tests (COVERAGE=yes: and demand that they reach the code)
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 \
-		--cov=tokenred --cov-report=term:skip-covered $(PYTEST_ARGS)
+		$(if $(COVERAGE),--cov=tokenred --cov-report=term:skip-covered) $(PYTEST_ARGS)
 
 slow: $(STAMP)  ## run the tests that make test leaves out because they take long
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 -m slow $(PYTEST_ARGS)
+
+test-all: test slow  ## both
 
 upgrade: $(STAMP)  ## raise constraints.txt, the tested versions, to the newest ones
 	@$(PY) scripts/versions.py upgrade
