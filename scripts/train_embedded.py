@@ -19,9 +19,15 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 import tokenred as tr
+from tokenred.core.files import check_output
 from tokenred.data import CIFAR10_MEAN, CIFAR10_STD
-from tokenred.models.checkpoint_file import check_writable, read_checkpoint, save_checkpoint
-from tokenred.models.fit import load_strictly, state_digest
+from tokenred.models.checkpoint_file import (
+    SAFE_SUFFIX,
+    load_strictly,
+    read_checkpoint,
+    save_checkpoint,
+    state_digest,
+)
 from tokenred.strategies.specs import read_assignment
 from tokenred.training import Settings, finetune
 
@@ -141,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     recipe = RECIPES[options.recipe]
     settings = recipe.settings.replace(**dict(read_assignment(t, "--set") for t in options.set))
     data, test = (recipe.data + (f":{p}" if p else "") for p in (options.data, options.test))
-    check_writable(options.output, overwrite=options.overwrite or options.resume)
+    check_output(options.output, (SAFE_SUFFIX,), overwrite=options.overwrite or options.resume)
 
     torch.manual_seed(settings.seed)
     model = VisionTransformer(**recipe.config, drop_path_rate=recipe.drop_path)

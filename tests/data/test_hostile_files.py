@@ -22,7 +22,7 @@ from PIL import Image
 
 from tests.data.conftest import ARCHIVES, MakeTree, Pack
 from tokenred.core.errors import DataError
-from tokenred.data import archives, open_dataset
+from tokenred.data import files, open_dataset
 from tokenred.data.dataset import ImageDataset
 from tokenred.data.sources import decode, to_rgb
 
@@ -212,7 +212,7 @@ def test_a_bomb_is_refused_before_it_fills_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A gibibyte takes too long here.
-    monkeypatch.setattr(archives, "_LARGEST", 1 << 20)
+    monkeypatch.setattr(files, "_LARGEST", 1 << 20)
     packer = zlib.compressobj(wbits=31)
     (tmp_path / "a.tar.gz").write_bytes(packer.compress(bytes(8 << 20)) + packer.flush())
     with pytest.raises(DataError, match="unpacks to over"):

@@ -15,8 +15,7 @@ from tests.data.conftest import ARCHIVES, MakeTree, Pack
 from tests.shared import shared_path
 from tokenred.core.errors import ConfigError, DataError, DataWarning
 from tokenred.data import open_dataset
-from tokenred.data.cifar10 import CIFAR10_CLASSES
-from tokenred.data.classes import class_names
+from tokenred.data.classes import CIFAR10_CLASSES, class_names
 from tokenred.models import load_model
 
 TENCH, GOLDFISH, LAST = "n01440764", "n01443537", "n15075141"

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from importlib.resources import files
-from pathlib import Path
 
 import pytest
 import torch
 from timm.data import resolve_model_data_config
 
 import tokenred as tr
+from tests.shared import shared_path
 from tokenred.core.errors import ConfigError
 from tokenred.data.classes import class_names
 from tokenred.models import cifar10_card, digits_card, load_model
 from tokenred.models.embedded import EMBEDDED_MODELS
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
 CARDS: dict[str, Callable[[], dict[str, str]]] = {
     "digits": digits_card,
     "cifar10_vit": cifar10_card,
@@ -62,13 +60,13 @@ def test_digits_are_read_as_the_card_says() -> None:
     assert found.top1 == pytest.approx(float(digits_card()["top1"]), abs=0.3)
 
 
-def test_cifar10_images_are_named_as_the_card_says() -> None:
-    folder = Path(os.environ.get("TOKENRED_DATA", SHARED))
-    if not (folder / "cifar10-test.zip").exists():
-        pytest.skip(f"no cifar10-test.zip in {folder}; set TOKENRED_DATA to its folder")
-    model, card = load_model("cifar10_vit"), cifar10_card()
-    found = tr.evaluate(model, f"cifar10:{folder / 'cifar10-test.zip'}", progress=False)
-    assert found.top1 == pytest.approx(float(card["top1"]), abs=0.05)
+@pytest.mark.parametrize(
+    ("limit", "close"), [(300, 6), pytest.param(None, 0.05, marks=pytest.mark.slow)]
+)
+def test_cifar10_images_are_named_as_the_card_says(limit: int | None, close: float) -> None:
+    data = f"cifar10:{shared_path('data', 'cifar10-test.zip')}"
+    found = tr.evaluate(load_model("cifar10_vit"), data, limit=limit, progress=False)
+    assert found.top1 == pytest.approx(float(cifar10_card()["top1"]), abs=close)
 
 
 @torch.inference_mode()

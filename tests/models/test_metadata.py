@@ -11,7 +11,6 @@ from torch import nn
 from tokenred.core.errors import CheckpointError
 from tokenred.models.metadata import (
     parse_preprocessing,
-    read_arguments,
     read_entry,
     set_preprocessing,
     told_preprocessing,
@@ -40,29 +39,6 @@ def test_all_else_is_refused(text: str) -> None:
         read_entry({"a": text}, "a", dict, "w")
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        *[("num_heads", v) for v in (0, 1 << 20, True, 2.0, "2", None, [2])],
-        *[("drop_rate", v) for v in (-0.1, 2, True, "1")],
-        *[("global_pool", v) for v in ("c", 1, ["avg"], None)],
-        *[("img_size", v) for v in ([1], [1, 2, 3], [1, 1 << 20], "ab", {"a": 1, "b": 2})],
-        *[("qk_norm", v) for v in (2, "perhaps", [True], None)],
-        *[("depth", v) for v in (9, True)],
-        *[
-            (name, "x")
-            for name in ("block_fn", "norm_layer", "device", "weight_init", "checkpoint")
-        ],
-    ],
-)
-def test_arguments_of_a_model(name: str, value: object) -> None:
-    good = {"img_size": [32, 16], "num_heads": 2, "drop_rate": 0, "fc_norm": None, "depth": 8}
-    found = read_arguments(good, range(8), "w")
-    assert found == {**good, "img_size": (32, 16)}
-    with pytest.raises(CheckpointError, match=f"{name}|blocks"):
-        read_arguments({**good, name: value}, range(8), "w")
-
-
 PREPROCESSING = {"mean": [0.1, 0.2, 0.3], "std": [1, 1, 1], "input_size": [3, 32, 32]}
 PREPROCESSING |= {"crop_pct": 1.0}
 
@@ -71,13 +47,18 @@ def parse(record: Any) -> dict[str, Any]:
     return parse_preprocessing({"preprocessing": json.dumps(record)}, "w.safetensors")
 
 
-def test_preprocessing_is_read() -> None:
+def test_preprocessing_is_read_and_merged_into_what_the_model_knows() -> None:
     assert parse_preprocessing({}, "w.safetensors") == {}
     expected = {k: tuple(v) if isinstance(v, list) else v for k, v in PREPROCESSING.items()}
     assert parse(PREPROCESSING) == expected
-    model = nn.Identity()
-    model.pretrained_cfg = {**expected, "label_names": ["a"]}  # type: ignore[assignment]
-    assert told_preprocessing(model) == expected
+    model: Any = nn.Identity()
+    set_preprocessing(model, {})
+    assert not hasattr(model, "pretrained_cfg")
+    model.pretrained_cfg = known = {**expected, "crop_pct": 0.9, "label_names": ["a"]}
+    assert told_preprocessing(model) == {**expected, "crop_pct": 0.9}
+    set_preprocessing(model, {"crop_pct": 1.0}, mean=[1, 2, 3])
+    assert model.pretrained_cfg == {**known, "mean": (1.0, 2.0, 3.0), "crop_pct": 1.0}
+    assert known["crop_pct"] == 0.9
 
 
 @pytest.mark.parametrize(
@@ -94,14 +75,3 @@ def test_preprocessing_is_read() -> None:
 def test_unusable_preprocessing_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match=next(iter(change))):
         parse({**PREPROCESSING, **change})
-
-
-def test_preprocessing_is_merged_into_what_the_model_knows() -> None:
-    model = nn.Identity()
-    set_preprocessing(model, {})
-    assert not hasattr(model, "pretrained_cfg")
-    known = {"mean": (0, 0, 0), "crop_pct": 0.9}
-    model.pretrained_cfg = known  # type: ignore[assignment]
-    set_preprocessing(model, {"crop_pct": 1.0}, mean=[1, 2, 3])
-    assert model.pretrained_cfg == {"mean": (1.0, 2.0, 3.0), "crop_pct": 1.0}
-    assert known == {"mean": (0, 0, 0), "crop_pct": 0.9}

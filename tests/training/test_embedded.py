@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from tokenred.core.errors import OutputExistsError
-from tokenred.data.cifar10 import CIFAR10_CLASSES
+from tokenred.data.classes import CIFAR10_CLASSES
 from tokenred.models import cifar10_card, load_model, read_checkpoint
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "train_embedded.py"))

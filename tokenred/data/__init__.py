@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from tokenred.data.cifar10 import CIFAR10_MEAN, CIFAR10_STD
-from tokenred.data.dataset import SKIPPED_LABEL, ImageDataset
+from tokenred.data.dataset import SKIPPED_LABEL, ImageDataset, balanced_subset, make_loader
 from tokenred.data.hub import open_huggingface
-from tokenred.data.loader import balanced_subset, make_loader
 from tokenred.data.open import open_dataset
-from tokenred.data.transforms import eval_transform
+from tokenred.data.transforms import CIFAR10_MEAN, CIFAR10_STD, eval_transform
 
 __all__ = [
     "CIFAR10_MEAN",

@@ -13,31 +13,28 @@ from tokenred.core.errors import ConfigError, DataError
 from tokenred.data.digits import DIGITS_CLASSES
 from tokenred.data.layout import natural
 
-__all__ = ["ClassMap", "class_names", "imagenet_classes", "resolve_classes"]
+__all__ = ["CIFAR10_CLASSES", "ClassMap", "class_names", "resolve_classes"]
 
+CIFAR10_CLASSES = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
 ClassMap = Mapping[str, int] | str | int | None
 Resolved = tuple[dict[str, int], tuple[str, ...]]
 _WNID = re.compile(r"n\d{8}")
-_IMAGENET = "imagenet-1k"
-_FOLDERS = "folders"
+_IMAGENET, _FOLDERS = "imagenet-1k", "folders"
 _IMAGENET_SIZE = 1000
 
 
 @lru_cache(maxsize=1)
-def imagenet_classes() -> tuple[str, ...]:
-    """Return the 1000 WNIDs of ImageNet-1k in the order of the models' outputs."""
+def _wnids() -> tuple[str, ...]:
+    """The 1000 WNIDs of ImageNet-1k in the order of the models' outputs."""
     return tuple(ImageNetInfo(_IMAGENET).label_names())
 
 
 def class_names(model: nn.Module) -> tuple[str, ...] | None:
-    """Names of a model's classes, in the order of its outputs.
+    """Names of a model's classes, in the order of its outputs, or None if they are not known.
 
-    Args:
-        model: the embedded digits model, or a timm model. A timm model with 1000 classes is assumed
-            to use those of ImageNet-1k.
-
-    Returns:
-        The names, or None where they are not known.
+    A timm model with 1000 classes is assumed to have those of ImageNet-1k.
     """
     recorded = dict(getattr(model, "pretrained_cfg", None) or {})
     classes = getattr(model, "num_classes", None)
@@ -84,12 +81,14 @@ def resolve_classes(names: Collection[str], class_map: ClassMap, source: str) ->
             f"expected class_map as a mapping from class to index, {_IMAGENET!r}, {_FOLDERS!r}, "
             f"a number of classes or None, got {class_map!r}; use one of these."
         )
-    if class_map in (None, _IMAGENET, _IMAGENET_SIZE) and _are_wnids(names):
-        return {name: imagenet_classes().index(name) for name in own}, imagenet_classes()
+    if class_map in (None, _IMAGENET, _IMAGENET_SIZE) and (
+        all(map(_WNID.fullmatch, names)) and set(names) <= set(_wnids())
+    ):
+        return {name: _wnids().index(name) for name in own}, _wnids()
     if class_map is None:
         return in_order
     if class_map == _IMAGENET and not ordered:
-        unknown = set(names) - set(imagenet_classes())
+        unknown = set(names) - set(_wnids())
         _refuse_unknown(unknown, source, f"folders named by WNIDs of {_IMAGENET}")
     wanted = _IMAGENET_SIZE if class_map == _IMAGENET else class_map
     if len(own) != wanted:
@@ -99,10 +98,6 @@ def resolve_classes(names: Collection[str], class_map: ClassMap, source: str) ->
             "the data's own order."
         )
     return in_order
-
-
-def _are_wnids(names: Collection[str]) -> bool:
-    return all(_WNID.fullmatch(name) for name in names) and set(names) <= set(imagenet_classes())
 
 
 def _from_mapping(names: Collection[str], class_map: Mapping[str, int], source: str) -> Resolved:

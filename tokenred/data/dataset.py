@@ -1,26 +1,30 @@
-"""The dataset that evaluation loops read: an image, its label and its index."""
+"""Datasets of labelled images, their loaders in batches, and balanced subsets."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision.transforms.functional import to_tensor
 
 from tokenred.core.errors import DataError
+from tokenred.core.values import Count, Size, checked
 from tokenred.data.sources import ImageSource
 
-__all__ = ["SKIPPED_LABEL", "ImageDataset"]
+__all__ = ["SKIPPED_LABEL", "ImageDataset", "balanced_subset", "make_loader"]
 
 SKIPPED_LABEL = -1
 _BLANK_SIDE = 32
+Item = tuple[Tensor, int, int]
 
 
-class ImageDataset(Dataset[tuple[Tensor, int, int]]):
+class ImageDataset(Dataset[Item]):
     """Labelled images, converted to RGB.
 
     An unreadable image does not stop a run: it becomes zeros with the label ``SKIPPED_LABEL`` (-1),
@@ -69,15 +73,10 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
         more = f", left_out={self.left_out}" if self.left_out else ""
         return f"ImageDataset({self.name!r}, images={len(self)}, classes={len(self.classes)}{more})"
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        """Return the image, its label and its index.
+    def __getitem__(self, index: int) -> Item:
+        """Return the transformed image (3, height, width), its label, and its index from 0.
 
-        Args:
-            index: from 0; negative indices count from the end.
-
-        Returns:
-            The transformed image (3, height, width); its label, -1 if it cannot be read; and the
-            index, from 0.
+        The label of an unreadable image is -1; a negative index counts from the end.
 
         Raises:
             IndexError: if there is no such image.
@@ -93,24 +92,15 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
         return self._to_tensor(image), self.labels[index], index
 
     def _to_tensor(self, image: Image.Image) -> Tensor:
-        if self.transform is not None:
-            return self.transform(image)
-        pixels: Tensor = to_tensor(image)
-        return pixels
+        made: Tensor = to_tensor(image) if self.transform is None else self.transform(image)
+        return made
 
     def name_of(self, index: int) -> str:
         """Return the image's name, such as its path in the folder or archive."""
         return self.source.name(index)
 
     def why_unreadable(self, index: int) -> str | None:
-        """Read an image again and return the reason why it fails.
-
-        Args:
-            index: of the image.
-
-        Returns:
-            The reason, or None if the image can be read.
-        """
+        """Read an image again and return the reason why it fails, or None if it does not."""
         try:
             self.source.image(index)
         except Exception as error:  # As in __getitem__.
@@ -118,3 +108,76 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
             reason = re.sub(r"<(\S+) object at 0x[0-9a-f]+>", r"\1", str(error))
             return f"{type(error).__name__}: {reason}"
         return None
+
+
+@checked
+def make_loader(
+    dataset: ImageDataset,
+    batch_size: Size,
+    workers: Count = 0,
+    limit: Size | None = None,
+    seed: Count = 0,
+) -> DataLoader[Item]:
+    """Create a loader that gives the same batches in the same order every time.
+
+    Args:
+        dataset: its transform must give all images the same shape.
+        batch_size: images in a batch; the last one may be smaller.
+        workers: number of loading processes; 0 loads in this process.
+        limit: maximum number of images, chosen by ``balanced_subset``; None for all.
+        seed: of the choice.
+
+    Returns:
+        A loader of (images (b, 3, height, width), labels (b,), indices (b,)); the indices are
+        those of ``dataset``, and a label of -1 marks an unreadable image.
+
+    Raises:
+        ConfigError: if a number is too small or not an integer.
+    """
+    chosen: Dataset[Item] = dataset
+    if limit is not None:
+        chosen = Subset(dataset, balanced_subset(dataset, limit, seed))
+    return DataLoader(
+        chosen,
+        batch_size=batch_size,
+        shuffle=False,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        # A separate generator, so that iterating does not change the caller's random state.
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+@checked
+def balanced_subset(dataset: ImageDataset, limit: Size, seed: Count = 0) -> list[int]:
+    """Choose a fixed random subset, as balanced over the classes as possible.
+
+    The choice depends only on the names of the images and the seed, not on their order, and the
+    subset for a smaller limit is contained in the subset for a larger one.
+
+    Args:
+        dataset: to choose from.
+        limit: how many; all if there are fewer.
+        seed: another one chooses other images.
+
+    Returns:
+        The indices, ascending.
+
+    Raises:
+        ConfigError: if ``limit`` or ``seed`` is too small or not an integer.
+    """
+    if limit >= len(dataset):
+        return list(range(len(dataset)))
+    seen: Counter[int] = Counter()
+    ranked = []
+    for index in sorted(range(len(dataset)), key=lambda i: _draw(seed, dataset.name_of(i))):
+        label = dataset.labels[index]
+        # One of each class, then a second of each, and so on.
+        ranked.append((seen[label], _draw(seed, f"class {label}"), index))
+        seen[label] += 1
+    return sorted(index for _, _, index in sorted(ranked)[:limit])
+
+
+def _draw(seed: int, name: str) -> bytes:
+    # The names of files need not be UTF-8.
+    return blake2b(f"{seed}:{name}".encode(errors="surrogatepass"), digest_size=8).digest()

@@ -49,30 +49,17 @@ def digits_arrays(split: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 
 def digit_image(pixels: NDArray[np.uint8]) -> Image.Image:
-    """Turn one digit into the image that the models see.
-
-    Args:
-        pixels: (8, 8), values 0..16.
-
-    Returns:
-        An RGB image of 32x32, values 0..255, bilinearly enlarged.
-    """
+    """Turn pixels (8, 8) of 0..16 into the RGB image of 32x32, bilinear, that the models see."""
     grey = np.rint(pixels.astype(np.float64) * (255 / _WHITE)).astype(np.uint8)
     large = Image.fromarray(grey).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
     return large.convert("RGB")
 
 
 class DigitsSource:
-    """The embedded digits as an image source.
-
-    Args:
-        split: ``"train"`` or ``"test"``.
-
-    Attributes:
-        labels: the digit of each image.
+    """A split of the embedded digits as an image source; ``labels`` holds the digits.
 
     Raises:
-        DataError: for any other split.
+        DataError: for a split other than ``"train"`` and ``"test"``.
     """
 
     def __init__(self, split: str = "test") -> None:

@@ -1,7 +1,6 @@
-"""Hugging Face datasets: by name from the hub, or as an object.
+"""Hugging Face datasets: by name from the hub (which needs ``datasets``), or as an object.
 
-The package ``datasets`` is needed for names only. timm's reader is not used, because it must know
-split and columns in advance and does not accept a dataset that is already open.
+timm's reader must know split and columns in advance and takes no dataset that is already open.
 """
 
 from __future__ import annotations
@@ -38,13 +37,7 @@ class HubDataset(Protocol):
 
 
 class HubSource:
-    """The images of a column.
-
-    Args:
-        rows: rows with one column only, so that nothing else is read.
-        column: with Pillow images, encoded bytes, paths, or arrays of pixels.
-        name: of the dataset, for messages.
-    """
+    """The images of a column: Pillow images, encoded bytes, paths, or arrays of pixels."""
 
     def __init__(self, rows: HubDataset, column: str, name: str) -> None:
         self.rows, self.column, self.label = rows, column, name
@@ -117,12 +110,20 @@ def open_huggingface(
         DataError: if the dataset is not available, lacks the columns, or has no labels.
         ConfigError: if ``class_map`` is invalid.
     """
+    rows: Any = source
     if isinstance(source, str):
         name, rows = PREFIX + source, _download(source, config, split)
-    elif isinstance(source, Mapping):
-        name, rows = _pick(source, split)
     else:
-        name, rows = _title(source), source
+        chosen = None
+        if isinstance(source, Mapping):
+            chosen = split or pick_split(list(source), None, "the dataset") or next(iter(source))
+            if chosen not in source:
+                raise DataError(
+                    f"expected a split among {', '.join(source)}, got {split!r}; choose one."
+                )
+            rows = source[chosen]
+        title = getattr(getattr(rows, "info", None), "dataset_name", None) or "dataset"
+        name = PREFIX + "/".join(filter(None, (str(title), chosen)))
     if not hasattr(rows, "__len__") or not hasattr(rows, "__getitem__"):
         raise DataError(
             f"expected a dataset of known length for {name}, got a stream ("
@@ -158,40 +159,26 @@ def _download(name: str, config: str | None, split: str | None) -> Any:
         ) from error
 
 
-def _pick(parts: Mapping[str, HubDataset], split: str | None) -> tuple[str, HubDataset]:
-    names = list(parts)
-    chosen = split or pick_split(names, None, "the dataset") or names[0]
-    if chosen not in parts:
-        raise DataError(f"expected a split among {', '.join(names)}, got {split!r}; choose one.")
-    return f"{_title(parts[chosen])}/{chosen}", parts[chosen]
-
-
-def _title(rows: HubDataset) -> str:
-    info = getattr(rows, "info", None)
-    return PREFIX + str(getattr(info, "dataset_name", None) or "dataset")
-
-
 def _column(
     rows: HubDataset, given: str | None, kind: str, fits: Callable[[Any], bool], name: str
 ) -> str:
     columns: Sequence[str] = list(rows.column_names)
+    if given is not None and given not in columns:
+        raise DataError(
+            f"expected a column {given!r} in {name}, found {', '.join(columns)}; pass {kind}=."
+        )
     if given is not None:
-        if given not in columns:
-            raise DataError(
-                f"expected a column {given!r} in {name}, found {', '.join(columns)}; pass {kind}=."
-            )
         return given
     features = rows.features or {}
     found = [column for column in columns if fits(features.get(column))]
-    if len(found) != 1 and kind in columns:
+    if len(found) == 1:
+        return found[0]
+    if kind in columns:
         return kind
-    if len(found) != 1:
-        raise DataError(
-            f"expected one {kind} column in {name}, found "
-            f"{', '.join(found) if found else 'none'} among {', '.join(columns)}; open it with "
-            f"tokenred.data.open_huggingface and pass {kind}=."
-        )
-    return found[0]
+    raise DataError(
+        f"expected one {kind} column in {name}, found {', '.join(found) or 'none'} among "
+        f"{', '.join(columns)}; open it with tokenred.data.open_huggingface and pass {kind}=."
+    )
 
 
 def _is_image(feature: Any) -> bool:

@@ -7,21 +7,19 @@ class is the first folder below the split, however deep its images are.
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
 from tokenred.core.errors import DataError
 
 __all__ = [
     "HIDDEN",
     "IMAGE_SUFFIXES",
-    "SPLIT_NAMES",
     "find_layout",
+    "narrow_to_split",
     "natural",
     "other_kind",
     "pick_split",
-    "sort_out",
     "told",
 ]
 
@@ -35,32 +33,21 @@ IMAGE_SUFFIXES = (
 HIDDEN = "hidden"
 
 # In order of preference, if the caller names none.
-_ALIASES: dict[str, tuple[str, ...]] = {
-    "val": ("val", "validation", "valid"),
-    "test": ("test",),
-    "train": ("train", "training"),
-}
-SPLIT_NAMES = tuple(name for names in _ALIASES.values() for name in names)
+_ALIASES: tuple[tuple[str, ...], ...] = (
+    ("val", "validation", "valid"),
+    ("test",),
+    ("train", "training"),
+)
+_SPLIT_NAMES = tuple(name for names in _ALIASES for name in names)
 
 
 def other_kind(path: str) -> str:
-    """The kind of a file that is not an image: its suffix, or ``"hidden"``; "" for an image.
-
-    Args:
-        path: relative, with forward slashes.
-    """
+    """The kind of a file that is not an image: its suffix, or ``"hidden"``; "" for an image."""
     whole = PurePosixPath(path)
     if any(part.startswith(".") or part == "__MACOSX" for part in whole.parts):
         return HIDDEN
     suffix = whole.suffix.lower()
     return "" if suffix in IMAGE_SUFFIXES else suffix or "without a suffix"
-
-
-def sort_out(paths: Iterable[str]) -> tuple[list[str], Counter[str]]:
-    """Images among files, in natural order, and the number of others by kind."""
-    kinds = {path: other_kind(path) for path in paths}
-    names = sorted((path for path, kind in kinds.items() if not kind), key=natural)
-    return names, Counter(kind for kind in kinds.values() if kind)
 
 
 def natural(text: str) -> tuple[object, ...]:
@@ -87,11 +74,11 @@ def pick_split(found: Sequence[str], split: str | None, source: str) -> str | No
     Raises:
         DataError: if the requested split does not exist.
     """
-    splits = [name for name in SPLIT_NAMES if name in found]
+    splits = [name for name in _SPLIT_NAMES if name in found]
     if split is None:
         return splits[0] if splits else None
-    wanted = next((names for names in _ALIASES.values() if split in names), (split,))
-    chosen = next((name for name in (split, *wanted) if name in found), None)
+    wanted = [split, *(name for names in _ALIASES if split in names for name in names)]
+    chosen = next((name for name in wanted if name in found), None)
     if chosen is None:
         there = f"the splits {', '.join(splits)}" if splits else "classes without splits"
         raise DataError(
@@ -101,6 +88,32 @@ def pick_split(found: Sequence[str], split: str | None, source: str) -> str | No
     return chosen
 
 
+def narrow_to_split(root: Path, split: str | None) -> tuple[Path, str | None]:
+    """Enter the split's folder, so that the others (a large train set) are not walked.
+
+    Returns:
+        The folder to read, and the split that remains to be chosen inside it.
+
+    Raises:
+        DataError: if the folder cannot be read.
+    """
+    try:
+        named = [entry for entry in root.iterdir() if entry.name in (*_SPLIT_NAMES, split)]
+        folders = [entry for entry in named if entry.is_dir()]
+        holders = [f.name for f in folders if any(child.is_dir() for child in f.iterdir())]
+    except OSError as error:
+        raise DataError(
+            f"expected a readable folder at {root}, got {error.strerror or error}; check its "
+            "permissions."
+        ) from error
+    try:
+        chosen = pick_split(holders, split, str(root))
+    except DataError:
+        # The split may be deeper, inside an enclosing folder; `find_layout` decides.
+        return root, split
+    return (root, split) if chosen is None else (root / chosen, None)
+
+
 def told(others: Mapping[str, int]) -> str:
     """Describe the files that are not images, in case the user expected images."""
     shown = sorted((kind, count) for kind, count in others.items() if kind != HIDDEN)
@@ -108,7 +121,7 @@ def told(others: Mapping[str, int]) -> str:
 
 
 def find_layout(
-    paths: Sequence[str], split: str | None, source: str, others: Mapping[str, int] | None = None
+    paths: Sequence[str], split: str | None, source: str, others: Mapping[str, int]
 ) -> dict[str, str]:
     """Find the split and the class of each image.
 
@@ -126,7 +139,7 @@ def find_layout(
             exist.
     """
     if not paths:
-        instead = told(others or {})
+        instead = told(others)
         raise DataError(
             f"expected images in {source}, found none{f' but {instead}' if instead else ''}; it "
             "should contain CLASS/IMAGE or SPLIT/CLASS/IMAGE, images ending in "
@@ -152,7 +165,7 @@ def find_layout(
 
 def _wrapper_depth(parts: Sequence[tuple[str, ...]], split: str | None) -> int:
     depth = 0
-    known = {*SPLIT_NAMES, split}
+    known = {*_SPLIT_NAMES, split}
     while True:
         first = parts[0][depth]
         # Two more levels must remain, a class and an image.

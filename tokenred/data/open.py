@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import os
 import warnings
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
@@ -14,19 +13,21 @@ from PIL import Image
 from torch import Tensor
 
 from tokenred.core.errors import DataError, DataWarning
-from tokenred.data.archives import TAR_SUFFIXES, TarSource, ZipSource
-from tokenred.data.cifar10 import CIFAR10_CLASSES, find_cifar10
-from tokenred.data.classes import ClassMap, resolve_classes
+from tokenred.data.classes import CIFAR10_CLASSES, ClassMap, resolve_classes
 from tokenred.data.dataset import ImageDataset
 from tokenred.data.digits import DIGITS_CLASSES, DigitsSource
-from tokenred.data.folder import FolderSource, narrow_to_split
+from tokenred.data.files import source_at
 from tokenred.data.hub import PREFIX, HubDataset, is_hub_dataset, open_huggingface
-from tokenred.data.layout import IMAGE_SUFFIXES, find_layout, told
-from tokenred.data.sources import FileSource
+from tokenred.data.layout import IMAGE_SUFFIXES, find_layout, narrow_to_split, told
 
 __all__ = ["open_dataset"]
 
 _NAMED = ("digits", "cifar10")
+_VARIABLE = "TOKENRED_DATA"
+_HOW = (
+    "pass cifar10:PATH with an image folder, zip or tar of it (SPLIT/CLASS/IMAGE), or set "
+    f"{_VARIABLE} to the folder that holds cifar10-test.zip and cifar10-train.zip"
+)
 Transform = Callable[[Image.Image], Tensor]
 
 
@@ -90,24 +91,13 @@ def open_dataset(
     return _open_path(path, path.name or str(path), split, transform, class_map)
 
 
-def _open_cifar10(path: str, split: str, transform: Transform | None) -> ImageDataset:
-    place = find_cifar10(path, split)
-    try:
-        return _open_path(place, "cifar10", split, transform, _CIFAR10_MAP)
-    except DataError:
-        # An extracted cifar10-test or test folder contains the classes themselves.
-        if place.is_dir() and {e.name for e in place.iterdir()} >= set(CIFAR10_CLASSES):
-            return _open_path(place, "cifar10", None, transform, _CIFAR10_MAP)
-        raise
-
-
-_CIFAR10_MAP = {name: index for index, name in enumerate(CIFAR10_CLASSES)}
-
-
 def _open_path(
     path: Path, name: str, split: str | None, transform: Transform | None, class_map: ClassMap
 ) -> ImageDataset:
-    source, split = _source_at(path, split)
+    root = path
+    if path.is_dir():
+        root, split = narrow_to_split(path, split)
+    source = source_at(root)
     folders = find_layout(source.names, split, str(path), source.left_out)
     index, classes = resolve_classes(set(folders.values()), class_map, str(path))
     if others := told(source.left_out):
@@ -122,16 +112,40 @@ def _open_path(
     return ImageDataset(source, labels, classes, name, transform, source.left_out)
 
 
-def _source_at(path: Path, split: str | None) -> tuple[FileSource, str | None]:
-    if path.is_dir():
-        root, split = narrow_to_split(path, split)
-        return FolderSource(root), split
-    name = path.name.lower()
-    if name.endswith(TAR_SUFFIXES):
-        return TarSource(path), split
-    if name.endswith(".zip") or zipfile.is_zipfile(path):
-        return ZipSource(path), split
-    raise DataError(
-        f"expected an image folder, a .zip or one of {', '.join(TAR_SUFFIXES)}, got the file "
-        f"{path}; name its folder or pack it."
-    )
+# ---------------------------------------------------------------- CIFAR-10
+
+
+def _open_cifar10(path: str, split: str, transform: Transform | None) -> ImageDataset:
+    """Open CIFAR-10, which is too large to embed and never downloaded."""
+    class_map = {name: index for index, name in enumerate(CIFAR10_CLASSES)}
+    place = _find_cifar10(path, split)
+    try:
+        return _open_path(place, "cifar10", split, transform, class_map)
+    except DataError:
+        # An extracted cifar10-test or test folder contains the classes themselves.
+        if place.is_dir() and {e.name for e in place.iterdir()} >= set(CIFAR10_CLASSES):
+            return _open_path(place, "cifar10", None, transform, class_map)
+        raise
+
+
+def _find_cifar10(path: str, split: str) -> Path:
+    if split not in ("test", "train"):
+        raise DataError(f"cifar10 has the splits test and train, got {split!r}; use one of them.")
+    folder = path or os.environ.get(_VARIABLE)
+    if not folder:
+        raise DataError(f"expected the location of CIFAR-10, got nothing; {_HOW}.")
+    given = Path(folder).expanduser()
+    if path and not given.exists():
+        raise DataError(f"expected CIFAR-10 at {given}, found nothing; {_HOW}.")
+    names = [
+        stem + suffix
+        for stem in (f"cifar10-{split}", "cifar10")
+        for suffix in (".zip", "", ".tar", ".tar.gz")
+    ]
+    found = next((given / name for name in names if (given / name).exists()), None)
+    if found is None and not path:
+        raise DataError(
+            f"expected cifar10-{split}.zip, cifar10-{split} or cifar10 in {given} (from "
+            f"{_VARIABLE}), found none; {_HOW}."
+        )
+    return found or given

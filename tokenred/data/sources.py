@@ -1,29 +1,17 @@
-"""The protocol of an image source, and decoding a file to an RGB image."""
+"""What an image source is, and decoding a file to an RGB image."""
 
 from __future__ import annotations
 
 import io
 import os
 import stat
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
-from tokenred.data.layout import sort_out
-
-__all__ = [
-    "FileSource",
-    "ImageSource",
-    "check_size",
-    "decode",
-    "pixels_of",
-    "raw_of",
-    "read_file",
-    "to_rgb",
-]
+__all__ = ["ImageSource", "check_size", "decode", "pixels_of", "raw_of", "read_file", "to_rgb"]
 
 _MOST_BYTES = 1 << 28  # larger files, unpacked, are not images
 _LONGEST = 100  # resizing the short side would make the long side this many times longer
@@ -52,40 +40,6 @@ class ImageSource(Protocol):
         ...
 
 
-class FileSource:
-    """The images among the files of a folder or an archive; a subclass says how to `read` one.
-
-    Args:
-        paths: of all regular files, with forward slashes.
-        others: number of other entries, by kind.
-
-    Attributes:
-        names: paths of the images in natural order; shorten the list to use only some of them.
-        left_out: number of files that are not images, by kind.
-    """
-
-    def __init__(self, paths: Iterable[str], others: Mapping[str, int] | None = None) -> None:
-        self.names, left_out = sort_out(paths)
-        left_out.update(others or {})
-        self.left_out = dict(left_out)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def name(self, index: int) -> str:
-        return self.names[index]
-
-    def raw(self, index: int) -> bytes:
-        return self.read(self.names[index])
-
-    def image(self, index: int) -> Image.Image:
-        return decode(self.raw(index))
-
-    def read(self, name: str) -> bytes:
-        """Return the content of a file of this path."""
-        raise NotImplementedError
-
-
 def read_file(path: Path) -> bytes:
     """The content of a regular file.
 
@@ -107,23 +61,13 @@ def _without_blocking(path: str, flags: int) -> int:
 
 
 def check_size(size: int) -> None:
-    """Refuse a file that is too large to be an image.
-
-    Raises:
-        ValueError: for one of over 256 MiB.
-    """
+    """Refuse a file of over 256 MiB with a `ValueError`: it is not an image."""
     if size > _MOST_BYTES:
         raise ValueError(f"{size} bytes, over {_MOST_BYTES}")
 
 
 def decode(data: bytes) -> Image.Image:
-    """Decode a whole image file to RGB.
-
-    Args:
-        data: the bytes of the file.
-
-    Returns:
-        The image, fully loaded, in mode ``RGB``.
+    """Decode the bytes of an image file to a fully loaded RGB image.
 
     Raises:
         ValueError: for pixels without a defined white, or an image with an aspect ratio over 100.
@@ -156,7 +100,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def raw_of(source: ImageSource, index: int) -> bytes:
-    """The content of an image as bytes: the source's own bytes, or the pixels."""
+    """The content of an image: the source's own bytes, or the pixels."""
     raw = getattr(source, "raw", None)
     found: bytes = pixels_of(source.image(index)) if raw is None else raw(index)
     return found

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from tokenred.core.values import Positive, read
 from tokenred.core.wording import Words
-from tokenred.data.cifar10 import CIFAR10_MEAN, CIFAR10_STD
 
-__all__ = ["check_statistics", "eval_transform"]
+__all__ = ["CIFAR10_MEAN", "CIFAR10_STD", "check_statistics", "eval_transform"]
 
+# Of the training pixels, on the scale 0..1; in common use.
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 _STATISTICS: dict[str, Any] = {
     "mean": Annotated[tuple[float, float, float], Words("three numbers, one a colour channel")],
     "std": Annotated[
@@ -52,10 +54,10 @@ def eval_transform(
     if data == "cifar10":
         mean = mean or recorded.get("mean") or CIFAR10_MEAN
         std = std or recorded.get("std") or CIFAR10_STD
-    overrides: dict[str, Any] = {}
-    for name, values in (("mean", mean), ("std", std)):
-        if values is not None:
-            overrides[name] = check_statistics(name, values)
+    given = {"mean": mean, "std": std}
+    overrides: dict[str, Any] = {
+        name: check_statistics(name, value) for name, value in given.items() if value is not None
+    }
     size = getattr(getattr(model, "patch_embed", None), "img_size", None)
     if size is not None:
         # A model built for another img_size keeps the old one in its pretrained_cfg.

@@ -1,39 +1,46 @@
-"""Reading and writing weight files: nothing executable in, nothing half-written out."""
+"""Weight files: nothing executable in, nothing half-written out, and all of it fits or nothing."""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
-from tokenred.core.errors import CheckpointError, CheckpointWarning, OutputExistsError
-from tokenred.core.files import write_whole
+from tokenred.core.errors import CheckpointError, CheckpointWarning
+from tokenred.core.files import check_output, write_whole
 
 __all__ = [
     "PICKLE_SUFFIXES",
-    "check_writable",
+    "SAFE_SUFFIX",
+    "check_fit",
+    "load_strictly",
     "read_checkpoint",
     "save_checkpoint",
+    "state_digest",
 ]
 
+SAFE_SUFFIX = ".safetensors"
 PICKLE_SUFFIXES = (".pth", ".pt", ".tar", ".bin")
 _HOW = "save model.state_dict(), plain or as {'model': ...} or {'state_dict': ...}."
 _AVERAGED = ("state_dict_ema", "model_ema")
 _RAW = ("state_dict", "model")
-# Of torch.compile and of data parallelism, one around the other, either way.
-_PREFIXES = ("_orig_mod.", "module.", "_orig_mod.")
+# Added by torch.compile and data parallelism.
+_PREFIXES = re.compile(r"^(_orig_mod\.|module\.)+")
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_SHOWN = 6
 
 
 def read_checkpoint(
@@ -43,11 +50,11 @@ def read_checkpoint(
 
     Args:
         path: a ``.safetensors`` file, or a ``.pth``/``.pt``/``.tar``/``.bin`` file of plain
-            tensors, or one of a training that holds them: raw ones as ``state_dict`` or ``model``,
+            tensors, or of a training that holds them: raw ones as ``state_dict`` or ``model``,
             averaged ones as ``state_dict_ema`` or ``model_ema``. The prefixes ``module.`` and
-            ``_orig_mod.`` are taken off.
-        use_ema: which of those to take. By default averaged ones where there are some, as timm
-            does, with a warning where there are raw ones too.
+            ``_orig_mod.`` are removed.
+        use_ema: whether to take the averaged weights of a training. By default they are taken if
+            there are any, as timm does, with a warning if there are raw ones too.
 
     Returns:
         The weights by name, and the metadata (empty for a file of the second kind).
@@ -57,44 +64,60 @@ def read_checkpoint(
             that are asked for; a pickle that needs code to be run is refused.
 
     Warns:
-        CheckpointWarning: where weights had to be chosen.
+        CheckpointWarning: if weights had to be chosen.
     """
     if not isinstance(path, str | os.PathLike):
         raise CheckpointError(f"expected the path of a checkpoint, got {type(path).__name__}.")
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"expected a checkpoint file, found none at {path}; check the path.")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    if path.suffix in PICKLE_SUFFIXES:
-        state = _chosen(_read_pickle(path), use_ema, path)
-        return _strip({str(name): value for name, value in state.items()}, path), {}
-    raise CheckpointError(
-        f"expected a checkpoint ending in .safetensors, {', '.join(PICKLE_SUFFIXES)}, got "
-        f"{path.name!r}; convert it to safetensors."
+    metadata: dict[str, str] = {}
+    state: Mapping[Any, Tensor]
+    if path.suffix.lower() == SAFE_SUFFIX:
+        try:
+            with safe_open(path, framework="pt", device="cpu") as file:
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                metadata = dict(file.metadata() or {})
+        except (SafetensorError, OSError) as error:
+            raise _unreadable(path, "safetensors file", error) from error
+    elif path.suffix in PICKLE_SUFFIXES:
+        state = _choose(_read_pickle(path), use_ema, path)
+    else:
+        raise CheckpointError(
+            f"expected a checkpoint ending in {SAFE_SUFFIX}, {', '.join(PICKLE_SUFFIXES)}, got "
+            f"{path.name!r}; convert it to safetensors."
+        )
+    plain = {_PREFIXES.sub("", str(name)): value for name, value in state.items()}
+    if len(plain) < len(state):
+        raise CheckpointError(
+            f"expected each weight once in {path}, but some are there with and without the prefix "
+            "module. or _orig_mod.; keep one of them."
+        )
+    return plain, metadata
+
+
+def _unreadable(path: Path, kind: str, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is no readable {kind} ({type(error).__name__}: {error}); copy or convert it again."
     )
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is no readable safetensors file ({error}); copy or convert it again."
-        ) from error
-    return _strip(state, path), metadata
-
-
 def _read_pickle(path: Path) -> Any:
-    _check_stored(path)
     try:
-        # What timm's training puts beside the weights; attributes by name, and nothing that runs.
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > path.stat().st_size:  # PyTorch compresses nothing
+                raise CheckpointError(
+                    f"{path} unpacks to {unpacked} bytes and was not written by PyTorch; it was "
+                    "not opened."
+                )
+        # timm's training puts a Namespace beside the weights: attributes, nothing that runs.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            # It concerns the refusal below, not the caller.
             warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         # PyTorch's own message begins with the advice to run the code.
         reason = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
@@ -104,104 +127,46 @@ def _read_pickle(path: Path) -> Any:
             "safetensors where you trust it, with safetensors.torch.save_file(state_dict, "
             "'weights.safetensors')."
         ) from error
-    except Exception as error:  # A damaged pickle may raise nearly anything.
-        raise CheckpointError(
-            f"{path} is no readable PyTorch checkpoint ({type(error).__name__}: {error}); copy it "
-            "again."
-        ) from error
+    except Exception as error:  # A damaged pickle or zip may raise nearly anything.
+        raise _unreadable(path, "PyTorch checkpoint", error) from error
 
 
-def _check_stored(path: Path) -> None:
-    """Refuse an archive that unpacks to more than it is; PyTorch compresses nothing."""
-    if not zipfile.is_zipfile(path):
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-    except Exception as error:  # zipfile raises many kinds
-        raise CheckpointError(f"{path} is no readable PyTorch checkpoint ({error}).") from error
-    if unpacked > path.stat().st_size:
-        raise CheckpointError(
-            f"{path} unpacks to {unpacked} bytes and was not written by PyTorch; it was not opened."
-        )
-
-
-def _chosen(loaded: Any, use_ema: bool | None, path: Path) -> Mapping[Any, Tensor]:
-    """The weights in what a file holds, which timm would take where it is left open."""
-    state, taken = loaded, ""
+def _choose(loaded: Any, use_ema: bool | None, path: Path) -> Mapping[Any, Tensor]:
+    """The weights in the content of a file."""
+    state = loaded
     if isinstance(loaded, Mapping):
-        averaged = [key for key in _AVERAGED if loaded.get(key) is not None]
-        raw = [key for key in _RAW if loaded.get(key) is not None]
+        averaged, raw = (
+            [key for key in names if loaded.get(key) is not None] for names in (_AVERAGED, _RAW)
+        )
         if use_ema and not averaged:
             raise CheckpointError(
                 f"expected averaged weights in {path} ({' or '.join(_AVERAGED)}), found none; "
                 "leave use_ema out."
             )
         wanted = [*([] if use_ema is False else averaged), *([] if use_ema else raw)]
-        taken = wanted[0] if wanted and isinstance(loaded[wanted[0]], Mapping) else ""
-        state = loaded[taken] if taken else loaded
+        if wanted and isinstance(loaded[wanted[0]], Mapping):
+            state = loaded[wanted[0]]
         if use_ema is None and averaged and raw:
             warnings.warn(
-                f"{path} holds averaged and raw weights; those of {taken!r} are taken. Pass "
+                f"{path} holds averaged and raw weights; those of {wanted[0]!r} are taken. Pass "
                 "use_ema=True to say so, or use_ema=False for the raw ones.",
                 CheckpointWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
     if not isinstance(state, Mapping) or not state:
         raise CheckpointError(
             f"expected a state dict in {path}, got {type(state).__name__}; {_HOW}"
         )
-    strange = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
-    if strange:
-        raise CheckpointError(
-            f"expected only tensors in {path}, but these are none: {', '.join(strange[:8])}; {_HOW}"
-        )
+    _check_tensors(state, f"in {path}", _HOW)
     return state
 
 
-def _strip(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    for name, value in state.items():
-        for prefix in _PREFIXES:
-            name = name.removeprefix(prefix)
-        if name in found:
-            raise CheckpointError(
-                f"expected each weight once in {path}, but {name} is there with and without "
-                f"{' and '.join(_PREFIXES[:2])}; keep one of them."
-            )
-        found[name] = value
-    return found
-
-
-def check_writable(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """Refuse an output that cannot or must not be written, before the work that makes it.
-
-    Args:
-        path: the file to be written.
-        overwrite: whether an older file may be replaced.
-
-    Returns:
-        The path.
-
-    Raises:
-        OutputExistsError: if the file exists and ``overwrite`` is false.
-        CheckpointError: if it is not named ``*.safetensors`` or its folder does not exist.
-    """
-    path = Path(path)
-    if path.suffix != ".safetensors":
+def _check_tensors(state: Mapping[Any, Any], where: str, how: str) -> None:
+    strange = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
+    if strange:
         raise CheckpointError(
-            f"expected a name ending in .safetensors to write to, got {path.name!r}; rename it."
+            f"expected only tensors {where}, but these are none: {_shorten(strange)}; {how}"
         )
-    if not path.parent.is_dir():
-        raise CheckpointError(
-            f"expected a folder at {path.parent} to write {path.name} into; create it first."
-        )
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise OutputExistsError(
-            f"expected no file at {path}, but there is one; choose another name or pass "
-            "overwrite=True."
-        )
-    return path
 
 
 def save_checkpoint(
@@ -213,25 +178,18 @@ def save_checkpoint(
     """Write weights and metadata to a safetensors file, at once or not at all.
 
     Args:
-        path: the file to write, named ``*.safetensors``.
-        model_state: weights by name; kept in their dtype.
-        metadata: facts by name; values that are not strings are stored as JSON.
+        path: ends in ``.safetensors``; its folder exists.
+        model_state: tensors by name.
+        metadata: text, and other values, which become JSON.
         overwrite: whether an older file may be replaced.
-
-    Returns:
-        The path.
 
     Raises:
         OutputExistsError: if the file exists and ``overwrite`` is false.
-        CheckpointError: if the name or folder is wrong, or a value is not a tensor or not JSON.
+        ConfigError, DataError: for another suffix, or a folder that does not exist.
+        CheckpointError: if a weight is not a tensor, or an entry of the metadata not JSON.
     """
-    path = check_writable(path, overwrite=overwrite)
-    strange = [name for name, value in model_state.items() if not isinstance(value, Tensor)]
-    if strange:
-        raise CheckpointError(
-            f"expected only tensors to save, but these are none: {', '.join(strange[:8])}; "
-            "put facts into metadata."
-        )
+    path = check_output(Path(path), (SAFE_SUFFIX,), overwrite=overwrite)
+    _check_tensors(model_state, "to save", "put facts into metadata.")
     try:
         notes = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
     except (TypeError, ValueError) as error:
@@ -241,3 +199,97 @@ def save_checkpoint(
     # safetensors refuses tensors that share storage, such as tied weights: hence the copies.
     state = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in model_state.items()}
     return write_whole(path, lambda place: place.write_bytes(save(state, notes)))
+
+
+def state_digest(state: Mapping[str, Tensor]) -> str:
+    """16 hex digits of SHA-256 over names, types, shapes and values of weights."""
+    running = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        value = value.detach().cpu().contiguous()
+        running.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        # As bytes, since NumPy has no bfloat16.
+        running.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return running.hexdigest()[:16]
+
+
+def load_strictly(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+    """Load weights into a model if, and only if, every one of them fits; its dtypes stay.
+
+    Raises:
+        CheckpointError: as `check_fit`; the model is untouched then.
+    """
+    check_fit(model, state, origin)
+    model.load_state_dict(dict(state))
+
+
+def check_fit(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+    """Refuse weights that do not all fit a model, which may be on the device "meta".
+
+    Floating weights may have another floating type of 16, 32 or 64 bits.
+
+    Raises:
+        CheckpointError: if names are missing or unexpected, or shapes or types differ.
+    """
+    wanted = model.state_dict()
+    problems: dict[str, list[str]] = {
+        "missing": [name for name in wanted if name not in state],
+        "unexpected": [name for name in state if name not in wanted],
+        "of other shape": [],
+        "of other type": [],
+    }
+    for name in (name for name in wanted if name in state):
+        own, given = wanted[name], state[name]
+        if given.shape != own.shape:
+            told = f"{name} is {tuple(given.shape)} but should be {tuple(own.shape)}"
+            problems["of other shape"].append(told)
+        if given.dtype != own.dtype and not {given.dtype, own.dtype} <= set(_FLOATS):
+            problems["of other type"].append(f"{name} is {given.dtype} but should be {own.dtype}")
+    found = {what: names for what, names in problems.items() if names}
+    if found:
+        listed = "; ".join(f"{what}: {_shorten(names)}" for what, names in found.items())
+        only_types = list(found) == ["of other type"]
+        raise CheckpointError(
+            f"the weights in {origin} do not fit {type(model).__name__}, nothing was loaded. "
+            f"{listed}. Expected {_describe(wanted)}; got {_describe(state)}. "
+            + ("Convert them to floats first." if only_types else _advice(wanted, state))
+        )
+
+
+def _describe(state: Mapping[str, Tensor]) -> str:
+    """Such as ``width 384, 12 blocks, patch 16, 197 positions, 1000 classes``."""
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    patch, positions = shapes.get("patch_embed.proj.weight", ()), shapes.get("pos_embed", ())
+    blocks = {name.split(".")[1] for name in state if name.startswith("blocks.")}
+    words = {
+        "width {}": patch[0] if len(patch) == 4 else None,
+        "{} blocks": len(blocks) or None,
+        "patch {}": patch[-1] if len(patch) == 4 else None,
+        "{} positions": positions[1] if len(positions) == 3 else None,
+        "{} classes": _classes(state),
+    }
+    told = [text.format(number) for text, number in words.items() if number is not None]
+    return ", ".join(told) or f"{len(state)} weights of an unknown kind"
+
+
+def _classes(state: Mapping[str, Tensor]) -> int | None:
+    head = state.get("head.weight")
+    return None if head is None or head.ndim != 2 else head.shape[0]
+
+
+def _advice(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    differs = (
+        name
+        for name in wanted.keys() | state.keys()
+        if name not in wanted or name not in state or wanted[name].shape != state[name].shape
+    )
+    if not all(name.startswith(("head.", "aux_head.")) for name in differs):
+        return "Choose the model that these weights were made for."
+    classes = _classes(state)
+    if classes is None:
+        return "The file has no classifier head; pass num_classes=0."
+    return f"Pass num_classes={classes}."
+
+
+def _shorten(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,27 +1,20 @@
 """The models that come with the package: small ViTs that are ready without any download.
 
-Model card of ``digits``:
-    What: a plain timm ``VisionTransformer``: 32x32 images, patch 4 (64 image tokens and CLS),
-        width 96, 8 blocks, 3 heads of width 32, 10 classes; fp16 on disk, fp32 in memory.
-    Trained on: the 1437 images of the embedded train split (scikit-learn's digits, 8x8 enlarged
-        to 32x32), from scratch on a CPU; the metadata has the settings, and ``python
-        scripts/train_embedded.py digits`` trains another with them.
-    Quality: the file's metadata carries the top-1 on the 360 held-out images (``top1``).
-    For: demos, tests and experiments with token reduction that must run anywhere. Its task is
-        easy, so small differences between methods mean little: 56 of 64 tokens can go, a few in
-        each block, for about one point. Pruning hard by CLS attention does better here than by
-        its inverse and worse than at random, since it keeps no spread over the picture.
+Both are plain timm ``VisionTransformer``s for 32x32 images in patches of 4 (64 image tokens and
+CLS), with 8 blocks, heads of width 32 and 10 classes; fp16 on disk, fp32 in memory. The files'
+metadata has the settings of the training and the accuracy (``top1``);
+``scripts/train_embedded.py`` trains others with the same settings.
 
-Model card of ``cifar10_vit``:
-    What: a plain timm ``VisionTransformer``: 32x32 images, patch 4 (64 image tokens and CLS),
-        width 128, 8 blocks, 4 heads of width 32, 10 classes, 1.6 M parameters; fp16 on disk, fp32
-        in memory.
-    Trained on: the 50,000 images of CIFAR-10's train split, on a CPU; the metadata has the
-        settings, and the digest of the weights it began from. ``python scripts/train_embedded.py
-        patch4`` trains another with them.
-    Quality: the metadata carries the top-1 on all 10,000 test images (``top1``).
-    For: experiments with token reduction on photographs. It is modestly trained: compare methods
-        on it, claim nothing about models of size.
+``digits``: width 96, 3 heads. Trained from scratch on a CPU on the 1437 images of the embedded
+train split (scikit-learn's digits, 8x8 enlarged to 32x32); accuracy on the 360 held-out images. For
+demos, tests and experiments that must run anywhere. Its task is easy, so small differences between
+methods mean little: 56 of 64 tokens can go, a few in each block, for about one point. Pruning hard
+by CLS attention does better here than by its inverse and worse than at random, since it keeps no
+spread over the picture.
+
+``cifar10_vit``: width 128, 4 heads, 1.6 M parameters. Trained on a CPU on the 50,000 images of
+CIFAR-10's train split; accuracy on all 10,000 test images. For experiments on photographs. It is
+modestly trained: compare methods on it, and claim nothing about larger models.
 """
 
 from __future__ import annotations
@@ -32,23 +25,11 @@ from typing import Any, Final
 
 from timm.models.vision_transformer import VisionTransformer
 
-from tokenred.data.cifar10 import CIFAR10_CLASSES
+from tokenred.data.classes import CIFAR10_CLASSES
 from tokenred.models.checkpoint_file import read_checkpoint
 from tokenred.models.rebuild import read_described
 
 __all__ = ["EMBEDDED_MODELS", "cifar10_card", "cifar10_vit", "digits_card", "digits_vit"]
-
-
-def _built(name: str, pretrained: bool, more: dict[str, Any]) -> VisionTransformer:
-    with as_file(files("tokenred.models") / f"{name}.safetensors") as path:
-        model, record = read_described(path, weights=pretrained)
-    model.pretrained_cfg = record | {"architecture": name} | more
-    return model.float().eval()
-
-
-def _card(name: str) -> dict[str, str]:
-    with as_file(files("tokenred.models") / f"{name}.safetensors") as path:
-        return read_checkpoint(path)[1]
 
 
 def digits_vit(pretrained: bool = True) -> VisionTransformer:
@@ -64,19 +45,19 @@ def digits_vit(pretrained: bool = True) -> VisionTransformer:
     Raises:
         CheckpointError: if the embedded weights are damaged.
     """
-    return _built("digits_vit", pretrained, {})
+    return _build("digits_vit", pretrained)
 
 
 def cifar10_vit(pretrained: bool = True) -> VisionTransformer:
-    """Build the CIFAR-10 model, as `digits_vit` builds that of digits."""
-    return _built("cifar10_vit", pretrained, {"label_names": list(CIFAR10_CLASSES)})
+    """Build the CIFAR-10 model; see `digits_vit`."""
+    return _build("cifar10_vit", pretrained, label_names=list(CIFAR10_CLASSES))
 
 
 def digits_card() -> dict[str, str]:
-    """What the embedded weights say of themselves.
+    """The metadata of the embedded weights.
 
     Returns:
-        The metadata: ``config``, ``preprocessing``, ``top1`` (percent), ``data``, ``recipe``, ...
+        ``config``, ``preprocessing``, ``top1`` (percent), ``data``, ``recipe``, ...
 
     Raises:
         CheckpointError: if the embedded weights are damaged.
@@ -85,8 +66,20 @@ def digits_card() -> dict[str, str]:
 
 
 def cifar10_card() -> dict[str, str]:
-    """What the embedded weights of the CIFAR-10 model say, as `digits_card`."""
+    """The metadata of the embedded weights of the CIFAR-10 model; see `digits_card`."""
     return _card("cifar10_vit")
+
+
+def _build(name: str, pretrained: bool, **more: Any) -> VisionTransformer:
+    with as_file(files("tokenred.models") / f"{name}.safetensors") as path:
+        model, record = read_described(path, weights=pretrained)
+    model.pretrained_cfg = record | {"architecture": name} | more
+    return model.float().eval()
+
+
+def _card(name: str) -> dict[str, str]:
+    with as_file(files("tokenred.models") / f"{name}.safetensors") as path:
+        return read_checkpoint(path)[1]
 
 
 EMBEDDED_MODELS: Final[dict[str, Callable[[bool], VisionTransformer]]] = {

@@ -1,4 +1,4 @@
-"""What tells a model from any other: the attributes of its modules, and its logits for an image."""
+"""What distinguishes a model from others: the attributes of its modules, and its logits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,9 +28,6 @@ __all__ = [
     "told_likeness",
 ]
 
-Attributes: TypeAlias = Mapping[str, Mapping[str, str]]
-Answer: TypeAlias = tuple[float, ...]
-
 _OF_MODULES = frozenset(vars(nn.Module()))
 # How a result is computed or where a model came from, not what the result is.
 _INCIDENTAL = frozenset(
@@ -41,14 +38,13 @@ _INCIDENTAL = frozenset(
     }
 )
 _NAMED, _LONG, _DEEP = 4, 200, 6
-_KEPT = 64
-_CLOSE = {torch.float64: 1e-3, torch.float32: 1e-3}
-_CLOSE_IN_HALF = 5e-2
+_LOGITS = 64
+_CLOSE, _CLOSE_IN_HALF = 1e-3, 5e-2
 _GOLDEN = 0.6180339887498949
 
 
 def told_likeness(base: nn.Module, whole: nn.Module, image: Tensor) -> dict[str, str]:
-    """Entries for a file's metadata: the base's attributes, what base and whole say to an image.
+    """Entries for a file's metadata: attributes of the base, and the logits of base and whole.
 
     Raises:
         CheckpointError: for a model that does not run.
@@ -56,11 +52,11 @@ def told_likeness(base: nn.Module, whole: nn.Module, image: Tensor) -> dict[str,
     alike: dict[str, list[str]] = {}
     for name, attributes in attributes_of(base).items():
         alike.setdefault(json.dumps(attributes), []).append(name)
-    answers = {"base": _probed(base, image), "whole": _probed(whole, image)}
+    logits = {"base": _logits(base, image), "whole": _logits(whole, image)}
     return {
         "attributes": json.dumps([[json.loads(text), names] for text, names in alike.items()]),
         "packages": json.dumps(_packages_of(base)),
-        "probe": json.dumps({k: [value.hex() for value in v] for k, v in answers.items()}),
+        "probe": json.dumps({k: [x.hex() for x in v.tolist()] for k, v in logits.items()}),
     }
 
 
@@ -68,9 +64,9 @@ def told_likeness(base: nn.Module, whole: nn.Module, image: Tensor) -> dict[str,
 
 
 def check_attributes(metadata: Mapping[str, str], base: nn.Module, origin: str) -> None:
-    """Refuse a model of other settings than the one that a file was made from, saying which.
+    """Refuse a model with other attributes than the one that was saved, naming them.
 
-    Only where the packages are of the same versions: others may have other attributes.
+    Only if the packages have the same versions: others may have other attributes.
     """
     saved: dict[str, dict[str, str]] = {}
     for entry in read_entry(metadata, "attributes", list, origin):
@@ -84,7 +80,14 @@ def check_attributes(metadata: Mapping[str, str], base: nn.Module, origin: str) 
                 )
     if read_entry(metadata, "packages", dict, origin) != _packages_of(base):
         return
-    found = list(_differences(saved, attributes_of(base)))
+    now = attributes_of(base)
+    found = [
+        f"{name or 'model'}.{key} was {was.get(key, 'absent')}, here it is {own.get(key, 'absent')}"
+        for name in sorted({*saved, *now})
+        for was, own in [(saved.get(name, {}), now.get(name, {}))]
+        for key in sorted({*was, *own})
+        if was.get(key) != own.get(key)
+    ]
     if found:
         more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
         raise CheckpointError(
@@ -96,9 +99,8 @@ def check_attributes(metadata: Mapping[str, str], base: nn.Module, origin: str) 
 def attributes_of(model: nn.Module) -> dict[str, dict[str, str]]:
     """For each module by name its class, and its plain attributes and unsaved buffers as text.
 
-    Numbers, words and what is made of them stand as JSON; functions and classes by name; tensors
-    by shape, since their values differ from machine to machine in the last bit. What a library
-    keeps for itself (with an underscore in front) may be filled as it runs, and is left out.
+    Plain values are JSON; functions and classes are names; tensors are shapes, since their values
+    differ between machines in the last bit. Private attributes may change in use and are left out.
     """
     found = {}
     for name, module in model.named_modules(remove_duplicate=False):
@@ -108,24 +110,16 @@ def attributes_of(model: nn.Module) -> dict[str, dict[str, str]]:
     return found
 
 
-def _differences(saved: Attributes, found: Attributes) -> Iterator[str]:
-    for name in sorted({*saved, *found}):
-        then, now = saved.get(name, {}), found.get(name, {})
-        for key in sorted({*then, *now}):
-            if then.get(key) != now.get(key):
-                was, value = then.get(key, "absent"), now.get(key, "absent")
-                yield f"{name or type(found).__name__}.{key} was {was}, here it is {value}"
-
-
 def _packages_of(model: nn.Module) -> dict[str, str]:
-    """The versions of the packages that a model's classes come from, tokenred left out."""
+    """The versions of the packages that a model's classes come from, except tokenred."""
     found = {}
     for top in sorted({type(m).__module__.partition(".")[0] for m in model.modules()}):
         try:
             found[top] = version(top)
         except PackageNotFoundError:
             continue
-    return {top: number for top, number in found.items() if top != "tokenred"}
+    found.pop("tokenred", None)
+    return found
 
 
 def _lasts(name: Any) -> bool:
@@ -141,26 +135,30 @@ def _told(value: Any, depth: int = 0) -> Any:
     told = functools.partial(_told, depth=depth + 1)
     if isinstance(value, enum.Enum):
         return f"{_name(type(value))}.{value.name}"
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None or isinstance(value, bool | str):
         return value
-    if isinstance(value, int | float | np.generic):
-        number = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, float):
         # 0 and 0.0 are one setting; JSON has no infinity.
-        whole = isinstance(number, float) and number.is_integer()
-        return int(number) if whole else repr(number) if isinstance(number, float) else str(number)
+        return str(int(value)) if value.is_integer() else repr(value)
+    if isinstance(value, int):
+        return str(value)
     if isinstance(value, Tensor | np.ndarray):
         return f"{type(value).__name__}{tuple(value.shape)}"
-    if depth <= _DEEP and isinstance(value, Mapping):
-        return sorted(([told(k), told(v)] for k, v in value.items() if _lasts(k)), key=json.dumps)
-    if depth <= _DEEP and isinstance(value, set | frozenset):
-        return sorted(map(told, value), key=json.dumps)
-    if depth <= _DEEP and isinstance(value, list | tuple):
-        return [told(item) for item in value]
     if isinstance(value, functools.partial):
         return [told(value.func), told(value.args), told(value.keywords)]
     if hasattr(value, "__qualname__"):  # a class or a function
         return _name(value)
-    if depth <= _DEEP and hasattr(value, "__dict__") and not isinstance(value, nn.Module):
+    if depth > _DEEP:
+        return _name(type(value))
+    if isinstance(value, Mapping):
+        return sorted(([told(k), told(v)] for k, v in value.items() if _lasts(k)), key=json.dumps)
+    if isinstance(value, set | frozenset):
+        return sorted(map(told, value), key=json.dumps)
+    if isinstance(value, list | tuple):
+        return [told(item) for item in value]
+    if hasattr(value, "__dict__") and not isinstance(value, nn.Module):
         return [_name(type(value)), told(vars(value))]
     return _name(type(value))
 
@@ -175,26 +173,27 @@ def _name(thing: Any) -> str:
 def check_answers(
     metadata: Mapping[str, str], base: nn.Module, whole: nn.Module, image: Tensor, origin: str
 ) -> None:
-    """Refuse a model that has a file's weights and gives other logits, but for rounding.
+    """Refuse a model whose logits differ from the saved ones by more than rounding.
 
-    What chooses tokens may choose others after another rounding. So the whole is only compared
-    where the base's logits are the same to the last bit.
+    After another rounding other tokens may be chosen, so the whole is compared only if the base's
+    logits are the same to the last bit.
     """
     told: dict[str, Any] = read_entry(metadata, "probe", dict, origin)
     try:
-        saved = {k: tuple(map(float.fromhex, told[k])) for k in ("base", "whole")}
+        was, was_whole = (
+            torch.tensor([float.fromhex(x) for x in told[k]], dtype=torch.float64)
+            for k in ("base", "whole")
+        )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(
             f"expected logits of 'base' and 'whole' in the entry 'probe' of {origin}, got "
             f"{shown(told)}."
         ) from error
-    answer = _probed(base, image)
+    now = _logits(base, image)
     wrong = None
-    if not _agree(saved["base"], answer, image.dtype):
+    if not _agree(was, now, image.dtype):
         wrong = "the base model"
-    elif torch.tensor(answer).equal(torch.tensor(saved["base"])) and not _agree(
-        saved["whole"], _probed(whole, image), image.dtype
-    ):
+    elif now.equal(was) and not _agree(was_whole, _logits(whole, image), image.dtype):
         wrong = "the strategy"
     if wrong is not None:
         raise CheckpointError(
@@ -204,15 +203,15 @@ def check_answers(
 
 
 def probe_image(model: nn.Module, channels: int, size: tuple[int, int]) -> Tensor:
-    """An image, ``(1, channels, height, width)``: the same everywhere, on the model's device."""
+    """An image ``(1, channels, height, width)``, the same everywhere, on the model's device."""
     count = channels * size[0] * size[1]
     values = torch.arange(1, count + 1, dtype=torch.float64) * _GOLDEN
     weight = next(p for p in model.parameters() if p.is_floating_point())
     return (values % 1 * 4 - 2).reshape(1, channels, *size).to(weight.device, weight.dtype)
 
 
-def _probed(model: nn.Module, image: Tensor) -> Answer:
-    """What a model says to an image, in evaluation mode: at most 64 numbers, evenly chosen."""
+def _logits(model: nn.Module, image: Tensor) -> Tensor:
+    """At most 64 of a model's logits in eval mode, evenly chosen."""
     try:
         with evaluating(model), torch.no_grad(), torch.autocast(image.device.type, enabled=False):
             given = list(_tensors(model(image)))
@@ -222,24 +221,22 @@ def _probed(model: nn.Module, image: Tensor) -> Answer:
             f"the model does not run on an image of shape {tuple(image.shape)} "
             f"({type(error).__name__}: {error}), so that a file could not be checked against it."
         ) from error
-    step = max(1, flat.numel() // _KEPT)
-    return tuple(flat[::step][:_KEPT].tolist())
+    return flat[:: max(1, flat.numel() // _LOGITS)][:_LOGITS]
 
 
-def _agree(one: Answer, other: Answer, dtype: torch.dtype) -> bool:
-    """Whether two answers are the same but for rounding in weights of this type."""
-    close = _CLOSE.get(dtype, _CLOSE_IN_HALF)
-    left, right = (torch.tensor(a, dtype=torch.float64) for a in (one, other))
-    if left.shape != right.shape:
+def _agree(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
+    """Whether logits are the same except for rounding in weights of this type."""
+    if one.shape != other.shape:
         return False
-    scale = float(left.nan_to_num(0, 0, 0).abs().amax()) if left.numel() else 0.0
-    return torch.allclose(left, right, rtol=0, atol=close * scale, equal_nan=True)
+    close = _CLOSE if dtype in (torch.float64, torch.float32) else _CLOSE_IN_HALF
+    scale = float(one.nan_to_num(0, 0, 0).abs().amax()) if one.numel() else 0.0
+    return torch.allclose(one, other, rtol=0, atol=close * scale, equal_nan=True)
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """All modules in evaluation mode, and afterwards each as it was."""
-    # Of a reduced model the base is no child.
+    """All modules in eval mode inside the block, and afterwards as they were."""
+    # The base of a reduced model is not a child.
     roots = [m for m in (model, vars(model).get("base")) if isinstance(m, nn.Module)]
     before = [(module, module.training) for root in roots for module in root.modules()]
     model.eval()
@@ -251,7 +248,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _tensors(given: Any) -> Iterator[Tensor]:
-    """The tensors in what a model returns: one, several, or a mapping of them."""
+    """The tensors in a model's output: one, several, or a mapping of them."""
     if isinstance(given, Tensor):
         yield given
     elif isinstance(given, Mapping | list | tuple):

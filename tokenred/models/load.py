@@ -1,4 +1,4 @@
-"""From what the user names to a model: embedded, timm's, or a checkpoint that describes itself."""
+"""Load a model by name or path: embedded, timm's, or a checkpoint that describes itself."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from torch import nn
 from tokenred.core.errors import CheckpointError, ConfigError, UnknownNameError
 from tokenred.core.values import Count, read
 from tokenred.data.transforms import check_statistics
-from tokenred.models.checkpoint_file import PICKLE_SUFFIXES, read_checkpoint
+from tokenred.models.checkpoint_file import (
+    PICKLE_SUFFIXES,
+    SAFE_SUFFIX,
+    load_strictly,
+    read_checkpoint,
+)
 from tokenred.models.embedded import EMBEDDED_MODELS
-from tokenred.models.fit import load_strictly
 from tokenred.models.metadata import parse_preprocessing, set_preprocessing
 from tokenred.models.rebuild import read_described
 
@@ -48,20 +52,19 @@ def load_model(
         pretrained: load the published (or embedded) weights; by default true unless
             ``checkpoint`` is given. With false, the weights are random.
         mean, std: three numbers each, recorded as the model's preprocessing.
-        use_ema: of a ``checkpoint`` of a training: take the averaged weights, or the raw ones. By
-            default the averaged ones where there are some, as timm does.
+        use_ema: of a ``checkpoint`` of a training: see `read_checkpoint`.
 
     Returns:
         The model in fp32 and eval mode. ``pretrained_cfg`` holds its preprocessing; ``mean`` and
-        ``std`` are absent there where neither the file nor the caller gave them.
+        ``std`` are absent there if neither the file nor the caller gave them.
 
     Raises:
         UnknownNameError: if timm has no such model.
-        CheckpointError: if weights cannot be had, are not safe to open, or do not fit.
+        CheckpointError: if weights are not available, not safe to open, or do not fit.
         ConfigError: if the arguments contradict each other.
 
     Warns:
-        CheckpointWarning: where ``checkpoint`` holds averaged and raw weights and ``use_ema`` does
+        CheckpointWarning: if ``checkpoint`` holds averaged and raw weights and ``use_ema`` does
             not say which.
     """
     if not isinstance(spec, (str, os.PathLike)):
@@ -82,21 +85,35 @@ def load_model(
     if use_ema is not None and checkpoint is None:
         raise ConfigError(f"expected a checkpoint= with use_ema={use_ema}, got none; leave it out.")
     name = os.fspath(spec)
+    if pretrained is None:
+        pretrained = checkpoint is None
     model: nn.Module
+    record: dict[str, Any] = {}
     if _is_path(name):
-        if checkpoint is not None or pretrained is False:
+        if checkpoint is not None or not pretrained:
             raise ConfigError(
                 f"{name} is a checkpoint itself, got also "
                 f"{'checkpoint=' if checkpoint is not None else 'pretrained=False'}; give one."
             )
         model, record = read_described(Path(name), num_classes)
     else:
-        load = checkpoint is None if pretrained is None else pretrained
-        model, record = _named(name, checkpoint, num_classes, load), {}
-        if checkpoint is not None:
-            state, metadata = read_checkpoint(checkpoint, use_ema=use_ema)
-            record = parse_preprocessing(metadata, str(checkpoint))
-            load_strictly(model, state, str(checkpoint))
+        embedded = EMBEDDED_MODELS.get(name.casefold())
+        if embedded is None and not name.startswith(_HUB):
+            _check_name(name)
+        # Before the model is built, which takes longer if it is large.
+        weights = None if checkpoint is None else read_checkpoint(checkpoint, use_ema=use_ema)
+        if embedded is None:
+            model = _from_timm(name, pretrained, num_classes)
+        else:
+            model = embedded(pretrained)
+            if num_classes not in (None, model.num_classes):
+                raise ConfigError(
+                    f"the model {name} has {model.num_classes} classes, got "
+                    f"num_classes={num_classes}; leave it out."
+                )
+        if weights is not None:
+            record = parse_preprocessing(weights[1], str(checkpoint))
+            load_strictly(model, weights[0], str(checkpoint))
     set_preprocessing(model, record, mean=mean, std=std)
     return model.float().eval()
 
@@ -105,35 +122,16 @@ def _is_path(name: str) -> bool:
     if name.startswith(_HUB):
         return False
     separators = [sep for sep in (os.sep, os.altsep) if sep]
-    return name.endswith((".safetensors", *PICKLE_SUFFIXES)) or any(s in name for s in separators)
+    return name.endswith((SAFE_SUFFIX, *PICKLE_SUFFIXES)) or any(s in name for s in separators)
 
 
-def _named(
-    name: str, checkpoint: str | os.PathLike[str] | None, num_classes: int | None, pretrained: bool
-) -> nn.Module:
-    if name.casefold() in EMBEDDED_MODELS:
-        embedded: nn.Module = EMBEDDED_MODELS[name.casefold()](pretrained)
-        if num_classes not in (None, embedded.num_classes):
-            raise ConfigError(
-                f"the model {name} has {embedded.num_classes} classes, got "
-                f"num_classes={num_classes}; leave it out."
-            )
-        return embedded
-    if not name.startswith(_HUB):
-        _check_name(name)
-    # Open the file first: building a big model takes longer than seeing that it is not there.
-    if checkpoint is not None and not Path(checkpoint).is_file():
-        raise CheckpointError(
-            f"expected a checkpoint file, found none at {checkpoint}; check the path."
-        )
-    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
-    model: nn.Module
-    if not pretrained:
-        model = timm.create_model(name, pretrained=False, **options)
-        return model
+def _from_timm(name: str, pretrained: bool, num_classes: int | None) -> nn.Module:
+    options = {} if num_classes is None else {"num_classes": num_classes}
     try:
-        model = timm.create_model(name, pretrained=True, **options)
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
     except Exception as error:  # The hub, the network and the cache each fail in their own way.
+        if not pretrained:
+            raise
         raise CheckpointError(
             f"expected the published weights of {name!r}, got {type(error).__name__}: {error}. "
             "Without a network, pass checkpoint= with a downloaded file, or pretrained=False "
@@ -143,17 +141,16 @@ def _named(
 
 
 def _check_name(name: str) -> None:
+    architecture, _, tag = name.partition(".")
     if not timm.is_model(name):
         known = [*timm.list_models(), *EMBEDDED_MODELS]
-        architecture = name.partition(".")[0].casefold()
-        close = difflib.get_close_matches(architecture, known, n=3, cutoff=0.6)
+        close = difflib.get_close_matches(architecture.casefold(), known, n=3, cutoff=0.6)
         hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise UnknownNameError(
             f"unknown model {name!r}.{hint} Known: {', '.join(map(repr, EMBEDDED_MODELS))}, a "
-            f".safetensors path, and timm's {len(known) - len(EMBEDDED_MODELS)} models; "
+            f"{SAFE_SUFFIX} path, and timm's {len(known) - len(EMBEDDED_MODELS)} models; "
             "timm.list_models('*vit*') lists them."
         )
-    architecture, _, tag = name.partition(".")
     if tag:
         try:
             get_pretrained_cfg(name, allow_unregistered=False)

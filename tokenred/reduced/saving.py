@@ -21,9 +21,15 @@ from tokenred.core.errors import (
     TokenredError,
     UntrainedPartWarning,
 )
-from tokenred.core.files import exists
-from tokenred.models.checkpoint_file import check_writable, read_checkpoint, save_checkpoint
-from tokenred.models.fit import check_fit, load_strictly, state_digest
+from tokenred.core.files import check_output, exists
+from tokenred.models.checkpoint_file import (
+    SAFE_SUFFIX,
+    check_fit,
+    load_strictly,
+    read_checkpoint,
+    save_checkpoint,
+    state_digest,
+)
 from tokenred.models.likeness import (
     check_answers,
     check_attributes,
@@ -61,7 +67,7 @@ def save(reduced: ReducedViT, path: str | Path, *, overwrite: bool = False) -> P
         PartError: for anything but a `ReducedViT`.
         ConfigError: where a part has no registered name to be found by again, or a strategy would
             be read back as another one.
-        OutputExistsError: where the file exists and ``overwrite`` is false.
+        ConfigError, DataError, OutputExistsError: where the file cannot be written.
         CheckpointError: for weights that are no floating numbers, or a model that does not run.
     """
     if not isinstance(reduced, ReducedViT):
@@ -69,7 +75,7 @@ def save(reduced: ReducedViT, path: str | Path, *, overwrite: bool = False) -> P
             f"save takes what tokenred.wrap returned, got {type(reduced).__name__}. "
             "A plain model is saved by timm or safetensors."
         )
-    path = check_writable(path, overwrite=overwrite)
+    path = check_output(path, (SAFE_SUFFIX,), overwrite=overwrite)
     weights = reduced.state_dict()
     metadata = {
         "format": FORMAT,

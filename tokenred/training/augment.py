@@ -16,7 +16,7 @@ from torchvision import transforms
 
 from tokenred.core.errors import ConfigError
 from tokenred.data import ImageDataset, balanced_subset, eval_transform
-from tokenred.data.cifar10 import CIFAR10_CLASSES
+from tokenred.data.classes import CIFAR10_CLASSES
 from tokenred.data.sources import raw_of
 from tokenred.training.randomness import derive, random_as
 from tokenred.training.settings import Settings

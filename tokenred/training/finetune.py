@@ -18,7 +18,7 @@ from tokenred.attention import ScoreMod
 from tokenred.core.errors import ConfigError, DataError
 from tokenred.core.lock import output_lock
 from tokenred.data import ImageDataset, open_dataset
-from tokenred.models.fit import state_digest
+from tokenred.models.checkpoint_file import state_digest
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.saving import check_loadable, save
 from tokenred.reduced.wrap import wrap

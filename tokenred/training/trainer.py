@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tokenred.core.errors import CheckpointError, ConfigError, DataError
 from tokenred.data import SKIPPED_LABEL
-from tokenred.models.fit import load_strictly
+from tokenred.models.checkpoint_file import load_strictly
 from tokenred.models.lvvit import LVViT
 from tokenred.reduced.model import ReducedViT
 from tokenred.training.losses import Criterion

@@ -17,7 +17,7 @@ from torchvision import transforms
 from tokenred.analysis.measure.inputs import batches, image_stream, open_for, shown_pixels
 from tokenred.core.errors import ConfigError, DataError
 from tokenred.data import CIFAR10_MEAN, CIFAR10_STD, open_dataset
-from tokenred.data.cifar10 import CIFAR10_CLASSES
+from tokenred.data.classes import CIFAR10_CLASSES
 from tokenred.models import digits_vit
 
 

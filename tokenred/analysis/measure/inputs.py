@@ -21,8 +21,7 @@ from tokenred.analysis.measure.machine import base_of, running
 from tokenred.core.errors import ConfigError, DataError
 from tokenred.core.values import Size, read
 from tokenred.data import SKIPPED_LABEL, ImageDataset, eval_transform, make_loader, open_dataset
-from tokenred.data.cifar10 import CIFAR10_CLASSES
-from tokenred.data.classes import ClassMap
+from tokenred.data.classes import CIFAR10_CLASSES, ClassMap
 from tokenred.data.hub import HubDataset
 
 __all__ = [

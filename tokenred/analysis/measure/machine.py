@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tokenred._version import __version__
 from tokenred.core.errors import ConfigError
 from tokenred.core.values import Size, read
-from tokenred.models.fit import state_digest
+from tokenred.models.checkpoint_file import state_digest
 from tokenred.reduced.model import ReducedViT
 
 __all__ = [

@@ -124,7 +124,7 @@ class DataRef:
         if path is None:
             return None
         if path.is_dir():
-            from tokenred.data.folder import narrow_to_split  # brings timm with it
+            from tokenred.data.layout import narrow_to_split  # brings timm with it
 
             with suppress(DataError):  # the reader will say what is wrong with it
                 path = narrow_to_split(path, self.arguments["split"])[0]
@@ -251,7 +251,7 @@ def _stamp_of(path: Path) -> str | None:
 def _files_at(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    from tokenred.data.folder import walk
+    from tokenred.data.files import walk
 
     return [path / name for name in walk(path)[0]]
 

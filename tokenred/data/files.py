@@ -1,7 +1,7 @@
-"""Images in a zip or tar file, read in place.
+"""Images in a folder, a zip or a tar, read in place.
 
-timm has no zip reader. Its tar reader keeps one handle, whose position forked workers would share;
-it also merges all splits and cannot read compressed tars.
+timm's readers do not do: that of folders follows circular links and blocks on a FIFO; that of tars
+shares a read position between forked workers, merges the splits and reads no compressed tars.
 """
 
 from __future__ import annotations
@@ -17,18 +17,21 @@ import tempfile
 import weakref
 import zipfile
 import zlib
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from multiprocessing.context import get_spawning_popen
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any
 
-from tokenred.core.errors import DataError
-from tokenred.data.sources import FileSource, check_size
+from PIL import Image
 
-__all__ = ["TAR_SUFFIXES", "TarSource", "ZipSource"]
+from tokenred.core.errors import DataError
+from tokenred.data.layout import HIDDEN, natural, other_kind
+from tokenred.data.sources import check_size, decode, read_file
+
+__all__ = ["FileSource", "FolderSource", "TarSource", "ZipSource", "source_at", "walk"]
 
 _COMPRESSED: dict[str, Callable[[Path], Any]] = {
     ".tar.gz": gzip.open,
@@ -36,7 +39,7 @@ _COMPRESSED: dict[str, Callable[[Path], Any]] = {
     ".tar.bz2": bz2.open,
     ".tar.xz": lzma.open,
 }
-TAR_SUFFIXES = (".tar", *_COMPRESSED)
+_TAR_SUFFIXES = (".tar", *_COMPRESSED)
 _NO_TARGET = "link to nothing"
 _KINDS = {
     tarfile.LNKTYPE: _NO_TARGET,
@@ -49,11 +52,137 @@ _PIECE = 1 << 20
 _LARGEST, _STRONGEST = 1 << 30, 100
 
 
-class ZipSource(FileSource):
-    """The images of a zip file.
+class FileSource:
+    """The images among the files of a folder or an archive; a subclass says how to `read` one.
 
     Args:
-        path: the zip file.
+        paths: of all regular files, with forward slashes.
+        others: number of other entries, by kind.
+
+    Attributes:
+        names: paths of the images in natural order; shorten the list to use only some of them.
+        left_out: number of files that are not images, by kind.
+    """
+
+    def __init__(self, paths: Iterable[str], others: Mapping[str, int] | None = None) -> None:
+        kinds = {path: other_kind(path) for path in paths}
+        self.names = sorted((path for path, kind in kinds.items() if not kind), key=natural)
+        self.left_out = dict(Counter(filter(None, kinds.values())) + Counter(others or {}))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+    def raw(self, index: int) -> bytes:
+        return self.read(self.names[index])
+
+    def image(self, index: int) -> Image.Image:
+        return decode(self.raw(index))
+
+    def read(self, name: str) -> bytes:
+        """Return the content of the file with this path."""
+        raise NotImplementedError
+
+
+def source_at(path: Path) -> FileSource:
+    """The images of a folder or an archive.
+
+    Raises:
+        DataError: if it is neither, or cannot be read.
+    """
+    name = path.name.lower()
+    if path.is_dir():
+        return FolderSource(path)
+    if name.endswith(_TAR_SUFFIXES):
+        return TarSource(path)
+    if name.endswith(".zip") or zipfile.is_zipfile(path):
+        return ZipSource(path)
+    raise DataError(
+        f"expected an image folder, a .zip or one of {', '.join(_TAR_SUFFIXES)}, got the file "
+        f"{path}; name its folder or pack it."
+    )
+
+
+def _unreadable(kind: str, path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"expected a readable {kind} file at {path}, got {error}; copy or create it again."
+    )
+
+
+# ---------------------------------------------------------------- folders
+
+
+class FolderSource(FileSource):
+    """The images below a folder; see `walk`.
+
+    Raises:
+        DataError: if the folder cannot be read.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        try:
+            super().__init__(*walk(root))
+        except OSError as error:
+            raise DataError(f"cannot read the folder {root} ({error}); check it.") from error
+
+    def read(self, name: str) -> bytes:
+        return read_file(self.root / name)
+
+
+def walk(root: Path) -> tuple[list[str], Counter[str]]:
+    """Paths of the regular files below a folder, and the number of other entries by kind.
+
+    Links are followed, but each folder is read once: in its own place if it lies below ``root``,
+    otherwise at the first link to it.
+    """
+    files: list[str] = []
+    others: Counter[str] = Counter()
+    # A link to one of the folder's parents leads back here.
+    seen = {_identity(place.stat()) for place in root.resolve(strict=True).parents}
+    waiting, links = deque([""]), deque[str]()
+    while waiting or links:
+        # Links last, so that a folder in its own place comes before a link to it.
+        path = waiting.popleft() if waiting else links.popleft()
+        if (me := _identity(os.stat(root / path))) in seen:
+            others["link to a folder that was already read"] += 1
+            continue
+        seen.add(me)
+        try:
+            entries = sorted(os.scandir(root / path), key=lambda entry: entry.name)
+        except PermissionError:
+            if not path:
+                raise
+            others["folder without read permission"] += 1
+            continue
+        for entry in entries:
+            below = f"{path}/{entry.name}" if path else entry.name
+            try:
+                if entry.is_file():
+                    files.append(below)
+                elif not entry.is_dir():
+                    os.stat(entry)
+                    others["FIFO, socket or device"] += 1
+                elif other_kind(below) == HIDDEN:
+                    others[HIDDEN] += 1
+                else:
+                    (links if entry.is_symlink() else waiting).append(below)
+            except OSError:  # a broken or circular link, or one without permission
+                others[_NO_TARGET] += 1
+    return files, others
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+# ---------------------------------------------------------------- archives
+
+
+class ZipSource(FileSource):
+    """The images of a zip file.
 
     Raises:
         DataError: if the file is not a readable zip.
@@ -66,9 +195,7 @@ class ZipSource(FileSource):
             entries = self._archive().infolist()
         # A damaged directory makes zipfile raise nearly anything.
         except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, struct.error) as error:
-            raise DataError(
-                f"expected a readable zip file at {path}, got {error}; copy or create it again."
-            ) from error
+            raise _unreadable("zip", path, error) from error
         super().__init__(entry.filename for entry in entries if not entry.is_dir())
 
     def read(self, name: str) -> bytes:
@@ -93,9 +220,6 @@ class TarSource(FileSource):
     A compressed tar cannot be read out of order, so it is unpacked once, to an unnamed temporary
     file: the system removes it when the last process that uses it ends, even if it is killed.
 
-    Args:
-        path: the ``.tar``, ``.tar.gz``, ``.tgz``, ``.tar.bz2`` or ``.tar.xz`` file.
-
     Raises:
         DataError: if the file is not a readable tar, or unpacks to over 1 GiB and 100 times its
             size.
@@ -108,9 +232,7 @@ class TarSource(FileSource):
             with tarfile.open(fileobj=self._handle(), mode="r:") as archive:
                 self._places, others = _places(archive)
         except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-            raise DataError(
-                f"expected a readable tar file at {path}, got {error}; copy or create it again."
-            ) from error
+            raise _unreadable("tar", path, error) from error
         super().__init__(self._places, others)
 
     def read(self, name: str) -> bytes:
@@ -141,13 +263,13 @@ class TarSource(FileSource):
 
 def _opened(path: Path) -> Any:
     """A tar file, unpacked if it is compressed."""
-    compressed = [s for s in _COMPRESSED if path.name.lower().endswith(s)]
-    if not compressed:
+    unpack = next((f for s, f in _COMPRESSED.items() if path.name.lower().endswith(s)), None)
+    if unpack is None:
         return path.open("rb")
     most = max(_LARGEST, _STRONGEST * path.stat().st_size)
     with ExitStack() as failed:
         file = failed.enter_context(tempfile.TemporaryFile())
-        with _COMPRESSED[compressed[0]](path) as packed:
+        with unpack(path) as packed:
             while piece := packed.read(_PIECE):
                 file.write(piece)
                 if file.tell() > most:
