@@ -18,11 +18,12 @@ from tokenred.analysis import (
     tabulate,
     tradeoff,
 )
-from tokenred.analysis.plots.canvas import check_figure_path
+from tokenred.analysis.plots.canvas import SUFFIXES
 from tokenred.analysis.plots.frames import read_frame
 from tokenred.analysis.plots.tables import theta_rows
 from tokenred.cli.console import claim, make_console, say_written
 from tokenred.cli.options import assignments, given_to, options_of
+from tokenred.core.files import check_output
 
 __all__ = ["plot_app"]
 
@@ -146,7 +147,7 @@ _table("theta-table", "theta", "5", "Shares of attention kept over budgets, as i
 
 def _place(output: Path | None, kind: str, overwrite: bool) -> Path:
     """Where the figure belongs; checked before any work is done."""
-    path = check_figure_path(output or Path(f"{kind}.png"), overwrite=overwrite)
+    path = check_output(output or Path(f"{kind}.png"), SUFFIXES, overwrite=overwrite)
     claim(path)
     return path
 

@@ -19,11 +19,11 @@ from tokenred.analysis import (
     trace_picture,
 )
 from tokenred.analysis.measure.inputs import open_for
-from tokenred.analysis.plots.canvas import check_figure_path
+from tokenred.analysis.plots.canvas import SUFFIXES
 from tokenred.cli.console import claim, make_console, say_written
 from tokenred.cli.options import ModelOptions, Strategies, Strategy, given_to, numbers, options_of
 from tokenred.core.errors import ConfigError, DataError
-from tokenred.core.files import prepare_folder
+from tokenred.core.files import check_output, prepare_folder
 from tokenred.data.classes import class_names
 from tokenred.data.digits import digit_image, digits_arrays
 from tokenred.graphs import GraphBuilder
@@ -75,7 +75,7 @@ def show_command(
         raise ConfigError("expected a photograph: the path of one, or --data (and --index).")
     blocks = numbers("--layers", layers, int, "numbers of blocks such as 0,4,8")
     names = None if classes is None else _names(classes)
-    path = check_figure_path(output, overwrite=overwrite)
+    path = check_output(output, SUFFIXES, overwrite=overwrite)
     claim(path)
     photograph = None if image is None else _open(image)
     loaded = model.load()
@@ -133,7 +133,7 @@ def graph_command(
     else:
         picture, name = _open(image), image.name
     prepare_folder(output.parent, (output.name,), overwrite=overwrite)
-    claim(check_figure_path(output, overwrite=overwrite))
+    claim(check_output(output, SUFFIXES, overwrite=overwrite))
     loaded = model.load()
     found = image_graph(loaded, picture, chosen)
     # A loader of the one image; the label counts for nothing.

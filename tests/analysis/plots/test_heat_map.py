@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -22,16 +21,12 @@ def test_cells_labels_and_note(grid: pd.DataFrame) -> None:
     assert "P=3; 95% binomial intervals of about ±2.8" in figure.get_supxlabel()
 
 
-def test_an_average_says_so(grid: pd.DataFrame) -> None:
+def test_an_average_says_so_and_what_was_not_run_stays_empty(grid: pd.DataFrame) -> None:
     figure = heat_map(grid, "alpha", "M", title="mine")
     assert "mean over P = 3, 5" in figure.get_supxlabel().replace("\n", " ")
     assert figure.axes[0].get_title() == "mine"
-
-
-def test_what_was_not_run_stays_empty(grid: pd.DataFrame) -> None:
     gap = grid[(grid["P"] == 3) & ~((grid["alpha"] == 0.1) & (grid["M"] == 8))]
-    axes = heat_map(gap, "alpha", "M").axes[0]
-    assert len(axes.texts) == 5
+    assert len(heat_map(gap, "alpha", "M").axes[0].texts) == 5
 
 
 def test_colours_span_at_least_an_interval(grid: pd.DataFrame) -> None:
@@ -47,8 +42,6 @@ def test_as_many_digits_as_tell_cells_apart(grid: pd.DataFrame) -> None:
     cost = grid.assign(gmacs=0.07 + grid["M"] / 1e4)
     texts = [t.get_text() for t in heat_map(cost, "alpha", "M", "gmacs").axes[0].texts]
     assert texts == ["0.0704"] * 3 + ["0.0708"] * 3
-    same = grid.assign(gmacs=np.where(grid["M"] == 4, 7.0, 7.0))
-    assert heat_map(same, "alpha", "M", "gmacs").axes[0].texts[0].get_text() == "7.00"
 
 
 def test_refused(grid: pd.DataFrame) -> None:

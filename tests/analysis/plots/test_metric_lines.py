@@ -27,36 +27,28 @@ def test_a_line_a_value_of_the_hue(grid: pd.DataFrame) -> None:
     assert len(axes.collections) == 2
 
 
-def test_bars_beside_each_other_and_dense(with_dense: pd.DataFrame) -> None:
-    three = pd.concat([with_dense, with_dense[with_dense["P"] == 5].assign(P=7)])
-    figure = metric_lines(three, "alpha", hue="P", title="", width=3.3)
+def test_many_lines_have_bars_beside_each_other_and_their_legend_aside(
+    with_dense: pd.DataFrame,
+) -> None:
+    many = [with_dense[with_dense["P"] == 3].assign(P=n) for n in range(6)]
+    figure = metric_lines(pd.concat([with_dense.tail(1), *many]), "alpha", hue="P", title="")
     (axes,) = figure.axes
-    (text,) = [t.get_text() for t in axes.texts]
-    assert text == "dense"
+    assert [t.get_text() for t in axes.texts] == ["dense"]
     assert axes.get_title() == ""
-    starts = [line.get_xdata()[0] for line in axes.lines if line.get_label().startswith("P=")]
-    assert len(set(starts)) == 3
-    bars = sum(len(c.get_segments()) for c in axes.collections)
-    assert bars == 9
-
-
-def test_names_stand_side_by_side(grid: pd.DataFrame) -> None:
-    named = grid.assign(alpha=grid["alpha"].map({0.1: "linear", 0.2: "none", 0.4: "step"}))
-    (axes,) = metric_lines(named, "alpha").axes
-    assert [t.get_text() for t in axes.get_xticklabels()] == ["linear", "none", "step"]
-    assert not axes.figure.legends
-
-
-def test_many_lines_have_their_legend_aside(grid: pd.DataFrame) -> None:
-    many = pd.concat([grid[grid["P"] == 3].assign(P=n) for n in range(6)])
-    figure = metric_lines(many, "alpha", hue="P")
+    starts = [line.get_xdata()[0] for line in axes.lines if line.get_label() in list("012345")]
+    assert len(set(starts)) == 6
+    assert sum(len(c.get_segments()) for c in axes.collections) == 18
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == list("012345")
     assert legend.get_title().get_text() == "P"
 
 
-def test_costs_have_no_bars(grid: pd.DataFrame) -> None:
-    (axes,) = metric_lines(grid, "P", "gmacs").axes
+def test_names_stand_side_by_side_and_costs_have_no_bars(grid: pd.DataFrame) -> None:
+    named = grid.assign(alpha=grid["alpha"].map({0.1: "linear", 0.2: "none", 0.4: "step"}))
+    figure = metric_lines(named, "alpha", "gmacs")
+    (axes,) = figure.axes
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["linear", "none", "step"]
+    assert not figure.legends
     assert not axes.collections
     assert axes.get_ylabel() == "cost per image (GMACs)"
 

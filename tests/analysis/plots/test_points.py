@@ -11,63 +11,49 @@ from tokenred.analysis.plots.points import dense_value, gather, order, wilson
 from tokenred.core.errors import ConfigError, InputError
 
 
-def test_other_axes_are_averaged_and_named(grid: pd.DataFrame) -> None:
+def test_other_axes_are_averaged_and_fixed_ones_named(grid: pd.DataFrame) -> None:
     points = gather(grid, ["alpha"])
     assert points.frame["alpha"].tolist() == [0.1, 0.2, 0.4]
     assert points.frame["value"].tolist() == pytest.approx([67.75, 68.75, 70.75])
     assert points.note().startswith("mean over M = 4, 8; mean over P = 3, 5; 95%")
     assert points.about == "ViT on digits"
+    fixed = gather(grid, ["alpha", "M"], fixed={"P": 5})
+    assert len(fixed.frame) == 6
+    assert fixed.note() == "P=5; 95% binomial intervals"
+    assert "of about ±" in fixed.note(width=True)
 
 
-def test_fixed_axes_are_named(grid: pd.DataFrame) -> None:
-    points = gather(grid, ["alpha", "M"], fixed={"P": 5})
-    assert len(points.frame) == 6
-    assert points.note() == "P=5; 95% binomial intervals"
-    assert "of about ±" in points.note(width=True)
-
-
-def test_binomial_intervals(grid: pd.DataFrame) -> None:
-    points = gather(grid, ["alpha", "M", "P"], level=0.9).frame
-    for row in points.itertuples():
-        assert (row.low, row.high) == pytest.approx(wilson(row.value, 1000, 0.9))
-
-
-def test_paired_intervals_go_first(grid: pd.DataFrame) -> None:
+def test_paired_intervals_go_first_and_those_of_shares_end_where_shares_do(
+    grid: pd.DataFrame,
+) -> None:
     gap = grid["top1"] - 75
     paired = grid.assign(difference=gap, difference_low=gap - 0.5, difference_high=gap + 0.7)
     points = gather(paired, ["alpha"])
     assert points.intervals == "paired intervals"
     assert (points.frame["value"] - points.frame["low"]).tolist() == pytest.approx([0.5] * 3)
     assert (points.frame["high"] - points.frame["value"]).tolist() == pytest.approx([0.7] * 3)
-    own = gather(paired, ["alpha"], "difference").frame
-    assert own["value"].tolist() == pytest.approx([67.75 - 75, 68.75 - 75, 70.75 - 75])
-
-
-def test_intervals_of_shares_end_where_shares_do(grid: pd.DataFrame) -> None:
-    gap = pd.Series([-1.0] * len(grid))
-    paired = grid.assign(difference=gap, difference_low=gap - 80, difference_high=gap + 50)
-    points = gather(paired, ["alpha"]).frame
-    assert points["low"].tolist() == [0.0] * 3
-    assert points["high"].tolist() == [100.0] * 3
+    wide = paired.assign(difference_low=gap - 80, difference_high=gap + 50)
+    own = gather(wide, ["alpha"]).frame
+    assert (own["low"].tolist(), own["high"].tolist()) == ([0.0] * 3, [100.0] * 3)
     # A difference may be negative.
-    assert gather(paired, ["alpha"], "difference").frame["low"].tolist() == [-81.0] * 3
+    own = gather(wide, ["alpha"], "difference").frame
+    assert own["value"].tolist() == pytest.approx([67.75 - 75, 68.75 - 75, 70.75 - 75])
+    assert own["low"].tolist() == pytest.approx((own["value"] - 80).tolist())
 
 
-def test_intervals_over_seeds(grid: pd.DataFrame) -> None:
+def test_intervals_over_seeds_binomial_ones_and_none(grid: pd.DataFrame) -> None:
     seeds = pd.concat([grid.assign(seed=s, top1=grid["top1"] + s) for s in range(3)])
     points = gather(seeds, ["alpha"], level=0.9)
     assert points.intervals == "90% intervals over seeds"
-    assert points.frame["value"].tolist() == pytest.approx([68.75, 69.75, 71.75])
-    low, high = stats.t.interval(0.9, 2, 68.75, stats.sem([67.75, 68.75, 69.75]))
     first = points.frame.iloc[0]
-    assert (first["low"], first["high"]) == pytest.approx((low, high))
-
-
-def test_no_intervals_for_costs(grid: pd.DataFrame) -> None:
-    points = gather(grid, ["P"], "gmacs")
-    assert points.frame["value"].tolist() == pytest.approx([0.7, 0.5])
-    assert points.frame["low"].isna().all()
-    assert points.intervals == ""
+    low, high = stats.t.interval(0.9, 2, 68.75, stats.sem([67.75, 68.75, 69.75]))
+    assert (first["value"], first["low"], first["high"]) == pytest.approx((68.75, low, high))
+    for row in gather(grid, ["alpha", "M", "P"], level=0.9).frame.itertuples():
+        assert (row.low, row.high) == pytest.approx(wilson(row.value, 1000, 0.9))
+    costs = gather(grid, ["P"], "gmacs")
+    assert costs.frame["value"].tolist() == pytest.approx([0.7, 0.5])
+    assert costs.frame["low"].isna().all()
+    assert costs.intervals == ""
 
 
 def test_unfinished_cells_and_incomplete_points_are_left_out(grid: pd.DataFrame) -> None:
@@ -86,6 +72,7 @@ def test_rows_of_numbers_are_names(grid: pd.DataFrame) -> None:
     rows = {0.1: (0.1, 0.2), 0.2: (0.1, 0.2, 0.3, 0.4), 0.4: (0.4, 0.4)}
     points = gather(grid.assign(alpha=grid["alpha"].map(rows)), ["alpha"], fixed={"P": 3})
     assert points.frame["alpha"].tolist() == ["[0.1, 0.2]", "[0.1, …, 0.4]", "[0.4, 0.4]"]
+    assert sorted(["best", 0.5, 1, "a"], key=order) == [0.5, 1, "a", "best"]
 
 
 def test_dense_is_none_of_the_points(grid: pd.DataFrame, with_dense: pd.DataFrame) -> None:
@@ -94,15 +81,12 @@ def test_dense_is_none_of_the_points(grid: pd.DataFrame, with_dense: pd.DataFram
     assert dense_value(grid, "top1") is None
 
 
-def test_mixtures_are_refused(grid: pd.DataFrame) -> None:
+def test_refused(grid: pd.DataFrame) -> None:
     two = pd.concat([grid, grid.assign(model="DeiT")])
     with pytest.raises(InputError, match=r"several values of model \(ViT, DeiT\).*model=ViT"):
         gather(two, ["alpha"])
     assert len(gather(two, ["alpha"], fixed={"model": "DeiT"}).frame) == 3
     assert len(gather(two, ["alpha", "model"]).frame) == 6
-
-
-def test_refused(grid: pd.DataFrame) -> None:
     with pytest.raises(InputError, match="needs the column theta"):
         gather(grid, ["theta"])
     with pytest.raises(InputError, match="finished cells"):
@@ -112,19 +96,12 @@ def test_refused(grid: pd.DataFrame) -> None:
     shifted = grid.assign(P=grid["P"] + (grid["M"] == 8))
     with pytest.raises(InputError, match="was run for all values of P; fix P"):
         gather(shifted[shifted["alpha"] == 0.1], ["M"])
-
-
-@pytest.mark.parametrize("right", [0, 1, 37, 99, 100])
-def test_wilson(right: int) -> None:
-    own = stats.binomtest(right, 100).proportion_ci(0.9, method="wilson")
-    assert wilson(right, 100, 0.9) == pytest.approx((100 * own.low, 100 * own.high))
-
-
-def test_no_share_of_images() -> None:
     for percent, images in ((101, 10), (-1, 10), (np.nan, 10), (50, 0)):
         with pytest.raises(InputError, match="percentage"):
             wilson(percent, images)
 
 
-def test_numbers_go_before_names() -> None:
-    assert sorted(["best", 0.5, 1, "a"], key=order) == [0.5, 1, "a", "best"]
+@pytest.mark.parametrize("right", [0, 1, 37, 100])
+def test_wilson(right: int) -> None:
+    own = stats.binomtest(right, 100).proportion_ci(0.9, method="wilson")
+    assert wilson(right, 100, 0.9) == pytest.approx((100 * own.low, 100 * own.high))

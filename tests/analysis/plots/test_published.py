@@ -7,38 +7,28 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tokenred.analysis.plots.canvas import new_figure
-from tokenred.analysis.plots.published import GTP_PAPER as PAPER
-from tokenred.analysis.plots.published import (
-    dense_point,
-    draw_published,
-    read_published,
-    tradeoff_points,
-)
+from tokenred.analysis import read_published
+from tokenred.analysis.plots.published import GTP_PAPER, dense_point, tradeoff_points
 from tokenred.core.errors import DataError, InputError
 
 
-def test_a_point_has_all_its_numbers() -> None:
-    points = read_published(PAPER, table=1, backbone="deit-s")
+def test_a_point_has_all_its_numbers_and_none_is_lost() -> None:
+    points = read_published(GTP_PAPER, table=1, backbone="deit-s")
     assert points["P"].tolist() == list(range(15))
     eight = points[points["P"] == 8].iloc[0]
     assert (eight["top1"], eight["gmacs"], eight["images_per_second"]) == (79.5, 3.4, 1581.9)
     assert eight["device"] == "a6000"
+    tidy = pd.read_csv(GTP_PAPER)
+    tops = (tidy["metric"] == "top1_percent").sum()
+    assert read_published(GTP_PAPER)["top1"].notna().sum() == tops
 
 
 def test_a_cost_and_a_speed_printed_once_belong_to_both() -> None:
-    points = read_published(PAPER, table=2, method=["evit"])
-    assert len(points) == 8
+    points = read_published(GTP_PAPER, table=2, method=["evit"])
     assert points["gmacs"].tolist() == [3.5, 3.5, 3.0, 3.0, 2.6, 2.6, 2.3, 2.3]
     assert points["images_per_second"].notna().all()
-    off_the_shelf = read_published(PAPER, table=2, method="evit", finetuned=False)
+    off_the_shelf = read_published(GTP_PAPER, table=2, method="evit", finetuned=False)
     assert off_the_shelf["top1"].tolist() == [79.2, 78.5, 76.8, 74.1]
-
-
-def test_no_number_is_lost() -> None:
-    points = read_published(PAPER)
-    tidy = pd.read_csv(PAPER)
-    assert points["top1"].notna().sum() == (tidy["metric"] == "top1_percent").sum()
 
 
 def test_wide_files_are_read_as_they_are(tmp_path: Path) -> None:
@@ -50,39 +40,20 @@ def test_wide_files_are_read_as_they_are(tmp_path: Path) -> None:
     assert dense is not None
     assert dense["gmacs"] == 4.6
     assert dense_point(points, "DeiT-B") is None
-
-
-def test_dense_may_be_the_row_that_removes_nothing() -> None:
-    dense = dense_point(read_published(PAPER), "LV-ViT-S")
+    # Dense may be the row that removes nothing.
+    dense = dense_point(read_published(GTP_PAPER), "LV-ViT-S")
     assert dense is not None
     assert dense["top1"] == 83.3
 
 
 def test_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no published point has backbone=DeiT-T; .*DeiT-S"):
-        read_published(PAPER, backbone="DeiT-T")
+        read_published(GTP_PAPER, backbone="DeiT-T")
     with pytest.raises(InputError, match="the values of table"):
-        read_published(PAPER, table=9)
+        read_published(GTP_PAPER, table=9)
     with pytest.raises(DataError, match="cannot read"):
         read_published(tmp_path / "none.csv")
     with pytest.raises(InputError, match="needs the column backbone"):
         read_published(pd.DataFrame([{"top1": 1}]))
     with pytest.raises(InputError, match="both top1 and gmacs"):
-        tradeoff_points(read_published(PAPER, table=6), "gmacs")
-
-
-def test_a_dotted_line_a_model() -> None:
-    points = tradeoff_points(read_published(PAPER, table=1), "gmacs")
-    with new_figure(3, 3) as (_, axes):
-        draw_published(axes, points, "gmacs", {"GTP": (1.0, 0.0, 0.0)}, relative=False)
-    labels = [line.get_label() for line in axes.lines]
-    assert labels == [f"gtp, {name} (published)" for name in points["backbone"].unique()]
-    assert sum(len(line.get_xdata()) for line in axes.lines) == len(points)
-    assert {line.get_color() for line in axes.lines} == {(1.0, 0.0, 0.0)}
-    assert {line.get_markerfacecolor() for line in axes.lines} == {"white"}
-
-
-def test_relative_needs_the_dense_model() -> None:
-    points = tradeoff_points(read_published(PAPER, table=2), "gmacs")
-    with new_figure(3, 3) as (_, axes), pytest.raises(InputError, match="no dense model"):
-        draw_published(axes, points, "gmacs", {}, relative=True)
+        tradeoff_points(read_published(GTP_PAPER, table=6), "gmacs")

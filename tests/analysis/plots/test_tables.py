@@ -42,28 +42,19 @@ def table() -> Table:
     return Table(values, "top-1 accuracy (%)", "α=0.1")
 
 
-def test_values_stand_in_their_places(graphs: pd.DataFrame) -> None:
-    table = tabulate(graphs, "graph")
-    assert table.sources == ["measured: ViT on digits"]
-    ours = table.values["measured: ViT on digits"]
-    assert ours.loc["none"].values.tolist() == [pytest.approx([69.0, 67.0])]
-    assert ours.loc["mixed"].values.tolist() == [pytest.approx([70.0, 68.0])]
-    assert list(ours.columns) == ["P=3", "P=5"]
-    assert table.note == "95% binomial intervals of about ±2.9"
-    assert table.half_width == pytest.approx(2.87, abs=0.03)
-
-
-def test_published_values_beside(graphs: pd.DataFrame) -> None:
+def test_published_values_beside_measured_ones(graphs: pd.DataFrame) -> None:
     table = tabulate(graphs, "graph", published=GTP_PAPER, table=4, backbone="DeiT-S")
+    assert table.sources == ["measured: ViT on digits", "published: DeiT-S"]
     assert [name for (name,) in table.values.index] == ["none", "mixed", "spatial", "semantic"]
     ours, theirs = (table.values[source] for source in table.sources)
-    assert ours.isna().to_numpy().tolist() == [[False] * 2] * 2 + [[True] * 2] * 2
-    assert table.sources[1] == "published: DeiT-S"
+    assert list(ours.columns) == ["P=3", "P=5"]
+    assert ours.to_numpy().tolist()[:2] == [pytest.approx([69, 67]), pytest.approx([70, 68])]
+    assert ours.isna().to_numpy().tolist()[2:] == [[True] * 2] * 2
+    assert table.note == "95% binomial intervals of about ±2.9"
     assert theirs.to_numpy().tolist()[:2] == [[79.6, 79.2, 78.7, 77.6], [79.8, 79.5, 79.1, 78.3]]
 
 
 def test_theta_with_and_without_log_s(thetas: pd.DataFrame) -> None:
-    assert theta_rows(thetas) == ["theta", "proportional_attention"]
     assert theta_rows(thetas.drop(columns="proportional_attention")) == ["theta"]
     table = tabulate(thetas, theta_rows(thetas), published=GTP_PAPER, table=5)
     assert table.values.index.names == ["θ", "log s"]
@@ -127,15 +118,14 @@ def test_the_figure_has_every_value_and_the_best_bold(table: Table) -> None:
     assert "top-1 accuracy (%); bold: the best of a column; α=0.1" in wide.get_supxlabel()
 
 
-def test_what_may_be_chance_stays_pale(graphs: pd.DataFrame) -> None:
-    shades = tabulate(graphs, "graph").figure().axes[0].images[0].get_array()
+def test_a_figure_of_each_in_which_what_may_be_chance_stays_pale(
+    graphs: pd.DataFrame, thetas: pd.DataFrame
+) -> None:
+    ours, *published = graph_table(graphs, published=GTP_PAPER).axes
+    assert len(published) == 2
     half = tabulate(graphs, "graph").half_width
     assert half is not None
-    assert shades.max() == pytest.approx(1 / (2 * half))
-
-
-def test_a_figure_of_each(graphs: pd.DataFrame, thetas: pd.DataFrame) -> None:
-    assert len(graph_table(graphs, published=GTP_PAPER).axes) == 3
+    assert ours.images[0].get_array().max() == pytest.approx(1 / (2 * half))
     assert len(theta_table(thetas, published=GTP_PAPER, backbone="DeiT-B").axes) == 2
 
 

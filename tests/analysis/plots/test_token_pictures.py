@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -75,13 +77,13 @@ def test_without_holders_all_that_is_gone_is_white(picture: Picture) -> None:
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["idles", "gone"]
 
 
-def test_patches_have_their_shape(picture: Picture) -> None:
+def test_patches_have_their_shape_and_narrow_captions_two_lines(picture: Picture) -> None:
     axes = show_tokens(picture).axes[1]
     assert axes.get_aspect() == pytest.approx(1.0)
     assert axes.images[0].get_extent() == [0, 3, 2, 0]
-    wide = Picture(picture.pixels[:10], *(getattr(picture, n) for n in (
-        "grid", "depth", "dense", "rows", "classes")))  # fmt: skip
-    assert show_tokens(wide).axes[1].get_aspect() == pytest.approx(0.5)
+    flat = show_tokens(replace(picture, pixels=picture.pixels[:10]), width=2.4).axes[1]
+    assert flat.get_aspect() == pytest.approx(0.5)
+    assert flat.get_xlabel() == "block 0,\n4 tokens"
 
 
 def test_edges_lead_from_centre_to_centre() -> None:
@@ -114,9 +116,3 @@ def test_regions_beside_each_other_differ_in_colour() -> None:
             around = holder[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
             others = set(around.flatten().tolist()) - {int(holder[row, column])}
             assert colours[int(holder[row, column])] not in {colours[o] for o in others}
-
-
-def test_narrow_captions_take_two_lines(picture: Picture) -> None:
-    figure = show_tokens(picture, width=2.4)
-    assert figure.axes[1].get_xlabel() == "block 0,\n4 tokens"
-    assert figure.get_figwidth() == 2.4

@@ -58,6 +58,9 @@ def test_refused(frame: pd.DataFrame) -> None:
         tradeoff(frame, x="images_per_second")
     with pytest.raises(ConfigError, match="x as one of gmacs, images_per_second"):
         tradeoff(frame, x="ms")
+    theirs = read_published(GTP_PAPER, table=2)
+    with pytest.raises(InputError, match="no dense model"):
+        tradeoff(frame, published=theirs, relative=True)
     with pytest.raises(InputError, match="finished rows"):
         tradeoff(frame.assign(top1=np.nan))
 
@@ -116,6 +119,10 @@ def test_published_points_are_named_and_hollow(comparison: pd.DataFrame) -> None
     speed = tradeoff(comparison, x="images_per_second", published=theirs)
     labels = [text.get_text() for text in speed.legends[0].get_texts()]
     assert labels[-1] == "gtp, DeiT-S on A6000 (published)"
+    several = tradeoff(comparison, published=GTP_PAPER).legends[0].get_texts()
+    names = [text.get_text() for text in several]
+    assert {"gtp, DeiT-B (published)", "evit, DeiT-S, fine-tuned (published)"} <= set(names)
+    assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokenred.analysis.plots import frames
 from tokenred.analysis.plots.canvas import new_figure
+from tokenred.analysis.plots.frames import about, need, read_frame
 from tokenred.core.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["agreement_map"]
@@ -23,7 +22,6 @@ _LABELS = {
     "scores": "scores, Spearman's ρ",
 }
 _MOST_NUMBERS = 14  # in a row of a column's width
-_COLUMNS = ("a", "b", "layer", "statistic", "mean")
 
 
 def agreement_map(
@@ -47,33 +45,51 @@ def agreement_map(
     Raises:
         InputError: if the frame is of another kind, or lacks the statistic or block.
     """
-    frame = frames.read_frame(frame)
-    frames.need(frame, _COLUMNS, "a map of an agreement (tokenred.analysis.agreement)")
+    import seaborn as sns
+
+    frame = read_frame(frame)
+    columns = ("a", "b", "layer", "statistic", "mean")
+    need(frame, columns, "a map of an agreement (tokenred.analysis.agreement)")
     rows = frame[frame["statistic"] == statistic]
     if rows.empty or statistic not in _LABELS:
-        raise InputError(
-            f"expected a statistic among {', '.join(dict.fromkeys(frame['statistic']))}, got "
-            f"{statistic!r}."
-        )
-    square = layer is not None
-    if square:
+        known = ", ".join(dict.fromkeys(frame["statistic"]))
+        raise InputError(f"expected a statistic among {known}, got {statistic!r}.")
+    if square := layer is not None:
         there = sorted(set(rows["layer"]))
         rows = rows[rows["layer"] == layer]
         if rows.empty:
             raise InputError(f"expected a block among {there}, got {layer!r}.")
-    table = _square(rows) if square else _pairs(rows)
+    table = _methods(rows) if square else _pairs(rows)
+    # Correlations can be negative, shares cannot.
+    share = statistic == "iou"
+    values = table.to_numpy(dtype=np.float64) * (100 if share else 1)
+    reach = 100 if share else max(0.1, float(np.nanmax(np.abs(values))))
     tall = 0.9 + (0.36 if square else 0.22) * len(table)
     with new_figure(width, height or max(1.8, tall)) as (figure, axes):
-        _draw(axes, table, statistic, square=square)
+        axes.grid(visible=False)
+        sns.heatmap(
+            values, ax=axes, mask=np.isnan(values), square=square, linewidths=0.5,
+            cmap="viridis" if share else "vlag", vmin=0 if share else -reach, vmax=reach,
+            annot=values.shape[1] <= _MOST_NUMBERS, fmt=".0f" if share else ".2f",
+            annot_kws={"fontsize": 6 if share or square else 5},
+            xticklabels=list(table.columns), yticklabels=list(table.index),
+            cbar_kws={"label": _LABELS[statistic]},
+        )  # fmt: skip
+        axes.tick_params(length=0, labelsize=7)
+        axes.tick_params(axis="y", labelrotation=0)
+        for label in axes.get_xticklabels():
+            label.set(rotation=40 if square else 0, ha="right" if square else "center")
+            label.set_rotation_mode("anchor" if square else "default")
         axes.set(xlabel="" if square else "block", ylabel="")
         if title is None:
-            title = frames.about(rows) + (f", block {layer}" if square else "")
+            title = about(rows) + (f", block {layer}" if square else "")
         if title:
             figure.suptitle(title)
     return figure
 
 
 def _pairs(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row per pair, a column per block."""
     names = rows["a"] + " · " + rows["b"]
     table = rows.assign(pair=names).pivot(index="pair", columns="layer", values="mean")
     table = table.loc[list(dict.fromkeys(names))]
@@ -82,31 +98,8 @@ def _pairs(rows: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _square(rows: pd.DataFrame) -> pd.DataFrame:
-    """The lower triangle, methods in the order they came in."""
+def _methods(rows: pd.DataFrame) -> pd.DataFrame:
+    """The lower triangle of method against method, in the order they came in."""
     names = list(dict.fromkeys([*rows["a"], *rows["b"]]))
     table = rows.pivot(index="b", columns="a", values="mean")
     return table.reindex(index=names[1:], columns=names[:-1])
-
-
-def _draw(axes: Axes, table: pd.DataFrame, statistic: str, *, square: bool) -> None:
-    import seaborn as sns
-
-    # Correlations can be negative, shares cannot.
-    share = statistic == "iou"
-    values = table.to_numpy(dtype=np.float64) * (100 if share else 1)
-    reach = 100 if share else max(0.1, float(np.nanmax(np.abs(values))))
-    axes.grid(visible=False)
-    sns.heatmap(
-        values, ax=axes, mask=np.isnan(values), square=square, linewidths=0.5,
-        cmap="viridis" if share else "vlag", vmin=0 if share else -reach, vmax=reach,
-        annot=values.shape[1] <= _MOST_NUMBERS, fmt=".0f" if share else ".2f",
-        annot_kws={"fontsize": 6 if share or square else 5},
-        xticklabels=list(table.columns), yticklabels=list(table.index),
-        cbar_kws={"label": _LABELS[statistic]},
-    )  # fmt: skip
-    axes.tick_params(length=0, labelsize=7)
-    axes.tick_params(axis="y", labelrotation=0)
-    for label in axes.get_xticklabels():
-        label.set(rotation=40 if square else 0, ha="right" if square else "center")
-        label.set_rotation_mode("anchor" if square else "default")

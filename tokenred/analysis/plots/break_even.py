@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["break_even_chart", "break_even_points"]
 
-_COLUMNS = (
-    "strategy", "batch_size", "speedup", "speedup_low", "speedup_high", "allowed",
-)  # fmt: skip
 # The columns that distinguish panels, and the format of their values.
 _PANEL = {
     "model": "{}",
@@ -29,18 +26,13 @@ _PANEL = {
     "device": "{}",
     "processor": "{}",
 }
-_ALWAYS = ("model", "image_size", "dtype")
+_TITLE = ("model", "image_size", "dtype")
 _PANEL_HEIGHT, _LEGEND_LINE = 1.9, 0.16
 _MAX_TICKS = 7
+_ALLOWED: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (4, 2))}
 
 
-def break_even_chart(
-    source: Any,
-    *,
-    title: str | None = None,
-    width: float = 3.5,
-    columns: int | None = None,
-) -> Figure:
+def break_even_chart(source: Any, *, title: str | None = None, width: float = 3.5) -> Figure:
     """Measured speed-up over the batch size: one line per method, one panel per setting.
 
     A method pays off where its line is above the solid one at 1. Bands are the 90% intervals; a
@@ -50,40 +42,42 @@ def break_even_chart(
     Args:
         source: a `Sweep`, its CSV or its frame. Failed cells are skipped.
         title: title of the figure; None for the settings that all panels share, "" for none.
-        width: in inches; 3.5 is one column of most papers.
-        columns: columns of panels; None for as many as fit (two in one column of a paper).
+        width: in inches; 3.5 is one column of most papers, and has two panels side by side.
 
     Raises:
         InputError: if the source lacks the columns, or has no finished cell.
         DataError: if a file cannot be read.
     """
-    frame = _read(source)
-    by, shared = _panels(frame)
+    frame = _finished(source)
+    there = [name for name in _PANEL if name in frame]
+    by = [name for name in there if frame[name].nunique(dropna=False) > 1]
     groups = list(frame.groupby(by, sort=False, dropna=False)) if by else [((), frame)]
     names = list(dict.fromkeys(frame["strategy"]))
     looks = {
         name: (colour, MARKERS[i % len(MARKERS)])
         for i, (name, colour) in enumerate(zip(names, palette(len(names)), strict=True))
     }
-    across = columns or min(len(groups), max(1, round(width / 1.75)))
-    rows = math.ceil(len(groups) / across)
-    entries = math.ceil((len(names) + 3) / max(1, int(width / 1.6)))
-    height = rows * (_PANEL_HEIGHT + 0.1 * len(by)) + entries * _LEGEND_LINE + 0.3
-    with new_grid(width, height, rows, across, sharey=True) as (figure, grid):
-        panels = list(grid.flat)
-        for axes, (key, own) in zip(panels, groups, strict=False):
+    columns = min(len(groups), max(1, round(width / 1.75)))
+    rows = math.ceil(len(groups) / columns)
+    legend_columns = max(1, int(width / 1.6))
+    height = rows * (_PANEL_HEIGHT + 0.1 * len(by)) + 0.3
+    height += _LEGEND_LINE * math.ceil((len(names) + 3) / legend_columns)
+    with new_grid(width, height, rows, columns, sharey=True) as (figure, grid):
+        for axes, (key, own) in zip(grid.flat, groups, strict=False):
             _draw(axes, own, looks)
             # One line each: on one line they would overlap with the next panel.
             words = [_PANEL[name].format(value) for name, value in zip(by, key, strict=True)]
             axes.set_title("\n".join(words), fontsize=7)
-        for axes in panels[len(groups) :]:
+        for axes in grid.flat[len(groups) :]:
             axes.set_visible(False)
         figure.supxlabel("batch size (images)", fontsize=8)
         figure.supylabel("speed-up over dense (×)", fontsize=8)
-        heading = ", ".join(shared) if title is None else title
-        if heading:
-            figure.suptitle(heading)
-        _legend(figure, looks, max(1, int(width / 1.6)))
+        if title is None:
+            shared = [name for name in there if name in _TITLE and name not in by]
+            title = ", ".join(_PANEL[name].format(frame[name].iloc[0]) for name in shared)
+        if title:
+            figure.suptitle(title)
+        figure.legend(handles=_legend(looks), loc="outside lower center", ncols=legend_columns)
     return figure
 
 
@@ -102,21 +96,20 @@ def break_even_points(source: Any) -> pd.DataFrame:
     """
     import pandas as pd
 
-    frame = _read(source)
+    frame = _finished(source)
     by = [name for name in _PANEL if name in frame] + ["strategy"]
     found = []
     for key, own in frame.groupby(by, sort=False, dropna=False):
         ordered = own.sort_values("batch_size", ascending=False)
         paying = ordered[(ordered["speedup_low"] > 1).cummin()]
-        first = None if paying.empty else int(paying["batch_size"].min())
-        found.append((*key, first))
+        found.append((*key, None if paying.empty else int(paying["batch_size"].min())))
     return pd.DataFrame(found, columns=[*by, "pays_from"]).astype({"pays_from": "Int64"})
 
 
-def _read(source: Any) -> pd.DataFrame:
-    """The finished cells."""
+def _finished(source: Any) -> pd.DataFrame:
     frame = read_frame(source)
-    need(frame, _COLUMNS, "a break-even chart")
+    columns = ("strategy", "batch_size", "speedup", "speedup_low", "speedup_high", "allowed")
+    need(frame, columns, "a break-even chart")
     if "status" in frame:
         frame = frame[frame["status"] == "done"]
     frame = frame.dropna(subset=["speedup"])
@@ -128,15 +121,6 @@ def _read(source: Any) -> pd.DataFrame:
     return frame.sort_values("batch_size", kind="stable")
 
 
-def _panels(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """The columns that distinguish panels, and a text on what all panels share."""
-    there = [name for name in _PANEL if name in frame]
-    by = [name for name in there if frame[name].nunique(dropna=False) > 1]
-    first = frame.iloc[0]
-    shared = [_PANEL[n].format(first[n]) for n in there if n in _ALWAYS and n not in by]
-    return by, shared
-
-
 def _draw(axes: Axes, frame: pd.DataFrame, looks: dict[str, Any]) -> None:
     axes.axhline(1, color="0.25", linewidth=0.9, zorder=1)
     for name, own in frame.groupby("strategy", sort=False):
@@ -145,8 +129,7 @@ def _draw(axes: Axes, frame: pd.DataFrame, looks: dict[str, Any]) -> None:
             axes, own["batch_size"], own["speedup"], colour, low=own["speedup_low"],
             high=own["speedup_high"], marker="",
         )  # fmt: skip
-        dashed: Any = {"linewidth": 0.8, "linestyle": (0, (4, 2)), "zorder": 1.5}
-        axes.plot(own["batch_size"], own["allowed"], color=colour, **dashed)
+        axes.plot(own["batch_size"], own["allowed"], color=colour, zorder=1.5, **_ALLOWED)
         for pays, points in own.groupby(own["speedup_low"] > 1):
             axes.plot(
                 points["batch_size"], points["speedup"], linestyle="none", marker=marker,
@@ -161,17 +144,14 @@ def _draw(axes: Axes, frame: pd.DataFrame, looks: dict[str, Any]) -> None:
     axes.margins(x=0.06)
 
 
-def _legend(figure: Figure, looks: dict[str, Any], columns: int) -> None:
+def _legend(looks: dict[str, Any]) -> list[Any]:
     from matplotlib.lines import Line2D
 
-    handles = [
-        Line2D([], [], color=colour, marker=marker, markersize=4.5, linewidth=1.2, label=name)
-        for name, (colour, marker) in looks.items()
-    ]
-    hollow: dict[str, Any] = {"marker": "o", "markersize": 4.5, "markerfacecolor": "white"}
-    handles += [
+    hollow: Any = {"linestyle": "none", "marker": "o", "markersize": 4.5, "markerfacecolor": "w"}
+    return [
+        *(Line2D([], [], color=colour, marker=marker, markersize=4.5, linewidth=1.2, label=name)
+          for name, (colour, marker) in looks.items()),
         Line2D([], [], color="0.25", linewidth=0.9, label="break-even"),
-        Line2D([], [], color="0.4", linewidth=0.8, linestyle=(0, (4, 2)), label="GMACs allow"),
-        Line2D([], [], color="0.4", linestyle="none", label="not significantly above 1", **hollow),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+        Line2D([], [], color="0.4", label="GMACs allow", **_ALLOWED),
+        Line2D([], [], color="0.4", label="not significantly above 1", **hollow),
+    ]  # fmt: skip

@@ -1,7 +1,4 @@
-"""Shared by all figures: size, fonts, colours, drawing a series, and writing files.
-
-Nothing here changes pyplot's global state.
-"""
+"""Shared by all figures: size, fonts, colours, drawing a series, and writing files."""
 
 from __future__ import annotations
 
@@ -20,19 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "MARKERS",
-    "SUFFIXES",
-    "Colour",
-    "add_note",
-    "check_figure_path",
-    "draw_dense",
-    "draw_series",
-    "figure_bytes",
-    "new_figure",
-    "new_grid",
-    "palette",
-    "save_figure",
-]
+    "MARKERS", "SUFFIXES", "Colour", "add_note", "draw_bars", "draw_dense", "draw_series",
+    "figure_bytes", "new_figure", "new_grid", "palette", "save_figure",
+]  # fmt: skip
 
 Colour = tuple[float, float, float]
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
@@ -68,12 +55,10 @@ _STYLE: Any = {
 def new_grid(
     width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
 ) -> Iterator[tuple[Figure, Any]]:
-    """Create a figure and a ``(rows, columns)`` array of axes in the common style.
+    """A figure and a ``(rows, columns)`` array of axes in the common style.
 
-    Args:
-        width, height: in inches.
-        rows, columns: of axes.
-        options: passed to matplotlib's ``Figure.subplots``.
+    Nothing changes pyplot's global state. ``width`` and ``height`` are inches; ``options`` are
+    those of matplotlib's ``Figure.subplots``.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -93,7 +78,7 @@ def new_figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
 
 
 def palette(count: int) -> list[Colour]:
-    """Return colours that colour-blind readers can tell apart (they repeat after ten)."""
+    """Colours that colour-blind readers can tell apart (they repeat after ten)."""
     import seaborn as sns
 
     colours: list[Colour] = sns.color_palette("colorblind", count)
@@ -101,17 +86,9 @@ def palette(count: int) -> list[Colour]:
 
 
 def draw_series(
-    axes: Axes,
-    x: Any,
-    y: Any,
-    colour: Any,
-    at: int = 0,
-    *,
-    low: Any = None,
-    high: Any = None,
-    bars: bool = False,
-    **look: Any,
-) -> None:
+    axes: Axes, x: Any, y: Any, colour: Any, at: int = 0, *, low: Any = None, high: Any = None,
+    bars: bool = False, **look: Any,
+) -> None:  # fmt: skip
     """Draw a line with markers, with its intervals as a band or as bars.
 
     Args:
@@ -126,13 +103,18 @@ def draw_series(
     look = {"marker": MARKERS[at % len(MARKERS)], "markersize": 4.5, "markeredgecolor": "white",
             "markeredgewidth": 0.5, "linewidth": 1.2, "zorder": 3, **look}  # fmt: skip
     if low is not None and bars:
-        axes.errorbar(
-            x, y, yerr=[y - low, high - y], fmt="none", ecolor=colour, elinewidth=0.8,
-            capsize=1.7, capthick=0.8, alpha=0.65, zorder=2,
-        )  # fmt: skip
+        draw_bars(axes, x, y, colour, yerr=[y - low, high - y])
     elif low is not None:
         axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0, zorder=2)
     axes.plot(x, y, color=colour, **look)
+
+
+def draw_bars(axes: Axes, x: Any, y: Any, colour: Any, **ends: Any) -> None:
+    """Error bars; ``ends`` are ``xerr`` or ``yerr`` of matplotlib."""
+    axes.errorbar(
+        x, y, fmt="none", ecolor=colour, elinewidth=0.8, capsize=1.7, capthick=0.8, alpha=0.65,
+        zorder=2, **ends,
+    )  # fmt: skip
 
 
 def draw_dense(axes: Axes, value: float | None, *, across: bool = True, name: str = "") -> None:
@@ -141,14 +123,15 @@ def draw_dense(axes: Axes, value: float | None, *, across: bool = True, name: st
         return
     draw = axes.axhline if across else axes.axvline
     draw(value, color="0.55", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+    place: Any = {"xy": (value, 1), "xycoords": ("data", "axes fraction"), "xytext": (-2, -2),
+                  "va": "top"}  # fmt: skip
+    if across:
+        place = {"xy": (1, value), "xycoords": ("axes fraction", "data"), "xytext": (-1, 1.5),
+                 "va": "bottom"}  # fmt: skip
     if name:
-        place, frame = ((1, value), ("axes fraction", "data")) if across else (
-            (value, 1), ("data", "axes fraction"))  # fmt: skip
         axes.annotate(
-            name, place, xycoords=frame, xytext=(-1, 1.5) if across else (-2, -2),
-            textcoords="offset points", ha="right", va="bottom" if across else "top",
-            fontsize=6, color="0.4",
-        )  # fmt: skip
+            name, textcoords="offset points", ha="right", fontsize=6, color="0.4", **place
+        )
 
 
 def add_note(figure: Figure, text: str) -> None:
@@ -161,13 +144,8 @@ def add_note(figure: Figure, text: str) -> None:
         )
 
 
-def check_figure_path(path: str | Path, *, overwrite: bool = False) -> Path:
-    """A path that a figure may be written to; raises as `tokenred.core.files.check_output`."""
-    return check_output(path, SUFFIXES, overwrite=overwrite)
-
-
 def figure_bytes(figure: Figure, kind: str = "png", dpi: int = 200) -> bytes:
-    """Return a figure as the content of a file; the same figure always gives the same bytes.
+    """A figure as the content of a file; the same figure always gives the same bytes.
 
     Args:
         figure: of matplotlib.
@@ -203,7 +181,7 @@ def save_figure(
         DataError: where it cannot be written.
         OutputBusyError: if another process is writing the file.
     """
-    path = check_figure_path(path, overwrite=overwrite)
+    path = check_output(path, SUFFIXES, overwrite=overwrite)
     content = figure_bytes(figure, path.suffix.lower()[1:], dpi)
     with output_lock(path):
         check_new(path, overwrite=overwrite)  # another process may have been faster

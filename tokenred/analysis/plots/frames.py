@@ -1,4 +1,4 @@
-"""The frames that figures are drawn from: reading them, selecting rows, labels."""
+"""Frames of results: reading them, selecting rows, and what their columns are called."""
 
 from __future__ import annotations
 
@@ -18,20 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "FACTS",
-    "FIGURES",
-    "Fixed",
-    "about",
-    "axes_of",
-    "check_columns_differ",
-    "choose",
-    "label_of",
-    "name_of",
-    "need",
-    "read_frame",
-    "show_value",
-    "symbol_of",
-]
+    "FACTS", "FIGURES", "Fixed", "about", "axes_of", "check_columns_differ", "choose", "label_of",
+    "name_of", "need", "read_frame", "show_value", "symbol_of",
+]  # fmt: skip
 
 Fixed = Mapping[str, Any] | None
 
@@ -40,10 +29,8 @@ FIGURES: dict[str, dict[str, Any]] = _TABLE["figures"]
 """What is measured, and how a report shows it."""
 FACTS: list[str] = _TABLE["facts"]["names"]
 """What ran, in the order of a report."""
-_WORDS = {**_TABLE["axes"], **FIGURES}
+_COLUMNS: dict[str, dict[str, str]] = {**_TABLE["axes"], **FIGURES}
 _BOUNDS = [name for figure in FIGURES.values() for name in figure.get("bounds", ())]
-# Longer sequences of numbers are abbreviated.
-_SHORT = 3
 
 
 def read_frame(source: Any) -> pd.DataFrame:
@@ -114,7 +101,7 @@ def choose(frame: pd.DataFrame, fixed: Fixed) -> pd.DataFrame:
     """
     need(frame, list(fixed or ()), "fixing a value")
     for name, value in (fixed or {}).items():
-        rows = frame[frame[name].map(lambda own, value=value: _same(own, value))]
+        rows = frame[[_same(own, value) for own in frame[name]]]
         if rows.empty:
             there = ", ".join(dict.fromkeys(show_value(v) for v in frame[name].dropna()))
             raise InputError(
@@ -122,50 +109,6 @@ def choose(frame: pd.DataFrame, fixed: Fixed) -> pd.DataFrame:
             )
         frame = rows
     return frame
-
-
-def axes_of(frame: pd.DataFrame) -> list[str]:
-    """The columns that a study varied: those that describe neither the run nor the results.
-
-    A study's frame has them before ``strategy``; of any other frame, unknown columns count.
-    """
-    names = [str(name) for name in frame.columns]
-    if "strategy" in names:
-        names = names[: names.index("strategy")]
-    return [name for name in names if name not in {*FIGURES, *_BOUNDS, *FACTS}]
-
-
-def about(frame: pd.DataFrame) -> str:
-    """Model and data, if all rows share them."""
-    return " on ".join(
-        str(frame[name].iloc[0])
-        for name in ("model", "data")
-        if name in frame and frame[name].nunique() == 1 and frame[name].notna().all()
-        and frame[name].iloc[0] != ""
-    )  # fmt: skip
-
-
-def label_of(column: str) -> str:
-    """The label of an axis: the quantity and its unit."""
-    return str(_WORDS.get(column, {}).get("label") or name_of(column))
-
-
-def symbol_of(column: str) -> str:
-    """The name of a column in captions and legends."""
-    return str(_WORDS.get(column, {}).get("symbol") or column.replace("_", " "))
-
-
-def name_of(column: str) -> str:
-    """A column in words."""
-    return str(_TABLE["facts"]["called"].get(column) or column.replace("_", " "))
-
-
-def show_value(value: Any) -> str:
-    """A short form of an axis value; sequences of numbers are abbreviated."""
-    if isinstance(value, tuple | list):
-        shown = [show_value(inner) for inner in value]
-        return f"[{', '.join(shown if len(shown) <= _SHORT else [shown[0], '…', shown[-1]])}]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _same(own: Any, value: Any) -> bool:
@@ -183,8 +126,50 @@ def check_columns_differ(**columns: str | None) -> None:
     Raises:
         ConfigError: naming the roles.
     """
-    given = [(role, name) for role, name in columns.items() if name is not None]
-    for i, (role, name) in enumerate(given):
-        for other, same in given[:i]:
-            if name == same:
-                raise ConfigError(f"{other} and {role} are both {name!r}; choose two columns.")
+    taken: dict[str, str] = {}
+    for role, name in columns.items():
+        if name in taken:
+            raise ConfigError(f"{taken[name]} and {role} are both {name!r}; choose two columns.")
+        if name is not None:
+            taken[name] = role
+
+
+def axes_of(frame: pd.DataFrame) -> list[str]:
+    """The columns that a study varied: those that describe neither the run nor the results.
+
+    A study's frame has them before ``strategy``; of any other frame, unknown columns count.
+    """
+    names = [str(name) for name in frame.columns]
+    if "strategy" in names:
+        names = names[: names.index("strategy")]
+    return [name for name in names if name not in {*FIGURES, *_BOUNDS, *FACTS}]
+
+
+def about(frame: pd.DataFrame) -> str:
+    """Model and data, if all rows share them."""
+    shared = [name for name in ("model", "data") if name in frame and len(set(frame[name])) == 1]
+    words = [frame[name].iloc[0] for name in shared if frame[name].notna().all()]
+    return " on ".join(str(word) for word in words if word != "")
+
+
+def label_of(column: str) -> str:
+    """The label of an axis: the quantity and its unit."""
+    return _COLUMNS.get(column, {}).get("label") or name_of(column)
+
+
+def symbol_of(column: str) -> str:
+    """The name of a column in captions and legends."""
+    return _COLUMNS.get(column, {}).get("symbol") or column.replace("_", " ")
+
+
+def name_of(column: str) -> str:
+    """A column in words."""
+    return str(_TABLE["facts"]["called"].get(column) or column.replace("_", " "))
+
+
+def show_value(value: Any) -> str:
+    """A short form of an axis value; of more than three numbers, the first and the last."""
+    if isinstance(value, tuple | list):
+        shown = [show_value(inner) for inner in value]
+        return f"[{', '.join(shown if len(shown) <= 3 else [shown[0], '…', shown[-1]])}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)

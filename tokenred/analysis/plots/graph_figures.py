@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_graph", "graph_panels", "in_degree_map"]
 
+Floats = NDArray[np.float64]
 _WIDTH, _HEIGHT = 3.5, 3.3  # inches, a column of most papers
 _OPACITY = 0.8  # of the heaviest edge, if there are few edges
 _BEND = (0.12, 0.4)  # of an edge, to show both directions: per length; at most, in patches
@@ -57,10 +58,11 @@ def draw_graph(
         InputError: if ``image`` is not an image.
         ConfigError: if a position is outside the grid, or the graph does not have the image.
     """
-    pixels = _pixels(image)
-    edges, shown = _edges(graph, i, far_only, patches)
+    pixels, edges = _pixels(image), _edges(graph, i, far_only, patches)
     with new_figure(width, height) as (figure, axes):
-        _draw_edges(axes, graph, i, pixels, edges, shown if title is None else title)
+        _draw_edges(axes, graph, i, pixels, *edges)
+        if title is not None:
+            axes.set_title(title)
     return figure
 
 
@@ -98,17 +100,16 @@ def graph_panels(
     height: float = _HEIGHT,
 ) -> Figure:
     """`draw_graph` and `in_degree_map` side by side; arguments as there."""
-    pixels = _pixels(image)
-    (edges, shown), degrees = _edges(graph, i, far_only, patches), _degrees(graph, i)
+    pixels, edges = _pixels(image), _edges(graph, i, far_only, patches)
     with new_grid(width, height, 1, 2) as (figure, grid):
-        _draw_edges(grid[0, 0], graph, i, pixels, edges, shown)
-        _draw_degrees(grid[0, 1], degrees, "chosen patches")
+        _draw_edges(grid[0, 0], graph, i, pixels, *edges)
+        _draw_degrees(grid[0, 1], _degrees(graph, i), "chosen patches")
         if title:
             figure.suptitle(title)
     return figure
 
 
-def _pixels(image: Tensor | ArrayLike) -> NDArray[np.float64]:
+def _pixels(image: Tensor | ArrayLike) -> Floats:
     if isinstance(image, Tensor):
         image = image.detach().cpu().to(torch.float64).movedim(0, -1).numpy()
     array = np.asarray(image)
@@ -124,7 +125,7 @@ def _pixels(image: Tensor | ArrayLike) -> NDArray[np.float64]:
 
 def _edges(
     graph: Graph, i: int, far_only: bool | None, patches: Collection[int] | None
-) -> tuple[NDArray[np.float64], str]:
+) -> tuple[Floats, str]:
     """Rows of (from, to, weight), and a description of them."""
     nodes = graph.num_nodes
     if wrong := [p for p in patches or () if not 0 <= p < nodes]:
@@ -139,16 +140,13 @@ def _edges(
         edges = edges[mine]
     (r0, c0), (r1, c1) = (np.divmod(edges[:, end], graph.grid[1]) for end in (0, 1))
     far = np.maximum(np.abs(r0 - r1), np.abs(c0 - c1)) > 1
-    if far.any() if far_only is None else far_only:
-        return edges[far], f"{_counted(int(far.sum()))} beyond the grid neighbours"
-    return edges, _counted(len(edges))
+    hide = far.any() if far_only is None else far_only
+    edges = edges[far] if hide else edges
+    count = "1 edge" if len(edges) == 1 else f"{len(edges)} edges"
+    return edges, f"{count} beyond the grid neighbours" if hide else count
 
 
-def _counted(edges: int) -> str:
-    return "1 edge" if edges == 1 else f"{edges} edges"
-
-
-def _degrees(source: Any, i: int) -> NDArray[np.float64]:
+def _degrees(source: Any, i: int) -> Floats:
     if isinstance(source, Graph):
         rows, columns = source.to_scipy(i).nonzero()
         # Choosing oneself does not count.
@@ -161,24 +159,18 @@ def _degrees(source: Any, i: int) -> NDArray[np.float64]:
 
 
 def _draw_edges(
-    axes: Axes,
-    graph: Graph,
-    i: int,
-    pixels: NDArray[np.float64],
-    edges: NDArray[np.float64],
-    title: str,
+    axes: Axes, graph: Graph, i: int, pixels: Floats, edges: Floats, title: str
 ) -> None:
     from matplotlib.collections import LineCollection, PolyCollection
 
     blue, orange = palette(2)
-    height, width = pixels.shape[:2]
-    rows, columns = np.divmod(np.arange(graph.num_nodes), graph.grid[1])
-    # Each patch is one unit wide; the photograph is stretched to the grid.
+    gh, gw = graph.grid
+    rows, columns = np.divmod(np.arange(graph.num_nodes), gw)
     x, y = columns + 0.5, rows + 0.5
-    patch_ratio = (height / graph.grid[0]) / (width / graph.grid[1])
+    # Each patch is one unit wide; the photograph is stretched to the grid.
     axes.imshow(
-        pixels, extent=(0, graph.grid[1], graph.grid[0], 0), alpha=_FADED, aspect=patch_ratio,
-        interpolation="nearest",
+        pixels, extent=(0, gw, gh, 0), alpha=_FADED, interpolation="nearest",
+        aspect=(pixels.shape[0] / gh) / (pixels.shape[1] / gw),
     )  # fmt: skip
     ends = edges[:, :2].astype(int)
     lines = _bent(np.stack((x[ends], y[ends]), axis=-1))
@@ -187,17 +179,17 @@ def _draw_edges(
     colours = [(*blue, alpha) for alpha in opacity]
     axes.add_collection(LineCollection(list(lines), colors=colours, linewidths=0.7))
     if graph.directed:
-        axes.add_collection(PolyCollection(list(_heads(lines)), facecolors=colours))
+        axes.add_collection(PolyCollection(list(_arrowheads(lines)), facecolors=colours))
     degrees = _degrees(graph, i).flatten()
     axes.scatter(
         x, y, s=3 + 25 * (degrees / max(1, degrees.max())) ** 2, color=orange,
         edgecolor="white", linewidth=0.3, zorder=3,
     )  # fmt: skip
-    axes.set(xlim=(0, graph.grid[1]), ylim=(graph.grid[0], 0), title=title)
+    axes.set(xlim=(0, gw), ylim=(gh, 0), title=title)
     axes.set_axis_off()
 
 
-def _bent(ends: NDArray[np.float64]) -> NDArray[np.float64]:
+def _bent(ends: Floats) -> Floats:
     """Curves ``(edges, points, 2)`` between two points each, ``(edges, 2, 2)``."""
     start, end = ends[:, :1], ends[:, 1:]
     along = end - start
@@ -205,11 +197,11 @@ def _bent(ends: NDArray[np.float64]) -> NDArray[np.float64]:
     aside = np.stack((-along[..., 1], along[..., 0]), axis=-1) / length
     bend = np.minimum(_BEND[0] * length, _BEND[1]) * aside
     t = np.linspace(0, 1, 13)[None, :, None]
-    curves: NDArray[np.float64] = start + t * along + 4 * t * (1 - t) * bend
+    curves: Floats = start + t * along + 4 * t * (1 - t) * bend
     return curves
 
 
-def _heads(lines: NDArray[np.float64]) -> NDArray[np.float64]:
+def _arrowheads(lines: Floats) -> Floats:
     """Triangles ``(edges, 3, 2)`` that end a curve, just before the node; in patches."""
     direction = lines[:, -1] - lines[:, -2]
     direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
@@ -219,7 +211,7 @@ def _heads(lines: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack((tip, back + 0.06 * aside, back - 0.06 * aside), axis=1)
 
 
-def _draw_degrees(axes: Axes, degrees: NDArray[np.float64], title: str) -> None:
+def _draw_degrees(axes: Axes, degrees: Floats, title: str) -> None:
     import seaborn as sns
     from matplotlib.ticker import MaxNLocator
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 __all__ = ["heat_map"]
 
-_ROW, _AROUND, _LEAST = 0.27, 1.1, 2.2  # inches
-
 
 def heat_map(
     frame: Any,
@@ -56,8 +54,7 @@ def heat_map(
     low, high = points.frame["value"].min(), points.frame["value"].max()
     # The colour scale spans at least one interval.
     wider = max(0.0, 2 * (points.half_width or 0.0) - (high - low)) / 2
-    height = height or max(_LEAST, _AROUND + _ROW * len(table))
-    with new_figure(width, height) as (figure, axes):
+    with new_figure(width, height or max(2.2, 1.1 + 0.27 * len(table))) as (figure, axes):
         axes.grid(visible=False)
         sns.heatmap(
             # From dark to light, also in greyscale and with any colour blindness.

@@ -59,50 +59,50 @@ def metric_lines(
     check_columns_differ(x=x, hue=hue, metric=metric)
     by = [x] if hue is None else [x, hue]
     points = gather(frame, by, metric, fixed=fixed, level=level)
-    return draw_lines(
-        points, x, metric, hue=hue, dense=dense_value(frame, metric), title=title,
-        width=width, height=height,
-    )  # fmt: skip
+    names = [None] if hue is None else sorted(points.frame[hue].unique(), key=order)
+    dense = dense_value(frame, metric)
+    return draw_lines(points, x, metric, hue, names, dense, title, (width, height))
 
 
 def draw_lines(
     points: Points,
     x: str,
     metric: str,
-    *,
     hue: str | None,
-    names: Sequence[Any] | None = None,
+    names: Sequence[Any],
     dense: float | None,
     title: str | None,
-    width: float,
-    height: float,
+    size: tuple[float, float],
 ) -> Figure:
     """The figure of `metric_lines` from points; ``names`` are the lines, in order."""
     own = points.frame
-    if names is None:
-        names = [None] if hue is None else sorted(own[hue].unique(), key=order)
     ticks = sorted(own[x].unique(), key=order)
     numeric = all(isinstance(tick, int | float) for tick in map(_plain, ticks))
     places = {tick: float(tick) if numeric else float(i) for i, tick in enumerate(ticks)}
     step = 0.012 * ((max(places.values()) - min(places.values())) or 1.0)
     bars = len(names) > _BANDS or not numeric
-    aside = len(names) > _BESIDE
-    with new_figure(width, height) as (figure, axes):
+    beside = len(names) > _BESIDE
+    with new_figure(*size) as (figure, axes):
         draw_dense(axes, dense, name="dense")
         for i, (name, colour) in enumerate(zip(names, palette(len(names)), strict=True)):
             line = own if name is None else own[own[hue] == name]
             shift = step * (i - (len(names) - 1) / 2) if bars else 0.0
             line = line.assign(at=line[x].map(places) + shift).sort_values("at")
-            ends = (line["low"], line["high"]) if line["low"].notna().all() else (None, None)
+            low, high = (
+                line[end] if line["low"].notna().all() else None for end in ("low", "high")
+            )
+            label = None if name is None else show_value(name)
+            if hue is not None and not (beside or isinstance(_plain(name), str)):
+                label = f"{symbol_of(hue)}={label}"
             draw_series(
-                axes, line["at"], line["value"], colour, i, low=ends[0], high=ends[1], bars=bars,
-                label=None if name is None else _label(str(hue), name, aside),
+                axes, line["at"], line["value"], colour, i, low=low, high=high, bars=bars,
+                label=label,
             )  # fmt: skip
         axes.set_xticks(list(places.values()), [show_value(tick) for tick in ticks])
         title = points.about if title is None else title
         axes.set(xlabel=label_of(x), ylabel=label_of(metric), title=title)
         axes.margins(x=0.06)
-        if hue is not None and aside:
+        if hue is not None and beside:
             figure.legend(loc="outside right upper", title=symbol_of(hue))
         elif hue is not None:
             figure.legend(loc="outside upper center", ncols=len(names))
@@ -110,13 +110,7 @@ def draw_lines(
     return figure
 
 
-def _label(hue: str, name: Any, aside: bool) -> str:
-    """The legend entry of a line: numbers are shown with their axis."""
-    bare = aside or isinstance(_plain(name), str)
-    return show_value(name) if bare else f"{symbol_of(hue)}={show_value(name)}"
-
-
 def _plain(value: Any) -> Any:
-    """Convert a numpy number to Python; a boolean counts as a name."""
+    """A number of NumPy as one of Python; a boolean counts as a name."""
     value = value.item() if hasattr(value, "item") else value
     return str(value) if isinstance(value, bool) else value

@@ -19,9 +19,7 @@ __all__ = ["Points", "dense_value", "gather", "order", "wilson"]
 
 # An average over different values of these would be meaningless.
 _IDENTITY = ("model", "data", "weights", "method", "dtype", "precision")
-_PAIRED = ("difference", "difference_low", "difference_high")
 _SHARES = ("top1", "top5")
-_UNSURE = (float("nan"), float("nan"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +43,10 @@ class Points:
     left_out: str
 
     def note(self, *, width: bool = False) -> str:
-        """The caption: everything a reader needs to know besides the axes.
-
-        Args:
-            width: include the width of the intervals, for figures that do not draw them.
-        """
-        half = self.half_width
-        intervals = self.intervals
+        """The caption; with the width of the intervals, for figures that do not draw them."""
+        intervals, half = self.intervals, self.half_width
         if width:
-            intervals = "" if half is None else f"{self.intervals} of about ±{half:.1f}"
+            intervals = "" if half is None else f"{intervals} of about ±{half:.1f}"
         return "; ".join(part for part in (*self.settings, intervals, self.left_out) if part)
 
     @property
@@ -64,13 +57,9 @@ class Points:
 
 
 def gather(
-    source: Any,
-    by: Sequence[str],
-    metric: str = "top1",
-    *,
-    fixed: Fixed = None,
+    source: Any, by: Sequence[str], metric: str = "top1", *, fixed: Fixed = None,
     level: float = 0.95,
-) -> Points:
+) -> Points:  # fmt: skip
     """One point for each combination of values of some columns.
 
     Axes of a study that are neither requested nor fixed are averaged over; a combination that was
@@ -93,14 +82,18 @@ def gather(
             models, data sets or methods that are neither requested nor fixed.
         ConfigError: for a level out of range.
     """
+    import pandas as pd
+
     read(PartOf, level, "level")
     by = list(by)
     frame = read_frame(source)
     need(frame, [*by, metric], "this figure")
     frame = frames.choose(frame, fixed).dropna(subset=by)
     # A sequence of numbers, such as one α per block, counts as a name here.
-    rows = [n for n in (*by, *axes_of(frame)) if any(isinstance(v, tuple | list) for v in frame[n])]
-    frame = frame.assign(**{name: frame[name].map(show_value) for name in rows})
+    lists = [
+        n for n in (*by, *axes_of(frame)) if any(isinstance(v, tuple | list) for v in frame[n])
+    ]
+    frame = frame.assign(**{name: frame[name].map(show_value) for name in lists})
     done = frame.dropna(subset=[metric])
     if done.empty:
         raise InputError(
@@ -108,29 +101,21 @@ def gather(
             f"{len(frame)} rows; see the columns status and error, if the frame has them."
         )
     _refuse_mixtures(done, by)
-    varied = [n for n in axes_of(done) if n not in (*by, metric) and _count(done[n]) > 1]
-    within = done.groupby(by, sort=False)[varied].nunique(dropna=False)
-    averaged = [name for name in varied if (within[name] > 1).any()]
+    varied = [n for n in axes_of(done) if n not in (*by, metric) and _several(done[n])]
     groups = list(done.groupby(by, sort=False))
+    averaged = [name for name in varied if any(_several(rows[name]) for _, rows in groups)]
     whole = _run_for_all(done, groups, averaged, by)
-    how = _kind_of_interval(done, whole, metric)
-    records = [(*key, *_value(rows, metric, how, level)) for key, rows in whole]
-    kinds = {
-        "seeds": f"{level:.0%} intervals over seeds",
-        "paired": "paired intervals",  # computed with the frame, at its level
-        "binomial": f"{level:.0%} binomial intervals",
-    }
+    kind, words = _intervals(done, whole, metric, level)
+    records = [(*key, *_value(rows, metric, kind, level)) for key, rows in whole]
     lost = [
         _counted(len(frame) - len(done), "unfinished cell"),
         _counted(len(groups) - len(whole), "point", " not run for all of these"),
     ]
-    import pandas as pd
-
     return Points(
         pd.DataFrame(records, columns=[*by, "value", "low", "high"]),
         frames.about(done),
-        (_fixed_words(done, by, fixed), *(_averaged_words(done, n, averaged) for n in varied)),
-        kinds.get(how, ""),
+        (_fixed_words(done, by, fixed), *(_varied_words(done, n, averaged) for n in varied)),
+        words,
         ("left out: " if any(lost) else "") + ", ".join(part for part in lost if part),
     )
 
@@ -180,7 +165,7 @@ def wilson(percent: float, images: float, level: float = 0.95) -> tuple[float, f
 
 def _refuse_mixtures(frame: pd.DataFrame, by: Sequence[str]) -> None:
     for name in _IDENTITY:
-        if name in frame and name not in by and _count(frame[name]) > 1:
+        if name in frame and name not in by and _several(frame[name]):
             there = ", ".join(dict.fromkeys(show_value(v) for v in frame[name]))
             raise InputError(
                 f"the rows have several values of {name} ({there}), and an average over them "
@@ -204,43 +189,48 @@ def _run_for_all(
     return whole
 
 
-def _kind_of_interval(frame: pd.DataFrame, groups: list[Any], metric: str) -> str:
-    if "seed" in frame and all(rows["seed"].nunique() > 1 for _, rows in groups):
-        return "seeds"
-    paired = all(name in frame for name in _PAIRED) and frame["difference_low"].notna().any()
-    if metric in ("top1", "difference") and paired:
-        return "paired"
-    return "binomial" if metric in _SHARES and "images" in frame else ""
+def _intervals(
+    frame: pd.DataFrame, groups: list[Any], metric: str, level: float
+) -> tuple[str, str]:
+    """The kind of interval, and what the caption says of it."""
+    if "seed" in frame and all(_several(rows["seed"]) for _, rows in groups):
+        return "seeds", f"{level:.0%} intervals over seeds"
+    paired = {"difference", "difference_low", "difference_high"} <= set(frame)
+    if paired and metric in ("top1", "difference") and frame["difference_low"].notna().any():
+        return "paired", "paired intervals"  # computed with the frame, at its level
+    binomial = metric in _SHARES and "images" in frame
+    return ("binomial", f"{level:.0%} binomial intervals") if binomial else ("", "")
 
 
-def _value(rows: pd.DataFrame, metric: str, how: str, level: float) -> tuple[float, float, float]:
-    value = float(rows[metric].mean())
-    if how == "seeds":
+def _value(rows: pd.DataFrame, metric: str, kind: str, level: float) -> tuple[float, float, float]:
+    """The average of some rows, and its interval."""
+    value, low, high = float(rows[metric].mean()), math.nan, math.nan
+    if kind == "seeds":
         from scipy.stats import sem, t
 
         runs = rows.groupby("seed")[metric].mean()
         half = float(t.ppf((1 + level) / 2, len(runs) - 1) * sem(runs))
-        return value, float(runs.mean()) - half, float(runs.mean()) + half
-    if how == "paired":
+        low, high = float(runs.mean()) - half, float(runs.mean()) + half
+    elif kind == "paired":
         # Bounds of the difference, around the value; the dense model has none.
         low = value + float((rows["difference_low"] - rows["difference"]).mean())
         high = value + float((rows["difference_high"] - rows["difference"]).mean())
-        # Intervals of percentages are clipped to their range.
-        return (value, max(low, 0.0), min(high, 100.0)) if metric in _SHARES else (value, low, high)
-    if how == "binomial":
-        return (value, *wilson(value, float(rows["images"].min()), level))
-    return (value, *_UNSURE)
+        if metric in _SHARES:
+            low, high = max(low, 0.0), min(high, 100.0)
+    elif kind == "binomial":
+        low, high = wilson(value, float(rows["images"].min()), level)
+    return value, low, high
 
 
 def _fixed_words(frame: pd.DataFrame, by: Sequence[str], fixed: Fixed) -> str:
     return ", ".join(
         f"{symbol_of(name)}={show_value(frame[name].iloc[0])}"
         for name in dict.fromkeys([*axes_of(frame), *(fixed or {})])
-        if name not in by and frame[name].nunique() == 1 and frame[name].notna().all()
+        if name not in by and not _several(frame[name]) and frame[name].notna().all()
     )
 
 
-def _averaged_words(frame: pd.DataFrame, name: str, averaged: list[str]) -> str:
+def _varied_words(frame: pd.DataFrame, name: str, averaged: list[str]) -> str:
     if name not in averaged:
         return f"{symbol_of(name)} differs between points"
     values = list(dict.fromkeys(show_value(v) for v in sorted(frame[name].dropna(), key=order)))
@@ -252,5 +242,5 @@ def _counted(number: int, thing: str, rest: str = "") -> str:
     return f"{number} {thing}{'s' * (number > 1)}{rest}" if number else ""
 
 
-def _count(column: pd.Series) -> int:
-    return int(column.nunique(dropna=False))
+def _several(column: pd.Series) -> bool:
+    return int(column.nunique(dropna=False)) > 1

@@ -1,4 +1,4 @@
-"""Published points from a CSV, to be drawn next to measured ones."""
+"""Published points from a CSV, to be set beside measured ones."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.plots.canvas import MARKERS, draw_series, palette
 from tokenred.analysis.plots.frames import choose, need, read_frame
 from tokenred.core.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
 
-__all__ = [
-    "GTP_PAPER", "dense_point", "draw_published", "read_published", "read_rows", "tradeoff_points",
-]  # fmt: skip
+__all__ = ["GTP_PAPER", "dense_point", "read_published", "read_rows", "tradeoff_points"]
 
 GTP_PAPER = Path(__file__).with_name("gtp_paper_tables.csv")
 """The tables of the GTP paper, and the best settings of the authors' release notes."""
@@ -34,9 +30,8 @@ def read_published(
 ) -> pd.DataFrame:
     """Read published points, one row per point.
 
-    The CSV is tidy (columns ``metric`` and ``value``, one row per
-    number; ``top1_percent``, ``gmacs``
-    and ``images_per_second_DEVICE`` are known) or wide (``top1``, ``gmacs``,
+    The CSV is tidy (columns ``metric`` and ``value``, one row per number; ``top1_percent``,
+    ``gmacs`` and ``images_per_second_DEVICE`` are known) or wide (``top1``, ``gmacs``,
     ``images_per_second``). Both name the model in ``backbone`` (or ``model``), and may have
     ``table``, ``method``, ``finetuned`` and axes such as ``P``, ``graph``, ``theta``.
 
@@ -120,53 +115,6 @@ def dense_point(published: pd.DataFrame, backbone: str) -> pd.Series | None:
     return None if own.empty else own.iloc[0]
 
 
-def draw_published(
-    axes: Axes, points: pd.DataFrame, x: str, colours: dict[Any, Any], relative: bool
-) -> None:
-    """Draw the points of `tradeoff_points`, hollow and dotted, one line per table and method.
-
-    Args:
-        axes: to draw upon.
-        points: the published points.
-        x: the column along the axis.
-        colours: the colours of the measured methods; published points of a method share its colour.
-        relative: draw relative to the published dense model of the same backbone.
-
-    Raises:
-        InputError: if that is not published.
-    """
-    others = iter(palette(10)[::-1])
-    chosen = {str(name).casefold(): colour for name, colour in colours.items()}
-    lines = [name for name in ("backbone", "method", "finetuned", "table") if name in points]
-    labelled: list[str] = []
-    for key, own in points.groupby(lines, dropna=False, sort=False):
-        line = dict(zip(lines, key, strict=True))
-        backbone, method = str(line["backbone"]), str(line["method"])
-        if relative:
-            dense = dense_point(points, backbone)
-            if dense is None:
-                raise InputError(
-                    f"the published points of {backbone} have no dense model to be relative to; "
-                    "omit relative, or add the row of P=0."
-                )
-            unit = (100 if x == "gmacs" else 1) / dense[x]
-            own = own.assign(**{x: own[x] * unit, "top1": own["top1"] - dense["top1"]})
-        if method not in chosen:
-            chosen[method] = next(others, (0.4, 0.4, 0.4))
-        timed = x != "gmacs" and "device" in own
-        device = f" on {str(own['device'].iloc[0]).upper()}" if timed else ""
-        tuned = ", fine-tuned" if line.get("finetuned") is True else ""
-        label = f"{method}, {backbone}{device}{tuned} (published)"
-        own = own.sort_values(x, kind="stable")
-        draw_series(
-            axes, own[x], own["top1"], chosen[method], linestyle=":", linewidth=1, markersize=3.5,
-            marker=MARKERS[len(labelled) % len(MARKERS)], markerfacecolor="white",
-            markeredgecolor=chosen[method], markeredgewidth=0.7, zorder=2.5,
-            label=None if label in labelled else label,
-        )  # fmt: skip
-        labelled += [] if label in labelled else [label]
-
-
 def _only(frame: pd.DataFrame, column: str, names: list[str]) -> pd.DataFrame:
     need(frame, [column], "choosing published points")
     own = frame[column].astype(str).str.casefold()
@@ -178,13 +126,12 @@ def _only(frame: pd.DataFrame, column: str, names: list[str]) -> pd.DataFrame:
 
 def _spread_speeds(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Copy a speed that was printed once to both the fine-tuned and the other point."""
-    if "finetuned" not in frame or "top1" not in frame or _SPEED not in frame:
+    if not {"finetuned", "top1", _SPEED} <= set(frame):
         return frame
     lone = frame["finetuned"].isna() & frame["top1"].isna()
-    rest = [name for name in keys if name != "finetuned"]
-    groups = frame.groupby(rest, dropna=False, sort=False)
-    shared = groups["top1"].transform("count") > 0
-    told = [name for name in frame.columns if name not in keys]
-    spoken = frame[told].where(lone).groupby([frame[n] for n in rest], dropna=False, sort=False)
-    frame[told] = frame[told].fillna(spoken[told].transform("first"))
+    rest = [frame[name] for name in keys if name != "finetuned"]
+    values = [name for name in frame.columns if name not in keys]
+    spoken = frame[values].where(lone).groupby(rest, dropna=False, sort=False)
+    shared = frame["top1"].groupby(rest, dropna=False, sort=False).transform("count") > 0
+    frame[values] = frame[values].fillna(spoken[values].transform("first"))
     return frame[~(lone & shared)].reset_index(drop=True)

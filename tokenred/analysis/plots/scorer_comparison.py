@@ -25,7 +25,6 @@ __all__ = ["scorer_comparison"]
 
 _HUE = "scorer"
 _BUDGETS = ("P", "r", "keep_rate", "schedule")
-_ROW, _AROUND = 0.2, 0.9  # inches
 
 
 def scorer_comparison(
@@ -66,50 +65,40 @@ def scorer_comparison(
         varied = choose(data, fixed).dropna(subset=[_HUE])
         x = next((n for n in _BUDGETS if n in varied and varied[n].nunique() > 1), None)
     dense = dense_value(data, metric)
-    if x is None:
+    points = gather(data, [_HUE] if x is None else [x, _HUE], metric, fixed=fixed, level=level)
+    if x is not None:
+        means = points.frame.groupby(_HUE)["value"].mean().sort_values(ascending=False)
+        size = (width, height or 2.8)
+        figure = draw_lines(points, x, metric, _HUE, list(means.index), dense, title, size)
         if published is not None:
-            raise InputError("published points need an axis of budgets, but the frame has only one "
-            "budget; omit published, or run more budgets.")  # fmt: skip
-        points = gather(data, [_HUE], metric, fixed=fixed, level=level)
-        return _rows(points, metric, dense, title, width, height)
-    points = gather(data, [x, _HUE], metric, fixed=fixed, level=level)
-    means = points.frame.groupby(_HUE)["value"].mean().sort_values(ascending=False)
-    figure = draw_lines(
-        points, x, metric, hue=_HUE, names=list(means.index), dense=dense, title=title,
-        width=width, height=height or 2.8,
-    )  # fmt: skip
+            _overlay(figure, read_published(published), x, metric)
+        return figure
     if published is not None:
-        _overlay(figure, read_published(published), x, metric)
-    return figure
-
-
-def _rows(
-    points: Points,
-    metric: str,
-    dense: float | None,
-    title: str | None,
-    width: float,
-    height: float | None,
-) -> Figure:
-    own = points.frame.sort_values("value").reset_index(drop=True)
-    with new_figure(width, height or _AROUND + _ROW * len(own)) as (figure, axes):
+        raise InputError("published points need an axis of budgets, but the frame has only one "
+        "budget; omit published, or run more budgets.")  # fmt: skip
+    with new_figure(width, height or 0.9 + 0.2 * len(points.frame)) as (figure, axes):
         draw_dense(axes, dense, across=False, name="dense")
-        sure = own["low"].notna().all()
-        ends = [own["value"] - own["low"], own["high"] - own["value"]] if sure else None
-        axes.errorbar(
-            own["value"], own.index, xerr=ends, fmt="o", color=palette(1)[0], elinewidth=1,
-            capsize=2, markersize=5, zorder=3,
-        )  # fmt: skip
-        axes.set_yticks(list(own.index), [str(name) for name in own[_HUE]])
-        axes.grid(visible=False, axis="y")
-        axes.margins(x=0.08)
-        # Room above the rows for the name of the line.
-        axes.set_ylim(-0.5, 1.1 * len(own))
+        _draw_rows(axes, points)
         axes.set(xlabel=label_of(metric), title=points.about if title is None else title)
-        axes.spines["left"].set_visible(False)
-        axes.tick_params(axis="y", length=0)
         add_note(figure, points.note())
     return figure
+
+
+def _draw_rows(axes: Any, points: Points) -> None:
+    own = points.frame.sort_values("value").reset_index(drop=True)
+    sure = own["low"].notna().all()
+    ends = [own["value"] - own["low"], own["high"] - own["value"]] if sure else None
+    axes.errorbar(
+        own["value"], own.index, xerr=ends, fmt="o", color=palette(1)[0], elinewidth=1,
+        capsize=2, markersize=5, zorder=3,
+    )  # fmt: skip
+    axes.set_yticks(list(own.index), [str(name) for name in own[_HUE]])
+    axes.grid(visible=False, axis="y")
+    axes.margins(x=0.08)
+    # Room above the rows for the name of the line.
+    axes.set_ylim(-0.5, 1.1 * len(own))
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
 
 
 def _overlay(figure: Figure, published: Any, x: str, metric: str) -> None:

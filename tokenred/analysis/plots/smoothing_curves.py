@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.plots import frames
 from tokenred.analysis.plots.canvas import draw_series, new_grid, palette
+from tokenred.analysis.plots.frames import about, need, read_frame
 from tokenred.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ _LABELS = {
 }
 _FROM_DENSE = "_difference"
 _PLAIN, _PAIRED = ("mean", "low", "high"), ("difference", "difference_low", "difference_high")
-_COLUMN = 3.5  # inches, of most papers
 
 
 def smoothing_curves(
@@ -51,18 +50,18 @@ def smoothing_curves(
     Raises:
         InputError: if the frame is of another kind, or lacks a statistic.
     """
-    frame = frames.read_frame(frame)
+    frame = read_frame(frame)
     wanted = [statistics] if isinstance(statistics, str) else list(statistics)
     _check(frame, wanted)
     names = list(dict.fromkeys(frame["strategy"]))
-    others = [name for name in names if name != "dense"]
-    colours = {"dense": "black", **dict(zip(others, palette(len(others)), strict=True))}
+    others = iter(palette(len(names)))
+    colours = {name: "black" if name == "dense" else next(others) for name in names}
     columns = min(2, len(wanted))
     rows = -(-len(wanted) // columns)
-    size = (width or _COLUMN * columns, height or (2.8 if rows == 1 else 2.4 * rows))
+    size = (width or 3.5 * columns, height or (2.8 if rows == 1 else 2.4 * rows))
     with new_grid(*size, rows, columns) as (figure, grid):
         for axes, statistic in zip(grid.flat, wanted, strict=False):
-            _panel(axes, frame, statistic, {name: colours[name] for name in names})
+            _panel(axes, frame, statistic, colours)
         for axes in grid.flat[len(wanted) :]:
             axes.remove()
         if len(wanted) == 1:
@@ -70,14 +69,14 @@ def smoothing_curves(
         else:
             shown = grid[0, 0].get_legend_handles_labels()
             figure.legend(*shown, loc="outside lower center", ncols=4)
-        if title := frames.about(frame) if title is None else title:
+        if title := about(frame) if title is None else title:
             figure.suptitle(title)
     return figure
 
 
 def _check(frame: Any, wanted: list[str]) -> None:
     columns = ("strategy", "layer", "statistic", *_PLAIN)
-    frames.need(frame, columns, "a figure of oversmoothing (tokenred.analysis.oversmoothing)")
+    need(frame, columns, "a figure of oversmoothing (tokenred.analysis.oversmoothing)")
     known = [name for name in _LABELS if name in set(frame["statistic"])]
     if "difference" in frame:
         known += [name + _FROM_DENSE for name in known if name != "lost"]

@@ -66,17 +66,18 @@ class Table:
 
     def markdown(self) -> str:
         """The table in Markdown, best values of each column bold."""
-        heads = [str(name) for name in self.values.index.names]
+        text = self.values.apply(lambda own: own.map("{:.1f}".format).where(own.notna(), ""))
+        text = text.mask(self.best, "**" + text + "**")
+        names = list(map(str, self.values.index.names))
         # Markdown has one header row: the source is written in the first of its columns.
-        seen: set[str] = set()
-        for source, column in self.values.columns:
-            heads.append(column if source in seen else f"{source}, {column}")
-            seen.add(source)
-        names = len(self.values.index.names)
-        rule = ["---"] * names + ["---:"] * (len(heads) - names)
-        rows = [[*map(str, row.Index), *row[1:]] for row in self._shown("**{}**").itertuples()]
+        heads = [
+            column if at and self.values.columns[at - 1][0] == source else f"{source}, {column}"
+            for at, (source, column) in enumerate(self.values.columns)
+        ]
+        rule = ["---"] * len(names) + ["---:"] * len(heads)
+        rows = [[*map(str, row.Index), *row[1:]] for row in text.itertuples()]
         lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
-                 for row in (heads, rule, *rows)]  # fmt: skip
+                 for row in ([*names, *heads], rule, *rows)]  # fmt: skip
         return "\n".join([*lines, "", f"{self.metric}. {self.note}".strip(". ") + "."])
 
     def latex(self) -> str:
@@ -84,11 +85,11 @@ class Table:
         import pandas as pd
 
         heads = [("", str(name)) for name in self.values.index.names]
+        numbers = list(self.values.columns)
         values = self.values.reset_index().set_axis(
-            pd.MultiIndex.from_tuples([*heads, *self.values.columns]), axis=1
+            pd.MultiIndex.from_tuples([*heads, *numbers]), axis=1
         )
         bold = np.where(self.best, "textbf:--rwrap", "")
-        numbers = list(self.values.columns)
         style = values.style.hide(axis=0).format(escape="latex")
         style.format_index(escape="latex", axis=1)
         style.format("{:.1f}", na_rep="", subset=numbers)
@@ -105,14 +106,13 @@ class Table:
         """
         parts = {source: self.values[source].dropna(how="all") for source in self.sources}
         rows = [len(part) for part in parts.values()]
-        beside = width >= _WIDE and len(parts) > 1
-        if beside:
-            height = _AROUND + _HEAD + _ROW * max(rows)
-            shape: dict[str, Any] = {"columns": len(parts)}
-        else:
-            height = _AROUND + sum(_HEAD + _ROW * count for count in rows)
+        across = len(parts) if width >= _WIDE else 1
+        letters = int(width / across / 0.075)
+        shape: dict[str, Any] = {"columns": across}
+        if across == 1:
             shape = {"rows": len(parts), "height_ratios": [count + 1 for count in rows]}
-        letters = int((width / len(parts) if beside else width) / 0.075)
+        heights = [_HEAD + _ROW * count for count in rows]
+        height = _AROUND + (sum(heights) if across == 1 else max(heights))
         best = "bold: the best of a column" if self.ranked else ""
         with new_grid(width, height, **shape) as (figure, grid):
             for axes, (source, values) in zip(grid.flat, parts.items(), strict=True):
@@ -128,11 +128,6 @@ class Table:
     def _repr_markdown_(self) -> str:
         return self.markdown()
 
-    def _shown(self, bold: str) -> pd.DataFrame:
-        """The values as text, one digit after the point."""
-        text = self.values.apply(lambda own: own.map("{:.1f}".format).where(own.notna(), ""))
-        return text.mask(self.best, text.apply(lambda own: own.map(bold.format)))
-
     def _draw(self, axes: Axes, source: str, values: pd.DataFrame, letters: int) -> None:
         from matplotlib.colors import LinearSegmentedColormap
 
@@ -141,9 +136,7 @@ class Table:
         span = (high - low).clip(lower=sure)
         shade = (values - low) / span.where(span > 0, 1) * self.ranked
         colours = LinearSegmentedColormap.from_list("light", _SHADES)
-        axes.imshow(
-            np.ma.masked_invalid(shade), cmap=colours, vmin=0, vmax=1.15, aspect="auto"
-        )  # fmt: skip
+        axes.imshow(np.ma.masked_invalid(shade), cmap=colours, vmin=0, vmax=1.15, aspect="auto")
         best = self.best[source].loc[values.index]
         for (i, j), value in np.ndenumerate(values.to_numpy()):
             if value == value:
@@ -151,12 +144,11 @@ class Table:
                 axes.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=7,
                           fontweight=weight)  # fmt: skip
         axes.set_xticks(range(len(values.columns)), list(values.columns))
-        axes.set_yticks(range(len(values)), [_row_words(values.index.names, n) for n in
-                                             values.index])  # fmt: skip
+        words = [_row_words(values.index.names, name) for name in values.index]
+        axes.set_yticks(range(len(values)), words)
         axes.xaxis.tick_top()
         origin, _, name = source.partition(": ")
-        title = "\n".join([origin, *textwrap.wrap(name, letters)])
-        axes.set_title(title, fontsize=7, loc="left")
+        axes.set_title("\n".join([origin, *textwrap.wrap(name, letters)]), fontsize=7, loc="left")
         axes.tick_params(length=0, pad=2)
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
@@ -194,19 +186,21 @@ def tabulate(
     import pandas as pd
 
     keys = [rows] if isinstance(rows, str) else list(rows)
+    used = [*keys, columns, metric]
     data = read_frame(frame)
-    need(data, [*keys, columns, metric], "this table")
+    need(data, used, "this table")
     points = gather(data, [*keys, columns], metric, fixed=fixed)
     measured = points.frame.rename(columns={"value": metric})
-    sources = [(f"measured: {points.about}".rstrip(": "), measured)]
+    parts = {f"measured: {points.about}" if points.about else "measured": measured}
     if published is not None:
         theirs = read_published(published, table=table, backbone=backbone)
-        need(theirs, [*keys, columns, metric], "the published points of this table")
+        need(theirs, used, "the published points of this table")
         theirs = theirs.dropna(subset=[columns, metric]).dropna(subset=keys, how="all")
-        sources += [(f"published: {n}", own) for n, own in theirs.groupby("backbone", sort=False)]
-    parts = {source: _wide(own, keys, columns, metric) for source, own in sources}
-    names = dict.fromkeys(name for part in parts.values() for name in part.index)
-    values = pd.concat(parts, axis=1).loc[sorted(names, key=_row_order)]
+        for name, own in theirs.groupby("backbone", sort=False):
+            parts[f"published: {name}"] = own
+    made = {source: _wide(own, keys, columns, metric) for source, own in parts.items()}
+    names = dict.fromkeys(name for part in made.values() for name in part.index)
+    values = pd.concat(made, axis=1).loc[sorted(names, key=_row_order)]
     values.index.names = [_HEADS.get(key, key) for key in keys]
     explained = "log s: proportional attention" if _LOG_S in keys else ""
     note = "; ".join(part for part in (points.note(width=True), explained) if part)
@@ -224,16 +218,14 @@ def graph_table(
     """Graph types over budgets (Table 4 of the GTP paper), drawn; `tabulate` gives the text.
 
     Args:
-        frame, table: as in `tabulate`.
+        frame, table: as in `tabulate`, which also takes the further ``options``.
         title: title of the figure; None for none.
         width: in inches; the height fits the rows.
-        options: further ones of `tabulate`.
 
     Raises:
         InputError, DataError: as `tabulate`.
     """
-    made = tabulate(frame, "graph", table=table, **options)
-    return made.figure(title=title, width=width)
+    return tabulate(frame, "graph", table=table, **options).figure(title=title, width=width)
 
 
 def theta_table(
@@ -282,7 +274,7 @@ def _row_order(name: tuple[str, ...]) -> tuple[Any, ...]:
 
 def _cell(value: Any) -> str:
     """The name of a row, the same for 1 and "1.0"."""
-    if isinstance(value, bool) or str(value) in ("True", "False"):
+    if str(value) in ("True", "False"):
         return "yes" if str(value) == "True" else "no"
     try:
         return f"{float(value):g}"

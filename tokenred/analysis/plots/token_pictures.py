@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Picture", "PictureRow", "Stage", "show_tokens"]
 
-_WHITE, _GREY, _BLACK = (1.0, 1.0, 1.0), (0.5, 0.5, 0.5), (0.0, 0.0, 0.0)
-_IDLE, _CROSS = "0.6", "0.75"
+# Covers of patches, with their opacity, and the colours of their hatchings.
+_LOST, _POOLED, _IDLING = (1.0, 1.0, 1.0, 0.93), (0.5, 0.5, 0.5, 0.75), (0.0, 0.0, 0.0, 0.65)
+_HELD_OPACITY = 0.75
+_IDLE_STROKE, _LOST_STROKE = "0.6", "0.75"
 _DIAGONALS = ((0.3, 0.3, 0.7, 0.7), (0.3, 0.7, 0.7, 0.3))
-# Opacity of the overlay on removed patches.
-_LOST, _HELD, _POOLED, _IDLING = 0.93, 0.75, 0.75, 0.65
+_HATCHES = ((0, 1, 1, 0), (0, 0.5, 0.5, 0), (0.5, 1, 1, 0.5))
 _SMALL = 6.5  # points
 _LINE = 0.13  # inches, height of a text line
 _NARROW = 1.1  # inches: panels whose captions take two lines
@@ -108,8 +109,9 @@ class Picture:
         """The prediction and its probability, "7 (92%)"; empty if the model has no classes."""
         if row.prediction is None:
             return ""
-        known = self.classes is not None and row.prediction < len(self.classes)
-        name = self.classes[row.prediction] if known and self.classes else f"class {row.prediction}"
+        names = self.classes or ()
+        known = row.prediction < len(names)
+        name = names[row.prediction] if known else f"class {row.prediction}"
         share = "<1%" if row.probability < 0.01 else f"{row.probability:.0%}"
         return f"{name} ({share})"
 
@@ -152,7 +154,7 @@ def show_tokens(
             _caption(grid[at, 0], *dense, lines, panel)
             for axes, stage in zip(grid[at, 1:], row.stages, strict=False):
                 _photograph(axes, picture)
-                _draw(axes, stage, holders)
+                _cover(axes, stage, holders)
                 _caption(axes, f"block {stage.layer},", _count(stage), lines, panel)
         if title:
             figure.suptitle(title)
@@ -181,10 +183,10 @@ def _photograph(axes: Axes, picture: Picture) -> None:
 def _head(axes: Axes, label: str, said: str) -> None:
     """The row's name, over as many panels as it needs."""
     axes.set_title(" ", fontsize=_SMALL + 0.5, pad=2)
-    text = f"{label} → {said}" if said else label
     words = axes.annotate(
-        text, (0, 1), xycoords="axes fraction", xytext=(0, 2.5), textcoords="offset points",
-        fontsize=_SMALL + 0.5, fontweight="bold", va="bottom", annotation_clip=False,
+        f"{label} → {said}" if said else label, (0, 1), xycoords="axes fraction",
+        xytext=(0, 2.5), textcoords="offset points", fontsize=_SMALL + 0.5, fontweight="bold",
+        va="bottom", annotation_clip=False,
     )  # fmt: skip
     words.set_in_layout(False)
 
@@ -201,71 +203,56 @@ def _count(stage: Stage) -> str:
     return f"{stage.tokens - idle}/{stage.tokens} pass" if idle else f"{stage.tokens} tokens"
 
 
-def _draw(axes: Axes, stage: Stage, holders: bool) -> None:
-    veil: NDArray[np.float64] = np.zeros((*stage.alive.shape, 4))
-    if holders:
-        veil[stage.lost] = (*_WHITE, _LOST)
-        veil[stage.pooled] = (*_GREY, _POOLED)
-        colours = _colours(stage)
-        for at in zip(*np.nonzero(stage.held), strict=True):
-            veil[at] = (*_light(colours[int(stage.holder[at])]), _HELD)
-    else:
-        veil[stage.gone] = (*_WHITE, _LOST)
-    veil[stage.idle] = (*_BLACK, _IDLING)
-    gh, gw = stage.alive.shape
-    axes.imshow(veil, extent=(0, gw, gh, 0), interpolation="nearest", aspect=axes.get_aspect())
-    if holders:
-        _outline(axes, stage, colours)
-    _strokes(axes, stage.idle, _IDLE, ((0, 1, 1, 0), (0, 0.5, 0.5, 0), (0.5, 1, 1, 0.5)))
-    _strokes(axes, stage.lost if holders else stage.gone, _CROSS, _DIAGONALS)
-    if len(stage.edges):
-        from matplotlib.collections import LineCollection
+def _cover(axes: Axes, stage: Stage, holders: bool) -> None:
+    """Cover the removed and the idle patches, and outline those that own others."""
+    from matplotlib.collections import LineCollection
+    from matplotlib.patches import Rectangle
 
+    gh, gw = stage.alive.shape
+    lost = stage.lost if holders else stage.gone
+    colours = _colours(stage) if holders else {}
+    veil: NDArray[np.float64] = np.zeros((gh, gw, 4))
+    veil[lost] = _LOST
+    if holders:
+        veil[stage.pooled] = _POOLED
+    for holder, colour in colours.items():
+        veil[stage.held & (stage.holder == holder)] = (*_light(colour), _HELD_OPACITY)
+    veil[stage.idle] = _IDLING
+    axes.imshow(veil, extent=(0, gw, gh, 0), interpolation="nearest", aspect=axes.get_aspect())
+    for holder, colour in colours.items():
+        row, column = divmod(holder, gw)
+        corner, side = (column + 0.09, row + 0.09), 1 - 2 * 0.09
+        axes.add_patch(
+            Rectangle(corner, side, side, fill=False, edgecolor=colour, linewidth=0.9, zorder=4)
+        )
+    _strokes(axes, stage.idle, _IDLE_STROKE, _HATCHES)
+    _strokes(axes, lost, _LOST_STROKE, _DIAGONALS)
+    if len(stage.edges):
         rows, across = np.divmod(stage.edges, gw)
         ends = np.stack((across + 0.5, rows + 0.5), axis=-1)
         # The more edges, the lighter each; white beneath, for dark photographs.
         opacity = min(0.6, max(0.15, 60 / len(ends)))
-        for colour, width in (("white", 0.9), ("black", 0.35)):
+        for shade, width in (("white", 0.9), ("black", 0.35)):
             axes.add_collection(
-                LineCollection(list(ends), colors=colour, linewidths=width, alpha=opacity, zorder=3)
+                LineCollection(list(ends), colors=shade, linewidths=width, alpha=opacity, zorder=3)
             )
 
 
 def _colours(stage: Stage) -> dict[int, Colour]:
     """A colour for each patch that owns others, different from those of adjacent regions."""
-    gh, gw = stage.holder.shape
     # Without grey, which has another meaning here.
     shades = [shade for i, shade in enumerate(palette(10)) if i != 7]
     used = [0] * len(shades)
-    chosen: dict[int, Colour] = {}
     numbers: dict[int, int] = {}
     for holder in dict.fromkeys(stage.holder[stage.held].tolist()):
         beside: set[int] = set()
         for row, column in np.argwhere(stage.holder == holder):
-            around = stage.holder[
-                max(0, row - 1) : min(gh, row + 2), max(0, column - 1) : min(gw, column + 2)
-            ]
+            around = stage.holder[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
             beside |= {numbers[other] for other in around.flatten().tolist() if other in numbers}
         # The least used colour that no neighbour has.
-        _, _, number = min((n in beside, used[n], n) for n in range(len(shades)))
-        numbers[holder], chosen[holder] = number, shades[number]
-        used[number] += 1
-    return chosen
-
-
-def _outline(axes: Axes, stage: Stage, colours: dict[int, Colour]) -> None:
-    from matplotlib.patches import Rectangle
-
-    gw = stage.holder.shape[1]
-    for holder, colour in colours.items():
-        row, column = divmod(holder, gw)
-        inset = 0.09
-        axes.add_patch(
-            Rectangle(
-                (column + inset, row + inset), 1 - 2 * inset, 1 - 2 * inset, fill=False,
-                edgecolor=colour, linewidth=0.9, zorder=4,
-            )
-        )  # fmt: skip
+        numbers[holder] = min(range(len(shades)), key=lambda n: (n in beside, used[n], n))
+        used[numbers[holder]] += 1
+    return {holder: shades[number] for holder, number in numbers.items()}
 
 
 def _strokes(
@@ -292,23 +279,25 @@ def _legend(picture: Picture, holders: bool) -> list[Any]:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    stages = [stage for row in picture.rows for stage in row.stages]
     colour = palette(1)[0]
-
-    def swatch(face: Any, label: str, edge: Any = "0.6", hatch: str | None = None) -> Patch:
-        return Patch(facecolor=face, edgecolor=edge, linewidth=0.6, hatch=hatch, label=label)
-
-    offered = [
-        ("idle", swatch("0.25", "idles", _IDLE, "//////")),
-        ("held", swatch("none", "owns others", colour)),
-        ("held", swatch(_light(colour), "removed, in another token")),
-        ("pooled", swatch((*_GREY, _POOLED), "removed, in a fused token")),
-        ("lost", swatch("white", "removed, nothing left", _CROSS, "xxx")),
+    # What a stage has, then label, face, edge and hatching of its swatch.
+    offered: list[tuple[str, str, Any, Any, str | None]] = [
+        ("idle", "idles", "0.25", _IDLE_STROKE, "//////")
     ]
-    if not holders:
-        offered = [offered[0], ("gone", swatch("white", "gone", _CROSS, "xxx"))]
+    if holders:
+        offered += [
+            ("held", "owns others", "none", colour, None),
+            ("held", "removed, in another token", _light(colour), "0.6", None),
+            ("pooled", "removed, in a fused token", _POOLED, "0.6", None),
+            ("lost", "removed, nothing left", "white", _LOST_STROKE, "xxx"),
+        ]
+    else:
+        offered.append(("gone", "gone", "white", _LOST_STROKE, "xxx"))
+    stages = [stage for row in picture.rows for stage in row.stages]
     handles: list[Any] = [
-        handle for name, handle in offered if any(getattr(stage, name).any() for stage in stages)
+        Patch(facecolor=face, edgecolor=edge, linewidth=0.6, hatch=hatch, label=label)
+        for name, label, face, edge, hatch in offered
+        if any(getattr(stage, name).any() for stage in stages)
     ]
     if any(len(stage.edges) for stage in stages):
         handles.append(Line2D([], [], color="black", linewidth=0.5, alpha=0.6, label="graph edge"))
