@@ -23,7 +23,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from tokenred.analysis.measure.clock import Clock, make_clock, no_collection
+from tokenred.analysis.measure.clock import Clock, no_collection
 from tokenred.analysis.measure.machine import describe_machine
 from tokenred.attention import QKV, AttentionSpec, AttentionStat, Engine, PlainEngine, TiledEngine
 from tokenred.attention.triton import TritonEngine
@@ -142,7 +142,7 @@ def main() -> None:
     args = arguments()
     if args.threads:
         torch.set_num_threads(args.threads)
-    clock, rows = make_clock(torch.device(args.device)), []
+    clock, rows = Clock(torch.device(args.device)), []
     print(f"{'shape':>16} {'dtype':>9} {'requires':>8} {'θ':>4} {'find':>5} "
           f"{'engine':>10} {'ms':>8} {'÷ dense':>8}")  # fmt: skip
     for cell in settings(args):

@@ -81,7 +81,7 @@ def test_shares_of_a_loader_and_the_digest_of_its_order() -> None:
         loader = DataLoader(data, batch_size=2)
         digest = hashlib.sha256()
         stream, _ = batches(
-            loader, batch_size=1, workers=0, limit=None, seed=0, share=(rank, 2), digest=digest
+            loader, batch_size=1, workers=0, limit=None, seed=0, share=(rank, 2), note=digest.update
         )
         return [index.tolist() for _, _, index in stream], digest.hexdigest()
 

@@ -212,21 +212,26 @@ def _fill(values: np.ndarray, sizes: list[int], **options: int) -> StreamingMean
     return means
 
 
+def _bounds(means: StreamingMeans, level: float = 0.95) -> np.ndarray:
+    found = means.figures(level)
+    return np.stack((found["low"], found["high"]))
+
+
 def test_batches_make_no_difference() -> None:
     values = np.random.default_rng(1).normal(size=(20, 3))
     whole, parts = _fill(values, [20]), _fill(values, [7, 1, 12])
-    assert whole.means == pytest.approx(values.mean(axis=0))
-    assert parts.means == pytest.approx(whole.means)
-    assert parts.intervals() == pytest.approx(whole.intervals())
-    assert _fill(values, [20], seed=1).intervals() != pytest.approx(whole.intervals())
+    assert whole.figures()["mean"] == pytest.approx(values.mean(axis=0))
+    assert parts.figures()["mean"] == pytest.approx(whole.figures()["mean"])
+    assert _bounds(parts) == pytest.approx(_bounds(whole))
+    assert _bounds(_fill(values, [20], seed=1)) != pytest.approx(_bounds(whole))
 
 
 def test_the_interval_covers_what_it_says() -> None:
     rng = np.random.default_rng(5)
     # 400 studies of 80 images each, in columns; their means are to be covered.
-    low, high = _fill(rng.exponential(2.0, size=(80, 400)), [80]).intervals(0.9)
+    low, high = _bounds(_fill(rng.exponential(2.0, size=(80, 400)), [80]), 0.9)
     assert 0.84 <= np.mean((low <= 2) & (high >= 2)) <= 0.95
-    wide, narrow = (_fill(np.arange(9.0)[:, None], [9]).intervals(x) for x in (0.99, 0.5))
+    wide, narrow = (_bounds(_fill(np.arange(9.0)[:, None], [9]), x) for x in (0.99, 0.5))
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
 
 
@@ -238,16 +243,16 @@ def test_differences_are_paired() -> None:
     means = _fill(values, [200])
     gap, low, high = means.differences([1], [0])
     assert 0.09 < low[0] < gap[0] < high[0] < 0.11
-    assert np.ptp(means.intervals()[:, 0]) > 5
+    assert np.ptp(_bounds(means)[:, 0]) > 5
 
 
 def test_what_is_not_defined_is_left_out() -> None:
     values = np.array([[1.0, np.nan, np.nan], [3.0, 4.0, np.nan], [5.0, 6.0, np.nan]])
     means = _fill(values, [2, 1])
-    assert means.counts.tolist() == [3, 2, 0]
-    assert means.means[:2].tolist() == [3, 5]
-    assert np.isnan(means.means[2])
-    low, high = means.intervals()
+    assert means.figures()["images"].tolist() == [3, 2, 0]
+    assert means.figures()["mean"][:2].tolist() == [3, 5]
+    assert np.isnan(means.figures()["mean"][2])
+    low, high = _bounds(means)
     assert low[1] >= 4
     assert high[1] <= 6
     assert np.isnan([low[2], high[2]]).all()
@@ -255,4 +260,4 @@ def test_what_is_not_defined_is_left_out() -> None:
 
 def test_streams_refuse() -> None:
     with pytest.raises(ConfigError, match=r"in \(0, 1\)"):
-        _fill(np.ones((3, 1)), [3]).intervals(95)
+        _fill(np.ones((3, 1)), [3]).figures(95)

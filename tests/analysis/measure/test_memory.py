@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import tokenred as tr
 from tokenred.analysis import peak_memory
-from tokenred.analysis.measure.memory import allocation_peak, can_travel, main
+from tokenred.analysis.measure.memory import allocation_peak, main
 from tokenred.core.errors import ConfigError, InputError
 
 
@@ -82,27 +82,6 @@ def test_refused(digits: nn.Module) -> None:
         peak_memory(digits, (3, 33, 32))
     with pytest.raises(tr.errors.UnknownNameError):
         peak_memory("digits", strategy="nothing")
-
-    @tr.register_scorer("OwnForMemory")
-    class OwnForMemory(tr.Scorer):
-        def __call__(self, state: tr.TokenState, attention: object) -> Tensor:
-            return state.image.norm(dim=-1)
-
-    with pytest.raises(ConfigError, match="pass the model itself"):
-        peak_memory("digits", strategy=tr.strategy("topk", scorer="OwnForMemory"))
-
-
-def test_who_can_travel() -> None:
-    @tr.register_scorer("OwnForTravel")
-    class OwnForTravel(tr.Scorer):
-        def __call__(self, state: tr.TokenState, attention: object) -> Tensor:
-            return state.image.norm(dim=-1)
-
-    assert all(can_travel(tr.strategy(name)) for name in tr.list_strategies())
-    assert not can_travel(tr.strategy("topk", scorer="OwnForTravel"))
-    # Also where it lies inside another part.
-    inside = tr.selectors.TopScore(OwnForTravel())
-    assert not can_travel(tr.strategy("topk").replace(scorer=inside))
 
 
 def answered(**output: Any) -> Any:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,13 @@ from tokenred.analysis.measure.inputs import (
     batches,
     open_for,
     progress_bar,
-    weight_type,
+    readable,
 )
 from tokenred.analysis.measure.machine import (
     base_of,
     check_device,
     running,
+    weight_type,
     weights_digest,
 )
 from tokenred.analysis.measure.machine import channels_last as weights_last
@@ -104,41 +106,23 @@ class Evaluation:
         )
 
 
+@dataclass
 class _Share:
-    """The results of one process, by the number of the batch.
+    """What one process found, batch by batch.
 
     Attributes:
-        rows: by model, ``(b, 4)`` of index, label, prediction, rank.
+        rows: by model and batch, ``(b, 4)`` of index, label, prediction, rank.
+        skipped: by batch, name and reason of unreadable images.
         classes: by model; 0 if it has seen no image.
-        skipped: name and reason of unreadable images.
         seconds: wall-clock time.
         order: digest of the order of a loader's images.
     """
 
-    def __init__(self, models: Iterable[str]) -> None:
-        self.rows: dict[str, dict[int, Tensor]] = {name: {} for name in models}
-        self.classes = dict.fromkeys(models, 0)
-        self.skipped: dict[int, list[tuple[str, str]]] = {}
-        self.seconds = 0.0
-        self.order = ""
-
-    def add(
-        self,
-        number: int,
-        batch: Batch,
-        data: Opened,
-        runs: Mapping[str, Callable[[Tensor], Tensor]],
-    ) -> None:
-        """Run all models on a batch."""
-        images, labels, indices = batch
-        good = labels != SKIPPED_LABEL
-        if not good.all():
-            self.skipped[number] = [_why(data, i) for i in indices[~good].tolist()]
-            images, labels, indices = images[good], labels[good], indices[good]
-        for name, run in runs.items() if len(labels) else ():
-            logits = run(images)
-            self.classes[name] = _check_labels(labels, logits.shape[1])
-            self.rows[name][number] = _ranked(logits, labels, indices)
+    rows: dict[str, list[Tensor]]
+    skipped: list[list[tuple[str, str]]]
+    classes: dict[str, int]
+    seconds: float = 0.0
+    order: str = ""
 
 
 @checked
@@ -190,22 +174,17 @@ def evaluate(
         ConfigError: if a number is out of range, the device is unknown, or processes differ in
             model or settings.
     """
-
-    def opened() -> Opened:
-        if isinstance(data, DataLoader):
-            return data
-        return open_for(base_of(model), data, split=split, class_map=class_map)
-
-    return _evaluate(
-        {"": model}, opened, batch_size=batch_size, workers=workers, limit=limit, device=device,
-        amp=amp, channels_last=channels_last, shard=shard, progress=progress, seed=seed,
+    return evaluate_together(
+        {"": model}, data, batch_size=batch_size, workers=workers, limit=limit, device=device,
+        amp=amp, channels_last=channels_last, shard=shard, progress=progress, split=split,
+        class_map=class_map, seed=seed,
     )[""]  # fmt: skip
 
 
 @checked
 def evaluate_together(
     models: Mapping[str, nn.Module],
-    data: ImageDataset | DataLoader[Any],
+    data: Data,
     *,
     batch_size: Size = 64,
     workers: Count = 0,
@@ -215,56 +194,48 @@ def evaluate_together(
     channels_last: bool = False,
     shard: bool | None = None,
     progress: bool = True,
+    split: str | None = None,
+    class_map: ClassMap = None,
     seed: Count = 0,
 ) -> dict[str, Evaluation]:
     """Evaluate several models on the same batches, so that images are decoded once.
 
     Args:
         models: by name, on the same device; all must use the same preprocessing.
-        data: with a transform, or a loader.
-        batch_size, workers, limit, device, amp, channels_last, shard, progress, seed: as in
-            `evaluate`.
+        data: as in `evaluate`.
+        batch_size, workers, limit, device, amp, channels_last: as in `evaluate`.
+        shard, progress, split, class_map, seed: as in `evaluate`.
 
     Raises:
         DataError, InputError, ConfigError: as `evaluate`.
     """
     if not models:
         raise ConfigError("expected at least one model to evaluate, got none.")
-    return _evaluate(
-        models, lambda: data, batch_size=batch_size, workers=workers, limit=limit, device=device,
-        amp=amp, channels_last=channels_last, shard=shard, progress=progress, seed=seed,
-    )  # fmt: skip
-
-
-def _evaluate(
-    models: Mapping[str, nn.Module],
-    opened: Callable[[], Opened],
-    *,
-    device: str | torch.device | None,
-    amp: torch.dtype | None,
-    channels_last: bool,
-    shard: bool | None,
-    progress: bool,
-    **loading: Any,
-) -> dict[str, Evaluation]:
+    loading = {"batch_size": batch_size, "limit": limit, "seed": seed}
     with shards(shard) as team:
         digest = hashlib.sha256()
 
-        def prepare() -> tuple[Opened, Iterator[Batch], int | None, torch.device | None]:
-            data, target = opened(), team.device(check_device(device))
-            share = (team.rank, team.count)
-            order = digest if team.count > 1 else None
-            return data, *batches(data, share=share, digest=order, **loading), target
+        def prepare() -> tuple[Opened, torch.device | None, Iterator[Batch], int | None]:
+            opened: Opened
+            if isinstance(data, DataLoader):
+                opened = data
+            else:
+                base = base_of(next(iter(models.values())))
+                opened = open_for(base, data, split=split, class_map=class_map)
+            target = team.device(check_device(device))
+            share, note = (team.rank, team.count), digest.update if team.count > 1 else None
+            stream = batches(opened, workers=workers, share=share, note=note, **loading)  # type: ignore[arg-type]
+            return opened, target, *stream
 
-        data, stream, total, target = team.local(prepare)
+        opened, target, stream, total = team.local(prepare)
+        # Each process may load and display in its own way, on a device of its own.
+        same = {"amp": amp, "channels_last": channels_last, **loading}
         if team.count > 1:
-            # Each process may load and display in its own way; device and workers may differ.
-            same = {"amp": amp, "channels_last": channels_last, **loading}
-            del same["workers"]
-            team.agree(lambda: _identity(models, data) | same)
+            team.agree(lambda: _identity(models, opened) | same)
 
         def work() -> _Share:
-            found, start = _Share(models), time.perf_counter()
+            start = time.perf_counter()
+            found = _Share({name: [] for name in models}, [], dict.fromkeys(models, 0))
             title = "accuracy" if team.count == 1 else f"accuracy, 1 of {team.count} processes"
             with (
                 weights_last(models.values(), channels_last),
@@ -272,14 +243,20 @@ def _evaluate(
                 progress_bar(total, title, "img", progress and team.rank == 0) as bar,
             ):
                 runs = {
-                    name: partial(Portions(), _runner(model, place, channels_last))
+                    name: partial(Portions(), partial(_logits, model, place, channels_last))
                     for name, model in models.items()
                 }
-                for turn, batch in enumerate(stream):
-                    found.add(team.rank + turn * team.count, batch, data, runs)
-                    bar.update(len(batch[1]))
-            found.seconds = time.perf_counter() - start
-            found.order = digest.hexdigest()
+                for (images, labels, indices), bad in readable(stream):
+                    for name, run in runs.items():
+                        rows = torch.empty(0, 4, dtype=torch.long)
+                        if len(labels):
+                            logits = run(images)
+                            found.classes[name] = _check_labels(labels, logits.shape[1])
+                            rows = _ranked(logits, labels, indices)
+                        found.rows[name].append(rows)
+                    found.skipped.append([_why(opened, index) for index in bad])
+                    bar.update(len(labels) + len(bad))
+            found.seconds, found.order = time.perf_counter() - start, digest.hexdigest()
             return found
 
         found = team.gather(work)
@@ -291,29 +268,24 @@ def _evaluate(
     return {name: _merged(name, found) for name in models}
 
 
-def _runner(model: nn.Module, place: torch.device, nhwc: bool) -> Callable[[Tensor], Tensor]:
+def _logits(model: nn.Module, place: torch.device, nhwc: bool, images: Tensor) -> Tensor:
     """From images on the CPU to logits on the CPU."""
-    dtype = weight_type(model)
-
-    def run(images: Tensor) -> Tensor:
-        images = images.to(place, non_blocking=True).to(dtype)
-        if nhwc and images.ndim == 4:
-            images = images.contiguous(memory_format=torch.channels_last)
-        logits = model(images)
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
-            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise InputError(
-                f"expected logits ({len(images)}, classes) from the model, got {got}; "
-                "evaluate a classifier, with one head."
-            )
-        logits = logits.cpu().float()
-        if torch.isnan(logits).any():
-            raise InputError(
-                "expected finite logits, got NaN; check the model's weights and the precision."
-            )
-        return logits
-
-    return run
+    images = images.to(place, non_blocking=True).to(weight_type(model))
+    if nhwc and images.ndim == 4:
+        images = images.contiguous(memory_format=torch.channels_last)
+    logits = model(images)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(
+            f"expected logits ({len(images)}, classes) from the model, got {got}; "
+            "evaluate a classifier, with one head."
+        )
+    logits = logits.cpu().float()
+    if torch.isnan(logits).any():
+        raise InputError(
+            "expected finite logits, got NaN; check the model's weights and the precision."
+        )
+    return logits
 
 
 def _check_labels(labels: Tensor, classes: int) -> int:
@@ -345,18 +317,18 @@ def _why(data: Opened, index: int) -> tuple[str, str]:
 
 
 def _merged(model: str, found: list[_Share]) -> Evaluation:
-    """All shares of a model in the order of a single process."""
-    bad = {number: names for share in found for number, names in share.skipped.items()}
-    skipped = tuple(name for number in sorted(bad) for name in bad[number])
-    rows = {number: part for share in found for number, part in share.rows[model].items()}
+    """All shares of a model in the order of a single process: batches were dealt in turn."""
+    dealt = zip_longest(*(share.skipped for share in found), fillvalue=[])
+    skipped = tuple(image for turn in dealt for batch in turn for image in batch)
+    turns = zip_longest(*(share.rows[model] for share in found))
+    rows = [batch for turn in turns for batch in turn if batch is not None and len(batch)]
     if not rows:
         first = f"; the first: {skipped[0][0]} ({skipped[0][1]})" if skipped else ""
         raise DataError(
             f"expected images to evaluate on, got none, and {len(skipped)} that cannot be "
             f"read{first}. Check the data."
         )
-    ordered = torch.cat([rows[number] for number in sorted(rows)])
-    index, label, prediction, rank = ordered.T.contiguous().numpy()
+    index, label, prediction, rank = torch.cat(rows).T.contiguous().numpy()
     classes = max(share.classes[model] for share in found)
     seconds = max(share.seconds for share in found)
     return Evaluation(index, label, prediction, rank, classes, skipped, seconds)

@@ -5,7 +5,6 @@ Records of patches are arrays ``(b, L, N0)``: images, blocks, patches.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,16 +12,14 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from rich.table import Table
 from torch import Tensor, nn
 
-from tokenred.analysis.lineup import Entry, Strategies, lineup_at_counts
-from tokenred.analysis.measure.inputs import Data, image_stream
-from tokenred.analysis.measure.intervals import StreamingMeans
-from tokenred.analysis.measure.machine import base_of
+from tokenred.analysis.lineup import Strategies, lineup_at_counts
+from tokenred.analysis.measure.inputs import Data
+from tokenred.analysis.measure.per_image import means_over_images
 from tokenred.analysis.result import FramedResult, plain_table
 from tokenred.core.values import Count, PartOf, Size, checked
 from tokenred.data.classes import ClassMap
@@ -37,7 +34,6 @@ Flags = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 _STATISTICS = ("iou", "survival", "scores")
-_COLUMNS = (*_STATISTICS, "chance")
 
 
 def alive(trace: Trace) -> Flags:
@@ -80,9 +76,8 @@ def iou(a: Flags, b: Flags) -> Floats:
 
 def chance_iou(a: Flags, b: Flags) -> Floats:
     """The expected `iou` of two random choices with the sizes of ``a`` and ``b``."""
-    counts = np.stack((a.sum(axis=-1), b.sum(axis=-1)), axis=-1)
-    flat = [_chance(int(x), int(y), a.shape[-1]) for x, y in counts.reshape(-1, 2)]
-    return np.array(flat).reshape(counts.shape[:-1])
+    found = np.frompyfunc(_chance, 3, 1)(a.sum(axis=-1), b.sum(axis=-1), a.shape[-1])
+    return np.asarray(found, dtype=np.float64)
 
 
 @lru_cache(maxsize=4096)
@@ -152,9 +147,8 @@ class Agreement(FramedResult):
                 for row in rows.to_dict("records")
             }
             chance = f"{rows['chance'].max():.3f}"
-            table.add_row(
-                str(a), str(b), cells["iou"], chance, *(cells.get(x, "") for x in _STATISTICS[1:])
-            )
+            ranks = (cells.get(name, "") for name in _STATISTICS[1:])
+            table.add_row(str(a), str(b), cells["iou"], chance, *ranks)
         return table
 
     def plot(self, **options: Any) -> Figure:
@@ -204,24 +198,39 @@ def agreement(
             them cannot meet, or numbers out of range.
         TokenredError: as raised by `parse_spec`, `tokenred.wrap` and the data.
     """
-    base = base_of(model)
-    entries = lineup_at_counts(base, strategies, removed)
+    entries = lineup_at_counts(model, strategies, removed)
     pairs = list(combinations(range(len(entries)), 2))
-    shape = (len(pairs), len(_COLUMNS), len(entries[0].tokens))
-    means = StreamingMeans(math.prod(shape), seed=seed)
-    with image_stream(
-        [entry.model for entry in entries], data, title="agreement", split=split,
-        class_map=class_map, batch_size=batch_size, workers=workers, limit=limit, seed=seed,
-        device=device, progress=progress,
-    ) as stream:  # fmt: skip
-        for images in stream:
-            traces = [entry.model.run_with_trace(images)[1] for entry in entries]
-            records = [(alive(trace), scores(trace)) for trace in traces]
-            found = np.stack([_compare(*records[a], *records[b]) for a, b in pairs], axis=1)
-            means.add(found.reshape(len(images), -1))
-    frame = _frame(entries, pairs, shape, means, level).assign(
-        model=name or type(base).__name__, data=stream.source, seed=seed
-    )
+    layers = entries[0].model.cost().layers
+    first = next(layer.layer for layer in layers if layer.removed)
+    rows = [
+        {
+            "a": entries[a].label,
+            "b": entries[b].label,
+            "layer": layer.layer,
+            "statistic": statistic,
+            "tokens": layer.tokens_out,
+        }
+        for a, b in pairs
+        for statistic in (*_STATISTICS, "chance")
+        for layer in layers[first:]
+    ]
+
+    def measure(images: Tensor) -> Floats:
+        traces = [entry.model.run_with_trace(images)[1] for entry in entries]
+        records = [(alive(trace), scores(trace)) for trace in traces]
+        found = [_compare(*records[a], *records[b])[..., first:] for a, b in pairs]
+        return np.stack(found, axis=1).reshape(len(images), -1)
+
+    frame, stream = means_over_images(
+        [entry.model for entry in entries], data, rows, measure, title="agreement", level=level,
+        name=name, seed=seed, split=split, class_map=class_map, batch_size=batch_size,
+        workers=workers, limit=limit, device=device, progress=progress,
+    )  # fmt: skip
+    own, by_chance = frame["statistic"] == "iou", frame["statistic"] == "chance"
+    # Ranks of random choices are uncorrelated.
+    frame.insert(len(rows[0]), "chance", 0.0)
+    frame.loc[own, "chance"] = frame.loc[by_chance, "mean"].to_numpy()
+    frame = frame[~by_chance & (frame["images"] > 0)].reset_index(drop=True)
     note = (
         f"{stream.count} images; in brackets: {level:.0%} bootstrap intervals over the images. "
         "ρ: Spearman's rank correlation, 0 by chance."
@@ -230,7 +239,7 @@ def agreement(
 
 
 def _compare(kept_a: Flags, scores_a: Floats, kept_b: Flags, scores_b: Floats) -> Floats:
-    """``(b, columns, L)``."""
+    """``(b, statistics, L)``."""
     # The number of blocks each patch has stayed in, up to each block.
     stayed_a, stayed_b = (kept.cumsum(axis=1).astype(np.float64) for kept in (kept_a, kept_b))
     columns = (
@@ -240,36 +249,3 @@ def _compare(kept_a: Flags, scores_a: Floats, kept_b: Flags, scores_b: Floats) -
         chance_iou(kept_a, kept_b),
     )
     return np.stack(columns, axis=1)
-
-
-def _frame(
-    entries: Sequence[Entry],
-    pairs: Sequence[tuple[int, int]],
-    shape: tuple[int, ...],
-    means: StreamingMeans,
-    level: float,
-) -> pd.DataFrame:
-    low, high = (bound.reshape(shape) for bound in means.intervals(level))
-    own, images = means.means.reshape(shape), means.counts.reshape(shape)
-    layers = entries[0].model.cost().layers
-    first = next(layer.layer for layer in layers if layer.removed)
-    rows = [
-        {
-            "a": entries[a].label,
-            "b": entries[b].label,
-            "layer": layer,
-            "statistic": statistic,
-            "mean": own[pair, column, layer],
-            "low": low[pair, column, layer],
-            "high": high[pair, column, layer],
-            # Ranks of random choices are uncorrelated.
-            "chance": own[pair, -1, layer] if statistic == "iou" else 0.0,
-            "images": images[pair, column, layer],
-            "tokens": layers[layer].tokens_out,
-        }
-        for pair, (a, b) in enumerate(pairs)
-        for layer in range(first, len(layers))
-        for column, statistic in enumerate(_STATISTICS)
-        if images[pair, column, layer]
-    ]
-    return pd.DataFrame(rows)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenred.analysis.measure.inputs import weight_type
+from tokenred.analysis.measure.machine import weight_type
 from tokenred.core.errors import ConfigError, InputError, PartError
 from tokenred.models import load_model
 from tokenred.models.embedded import EMBEDDED_MODELS
@@ -95,15 +95,13 @@ def named_candidates(
         ConfigError: if there is no model, or one has no dense model.
         PartError: for an object that is neither a model nor a strategy.
     """
-    if isinstance(models, Mapping):
-        named = dict(models)
-    else:
-        single = isinstance(models, Candidate)
-        several: Sequence[Any] = [models] if single else list(models)  # type: ignore[arg-type]
-        named = {_name(model, at, len(several)): model for at, model in enumerate(several)}
-    if not named:
+    if isinstance(models, Candidate):
+        models = [models]
+    if not isinstance(models, Mapping):
+        models = {_name(model, at, len(models)): model for at, model in enumerate(models)}
+    if not models:
         raise ConfigError("expected at least one model to time, got none.")
-    return {name: _candidate(name, model, dense) for name, model in named.items()}
+    return {name: _candidate(name, model, dense) for name, model in models.items()}
 
 
 def _name(model: Candidate, at: int, count: int) -> str:
@@ -113,20 +111,16 @@ def _name(model: Candidate, at: int, count: int) -> str:
 
 
 def _candidate(name: str, model: Candidate, dense: nn.Module | None) -> nn.Module:
-    if isinstance(model, StrategyLike):
-        if dense is None:
-            raise ConfigError(
-                f"{name!r} is a strategy, but there is no model to wrap with it. "
-                "Pass dense=, or tokenred.wrap(model, strategy)."
-            )
-        return wrap(dense, model)
-    if not isinstance(model, nn.Module):
+    if not isinstance(model, Candidate):
         raise PartError(f"expected a model or a strategy under {name!r}, got {model!r}.")
     if dense is None and not isinstance(model, ReducedViT):
         raise ConfigError(
-            f"{name!r} is a {type(model).__name__}, which has no dense model to compare with. "
-            "Wrap it with tokenred.wrap, or pass dense=."
+            f"{name!r} has no dense model to compare with. Pass dense=, or a model that was "
+            "wrapped with tokenred.wrap."
         )
+    if dense is not None and not isinstance(model, nn.Module):
+        return wrap(dense, model)
+    assert isinstance(model, nn.Module)
     return model
 
 

@@ -1,22 +1,24 @@
-"""Clocks, and preparing models for timing, eager or compiled."""
+"""Clocks, and what is timed: models in eval mode on random images, eager or compiled."""
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from tokenred.analysis.measure.candidates import image_shape_of, make_images
+from tokenred.analysis.measure.machine import running
+from tokenred.backbones import adapt
 from tokenred.core.errors import ConfigError
 
-__all__ = ["Clock", "Compile", "Marker", "make_clock", "no_collection", "runnable"]
+__all__ = ["Clock", "Compile", "no_collection", "on_random_images", "runnable"]
 
 Runs = Callable[[Tensor], object]
-Clock = Callable[[Runs, Tensor], float]
 Compile = bool | Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 """Whether to compile, or the mode of ``torch.compile``."""
 
@@ -24,37 +26,10 @@ _RUNS = 3  # compiled at the first, CUDA graphs recorded at the second
 _LIMIT = 1024
 
 
-def make_clock(device: torch.device) -> Clock:
-    """Seconds of one forward, with the device synchronised before and after."""
-    if device.type == "cuda":
-        return _cuda_seconds
+class Clock:
+    """Points in time, and the seconds between them.
 
-    def seconds(model: Runs, images: Tensor) -> float:
-        _wait(device)
-        start = time.perf_counter()
-        model(images)
-        _wait(device)
-        return time.perf_counter() - start
-
-    return seconds
-
-
-def _cuda_seconds(model: Runs, images: Tensor) -> float:
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize(images.device)
-    # The device of the images may differ from the current one.
-    stream = torch.cuda.current_stream(images.device)
-    begin.record(stream)
-    model(images)
-    end.record(stream)
-    end.synchronize()
-    return float(begin.elapsed_time(end)) / 1e3
-
-
-class Marker:
-    """Points in time inside a forward, and the seconds between them.
-
-    On CUDA a mark is an event in the stream, which does not block; other accelerators are
+    On CUDA a mark is an event in the device's stream, which does not block; other accelerators are
     synchronised.
     """
 
@@ -62,41 +37,80 @@ class Marker:
         self._device = device
         self._events = device.type == "cuda"
 
+    def __call__(self, run: Runs, images: Tensor) -> float:
+        """Seconds of one forward, from an idle device on."""
+        self._wait()
+        begin = self.mark()
+        run(images)
+        return self.seconds(begin, self.mark())
+
     def mark(self) -> Any:
         """Now."""
-        if self._events:
-            event = torch.cuda.Event(enable_timing=True)
-            event.record(torch.cuda.current_stream(self._device))
-            return event
-        _wait(self._device)
-        return time.perf_counter()
-
-    def settle(self) -> None:
-        """Wait until all marks have passed; call it before `seconds`."""
-        if self._events:
-            torch.cuda.synchronize(self._device)
+        if not self._events:
+            self._wait()
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        # The device may differ from the current one.
+        event.record(torch.cuda.current_stream(self._device))
+        return event
 
     def seconds(self, begin: Any, end: Any) -> float:
-        """Seconds from one mark to another."""
-        return float(begin.elapsed_time(end)) / 1e3 if self._events else float(end - begin)
+        """Seconds from one mark to another; waits until both have passed."""
+        if not self._events:
+            return float(end - begin)
+        end.synchronize()
+        return float(begin.elapsed_time(end)) / 1e3
 
-
-def _wait(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
+    def _wait(self) -> None:
+        if self._device.type != "cpu":
+            torch.accelerator.synchronize(self._device)
 
 
 @contextmanager
 def no_collection() -> Iterator[None]:
     """Disable garbage collection during a run."""
     enabled = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         yield
     finally:
         if enabled:
             gc.enable()
+
+
+@contextmanager
+def on_random_images(
+    models: Iterable[nn.Module],
+    bases: Sequence[nn.Module],
+    image_shape: Sequence[int] | None,
+    batch_size: int,
+    *,
+    threads: int | None,
+    device: str | torch.device | None,
+    amp: torch.dtype | None,
+    seed: int,
+) -> Iterator[Tensor]:
+    """Models in eval and inference mode on a device, and a batch of random images there.
+
+    Args:
+        models: which run; they are restored.
+        bases: the dense models behind them, which say whether they take such images.
+        image_shape: ``(channels, height, width)``; None for that of the first base.
+        batch_size, threads, device, amp, seed: see `tokenred.analysis.benchmark`.
+
+    Raises:
+        InputError: if a model refuses the image shape.
+        ConfigError: as raised by `running`.
+    """
+    shape = image_shape_of(bases[0], image_shape)
+    images = make_images((batch_size, *shape), bases[0], seed)
+    for base in bases:
+        adapt(base).check_images(images)
+    with (
+        running(models, device, amp=amp, threads=threads, inference=True) as place,
+        no_collection(),
+    ):
+        yield images.to(place)
 
 
 @contextmanager

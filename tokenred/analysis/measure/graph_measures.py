@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenred.core.errors import ConfigError, InputError
+from tokenred.core.errors import InputError
 from tokenred.graphs import Graph
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ __all__ = [
     "describe",
     "edge_lengths",
     "in_degree",
-    "out_degree",
     "reciprocity",
     "spectral_gap",
     "weak_components",
@@ -56,22 +55,13 @@ def adjacency(graph: Graph, i: int = 0) -> csr_array:
     """
     from scipy.sparse import csr_array
 
-    if not (graph.batch == 1 or 0 <= i < graph.batch):
-        raise ConfigError(f"this graph holds {graph.batch} images, there is no image {i}.")
-    at = 0 if graph.batch == 1 else i
-    n = graph.num_nodes
-    columns = graph.neighbours[at].cpu().numpy()
-    rows = np.broadcast_to(np.arange(n)[:, None], columns.shape)
-    edges = (graph.values[at].detach().cpu().numpy() != 0) & (rows != columns)
-    matrix = csr_array((np.ones(edges.sum()), (rows[edges], columns[edges])), shape=(n, n))
+    found = graph.to_scipy(i).tocoo()
+    edges = found.row != found.col
+    at = (found.row[edges], found.col[edges])
+    matrix = csr_array((np.ones(len(at[0])), at), shape=found.shape)
     matrix.sum_duplicates()
     matrix.data[:] = 1  # a neighbour listed twice is one edge
     return matrix
-
-
-def out_degree(matrix: csr_array) -> NDArray[np.float64]:
-    """``(N0,)`` how many neighbours each token chose."""
-    return np.asarray(matrix.sum(axis=1), dtype=np.float64).reshape(-1)
 
 
 def in_degree(matrix: csr_array) -> NDArray[np.float64]:
@@ -92,8 +82,8 @@ def clustering(matrix: csr_array) -> float:
     networks", Nature 393, 1998.
     """
     both = _undirected(matrix)
-    degree = out_degree(both)
-    closed = np.asarray((both @ both).multiply(both).sum(axis=1)).reshape(-1)
+    degree = in_degree(both)
+    closed = in_degree((both @ both).multiply(both))
     pairs = degree * (degree - 1)
     return float(np.divide(closed, pairs, out=np.zeros_like(degree), where=pairs > 0).mean())
 
@@ -135,28 +125,29 @@ def edge_lengths(
     Returns:
         Euclidean distance in patches, and whether the ends are not among the 8 grid neighbours. In
         a mixed graph these are the purely semantic edges.
+
+    Raises:
+        InputError: if the graph has another number of nodes than the grid.
     """
-    rows, columns = matrix.nonzero()
     if matrix.shape[0] != grid[0] * grid[1]:
         raise InputError(
             f"expected a graph of {grid[0] * grid[1]} nodes for a {grid[0]}×{grid[1]} grid, got "
             f"{matrix.shape[0]}."
         )
-    down = rows // grid[1] - columns // grid[1]
-    across = rows % grid[1] - columns % grid[1]
-    far = np.maximum(np.abs(down), np.abs(across)) > 1
-    return np.hypot(down, across).astype(np.float64), far
+    down, across = (apart[matrix.nonzero()] for apart in _apart(grid))
+    return np.hypot(down, across), np.maximum(down, across) > 1
 
 
 def describe(matrix: csr_array, grid: tuple[int, int]) -> dict[str, float]:
     """All of `GRAPH_STATISTICS`; NaN if there is nothing to average."""
-    column_sum = in_degree(matrix)
+    chosen = in_degree(matrix)
     lengths, far = edge_lengths(matrix, grid)
+    chance = np.hypot(*_apart(grid))[~np.eye(len(chosen), dtype=bool)]
     return {
-        "out_degree": float(out_degree(matrix).mean()),
-        "in_degree_sd": float(column_sum.std()),
-        "in_degree_max": float(column_sum.max()),
-        "unchosen": float((column_sum == 0).mean()),
+        "out_degree": float(chosen.mean()),
+        "in_degree_sd": float(chosen.std()),
+        "in_degree_max": float(chosen.max()),
+        "unchosen": float((chosen == 0).mean()),
         "reciprocity": reciprocity(matrix),
         "clustering": clustering(matrix),
         "components": float(weak_components(matrix)),
@@ -164,7 +155,7 @@ def describe(matrix: csr_array, grid: tuple[int, int]) -> dict[str, float]:
         "edge_length": _mean(lengths),
         "far_share": _mean(far),
         "far_length": _mean(lengths[far]),
-        "chance_length": _chance_length(grid),
+        "chance_length": _mean(chance),
     }
 
 
@@ -176,10 +167,7 @@ def _mean(values: NDArray[np.float64] | NDArray[np.bool_]) -> float:
     return float(values.mean()) if values.size else float("nan")
 
 
-def _chance_length(grid: tuple[int, int]) -> float:
-    at = np.arange(grid[0] * grid[1])
-    if len(at) < 2:
-        return float("nan")
-    row, column = at // grid[1], at % grid[1]
-    distance = np.hypot(row[:, None] - row, column[:, None] - column)
-    return float(distance.sum() / (len(at) * (len(at) - 1)))
+def _apart(grid: tuple[int, int]) -> NDArray[np.float64]:
+    """``(2, N0, N0)`` rows and columns between each two patches."""
+    places = np.indices(grid, dtype=np.float64).reshape(2, -1)
+    return np.asarray(np.abs(places[:, :, None] - places[:, None, :]))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 from tqdm import tqdm
 
-from tokenred.analysis.measure.machine import base_of, running
+from tokenred.analysis.measure.machine import base_of, running, weight_type
 from tokenred.core.errors import ConfigError, DataError
 from tokenred.core.values import Size, read
 from tokenred.data import SKIPPED_LABEL, ImageDataset, eval_transform, make_loader, open_dataset
@@ -32,22 +32,14 @@ __all__ = [
     "image_stream",
     "open_for",
     "progress_bar",
+    "readable",
     "shown_pixels",
-    "weight_type",
 ]
 
 Data = str | os.PathLike[str] | ImageDataset | HubDataset | DataLoader[Any]
 Batch = tuple[Tensor, Tensor, Tensor]
 """Images, labels and indices."""
 _NAMED = ("digits", "cifar10")
-
-
-class Digest(Protocol):
-    """The interface of hashlib objects."""
-
-    def update(self, data: bytes, /) -> object:
-        """Add some bytes."""
-        ...
 
 
 def open_for(
@@ -103,7 +95,7 @@ def batches(
     limit: int | None,
     seed: int,
     share: tuple[int, int] = (0, 1),
-    digest: Digest | None = None,
+    note: Callable[[bytes], object] | None = None,
 ) -> tuple[Iterator[Batch], int | None]:
     """The batches (images, labels, indices), and the number of images (None if unknown).
 
@@ -114,7 +106,7 @@ def batches(
         seed: seed of the subset that ``limit`` chooses.
         share: (rank, count): use only the batches rank, rank + count, … A dataset does not load the
             others; a loader is read to the end, since only it knows its order.
-        digest: updated with the labels and indices of all batches from a loader.
+        note: given labels and indices of all batches from a loader, such as a digest's ``update``.
 
     Raises:
         ConfigError: if a number is out of range, or the loader is already sharded.
@@ -143,11 +135,14 @@ def batches(
         total = None
     known = min((n for n in (total, limit) if n is not None), default=None)
     part = None if known is None else known // count + (rank < known % count)
-    return _from_loader(data, limit, share, digest), part
+    return _from_loader(data, limit, share, note), part
 
 
 def _from_loader(
-    loader: DataLoader[Any], limit: int | None, share: tuple[int, int], digest: Digest | None
+    loader: DataLoader[Any],
+    limit: int | None,
+    share: tuple[int, int],
+    note: Callable[[bytes], object] | None,
 ) -> Iterator[Batch]:
     seen = 0
     for number, batch in enumerate(loader):
@@ -160,8 +155,8 @@ def _from_loader(
         count = len(labels)
         indices = torch.as_tensor(batch[2] if len(batch) == 3 else torch.arange(seen, seen + count))
         left = count if limit is None else min(count, limit - seen)
-        if digest is not None:
-            digest.update(f"{labels.tolist()} {indices.tolist()}".encode())
+        if note is not None:
+            note(f"{labels.tolist()} {indices.tolist()}".encode())
         if number % share[1] == share[0]:
             yield images[:left], labels[:left], indices[:left]
         seen += count
@@ -169,10 +164,14 @@ def _from_loader(
             return
 
 
-def weight_type(model: nn.Module) -> torch.dtype:
-    """The dtype of a model's weights, which its images need as well."""
-    weight = next(model.parameters(), None)
-    return torch.float32 if weight is None else weight.dtype
+def readable(source: Iterator[Batch]) -> Iterator[tuple[Batch, list[int]]]:
+    """Each batch without its unreadable images, and the indices of these."""
+    for images, labels, indices in source:
+        good = labels != SKIPPED_LABEL
+        if good.all():  # pinned memory stays pinned
+            yield (images, labels, indices), []
+        else:
+            yield (images[good], labels[good], indices[good]), indices[~good].tolist()
 
 
 def progress_bar(total: float | None, title: str, unit: str, shown: bool) -> tqdm[Any]:
@@ -191,7 +190,9 @@ class ImageStream:
         skipped: number of unreadable images so far.
     """
 
-    _batches: Iterator[Tensor]
+    _batches: Iterator[Batch]
+    _place: tuple[torch.device, torch.dtype]
+    _bar: tqdm[Any]
     source: str
     count: int = 0
     skipped: int = 0
@@ -202,9 +203,13 @@ class ImageStream:
         Raises:
             DataError: at the end, if no image could be read.
         """
-        for images in self._batches:
+        device, dtype = self._place
+        for (images, _, _), bad in readable(self._batches):
             self.count += len(images)
-            yield images
+            self.skipped += len(bad)
+            if len(images):
+                yield images.to(device, non_blocking=True).to(dtype)
+            self._bar.update(len(images) + len(bad))
         if not self.count:
             raise DataError(
                 f"expected images to measure on, got none, and {self.skipped} that cannot be read. "
@@ -230,12 +235,10 @@ def image_stream(
     progress: bool,
     **loading: Any,
 ) -> Iterator[ImageStream]:
-    """Models in eval mode on a device, without gradients, and their images.
-
-    Afterwards the models are restored. Unreadable images are skipped.
+    """Models in eval mode on a device, without gradients, and their readable images.
 
     Args:
-        models: on the same device; all must use the same preprocessing.
+        models: on the same device; all must use the same preprocessing. They are restored.
         data, split, class_map, device, amp, progress: see `tokenred.analysis.evaluate`.
         title: title of the progress bar.
         loading: ``batch_size``, ``workers``, ``limit`` and ``seed``.
@@ -246,23 +249,11 @@ def image_stream(
     if not isinstance(data, DataLoader):
         data = open_for(base_of(models[0]), data, split=split, class_map=class_map)
     source, total = batches(data, **loading)
-    dtype = weight_type(models[0])
     with (
         running(models, device, amp=amp) as place,
         progress_bar(total, title, "img", progress) as bar,
     ):
-
-        def readable() -> Iterator[Tensor]:
-            for images, labels, _ in source:
-                good = labels != SKIPPED_LABEL
-                stream.skipped += int((~good).sum())
-                if good.any():
-                    images = images if good.all() else images[good]  # pinned memory stays pinned
-                    yield images.to(place, non_blocking=True).to(dtype)
-                bar.update(len(good))
-
-        stream = ImageStream(readable(), getattr(data, "name", ""))
-        yield stream
+        yield ImageStream(source, (place, weight_type(models[0])), bar, getattr(data, "name", ""))
 
 
 def shown_pixels(image: Tensor, transform: Any) -> NDArray[np.float32]:

@@ -311,25 +311,18 @@ class StreamingMeans:
         self._sum += np.dot(weights, np.where(known, rows, 0.0))
         self._weight += np.dot(weights, known)
 
-    @property
-    def counts(self) -> NDArray[np.int64]:
-        """``(columns,)`` images for which each quantity is defined."""
-        counts: NDArray[np.int64] = self._weight[0].astype(np.int64)
-        return counts
+    def figures(self, level: float = 0.95) -> dict[str, NDArray[Any]]:
+        """``mean``, ``low``, ``high`` and ``images``, each ``(columns,)``.
 
-    @property
-    def means(self) -> Floats:
-        """``(columns,)``; NaN if there is no image."""
-        means: Floats = self._ratios()[0]
-        return means
-
-    def intervals(self, level: float = 0.95) -> Floats:
-        """``(2, columns)`` low and high; NaN for fewer than two images.
+        ``images`` counts those for which a quantity is defined; without any its mean is NaN, and
+        with fewer than two its interval.
 
         Raises:
             ConfigError: for a level that is not between 0 and 1.
         """
-        return self._interval(self._ratios()[1:], self.counts, level)
+        ratios, counts = self._ratios(), self._weight[0].astype(np.int64)
+        low, high = self._interval(ratios[1:], counts, level)
+        return {"mean": ratios[0], "low": low, "high": high, "images": counts}
 
     def differences(self, a: list[int], b: list[int], level: float = 0.95) -> Floats:
         """``(3, pairs)``: mean of columns ``a`` minus mean of columns ``b``, low and high.
@@ -338,7 +331,7 @@ class StreamingMeans:
         """
         ratios = self._ratios()
         gap = ratios[:, a] - ratios[:, b]
-        counts = np.minimum(self.counts[a], self.counts[b])
+        counts = np.minimum(self._weight[0, a], self._weight[0, b])
         return np.vstack((gap[:1], self._interval(gap[1:], counts, level)))
 
     def _ratios(self) -> Floats:
@@ -346,7 +339,7 @@ class StreamingMeans:
             return self._sum / self._weight
 
     @staticmethod
-    def _interval(replicates: Floats, counts: NDArray[np.int64], level: float) -> Floats:
+    def _interval(replicates: Floats, counts: NDArray[Any], level: float) -> Floats:
         level = read(PartOf, level, "level")
         out = np.full((2, replicates.shape[1]), np.nan)
         enough = counts >= _FEWEST

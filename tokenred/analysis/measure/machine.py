@@ -30,6 +30,7 @@ __all__ = [
     "precision_of",
     "running",
     "told_machine",
+    "weight_type",
     "weights_digest",
 ]
 
@@ -85,6 +86,12 @@ def model_device(model: nn.Module) -> torch.device:
     """Where a model's weights are; the CPU for one without weights."""
     weight = next(model.parameters(), None)
     return torch.device("cpu") if weight is None else weight.device
+
+
+def weight_type(model: nn.Module) -> torch.dtype:
+    """The dtype of a model's weights, which its images need as well."""
+    weight = next(model.parameters(), None)
+    return torch.float32 if weight is None else weight.dtype
 
 
 def base_of(model: nn.Module) -> nn.Module:
@@ -190,17 +197,13 @@ def measured(model: nn.Module, device: torch.device | None) -> Iterator[torch.de
 @contextmanager
 def channels_last(models: Iterable[nn.Module], wanted: bool = True) -> Iterator[None]:
     """Store the weights of convolutions as NHWC; the original tensors are restored afterwards."""
-    before: dict[nn.Parameter, Tensor] = {}
-    if wanted:
-        for model in models:
-            for weight in model.parameters():
-                if weight.ndim == 4 and weight not in before:
-                    before[weight] = weight.data
-                    weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    weights = {p: p.data for model in models for p in model.parameters() if wanted and p.ndim == 4}
+    for weight, data in weights.items():
+        weight.data = data.contiguous(memory_format=torch.channels_last)
     try:
         yield
     finally:
-        for weight, data in before.items():
+        for weight, data in weights.items():
             weight.data = data
 
 

@@ -6,33 +6,29 @@ The fresh interpreter runs `main` of this module: a job comes in, the answer goe
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import gc
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import torch
 from torch import nn
 
-from tokenred.analysis.measure.candidates import build_model, image_shape_of, make_images
-from tokenred.analysis.measure.machine import autocast, base_of, check_device, precision_of, running
+from tokenred.analysis.measure.candidates import build_model, image_shape_of
+from tokenred.analysis.measure.clock import no_collection, on_random_images
+from tokenred.analysis.measure.machine import autocast, base_of, check_device, precision_of
 from tokenred.analysis.measure.out_of_memory import is_out_of_memory
-from tokenred.backbones import adapt
 from tokenred.core.child import python_running
 from tokenred.core.errors import ConfigError, TokenredError
-from tokenred.core.part import Part
 from tokenred.core.values import Count, Size, checked
 from tokenred.reduced.wrap import wrap
-from tokenred.strategies.config import to_config
-from tokenred.strategies.specs import Spec, StrategyLike, parse_spec
-from tokenred.strategies.strategy import Strategy
+from tokenred.strategies.specs import StrategyLike, parse_spec
 
-__all__ = ["PeakMemory", "allocation_peak", "can_travel", "main", "peak_memory"]
+__all__ = ["PeakMemory", "allocation_peak", "main", "peak_memory"]
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
@@ -110,66 +106,36 @@ def peak_memory(
         timeout: seconds to wait for the fresh interpreter.
 
     Raises:
-        ConfigError: if a number is out of range, or the strategy has parts that a fresh interpreter
-            cannot import.
+        ConfigError: if a number is out of range, or the strategy has parts that cannot be sent to a
+            fresh interpreter.
         InputError: if the model refuses the image shape.
         MemoryError: if there is not enough memory.
         TimeoutError: if the fresh interpreter takes longer.
     """
+    options: dict[str, Any] = {
+        "image_shape": image_shape, "batch_size": batch_size, "threads": threads, "amp": amp,
+        "seed": seed,
+    }  # fmt: skip
     if isinstance(model, nn.Module):
         if strategy is not None:
             raise ConfigError("strategy= needs a model given by name; wrap this one yourself.")
-        return _measure(
-            model, image_shape, batch_size=batch_size, threads=threads, device=device, amp=amp,
-            seed=seed,
-        )  # fmt: skip
-    spec = None if strategy is None else parse_spec(strategy)
-    if spec is not None and not can_travel(spec.strategy):
-        raise ConfigError(
-            "a fresh interpreter cannot import parts that were defined outside tokenred; "
-            "pass the model itself, tokenred.wrap(model, strategy), to measure in this process."
-        )
+        return _measure(model, device=device, **options)
     place = check_device(device or "cpu") or torch.device("cpu")
     autocast(place, amp)  # refuses a precision before anything is started
-    job = {
-        "model": model,
-        "strategy": spec,
-        "dtype": dtype,
-        "image_shape": image_shape,
-        "batch_size": batch_size,
-        "threads": threads,
-        "device": place,
-        "amp": amp,
-        "seed": seed,
-    }
+    spec = None if strategy is None else parse_spec(strategy)
+    try:
+        job = cloudpickle.dumps((model, spec, dtype, {**options, "device": place}))
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise _cannot_travel(error) from error
     return _run_fresh(job, timeout)
 
 
-def can_travel(strategy: Strategy) -> bool:
-    """Whether all parts of a strategy are tokenred's own, which a fresh interpreter can import."""
-    try:
-        to_config(strategy)
-    except ConfigError:  # a part without a name
-        return False
-    return all(
-        type(part).__module__.partition(".")[0] == "tokenred" for part in _parts_within(strategy)
-    )
-
-
-def _parts_within(value: Any) -> Iterator[Part]:
-    for field in dataclasses.fields(value):
-        inner = getattr(value, field.name)
-        for item in inner if isinstance(inner, tuple) else (inner,):
-            if isinstance(item, Part):
-                yield item
-                yield from _parts_within(item)
-
-
-def _run_fresh(job: dict[str, Any], timeout: float | None) -> PeakMemory:
+def _run_fresh(job: bytes, timeout: float | None) -> PeakMemory:
     """The answer of a fresh interpreter; its errors are raised here."""
-    command, given = python_running(__name__), pickle.dumps(job)
     try:
-        done = subprocess.run(command, input=given, capture_output=True, timeout=timeout)
+        done = subprocess.run(
+            python_running(__name__), input=job, capture_output=True, timeout=timeout
+        )
     except subprocess.TimeoutExpired:
         raise TimeoutError(f"the fresh interpreter took longer than {timeout:g} s.") from None
     if done.returncode < 0:
@@ -186,68 +152,67 @@ def _run_fresh(job: dict[str, Any], timeout: float | None) -> PeakMemory:
     return answer
 
 
+def _cannot_travel(error: Exception) -> ConfigError:
+    return ConfigError(
+        f"the strategy cannot be sent to a fresh interpreter ({error}); pass the model itself, "
+        "tokenred.wrap(model, strategy), to measure in this process."
+    )
+
+
+def _unpacked(job: bytes) -> Any:
+    try:
+        return pickle.loads(job)
+    except (ImportError, AttributeError) as error:  # a module of the caller's working folder
+        raise _cannot_travel(error) from error
+
+
 def main() -> None:
     """Read a job of `peak_memory` from standard input, write its answer to standard output."""
+    answer: PeakMemory | Exception
     # What libraries print is no part of the answer.
     with contextlib.redirect_stdout(sys.stderr):
-        answer = _answer(**pickle.load(sys.stdin.buffer))
+        try:
+            name, strategy, dtype, options = _unpacked(sys.stdin.buffer.read())
+            shape = options["image_shape"]
+            size = None if shape is None else (shape[1], shape[2])
+            model = build_model(name, size, dtype, options["seed"])
+            model = model if strategy is None else wrap(model, strategy)
+            answer = _measure(model, own_process=True, **options)
+        except (TokenredError, MemoryError, RuntimeError) as error:
+            answer = error
+            if is_out_of_memory(error):
+                answer = MemoryError(str(error).splitlines()[0])
+            elif not isinstance(error, TokenredError):
+                raise
     sys.stdout.buffer.write(pickle.dumps(answer))
-
-
-def _answer(
-    model: str | Path,
-    strategy: Spec | None,
-    dtype: torch.dtype,
-    image_shape: Sequence[int] | None,
-    seed: int,
-    **options: Any,
-) -> PeakMemory | Exception:
-    """Measure a named model, or say why not."""
-    try:
-        size = None if image_shape is None else (image_shape[1], image_shape[2])
-        built = build_model(model, size, dtype, seed)
-        if strategy is not None:
-            built = wrap(built, strategy)
-        return _measure(built, image_shape, seed=seed, own_process=True, **options)
-    except (TokenredError, MemoryError) as error:
-        return error
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            return MemoryError(str(error).splitlines()[0])
-        raise
 
 
 def _measure(
     model: nn.Module,
-    image_shape: Sequence[int] | None,
     *,
+    image_shape: Sequence[int] | None,
     batch_size: int,
-    threads: int | None,
-    device: str | torch.device | None,
     amp: torch.dtype | None,
-    seed: int,
     own_process: bool = False,
+    **options: Any,
 ) -> PeakMemory:
     """`peak_memory` in this process; ``own_process`` if nothing else runs in it."""
-    base = base_of(model)
-    shape = image_shape_of(base, image_shape)
-    images = make_images((batch_size, *shape), base, seed)
-    adapt(base).check_images(images)
-    with running([model], device, amp=amp, threads=threads, inference=True) as place:
-        images = images.to(place)
-        resident = None
+    base, resident = base_of(model), None
+    with on_random_images([model], [base], image_shape, batch_size, amp=amp, **options) as images:
 
         def forward() -> object:
             nonlocal resident
-            before = _reset_resident() if own_process and place.type == "cpu" else None
+            alone = own_process and images.device.type == "cpu"
+            before = _reset_resident() if alone else None
             out = model(images)
             if before is not None:
                 resident = max(0, _status("VmHWM") - before)
             return out
 
-        peak = allocation_peak(forward, place)
-    precision = precision_of(images, amp)
-    return PeakMemory(peak, resident, batch_size, shape, precision, str(place), own_process)
+        peak = allocation_peak(forward, images.device)
+        shape, precision = image_shape_of(base, images.shape[1:]), precision_of(images, amp)
+    place = str(images.device)
+    return PeakMemory(peak, resident, batch_size, shape, precision, place, own_process)
 
 
 def allocation_peak(run: Callable[[], object], device: torch.device | str = "cpu") -> int:
@@ -263,16 +228,19 @@ def allocation_peak(run: Callable[[], object], device: torch.device | str = "cpu
     device = torch.device(device)
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"expected cpu or cuda to count allocations on, got {device}.")
-    gc.collect()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        run()
+        with no_collection():
+            run()
         torch.cuda.synchronize(device)
         return int(torch.cuda.max_memory_allocated(device) - before)
     activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+    with (
+        no_collection(),
+        torch.profiler.profile(activities=activities, profile_memory=True) as profile,
+    ):
         result = run()
     del result
     # The profiler's memory events in their order; a negative one is a release.
@@ -288,7 +256,6 @@ def allocation_peak(run: Callable[[], object], device: torch.device | str = "cpu
 
 def _reset_resident() -> int | None:
     """Resident bytes now, after resetting the high-water mark; None if that is not possible."""
-    gc.collect()
     try:
         _CLEAR.write_text(_RESET_PEAK, encoding="ascii")
         return _status("VmRSS")

@@ -22,13 +22,10 @@ class Portions:
     Full batches are used until one does not fit. It is then repeated in halves, and halves of
     those, with a warning each time; later batches keep the size that worked. Images do not
     influence each other, so the results are the same.
-
-    Attributes:
-        size: number of images known to fit; None while all batches have fitted.
     """
 
     def __init__(self) -> None:
-        self.size: int | None = None
+        self._size: int | None = None
 
     def __call__(self, run: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         """The results ``(b, …)`` of ``run`` for images ``(b, …)``.
@@ -39,30 +36,25 @@ class Portions:
         results: list[Tensor] = []
         start = 0
         while start < len(images):
-            portion = images[start : start + (self.size or len(images))]
-            result = self._try(run, portion)
-            if result is None:
-                self.size = (len(portion) + 1) // 2
-                warnings.warn(
-                    f"out of memory with {len(portion)} images at once; continuing with "
-                    f"{self.size}. Set batch_size={self.size} to avoid the retry.",
-                    stacklevel=3,
-                )
-                _release()
-            else:
-                results.append(result)
+            portion = images[start : start + (self._size or len(images))]
+            try:
+                results.append(run(portion))
                 start += len(portion)
+                continue
+            except (RuntimeError, MemoryError) as error:
+                if len(portion) == 1 or not is_out_of_memory(error):
+                    raise
+            # Only here are the frames of the error released, with what they held.
+            self._size = (len(portion) + 1) // 2
+            warnings.warn(
+                f"out of memory with {len(portion)} images at once; continuing with "
+                f"{self._size}. Set batch_size={self._size} to avoid the retry.",
+                stacklevel=3,
+            )
+            gc.collect()
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
         return results[0] if len(results) == 1 else torch.cat(results)
-
-    @staticmethod
-    def _try(run: Callable[[Tensor], Tensor], portion: Tensor) -> Tensor | None:
-        """The result, or None if memory ran out; the error's frames are then released."""
-        try:
-            return run(portion)
-        except (RuntimeError, MemoryError) as error:
-            if len(portion) == 1 or not is_out_of_memory(error):
-                raise
-            return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -70,9 +62,3 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(s in str(error).lower() for s in _SAYINGS)
-
-
-def _release() -> None:
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()

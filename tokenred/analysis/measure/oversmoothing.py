@@ -7,20 +7,22 @@ tokens is NaN.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from rich.table import Table
 from torch import Tensor, nn
 
 from tokenred.analysis.lineup import Entry, Strategies, lineup
-from tokenred.analysis.measure.inputs import Data, image_stream
-from tokenred.analysis.measure.intervals import StreamingMeans
+from tokenred.analysis.measure.inputs import Data
 from tokenred.analysis.measure.machine import base_of, weights_digest
+from tokenred.analysis.measure.per_image import means_over_images
 from tokenred.analysis.result import FramedResult, plain_table
 from tokenred.core.errors import InputError
 from tokenred.core.tensors import at_least_fp32, unit_vectors
@@ -214,22 +216,36 @@ def oversmoothing(
         InputError: if images do not have the model's own size, or features are not finite.
         TokenredError: as raised by `parse_spec` and `tokenred.wrap`.
     """
-    base = base_of(model)
-    entries = lineup(base, strategies, gmacs_share=gmacs_share)
-    keys = [(at, *key) for at, entry in enumerate(entries) for key in _keys(entry)]
-    means = StreamingMeans(len(keys), seed=seed)
-    with image_stream(
-        [entry.model for entry in entries], data, title="oversmoothing", split=split,
-        class_map=class_map, batch_size=batch_size, workers=workers, limit=limit, seed=seed,
-        device=device, amp=amp, progress=progress,
-    ) as stream:  # fmt: skip
-        for images in stream:
-            rows = [_values(entry, images) for entry in entries]
-            means.add(torch.cat(rows, dim=1).cpu().numpy())
-    frame = _frame(entries, keys, means, level).assign(
-        model=name or type(base).__name__, data=stream.source, weights=weights_digest(base),
-        seed=seed,
+    entries = lineup(model, strategies, gmacs_share=gmacs_share)
+    costs = [entry.model.cost() for entry in entries]
+    keys = [
+        (at, layer.layer, statistic)
+        for at, cost in enumerate(costs)
+        for layer in cost.layers
+        for statistic in (*TOKEN_STATISTICS, *[_LOST] * bool(layer.removed))
+    ]
+    rows = [
+        {
+            "strategy": entries[at].label,
+            "method": entries[at].method,
+            "layer": layer,
+            "statistic": statistic,
+            "gmacs": costs[at].gmacs,
+            "tokens": costs[at].layers[layer].tokens_out,
+            "removed": costs[at].layers[layer].removed,
+            "fingerprint": fingerprint_if_any(entries[at].model.strategy) if at else "",
+        }
+        for at, layer, statistic in keys
+    ]
+    dense = {key[1:]: row for row, key in enumerate(keys) if not key[0]}
+    minus = {row: dense[key[1:]] for row, key in enumerate(keys) if key[0] and key[1:] in dense}
+    frame, stream = means_over_images(
+        [entry.model for entry in entries], data, rows, lambda images: _measure(entries, images),
+        title="oversmoothing", level=level, name=name, seed=seed, minus=minus, split=split,
+        class_map=class_map, batch_size=batch_size, workers=workers, limit=limit, device=device,
+        amp=amp, progress=progress,
     )  # fmt: skip
+    frame["weights"] = weights_digest(base_of(model))
     notes = (
         f"{stream.count} images; in brackets, or beside the mean in the frame: {level:.0%} "
         "bootstrap intervals over the images.",
@@ -239,22 +255,19 @@ def oversmoothing(
     return Oversmoothing(frame, level, notes + stream.left_out)
 
 
-def _keys(entry: Entry) -> list[tuple[int, str]]:
-    layers = entry.model.cost().layers
-    alive = [(layer.layer, name) for layer in layers for name in TOKEN_STATISTICS]
-    return alive + [(layer.layer, _LOST) for layer in layers if layer.removed]
-
-
-def _values(entry: Entry, images: Tensor) -> Tensor:
-    """``(b, columns)`` in the order of `_keys`."""
-    _, trace = entry.model.run_with_trace(images)
-    _check(entry, trace)
-    alive = [
-        statistic(features[:, trace.num_prefix :])
-        for features in trace.features
-        for statistic in TOKEN_STATISTICS.values()
-    ]
-    return torch.stack([*alive, *(lost_share(step) for step in trace.steps)], dim=1)
+def _measure(entries: Sequence[Entry], images: Tensor) -> NDArray[np.float32]:
+    """``(b, rows)``: for each strategy and block the statistics, and what is lost where any is."""
+    columns: list[Tensor] = []
+    for entry in entries:
+        _, trace = entry.model.run_with_trace(images)
+        _check(entry, trace)
+        lost = {step.layer: lost_share(step) for step in trace.steps}
+        for layer, features in enumerate(trace.features):
+            tokens = features[:, trace.num_prefix :]
+            columns += [statistic(tokens) for statistic in TOKEN_STATISTICS.values()]
+            columns += [lost[layer]] if layer in lost else []
+    values: NDArray[np.float32] = torch.stack(columns, dim=1).cpu().numpy()
+    return values
 
 
 def _check(entry: Entry, trace: Trace) -> None:
@@ -269,38 +282,6 @@ def _check(entry: Entry, trace: Trace) -> None:
             f"{entry.label}: expected finite features from the last block, got NaN or infinity; "
             "check the weights and the precision."
         )
-
-
-def _frame(
-    entries: list[Entry],
-    keys: list[tuple[int, int, str]],
-    means: StreamingMeans,
-    level: float,
-) -> pd.DataFrame:
-    costs = [entry.model.cost() for entry in entries]
-    prints = ["", *(fingerprint_if_any(entry.model.strategy) for entry in entries[1:])]
-    dense = {key[1:]: column for column, key in enumerate(keys) if key[0] == 0}
-    own, low, high = means.means, *means.intervals(level)
-    rows = []
-    for column, (at, layer, statistic) in enumerate(keys):
-        row = {
-            "strategy": entries[at].label,
-            "method": entries[at].method,
-            "layer": layer,
-            "statistic": statistic,
-            "mean": own[column],
-            "low": low[column],
-            "high": high[column],
-            "images": means.counts[column],
-            "gmacs": costs[at].gmacs,
-            "tokens": costs[at].layers[layer].tokens_out,
-            "removed": costs[at].layers[layer].removed,
-        }
-        if at and (layer, statistic) in dense:
-            gap = means.differences([column], [dense[layer, statistic]], level)[:, 0]
-            row |= dict(zip(("difference", "difference_low", "difference_high"), gap, strict=True))
-        rows.append(row | {"fingerprint": prints[at]})
-    return pd.DataFrame(rows)
 
 
 def _with_interval(row: pd.Series, digits: int, factor: float = 1) -> str:

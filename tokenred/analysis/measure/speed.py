@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -17,26 +16,20 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor, nn
 
-from tokenred.analysis.measure.candidates import (
-    Candidate,
-    image_shape_of,
-    make_images,
-    named_candidates,
-)
-from tokenred.analysis.measure.clock import Compile, make_clock, no_collection, runnable
+from tokenred.analysis.measure.candidates import Candidate, image_shape_of, named_candidates
+from tokenred.analysis.measure.clock import Clock, Compile, on_random_images, runnable
 from tokenred.analysis.measure.image_costs import adaptive_cost, is_adaptive
 from tokenred.analysis.measure.inputs import progress_bar
+from tokenred.analysis.measure.intervals import bootstrap_interval
 from tokenred.analysis.measure.machine import (
     base_of,
     describe_machine,
     precision_of,
-    running,
     told_machine,
 )
 from tokenred.analysis.measure.memory import peak_memory
 from tokenred.analysis.measure.split import TimeSplit, time_split
 from tokenred.analysis.result import Result, plain_table
-from tokenred.backbones import adapt
 from tokenred.core.errors import UnknownNameError
 from tokenred.core.values import Count, Magnitude, Size, checked
 from tokenred.reduced.model import ReducedViT
@@ -258,63 +251,46 @@ def benchmark(
     """
     todo = named_candidates(models, dense)
     bases = {name: base_of(model) if dense is None else dense for name, model in todo.items()}
-    first = next(iter(bases.values()))
-    shape = image_shape_of(first, image_shape)
-    images = make_images((batch_size, *shape), first, seed)
-    for base in bases.values():
-        adapt(base).check_images(images)
-    costs = {name: (_gmacs(todo[name], images), _gmacs(bases[name], images)) for name in todo}
     distinct = {id(model): model for model in (*bases.values(), *todo.values())}
-
+    asked: dict[str, Any] = {"threads": threads, "device": device, "amp": amp, "seed": seed}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in todo}
-    with ExitStack() as stack:
-        place = stack.enter_context(
-            running(distinct.values(), device, amp=amp, threads=threads, inference=True)
-        )
-        stack.enter_context(no_collection())
-        turns = (warmup + pairs) * len(todo)
-        bar = stack.enter_context(progress_bar(turns, "speed", "pair", progress))
-        images = images.to(place)
-        runs = stack.enter_context(runnable(distinct, compile, images))
-        clock = make_clock(place)
+    with (
+        on_random_images(
+            distinct.values(), list(bases.values()), image_shape, batch_size, **asked
+        ) as images,
+        progress_bar((warmup + pairs) * len(todo), "speed", "pair", progress) as bar,
+        runnable(distinct, compile, images) as runs,
+    ):
+        costs = {key: _gmacs(model, images) for key, model in distinct.items()}
+        clock = Clock(images.device)
         deadline = float("inf") if max_seconds is None else time.monotonic() + max_seconds
         for turn in range(warmup + pairs):
             if turn >= warmup + _FEWEST and time.monotonic() > deadline:
                 break
             for name, model in todo.items():
                 reference, own = runs[id(bases[name])], runs[id(model)]
-                pair = clock(reference, images), clock(own, images)
-                if turn >= warmup:
-                    times[name].append(pair)
+                times[name].append((clock(reference, images), clock(own, images)))
                 bar.update()
-        machine = describe_machine(place)
+        machine, precision = describe_machine(images.device), precision_of(images, amp)
+        shape = image_shape_of(next(iter(bases.values())), images.shape[1:])
     timings = []
-    # Where the models were asked to be.
-    options: dict[str, Any] = {"threads": threads, "device": device, "amp": amp, "seed": seed}
-    for name, measurements in times.items():
-        (cost, overhead), (whole, _) = costs[name]
+    for name, model in todo.items():
+        gmacs, overhead = costs[id(model)]
+        whole, _ = costs[id(bases[name])]
+        found = np.array(times[name][warmup:])
         timing = summarise(
-            name,
-            np.array(measurements),
-            batch_size,
-            cost,
-            whole,
-            overhead_gmacs=overhead,
-            seed=seed,
+            name, found, batch_size, gmacs, whole, overhead_gmacs=overhead, seed=seed
         )
-        model, base = todo[name], bases[name]
         if memory:
-            timing = replace(
-                timing,
-                peak_bytes=peak_memory(model, shape, batch_size, **options).peak_bytes,
-                dense_peak_bytes=peak_memory(base, shape, batch_size, **options).peak_bytes,
-            )
+            peaks = [
+                peak_memory(each, shape, batch_size, **asked).peak_bytes
+                for each in (model, bases[name])
+            ]
+            timing = replace(timing, peak_bytes=peaks[0], dense_peak_bytes=peaks[1])
         if split:
-            repeats = timing.pairs
-            found = time_split(model, shape, batch_size, repeats, **options, progress=progress)
-            timing = replace(timing, split=found)
+            parts = time_split(model, shape, batch_size, len(found), **asked, progress=progress)
+            timing = replace(timing, split=parts)
         timings.append(timing)
-    precision = precision_of(images, amp)
     return Benchmark(tuple(timings), batch_size, shape, precision, seed, machine, compile)
 
 
@@ -338,7 +314,7 @@ def summarise(
     overhead_gmacs: float = 0.0,
     seed: int = 0,
 ) -> Timing:
-    """Medians, and the percentile bootstrap of the median ratio.
+    """Medians and quartiles, and the percentile bootstrap of the median ratio.
 
     Args:
         name: of the candidate.
@@ -348,28 +324,29 @@ def summarise(
         seed: of the bootstrap.
     """
     ratios = seconds[:, 0] / seconds[:, 1]
-    draws = np.random.default_rng(seed).integers(len(ratios), size=(_RESAMPLES, len(ratios)))
-    tails = [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]
-    low, high = np.quantile(np.median(ratios[draws], axis=1), tails).tolist()
-    dense_q, own_q = np.quantile(seconds * 1e3, [0.25, 0.5, 0.75], axis=0).T.tolist()
-    ratio_q = np.quantile(ratios, [0.25, 0.5, 0.75]).tolist()
+    sure = bootstrap_interval(
+        ratios, statistic=np.median, level=_LEVEL, resamples=_RESAMPLES, seed=seed,
+        method="percentile",
+    )  # fmt: skip
+    figures = np.column_stack((seconds * 1e3, ratios))
+    dense_ms, ms, speedup = np.quantile(figures, [0.25, 0.5, 0.75], axis=0).T.tolist()
     return Timing(
         name=name,
         batch_size=batch_size,
         pairs=len(ratios),
-        dense_ms=dense_q[1],
-        ms=own_q[1],
-        images_per_second=batch_size / own_q[1] * 1e3,
-        speedup=ratio_q[1],
-        speedup_low=low,
-        speedup_high=high,
+        dense_ms=dense_ms[1],
+        ms=ms[1],
+        images_per_second=batch_size / ms[1] * 1e3,
+        speedup=speedup[1],
+        speedup_low=sure.low,
+        speedup_high=sure.high,
         gmacs=gmacs,
         dense_gmacs=dense_gmacs,
         overhead_gmacs=overhead_gmacs,
-        ms_q1=own_q[0],
-        ms_q3=own_q[2],
-        dense_ms_q1=dense_q[0],
-        dense_ms_q3=dense_q[2],
-        speedup_q1=ratio_q[0],
-        speedup_q3=ratio_q[2],
+        ms_q1=ms[0],
+        ms_q3=ms[2],
+        dense_ms_q1=dense_ms[0],
+        dense_ms_q3=dense_ms[2],
+        speedup_q1=speedup[0],
+        speedup_q3=speedup[2],
     )

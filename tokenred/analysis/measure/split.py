@@ -16,10 +16,9 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor, nn
 
-from tokenred.analysis.measure.candidates import image_shape_of, make_images
-from tokenred.analysis.measure.clock import Marker, make_clock, no_collection
+from tokenred.analysis.measure.clock import Clock, on_random_images
 from tokenred.analysis.measure.inputs import progress_bar
-from tokenred.analysis.measure.machine import describe_machine, precision_of, running, told_machine
+from tokenred.analysis.measure.machine import describe_machine, precision_of, told_machine
 from tokenred.analysis.result import Result, plain_table
 from tokenred.attention import QKV, AttentionSpec, AttentionStats, Engine, FusedEngine, attend
 from tokenred.core.errors import UnknownNameError
@@ -126,7 +125,7 @@ class TimeSplit(Result):
         """A pandas frame, one row a line."""
         import pandas as pd
 
-        return pd.DataFrame([dataclasses.asdict(phase) for phase in self.phases])
+        return pd.DataFrame(map(dataclasses.asdict, self.phases))
 
     def table(self) -> Table:
         table = plain_table("Where the time goes", ["phase", "ms", "[quartiles]", "share"])
@@ -172,11 +171,8 @@ def time_split(
         batch_size: images per batch.
         repeats: forwards looked into, and as many that are not.
         warmup: of each kind before those, not counted.
-        threads: CPU threads of PyTorch; None for no change.
-        device: where to run; None for the model's device.
-        amp: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
+        threads, device, amp, progress: as in `tokenred.analysis.benchmark`.
         seed: of the images.
-        progress: show a bar on a terminal.
 
     Raises:
         ConfigError: for numbers out of range.
@@ -184,61 +180,54 @@ def time_split(
         BackboneError: for a model that no adapter knows.
     """
     reduced = model if isinstance(model, ReducedViT) else dense(model)
-    shape = image_shape_of(reduced.base, image_shape)
-    images = make_images((batch_size, *shape), reduced.base, seed)
-    reduced.backbone.check_images(images)
-    grid = reduced.backbone.grid_of(*shape[1:])
     looked: list[dict[str, float]] = []
     plain: list[float] = []
     with (
-        running([reduced], device, amp=amp, threads=threads, inference=True) as place,
-        no_collection(),
+        on_random_images(
+            [reduced], [reduced.base], image_shape, batch_size, threads=threads, device=device,
+            amp=amp, seed=seed,
+        ) as images,
         progress_bar(warmup + repeats, "split", "pair", progress) as bar,
-    ):
-        images = images.to(place)
-        clock = make_clock(place)
-        for turn in range(warmup + repeats):
-            whole, parts = clock(reduced, images), _look(reduced, images, Marker(place))
-            if turn >= warmup:
-                plain.append(whole)
-                looked.append(parts)
+    ):  # fmt: skip
+        clock = Clock(images.device)
+        for _ in range(warmup + repeats):
+            plain.append(clock(reduced, images))
+            looked.append(_look(reduced, images, clock))
             bar.update()
-        machine = describe_machine(place)
-    return summarise_split(
-        {name: np.array([parts[name] for parts in looked]) for name in LINES},
-        np.array(plain),
-        batch_size=batch_size,
-        image_shape=shape,
-        tokens=reduced.info.num_prefix + grid[0] * grid[1],
-        precision=precision_of(images, amp),
-        seed=seed,
-        machine=machine,
-    )
+        grid = reduced.backbone.grid_of(*images.shape[2:])
+        return summarise_split(
+            {name: np.array([parts[name] for parts in looked[warmup:]]) for name in LINES},
+            np.array(plain[warmup:]),
+            batch_size=batch_size,
+            image_shape=tuple(images.shape[1:]),
+            tokens=reduced.info.num_prefix + grid[0] * grid[1],
+            precision=precision_of(images, amp),
+            seed=seed,
+            machine=describe_machine(images.device),
+        )
 
 
-def _look(model: ReducedViT, images: Tensor, marker: Marker) -> dict[str, float]:
+def _look(model: ReducedViT, images: Tensor, clock: Clock) -> dict[str, float]:
     """Seconds of each line in one forward."""
     marks: list[tuple[str, Any, Any]] = []
 
     @contextmanager
     def span(phase: str) -> Iterator[None]:
-        begin = marker.mark()
+        begin = clock.mark()
         yield
-        marks.append((phase, begin, marker.mark()))
+        marks.append((phase, begin, clock.mark()))
 
-    begin = marker.mark()
+    begin = clock.mark()
     model.run_with_spans(images, span, engines=(_Probe(model.engines, span),))
-    end = marker.mark()
-    marker.settle()
+    whole = clock.seconds(begin, clock.mark())
     found = dict.fromkeys((*PHASES, _ALONE, _BARE, _FULL), 0.0)
     for phase, first, last in marks:
-        found[phase] += marker.seconds(first, last)
+        found[phase] += clock.seconds(first, last)
     lines = {name: sum(found[phase] for phase in phases) for name, (_, phases) in _LINES.items()}
     lines["attention"] = found[_ALONE] + found[_BARE]
     lines["statistics"] = found[_FULL] - found[_BARE]
     # The bare attention beside the full one is work that the forward does not have.
-    whole = marker.seconds(begin, end) - (found[_BARE] if found[_FULL] else 0.0)
-    lines["rest"] = whole - sum(lines.values())
+    lines["rest"] = whole - found[_BARE] - sum(lines.values())
     return lines
 
 

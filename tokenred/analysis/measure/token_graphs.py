@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,10 @@ from tokenred.analysis.measure.graph_measures import (
     describe,
     in_degree,
 )
-from tokenred.analysis.measure.inputs import Data, image_stream, shown_pixels
+from tokenred.analysis.measure.inputs import Data, shown_pixels
 from tokenred.analysis.measure.intervals import StreamingMeans
 from tokenred.analysis.measure.machine import base_of, running
+from tokenred.analysis.measure.per_image import means_over_images
 from tokenred.analysis.result import FramedResult, plain_table
 from tokenred.core.errors import ConfigError, InputError
 from tokenred.core.values import Count, PartOf, Size, checked
@@ -39,9 +40,7 @@ from tokenred.strategies.specs import StrategyLike, parse_spec
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["GraphStatistics", "ImageGraph", "graph_statistics", "image_graph", "unreached_share"]
-
-_UNREACHED = "unreached"
+__all__ = ["GraphStatistics", "ImageGraph", "graph_statistics", "image_graph"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,20 +98,6 @@ class _Builder:
         if graph is None:
             raise ConfigError(f"expected a builder that makes a graph, got {self.part!r}.")
         return graph
-
-
-def unreached_share(graph: Graph, trace: Trace) -> list[Float[Tensor, " b"]]:
-    """For each reduction, the share of the dropped tokens that no kept token has for a neighbour.
-
-    Whatever the fuser did with them; under propagation these are the tokens lost.
-    """
-    shares = []
-    for step in trace.steps:
-        before = trace.index_per_layer[step.layer - 1] if step.layer else trace.start_index
-        kept = before.gather(1, step.selection.keep)
-        weights = graph.weights_between(kept, step.left_index)
-        shares.append((weights == 0).all(dim=1).float().mean(dim=1))
-    return shares
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -192,10 +177,12 @@ def graph_statistics(
     if isinstance(source, Graph):
         if data is not None:
             raise ConfigError("expected a graph, or a model and data; got a graph and data.")
-        rows, degrees = _describe(source, source.batch)
+        values, degrees = _describe(source, source.batch)
         means = StreamingMeans(len(GRAPH_STATISTICS), seed=seed)
-        means.add(rows)
-        return _result([], means, degrees / source.batch, level, (), builder="a graph", seed=seed)
+        means.add(values)
+        frame = pd.DataFrame(_rows("a graph")).assign(**means.figures(level))
+        frame = frame.assign(model="", data="", seed=seed)
+        return _result(frame, level, source.batch, (), degrees)
     if data is None:
         raise ConfigError("expected data for the model's graphs, got none; or pass a graph.")
     base = base_of(source)
@@ -207,68 +194,67 @@ def graph_statistics(
         reduced = wrap(base, replace(spec, strategy=spec.strategy.replace(graph=part)))
     made = _Builder(reduced, builder)
     dropping = [x.layer for x in reduced.cost().layers if x.removed and strategy is not None]
-    means = StreamingMeans(len(GRAPH_STATISTICS) + len(dropping), seed=seed)
-    total: NDArray[np.float64] | None = None
-    with image_stream(
-        [reduced], data, title="graphs", split=split, class_map=class_map, batch_size=batch_size,
-        workers=workers, limit=limit, seed=seed, device=device, progress=progress,
-    ) as stream:  # fmt: skip
-        for images in stream:
-            graph = made(images)
-            rows, degrees = _describe(graph, len(images))
-            if dropping:
-                shares = unreached_share(graph, reduced.run_with_trace(images)[1])
-                rows = np.hstack((rows, torch.stack(shares, dim=1).cpu().numpy()))
-            means.add(rows)
-            if total is not None and total.shape != degrees.shape:
-                raise InputError(
-                    f"expected images of one size, got grids of {total.shape} and {degrees.shape} "
-                    "patches; resize them."
-                )
-            total = degrees if total is None else total + degrees
-    assert total is not None  # the stream refuses to end without an image
-    return _result(
-        dropping, means, total / stream.count, level, stream.left_out, builder=repr(made.part),
-        model=name or type(base).__name__, data=stream.source, seed=seed,
+    chosen: list[NDArray[np.float64]] = []
+
+    def measure(images: Tensor) -> NDArray[np.float64]:
+        graph = made(images)
+        values, degrees = _describe(graph, len(images))
+        if dropping:
+            shares = _unreached(graph, reduced.run_with_trace(images)[1])
+            values = np.hstack((values, torch.stack(shares, dim=1).cpu().numpy()))
+        if chosen and chosen[0].shape != degrees.shape:
+            raise InputError(
+                f"expected images of one size, got grids of {chosen[0].shape} and {degrees.shape} "
+                "patches; resize them."
+            )
+        chosen[:] = [np.sum([*chosen, degrees], axis=0)]
+        return values
+
+    frame, stream = means_over_images(
+        [reduced], data, _rows(repr(made.part), dropping), measure, title="graphs", level=level,
+        name=name, seed=seed, split=split, class_map=class_map, batch_size=batch_size,
+        workers=workers, limit=limit, device=device, progress=progress,
     )  # fmt: skip
+    return _result(frame, level, stream.count, stream.left_out, chosen[0])
 
 
 def _describe(graph: Graph, images: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """``(images, statistics)``, and the in-degrees summed over the images, on the grid."""
     matrices = [adjacency(graph, i) for i in range(graph.batch)]
-    rows = np.array([list(describe(matrix, graph.grid).values()) for matrix in matrices])
+    values = np.array([list(describe(matrix, graph.grid).values()) for matrix in matrices])
     degrees = np.sum([in_degree(matrix) for matrix in matrices], axis=0).reshape(graph.grid)
     # One graph may serve all images.
-    return (rows, degrees) if graph.batch == images else (rows.repeat(images, 0), degrees * images)
+    shared = images // graph.batch
+    return values.repeat(shared, 0), degrees * shared
+
+
+def _unreached(graph: Graph, trace: Trace) -> list[Float[Tensor, " b"]]:
+    """For each reduction, the share of the dropped tokens that no kept token has for a neighbour.
+
+    Whatever the fuser did with them; under propagation these are the tokens lost.
+    """
+    shares = []
+    for step in trace.steps:
+        before = trace.index_per_layer[step.layer - 1] if step.layer else trace.start_index
+        kept = before.gather(1, step.selection.keep)
+        weights = graph.weights_between(kept, step.left_index)
+        shares.append((weights == 0).all(dim=1).float().mean(dim=1))
+    return shares
+
+
+def _rows(builder: str, dropping: Sequence[int] = ()) -> list[Mapping[str, Any]]:
+    """The rows of the frame without their figures."""
+    keys = [*((name, pd.NA) for name in GRAPH_STATISTICS), *(("unreached", x) for x in dropping)]
+    return [{"builder": builder, "statistic": name, "layer": layer} for name, layer in keys]
 
 
 def _result(
-    dropping: Sequence[int],
-    means: StreamingMeans,
-    degrees: NDArray[np.float64],
+    frame: pd.DataFrame,
     level: float,
+    images: int,
     left_out: tuple[str, ...],
-    *,
-    builder: str,
-    model: str = "",
-    data: str = "",
-    seed: int,
+    degrees: NDArray[np.float64],
 ) -> GraphStatistics:
-    low, high = means.intervals(level)
-    frame = pd.DataFrame(
-        {
-            "builder": builder,
-            "statistic": [*GRAPH_STATISTICS, *[_UNREACHED] * len(dropping)],
-            "layer": pd.array([*[None] * len(GRAPH_STATISTICS), *dropping], dtype="Int64"),
-            "mean": means.means,
-            "low": low,
-            "high": high,
-            "images": means.counts,
-            "model": model,
-            "data": data,
-            "seed": seed,
-        }
-    )
-    images = int(means.counts.max())
+    frame = frame.astype({"layer": "Int64"})
     note = "1 image." if images == 1 else f"{images} images; bootstrap intervals over them."
-    return GraphStatistics(frame, level, (note, *left_out), degrees)
+    return GraphStatistics(frame, level, (note, *left_out), degrees / images)

@@ -8,6 +8,7 @@ import inspect
 import textwrap
 import types
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -315,7 +316,7 @@ def memory(model: ReducedViT, data: ImageDataset | None, context: Context) -> Ma
     """Peak memory of a forward, reduced and dense, in processes of their own where that can be."""
     from tokenred.analysis.measure.candidates import image_shape_of
     from tokenred.analysis.measure.machine import base_of, model_device
-    from tokenred.analysis.measure.memory import can_travel, peak_memory
+    from tokenred.analysis.measure.memory import peak_memory
 
     base = context.dense or base_of(model)
     options: dict[str, Any] = {
@@ -326,15 +327,17 @@ def memory(model: ReducedViT, data: ImageDataset | None, context: Context) -> Ma
         "amp": context.amp,
         "seed": context.seed,
     }
-    if context.named is None or context.dense is not None or not can_travel(model.strategy):
+    own = dense = None
+    if context.named is not None and context.dense is None:
+        apart = options | {"dtype": next(model.parameters()).dtype}
+        with suppress(ConfigError):  # a part that cannot travel
+            own = peak_memory(context.named, strategy=model.strategy, **apart)
+            mark = ("dense peak", context.named, str(apart))
+            if mark not in context.kept:
+                context.kept[mark] = peak_memory(context.named, **apart)
+            dense = context.kept[mark]
+    if own is None or dense is None:
         own, dense = (peak_memory(each, **options) for each in (model, base))
-    else:
-        options["dtype"] = next(model.parameters()).dtype
-        own = peak_memory(context.named, strategy=model.strategy, **options)
-        mark = ("dense peak", context.named, str(options))
-        if mark not in context.kept:
-            context.kept[mark] = peak_memory(context.named, **options)
-        dense = context.kept[mark]
     found = {
         "peak_bytes": own.peak_bytes,
         "dense_peak_bytes": dense.peak_bytes,
