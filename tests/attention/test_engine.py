@@ -53,7 +53,7 @@ def bias_of(state: TokenState) -> torch.Tensor | None:
 @QUICK
 @given(draw.samples(dtypes=DOUBLE, sizes=("none", "counts", "fractions", "dead")))
 def test_the_plain_engine_is_attention(sample: Sample) -> None:
-    heads, bias = sample.heads, bias_of(sample.state)
+    heads, bias = sample.qkv, bias_of(sample.state)
     out, stats = PlainEngine()(heads, AttentionSpec(EVERY, key_bias=bias), sample.state)
     attention = softmax_map(heads, bias)
     np.testing.assert_allclose(out.numpy(), attention @ heads.v.numpy(), atol=1e-9)
@@ -74,9 +74,9 @@ def test_the_fused_engine_is_the_plain_one(sample: Sample) -> None:
             AttentionStat.logits_row("cls", "max"),
         )
     request = AttentionSpec(requires, key_bias=bias_of(state))
-    assert FusedEngine().supports(sample.heads, request)
-    plain, expected = PlainEngine()(sample.heads, request, state)
-    fused, found = FusedEngine()(sample.heads, request, state)
+    assert FusedEngine().supports(sample.qkv, request)
+    plain, expected = PlainEngine()(sample.qkv, request, state)
+    fused, found = FusedEngine()(sample.qkv, request, state)
     torch.testing.assert_close(fused, plain, atol=1e-9, rtol=1e-9)
     assert found.values.keys() == expected.values.keys()
     for need in requires:
@@ -86,7 +86,7 @@ def test_the_fused_engine_is_the_plain_one(sample: Sample) -> None:
 @QUICK
 @given(draw.samples(sizes=("dead",), dtypes=draw.DTYPES[:2]))
 def test_dead_tokens_get_no_attention_and_change_nothing(sample: Sample) -> None:
-    state, heads = sample.state, sample.heads
+    state, heads = sample.state, sample.qkv
     dead = state.size == 0
     request = AttentionSpec((AttentionStat.map(),), key_bias=size_bias(state.size))
     changed = replace(
@@ -111,7 +111,7 @@ def test_dead_tokens_get_no_attention_and_change_nothing(sample: Sample) -> None
 @QUICK
 @given(draw.samples(dtypes=DOUBLE, flavours=("normal",), sizes=("none",)))
 def test_theta_reaches_the_output_and_the_statistics(sample: Sample) -> None:
-    heads, state = sample.heads, sample.state
+    heads, state = sample.qkv, sample.state
     request = AttentionSpec((AttentionStat.column_sum("mean", exclude_self=False),), theta=0.5)
     assert not FusedEngine().supports(heads, request)
     out, stats = PlainEngine()(heads, request, state)

@@ -70,7 +70,7 @@ def test_statistics_of_a_map(
 @QUICK
 @given(draw.samples(needs_cls=True, dtypes=(torch.float64,), flavours=("normal",)), AGGREGATES)
 def test_statistics_without_a_map(sample: Sample, aggregate: str) -> None:
-    heads, state = sample.heads, sample.state
+    heads, state = sample.qkv, sample.state
     p, row = state.num_prefix, state.cls_index
     need = AttentionStat.logits_row("cls", aggregate)
     requires = (need, AttentionStat.keys(), AttentionStat.values())

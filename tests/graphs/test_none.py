@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from tokenred.graphs import NoGraph
 from tokenred.graphs.base import graph_builders
 from tokenred.strategies import Propagate, Prune
-from tokenred.testing import draw
-from tokenred.testing.sample import Reduction
+from tokenred.testing import Sample, draw
 
 QUICK = settings(max_examples=25, deadline=None, derandomize=True)
 
@@ -21,8 +20,8 @@ def test_it_builds_nothing() -> None:
 
 @QUICK
 @given(draw.reductions(draw.samples()))
-def test_propagating_over_it_is_pruning(case: Reduction) -> None:
-    state, attention = case.sample.state, case.sample.attention(())
+def test_propagating_over_it_is_pruning(case: Sample) -> None:
+    state, attention = case.state, case.attention(())
     propagated = Propagate(alpha=0.7)(state, case.selection, None, attention)
     pruned = Prune()(state, case.selection, None, attention)
     assert torch.equal(propagated.x, pruned.x)

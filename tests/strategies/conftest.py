@@ -12,8 +12,8 @@ from tokenred.testing import Sample
 
 def softmax_map(sample: Sample) -> np.ndarray:
     """``(b, h, N, N)`` by the definition, in double precision."""
-    q, k = (t.double().numpy() for t in (sample.heads.q, sample.heads.k))
-    logits = np.einsum("bhid,bhjd->bhij", q, k) * sample.heads.scale
+    q, k = (t.double().numpy() for t in (sample.qkv.q, sample.qkv.k))
+    logits = np.einsum("bhid,bhjd->bhij", q, k) * sample.qkv.scale
     if sample.proportional:
         logits += np.log(sample.state.size.double().numpy())[:, None, None, :]
     exp = np.exp(logits - logits.max(axis=-1, keepdims=True))

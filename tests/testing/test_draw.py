@@ -11,13 +11,12 @@ from hypothesis import Phase, find, given, settings
 
 from tokenred.attention import AttentionStat
 from tokenred.testing import Sample, draw
-from tokenred.testing.sample import Reduction
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(draw.samples())
 def test_a_sample_is_a_legal_state(sample: Sample) -> None:
-    state, heads = sample.state, sample.heads
+    state, heads = sample.state, sample.qkv
     b, n = state.index.shape
     assert state.x.shape[:2] == (b, state.num_prefix + n)
     assert heads.q.shape == heads.k.shape == heads.v.shape
@@ -34,8 +33,8 @@ def test_a_sample_is_a_legal_state(sample: Sample) -> None:
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(draw.reductions(draw.samples(), partners=True))
-def test_a_reduction_is_a_legal_selection(case: Reduction) -> None:
-    chosen, n = case.selection, case.sample.state.num_tokens
+def test_a_reduction_is_a_legal_selection(case: Sample) -> None:
+    chosen, n = case.selection, case.state.num_tokens
     for keep, drop, partner in zip(
         chosen.keep.tolist(), chosen.drop.tolist(), chosen.partner.tolist(), strict=True
     ):

@@ -22,15 +22,12 @@ def is_working_folder(place: str) -> bool:
     """
     if not place:
         return True
-    asked = [
-        own for own in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(own)
-    ]
-    root = Path(__file__).parents[2]
+    asked = filter(os.path.isabs, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     try:
         here = os.path.realpath(os.curdir)
     except OSError:  # it was deleted
         return False
-    kept = {os.path.realpath(own) for own in (str(root), *asked)}
+    kept = {os.path.realpath(own) for own in (str(Path(__file__).parents[2]), *asked)}
     return os.path.realpath(place) == here and here not in kept
 
 

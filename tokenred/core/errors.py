@@ -8,30 +8,23 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from tokenred.core.wording import shown
-
 __all__ = [
-    "BackboneError",
-    "CheckpointError",
-    "CheckpointWarning",
-    "ConfigError",
-    "DataError",
-    "DataWarning",
-    "ExportError",
-    "InputError",
-    "MissingExtraError",
-    "OutputBusyError",
-    "OutputExistsError",
-    "PartError",
-    "PluginWarning",
-    "ScheduleError",
-    "TokenredError",
-    "UnknownNameError",
-    "UntrainedPartWarning",
-]
-
+    "BackboneError", "CheckpointError", "CheckpointWarning", "ConfigError", "DataError",
+    "DataWarning", "ExportError", "InputError", "MissingExtraError", "OutputBusyError",
+    "OutputExistsError", "PartError", "PluginWarning", "ScheduleError", "TokenredError",
+    "UnknownNameError", "UntrainedPartWarning",
+]  # fmt: skip
 
 _LONGEST = 80
+
+
+def shown(value: object) -> str:
+    """The ``repr`` of a value, shortened if long, even if ``repr`` fails."""
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"a {type(value).__name__} that cannot be printed"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 class TokenredError(Exception):

@@ -12,13 +12,8 @@ from pathlib import Path
 from tokenred.core.errors import ConfigError, DataError, OutputExistsError
 
 __all__ = [
-    "check_new",
-    "check_output",
-    "exists",
-    "prepare_folder",
-    "write_atomically",
-    "write_whole",
-]
+    "check_new", "check_output", "exists", "prepare_folder", "write_atomically", "write_whole",
+]  # fmt: skip
 
 
 def exists(path: str | Path) -> bool:
@@ -67,6 +62,22 @@ def _nameless(draft: Path) -> tuple[int, Path]:
     return os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666), draft
 
 
+def write_atomically(path: Path, content: bytes | str) -> Path:
+    """Write a file completely or not at all, text as UTF-8.
+
+    Lone surrogates, as in a file name that is not UTF-8, are written as their code.
+
+    Raises:
+        DataError: if the file cannot be written.
+    """
+    if isinstance(content, str):
+        content = content.encode(errors="backslashreplace")
+    try:
+        return write_whole(path, lambda place: place.write_bytes(content))
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}; choose another path.") from error
+
+
 def check_new(path: str | Path, *, overwrite: bool = False) -> Path:
     """Check that a path may be written.
 
@@ -83,12 +94,12 @@ def check_new(path: str | Path, *, overwrite: bool = False) -> Path:
 
 
 def check_output(path: str | Path, suffixes: tuple[str, ...], *, overwrite: bool = False) -> Path:
-    """A file of some kind that may be written; call it before the work is done.
+    """Check that a file may be written, before the work is done.
 
     Raises:
         ConfigError: for another suffix.
-        OutputExistsError: where the file exists.
-        DataError: where its folder is not there.
+        OutputExistsError: if the file exists.
+        DataError: if its folder does not.
     """
     path = Path(path).expanduser()
     if path.suffix.lower() not in suffixes:
@@ -102,12 +113,7 @@ def check_output(path: str | Path, suffixes: tuple[str, ...], *, overwrite: bool
 def prepare_folder(
     folder: str | Path, names: tuple[str, ...], *, overwrite: bool = False
 ) -> tuple[Path, ...]:
-    """Prepare a folder for some files, so that writing does not fail after the work is done.
-
-    Args:
-        folder: created if missing.
-        names: names of the files.
-        overwrite: whether existing files may be replaced.
+    """Make a folder ready for some files, so that writing does not fail after the work is done.
 
     Returns:
         The paths of the files.
@@ -129,19 +135,3 @@ def prepare_folder(
             f"cannot write to {folder}: {error.strerror}; choose another folder."
         ) from error
     return paths
-
-
-def write_atomically(path: Path, content: bytes | str) -> Path:
-    """Write a file completely or not at all, text as UTF-8.
-
-    Lone surrogates, as in a file name that is not UTF-8, are written as their code.
-
-    Raises:
-        DataError: if the file cannot be written.
-    """
-    if isinstance(content, str):
-        content = content.encode(errors="backslashreplace")
-    try:
-        return write_whole(path, lambda place: place.write_bytes(content))
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}; choose another path.") from error

@@ -40,8 +40,7 @@ class ModelInfo:
         head_per_token, head_per_pair, head_fixed: multiply-accumulates of pooling and classifier,
             for one remaining token (prefix included), for a pair of them, and in all.
         channels: of the images.
-        patch_size: pixels of the image that one token stands for, (down, across), or None where
-            that is not known.
+        patch_size: pixels that one token stands for, (down, across), or None if unknown.
     """
 
     name: str

@@ -16,8 +16,6 @@ from tokenred.core.errors import DataError, OutputBusyError
 
 __all__ = ["output_lock", "process_lock"]
 
-_held: ContextVar[frozenset[Path]] = ContextVar("tokenred_outputs_held", default=frozenset())
-
 
 @contextmanager
 def process_lock(
@@ -25,17 +23,17 @@ def process_lock(
 ) -> Iterator[None]:
     """Hold a lock for the length of the block.
 
-    The lock is an open transaction on a small database: every system lets go of it when its
-    process ends, in whatever way.
+    The lock is an open transaction on a small database: every system releases it when its process
+    ends, in whatever way.
 
     Args:
-        place: of the lock's file, which is removed afterwards.
+        place: the lock's file, which is removed afterwards.
         busy: makes the error from who holds it, such as `` (process 12 on host, since …)``.
         wait: seconds to wait for another process.
 
     Raises:
         Exception: what ``busy`` makes.
-        sqlite3.Error: where no file can be made there.
+        sqlite3.Error: if no file can be made there.
     """
     while True:
         before = _number(place)
@@ -46,7 +44,7 @@ def process_lock(
                 if "locked" not in str(error):
                     raise
                 raise busy(_holder(connection)) from error
-            # Whoever had it before has removed the file that was opened here.
+            # The previous holder may have removed the file that was opened here.
             if (now := _number(place)) is None or before not in (None, now):
                 continue
             try:
@@ -66,13 +64,13 @@ def _number(place: Path) -> int | None:
 
 def _take(connection: sqlite3.Connection) -> None:
     since = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    me = {"process": os.getpid(), "host": platform.node(), "since": since}
-    for pragma in ("synchronous = OFF", "journal_mode = MEMORY"):
-        connection.execute(f"PRAGMA {pragma}")
+    me = json.dumps({"process": os.getpid(), "host": platform.node(), "since": since})
+    connection.execute("PRAGMA synchronous = OFF")
+    connection.execute("PRAGMA journal_mode = MEMORY")
     # Once for others to read who it is, and once to keep.
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("CREATE TABLE IF NOT EXISTS holder (one PRIMARY KEY, value)")
-    connection.execute("INSERT OR REPLACE INTO holder VALUES (1, ?)", (json.dumps(me),))
+    connection.execute("INSERT OR REPLACE INTO holder VALUES (1, ?)", (me,))
     connection.execute("COMMIT")
     connection.execute("BEGIN IMMEDIATE")
 
@@ -85,23 +83,25 @@ def _holder(connection: sqlite3.Connection) -> str:
         return ""
 
 
+_held: ContextVar[frozenset[Path]] = ContextVar("tokenred_outputs_held", default=frozenset())
+
+
 @contextmanager
 def output_lock(output: Path) -> Iterator[None]:
-    """Be the only one that writes into a folder, which is there, or a file.
+    """Be the only one that writes into an existing folder, or to a file.
 
     Whoever holds it may take it again, as a command and the function that it calls do.
 
     Raises:
-        OutputBusyError: at once, where another process does.
-        DataError: where nothing can be written.
+        OutputBusyError: at once, if another process holds it.
+        DataError: if nothing can be written there.
     """
     if not output.parent.is_dir():
         raise DataError(f"expected a folder at {output.parent} for {output.name}, found none.")
-    place = (
-        output / ".tokenred.lock" if output.is_dir() else output.with_name(f".{output.name}.lock")
-    )
-
-    if place.absolute() in _held.get():
+    inside = output.is_dir()
+    place = output / ".tokenred.lock" if inside else output.with_name(f".{output.name}.lock")
+    held = _held.get()
+    if place.absolute() in held:
         yield
         return
 
@@ -112,7 +112,7 @@ def output_lock(output: Path) -> Iterator[None]:
 
     try:
         with process_lock(place, busy):
-            token = _held.set(_held.get() | {place.absolute()})
+            token = _held.set(held | {place.absolute()})
             try:
                 yield
             finally:

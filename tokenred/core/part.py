@@ -1,6 +1,6 @@
 """What every pluggable part is: a frozen, comparable, printable configuration.
 
-A subclass is turned into a frozen dataclass by itself, so a new part is a class body::
+A subclass becomes a frozen dataclass, so a new part is a class body::
 
     class NormAttn(Scorer):
         power: float = 1.0
@@ -55,17 +55,17 @@ _RESERVED = ("network", "traits", "version")
 class Part:
     """A frozen configuration of one step of a method. Equal configurations are equal parts.
 
-    Its parameters are read by their annotations; see `tokenred.core.values`.
+    Its parameters are read according to their annotations; see `tokenred.core.values`.
 
     Attributes:
-        version: raised by a part of tokenred's when its results change, so that stored ones are
-            not found any more; of other parts the code itself counts.
-        network: the weights of a part that has some, where it was built for a model.
+        version: raised by tokenred's parts when their results change, so that stored results are
+            not found any more; for other parts the code itself counts.
+        network: the weights of a part that has some, if it was built for a model.
     """
 
     traits: ClassVar[Traits] = Traits()
     version: ClassVar[int] = 1
-    network: ClassVar[nn.Module | None] = None  # of an instance, and no part of what it equals
+    network: ClassVar[nn.Module | None] = None  # of an instance, ignored by equality
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -98,7 +98,7 @@ class Part:
     def check(self, info: ModelInfo) -> None:
         """Refuse a model that the part cannot work on, before anything runs.
 
-        A field that is called ``layers`` holds numbers of blocks, which the model has to have.
+        A field called ``layers`` contains block numbers, which the model must have.
 
         Raises:
             ConfigError: with what the part needs and what the model has.
@@ -128,10 +128,10 @@ class Part:
 
         Args:
             info: the model.
-            network: weights that are there already; else `build` makes new ones.
+            network: existing weights; None for those that `build` makes.
 
         Raises:
-            PartError: where `build` gives something else.
+            PartError: if `build` returns something else.
         """
         made = self.build(info) if network is None else network
         if isinstance(made, nn.Module):
@@ -156,7 +156,7 @@ class Part:
         return self.network(*given)
 
     def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
-        """Multiply-accumulates (per image) that the part spends in one layer on choosing or fusing.
+        """Multiply-accumulates (per image) spent on choosing or fusing in one layer.
 
         Args:
             info: the model.
@@ -166,9 +166,7 @@ class Part:
         return 0.0
 
     def learned_macs(self, info: ModelInfo, counts: tuple[int, ...]) -> float:
-        """Multiply-accumulates (per image) of the part's own weights, over all blocks.
-
-        These count as the model's.
+        """Multiply-accumulates (per image) of the part's own weights, which count as the model's.
 
         Args:
             info: the model.
@@ -183,7 +181,7 @@ def check_blocks(
     depth: int,
     error: type[TokenredError] = ConfigError,
 ) -> None:
-    """Refuse numbers of blocks that a model of this depth does not have; None names none.
+    """Refuse numbers of blocks that a model of this depth does not have.
 
     Raises:
         TokenredError: of the type given, with those blocks and the model's.

@@ -79,14 +79,12 @@ def load_plugins() -> tuple[Plugin, ...]:
         if _loaded is not None:
             return _loaded
         _loaded = ()
-        found: list[Plugin] = []
         try:
-            if not switched_off():
-                found += (_load(plugin, entry) for plugin, entry in _entry_points())
+            found = () if switched_off() else tuple(_load(*one) for one in _entry_points())
         except BaseException:  # interrupted: the next look-up starts again
             _loaded = None
             raise
-        _loaded = tuple(found)
+        _loaded = found
     for plugin in found:
         if plugin.error:
             warnings.warn(
@@ -96,7 +94,7 @@ def load_plugins() -> tuple[Plugin, ...]:
                 PluginWarning,
                 stacklevel=2,
             )
-    return _loaded
+    return found
 
 
 def switched_off() -> bool:
@@ -133,9 +131,8 @@ def _load(plugin: Plugin, entry: EntryPoint | None) -> Plugin:
         return replace(plugin, error=_told(error))
     finally:
         _JOURNAL.reset(token)
-        if not done:
-            for undo in reversed(journal.undo):
-                undo()
+        for undo in () if done else reversed(journal.undo):
+            undo()
     return replace(plugin, parts=tuple(journal.parts))
 
 
@@ -161,19 +158,15 @@ def _of_distribution(distribution: Distribution) -> Iterator[tuple[Plugin, Entry
             return
     except (OSError, UnicodeError):
         return
-    package = _package(distribution)
+    try:
+        package = f"{distribution.metadata['Name']} {distribution.version}"
+    except Exception:  # a folder of metadata without its METADATA
+        package = str(getattr(distribution, "_path", "an unnamed package"))
     try:
         for entry in distribution.entry_points.select(group=GROUP):
             yield Plugin(package, entry.name, entry.value), entry
     except Exception as error:
         yield Plugin(package, "?", "entry_points.txt", error=_told(error)), None
-
-
-def _package(distribution: Distribution) -> str:
-    try:
-        return f"{distribution.metadata['Name']} {distribution.version}"
-    except Exception:  # a folder of metadata without its METADATA
-        return str(getattr(distribution, "_path", "an unnamed package"))
 
 
 def _told(error: BaseException) -> str:

@@ -1,14 +1,16 @@
-"""Distinguish user code from installed code, and written methods from generated ones."""
+"""Whose code something is, what its author wrote in it, and what it reads."""
 
 from __future__ import annotations
 
 import abc
+import dis
 import functools
 import importlib.metadata
 import inspect
 import site
 import sys
 import sysconfig
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 
 from tokenred._version import __version__
 
-__all__ = ["is_installed", "release_of", "written_in"]
+__all__ = ["is_installed", "names_in", "release_of", "written_in"]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -80,7 +82,6 @@ def _maker(value: Any) -> str | None:
 
 _OF_PYTHON = frozenset(vars(_Bare))
 _OF_DATACLASS = {name: made for name, value in vars(_Data).items() if (made := _maker(value))}
-_DESCRIPTORS = (property, staticmethod, classmethod)
 
 
 def written_in(cls: type) -> Iterator[tuple[str, Any]]:
@@ -92,8 +93,21 @@ def written_in(cls: type) -> Iterator[tuple[str, Any]]:
     generated = _OF_DATACLASS if "__dataclass_fields__" in vars(cls) else {}
     for name, value in sorted(vars(cls).items()):
         special = name.startswith("__") and name.endswith("__")
-        method = callable(value) or isinstance(value, _DESCRIPTORS)
+        method = callable(value) or isinstance(value, property | staticmethod | classmethod)
         if name in _OF_PYTHON or (special and not method):
             continue
         if name not in generated or _maker(value) != generated[name]:
             yield name, value
+
+
+@functools.lru_cache(maxsize=4096)
+def names_in(code: types.CodeType) -> tuple[frozenset[str], frozenset[str]]:
+    """The globals that a function and those inside it read, and all names that they use."""
+    loads = (step for step in dis.get_instructions(code) if step.opname.startswith("LOAD_"))
+    reads = {str(s.argval) for s in loads if "GLOBAL" in s.opname or s.opname == "LOAD_NAME"}
+    names = set(code.co_names)
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            reads |= names_in(inner)[0]
+            names |= names_in(inner)[1]
+    return frozenset(reads), frozenset(names)

@@ -16,9 +16,8 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from tokenred.core import plugins
-from tokenred.core.errors import ConfigError, PartError, UnknownNameError
+from tokenred.core.errors import ConfigError, PartError, UnknownNameError, shown
 from tokenred.core.values import checked
-from tokenred.core.wording import shown
 
 __all__ = ["KINDS", "Entry", "Registry", "gather"]
 
@@ -28,19 +27,22 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered name: what it creates, a one-line summary, and where it comes from.
+    """One registered name.
 
     Attributes:
         name: as it was registered.
         make: the class or function.
-        source: the module and name of `make`.
         plugin: the package whose plug-in registered it, or "".
     """
 
     name: str
     make: Callable[..., Any]
-    source: str
     plugin: str = ""
+
+    @property
+    def source(self) -> str:
+        """The module and name of `make`."""
+        return f"{self.make.__module__}.{self.make.__qualname__}"
 
     @property
     def origin(self) -> str:
@@ -72,10 +74,7 @@ class Registry(Generic[T]):
     """
 
     def __init__(self, kind: str, plural: str, contract: str, folder: str) -> None:
-        self.kind = kind
-        self.plural = plural
-        self.contract = contract
-        self.folder = folder
+        self.kind, self.plural, self.contract, self.folder = kind, plural, contract, folder
         self._loaded = False
         self._entries: dict[str, Entry] = {}
 
@@ -111,9 +110,9 @@ class Registry(Generic[T]):
                 raise PartError(f"{self.kind} {name!r} must be callable, got {make!r}.")
             if not inspect.isclass(make):  # parts check their own parameters
                 make = checked(make)
-            if not make.__module__.startswith(f"{self.folder}."):
+            if not self._is_own(make):
                 self._load()
-            self._put(Entry(name, make, ".".join(_identity(make)), plugins.loading()), overwrite)
+            self._put(Entry(name, make, plugins.loading()), overwrite)
             return make
 
         return add
@@ -175,6 +174,15 @@ class Registry(Generic[T]):
             + (" Write it with parentheses: Part()." if inspect.isclass(part) else "")
         )
 
+    def built_in(self) -> dict[str, Callable[..., Any]]:
+        """The classes or functions of tokenred's own parts, by Python name."""
+        self._load()
+        made = (entry.make for entry in self._entries.values())
+        return {make.__name__: make for make in made if self._is_own(make)}
+
+    def _is_own(self, make: Callable[..., Any]) -> bool:
+        return make.__module__.startswith(f"{self.folder}.")
+
     def _find(self, name: object) -> Entry | None:
         if not isinstance(name, str):
             return None
@@ -186,17 +194,13 @@ class Registry(Generic[T]):
     def _put(self, entry: Entry, overwrite: bool) -> None:
         key = entry.name.casefold()
         old = self._entries.get(key)
-        if old and _identity(old.make) != _identity(entry.make):
-            if entry.plugin:
-                raise ConfigError(
-                    f"{self.kind} {entry.name!r} of {entry.origin} is taken by {old.origin}; "
-                    "a plug-in needs its own names."
-                )
-            if not overwrite:
-                raise ConfigError(
-                    f"{self.kind} {entry.name!r} is taken by {old.origin}; "
-                    "choose another name, or pass overwrite=True."
-                )
+        if old and old.source != entry.source and (entry.plugin or not overwrite):
+            own = f" of {entry.origin}" if entry.plugin else ""
+            instead = "choose another name, or pass overwrite=True."
+            raise ConfigError(
+                f"{self.kind} {entry.name!r}{own} is taken by {old.origin}; "
+                f"{'a plug-in needs its own names.' if entry.plugin else instead}"
+            )
 
         def undo() -> None:
             self._entries.pop(key, None)
@@ -205,12 +209,6 @@ class Registry(Generic[T]):
 
         self._entries[key] = entry
         plugins.note(self.kind, entry.name, undo)
-
-    def built_in(self) -> dict[str, Callable[..., Any]]:
-        """The classes or functions of tokenred's own parts, by Python name."""
-        self._load()
-        made = (entry.make for entry in self._entries.values())
-        return {m.__name__: m for m in made if m.__module__.startswith(f"{self.folder}.")}
 
     def _load(self) -> None:
         if self._loaded:
@@ -222,26 +220,19 @@ class Registry(Generic[T]):
                 importlib.import_module(f"{self.folder}.{found.name}")
 
 
-def _identity(make: Callable[..., Any]) -> tuple[str, str]:
-    return make.__module__, make.__qualname__
-
-
-_OURS, _BASE = "tokenred.strategies", "tokenred.strategies.base"
+_S = "tokenred.strategies"
+_BASE = f"{_S}.base"
 KINDS: dict[str, Registry[Any]] = {
-    "strategy": Registry(
-        "strategy", "strategies", f"{_OURS}.strategy.Strategy", f"{_OURS}.recipes"
-    ),
-    "scorer": Registry("scorer", "scorers", f"{_BASE}.Scorer", f"{_OURS}.scorers"),
-    "selector": Registry("selector", "selectors", f"{_BASE}.Selector", f"{_OURS}.selectors"),
+    "strategy": Registry("strategy", "strategies", f"{_S}.strategy.Strategy", f"{_S}.recipes"),
+    "scorer": Registry("scorer", "scorers", f"{_BASE}.Scorer", f"{_S}.scorers"),
+    "selector": Registry("selector", "selectors", f"{_BASE}.Selector", f"{_S}.selectors"),
     "graph": Registry("graph", "graphs", "tokenred.graphs.base.GraphBuilder", "tokenred.graphs"),
-    "fuser": Registry("fuser", "fusers", f"{_BASE}.Fuser", f"{_OURS}.fusers"),
-    "schedule": Registry(
-        "schedule", "schedules", f"{_OURS}.schedule.Schedule", f"{_OURS}.schedules"
-    ),
-    "router": Registry("router", "routers", f"{_BASE}.Router", f"{_OURS}.routers"),
-    "embedding": Registry("embedding", "embeddings", f"{_BASE}.Embedding", f"{_OURS}.embeddings"),
+    "fuser": Registry("fuser", "fusers", f"{_BASE}.Fuser", f"{_S}.fusers"),
+    "schedule": Registry("schedule", "schedules", f"{_S}.schedule.Schedule", f"{_S}.schedules"),
+    "router": Registry("router", "routers", f"{_BASE}.Router", f"{_S}.routers"),
+    "embedding": Registry("embedding", "embeddings", f"{_BASE}.Embedding", f"{_S}.embeddings"),
     "score_mods": Registry(
-        "score mod", "score_mods", "tokenred.attention.score_mods.ScoreMod", f"{_OURS}.score_mods"
+        "score mod", "score_mods", "tokenred.attention.score_mods.ScoreMod", f"{_S}.score_mods"
     ),
 }
 """All kinds of parts, by the field of a `Strategy` or a part that contains one."""

@@ -29,7 +29,7 @@ class TokenState:
         num_prefix: ``p``; prefix tokens are never scored and never fused.
         grid: ``(gh, gw)`` of the original image tokens.
         size: number of patches each token represents, or None if no part needs it; a token of size
-            0 is padding and is masked in the attention.
+            0 is padding, which the attention masks.
         graph: the token graph over the original positions (`tokenred.Graph`), or None.
         cls_index: index of the class token among the prefix tokens, or None.
         layer: number of the block, from 0.

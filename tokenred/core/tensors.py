@@ -10,16 +10,9 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 __all__ = [
-    "at_least_fp32",
-    "autocast_dtype",
-    "full_precision",
-    "gather_tokens",
-    "multiply",
-    "product",
-    "rounds",
-    "unit_vectors",
-    "weighted_mean",
-]
+    "at_least_fp32", "autocast_dtype", "full_precision", "gather_tokens", "multiply", "product",
+    "rounds", "unit_vectors", "weighted_mean",
+]  # fmt: skip
 
 # A float32 is the sum of three bfloat16; these are the pairs whose products matter in float32.
 _PAIRS = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
@@ -61,9 +54,8 @@ def product(
         if dtype != torch.float32 or not rounds():
             return left @ right
         first, second = _thirds(left), _thirds(right)
-        return torch.cat([first[i] for i, _ in _PAIRS], dim=-1) @ torch.cat(
-            [second[i] for _, i in _PAIRS], dim=-2
-        )
+        rows = torch.cat([first[i] for i, _ in _PAIRS], dim=-1)
+        return rows @ torch.cat([second[i] for _, i in _PAIRS], dim=-2)
 
 
 def multiply(

@@ -18,73 +18,46 @@ import functools
 import inspect
 import itertools
 import sys
-import types
 import typing
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import InitVar
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar
 
-import numpy as np
 import torch
 from annotated_types import Ge, Gt, Le, Lt, MinLen, Predicate
 
-from tokenred.core.errors import ConfigError, UnknownNameError
-from tokenred.core.wording import SEQUENCES, Words, described, shown
+from tokenred.core.errors import ConfigError, UnknownNameError, shown
+from tokenred.core.reading import Words, reader_of
 
 __all__ = [
-    "Blocks",
-    "Count",
-    "LaterBlocks",
-    "Magnitude",
-    "Magnitudes",
-    "PartOf",
-    "Positive",
-    "Probability",
-    "Share",
-    "Shares",
-    "Size",
-    "Sizes",
-    "ascending",
-    "checked",
-    "parameters_of",
-    "read",
-]
+    "Blocks", "Count", "LaterBlocks", "Magnitude", "Magnitudes", "PartOf", "Positive",
+    "Probability", "Share", "Shares", "Size", "Sizes", "Words", "checked", "parameters_of", "read",
+]  # fmt: skip
 
 C = TypeVar("C", bound=Callable[..., Any])
 
 
-def ascending(numbers: tuple[int, ...]) -> bool:
-    """Whether each number is larger than the one before."""
+def _ascending(numbers: tuple[int, ...]) -> bool:
     return all(a < b for a, b in itertools.pairwise(numbers))
 
 
 Count = Annotated[int, Ge(0)]
-"""A whole number of at least 0."""
 Size = Annotated[int, Ge(1)]
-"""A whole number of at least 1."""
 Magnitude = Annotated[float, Ge(0)]
-"""A number of at least 0."""
 Positive = Annotated[float, Gt(0)]
-"""A number above 0."""
 Share = Annotated[float, Gt(0), Le(1)]
-"""A number in (0, 1]."""
 PartOf = Annotated[float, Gt(0), Lt(1)]
-"""A number in (0, 1)."""
 Probability = Annotated[float, Ge(0), Le(1)]
-"""A number in [0, 1]."""
 Blocks = Annotated[
-    tuple[Count, ...], MinLen(1), Predicate(ascending), Words("ascending block numbers from 0 on")
+    tuple[Count, ...], MinLen(1), Predicate(_ascending), Words("ascending block numbers from 0 on")
 ]
 """Numbers of blocks, each once."""
 LaterBlocks = Annotated[Blocks, Predicate(all), Words("ascending block numbers from 1 on")]
 """The same without the first block."""
 Shares = Annotated[tuple[Share, ...], MinLen(1)]
-"""Several of `Share`."""
 Sizes = Annotated[tuple[Size, ...], MinLen(1)]
-"""Several of `Size`."""
 Magnitudes = Annotated[tuple[Magnitude, ...], MinLen(1)]
-"""Several of `Magnitude`."""
 
 
 def checked(target: C) -> C:
@@ -112,14 +85,13 @@ def read(annotation: Any, value: Any, what: str) -> Any:
     Raises:
         ConfigError: with the expected and the given value.
     """
-    reader = reader_of(annotation)
+    reader, expected = reader_of(annotation)
     if reader is None:
         return value
     try:
         return reader.validate_python(value)
     # An object that raises anything during the check is not a valid value.
     except Exception:
-        expected = described(annotation)
         whole = isinstance(value, float) and value.is_integer() and "whole number" in expected
         hint = f" Write {int(value)}." if whole else ""
         raise ConfigError(f"{what} must be {expected}, got {shown(value)}.{hint}") from None
@@ -135,47 +107,47 @@ def parameters_of(target: Callable[..., Any]) -> dict[str, Any]:
     return {name: _annotation(target, name) for name in names}
 
 
-class _Plan:
-    """The argument readers of one function."""
+_VARIADIC = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+
+
+class _Arguments:
+    """How the arguments of one function are read."""
 
     def __init__(self, target: Callable[..., Any], function: Callable[..., Any]) -> None:
         self.signature = inspect.signature(function)
-        self.annotations = parameters_of(target)
-        self._kinds = {n: self.signature.parameters[n].kind for n in self.annotations}
-        self._defaults = {n: self.signature.parameters[n].default for n in self.annotations}
-        # Converted: 1 is 1.0 for a float. A default that its annotation excludes is kept.
-        self._changed: dict[str, Any] = {}
-        for name, default in self._defaults.items():
+        every = self.signature.parameters
+        single = {n: a for n, a in parameters_of(target).items() if every[n].kind not in _VARIADIC}
+        self.annotations = single
+        self.defaults = {name: every[name].default for name in single}
+        # 1 is 1.0 for a float. A default that its annotation excludes is kept.
+        self.converted: dict[str, Any] = {}
+        for name, default in self.defaults.items():
             try:
-                value = read(self.annotations[name], default, name)
+                value = read(single[name], default, name)
             except ConfigError:
                 continue
             if type(value) is not type(default):
-                self._changed[name] = value
+                self.converted[name] = value
 
-    def __call__(
-        self, owner: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> inspect.BoundArguments:
+    def bind(self, owner: str, args: Any, kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            names = [n for n in self.annotations if self._kinds[n] is not _VAR_KEYWORD]
+            names = list(self.annotations)
             if unknown := [n for n in kwargs if n not in names]:
                 raise UnknownNameError.of(f"parameter of {owner}", unknown[0], names) from None
             raise ConfigError(f"{owner}: {error}; it takes {', '.join(names)}.") from None
         given = bound.arguments
         for name, annotation in self.annotations.items():
-            if self._kinds[name] in (_VAR_KEYWORD, _VAR_POSITIONAL):
-                continue
-            if name not in given or given[name] is self._defaults[name]:
-                given |= {name: self._changed[name]} if name in self._changed else {}
-            else:
+            if name in given and given[name] is not self.defaults[name]:
                 given[name] = read(annotation, given[name], f"{owner}: {name}")
+            elif name in self.converted:
+                given[name] = self.converted[name]
         return bound
 
 
-_VAR_KEYWORD, _VAR_POSITIONAL = inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL
-_plans: weakref.WeakKeyDictionary[Any, _Plan] = weakref.WeakKeyDictionary()
+# Not in the function's closure, which travels with it to other processes.
+_known: weakref.WeakKeyDictionary[Any, _Arguments] = weakref.WeakKeyDictionary()
 
 
 def _reading(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -185,20 +157,18 @@ def _reading(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():
             return function(*args, **kwargs)
-        bound = _bound(call, is_init, args, kwargs)
+        owner = type(args[0]) if is_init else call
+        bound = _arguments_of(call, owner).bind(owner.__name__, args, kwargs)
         return function(*bound.args, **bound.kwargs)
 
     return call
 
 
-def _bound(
-    call: Callable[..., Any], is_init: bool, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> inspect.BoundArguments:
-    owner = type(args[0]) if is_init else call
-    if (plan := _plans.get(call)) is None:
+def _arguments_of(call: Callable[..., Any], owner: Any) -> _Arguments:
+    if call not in _known:
         made = [c for c in getattr(owner, "__mro__", ()) if vars(c).get("__init__") is call]
-        plan = _plans[call] = _Plan(made[0] if made else call, call)
-    return plan(owner.__name__, args, kwargs)
+        _known[call] = _Arguments(made[0] if made else call, call)
+    return _known[call]
 
 
 def _annotation(target: Any, name: str) -> Any:
@@ -224,134 +194,3 @@ def _resolved(annotation: Any, names: dict[str, Any], own: dict[str, Any]) -> An
     except Exception:
         return Any
     return annotation.type if isinstance(annotation, InitVar) else annotation
-
-
-# ---------------------------------------------------------------- from an annotation to a reader
-
-_TRUTH = {"true": True, "yes": True, "on": True, "1": True}
-_TRUTH |= {"false": False, "no": False, "off": False, "0": False}
-_LIMIT = 1 << 63
-_MOST = 1 << 16  # values in a list: a range may be longer than memory
-# If several kinds could read a value, the one that changes it least comes first.
-_ORDER = (type(None), Literal, str, int, bool, float, list, tuple)
-
-
-def reader_of(annotation: Any) -> Any:
-    """A pydantic ``TypeAdapter``, or None if there is nothing to check."""
-    try:
-        hash(annotation)
-    except TypeError:
-        return _new_reader(annotation)
-    return _known_reader(annotation)
-
-
-def _new_reader(annotation: Any) -> Any:
-    # Imported late: it takes longer to import than all of tokenred.
-    from pydantic import TypeAdapter
-
-    try:
-        form = _form(annotation)[1]
-        return None if form is Any else TypeAdapter(form)
-    except Exception:  # annotations that cannot be checked, such as a bound on a string
-        return None
-
-
-_known_reader = functools.lru_cache(maxsize=512)(_new_reader)
-
-
-def _form(annotation: Any, constraints: tuple[Any, ...] = (), among: bool = False) -> Any:
-    """Which of `_ORDER` is read, and what pydantic gets; ``Any`` for what is passed on unread.
-
-    Args:
-        annotation: to be read by.
-        constraints: of the ``Annotated`` around it.
-        among: whether it is one of several in a union.
-    """
-    from pydantic import BeforeValidator, Field
-
-    annotation = getattr(annotation, "__value__", annotation)  # type Name = ...
-    origin, args = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _form(args[0], (*constraints, *args[1:]), among)
-    if origin in (Union, types.UnionType):
-        return Union, _union([_form(a, constraints, among=True) for a in args])
-    if annotation in (None, type(None)):
-        return type(None), None
-    if origin is Literal:
-        return Literal, Annotated[annotation, BeforeValidator(functools.partial(_choice, args))]
-    if origin in SEQUENCES or annotation in SEQUENCES:
-        kind: Any = list if list in (origin, annotation) else tuple
-        items = [a if a is Ellipsis else _form(a)[1] for a in args] or [Any]
-        if kind is tuple and len(items) == 1:
-            items.append(Ellipsis)
-        # A list of numbers and a tuple of them may mean two things.
-        before = functools.partial(_several, kind, not (among and kind is list))
-        return kind, Annotated[(kind[tuple(items)], *constraints, BeforeValidator(before))]
-    leaves: dict[Any, Any] = {
-        str: (Field(strict=True), _text),
-        int: (Field(strict=True, ge=-_LIMIT, lt=_LIMIT), _scalar),
-        bool: (Field(strict=True), _truth),
-        float: (Field(strict=True, allow_inf_nan=False), _real),
-    }
-    if annotation not in leaves:
-        return Any, Any
-    field, convert = leaves[annotation]
-    return annotation, Annotated[(annotation, field, *constraints, BeforeValidator(convert))]
-
-
-def _union(forms: list[tuple[Any, Any]]) -> Any:
-    from pydantic import Field
-
-    if all(form is Any for _, form in forms):
-        return Any
-    forms.sort(key=lambda form: _ORDER.index(form[0]) if form[0] in _ORDER else len(_ORDER))
-    joined: Any = Union[tuple(form for _, form in forms)]  # noqa: UP007
-    several = sum(form is not None for _, form in forms) > 1
-    return Annotated[joined, Field(union_mode="left_to_right")] if several else joined
-
-
-def _scalar(value: Any) -> Any:
-    """The Python number of a NumPy or PyTorch scalar; other values unchanged."""
-    is_scalar = isinstance(value, np.generic | torch.Tensor) and value.ndim == 0
-    return value.item() if is_scalar else value
-
-
-def _real(value: Any) -> Any:
-    value = _scalar(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("no number")
-    # A very large integer has no float, and is too large for the comparison.
-    if isinstance(value, int) and (abs(value) >= _LIMIT or int(float(value)) != value):
-        raise ValueError("this number does not fit into a float")
-    return float(value) + 0.0  # −0 is 0
-
-
-def _truth(value: Any) -> Any:
-    value = _scalar(value)
-    if isinstance(value, str):
-        return _TRUTH.get(value.strip().casefold(), value)
-    return bool(value) if type(value) is int and value in (0, 1) else value
-
-
-def _text(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    value.encode()  # a lone surrogate could not be written to a file
-    return str.__str__(value)
-
-
-def _choice(choices: tuple[Any, ...], value: Any) -> Any:
-    # What reads "none" as Python's None means the choice of that name.
-    if value is None and None not in choices and "none" in choices:
-        return "none"
-    return _text(_scalar(value))
-
-
-def _several(kind: Any, tuples: bool, value: Any) -> Any:
-    if isinstance(value, np.ndarray | torch.Tensor) and value.ndim > 0 and len(value) <= _MOST:
-        value = value.tolist()
-    if not isinstance(value, list | range | tuple) or (isinstance(value, tuple) and not tuples):
-        raise ValueError("no list")
-    if len(value) > _MOST:
-        raise ValueError("too long")
-    return kind(value)

@@ -9,8 +9,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
 
-from tokenred.core.values import Positive, read
-from tokenred.core.wording import Words
+from tokenred.core.values import Positive, Words, read
 
 __all__ = ["CIFAR10_MEAN", "CIFAR10_STD", "check_statistics", "eval_transform"]
 

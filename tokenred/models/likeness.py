@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tokenred.core.errors import CheckpointError
-from tokenred.core.wording import shown
+from tokenred.core.errors import CheckpointError, shown
 from tokenred.models.metadata import read_entry
 
 __all__ = [

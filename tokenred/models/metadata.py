@@ -10,9 +10,8 @@ from typing import Annotated, Any, Literal, NoReturn
 from annotated_types import Ge, Le, MaxLen, MinLen
 from torch import nn
 
-from tokenred.core.errors import CheckpointError, ConfigError
+from tokenred.core.errors import CheckpointError, ConfigError, shown
 from tokenred.core.values import read
-from tokenred.core.wording import shown
 from tokenred.data.transforms import check_statistics
 
 __all__ = [

@@ -15,8 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from tokenred.core.errors import CheckpointError
-from tokenred.core.wording import shown
+from tokenred.core.errors import CheckpointError, shown
 from tokenred.models.checkpoint_file import check_fit, load_strictly, read_checkpoint
 from tokenred.models.likeness import attributes_of
 from tokenred.models.lvvit import LVViT

@@ -14,13 +14,13 @@ from tokenred.core.errors import (
     OutputExistsError,
     PartError,
     UnknownNameError,
+    shown,
 )
 from tokenred.core.files import write_whole
 from tokenred.core.fingerprint import digest, identity_of
 from tokenred.core.part import Part
 from tokenred.core.registry import KINDS
 from tokenred.core.values import read
-from tokenred.core.wording import shown
 from tokenred.strategies.base import names_selector, selectors
 
 if sys.version_info >= (3, 11):

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tokenred.core.errors import ConfigError, PartError
-from tokenred.core.wording import shown
+from tokenred.core.errors import ConfigError, PartError, shown
 from tokenred.strategies.schedules.budget import Budget
 from tokenred.strategies.schedules.keep_ratio import KeepRatio
 from tokenred.strategies.strategy import Strategy, from_config

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tokenred.attention.score_mods import ScoreMod
 from tokenred.attention.score_mods import score_mods as known_mods
-from tokenred.core.errors import ConfigError, PartError, UnknownNameError
+from tokenred.core.errors import ConfigError, PartError, UnknownNameError, shown
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part
 from tokenred.core.registry import KINDS, Registry
 from tokenred.core.values import Count, Share, checked, read
-from tokenred.core.wording import shown
 from tokenred.graphs.base import GraphBuilder, graph_builders
 from tokenred.strategies.base import (
     Embedding,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -15,19 +17,12 @@ from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32
 from tokenred.graphs import Graph, Spatial
 from tokenred.strategies.schedule import ScheduleContext
-from tokenred.testing.sample import DEPTH, Reduction, Sample
+from tokenred.testing.sample import DEPTH, Sample
 
 __all__ = [
-    "DTYPES",
-    "FLAVOURS",
-    "contexts",
-    "features",
-    "grids",
-    "reductions",
-    "rows",
-    "samples",
+    "DTYPES", "FLAVOURS", "contexts", "features", "grids", "reductions", "rows", "samples",
     "smooth_samples",
-]
+]  # fmt: skip
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 # Ordinary numbers first: hypothesis shrinks towards the first.
@@ -39,11 +34,9 @@ _seeds = st.integers(0, 2**16)
 
 def grids(max_side: int = 5, min_patches: int = 1) -> st.SearchStrategy[tuple[int, int]]:
     """Grids ``(gh, gw)`` of any shape, single rows and columns among them."""
-    side = st.integers(1, max_side)
+    side, one = st.integers(1, max_side), st.just(1)
     line = st.integers(1, max_side * max_side)
-    shapes = st.one_of(
-        st.tuples(side, side), st.tuples(st.just(1), line), st.tuples(line, st.just(1))
-    )
+    shapes = st.tuples(side, side) | st.tuples(one, line) | st.tuples(line, one)
     return shapes.filter(lambda grid: grid[0] * grid[1] >= min_patches)
 
 
@@ -80,9 +73,7 @@ def samples(
     """Tokens in some block: any grid, prefix, batch, type, size and index.
 
     Args:
-        needs_cls: always with a class token.
-        needs_size: always with sizes.
-        needs_graph: always with a graph.
+        needs_cls, needs_size, needs_graph: always with a class token, with sizes, with a graph.
         min_batch: least number of images, up to 3.
         dtypes, flavours: types and kinds of numbers to draw from.
         sizes: kinds of sizes to draw from.
@@ -108,7 +99,6 @@ def samples(
     theta = draw(st.sampled_from((1.0, 0.6, 0.1))) if sparse else 1.0
 
     generator = torch.Generator().manual_seed(seed)
-    exact = flavour == "axes"
     x = rows(generator, (b, p + n, heads * width), flavour, dtype)
     q, k, v = (_head_rows(generator, (b, heads, p + n, width), flavour, dtype) for _ in range(3))
     state = TokenState(
@@ -127,6 +117,7 @@ def samples(
         f"with {fused} of −1, graph={graph!r}, layer={layer}, "
         f"proportional={proportional}, theta={theta}, seed={seed})"
     )
+    exact = flavour == "axes"
     return Sample(state, QKV(q, k, v, width**-0.5), label, proportional, theta, exact)
 
 
@@ -148,8 +139,8 @@ def smooth_samples(
 @st.composite
 def reductions(
     draw: st.DrawFn, drawn: st.SearchStrategy[Sample], *, partners: bool | None = None
-) -> Reduction:
-    """Tokens and a selection of them: any P from 0 to n−1, scores, and with or without partners.
+) -> Sample:
+    """Tokens with a selection of them: any P from 0 to n−1, with scores.
 
     Args:
         drawn: the tokens.
@@ -157,8 +148,7 @@ def reductions(
     """
     sample = draw(drawn)
     b, n = sample.state.index.shape
-    count = draw(st.integers(0, n - 1))
-    seed = draw(_seeds)
+    count, seed = draw(st.integers(0, n - 1)), draw(_seeds)
     ascending = draw(st.booleans())
     partnered = draw(st.booleans()) if partners is None else partners
     generator = torch.Generator().manual_seed(seed)
@@ -169,11 +159,8 @@ def reductions(
     chosen = torch.randint(0, n - count, (b, count), generator=generator)
     score = torch.rand(b, n, generator=generator, dtype=torch.float64).to(sample.state.x.dtype)
     selection = Selection(keep, drop, keep.gather(1, chosen) if partnered else None, score)
-    label = (
-        f"Selection(P={count}, ascending={ascending}, "
-        f"partner={'given' if partnered else None}, seed={seed})"
-    )
-    return Reduction(sample, selection, label)
+    label = f"Selection(P={count}, ascending={ascending}, partners={partnered}, seed={seed})"
+    return replace(sample, selection=selection, label=f"{sample.label}, {label}")
 
 
 @st.composite
@@ -183,11 +170,7 @@ def contexts(draw: st.DrawFn) -> ScheduleContext:
     halves, extra = draw(st.booleans()), draw(st.integers(0, 1))
 
     def gmacs(counts: Sequence[int]) -> float:
-        tokens, total = patches, 0.0
-        for count in counts:
-            tokens -= count
-            total += tokens
-        return total
+        return float(sum(patches - gone for gone in itertools.accumulate(counts)))
 
     return ScheduleContext(
         depth=draw(st.integers(1, 24)),
@@ -221,27 +204,15 @@ def rows(
     elif flavour == "same":
         x = x[:, :1].expand(b, n, c)
     elif flavour == "axes":
-        axis = torch.randint(0, c, (b, n), generator=generator)
-        x = F.one_hot(axis, c)
+        x = F.one_hot(torch.randint(0, c, (b, n), generator=generator), c)
     elif flavour == "large":
         x = x * 30
     return x.to(dtype).contiguous()
 
 
-def _random_graph(
-    generator: torch.Generator, batch: int, grid: tuple[int, int], dtype: torch.dtype
-) -> Graph:
-    """A directed graph with an edge for about every third pair; some nodes have none."""
-    n = grid[0] * grid[1]
-    edges = torch.rand(batch, n, n, generator=generator) < 0.3
-    lonely = torch.rand(batch, n, 1, generator=generator) < 0.2
-    return Graph.from_dense(edges & ~lonely & ~torch.eye(n, dtype=torch.bool), grid, dtype=dtype)
-
-
 def _head_rows(
     generator: torch.Generator, shape: tuple[int, int, int, int], flavour: str, dtype: torch.dtype
 ) -> Float[Tensor, "b h N d"]:
-    """The same for the heads of a block, ``(b, h, N, d)``."""
     b, heads, n, width = shape
     if flavour == "axes":  # the same in every head, so that the mean over heads has no rounding
         one = rows(generator, (b, n, width), flavour, dtype)[:, None]
@@ -256,8 +227,7 @@ def _positions(
     places = torch.rand(b, grid[0] * grid[1], generator=generator).argsort(dim=1)[:, :n]
     if order == "ascending":
         places = places.sort(dim=1).values
-    if fused:
-        places[:, n - fused :] = -1
+    places[:, n - fused :] = -1
     return places
 
 
@@ -281,9 +251,13 @@ def _sizes_of(
 def _graph_of(
     generator: torch.Generator, b: int, grid: tuple[int, int], kind: str, dtype: torch.dtype
 ) -> Graph | None:
-    """A graph of one kind, or None."""
+    """No graph, the spatial one, or a directed one in which some nodes have no edges."""
+    n = grid[0] * grid[1]
     if kind == "none":
         return None
     if kind == "spatial":
-        return Spatial()(torch.empty(1, grid[0] * grid[1], 1, dtype=dtype), grid)
-    return _random_graph(generator, b, grid, at_least_fp32(dtype))
+        return Spatial()(torch.empty(1, n, 1, dtype=dtype), grid)
+    edges = torch.rand(b, n, n, generator=generator) < 0.3
+    lonely = torch.rand(b, n, 1, generator=generator) < 0.2
+    edges = edges & ~lonely & ~torch.eye(n, dtype=torch.bool)
+    return Graph.from_dense(edges, grid, dtype=at_least_fp32(dtype))

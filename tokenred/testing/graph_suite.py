@@ -14,19 +14,19 @@ from torch import Tensor
 from tokenred.graphs import Graph, GraphBuilder
 from tokenred.graphs.base import graph_builders
 from tokenred.testing import draw
-from tokenred.testing.sample import model_info
+from tokenred.testing.sample import image_of, model_info
 from tokenred.testing.suite import Suite, require, require_close, require_same
 
 __all__ = ["check_graph"]
 
 Answer: TypeAlias = Graph | Tensor | None
-"""What a builder gave; or the dense matrix of it, after it was relabelled or cut."""
+"""What a builder returned; or its dense matrix, after relabelling."""
 
 
 def check_graph(
     builder: GraphBuilder | str, *, max_examples: int = 25, derandomize: bool = True
 ) -> None:
-    """Hold a graph builder to its contract and to the traits that it declares.
+    """Check that a graph builder keeps its contract and the traits that it declares.
 
     A graph over all N0 positions, or None, always; neighbours on the grid, none named twice and
     none its own; weights ``D^-1/2 A D^-1/2``, finite for zero vectors, duplicates and isolated
@@ -36,8 +36,7 @@ def check_graph(
 
     Args:
         builder: an instance, or a registered name. Grids that its check() refuses are not tried.
-        max_examples: examples drawn for each promise.
-        derandomize: draw the same examples in every run.
+        max_examples, derandomize: as for `check_scorer`.
 
     Raises:
         AssertionError: with the promise that does not hold, and the smallest example found.
@@ -45,12 +44,14 @@ def check_graph(
     suite = _GraphSuite(graph_builders.create(builder), max_examples, derandomize)
     anything, tied = _scenes(), _scenes(flavours=("axes",))
     smooth = _scenes(flavours=("normal",), dtypes=(torch.float64,), width=(4, 8))
-    suite.refuses_what_it_must()
-    suite.holds("a graph over the N0 positions, or None, always", anything, suite.layout)
-    suite.holds("no self-loops, no edge twice, no negative values", anything, suite.edges)
-    suite.holds("weights are D^-1/2 A D^-1/2, and finite", anything, suite.normalised)
-    suite.holds("weights_between is the block of dense()", anything, suite.blocks)
-    suite.keeps_common_promises(anything, again=anything, batches=smooth | tied, smooth=smooth)
+    for promise, body in (
+        ("a graph over the N0 positions, or None, always", _layout),
+        ("no self-loops, no edge twice, no negative values", _edges),
+        ("weights are D^-1/2 A D^-1/2, and finite", _normalised),
+        ("weights_between is the block of dense()", _blocks),
+    ):
+        suite.holds(promise, anything, suite.of_graph(body))
+    suite.keeps_common_promises(anything, batches=smooth | tied, smooth=smooth)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ class _Scene:
         return self.x0.shape[0]
 
     def alone(self, i: int) -> _Scene:
-        return replace(self, x0=self.x0[i : i + 1])
+        return replace(self, x0=image_of(self.x0, i, self.images))
 
     def some_order(self) -> Int[Tensor, "b n"]:
         b, n, _ = self.x0.shape
@@ -101,18 +102,24 @@ class _GraphSuite(Suite[GraphBuilder, _Scene, Answer]):
         made = self.built(model_info(case.x0.shape[2], case.grid), case.x0.dtype)
         return lambda: made(case.x0, case.grid), {"x0": case.x0}
 
+    def of_graph(self, body: Callable[[Graph, _Scene], None]) -> Callable[[_Scene], None]:
+        """Apply a promise to what the builder returns, which has to be a graph or None."""
+
+        def on(case: _Scene) -> None:
+            graph = self.run(case)
+            if isinstance(graph, Graph):
+                body(graph, case)
+            elif graph is not None:
+                raise AssertionError(f"expected a Graph or None, got {graph!r}")
+
+        return on
+
     def agree(self, one: Answer, other: Answer, what: str, case: _Scene) -> None:
         require((one is None) == (other is None), f"{what}: None for one of them only")
         if one is not None and other is not None:
             # A graph may serve all images of a batch.
             first, second = torch.broadcast_tensors(_dense(one), _dense(other))
             require_close(first, second, what)
-
-    def image(self, answer: Answer, i: int) -> Answer:
-        if answer is None:
-            return None
-        dense = _dense(answer)
-        return dense if dense.shape[0] == 1 else dense[i : i + 1]
 
     def moved(self, answer: Answer, order: Int[Tensor, "b n"]) -> Answer:
         return None if answer is None else _dense(answer)[:, order[0]][:, :, order[0]]
@@ -122,75 +129,60 @@ class _GraphSuite(Suite[GraphBuilder, _Scene, Answer]):
         one, other = (None if x is None else _dense(x) for x in (here, there))
         require_same(one, other, "on its grid, and with the grid called a single row")
 
-    def graph(self, case: _Scene) -> Graph | None:
-        """What the builder gives, which has to be a graph or None."""
-        graph = self.run(case)
-        if graph is not None and not isinstance(graph, Graph):
-            raise AssertionError(f"expected a Graph or None, got {graph!r}")
-        return graph
 
-    def layout(self, case: _Scene) -> None:
-        graph = self.graph(case)
-        if graph is None:
-            return
-        nodes = case.grid[0] * case.grid[1]
-        require(
-            graph.num_nodes == nodes and graph.batch in (1, case.images),
-            f"expected {nodes} nodes for a batch of {case.images} or for all alike, "
-            f"got {graph.num_nodes} for {graph.batch}",
-        )
-        shape = graph.neighbours.shape
-        require(
-            graph.values.shape == shape and graph.weights.shape == shape,
-            f"neighbours, values and weights differ in shape: {tuple(shape)}, "
-            f"{tuple(graph.values.shape)}, {tuple(graph.weights.shape)}",
-        )
-        require(graph.neighbours.dtype == torch.long, f"neighbours are {graph.neighbours.dtype}")
-        inside = (graph.neighbours >= 0) & (graph.neighbours < nodes)
-        require(bool(inside.all()), f"some neighbours are off the grid of {nodes} nodes")
-        require(graph.grid == case.grid, f"the graph's grid is {graph.grid}")
+def _layout(graph: Graph, case: _Scene) -> None:
+    nodes = case.grid[0] * case.grid[1]
+    require(
+        graph.num_nodes == nodes and graph.batch in (1, case.images),
+        f"expected {nodes} nodes for a batch of {case.images} or for all alike, "
+        f"got {graph.num_nodes} for {graph.batch}",
+    )
+    shape = graph.neighbours.shape
+    require(
+        graph.values.shape == shape and graph.weights.shape == shape,
+        f"neighbours, values and weights differ in shape: {tuple(shape)}, "
+        f"{tuple(graph.values.shape)}, {tuple(graph.weights.shape)}",
+    )
+    require(graph.neighbours.dtype == torch.long, f"neighbours are {graph.neighbours.dtype}")
+    inside = (graph.neighbours >= 0) & (graph.neighbours < nodes)
+    require(bool(inside.all()), f"some neighbours are off the grid of {nodes} nodes")
+    require(graph.grid == case.grid, f"the graph's grid is {graph.grid}")
 
-    def edges(self, case: _Scene) -> None:
-        graph = self.graph(case)
-        if graph is None:
-            return
-        require(bool((graph.values >= 0).all()), "some values of the adjacency are negative or NaN")
-        n, edge = graph.num_nodes, graph.values > 0
-        own = graph.neighbours == torch.arange(n)[None, :, None]
-        loops = (own & edge).any(dim=-1).nonzero()
-        require(not loops.numel(), f"self-loops at (image, node) {loops.tolist()}")
-        times = torch.zeros(graph.batch, n, n).scatter_add(2, graph.neighbours, edge.float())
-        require(bool((times <= 1).all()), "some neighbour is listed twice")
-        if not graph.directed:
-            adjacency = graph.dense(normalized=False)
-            require_same(adjacency, adjacency.transpose(1, 2).contiguous(), "undirected: A and Aᵀ")
 
-    def normalised(self, case: _Scene) -> None:
-        graph = self.graph(case)
-        if graph is None:
-            return
-        adjacency = graph.dense(normalized=False).double()
-        degree = adjacency.sum(dim=-1)
-        root = torch.where(degree > 0, degree, 1.0).rsqrt() * (degree > 0)
-        expected = (root[:, :, None] * adjacency * root[:, None, :]).to(graph.weights.dtype)
-        require(bool(graph.weights.isfinite().all()), "some weights are not finite")
-        require_close(graph.dense(), expected, "weights and D^-1/2 A D^-1/2")
+def _edges(graph: Graph, case: _Scene) -> None:
+    require(bool((graph.values >= 0).all()), "some values of the adjacency are negative or NaN")
+    n, edge = graph.num_nodes, graph.values > 0
+    own = graph.neighbours == torch.arange(n)[None, :, None]
+    loops = (own & edge).any(dim=-1).nonzero()
+    require(not loops.numel(), f"self-loops at (image, node) {loops.tolist()}")
+    times = torch.zeros(graph.batch, n, n).scatter_add(2, graph.neighbours, edge.float())
+    require(bool((times <= 1).all()), "some neighbour is listed twice")
+    if not graph.directed:
+        adjacency = graph.dense(normalized=False)
+        require_same(adjacency, adjacency.transpose(1, 2).contiguous(), "undirected: A and Aᵀ")
 
-    def blocks(self, case: _Scene) -> None:
-        graph = self.graph(case)
-        if graph is None:
-            return
-        b, n = case.x0.shape[:2]
-        places = torch.rand(b, n, generator=torch.Generator().manual_seed(n)).argsort(dim=1)
-        kept, gone = places[:, : (n + 1) // 2].clone(), places[:, (n + 1) // 2 :].clone()
-        kept[:, -1:], gone[:, -1:] = -1, -1  # tokens that stand for no single patch
-        dense = graph.dense().expand(b, n, n)
-        image = torch.arange(b)[:, None, None]
-        expected = dense[image, kept.clamp_min(0)[:, :, None], gone.clamp_min(0)[:, None, :]]
-        expected = expected * ((kept >= 0)[:, :, None] & (gone >= 0)[:, None, :])
-        for asked in (graph, graph.with_columns()):
-            found = asked.weights_between(kept, gone)
-            require_close(found, expected, "weights_between, and the block")
+
+def _normalised(graph: Graph, case: _Scene) -> None:
+    adjacency = graph.dense(normalized=False).double()
+    degree = adjacency.sum(dim=-1)
+    root = torch.where(degree > 0, degree, 1.0).rsqrt() * (degree > 0)
+    expected = (root[:, :, None] * adjacency * root[:, None, :]).to(graph.weights.dtype)
+    require(bool(graph.weights.isfinite().all()), "some weights are not finite")
+    require_close(graph.dense(), expected, "weights and D^-1/2 A D^-1/2")
+
+
+def _blocks(graph: Graph, case: _Scene) -> None:
+    b, n = case.x0.shape[:2]
+    places = torch.rand(b, n, generator=torch.Generator().manual_seed(n)).argsort(dim=1)
+    kept, gone = places[:, : (n + 1) // 2].clone(), places[:, (n + 1) // 2 :].clone()
+    kept[:, -1:], gone[:, -1:] = -1, -1  # tokens that stand for no single patch
+    dense = graph.dense().expand(b, n, n)
+    image = torch.arange(b)[:, None, None]
+    expected = dense[image, kept.clamp_min(0)[:, :, None], gone.clamp_min(0)[:, None, :]]
+    expected = expected * ((kept >= 0)[:, :, None] & (gone >= 0)[:, None, :])
+    for asked in (graph, graph.with_columns()):
+        found = asked.weights_between(kept, gone)
+        require_close(found, expected, "weights_between, and the block")
 
 
 def _dense(graph: Graph | Tensor) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, TypeVar, cast
 
 import torch
 from jaxtyping import Int
@@ -19,12 +20,11 @@ from tokenred.attention import (
 )
 from tokenred.core.info import BlockInfo, ModelInfo
 from tokenred.core.state import Selection, TokenState
-from tokenred.core.tensors import gather_tokens
-from tokenred.graphs import Graph
 
-__all__ = ["DEPTH", "Reduction", "Sample", "model_info"]
+__all__ = ["DEPTH", "Sample", "image_of", "mapped", "model_info", "relabelled"]
 
 DEPTH = 12
+T = TypeVar("T")
 
 
 def model_info(
@@ -55,20 +55,22 @@ class Sample:
 
     Attributes:
         state: the tokens.
-        heads: queries, keys and values of the same tokens.
+        qkv: queries, keys and values of the same tokens.
         label: how it was drawn, for messages.
         proportional: ``log s`` is added to the logits.
         theta: share θ of attention entries kept.
         exact: the arithmetic has no rounding, so equal scores are exactly equal.
-        of_batch: the batch that this image was taken out of, and its place there.
+        selection: which tokens stay and go, for fusers.
+        of_batch: the batch that this image was taken from, and its place there.
     """
 
     state: TokenState
-    heads: QKV
+    qkv: QKV
     label: str
     proportional: bool = False
     theta: float = 1.0
     exact: bool = False
+    selection: Selection | None = None
     of_batch: tuple[Sample, int] | None = None
     _known: dict[tuple[AttentionStat, ...], AttentionStats] = field(
         default_factory=dict, init=False, repr=False
@@ -79,33 +81,29 @@ class Sample:
 
     @property
     def images(self) -> int:
-        """How many images it holds."""
+        """How many images it contains."""
         return self.state.x.shape[0]
 
     @property
     def info(self) -> ModelInfo:
         """A model that the tokens could come from."""
-        _, heads, _, width = self.heads.q.shape
-        state = self.state
+        (_, heads, _, width), state = self.qkv.q.shape, self.state
         return model_info(
             state.x.shape[2], state.grid, heads, width, state.num_prefix, state.cls_index
         )
 
     def attention(self, requires: Sequence[AttentionStat]) -> AttentionStats:
-        """The statistics asked for, and no others, by the engine that holds the map."""
+        """These statistics and no others, by the engine that holds the map."""
+        asked = tuple(requires)
         if self.of_batch is not None:
             batch, i = self.of_batch
-            if (asked := tuple(requires)) not in batch._known:
+            if asked not in batch._known:
                 batch._known[asked] = batch.attention(asked)
-            stats = batch._known[asked].values.items()
-            return AttentionStats({stat: value[i : i + 1] for stat, value in stats})
+            return mapped(batch._known[asked], lambda value: value[i : i + 1])
         size = self.state.size if self.proportional else None
-        spec = AttentionSpec(
-            requires=tuple(requires),
-            key_bias=None if size is None else size_bias(size),
-            theta=self.theta,
-        )
-        found = PlainEngine()(self.heads, spec, self.state)[1]
+        bias = None if size is None else size_bias(size)
+        spec = AttentionSpec(requires=asked, key_bias=bias, theta=self.theta)
+        found = PlainEngine()(self.qkv, spec, self.state)[1]
         if not self.exact:
             return found
         # A coarse scale: the last bits of a softmax would break ties by chance.
@@ -117,31 +115,10 @@ class Sample:
 
     def alone(self, i: int) -> Sample:
         """Image i as a batch of 1, with the very numbers that it had in the batch."""
-        one, state = slice(i, i + 1), self.state
-        graph = state.graph
-        if graph is not None and graph.batch > 1:
-            graph = Graph(
-                graph.neighbours[one],
-                graph.values[one],
-                graph.weights[one],
-                graph.grid,
-                graph.directed,
-            )
-        single = replace(
-            state,
-            x=state.x[one],
-            index=state.index[one],
-            size=None if state.size is None else state.size[one],
-            graph=graph,
-            memory={key: value[one] for key, value in state.memory.items()},
-        )
-        q, k, v = (t[one] for t in (self.heads.q, self.heads.k, self.heads.v))
-        return replace(
-            self, state=single, heads=replace(self.heads, q=q, k=k, v=v), of_batch=(self, i)
-        )
+        return replace(image_of(self, i, self.images), of_batch=(self, i))
 
     def some_order(self) -> Int[Tensor, "b n"]:
-        """A permutation of the image tokens, another one in each image."""
+        """A permutation of the image tokens, a different one in each image."""
         generator = torch.Generator().manual_seed(0)
         order = torch.rand(self.state.index.shape, generator=generator).argsort(dim=1)
         ascending = torch.arange(order.shape[1])
@@ -149,76 +126,45 @@ class Sample:
         return torch.where(unmoved, ascending.roll(1), order)
 
     def permuted(self, order: Int[Tensor, "b n"]) -> Sample:
-        """The same image tokens in another order; `index`, size and attention follow."""
-        p = self.state.num_prefix
-        everyone = torch.cat((torch.arange(p).expand(order.shape[0], -1), order + p), dim=1)
-        size = self.state.size
-        state = replace(
-            self.state,
-            x=gather_tokens(self.state.x, everyone),
-            index=self.state.index.gather(1, order),
-            size=None if size is None else size.gather(1, everyone),
-        )
-        at = everyone[:, None, :, None].expand_as(self.heads.q)
-        q, k, v = (t.gather(2, at) for t in (self.heads.q, self.heads.k, self.heads.v))
-        return replace(self, state=state, heads=replace(self.heads, q=q, k=k, v=v))
+        """The same image tokens in another order; index, size, attention and selection follow."""
+        qkv = self.qkv.take(self.state.places(order))
+        assert qkv is not None
+        chosen = None if self.selection is None else relabelled(self.selection, order)
+        return replace(self, state=self.state.take(order), qkv=qkv, selection=chosen)
 
     def on_a_line(self) -> Sample:
         """The same tokens, their grid called a single row."""
         return replace(self, state=replace(self.state, grid=(1, self.state.num_patches)))
 
 
-@dataclass(frozen=True, eq=False)
-class Reduction:
-    """A sample and a selection of its tokens.
-
-    Attributes:
-        sample: the tokens.
-        selection: what stays and goes.
-        label: how the selection was drawn.
-    """
-
-    sample: Sample
-    selection: Selection
-    label: str
-
-    def __repr__(self) -> str:
-        return f"{self.sample!r}, {self.label}"
-
-    @property
-    def images(self) -> int:
-        """How many images it holds."""
-        return self.sample.images
-
-    def alone(self, i: int) -> Reduction:
-        """Image i as a batch of 1."""
-        chosen = _each(self.selection, lambda values: values[i : i + 1])
-        return Reduction(self.sample.alone(i), chosen, self.label)
-
-    def some_order(self) -> Int[Tensor, "b n"]:
-        """A permutation of the image tokens, another one in each image."""
-        return self.sample.some_order()
-
-    def permuted(self, order: Int[Tensor, "b n"]) -> Reduction:
-        """The same tokens in another order, the selection pointing at them where they are now."""
-        now_at = order.argsort(dim=1)
-        chosen = _each(self.selection, lambda places: now_at.gather(1, places), score=False)
-        score = self.selection.score
-        score = None if score is None else score.gather(1, order)
-        return Reduction(self.sample.permuted(order), replace(chosen, score=score), self.label)
-
-    def on_a_line(self) -> Reduction:
-        """The same tokens, their grid called a single row."""
-        return replace(self, sample=self.sample.on_a_line())
-
-
-def _each(
-    selection: Selection, change: Callable[[Tensor], Tensor], *, score: bool = True
-) -> Selection:
-    partner, scores = selection.partner, selection.score if score else None
-    return Selection(
-        keep=change(selection.keep),
-        drop=change(selection.drop),
-        partner=None if partner is None else change(partner),
-        score=None if scores is None else change(scores),
+def relabelled(selection: Selection, order: Int[Tensor, "b n"]) -> Selection:
+    """The same choice among tokens that stand in another order."""
+    now_at = order.argsort(dim=1)
+    partner, score = selection.partner, selection.score
+    return replace(
+        selection,
+        keep=now_at.gather(1, selection.keep),
+        drop=now_at.gather(1, selection.drop),
+        partner=None if partner is None else now_at.gather(1, partner),
+        score=None if score is None else score.gather(1, order),
     )
+
+
+def image_of(value: T, i: int, images: int) -> T:
+    """What belongs to image i of a batch, as a batch of 1; what all images share stays."""
+    return mapped(value, lambda t: t[i : i + 1] if len(t) == images else t)
+
+
+def mapped(value: T, change: Callable[[Tensor], Tensor]) -> T:
+    """The same value with every tensor in it changed (in dataclasses, mappings and tuples)."""
+    made: Any = value
+    if isinstance(value, Tensor):
+        made = change(value)
+    elif is_dataclass(value) and not isinstance(value, type):
+        held = {f.name: getattr(value, f.name) for f in fields(value) if f.init}
+        made = replace(value, **mapped(held, change))
+    elif isinstance(value, Mapping):
+        made = {key: mapped(item, change) for key, item in value.items()}
+    elif type(value) is tuple:
+        made = tuple(mapped(item, change) for item in made)
+    return cast(T, made)

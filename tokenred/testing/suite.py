@@ -1,7 +1,7 @@
 """One promise after the other is tried on many examples; a broken one is named, with the smallest.
 
-`Suite` holds what all parts promise of their answers to tokens. A kind of part adds what it
-promises besides, and says how its answers compare.
+`Suite` has what all parts promise of their answers to tokens. A kind of part adds what it promises
+besides, and says how its answers compare.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 from tokenred.core.errors import ConfigError, PartError, UntrainedPartWarning
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part
-from tokenred.testing.sample import model_info
+from tokenred.testing.sample import image_of, model_info
 
 __all__ = ["Case", "Promises", "Suite", "require", "require_close", "require_same"]
 
@@ -32,36 +32,20 @@ P = TypeVar("P", bound=Part)
 C = TypeVar("C", bound="Case")
 A = TypeVar("A")
 
-# What a model lacks, for each trait that needs something.
-_LACKING: dict[str, dict[str, Any]] = {
-    "needs_cls": {"cls_index": None},
-    "needs_grid": {"grid": None},
-}
-
 
 class Case(Protocol):
-    """An example that a part is tried on. Its ``repr`` says how to make it again."""
+    """An example that a part is tried on; see `Sample`. Its ``repr`` says how to make it again."""
 
     @property
-    def images(self) -> int:
-        """How many images it holds."""
-        ...
+    def images(self) -> int: ...
 
-    def alone(self: C, i: int) -> C:
-        """Image i as a batch of 1, with the very numbers that it had in the batch."""
-        ...
+    def alone(self: C, i: int) -> C: ...
 
-    def some_order(self) -> Int[Tensor, "b n"]:
-        """A permutation of the image tokens."""
-        ...
+    def some_order(self) -> Int[Tensor, "b n"]: ...
 
-    def permuted(self: C, order: Int[Tensor, "b n"]) -> C:
-        """The same image tokens in another order."""
-        ...
+    def permuted(self: C, order: Int[Tensor, "b n"]) -> C: ...
 
-    def on_a_line(self: C) -> C:
-        """The same tokens, their grid called a single row."""
-        ...
+    def on_a_line(self: C) -> C: ...
 
 
 @dataclass(frozen=True)
@@ -103,12 +87,9 @@ class Promises(Generic[P]):
             except HypothesisException:
                 raise
             except Exception as error:
-                found = str(error)
-                if not isinstance(error, AssertionError):
-                    found = f"{type(error).__name__}: {found}"
-                raise AssertionError(
-                    self._broken(promise, f"{found}\n  example: {case!r}")
-                ) from error
+                kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
+                found = f"{kind}{error}\n  example: {case!r}"
+                raise AssertionError(self._broken(promise, found)) from error
 
         try:
             attempt()
@@ -122,22 +103,10 @@ class Promises(Generic[P]):
             found = "the part's check() refuses every model drawn, so nothing could be tried"
             raise AssertionError(self._broken(promise, found)) from error
 
-    def refuses_what_it_must(self) -> None:
-        """Try what `needs_cls` and `needs_grid` promise: a refusal before anything runs.
-
-        Raises:
-            AssertionError: where the part accepts a model that lacks what it needs.
-        """
-        for trait, lacking in _LACKING.items():
-            poor = replace(model_info(8, (4, 4)), **lacking)
-            if getattr(self.part.traits, trait) and not self._refuses(poor):
-                promise = f"{trait}: check() refuses a model without one, with a ConfigError"
-                raise AssertionError(self._broken(promise, "the model was accepted"))
-
     def built(self, info: ModelInfo, dtype: torch.dtype) -> Any:
         """The part as it runs on a model, with weights of one type, the same each time.
 
-        An example whose model the part refuses is left aside.
+        An example whose model the part refuses is skipped.
         """
         assume(not self._refuses(info))
         if type(self.part).build is Part.build:
@@ -180,28 +149,24 @@ class Suite(Promises[P], ABC, Generic[P, C, A]):
     def call(self, case: C) -> tuple[Callable[[], A], Mapping[str, object]]:
         """The part's work on an example, and all that it is given, which must stay as it is."""
 
-    def run(self, case: C) -> A:
-        """The part's answer."""
-        with torch.no_grad():
-            return self.call(case)[0]()
-
     @abstractmethod
     def agree(self, one: A, other: A, what: str, case: C) -> None:
         """Fail unless two answers are the same up to rounding."""
 
     @abstractmethod
-    def image(self, answer: A, i: int) -> A:
-        """The answer for image i of a batch."""
-
-    @abstractmethod
     def moved(self, answer: A, order: Int[Tensor, "b n"]) -> A:
         """The answer for tokens that stand in another order."""
+
+    def run(self, case: C) -> A:
+        """The part's answer."""
+        with torch.no_grad():
+            return self.call(case)[0]()
 
     def keeps_common_promises(
         self,
         anything: SearchStrategy[C],
         *,
-        again: SearchStrategy[C],
+        again: SearchStrategy[C] | None = None,
         batches: SearchStrategy[C],
         smooth: SearchStrategy[C],
     ) -> None:
@@ -209,14 +174,21 @@ class Suite(Promises[P], ABC, Generic[P, C, A]):
 
         Args:
             anything: examples of every sort.
-            again: on which the same input has to give the same answer.
+            again: on which the same input has to give the same answer; None for ``anything``.
             batches: on which an image has to be treated alone as in a batch.
             smooth: without ties, for promises that hold up to rounding.
         """
         traits, answer = self.part.traits, self.answer
+        for trait, lacking in (("needs_cls", "cls_index"), ("needs_grid", "grid")):
+            nothing: dict[str, Any] = {lacking: None}
+            poor = replace(model_info(8, (4, 4)), **nothing)
+            if getattr(traits, trait) and not self._refuses(poor):
+                promise = f"{trait}: check() refuses a model without one, with a ConfigError"
+                raise AssertionError(self._broken(promise, "the model was accepted"))
         self.holds("inputs are not modified", anything, self._inputs_stay)
         if traits.deterministic:
-            self.holds(f"deterministic: the same input, the same {answer}", again, self._twice)
+            promise = f"deterministic: the same input, the same {answer}"
+            self.holds(promise, anything if again is None else again, self._twice)
             self.holds("an image is treated alone as in a batch", batches, self._alone)
         if traits.equivariant:
             promise = f"equivariant: permuting the tokens permutes the {answer}"
@@ -236,8 +208,8 @@ class Suite(Promises[P], ABC, Generic[P, C, A]):
     def _alone(self, case: C) -> None:
         together = self.run(case)
         for i in range(case.images):
-            single = self.run(case.alone(i))
-            self.agree(single, self.image(together, i), f"image {i} alone and in the batch", case)
+            image = image_of(together, i, case.images)
+            self.agree(self.run(case.alone(i)), image, f"image {i} alone and in the batch", case)
 
     def _relabelled(self, case: C) -> None:
         order = case.some_order()
@@ -256,7 +228,7 @@ def require(holds: bool, message: str) -> None:
 
 
 def require_same(one: object, other: object, what: str) -> None:
-    """Fail unless two results hold exactly the same tensors."""
+    """Fail unless two results have exactly the same tensors."""
     first, second = _tensors_in(one), _tensors_in(other)
     require(first.keys() == second.keys(), f"{what}: {sorted(first)} and {sorted(second)}")
     for name, tensor in first.items():
@@ -280,7 +252,7 @@ def require_close(one: Tensor, other: Tensor, what: str, scale: float = 1.0) -> 
 
 
 def _tensors_in(value: object, name: str = "result") -> dict[str, Tensor]:
-    """All tensors inside an object (dataclasses, mappings, tuples), by where they stand."""
+    """All tensors inside a value, by where they are."""
     if isinstance(value, Tensor):
         return {name: value}
     inside: dict[str, object] = {}
@@ -296,11 +268,8 @@ def _tensors_in(value: object, name: str = "result") -> dict[str, Tensor]:
 @contextmanager
 def _untouched(inputs: Mapping[str, object]) -> Iterator[None]:
     """Fail if a tensor inside one of the inputs changes while the body runs."""
-    before = [
-        (name, tensor, tensor.detach().clone())
-        for label, value in inputs.items()
-        for name, tensor in _tensors_in(value, label).items()
-    ]
+    found = [pair for label, value in inputs.items() for pair in _tensors_in(value, label).items()]
+    before = [(name, tensor, tensor.detach().clone()) for name, tensor in found]
     yield
     for name, tensor, old in before:
         require(_equal(tensor.detach(), old), f"{name} was changed in place")

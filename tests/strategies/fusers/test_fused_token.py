@@ -12,16 +12,15 @@ from hypothesis import given, settings
 from tokenred.attention import AttentionStats
 from tokenred.core.errors import PartError
 from tokenred.strategies import FusedToken
-from tokenred.testing import draw
-from tokenred.testing.sample import Reduction
+from tokenred.testing import Sample, draw
 
 QUICK = settings(max_examples=50, deadline=None, derandomize=True)
 
 
 @QUICK
 @given(draw.reductions(draw.smooth_samples()))
-def test_it_is_the_sum_of_what_goes_weighted_by_score(case: Reduction) -> None:
-    state, selection = case.sample.state, case.selection
+def test_it_is_the_sum_of_what_goes_weighted_by_score(case: Sample) -> None:
+    state, selection = case.state, case.selection
     after = FusedToken()(state, selection, state.graph, AttentionStats())
     p = state.num_prefix
     for image in range(state.x.shape[0]):
@@ -42,10 +41,10 @@ def test_it_is_the_sum_of_what_goes_weighted_by_score(case: Reduction) -> None:
 def test_a_selection_without_scores_is_refused() -> None:
     @settings(max_examples=1, deadline=None, derandomize=True)
     @given(draw.reductions(draw.samples()))
-    def refused(case: Reduction) -> None:
+    def refused(case: Sample) -> None:
         silent = replace(case.selection, score=None)
         with pytest.raises(PartError, match=r"returns none\. Use it with a scorer"):
-            FusedToken()(case.sample.state, silent, None, AttentionStats())
+            FusedToken()(case.state, silent, None, AttentionStats())
 
     refused()
 
@@ -53,8 +52,8 @@ def test_a_selection_without_scores_is_refused() -> None:
 def test_a_fused_token_can_be_fused_again() -> None:
     @QUICK
     @given(draw.reductions(draw.smooth_samples()))
-    def twice(case: Reduction) -> None:
-        state = FusedToken()(case.sample.state, case.selection, None, AttentionStats())
+    def twice(case: Sample) -> None:
+        state = FusedToken()(case.state, case.selection, None, AttentionStats())
         b, n = state.index.shape
         places = torch.arange(n).expand(b, n)
         chosen = replace(

@@ -11,16 +11,15 @@ from hypothesis import given, settings
 from tokenred.attention import AttentionStats
 from tokenred.core.state import Selection, TokenState
 from tokenred.strategies import Merge
-from tokenred.testing import draw
-from tokenred.testing.sample import Reduction
+from tokenred.testing import Sample, draw
 
 QUICK = settings(max_examples=50, deadline=None, derandomize=True)
 DOUBLE = (torch.float64,)
 
 
-def merged(case: Reduction, partner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def merged(case: Sample, partner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Tokens and sizes after merging, token by token."""
-    state = case.sample.state
+    state = case.state
     x, p = state.image.numpy(), state.num_prefix
     size = np.ones(x.shape[:2]) if state.size is None else state.size[:, p:].double().numpy()
     keep, drop = case.selection.keep.numpy(), case.selection.drop.numpy()
@@ -36,8 +35,8 @@ def merged(case: Reduction, partner: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 @QUICK
 @given(draw.reductions(draw.smooth_samples(), partners=True))
-def test_each_group_becomes_its_size_weighted_mean(case: Reduction) -> None:
-    state = case.sample.state
+def test_each_group_becomes_its_size_weighted_mean(case: Sample) -> None:
+    state = case.state
     after = Merge()(state, case.selection, None, AttentionStats())
     tokens, sizes = merged(case, case.selection.partner.numpy())
     np.testing.assert_allclose(after.image.numpy(), tokens, atol=1e-12)
@@ -47,8 +46,8 @@ def test_each_group_becomes_its_size_weighted_mean(case: Reduction) -> None:
 
 @QUICK
 @given(draw.reductions(draw.smooth_samples(), partners=False))
-def test_without_partners_the_most_similar_feature_takes_it(case: Reduction) -> None:
-    state, selection = case.sample.state, case.selection
+def test_without_partners_the_most_similar_feature_takes_it(case: Sample) -> None:
+    state, selection = case.state, case.selection
     x = state.image.numpy()
     unit = x / np.linalg.norm(x, axis=-1, keepdims=True)
     partner = np.zeros(selection.drop.shape, dtype=int)
@@ -62,9 +61,9 @@ def test_without_partners_the_most_similar_feature_takes_it(case: Reduction) -> 
 
 @QUICK
 @given(draw.reductions(draw.samples(dtypes=DOUBLE, needs_size=True)))
-def test_sizes_and_weighted_tokens_are_conserved(case: Reduction) -> None:
+def test_sizes_and_weighted_tokens_are_conserved(case: Sample) -> None:
     """Σs and Σs·x stay what they were, dead tokens among them or not."""
-    state = case.sample.state
+    state = case.state
     after = Merge()(state, case.selection, None, AttentionStats())
     before_size, after_size = state.image_size, after.image_size
     torch.testing.assert_close(after_size.sum(dim=1), before_size.sum(dim=1))
@@ -79,8 +78,8 @@ def test_sizes_and_weighted_tokens_are_conserved(case: Reduction) -> None:
 
 @QUICK
 @given(draw.reductions(draw.smooth_samples(), partners=True))
-def test_no_sizes_means_one_each(case: Reduction) -> None:
-    state = replace(case.sample.state, size=None)
+def test_no_sizes_means_one_each(case: Sample) -> None:
+    state = replace(case.state, size=None)
     ones = replace(state, size=torch.ones(state.x.shape[:2], dtype=torch.float64))
     without = Merge()(state, case.selection, None, AttentionStats())
     assert without.size is None

@@ -16,8 +16,8 @@ from tokenred.core.errors import ConfigError
 from tokenred.core.state import Selection, TokenState
 from tokenred.graphs import Graph, Spatial
 from tokenred.strategies import Propagate, Prune
-from tokenred.testing import draw
-from tokenred.testing.sample import Reduction, model_info
+from tokenred.testing import Sample, draw
+from tokenred.testing.sample import model_info
 
 QUICK = settings(max_examples=50, deadline=None, derandomize=True)
 ALPHAS = st.sampled_from((0.0, 0.1, 0.5, 1.0, 3.0))
@@ -25,8 +25,8 @@ ALPHAS = st.sampled_from((0.0, 0.1, 0.5, 1.0, 3.0))
 
 @QUICK
 @given(draw.reductions(draw.smooth_samples()), ALPHAS)
-def test_it_is_equations_10_and_12(case: Reduction, alpha: float) -> None:
-    state, selection = case.sample.state, case.selection
+def test_it_is_equations_10_and_12(case: Sample, alpha: float) -> None:
+    state, selection = case.state, case.selection
     after = Propagate(alpha=alpha)(state, selection, state.graph, AttentionStats())
     b, n = state.index.shape
     p = state.num_prefix
@@ -53,8 +53,8 @@ def test_it_is_equations_10_and_12(case: Reduction, alpha: float) -> None:
 
 @QUICK
 @given(draw.reductions(draw.samples()))
-def test_alpha_0_is_pruning(case: Reduction) -> None:
-    state = case.sample.state
+def test_alpha_0_is_pruning(case: Sample) -> None:
+    state = case.state
     still = Propagate(alpha=0.0)(state, case.selection, state.graph, AttentionStats())
     pruned = Prune()(state, case.selection, None, AttentionStats())
     assert torch.equal(still.x, pruned.x)

@@ -7,16 +7,15 @@ from hypothesis import given, settings
 
 from tokenred.attention import AttentionStats
 from tokenred.strategies import Prune
-from tokenred.testing import draw
-from tokenred.testing.sample import Reduction
+from tokenred.testing import Sample, draw
 
 QUICK = settings(max_examples=50, deadline=None, derandomize=True)
 
 
 @QUICK
 @given(draw.reductions(draw.samples()))
-def test_what_it_keeps_it_keeps_bit_for_bit(case: Reduction) -> None:
-    state, selection = case.sample.state, case.selection
+def test_what_it_keeps_it_keeps_bit_for_bit(case: Sample) -> None:
+    state, selection = case.state, case.selection
     after = Prune()(state, selection, state.graph, AttentionStats())
     p = state.num_prefix
     image = torch.arange(state.x.shape[0])[:, None]

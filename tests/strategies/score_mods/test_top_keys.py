@@ -33,7 +33,7 @@ def state_of(logits: Tensor, p: int, size: Tensor | None = None) -> TokenState:
 @QUICK
 @given(draw.smooth_samples(), st.sampled_from((0.1, 0.3, 0.5, 0.9, 0.999)))
 def test_every_entry_by_hand(sample: Sample, ratio: float) -> None:
-    heads, p = sample.heads, sample.state.num_prefix
+    heads, p = sample.qkv, sample.state.num_prefix
     logits = heads.q @ heads.k.transpose(-2, -1) * heads.scale
     before = logits.clone()
     edited = TopKeys(ratio)(logits, state_of(logits, p))

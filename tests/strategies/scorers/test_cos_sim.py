@@ -32,7 +32,7 @@ def brute_force(x: np.ndarray) -> np.ndarray:
 @given(draw.samples(dtypes=(torch.float64,), flavours=("normal", "duplicates", "zeros", "same")))
 def test_on_keys_and_on_features(sample: Sample) -> None:
     p = sample.state.num_prefix
-    keys = sample.heads.k.numpy().mean(axis=1)[:, p:]
+    keys = sample.qkv.k.numpy().mean(axis=1)[:, p:]
     on_keys = CosSim()(sample.state, sample.attention(CosSim().requires))
     np.testing.assert_allclose(on_keys.numpy(), brute_force(keys), atol=1e-9)
     on_features = CosSim(on="features")(sample.state, AttentionStats())

@@ -57,7 +57,7 @@ def test_it_is_the_matching_as_described(sample: Sample, data: st.DataObject) ->
     count = data.draw(st.integers(1, selector.limit(n)))
     chosen = selector(state, sample.attention(selector.requires), count)
     for image in range(state.x.shape[0]):
-        keep, drop, partner = matched(sample.heads.k[image].tolist(), p, count)
+        keep, drop, partner = matched(sample.qkv.k[image].tolist(), p, count)
         assert (chosen.keep[image] + p).tolist() == keep
         assert (chosen.drop[image] + p).tolist() == drop
         assert (chosen.partner[image] + p).tolist() == [partner[source] for source in drop]

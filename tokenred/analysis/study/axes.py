@@ -7,10 +7,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tokenred.core.errors import ConfigError
+from tokenred.core.errors import ConfigError, shown
 from tokenred.core.part import Part
 from tokenred.core.values import read as read_value
-from tokenred.core.wording import shown
 from tokenred.strategies.strategy import Strategy
 
 __all__ = ["OUTSIDE", "SETTINGS", "Axes", "plain"]

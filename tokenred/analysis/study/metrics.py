@@ -18,11 +18,10 @@ from torch import nn
 from tokenred.analysis.study.cell import MetricNameError, Packed
 from tokenred.analysis.study.rows import OF_EVERY_ROW, pack_predictions
 from tokenred.core import plugins
-from tokenred.core.errors import ConfigError, PartError, UnknownNameError
+from tokenred.core.errors import ConfigError, PartError, UnknownNameError, shown
 from tokenred.core.fingerprint import identity_of
 from tokenred.core.provenance import is_installed
 from tokenred.core.values import parameters_of, read
-from tokenred.core.wording import shown
 from tokenred.reduced.model import ReducedViT
 
 if TYPE_CHECKING:

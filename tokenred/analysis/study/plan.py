@@ -32,10 +32,10 @@ from tokenred.core.errors import (
     PartError,
     TokenredError,
     UnknownNameError,
+    shown,
 )
 from tokenred.core.fingerprint import digest
 from tokenred.core.values import Count, PartOf, Size, read
-from tokenred.core.wording import shown
 from tokenred.reduced.cost import Cost
 from tokenred.strategies.specs import at_budget
 from tokenred.strategies.strategy import Strategy

@@ -17,10 +17,9 @@ import torch
 from torch import nn
 
 import tokenred
-from tokenred.core.errors import ConfigError, DataError
+from tokenred.core.errors import ConfigError, DataError, shown
 from tokenred.core.files import exists
 from tokenred.core.values import read
-from tokenred.core.wording import shown
 from tokenred.reduced.model import ReducedViT
 
 if TYPE_CHECKING:

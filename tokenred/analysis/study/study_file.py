@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tokenred.analysis.study.grid import Grid
-from tokenred.core.errors import ConfigError, UnknownNameError
+from tokenred.core.errors import ConfigError, UnknownNameError, shown
 from tokenred.core.files import exists
 from tokenred.core.values import parameters_of, read
-from tokenred.core.wording import shown
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tokenred.analysis.study.engines.base import Engine, Serial
-from tokenred.core.errors import ConfigError, UnknownNameError
+from tokenred.core.errors import ConfigError, UnknownNameError, shown
 from tokenred.core.values import Count, Magnitude, Size, checked
-from tokenred.core.wording import shown
 
 __all__ = ["ENGINES", "Engine", "pick_engine"]
 

@@ -1,0 +1,453 @@
+"""Every part of the library keeps its promises, and every planted fault is found and named.
+
+For each kind there is a sound part, and what takes the place of some of it is the fault.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tokenred.attention import AttentionStat, AttentionStats
+from tokenred.core.errors import UnknownNameError
+from tokenred.core.info import ModelInfo
+from tokenred.core.part import Part, Traits
+from tokenred.core.registry import KINDS
+from tokenred.core.state import Selection, TokenState
+from tokenred.graphs import Graph, GraphBuilder, Semantic
+from tokenred.strategies.base import Fuser, Scorer, Selector
+from tokenred.strategies.schedule import Schedule, ScheduleContext
+from tokenred.strategies.transport import Transport
+from tokenred.testing import (
+    check_fuser,
+    check_graph,
+    check_schedule,
+    check_scorer,
+    check_selector,
+)
+
+CHECKS: dict[str, Callable[..., None]] = {
+    "scorer": check_scorer,
+    "selector": check_selector,
+    "graph": check_graph,
+    "fuser": check_fuser,
+    "schedule": check_schedule,
+}
+NEEDED: dict[str, dict[str, Any]] = {
+    "TopScore": {"scorer": "MixedAttn"},
+    "Budget": {"gmacs": 700.0},
+    "Constant": {"P": 3},
+    "Linear": {"r": 3, "inflection": -1.0},
+    "PerLayer": {"counts": (4, 0, 2)},
+}
+OWN = [(kind, e.name) for kind in CHECKS for e in KINDS[kind] if e.source.startswith("tokenred.")]
+
+
+@pytest.mark.parametrize(("kind", "name"), [*OWN, ("selector", "CLSAttn")])
+def test_every_part_keeps_its_promises(kind: str, name: str) -> None:
+    # A scorer stands for a selector, too.
+    part = KINDS[kind].create(name, **NEEDED.get(name, {})) if (kind, name) in OWN else name
+    CHECKS[kind](part, max_examples=6)
+
+
+# ---------------------------------------------------------------- sound parts
+
+DIAGONAL, CLS = AttentionStat.diagonal(), AttentionStat.row("cls")
+RIGID = Traits(equivariant=False)
+
+
+def length(state: TokenState, attention: AttentionStats | None = None) -> Tensor:
+    return state.image.float().abs().amax(dim=-1)
+
+
+class Score(Scorer):
+    of: Any = length
+    stats: Any = ()
+
+    @property
+    def requires(self) -> tuple[AttentionStat, ...]:
+        return self.stats
+
+    def __call__(self, state: TokenState, attention: AttentionStats) -> Tensor:
+        return self.of(state, attention)
+
+
+class Dice(Score):
+    traits: ClassVar[Traits] = Traits(deterministic=False, equivariant=False, needs_grid=True)
+
+
+class Weighted(Score):
+    def build(self, info: ModelInfo) -> nn.Module:
+        return nn.Linear(info.width, 1)
+
+    def __call__(self, state: TokenState, attention: AttentionStats) -> Tensor:
+        return self._called(state.image)[..., 0]
+
+
+def split(order: Tensor, count: int, **more: Tensor) -> Selection:
+    kept = order.shape[1] - count
+    return Selection(order[:, :kept], order[:, kept:], **more)
+
+
+def best(state: TokenState, count: int, of: Callable[..., Tensor] = length) -> Selection:
+    score = of(state)
+    return split(score.sort(dim=1, descending=True, stable=True).indices, count, score=score)
+
+
+class Choice(Selector):
+    of: Any = best
+    most: int = -1  # what may go, of all tokens
+
+    def limit(self, tokens: int) -> int:
+        return max(0, tokens + self.most)
+
+    def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
+        return self.of(state, count)
+
+
+class ByPlace(Choice):
+    traits: ClassVar[Traits] = RIGID
+
+
+def bright(state: TokenState, alive: Tensor) -> Tensor:
+    """What is above the mean, and the highest."""
+    light = torch.where(alive, state.image.double().sum(dim=-1), -torch.inf)
+    mean = torch.where(alive, light, 0).sum(1) / alive.sum(1).clamp_min(1)
+    return ((light > mean[:, None]) | (light == light.amax(dim=1, keepdim=True))) & alive
+
+
+class Adaptive(Selector):
+    of: Any = bright
+    change: Any = lambda chosen: chosen
+
+    def adaptive(self, layer: int, depth: int) -> bool:
+        return layer > 5
+
+    def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
+        size = state.image_size
+        alive = torch.ones_like(state.index, dtype=torch.bool) if size is None else size > 0
+        flags = self.of(state, alive)
+        order = flags.long().sort(dim=1, descending=True, stable=True).indices
+        kept = flags.sum(dim=1)
+        most, back = int(kept.max()), order.flip(1)
+        living = torch.arange(most) < kept[:, None]
+        gone = (alive & ~flags).gather(1, back)
+        return self.change(Selection(order[:, :most], back, alive=living, gone=gone))
+
+
+def carry(state: TokenState, selection: Selection, **weights: Any) -> Transport:
+    return Transport(selection.keep, selection.drop, **weights)
+
+
+class Carried(Fuser):
+    of: Any = carry
+
+    def transport(self, state: Any, selection: Any, graph: Any, attention: Any) -> Transport:
+        return self.of(state, selection)
+
+
+class Forgetful(Carried):
+    traits: ClassVar[Traits] = Traits(conserves_size=True)
+
+
+class Spoiled(Fuser):
+    spoil: Any = lambda before, after: after
+
+    def __call__(self, state: Any, selection: Any, graph: Any, attention: Any) -> TokenState:
+        return self.spoil(state, carry(state, selection).apply(state))
+
+
+class TwoFold(Transport):
+    def matrix(self, tokens: int) -> Tensor:
+        return super().matrix(tokens) * 2
+
+
+def with_image(after: TokenState, image: Tensor) -> TokenState:
+    return replace(after, x=torch.cat((after.prefix, image), dim=1))
+
+
+def everyone(edges: Tensor, x0: Tensor, grid: tuple[int, int]) -> Tensor:
+    return edges
+
+
+class Neighbours(GraphBuilder):
+    edges: Any = everyone
+    spoil: Any = lambda graph: graph
+
+    def __call__(self, x0: Tensor, grid: tuple[int, int]) -> Graph | None:
+        n = x0.shape[1]
+        adjacency = (~torch.eye(n, dtype=torch.bool)).expand(len(x0), n, n)
+        return self.spoil(Graph.from_dense(self.edges(adjacency, x0, grid), grid))
+
+
+class Rows(Neighbours):
+    traits: ClassVar[Traits] = RIGID
+
+
+class Counts(Schedule):
+    of: Any = lambda context: (0,) * context.depth
+
+    def resolve(self, context: ScheduleContext) -> tuple[int, ...]:
+        return self.of(context)
+
+
+SOUND: dict[str, tuple[str, Part]] = {
+    "scorer": ("scorer", Score()),
+    "declared chance": ("scorer", Dice(lambda s, a: torch.rand(s.index.shape))),
+    "weights": ("scorer", Weighted()),
+    "selector": ("selector", Choice()),
+    "declared places": ("selector", ByPlace(lambda s, c: split(in_order(s), c))),
+    "adaptive": ("selector", Adaptive()),
+    "transport": ("fuser", Carried()),
+    "call": ("fuser", Spoiled()),
+    "graph": ("graph", Neighbours()),
+    "schedule": ("schedule", Counts()),
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_a_sound_part_passes(name: str) -> None:
+    kind, part = SOUND[name]
+    CHECKS[kind](part, max_examples=10)
+
+
+# ---------------------------------------------------------------- faults
+
+
+class NeverRefuses(Score):
+    traits: ClassVar[Traits] = Traits(needs_cls=True)
+
+    def check(self, info: ModelInfo) -> None: ...
+
+
+class AlwaysRefuses(Score):
+    traits: ClassVar[Traits] = Traits(needs_cls=True)
+
+    def check(self, info: ModelInfo) -> None:
+        super().check(ModelInfo("x", 8, 1, 8, 0, None, None, 16, ()))
+
+
+class BuildsNothing(Score):
+    def build(self, info: ModelInfo) -> None:  # type: ignore[override]
+        return None
+
+
+def in_order(state: TokenState) -> Tensor:
+    return torch.arange(state.num_tokens).repeat(len(state.x), 1)
+
+
+def column(state: TokenState, attention: object = None) -> Tensor:
+    return (state.index % state.grid[1]).float()
+
+
+def late_ties(state: TokenState, count: int) -> Selection:
+    score = length(state)
+    back = score.flip(1).sort(dim=1, descending=True, stable=True).indices
+    return split(score.shape[1] - 1 - back, count, score=score)
+
+
+def random_ties(state: TokenState, count: int) -> Selection:
+    shuffled = torch.rand(state.index.shape).argsort(dim=1)
+    order = length(state).gather(1, shuffled).sort(dim=1, descending=True, stable=True).indices
+    return split(shuffled.gather(1, order), count)
+
+
+def ties_by_batch(state: TokenState, count: int) -> Selection:
+    return replace((late_ties if len(state.x) > 1 else best)(state, count), score=None)
+
+
+def spread(graph: Graph) -> Graph:
+    root = graph.degree().rsqrt()
+    return replace(graph, weights=root[..., None] * graph.values * root[:, None, :])
+
+
+def doubled(graph: Graph) -> Graph:
+    pair = (torch.cat((t, t), dim=-1) for t in (graph.neighbours, graph.values))
+    return Graph.from_neighbours(*pair, graph.grid)
+
+
+def cut(graph: Graph) -> Graph:
+    parts = (graph.neighbours, graph.values, graph.weights)
+    return Graph(*(part[:, 1:] for part in parts), graph.grid, graph.directed)
+
+
+def loud(edges: Tensor, x0: Tensor, grid: object) -> Tensor:
+    light = x0.float().sum(dim=-1)
+    return edges & (light > light.mean())[:, :, None]
+
+
+def padded(chosen: Selection) -> Selection:
+    wide = torch.cat((chosen.keep, chosen.keep[:, :1]), dim=1)
+    return replace(chosen, keep=wide, alive=nn.functional.pad(chosen.alive, (0, 1)))
+
+
+COUNTER = itertools.count()
+# What is wrong, the promise that breaks, and what is said to have been found.
+SCORERS = {
+    "transposed": (Score(lambda s, a: length(s)[..., None]), "one finite score",
+                   r"expected shape \(1, 1\), .* got \(1, 1, 1\).*example: Sample\(b=1, p=0, n=1"),
+    "divides by zero": (Score(lambda s, a: 1 / length(s)), "one finite score", "not finite"),
+    "in place": (Score(lambda s, a: length(replace(s, x=s.x.mul_(2)))), "inputs are not modified",
+                 "state.x was changed in place"),
+    "edits a statistic": (Score(lambda s, a: a[DIAGONAL].add_(1), (DIAGONAL,)),
+                          "inputs are not modified", r"attention\.values\[.*changed in place"),
+    "chance": (Score(lambda s, a: torch.rand(s.index.shape)),
+               "deterministic: the same input, the same scores", "asked twice|tried again"),
+    "over the batch": (Score(lambda s, a: length(s) - length(s).mean()),
+                       "treated alone as in a batch", r"image \d alone and in the batch"),
+    "by place": (Score(lambda s, a: in_order(s).float()), "equivariant: permuting the tokens",
+                 "the scores for permuted tokens"),
+    "undeclared": (Score(lambda s, a: a[DIAGONAL]), "one finite score", "PartError: .*Declare it"),
+    "secret CLS": (Score(lambda s, a: a[CLS], (CLS,)), "one finite score",
+                   "ConfigError: .*no CLS token"),
+    "secret grid": (Score(column), "the grid is not read unless", "called a single row"),
+    "never refuses": (NeverRefuses(), r"needs_cls: check\(\) refuses a model", "was accepted"),
+    "always refuses": (AlwaysRefuses(), "one finite score", "refuses every model drawn"),
+    "builds nothing": (BuildsNothing(), "one finite score", r"build\(\) gives None"),
+}  # fmt: skip
+PLACES = "exactly P of the places go"
+SELECTORS = {
+    "one more": (Choice(lambda s, c: best(s, min(c + 1, s.num_tokens - 1)), -2), PLACES,
+                 "P=0: expected keep of shape"),
+    "keeps twice": (Choice(lambda s, c: replace(best(s, c), keep=best(s, c).keep[:, :1].expand(
+                    -1, s.num_tokens - c))), PLACES, r"are not each of the \d places"),
+    "partners go": (Choice(lambda s, c: replace(best(s, c), partner=best(s, c).drop)),
+                    "partners are kept tokens", r"P=1: partners \[\[\d\]\] go too"),
+    "keeps the worst": (Choice(lambda s, c: replace(best(s, c, lambda s: -length(s)),
+                        score=length(s))), "the highest scores stay", "should stay"),
+    "late ties": (Choice(late_ties), "the lower place wins a tie", "should stay"),
+    "random ties": (Choice(random_ties), "deterministic: the same input",
+                    "asked twice|tried again"),
+    "ties by batch": (Choice(ties_by_batch), "treated alone as in a batch", r"image \d alone"),
+    "in place": (Choice(lambda s, c: best(replace(s, x=s.x.add_(1)), c)),
+                 "inputs are not modified", "state.x was changed in place"),
+    "first ones": (Choice(lambda s, c: split(in_order(s), c)), "equivariant: permuting the tokens",
+                   "for permuted tokens"),
+    "secret grid": (Choice(lambda s, c: best(s, c, column)), "the grid is not read",
+                    "called a single row"),
+    "too greedy": (Choice(most=1), PLACES, r"limit\(1\) is 2, of 1 tokens"),
+    "forgets padding": (Adaptive(lambda s, alive: bright(s, alive) | ~alive),
+                        "each once, and no padding", "places"),
+    "keeps none": (Adaptive(lambda s, alive: torch.zeros_like(alive)), "no padding", "images keep"),
+    "looks around": (Adaptive(lambda s, alive: bright(replace(s, x=s.x * (
+                     1 + s.x[:1].mean().sign())), alive)), "alone as in a batch", "stay"),
+    "adaptive by place": (Adaptive(lambda s, alive: (alive.cumsum(1) == 1) & alive),
+                          "permuting the tokens permutes", "stay"),
+    "too wide": (Adaptive(change=padded), "no padding", "places for at most"),
+    "says nothing": (Adaptive(change=lambda chosen: replace(chosen, gone=None)), "no padding",
+                     "with alive and gone"),
+}  # fmt: skip
+LAYOUT = "image tokens, with their positions and sizes"
+FUSERS = {
+    "loses one": (Spoiled(lambda old, new: replace(new, x=new.x[:, :-1])), LAYOUT,
+                  "expected tokens of shape"),
+    "wrong type": (Spoiled(lambda old, new: replace(new, x=new.x.double())), LAYOUT,
+                   "expected tokens of .* torch.float32, got .* torch.float64"),
+    "old index": (Spoiled(lambda old, new: replace(new, index=old.index[:, : new.num_tokens])),
+                  LAYOUT, "expected index .* got"),
+    "old sizes": (Spoiled(lambda old, new: replace(new, size=old.size)), LAYOUT,
+                  "expected sizes of shape"),
+    "feeds the prefix": (Spoiled(lambda old, new: replace(new, x=torch.cat((new.prefix
+                         + old.image.mean(dim=1, keepdim=True), new.image), dim=1))),
+                         "prefix tokens neither move nor change", "before and after"),
+    "not linear": (Spoiled(lambda old, new: with_image(new, new.image.abs())),
+                   "linear in the tokens", "off by up to"),
+    "wrong record": (Carried(lambda s, chosen: TwoFold(chosen.keep, chosen.drop)),
+                     "the weights that a trace records", "recorded weights × tokens"),
+    "detached": (Spoiled(lambda old, new: with_image(new, new.image.detach())),
+                 "gradients reach every kept token", "no gradient|cut off"),
+    "forgets sizes": (Forgetful(), "conserves_size: the sizes add up", "sums of the sizes"),
+    "in place": (Spoiled(lambda old, new: replace(new, memory={"x": old.image.zero_()})),
+                 "inputs are not modified", "state.x was changed in place"),
+    "over the batch": (Carried(lambda s, chosen: carry(s, chosen, stay=chosen.score.double()
+                       .mean().expand(chosen.keep.shape))), "treated alone as in a batch",
+                       r"image \d alone"),
+    "by place": (Carried(lambda s, chosen: carry(s, chosen, stay=1.0 + chosen.keep.double())),
+                 "equivariant: permuting the tokens", "for permuted tokens"),
+    "secret grid": (Carried(lambda s, chosen: carry(s, chosen, stay=torch.full(
+                    chosen.keep.shape, float(s.grid[0]), dtype=torch.float64))),
+                    "the grid is not read", "called a single row"),
+    # Whichever promise meets it first: no two runs agree.
+    "chance": (Spoiled(lambda old, new: with_image(new, new.image * torch.rand(()))), "", ""),
+}  # fmt: skip
+NODES, EDGES, WEIGHTS = "a graph over the N0", "no self-loops", r"weights are D\^-1/2 A D\^-1/2"
+GRAPHS = {
+    "self-loops": (Neighbours(lambda edges, x0, grid: torch.ones_like(edges)), EDGES,
+                   r"self-loops at \(image, node\) \[\[0, 0\]\]"),
+    "by rows": (Rows(lambda edges, x0, grid: edges.triu(), lambda graph: replace(
+                graph, weights=graph.values / graph.degree().clamp_min(1)[..., None])), WEIGHTS,
+                "off by up to"),
+    "lonely NaN": (Neighbours(lambda edges, x0, grid: edges & (torch.arange(x0.shape[1]) > 0)
+                   [:, None], spread), WEIGHTS, "some weights are not finite"),
+    "too few nodes": (Neighbours(spoil=cut), NODES, "expected 1 nodes .* got 0"),
+    "off the grid": (Neighbours(spoil=lambda graph: replace(
+                     graph, neighbours=graph.neighbours + 1)), NODES, "off the grid"),
+    "twice": (Neighbours(spoil=doubled), "no edge twice", "some neighbour is listed twice"),
+    "one way": (Neighbours(lambda edges, x0, grid: edges.triu(), lambda graph: replace(
+                graph, directed=False)), EDGES, "undirected: A and Aᵀ"),
+    "in place": (Neighbours(lambda edges, x0, grid: edges & (x0.abs_() >= 0).all()),
+                 "inputs are not modified", "x0 was changed in place"),
+    "chance": (Neighbours(lambda edges, x0, grid: edges & (torch.rand(edges.shape) < 0.5)),
+               "deterministic: the same input", "asked twice|tried again"),
+    "over the batch": (Neighbours(loud), "treated alone as in a batch", r"image \d alone"),
+    "forwards": (Neighbours(lambda edges, x0, grid: edges.triu()),
+                 "equivariant: permuting the tokens", "the graph for permuted tokens"),
+    "secret grid": (Rows(lambda edges, x0, grid: edges & (
+                    torch.arange(x0.shape[1])[:, None] // grid[1]
+                    == torch.arange(x0.shape[1])[None] // grid[1])),
+                    "the grid is not read", "called a single row"),
+    "too many": (Semantic(M=1000), NODES, "refuses every model drawn"),
+}  # fmt: skip
+ONE = "one count a block"
+SCHEDULES = {
+    "too many": (Counts(lambda context: (context.patches,) + (0,) * (context.depth - 1)), ONE,
+                 "block 0: 1 of 1 tokens should go, between 0 and 0 can"),
+    "backwards": (Counts(lambda context: (-1,) * context.depth), ONE, "block 0: -1 of 1 tokens"),
+    "too short": (Counts(lambda context: ()), ONE, "0 counts for 1 blocks"),
+    "halves": (Counts(lambda context: (0.5,) * context.depth), ONE, "a Python int, got 0.5"),
+    "a list": (Counts(lambda context: [0] * context.depth), ONE, "expected a tuple of counts"),
+    "crashes": (Counts(lambda context: (1 // (context.patches - 1),) * context.depth), ONE,
+                "ZeroDivisionError"),
+    "changes": (Counts(lambda context: (next(COUNTER) % 2 * (context.limit(context.patches) > 0),)
+                + (0,) * (context.depth - 1)), "deterministic: the same model|one count",
+                "asked twice|tried again|Python int"),
+}  # fmt: skip
+TABLES = {
+    "scorer": SCORERS,
+    "selector": SELECTORS,
+    "fuser": FUSERS,
+    "graph": GRAPHS,
+    "schedule": SCHEDULES,
+}
+FAULTS = [(kind, name) for kind, table in TABLES.items() for name in table]
+
+
+@pytest.mark.parametrize(("kind", "name"), FAULTS)
+def test_a_planted_fault_is_found(kind: str, name: str) -> None:
+    part, promise, found = TABLES[kind][name]
+    message = rf"(?s){kind} {type(part).__name__}\(.*\) breaks its contract.*{promise}.*(?:{found})"
+    with pytest.raises(AssertionError, match=message):
+        CHECKS[kind](part, max_examples=15)
+
+
+def test_a_fuser_that_needs_partners_passes_with_them() -> None:
+    def partners(state: TokenState, selection: Selection) -> Transport:
+        assert selection.partner is not None, "partners, please"
+        return carry(state, selection)
+
+    check_fuser(Carried(partners), partners=True, max_examples=8)
+    with pytest.raises(AssertionError, match="partners, please"):
+        check_fuser(Carried(partners), max_examples=8)
+
+
+def test_names_that_are_unknown_and_other_kinds_are_refused() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'DiagAttn'"):
+        check_scorer("DiagAtn")
+    with pytest.raises(TypeError, match="expected a schedule"):
+        check_schedule(Score())  # type: ignore[arg-type]
