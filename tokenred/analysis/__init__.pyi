@@ -50,7 +50,7 @@ from .plots.tables import tabulate as tabulate
 from .plots.tables import theta_table as theta_table
 from .plots.token_pictures import show_tokens as show_tokens
 from .plots.tradeoff import tradeoff as tradeoff
-from .reports.write import report as report
+from .reports.report import report as report
 from .reproduction.outcome import Reproduction as Reproduction
 from .reproduction.reproduce import reproduce as reproduce
 from .results import Comparison as Comparison

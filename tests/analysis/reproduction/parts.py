@@ -6,14 +6,20 @@ from typing import Any
 
 from tokenred.analysis.reproduction.claims import claims_of
 from tokenred.analysis.reproduction.experiments import BACKBONES, EXPERIMENTS
-from tokenred.analysis.reproduction.judge import Part
+from tokenred.analysis.reproduction.judge import Part, part_of_cells
 from tokenred.analysis.reproduction.targets import Target
 
 IMAGES = 50_000
 
 
 def make_part(
-    name: str, *, own: bool = True, off: float = 0.0, finished: int | None = None, **more: Any
+    name: str,
+    *,
+    own: bool = True,
+    off: float = 0.0,
+    finished: int | None = None,
+    images: int = IMAGES,
+    **more: Any,
 ) -> Part:
     """An experiment on its first backbone, or on another model in its place.
 
@@ -22,6 +28,7 @@ def make_part(
         own: on the paper's model, whose every cell has the published figures.
         off: so many points of accuracy more.
         finished: so many cells have an accuracy; None for all.
+        images: that were run.
         more: columns of every record.
     """
     experiment = EXPERIMENTS[name]
@@ -50,4 +57,4 @@ def make_part(
                     }
             rows.append(row | more)
         records.append(tuple(rows))
-    return Part(experiment, target, tuple(claims), tuple(records))
+    return part_of_cells(experiment, target, claims, records, images)

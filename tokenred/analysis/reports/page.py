@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.resources import files
 from pathlib import Path
@@ -16,15 +16,7 @@ from tokenred.analysis.plots.frames import show_value
 from tokenred.core.files import write_atomically
 
 __all__ = [
-    "SUFFIXES",
-    "Column",
-    "DataTable",
-    "Page",
-    "Picture",
-    "Section",
-    "Value",
-    "number",
-    "plain",
+    "SUFFIXES", "Column", "DataTable", "Picture", "Section", "Value", "number", "plain",
     "write_page",
 ]  # fmt: skip
 
@@ -48,14 +40,7 @@ class Value(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A column of a table.
-
-    Attributes:
-        name: above it.
-        numeric: align right.
-        code: use a monospaced font and allow breaks anywhere.
-        help: a short explanation; empty for none.
-    """
+    """A column: its name, whether it holds numbers or code, and a short explanation."""
 
     name: str
     numeric: bool = False
@@ -64,13 +49,9 @@ class Column(NamedTuple):
 
 
 class DataTable(NamedTuple):
-    """A table; its rows have the anchors ``ANCHOR-1``, ``ANCHOR-2`` and so on.
+    """A table, whose rows have the anchors ``ANCHOR-1``, ``ANCHOR-2`` and so on.
 
-    Attributes:
-        anchor: its name in the page.
-        caption: above it.
-        columns, rows: what is in it.
-        sortable: whether columns can be sorted by a click, and rows can be searched.
+    If it is ``sortable``, a click on a column sorts it, and its rows can be searched.
     """
 
     anchor: str
@@ -81,52 +62,28 @@ class DataTable(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A figure.
-
-    Attributes:
-        title: beneath it.
-        alt: alternative text.
-        made_by: the call that draws it.
-        note: a caveat.
-        uri: the picture as a ``data:`` URI; empty until it is drawn.
-    """
+    """A figure as a ``data:`` URI, with the call that draws it and a caveat, if any."""
 
     title: str
     alt: str
+    uri: str
     made_by: str = ""
     note: str = ""
-    uri: str = ""
 
 
-@dataclass(frozen=True)
-class Section:
-    """A section of a page; empty fields are omitted.
+class Section(NamedTuple):
+    """A section of a page, in the order of its parts; empty ones are omitted.
 
-    Attributes:
-        anchor: its name in the page.
-        heading: above it.
-        paragraphs: text.
-        facts: names and values.
-        pictures, tables: in this order.
-        details: titles and long texts, collapsed on a screen.
+    ``facts`` are names and values; ``details``, titles and long texts, are collapsed on a screen.
     """
 
     anchor: str
     heading: str
-    paragraphs: tuple[str, ...] = ()
-    facts: tuple[tuple[str, str], ...] = ()
-    pictures: tuple[Picture, ...] = ()
-    tables: tuple[DataTable, ...] = ()
-    details: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class Page:
-    """A complete page; ``made_from`` names its source."""
-
-    title: str
-    made_from: str
-    sections: tuple[Section, ...]
+    paragraphs: Sequence[str] = ()
+    facts: Sequence[tuple[str, str]] = ()
+    pictures: Sequence[Picture] = ()
+    tables: Sequence[DataTable] = ()
+    details: Sequence[tuple[str, str]] = ()
 
 
 def plain(value: Any) -> str:
@@ -143,7 +100,7 @@ def number(value: Any, digits: int, signed: bool = False) -> Value:
     return Value(f"{shown:+.{digits}f}" if signed else f"{shown:.{digits}f}", float(value))
 
 
-def write_page(page: Page, path: Path) -> Path:
+def write_page(path: Path, title: str, made_from: str, sections: Sequence[Section]) -> Path:
     """Write a page as HTML with inline style and script, completely or not at all.
 
     Every value is escaped, and a content security policy prevents the browser from loading or
@@ -158,13 +115,12 @@ def write_page(page: Page, path: Path) -> Path:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    policy = (
-        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}"
-    )
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     html = environment.from_string(template).render(
-        page=page, style=style, script=script, policy=policy,
-        subtitle=f"From {page.made_from}, by tokenred {__version__}, {now}.",
+        title=title, sections=sections, style=style, script=script,
+        policy=f"default-src 'none'; img-src data:; style-src {_hash(style)}; "
+        f"script-src {_hash(script)}",
+        subtitle=f"From {made_from}, by tokenred {__version__}, {now}.",
     )  # fmt: skip
     return write_atomically(path, html)
 

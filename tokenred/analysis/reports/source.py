@@ -18,9 +18,6 @@ __all__ = ["OVERSMOOTHING", "RESULTS", "SWEEP", "Source", "read_source"]
 
 RESULTS, SWEEP, OVERSMOOTHING = "results", "sweep", "oversmoothing"
 _SQLITE = b"SQLite format 3\x00"
-_OF_SMOOTHING = {"layer", "statistic", "mean", "low", "high"}
-# A sweep has all of these and no accuracies; if all its cells failed, it has no numbers either.
-_OF_SWEEP = {"compile", "image_size", "batch_size"}
 # Rows with equal values in these ran on the same images with the same weights.
 _SETTING = ("model", "weights", "data", "image_limit", "seed", "dtype")
 _SETTING_AXES = {"model", "data", "dtype", "limit", "seed", "base"}
@@ -83,12 +80,13 @@ def _is_store(path: Path) -> bool:
 
 
 def _kind(frame: pd.DataFrame) -> str:
-    columns = set(frame.columns)
-    if columns >= _OF_SMOOTHING:
+    if {"layer", "statistic", "mean", "low", "high"} <= set(frame):
         return OVERSMOOTHING
-    known = {name for name in ("top1", "speedup") if name in columns and frame[name].notna().any()}
-    speeds = "top1" not in known and ("speedup" in known or "top1" not in columns)
-    return SWEEP if columns >= _OF_SWEEP and speeds else RESULTS
+    if not {"compile", "image_size", "batch_size"} <= set(frame):
+        return RESULTS
+    # A sweep has no accuracies; if all its cells failed, it has no speeds either.
+    top1, speedup = (name in frame and frame[name].notna().any() for name in ("top1", "speedup"))
+    return SWEEP if not top1 and (speedup or "top1" not in frame) else RESULTS
 
 
 def _paired_frame(store: Store, level: float) -> tuple[pd.DataFrame, str]:
@@ -99,12 +97,10 @@ def _paired_frame(store: Store, level: float) -> tuple[pd.DataFrame, str]:
     """
     frame, rows = store.frame(), list(store.rows())
     done = [row for row in rows if row["status"] == DONE]
-    which = "dense model"
-    references = {_setting(row): row["key"] for row in done if row["method"] == "dense"}
-    if not references:
-        which = "grid's base"
-        bases = [row for row in done if set(row["axes"]) <= _SETTING_AXES]
-        references = {_setting(row): row["key"] for row in bases}
+    which, chosen = "dense model", [row for row in done if row["method"] == "dense"]
+    if not chosen:
+        which, chosen = "grid's base", [row for row in done if set(row["axes"]) <= _SETTING_AXES]
+    references = {_setting(row): row["key"] for row in chosen}
     differences, found = Differences(store, level), []
     for row in rows:
         reference = references.get(_setting(row))

@@ -102,7 +102,7 @@ def _cells(row: Row, target: Target) -> tuple[list[dict[str, Any]], str]:
         return [{"base": "evit", "keep_rate": _matched(row, "keep_rate")}], ""
     if method not in ("gtp", "tome"):
         return [], _LEARNED if method == "dynamicvit" else _UNTOLD.format(method)
-    count = int(row["P"]) if "P" in row else int(_matched(row, "P"))
+    count = int(row["P"] if "P" in row else _matched(row, "P"))
     if method == "tome":
         return [{"base": "tome", "r": target.count(count)}], ""
     cell = {"base": "gtp", "P": target.count(count), **_best_setting(name, count)}
@@ -132,8 +132,8 @@ def _best_setting(backbone: str, P: int) -> dict[str, float]:
 
 def _published(row: Row) -> dict[str, float]:
     found = {name: row[name] for name in ("top1", "gmacs") if name in row}
-    if "gmacs" not in found and "gmacs_group" in row:
-        found["gmacs"] = row["gmacs_group"]
+    if "gmacs_group" in row:
+        found.setdefault("gmacs", row["gmacs_group"])
     rows = published_rows(None, row["backbone"])
     dense = next((r for r in rows if _is_dense(r) and "top1" in r), None)
     if dense is not None and not _is_dense(row):

@@ -1,4 +1,4 @@
-"""The experiments of the GTP paper: a table of them, read from ``gtp_paper.toml``."""
+"""The models and experiments of the GTP paper, as ``gtp_paper.toml`` lists them."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ EXPERIMENTS = {name: Experiment(name, **told) for name, told in _TABLE["experime
 
 
 def choose_experiments(names: Sequence[str] | None) -> list[Experiment]:
-    """Experiments by name, in the paper's order; all if no name is given.
+    """Experiments by name, in the paper's order; all for None.
 
     Raises:
         UnknownNameError: for an unknown name.

@@ -2,29 +2,73 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.reports.page import SUFFIXES, write_page
-from tokenred.analysis.reproduction.experiments import TOLERANCES
-from tokenred.analysis.reproduction.judge import DIFFERS, IMAGENET, MARKS, Part
-from tokenred.analysis.reproduction.paper_page import make_page
+from tokenred.analysis.plots.heat_map import heat_map
+from tokenred.analysis.plots.published import GTP_PAPER, read_published, tradeoff_points
+from tokenred.analysis.plots.scorer_comparison import scorer_comparison
+from tokenred.analysis.plots.smoothing_curves import smoothing_curves
+from tokenred.analysis.plots.tables import graph_table, theta_table
+from tokenred.analysis.plots.tradeoff import tradeoff
+from tokenred.analysis.reports.figures import embed
+from tokenred.analysis.reports.page import (
+    SUFFIXES,
+    Column,
+    DataTable,
+    Picture,
+    Section,
+    Value,
+    number,
+    plain,
+    write_page,
+)
+from tokenred.analysis.reports.report import sections_of
+from tokenred.analysis.reports.source import read_source
+from tokenred.analysis.reproduction.experiments import BACKBONES, TOLERANCES
+from tokenred.analysis.reproduction.judge import (
+    DIFFERS,
+    IMAGENET,
+    MARKS,
+    MEASURED,
+    OWED,
+    REPRODUCED,
+    Part,
+)
 from tokenred.analysis.result import Result, plain_table
+from tokenred.core.errors import InputError, TokenredError
 from tokenred.core.files import check_output
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
     from rich.table import Table
 
-__all__ = ["Reproduction"]
+__all__ = ["Reproduction", "figure_of"]
 
 _COLUMNS = (
     "experiment", "model", "strategy", "metric", "ours", "low", "high", "published", "tolerance",
     "verdict", "why", "command", "key",
 )  # fmt: skip
+_LOOKS = {REPRODUCED: "good", DIFFERS: "bad", OWED: "owed"}
+_WORDS = {REPRODUCED: "✓ as published", DIFFERS: "✗ differs", MEASURED: "measured only"}
+# The label of a metric, and the number of digits shown.
+_METRICS = {
+    "gmacs": ("GMACs", 3),
+    "top1": ("top-1 %", 2),
+    "loss": ("points below dense", 2),
+    "speedup": ("speed-up (published: A6000)", 2),
+    "cosine": ("cosine similarity, last block", 4),
+}
+_HEADS = [
+    Column("strategy"), Column("figure"), Column("ours", numeric=True),
+    Column("interval", numeric=True, help="95%, over the images"),
+    Column("published", numeric=True), Column("tolerance", numeric=True), Column("verdict"),
+    Column("why"),
+]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,36 +78,22 @@ class Reproduction(Result):
     Attributes:
         parts: the experiments in order, each on its models.
         store: file of all results, or None.
-        limit: maximum number of images.
-        available: number of available images, or None if none were needed.
+        images: how many images were run, or None if none were needed.
         costs: whether only GMACs were requested.
     """
 
     parts: tuple[Part, ...]
     store: Path | None
-    limit: int | None
-    available: int | None
+    images: int | None
     costs: bool = False
-
-    @property
-    def images(self) -> int | None:
-        """How many images were run."""
-        if self.available is None:
-            return None
-        return self.available if self.limit is None else min(self.limit, self.available)
 
     @cached_property
     def frame(self) -> pd.DataFrame:
         """Tidy, one row per figure: ours with its interval, the published one, the verdict."""
         import pandas as pd
 
-        rows = [row for part in self.parts for row in part.rows(self.images)]
+        rows = [row for part in self.parts for row in part.rows]
         return pd.DataFrame(rows, columns=list(_COLUMNS))
-
-    def counts(self, part: Part) -> dict[str, int]:
-        """Number of figures of a part with each verdict."""
-        found = Counter(str(row["verdict"]) for row in part.rows(self.images))
-        return {mark: found[mark] for mark in MARKS}
 
     @property
     def differing(self) -> pd.DataFrame:
@@ -76,7 +106,7 @@ class Reproduction(Result):
         table = plain_table("The GTP paper's experiments", heads, left=3)
         for part in self.parts:
             cells = [part.experiment.name, part.target.name, part.experiment.title]
-            table.add_row(*cells, *(str(n or "") for n in self.counts(part).values()))
+            table.add_row(*cells, *(str(n or "") for n in part.counts.values()))
         return table
 
     def footnotes(self) -> list[str]:
@@ -100,13 +130,120 @@ class Reproduction(Result):
         return lines
 
     def to_html(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the page: verdicts, figures and provenance.
+        """Write the page: a summary, the experiments, and the results behind them.
 
         Raises:
             ConfigError, OutputExistsError, DataError: as `tokenred.analysis.report`.
         """
         path = check_output(path, SUFFIXES, overwrite=overwrite)
-        counts = [self.counts(part) for part in self.parts]
-        return write_page(
-            make_page(self.parts, counts, self.footnotes(), self.images, self.store), path
-        )
+        sections = [self._summary()]
+        sections += [_section(part, at) for at, part in enumerate(self.parts, start=1)]
+        if self.store is not None:
+            try:
+                source = read_source(self.store)
+            except TokenredError:  # nothing could be run, and the store is missing or empty
+                pass
+            else:
+                # The experiments have already drawn the cells.
+                sections += sections_of(source, "all", "All cells", figures=False)
+        made_from = "formulas, without images" if self.store is None else self.store.name
+        return write_page(path, "The GTP paper's experiments", made_from, sections)
+
+    def _summary(self) -> Section:
+        heads = [Column(_WORDS.get(mark, mark), numeric=True) for mark in MARKS]
+        rows = [
+            [
+                Value(part.experiment.name, link=f"#part-{at}"),
+                Value(part.target.name),
+                Value(part.experiment.title),
+                *(Value(str(n or ""), n, _LOOKS.get(mark, "") if n else "")
+                  for mark, n in part.counts.items()),
+            ]
+            for at, part in enumerate(self.parts, start=1)
+        ]  # fmt: skip
+        columns = [Column("experiment"), Column("model"), Column("what"), *heads]
+        caption = "Number of figures that agree with the paper"
+        table = DataTable("summary-table", caption, columns, rows, sortable=False)
+        return Section("summary", "Summary", self.footnotes(), tables=[table])
+
+
+def _section(part: Part, at: int) -> Section:
+    experiment, target = part.experiment, part.target
+    heading = f"{experiment.title}, {target.name}"
+    notes = [experiment.note, BACKBONES[target.backbone].note if target.is_own else ""]
+    pictures = []
+    try:
+        if (figure := figure_of(part)) is not None:
+            hollow = target.is_own and experiment.chart == "tradeoff"
+            note = "Hollow, dotted: published." if hollow else ""
+            alt = f"{heading}. The tables have the same numbers."
+            pictures.append(Picture(heading, alt, embed(figure), note=note))
+    except TokenredError as error:
+        notes.append(f"Not drawn: {error}")
+    tables, details = [], []
+    # Of an experiment that is only drawn, the rows are those of others.
+    if part.rows and (experiment.judged or not pictures):
+        caption = f"{experiment.name} on {target.name}"
+        rows = [_cells(row) for row in part.rows]
+        tables.append(DataTable(f"figures-{at}", caption, _HEADS, rows))
+    if commands := dict.fromkeys(str(row["command"]) for row in part.rows if row.get("command")):
+        details.append(("Commands that produce the owed figures", "\n".join(commands)))
+    return Section(
+        f"part-{at}", f"{experiment.title}: {target.name}", [note for note in notes if note],
+        pictures=pictures, tables=tables, details=details,
+    )  # fmt: skip
+
+
+def _cells(row: Mapping[str, Any]) -> list[Value]:
+    metric, verdict = row["metric"], row["verdict"]
+    name, digits = _METRICS.get(metric, (metric, 3))
+    signed = metric == "loss"
+    low, high = (number(row.get(end), digits, signed).text for end in ("low", "high"))
+    return [
+        Value(row["strategy"]),
+        Value(name),
+        number(row.get("ours"), digits, signed),
+        Value(f"{low} … {high}" if low and high else ""),
+        number(row.get("published"), 2, signed),
+        number(row.get("tolerance"), 2),
+        Value(_WORDS.get(verdict, verdict), mark=_LOOKS.get(verdict, "")),
+        Value(plain(row.get("why"))),
+    ]
+
+
+def figure_of(part: Part) -> Figure | None:
+    """The figure of a part with published points; None if there is nothing to draw.
+
+    Raises:
+        TokenredError: as the functions of the plots raise them.
+    """
+    frame, chart, own = part.frame, part.experiment.chart, part.target.is_own
+    if frame is None:
+        return None
+    if chart == "smoothing":
+        return smoothing_curves(frame, statistics=("cosine", "cosine_difference"))
+    if chart == "scorers":
+        return scorer_comparison(frame, width=6.0)
+    if chart == "heat_map":
+        return heat_map(frame, "alpha", "M", width=6.0)
+    if chart in ("graphs", "theta"):
+        table = partial(graph_table if chart == "graphs" else theta_table, frame, width=6.0)
+        return table(published=GTP_PAPER, backbone=part.target.backbone) if own else table()
+    published, title = (_published_points(part), part.target.name) if own else (None, None)
+    return tradeoff(frame, published=published, title=title, width=6.0, height=3.6)
+
+
+def _published_points(part: Part) -> pd.DataFrame | None:
+    """The published points of a trade-off, or None if they have no cost."""
+    import pandas as pd
+
+    found = []
+    for table in part.experiment.tables:
+        try:
+            own = read_published(
+                GTP_PAPER, table=table, backbone=part.target.backbone, finetuned=False
+            )
+            found.append(tradeoff_points(own, "gmacs"))
+        except InputError:  # no such rows, or without GMACs
+            continue
+    return pd.concat(found, ignore_index=True) if found else None

@@ -12,7 +12,7 @@ from tokenred.analysis.measure.oversmoothing import oversmoothing
 from tokenred.analysis.plots.frames import read_frame
 from tokenred.analysis.reproduction.claims import Claim, claims_of
 from tokenred.analysis.reproduction.experiments import Experiment, choose_experiments
-from tokenred.analysis.reproduction.judge import Part, Record
+from tokenred.analysis.reproduction.judge import Part, Record, part_of_cells, part_of_tokens
 from tokenred.analysis.reproduction.outcome import Reproduction
 from tokenred.analysis.reproduction.targets import Target, choose_targets, targets_of
 from tokenred.analysis.study.facts import Facts
@@ -29,22 +29,21 @@ from tokenred.strategies.specs import parse_spec
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CSV", "HTML", "QUICK", "STORE", "reproduce"]
+__all__ = ["CSV", "HTML", "STORE", "reproduce"]
 
-QUICK, DEMO = 1000, 100
 STORE, CSV, HTML = "results.db", "reproduction.csv", "reproduction.html"
-SHARE = 0.75
-"""Share of the dense model's GMACs at which the tokens of strategies are followed."""
-_DIGITS = "digits"
+_QUICK, _DEMO = 1000, 100  # images
+_SHARE = 0.75  # of the dense model's GMACs, at which the tokens of strategies are followed
 
 
 @dataclass(frozen=True)
-class _Settings:
-    """The settings of a run; ``options`` are further arguments of `tokenred.analysis.Grid`."""
+class _Run:
+    """What all experiments have in common; ``options`` are further arguments of the grid."""
 
     folder: Path
     data: Any
     limit: int | None
+    images: int | None
     metrics: tuple[str, ...]
     options: Mapping[str, Any]
     retry_failed: bool
@@ -105,133 +104,6 @@ def reproduce(
         DataError: if the images cannot be found, or the folder cannot be written.
         OutputBusyError: if another process is using the folder.
     """
-    _check(imagenet, demo, costs, quick, limit, speed, models)
-    chosen = choose_experiments(experiments)
-    source: Any = _DIGITS if demo else imagenet
-    targets = choose_targets(
-        [_DIGITS] if demo else models, checkpoints or {}, weights=not costs, chosen=chosen
-    )
-    # What cannot be opened is refused before a model is loaded.
-    images = None if costs else len(open_dataset(source, split=split))
-    folder = Path(output).expanduser()
-    # Its own earlier files may be replaced, others not.
-    own = (folder / STORE).exists() or ((folder / CSV).exists() and (folder / HTML).exists())
-    prepare_folder(folder, (CSV, HTML), overwrite=own)
-    settings = _Settings(
-        folder=folder,
-        data=None if costs else source,
-        limit=limit or (QUICK if quick else DEMO if demo else None),
-        metrics=() if costs else ("accuracy", "speed") if speed else ("accuracy",),
-        options={"split": split, "batch_size": batch_size, "loaders": workers, "device": device,
-                 "dtype": dtype, "seed": seed},
-        retry_failed=retry_failed,
-        progress=progress,
-    )  # fmt: skip
-    parts = []
-    owed = {target.name: target.owed for target in targets}
-    with output_lock(settings.folder):
-        for experiment in chosen:
-            for target in targets_of(experiment, targets):
-                tell(f"{experiment.name}: {experiment.title}: {target.name}")
-                try:
-                    parts.append(_run(experiment, target, settings, owed[target.name]))
-                except CheckpointError as error:
-                    # Other models may still be available.
-                    owed[target.name] = str(error)
-                    tell(f"owed: {target.name}: {error}")
-                    parts.append(_run(experiment, target, settings, str(error)))
-        store = None if costs else settings.folder / STORE
-        done = Reproduction(tuple(parts), store, settings.limit, images, costs)
-        done.to_csv(settings.folder / CSV, overwrite=True)
-        done.to_html(settings.folder / HTML, overwrite=True)
-    return done
-
-
-def _run(experiment: Experiment, target: Target, settings: _Settings, owed: str) -> Part:
-    """An experiment on a model.
-
-    Raises:
-        CheckpointError: if the weights are not available.
-    """
-    if experiment.follow:
-        owed = owed or ("" if settings.metrics else "GMACs only: no images were used")
-        follow = None if owed else _follow_tokens(experiment, target, settings)
-        return Part(experiment, target, (), follow=follow, why=owed)
-    claims = tuple(claims_of(experiment, target))
-    records = () if owed else _run_cells(experiment, target, claims, settings)
-    return Part(experiment, target, claims, records, why=owed)
-
-
-def _run_cells(
-    experiment: Experiment, target: Target, claims: Sequence[Claim], settings: _Settings
-) -> tuple[tuple[Record, ...], ...]:
-    """Run what is not in the store yet, and return the rows of each claim's cells, in order."""
-    cells = [cell for claim in claims for cell in claim.cells]
-    if not cells:
-        return tuple(() for _ in claims)
-    grid = Grid(
-        cells=cells,
-        model=dict(target.model),
-        data=settings.data,
-        limit=settings.limit,
-        metrics=settings.metrics,
-        against="dense" if settings.metrics else None,
-        # A cell that this model cannot run becomes a row with the reason.
-        invalid="skip",
-        name=experiment.name,
-        **settings.options,
-    )
-    if settings.metrics:
-        rows = grid.run(
-            settings.folder / STORE, retry_failed=settings.retry_failed, progress=settings.progress
-        ).records
-    else:
-        # Costs follow from the plan.
-        rows = [{**row, "error": row["why"]} for row in grid.dry_run().to_dict("records")]
-    each = iter(rows)
-    return tuple(tuple(next(each) for _ in claim.cells) for claim in claims)
-
-
-def _follow_tokens(experiment: Experiment, target: Target, settings: _Settings) -> pd.DataFrame:
-    """The frame of `tokenred.analysis.oversmoothing`, every strategy at the same cost.
-
-    It is kept in a file for the next run.
-    """
-    path = settings.folder / f"{experiment.name}-{_mark(experiment, target, settings)}.csv"
-    if path.exists():
-        return read_frame(path)
-    options = settings.options
-    found = oversmoothing(
-        load_model(**target.model), settings.data, experiment.follow, gmacs_share=SHARE,
-        limit=settings.limit, batch_size=options["batch_size"], workers=options["loaders"],
-        device=options["device"], seed=options["seed"], split=options["split"], name=target.name,
-        progress=settings.progress,
-    )  # fmt: skip
-    found.to_csv(path)
-    return found.frame
-
-
-def _mark(experiment: Experiment, target: Target, settings: _Settings) -> str:
-    """A digest of strategies, weights, images and code."""
-    facts, model = Facts(), read_model(dict(target.model))
-    told: list[Any] = [
-        *(parse_spec(text).strategy.fingerprint() for text in experiment.follow),
-        SHARE, __version__, settings.limit, settings.options["seed"],
-        facts.model(model).identity,
-        facts.data(read_data(settings.data, settings.options["split"], None), model).identity,
-    ]  # fmt: skip
-    return digest("\n".join(map(str, told)))[:12]
-
-
-def _check(
-    imagenet: Any,
-    demo: bool,
-    costs: bool,
-    quick: bool,
-    limit: int | None,
-    speed: bool,
-    models: Sequence[str] | None,
-) -> None:
     if sum((imagenet is not None, demo, costs)) != 1:
         raise ConfigError(
             "expected one of: the images of ImageNet (imagenet=PATH; --imagenet PATH), demo (the "
@@ -243,3 +115,113 @@ def _check(
         raise ConfigError("quick sets its own limit; omit quick or limit.")
     if costs and (quick or limit is not None or speed):
         raise ConfigError("costs uses no images and no timing; omit quick, limit and speed.")
+    chosen = choose_experiments(experiments)
+    models = ["digits"] if demo else models
+    targets = choose_targets(models, checkpoints or {}, weights=not costs, chosen=chosen)
+    data = "digits" if demo else imagenet
+    if limit is None:
+        limit = _QUICK if quick else _DEMO if demo else None
+    images = None
+    if data is not None:
+        # What cannot be opened is refused before a model is loaded.
+        available = len(open_dataset(data, split=split))
+        images = available if limit is None else min(limit, available)
+    folder = Path(output).expanduser()
+    # Its own earlier files may be replaced, others not.
+    own = (folder / STORE).exists() or ((folder / CSV).exists() and (folder / HTML).exists())
+    prepare_folder(folder, (CSV, HTML), overwrite=own)
+    run = _Run(
+        folder, data, limit, images,
+        metrics=() if costs else ("accuracy", "speed") if speed else ("accuracy",),
+        options={"split": split, "batch_size": batch_size, "loaders": workers, "device": device,
+                 "dtype": dtype, "seed": seed},
+        retry_failed=retry_failed, progress=progress,
+    )  # fmt: skip
+    parts = []
+    owed = {target.name: target.owed for target in targets}
+    with output_lock(folder):
+        for experiment in chosen:
+            for target in targets_of(experiment, targets):
+                tell(f"{experiment.name}: {experiment.title}: {target.name}")
+                try:
+                    parts.append(_part(experiment, target, run, owed[target.name]))
+                except CheckpointError as error:
+                    # Other models may still be available.
+                    owed[target.name] = str(error)
+                    tell(f"owed: {target.name}: {error}")
+                    parts.append(_part(experiment, target, run, str(error)))
+        done = Reproduction(tuple(parts), None if costs else folder / STORE, images, costs)
+        done.to_csv(folder / CSV, overwrite=True)
+        done.to_html(folder / HTML, overwrite=True)
+    return done
+
+
+def _part(experiment: Experiment, target: Target, run: _Run, owed: str) -> Part:
+    """An experiment on a model, run unless it is owed.
+
+    Raises:
+        CheckpointError: if the weights are not available.
+    """
+    if experiment.follow:
+        owed = owed or ("" if run.metrics else "GMACs only: no images were used")
+        frame = None if owed else _follow_tokens(experiment, target, run)
+        return part_of_tokens(experiment, target, frame, owed)
+    claims = claims_of(experiment, target)
+    records = [] if owed else _run_cells(experiment, target, claims, run)
+    return part_of_cells(experiment, target, claims, records, run.images, owed)
+
+
+def _run_cells(
+    experiment: Experiment, target: Target, claims: Sequence[Claim], run: _Run
+) -> list[list[Record]]:
+    """Run what is not in the store yet, and return the rows of each claim's cells, in order."""
+    cells = [cell for claim in claims for cell in claim.cells]
+    if not cells:
+        return [[] for _ in claims]
+    grid = Grid(
+        cells=cells,
+        model=dict(target.model),
+        data=run.data,
+        limit=run.limit,
+        metrics=run.metrics,
+        against="dense" if run.metrics else None,
+        # A cell that this model cannot run becomes a row with the reason.
+        invalid="skip",
+        name=experiment.name,
+        **run.options,
+    )
+    if run.metrics:
+        rows = grid.run(
+            run.folder / STORE, retry_failed=run.retry_failed, progress=run.progress
+        ).records
+    else:
+        # Costs follow from the plan.
+        rows = [{**row, "error": row["why"]} for row in grid.dry_run().to_dict("records")]
+    each = iter(rows)
+    return [[next(each) for _ in claim.cells] for claim in claims]
+
+
+def _follow_tokens(experiment: Experiment, target: Target, run: _Run) -> pd.DataFrame:
+    """The frame of `tokenred.analysis.oversmoothing`, every strategy at the same cost.
+
+    It is kept in a file for the next run, named by what determines it.
+    """
+    seed, split = run.options["seed"], run.options["split"]
+    facts, model = Facts(), read_model(dict(target.model))
+    told: list[Any] = [
+        *(parse_spec(text).strategy.fingerprint() for text in experiment.follow),
+        _SHARE, __version__, run.limit, seed, facts.model(model).identity,
+        facts.data(read_data(run.data, split, None), model).identity,
+    ]  # fmt: skip
+    mark = digest("\n".join(map(str, told)))[:12]
+    path = run.folder / f"{experiment.name}-{mark}.csv"
+    if path.exists():
+        return read_frame(path)
+    found = oversmoothing(
+        load_model(**target.model), run.data, experiment.follow, gmacs_share=_SHARE,
+        limit=run.limit, batch_size=run.options["batch_size"], workers=run.options["loaders"],
+        device=run.options["device"], seed=seed, split=split, name=target.name,
+        progress=run.progress,
+    )  # fmt: skip
+    found.to_csv(path)
+    return found.frame

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tokenred.analysis.reproduction.experiments import BACKBONES, Experiment
+from tokenred.backbones import adapt
 from tokenred.core.errors import ConfigError, UnknownNameError
+from tokenred.models import load_model
 
 __all__ = ["Target", "choose_targets", "targets_of"]
 
@@ -36,11 +38,6 @@ class Target:
     def is_own(self) -> bool:
         """Whether it is a model of the paper, with figures to compare with."""
         return not self.tokens
-
-    @property
-    def note(self) -> str:
-        """Caveats for comparing figures."""
-        return BACKBONES[self.backbone].note if self.is_own else ""
 
     def count(self, P: int) -> int:
         """The paper's P, scaled to the same share of this model's tokens over all blocks.
@@ -82,8 +79,7 @@ def choose_targets(
     targets = {}
     for given in BACKBONES if models is None else models:
         name = known.get(given.casefold(), given)
-        make = _own if name in BACKBONES else _stand_in
-        targets[name] = make(name, files.get(name), weights)
+        targets[name] = _target(name, files.get(name), weights)
     for name in files:
         if name not in targets:
             raise UnknownNameError.of("model of a checkpoint", name, targets)
@@ -103,28 +99,21 @@ def targets_of(experiment: Experiment, targets: Sequence[Target]) -> list[Target
     return own + others
 
 
-def _own(name: str, file: Path | None, weights: bool) -> Target:
-    backbone = BACKBONES[name]
+def _target(name: str, file: Path | None, weights: bool) -> Target:
+    backbone = BACKBONES.get(name)
+    spec = backbone.spec if backbone else name
+    model: dict[str, Any] = {"spec": spec}
+    if not weights and not spec.endswith(".safetensors"):
+        model["pretrained"] = False
+    elif file is not None:
+        model["checkpoint"] = str(file)
+    if backbone is None:
+        info = adapt(load_model(**model)).info
+        return Target(name, "", model, info.num_patches, info.depth)
     owed = ""
     if weights and backbone.weights and file is None:
         owed = (
             f"timm has no weights of {backbone.spec}; download {backbone.weights} from the "
             f"authors' release and pass --checkpoint {name}={backbone.weights}"
         )
-    return Target(name, name, _model(backbone.spec, file, weights), owed=owed)
-
-
-def _stand_in(spec: str, file: Path | None, weights: bool) -> Target:
-    from tokenred.backbones import adapt
-    from tokenred.models import load_model
-
-    model = _model(spec, file, weights)
-    info = adapt(load_model(**model)).info
-    return Target(spec, "", model, info.num_patches, info.depth)
-
-
-def _model(spec: str, file: Path | None, weights: bool) -> dict[str, Any]:
-    model: dict[str, Any] = {"spec": spec}
-    if not weights and not spec.endswith(".safetensors"):
-        return model | {"pretrained": False}
-    return model if file is None else model | {"checkpoint": str(file)}
+    return Target(name, name, model, owed=owed)

@@ -11,12 +11,12 @@ import pytest
 from tests.analysis.reports.pages import check_page
 from tests.analysis.reproduction.parts import make_part
 from tokenred.analysis import Reproduction
-from tokenred.analysis.reproduction.judge import Part
-from tokenred.analysis.reproduction.paper_page import figure_of
+from tokenred.analysis.reproduction.judge import Part, part_of_tokens
+from tokenred.analysis.reproduction.outcome import figure_of
 
 
 def _text(tmp_path: Path, *parts: Part) -> str:
-    return Reproduction(parts, None, None, 1000).to_html(tmp_path / "page.html").read_text()
+    return Reproduction(parts, None, 1000).to_html(tmp_path / "page.html").read_text()
 
 
 def _words(part: Part) -> str:
@@ -31,16 +31,16 @@ def _words(part: Part) -> str:
     return " ".join(words)
 
 
-@pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize(
     ("name", "label"),
     [("table1", "top-1"), ("figure5", "top-1 accuracy (%)"), ("appendix", "semantic neighbours M"),
      ("table4", "measured"), ("table5", "measured")],
 )  # fmt: skip
-def test_figures_say_what_they_are_and_what_is_published(name: str, label: str, own: bool) -> None:
-    words = _words(make_part(name, own=own))
-    assert label in words
-    assert ("published" in words) == (own and name.startswith("table"))
+def test_figures_say_what_they_are_and_what_is_published(name: str, label: str) -> None:
+    for own in (True, False):
+        words = _words(make_part(name, own=own))
+        assert label in words
+        assert ("published" in words) == (own and name.startswith("table"))
 
 
 def test_one_finished_cell_makes_no_figure() -> None:
@@ -51,53 +51,45 @@ def test_one_finished_cell_makes_no_figure() -> None:
 def test_tokens_that_were_followed() -> None:
     rows = [
         {"strategy": name, "layer": layer, "statistic": "cosine", "mean": 0.5, "low": 0.4,
-         "high": 0.6, "difference": 0.0, "difference_low": -0.1, "difference_high": 0.1,
+         "high": 0.6, "difference": 0.2, "difference_low": 0.1, "difference_high": 0.3,
          "tokens": 9, "gmacs": 1.0, "model": "m", "data": "d", "method": name, "images": 10}
         for name in ("dense", "gtp") for layer in range(3)
     ]  # fmt: skip
-    figure = figure_of(replace(make_part("figure6", own=False), follow=pd.DataFrame(rows)))
+    part = make_part("figure6", own=False)
+    followed = part_of_tokens(part.experiment, part.target, pd.DataFrame(rows))
+    figure = figure_of(followed)
     assert figure is not None
     assert len(figure.axes) == 2
+    assert [row.get("why", "")[:11] for row in followed.rows] == ["", "above dense"]
 
 
-def test_every_experiment_has_a_section(tmp_path: Path) -> None:
-    text = _text(tmp_path, make_part("table1", off=-9), make_part("table7"))
+def test_a_section_for_every_experiment_and_commands_for_what_is_owed(tmp_path: Path) -> None:
+    parts = make_part("table1", off=-9), make_part("table2"), make_part("figure1")
+    text = _text(tmp_path, *parts)
     page = check_page(text)
     summary, *tables = page.tables
     assert summary[0][3:] == ["✓ as published", "✗ differs", "owed", "measured only"]
-    assert [row[0] for row in summary[1:]] == ["table1", "table7"]
-    assert len(tables) == len(page.pictures) == 2
-    assert {"#part-1", "#part-2"} <= set(page.references)
+    assert [row[0] for row in summary[1:]] == ["table1", "table2", "figure1"]
+    # What is only drawn, of others' rows, has no table.
+    assert (len(tables), len(page.pictures)) == (2, 3)
+    assert {"#part-1", "#part-2", "#part-3"} <= set(page.references)
     rows = tables[0][1:]
     differing = [row for row in rows if row[6] == "✗ differs"]
     assert sum(int(cell or 0) for cell in summary[1][3:]) == len(rows)
     assert differing
     assert all(row[2] and row[4] for row in differing)  # ours and theirs
     assert {"GMACs", "top-1 %"} <= {row[1] for row in rows}
-    assert "Hollow, dotted: published" in text
-
-
-def test_what_is_drawn_of_others_rows_has_no_table(tmp_path: Path) -> None:
-    page = check_page(_text(tmp_path, make_part("figure1")))
-    assert len(page.pictures) == 1
-    assert len(page.tables) == 1  # the summary
+    for words in ("Hollow, dotted: published", "Commands that produce the owed figures",
+                  "tokenred finetune --model deit_small", 'class="owed"',
+                  'class="good"'):  # fmt: skip
+        assert words in text, words
 
 
 def test_a_figure_that_cannot_be_drawn_is_said(tmp_path: Path) -> None:
     part = make_part("table1")
-    first, *rest = part.records
-    mixed = ({**first[0], "model": "<b>another</b>"},)
-    part = replace(part, experiment=replace(part.experiment, chart="heat_map"),
-                   records=(mixed, *rest))  # fmt: skip
+    assert part.frame is not None
+    mixed = part.frame.assign(model=["<b>another</b>", *part.frame["model"][1:]])
+    part = replace(part, experiment=replace(part.experiment, chart="heat_map"), frame=mixed)
     text = _text(tmp_path, part)
     assert not check_page(text).pictures
     assert "Not drawn: " in text
-
-
-def test_what_is_owed_has_its_command(tmp_path: Path) -> None:
-    text = _text(tmp_path, make_part("table2"))
-    check_page(text)
-    assert "Commands that produce the owed figures" in text
-    assert "tokenred finetune --model deit_small" in text
-    assert 'class="owed"' in text
-    assert 'class="good"' in text

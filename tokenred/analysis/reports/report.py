@@ -1,0 +1,239 @@
+"""`report`: results as one HTML file: figures, cells, failures and provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokenred.analysis.plots.frames import FACTS, FIGURES, name_of, symbol_of
+from tokenred.analysis.reports.figures import pictures_of
+from tokenred.analysis.reports.page import (
+    SUFFIXES,
+    Column,
+    DataTable,
+    Section,
+    Value,
+    number,
+    plain,
+    write_page,
+)
+from tokenred.analysis.reports.source import OVERSMOOTHING, SWEEP, Source, read_source
+from tokenred.analysis.study.cell import DONE
+from tokenred.analysis.study.rows import extra_columns
+from tokenred.core.errors import ConfigError
+from tokenred.core.files import check_output
+from tokenred.core.lock import output_lock
+from tokenred.core.values import PartOf, read
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["report", "sections_of"]
+
+_WORDS = ("strategy", "method", "model", "data", "image_size", "dtype", "compile", "threads")
+# Columns of the table of cells; the others describe how a cell was produced.
+_SHOWN = {
+    *(n for name, figure in FIGURES.items() for n in (name, *figure.get("bounds", ()))),
+    "strategy", "tokens", "status", "error", "traceback",
+} - {"low", "high"}  # fmt: skip
+_LONG = ("config", "key", "fingerprint")
+
+Row = dict[Any, Any]
+
+
+def report(
+    sources: Any,
+    path: str | Path,
+    *,
+    title: str | None = None,
+    level: float = 0.95,
+    overwrite: bool = False,
+) -> Path:
+    """Write results as one self-contained HTML page: tables, figures and provenance.
+
+    Args:
+        sources: one or several of: the path of a study's store or of a CSV; a `Store`, `Study`,
+            `Comparison`, `Sweep` or `Oversmoothing`; a frame of one of them.
+        path: the output file, ending in .html.
+        title: title of the page; None for model and data.
+        level: level of a store's paired intervals.
+        overwrite: whether to replace an existing file.
+
+    Raises:
+        ConfigError: for another suffix, or a level out of range.
+        DataError: if a file cannot be read or written.
+        InputError: if results are empty.
+        OutputExistsError: if the file exists.
+        OutputBusyError: if another process is writing the file.
+    """
+    path = check_output(path, SUFFIXES, overwrite=overwrite)
+    read(PartOf, level, "level")
+    several = isinstance(sources, Sequence) and not isinstance(sources, str)
+    with output_lock(path):
+        found = [read_source(given, level) for given in (sources if several else [sources])]
+        if not found:
+            raise ConfigError("expected something to report, got an empty list.")
+        sections = [
+            section
+            for at, source in enumerate(found, start=1)
+            for section in sections_of(source, f"s{at}", source.name if len(found) > 1 else "")
+        ]
+        made_from = ", ".join(source.name for source in found)
+        return write_page(path, title or _title(found), made_from, sections)
+
+
+def _title(found: Sequence[Source]) -> str:
+    """Model and data, if all rows share them."""
+    words: list[str] = []
+    for column in ("model", "data"):
+        values = {str(v) for s in found if column in s.frame for v in s.frame[column].dropna()}
+        words += values if len(values) == 1 else []
+    return f"Token reduction: {' on '.join(words)}" if words else "Token reduction"
+
+
+def sections_of(
+    source: Source, anchor: str, name: str = "", *, figures: bool = True
+) -> Iterator[Section]:
+    """The sections that report one source.
+
+    Args:
+        source: of results.
+        anchor: prefix of the anchors in the page.
+        name: prefix of the headings; empty for none.
+        figures: whether to draw the figures that the frame supports.
+    """
+    before = f"{name}: " if name else ""
+    drawn, left_out = pictures_of(source) if figures else ([], [])
+    if drawn or left_out:
+        yield Section(f"{anchor}-figures", f"{before}Figures", left_out, pictures=drawn)
+    notes = [source.note] if source.note else []
+    if source.kind == OVERSMOOTHING:
+        notes.append("One row per strategy, block and statistic, with the interval in brackets.")
+    rows = list(enumerate(source.frame.to_dict("records"), start=1))
+    failed = [row for row in rows if row[1].get("status", DONE) != DONE]
+    table = _cells(source, anchor, rows, status=bool(failed))
+    yield Section(f"{anchor}-results", f"{before}Results", notes, tables=[table])
+    if failed:
+        yield _failures(failed, anchor, f"{before}Failed cells")
+    yield _origins(source, anchor, rows, f"{before}Provenance")
+
+
+def _cells(source: Source, anchor: str, rows: list[tuple[int, Row]], *, status: bool) -> DataTable:
+    """All rows of a source, sortable and searchable, with links to their provenance."""
+    frame = source.frame
+    words = [*source.axes, *_words(source)]
+    figures = [name for name in FIGURES if name in frame and frame[name].notna().any()]
+    extra = _extra(source, words)
+    tokens = "tokens" in frame and bool(frame["tokens"].notna().any())
+    columns = [
+        Column("#", numeric=True, help="link to the cell's provenance"),
+        *(Column(symbol_of(name), numeric=_numeric(frame[name])) for name in words),
+        *[Column("image tokens", help="at 0, ¼, ½, ¾ and 1 of the depth")] * tokens,
+        *(Column(FIGURES[n]["heading"], True, help=FIGURES[n].get("help", "")) for n in figures),
+        *(Column(name.replace("_", " "), numeric=True) for name in extra),
+        *[Column("status")] * status,
+    ]
+    shown = [
+        [
+            Value(str(at), at, link=f"#{anchor}-origins-{at}"),
+            *(_word(row[name]) for name in words),
+            *[_tokens(row.get("tokens"))] * tokens,
+            *(_figure(row, name) for name in figures),
+            *(number(row[name], 4) for name in extra),
+            *[_status(row)] * status,
+        ]
+        for at, row in rows
+    ]
+    caption = "All 1 cell" if len(rows) == 1 else f"All {len(rows)} cells"
+    return DataTable(f"{anchor}-cells", caption, columns, shown)
+
+
+def _failures(failed: list[tuple[int, Row]], anchor: str, heading: str) -> Section:
+    """The cells without results: a table of their errors, and their tracebacks."""
+    columns = [Column("#", numeric=True), Column("strategy"), Column("status"),
+               Column("error", code=True)]  # fmt: skip
+    rows = [
+        [Value(str(at), at, link=f"#{anchor}-cells-{at}"), Value(plain(row.get("strategy"))),
+         _status(row), Value(plain(row.get("error")))]
+        for at, row in failed
+    ]  # fmt: skip
+    traces = [
+        (f"Traceback of cell {at}, {plain(row.get('strategy'))}", text)
+        for at, row in failed
+        if (text := plain(row.get("traceback")))
+    ]
+    table = DataTable(f"{anchor}-failed", "Cells without results", columns, rows)
+    return Section(f"{anchor}-failures", heading, tables=[table], details=traces)
+
+
+def _origins(source: Source, anchor: str, rows: list[tuple[int, Row]], heading: str) -> Section:
+    """The provenance of the cells: what they share, and a table of what differs."""
+    frame = source.frame
+    own = {str(name) for name in frame.columns} - _SHOWN - set(source.axes)
+    values = {n: [plain(v) for v in frame[n]] for n in (*FACTS, *map(str, frame)) if n in own}
+    shared = {name: told[0] for name, told in values.items() if len(set(told)) == 1}
+    different = [name for name in values if name not in shared]
+    columns = [Column("#", numeric=True), Column("strategy"),
+               *(Column(name_of(name), code=name in _LONG) for name in different)]  # fmt: skip
+    shown = [
+        [Value(str(at), at), Value(plain(row.get("strategy"))), *(_word(row[n]) for n in different)]
+        for at, row in rows
+    ]
+    return Section(
+        f"{anchor}-made", heading, ["Shared by all cells:"],
+        [(name_of(name), told) for name, told in shared.items() if told],
+        tables=[DataTable(f"{anchor}-origins", "What differs between cells", columns, shown)],
+    )  # fmt: skip
+
+
+def _words(source: Source) -> list[str]:
+    """The names among the columns that tell rows apart."""
+    frame = source.frame
+    names = [*_WORDS, *(["batch_size"] if source.kind == SWEEP else [])]
+    there = [name for name in names if name in frame and name not in source.axes]
+    return [n for n in there if n == "strategy" or frame[n].nunique(dropna=False) > 1]
+
+
+def _extra(source: Source, shown: list[str]) -> list[str]:
+    """Metrics that only this study has; they follow top-5."""
+    if "key" not in source.frame:
+        return []
+    names = extra_columns([dict.fromkeys(source.frame.columns)], shown)
+    return [name for name in names if name not in _SHOWN and _numeric(source.frame[name])]
+
+
+def _numeric(column: pd.Series) -> bool:
+    from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+    return bool(is_numeric_dtype(column) and not is_bool_dtype(column) and column.notna().any())
+
+
+def _word(value: Any) -> Value:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        # Numbers before what is missing.
+        return Value(plain(value), float(value) if value == value else float("inf"))
+    return Value(plain(value))
+
+
+def _figure(row: Row, name: str) -> Value:
+    shape = FIGURES[name]
+    told = (shape["digits"], shape.get("signed", False))
+    value = number(row[name], *told)
+    ends = [number(row.get(n), *told).text for n in shape.get("bounds", ())]
+    known = value.text and ends and all(ends)
+    return value._replace(text=f"{value.text} [{', '.join(ends)}]") if known else value
+
+
+def _tokens(value: Any) -> Value:
+    counts = value if isinstance(value, tuple | list) else plain(value).split()
+    if not counts:
+        return Value("")
+    depth = len(counts) - 1
+    places = sorted({depth * quarter // 4 for quarter in range(5)})
+    return Value("→".join(str(counts[at]) for at in places), float(counts[-1]))
+
+
+def _status(row: Row) -> Value:
+    status = plain(row.get("status"))
+    return Value(status, mark="" if status == DONE else "owed" if status == "skipped" else "bad")
