@@ -1,11 +1,11 @@
 # The public names, each once: read by type checkers, and by lazy_loader at run time.
 from .baseline_models import baselines as baselines
+from .baseline_models import lower_resolution as lower_resolution
 from .comparison import compare as compare
 from .lineup import Spec as Spec
 from .lineup import at_budget as at_budget
 from .lineup import parse_spec as parse_spec
 from .lineup import same_budget as same_budget
-from .lower_resolution import LowerResolution as LowerResolution
 from .measure.accuracy import Evaluation as Evaluation
 from .measure.accuracy import evaluate as evaluate
 from .measure.accuracy import evaluate_together as evaluate_together

@@ -6,24 +6,34 @@ images, its first blocks only, patches left out evenly, or simply a smaller mode
 
 from __future__ import annotations
 
+import copy
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, product
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from tokenred.analysis.lower_resolution import LowerResolution, smaller_sizes, twin
 from tokenred.analysis.measure.candidates import image_shape_of
 from tokenred.analysis.measure.machine import base_of
-from tokenred.core.errors import BackboneError, ConfigError, PartError, ScheduleError
+from tokenred.backbones import adapt
+from tokenred.core.errors import BackboneError, ConfigError, InputError, PartError, ScheduleError
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.wrap import dense, gmacs, wrap
 from tokenred.strategies.specs import Spec, at_budget
 from tokenred.strategies.strategy import strategy
 
-__all__ = ["KINDS", "Baseline", "baselines", "baselines_beside"]
+__all__ = [
+    "KINDS",
+    "Baseline",
+    "baselines",
+    "baselines_beside",
+    "lower_resolution",
+    "smaller_sizes",
+]
 
 KINDS = ("resolution", "depth", "uniform")
 
@@ -37,7 +47,7 @@ def baselines(
 ) -> dict[str, nn.Module]:
     """The dense model's own ways to cost less, each the largest that fits the budget.
 
-    - ``"resolution"``: the model on smaller images, see `LowerResolution`.
+    - ``"resolution"``: the model on smaller images, see `lower_resolution`.
     - ``"depth"``: its first blocks, then its norm and head. Off the shelf this is poor, since no
       head was trained for it; it is what the fine-tuning of a shallow model starts from.
     - ``"uniform"``: patches left out evenly, before the first block: the recipe ``uniform``.
@@ -70,7 +80,7 @@ def baselines(
     budget = gmacs_share * gmacs(base)
     made = {kind: _MAKERS[kind](base, budget) for kind in kinds}
     if smaller is not None:
-        made["smaller"] = smaller_model(base, smaller, budget)
+        made["smaller"] = _smaller_model(base, smaller, budget)
     return made
 
 
@@ -97,8 +107,8 @@ class Baseline:
     def config(self) -> str:
         """What determines it where no strategy does, as JSON."""
         told: dict[str, object] = {"baseline": self.kind}
-        if isinstance(self.model, LowerResolution):
-            told["image_size"] = list(self.model.own_size)
+        if isinstance(self.reduced.prepare, _Resize):
+            told["image_size"] = list(self.reduced.prepare.own)
         else:
             told |= {"model": self.reduced.info.name, "blocks": self.reduced.info.depth}
         return json.dumps(told)
@@ -126,24 +136,23 @@ def baselines_beside(
     """
     if not isinstance(wanted, bool | list | tuple):
         raise ConfigError(f"expected baselines as True, False or a list of shares, got {wanted!r}.")
-    shares = _shares(base, specs, reduced) if wanted is True else {}
-    if not isinstance(wanted, bool):
+    if isinstance(wanted, bool):
+        shares = _shares(base, specs, reduced) if wanted else {}
+    else:
         shares = {f"{share:g}": share for share in wanted}
     found: list[Baseline] = []
     notes: list[str] = []
     for kind, (text, share) in product(KINDS, shares.items()):
         label = f"{kind}@{text}"
+        if kind == "uniform" and label in reduced:
+            continue  # the same strategy is among the user's own
         try:
-            (made,) = baselines(base, share, kinds=(kind,)).values()
+            found.append(Baseline(label, kind, baselines(base, share, kinds=(kind,))[kind]))
         except (BackboneError, ScheduleError) as error:
             notes.append(f"No baseline {label}: {error}")
-        else:
-            found.append(Baseline(label, kind, made))
     if smaller is not None:
-        own = smaller_model(base, smaller, gmacs(base))
+        own = _smaller_model(base, smaller, gmacs(base))
         found.append(Baseline(dense(own).info.name, "smaller", own))
-    # The same strategy may be among the user's own.
-    found = [other for other in found if other.label not in reduced or other.kind != "uniform"]
     for other in found:
         if other.label in ("dense", *reduced):
             raise ConfigError(
@@ -166,13 +175,8 @@ def _shares(
     return shares
 
 
-def smaller_model(base: nn.Module, given: nn.Module | str, budget: float) -> nn.Module:
-    """A model that can stand beside another: for the same images and classes, and cheaper.
-
-    Raises:
-        ConfigError: for one that is not.
-        PartError: for no model.
-    """
+def _smaller_model(base: nn.Module, given: nn.Module | str, budget: float) -> nn.Module:
+    """A model that can stand beside another: for the same images and classes, and cheaper."""
     if isinstance(given, str):
         from tokenred.models import load_model
 
@@ -183,14 +187,11 @@ def smaller_model(base: nn.Module, given: nn.Module | str, budget: float) -> nn.
         raise ConfigError(
             f"expected a smaller model of at most {budget:.4g} GMACs, got one of {cost:.4g}."
         )
-    theirs = {
-        "images of": (image_shape_of(base), image_shape_of(given)),
-        "classes:": tuple(getattr(m, "num_classes", None) for m in (base, given)),
-        "pixels of mean": _statistic(base, given, "mean"),
-        "pixels of deviation": _statistic(base, given, "std"),
-    }
-    for what, (wanted, got) in theirs.items():
-        if wanted != got:
+    ours, theirs = _told(base), _told(given)
+    for what, wanted in ours.items():
+        got = theirs[what]
+        # A model that records no pixels is taken at its word that any will do.
+        if wanted != got and wanted != () and got != ():
             raise ConfigError(
                 f"expected a smaller model for {what} {wanted}, as the model has, got {got}; both "
                 "are given the same images."
@@ -198,22 +199,124 @@ def smaller_model(base: nn.Module, given: nn.Module | str, budget: float) -> nn.
     return given
 
 
-def _statistic(base: nn.Module, other: nn.Module, name: str) -> tuple[object, object]:
-    configs = [getattr(model, "pretrained_cfg", None) or {} for model in (base, other)]
-    first, second = (tuple(config.get(name) or ()) for config in configs)
-    # A model that records none is taken at its word that any will do.
-    return (first, second) if first and second else ((), ())
+def _told(model: nn.Module) -> dict[str, object]:
+    """What two models must share to be given the same images."""
+    config = getattr(model, "pretrained_cfg", None) or {}
+    return {
+        "images of": image_shape_of(model),
+        "classes:": getattr(model, "num_classes", None),
+        "pixels of mean": tuple(config.get("mean") or ()),
+        "pixels of deviation": tuple(config.get("std") or ()),
+    }
 
 
-def _lower_resolution(base: nn.Module, budget: float) -> nn.Module:
+def lower_resolution(model: nn.Module, size: tuple[int, int]) -> ReducedViT:
+    """The dense model for smaller images: it takes the full ones and resizes them itself.
+
+    So it sees what the full model sees, only coarser, and the resizing is part of its time, though
+    not of its cost. Its position embedding is the model's, resampled as timm does it; all other
+    weights are shared. `base_of` it is the full model. Under another strategy (``with_strategy``)
+    it is a model for the smaller images themselves.
+
+    Args:
+        model: the dense model.
+        size: (height, width) of the smaller images, such as one of `smaller_sizes`.
+
+    Raises:
+        BackboneError: for a model that cannot be had for another size.
+        InputError: by the result, for images that have neither size.
+    """
+    full = _image_size(model)
+    small = _twin(model)
+    with torch.no_grad():
+        small.set_input_size(img_size=size)  # type: ignore[operator]
+    low = dense(small)
+    wanted = (getattr(model, "pretrained_cfg", None) or {}).get("interpolation")
+    low.prepare = _Resize(full, size, wanted if wanted in ("bilinear", "bicubic") else "bicubic")
+    # Not as a submodule: it is somebody else's.
+    low.__dict__["stands_for"] = model
+    return low
+
+
+@dataclass(frozen=True)
+class _Resize:
+    """From images of one (height, width) to those of another."""
+
+    full: tuple[int, int]
+    own: tuple[int, int]
+    mode: str
+
+    def __call__(self, images: Tensor) -> Tensor:
+        if images.ndim != 4 or not images.is_floating_point():
+            return images  # the model says what is wrong with them
+        given = (images.shape[2], images.shape[3])
+        if self.size(given) == given:
+            return images
+        # In single precision: not every device resizes half numbers.
+        resized = F.interpolate(
+            images.float(), self.own, mode=self.mode, align_corners=False, antialias=True
+        )
+        return resized.to(images.dtype)
+
+    def size(self, given: tuple[int, int]) -> tuple[int, int]:
+        if tuple(given) not in (self.full, self.own):
+            full, own, other = (
+                f"{height}×{width}" for height, width in (self.full, self.own, given)
+            )
+            raise InputError(f"images must be {full}, or {own} already, got {other}.")
+        return self.own
+
+
+def smaller_sizes(model: nn.Module) -> list[tuple[int, int]]:
+    """The sizes (height, width) below the model's own, in whole patches and about its shape.
+
+    Returns:
+        One for each length of the longer side, ascending.
+
+    Raises:
+        BackboneError: for a model that cannot be had for another size.
+    """
+    _image_size(model)
+    grid = adapt(model).info.grid
+    assert grid is not None
+    rows, columns = model.patch_embed.feat_ratio(as_scalar=False)  # type: ignore[union-attr, operator]
+    longer = max(grid)
+    return [
+        (
+            max(1, round(grid[0] * side / longer)) * int(rows),
+            max(1, round(grid[1] * side / longer)) * int(columns),
+        )
+        for side in range(1, longer)
+    ]
+
+
+def _image_size(model: nn.Module) -> tuple[int, int]:
+    embed = getattr(model, "patch_embed", None)
+    size = getattr(embed, "img_size", None)
+    able = hasattr(model, "set_input_size") and hasattr(embed, "feat_ratio")
+    if size is None or not able or adapt(model).info.grid is None:
+        raise BackboneError(
+            f"expected a model that can be had for another image size, got {type(model).__name__}; "
+            "it needs a size of its own and timm's set_input_size. Leave the resolution out."
+        )
+    return int(size[0]), int(size[1])
+
+
+def _twin(model: nn.Module) -> nn.Module:
+    """Other modules around the very same parameters and buffers."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, dict(shared))
+
+
+def _largest_resolution(base: nn.Module, budget: float) -> nn.Module:
     sizes = smaller_sizes(base)
-    fitting = bisect_right(sizes, budget, key=lambda size: gmacs(LowerResolution(base, size)))
+    fitting = bisect_right(sizes, budget, key=lambda size: gmacs(lower_resolution(base, size)))
     if not fitting:
         raise ScheduleError(
             f"even images of a single patch cost more than {budget:.4g} GMACs; choose a larger "
             "share."
         )
-    return LowerResolution(base, sizes[fitting - 1])
+    return lower_resolution(base, sizes[fitting - 1])
 
 
 def _shallower(base: nn.Module, budget: float) -> nn.Module:
@@ -224,7 +327,7 @@ def _shallower(base: nn.Module, budget: float) -> nn.Module:
         raise ScheduleError(
             f"even a single block costs more than {budget:.4g} GMACs; choose a larger share."
         )
-    shallow = twin(base)
+    shallow = _twin(base)
     shallow.blocks = shallow.blocks[:depth]  # type: ignore[index]
     return shallow
 
@@ -234,7 +337,7 @@ def _uniform(base: nn.Module, budget: float) -> nn.Module:
 
 
 _MAKERS: dict[str, Callable[[nn.Module, float], nn.Module]] = {
-    "resolution": _lower_resolution,
+    "resolution": _largest_resolution,
     "depth": _shallower,
     "uniform": _uniform,
 }

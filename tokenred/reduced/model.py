@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -37,6 +37,18 @@ __all__ = ["ReducedViT", "block_numbers", "resolved"]
 _WEIGHT = "_pooling_weight"
 
 
+class Prepare(Protocol):
+    """What may be done to images before all else."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The images that run."""
+        ...
+
+    def size(self, given: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of the images that run, for those that were given."""
+        ...
+
+
 class ReducedViT(SharesBase):
     """A vision transformer with a token-reduction strategy. Made by `wrap` and `with_strategy`.
 
@@ -48,12 +60,13 @@ class ReducedViT(SharesBase):
         strategy: with a budget resolved.
         engines: the attention engines, in the order in which they are tried.
         check_finite: whether images with NaN or infinite values are refused.
-        prepare: what is done to images before all else, or None.
+        prepare: what is done to images before all else, and says of which size they then are; or
+            None.
     """
 
     parts: nn.ModuleDict
     engines: tuple[Engine, ...] = ()
-    prepare: Callable[[Tensor], Tensor] | None = None
+    prepare: Prepare | None = None
 
     def __init__(
         self,
@@ -496,6 +509,8 @@ class ReducedViT(SharesBase):
                 f"expected {depth + 1} counts that never grow, before the first block and after "
                 f"each, got {counts}."
             )
+        if image_size is not None and self.prepare is not None:
+            image_size = self.prepare.size(image_size)
         return self._refresh(look=True).cost(image_size, counts)
 
     @property

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import tokenred as tr
-from tokenred.analysis import LowerResolution, evaluate, evaluate_together
+from tokenred.analysis import evaluate, evaluate_together, lower_resolution
 from tokenred.analysis.measure.accuracy import Evaluation
 from tokenred.data import eval_transform, open_dataset
 
@@ -87,7 +87,9 @@ def errors(folder: Path, rank: int) -> dict[str, str]:
             lambda: evaluate(tr.wrap(digits, tr.strategy("gtp", P=2 + rank)), "digits", **quiet)
         ),
         "size": error_of(
-            lambda: evaluate(LowerResolution(digits, [(16, 16), (24, 24)][rank]), "digits", **quiet)
+            lambda: evaluate(
+                lower_resolution(digits, [(16, 16), (24, 24)][rank]), "digits", **quiet
+            )
         ),
         "nan": error_of(lambda: nan_of_the_second(rank)),
         "order": error_of(lambda: evaluate(Same(), loader(orders[rank]), **quiet)),

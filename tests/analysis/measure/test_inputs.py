@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset
 from torchvision import transforms
 
-from tokenred.analysis.measure.inputs import batches, image_stream, open_for, shown_pixels
+from tokenred.analysis.measure.inputs import batches, open_for, shown_pixels
 from tokenred.core.errors import ConfigError, DataError
 from tokenred.data import CIFAR10_MEAN, CIFAR10_STD, open_dataset
 from tokenred.data.classes import CIFAR10_CLASSES
@@ -98,48 +97,6 @@ def test_a_loader_that_is_divided_already() -> None:
     with pytest.raises(ConfigError, match="DistributedSampler"):
         batches(loader, share=(0, 2), **options)
     assert batches(loader, **options)[1] == 5
-
-
-OPTIONS: dict[str, Any] = {
-    "batch_size": 8, "workers": 0, "limit": None, "device": None, "amp": None, "seed": 0,
-    "progress": False, "title": "test",
-}  # fmt: skip
-
-
-def test_images_have_the_type_of_the_weights() -> None:
-    model = nn.Linear(1, 1).double()
-    loader: DataLoader[Any] = DataLoader([(torch.zeros(3, 4, 4), 0)] * 3)
-    with image_stream([model], loader, **OPTIONS) as stream:
-        assert [images.dtype for images in stream] == [torch.float64] * 3
-
-
-def test_unreadable_images_are_left_out(digits: nn.Module, tmp_path: Path) -> None:
-    for label in range(10):
-        folder = tmp_path / str(label)
-        folder.mkdir()
-        (folder / "torn.png").write_bytes(b"torn")
-        if label < 3:
-            Image.new("RGB", (32, 32)).save(folder / "a.png")
-    with image_stream([digits], open_for(digits, tmp_path), **OPTIONS) as stream:
-        assert sum(len(images) for images in stream) == 3
-    assert (stream.count, stream.skipped) == (3, 10)
-    for label in range(3):
-        (tmp_path / str(label) / "a.png").write_bytes(b"torn too")
-    with (
-        pytest.raises(DataError, match="13 that cannot be read"),
-        image_stream([digits], open_for(digits, tmp_path), **OPTIONS) as stream,
-    ):
-        list(stream)
-
-
-def test_a_stream_refuses(digits: nn.Module) -> None:
-    data = open_for(digits, "digits")
-    for wrong in ({"batch_size": 0}, {"limit": 0}, {"device": "no-such"}, {"amp": torch.int8}):
-        with (
-            pytest.raises(ConfigError, match=next(iter(wrong))),
-            image_stream([digits], data, **OPTIONS | wrong),
-        ):
-            raise AssertionError("nothing was refused")
 
 
 def test_normalisation_is_undone() -> None:

@@ -6,6 +6,7 @@ import io
 import pickle
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import pytest
@@ -157,3 +158,17 @@ def test_sizes_types_and_errors_travel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nn.Linear, "forward", fail)
     with pytest.raises(MemoryError, match="can't allocate"):
         peak_memory("digits")
+
+
+@pytest.mark.usefixtures("fresh")
+def test_parts_of_the_users_own_travel() -> None:
+    class Own(tr.Scorer):
+        def __call__(self, state: tr.TokenState, attention: object) -> Tensor:
+            return state.image.norm(dim=-1)
+
+    own = tr.strategy("topk").replace(scorer=Own())
+    assert peak_memory("digits", batch_size=1, strategy=own).own_process
+    held = tr.strategy("topk").replace(scorer=Own())
+    object.__setattr__(held.scorer, "lock", threading.Lock())
+    with pytest.raises(ConfigError, match="pass the model itself"):
+        peak_memory("digits", batch_size=1, strategy=held)

@@ -221,7 +221,7 @@ def agreement(
         found = [_compare(*records[a], *records[b])[..., first:] for a, b in pairs]
         return np.stack(found, axis=1).reshape(len(images), -1)
 
-    frame, stream = means_over_images(
+    frame, notes = means_over_images(
         [entry.model for entry in entries], data, rows, measure, title="agreement", level=level,
         name=name, seed=seed, split=split, class_map=class_map, batch_size=batch_size,
         workers=workers, limit=limit, device=device, progress=progress,
@@ -231,11 +231,7 @@ def agreement(
     frame.insert(len(rows[0]), "chance", 0.0)
     frame.loc[own, "chance"] = frame.loc[by_chance, "mean"].to_numpy()
     frame = frame[~by_chance & (frame["images"] > 0)].reset_index(drop=True)
-    note = (
-        f"{stream.count} images; in brackets: {level:.0%} bootstrap intervals over the images. "
-        "ρ: Spearman's rank correlation, 0 by chance."
-    )
-    return Agreement(frame, level, (note, *stream.left_out))
+    return Agreement(frame, level, (*notes, "ρ: Spearman's rank correlation, 0 by chance."))
 
 
 def _compare(kept_a: Flags, scores_a: Floats, kept_b: Flags, scores_b: Floats) -> Floats:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokenred.analysis.measure.inputs import batches, open_for
+from tokenred.analysis.measure.inputs import batches, open_for, readable
 from tokenred.analysis.measure.machine import measured
 from tokenred.core.errors import InputError, PartError
 from tokenred.data import ImageDataset
@@ -96,7 +96,7 @@ def adaptive_cost(
     else:
         dataset = open_for(reduced.base, data, split=split)
         loaded, _ = batches(dataset, batch_size=batch_size, workers=workers, limit=limit, seed=seed)
-        images = (batch for batch, _, _ in loaded)
+        images = (batch for (batch, _, _), _ in readable(loaded))
     weight = next(reduced.parameters())
     counts: list[Tensor] = []
     size: tuple[int, int] | None = None

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,6 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 from tqdm import tqdm
 
-from tokenred.analysis.measure.machine import base_of, running, weight_type
 from tokenred.core.errors import ConfigError, DataError
 from tokenred.core.values import Size, read
 from tokenred.data import SKIPPED_LABEL, ImageDataset, eval_transform, make_loader, open_dataset
@@ -27,9 +24,7 @@ from tokenred.data.hub import HubDataset
 __all__ = [
     "Batch",
     "Data",
-    "ImageStream",
     "batches",
-    "image_stream",
     "open_for",
     "progress_bar",
     "readable",
@@ -178,82 +173,6 @@ def progress_bar(total: float | None, title: str, unit: str, shown: bool) -> tqd
     """A progress bar if requested and stderr is a terminal."""
     quiet = None if shown else True
     return tqdm(total=total, desc=title, unit=unit, leave=False, disable=quiet)
-
-
-@dataclass(eq=False)
-class ImageStream:
-    """The images of a measurement that inspects models. Iterate over it once.
-
-    Attributes:
-        source: the name of the data, or "".
-        count: number of images so far.
-        skipped: number of unreadable images so far.
-    """
-
-    _batches: Iterator[Batch]
-    _place: tuple[torch.device, torch.dtype]
-    _bar: tqdm[Any]
-    source: str
-    count: int = 0
-    skipped: int = 0
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """Batches ``(b, channels, height, width)``.
-
-        Raises:
-            DataError: at the end, if no image could be read.
-        """
-        device, dtype = self._place
-        for (images, _, _), bad in readable(self._batches):
-            self.count += len(images)
-            self.skipped += len(bad)
-            if len(images):
-                yield images.to(device, non_blocking=True).to(dtype)
-            self._bar.update(len(images) + len(bad))
-        if not self.count:
-            raise DataError(
-                f"expected images to measure on, got none, and {self.skipped} that cannot be read. "
-                "Check the data."
-            )
-
-    @property
-    def left_out(self) -> tuple[str, ...]:
-        """A note on images that could not be read, if there were any."""
-        return (f"{self.skipped} unreadable images skipped.",) if self.skipped else ()
-
-
-@contextmanager
-def image_stream(
-    models: Sequence[nn.Module],
-    data: Data,
-    *,
-    title: str,
-    split: str | None = None,
-    class_map: ClassMap = None,
-    device: str | torch.device | None,
-    amp: torch.dtype | None = None,
-    progress: bool,
-    **loading: Any,
-) -> Iterator[ImageStream]:
-    """Models in eval mode on a device, without gradients, and their readable images.
-
-    Args:
-        models: on the same device; all must use the same preprocessing. They are restored.
-        data, split, class_map, device, amp, progress: see `tokenred.analysis.evaluate`.
-        title: title of the progress bar.
-        loading: ``batch_size``, ``workers``, ``limit`` and ``seed``.
-
-    Raises:
-        TokenredError: as raised by `tokenred.analysis.evaluate`.
-    """
-    if not isinstance(data, DataLoader):
-        data = open_for(base_of(models[0]), data, split=split, class_map=class_map)
-    source, total = batches(data, **loading)
-    with (
-        running(models, device, amp=amp) as place,
-        progress_bar(total, title, "img", progress) as bar,
-    ):
-        yield ImageStream(source, (place, weight_type(models[0])), bar, getattr(data, "name", ""))
 
 
 def shown_pixels(image: Tensor, transform: Any) -> NDArray[np.float32]:

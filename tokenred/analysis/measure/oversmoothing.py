@@ -239,20 +239,18 @@ def oversmoothing(
     ]
     dense = {key[1:]: row for row, key in enumerate(keys) if not key[0]}
     minus = {row: dense[key[1:]] for row, key in enumerate(keys) if key[0] and key[1:] in dense}
-    frame, stream = means_over_images(
+    frame, notes = means_over_images(
         [entry.model for entry in entries], data, rows, lambda images: _measure(entries, images),
         title="oversmoothing", level=level, name=name, seed=seed, minus=minus, split=split,
         class_map=class_map, batch_size=batch_size, workers=workers, limit=limit, device=device,
         amp=amp, progress=progress,
     )  # fmt: skip
     frame["weights"] = weights_digest(base_of(model))
-    notes = (
-        f"{stream.count} images; in brackets, or beside the mean in the frame: {level:.0%} "
-        "bootstrap intervals over the images.",
+    remain = (
         "Only tokens that remain after a block count. A smaller number of them bounds the "
-        "effective rank.",
+        "effective rank."
     )
-    return Oversmoothing(frame, level, notes + stream.left_out)
+    return Oversmoothing(frame, level, (*notes, remain))
 
 
 def _measure(entries: Sequence[Entry], images: Tensor) -> NDArray[np.float32]:

@@ -182,7 +182,8 @@ def graph_statistics(
         means.add(values)
         frame = pd.DataFrame(_rows("a graph")).assign(**means.figures(level))
         frame = frame.assign(model="", data="", seed=seed)
-        return _result(frame, level, source.batch, (), degrees)
+        note = f"{source.batch} image{'s' * (source.batch > 1)}."
+        return _result(frame, level, (note,), degrees)
     if data is None:
         raise ConfigError("expected data for the model's graphs, got none; or pass a graph.")
     base = base_of(source)
@@ -210,12 +211,12 @@ def graph_statistics(
         chosen[:] = [np.sum([*chosen, degrees], axis=0)]
         return values
 
-    frame, stream = means_over_images(
+    frame, notes = means_over_images(
         [reduced], data, _rows(repr(made.part), dropping), measure, title="graphs", level=level,
         name=name, seed=seed, split=split, class_map=class_map, batch_size=batch_size,
         workers=workers, limit=limit, device=device, progress=progress,
     )  # fmt: skip
-    return _result(frame, level, stream.count, stream.left_out, chosen[0])
+    return _result(frame, level, notes, chosen[0])
 
 
 def _describe(graph: Graph, images: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -249,12 +250,7 @@ def _rows(builder: str, dropping: Sequence[int] = ()) -> list[Mapping[str, Any]]
 
 
 def _result(
-    frame: pd.DataFrame,
-    level: float,
-    images: int,
-    left_out: tuple[str, ...],
-    degrees: NDArray[np.float64],
+    frame: pd.DataFrame, level: float, notes: tuple[str, ...], degrees: NDArray[np.float64]
 ) -> GraphStatistics:
     frame = frame.astype({"layer": "Int64"})
-    note = "1 image." if images == 1 else f"{images} images; bootstrap intervals over them."
-    return GraphStatistics(frame, level, (note, *left_out), degrees / images)
+    return GraphStatistics(frame, level, notes, degrees / frame["images"].max())
