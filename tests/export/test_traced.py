@@ -1,4 +1,4 @@
-"""From a model to a graph, and what does not become one."""
+"""From a model to a graph, and what cannot become one."""
 
 from __future__ import annotations
 
@@ -20,12 +20,10 @@ OPTIONS: dict[str, Any] = {"dynamic_batch": True, "engines": (FusedEngine(), Pla
 
 def test_the_model_stays_what_it_was(vit) -> None:  # type: ignore[no-untyped-def]
     reduced = tr.wrap(vit(depth=1), tr.strategy("topk", layers=(0,)), check_finite=True)
-    reduced.compile(backend="eager")
-    engines, compiled = reduced.engines, reduced._compiled_call_impl
-    assert check_model(torch.compile(reduced, backend="eager")) is reduced
+    engines, compiled = reduced.engines, torch.compile(reduced, backend="eager")
+    assert check_model(compiled) is reduced
     traced = trace(check_model(reduced), None, **OPTIONS)
     assert reduced.engines is engines
-    assert reduced._compiled_call_impl is compiled
     assert reduced.check_finite
     assert traced.model is reduced
     assert set(traced.program.state_dict) == set(reduced.state_dict())
@@ -34,28 +32,12 @@ def test_the_model_stays_what_it_was(vit) -> None:  # type: ignore[no-untyped-de
     assert weight.data_ptr() == reduced.head.weight.data_ptr()
 
 
-@pytest.mark.parametrize(
-    ("dynamic", "batch", "checked"), [(True, "batch", (1, 3)), (False, 1, (1,))]
-)
-def test_ports(dynamic: bool, batch: object, checked: object, vit) -> None:  # type: ignore[no-untyped-def]
-    traced = trace(vit(in_chans=2), None, dynamic_batch=dynamic, engines=())
-    taken, given = traced.ports()
-    assert list(taken.values()) == [(batch, 2, 32, 32)]
-    assert list(given.values()) == [(batch, 5)]
-    batches = traced.agreement(traced.model, 1e-4).batches
-    assert batches == checked
-
-
 def test_no_map_where_nothing_looks_at_it(vit) -> None:  # type: ignore[no-untyped-def]
     reduced = tr.wrap(vit(), tr.strategy("tome", r=3))
-
-    def operators(*engines: object) -> list[str]:
-        traced = trace(reduced, None, dynamic_batch=True, engines=engines)  # type: ignore[arg-type]
-        return [str(node.target) for node in traced.program.graph.nodes]
-
     fused = "aten.scaled_dot_product_attention.default"
-    assert operators(FusedEngine(), PlainEngine()).count(fused) == 2
-    assert operators(PlainEngine()).count(fused) == 0
+    for engines, count in (((FusedEngine(), PlainEngine()), 2), ((PlainEngine(),), 0)):
+        traced = trace(reduced, None, dynamic_batch=True, engines=engines)
+        assert [str(node.target) for node in traced.program.graph.nodes].count(fused) == count
 
 
 def test_sizes(vit) -> None:  # type: ignore[no-untyped-def]
@@ -65,19 +47,15 @@ def test_sizes(vit) -> None:  # type: ignore[no-untyped-def]
                 trace(model, size, **OPTIONS)
         with pytest.raises(InputError, match="40"):
             trace(model, (40, 40), **OPTIONS)
+    model = nn.Conv2d(2, 4, 3, padding=1).eval()
     with pytest.raises(InputError, match="pass image_size="):
-        trace(nn.Conv2d(3, 4, 3), None, **OPTIONS)
-    traced = trace(nn.Conv2d(2, 4, 3, padding=1), (8, 6), **OPTIONS)
-    assert traced.ports()[1].popitem()[1] == ("batch", 4, 8, 6)
-
-
-def test_the_size_of_a_model_that_tells_it_in_its_configuration() -> None:
-    model = nn.Conv2d(3, 4, 3)
+        trace(model, None, **OPTIONS)
+    assert trace(model, (8, 6), **OPTIONS).logits.shape == (2, 4, 8, 6)
     model.pretrained_cfg = {"input_size": (3, 10, 12)}  # type: ignore[assignment]
-    assert trace(model, None, **OPTIONS).example.shape == (2, 3, 10, 12)
+    assert trace(model, None, **OPTIONS).images.shape == (2, 2, 10, 12)
 
 
-def test_refused(vit) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_no_model_for_a_file_is_refused(vit) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(PartError, match="got NoneType"):
         check_model(None)  # type: ignore[arg-type]
     with pytest.raises(ExportError, match=r"eval mode.*model\.eval\(\)"):
@@ -90,20 +68,30 @@ def test_refused(vit) -> None:  # type: ignore[no-untyped-def]
         trace(pair, (8, 8), **OPTIONS)
 
 
-class Choosy(tr.Scorer):
-    """Looks at a value to decide what to compute."""
+class Norm(tr.Scorer):
+    """Scores of the tokens, unless something is wrong."""
 
     traits: ClassVar[Traits] = Traits()
 
     def __call__(self, state, attention):  # type: ignore[no-untyped-def]
-        score = state.image.norm(dim=-1)
+        return state.image.norm(dim=-1)
+
+
+class Choosy(Norm):
+    """Looks at a value to decide what to compute."""
+
+    def __call__(self, state, attention):  # type: ignore[no-untyped-def]
+        score = super().__call__(state, attention)
         return -score if bool(score.mean() > 1) else score
 
 
-def test_what_depends_on_the_images_is_refused_with_the_reason(vit) -> None:  # type: ignore[no-untyped-def]
-    reduced = tr.wrap(vit(), tr.Strategy(Choosy(), schedule=2))
-    with pytest.raises(ExportError, match=r"Choosy\(\) looks at the images to decide how many"):
-        trace(reduced, None, **OPTIONS)
+class Broken(Norm):
+    """Cannot be traced."""
+
+    def __call__(self, state, attention):  # type: ignore[no-untyped-def]
+        if torch.compiler.is_compiling():
+            raise OSError("not while tracing")
+        return super().__call__(state, attention)
 
 
 class Adaptive(tr.Selector):
@@ -116,22 +104,16 @@ class Adaptive(tr.Selector):
         raise NotImplementedError
 
 
-def test_adaptive_counts_are_refused_before_any_work(vit) -> None:  # type: ignore[no-untyped-def]
-    reduced = tr.wrap(vit(), tr.Strategy(Adaptive(), fuser="prune"))
-    with pytest.raises(ExportError, match=r"Adaptive\(\) looks at the images"):
-        check_model(reduced)
-
-
-class Broken(tr.Scorer):
-    traits: ClassVar[Traits] = Traits()
-
-    def __call__(self, state, attention):  # type: ignore[no-untyped-def]
-        if torch.compiler.is_compiling():
-            raise OSError("not while tracing")
-        return state.image.norm(dim=-1)
-
-
-def test_whatever_stops_the_tracer_is_shown(vit) -> None:  # type: ignore[no-untyped-def]
-    reduced = tr.wrap(vit(), tr.Strategy(Broken(), schedule=2))
-    with pytest.raises(ExportError, match=r"cannot trace.*not while tracing"):
-        trace(reduced, None, **OPTIONS)
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        (tr.Strategy(Choosy(), schedule=2), r"Choosy\(\) looks at the images to decide how many"),
+        (tr.Strategy(Broken(), schedule=2), "cannot trace.*not while tracing"),
+        (tr.Strategy(Adaptive(), fuser="prune"), r"Adaptive\(\) looks at the images"),
+    ],
+)
+def test_what_does_not_fit_into_a_graph_is_refused_with_the_reason(  # type: ignore[no-untyped-def]
+    strategy: tr.Strategy, message: str, vit
+) -> None:
+    with pytest.raises(ExportError, match=message):
+        trace(check_model(tr.wrap(vit(), strategy)), None, **OPTIONS)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tokenred.attention import FusedEngine, PlainEngine
 from tokenred.core.values import Positive, checked
 from tokenred.export.traced import check_model, trace
-from tokenred.export.verified import Agreement, ExportReport, check_place, write_files
+from tokenred.export.verified import ExportReport, check_place, write_verified
 
 __all__ = ["to_torch_export"]
 
-_SUFFIX = ".pt2"
 # A loop over tiles would freeze the batch size; PyTorch's fused call stays one operator.
 _ENGINES = (FusedEngine(), PlainEngine())
 
@@ -36,44 +36,25 @@ def to_torch_export(
     neither tokenred nor timm.
 
     Args:
-        reduced: what `tokenred.wrap` returned, or a plain model, in eval mode.
+        reduced, image_size, dynamic_batch, tolerance, overwrite: as for `to_onnx`.
         path: of the file, ending in ``.pt2``.
-        image_size: (height, width) of its images; None for the model's own.
-        dynamic_batch: take any batch size; else one image at a time.
-        check: load the file and run it at two batch sizes against the model.
-        tolerance: the largest difference allowed, as a share of the largest logit.
-        overwrite: whether an older file may be replaced.
+        check: load the file and compare it with the model at two batch sizes.
 
     Raises:
-        ExportError: for a model that does not fit into a graph, such as one whose token counts
-            depend on the images, or a graph that differs from it; nothing is written then.
-        PartError: for what is no model.
-        InputError: for a size that the model does not take.
-        ConfigError: for another suffix, or a tolerance that is none.
-        OutputExistsError, DataError: where the file is there already or cannot be written.
+        TokenredError: as `to_onnx`, which lists them; nothing is written then.
     """
     model = check_model(reduced)
-    place = check_place(path, _SUFFIX, overwrite=overwrite)
+    place = check_place(path, ".pt2", overwrite=overwrite)
     traced = trace(model, image_size, dynamic_batch=dynamic_batch, engines=_ENGINES)
-    agreement = Agreement()
 
-    def write(draft: Path) -> None:
-        nonlocal agreement
-        with draft.open("r+b") as file:  # by a name of its own torch.export would warn
+    def save(draft: Path) -> None:
+        with draft.open("r+b") as file:  # torch.export warns of a name without .pt2
             torch.export.save(traced.program, file)
-        if check:
-            with draft.open("rb") as file:
-                loaded = torch.export.load(file).module()
-            agreement = traced.agreement(loaded, tolerance)
 
-    size = write_files(place, write)
-    inputs, outputs = traced.ports()
-    return ExportReport(
-        path=place,
-        format="torch",
-        bytes=size,
-        opset=None,
-        inputs=inputs,
-        outputs=outputs,
-        **vars(agreement),
-    )
+    return write_verified(place, traced, save, _load if check else None, tolerance=tolerance)
+
+
+def _load(path: Path) -> Callable[[Tensor], Tensor]:
+    with path.open("rb") as file:
+        module: Callable[[Tensor], Tensor] = torch.export.load(file).module()
+    return module

@@ -1,11 +1,10 @@
-"""ONNX files: for onnxruntime, TensorRT, OpenVINO and their like."""
+"""ONNX files: for onnxruntime, TensorRT, OpenVINO and the like."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,16 @@ from torch import Tensor, nn
 from tokenred.attention import PlainEngine
 from tokenred.core.errors import ConfigError, ExportError, MissingExtraError
 from tokenred.core.values import Positive, checked
-from tokenred.export.traced import Traced, check_model, shape_of, trace
-from tokenred.export.verified import Agreement, ExportReport, check_place, write_files
+from tokenred.export.traced import OPEN, Traced, check_model, trace
+from tokenred.export.verified import ExportReport, check_place, write_verified
 
 __all__ = ["to_onnx", "translations"]
 
-_SUFFIX = ".onnx"
 _IMAGES, _LOGITS = "images", "logits"
-# PyTorch's translations begin there.
-_OLDEST = 18
+_OLDEST = 18  # for which PyTorch has translations
 # ONNX has no fused attention before opset 23, and that one takes no bias on the keys alone.
 _ENGINES = (PlainEngine(),)
-# What one file may hold: protobuf ends at 2 GiB, and the graph needs room as well.
+# Of weights in one file: protobuf ends at 2 GiB, and the graph needs room as well.
 _ONE_FILE = 2**31 - 2**26
 _END = torch.iinfo(torch.int64).max
 
@@ -46,7 +43,7 @@ def to_onnx(
 ) -> ExportReport:
     """Write a model as an ONNX file, with input ``images`` and output ``logits``.
 
-    Weights of more than 2 GB lie in a second file beside it, named ``….onnx.data``.
+    Weights of more than 2 GB go to a second file beside it, named ``….onnx.data``.
 
     Args:
         reduced: what `tokenred.wrap` returned, or a plain model, in eval mode.
@@ -62,38 +59,30 @@ def to_onnx(
         ExportError: for a model that does not fit into a graph, such as one whose token counts
             depend on the images, an operator that ONNX lacks, or a graph that differs from the
             model; nothing is written then.
-        PartError: for what is no model.
+        PartError: if it is not a model.
         InputError: for a size that the model does not take.
         ConfigError: for another suffix, opset or tolerance.
-        OutputExistsError, DataError: where the file is there already or cannot be written.
+        OutputExistsError, DataError: if the file exists or cannot be written.
         MissingExtraError: without onnx, onnxscript and (for the check) onnxruntime.
     """
     model = check_model(reduced)
     _check_installed("onnx", "onnxscript", *(["onnxruntime"] if check else []))
-    _check_opset(opset)
+    newest = import_module("onnx").defs.onnx_opset_version()
+    if opset is not None and not _OLDEST <= opset <= newest:
+        raise ConfigError(f"expected an opset between {_OLDEST} and {newest}, got {opset!r}.")
     weights = (p.numel() * p.element_size() for p in model.state_dict().values())
     beside = sum(weights) > _ONE_FILE
-    place = check_place(path, _SUFFIX, *([".onnx.data"] if beside else []), overwrite=overwrite)
+    place = check_place(path, ".onnx", *([".onnx.data"] if beside else []), overwrite=overwrite)
     traced = trace(model, image_size, dynamic_batch=dynamic_batch, engines=_ENGINES)
     program = _translate(traced, opset)
-    agreement = Agreement()
-
-    def write(draft: Path) -> None:
-        nonlocal agreement
-        program.save(draft, external_data=beside)
-        if check:
-            agreement = traced.agreement(_runner(draft), tolerance)
-
-    size = write_files(place, write, several=beside)
-    graph = program.model.graph
-    return ExportReport(
-        path=place,
-        format="onnx",
-        bytes=size,
+    return write_verified(
+        place,
+        traced,
+        lambda draft: program.save(draft, external_data=beside),
+        _load if check else None,
+        tolerance=tolerance,
         opset=program.model.opset_imports[""],
-        inputs={value.name: shape_of(value.shape) for value in graph.inputs},
-        outputs={value.name: shape_of(value.shape) for value in graph.outputs},
-        **vars(agreement),
+        several=beside,
     )
 
 
@@ -111,28 +100,24 @@ def _check_installed(*packages: str) -> None:
         )
 
 
-def _check_opset(opset: int | None) -> None:
-    newest = import_module("onnx").defs.onnx_opset_version()
-    if opset is not None and (type(opset) is not int or not _OLDEST <= opset <= newest):
-        raise ConfigError(f"expected an opset between {_OLDEST} and {newest}, got {opset!r}.")
-
-
 def _translate(traced: Traced, opset: int | None) -> Any:
+    # Its optimiser warns of every constant that it leaves as it is.
+    logger = logging.getLogger("onnxscript")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
-        # Its optimiser warns of every constant that it leaves as it is.
-        with _quiet("onnxscript"):
-            program = torch.onnx.export(
-                traced.program,
-                (),
-                input_names=[_IMAGES],
-                output_names=[_LOGITS],
-                opset_version=opset,
-                dynamo=True,
-                dynamic_shapes=traced.dynamic_shapes,
-                custom_translation_table=translations(),
-                optimize=True,
-                verbose=False,
-            )
+        program: Any = torch.onnx.export(
+            traced.program,
+            (),
+            input_names=[_IMAGES],
+            output_names=[_LOGITS],
+            opset_version=opset,
+            dynamo=True,
+            dynamic_shapes=({0: OPEN},) if traced.dynamic else None,
+            custom_translation_table=translations(),
+            optimize=True,
+            verbose=False,
+        )
     except Exception as error:  # the exporter wraps whatever a translation raises
         found = re.search(r"No ONNX function found for <OpOverload\(op='(.+?)'.*?\)>", str(error))
         reason = f"{type(error).__name__}: {error}"
@@ -142,28 +127,18 @@ def _translate(traced: Traced, opset: int | None) -> Any:
             f"cannot write {type(traced.model).__name__} as ONNX: {reason}. An archive of "
             "torch.export holds any operator: to_torch_export, or --format torch."
         ) from error
-    got = program.model.opset_imports[""] if program is not None else None
+    finally:
+        logger.setLevel(level)
+    got = program.model.opset_imports[""]
     if opset not in (None, got):
         raise ExportError(f"expected ONNX of opset {opset}, but PyTorch wrote {got}. Ask for that.")
     return program
 
 
-@contextmanager
-def _quiet(package: str) -> Iterator[None]:
-    """Without the warnings that a package logs."""
-    logger = logging.getLogger(package)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _runner(path: Path) -> Callable[[Tensor], Tensor]:
+def _load(path: Path) -> Callable[[Tensor], Tensor]:
     onnxruntime = import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what is wrong comes as an exception as well
+    options.log_severity_level = 4  # errors are raised as exceptions as well
     try:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
@@ -184,12 +159,12 @@ def _runner(path: Path) -> Callable[[Tensor], Tensor]:
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """ONNX functions for operators that tokenred's parts use and PyTorch's exporter does not know.
 
-    Both are ONNX's TopK, whose equal entries come in the order of their places: over all entries it
-    is a stable sort.
+    Both are ONNX's TopK, which keeps the order of equal entries: over all entries it is a stable
+    sort.
     """
     op: Any = import_module("onnxscript").opset18
 
-    # The names of the arguments are PyTorch's, and their types tell which are no tensors.
+    # PyTorch's argument names; the annotations tell which arguments are not tensors.
     def sort_stable(
         self: Any, stable: bool | None = None, dim: int = -1, descending: bool = False
     ) -> Any:

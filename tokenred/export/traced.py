@@ -1,11 +1,9 @@
-"""From a model to a graph of PyTorch's own operators, the batch size left open."""
+"""From a model to a graph of PyTorch's own operators, with any batch size."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,63 +12,32 @@ from torch.export import ExportedProgram
 from tokenred.analysis.measure.image_costs import is_adaptive
 from tokenred.attention import Engine
 from tokenred.core.errors import ExportError, InputError, PartError, TokenredError
-from tokenred.export.verified import Agreement, Ports, check_agreement
 from tokenred.reduced.model import ReducedViT
 
-__all__ = ["Traced", "check_model", "shape_of", "trace"]
+__all__ = ["OPEN", "Traced", "check_model", "trace"]
 
-# Another size than the check runs, so that a size that got into the graph is noticed.
+OPEN = "batch"
+"""The name of the dimension of any size."""
+# Not a size that the check runs, so that a size that got into the graph is noticed.
 _EXAMPLES = 2
-_OPEN = "batch"
 
 
 @dataclass(frozen=True, eq=False)
 class Traced:
-    """A model as a graph.
-
-    Attributes:
-        program: the graph with its weights.
-        model: the model it was made of.
-        example: a batch it takes.
-        dynamic: whether the graph takes any batch size.
-    """
+    """A model as a graph, with an example of its input and output."""
 
     program: ExportedProgram
     model: nn.Module
-    example: Tensor
+    images: Tensor
+    logits: Tensor
     dynamic: bool
-
-    @property
-    def dynamic_shapes(self) -> tuple[dict[int, str], ...] | None:
-        """The open dimensions by name."""
-        return ({0: _OPEN},) if self.dynamic else None
-
-    def agreement(self, run: Callable[[Tensor], Tensor], tolerance: float) -> Agreement:
-        """Compare the model with what was made of it, see `check_agreement`."""
-        batches = (1, 3) if self.dynamic else (1,)
-        return check_agreement(self.model, run, self.example, batches=batches, tolerance=tolerance)
-
-    def ports(self) -> tuple[Ports, Ports]:
-        """Names and shapes of what goes in and comes out."""
-        shapes = {node.name: node.meta.get("val") for node in self.program.graph.nodes}
-        signature = self.program.graph_signature
-        taken, given = (
-            {str(name): shape_of(shapes[str(name)].shape) for name in names}
-            for names in (signature.user_inputs, signature.user_outputs)
-        )
-        return taken, given
-
-
-def shape_of(sizes: Sequence[Any]) -> tuple[int | str, ...]:
-    """A shape of numbers, and a name where a dimension is open."""
-    return tuple(size if isinstance(size, int) else _OPEN for size in sizes)
 
 
 def check_model(model: nn.Module) -> nn.Module:
-    """The model, without what torch.compile put around it.
+    """The model, without the wrapper of torch.compile.
 
     Raises:
-        PartError: for what is no model.
+        PartError: if it is not a model.
         ExportError: for one in training mode, without weights, or whose token counts depend on the
             images.
     """
@@ -97,54 +64,40 @@ def trace(
     dynamic_batch: bool,
     engines: tuple[Engine, ...],
 ) -> Traced:
-    """Trace a model's inference.
-
-    Args:
-        model: what `check_model` returned.
-        image_size: (height, width); None for the model's own.
-        dynamic_batch: any batch size, or one image at a time.
-        engines: that a reduced model's attention may use in the graph.
+    """Trace a model's inference; a reduced model's attention uses one of the engines.
 
     Raises:
         InputError: for a size that the model does not take.
-        ExportError: for a model that gives no single tensor, or cannot be traced.
+        ExportError: for a model that does not return one tensor, or cannot be traced.
     """
-    example = _example(model, image_size, _EXAMPLES if dynamic_batch else 1)
-    _check_runs(model, example)
-    dim = torch.export.Dim(_OPEN, min=1)
-    try:
-        program = torch.export.export(
-            _as_traced(model, engines),
-            (example,),
-            dynamic_shapes=({0: dim},) if dynamic_batch else None,
-            strict=False,
-        )
-    except Exception as error:  # the tracer lets through whatever a model raises
-        raise _refusal(model, error) from error
-    for node in program.graph.nodes:
-        # Lines of code on this machine are nothing for a file that travels.
-        node.meta.pop("stack_trace", None)
-    return Traced(program, model, example, dynamic_batch)
-
-
-def _as_traced(model: nn.Module, engines: tuple[Engine, ...]) -> nn.Module:
-    """The same model and weights, without what is not for a graph."""
-    form = copy.copy(model)
-    form._compiled_call_impl = None
-    if isinstance(form, ReducedViT):
-        form.check_finite = False  # it would read the images
-        form.engines = engines
-    return form
-
-
-def _example(model: nn.Module, image_size: tuple[int, int] | None, batch: int) -> Tensor:
     weight = next(model.parameters())
     convolutions = (m for m in model.modules() if isinstance(m, nn.Conv2d))
     channels = next((m.in_channels for m in convolutions), 3)
     size = _own_size(model) if image_size is None else image_size
     if len(size) != 2 or any(type(side) is not int or side < 1 for side in size):
         raise InputError(f"expected image_size as (height, width) in pixels, got {size!r}.")
-    return torch.zeros(batch, channels, *size, dtype=weight.dtype, device=weight.device)
+    images = torch.zeros(
+        _EXAMPLES if dynamic_batch else 1, channels, *size, dtype=weight.dtype, device=weight.device
+    )
+    logits = _run(model, images)
+    form = copy.copy(model)  # with the same weights
+    form._compiled_call_impl = None
+    if isinstance(form, ReducedViT):
+        form.check_finite = False  # it would read the images
+        form.engines = engines
+    shapes = ({0: torch.export.Dim(OPEN, min=1)},) if dynamic_batch else None
+    try:
+        program = torch.export.export(form, (images,), dynamic_shapes=shapes, strict=False)
+    except Exception as error:  # the tracer lets through whatever a model raises
+        if "data-dependent" in str(error):
+            raise _adaptive(model) from error
+        raise ExportError(
+            f"torch.export cannot trace {_name(model)}: {type(error).__name__}: {error}"
+        ) from error
+    for node in program.graph.nodes:
+        # The file must not contain paths and code of this machine.
+        node.meta.pop("stack_trace", None)
+    return Traced(program, model, images, logits, dynamic_batch)
 
 
 def _own_size(model: nn.Module) -> tuple[int, ...]:
@@ -158,35 +111,30 @@ def _own_size(model: nn.Module) -> tuple[int, ...]:
     return tuple(int(side) for side in size)
 
 
-def _check_runs(model: nn.Module, example: Tensor) -> None:
+def _run(model: nn.Module, images: Tensor) -> Tensor:
     if isinstance(model, ReducedViT):
-        model.backbone.check_images(example)
+        model.backbone.check_images(images)
     try:
-        given = model(example)
+        given = model(images)
     except TokenredError:
         raise
     except Exception as error:  # a model may refuse images in any way
         raise InputError(
-            f"{_name(model)} does not run on images of shape {tuple(example.shape)}: "
+            f"{_name(model)} does not run on images of shape {tuple(images.shape)}: "
             f"{type(error).__name__}: {error} Pass another image_size."
         ) from error
     if not isinstance(given, Tensor):
         raise ExportError(
             f"expected {_name(model)} to give one tensor, got {type(given).__name__}."
         )
-
-
-def _refusal(model: nn.Module, error: Exception) -> ExportError:
-    if "data-dependent" in str(error):
-        return _adaptive(model)
-    return ExportError(f"torch.export cannot trace {_name(model)}: {type(error).__name__}: {error}")
+    return given
 
 
 def _adaptive(model: nn.Module) -> ExportError:
     who = repr(model.strategy.scorer) if isinstance(model, ReducedViT) else "it"
     return ExportError(
         f"{_name(model)} does not fit into a graph: {who} looks at the images to decide how many "
-        "tokens go or what else runs, and a graph is the same for all images. Take a strategy "
+        "tokens go or what else runs, and a graph is the same for all images. Use a strategy "
         "whose counts are known beforehand."
     )
 

@@ -1,10 +1,9 @@
-"""A file for a model's graph: compared with the model first, and only then put in its place.
+"""Write a graph to a file that is compared with the model before it gets its name.
 
-Both are run on random images. Rounding is not the same in two programs, and where it decides which
-of two tokens goes, or which attention entry θ keeps, an image comes out different. That is rare: 2
-of 64 images with θ = 0.6 on DeiT-Ti, none of 512 with θ = 1 on the digits model. A wrong graph
-fails on nearly all. So a reduced model that differs is asked again with other images, twice at
-most.
+Both are run on random images. Rounding differs between programs, and if it decides which of two
+tokens is removed, or which attention entry θ keeps, an image comes out different. That is rare: 2
+of 64 images with θ = 0.6 on DeiT-Ti, none of 512 with θ = 1 on the digits model; a wrong graph
+fails on nearly all. So a reduced model that differs is compared on other images, at most twice.
 """
 
 from __future__ import annotations
@@ -14,29 +13,21 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from tokenred.core.errors import ConfigError, ExportError
 from tokenred.core.files import prepare_folder, write_whole
+from tokenred.export.traced import OPEN, Traced
 from tokenred.reduced.model import ReducedViT
 
-__all__ = ["Agreement", "ExportReport", "Ports", "check_agreement", "check_place", "write_files"]
+__all__ = ["ExportReport", "check_agreement", "check_place", "write_files", "write_verified"]
 
 Ports: TypeAlias = Mapping[str, tuple[int | str, ...]]
 Run: TypeAlias = Callable[[Tensor], Tensor]
 _DRAWS = 3
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How well a graph agrees with its model; the fields are those of `ExportReport`."""
-
-    difference: float | None = None
-    batches: tuple[int, ...] = ()
-    draws: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,15 +37,14 @@ class ExportReport:
     Attributes:
         path: the file.
         format: ``"onnx"`` or ``"torch"``.
-        bytes: its size, that of a file of weights beside it included.
+        bytes: its size, with that of a file of weights beside it.
         opset: the version of ONNX's operators, None for an archive of torch.export.
         difference: the largest difference from the model's logits in the check, as a share of the
-            largest logit; None where nothing was checked.
+            largest logit; None if nothing was checked.
         batches: the batch sizes that were run.
-        draws: how often images were drawn for the check: more than once where the first ones
+        draws: how often images were drawn for the check: more than once if the first ones
             differed (see `tokenred.export.verified`).
-        inputs: shape by name; an open dimension has a name.
-        outputs: likewise.
+        inputs, outputs: shape by name; a dimension of any size has a name.
     """
 
     path: Path
@@ -68,21 +58,53 @@ class ExportReport:
     outputs: Ports
 
 
+def write_verified(
+    place: Path,
+    traced: Traced,
+    save: Callable[[Path], object],
+    load: Callable[[Path], Run] | None,
+    *,
+    tolerance: float,
+    opset: int | None = None,
+    several: bool = False,
+) -> ExportReport:
+    """Save a graph and, with ``load``, compare it with its model; see `check_agreement`."""
+    batches = (1, 3) if traced.dynamic else (1,)
+    found: tuple[float | None, int] = (None, 0)
+
+    def write(draft: Path) -> None:
+        nonlocal found
+        save(draft)
+        if load is not None:
+            found = check_agreement(
+                traced.model, load(draft), traced.images, batches=batches, tolerance=tolerance
+            )
+
+    first: int | str = OPEN if traced.dynamic else 1
+    return ExportReport(
+        path=place,
+        format="torch" if opset is None else "onnx",
+        bytes=write_files(place, write, several=several),
+        opset=opset,
+        difference=found[0],
+        batches=() if load is None else batches,
+        draws=found[1],
+        inputs={"images": (first, *traced.images.shape[1:])},
+        outputs={"logits": (first, *traced.logits.shape[1:])},
+    )
+
+
 @torch.no_grad()
 def check_agreement(
     model: nn.Module, run: Run, example: Tensor, *, batches: tuple[int, ...], tolerance: float
-) -> Agreement:
-    """Run model and graph on the same images.
+) -> tuple[float, int]:
+    """Run model and graph on random images like the example, in batches of these sizes.
 
-    Args:
-        model: what was exported.
-        run: the graph as a function of images.
-        example: a batch; shape, type and device of an image.
-        batches: batch sizes to run.
-        tolerance: the largest difference allowed, as a share of the largest logit.
+    Returns:
+        The largest difference, as a share of the largest logit, and how often images were drawn.
 
     Raises:
-        ExportError: where they differ by more, or the graph does not run at some batch size.
+        ExportError: if it is above the tolerance, or the graph does not run at some batch size.
     """
     smallest = torch.inf
     for draw in range(_DRAWS if isinstance(model, ReducedViT) else 1):
@@ -92,12 +114,12 @@ def check_agreement(
             images = torch.randn(batch, *example.shape[1:], generator=generator).to(example)
             worst = max(worst, _difference(model(images), _answer(run, images)))
         if worst <= tolerance:
-            return Agreement(worst, batches, draw + 1)
+            return worst, draw + 1
         smallest = min(smallest, worst)
     raise ExportError(
         f"expected the exported graph to agree with the model within {tolerance:g} of the largest "
         f"logit, got a difference of {smallest:.2g} at batch sizes {', '.join(map(str, batches))}. "
-        "Nothing was written. Weights of half precision need a larger tolerance; else please "
+        "Nothing was written. Weights of half precision need a larger tolerance; otherwise please "
         "report it."
     )
 
@@ -118,23 +140,16 @@ def _difference(expected: Tensor, got: Tensor) -> float:
     if got.shape != expected.shape:
         return torch.inf
     scale = expected.abs().max().clamp_min(torch.finfo(torch.float32).tiny)
-    difference = float((got - expected).abs().max() / scale)
-    # NaN compares as smaller than any tolerance would be.
-    return difference if difference == difference else torch.inf
+    difference = (got - expected).abs().max() / scale
+    return float(difference.nan_to_num(torch.inf))
 
 
 def check_place(path: str | Path, suffix: str, *extra: str, overwrite: bool = False) -> Path:
-    """A path that may be written; its folder is made.
-
-    Args:
-        path: of the file.
-        suffix: that it must have.
-        extra: suffixes of files that will lie beside it, such as ``.onnx.data``.
-        overwrite: whether older files may be replaced.
+    """A path that may be written, with files of ``extra`` suffixes; its folder is created.
 
     Raises:
         ConfigError: for another suffix.
-        OutputExistsError: where a file is there already.
+        OutputExistsError: if one of the files exists.
         DataError: for a folder that cannot be written to.
     """
     path = Path(path).expanduser()
@@ -144,17 +159,11 @@ def check_place(path: str | Path, suffix: str, *extra: str, overwrite: bool = Fa
     return prepare_folder(path.parent, names, overwrite=overwrite)[0]
 
 
-def write_files(path: Path, write: Callable[[Path], Any], *, several: bool = False) -> int:
-    """Write a file whole or not at all, and what belongs beside it.
+def write_files(path: Path, write: Callable[[Path], object], *, several: bool = False) -> int:
+    """Write a file completely or not at all, and return its size in bytes.
 
-    Args:
-        path: of the file.
-        write: fills the file whose path it is given, and checks it. Where it raises, or is killed
-            over a single file, nothing is left behind.
-        several: whether it puts others beside the file; it then has a folder of its own.
-
-    Returns:
-        The size of all its files in bytes.
+    ``write`` fills and checks a draft. If it raises, or is killed over a single file, nothing is
+    left behind. With ``several``, it may write other files beside the draft.
     """
     if not several:
         return write_whole(path, write).stat().st_size
