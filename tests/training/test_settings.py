@@ -12,8 +12,7 @@ from tests.training.conftest import tiny
 from tokenred.core.errors import ConfigError, UnknownNameError
 from tokenred.training import METHOD_SETTINGS, PRESETS, Settings, method_of, settings_for
 from tokenred.training.losses import make_criterion
-from tokenred.training.optimise import make_optimizer, make_schedule
-from tokenred.training.warmup import reduction_share, warmed
+from tokenred.training.optimise import make_optimizer, make_schedule, reduction_share, warmed
 
 pytestmark = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
 

@@ -15,8 +15,7 @@ from tokenred.cli.options import ModelOptions, Strategy, assignments, options_of
 from tokenred.core.errors import ConfigError, UntrainedPartWarning
 from tokenred.reduced.wrap import gmacs, wrap
 from tokenred.strategies.specs import parse_spec
-from tokenred.training import finetune, method_of, settings_for
-from tokenred.training.presets import METHOD_SETTINGS, PRESETS
+from tokenred.training import METHOD_SETTINGS, PRESETS, finetune, method_of, settings_for
 
 __all__ = ["finetune_command"]
 

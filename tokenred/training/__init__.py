@@ -1,8 +1,13 @@
 """Training: fine-tuning with a strategy, and the recipe that made the embedded weights."""
 
 from tokenred.training.finetune import Finetuned, finetune
-from tokenred.training.presets import METHOD_SETTINGS, PRESETS, method_of, settings_for
-from tokenred.training.settings import Settings
+from tokenred.training.settings import (
+    METHOD_SETTINGS,
+    PRESETS,
+    Settings,
+    method_of,
+    settings_for,
+)
 
 __all__ = [
     "METHOD_SETTINGS",

@@ -18,12 +18,10 @@ from tokenred.core.errors import ConfigError
 from tokenred.data import ImageDataset, balanced_subset, eval_transform
 from tokenred.data.classes import CIFAR10_CLASSES
 from tokenred.data.sources import raw_of
-from tokenred.training.randomness import derive, random_as
+from tokenred.training.devices import derive, random_as
 from tokenred.training.settings import Settings
 
 __all__ = ["TrainingImages", "images_digest", "plain_images", "train_transform"]
-
-_FIRST_CROPS = 1  # timm's random resized crop is one transform, and the first
 
 
 def train_transform(
@@ -31,20 +29,14 @@ def train_transform(
 ) -> Callable[[Image.Image], Tensor]:
     """Augmentation, followed by the model's evaluation normalisation.
 
-    Args:
-        model: as for `tokenred.data.eval_transform`.
-        settings: the augmentation.
-        data: the dataset's name; see there.
-
-    Returns:
-        From an RGB image to a tensor (3, height, width).
+    ``data`` is the dataset's name, as for `tokenred.data.eval_transform`.
     """
     evaluation: Any = eval_transform(model, data=data)
     normalise = next(t for t in evaluation.transforms if isinstance(t, transforms.Normalize))
     config = resolve_model_data_config(model)
     size = tuple(getattr(getattr(model, "patch_embed", None), "img_size", None) or ())
     height, width = size or config["input_size"][1:]
-    made = create_transform(
+    made: Any = create_transform(
         (3, height, width),
         is_training=True,
         hflip=settings.flip,
@@ -56,18 +48,17 @@ def train_transform(
         re_prob=settings.erasing,
         re_mode="pixel",
     )
-    if settings.crop == "resized":
-        return made  # type: ignore[no-any-return]
-    first: list[Any] = []
-    if settings.crop == "padded":
-        first = [transforms.RandomCrop((height, width), padding=max(1, height // 8))]
-    elif settings.crop == "affine":
-        # These keep a handwritten digit readable.
-        bilinear = transforms.InterpolationMode.BILINEAR
-        first = [transforms.RandomAffine(12, (0.09, 0.09), (0.86, 1.14), 10, bilinear)]
-    # Images of another size are first resized to the model's, as in evaluation.
-    resize = evaluation.transforms[:-2]
-    return transforms.Compose([*resize, *first, *made.transforms[_FIRST_CROPS:]])  # type: ignore[no-any-return]
+    if settings.crop != "resized":
+        # In place of timm's random resized crop: the evaluation's resizing, then another crop.
+        first: list[Any] = list(evaluation.transforms[:-2])
+        if settings.crop == "padded":
+            first.append(transforms.RandomCrop((height, width), padding=max(1, height // 8)))
+        elif settings.crop == "affine":
+            # These keep a handwritten digit readable.
+            bilinear = transforms.InterpolationMode.BILINEAR
+            first.append(transforms.RandomAffine(12, (0.09, 0.09), (0.86, 1.14), 10, bilinear))
+        made = transforms.Compose([*first, *made.transforms[1:]])
+    return made  # type: ignore[no-any-return]
 
 
 def plain_images(model: nn.Module, data: ImageDataset) -> ImageDataset:
@@ -81,7 +72,7 @@ class TrainingImages(Dataset[tuple[Tensor, int, int]]):
     """Augmented images whose randomness depends on seed, epoch and image, not on the loader.
 
     Args:
-        model: see `train_transform`.
+        model: its preprocessing is used.
         data: the images.
         settings: augmentation, batch size and seed.
         limit: maximum number of images, balanced over the classes; None for all.
@@ -89,7 +80,6 @@ class TrainingImages(Dataset[tuple[Tensor, int, int]]):
         workers: number of loading processes.
 
     Attributes:
-        images: ``data`` with augmentation.
         members: indices of the training images.
         steps: batches per epoch; an incomplete last batch is dropped.
 
@@ -127,7 +117,6 @@ class TrainingImages(Dataset[tuple[Tensor, int, int]]):
             )
 
     def __len__(self) -> int:
-        """Return how many images there are."""
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
@@ -152,16 +141,13 @@ class TrainingImages(Dataset[tuple[Tensor, int, int]]):
 
 
 def images_digest(data: ImageDataset, members: Sequence[int]) -> str:
-    """A short digest of the labels and contents of some images, independent of their names.
-
-    An unreadable image is recorded as unreadable.
-    """
+    """A short digest of the labels and contents of some images, independent of their names."""
     digest = hashlib.sha256()
     for index in members:
         digest.update(f"{data.labels[index]} ".encode())
         try:
             content = raw_of(data.source, index)
-        except Exception as error:  # as decoders raise them
+        except Exception as error:  # of an unreadable image
             content = type(error).__name__.encode()
         digest.update(hashlib.sha256(content).digest())
     return f"{data.name}, {len(members)} images, {digest.hexdigest()[:16]}"

@@ -1,18 +1,22 @@
-"""Where training runs: on one device, or through accelerate for AMP and several processes."""
+"""Where training runs (with accelerate for AMP and several processes), and its random numbers."""
 
 from __future__ import annotations
 
 import importlib
 import os
-from contextlib import AbstractContextManager, nullcontext
+import random
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from hashlib import blake2b
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tokenred.core.errors import ConfigError, MissingExtraError
 
-__all__ = ["OneDevice", "pick_accelerator"]
+__all__ = ["OneDevice", "derive", "pick_accelerator", "random_as"]
 
 
 class OneDevice:
@@ -35,35 +39,25 @@ class OneDevice:
             ) from error
 
     def prepare(self, module: nn.Module, optimizer: Any) -> tuple[nn.Module, Any]:
-        """The module and optimiser to train with."""
         return module, optimizer
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """A context for the forward of an unprepared model, such as a teacher."""
         return nullcontext()
 
     def backward(self, loss: Tensor) -> None:
-        """Compute the gradients of a loss."""
         loss.backward()
 
     def clip_grad_norm_(self, parameters: list[nn.Parameter], norm: float) -> None:
-        """Clip the norm of the gradient."""
         nn.utils.clip_grad_norm_(parameters, norm)
 
     def reduce(self, values: Tensor, how: str) -> Tensor:
-        """The sum over processes."""
         return values
 
-    def wait_for_everyone(self) -> None:
-        """Wait for all processes."""
+    def wait_for_everyone(self) -> None: ...
 
 
 def pick_accelerator(amp: str, device: str | None) -> Any:
-    """Return an ``Accelerator`` if one is needed, otherwise a `OneDevice`.
-
-    Args:
-        amp: ``"no"``, ``"bf16"`` or ``"fp16"``.
-        device: for `OneDevice`; ``"cpu"``, or None for accelerate's choice.
+    """Return an ``Accelerator`` if mixed precision or several processes need one, or a `OneDevice`.
 
     Raises:
         ConfigError: if this machine does not have the device.
@@ -83,3 +77,29 @@ def pick_accelerator(amp: str, device: str | None) -> Any:
     return accelerate.Accelerator(
         mixed_precision=amp, cpu=device == "cpu", kwargs_handlers=[unused]
     )
+
+
+def derive(*numbers: int) -> int:
+    """A 32-bit seed derived from several numbers, different for different numbers."""
+    return int.from_bytes(blake2b(repr(numbers).encode(), digest_size=4).digest(), "big")
+
+
+@contextmanager
+def random_as(*numbers: int, devices: bool = False) -> Iterator[None]:
+    """Seed Python's, NumPy's and PyTorch's generators inside the block, and restore them after it.
+
+    The numbers, such as (seed, epoch, image), are all that the random numbers depend on, so that a
+    run can resume anywhere. With ``devices``, accelerators are seeded as well.
+    """
+    seed = derive(*numbers)
+    # timm uses NumPy's global generator.
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(None if devices else []):
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        (torch if devices else torch.default_generator).manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])  # noqa: NPY002

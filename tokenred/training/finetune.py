@@ -27,12 +27,10 @@ from tokenred.strategies.score_mods import TopKeys
 from tokenred.strategies.specs import StrategyLike, parse_spec
 from tokenred.strategies.strategy import Strategy, recipes
 from tokenred.training.augment import TrainingImages, images_digest, plain_images
-from tokenred.training.devices import pick_accelerator
+from tokenred.training.devices import pick_accelerator, random_as
 from tokenred.training.losses import Criterion, make_criterion
-from tokenred.training.presets import method_of, settings_for
-from tokenred.training.randomness import random_as
 from tokenred.training.run_folder import Rows, RunFolder
-from tokenred.training.settings import Settings
+from tokenred.training.settings import Settings, method_of, settings_for
 from tokenred.training.trainer import Trainer, frozen, top1
 
 __all__ = ["Finetuned", "check_mask_is_read", "finetune"]

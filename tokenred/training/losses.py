@@ -53,15 +53,14 @@ used only with a teacher, is our addition.
 """
 
 
+def _wide(x: Tensor) -> Tensor:
+    return x.to(at_least_fp32(x.dtype))
+
+
 def cross_entropy(
     logits: Float[Tensor, "b classes"], targets: Tensor, label_smoothing: float = 0.0
 ) -> Float[Tensor, ""]:
-    """Cross-entropy with the true classes.
-
-    Args:
-        logits: of the model.
-        targets: ``(b,)`` classes as integers, or ``(b, classes)`` probabilities, as from mixup.
-        label_smoothing: share of the target spread evenly over all classes.
+    """Cross-entropy with ``(b,)`` classes, or with ``(b, classes)`` probabilities as from mixup.
 
     Raises:
         InputError: if the targets have another shape or type.
@@ -84,11 +83,8 @@ def distillation_kl(
 ) -> Float[Tensor, ""]:
     """Kullback-Leibler divergence between the predictions of a model and its teacher.
 
-    Args:
-        logits: of the model.
-        teacher_logits: of the teacher.
-        over: whose probabilities weight the classes: ``"student"`` for KL(student‖teacher),
-            ``"teacher"`` for KL(teacher‖student).
+    The probabilities of ``over`` weight the classes: ``"student"`` for KL(student‖teacher),
+    ``"teacher"`` for KL(teacher‖student).
 
     Source: DynamicViT (Rao et al., NeurIPS 2021), section 3.4, KL(student‖teacher); the authors'
     code of IdleViT, KL(teacher‖student).
@@ -149,11 +145,8 @@ def unit_feature_mse(
 ) -> Float[Tensor, ""]:
     """Mean squared error of features, each token scaled to length 1.
 
-    Args:
-        features: of the model.
-        teacher_features: of the teacher.
-        mask: 0 for tokens to skip; each channel is then scaled to unit norm over the tokens, as in
-            the authors' code for LV-ViT.
+    With a mask, 0 for tokens to skip, each channel is scaled to unit norm over the tokens instead,
+    as in the authors' code for LV-ViT.
 
     Source: IdleViT (Xu et al., AJCAI 2023, arXiv 2310.05654), feature distillation.
 
@@ -173,14 +166,23 @@ def ratio_loss(
 ) -> Float[Tensor, ""]:
     """Mean squared difference between the kept and the target share, over images and stages.
 
-    Args:
-        kept_share: the mean of the mask after each stage.
-        target_share: what it should be, ``(b, S)`` or ``(S,)``.
-
     Source: DynamicViT (Rao et al., NeurIPS 2021), section 3.4.
     """
     wide = _wide(kept_share)
     return (wide - target_share.detach().to(wide.dtype)).square().mean()
+
+
+def _check_teacher(features: Tensor, teacher_features: Tensor) -> None:
+    b, n, c = features.shape
+    given = tuple(teacher_features.shape)
+    if len(given) != 3 or (given[0], given[2]) != (b, c) or given[1] < n:
+        raise InputError(
+            f"the teacher's features must be ({b}, at least {n}, {c}) to match the model's, got "
+            f"{given}. Use the dense model as teacher, or omit teacher_features."
+        )
+
+
+# ---------------------------------------------------------------- combined
 
 
 @checked
@@ -251,8 +253,8 @@ class Criterion:
                 "after set_distilled_training(False)."
             )
         terms: dict[str, Callable[[], Tensor]] = {
-            "ratio": lambda: _ratio(aux, self.shares),
-            "token_cut": lambda: _token_cut(aux, self.reference),
+            "ratio": lambda: self._ratio(aux),
+            "token_cut": lambda: self._token_cut(aux),
         }
         if teacher_features is not None:
             dense = teacher_features
@@ -263,7 +265,7 @@ class Criterion:
         if teacher_logits is not None:
             if self.reads_apart and "token_logits" in aux:
                 logits, (taught, of_tokens) = aux["cls_logits"], _pair(teacher_logits)
-                terms["kept_tokens"] = lambda: _token_kl(aux, of_tokens, self.over)
+                terms["kept_tokens"] = lambda: self._token_kl(aux, of_tokens)
             elif isinstance(teacher_logits, Tensor):
                 taught = teacher_logits
             else:
@@ -278,6 +280,29 @@ class Criterion:
                 total = total + weight * value
                 parts[name] = value.detach()
         return total, parts
+
+    def _ratio(self, aux: Mapping[str, Tensor]) -> Tensor:
+        kept = _read(aux, "kept_share")
+        if self.shares is None:
+            return ratio_loss(kept, _read(aux, "target_share"))
+        if len(self.shares) != kept.shape[1]:
+            raise ConfigError(
+                f"expected {kept.shape[1]} shares, one per stage, got {len(self.shares)}."
+            )
+        return ratio_loss(kept, kept.new_tensor(self.shares))
+
+    def _token_cut(self, aux: Mapping[str, Tensor]) -> Tensor:
+        cut = _read(aux, "token_cut")
+        return cut[:, ::2].sum(dim=1).mean() / cut.shape[1] if self.reference else cut.mean()
+
+    def _token_kl(self, aux: Mapping[str, Tensor], teacher: Tensor) -> Tensor:
+        ours = _read(aux, "token_logits")
+        teacher = gather_tokens(teacher, _read(aux, "index").clamp_min(0))
+        kept = torch.ones_like(ours[..., 0]) if "mask" not in aux else aux["mask"].detach()
+        kept = kept[:, -ours.shape[1] :] > 0.5
+        if not kept.any():
+            return ours.new_zeros(())
+        return distillation_kl(ours[kept], teacher[kept], self.over)
 
 
 @checked
@@ -311,30 +336,6 @@ def _cls_feature(aux: Mapping[str, Tensor], teacher: Tensor) -> Tensor:
     return unit_feature_mse(features[:, :1], teacher[:, :1])
 
 
-def _token_cut(aux: Mapping[str, Tensor], reference: bool) -> Tensor:
-    cut = _read(aux, "token_cut")
-    return cut[:, ::2].sum(dim=1).mean() / cut.shape[1] if reference else cut.mean()
-
-
-def _token_kl(aux: Mapping[str, Tensor], teacher: Tensor, over: str) -> Tensor:
-    ours = _read(aux, "token_logits")
-    teacher = gather_tokens(teacher, _read(aux, "index").clamp_min(0))
-    kept = torch.ones_like(ours[..., 0]) if "mask" not in aux else aux["mask"].detach()
-    kept = kept[:, -ours.shape[1] :] > 0.5
-    if not kept.any():
-        return ours.new_zeros(())
-    return distillation_kl(ours[kept], teacher[kept], over)
-
-
-def _ratio(aux: Mapping[str, Tensor], shares: tuple[float, ...] | None) -> Tensor:
-    kept = _read(aux, "kept_share")
-    if shares is None:
-        return ratio_loss(kept, _read(aux, "target_share"))
-    if len(shares) != kept.shape[1]:
-        raise ConfigError(f"expected {kept.shape[1]} shares, one per stage, got {len(shares)}.")
-    return ratio_loss(kept, kept.new_tensor(shares))
-
-
 def _pair(logits: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     if isinstance(logits, Tensor) or len(logits) != 2:
         raise InputError(
@@ -352,17 +353,3 @@ def _read(aux: Mapping[str, Tensor], key: str) -> Tensor:
             "and removes tokens, or set the term's weight to 0."
         )
     return aux[key]
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to(at_least_fp32(x.dtype))
-
-
-def _check_teacher(features: Tensor, teacher_features: Tensor) -> None:
-    b, n, c = features.shape
-    given = tuple(teacher_features.shape)
-    if len(given) != 3 or (given[0], given[2]) != (b, c) or given[1] < n:
-        raise InputError(
-            f"the teacher's features must be ({b}, at least {n}, {c}) to match the model's, got "
-            f"{given}. Use the dense model as teacher, or omit teacher_features."
-        )

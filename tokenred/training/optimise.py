@@ -1,7 +1,9 @@
-"""timm's optimiser and schedule, with separate learning rates for backbone and learned parts."""
+"""What changes during training: timm's optimiser and schedule, and the share of the reduction."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 from timm.optim import create_optimizer_v2, param_groups_weight_decay
@@ -9,9 +11,14 @@ from timm.scheduler import create_scheduler_v2
 from torch import nn
 
 from tokenred.core.errors import ConfigError
+from tokenred.reduced.model import ReducedViT
+from tokenred.strategies.routers import Idle
+from tokenred.strategies.schedules import KeepRatio, PerLayer
+from tokenred.strategies.score_mods import TopKeys
+from tokenred.strategies.strategy import Strategy
 from tokenred.training.settings import Settings
 
-__all__ = ["make_optimizer", "make_schedule"]
+__all__ = ["make_optimizer", "make_schedule", "reduction_share", "warmed"]
 
 _PARTS = "parts."
 
@@ -19,23 +26,21 @@ _PARTS = "parts."
 def make_optimizer(model: nn.Module, settings: Settings) -> Any:
     """Create one of timm's optimisers for the parameters that have gradients.
 
-    Each group says whether it belongs to the backbone, and its learning rate is scaled accordingly.
+    Each group says whether it belongs to the backbone, whose learning rate is scaled.
 
     Raises:
         ConfigError: if timm does not have the optimiser, or there is nothing to train.
     """
-    named: Any = getattr(model, "no_weight_decay", None)
-    exempt = set() if named is None else set(named())
+    named: Any = getattr(model, "no_weight_decay", set)
     groups: list[dict[str, Any]] = param_groups_weight_decay(
-        model, settings.weight_decay, no_weight_decay_list=exempt
+        model, settings.weight_decay, no_weight_decay_list=set(named())
     )
     learned = {id(p) for name, p in model.named_parameters() if name.startswith(_PARTS)}
     split: list[dict[str, Any]] = []
     for group in groups:
-        for backbone in (True, False):
+        for backbone, scale in ((True, settings.backbone_lr), (False, 1.0)):
             chosen = [p for p in group["params"] if (id(p) not in learned) == backbone]
             if chosen:
-                scale = settings.backbone_lr if backbone else 1.0
                 split.append(group | {"params": chosen, "lr_scale": scale, "backbone": backbone})
     if not split:
         raise ConfigError("expected parameters to train, but all are frozen.")
@@ -46,12 +51,7 @@ def make_optimizer(model: nn.Module, settings: Settings) -> Any:
 
 
 def make_schedule(optimizer: Any, settings: Settings, steps: int) -> Any:
-    """Create one of timm's schedules. ``step_update(step)`` sets it; it keeps no state.
-
-    Args:
-        optimizer: the optimiser whose learning rates it sets.
-        settings: shape and learning rates.
-        steps: steps per epoch.
+    """Create one of timm's schedules; ``step_update(step)`` sets the rates, and it has no state.
 
     Raises:
         ConfigError: if timm does not have the schedule, or it depends on the results.
@@ -74,3 +74,47 @@ def make_schedule(optimizer: Any, settings: Settings, steps: int) -> Any:
     if schedule is None:
         raise ConfigError(f"expected one of timm's schedules, got {settings.scheduler!r}.")
     return schedule
+
+
+def reduction_share(epoch: int, warmup: tuple[int, int] | None) -> float:
+    """The share of the reduction that is active in an epoch (from 0), from 0 to 1.
+
+    With a warm-up (start, length): 0 before ``start``, then half a cosine up to 1.
+
+    Source: EViT (Liang et al., ICLR 2022), training from scratch: start 10, length 100.
+    """
+    start, length = warmup or (0, 0)
+    if epoch >= start + length:
+        return 1.0
+    return (1 - math.cos(math.pi * max(0, epoch - start) / length)) / 2
+
+
+def warmed(reduced: ReducedViT, share: float) -> Strategy:
+    """The strategy of a model, scaled to a share of its reduction.
+
+    Keep rates of tokens, and of the keys in Tri-Level's mask, go from 1 to the strategy's own
+    value; counts are multiplied by the share.
+    """
+    whole = reduced.strategy
+    if share >= 1:
+        return whole
+
+    def nearer_one(ratio: Any) -> Any:
+        if isinstance(ratio, tuple):
+            return tuple(map(nearer_one, ratio))
+        return 1 - (1 - ratio) * share
+
+    router, schedule = whole.router, whole.schedule
+    if isinstance(router, Idle):
+        router = replace(router, keep_ratios=nearer_one(router.keep_ratios))
+    if isinstance(schedule, KeepRatio):
+        schedule = replace(schedule, ratio=nearer_one(schedule.ratio))
+    else:
+        # For any schedule, its counts on this model are known.
+        removed = (layer.removed for layer in reduced.cost().layers)
+        schedule = PerLayer(tuple(round(count * share) for count in removed))
+    score_mods = tuple(
+        replace(mod, ratio=nearer_one(mod.ratio)) if isinstance(mod, TopKeys) else mod
+        for mod in whole.score_mods
+    )
+    return whole.replace(router=router, schedule=schedule, score_mods=score_mods)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -36,10 +35,6 @@ _CONTENT: dict[str, tuple[type, ...]] = {
 class RunFolder:
     """The output folder of a training run. Every file is written completely or not at all.
 
-    Args:
-        path: the folder.
-        tensorboard: whether to write TensorBoard events as well.
-
     Attributes:
         state, best, last, log: the files.
 
@@ -67,8 +62,7 @@ class RunFolder:
         Raises:
             OutputExistsError: if there are files of an earlier run and neither option is given.
         """
-        files = (self.state, self.best, self.last, self.log)
-        old = [file for file in files if file.exists()]
+        old = [file for file in (self.state, self.best, self.last, self.log) if file.exists()]
         if old and not (resume or overwrite):
             raise OutputExistsError(
                 f"{self.path} already contains a run ({', '.join(file.name for file in old)}). "
@@ -78,21 +72,12 @@ class RunFolder:
             file.unlink(missing_ok=True)  # by another process of this run
 
     def write_state(self, identity: dict[str, Any], rows: Rows, state: dict[str, Any]) -> None:
-        """Write a state of tensors and plain values.
-
-        Args:
-            identity: everything that determines the run.
-            rows: log rows of the completed epochs.
-            state: the trainer's state.
-        """
+        """Write what determines the run, its log, and the trainer's state."""
         content = {"format": _FORMAT, "identity": identity, "rows": rows, **state}
         write_whole(self.state, lambda place: torch.save(content, place))
 
     def read_state(self, identity: dict[str, Any]) -> dict[str, Any]:
-        """Read what `write_state` wrote, onto the CPU. Nothing in the file is executed.
-
-        Args:
-            identity: of the run to resume.
+        """Read the state of the run with this identity. Nothing in the file is executed.
 
         Raises:
             CheckpointError: if the file is damaged or of another kind.
@@ -109,10 +94,10 @@ class RunFolder:
         if not isinstance(state, dict) or state.get("format") != _FORMAT:
             raise CheckpointError(f"{self.state} is not a training checkpoint. {afresh}")
         wrong = [k for k, kinds in _CONTENT.items() if not isinstance(state.get(k, ...), kinds)]
-        if not wrong and not _are_rows(state["rows"]):
-            wrong = ["rows"]
-        if wrong:
-            raise CheckpointError(f"{self.state} is damaged: see {', '.join(wrong)}. {afresh}")
+        if wrong or not all(_is_row(row, n) for n, row in enumerate(state["rows"])):
+            raise CheckpointError(
+                f"{self.state} is damaged: see {', '.join(wrong) or 'rows'}. {afresh}"
+            )
         saved = state["identity"]
         differs = [
             f"{name} {saved.get(name)!r} there, {identity.get(name)!r} now"
@@ -130,11 +115,10 @@ class RunFolder:
         """Rewrite all rows, so that a resumed run has each epoch once."""
         if not rows:
             return
-        names = list(dict.fromkeys(name for row in rows for name in row))
 
         def fill(place: Path) -> None:
             with place.open("w", newline="") as file:
-                writer = csv.DictWriter(file, names)
+                writer = csv.DictWriter(file, list(dict.fromkeys(n for row in rows for n in row)))
                 writer.writeheader()
                 writer.writerows({**row, "epoch": int(row["epoch"])} for row in rows)
 
@@ -144,18 +128,16 @@ class RunFolder:
                 self._events.add_scalar(name, value, len(rows) - 1)
 
     def close(self) -> None:
-        """Flush the event writer."""
         if self._events is not None:
             self._events.close()
 
 
-def _are_rows(rows: Sequence[Any]) -> bool:
-    """Whether these are the log rows of a run's first epochs."""
-    return all(
+def _is_row(row: Any, epoch: int) -> bool:
+    """Whether this is the log row of an epoch."""
+    return (
         isinstance(row, dict)
         and all(isinstance(k, str) and isinstance(v, int | float) for k, v in row.items())
         and {"loss", "top1"} <= row.keys()
-        and row.get("epoch") == number
+        and row.get("epoch") == epoch
         and math.isfinite(row["top1"])
-        for number, row in enumerate(rows)
     )

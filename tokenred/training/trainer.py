@@ -19,11 +19,10 @@ from tokenred.data import SKIPPED_LABEL
 from tokenred.models.checkpoint_file import load_strictly
 from tokenred.models.lvvit import LVViT
 from tokenred.reduced.model import ReducedViT
+from tokenred.training.devices import random_as
 from tokenred.training.losses import Criterion
-from tokenred.training.optimise import make_optimizer, make_schedule
-from tokenred.training.randomness import random_as
+from tokenred.training.optimise import make_optimizer, make_schedule, reduction_share, warmed
 from tokenred.training.settings import Settings
-from tokenred.training.warmup import reduction_share, warmed
 
 __all__ = ["Trainer", "frozen", "top1"]
 
@@ -42,16 +41,7 @@ class _TrainForward(nn.Module):
 
 
 class Trainer:
-    """A model with everything its training needs.
-
-    Args:
-        model: trained in place.
-        teacher: None for none; never changed.
-        criterion: the loss.
-        settings: the training settings.
-        steps: steps per epoch.
-        accelerator: where to run.
-    """
+    """A model, which is trained in place, with everything its training needs."""
 
     def __init__(
         self,
@@ -78,31 +68,23 @@ class Trainer:
         if settings.ema is not None:
             self.ema = ModelEmaV3(model, decay=settings.ema, use_warmup=settings.ema_warmup)
         self._forward = _TrainForward(model)
-        bare = make_optimizer(model, settings)
-        self._schedule = make_schedule(bare, settings, steps)
-        self._prepared, self.optimizer = accelerator.prepare(self._forward, bare)
+        optimizer = make_optimizer(model, settings)
+        self._schedule = make_schedule(optimizer, settings, steps)
+        self._prepared, self.optimizer = accelerator.prepare(self._forward, optimizer)
 
     @property
     def result(self) -> ReducedViT:
         """The averaged model, or the model itself if there is no average."""
-        if self.ema is None:
-            return self.model
-        averaged: ReducedViT = self.ema.module
-        return averaged
+        result: ReducedViT = self.model if self.ema is None else self.ema.module
+        return result
 
     def epoch(
         self, number: int, batches: Iterable[Any], after_step: Callable[[], object]
     ) -> dict[str, float]:
-        """Train for an epoch.
-
-        Args:
-            number: of the epoch, from 0; it determines learning rates, reduction and random
-                numbers.
-            batches: images, labels and indices.
-            after_step: called after each step.
+        """Train for an epoch, whose number determines rates, reduction and random numbers.
 
         Returns:
-            Its number, the mean loss and its terms, and the last learning rate.
+            The epoch, the mean loss and its terms, the last learning rate, and so on.
 
         Raises:
             ConfigError: if the loss becomes NaN or infinite.
@@ -182,11 +164,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any], origin: str) -> None:
-        """Continue from a state that `state_dict` returned.
-
-        Args:
-            state: has its keys.
-            origin: where the state comes from, for messages.
+        """Continue from a state that `state_dict` returned; ``origin`` is for messages.
 
         Raises:
             CheckpointError: if the weights or the optimiser state do not fit.
@@ -224,12 +202,7 @@ def frozen(model: nn.Module, names: tuple[str, ...]) -> Iterator[None]:
 
 @torch.no_grad()
 def top1(model: nn.Module, batches: Iterable[Any], accelerator: Any) -> float:
-    """Top-1 accuracy over all processes, in 0..1.
-
-    Args:
-        model: put into eval mode.
-        batches: this process's images, labels and indices.
-        accelerator: where to run.
+    """Top-1 accuracy in 0..1 over the batches of all processes; the model is put in eval mode.
 
     Raises:
         DataError: if no image can be read.
