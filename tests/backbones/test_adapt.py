@@ -7,62 +7,60 @@ from typing import Any
 import pytest
 import timm
 import torch
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models import beit, eva
+from timm.models import vision_transformer as vit
 from torch import Tensor, nn
 
 import tokenred as tr
-from tests.backbones.small import Unfilled
+from tests.backbones.checks import NOTHING, same_run
+from tests.backbones.forms import TABLES, TINY, Unfilled, images_for, lively
 from tokenred import backbones
 from tokenred.backbones.vision_transformer import TimmViT
 from tokenred.core.errors import BackboneError
+from tokenred.models.lvvit import LVViT
 
-TINY: dict[str, Any] = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2}
-TINY |= {"num_heads": 2, "num_classes": 5}
 SOME = tr.strategy("gtp", P=2, M=3)
+LV = {k: v for k, v in TINY.items() if k != "patch_size"} | {"img_size": 64}
+MODELS: dict[type[nn.Module], dict[str, Any]] = {
+    vit.VisionTransformer: TINY, eva.Eva: TINY, beit.Beit: TINY, LVViT: LV,
+}  # fmt: skip
+BLOCKS = [
+    (vit.VisionTransformer, vit.Block, vit.Attention),
+    (eva.Eva, eva.EvaBlock, eva.EvaAttention),
+    (beit.Beit, beit.Block, beit.Attention),
+]
 
 
-class Renamed(VisionTransformer):
-    """Changes nothing that a forward runs through."""
+def _subclass(kind: type, *names: str) -> Any:
+    """A class whose methods of these names do as its base's."""
 
-    extra = 1
+    def own(name: str) -> Any:
+        return lambda self, *args, **kwargs: getattr(kind, name)(self, *args, **kwargs)
 
-
-class OwnForward(VisionTransformer):
-    def forward_features(self, x: Tensor) -> Tensor:
-        return super().forward_features(x) * 2
+    return type("Own", (kind,), {name: own(name) for name in names} | {"extra": 1})
 
 
-class OwnEmbedding(VisionTransformer):
-    def _pos_embed(self, x: Tensor) -> Tensor:
-        return super()._pos_embed(x) * 2
+@pytest.mark.parametrize("kind", MODELS)
+def test_subclasses(kind: type[nn.Module]) -> None:
+    model = lively(_subclass(kind)(**MODELS[kind])).eval()
+    reduced = tr.wrap(model, NOTHING)
+    assert type(reduced.backbone) is type(backbones.adapt(kind(**MODELS[kind])))
+    same_run(reduced, model, images_for(model))
+    for name in ("forward_features", "_pos_embed", "forward_head", "pool"):
+        if hasattr(kind, name) and (kind, name) != (LVViT, "pool"):  # which never calls it
+            with pytest.raises(BackboneError, match=r"Own. It has its own .*|Own.*Known: "):
+                tr.wrap(_subclass(kind, name)(**MODELS[kind]), SOME)
 
 
-class OwnPooling(VisionTransformer):
-    def pool(self, x: Tensor, pool_type: str | None = None) -> Tensor:
-        return super().pool(x, pool_type) * 2
-
-
-class OwnBlock(Block):
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return super().forward(x, *args, **kwargs) * 2
-
-
-def test_a_subclass_that_changes_nothing(lively: Any, same_run: Any) -> None:
-    model = lively(Renamed(**TINY)).eval()
-    same_run(tr.wrap(model, tr.strategy("gtp", P=0)), model, torch.ones(2, 3, 16, 16))
-
-
-@pytest.mark.parametrize("kind", [OwnForward, OwnEmbedding, OwnPooling])
-def test_a_subclass_that_changes_something(kind: type[VisionTransformer]) -> None:
-    with pytest.raises(BackboneError, match=rf"{kind.__name__}.*its own .*VisionTransformer's"):
-        tr.wrap(kind(**TINY), SOME)
-
-
-def test_an_unknown_block() -> None:
-    with pytest.raises(
-        BackboneError, match=r"blocks.0 \(OwnBlock\): OwnBlock.forward is not Block's"
-    ):
-        tr.wrap(VisionTransformer(**TINY, block_fn=OwnBlock), SOME)
+@pytest.mark.parametrize(("model", "block", "attention"), BLOCKS)
+def test_subclasses_inside(model: Any, block: Any, attention: Any) -> None:
+    for part, kind in (("", block), (".attn", attention)):
+        made = model(**TINY)
+        for module in made.blocks[1:]:
+            target = module.attn if part else module
+            target.__class__ = _subclass(kind, "forward")
+        with pytest.raises(BackboneError, match=rf"blocks.1.*Own.forward is not {kind.__name__}'s"):
+            tr.wrap(made, SOME)
 
 
 OTHERS = {
@@ -70,20 +68,18 @@ OTHERS = {
     "test_efficientnet": "EfficientNet",
     "vit_relpos_small_patch16_224": "VisionTransformerRelPos",
     "swin_tiny_patch4_window7_224": "SwinTransformer",
-    "coatnet_nano_rw_224": "MaxxVit",
 }
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_architectures(name: str) -> None:
-    known = "VisionTransformer", "Eva", "Beit", "LV-ViT"
     with Unfilled():
         model = timm.create_model(name)
     with pytest.raises(
         BackboneError, match=rf"no adapter knows timm\..*{OTHERS[name]}.*Known: "
     ) as caught:
         tr.wrap(model, SOME)
-    assert all(family in str(caught.value) for family in known)
+    assert all(f in str(caught.value) for f in ("VisionTransformer", "Eva", "Beit", "LV-ViT"))
 
 
 @pytest.mark.parametrize("thing", ["vit_tiny_patch16_224", None, nn.Identity])
@@ -92,8 +88,9 @@ def test_no_model_at_all(thing: Any) -> None:
         tr.wrap(thing, SOME)
 
 
-def test_no_blocks() -> None:
-    model = VisionTransformer(**TINY)
+@pytest.mark.parametrize("kind", MODELS)
+def test_no_blocks(kind: type[nn.Module]) -> None:
+    model = kind(**MODELS[kind])
     model.blocks = nn.Sequential()
     with pytest.raises(BackboneError, match="no blocks"):
         tr.wrap(model, SOME)
@@ -106,12 +103,12 @@ def test_an_own_adapter_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
     class Mine(TimmViT):
         family = "mine"
 
-    assert isinstance(backbones.adapt(VisionTransformer(**TINY)), Mine)
+    assert isinstance(backbones.adapt(vit.VisionTransformer(**TINY)), Mine)
     with pytest.raises(BackboneError, match="mine; timm"):
         backbones.adapt(nn.Linear(2, 2))
 
 
-class OwnHead(VisionTransformer):
+class OwnHead(vit.VisionTransformer):
     def forward_features(self, x: Tensor) -> Tensor:
         return super().forward_features(x)[:, 1:].mean(dim=1)
 
@@ -130,7 +127,12 @@ def _refused(model: nn.Module) -> str:
 def test_a_refusal_says_why_and_what_to_unwrap() -> None:
     told = _refused(OwnHead(**TINY))
     assert "its own forward_features, forward_head, not VisionTransformer's" in told
-    assert "tokenred.wrap(model._orig_mod" in _refused(torch.compile(VisionTransformer(**TINY)))  # type: ignore[arg-type]
-    assert "tokenred.wrap(model.module" in _refused(nn.DataParallel(VisionTransformer(**TINY)))
-    models = pytest.importorskip("torchvision").models
-    assert "timm" in _refused(models.VisionTransformer(16, 4, 2, 2, 16, 32))
+    plain = vit.VisionTransformer(**TINY)
+    compiled: Any = torch.compile(plain)
+    assert "tokenred.wrap(model._orig_mod" in _refused(compiled)
+    assert "tokenred.wrap(model.module" in _refused(nn.DataParallel(plain))
+
+
+def test_every_family_is_here() -> None:
+    backbones.adapt(vit.VisionTransformer(**TINY))
+    assert len(TABLES) == len(backbones._BACKBONES)

@@ -13,31 +13,18 @@ from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
 
 import tokenred as tr
-from tests.backbones.families import FAMILIES, TINY, blocks_of, images_for, logits_of
-from tokenred.core.errors import BackboneError, TokenredError
+from tests.backbones.checks import NOTHING, OPENED, same
+from tests.backbones.forms import FAMILIES, TINY, answer, blocks_of, images_for, lively
+from tokenred.core.errors import BackboneError
 
 TIMM = [name for name in FAMILIES if not name.startswith("hf")]
 GTP = tr.strategy("gtp", P=2, M=3)
-NAMES = tr.list_strategies()
+ELSEWHERE = tr.strategy("topk", layers=(2,), keep_rate=0.5)
 pytestmark = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
 
 
-@pytest.fixture(params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-def _model(family: str, lively: Any) -> Any:
+def _model(family: str = "vit") -> Any:
     return lively(FAMILIES[family]()).eval()
-
-
-def _opened(model: nn.Module, untouched: Any) -> tr.ReducedViT:
-    """All blocks opened, and nothing done in them."""
-    return tr.wrap(model, tr.Strategy("Random", score_mods=(untouched,)))
-
-
-def _attentions(block: nn.Module) -> list[Any]:
-    return [m for m in block.modules() if isinstance(m, Attention) or hasattr(m, "attn_drop")]
 
 
 def _listen(model: Any, which: str) -> list[tuple[str, tuple[int, ...]]]:
@@ -56,8 +43,9 @@ def _listen(model: Any, which: str) -> list[tuple[str, tuple[int, ...]]]:
         heard.append(("back", tuple(given[0].shape)))
         return tuple(None if g is None else g * 0.5 for g in grads)
 
-    blocks = list(blocks_of(model))
-    modules = blocks if which == "block" else [a for b in blocks for a in _attentions(b)]
+    modules = list(blocks_of(model))
+    if which == "attention":
+        modules = [m for m in model.modules() if hasattr(m, "attn_drop")]
     for module in modules:
         module.register_forward_pre_hook(before)
         module.register_forward_hook(after, with_kwargs=True)
@@ -67,23 +55,22 @@ def _listen(model: Any, which: str) -> list[tuple[str, tuple[int, ...]]]:
 
 
 @pytest.mark.parametrize("which", ["block", "attention"])
-def test_hooks_run_as_in_the_model(
-    family: str, which: str, lively: Any, untouched: Any, same: Any
-) -> None:
-    model = _model(family, lively).double()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_hooks_run_as_in_the_model(family: str, which: str) -> None:
+    model = _model(family).double()
     if which == "attention" and (family not in TIMM or family == "parallel"):
         pytest.skip("has no attention of its own, or one that gives more than a tensor")
-    images = images_for(model).double().requires_grad_()
-    plain = model(images)
+    images = images_for(model).requires_grad_()
+    plain = answer(model(images))
     heard = _listen(model, which)
     results = []
-    for run in (model, _opened(model, untouched)):
+    for run in (model, tr.wrap(model, OPENED)):
         heard.clear()
-        logits = logits_of(run(images))
+        logits = answer(run(images))
         (gradient,) = torch.autograd.grad(logits.square().sum(), images)
         results.append((logits.detach(), gradient, list(heard)))
     (expected, slope, told), (got, our_slope, we_told) = results
-    assert not torch.allclose(expected, logits_of(plain).detach())
+    assert not torch.allclose(expected, plain.detach())
     same(got, expected, 1e-10)
     same(our_slope, slope, 1e-10)
     # Branches side by side run one after the other in timm, and together here.
@@ -91,72 +78,66 @@ def test_hooks_run_as_in_the_model(
     assert told
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", tr.list_strategies())
 def test_hooks_see_what_each_recipe_does(name: str) -> None:
     model = VisionTransformer(**TINY | {"depth": 4, "img_size": 64}).eval()
-    reduced = tr.wrap(model, name)
-    images = torch.randn(2, 3, 64, 64)
+    reduced, images = tr.wrap(model, name), images_for(model)
     with torch.no_grad():
         before = reduced(images)
-        seen: dict[int, list[Any]] = {}
+        seen: dict[int, list[Any]] = {at: [] for at in range(4)}
         for at, block in enumerate(model.blocks):
-            seen[at] = []
-            block.register_forward_hook(lambda m, i, o, at=at: seen[at].append((i[0], o)))
-            block.attn.register_forward_hook(lambda m, i, o, at=at: seen[at].append((i[0], o)))
+            for module in (block, block.attn):
+                module.register_forward_hook(lambda m, i, o, at=at: seen[at].append((i[0], o)))
         after, trace = reduced.run_with_trace(images)
     torch.testing.assert_close(after, before)
     for at, calls in seen.items():
         assert len(calls) == 2, f"block {at}: {len(calls)} calls"
         (attention_in, attention_out), (block_in, block_out) = calls
-        assert attention_in.shape == attention_out.shape
-        assert attention_in.shape == block_in.shape
+        assert attention_in.shape == attention_out.shape == block_in.shape
         if block_out.shape == trace.features[at].shape:
             assert bool((block_out == trace.features[at]).all())
 
 
 @pytest.mark.parametrize("family", TIMM)
-def test_the_map_reaches_its_dropout(family: str, lively: Any, untouched: Any, same: Any) -> None:
-    model = _model(family, lively).double()
-    for module in model.modules():
-        if hasattr(module, "fused_attn"):
-            module.fused_attn = False
+def test_the_map_reaches_its_dropout(family: str) -> None:
+    model = _model(family).double()
     maps: list[Tensor] = []
 
     def knock_out(module: nn.Module, args: Any, output: Tensor) -> Tensor:
         maps.append(output)
         return output * (output < output.amax(dim=-1, keepdim=True))
 
-    drops = [m.attn_drop for m in model.modules() if hasattr(m, "attn_drop")]
-    for drop in drops:
-        drop.register_forward_hook(knock_out)
+    attentions = [m for m in model.modules() if hasattr(m, "attn_drop")]
+    for module in attentions:
+        module.fused_attn = False
+        module.attn_drop.register_forward_hook(knock_out)
     with torch.no_grad():
-        expected = logits_of(model(images_for(model).double()))
+        expected = answer(model(images_for(model)))
         theirs = list(maps)
         maps.clear()
-        got = logits_of(_opened(model, untouched)(images_for(model).double()))
+        got = answer(tr.wrap(model, OPENED)(images_for(model)))
     same(got, expected, 1e-10)
-    assert len(maps) == len(theirs) == len(drops)
+    assert len(maps) == len(theirs) == len(attentions)
     for ours, its in zip(maps, theirs, strict=True):
         torch.testing.assert_close(ours, its)
 
 
-def test_hooks_that_cannot_run_are_refused(lively: Any) -> None:
-    model = _model("hf deit", lively)
+def test_hooks_that_cannot_run_are_refused() -> None:
+    model = _model("hf deit")
     reduced = tr.wrap(model, GTP)
     block: Any = blocks_of(model)[1]
     handle = block.attention.register_forward_hook(lambda m, i, o: None)
     with pytest.raises(BackboneError, match=r"deit.*\.1 \(DeiT.*hooks on its .*run_with_trace"):
         reduced(images_for(model))
+    # Where nothing is done inside a block it runs as it is.
+    tr.wrap(model, NOTHING)(images_for(model))
     handle.remove()
     reduced(images_for(model))
-    # Where nothing is done inside a block it runs as it is.
-    block.attention.register_forward_hook(lambda m, i, o: None)
-    tr.wrap(model, tr.strategy("gtp", P=0))(images_for(model))
 
 
 @pytest.mark.parametrize("at", ["input", "output"])
 def test_a_hook_must_not_change_the_tokens(at: str) -> None:
-    model = VisionTransformer(**TINY).eval()
+    model = _model()
     reduced = tr.wrap(model, GTP)
     if at == "input":
         model.blocks[1].register_forward_pre_hook(lambda m, i: (i[0][:, :-1],))
@@ -164,6 +145,37 @@ def test_a_hook_must_not_change_the_tokens(at: str) -> None:
         model.blocks[1].register_forward_hook(lambda m, i, o: (o, None))
     with pytest.raises(BackboneError, match=f"hook on Block changed its {at} to .*expected one"):
         reduced(images_for(model))
+
+
+def test_timm_collects_features_by_hooks() -> None:
+    model = _model()
+    reduced = tr.wrap(model, GTP)
+    _, trace = reduced.run_with_trace(images_for(model))
+    got = FeatureHookNet(reduced, out_indices=(0, 2))(images_for(model))
+    for ours, at in zip(got, (0, 2), strict=True):
+        torch.testing.assert_close(ours, trace.features[at])
+
+
+def test_hooks_of_the_base() -> None:
+    model = _model()
+    reduced = tr.wrap(model, GTP)
+    before = reduced(images_for(model))
+    handle = model.register_forward_hook(lambda m, i, o: o * 2)
+    torch.testing.assert_close(reduced(images_for(model)), before * 2)
+    handle.remove()
+    torch.testing.assert_close(reduced(images_for(model)), before)
+
+
+@pytest.mark.slow
+def test_compile_runs_hooks() -> None:
+    model = _model()
+    reduced = tr.wrap(model, GTP)
+    model.blocks[0].register_forward_hook(lambda m, i, o: o * 0.5)
+    torch._dynamo.reset()
+    compiled: Any = torch.compile(reduced, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(images_for(model)), reduced(images_for(model)))
+    torch._dynamo.reset()
 
 
 # ---------------------------------------------------------------- patched
@@ -182,10 +194,6 @@ class OwnCall(Block):
 class OwnAttention(Attention):
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return super().forward(x, *args, **kwargs) * 2
-
-
-class SameBlock(Block):
-    """A subclass that changes nothing a forward runs through."""
 
 
 def _swap(module: Any, kind: type) -> None:
@@ -208,43 +216,30 @@ PATCHES: dict[str, Callable[[Any], None]] = {
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("patch", PATCHES)
-def test_a_patched_block_runs_whole_or_is_refused(patch: str, when: str, lively: Any) -> None:
-    model = lively(VisionTransformer(**TINY)).eval()
-    images = images_for(model)
-    elsewhere = tr.strategy("topk", layers=(2,), keep_rate=0.5)
-    expected = copy.deepcopy(model)
-    # The same numbers by other means: what the patches double is doubled in the weights.
-    plain = tr.wrap(model, elsewhere)(images)
+def test_a_patched_block_runs_whole_or_is_refused(patch: str, when: str) -> None:
+    model = _model()
+    images, expected = images_for(model), copy.deepcopy(model)
+    plain = tr.wrap(model, ELSEWHERE)(images)
+    if when == "after":
+        reduced, inside = tr.wrap(model, ELSEWHERE), tr.wrap(model, GTP)
+    PATCHES[patch](model.blocks[1])
     if when == "before":
-        PATCHES[patch](model.blocks[1])
-        reduced = tr.wrap(model, elsewhere)
-        with pytest.raises(BackboneError, match=r"blocks\.1 \("):
-            tr.wrap(model, GTP)
-    else:
-        reduced, inside = tr.wrap(model, elsewhere), tr.wrap(model, GTP)
-        PATCHES[patch](model.blocks[1])
-        with pytest.raises(BackboneError, match=r"blocks\.1 \("):
-            inside(images)
+        reduced = tr.wrap(model, ELSEWHERE)
+    with pytest.raises(BackboneError, match=r"blocks\.1 \(") as caught:
+        tr.wrap(model, GTP) if when == "before" else inside(images)
+    assert len(str(caught.value)) < 400
     moved = reduced(images)
     assert not torch.allclose(moved, plain)
     if patch.startswith("attention"):
+        # The same numbers by other means: what the patches double is doubled in the weights.
         expected.blocks[1].attn.proj.weight.data *= 2
         expected.blocks[1].attn.proj.bias.data *= 2
-        torch.testing.assert_close(moved, tr.wrap(expected, elsewhere)(images))
+        torch.testing.assert_close(moved, tr.wrap(expected, ELSEWHERE)(images))
 
 
-def test_messages_are_short() -> None:
-    model = VisionTransformer(**TINY).eval()
-    _twice(model.blocks[0].attn)
-    with pytest.raises(BackboneError) as caught:
-        tr.wrap(model, GTP)
-    assert "forward was set on the instance" in str(caught.value)
-    assert len(str(caught.value)) < 400
-
-
-def test_a_class_changed_in_place(monkeypatch: pytest.MonkeyPatch, lively: Any) -> None:
-    model = lively(VisionTransformer(**TINY)).eval()
-    reduced, dense = tr.wrap(model, GTP), tr.wrap(model, tr.strategy("gtp", P=0))
+def test_a_class_changed_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = _model()
+    reduced, dense = tr.wrap(model, GTP), tr.wrap(model, NOTHING)
     whole = dense(images_for(model))
 
     def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -258,18 +253,13 @@ def test_a_class_changed_in_place(monkeypatch: pytest.MonkeyPatch, lively: Any) 
     reduced(images_for(model))
 
 
-def test_a_subclass_that_changes_nothing(lively: Any, untouched: Any, same: Any) -> None:
-    model = lively(VisionTransformer(**TINY, block_fn=SameBlock)).eval()
-    same(_opened(model, untouched)(images_for(model)), model(images_for(model)))
-
-
 @pytest.mark.parametrize("name", ["forward", "forward_features"])
-def test_a_patched_model_is_refused(family: str, name: str, lively: Any) -> None:
-    model = _model(family, lively)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_patched_model_is_refused(family: str, name: str) -> None:
+    model = _model(family)
     if not hasattr(model, name):
         pytest.skip("has no such method")
-    reduced = tr.wrap(model, GTP)
-    plain = getattr(model, name)
+    reduced, plain = tr.wrap(model, GTP), getattr(model, name)
     setattr(model, name, lambda *args, **kwargs: plain(*args, **kwargs))
     for run in (lambda: reduced(images_for(model)), lambda: tr.wrap(model, GTP)):
         with pytest.raises(BackboneError, match=f"{name} of this .* set on the instance.*del "):
@@ -280,46 +270,10 @@ def test_a_patched_model_is_refused(family: str, name: str, lively: Any) -> None
 
 @pytest.mark.parametrize("name", ["forward_head", "_pos_embed", "pool"])
 @pytest.mark.parametrize("through", ["base", "reduced"])
-def test_patched_methods_that_are_called(name: str, through: str, lively: Any) -> None:
-    model = lively(VisionTransformer(**TINY)).eval()
+def test_patched_methods_that_are_called(name: str, through: str) -> None:
+    model = _model()
     reduced = tr.wrap(model, GTP)
-    before = reduced(images_for(model))
-    plain = getattr(model, name)
+    before, plain = reduced(images_for(model)), getattr(model, name)
     target = model if through == "base" else reduced
     setattr(target, name, lambda *args, **kwargs: plain(*args, **kwargs) * 2)
     assert not torch.allclose(reduced(images_for(model)), before)
-
-
-def test_timm_collects_features_by_hooks(lively: Any) -> None:
-    model = lively(VisionTransformer(**TINY)).eval()
-    reduced = tr.wrap(model, GTP)
-    _, trace = reduced.run_with_trace(images_for(model))
-    net = FeatureHookNet(reduced, out_indices=(0, 2))
-    got = net(images_for(model))
-    for ours, at in zip(got, (0, 2), strict=True):
-        torch.testing.assert_close(ours, trace.features[at])
-
-
-def test_hooks_of_the_base(lively: Any) -> None:
-    model = lively(VisionTransformer(**TINY)).eval()
-    reduced = tr.wrap(model, GTP)
-    before = reduced(images_for(model))
-    handle = model.register_forward_hook(lambda m, i, o: o * 2)
-    torch.testing.assert_close(reduced(images_for(model)), before * 2)
-    handle.remove()
-    torch.testing.assert_close(reduced(images_for(model)), before)
-
-
-def test_compile_runs_hooks(lively: Any) -> None:
-    model = lively(VisionTransformer(**TINY)).eval()
-    reduced = tr.wrap(model, GTP)
-    model.blocks[0].register_forward_hook(lambda m, i, o: o * 0.5)
-    torch._dynamo.reset()
-    compiled: Any = torch.compile(reduced, backend="eager", fullgraph=True)
-    with torch.no_grad():
-        torch.testing.assert_close(compiled(images_for(model)), reduced(images_for(model)))
-    torch._dynamo.reset()
-
-
-def test_all_are_errors_of_ours() -> None:
-    assert issubclass(BackboneError, TokenredError)

@@ -1,200 +1,196 @@
-"""Forms of VisionTransformer that no timm name covers, or that deserve a name here."""
+"""Every family in every form: nothing removed is nothing changed, and tokens go as announced."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from timm.layers import RmsNorm, SwiGLU
-from timm.models.vision_transformer import (
-    Attention,
-    ParallelScalingBlock,
-    ParallelThingsBlock,
-    ResPostBlock,
-    VisionTransformer,
-)
-from torch import Tensor, nn
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import ParallelScalingBlock
+from torch._dynamo.testing import CompileCounter
 
 import tokenred as tr
-from tokenred.attention import FusedEngine, PlainEngine
+from tests.backbones.checks import NOTHING, OPENED, blocks_agree, same, same_run
+from tests.backbones.forms import FORMS, TINY, answer, build, images_for, lively
+from tokenred.core.errors import ConfigError
 
-TINY: dict[str, Any] = {
-    "img_size": 32,
-    "patch_size": 8,
-    "embed_dim": 32,
-    "depth": 2,
-    "num_heads": 4,
-    "num_classes": 5,
-    "init_values": 0.5,
-}
-DROPOUT = dict.fromkeys(
-    ["drop_rate", "pos_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate"], 0.3
-)
-GATED = "gated"
-NO_CLS = {"class_token": False}
-FORMS: dict[str, dict[str, Any]] = {
-    "pre-norm block": {},
-    "post-norm block": {"block_fn": ResPostBlock},
-    "parallel scaling": {"block_fn": ParallelScalingBlock},
-    "parallel scaling, no bias": {"block_fn": ParallelScalingBlock, "qkv_bias": False},
-    "parallel scaling, one projection": {
-        "block_fn": partial(ParallelScalingBlock, fuse_out_proj=True),
-        "qk_norm": True,
-    },
-    "parallel things": {"block_fn": ParallelThingsBlock},
-    "three parallel things": {
-        "block_fn": partial(ParallelThingsBlock, num_parallel=3),
-        "qk_norm": True,
-        "scale_attn_norm": True,
-    },
-    "q/k-norm": {"qk_norm": True, "norm_layer": RmsNorm},
-    "norm after attention": {"scale_attn_norm": True},
-    "norm in the MLP": {"scale_mlp_norm": True},
-    "gated": {GATED: True},
-    "gated, norms": {GATED: True, "qk_norm": True, "scale_attn_norm": True},
-    "gated parallel things": {GATED: True, "block_fn": ParallelThingsBlock},
-    "SwiGLU, no bias": {"mlp_layer": SwiGLU, "qkv_bias": False, "proj_bias": False},
-    "registers": {"reg_tokens": 4},
-    "registers, no CLS": {"reg_tokens": 4, "global_pool": "avg", **NO_CLS},
-    "no CLS, avg": {"global_pool": "avg", **NO_CLS},
-    "no CLS, avgmax": {"global_pool": "avgmax", **NO_CLS},
-    "no CLS, max": {"global_pool": "max", **NO_CLS},
-    "no CLS, map": {"global_pool": "map", **NO_CLS},
-    "no CLS, prr": {"global_pool": "prr", **NO_CLS},
-    "no pooling": {"global_pool": ""},
-    "avg over prefix too": {"global_pool": "avg", "reg_tokens": 1, "pool_include_prefix": True},
-    "map over prefix too": {"global_pool": "map", "pool_include_prefix": True},
-    "prr": {"global_pool": "prr", "reg_tokens": 2},
-    "position not on CLS": {"no_embed_class": True, "reg_tokens": 2},
-    "no position": {"pos_embed": "none"},
-    "norm before blocks": {"pre_norm": True},
-    "no final norm": {"final_norm": False},
-    "norm after pooling": {"fc_norm": True},
-    "wide image": {"img_size": (16, 48)},
-    "wide patches": {"patch_size": (4, 16)},
-    "one channel": {"in_chans": 1},
-    "no classifier": {"num_classes": 0},
-}
+SOME = tr.strategy("gtp", P=2, M=3)
+untrained = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
 
 
-def _build(form: dict[str, Any], **more: Any) -> VisionTransformer:
-    given = {k: v for k, v in form.items() if k != GATED}
-    model = VisionTransformer(**{**TINY, **given, **more})
-    if GATED in form:
-        # timm's model has no argument for it.
-        norm = partial(nn.LayerNorm, eps=1e-6)
-        options = {k: form[f] for k, f in _ATTENTION.items() if f in form}
-        for block in model.blocks:
-            for owner in getattr(block, "attns", [block]):
-                drop = owner.attn.attn_drop.p
-                owner.attn = Attention(
-                    32, 4, qkv_bias=True, gated=True, attn_drop=drop, norm_layer=norm, **options
-                )
-    return model
-
-
-_ATTENTION = {"qk_norm": "qk_norm", "scale_norm": "scale_attn_norm"}
-
-
-def _images(model: VisionTransformer, batch: int = 3) -> Tensor:
-    draw = torch.Generator().manual_seed(5)
-    channels = model.patch_embed.proj.in_channels
-    return torch.randn(batch, channels, *model.patch_embed.img_size, generator=draw)
-
-
-@pytest.fixture(params=FORMS, ids=str)
-def form(request: pytest.FixtureRequest) -> dict[str, Any]:
-    return FORMS[request.param]
-
-
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_nothing_removed(form: dict[str, Any], training: bool, lively: Any, same_run: Any) -> None:
-    model = lively(_build(form, **DROPOUT)).train(training)
-    same_run(tr.wrap(model, tr.strategy("gtp", P=0)), model, _images(model))
+def test_nothing_removed(form: str, training: bool) -> None:
+    model = build(form, dropout=True).train(training)
+    same_run(tr.wrap(model, NOTHING), model, images_for(model))
 
 
-def test_opened(form: dict[str, Any], lively: Any, untouched: Any, same_run: Any) -> None:
-    model = lively(_build(form)).double()
-    reduced = tr.wrap(model, tr.Strategy("Random", score_mods=(untouched,)))
-    same_run(reduced, model, _images(model).double(), tolerance=1e-12)
+@pytest.mark.parametrize("form", FORMS)
+def test_opened(form: str) -> None:
+    model = build(form).double().eval()
+    same_run(tr.wrap(model, OPENED), model, images_for(model), tolerance=1e-10)
+    for fused in (True, False):
+        for module in model.modules():
+            if hasattr(module, "fused_attn"):
+                module.fused_attn = fused
+        blocks_agree(model, images_for(model))
 
 
-def _blocks_agree(model: VisionTransformer, by_hand: Any, same: Any, tolerance: float) -> None:
-    p = model.num_prefix_tokens
-    x = torch.randn(3, 11, 32, generator=torch.Generator().manual_seed(6))
-    x = x.to(model.blocks[0].parameters().__next__().dtype)
-    anatomies = tr.wrap(model, tr.strategy("gtp", P=0)).backbone.blocks
-    for anatomy, block in zip(anatomies, model.blocks, strict=True):
-        torch.manual_seed(7)
-        expected = block(x) - x
-        for engine in (PlainEngine(), FusedEngine()):
-            torch.manual_seed(7)
-            same(by_hand(anatomy, x, engine, p) - x, expected, tolerance)
-
-
-def test_block_by_hand(form: dict[str, Any], lively: Any, by_hand: Any, same: Any) -> None:
-    _blocks_agree(lively(_build(form)).double().eval(), by_hand, same, 1e-12)
-
-
-@pytest.mark.parametrize("kind", [k for k in FORMS if "things" not in k])
-def test_block_by_hand_in_training(kind: str, lively: Any, by_hand: Any, same: Any) -> None:
-    model = lively(_build(FORMS[kind], **DROPOUT)).double().train()
-    _blocks_agree(model, by_hand, same, 1e-12)
-
-
-@pytest.mark.parametrize("kind", [k for k in FORMS if "things" in k])
-def test_parallel_branches_in_training(kind: str, lively: Any, by_hand: Any, same: Any) -> None:
+@pytest.mark.parametrize("form", [form for form in FORMS if not form.startswith("hf")])
+def test_opened_in_training(form: str) -> None:
     # The branches' heads are taken together, so attention dropout draws in another order; the
     # other kinds of dropout do not.
-    drops = {**DROPOUT, "attn_drop_rate": 0.0}
-    _blocks_agree(lively(_build(FORMS[kind], **drops)).double().train(), by_hand, same, 1e-12)
-    dropping = lively(_build(FORMS[kind], attn_drop_rate=0.3)).train()
-    heads = tr.wrap(dropping, tr.strategy("gtp", P=0)).backbone.blocks[0].heads
-    assert heads(torch.randn(1, 5, 32)).dropout == 0.3
-    dropping.eval()
-    assert heads(torch.randn(1, 5, 32)).dropout == 0
+    more = {"attn_drop_rate": 0.0} if "things" in form else {}
+    model = build(form, dropout=True, **more).double().train()
+    blocks_agree(model, images_for(model, 4))
 
 
-def test_without_fused_attention(
-    form: dict[str, Any], lively: Any, by_hand: Any, same: Any
-) -> None:
-    model = lively(_build(form)).double().eval()
-    changed = [m for m in model.blocks.modules() if hasattr(m, "fused_attn")]
-    assert changed
-    for module in changed:
-        module.fused_attn = False
-    _blocks_agree(model, by_hand, same, 1e-12)
-
-
-@pytest.mark.parametrize("method", ["gtp", "tome", "topk"])
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_tokens_go(form: dict[str, Any], method: str, training: bool, lively: Any) -> None:
-    model = lively(_build(form, **DROPOUT)).train(training)
-    arguments = {"gtp": {"P": 3, "M": 4}, "tome": {"r": 3}, "topk": {"layers": (0, 1)}}
-    reduced = tr.wrap(model, tr.strategy(method, **arguments[method]))
-    logits, trace = reduced.run_with_trace(_images(model))
-    assert logits.isfinite().all()
-    assert trace.tokens_per_layer == tuple(layer.tokens_out for layer in reduced.cost().layers)
-    n0 = trace.num_patches
-    assert trace.tokens_per_layer[-1] < n0
+@pytest.mark.parametrize("form", FORMS)
+def test_tokens_go(form: str) -> None:
+    model = build(form).train()
+    images = images_for(model)
+    reduced = tr.wrap(model, SOME)
+    output, trace = reduced.run_with_trace(images)
+    info = reduced.info
+    assert trace.grid == info.grid
+    assert trace.tokens_per_layer == tuple(
+        info.num_patches - 2 * (i + 1) for i in range(info.depth)
+    )
+    assert trace.features[-1].shape[1] == info.num_prefix + trace.tokens_per_layer[-1]
     # Every token is where it says: its place on the grid is its own.
     assert all(len(set(row)) == len(row) for row in trace.index.tolist())
-    assert 0 <= int(trace.index.min()) <= int(trace.index.max()) < n0
-    logits.sum().backward()
-    assert all(g.isfinite().all() for p in model.parameters() if (g := p.grad) is not None)
+    assert 0 <= int(trace.index.min()) <= int(trace.index.max()) < info.num_patches
+    answer(output).square().sum().backward()
+    learned = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    assert all(grad.isfinite().all() for grad in learned.values())
+    tables = [n for n, _ in model.named_parameters() if n.endswith(("bias_table", "rope.freqs"))]
+    assert all(bool(learned[name].abs().sum() > 0) for name in tables)
+    reduced.eval()
+    with torch.no_grad():
+        got, expected = answer(reduced(images)), answer(model(images))
+        assert got.shape != expected.shape or (got - expected).abs().max() > 1e-4
+        for method in (tr.strategy("tome", r=3), tr.strategy("topk", layers=(0, 1), keep_rate=0.6)):
+            try:
+                fewer = reduced.with_strategy(method)
+            except ConfigError:
+                assert info.cls_index is None
+                continue
+            logits, trace = fewer.run_with_trace(images)
+            assert answer(logits).isfinite().all()
+            assert trace.tokens_per_layer == tuple(x.tokens_out for x in fewer.cost().layers)
 
 
-def test_removal_in_parallel_blocks_waits_for_the_end(
-    lively: Any, same: Callable[..., None]
-) -> None:
-    model = lively(_build({"block_fn": ParallelScalingBlock})).eval()
+FEW = [
+    *("vit: registers", "eva: mixed", "beit: own bias", "beit: shared bias", "lvvit: plain"),
+    *("hf: DeiTForImageClassificationWithTeacher", "hf: Dinov2WithRegistersModel"),
+]
+
+
+@untrained
+@pytest.mark.parametrize("recipe", tr.list_strategies())
+@pytest.mark.parametrize("form", FEW)
+def test_every_recipe(form: str, recipe: str) -> None:
+    model = build(form).double().eval()
+    reduced, images = tr.wrap(model, recipe), images_for(model)
+    with torch.no_grad():
+        output, trace = reduced.run_with_trace(images)
+        cost = reduced.cost()
+        if not reduced.strategy.selector.adaptive(1, 3):
+            assert trace.tokens_per_layer == tuple(layer.tokens_out for layer in cost.layers)
+            # Parts with weights may outweigh the tokens of so small a model.
+            assert cost.gmacs - cost.learned / 1e9 < tr.gmacs(model)
+        assert not torch.allclose(answer(output), answer(model(images)))
+        # The head looks at what remains of an image, and at nothing of its neighbours.
+        alone = torch.cat([answer(reduced(image[None])) for image in images])
+        torch.testing.assert_close(alone, answer(output), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("form", ["vit: gated, norms", "eva: mixed", "beit: both", "hf: ViTModel"])
+@pytest.mark.parametrize("recipe", ["gtp", "tome", "random"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_precisions(form: str, recipe: str, dtype: torch.dtype) -> None:
+    model = build(form).eval()
+    images, reduced = images_for(model), tr.wrap(model, recipe)
+    with torch.no_grad():
+        expected = answer(reduced(images))
+        if dtype == torch.bfloat16:
+            with torch.autocast("cpu", dtype):
+                same(answer(tr.wrap(model, NOTHING)(images)), answer(model(images)))
+                low = answer(reduced(images))
+            assert low.dtype == dtype or form.startswith(("beit", "hf"))
+            if recipe == "random":  # the others may choose other tokens
+                same(low.float(), expected, 0.1)
+        model.to(dtype)
+        images = images.to(dtype)
+        same(answer(tr.wrap(model, NOTHING)(images)), answer(model(images)))
+        assert answer(reduced(images)).dtype == dtype
+        assert answer(reduced(images)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "form", ["vit: pre-norm block", "eva: mixed", "beit: own bias", "lvvit: plain", "hf: ViTModel"]
+)
+@pytest.mark.parametrize("recipe", ["gtp", "tome", "mstm"])
+@untrained
+def test_gradient_checkpointing(form: str, recipe: str) -> None:
+    reduced = []
+    for saves in (False, True):
+        model: Any = build(form, dropout=not form.startswith("hf")).train()
+        torch.manual_seed(0)
+        reduced.append(tr.wrap(model, recipe))
+        if saves and form.startswith("hf"):
+            # Version 6 is to know the second name only.
+            old, new = "gradient_checkpointing_enable", "activation_checkpointing_enable"
+            getattr(model, new if hasattr(model, new) else old)({"use_reentrant": False})
+        elif saves:
+            reduced[-1].set_grad_checkpointing()
+        assert reduced[-1].backbone.checkpoint_blocks == saves
+    plain, saving = reduced
+    same_run(saving, plain, images_for(plain))
+    logits, trace = saving.run_with_trace(images_for(plain))
+    answer(logits).sum().backward()
+    assert len(trace.states) == saving.info.depth
+    layers = [step.layer for step in trace.steps]
+    assert layers == sorted(set(layers))
+
+
+def test_distilled() -> None:
+    model = lively(VisionTransformerDistilled(**TINY)).train()
+    images = images_for(model)
+    reduced, fewer = tr.wrap(model, NOTHING), tr.wrap(model, SOME)
+    for apart in (False, True):
+        reduced.set_distilled_training(apart)
+        same_run(reduced, model, images)
+        assert isinstance(fewer(images), tuple) == apart
+    same_run(reduced.eval(), model, images)
+    assert fewer(images).shape == (2, 5)
+    assert (reduced.info.num_prefix, reduced.info.cls_index) == (2, 0)
+
+
+GRAPHS = ["eva: mixed", *(pytest.param(f, marks=pytest.mark.slow) for f in FEW[2:])]
+
+
+@pytest.mark.parametrize("form", GRAPHS)
+def test_one_graph(form: str) -> None:
+    model = build(form, **{} if form.startswith("hf") else {"depth": 1}).eval()
+    reduced, images = tr.wrap(model, SOME), images_for(model)
+    model(images)
+    torch._dynamo.reset()
+    graphs = CompileCounter()
+    compiled: Any = torch.compile(reduced, fullgraph=True, backend=graphs)
+    with torch.no_grad():
+        same(answer(compiled(images)), answer(reduced(images)))
+    assert graphs.frame_count == 1
+    torch._dynamo.reset()
+
+
+def test_removal_in_parallel_blocks_waits_for_the_end() -> None:
+    model = build("vit: parallel scaling").eval()
+    assert isinstance(model.blocks[0], ParallelScalingBlock)
     strategy = tr.Strategy("Random", schedule=tr.PerLayer((5, 0)))
     with torch.no_grad():
-        _, trace = tr.wrap(model, strategy).run_with_trace(_images(model))
-        x = model.blocks[0](model._pos_embed(model.patch_embed(_images(model))))
+        _, trace = tr.wrap(model, strategy).run_with_trace(images_for(model))
+        x = model.blocks[0](model._pos_embed(model.patch_embed(images_for(model))))
     kept = trace.index_per_layer[0] + model.num_prefix_tokens
-    expected = x.gather(1, kept[..., None].expand(-1, -1, 32))
-    same(trace.features[0][:, 1:], expected)
+    same(trace.features[0][:, 1:], x.gather(1, kept[..., None].expand(-1, -1, 32)))

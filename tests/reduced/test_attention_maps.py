@@ -10,7 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import tokenred as tr
-from tests.backbones.families import FAMILIES, TINY, images_for
+from tests.backbones.forms import FAMILIES, TINY, images_for
 from tokenred.core.errors import BackboneError, ConfigError
 
 NAMES = tr.list_strategies()

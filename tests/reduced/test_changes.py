@@ -17,7 +17,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
 )
 
 import tokenred as tr
-from tests.backbones.families import FAMILIES, TINY, blocks_of, images_for, logits_of
+from tests.backbones.forms import FAMILIES, TINY, answer, blocks_of, images_for
 from tokenred.core.errors import BackboneError, TokenredError
 
 GTP = tr.strategy("gtp", P=2, M=3)
@@ -46,8 +46,8 @@ def _same(reduced: tr.ReducedViT, images: Tensor | None = None) -> None:
         part.load_state_dict(reduced._setup.learned[name].state_dict())
     images = images_for(reduced) if images is None else images
     with torch.no_grad():
-        expected = logits_of(anew(images))
-        got = logits_of(reduced(images))
+        expected = answer(anew(images))
+        got = answer(reduced(images))
     assert bool((got == expected).all())
     assert reduced.info == anew.info
     assert tr.gmacs(reduced) == tr.gmacs(anew)
@@ -89,9 +89,9 @@ CHANGES: dict[str, Callable[[Any, Any], None]] = {
 def test_blocks(family: str, change: str) -> None:
     reduced = tr.wrap(_model(family), GTP)
     with torch.no_grad():
-        before = logits_of(reduced(images_for(reduced)))
+        before = answer(reduced(images_for(reduced)))
         CHANGES[change](reduced, blocks_of(reduced.base))
-        assert not torch.equal(before, logits_of(reduced(images_for(reduced))))
+        assert not torch.equal(before, answer(reduced(images_for(reduced))))
     _same(reduced)
 
 
@@ -192,7 +192,7 @@ def test_checkpointed_blocks(family: str, wrapped: str) -> None:
 
 def _gradients(reduced: Any) -> dict[str, Tensor]:
     reduced.zero_grad()
-    logits_of(reduced(images_for(reduced))).square().sum().backward()
+    answer(reduced(images_for(reduced))).square().sum().backward()
     found = {n: p.grad.clone() for n, p in reduced.named_parameters() if p.grad is not None}
     return {n.replace("_checkpoint_wrapped_module.", ""): g for n, g in found.items()}
 

@@ -15,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import tokenred as tr
-from tests.backbones.families import TINY, images_for
+from tests.backbones.forms import TINY, images_for
 
 GTP = tr.strategy("gtp", P=2, M=3)
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # PyTorch's, of one process

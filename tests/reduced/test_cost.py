@@ -24,7 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import tokenred as tr
-from tests.backbones.small import Unfilled
+from tests.backbones.forms import Unfilled
 from tokenred.analysis.plots.published import GTP_PAPER as TABLES
 from tokenred.models.lvvit import LVViT
 from tokenred.models.rebuild import weightless

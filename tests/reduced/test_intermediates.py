@@ -12,8 +12,8 @@ from torch import Tensor
 
 import tokenred as tr
 from tokenred.core.errors import ConfigError
+from tokenred.reduced.kept import FILLS
 from tokenred.reduced.model import block_numbers
-from tokenred.reduced.unreduce import FILLS
 
 NOTHING = tr.strategy("gtp", P=0)
 METHODS = {

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import tokenred as tr
 from tokenred.core.errors import ConfigError, InputError
-from tokenred.reduced.unreduce import FILLS
+from tokenred.reduced.kept import FILLS
 
 # A grid of 2×3; the second image has a fused token (−1) and one place of padding.
 KEPT = tr.KeptTokens(

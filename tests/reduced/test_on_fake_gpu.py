@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from timm.models.beit import Beit
+from timm.models.eva import Eva
 from torch import nn
 
 import tokenred as tr
-from tests.backbones import eva_forms
+from tests.backbones.forms import TINY, hugging_face
 from tests.fake_gpu import fake_gpu, to_fake_gpu
 from tests.static_recipes import static_recipes
 from tests.strategies.recipes.checks import FORMS, SMALL
@@ -27,18 +28,10 @@ FAMILIES: dict[str, Callable[[], nn.Module]] = {
     "distilled": FORMS["distilled"],
     "lvvit": FORMS["lvvit"],
     "beit": lambda: Beit(**SMALL, use_rel_pos_bias=True),
-    "eva": lambda: eva_forms.build(next(iter(eva_forms.FORMS))),
-    "hf deit": lambda: _tower("DeiTForImageClassification"),
-    "hf clip": lambda: _tower("CLIPForImageClassification"),
+    "eva": lambda: Eva(**TINY, init_values=0.5),
+    "hf deit": lambda: hugging_face("DeiTForImageClassification"),
+    "hf clip": lambda: hugging_face("CLIPForImageClassification"),
 }
-
-
-def _tower(form: str) -> nn.Module:
-    pytest.importorskip("transformers")
-    from tests.backbones.hf_models import FORMS as TOWERS
-
-    tower: nn.Module = TOWERS[form]()
-    return tower
 
 
 # Types of the weights and of autocast.

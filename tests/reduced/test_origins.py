@@ -12,7 +12,7 @@ from torch import Tensor
 
 import tokenred as tr
 from tokenred.core.state import Selection, TokenState
-from tokenred.reduced.unreduce import FILLS
+from tokenred.reduced.kept import FILLS
 
 pytestmark = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
 

@@ -74,4 +74,4 @@ def test_a_trace_says_how_far_the_share_kept_is_from_theta() -> None:
         assert [error.shape for error in trace.theta_error] == [(2, 2)] * 3
         assert all(error.abs().max() <= bound for error in trace.theta_error)
         assert len(trace.cut(1).theta_error) == 2
-    assert tr.wrap(_model(), "gtp").run_with_trace(images)[1].theta_error == ()
+    assert tr.wrap(_model(), "gtp").run_with_trace(images)[1].theta_error == []

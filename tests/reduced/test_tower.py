@@ -10,21 +10,21 @@ import pytest
 import torch
 
 import tokenred as tr
+from tests.backbones.forms import HUGGING_FACE, TEXT, hugging_face, images_for
 from tokenred.core.errors import BackboneError, InputError
 
 transformers = pytest.importorskip("transformers")
 
-from tests.backbones.hf_models import FORMS, NOTHING, SOME, TEXT, images_for  # noqa: E402
 
-TWO = tr.strategy("gtp", P=2)
+NOTHING, TWO, SOME = (tr.strategy("gtp", P=count, M=4) for count in (0, 2, 3))
 SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "patch_size": 8}
 VISION = SIZES | {"image_size": 32, "intermediate_size": 48}
 
 
-@pytest.fixture(params=FORMS)
+@pytest.fixture(params=HUGGING_FACE)
 def model(request: pytest.FixtureRequest) -> Any:
     torch.manual_seed(0)
-    return FORMS[request.param]().eval()
+    return hugging_face(request.param, **HUGGING_FACE[request.param]).eval()
 
 
 @pytest.mark.parametrize("options", [{}, {"output_hidden_states": True}], ids=["", "hidden states"])
@@ -84,13 +84,13 @@ def test_other_sizes_where_they_are_asked_for(model: Any) -> None:
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_what_means_nothing_is_refused(call: dict[str, Any], message: str) -> None:
-    reduced = tr.wrap(FORMS["ViTModel"]().eval(), TWO)
+    reduced = tr.wrap(hugging_face("ViTModel").eval(), TWO)
     with pytest.raises(InputError, match=message):
         reduced(**{"pixel_values": torch.zeros(2, 3, 32, 32)} | call)
 
 
 def test_hooks_on_the_base_are_not_passed_over() -> None:
-    model = FORMS["ViTModel"]().eval()
+    model = hugging_face("ViTModel").eval()
     reduced, images = tr.wrap(model, TWO), torch.zeros(1, 3, 32, 32)
     model.register_forward_hook(lambda module, inputs, output: output * 0)
     assert not reduced(images).any()
@@ -99,7 +99,7 @@ def test_hooks_on_the_base_are_not_passed_over() -> None:
 
 
 def test_half_precision_takes_images_as_the_model_does() -> None:
-    model = FORMS["ViTModel"]().eval().bfloat16()
+    model = hugging_face("ViTModel").eval().bfloat16()
     output = tr.wrap(model, TWO)(pixel_values=torch.zeros(1, 3, 32, 32))
     assert output.last_hidden_state.dtype == torch.bfloat16
 
@@ -131,7 +131,7 @@ def test_inside_llava_the_language_model_reads_the_tokens_left() -> None:
 def test_a_trainer_trains_it(tmp_path: Path) -> None:
     state = pytest.importorskip("accelerate.state")
     torch.manual_seed(0)
-    model = FORMS["Dinov2ForImageClassification"]()
+    model = hugging_face("Dinov2ForImageClassification")
     reduced, before = tr.wrap(model, TWO), copy.deepcopy(model.state_dict())
     rows = [{"pixel_values": torch.randn(3, 32, 32), "labels": i % 5, "name": i} for i in range(8)]
     settings = transformers.TrainingArguments(
@@ -146,7 +146,7 @@ def test_a_trainer_trains_it(tmp_path: Path) -> None:
 def test_a_pipeline_runs_it() -> None:
     from PIL import Image
 
-    model = FORMS["DeiTForImageClassification"]().eval()
+    model = hugging_face("DeiTForImageClassification").eval()
     size = {"height": 32, "width": 32}
     classify = transformers.pipeline(
         "image-classification",
@@ -159,14 +159,14 @@ def test_a_pipeline_runs_it() -> None:
 
 def test_a_compiled_average_counts_merged_tokens_by_size() -> None:
     torch.manual_seed(0)
-    reduced = tr.wrap(FORMS["CLIPForImageClassification"]().eval(), tr.strategy("tome", r=3))
+    reduced = tr.wrap(hugging_face("CLIPForImageClassification").eval(), tr.strategy("tome", r=3))
     images = torch.randn(2, 3, 32, 32)
     compiled = torch.compile(reduced, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(pixel_values=images).logits, reduced(images))
 
 
 def test_compiles_as_called() -> None:
-    reduced = tr.wrap(FORMS["CLIPVisionModelWithProjection"]().eval(), TWO)
+    reduced = tr.wrap(hugging_face("CLIPVisionModelWithProjection").eval(), TWO)
     images = torch.randn(2, 3, 32, 32)
     compiled = torch.compile(reduced, backend="eager", fullgraph=True)
     got = compiled(pixel_values=images, output_hidden_states=True)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tokenred.attention import QKV
-from tokenred.backbones.calls import has_hooks
+from tokenred.backbones.calls import has_hooks, unwrapped
 from tokenred.core.errors import BackboneError, InputError
 from tokenred.core.info import BlockInfo, ModelInfo
 from tokenred.core.state import TokenState
@@ -57,8 +57,7 @@ class Embedded:
 
 def raster(x: Tensor, grid: tuple[int, int]) -> Int[Tensor, "b N0"]:
     """The positions of all patches, one row an image of ``x``."""
-    total = grid[0] * grid[1]
-    return torch.arange(total, device=x.device).expand(x.shape[0], total)
+    return torch.arange(grid[0] * grid[1], device=x.device).expand(x.shape[0], -1)
 
 
 class BlockAdapter(ABC):
@@ -67,26 +66,25 @@ class BlockAdapter(ABC):
     Calling ``block`` itself must equal ``heads`` → attention → ``after_attention`` →
     ``after_mlp``. Where positions enter the attention, `run` and `qkv_of` put in those of the
     tokens that are left, and must agree in the same way.
+
+    Attributes:
+        block: the block.
+        whole: what is called where it runs whole: the block, or what it is wrapped in.
+        closed: why it may only run whole, as a module; empty where it can be opened.
+        checkpointed: whether it was wrapped to run again in the backward.
+        passed_by: modules that are never called where it is opened, and whose hooks cannot run.
+        attends: whether there is an attention in it at all.
+        listens: whether hooks of the attention run when it is opened.
     """
 
     attends = True
-    """Whether there is an attention in the block at all."""
-
-    closed = ""
-    """Why the block may only run whole, as a module; empty where it can be opened."""
-
-    checkpointed = False
-    """Whether the block was wrapped to run again in the backward (activation checkpointing)."""
-
     listens = True
-    """Whether hooks of the attention run when it is opened."""
 
     def __init__(self, block: nn.Module) -> None:
-        self.block: Any = block
-        self.whole: nn.Module = block
-        """What is called where the block runs whole: the block, or what it is wrapped in."""
-        self.passed_by: Sequence[nn.Module] = ()
-        """Modules that are never called where the block is opened, and whose hooks cannot run."""
+        self.block: Any
+        self.whole = block
+        self.block, self.closed, self.checkpointed = unwrapped(block)
+        self.passed_by: Sequence[nn.Module] = () if self.block is block else (block,)
 
     @property
     def attentions(self) -> Sequence[nn.Module]:
@@ -99,12 +97,6 @@ class BlockAdapter(ABC):
         """What drops entries of the map, where it is a module."""
         found = (getattr(m, "attn_drop", None) for m in (self.block, *self.attentions))
         return [m for m in found if isinstance(m, nn.Module)]
-
-    def wrap(self, whole: nn.Module, checkpointed: bool) -> None:
-        """Note what the block is wrapped in."""
-        self.whole, self.checkpointed = whole, checkpointed
-        if whole is not self.block:
-            self.passed_by = (*self.passed_by, whole)
 
     def must_open(self, fewer: bool) -> bool:
         """Whether `run` gives None, with all tokens there or with ``fewer``."""
@@ -151,7 +143,7 @@ class BlockAdapter(ABC):
         return self.heads(state.x)
 
     @abstractmethod
-    def after_attention(self, x: Tokens, out: PerHead, heads: QKV) -> Tokens:
+    def after_attention(self, x: Tokens, out: PerHead, qkv: QKV) -> Tokens:
         """The tokens after the attention residual; after the whole block if that is parallel."""
 
     @abstractmethod
@@ -167,15 +159,15 @@ class Empty(BlockAdapter):
     """``nn.Identity`` in the place of a block: tokens pass, and nothing can be read of them."""
 
     attends = False
-    closed = "an nn.Identity has no attention"
 
-    def run(self, state: TokenState) -> Tokens | None:
-        return self.whole(state.x)  # type: ignore[no-any-return]
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__(block)
+        self.closed = "an nn.Identity has no attention"
 
     def heads(self, x: Tokens) -> QKV:
         raise BackboneError(f"{self.closed}.")
 
-    def after_attention(self, x: Tokens, out: PerHead, heads: QKV) -> Tokens:
+    def after_attention(self, x: Tokens, out: PerHead, qkv: QKV) -> Tokens:
         raise BackboneError(f"{self.closed}.")
 
     def after_mlp(self, x: Tokens) -> Tokens:
@@ -186,13 +178,16 @@ class Empty(BlockAdapter):
 
 
 class Backbone(ABC):
-    """A family of models: embedding, blocks, head. Made anew for each model it adapts."""
+    """A family of models: embedding, blocks, head. Made anew for each model it adapts.
+
+    Attributes:
+        family: what the adapter knows, for the message that refuses everything else.
+        replaced: methods of the model that the block loop stands for, and so never calls.
+        checkpoint_blocks: whether the user asked for gradient checkpointing.
+    """
 
     family: str
-    """What the adapter knows, for the message that refuses everything else."""
-
     replaced: tuple[str, ...] = ("forward", "forward_features")
-    """Methods of the model that the block loop stands for, and so never calls."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model: Any = model
@@ -205,15 +200,18 @@ class Backbone(ABC):
             )
 
     @property
+    def checkpoint_blocks(self) -> bool:
+        return False
+
+    @property
     def first_attending(self) -> BlockAdapter:
         """The first block with an attention, whose heads are taken for those of all.
 
         Raises:
             BackboneError: where there is none.
         """
-        for block in self.blocks:
-            if block.attends:
-                return block
+        if found := [block for block in self.blocks if block.attends]:
+            return found[0]
         raise BackboneError(f"no block of this {type(self.model).__name__} has an attention.")
 
     @classmethod
@@ -276,20 +274,9 @@ class Backbone(ABC):
     def stem_macs(self, image_size: tuple[int, int] | None = None) -> float:
         """Multiply-accumulates of the embedding of one image."""
 
-    @property
-    def checkpoint_blocks(self) -> bool:
-        """Whether the user asked for gradient checkpointing."""
-        return False
-
 
 def check_batch(images: Tensor, channels: int, weight: Tensor, hint: str = "") -> None:
-    """Refuse what is no batch of images of the weights' type.
-
-    Args:
-        images: to be ``(b, channels, H, W)``.
-        channels: how many the model takes.
-        weight: one of the model's.
-        hint: said where the shape is another one.
+    """Refuse what is no ``(b, channels, H, W)`` of the weights' type; ``hint`` is for the shape.
 
     Raises:
         InputError: for another shape or type.

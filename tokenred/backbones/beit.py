@@ -64,9 +64,15 @@ class RelativeBias:
     shared: Float[Tensor, "h N N"] | None
     index: Int[Tensor, "b N0"]
 
-    def untouched(self, state: TokenState) -> bool:
-        """Whether all tokens are in their places."""
-        return state.index is self.index
+    def of(
+        self, own: Float[Tensor, "h N N"] | None, state: TokenState
+    ) -> Float[Tensor, "*b h N N"] | None:
+        """The shared bias and a block's own, of the tokens in a state; without ``b`` of all."""
+        both = [bias for bias in (own, self.shared) if bias is not None]
+        if not both:
+            return None
+        whole = sum(both[1:], both[0])
+        return whole if state.index is self.index else bias_at(whole, state.index)
 
 
 def bias_at(
@@ -91,27 +97,20 @@ class BeitBlock(PreNorm):
     """
 
     def run(self, state: TokenState) -> Tokens | None:
-        given = state.positions
-        if not isinstance(given, RelativeBias):
-            return self.whole(state.x)  # type: ignore[no-any-return]
-        shared = given.shared
-        if not given.untouched(state):
-            if self.must_open(fewer=True):
-                return None
-            shared = None if shared is None else bias_at(shared, state.index)
-        return self.whole(state.x, shared_rel_pos_bias=shared)  # type: ignore[no-any-return]
+        given: RelativeBias = state.positions
+        if self.must_open(fewer=state.index is not given.index):
+            return None
+        return self.whole(  # type: ignore[no-any-return]
+            state.x, shared_rel_pos_bias=given.of(None, state)
+        )
 
     def must_open(self, fewer: bool) -> bool:
         return fewer and self.block.attn.relative_position_bias_table is not None
 
     def qkv_of(self, state: TokenState) -> QKV:
-        qkv, given = self.heads(state.x), state.positions
-        attn, bias = self.block.attn, None
+        qkv, attn, own = self.heads(state.x), self.block.attn, None
         if attn.relative_position_bias_table is not None:
-            bias = attn._get_rel_pos_bias()[0]
-        if isinstance(given, RelativeBias) and given.shared is not None:
-            bias = given.shared if bias is None else bias + given.shared
-        if bias is None:
-            return qkv
-        whole = not isinstance(given, RelativeBias) or given.untouched(state)
-        return replace(qkv, bias=bias[None] if whole else bias_at(bias, state.index))
+            own = attn._get_rel_pos_bias()[0]
+        given: RelativeBias = state.positions
+        bias = given.of(own, state)
+        return qkv if bias is None else replace(qkv, bias=bias if bias.ndim == 4 else bias[None])

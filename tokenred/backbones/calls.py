@@ -56,6 +56,7 @@ def unwrapped(block: nn.Module) -> tuple[nn.Module, str, bool]:
 
 def has_hooks(module: nn.Module) -> bool:
     """Whether anybody listens to this module in particular."""
+    # Asked of every block in every forward, so no loop.
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
@@ -100,18 +101,16 @@ class Call:
         self._backward: BackwardHook | None = None
         self._old_style: Any = ()
 
-    def enter(self, x: Tensor) -> Tensor:
+    def enter(self, x: Tensor) -> Any:
         """What the module is to read, after the hooks before its forward.
 
         Raises:
             BackboneError: where a hook gives anything but one tensor of the same shape.
         """
-        module: Any = self._module
-        args: tuple[Any, ...] = (x,)
+        module, args = self._module, (x,)
         kwargs: dict[str, Any] = {}
         everywhere = torch_module._global_forward_pre_hooks if self._inside else {}
-        hooks = (*everywhere.items(), *module._forward_pre_hooks.items())
-        for key, hook in hooks:
+        for key, hook in (*everywhere.items(), *module._forward_pre_hooks.items()):
             if key in module._forward_pre_hooks_with_kwargs:
                 given = hook(module, args, kwargs)
                 args, kwargs = (args, kwargs) if given is None else given
@@ -119,15 +118,14 @@ class Call:
                 args = given if isinstance(given, tuple) else (given,)
         if len(args) != 1 or kwargs:
             self._refuse("input", (*args, *kwargs), x)
-        self._same("input", args[0], x)
+        self._check("input", args[0], x)
         before = module._get_backward_pre_hooks()
         full, self._old_style = module._get_backward_hooks()
         if full or before:
             self._backward = BackwardHook(module, full, before)
             args = self._backward.setup_input_hook(args)
         self._args = args
-        entered: Tensor = args[0]
-        return entered
+        return args[0]
 
     def leave(self, result: Any) -> Any:
         """What the module is to give, after the hooks behind its forward.
@@ -137,23 +135,22 @@ class Call:
         """
         module, given = self._module, result
         everywhere = torch_module._global_forward_hooks if self._inside else {}
-        hooks = (*everywhere.items(), *module._forward_hooks.items())
         with_kwargs = (
             *torch_module._global_forward_hooks_with_kwargs,
             *module._forward_hooks_with_kwargs,
         )
-        for key, hook in hooks:
+        for key, hook in (*everywhere.items(), *module._forward_hooks.items()):
             extra: tuple[Any, ...] = ({},) if key in with_kwargs else ()
             other = hook(module, self._args, *extra, given)
             given = given if other is None else other
-        self._same("output", given, result)
+        self._check("output", given, result)
         if self._backward is not None:
             given = self._backward.setup_output_hook(given)
         for hook in self._old_style if getattr(given, "grad_fn", None) is not None else ():
             given.grad_fn.register_hook(torch_module._WrappedHook(hook, module))
         return given
 
-    def _same(self, what: str, given: Any, expected: Any) -> None:
+    def _check(self, what: str, given: Any, expected: Any) -> None:
         if self._inside and (not isinstance(given, Tensor) or given.shape != expected.shape):
             self._refuse(what, given, expected)
 

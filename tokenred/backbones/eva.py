@@ -94,9 +94,6 @@ class Rotary:
     def at(self, state: TokenState) -> Float[Tensor, "..."]:
         """The embeddings of the tokens in a state, as timm's blocks take them.
 
-        A token keeps the position of its patch, also when others were merged into it; one of
-        position −1 is not turned.
-
         Shapes:
             ``(N0, 2d)`` or ``(h, N0, 2d)`` while all tokens are in their places, and
             ``(b, 1, n, 2d)`` or ``(b, h, n, 2d)`` from then on.
@@ -111,8 +108,8 @@ class Rotary:
         return taken.view(shape).transpose(1, 2)
 
 
-class _Turned(PreNorm):
-    """Queries and keys are turned by the positions of their tokens."""
+class EvaPreNorm(PreNorm):
+    """``x += γ1 · attn(norm1 x); x += γ2 · mlp(norm2 x)`` (``EvaBlock``)."""
 
     def run(self, state: TokenState) -> Tokens | None:
         return self.whole(state.x, rope=_rope(state))  # type: ignore[no-any-return]
@@ -121,16 +118,12 @@ class _Turned(PreNorm):
         return self._qkv(state.x, _rope(state))
 
 
+class EvaPostNorm(EvaPreNorm, PostNorm):
+    """``x += norm1(attn(x)); x += norm2(mlp(x))`` (``EvaBlockPostNorm``)."""
+
+
 def _rope(state: TokenState) -> Tensor | None:
     return state.positions.at(state) if isinstance(state.positions, Rotary) else None
-
-
-class EvaPreNorm(_Turned):
-    """``x += γ1 · attn(norm1 x); x += γ2 · mlp(norm2 x)`` (``EvaBlock``)."""
-
-
-class EvaPostNorm(_Turned, PostNorm):
-    """``x += norm1(attn(x)); x += norm2(mlp(x))`` (``EvaBlockPostNorm``)."""
 
 
 _BLOCKS: dict[type[nn.Module], type[BlockAdapter]] = {

@@ -6,63 +6,75 @@ here imports the library.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenred.backbones.base import (
-    Backbone,
-    Embedded,
-    PerToken,
-    Tokens,
-    check_batch,
-    raster,
-)
+from tokenred.backbones.base import Backbone, Embedded, PerToken, Tokens, check_batch, raster
 from tokenred.backbones.huggingface_blocks import is_of, open_block
-from tokenred.backbones.huggingface_heads import Head
+from tokenred.backbones.linear_cost import linear_macs
 from tokenred.core.errors import BackboneError, InputError
 from tokenred.core.info import ModelInfo
+from tokenred.core.tensors import weighted_mean
 
 __all__ = ["HuggingFaceViT"]
 
 
 @dataclass(frozen=True)
 class _Form:
-    """Where a model has its tower, how many tokens come before the patches, and what comes last."""
+    """How a class of models is laid out.
+
+    Attributes:
+        tower: the child that has the embeddings and the blocks; empty for the model itself.
+        prefix: tokens before the patches, registers not counted.
+        pool: ``"class"`` (the class token), ``"class norm"`` (CLIP's: the norm belongs to the
+            pooling), ``"pooler"`` (a layer of the tower, on the class token), ``"mean"`` (of the
+            image tokens), ``"class and mean"``, ``"teacher"`` (class and distillation token), or
+            ``"attention"`` (SigLIP's).
+        out: linear maps of the model after it. Several are for one token each, and averaged.
+    """
 
     tower: str
     prefix: int
-    head: Head
+    pool: str
+    out: tuple[str, ...] = ()
 
 
-def _forms() -> dict[str, _Form]:
-    forms = {
-        "ViTModel": _Form("", 1, Head("pooler")),
-        "ViTForImageClassification": _Form("vit", 1, Head("class", ("classifier",))),
-        "DeiTModel": _Form("", 2, Head("pooler")),
-        "DeiTForImageClassification": _Form("deit", 2, Head("class", ("classifier",))),
-        "DeiTForImageClassificationWithTeacher": _Form(
-            "deit", 2, Head("teacher", ("cls_classifier", "distillation_classifier"))
-        ),
-    }
-    for name, tower in (("Dinov2", "dinov2"), ("Dinov2WithRegisters", "dinov2_with_registers")):
-        classifier = Head("class and mean", ("classifier",))
-        forms[f"{name}Model"] = _Form("", 1, Head("class"))
-        forms[f"{name}ForImageClassification"] = _Form(tower, 1, classifier)
-    for name, prefix, head in (("CLIP", 1, Head("class norm")), ("Siglip", 0, Head("attention"))):
-        classifier = Head("mean", ("classifier",))
-        # The second one is what transformers 4 has in the first, and in models with text.
-        forms[f"{name}VisionModel"] = _Form("vision_model", prefix, head)
-        forms[f"{name}VisionTransformer"] = _Form("", prefix, head)
-        forms[f"{name}ForImageClassification"] = _Form("vision_model", prefix, classifier)
-    projected = Head("class norm", ("visual_projection",))
-    return forms | {"CLIPVisionModelWithProjection": _Form("vision_model", 1, projected)}
-
-
-_FORMS = _forms()
+_CLASSIFIER, _TEACHER = ("classifier",), ("cls_classifier", "distillation_classifier")
+_PROJECTION = ("visual_projection",)
+_FORMS = {
+    "ViTModel": _Form("", 1, "pooler"),
+    "ViTForImageClassification": _Form("vit", 1, "class", _CLASSIFIER),
+    "DeiTModel": _Form("", 2, "pooler"),
+    "DeiTForImageClassification": _Form("deit", 2, "class", _CLASSIFIER),
+    "DeiTForImageClassificationWithTeacher": _Form("deit", 2, "teacher", _TEACHER),
+    "CLIPVisionModelWithProjection": _Form("vision_model", 1, "class norm", _PROJECTION),
+}
+for _name, _tower in (("Dinov2", "dinov2"), ("Dinov2WithRegisters", "dinov2_with_registers")):
+    _FORMS[f"{_name}Model"] = _Form("", 1, "class")
+    _FORMS[f"{_name}ForImageClassification"] = _Form(_tower, 1, "class and mean", _CLASSIFIER)
+for _name, _prefix, _pool in (("CLIP", 1, "class norm"), ("Siglip", 0, "attention")):
+    # The second one is what transformers 4 has in the first, and in models with text.
+    _FORMS[f"{_name}VisionModel"] = _Form("vision_model", _prefix, _pool)
+    _FORMS[f"{_name}VisionTransformer"] = _Form("", _prefix, _pool)
+    _FORMS[f"{_name}ForImageClassification"] = _Form("vision_model", _prefix, "mean", _CLASSIFIER)
 _WITH_TEXT = ("CLIPModel", "SiglipModel")
+
+# By the maps after the pooling: the class of the output, and its fields but for hidden_states.
+_OUTPUTS: dict[tuple[str, ...], tuple[str, tuple[str, ...]]] = {
+    (): ("BaseModelOutputWithPooling", ("last_hidden_state", "pooler_output")),
+    _PROJECTION: ("CLIPVisionModelOutput", ("image_embeds", "last_hidden_state")),
+    _CLASSIFIER: ("ImageClassifierOutput", ("loss", "logits")),
+    _TEACHER: (
+        "DeiTForImageClassificationWithTeacherOutput",
+        ("logits", "cls_logits", "distillation_logits"),
+    ),
+}
 
 
 class HuggingFaceViT(Backbone):
@@ -83,9 +95,8 @@ class HuggingFaceViT(Backbone):
                 f"{name} reads text, too. Wrap its tower: tokenred.wrap(model.vision_model, …)"
             )
         self._form = _FORMS[name]
-        tower = self._tower
         # DeiT, DINOv2 and ViT 4; CLIP and SigLIP; ViT 5.
-        stack = getattr(tower, "encoder", tower)
+        stack = getattr(self._tower, "encoder", self._tower)
         blocks = stack.layer if hasattr(stack, "layer") else stack.layers
         self.blocks = [open_block(block) for block in blocks]
         if not self.blocks:
@@ -100,9 +111,8 @@ class HuggingFaceViT(Backbone):
     @property
     def info(self) -> ModelInfo:
         block: Any = self.first_attending
-        height, width = self._image_size
-        grid = self.grid_of(height, width)
-        patch = self._patches.stride
+        grid = self.grid_of(*self._image_size)
+        down, across = self._patches.stride
         return ModelInfo(
             name=getattr(self.model, "name_or_path", "") or type(self.model).__name__,
             width=self._tower.config.hidden_size,
@@ -114,8 +124,8 @@ class HuggingFaceViT(Backbone):
             num_patches=grid[0] * grid[1],
             blocks=tuple(block.info() for block in self.blocks),
             channels=self._patches.in_channels,
-            patch_size=(patch[0], patch[1]),
-            **self._form.head.macs(self.model, self._tower),
+            patch_size=(down, across),
+            **self._head_macs(),
         )
 
     def check_images(self, images: Tensor, interpolate: bool = False) -> None:
@@ -140,11 +150,12 @@ class HuggingFaceViT(Backbone):
         return height // int(down), width // int(across)
 
     def embed(self, images: Float[Tensor, "b ch H W"]) -> Embedded:
-        tower, grid = self._tower, self.grid_of(images.shape[2], images.shape[3])
-        other = not self._any_size and (images.shape[2], images.shape[3]) != self._image_size
+        tower, size = self._tower, (images.shape[2], images.shape[3])
+        other = not self._any_size and size != self._image_size
         x = tower.embeddings(images, **({"interpolate_pos_encoding": True} if other else {}))
         if hasattr(tower, "pre_layrnorm"):  # CLIP's, which transformers spells so
             x = tower.pre_layrnorm(x)
+        grid = self.grid_of(*size)
         return Embedded(x, raster(x, grid), x[:, self._prefix :], grid)
 
     def norm(self, x: Tokens) -> Tokens:
@@ -154,28 +165,103 @@ class HuggingFaceViT(Backbone):
         # CLIP norms its class token only, and does so when it pools.
         return x if hasattr(tower, "pre_layrnorm") else tower.post_layernorm(x)
 
+    # ---------------------------------------------------------------- the last tokens
+
     @property
     def pooling(self) -> str:
-        return self._form.head.pooling(self._tower)
+        pool = self._form.pool
+        attends = pool == "attention" and self._pool_layer is not None
+        return "average" if attends or "mean" in pool else "token"
 
     def head(self, x: Tokens, pre_logits: bool = False, weight: PerToken | None = None) -> Any:
-        pooled = self._form.head.pooled(self._tower, x, self._prefix, weight)
-        return pooled if pre_logits else self._form.head.logits(self.model, pooled)
+        pooled = self._pooled(x, weight)
+        return pooled if pre_logits else self._logits(pooled)
 
-    def output(self, tokens: Tokens, pooled: Tensor, **more: Any) -> Any:
-        """The model's own output object, see `Head.output`."""
-        kind = _known(type(self.model))
-        return self._form.head.output(self.model, kind, tokens, pooled, **more)
+    def _pooled(self, x: Tokens, weight: PerToken | None) -> Any:
+        """The pooled features, or all tokens where the tower was built without pooling."""
+        pool, layer, p = self._form.pool, self._pool_layer, self._prefix
+        if pool == "class":
+            return x[:, 0]
+        if pool == "class norm":
+            return self._tower.post_layernorm(x[:, 0])
+        if pool == "teacher":
+            return x[:, :2]
+        if "mean" in pool:
+            image = x[:, p:]
+            if weight is None:
+                mean = image.mean(dim=1)
+            else:
+                mean = weighted_mean(image, weight[:, p:]).squeeze(1)
+            return mean if pool == "mean" else torch.cat((x[:, 0], mean), dim=1)
+        if layer is None:
+            return x
+        return layer(x) if weight is None or pool == "pooler" else _attend(layer, x, weight)
+
+    def _logits(self, pooled: Tensor) -> Any:
+        each = self._each(pooled)
+        if len(each) > 1:
+            return torch.stack(each).mean(dim=0)
+        return each[0] if each else pooled
+
+    def _each(self, pooled: Tensor) -> list[Tensor]:
+        """What each map after the pooling makes of its own token, or one of the pooled features."""
+        maps = [getattr(self.model, name) for name in self._form.out]
+        if len(maps) == 1:
+            return [maps[0](pooled)]
+        return [out(pooled[:, i]) for i, out in enumerate(maps)]
+
+    def output(
+        self,
+        tokens: Tokens,
+        pooled: Tensor,
+        hidden_states: tuple[Tensor, ...] | None,
+        labels: Tensor | None,
+        loss_options: Mapping[str, Any],
+    ) -> Any:
+        """The model's own output object; ``pooled`` are the tokens where it does not pool."""
+        model = self.model
+        name, names = _OUTPUTS[self._form.out]
+        # The module of the model knows its own outputs; importing them would import the library.
+        made = getattr(sys.modules[_known(type(model)).__module__], name)
+        logits = self._logits(pooled)
+        found: dict[str, Any] = {
+            "last_hidden_state": tokens,
+            "pooler_output": None if pooled is tokens else pooled,
+            "logits": logits,
+            "image_embeds": logits,
+            "loss": None,
+        }
+        if len(self._form.out) > 1:
+            found |= zip(("cls_logits", "distillation_logits"), self._each(pooled), strict=True)
+        if labels is not None:
+            found["loss"] = model.loss_function(labels, logits, model.config, **loss_options)
+        return made(hidden_states=hidden_states, **{name: found[name] for name in names})
 
     def check_labels(self) -> None:
-        """Refuse labels where the model has no loss.
-
-        Raises:
-            InputError: then.
-        """
-        if not self._form.head.has_loss:
+        """Refuse labels where the model has no loss, with an `InputError`."""
+        if "loss" not in _OUTPUTS[self._form.out][1]:
             name = type(self.model).__name__
             raise InputError(f"{name} has no loss, so it takes no labels. Leave them out.")
+
+    def _head_macs(self) -> dict[str, int]:
+        fixed = sum(linear_macs(getattr(self.model, name)) for name in self._form.out)
+        layer = self._pool_layer
+        if layer is None:
+            return {"head_fixed": fixed}
+        if self._form.pool == "pooler":
+            return {"head_fixed": fixed + linear_macs(layer)}
+        fixed += linear_macs(layer.mlp) + linear_macs(layer.attention.out_proj)
+        # Keys and values of each token, and the one query's pair with it, in both products.
+        width = layer.attention.embed_dim
+        return {"head_per_token": 2 * width**2 + 2 * width, "head_fixed": fixed + width**2}
+
+    @property
+    def _pool_layer(self) -> Any:
+        """The tower's own pooling layer; None where it has none."""
+        name = {"pooler": "pooler", "attention": "head"}.get(self._form.pool, "")
+        return getattr(self._tower, name, None)
+
+    # ---------------------------------------------------------------- the model
 
     def stem_macs(self, image_size: tuple[int, int] | None = None) -> float:
         rows, columns = self.grid_of(*(image_size or self._image_size))
@@ -183,11 +269,10 @@ class HuggingFaceViT(Backbone):
 
     @property
     def checkpoint_blocks(self) -> bool:
-        return any(getattr(block, "saves_memory", False) for block in self.blocks)
+        return any(block.must_open(fewer=False) for block in self.blocks)
 
     @property
     def _tower(self) -> Any:
-        """What has the embeddings and the blocks: the model itself, or a child of it."""
         name = self._form.tower
         return getattr(self.model, name) if hasattr(self.model, name) else self.model
 
@@ -196,12 +281,12 @@ class HuggingFaceViT(Backbone):
         return self._form.prefix + int(getattr(self._tower.config, "num_register_tokens", 0))
 
     @property
-    def _patches(self) -> nn.Conv2d:
+    def _patches(self) -> Any:
         """The convolution that makes tokens of patches."""
         embeddings = self._tower.embeddings
         if hasattr(embeddings, "patch_embedding"):  # CLIP, SigLIP
-            return embeddings.patch_embedding  # type: ignore[no-any-return]
-        return embeddings.patch_embeddings.projection  # type: ignore[no-any-return]
+            return embeddings.patch_embedding
+        return embeddings.patch_embeddings.projection
 
     @property
     def _image_size(self) -> tuple[int, int]:
@@ -218,3 +303,20 @@ class HuggingFaceViT(Backbone):
 def _known(kind: type) -> Any:
     """The class of transformers' that a model is of, or None."""
     return next((c for c in kind.__mro__ if is_of(c, (*_FORMS, *_WITH_TEXT))), None)
+
+
+def _attend(layer: Any, x: Tokens, weight: PerToken) -> Any:
+    """SigLIP's pooling, with ``log w`` on the keys.
+
+    Raises:
+        BackboneError: for weights that are learned: a token of weight 0 would tell them nothing.
+    """
+    if weight.requires_grad:
+        raise BackboneError(
+            "a tower that pools by attention cannot leave tokens out in training, as training "
+            "with masked tokens needs. Inference is not concerned."
+        )
+    probe = layer.probe.expand(x.shape[0], -1, -1)
+    seen = weight.log().to(x.dtype)
+    pooled = layer.attention(probe, x, x, key_padding_mask=seen, need_weights=False)[0]
+    return (pooled + layer.mlp(layer.layernorm(pooled)))[:, 0]

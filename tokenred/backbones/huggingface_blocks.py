@@ -46,7 +46,7 @@ class HuggingFaceBlock(BlockAdapter):
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__(block)
-        signature = inspect.signature(type(block).forward)
+        signature = inspect.signature(type(self.block).forward)
         parameters = signature.parameters.values()
         required = [p for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
         # Masks, which a tower has none of: all that comes after self and the tokens.
@@ -54,29 +54,26 @@ class HuggingFaceBlock(BlockAdapter):
         # What the attention gives beside its output differs from version to version, and so it is
         # with some blocks: a hook would find another thing there.
         several = "tuple" in str(signature.return_annotation).lower()
-        self.passed_by = (*((block,) if several else ()), self._outer, self._attention)
+        inside = (*((self.block,) if several else ()), self.outer, self.attention)
+        self.passed_by = (*inside, *self.passed_by)
 
     def run(self, state: TokenState) -> Tokens | None:
-        if self.saves_memory:
+        if self.must_open(fewer=False):
             return None  # The loop checkpoints the block, which would do so once more in itself.
         out = self.whole(state.x, *self._masks)
         x: Tensor = out[0] if isinstance(out, tuple) else out  # CLIP's, in transformers 4
         return x
 
     def must_open(self, fewer: bool) -> bool:
-        return self.saves_memory
+        """Where the user asked for gradient checkpointing, which is for training only."""
+        return bool(getattr(self.block, "gradient_checkpointing", False) and self.block.training)
 
     @property
     def attentions(self) -> Sequence[nn.Module]:
         return ()
 
-    @property
-    def saves_memory(self) -> bool:
-        """Whether the user asked for gradient checkpointing, which is for training only."""
-        return bool(getattr(self.block, "gradient_checkpointing", False) and self.block.training)
-
     def heads(self, x: Tokens) -> QKV:
-        attn = self._attention
+        attn = self.attention
         x = _one_of(self.block, *_FIRST_NORM)(x)
         q, k, v = (
             _one_of(attn, *names)(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
@@ -87,9 +84,8 @@ class HuggingFaceBlock(BlockAdapter):
             q, k, v, scale=self.head_dim**-0.5, dropout=float(drop) if attn.training else 0.0
         )
 
-    def after_attention(self, x: Tokens, out: PerHead, heads: QKV) -> Tokens:
-        attn = self._outer
-        y = out.transpose(1, 2).flatten(2)
+    def after_attention(self, x: Tokens, out: PerHead, qkv: QKV) -> Tokens:
+        attn, y = self.outer, out.transpose(1, 2).flatten(2)
         if hasattr(attn, "output"):  # transformers 4
             y = attn.output.dropout(attn.output.dense(y))
         else:
@@ -106,30 +102,29 @@ class HuggingFaceBlock(BlockAdapter):
         return x + self._residual(y, "layer_scale2")
 
     def info(self) -> BlockInfo:
-        b = self.block
-        mlp = [getattr(b, name) for name in ("mlp", "intermediate", "output") if hasattr(b, name)]
+        mlp = [getattr(self.block, n, None) for n in ("mlp", "intermediate", "output")]
         pair = 2 * self.num_heads * self.head_dim
-        return BlockInfo(linear_macs(self._outer), pair, sum(linear_macs(part) for part in mlp))
+        return BlockInfo(linear_macs(self.outer), pair, sum(linear_macs(m) for m in mlp if m))
 
     @property
     def head_dim(self) -> int:
         """``d``."""
-        return int(_one_of(self._attention, "head_dim", "attention_head_size"))
+        return int(_one_of(self.attention, "head_dim", "attention_head_size"))
 
     @property
     def num_heads(self) -> int:
         """``h``; transformers 4 can take heads out of a block."""
-        query: Any = _one_of(self._attention, "query", "q_proj")
-        return int(query.out_features) // self.head_dim
+        return int(_one_of(self.attention, "query", "q_proj").out_features) // self.head_dim
 
     @property
-    def _outer(self) -> Any:
+    def outer(self) -> Any:
+        """The attention with its projection."""
         return _one_of(self.block, "self_attn", "attention")
 
     @property
-    def _attention(self) -> Any:
-        # In transformers 4, the projection is beside the attention and not in it.
-        return getattr(self._outer, "attention", self._outer)
+    def attention(self) -> Any:
+        """What has queries, keys and values: in transformers 4 a child of `outer`."""
+        return getattr(self.outer, "attention", self.outer)
 
     def _residual(self, y: Tokens, scale: str) -> Tokens:
         for name in (scale, "dropout", "drop_path"):
@@ -144,7 +139,7 @@ def open_block(block: nn.Module) -> BlockAdapter:
     Raises:
         BackboneError: for a block, an attention or a part of either that is not known.
     """
-    inner, closed, checkpointed = unwrapped(block)
+    inner = unwrapped(block)[0]
     if type(inner) is nn.Identity:
         return Empty(block)
     known = next((kind for kind in type(inner).__mro__ if is_of(kind, _BLOCKS)), None)
@@ -153,22 +148,18 @@ def open_block(block: nn.Module) -> BlockAdapter:
             f"the block {type(inner).__name__} is not known; known blocks of transformers' vision "
             f"towers: {', '.join(_BLOCKS)}."
         )
-    opened = HuggingFaceBlock(inner)
-    opened.wrap(block, checkpointed)
-    outer, attn = opened._outer, opened._attention
-    kinds = ((inner, known), (outer, type(outer)), (attn, type(attn)))
-    changes = (difference(module, kind) for module, kind in kinds)
-    opened.closed = closed or next(filter(None, changes), "")
-    block = inner
+    opened = HuggingFaceBlock(block)
+    outer, attn = opened.outer, opened.attention
+    for module, kind in ((inner, known), (outer, type(outer)), (attn, type(attn))):
+        opened.closed = opened.closed or difference(module, kind)
     for attention in (outer, attn):
         if type(attention).__module__ != known.__module__:
             raise BackboneError(
-                f"the attention {type(attention).__name__} in {type(block).__name__} is not "
+                f"the attention {type(attention).__name__} in {type(inner).__name__} is not "
                 "transformers' own, so it is not known what it does. Wrap the model as it comes."
             )
-    _only(block, _IN_BLOCK)
-    _only(outer, _IN_ATTENTION)
-    _only(attn, _IN_ATTENTION)
+    for module, parts in ((inner, _IN_BLOCK), (outer, _IN_ATTENTION), (attn, _IN_ATTENTION)):
+        _check_parts(module, parts)
     return opened
 
 
@@ -177,7 +168,7 @@ def is_of(kind: type, names: Iterable[str]) -> bool:
     return kind.__module__.startswith("transformers.models.") and kind.__name__ in names
 
 
-def _only(module: nn.Module, known: set[str]) -> None:
+def _check_parts(module: nn.Module, known: set[str]) -> None:
     strange = sorted({name for name, _ in module.named_children()} - known)
     if strange:
         raise BackboneError(

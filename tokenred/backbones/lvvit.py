@@ -50,9 +50,8 @@ class LVViTBackbone(TimmViT):
         height, width = image_size or stem.img_size
         rows, columns = self.grid_of(height, width)
         half = sum(conv.weight.numel() for conv in (stem.conv1, stem.conv2, stem.conv3))
-        return float(
-            (height // 2) * (width // 2) * half + rows * columns * stem.proj.weight.numel()
-        )
+        patches = rows * columns * stem.proj.weight.numel()
+        return float((height // 2) * (width // 2) * half + patches)
 
     def _head_macs(self) -> dict[str, int]:
         # The second classifier sees every image token, and no prefix token.

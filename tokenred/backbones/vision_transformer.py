@@ -52,11 +52,7 @@ class TimmViT(Backbone):
         return base is not None and leaves_alone(type(model), base, FORWARD)
 
     def open(self, block: nn.Module) -> BlockAdapter:
-        """The adapter of a block.
-
-        Raises:
-            BackboneError: for a block or an attention that is not known.
-        """
+        """The adapter of a block; a `BackboneError` for one that is not known."""
         return open_vit(block)
 
     @property

@@ -27,8 +27,6 @@ __all__ = [
     "open_vit",
 ]
 
-# ---------------------------------------------------------------- timm's attentions
-
 
 def attention_qkv(attn: Any, x: Tokens, listens: bool = True, rope: Tensor | None = None) -> QKV:
     """Queries, keys and values of any of timm's attentions, and its gate if it has one.
@@ -46,11 +44,11 @@ def attention_qkv(attn: Any, x: Tokens, listens: bool = True, rope: Tensor | Non
     if hasattr(attn, "q_norm"):  # Eva has it from timm 1.0.16 on
         q, k = attn.q_norm(q), attn.k_norm(k)
     if rope is not None:
-        q, k = _rotated(attn, q, rope).type_as(v), _rotated(attn, k, rope).type_as(v)
+        q, k = (_rotated(attn, t, rope).type_as(v) for t in (q, k))
     groups = q.shape[1] // k.shape[1]
     if groups > 1:
         # Grouped queries: neighbours share keys and values. Engines want as many of each.
-        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+        k, v = (t.repeat_interleave(groups, dim=1) for t in (k, v))
     gate = getattr(attn, "gate", None)
     return QKV(
         q,
@@ -64,13 +62,13 @@ def attention_qkv(attn: Any, x: Tokens, listens: bool = True, rope: Tensor | Non
     )
 
 
-def _fused(attn: Any, x: Tokens) -> Tensor:
+def _fused(attn: Any, x: Tokens) -> Any:
     """Queries, keys and values side by side."""
     if getattr(attn, "q_bias", None) is None:
-        return attn.qkv(x)  # type: ignore[no-any-return]
+        return attn.qkv(x)
     bias = torch.cat((attn.q_bias, attn.k_bias, attn.v_bias))
     if getattr(attn, "qkv_bias_separate", False):
-        return attn.qkv(x) + bias  # type: ignore[no-any-return]
+        return attn.qkv(x) + bias
     return F.linear(x, attn.qkv.weight, bias)
 
 
@@ -95,15 +93,13 @@ def _watched_dropout(attn: Any) -> nn.Module | None:
 
 def _attention_output(
     attn: Any, out: PerHead, gate: tuple[Tensor, ...], calls: tuple[Call, ...] = ()
-) -> Tokens:
+) -> Any:
     """What an attention of timm's does after attending."""
     x = out.transpose(1, 2).flatten(2)
     if hasattr(attn, "norm"):  # timm from 1.0.16 on
         x = attn.norm(x)
-    if gate:
-        x = x * gate[0]
-    x = attn.proj_drop(attn.proj(x))
-    return calls[0].leave(x) if calls else x  # type: ignore[no-any-return]
+    x = attn.proj_drop(attn.proj(x * gate[0] if gate else x))
+    return calls[0].leave(x) if calls else x
 
 
 def head_shape(module: nn.Module) -> tuple[int, int]:
@@ -115,9 +111,6 @@ def head_shape(module: nn.Module) -> tuple[int, int]:
     return sum(attn.num_heads for attn in attns), int(width)
 
 
-# ---------------------------------------------------------------- timm's blocks
-
-
 class PreNorm(BlockAdapter):
     """``x += ls1(attn(norm1 x)); x += ls2(mlp(norm2 x))`` (``Block`` and its like in Eva, BEiT)."""
 
@@ -127,8 +120,8 @@ class PreNorm(BlockAdapter):
     def _qkv(self, x: Tokens, rope: Tensor | None = None) -> QKV:
         return attention_qkv(self.block.attn, self.block.norm1(x), self.listens, rope)
 
-    def after_attention(self, x: Tokens, out: PerHead, heads: QKV) -> Tokens:
-        y = _attention_output(self.block.attn, out, heads.carry, heads.calls)
+    def after_attention(self, x: Tokens, out: PerHead, qkv: QKV) -> Tokens:
+        y = _attention_output(self.block.attn, out, qkv.carry, qkv.calls)
         return x + self._residual(y, 1)
 
     def after_mlp(self, x: Tokens) -> Tokens:
@@ -182,10 +175,10 @@ class ParallelScaling(BlockAdapter):
             drop=_watched_dropout(b),
         )
 
-    def after_attention(self, x: Tokens, out: PerHead, heads: QKV) -> Tokens:
+    def after_attention(self, x: Tokens, out: PerHead, qkv: QKV) -> Tokens:
         b = self.block
         attended = out.transpose(1, 2).flatten(2)
-        mlp = b.mlp_drop(b.mlp_act(heads.carry[0]))
+        mlp = b.mlp_drop(b.mlp_act(qkv.carry[0]))
         # timm before 1.0.16 has only the separate projections, and another name for one of them.
         if getattr(b, "out_proj", None) is not None:
             y = b.out_proj(torch.cat((attended, mlp), dim=-1))
@@ -212,7 +205,7 @@ class ParallelThings(BlockAdapter):
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__(block)
-        self.passed_by = list(self.block.attns)
+        self.passed_by = (*self.passed_by, *self.block.attns)
 
     @property
     def attentions(self) -> Sequence[nn.Module]:
@@ -226,10 +219,11 @@ class ParallelThings(BlockAdapter):
             maps = attention.chunk(len(drops), dim=1)
             return torch.cat([d(m) for d, m in zip(drops, maps, strict=True)], dim=1)
 
+        q, k, v = (torch.cat(t, dim=1) for t in zip(*((h.q, h.k, h.v) for h in each), strict=True))
         return QKV(
-            torch.cat([h.q for h in each], dim=1),
-            torch.cat([h.k for h in each], dim=1),
-            torch.cat([h.v for h in each], dim=1),
+            q,
+            k,
+            v,
             scale=each[0].scale,
             dropout=each[0].dropout,
             carry=tuple(gate for h in each for gate in h.carry),
@@ -237,13 +231,13 @@ class ParallelThings(BlockAdapter):
             drop=drop if any(h.drop for h in each) else None,
         )
 
-    def after_attention(self, x: Tokens, out: PerHead, heads: QKV) -> Tokens:
+    def after_attention(self, x: Tokens, out: PerHead, qkv: QKV) -> Tokens:
         branches = list(self.block.attns)
         outs = out.chunk(len(branches), dim=1)
-        gates: list[tuple[Tensor, ...]] = [(g,) for g in heads.carry] or [()] * len(branches)
+        gates: list[tuple[Tensor, ...]] = [(g,) for g in qkv.carry] or [()] * len(branches)
         done = [
             a.drop_path(a.ls(_attention_output(a.attn, o, g, calls)))
-            for a, o, g, calls in zip(branches, outs, gates, heads.calls, strict=True)
+            for a, o, g, calls in zip(branches, outs, gates, qkv.calls, strict=True)
         ]
         return x + torch.stack(done).sum(dim=0)
 
@@ -255,8 +249,6 @@ class ParallelThings(BlockAdapter):
         attention = sum(linear_macs(a.attn) for a in self.block.attns)
         return BlockInfo(attention, 2 * h * d, linear_macs(self.block.ffns))
 
-
-# ---------------------------------------------------------------- which is which
 
 _BLOCKS: dict[type[nn.Module], type[BlockAdapter]] = {
     vit.Block: PreNorm,
@@ -278,15 +270,15 @@ def open_known(
     attentions: Sequence[type[nn.Module]],
     family: str,
 ) -> BlockAdapter:
-    """The adapter of a block.
+    """The adapter of a block, in which any ``attn`` is one of ``attentions``.
 
     A block that was wrapped, patched or overridden runs whole as it is; `BlockAdapter.closed` then
-    says why it cannot be opened. ``attentions`` are the classes that ``attn`` in it may have.
+    says why it cannot be opened.
 
     Raises:
         BackboneError: for a block or an attention that is not known.
     """
-    inner, closed, checkpointed = unwrapped(block)
+    inner = unwrapped(block)[0]
     if type(inner) is nn.Identity:
         return Empty(block)
     known = known_base(type(inner), blocks)
@@ -295,9 +287,8 @@ def open_known(
             f"the block {type(inner).__name__} is not known; known blocks of {family}: "
             f"{_names(blocks)}."
         )
-    opened = blocks[known](inner)
-    opened.wrap(block, checkpointed)
-    closed = closed or difference(inner, known)
+    opened = blocks[known](block)
+    opened.closed = opened.closed or difference(inner, known)
     for name, module in inner.named_modules():
         if name.split(".")[-1] != "attn":
             continue
@@ -309,8 +300,7 @@ def open_known(
                 f"statistics); known: timm's {_names(attentions)}."
             )
         if changed := difference(module, attention):
-            closed = closed or f"in its {name}, {changed}"
-    opened.closed = closed
+            opened.closed = opened.closed or f"in its {name}, {changed}"
     return opened
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tokenred.core.info import ModelInfo
 from tokenred.strategies.strategy import Strategy
 
-__all__ = ["Cost", "LayerCost", "block_macs", "needs_graph", "strategy_cost"]
+__all__ = ["Cost", "LayerCost", "needs_graph", "strategy_cost"]
 
 
 @dataclass(frozen=True)
@@ -80,26 +80,23 @@ def strategy_cost(
         rest = tokens - count + (strategy.fuser.extra if count else 0)
         active = strategy.router.active(layer, info.depth, info.num_patches)
         passing = tokens if active is None else active
-        spent: float = 0.0
+        overhead = 0.0
         if count:
-            spent += strategy.selector.macs(info, tokens, count)
-            spent += strategy.fuser.macs(info, tokens, count)
+            overhead += strategy.selector.macs(info, tokens, count)
+            overhead += strategy.fuser.macs(info, tokens, count)
         if active is not None:
-            spent += strategy.router.macs(info, tokens, tokens - active)
-        after = passing - (tokens - rest)
-        macs = block_macs(info, layer, passing, after, strategy.where)
-        layers.append(LayerCost(layer, tokens, count, rest, passing, macs, spent))
+            overhead += strategy.router.macs(info, tokens, tokens - active)
+        macs = _block_macs(info, layer, passing, passing - tokens + rest, strategy.where)
+        layers.append(LayerCost(layer, tokens, count, rest, passing, macs, overhead))
         tokens = rest
     last = info.num_prefix + tokens
-    parts = strategy.parts.values()
+    graph = strategy.graph.macs(info, info.num_patches, 0) if needs_graph(strategy, counts) else 0.0
     return Cost(
         layers=tuple(layers),
         stem=stem,
         head=info.head_fixed + info.head_per_token * last + info.head_per_pair * last**2,
-        learned=sum(part.learned_macs(info, tuple(counts)) for part in parts),
-        overhead=strategy.graph.macs(info, info.num_patches, 0)
-        if needs_graph(strategy, counts)
-        else 0.0,
+        learned=sum(p.learned_macs(info, tuple(counts)) for p in strategy.parts.values()),
+        overhead=graph,
     )
 
 
@@ -108,16 +105,11 @@ def needs_graph(strategy: Strategy, counts: Sequence[int]) -> bool:
     return strategy.fuser.uses_graph and any(counts)
 
 
-def block_macs(
-    info: ModelInfo, layer: int, tokens_in: int, tokens_out: int, where: str = "after_attention"
-) -> float:
-    """MACs of a block: ``4Nc² + 2N²c`` for the attention, ``2·ratio·N'c²`` for the MLP.
+def _block_macs(info: ModelInfo, layer: int, tokens_in: int, tokens_out: int, where: str) -> float:
+    """``4Nc² + 2N²c`` for the attention, ``2·ratio·N'c²`` for the MLP.
 
-    Args:
-        info: the model.
-        layer: which block.
-        tokens_in, tokens_out: image tokens before and after the block's reduction.
-        where: whether the reduction comes between attention and MLP or before the block.
+    ``tokens_in`` and ``tokens_out`` are image tokens before and after the block's reduction, which
+    comes between the two or, ``where`` says so, before both.
     """
     block, p = info.blocks[layer], info.num_prefix
     n_attention = p + (tokens_out if where == "before_block" else tokens_in)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from tokenred.backbones import feature_info
 from tokenred.core.part import check_choice
+from tokenred.reduced.kept import FILLS
 from tokenred.reduced.model import ReducedViT, block_numbers
-from tokenred.reduced.unreduce import FILLS
 from tokenred.reduced.wrap import dense, wrap
 from tokenred.strategies.specs import StrategyLike
 
@@ -18,7 +18,7 @@ __all__ = ["FeatureMaps", "features"]
 
 
 class FeatureMaps(nn.Module):
-    """Maps of several blocks for a decoder. Made by `features`.
+    """Maps of several blocks for a decoder. Made by `features`, whose arguments it has.
 
     Attributes:
         model: the `ReducedViT`.

@@ -1,30 +1,26 @@
-"""The tokens that a reduced model keeps: what it hands on to a language model or a dense head.
-
-And `Origins`, which notes them while the blocks run, with the patches that each of them has.
-"""
+"""The tokens that a reduced model keeps, and the way from them back to the full grid."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tokenred.attention import AttentionStats
 from tokenred.core.capture import replace
-from tokenred.core.errors import ConfigError
+from tokenred.core.errors import ConfigError, InputError
 from tokenred.core.part import check_choice
-from tokenred.core.state import Selection, TokenState
-from tokenred.core.tensors import at_least_fp32, gather_tokens
-from tokenred.reduced.recorder import Recorder
-from tokenred.reduced.trace import carry, left_index
-from tokenred.reduced.unreduce import FILLS, features_left, fill_grid
-from tokenred.strategies.base import Fuser
+from tokenred.core.tensors import gather_tokens
 
-__all__ = ["KeptTokens", "Origins"]
+__all__ = ["FILLS", "KeptTokens", "features_left", "fill_grid", "largest"]
+
+FILLS = ("last", "own", "nearest", "zero")
+"""What a patch gets that no token owns: its own feature when it left, that of the nearest patch
+that has a token, or zeros. ``"own"`` is ``"last"`` for every patch whose token went, whoever has
+absorbed it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,9 +108,8 @@ class KeptTokens:
 
     def dense(self, fill: str | None = None) -> Float[Tensor, "b c gh gw"]:
         """`unreduce` as a feature map, which is what a convolutional decoder takes."""
-        full = self.unreduce(fill)
-        rows, columns = self.grid
-        return full.transpose(1, 2).reshape(*full.mT.shape[:2], rows, columns).contiguous()
+        full = self.unreduce(fill).transpose(1, 2)
+        return full.reshape(*full.shape[:2], *self.grid).contiguous()
 
 
 # So that a graph of torch.export can give it back.
@@ -123,86 +118,80 @@ with warnings.catch_warnings():
     torch.export.register_dataclass(KeptTokens, serialized_type_name="tokenred.KeptTokens")
 
 
-class Origins(Recorder):
-    """Notes the tokens after some blocks and which of them has which patch.
+def largest(weights: Float[Tensor, "b n N0"]) -> Int[Tensor, "b N0"]:
+    """For each patch the token with the largest weight from it, −1 where nothing of it is left."""
+    most, owner = weights.abs().max(dim=1)
+    return torch.where(most > 0, owner, -1)
 
-    That is all that dense features need. Unlike a `Trace` it keeps no step, reads no value and
-    fits into a graph (torch.compile, torch.export). A reduction costs it a copy of ``(b, n, N0)``
-    weights.
+
+def fill_grid(
+    tokens: Float[Tensor, "b n c"],
+    index: Int[Tensor, "b n"],
+    owner: Int[Tensor, "b N0"] | None,
+    grid: tuple[int, int],
+    fill: str,
+    last: Float[Tensor, "b N0 c"] | None = None,
+) -> Float[Tensor, "b N0 c"]:
+    """Each patch's feature is that of its owner.
 
     Args:
-        state: before the first block.
-        layers: the blocks to note; −1 for what enters the first.
-        owners: whether anybody wants to know which token has which patch.
-        masks: whether ``state.memory["mask"]`` tells which tokens are alive (`Selector.masks`).
+        tokens, index: image tokens and their positions.
+        owner: which of them has the patch, −1 for none; None for the token at its position.
+        grid: ``(gh, gw)``.
+        fill: one of `FILLS`.
+        last: each patch's own feature when it left, for ``"last"`` and ``"own"``.
+
+    Raises:
+        InputError: where ``last`` is of another width than the tokens.
     """
+    if owner is None or fill == "own":
+        owner = _own_places(index, grid[0] * grid[1])
+    if fill == "nearest":
+        owner = _nearest_owners(owner, grid)
+    out = gather_tokens(tokens, owner.clamp_min(0))
+    rest = torch.zeros_like(out)
+    if fill in ("last", "own") and last is not None:
+        if last.shape[-1] != out.shape[-1]:
+            raise InputError(
+                f"fill={fill!r} puts features of width {last.shape[-1]} beside tokens of width "
+                f"{out.shape[-1]}. Unreduce before projecting, or use fill='nearest'."
+            )
+        rest = last.to(out.dtype)
+    return torch.where((owner >= 0)[..., None], out, rest)
 
-    def __init__(
-        self, state: TokenState, layers: Collection[int], *, owners: bool, masks: bool
-    ) -> None:
-        b, n = state.index.shape
-        self._weights: Tensor | None = None
-        if owners:
-            nothing = torch.zeros(b, n, state.num_patches, device=state.x.device)
-            self._weights = nothing.scatter(2, state.index[..., None], 1.0)
-        self._newest = -1
-        self._left: dict[int, tuple[Tensor, Tensor]] = {}
-        self._layers = frozenset(layers)
-        self._states: dict[int, TokenState] = {-1: state} if -1 in self._layers else {}
-        self._owners: dict[int, Tensor] = {}
-        self._masks = masks
 
-    def reduction(
-        self, before: TokenState, selection: Selection, attention: AttentionStats, fuser: Fuser
-    ) -> None:
-        if self._weights is None:
-            return
-        went = gather_tokens(before.image, selection.drop)
-        self._left[before.layer] = went, left_index(before, selection)
-        if before.layer <= self._newest:
-            # A checkpointed block that runs again for the backward.
-            return
-        self._newest = before.layer
-        with torch.no_grad():
-            weights = carry(fuser, before, selection, attention, self._weights)
-            if selection.alive is not None:
-                weights = weights * selection.alive[..., None]
-            self._weights = weights
+def _nearest_owners(owner: Int[Tensor, "b N0"], grid: tuple[int, int]) -> Int[Tensor, "b N0"]:
+    at = torch.arange(owner.shape[1], device=owner.device)
+    place = torch.stack((at // grid[1], at % grid[1]), dim=-1).float()
+    distance = torch.cdist(place, place)[None].masked_fill((owner < 0)[:, None, :], torch.inf)
+    return owner.gather(1, distance.argmin(dim=-1))
 
-    def block(self, state: TokenState) -> None:
-        if state.layer not in self._layers:
-            return
-        self._states[state.layer] = state
-        if self._weights is not None:
-            largest, owner = self._weights.abs().max(dim=1)
-            self._owners[state.layer] = torch.where(largest > 0, owner, -1)
 
-    def state(self, layer: int) -> TokenState:
-        """The tokens after a block that was noted, as they travel."""
-        return self._states[layer]
+def _own_places(index: Int[Tensor, "b n"], num_patches: int) -> Int[Tensor, "b N0"]:
+    """For each position the token that is at it, −1 where none is."""
+    b, n = index.shape
+    # A spare place takes the tokens that are nowhere.
+    at = torch.where(index >= 0, index, num_patches)
+    token = torch.arange(n, device=index.device).expand(b, n)
+    return index.new_full((b, num_patches + 1), -1).scatter(1, at, token)[:, :num_patches]
 
-    def kept(self, layer: int, norm: Callable[[Tensor], Tensor] | None = None) -> KeptTokens:
-        """The tokens after a block that was noted, all features normalised if ``norm`` is given."""
-        state = self._states[layer]
-        x = state.x if norm is None else norm(state.x)
-        p, size = state.num_prefix, state.image_size
-        if size is None:
-            size = torch.ones_like(state.index, dtype=at_least_fp32(x.dtype))
-        masked = self._masks and "mask" in state.memory
-        kept = KeptTokens(
-            tokens=x[:, p:],
-            index=state.index,
-            size=size,
-            alive=(state.memory["mask"][:, p:] if masked else size) > 0,
-            prefix=x[:, :p],
-            grid=state.grid,
-        )
-        if self._weights is None:
-            return kept
-        left = [
-            (feature if norm is None else norm(feature), index)
-            for at, (feature, index) in self._left.items()
-            if at <= layer
-        ]
-        last = features_left(left, state.num_patches)
-        return replace(kept, owner=self._owners[layer], left=last)
+
+def features_left(
+    left: Sequence[tuple[Float[Tensor, "b P c"], Int[Tensor, "b P"]]],
+    num_patches: int,
+    norm: Callable[[Tensor], Tensor] | None = None,
+) -> Float[Tensor, "b N0 c"] | None:
+    """Features of tokens that went, at the positions they had; zeros where none went.
+
+    Args:
+        left: features and positions, −1 for a token of no single patch; None comes of no entry.
+        num_patches: ``N0``.
+        norm: applied to the features.
+    """
+    if not left:
+        return None
+    features = torch.cat([x if norm is None else norm(x) for x, _ in left], dim=1)
+    index = torch.cat([index for _, index in left], dim=1)
+    at = torch.where(index >= 0, index, num_patches)[..., None].expand_as(features)
+    empty = features.new_zeros(features.shape[0], num_patches + 1, features.shape[2])
+    return empty.scatter(1, at, features)[:, :num_patches]

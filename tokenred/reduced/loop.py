@@ -1,4 +1,4 @@
-"""The block loop: tokens through the blocks, with what the plan says happens in each."""
+"""The block loop: images to tokens, through the blocks, with what the plan says of each."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from tokenred.attention import (
     attend,
     size_bias,
 )
-from tokenred.backbones.base import BlockAdapter
+from tokenred.backbones.base import BlockAdapter, Embedded
 from tokenred.backbones.calls import call_of
-from tokenred.core.capture import is_eager, replace
+from tokenred.core.capture import fixed, is_eager, replace
 from tokenred.core.errors import PartError
 from tokenred.core.state import Selection, TokenState
-from tokenred.core.tensors import at_least_fp32
+from tokenred.core.tensors import at_least_fp32, gather_tokens
+from tokenred.reduced.cost import needs_graph
 from tokenred.reduced.plan import LayerPlan
 from tokenred.reduced.recorder import Recorder, Span, no_span
 from tokenred.reduced.setup import Setup
@@ -62,7 +63,7 @@ def _scratch() -> Scratch | None:
 
 @dataclass(frozen=True, eq=False)
 class Runner:
-    """One pass through the blocks of a model.
+    """One pass through a model.
 
     Attributes:
         setup: the model, the strategy and its parts as they run.
@@ -77,10 +78,11 @@ class Runner:
     recorder: Recorder | None = None
     scratch: Scratch | None = field(default_factory=_scratch)
 
-    def __call__(
-        self, state: TokenState, plans: tuple[LayerPlan, ...], last: int | None = None
-    ) -> TokenState:
-        """The state after the blocks, up to ``last`` where one is given."""
+    def __call__(self, images: Float[Tensor, "b ch H W"], last: int | None = None) -> TokenState:
+        """The tokens after the blocks, up to ``last`` where one is given."""
+        state, plans = self._embed(images)
+        if self.recorder is not None:
+            self.recorder.started(state)
         backbone = self.setup.backbone
         blocks = backbone.blocks if last is None else backbone.blocks[: last + 1]
         save_memory = torch.is_grad_enabled()
@@ -98,6 +100,37 @@ class Runner:
                 self.recorder.block(self._together(tokens))
         return self._together(tokens)
 
+    def _embed(self, images: Float[Tensor, "b ch H W"]) -> tuple[TokenState, tuple[LayerPlan, ...]]:
+        """The tokens of the first block and their graph, and what the blocks will do with them."""
+        setup = self.setup
+        backbone, info, parts = setup.backbone, setup.info, setup.parts
+        grid = backbone.grid_of(images.shape[2], images.shape[3])
+        with self.span("embed"):
+            embedded = backbone.embed(images)
+            if setup.strategy.embedding.adds:
+                added = parts["embedding"](images, embedded.x0, grid)
+                embedded = _with_added(embedded, added)
+        tokens = fixed(embedded.index.shape[1])
+        setup.check_prefix(fixed(embedded.x.shape[1]) - tokens)
+        plans = setup.plan(grid, tokens)
+        setup.check_blocks(plans)
+        graph = None
+        if needs_graph(setup.strategy, [plan.count for plan in plans]):
+            with self.span("graph"):
+                graph = parts["graph"](embedded.x0, grid)
+                # Every block asks it; a builder of a notebook may give none at all.
+                graph = None if graph is None else graph.with_columns()
+        return TokenState(
+            x=embedded.x,
+            index=embedded.index,
+            num_prefix=info.num_prefix,
+            grid=grid,
+            graph=graph,
+            cls_index=info.cls_index,
+            depth=info.depth,
+            positions=embedded.positions,
+        ), plans
+
     def _together(self, tokens: LoopState) -> TokenState:
         """All tokens, those that idle among them."""
         if tokens.before is None:
@@ -108,7 +141,7 @@ class Runner:
     def _through(self, block: BlockAdapter, plan: LayerPlan, tokens: LoopState) -> LoopState:
         """One block, before which a strategy may reduce and a router may set tokens aside."""
         state, router = tokens.state, self.setup.router
-        if self.setup.strategy.where == "before_block" and (plan.count or plan.adaptive):
+        if plan.before:
             state = self._reduce(state, _NOTHING, plan)
         if plan.active is None:
             state, attention = self._block(block, plan, state)
@@ -159,29 +192,26 @@ class Runner:
         idle: Float[Tensor, "b N"] | None = None,
     ) -> tuple[TokenState, AttentionStats]:
         """Attention, reduction, MLP; ``qkv`` where it is known, ``idle`` to mask keys."""
-        strategy, recorder = self.setup.strategy, self.recorder
+        strategy, recorder, training = self.setup.strategy, self.recorder, self.setup.training
         bias = idle
         # Of padding the size is 0: nobody attends to it, whatever the method makes of sizes.
         if state.size is not None and (strategy.proportional_attention or self.setup.pads):
             bias = size_bias(state.size) if idle is None else size_bias(state.size) + idle
-        reduces = strategy.where == "after_attention" and (plan.count > 0 or plan.adaptive)
-        training = self.setup.training
         score_mods = tuple(e for e in plan.score_mods if training or not e.in_training_only)
-        asked = reduces or len(plan.requires) > 0 or len(score_mods) > 0 or strategy.theta < 1
-        look = None if recorder is None else recorder.attention
+        asked = plan.inside or len(plan.requires) > 0 or len(score_mods) > 0 or strategy.theta < 1
+        look = None if recorder is None else recorder.wants_map
         # Not every model's own block takes an empty batch.
         untouched = bias is None and qkv is None and not asked and state.x.shape[0] > 0
-        untouched = untouched and look is None
-        if untouched or not (block.attends or plan.reads):
+        if (untouched and look is None) or not (block.attends or plan.reads):
             # Nothing to see and nothing to change: the model's own block, at its own speed.
             with self.span("block"):
                 whole = block.run(state)
             if whole is not None:
                 return replace(state, x=whole), _NOTHING
-        record_kept = strategy.theta < 1 and recorder is not None and recorder.wants_share
-        requires = plan.requires
-        if record_kept:
-            requires = (*requires, AttentionStat.kept())
+        requires, share = plan.requires, None
+        if recorder is not None and recorder.wants_share and strategy.theta < 1:
+            share = AttentionStat.kept()
+            requires = (*requires, share)
         if look is not None:
             block.check_open(self.setup.backbone.model)
             requires = (*requires, look) if look not in requires else requires
@@ -206,12 +236,12 @@ class Runner:
             state = replace(state, x=block.after_attention(state.x, out, qkv))
         if recorder is not None and look is not None:
             recorder.attended(state, attention[look])
-        if recorder is not None and record_kept:
-            recorder.sparsified(attention[AttentionStat.kept()] - strategy.theta)
-        if reduces:
+        if recorder is not None and share is not None:
+            recorder.sparsified(state.layer, attention[share] - strategy.theta)
+        if plan.inside:
             state = self._reduce(state, attention, plan)
         else:
-            state = self._follow(state, attention, plan)
+            state = _follow(state, attention, plan)
         # The MLP is the forward's peak of memory: nothing of the attention may live through it
         # but a small scratch.
         del qkv, out
@@ -222,8 +252,7 @@ class Runner:
 
     def _reduce(self, state: TokenState, attention: AttentionStats, plan: LayerPlan) -> TokenState:
         """Select and fuse; in a training form, mask."""
-        setup = self.setup
-        selector, fuser = setup.selector, setup.fuser
+        setup, selector, fuser = self.setup, self.setup.selector, self.setup.fuser
         if setup.training and setup.strategy.selector.masks:
             with self.span("select"):
                 state = selector.mask(state, attention, plan.count)
@@ -231,7 +260,7 @@ class Runner:
             if (before := state.memory.get("target_share")) is not None:
                 aim = torch.cat((before, aim), dim=1)
             state = replace(state, memory={**state.memory, "target_share": aim})
-            return self._follow(state, attention, plan)
+            return _follow(state, attention, plan)
         if state.size is None and (setup.tracks_size or plan.adaptive):
             state = replace(state, size=_ones(state.x))
         with self.span("select"):
@@ -250,21 +279,30 @@ class Runner:
             )
         if self.recorder is not None:
             self.recorder.reduction(state, selection, attention, fuser)
-        return self._follow(after, attention, plan, selection)
+        return _follow(after, attention, plan, selection)
 
-    def _follow(
-        self,
-        state: TokenState,
-        attention: AttentionStats,
-        plan: LayerPlan,
-        selection: Selection | None = None,
-    ) -> TokenState:
-        """What score mods remember of the tokens, after some of them went or a block attended."""
-        for mod, requires in plan.followers:
-            # Before the block there is no attention to see.
-            seen = {stat: attention[stat] for stat in requires if stat in attention.values}
-            state = mod.follow(state, AttentionStats(seen), selection)
-        return state
+
+def _follow(
+    state: TokenState,
+    attention: AttentionStats,
+    plan: LayerPlan,
+    selection: Selection | None = None,
+) -> TokenState:
+    """What score mods remember of the tokens, after some of them went or a block attended."""
+    for mod, requires in plan.followers:
+        # Before the block there is no attention to see.
+        seen = {stat: attention[stat] for stat in requires if stat in attention.values}
+        state = mod.follow(state, AttentionStats(seen), selection)
+    return state
+
+
+def _with_added(embedded: Embedded, added: Float[Tensor, "b N0 c"]) -> Embedded:
+    """The model's embedding and what the method adds to it."""
+    # Patch dropout may have left fewer tokens than the grid has.
+    own = gather_tokens(added, embedded.index)
+    front = embedded.x.shape[1] - own.shape[1]
+    x = torch.cat((embedded.x[:, :front], embedded.x[:, front:] + own), dim=1)
+    return replace(embedded, x=x, x0=embedded.x0 + added)
 
 
 def _ones(x: Tensor) -> Tensor:

@@ -20,14 +20,12 @@ from tokenred.core.info import ModelInfo
 from tokenred.core.part import check_choice
 from tokenred.core.state import TokenState
 from tokenred.reduced.cost import Cost
-from tokenred.reduced.kept import KeptTokens, Origins
+from tokenred.reduced.kept import FILLS, KeptTokens
 from tokenred.reduced.loop import Runner
-from tokenred.reduced.plan import LayerPlan
-from tokenred.reduced.recorder import Recorder, Span, no_span
+from tokenred.reduced.recorder import AliveCounts, Origins, Recorder, Span, no_span
 from tokenred.reduced.setup import Setup
 from tokenred.reduced.shared import SharesBase
-from tokenred.reduced.trace import AliveCounts, Trace, TraceRecorder
-from tokenred.reduced.unreduce import FILLS
+from tokenred.reduced.trace import Trace
 from tokenred.strategies.specs import StrategyLike, parse_spec
 from tokenred.strategies.strategy import Strategy
 
@@ -168,12 +166,19 @@ class ReducedViT(SharesBase):
         parts = self.parts.items() if "parts" in self._modules else ()
         return {n: m for n, m in parts if getattr(self.strategy, n) == getattr(other, n)}
 
-    # ---------------------------------------------------------------- images to tokens
+    # ---------------------------------------------------------------- from images to logits
 
-    def _start(
-        self, images: Tensor, span: Span = no_span, *, checked: bool = False
-    ) -> tuple[TokenState, tuple[LayerPlan, ...]]:
-        """The tokens of the first block, and the plan, of images that are looked at first."""
+    def _run(
+        self,
+        images: Tensor,
+        recorder: Recorder | None = None,
+        last: int | None = None,
+        *,
+        span: Span = no_span,
+        engines: tuple[Engine, ...] | None = None,
+        checked: bool = False,
+    ) -> TokenState:
+        """The tokens after the blocks, up to ``last``; images are looked at first."""
         setup = self._refresh()
         if self.prepare is not None:
             images = self.prepare(images)
@@ -182,39 +187,10 @@ class ReducedViT(SharesBase):
             setup.backbone.check_images(images)
         if self.check_finite:
             _check_finite(images)
-        return setup.start(images, span)
+        return Runner(setup, engines or self.engines, span, recorder)(images, last)
 
-    def _run(
-        self,
-        images: Tensor,
-        recorder: Callable[[TokenState], Recorder] | None = None,
-        last: int | None = None,
-        *,
-        checked: bool = False,
-    ) -> tuple[TokenState, Any]:
-        """The tokens after the blocks, up to ``last``, and the recorder that looked on."""
-        state, plans = self._start(images, checked=checked)
-        looks = None if recorder is None else recorder(state)
-        return Runner(self._setup, self.engines, recorder=looks)(state, plans, last), looks
-
-    def _run_noted(
-        self,
-        images: Tensor,
-        layers: Collection[int],
-        last: int | None,
-        owners: bool,
-        *,
-        checked: bool = False,
-    ) -> tuple[TokenState, Origins]:
-        """The state after the blocks, up to ``last``, and the tokens after some of them."""
-        masks = self.strategy.selector.masks
-
-        def noted(state: TokenState) -> Recorder:
-            return Origins(state, layers, owners=owners, masks=masks)
-
-        return self._run(images, noted, last, checked=checked)
-
-    # ---------------------------------------------------------------- tokens to logits
+    def _origins(self, layers: Collection[int], owners: bool) -> Origins:
+        return Origins(layers, owners=owners, masks=self.strategy.selector.masks)
 
     def _features(self, state: TokenState) -> Tensor:
         """The tokens after the norm, which carry their weights along for `forward_head`."""
@@ -223,12 +199,9 @@ class ReducedViT(SharesBase):
             setattr(features, _WEIGHT, weight)
         return features
 
-    def _logits(self, state: TokenState, features: Tensor | None = None) -> Any:
-        """What the head makes of the tokens."""
-        backbone = self._setup.backbone
-        features = backbone.norm(state.x) if features is None else features
-        weight = self._setup.weight(state)
-        return backbone.head(features) if weight is None else backbone.head(features, weight=weight)
+    def _logits(self, state: TokenState) -> Any:
+        setup = self._setup
+        return _head(setup.backbone, setup.backbone.norm(state.x), setup.weight(state))
 
     def forward(
         self,
@@ -243,7 +216,7 @@ class ReducedViT(SharesBase):
         if "forward_features" in self.__dict__ or "forward_head" in self.__dict__:
             result = self.forward_head(self.forward_features(images))
         else:
-            result = self._logits(self._run(images)[0])
+            result = self._logits(self._run(images))
         return result if call is None else call.leave(result)
 
     def forward_features(
@@ -266,7 +239,7 @@ class ReducedViT(SharesBase):
         """
         _check_no_mask(attn_mask, is_causal)
         if not unreduce:
-            return self._features(self._run(images)[0])
+            return self._features(self._run(images))
         check_choice(self, "fill", fill, FILLS)
         kept = self.kept_tokens(images, owners=True)
         return torch.cat((kept.prefix, kept.unreduce(fill)), dim=1)
@@ -289,9 +262,7 @@ class ReducedViT(SharesBase):
                 count alike.
         """
         weight = getattr(x, _WEIGHT, None) if weight is None else weight
-        if weight is None:
-            return self.backbone.head(x, pre_logits=pre_logits)
-        return self.backbone.head(x, pre_logits=pre_logits, weight=weight)
+        return _head(self.backbone, x, weight, pre_logits)
 
     def forward_train(self, images: Float[Tensor, "b ch H W"]) -> tuple[Any, dict[str, Tensor]]:
         """Logits, and what losses need: ``features``, ``index``, and all that the parts remember.
@@ -301,12 +272,12 @@ class ReducedViT(SharesBase):
             of a model with a classifier for each token (LV-ViT), ``cls_logits (b, classes)`` and
             ``token_logits (b, n, classes)``.
         """
-        state, _ = self._run(images)
+        state = self._run(images)
         features = self.backbone.norm(state.x)
         aux = dict(state.memory) | {"features": features, "index": state.index}
         if (both := self.backbone.logits_apart(features)) is not None:
             aux |= zip(("cls_logits", "token_logits"), both, strict=True)
-        return self._logits(state, features), aux
+        return _head(self.backbone, features, self._setup.weight(state)), aux
 
     # ---------------------------------------------------------------- with somebody looking on
 
@@ -327,9 +298,8 @@ class ReducedViT(SharesBase):
         """
         check_choice(self, "attention", attention, (False, True, "mean", "heads"))
         mean = AttentionStat.map("mean") if attention else None
-        look = AttentionStat.maps() if attention == "heads" else mean
-        state, recorder = self._run(images, lambda start: TraceRecorder(start, look))
-        return self._logits(state), recorder.trace(state)
+        trace = Trace(AttentionStat.maps() if attention == "heads" else mean)
+        return self._logits(self._run(images, trace)), trace
 
     def run_with_spans(
         self,
@@ -344,18 +314,16 @@ class ReducedViT(SharesBase):
             span: gives a context manager for each name in `tokenred.reduced.recorder.PHASES`.
             engines: attention engines to use in place of the model's own.
         """
-        state, plans = self._start(images, span)
-        state = Runner(self._setup, engines or self.engines, span)(state, plans)
+        state = self._run(images, span=span, engines=engines)
         with span("head"):
             return self._logits(state)
 
     @torch.no_grad()
     def alive_counts(self, images: Float[Tensor, "b ch H W"]) -> Int[Tensor, "b layers_and_1"]:
         """Image tokens of each image before the first block and after every block, no padding."""
-        _, recorder = self._run(images, AliveCounts)
-        return torch.stack(recorder.alive, dim=1)
-
-    # ---------------------------------------------------------------- features
+        counts = AliveCounts()
+        self._run(images, counts)
+        return torch.stack(counts.alive, dim=1)
 
     def kept_tokens(
         self,
@@ -378,7 +346,8 @@ class ReducedViT(SharesBase):
             ConfigError: for a block that does not exist.
         """
         (at,) = block_numbers([layer], len(self.backbone.blocks))
-        _, origins = self._run_noted(images, [at], at, owners)
+        origins = self._origins([at], owners)
+        self._run(images, origins, at)
         return origins.kept(at, self.backbone.norm if norm else None)
 
     def forward_intermediates(
@@ -416,8 +385,8 @@ class ReducedViT(SharesBase):
             )
         _check_no_mask(attn_mask, is_causal)
         taken = block_numbers(indices, len(self.backbone.blocks))
-        last = max(taken) if stop_early else None
-        state, origins = self._run_noted(images, taken, last, unreduce)
+        origins = self._origins(taken, unreduce)
+        state = self._run(images, origins, max(taken) if stop_early else None)
         kept = [origins.kept(layer, self.backbone.norm if norm else None) for layer in taken]
         if not unreduce:
             found = [tokens.tokens for tokens in kept]
@@ -446,13 +415,9 @@ class ReducedViT(SharesBase):
         norm: bool = False,
     ) -> Any:
         """`forward_intermediates` under DINO's name and arguments."""
+        fmt, prefix = "NCHW" if reshape else "NLC", return_prefix_tokens
         return self.forward_intermediates(
-            images,
-            n,
-            return_prefix_tokens=return_prefix_tokens,
-            norm=norm,
-            output_fmt="NCHW" if reshape else "NLC",
-            intermediates_only=True,
+            images, n, prefix, norm, output_fmt=fmt, intermediates_only=True
         )
 
     def prune_intermediate_layers(
@@ -482,8 +447,6 @@ class ReducedViT(SharesBase):
         self._setup = replace(self._setup, pruned=(left, info.blocks))
         self._refresh(look=True)
         return taken
-
-    # ---------------------------------------------------------------- about it
 
     def cost(
         self, image_size: tuple[int, int] | None = None, alive: Sequence[int] | None = None
@@ -577,6 +540,12 @@ def block_numbers(indices: int | Sequence[int] | None, depth: int) -> list[int]:
             f"blocks {wrong or 'none'} are asked for; the model has blocks 0 to {depth - 1}."
         )
     return sorted({i % depth for i in indices})
+
+
+def _head(backbone: Backbone, x: Tensor, weight: Tensor | None, pre_logits: bool = False) -> Any:
+    # An adapter whose pooling is unknown takes no weights.
+    given = {} if weight is None else {"weight": weight}
+    return backbone.head(x, pre_logits=pre_logits, **given)
 
 
 def _check_no_mask(attn_mask: Tensor | None, is_causal: bool) -> None:

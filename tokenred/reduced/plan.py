@@ -6,7 +6,6 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
 
 from tokenred.attention import AttentionStat, ScoreMod
 from tokenred.core.errors import ConfigError, ScheduleError
@@ -18,7 +17,7 @@ from tokenred.strategies.schedule import ScheduleContext
 from tokenred.strategies.schedules import Budget
 from tokenred.strategies.strategy import Strategy
 
-__all__ = ["LayerPlan", "plan_layers", "resolve_budget"]
+__all__ = ["LayerPlan", "adapts", "plan_layers", "resolve_budget"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,7 @@ class LayerPlan:
     Attributes:
         count: image tokens ``P`` that go.
         adaptive: whether the images decide how many go.
+        before, inside: whether the reduction comes before the block or after its attention.
         active: image tokens that pass the block, or None for all.
         splits, rejoins: whether idle tokens are set aside before the block, and come back after.
         watched: whether the router looks at the block's attention.
@@ -44,18 +44,25 @@ class LayerPlan:
 
     count: int
     adaptive: bool
+    before: bool
+    inside: bool
     active: int | None
     splits: bool
     rejoins: bool
     watched: bool
     requires: tuple[AttentionStat, ...]
     score_mods: tuple[ScoreMod, ...]
+    followers: tuple[tuple[ScoreMod, tuple[AttentionStat, ...]], ...]
+    target: float
     reads: bool
     opens: bool
     opens_in_training: bool
     fewer: bool
-    followers: tuple[tuple[ScoreMod, tuple[AttentionStat, ...]], ...] = ()
-    target: float = 1.0
+
+
+def adapts(strategy: Strategy, depth: int) -> bool:
+    """Whether images of a batch may keep different numbers of tokens, and are padded."""
+    return any(strategy.selector.adaptive(layer, depth) for layer in range(depth))
 
 
 def plan_layers(
@@ -73,9 +80,10 @@ def plan_layers(
         ScheduleError: where a block cannot give what is asked.
     """
     selector, fuser, router = strategy.selector, strategy.fuser, strategy.router
+    depth, start = info.depth, info.num_patches
     context = ScheduleContext(
-        depth=info.depth,
-        patches=info.num_patches,
+        depth=depth,
+        patches=start,
         extra=fuser.extra,
         limit=selector.limit,
         caps=selector.caps,
@@ -83,59 +91,57 @@ def plan_layers(
     )
     counts = strategy.schedule.resolve(context)
     made = built or {}
-    reduction = _reads(selector, made.get("selector")), _reads(fuser, made.get("fuser"))
-    after = strategy.where == "after_attention"
-    pads = any(selector.adaptive(layer, info.depth) for layer in range(info.depth))
-    plans, together, fewer, tokens = [], True, False, info.num_patches
+    reduction = _reads(made.get("selector"), selector) + _reads(made.get("fuser"), fuser)
+    sizes_bias = strategy.proportional_attention or adapts(strategy, depth)
+    plans, together, fewer, tokens = [], True, False, start
     for layer, count in enumerate(counts):
         tokens -= count - (fuser.extra if count else 0)
-        active = router.active(layer, info.depth, info.num_patches)
-        adaptive = selector.adaptive(layer, info.depth)
-        goes = count > 0 or adaptive
+        active = router.active(layer, depth, start)
+        adaptive = selector.adaptive(layer, depth)
         _check_block(strategy, layer, count, active, adaptive)
-        followers = tuple(
-            (mod, mod.requires(layer, info.depth)) for mod in strategy.score_mods if mod.follows
-        )
-        share = strategy.schedule.share(layer, context)
-        watched = active is not None or router.watches(layer, info.depth)
-        wanted: list[AttentionStat] = [*chain(*reduction)] if goes and after else []
+        goes = count > 0 or adaptive
+        before = goes and strategy.where == "before_block"
+        inside = goes and strategy.where == "after_attention"
+        rejoins = router.rejoins(layer, depth)
+        watched = active is not None or router.watches(layer, depth)
+        followers = tuple((m, m.requires(layer, depth)) for m in strategy.score_mods if m.follows)
+        score_mods = tuple(mod for mod in strategy.score_mods if mod.active(layer, depth))
+        wanted = [*reduction] if inside else []
         wanted += [stat for _, requires in followers for stat in requires]
         wanted += router.requires if watched else ()
-        splits, rejoins = active is not None and together, router.rejoins(layer, info.depth)
-        together = active is None or rejoins
-        fewer = fewer or (goes and not after)
-        requires = tuple(dict.fromkeys(wanted))
-        score_mods = tuple(e for e in strategy.score_mods if e.active(layer, info.depth))
-        reads = bool(requires) or (goes and after) or (active is not None and bool(router.preview))
-        # Sizes, where there are any, bias the logits: by log s, or to hide padding.
-        biased = fewer and (strategy.proportional_attention or pads)
-        opens = reads or biased or strategy.theta < 1
+        reads = bool(wanted) or inside or (active is not None and bool(router.preview))
+        fewer = fewer or before
+        opens = reads or (fewer and sizes_bias) or strategy.theta < 1
         masked = active is not None and router.masks
+        share = strategy.schedule.share(layer, context)
         plans.append(
             LayerPlan(
                 count=count,
                 adaptive=adaptive,
+                before=before,
+                inside=inside,
                 active=active,
-                splits=splits,
-                rejoins=rejoins and active is not None,
+                splits=active is not None and together,
+                rejoins=active is not None and rejoins,
                 watched=watched,
-                requires=requires,
+                requires=tuple(dict.fromkeys(wanted)),
                 score_mods=score_mods,
+                followers=followers,
+                target=tokens / start if share is None else share,
                 reads=reads,
-                opens=opens or not all(e.in_training_only for e in score_mods),
+                opens=opens or not all(mod.in_training_only for mod in score_mods),
                 opens_in_training=opens or bool(score_mods) or masked,
                 fewer=fewer or active is not None,
-                followers=followers,
-                target=tokens / info.num_patches if share is None else share,
             )
         )
+        together = active is None or rejoins
         fewer = fewer or goes
     if not together:
         raise ConfigError(f"{router!r} leaves tokens apart after the last block; it must rejoin.")
     return tuple(plans)
 
 
-def _reads(part: Selector | Fuser, built: Part | None) -> tuple[AttentionStat, ...]:
+def _reads(built: Part | None, part: Selector | Fuser) -> tuple[AttentionStat, ...]:
     return built.requires if isinstance(built, Selector | Fuser) else part.requires
 
 
@@ -175,7 +181,7 @@ def resolve_budget(strategy: Strategy, info: ModelInfo, stem: float = 0.0) -> St
     budget, n = strategy.schedule, info.num_patches
     if not isinstance(budget, Budget) or budget.layers is not None or budget.shape != "constant":
         return strategy
-    if any(strategy.selector.adaptive(layer, info.depth) for layer in range(info.depth)):
+    if adapts(strategy, info.depth):
         raise ScheduleError(
             f"{budget!r}: {strategy.selector!r} keeps as many tokens as the image needs, so there "
             "is no cost to fit. Leave the budget out; such a selector has a limit of its own."

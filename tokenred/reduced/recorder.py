@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeAlias
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenred.attention import AttentionStat, AttentionStats
+from tokenred.core.capture import replace
 from tokenred.core.state import Selection, TokenState
+from tokenred.core.tensors import at_least_fp32, gather_tokens
+from tokenred.reduced.kept import KeptTokens, features_left, largest
 from tokenred.strategies.base import Fuser
+from tokenred.strategies.transport import Transport
 
-__all__ = ["PHASES", "Recorder", "Span", "no_span"]
+__all__ = ["PHASES", "AliveCounts", "Origins", "Recorder", "Span", "no_span"]
 
 Span: TypeAlias = Callable[[str], AbstractContextManager[None]]
 
@@ -41,12 +46,15 @@ class Recorder:
     """Is told what becomes of the tokens, and by itself keeps nothing.
 
     Attributes:
-        attention: the attention map that `attended` is to be given of every block, or None.
+        wants_map: the attention map that `attended` is to be given of every block, or None.
         wants_share: whether `sparsified` is to be called.
     """
 
-    attention: AttentionStat | None = None
+    wants_map: AttentionStat | None = None
     wants_share = False
+
+    def started(self, state: TokenState) -> None:
+        """The tokens that enter the first block."""
 
     def reduction(
         self, before: TokenState, selection: Selection, attention: AttentionStats, fuser: Fuser
@@ -56,8 +64,140 @@ class Recorder:
     def attended(self, state: TokenState, attention: Tensor) -> None:
         """The map of a block, whose rows and columns are the tokens of ``state``."""
 
-    def sparsified(self, error: Float[Tensor, "b h"]) -> None:
+    def sparsified(self, layer: int, error: Float[Tensor, "b h"]) -> None:
         """By how much the share of attention entries kept misses θ."""
 
     def block(self, state: TokenState) -> None:
         """A block has ended."""
+
+
+class AliveCounts(Recorder):
+    """Counts the image tokens of each image, before the first block and after every block."""
+
+    def __init__(self) -> None:
+        self.alive: list[Int[Tensor, "b"]] = []
+
+    def started(self, state: TokenState) -> None:
+        self.block(state)
+
+    def block(self, state: TokenState) -> None:
+        self.alive.append(alive_tokens(state))
+
+
+class Origins(Recorder):
+    """Notes the tokens after some blocks and, for ``owners``, which of them has which patch.
+
+    Unlike a `Trace` it keeps no step, reads no value and fits into a graph (torch.compile,
+    torch.export). A reduction costs it a copy of ``(b, n, N0)`` weights.
+
+    Args:
+        layers: the blocks to note; −1 for what enters the first.
+        owners: whether anybody wants to know which token has which patch.
+        masks: whether ``state.memory["mask"]`` tells which tokens are alive (`Selector.masks`).
+    """
+
+    def __init__(self, layers: Collection[int], *, owners: bool, masks: bool) -> None:
+        self._layers, self._wants_owners, self._masks = frozenset(layers), owners, masks
+        self._weights: Tensor | None = None
+        self._newest = -1
+        self._left: dict[int, tuple[Tensor, Tensor]] = {}
+        self._owners: dict[int, Tensor] = {}
+        self.states: dict[int, TokenState] = {}
+
+    def started(self, state: TokenState) -> None:
+        if self._wants_owners:
+            self._weights = own_patches(state)
+        if -1 in self._layers:
+            self.states[-1] = state
+
+    def reduction(
+        self, before: TokenState, selection: Selection, attention: AttentionStats, fuser: Fuser
+    ) -> None:
+        if self._weights is None:
+            return
+        self._left[before.layer] = tokens_left(before, selection)
+        if before.layer <= self._newest:
+            return  # a checkpointed block that runs again for the backward
+        self._newest = before.layer
+        with torch.no_grad():
+            weights = carry(fuser, before, selection, attention, self._weights)
+            if selection.alive is not None:
+                weights = weights * selection.alive[..., None]
+            self._weights = weights
+
+    def block(self, state: TokenState) -> None:
+        if state.layer in self._layers:
+            self.states[state.layer] = state
+            if self._weights is not None:
+                self._owners[state.layer] = largest(self._weights)
+
+    def kept(self, layer: int, norm: Callable[[Tensor], Tensor] | None = None) -> KeptTokens:
+        """The tokens after a block that was noted, all features normalised if ``norm`` is given."""
+        state = self.states[layer]
+        x = state.x if norm is None else norm(state.x)
+        p, size = state.num_prefix, state.image_size
+        if size is None:
+            size = torch.ones_like(state.index, dtype=at_least_fp32(x.dtype))
+        masked = self._masks and "mask" in state.memory
+        kept = KeptTokens(
+            tokens=x[:, p:],
+            index=state.index,
+            size=size,
+            alive=(state.memory["mask"][:, p:] if masked else size) > 0,
+            prefix=x[:, :p],
+            grid=state.grid,
+        )
+        if layer not in self._owners:
+            return kept
+        left = [both for at, both in self._left.items() if at <= layer]
+        last = features_left(left, state.num_patches, norm)
+        return replace(kept, owner=self._owners[layer], left=last)
+
+
+def alive_tokens(state: TokenState) -> Int[Tensor, "b"]:
+    """Image tokens without padding."""
+    size = state.image_size
+    alive = torch.ones_like(state.index) if size is None else (size > 0).long()
+    return alive.sum(dim=1)
+
+
+def own_patches(state: TokenState) -> Float[Tensor, "b n N0"]:
+    """Weights of patches in tokens where each has the one at its position and no other."""
+    nothing = torch.zeros(*state.index.shape, state.num_patches, device=state.x.device)
+    return nothing.scatter(2, state.index[..., None], 1.0)
+
+
+def tokens_left(
+    before: TokenState, selection: Selection
+) -> tuple[Float[Tensor, "b P c"], Int[Tensor, "b P"]]:
+    """The tokens that go and their positions, −1 for places that are padding or stay."""
+    index = before.index.gather(1, selection.drop)
+    if selection.gone is not None:
+        index = torch.where(selection.gone, index, -1)
+    return gather_tokens(before.image, selection.drop), index
+
+
+def carry(
+    fuser: Fuser,
+    state: TokenState,
+    selection: Selection,
+    attention: AttentionStats,
+    tokens: Float[Tensor, "b n w"],
+) -> Float[Tensor, "b m w"]:
+    """What a reduction makes of other image tokens in the places of the state's own."""
+    front = tokens.new_zeros(tokens.shape[0], state.num_prefix, tokens.shape[2])
+    probe = replace(state, x=torch.cat((front, tokens), dim=1))
+    # Its weights may depend on the tokens themselves: they are those of the state.
+    transport = described(fuser, state, selection, attention)
+    if transport is not None:
+        return transport.apply(probe).image
+    return fuser(probe, selection, state.graph, attention).image
+
+
+def described(
+    fuser: Fuser, state: TokenState, selection: Selection, attention: AttentionStats
+) -> Transport | None:
+    """The transport that a fuser describes; None of one that has its own ``__call__``."""
+    if not fuser.tells_transport:
+        return None
+    return fuser.transport(state, selection, state.graph, attention)

@@ -149,16 +149,13 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> ReducedViT:
             f"{metadata.get('format', 'no format entry')!r} in {path}. Weights alone are loaded "
             "with tokenred.models.load_model."
         )
-    if metadata.get("dtype") != _dtypes(weights):
+    found = _dtypes(weights), state_digest(weights)
+    if (metadata.get("dtype"), metadata.get("weights")) != found:
         raise CheckpointError(
-            f"expected weights of type {metadata.get('dtype')} in {path}, as it says of itself, "
-            f"got {_dtypes(weights)}; copy it again."
+            f"the weights in {path} ({found[0]}) are not those that were saved; copy it again."
         )
-    if metadata.get("weights") != state_digest(weights):
-        raise CheckpointError(
-            f"the weights in {path} are not those that were saved; copy it again."
-        )
-    strategy = _strategy(metadata, origin)
+    with _told(f"expected a strategy in {origin}"):
+        strategy = from_config(read_entry(metadata, "strategy", dict, origin))
     base = model
     if base is None:
         description = read_entry(metadata, "base", (dict, type(None)), origin)
@@ -196,29 +193,25 @@ def _unchanged_on_error(model: nn.Module | None) -> Iterator[None]:
         raise
 
 
-def _strategy(metadata: Mapping[str, str], origin: str) -> Strategy:
-    config = read_entry(metadata, "strategy", dict, origin)
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Whatever hostile values run into, such as sizes that no memory holds, is said of ``what``."""
     try:
-        return from_config(config)
+        yield
     except TokenredError:
         raise
-    except Exception as error:  # whatever a value that does not suit a part runs into
-        raise CheckpointError(
-            f"expected a strategy in {origin}, got {type(error).__name__}: {error}."
-        ) from error
+    except Exception as error:
+        raise CheckpointError(f"{what} ({type(error).__name__}: {error}).") from error
 
 
 def _wrapped(base: nn.Module, strategy: Strategy, origin: str) -> ReducedViT:
-    try:
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-            warnings.simplefilter("ignore", UntrainedPartWarning)  # their weights are in the file
-            return wrap(base, strategy)
-    except TokenredError:
-        raise
-    except Exception as error:  # sizes that no memory holds, for one
-        raise CheckpointError(
-            f"the strategy in {origin} does not fit its model ({type(error).__name__}: {error})."
-        ) from error
+    with (
+        _told(f"the strategy in {origin} does not fit its model"),
+        warnings.catch_warnings(),
+        torch.random.fork_rng(devices=[]),
+    ):
+        warnings.simplefilter("ignore", UntrainedPartWarning)  # their weights are in the file
+        return wrap(base, strategy)
 
 
 def _dtypes(weights: Mapping[str, Tensor]) -> str:

@@ -1,27 +1,20 @@
-"""A strategy resolved on a model as it is at this moment, up to the tokens of the first block."""
+"""A strategy resolved on a model as it is at this moment."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from dataclasses import replace as changed
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
-import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenred.backbones import Backbone, BlockAdapter, Embedded, adapt
-from tokenred.core.capture import fixed, replace
+from tokenred.backbones import Backbone, BlockAdapter, adapt
 from tokenred.core.errors import BackboneError, ConfigError
 from tokenred.core.info import BlockInfo, ModelInfo
-from tokenred.core.part import Part
 from tokenred.core.state import TokenState
-from tokenred.core.tensors import gather_tokens
-from tokenred.reduced.cost import Cost, needs_graph, strategy_cost
-from tokenred.reduced.plan import LayerPlan, plan_layers, resolve_budget
-from tokenred.reduced.recorder import Span, no_span
+from tokenred.reduced.cost import Cost, strategy_cost
+from tokenred.reduced.plan import LayerPlan, adapts, plan_layers, resolve_budget
 from tokenred.reduced.shared import Watch
 from tokenred.strategies.base import Fuser, Router, Selector
 from tokenred.strategies.strategy import Strategy
@@ -55,7 +48,7 @@ class Setup:
     backbone: Backbone
     asked: Strategy
     strategy: Strategy
-    parts: Mapping[str, Part]
+    parts: Mapping[str, Any]
     info: ModelInfo
     stem: float
     watch: Watch
@@ -86,20 +79,20 @@ class Setup:
         watch = Watch(model, tuple(m for block in backbone.blocks for m in block.dropouts))
         info = backbone.info
         if pruned is not None and pruned[0] == tuple(block.whole for block in backbone.blocks):
-            info = changed(info, blocks=pruned[1])
+            info = replace(info, blocks=pruned[1])
         else:
             pruned = None
         asked.check(info)
         stem = backbone.stem_macs()
         strategy = resolve_budget(asked, info, stem)
         fits = made_for is None or _shape(made_for) == _shape(info)
-        parts: dict[str, Part] = {}
+        parts = {}
         for name in _BUILT:
             old, part = learned.get(name), getattr(strategy, name)
             parts[name] = part.built_for(info, old if fits else None)
             if old is not None and not fits:
                 _take_weights(name, parts[name].network, old)
-        pads = any(strategy.selector.adaptive(layer, info.depth) for layer in range(info.depth))
+        pads = adapts(strategy, info.depth)
         made = cls(backbone, asked, strategy, parts, info, stem, watch, pads, pruned)
         made.plan(info.grid, info.num_patches)  # refuses what does not fit
         if pads:
@@ -113,22 +106,20 @@ class Setup:
             made.plans.update(self.plans)
         return made
 
-    # ---------------------------------------------------------------- its parts
-
     @property
     def selector(self) -> Selector:
         """As it runs."""
-        return cast(Selector, self.parts["selector"])
+        return self.parts["selector"]  # type: ignore[no-any-return]
 
     @property
     def fuser(self) -> Fuser:
         """As it runs."""
-        return cast(Fuser, self.parts["fuser"])
+        return self.parts["fuser"]  # type: ignore[no-any-return]
 
     @property
     def router(self) -> Router:
         """As it runs."""
-        return cast(Router, self.parts["router"])
+        return self.parts["router"]  # type: ignore[no-any-return]
 
     @property
     def learned(self) -> dict[str, nn.Module]:
@@ -156,7 +147,22 @@ class Setup:
         conserves = self.strategy.fuser.traits.conserves_size and not self.strategy.reference
         return conserves and self.backbone.pooling == "average"
 
-    # ---------------------------------------------------------------- its plan
+    def weight(self, state: TokenState) -> Tensor | None:
+        """How often each of the last tokens counts in the head; None where all count alike."""
+        weight = None
+        if self.strategy.selector.masks and "mask" in state.memory:
+            weight = state.memory["mask"]
+        elif state.size is not None and self.weighs:
+            return state.size
+        elif state.size is not None and self.pads:
+            weight = (state.size > 0).to(state.size.dtype)
+        if weight is not None and self.backbone.pooling == "unknown":
+            raise BackboneError(
+                f"the head of {self.info.name} cannot be told to leave tokens out, which "
+                "training with masked tokens needs. Inference is not concerned. Use a model that "
+                "pools by token, average, maximum or timm's AttentionPoolLatent."
+            )
+        return None if self.backbone.pooling == "token" else weight
 
     def plan(self, grid: tuple[int, int] | None, tokens: int) -> tuple[LayerPlan, ...]:
         """What the blocks do with so many tokens of a grid."""
@@ -181,6 +187,15 @@ class Setup:
             if (block.closed or block.passed_by) and self.opens(block, plan):
                 block.check_open(self.backbone.model)
 
+    def check_prefix(self, found: int) -> None:
+        """Refuse tokens that are neither of a patch nor of the prefix, such as prompts."""
+        if found != self.info.num_prefix:
+            raise BackboneError(
+                f"{self.info.name}: expected {self.info.num_prefix} prefix tokens "
+                f"(num_prefix_tokens) before the patches, got {found} from its embedding. Prompt "
+                f"tokens belong to the prefix: set model.num_prefix_tokens = {found}, then wrap."
+            )
+
     def cost(self, image_size: tuple[int, int] | None, alive: list[int] | None = None) -> Cost:
         """See `ReducedViT.cost`."""
         info, stem = self.info, self.stem
@@ -195,78 +210,6 @@ class Setup:
         gone = [before - after for before, after in pairwise(alive)]
         removed = [count + extra if count else 0 for count in gone]
         return strategy_cost(self.strategy, info.with_tokens(alive[0]), removed, stem)
-
-    # ---------------------------------------------------------------- its first tokens
-
-    def start(
-        self, images: Float[Tensor, "b ch H W"], span: Span = no_span
-    ) -> tuple[TokenState, tuple[LayerPlan, ...]]:
-        """The tokens of the first block and their graph, and what the blocks will do with them."""
-        backbone, info, strategy = self.backbone, self.info, self.strategy
-        grid = backbone.grid_of(images.shape[2], images.shape[3])
-        with span("embed"):
-            embedded = backbone.embed(images)
-            if strategy.embedding.adds:
-                more = cast(Callable[..., Tensor], self.parts["embedding"])
-                embedded = _with_added(embedded, more(images, embedded.x0, grid))
-        tokens = fixed(embedded.index.shape[1])
-        self._check_prefix(fixed(embedded.x.shape[1]) - tokens)
-        plans = self.plan(grid, tokens)
-        self.check_blocks(plans)
-        graph = None
-        if needs_graph(strategy, [plan.count for plan in plans]):
-            build = cast(Callable[..., Any], self.parts["graph"])
-            with span("graph"):
-                graph = build(embedded.x0, grid)
-                # Every block asks it; a builder of a notebook may give none at all.
-                graph = None if graph is None else graph.with_columns()
-        return TokenState(
-            x=embedded.x,
-            index=embedded.index,
-            num_prefix=info.num_prefix,
-            grid=grid,
-            graph=graph,
-            cls_index=info.cls_index,
-            depth=info.depth,
-            positions=embedded.positions,
-        ), plans
-
-    def _check_prefix(self, found: int) -> None:
-        """Refuse tokens that are neither of a patch nor of the prefix, such as prompts."""
-        if found != self.info.num_prefix:
-            raise BackboneError(
-                f"{self.info.name}: expected {self.info.num_prefix} prefix tokens "
-                f"(num_prefix_tokens) before the patches, got {found} from its embedding. Prompt "
-                f"tokens belong to the prefix: set model.num_prefix_tokens = {found}, then wrap."
-            )
-
-    # ---------------------------------------------------------------- its last tokens
-
-    def weight(self, state: TokenState) -> Tensor | None:
-        """How often each token counts in the head; None where all count alike."""
-        weight = None
-        if self.strategy.selector.masks and "mask" in state.memory:
-            weight = state.memory["mask"]
-        elif state.size is not None and self.weighs:
-            return state.size
-        elif state.size is not None and self.pads:
-            weight = (state.size > 0).to(state.size.dtype)
-        if weight is not None and self.backbone.pooling == "unknown":
-            raise BackboneError(
-                f"the head of {self.info.name} cannot be told to leave tokens out, which "
-                "training with masked tokens needs. Inference is not concerned. Use a model that "
-                "pools by token, average, maximum or timm's AttentionPoolLatent."
-            )
-        return None if self.backbone.pooling == "token" else weight
-
-
-def _with_added(embedded: Embedded, added: Float[Tensor, "b N0 c"]) -> Embedded:
-    """The model's embedding and what the method adds to it."""
-    # Patch dropout may have left fewer tokens than the grid has.
-    own = gather_tokens(added, embedded.index)
-    front = embedded.x.shape[1] - own.shape[1]
-    x = torch.cat((embedded.x[:, :front], embedded.x[:, front:] + own), dim=1)
-    return replace(embedded, x=x, x0=embedded.x0 + added)
 
 
 def _check_padded(backbone: Backbone, strategy: Strategy) -> None:
@@ -286,10 +229,10 @@ def _check_padded(backbone: Backbone, strategy: Strategy) -> None:
 
 def _shape(info: ModelInfo) -> ModelInfo:
     """What parts may go by: all but the name and the head."""
-    return changed(info, name="", head_per_token=0, head_per_pair=0, head_fixed=0)
+    return replace(info, name="", head_per_token=0, head_per_pair=0, head_fixed=0)
 
 
-def _take_weights(name: str, new: Any, old: nn.Module) -> None:
+def _take_weights(name: str, new: nn.Module, old: nn.Module) -> None:
     """Put the very parameters of a part into one that was built anew."""
     ours, theirs = (
         {k: tuple(v.shape) for k, v in part.state_dict().items() if isinstance(v, Tensor)}

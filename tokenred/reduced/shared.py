@@ -35,9 +35,8 @@ class SharesBase(nn.Module):
         own = self.__dict__
         own["base"] = base
         # The very dictionaries: a parameter replaced in one is replaced in both.
-        own["_parameters"] = base._parameters
-        own["_buffers"] = base._buffers
-        own["_non_persistent_buffers_set"] = base._non_persistent_buffers_set
+        for name in ("_parameters", "_buffers", "_non_persistent_buffers_set"):
+            own[name] = getattr(base, name)
         own["_seen"] = ((), ())
         # Names that were ever the base's: what comes back under one is the base's again.
         own["_lent"] = set()
@@ -81,12 +80,10 @@ class SharesBase(nn.Module):
         self.__dict__["_seen"] = (tuple(mine.items()), tuple(theirs.items()))
 
     def named_modules(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Module]]:
-        """As of any module."""
         self._sync()
         yield from super().named_modules(*args, **kwargs)
 
     def named_children(self) -> Iterator[tuple[str, nn.Module]]:
-        """As of any module."""
         self._sync()
         yield from super().named_children()
 
@@ -127,7 +124,7 @@ class SharesBase(nn.Module):
     def __setattr__(self, name: str, value: Any) -> None:
         base = self.__dict__.get("base")
         ours = name in self.__dict__ or hasattr(type(self), name)
-        if base is None or ours or not (_holds(base, name) or name in self._lent):
+        if base is None or ours or not (hasattr(base, name) or name in self._lent):
             super().__setattr__(name, value)
         else:
             # The base runs: a classifier or a method set here only would never be used.
@@ -136,7 +133,7 @@ class SharesBase(nn.Module):
             self._sync()
 
     def __delattr__(self, name: str) -> None:
-        if name in self.__dict__ or not _holds(self.base, name):
+        if name in self.__dict__ or not hasattr(self.base, name):
             super().__delattr__(name)
         else:
             self._sync()
@@ -145,11 +142,6 @@ class SharesBase(nn.Module):
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *dir(self.base)})  # type: ignore[no-untyped-call]
-
-
-def _holds(module: nn.Module, name: str) -> bool:
-    places = (module.__dict__, module._modules, module._parameters, module._buffers)
-    return any(name in place for place in places) or hasattr(type(module), name)
 
 
 class Watch:

@@ -75,13 +75,14 @@ class ReducedTower(ReducedViT):
         batch = batch.to(next(self.base.parameters()).dtype)  # as theirs do
         backbone.check_images(batch, bool(interpolate_pos_encoding))
         layers = range(-1, len(backbone.blocks)) if hidden else range(0)
-        state, origins = self._run_noted(batch, layers, None, False, checked=True)
+        origins = self._origins(layers, owners=False)
+        state = self._run(batch, origins, checked=True)
         tokens = self._features(state)
         output = backbone.output(
             tokens,
             # Handed over, since a compiler loses what tokens bring along.
             self.forward_head(tokens, pre_logits=True, weight=self._setup.weight(state)),
-            hidden_states=tuple(origins.state(layer).x for layer in layers) if hidden else None,
+            hidden_states=tuple(origins.states[layer].x for layer in layers) if hidden else None,
             labels=labels,
             loss_options=loss_options,
         )

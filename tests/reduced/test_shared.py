@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import tokenred as tr
-from tests.backbones.families import FAMILIES, images_for, logits_of
+from tests.backbones.forms import FAMILIES, answer, images_for
 from tokenred.core.errors import BackboneError
 
 GTP = tr.strategy("gtp", P=2, M=3)
@@ -29,7 +29,7 @@ class Task(nn.Module):
             self.model.reset_classifier(classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        return logits_of(self.model(images))
+        return answer(self.model(images))
 
 
 def _runs_what_it_holds(reduced: Any) -> None:
@@ -38,8 +38,8 @@ def _runs_what_it_holds(reduced: Any) -> None:
     assert dict(reduced.named_children()) == dict(base.named_children())
     assert list(reduced.state_dict()) == list(base.state_dict())
     with torch.no_grad():
-        expected = logits_of(tr.wrap(base, GTP)(images_for(base)))
-        assert torch.equal(logits_of(reduced(images_for(base))), expected)
+        expected = answer(tr.wrap(base, GTP)(images_for(base)))
+        assert torch.equal(answer(reduced(images_for(base))), expected)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
