@@ -146,32 +146,18 @@ def test_what_is_no_regular_file_is_counted(
     assert data.why_unreadable(2) == "ValueError: not a regular file"
 
 
-def test_a_folder_that_cannot_be_listed_is_refused(
-    make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Root may read everything, so the refusal of the system is acted.
-    def refuse(_: Path) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "iterdir", refuse)
-    with pytest.raises(DataError, match="Permission denied; check its permissions"):
-        open_dataset(make_tree())
-
-
 # ---------------------------------------------------------------- archives
 
 
 @pytest.mark.parametrize("suffix", ARCHIVES)
-@pytest.mark.parametrize("damage", ["empty", "text", "cut"])
-def test_what_is_no_archive_is_refused(
-    make_tree: MakeTree, pack: Pack, suffix: str, damage: str
-) -> None:
+def test_what_is_no_archive_is_refused(make_tree: MakeTree, pack: Pack, suffix: str) -> None:
     path = pack(make_tree(), suffix)
     whole = path.read_bytes()
-    bad = {"empty": b"", "text": b"no archive" * 200, "cut": whole[: len(whole) // 3]}
-    path.write_bytes(bad[damage])
-    with pytest.raises(DataError, match=f"readable {'zip' if suffix == '.zip' else 'tar'} file at"):
-        open_dataset(path)
+    for content in (b"", b"no archive" * 200, whole[: len(whole) // 3]):
+        path.write_bytes(content)
+        kind = "zip" if suffix == ".zip" else "tar"
+        with pytest.raises(DataError, match=f"readable {kind} file at"):
+            open_dataset(path)
 
 
 def test_an_encrypted_picture_cannot_be_read(make_tree: MakeTree, pack: Pack) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +37,15 @@ def test_folder_and_archives_agree(make_tree: MakeTree, pack: Pack, suffix: str)
     assert "left_out={" in repr(data)
 
 
-@pytest.mark.parametrize("suffix", ["", *ARCHIVES])
-def test_no_image_is_refused_with_what_there_is(
-    make_tree: MakeTree, pack: Pack, suffix: str
-) -> None:
+def test_no_image_is_refused_with_what_there_is(make_tree: MakeTree) -> None:
     root = make_tree([])
     (root / "readme.txt").write_text("nothing here")
     with pytest.raises(DataError, match=r"found none but 1 × \.txt"):
-        open_dataset(pack(root, suffix) if suffix else root)
+        open_dataset(root)
 
 
-def test_a_zip_by_any_name(make_tree: MakeTree, tmp_path: Path) -> None:
-    packed = Path(shutil.make_archive(str(tmp_path / "a"), "zip", make_tree()))
-    assert len(open_dataset(packed.rename(tmp_path / "blob"))) == 3
+def test_a_zip_by_any_name(make_tree: MakeTree, pack: Pack, tmp_path: Path) -> None:
+    assert len(open_dataset(pack(make_tree(), ".zip").rename(tmp_path / "blob"))) == 3
 
 
 @pytest.mark.parametrize(
@@ -205,21 +200,21 @@ def test_digits_are_embedded(split: str | None, count: int) -> None:
     assert (image[0] == image[1]).all()
     assert 0.9 < float(image.max()) <= 1
     assert data.name_of(7) == f"digits/{split or 'test'}/0007"
-    # Stratified, and no held-out picture at its place in the other split.
-    assert all(abs(data.labels.count(k) / count - 0.1) < 0.005 for k in range(10))
     assert label == data.labels[7]
+    # Stratified.
+    assert all(abs(data.labels.count(k) / count - 0.1) < 0.005 for k in range(10))
     with pytest.raises(DataError, match="splits test and train, got 'val'"):
         open_dataset("digits", split="val")
 
 
 def test_no_held_out_digit_is_in_train() -> None:
     train, test = (open_dataset("digits", split=split).source for split in ("train", "test"))
-    seen = {train.image(i).tobytes() for i in range(len(train))}
-    assert not seen & {test.image(i).tobytes() for i in range(len(test))}
+    seen = {train.raw(i) for i in range(len(train))}
+    assert not seen & {test.raw(i) for i in range(len(test))}
 
 
 @pytest.mark.parametrize("top", ["", "test/", "cifar10-test/", "cifar10/test/"])
-def test_extracted_cifar10_in_any_layout(
+def test_extracted_cifar10_in_every_layout(
     make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch, top: str
 ) -> None:
     root = make_tree([f"{top}{name}/0.png" for name in CIFAR10_CLASSES])

@@ -9,7 +9,6 @@ import pytest
 import timm
 import torch
 from timm.data import resolve_model_data_config
-from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
 from tests.models.lvvit_formula import by_hand, names
@@ -216,27 +215,3 @@ def test_features() -> None:
     for got, i in zip(getter(_images()), (0, 2), strict=True):
         expected = model.forward_intermediates(_images(), [i], intermediates_only=True)[0]
         torch.testing.assert_close(got, expected)
-
-
-def test_gradient_checkpointing() -> None:
-    grads = []
-    for saving in (False, True):
-        model = _narrow().train()
-        model.set_grad_checkpointing(saving)
-        model(_images()).sum().backward()
-        grads.append({name: p.grad for name, p in model.named_parameters()})
-    for name, grad in grads[0].items():
-        assert grad is not None, name
-        torch.testing.assert_close(grads[1][name], grad)
-
-
-def test_groups_of_parameters() -> None:
-    model = _narrow()
-    assert model.no_weight_decay() >= {"cls_token", "pos_embed"}
-    names = {id(p): name for name, p in model.named_parameters()}
-    groups = param_groups_layer_decay(model, layer_decay=0.5)
-    scale = {names[id(p)]: group["lr_scale"] for group in groups for p in group["params"]}
-    assert scale["head.weight"] == scale["aux_head.weight"] == 1
-    assert scale["blocks.0.attn.qkv.weight"] < scale["blocks.2.attn.qkv.weight"] < 1
-    stem = {s for name, s in scale.items() if name.startswith(("patch_embed", "cls_", "pos_"))}
-    assert stem == {min(scale.values())}

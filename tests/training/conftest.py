@@ -15,7 +15,7 @@ from tokenred.data import ImageDataset, open_dataset
 from tokenred.training import Finetuned, Settings, finetune, settings_for
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # as many as in the runs that are processes of their own

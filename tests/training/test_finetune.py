@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,10 +35,11 @@ from tokenred.training.finetune import check_mask_is_read
 
 pytestmark = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
 ROOT = Path(__file__).parents[2]
+FEW: dict[str, Any] = {"settings": small(epochs=1), "data": digits("train", 32)}
 
 
 class Changed:
-    """The pictures of another source, looked at before they are given."""
+    """The images of another source, looked at before they are given."""
 
     def __init__(self, whole: Any, look: Any) -> None:
         self.whole, self.look = whole, look
@@ -51,11 +53,25 @@ class Changed:
         return found
 
 
-# ---------------------------------------------------------------- killed runs
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of ``FEW``."""
+    folder = tmp_path_factory.mktemp("trained")
+    train(folder, **FEW)
+    return folder
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path) -> Path:
+    """A copy of `trained`."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+# ---------------------------------------------------------------- resumed runs
 
 
 def train_until_killed(output: str, reads: int) -> None:
-    """End by SIGKILL when so many pictures have been read."""
+    """End by SIGKILL when so many images have been read."""
     seen = [0]
 
     def look(image: Image.Image) -> Image.Image:
@@ -91,26 +107,23 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
         for key, value in first.state_dict().items():
             assert torch.equal(value, second.state_dict()[key])
     assert [row["epoch"] for row in resumed.rows] == [0, 1, 2]
-    # A finished run gives its result again and trains no more.
+    # A finished run gives its result again and does not train further.
     assert train(output, "dynamicvit", resume=True).rows == resumed.rows
 
 
 @pytest.mark.parametrize("part", ["data", "validation"])
-@pytest.mark.parametrize("change", ["labels", "pixels"])
-def test_a_run_resumes_on_the_same_images_only(tmp_path: Path, part: str, change: str) -> None:
-    few = {"settings": small(epochs=1, ema=None)}
-    given = {"data": digits("train", 32), "validation": digits("test", 20)}
-    train(tmp_path, **few, **given)
-    other = copy.copy(given[part])
-    if change == "labels":
-        other.labels = (*other.labels[1:], other.labels[0])
-    else:
-        other.source = Changed(given[part].source, ImageOps.invert)
-        del other.source.raw
-    for same in (given, {**given, part: copy.copy(given[part])}):
-        train(tmp_path, resume=True, **few, **same)
-    with pytest.raises(ConfigError, match=f"started differently: {part} 'digits, "):
-        train(tmp_path, resume=True, **few, **{**given, part: other})
+def test_a_run_resumes_on_the_same_images_only(folder: Path, part: str) -> None:
+    given = {"data": FEW["data"], "validation": digits("test", 20)}
+    relabelled, inverted = copy.copy(given[part]), copy.copy(given[part])
+    relabelled.labels = (*relabelled.labels[1:], relabelled.labels[0])
+    inverted.source = Changed(inverted.source, ImageOps.invert)
+    del inverted.source.raw
+    train(folder, resume=True, **FEW | given | {part: copy.copy(given[part])})
+    for other in (relabelled, inverted):
+        with pytest.raises(ConfigError, match=f"started differently: {part} 'digits, "):
+            train(folder, resume=True, **FEW | given | {part: other})
+    with pytest.raises(ConfigError, match=r"epochs 1 there, 4 now"):
+        train(folder, resume=True, **FEW | {"settings": small(epochs=4)})
 
 
 def spoil(state: dict[str, Any], what: str) -> Any:
@@ -145,65 +158,69 @@ def spoil(state: dict[str, Any], what: str) -> Any:
     ["another file", "no optimizer", "rows", "later rows", "weights", "shape of weights",
      "moments", "no moments", "number of groups", "options"],
 )  # fmt: skip
-def test_states_that_do_not_fit_are_refused(tmp_path: Path, what: str) -> None:
-    few = {"settings": small(epochs=2), "data": digits("train", 32)}
-    train(tmp_path, **few)
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
-    torch.save(spoil(state, what), tmp_path / "state.pt")
+def test_states_that_do_not_fit_are_refused(folder: Path, what: str) -> None:
+    state = torch.load(folder / "state.pt", weights_only=True)
+    torch.save(spoil(state, what), folder / "state.pt")
     with pytest.raises(CheckpointError, match=r"state\.pt"):
-        train(tmp_path, resume=True, **few)
+        train(folder, resume=True, **FEW)
 
 
 @pytest.mark.parametrize("content", [b"torn", b""])
 def test_a_damaged_state_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "state.pt").write_bytes(content)
     with pytest.raises(CheckpointError, match="Start again"):
-        train(tmp_path, resume=True)
+        train(tmp_path, resume=True, **FEW)
 
 
 # ---------------------------------------------------------------- what a run does
 
 
-def test_what_lies_in_the_folder(tmp_path: Path) -> None:
-    result = train(tmp_path)
+def test_what_is_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    result = train(tmp_path, tensorboard=True)
     with (tmp_path / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
     assert [float(row["reduction"]) for row in rows] == pytest.approx([0, 0, 0.5])
     assert float(rows[-1]["top1"]) == result.top1
     assert all(float(row["loss"]) > 0 and float(row["lr"]) > 0 for row in rows)
+    events = accumulator.EventAccumulator(str(tmp_path)).Reload()
+    logged = [(e.step, pytest.approx(e.value)) for e in events.Scalars("top1")]
+    assert logged == [(i, row["top1"]) for i, row in enumerate(result.rows)]
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(tr.load(result.path)(images), result.model(images))
     assert tr.load(result.path).strategy == tr.strategy("evit")
     with pytest.raises(OutputExistsError, match=r"log\.csv"):
         train(tmp_path)
-    with pytest.raises(ConfigError, match=r"epochs 3 there, 4 now"):
-        train(tmp_path, settings=small(epochs=4), resume=True)
-    train(tmp_path, settings=small(epochs=1, ema=None), overwrite=True)
+    train(tmp_path, overwrite=True, **FEW)
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 2
-
-
-def test_tensorboard_gets_each_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    result = train(tmp_path, tensorboard=True)
-    events = EventAccumulator(str(tmp_path)).Reload()
-    logged = [(e.step, pytest.approx(e.value)) for e in events.Scalars("top1")]
-    assert logged == [(i, row["top1"]) for i, row in enumerate(result.rows)]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(MissingExtraError, match=r"tokenred\[train\]"):
         train(tmp_path / "other", tensorboard=True)
 
 
-def test_workers_and_the_callers_numbers_do_not_change_the_weights(tmp_path: Path) -> None:
-    one = small(epochs=1)
-    alone = train(tmp_path / "a", settings=one).model.state_dict()
+def test_the_seed_alone_decides(trained: Path, tmp_path: Path) -> None:
+    alone = tr.load(trained / "last.safetensors").state_dict()
     torch.manual_seed(5)
-    helped = train(tmp_path / "b", settings=one, workers=1).model.state_dict()
-    other = train(tmp_path / "c", settings=one.replace(seed=1)).model.state_dict()
+    helped = train(tmp_path / "b", workers=1, **FEW).model.state_dict()
+    other = small(epochs=1, seed=1)
+    others = train(tmp_path / "c", **FEW | {"settings": other}).model.state_dict()
     assert all(torch.equal(alone[name], helped[name]) for name in alone)
-    assert not all(torch.equal(alone[name], other[name]) for name in alone)
+    assert not all(torch.equal(alone[name], others[name]) for name in alone)
+
+
+def test_the_seed_decides_where_learned_parts_begin(tmp_path: Path) -> None:
+    still = {"epochs": 1, "lr": 1e-12, "min_lr": 0.0, "warmup_lr": 0.0, "ema": None}
+    first, again, other = (
+        train(
+            tmp_path / str(n), "dynamicvit", settings=small("dynamicvit", seed=seed, **still),
+            data=FEW["data"],
+        ).model.state_dict()
+        for n, seed in enumerate((0, 0, 1))
+    )  # fmt: skip
+    name = "parts.selector.stages.0.decide.0.weight"
+    assert torch.equal(first[name], again[name])
+    assert not torch.allclose(first[name], other[name], atol=1e-3)
 
 
 def test_frozen_parameters_stay_and_the_others_learn(tmp_path: Path) -> None:
@@ -214,20 +231,8 @@ def test_frozen_parameters_stay_and_the_others_learn(tmp_path: Path) -> None:
     assert torch.equal(trained.cls_token, before.cls_token)
     assert not torch.equal(trained.head.weight, before.head.weight)
     assert model.pos_embed.requires_grad
-    assert {"token_cut", "cls_feature"} <= set(
-        (tmp_path / "log.csv").read_text().splitlines()[0].split(",")
-    )
-
-
-def test_the_seed_decides_where_learned_parts_begin(tmp_path: Path) -> None:
-    still = small("dynamicvit", epochs=1, lr=1e-12, min_lr=0.0, warmup_lr=0.0, ema=None)
-    first, again, other = (
-        train(tmp_path / str(n), "dynamicvit", settings=still.replace(seed=seed)).model.state_dict()
-        for n, seed in enumerate((0, 0, 1))
-    )
-    name = "parts.selector.stages.0.decide.0.weight"
-    assert torch.equal(first[name], again[name])
-    assert not torch.allclose(first[name], other[name], atol=1e-3)
+    header = (tmp_path / "log.csv").read_text().splitlines()[0]
+    assert {"token_cut", "cls_feature"} <= set(header.split(","))
 
 
 def test_the_backbone_waits_for_the_learned_parts(tmp_path: Path) -> None:
@@ -243,62 +248,50 @@ def test_the_backbone_waits_for_the_learned_parts(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- what is refused
 
 
+def unreadable(split: str, count: int) -> Any:
+    def torn(_: Image.Image) -> Image.Image:
+        raise OSError("torn")
+
+    data = digits(split, count)
+    data.source = Changed(data.source, torn)
+    return data
+
+
+def labelled(label: int) -> Any:
+    data = digits("train", 50)
+    data.labels = (*data.labels[:-1], label)
+    return data
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"settings": {"batch_size": 64}}, ConfigError, "one batch of 64"),
-        ({"settings": {"batch_size": 15}}, ConfigError, "pairs"),
-        ({"settings": {"criterion": "idlevit"}}, ConfigError, "teacher"),
-        ({"settings": {"optimizer": "adamant"}}, ConfigError, "optimisers"),
-        ({"settings": {"scheduler": "plateau"}}, ConfigError, "plateau"),
-        ({"settings": {"scheduler": "steep"}}, TokenredError, "steep"),
-        ({"settings": {"lr": 1e30, "warmup_lr": 1e30}}, ConfigError, "loss became"),
+        ({"settings": small(batch_size=64)}, ConfigError, "one batch of 64"),
+        ({"settings": small(batch_size=15)}, ConfigError, "pairs"),
+        ({"settings": small(criterion="idlevit")}, ConfigError, "teacher"),
+        ({"settings": small(optimizer="adamant")}, ConfigError, "optimisers"),
+        ({"settings": small(scheduler="plateau")}, ConfigError, "plateau"),
+        ({"settings": small(scheduler="steep")}, TokenredError, "steep"),
+        ({"settings": small(lr=1e30, warmup_lr=1e30)}, ConfigError, "loss became"),
         ({"validation": None}, ConfigError, "validation images"),
         ({"data": "nowhere"}, DataError, "nowhere"),
         ({"device": "abacus"}, ConfigError, "device"),
+        ({"model": tiny().requires_grad_(False)}, ConfigError, "all are frozen"),
+        ({"data": labelled(10)}, DataError, "labels below 10"),
+        ({"validation": unreadable("test", 20)}, DataError, "none of the 20"),
+        ({"data": unreadable("test", 20)}, DataError, "none of them"),
     ],
 )
 def test_refuses_before_or_instead_of_results(
     tmp_path: Path, arguments: dict[str, Any], error: type[TokenredError], message: str
 ) -> None:
-    settings = {k: small(**v) for k, v in arguments.items() if k == "settings"}
     with pytest.raises(error, match=message):
-        train(tmp_path / "run", **(arguments | settings))
-    assert not list(tmp_path.rglob("*.safetensors")) + list(tmp_path.rglob("*.pt"))
-
-
-def test_nothing_to_train_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="all are frozen"):
-        train(tmp_path, model=tiny().requires_grad_(False))
-
-
-def test_labels_that_the_model_cannot_give_are_refused(tmp_path: Path) -> None:
-    data = digits("train", 50)
-    data.labels = (*data.labels[:-1], 10)
-    with pytest.raises(DataError, match="labels below 10"):
-        train(tmp_path, data=data)
-
-
-def torn(_: Image.Image) -> Image.Image:
-    raise OSError("torn")
-
-
-@pytest.mark.parametrize(
-    ("part", "message"), [("validation", "none of the 20"), ("data", "none of them")]
-)
-def test_images_of_which_none_can_be_read_are_refused(
-    tmp_path: Path, part: str, message: str
-) -> None:
-    data = digits("test", 20)
-    data.source = Changed(data.source, torn)
-    with pytest.raises(DataError, match=message):
-        train(tmp_path, **{part: data})
-    assert not list(tmp_path.glob("*.*"))
+        train(tmp_path / "run", **arguments)
+    assert not list(tmp_path.rglob("*.*"))
 
 
 def test_mixed_precision_needs_accelerate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    train(tmp_path / "plain", settings=small(epochs=1))
     with pytest.raises(MissingExtraError, match=r"tokenred\[train\]"):
         train(tmp_path / "bf16", settings=small(amp="bf16"))
 

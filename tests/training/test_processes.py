@@ -19,14 +19,14 @@ from tokenred.training import Finetuned
 pytest.importorskip("accelerate")
 ROOT = Path(__file__).parents[2]
 
-_ONE_OF_TWO = """
+ONE_OF_TWO = """
 import sys, warnings
 import torch
 warnings.simplefilter("ignore")
 torch.set_num_threads(1)
 from tests.training.test_processes import PLAIN, run
 run(sys.argv[1] + "/evit", "evit", **PLAIN)
-run(sys.argv[1] + "/dynamicvit", "dynamicvit", epochs=2)
+run(sys.argv[1] + "/dynamicvit", "dynamicvit")
 """
 # Without an adaptive step, which blows up the last bits of gradients near 0.
 PLAIN = {"optimizer": "sgd", "lr": 0.05, "weight_decay": 0.0, "mixup": 0.0, "keep_warmup": None}
@@ -34,7 +34,8 @@ PLAIN = {"optimizer": "sgd", "lr": 0.05, "weight_decay": 0.0, "mixup": 0.0, "kee
 
 def run(output: str | Path, name: str, **changes: Any) -> Finetuned:
     settings = small(name, **{"epochs": 1, "batch_size": 8, "ema": 0.5, **changes})
-    return train(output, name, settings=settings, validation=digits("test", 21))
+    few = {"data": digits("train", 24), "validation": digits("test", 21)}
+    return train(output, name, settings=settings, **few)
 
 
 def test_two_processes_are_one(tmp_path: Path) -> None:
@@ -47,7 +48,7 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
         where = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
                  "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
                  "ACCELERATE_USE_CPU": "true"}  # fmt: skip
-        command = [sys.executable, "-c", _ONE_OF_TWO, str(tmp_path)]
+        command = [sys.executable, "-c", ONE_OF_TWO, str(tmp_path)]
         processes.append(
             subprocess.Popen(
                 command, env=os.environ | where, cwd=ROOT, stderr=subprocess.PIPE, text=True
@@ -73,16 +74,14 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
     assert logged["loss"] == pytest.approx(alone["loss"], rel=1e-4)
     # 21 images are not shared evenly, and each counts once.
     assert logged["top1"] == alone["top1"]
-    # Predictors have no gradient in the first epoch, in which nothing goes.
-    assert len((tmp_path / "dynamicvit" / "log.csv").read_text().splitlines()) == 3
-    assert tr.load(tmp_path / "dynamicvit" / "last.safetensors").strategy == tr.strategy(
-        "dynamicvit"
-    )
+    # Predictors have no gradient in an epoch in which nothing is removed.
+    learned = tr.load(tmp_path / "dynamicvit" / "last.safetensors")
+    assert learned.strategy == tr.strategy("dynamicvit")
 
 
 def test_bf16_with_a_bounded_gradient(tmp_path: Path) -> None:
-    changes = {"amp": "bf16", "clip_grad": 0.5, "epochs": 2}
-    first = run(tmp_path, "idlevit", **changes)
-    full = run(tmp_path / "full", "idlevit", **(changes | {"amp": "no"}))
-    assert first.rows[0]["loss"] == pytest.approx(full.rows[0]["loss"], rel=0.05)
-    assert first.rows[0]["loss"] != full.rows[0]["loss"]
+    half, full = (
+        run(tmp_path / amp, "idlevit", amp=amp, clip_grad=0.5).rows[0] for amp in ("bf16", "no")
+    )
+    assert half["loss"] == pytest.approx(full["loss"], rel=0.05)
+    assert half["loss"] != full["loss"]

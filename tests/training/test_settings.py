@@ -20,17 +20,14 @@ pytestmark = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedP
 # ---------------------------------------------------------------- values
 
 
-def test_the_rate_grows_with_the_batch_where_it_is_for_one() -> None:
-    settings = Settings(lr=2e-5, lr_per=512, batch_size=1024)
-    assert settings.full_lr == 4e-5
-    assert settings.replace(lr_per=None).full_lr == 2e-5
-
-
-def test_weights_may_be_a_mapping_and_settings_stay_hashable() -> None:
-    settings = Settings(weights={"distill": 1.0, "ratio": 2.0})
-    assert settings == Settings(weights=(("distill", 1.0), ("ratio", 2.0)))
+def test_settings_are_values() -> None:
+    settings = Settings(weights={"distill": 1.0, "ratio": 2.0}, lr=2e-5, lr_per=512)
+    assert settings == settings.replace(weights=(("distill", 1.0), ("ratio", 2.0)))
     assert hash(settings) == hash(settings.replace())
     assert settings.as_dict()["weights"] == [("distill", 1.0), ("ratio", 2.0)]
+    # The rate grows with the batch if it is for one.
+    assert settings.replace(batch_size=1024).full_lr == 4e-5
+    assert settings.replace(batch_size=1024, lr_per=None).full_lr == 2e-5
 
 
 @pytest.mark.parametrize(
@@ -87,13 +84,15 @@ def test_predictors_of_a_small_model_learn_fast_and_must_meet_the_ratio() -> Non
     assert (loss.ratio, loss.distill) == (20, 0.5)
 
 
-@pytest.mark.parametrize("name", ["gtp", "idlevit", "dynamicvit"])
-def test_the_method_is_read_off_the_parts(name: str) -> None:
-    assert method_of(tr.strategy(name)) == name
-    assert method_of(tr.strategy("evit")) == "gtp"
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("gtp", "gtp"), ("idlevit", "idlevit"), ("dynamicvit", "dynamicvit"), ("evit", "gtp")],
+)
+def test_the_method_is_seen_from_the_parts(name: str, method: str) -> None:
+    assert method_of(tr.strategy(name)) == method
 
 
-# ---------------------------------------------------------------- rates
+# ---------------------------------------------------------------- rates and reduction
 
 
 def test_rates_and_decay_of_backbone_and_learned_parts() -> None:
@@ -107,9 +106,6 @@ def test_rates_and_decay_of_backbone_and_learned_parts() -> None:
     assert len(decay) == len(list(model.parameters()))
     assert decay[id(model.head.weight)] == 0.3
     assert decay[id(model.head.bias)] == decay[id(model.pos_embed)] == 0
-
-
-# ---------------------------------------------------------------- reduction
 
 
 def test_the_share_of_the_reduction_over_epochs() -> None:

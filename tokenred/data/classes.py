@@ -50,20 +50,13 @@ def class_names(model: nn.Module) -> tuple[str, ...] | None:
 
 
 def resolve_classes(names: Collection[str], class_map: ClassMap, source: str) -> Resolved:
-    """Map each class to its index.
+    """The index of each class name, and the names by index ("" if no class has that index).
 
     Args:
-        names: class names: a set, such as the names of class folders, or a sequence if the data has
-            its own order.
-        class_map: a mapping from name to index; ``"imagenet-1k"`` (the rank among all 1000
-            WNIDs); ``"folders"`` (the data's own order; for folders timm's natural order, 9 before
-            10); the number of classes of the model (1000 with WNIDs means ImageNet-1k, otherwise
-            the data must have that many classes); or None: ImageNet-1k if all names are its WNIDs,
-            otherwise the data's own order.
+        names: a set, such as the names of class folders (in timm's natural order, 9 before 10), or
+            a sequence if the data has its own order.
+        class_map: see `tokenred.data.open_dataset`; 1000 with WNIDs means ImageNet-1k.
         source: for messages.
-
-    Returns:
-        The index of each name, and the names by index ("" if no class has that index).
 
     Raises:
         ConfigError: if ``class_map`` is invalid.

@@ -131,8 +131,6 @@ def make_loader(
         A loader of (images (b, 3, height, width), labels (b,), indices (b,)); the indices are
         those of ``dataset``, and a label of -1 marks an unreadable image.
 
-    Raises:
-        ConfigError: if a number is too small or not an integer.
     """
     chosen: Dataset[Item] = dataset
     if limit is not None:
@@ -155,16 +153,8 @@ def balanced_subset(dataset: ImageDataset, limit: Size, seed: Count = 0) -> list
     The choice depends only on the names of the images and the seed, not on their order, and the
     subset for a smaller limit is contained in the subset for a larger one.
 
-    Args:
-        dataset: to choose from.
-        limit: how many; all if there are fewer.
-        seed: another one chooses other images.
-
     Returns:
-        The indices, ascending.
-
-    Raises:
-        ConfigError: if ``limit`` or ``seed`` is too small or not an integer.
+        The indices, ascending; all if there are no more than ``limit``.
     """
     if limit >= len(dataset):
         return list(range(len(dataset)))

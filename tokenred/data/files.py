@@ -55,13 +55,9 @@ _LARGEST, _STRONGEST = 1 << 30, 100
 class FileSource:
     """The images among the files of a folder or an archive; a subclass says how to `read` one.
 
-    Args:
-        paths: of all regular files, with forward slashes.
-        others: number of other entries, by kind.
-
     Attributes:
         names: paths of the images in natural order; shorten the list to use only some of them.
-        left_out: number of files that are not images, by kind.
+        left_out: number of files and other entries that are not images, by kind.
     """
 
     def __init__(self, paths: Iterable[str], others: Mapping[str, int] | None = None) -> None:
@@ -87,11 +83,7 @@ class FileSource:
 
 
 def source_at(path: Path) -> FileSource:
-    """The images of a folder or an archive.
-
-    Raises:
-        DataError: if it is neither, or cannot be read.
-    """
+    """The images of a folder or an archive, or a `DataError`."""
     name = path.name.lower()
     if path.is_dir():
         return FolderSource(path)
@@ -115,11 +107,7 @@ def _unreadable(kind: str, path: Path, error: Exception) -> DataError:
 
 
 class FolderSource(FileSource):
-    """The images below a folder; see `walk`.
-
-    Raises:
-        DataError: if the folder cannot be read.
-    """
+    """The images below a folder; see `walk`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -182,11 +170,7 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
 
 
 class ZipSource(FileSource):
-    """The images of a zip file.
-
-    Raises:
-        DataError: if the file is not a readable zip.
-    """
+    """The images of a zip file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -218,11 +202,8 @@ class TarSource(FileSource):
     """The images of a tar file. A link has the content of its target.
 
     A compressed tar cannot be read out of order, so it is unpacked once, to an unnamed temporary
-    file: the system removes it when the last process that uses it ends, even if it is killed.
-
-    Raises:
-        DataError: if the file is not a readable tar, or unpacks to over 1 GiB and 100 times its
-            size.
+    file: the system removes it when the last process that uses it ends, even if it is killed. One
+    that unpacks to over 1 GiB and 100 times its size is refused.
     """
 
     def __init__(self, path: Path) -> None:

@@ -60,16 +60,9 @@ def natural(text: str) -> tuple[object, ...]:
 
 
 def pick_split(found: Sequence[str], split: str | None, source: str) -> str | None:
-    """Choose among the split folders that exist.
+    """Choose among folders: the requested split, or val, then test, then train; None without any.
 
-    Args:
-        found: names of the folders that contain classes.
-        split: the requested split; ``val``, ``validation`` and ``valid`` mean the same.
-        source: for the message.
-
-    Returns:
-        The folder, or None if there are no splits and none was requested. By default val is
-        preferred, then test, then train.
+    ``val``, ``validation`` and ``valid`` mean the same, and so do ``train`` and ``training``.
 
     Raises:
         DataError: if the requested split does not exist.
@@ -89,10 +82,7 @@ def pick_split(found: Sequence[str], split: str | None, source: str) -> str | No
 
 
 def narrow_to_split(root: Path, split: str | None) -> tuple[Path, str | None]:
-    """Enter the split's folder, so that the others (a large train set) are not walked.
-
-    Returns:
-        The folder to read, and the split that remains to be chosen inside it.
+    """The folder to read, so that other splits are not walked, and the split to choose inside it.
 
     Raises:
         DataError: if the folder cannot be read.
@@ -123,16 +113,9 @@ def told(others: Mapping[str, int]) -> str:
 def find_layout(
     paths: Sequence[str], split: str | None, source: str, others: Mapping[str, int]
 ) -> dict[str, str]:
-    """Find the split and the class of each image.
+    """The images of a split (None: the preferred one) among relative paths, with their classes.
 
-    Args:
-        paths: of the images, relative to the source, with forward slashes.
-        split: the split to use; None for the only or preferred one.
-        source: the folder or archive of the paths, for the message.
-        others: files of the source that are not images, also for the message.
-
-    Returns:
-        The images of that split with their class folders.
+    ``source`` and its other files, by kind, are for messages.
 
     Raises:
         DataError: if there is no image, an image is outside a class folder, or the split does not

@@ -41,12 +41,7 @@ class ImageSource(Protocol):
 
 
 def read_file(path: Path) -> bytes:
-    """The content of a regular file.
-
-    Raises:
-        OSError: for one that cannot be opened.
-        ValueError: for anything else, such as a FIFO, or a file too large to be an image.
-    """
+    """The content of a file; a `ValueError` for a FIFO, or a file too large to be an image."""
     with open(path, "rb", opener=_without_blocking) as file:
         about = os.fstat(file.fileno())
         if not stat.S_ISREG(about.st_mode):

@@ -213,11 +213,7 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
-    """Load weights into a model if, and only if, every one of them fits; its dtypes stay.
-
-    Raises:
-        CheckpointError: as `check_fit`; the model is untouched then.
-    """
+    """Load weights into a model if `check_fit` finds that all of them fit; its dtypes stay."""
     check_fit(model, state, origin)
     model.load_state_dict(dict(state))
 

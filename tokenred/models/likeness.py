@@ -43,11 +43,7 @@ _GOLDEN = 0.6180339887498949
 
 
 def told_likeness(base: nn.Module, whole: nn.Module, image: Tensor) -> dict[str, str]:
-    """Entries for a file's metadata: attributes of the base, and the logits of base and whole.
-
-    Raises:
-        CheckpointError: for a model that does not run.
-    """
+    """Entries for a file's metadata: attributes of the base, and the logits of base and whole."""
     alike: dict[str, list[str]] = {}
     for name, attributes in attributes_of(base).items():
         alike.setdefault(json.dumps(attributes), []).append(name)

@@ -1,7 +1,7 @@
 """LV-ViT-S and -M, which timm lacks (Jiang et al., "All Tokens Matter", NeurIPS 2021).
 
 timm's ``VisionTransformer`` with a convolutional stem, halved residuals and a second classifier
-over the patches. Parameters have the names of the released checkpoints. Importing this module
+over the patches; parameters have the names of the released checkpoints. Importing this module
 registers ``lvvit_s`` and ``lvvit_m`` with timm.
 """
 
@@ -72,7 +72,7 @@ class ConvStem(PatchEmbed):  # type: ignore[misc]
 
 
 class Halved(nn.Module):
-    """A LayerScale that is always one half and has no weights."""
+    """A LayerScale of one half, without weights."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * 0.5
@@ -88,20 +88,14 @@ def _block(**options: Any) -> Block:
 class LVViT(VisionTransformer):  # type: ignore[misc]
     """LV-ViT: ``head(x_CLS) + max over the patches of aux_head(x_patch) / 2``.
 
-    The maximum is over whatever tokens remain. Training gives the same single tensor; for token
-    labelling ask `forward_head` for the logits of the tokens.
+    The maximum is over the tokens that remain. Training gives the same single tensor; for token
+    labelling, `forward_head` returns the logits of the tokens.
 
     Args:
-        img_size: height and width, multiples of 16.
-        in_chans: channels of the images.
+        img_size: height and width, multiples of 16, as all images if ``dynamic_img_size``.
         num_classes: classes; 0 for none, and the CLS feature as output.
         global_pool: ``"token"``, or ``""`` for all tokens as output (without classes only).
-        embed_dim, depth, num_heads, mlp_ratio: width, blocks, heads, widening of the MLP.
-        dynamic_img_size: take images of any size in multiples of 16.
-        drop_rate: dropout before the classifiers.
-        pos_drop_rate, patch_drop_rate: dropout of embedded values, and of whole patches.
-        proj_drop_rate, attn_drop_rate: dropout after attention and MLP, and of the attention.
-        drop_path_rate: stochastic depth of the last block, rising from 0.
+        in_chans: this and all others are timm's.
 
     Raises:
         ConfigError: for a size or a pooling that the model cannot have.
@@ -156,13 +150,10 @@ class LVViT(VisionTransformer):  # type: ignore[misc]
     def forward_head(
         self, x: Float[Tensor, "b N c"], pre_logits: bool = False, return_tokens: bool = False
     ) -> Any:
-        """The classifiers, over the tokens that remain.
+        """Apply the classifiers to the tokens that remain, CLS first, after the final norm.
 
-        Args:
-            x: tokens after the final norm, CLS first.
-            pre_logits: the CLS feature ``(b, c)`` instead.
-            return_tokens: the logits of CLS ``(b, classes)`` and those of every patch
-                ``(b, n, classes)`` apart, as token labelling needs them.
+        ``pre_logits`` asks for the CLS feature ``(b, c)`` instead; ``return_tokens`` for the logits
+        of CLS ``(b, classes)`` and of every patch ``(b, n, classes)`` separately.
         """
         if self.global_pool == "":
             return x
@@ -180,11 +171,7 @@ class LVViT(VisionTransformer):  # type: ignore[misc]
         return self.head, self.aux_head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Give both classifiers another number of classes, with new weights.
-
-        Raises:
-            ConfigError: for a pooling that the model cannot have.
-        """
+        """Give both classifiers another number of classes, with new weights."""
         _check_pool(self.global_pool if global_pool is None else global_pool, num_classes)
         super().reset_classifier(num_classes, global_pool)
         self.aux_head = self._classifier().to(self.cls_token).train(self.training)
@@ -192,11 +179,7 @@ class LVViT(VisionTransformer):  # type: ignore[misc]
     def set_input_size(
         self, img_size: tuple[int, int] | None = None, patch_size: tuple[int, int] | None = None
     ) -> None:
-        """Take images of another size from now on.
-
-        Raises:
-            ConfigError: for sides that are no multiples of 16, or another patch size.
-        """
+        """Take images of another size from now on."""
         if patch_size is not None and to_2tuple(patch_size) != (PATCH, PATCH):
             raise ConfigError(
                 f"the patches of LV-ViT are {PATCH}×{PATCH}, got {patch_size!r}; its stem has no "
@@ -204,8 +187,7 @@ class LVViT(VisionTransformer):  # type: ignore[misc]
             )
         if img_size is not None:
             _check_size(img_size)
-            img_size = to_2tuple(img_size)
-        super().set_input_size(img_size=img_size)
+            super().set_input_size(img_size=to_2tuple(img_size))
 
     def _classifier(self) -> nn.Module:
         return nn.Linear(self.embed_dim, self.num_classes) if self.num_classes else nn.Identity()

@@ -44,17 +44,11 @@ PREPROCESSING = tuple(name for name in _PREPROCESSING if name != "architecture")
 def read_entry(
     metadata: Mapping[str, str], name: str, kinds: type | tuple[type, ...], origin: str
 ) -> Any:
-    """Parse an entry of a file's metadata.
-
-    Args:
-        metadata: text by name.
-        name: of the entry.
-        kinds: allowed types: ``dict``, ``list`` or ``type(None)``.
-        origin: the file, for messages.
+    """Parse an entry of a file's metadata, which may be a ``dict``, a ``list`` or ``None``.
 
     Raises:
         CheckpointError: if the entry is missing, not JSON (NaN and repeated names are not), or of
-            another type.
+            another type; ``origin`` is the file.
     """
     kinds = kinds if isinstance(kinds, tuple) else (kinds,)
     wanted = f"JSON, {' or '.join(_KINDS[kind] for kind in kinds)}, in the metadata entry {name!r}"
@@ -110,11 +104,7 @@ def read_values(
 
 
 def told_preprocessing(model: nn.Module) -> dict[str, Any]:
-    """The preprocessing of a model's images, as a file holds it.
-
-    Raises:
-        CheckpointError: for a value that `parse_preprocessing` would refuse.
-    """
+    """The preprocessing of a model's images, as `parse_preprocessing` reads it."""
     config: Any = getattr(model, "pretrained_cfg", None) or {}
     told = {key: config[key] for key in _PREPROCESSING if config.get(key) is not None}
     _read_preprocessing(told, "the preprocessing of the model")

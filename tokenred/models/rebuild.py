@@ -182,8 +182,8 @@ def build_described(
     """Return a model that a file describes, without weights, and a function that builds it.
 
     Raises:
-        CheckpointError: for an unknown kind of description, arguments that a file may not set or
-            that do not go together, or a model that needs much more memory than its weights.
+        CheckpointError: for unknown or unsuitable arguments, or a model that needs much more
+            memory than its weights.
     """
     kind = description.get("kind")
     if not isinstance(kind, str) or kind not in ("timm", *_CLASSES):
