@@ -260,6 +260,11 @@ def lively(model: Any, seed: int = 0) -> Any:
     return model
 
 
+def vit(**options: Any) -> Any:
+    """A lively ViT of three blocks on oblong images, in eval mode."""
+    return lively(VisionTransformer(**TINY | {"img_size": (32, 24)} | options)).eval()
+
+
 # One tiny model of every family, for what does not depend on its form.
 FAMILIES: dict[str, Callable[[], Any]] = {
     "vit": lambda: VisionTransformer(**TINY),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import pickle
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from timm.models.vision_transformer import Attention, VisionTransformer
+from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
     apply_activation_checkpointing,
@@ -17,38 +16,31 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
 )
 
 import tokenred as tr
-from tests.backbones.forms import FAMILIES, TINY, answer, blocks_of, images_for
+from tests.backbones.forms import FAMILIES, answer, blocks_of, images_for, lively, vit
 from tokenred.core.errors import BackboneError, TokenredError
 
 GTP = tr.strategy("gtp", P=2, M=3)
 NAMES = tr.list_strategies()
+LEARNED = pytest.mark.parametrize("name", ["dynamicvit", "mstm"])
 pytestmark = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
 
 
 @pytest.fixture(params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def model(request: pytest.FixtureRequest) -> Any:
+    return lively(FAMILIES[request.param]()).eval()
 
 
-def _model(family: str = "vit", seed: int = 0) -> Any:
-    torch.manual_seed(seed)
-    model = FAMILIES[family]().eval()
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(torch.randn_like(p) * 0.1)
-    return model
+def _deep() -> Any:
+    return vit(depth=6, img_size=64)
 
 
 def _same(reduced: tr.ReducedViT, images: Tensor | None = None) -> None:
     """Runs as the model would if it were wrapped now."""
     anew = tr.wrap(reduced.base, reduced.strategy)
-    for name, part in anew._setup.learned.items():
-        part.load_state_dict(reduced._setup.learned[name].state_dict())
+    anew.load_state_dict(reduced.state_dict())
     images = images_for(reduced) if images is None else images
     with torch.no_grad():
-        expected = answer(anew(images))
-        got = answer(reduced(images))
-    assert bool((got == expected).all())
+        assert bool((answer(reduced(images)) == answer(anew(images))).all())
     assert reduced.info == anew.info
     assert tr.gmacs(reduced) == tr.gmacs(anew)
     assert repr(reduced) == repr(anew)
@@ -57,11 +49,11 @@ def _same(reduced: tr.ReducedViT, images: Tensor | None = None) -> None:
 # ---------------------------------------------------------------- blocks
 
 
-def _cut(reduced: Any, blocks: Any) -> None:
+def _cut(blocks: Any) -> None:
     del blocks[2:]
 
 
-def _replace(reduced: Any, blocks: Any) -> None:
+def _replace(blocks: Any) -> None:
     other = copy.deepcopy(blocks[0])
     with torch.no_grad():
         for p in other.parameters():
@@ -69,73 +61,70 @@ def _replace(reduced: Any, blocks: Any) -> None:
     blocks[1] = other
 
 
-def _append(reduced: Any, blocks: Any) -> None:
+def _append(blocks: Any) -> None:
     blocks.append(copy.deepcopy(blocks[0]))
 
 
-def _write(reduced: Any, blocks: Any) -> None:
+def _write(blocks: Any) -> None:
     blocks._modules["1"] = copy.deepcopy(blocks[2])
 
 
-CHANGES: dict[str, Callable[[Any, Any], None]] = {
-    "cut": _cut,
-    "replaced": _replace,
-    "appended": _append,
-    "written": _write,
-}
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_blocks(family: str, change: str) -> None:
-    reduced = tr.wrap(_model(family), GTP)
+@pytest.mark.parametrize("change", [_cut, _replace, _append, _write])
+def test_blocks(model: Any, change: Callable[[Any], None]) -> None:
+    reduced = tr.wrap(model, GTP)
     with torch.no_grad():
-        before = answer(reduced(images_for(reduced)))
-        CHANGES[change](reduced, blocks_of(reduced.base))
-        assert not torch.equal(before, answer(reduced(images_for(reduced))))
+        before = answer(reduced(images_for(model)))
+        change(blocks_of(model))
+        assert not torch.equal(before, answer(reduced(images_for(model))))
     _same(reduced)
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("change", ["cut", "appended"])
-def test_every_recipe_goes_by_the_depth_now(name: str, change: str) -> None:
-    model = VisionTransformer(**TINY | {"depth": 6, "img_size": 64}).eval()
+def test_every_recipe_goes_by_the_model_now(name: str) -> None:
+    model = _deep()
     reduced = tr.wrap(model, name)
     reduced(images_for(model))
-    if change == "cut":
-        model.blocks = model.blocks[:5]
-    else:
-        model.blocks.append(copy.deepcopy(model.blocks[0]))
+    kept = dict(reduced.parts.named_parameters()) if hasattr(reduced, "parts") else {}
+    costs = tr.gmacs(reduced)
+    reduced.reset_classifier(17)
+    assert reduced(images_for(model)).shape == (2, 17)
+    assert round((tr.gmacs(reduced) - costs) * 1e9) == 32 * 12
+    model.blocks = model.blocks[:5]
     _same(reduced)
+    _append(model.blocks)
+    _append(model.blocks)
+    _same(reduced)
+    # Learned parts keep their weights.
+    now = dict(reduced.parts.named_parameters()) if kept else {}
+    assert now.keys() == kept.keys()
+    assert all(now[k] is kept[k] for k in kept)
 
 
 def test_a_strategy_that_does_not_fit_any_more_is_refused_before_anything_runs() -> None:
-    model = _model()
+    model = vit(img_size=32)
     reduced = tr.wrap(model, tr.strategy("gtp", P=5, M=3))
-    blocks = list(model.blocks)
-    model.blocks.append(copy.deepcopy(blocks[0]))
+    _append(model.blocks)
     ran: list[Any] = []
-    handle = model.patch_embed.register_forward_hook(lambda *a: ran.append(a))
+    model.patch_embed.register_forward_hook(lambda *a: ran.append(a))
     for use in (reduced, lambda x: reduced.cost(), lambda x: repr(reduced)):
         with pytest.raises(TokenredError, match="block 3"):
             use(images_for(model))
     assert not ran
-    handle.remove()
     del model.blocks[3:]
     _same(reduced)
 
 
-def test_identity_in_the_place_of_a_block(family: str) -> None:
-    reduced = tr.wrap(_model(family), tr.strategy("topk", layers=(2,), keep_rate=0.5))
-    blocks_of(reduced.base)[0] = nn.Identity()
+def test_identity_in_the_place_of_a_block(model: Any) -> None:
+    reduced = tr.wrap(model, tr.strategy("topk", layers=(2,), keep_rate=0.5))
+    blocks_of(model)[0] = nn.Identity()
     _same(reduced)
-    blocks_of(reduced.base)[2] = nn.Identity()
+    blocks_of(model)[2] = nn.Identity()
     with pytest.raises(BackboneError, match=r"2 \(Identity\): an nn.Identity has no attention"):
-        reduced(images_for(reduced))
+        reduced(images_for(model))
 
 
 def test_identity_under_proportional_attention() -> None:
-    strategy = tr.strategy("tome", r=[2, 0, 2], proportional_attention=True)
-    reduced = tr.wrap(_model(), strategy)
+    reduced = tr.wrap(vit(), tr.strategy("tome", r=[2, 0, 2], proportional_attention=True))
     reduced.blocks[1] = nn.Identity()
     _same(reduced)
     assert reduced.cost().layers[1].macs == 0
@@ -149,7 +138,7 @@ def test_compiled_blocks() -> None:
         return graph.forward
 
     torch._dynamo.reset()
-    reduced = tr.wrap(_model(), tr.strategy("topk", layers=(2,), keep_rate=0.5))
+    reduced = tr.wrap(vit(), tr.strategy("topk", layers=(2,), keep_rate=0.5))
     with torch.no_grad():
         before = reduced(images_for(reduced))
         reduced.blocks[0] = torch.compile(reduced.blocks[0], backend=backend)
@@ -167,8 +156,7 @@ def test_compiled_blocks() -> None:
 
 
 @pytest.mark.parametrize("wrapped", ["all", "one"])
-def test_checkpointed_blocks(family: str, wrapped: str) -> None:
-    model = _model(family)
+def test_checkpointed_blocks(model: Any, wrapped: str) -> None:
     blocks = blocks_of(model)
     kind = type(blocks[0])
     reduced = tr.wrap(model, GTP)
@@ -198,7 +186,7 @@ def _gradients(reduced: Any) -> dict[str, Tensor]:
 
 
 def test_pruned_blocks_keep_their_plans_until_others_are_cut() -> None:
-    model = VisionTransformer(**TINY | {"depth": 6}).eval()
+    model = vit(depth=6)
     reduced = tr.wrap(model, tr.strategy("evit", keep_rate=0.5))
     counts = [x.removed for x in reduced.cost().layers]
     reduced.prune_intermediate_layers(range(4), prune_head=False)
@@ -213,101 +201,60 @@ def test_pruned_blocks_keep_their_plans_until_others_are_cut() -> None:
 
 
 def test_another_attention() -> None:
-    reduced = tr.wrap(_model(), GTP)
-    before = reduced(images_for(reduced))
+    reduced = tr.wrap(vit(), GTP)
+    images, attn = images_for(reduced), reduced.blocks[0].attn
+    before = reduced(images)
+    attn.scale *= 3
+    assert not torch.equal(before, reduced(images))
+    _same(reduced)
+    attn.num_heads, attn.head_dim, attn.scale = 8, 4, 4**-0.5
+    _same(reduced)
     reduced.blocks[1].attn = Attention(32, num_heads=2, qkv_bias=True).eval()
-    assert not torch.equal(before, reduced(images_for(reduced)))
+    assert reduced.blocks[1].attn.num_heads == 2
     _same(reduced)
-
-    class Strange(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x
-
-    reduced.blocks[1].attn = Strange()
-    with pytest.raises(BackboneError, match="attention Strange in Block is not known"):
-        reduced(images_for(reduced))
-
-
-@pytest.mark.parametrize("attribute", ["num_heads", "scale"])
-def test_plain_attributes_of_the_attention(attribute: str) -> None:
-    reduced = tr.wrap(_model(), GTP)
-    before = reduced(images_for(reduced))
-    attn = reduced.blocks[0].attn
-    if attribute == "scale":
-        attn.scale *= 3
-    else:
-        attn.num_heads, attn.head_dim, attn.scale = 8, 4, 4**-0.5
-    assert not torch.equal(before, reduced(images_for(reduced)))
-    _same(reduced)
+    reduced.blocks[1].attn = nn.Linear(32, 32)
+    with pytest.raises(BackboneError, match="attention Linear in Block is not known"):
+        reduced(images)
 
 
 def test_another_convolution() -> None:
-    model = _model()
+    model = vit()
     reduced = tr.wrap(model, GTP)
     model.patch_embed.proj = nn.Conv2d(5, 32, 8, 8)
-    images = torch.randn(2, 5, 32, 32)
-    _same(reduced, images)
-    _same(tr.wrap(model, GTP), images)
+    _same(reduced)
+    _same(tr.wrap(model, GTP))
     assert reduced.info.channels == 5
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of timm's resizing
 @pytest.mark.parametrize("family", ["vit", "distilled", "eva", "beit"])
 def test_another_size(family: str) -> None:
-    reduced = tr.wrap(_model(family), GTP)
+    reduced = tr.wrap(FAMILIES[family]().eval(), GTP)
     reduced(images_for(reduced))
     reduced.set_input_size((48, 64))
     assert reduced.info.grid == (6, 8)
     _same(reduced, torch.randn(2, 3, 48, 64))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_another_classifier(name: str) -> None:
-    model = VisionTransformer(**TINY | {"depth": 6, "img_size": 64}).eval()
-    reduced = tr.wrap(model, name)
-    before = tr.gmacs(reduced)
-    parts = dict(reduced._setup.learned)
-    reduced.reset_classifier(17)
-    assert reduced(images_for(model)).shape == (2, 17)
-    assert round((tr.gmacs(reduced) - before) * 1e9) == 32 * 12
-    assert all(reduced._setup.learned[k] is m for k, m in parts.items())
-    _same(reduced)
-
-
 # ---------------------------------------------------------------- learned parts
 
-LEARNED = ["dynamicvit", "mstm"]
 
-
-@pytest.mark.parametrize("name", LEARNED)
+@LEARNED
 @pytest.mark.parametrize("change", ["half", "double", "meta"])
 def test_learned_parts_follow_the_base(name: str, change: str) -> None:
-    model = VisionTransformer(**TINY | {"depth": 6, "img_size": 64}).eval()
+    model = _deep()
     reduced = tr.wrap(model, name)
     model.to("meta") if change == "meta" else getattr(model, change)()
     weight = model.cls_token
     images = torch.zeros(2, 3, 64, 64).to(weight.device, weight.dtype)
     with torch.no_grad():
         assert reduced(images).dtype == weight.dtype
-    assert {(p.dtype, p.device) for p in reduced.parts.parameters()} == {
-        (weight.dtype, weight.device)
-    }
-
-
-@pytest.mark.parametrize("name", LEARNED)
-def test_learned_parts_keep_their_weights(name: str) -> None:
-    model = VisionTransformer(**TINY | {"depth": 6, "img_size": 64}).eval()
-    reduced = tr.wrap(model, name)
-    kept = dict(reduced.parts.named_parameters())
-    del model.blocks[5:]
-    _same(reduced)
-    now = dict(reduced.parts.named_parameters())
-    assert now.keys() == kept.keys()
-    assert all(now[k] is kept[k] for k in kept)
+    places = {(p.dtype, p.device) for p in reduced.parts.parameters()}
+    assert places == {(weight.dtype, weight.device)}
 
 
 def test_learned_parts_that_do_not_fit_are_refused() -> None:
-    model = VisionTransformer(**TINY | {"depth": 6, "img_size": 64}).eval()
+    model = _deep()
     reduced = tr.wrap(model, "mstm")
     weights = {k: v.clone() for k, v in reduced.parts.state_dict().items()}
     model.patch_embed.proj = nn.Conv2d(5, 32, 8, 8)
@@ -318,7 +265,7 @@ def test_learned_parts_that_do_not_fit_are_refused() -> None:
 
 
 def test_learned_parts_that_were_swapped_run() -> None:
-    model = VisionTransformer(**TINY | {"depth": 6, "img_size": 64}).eval()
+    model = _deep()
     reduced = tr.wrap(model, "mstm")
     before = reduced(images_for(model))
     other = copy.deepcopy(reduced.parts["embedding"])
@@ -328,57 +275,50 @@ def test_learned_parts_that_were_swapped_run() -> None:
     del reduced.parts["embedding"]
     with pytest.raises(BackboneError, match=r"parts\.embedding was deleted"):
         reduced(images_for(model))
-
-
-def test_a_base_with_parts_of_its_own() -> None:
-    model = VisionTransformer(**TINY | {"depth": 6, "img_size": 64}).eval()
     model.parts = nn.Linear(2, 2)
     with pytest.raises(BackboneError, match="something called parts"):
         tr.wrap(model, "mstm")
     assert isinstance(model.parts, nn.Linear)
 
 
-# ---------------------------------------------------------------- copies and graphs
+# ---------------------------------------------------------------- graphs
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_a_copy_is_a_model_of_its_own(copied: Callable[[Any], Any]) -> None:
-    reduced = tr.wrap(_model(), GTP)
-    twin = copied(reduced)
-    _same(twin)
-    before = reduced(images_for(reduced))
-    del twin.base.blocks[2:]
-    twin.reset_classifier(3)
-    _same(twin)
-    assert torch.equal(reduced(images_for(reduced)), before)
+def _compiled_notices(depth: int, *changes: Callable[[Any], Any]) -> None:
+    torch._dynamo.reset()
+    reduced = tr.wrap(vit(depth=depth), tr.strategy("topk", layers=(0,), keep_rate=0.5))
+    images = images_for(reduced)
+    compiled: Any = torch.compile(reduced, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        compiled(images)
+        for change in changes:
+            change(reduced)
+            expected = reduced(images)
+            torch.testing.assert_close(compiled(images), expected, atol=1e-5, rtol=1e-5)
+        reduced.blocks[0].attn.forward = lambda x: x
+        with pytest.raises(RuntimeError, match="was set on the instance"):  # the compiler's
+            compiled(images)
+    torch._dynamo.reset()
 
 
 def test_a_compiled_model_notices() -> None:
-    torch._dynamo.reset()
-    reduced = tr.wrap(_model(), GTP)
-    compiled: Any = torch.compile(reduced, backend="eager", fullgraph=True)
-
-    with torch.no_grad():
-        for change in (
-            lambda: None,
-            lambda: _replace(reduced, reduced.blocks),
-            lambda: reduced.reset_classifier(7),
-            lambda: reduced._modules.update(head=nn.Linear(32, 3)),
-            lambda: _cut(reduced, reduced.blocks),
-        ):
-            change()
-            torch.testing.assert_close(
-                compiled(images_for(reduced)), reduced(images_for(reduced)), atol=1e-5, rtol=1e-5
-            )
-        reduced.blocks[0].attn.forward = lambda x: x
-        with pytest.raises(RuntimeError, match="was set on the instance"):  # the compiler's
-            compiled(images_for(reduced))
-    torch._dynamo.reset()
+    _compiled_notices(1, lambda reduced: reduced.reset_classifier(7))
 
 
+@pytest.mark.slow
+def test_a_compiled_model_notices_every_change() -> None:
+    _compiled_notices(
+        3,
+        lambda reduced: _replace(reduced.blocks),
+        lambda reduced: reduced._modules.update(head=nn.Linear(32, 3)),
+        lambda reduced: _cut(reduced.blocks),
+    )
+
+
+@pytest.mark.slow
 def test_an_export_is_of_the_model_as_it_is() -> None:
-    reduced = tr.wrap(_model(), GTP)
-    _replace(reduced, reduced.blocks)
+    reduced = tr.wrap(vit(), GTP)
+    _replace(reduced.blocks)
     with torch.no_grad():
         program = torch.export.export(reduced, (images_for(reduced),), strict=False)
         got = program.module()(images_for(reduced))
