@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from study_clock import Clock, Figures
 from tokenred.analysis import Store
 from tokenred.analysis.measure.accuracy import Evaluation
 from tokenred.analysis.study.cell import DONE, Outcome, Setting, Task
-from tokenred.analysis.study.engines.ray import Ray
+from tokenred.analysis.study.engines import Ray
 from tokenred.analysis.study.rows import pack_predictions
 from tokenred.strategies.strategy import Strategy
 
@@ -56,9 +57,10 @@ def writer(options: argparse.Namespace) -> Figures:
 class Stub:
     """Answers at once."""
 
-    def __call__(self, task: Task) -> Outcome:
-        number = int(task.key)
-        return Outcome(task.key, DONE, {"answer": number * number, "process": os.getpid()})
+    def __call__(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
+        for task in tasks:
+            number = int(task.key)
+            yield Outcome(task.key, DONE, {"answer": number * number, "process": os.getpid()})
 
 
 def ray_stubs(options: argparse.Namespace) -> Figures:

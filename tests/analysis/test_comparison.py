@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,19 +22,22 @@ from tokenred.core.errors import (
     ConfigError,
     DataError,
     InputError,
+    OutputExistsError,
     PartError,
     ScheduleError,
     UnknownNameError,
 )
-from tokenred.strategies.strategy import Strategy
 
-QUICK = {"batch_size": 8, "limit": 40, "pairs": 2, "progress": False}
+QUICK: dict[str, Any] = {
+    "batch_size": 8, "limit": 16, "pairs": 2, "warmup": 0, "progress": False
+}  # fmt: skip
+UNTIMED = QUICK | {"timing": False}
 SPECS = ["tome:r=6", "random:keep_rate=0.3", tr.strategy("gtp", P=4)]
 
 
 @pytest.fixture(scope="module")
 def result(digits: nn.Module) -> Comparison:
-    return compare(digits, "digits", SPECS, name="digits ViT", **QUICK)
+    return compare(digits, "digits", SPECS, name="digits ViT", **QUICK | {"limit": 40})
 
 
 def test_rows(result: Comparison, digits: nn.Module) -> None:
@@ -45,6 +50,11 @@ def test_rows(result: Comparison, digits: nn.Module) -> None:
     assert frame["allowed"][1] == pytest.approx(frame["gmacs"][0] / frame["gmacs"][1])
     assert (frame["images"] == 40).all()
     assert frame["difference"].isna().tolist() == [True, False, False, False]
+    row = frame.iloc[3]
+    assert row["fingerprint"] == tr.strategy("gtp", P=4).fingerprint()
+    assert json.loads(row["config"])["schedule"] == {"name": "Constant", "P": 4}
+    assert {"weights", "seed", "batch_size", "device", "processor", "tokenred", "torch", "timm",
+            "python", "data", "model", "precision", "threads"} <= set(row.index)  # fmt: skip
 
 
 def test_a_row_equals_evaluate_and_the_paired_interval(
@@ -58,14 +68,6 @@ def test_a_row_equals_evaluate_and_the_paired_interval(
     found = [row["difference"], row["difference_low"], row["difference_high"], row["p_value"]]
     expected = [100 * gap.difference, 100 * gap.low, 100 * gap.high, gap.p_value]
     assert found == pytest.approx(expected)
-
-
-def test_rows_carry_what_determines_them(result: Comparison) -> None:
-    row = result.frame.iloc[3]
-    assert row["fingerprint"] == tr.strategy("gtp", P=4).fingerprint()
-    assert json.loads(row["config"])["schedule"] == {"name": "Constant", "P": 4}
-    assert {"weights", "seed", "batch_size", "device", "processor", "tokenred", "torch", "timm",
-            "python", "data", "model", "precision", "threads"} <= set(row.index)  # fmt: skip
 
 
 def test_printed(result: Comparison) -> None:
@@ -85,10 +87,45 @@ def test_csv(result: Comparison, tmp_path: Path) -> None:
     back = pd.read_csv(path)
     assert back["tokens"][1] == "64 58 52 46 40 34 28 22 16"
     assert back["top1"].tolist() == pytest.approx(result.frame["top1"].tolist())
-    with pytest.raises(tr.errors.OutputExistsError, match="exists"):
+    with pytest.raises(OutputExistsError, match="exists"):
         result.to_csv(path)
-    result.to_csv(path, overwrite=True)
-    assert [p.name for p in tmp_path.iterdir()] == ["c.csv"]
+
+
+def test_images_that_cannot_be_kept_are_decoded_once(
+    digits: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows, predictions and what is left out stay as they are."""
+    dataset = tr.data.open_dataset("digits")
+    read: list[int] = []
+    usual = tr.data.eval_transform(digits)
+
+    def counted(image: Any) -> torch.Tensor:
+        read.append(1)
+        return usual(image)
+
+    dataset.transform = counted
+    kept = compare(digits, dataset, SPECS, **UNTIMED)
+    assert len(read) <= 16 + len(SPECS)
+    del read[:]
+    real = Runner.__init__
+
+    def without_room(self: Runner, *arguments: Any, **options: Any) -> None:
+        real(self, *arguments, **options | {"room": 0})
+
+    monkeypatch.setattr(Runner, "__init__", without_room)
+    streamed = compare(digits, dataset, SPECS, **UNTIMED)
+    assert len(read) <= 16 + 1 + len(SPECS)
+    pd.testing.assert_frame_equal(kept.frame, streamed.frame)
+    for label, found in kept.evaluations.items():
+        assert found.rank.tolist() == streamed.evaluations[label].rank.tolist()
+    broken = [*SPECS[:2], tr.strategy("gtp").replace(scorer=_Broken())]
+    with pytest.raises(ZeroDivisionError):
+        compare(digits, dataset, broken, **UNTIMED)
+
+
+class _Broken(tr.Scorer):
+    def __call__(self, state: tr.TokenState, attention: object) -> torch.Tensor:
+        raise ZeroDivisionError
 
 
 def test_speed_only_and_accuracy_only(digits: nn.Module) -> None:
@@ -96,10 +133,13 @@ def test_speed_only_and_accuracy_only(digits: nn.Module) -> None:
     assert "top1" not in speed.frame
     assert speed.resolution() == ""
     assert "top-1" not in str(speed)
-    accuracy = compare(digits, "digits", ["evit"], timing=False, **QUICK)
+    mine = {"wide": "gtp:P=2", "narrow": tr.strategy("gtp", P=6)}
+    accuracy = compare(digits, "digits", mine, **UNTIMED)
     assert accuracy.speeds is None
     assert "speedup" not in accuracy.frame
     assert "speed-up" not in str(accuracy)
+    assert accuracy.frame["strategy"].tolist() == ["dense", "wide", "narrow"]
+    assert accuracy.frame["method"].tolist() == ["dense", "gtp", "narrow"]
 
 
 def test_default_is_five_methods_at_two_budgets(digits: nn.Module) -> None:
@@ -111,49 +151,39 @@ def test_default_is_five_methods_at_two_budgets(digits: nn.Module) -> None:
     assert (found.frame["gmacs_share"][2::2] <= 0.65).all()
 
 
-def test_names_of_the_users(digits: nn.Module) -> None:
-    mine = {"wide": "gtp:P=2", "narrow": tr.strategy("gtp", P=6)}
-    found = compare(digits, "digits", mine, timing=False, **QUICK)
-    assert found.frame["strategy"].tolist() == ["dense", "wide", "narrow"]
-    assert found.frame["method"].tolist() == ["dense", "gtp", "narrow"]
-
-
-def test_refused_before_any_work(digits: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(*args: object, **kwargs: object) -> None:
-        raise AssertionError("work was done")
-
-    monkeypatch.setattr(Runner, "__call__", never)
-    with pytest.raises(UnknownNameError):
-        compare(digits, "digits", ["gtp:P=2", "nothing"])
-    with pytest.raises(ScheduleError, match="gtp:P=9: "):
-        compare(digits, "digits", ["gtp:P=2", "gtp:P=9"])
-    with pytest.raises(DataError):
-        compare(digits, "digitz", ["gtp:P=2"])
-    with pytest.raises(ConfigError, match="each strategy once"):
-        compare(digits, "digits", ["topk", "topk"])
-    with pytest.raises(ConfigError, match="a list of strategies"):
-        compare(digits, "digits", "topk")
-    with pytest.raises(ConfigError, match="limit"):
-        compare(digits, "digits", ["topk"], limit=0)
-    with pytest.raises(ConfigError, match="level"):
-        compare(digits, "digits", ["topk"], level=95)
-    with pytest.raises(ConfigError, match="a list of strategies"):
-        compare(digits, "digits", Strategy("Random"))  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="a list of shares"):
-        compare(digits, "digits", ["topk"], baselines=0.5)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"strategies": ["gtp:P=2", "nothing"]}, UnknownNameError, "nothing"),
+        ({"strategies": ["gtp:P=2", "gtp:P=9"]}, ScheduleError, "gtp:P=9: "),
+        ({"data": "digitz"}, DataError, "digitz"),
+        ({"strategies": ["topk", "topk"]}, ConfigError, "each strategy once"),
+        ({"strategies": "topk"}, ConfigError, "a list of strategies"),
+        ({"limit": 0}, ConfigError, "limit"),
+        ({"level": 95}, ConfigError, "level"),
+        ({"baselines": 0.5}, ConfigError, "a list of shares"),
+    ],
+)
+def test_refused_before_any_work(
+    digits: nn.Module,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    monkeypatch.setattr(Runner, "__call__", None)
+    with pytest.raises(error, match=message):
+        compare(**{"model": digits, "data": "digits", "strategies": ["topk"], **changes})
 
 
 def test_baselines_are_rows_like_the_others(digits: nn.Module) -> None:
-    options = QUICK | {"channels_last": True, "warmup": 0}
-    found = compare(digits, "digits", ["tome@0.6", "gtp:P=4"], baselines=True, **options)
+    options = QUICK | {"channels_last": True, "baselines": True}
+    found = compare(digits, "digits", ["tome@0.6"], **options)
     frame = found.frame.set_index("strategy")
-    share = frame["gmacs_share"]["gtp:P=4"]
-    labels = [f"{kind}@{text}" for kind in ("resolution", "depth", "uniform")
-              for text in ("0.6", f"{share:.3g}")]  # fmt: skip
-    assert list(frame.index) == ["dense", "tome@0.6", "gtp:P=4", *labels]
-    assert frame["method"].tolist()[3:] == ["resolution"] * 2 + ["depth"] * 2 + ["uniform"] * 2
-    assert (frame["gmacs_share"][labels[::2]] <= 0.6).all()
-    assert (frame["gmacs_share"][labels[1::2]] <= share).all()
+    kinds = ["resolution", "depth", "uniform"]
+    assert list(frame.index) == ["dense", "tome@0.6", *(f"{kind}@0.6" for kind in kinds)]
+    assert frame["method"].tolist()[2:] == kinds
+    assert (frame["gmacs_share"][1:] <= 0.6).all()
     assert list(frame["tokens"]["resolution@0.6"]) == [36] * 9
     assert len(frame["tokens"]["depth@0.6"]) < 9
     for column in ("top1", "difference", "p_value", "speedup", "realised"):
@@ -163,49 +193,41 @@ def test_baselines_are_rows_like_the_others(digits: nn.Module) -> None:
     uniform = tr.analysis.baselines(digits, 0.6, kinds=["uniform"])["uniform"]
     assert frame["fingerprint"]["uniform@0.6"] == uniform.strategy.fingerprint()
     low = tr.analysis.baselines(digits, 0.6, kinds=["resolution"])["resolution"]
-    alone = evaluate(low, "digits", limit=40, batch_size=8, progress=False)
+    alone = evaluate(low, "digits", limit=16, batch_size=8, progress=False)
     assert frame["top1"]["resolution@0.6"] == pytest.approx(alone.top1)
     assert "depth@0.6" in str(found)
     assert found.plot() is not None
 
 
-def test_baselines_that_cannot_be_had_are_noted(digits: nn.Module) -> None:
-    found = compare(digits, "digits", ["topk"], baselines=[0.05], timing=False, **QUICK)
-    assert found.frame["strategy"].tolist() == [
-        "dense", "topk", "resolution@0.05", "uniform@0.05"
-    ]  # fmt: skip
-    assert "No baseline depth@0.05: even a single block" in str(found)
-
-
-def test_a_smaller_model_beside_the_strategies(digits: nn.Module) -> None:
+def test_baselines_that_cannot_be_had_are_noted_and_a_smaller_model_is_a_row(
+    digits: nn.Module,
+) -> None:
     small = tr.analysis.baselines(digits, 0.3, kinds=["depth"])["depth"]
-    found = compare(digits, "digits", ["topk"], smaller=small, timing=False, **QUICK)
-    assert found.frame["method"].tolist() == ["dense", "topk", "smaller"]
-    assert found.frame["gmacs_share"][2] <= 0.3
+    found = compare(digits, "digits", ["topk"], baselines=[0.05], smaller=small, **UNTIMED)
+    assert found.frame["method"].tolist() == ["dense", "topk", "resolution", "uniform", "smaller"]
+    assert "No baseline depth@0.05: even a single block" in str(found)
+    assert found.frame["gmacs_share"][4] <= 0.3
 
 
 def test_what_is_stored_is_not_measured_again(
     digits: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run(path: Path, **options: object) -> Comparison:
-        specs, told = ["topk", "tome@0.7"], QUICK | {"baselines": [0.6], **options}
-        return compare(digits, "digits", specs, store=path, timing=False, **told)
-
     path = tmp_path / "c.db"
-    first = run(path)
+    options = UNTIMED | {"baselines": [0.6], "store": path}
+    first = compare(digits, "digits", ["topk", "tome@0.7"], **options)
 
     def never(*_: object) -> None:
         raise AssertionError("measured again")
 
     with monkeypatch.context() as patch:
         patch.setattr(Runner, "__call__", never)
-        again = run(path)
-        with pytest.raises(AssertionError, match="again"):
-            run(path, seed=1)  # other images
+        again = compare(digits, "digits", ["topk", "tome@0.7"], **options)
+        with pytest.raises(AssertionError, match="again"):  # other images
+            compare(digits, "digits", ["topk", "tome@0.7"], **options | {"seed": 1})
         shifted = tr.models.load_model("digits")
         shifted.head.bias.data += 0.5
         with pytest.raises(AssertionError, match="again"):
-            compare(shifted, "digits", ["topk"], store=path, timing=False, **QUICK)
+            compare(shifted, "digits", ["topk"], **UNTIMED, store=path)
     pd.testing.assert_frame_equal(first.frame, again.frame)
     with Store(path, readonly=True) as store:
         assert len(store) == 6
@@ -222,10 +244,10 @@ def test_what_no_key_can_be_made_of_is_compared_all_the_same(digits: nn.Module) 
             return state.image.norm(dim=-1) + float(rng.normal(scale=1e-6))
 
     mine = {"mine": tr.strategy("topk").replace(scorer=Drawn())}
-    found = compare(digits, dataset, mine, timing=False, **QUICK)
+    found = compare(digits, dataset, mine, **UNTIMED)
     assert found.frame["top1"].notna().all()
     with pytest.raises(PartError, match="rng"):
-        compare(digits, dataset, mine, timing=False, store=Store(), **QUICK)
+        compare(digits, dataset, mine, store=Store(), **UNTIMED)
 
 
 def test_images_that_cannot_be_read_are_named(digits: nn.Module, tmp_path: Path) -> None:
@@ -243,4 +265,56 @@ def test_an_error_of_a_cell_is_raised(digits: nn.Module) -> None:
     digits = copy.deepcopy(digits)
     digits.head.bias.data.fill_(float("nan"))
     with pytest.raises(InputError, match="got NaN"):
-        compare(digits, "digits", ["topk"], timing=False, **QUICK)
+        compare(digits, "digits", ["topk"], **UNTIMED)
+
+
+# ---------------------------------------------------------------- what is shown
+
+
+def make(images: bool = True, skipped: int = 0, **options: Any) -> Comparison:
+    rows = [
+        {"strategy": "dense", "tokens": (64,) * 5, "gmacs": 1.0},
+        {"strategy": "gtp[P=4]", "tokens": (64, 60, 50, 40, 30), "gmacs": 0.51234},
+    ]
+    evaluations: Any = {}
+    if images:
+        rows[0] |= {"top1": 80.0, "images": 1}
+        rows[1] |= {"top1": 79.0, "images": 1, "difference": -0.001, "difference_low": -2.5,
+                    "difference_high": 1.5}  # fmt: skip
+        left_out = [(f"{i}.jpg", "cut") for i in range(skipped)]
+        evaluations = {"dense": SimpleNamespace(skipped=left_out)}
+    frame = pd.DataFrame(rows).assign(
+        model="ViT", data="digits" if images else "", tokenred="0", torch="2", timm="1", seed=3,
+        weights="abc",
+    )  # fmt: skip
+    return Comparison(frame, evaluations, None, **options)
+
+
+def test_the_table() -> None:
+    made = make(level=0.9, notes=("a note",))
+    title, *lines = str(made).splitlines()
+    assert title.strip() == "ViT on digits"
+    row = next(line for line in lines if "gtp" in line)
+    # Brackets are no markup, nothing is −0.00, tokens are those at the quarters of the depth.
+    assert row.split() == ["gtp[P=4]", "64→60→50→40→30", "0.512", "79.00", "+0.00", "[-2.50,",
+                           "+1.50]"]  # fmt: skip
+    for words in ("[90% paired interval]", "Accuracy: 1 image, the same for all rows.",
+                  "seed 3, weights abc."):  # fmt: skip
+        assert words in str(made)
+    assert lines[-1] == "a note"
+    told = made.resolution()
+    assert told.startswith("What 1 images can tell: the 90% intervals are 4.0 to 4.0 points wide.")
+    assert "more than about 2.0 points shows" in told
+
+
+def test_without_images() -> None:
+    made = make(images=False)
+    assert not {"top-1", "Accuracy"} & set(str(made).split())
+    assert str(made).splitlines()[0].strip() == "ViT"
+    assert made.resolution() == ""
+
+
+def test_unreadable_images_are_named() -> None:
+    (line,) = [line for line in make(skipped=7).footnotes() if line.startswith("Left out")]
+    names = "; ".join(f"{i}.jpg (cut)" for i in range(5))
+    assert line == f"Left out: 7 unreadable images: {names}; and 2 more."

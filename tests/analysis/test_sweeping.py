@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ from torch import Tensor
 
 import tokenred as tr
 from tests.analysis.sweep_rows import make_row
-from tokenred.analysis import Store, Sweep, sweep
+from tokenred.analysis import Sweep, sweep
+from tokenred.analysis.measure.split import LINES
 from tokenred.analysis.study.database import StoreError
 from tokenred.core.errors import ConfigError, DataError, OutputExistsError, UnknownNameError
 
 QUICK: dict[str, Any] = {"pairs": 2, "warmup": 0, "progress": False}
+ONE = QUICK | {"batch_sizes": (1,)}
 SPECS = ["topk", "tome:r=2"]
+BENCHMARK = "tokenred.analysis.measure.speed.benchmark"
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +43,13 @@ def measured(figures: tr.analysis.Benchmark, monkeypatch: pytest.MonkeyPatch) ->
     return done
 
 
-BENCHMARK = "tokenred.analysis.measure.speed.benchmark"
-
-
 def test_rows(tmp_path: Path) -> None:
-    path = tmp_path / "r.db"
-    found = sweep("digits", ["gtp:P=4"], path, batch_sizes=(2,), image_sizes=(None, 64),
-                  dtypes=("float32", "bfloat16"), threads=(1,), **QUICK)  # fmt: skip
+    path, threads = tmp_path / "r.db", torch.get_num_threads()
+    found = sweep("digits", ["gtp:P=4"], path, batch_sizes=(2,), image_sizes=(None, 40),
+                  dtypes=("float32", "bfloat16"), threads=(threads + 1,), **QUICK)  # fmt: skip
     assert len(found.rows) == len(found.done) == 4
-    assert [row["image_size"] for row in found.rows] == ["32x32"] * 2 + ["64x64"] * 2
-    assert [row["tokens"] for row in found.rows] == [64, 64, 256, 256]
+    assert [row["image_size"] for row in found.rows] == ["32x32"] * 2 + ["40x40"] * 2
+    assert [row["tokens"] for row in found.rows] == [64, 64, 100, 100]
     assert [row["dtype"] for row in found.rows] == ["float32", "bfloat16"] * 2
     row = found.rows[0]
     assert row["gmacs"] == pytest.approx(
@@ -58,13 +59,12 @@ def test_rows(tmp_path: Path) -> None:
                 "realised", "overhead_gmacs", "processor", "threads", "torch", "seed", "when",
                 "seconds", "pairs"}  # fmt: skip
     assert expected <= set(row)
-    assert (row["pairs"], row["threads"], row["compile"]) == (2, 1, "false")
+    assert (row["pairs"], row["threads"], row["compile"]) == (2, threads + 1, "false")
+    assert torch.get_num_threads() == threads
     assert Sweep.read(path).rows == found.rows
-    with Store(path, readonly=True) as store:
-        assert len(store) == 4
 
 
-def test_memory_and_split_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_and_split_columns(measured: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def peak(model: Any, strategy: Any = None, **options: Any) -> Any:
@@ -72,7 +72,7 @@ def test_memory_and_split_columns(monkeypatch: pytest.MonkeyPatch) -> None:
         return tr.analysis.PeakMemory(5, None, 2, (3, 32, 32), "float32", "cpu", True)
 
     monkeypatch.setattr("tokenred.analysis.measure.memory.peak_memory", peak)
-    found = sweep("digits", SPECS, batch_sizes=(2,), memory=True, split=True, **QUICK)
+    found = sweep("digits", SPECS, memory=True, split=True, **ONE)
     # The dense model's once.
     assert [model for model, _ in asked] == ["digits"] * 3
     assert [strategy is None for _, strategy in asked] == [False, True, False]
@@ -92,16 +92,24 @@ def test_nothing_is_measured_twice(tmp_path: Path, measured: list[str]) -> None:
     assert measured[4:] == ["FusedToken 2", "FusedToken 1"]
     assert {row["key"] for row in first.rows} < {row["key"] for row in again.rows}
     assert len(Sweep.read(path).rows) == 6
-    sweep("digits", SPECS, path, batch_sizes=(1,), overwrite=True, **QUICK)
+    sweep("digits", SPECS, path, overwrite=True, **ONE)
     assert len(Sweep.read(path).rows) == 2
+    # Other settings are other cells.
+    del measured[:]
+    for change in ({"pairs": 3}, {"seed": 1}, {"threads": (torch.get_num_threads() + 1,)}):
+        sweep("digits", ["topk"], path, **ONE | change)
+    assert len(measured) == 3
 
 
-def test_other_settings_are_other_cells(tmp_path: Path, measured: list[str]) -> None:
-    path = tmp_path / "r.db"
-    for change in ({}, {"pairs": 3}, {"seed": 1}, {"split": True}, {"threads": (1,)}):
-        sweep("digits", ["topk"], path, batch_sizes=(1,), **QUICK | change)
-    # The threads asked for are those of the tests anyway.
-    assert len(measured) == (4 if torch.get_num_threads() == 1 else 5)
+def test_the_grid_is_planned_once(measured: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where models have to be built for it."""
+    loaded = []
+    real = tr.models.load_model
+    monkeypatch.setattr(
+        "tokenred.models.load_model", lambda *a, **k: (loaded.append(a), real(*a, **k))[1]
+    )
+    sweep("digits", SPECS, batch_sizes=(1, 2), **QUICK)
+    assert (len(loaded), len(measured)) == (1, 4)
 
 
 def test_a_killed_run_loses_nothing(
@@ -127,10 +135,7 @@ def test_a_killed_run_loses_nothing(
 
 
 def test_it_goes_on_after_a_failure(
-    tmp_path: Path,
-    measured: list[str],
-    figures: Any,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, measured: list[str], figures: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "r.db"
     errors = {1: RuntimeError("a kernel\nbroke"), 2: torch.OutOfMemoryError("CUDA: no room")}
@@ -159,9 +164,8 @@ def test_it_goes_on_after_a_failure(
 
 def test_a_dry_run(tmp_path: Path, measured: list[str]) -> None:
     path = tmp_path / "r.db"
-    sweep("digits", ["topk"], path, batch_sizes=(1,), **QUICK)
-    found = sweep("digits", SPECS, path, batch_sizes=(1,), image_sizes=(None, 33), dry_run=True,
-                  **QUICK)  # fmt: skip
+    sweep("digits", ["topk"], path, **ONE)
+    found = sweep("digits", SPECS, path, image_sizes=(None, 33), dry_run=True, **ONE)
     assert measured == ["Prune 1"]
     assert found.todo == ("digits, tome:r=2, batch 1, float32, cpu, images 32x32",)
     assert len(found.rows) == 1
@@ -176,51 +180,25 @@ def test_the_compiler_starts_afresh_with_each_model(
 ) -> None:
     seen: list[int] = []
     monkeypatch.setattr(torch.compiler, "reset", lambda: seen.append(len(measured)))
-    settings = QUICK | {"batch_sizes": (1,), "image_sizes": (None, 64)}
-    sweep("digits", SPECS, **settings)
-    assert seen == []
-    sweep("digits", SPECS, compile=(True,), **settings)
+    for compiled in (False, True):
+        sweep("digits", SPECS, image_sizes=(None, 40), compile=(compiled,), **ONE)
     assert seen == [6]
 
 
-def test_parts_of_ones_own_are_measured_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_ones_own_are_measured_here(measured: list[str]) -> None:
     class OwnSwept(tr.Scorer):
         def __call__(self, state: tr.TokenState, attention: object) -> Tensor:
             return state.image.norm(dim=-1)
 
     mine = tr.strategy("topk").replace(scorer=OwnSwept())
-    found = sweep("digits", [mine], batch_sizes=(2,), memory=True, **QUICK)
-    (row,) = found.done
+    (row,) = sweep("digits", [mine], memory=True, **ONE).done
     assert row["peak_in_own_process"] is False
     assert row["peak_bytes"] > 0
 
 
-def test_refused_before_any_work(tmp_path: Path, measured: list[str]) -> None:
-    mine = tmp_path / "mine.txt"
-    mine.write_text("mine")
-    with pytest.raises(StoreError, match="no store"):
-        sweep("digits", ["topk"], mine, **QUICK)
-    with pytest.raises(DataError, match="make it"):
-        sweep("digits", ["topk"], tmp_path / "no" / "r.db", **QUICK)
-    with pytest.raises(ConfigError, match="no cell of the sweep can run; the first, digits, gtp:P"):
-        sweep("digits", ["gtp:P=30"], tmp_path / "r.db", overwrite=True, **QUICK)
-    with pytest.raises(ConfigError, match="pairs"):
-        sweep("digits", ["topk"], pairs=1)
-    assert measured == []
-    assert mine.read_text() == "mine"
-
-
-def test_settings_are_left_as_they_were() -> None:
-    threads = torch.get_num_threads()
-    sweep("digits", ["topk"], batch_sizes=(1,), threads=(threads + 1,), **QUICK)
-    assert torch.get_num_threads() == threads
-
-
-def test_settings_that_cannot_be_are_named(
-    measured: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_settings_that_cannot_be_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda name: None)
-    settings = QUICK | {"batch_sizes": (1,), "dry_run": True}
+    settings = ONE | {"dry_run": True}
     found = sweep("digits", ["topk"], devices=("cpu", "no-such"), compile=(False, True), **settings)
     assert list(found.todo) == ["digits, topk, batch 1, float32, cpu, images 32x32"]
     reasons = dict(found.refused)
@@ -229,29 +207,89 @@ def test_settings_that_cannot_be_are_named(
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "error", "message"),
     [
-        ({"batch_sizes": (0,)}, "batch_size"),
-        ({"batch_sizes": ()}, "at least one value"),
-        ({"batch_sizes": (1, 1)}, "once"),
-        ({"image_sizes": ((1, 2, 3),)}, "image size"),
-        ({"dtypes": ("int8",)}, "dtype"),
-        ({"compile": ("fast",)}, "compile"),
-        ({"threads": (0,)}, "threads"),
-        ({"strategies": "topk"}, "a list of strategies"),
-        ({"strategies": ["topk", "topk"]}, "once"),
+        ({"batch_sizes": (0,)}, ConfigError, "batch_size"),
+        ({"batch_sizes": ()}, ConfigError, "at least one value"),
+        ({"batch_sizes": (1, 1)}, ConfigError, "once"),
+        ({"threads": (0,)}, ConfigError, "threads"),
+        ({"pairs": 1}, ConfigError, "pairs"),
+        ({"strategies": "topk"}, ConfigError, "a list of strategies"),
+        ({"strategies": ["nothing"]}, UnknownNameError, "nothing"),
+        ({"strategies": ["gtp:P=30"]}, ConfigError, "no cell .* can run; the first, digits, gtp:P"),
+        ({"models": "vit_tinny_patch16_224"}, UnknownNameError, "unknown model"),
     ],
 )
-def test_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+def test_refused(change: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
         sweep(**{"models": "digits", "strategies": ["topk"], **QUICK, **change})
 
 
-def test_unknown_names() -> None:
-    with pytest.raises(UnknownNameError, match="unknown model"):
-        sweep("vit_tinny_patch16_224", ["topk"], **QUICK)
-    with pytest.raises(UnknownNameError, match="nothing"):
-        sweep("digits", ["nothing"], **QUICK)
+def test_places_that_are_refused(tmp_path: Path, measured: list[str]) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine")
+    with pytest.raises(StoreError, match="no store"):
+        sweep("digits", ["topk"], mine, **QUICK)
+    with pytest.raises(DataError, match="make it"):
+        sweep("digits", ["topk"], tmp_path / "no" / "r.db", **QUICK)
+    with pytest.raises(ConfigError, match="can run"):  # nothing is deleted for it
+        sweep("digits", ["gtp:P=30"], mine, overwrite=True, **QUICK)
+    assert measured == []
+    assert mine.read_text() == "mine"
+
+
+# ---------------------------------------------------------------- what is shown
+
+
+def lines_of(*rows: Mapping[str, Any], refused: Any = ()) -> list[str]:
+    return str(Sweep(tuple(rows), refused=tuple(refused))).splitlines()
+
+
+def test_settings_that_vary_are_columns_and_the_others_the_title() -> None:
+    title, _, header, first, second, *notes = lines_of(
+        make_row("a"), make_row("b", dtype="bfloat16", pairs=3)
+    )
+    assert title.split() == ["vit,", "images", "224x224,", "cpu"]
+    assert header.split()[0] == "dtype"
+    assert first.split()[:3] == ["float32", "gtp:P=8", "8"]
+    assert second.split()[0] == "bfloat16"
+    for figure in ("3.000", "80.0", "1.20 [1.10, 1.30]", "1.33", "0.90 [0.82, 0.97]"):
+        assert figure in first
+    assert "peak" not in header
+    assert notes[1].startswith("Speed: 3 to 15 pairs")
+
+
+def test_failures_and_refusals() -> None:
+    cell = "digits, gtp:P=4, batch 8, float32, cpu"
+    refused = [(cell, "no such device"), ("another", "no such device"), (cell, "too small")]
+    failed = make_row("b", status="out of memory", error="no room")
+    lines = lines_of(make_row("a"), failed, refused=refused)
+    assert lines[4].split() == ["gtp:P=8", "8", "out", "of", "memory"]
+    assert "Out of memory: vit, gtp:P=8, batch 8, images 224x224: no room" in lines
+    assert lines[-2:] == [
+        f"Not possible: {cell} and 1 more: no such device", f"Not possible: {cell}: too small"
+    ]  # fmt: skip
+
+
+def test_peak_memory() -> None:
+    lines = lines_of(make_row("a", peak_bytes=2**20, dense_peak_bytes=3 * 2**19), make_row("b"))
+    assert lines[3].endswith("1.0 (1.5)")
+    assert any("not seen" in line for line in lines)
+
+
+def test_the_split_has_a_column_for_each_line_that_took_time() -> None:
+    shares = {f"split_{name}": 0.0 for name in LINES}
+    shares |= {"split_mlp": 0.5, "split_attention": 0.46, "split_graph": 0.04}
+    more = {"split_choosing": 0.04, "split_cost_of_looking": 0.013}
+    lines = lines_of(make_row("a", **shares, **more), make_row("b"))
+    at = next(i for i, line in enumerate(lines) if "where the time goes" in line)
+    assert lines[at + 3].split() == ["gtp:P=8", "8", "46.0%", "4.0%", "50.0%", "4.0%", "+1.3%"]
+    assert not {"whole", "embed,"} & set(" ".join(lines[at : at + 3]).split())
+    # All of them fit beside a long name.
+    shares = {f"split_{name}": 0.5 for name in (*LINES, "choosing", "cost_of_looking")}
+    text = "\n".join(lines_of(make_row("a", strategy="gtp:P=8,theta=0.6,threshold=fast", **shares)))
+    assert "…" not in text
+    assert text.count("50.0%") == len(LINES) + 2
 
 
 def test_csv_frame_and_chart(tmp_path: Path) -> None:

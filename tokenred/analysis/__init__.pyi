@@ -1,6 +1,7 @@
 # The public names, each once: read by type checkers, and by lazy_loader at run time.
 from .baseline_models import baselines as baselines
 from .baseline_models import lower_resolution as lower_resolution
+from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .lineup import Spec as Spec
 from .lineup import at_budget as at_budget
@@ -53,7 +54,6 @@ from .plots.tradeoff import tradeoff as tradeoff
 from .reports.report import report as report
 from .reproduction.outcome import Reproduction as Reproduction
 from .reproduction.reproduce import reproduce as reproduce
-from .results import Comparison as Comparison
 from .study.cell import StudyInterruptedError as StudyInterruptedError
 from .study.grid import Grid as Grid
 from .study.metrics import list_metrics as list_metrics

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import torch
+from rich.table import Table
 from torch import nn
 
 from tokenred.analysis.baseline_models import Baseline, baselines_beside
@@ -17,19 +20,120 @@ from tokenred.analysis.measure.candidates import image_shape_of
 from tokenred.analysis.measure.inputs import open_for
 from tokenred.analysis.measure.machine import base_of, check_device, cpu_threads
 from tokenred.analysis.measure.speed import Benchmark, Timing
-from tokenred.analysis.results import Comparison
+from tokenred.analysis.result import Result, interval, number, table_of
 from tokenred.analysis.study.grid import Grid
 from tokenred.analysis.study.refs import DataRef, read_data
-from tokenred.analysis.study.store import Differences, Store
+from tokenred.analysis.study.store import Store
+from tokenred.analysis.study.study import Study
 from tokenred.core.values import PartOf, Size, read
 from tokenred.data import ImageDataset, make_loader
 from tokenred.data.classes import ClassMap
 from tokenred.strategies.specs import Spec, same_budget
 
 if TYPE_CHECKING:
-    from tokenred.analysis.study.study import Study
+    from matplotlib.figure import Figure
 
 __all__ = ["Comparison", "compare"]
+
+_MACHINE = (
+    "device", "processor", "cores", "threads", "platform", "python", "torch", "timm", "tokenred",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison(Result):
+    """Strategies side by side; ``print`` shows the table.
+
+    Attributes:
+        frame: one row a strategy, the dense model first. ``tokens`` counts image tokens, at the
+            start and after each block; ``top1``, ``top5`` are percent, ``difference`` and its
+            interval percentage points from dense; ``ms`` is for a batch. Each row carries what
+            determines it: strategy (``config``, ``fingerprint``), weights, seed, versions, machine.
+        evaluations: by label; empty where no data was given.
+        speeds: None where none were measured.
+        level: of the paired intervals.
+        notes: lines to print beneath the table.
+    """
+
+    frame: pd.DataFrame
+    evaluations: Mapping[str, Evaluation]
+    speeds: Benchmark | None
+    level: float = 0.95
+    notes: tuple[str, ...] = field(default=())
+
+    def table(self, title: str | None = None) -> Table:
+        """The frame for a terminal."""
+        first = self.frame.iloc[0]
+        heading = title or " on ".join(str(first[key]) for key in ("model", "data") if first[key])
+        columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
+            "strategy": lambda row: str(row["strategy"]),
+            "image tokens at 0, ¼, ½, ¾, 1\nof the depth": lambda row: _tokens(row["tokens"]),
+            "GMACs\nan image": lambda row: number(row, "gmacs", 3),
+        }
+        if self.speeds is not None:
+            columns |= {
+                "images\na second": lambda row: number(
+                    row, "images_per_second", 0 if row["images_per_second"] >= 100 else 1
+                ),
+                "speed-up over dense\n[90% interval]": lambda row: interval(row, "speedup"),
+                "realised\nfraction": lambda row: number(row, "realised", 2),
+            }
+        if self.evaluations:
+            gap = f"points from dense\n[{self.level:.0%} paired interval]"
+            columns["top-1\n%"] = lambda row: number(row, "top1", 2)
+            columns[gap] = lambda row: interval(row, "difference", signed=True)
+        rows: list[Any] = self.frame.to_dict("records")
+        return table_of(columns, rows, title=heading, left=2)
+
+    def footnotes(self) -> list[str]:
+        """What the table was made with, and what was left out."""
+        first = self.frame.iloc[0]
+        lines = []
+        if self.speeds is not None:
+            pairs, m = self.speeds[0].pairs, self.speeds.machine
+            lines.append(
+                f"Speed: batch {self.speeds.batch_size}, {self.speeds.precision}, {pairs} pairs "
+                f"with timm's fused dense model right before each; dense against itself shows "
+                f"the noise. {m['processor']}, {_count(m['threads'], 'thread')}, device "
+                f"{m['device']}."
+            )
+            lines.append(
+                "Realised fraction: measured speed-up ÷ the speed-up that the GMACs allow."
+            )
+        if self.evaluations:
+            lines.append(f"Accuracy: {_count(first['images'], 'image')}, the same for all rows.")
+            skipped = next(iter(self.evaluations.values())).skipped
+            if skipped:
+                shown = "; ".join(f"{name} ({reason})" for name, reason in skipped[:5])
+                more = f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
+                lines.append(
+                    f"Left out: {_count(len(skipped), 'unreadable image')}: {shown}{more}."
+                )
+        lines.append(
+            f"tokenred {first['tokenred']}, torch {first['torch']}, timm {first['timm']}, "
+            f"seed {first['seed']}, weights {first['weights']}."
+        )
+        return [*lines, *self.notes]
+
+    def resolution(self) -> str:
+        """What so many images can and cannot tell, in a sentence; empty without accuracies."""
+        if "difference" not in self.frame:
+            return ""
+        widths = (self.frame["difference_high"] - self.frame["difference_low"]).dropna()
+        half = float(widths.median()) / 2
+        images = int(self.frame["images"].iloc[0])
+        return (
+            f"What {images} images can tell: the {self.level:.0%} intervals are "
+            f"{widths.min():.1f} to {widths.max():.1f} points wide. A loss of more than about "
+            f"{half:.1f} points shows; a smaller one, or a lead of one method over another by as "
+            "little, may be chance."
+        )
+
+    def plot(self, **options: Any) -> Figure:
+        """See `tokenred.analysis.tradeoff`."""
+        from tokenred.analysis.plots.tradeoff import tradeoff
+
+        return tradeoff(self.frame, **options)
 
 
 def compare(
@@ -126,7 +230,8 @@ def compare(
             stack.enter_context(closing(study.store))
         entries = [(DENSE, DENSE), *((spec.label, spec.method) for spec in specs)]
         entries += [(other.label, other.kind) for other in others]
-        return _comparison(study, entries, others, base, dataset, level, name, notes)
+        configs = {other.label: other.config for other in others if other.kind != "uniform"}
+        return _comparison(study, entries, configs, base, dataset, name, notes)
 
 
 def _cell(other: Baseline) -> dict[str, Any]:
@@ -142,37 +247,33 @@ def _reference(
     """The dataset with the base's own preprocessing, for all models."""
     if isinstance(data, ImageDataset):
         return dataset
-    told = read_data(data, split, class_map)
-    return DataRef(dataset.name, told.arguments, dataset)
+    return DataRef(dataset.name, read_data(data, split, class_map).arguments, dataset)
 
 
 def _comparison(
     study: Study,
     entries: Sequence[tuple[str, str]],
-    others: Sequence[Baseline],
+    configs: Mapping[str, str],
     base: nn.Module,
     dataset: ImageDataset | None,
-    level: float,
     name: str | None,
     notes: tuple[str, ...],
 ) -> Comparison:
-    """The results of a grid as a comparison."""
-    import pandas as pd
+    """The results of a grid as a comparison.
 
+    Args:
+        study: with a row for each entry.
+        entries: label and method.
+        configs: by label what determines the baselines that are no strategies.
+        base, dataset, name, notes: as in `compare`.
+    """
     records, store = study.records, study.store
-    first, differences = records[0], Differences(study.store, level)
-    configs = {other.label: other.config for other in others if other.kind != "uniform"}
+    first = records[0]
     evaluations: dict[str, Evaluation] = {}
     timings, rows = [], []
     for (label, method), found in zip(entries, records, strict=True):
-        own = label != DENSE and label not in configs
-        row = {
-            "strategy": label,
-            "method": method,
-            "tokens": found.get("mean_tokens", found["tokens"]),
-            "gmacs": found.get("mean_gmacs", found["gmacs"]),
-            "overhead_gmacs": found.get("mean_overhead_gmacs", found["overhead_gmacs"]),
-        }
+        row: dict[str, Any] = {"strategy": label, "method": method}
+        row |= {n: found.get(f"mean_{n}", found[n]) for n in ("tokens", "gmacs", "overhead_gmacs")}
         row["gmacs_share"] = row["gmacs"] / first["gmacs"]
         if "speedup" in found:
             timings.append(Timing.from_dict({**found, "name": label}))
@@ -183,11 +284,12 @@ def _comparison(
             row |= {name: found[name] for name in ("top1", "top5", "images")}
             row["skipped"] = found["unreadable"]
             if label != DENSE:
-                row |= differences(found["key"], first["key"])
+                row |= store.difference(found["key"], first["key"], study.level)
+        own = label != DENSE and label not in configs
         row["fingerprint"] = found["fingerprint"] if own else ""
         row["config"] = found["config"] if own else configs.get(label, "")
         rows.append(row)
-    store.keep_comparisons(differences.fresh)
+    store.keep_differences()
     machine = {name: first[name] for name in _MACHINE if name in first}
     common = {
         "model": name or type(base).__name__,
@@ -205,12 +307,7 @@ def _comparison(
             tuple(timings), first["batch_size"], shape, precision, first["seed"], machine
         )
     frame = pd.DataFrame([row | common for row in rows])
-    return Comparison(frame, evaluations, speeds, level, notes)
-
-
-_MACHINE = (
-    "device", "processor", "cores", "threads", "platform", "python", "torch", "timm", "tokenred",
-)  # fmt: skip
+    return Comparison(frame, evaluations, speeds, study.level, notes)
 
 
 def _evaluation(
@@ -233,3 +330,13 @@ def _evaluation(
     return Evaluation(
         **vars(predictions), classes=classes, skipped=tuple(skipped), seconds=found["seconds"]
     )
+
+
+def _tokens(counts: Sequence[float]) -> str:
+    """The counts at the quarters of the depth: ``196→172→148→124→100``."""
+    depth = len(counts) - 1
+    return "→".join(f"{counts[at]:.4g}" for at in sorted({depth * q // 4 for q in range(5)}))
+
+
+def _count(number: Any, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge
 from rich.console import Group
+from rich.table import Table
 from rich.text import Text
 
-from tokenred.analysis.result import Result
+from tokenred.analysis.measure.split import LINES
+from tokenred.analysis.result import Result, interval, number, table_of
 from tokenred.analysis.study.cell import DONE, OUT_OF_MEMORY, SKIPPED
 from tokenred.analysis.study.grid import Grid
+from tokenred.analysis.study.pool import Serial
+from tokenred.analysis.study.run import run_plan
 from tokenred.analysis.study.store import Store
-from tokenred.analysis.sweep_tables import footnotes, split_table, sweep_table
 from tokenred.core.errors import ConfigError, DataError
 from tokenred.core.values import read
 from tokenred.models.embedded import EMBEDDED_MODELS
@@ -27,6 +31,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Sweep", "sweep"]
+
+Row = Mapping[str, Any]
+Columns = dict[str, Callable[[Row], str]]
+_SETTINGS = {
+    "model": "model", "image_size": "images", "dtype": "dtype", "compile": "compiled",
+    "threads": "threads", "device": "device",
+}  # fmt: skip
+# Headings of a split, where those of `LINES` would not fit side by side.
+_NARROW = {
+    "attention": "atten-\ntion", "statistics": "stats,\nθ", "selection": "select",
+    "projections": "qkv,\nproj.", "mlp": "MLP", "untouched": "whole\nblocks",
+    "ends": "embed,\nhead",
+}  # fmt: skip
+_NAMED = ("model", "image_size", "dtype", "device")
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,11 +105,40 @@ class Sweep(Result):
         return break_even_chart(self, **options)
 
     def __rich__(self) -> Group:
-        parts: list[Any] = [sweep_table(self.rows), Text()] if self.rows else []
-        if any("split_attention" in row for row in self.rows):
-            parts += [split_table(self.rows), Text()]
-        lines = footnotes(self.rows, self.refused) + [f"To do: {cell}" for cell in self.todo]
-        return Group(*parts, *(Text(line) for line in lines))
+        parts: list[Any] = [_speeds(self.rows), Text()] if self.rows else []
+        if split := [row for row in self.rows if "split_attention" in row]:
+            parts += [_split(split), Text()]
+        return Group(*parts, *map(Text, self.footnotes()))
+
+    def footnotes(self) -> list[str]:
+        """What the tables were made with, what failed and what was refused."""
+        lines = []
+        if self.done:
+            first, pairs = self.done[0], sorted({row["pairs"] for row in self.done})
+            shown = str(pairs[0]) if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]}"
+            lines += [
+                f"Speed: {shown} pairs with timm's fused dense model right before each run; "
+                f"medians. {first['processor']}, {first['cores']} cores, tokenred "
+                f"{first['tokenred']}, torch {first['torch']}, timm {first['timm']}, seed "
+                f"{first['seed']}.",
+                "Realised fraction: measured speed-up ÷ the speed-up that the GMACs allow.",
+            ]
+        if any("peak_bytes" in row for row in self.done):
+            lines.append(
+                "Peak: of PyTorch's allocations in a forward, weights and images not counted; "
+                "buffers outside of PyTorch are not seen."
+            )
+        for row in self.failures:
+            words = [row["model"], row["strategy"], f"batch {row['batch_size']}"]
+            words.append(f"images {row['image_size']}")
+            lines.append(f"{row['status'].capitalize()}: {', '.join(words)}: {row['error']}")
+        by_reason: dict[str, list[str]] = {}
+        for cell, reason in self.refused:
+            by_reason.setdefault(reason, []).append(cell)
+        for reason, cells in by_reason.items():
+            more = f" and {len(cells) - 1} more" if len(cells) > 1 else ""
+            lines.append(f"Not possible: {cells[0]}{more}: {reason}")
+        return lines + [f"To do: {cell}" for cell in self.todo]
 
 
 def sweep(
@@ -173,30 +220,30 @@ def sweep(
             f"expected a folder for the results at {place.parent}, found none; make it."
         )
     there = place is not None and place.exists() and not overwrite
-    looking = there and dry_run
-    with closing(Store(place if there else None, readonly=looking)) as store:
-        listing = grid.dry_run(store)
-    refused = [
-        (_describe(row), row["why"].partition(": ")[2])
-        for row in listing.to_dict("records")
-        if row["why"]
-    ]
-    if len(refused) == len(listing):
-        raise ConfigError(
-            f"no cell of the sweep can run; the first, {refused[0][0]}: {refused[0][1]}"
-        )
-    if overwrite and place is not None and not dry_run:
+    with closing(Store(place if there else None, readonly=there and dry_run)) as store:
+        plan = grid.plan(store)
+        listing = plan.frame(store).to_dict("records")
+        refused = [(_describe(row), row["why"].partition(": ")[2]) for row in listing if row["why"]]
+        if len(refused) == len(listing):
+            raise ConfigError(
+                f"no cell of the sweep can run; the first, {refused[0][0]}: {refused[0][1]}"
+            )
+        if dry_run:
+            todo = tuple(_describe(row) for row in listing if row["status"] == "to do")
+            return Sweep(_rows(store, listing), todo, tuple(refused), place)
+    if overwrite and place is not None:
         for end in ("", "-wal", "-shm"):
             Path(f"{place}{end}").unlink(missing_ok=True)
-    with closing(Store(place if there or not dry_run else None, readonly=looking)) as store:
-        if dry_run:
-            todo = [row for row in listing.to_dict("records") if row["status"] == "to do"]
-        else:
-            todo = []
-            grid.run(store, retry_failed=retry, progress=progress)
-        by_key = {row["key"]: row for row in store.rows(list(listing["key"])) if _is_timing(row)}
-        rows = [_row(by_key[key]) for key in dict.fromkeys(listing["key"]) if key in by_key]
-    return Sweep(tuple(rows), tuple(map(_describe, todo)), tuple(refused), place)
+    with closing(Store(place)) as store:
+        run_plan(plan, store, Serial(), name=grid.name, retry_failed=retry, progress=progress)
+        return Sweep(_rows(store, listing), (), tuple(refused), place)
+
+
+def _rows(store: Store, listing: Sequence[Row]) -> tuple[dict[str, Any], ...]:
+    """The rows of the cells that were measured, now or earlier."""
+    keys = list(dict.fromkeys(row["key"] for row in listing))
+    found = {row["key"]: row for row in store.rows(keys) if _is_timing(row)}
+    return tuple(_row(found[key]) for key in keys if key in found)
 
 
 def _describe(row: Mapping[str, Any]) -> str:
@@ -242,3 +289,60 @@ def _row(stored: Mapping[str, Any]) -> dict[str, Any]:
     return row | figures | {
         "when": stored["created"], "seconds": round(stored["seconds"], 3), "seed": stored["seed"],
     }  # fmt: skip
+
+
+def _speeds(rows: Sequence[Row]) -> Table:
+    """The figures, one row a cell; settings that all rows share are in the title."""
+    columns, title = _head(rows)
+    left = len(columns) - 1
+    columns |= {
+        "GMACs\nan image": lambda row: number(row, "gmacs", 3),
+        "images\na second": lambda row: number(
+            row, "images_per_second", 0 if row.get("images_per_second", 0) >= 100 else 1
+        ),
+        "speed-up over dense\n[90% interval]": lambda row: (
+            interval(row, "speedup") if row["status"] == DONE else row["status"]
+        ),
+        "the GMACs\nallow": lambda row: number(row, "allowed", 2),
+        "realised fraction\n[90% interval]": lambda row: interval(row, "realised"),
+    }
+    if any("peak_bytes" in row for row in rows):
+        columns["peak MiB\n(dense)"] = _memory
+    return table_of(columns, rows, title=title, left=left)
+
+
+def _split(rows: Sequence[Row]) -> Table:
+    """Shares of a forward, one row a cell whose time was split."""
+    columns, _ = _head(rows)
+    left = len(columns) - 1
+    used = {n: _NARROW.get(n, n) for n in LINES if any(row[f"split_{n}"] for row in rows)}
+    for name, heading in {**used, "choosing": "select,\ngraph, fuse"}.items():
+        columns[heading] = partial(_share, name=name)
+    columns["cost of\nlooking"] = lambda row: f"{row['split_cost_of_looking']:+.1%}"
+    return table_of(columns, rows, title="where the time goes", left=left)
+
+
+def _head(rows: Sequence[Row]) -> tuple[Columns, str]:
+    """The columns that say which cell it is, and what all rows share, in words."""
+    vary = [name for name in _SETTINGS if len({row.get(name) for row in rows}) > 1]
+    columns: Columns = {_SETTINGS[name]: partial(_word, name=name) for name in vary}
+    columns["strategy"] = lambda row: row["strategy"]
+    columns["batch"] = lambda row: str(row["batch_size"])
+    words = {name: str(rows[0].get(name, "")) for name in _NAMED} if rows else {}
+    if "image_size" in words:
+        words["image_size"] = f"images {words['image_size']}"
+    return columns, ", ".join(word for name, word in words.items() if name not in vary)
+
+
+def _word(row: Row, name: str) -> str:
+    return str(row.get(name, ""))
+
+
+def _share(row: Row, name: str) -> str:
+    return f"{row[f'split_{name}']:.1%}"
+
+
+def _memory(row: Row) -> str:
+    if "peak_bytes" not in row:
+        return ""
+    return f"{row['peak_bytes'] / 2**20:.1f} ({row['dense_peak_bytes'] / 2**20:.1f})"

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tokenred.analysis import Grid
-from tokenred.analysis.study.study_file import StudyFile, read_study
+from tokenred.analysis.study.grid import StudyFile, read_study
 from tokenred.cli.console import claim, make_console, say_written
 from tokenred.cli.options import given_to, options_of
 from tokenred.core.errors import ConfigError
@@ -96,7 +96,7 @@ def _grid(told: StudyFile) -> Grid:
         raise ConfigError(f"expected --data for the model {asked['model']!r}.")
     against = asked.setdefault("against", "dense")
     asked["against"] = None if against == "none" else against
-    return told.make_grid()
+    return Grid(**asked)
 
 
 def _axes(texts: Iterable[str]) -> dict[str, list[Any]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenred.analysis.study.cell import DONE, Outcome, Setting, Task, failure
-from tokenred.analysis.study.engines import Engine
+from tokenred.analysis.study.pool import Engine
 from tokenred.strategies.strategy import Strategy
 
 SETTING = Setting(0, 0, None, None, False, None, 8, None, 0)
@@ -39,7 +39,10 @@ class StubRunner:
     folder: str = ""
     seconds: float = 0.0
 
-    def __call__(self, task: Task) -> Outcome:
+    def __call__(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
+        return map(self.answer, tasks)
+
+    def answer(self, task: Task) -> Outcome:
         time.sleep(self.seconds)
         if task.key in self.raises:
             return failure(task.key, ValueError(f"{task.key} is bad"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tokenred.analysis.study import metrics
-from tokenred.analysis.study.study_file import read_study
+from tokenred.analysis.study.grid import Grid, read_study
 
 TEXT = (Path(__file__).parents[3] / "docs" / "studies.md").read_text(encoding="utf-8")
 
@@ -33,7 +33,7 @@ def test_study_file(tmp_path: Path) -> None:
     path = tmp_path / "study.toml"
     path.write_text(text)
     found = read_study(path)
-    frame = found.make_grid().dry_run()
+    frame = Grid(**found.grid).dry_run()
     assert len(frame) == 25
     assert (frame["status"] == "to do").all()
     assert found.run == {"engine": "processes", "workers": 2}

@@ -22,9 +22,8 @@ import tokenred as tr
 from tests.analysis.study.conftest import MakeGrid
 from tests.analysis.study.stubs import StubRunner, run, tasks
 from tokenred.analysis.study.cell import EngineError
-from tokenred.analysis.study.engines import ENGINES, Engine, pick_engine
-from tokenred.analysis.study.engines.pool import Executor
-from tokenred.analysis.study.engines.processes import Processes
+from tokenred.analysis.study.engines import ENGINES, Processes, pick_engine
+from tokenred.analysis.study.pool import Engine, Executor
 from tokenred.analysis.study.study import Study
 from tokenred.core.errors import ConfigError, MissingExtraError, UnknownNameError
 
@@ -174,7 +173,7 @@ def test_processes_leave_when_their_parent_is_killed() -> None:
     program = textwrap.dedent(
         """
         from tests.analysis.study.stubs import StubRunner, tasks
-        from tokenred.analysis.study.engines.processes import Processes
+        from tokenred.analysis.study.engines import Processes
         stream = Processes(1, 1).run(StubRunner(seconds=0.01), tasks(10**4), set())
         print(next(stream)[0].metrics["process"], flush=True)
         for _ in stream:
@@ -303,7 +302,7 @@ def test_an_own_module_goes_by_value_as_it_was_edited(
     monkeypatch.syspath_prepend(str(tmp_path))
     module = importlib.import_module("my_parts")
     module.FACTOR = 4.0
-    from tokenred.analysis.study.engines.parcel import pack_tasks
+    from tokenred.analysis.study.parcel import pack_tasks
 
     task = tasks(1)[0]
     packed = pack_tasks([type(task)("k", tr.Strategy(module.Own()), task.setting)]).packed

@@ -21,8 +21,8 @@ import tokenred as tr
 from tests.analysis.study.conftest import MakeGrid
 from tokenred.analysis.study import refs
 from tokenred.analysis.study.cell import MetricNameError
-from tokenred.analysis.study.engines.base import Serial
 from tokenred.analysis.study.metrics import register_metric
+from tokenred.analysis.study.pool import Serial
 from tokenred.analysis.study.refs import read_data
 from tokenred.analysis.study.store import Store
 from tokenred.core.errors import PartError

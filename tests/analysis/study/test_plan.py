@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import pytest
-from torch import nn
 
-import tokenred as tr
 from tests.analysis.study.conftest import MakeGrid
 from tests.analysis.study.stubs import row
-from tokenred.analysis.study.refs import read_data, read_model
 from tokenred.analysis.study.store import Store
 from tokenred.core.errors import ConfigError, ScheduleError, TokenredError, UnknownNameError
 
@@ -84,12 +78,6 @@ def test_or_left_out(make_grid: MakeGrid, store: Store) -> None:
         make_grid(model="vit_tinny_patch16_224", invalid="skip").plan()
 
 
-def test_where(make_grid: MakeGrid) -> None:
-    grid = make_grid({"alpha": [0.1, 0.2, 0.3], "M": [4, 8]}, where=lambda c: c["alpha"] < 0.25)
-    assert len(grid) == 6
-    assert [c.axes["alpha"] for c in grid] == [0.1, 0.1, 0.2, 0.2]
-
-
 def test_references(make_grid: MakeGrid) -> None:
     axes = {"seed": [0, 1], "alpha": [0.1, 0.2], "base": ["gtp", "tome:r=3"]}
     dense = make_grid(axes, against="dense").plan()
@@ -133,11 +121,6 @@ def test_a_result_that_two_grids_share_has_the_axes_of_both(
     assert found["axes"] == {"theta": 1.0, "M": 8, "alpha": 0.1}
 
 
-def test_settings_stay_together(make_grid: MakeGrid) -> None:
-    plan = make_grid({"alpha": [0.1, 0.2], "dtype": ["float32", "float64"]}).plan()
-    assert [cell.setting.dtype for cell in plan.cells] == ["float32"] * 2 + ["float64"] * 2
-
-
 def test_a_dry_run(make_grid: MakeGrid, store: Store) -> None:
     grid = make_grid({"P": [4, 30], "M": [4, 8]}, invalid="skip", base="gtp:graph=none")
     (first, *_) = grid
@@ -155,54 +138,3 @@ def test_a_grid_of_thousands_has_a_result_for_each(make_grid: MakeGrid) -> None:
     axes = {"alpha": [i / 1000 for i in range(20)], "M": list(range(1, 26)), "P": [1, 2, 3, 4]}
     plan = make_grid(axes).plan()
     assert len(plan) == len(plan.results) == 2000
-
-
-# ---------------------------------------------------------------- what is refused
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"model": None}, ConfigError, "expected model="),
-        ({"model": 3}, ConfigError, "expected a model"),
-        ({"data": 3}, ConfigError, "expected data"),
-        ({"data": {"source": "digits", "limit": 3}}, ConfigError, "expected data"),
-        ({"data": None}, ConfigError, "'accuracy' needs images"),
-        ({"axes": {"alhpa": [1]}}, UnknownNameError, "axis"),
-        ({"axes": {"limit": [0]}}, ConfigError, "limit"),
-        ({"axes": {"batch_size": [0]}}, ConfigError, "batch_size"),
-        ({"axes": {"image_size": [(1, 2, 3)]}}, ConfigError, "image size"),
-        ({"axes": {"compile": ["fast"]}}, ConfigError, "compile"),
-        ({"dtype": "float8"}, ConfigError, "dtype"),
-        ({"dtype": "amp:float32"}, ConfigError, "dtype"),
-        ({"against": "me"}, UnknownNameError, "reference to compare with"),
-        ({"metrics": [{"name": "speed", "paris": 3}]}, UnknownNameError, "pairs"),
-        ({"invalid": "maybe"}, ConfigError, "invalid"),
-    ],
-)
-def test_refused(
-    make_grid: MakeGrid, options: dict[str, Any], error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        make_grid(**options)
-
-
-def test_labels_and_paths(
-    digits: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TOKENRED_DATA", ".")
-    (tmp_path / "images").mkdir()
-    Path("w.safetensors").touch()
-    assert read_model(tr.wrap(digits, "gtp")).label == "digits_vit"
-    assert read_model(nn.Linear(1, 1)).label == "Linear"
-    ref = read_model({"spec": "vit_tiny_patch16_224", "checkpoint": "w.safetensors"})
-    assert ref.label == "vit_tiny_patch16_224 (w)"
-    # Another folder is no reason for another file.
-    assert ref.arguments["checkpoint"] == str(tmp_path / "w.safetensors")
-    data = read_data("./images", "val", None)
-    assert (data.label, data.arguments["source"]) == ("images", str(tmp_path / "images"))
-    train = read_data({"source": "digits", "split": "train"}, "val", None)
-    assert train.arguments["split"] == "train"
-    for given in ("cifar10", "cifar10:images/.."):
-        assert read_data(given, None, None).arguments["source"] == f"cifar10:{tmp_path}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import tokenred as tr
-from tokenred.analysis.study.study_file import flat, read_study
+from tokenred.analysis.study.grid import Grid, read_study
 from tokenred.core.errors import ConfigError, UnknownNameError
 
 TEXT = """
@@ -56,16 +56,9 @@ def test_reads_grid_and_run(tmp_path: Path) -> None:
     assert found.grid["axes"]["data"] == [images, "digits", f"cifar10:{tmp_path / 'more'}"]
     assert found.grid["axes"]["scorer.aggregate"] == ["max", "mean"]
     assert found.grid["cells"] == [{"alpha": 0.3, "fuser.alpha": 0.5}]
-    grid = found.make_grid()
+    grid = Grid(**found.grid)
     assert len(grid) == 25
     assert (grid.limit, grid.against) == (20, "dense")
-
-
-def test_dotted_names() -> None:
-    table = {"a": [1], "b": {"c": {"d": 2}}, "graph": {"name": "none"}, "base": {"recipe": "gtp"}}
-    assert flat(table) == {
-        "a": [1], "b.c.d": 2, "graph": {"name": "none"}, "base": {"recipe": "gtp"}
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -86,7 +79,7 @@ def test_refused(tmp_path: Path, text: str, error: type[Exception], message: str
 
 def test_axes_are_checked_as_those_of_a_grid(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected a list"):
-        read_study(written(tmp_path, "[study]\nmodel='digits'\n[axes]\na = 1")).make_grid()
+        Grid(**read_study(written(tmp_path, "[study]\nmodel='digits'\n[axes]\na = 1")).grid)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenred.analysis.plots.frames import axes_of, read_frame
 from tokenred.analysis.study.cell import DONE
-from tokenred.analysis.study.store import Differences, Store
+from tokenred.analysis.study.store import Store
 from tokenred.core.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -101,12 +101,12 @@ def _paired_frame(store: Store, level: float) -> tuple[pd.DataFrame, str]:
     if not chosen:
         which, chosen = "grid's base", [row for row in done if set(row["axes"]) <= _SETTING_AXES]
     references = {_setting(row): row["key"] for row in chosen}
-    differences, found = Differences(store, level), []
+    found = []
     for row in rows:
         reference = references.get(_setting(row))
         # A difference from itself is meaningless.
         known = row["status"] == DONE and reference is not None and row["key"] != reference
-        found.append(differences(row["key"], str(reference)) if known else {})
+        found.append(store.difference(row["key"], str(reference), level) if known else {})
     if not any(found):
         return frame, ""
     for name in ("difference", "difference_low", "difference_high", "p_value"):

@@ -211,7 +211,7 @@ def _follow_tokens(experiment: Experiment, target: Target, run: _Run) -> pd.Data
     told: list[Any] = [
         *(parse_spec(text).strategy.fingerprint() for text in experiment.follow),
         _SHARE, __version__, run.limit, seed, facts.model(model).identity,
-        facts.data(read_data(run.data, split, None), model).identity,
+        facts.data(read_data(run.data, split, None), model),
     ]  # fmt: skip
     mark = digest("\n".join(map(str, told)))[:12]
     path = run.folder / f"{experiment.name}-{mark}.csv"

@@ -1,29 +1,46 @@
-"""What travels through a study: a cell of the grid, a task for a worker, its outcome."""
+"""A cell of a grid: what it starts from, what it runs on, what becomes of it."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.study.axes import OUTSIDE, plain
-from tokenred.analysis.study.building import DENSE, Base
-from tokenred.core.errors import ConfigError, TokenredError
-from tokenred.strategies.strategy import Strategy
+from tokenred.analysis.study.rows import Packed
+from tokenred.core.errors import ConfigError, PartError, TokenredError, shown
+from tokenred.core.part import Part
+from tokenred.core.registry import KINDS
+from tokenred.strategies.config import resolve
+from tokenred.strategies.specs import Spec, parse_spec, read_arguments
+from tokenred.strategies.strategy import Strategy, divide_arguments, from_config, recipes
 
 if TYPE_CHECKING:
     from tokenred.analysis.measure.clock import Compile
 
 __all__ = [
-    "DONE", "FAILED", "OUT_OF_MEMORY", "SKIPPED", "Cell", "EngineError", "MetricNameError",
-    "Outcome", "Packed", "Setting", "StudyInterruptedError", "Task", "failure",
+    "DENSE", "DONE", "FAILED", "FIELDS", "OUTSIDE", "OUT_OF_MEMORY", "PARTS", "SETTINGS", "SKIPPED",
+    "Base", "Cell", "EngineError", "MetricNameError", "Outcome", "Setting", "StudyInterruptedError",
+    "Task", "failure", "plain", "read_base",
 ]  # fmt: skip
 
+DENSE = "dense"
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 # What the error of a failed cell begins with where memory did not suffice.
 OUT_OF_MEMORY = "out of memory"
+# What a strategy runs on. These vary slowest, so that a worker can keep what it has loaded.
+SETTINGS = (
+    "model", "image_size", "data", "dtype", "device", "compile", "threads", "batch_size", "limit",
+    "seed",
+)  # fmt: skip
+# Axes that say which cell it is, and are no arguments of its strategy.
+OUTSIDE = (*SETTINGS, "base", "budget")
+FIELDS = frozenset(f.name for f in dataclasses.fields(Strategy))
+PARTS: dict[str, tuple[Any, ...]] = {name: (KINDS[name],) for name in KINDS if name in FIELDS}
+PARTS["scorer"] += (KINDS["selector"],)  # whose place may hold one
 
 
 class EngineError(TokenredError, RuntimeError):
@@ -36,6 +53,154 @@ class MetricNameError(ConfigError):
 
 class StudyInterruptedError(KeyboardInterrupt):
     """The user stopped a grid. What was finished is stored; the message says how to go on."""
+
+
+def plain(value: Any) -> Any:
+    """An axis value as JSON holds it: numbers and words as they are, anything else as text."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, Part | Strategy):
+        return repr(value)
+    try:
+        return str(getattr(value, "label", value))
+    except Exception:  # whatever an object's own __str__ raises
+        return shown(value)
+
+
+# ---------------------------------------------------------------- what a cell starts from
+
+
+@dataclass(frozen=True)
+class Base:
+    """A recipe with arguments, or a strategy.
+
+    Attributes:
+        label: as one writes it.
+        method: the family it belongs to.
+        recipe: makes strategies; None where ``strategy`` is given.
+        arguments: of the recipe.
+        fields: of the strategy, which replace what the recipe chose.
+        parameters: names that the recipe takes.
+        strategy: in place of a recipe.
+        share: of the dense model's GMACs; None for the schedule as it is.
+    """
+
+    label: str
+    method: str
+    recipe: Callable[..., Strategy] | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    parameters: frozenset[str] = frozenset()
+    strategy: Strategy | None = None
+    share: float | None = None
+
+    def build(self, assigned: Mapping[str, Any]) -> Strategy:
+        """The strategy of a point.
+
+        A name means, in this order: an argument of the recipe; a field of `Strategy`; a parameter
+        of whichever parts have it (``part.parameter``: of that part). What no part has is left
+        aside, such as M with the graph ``none``.
+
+        Raises:
+            TokenredError: for values that a part or the strategy refuses.
+        """
+        if self.method == DENSE:
+            return self._made({})
+        own = {name: value for name, value in assigned.items() if name not in OUTSIDE}
+        arguments = {name: own.pop(name) for name in list(own) if name in self.parameters}
+        fields = {name: own.pop(name) for name in list(own) if name in FIELDS}
+        # A seed of the run is the seed of the parts that draw; one of their own goes before.
+        if "seed" in assigned and not any(name.endswith(".seed") for name in own):
+            own["seed"] = assigned["seed"]
+        strategy = self._made(arguments)
+        if fields:
+            strategy = strategy.replace(**fields)
+        for name, value in own.items():
+            strategy = _with_parameter(strategy, name, value)
+        return strategy
+
+    def _made(self, arguments: Mapping[str, Any]) -> Strategy:
+        if self.recipe is None:
+            assert self.strategy is not None
+            return self.strategy
+        try:
+            made = self.recipe(**{**self.arguments, **arguments})
+        except TokenredError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"recipe {self.method!r} does not take this: {error}.") from error
+        if not isinstance(made, Strategy):
+            raise PartError(f"recipe {self.method!r} must return a Strategy, got {made!r}.")
+        return made.replace(**self.fields) if self.fields else made
+
+
+def _with_parameter(strategy: Strategy, name: str, value: Any) -> Strategy:
+    """A strategy with a parameter of its parts set; as it is where none has it."""
+    kind, _, parameter = name.rpartition(".")
+
+    def changed(part: Part) -> Part:
+        known = getattr(part, "__dataclass_fields__", {})
+        return part.replace(**{parameter: value}) if parameter in known else part
+
+    changes: dict[str, Any] = {}
+    for place in PARTS if kind == "" else [kind]:
+        before = getattr(strategy, place)
+        several = isinstance(before, tuple)
+        after = tuple(map(changed, before)) if several else changed(before)
+        if after is not before:
+            changes[place] = after
+    return strategy.replace(**changes) if changes else strategy
+
+
+def read_base(given: Any) -> Base:
+    """A base from what a user writes.
+
+    Args:
+        given: a recipe's name, also with arguments and a share (``"gtp:P=4@0.65"``); ``"dense"``;
+            a mapping such as ``{"recipe": "gtp", "P": 4}``; a `Strategy`, a `Spec`, or the path of
+            a strategy's ``.toml``.
+
+    Raises:
+        TokenredError: as `tokenred.analysis.parse_spec` raises them.
+    """
+    if isinstance(given, str) and given.strip().casefold() == DENSE:
+        return Base(DENSE, DENSE, strategy=Strategy.dense())
+    if isinstance(given, Mapping):
+        strategy = from_config(dict(given))  # refuses what is not there
+        if "recipe" not in given:
+            return _of_spec(parse_spec(strategy))
+        arguments = {name: value for name, value in given.items() if name != "recipe"}
+        written = ",".join(f"{k}={v}" for k, v in arguments.items())
+        name = str(given["recipe"])
+        return _of_recipe(f"{name}:{written}" if written else name, name, arguments, None)
+    spec = parse_spec(given)
+    body = _body(spec)
+    named = isinstance(given, str | Path) and not str(given).partition("@")[0].endswith(".toml")
+    if not named or spec.method not in recipes or body.endswith(".toml"):
+        return _of_spec(spec)
+    arguments = read_arguments(body.partition(":")[2], spec.label)
+    return _of_recipe(body, spec.method, arguments, spec.share)
+
+
+def _body(spec: Spec) -> str:
+    return spec.label if spec.share is None else spec.label.rpartition("@")[0]
+
+
+def _of_spec(spec: Spec) -> Base:
+    return Base(_body(spec), spec.method, strategy=spec.strategy, share=spec.share)
+
+
+def _of_recipe(label: str, name: str, arguments: dict[str, Any], share: float | None) -> Base:
+    own, fields = divide_arguments(name, resolve(arguments))
+    recipe = recipes[name]
+    return Base(label, name.casefold(), recipe.make, own, fields, recipe.parameters, share=share)
+
+
+# ---------------------------------------------------------------- what travels through a study
 
 
 @dataclass(frozen=True)
@@ -73,7 +238,7 @@ class Cell:
         axes: names and values.
         base: what it starts from.
         share: of the dense model's GMACs that it may cost, or None.
-        setting: on what it runs; None where not even the model could be had.
+        setting: on what it runs.
         strategy: what runs; None where it could not be made.
         fingerprint: of the strategy.
         key: of all that determines the result: equal keys, equal results.
@@ -95,7 +260,8 @@ class Cell:
     @property
     def label(self) -> str:
         """The strategy as one writes it: ``gtp:alpha=0.1,P=4@0.65``."""
-        told = [f"{k}={_word(v)}" for k, v in self.axes.items() if k not in OUTSIDE]
+        own = {name: value for name, value in self.axes.items() if name not in OUTSIDE}
+        told = [f"{name}={plain(value)}".replace(" ", "") for name, value in own.items()]
         text = self.base.label
         if told and self.base.method != DENSE:
             text += (":" if ":" not in text else ",") + ",".join(told)
@@ -117,10 +283,6 @@ class Cell:
         return json.dumps(self.plain_axes)
 
 
-def _word(value: Any) -> str:
-    return str(plain(value)).replace(" ", "")
-
-
 @dataclass(frozen=True)
 class Task:
     """A cell as a worker needs it; `as_it_is` runs the model of the setting under no strategy."""
@@ -129,23 +291,6 @@ class Task:
     strategy: Strategy
     setting: Setting
     as_it_is: bool = False
-
-
-@dataclass(frozen=True)
-class Packed:
-    """Predictions, image by image, ready to be stored.
-
-    Attributes:
-        images: digest of which images these are and what their labels are.
-        count: how many.
-        labels: packed ``index`` and ``label``, the same for all cells on these images.
-        answers: packed ``prediction`` and ``rank``.
-    """
-
-    images: str
-    count: int
-    labels: bytes
-    answers: bytes
 
 
 @dataclass(frozen=True)

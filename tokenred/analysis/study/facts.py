@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from dataclasses import asdict, dataclass, fields
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from torch import nn
 
 from tokenred.analysis.study.refs import DataRef, ModelRef
+from tokenred.core.errors import PartError
 from tokenred.core.fingerprint import digest, identity_of
 from tokenred.core.info import BlockInfo, ModelInfo
+from tokenred.core.part import Part
+from tokenred.reduced.cost import Cost, strategy_cost
 from tokenred.reduced.model import ReducedViT
+from tokenred.reduced.plan import plan_layers
+from tokenred.strategies.config import counts, told_text
+from tokenred.strategies.strategy import Strategy
 
 if TYPE_CHECKING:
     from tokenred.analysis.study.store import Store
     from tokenred.data import ImageDataset
 
-__all__ = ["DataFacts", "Facts", "ModelFacts", "content_of"]
+__all__ = ["Facts", "ModelFacts", "content_of"]
+
+_FIELDS = dataclasses.fields(Strategy)
 
 
 @dataclass(frozen=True)
@@ -43,19 +55,6 @@ class ModelFacts:
     image_size: str
 
 
-@dataclass(frozen=True)
-class DataFacts:
-    """Data as a plan sees it.
-
-    Attributes:
-        identity: of images, labels, and what is made of the images.
-        content: digest of the images alone.
-    """
-
-    identity: str
-    content: str
-
-
 class Facts:
     """Finds facts in a store, or by loading; see `keep`.
 
@@ -70,9 +69,11 @@ class Facts:
         self._store = store
         # By the very reference, which lives as long: another one is another model.
         self._models: dict[ModelRef, ModelFacts] = {}
+        self._data: dict[tuple[DataRef, ModelRef], str] = {}
         self._contents: dict[DataRef | None, tuple[str | None, str]] = {}
-        self._loaded: dict[ModelRef, nn.Module] = {}
-        self._opened: set[tuple[DataRef, ModelRef]] = set()
+        self._counts: dict[Any, tuple[int, ...]] = {}
+        self._codes: dict[type, str] = {}
+        self.loaded: dict[ModelRef, nn.Module] = {}
         self._fresh: dict[str, Any] = {}
 
     def model(self, ref: ModelRef) -> ModelFacts:
@@ -83,39 +84,22 @@ class Facts:
         """
         if ref not in self._models:
             stamp = ref.stamp()
-            found = _model_facts(self._known(stamp))
+            found = _from_store(self._known(stamp))
             if found is None:
-                found = _look_at(self.loaded(ref), "" if self.keyed else f"object {id(ref)}")
+                found = _look_at(self._load(ref), "" if self.keyed else f"object {id(ref)}")
                 self._note(stamp, asdict(found))
             self._models[ref] = found
         return self._models[ref]
 
-    def data(self, ref: DataRef, model: ModelRef) -> DataFacts:
-        """The facts about data that a model is to be run on.
+    def data(self, ref: DataRef, model: ModelRef) -> str:
+        """The identity of images, labels, and what is made of the images, for a model.
 
         Raises:
             TokenredError: for data that cannot be opened, or of other classes than the model's.
         """
-        if not self.keyed:
-            if (ref, model) not in self._opened:
-                ref.open(self.loaded(model))
-                self._opened.add((ref, model))
-            return DataFacts(f"object {id(ref)}", "")
-        stamp = ref.stamp()
-        whole = (
-            None
-            if ref.dataset is not None
-            else stamp and f"{stamp} for {self.model(model).identity}"
-        )
-        known = self._known(whole)
-        if known is None:
-            data = ref.open(self.loaded(model))
-            content = self._content(data, stamp and f"content of {stamp}")
-            known = {"identity": _data_identity(ref, data, content), "content": content}
-            self._note(whole, known)
-        found = DataFacts(known["identity"], known["content"])
-        self._contents[ref] = stamp, found.content
-        return found
+        if (ref, model) not in self._data:
+            self._data[ref, model] = self._identity(ref, model)
+        return self._data[ref, model]
 
     def content(self, ref: DataRef | None) -> tuple[str | None, str]:
         """The stamp of data and the digest of its images; empty for what no cell uses."""
@@ -123,30 +107,81 @@ class Facts:
 
     def weights(self, ref: ModelRef) -> str:
         """The digest of a model's weights; empty for one that no cell uses."""
-        known = self._models.get(ref)
-        return "" if known is None else known.weights
+        return self._models[ref].weights if ref in self._models else ""
 
-    def keep(self) -> None:
-        """Write what was found by loading into the store."""
-        if self._store is not None:
-            self._store.remember(self._fresh)
-            self._fresh = {}
+    def fingerprint(self, ref: ModelRef, strategy: Strategy) -> str:
+        """The fingerprint of a strategy that a model can do; own parts as at the first look.
+
+        Raises:
+            PartError: as `Strategy.fingerprint`, where results are to be found again.
+            TokenredError: for a strategy that the model cannot do.
+        """
+        told = self._told(strategy)
+        self._removed(ref, strategy, told)
+        return digest("\n".join(f"{name} {text}" for name, text in told.items()))
+
+    def cost(self, ref: ModelRef, strategy: Strategy) -> Cost:
+        """What an image costs under a strategy that the model can do."""
+        facts = self.model(ref)
+        removed = self._removed(ref, strategy, self._told(strategy))
+        return strategy_cost(strategy, facts.info, removed, facts.stem)
+
+    def keep(self, store: Store) -> None:
+        """Write what was found by loading into a store."""
+        store.remember(self._fresh)
+        self._fresh = {}
 
     @property
     def is_fresh(self) -> bool:
         """Whether something was found that the store does not know."""
         return bool(self._fresh)
 
-    @property
-    def in_memory(self) -> list[tuple[ModelRef, nn.Module]]:
-        """Models that had to be loaded."""
-        return list(self._loaded.items())
+    def _told(self, strategy: Strategy) -> dict[str, str]:
+        """What determines the results of a strategy, by field."""
+        values = ((field, getattr(strategy, field.name)) for field in _FIELDS)
+        try:
+            return {f.name: told_text(v, self._codes) for f, v in values if counts(f, v)}
+        except PartError:
+            if self.keyed:
+                raise
+            return {"": uuid4().hex}
 
-    def loaded(self, ref: ModelRef) -> nn.Module:
-        """The model itself."""
-        if ref not in self._loaded:
-            self._loaded[ref] = ref.load()
-        return self._loaded[ref]
+    def _removed(
+        self, ref: ModelRef, strategy: Strategy, told: Mapping[str, str]
+    ) -> tuple[int, ...]:
+        """The tokens that a strategy removes in each block of a model."""
+        # θ has no say in them, nor has a graph, unless it has weights that a budget must pay for.
+        free = {"theta"}
+        if type(strategy.graph).learned_macs is Part.learned_macs:
+            free.add("graph")
+        mark = (ref, *(told[name] for name in told if name not in free))
+        facts = self.model(ref)
+        strategy.check(facts.info)
+        if mark not in self._counts:
+            plans = plan_layers(strategy, facts.info, facts.stem)
+            self._counts[mark] = tuple(plan.count for plan in plans)
+        return self._counts[mark]
+
+    def _load(self, ref: ModelRef) -> nn.Module:
+        if ref not in self.loaded:
+            self.loaded[ref] = ref.load()
+        return self.loaded[ref]
+
+    def _identity(self, ref: DataRef, model: ModelRef) -> str:
+        if not self.keyed:
+            ref.open(self._load(model))
+            return f"object {id(ref)}"
+        stamp = ref.stamp()
+        in_memory = stamp is None or ref.dataset is not None
+        whole = None if in_memory else f"{stamp} for {self.model(model).identity}"
+        known = self._known(whole)
+        if known is None:
+            data = ref.open(self._load(model))
+            content = self._content(data, stamp and f"content of {stamp}")
+            known = {"identity": _data_identity(ref, data, content), "content": content}
+            self._note(whole, known)
+        self._contents[ref] = stamp, known["content"]
+        return str(known["identity"])
 
     def _content(self, data: ImageDataset, stamp: str | None) -> str:
         """The digest of the images, whichever model they are for."""
@@ -202,6 +237,19 @@ def _look_at(model: nn.Module, identity: str) -> ModelFacts:
     )
 
 
+def _from_store(told: Any) -> ModelFacts | None:
+    """Facts as they were written; None where another tokenred knew more or less of a model."""
+    try:
+        info: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in told["info"].items()
+        }
+        info["blocks"] = tuple(BlockInfo(**block) for block in info["blocks"])
+        found = ModelFacts(**{**told, "info": ModelInfo(**info)})
+    except (AttributeError, KeyError, TypeError):
+        return None
+    return found if json.loads(json.dumps(asdict(found))) == told else None
+
+
 def _model_identity(model: nn.Module) -> str:
     """A digest of all that a model's logits come from: equal ones give equal logits.
 
@@ -217,7 +265,7 @@ def _model_identity(model: nn.Module) -> str:
     more: list[Any] = []
     if isinstance(model, ReducedViT):
         more = [model.strategy.fingerprint(), model._modules.get("parts")]
-        more += [getattr(model, "full_size", None)]
+        more += [model.prepare]
         model = model.base
     config: Any = getattr(model, "pretrained_cfg", None) or {}
     told = {name: str(config.get(name)) for name in PREPROCESSING}
@@ -242,19 +290,3 @@ def _data_identity(ref: DataRef, data: ImageDataset, content: str) -> str:
             own = {k: v for k, v in vars(data).items() if k not in of_all}
             told.append(identity_of([type(data), own], name))
     return digest(repr(told))
-
-
-def _model_facts(told: dict[str, Any] | None) -> ModelFacts | None:
-    """Facts as they were written; None where another tokenred knew more or less of a model."""
-    if told is None or told.keys() != {f.name for f in fields(ModelFacts)}:
-        return None
-    info: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in told["info"].items()
-    }
-    if info.keys() != {f.name for f in fields(ModelInfo)}:
-        return None
-    try:
-        info["blocks"] = tuple(BlockInfo(**block) for block in info["blocks"])
-    except TypeError:
-        return None
-    return ModelFacts(**{**told, "info": ModelInfo(**info)})

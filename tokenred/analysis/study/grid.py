@@ -1,32 +1,36 @@
-"""Ablation grids: many strategies, each result computed once."""
+"""Ablation grids: many strategies, each result computed once; and the files that describe them."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tokenred.analysis.study.cell import Cell
-from tokenred.analysis.study.database import StoreError
-from tokenred.analysis.study.engines import Engine, pick_engine
+from tokenred.analysis.study.design import Design
+from tokenred.analysis.study.engines import pick_engine
 from tokenred.analysis.study.facts import Facts
-from tokenred.analysis.study.plan import Design, Plan
-from tokenred.analysis.study.run import Execution
+from tokenred.analysis.study.plan import Plan
+from tokenred.analysis.study.pool import Engine
+from tokenred.analysis.study.run import run_plan
 from tokenred.analysis.study.store import Store
 from tokenred.analysis.study.study import Study
-from tokenred.core.values import Count, Magnitude, PartOf, Size, checked
+from tokenred.core.errors import ConfigError, UnknownNameError, shown
+from tokenred.core.files import exists
+from tokenred.core.values import Count, Magnitude, PartOf, Size, checked, parameters_of, read
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tokenred.analysis.study.worker import Runner
-
-__all__ = ["Grid"]
-
-_MEGABYTE = 1 << 20
+__all__ = ["Grid", "StudyFile", "read_study"]
 
 
 @checked
@@ -60,7 +64,8 @@ class Grid:
         dtype: ``"float32"``, ``"bfloat16"``, …, ``"amp:bfloat16"``; None for the model's own.
         budget: share of the dense model's GMACs that each cell may cost, as ``@0.65`` does.
         cells: further cells, each a mapping from names to values.
-        where: keeps a cell if it says so, given its names and values.
+        where: keeps a cell if it says so, given its names and values (of bases, models and data
+            their labels).
         invalid: ``"raise"`` before anything runs where a model cannot do a cell, or ``"skip"``:
             leave it out and store why.
         against: ``"dense"`` or ``"base"``: run that too, and compare each cell with it in pairs.
@@ -111,7 +116,7 @@ class Grid:
 
     def __len__(self) -> int:
         """The number of points, those that ``where`` leaves out included."""
-        return len(self._design.axes)
+        return len(self._design)
 
     def __iter__(self) -> Iterator[Cell]:
         """The cells, with strategies and keys.
@@ -202,27 +207,16 @@ class Grid:
         opened = store if isinstance(store, Store) else Store(store)
         try:
             # What is forgotten afterwards need not be found again.
-            facts = Facts(opened, keyed=store is not None)
-            plan = self._plan(facts, chosen, workers, threads)
-            study = Study(plan, opened, self._design.against, level)
-            if plan.missing(opened, retry_failed) or plan.narrow(opened):
-                with opened.writing(wait):
-                    facts.keep()
-                    # Another grid may have been busy meanwhile.
-                    missing = plan.missing(opened, retry_failed)
-                    opened.set_axes(plan.narrow(opened))
-                    run = Execution(plan, opened, self._design, facts, self.name)
-                    runner = self._runner(facts, raising=on_error == "raise")
-                    run(chosen, runner, missing, progress)
-                    study.keep_comparisons()
-            elif facts.is_fresh and not opened.readonly:
-                with suppress(StoreError), opened.writing():  # for a quick start next time
-                    facts.keep()
+            plan = self._plan(Facts(opened, keyed=store is not None), chosen, workers, threads)
+            return run_plan(
+                plan, opened, chosen, name=self.name, loaders=self.loaders,
+                image_cache=self.image_cache, raising=on_error == "raise",
+                retry_failed=retry_failed, wait=wait, level=level, progress=progress,
+            )  # fmt: skip
         except BaseException:
             if opened is not store:
                 opened.close()
             raise
-        return study
 
     def _plan(
         self, facts: Facts, engine: Engine, workers: int | None = None, threads: int | None = None
@@ -230,31 +224,120 @@ class Grid:
         told = [engine.name, workers, threads, os.environ.get("OMP_NUM_THREADS")]
         return Plan(self._design, facts, told, self.invalid)
 
-    def _runner(self, facts: Facts, raising: bool) -> Runner:
-        # Brings timm with it, which the second start of a finished grid has no use for.
-        from tokenred.analysis.study.worker import Runner
-
-        design, reference = self._design, self._design.reference
-        if reference is not None:
-            facts.model(reference)
-        return Runner(
-            models=tuple(design.models),
-            data=tuple(design.datasets),
-            weights=tuple(facts.weights(model) for model in design.models),
-            contents=tuple(facts.content(data) for data in design.datasets),
-            metrics=design.metrics,
-            axes=design.axes.names,
-            channels_last=self.channels_last,
-            raising=raising,
-            loaders=self.loaders,
-            room=self.image_cache * _MEGABYTE,
-            reference=None if reference is None else design.place(reference),
-            bases={design.models.index(ref): model for ref, model in facts.in_memory},
-        )
-
 
 def _to_read(store: Store | str | Path | None) -> Store | None:
     """A store to look into, where there is one."""
     if store is None or isinstance(store, Store):
         return store
     return Store(store, readonly=True) if Path(store).expanduser().exists() else None
+
+
+# ---------------------------------------------------------------- study files
+
+_OF_GRID = tuple(parameters_of(Grid).keys() - {"axes", "cells", "where"})
+_OF_RUN = ("engine", "workers", "threads", "address", "gpus", "retries")
+_TABLES = ("study", "axes", "cells")
+_PATHS = ("store", "output")
+# Never a folder of that name.
+_NAMED = ("digits", "cifar10", "dense")
+_CIFAR10 = "cifar10:"
+
+
+@dataclass
+class StudyFile:
+    """What a study file says.
+
+    Attributes:
+        grid: arguments of `tokenred.analysis.Grid`.
+        run: arguments of `Grid.run`.
+        store: where the results go, or None.
+        output: a CSV file, or None.
+    """
+
+    grid: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
+    store: Path | None = None
+    output: Path | None = None
+
+
+def read_study(path: str | Path) -> StudyFile:
+    """Read a study file. Paths in it are taken from the folder that it lies in.
+
+    Args:
+        path: of a TOML file with the tables ``[study]`` and ``[axes]``, and any number of
+            ``[[cells]]``.
+
+    Raises:
+        ConfigError: for a file that cannot be read, is no TOML, or has no axes and no cells.
+        UnknownNameError: for keys and tables that are not known.
+    """
+    path = Path(path).expanduser()
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the study file {path}: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+    _check_names(f"table of the study file {path.name}", values, _TABLES)
+    study, axes, cells = (values.get(name, {}) for name in _TABLES)
+    for name, table in (("study", study), ("axes", axes)):
+        if not isinstance(table, dict):
+            raise ConfigError(f"expected [{name}] in {path} to be a table, got {shown(table)}.")
+    _check_names(f"key of [study] in {path.name}", study, (*_OF_GRID, *_OF_RUN, *_PATHS))
+    if not axes and not cells:
+        raise ConfigError(f"expected [axes] or [[cells]] in {path}, got neither.")
+    cells = cells or []
+    if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
+        raise ConfigError(f"expected [[cells]] in {path} with two brackets, a table a cell.")
+    folder = path.parent
+    grid = {name: _located(name, study[name], folder) for name in _OF_GRID if name in study}
+    grid["axes"] = {
+        name: [_located(name, value, folder) for value in values] if isinstance(values, list)
+        else values
+        for name, values in _flat(axes).items()
+    }  # fmt: skip
+    grid["cells"] = [
+        {name: _located(name, value, folder) for name, value in _flat(cell).items()}
+        for cell in cells
+    ]
+    grid.setdefault("name", path.stem)
+    return StudyFile(
+        grid=grid,
+        run={name: study[name] for name in _OF_RUN if name in study},
+        **{n: folder / read(str, study[n], f"[study] {n}") for n in _PATHS if n in study},
+    )
+
+
+def _check_names(kind: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise UnknownNameError.of(kind, name, known)
+
+
+def _flat(table: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Dotted names: TOML reads ``scorer.aggregate = […]`` as a table in a table.
+
+    A table with a ``name`` or ``recipe`` describes a value and stays as it is.
+    """
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        describes = isinstance(value, Mapping) and {"name", "recipe", "spec", "source"} & set(value)
+        if isinstance(value, Mapping) and not describes:
+            found |= _flat(value, f"{before}{name}.")
+        else:
+            found[before + name] = value
+    return found
+
+
+def _located(name: str, value: Any, folder: Path) -> Any:
+    """A path that lies beside the study file, as a path that holds here."""
+    if name not in ("base", "model", "data"):
+        return value
+    if isinstance(value, Mapping):
+        paths = ("spec", "checkpoint", "source")
+        return {k: _located(name, v, folder) if k in paths else v for k, v in value.items()}
+    if not isinstance(value, str) or value in _NAMED:
+        return value
+    prefix = _CIFAR10 if value.startswith(_CIFAR10) else ""
+    path = value.removeprefix(prefix)
+    return f"{prefix}{folder / path}" if path and exists(folder / path) else value

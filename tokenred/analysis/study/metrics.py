@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from tokenred.analysis.study.cell import MetricNameError, Packed
-from tokenred.analysis.study.rows import OF_EVERY_ROW, pack_predictions
+from tokenred.analysis.study.cell import MetricNameError
+from tokenred.analysis.study.rows import OF_EVERY_ROW, Packed, pack_predictions
 from tokenred.core import plugins
 from tokenred.core.errors import ConfigError, PartError, UnknownNameError, shown
 from tokenred.core.fingerprint import identity_of
@@ -29,7 +29,14 @@ if TYPE_CHECKING:
     from tokenred.analysis.measure.clock import Compile
     from tokenred.data import ImageDataset
 
-__all__ = ["Context", "Metric", "check_names", "list_metrics", "read_metrics", "register_metric"]
+__all__ = [
+    "Context", "Metric", "check_names", "evaluation_options", "list_metrics", "read_metrics",
+    "register_metric",
+]  # fmt: skip
+
+
+def _alone() -> None:
+    return None
 
 
 @dataclass
@@ -45,6 +52,8 @@ class Context:
         dense: what timings are taken against; None for the model under the reduced one.
         named: what `tokenred.models.load_model` takes to make the model, or None.
         kept: what metrics keep from cell to cell, as long as the model stays.
+        together: gives the evaluation of this model in one pass over the images with those of
+            further cells, or None where it is to be evaluated alone.
         packed: what `keep` was given.
     """
 
@@ -57,6 +66,7 @@ class Context:
     dense: nn.Module | None = None
     named: str | None = None
     kept: dict[Any, Any] = field(default_factory=dict)
+    together: Callable[[], Evaluation | None] = _alone
     packed: Packed | None = None
 
     def keep(self, evaluation: Evaluation) -> None:
@@ -249,16 +259,25 @@ def _source(function: Any) -> str:
     return identity_of(function, name, home=named.__module__)
 
 
+# ---------------------------------------------------------------- what is built in
+
+
+def evaluation_options(context: Context) -> dict[str, Any]:
+    """How accuracy is evaluated in a cell: arguments of `tokenred.analysis.evaluate`."""
+    return {
+        "batch_size": context.batch_size, "workers": context.workers, "amp": context.amp,
+        "channels_last": context.channels_last, "shard": False, "progress": False,
+        "seed": context.seed,
+    }  # fmt: skip
+
+
 def accuracy(model: ReducedViT, data: ImageDataset | None, context: Context) -> Mapping[str, Any]:
     """Top-1 and top-5 accuracy; keeps the predictions, so that comparisons are paired."""
     from tokenred.analysis.measure.accuracy import evaluate
 
     if data is None:
         raise ConfigError("accuracy needs images; pass data= to the grid.")
-    found = evaluate(
-        model, data, batch_size=context.batch_size, workers=context.workers, amp=context.amp,
-        channels_last=context.channels_last, shard=False, progress=False, seed=context.seed,
-    )  # fmt: skip
+    found = context.together() or evaluate(model, data, **evaluation_options(context))
     context.keep(found)
     return {
         "top1": found.top1,

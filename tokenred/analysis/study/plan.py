@@ -6,177 +6,37 @@ import gc
 import json
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
-import torch
-
-from tokenred.analysis.study.axes import SETTINGS, Axes
-from tokenred.analysis.study.building import DENSE, Base, Builder, read_base, resolved
-from tokenred.analysis.study.cell import FAILED, SKIPPED, Cell, Setting
+from tokenred.analysis.study.cell import (
+    DENSE,
+    FAILED,
+    SETTINGS,
+    SKIPPED,
+    Base,
+    Cell,
+    Setting,
+    read_base,
+)
+from tokenred.analysis.study.design import Design, Point
 from tokenred.analysis.study.facts import Facts
-from tokenred.analysis.study.keys import Checker, Fingerprints, Marks, marks_of
-from tokenred.analysis.study.metrics import Metric, read_metrics
-from tokenred.analysis.study.refs import (
-    KEYS,
-    DataRef,
-    ModelRef,
-    precision_of,
-    read_data,
-    read_model,
-)
-from tokenred.core.errors import (
-    ConfigError,
-    InputError,
-    PartError,
-    TokenredError,
-    UnknownNameError,
-    shown,
-)
+from tokenred.analysis.study.refs import KEYS, ModelRef
+from tokenred.core.errors import ConfigError, InputError, TokenredError
 from tokenred.core.fingerprint import digest
-from tokenred.core.values import Count, PartOf, Size, read
 from tokenred.reduced.cost import Cost
 from tokenred.strategies.specs import at_budget
-from tokenred.strategies.strategy import Strategy
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from tokenred.analysis.study.store import Store
 
-__all__ = ["Design", "Plan", "cost_columns"]
+__all__ = ["Plan", "cost_columns"]
 
-_AGAINST = (DENSE, "base")
 _COMPILERS = ("c++", "g++", "clang++", "cl")
-_KINDS: dict[str, Any] = {
-    "limit": Size | None, "seed": Count, "budget": PartOf | None, "batch_size": Size,
-    "threads": Size | None, "device": str | None,
-}  # fmt: skip
-
-
-class Design:
-    """What the arguments of a grid mean; nothing is loaded.
-
-    Args:
-        told: arguments of `tokenred.analysis.Grid` by name.
-
-    Attributes:
-        axes: the points.
-        builder: makes their strategies.
-        models, datasets: all that are named, by their places in a `Setting`.
-        metrics: to be measured.
-        against: ``"dense"``, ``"base"`` or None.
-        reference: the model that timings are taken against, or None for each cell's own.
-
-    Raises:
-        TokenredError: for whatever cannot be meant.
-    """
-
-    def __init__(self, told: Mapping[str, Any]) -> None:
-        self._split, self._class_map = told["split"], told["class_map"]
-        self._known: dict[tuple[str, str], Any] = {}
-        self._sized: dict[tuple[ModelRef, Any], ModelRef] = {}
-        self.models: list[ModelRef] = []
-        self.datasets: list[DataRef | None] = []
-        self.channels_last = bool(told["channels_last"])
-        self.axes = Axes(told["axes"], told["cells"], told["where"], self._read)
-        self._default = {
-            name: self._read(name, told[name])
-            for name in ("base", *SETTINGS, "budget")
-            if name not in ("base", "model", "threads") or told.get(name) is not None
-        }
-        for name in ("base", "model"):
-            if name not in self._default and not self.axes.covers(name):
-                raise ConfigError(f"expected {name}= for the grid, or {name!r} on an axis.")
-        if told["against"] not in (None, *_AGAINST):
-            raise UnknownNameError.of("reference to compare with", told["against"], _AGAINST)
-        self.against: str | None = told["against"]
-        reference = told["reference"]
-        self.reference = None if reference is None else self._read("model", reference)
-        if self.reference is not None:
-            self.place(self.reference)
-        self.metrics: tuple[Metric, ...] = read_metrics(told["metrics"])
-        if None in self.datasets:
-            for metric in self.metrics:
-                if metric.needs_data:
-                    raise ConfigError(f"metric {metric.name!r} needs images; pass data=.")
-        bases = [*self.axes.values("base"), self._default.get("base")]
-        self.builder = Builder([base for base in bases if base is not None], self.axes)
-
-    def base(self, assigned: Mapping[str, Any]) -> Base:
-        """What a point starts from."""
-        found = assigned.get("base", self._default.get("base"))
-        assert isinstance(found, Base)
-        return found
-
-    def budget(self, assigned: Mapping[str, Any]) -> float | None:
-        """The share of the dense model's GMACs that a point may cost."""
-        share: float | None = assigned.get("budget", self._default["budget"])
-        return share
-
-    def setting(self, assigned: Mapping[str, Any]) -> Setting:
-        """What a point runs on."""
-        chosen = {name: assigned.get(name, self._default.get(name)) for name in SETTINGS}
-        chosen["model"] = self.place(chosen["model"], chosen.pop("image_size"))
-        chosen["data"] = self.datasets.index(chosen["data"])
-        return Setting(**chosen)
-
-    def place(self, model: ModelRef, size: tuple[int, int] | None = None) -> int:
-        """The place of a model at an image size."""
-        if (model, size) not in self._sized:
-            sized = model
-            if size is not None:
-                sized = ModelRef(model.label, model.arguments, model.module, size)
-            self.models.append(sized)
-            self._sized[model, size] = sized
-        return self.models.index(self._sized[model, size])
-
-    def _read(self, name: str, value: Any) -> Any:
-        """A value of an axis, or a default, as what it means."""
-        if name in ("base", "model", "data"):
-            mark = (name, value) if isinstance(value, str) else (name, f"object {id(value)}")
-            if mark not in self._known:
-                # With the value itself, whose address is not given to another as long as it lives.
-                self._known[mark] = value, self._named(name, value)
-            return self._known[mark][1]
-        if name == "dtype":
-            text = str(value).removeprefix("torch.") if isinstance(value, torch.dtype) else value
-            precision_of(text)
-            return text
-        if name == "image_size":
-            return _sides(value)
-        if name == "compile" and value is not False:
-            from tokenred.analysis.measure.clock import Compile
-
-            return read(Compile, value, name)
-        if name in _KINDS:
-            return read(
-                _KINDS[name], str(value) if isinstance(value, torch.device) else value, name
-            )
-        return resolved(name, value)
-
-    def _named(self, name: str, value: Any) -> Base | ModelRef | DataRef | None:
-        if name == "base":
-            return read_base(value)
-        if name == "model":
-            return read_model(value)
-        self.datasets.append(
-            None if value is None else read_data(value, self._split, self._class_map)
-        )
-        return self.datasets[-1]
-
-
-def _sides(value: Any) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    sides = (value, value) if isinstance(value, int) else value
-    if not isinstance(sides, list | tuple) or len(sides) != 2:
-        raise ConfigError(
-            f"expected an image size as a side or (height, width), got {shown(value)}."
-        )
-    height, width = (read(Size, side, "image_size") for side in sides)
-    return height, width
+_UNSET = object()
 
 
 class Plan:
@@ -200,29 +60,23 @@ class Plan:
     def __init__(
         self, design: Design, facts: Facts, engine: Sequence[Any], invalid: str = "raise"
     ) -> None:
-        self._design = design
-        self._facts = facts
+        self.design, self.facts = design, facts
         self._engine = engine
-        self._fingerprints = Fingerprints()
-        self._checkers: dict[int, Checker] = {}
         self._places: dict[Any, tuple[Setting, str, TokenredError | None]] = {}
         self._machines: dict[str, dict[str, Any]] = {}
-        self._known_references: dict[Any, str | None] = {}
-        self.references: list[Cell] = []
+        self._dense = read_base(DENSE)
+        self._references: dict[Any, Cell] = {}
         self.cells: list[Cell] = []
-        dense = read_base(DENSE)
-        # Thousands of cells that stay would keep the garbage collector busy.
-        collecting = gc.isenabled()
-        gc.disable()
-        try:
-            for position, assigned in design.axes:
-                cell = self._cell(position, assigned, dense)
+        with _no_collecting():
+            for position, point in design:
+                base = design.base(point)
+                cell = self._cell(position, point, base, design.budget(point))
                 if cell.error is not None and invalid == "raise":
                     raise _named(cell, f"cell {position}")
+                if design.against is not None:
+                    cell.reference = self._reference(cell, base).key
                 self.cells.append(cell)
-        finally:
-            if collecting:
-                gc.enable()
+        self.references = list({cell.key: cell for cell in self._references.values()}.values())
         self.results: dict[str, Cell] = {}
         for cell in (*self.references, *self.cells):
             self.results.setdefault(cell.key, cell)
@@ -231,15 +85,7 @@ class Plan:
         """How many cells there are; ``results`` holds the different ones, and the references."""
         return len(self.cells)
 
-    @property
-    def axes(self) -> tuple[str, ...]:
-        """The names of the axes."""
-        return self._design.axes.names
-
-    def cost(self, cell: Cell) -> Cost:
-        """What an image costs in a cell that its model can do."""
-        assert cell.strategy is not None
-        return self._checker(cell.setting).cost(cell.strategy)
+    # ---------------------------------------------------------------- looking into a store
 
     def missing(self, store: Store, retry_failed: bool = False) -> list[Cell]:
         """The different cells of which a store has no result, those to be left out included."""
@@ -267,11 +113,7 @@ class Plan:
         return list(found.items())
 
     def frame(self, store: Store | None) -> pd.DataFrame:
-        """One row a cell: axes, strategy, settings, GMACs, tokens, and whether it is done.
-
-        Args:
-            store: says what is done already.
-        """
+        """One row a cell: axes, strategy, settings, GMACs, tokens, and whether it is done."""
         import pandas as pd
 
         known = {} if store is None else store.status([cell.key for cell in self.cells])
@@ -288,11 +130,22 @@ class Plan:
             rows.append({**row, "status": status, "why": cell.why, "key": cell.key})
         return pd.DataFrame(rows)
 
+    # ---------------------------------------------------------------- what is known of a cell
+
+    def model(self, cell: Cell) -> ModelRef:
+        """The model of a cell."""
+        return self.design.models[cell.setting.model]
+
+    def cost(self, cell: Cell) -> Cost:
+        """What an image costs in a cell that its model can do."""
+        assert cell.strategy is not None
+        return self.facts.cost(self.model(cell), cell.strategy)
+
     def columns(self, cell: Cell) -> dict[str, Any]:
         """The columns of a row that say what a cell runs on."""
-        setting, model = cell.setting, self._design.models[cell.setting.model]
-        data, size = self._design.datasets[setting.data], model.image_size
-        own = "" if cell.strategy is None else self._facts.model(model).image_size
+        setting, model = cell.setting, self.model(cell)
+        data, size = self.design.datasets[setting.data], model.image_size
+        own = "" if cell.strategy is None else self.facts.model(model).image_size
         return {
             "model": model.label,
             "data": "" if data is None else data.label,
@@ -306,88 +159,64 @@ class Plan:
             "device": setting.device,
         }
 
-    def _checker(self, setting: Setting) -> Checker:
-        if setting.model not in self._checkers:
-            facts = self._facts.model(self._design.models[setting.model])
-            self._checkers[setting.model] = Checker(facts)
-        return self._checkers[setting.model]
+    # ---------------------------------------------------------------- planning
 
-    def _cell(self, position: int, assigned: Mapping[str, Any], dense: Base) -> Cell:
-        design = self._design
-        base, share = design.base(assigned), design.budget(assigned)
-        cell = self._make(position, base, assigned, base.share if share is None else share)
-        if design.against is None or cell.setting is None:
-            return cell
+    def _reference(self, cell: Cell, base: Base) -> Cell:
+        """What a cell is compared with: one for each setting, and base where that is asked for."""
         mark = (cell.setting, id(base))
-        if mark not in self._known_references:
+        if mark not in self._references:
+            design = self.design
             kept = SETTINGS if design.against == DENSE else (*SETTINGS, "base")
-            same = {name: value for name, value in assigned.items() if name in kept}
+            point = {name: value for name, value in cell.axes.items() if name in kept}
             if design.reference is not None:
-                same["model"] = design.reference
-            start = dense if design.against == DENSE else base
-            made = self._make(-1, start, same, start.share)
+                point["model"] = design.reference
+            start = self._dense if design.against == DENSE else base
+            made = self._cell(-1, point, start, start.share)
             if made.error is not None:
                 raise _named(made, "the reference")
-            if made.key not in {known.key for known in self.references}:
-                self.references.append(made)
-            self._known_references[mark] = made.key
-        cell.reference = self._known_references[mark]
-        return cell
+            self._references[mark] = made
+        return self._references[mark]
 
-    def _make(
-        self, position: int, base: Base, assigned: Mapping[str, Any], share: float | None
-    ) -> Cell:
-        setting, prefix, error = self._place(assigned)
+    def _cell(self, position: int, point: Point, base: Base, share: float | None) -> Cell:
+        setting, prefix, error = self._place(point)
         if base.method == DENSE:
             share = None
         strategy, fingerprint = None, ""
         if error is None:
-            ref = self._design.models[setting.model]
+            ref = self.design.models[setting.model]
             try:
                 if base.method != DENSE and hasattr(ref.module, "stands_for"):
                     raise ConfigError(f"{ref.label} runs as it is; it goes with the base 'dense'.")
-                strategy = self._design.builder(base, assigned)
+                strategy = base.build(point)
                 if share is not None:
-                    strategy = at_budget(strategy, share * self._facts.model(ref).gmacs)
-                marks = marks_of(strategy)
-                fingerprint = self._fingerprint(strategy, marks)
-                self._checker(setting).check(strategy, marks)
+                    strategy = at_budget(strategy, share * self.facts.model(ref).gmacs)
+                fingerprint = self.facts.fingerprint(ref, strategy)
             except TokenredError as found:
                 error = found
-        cell = Cell(position, assigned, base, share, setting, strategy, fingerprint, "", error)
-        told = fingerprint or f"{cell.label} {cell.axes_json}"
-        cell.key = digest(prefix + told)
+        cell = Cell(position, point, base, share, setting, strategy, fingerprint, "", error)
+        cell.key = digest(prefix + (fingerprint or f"{cell.label} {cell.axes_json}"))
         return cell
 
-    def _fingerprint(self, strategy: Strategy, marks: Marks) -> str:
-        try:
-            return self._fingerprints(strategy, marks)
-        except PartError:
-            if self._facts.keyed:
-                raise
-            return uuid4().hex[:16]
-
-    def _place(self, assigned: Mapping[str, Any]) -> tuple[Setting, str, TokenredError | None]:
+    def _place(self, point: Point) -> tuple[Setting, str, TokenredError | None]:
         """What a point runs on, what of it goes into the key, and why that is impossible here."""
-        mark = tuple(assigned.get(name, _DEFAULT) for name in SETTINGS)
+        mark = tuple(point.get(name, _UNSET) for name in SETTINGS)
         if mark not in self._places:
-            setting = self._design.setting(assigned)
-            model = self._design.models[setting.model]
-            data = self._design.datasets[setting.data]
+            design, setting = self.design, self.design.setting(point)
+            model, data = design.models[setting.model], design.datasets[setting.data]
             identity, error = "", self._impossible(setting)
             try:
-                identity = self._facts.model(model).identity
+                identity = self.facts.model(model).identity
             except InputError as found:
                 if model.image_size is None:
                     raise
                 error = found
             told = (
                 identity or [model.label, model.image_size],
-                "" if data is None or not identity else self._facts.data(data, model).identity,
+                "" if data is None or not identity else self.facts.data(data, model),
                 setting.dtype,
                 setting.limit,
                 setting.seed,
-                [metric.told(self._how(setting)) for metric in self._design.metrics],
+                [metric.told(self._how(setting)) for metric in design.metrics],
                 KEYS,
             )
             self._places[mark] = setting, json.dumps(told), error
@@ -408,9 +237,8 @@ class Plan:
             return ConfigError(
                 "torch.compile needs a C++ compiler for the CPU, and none is on the path."
             )
-        if device.type not in ("cpu", "cuda") and any(
-            m.name == "memory" for m in self._design.metrics
-        ):
+        asked = {metric.name for metric in self.design.metrics}
+        if device.type not in ("cpu", "cuda") and "memory" in asked:
             return ConfigError(
                 f"peak memory can be measured on cpu and cuda, not on {device.type}."
             )
@@ -419,31 +247,39 @@ class Plan:
     def _how(self, setting: Setting) -> dict[str, Any]:
         """What measurements are determined by besides model, data and precision."""
         how: dict[str, Any] = {"batch_size": setting.batch_size}
-        if not any(metric.timed for metric in self._design.metrics):
+        if not any(metric.timed for metric in self.design.metrics):
             return how
         from tokenred.analysis.measure.machine import describe_machine, model_device
 
-        module = self._design.models[setting.model].module
+        module = self.design.models[setting.model].module
         device = setting.device or ("cpu" if module is None else str(model_device(module)))
         if device not in self._machines:
             try:
                 self._machines[device] = dict(describe_machine(device))
             except (RuntimeError, AssertionError):  # not of this machine
                 self._machines[device] = {"device": device}
-        reference = self._design.reference
-        against = "" if reference is None else self._facts.model(reference).identity
+        reference = self.design.reference
         how |= {
             "compile": str(setting.compile).lower(),
-            "against": against,
-            "channels_last": self._design.channels_last,
+            "against": "" if reference is None else self.facts.model(reference).identity,
+            "channels_last": self.design.channels_last,
             "engine": self._engine,
             "host": platform.node(),
+            **self._machines[device],
         }
-        threads = {} if setting.threads is None else {"threads": setting.threads}
-        return how | self._machines[device] | threads
+        return how if setting.threads is None else {**how, "threads": setting.threads}
 
 
-_DEFAULT = object()
+@contextmanager
+def _no_collecting() -> Iterator[None]:
+    """Thousands of cells that stay would keep the garbage collector busy."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def cost_columns(cost: Cost) -> dict[str, Any]:

@@ -54,19 +54,16 @@ class ModelRef:
     image_size: tuple[int, int] | None = None
 
     def stamp(self) -> str | None:
-        """Changes when the weights may have.
-
-        None for a model that is in memory, or in a file that was written just now.
-        """
+        """Changes when the weights may have; None for a model in memory or a file written now."""
         if self.module is not None:
             return None
         files = [v for k, v in sorted(self.arguments.items()) if k in ("spec", "checkpoint")]
         named = [_stamp_of(Path(f)) for f in files if exists(Path(f))]
+        if None in named:
+            return None
         # Named models come from timm, or are embedded.
         own = [_stamp_of(p) for p in sorted(_package("models").glob("*.safetensors"))]
         told = [*sorted((k, str(v)) for k, v in self.arguments.items()), self.image_size]
-        if None in named:
-            return None
         return f"model {KEYS} {told} {named} {own} timm {version('timm')} {tokenred.__version__}"
 
     def load(self) -> nn.Module:
@@ -75,8 +72,16 @@ class ModelRef:
         Raises:
             TokenredError: for one that cannot be had, or not for images of this size.
         """
-        model = self.module if self.module is not None else self._load()
-        return model if self.image_size is None else self._resized(model)
+        model = self._load() if self.module is None else self.module
+        if self.image_size is None:
+            return model
+        from tokenred.analysis.measure.candidates import resize
+
+        if isinstance(model, ReducedViT):
+            raise ConfigError("an image_size is for a dense model; wrap the one of that size.")
+        model = model if self.module is None else copy.deepcopy(model)
+        resize(model, self.image_size)
+        return model
 
     def _load(self) -> nn.Module:
         from tokenred.models import load_model
@@ -87,16 +92,6 @@ class ModelRef:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return load_model(**self.arguments)
-
-    def _resized(self, model: nn.Module) -> nn.Module:
-        from tokenred.analysis.measure.candidates import resize
-
-        assert self.image_size is not None
-        if isinstance(model, ReducedViT):
-            raise ConfigError("an image_size is for a dense model; wrap the one of that size.")
-        model = model if self.module is None else copy.deepcopy(model)
-        resize(model, self.image_size)
-        return model
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,12 +135,11 @@ class DataRef:
         from tokenred.analysis.measure.inputs import open_for
         from tokenred.analysis.measure.machine import base_of
 
-        model = base_of(model)
         told = dict(self.arguments)
         try:
             if self.dataset is not None:
-                return open_for(model, self.dataset)
-            return open_for(model, told.pop("source"), **told)
+                return open_for(base_of(model), self.dataset)
+            return open_for(base_of(model), told.pop("source"), **told)
         except OSError as error:
             raise DataError(f"cannot open the data {self.label!r}: {error}.") from error
 
@@ -154,18 +148,21 @@ class DataRef:
         source = str(self.arguments["source"])
         if source == "digits":
             return _package("data") / "digits.npz"
-        text = source.removeprefix(f"{_CIFAR10}:")
-        return Path(text) if exists(Path(text)) else None
+        path = Path(source.removeprefix(f"{_CIFAR10}:"))
+        return path if exists(path) else None
 
 
-def read_model(given: Any, image_size: tuple[int, int] | None = None) -> ModelRef:
+def read_model(given: Any) -> ModelRef:
     """A reference from a name or path, a mapping with ``spec``, or a model.
 
     Raises:
         ConfigError: for anything else.
     """
     if isinstance(given, nn.Module):
-        return ModelRef(_name_of(given), module=given, image_size=image_size)
+        module = given.base if isinstance(given, ReducedViT) else given
+        config = getattr(module, "pretrained_cfg", None)
+        named = config.get("architecture") if isinstance(config, dict) else None
+        return ModelRef(str(named or type(module).__name__), module=given)
     if isinstance(given, str | os.PathLike):
         given = {"spec": os.fspath(given)}
     if not isinstance(given, Mapping) or "spec" not in given:
@@ -175,13 +172,16 @@ def read_model(given: Any, image_size: tuple[int, int] | None = None) -> ModelRe
         )
     arguments = {str(k): v for k, v in given.items()}
     label = str(arguments["spec"])
-    for name in ("spec", "checkpoint"):
-        if name in arguments:
-            arguments[name] = _absolute(str(arguments[name]))
     label = Path(label).stem if label.endswith(".safetensors") else label
     if "checkpoint" in arguments:
         label += f" ({Path(arguments['checkpoint']).stem})"
-    return ModelRef(label, arguments, image_size=image_size)
+    for name in {"spec", "checkpoint"} & arguments.keys():
+        text = str(arguments[name])
+        path = Path(text).expanduser()
+        is_path = exists(path) and (os.sep in text or path.is_file())
+        # A path holds in every worker, whatever its folder is; a name stays as it is.
+        arguments[name] = str(path.resolve()) if is_path else text
+    return ModelRef(label, arguments)
 
 
 def read_data(given: Any, split: str | None, class_map: Any) -> DataRef:
@@ -203,8 +203,7 @@ def read_data(given: Any, split: str | None, class_map: Any) -> DataRef:
         told = {"split": split, "class_map": class_map} | {str(k): v for k, v in given.items()}
         source = str(told["source"])
         label = Path(source).name if os.sep in source else source
-        told["source"] = _data_source(source)
-        return DataRef(label, told)
+        return DataRef(label, {**told, "source": _data_source(source)})
     from tokenred.data import ImageDataset
 
     if not isinstance(given, ImageDataset):
@@ -213,6 +212,17 @@ def read_data(given: Any, split: str | None, class_map: Any) -> DataRef:
             f"cannot be told apart from another); got {type(given).__name__}."
         )
     return DataRef(given.name, dataset=given)
+
+
+def _data_source(source: str) -> str:
+    if source == "digits":
+        return source
+    name, colon, path = source.partition(":")
+    if name != _CIFAR10:
+        place = Path(source).expanduser()
+        return str(place.resolve()) if exists(place) else source
+    path = path if colon else os.environ.get("TOKENRED_DATA", "")
+    return f"{name}:{Path(path).expanduser().resolve()}" if path or colon else source
 
 
 def precision_of(text: str | None) -> tuple[torch.dtype | None, torch.dtype | None]:
@@ -225,8 +235,7 @@ def precision_of(text: str | None) -> tuple[torch.dtype | None, torch.dtype | No
         return None, None
     text = read(str, text, "dtype")
     name = text.removeprefix(_AMP)
-    allowed = _DTYPES if name == text else _DTYPES[2:]
-    if name not in allowed:
+    if name not in (_DTYPES if name == text else _DTYPES[2:]):
         choices = [*_DTYPES, *(f"{_AMP}{name}" for name in _DTYPES[2:])]
         raise ConfigError(f"expected dtype as one of {', '.join(choices)}, got {shown(text)}.")
     found: torch.dtype = getattr(torch, name)
@@ -238,8 +247,14 @@ def _stamp_of(path: Path) -> str | None:
 
     None where one changed in the last seconds: the next change might leave no other time.
     """
+    path = path.resolve()
+    places = [str(path)]
+    if path.is_dir():
+        from tokenred.data.files import walk
+
+        places = sorted(str(path / name) for name in walk(path)[0])
     seen, latest = hashlib.sha256(), 0.0
-    for place in sorted(map(str, _files_at(path.resolve()))):
+    for place in places:
         about = os.stat(place)
         times = about.st_mtime_ns, about.st_ctime_ns
         latest = max(latest, about.st_mtime, about.st_ctime)
@@ -247,39 +262,5 @@ def _stamp_of(path: Path) -> str | None:
     return None if time.time() - latest < SETTLED else seen.hexdigest()[:16]
 
 
-def _files_at(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    from tokenred.data.files import walk
-
-    return [path / name for name in walk(path)[0]]
-
-
 def _package(folder: str) -> Path:
     return Path(tokenred.__file__).parent / folder
-
-
-def _absolute(text: str) -> str:
-    """A path that holds in every worker, whatever its folder is; a name as it is."""
-    path = Path(text).expanduser()
-    return str(path.resolve()) if exists(path) and (os.sep in text or path.is_file()) else text
-
-
-def _data_source(source: str) -> str:
-    if source == _CIFAR10:
-        folder = os.environ.get("TOKENRED_DATA")
-        return f"{_CIFAR10}:{Path(folder).expanduser().resolve()}" if folder else source
-    if source.startswith(f"{_CIFAR10}:"):
-        path = Path(source.partition(":")[2]).expanduser()
-        return f"{_CIFAR10}:{path.resolve()}"
-    if source == "digits":
-        return source
-    path = Path(source).expanduser()
-    return str(path.resolve()) if exists(path) else source
-
-
-def _name_of(model: nn.Module) -> str:
-    module = model.base if isinstance(model, ReducedViT) else model
-    config = getattr(module, "pretrained_cfg", None)
-    named = config.get("architecture") if isinstance(config, dict) else None
-    return str(named or type(module).__name__)

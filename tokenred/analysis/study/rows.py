@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tokenred.analysis.study.cell import Packed
-
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "OF_EVERY_ROW", "Predictions", "extra_columns", "pack", "pack_predictions",
-    "record", "tidy", "unpack",
+    "OF_EVERY_ROW", "Packed", "Predictions", "extra_columns", "pack_predictions", "record", "tidy",
+    "unpack",
 ]  # fmt: skip
 
 _FIRST = (
@@ -31,10 +29,9 @@ _LAST = (
     "python", "torch", "timm", "tokenred", "commit", "created", "study", "config", "traceback",
     "key",
 )  # fmt: skip
+_NESTED = ("axes", "metrics", "machine")
 # What is known of every row, whatever is measured; `accuracy` gives the others.
-OF_EVERY_ROW = frozenset({*_FIRST, *_LAST, "axes", "metrics", "machine"}) - {
-    "images", "top1", "top5",
-}  # fmt: skip
+OF_EVERY_ROW = frozenset({*_FIRST, *_LAST, *_NESTED}) - {"images", "top1", "top5"}
 _NAMES = {"image_limit": "limit", "git_commit": "commit"}
 _NARROW = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.int64)
 
@@ -60,7 +57,31 @@ class Predictions:
         return np.equal(self.rank, 0)
 
 
-def pack(**columns: ArrayLike) -> bytes:
+@dataclass(frozen=True)
+class Packed:
+    """Predictions, image by image, ready to be stored.
+
+    Attributes:
+        images: digest of which images these are and what their labels are.
+        count: how many.
+        labels: packed ``index`` and ``label``, the same for all cells on these images.
+        answers: packed ``prediction`` and ``rank``.
+    """
+
+    images: str
+    count: int
+    labels: bytes
+    answers: bytes
+
+
+def pack_predictions(found: Any) -> Packed:
+    """The predictions of a `tokenred.analysis.Evaluation`."""
+    labels = _pack(index=found.index, label=found.label)
+    answers = _pack(prediction=found.prediction, rank=found.rank)
+    return Packed(hashlib.sha256(labels).hexdigest()[:16], len(found.label), labels, answers)
+
+
+def _pack(**columns: ArrayLike) -> bytes:
     """Columns of whole numbers as bytes: the narrowest that hold them, compressed."""
     buffer = io.BytesIO()
     narrow: dict[str, Any] = {name: _narrow(np.asarray(c)) for name, c in columns.items()}
@@ -68,29 +89,16 @@ def pack(**columns: ArrayLike) -> bytes:
     return buffer.getvalue()
 
 
-def unpack(blob: bytes) -> dict[str, NDArray[np.int64]]:
-    """What `pack` packed."""
-    with np.load(io.BytesIO(blob), allow_pickle=False) as stored:
-        return {name: stored[name].astype(np.int64) for name in stored.files}
-
-
-def pack_predictions(found: Any) -> Packed:
-    """The predictions of a `tokenred.analysis.Evaluation`."""
-    labels = pack(index=found.index, label=found.label)
-    return Packed(
-        images=hashlib.sha256(labels).hexdigest()[:16],
-        count=len(found.label),
-        labels=labels,
-        answers=pack(prediction=found.prediction, rank=found.rank),
-    )
-
-
 def _narrow(values: NDArray[Any]) -> NDArray[Any]:
-    if values.size == 0:
-        return values.astype(np.uint8)
-    low, high = int(values.min()), int(values.max())
+    low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
     limits = (np.iinfo(kind) for kind in _NARROW)
     return values.astype(next(x.dtype for x in limits if x.min <= low and high <= x.max))
+
+
+def unpack(blob: bytes) -> dict[str, NDArray[np.int64]]:
+    """The columns of a packed blob."""
+    with np.load(io.BytesIO(blob), allow_pickle=False) as stored:
+        return {name: stored[name].astype(np.int64) for name in stored.files}
 
 
 def record(row: Mapping[str, Any], axes: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -98,15 +106,13 @@ def record(row: Mapping[str, Any], axes: Mapping[str, Any] | None = None) -> dic
 
     Args:
         row: as `Store.rows` gives it.
-        axes: in place of the row's own.
+        axes: in place of the row's own. A limit or seed on an axis says what the row's own column
+            says; a model goes by its name.
     """
-    nested = ("axes", "metrics", "machine")
-    own = {_NAMES.get(name, name): value for name, value in row.items() if name not in nested}
-    found = {**own, **row["machine"], **row["metrics"]}
-    shown = dict(row["axes"] if axes is None else axes)
-    # A limit or seed on an axis says what the row's own column says; a model goes by its name.
-    both = {**shown, **{name: v for name, v in found.items() if name not in shown}}
-    return {name: _hashable(value) for name, value in both.items()}
+    own = {_NAMES.get(name, name): value for name, value in row.items() if name not in _NESTED}
+    shown = row["axes"] if axes is None else axes
+    found = {**shown, **own, **row["machine"], **row["metrics"], **shown}
+    return {name: _hashable(value) for name, value in found.items()}
 
 
 def _hashable(value: Any) -> Any:
@@ -121,15 +127,9 @@ def extra_columns(records: Iterable[Mapping[str, Any]], axes: Sequence[str]) -> 
 
 
 def tidy(records: Sequence[Mapping[str, Any]], axes: Sequence[str]) -> pd.DataFrame:
-    """One row a result: axes, strategy, settings, cost, metrics, status, what produced it.
-
-    Args:
-        records: as `record` gives them.
-        axes: their names.
-    """
+    """One row a result: axes, strategy, settings, cost, metrics, status, what produced it."""
     import pandas as pd
 
-    first = [name for name in _FIRST if name not in axes]
-    last = [name for name in _LAST if name not in axes]
-    columns = [*axes, *first, *extra_columns(records, axes), *last]
-    return pd.DataFrame(list(records), columns=columns)
+    extra = extra_columns(records, axes)
+    columns = [*axes, *_FIRST, *extra, *_LAST]
+    return pd.DataFrame(list(records), columns=list(dict.fromkeys(columns)))

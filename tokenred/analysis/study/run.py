@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
@@ -23,62 +23,107 @@ from tokenred.analysis.study.cell import (
     Task,
     failure,
 )
-from tokenred.analysis.study.engines.base import Engine, Run
-from tokenred.analysis.study.facts import Facts
-from tokenred.analysis.study.plan import Design, Plan
+from tokenred.analysis.study.database import StoreError
+from tokenred.analysis.study.design import Design
+from tokenred.analysis.study.plan import Plan
+from tokenred.analysis.study.pool import Engine, Run
 from tokenred.analysis.study.store import Store
+from tokenred.analysis.study.study import Study
 from tokenred.core.errors import PartError
 from tokenred.core.provenance import is_installed
 from tokenred.strategies.config import to_config
 
-__all__ = ["Execution"]
+__all__ = ["run_plan"]
+
+_MEGABYTE = 1 << 20
 
 
-class Execution:
-    """One run of a plan.
+def run_plan(
+    plan: Plan,
+    store: Store,
+    engine: Engine,
+    *,
+    name: str,
+    loaders: int = 0,
+    image_cache: int = 512,
+    raising: bool = False,
+    retry_failed: bool = False,
+    wait: float = 0.0,
+    level: float = 0.95,
+    progress: bool = True,
+) -> Study:
+    """Run what the store lacks of a plan; the arguments are those of `tokenred.analysis.Grid`.
 
-    Args:
-        plan: what to run.
-        store: where outcomes go; this process is its one writer.
-        design: of the grid.
-        facts: about its models.
-        name: of the study.
+    Raises:
+        StoreError, EngineError, StudyInterruptedError: what was finished before is stored.
+        MetricNameError: where a metric gives a name that says something else in a row.
     """
+    study = Study(plan, store, level)
+    if plan.missing(store, retry_failed) or plan.narrow(store):
+        with store.writing(wait):
+            plan.facts.keep(store)
+            # Another grid may have been busy meanwhile.
+            missing = plan.missing(store, retry_failed)
+            store.set_axes(plan.narrow(store))
+            runner = _runner(plan, raising, loaders, image_cache * _MEGABYTE)
+            _Writer(plan, store, name, engine.name).run(engine, runner, missing, progress)
+            study.keep_differences()
+    elif plan.facts.is_fresh and not store.readonly:
+        with suppress(StoreError), store.writing():  # for a quick start next time
+            plan.facts.keep(store)
+    return study
 
-    def __init__(self, plan: Plan, store: Store, design: Design, facts: Facts, name: str) -> None:
-        self._plan = plan
-        self._store = store
-        self._design = design
-        self._facts = facts
-        self._common: dict[str, Any] = {"study": name, "git_commit": _commit()}
+
+def _runner(plan: Plan, raising: bool, loaders: int, room: int) -> Run:
+    # Brings timm with it, which the second start of a finished grid has no use for.
+    from tokenred.analysis.study.worker import Runner
+
+    design, facts = plan.design, plan.facts
+    reference = design.reference
+    if reference is not None:
+        facts.model(reference)
+    return Runner(
+        models=tuple(design.models),
+        data=tuple(design.datasets),
+        weights=tuple(map(facts.weights, design.models)),
+        contents=tuple(map(facts.content, design.datasets)),
+        metrics=design.metrics,
+        axes=design.axes,
+        channels_last=design.channels_last,
+        raising=raising,
+        loaders=loaders,
+        room=room,
+        reference=None if reference is None else design.place(reference),
+        bases={design.models.index(ref): model for ref, model in facts.loaded.items()},
+    )
+
+
+class _Writer:
+    """Turns outcomes into rows of a store, whose one writer this process is."""
+
+    def __init__(self, plan: Plan, store: Store, study: str, engine: str) -> None:
+        self._plan, self._store = plan, store
+        self._common = {"study": study, "engine": engine, "git_commit": _commit()}
         self._names: dict[str, tuple[str, ...]] = {}
 
-    def __call__(self, engine: Engine, runner: Run, missing: list[Cell], progress: bool) -> None:
-        """Run cells that the store lacks.
-
-        Raises:
-            StudyInterruptedError: where the user stops it.
-            EngineError, StoreError: what was finished before is stored.
-            MetricNameError: where a metric gives a name that says something else in a row.
-        """
-        self._common["engine"] = engine.name
-        left_out = [cell for cell in missing if cell.error is not None]
+    def run(self, engine: Engine, runner: Run, missing: list[Cell], progress: bool) -> None:
+        plan, store = self._plan, self._store
         running = {cell.key: cell for cell in missing if cell.error is None}
         whole, finished, failed = len(running), 0, 0
-        stored = len(self._plan.results) - len(missing)
+        stored = len(plan.results) - len(missing)
         # disable=None: quiet where stderr is no terminal.
         bar = tqdm(
             total=stored + whole, initial=stored, desc=self._common["study"], unit="cell",
             disable=None if progress else True,
         )  # fmt: skip
-        modules = _own_modules(self._design)
-        stream = engine.run(runner, [self._task(cell) for cell in running.values()], modules)
+        tasks = [self._task(cell) for cell in running.values()]
+        stream = engine.run(runner, tasks, _own_modules(plan.design))
         try:
             with bar, closing(stream):  # type: ignore[type-var]
                 for outcomes in stream:
                     outcomes = [self._as_before(outcome) for outcome in outcomes]
                     rows = [(running.pop(o.key), o) for o in outcomes if not o.refused]
-                    self._store.write([self._row(cell, outcome) for cell, outcome in rows])
+                    store.write([self._row(cell, outcome) for cell, outcome in rows])
                     if refused := [outcome.error for outcome in outcomes if outcome.refused]:
                         raise MetricNameError(refused[0])
                     finished += len(outcomes)
@@ -86,12 +131,13 @@ class Execution:
                     bar.update(len(outcomes))
                     if failed:
                         bar.set_postfix(failed=failed)
+            left_out = [cell for cell in missing if cell.error is not None]
             skipped = [(cell, Outcome(cell.key, SKIPPED, error=cell.why)) for cell in left_out]
-            self._store.write([self._row(cell, outcome) for cell, outcome in skipped])
+            store.write([self._row(cell, outcome) for cell, outcome in skipped])
         except KeyboardInterrupt as stop:
             raise StudyInterruptedError(
                 f"stopped: {finished} cells were finished, {whole - finished} are to go. "
-                f"What is finished is in {self._store.path or 'memory'}; start the same grid on "
+                f"What is finished is in {store.path or 'memory'}; start the same grid on "
                 "that store again to go on."
             ) from stop
         if running:
@@ -102,8 +148,8 @@ class Execution:
 
     def _task(self, cell: Cell) -> Task:
         assert cell.strategy is not None
-        module = self._design.models[cell.setting.model].module
-        return Task(cell.key, cell.strategy, cell.setting, hasattr(module, "stands_for"))
+        as_it_is = hasattr(self._plan.model(cell).module, "stands_for")
+        return Task(cell.key, cell.strategy, cell.setting, as_it_is)
 
     def _as_before(self, outcome: Outcome) -> Outcome:
         """An outcome; a failed one where a metric gives other names than in earlier cells."""
@@ -120,9 +166,8 @@ class Execution:
         return outcome
 
     def _row(self, cell: Cell, outcome: Outcome) -> dict[str, Any]:
-        strategy, setting = cell.strategy, cell.setting
-        told = self._plan.columns(cell)
-        facts = self._facts.model(self._design.models[setting.model]) if strategy else None
+        strategy, told = cell.strategy, self._plan.columns(cell)
+        facts = None if strategy is None else self._plan.facts.model(self._plan.model(cell))
         return {
             "key": cell.key,
             "axes": cell.plain_axes,
@@ -130,34 +175,28 @@ class Execution:
             "method": cell.base.method,
             "config": "" if strategy is None else json.dumps(to_config(strategy, strict=False)),
             "fingerprint": cell.fingerprint,
-            "model": told["model"],
             "weights": facts.weights if facts else "",
-            "data": told["data"],
-            "image_limit": setting.limit,
-            "seed": setting.seed,
-            "dtype": setting.dtype or (facts.dtype if facts else ""),
-            "batch_size": setting.batch_size,
-            "image_size": told["image_size"],
-            "compile": told["compile"],
-            "metrics": outcome.metrics,
-            "status": outcome.status,
-            "error": outcome.error,
-            "traceback": outcome.traceback,
-            "attempts": outcome.attempts,
-            "seconds": outcome.seconds,
-            "machine": outcome.machine,
+            "image_limit": told["limit"],
+            "dtype": told["dtype"] or (facts.dtype if facts else ""),
+            **{
+                n: told[n] for n in ("model", "data", "seed", "batch_size", "image_size", "compile")
+            },
+            **{n: getattr(outcome, n) for n in _OF_OUTCOME},
             "created": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
             "packed": outcome.packed if outcome.status == DONE else None,
             **self._common,
         }
 
 
+_OF_CELL = ("model", "data", "seed", "batch_size", "image_size", "compile")
+_OF_OUTCOME = ("metrics", "status", "error", "traceback", "attempts", "seconds", "machine")
+
+
 def _own_modules(design: Design) -> set[str]:
     """Modules of the user's that metrics, models and data come from."""
     things: list[Any] = [metric.function for metric in design.metrics]
     things += [type(ref.module) for ref in design.models]
-    datasets = [ref.dataset for ref in design.datasets if ref is not None and ref.dataset]
-    for data in datasets:
+    for data in [ref.dataset for ref in design.datasets if ref is not None and ref.dataset]:
         things += [type(data), type(data.source), data.transform, type(data.transform)]
     modules = {str(getattr(thing, "__module__", "builtins")) for thing in things}
     return {module for module in modules if not is_installed(module)}

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
 
-from tokenred.analysis.study.cell import DONE
 from tokenred.analysis.study.database import (
     StoreError,
     explained,
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     from tokenred.analysis.measure.intervals import Interval
 
-__all__ = ["Differences", "Store"]
+__all__ = ["Store"]
 
 _CHUNK = 500  # SQLite takes at least 999 parameters
 
@@ -46,15 +45,18 @@ class Store:
         readonly: never change the file, and refuse one that is not there.
 
     Raises:
-        StoreError: for a file that is no store, that a newer tokenred wrote, or that cannot be
-            opened.
+        StoreError: for a file that is no store, that another version of tokenred wrote, or that
+            cannot be opened.
     """
 
     def __init__(self, path: str | Path | None = None, *, readonly: bool = False) -> None:
         self.path = None if path is None else Path(path).expanduser()
         self.readonly = readonly or not may_write(self.path)
         self._connection = open_store(self.path, self.readonly)
-        self._due = 0.0
+        self._settle_at = 0.0
+        # By level: paired differences that are kept, and those that were computed since.
+        self._kept: dict[float, dict[tuple[str, str], dict[str, Any]]] = {}
+        self._fresh: list[tuple[str, str, Interval]] = []
 
     def close(self) -> None:
         """Close the file."""
@@ -130,7 +132,7 @@ class Store:
                 changes = ", ".join(f"{n} = excluded.{n}" for n in columns if n != "key")
                 changed = self._connection.execute(
                     f"INSERT INTO results ({names}) VALUES ({places}) ON CONFLICT (key) DO UPDATE "
-                    f"SET {changes} WHERE results.status != '{DONE}'",
+                    f"SET {changes} WHERE results.status != 'done'",
                     columns,
                 ).rowcount
                 if changed and (packed := row.get("packed")) is not None:
@@ -153,6 +155,12 @@ class Store:
         rows = [(stamp, json.dumps(value)) for stamp, value in facts.items()]
         self._do("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
 
+    def keep_differences(self) -> None:
+        """Keep what `difference` computed, so that it need not be computed again."""
+        rows = [(key, other, i.level, json.dumps(asdict(i))) for key, other, i in self._fresh]
+        self._do("INSERT OR REPLACE INTO comparisons VALUES (?, ?, ?, ?)", rows)
+        self._fresh = []
+
     def _do(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if rows:
             with self._changing():
@@ -173,12 +181,11 @@ class Store:
         As often as takes 1% of the time; what came since is in the log beside it.
         """
         start = time.monotonic()
-        if self.path is None or self.readonly or not (now or start >= self._due):
+        if self.path is None or self.readonly or not (now or start >= self._settle_at):
             return
         with suppress(sqlite3.Error):  # it is safe in the log
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        took = time.monotonic() - start
-        self._due = start + 100 * took
+        self._settle_at = start + 100 * (time.monotonic() - start)
 
     # ---------------------------------------------------------------- reading
 
@@ -203,17 +210,14 @@ class Store:
 
     def rows(self, keys: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
         """Stored results as plain dictionaries, in the order in which they came."""
-        found = (
-            self._ask("SELECT * FROM results ORDER BY rowid")
-            if keys is None
-            else self._about("*", keys)
-        )
+        if keys is None:
+            found: Iterable[Any] = self._ask("SELECT * FROM results ORDER BY rowid")
+        else:
+            found = self._about("*", keys)
         names = [row[1] for row in self._ask("PRAGMA table_info(results)")]
         for values in found:
             row = dict(zip(names, values, strict=True))
-            for name in ("axes", "metrics", "machine"):
-                row[name] = json.loads(row[name])
-            yield row
+            yield {**row, **{n: json.loads(row[n]) for n in ("axes", "metrics", "machine")}}
 
     def frame(self) -> pd.DataFrame:
         """A tidy pandas frame: one row per result.
@@ -263,14 +267,34 @@ class Store:
         return paired_difference(a.correct, b.correct, level)
 
     def comparisons(self, level: float = 0.95) -> dict[tuple[str, str], dict[str, Any]]:
-        """What `keep_comparisons` kept: the fields of each interval by key and reference."""
+        """The paired differences that are kept: fields of each interval by key and reference."""
         query = "SELECT key, reference, value FROM comparisons WHERE level = ?"
         return {(key, other): json.loads(value) for key, other, value in self._ask(query, (level,))}
 
-    def keep_comparisons(self, found: Mapping[tuple[str, str], Interval]) -> None:
-        """Keep paired differences, so that they need not be computed again."""
-        rows = [(*keys, i.level, json.dumps(asdict(i))) for keys, i in found.items()]
-        self._do("INSERT OR REPLACE INTO comparisons VALUES (?, ?, ?, ?)", rows)
+    def difference(self, key: str, reference: str, level: float = 0.95) -> dict[str, float]:
+        """How much more accurate a row is than another: looked up where it is kept, or computed.
+
+        Returns:
+            ``difference``, ``difference_low`` and ``difference_high`` in percentage points, and
+            ``p_value``; nothing where no images are shared.
+        """
+        if level not in self._kept:
+            self._kept[level] = self.comparisons(level)
+        kept = self._kept[level]
+        if (key, reference) not in kept:
+            try:
+                interval = self.compare(key, reference, level)
+            except (InputError, UnknownNameError):  # one failed, or kept no predictions
+                return {}
+            self._fresh.append((key, reference, interval))
+            kept[key, reference] = asdict(interval)
+        found = kept[key, reference]
+        return {
+            "difference": 100 * found["difference"],
+            "difference_low": 100 * found["low"],
+            "difference_high": 100 * found["high"],
+            "p_value": found["p_value"],
+        }
 
 
 def _stored(value: Any) -> Any:
@@ -278,43 +302,3 @@ def _stored(value: Any) -> Any:
     if isinstance(value, Mapping):
         return json.dumps(dict(value))
     return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
-
-
-class Differences:
-    """Paired differences between rows of a store: looked up where they are kept, or computed.
-
-    Args:
-        store: with the predictions.
-        level: level of the intervals.
-
-    Attributes:
-        fresh: what was computed, by key and reference, for `Store.keep_comparisons`.
-    """
-
-    def __init__(self, store: Store, level: float) -> None:
-        self._store = store
-        self._level = level
-        self._kept = store.comparisons(level)
-        self.fresh: dict[tuple[str, str], Interval] = {}
-
-    def __call__(self, key: str, reference: str) -> dict[str, float]:
-        """How much more accurate a row is than another.
-
-        Returns:
-            ``difference``, ``difference_low`` and ``difference_high`` in percentage points, and
-            ``p_value``; nothing where no images are shared.
-        """
-        pair = (key, reference)
-        if pair not in self._kept:
-            try:
-                self.fresh[pair] = self._store.compare(key, reference, self._level)
-            except (InputError, UnknownNameError):  # one failed, or kept no predictions
-                return {}
-            self._kept[pair] = asdict(self.fresh[pair])
-        found = self._kept[pair]
-        return {
-            "difference": 100 * found["difference"],
-            "difference_low": 100 * found["low"],
-            "difference_high": 100 * found["high"],
-            "p_value": found["p_value"],
-        }

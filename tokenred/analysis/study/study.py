@@ -11,7 +11,7 @@ from tokenred.analysis.result import Result, interval, number, table_of
 from tokenred.analysis.study.cell import DONE
 from tokenred.analysis.study.plan import Plan
 from tokenred.analysis.study.rows import extra_columns, record, tidy
-from tokenred.analysis.study.store import Differences, Store
+from tokenred.analysis.study.store import Store
 from tokenred.core.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -33,22 +33,18 @@ class Study(Result):
     Args:
         plan: of the grid.
         store: that holds the results.
-        against: name of what the cells are compared with, or None.
         level: of the paired intervals.
 
     Attributes:
         store: to look up predictions, or rows of other grids.
+        axes: names of the axes.
+        against: name of what the cells are compared with, or None.
     """
 
-    def __init__(self, plan: Plan, store: Store, against: str | None, level: float = 0.95) -> None:
-        self.store = store
-        self.against = against
-        self.level = level
+    def __init__(self, plan: Plan, store: Store, level: float = 0.95) -> None:
+        self.store, self.level = store, level
+        self.axes, self.against = plan.design.axes, plan.design.against
         self._plan = plan
-
-    @cached_property
-    def _differences(self) -> Differences:
-        return Differences(self.store, self.level)
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
@@ -58,14 +54,10 @@ class Study(Result):
         for cell in self._plan.cells:
             if cell.key in rows:
                 row = record(rows[cell.key], cell.plain_axes) | {"strategy": cell.label}
-                compared = self._differences(cell.key, cell.reference) if cell.reference else {}
-                found.append(row | compared)
+                if cell.reference:
+                    row |= self.store.difference(cell.key, cell.reference, self.level)
+                found.append(row)
         return found
-
-    @property
-    def axes(self) -> tuple[str, ...]:
-        """The names of the axes."""
-        return self._plan.axes
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -86,14 +78,11 @@ class Study(Result):
         """The cells that raised."""
         return [row for row in self.records if row["status"] != DONE]
 
-    def keep_comparisons(self) -> None:
+    def keep_differences(self) -> None:
         """Compare all cells with their references, and store that for the next start."""
         if self.against is not None:
             _ = self.records
-            self.store.keep_comparisons(self._differences.fresh)
-            self._differences.fresh = {}
-
-    # ---------------------------------------------------------------- showing
+            self.store.keep_differences()
 
     def table(self, by: str | None = None, most: int | None = 40) -> Table:
         """The best cells for a terminal.
@@ -106,55 +95,48 @@ class Study(Result):
         Raises:
             UnknownNameError: for a column that is not there.
         """
-        return _table(self, by, most)
+        records = _sorted(self.records, by)
+        done = [row for row in records if row["status"] == DONE]
+        varied = [n for n in self.axes if len({repr(row.get(n)) for row in records}) > 1]
+        names = varied or ["strategy"]
+        columns: dict[str, Callable[[Record], str]] = {n: partial(_word, name=n) for n in names}
+        columns["GMACs\nan image"] = partial(number, name="gmacs", places=4)
+        if any(row.get("top1") is not None for row in done):
+            columns["top-1\n%"] = partial(number, name="top1", places=2)
+        if any("difference" in row for row in done):
+            heading = f"points from {self.against}\n[{self.level:.0%} paired interval]"
+            columns[heading] = partial(interval, name="difference", signed=True)
+        for name in _extra(done, self.axes):
+            columns[name.replace("_", " ")] = partial(number, name=name, places=3)
+        # A reference goes by what it is, where the first axis does not say it.
+        references = [
+            row if row.get(names[0]) else {**row, names[0]: f"({self.against})"}
+            for row in self.references
+        ]
+        shown = [*references, *done[:most]]
+        return table_of(columns, shown, left=len(names), dim=len(references))
 
     def footnotes(self) -> list[str]:
         """How many cells there are, which failed, and what produced the rows."""
-        return _footnotes(self)
+        records, failed = self.records, self.failed()
+        lines = [f"{len(records)} cells, {len({row['key'] for row in records})} different results"]
+        if first := next((row for row in records if row["status"] == DONE), None):
+            images = f"{first['images']} images of {first['data']}, " if "images" in first else ""
+            lines[0] += (
+                f"; {images}model {first['model']}, weights {first['weights']}, seed "
+                f"{first['seed']}; tokenred {first['tokenred']}, torch {first['torch']}, timm "
+                f"{first['timm']}."
+            )
+        lines += [f"{row['status']}: {row['strategy']}: {row['error']}" for row in failed[:5]]
+        if len(failed) > 5:
+            lines.append(f"and {len(failed) - 5} more that failed or were left out.")
+        if self.store.path is not None:
+            lines.append(f"Stored in {self.store.path}.")
+        return lines
 
 
-def _table(study: Study, by: str | None, most: int | None) -> Table:
-    records = _sorted(study.records, by)
-    done = [row for row in records if row["status"] == DONE]
-    axes = [n for n in study.axes if len({repr(row.get(n)) for row in records}) > 1] or ["strategy"]
-    own = {id(row) for row in records}
-
-    def word(name: str, at: int) -> Callable[[Record], str]:
-        def show(row: Record) -> str:
-            if at == 0 and id(row) not in own and not row.get(name):
-                return f"({study.against})"
-            return "" if row.get(name) is None else str(row[name])
-
-        return show
-
-    columns: dict[str, Callable[[Record], str]] = {n: word(n, at) for at, n in enumerate(axes)}
-    columns["GMACs\nan image"] = lambda row: number(row, "gmacs", 4)
-    if any(row.get("top1") is not None for row in done):
-        columns["top-1\n%"] = lambda row: number(row, "top1", 2)
-    if any("difference" in row for row in done):
-        heading = f"points from {study.against}\n[{study.level:.0%} paired interval]"
-        columns[heading] = lambda row: interval(row, "difference", signed=True)
-    for name in _extra(done, study.axes):
-        columns[name.replace("_", " ")] = partial(number, name=name, places=3)
-    shown = [*study.references, *done[:most]]
-    return table_of(columns, shown, left=len(axes), dim=len(study.references))
-
-
-def _footnotes(study: Study) -> list[str]:
-    records, failed = study.records, study.failed()
-    lines = [f"{len(records)} cells, {len({row['key'] for row in records})} different results"]
-    if first := next((row for row in records if row["status"] == DONE), None):
-        images = f"{first['images']} images of {first['data']}, " if "images" in first else ""
-        lines[0] += (
-            f"; {images}model {first['model']}, weights {first['weights']}, seed {first['seed']}; "
-            f"tokenred {first['tokenred']}, torch {first['torch']}, timm {first['timm']}."
-        )
-    lines += [f"{row['status']}: {row['strategy']}: {row['error']}" for row in failed[:5]]
-    if len(failed) > 5:
-        lines.append(f"and {len(failed) - 5} more that failed or were left out.")
-    if study.store.path is not None:
-        lines.append(f"Stored in {study.store.path}.")
-    return lines
+def _word(row: Record, name: str) -> str:
+    return "" if row.get(name) is None else str(row[name])
 
 
 def _sorted(records: Sequence[Record], by: str | None) -> list[Record]:

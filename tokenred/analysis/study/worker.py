@@ -7,17 +7,25 @@ import gc
 import platform
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from tokenred.analysis.study.axes import plain
-from tokenred.analysis.study.cell import DONE, MetricNameError, Outcome, Setting, Task, failure
+from tokenred.analysis.study.cell import (
+    DONE,
+    MetricNameError,
+    Outcome,
+    Setting,
+    Task,
+    failure,
+    plain,
+)
 from tokenred.analysis.study.facts import content_of
-from tokenred.analysis.study.metrics import Context, Metric, check_names
+from tokenred.analysis.study.metrics import Context, Metric, check_names, evaluation_options
 from tokenred.analysis.study.plan import cost_columns
 from tokenred.analysis.study.refs import DataRef, ModelRef, precision_of
 from tokenred.core.errors import CheckpointError, DataError, PartError
@@ -25,10 +33,15 @@ from tokenred.data import SKIPPED_LABEL, ImageDataset
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.wrap import wrap
 
+if TYPE_CHECKING:
+    from tokenred.analysis.measure.accuracy import Evaluation
+
 __all__ = ["Runner"]
 
 T = TypeVar("T")
 _KEPT = 2
+# Cells that share a pass over images that cannot be kept; a kill loses no more than these.
+_TOGETHER = 16
 # By these, load_model makes a model whose memory is that of any of its kind.
 _NAMED = {"spec", "pretrained"}
 
@@ -65,9 +78,12 @@ class Runner:
     reference: int | None = None
     bases: Mapping[int, nn.Module] = field(default_factory=dict)
     _models: OrderedDict[Any, nn.Module] = field(default_factory=OrderedDict)
-    _images: OrderedDict[Any, ImageDataset] = field(default_factory=OrderedDict)
+    _images: OrderedDict[Any, KeptImages] = field(default_factory=OrderedDict)
     _shared: dict[Any, Any] = field(default_factory=dict)
     _compiled: bool = False
+    # Of cells that were evaluated together: what is still to be handed out, and their seconds.
+    _evaluated: dict[str, Evaluation | None] = field(default_factory=dict)
+    _credit: dict[str, float] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -75,17 +91,19 @@ class Runner:
             "bases": {}, "_models": OrderedDict(), "_images": OrderedDict(), "_shared": {},
         }  # fmt: skip
 
-    def __call__(self, task: Task) -> Outcome:
-        """Run a cell. What it raises is in the outcome."""
+    def __call__(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
+        """Run cells. What one raises is in its outcome."""
+        for at, task in enumerate(tasks):
+            yield self._run(task, tasks[at + 1 : at + _TOGETHER])
+
+    def _run(self, task: Task, following: Sequence[Task]) -> Outcome:
         from tokenred.analysis.measure.machine import cpu_threads
 
         start = time.perf_counter()
         with cpu_threads(task.setting.threads):
             try:
-                # Parts with weights begin with the same ones in every worker.
                 with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(task.setting.seed)
-                    outcome = self._measure(task)
+                    outcome = self._measure(task, following)
             except Exception as error:
                 if self.raising:
                     raise
@@ -93,17 +111,20 @@ class Runner:
                 if isinstance(error, MetricNameError):
                     outcome = replace(outcome, error=str(error), refused=True)
             machine = self._describe(task.setting)
-        return replace(outcome, seconds=time.perf_counter() - start, machine=machine)
+        seconds = time.perf_counter() - start + self._credit.pop(task.key, 0.0)
+        return replace(outcome, seconds=seconds, machine=machine)
 
-    def _measure(self, task: Task) -> Outcome:
+    def _measure(self, task: Task, following: Sequence[Task]) -> Outcome:
         from tokenred.analysis.measure.machine import channels_last, measured
 
         setting = task.setting
-        base = self._base(setting)
-        model = base if task.as_it_is else _reduced(base, task)
-        assert isinstance(model, ReducedViT)
+        model = self._model(task)
         found = cost_columns(model.cost())
         arguments = self.models[setting.model].arguments
+        reference = None
+        if self.reference is not None:
+            reference = self._base(replace(setting, model=self.reference))
+        data = self._chosen(setting)
         context = Context(
             batch_size=setting.batch_size,
             workers=self.loaders,
@@ -111,13 +132,13 @@ class Runner:
             amp=precision_of(setting.dtype)[1],
             compile=setting.compile,
             channels_last=self.channels_last,
-            dense=self._reference(setting),
+            dense=reference,
             named=arguments["spec"] if arguments and arguments.keys() <= _NAMED else None,
             kept=self._shared,
         )
+        context.together = partial(self._together, context, task, model, data, following)
         self._compiled |= bool(setting.compile)
-        data = self._chosen(setting, base)
-        both = [model] if context.dense is None else [model, context.dense]
+        both = [model] if reference is None else [model, reference]
         with measured(model, None), channels_last(both, self.channels_last), torch.no_grad():
             taken, names = set(self.axes), {}
             for metric in self.metrics:
@@ -129,15 +150,57 @@ class Runner:
                 found |= values
         return Outcome(task.key, DONE, found, context.packed, names=names)
 
-    def _reference(self, setting: Setting) -> nn.Module | None:
-        if self.reference is None:
+    def _together(
+        self,
+        context: Context,
+        task: Task,
+        model: ReducedViT,
+        data: KeptImages | None,
+        following: Sequence[Task],
+    ) -> Evaluation | None:
+        """The evaluation of a cell, in one pass over the images with those that follow it.
+
+        None where the images are kept anyway, or where a cell of them cannot be evaluated.
+        """
+        from tokenred.analysis.measure.accuracy import evaluate_together
+
+        if task.key in self._evaluated:
+            return self._evaluated.pop(task.key)
+        others = [other for other in following if other.setting == task.setting]
+        if data is None or not others or data.fit:
             return None
-        return self._base(replace(setting, model=self.reference))
+        start = time.perf_counter()
+        models: dict[str, nn.Module] = {task.key: model}
+        for other in others:
+            try:
+                models[other.key] = self._model(other)
+            except Exception:  # it will say so when its turn comes
+                continue
+        try:
+            self._evaluated |= evaluate_together(models, data, **evaluation_options(context))
+        except Exception:  # each alone, to see whose it is
+            self._evaluated |= dict.fromkeys(models)
+        else:
+            seconds = time.perf_counter() - start
+            self._credit |= dict.fromkeys(models, seconds / len(models))
+            self._credit[task.key] -= seconds
+        return self._evaluated.pop(task.key)
+
+    # ---------------------------------------------------------------- models
+
+    def _model(self, task: Task) -> ReducedViT:
+        """The model under a strategy; learned parts of a reduced one go along, where they fit."""
+        base = self._base(task.setting)
+        # Parts with weights begin with the same ones in every worker.
+        torch.manual_seed(task.setting.seed)
+        if not isinstance(base, ReducedViT):
+            return wrap(base, task.strategy)
+        return base if task.as_it_is else base.with_strategy(task.strategy)
 
     def _base(self, setting: Setting) -> nn.Module:
         dtype, _ = precision_of(setting.dtype)
         key = (setting.model, dtype, setting.device)
-        return self._kept(self._models, key, lambda: self._load(setting, dtype))
+        return _kept(self._models, key, partial(self._load, setting, dtype))
 
     def _load(self, setting: Setting, dtype: torch.dtype | None) -> nn.Module:
         # Leave nothing behind that the next model would feel.
@@ -149,16 +212,14 @@ class Runner:
             gc.collect()
             torch.cuda.empty_cache()
         ref = self.models[setting.model]
-        if ref.module is not None and ref.image_size is None:
-            # The user's own model stays as it is and where it is.
-            same = setting.device is None and dtype is None
-            model = ref.module if same else copy.deepcopy(ref.module)
-        else:
-            given = (
-                self.bases.get(setting.model) if (dtype, setting.device) == (None, None) else None
-            )
-            model = ref.load() if given is None else given
+        model = ref.module if ref.image_size is None else None
+        model = self.bases.get(setting.model) if model is None else model
+        if model is None:
+            model = ref.load()
             self._check_weights(setting.model, model)
+        elif not _is_there(model, setting.device, dtype):
+            # The user's own model stays as it is and where it is.
+            model = copy.deepcopy(model)
         placed: nn.Module = model.to(device=setting.device, dtype=dtype)
         return placed
 
@@ -172,6 +233,25 @@ class Runner:
                 f"{found}, planned {self.weights[place]}): they changed, or differ on this "
                 "machine. Start the grid again."
             )
+
+    # ---------------------------------------------------------------- images
+
+    def _chosen(self, setting: Setting) -> KeptImages | None:
+        ref = self.data[setting.data]
+        if ref is None:
+            return None
+        key = (setting.data, setting.model, setting.limit, setting.seed)
+        return _kept(self._images, key, partial(self._choose, ref, setting))
+
+    def _choose(self, ref: DataRef, setting: Setting) -> KeptImages:
+        from tokenred.data import balanced_subset
+
+        whole = ref.open(self._base(setting))
+        self._check_content(setting.data, ref, whole)
+        count = len(whole) if setting.limit is None else setting.limit
+        # Images that loading processes keep are lost with them.
+        room = 0 if self.loaders else self.room // _KEPT
+        return KeptImages(whole, balanced_subset(whole, count, setting.seed), room)
 
     def _check_content(self, place: int, ref: DataRef, data: ImageDataset) -> None:
         """Whether the images are those of the plan, here as well."""
@@ -187,24 +267,6 @@ class Runner:
                     "grid again."
                 )
 
-    def _chosen(self, setting: Setting, base: nn.Module) -> ImageDataset | None:
-        ref = self.data[setting.data]
-        if ref is None:
-            return None
-
-        def choose() -> ImageDataset:
-            from tokenred.data import balanced_subset
-
-            whole = ref.open(base)
-            self._check_content(setting.data, ref, whole)
-            count = len(whole) if setting.limit is None else setting.limit
-            # Images that loading processes keep are lost with them.
-            room = 0 if self.loaders else self.room // _KEPT
-            return KeptImages(whole, balanced_subset(whole, count, setting.seed), room)
-
-        key = (setting.data, setting.model, setting.limit, setting.seed)
-        return self._kept(self._images, key, choose)
-
     def _describe(self, setting: Setting) -> dict[str, Any]:
         from tokenred.analysis.measure.machine import describe_machine, model_device
 
@@ -216,15 +278,6 @@ class Runner:
             return {**describe_machine(device), "host": platform.node()}
         except (RuntimeError, AssertionError):  # not of this machine
             return {"device": str(device), "host": platform.node()}
-
-    def _kept(self, known: OrderedDict[Any, T], key: Any, make: Callable[[], T]) -> T:
-        """What is kept under a key, or is made and then kept in place of the oldest."""
-        if key not in known:
-            while len(known) >= _KEPT:
-                known.popitem(last=False)
-            known[key] = make()
-        known.move_to_end(key)
-        return known[key]
 
 
 class KeptImages(ImageDataset):
@@ -253,11 +306,19 @@ class KeptImages(ImageDataset):
         if place in self._kept:
             return self._kept[place], self.labels[index], place
         image, label, _ = self._whole[place]
-        # All images have one size. Copies of this dataset share what is kept.
-        size = image.numel() * image.element_size()
-        if label != SKIPPED_LABEL and (len(self._kept) + 1) * size <= self._room:
+        # Copies of this dataset share what is kept.
+        if label != SKIPPED_LABEL and self._have_room(image, len(self._kept) + 1):
             self._kept[place] = image
         return image, label, place
+
+    @property
+    def fit(self) -> bool:
+        """Whether all images can be kept."""
+        return self._have_room(self[0][0], len(self._chosen))
+
+    def _have_room(self, image: Tensor, count: int) -> bool:
+        # All images have one size.
+        return count * image.numel() * image.element_size() <= self._room
 
     def name_of(self, index: int) -> str:
         return self._whole.name_of(index)
@@ -266,11 +327,24 @@ class KeptImages(ImageDataset):
         return self._whole.why_unreadable(index)
 
 
-def _reduced(model: nn.Module, task: Task) -> ReducedViT:
-    """The model under a strategy; learned parts of a reduced one go along, where they fit."""
-    if isinstance(model, ReducedViT):
-        return model.with_strategy(task.strategy)
-    return wrap(model, task.strategy)
+def _kept(known: OrderedDict[Any, T], key: Any, make: Callable[[], T]) -> T:
+    """What is kept under a key, or is made and then kept in place of the oldest."""
+    if key not in known:
+        while len(known) >= _KEPT:
+            known.popitem(last=False)
+        known[key] = make()
+    known.move_to_end(key)
+    return known[key]
+
+
+def _is_there(model: nn.Module, device: str | None, dtype: torch.dtype | None) -> bool:
+    """Whether all of a model is on a device, and of a type, already."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return all(
+        (device is None or tensor.device == torch.device(device))
+        and (dtype is None or tensor.dtype == dtype or not tensor.is_floating_point())
+        for tensor in tensors
+    )
 
 
 def _checked(metric: Metric, found: Any) -> dict[str, Any]:

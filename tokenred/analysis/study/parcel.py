@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import pickle
 import sys
@@ -17,10 +18,10 @@ from uuid import uuid4
 import cloudpickle
 
 from tokenred.analysis.study.cell import EngineError, Outcome, Task
-from tokenred.analysis.study.keys import parts_within
+from tokenred.core.part import Part
 from tokenred.core.provenance import is_installed
 
-__all__ = ["Parcel", "install", "pack_tasks", "run_batch"]
+__all__ = ["Parcel", "install", "pack_runner", "pack_tasks", "read_batch", "run_batch"]
 
 # The runner of a worker, with the models and images that it has loaded: one a thread, since a
 # model cannot serve two cells at a time.
@@ -34,17 +35,14 @@ class Parcel:
 
     A worker that is a thread of this very process is handed the value itself: reading a notebook's
     class back here would give the class copies of its methods, which no longer see what is edited.
-
-    Args:
-        value: to be sent.
-        packed: the same as bytes.
     """
 
-    def __init__(self, value: Any, packed: bytes) -> None:
+    def __init__(self, value: Any, packed: bytes, token: str = "") -> None:
         self.value = value
         self.packed = packed
-        self.token = uuid4().hex
-        _live[os.getpid(), self.token] = self
+        self.token = token or uuid4().hex
+        if not token:
+            _live[os.getpid(), self.token] = self
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _received, (os.getpid(), self.token, self.packed)
@@ -56,11 +54,8 @@ class Parcel:
 
 def _received(process: int, token: str, packed: bytes) -> Parcel:
     # A process that was forked from the sender's has another number.
-    if process == os.getpid() and (own := _live.get((process, token))) is not None:
-        return own
-    found = Parcel(None, packed)
-    found.token = token
-    return found
+    own = _live.get((process, token)) if process == os.getpid() else None
+    return Parcel(None, packed, token) if own is None else own
 
 
 def pack_runner(runner: Any, modules: Iterable[str]) -> Parcel:
@@ -75,11 +70,20 @@ def pack_runner(runner: Any, modules: Iterable[str]) -> Parcel:
 def pack_tasks(tasks: Sequence[Task]) -> Parcel:
     """A batch of tasks, with the user's own parts by value."""
     parts = [part for task in tasks for part in task.strategy.parts.values()]
-    classes = {type(inner) for part in parts for inner in parts_within(part)}
-    modules = {own for cls in classes for own in _modules_of(cls)}
+    classes = {cls for part in parts for inner in _within(part) for cls in type(inner).__mro__}
+    modules = {cls.__module__ for cls in classes if not is_installed(cls.__module__)}
     # Ten times quicker where all is installed.
-    packed = _pack(tasks, modules) if modules else pickle.dumps(tasks, protocol=5)
-    return Parcel(tasks, packed)
+    return Parcel(tasks, _pack(tasks, modules) if modules else pickle.dumps(tasks, protocol=5))
+
+
+def _within(part: Part) -> Iterator[Part]:
+    """A part, and the parts that it holds."""
+    yield part
+    for field in dataclasses.fields(part):  # type: ignore[arg-type]
+        value = getattr(part, field.name)
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, Part):
+                yield from _within(item)
 
 
 def install(runner: Parcel) -> None:
@@ -101,11 +105,9 @@ def run_batch(runner: Parcel | str, tasks: Parcel, threads: int | None = None) -
     Raises:
         EngineError: where the runner cannot be read here.
     """
-    token = runner if isinstance(runner, str) else runner.token
-    if getattr(_here, "token", None) != token:
-        parcel = _installed[runner] if isinstance(runner, str) else runner
+    parcel = _installed[runner] if isinstance(runner, str) else runner
+    if getattr(_here, "token", None) != parcel.token:
         try:
-            # Of its own: a model cannot serve two threads at a time.
             own = parcel.open()
             _here.runner = own if parcel.value is None else copy.deepcopy(own)
         except Exception as error:
@@ -113,13 +115,13 @@ def run_batch(runner: Parcel | str, tasks: Parcel, threads: int | None = None) -
                 f"workers cannot read what they are to run ({type(error).__name__}: {error}); "
                 "tokenred and your modules have to be there."
             ) from error
-        _here.token = token
+        _here.token = parcel.token
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
     start = time.perf_counter()
-    outcomes = [_here.runner(task) for task in tasks.open()]
+    outcomes = list(_here.runner(tasks.open()))
     return pickle.dumps((outcomes, time.perf_counter() - start), protocol=5)
 
 
@@ -129,25 +131,20 @@ def read_batch(content: bytes) -> tuple[list[Outcome], float]:
     return outcomes, seconds
 
 
-def _pack(value: Any, modules: Iterable[str] = ()) -> bytes:
-    with _by_value(modules):
-        try:
+def _pack(value: Any, modules: Iterable[str]) -> bytes:
+    # Classes of __main__ travel by value in any case.
+    own = [sys.modules[name] for name in modules if name in sys.modules and name != "__main__"]
+    try:
+        with _by_value(own):
             return bytes(cloudpickle.dumps(value, protocol=5))
-        except Exception:  # whatever the objects of a module raise
-            pass
-    return bytes(cloudpickle.dumps(value, protocol=5))
-
-
-def _modules_of(cls: type) -> set[str]:
-    return {c.__module__ for c in cls.__mro__ if not is_installed(c.__module__)}
+    except Exception:  # whatever the objects of a module raise
+        return bytes(cloudpickle.dumps(value, protocol=5))
 
 
 @contextmanager
-def _by_value(modules: Iterable[str]) -> Iterator[None]:
+def _by_value(modules: list[Any]) -> Iterator[None]:
     registered = cloudpickle.list_registry_pickle_by_value()
-    # Classes of __main__ travel by value in any case.
-    found = [sys.modules[m] for m in modules if m in sys.modules and m != "__main__"]
-    fresh = [module for module in found if module.__name__ not in registered]
+    fresh = [module for module in modules if module.__name__ not in registered]
     for module in fresh:
         cloudpickle.register_pickle_by_value(module)
     try:

@@ -1,26 +1,24 @@
-"""Anything with ``submit``: batches of tasks in, futures out, dead workers survived."""
+"""Engines: in this process, or anything with ``submit`` whose workers may die."""
 
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from tokenred.analysis.study.cell import FAILED, EngineError, Outcome, Task, failure
-from tokenred.analysis.study.engines.base import Engine, Run
-from tokenred.analysis.study.engines.parcel import (
-    Parcel,
-    pack_runner,
-    pack_tasks,
-    read_batch,
-    run_batch,
-)
+from tokenred.analysis.study.parcel import Parcel, pack_runner, pack_tasks, read_batch, run_batch
 
-__all__ = ["Executor", "Pool", "Submit"]
+__all__ = ["Engine", "Executor", "Pool", "Run", "Serial", "Submit"]
 
+Run = Callable[[Sequence[Task]], Iterator[Outcome]]
+"""What a worker does with tasks: an outcome for each, in order. It raises nothing."""
 Submit = Callable[[Parcel], Any]
 """Takes a batch; gives something with ``done()``, ``result()`` and ``cancel()``."""
 
@@ -30,14 +28,51 @@ _AT_ONCE = 64
 _SECONDS, _MOST = 1.0, 256
 
 
-@dataclass(eq=False)
-class _Flight:
-    """A batch on its way; ``alone`` where nobody else can be to blame for its end."""
+class Engine(ABC):
+    """Runs tasks somewhere.
 
-    future: Any
-    parcel: Parcel
-    batch: list[Task]
-    alone: bool
+    Attributes:
+        name: for the rows.
+    """
+
+    name: str
+
+    @abstractmethod
+    def run(self, runner: Run, tasks: Sequence[Task], modules: set[str]) -> Iterator[list[Outcome]]:
+        """Run all tasks, each to one outcome, in any order.
+
+        Outcomes are handed over as soon as they are there. Closing the iterator stops the workers.
+
+        Args:
+            runner: what a worker does with tasks.
+            tasks: with keys of their own.
+            modules: whose definitions the runner needs and a worker may lack.
+
+        Raises:
+            EngineError: where the workers cannot be started.
+        """
+
+
+class Serial(Engine):
+    """Runs cells in this process, one after the other.
+
+    Args:
+        threads: CPU threads of PyTorch; None for no change.
+    """
+
+    name = "serial"
+
+    def __init__(self, threads: int | None = None) -> None:
+        self._threads = threads
+
+    def run(self, runner: Run, tasks: Sequence[Task], modules: set[str]) -> Iterator[list[Outcome]]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._threads or before)
+        try:
+            for outcome in runner(tasks):
+                yield [outcome]
+        finally:
+            torch.set_num_threads(before)
 
 
 class Pool(Engine):
@@ -82,7 +117,7 @@ class Pool(Engine):
                     landed = [flight for flight in flying if flight.future.done()]
                     for flight in landed:
                         flying.remove(flight)
-                        outcomes += self._collect(flight, todo)
+                        outcomes += _collect(flight, todo)
                     if outcomes:
                         yield [replace(o, attempts=todo.starts.get(o.key, 1)) for o in outcomes]
                     elif not flying and not landed:
@@ -95,15 +130,15 @@ class Pool(Engine):
                 for flight in flying:
                     flight.future.cancel()
 
-    def _collect(self, flight: _Flight, todo: _Todo) -> list[Outcome]:
-        try:
-            outcomes, seconds = read_batch(flight.future.result())
-        except EngineError:
-            raise
-        except Exception as error:  # the worker's end, or whatever the executor makes of it
-            return todo.died(flight, error)
-        todo.learn(len(outcomes), seconds)
-        return outcomes
+
+@dataclass(eq=False)
+class _Flight:
+    """A batch on its way; ``alone`` where nobody else can be to blame for its end."""
+
+    future: Any
+    parcel: Parcel  # kept alive for workers in this process
+    batch: list[Task]
+    alone: bool
 
 
 def _send(submit: Submit, batch: list[Task], todo: _Todo, flying: list[_Flight]) -> list[Outcome]:
@@ -124,15 +159,24 @@ def _send(submit: Submit, batch: list[Task], todo: _Todo, flying: list[_Flight])
     return []
 
 
+def _collect(flight: _Flight, todo: _Todo) -> list[Outcome]:
+    try:
+        outcomes, seconds = read_batch(flight.future.result())
+    except EngineError:
+        raise
+    except Exception as error:  # the worker's end, or whatever the executor makes of it
+        return todo.died(flight, error)
+    todo.learn(len(outcomes), seconds)
+    return outcomes
+
+
 class _Todo:
     """The tasks still to be started, and those that were there when a worker died."""
 
     def __init__(self, tasks: Sequence[Task], retries: int, shared_fate: bool, tries: int) -> None:
         self.starts: dict[str, int] = {}
-        self._tries = tries
+        self._retries, self._shared_fate, self._tries = retries, shared_fate, tries
         self._tasks = deque(tasks)
-        self._retries = retries
-        self._shared_fate = shared_fate
         self._suspects: deque[Task] = deque()
         self._deaths: dict[str, int] = {}
         self._size = 1
@@ -172,11 +216,10 @@ class _Todo:
             self._suspects.append(task)
             return []
         how = " ".join(f"{type(error).__name__}: {error}".split())
-        count *= self._tries
-        self.starts[task.key] = self._tries * self.starts[task.key]
+        self.starts[task.key] *= self._tries
         told = (
-            f"WorkerDied: {count} workers died over this cell ({how}). A kill by signal 9 "
-            "often means that memory ran out: fewer workers or smaller batches help."
+            f"WorkerDied: {count * self._tries} workers died over this cell ({how}). A kill by "
+            "signal 9 often means that memory ran out: fewer workers or smaller batches help."
         )
         return [Outcome(task.key, FAILED, error=told)]
 
@@ -196,9 +239,8 @@ class Executor(Pool):
 
     def __init__(self, executor: Any, retries: int = 2, at_once: int | None = None) -> None:
         workers = getattr(executor, "_max_workers", None)
-        super().__init__(
-            retries, at_once or (2 * workers if isinstance(workers, int) else _AT_ONCE)
-        )
+        fitting = 2 * workers if isinstance(workers, int) else _AT_ONCE
+        super().__init__(retries, at_once or fitting)
         self._executor = executor
 
     @contextmanager

@@ -1,0 +1,295 @@
+"""What the arguments of a grid mean: its points, and what each runs on; nothing is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from tokenred.analysis.study.cell import (
+    DENSE,
+    FIELDS,
+    OUTSIDE,
+    PARTS,
+    SETTINGS,
+    Base,
+    Setting,
+    plain,
+    read_base,
+)
+from tokenred.analysis.study.metrics import Metric, read_metrics
+from tokenred.analysis.study.refs import DataRef, ModelRef, precision_of, read_data, read_model
+from tokenred.core.errors import ConfigError, UnknownNameError, shown
+from tokenred.core.values import Count, PartOf, Size, read
+from tokenred.strategies.config import resolve
+
+__all__ = ["Design", "Point"]
+
+Point = dict[str, Any]
+"""Values by the name of their axis."""
+_AGAINST = (DENSE, "base")
+_KINDS: dict[str, Any] = {
+    "limit": Size | None, "seed": Count, "budget": PartOf | None, "batch_size": Size,
+    "threads": Size | None, "device": str | None,
+}  # fmt: skip
+
+
+class Design:
+    """Iterates over the points: the cross product of the axes, then the single ones.
+
+    Args:
+        told: arguments of `tokenred.analysis.Grid` by name.
+
+    Attributes:
+        axes: names of all axes.
+        models, datasets: all that are named, by their places in a `Setting`.
+        metrics: to be measured.
+        against: ``"dense"``, ``"base"`` or None.
+        reference: the model that timings are taken against, or None for each cell's own.
+        channels_last: keep images and convolutions' weights as NHWC in memory.
+
+    Raises:
+        TokenredError: for whatever cannot be meant.
+    """
+
+    def __init__(self, told: Mapping[str, Any]) -> None:
+        self._split, self._class_map = told["split"], told["class_map"]
+        self._where = told["where"]
+        self._known: dict[tuple[str, Any], Any] = {}
+        self._places: dict[tuple[ModelRef, Any], int] = {}
+        self.models: list[ModelRef] = []
+        self.datasets: list[DataRef | None] = []
+        self.channels_last = bool(told["channels_last"])
+        axes = {} if told["axes"] is None else told["axes"]
+        if not isinstance(axes, Mapping):
+            raise ConfigError(f"expected axes as a mapping from names to lists, got {shown(axes)}.")
+        self._axes = {
+            _name(name): [self._read(name, _unboxed(value)) for value in _listed(name, values)]
+            for name, values in axes.items()
+        }
+        self._points = [self._point(point) for point in told["cells"] or ()]
+        self.axes = tuple(dict.fromkeys([*self._axes, *(n for p in self._points for n in p)]))
+        self._default = {
+            name: self._read(name, told[name])
+            for name in ("base", *SETTINGS, "budget")
+            if told.get(name) is not None
+        }
+        if told["data"] is None and not self._covers("data"):
+            self.datasets.append(None)
+        for name in ("base", "model"):
+            if name not in self._default and not self._covers(name):
+                raise ConfigError(f"expected {name}= for the grid, or {name!r} on an axis.")
+        self.against: str | None = told["against"]
+        if self.against not in (None, *_AGAINST):
+            raise UnknownNameError.of("reference to compare with", self.against, _AGAINST)
+        reference = told["reference"]
+        self.reference = None if reference is None else self._read("model", reference)
+        if self.reference is not None:
+            self.place(self.reference)
+        self.metrics: tuple[Metric, ...] = read_metrics(told["metrics"])
+        if None in self.datasets:
+            for metric in self.metrics:
+                if metric.needs_data:
+                    raise ConfigError(f"metric {metric.name!r} needs images; pass data=.")
+        self._check_names()
+
+    # ---------------------------------------------------------------- points
+
+    def __len__(self) -> int:
+        """The number of points, those that ``where`` leaves out included."""
+        # Without axes there is one point, the base itself, unless points are listed.
+        product = math.prod(map(len, self._axes.values())) if self._has_product else 0
+        return product + len(self._points)
+
+    def __iter__(self) -> Iterator[tuple[int, Point]]:
+        """Position and values of each point that is kept."""
+        for position, point in enumerate(itertools.chain(self._product(), self._points)):
+            if self._where is None or self._where(
+                {name: getattr(value, "label", value) for name, value in point.items()}
+            ):
+                yield position, point
+
+    @property
+    def _has_product(self) -> bool:
+        return bool(self._axes or not self._points)
+
+    def _product(self) -> Iterator[Point]:
+        """The cross product; the last axis varies fastest, settings slowest."""
+        if self._has_product:
+            order = sorted(self._axes, key=lambda n: SETTINGS.index(n) if n in SETTINGS else 99)
+            for values in itertools.product(*(self._axes[name] for name in order)):
+                chosen = dict(zip(order, values, strict=True))
+                yield {name: chosen[name] for name in self._axes}
+
+    def _values(self, name: str) -> list[Any]:
+        return [*self._axes.get(name, ()), *(p[name] for p in self._points if name in p)]
+
+    def _covers(self, name: str) -> bool:
+        """Whether every point has a value of a name."""
+        product = name in self._axes or not self._has_product
+        return product and all(name in point for point in self._points)
+
+    # ---------------------------------------------------------------- what a point means
+
+    def base(self, point: Point) -> Base:
+        """What a point starts from."""
+        found = point.get("base", self._default.get("base"))
+        assert isinstance(found, Base)
+        return found
+
+    def budget(self, point: Point) -> float | None:
+        """The share of the dense model's GMACs that a point may cost."""
+        share: float | None = point.get("budget", self._default.get("budget"))
+        return self.base(point).share if share is None else share
+
+    def setting(self, point: Point) -> Setting:
+        """What a point runs on."""
+        chosen: dict[str, Any] = {
+            name: point.get(name, self._default.get(name)) for name in SETTINGS
+        }
+        chosen["model"] = self.place(chosen["model"], chosen.pop("image_size"))
+        chosen["data"] = self.datasets.index(chosen["data"])
+        return Setting(**chosen)
+
+    def place(self, model: ModelRef, size: tuple[int, int] | None = None) -> int:
+        """The place of a model at an image size."""
+        if (model, size) not in self._places:
+            self._places[model, size] = len(self.models)
+            self.models.append(
+                model if size is None else dataclasses.replace(model, image_size=size)
+            )
+        return self._places[model, size]
+
+    # ---------------------------------------------------------------- reading
+
+    def _point(self, point: Any) -> Point:
+        if not isinstance(point, Mapping):
+            raise ConfigError(
+                f"expected a cell as a mapping from names to values, got {shown(point)}."
+            )
+        return {_name(name): self._read(name, _unboxed(value)) for name, value in point.items()}
+
+    def _read(self, name: str, value: Any) -> Any:
+        """A value of an axis, or a default, as what it means."""
+        if name in ("base", "model", "data"):
+            mark = (name, value) if isinstance(value, str) else (name, id(value))
+            if mark not in self._known:
+                # With the value itself, whose address is not given to another as long as it lives.
+                self._known[mark] = value, self._named(name, value)
+            return self._known[mark][1]
+        if name == "dtype":
+            text = str(value).removeprefix("torch.") if isinstance(value, torch.dtype) else value
+            precision_of(text)
+            return text
+        if name == "image_size":
+            return _sides(value)
+        if name == "compile" and value is not False:
+            from tokenred.analysis.measure.clock import Compile
+
+            return read(Compile, value, name)
+        if name in _KINDS:
+            text = str(value) if isinstance(value, torch.device) else value
+            return read(_KINDS[name], text, name)
+        return value if name in OUTSIDE else _with_parts(name, value)
+
+    def _named(self, name: str, value: Any) -> Base | ModelRef | DataRef | None:
+        if name == "base":
+            return read_base(value)
+        if name == "model":
+            return read_model(value)
+        found = None if value is None else read_data(value, self._split, self._class_map)
+        self.datasets.append(found)
+        return found
+
+    def _check_names(self) -> None:
+        """Refuse an axis that means nothing to any base or part of the grid."""
+        bases = [*self._values("base"), self._default.get("base")]
+        bases = [base for base in bases if base is not None]
+        known = self._parameters(bases)
+        names = FIELDS.union(OUTSIDE, *(base.parameters for base in bases), *known.values())
+        for name in self.axes:
+            kind, _, parameter = name.rpartition(".")
+            if parameter not in (known.get(kind, ()) if kind else names):
+                raise UnknownNameError.of("axis", name, names)
+
+    def _parameters(self, bases: list[Base]) -> dict[str, set[str]]:
+        """Parameters of the parts that bases and axes name, by kind of part."""
+        found: dict[str, set[str]] = {kind: set() for kind in PARTS}
+        for base in bases:
+            for name, part in base.build({}).parts.items():
+                found[name.partition(".")[0]] |= _fields_of(type(part))
+        for kind, registries in PARTS.items():
+            for value in self._values(kind):
+                for item in value if isinstance(value, list | tuple) else (value,):
+                    found[kind] |= _fields_of(type(item))
+                    if isinstance(item, str):
+                        for registry in registries:
+                            found[kind] |= _fields_of(
+                                registry[item].make if item in registry else 0
+                            )
+        return found
+
+
+def _name(given: Any) -> str:
+    name: str = read(str, given, "the name of an axis")
+    return name
+
+
+def _listed(name: str, values: Any) -> list[Any]:
+    if isinstance(values, str | Mapping) or not hasattr(values, "__iter__"):
+        raise ConfigError(
+            f"axis {name!r}: expected a list of values, got {shown(values)}; write [ ]."
+        )
+    found = list(values)
+    if not found:
+        raise ConfigError(f"axis {name!r}: expected at least one value, got none.")
+    return found
+
+
+def _unboxed(value: Any) -> Any:
+    """A NumPy number as Python's own: parts check for those."""
+    if hasattr(value, "shape") and hasattr(value, "tolist"):
+        try:
+            value = value.tolist()
+        except RuntimeError:  # a tensor without values
+            raise ConfigError(f"expected numbers on the axes, got {shown(value)}.") from None
+        value = tuple(value) if isinstance(value, list) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"expected finite numbers on the axes, got {value!r}.")
+    if isinstance(value, int | str | list | tuple | dict):
+        try:  # as keys and the store will
+            str(plain(value)).encode()
+        except (ValueError, RecursionError):
+            raise ConfigError(
+                f"expected axis values that can be written down, got {shown(value)}."
+            ) from None
+    return value
+
+
+def _with_parts(name: str, value: Any) -> Any:
+    """An axis value, with a part in the place of the table that describes it."""
+    if isinstance(value, Mapping):
+        return resolve({name: dict(value)})[name]
+    if isinstance(value, list | tuple) and any(isinstance(v, Mapping) for v in value):
+        return tuple(resolve({name: list(value)})[name])
+    return value
+
+
+def _sides(value: Any) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    sides = (value, value) if isinstance(value, int) else value
+    if not isinstance(sides, list | tuple) or len(sides) != 2:
+        raise ConfigError(
+            f"expected an image size as a side or (height, width), got {shown(value)}."
+        )
+    height, width = (read(Size, side, "image_size") for side in sides)
+    return height, width
+
+
+def _fields_of(kind: Any) -> set[str]:
+    return {f.name for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set()

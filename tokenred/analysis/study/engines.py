@@ -1,0 +1,266 @@
+"""Engines by name: worker processes of this machine, and Ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from tokenred.analysis.study.cell import EngineError
+from tokenred.analysis.study.parcel import Parcel, install, pack_tasks, run_batch
+from tokenred.analysis.study.pool import Engine, Executor, Pool, Serial, Submit
+from tokenred.core.errors import ConfigError, MissingExtraError, UnknownNameError, shown
+from tokenred.core.values import Count, Magnitude, Size, checked
+
+__all__ = ["ENGINES", "Processes", "Ray", "pick_engine"]
+
+ENGINES = ("serial", "processes", "ray")
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_FALSE_STARTS = 3
+_LOOK_SECONDS = 1.0
+_OF_WORKERS = {
+    # From the working folder nothing is imported.
+    "PYTHONSAFEPATH": "1",
+    # What workers keep between cells is no leak.
+    "LOKY_MAX_MEMORY_LEAK_SIZE": str(2**62),
+}
+# Of a cluster that is started here: it tells nobody, and its workers count as much as others.
+_OF_RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+
+
+@checked
+def pick_engine(
+    given: str | Engine | Any,
+    *,
+    workers: Size | None = None,
+    threads: Size | None = None,
+    address: str | None = None,
+    retries: Count = 2,
+    gpus: Magnitude = 0.0,
+) -> Engine:
+    """The engine.
+
+    Args:
+        given: ``"serial"``, ``"processes"``, ``"ray"``; an `Engine`; or anything with ``submit``,
+            such as an executor of ``concurrent.futures`` or Dask's client.
+        workers, threads: see the engines.
+        address: of a Ray cluster.
+        retries: how often a cell may be started again after its worker died.
+        gpus: of each of Ray's tasks.
+
+    Raises:
+        UnknownNameError: for another name.
+        ConfigError: for numbers out of range, or anything else.
+        MissingExtraError: for Ray where it is not installed.
+    """
+    if address is not None and given != "ray":
+        raise ConfigError(
+            f"an address is for engine='ray', got engine={shown(given)}; leave it out."
+        )
+    if isinstance(given, Engine):
+        return given
+    if given == "serial":
+        return Serial(threads)
+    if given == "processes":
+        return Processes(workers, threads, retries)
+    if given == "ray":
+        return Ray(workers, threads, address, retries, gpus)
+    if callable(getattr(given, "submit", None)):
+        return Executor(given, retries)
+    if isinstance(given, str):
+        raise UnknownNameError.of("engine", given, ENGINES)
+    raise ConfigError(
+        f"expected an engine: {', '.join(ENGINES)}, or an object with submit(), got {shown(given)}."
+    )
+
+
+class Processes(Pool):
+    """Runs cells in processes of this machine, a pool of loky's; those that die are replaced.
+
+    Args:
+        workers: processes; None for as many as there are cores.
+        threads: CPU threads of PyTorch in each; None shares the cores out, unless
+            ``OMP_NUM_THREADS`` says otherwise.
+        retries: how often a cell may be started again after its worker died.
+    """
+
+    name = "processes"
+    # A pool of loky's ends with any of its workers.
+    shared_fate = True
+
+    def __init__(
+        self, workers: int | None = None, threads: int | None = None, retries: int = 2
+    ) -> None:
+        self._workers = workers or _usable_cores()
+        self._environment = dict(_OF_WORKERS)
+        if threads is not None or not any(name in os.environ for name in _THREADS):
+            share = threads or max(1, _usable_cores() // self._workers)
+            self._environment |= dict.fromkeys(_THREADS, str(share))
+        super().__init__(retries, 2 * self._workers)
+
+    @contextmanager
+    def opened(self, runner: Parcel) -> Iterator[Submit]:
+        pool: list[Any] = []
+
+        def submit(batch: Parcel) -> Any:
+            if not pool or pool[0]._flags.broken is not None:
+                pool[:] = [self._start(runner)]
+            return pool[0].submit(run_batch, runner.token, batch)
+
+        with _variables(_OF_WORKERS):
+            try:
+                yield submit
+            finally:
+                for each in pool:
+                    each.shutdown(wait=True, kill_workers=True)
+
+    def _start(self, runner: Parcel) -> Any:
+        """A pool, one worker of which has answered."""
+        from loky import ProcessPoolExecutor
+
+        for tried in range(1, _FALSE_STARTS + 1):
+            pool = ProcessPoolExecutor(
+                self._workers, env=self._environment, initializer=_settle,
+                initargs=(runner, os.getpid()),
+            )  # fmt: skip
+            try:
+                pool.submit(run_batch, runner.token, pack_tasks([])).result()
+            except BaseException as error:
+                pool.shutdown(wait=True, kill_workers=True)
+                if isinstance(error, EngineError) or not isinstance(error, Exception):
+                    raise
+                if tried == _FALSE_STARTS:
+                    how = str(error).strip().partition("\n")[0]
+                    raise EngineError(
+                        f"worker processes ended {tried} times before they were ready ({how}); "
+                        "what they said is above. Can a new Python import tokenred and your "
+                        "modules?"
+                    ) from error
+            else:
+                return pool
+        raise AssertionError
+
+
+def _settle(runner: Parcel, parent: int) -> None:
+    """Make a new process a worker."""
+    # What cells print goes to standard error; Ctrl-C reaches all processes of a terminal, and the
+    # parent decides; a parent that was killed cannot say so.
+    sys.stdout.flush()
+    os.dup2(2, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    install(runner)
+
+
+def _leave_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    os._exit(1)
+
+
+class Ray(Pool):
+    """Runs cells as tasks of Ray, which starts them again itself where a worker dies.
+
+    Args:
+        workers: tasks at a time; None for as many as the cluster has cores for.
+        threads: CPU threads of each; None for 1.
+        address: of a cluster (``"auto"``, ``"ray://host:10001"``); None for the one that this
+            process is connected to, or one that is started here.
+        retries: how often a cell may be started again after its worker died.
+        gpus: of each task; a share such as 0.5 lets two of them use one.
+
+    Raises:
+        MissingExtraError: where Ray is not installed.
+    """
+
+    name = "ray"
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        threads: int | None = None,
+        address: str | None = None,
+        retries: int = 2,
+        gpus: float = 0,
+    ) -> None:
+        self._ray = _import_ray()
+        self._workers = workers
+        self._threads = threads or 1
+        self._address = address
+        self._gpus = gpus
+        super().__init__(0, workers or 1)
+        self.tries = retries + 1
+
+    @contextmanager
+    def opened(self, runner: Parcel) -> Iterator[Submit]:
+        ray, own = self._ray, not self._ray.is_initialized()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about changes that Ray plans
+            if own:
+                self._connect()
+            try:
+                cores = int(ray.cluster_resources().get("CPU", 1))
+                self._at_once = self._workers or max(1, cores // self._threads)
+                task = ray.remote(
+                    num_cpus=self._threads, num_gpus=self._gpus, max_retries=self.tries - 1
+                )(run_batch)
+                setup = ray.put(runner)
+                yield lambda batch: task.remote(setup, batch, self._threads).future()
+            finally:
+                if own:
+                    ray.shutdown()
+
+    def _connect(self) -> None:
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if self._address is not None:
+            options["address"] = self._address
+        else:
+            wanted = (self._workers or 1) * self._threads
+            options |= {"num_cpus": max(wanted, _usable_cores()), "include_dashboard": False}
+        try:
+            with _variables({} if self._address else _OF_RAY):
+                self._ray.init(**options)
+        except Exception as error:
+            place = self._address or "this machine"
+            raise EngineError(
+                f"cannot start or reach Ray on {place} ({type(error).__name__}: {error}); check "
+                "the address, or choose engine='processes'."
+            ) from error
+
+
+def _import_ray() -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about itself and its own dependencies
+            import ray
+    except ImportError as error:
+        raise MissingExtraError(
+            "the engine 'ray' needs Ray, which is not installed: pip install 'tokenred[ray]', or "
+            "choose engine='processes'."
+        ) from error
+    return ray
+
+
+def _usable_cores() -> int:
+    """CPU cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+@contextmanager
+def _variables(given: Mapping[str, str]) -> Iterator[None]:
+    """Variables of the environment for the length of the block, where they are not set already."""
+    fresh = {name: value for name, value in given.items() if name not in os.environ}
+    os.environ.update(fresh)
+    try:
+        yield
+    finally:
+        for name in fresh:
+            os.environ.pop(name, None)
