@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import tokenred as tr
@@ -14,26 +17,31 @@ from tokenred.core.errors import InputError, PartError
 
 
 def test_images_and_data(digits: nn.Module) -> None:
-    reduced = tr.wrap(digits, "ats")
+    reduced = tr.wrap(digits, "ats").train()
     images = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     found = adaptive_cost(reduced, images, batch_size=2)
+    assert reduced.training
+    reduced.eval()
     assert found.counts.shape == (5, 9)
     alone = [adaptive_cost(reduced, image[None]) for image in images]
     np.testing.assert_array_equal(found.counts, np.concatenate([a.counts for a in alone]))
     np.testing.assert_allclose(found.gmacs, [a.mean_gmacs for a in alone])
     assert found.mean_gmacs == pytest.approx(found.gmacs.mean())
+    # The lengths of 64 values of 96 channels are the least of it.
+    assert found.mean_overhead_gmacs > 64 * 96 / 1e9
     assert "5 images" in repr(found)
     from_data = adaptive_cost(reduced, "digits", limit=6)
     assert len(from_data.gmacs) == 6
     assert len(set(from_data.gmacs)) > 1
     assert from_data.mean_counts[:3].tolist() == [64, 64, 64]
-    # The lengths of 64 values of 96 channels are the least of it.
-    assert found.mean_overhead_gmacs > 64 * 96 / 1e9
-    reduced.train()
-    again = adaptive_cost(reduced, images)
-    np.testing.assert_array_equal(again.counts, found.counts)
-    assert reduced.training
-    reduced.eval()
+
+
+def test_unreadable_images_cost_nothing(digits: nn.Module, tmp_path: Path) -> None:
+    for label in range(10):
+        (tmp_path / str(label)).mkdir()
+        Image.new("RGB", (32, 32), (20 * label,) * 3).save(tmp_path / str(label) / "a.png")
+        (tmp_path / str(label) / "torn.png").write_bytes(b"torn")
+    assert len(adaptive_cost(tr.wrap(digits, "ats"), tmp_path).gmacs) == 10
 
 
 def test_of_a_static_method_all_images_cost_the_same(digits: nn.Module) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from tokenred.data import CIFAR10_MEAN, CIFAR10_STD, open_dataset
 from tokenred.data.classes import CIFAR10_CLASSES
 from tokenred.models import digits_vit
 
+WHOLE: dict[str, Any] = {"batch_size": 1, "workers": 0, "limit": None, "seed": 0}
+
 
 def test_the_callers_dataset_stays(digits: nn.Module) -> None:
     mine = open_dataset("digits")
@@ -26,7 +29,8 @@ def test_the_callers_dataset_stays(digits: nn.Module) -> None:
     assert mine.transform is None
     assert opened[0][0].shape == (3, 32, 32)
     assert opened[0][0].min() < 0
-    assert open_for(digits, open_dataset("digits", transform=torch.nn.Identity())).transform
+    own = torch.nn.Identity()
+    assert open_for(digits, open_dataset("digits", transform=own)).transform is own
 
 
 def test_cifar10_is_known_by_its_classes(tmp_path: Path) -> None:
@@ -46,24 +50,20 @@ class Endless(IterableDataset[tuple[torch.Tensor, int]]):
             yield torch.zeros(3), 1
 
 
-def test_batches_of_an_endless_loader() -> None:
+def test_batches_of_a_loader() -> None:
     loader = DataLoader(Endless(), batch_size=4)
-    stream, total = batches(loader, batch_size=1, workers=0, limit=6, seed=0)
+    stream, total = batches(loader, **WHOLE | {"limit": 6})
     assert total == 6
     assert [index.tolist() for _, _, index in stream] == [[0, 1, 2, 3], [4, 5]]
-    assert batches(loader, batch_size=1, workers=0, limit=None, seed=0)[1] is None
-
-
-def test_a_loader_of_something_else() -> None:
-    stream, _ = batches(DataLoader([1, 2]), batch_size=1, workers=0, limit=None, seed=0)  # type: ignore[arg-type]
+    assert batches(loader, **WHOLE)[1] is None
+    stream, _ = batches(DataLoader([1, 2]), **WHOLE)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="collate_fn"):
         next(stream)
 
 
 @pytest.mark.parametrize("limit", [None, 5, 23])
 def test_shares_of_a_dataset_make_up_the_whole(digits: nn.Module, limit: int | None) -> None:
-    data = open_for(digits, "digits")
-    options = {"batch_size": 50, "workers": 0, "limit": limit, "seed": 1}
+    data, options = open_for(digits, "digits"), WHOLE | {"batch_size": 50, "limit": limit}
     whole = [index.tolist() for _, _, index in batches(data, **options)[0]]
     parts = []
     for rank in range(3):
@@ -77,26 +77,20 @@ def test_shares_of_a_dataset_make_up_the_whole(digits: nn.Module, limit: int | N
 def test_shares_of_a_loader_and_the_digest_of_its_order() -> None:
     def read(labels: list[int], rank: int) -> tuple[list[list[int]], str]:
         data = TensorDataset(torch.zeros(5, 3), torch.tensor(labels))
-        loader = DataLoader(data, batch_size=2)
         digest = hashlib.sha256()
-        stream, _ = batches(
-            loader, batch_size=1, workers=0, limit=None, seed=0, share=(rank, 2), note=digest.update
-        )
+        loader = DataLoader(data, batch_size=2)
+        stream, _ = batches(loader, share=(rank, 2), note=digest.update, **WHOLE)
         return [index.tolist() for _, _, index in stream], digest.hexdigest()
 
     (first, one), (second, two) = read([0, 1, 2, 3, 4], 0), read([0, 1, 2, 3, 4], 1)
     assert first == [[0, 1], [4]]
     assert second == [[2, 3]]
     assert one == two != read([0, 1, 2, 4, 3], 0)[1]
-
-
-def test_a_loader_that_is_divided_already() -> None:
     data = TensorDataset(torch.zeros(5, 3), torch.zeros(5))
-    loader = DataLoader(data, sampler=DistributedSampler(data, num_replicas=2, rank=0))
-    options = {"batch_size": 1, "workers": 0, "limit": None, "seed": 0}
+    divided = DataLoader(data, sampler=DistributedSampler(data, num_replicas=2, rank=0))
     with pytest.raises(ConfigError, match="DistributedSampler"):
-        batches(loader, share=(0, 2), **options)
-    assert batches(loader, **options)[1] == 5
+        batches(divided, share=(0, 2), **WHOLE)
+    assert batches(divided, **WHOLE)[1] == 5
 
 
 def test_normalisation_is_undone() -> None:
@@ -105,9 +99,5 @@ def test_normalisation_is_undone() -> None:
     found = shown_pixels(normalise(image), transforms.Compose([normalise]))
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, image.permute(1, 2, 0).numpy(), atol=1e-6)
-
-
-def test_without_a_normalisation() -> None:
-    image = torch.tensor([-0.5, 0.25, 1.5]).view(3, 1, 1)
-    found = shown_pixels(image.half(), lambda picture: picture)
-    assert found.tolist() == [[[0.0, 0.25, 1.0]]]
+    plain = torch.tensor([-0.5, 0.25, 1.5]).view(3, 1, 1)
+    assert shown_pixels(plain.half(), lambda picture: picture).tolist() == [[[0.0, 0.25, 1.0]]]

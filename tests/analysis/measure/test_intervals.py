@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from tokenred.analysis import Estimate, bootstrap_interval, paired_difference, paired_limits
+from tokenred.analysis import bootstrap_interval, paired_difference, paired_limits
 from tokenred.analysis.measure.intervals import StreamingMeans
 from tokenred.core.errors import ConfigError, InputError
 
 # Paired differences.
 
 
-@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.8])
-@pytest.mark.parametrize(
-    ("n", "differing"),
-    [(n, differing) for n in (200, 500, 1000, 2000) for differing in (10 / n, 20 / n, 0.1, 0.4)],
-)
-def test_coverage(n: int, differing: float, share: float) -> None:
+@pytest.mark.parametrize("n", [200, 2000])
+def test_coverage(n: int) -> None:
     """Of 2000 simulated pairs 93 to 97% are covered, at a difference of share × differing."""
-    only_a, only_b = differing * (1 + share) / 2, differing * (1 - share) / 2
     rng = np.random.default_rng(2024)
-    x, y, _ = rng.multinomial(n, [only_a, only_b, 1 - differing], size=2000).T
-    low, high = paired_limits(x, y, n)
-    truth = only_a - only_b
-    covered = ((low <= truth) & (truth <= high)).mean()
-    assert 0.93 <= covered <= 0.97
+    for differing in (10 / n, 20 / n, 0.1, 0.4):
+        for share in (0.0, 0.25, 0.5, 0.8):
+            only_a, only_b = differing * (1 + share) / 2, differing * (1 - share) / 2
+            x, y, _ = rng.multinomial(n, [only_a, only_b, 1 - differing], size=2000).T
+            low, high = paired_limits(x, y, n)
+            truth = only_a - only_b
+            covered = ((low <= truth) & (truth <= high)).mean()
+            assert 0.93 <= covered <= 0.97, (differing, share)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.8])
-@pytest.mark.parametrize("expected", [4, 6, 8])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.8])
+@pytest.mark.parametrize("expected", [4, 8])
 def test_coverage_where_few_images_tell_the_models_apart(expected: int, share: float) -> None:
     """Summed over all outcomes, since 2000 trials are too few so near to the bounds."""
     n = 500
@@ -81,7 +80,7 @@ def test_the_ends_are_where_the_score_test_just_rejects(x: int, y: int, n: int) 
         assert ((x - y) / n - d) / error == pytest.approx(sign * 1.959964, rel=1e-3)
 
 
-@pytest.mark.parametrize("n", [1, 10, 1000])
+@pytest.mark.parametrize("n", [1, 1000])
 @pytest.mark.parametrize(("a", "b"), [(1, 1), (1, 0), (0, 1), (0, 0)])
 def test_never_a_point_and_around_the_difference(n: int, a: int, b: int) -> None:
     found = paired_difference(np.full(n, a), np.full(n, b))
@@ -90,17 +89,19 @@ def test_never_a_point_and_around_the_difference(n: int, a: int, b: int) -> None
     assert found.p_value == (1.0 if a == b else pytest.approx(0.5 ** (n - 1)))
 
 
-def test_pairs_refused() -> None:
-    with pytest.raises(InputError, match="non-empty"):
-        paired_difference([], [])
-    with pytest.raises(InputError, match="got 2 and 3"):
-        paired_difference([True, False], [True, False, True])
-    with pytest.raises(InputError, match="array of booleans"):
-        paired_difference([0.5], [1.0])
+@pytest.mark.parametrize(
+    ("a", "b", "said"),
+    [
+        ([], [], "non-empty"),
+        ([True, False], [True, False, True], "got 2 and 3"),
+        ([0.5], [1.0], "array of booleans"),
+    ],
+)
+def test_pairs_refused(a: Any, b: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        paired_difference(a, b)
     with pytest.raises(ConfigError, match=r"in \(0, 1\)"):
         paired_difference([True], [True], level=95)
-    with pytest.raises(ConfigError, match=r"in \(0, 1\)"):
-        paired_limits(1, 2, 10, level=1.0)
     for counts in ((-1, 0, 5), (3, 3, 5), (0, 0, 0)):
         with pytest.raises(InputError, match="expected non-negative counts"):
             paired_limits(*counts)
@@ -108,34 +109,28 @@ def test_pairs_refused() -> None:
 
 # The bootstrap of any figure.
 
-
-RNG = np.random.default_rng(3)
-
-
-SKEWED = RNG.exponential(size=60)
+SKEWED = np.random.default_rng(3).exponential(size=60)
 
 
 @pytest.mark.parametrize("method", ["bca", "percentile"])
-def test_it_covers_the_mean_of_skewed_values(method: str) -> None:
+def test_it_covers_the_mean_of_skewed_values(method: Any) -> None:
     rng = np.random.default_rng(11)
-    trials, hits = 400, 0
+    trials, hits = 200, 0
     for trial in range(trials):
         values = rng.exponential(size=100)
-        found = bootstrap_interval(values, resamples=400, seed=trial, method=method)
+        found = bootstrap_interval(values, resamples=300, seed=trial, method=method)
         hits += found.low <= 1.0 <= found.high
-    # Three standard errors of so many trials are 3.3%.
-    assert 0.90 <= hits / trials <= 0.98
+    # Three standard errors of so many trials are 4.6%.
+    assert 0.90 <= hits / trials <= 0.99
 
 
 def test_the_mean_of_many_is_that_of_the_normal_theory() -> None:
-    values = np.random.default_rng(0).normal(5, 2, size=5000)
+    values = np.random.default_rng(0).normal(5, 2, size=3000)
     found = bootstrap_interval(values, resamples=1000)
-    half = 1.96 * values.std(ddof=1) / np.sqrt(5000)
+    half = 1.96 * values.std(ddof=1) / np.sqrt(3000)
     assert found.method == "percentile"
-    assert found.value == pytest.approx(values.mean())
-    assert (found.low, found.high) == pytest.approx(
-        (values.mean() - half, values.mean() + half), abs=0.15 * half
-    )
+    ends = (values.mean() - half, values.mean() + half)
+    assert (found.low, found.high) == pytest.approx(ends, abs=0.15 * half)
 
 
 def test_the_seed_decides_and_nothing_else() -> None:
@@ -143,15 +138,14 @@ def test_the_seed_decides_and_nothing_else() -> None:
     np.random.random()  # noqa: NPY002
     assert bootstrap_interval(SKEWED, seed=1) == first
     assert bootstrap_interval(SKEWED, seed=2) != first
-    assert isinstance(first, Estimate)
     assert (first.count, first.level, first.method) == (60, 0.95, "bca")
 
 
 def test_samples_over_the_same_images_are_paired() -> None:
-    a = np.random.default_rng(5).normal(size=200)
-    b = a + 0.5
-    gap = bootstrap_interval(a, b, statistic=lambda x, y, axis: (x - y).mean(axis=axis))
     # Paired, the gap is the same in every resample.
+    gap = bootstrap_interval(
+        SKEWED, SKEWED + 0.5, statistic=lambda x, y, axis: (x - y).mean(axis=axis)
+    )
     assert (gap.value, gap.low, gap.high) == pytest.approx((-0.5, -0.5, -0.5))
 
 
@@ -160,13 +154,7 @@ def test_any_statistic_with_or_without_an_axis() -> None:
     assert median.low < median.value == np.median(SKEWED) < median.high
     plain = bootstrap_interval(SKEWED, statistic=lambda x: float(np.median(x)))
     assert (plain.low, plain.high) == pytest.approx((median.low, median.high))
-    top5 = bootstrap_interval(np.array([0, 7, 2, 9, 1, 0]) < 5)
-    assert top5.value == pytest.approx(4 / 6)
-
-
-def test_values_that_agree_give_a_point() -> None:
-    found = bootstrap_interval(np.ones(30))
-    assert (found.value, found.low, found.high) == (1, 1, 1)
+    assert bootstrap_interval(np.array([0, 7, 2, 9, 1, 0]) < 5).value == pytest.approx(4 / 6)
 
 
 def test_where_bca_is_not_defined_percentiles_stand_in() -> None:
@@ -176,28 +164,24 @@ def test_where_bca_is_not_defined_percentiles_stand_in() -> None:
     assert found.low < found.high < found.value == 20
 
 
-def test_bootstrap_refused() -> None:
-    for sample in ([1.0], [[1.0, 2.0]], ["a", "b"], []):
-        with pytest.raises(InputError, match="arrays of two or more"):
-            bootstrap_interval(sample)
-    with pytest.raises(InputError, match="finite numbers"):
-        bootstrap_interval([1.0, np.nan])
-    with pytest.raises(InputError, match="sizes: 2, 3"):
-        bootstrap_interval([1, 2], [1, 2, 3])
-    with pytest.raises(InputError, match="sizes: none"):
-        bootstrap_interval()
-    with pytest.raises(InputError, match="from the statistic"):
-        bootstrap_interval([1, 2], statistic=lambda x: x)
-    with pytest.raises(InputError, match="for every resample"):
-        bootstrap_interval([0, 0, 1], statistic=lambda x: 1 / x.sum() if x.sum() else np.nan)
-    with pytest.raises(ConfigError, match="level"):
-        bootstrap_interval([1, 2], level=95)
-    with pytest.raises(ConfigError, match="resamples"):
-        bootstrap_interval([1, 2], resamples=10)
-    with pytest.raises(ConfigError, match="seed"):
-        bootstrap_interval([1, 2], seed=-1)
-    with pytest.raises(ConfigError, match="'bca', 'percentile'"):
-        bootstrap_interval([1, 2], method="t")
+@pytest.mark.parametrize(
+    ("samples", "options", "said"),
+    [
+        *((((sample,), {}, "arrays of two or more")) for sample in ([1.0], [[1.0, 2.0]], ["a"])),
+        (([1.0, np.nan],), {}, "finite numbers"),
+        (([1, 2], [1, 2, 3]), {}, "sizes: 2, 3"),
+        ((), {}, "sizes: none"),
+        (([1, 2],), {"statistic": lambda x: x}, "from the statistic"),
+        (([0, 1],), {"statistic": lambda x: 1 / x.sum() if x.sum() else np.nan}, "every resample"),
+        (([1, 2],), {"level": 95}, "level"),
+        (([1, 2],), {"resamples": 10}, "resamples"),
+        (([1, 2],), {"seed": -1}, "seed"),
+        (([1, 2],), {"method": "t"}, "'bca', 'percentile'"),
+    ],
+)
+def test_bootstrap_refused(samples: Any, options: dict[str, Any], said: str) -> None:
+    with pytest.raises((InputError, ConfigError), match=said):
+        bootstrap_interval(*samples, **options)
 
 
 # Means over a stream of images.
@@ -205,10 +189,8 @@ def test_bootstrap_refused() -> None:
 
 def _fill(values: np.ndarray, sizes: list[int], **options: int) -> StreamingMeans:
     means = StreamingMeans(values.shape[1], **options)
-    start = 0
-    for size in sizes:
-        means.add(values[start : start + size])
-        start += size
+    for batch in np.split(values, np.cumsum(sizes)):
+        means.add(batch)
     return means
 
 
@@ -221,7 +203,7 @@ def test_batches_make_no_difference() -> None:
     values = np.random.default_rng(1).normal(size=(20, 3))
     whole, parts = _fill(values, [20]), _fill(values, [7, 1, 12])
     assert whole.figures()["mean"] == pytest.approx(values.mean(axis=0))
-    assert parts.figures()["mean"] == pytest.approx(whole.figures()["mean"])
+    assert parts.figures()["mean"] == pytest.approx(values.mean(axis=0))
     assert _bounds(parts) == pytest.approx(_bounds(whole))
     assert _bounds(_fill(values, [20], seed=1)) != pytest.approx(_bounds(whole))
 
@@ -229,10 +211,13 @@ def test_batches_make_no_difference() -> None:
 def test_the_interval_covers_what_it_says() -> None:
     rng = np.random.default_rng(5)
     # 400 studies of 80 images each, in columns; their means are to be covered.
-    low, high = _bounds(_fill(rng.exponential(2.0, size=(80, 400)), [80]), 0.9)
+    means = _fill(rng.exponential(2.0, size=(80, 400)), [80])
+    low, high = _bounds(means, 0.9)
     assert 0.84 <= np.mean((low <= 2) & (high >= 2)) <= 0.95
-    wide, narrow = (_bounds(_fill(np.arange(9.0)[:, None], [9]), x) for x in (0.99, 0.5))
+    wide, narrow = _bounds(means, 0.99)[:, 0], _bounds(means, 0.5)[:, 0]
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
+    with pytest.raises(ConfigError, match=r"in \(0, 1\)"):
+        means.figures(95)
 
 
 def test_differences_are_paired() -> None:
@@ -250,14 +235,8 @@ def test_what_is_not_defined_is_left_out() -> None:
     values = np.array([[1.0, np.nan, np.nan], [3.0, 4.0, np.nan], [5.0, 6.0, np.nan]])
     means = _fill(values, [2, 1])
     assert means.figures()["images"].tolist() == [3, 2, 0]
-    assert means.figures()["mean"][:2].tolist() == [3, 5]
-    assert np.isnan(means.figures()["mean"][2])
+    assert means.figures()["mean"] == pytest.approx([3, 5, np.nan], nan_ok=True)
     low, high = _bounds(means)
     assert low[1] >= 4
     assert high[1] <= 6
     assert np.isnan([low[2], high[2]]).all()
-
-
-def test_streams_refuse() -> None:
-    with pytest.raises(ConfigError, match=r"in \(0, 1\)"):
-        _fill(np.ones((3, 1)), [3]).figures(95)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import tokenred as tr
 from tokenred.analysis import peak_memory
@@ -32,20 +32,11 @@ def test_to_the_byte() -> None:
         return c
 
     assert allocation_peak(program) == 6004
-
-
-def test_what_was_there_before_does_not_count() -> None:
+    # What was there before does not count.
     before = torch.zeros(10_000)
     assert allocation_peak(lambda: before.add_(before)) == 0
-    assert allocation_peak(lambda: before + before) == 40_000
-
-
-def test_other_devices_are_refused() -> None:
     with pytest.raises(ConfigError, match="cpu or cuda"):
         allocation_peak(lambda: None, "meta")
-
-
-IMAGE = 3 * 32 * 32 * 4
 
 
 def test_in_this_process(digits: nn.Module) -> None:
@@ -56,22 +47,17 @@ def test_in_this_process(digits: nn.Module) -> None:
     # More than the widest tensor: the MLP's hidden layer.
     assert four.peak_bytes > 4 * 65 * digits.blocks[0].mlp.fc1.out_features * 4
     assert f"{four.peak_mib:.1f} MiB" in str(four)
-
-
-def test_fewer_tokens_cost_no_more(digits: nn.Module) -> None:
     early = tr.strategy("random", keep_rate=0.2, layers=(0,)).replace(where="before_block")
-    fast = tr.wrap(digits, early)
-    assert peak_memory(fast, batch_size=8).peak_bytes < peak_memory(digits, batch_size=8).peak_bytes
+    assert peak_memory(tr.wrap(digits, early), batch_size=4).peak_bytes < four.peak_bytes
 
 
 def test_in_a_fresh_interpreter(digits: nn.Module) -> None:
-    found = peak_memory("digits", batch_size=4, strategy=tr.strategy("gtp", P=4), threads=1)
+    found = peak_memory("digits", batch_size=4, strategy="gtp:P=4", threads=1)
     assert found.own_process
-    here = peak_memory(tr.wrap(digits, tr.strategy("gtp", P=4)), batch_size=4, threads=1)
+    here = peak_memory(tr.wrap(digits, "gtp:P=4"), batch_size=4, threads=1)
     # Constants that a model makes once are in the first forward only.
     assert here.peak_bytes <= found.peak_bytes <= here.peak_bytes + 200_000
-    if found.resident_bytes is not None:
-        assert found.resident_bytes > 0
+    assert found.resident_bytes is None or found.resident_bytes > 0
 
 
 def test_refused(digits: nn.Module) -> None:
@@ -83,16 +69,8 @@ def test_refused(digits: nn.Module) -> None:
         peak_memory(digits, (3, 33, 32))
     with pytest.raises(tr.errors.UnknownNameError):
         peak_memory("digits", strategy="nothing")
-
-
-def answered(**output: Any) -> Any:
-    """A fresh interpreter that did this."""
-
-    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
-        silent: dict[str, Any] = {"returncode": 0, "stdout": b"", "stderr": b""}
-        return subprocess.CompletedProcess(command, **silent | output)
-
-    return run
+    with pytest.raises(TimeoutError, match=r"longer than 0\.1 s"):
+        peak_memory("digits", timeout=0.1)
 
 
 @pytest.mark.parametrize(
@@ -108,14 +86,11 @@ def answered(**output: Any) -> Any:
 def test_a_fresh_interpreter_that_fails(
     monkeypatch: pytest.MonkeyPatch, output: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    monkeypatch.setattr(subprocess, "run", answered(**output))
+    silent: dict[str, Any] = {"returncode": 0, "stdout": b"", "stderr": b""}
+    done = subprocess.CompletedProcess([], **silent | output)
+    monkeypatch.setattr(subprocess, "run", lambda *args, **options: done)
     with pytest.raises(error, match=message):
         peak_memory("digits")
-
-
-def test_a_deadline() -> None:
-    with pytest.raises(TimeoutError, match=r"longer than 0\.1 s"):
-        peak_memory("digits", timeout=0.1)
 
 
 @pytest.fixture
@@ -135,17 +110,17 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("fresh")
-@pytest.mark.parametrize("recipe", [None, "gtp:P=4", "tome@0.7", "evit", "idlevit", "random"])
+@pytest.mark.parametrize("recipe", [None, "tome@0.7", "idlevit"])
 def test_strategies_travel(recipe: str | None) -> None:
-    found = peak_memory("digits", batch_size=2, strategy=recipe)
+    found = peak_memory("digits", batch_size=1, strategy=recipe)
     assert found.peak_bytes > 0
     assert found.own_process
 
 
 @pytest.mark.usefixtures("fresh")
 def test_sizes_types_and_errors_travel(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = peak_memory("digits", (3, 64, 32), 2, dtype=torch.bfloat16)
-    assert (found.image_shape, found.precision) == ((3, 64, 32), "bfloat16")
+    found = peak_memory("digits", (3, 16, 8), 2, dtype=torch.bfloat16)
+    assert (found.image_shape, found.precision) == ((3, 16, 8), "bfloat16")
     assert peak_memory("digits", amp=torch.bfloat16, batch_size=1).precision == "bfloat16"
     with pytest.raises(tr.errors.UnknownNameError, match="vit_tinny"):
         peak_memory("vit_tinny")
@@ -157,7 +132,7 @@ def test_sizes_types_and_errors_travel(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(nn.Linear, "forward", fail)
     with pytest.raises(MemoryError, match="can't allocate"):
-        peak_memory("digits")
+        peak_memory("digits", batch_size=1)
 
 
 @pytest.mark.usefixtures("fresh")
@@ -168,7 +143,6 @@ def test_parts_of_the_users_own_travel() -> None:
 
     own = tr.strategy("topk").replace(scorer=Own())
     assert peak_memory("digits", batch_size=1, strategy=own).own_process
-    held = tr.strategy("topk").replace(scorer=Own())
-    object.__setattr__(held.scorer, "lock", threading.Lock())
+    object.__setattr__(own.scorer, "lock", threading.Lock())
     with pytest.raises(ConfigError, match="pass the model itself"):
-        peak_memory("digits", batch_size=1, strategy=held)
+        peak_memory("digits", batch_size=1, strategy=own)

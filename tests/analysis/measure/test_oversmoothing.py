@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -17,13 +18,7 @@ import tokenred as tr
 from tests.shared import shared_path
 from tokenred.analysis import Oversmoothing, oversmoothing
 from tokenred.analysis.measure.inputs import open_for
-from tokenred.analysis.measure.oversmoothing import (
-    TOKEN_STATISTICS,
-    effective_rank,
-    high_frequency,
-    lost_share,
-    mean_cosine,
-)
+from tokenred.analysis.measure.oversmoothing import TOKEN_STATISTICS, lost_share, mean_cosine
 from tokenred.core.errors import ConfigError, InputError
 from tokenred.core.state import Selection
 from tokenred.reduced.trace import Step
@@ -57,8 +52,8 @@ def _naive_high(x: Tensor) -> float:
 NAIVE = {"cosine": _naive_cosine, "effective_rank": _naive_rank, "high_frequency": _naive_high}
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(1, 3), st.integers(2, 12), st.integers(1, 9), st.integers(0, 99))
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 3), st.integers(2, 9), st.integers(1, 9), st.integers(0, 99))
 def test_against_the_definition(b: int, n: int, c: int, seed: int) -> None:
     x = _tokens(b, n, c, seed)
     for name, statistic in TOKEN_STATISTICS.items():
@@ -66,25 +61,20 @@ def test_against_the_definition(b: int, n: int, c: int, seed: int) -> None:
         assert statistic(x).tolist() == pytest.approx(expected, rel=1e-4, abs=1e-5), name
 
 
-def test_known_cases() -> None:
-    alike = torch.ones(1, 5, 4)
-    assert mean_cosine(alike).item() == pytest.approx(1)
-    assert effective_rank(alike).item() == pytest.approx(1, abs=1e-4)
-    assert high_frequency(alike).item() == pytest.approx(0, abs=1e-6)
-    orthogonal = torch.eye(4)[None]
-    assert mean_cosine(orthogonal).item() == pytest.approx(0)
-    assert effective_rank(orthogonal).item() == pytest.approx(4)
-    assert high_frequency(orthogonal).item() == pytest.approx(3 / 4)
-    opposite = torch.tensor([[[1.0, 2.0], [-1.0, -2.0]]])
-    assert mean_cosine(opposite).item() == pytest.approx(-1)
-    assert high_frequency(opposite).item() == pytest.approx(1)
-
-
-def test_zero_tokens() -> None:
-    x = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0]] * 3])
-    assert mean_cosine(x).tolist() == pytest.approx([1 / 3, 0])
-    assert effective_rank(x).tolist() == pytest.approx([1, 0])
-    assert high_frequency(x).tolist() == pytest.approx([1 - 2 / 3, 0])
+@pytest.mark.parametrize(
+    ("tokens", "expected"),  # cosine, effective rank, high frequency
+    [
+        (torch.ones(5, 4), (1, 1, 0)),
+        (torch.eye(4), (0, 4, 3 / 4)),
+        (torch.tensor([[1.0, 2.0], [-1.0, -2.0]]), (-1, 1, 1)),
+        (torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]]), (1 / 3, 1, 1 / 3)),
+        (torch.zeros(3, 2), (0, 0, 0)),
+    ],
+    ids=["alike", "orthogonal", "opposite", "one zero", "zeros"],
+)
+def test_known_cases(tokens: Tensor, expected: tuple[float, ...]) -> None:
+    found = [statistic(tokens[None]).item() for statistic in TOKEN_STATISTICS.values()]
+    assert found == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", TOKEN_STATISTICS)
@@ -100,42 +90,30 @@ def test_bfloat16_and_autocast_cost_no_precision(name: str) -> None:
     torch.testing.assert_close(single, found)
 
 
-def _step(weights: list[list[float]], keep: list[int], drop: list[int]) -> Step:
-    selection = Selection(torch.tensor([keep]), torch.tensor([drop], dtype=torch.long))
-    matrix = torch.tensor([weights]).to_sparse()
-    return Step(0, selection, matrix, torch.zeros(1, len(drop), 2), torch.tensor([drop]))
-
-
 def test_lost_by_hand() -> None:
+    def step(weights: list[list[float]], keep: list[int], drop: list[int]) -> Step:
+        selection = Selection(torch.tensor([keep]), torch.tensor([drop], dtype=torch.long))
+        matrix = torch.tensor([weights]).to_sparse()
+        return Step(0, selection, matrix, torch.zeros(1, len(drop), 2), torch.tensor([drop]))
+
     # Of tokens 1, 3, 4 only 3 goes into a kept one; that its weight is negative is no loss.
     weights = [[1.0, 0, 0, -0.2, 0], [0, 0, 1.0, 0, 0]]
-    assert lost_share(_step(weights, [0, 2], [1, 3, 4])).item() == pytest.approx(2 / 3)
-    assert lost_share(_step([[1.0, 0], [0, 1.0]], [0, 1], [])).isnan().all()
+    assert lost_share(step(weights, [0, 2], [1, 3, 4])).item() == pytest.approx(2 / 3)
+    assert lost_share(step([[1.0, 0], [0, 1.0]], [0, 1], [])).isnan().all()
 
 
 @pytest.mark.parametrize(
-    ("recipe", "arguments", "expected"),
-    [
-        ("topk", {}, 1.0),
-        ("tome", {"r": 5}, 0.0),
-        ("evit", {}, 0.0),
-        ("gtp", {"P": 5, "alpha": 0}, 1.0),
-        ("gtp", {"P": 5, "graph": "none"}, 1.0),
-    ],
+    ("spec", "expected"),
+    [("topk", 1), ("tome:r=5", 0), ("evit", 0), ("gtp:P=5,alpha=0", 1), ("gtp:P=5,graph=none", 1)],
 )
-def test_lost_by_method(
-    digits: nn.Module, recipe: str, arguments: dict[str, object], expected: float
-) -> None:
-    fast = tr.wrap(digits, tr.strategy(recipe, **arguments))
-    _, trace = fast.run_with_trace(torch.randn(2, 3, 32, 32))
+def test_lost_by_method(digits: nn.Module, spec: str, expected: float) -> None:
+    _, trace = tr.wrap(digits, spec).run_with_trace(torch.randn(2, 3, 32, 32))
     assert trace.steps
     for step in trace.steps:
         assert lost_share(step).tolist() == [expected] * 2
 
 
 QUICK: dict[str, Any] = {"limit": 24, "batch_size": 10, "progress": False}
-
-
 SPECS = ["gtp", "topk", "evit"]
 
 
@@ -146,34 +124,28 @@ def result(digits: nn.Module) -> Oversmoothing:
 
 def test_rows(result: Oversmoothing, digits: nn.Module) -> None:
     frame = result.frame
-    assert list(dict.fromkeys(frame["strategy"])) == ["dense", *SPECS]
-    counts = frame.groupby("strategy").size().to_dict()
     # Three statistics a block, and what is lost where tokens go: in all blocks, or in 2, 4, 6.
+    counts = frame.groupby("strategy", sort=False).size().to_dict()
     assert counts == {"dense": 24, "gtp": 24 + 8, "topk": 24 + 3, "evit": 24 + 3}
     assert (frame["images"] == 24).all()
     assert (frame["low"] <= frame["mean"]).all()
     assert (frame["mean"] <= frame["high"]).all()
-    reduced = frame[frame["strategy"] != "dense"]
-    assert (reduced["gmacs"] <= 0.75 * tr.gmacs(digits)).all()
-    assert (reduced["gmacs"] > 0.73 * tr.gmacs(digits)).all()
-    evit = frame[(frame["strategy"] == "evit") & (frame["statistic"] == "cosine")]
-    last = evit.iloc[-1]
-    assert (last["layer"], last["removed"]) == (7, 0)
-    assert evit["tokens"].is_monotonic_decreasing
+    shares = frame[frame["strategy"] != "dense"]["gmacs"] / tr.gmacs(digits)
+    assert shares.between(0.73, 0.75).all()
+    last = frame[(frame["strategy"] == "evit") & (frame["layer"] == 7)].iloc[0]
+    assert (last["removed"], last["statistic"]) == (0, "cosine")
 
 
 def test_the_figures_are_those_of_a_trace(result: Oversmoothing, digits: nn.Module) -> None:
-    frame = result.frame
     budget = tr.Budget(0.75 * tr.gmacs(digits), shape="constant")
     fast = tr.wrap(digits, tr.strategy("gtp").replace(schedule=budget))
-    loader = tr.data.make_loader(open_for(digits, "digits"), 24, limit=24)
-    images = next(iter(loader))[0]
+    images = next(iter(tr.data.make_loader(open_for(digits, "digits"), 24, limit=24)))[0]
     with torch.no_grad():
         _, trace = fast.run_with_trace(images)
-        _, plain = tr.wrap(digits, tr.Strategy("Random")).run_with_trace(images)
-    own = frame[frame["strategy"] == "gtp"]
+        _, plain = tr.wrap(digits, tr.Strategy.dense()).run_with_trace(images)
+    own = result.frame[result.frame["strategy"] == "gtp"].set_index(["layer", "statistic"])
     for layer in (0, 7):
-        row = own[(own["layer"] == layer) & (own["statistic"] == "cosine")].iloc[0]
+        row, lost = own.loc[layer, "cosine"], own.loc[layer, "lost"]
         alike = mean_cosine(trace.features[layer][:, 1:])
         assert row["mean"] == pytest.approx(alike.mean().item(), abs=1e-5)
         gap = alike - mean_cosine(plain.features[layer][:, 1:])
@@ -181,18 +153,18 @@ def test_the_figures_are_those_of_a_trace(result: Oversmoothing, digits: nn.Modu
         # As wide as an interval of the mean of paired gaps is.
         half = 1.96 * gap.std().item() / 24**0.5
         assert row["difference_high"] - row["difference_low"] == pytest.approx(2 * half, rel=0.25)
-        lost = own[(own["layer"] == layer) & (own["statistic"] == "lost")].iloc[0]
         assert lost["mean"] == pytest.approx(lost_share(trace.steps[layer]).mean().item())
         assert np.isnan(lost["difference"])
 
 
 def test_autocast_and_loaders(digits: nn.Module) -> None:
     loader = tr.data.make_loader(open_for(digits, "digits"), 6, limit=12)
-    found = oversmoothing(digits, loader, {"mine": "gtp"}, progress=False, amp=torch.bfloat16)
-    plain = oversmoothing(digits, loader, {"mine": "gtp"}, progress=False)
-    assert list(dict.fromkeys(found.frame["strategy"])) == ["dense", "mine"]
-    assert (found.frame["mean"] != plain.frame["mean"]).any()
-    np.testing.assert_allclose(found.frame["mean"], plain.frame["mean"], rtol=0.05)
+    found, plain = (
+        oversmoothing(digits, loader, {"mine": "gtp"}, progress=False, amp=amp).frame
+        for amp in (torch.bfloat16, None)
+    )
+    assert (found["mean"] != plain["mean"]).any()
+    np.testing.assert_allclose(found["mean"], plain["mean"], rtol=0.05)
 
 
 def test_printed(result: Oversmoothing) -> None:
@@ -201,36 +173,24 @@ def test_printed(result: Oversmoothing) -> None:
                   "95% bootstrap", "tokens that remain"):  # fmt: skip
         assert words in text
     assert max(map(len, text.splitlines())) <= 140
-    (figure,) = result.plot().axes
-    assert figure.get_xlabel() == "block"
+    assert result.plot().axes
 
 
-def test_refused(digits: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-
-        def never(*args: object, **kwargs: object) -> None:
-            raise AssertionError("work was done")
-
-        patch.setattr("tokenred.reduced.model.ReducedViT.run_with_trace", never)
-        with pytest.raises(ConfigError, match="level"):
-            oversmoothing(digits, "digits", ["gtp"], level=95)
-        with pytest.raises(ConfigError, match="each strategy once"):
-            oversmoothing(digits, "digits", ["gtp", "gtp"])
-        with pytest.raises(ConfigError, match="limit"):
-            oversmoothing(digits, "digits", ["gtp"], limit=0)
-    bad = torch.full((3, 32, 32), torch.nan)
-    loader: DataLoader[Any] = DataLoader([(bad, 0)])
+def test_refused(digits: nn.Module) -> None:
+    for specs, options, said in (
+        (["gtp"], {"level": 95}, "level"),
+        (["gtp", "gtp"], {}, "each strategy once"),
+        (["gtp"], {"limit": 0}, "limit"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            oversmoothing(digits, "digits", specs, **options)
+    loader: DataLoader[Any] = DataLoader([(torch.full((3, 32, 32), torch.nan), 0)])
     with pytest.raises(InputError, match="dense: expected finite features"):
         oversmoothing(digits, loader, ["gtp"], progress=False)
-
-
-def test_images_of_another_size() -> None:
-    from timm.models.vision_transformer import VisionTransformer
-
     model = VisionTransformer(
         img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2, dynamic_img_size=True
     ).eval()
-    loader: DataLoader[Any] = DataLoader([(torch.zeros(3, 48, 48), 0)])
+    loader = DataLoader([(torch.zeros(3, 48, 48), 0)])
     with pytest.raises(InputError, match="own size"):
         oversmoothing(model, loader, ["gtp:P=2"], progress=False)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -13,42 +15,33 @@ from tokenred.analysis.measure.split import LINES, summarise_split
 from tokenred.attention import FusedEngine
 from tokenred.core.errors import ConfigError, InputError, UnknownNameError
 
-QUICK = {"batch_size": 2, "repeats": 2, "warmup": 0, "progress": False}
-
-
+QUICK: dict[str, Any] = {"batch_size": 1, "repeats": 2, "warmup": 0, "progress": False}
 OPENED = {"attention", "selection", "fuse", "projections", "mlp", "ends"}
 
 
 @pytest.mark.parametrize(
     ("strategy", "expected"),
     [
-        (tr.strategy("gtp", P=4), OPENED | {"statistics", "graph"}),
-        (tr.strategy("gtp", P=4, theta=0.6), OPENED | {"statistics", "graph"}),
+        ("gtp:P=4", OPENED | {"statistics", "graph"}),
+        ("gtp:P=4,theta=0.6", OPENED | {"statistics", "graph"}),
         # ToMe looks at keys only: no statistic of the map.
-        (tr.strategy("tome", r=4), OPENED),
-        (tr.strategy("topk", layers=(3,)), OPENED | {"statistics", "untouched"}),
-        (tr.strategy("gtp", P=0), {"untouched", "ends"}),
+        ("tome:r=4", OPENED),
+        ("topk:layers=[3]", OPENED | {"statistics", "untouched"}),
+        (None, {"untouched", "ends"}),
     ],
-    ids=["gtp", "theta", "tome", "topk", "idle"],
 )
-def test_lines(digits: nn.Module, strategy: tr.Strategy, expected: set[str]) -> None:
-    found = time_split(tr.wrap(digits, strategy), **QUICK)
+def test_lines(digits: nn.Module, strategy: str | None, expected: set[str]) -> None:
+    model = digits if strategy is None else tr.wrap(digits, strategy)
+    found = time_split(model, **QUICK)
     assert [phase.name for phase in found.phases] == list(LINES)
     assert {phase.name for phase in found.phases if phase.ms} - {"rest"} == expected
     assert sum(phase.ms for phase in found.phases) == pytest.approx(found.ms)
-    assert (found.repeats, found.batch_size, found.tokens) == (2, 2, 65)
-    assert found.image_shape == (3, 32, 32)
-    assert found.precision == "float32"
-
-
-def test_a_dense_model_is_untouched(digits: nn.Module) -> None:
-    found = time_split(digits, **QUICK)
-    assert found["untouched"].ms > 0
-    assert found.choosing.ms == found["statistics"].ms == 0
+    assert (found.repeats, found.batch_size, found.tokens) == (2, 1, 65)
+    assert (found.image_shape, found.precision) == ((3, 32, 32), "float32")
 
 
 def test_looking_changes_neither_result_nor_model(digits: nn.Module) -> None:
-    fast = tr.wrap(digits, tr.strategy("gtp", P=4, theta=0.6))
+    fast = tr.wrap(digits, "gtp:P=4,theta=0.6")
     images = torch.randn(2, 3, 32, 32)
     engines, threads = fast.engines, torch.get_num_threads()
     with torch.no_grad():
@@ -70,23 +63,22 @@ def test_the_models_own_engines_run(digits: nn.Module, monkeypatch: pytest.Monke
     runs = []
     real = FusedEngine.__call__
 
-    def spy(self, heads, request, state):  # type: ignore[no-untyped-def]
-        runs.append(request)
-        return real(self, heads, request, state)
+    def spy(self, qkv, spec, state):  # type: ignore[no-untyped-def]
+        runs.append(spec)
+        return real(self, qkv, spec, state)
 
     monkeypatch.setattr(FusedEngine, "__call__", spy)
     time_split(plain, batch_size=1, repeats=1, warmup=0, progress=False)
     # Fused attention is the bare one only, and is asked for nothing but the bias.
     assert len(runs) == len(digits.blocks)
-    assert all(not request.requires and request.theta == 1 for request in runs)
-    assert [request.key_bias is None for request in runs] == [True] + [False] * (len(runs) - 1)
+    assert all(not spec.requires and spec.theta == 1 for spec in runs)
+    assert [spec.key_bias is None for spec in runs] == [True] + [False] * (len(runs) - 1)
 
 
 def test_refused(digits: nn.Module) -> None:
-    with pytest.raises(ConfigError, match="repeats"):
-        time_split(digits, repeats=0)
-    with pytest.raises(ConfigError, match="batch_size"):
-        time_split(digits, batch_size=0)
+    for wrong in ({"repeats": 0}, {"batch_size": 0}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            time_split(digits, **wrong)
     with pytest.raises(InputError):
         time_split(digits, (3, 33, 32), **QUICK)
     with pytest.raises(tr.errors.BackboneError):
@@ -99,31 +91,20 @@ ABOUT = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def split() -> TimeSplit:
+def test_figures_and_what_is_printed() -> None:
     seconds = {name: np.zeros(3) for name in LINES}
     seconds["mlp"] = np.array([0.5, 0.7, 0.6])
     seconds["graph"] = np.array([0.1, 0.1, 0.1])
     seconds["fuse"] = np.array([0.1, 0.3, 0.2])
     seconds["attention"] = np.array([0.1, 0.1, 0.1])
-    return summarise_split(seconds, np.array([0.8, 0.9, 1.0]), **ABOUT)
-
-
-def test_figures(split: TimeSplit) -> None:
-    assert split.ms == pytest.approx(1000)
-    assert split["mlp"].ms == pytest.approx(600)
-    assert (split["mlp"].ms_q1, split["mlp"].ms_q3) == pytest.approx((550, 650))
-    assert split["mlp"].share == pytest.approx(0.6)
-    assert split.choosing.ms == pytest.approx(300)
-    assert split.choosing.share == pytest.approx(0.3)
-    assert split.plain_ms == pytest.approx(900)
+    split: TimeSplit = summarise_split(seconds, np.array([0.8, 0.9, 1.0]), **ABOUT)
+    mlp = split["mlp"]
+    assert (split.ms, split.plain_ms, split.choosing.ms) == pytest.approx((1000, 900, 300))
+    assert (mlp.ms, mlp.ms_q1, mlp.ms_q3, mlp.share) == pytest.approx((600, 550, 650, 0.6))
     assert split.cost_of_looking == pytest.approx(1 / 9)
     assert sum(split.shares().values()) - split.shares()["choosing"] == pytest.approx(1)
     with pytest.raises(UnknownNameError, match="Did you mean 'selection'"):
         split["select"]
-
-
-def test_printed(split: TimeSplit) -> None:
     text = str(split)
     for words in ("statistics and θ", "select, graph, fuse", "30.0%", "+11.1%", "5 tokens", "3 of"):
         assert words in text

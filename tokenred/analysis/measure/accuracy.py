@@ -25,6 +25,7 @@ from tokenred.analysis.measure.inputs import (
     readable,
 )
 from tokenred.analysis.measure.machine import (
+    Portions,
     base_of,
     check_device,
     running,
@@ -32,7 +33,6 @@ from tokenred.analysis.measure.machine import (
     weights_digest,
 )
 from tokenred.analysis.measure.machine import channels_last as weights_last
-from tokenred.analysis.measure.out_of_memory import Portions
 from tokenred.analysis.measure.sharding import shards
 from tokenred.core.errors import ConfigError, DataError, InputError
 from tokenred.core.values import Count, Size, checked
@@ -111,14 +111,14 @@ class _Share:
     """What one process found, batch by batch.
 
     Attributes:
-        rows: by model and batch, ``(b, 4)`` of index, label, prediction, rank.
+        rows: by model and batch, ``(b, 4)`` of index, label, prediction, rank; None of no image.
         skipped: by batch, name and reason of unreadable images.
         classes: by model; 0 if it has seen no image.
         seconds: wall-clock time.
         order: digest of the order of a loader's images.
     """
 
-    rows: dict[str, list[Tensor]]
+    rows: dict[str, list[Tensor | None]]
     skipped: list[list[tuple[str, str]]]
     classes: dict[str, int]
     seconds: float = 0.0
@@ -248,10 +248,10 @@ def evaluate_together(
                 }
                 for (images, labels, indices), bad in readable(stream):
                     for name, run in runs.items():
-                        rows = torch.empty(0, 4, dtype=torch.long)
+                        rows = None
                         if len(labels):
                             logits = run(images)
-                            found.classes[name] = _check_labels(labels, logits.shape[1])
+                            found.classes[name] = logits.shape[1]
                             rows = _ranked(logits, labels, indices)
                         found.rows[name].append(rows)
                     found.skipped.append([_why(opened, index) for index in bad])
@@ -288,19 +288,16 @@ def _logits(model: nn.Module, place: torch.device, nhwc: bool, images: Tensor) -
     return logits
 
 
-def _check_labels(labels: Tensor, classes: int) -> int:
+def _ranked(logits: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
+    """Rows ``(b, 4)`` of index, label, prediction, rank; of equal logits the first class leads."""
+    classes = logits.shape[1]
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
         raise DataError(
             f"expected labels from 0 to {classes - 1}, as the model has {classes} classes, got "
             f"{int(labels.min())} to {int(labels.max())}; check labels and model."
         )
-    return classes
-
-
-def _ranked(logits: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
-    """Rows ``(b, 4)`` of index, label, prediction, rank; of equal logits the first class leads."""
     own = logits.gather(1, labels[:, None])
-    before = torch.arange(logits.shape[1]) < labels[:, None]
+    before = torch.arange(classes) < labels[:, None]
     rank = ((logits > own) | ((logits == own) & before)).sum(dim=1)
     prediction = torch.where(rank == 0, labels, logits.argmax(dim=1))
     return torch.stack((indices.long(), labels.long(), prediction, rank), dim=1)
@@ -321,7 +318,7 @@ def _merged(model: str, found: list[_Share]) -> Evaluation:
     dealt = zip_longest(*(share.skipped for share in found), fillvalue=[])
     skipped = tuple(image for turn in dealt for batch in turn for image in batch)
     turns = zip_longest(*(share.rows[model] for share in found))
-    rows = [batch for turn in turns for batch in turn if batch is not None and len(batch)]
+    rows = [batch for turn in turns for batch in turn if batch is not None]
     if not rows:
         first = f"; the first: {skipped[0][0]} ({skipped[0][1]})" if skipped else ""
         raise DataError(
@@ -335,13 +332,12 @@ def _merged(model: str, found: list[_Share]) -> Evaluation:
 
 
 def _identity(models: Mapping[str, nn.Module], data: Opened) -> dict[str, object]:
-    """The settings that several processes must share, in short form."""
+    """The models and images that several processes must share, in short form."""
     bases = {id(base_of(model)): base_of(model) for model in models.values()}
     learned = [model.parts for model in models.values() if "parts" in model._modules]
-    told: dict[str, object] = {
-        "models": {name: _kind(model) for name, model in models.items()},
-        "weights": [weights_digest(part) for part in (*bases.values(), *learned)],  # type: ignore[arg-type]
-    }
+    kinds = {name: _kind(model) for name, model in models.items()}
+    weights = [weights_digest(part) for part in (*bases.values(), *learned)]  # type: ignore[arg-type]
+    told: dict[str, object] = {"models": kinds, "weights": weights}
     if isinstance(data, ImageDataset):
         names = hashlib.sha256()
         for index, label in enumerate(data.labels):
@@ -352,6 +348,6 @@ def _identity(models: Mapping[str, nn.Module], data: Opened) -> dict[str, object
 
 def _kind(model: nn.Module) -> str:
     name = type(model).__name__
-    if isinstance(model, ReducedViT):
-        return f"{name} of {model.cost().gmacs} GMACs, {model.strategy!r}"
-    return name
+    if not isinstance(model, ReducedViT):
+        return name
+    return f"{name} of {model.cost().gmacs} GMACs, {model.strategy!r}"

@@ -49,11 +49,7 @@ class AdaptiveCost:
         return float(self.overhead_gmacs.mean())
 
     def __repr__(self) -> str:
-        return (
-            f"AdaptiveCost({len(self.gmacs)} images, mean_gmacs={self.mean_gmacs:.3f} from "
-            f"{self.gmacs.min():.3f} to {self.gmacs.max():.3f}, tokens at the end "
-            f"{self.mean_counts[-1]:.1f})"
-        )
+        return f"AdaptiveCost({len(self.gmacs)} images, mean_gmacs={self.mean_gmacs:.3f})"
 
 
 def is_adaptive(reduced: ReducedViT) -> bool:
@@ -99,7 +95,6 @@ def adaptive_cost(
         images = (batch for (batch, _, _), _ in readable(loaded))
     weight = next(reduced.parameters())
     counts: list[Tensor] = []
-    size: tuple[int, int] | None = None
     with measured(reduced, None):
         for batch in images:
             if len(batch):
@@ -112,4 +107,4 @@ def adaptive_cost(
     distinct, of = rows.unique(dim=0, return_inverse=True)
     costs = [reduced.cost(size, row) for row in distinct.tolist()]
     each = np.array([(cost.gmacs, cost.overhead_gmacs) for cost in costs])[of.numpy()]
-    return AdaptiveCost(rows.numpy(), each[:, 0], each[:, 1])
+    return AdaptiveCost(rows.numpy(), *each.T)

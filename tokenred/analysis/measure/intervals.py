@@ -85,6 +85,16 @@ def paired_difference(correct_a: ArrayLike, correct_b: ArrayLike, level: float =
     return Interval((x - y) / n, float(low), float(high), level, x, y, p_value)
 
 
+def _flags(name: str, values: ArrayLike) -> NDArray[np.bool_]:
+    array = np.asarray(values)
+    if array.ndim != 1 or array.size == 0 or not np.isin(array, (0, 1)).all():
+        raise InputError(
+            f"expected {name} as a non-empty 1-D array of booleans, one per image, got "
+            f"shape {array.shape}, dtype {array.dtype}; pass Evaluation.correct."
+        )
+    return array.astype(np.bool_)
+
+
 def paired_limits(
     only_a: ArrayLike, only_b: ArrayLike, images: ArrayLike, level: float = 0.95
 ) -> tuple[Floats, Floats]:
@@ -140,16 +150,6 @@ def _score(difference: Floats, x: Floats, y: Floats, n: Floats) -> Floats:
     variance = n * (2 * only_b + difference * (1 - difference))
     tiny = np.finfo(np.float64).tiny
     return np.asarray((x - y - n * difference) / np.sqrt(np.maximum(variance, tiny)))
-
-
-def _flags(name: str, values: ArrayLike) -> NDArray[np.bool_]:
-    array = np.asarray(values)
-    if array.ndim != 1 or array.size == 0 or not np.isin(array, (0, 1)).all():
-        raise InputError(
-            f"expected {name} as a non-empty 1-D array of booleans, one per image, got "
-            f"shape {array.shape}, dtype {array.dtype}; pass Evaluation.correct."
-        )
-    return array.astype(np.bool_)
 
 
 @dataclass(frozen=True)
@@ -208,26 +208,27 @@ def bootstrap_interval(
             the statistic is not finite.
         ConfigError: for another level, method, number of resamples or seed.
     """
-    rows = _rows(samples)
-    count = rows[0].size
-    at_once = _takes_axis(statistic)
+    rows = [_row(sample) for sample in samples]
+    if len({row.size for row in rows}) != 1:
+        sizes = ", ".join(str(row.size) for row in rows) or "none"
+        raise InputError(f"expected samples over the same images, got sizes: {sizes}.")
+    count, at_once = rows[0].size, _takes_axis(statistic)
     value = _number(statistic(*rows, axis=-1) if at_once else statistic(*rows))
     chosen: str = method or ("bca" if count <= _BCA_MOST else "percentile")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
         # The case in which all resamples agree is handled below.
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found = stats.bootstrap(
-                rows,
-                statistic,
-                n_resamples=resamples,
-                batch=max(1, _AT_ONCE // count),
-                vectorized=at_once,
-                paired=len(rows) > 1,
-                confidence_level=level,
-                method="BCa" if chosen == "bca" else "percentile",
-                random_state=np.random.default_rng(seed),
-            )
+        found = stats.bootstrap(
+            rows,
+            statistic,
+            n_resamples=resamples,
+            batch=max(1, _AT_ONCE // count),
+            vectorized=at_once,
+            paired=len(rows) > 1,
+            confidence_level=level,
+            method="BCa" if chosen == "bca" else "percentile",
+            random_state=np.random.default_rng(seed),
+        )
     drawn = np.asarray(found.bootstrap_distribution, np.float64)
     if not np.isfinite(drawn).all():
         raise InputError(
@@ -251,23 +252,16 @@ def _takes_axis(statistic: Callable[..., Any]) -> bool:
         return False
 
 
-def _rows(samples: tuple[ArrayLike, ...]) -> list[Floats]:
-    rows = []
-    for sample in samples:
-        given = np.asarray(sample)
-        if given.ndim != 1 or given.size < _FEWEST or given.dtype.kind not in "biuf":
-            raise InputError(
-                "expected samples as 1-D arrays of two or more numbers, one per image or seed, got "
-                f"shape {given.shape}, dtype {given.dtype}."
-            )
-        row = given.astype(np.float64)
-        if not np.isfinite(row).all():
-            raise InputError("expected finite numbers, got NaN or infinite ones; remove them.")
-        rows.append(row)
-    if len({row.size for row in rows}) != 1:
-        sizes = ", ".join(str(row.size) for row in rows) or "none"
-        raise InputError(f"expected samples over the same images, got sizes: {sizes}.")
-    return rows
+def _row(sample: ArrayLike) -> Floats:
+    given = np.asarray(sample)
+    if given.ndim != 1 or given.size < _FEWEST or given.dtype.kind not in "biuf":
+        raise InputError(
+            "expected samples as 1-D arrays of two or more numbers, one per image or seed, got "
+            f"shape {given.shape}, dtype {given.dtype}."
+        )
+    if not np.isfinite(given).all():
+        raise InputError("expected finite numbers, got NaN or infinite ones; remove them.")
+    return given.astype(np.float64)
 
 
 def _number(value: Any) -> float:
@@ -297,15 +291,13 @@ class StreamingMeans:
     def __init__(self, columns: int, *, replicates: int = 1000, seed: int = 0) -> None:
         self._random = np.random.default_rng(seed)
         # Row 0 has equal weights: the mean itself.
-        shape = (replicates + 1, columns)
-        self._sum: Floats = np.zeros(shape)
-        self._weight: Floats = np.zeros(shape)
+        self._sum: Floats = np.zeros((replicates + 1, columns))
+        self._weight: Floats = np.zeros_like(self._sum)
 
     def add(self, values: ArrayLike) -> None:
         """Add values ``(images, columns)``; NaN if a quantity is not defined for an image."""
         rows = np.asarray(values, dtype=np.float64)
-        replicates = self._sum.shape[0] - 1
-        drawn = self._random.poisson(1.0, size=(len(rows), replicates))
+        drawn = self._random.poisson(1.0, size=(len(rows), len(self._sum) - 1))
         weights = np.vstack((np.ones((1, len(rows))), drawn.T))
         known = np.isfinite(rows)
         self._sum += np.dot(weights, np.where(known, rows, 0.0))
@@ -320,9 +312,9 @@ class StreamingMeans:
         Raises:
             ConfigError: for a level that is not between 0 and 1.
         """
-        ratios, counts = self._ratios(), self._weight[0].astype(np.int64)
-        low, high = self._interval(ratios[1:], counts, level)
-        return {"mean": ratios[0], "low": low, "high": high, "images": counts}
+        ratios, counts = self._ratios(), self._weight[0]
+        low, high = _percentiles(ratios[1:], counts, level)
+        return {"mean": ratios[0], "low": low, "high": high, "images": counts.astype(np.int64)}
 
     def differences(self, a: list[int], b: list[int], level: float = 0.95) -> Floats:
         """``(3, pairs)``: mean of columns ``a`` minus mean of columns ``b``, low and high.
@@ -332,18 +324,19 @@ class StreamingMeans:
         ratios = self._ratios()
         gap = ratios[:, a] - ratios[:, b]
         counts = np.minimum(self._weight[0, a], self._weight[0, b])
-        return np.vstack((gap[:1], self._interval(gap[1:], counts, level)))
+        return np.vstack((gap[:1], _percentiles(gap[1:], counts, level)))
 
     def _ratios(self) -> Floats:
         with np.errstate(invalid="ignore", divide="ignore"):
             return self._sum / self._weight
 
-    @staticmethod
-    def _interval(replicates: Floats, counts: NDArray[Any], level: float) -> Floats:
-        level = read(PartOf, level, "level")
-        out = np.full((2, replicates.shape[1]), np.nan)
-        enough = counts >= _FEWEST
-        ends = ((1 - level) / 2, (1 + level) / 2)
-        # With few images a replicate may have only zero weights; it is ignored.
-        out[:, enough] = np.nanquantile(replicates[:, enough], ends, axis=0)
-        return out
+
+def _percentiles(replicates: Floats, counts: Floats, level: float) -> Floats:
+    """``(2, columns)``; NaN for fewer than two images."""
+    level = read(PartOf, level, "level")
+    out = np.full((2, replicates.shape[1]), np.nan)
+    enough = counts >= _FEWEST
+    ends = ((1 - level) / 2, (1 + level) / 2)
+    # With few images a replicate may have only zero weights; it is ignored.
+    out[:, enough] = np.nanquantile(replicates[:, enough], ends, axis=0)
+    return out

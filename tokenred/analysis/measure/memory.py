@@ -20,8 +20,13 @@ from torch import nn
 
 from tokenred.analysis.measure.candidates import build_model, image_shape_of
 from tokenred.analysis.measure.clock import no_collection, on_random_images
-from tokenred.analysis.measure.machine import autocast, base_of, check_device, precision_of
-from tokenred.analysis.measure.out_of_memory import is_out_of_memory
+from tokenred.analysis.measure.machine import (
+    autocast,
+    base_of,
+    check_device,
+    is_out_of_memory,
+    precision_of,
+)
 from tokenred.core.child import python_running
 from tokenred.core.errors import ConfigError, TokenredError
 from tokenred.core.values import Count, Size, checked

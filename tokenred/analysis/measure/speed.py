@@ -40,7 +40,6 @@ __all__ = ["Benchmark", "Timing", "benchmark", "summarise"]
 _FEWEST = 3
 _LEVEL = 0.90
 _RESAMPLES = 5000
-_DERIVED = ("allowed", "realised", "realised_low", "realised_high")
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,9 @@ class Timing:
         gmacs, dense_gmacs: cost per image, in 10⁹ multiply-accumulates.
         overhead_gmacs: cost of choosing and fusing tokens, not included in ``gmacs``.
         ms_q1, ms_q3, dense_ms_q1, dense_ms_q3, speedup_q1, speedup_q3: quartiles.
+        allowed: the speed-up that the arithmetic allows: dense GMACs ÷ GMACs.
+        realised: the realised fraction: speed-up ÷ allowed speed-up.
+        realised_low, realised_high: its 90% interval.
         peak_bytes, dense_peak_bytes: peak of allocations in a forward; None if not measured.
         split: where the candidate's time goes; None if not measured.
     """
@@ -79,36 +81,19 @@ class Timing:
     dense_ms_q3: float
     speedup_q1: float
     speedup_q3: float
+    allowed: float
+    realised: float
+    realised_low: float
+    realised_high: float
     peak_bytes: int | None = None
     dense_peak_bytes: int | None = None
     split: TimeSplit | None = None
 
-    @property
-    def allowed(self) -> float:
-        """The speed-up that the arithmetic allows: dense GMACs ÷ GMACs."""
-        return self.dense_gmacs / self.gmacs
-
-    @property
-    def realised(self) -> float:
-        """The realised fraction: speed-up ÷ allowed speed-up."""
-        return self.speedup / self.allowed
-
-    @property
-    def realised_low(self) -> float:
-        """Lower end of the realised fraction's 90% interval."""
-        return self.speedup_low / self.allowed
-
-    @property
-    def realised_high(self) -> float:
-        """Upper end of the realised fraction's 90% interval."""
-        return self.speedup_high / self.allowed
-
     def to_dict(self) -> dict[str, Any]:
-        """All figures by name, without those not measured."""
-        names = [f.name for f in dataclasses.fields(self)]
-        found = {name: getattr(self, name) for name in (*names, *_DERIVED)}
-        if self.split is not None:
-            found["split"] = self.split.to_dict()
+        """All figures that were measured, by name; the split as ``split_attention`` and so on."""
+        found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        split = found.pop("split")
+        found |= {} if split is None else split.columns()
         return {name: value for name, value in found.items() if value is not None}
 
     @classmethod
@@ -116,15 +101,6 @@ class Timing:
         """What `to_dict` gave, without the split."""
         fields: dict[str, Any] = {f.name: values.get(f.name) for f in dataclasses.fields(cls)}
         return cls(**fields)
-
-    def row(self) -> dict[str, Any]:
-        """`to_dict` for a table; the split as shares, ``split_attention`` and so on."""
-        row = self.to_dict()
-        if self.split is not None:
-            del row["split"]
-            row |= {f"split_{name}": share for name, share in self.split.shares().items()}
-            row["split_cost_of_looking"] = self.split.cost_of_looking
-        return row
 
 
 @dataclass(frozen=True)
@@ -166,13 +142,13 @@ class Benchmark(Result):
         raise UnknownNameError.of("timing", key, [t.name for t in self.timings])
 
     def frame(self) -> Any:
-        """A pandas frame, one row per candidate, with batch, precision, seed and machine."""
+        """A pandas frame, one row per candidate, with the settings and the machine."""
         import pandas as pd
 
+        shape = "x".join(map(str, self.image_shape))
         common = {"precision": self.precision, "seed": self.seed, **self.machine}
-        common["image_shape"] = "x".join(map(str, self.image_shape))
-        common["compile"] = str(self.compile).lower()
-        return pd.DataFrame([timing.row() | common for timing in self.timings])
+        common |= {"image_shape": shape, "compile": str(self.compile).lower()}
+        return pd.DataFrame([timing.to_dict() | common for timing in self.timings])
 
     def table(self) -> Table:
         table = plain_table(
@@ -328,6 +304,7 @@ def summarise(
         ratios, statistic=np.median, level=_LEVEL, resamples=_RESAMPLES, seed=seed,
         method="percentile",
     )  # fmt: skip
+    allowed = dense_gmacs / gmacs
     figures = np.column_stack((seconds * 1e3, ratios))
     dense_ms, ms, speedup = np.quantile(figures, [0.25, 0.5, 0.75], axis=0).T.tolist()
     return Timing(
@@ -349,4 +326,8 @@ def summarise(
         dense_ms_q3=dense_ms[2],
         speedup_q1=speedup[0],
         speedup_q3=speedup[2],
+        allowed=allowed,
+        realised=speedup[1] / allowed,
+        realised_low=sure.low / allowed,
+        realised_high=sure.high / allowed,
     )

@@ -117,9 +117,10 @@ class TimeSplit(Result):
         """Share of each line, and of ``choosing``."""
         return {phase.name: phase.share for phase in (*self.phases, self.choosing)}
 
-    def to_dict(self) -> dict[str, Any]:
-        """All figures as plain values."""
-        return dataclasses.asdict(self) | {"cost_of_looking": self.cost_of_looking}
+    def columns(self) -> dict[str, float]:
+        """The shares as ``split_attention`` and so on, and ``split_cost_of_looking``."""
+        shares = {f"split_{name}": share for name, share in self.shares().items()}
+        return shares | {"split_cost_of_looking": self.cost_of_looking}
 
     def frame(self) -> Any:
         """A pandas frame, one row a line."""

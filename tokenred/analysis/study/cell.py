@@ -325,7 +325,7 @@ class Outcome:
 
 def failure(key: str, error: BaseException, attempts: int = 1) -> Outcome:
     """The outcome of a cell that raised."""
-    from tokenred.analysis.measure.out_of_memory import is_out_of_memory
+    from tokenred.analysis.measure.machine import is_out_of_memory
 
     text = "".join(traceback.format_exception(error))
     what = f"{OUT_OF_MEMORY}: " * is_out_of_memory(error) + f"{type(error).__name__}: {error}"
