@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from tests.attention.cases import Case
 from tokenred.attention import (
     QKV,
     AttentionSpec,
@@ -24,24 +25,19 @@ from tokenred.core.errors import ConfigError, PartError
 from tokenred.core.state import TokenState
 from tokenred.testing import Sample, draw
 
-QUICK = settings(max_examples=40, deadline=None, derandomize=True)
+QUICK = settings(max_examples=25, deadline=None, derandomize=True)
 DOUBLE = (torch.float64,)
+MAP = AttentionStat.map()
 FREE = (AttentionStat.keys(), AttentionStat.values())
-EVERY = (
-    AttentionStat.diagonal("max"),
-    AttentionStat.diagonal("mean"),
-    AttentionStat.column_sum("max"),
-    AttentionStat.column_sum("mean", exclude_self=False),
-    AttentionStat.map(),
-    *FREE,
-)
+SIZED = draw.samples(dtypes=DOUBLE, sizes=("none", "counts", "fractions", "dead"))
 
 
-def softmax_map(heads: QKV, bias: torch.Tensor | None) -> np.ndarray:
-    q, k = heads.q.double().numpy(), heads.k.double().numpy()
-    logits = np.einsum("bhid,bhjd->bhij", q, k) * heads.scale
+def softmax_map(qkv: QKV, bias: torch.Tensor | None) -> np.ndarray:
+    logits = np.einsum("bhid,bhjd->bhij", qkv.q.numpy(), qkv.k.numpy()) * qkv.scale
+    if qkv.bias is not None:
+        logits = logits + qkv.bias.numpy()
     if bias is not None:
-        logits = logits + bias.double().numpy()[:, None, None, :]
+        logits = logits + bias.numpy()[:, None, None, :]
     exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return exp / exp.sum(axis=-1, keepdims=True)
 
@@ -51,79 +47,78 @@ def bias_of(state: TokenState) -> torch.Tensor | None:
 
 
 @QUICK
-@given(draw.samples(dtypes=DOUBLE, sizes=("none", "counts", "fractions", "dead")))
-def test_the_plain_engine_is_attention(sample: Sample) -> None:
-    heads, bias = sample.qkv, bias_of(sample.state)
-    out, stats = PlainEngine()(heads, AttentionSpec(EVERY, key_bias=bias), sample.state)
-    attention = softmax_map(heads, bias)
-    np.testing.assert_allclose(out.numpy(), attention @ heads.v.numpy(), atol=1e-9)
-    np.testing.assert_allclose(
-        stats[AttentionStat.map()].numpy(), attention.mean(axis=1), atol=1e-10
-    )
-    assert set(stats.values) == set(EVERY)
-
-
-@QUICK
-@given(draw.samples(dtypes=DOUBLE, sizes=("none", "counts", "fractions", "dead")))
-def test_the_fused_engine_is_the_plain_one(sample: Sample) -> None:
-    state, requires = sample.state, FREE
-    if state.cls_index is not None:
-        requires = (
-            *requires,
-            AttentionStat.logits_row("cls"),
-            AttentionStat.logits_row("cls", "max"),
-        )
-    request = AttentionSpec(requires, key_bias=bias_of(state))
-    assert FusedEngine().supports(sample.qkv, request)
-    plain, expected = PlainEngine()(sample.qkv, request, state)
-    fused, found = FusedEngine()(sample.qkv, request, state)
-    torch.testing.assert_close(fused, plain, atol=1e-9, rtol=1e-9)
+@given(SIZED)
+def test_the_plain_engine_is_attention_and_the_fused_one_is_the_plain_one(sample: Sample) -> None:
+    qkv, state, bias = sample.qkv, sample.state, bias_of(sample.state)
+    out, stats = PlainEngine()(qkv, AttentionSpec((MAP, *FREE), key_bias=bias), state)
+    attention = softmax_map(qkv, bias)
+    np.testing.assert_allclose(out.numpy(), attention @ qkv.v.numpy(), atol=1e-9)
+    np.testing.assert_allclose(stats[MAP].numpy(), attention.mean(axis=1), atol=1e-10)
+    assert set(stats.values) == {MAP, *FREE}
+    rows = () if state.cls_index is None else (AttentionStat.logits_row("cls", "max"),)
+    spec = AttentionSpec((*FREE, *rows), key_bias=bias)
+    assert FusedEngine().supports(qkv, spec)
+    fused, found = FusedEngine()(qkv, spec, state)
+    torch.testing.assert_close(fused, out, atol=1e-9, rtol=1e-9)
+    expected = PlainEngine()(qkv, spec, state)[1]
     assert found.values.keys() == expected.values.keys()
-    for need in requires:
-        assert torch.equal(found[need], expected[need])
+    assert all(torch.equal(found[stat], expected[stat]) for stat in spec.requires)
 
 
 @QUICK
 @given(draw.samples(sizes=("dead",), dtypes=draw.DTYPES[:2]))
 def test_dead_tokens_get_no_attention_and_change_nothing(sample: Sample) -> None:
-    state, heads = sample.state, sample.qkv
+    state, qkv = sample.state, sample.qkv
     dead = state.size == 0
-    request = AttentionSpec((AttentionStat.map(),), key_bias=size_bias(state.size))
-    changed = replace(
-        heads,
-        k=torch.where(dead[:, None, :, None], 7.0, heads.k),
-        v=torch.where(dead[:, None, :, None], 99.0, heads.v),
-    )
-    for engine in (PlainEngine(), FusedEngine()):
-        wanted = request if isinstance(engine, PlainEngine) else replace(request, requires=())
-        out, stats = engine(heads, wanted, state)
-        other, _ = engine(changed, wanted, state)
-        torch.testing.assert_close(other, out)
-        assert bool(out.isfinite().all())
-        if wanted.requires:
-            taken = stats[AttentionStat.map()].sum(dim=1)
-            assert not taken[dead].any()
-            torch.testing.assert_close(
-                stats[AttentionStat.map()].sum(dim=2), torch.ones_like(taken)
-            )
+    spec = AttentionSpec((MAP,), key_bias=size_bias(state.size))
+    hidden = dead[:, None, :, None]
+    changed = replace(qkv, k=torch.where(hidden, 7.0, qkv.k), v=torch.where(hidden, 99.0, qkv.v))
+    out, stats = PlainEngine()(qkv, spec, state)
+    assert not stats[MAP].sum(dim=1)[dead].any()
+    assert bool(out.isfinite().all())
+    torch.testing.assert_close(PlainEngine()(changed, spec, state)[0], out)
+    torch.testing.assert_close(FusedEngine()(changed, replace(spec, requires=()), state)[0], out)
 
 
 @QUICK
 @given(draw.samples(dtypes=DOUBLE, flavours=("normal",), sizes=("none",)))
 def test_theta_reaches_the_output_and_the_statistics(sample: Sample) -> None:
-    heads, state = sample.qkv, sample.state
-    request = AttentionSpec((AttentionStat.column_sum("mean", exclude_self=False),), theta=0.5)
-    assert not FusedEngine().supports(heads, request)
-    out, stats = PlainEngine()(heads, request, state)
-    attention = softmax_map(heads, None)
+    qkv, state = sample.qkv, sample.state
+    spec = AttentionSpec((AttentionStat.column_sum("mean", exclude_self=False),), theta=0.5)
+    out, stats = PlainEngine()(qkv, spec, state)
+    attention = softmax_map(qkv, None)
     b, h, total, _ = attention.shape
-    flat = attention.reshape(b, h, -1)
     kept = -(-total * total // 2)
-    threshold = np.sort(flat, axis=-1)[..., -kept]
+    threshold = np.sort(attention.reshape(b, h, -1), axis=-1)[..., -kept]
     sparse = np.where(attention >= threshold[..., None, None] * (1 - 1e-12), attention, 0)
-    np.testing.assert_allclose(out.numpy(), sparse @ heads.v.numpy(), atol=1e-9)
+    np.testing.assert_allclose(out.numpy(), sparse @ qkv.v.numpy(), atol=1e-9)
     columns = sparse.sum(axis=-2)[..., state.num_prefix :].mean(axis=1)
-    np.testing.assert_allclose(stats[request.requires[0]].numpy(), columns, atol=1e-9)
+    np.testing.assert_allclose(stats[spec.requires[0]].numpy(), columns, atol=1e-9)
+
+
+def test_a_bias_on_pairs_of_tokens() -> None:
+    case = Case(11, d=8, b=3, h=4, p=2, dtype="float64", pairs=1)
+    qkv, _, state = case.make()
+    qkv = replace(qkv, bias=qkv.bias.double())
+    spec = AttentionSpec((MAP, AttentionStat.logits_row("cls")))
+    out, stats = PlainEngine()(qkv, spec, state)
+    attention = softmax_map(qkv, None)
+    np.testing.assert_allclose(out.numpy(), attention @ qkv.v.numpy())
+    np.testing.assert_allclose(stats[MAP].numpy(), attention.mean(axis=1))
+    # As defined, before every bias.
+    without = PlainEngine()(replace(qkv, bias=None), spec, state)[1]
+    assert torch.equal(stats[spec.requires[1]], without[spec.requires[1]])
+
+
+@pytest.mark.parametrize("pairs", [1, 3])
+def test_some_tokens_taken_out(pairs: int) -> None:
+    qkv, _, _ = Case(11, b=3, h=4, pairs=pairs).make()
+    places = torch.tensor([[0, 1, 5, 3], [0, 1, 10, 2], [0, 1, 4, 9]])
+    taken = qkv.take(places)
+    for b in range(3):
+        own = qkv.bias[b if pairs > 1 else 0]
+        torch.testing.assert_close(taken.bias[b], own[:, places[b]][:, :, places[b]])
+        torch.testing.assert_close(taken.k[b], qkv.k[b][:, places[b]])
 
 
 class Masked(ScoreMod):
@@ -134,51 +129,36 @@ class Masked(ScoreMod):
         return logits.masked_fill(first, -torch.inf)
 
 
-def _sample() -> tuple[QKV, TokenState]:
-    generator = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(2, 3, 6, 4, generator=generator) for _ in range(3))
-    state = TokenState(torch.zeros(2, 6, 12), torch.arange(4).expand(2, 4), 2, (2, 2), cls_index=0)
-    return QKV(q, k, v, 0.5), state
-
-
-def test_an_edit_changes_the_logits_before_the_softmax() -> None:
-    heads, state = _sample()
-    request = AttentionSpec((AttentionStat.map(),), score_mods=(Masked(),))
-    assert request.needs_map
-    _, stats = attend(heads, request, state)
-    assert not stats[AttentionStat.map()][:, :, 0].any()
-    torch.testing.assert_close(stats[AttentionStat.map()].sum(dim=-1), torch.ones(2, 6))
+def test_a_score_mod_changes_the_logits_before_the_softmax() -> None:
+    qkv, _, state = Case(6, b=2).make()
+    _, stats = attend(qkv, AttentionSpec((MAP,), score_mods=(Masked(),)), state)
+    assert not stats[MAP][:, :, 0].any()
+    torch.testing.assert_close(stats[MAP].sum(dim=-1), torch.ones(2, 6))
 
 
 @pytest.mark.parametrize(
-    ("request_", "needs_map"),
+    ("spec", "needs_map"),
     [
         (AttentionSpec(), False),
-        (AttentionSpec(FREE), False),
-        (AttentionSpec((AttentionStat.logits_row(),)), False),
+        (AttentionSpec((*FREE, AttentionStat.logits_row())), False),
         (AttentionSpec(key_bias=torch.zeros(1, 1)), False),
         (AttentionSpec((AttentionStat.diagonal(),)), True),
-        (AttentionSpec((AttentionStat.column_sum(),)), True),
         (AttentionSpec((AttentionStat.row(),)), True),
-        (AttentionSpec((AttentionStat.map(),)), True),
         (AttentionSpec(theta=0.9), True),
         (AttentionSpec(score_mods=(Masked(),)), True),
     ],
 )
-def test_the_map_is_held_only_where_it_is_looked_at(
-    request_: AttentionSpec, needs_map: bool
-) -> None:
-    heads, _ = _sample()
-    assert request_.needs_map is needs_map
-    assert FusedEngine().supports(heads, request_) is not needs_map
-    assert PlainEngine().supports(heads, request_)
+def test_the_map_is_held_only_where_it_is_looked_at(spec: AttentionSpec, needs_map: bool) -> None:
+    qkv, _, _ = Case(6).make()
+    assert spec.needs_map is needs_map
+    assert FusedEngine().supports(qkv, spec) is not needs_map
 
 
 @pytest.mark.parametrize("engine", ["auto", "plain"])
 def test_what_was_not_asked_for_is_not_there(engine: str) -> None:
-    heads, state = _sample()
-    _, stats = attend(heads, AttentionSpec((AttentionStat.keys(),)), state, pick_engine(engine))
-    assert torch.equal(stats[AttentionStat.keys()], heads.k)
+    qkv, _, state = Case(6).make()
+    _, stats = attend(qkv, AttentionSpec((AttentionStat.keys(),)), state, pick_engine(engine))
+    assert torch.equal(stats[AttentionStat.keys()], qkv.k)
     with pytest.raises(PartError, match=r"diagonal.* was not computed for this block"):
         stats[AttentionStat.diagonal()]
 
@@ -189,11 +169,10 @@ def test_an_unknown_engine_is_refused() -> None:
 
 
 def test_dropout_is_applied_to_the_map_and_not_to_the_statistics() -> None:
-    heads, state = _sample()
+    qkv, _, state = Case(6).make()
     torch.manual_seed(0)
-    out, stats = PlainEngine()(
-        replace(heads, dropout=0.9), AttentionSpec((AttentionStat.map(),)), state
-    )
-    whole, same = PlainEngine()(heads, AttentionSpec((AttentionStat.map(),)), state)
-    assert torch.equal(stats[AttentionStat.map()], same[AttentionStat.map()])
+    spec = AttentionSpec((MAP,))
+    out, stats = PlainEngine()(replace(qkv, dropout=0.9), spec, state)
+    whole, same = PlainEngine()(qkv, spec, state)
+    assert torch.equal(stats[MAP], same[MAP])
     assert not torch.allclose(out, whole)

@@ -10,12 +10,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenred.attention import AttentionStat, AttentionStats
-from tokenred.attention.stats import stats_of_heads, stats_of_map
+from tokenred.attention import QKV, AttentionStat, AttentionStats
+from tokenred.attention.stats import stats_of_map
 from tokenred.core.errors import ConfigError, PartError
+from tokenred.core.state import TokenState
 from tokenred.testing import Sample, draw
 
 QUICK = settings(max_examples=25, deadline=None, derandomize=True)
+
+
+def tokens(p: int, cls_index: int | None) -> TokenState:
+    index = torch.arange(2)[None]
+    return TokenState(torch.zeros(1, p + 2, 1), index, p, (1, 2), cls_index=cls_index)
+
+
 OVER = {"max": np.max, "mean": np.mean}
 AGGREGATES = st.sampled_from(("max", "mean"))
 
@@ -47,7 +55,9 @@ def test_statistics_of_a_map(
             "cls": AttentionStat.row("cls", aggregate),
             "last": AttentionStat.row(p - 1, aggregate),
         }
-    found = stats_of_map(torch.from_numpy(attention), tuple(requires.values()), p, cls_index)
+    found = stats_of_map(
+        torch.from_numpy(attention), tuple(requires.values()), tokens(p, cls_index)
+    )
     over = OVER[aggregate]
     for image, i in np.ndindex(b, n):
         maps, at = attention[image], p + i
@@ -70,22 +80,21 @@ def test_statistics_of_a_map(
 @QUICK
 @given(draw.samples(needs_cls=True, dtypes=(torch.float64,), flavours=("normal",)), AGGREGATES)
 def test_statistics_without_a_map(sample: Sample, aggregate: str) -> None:
-    heads, state = sample.qkv, sample.state
-    p, row = state.num_prefix, state.cls_index
-    need = AttentionStat.logits_row("cls", aggregate)
-    requires = (need, AttentionStat.keys(), AttentionStat.values())
-    found = stats_of_heads(heads.q, heads.k, heads.v, heads.scale, requires, p, row)
-    q, k = heads.q.numpy(), heads.k.numpy()
-    logits = np.einsum("bhd,bhid->bhi", q[:, :, row], k[:, :, p:]) * heads.scale
-    np.testing.assert_allclose(found[need].numpy(), OVER[aggregate](logits, axis=1), atol=1e-12)
-    assert found[AttentionStat.keys()] is heads.k
-    assert found[AttentionStat.values()] is heads.v
+    qkv, state = sample.qkv, sample.state
+    stat = AttentionStat.logits_row("cls", aggregate)
+    found = qkv.stats((stat, AttentionStat.keys(), AttentionStat.values()), state)
+    q, k = qkv.q.numpy(), qkv.k.numpy()
+    row, keys = q[:, :, state.cls_index], k[:, :, state.num_prefix :]
+    logits = np.einsum("bhd,bhid->bhi", row, keys) * qkv.scale
+    np.testing.assert_allclose(found[stat].numpy(), OVER[aggregate](logits, axis=1), atol=1e-12)
+    assert found[AttentionStat.keys()] is qkv.k
+    assert found[AttentionStat.values()] is qkv.v
 
 
 def test_self_is_taken_out_before_the_maximum_over_heads() -> None:
     """max(Σ − self) is not max(Σ) − max(self)."""
     heads = torch.tensor([[[[0.9, 0.1], [0.1, 0.9]], [[0.2, 0.8], [0.7, 0.3]]]])
-    found = stats_of_map(heads, (AttentionStat.column_sum("max"),), 0, None)
+    found = stats_of_map(heads, (AttentionStat.column_sum("max"),), tokens(0, None))
     assert found[AttentionStat.column_sum("max")].tolist() == [pytest.approx([0.7, 0.8])]
 
 
@@ -97,19 +106,15 @@ def test_a_statistic_that_was_not_declared_is_refused() -> None:
         AttentionStats()[AttentionStat.keys()]
 
 
-@pytest.mark.parametrize("need", [AttentionStat.row("cls"), AttentionStat.logits_row("cls")])
-def test_the_cls_row_of_a_model_without_cls_is_refused(need: AttentionStat) -> None:
+def test_rows_that_no_prefix_token_has_are_refused() -> None:
     x = torch.zeros(1, 1, 3, 3)
     with pytest.raises(ConfigError, match="needs the CLS row, but the model has no CLS token"):
-        stats_of_map(x, (need,), 1, None) if need.kind == "row" else stats_of_heads(
-            x, x, x, 1.0, (need,), 1, None
-        )
-
-
-@pytest.mark.parametrize("query", [2, -1, "register", 1.0])
-def test_a_row_that_no_prefix_token_has_is_refused(query: int) -> None:
-    with pytest.raises(ConfigError, match="number of a prefix token below 2, got"):
-        stats_of_map(torch.zeros(1, 1, 4, 4), (AttentionStat.row(query),), 2, 0)
+        stats_of_map(x, (AttentionStat.row("cls"),), tokens(1, None))
+    with pytest.raises(ConfigError, match="needs the CLS row, but the model has no CLS token"):
+        QKV(x, x, x, 1.0).stats((AttentionStat.logits_row("cls"),), tokens(1, None))
+    for query in (2, -1, "register", 1.0):
+        with pytest.raises(ConfigError, match="number of a prefix token below 2, got"):
+            stats_of_map(torch.zeros(1, 1, 4, 4), (AttentionStat.row(query),), tokens(2, 0))
 
 
 @pytest.mark.parametrize(

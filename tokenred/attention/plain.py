@@ -37,17 +37,15 @@ class PlainEngine(Engine):
             logits = mod(logits, state)
         attention = None
         for mod in spec.score_mods:
-            if attention is None:
-                attention = mod.normalize(logits, state)
+            attention = mod.normalize(logits, state) if attention is None else attention
         if attention is None:
             attention = logits.softmax(dim=-1)
         del logits
         n = attention.shape[-1]
         if spec.theta < 1:
             attention = sparsify(attention, spec.theta, spec.reference)
-        found = stats_of_map(
-            attention, spec.requires, state.num_prefix, state.cls_index, _share(spec, n)
-        )
+        share = kept_entries(n, spec.theta, spec.reference) / n**2
+        found = stats_of_map(attention, spec.requires, state, share)
         found.update(qkv.stats(spec.requires, state))
         if qkv.drop is not None:
             dropped = qkv.drop(attention.to(qkv.v.dtype))
@@ -55,11 +53,6 @@ class PlainEngine(Engine):
             dropped = F.dropout(attention, qkv.dropout, qkv.dropout > 0).to(qkv.v.dtype)
         with full_precision(dropped.device):
             return dropped @ qkv.v, AttentionStats(found)
-
-
-def _share(spec: AttentionSpec, n: int) -> float:
-    """The share of entries that θ keeps."""
-    return kept_entries(n, spec.theta, spec.reference) / n**2 if spec.theta < 1 else 1.0
 
 
 PLAIN = PlainEngine()

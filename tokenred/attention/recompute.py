@@ -44,9 +44,7 @@ class Recomputed(Engine):
     def supports(self, qkv: QKV, spec: AttentionSpec) -> bool:
         if not wants_gradient(qkv, spec):
             return self.engine.supports(qkv, spec)
-        if not is_eager() or qkv.dropout or len(spec.score_mods) > 0:
-            return False
-        if qkv.bias is not None:
+        if not is_eager() or qkv.dropout or len(spec.score_mods) > 0 or qkv.bias is not None:
             return False
         with torch.no_grad():
             return self.engine.supports(qkv, spec)

@@ -13,20 +13,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenred.attention.score_mods import ScoreMod
-from tokenred.attention.stats import AttentionStat, AttentionStats, stats_of_heads
+from tokenred.attention.stats import AttentionStat, AttentionStats, over_heads, row_index
 from tokenred.core.capture import replace
 from tokenred.core.state import TokenState
-from tokenred.core.tensors import autocast_dtype
+from tokenred.core.tensors import autocast_dtype, product
 
 __all__ = [
-    "QKV",
-    "AttentionSpec",
-    "Engine",
-    "Scratch",
-    "is_modern",
-    "wants_gradient",
-    "without_map",
-]
+    "QKV", "AttentionSpec", "Engine", "Scratch", "is_modern", "wants_gradient", "without_map",
+]  # fmt: skip
 
 # Statistics that do not depend on the softmax, and so need no map; and those that engines without
 # a map provide.
@@ -61,10 +55,18 @@ class QKV:
     def stats(
         self, requires: tuple[AttentionStat, ...], state: TokenState
     ) -> dict[AttentionStat, Tensor]:
-        """Those of the statistics that need no softmax."""
-        return stats_of_heads(
-            self.q, self.k, self.v, self.scale, requires, state.num_prefix, state.cls_index
-        )
+        """Those of the statistics that need no softmax: keys, values and rows of logits."""
+        found: dict[AttentionStat, Tensor] = {}
+        for stat in requires:
+            if stat.kind == "keys":
+                found[stat] = self.k
+            elif stat.kind == "values":
+                found[stat] = self.v
+            elif stat.kind == "logits_row":
+                row, keys = row_index(stat, state), self.k[:, :, state.num_prefix :]
+                logits = product(self.q[:, :, row : row + 1], keys.transpose(-2, -1))
+                found[stat] = over_heads(logits.squeeze(2) * self.scale, stat.aggregate)
+        return found
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -96,8 +98,7 @@ class QKV:
         bias = self.bias
         if bias is not None:
             bias = bias.expand(places.shape[0], -1, -1, -1).transpose(1, 3)
-            bias = bias[image, places].transpose(1, 2)[image, places]
-            bias = bias.permute(0, 3, 1, 2)
+            bias = bias[image, places].transpose(1, 2)[image, places].permute(0, 3, 1, 2)
         return replace(self, q=q, k=k, v=v, bias=bias)
 
 
@@ -112,13 +113,9 @@ class Scratch:
 
     def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """A contiguous, uninitialised tensor of this shape, like ``like`` in dtype and device."""
-        size = math.prod(shape)
-        held = self._held.get(name)
-        if (
-            held is None
-            or held.numel() < size
-            or (held.dtype, held.device) != (like.dtype, like.device)
-        ):
+        size, held = math.prod(shape), self._held.get(name)
+        fits = held is not None and (held.dtype, held.device) == (like.dtype, like.device)
+        if held is None or not fits or held.numel() < size:
             self._held[name] = held = like.new_empty(size)
         return held[:size].view(shape)
 

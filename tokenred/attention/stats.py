@@ -11,19 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenred.core.errors import ConfigError, PartError
-from tokenred.core.tensors import at_least_fp32, product
+from tokenred.core.state import TokenState
+from tokenred.core.tensors import at_least_fp32
 
 __all__ = [
-    "Aggregate",
-    "AttentionStat",
-    "AttentionStats",
-    "mean_keys",
-    "over_heads",
-    "row_index",
-    "stats_of_entries",
-    "stats_of_heads",
-    "stats_of_map",
-]
+    "Aggregate", "AttentionStat", "AttentionStats", "mean_keys", "over_heads", "row_index",
+    "stats_of_entries", "stats_of_map", "wanted_entries",
+]  # fmt: skip
 
 
 Aggregate = Literal["max", "mean"]
@@ -91,6 +85,12 @@ class AttentionStat(NamedTuple):
         return AttentionStat("values")
 
 
+def _checked(aggregate: str) -> str:
+    if aggregate not in ("max", "mean"):
+        raise ConfigError(f"aggregate must be 'max' or 'mean' over heads, got {aggregate!r}.")
+    return aggregate
+
+
 @dataclass(frozen=True, eq=False)
 class AttentionStats:
     """The statistics of one block's attention: ``attention[AttentionStat.diagonal("max")]``."""
@@ -124,83 +124,45 @@ def over_heads(per_head: Float[Tensor, "b h ..."], aggregate: str) -> Float[Tens
     return per_head.amax(dim=1) if aggregate == "max" else per_head.mean(dim=1)
 
 
-def row_index(stat: AttentionStat, num_prefix: int, cls_index: int | None) -> int:
-    """The query row that a stat names.
+def row_index(stat: AttentionStat, state: TokenState) -> int:
+    """The query row that a statistic names.
 
     Raises:
         ConfigError: if the model has no such prefix token.
     """
     if stat.query == "cls":
-        if cls_index is None:
+        if state.cls_index is None:
             raise ConfigError(f"{stat} needs the CLS row, but the model has no CLS token.")
-        return cls_index
-    if not isinstance(stat.query, int) or not 0 <= stat.query < num_prefix:
+        return state.cls_index
+    if not isinstance(stat.query, int) or not 0 <= stat.query < state.num_prefix:
         raise ConfigError(
-            f"{stat}: a row is 'cls' or the number of a prefix token below {num_prefix}, "
+            f"{stat}: a row is 'cls' or the number of a prefix token below {state.num_prefix}, "
             f"got {stat.query!r}."
         )
     return stat.query
 
 
-def stats_of_heads(
-    q: Float[Tensor, "b h N d"],
-    k: Float[Tensor, "b h N d"],
-    v: Float[Tensor, "b h N d"],
-    scale: float,
-    requires: tuple[AttentionStat, ...],
-    num_prefix: int,
-    cls_index: int | None,
-) -> dict[AttentionStat, Tensor]:
-    """The statistics that need no softmax: keys, values and rows of logits."""
-    found: dict[AttentionStat, Tensor] = {}
-    for stat in requires:
-        if stat.kind == "keys":
-            found[stat] = k
-        elif stat.kind == "values":
-            found[stat] = v
-        elif stat.kind == "logits_row":
-            row = row_index(stat, num_prefix, cls_index)
-            logits = product(q[:, :, row : row + 1], k[:, :, num_prefix:].transpose(-2, -1))
-            found[stat] = over_heads(logits.squeeze(2) * scale, stat.aggregate)
-    return found
+class Wanted(NamedTuple):
+    """Which entries and sums of a map some statistics are computed from."""
+
+    rows: tuple[int, ...]
+    diagonal: bool
+    column_sum: bool
 
 
-def stats_of_map(
-    attention: Float[Tensor, "b h N N"],
-    requires: tuple[AttentionStat, ...],
-    num_prefix: int,
-    cls_index: int | None,
-    kept: float = 1.0,
-) -> dict[AttentionStat, Tensor]:
-    """The statistics of a map, by definition; the reference that every engine is tested against.
-
-    Args:
-        attention: the map.
-        requires: the statistics.
-        num_prefix, cls_index: as in `TokenState`.
-        kept: the share of entries that θ keeps.
-    """
-    found = stats_of_entries(
-        requires,
-        num_prefix,
-        cls_index,
-        row=lambda row: attention[:, :, row, num_prefix:],
-        diagonal=lambda: torch.diagonal(attention, dim1=-2, dim2=-1)[..., num_prefix:],
-        column_sum=lambda: attention.sum(dim=-2)[..., num_prefix:],
-        kept=lambda: attention.new_full(attention.shape[:2], kept),
+def wanted_entries(requires: tuple[AttentionStat, ...], state: TokenState) -> Wanted:
+    """What an engine without a map has to compute for these statistics."""
+    kinds = {stat.kind for stat in requires}
+    return Wanted(
+        tuple({row_index(stat, state): None for stat in requires if stat.kind == "row"}),
+        "diagonal" in kinds or any(stat.exclude_self for stat in requires),
+        "column_sum" in kinds,
     )
-    for stat in requires:
-        if stat.kind == "maps":
-            found[stat] = attention
-        elif stat.kind == "map":
-            found[stat] = over_heads(attention, stat.aggregate)
-    return found
 
 
 def stats_of_entries(
     requires: tuple[AttentionStat, ...],
-    num_prefix: int,
-    cls_index: int | None,
+    state: TokenState,
     *,
     row: Callable[[int], Float[Tensor, "b h n"]],
     diagonal: Callable[[], Float[Tensor, "b h n"]],
@@ -211,7 +173,7 @@ def stats_of_entries(
 
     Args:
         requires: the statistics; others are ignored.
-        num_prefix, cls_index: as in `TokenState`.
+        state: the tokens.
         row, diagonal, column_sum: ``A_ri``, ``A_ii`` and ``Σ_j A_ji`` of each head, for the image
             tokens i; called at most once, and only if needed.
         kept: the share of entries that θ keeps.
@@ -219,25 +181,50 @@ def stats_of_entries(
     Source: GTP-ViT (arXiv 2311.03035), Eq. 3 and 4.
     """
     found: dict[AttentionStat, Tensor] = {}
-    kinds = {stat.kind for stat in requires}
-    own = "diagonal" in kinds or any(stat.exclude_self for stat in requires)
-    itself = diagonal() if own else None
-    columns = column_sum() if "column_sum" in kinds else None
+    wanted = wanted_entries(requires, state)
+    itself = diagonal() if wanted.diagonal else None
+    columns = column_sum() if wanted.column_sum else None
     for stat in requires:
+        value = None
         if stat.kind == "kept":
             found[stat] = kept()
         elif stat.kind == "row":
-            value = row(row_index(stat, num_prefix, cls_index))
-            found[stat] = over_heads(value, stat.aggregate)
-        elif stat.kind == "diagonal" and itself is not None:
-            found[stat] = over_heads(itself, stat.aggregate)
+            value = row(row_index(stat, state))
+        elif stat.kind == "diagonal":
+            value = itself
         elif stat.kind == "column_sum" and columns is not None:
             value = columns - itself if stat.exclude_self and itself is not None else columns
+        if value is not None:
             found[stat] = over_heads(value, stat.aggregate)
     return found
 
 
-def _checked(aggregate: str) -> str:
-    if aggregate not in ("max", "mean"):
-        raise ConfigError(f"aggregate must be 'max' or 'mean' over heads, got {aggregate!r}.")
-    return aggregate
+def stats_of_map(
+    attention: Float[Tensor, "b h N N"],
+    requires: tuple[AttentionStat, ...],
+    state: TokenState,
+    kept: float = 1.0,
+) -> dict[AttentionStat, Tensor]:
+    """The statistics of a map, by definition; the reference that every engine is tested against.
+
+    Args:
+        attention: the map.
+        requires: the statistics.
+        state: the tokens.
+        kept: the share of entries that θ keeps.
+    """
+    p = state.num_prefix
+    found = stats_of_entries(
+        requires,
+        state,
+        row=lambda row: attention[:, :, row, p:],
+        diagonal=lambda: torch.diagonal(attention, dim1=-2, dim2=-1)[..., p:],
+        column_sum=lambda: attention.sum(dim=-2)[..., p:],
+        kept=lambda: attention.new_full(attention.shape[:2], kept),
+    )
+    for stat in requires:
+        if stat.kind == "maps":
+            found[stat] = attention
+        elif stat.kind == "map":
+            found[stat] = over_heads(attention, stat.aggregate)
+    return found

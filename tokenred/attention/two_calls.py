@@ -19,13 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenred.attention.plain import PLAIN
-from tokenred.attention.spec import (
-    QKV,
-    AttentionSpec,
-    Engine,
-    is_modern,
-    without_map,
-)
+from tokenred.attention.spec import QKV, AttentionSpec, Engine, is_modern, without_map
 from tokenred.attention.stats import AttentionStat, AttentionStats, over_heads, stats_of_entries
 from tokenred.core.capture import is_transformed, replace
 from tokenred.core.state import TokenState
@@ -84,8 +78,7 @@ class TwoCallsEngine(Engine):
         entries = _Entries(qkv, bias, lse, state.num_prefix)
         found = qkv.stats(spec.requires, state) | stats_of_entries(
             spec.map_stats,
-            state.num_prefix,
-            state.cls_index,
+            state,
             row=entries.row,
             diagonal=entries.diagonal,
             column_sum=entries.column_sum,

@@ -1,91 +1,131 @@
+"""Tiles of any size answer as the map does, and their buffers are made once."""
+
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+import timm
 import torch
 
+import tokenred as tr
 import tokenred.attention.tiled.engine as tiles
-from tokenred.attention import QKV, SLACK, AttentionSpec, AttentionStat, PlainEngine, TiledEngine
-from tokenred.core.state import TokenState
-
-NEEDS = (
-    AttentionStat.diagonal("max"),
-    AttentionStat.diagonal("mean"),
-    AttentionStat.column_sum("max"),
-    AttentionStat.column_sum("mean", exclude_self=False),
-    AttentionStat.row("cls", "max"),
-    AttentionStat.row(1, "mean"),
-    AttentionStat.keys(),
-    AttentionStat.logits_row("cls"),
-    AttentionStat.kept(),
+from tests.attention.cases import Case, agrees
+from tokenred.attention import (
+    SLACK,
+    AttentionSpec,
+    AttentionStat,
+    FusedEngine,
+    PlainEngine,
+    Recomputed,
+    TiledEngine,
 )
+from tokenred.attention.spec import Scratch
+
+ENGINE = TiledEngine()
 
 
-def _case(b: int, h: int, n: int, d: int = 8, p: int = 2) -> tuple[QKV, TokenState]:
-    generator = torch.Generator().manual_seed(b * 1000 + n)
-    # As in a block: three views into one projection, none of them contiguous.
-    qkv = torch.randn(b, n, 3, h, d, generator=generator).permute(2, 0, 3, 1, 4)
-    q, k, v = qkv.unbind(0)
-    x = torch.zeros(b, n, h * d)
-    index = torch.arange(n - p).expand(b, -1)
-    return QKV(q * 2, k, v, scale=d**-0.5), TokenState(x, index, p, (1, n - p), cls_index=0)
+@pytest.fixture(params=[1, 40, 300, 5000, 1 << 20])
+def _tile(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The smallest tiles are single maps, and rows of one."""
+    monkeypatch.setattr(tiles, "_TILE", request.param)
+    monkeypatch.setattr(tiles, "_ONE_MAP", request.param)
 
 
-@pytest.mark.parametrize("tile", [1, 40, 300, 5000, 1 << 20])
-@pytest.mark.parametrize(("b", "h", "n"), [(1, 1, 3), (3, 4, 7), (5, 6, 17), (2, 3, 65)])
+@pytest.mark.usefixtures("_tile")
 @pytest.mark.parametrize("theta", [1.0, 0.6])
 @pytest.mark.parametrize("biased", [False, True])
-def test_agrees_with_the_plain_engine(
-    b: int, h: int, n: int, theta: float, biased: bool, tile: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tiles, "_TILE", tile)
-    monkeypatch.setattr(tiles, "_ONE_MAP", tile)
-    heads, state = _case(b, h, n)
-    bias = None
-    if biased:
-        bias = torch.rand(b, n).log()
-        bias[:, -1] = -torch.inf  # a dead token
-    request = AttentionSpec(NEEDS, key_bias=bias, theta=theta)
-    assert TiledEngine().supports(heads, request)
-    out, found = TiledEngine()(heads, request, state)
-    expected, stats = PlainEngine()(heads, request, state)
-    torch.testing.assert_close(out, expected, rtol=1e-5, atol=2e-6)
-    for need in NEEDS:
-        torch.testing.assert_close(found[need], stats[need], rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(3),
+        Case(7, b=3, h=4, p=2),
+        Case(17, b=5, h=6, p=2),
+        Case(65, b=2, h=3),
+        Case(11, d=8, b=3, h=4, p=2, dtype="float64", pairs=1),
+        Case(11, d=8, b=3, h=4, p=2, dtype="float64", pairs=3),
+    ],
+    ids=str,
+)
+def test_agrees_with_the_plain_engine(case: Case, theta: float, biased: bool) -> None:
+    agrees(ENGINE, case._replace(biased=biased), theta)
 
 
-@pytest.mark.parametrize("tile", [1, 5000, 1 << 20])
-def test_fast_keeps_about_theta_and_says_how_much(
-    tile: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tiles, "_TILE", tile)
-    monkeypatch.setattr(tiles, "_ONE_MAP", tile)
-    heads, state = _case(3, 4, 120)
+@pytest.mark.parametrize("pairs", [1, 3])
+def test_the_fused_engine_takes_a_bias_on_pairs(pairs: int) -> None:
+    qkv, bias, state = Case(11, b=3, dtype="float64", pairs=pairs, biased=True).make()
+    for keys in (None, bias):
+        spec = AttentionSpec(key_bias=keys)
+        got, expected = (one(qkv, spec, state)[0] for one in (FusedEngine(), PlainEngine()))
+        torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.usefixtures("_tile")
+def test_fast_keeps_about_theta_and_says_how_much() -> None:
+    qkv, _, state = Case(120, b=3, h=4).make()
     requires = (AttentionStat.kept(), AttentionStat.column_sum("mean", exclude_self=False))
-    request = AttentionSpec(requires, theta=0.6, threshold="fast")
-    _, found = TiledEngine()(heads, request, state)
-    error = found[AttentionStat.kept()] - 0.6
+    spec = AttentionSpec(requires, theta=0.6, threshold="fast")
+    _, found = ENGINE(qkv, spec, state)
+    error = found[requires[0]] - 0.6
     assert error.shape == (3, 4)
     assert 1e-4 < error.abs().max() <= SLACK
-    exact = PlainEngine()(heads, request, state)[1]
+    exact = PlainEngine()(qkv, spec, state)[1]
     torch.testing.assert_close(found[requires[1]], exact[requires[1]], rtol=0.05, atol=0.05)
 
 
-def test_leaves_to_the_plain_engine_what_it_cannot_do() -> None:
-    heads, _ = _case(2, 2, 9)
-    engine = TiledEngine()
-    assert not engine.supports(heads, AttentionSpec((AttentionStat.map(),)))
-    assert not engine.supports(
-        QKV(heads.q, heads.k, heads.v, 1.0, dropout=0.1), AttentionSpec(NEEDS)
-    )
-    trained = QKV(heads.q.clone().requires_grad_(), heads.k, heads.v, 1.0)
-    assert not engine.supports(trained, AttentionSpec(NEEDS))
-    with torch.no_grad():
-        assert engine.supports(trained, AttentionSpec(NEEDS))
-    half = QKV(heads.q.half(), heads.k.half(), heads.v.half(), 1.0)
-    assert not engine.supports(half, AttentionSpec(NEEDS))
+def test_leaves_to_others_what_it_cannot_do() -> None:
+    qkv, _, _ = Case(9).make()
+    spec = AttentionSpec(Case(9).stats)
+    assert not ENGINE.supports(qkv, AttentionSpec((AttentionStat.map(),)))
+    assert not ENGINE.supports(replace(qkv, dropout=0.1), spec)
+    assert not ENGINE.supports(Case(9, dtype="float16").make()[0], spec)
+    paired, _, _ = Case(9, pairs=1).make()
+    for trained in (
+        replace(qkv, q=qkv.q.clone().requires_grad_()),
+        replace(paired, bias=paired.bias.clone().requires_grad_()),
+    ):
+        assert not ENGINE.supports(trained, spec)
+        with torch.no_grad():
+            assert ENGINE.supports(trained, spec)
+    assert not Recomputed(ENGINE).supports(trained, spec)
 
 
 def test_the_output_is_laid_out_for_the_projection() -> None:
-    heads, state = _case(2, 3, 11)
-    out, _ = TiledEngine()(heads, AttentionSpec(NEEDS), state)
+    qkv, _, state = Case(11, b=2, h=3).make()
+    out, _ = ENGINE(qkv, AttentionSpec(Case(11).stats), state)
     assert out.transpose(1, 2).is_contiguous()
+
+
+@pytest.mark.parametrize("theta", [1.0, 0.6])
+def test_a_forward_makes_its_buffers_once_and_holds_none(
+    theta: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, set[int]] = {}
+    made: list[Scratch] = []
+    take, init = Scratch.take, Scratch.__init__
+
+    def watched(self: Scratch, name: str, shape: tuple[int, ...], like: torch.Tensor) -> object:
+        found = take(self, name, shape, like)
+        seen.setdefault(name, set()).add(found.data_ptr())
+        return found
+
+    def noted(self: Scratch) -> None:
+        init(self)
+        made.append(self)
+
+    monkeypatch.setattr(Scratch, "take", watched)
+    monkeypatch.setattr(Scratch, "__init__", noted)
+    model = timm.create_model("deit_tiny_patch16_224", img_size=64, depth=2).eval()
+    reduced, images = (
+        tr.wrap(model, tr.strategy("gtp", P=1, theta=theta)),
+        torch.randn(2, 3, 64, 64),
+    )
+    with torch.no_grad():
+        first = reduced(images)
+        assert "map" in seen
+        assert {name: len(places) for name, places in seen.items()} == dict.fromkeys(seen, 1)
+        assert torch.equal(first, reduced(images))
+    assert len(made) == 2
+    # With gradients a buffer may not be written over.
+    reduced(images)
+    assert len(made) == 2

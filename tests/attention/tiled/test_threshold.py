@@ -11,7 +11,7 @@ from tokenred.attention.score_mods import SLACK, kept_entries, sparsify
 from tokenred.attention.tiled.threshold import kth_largest, sparsified
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100, derandomize=True)
 @given(
     size=st.integers(1, 9000),
     share=st.floats(0, 1),
@@ -20,8 +20,7 @@ from tokenred.attention.tiled.threshold import kth_largest, sparsified
     order=st.sampled_from(["random", "sorted", "skewed", "blocks"]),
 )
 def test_kth_largest_is_exact(size: int, share: float, seed: int, levels: int, order: str) -> None:
-    rng = np.random.default_rng(seed)
-    entries = rng.random(size).astype(np.float32)
+    entries = np.random.default_rng(seed).random(size).astype(np.float32)
     if levels:  # ties
         entries = np.floor(entries * levels) / levels
     if order == "sorted":
@@ -39,43 +38,37 @@ def test_kth_largest_is_exact(size: int, share: float, seed: int, levels: int, o
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("theta", [0.01, 0.3, 0.6, 0.999, 1.0])
 @pytest.mark.parametrize("reference", [False, True])
-@pytest.mark.parametrize("sharp", [0.1, 3.0, 200.0])
 @pytest.mark.parametrize("small", [0, 1 << 17])
 def test_it_equals_the_definition(
-    dtype: torch.dtype,
-    theta: float,
-    reference: bool,
-    sharp: float,
-    small: int,
-    monkeypatch: pytest.MonkeyPatch,
+    dtype: torch.dtype, theta: float, reference: bool, small: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_SMALL", small)
     monkeypatch.setattr(module, "_MANY", 1)
-    torch.manual_seed(int(theta * 100))
     # Sharp maps underflow to many zeros; the repeated row and the constant map are ties.
-    maps = (torch.randn(2, 3, 23, 23, dtype=dtype) * sharp).softmax(dim=-1)
-    maps[0, 0, 5] = maps[0, 0, 6]
-    maps[1, 1] = 1 / 23
-    expected = sparsify(maps, theta, reference)
-    before, out = maps.clone(), torch.full((6, 23**2), torch.nan, dtype=dtype)
-    found, shares = sparsified(maps, theta, reference, out=out)
-    assert torch.equal(found, expected)
-    assert torch.equal(maps, before)
-    assert found.data_ptr() == (out if (expected != maps).any() else maps).data_ptr()
-    kept = kept_entries(23, theta, reference) / 23**2
-    assert shares == pytest.approx(np.full(6, kept))
+    for sharp in (0.1, 3.0, 200.0):
+        torch.manual_seed(int(theta * 100))
+        maps = (torch.randn(2, 3, 23, 23, dtype=dtype) * sharp).softmax(dim=-1)
+        maps[0, 0, 5] = maps[0, 0, 6]
+        maps[1, 1] = 1 / 23
+        expected = sparsify(maps, theta, reference)
+        before, out = maps.clone(), torch.full((6, 23**2), torch.nan, dtype=dtype)
+        found, shares = sparsified(maps, theta, reference, out=out)
+        assert torch.equal(found, expected)
+        assert torch.equal(maps, before)
+        assert found.data_ptr() == (out if (expected != maps).any() else maps).data_ptr()
+        assert shares == pytest.approx(np.full(6, kept_entries(23, theta, reference) / 23**2))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100, derandomize=True)
 @given(
     tokens=st.integers(2, 120),
     theta=st.floats(0.01, 0.99),
     seed=st.integers(0, 2**31),
     kind=st.sampled_from(["softmax", "sharp", "levels", "constant", "stripes", "rows"]),
-    together=st.booleans(),
+    small=st.sampled_from([0, 1 << 17]),
 )
 def test_the_fast_way_is_within_its_slack(
-    tokens: int, theta: float, seed: int, kind: str, together: bool
+    tokens: int, theta: float, seed: int, kind: str, small: int
 ) -> None:
     torch.manual_seed(seed)
     logits = torch.randn(1, 2, tokens, tokens)
@@ -91,7 +84,7 @@ def test_the_fast_way_is_within_its_slack(
         logits[:] = logits[:, :, :1]
     before = logits.softmax(dim=-1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_MANY", 1 if together else 10)
+        patch.setattr(module, "_SMALL", small)
         after, shares = sparsified(before, theta, fast=True)
     stays = after == before
     assert torch.equal(after, torch.where(stays, before, 0))
@@ -108,11 +101,11 @@ def test_the_fast_way_is_within_its_slack(
             assert one[one > 0].min() >= was[(one == 0) & (was > 0)].max()
 
 
-@pytest.mark.parametrize("tokens", [17, 50, 197, 400])
+@pytest.mark.parametrize("tokens", [17, 197, 400])
 @pytest.mark.parametrize("reference", [False, True])
 def test_the_fast_way_is_the_same_alone_and_in_a_batch(tokens: int, reference: bool) -> None:
     generator = torch.Generator().manual_seed(tokens)
-    logits = torch.randn(6, 3, tokens, tokens, generator=generator)
+    logits = torch.randn(5, 2, tokens, tokens, generator=generator)
     logits[1] *= 30
     logits[2] = logits[2].round()
     logits[3].view(-1)[::37] = 9.0

@@ -5,78 +5,66 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from tests.attention.triton.cases import NEEDS, ROWS, STEPS, Case, close, truth
+from tests.attention.cases import Case, close, doubled, truth
 from tokenred.attention import QKV, AttentionSpec, AttentionStat, Engine, PlainEngine
 from tokenred.attention.score_mods import SLACK, kept_entries, sparsify
-from tokenred.attention.triton import TritonEngine
-from tokenred.attention.triton.blocks import Blocks
+from tokenred.attention.triton import TritonEngine, launch
+
+STEPS = 2.0**23
 
 
-def forward(case: Case, device: str = "cpu") -> None:
-    """The output and the log-sum-exp."""
-    from tokenred.attention.triton.forward import forward as forward_op
+def kernels() -> tuple[Any, Any, Any]:
+    """Forward, statistics and threshold; only here is Triton imported."""
+    from tokenred.attention.triton.forward import forward
+    from tokenred.attention.triton.statistics import statistics
+    from tokenred.attention.triton.threshold import threshold
 
+    return forward, statistics, threshold
+
+
+def forward(case: Case, device: str = "cpu", dead: int = 0) -> None:
+    """The output and the log-sum-exp; while all keys so far are dead, nothing becomes NaN."""
     heads, bias, _ = case.make(device)
-    out, lse = forward_op(heads.q, heads.k, heads.v, bias, heads.scale)
+    if bias is not None:
+        bias[:, :dead] = -torch.inf
+    out, lse = kernels()[0](heads.q, heads.k, heads.v, bias, heads.scale)
     attention, expected = truth(heads, bias)
-    assert out.dtype == heads.q.dtype
-    assert lse.dtype == torch.float32
+    assert (out.dtype, lse.dtype) == (heads.q.dtype, torch.float32)
     assert out.transpose(1, 2).is_contiguous()
     close(out, attention @ heads.v.double(), case.dtype)
     close(lse * math.log(2), expected)
 
 
-def first_keys_dead(device: str = "cpu") -> None:
-    """While all keys so far are dead, nothing may become NaN."""
-    from tokenred.attention.triton.forward import forward as forward_op
-
-    heads, _, _ = Case(150, h=1).make(device)
-    bias = torch.zeros(1, 150, device=device)
-    bias[:, :140] = -torch.inf
-    out, lse = forward_op(heads.q, heads.k, heads.v, bias, heads.scale)
-    attention, expected = truth(heads, bias)
-    close(out, attention @ heads.v.double())
-    close(lse * math.log(2), expected)
-
-
 def statistics(case: Case, device: str = "cpu") -> None:
     """Column sums, diagonal and rows, each alone and all together, and twice the same."""
-    from tokenred.attention.triton.forward import forward as forward_op
-    from tokenred.attention.triton.statistics import statistics as statistics_op
-
+    run_forward, run, _ = kernels()
     heads, bias, _ = case.make(device)
-    _, lse = forward_op(heads.q, heads.k, heads.v, bias, heads.scale)
+    _, lse = run_forward(heads.q, heads.k, heads.v, bias, heads.scale)
     attention, _ = truth(heads, bias)
     rows = min(3, case.n)
     for column_sum, diagonal, asked in (
         (True, True, rows), (True, False, 0), (False, True, 0), (False, False, rows)
     ):  # fmt: skip
         given = (heads.q, heads.k, bias, lse, None, heads.scale, column_sum, diagonal, asked)
-        sums, own, first = statistics_op(*given)
-        if column_sum:
-            close(sums, attention.sum(dim=-2))
-        if diagonal:
-            close(own, attention.diagonal(dim1=-2, dim2=-1))
+        sums, own, first = run(*given)
+        close(sums, attention.sum(dim=-2)[..., : case.n if column_sum else 0])
+        close(own, attention.diagonal(dim1=-2, dim2=-1)[..., : case.n if diagonal else 0])
         close(first, attention[:, :, :asked])
-        assert sums.numel() == (lse.numel() if column_sum else 0)
-        assert own.numel() == (lse.numel() if diagonal else 0)
-        again = statistics_op(*given)
-        assert all(torch.equal(a, b) for a, b in zip((sums, own, first), again, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip((sums, own, first), run(*given), strict=True))
 
 
 def threshold(case: Case, theta: float, slack_share: float = 0.0, device: str = "cpu") -> None:
     """So many entries lie above the threshold, and none below it is larger than one above."""
-    from tokenred.attention.triton.forward import forward as forward_op
-    from tokenred.attention.triton.threshold import threshold as threshold_op
-
+    run_forward, _, run = kernels()
     heads, bias, _ = case.make(device)
-    _, lse = forward_op(heads.q, heads.k, heads.v, bias, heads.scale)
+    _, lse = run_forward(heads.q, heads.k, heads.v, bias, heads.scale)
     kept, slack = kept_entries(case.n, theta), int(slack_share * case.n**2)
-    cut = threshold_op(heads.q, heads.k, bias, lse, heads.scale, kept, slack).cpu()
+    cut = run(heads.q, heads.k, bias, lse, heads.scale, kept, slack).cpu()
     level, last, count = cut.unbind(dim=-1)
     assert bool(((count - kept).abs() <= slack).all())
     attention = truth(heads, bias)[0].cpu()
@@ -84,29 +72,22 @@ def threshold(case: Case, theta: float, slack_share: float = 0.0, device: str = 
     x, near = attention.log2().clamp(min=-150), 4e-5 if device == "cpu" else 1e-3
     lowest = (level.double() / STEPS)[..., None, None]
     above, reach = (x > lowest + near).sum(dim=(2, 3)), (x >= lowest - near).sum(dim=(2, 3))
-    assert bool((above <= count).all())
-    assert bool((count <= reach).all())
-    assert bool((last >= 0).all())
+    assert bool(((above <= count) & (count <= reach) & (last >= 0)).all())
 
 
 def misleading_sample(theta: float, device: str = "cpu") -> None:
     """Rows that are sampled are unlike the others: one key has all of theirs."""
-    from tokenred.attention.triton.forward import forward as forward_op
-    from tokenred.attention.triton.forward import sparse_forward
-    from tokenred.attention.triton.threshold import threshold as threshold_op
-
+    run, _, run_threshold = kernels()
     n = 96
     q, k = (torch.randn(1, 1, n, 16, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
     q[:, :, 3::6] *= 50  # of 96 rows, 16 are looked at: every sixth, from the fourth
     q, k = q.to(device), k.to(device)
-    _, lse = forward_op(q, k, k, None, 0.25)
+    _, lse = run(q, k, k, None, 0.25)
     kept = kept_entries(n, theta)
-    cut = threshold_op(q, k, None, lse, 0.25, kept, 0)
+    cut = run_threshold(q, k, None, lse, 0.25, kept, 0)
     assert int(cut[0, 0, 2]) == kept
-    attention, _ = truth(QKV(q, k, k, 0.25), None)
-    expected = sparsify(attention, theta)
-    out = sparse_forward(q, k, k, None, lse, cut, 0.25)
-    close(out, expected @ k.double())
+    expected = sparsify(truth(QKV(q, k, k, 0.25), None)[0], theta)
+    close(run(q, k, k, None, 0.25, lse, cut)[0], expected @ k.double())
 
 
 def ties(n: int, theta: float, axes: int, device: str = "cpu") -> None:
@@ -115,61 +96,50 @@ def ties(n: int, theta: float, axes: int, device: str = "cpu") -> None:
     Every query meets n/axes of the keys, so that the map has two levels, without any rounding; the
     values are the unit matrix, so that the output is the map.
     """
-    from tokenred.attention.triton.forward import forward as forward_op
-    from tokenred.attention.triton.forward import sparse_forward
-    from tokenred.attention.triton.statistics import statistics as statistics_op
-    from tokenred.attention.triton.threshold import threshold as threshold_op
-
+    run, run_statistics, run_threshold = kernels()
     token = torch.nn.functional.one_hot(torch.arange(n) % axes, n).float()
     q, v = token.to(device).expand(1, 1, n, n), torch.eye(n, device=device).expand(1, 1, n, n)
-    k = q.clone()
-    scale = 3 * math.log(2)
-    _, lse = forward_op(q, k, v, None, scale)
+    k, scale = q.clone(), 3 * math.log(2)
+    _, lse = run(q, k, v, None, scale)
     attention = torch.where(q @ k.transpose(-2, -1) > 0, 8.0, 1.0)
     attention = attention / attention.sum(dim=-1, keepdim=True)
     kept = kept_entries(n, theta)
-    cut = threshold_op(q, k, None, lse, scale, kept, 0)
+    cut = run_threshold(q, k, None, lse, scale, kept, 0)
     assert int(cut[0, 0, 2]) == kept
     expected = sparsify(attention, theta)
-    out = sparse_forward(q, k, v, None, lse, cut, scale)
+    out, _ = run(q, k, v, None, scale, lse, cut)
+    sums, own, rows = run_statistics(q, k, None, lse, cut, scale, True, True, n)
     assert torch.equal(out > 0, expected > 0)
-    close(out, expected.double())
-    sums, own, rows = statistics_op(q, k, None, lse, cut, scale, True, True, n)
     assert torch.equal(rows > 0, expected > 0)
+    close(out, expected.double())
     close(sums, expected.sum(dim=-2).double())
     close(own, expected.diagonal(dim1=-2, dim2=-1).double())
 
 
 def sparse(case: Case, theta: float, device: str = "cpu") -> None:
     """The output and the statistics through what θ keeps; the values spell the map out."""
-    from tokenred.attention.triton.forward import forward as forward_op
-    from tokenred.attention.triton.forward import sparse_forward
-    from tokenred.attention.triton.statistics import statistics as statistics_op
-    from tokenred.attention.triton.threshold import threshold as threshold_op
-
+    run, run_statistics, run_threshold = kernels()
     heads, bias, _ = case.make(device)
     values = torch.eye(case.d, dtype=heads.v.dtype, device=device)[: case.n]
     assert len(values) == case.n, "the map is as wide as a head"
-    heads = replace(heads, v=values.expand_as(heads.q))
-    _, lse = forward_op(heads.q, heads.k, heads.v, bias, heads.scale)
+    given = (heads.q, heads.k, values.expand_as(heads.q), bias, heads.scale)
+    _, lse = run(*given)
     kept = kept_entries(case.n, theta)
-    cut = threshold_op(heads.q, heads.k, bias, lse, heads.scale, kept, 0)
-    out = sparse_forward(heads.q, heads.k, heads.v, bias, lse, cut, heads.scale)
-    out = out[..., : case.n].double()
+    cut = run_threshold(heads.q, heads.k, bias, lse, heads.scale, kept, 0)
+    out = run(*given, lse, cut)[0][..., : case.n].double()
     attention, _ = truth(heads, bias)
     stays = out > 0
     close(out, torch.where(stays, attention, 0.0), case.dtype)
-    count = stays.sum(dim=(2, 3))
     alive = (attention > 1e-30).sum(dim=(2, 3))
-    assert torch.equal(count, alive.clamp(max=kept)), (count, alive, kept)
+    assert torch.equal(stays.sum(dim=(2, 3)), alive.clamp(max=kept))
     smallest = torch.where(stays, attention, 2.0).amin(dim=(2, 3))
     largest = torch.where(stays, 0.0, attention).amax(dim=(2, 3))
     assert bool((largest <= smallest * (1 + 1e-4)).all())
-    sums, own, rows = statistics_op(
+    sums, own, rows = run_statistics(
         heads.q, heads.k, bias, lse, cut, heads.scale, True, True, case.n
     )
-    assert torch.equal(rows > 0, stays)
     expected = torch.where(stays, attention, 0.0)
+    assert torch.equal(rows > 0, stays)
     close(rows, expected)
     close(sums, expected.sum(dim=-2))
     close(own, expected.diagonal(dim1=-2, dim2=-1))
@@ -186,13 +156,11 @@ def engine(
     """An engine, this one by default, against the map in float64; statistics to a precision."""
     engine = engine or TritonEngine()
     heads, bias, state = case.make(device)
-    requires = (*NEEDS, *(ROWS if case.p else ()))
-    request = AttentionSpec(requires, bias, theta, "fast" if fast else "exact")
-    assert engine.supports(heads, request)
-    out, found = engine(heads, request, state)
-    double = replace(heads, q=heads.q.double(), k=heads.k.double(), v=heads.v.double())
-    expected, stats = PlainEngine()(double, request, state)
-    assert set(found.values) == set(requires)
+    spec = AttentionSpec(case.stats, bias, theta, "fast" if fast else "exact")
+    assert engine.supports(heads, spec)
+    out, found = engine(heads, spec, state)
+    expected, stats = PlainEngine()(doubled(heads), spec, state)
+    assert set(found.values) == set(spec.requires)
     share = found[AttentionStat.kept()]
     if fast and theta < 1:
         assert bool(((share - theta).abs() <= max(SLACK, 2 / case.n**2)).all())
@@ -202,10 +170,10 @@ def engine(
         return
     doubt = doubtful(truth(heads, bias)[0], theta, device)
     close(out, expected, case.dtype, doubt * float(heads.v.abs().max()))
-    for need in requires:
-        if need.kind not in ("keys", "logits_row"):
-            assert found[need].dtype == torch.float32
-            close(found[need], stats[need], precision, doubt)
+    for stat in spec.requires:
+        if stat.kind not in ("keys", "logits_row"):
+            assert found[stat].dtype == torch.float32
+            close(found[stat], stats[stat], precision, doubt)
 
 
 def doubtful(attention: Tensor, theta: float, device: str) -> float:
@@ -219,14 +187,12 @@ def doubtful(attention: Tensor, theta: float, device: str) -> float:
     return float((near * threshold[..., 0].exp()).max())
 
 
-def engine_with_large_tiles(case: Case, theta: float, fast: bool = False) -> None:
+def engine_with_large_tiles(case: Case, theta: float) -> None:
     """The same where the tiles of a GPU would be too many for the interpreter."""
-    from tokenred.attention.triton import launch
-
     usual = launch.blocks_for
-    launch.blocks_for = lambda width, dtype: Blocks(256, 512, 4, 1)
+    launch.blocks_for = lambda width, dtype: launch.Blocks(256, 512, 4, 1)
     try:
-        engine(case, theta, fast)
+        engine(case, theta)
     finally:
         launch.blocks_for = usual
 
@@ -235,13 +201,12 @@ def compiled(case: Case, theta: float, device: str = "cpu", engine: Engine | Non
     """One graph, and the same numbers."""
     engine = engine or TritonEngine()
     heads, bias, state = case.make(device)
-    requires = (*NEEDS, *ROWS)
 
     def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, x: Tensor) -> list[Tensor]:
-        asked, request = QKV(q, k, v, 0.25), AttentionSpec(requires, bias, theta)
-        assert engine.supports(asked, request)
-        out, stats = engine(asked, request, replace(state, x=x))
-        return [out, *(stats[need] for need in requires)]
+        asked, spec = QKV(q, k, v, 0.25), AttentionSpec(case.stats, bias, theta)
+        assert engine.supports(asked, spec)
+        out, stats = engine(asked, spec, replace(state, x=x))
+        return [out, *(stats[stat] for stat in spec.requires)]
 
     given = (heads.q, heads.k, heads.v, bias, state.x)
     backend = "aot_eager" if device == "cpu" else "inductor"
@@ -252,18 +217,12 @@ def compiled(case: Case, theta: float, device: str = "cpu", engine: Engine | Non
 
 def refused() -> None:
     """What the engine leaves to others."""
-    heads, bias, _ = Case(9).make()
-    engine, request = TritonEngine(), AttentionSpec(NEEDS, bias)
-    assert engine.supports(heads, request)
-    assert not engine.supports(heads, AttentionSpec((AttentionStat.map(),)))
-    assert not engine.supports(replace(heads, dropout=0.1), request)
-    assert not engine.supports(replace(heads, q=heads.q.double()), request)
+    heads, bias, _ = Case(9, biased=True).make()
+    engine, spec = TritonEngine(), AttentionSpec(Case(9).stats, bias)
+    assert engine.supports(heads, spec)
+    assert not engine.supports(replace(heads, q=heads.q.double()), spec)
     wide = torch.zeros(1, 1, 2, 257)
-    assert not engine.supports(QKV(wide, wide, wide, 1.0), request)
-    trained = replace(heads, k=heads.k.clone().requires_grad_())
-    assert not engine.supports(trained, request)
-    with torch.no_grad():
-        assert engine.supports(trained, request)
+    assert not engine.supports(QKV(wide, wide, wide, 1.0), spec)
 
 
 def interpreting() -> bool:

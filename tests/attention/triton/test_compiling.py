@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tokenred.attention.triton.blocks import blocks_for, padded
+from tokenred.attention.triton.launch import blocks_for, padded
 
 triton = pytest.importorskip(
     "triton", minversion="3.3", reason="needs Triton, which comes with PyTorch for CUDA"
@@ -18,23 +18,23 @@ if "nvidia" not in importlib.import_module("triton.backends").backends:
     pytest.skip("needs Triton with its backend for NVIDIA", allow_module_level=True)
 
 # Each kernel, with the constants that take it through all of its branches.
-KERNELS: dict[str, dict[str, Any]] = {
-    "forward": {},
-    "sparse": {},
-    "statistics": {"SPARSE": True, "RECEIVED": True, "DIAGONAL": True},
-    "threshold": {},
-}
-PLACES = {"sparse": ("forward", "_sparse_forward")}  # others have a module of their name
+KERNELS: list[tuple[str, dict[str, Any]]] = [
+    ("forward", {"SPARSE": False}),
+    ("forward", {"SPARSE": True}),
+    ("statistics", {"SPARSE": True, "COLUMNS": True, "DIAGONAL": True}),
+    ("threshold", {}),
+]
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16"}
 
 
-def compiled(name: str, dtype: torch.dtype, width: int, capability: int) -> Any:
-    home, function = PLACES.get(name, (name, f"_{name}"))
-    kernel = getattr(importlib.import_module(f"tokenred.attention.triton.{home}"), function)
+def compiled(
+    name: str, more: dict[str, Any], dtype: torch.dtype, width: int, capability: int
+) -> Any:
+    kernel = getattr(importlib.import_module(f"tokenred.attention.triton.{name}"), f"_{name}")
     blocks = blocks_for(width, dtype)
     constants = {
         "WIDTH": width, "PADDED": padded(width), "ROWS": blocks.rows, "COLS": blocks.cols,
-        "HAS_BIAS": True, "UPCAST": False, **KERNELS[name],
+        "HAS_BIAS": True, "UPCAST": False, **more,
     }  # fmt: skip
     signature = {}
     for at in kernel.params:
@@ -59,12 +59,17 @@ def compiled(name: str, dtype: torch.dtype, width: int, capability: int) -> Any:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize(("name", "more"), KERNELS, ids=str)
 @pytest.mark.parametrize(
-    ("dtype", "width", "capability"), [(torch.bfloat16, 64, 90), (torch.float32, 80, 80)]
+    ("dtype", "width", "capability"),
+    [
+        (torch.bfloat16, 64, 90),
+        pytest.param(torch.float32, 80, 80, marks=pytest.mark.slow),
+    ],
 )
 def test_compiles(
     name: str,
+    more: dict[str, Any],
     dtype: torch.dtype,
     width: int,
     capability: int,
@@ -72,7 +77,7 @@ def test_compiles(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    done = compiled(name, dtype, width, capability)
+    done = compiled(name, more, dtype, width, capability)
     # A block of threads has 99 KiB of shared memory on compute capability 8.6 and 8.9.
     assert done.metadata.shared <= 99 * 1024
     assert "mma" in done.asm["ptx"]  # the tensor cores

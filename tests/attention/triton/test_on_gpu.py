@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.attention.cases import Case
 from tests.attention.triton import checks
-from tests.attention.triton.cases import Case
 from tokenred.attention import QKV, AttentionSpec, AttentionStat, Engine
 from tokenred.attention.triton import TritonEngine
 from tokenred.attention.two_calls import TwoCallsEngine

@@ -23,15 +23,14 @@ from torch import Tensor
 from tokenred.attention.score_mods import kept_entries, slack_entries
 from tokenred.attention.tiled.counting import mark_largest, stride_of
 
-__all__ = ["kth_largest", "near_kth_largest", "sparsified"]
+__all__ = ["kth_largest", "sparsified"]
 
 # Number of entries sampled, plus one in this many; by how many standard deviations a cut
-# overshoots.
+# overshoots. The fast search needs no larger sample for a larger map: its slack grows, too.
 _SAMPLE, _ONE_IN, _BEYOND = 500, 250, 0.5
+_FAST_SAMPLE = 600
 # Number and share of entries that are few enough to sort, and the maximum number of counts.
 _FEW, _FEW_OF, _CUTS = 6000, 30, 5
-# The fast search needs no larger sample for a larger map, because its slack grows too.
-_FAST_SAMPLE, _FAST_CUTS = 600, 4
 # Entries of a map up to which maps are counted together, since they stay in cache; and the number
 # of maps that makes the calls worthwhile.
 _SMALL, _MANY = 1 << 17, 12
@@ -74,27 +73,29 @@ def sparsified(
         torch.mul(maps, out, out=out)
         return out.view_as(attention), reached / total
     for at, entries in enumerate(maps.numpy()):
-        near = near_kth_largest(entries, kept, slack) if slack else None
-        cut, count = kth_largest(entries, kept) if near is None else near
+        cut, count = kth_largest(entries, kept, slack)
         below = np.nextafter(cut, -1, dtype=cut.dtype)
         torch.threshold(maps[at], float(below), 0.0, out=out[at])
         if cut <= 0:
             continue  # the entries to remove are already zero
-        if near is None and count > kept:
-            out.numpy()[at, _surplus(entries, cut, count - kept)] = 0
+        if count - kept > slack:  # of equal entries the first are kept
+            equal = np.flatnonzero(entries == cut)
+            out.numpy()[at, equal[equal.size - (count - kept) :]] = 0
             count = kept
         shares[at] = count / total
     return out.view_as(attention), shares
 
 
-def kth_largest(entries: NDArray[np.floating], k: int) -> tuple[np.floating, int]:
-    """The k-th largest of a one-dimensional array, and the number of entries at least as large.
+def kth_largest(entries: NDArray[np.floating], k: int, slack: int = 0) -> tuple[np.floating, int]:
+    """The k-th largest of some entries, and the number of entries at least as large.
 
     Args:
         entries: one-dimensional, no NaN.
         k: 1 ≤ k ≤ size.
+        slack: a value that k ± slack entries reach will do, if a few counts find one.
     """
-    stride = stride_of(entries.size, _SAMPLE + entries.size // _ONE_IN)
+    wanted = _FAST_SAMPLE if slack else _SAMPLE + entries.size // _ONE_IN
+    stride = stride_of(entries.size, wanted)
     sample = np.sort(entries[::stride])
     enough = min(_FEW, entries.size // _FEW_OF)
     place = sample.size * (1 - k / entries.size)
@@ -105,14 +106,16 @@ def kth_largest(entries: NDArray[np.floating], k: int) -> tuple[np.floating, int
         cut = sample[min(max(int(place), 0), sample.size - 1)]
         reached = entries >= cut
         count = int(np.count_nonzero(reached))
+        if abs(count - k) <= slack:
+            return cut, count
         if k <= count <= reach_low:
             low, reach_low = reached, count
         elif reach_high <= count < k:
             high, reach_high = reached, count
-        if reach_low - reach_high <= enough:
+        if not slack and reach_low - reach_high <= enough:
             break
         off = (count - k) / stride
-        place += off + math.copysign(_BEYOND * math.sqrt(abs(off)) + 1, off)
+        place += off if slack else off + math.copysign(_BEYOND * math.sqrt(abs(off)) + 1, off)
     few = entries
     if low is not None and high is not None:
         few = entries[np.flatnonzero(low ^ high)]
@@ -120,41 +123,6 @@ def kth_largest(entries: NDArray[np.floating], k: int) -> tuple[np.floating, int
         few = entries[low]
     elif high is not None:
         few = entries[~high]
-    return _ordered(few, k - reach_high, reach_high)
-
-
-def near_kth_largest(
-    entries: NDArray[np.floating], k: int, slack: float
-) -> tuple[np.floating, int] | None:
-    """A value reached by k ± slack entries, and their number; None if a few counts find none.
-
-    Args:
-        entries: one-dimensional, no NaN.
-        k: 1 ≤ k ≤ size.
-        slack: in entries.
-    """
-    sample = np.sort(entries[:: stride_of(entries.size, _FAST_SAMPLE)])
-    place = sample.size * (1 - k / entries.size)
-    for _ in range(_FAST_CUTS):
-        cut = sample[min(max(int(place), 0), sample.size - 1)]
-        count = int(np.count_nonzero(entries >= cut))
-        if abs(count - k) <= slack:
-            return cut, count
-        # Move along the sample by the error of the count.
-        place += (count - k) / entries.size * sample.size
-    return None
-
-
-def _ordered(few: NDArray[np.floating], rank: int, above: int) -> tuple[np.floating, int]:
-    """The ``rank``-th largest of these, and how many entries reach it in total."""
-    place = few.size - rank
-    found: np.floating = np.partition(few, place)[place]
-    return found, above + int(np.count_nonzero(few >= found))
-
-
-def _surplus(
-    entries: NDArray[np.floating], threshold: np.floating, many: int
-) -> NDArray[np.integer]:
-    """Positions of the last entries equal to the threshold; the first ones are kept."""
-    equal = np.flatnonzero(entries == threshold)
-    return equal[equal.size - many :]
+    rank = few.size - (k - reach_high)
+    found: np.floating = np.partition(few, rank)[rank]
+    return found, reach_high + int(np.count_nonzero(few >= found))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokenred.attention.spec import QKV, AttentionSpec, Scratch
-from tokenred.attention.stats import AttentionStat, row_index, stats_of_entries
+from tokenred.attention.stats import AttentionStat, stats_of_entries, wanted_entries
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import multiply, rounds
 
@@ -37,12 +37,7 @@ class Workspace:
     """The buffers of one tile, reused for every tile of a block and for the next block."""
 
     def __init__(
-        self,
-        qkv: QKV,
-        bias: Float[Tensor, "b N"] | None,
-        maps: int,
-        rows: int,
-        scratch: Scratch,
+        self, qkv: QKV, bias: Float[Tensor, "b N"] | None, maps: int, rows: int, scratch: Scratch
     ) -> None:
         n, d = qkv.q.shape[2:]
         self.qkv, self.width = qkv, d
@@ -141,15 +136,13 @@ class TileStatistics:
     """The requested statistics, gathered per head from the tiles."""
 
     def __init__(self, qkv: QKV, spec: AttentionSpec, state: TokenState) -> None:
-        (b, h, n, _), p, cls = qkv.q.shape, state.num_prefix, state.cls_index
+        b, h, n, _ = qkv.q.shape
         self.requires, self.state = spec.map_stats, state
-        rows = [row_index(s, p, cls) for s in self.requires if s.kind == "row"]
-        self.row = {row: qkv.q.new_empty(b, h, n) for row in rows}
-        kinds = {stat.kind for stat in self.requires}
-        own = "diagonal" in kinds or any(stat.exclude_self for stat in self.requires)
-        self.diagonal = qkv.q.new_empty(b, h, n) if own else None
-        self.column_sum = qkv.q.new_zeros(b, h, n) if "column_sum" in kinds else None
-        self.kept = qkv.q.new_ones(b, h) if "kept" in kinds else None
+        wanted = wanted_entries(self.requires, state)
+        self.row = {row: qkv.q.new_empty(b, h, n) for row in wanted.rows}
+        self.diagonal = qkv.q.new_empty(b, h, n) if wanted.diagonal else None
+        self.column_sum = qkv.q.new_zeros(b, h, n) if wanted.column_sum else None
+        self.kept = qkv.q.new_ones(b, h)
 
     def add(
         self,
@@ -182,24 +175,22 @@ class TileStatistics:
 
     def add_kept(self, shares: NDArray[np.floating], tile: Tile) -> None:
         """Add the shares of entries that a tile kept, per image and head."""
-        if self.kept is not None:
-            here = self.kept[tile.images, tile.heads]
-            here.copy_(torch.from_numpy(shares).view_as(here))
+        here = self.kept[tile.images, tile.heads]
+        here.copy_(torch.from_numpy(shares).view_as(here))
 
     def result(self) -> dict[AttentionStat, Tensor]:
         """The statistics, aggregated over heads."""
         p = self.state.num_prefix
-
-        def known(values: Tensor | None) -> Tensor:
-            assert values is not None
-            return values
-
         return stats_of_entries(
             self.requires,
-            p,
-            self.state.cls_index,
+            self.state,
             row=lambda row: self.row[row][..., p:],
-            diagonal=lambda: known(self.diagonal)[..., p:],
-            column_sum=lambda: known(self.column_sum)[..., p:],
-            kept=lambda: known(self.kept),
+            diagonal=lambda: _known(self.diagonal)[..., p:],
+            column_sum=lambda: _known(self.column_sum)[..., p:],
+            kept=lambda: self.kept,
         )
+
+
+def _known(values: Tensor | None) -> Tensor:
+    assert values is not None
+    return values

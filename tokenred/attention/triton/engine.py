@@ -10,15 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenred.attention.score_mods import kept_entries, slack_entries
-from tokenred.attention.spec import (
-    QKV,
-    AttentionSpec,
-    Engine,
-    is_modern,
-    without_map,
-)
-from tokenred.attention.stats import AttentionStats, row_index, stats_of_entries
-from tokenred.attention.triton.blocks import WIDEST
+from tokenred.attention.spec import QKV, AttentionSpec, Engine, is_modern, without_map
+from tokenred.attention.stats import AttentionStats, stats_of_entries, wanted_entries
+from tokenred.attention.triton.launch import WIDEST
 from tokenred.core.capture import is_transformed
 from tokenred.core.state import TokenState
 
@@ -62,7 +56,7 @@ class TritonEngine(Engine):
         self, qkv: QKV, spec: AttentionSpec, state: TokenState
     ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
         # Imported here: Triton is slow to import, and may be missing.
-        from tokenred.attention.triton.forward import forward, sparse_forward
+        from tokenred.attention.triton.forward import forward
         from tokenred.attention.triton.statistics import statistics
         from tokenred.attention.triton.threshold import threshold
 
@@ -74,22 +68,19 @@ class TritonEngine(Engine):
         if kept < n * n:
             slack = slack_entries(n * n) if spec.threshold == "fast" else 0
             cut = threshold(qkv.q, qkv.k, bias, lse, scale, kept, slack)
-            out = sparse_forward(qkv.q, qkv.k, qkv.v, bias, lse, cut, scale)
+            out, _ = forward(qkv.q, qkv.k, qkv.v, bias, scale, lse, cut)
             share = cut[..., 2].float() / (n * n)
-        wanted, p = spec.map_stats, state.num_prefix
-        rows = [row_index(s, p, state.cls_index) for s in wanted if s.kind == "row"]
-        kinds = {stat.kind for stat in wanted}
-        own = "diagonal" in kinds or any(stat.exclude_self for stat in wanted)
+        wanted = wanted_entries(spec.map_stats, state)
         columns = diagonal = first = lse  # not read in this case
-        if rows or own or "column_sum" in kinds:
+        if wanted.rows or wanted.diagonal or wanted.column_sum:
             columns, diagonal, first = statistics(
                 qkv.q, qkv.k, bias, lse, cut, scale,
-                "column_sum" in kinds, own, max(rows, default=-1) + 1,
+                wanted.column_sum, wanted.diagonal, max(wanted.rows, default=-1) + 1,
             )  # fmt: skip
+        p = state.num_prefix
         found = qkv.stats(spec.requires, state) | stats_of_entries(
-            wanted,
-            p,
-            state.cls_index,
+            spec.map_stats,
+            state,
             row=lambda row: first[:, :, row, p:],
             diagonal=lambda: diagonal[..., p:],
             column_sum=lambda: columns[..., p:],

@@ -26,11 +26,11 @@ __all__ = ["statistics"]
 
 @triton.jit(do_not_specialize=["N", "first_rows"])
 def _statistics(
-    q_ptr, k_ptr, bias_ptr, lse_ptr, cut_ptr, received_ptr, diagonal_ptr, row_ptr,
+    q_ptr, k_ptr, bias_ptr, lse_ptr, cut_ptr, column_ptr, diagonal_ptr, row_ptr,
     q_image, q_head, q_row, k_image, k_head, k_row, HEADS, N, scale, first_rows,
     WIDTH: tl.constexpr, PADDED: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
     HAS_BIAS: tl.constexpr, UPCAST: tl.constexpr,
-    SPARSE: tl.constexpr, RECEIVED: tl.constexpr, DIAGONAL: tl.constexpr,
+    SPARSE: tl.constexpr, COLUMNS: tl.constexpr, DIAGONAL: tl.constexpr,
 ):  # fmt: skip
     blocks = tl.cdiv(N, COLS)
     at = tl.program_id(0) // blocks
@@ -47,7 +47,7 @@ def _statistics(
     diagonal = tl.zeros([COLS], tl.float32)
     # Without column sums only the first rows and those down to the diagonal are read.
     end = N
-    if not RECEIVED:
+    if not COLUMNS:
         end = tl.minimum(N, tl.maximum(first_rows, left + COLS if DIAGONAL else 0))
     for top in range(0, end, ROWS):
         rows = top + tl.arange(0, ROWS)
@@ -56,7 +56,7 @@ def _statistics(
         p = tl.exp2(x)
         if SPARSE:
             p = tl.where(kept(x, rows, cols, N, threshold, last), p, 0.0)
-        if RECEIVED:
+        if COLUMNS:
             column_sum += tl.sum(p, 0)
         if DIAGONAL:  # noqa: SIM102 (known when compiling, unlike the next)
             if (top < left + COLS) & (left < top + ROWS):
@@ -65,8 +65,8 @@ def _statistics(
             place = row_ptr + at * first_rows * N + rows[:, None] * N + cols[None, :]
             tl.store(place, p, mask=(rows[:, None] < first_rows) & (cols[None, :] < N))
 
-    if RECEIVED:
-        tl.store(received_ptr + at * N + cols, column_sum, mask=cols < N)
+    if COLUMNS:
+        tl.store(column_ptr + at * N + cols, column_sum, mask=cols < N)
     if DIAGONAL:
         tl.store(diagonal_ptr + at * N + cols, diagonal, mask=cols < N)
 
@@ -75,7 +75,7 @@ def _statistics(
     "tokenred::attention_statistics",
     mutates_args=(),
     schema="(Tensor q, Tensor k, Tensor? bias, Tensor lse, Tensor? cut, float scale, "
-    "bool received, bool diagonal, int rows) -> (Tensor, Tensor, Tensor)",
+    "bool column_sum, bool diagonal, int rows) -> (Tensor, Tensor, Tensor)",
 )
 def statistics(q, k, bias, lse, cut, scale, column_sum, diagonal, rows):
     """Statistics of the map, head by head, in float32.
@@ -84,8 +84,7 @@ def statistics(q, k, bias, lse, cut, scale, column_sum, diagonal, rows):
         q, k, bias, scale: as in `forward`.
         lse: log-sum-exp of the queries ``(b, h, N)``, to the base 2.
         cut: θ's threshold, from `threshold`, or None for the whole map.
-        received: whether to sum the columns.
-        diagonal: whether to take the diagonal.
+        column_sum, diagonal: whether to sum the columns, and to take the diagonal.
         rows: number of first rows to store.
 
     Returns:
@@ -98,7 +97,7 @@ def statistics(q, k, bias, lse, cut, scale, column_sum, diagonal, rows):
         _statistics, launch.by_cols,
         (launch.q, launch.k, launch.operands[3], lse, lse if cut is None else cut, *outputs),
         launch.strides[:6], (rows,),
-        SPARSE=cut is not None, RECEIVED=column_sum, DIAGONAL=diagonal,
+        SPARSE=cut is not None, COLUMNS=column_sum, DIAGONAL=diagonal,
     )  # fmt: skip
     return outputs
 

@@ -1,0 +1,176 @@
+"""The kernels and their engine under Triton's interpreter, against the map in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.attention.cases import Case
+from tests.attention.triton import checks
+from tests.attention.triton.conftest import Run
+from tokenred.attention import AttentionSpec, AttentionStat
+from tokenred.attention.triton import TritonEngine, engine
+from tokenred.attention.triton.launch import blocks_for, padded
+
+QUICK = settings(
+    max_examples=6,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+def cases(least: int, most: int, **more: st.SearchStrategy) -> st.SearchStrategy[Case]:
+    usual = {name: st.just(value) for name, value in Case._field_defaults.items()}
+    given_ = {
+        "n": st.integers(least, most),
+        "dtype": st.sampled_from(["float32", "bfloat16"]),
+        "biased": st.booleans(),
+        "flavour": st.sampled_from(["normal", "flat", "twins"]),
+        "seed": st.integers(0, 2**16),
+    }
+    return st.builds(Case, **usual | given_ | more)
+
+
+def test_the_interpreter_runs_them(interpreted: Run) -> None:
+    assert interpreted(checks.interpreting)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(1),
+        Case(17, biased=True),
+        Case(65, d=24, b=2, h=3, dtype="float16", biased=True),
+        Case(65, d=64, dtype="bfloat16"),
+        Case(33, d=1, biased=True),
+        Case(33, d=256),
+        Case(197, h=1, biased=True),
+        Case(40, flavour="sharp"),
+        Case(40, b=2, flavour="flat", biased=True),
+    ],
+    ids=str,
+)
+def test_output_and_statistics(interpreted: Run, case: Case) -> None:
+    interpreted(checks.forward, case)
+    interpreted(checks.statistics, case)
+
+
+def test_the_first_keys_may_be_dead(interpreted: Run) -> None:
+    interpreted(checks.forward, Case(150, h=1, biased=True), dead=140)
+
+
+@pytest.mark.parametrize("theta", [0.1, 0.7])
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(2, d=16, p=0),
+        Case(17, d=20, b=2, h=3, biased=True),
+        Case(65, d=80, dtype="bfloat16", biased=True),
+        Case(40, d=64, flavour="sharp"),
+        Case(40, d=64, flavour="twins"),
+    ],
+    ids=str,
+)
+def test_what_is_kept_is_the_largest(interpreted: Run, case: Case, theta: float) -> None:
+    interpreted(checks.sparse, case, theta)
+
+
+@pytest.mark.parametrize("theta", [0.02, 0.97])
+@pytest.mark.parametrize("flavour", ["normal", "sharp", "flat", "twins"])
+def test_the_threshold(interpreted: Run, flavour: str, theta: float) -> None:
+    interpreted(checks.threshold, Case(40, h=1, flavour=flavour, biased=True), theta)
+
+
+@pytest.mark.parametrize("slack", [0.0, 0.01])
+def test_the_threshold_from_a_sample_of_rows(interpreted: Run, slack: float) -> None:
+    interpreted(checks.threshold, Case(130, d=32, h=1, dtype="bfloat16"), 0.6, slack)
+
+
+@QUICK
+@given(
+    case=cases(1, 50, d=st.sampled_from([4, 16]), h=st.just(1), p=st.just(0)),
+    theta=st.floats(0.001, 0.999),
+    slack=st.sampled_from([0.0, 0.01]),
+)
+def test_the_threshold_of_any_map(interpreted: Run, case: Case, theta: float, slack: float) -> None:
+    interpreted(checks.threshold, case, theta, slack)
+
+
+@pytest.mark.parametrize("theta", [0.01, 0.6])
+@pytest.mark.parametrize(("n", "axes"), [(8, 8), (48, 16)])
+def test_equal_entries_go_by_their_place(interpreted: Run, n: int, axes: int, theta: float) -> None:
+    interpreted(checks.ties, n, theta, axes)
+
+
+def test_a_sample_that_misleads_costs_time_only(interpreted: Run) -> None:
+    interpreted(checks.misleading_sample, 0.5)
+
+
+@pytest.mark.parametrize("theta", [1.0, 0.6])
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(1, p=0, biased=True),
+        Case(17, d=20, b=2, h=3, p=5, biased=True),
+        Case(65, d=80, dtype="bfloat16", biased=True),
+        Case(65, d=24, dtype="float16"),
+    ],
+    ids=str,
+)
+def test_the_engine_agrees_with_the_map(interpreted: Run, case: Case, theta: float) -> None:
+    interpreted(checks.engine, case, theta)
+
+
+@QUICK
+@given(cases(6, 70, d=st.integers(1, 40), h=st.integers(1, 3), p=st.integers(0, 5)))
+def test_the_engine_on_any_block(interpreted: Run, case: Case) -> None:
+    interpreted(checks.engine, case)
+
+
+@pytest.mark.parametrize("theta", [0.1, 0.6, 0.9])
+def test_the_fast_threshold_keeps_its_promise(interpreted: Run, theta: float) -> None:
+    interpreted(checks.engine, Case(100, h=1, biased=True), theta, True)
+
+
+@pytest.mark.parametrize("theta", [1.0, 0.6])
+def test_many_tokens_and_one_graph(interpreted: Run, theta: float) -> None:
+    interpreted(checks.engine_with_large_tiles, Case(600, h=1, biased=True), theta)
+    interpreted(checks.compiled, Case(9, biased=True), theta)
+
+
+def test_what_the_engine_leaves_to_others(
+    interpreted: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interpreted(checks.refused)
+    heads, _, _ = Case(9).make()
+    # On the CPU it needs the interpreter, and nothing works without Triton.
+    assert not TritonEngine().supports(heads, AttentionSpec((AttentionStat.diagonal(),)))
+    monkeypatch.setattr(engine, "_DEVICES", ("cpu",))
+    monkeypatch.setattr(engine, "_INSTALLED", True)
+    assert TritonEngine().supports(heads, AttentionSpec())
+    monkeypatch.setattr(engine, "_INSTALLED", False)
+    assert not TritonEngine().supports(heads, AttentionSpec())
+
+
+def test_old_gpus_are_left_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Properties:
+        major = 7
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Properties)
+    assert not engine.is_modern(torch.device("cuda"))
+    monkeypatch.setattr(Properties, "major", 9)
+    assert engine.is_modern(torch.device("cuda"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_tile_is_one_that_a_gpu_can_multiply(dtype: torch.dtype) -> None:
+    for width in (1, 16, 24, 32, 48, 64, 72, 80, 96, 128, 160, 256):
+        blocks = blocks_for(width, dtype)
+        assert all(size & (size - 1) == 0 for size in (blocks.rows, blocks.cols, blocks.warps))
+        assert min(blocks.rows, blocks.cols) >= 16
+        # q once, k and v once a stage: below what compute capability 8.6 has for a block.
+        rows = blocks.rows + 2 * blocks.stages * blocks.cols
+        assert rows * padded(width) * dtype.itemsize <= 100 * 1024
