@@ -45,9 +45,8 @@ def names(data: ImageDataset) -> list[str]:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "LA", "RGBA", "CMYK", "1", "YCbCr", "PA"])
-@pytest.mark.parametrize("colour", [(255, 0, 51), (0, 0, 0)])
-def test_every_mode_has_the_colours_that_timm_sees(mode: str, colour: tuple[int, ...]) -> None:
-    image = Image.new("RGB", (2, 2), colour).convert(mode)
+def test_every_mode_has_the_colours_that_timm_sees(mode: str) -> None:
+    image = Image.new("RGB", (2, 2), (255, 0, 51)).convert(mode)
     assert to_rgb(image).mode == "RGB"
     assert np.array_equal(to_rgb(image), image.convert("RGB"))
 
@@ -220,16 +219,6 @@ def test_links_in_a_tar_have_the_content_of_what_they_lead_to(
     assert data.left_out == {"link to nothing": 2, "FIFO or device": 1}
 
 
-@pytest.mark.parametrize("suffix", ["", *ARCHIVES])
-def test_a_source_pickles_after_use(make_tree: MakeTree, pack: Pack, suffix: str) -> None:
-    root = make_tree()
-    source = open_dataset(pack(root, suffix) if suffix else root).source
-    source.image(0)
-    copy = pickle.loads(pickle.dumps(source))
-    assert [copy.image(i).getpixel((0, 0)) for i in (2, 0)] == [(2, 0, 0), (0, 0, 0)]
-    assert source.image(1).getpixel((0, 0)) == (1, 0, 0)
-
-
 def _colour(source: Any, answers: Any) -> None:
     answers.put(source.image(2).getpixel((0, 0)))
 
@@ -238,6 +227,8 @@ def _colour(source: Any, answers: Any) -> None:
 def test_workers_share_the_unpacked_file(make_tree: MakeTree, pack: Pack, method: str) -> None:
     path = pack(make_tree(), ".tar.gz")
     source = open_dataset(path).source
+    copy = pickle.loads(pickle.dumps(source))
+    assert [copy.image(i).getpixel((0, 0)) for i in (2, 0)] == [(2, 0, 0), (0, 0, 0)]
     path.unlink()  # so that nobody can unpack it again
     context = multiprocessing.get_context(method)
     answers = context.SimpleQueue()

@@ -82,6 +82,10 @@ def test_a_dataset_object() -> None:
     # Labels are read as a column, so that no image is decoded for them.
     assert rows.read == ["label"]
     assert pickle.loads(pickle.dumps(data)).labels == data.labels
+    # Labels without names, and names without numbers.
+    assert open_dataset(toy([2, 0])).classes == ("0", "1", "2")
+    named = open_dataset(toy(["dog", "cat", "dog"]))
+    assert (named.labels, named.classes) == ((1, 0, 1), ("cat", "dog"))
 
 
 def encoded(shade: int) -> bytes:
@@ -127,32 +131,21 @@ def test_columns_are_found_by_their_types() -> None:
         open_dataset(Double({"label": [0]}, {"label": ClassLabel(["x"])}))
 
 
-def test_labels_without_names_and_names_without_numbers() -> None:
-    assert open_dataset(toy([2, 0])).classes == ("0", "1", "2")
-    data = open_dataset(toy(["dog", "cat", "dog"]))
-    assert (data.labels, data.classes) == ((1, 0, 1), ("cat", "dog"))
-
-
 def test_class_maps() -> None:
     rows = toy([0, 1], ["dog", "cat"])
     # The dataset's own numbers, not the rank of the names.
-    assert open_dataset(rows).labels == (0, 1)
-    assert open_dataset(rows, class_map=2).labels == (0, 1)
+    for class_map in (None, 2, "folders"):
+        assert open_dataset(rows, class_map=class_map).labels == (0, 1)
     assert open_dataset(rows, class_map={"dog": 7, "cat": 3}).labels == (7, 3)
-    with pytest.raises(DataError, match="10 classes in hf:toy for a model of 10 classes, found 2"):
-        open_dataset(rows, class_map=10)
-    assert open_dataset(rows, class_map="folders").labels == (0, 1)
-    with pytest.raises(ConfigError, match="class_map"):
-        open_dataset(rows, class_map="imagenet-21k")
-    with pytest.raises(DataError, match="1000 classes"):
-        open_dataset(rows, class_map="imagenet-1k")
-
-
-def test_wnids_get_their_place_in_imagenet() -> None:
-    rows = toy([1, 0], ["n15075141", "n01440764"])
-    data = open_dataset(rows, class_map=1000)
-    assert data.labels == (0, 999)
-    assert len(data.classes) == 1000
+    for wrong, error, message in (
+        (10, DataError, "10 classes in hf:toy for a model of 10 classes, found 2"),
+        ("imagenet-21k", ConfigError, "class_map"),
+        ("imagenet-1k", DataError, "1000 classes"),
+    ):
+        with pytest.raises(error, match=message):
+            open_dataset(rows, class_map=wrong)
+    wnids = open_dataset(toy([1, 0], ["n15075141", "n01440764"]), class_map=1000)
+    assert (wnids.labels, len(wnids.classes)) == ((0, 999), 1000)
 
 
 def test_splits_of_a_dictionary() -> None:
@@ -172,16 +165,16 @@ def test_refused() -> None:
         def __iter__(self) -> Iterator[None]:
             yield None
 
-    with pytest.raises(DataError, match="got a stream"):
-        open_dataset(Stream())  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="no labels"):
-        open_dataset(toy([-1, -1], ["a", "b"]))
-    with pytest.raises(DataError, match="no labels"):
-        open_dataset(toy([None, 1]))
-    with pytest.raises(DataError, match="below 2 in hf:toy, got 2"):
-        open_dataset(toy([2], ["a", "b"]))
-    with pytest.raises(DataError, match="name or path"):
-        open_dataset("hf:")
+    source: Any
+    for source, message in (
+        (Stream(), "got a stream"),
+        (toy([-1, -1], ["a", "b"]), "no labels"),
+        (toy([None, 1]), "no labels"),
+        (toy([2], ["a", "b"]), "below 2 in hf:toy, got 2"),
+        ("hf:", "name or path"),
+    ):
+        with pytest.raises(DataError, match=message):
+            open_dataset(source)
 
 
 def test_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,9 +202,6 @@ def test_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     with pytest.raises(DataError, match=r"'no/such' on .* FileNotFoundError: nothing there"):
         open_dataset("hf:no/such", split="test")
-
-
-def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtraError, match="pip install datasets"):
         open_dataset("hf:org/toys")

@@ -147,6 +147,7 @@ def test_workers_read_archives_and_report_unreadable_images(
     assert torch.cat(indices).tolist() == list(range(8))
     assert torch.cat(labels).tolist() == [0, 0, 0, -1, 0, 0, 0, 0]
     assert torch.cat(images)[:, 0, 0, 0].tolist() == [0, 1, 2, 0, 4, 5, 6, 7]
+    assert pickle.loads(pickle.dumps(data))[5][0][0, 0, 0] == 5
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_an_entry_is_read() -> None:
     "text",
     [
         *("", "{", "[1]", "null", "1", '"x"', "{'x': 1}", '{"x": NaN}', '{"x": -Infinity}'),
-        *('{"x": 1e999}', '{"x": 1, "x": 2}', "[" * 10**5, '{"x":' * 10**5, "9" * 5000),
+        *("[" * 10**5, '{"x":' * 10**5, "9" * 5000),
         "\ud800",
     ],
     ids=lambda text: text[:16].encode("ascii", "backslashreplace").decode(),

@@ -240,50 +240,21 @@ def check_fit(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> Non
             problems["of other shape"].append(told)
         if given.dtype != own.dtype and not {given.dtype, own.dtype} <= set(_FLOATS):
             problems["of other type"].append(f"{name} is {given.dtype} but should be {own.dtype}")
-    found = {what: names for what, names in problems.items() if names}
-    if found:
-        listed = "; ".join(f"{what}: {_shorten(names)}" for what, names in found.items())
-        only_types = list(found) == ["of other type"]
-        raise CheckpointError(
-            f"the weights in {origin} do not fit {type(model).__name__}, nothing was loaded. "
-            f"{listed}. Expected {_describe(wanted)}; got {_describe(state)}. "
-            + ("Convert them to floats first." if only_types else _advice(wanted, state))
-        )
-
-
-def _describe(state: Mapping[str, Tensor]) -> str:
-    """Such as ``width 384, 12 blocks, patch 16, 197 positions, 1000 classes``."""
-    shapes = {name: tuple(value.shape) for name, value in state.items()}
-    patch, positions = shapes.get("patch_embed.proj.weight", ()), shapes.get("pos_embed", ())
-    blocks = {name.split(".")[1] for name in state if name.startswith("blocks.")}
-    words = {
-        "width {}": patch[0] if len(patch) == 4 else None,
-        "{} blocks": len(blocks) or None,
-        "patch {}": patch[-1] if len(patch) == 4 else None,
-        "{} positions": positions[1] if len(positions) == 3 else None,
-        "{} classes": _classes(state),
-    }
-    told = [text.format(number) for text, number in words.items() if number is not None]
-    return ", ".join(told) or f"{len(state)} weights of an unknown kind"
-
-
-def _classes(state: Mapping[str, Tensor]) -> int | None:
+    found = {what: texts for what, texts in problems.items() if texts}
+    if not found:
+        return
+    advice = "Choose the model that these weights were made for."
+    names = [text.partition(" ")[0] for texts in found.values() for text in texts]
     head = state.get("head.weight")
-    return None if head is None or head.ndim != 2 else head.shape[0]
-
-
-def _advice(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    differs = (
-        name
-        for name in wanted.keys() | state.keys()
-        if name not in wanted or name not in state or wanted[name].shape != state[name].shape
+    if list(found) == ["of other type"]:
+        advice = "Convert them to floats first."
+    elif all(name.startswith(("head.", "aux_head.")) for name in names):
+        advice = f"Pass num_classes={0 if head is None or not head.ndim else head.shape[0]}."
+    listed = "; ".join(f"{what}: {_shorten(texts)}" for what, texts in found.items())
+    raise CheckpointError(
+        f"the weights in {origin} do not fit {type(model).__name__}, nothing was loaded. {listed}. "
+        f"{advice}"
     )
-    if not all(name.startswith(("head.", "aux_head.")) for name in differs):
-        return "Choose the model that these weights were made for."
-    classes = _classes(state)
-    if classes is None:
-        return "The file has no classifier head; pass num_classes=0."
-    return f"Pass num_classes={classes}."
 
 
 def _shorten(names: Sequence[str]) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, MaxLen, MinLen
+from pydantic_core import from_json
 from torch import nn
 
 from tokenred.core.errors import CheckpointError, ConfigError, shown
@@ -47,8 +46,8 @@ def read_entry(
     """Parse an entry of a file's metadata, which may be a ``dict``, a ``list`` or ``None``.
 
     Raises:
-        CheckpointError: if the entry is missing, not JSON (NaN and repeated names are not), or of
-            another type; ``origin`` is the file.
+        CheckpointError: if the entry is missing, not JSON (NaN is not), or of another type;
+            ``origin`` is the file.
     """
     kinds = kinds if isinstance(kinds, tuple) else (kinds,)
     wanted = f"JSON, {' or '.join(_KINDS[kind] for kind in kinds)}, in the metadata entry {name!r}"
@@ -57,31 +56,14 @@ def read_entry(
     try:
         if text is None:
             raise ValueError("there is no such entry")
-        value = json.loads(
-            text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_once
-        )
+        value = from_json(text, allow_inf_nan=False)
         if isinstance(value, kinds):
             return value
-    # Nesting of thousands of levels ends in a RecursionError.
-    except (ValueError, RecursionError) as error:
+    except (ValueError, TypeError) as error:  # a TypeError for text that is not Unicode
         problem = f" ({error})"
     raise CheckpointError(
         f"expected {wanted} of {origin}, got {shown(text)}{problem}; write the file again."
     )
-
-
-def _refuse(word: str) -> NoReturn:
-    raise ValueError(f"{word} is not allowed in JSON")
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    return number if math.isfinite(number) else _refuse(digits)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    return found if len(found) == len(pairs) else _refuse("a repeated name")
 
 
 def read_values(
