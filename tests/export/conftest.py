@@ -1,4 +1,4 @@
-"""Tiny models whose logits hang on which tokens stay."""
+"""Tiny models whose logits depend on which tokens stay."""
 
 from __future__ import annotations
 

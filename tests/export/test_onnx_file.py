@@ -187,8 +187,7 @@ def check_translated(model: nn.Module, x: Tensor, path: Path) -> None:
         assert torch.equal(torch.from_numpy(got), expected)
 
 
-@pytest.mark.parametrize("size", [1, 785])
-def test_sort_is_stable(size: int, tmp_path: Path) -> None:
+def test_sort_is_stable(tmp_path: Path) -> None:
     model = Several(
         lambda x: x.sort(dim=1, descending=True, stable=True).indices,
         lambda x: x.sort(dim=-1, stable=True).indices,
@@ -196,7 +195,7 @@ def test_sort_is_stable(size: int, tmp_path: Path) -> None:
         lambda x: x.transpose(0, 1).sort(dim=0, stable=True).indices,
         lambda x: x.to(torch.int64).sort(dim=1, descending=True, stable=True).indices,
     )
-    x = torch.randint(5, (3, size), generator=torch.Generator().manual_seed(0)).float()
+    x = torch.randint(5, (3, 785), generator=torch.Generator().manual_seed(0)).float()
     x[0] = 2.0
     x[1, ::2] = -torch.inf
     check_translated(model, x, tmp_path / "m.onnx")
