@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +18,7 @@ import pytest
 
 import tokenred
 from tests.cli.conftest import Run
+from tokenred.cli import main
 from tokenred.cli.app import app
 from tokenred.core.errors import UnknownNameError
 from tokenred.core.lock import output_lock
@@ -29,9 +32,13 @@ ROOT = str(Path(__file__).parents[2])
 def test_version_and_help(run: Run) -> None:
     assert run("--version").stdout == f"tokenred {tokenred.__version__}\n"
     shown = run("--help")
-    assert shown.stdout == run().stdout == run("-h").stdout
+    assert shown.stdout == run().stdout
     for command in COMMANDS:
         assert f" {command.partition(' ')[0]} " in shown.stdout
+    shown = run("compare", "--help")
+    for words in ("Without options: the embedded", "--strategy -s", "[@SHARE]", "--no-timing",
+                  "CPU threads of PyTorch", "[default: 32]"):  # fmt: skip
+        assert words in shown.stdout, words
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -41,24 +48,6 @@ def test_every_option_is_explained(command: str) -> None:
     arguments = found.assemble_argument_collection(parse_docstring=True)
     unexplained = [each.name for each in arguments if not each.parameter.help]
     assert [name for name in unexplained if name != "*"] == []  # a group of options
-
-
-def test_help_of_a_command(run: Run) -> None:
-    shown = run("compare", "--help").stdout
-    for words in ("Without options: the embedded", "--strategy -s", "[@SHARE]", "--no-timing",
-                  "CPU threads of PyTorch", "[default: 32]"):  # fmt: skip
-        assert words in shown, words
-
-
-def test_help_is_quick() -> None:
-    """It imports no library that takes long."""
-    program = (
-        "import sys; from tokenred.cli import main\n"
-        "try: main(['--help'])\n"
-        "except SystemExit: print([m for m in ('torch', 'timm', 'pandas') if m in sys.modules])"
-    )
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert found.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize(
@@ -84,40 +73,46 @@ def test_traceback_on_demand(run: Run, monkeypatch: pytest.MonkeyPatch, by_varia
     assert isinstance(result.exception, UnknownNameError)
 
 
-# ---------------------------------------------------------------- as a program
-
-
-@pytest.mark.parametrize(
-    ("variables", "code"),
-    [({"PYTHONIOENCODING": "ascii"}, 0), ({}, 1)],
-    ids=["an ASCII terminal", "a reader that leaves"],
-)
-def test_files_are_there_however_the_printing_ends(
-    tmp_path: Path, variables: dict[str, str], code: int
-) -> None:
-    out = tmp_path / "o[/b]"
-    words = ["compare", "--no-timing", "--limit", "4", "-s", "gtp:P=6", "--out", str(out)]
-    with subprocess.Popen(
-        [sys.executable, "-m", "tokenred", *words],
-        stdout=subprocess.PIPE,
-        env=os.environ | variables | {"PYTHONPATH": ROOT},
-    ) as running:
-        assert running.stdout is not None
-        if code:
-            running.stdout.close()
-        else:
-            assert b"o[/b]" in running.stdout.read()
-        assert running.wait() == code
-    assert sorted(path.name for path in out.iterdir()) == ["comparison.csv", "tradeoff.png"]
-
-
-def test_an_error_of_the_program() -> None:
-    words = [sys.executable, "-m", "tokenred", "compare", "--strategy", "nothing"]
-    failed = subprocess.run(
-        words, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": ROOT}
+def test_the_program_is_quick_to_help_and_its_error_is_one_line() -> None:
+    """Help imports no library that takes long."""
+    program = (
+        "import sys; from tokenred.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: print([m for m in ('torch', 'timm', 'pandas') if m in sys.modules])"
     )
+    here = os.environ | {"PYTHONPATH": ROOT}
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=here)
+    assert told.stdout.splitlines()[-1] == "[]"
+    words = [sys.executable, "-m", "tokenred", "list", "nothing"]
+    failed = subprocess.run(words, capture_output=True, text=True, env=here)
     assert (failed.returncode, failed.stdout) == (2, "")
-    assert failed.stderr.startswith("tokenred: unknown strategy 'nothing'")
+    assert failed.stderr.startswith("tokenred: unknown kind of part 'nothing'")
+
+
+OUT = ("compare", "--no-timing", "--limit", "4", "-s", "gtp:P=6", "--out", "o[/b]")
+WRITTEN = ["comparison.csv", "tradeoff.png"]
+
+
+def test_files_are_there_though_the_reader_leaves(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "tokenred", *OUT],
+        stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": ROOT}, cwd=tmp_path,
+    ) as running:  # fmt: skip
+        assert running.stdout is not None
+        running.stdout.close()
+        assert running.wait() == 1
+    assert sorted(path.name for path in (tmp_path / "o[/b]").iterdir()) == WRITTEN
+
+
+def test_an_ascii_terminal(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    terminal = io.TextIOWrapper(io.BytesIO(), "ascii", write_through=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", terminal)
+        with pytest.raises(SystemExit, match="0"):
+            main(OUT)
+    terminal.seek(0)
+    assert "Written: o[/b]" in terminal.read()
+    assert sorted(path.name for path in (tmp_path / "o[/b]").iterdir()) == WRITTEN
 
 
 # ---------------------------------------------------------------- stopped, and two at once
@@ -126,7 +121,7 @@ def test_an_error_of_the_program() -> None:
 def test_a_stopped_comparison_goes_on_to_the_same_rows(
     run: Run, moody: tuple[str, ...], tmp_path: Path
 ) -> None:
-    ask = ("compare", *moody, "--no-timing", "--limit", 12, "--batch-size", 4,
+    ask = ("compare", *moody, "--no-timing", "--limit", 6, "--batch-size", 2,
            "-s", "gtp:P=4,scorer=Moody", "-s", "gtp:P=5,scorer=Moody")  # fmt: skip
     calls = tmp_path / "calls"
 
@@ -173,11 +168,14 @@ def test_who_stops_a_command_is_told_how_to_go_on(
 
 
 def test_two_runs_into_one_place(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
+    Path("out").mkdir()
+    Path("a.csv").write_text("P,strategy,method,top1\n3,gtp,gtp,70\n")
     held, tried = threading.Event(), threading.Event()
 
     def other_run() -> None:
-        with output_lock(tmp_path / "out"), output_lock(tmp_path / "page.html"):
+        with ExitStack() as stack:
+            for name in ("out", "page.html", "a.png", "a.onnx"):
+                stack.enter_context(output_lock(Path(name)))
             held.set()
             tried.wait()
 
@@ -186,14 +184,19 @@ def test_two_runs_into_one_place(run: Run, tmp_path: Path) -> None:
         held.wait()
         try:
             for words in (
-                ["compare", "--random-weights", "--pairs", 2, "-s", "topk", "--out", "out"],
-                ["bench", "-n", 1, "--pairs", 2, "-s", "topk", "-o", "out"],
-                ["oversmoothing", "--limit", 2, "-o", "out"],
-                ["agreement", "--limit", 2, "-o", "out"],
-                ["finetune", "-s", "gtp:P=4", "--epochs", 1, "--limit", 96, "-o", "out"],
-                ["report", "a.csv", "-o", "page.html"],
+                "compare --random-weights --pairs 2 -s topk --out out",
+                "bench -n 1 --pairs 2 -s topk -o out",
+                "oversmoothing --limit 2 -o out",
+                "agreement --limit 2 -o out",
+                "finetune -s gtp:P=4 --epochs 1 --limit 96 -o out",
+                "reproduce --costs -e table2 -o out",
+                "report a.csv -o page.html",
+                "show --demo -o a.png",
+                "graph --demo -o a.png",
+                "plot lines a.csv --x P -o a.png",
+                "export --model digits -o a.onnx",
             ):
-                assert f"process {os.getpid()} on" in run(*words).refusal, words
+                assert f"process {os.getpid()} on" in run(*words.split()).refusal, words
         finally:
             tried.set()
     assert list((tmp_path / "out").iterdir()) == []

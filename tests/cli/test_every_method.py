@@ -39,13 +39,6 @@ def _models(run: Run) -> None:
         save_file(state, f"{name}.safetensors", metadata=metadata)
 
 
-def test_the_recipes_are_all_here() -> None:
-    assert set(RECIPES) >= {
-        "ats", "dynamicvit", "evit", "evo-vit", "gtp", "idlevit", "mstm", "random", "tome",
-        "topk", "tri-level", "uniform",
-    }  # fmt: skip
-
-
 @pytest.mark.parametrize("model", MODELS)
 def test_compare(run: Run, model: str) -> None:
     names = [name for name in RECIPES if model == "plain" or name not in NEED_CLS]
@@ -69,14 +62,15 @@ def test_ablate(run: Run) -> None:
 
 
 def test_show(run: Run) -> None:
-    result = run("show", "--model", "plain.safetensors", "--data", "digits", *ALL, "-o", "a.png")
+    result = run("show", "--model", "plain.safetensors", "--data", "digits", *ALL, "--layers", 2,
+                 "-o", "a.png")  # fmt: skip
     assert result.exit_code == 0, result.output
     assert [name for name in RECIPES if f"{name}: " not in result.stdout] == []
     assert Path("a.png").stat().st_size > 1000
 
 
 def test_bench(run: Run) -> None:
-    result = run("bench", "--model", "plain.safetensors", *ALL, "-n", 2, "--pairs", 3, "-o", "out")
+    result = run("bench", "--model", "plain.safetensors", *ALL, "-n", 1, "--pairs", 2, "-o", "out")
     assert result.exit_code == 0, result.output
     assert set(pd.read_csv("out/results.csv")["strategy"]) >= set(RECIPES)
 

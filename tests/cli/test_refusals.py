@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Run
-from tokenred.core.lock import output_lock
 
 CSV = (
     "strategy,method,gmacs,top1,model,data,images,alpha,P\n"
@@ -178,23 +176,3 @@ def test_an_old_output_stays_unless_it_may_be_replaced(run: Run, command: str, n
     refused = run(*words, "--out" if "compare" in command else "-o", "out").refusal
     assert "--overwrite" in refused
     assert Path("out", name).read_text() == "mine"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "output"),
-    [
-        (("show", "--demo"), "a.png"),
-        (("graph", "--demo"), "a.png"),
-        (("export", "--model", "digits"), "a.onnx"),
-        (("plot", "lines", "a.csv", "--x", "P"), "a.png"),
-        (("reproduce", "--costs", "-e", "table2"), "out"),
-    ],
-    ids=lambda value: value[0] if isinstance(value, tuple) else None,
-)
-def test_an_output_has_one_writer(run: Run, arguments: tuple[str, ...], output: str) -> None:
-    Path("out").mkdir()
-    Path("a.csv").write_text("P,strategy,method,top1\n3,gtp,gtp,70\n")
-    with ThreadPoolExecutor(1) as other, output_lock(Path(output)):
-        result = other.submit(run, *arguments, "-o", output).result()
-    assert result.exit_code == 2, result.output
-    assert "another run is writing to" in result.stderr

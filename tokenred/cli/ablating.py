@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from tokenred.analysis import Grid
+from tokenred.analysis.result import number, plain_table
 from tokenred.analysis.study.grid import StudyFile, read_study
-from tokenred.cli.console import claim, make_console, say_written
-from tokenred.cli.options import given_to, options_of
+from tokenred.cli.console import claim, say
+from tokenred.cli.options import OUTPUT, Overwrite, given_to, options_of
 from tokenred.core.errors import ConfigError
 from tokenred.core.files import check_new
 from tokenred.strategies.specs import read_arguments
@@ -39,8 +38,8 @@ def ablate_command(
     dry_run: bool = False,
     sort: str | None = None,
     rows: int = 40,
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
-    overwrite: bool = False,
+    output: Annotated[Path | None, OUTPUT] = None,
+    overwrite: Overwrite = False,
     **options: Any,
 ) -> int:
     """Run a grid of strategies; killed at any moment, the same call goes on where it was.
@@ -57,7 +56,6 @@ def ablate_command(
         sort: column, the highest first; by default top1.
         rows: at most so many rows in the table.
         output: a CSV file.
-        overwrite: replace the CSV file of an earlier run.
     """
     told = StudyFile() if study is None else read_study(study)
     told.grid |= given_to(Grid, options)
@@ -66,24 +64,17 @@ def ablate_command(
         told.grid["axes"] = {**told.grid.get("axes", {}), **_axes(axis)}
     grid = _grid(told)
     place = store or told.store or (_STORE if study is None else study.with_suffix(".db"))
-    console = make_console()
     if dry_run:
-        _list(console, grid.dry_run(place, **given_to(Grid.dry_run, told.run)), rows)
+        _list(grid.dry_run(place, **given_to(Grid.dry_run, told.run)), rows)
         return 0
     csv = output or told.output
     if csv is not None:
-        csv = check_new(csv, overwrite=overwrite)
-        claim(csv)
+        csv = claim(check_new(csv, overwrite=overwrite))
     if place == _STORE:
         place.parent.mkdir(exist_ok=True)
     found = grid.run(place, **told.run)
-    written = None if csv is None else found.to_csv(csv, overwrite=overwrite)
-    console.print(found.table(sort, rows))
-    console.print()
-    for line in found.footnotes():
-        console.print(line, soft_wrap=True)
-    if written is not None:
-        say_written(console, written)
+    written = [] if csv is None else [found.to_csv(csv, overwrite=overwrite)]
+    say(found.table(sort, rows), "", *found.footnotes(), written=written)
     return 1 if found.failed() else 0
 
 
@@ -120,25 +111,18 @@ def _axes(texts: Iterable[str]) -> dict[str, list[Any]]:
     return found
 
 
-def _list(console: Console, frame: pd.DataFrame, rows: int) -> None:
+def _list(frame: pd.DataFrame, rows: int) -> None:
     """What would run."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("cell", "strategy", "model", "data", "GMACs", "tokens at the end", "status"):
-        table.add_column(heading, no_wrap=heading != "status")
+    heads = ["cell", "strategy", "model", "data", "GMACs", "tokens at the end", "status"]
+    table = plain_table("", heads, left=len(heads))
+    table.columns[-1].no_wrap = False
     for at, row in frame.head(rows).iterrows():
-        known = row["gmacs"] == row["gmacs"]  # not NaN, as for a cell that cannot be done
-        table.add_row(
-            str(at),
-            Text(row["strategy"]),
-            Text(row["model"]),
-            Text(row["data"]),
-            f"{row['gmacs']:.4f}" if known else "",
-            str(row["tokens"][-1]) if known else "",
-            Text(f"{row['status']}: {row['why']}" if row["why"] else row["status"]),
-        )
-    console.print(table)
-    if len(frame) > rows:
-        console.print(f"… and {len(frame) - rows} more")
+        cost = number(row, "gmacs", 4)  # none of a cell that cannot be done
+        tokens = str(row["tokens"][-1]) if cost else ""
+        status = f"{row['status']}: {row['why']}" if row["why"] else row["status"]
+        cells = (str(at), row["strategy"], row["model"], row["data"], cost, tokens, status)
+        table.add_row(*map(Text, cells))
     counts = frame["status"].value_counts()
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
-    console.print(f"{len(frame)} cells: {told}. Nothing was run.")
+    more = [f"… and {len(frame) - rows} more"] if len(frame) > rows else []
+    say(table, *more, f"{len(frame)} cells: {told}. Nothing was run.")

@@ -22,8 +22,8 @@ __all__ = ["app", "main"]
 _COMMANDS = {
     "ablate": ("ablating:ablate_command", "Run a grid of strategies, each cell once."),
     "agreement": ("measuring:agreement_command", "Compare which patches methods keep."),
-    "bench": ("benching:bench_command", "Measure speed against the dense model, over settings."),
-    "compare": ("comparing:compare_command", "Compare strategies: cost, speed and accuracy."),
+    "bench": ("measuring:bench_command", "Measure speed against the dense model, over settings."),
+    "compare": ("measuring:compare_command", "Compare strategies: cost, speed and accuracy."),
     "export": ("exporting:export_command", "Write a model with its strategy as one file."),
     "finetune": ("finetuning:finetune_command", "Fine-tune a model with a strategy."),
     "graph": ("showing:graph_command", "Draw the token graph of a photograph."),

@@ -1,4 +1,4 @@
-"""What surrounds a command: where it prints, the outputs that it claims, and how it is stopped."""
+"""What surrounds a command: what it prints, the outputs that it claims, and how it is stopped."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
-__all__ = [
-    "claim", "claim_folder", "claims", "exit_code", "make_console", "say_written", "terminable",
-]  # fmt: skip
+from tokenred.core.files import prepare_folder
+from tokenred.core.lock import output_lock
+
+__all__ = ["claim", "claim_folder", "claims", "exit_code", "make_console", "say", "terminable"]
 
 _WIDTH = 140
 _claims: ContextVar[ExitStack] = ContextVar("tokenred_claims")
@@ -36,24 +37,26 @@ def make_console() -> Console:
     return Console(width=fixed, highlight=False, soft_wrap=False, markup=False, emoji=False)
 
 
-def say_written(console: Console, paths: Path | Iterable[Path]) -> None:
-    """Name the files that a command wrote."""
-    files = [paths] if isinstance(paths, Path) else paths
-    console.print(f"Written: {', '.join(map(str, files))}", soft_wrap=True)
+def say(*parts: object, written: Iterable[Path] = ()) -> None:
+    """Print tables and lines, and name the files that were written."""
+    console = make_console()
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, str))
+    if files := ", ".join(map(str, written)):
+        console.print(f"Written: {files}", soft_wrap=True)
 
 
-def claim(output: Path) -> None:
+def claim(output: Path) -> Path:
     """Hold the lock of an output folder or file until the command ends.
 
     Raises:
         OutputBusyError: where another process writes there.
     """
-    from tokenred.core.lock import output_lock
-
     _claims.get().enter_context(output_lock(output))
+    return output
 
 
-def claim_folder(folder: Path, names: Iterable[str], *, overwrite: bool) -> tuple[Path, ...]:
+def claim_folder(folder: Path, *names: str, overwrite: bool) -> tuple[Path, ...]:
     """The paths of a command's files in a folder that is its own until it ends.
 
     Raises:
@@ -61,9 +64,7 @@ def claim_folder(folder: Path, names: Iterable[str], *, overwrite: bool) -> tupl
         OutputBusyError: where another process writes there.
         DataError: for a folder that cannot be made or written to.
     """
-    from tokenred.core.files import prepare_folder
-
-    paths = prepare_folder(folder, tuple(names), overwrite=overwrite)
+    paths = prepare_folder(folder, names, overwrite=overwrite)
     claim(folder)
     return paths
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter
-from rich.table import Table
 from torch import nn
 
 from tokenred.analysis.measure.candidates import resize
-from tokenred.cli.console import claim, make_console
-from tokenred.cli.options import ModelOptions, Strategy, options_of
+from tokenred.cli.console import claim, make_console, say
+from tokenred.cli.options import OUTPUT, ModelOptions, Overwrite, Strategy, options_of
 from tokenred.core.errors import ConfigError, UnknownNameError
 from tokenred.export import ExportReport, to_onnx, to_torch_export
 from tokenred.export.verified import check_place
@@ -28,12 +26,12 @@ _BATCHES = ("any", "fixed")
 @options_of(to_onnx, leave_out="path dynamic_batch")
 def export_command(
     *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    output: Annotated[Path, OUTPUT],
     model: ModelOptions = ModelOptions(),
     strategy: Strategy | None = None,
     format: str | None = None,
     batch_size: str = "any",
-    overwrite: bool = False,
+    overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
     """Write a model with its strategy as one file, checked against the model before it is there.
@@ -45,7 +43,6 @@ def export_command(
         output: the file: .onnx, or .pt2 for torch.
         format: onnx, or torch (torch.export); by default what the file's ending says.
         batch_size: any number of images, or fixed: one at a time.
-        overwrite: replace a file that is there.
     """
     kind = _format(format, output)
     if batch_size not in _BATCHES:
@@ -56,12 +53,11 @@ def export_command(
     # Before a model is loaded or fetched.
     claim(check_place(output, ending, overwrite=overwrite))
     chosen = _open(model, strategy, options.get("image_size"))
-    console = make_console()
-    with console.status("Exporting; a large model takes a minute or two …"):
+    with make_console().status("Exporting; a large model takes a minute or two …"):
         report = write(
             chosen, output, dynamic_batch=batch_size == "any", overwrite=overwrite, **options
         )
-    console.print(_table(report))
+    say(*(f"{name:<8}{told}" for name, told in _told(report)))
 
 
 def _format(name: str | None, output: Path) -> str:
@@ -77,40 +73,36 @@ def _format(name: str | None, output: Path) -> str:
 
 def _open(model: ModelOptions, strategy: str | None, size: tuple[int, int] | None) -> nn.Module:
     """The model, resized where it has to be, under its strategy if it has one."""
-    spec = None if strategy is None else parse_spec(strategy)
-    own = None
+    chosen: Any = None if strategy is None else parse_spec(strategy)
     if is_saved(model.model):
         if model != ModelOptions(model=model.model):
             raise ConfigError(f"{model.model} holds weights of its own; leave the others out.")
         reduced = load(model.model)
-        base, own = reduced.base, reduced.strategy
+        base, chosen = reduced.base, chosen or reduced.strategy
     else:
         base = model.load()
     if size is not None:
         resize(base, size)
-    if spec is not None or own is None:
-        return base if spec is None else wrap(base, spec)
-    return reduced if size is None else reduced.with_strategy(own)
+    return base if chosen is None else wrap(base, chosen)
 
 
-def _table(report: ExportReport) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(no_wrap=True, style="bold")
-    table.add_column(overflow="fold")
-    form = "torch.export" if report.opset is None else f"ONNX, opset {report.opset}"
-    table.add_row("file", str(report.path))
-    table.add_row("format", form)
-    table.add_row("size", f"{report.bytes / 1e6:.1f} MB")
-    for kind, ports in (("input", report.inputs), ("output", report.outputs)):
-        for name, shape in ports.items():
-            table.add_row(kind, f"{name} ({', '.join(map(str, shape))})")
-    table.add_row("check", _checked(report))
-    return table
-
-
-def _checked(report: ExportReport) -> str:
-    if report.difference is None:
-        return "left out"
-    sizes = " and ".join(map(str, report.batches))
-    drawn = f", at draw {report.draws}" if report.draws > 1 else ""
-    return f"differs by {report.difference:.1e} of the largest logit (batch of {sizes}{drawn})"
+def _told(report: ExportReport) -> list[tuple[str, str]]:
+    """What was written, and how well it agrees with the model."""
+    checked = "left out"
+    if report.difference is not None:
+        sizes = " and ".join(map(str, report.batches))
+        drawn = f", at draw {report.draws}" if report.draws > 1 else ""
+        checked = (
+            f"differs by {report.difference:.1e} of the largest logit (batch of {sizes}{drawn})"
+        )
+    return [
+        ("file", str(report.path)),
+        ("format", "torch.export" if report.opset is None else f"ONNX, opset {report.opset}"),
+        ("size", f"{report.bytes / 1e6:.1f} MB"),
+        *(
+            (kind, f"{name} ({', '.join(map(str, shape))})")
+            for kind, ports in (("input", report.inputs), ("output", report.outputs))
+            for name, shape in ports.items()
+        ),
+        ("check", checked),
+    ]

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from cyclopts import Parameter
 
-from tokenred.cli.console import make_console, say_written
-from tokenred.cli.options import ModelOptions, Strategy, assignments, options_of, source_for
+from tokenred.cli.console import say
+from tokenred.cli.options import (
+    OUTPUT,
+    ModelOptions,
+    Strategy,
+    assignments,
+    options_of,
+    source_for,
+)
 from tokenred.core.errors import ConfigError, UntrainedPartWarning
 from tokenred.reduced.wrap import gmacs, wrap
 from tokenred.strategies.specs import parse_spec
@@ -19,11 +26,13 @@ from tokenred.training import METHOD_SETTINGS, PRESETS, finetune, method_of, set
 
 __all__ = ["finetune_command"]
 
+_assignments = partial(assignments, option="--set")
+
 
 @options_of(finetune, leave_out="settings")
 def finetune_command(
     *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    output: Annotated[Path, OUTPUT],
     strategy: Strategy,
     model: ModelOptions = ModelOptions(),
     data: str | None = None,
@@ -73,25 +82,18 @@ def finetune_command(
     settings = settings_for(method, small).replace(**changes)
     loaded = model.load()
     plan = spec.resolve(gmacs(loaded))
-    console = make_console()
     with warnings.catch_warnings():
         # They are about to be trained.
         warnings.simplefilter("ignore", UntrainedPartWarning)
         if dry_run:
-            for name, value in settings.as_dict().items():
-                console.print(f"{name:>16} {value}")
-            console.print(repr(wrap(loaded, plan)), soft_wrap=True)
+            told = (f"{name:>16} {value}" for name, value in settings.as_dict().items())
+            say(*told, repr(wrap(loaded, plan)))
             return
         result = finetune(
             loaded, plan, source, output=output, settings=settings, resume=resume, **options
         )
-    console.print(
+    say(
         f"{spec.label}: top-1 {100 * result.top1:.2f}% after {len(result.rows)} epochs, "
-        f"{100 * result.best:.2f}% at best"
+        f"{100 * result.best:.2f}% at best",
+        written=[result.path],
     )
-    say_written(console, result.path)
-
-
-def _assignments(texts: Sequence[str]) -> dict[str, Any]:
-    """Settings as they are given by ``--set``."""
-    return assignments(texts, "--set")

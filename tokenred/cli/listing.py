@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from tokenred.cli.console import make_console
+from tokenred.cli.console import say
 from tokenred.core import plugins
 from tokenred.core.errors import UnknownNameError
 from tokenred.core.registry import KINDS, Entry, Registry
@@ -19,6 +19,9 @@ __all__ = ["list_command", "split_citation"]
 
 # "(GTP-ViT, Xu et al., WACV 2024)", "(EViT, Eq. 3)": a summary says so where it is from.
 _CITATION = re.compile(r"\s*\(([^()]*(?:\b(?:19|20)\d\d\b|Eq\.|Fig\.|section )[^()]*)\)")
+# Columns with their share of the width; those without one never wrap.
+_PARTS = {"name": None, "what it does": 5, "arguments": 4, "paper": 3, "defined in": None}
+_PLUGINS = {"package": None, "entry point": None, "what it registers": 1}
 
 
 def list_command(kind: str | None = None, /) -> None:
@@ -32,58 +35,49 @@ def list_command(kind: str | None = None, /) -> None:
     kind = kind and kind.casefold()
     if kind not in (None, "plugins", *known):
         raise UnknownNameError.of("kind of part", kind, [*known, "plugins"])
-    console = make_console()
     for registry in KINDS.values():
         if kind == registry.plural or (kind is None and registry.names()):
-            console.print(_table(registry))
-            console.print()
+            say(_parts(registry), "")
     found = plugins.load_plugins()
     if found and kind in (None, "plugins"):
-        console.print(_plugins(found))
+        say(_plugins(found))
     elif kind == "plugins":
         off = f" ({plugins.SWITCH} switches them off)" if plugins.switched_off() else ""
-        console.print(f"no plug-ins{off}")
+        say(f"no plug-ins{off}")
 
 
-def _table(registry: Registry[Any]) -> Table:
-    table = _empty(registry.plural)
-    table.add_column("name", no_wrap=True)
-    table.add_column("what it does", ratio=5)
-    table.add_column("arguments", ratio=4)
-    table.add_column("paper", ratio=3)
-    table.add_column("defined in", no_wrap=True)
+def _parts(registry: Registry[Any]) -> Table:
+    columns: dict[str, int | None] = dict(_PARTS)
     if any(entry.plugin for entry in registry):
-        table.add_column("plug-in", no_wrap=True)
+        columns["plug-in"] = None
+    rows = []
     for entry in registry:
         what, citation = split_citation(entry.summary)
         module = entry.source.rpartition(".")[0] or entry.source
-        cells = (entry.name, what, _arguments(entry), citation, module, entry.plugin)
-        _add(table, cells[: len(table.columns)])
-    return table
+        rows.append((entry.name, what, _arguments(entry), citation, module, entry.plugin))
+    return _table(registry.plural, columns, rows)
 
 
 def _plugins(found: Sequence[plugins.Plugin]) -> Table:
-    table = _empty("plug-ins")
-    table.add_column("package", no_wrap=True)
-    table.add_column("entry point", no_wrap=True)
-    table.add_column("what it registers", ratio=1)
+    rows = []
     for plugin in found:
         parts = ", ".join(f"{kind} {name}" for kind, name in plugin.parts)
         told = f"left out: {plugin.error}" if plugin.error else parts
-        _add(table, (plugin.package, f"{plugin.name} = {plugin.value}", told))
-    return table
+        rows.append((plugin.package, f"{plugin.name} = {plugin.value}", told))
+    return _table("plug-ins", _PLUGINS, rows)
 
 
-def _empty(title: str) -> Table:
-    return Table(
+def _table(title: str, columns: dict[str, Any], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(
         title=title, title_style="bold", title_justify="left", box=None, pad_edge=False,
         header_style="bold",
     )  # fmt: skip
-
-
-def _add(table: Table, cells: Iterable[str]) -> None:
-    # Text, since square brackets mean styles in plain strings.
-    table.add_row(*map(Text, cells))
+    for name, ratio in columns.items():
+        table.add_column(name, ratio=ratio, no_wrap=ratio is None)
+    for row in rows:
+        # Text, since square brackets mean styles in plain strings.
+        table.add_row(*map(Text, row[: len(columns)]))
+    return table
 
 
 def split_citation(summary: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""``tokenred agreement`` and ``tokenred oversmoothing``: what happens to tokens, block by block."""
+"""``tokenred compare``, ``bench``, ``agreement`` and ``oversmoothing``: measure, write, print."""
 
 from __future__ import annotations
 
@@ -6,20 +6,218 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from cyclopts import Parameter
 
-from tokenred.analysis import agreement, oversmoothing
+from tokenred.analysis import (
+    Sweep,
+    agreement,
+    compare,
+    oversmoothing,
+    parse_spec,
+    same_budget,
+    sweep,
+)
 from tokenred.analysis.lineup import named_specs
 from tokenred.analysis.plots.canvas import figure_bytes
 from tokenred.backbones import adapt
-from tokenred.cli.console import claim_folder, make_console, say_written
-from tokenred.cli.options import DataOptions, ModelOptions, Strategies, options_of
-from tokenred.core.errors import ConfigError
-from tokenred.core.files import write_atomically
+from tokenred.cli.console import claim_folder, say
+from tokenred.cli.options import (
+    OUTPUT,
+    DataOptions,
+    ModelOptions,
+    Overwrite,
+    Strategies,
+    options_of,
+    source_for,
+)
+from tokenred.core.errors import ConfigError, OutputExistsError
+from tokenred.core.files import check_new, prepare_folder, write_atomically
+from tokenred.models import load_model
+from tokenred.strategies.specs import METHODS
 
-__all__ = ["agreement_command", "oversmoothing_command"]
+__all__ = ["agreement_command", "bench_command", "compare_command", "oversmoothing_command"]
 
+_OUT = Path("tokenred-out")
+_STORE, _CSV, _CHART = "results.db", "results.csv", "break_even.png"
+# What bench measures when nothing is asked for; each cell is short, to stay within a minute.
+_MODELS, _BATCHES = ("digits",), (1, 4, 16, 64)
+_STRATEGIES = ("gtp@0.65", "tome@0.65", "evit@0.65", "topk@0.65")
+_QUICK_SECONDS = 1.0
+# The second half of the demo: the published settings on a model of a size that people use.
+_DEIT = "deit_small_patch16_224"
+_PUBLISHED = ("gtp:P=8", "tome:r=8", "evit:keep_rate=0.7", "topk:keep_rate=0.7",
+              "random:keep_rate=0.7")  # fmt: skip
+_DEMO_SECONDS = 30  # at most a method: on a busy machine fewer pairs, so that a demo stays one
 _PANELS = ("cosine", "cosine_difference", "high_frequency", "effective_rank")
+_CHOOSE = "--resume keeps an earlier run, --overwrite replaces it; give one."
+
+
+@options_of(compare, leave_out="strategies class_map name store")
+def compare_command(
+    *,
+    model: ModelOptions = ModelOptions(),
+    data: DataOptions = DataOptions(),
+    strategy: Strategies = (),
+    budget: Annotated[tuple[float, ...], Parameter(name=["--budget", "-b"])] = (),
+    out: Annotated[Path | None, Parameter(name=["--out", "--output", "-o"])] = None,
+    resume: bool = False,
+    overwrite: Overwrite = False,
+    demo: bool = False,
+    **options: Any,
+) -> None:
+    """Compare strategies on one model: cost, speed against dense, accuracy on the same images.
+
+    Without options: the embedded digits model and images; gtp, tome, evit, topk and random at 0.85
+    and 0.65 of the dense model's GMACs.
+
+    Args:
+        budget: run every strategy at this share of the dense model's GMACs; repeat it.
+        out: folder for comparison.csv and tradeoff.png; by default tokenred-out.
+        resume: go on where a stopped run was; start if none was.
+        demo: the comparison on embedded model and data, then DeiT-S's speed.
+    """
+    if demo and (model != ModelOptions() or strategy or budget or data.data):
+        raise ConfigError("--demo chooses model, data and strategies itself; leave those out.")
+    specs: Any = [parse_spec(text) for text in strategy] if strategy else None
+    if budget:
+        specs = same_budget(budget, specs or METHODS)
+    if resume and overwrite:
+        raise ConfigError(_CHOOSE)
+    source = None if model.random_weights else source_for(model, data.data)
+    if model.random_weights and data.data:
+        raise ConfigError("random weights have no accuracy; leave --data or --random-weights out.")
+    if source is None and not options.get("timing", True):
+        raise ConfigError("nothing to measure: no data, and --no-timing.")
+    if demo:
+        # Threads that wait for each other on a busy machine would be all that is measured.
+        options = {"max_seconds": _DEMO_SECONDS, "threads": 1} | options
+    names = ("comparison.csv", "tradeoff.png") if source else ("comparison.csv",)
+    folder = out or (_OUT / "demo" if demo else _OUT)
+    # The demo may replace its own earlier output, and nothing else.
+    replace = overwrite or (demo and out is None)
+    csv, *picture = claim_folder(folder, *names, overwrite=replace)
+    store = csv.with_suffix(".db")
+    if store.exists() and not resume:
+        if not (overwrite or demo):
+            raise OutputExistsError(
+                f"{store} is what a stopped run has measured. Go on with it (--resume), choose "
+                "another place, or replace it (--overwrite)."
+            )
+        store.unlink()
+    result = compare(
+        model.load(), source, specs, name=model.title, store=store, **data.arguments(), **options
+    )
+    written = [result.to_csv(csv, overwrite=True)]
+    written += [write_atomically(path, figure_bytes(result.plot())) for path in picture]
+    store.unlink()
+    say(result, *filter(None, [result.resolution()]), *[""] * demo)
+    if demo:
+        timed = _time_deit(data, options["threads"])
+        written.append(timed.to_csv(folder / "deit_small_speed.csv", overwrite=True))
+        say(timed)
+    say(written=written)
+
+
+def _time_deit(data: DataOptions, threads: int) -> Any:
+    """The published settings on DeiT-S with random weights, on which speed does not depend."""
+    with torch.random.fork_rng():
+        torch.manual_seed(data.seed)
+        deit = load_model(_DEIT, pretrained=False)
+    return compare(
+        deit, None, _PUBLISHED, batch_size=8, pairs=5, warmup=1, max_seconds=_DEMO_SECONDS,
+        threads=threads, device=data.device, seed=data.seed, progress=data.progress,
+        name=f"{_DEIT} with random weights (no download): speed only, accuracy not shown",
+    )  # fmt: skip
+
+
+@options_of(sweep, leave_out="models strategies path batch_sizes image_sizes dtypes devices retry")
+def bench_command(
+    *,
+    model: tuple[str, ...] = _MODELS,
+    strategy: Strategies = _STRATEGIES,
+    batch_size: Annotated[tuple[int, ...], Parameter(name=["--batch-size", "-n"])] = _BATCHES,
+    image_size: tuple[str, ...] = (),
+    dtype: tuple[str, ...] = ("float32",),
+    compile: tuple[str, ...] = ("no",),
+    threads: tuple[int, ...] = (),
+    device: tuple[str, ...] = ("cpu",),
+    output: Annotated[Path | None, OUTPUT] = None,
+    resume: bool = False,
+    overwrite: Overwrite = False,
+    dry_run: bool = False,
+    chart: Path | None = None,
+    **options: Any,
+) -> int:
+    """Measure strategies against the dense model, in every combination of settings.
+
+    Without options: the embedded digits model, four methods at one budget, over the batch size.
+
+    Args:
+        model: 'digits' (embedded), a timm name (random weights), or a .safetensors file; repeat it.
+        batch_size: images in a batch; repeat it.
+        image_size: a side or HEIGHTxWIDTH; repeat it; by default the model's own.
+        dtype: float32, bfloat16 or float16, of weights and images; repeat it.
+        compile: no, yes, or a mode of torch.compile; both models are; repeat it.
+        threads: CPU threads of PyTorch; repeat it.
+        device: cpu, cuda, …; repeat it.
+        output: folder for results.db, results.csv and break_even.png; by default
+            tokenred-out/bench.
+        resume: go on behind an earlier run; measure nothing twice.
+        dry_run: list what would be measured, and leave.
+        chart: measure nothing: table and chart of an earlier run's .db or .csv.
+    """
+    if resume and overwrite:
+        raise ConfigError(_CHOOSE)
+    if chart is not None:
+        found = Sweep.read(chart)
+        content = figure_bytes(found.plot())
+        if output is None:
+            place = check_new(chart.with_suffix(".png"), overwrite=overwrite)
+        else:
+            (place,) = prepare_folder(output, (_CHART,), overwrite=overwrite)
+        say(found, written=[write_atomically(place, content)])
+        return 0
+    folder = output or _OUT / "bench"
+    results = folder / _STORE
+    if not dry_run:
+        claim_folder(folder, _STORE, _CSV, _CHART, overwrite=resume or overwrite)
+    if (model, strategy, batch_size, image_size) == (_MODELS, _STRATEGIES, _BATCHES, ()):
+        options.setdefault("max_seconds", _QUICK_SECONDS)
+    found = sweep(
+        model,
+        strategy,
+        None if dry_run and not results.exists() else results,
+        batch_sizes=batch_size,
+        image_sizes=[_size(text) for text in image_size] or (None,),
+        dtypes=dtype,
+        compile=[_mode(text) for text in compile],
+        threads=threads or (None,),
+        devices=device,
+        overwrite=overwrite,
+        dry_run=dry_run,
+        **options,
+    )
+    if dry_run:
+        say(found)
+        return 0
+    everything = Sweep.read(results)
+    written = [results, everything.to_csv(folder / _CSV, overwrite=True)]
+    if everything.done:
+        written.append(write_atomically(folder / _CHART, figure_bytes(everything.plot())))
+    say(found, written=written)
+    return 1 if found.failures else 0
+
+
+def _size(text: str) -> int | tuple[int, int]:
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+        raise ConfigError(f"expected --image-size as a side or HEIGHTxWIDTH, got {text!r}.")
+    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
+
+
+def _mode(text: str) -> bool | str:
+    return {"no": False, "false": False, "yes": True, "true": True}.get(text.casefold(), text)
 
 
 @options_of(agreement, leave_out="strategies name class_map", removed="--removed -P")
@@ -30,8 +228,8 @@ def agreement_command(
     strategy: Strategies = ("gtp", "topk", "tome", "evit", "random"),
     statistic: Literal["iou", "survival", "scores"] = "iou",
     layer: int | None = None,
-    output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("tokenred-out/agreement"),
-    overwrite: bool = False,
+    output: Annotated[Path, OUTPUT] = _OUT / "agreement",
+    overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
     """Agreement: which patches methods keep, at the same counts in every block.
@@ -42,7 +240,6 @@ def agreement_command(
         statistic: what to draw.
         layer: draw method against method in this block.
         output: folder for agreement.csv and agreement.png.
-        overwrite: replace what is there from an earlier run.
     """
 
     def check(depth: int) -> None:
@@ -60,10 +257,8 @@ def oversmoothing_command(
     data: DataOptions = DataOptions(),
     strategy: Strategies = ("gtp", "gtp:theta=0.6", "topk", "tome", "evit"),
     share: float = 0.75,
-    output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path(
-        "tokenred-out/oversmoothing"
-    ),
-    overwrite: bool = False,
+    output: Annotated[Path, OUTPUT] = _OUT / "oversmoothing",
+    overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
     """Oversmoothing: how alike the image tokens become in each block, at the same cost.
@@ -74,7 +269,6 @@ def oversmoothing_command(
         share: of the dense model's GMACs that each strategy may cost; 1 for the strategies' own
             schedules.
         output: folder for oversmoothing.csv and oversmoothing.png.
-        overwrite: replace what is there from an earlier run.
     """
     options["gmacs_share"] = None if share == 1 else share
     _measure(oversmoothing, model, data, strategy, output, overwrite, options, statistics=_PANELS)
@@ -91,16 +285,14 @@ def _measure(
     check: Callable[[int], None] = lambda _: None,
     **drawn: Any,
 ) -> None:
-    """Measure, write table and picture, print the table."""
-    source = data.source(model)
+    """Measure what happens block by block, write table and picture, print the table."""
+    source = source_for(model, data.data)
     specs = named_specs(strategies)
     name = measure.__name__
-    csv, picture = claim_folder(folder, (f"{name}.csv", f"{name}.png"), overwrite=overwrite)
+    csv, picture = claim_folder(folder, f"{name}.csv", f"{name}.png", overwrite=overwrite)
     loaded = model.load()
     check(adapt(loaded).info.depth)
     result = measure(loaded, source, specs, name=model.title, **data.arguments(), **options)
     result.to_csv(csv, overwrite=True)
     write_atomically(picture, figure_bytes(result.plot(**drawn)))
-    console = make_console()
-    console.print(result)
-    say_written(console, (csv, picture))
+    say(result, written=(csv, picture))

@@ -25,21 +25,24 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
-    "DataOptions",
-    "ModelOptions",
-    "Strategies",
-    "Strategy",
-    "assignments",
-    "given_to",
-    "numbers",
-    "options_of",
-    "source_for",
-]
+    "OUTPUT", "DataOptions", "ModelOptions", "Overwrite", "Strategies", "Strategy", "assignments",
+    "given_to", "numbers", "options_of", "source_for",
+]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
 N = TypeVar("N", int, float)
 
 _SCALARS = (bool, int, float, str, Path)
+_SPEC = (
+    "NAME[:KEY=VALUE,…][@SHARE] or a .toml file{}: gtp:P=4,alpha=0.2; tome@0.65 costs 0.65 of the "
+    "dense model's GMACs."
+)
+OUTPUT = Parameter(name=["--output", "-o"])
+Overwrite = Annotated[bool, Parameter(help="replace what is there from an earlier run.")]
+Strategy = Annotated[str, Parameter(name=["--strategy", "-s"], help=_SPEC.format(""))]
+Strategies = Annotated[
+    tuple[str, ...], Parameter(name=["--strategy", "-s"], help=_SPEC.format(" (repeat it)"))
+]
 
 
 def options_of(
@@ -61,19 +64,18 @@ def options_of(
         own = inspect.signature(command, eval_str=True).parameters
         options = {n: p for n, p in own.items() if p.kind is not p.VAR_KEYWORD}
         groups = {n: p for n, p in options.items() if is_dataclass(p.annotation)}
-        told = {field.name for group in groups.values() for field in fields(group.annotation)}
+        taken = {*leave_out.split(), *options}
+        taken |= {field.name for p in groups.values() for field in fields(p.annotation)}
         for function in functions:
             described = _described(function)
+            parameters = inspect.signature(function).parameters
             for name, annotation in parameters_of(function).items():
-                if name in (*leave_out.split(), *told, *options):
-                    continue
-                parameter = inspect.signature(function).parameters[name]
-                readable = _readable(annotation, parameter.default)
-                if readable is not None:
+                readable = _readable(annotation, parameters[name].default)
+                if name not in taken and readable is not None:
                     called = names.get(name, "").split() or None
                     about = Parameter(name=called, help=described.get(name))
-                    options[name] = parameter.replace(
-                        kind=parameter.KEYWORD_ONLY, annotation=Annotated[readable, about]
+                    options[name] = parameters[name].replace(
+                        kind=inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[readable, about]
                     )
         options = {n: p if n in groups else _with_default(p) for n, p in options.items()}
         signature = inspect.Signature(sorted(options.values(), key=lambda option: option.kind))
@@ -131,32 +133,10 @@ def _readable(annotation: Any, default: Any) -> Any:
         return typing.Union[tuple(plain)] if plain else None  # noqa: UP007
     if origin is tuple and Ellipsis not in inner:
         return annotation
-    if (
-        inspect.isclass(origin)
-        and issubclass(origin, Collection)
-        and not issubclass(origin, Mapping)
-    ):
-        one = _readable(inner[0], None)
-        return None if one is None else tuple[one, ...]  # type: ignore[valid-type]
-    return None
-
-
-Strategies = Annotated[
-    tuple[str, ...],
-    Parameter(
-        name=["--strategy", "-s"],
-        help="NAME[:KEY=VALUE,…][@SHARE] or a .toml file; repeat it. gtp:P=4,alpha=0.2; tome@0.65 "
-        "costs 0.65 of the dense model's GMACs.",
-    ),
-]
-Strategy = Annotated[
-    str,
-    Parameter(
-        name=["--strategy", "-s"],
-        help="NAME[:KEY=VALUE,…][@SHARE] or a .toml file: gtp:P=4,alpha=0.2; tome@0.65 costs 0.65 "
-        "of the dense model's GMACs.",
-    ),
-]
+    if not (inspect.isclass(origin) and issubclass(origin, Collection)):
+        return None
+    one = None if issubclass(origin, Mapping) else _readable(inner[0], None)
+    return None if one is None else tuple[one, ...]  # type: ignore[valid-type]
 
 
 @Parameter(name="*")
@@ -233,14 +213,6 @@ class DataOptions:
     seed: int = 0
     progress: Annotated[bool, Parameter(negative="--no-progress")] = True
 
-    def source(self, model: ModelOptions) -> str:
-        """What to open; the embedded digits for their model, if nothing was given.
-
-        Raises:
-            ConfigError: where nothing was given for another model.
-        """
-        return source_for(model, self.data)
-
     def arguments(self) -> dict[str, Any]:
         """All but the data, by the names that the library's functions give them."""
         return {name: value for name, value in asdict(self).items() if name != "data"}
@@ -269,14 +241,8 @@ def assignments(texts: Iterable[str], option: str, form: str = "KEY=VALUE") -> d
 def numbers(option: str, text: str | None, kind: type[N], example: str) -> tuple[N, ...] | None:
     """Numbers with commas between; None where nothing was given.
 
-    Args:
-        option: for the message.
-        text: what it was given.
-        kind: of the numbers.
-        example: for the message.
-
     Raises:
-        ConfigError: for text of another form.
+        ConfigError: for text of another form; the message has the option and the example.
     """
     if text is None:
         return None

@@ -21,8 +21,8 @@ from tokenred.analysis import (
 from tokenred.analysis.plots.canvas import SUFFIXES
 from tokenred.analysis.plots.frames import read_frame
 from tokenred.analysis.plots.tables import theta_rows
-from tokenred.cli.console import claim, make_console, say_written
-from tokenred.cli.options import assignments, given_to, options_of
+from tokenred.cli.console import claim, say
+from tokenred.cli.options import Overwrite, assignments, given_to, options_of
 from tokenred.core.files import check_output
 
 __all__ = ["plot_app"]
@@ -34,7 +34,6 @@ _Output = Annotated[
     Path | None,
     Parameter(name=["--output", "-o"], help="ending in .png, .pdf or .svg; by default KIND.png."),
 ]
-_Overwrite = Annotated[bool, Parameter(help="replace an older file.")]
 _Fix = Annotated[
     tuple[str, ...],
     Parameter(name=["--fix", "-f"], help="COLUMN=VALUE: only rows that have it; repeat it."),
@@ -58,7 +57,7 @@ def tradeoff_command(
     paper_method: _Points = (),
     finetuned: Annotated[bool | None, Parameter(negative="--off-the-shelf")] = None,
     output: _Output = None,
-    overwrite: _Overwrite = False,
+    overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
     """Top-1 accuracy against cost or measured speed, a line a method, as in figure 1.
@@ -73,11 +72,10 @@ def tradeoff_command(
             published, backbone=backbone or None, method=paper_method or None,
             finetuned=finetuned, **given_to(read_published, options),
         )  # fmt: skip
-    figure = tradeoff(frame, published=theirs, **given_to(tradeoff, options))
-    _write(figure, path, overwrite)
+    _write(tradeoff(frame, published=theirs, **given_to(tradeoff, options)), path, overwrite)
 
 
-def _figure(kind: str, draw: Callable[..., Figure], about: str) -> None:
+def _add_figure(kind: str, draw: Callable[..., Figure], about: str) -> None:
     """Add the command for a kind of figure that one function draws."""
 
     def command(
@@ -86,7 +84,7 @@ def _figure(kind: str, draw: Callable[..., Figure], about: str) -> None:
         *,
         fix: _Fix = (),
         output: _Output = None,
-        overwrite: _Overwrite = False,
+        overwrite: Overwrite = False,
         **options: Any,
     ) -> None:
         path = _place(output, kind, overwrite)
@@ -96,13 +94,12 @@ def _figure(kind: str, draw: Callable[..., Figure], about: str) -> None:
     plot_app.command(options_of(draw, leave_out="frame fixed")(command), name=kind)
 
 
-_figure("lines", metric_lines, "A metric along one axis of a study, with intervals.")
-_figure("heat-map", heat_map,
-        "A metric over two axes of a study; the others are fixed or averaged over.")  # fmt: skip
-_figure("scorers", scorer_comparison, "Scorers side by side, as in figure 5 of the GTP paper.")
+_add_figure("lines", metric_lines, "A metric along one axis of a study, with intervals.")
+_add_figure("heat-map", heat_map, "A metric over two axes; the others are fixed or averaged over.")
+_add_figure("scorers", scorer_comparison, "Scorers side by side, as in figure 5 of the GTP paper.")
 
 
-def _table(kind: str, rows: str, number: str, about: str) -> None:
+def _add_table(kind: str, rows: str, number: str, about: str) -> None:
     """Add the command for a table of the paper."""
 
     def command(
@@ -117,7 +114,7 @@ def _table(kind: str, rows: str, number: str, about: str) -> None:
         title: str | None = None,
         width: float = 3.5,
         output: _Output = None,
-        overwrite: _Overwrite = False,
+        overwrite: Overwrite = False,
         **options: Any,
     ) -> None:
         path = _place(output, kind, overwrite)
@@ -137,28 +134,21 @@ def _table(kind: str, rows: str, number: str, about: str) -> None:
         title: above the table; by default model and data.
         width: in inches; 3.3 to 3.5 is a column.
     """
-    give = options_of(tabulate, leave_out="frame rows fixed")
-    plot_app.command(give(command), name=kind)
+    plot_app.command(options_of(tabulate, leave_out="frame rows fixed")(command), name=kind)
 
 
-_table("graph-table", "graph", "4", "Graph types over budgets, as in table 4.")
-_table("theta-table", "theta", "5", "Shares of attention kept over budgets, as in table 5.")
+_add_table("graph-table", "graph", "4", "Graph types over budgets, as in table 4.")
+_add_table("theta-table", "theta", "5", "Shares of attention kept over budgets, as in table 5.")
 
 
 def _place(output: Path | None, kind: str, overwrite: bool) -> Path:
     """Where the figure belongs; checked before any work is done."""
-    path = check_output(output or Path(f"{kind}.png"), SUFFIXES, overwrite=overwrite)
-    claim(path)
-    return path
+    return claim(check_output(output or Path(f"{kind}.png"), SUFFIXES, overwrite=overwrite))
 
 
-def _write(figure: Figure, path: Path, overwrite: bool, shown: str = "") -> None:
-    """Write the figure, print what goes with it, and say so."""
-    written = save_figure(figure, path, overwrite=overwrite)
-    console = make_console()
-    if shown:
-        console.print(shown, soft_wrap=True)
-    say_written(console, written)
+def _write(figure: Figure, path: Path, overwrite: bool, *shown: str) -> None:
+    """Write the figure, then print what goes with it."""
+    say(*shown, written=[save_figure(figure, path, overwrite=overwrite)])
 
 
 def _fixed(texts: Iterable[str]) -> dict[str, Any]:

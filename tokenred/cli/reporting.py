@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.table import Table
 
 from tokenred.analysis import report, reproduce
 from tokenred.analysis.reproduction.experiments import EXPERIMENTS
 from tokenred.analysis.reproduction.reproduce import CSV, HTML, STORE
-from tokenred.cli.console import claim, make_console, say_written
-from tokenred.cli.options import assignments, options_of
+from tokenred.analysis.result import plain_table
+from tokenred.cli.console import claim, say
+from tokenred.cli.options import OUTPUT, assignments, options_of
 from tokenred.core.errors import ConfigError
 
 __all__ = ["report_command", "reproduce_command"]
@@ -27,7 +27,7 @@ def report_command(
     source: tuple[Path, ...],
     /,
     *,
-    output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("report.html"),
+    output: Annotated[Path, OUTPUT] = Path("report.html"),
     **options: Any,
 ) -> None:
     """Report results on one page that loads nothing: tables, figures, and what produced them.
@@ -39,8 +39,7 @@ def report_command(
             or of a sweep; several make one page.
         output: the page, ending in .html.
     """
-    claim(output)
-    say_written(make_console(), report(list(source), output, **options))
+    say(written=[report(list(source), claim(output), **options)])
 
 
 @options_of(reproduce, leave_out="tell checkpoints", experiments="--experiment -e",
@@ -48,7 +47,7 @@ def report_command(
 def reproduce_command(
     *,
     checkpoint: tuple[str, ...] = (),
-    output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("tokenred-out/reproduction"),
+    output: Annotated[Path, OUTPUT] = Path("tokenred-out/reproduction"),
     show: Annotated[bool, Parameter(name="--list")] = False,
     **options: Any,
 ) -> int:
@@ -62,7 +61,10 @@ def reproduce_command(
         show: list the experiments and leave.
     """
     if show:
-        _list()
+        table = plain_table("", ["experiment", "what", "models"], left=3)
+        for experiment in EXPERIMENTS.values():
+            table.add_row(experiment.name, experiment.title, ", ".join(experiment.backbones))
+        say(table)
         return 0
     done = reproduce(
         output=output,
@@ -70,19 +72,15 @@ def reproduce_command(
         tell=lambda line: print(line, file=sys.stderr),
         **options,
     )
-    console = make_console()
-    console.print(done)
-    for row in done.differing.head(_MOST).to_dict("records"):
-        line = (
-            f"✗ {row['experiment']}, {row['model']}, {row['strategy']}: {row['metric']} "
-            f"{row['ours']:.2f}, published {row['published']:.2f}, tolerance {row['tolerance']:.2f}"
-        )
-        console.print(line, soft_wrap=True)
-    if len(done.differing) > _MOST:
-        console.print(f"… and {len(done.differing) - _MOST} more")
+    differing = [
+        f"✗ {row['experiment']}, {row['model']}, {row['strategy']}: {row['metric']} "
+        f"{row['ours']:.2f}, published {row['published']:.2f}, tolerance {row['tolerance']:.2f}"
+        for row in done.differing.to_dict("records")
+    ]
+    more = [f"… and {len(differing) - _MOST} more"] if len(differing) > _MOST else []
     names = (CSV, HTML) if options.get("costs") else (STORE, CSV, HTML)
-    say_written(console, [output / name for name in names])
-    return 1 if len(done.differing) else 0
+    say(done, *differing[:_MOST], *more, written=[output / name for name in names])
+    return 1 if differing else 0
 
 
 def _files(texts: Iterable[str]) -> dict[str, Path]:
@@ -91,20 +89,9 @@ def _files(texts: Iterable[str]) -> dict[str, Path]:
     Raises:
         ConfigError: for text of another form, or a file that is not there.
     """
-    found = {
-        name: Path(str(file))
-        for name, file in assignments(texts, "--checkpoint", "NAME=FILE").items()
-    }
+    told = assignments(texts, "--checkpoint", "NAME=FILE")
+    found = {name: Path(str(file)) for name, file in told.items()}
     for name, file in found.items():
         if not file.expanduser().is_file():
             raise ConfigError(f"expected a file of weights for {name}, found none at {file}.")
     return found
-
-
-def _list() -> None:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("experiment", "what", "models"):
-        table.add_column(heading, no_wrap=True)
-    for experiment in EXPERIMENTS.values():
-        table.add_row(experiment.name, experiment.title, ", ".join(experiment.backbones))
-    make_console().print(table)

@@ -20,12 +20,21 @@ from tokenred.analysis import (
 )
 from tokenred.analysis.measure.inputs import open_for
 from tokenred.analysis.plots.canvas import SUFFIXES
-from tokenred.cli.console import claim, make_console, say_written
-from tokenred.cli.options import ModelOptions, Strategies, Strategy, given_to, numbers, options_of
+from tokenred.cli.console import claim, say
+from tokenred.cli.options import (
+    OUTPUT,
+    ModelOptions,
+    Overwrite,
+    Strategies,
+    Strategy,
+    given_to,
+    numbers,
+    options_of,
+)
 from tokenred.core.errors import ConfigError, DataError
 from tokenred.core.files import check_output, prepare_folder
 from tokenred.data.classes import class_names
-from tokenred.data.digits import digit_image, digits_arrays
+from tokenred.data.digits import DigitsSource
 from tokenred.graphs import GraphBuilder
 from tokenred.strategies.specs import read_arguments
 from tokenred.strategies.strategy import from_config
@@ -47,8 +56,8 @@ def show_command(
     strategy: Strategies = ("gtp", "tome"),
     layers: str | None = None,
     classes: Path | None = None,
-    output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("tokens.png"),
-    overwrite: bool = False,
+    output: Annotated[Path, OUTPUT] = Path("tokens.png"),
+    overwrite: Overwrite = False,
     demo: bool = False,
     **options: Any,
 ) -> None:
@@ -65,7 +74,6 @@ def show_command(
         layers: blocks to look at, from 0: 0,4,8,11; by default four, evenly.
         classes: a file with the names of the classes, one a line, where the model's are not known.
         output: ending in .png, .pdf or .svg.
-        overwrite: replace an older file.
         demo: an image of the embedded digits, with their model.
     """
     if demo and (image or data or model != ModelOptions()):
@@ -75,8 +83,7 @@ def show_command(
         raise ConfigError("expected a photograph: the path of one, or --data (and --index).")
     blocks = numbers("--layers", layers, int, "numbers of blocks such as 0,4,8")
     names = None if classes is None else _names(classes)
-    path = check_output(output, SUFFIXES, overwrite=overwrite)
-    claim(path)
+    path = claim(check_output(output, SUFFIXES, overwrite=overwrite))
     photograph = None if image is None else _open(image)
     loaded = model.load()
     transform = None
@@ -89,12 +96,12 @@ def show_command(
     )  # fmt: skip
     figure = show_tokens(picture, **given_to(show_tokens, options))
     written = save_figure(figure, path, overwrite=overwrite)
-    console = make_console()
+    lines = []
     for row in (picture.dense, *picture.rows):
         counts = ", ".join(f"{stage.tokens} after block {stage.layer}" for stage in row.stages)
         said = picture.said(row) or "no classes"
-        console.print(f"{row.label}: {said}{'; tokens: ' if counts else ''}{counts}")
-    say_written(console, written)
+        lines.append(f"{row.label}: {said}{'; tokens: ' if counts else ''}{counts}")
+    say(*lines, written=[written])
 
 
 @options_of()
@@ -108,8 +115,8 @@ def graph_command(
     strategy: Strategy = "gtp",
     patch: Annotated[tuple[int, ...], Parameter(name=["--patch", "-p"])] = (),
     all_edges: bool = False,
-    output: Annotated[Path, Parameter(name=["--output", "-o"])] = Path("tokenred-out/graph.png"),
-    overwrite: bool = False,
+    output: Annotated[Path, OUTPUT] = Path("tokenred-out/graph.png"),
+    overwrite: Overwrite = False,
 ) -> None:
     """The token graph of a photograph: who chose whom, who is chosen often, and its statistics.
 
@@ -123,15 +130,11 @@ def graph_command(
         patch: draw only what this patch chose; repeat it.
         all_edges: draw edges between grid neighbours as well.
         output: the picture: .png, .pdf or .svg.
-        overwrite: replace an older file.
     """
     if (image is None) != demo:
         raise ConfigError("expected the path of a photograph, or --demo; one of them.")
     chosen = _builder(builder)
-    if image is None:
-        picture, name = digit_image(digits_arrays("test")[0][0]), "an embedded digit"
-    else:
-        picture, name = _open(image), image.name
+    picture = DigitsSource().image(0) if image is None else _open(image)
     prepare_folder(output.parent, (output.name,), overwrite=overwrite)
     claim(check_output(output, SUFFIXES, overwrite=overwrite))
     loaded = model.load()
@@ -141,17 +144,12 @@ def graph_command(
     statistics = graph_statistics(
         loaded, alone, chosen, strategy=strategy, name=model.title, progress=False
     )
+    name = "an embedded digit" if image is None else image.name
     figure = graph_panels(
-        found.graph,
-        found.pixels,
-        patches=patch or None,
-        far_only=False if all_edges else None,
+        found.graph, found.pixels, patches=patch or None, far_only=False if all_edges else None,
         title=f"{builder}, {model.title} on {name}",
-    )
-    written = save_figure(figure, output, overwrite=True)
-    console = make_console()
-    console.print(statistics)
-    say_written(console, written)
+    )  # fmt: skip
+    say(statistics, written=[save_figure(figure, output, overwrite=True)])
 
 
 def _builder(text: str) -> GraphBuilder:
