@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
 from tokenred.analysis.measure.inputs import shown_pixels
-from tokenred.analysis.measure.machine import base_of, measured
+from tokenred.analysis.measure.machine import base_of, running
 from tokenred.analysis.plots.token_pictures import Picture, PictureRow, Stage
 from tokenred.core.errors import ConfigError, InputError
 from tokenred.data import eval_transform
@@ -23,16 +22,11 @@ from tokenred.reduced.trace import Trace
 from tokenred.reduced.wrap import wrap
 from tokenred.strategies.specs import StrategyLike, parse_spec
 
-__all__ = ["Picture", "PictureRow", "Stage", "default_layers", "trace_picture"]
+__all__ = ["Picture", "PictureRow", "Stage", "trace_picture"]
 
 Strategies = Sequence[StrategyLike]
 Transform = Callable[[Image.Image], Tensor]
 _ALIKE = 1e-4
-
-
-def default_layers(depth: int) -> tuple[int, ...]:
-    """The last block of each quarter of the depth."""
-    return tuple(sorted({max(0, depth * quarter // 4 - 1) for quarter in (1, 2, 3, 4)}))
 
 
 def trace_picture(
@@ -68,38 +62,35 @@ def trace_picture(
     base = base_of(model)
     if isinstance(strategies, StrategyLike) or not strategies:
         raise ConfigError(f"expected a list of strategies, got {strategies!r}.")
-    specs = [parse_spec(given) for given in strategies]
-    reduced = [wrap(base, spec) for spec in specs]
-    depth = reduced[0].info.depth
-    chosen = default_layers(depth) if layers is None else tuple(layers)
-    _check_layers(chosen, depth)
+    reduced = [(spec.label, wrap(base, spec)) for spec in map(parse_spec, strategies)]
+    first = reduced[0][1]
+    chosen = _blocks(layers, first.info.depth)
     transform = transform or eval_transform(base)
     batch = _batch(image, transform)
-    with measured(base, None) as place, torch.no_grad():
-        weight = next(base.parameters())
-        batch = batch.to(place, weight.dtype)
-        rows = [
-            _row(spec.label, own, batch, chosen, edges)
-            for spec, own in zip(specs, reduced, strict=True)
-        ]
+    with running([base], None) as place:
+        batch = batch.to(place, next(base.parameters()).dtype)
+        rows = [_row(label, own, batch, chosen, edges) for label, own in reduced]
         dense = PictureRow("dense", (), *_said(base, base(batch)))
     return Picture(
         pixels=shown_pixels(batch[0], transform),
-        grid=reduced[0].backbone.grid_of(batch.shape[2], batch.shape[3]),
-        depth=depth,
+        grid=first.backbone.grid_of(batch.shape[2], batch.shape[3]),
+        depth=first.info.depth,
         dense=dense,
         rows=tuple(rows),
         classes=class_names(base) if classes is None else tuple(classes),
     )
 
 
-def _check_layers(layers: tuple[int, ...], depth: int) -> None:
+def _blocks(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
+    if layers is None:
+        return tuple(sorted({max(0, depth * quarter // 4 - 1) for quarter in (1, 2, 3, 4)}))
     wrong = [layer for layer in layers if type(layer) is not int or not 0 <= layer < depth]
     if wrong or not layers or list(layers) != sorted(set(layers)):
         raise ConfigError(
             f"expected blocks from 0 to {depth - 1}, ascending and each once, got "
             f"{', '.join(map(str, layers)) or 'none'}."
         )
+    return tuple(layers)
 
 
 def _batch(image: Image.Image | Tensor, transform: Transform) -> Tensor:
@@ -133,36 +124,28 @@ def _row(
         builder: Any = reduced.strategy.graph.built_for(reduced.info)
         graph = builder(embedded.x0, trace.grid)
     stages = tuple(_stage(reduced, trace, embedded.x, layer, graph) for layer in layers)
-    return PictureRow(label, stages, *_said(base_of(reduced), logits))
+    return PictureRow(label, stages, *_said(reduced.base, logits))
 
 
 def _stage(
     reduced: ReducedViT, trace: Trace, start: Tensor, layer: int, graph: Graph | None
 ) -> Stage:
     cut = trace.cut(layer)
-    places = cut.index[0].cpu()
+    places, owner = cut.index[0].cpu(), cut.owners()[0].cpu()
     alive = torch.zeros(trace.num_patches, dtype=torch.bool)
     alive[places[places >= 0]] = True
-    owner = cut.owners()[0].cpu()
     # Where a token of no single patch owns it, the holder is −1 as well.
     holder = torch.where(owner >= 0, places[owner.clamp_min(0)], -1)
     pooled = ~alive & (owner >= 0) & (holder < 0)
     idle = _idle(reduced, trace, start, layer)
-    shape = trace.grid
-
-    def on_grid(values: Tensor) -> NDArray[Any]:
-        array: NDArray[Any] = values.reshape(shape).numpy()
-        return array
-
-    return Stage(
-        layer=layer,
-        tokens=int((places >= 0).sum() + (owner[pooled]).unique().numel()),
-        alive=on_grid(alive),
-        idle=on_grid(idle),
-        holder=on_grid(holder),
-        pooled=on_grid(pooled),
-        edges=_edges(graph, alive),
-    )
+    edges = np.zeros((0, 2), dtype=np.int64)
+    if graph is not None:
+        between = (graph.dense()[0].cpu() > 0) & alive[:, None] & ~alive[None, :]
+        edges = between.nonzero().numpy()
+    maps: dict[str, Any] = {"alive": alive, "idle": idle, "holder": holder, "pooled": pooled}
+    maps = {name: values.reshape(trace.grid).numpy() for name, values in maps.items()}
+    tokens = int((places >= 0).sum()) + len(owner[pooled].unique())
+    return Stage(layer=layer, tokens=tokens, edges=edges, **maps)
 
 
 def _idle(reduced: ReducedViT, trace: Trace, start: Tensor, layer: int) -> Tensor:
@@ -193,12 +176,3 @@ def _idle(reduced: ReducedViT, trace: Trace, start: Tensor, layer: int) -> Tenso
         still = largest & (largest.sum() > 1)
     out[index[still].cpu()] = True
     return out
-
-
-def _edges(graph: Graph | None, alive: Tensor) -> NDArray[np.int64]:
-    if graph is None:
-        return np.zeros((0, 2), dtype=np.int64)
-    weights = graph.dense()[0].cpu()
-    between = (weights > 0) & alive[:, None] & ~alive[None, :]
-    pairs: NDArray[np.int64] = between.nonzero().numpy()
-    return pairs

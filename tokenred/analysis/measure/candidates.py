@@ -1,4 +1,4 @@
-"""The models to measure, by name, and images for them."""
+"""The models to measure, by name, and the shape of their images."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from tokenred.analysis.measure.machine import weight_type
 from tokenred.core.errors import ConfigError, InputError, PartError
 from tokenred.models import load_model
 from tokenred.models.embedded import EMBEDDED_MODELS
@@ -21,7 +20,6 @@ __all__ = [
     "Candidate",
     "build_model",
     "image_shape_of",
-    "make_images",
     "named_candidates",
     "resize",
 ]
@@ -147,9 +145,3 @@ def image_shape_of(model: nn.Module, given: Sequence[int] | None = None) -> tupl
             "pass image_shape=(channels, height, width)."
         )
     return int(channels), int(size[0]), int(size[1])
-
-
-def make_images(shape: tuple[int, ...], model: nn.Module, seed: int) -> Tensor:
-    """Random images with the dtype of the model's weights, on the CPU."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator).to(weight_type(model))

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tokenred.analysis.measure.candidates import image_shape_of, make_images
-from tokenred.analysis.measure.machine import running
+from tokenred.analysis.measure.candidates import image_shape_of
+from tokenred.analysis.measure.machine import running, weight_type
 from tokenred.backbones import adapt
 from tokenred.core.errors import ConfigError
 
@@ -103,7 +103,8 @@ def on_random_images(
         ConfigError: as raised by `running`.
     """
     shape = image_shape_of(bases[0], image_shape)
-    images = make_images((batch_size, *shape), bases[0], seed)
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn((batch_size, *shape), generator=generator).to(weight_type(bases[0]))
     for base in bases:
         adapt(base).check_images(images)
     with (

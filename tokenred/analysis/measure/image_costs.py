@@ -13,6 +13,7 @@ from torch import Tensor
 from tokenred.analysis.measure.inputs import batches, open_for, readable
 from tokenred.analysis.measure.machine import measured
 from tokenred.core.errors import InputError, PartError
+from tokenred.core.values import Count, Size, checked
 from tokenred.data import ImageDataset
 from tokenred.reduced.model import ReducedViT
 
@@ -58,14 +59,15 @@ def is_adaptive(reduced: ReducedViT) -> bool:
     return any(selector.adaptive(layer, depth) for layer in range(depth))
 
 
+@checked
 def adaptive_cost(
     reduced: ReducedViT,
     data: Tensor | str | os.PathLike[str] | ImageDataset,
     *,
-    limit: int | None = None,
-    batch_size: int = 32,
-    workers: int = 0,
-    seed: int = 0,
+    limit: Size | None = None,
+    batch_size: Size = 32,
+    workers: Count = 0,
+    seed: Count = 0,
     split: str | None = None,
 ) -> AdaptiveCost:
     """Measure token counts and GMACs per image and on average, at the actual counts.
@@ -82,6 +84,7 @@ def adaptive_cost(
 
     Raises:
         PartError: if the model is not wrapped.
+        ConfigError: if a number is out of range.
         InputError: if there are no images.
         TokenredError: as raised by `tokenred.analysis.evaluate`.
     """

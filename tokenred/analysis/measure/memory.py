@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from tokenred.analysis.measure.candidates import build_model, image_shape_of
-from tokenred.analysis.measure.clock import no_collection, on_random_images
+from tokenred.analysis.measure.clock import on_random_images
 from tokenred.analysis.measure.machine import (
     autocast,
     base_of,
@@ -101,11 +101,9 @@ def peak_memory(
         model: a name or path for `tokenred.models.load_model` (timm's models get random weights:
             memory does not depend on them), or a model, dense or a `ReducedViT`.
         image_shape: ``(channels, height, width)``; None for the model's own.
-        batch_size: images per batch.
+        batch_size, threads, amp: as in `tokenred.analysis.benchmark`.
         strategy: strategy for a named model, as for `tokenred.wrap`; None for the dense model.
-        threads: CPU threads of PyTorch; None for no change.
         device: where to run; None for the CPU, or the model's own device.
-        amp: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
         dtype: dtype of the weights and images of a named model.
         seed: seed of images and random weights.
         timeout: seconds to wait for the fresh interpreter.
@@ -128,11 +126,8 @@ def peak_memory(
     place = check_device(device or "cpu") or torch.device("cpu")
     autocast(place, amp)  # refuses a precision before anything is started
     spec = None if strategy is None else parse_spec(strategy)
-    try:
-        job = cloudpickle.dumps((model, spec, dtype, {**options, "device": place}))
-    except (pickle.PicklingError, TypeError, AttributeError) as error:
-        raise _cannot_travel(error) from error
-    return _run_fresh(job, timeout)
+    job = (model, spec, dtype, {**options, "device": place})
+    return _run_fresh(_sent(cloudpickle.dumps, job), timeout)
 
 
 def _run_fresh(job: bytes, timeout: float | None) -> PeakMemory:
@@ -157,18 +152,15 @@ def _run_fresh(job: bytes, timeout: float | None) -> PeakMemory:
     return answer
 
 
-def _cannot_travel(error: Exception) -> ConfigError:
-    return ConfigError(
-        f"the strategy cannot be sent to a fresh interpreter ({error}); pass the model itself, "
-        "tokenred.wrap(model, strategy), to measure in this process."
-    )
-
-
-def _unpacked(job: bytes) -> Any:
+def _sent(pack: Callable[[Any], Any], job: Any) -> Any:
+    """A job as bytes, or back: neither works with every part of the user's."""
     try:
-        return pickle.loads(job)
-    except (ImportError, AttributeError) as error:  # a module of the caller's working folder
-        raise _cannot_travel(error) from error
+        return pack(job)
+    except (pickle.PicklingError, TypeError, AttributeError, ImportError) as error:
+        raise ConfigError(
+            f"the strategy cannot be sent to a fresh interpreter ({error}); pass the model itself, "
+            "tokenred.wrap(model, strategy), to measure in this process."
+        ) from error
 
 
 def main() -> None:
@@ -177,18 +169,18 @@ def main() -> None:
     # What libraries print is no part of the answer.
     with contextlib.redirect_stdout(sys.stderr):
         try:
-            name, strategy, dtype, options = _unpacked(sys.stdin.buffer.read())
+            name, strategy, dtype, options = _sent(pickle.loads, sys.stdin.buffer.read())
             shape = options["image_shape"]
             size = None if shape is None else (shape[1], shape[2])
             model = build_model(name, size, dtype, options["seed"])
             model = model if strategy is None else wrap(model, strategy)
             answer = _measure(model, own_process=True, **options)
-        except (TokenredError, MemoryError, RuntimeError) as error:
+        except TokenredError as error:
             answer = error
-            if is_out_of_memory(error):
-                answer = MemoryError(str(error).splitlines()[0])
-            elif not isinstance(error, TokenredError):
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
                 raise
+            answer = MemoryError(str(error).partition("\n")[0])
     sys.stdout.buffer.write(pickle.dumps(answer))
 
 
@@ -237,15 +229,11 @@ def allocation_peak(run: Callable[[], object], device: torch.device | str = "cpu
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        with no_collection():
-            run()
+        run()
         torch.cuda.synchronize(device)
         return int(torch.cuda.max_memory_allocated(device) - before)
     activities = [torch.profiler.ProfilerActivity.CPU]
-    with (
-        no_collection(),
-        torch.profiler.profile(activities=activities, profile_memory=True) as profile,
-    ):
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
         result = run()
     del result
     # The profiler's memory events in their order; a negative one is a release.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -24,19 +25,19 @@ _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _PATIENCE = timedelta(hours=6)
 
 
+@dataclass
 class Shards:
     """The processes that evaluate together; possibly only one.
 
-    Args:
+    Attributes:
         rank: the rank of this process, from 0.
         count: the number of processes.
         group: the process group; None for the default one.
     """
 
-    def __init__(self, rank: int = 0, count: int = 1, group: Any = None) -> None:
-        self.rank = rank
-        self.count = count
-        self.group = group
+    rank: int = 0
+    count: int = 1
+    group: Any = None
 
     def gather(self, work: Callable[[], T]) -> list[T]:
         """Return the results of ``work`` from all processes, in order, in every process.
@@ -53,9 +54,8 @@ class Shards:
             value = work()
         except Exception as error:  # The other processes wait for an answer.
             failure = error
-        answer = (value, None if failure is None else _told(failure))
         answers: list[Any] = [None] * self.count
-        dist.all_gather_object(answers, answer, group=self.group)
+        dist.all_gather_object(answers, (value, _told(failure)), group=self.group)
         if failure is not None:
             raise failure
         for rank, (_, told) in enumerate(answers):
@@ -65,11 +65,7 @@ class Shards:
         return [each for each, _ in answers]
 
     def local(self, work: Callable[[], T]) -> T:
-        """Return the result of ``work``; if it fails in one process, all of them fail.
-
-        Raises:
-            Exception: as `gather`.
-        """
+        """The own result of ``work``; if it fails in one process, all fail as in `gather`."""
         kept: list[T] = []
         self.gather(lambda: kept.append(work()))
         return kept[0]
@@ -81,15 +77,15 @@ class Shards:
             DataError: for different ``data``.
             ConfigError: if other settings differ.
         """
-        everyone = self.gather(settings)
-        for rank, theirs in enumerate(everyone):
-            for name in sorted({*everyone[0], *theirs}):
-                first, own = everyone[0].get(name), theirs.get(name)
-                if first != own:
+        first, *others = self.gather(settings)
+        for rank, theirs in enumerate(others, start=1):
+            for name in sorted(first.keys() | theirs.keys()):
+                if first.get(name) != theirs.get(name):
                     kind = DataError if name == "data" else ConfigError
                     raise kind(
-                        f"expected the same {name} in all {self.count} processes, got {first} in "
-                        f"process 0 and {own} in process {rank}; use the same in all of them."
+                        f"expected the same {name} in all {self.count} processes, got "
+                        f"{first.get(name)} in process 0 and {theirs.get(name)} in process {rank}; "
+                        "use the same in all of them."
                     )
 
     def device(self, device: torch.device | None) -> torch.device | None:
@@ -112,32 +108,28 @@ def shards(wanted: bool | None = None) -> Iterator[Shards]:
     Raises:
         ConfigError: for True if there are no others.
     """
-    if wanted is False or not dist.is_available():
-        found = Shards()
-    elif dist.is_initialized():
-        found = Shards(dist.get_rank(), dist.get_world_size())
-    elif all(name in os.environ for name in _VARIABLES) and int(os.environ["WORLD_SIZE"]) > 1:
+    several = wanted is not False and dist.is_available()
+    announced = all(name in os.environ for name in _VARIABLES)
+    if several and not dist.is_initialized() and announced and int(os.environ["WORLD_SIZE"]) > 1:
         # Not shut down: a second start on the same address would find the keys of the first.
         dist.init_process_group("gloo", timeout=_PATIENCE)
-        found = Shards(dist.get_rank(), dist.get_world_size())
-    else:
-        found = Shards()
+    several = several and dist.is_initialized()
+    found = Shards(dist.get_rank(), dist.get_world_size()) if several else Shards()
     if wanted and found.count == 1:
         raise ConfigError(
             "expected several processes to share the images, found this one alone; start them "
             "with torchrun --nproc-per-node=2 SCRIPT, or omit shard."
         )
-    own = None
     if found.count > 1 and dist.get_backend() != "gloo":
-        own = found.group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        found.group = dist.new_group(backend="gloo", timeout=_PATIENCE)
     try:
         yield found
     finally:
-        if own is not None:
-            dist.destroy_process_group(own)
+        if found.group is not None:
+            dist.destroy_process_group(found.group)
 
 
-def _told(error: Exception) -> tuple[type[Exception], str]:
-    if isinstance(error, TokenredError):
-        return type(error), str(error)
+def _told(error: Exception | None) -> tuple[type[Exception], str] | None:
+    if error is None or isinstance(error, TokenredError):
+        return None if error is None else (type(error), str(error))
     return RuntimeError, f"{type(error).__name__}: {error}"
