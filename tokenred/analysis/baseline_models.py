@@ -86,13 +86,7 @@ def baselines(
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """A baseline in a comparison.
-
-    Attributes:
-        label: such as ``resolution@0.65``.
-        kind: such as ``resolution``.
-        model: ready to run.
-    """
+    """A baseline in a comparison, such as ``resolution@0.65`` of the kind ``resolution``."""
 
     label: str
     kind: str
@@ -270,11 +264,7 @@ class _Resize:
 def smaller_sizes(model: nn.Module) -> list[tuple[int, int]]:
     """The sizes (height, width) below the model's own, in whole patches and about its shape.
 
-    Returns:
-        One for each length of the longer side, ascending.
-
-    Raises:
-        BackboneError: for a model that cannot be had for another size.
+    One for each length of the longer side, ascending.
     """
     _image_size(model)
     grid = adapt(model).info.grid

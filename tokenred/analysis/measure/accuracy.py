@@ -108,21 +108,13 @@ class Evaluation:
 
 @dataclass
 class _Share:
-    """What one process found, batch by batch.
+    """What one process found, batch by batch."""
 
-    Attributes:
-        rows: by model and batch, ``(b, 4)`` of index, label, prediction, rank; None of no image.
-        skipped: by batch, name and reason of unreadable images.
-        classes: by model; 0 if it has seen no image.
-        seconds: wall-clock time.
-        order: digest of the order of a loader's images.
-    """
-
-    rows: dict[str, list[Tensor | None]]
+    rows: dict[str, list[Tensor | None]]  # by model, see `_ranked`; None of a batch of no image
     skipped: list[list[tuple[str, str]]]
-    classes: dict[str, int]
+    classes: dict[str, int]  # by model; 0 if it has seen no image
     seconds: float = 0.0
-    order: str = ""
+    order: str = ""  # digest of the order of a loader's images
 
 
 @checked

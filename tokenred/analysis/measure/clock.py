@@ -97,10 +97,6 @@ def on_random_images(
         bases: the dense models behind them, which say whether they take such images.
         image_shape: ``(channels, height, width)``; None for that of the first base.
         batch_size, threads, device, amp, seed: see `tokenred.analysis.benchmark`.
-
-    Raises:
-        InputError: if a model refuses the image shape.
-        ConfigError: as raised by `running`.
     """
     shape = image_shape_of(bases[0], image_shape)
     generator = torch.Generator().manual_seed(seed)
@@ -118,10 +114,9 @@ def on_random_images(
 def runnable(
     models: Mapping[int, nn.Module], mode: bool | str, images: Tensor
 ) -> Iterator[dict[int, Runs]]:
-    """The models to time, unchanged or compiled as full graphs with fixed shapes.
+    """The models to time, by any key: unchanged, or compiled as full graphs with fixed shapes.
 
     Args:
-        models: by any key.
         mode: see `Compile`.
         images: their input; compiled models have already run on it.
 

@@ -96,9 +96,7 @@ def batches(
 
     Args:
         data: with a transform, or a loader.
-        batch_size, workers: for loading; a loader has its own.
-        limit: maximum number of images over all shares.
-        seed: seed of the subset that ``limit`` chooses.
+        batch_size, workers, limit, seed: as in `tokenred.analysis.evaluate`, over all shares.
         share: (rank, count): use only the batches rank, rank + count, … A dataset does not load the
             others; a loader is read to the end, since only it knows its order.
         note: given labels and indices of all batches from a loader, such as a digest's ``update``.
@@ -176,15 +174,9 @@ def progress_bar(total: float | None, title: str, unit: str, shown: bool) -> tqd
 
 
 def shown_pixels(image: Tensor, transform: Any) -> NDArray[np.float32]:
-    """Undo the normalisation of an image, keeping its size and crop.
+    """A transformed image ``(3, H, W)`` as pixels ``(H, W, 3)`` from 0 to 1.
 
-    Args:
-        image: ``(3, H, W)``, the output of the transform.
-        transform: its last step with ``mean`` and ``std`` is undone; without such a step, pixels
-            are assumed to be in 0..1.
-
-    Returns:
-        ``(H, W, 3)`` from 0 to 1.
+    The last step of the transform with ``mean`` and ``std`` is undone; size and crop are kept.
     """
     image = image.float().cpu()
     for step in reversed(getattr(transform, "transforms", [])):

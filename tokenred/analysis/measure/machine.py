@@ -44,10 +44,7 @@ _SAYINGS = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 def describe_machine(device: torch.device | str = "cpu") -> dict[str, str | int]:
-    """Describe the machine and the versions that a measurement depends on.
-
-    Args:
-        device: where the model runs.
+    """The machine and the versions that a measurement depends on.
 
     Returns:
         ``device``, ``processor`` (the GPU's name, or the CPU's), ``cores`` (usable), ``threads``
@@ -103,10 +100,7 @@ def weight_type(model: nn.Module) -> torch.dtype:
 
 
 def base_of(model: nn.Module) -> nn.Module:
-    """The base of a `ReducedViT`; any other model itself.
-
-    For a baseline that is a changed copy, the model it is derived from.
-    """
+    """The base of a `ReducedViT`, or what it was derived from; any other model itself."""
     if not isinstance(model, ReducedViT):
         return model
     base = getattr(model, "stands_for", model.base)
@@ -120,11 +114,7 @@ def precision_of(images: Tensor, amp: torch.dtype | None) -> str:
 
 
 def check_device(device: str | torch.device | None) -> torch.device | None:
-    """Check that a device exists.
-
-    Raises:
-        ConfigError: if PyTorch does not know the name, or the machine lacks the device.
-    """
+    """The device; a ConfigError if PyTorch does not know it or the machine lacks it."""
     if device is None:
         return None
     try:
@@ -152,9 +142,7 @@ def running(
 
     Args:
         models: at least one.
-        device: None for their own.
-        amp: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
-        threads: CPU threads of PyTorch; None for no change.
+        device, amp, threads: see `tokenred.analysis.benchmark`.
         inference: use inference mode, which is faster; but tensors cached by a model cannot be used
             in training afterwards.
 
@@ -216,11 +204,7 @@ def channels_last(models: Iterable[nn.Module], wanted: bool = True) -> Iterator[
 
 
 def autocast(device: torch.device, amp: torch.dtype | None) -> AbstractContextManager[object]:
-    """Mixed precision in ``amp``, or nothing.
-
-    Raises:
-        ConfigError: for another type than bfloat16 and float16.
-    """
+    """Mixed precision in ``amp``, or nothing; a ConfigError for another type than 16-bit ones."""
     if amp not in (None, torch.bfloat16, torch.float16):
         raise ConfigError(f"expected amp as torch.bfloat16 or torch.float16, got {amp!r}.")
     return nullcontext() if amp is None else torch.autocast(device.type, dtype=amp)
@@ -228,11 +212,7 @@ def autocast(device: torch.device, amp: torch.dtype | None) -> AbstractContextMa
 
 @contextmanager
 def cpu_threads(count: int | None) -> Iterator[None]:
-    """Set PyTorch's CPU threads (None for no change), and restore them afterwards.
-
-    Raises:
-        ConfigError: unless it is None or an integer from 1.
-    """
+    """Set PyTorch's CPU threads (None for no change), and restore them afterwards."""
     count = read(Size | None, count, "threads")
     before = torch.get_num_threads()
     try:

@@ -123,14 +123,12 @@ class Oversmoothing(FramedResult):
     """Similarity of the image tokens after each block; ``print`` shows the last one.
 
     Attributes:
-        frame: one row for each strategy, block and statistic. ``statistic`` is ``cosine`` (mean
-            cosine similarity of pairs), ``effective_rank``, ``high_frequency`` (share of the
-            energy outside the mean token) or ``lost`` (share of the tokens dropped in this block
-            that contribute to no kept one; only blocks that drop); see
-            `tokenred.analysis.measure.oversmoothing`. ``mean`` over the images with its
-            bootstrap interval ``low`` to ``high``; ``difference`` from the dense model in the same
-            block, paired by image, with its own. ``tokens`` counts the image tokens after the
-            block, ``removed`` those dropped in it, ``gmacs`` the cost of the model.
+        frame: one row for each strategy, block and statistic: ``cosine`` (`mean_cosine`),
+            ``effective_rank``, ``high_frequency``, and in blocks that drop tokens ``lost``
+            (`lost_share`). ``mean`` over the images with its bootstrap interval; ``difference``
+            from the dense model in the same block, paired by image, with its own. ``tokens``
+            counts the image tokens after the block, ``removed`` those dropped in it, ``gmacs`` the
+            cost of the model.
     """
 
     def table(self) -> Table:
@@ -155,10 +153,11 @@ class Oversmoothing(FramedResult):
 
     def _all_lost(self, strategy: object) -> str:
         """The share lost of all dropped tokens, over all blocks."""
-        mine = (self.frame["strategy"] == strategy) & (self.frame["statistic"] == _LOST)
-        rows = self.frame[mine]
-        dropped = rows["removed"].sum()
-        return f"{100 * (rows['mean'] * rows['removed']).sum() / dropped:.1f}" if dropped else ""
+        rows = self.frame[self.frame["statistic"] == _LOST]
+        rows = rows[rows["strategy"] == strategy]
+        if rows.empty:
+            return ""
+        return f"{100 * np.average(rows['mean'], weights=rows['removed']):.1f}"
 
     def plot(self, **options: Any) -> Figure:
         """See `tokenred.analysis.smoothing_curves`."""
@@ -189,8 +188,7 @@ def oversmoothing(
     """Measure how similar image tokens become on their way through the blocks.
 
     The dense model comes first, then each strategy, all on the same images. Features are the output
-    of a block, before the model's final norm. Images are processed in batches and only sums are
-    kept, so memory does not grow with their number.
+    of a block, before the model's final norm.
 
     **Only tokens that remain after a block count.** Features of dropped tokens no longer exist, so
     a method may look less smooth because of *which* tokens it keeps, or because of what happens to

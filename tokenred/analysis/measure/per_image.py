@@ -46,16 +46,13 @@ def means_over_images(
 
     Args:
         models: which run, on the same device; all must use the same preprocessing.
-        data, split, class_map, device, amp, progress: see `tokenred.analysis.evaluate`.
+        data, split, class_map, device, amp, progress, loading: see `tokenred.analysis.evaluate`.
         rows: what the rows of the frame say besides their figures, one for each quantity.
         measure: from images ``(b, channels, height, width)`` to values ``(b, rows)``; NaN where a
             quantity is not defined for an image.
         title: title of the progress bar.
-        level: level of the bootstrap intervals.
-        name: name of the model; None for the class of the first one's base.
-        seed: seed of the image subset and the bootstrap.
+        level, name, seed: see `tokenred.analysis.agreement`.
         minus: for some rows, by position, the row whose mean is subtracted, paired by image.
-        loading: ``batch_size``, ``workers`` and ``limit``.
 
     Returns:
         The rows with ``mean``, ``low``, ``high`` and ``images``, ``difference`` and its interval
@@ -63,7 +60,6 @@ def means_over_images(
 
     Raises:
         DataError: if no image could be read.
-        TokenredError: as raised by `tokenred.analysis.evaluate`.
     """
     base = base_of(models[0])
     if not isinstance(data, DataLoader):

@@ -129,11 +129,7 @@ class Benchmark(Result):
         return len(self.timings)
 
     def __getitem__(self, key: str | int) -> Timing:
-        """The timing with a name or at a position.
-
-        Raises:
-            UnknownNameError: if the name was not timed.
-        """
+        """The timing with a name or at a position."""
         if isinstance(key, int):
             return self.timings[key]
         for timing in self.timings:
@@ -205,8 +201,7 @@ def benchmark(
         image_shape: ``(channels, height, width)``; None for the model's own.
         dense: the model to compare with; None for each candidate's ``base``.
         batch_size: images per batch.
-        pairs: number of pairs per candidate, at least 2.
-        warmup: number of warm-up pairs, not counted.
+        pairs, warmup: number of pairs per candidate, at least 2, and of those before, not counted.
         max_seconds: start no further pair after this time, once there are 3 per candidate.
         threads: CPU threads of PyTorch; None for no change.
         device: where to run; None for the model's device.

@@ -98,11 +98,7 @@ class TimeSplit(Result):
     machine: dict[str, str | int]
 
     def __getitem__(self, name: str) -> PhaseTime:
-        """The line of a name.
-
-        Raises:
-            UnknownNameError: for a name that is not in `LINES`.
-        """
+        """The line of a name in `LINES`."""
         for phase in self.phases:
             if phase.name == name:
                 return phase
@@ -169,11 +165,9 @@ def time_split(
     Args:
         model: a `ReducedViT`, or a dense model, whose blocks then are all ``untouched``.
         image_shape: ``(channels, height, width)``; None for the model's own.
-        batch_size: images per batch.
+        batch_size, threads, device, amp, seed, progress: as in `tokenred.analysis.benchmark`.
         repeats: forwards looked into, and as many that are not.
         warmup: of each kind before those, not counted.
-        threads, device, amp, progress: as in `tokenred.analysis.benchmark`.
-        seed: of the images.
 
     Raises:
         ConfigError: for numbers out of range.
@@ -257,10 +251,9 @@ class _Probe(Engine):
 def summarise_split(
     seconds: Mapping[str, NDArray[np.float64]], plain: NDArray[np.float64], **about: Any
 ) -> TimeSplit:
-    """Medians, quartiles and shares.
+    """Medians, quartiles and shares of ``(repeats,)`` seconds, by name in `LINES`.
 
     Args:
-        seconds: for each name in `LINES`, ``(repeats,)`` seconds.
         plain: ``(repeats,)`` seconds of forwards that nobody looked into.
         about: the other fields of `TimeSplit`.
     """
