@@ -41,10 +41,9 @@ class Embedded:
     """The tokens as they enter the first block.
 
     Attributes:
-        x: ``(b, N, c)``, prefix first.
-        index: ``(b, n)`` positions of the image tokens (fewer than N0 after patch dropout).
-        x0: ``(b, N0, c)`` all image tokens, before patch dropout.
-        grid: ``(gh, gw)``.
+        x: tokens, prefix first.
+        index: positions of the image tokens (fewer than N0 after patch dropout).
+        x0: all image tokens, before patch dropout.
         positions: what the blocks have to know of the grid, see `TokenState`.
     """
 
@@ -103,11 +102,7 @@ class BlockAdapter(ABC):
         return False
 
     def check_open(self, model: nn.Module) -> None:
-        """Refuse to open the block where that would pass by what somebody put there.
-
-        Raises:
-            BackboneError: with the block, what is in the way, and what to do.
-        """
+        """Refuse, with a `BackboneError`, to pass by what somebody put into the block."""
         why = self.closed
         if not why and (heard := next(filter(has_hooks, self.passed_by), None)) is not None:
             why = f"hooks on its {type(heard).__name__} would not be called"
@@ -205,11 +200,7 @@ class Backbone(ABC):
 
     @property
     def first_attending(self) -> BlockAdapter:
-        """The first block with an attention, whose heads are taken for those of all.
-
-        Raises:
-            BackboneError: where there is none.
-        """
+        """The first block with an attention, whose heads are taken for those of all."""
         if found := [block for block in self.blocks if block.attends]:
             return found[0]
         raise BackboneError(f"no block of this {type(self.model).__name__} has an attention.")
@@ -251,18 +242,17 @@ class Backbone(ABC):
         Args:
             x: tokens after the final norm.
             pre_logits: the pooled features instead of logits.
-            weight: how often each token counts where the head pools them: the number of patches
-                it stands for, and 0 for one that is to be left out. Given only where `pooling`
-                says that it matters.
+            weight: how often each token counts where the head pools them: once for each patch it
+                stands for, 0 to be left out. Given only where `pooling` says that it matters.
         """
 
     @property
     def pooling(self) -> str:
         """What weights of tokens do to the head.
 
-        ``"token"``: nothing, it reads prefix tokens or all as they are; ``"average"``: it
-        averages over tokens; ``"maximum"``: only a weight of 0 matters; ``"unknown"``: `head`
-        takes no weights, and methods that have to leave tokens out are refused.
+        ``"token"``: nothing, it reads prefix tokens or all as they are; ``"average"``: it averages
+        over tokens; ``"maximum"``: only a weight of 0 matters; ``"unknown"``: it takes none, and
+        methods that have to leave tokens out are refused.
         """
         return "unknown"
 

@@ -21,11 +21,7 @@ def known_base(kind: type, known: Any) -> Any:
 
 
 def difference(module: nn.Module, known: type) -> str:
-    """How calling a module differs from calling one of a known class; empty where it does not.
-
-    Tells a method set on the instance, one overridden in a subclass, one replaced in the library's
-    own class, and a module that was compiled by itself.
-    """
+    """How calling a module differs from calling one of a known class; empty where it does not."""
     kind = type(module)
     for name in _METHODS:
         if name in vars(module):
@@ -102,11 +98,7 @@ class Call:
         self._old_style: Any = ()
 
     def enter(self, x: Tensor) -> Any:
-        """What the module is to read, after the hooks before its forward.
-
-        Raises:
-            BackboneError: where a hook gives anything but one tensor of the same shape.
-        """
+        """What the module is to read, after the hooks before its forward: of the same shape."""
         module, args = self._module, (x,)
         kwargs: dict[str, Any] = {}
         everywhere = torch_module._global_forward_pre_hooks if self._inside else {}
@@ -128,11 +120,7 @@ class Call:
         return args[0]
 
     def leave(self, result: Any) -> Any:
-        """What the module is to give, after the hooks behind its forward.
-
-        Raises:
-            BackboneError: where a hook gives anything but one tensor of the same shape.
-        """
+        """What the module is to give, after the hooks behind its forward: of the same shape."""
         module, given = self._module, result
         everywhere = torch_module._global_forward_hooks if self._inside else {}
         with_kwargs = (

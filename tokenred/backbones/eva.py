@@ -75,10 +75,8 @@ class Rotary:
 
     Attributes:
         table: sines and cosines, ``(N0+1, 2d)``, or ``(L, h, N0+1, 2d)`` where each block and head
-            has its own. The last row turns nothing: it is for tokens that stand for no single
-            patch.
-        index: positions that entered the first block, where these are all in their order; else
-            None.
+            has its own. The last row turns nothing: it is for tokens of no single patch.
+        index: positions that entered the first block, where these are all in their order.
     """
 
     table: Float[Tensor, "*lh N0_and_1 dd"]

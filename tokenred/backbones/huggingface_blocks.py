@@ -134,11 +134,7 @@ class HuggingFaceBlock(BlockAdapter):
 
 
 def open_block(block: nn.Module) -> BlockAdapter:
-    """The adapter of a block of a vision tower.
-
-    Raises:
-        BackboneError: for a block, an attention or a part of either that is not known.
-    """
+    """The adapter of a block of a vision tower; all in it that is not known is refused."""
     inner = unwrapped(block)[0]
     if type(inner) is nn.Identity:
         return Empty(block)

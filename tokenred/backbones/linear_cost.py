@@ -18,15 +18,11 @@ _WIDTHS = (("in_features", "out_features"), ("infeatures", "outfeatures"))
 
 
 def linear_macs(module: nn.Module, name: str = "") -> int:
-    """Multiply-accumulates of a module's linear layers, for one token.
+    """Multiply-accumulates of a module's linear layers, for one token; ``name`` is for messages.
 
     Counted are layers of any class with two widths or a weight of two dimensions (quantised ones
     among them), 1×1 convolutions, and adapters beside them (LoRA): child layers, or matrices that
     fit the layer's widths.
-
-    Args:
-        module: that is applied to each token.
-        name: of it, for messages.
 
     Raises:
         BackboneError: for a layer with weights that are read in no known way.

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from tokenred.backbones.base import PerToken, Tokens, leaves_alone
 from tokenred.backbones.linear_cost import linear_macs
-from tokenred.backbones.pooling import stand_in
-from tokenred.backbones.vision_transformer import TimmViT
+from tokenred.backbones.vision_transformer import TimmViT, stand_in
 
 __all__ = ["LVViTBackbone"]
 

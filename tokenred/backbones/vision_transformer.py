@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from timm.layers import AttentionPoolLatent
 from timm.models.deit import VisionTransformerDistilled
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Attention, VisionTransformer
 from torch import Tensor, nn
 
 from tokenred.backbones.base import (
@@ -23,12 +23,12 @@ from tokenred.backbones.base import (
 )
 from tokenred.backbones.calls import difference, has_hooks
 from tokenred.backbones.linear_cost import linear_macs, measured_macs
-from tokenred.backbones.pooling import attend_latent, average, stand_in
-from tokenred.backbones.vit_blocks import head_shape, open_vit
+from tokenred.backbones.vit_blocks import VIT_BLOCKS, head_shape, open_known
 from tokenred.core.errors import BackboneError, InputError
 from tokenred.core.info import ModelInfo
+from tokenred.core.tensors import at_least_fp32, weighted_mean
 
-__all__ = ["FORWARD", "TimmViT"]
+__all__ = ["FORWARD", "TimmViT", "stand_in"]
 
 FORWARD = ("forward_features", "forward_head", "_pos_embed", "forward", "pool")
 
@@ -53,25 +53,28 @@ class TimmViT(Backbone):
 
     def open(self, block: nn.Module) -> BlockAdapter:
         """The adapter of a block; a `BackboneError` for one that is not known."""
-        return open_vit(block)
+        return open_known(block, VIT_BLOCKS, (Attention,), "timm's VisionTransformer")
 
     @property
     def info(self) -> ModelInfo:
         m = self.model
         num_heads, head_dim = head_shape(self.first_attending.block)
-        grid = m.patch_embed.grid_size
+        embed, config = m.patch_embed, getattr(m, "pretrained_cfg", None)
+        name = config.get("architecture") if isinstance(config, dict) else None
+        grid = embed.grid_size
+        pixels = embed.feat_ratio(as_scalar=False) if hasattr(embed, "feat_ratio") else None
         return ModelInfo(
-            name=_name(m),
+            name=str(name or type(m).__name__),
             width=m.embed_dim,
             num_heads=num_heads,
             head_dim=head_dim,
             num_prefix=m.num_prefix_tokens,
             cls_index=0 if m.cls_token is not None else None,
             grid=None if grid is None else (int(grid[0]), int(grid[1])),
-            num_patches=m.patch_embed.num_patches,
+            num_patches=embed.num_patches,
             blocks=tuple(block.info() for block in self.blocks),
             channels=self._channels,
-            patch_size=_patch_size(m.patch_embed),
+            patch_size=None if pixels is None else (int(pixels[0]), int(pixels[1])),
             **self._head_macs(),
         )
 
@@ -136,13 +139,15 @@ class TimmViT(Backbone):
         tokens, weight = x[:, front:], weight[:, front:]
         if pool is not None:
             self._check_pool(pool)
-            pooled = m.head_drop(m.fc_norm(attend_latent(pool, tokens, weight)))
+            pooled = m.head_drop(m.fc_norm(_attend_latent(pool, tokens, weight)))
             return pooled if pre_logits else m.head(pooled)
+        mean, most = weighted_mean(tokens, weight), stand_in(tokens, weight)
         if m.global_pool == "max":
-            tokens = stand_in(tokens, weight)
+            tokens = most
+        elif m.global_pool == "avgmax":
+            tokens = (mean + most.amax(dim=1, keepdim=True)) / 2
         else:
-            # Pooling a single token leaves it what it is.
-            tokens = average(tokens, weight, maximum=m.global_pool == "avgmax")
+            tokens = mean  # pooling a single token leaves it what it is
         return m.forward_head(torch.cat((x[:, :front], tokens), dim=1), pre_logits=pre_logits)
 
     def _check_pool(self, pool: nn.Module) -> None:
@@ -216,13 +221,47 @@ class TimmViT(Backbone):
         }
 
 
+def stand_in(x: Float[Tensor, "b n c"], weight: PerToken) -> Float[Tensor, "b n c"]:
+    """Tokens of weight 0 as copies of one of the others, which no maximum can tell apart."""
+    first = weight.argmax(dim=1)
+    one = x[torch.arange(x.shape[0], device=x.device), first][:, None]
+    return torch.where(weight[..., None] > 0, x, one)
+
+
+def _attend_latent(pool: Any, x: Float[Tensor, "b n c"], weight: PerToken) -> Tensor:
+    """``AttentionPoolLatent`` of timm over tokens that count as often as their weights say.
+
+    ``Σ_j w_j e^{s_j} v_j / Σ_j w_j e^{s_j}``, which a token of weight 2 enters as two equal ones.
+    """
+    b, _, c = x.shape
+    if pool.pos_embed is not None:
+        x = x + pool.pos_embed.unsqueeze(0).to(x.dtype)
+    heads = pool.num_heads, pool.head_dim
+    q = pool.q(pool.latent.expand(b, -1, -1)).unflatten(-1, heads).transpose(1, 2)
+    k, v = pool.kv(x).unflatten(-1, (2, *heads)).permute(2, 0, 3, 1, 4).unbind(0)
+    scores = (pool.q_norm(q) * pool.scale) @ pool.k_norm(k).transpose(-2, -1)
+    scores = scores.to(at_least_fp32(scores.dtype))
+    # Where nobody is left all count alike.
+    weight = torch.where(weight.sum(dim=1, keepdim=True) > 0, weight, 1)[:, None, None]
+    highest = scores.masked_fill(weight <= 0, -torch.inf).amax(dim=-1, keepdim=True)
+    # What is left out may be far above the rest.
+    share = (scores - highest).clamp_max(0).exp() * weight
+    share = share / share.sum(dim=-1, keepdim=True)
+    x = pool.proj_drop(pool.proj((share.to(v.dtype) @ v).transpose(1, 2).reshape(b, -1, c)))
+    if pool.mlp is not None:
+        x = x + pool.mlp(pool.norm(x))
+    if pool.pool == "token":
+        return x[:, 0]
+    return x.mean(dim=1) if pool.pool == "avg" else x
+
+
 def _dropped(
     drop: Any, x: Tokens, num_prefix: int
 ) -> tuple[Float[Tensor, "b k c"], Int[Tensor, "b k"]]:
     """Patch dropout, and which positions it kept.
 
-    timm's layer returns tokens only, so each token carries its position along: two channels below
-    256, which every floating type holds exactly.
+    timm's layer returns tokens only, so each carries its position along: two channels below 256,
+    which every floating type holds exactly.
     """
     b, n, _ = x.shape
     at = (torch.arange(n, device=x.device) - num_prefix).clamp_min(0)
@@ -230,17 +269,3 @@ def _dropped(
     tagged = drop(torch.cat((x, tag.expand(b, n, 2)), dim=-1))
     kept = tagged[:, num_prefix:, -2:].detach().round().long()
     return tagged[..., :-2], kept[..., 0] * 256 + kept[..., 1]
-
-
-def _patch_size(embed: Any) -> tuple[int, int] | None:
-    """How many pixels of the image one token stands for, where the embedding says so."""
-    if not hasattr(embed, "feat_ratio"):
-        return None
-    down, across = embed.feat_ratio(as_scalar=False)
-    return int(down), int(across)
-
-
-def _name(model: Any) -> str:
-    config = getattr(model, "pretrained_cfg", None)
-    name = config.get("architecture") if isinstance(config, dict) else None
-    return str(name or type(model).__name__)

@@ -18,21 +18,13 @@ from tokenred.backbones.linear_cost import linear_macs
 from tokenred.core.errors import BackboneError
 from tokenred.core.info import BlockInfo
 
-__all__ = [
-    "PostNorm",
-    "PreNorm",
-    "attention_qkv",
-    "head_shape",
-    "open_known",
-    "open_vit",
-]
+__all__ = ["VIT_BLOCKS", "PostNorm", "PreNorm", "attention_qkv", "head_shape", "open_known"]
 
 
 def attention_qkv(attn: Any, x: Tokens, listens: bool = True, rope: Tensor | None = None) -> QKV:
     """Queries, keys and values of any of timm's attentions, and its gate if it has one.
 
-    It has one projection or three; its keys may have no bias or fewer heads. ``rope`` turns the
-    image tokens; prefix tokens have no position.
+    ``rope`` turns the image tokens; prefix tokens have no position.
     """
     x, calls = entered(attn, x, listens)
     if attn.qkv is None:
@@ -250,18 +242,12 @@ class ParallelThings(BlockAdapter):
         return BlockInfo(attention, 2 * h * d, linear_macs(self.block.ffns))
 
 
-_BLOCKS: dict[type[nn.Module], type[BlockAdapter]] = {
+VIT_BLOCKS: dict[type[nn.Module], type[BlockAdapter]] = {
     vit.Block: PreNorm,
     vit.ResPostBlock: PostNorm,
     vit.ParallelScalingBlock: ParallelScaling,
     vit.ParallelThingsBlock: ParallelThings,
 }
-
-
-def open_vit(block: nn.Module) -> BlockAdapter:
-    """The adapter of a block of timm's VisionTransformer, see `open_known`."""
-    # timm.layers has the attention, too, from 1.0.16 on.
-    return open_known(block, _BLOCKS, (vit.Attention,), "timm's VisionTransformer")
 
 
 def open_known(
@@ -270,13 +256,10 @@ def open_known(
     attentions: Sequence[type[nn.Module]],
     family: str,
 ) -> BlockAdapter:
-    """The adapter of a block, in which any ``attn`` is one of ``attentions``.
+    """The adapter of a block in which any ``attn`` is one of ``attentions``; others are refused.
 
     A block that was wrapped, patched or overridden runs whole as it is; `BlockAdapter.closed` then
     says why it cannot be opened.
-
-    Raises:
-        BackboneError: for a block or an attention that is not known.
     """
     inner = unwrapped(block)[0]
     if type(inner) is nn.Identity:

@@ -20,11 +20,7 @@ __all__ = ["FeatureMaps", "features"]
 class FeatureMaps(nn.Module):
     """Maps of several blocks for a decoder. Made by `features`, whose arguments it has.
 
-    Attributes:
-        model: the `ReducedViT`.
-        feature_info: ``channels()`` and ``reduction()`` of the maps, timm's ``FeatureInfo``; a
-            stride that is not known is None.
-        out_indices: the blocks, ascending.
+    ``feature_info`` is timm's ``FeatureInfo``; a stride that is not known is None there.
     """
 
     def __init__(

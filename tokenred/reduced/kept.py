@@ -132,17 +132,10 @@ def fill_grid(
     fill: str,
     last: Float[Tensor, "b N0 c"] | None = None,
 ) -> Float[Tensor, "b N0 c"]:
-    """Each patch's feature is that of its owner.
+    """Each patch's feature is that of its owner, by default the token at its position.
 
-    Args:
-        tokens, index: image tokens and their positions.
-        owner: which of them has the patch, −1 for none; None for the token at its position.
-        grid: ``(gh, gw)``.
-        fill: one of `FILLS`.
-        last: each patch's own feature when it left, for ``"last"`` and ``"own"``.
-
-    Raises:
-        InputError: where ``last`` is of another width than the tokens.
+    ``last`` is each patch's own feature when it left, for ``fill="last"`` and ``"own"``; an
+    `InputError` where it is of another width than the tokens.
     """
     if owner is None or fill == "own":
         owner = _own_places(index, grid[0] * grid[1])
@@ -181,13 +174,7 @@ def features_left(
     num_patches: int,
     norm: Callable[[Tensor], Tensor] | None = None,
 ) -> Float[Tensor, "b N0 c"] | None:
-    """Features of tokens that went, at the positions they had; zeros where none went.
-
-    Args:
-        left: features and positions, −1 for a token of no single patch; None comes of no entry.
-        num_patches: ``N0``.
-        norm: applied to the features.
-    """
+    """Features of tokens that went, normed, at the positions they had; zeros where none went."""
     if not left:
         return None
     features = torch.cat([x if norm is None else norm(x) for x, _ in left], dim=1)

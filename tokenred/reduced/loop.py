@@ -43,11 +43,8 @@ _NOTHING = AttentionStats()
 class LoopState:
     """Tokens between two blocks: those that travel, and what waits for them to come back.
 
-    Attributes:
-        state: the tokens that travel, by default all of them.
-        before: all tokens as they were when some began to idle, or None.
-        resting: what the router set aside.
-        attention: what it wanted to know of the last block.
+    ``before`` are all tokens as they were when some began to idle, ``resting`` is what the router
+    set aside, and ``attention`` what it wanted to know of the last block.
     """
 
     state: TokenState
@@ -63,14 +60,7 @@ def _scratch() -> Scratch | None:
 
 @dataclass(frozen=True, eq=False)
 class Runner:
-    """One pass through a model.
-
-    Attributes:
-        setup: the model, the strategy and its parts as they run.
-        engines: attention engines, to be tried in order.
-        span: told of every phase.
-        recorder: told of what becomes of the tokens, or None.
-    """
+    """One pass through a model; ``span`` and ``recorder`` are told of it."""
 
     setup: Setup
     engines: tuple[Engine, ...]

@@ -36,15 +36,11 @@ _WEIGHT = "_pooling_weight"
 
 
 class Prepare(Protocol):
-    """What may be done to images before all else."""
+    """What may be done to images before all else: to which images, and of which (height, width)."""
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """The images that run."""
-        ...
+    def __call__(self, images: Tensor) -> Tensor: ...
 
-    def size(self, given: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) of the images that run, for those that were given."""
-        ...
+    def size(self, given: tuple[int, int]) -> tuple[int, int]: ...
 
 
 class ReducedViT(SharesBase):
@@ -58,8 +54,7 @@ class ReducedViT(SharesBase):
         strategy: with a budget resolved.
         engines: the attention engines, in the order in which they are tried.
         check_finite: whether images with NaN or infinite values are refused.
-        prepare: what is done to images before all else, and says of which size they then are; or
-            None.
+        prepare: what is done to images before all else, or None.
     """
 
     parts: nn.ModuleDict
@@ -86,8 +81,7 @@ class ReducedViT(SharesBase):
             )
         super().__init__(base)
         self.check_finite = check_finite
-        self.engines = engines
-        self._engine = engine
+        self.engines, self._engine = engines, engine
         self._place: Any = None
         self._use(setup)
         self._refresh()
@@ -112,8 +106,6 @@ class ReducedViT(SharesBase):
             check_finite=self.check_finite,
             like=self,
         )
-
-    # ---------------------------------------------------------------- as the model is now
 
     def _use(self, setup: Setup) -> None:
         self._setup = setup
@@ -165,8 +157,6 @@ class ReducedViT(SharesBase):
         """Learned parts that another strategy has as well."""
         parts = self.parts.items() if "parts" in self._modules else ()
         return {n: m for n, m in parts if getattr(self.strategy, n) == getattr(other, n)}
-
-    # ---------------------------------------------------------------- from images to logits
 
     def _run(
         self,
@@ -230,12 +220,9 @@ class ReducedViT(SharesBase):
     ) -> Float[Tensor, "b N c"]:
         """The tokens that remain, prefix first, after the final norm.
 
-        Args:
-            images: a batch.
-            unreduce: give all N0 image tokens in raster order, as the dense model does: each patch
-                has the token that owns it. The head takes what comes without.
-            fill: for patches of which nothing is left, see `KeptTokens.unreduce`.
-            attn_mask, is_causal: timm's; refused with a `ConfigError`.
+        With ``unreduce`` they are all N0 image tokens in raster order, as the dense model gives
+        them: each patch has the token that owns it, and ``fill`` is for patches of which nothing is
+        left (`KeptTokens.unreduce`). The head takes what comes without. Masks are refused.
         """
         _check_no_mask(attn_mask, is_causal)
         if not unreduce:
@@ -257,9 +244,8 @@ class ReducedViT(SharesBase):
             x: tokens after the final norm, prefix first.
             pre_logits: the pooled features instead.
             weight: how often each token counts in an average: its size where the fuser conserves
-                sizes, 0 for padding. What `forward_features` gives brings its own along, until
-                another operation makes new tokens of it or a compiler has it; without one, all
-                count alike.
+                sizes, 0 for padding. What `forward_features` gives brings its own along, unless a
+                compiler has it or another operation made new tokens of it; then all count alike.
         """
         weight = getattr(x, _WEIGHT, None) if weight is None else weight
         return _head(self.backbone, x, weight, pre_logits)
@@ -279,21 +265,16 @@ class ReducedViT(SharesBase):
             aux |= zip(("cls_logits", "token_logits"), both, strict=True)
         return _head(self.backbone, features, self._setup.weight(state)), aux
 
-    # ---------------------------------------------------------------- with somebody looking on
-
     def run_with_trace(
         self, images: Float[Tensor, "b ch H W"], attention: str | bool = False
     ) -> tuple[Any, Trace]:
         """Logits, and the record of what became of the tokens.
 
-        Args:
-            images: a batch.
-            attention: record the attention maps as well, for `Trace.attention`: ``"mean"`` (or
-                True) over heads, or ``"heads"``. All blocks then hold whole maps, and the trace
-                keeps ``b·N²`` numbers of each, ``h`` times as many with ``"heads"``.
+        With ``attention`` it has the attention maps as well, for `Trace.attention`: ``"mean"`` (or
+        True) over heads, or ``"heads"``. All blocks then hold whole maps, and the trace keeps
+        ``b·N²`` numbers of each, ``h`` times as many with ``"heads"``.
 
         Raises:
-            ConfigError: for another value.
             BackboneError: for maps of a block that cannot be opened.
         """
         check_choice(self, "attention", attention, (False, True, "mean", "heads"))
@@ -309,10 +290,8 @@ class ReducedViT(SharesBase):
     ) -> Any:
         """Logits, with ``span(phase)`` entered around every phase: see where the time goes.
 
-        Args:
-            images: a batch.
-            span: gives a context manager for each name in `tokenred.reduced.recorder.PHASES`.
-            engines: attention engines to use in place of the model's own.
+        The phases are `tokenred.reduced.recorder.PHASES`; ``engines`` take the place of the model's
+        own attention engines.
         """
         state = self._run(images, span=span, engines=engines)
         with span("head"):
@@ -428,8 +407,7 @@ class ReducedViT(SharesBase):
         The blocks that stay do what they did: schedules go by the depth before. A strategy put on
         afterwards goes by the new depth.
 
-        Returns:
-            The blocks of the features.
+        Returns the blocks of the features.
 
         Raises:
             BackboneError: where the base cannot be pruned.
@@ -455,14 +433,12 @@ class ReducedViT(SharesBase):
 
         Args:
             image_size: (height, width); None for the model's own.
-            alive: of an image that keeps a number of tokens of its own: its image tokens before
-                the first block and after every block (`alive_counts`). All rows of a block's
-                attention are computed before its tokens are chosen, and count. Without them such a
-                model costs the most that it may.
+            alive: of an image that keeps a number of tokens of its own, its row of `alive_counts`.
+                All rows of a block's attention are computed before its tokens are chosen, and
+                count. Without them such a model costs the most that it may.
 
         Raises:
-            InputError: for a size that images of this model cannot have, and for counts that are
-                not one more than the model has blocks, or that grow.
+            InputError: for a size that images of this model cannot have, and for impossible counts.
         """
         counts = None if alive is None else [int(count) for count in alive]
         depth = len(self.backbone.blocks)
@@ -521,9 +497,7 @@ def resolved(base: nn.Module, strategy: StrategyLike) -> Strategy:
 def block_numbers(indices: int | Sequence[int] | None, depth: int) -> list[int]:
     """The blocks that are meant, ascending, as timm returns them.
 
-    Args:
-        indices: the last so many, or numbers of blocks (negative from the end), or None for all.
-        depth: how many blocks there are.
+    These are the last so many, or those of some numbers (negative from the end), or all for None.
 
     Raises:
         ConfigError: for a block that does not exist, and for none at all.

@@ -25,18 +25,15 @@ class LayerPlan:
     """What one block does.
 
     Attributes:
-        count: image tokens ``P`` that go.
-        adaptive: whether the images decide how many go.
+        count, adaptive: image tokens ``P`` that go, and whether the images decide how many.
         before, inside: whether the reduction comes before the block or after its attention.
         active: image tokens that pass the block, or None for all.
         splits, rejoins: whether idle tokens are set aside before the block, and come back after.
         watched: whether the router looks at the block's attention.
         requires: attention statistics to compute, for the reduction and the router.
         score_mods: those that act in this block.
-        followers: score mods that keep something in step with the tokens, and the statistics that
-            each reads in this block.
-        target: the share of the image tokens at the start that a training form aims at after the
-            block.
+        followers: score mods that go with the tokens, and the statistics that each reads here.
+        target: the share of the first image tokens that a training form aims at after the block.
         reads: whether the block's own attention is wanted, and not only passed.
         opens, opens_in_training: whether anything is done inside the block.
         fewer: whether tokens may have gone, or idle, before its attention.

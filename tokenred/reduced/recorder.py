@@ -90,10 +90,8 @@ class Origins(Recorder):
     Unlike a `Trace` it keeps no step, reads no value and fits into a graph (torch.compile,
     torch.export). A reduction costs it a copy of ``(b, n, N0)`` weights.
 
-    Args:
-        layers: the blocks to note; −1 for what enters the first.
-        owners: whether anybody wants to know which token has which patch.
-        masks: whether ``state.memory["mask"]`` tells which tokens are alive (`Selector.masks`).
+    ``layers`` are the blocks to note, −1 for what enters the first; with ``masks`` (see
+    `Selector.masks`) ``state.memory["mask"]`` tells which tokens are alive.
     """
 
     def __init__(self, layers: Collection[int], *, owners: bool, masks: bool) -> None:

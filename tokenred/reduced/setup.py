@@ -33,15 +33,12 @@ class Setup:
     """All that is worked out about a model and a strategy before anything runs.
 
     Attributes:
-        backbone: the adapter of the model.
-        asked: the strategy as it was given.
-        strategy: the same, with a budget spent by the router where it is the router that saves.
+        asked, strategy: as it was given, and with a budget spent by the router where that saves.
         parts: the method's parts as they run (built for this model).
         info, stem: the model, and what its embedding costs.
         watch: tells whether the model is still this one.
         pads: whether images of a batch may keep different numbers of tokens.
-        pruned: where blocks were pruned, those that are left, and the blocks that there were, which
-            schedules go on to go by.
+        pruned: the blocks that are left, and what there was, which schedules go on to go by.
         plans: by grid and number of tokens.
     """
 
@@ -67,13 +64,9 @@ class Setup:
         made_for: ModelInfo | None = None,
         pruned: Pruned | None = None,
     ) -> Setup:
-        """Resolve a strategy on a model.
+        """Resolve a strategy on a model, or refuse it.
 
         Weights in ``learned`` are there already, and were made for ``made_for`` if not this model.
-
-        Raises:
-            BackboneError, ConfigError, ScheduleError: for a strategy that does not fit the model,
-                or weights that do not.
         """
         backbone = adapt(model)
         watch = Watch(model, tuple(m for block in backbone.blocks for m in block.dropouts))
@@ -108,17 +101,14 @@ class Setup:
 
     @property
     def selector(self) -> Selector:
-        """As it runs."""
         return self.parts["selector"]  # type: ignore[no-any-return]
 
     @property
     def fuser(self) -> Fuser:
-        """As it runs."""
         return self.parts["fuser"]  # type: ignore[no-any-return]
 
     @property
     def router(self) -> Router:
-        """As it runs."""
         return self.parts["router"]  # type: ignore[no-any-return]
 
     @property
@@ -141,8 +131,7 @@ class Setup:
     def weighs(self) -> bool:
         """Whether the head's average counts a token once for each patch it stands for.
 
-        Where merging conserves sizes that is the average of the dense model. The released programs
-        have the plain one.
+        Where merging conserves sizes that is the dense average; released programs have the plain.
         """
         conserves = self.strategy.fuser.traits.conserves_size and not self.strategy.reference
         return conserves and self.backbone.pooling == "average"

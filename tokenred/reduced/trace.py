@@ -98,17 +98,14 @@ class Trace(Recorder):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """``(gh, gw)``."""
         return self.start.grid
 
     @property
     def num_patches(self) -> int:
-        """``N0``."""
         return self.start.num_patches
 
     @property
     def num_prefix(self) -> int:
-        """``p``."""
         return self.start.num_prefix
 
     @property
@@ -150,17 +147,11 @@ class Trace(Recorder):
         """The attention map of a block, as the values met it: after ``log s``, masks and θ.
 
         Rows and columns are the tokens that entered the block's attention, prefix first, at the
-        positions `attention_index` says.
-
-        Args:
-            layer: which block, negative from the end.
-
-        Shapes:
-            returns: ``(b, N, N)``, the mean over heads, or ``(b, h, N, N)``, as it was asked for.
+        positions `attention_index` says: ``(b, N, N)``, the mean over heads, or ``(b, h, N, N)``,
+        as it was asked for.
 
         Raises:
-            ConfigError: for a block that does not exist or has no attention, and where no maps were
-                asked for.
+            ConfigError: for a block that does not exist or has no map here.
         """
         depth = len(self.states)
         if not -depth <= layer < depth:

@@ -35,7 +35,7 @@ def wrap(
             then wrapped anew.
         strategy: a `Strategy`, or text: the name of a recipe, ``"gtp:P=8"``, ``"tome@0.65"``, the
             path of a ``.toml`` (`tokenred.analysis.parse_spec`).
-        engine: ``"auto"``, or an attention engine by name, see `tokenred.attention.pick_engine`.
+        engine: ``"auto"``, or an attention engine by name (`tokenred.attention.pick_engine`).
         check_finite: refuse images with NaN or infinite values (reads them; not under compile).
 
     Raises:
