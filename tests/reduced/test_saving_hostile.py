@@ -21,7 +21,7 @@ from tokenred.models.checkpoint_file import state_digest
 Saved = tuple[dict[str, torch.Tensor], dict[str, str], torch.Tensor]
 IMAGES = torch.linspace(-1, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16)
 FEW = settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 PLAIN = st.one_of(
