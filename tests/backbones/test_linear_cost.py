@@ -9,20 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import tokenred as tr
+from tests.backbones.forms import vit
 from tokenred.backbones.linear_cost import linear_macs
 
 RANK = 2
-
-
-def _model() -> VisionTransformer:
-    torch.manual_seed(0)
-    return VisionTransformer(
-        img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=4, num_classes=5
-    ).eval()
 
 
 class LookAlike(nn.Module):
@@ -104,7 +97,7 @@ def _swap(model: nn.Module, make: Callable[[nn.Linear], nn.Module]) -> nn.Module
 @pytest.mark.parametrize("make", [LookAlike, Packed, Peft, Matrices, LoraLib])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_layers_of_other_classes(make: Any, when: str) -> None:
-    base, plain = _model(), tr.wrap(_model(), tr.strategy("gtp", P=2, M=3))
+    base, plain = vit(img_size=32), tr.wrap(vit(img_size=32), tr.strategy("gtp", P=2, M=3))
     swapped = copy.deepcopy(base)
     expected = plain.cost()
     if make not in (LookAlike, Packed):
@@ -128,12 +121,13 @@ def test_layers_of_other_classes(make: Any, when: str) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_int8() -> None:
     quantize = torch.ao.quantization.quantize_dynamic
-    int8 = quantize(_model(), {nn.Linear}, dtype=torch.qint8)
-    assert tr.gmacs(int8) == tr.gmacs(_model())
-    strategy = tr.strategy("gtp", M=3).replace(schedule=tr.Budget(0.7 * tr.gmacs(_model())))
+    int8 = quantize(vit(img_size=32), {nn.Linear}, dtype=torch.qint8)
+    assert tr.gmacs(int8) == tr.gmacs(vit(img_size=32))
+    strategy = tr.strategy("gtp", M=3).replace(schedule=tr.Budget(0.7 * tr.gmacs(vit(img_size=32))))
     images = torch.zeros(1, 3, 32, 32)
     counts = [
-        tr.wrap(m, strategy).run_with_trace(images)[1].tokens_per_layer for m in (int8, _model())
+        tr.wrap(m, strategy).run_with_trace(images)[1].tokens_per_layer
+        for m in (int8, vit(img_size=32))
     ]
     assert counts[0] == counts[1]
     assert counts[0][-1] < 16
@@ -145,7 +139,7 @@ def test_weights_that_are_no_matrix() -> None:
             super().__init__()
             self.core = nn.Parameter(torch.zeros(2, 16, 8))
 
-    model = _model()
+    model = vit(img_size=32)
     model.blocks[1].mlp.fc1 = Tensor3(model.blocks[1].mlp.fc1)
     with pytest.raises(tr.errors.BackboneError, match=r"fc1 \(Tensor3\).*in_features"):
         tr.wrap(model, "topk")

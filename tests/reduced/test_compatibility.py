@@ -11,19 +11,13 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import tokenred as tr
-from tests.backbones.forms import TINY, images_for
+from tests.backbones.forms import images_for, vit
 
 GTP = tr.strategy("gtp", P=2, M=3)
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # PyTorch's, of one process
-
-
-def _model() -> Any:
-    torch.manual_seed(0)
-    return VisionTransformer(**TINY).eval()
 
 
 @pytest.fixture
@@ -42,9 +36,9 @@ def _trained(model: Any, images: Tensor) -> list[Tensor]:
 
 
 def test_distributed_data_parallel(group: None) -> None:
-    expected = _trained(tr.wrap(_model(), GTP), images_for(_model()))
-    spread = nn.parallel.DistributedDataParallel(tr.wrap(_model(), GTP))
-    found = _trained(spread, images_for(_model()))
+    expected = _trained(tr.wrap(vit(), GTP), images_for(vit()))
+    spread = nn.parallel.DistributedDataParallel(tr.wrap(vit(), GTP))
+    found = _trained(spread, images_for(vit()))
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
 
@@ -55,8 +49,8 @@ def test_fsdp2_block_by_block(group: None, when: str) -> None:
     if not hasattr(fsdp, "fully_shard"):
         pytest.skip("this PyTorch has no fully_shard")
     mesh = dist.init_device_mesh("cpu", (1,))
-    images, model = images_for(_model()), _model()
-    expected = tr.wrap(_model(), GTP)(images)
+    images, model = images_for(vit()), vit()
+    expected = tr.wrap(vit(), GTP)(images)
     reduced = tr.wrap(model, GTP) if when == "after" else None
     for block in model.blocks:
         fsdp.fully_shard(block, mesh=mesh)
@@ -67,5 +61,5 @@ def test_fsdp2_block_by_block(group: None, when: str) -> None:
 
 def test_fvcore_counts_it() -> None:
     counting = pytest.importorskip("fvcore.nn")
-    counts = counting.FlopCountAnalysis(tr.wrap(_model(), GTP), images_for(_model(), 1))
+    counts = counting.FlopCountAnalysis(tr.wrap(vit(), GTP), images_for(vit(), 1))
     assert counts.total() > 0

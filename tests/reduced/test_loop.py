@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 import tokenred as tr
+from tests.backbones.forms import vit
 from tokenred.attention import QKV, AttentionStat, AttentionStats, ScoreMod
 from tokenred.core.errors import ConfigError
 from tokenred.core.state import Selection, TokenState
@@ -18,12 +19,8 @@ from tokenred.core.tensors import gather_tokens
 from tokenred.strategies.base import Embedding, Router
 
 
-def _vit(depth: int = 4) -> VisionTransformer:
-    torch.manual_seed(0)
-    model = VisionTransformer(
-        img_size=32, patch_size=8, embed_dim=24, depth=depth, num_heads=2, num_classes=5
-    )
-    return model.double().eval()
+def _vit(depth: int = 4) -> Any:
+    return vit(img_size=32, depth=depth).double()
 
 
 def _images(b: int = 3) -> Tensor:
@@ -77,7 +74,7 @@ def test_tokens_may_idle_for_a_stage_of_blocks(together: bool) -> None:
     assert trace.memory["seen"] == 2
     # In the middle of a stage the features are those of all tokens.
     middle = reduced.forward_intermediates(images, indices=[1], intermediates_only=True)
-    assert middle[0].shape == (3, 24, 4, 4)
+    assert middle[0].shape == (3, 32, 4, 4)
 
 
 def test_a_stage_must_end() -> None:
@@ -103,10 +100,10 @@ class EveryOther(Router):
     def active(self, layer: int, depth: int, patches: int) -> int | None:
         return patches // 2 if layer == 1 else None
 
-    def mask(self, state: TokenState, heads: QKV, count: int) -> tuple[Tensor, TokenState]:
+    def mask(self, state: TokenState, qkv: QKV, count: int) -> tuple[Tensor, TokenState]:
         mask = torch.ones_like(state.x[..., 0])
         mask[:, 2::2] = 0
-        return mask, replace(state, memory={"logits": (heads.q @ heads.k.mT).mean()})
+        return mask, replace(state, memory={"logits": (qkv.q @ qkv.k.mT).mean()})
 
     def split(
         self, state: TokenState, preview: AttentionStats, count: int
@@ -177,7 +174,7 @@ def test_images_may_keep_different_numbers_of_tokens(proportional: bool) -> None
     assert [a.tolist() for a in trace.alive_per_layer] == [[16] * 3] + [[5, 6, 7]] * 3
     assert (trace.owners() >= 0).sum(dim=1).tolist() == [5, 6, 7]
     full = trace.unreduce(trace.features[-1], fill="last")
-    assert full.shape == (3, 16, 24)
+    assert full.shape == (3, 16, 32)
     assert bool((full.abs().sum(dim=-1) > 0).all())
 
 
@@ -229,7 +226,7 @@ def test_decisions_may_be_masks_in_training() -> None:
     expected = reduced(images)
     reduced.train()
     logits, aux = reduced.forward_train(images)
-    assert aux["features"].shape == (3, 17, 24)
+    assert aux["features"].shape == (3, 17, 32)
     assert aux["mask"].sum() == 3 * 13
     torch.testing.assert_close(logits, expected)
 

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
-from timm.models.vision_transformer import VisionTransformer
 
 import tokenred as tr
+from tests.backbones.forms import vit
 from tokenred.core.errors import ScheduleError
 from tokenred.strategies.routers import Idle
 from tokenred.strategies.specs import parse_spec
 
-
-def vit() -> VisionTransformer:
-    return VisionTransformer(
-        img_size=32, patch_size=4, num_classes=10, embed_dim=24, depth=8, num_heads=3
-    ).eval()
+SIZES = {"img_size": 32, "patch_size": 4, "depth": 8}
 
 
 @pytest.mark.parametrize("share", [0.45, 0.62, 0.9])
 @pytest.mark.parametrize("name", ["idlevit", "evo-vit"])
 def test_a_route_takes_as_many_tokens_as_fit(name: str, share: float) -> None:
-    model = vit()
+    model = vit(**SIZES)
     budget = share * tr.gmacs(model)
     fast = tr.wrap(model, parse_spec(f"{name}@{share}").resolve(tr.gmacs(model)))
     router = fast.strategy.router
@@ -32,26 +28,26 @@ def test_a_route_takes_as_many_tokens_as_fit(name: str, share: float) -> None:
     first = (router.keep_ratios if isinstance(router, Idle) else router.keep_rate) * 64
     more = fast.with_strategy(fast.strategy.replace(router=router.with_budget((first + 1) / 64)))
     assert more.cost().gmacs > budget
-    assert fast(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+    assert fast(torch.zeros(1, 3, 32, 32)).shape == (1, 5)
 
 
 def test_each_layer_with_a_ratio_of_its_own_gets_the_same() -> None:
     strategy = tr.strategy("idlevit", keep_ratios=(0.9, 0.5), layers=(2, 5))
-    model = vit()
+    model = vit(**SIZES)
     fast = tr.wrap(model, strategy.replace(schedule=tr.Budget(0.9 * tr.gmacs(model))))
     low, high = fast.strategy.router.keep_ratios
     assert low == high < 0.9
 
 
 def test_a_budget_that_nothing_fits() -> None:
-    model = vit()
+    model = vit(**SIZES)
     for spec, words in (("idlevit@0.1", "one active token"), ("ats@0.5", "the image needs")):
         with pytest.raises(ScheduleError, match=words):
             tr.wrap(model, parse_spec(spec).resolve(tr.gmacs(model)))
 
 
 def test_budgets_of_schedules_stay_theirs() -> None:
-    model = vit()
+    model = vit(**SIZES)
     fast = tr.wrap(model, parse_spec("gtp@0.8").resolve(tr.gmacs(model)))
     assert isinstance(fast.strategy.schedule, tr.Budget)
     assert tr.strategy("idlevit", cut=None).router == Idle(cut="none")
