@@ -57,10 +57,6 @@ def resolve_classes(names: Collection[str], class_map: ClassMap, source: str) ->
             a sequence if the data has its own order.
         class_map: see `tokenred.data.open_dataset`; 1000 with WNIDs means ImageNet-1k.
         source: for messages.
-
-    Raises:
-        ConfigError: if ``class_map`` is invalid.
-        DataError: if names are missing from the mapping, or too many or too few.
     """
     if isinstance(class_map, Mapping):
         return _from_mapping(names, class_map, source)

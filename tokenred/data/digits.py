@@ -56,11 +56,7 @@ def digit_image(pixels: NDArray[np.uint8]) -> Image.Image:
 
 
 class DigitsSource:
-    """A split of the embedded digits as an image source; ``labels`` holds the digits.
-
-    Raises:
-        DataError: for a split other than ``"train"`` and ``"test"``.
-    """
+    """A split of the embedded digits as an image source; ``labels`` holds the digits."""
 
     def __init__(self, split: str = "test") -> None:
         self._images, labels = digits_arrays(split)

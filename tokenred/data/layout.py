@@ -63,9 +63,6 @@ def pick_split(found: Sequence[str], split: str | None, source: str) -> str | No
     """Choose among folders: the requested split, or val, then test, then train; None without any.
 
     ``val``, ``validation`` and ``valid`` mean the same, and so do ``train`` and ``training``.
-
-    Raises:
-        DataError: if the requested split does not exist.
     """
     splits = [name for name in _SPLIT_NAMES if name in found]
     if split is None:
@@ -82,11 +79,7 @@ def pick_split(found: Sequence[str], split: str | None, source: str) -> str | No
 
 
 def narrow_to_split(root: Path, split: str | None) -> tuple[Path, str | None]:
-    """The folder to read, so that other splits are not walked, and the split to choose inside it.
-
-    Raises:
-        DataError: if the folder cannot be read.
-    """
+    """The folder to read (the split's own, so that others are not walked), and the split in it."""
     try:
         named = [entry for entry in root.iterdir() if entry.name in (*_SPLIT_NAMES, split)]
         folders = [entry for entry in named if entry.is_dir()]
@@ -116,10 +109,6 @@ def find_layout(
     """The images of a split (None: the preferred one) among relative paths, with their classes.
 
     ``source`` and its other files, by kind, are for messages.
-
-    Raises:
-        DataError: if there is no image, an image is outside a class folder, or the split does not
-            exist.
     """
     if not paths:
         instead = told(others)

@@ -62,12 +62,7 @@ def check_size(size: int) -> None:
 
 
 def decode(data: bytes) -> Image.Image:
-    """Decode the bytes of an image file to a fully loaded RGB image.
-
-    Raises:
-        ValueError: for pixels without a defined white, or an image with an aspect ratio over 100.
-        Exception: whatever Pillow raises on a corrupt file.
-    """
+    """Decode an image file to a fully loaded RGB image; a bad one raises whatever Pillow does."""
     with Image.open(io.BytesIO(data)) as image:
         short, long = sorted(image.size)
         if long > _LONGEST * short:
@@ -79,9 +74,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image of any mode to RGB, as timm does: without its alpha channel.
 
     16-bit grey is scaled so that 65535 is white.
-
-    Raises:
-        ValueError: for 32-bit pixels, for which white is not defined.
     """
     mode = image.mode
     if mode in _SIXTEEN_BITS or (mode == "I" and image.format in _WIDENED):

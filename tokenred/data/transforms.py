@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tokenred.core.values import Positive, Words, read
 
-__all__ = ["CIFAR10_MEAN", "CIFAR10_STD", "check_statistics", "eval_transform"]
+__all__ = ["CIFAR10_MEAN", "CIFAR10_STD", "check_statistics", "data_config", "eval_transform"]
 
 # Of the training pixels, on the scale 0..1; in common use.
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
@@ -49,28 +49,30 @@ def eval_transform(
     Raises:
         ConfigError: if ``mean`` or ``std`` is not three numbers, or a ``std`` is not positive.
     """
+    config = data_config(model, data, mean, std)
+    return cast("Callable[[Image.Image], Tensor]", create_transform(**config, is_training=False))
+
+
+def data_config(
+    model: nn.Module, data: str | None, mean: Any = None, std: Any = None
+) -> dict[str, Any]:
+    """The arguments of timm's ``create_transform`` for a model; see `eval_transform`."""
     recorded: dict[str, Any] = dict(getattr(model, "pretrained_cfg", None) or {})
     if data == "cifar10":
         mean = mean or recorded.get("mean") or CIFAR10_MEAN
         std = std or recorded.get("std") or CIFAR10_STD
     given = {"mean": mean, "std": std}
     overrides: dict[str, Any] = {
-        name: check_statistics(name, value) for name, value in given.items() if value is not None
+        k: check_statistics(k, v) for k, v in given.items() if v is not None
     }
     size = getattr(getattr(model, "patch_embed", None), "img_size", None)
     if size is not None:
         # A model built for another img_size keeps the old one in its pretrained_cfg.
         overrides["input_size"] = (3, *size)
-    config = resolve_model_data_config(model, args=overrides, pretrained_cfg=recorded)
-    transform = create_transform(**config, is_training=False)
-    return cast("Callable[[Image.Image], Tensor]", transform)
+    return dict(resolve_model_data_config(model, args=overrides, pretrained_cfg=recorded))
 
 
 def check_statistics(name: str, values: Sequence[float]) -> tuple[float, ...]:
-    """A ``"mean"`` or ``"std"`` of pixels on the scale 0..1, one number a colour channel.
-
-    Raises:
-        ConfigError: unless there are three finite numbers, positive for ``"std"``.
-    """
+    """Refuse a ``"mean"`` or ``"std"`` that is not one number a colour channel."""
     checked: tuple[float, ...] = read(_STATISTICS[name], values, name)
     return checked

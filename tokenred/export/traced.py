@@ -34,13 +34,7 @@ class Traced:
 
 
 def check_model(model: nn.Module) -> nn.Module:
-    """The model, without the wrapper of torch.compile.
-
-    Raises:
-        PartError: if it is not a model.
-        ExportError: for one in training mode, without weights, or whose token counts depend on the
-            images.
-    """
+    """The model, without the wrapper of torch.compile; what cannot be a graph is refused."""
     model = getattr(model, "_orig_mod", model)
     if not isinstance(model, nn.Module):
         raise PartError(f"export takes a model, got {type(model).__name__}.")
@@ -64,12 +58,7 @@ def trace(
     dynamic_batch: bool,
     engines: tuple[Engine, ...],
 ) -> Traced:
-    """Trace a model's inference; a reduced model's attention uses one of the engines.
-
-    Raises:
-        InputError: for a size that the model does not take.
-        ExportError: for a model that does not return one tensor, or cannot be traced.
-    """
+    """Trace a model's inference; a reduced model's attention uses one of the engines."""
     weight = next(model.parameters())
     convolutions = (m for m in model.modules() if isinstance(m, nn.Conv2d))
     channels = next((m.in_channels for m in convolutions), 3)

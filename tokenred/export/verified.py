@@ -102,9 +102,6 @@ def check_agreement(
 
     Returns:
         The largest difference, as a share of the largest logit, and how often images were drawn.
-
-    Raises:
-        ExportError: if it is above the tolerance, or the graph does not run at some batch size.
     """
     smallest = torch.inf
     for draw in range(_DRAWS if isinstance(model, ReducedViT) else 1):
@@ -145,13 +142,7 @@ def _difference(expected: Tensor, got: Tensor) -> float:
 
 
 def check_place(path: str | Path, suffix: str, *extra: str, overwrite: bool = False) -> Path:
-    """A path that may be written, with files of ``extra`` suffixes; its folder is created.
-
-    Raises:
-        ConfigError: for another suffix.
-        OutputExistsError: if one of the files exists.
-        DataError: for a folder that cannot be written to.
-    """
+    """A path that may be written, with files of ``extra`` suffixes; its folder is created."""
     path = Path(path).expanduser()
     if path.suffix != suffix:
         raise ConfigError(f"expected a file name ending in {suffix}, got {path.name!r}.")

@@ -43,12 +43,7 @@ PREPROCESSING = tuple(name for name in _PREPROCESSING if name != "architecture")
 def read_entry(
     metadata: Mapping[str, str], name: str, kinds: type | tuple[type, ...], origin: str
 ) -> Any:
-    """Parse an entry of a file's metadata, which may be a ``dict``, a ``list`` or ``None``.
-
-    Raises:
-        CheckpointError: if the entry is missing, not JSON (NaN is not), or of another type;
-            ``origin`` is the file.
-    """
+    """Parse an entry of a file's metadata, which may be a ``dict``, a ``list`` or ``None``."""
     kinds = kinds if isinstance(kinds, tuple) else (kinds,)
     wanted = f"JSON, {' or '.join(_KINDS[kind] for kind in kinds)}, in the metadata entry {name!r}"
     text = metadata.get(name)
@@ -69,11 +64,7 @@ def read_entry(
 def read_values(
     values: Mapping[str, Any], annotations: Mapping[str, Any], what: str
 ) -> dict[str, Any]:
-    """Check values by name against annotations; ``what`` they are, for messages.
-
-    Raises:
-        CheckpointError: for an unknown name or an unsuitable value.
-    """
+    """Check a file's values by name against annotations; ``what`` they are, for messages."""
     if unknown := [name for name in values if name not in annotations]:
         raise CheckpointError(
             f"expected {what} to hold only {', '.join(annotations)}, got {shown(unknown[0])}; take "
@@ -94,11 +85,7 @@ def told_preprocessing(model: nn.Module) -> dict[str, Any]:
 
 
 def parse_preprocessing(metadata: Mapping[str, str], origin: str) -> dict[str, Any]:
-    """Entries for ``pretrained_cfg`` from a file; empty if it has none.
-
-    Raises:
-        CheckpointError: if an entry is unknown or unusable.
-    """
+    """Entries for ``pretrained_cfg`` from a file; empty if it has none."""
     if "preprocessing" not in metadata:
         return {}
     record = read_entry(metadata, "preprocessing", dict, origin)
@@ -123,11 +110,7 @@ def set_preprocessing(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> None:
-    """Write preprocessing into the model's ``pretrained_cfg``, where timm's tools find it.
-
-    Raises:
-        ConfigError: if ``mean`` or ``std`` is not three usable numbers.
-    """
+    """Write preprocessing into the model's ``pretrained_cfg``, where timm's tools find it."""
     given = {"mean": mean, "std": std}
     chosen = dict(record) | {k: check_statistics(k, v) for k, v in given.items() if v is not None}
     if chosen:

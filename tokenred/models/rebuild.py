@@ -236,9 +236,6 @@ def read_described(
             ``VisionTransformer`` as JSON.
         num_classes: that the model must have, if given.
         weights: whether to load them; otherwise they are random.
-
-    Raises:
-        CheckpointError: if the file does not describe itself, or its weights do not fit.
     """
     state, metadata = read_checkpoint(path)
     origin = str(path)

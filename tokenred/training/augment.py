@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from timm.data import create_transform, resolve_model_data_config
+from timm.data import create_transform
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
@@ -18,6 +18,7 @@ from tokenred.core.errors import ConfigError
 from tokenred.data import ImageDataset, balanced_subset, eval_transform
 from tokenred.data.classes import CIFAR10_CLASSES
 from tokenred.data.sources import raw_of
+from tokenred.data.transforms import data_config
 from tokenred.training.devices import derive, random_as
 from tokenred.training.settings import Settings
 
@@ -31,28 +32,25 @@ def train_transform(
 
     ``data`` is the dataset's name, as for `tokenred.data.eval_transform`.
     """
-    evaluation: Any = eval_transform(model, data=data)
-    normalise = next(t for t in evaluation.transforms if isinstance(t, transforms.Normalize))
-    config = resolve_model_data_config(model)
-    size = tuple(getattr(getattr(model, "patch_embed", None), "img_size", None) or ())
-    height, width = size or config["input_size"][1:]
+    config = data_config(model, data)
     made: Any = create_transform(
-        (3, height, width),
+        config["input_size"],
         is_training=True,
         hflip=settings.flip,
         color_jitter=settings.color_jitter,
         auto_augment=settings.auto_augment,
         interpolation=config["interpolation"],
-        mean=tuple(map(float, normalise.mean)),
-        std=tuple(map(float, normalise.std)),
+        mean=config["mean"],
+        std=config["std"],
         re_prob=settings.erasing,
         re_mode="pixel",
     )
     if settings.crop != "resized":
         # In place of timm's random resized crop: the evaluation's resizing, then another crop.
-        first: list[Any] = list(evaluation.transforms[:-2])
+        evaluation: Any = create_transform(**config, is_training=False)
+        first, size = list(evaluation.transforms[:-2]), config["input_size"][1:]
         if settings.crop == "padded":
-            first.append(transforms.RandomCrop((height, width), padding=max(1, height // 8)))
+            first.append(transforms.RandomCrop(size, padding=max(1, size[0] // 8)))
         elif settings.crop == "affine":
             # These keep a handwritten digit readable.
             bilinear = transforms.InterpolationMode.BILINEAR
@@ -82,9 +80,6 @@ class TrainingImages(Dataset[tuple[Tensor, int, int]]):
     Attributes:
         members: indices of the training images.
         steps: batches per epoch; an incomplete last batch is dropped.
-
-    Raises:
-        ConfigError: if there is no full batch, or the processes cannot share a batch evenly.
     """
 
     def __init__(

@@ -20,11 +20,7 @@ __all__ = ["OneDevice", "derive", "pick_accelerator", "random_as"]
 
 
 class OneDevice:
-    """The part of ``accelerate.Accelerator`` that training uses, for one process in full precision.
-
-    Raises:
-        ConfigError: if this machine does not have the device.
-    """
+    """What training uses of ``accelerate.Accelerator``, for one process in full precision."""
 
     process_index, num_processes = 0, 1
     scaler = None
@@ -57,12 +53,7 @@ class OneDevice:
 
 
 def pick_accelerator(amp: str, device: str | None) -> Any:
-    """Return an ``Accelerator`` if mixed precision or several processes need one, or a `OneDevice`.
-
-    Raises:
-        ConfigError: if this machine does not have the device.
-        MissingExtraError: if accelerate is needed but not installed.
-    """
+    """An ``Accelerator`` if mixed precision or several processes need one, or a `OneDevice`."""
     if amp == "no" and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return OneDevice(device)
     try:

@@ -183,9 +183,6 @@ def check_mask_is_read(strategy: Strategy) -> None:
 
     In training all tokens stay. Without the score mod they would keep attending to tokens that
     inference removes: the loss would fall, but the reduced model would behave differently.
-
-    Raises:
-        ConfigError: naming the missing score mod.
     """
     if not strategy.selector.masks or any(_hides(mod) for mod in strategy.score_mods):
         return

@@ -27,9 +27,6 @@ def make_optimizer(model: nn.Module, settings: Settings) -> Any:
     """Create one of timm's optimisers for the parameters that have gradients.
 
     Each group says whether it belongs to the backbone, whose learning rate is scaled.
-
-    Raises:
-        ConfigError: if timm does not have the optimiser, or there is nothing to train.
     """
     named: Any = getattr(model, "no_weight_decay", set)
     groups: list[dict[str, Any]] = param_groups_weight_decay(
@@ -51,11 +48,7 @@ def make_optimizer(model: nn.Module, settings: Settings) -> Any:
 
 
 def make_schedule(optimizer: Any, settings: Settings, steps: int) -> Any:
-    """Create one of timm's schedules; ``step_update(step)`` sets the rates, and it has no state.
-
-    Raises:
-        ConfigError: if timm does not have the schedule, or it depends on the results.
-    """
+    """Create one of timm's schedules; ``step_update(step)`` sets the rates, and it has no state."""
     if settings.scheduler == "plateau":
         raise ConfigError("the schedule 'plateau' depends on results; choose cosine, step or poly.")
     try:

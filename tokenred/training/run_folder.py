@@ -37,9 +37,6 @@ class RunFolder:
 
     Attributes:
         state, best, last, log: the files.
-
-    Raises:
-        MissingExtraError: if TensorBoard is requested but not installed.
     """
 
     def __init__(self, path: Path, *, tensorboard: bool = False) -> None:
@@ -57,11 +54,7 @@ class RunFolder:
             self._events = SummaryWriter(str(path))
 
     def clear(self, *, resume: bool, overwrite: bool) -> None:
-        """Prepare the folder for a run.
-
-        Raises:
-            OutputExistsError: if there are files of an earlier run and neither option is given.
-        """
+        """Prepare the folder for a run."""
         old = [file for file in (self.state, self.best, self.last, self.log) if file.exists()]
         if old and not (resume or overwrite):
             raise OutputExistsError(

@@ -85,9 +85,6 @@ class Trainer:
 
         Returns:
             The epoch, the mean loss and its terms, the last learning rate, and so on.
-
-        Raises:
-            ConfigError: if the loss becomes NaN or infinite.
         """
         share = reduction_share(number, self.settings.keep_warmup)
         began = time.perf_counter()
@@ -164,11 +161,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any], origin: str) -> None:
-        """Continue from a state that `state_dict` returned; ``origin`` is for messages.
-
-        Raises:
-            CheckpointError: if the weights or the optimiser state do not fit.
-        """
+        """Continue from a state that `state_dict` returned; ``origin`` is for messages."""
         try:
             _check_optimizer(self.optimizer, state["optimizer"])
             for module, name in ((self.model, "model"), (getattr(self.ema, "module", None), "ema")):
@@ -202,11 +195,7 @@ def frozen(model: nn.Module, names: tuple[str, ...]) -> Iterator[None]:
 
 @torch.no_grad()
 def top1(model: nn.Module, batches: Iterable[Any], accelerator: Any) -> float:
-    """Top-1 accuracy in 0..1 over the batches of all processes; the model is put in eval mode.
-
-    Raises:
-        DataError: if no image can be read.
-    """
+    """Top-1 accuracy in 0..1 over the batches of all processes; the model is put in eval mode."""
     model.eval()
     device = accelerator.device
     counts = torch.zeros(2, dtype=torch.float64 if device.type != "mps" else torch.float32)
