@@ -13,7 +13,7 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 
 from tokenred.core.errors import CheckpointError, ConfigError, UnknownNameError
-from tokenred.core.values import Count, read
+from tokenred.core.values import Count, checked
 from tokenred.data.transforms import check_statistics
 from tokenred.models.checkpoint_file import (
     PICKLE_SUFFIXES,
@@ -30,11 +30,12 @@ __all__ = ["load_model"]
 _HUB = ("hf-hub:", "hf_hub:", "local-dir:")
 
 
+@checked
 def load_model(
     spec: str | os.PathLike[str],
     *,
     checkpoint: str | os.PathLike[str] | None = None,
-    num_classes: int | None = None,
+    num_classes: Count | None = None,
     pretrained: bool | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -62,19 +63,12 @@ def load_model(
         UnknownNameError: if timm has no such model.
         CheckpointError: if weights are not available, not safe to open, or do not fit.
         ConfigError: if the arguments contradict each other.
-
-    Warns:
-        CheckpointWarning: if ``checkpoint`` holds averaged and raw weights and ``use_ema`` does
-            not say which.
     """
     if not isinstance(spec, (str, os.PathLike)):
         raise ConfigError(
             f"expected a model name or a path, got {type(spec).__name__}; a model that is in "
             "memory needs no loading."
         )
-    num_classes = read(Count | None, num_classes, "num_classes")
-    pretrained = read(bool | None, pretrained, "pretrained")
-    use_ema = read(bool | None, use_ema, "use_ema")
     for statistic, value in (("mean", mean), ("std", std)):
         if value is not None:
             check_statistics(statistic, value)
