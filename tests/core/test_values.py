@@ -163,14 +163,3 @@ def test_recipes_called_as_functions_read_too() -> None:
     with pytest.raises(ConfigError, match="r must be"):
         tome(r=(8, 4))  # neither two blocks nor an inflection
     assert tr.strategy("gtp", theta=1).fingerprint() == tr.strategy("gtp", theta=1.0).fingerprint()
-
-
-@pytest.mark.parametrize("level", [0.0, 1.0, 95, -0.5, float("nan")])
-def test_a_level_outside_its_range_is_refused(level: float) -> None:
-    with pytest.raises(ConfigError, match=r"level must be a finite number in \(0, 1\)"):
-        read(PartOf, level, "level")
-
-
-@pytest.mark.parametrize("level", [0.01, 0.95, 0.999])
-def test_a_level_in_its_range_is_read(level: float) -> None:
-    assert read(PartOf, level, "level") == level

@@ -79,20 +79,6 @@ def test_lists_and_matrix_make_the_same_graph(drawn: tuple[np.ndarray, tuple[int
 
 
 @QUICK
-@given(adjacencies())
-def test_the_spectral_radius_of_a_symmetric_graph_is_at_most_1(
-    drawn: tuple[np.ndarray, tuple[int, int]],
-) -> None:
-    edges, grid = drawn
-    both = torch.from_numpy(edges | edges.transpose(0, 2, 1))
-    graph = Graph.from_dense(both, grid, directed=False, dtype=torch.float64)
-    values = np.linalg.eigvalsh(graph.dense().numpy())
-    assert np.abs(values).max() <= 1 + 1e-6
-    if both.any():
-        assert np.abs(values).max() >= 1 - 1e-6
-
-
-@QUICK
 @given(adjacencies(), st.data())
 def test_blocks_are_those_of_the_whole(
     drawn: tuple[np.ndarray, tuple[int, int]], data: st.DataObject

@@ -89,26 +89,8 @@ def test_no_one_left_out_is_more_similar(
         np.testing.assert_allclose(ours, best, atol=1e-5)
 
 
-@QUICK
-@given(scenes(("normal",), (torch.float64,)))
-def test_in_double_precision_it_is_the_brute_force(
-    scene: tuple[torch.Tensor, tuple[int, int], int],
-) -> None:
-    x, grid, m = scene
-    if x.shape[2] == 1:  # all cosines are ±1
-        x = x.sign()
-    chosen = Semantic(M=m)(x, grid).dense(normalized=False)
-    for image, adjacency in zip(x.numpy(), chosen.numpy(), strict=True):
-        np.testing.assert_array_equal(adjacency, nearest(image, m))
-
-
-def test_all_zero_vectors_choose_the_first_others() -> None:
-    adjacency = Semantic(M=2)(torch.zeros(1, 4, 3), (2, 2)).dense(normalized=False)
-    assert adjacency[0].tolist() == [[0, 1, 1, 0], [1, 0, 1, 0], [1, 1, 0, 0], [1, 1, 0, 0]]
-
-
 @pytest.mark.parametrize("flavour", ["normal", "ties", "zeros"])
-@pytest.mark.parametrize("entries", [1, 30, 100, 1 << 20])
+@pytest.mark.parametrize("entries", [1, 30, 1 << 20])
 def test_blocks_and_keys_change_nothing(
     flavour: str, entries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,21 +108,6 @@ def test_blocks_and_keys_change_nothing(
     for near in (most_similar(x, 4), compiled(x, 4), semantic._first_by_key(whole, 4)):
         # As sets: the order within a row is nobody's business.
         assert torch.equal(near.sort(dim=-1).values, expected.sort(dim=-1).values)
-
-
-def test_as_many_neighbours_as_there_are_others() -> None:
-    near = most_similar(torch.randn(2, 5, 3), 4)
-    assert near.sort(dim=-1).values[0].tolist() == [
-        [j for j in range(5) if j != i] for i in range(5)
-    ]
-
-
-def test_images_do_not_see_each_other() -> None:
-    x = torch.randn(3, 9, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    together = Semantic(M=3)(x, (3, 3)).dense()
-    alone = torch.cat([Semantic(M=3)(image[None], (3, 3)).dense() for image in x])
-    assert torch.equal(together, alone)
-    assert not torch.equal(together[0], together[1])
 
 
 @pytest.mark.parametrize("m", [4, 5, 100])

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import networkx as nx
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenred.core.errors import ConfigError
 from tokenred.graphs import Spatial
-from tokenred.testing.sample import model_info
 
 QUICK = settings(max_examples=25, deadline=None, derandomize=True)
 GRIDS = st.one_of(
@@ -38,32 +33,7 @@ def test_it_is_the_kings_graph(grid: tuple[int, int], upright: bool) -> None:
     assert not graph.directed
 
 
-@QUICK
-@given(GRIDS)
-def test_weights_are_symmetric_and_equation_9(grid: tuple[int, int]) -> None:
-    graph = Spatial()(torch.zeros(1, grid[0] * grid[1], 1, dtype=torch.float64), grid)
-    weights = graph.dense()[0].numpy()
-    assert weights.dtype == np.float64
-    np.testing.assert_array_equal(weights, weights.T)
-    adjacency = kings(grid)
-    degree = np.maximum(adjacency.sum(axis=1), 1)
-    np.testing.assert_allclose(weights, adjacency / np.sqrt(np.outer(degree, degree)), atol=1e-12)
-    if adjacency.any():
-        assert np.abs(np.linalg.eigvalsh(weights)).max() == pytest.approx(1.0)
-
-
-def test_a_single_patch_has_no_edge() -> None:
-    graph = Spatial()(torch.zeros(1, 1, 1), (1, 1))
-    assert torch.equal(graph.dense(), torch.zeros(1, 1, 1))
-    assert torch.equal(graph.degree(), torch.zeros(1, 1))
-
-
 def test_the_features_do_not_matter_and_half_precision_is_raised() -> None:
     graph = Spatial()(torch.full((1, 6, 2), torch.nan, dtype=torch.bfloat16), (2, 3))
     assert graph.weights.dtype == torch.float32
     assert graph.degree().tolist() == [[3, 5, 3, 3, 5, 3]]
-
-
-def test_a_model_without_a_grid_is_refused() -> None:
-    with pytest.raises(ConfigError, match="Spatial needs to know the grid"):
-        Spatial().check(replace(model_info(8, (4, 4)), grid=None))

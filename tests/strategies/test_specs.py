@@ -115,5 +115,6 @@ def test_wherever_a_strategy_is_taken(digits: nn.Module, tmp_path: Path, form: s
     # A share is one of the dense model's cost, whatever ran before.
     assert tr.gmacs(fast.with_strategy("tome@0.7")) <= 0.7 * tr.gmacs(digits)
     assert tr.features(digits, given).model.strategy == expected
-    (timing,) = tr.benchmark(given, dense=digits, batch_size=1, pairs=2, progress=False)
-    assert timing.gmacs == tr.gmacs(fast)
+    if form == "share":
+        (timing,) = tr.benchmark(given, dense=digits, batch_size=1, pairs=2, progress=False)
+        assert timing.gmacs == tr.gmacs(fast)

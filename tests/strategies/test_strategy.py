@@ -90,11 +90,6 @@ def test_replace_looks_names_up() -> None:
         made.replace(scorr="DiagAttn")
 
 
-def test_unknown_arguments_are_refused() -> None:
-    with pytest.raises(UnknownNameError, match=r"argument of strategy 'gtp' 'aplha'.*'alpha'"):
-        tr.strategy("gtp", aplha=0.2)
-
-
 def test_a_scorer_of_attention_cannot_stand_before_the_block() -> None:
     with pytest.raises(ConfigError, match="which has not run before the block"):
         tr.Strategy("MixedAttn", where="before_block")
@@ -113,7 +108,3 @@ def test_what_is_printed_has_no_defaults() -> None:
         word in text for word in ("router", "score_mods", "theta", "embedding", "threshold")
     )
     assert "theta=0.6" in repr(tr.strategy("gtp", theta=0.6))
-
-
-def _subclasses(cls: type) -> list[type]:
-    return [s for direct in cls.__subclasses__() for s in (direct, *_subclasses(direct))]

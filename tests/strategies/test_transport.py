@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -75,24 +73,6 @@ def test_applying_is_the_matrix(
     torch.testing.assert_close(after.size[:, prefix:], sizes[..., 0])
     assert torch.equal(after.index[:, :kept], keep)
     assert (after.index[:, kept:] == -1).all()
-
-
-def test_the_state_before_is_untouched() -> None:
-    torch.manual_seed(0)
-    before = state_of(6, 1)
-    assert before.size is not None
-    x, size = before.x.clone(), before.size.clone()
-    keep, drop = split(6, 2)
-    ones = torch.ones(B, 4, 2, dtype=torch.float64)
-    Transport(keep, drop, ones, torch.full((B, 4), 0.5, dtype=torch.float64)).apply(before)
-    assert torch.equal(before.x, x)
-    assert torch.equal(before.size, size)
-
-
-def test_without_sizes_there_are_none_after() -> None:
-    before = replace(state_of(4, 1), size=None)
-    keep, drop = split(4, 1)
-    assert Transport(keep, drop).apply(before).size is None
 
 
 @pytest.mark.parametrize("moves", [True, False])

@@ -86,8 +86,6 @@ def test_the_cost_is_what_pytorch_counts(grid: tuple[int, int], factor: int) -> 
 
 
 def test_refusals() -> None:
-    with pytest.raises(ConfigError, match="factor must be a whole number of at least 2"):
-        MultiScale(1)
     with pytest.raises(ConfigError, match="the patch size of a model drawn at random is unknown"):
         MultiScale().check(model_info(8, (4, 4)))
     with pytest.raises(ConfigError, match="needs to know the grid"):

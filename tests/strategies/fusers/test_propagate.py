@@ -15,11 +15,11 @@ from tokenred.attention import AttentionStats
 from tokenred.core.errors import ConfigError
 from tokenred.core.state import Selection, TokenState
 from tokenred.graphs import Graph, Spatial
-from tokenred.strategies import Propagate, Prune
+from tokenred.strategies import Propagate
 from tokenred.testing import Sample, draw
 from tokenred.testing.sample import model_info
 
-QUICK = settings(max_examples=50, deadline=None, derandomize=True)
+QUICK = settings(max_examples=20, deadline=None, derandomize=True)
 ALPHAS = st.sampled_from((0.0, 0.1, 0.5, 1.0, 3.0))
 
 
@@ -49,18 +49,6 @@ def test_it_is_equations_10_and_12(case: Sample, alpha: float) -> None:
             np.testing.assert_allclose(
                 after.size[image, p:].numpy(), s[keep] + moving @ s[drop], atol=1e-12
             )
-
-
-@QUICK
-@given(draw.reductions(draw.samples()))
-def test_alpha_0_is_pruning(case: Sample) -> None:
-    state = case.state
-    still = Propagate(alpha=0.0)(state, case.selection, state.graph, AttentionStats())
-    pruned = Prune()(state, case.selection, None, AttentionStats())
-    assert torch.equal(still.x, pruned.x)
-    assert (still.size is None) == (pruned.size is None)
-    if still.size is not None:
-        assert torch.equal(still.size, pruned.size)
 
 
 def line(weight_of: float = 1.0) -> tuple[TokenState, Graph]:
@@ -97,12 +85,3 @@ def test_as_many_alphas_as_blocks() -> None:
     Propagate(alpha=(0.1,) * info.depth).check(info)
     with pytest.raises(ConfigError, match=f"alpha has 3 values, .* has {info.depth} blocks"):
         Propagate(alpha=(0.1, 0.2, 0.3)).check(info)
-
-
-def test_gradients_reach_the_tokens_that_go() -> None:
-    state, graph = line()
-    x = state.x.clone().requires_grad_()
-    selection = Selection(torch.tensor([[0, 2]]), torch.tensor([[1]]))
-    after = Propagate(alpha=0.5)(replace(state, x=x), selection, graph, AttentionStats())
-    after.x.sum().backward()
-    assert x.grad[0, :, 0].tolist() == pytest.approx([1, 2 * 0.5 / math.sqrt(2), 1])

@@ -9,7 +9,7 @@ from tokenred.attention import AttentionStats
 from tokenred.strategies import Prune
 from tokenred.testing import Sample, draw
 
-QUICK = settings(max_examples=50, deadline=None, derandomize=True)
+QUICK = settings(max_examples=20, deadline=None, derandomize=True)
 
 
 @QUICK

@@ -12,10 +12,7 @@ from torch import Tensor
 import tokenred as tr
 from tests.strategies.recipes.checks import (
     SMALL,
-    WITH_CLS,
     check_a_batch_is_its_images,
-    check_trace,
-    check_training,
     images,
     wrapped,
 )
@@ -23,7 +20,6 @@ from tokenred.core.errors import ConfigError
 from tokenred.strategies.selectors.inverse_transform import sampled
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "bare": {},
     "at most": {"max_tokens": 6},
     "in steps": {"max_tokens": (9, 5), "layers": (0, 2)},
     "proportional": {"proportional_attention": True},
@@ -32,9 +28,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("form", WITH_CLS)
-def test_a_batch_is_its_images(form: str, variant: str) -> None:
-    check_a_batch_is_its_images(tr.strategy("ats", **VARIANTS[variant]), form)
+def test_a_batch_is_its_images(variant: str) -> None:
+    check_a_batch_is_its_images(tr.strategy("ats", **VARIANTS[variant]))
 
 
 def unrolled(vit: VisionTransformer, image: Tensor) -> tuple[Tensor, list[int]]:
@@ -71,12 +66,6 @@ def test_it_is_the_method_by_hand() -> None:
     assert trace.tokens_per_layer == tuple(max(layer) for layer in zip(*alive, strict=True))
     # Padding is nowhere on the grid, and of size 0 to the end.
     assert [(row >= 0).sum().item() for row in trace.index] == [row[-1] for row in alive]
-
-
-@pytest.mark.parametrize("form", WITH_CLS)
-def test_trace_and_training(form: str) -> None:
-    check_trace("ats", form)
-    check_training("ats", form)
 
 
 def test_the_closed_form_is_an_upper_bound() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import timm
 import torch
@@ -17,9 +15,6 @@ from tests.strategies.recipes.checks import (
     SMALL,
     WITH_CLS,
     check_a_batch_is_its_images,
-    check_files,
-    check_trace,
-    check_training,
     images,
     model,
     wrapped,
@@ -99,7 +94,7 @@ def test_the_published_gmacs(name: str, gmacs: float) -> None:
     assert tr.gmacs(without) < tr.gmacs(reduced)
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(
     st.floats(0.05, 1.0),
     st.lists(st.integers(1, 3), min_size=1, max_size=3, unique=True).map(sorted),
@@ -132,26 +127,21 @@ def test_all_tokens_survive(
         assert still.tolist() == [0 if representative else 16 - count] * 2
 
 
-@pytest.mark.parametrize("form", WITH_CLS)
-def test_every_form(form: str) -> None:
-    check_a_batch_is_its_images("evo-vit", form)
-    trace = check_trace("evo-vit", form)
+def test_training_has_the_form_of_inference() -> None:
+    reduced = wrapped("evo-vit")
+    logits, trace = reduced.run_with_trace(images())
     assert trace.memory["global_cls_attention"].shape == (3, 16)
-    check_training("evo-vit", form)
-    reduced = wrapped("evo-vit", form)
-    if form != "lvvit":  # whose stem normalises over the batch
-        torch.testing.assert_close(reduced.train()(images(form)), reduced.eval()(images(form)))
+    torch.testing.assert_close(reduced.train()(images()), logits)
 
 
-def test_composition(tmp_path: Path) -> None:
+def test_composition() -> None:
     made = tr.strategy("evo-vit", keep_rate=0.4, layers=[2], t=0.3, stagewise=False)
     assert made.router == SlowFast(0.4, (2,), 0.3, True, False)
     assert tr.strategy("EVO-VIT", reference=True) == tr.strategy("evo-vit", representative=False)
-    check_files(made, tmp_path)
     whole = wrapped(tr.strategy("evo-vit", keep_rate=1.0))
     assert torch.equal(whole(images()), whole.base(images()))
     together = tr.strategy("evo-vit", proportional_attention=True)
-    check_a_batch_is_its_images(together, "cls")
+    check_a_batch_is_its_images(together)
     with pytest.raises(ConfigError, match="both idle and remove"):
         tr.wrap(model(), tr.strategy("evo-vit", schedule=1))
     bare = VisionTransformer(**SMALL, class_token=False, global_pool="avg")

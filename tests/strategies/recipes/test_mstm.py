@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import timm
 import torch
@@ -11,12 +9,8 @@ from timm.models.vision_transformer import VisionTransformer
 
 import tokenred as tr
 from tests.strategies.recipes.checks import (
-    FORMS,
     SMALL,
     check_a_batch_is_its_images,
-    check_files,
-    check_trace,
-    check_training,
     images,
     model,
     wrapped,
@@ -28,7 +22,7 @@ from tokenred.strategies.selectors import Partnered
 pytestmark = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ["cls", "no cls", "lvvit"])
 def test_a_pretrained_model_starts_unchanged(form: str) -> None:
     base, batch = model(form), images(form)
     with torch.no_grad():
@@ -59,21 +53,17 @@ def test_counts_and_costs() -> None:
     assert tr.wrap(gray, "mstm").cost().learned == 4 * 32 * (256 + 32)
 
 
-@pytest.mark.parametrize(
-    ("form", "weights"),
-    [*((form, "importance") for form in FORMS), ("cls", "size"), ("cls", "similarity")],
-)
-def test_every_form(form: str, weights: str) -> None:
+@pytest.mark.parametrize("weights", ["importance", "size", "similarity"])
+def test_nothing_is_lost(weights: str) -> None:
     strategy = tr.strategy("mstm", weights=weights)
-    check_a_batch_is_its_images(strategy, form)
-    trace = check_trace(strategy, form)
+    check_a_batch_is_its_images(strategy)
+    _, trace = wrapped(strategy).run_with_trace(images())
     assert trace.tokens_per_layer == (16, 12, 9, 7)
-    # Nothing is lost: each patch is in some token, unless nobody looks at it.
+    # Each patch is in some token, unless nobody looks at it.
     assert (trace.owners() >= 0).all()
-    check_training(strategy, form)
 
 
-def test_composition(tmp_path: Path) -> None:
+def test_composition() -> None:
     made = tr.strategy("mstm", keep_rate=[0.5, 0.5], layers=[1, 2], weights="similarity")
     assert made == tr.Strategy(
         Partnered(tr.scorers.CLSAttn("mean", "column_sum"), "similarity"),
@@ -83,7 +73,6 @@ def test_composition(tmp_path: Path) -> None:
     )
     assert tr.strategy("mstm", scorer="Random").scorer.scorer == tr.scorers.Random()
     assert tr.strategy("mstm", reference=True) == tr.strategy("MSTM")
-    check_files(made, tmp_path)
     assert "parts.embedding.project.weight" in wrapped(made).state_dict()
 
 

@@ -21,7 +21,7 @@ from tokenred.strategies.transport import Transport
 
 pytestmark = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
 SMALL = {"gtp": {"P": 2, "M": 3}, "tome": {"r": 3}}
-FORMS = ("cls", "registers")  # these have a norm of queries and keys
+FORMS = (pytest.param("cls", marks=pytest.mark.slow), "registers")  # with a norm of q and k
 
 
 @contextmanager
@@ -107,15 +107,15 @@ def test_parts_choose_as_in_fp32(
     parts = {**setup.parts, **parts}
     reduced._setup = dataclasses.replace(setup, parts=parts)  # type: ignore[arg-type]
 
-    def attended(heads: QKV, request: Any, state: TokenState, engines: Any) -> Any:
+    def attended(qkv: QKV, spec: Any, state: TokenState, engines: Any) -> Any:
         """Statistics are those of the numbers that attend."""
-        out, stats = attend(heads, request, state, engines)
+        out, stats = attend(qkv, spec, state, engines)
         with _fp32():
-            same = heads.in_one_type() if setting is _rounded else _in_bfloat16(heads)
-            _, expected = PlainEngine()(same, request, state)
-        for need in request.map_stats:
-            assert stats[need].dtype == torch.float32
-            torch.testing.assert_close(stats[need], expected[need], rtol=1e-4, atol=1e-6)
+            same = qkv.in_one_type() if setting is _rounded else _in_bfloat16(qkv)
+            _, expected = PlainEngine()(same, spec, state)
+        for stat in spec.map_stats:
+            assert stats[stat].dtype == torch.float32
+            torch.testing.assert_close(stats[stat], expected[stat], rtol=1e-4, atol=1e-6)
         return out, stats
 
     monkeypatch.setattr(loop, "attend", attended)
@@ -125,6 +125,6 @@ def test_parts_choose_as_in_fp32(
     assert calls
 
 
-def _in_bfloat16(heads: QKV) -> QKV:
-    q, k, v = (t.bfloat16() for t in (heads.q, heads.k, heads.v))
-    return dataclasses.replace(heads, q=q, k=k, v=v)
+def _in_bfloat16(qkv: QKV) -> QKV:
+    q, k, v = (t.bfloat16() for t in (qkv.q, qkv.k, qkv.v))
+    return dataclasses.replace(qkv, q=q, k=k, v=v)

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 import tokenred as tr
-from tokenred.core.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +44,3 @@ def test_in_steps(digits: nn.Module) -> None:
     fast = tr.wrap(digits, tr.strategy("uniform", keep_rate=0.5, layers=(0, 3)))
     assert [layer.tokens_out for layer in fast.cost().layers] == [32] * 3 + [16] * 5
     assert tr.strategy("uniform") == tr.strategy("uniform", reference=True)
-
-
-def test_refused() -> None:
-    with pytest.raises(ConfigError):
-        tr.strategy("uniform", keep_rate=0.0)
-    with pytest.raises(ConfigError):
-        tr.strategy("uniform", layers=(3, 1))

