@@ -23,7 +23,6 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 NEED_CLS = ("ats", "evit", "evo-vit", "idlevit")
 RECIPES = tuple(KINDS["strategy"].names())
-ALL = [word for name in RECIPES for word in ("-s", name)]
 pytestmark = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
 
 
@@ -39,12 +38,15 @@ def _models(run: Run) -> None:
         save_file(state, f"{name}.safetensors", metadata=metadata)
 
 
+def _strategies(names: tuple[str, ...] | list[str]) -> list[str]:
+    return [word for name in names for word in ("-s", name)]
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_compare(run: Run, model: str) -> None:
     names = [name for name in RECIPES if model == "plain" or name not in NEED_CLS]
-    asked = [word for name in names for word in ("-s", name)]
-    result = run("compare", "--model", f"{model}.safetensors", "--data", "digits", *asked,
-                 "--limit", 4, "--no-timing", "--out", "out")  # fmt: skip
+    result = run("compare", "--model", f"{model}.safetensors", "--data", "digits", "--limit", 4,
+                 "--no-timing", "--out", "out", *_strategies(names))  # fmt: skip
     assert result.exit_code == 0, result.output
     frame = pd.read_csv("out/comparison.csv").set_index("strategy")
     assert frame.index.tolist() == ["dense", *names]
@@ -52,27 +54,28 @@ def test_compare(run: Run, model: str) -> None:
     assert (frame["gmacs"] <= 1.1 * frame.loc["dense", "gmacs"]).all()
 
 
-def test_ablate(run: Run) -> None:
-    result = run("ablate", "--model", "plain.safetensors", "--data", "digits", "-a",
-                 f"base={','.join(RECIPES)}", "--limit", 4, "-o", "a.csv")  # fmt: skip
-    assert result.exit_code == 0, result.output
-    frame = pd.read_csv("a.csv")
-    assert len(frame) == len(RECIPES)
-    assert frame["top1"].notna().all()
-
-
-def test_show(run: Run) -> None:
-    result = run("show", "--model", "plain.safetensors", "--data", "digits", *ALL, "--layers", 2,
-                 "-o", "a.png")  # fmt: skip
-    assert result.exit_code == 0, result.output
-    assert [name for name in RECIPES if f"{name}: " not in result.stdout] == []
-    assert Path("a.png").stat().st_size > 1000
-
-
-def test_bench(run: Run) -> None:
-    result = run("bench", "--model", "plain.safetensors", *ALL, "-n", 1, "--pairs", 2, "-o", "out")
-    assert result.exit_code == 0, result.output
-    assert set(pd.read_csv("out/results.csv")["strategy"]) >= set(RECIPES)
+@pytest.mark.parametrize(
+    ("words", "result"),
+    [
+        (["ablate", "--data", "digits", "-a", f"base={','.join(RECIPES)}", "--limit", "4",
+          "-o", "out.csv"], "out.csv"),
+        (["show", "--data", "digits", *_strategies(RECIPES), "--layers", "2", "-o", "out.png"],
+         "out.png"),
+        (["bench", *_strategies(RECIPES), "-n", "1", "--pairs", "2", "-o", "out"],
+         "out/results.csv"),
+    ],
+    ids=["ablate", "show", "bench"],
+)  # fmt: skip
+def test_all_at_once(run: Run, words: list[str], result: str) -> None:
+    done = run(*words, "--model", "plain.safetensors")
+    assert done.exit_code == 0, done.output
+    if result.endswith(".png"):
+        assert [name for name in RECIPES if f"{name}: " not in done.stdout] == []
+        assert Path(result).stat().st_size > 1000
+    else:
+        frame = pd.read_csv(result)
+        assert len(frame) == len(RECIPES)
+        assert frame["top1" if words[0] == "ablate" else "speedup"].notna().all()
 
 
 @pytest.mark.parametrize(

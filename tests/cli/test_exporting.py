@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,40 +19,29 @@ from tests.cli.conftest import Run
 CONFIG: dict[str, Any] = {
     "img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 5
 }  # fmt: skip
+PLAIN, SAVED = "plain.safetensors", "saved.safetensors"
 
 
 @pytest.fixture
-def tiny() -> VisionTransformer:
+def tiny(run: Run) -> VisionTransformer:
+    """A model, which lies in the working folder, and reduced beside it."""
     torch.manual_seed(0)
-    return VisionTransformer(**CONFIG).eval()
+    model = VisionTransformer(**CONFIG).eval()
+    save_file(model.state_dict(), PLAIN, metadata={"config": json.dumps(CONFIG)})
+    tr.save(tr.wrap(model, tr.strategy("topk", layers=(0,), keep_rate=0.5)), SAVED)
+    return model
 
 
-@pytest.fixture
-def plain(run: Run, tiny: VisionTransformer) -> str:
-    save_file(tiny.state_dict(), "plain.safetensors", metadata={"config": json.dumps(CONFIG)})
-    return "plain.safetensors"
-
-
-@pytest.fixture
-def saved(run: Run, tiny: VisionTransformer) -> str:
-    reduced = tr.wrap(tiny, tr.strategy("topk", layers=(0,), keep_rate=0.5))
-    return str(tr.save(reduced, "saved.safetensors"))
-
-
-def _loaded(path: str) -> torch.nn.Module:
-    return torch.export.load(path).module()
-
-
-def _same(got: torch.nn.Module, expected: torch.nn.Module, size: tuple[int, int]) -> None:
-    images = torch.randn(3, 3, *size)
+def _same(path: str, expected: torch.nn.Module, images: torch.Tensor) -> None:
     with torch.no_grad():
-        torch.testing.assert_close(got(images), expected(images), rtol=1e-4, atol=1e-4)
+        got = torch.export.load(path).module()(images)
+        torch.testing.assert_close(got, expected(images), rtol=1e-4, atol=1e-4)
 
 
-def test_onnx(run: Run, plain: str, tiny: VisionTransformer) -> None:
+def test_onnx(run: Run, tiny: VisionTransformer) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra tokenred[export]")
     strategy = "topk:layers=(0,),keep_rate=0.5"
-    result = run("export", "--model", plain, "-s", strategy, "-o", "new/m.onnx", "--opset", 18)
+    result = run("export", "--model", PLAIN, "-s", strategy, "-o", "new/m.onnx", "--opset", 18)
     assert result.exit_code == 0, result.output
     lines = [re.split(r"\s{2,}", line.strip()) for line in result.stdout.splitlines()]
     size = Path("new/m.onnx").stat().st_size / 1e6
@@ -64,70 +54,41 @@ def test_onnx(run: Run, plain: str, tiny: VisionTransformer) -> None:
     ]
     assert re.fullmatch(r"differs by \S+ of the largest logit \(batch of 1 and 3\)", lines[5][1])
     session = onnxruntime.InferenceSession("new/m.onnx", providers=["CPUExecutionProvider"])
-    reduced = tr.wrap(tiny, tr.strategy("topk", layers=(0,), keep_rate=0.5))
     images = torch.randn(2, 3, 32, 32)
     (logits,) = session.run(None, {"images": images.numpy()})
     with torch.no_grad():
-        torch.testing.assert_close(torch.from_numpy(logits), reduced(images), rtol=1e-4, atol=1e-4)
+        expected = tr.load(SAVED)(images)
+    torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_what_save_wrote_brings_its_strategy(run: Run, saved: str) -> None:
-    result = run("export", "--model", saved, "-o", "m.pt2")
-    assert result.exit_code == 0, result.output
-    assert "torch.export" in result.stdout
-    _same(_loaded("m.pt2"), tr.load(saved), (32, 32))
-
-
-def test_another_strategy_size_and_batch_for_it(run: Run, saved: str) -> None:
-    options = ("--format", "torch", "--image-size", 24, 40, "--batch-size", "fixed", "--no-check")
-    result = run("export", "--model", saved, "-s", "random@0.8", "-o", "m.pt2", *options)
-    assert result.exit_code == 0, result.output
-    assert "images (1, 3, 24, 40)" in result.stdout
-    assert "check   left out" in result.stdout
-    base = tr.load(saved).base
-    base.set_input_size(img_size=(24, 40))  # type: ignore[operator]
-    budget = tr.Budget(0.8 * tr.gmacs(base), shape="ratio")
-    expected = tr.wrap(base, tr.strategy("random", schedule=budget))
-    image = torch.randn(1, 3, 24, 40)
-    with torch.no_grad():
-        torch.testing.assert_close(_loaded("m.pt2")(image), expected(image), rtol=1e-4, atol=1e-4)
-
-
-def test_its_own_strategy_at_another_size(run: Run, saved: str) -> None:
-    result = run("export", "--model", saved, "-o", "m.pt2", "--image-size", 48, 48)
-    assert result.exit_code == 0, result.output
-    base = tr.load(saved).base
-    base.set_input_size(img_size=(48, 48))  # type: ignore[operator]
-    expected = tr.wrap(base, tr.strategy("topk", layers=(0,), keep_rate=0.5))
-    _same(_loaded("m.pt2"), expected, (48, 48))
-
-
-def test_dense_and_an_older_file(run: Run, plain: str, tiny: VisionTransformer) -> None:
+def test_dense_and_an_older_file(run: Run, tiny: VisionTransformer) -> None:
     Path("m.pt2").write_text("mine")
-    result = run("export", "--model", plain, "-o", "m.pt2")
-    assert result.exit_code == 2
-    assert "--overwrite" in result.stderr
+    assert "--overwrite" in run("export", "--model", PLAIN, "-o", "m.pt2").refusal
     assert Path("m.pt2").read_text() == "mine"
-    result = run("export", "--model", plain, "-o", "m.pt2", "--overwrite", "--tolerance", 1e-3)
+    result = run("export", "--model", PLAIN, "-o", "m.pt2", "--overwrite", "--tolerance", 1e-3)
     assert result.exit_code == 0, result.output
-    _same(_loaded("m.pt2"), tiny, (32, 32))
+    _same("m.pt2", tiny, torch.randn(3, 3, 32, 32))
     assert not [path for path in Path().iterdir() if path.name.startswith(".")]
 
 
-def test_a_package_that_is_missing(run: Run, plain: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
-    result = run("export", "--model", plain, "-o", "m.onnx")
-    assert result.exit_code == 2
-    assert "pip install 'tokenred[export]'" in result.stderr
+@pytest.mark.parametrize("own", [True, False], ids=["its own strategy", "another"])
+def test_what_save_wrote_at_another_size(run: Run, tiny: VisionTransformer, own: bool) -> None:
+    words = ["--image-size", "24", "40", "--no-check"]
+    words += [] if own else ["-s", "random@0.8", "--batch-size", "fixed", "--format", "torch"]
+    result = run("export", "--model", SAVED, "-o", "m.pt2", *words)
+    assert result.exit_code == 0, result.output
+    assert "check   left out" in result.stdout
+    assert f"images ({'batch' if own else 1}, 3, 24, 40)" in result.stdout
+    base = tr.load(SAVED).base
+    base.set_input_size(img_size=(24, 40))  # type: ignore[operator]
+    strategy = tr.strategy("topk", layers=(0,), keep_rate=0.5)
+    if not own:
+        budget = tr.Budget(0.8 * tr.gmacs(base), shape="ratio")
+        strategy = tr.strategy("random", schedule=budget)
+    _same("m.pt2", tr.wrap(base, strategy), torch.randn(3 if own else 1, 3, 24, 40))
 
 
-def test_a_saved_file_has_weights_of_its_own(run: Run, saved: str) -> None:
-    result = run("export", "--model", saved, "-o", "m.pt2", "--random-weights")
-    assert result.exit_code == 2
-    assert "weights of its own" in result.stderr
-
-
-def test_counts_that_depend_on_the_images_are_refused_with_the_reason(run: Run, plain: str) -> None:
+def test_refused(run: Run, tiny: VisionTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
     @tr.selectors.register("Choosy")
     class Choosy(tr.Selector):
         """As many tokens as the images want."""
@@ -135,6 +96,10 @@ def test_counts_that_depend_on_the_images_are_refused_with_the_reason(run: Run, 
         def adaptive(self, layer: int, depth: int) -> bool:
             return True
 
-    result = run("export", "--model", plain, "-o", "m.pt2", "-s", "topk:scorer=Choosy")
-    assert result.exit_code == 2
-    assert "looks at the images to decide how many tokens go" in result.stderr
+    for words, told in (
+        (f"{PLAIN} -s topk:scorer=Choosy", "looks at the images to decide how many tokens go"),
+        (f"{SAVED} --random-weights", "weights of its own"),
+    ):
+        assert told in run("export", "-o", "m.pt2", "--model", *words.split()).refusal
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    assert "pip install 'tokenred[export]'" in run("export", "-o", "m.onnx").refusal

@@ -45,7 +45,7 @@ def test_as_many_digits_as_tell_cells_apart(grid: pd.DataFrame) -> None:
 
 
 def test_refused(grid: pd.DataFrame) -> None:
-    with pytest.raises(ConfigError, match="x and y are both"):
+    with pytest.raises(ConfigError, match="different columns, got M, M, top1"):
         heat_map(grid, "M", "M")
     with pytest.raises(InputError, match="no row has P=4"):
         heat_map(grid, "alpha", "M", fixed={"P": 4})

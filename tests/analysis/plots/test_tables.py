@@ -130,7 +130,7 @@ def test_a_figure_of_each_in_which_what_may_be_chance_stays_pale(
 
 
 def test_refused(graphs: pd.DataFrame) -> None:
-    with pytest.raises(InputError, match="this table needs the column theta"):
+    with pytest.raises(InputError, match="needs the column theta"):
         tabulate(graphs, "theta")
     with pytest.raises(InputError, match="no row has table=9"):
         tabulate(graphs, "graph", published=GTP_PAPER, table=9)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenred.core.errors import ConfigError, DataError, InputError
+from tokenred.core.errors import DataError, InputError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "FACTS", "FIGURES", "Fixed", "about", "axes_of", "check_columns_differ", "choose", "label_of",
-    "name_of", "need", "read_frame", "show_value", "symbol_of",
+    "FACTS", "FIGURES", "Fixed", "about", "axes_of", "choose", "label_of", "name_of", "need",
+    "read_frame", "show_value", "symbol_of",
 ]  # fmt: skip
 
 Fixed = Mapping[str, Any] | None
@@ -118,20 +118,6 @@ def _same(own: Any, value: Any) -> bool:
         return bool(own == value) or abs(float(own) - float(value)) <= 1e-9 * abs(float(value))
     except (TypeError, ValueError):
         return str(own) == str(value)
-
-
-def check_columns_differ(**columns: str | None) -> None:
-    """Refuse the same column in two roles.
-
-    Raises:
-        ConfigError: naming the roles.
-    """
-    taken: dict[str, str] = {}
-    for role, name in columns.items():
-        if name in taken:
-            raise ConfigError(f"{taken[name]} and {role} are both {name!r}; choose two columns.")
-        if name is not None:
-            taken[name] = role
 
 
 def axes_of(frame: pd.DataFrame) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tokenred.analysis.plots.canvas import add_note, new_figure
-from tokenred.analysis.plots.frames import Fixed, check_columns_differ, label_of, show_value
+from tokenred.analysis.plots.frames import Fixed, label_of, show_value
 from tokenred.analysis.plots.points import gather, order
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ def heat_map(
     """
     import seaborn as sns
 
-    check_columns_differ(x=x, y=y, metric=metric)
     points = gather(frame, [y, x], metric, fixed=fixed, level=level)
     table = points.frame.pivot(index=y, columns=x, values="value")
     table = table.loc[sorted(table.index, key=order), sorted(table.columns, key=order)]

@@ -6,13 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tokenred.analysis.plots.canvas import add_note, draw_dense, draw_series, new_figure, palette
-from tokenred.analysis.plots.frames import (
-    Fixed,
-    check_columns_differ,
-    label_of,
-    show_value,
-    symbol_of,
-)
+from tokenred.analysis.plots.frames import Fixed, label_of, show_value, symbol_of
 from tokenred.analysis.plots.points import Points, dense_value, gather, order
 
 if TYPE_CHECKING:
@@ -56,7 +50,6 @@ def metric_lines(
         InputError: for missing columns or values, or rows that cannot be averaged.
         ConfigError: for one column in two roles, or a level out of range.
     """
-    check_columns_differ(x=x, hue=hue, metric=metric)
     by = [x] if hue is None else [x, hue]
     points = gather(frame, by, metric, fixed=fixed, level=level)
     names = [None] if hue is None else sorted(points.frame[hue].unique(), key=order)

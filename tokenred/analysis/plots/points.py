@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenred.analysis.plots import frames
 from tokenred.analysis.plots.frames import Fixed, axes_of, need, read_frame, show_value, symbol_of
-from tokenred.core.errors import InputError
+from tokenred.core.errors import ConfigError, InputError
 from tokenred.core.values import PartOf, read
 
 if TYPE_CHECKING:
@@ -80,14 +80,16 @@ def gather(
     Raises:
         InputError: if columns or values are missing, no row is finished, or rows have several
             models, data sets or methods that are neither requested nor fixed.
-        ConfigError: for a level out of range.
+        ConfigError: for one column in two roles, or a level out of range.
     """
     import pandas as pd
 
     read(PartOf, level, "level")
     by = list(by)
+    if len(set(columns := [*by, metric])) < len(columns):
+        raise ConfigError(f"expected different columns, got {', '.join(columns)}; choose others.")
     frame = read_frame(source)
-    need(frame, [*by, metric], "this figure")
+    need(frame, columns, "this figure")
     frame = frames.choose(frame, fixed).dropna(subset=by)
     # A sequence of numbers, such as one α per block, counts as a name here.
     lists = [
@@ -97,7 +99,7 @@ def gather(
     done = frame.dropna(subset=[metric])
     if done.empty:
         raise InputError(
-            f"expected finished cells with {', '.join([*by, metric])}, got none among "
+            f"expected finished cells with {', '.join(columns)}, got none among "
             f"{len(frame)} rows; see the columns status and error, if the frame has them."
         )
     _refuse_mixtures(done, by)

@@ -5,14 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tokenred.analysis.plots.canvas import add_note, draw_dense, new_figure, palette
-from tokenred.analysis.plots.frames import (
-    Fixed,
-    check_columns_differ,
-    choose,
-    label_of,
-    need,
-    read_frame,
-)
+from tokenred.analysis.plots.frames import Fixed, choose, label_of, need, read_frame
 from tokenred.analysis.plots.metric_lines import draw_lines
 from tokenred.analysis.plots.points import Points, dense_value, gather
 from tokenred.analysis.plots.published import read_published
@@ -58,7 +51,6 @@ def scorer_comparison(
         InputError: for missing columns or values, or rows that cannot be averaged.
         ConfigError: for one column in two roles, or a level out of range.
     """
-    check_columns_differ(x=x, scorer=_HUE, metric=metric)
     data = read_frame(frame)
     need(data, [_HUE, metric], "a comparison of scorers")
     if x is None:

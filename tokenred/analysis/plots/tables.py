@@ -187,9 +187,7 @@ def tabulate(
 
     keys = [rows] if isinstance(rows, str) else list(rows)
     used = [*keys, columns, metric]
-    data = read_frame(frame)
-    need(data, used, "this table")
-    points = gather(data, [*keys, columns], metric, fixed=fixed)
+    points = gather(frame, [*keys, columns], metric, fixed=fixed)
     measured = points.frame.rename(columns={"value": metric})
     parts = {f"measured: {points.about}" if points.about else "measured": measured}
     if published is not None:
