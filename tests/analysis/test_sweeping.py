@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 import tokenred as tr
 from tests.analysis.sweep_rows import make_row
@@ -112,28 +111,6 @@ def test_the_grid_is_planned_once(measured: list[str], monkeypatch: pytest.Monke
     assert (len(loaded), len(measured)) == (1, 4)
 
 
-def test_a_killed_run_loses_nothing(
-    tmp_path: Path, measured: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "r.db"
-
-    def kill(models: Any, **options: Any) -> Any:
-        if len(measured) == 2:
-            raise KeyboardInterrupt
-        return benchmark(models, **options)
-
-    from tokenred.analysis.measure.speed import benchmark
-
-    with monkeypatch.context() as patch:
-        patch.setattr(BENCHMARK, kill)
-        with pytest.raises(KeyboardInterrupt):
-            sweep("digits", SPECS, path, batch_sizes=(1, 2), **QUICK)
-    assert len(Sweep.read(path).rows) == 2
-    found = sweep("digits", SPECS, path, batch_sizes=(1, 2), **QUICK)
-    assert measured[2:] == ["Prune 2", "Merge 2"]
-    assert len(found.done) == len(Sweep.read(path).rows) == 4
-
-
 def test_it_goes_on_after_a_failure(
     tmp_path: Path, measured: list[str], figures: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,17 +160,6 @@ def test_the_compiler_starts_afresh_with_each_model(
     for compiled in (False, True):
         sweep("digits", SPECS, image_sizes=(None, 40), compile=(compiled,), **ONE)
     assert seen == [6]
-
-
-def test_parts_of_ones_own_are_measured_here(measured: list[str]) -> None:
-    class OwnSwept(tr.Scorer):
-        def __call__(self, state: tr.TokenState, attention: object) -> Tensor:
-            return state.image.norm(dim=-1)
-
-    mine = tr.strategy("topk").replace(scorer=OwnSwept())
-    (row,) = sweep("digits", [mine], memory=True, **ONE).done
-    assert row["peak_in_own_process"] is False
-    assert row["peak_bytes"] > 0
 
 
 def test_settings_that_cannot_be_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

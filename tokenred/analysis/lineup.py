@@ -37,13 +37,7 @@ Strategies = Sequence[StrategyLike] | Mapping[str, StrategyLike]
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A strategy on the model.
-
-    Attributes:
-        label: what the user called it.
-        method: the family it belongs to.
-        model: ready to run.
-    """
+    """A strategy on the model, under the name that the user gave it."""
 
     label: str
     method: str
@@ -58,12 +52,8 @@ class Entry:
 def named_specs(strategies: Strategies) -> list[Spec]:
     """Strategies as the user lists them, each under a name of its own; dense is left out.
 
-    Args:
-        strategies: what `parse_spec` takes, or a mapping from labels to it.
-
     Raises:
-        ConfigError: for a name that comes twice, or no list.
-        TokenredError: as `parse_spec` raises them.
+        TokenredError: as `parse_spec` raises them, and for a name that comes twice, or no list.
     """
     if isinstance(strategies, StrategyLike):
         raise ConfigError(f"expected a list of strategies, got {strategies!r}; put it into [ ].")
@@ -176,11 +166,7 @@ def _removing(spec: Spec, counts: Sequence[int]) -> Spec:
 
 
 def wrap_spec(base: nn.Module, spec: Spec) -> ReducedViT:
-    """A model under a strategy that has a name.
-
-    Raises:
-        TokenredError: as `tokenred.wrap` raises them, with the strategy's name.
-    """
+    """A model under a strategy, whose name errors then say."""
     try:
         return wrap(base, spec)
     except TokenredError as error:

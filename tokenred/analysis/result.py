@@ -109,13 +109,7 @@ class FramedResult(Result):
 
 
 def plain_table(title: str, names: Sequence[str], *, left: int = 1) -> Table:
-    """An empty table in the house style.
-
-    Args:
-        title: above it.
-        names: of the columns.
-        left: so many columns of text come first; the others hold numbers.
-    """
+    """An empty table in the house style; ``left`` columns of text come before those of numbers."""
     heading = Text(title, style="bold") if title else None
     table = Table(title=heading, box=None, header_style="bold", pad_edge=False)
     for at, name in enumerate(names):

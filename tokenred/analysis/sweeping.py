@@ -235,7 +235,7 @@ def sweep(
         for end in ("", "-wal", "-shm"):
             Path(f"{place}{end}").unlink(missing_ok=True)
     with closing(Store(place)) as store:
-        run_plan(plan, store, Serial(), name=grid.name, retry_failed=retry, progress=progress)
+        run_plan(plan, store, Serial(), retry_failed=retry, progress=progress)
         return Sweep(_rows(store, listing), (), tuple(refused), place)
 
 

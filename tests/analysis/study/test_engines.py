@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import builtins
 import importlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -21,11 +22,14 @@ import pytest
 import tokenred as tr
 from tests.analysis.study.conftest import MakeGrid
 from tests.analysis.study.stubs import StubRunner, run, tasks
-from tokenred.analysis.study.cell import EngineError
+from tokenred.analysis.study.cell import EngineError, Task
 from tokenred.analysis.study.engines import ENGINES, Processes, pick_engine
+from tokenred.analysis.study.parcel import Parcel, pack_tasks
 from tokenred.analysis.study.pool import Engine, Executor
 from tokenred.analysis.study.study import Study
 from tokenred.core.errors import ConfigError, MissingExtraError, UnknownNameError
+
+slow = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +76,7 @@ def check_same(study: Study, expected: Study) -> None:
         assert one.rank.tolist() == two.rank.tolist()
 
 
-@pytest.mark.parametrize(
-    "name", ["executor", "processes", pytest.param("ray", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", ["executor", "processes", pytest.param("ray", marks=slow)])
 def test_as_in_process(make_grid: MakeGrid, name: str, request: pytest.FixtureRequest) -> None:
     """Parts of a notebook, which workers cannot import."""
     if name == "ray":
@@ -82,8 +84,8 @@ def test_as_in_process(make_grid: MakeGrid, name: str, request: pytest.FixtureRe
     scorer, entropy = notebook()
     before = vars(scorer)["__call__"]
     grid = make_grid(
-        {"scorer": ["MixedAttn", scorer(2.0)], "alpha": [0.1, 0.4], "theta": [0.8]},
-        base="gtp:P=7", metrics=["accuracy", entropy], limit=30, batch_size=16,
+        {"scorer": ["MixedAttn", scorer(2.0)], "theta": [0.8]},
+        base="gtp:P=7", metrics=["accuracy", entropy], limit=20, batch_size=16,
     )  # fmt: skip
     expected = grid.run(progress=False)
     with ThreadPoolExecutor(2) as executor:
@@ -113,31 +115,31 @@ def check_deaths(engine: Engine, folder: Path, count: int) -> None:
 
 
 def test_a_process_that_dies_is_replaced() -> None:
-    found = run(Processes(1, threads=1, retries=0), StubRunner(kills=("key1",)), 3)
-    assert [o.status for _, o in sorted(found.items())] == ["done", "failed", "done"]
-    assert "workers died over this cell" in found["key1"].error
-    assert "SIGKILL" in found["key1"].error
-    assert found["key0"].metrics["process"] != os.getpid()
+    found = run(Processes(1, threads=1, retries=0), StubRunner(kills=("key0",)), 2)
+    assert [o.status for _, o in sorted(found.items())] == ["failed", "done"]
+    assert "workers died over this cell" in found["key0"].error
+    assert "SIGKILL" in found["key0"].error
+    assert found["key1"].metrics["process"] != os.getpid()
 
 
-@pytest.mark.slow
+@slow
 def test_processes_that_die_are_replaced(tmp_path: Path) -> None:
     check_deaths(Processes(2, threads=1, retries=1), tmp_path, 12)
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.usefixtures("cluster")
 def test_rays_workers_that_die_are_replaced(tmp_path: Path) -> None:
     check_deaths(pick_engine("ray", workers=2, retries=1), tmp_path, 300)
 
 
-@pytest.mark.slow
+@slow
 def test_kills_from_outside(make_grid: MakeGrid, tmp_path: Path) -> None:
     """With SIGKILL, while cells run; no row is missing, and none is there twice."""
     notes = tmp_path / "processes"
     notes.mkdir()
 
-    def slow(model: Any, data: Any, context: Any) -> dict[str, Any]:
+    def slow_one(model: Any, data: Any, context: Any) -> dict[str, Any]:
         mark = notes / str(os.getpid())
         time.sleep(0.02)
         if not mark.exists() and len(list(notes.iterdir())) < 2:
@@ -145,29 +147,16 @@ def test_kills_from_outside(make_grid: MakeGrid, tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return {"answer": model.strategy.fuser.alpha}
 
-    slow.__module__ = "__main__"
+    slow_one.__module__ = "__main__"
     axes = {"alpha": [i / 100 for i in range(60)]}
-    grid = make_grid(axes, metrics=[slow], data=None, limit=None)
+    grid = make_grid(axes, metrics=[slow_one], data=None, limit=None)
     study = grid.run(tmp_path / "a.db", engine="processes", workers=2, threads=1, progress=False)
     assert [row["answer"] for row in study.records] == axes["alpha"]
     assert len(study.store) == 60
     assert len(list(notes.iterdir())) == 2
 
 
-class Unreadable:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return exec, ("raise ValueError('not here')",)
-
-
-@pytest.mark.parametrize("name", ["processes", pytest.param("ray", marks=pytest.mark.slow)])
-def test_workers_that_cannot_start(name: str, request: pytest.FixtureRequest) -> None:
-    if name == "ray":
-        request.getfixturevalue("cluster")
-    with pytest.raises(EngineError, match=r"cannot read what they are to run .*not here"):
-        run(pick_engine(name, workers=1), Unreadable(), 3)
-
-
-@pytest.mark.slow
+@slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 def test_processes_leave_when_their_parent_is_killed() -> None:
     program = textwrap.dedent(
@@ -231,12 +220,36 @@ class Cluster:
     def submit(self, function: Any, *arguments: Any) -> Job:
         self.seen.append(arguments)
         self.bad -= 1
-        call = self.fail if self.bad >= 0 else lambda: function(*arguments)
+        call = self.fail if self.bad >= 0 else lambda: function(*self.sent(arguments))
         self.jobs.append(Job(call, len(self.jobs) ** 3 if self.uneven else 2))
         return self.jobs[-1]
 
+    def sent(self, arguments: Any) -> Any:
+        return arguments
+
     def fail(self) -> None:
         raise RuntimeError("node lost")
+
+
+class Elsewhere(Cluster):
+    """Workers have the bytes of what is sent, and not the thing itself."""
+
+    def sent(self, arguments: tuple[Parcel, ...]) -> Any:
+        return [Parcel(None, parcel.packed) for parcel in arguments]
+
+
+class Unreadable:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return exec, ("raise ValueError('not here')",)
+
+
+@pytest.mark.parametrize("name", ["elsewhere", *(pytest.param(n, marks=slow) for n in ENGINES[1:])])
+def test_workers_that_cannot_start(name: str, request: pytest.FixtureRequest) -> None:
+    if name == "ray":
+        request.getfixturevalue("cluster")
+    engine = Executor(Elsewhere()) if name == "elsewhere" else pick_engine(name, workers=1)
+    with pytest.raises(EngineError, match=r"cannot read what they are to run .*not here"):
+        run(engine, Unreadable(), 3)
 
 
 def test_jobs_of_another_kind() -> None:
@@ -271,20 +284,16 @@ def test_stopping_cancels_what_waits() -> None:
     assert [job.cancelled for job in cluster.jobs] == [False, True, True, True, True]
 
 
-def test_a_part_that_cannot_travel_is_a_failed_cell(make_grid: MakeGrid) -> None:
-    import threading
-
+def test_a_part_that_cannot_travel_is_a_failed_cell() -> None:
     class Locked(tr.Scorer):
         lock = threading.Lock()
 
         def __call__(self, state: Any, attention: Any) -> Any:
             return state.image.norm(dim=-1)
 
-    Locked.version = 1  # type: ignore[attr-defined]
-    task = tasks(1)[0]
-    (one,) = Executor(Cluster()).run(
-        StubRunner(), [type(task)("key0", tr.Strategy(Locked()), task.setting)], set()
-    )
+    (task,) = tasks(1)
+    locked = Task("key0", tr.Strategy(Locked()), task.setting)
+    (one,) = Executor(Cluster()).run(StubRunner(), [locked], set())
     assert one[0].status == "failed"
     assert "pickle" in one[0].error
 
@@ -302,22 +311,12 @@ def test_an_own_module_goes_by_value_as_it_was_edited(
     monkeypatch.syspath_prepend(str(tmp_path))
     module = importlib.import_module("my_parts")
     module.FACTOR = 4.0
-    from tokenred.analysis.study.parcel import pack_tasks
-
-    task = tasks(1)[0]
-    packed = pack_tasks([type(task)("k", tr.Strategy(module.Own()), task.setting)]).packed
-    (tmp_path / "packed").write_bytes(packed)
-    program = (
-        "import pickle, sys\n(task,) = pickle.load(open(sys.argv[1], 'rb'))\n"
-        "own = type(task.strategy.scorer).__call__.__globals__\n"
-        "print('my_parts' in sys.modules, own['FACTOR'])"
-    )
-    found = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "packed")],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    sys.modules.pop("my_parts", None)
-    assert found.stdout.split() == ["False", "4.0"]
+    (task,) = tasks(1)
+    packed = pack_tasks([Task("k", tr.Strategy(module.Own()), task.setting)]).packed
+    del sys.modules["my_parts"]
+    (there,) = pickle.loads(packed)
+    assert "my_parts" not in sys.modules
+    assert type(there.strategy.scorer).__call__.__globals__["FACTOR"] == 4.0
 
 
 # ---------------------------------------------------------------- by name
@@ -347,14 +346,7 @@ def test_refused(given: Any, options: dict[str, Any], error: type[Exception], me
 
 
 def test_ray_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == "ray":
-            raise ImportError("no ray here")
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'tokenred\[ray\]'"):
         pick_engine("ray")
 

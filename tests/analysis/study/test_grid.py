@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -31,12 +29,6 @@ from tokenred.core.errors import (
     UnknownNameError,
     UntrainedPartWarning,
 )
-
-
-def test_public_names() -> None:
-    assert tr.analysis.Grid is Grid
-    assert tr.analysis.Store is Store
-    assert "speed" in tr.analysis.list_metrics()
 
 
 def test_a_grid_of_bases_budgets_and_parts(make_grid: MakeGrid, store: Store) -> None:
@@ -103,7 +95,7 @@ def test_an_edited_scorer_is_computed_anew(make_grid: MakeGrid, store: Store) ->
                 return by * state.image.norm(dim=-1)
 
     def run() -> list[Any]:
-        grid = make_grid({"scorer": ["Mine", "DiagAttn"]}, limit=100, base="gtp:P=7")
+        grid = make_grid({"scorer": ["Mine", "DiagAttn"]}, limit=50, base="gtp:P=7")
         return [r["fingerprint"] for r in grid.run(store, progress=False).records]
 
     define(1.0)
@@ -160,31 +152,6 @@ def test_two_grids_on_one_store_at_once(make_grid: MakeGrid, tmp_path: Path) -> 
         assert len(large.run(path, progress=False).records) == 2
     with Store(path) as store:
         assert len(store) == 3
-
-
-def test_stores_that_cannot_take_results(
-    make_grid: MakeGrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of a newer version, or read-only: told before anything runs, and nothing is changed."""
-
-    def never(*_: object) -> None:
-        raise AssertionError("a cell ran")
-
-    monkeypatch.setattr(Runner, "__call__", never)
-    newer = tmp_path / "newer.db"
-    Store(newer).close()
-    with sqlite3.connect(newer) as connection:
-        connection.execute("PRAGMA user_version = 99")
-    connection.close()
-    before = newer.read_bytes()
-    with pytest.raises(StoreError, match="newer"):
-        make_grid().run(newer, progress=False)
-    assert newer.read_bytes() == before
-    old = tmp_path / "old.db"
-    Store(old).close()
-    monkeypatch.setattr(os, "access", lambda place, mode: False)
-    with pytest.raises(StoreError, match="can only be read"):
-        make_grid().run(old, progress=False)
 
 
 def test_grids_share_results(make_grid: MakeGrid, store: Store) -> None:
@@ -244,15 +211,16 @@ def test_a_reduced_model_brings_its_learned_parts(
 
 
 def test_settings_of_a_speed_grid(make_grid: MakeGrid) -> None:
-    axes = {"batch_size": [1, 2], "image_size": [None, 40], "threads": [1]}
+    axes = {"batch_size": [2], "image_size": [None, 40], "threads": [1]}
     metrics = [{"name": "speed", "pairs": 2, "warmup": 0}, {"name": "split", "repeats": 2}]
     study = make_grid(axes, metrics=metrics, data=None, against="dense").run(progress=False)
     assert not study.failed(), study.failed()[0]["traceback"]
-    rows = study.records
-    assert [r["batch_size"] for r in rows] == [1, 2, 1, 2]
-    assert [r["image_size"] for r in rows] == [None, None, (40, 40), (40, 40)]
-    assert rows[0]["gmacs"] < rows[2]["gmacs"]
-    assert all(r["pairs"] == 2 and r["threads"] == 1 and r["split_mlp"] > 0 for r in rows)
+    one, two = study.records
+    assert (one["image_size"], two["image_size"]) == (None, (40, 40))
+    assert one["gmacs"] < two["gmacs"]
+    for row in (one, two):
+        assert (row["batch_size"], row["pairs"], row["threads"]) == (2, 2, 1)
+        assert row["split_mlp"] > 0
     assert all(r["speedup"] > 0 for r in study.references)
 
 
@@ -261,7 +229,9 @@ def test_settings_of_a_speed_grid(make_grid: MakeGrid) -> None:
 AXES = {"alpha": [0.1, 0.2], "M": [4, 8]}
 
 
-def test_a_row_says_what_produced_it(make_grid: MakeGrid, store: Store) -> None:
+def test_a_row_says_what_produced_it(
+    make_grid: MakeGrid, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     axes = {"alpha": [0.2], "dtype": ["float64"]}
     make_grid(axes, name="mine", seed=3).run(store, engine=Scripted(), progress=False)
     (row,) = store.rows()
@@ -278,15 +248,10 @@ def test_a_row_says_what_produced_it(make_grid: MakeGrid, store: Store) -> None:
     assert row["created"].startswith("20")
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
     assert row["git_commit"].removesuffix("+") == commit.stdout.strip()
-
-
-def test_no_commit_outside_a_repository(
-    make_grid: MakeGrid, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    make_grid().run(store, engine=Scripted(), progress=False)
-    assert [row["git_commit"] for row in store.rows()] == [""]
+    (row,) = make_grid().run(engine=Scripted(), progress=False).records
+    assert row["commit"] == ""
 
 
 def test_an_interrupt_keeps_what_is_finished_and_says_how_to_go_on(
@@ -339,11 +304,11 @@ def test_an_engine_that_forgets_cells(make_grid: MakeGrid, store: Store) -> None
 
 
 def test_what_is_left_out_is_noted(make_grid: MakeGrid, store: Store) -> None:
-    grid = make_grid({"P": [4, *range(20, 50)], "image_size": [None, 25]}, invalid="skip")
+    grid = make_grid({"P": [4, *range(20, 25)], "image_size": [None, 25]}, invalid="skip")
     engine = Scripted()
     records = grid.run(store, engine=engine, progress=False).records
     assert len(engine.keys) == 1
-    assert [row["status"] for row in records] == ["done"] + ["skipped"] * 61
+    assert [row["status"] for row in records] == ["done"] + ["skipped"] * 11
     assert records[1]["error"].startswith("ScheduleError: ")
     again = Scripted()
     grid.run(store, engine=again, progress=False)
@@ -365,9 +330,7 @@ def test_failed_cells_are_tried_again_only_when_asked(make_grid: MakeGrid, store
     ("options", "error"),
     [
         ({"engine": "rey"}, UnknownNameError),
-        ({"engine": 3}, ConfigError),
         ({"workers": 0}, ConfigError),
-        ({"threads": 0}, ConfigError),
         ({"retries": -1}, ConfigError),
         ({"address": "auto"}, ConfigError),
         ({"level": 1.0}, ConfigError),

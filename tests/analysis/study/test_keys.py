@@ -34,8 +34,34 @@ def key(make_grid: MakeGrid, **options: Any) -> str:
     return cell.key
 
 
+def test_all_that_determines_a_result_is_in_the_key(
+    make_grid: MakeGrid, digits: torch.nn.Module
+) -> None:
+    random = {"spec": "digits", "pretrained": False}
+    one = key(make_grid)
+    # Named or in memory, in training or not: weights count, not where they are.
+    assert key(make_grid, model=digits) == one
+    digits.train()
+    assert key(make_grid, model=digits, image_size=32) == one
+    digits.eval()
+    others = {"batch_size": 3, "device": "cpu", "name": "other", "image_cache": 0, "loaders": 0}
+    assert key(make_grid, **others) == one
+    assert key(make_grid, model=random) == key(make_grid, model=random)
+    different: list[dict[str, Any]] = [
+        {}, {"base": "gtp:P=5"}, {"budget": 0.7}, {"image_size": 40}, {"dtype": "float64"},
+        {"model": random}, {"model": {"spec": "digits", "mean": (0.1,) * 3}},
+        {"data": {"source": "digits", "split": "train"}}, {"limit": 11}, {"limit": None},
+        {"seed": 1}, {"metrics": ["accuracy", "speed"]},
+    ]  # fmt: skip
+    assert len({key(make_grid, **options) for options in different}) == len(different)
+
+
+# ---------------------------------------------------------------- data
+
+
 def write(folder: Path, shade: int = 0, moved: bool = False) -> Path:
     """Ten pictures of one size in bytes."""
+    shutil.rmtree(folder, ignore_errors=True)
     for label in range(10):
         place = folder / str((label + moved) % 10) / f"{label}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -43,61 +69,41 @@ def write(folder: Path, shade: int = 0, moved: bool = False) -> Path:
     return folder
 
 
-def zipped(folder: Path, to: Path) -> Path:
+def zipped(folder: Path) -> Path:
+    to = folder.with_suffix(".zip")
     with zipfile.ZipFile(to, "w") as archive:
         for path in sorted(folder.rglob("*.png")):
             archive.write(path, path.relative_to(folder))
     return to
 
 
-def tarred(folder: Path, to: Path) -> Path:
-    with tarfile.open(to, "w:gz" if to.suffix == ".gz" else "w") as archive:
+def tarred(folder: Path) -> Path:
+    to = folder.with_suffix(".tar.gz")
+    with tarfile.open(to, "w:gz") as archive:
         for path in sorted(folder.rglob("*.png")):
             archive.add(path, path.relative_to(folder))
     return to
 
 
-KINDS: dict[str, Callable[[Path], Path]] = {
+KINDS: dict[str, Callable[[Path], Any]] = {
     "folder": lambda folder: folder,
-    "zip": lambda folder: zipped(folder, folder.with_suffix(".zip")),
-    "tar": lambda folder: tarred(folder, folder.with_suffix(".tar")),
-    "tar.gz": lambda folder: tarred(folder, folder.with_suffix(".tar.gz")),
+    "zip": zipped,
+    "tar.gz": tarred,
+    "opened": tr.data.open_dataset,
 }
 
 
-@pytest.mark.parametrize("opened", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_content_of_files(make_grid: MakeGrid, tmp_path: Path, kind: str, opened: bool) -> None:
+def test_content_of_files(make_grid: MakeGrid, tmp_path: Path, kind: str) -> None:
     """The same names and sizes; other pixels, or other labels."""
 
-    def of(**changes: Any) -> str:
-        folder = tmp_path / "data"
-        shutil.rmtree(folder, ignore_errors=True)
-        data: Any = KINDS[kind](write(folder, **changes))
-        return key(make_grid, data=tr.data.open_dataset(data) if opened else data, limit=None)
+    def of(folder: str = "data", **changes: Any) -> str:
+        return key(make_grid, data=KINDS[kind](write(tmp_path / folder, **changes)), limit=None)
 
-    assert of() == of() != of(shade=1)
-    assert of(moved=True) not in (of(), of(shade=1))
-
-
-def test_the_same_images_elsewhere_and_packed(make_grid: MakeGrid, tmp_path: Path) -> None:
-    folder = write(tmp_path / "one")
-    other = shutil.copytree(folder, tmp_path / "two")
-    found = {
-        key(make_grid, data=data, limit=None) for data in (folder, other, KINDS["zip"](folder))
-    }
-    assert len(found) == 1
-
-
-def test_settings_of_data(make_grid: MakeGrid, tmp_path: Path) -> None:
-    folder = write(tmp_path / "data")
-    numbers = {str(label): 9 - label for label in range(10)}
-    told: list[dict[str, Any]] = [
-        {}, {"limit": 5}, {"limit": 5, "seed": 1}, {"class_map": numbers, "limit": None},
-        {"data": "digits"}, {"data": "digits", "split": "train"},
-    ]  # fmt: skip
-    found = [key(make_grid, **{"data": folder, **options}) for options in told]
-    assert len(set(found)) == len(found)
+    one = of()
+    assert one == of() == of("elsewhere")
+    assert len({one, of(shade=1), of(moved=True)}) == 3
+    assert one == key(make_grid, data=zipped(write(tmp_path / "packed")), limit=None)
 
 
 class Arrays:
@@ -142,23 +148,15 @@ def times(scale: float) -> Any:
 
 
 def test_datasets_in_memory(make_grid: MakeGrid) -> None:
-    def of(data: ImageDataset) -> str:
-        return key(make_grid, data=data)
-
-    flipped = in_memory(kind=Flipped)
     twice = in_memory(kind=Flipped)
     twice.by = 2
     several = [
         in_memory(), in_memory(1), in_memory(255), in_memory(transform=times(1.0)),
-        in_memory(transform=times(-1.0)), flipped, twice,
+        in_memory(transform=times(-1.0)), in_memory(kind=Flipped), twice,
     ]  # fmt: skip
-    found = [of(data) for data in several]
+    found = [key(make_grid, data=data) for data in several]
     assert len(set(found)) == len(found)
-    assert of(in_memory()) == found[0]
-    assert of(in_memory(transform=times(-1.0))) == found[4]
-
-
-def test_a_transform_that_cannot_be_keyed(make_grid: MakeGrid) -> None:
+    assert key(make_grid, data=in_memory(transform=times(-1.0))) == found[4]
     rng = np.random.default_rng(0)
 
     def noisy(image: Any) -> torch.Tensor:
@@ -168,7 +166,7 @@ def test_a_transform_that_cannot_be_keyed(make_grid: MakeGrid) -> None:
         key(make_grid, data=in_memory(transform=noisy))
 
 
-def test_rows_of_a_hub(make_grid: MakeGrid) -> None:
+def test_rows_of_a_hub_and_class_maps(make_grid: MakeGrid, tmp_path: Path) -> None:
     class Rows:
         column_names = ("image", "label")
         features = {"image": None, "label": None}  # noqa: RUF012
@@ -190,6 +188,9 @@ def test_rows_of_a_hub(make_grid: MakeGrid) -> None:
         return key(make_grid, data=data)
 
     assert of(1) == of(1) != of(2)
+    folder = write(tmp_path / "data")
+    numbers = {str(label): 9 - label for label in range(10)}
+    assert key(make_grid, data=folder) != key(make_grid, data=folder, class_map=numbers)
 
 
 def test_a_stamp_is_given_once_a_file_has_settled(
@@ -273,28 +274,19 @@ def _patched(model: Any) -> None:
     model.forward_head = lambda x, **_: x[:, 1, :10]
 
 
-CHANGES = [_rescaled, _half_the_heads, _pooled, _other_eps, _other_activation, _other_weight]
+CHANGES = [_rescaled, _half_the_heads, _pooled, _other_eps, _other_activation, _other_weight,
+           _other_mean, _patched]  # fmt: skip
 
 
-@pytest.mark.parametrize("change", [*CHANGES, _other_mean, _patched])
-def test_another_model(make_grid: MakeGrid, digits: torch.nn.Module, change: Any) -> None:
-    other, again = tr.models.load_model("digits"), tr.models.load_model("digits")
-    change(other)
-    change(again)
-    assert key(make_grid, model=other) == key(make_grid, model=again)
-    assert key(make_grid, model=other) != key(make_grid, model=digits)
+def test_another_model(make_grid: MakeGrid, digits: torch.nn.Module) -> None:
+    def of(change: Any) -> str:
+        model = tr.models.load_model("digits")
+        change(model)
+        return key(make_grid, model=model)
 
-
-def test_the_same_model(make_grid: MakeGrid, digits: torch.nn.Module) -> None:
-    """Named, in memory, in training, reduced or saved: weights count, not where they are."""
-    first = key(make_grid)
-    assert key(make_grid, model=digits) == first
-    digits.train()
-    assert key(make_grid, model=digits) == first
-    digits.eval()
-    random = {"spec": "digits", "pretrained": False}
-    assert key(make_grid, model=random) == key(make_grid, model=random) != first
-    assert key(make_grid, image_size=32) == first != key(make_grid, image_size=40)
+    found = [of(change) for change in CHANGES]
+    assert len({key(make_grid, model=digits), *found}) == len(CHANGES) + 1
+    assert [of(CHANGES[0]), of(CHANGES[-1])] == [found[0], found[-1]]
 
 
 # ---------------------------------------------------------------- metrics
@@ -314,7 +306,6 @@ def test_own_metrics(make_grid: MakeGrid) -> None:
     assert key(make_grid, metrics=[give(1)]) == found[0]
     # It may read the batch size; accuracy does not depend on it.
     assert key(make_grid, metrics=[give(1)], batch_size=2) != found[0]
-    assert key(make_grid, batch_size=2) == key(make_grid)
     with pytest.raises(PartError, match=r"metric metric > closure 'value'.*Random"):
         make_grid(metrics=[give(__import__("random").Random())])
 
@@ -322,36 +313,36 @@ def test_own_metrics(make_grid: MakeGrid) -> None:
 def test_timings_belong_to_machine_engine_and_batch_size(
     make_grid: MakeGrid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def of(metric: Any = "speed", run: Any = None, **options: Any) -> str:
+        grid = make_grid(**{"metrics": [metric], "batch_size": 2, **options})
+        return str(grid.dry_run(**(run or {}))["key"][0])
+
     register_metric("timed one", version=1, timed=True)(give(1))
-    for metric in ("speed", "timed one", {"name": "speed", "pairs": 15}):
-
-        def of(metric: Any = metric, run: Any = None, **options: Any) -> str:
-            grid = make_grid(**{"metrics": [metric], "batch_size": 2, **options})
-            return str(grid.dry_run(**(run or {}))["key"][0])
-
-        first = of()
-        assert first == of()
-        others = [
-            of(batch_size=3),
-            of(dtype="amp:bfloat16"),
-            of(device="meta", run={"engine": "processes"}),
-            of(compile=True),
-            of(image_size=40),
-            of(axes={"threads": [3]}),
-            of(reference={"spec": "digits", "pretrained": False}),
-            of(run={"threads": 7}),
-            of(run={"engine": "processes", "workers": 2}),
-            of({"name": "speed", "pairs": 4}),
-        ]
-        for name, value in {"get_num_threads": lambda: 9, "__version__": "1.2.3"}.items():
-            with monkeypatch.context() as patch:
-                patch.setattr(torch, name, value)
-                others.append(of())
-        for name in ("node", "platform"):
-            with monkeypatch.context() as patch:
-                patch.setattr(f"platform.{name}", lambda **_: "another")
-                others.append(of())
-        assert len({first, *others}) == len(others) + 1
+    found = [
+        of(),
+        of(batch_size=3),
+        of(dtype="amp:bfloat16"),
+        of(device="meta", run={"engine": "processes"}),
+        of(compile=True),
+        of(image_size=40),
+        of(axes={"threads": [3]}),
+        of(reference={"spec": "digits", "pretrained": False}),
+        of(run={"threads": 7}),
+        of(run={"engine": "processes", "workers": 2}),
+        of({"name": "speed", "pairs": 4}),
+        of("timed one"),
+        of("timed one", batch_size=3),
+    ]
+    machine = {
+        "torch.get_num_threads": lambda: 9, "torch.__version__": "1.2.3",
+        "platform.node": lambda **_: "another", "platform.platform": lambda **_: "another",
+    }  # fmt: skip
+    for name, value in machine.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(name, value)
+            found.append(of())
+    assert len(set(found)) == len(found)
+    assert of() == found[0]
 
 
 def test_other_engines_find_accuracy(make_grid: MakeGrid, store: Store) -> None:
@@ -360,7 +351,7 @@ def test_other_engines_find_accuracy(make_grid: MakeGrid, store: Store) -> None:
     assert (grid.dry_run(store, engine="processes", workers=1)["status"] == "done").all()
 
 
-@pytest.mark.parametrize("name", ["gmacs", "error", "status", "seconds", "key", "threads", "P"])
+@pytest.mark.parametrize("name", ["gmacs", "key", "threads", "P"])
 def test_names_that_a_row_has(make_grid: MakeGrid, name: str, store: Store) -> None:
     def spoken(model: Any, data: Any, context: Any) -> dict[str, Any]:
         return {"v": 1, name: 2}
@@ -373,23 +364,12 @@ def test_names_that_a_row_has(make_grid: MakeGrid, name: str, store: Store) -> N
             register_metric(name)
 
 
-def test_literal_names_are_refused_before_anything_runs(make_grid: MakeGrid) -> None:
-    def spoken(model: Any, data: Any, context: Any) -> dict[str, Any]:
-        return {"v": 1, "gmacs": 2}
-
-    with pytest.raises(MetricNameError, match="gives 'gmacs', which is the name of a column"):
-        make_grid(metrics=[spoken])
-
-
-def test_two_metrics_of_one_name(make_grid: MakeGrid) -> None:
-    with pytest.raises(MetricNameError, match="another metric"):
-        make_grid(metrics=[give(1), give(2)]).run(progress=False)
-
-
-def test_names_that_change_between_cells(make_grid: MakeGrid) -> None:
+def test_names_of_two_metrics_and_names_that_change(make_grid: MakeGrid) -> None:
     def moody(model: Any, data: Any, context: Any) -> dict[str, Any]:
         return {f"p{model.strategy.schedule.P}": 1}
 
+    with pytest.raises(MetricNameError, match="another metric"):
+        make_grid(metrics=[give(1), give(2)]).run(progress=False)
     one, two = make_grid({"P": [1, 2]}, metrics=[moody]).run(progress=False).records
     assert (one["status"], two["status"]) == ("done", "failed")
     assert "'moody' gave p2 in this cell and p1 in another" in two["error"]
@@ -404,7 +384,6 @@ def test_a_store_of_older_keys(
     with monkeypatch.context() as patch:
         patch.setattr("tokenred.analysis.study.plan.KEYS", 1)
         make_grid(limit=2).run(store, progress=False)
-    assert (make_grid(limit=2).dry_run(store)["status"] != "done").all()
     make_grid(limit=2).run(store, progress=False)
     assert len(store) == 2
 
@@ -420,19 +399,18 @@ def metric(model, data, context):
     return {"v": len(TABLE["names"] & {"b", "c", "d"})}
 def transform(image):
     return torch.zeros(3, 32, 32) + len(TABLE)
-data = tr.data.open_dataset(sys.argv[1], transform=transform)
+data = tr.data.open_dataset(FOLDER, transform=transform)
 (cell,) = Grid(tr.Strategy(Mine()), model="digits", data=data, metrics=["accuracy", metric])
 print(cell.key)
 """
 
 
-def test_restarted(tmp_path: Path) -> None:
-    folder = write(tmp_path / "data")
-    found = [
-        subprocess.run(
-            [sys.executable, "-c", PROGRAM, str(folder)], check=True, capture_output=True,
-            env={**os.environ, "PYTHONHASHSEED": seed}, text=True,
-        ).stdout
-        for seed in "12"
-    ]  # fmt: skip
-    assert found[0] == found[1] != ""
+def test_restarted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a new process, with another seed of hashes."""
+    program = PROGRAM.replace("FOLDER", repr(str(write(tmp_path / "data"))))
+    exec(compile(program, "<string>", "exec"), {"__name__": "__main__"})
+    ran = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True,
+        env={**os.environ, "PYTHONHASHSEED": "1"},
+    )  # fmt: skip
+    assert ran.stdout == capsys.readouterr().out != ""

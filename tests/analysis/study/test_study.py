@@ -14,7 +14,7 @@ from tokenred.analysis.study.store import Store
 from tokenred.core.errors import OutputExistsError, UnknownNameError
 
 
-def test_frame_has_a_row_for_each_cell(make_grid: MakeGrid, store: Store) -> None:
+def test_frame_has_a_row_for_each_cell(make_grid: MakeGrid, store: Store, tmp_path: Path) -> None:
     study = make_grid({"graph": ["none"], "M": [4, 8]}).run(store, progress=False)
     assert study.frame["M"].tolist() == [4, 8]
     assert study.frame["key"].nunique() == 1
@@ -24,10 +24,18 @@ def test_frame_has_a_row_for_each_cell(make_grid: MakeGrid, store: Store) -> Non
             "seconds", "fingerprint", "torch", "timm", "tokenred", "commit"} <= set(
                 study.frame.columns)  # fmt: skip
     assert study.footnotes()[0].startswith("2 cells, 1 different results; 10 images of")
+    # Only what varies is shown.
+    assert str(study.table().columns[0].header) == "M"
+    one = make_grid({"graph": ["none"]}).run(store, progress=False)
+    assert str(one.table().columns[0].header) == "strategy"
+    path = study.to_csv(tmp_path / "a.csv")
+    assert pd.read_csv(path)["M"].tolist() == [4, 8]
+    with pytest.raises(OutputExistsError):
+        study.to_csv(path)
 
 
 def test_differences_are_paired(make_grid: MakeGrid, store: Store) -> None:
-    grid = make_grid({"base": ["random", "gtp"], "budget": [0.51]}, against="dense", limit=60)
+    grid = make_grid({"base": ["random", "gtp"], "budget": [0.51]}, against="dense", limit=30)
     study = grid.run(store, progress=False, level=0.9)
     (reference,) = study.references
     for row in study.records:
@@ -60,22 +68,6 @@ def test_the_best_come_first(make_grid: MakeGrid, store: Store) -> None:
         study.table("nothing")
     assert "failed: gtp:P=6,alpha=0.9: ValueError: no" in str(study)
     assert [row["status"] for row in study.failed()] == ["failed"]
-
-
-def test_only_what_varies_is_shown(make_grid: MakeGrid, store: Store) -> None:
-    study = make_grid({"alpha": [0.1], "M": [4, 8]}).run(store, progress=False)
-    assert str(study.table().columns[0].header) == "M"
-    one = make_grid({"alpha": [0.1]}).run(store, progress=False)
-    assert str(one.table().columns[0].header) == "strategy"
-
-
-def test_csv(make_grid: MakeGrid, store: Store, tmp_path: Path) -> None:
-    study = make_grid({"alpha": [0.1, 0.2]}).run(store, progress=False)
-    path = study.to_csv(tmp_path / "a.csv")
-    assert pd.read_csv(path)["alpha"].tolist() == [0.1, 0.2]
-    with pytest.raises(OutputExistsError):
-        study.to_csv(path)
-    study.to_csv(path, overwrite=True)
 
 
 def test_an_empty_study(make_grid: MakeGrid, store: Store) -> None:

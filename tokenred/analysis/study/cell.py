@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -76,27 +75,16 @@ def plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Base:
-    """A recipe with arguments, or a strategy.
+    """A recipe with arguments, or a strategy."""
 
-    Attributes:
-        label: as one writes it.
-        method: the family it belongs to.
-        recipe: makes strategies; None where ``strategy`` is given.
-        arguments: of the recipe.
-        fields: of the strategy, which replace what the recipe chose.
-        parameters: names that the recipe takes.
-        strategy: in place of a recipe.
-        share: of the dense model's GMACs; None for the schedule as it is.
-    """
-
-    label: str
-    method: str
-    recipe: Callable[..., Strategy] | None = None
+    label: str  # as one writes it
+    method: str  # the family it belongs to
+    recipe: Callable[..., Strategy] | None = None  # None where `strategy` is given
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    parameters: frozenset[str] = frozenset()
+    fields: Mapping[str, Any] = field(default_factory=dict)  # in place of the recipe's choice
+    parameters: frozenset[str] = frozenset()  # names that the recipe takes
     strategy: Strategy | None = None
-    share: float | None = None
+    share: float | None = None  # of the dense model's GMACs; None for the schedule as it is
 
     def build(self, assigned: Mapping[str, Any]) -> Strategy:
         """The strategy of a point.
@@ -104,9 +92,6 @@ class Base:
         A name means, in this order: an argument of the recipe; a field of `Strategy`; a parameter
         of whichever parts have it (``part.parameter``: of that part). What no part has is left
         aside, such as M with the graph ``none``.
-
-        Raises:
-            TokenredError: for values that a part or the strategy refuses.
         """
         if self.method == DENSE:
             return self._made({})
@@ -205,18 +190,7 @@ def _of_recipe(label: str, name: str, arguments: dict[str, Any], share: float | 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a strategy runs on.
-
-    Attributes:
-        model, data: places in the grid's lists of models (each at an image size) and data.
-        dtype: ``"float32"``, ``"amp:bfloat16"``, …; None for the model's own.
-        device: where to run; None for the model's device.
-        compile: False, True, or a mode of ``torch.compile``, for timings.
-        threads: CPU threads; None leaves them.
-        batch_size: images per batch.
-        limit: maximum number of images.
-        seed: of their choice.
-    """
+    """What a strategy runs on; model and data by their places in the grid's lists."""
 
     model: int
     data: int
@@ -231,31 +205,18 @@ class Setting:
 
 @dataclass(eq=False, slots=True)
 class Cell:
-    """One point of a grid.
+    """One point of a grid."""
 
-    Attributes:
-        position: in the grid; -1 for a reference that the grid added.
-        axes: names and values.
-        base: what it starts from.
-        share: of the dense model's GMACs that it may cost, or None.
-        setting: on what it runs.
-        strategy: what runs; None where it could not be made.
-        fingerprint: of the strategy.
-        key: of all that determines the result: equal keys, equal results.
-        error: why its model cannot do it; None where it can.
-        reference: key of what it is compared with, or None.
-    """
-
-    position: int
+    position: int  # in the grid; -1 for a reference that the grid added
     axes: Mapping[str, Any]
     base: Base
-    share: float | None
+    share: float | None  # of the dense model's GMACs that it may cost
     setting: Setting
-    strategy: Strategy | None
+    strategy: Strategy | None  # None where it could not be made
     fingerprint: str
-    key: str
-    error: TokenredError | None = None
-    reference: str | None = None
+    key: str  # of all that determines the result: equal keys, equal results
+    error: TokenredError | None = None  # why its model cannot do it
+    reference: str | None = None  # key of what it is compared with
 
     @property
     def label(self) -> str:
@@ -277,11 +238,6 @@ class Cell:
         """Names and values as JSON holds them."""
         return {name: plain(value) for name, value in self.axes.items()}
 
-    @property
-    def axes_json(self) -> str:
-        """The same as text."""
-        return json.dumps(self.plain_axes)
-
 
 @dataclass(frozen=True)
 class Task:
@@ -295,32 +251,19 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task.
-
-    Attributes:
-        key: of the cell.
-        status: ``"done"``, ``"failed"`` or ``"skipped"``.
-        metrics: plain values by name.
-        packed: predictions, where a metric kept some.
-        error, traceback: of a failed one.
-        seconds: on the worker.
-        machine: see `tokenred.analysis.describe_machine`.
-        attempts: how often the cell was started.
-        names: what each own metric gave.
-        refused: whether no cell of the grid can be measured, for the error given.
-    """
+    """What became of a task."""
 
     key: str
     status: str
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    packed: Packed | None = None
+    packed: Packed | None = None  # predictions, where a metric kept some
     error: str = ""
     traceback: str = ""
-    seconds: float = 0.0
+    seconds: float = 0.0  # on the worker
     machine: Mapping[str, Any] = field(default_factory=dict)
     attempts: int = 1
-    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    refused: bool = False
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # what own metrics gave
+    refused: bool = False  # no cell of the grid can be measured, for the error given
 
 
 def failure(key: str, error: BaseException, attempts: int = 1) -> Outcome:

@@ -19,56 +19,37 @@ __all__ = ["StoreError", "explained", "may_write", "open_store", "transaction"]
 _APPLICATION = 0x746F6B72
 _VERSION = 3
 _BUSY_SECONDS = 30
+_TEXTS = (
+    "study", "axes", "strategy", "method", "config", "fingerprint", "model", "weights", "data",
+    "dtype", "metrics", "error", "traceback", "engine", "machine", "git_commit", "created",
+    "image_size", "compile",
+)  # fmt: skip
 _TABLES = (
-    """
-    CREATE TABLE results (
+    f"""CREATE TABLE results (
         key TEXT PRIMARY KEY,
-        study TEXT NOT NULL,
-        axes TEXT NOT NULL,
-        strategy TEXT NOT NULL,
-        method TEXT NOT NULL,
-        config TEXT NOT NULL,
-        fingerprint TEXT NOT NULL,
-        model TEXT NOT NULL,
-        weights TEXT NOT NULL,
-        data TEXT NOT NULL,
+        status TEXT NOT NULL CHECK (status IN ('done', 'failed', 'skipped')),
         image_limit INTEGER,
         seed INTEGER NOT NULL,
-        dtype TEXT NOT NULL,
         batch_size INTEGER NOT NULL,
-        metrics TEXT NOT NULL,
-        status TEXT NOT NULL CHECK (status IN ('done', 'failed', 'skipped')),
-        error TEXT NOT NULL,
-        traceback TEXT NOT NULL,
         attempts INTEGER NOT NULL,
         seconds REAL NOT NULL,
-        engine TEXT NOT NULL,
-        machine TEXT NOT NULL,
-        git_commit TEXT NOT NULL,
-        created TEXT NOT NULL,
-        image_size TEXT NOT NULL DEFAULT '',
-        compile TEXT NOT NULL DEFAULT 'false'
-    )
-    """,
+        {", ".join(f"{name} TEXT NOT NULL DEFAULT ''" for name in _TEXTS)}
+    )""",
     "CREATE TABLE images (digest TEXT PRIMARY KEY, count INTEGER NOT NULL, labels BLOB)",
-    """
-    CREATE TABLE predictions (
+    """CREATE TABLE predictions (
         key TEXT PRIMARY KEY REFERENCES results (key),
         images TEXT NOT NULL REFERENCES images (digest),
         answers BLOB NOT NULL
-    )
-    """,
+    )""",
     # What need not be computed again at the second start.
     "CREATE TABLE facts (stamp TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    """
-    CREATE TABLE comparisons (
+    """CREATE TABLE comparisons (
         key TEXT NOT NULL,
         reference TEXT NOT NULL,
         level REAL NOT NULL,
         value TEXT NOT NULL,
         PRIMARY KEY (key, reference, level)
-    ) WITHOUT ROWID
-    """,
+    ) WITHOUT ROWID""",
     f"PRAGMA application_id = {_APPLICATION}",
     f"PRAGMA user_version = {_VERSION}",
 )
@@ -120,11 +101,7 @@ def may_write(path: Path | None) -> bool:
 
 
 def open_store(path: Path | None, readonly: bool) -> sqlite3.Connection:
-    """A connection to a store; None for one in memory.
-
-    Raises:
-        StoreError: for a file that is no store, of another version, or that cannot be opened.
-    """
+    """A connection to a store; None for one in memory."""
     if path is not None and path.is_dir():
         raise StoreError(f"expected the file of a store at {path}, got a folder.")
     if path is not None and not path.parent.is_dir():
@@ -178,11 +155,7 @@ def _to_read(path: Path) -> sqlite3.Connection:
 
 
 def _is_new(connection: sqlite3.Connection, path: Path | None) -> bool:
-    """Whether a file has no tables yet.
-
-    Raises:
-        StoreError: for a store of another version, or a database of something else.
-    """
+    """Whether a file has no tables yet; refuses what is no store of this version."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()

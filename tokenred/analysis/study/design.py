@@ -32,6 +32,7 @@ __all__ = ["Design", "Point"]
 Point = dict[str, Any]
 """Values by the name of their axis."""
 _AGAINST = (DENSE, "base")
+_MEGABYTE = 1 << 20
 _KINDS: dict[str, Any] = {
     "limit": Size | None, "seed": Count, "budget": PartOf | None, "batch_size": Size,
     "threads": Size | None, "device": str | None,
@@ -50,7 +51,7 @@ class Design:
         metrics: to be measured.
         against: ``"dense"``, ``"base"`` or None.
         reference: the model that timings are taken against, or None for each cell's own.
-        channels_last: keep images and convolutions' weights as NHWC in memory.
+        room: bytes of images that a worker keeps.
 
     Raises:
         TokenredError: for whatever cannot be meant.
@@ -63,7 +64,8 @@ class Design:
         self._places: dict[tuple[ModelRef, Any], int] = {}
         self.models: list[ModelRef] = []
         self.datasets: list[DataRef | None] = []
-        self.channels_last = bool(told["channels_last"])
+        self.name, self.channels_last = told["name"], bool(told["channels_last"])
+        self.loaders, self.room = told["loaders"], told["image_cache"] * _MEGABYTE
         axes = {} if told["axes"] is None else told["axes"]
         if not isinstance(axes, Mapping):
             raise ConfigError(f"expected axes as a mapping from names to lists, got {shown(axes)}.")

@@ -45,21 +45,7 @@ def pick_engine(
     retries: Count = 2,
     gpus: Magnitude = 0.0,
 ) -> Engine:
-    """The engine.
-
-    Args:
-        given: ``"serial"``, ``"processes"``, ``"ray"``; an `Engine`; or anything with ``submit``,
-            such as an executor of ``concurrent.futures`` or Dask's client.
-        workers, threads: see the engines.
-        address: of a Ray cluster.
-        retries: how often a cell may be started again after its worker died.
-        gpus: of each of Ray's tasks.
-
-    Raises:
-        UnknownNameError: for another name.
-        ConfigError: for numbers out of range, or anything else.
-        MissingExtraError: for Ray where it is not installed.
-    """
+    """The engine that is meant; arguments as in `tokenred.analysis.Grid.run`."""
     if address is not None and given != "ray":
         raise ConfigError(
             f"an address is for engine='ray', got engine={shown(given)}; leave it out."

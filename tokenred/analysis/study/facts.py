@@ -34,25 +34,15 @@ _FIELDS = dataclasses.fields(Strategy)
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """A model as a plan sees it.
+    """A model as a plan sees it."""
 
-    Attributes:
-        identity: of weights, anatomy and preprocessing.
-        weights: digest of the weights.
-        dtype: their type.
-        info: for parts and schedules.
-        stem: multiply-accumulates of the embedding.
-        gmacs: cost of the dense model.
-        image_size: "HEIGHTxWIDTH" of its images; "" where it does not say.
-    """
-
-    identity: str
-    weights: str
-    dtype: str
+    identity: str  # digest of weights, anatomy and preprocessing
+    weights: str  # digest of the weights
+    dtype: str  # their type
     info: ModelInfo
-    stem: float
-    gmacs: float
-    image_size: str
+    stem: float  # multiply-accumulates of the embedding
+    gmacs: float  # cost of the dense model
+    image_size: str  # "HEIGHTxWIDTH" of its images; "" where it does not say
 
 
 class Facts:
@@ -77,11 +67,7 @@ class Facts:
         self._fresh: dict[str, Any] = {}
 
     def model(self, ref: ModelRef) -> ModelFacts:
-        """The facts about a model.
-
-        Raises:
-            TokenredError: for a model that cannot be loaded, or that no adapter knows.
-        """
+        """The facts about a model."""
         if ref not in self._models:
             stamp = ref.stamp()
             found = _from_store(self._known(stamp))
@@ -92,11 +78,7 @@ class Facts:
         return self._models[ref]
 
     def data(self, ref: DataRef, model: ModelRef) -> str:
-        """The identity of images, labels, and what is made of the images, for a model.
-
-        Raises:
-            TokenredError: for data that cannot be opened, or of other classes than the model's.
-        """
+        """The identity of images, labels, and what is made of the images, for a model."""
         if (ref, model) not in self._data:
             self._data[ref, model] = self._identity(ref, model)
         return self._data[ref, model]
@@ -110,12 +92,7 @@ class Facts:
         return self._models[ref].weights if ref in self._models else ""
 
     def fingerprint(self, ref: ModelRef, strategy: Strategy) -> str:
-        """The fingerprint of a strategy that a model can do; own parts as at the first look.
-
-        Raises:
-            PartError: as `Strategy.fingerprint`, where results are to be found again.
-            TokenredError: for a strategy that the model cannot do.
-        """
+        """The fingerprint of a strategy, refused where the model cannot do it."""
         told = self._told(strategy)
         self._removed(ref, strategy, told)
         return digest("\n".join(f"{name} {text}" for name, text in told.items()))
@@ -255,9 +232,6 @@ def _model_identity(model: nn.Module) -> str:
 
     Classes, attributes, weights and other tensors of all modules, functions put on them, hooks,
     versions of packages, and the preprocessing. Training mode is none of it.
-
-    Raises:
-        PartError: for an own module that holds what cannot be told apart from another.
     """
     from tokenred.models.likeness import evaluating
     from tokenred.models.metadata import PREPROCESSING
@@ -274,11 +248,7 @@ def _model_identity(model: nn.Module) -> str:
 
 
 def _data_identity(ref: DataRef, data: ImageDataset, content: str) -> str:
-    """A digest of images, labels, and of what an own dataset makes of the images.
-
-    Raises:
-        PartError: for an own transform or dataset that cannot be told apart from another.
-    """
+    """A digest of images, labels, and of what an own dataset makes of the images."""
     from tokenred.data import ImageDataset
 
     told = [content, data.labels, data.classes]

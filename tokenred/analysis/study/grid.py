@@ -119,19 +119,11 @@ class Grid:
         return len(self._design)
 
     def __iter__(self) -> Iterator[Cell]:
-        """The cells, with strategies and keys.
-
-        Raises:
-            TokenredError: for a cell that its model cannot do, unless ``invalid="skip"``.
-        """
+        """The cells, with strategies and keys."""
         return iter(self.plan().cells)
 
     def plan(self, store: Store | str | Path | None = None) -> Plan:
-        """All cells, checked; nothing runs. A model that the store knows is not even loaded.
-
-        Raises:
-            TokenredError: for a cell that its model cannot do, unless ``invalid="skip"``.
-        """
+        """All cells, checked; nothing runs. A model that the store knows is not even loaded."""
         return self._plan(Facts(_to_read(store)), pick_engine("serial"))
 
     @checked
@@ -148,9 +140,6 @@ class Grid:
         Args:
             store: says what is done already.
             engine, workers, threads: as they are to be; timings taken otherwise do not count.
-
-        Raises:
-            TokenredError: as `plan`.
         """
         found = _to_read(store)
         chosen = pick_engine(engine, workers=workers, threads=threads)
@@ -209,9 +198,8 @@ class Grid:
             # What is forgotten afterwards need not be found again.
             plan = self._plan(Facts(opened, keyed=store is not None), chosen, workers, threads)
             return run_plan(
-                plan, opened, chosen, name=self.name, loaders=self.loaders,
-                image_cache=self.image_cache, raising=on_error == "raise",
-                retry_failed=retry_failed, wait=wait, level=level, progress=progress,
+                plan, opened, chosen, raising=on_error == "raise", retry_failed=retry_failed,
+                wait=wait, level=level, progress=progress,
             )  # fmt: skip
         except BaseException:
             if opened is not store:
@@ -245,19 +233,12 @@ _CIFAR10 = "cifar10:"
 
 @dataclass
 class StudyFile:
-    """What a study file says.
+    """What a study file says."""
 
-    Attributes:
-        grid: arguments of `tokenred.analysis.Grid`.
-        run: arguments of `Grid.run`.
-        store: where the results go, or None.
-        output: a CSV file, or None.
-    """
-
-    grid: dict[str, Any] = field(default_factory=dict)
-    run: dict[str, Any] = field(default_factory=dict)
+    grid: dict[str, Any] = field(default_factory=dict)  # arguments of `tokenred.analysis.Grid`
+    run: dict[str, Any] = field(default_factory=dict)  # arguments of `Grid.run`
     store: Path | None = None
-    output: Path | None = None
+    output: Path | None = None  # a CSV file
 
 
 def read_study(path: str | Path) -> StudyFile:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import functools
-import inspect
-import textwrap
 import types
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -52,9 +49,6 @@ class Context:
         dense: what timings are taken against; None for the model under the reduced one.
         named: what `tokenred.models.load_model` takes to make the model, or None.
         kept: what metrics keep from cell to cell, as long as the model stays.
-        together: gives the evaluation of this model in one pass over the images with those of
-            further cells, or None where it is to be evaluated alone.
-        packed: what `keep` was given.
     """
 
     batch_size: int
@@ -66,8 +60,9 @@ class Context:
     dense: nn.Module | None = None
     named: str | None = None
     kept: dict[Any, Any] = field(default_factory=dict)
+    # The evaluation in one pass over the images with further cells; None to evaluate alone.
     together: Callable[[], Evaluation | None] = _alone
-    packed: Packed | None = None
+    packed: Packed | None = None  # what `keep` was given
 
     def keep(self, evaluation: Evaluation) -> None:
         """Store the predictions of an evaluation, image by image."""
@@ -79,25 +74,18 @@ Function = Callable[..., Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Metric:
-    """A named measurement.
+    """A named measurement: ``function(model, data, context) -> {name: value}``, plain values.
 
-    Attributes:
-        name: for messages.
-        function: ``(model, data, context) -> {name: value}`` with plain values. The model is a
-            `ReducedViT` on its device, in eval mode and without gradients; the data an
-            `ImageDataset` of the chosen images, or None.
-        version: goes into the key of a result, so that a changed metric is measured anew.
-        needs_data: refuse a grid without data.
-        timed: its results belong to one machine, number of threads, device and engine.
-        batched: they belong to one batch size.
+    The model is a `ReducedViT` on its device, in eval mode and without gradients; the data an
+    `ImageDataset` of the chosen images, or None.
     """
 
     name: str
     function: Function
-    version: str
+    version: str  # goes into the key of a result, so that a changed metric is measured anew
     needs_data: bool = True
-    timed: bool = False
-    batched: bool = True
+    timed: bool = False  # results belong to one machine, number of threads, device and engine
+    batched: bool = True  # they belong to one batch size
 
     @property
     def own(self) -> bool:
@@ -106,11 +94,7 @@ class Metric:
         return not is_installed(str(inner.__module__))
 
     def told(self, how: Mapping[str, Any]) -> list[Any]:
-        """What of a measurement determines its results.
-
-        Args:
-            how: ``batch_size``, and by what else a timing is determined.
-        """
+        """What of a measurement determines its results; ``how`` has all that timings depend on."""
         batch = how["batch_size"] if self.batched or self.timed else None
         return [self.name, self.version, batch, dict(how) if self.timed else None]
 
@@ -176,12 +160,7 @@ def list_metrics() -> list[str]:
 
 
 def read_metrics(given: Iterable[str | Mapping[str, Any] | Function]) -> tuple[Metric, ...]:
-    """Metrics from names, tables of a name and options, and functions.
-
-    Raises:
-        UnknownNameError: for an unknown name.
-        PartError: for anything else that cannot be called.
-    """
+    """Metrics from names, tables of a name and options, and functions."""
     if isinstance(given, str):
         given = [given]
     return tuple(_read(metric) for metric in given)
@@ -201,7 +180,7 @@ def _read(given: Any) -> Metric:
             f"expected a metric: a name, a table with 'name', or a function, got {shown(given)}."
         )
     name = getattr(given, "__name__", type(given).__name__)
-    check_names(name, [name, *_literal_names(given)])
+    check_names(name, [name])
     return Metric(name, given, _source(given), needs_data=False)
 
 
@@ -218,16 +197,7 @@ def _with_options(given: dict[str, Any]) -> Metric:
 
 
 def check_names(metric: str, names: Iterable[str], taken: Iterable[str] = ()) -> None:
-    """Refuse names of values that say something else in a row.
-
-    Args:
-        metric: whose they are.
-        names: of what it gives.
-        taken: names of axes and of what other metrics give.
-
-    Raises:
-        MetricNameError: for the first such name.
-    """
+    """Refuse names that say something else in a row, or that an axis or another metric has."""
     taken = set(taken)
     for name in names:
         if name in OF_EVERY_ROW or name in taken:
@@ -236,17 +206,6 @@ def check_names(metric: str, names: Iterable[str], taken: Iterable[str] = ()) ->
                 f"metric {metric!r} gives {name!r}, which is the name of {what}; call it "
                 f"otherwise, such as 'my_{name}'."
             )
-
-
-def _literal_names(function: Any) -> list[str]:
-    """Names that a function returns in so many words; nothing where its source is not to be had."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, TypeError, SyntaxError):
-        return []
-    given = (node.value for node in ast.walk(tree) if isinstance(node, ast.Return))
-    keys = (key for value in given if isinstance(value, ast.Dict) for key in value.keys)
-    return [str(key.value) for key in keys if isinstance(key, ast.Constant)]
 
 
 def _source(function: Any) -> str:

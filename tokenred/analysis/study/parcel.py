@@ -92,18 +92,12 @@ def install(runner: Parcel) -> None:
 
 
 def run_batch(runner: Parcel | str, tasks: Parcel, threads: int | None = None) -> bytes:
-    """Run a batch in a worker.
+    """Run a batch in a worker; gives what `read_batch` reads.
 
     Args:
         runner: opened once for each thread; or the token of one that was installed.
         tasks: the batch.
         threads: CPU threads of PyTorch; None for no change.
-
-    Returns:
-        For `read_batch`: the outcomes, and the seconds that they took.
-
-    Raises:
-        EngineError: where the runner cannot be read here.
     """
     parcel = _installed[runner] if isinstance(runner, str) else runner
     if getattr(_here, "token", None) != parcel.token:

@@ -23,9 +23,11 @@ from tokenred.analysis.study.cell import (
 from tokenred.analysis.study.design import Design, Point
 from tokenred.analysis.study.facts import Facts
 from tokenred.analysis.study.refs import KEYS, ModelRef
+from tokenred.analysis.study.rows import record
 from tokenred.core.errors import ConfigError, InputError, TokenredError
 from tokenred.core.fingerprint import digest
 from tokenred.reduced.cost import Cost
+from tokenred.strategies.config import to_config
 from tokenred.strategies.specs import at_budget
 
 if TYPE_CHECKING:
@@ -43,8 +45,7 @@ class Plan:
     """All cells of a grid, checked.
 
     Args:
-        design: of the grid.
-        facts: about its models and data.
+        design, facts: of the grid.
         engine: what determines timings besides the setting: name, workers and threads.
         invalid: ``"raise"`` at a cell that its model cannot do, or ``"skip"`` it.
 
@@ -52,9 +53,6 @@ class Plan:
         cells: in the order of the grid.
         references: what they are compared with.
         results: the different cells by key, references first.
-
-    Raises:
-        TokenredError: for a cell that its model cannot do, naming it.
     """
 
     def __init__(
@@ -113,22 +111,22 @@ class Plan:
         return list(found.items())
 
     def frame(self, store: Store | None) -> pd.DataFrame:
-        """One row a cell: axes, strategy, settings, GMACs, tokens, and whether it is done."""
+        """One row a cell, as a study has it: with costs, and whether it is done."""
         import pandas as pd
 
         known = {} if store is None else store.status([cell.key for cell in self.cells])
         seen: set[str] = set()
-        rows = []
+        records = []
         for cell in self.cells:
-            row = {**cell.plain_axes, "strategy": cell.label, "method": cell.base.method}
-            row |= self.columns(cell)
-            if cell.error is None:
-                row |= cost_columns(self.cost(cell))
             status = "skipped" if cell.error else "repeated" if cell.key in seen else "to do"
             seen.add(cell.key)
+            setting = {"threads": cell.setting.threads, "device": cell.setting.device}
+            costs = {} if cell.error else cost_columns(self.cost(cell))
+            row = {**self.row(cell), "axes": {}, "machine": setting, "metrics": costs}
             status = known.get(cell.key, (status, ""))[0]
-            rows.append({**row, "status": status, "why": cell.why, "key": cell.key})
-        return pd.DataFrame(rows)
+            done = {"status": status, "why": cell.why}
+            records.append({**cell.plain_axes, **record(row), **done})
+        return pd.DataFrame(records)
 
     # ---------------------------------------------------------------- what is known of a cell
 
@@ -141,22 +139,28 @@ class Plan:
         assert cell.strategy is not None
         return self.facts.cost(self.model(cell), cell.strategy)
 
-    def columns(self, cell: Cell) -> dict[str, Any]:
-        """The columns of a row that say what a cell runs on."""
-        setting, model = cell.setting, self.model(cell)
+    def row(self, cell: Cell) -> dict[str, Any]:
+        """The columns of a row that are known before a cell runs, as the store has them."""
+        setting, model, strategy = cell.setting, self.model(cell), cell.strategy
         data, size = self.design.datasets[setting.data], model.image_size
-        own = "" if cell.strategy is None else self.facts.model(model).image_size
+        facts = None if strategy is None else self.facts.model(model)
+        own_size = facts.image_size if facts else ""
         return {
+            "key": cell.key,
+            "axes": cell.plain_axes,
+            "strategy": cell.label,
+            "method": cell.base.method,
+            "config": "" if strategy is None else json.dumps(to_config(strategy, strict=False)),
+            "fingerprint": cell.fingerprint,
             "model": model.label,
+            "weights": facts.weights if facts else "",
             "data": "" if data is None else data.label,
-            "limit": setting.limit,
+            "image_limit": setting.limit,
             "seed": setting.seed,
-            "dtype": setting.dtype,
+            "dtype": setting.dtype or (facts.dtype if facts else ""),
             "batch_size": setting.batch_size,
-            "image_size": own if size is None else f"{size[0]}x{size[1]}",
+            "image_size": own_size if size is None else f"{size[0]}x{size[1]}",
             "compile": str(setting.compile).lower(),
-            "threads": setting.threads,
-            "device": setting.device,
         }
 
     # ---------------------------------------------------------------- planning
@@ -194,7 +198,7 @@ class Plan:
             except TokenredError as found:
                 error = found
         cell = Cell(position, point, base, share, setting, strategy, fingerprint, "", error)
-        cell.key = digest(prefix + (fingerprint or f"{cell.label} {cell.axes_json}"))
+        cell.key = digest(prefix + (fingerprint or f"{cell.label} {json.dumps(cell.plain_axes)}"))
         return cell
 
     def _place(self, point: Point) -> tuple[Setting, str, TokenredError | None]:

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from tokenred.analysis.study.cell import FAILED, EngineError, Outcome, Task, failure
 from tokenred.analysis.study.parcel import Parcel, pack_runner, pack_tasks, read_batch, run_batch
 
@@ -66,13 +64,11 @@ class Serial(Engine):
         self._threads = threads
 
     def run(self, runner: Run, tasks: Sequence[Task], modules: set[str]) -> Iterator[list[Outcome]]:
-        before = torch.get_num_threads()
-        torch.set_num_threads(self._threads or before)
-        try:
+        from tokenred.analysis.measure.machine import cpu_threads  # brings timm with it
+
+        with cpu_threads(self._threads):
             for outcome in runner(tasks):
                 yield [outcome]
-        finally:
-            torch.set_num_threads(before)
 
 
 class Pool(Engine):

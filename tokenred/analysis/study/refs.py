@@ -40,18 +40,13 @@ _AMP = "amp:"
 class ModelRef:
     """A model by the arguments of `tokenred.models.load_model`, or itself.
 
-    Attributes:
-        label: for tables.
-        arguments: to load it with.
-        module: in place of those; of a `ReducedViT` the base runs, with its learned parts in those
-            strategies that have them.
-        image_size: (height, width) of its images; None for its own.
+    Of a `ReducedViT` the base runs, with its learned parts in those strategies that have them.
     """
 
     label: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    module: nn.Module | None = None
-    image_size: tuple[int, int] | None = None
+    module: nn.Module | None = None  # in place of arguments
+    image_size: tuple[int, int] | None = None  # (height, width) of its images; None for its own
 
     def stamp(self) -> str | None:
         """Changes when the weights may have; None for a model in memory or a file written now."""
@@ -67,11 +62,7 @@ class ModelRef:
         return f"model {KEYS} {told} {named} {own} timm {version('timm')} {tokenred.__version__}"
 
     def load(self) -> nn.Module:
-        """The model, in eval mode. Random weights are the same at every load.
-
-        Raises:
-            TokenredError: for one that cannot be had, or not for images of this size.
-        """
+        """The model, in eval mode. Random weights are the same at every load."""
         model = self._load() if self.module is None else self.module
         if self.image_size is None:
             return model
@@ -96,17 +87,11 @@ class ModelRef:
 
 @dataclass(frozen=True, eq=False)
 class DataRef:
-    """Data by the arguments of `tokenred.data.open_dataset`, or a dataset itself.
-
-    Attributes:
-        label: for tables.
-        arguments: ``source``, ``split``, ``class_map``.
-        dataset: in place of those; or what was opened by them already.
-    """
+    """Data by the arguments of `tokenred.data.open_dataset`, or a dataset itself."""
 
     label: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    dataset: ImageDataset | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # source, split, class_map
+    dataset: ImageDataset | None = None  # in place of those, or what was opened by them already
 
     def stamp(self) -> str | None:
         """Changes when the images may have.
@@ -127,11 +112,7 @@ class DataRef:
         return None if stamp is None else f"data {KEYS} {told} {stamp}"
 
     def open(self, model: nn.Module) -> ImageDataset:
-        """The dataset, with the model's preprocessing where it has none of its own.
-
-        Raises:
-            DataError: as `tokenred.analysis.evaluate` raises it.
-        """
+        """The dataset, with the model's preprocessing where it has none of its own."""
         from tokenred.analysis.measure.inputs import open_for
         from tokenred.analysis.measure.machine import base_of
 
@@ -153,11 +134,7 @@ class DataRef:
 
 
 def read_model(given: Any) -> ModelRef:
-    """A reference from a name or path, a mapping with ``spec``, or a model.
-
-    Raises:
-        ConfigError: for anything else.
-    """
+    """A reference from a name or path, a mapping with ``spec``, or a model."""
     if isinstance(given, nn.Module):
         module = given.base if isinstance(given, ReducedViT) else given
         config = getattr(module, "pretrained_cfg", None)
@@ -185,11 +162,7 @@ def read_model(given: Any) -> ModelRef:
 
 
 def read_data(given: Any, split: str | None, class_map: Any) -> DataRef:
-    """A reference from what `tokenred.analysis.evaluate` takes, loaders left out.
-
-    Raises:
-        ConfigError: for anything else.
-    """
+    """A reference from what `tokenred.analysis.evaluate` takes, loaders left out."""
     if isinstance(given, DataRef):
         return given
     if isinstance(given, str | os.PathLike):
@@ -226,11 +199,7 @@ def _data_source(source: str) -> str:
 
 
 def precision_of(text: str | None) -> tuple[torch.dtype | None, torch.dtype | None]:
-    """The type of the weights, and that of mixed precision, from ``"bfloat16"``, ``"amp:…"``.
-
-    Raises:
-        ConfigError: for another word.
-    """
+    """The type of the weights, and that of mixed precision, from ``"bfloat16"``, ``"amp:…"``."""
     if text is None:
         return None, None
     text = read(str, text, "dtype")

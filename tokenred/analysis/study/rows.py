@@ -59,19 +59,12 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Packed:
-    """Predictions, image by image, ready to be stored.
+    """Predictions, image by image, ready to be stored."""
 
-    Attributes:
-        images: digest of which images these are and what their labels are.
-        count: how many.
-        labels: packed ``index`` and ``label``, the same for all cells on these images.
-        answers: packed ``prediction`` and ``rank``.
-    """
-
-    images: str
+    images: str  # digest of which images these are and what their labels are
     count: int
-    labels: bytes
-    answers: bytes
+    labels: bytes  # `index` and `label`, the same for all cells on these images
+    answers: bytes  # `prediction` and `rank`
 
 
 def pack_predictions(found: Any) -> Packed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -31,11 +30,10 @@ from tokenred.analysis.study.store import Store
 from tokenred.analysis.study.study import Study
 from tokenred.core.errors import PartError
 from tokenred.core.provenance import is_installed
-from tokenred.strategies.config import to_config
 
 __all__ = ["run_plan"]
 
-_MEGABYTE = 1 << 20
+_OF_OUTCOME = ("metrics", "status", "error", "traceback", "attempts", "seconds", "machine")
 
 
 def run_plan(
@@ -43,9 +41,6 @@ def run_plan(
     store: Store,
     engine: Engine,
     *,
-    name: str,
-    loaders: int = 0,
-    image_cache: int = 512,
     raising: bool = False,
     retry_failed: bool = False,
     wait: float = 0.0,
@@ -65,8 +60,8 @@ def run_plan(
             # Another grid may have been busy meanwhile.
             missing = plan.missing(store, retry_failed)
             store.set_axes(plan.narrow(store))
-            runner = _runner(plan, raising, loaders, image_cache * _MEGABYTE)
-            _Writer(plan, store, name, engine.name).run(engine, runner, missing, progress)
+            runner = _runner(plan, raising)
+            _Writer(plan, store, engine).run(runner, missing, progress)
             study.keep_differences()
     elif plan.facts.is_fresh and not store.readonly:
         with suppress(StoreError), store.writing():  # for a quick start next time
@@ -74,7 +69,7 @@ def run_plan(
     return study
 
 
-def _runner(plan: Plan, raising: bool, loaders: int, room: int) -> Run:
+def _runner(plan: Plan, raising: bool) -> Run:
     # Brings timm with it, which the second start of a finished grid has no use for.
     from tokenred.analysis.study.worker import Runner
 
@@ -91,8 +86,8 @@ def _runner(plan: Plan, raising: bool, loaders: int, room: int) -> Run:
         axes=design.axes,
         channels_last=design.channels_last,
         raising=raising,
-        loaders=loaders,
-        room=room,
+        loaders=design.loaders,
+        room=design.room,
         reference=None if reference is None else design.place(reference),
         bases={design.models.index(ref): model for ref, model in facts.loaded.items()},
     )
@@ -101,13 +96,15 @@ def _runner(plan: Plan, raising: bool, loaders: int, room: int) -> Run:
 class _Writer:
     """Turns outcomes into rows of a store, whose one writer this process is."""
 
-    def __init__(self, plan: Plan, store: Store, study: str, engine: str) -> None:
-        self._plan, self._store = plan, store
-        self._common = {"study": study, "engine": engine, "git_commit": _commit()}
+    def __init__(self, plan: Plan, store: Store, engine: Engine) -> None:
+        self._plan, self._store, self._engine = plan, store, engine
+        self._common = {
+            "study": plan.design.name, "engine": engine.name, "git_commit": _commit()
+        }  # fmt: skip
         self._names: dict[str, tuple[str, ...]] = {}
 
-    def run(self, engine: Engine, runner: Run, missing: list[Cell], progress: bool) -> None:
-        plan, store = self._plan, self._store
+    def run(self, runner: Run, missing: list[Cell], progress: bool) -> None:
+        plan, store, engine = self._plan, self._store, self._engine
         running = {cell.key: cell for cell in missing if cell.error is None}
         whole, finished, failed = len(running), 0, 0
         stored = len(plan.results) - len(missing)
@@ -166,30 +163,13 @@ class _Writer:
         return outcome
 
     def _row(self, cell: Cell, outcome: Outcome) -> dict[str, Any]:
-        strategy, told = cell.strategy, self._plan.columns(cell)
-        facts = None if strategy is None else self._plan.facts.model(self._plan.model(cell))
         return {
-            "key": cell.key,
-            "axes": cell.plain_axes,
-            "strategy": cell.label,
-            "method": cell.base.method,
-            "config": "" if strategy is None else json.dumps(to_config(strategy, strict=False)),
-            "fingerprint": cell.fingerprint,
-            "weights": facts.weights if facts else "",
-            "image_limit": told["limit"],
-            "dtype": told["dtype"] or (facts.dtype if facts else ""),
-            **{
-                n: told[n] for n in ("model", "data", "seed", "batch_size", "image_size", "compile")
-            },
-            **{n: getattr(outcome, n) for n in _OF_OUTCOME},
+            **self._plan.row(cell),
+            **{name: getattr(outcome, name) for name in _OF_OUTCOME},
             "created": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
             "packed": outcome.packed if outcome.status == DONE else None,
             **self._common,
         }
-
-
-_OF_CELL = ("model", "data", "seed", "batch_size", "image_size", "compile")
-_OF_OUTCOME = ("metrics", "status", "error", "traceback", "attempts", "seconds", "machine")
 
 
 def _own_modules(design: Design) -> set[str]:

@@ -230,12 +230,7 @@ class Store:
         return tidy([record(row) for row in rows], axes)
 
     def predictions(self, key: str) -> Predictions:
-        """What the model of a row made of each image.
-
-        Raises:
-            UnknownNameError: for a key without a row.
-            InputError: for a row without predictions.
-        """
+        """What the model of a row made of each image."""
         found = self._ask(
             "SELECT labels, answers FROM predictions JOIN images ON images.digest = images "
             "WHERE key = ?",
@@ -250,12 +245,7 @@ class Store:
         return Predictions(**unpack(labels), **unpack(answers))
 
     def compare(self, key_a: str, key_b: str, level: float = 0.95) -> Interval:
-        """How much more accurate a is than b, on the same images.
-
-        Raises:
-            InputError: where they were not run on the same images.
-            UnknownNameError: for a key without a row.
-        """
+        """How much more accurate a is than b; refused unless they ran on the same images."""
         a, b = self.predictions(key_a), self.predictions(key_b)
         if a.index.tolist() != b.index.tolist() or a.label.tolist() != b.label.tolist():
             raise InputError(

@@ -48,35 +48,20 @@ _NAMED = {"spec", "pretrained"}
 
 @dataclass
 class Runner:
-    """Runs tasks. It travels to a worker by pickling, and loads there what it needs.
+    """Runs tasks. It travels to a worker by pickling, and loads there what it needs."""
 
-    Attributes:
-        models, data: by their places in a `Setting`.
-        weights: the digest that each model had when the grid was planned.
-        contents: of each data the stamp and the digest of the images, as planned; none to go by
-            what is there.
-        metrics: what is measured.
-        axes: names of the grid's axes, which no metric may give.
-        channels_last: keep images and convolutions' weights as NHWC in memory.
-        raising: raise what a cell raises, rather than put it into the outcome.
-        loaders: processes that load images.
-        room: bytes of images that are kept between cells.
-        reference: place of the model that timings are taken against; None for each cell's own.
-        bases: models that are loaded already, by place; they do not travel.
-    """
-
-    models: tuple[ModelRef, ...]
+    models: tuple[ModelRef, ...]  # these and the data by their places in a `Setting`
     data: tuple[DataRef | None, ...]
-    weights: tuple[str, ...]
+    weights: tuple[str, ...]  # the digest that each model had when the grid was planned
     metrics: tuple[Metric, ...]
-    contents: tuple[tuple[str | None, str], ...] = ()
-    axes: tuple[str, ...] = ()
+    contents: tuple[tuple[str | None, str], ...] = ()  # as planned: stamp of data, and of images
+    axes: tuple[str, ...] = ()  # whose names no metric may give
     channels_last: bool = False
-    raising: bool = False
-    loaders: int = 0
-    room: int = 0
-    reference: int | None = None
-    bases: Mapping[int, nn.Module] = field(default_factory=dict)
+    raising: bool = False  # what a cell raises, rather than put it into the outcome
+    loaders: int = 0  # processes that load images
+    room: int = 0  # bytes of images that are kept between cells
+    reference: int | None = None  # the model that timings are taken against; None for the own
+    bases: Mapping[int, nn.Module] = field(default_factory=dict)  # loaded here; do not travel
     _models: OrderedDict[Any, nn.Module] = field(default_factory=OrderedDict)
     _images: OrderedDict[Any, KeptImages] = field(default_factory=OrderedDict)
     _shared: dict[Any, Any] = field(default_factory=dict)
@@ -287,9 +272,6 @@ class KeptImages(ImageDataset):
         whole: the dataset, with its transform.
         chosen: indices into it, in order.
         room: bytes that may be kept; 0 keeps nothing.
-
-    Shapes:
-        an entry: image (3, height, width), label, and the index in the whole dataset.
     """
 
     def __init__(self, whole: ImageDataset, chosen: Sequence[int], room: int) -> None:
