@@ -23,10 +23,10 @@ import torch
 from tokenred.analysis.study.grid import Grid
 from tokenred.analysis.study.store import Store
 
-ALPHAS, MS = 20, 15
+ALPHAS, MS = 15, 10
 SECONDS = 0.002
 # A run is killed while it plans, or after some cells, and so many seconds later.
-MOST_CELLS, LATEST = 20, 0.01
+MOST_CELLS, LATEST = 10, 0.01
 
 
 def make_grid(log: Path) -> Grid:

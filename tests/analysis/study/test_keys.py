@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import subprocess
@@ -30,20 +31,21 @@ from tokenred.data import ImageDataset
 
 
 def key(make_grid: MakeGrid, **options: Any) -> str:
-    (cell,) = make_grid(**options)
+    (cell,) = make_grid(**{"model": MODEL, **options})
     return cell.key
 
 
-def test_all_that_determines_a_result_is_in_the_key(
-    make_grid: MakeGrid, digits: torch.nn.Module
-) -> None:
+MODEL = tr.models.load_model("digits")
+
+
+def test_all_that_determines_a_result_is_in_the_key(make_grid: MakeGrid) -> None:
     random = {"spec": "digits", "pretrained": False}
     one = key(make_grid)
     # Named or in memory, in training or not: weights count, not where they are.
-    assert key(make_grid, model=digits) == one
-    digits.train()
-    assert key(make_grid, model=digits, image_size=32) == one
-    digits.eval()
+    assert key(make_grid, model="digits") == one
+    MODEL.train()
+    assert key(make_grid, image_size=32) == one
+    MODEL.eval()
     others = {"batch_size": 3, "device": "cpu", "name": "other", "image_cache": 0, "loaders": 0}
     assert key(make_grid, **others) == one
     assert key(make_grid, model=random) == key(make_grid, model=random)
@@ -103,7 +105,8 @@ def test_content_of_files(make_grid: MakeGrid, tmp_path: Path, kind: str) -> Non
     one = of()
     assert one == of() == of("elsewhere")
     assert len({one, of(shade=1), of(moved=True)}) == 3
-    assert one == key(make_grid, data=zipped(write(tmp_path / "packed")), limit=None)
+    if kind != "opened":  # whose transform counts
+        assert one == key(make_grid, data=zipped(write(tmp_path / "packed")), limit=None)
 
 
 class Arrays:
@@ -278,14 +281,14 @@ CHANGES = [_rescaled, _half_the_heads, _pooled, _other_eps, _other_activation, _
            _other_mean, _patched]  # fmt: skip
 
 
-def test_another_model(make_grid: MakeGrid, digits: torch.nn.Module) -> None:
+def test_another_model(make_grid: MakeGrid) -> None:
     def of(change: Any) -> str:
-        model = tr.models.load_model("digits")
+        model = copy.deepcopy(MODEL)
         change(model)
         return key(make_grid, model=model)
 
     found = [of(change) for change in CHANGES]
-    assert len({key(make_grid, model=digits), *found}) == len(CHANGES) + 1
+    assert len({key(make_grid), *found}) == len(CHANGES) + 1
     assert [of(CHANGES[0]), of(CHANGES[-1])] == [found[0], found[-1]]
 
 
@@ -314,10 +317,10 @@ def test_timings_belong_to_machine_engine_and_batch_size(
     make_grid: MakeGrid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def of(metric: Any = "speed", run: Any = None, **options: Any) -> str:
-        grid = make_grid(**{"metrics": [metric], "batch_size": 2, **options})
-        return str(grid.dry_run(**(run or {}))["key"][0])
+        told = {"model": MODEL, "data": None, "limit": None, "metrics": [metric], "batch_size": 2}
+        return str(make_grid(**{**told, **options}).dry_run(**(run or {}))["key"][0])
 
-    register_metric("timed one", version=1, timed=True)(give(1))
+    register_metric("timed one", version=1, timed=True, needs_data=False)(give(1))
     found = [
         of(),
         of(batch_size=3),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -77,14 +78,19 @@ def test_refused(tmp_path: Path, text: str, error: type[Exception], message: str
         read_study(written(tmp_path, text))
 
 
-def test_axes_are_checked_as_those_of_a_grid(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="expected a list"):
-        Grid(**read_study(written(tmp_path, "[study]\nmodel='digits'\n[axes]\na = 1")).grid)
-
-
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read the study file"):
         read_study(tmp_path / "none.toml")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="not valid TOML"):
         read_study(tmp_path / "binary.toml")
+
+
+def test_the_study_file_of_the_documentation(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "studies.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    found = read_study(written(tmp_path, text))
+    frame = Grid(**found.grid).dry_run()
+    assert len(frame) == 25
+    assert (frame["status"] == "to do").all()
+    assert found.run == {"engine": "processes", "workers": 2}

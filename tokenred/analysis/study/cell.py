@@ -6,16 +6,17 @@ import dataclasses
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenred.analysis.study.rows import Packed
-from tokenred.core.errors import ConfigError, PartError, TokenredError, shown
+from tokenred.core.errors import ConfigError, TokenredError, shown
 from tokenred.core.part import Part
 from tokenred.core.registry import KINDS
 from tokenred.strategies.config import resolve
 from tokenred.strategies.specs import Spec, parse_spec, read_arguments
-from tokenred.strategies.strategy import Strategy, divide_arguments, from_config, recipes
+from tokenred.strategies.strategy import Strategy, from_config, recipes, strategy
 
 if TYPE_CHECKING:
     from tokenred.analysis.measure.clock import Compile
@@ -70,20 +71,14 @@ def plain(value: Any) -> Any:
         return shown(value)
 
 
-# ---------------------------------------------------------------- what a cell starts from
-
-
 @dataclass(frozen=True)
 class Base:
     """A recipe with arguments, or a strategy."""
 
     label: str  # as one writes it
     method: str  # the family it belongs to
-    recipe: Callable[..., Strategy] | None = None  # None where `strategy` is given
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    fields: Mapping[str, Any] = field(default_factory=dict)  # in place of the recipe's choice
+    make: Callable[..., Strategy]  # the strategy, with arguments set where it is a recipe
     parameters: frozenset[str] = frozenset()  # names that the recipe takes
-    strategy: Strategy | None = None
     share: float | None = None  # of the dense model's GMACs; None for the schedule as it is
 
     def build(self, assigned: Mapping[str, Any]) -> Strategy:
@@ -94,36 +89,22 @@ class Base:
         aside, such as M with the graph ``none``.
         """
         if self.method == DENSE:
-            return self._made({})
+            return self.make()
         own = {name: value for name, value in assigned.items() if name not in OUTSIDE}
         arguments = {name: own.pop(name) for name in list(own) if name in self.parameters}
         fields = {name: own.pop(name) for name in list(own) if name in FIELDS}
         # A seed of the run is the seed of the parts that draw; one of their own goes before.
         if "seed" in assigned and not any(name.endswith(".seed") for name in own):
             own["seed"] = assigned["seed"]
-        strategy = self._made(arguments)
+        made = self.make(**arguments)
         if fields:
-            strategy = strategy.replace(**fields)
+            made = made.replace(**fields)
         for name, value in own.items():
-            strategy = _with_parameter(strategy, name, value)
-        return strategy
-
-    def _made(self, arguments: Mapping[str, Any]) -> Strategy:
-        if self.recipe is None:
-            assert self.strategy is not None
-            return self.strategy
-        try:
-            made = self.recipe(**{**self.arguments, **arguments})
-        except TokenredError:
-            raise
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"recipe {self.method!r} does not take this: {error}.") from error
-        if not isinstance(made, Strategy):
-            raise PartError(f"recipe {self.method!r} must return a Strategy, got {made!r}.")
-        return made.replace(**self.fields) if self.fields else made
+            made = _with_parameter(made, name, value)
+        return made
 
 
-def _with_parameter(strategy: Strategy, name: str, value: Any) -> Strategy:
+def _with_parameter(whole: Strategy, name: str, value: Any) -> Strategy:
     """A strategy with a parameter of its parts set; as it is where none has it."""
     kind, _, parameter = name.rpartition(".")
 
@@ -133,12 +114,12 @@ def _with_parameter(strategy: Strategy, name: str, value: Any) -> Strategy:
 
     changes: dict[str, Any] = {}
     for place in PARTS if kind == "" else [kind]:
-        before = getattr(strategy, place)
+        before = getattr(whole, place)
         several = isinstance(before, tuple)
         after = tuple(map(changed, before)) if several else changed(before)
         if after is not before:
             changes[place] = after
-    return strategy.replace(**changes) if changes else strategy
+    return whole.replace(**changes) if changes else whole
 
 
 def read_base(given: Any) -> Base:
@@ -153,11 +134,11 @@ def read_base(given: Any) -> Base:
         TokenredError: as `tokenred.analysis.parse_spec` raises them.
     """
     if isinstance(given, str) and given.strip().casefold() == DENSE:
-        return Base(DENSE, DENSE, strategy=Strategy.dense())
+        return Base(DENSE, DENSE, Strategy.dense)
     if isinstance(given, Mapping):
-        strategy = from_config(dict(given))  # refuses what is not there
+        made = from_config(dict(given))  # refuses what is not there
         if "recipe" not in given:
-            return _of_spec(parse_spec(strategy))
+            return _of_spec(parse_spec(made))
         arguments = {name: value for name, value in given.items() if name != "recipe"}
         written = ",".join(f"{k}={v}" for k, v in arguments.items())
         name = str(given["recipe"])
@@ -176,16 +157,12 @@ def _body(spec: Spec) -> str:
 
 
 def _of_spec(spec: Spec) -> Base:
-    return Base(_body(spec), spec.method, strategy=spec.strategy, share=spec.share)
+    return Base(_body(spec), spec.method, lambda: spec.strategy, share=spec.share)
 
 
 def _of_recipe(label: str, name: str, arguments: dict[str, Any], share: float | None) -> Base:
-    own, fields = divide_arguments(name, resolve(arguments))
-    recipe = recipes[name]
-    return Base(label, name.casefold(), recipe.make, own, fields, recipe.parameters, share=share)
-
-
-# ---------------------------------------------------------------- what travels through a study
+    make = partial(strategy, name, **resolve(arguments))
+    return Base(label, name.casefold(), make, recipes[name].parameters, share)
 
 
 @dataclass(frozen=True)

@@ -99,8 +99,6 @@ class Design:
                     raise ConfigError(f"metric {metric.name!r} needs images; pass data=.")
         self._check_names()
 
-    # ---------------------------------------------------------------- points
-
     def __len__(self) -> int:
         """The number of points, those that ``where`` leaves out included."""
         # Without axes there is one point, the base itself, unless points are listed.
@@ -135,8 +133,6 @@ class Design:
         product = name in self._axes or not self._has_product
         return product and all(name in point for point in self._points)
 
-    # ---------------------------------------------------------------- what a point means
-
     def base(self, point: Point) -> Base:
         """What a point starts from."""
         found = point.get("base", self._default.get("base"))
@@ -165,8 +161,6 @@ class Design:
                 model if size is None else dataclasses.replace(model, image_size=size)
             )
         return self._places[model, size]
-
-    # ---------------------------------------------------------------- reading
 
     def _point(self, point: Any) -> Point:
         if not isinstance(point, Mapping):

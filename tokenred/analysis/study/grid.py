@@ -220,8 +220,6 @@ def _to_read(store: Store | str | Path | None) -> Store | None:
     return Store(store, readonly=True) if Path(store).expanduser().exists() else None
 
 
-# ---------------------------------------------------------------- study files
-
 _OF_GRID = tuple(parameters_of(Grid).keys() - {"axes", "cells", "where"})
 _OF_RUN = ("engine", "workers", "threads", "address", "gpus", "retries")
 _TABLES = ("study", "axes", "cells")

@@ -218,9 +218,6 @@ def _source(function: Any) -> str:
     return identity_of(function, name, home=named.__module__)
 
 
-# ---------------------------------------------------------------- what is built in
-
-
 def evaluation_options(context: Context) -> dict[str, Any]:
     """How accuracy is evaluated in a cell: arguments of `tokenred.analysis.evaluate`."""
     return {

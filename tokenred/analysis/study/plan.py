@@ -83,8 +83,6 @@ class Plan:
         """How many cells there are; ``results`` holds the different ones, and the references."""
         return len(self.cells)
 
-    # ---------------------------------------------------------------- looking into a store
-
     def missing(self, store: Store, retry_failed: bool = False) -> list[Cell]:
         """The different cells of which a store has no result, those to be left out included."""
         known = store.status(list(self.results))
@@ -128,8 +126,6 @@ class Plan:
             records.append({**cell.plain_axes, **record(row), **done})
         return pd.DataFrame(records)
 
-    # ---------------------------------------------------------------- what is known of a cell
-
     def model(self, cell: Cell) -> ModelRef:
         """The model of a cell."""
         return self.design.models[cell.setting.model]
@@ -162,8 +158,6 @@ class Plan:
             "image_size": own_size if size is None else f"{size[0]}x{size[1]}",
             "compile": str(setting.compile).lower(),
         }
-
-    # ---------------------------------------------------------------- planning
 
     def _reference(self, cell: Cell, base: Base) -> Cell:
         """What a cell is compared with: one for each setting, and base where that is asked for."""

@@ -79,8 +79,6 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({None if self.path is None else str(self.path)!r}, results={len(self)})"
 
-    # ---------------------------------------------------------------- writing
-
     @contextmanager
     def writing(self, wait: float = 0.0) -> Iterator[None]:
         """Be the one writer for the length of the block.
@@ -186,8 +184,6 @@ class Store:
         with suppress(sqlite3.Error):  # it is safe in the log
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         self._settle_at = start + 100 * (time.monotonic() - start)
-
-    # ---------------------------------------------------------------- reading
 
     def _ask(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         with explained(f"cannot read the store {self.path}"):

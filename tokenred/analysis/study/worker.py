@@ -171,8 +171,6 @@ class Runner:
             self._credit[task.key] -= seconds
         return self._evaluated.pop(task.key)
 
-    # ---------------------------------------------------------------- models
-
     def _model(self, task: Task) -> ReducedViT:
         """The model under a strategy; learned parts of a reduced one go along, where they fit."""
         base = self._base(task.setting)
@@ -218,8 +216,6 @@ class Runner:
                 f"{found}, planned {self.weights[place]}): they changed, or differ on this "
                 "machine. Start the grid again."
             )
-
-    # ---------------------------------------------------------------- images
 
     def _chosen(self, setting: Setting) -> KeptImages | None:
         ref = self.data[setting.data]
