@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections import Counter
@@ -14,20 +13,8 @@ import pytest
 import yaml
 
 import tokenred as tr
+from tests.shared import ROOT, script
 from tokenred.core.registry import KINDS
-
-ROOT = Path(__file__).parent.parent
-
-
-def script(name: str) -> ModuleType:
-    """A module of ``scripts/``."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 links = script("docs_links")
 

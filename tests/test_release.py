@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
 
 import tokenred
+from tests.shared import ROOT, script
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-ROOT = Path(__file__).parent.parent
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-
-
-def _script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_citation_has_what_github_needs() -> None:
@@ -80,7 +69,7 @@ def test_every_kind_of_issue_has_a_form() -> None:
 
 
 def test_the_lowest_versions_are_those_declared() -> None:
-    versions = _script("versions")
+    versions = script("versions")
     pins = versions.pins(PROJECT)
     assert "torch==2.6" in pins
     assert "timm==1.0.15" in pins
@@ -92,7 +81,7 @@ def test_the_lowest_versions_are_those_declared() -> None:
 
 
 def test_the_sources_that_must_travel_are_there() -> None:
-    check = _script("check_wheel")
+    check = script("check_wheel")
     assert all((ROOT / name).is_file() for name in check.SOURCES)
 
 

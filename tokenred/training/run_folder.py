@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import math
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 import torch
@@ -22,14 +21,6 @@ __all__ = ["Rows", "RunFolder"]
 
 Rows = list[dict[str, float]]
 _FORMAT = "tokenred-training/2"
-_CONTENT: dict[str, tuple[type, ...]] = {
-    "identity": (dict,),
-    "rows": (list,),
-    "model": (dict,),
-    "ema": (dict, NoneType),
-    "optimizer": (dict,),
-    "scaler": (dict, NoneType),
-}
 
 
 class RunFolder:
@@ -86,12 +77,11 @@ class RunFolder:
             ) from error
         if not isinstance(state, dict) or state.get("format") != _FORMAT:
             raise CheckpointError(f"{self.state} is not a training checkpoint. {afresh}")
-        wrong = [k for k, kinds in _CONTENT.items() if not isinstance(state.get(k, ...), kinds)]
-        if wrong or not all(_is_row(row, n) for n, row in enumerate(state["rows"])):
-            raise CheckpointError(
-                f"{self.state} is damaged: see {', '.join(wrong) or 'rows'}. {afresh}"
-            )
-        saved = state["identity"]
+        saved, rows = state.get("identity"), state.get("rows")
+        if not isinstance(saved, dict) or not isinstance(rows, list):
+            raise CheckpointError(f"{self.state} lacks identity or rows. {afresh}")
+        if not all(_is_row(row, epoch) for epoch, row in enumerate(rows)):
+            raise CheckpointError(f"{self.state} has damaged rows. {afresh}")
         differs = [
             f"{name} {saved.get(name)!r} there, {identity.get(name)!r} now"
             for name in sorted({*map(str, saved), *identity})

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tokenred.core.errors import CheckpointError, ConfigError, DataError
 from tokenred.data import SKIPPED_LABEL
-from tokenred.models.checkpoint_file import load_strictly
+from tokenred.models.checkpoint_file import check_fit
 from tokenred.models.lvvit import LVViT
 from tokenred.reduced.model import ReducedViT
 from tokenred.training.devices import random_as
@@ -163,10 +163,15 @@ class Trainer:
     def load_state_dict(self, state: Mapping[str, Any], origin: str) -> None:
         """Continue from a state that `state_dict` returned; ``origin`` is for messages."""
         try:
+            # Everything is checked before anything is loaded.
             _check_optimizer(self.optimizer, state["optimizer"])
-            for module, name in ((self.model, "model"), (getattr(self.ema, "module", None), "ema")):
-                if module is not None:
-                    load_strictly(module, state[name], origin)
+            modules = {"model": self.model}
+            if self.ema is not None:
+                modules["ema"] = self.ema.module
+            for name, module in modules.items():
+                check_fit(module, state[name], origin)
+            for name, module in modules.items():
+                module.load_state_dict(state[name])
             self.optimizer.load_state_dict(state["optimizer"])
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
