@@ -17,6 +17,7 @@ from tests.training.conftest import digits, small, tiny, train
 from tokenred.training import Finetuned
 
 pytest.importorskip("accelerate")
+pytestmark = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
 ROOT = Path(__file__).parents[2]
 
 ONE_OF_TWO = """
@@ -25,11 +26,11 @@ import torch
 warnings.simplefilter("ignore")
 torch.set_num_threads(1)
 from tests.training.test_processes import PLAIN, run
-run(sys.argv[1] + "/evit", "evit", **PLAIN)
-run(sys.argv[1] + "/dynamicvit", "dynamicvit")
+run(sys.argv[1] + "/two", "dynamicvit", **PLAIN)
 """
-# Without an adaptive step, which blows up the last bits of gradients near 0.
-PLAIN = {"optimizer": "sgd", "lr": 0.05, "weight_decay": 0.0, "mixup": 0.0, "keep_warmup": None}
+# Without an adaptive step, which blows up the last bits of gradients near 0. In the first epoch
+# nothing is removed, so predictors have no gradient.
+PLAIN = {"optimizer": "sgd", "lr": 0.05, "weight_decay": 0.0, "mixup": 0.0}
 
 
 def run(output: str | Path, name: str, **changes: Any) -> Finetuned:
@@ -39,7 +40,7 @@ def run(output: str | Path, name: str, **changes: Any) -> Finetuned:
 
 
 def test_two_processes_are_one(tmp_path: Path) -> None:
-    alone = run(tmp_path / "one", "evit", **PLAIN).rows[-1]
+    alone = run(tmp_path / "one", "dynamicvit", **PLAIN).rows[-1]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -62,21 +63,19 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
         for process in processes:
             process.kill()
 
-    one, two = (tr.load(tmp_path / name / "last.safetensors") for name in ("one", "evit"))
+    one, two = (tr.load(tmp_path / name / "last.safetensors") for name in ("one", "two"))
     start = tiny().state_dict()
     moved = 0.0
     for name, value in one.state_dict().items():
         torch.testing.assert_close(two.state_dict()[name], value, rtol=1e-4, atol=1e-6)
-        moved = max(moved, float((value - start[name]).abs().max()))
+        if name in start:
+            moved = max(moved, float((value - start[name]).abs().max()))
     assert moved > 1e-3
-    names, row = (line.split(",") for line in (tmp_path / "evit/log.csv").read_text().splitlines())
+    names, row = (line.split(",") for line in (tmp_path / "two/log.csv").read_text().splitlines())
     logged = dict(zip(names, map(float, row), strict=True))
     assert logged["loss"] == pytest.approx(alone["loss"], rel=1e-4)
     # 21 images are not shared evenly, and each counts once.
     assert logged["top1"] == alone["top1"]
-    # Predictors have no gradient in an epoch in which nothing is removed.
-    learned = tr.load(tmp_path / "dynamicvit" / "last.safetensors")
-    assert learned.strategy == tr.strategy("dynamicvit")
 
 
 def test_bf16_with_a_bounded_gradient(tmp_path: Path) -> None:
