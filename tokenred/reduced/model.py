@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -15,7 +14,7 @@ from tokenred.attention import AttentionStat, Engine, pick_engine
 from tokenred.backbones import Backbone, adapt
 from tokenred.backbones.calls import Call, has_hooks
 from tokenred.core.capture import check_capture, not_scriptable
-from tokenred.core.errors import BackboneError, ConfigError, InputError, UntrainedPartWarning
+from tokenred.core.errors import BackboneError, ConfigError, InputError
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import check_choice
 from tokenred.core.state import TokenState
@@ -23,8 +22,7 @@ from tokenred.reduced.cost import Cost
 from tokenred.reduced.kept import FILLS, KeptTokens
 from tokenred.reduced.loop import Runner
 from tokenred.reduced.recorder import AliveCounts, Origins, Recorder, Span, no_span
-from tokenred.reduced.setup import Setup
-from tokenred.reduced.shared import SharesBase
+from tokenred.reduced.setup import LiveModel
 from tokenred.reduced.trace import Trace
 from tokenred.strategies.specs import StrategyLike, parse_spec
 from tokenred.strategies.strategy import Strategy
@@ -43,7 +41,7 @@ class Prepare(Protocol):
     def size(self, given: tuple[int, int]) -> tuple[int, int]: ...
 
 
-class ReducedViT(SharesBase):
+class ReducedViT(LiveModel):
     """A vision transformer with a token-reduction strategy. Made by `wrap` and `with_strategy`.
 
     Keeps the model's contract: ``forward``, ``forward_features``, ``forward_head``,
@@ -57,7 +55,6 @@ class ReducedViT(SharesBase):
         prepare: what is done to images before all else, or None.
     """
 
-    parts: nn.ModuleDict
     engines: tuple[Engine, ...] = ()
     prepare: Prepare | None = None
 
@@ -71,28 +68,9 @@ class ReducedViT(SharesBase):
         like: ReducedViT | None = None,
     ) -> None:
         engines = pick_engine(engine)
-        given = {} if like is None else like._learned_in(strategy)
-        setup = Setup.of(base, strategy, given)
-        learned = setup.learned
-        if learned and hasattr(base, "parts"):
-            raise BackboneError(
-                f"{type(base).__name__} has something called parts, where the weights of "
-                f"{', '.join(learned)} would go. Rename it."
-            )
-        super().__init__(base)
+        super().__init__(base, strategy, {} if like is None else like._learned_in(strategy))
         self.check_finite = check_finite
         self.engines, self._engine = engines, engine
-        self._place: Any = None
-        self._use(setup)
-        self._refresh()
-        setup.check_blocks(setup.plan(setup.info.grid, setup.info.num_patches))
-        if new := [name for name in learned if name not in given]:
-            warnings.warn(
-                f"{', '.join(new)} of {strategy!r}: weights that were never trained. "
-                "Fine-tune them, or load trained ones with load_state_dict or tokenred.load.",
-                UntrainedPartWarning,
-                stacklevel=3,
-            )
 
     def with_strategy(self, strategy: StrategyLike) -> ReducedViT:
         """The same model and weights under another strategy.
@@ -106,57 +84,6 @@ class ReducedViT(SharesBase):
             check_finite=self.check_finite,
             like=self,
         )
-
-    def _use(self, setup: Setup) -> None:
-        self._setup = setup
-        self.strategy = setup.strategy
-        if "parts" in self._modules:
-            self.parts.update(setup.learned)
-        elif learned := setup.learned:
-            self.parts = nn.ModuleDict(learned)
-
-    def _refresh(self, look: bool = False) -> Setup:
-        """What runs, after changes of the model were taken in; refused if it does not fit any more.
-
-        ``look`` at weights, too, whose shapes a forward does not go by and costs do.
-        """
-        if torch.compiler.is_dynamo_compiling():
-            # The compiler runs this now, and never in the compiled code: there it has its guards.
-            self._refresh_untraced()
-            self._setup.watch.guard()
-            return self._setup
-        self._sync()
-        if look or not self._setup.watch.holds():
-            self._use(self._setup.again())
-        if "parts" in self._modules and (setup := self._follow()) is not self._setup:
-            self._use(setup)
-        return self._setup
-
-    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-    def _refresh_untraced(self) -> bool:
-        self._refresh()
-        return True
-
-    def _follow(self) -> Setup:
-        """Learned parts are those that ``parts`` holds, on the base's device and of its type."""
-        setup, held = self._setup, self.parts._modules
-        for name, part in setup.learned.items():
-            if name not in held:
-                raise BackboneError(f"parts.{name} was deleted, without which nothing runs.")
-            if held[name] is not part:
-                swapped = setup.parts[name].with_network(self.parts[name])
-                setup = replace(setup, parts={**setup.parts, name: swapped})
-        weight = next(self.base.parameters())
-        place = (weight.device, weight.dtype)
-        if self._place != place:
-            self.parts.to(*place)
-            self._place = place
-        return setup
-
-    def _learned_in(self, other: Strategy) -> dict[str, nn.Module]:
-        """Learned parts that another strategy has as well."""
-        parts = self.parts.items() if "parts" in self._modules else ()
-        return {n: m for n, m in parts if getattr(self.strategy, n) == getattr(other, n)}
 
     def _run(
         self,

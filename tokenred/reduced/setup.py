@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from tokenred.backbones import Backbone, BlockAdapter, adapt
-from tokenred.core.errors import BackboneError, ConfigError
+from tokenred.core.errors import BackboneError, ConfigError, UntrainedPartWarning
 from tokenred.core.info import BlockInfo, ModelInfo
 from tokenred.core.state import TokenState
 from tokenred.reduced.cost import Cost, strategy_cost
 from tokenred.reduced.plan import LayerPlan, adapts, plan_layers, resolve_budget
-from tokenred.reduced.shared import Watch
+from tokenred.reduced.shared import SharesBase, Watch
 from tokenred.strategies.base import Fuser, Router, Selector
 from tokenred.strategies.strategy import Strategy
 
-__all__ = ["Setup"]
+__all__ = ["LiveModel", "Setup"]
 
 # Blocks that are left, and what all of them cost before.
 Pruned: TypeAlias = tuple[tuple[nn.Module, ...], tuple[BlockInfo, ...]]
@@ -199,6 +201,84 @@ class Setup:
         gone = [before - after for before, after in pairwise(alive)]
         removed = [count + extra if count else 0 for count in gone]
         return strategy_cost(self.strategy, info.with_tokens(alive[0]), removed, stem)
+
+
+class LiveModel(SharesBase):
+    """A base model under a strategy, which is resolved anew whenever the model has changed."""
+
+    parts: nn.ModuleDict
+
+    def __init__(self, base: nn.Module, asked: Strategy, given: Mapping[str, nn.Module]) -> None:
+        setup = Setup.of(base, asked, given)
+        learned = setup.learned
+        if learned and hasattr(base, "parts"):
+            raise BackboneError(
+                f"{type(base).__name__} has something called parts, where the weights of "
+                f"{', '.join(learned)} would go. Rename it."
+            )
+        super().__init__(base)
+        self._place: Any = None
+        self._use(setup)
+        self._refresh()
+        setup.check_blocks(setup.plan(setup.info.grid, setup.info.num_patches))
+        if new := [name for name in learned if name not in given]:
+            warnings.warn(
+                f"{', '.join(new)} of {asked!r}: weights that were never trained. "
+                "Fine-tune them, or load trained ones with load_state_dict or tokenred.load.",
+                UntrainedPartWarning,
+                stacklevel=4,
+            )
+
+    def _use(self, setup: Setup) -> None:
+        self._setup = setup
+        self.strategy = setup.strategy
+        if "parts" in self._modules:
+            self.parts.update(setup.learned)
+        elif learned := setup.learned:
+            self.parts = nn.ModuleDict(learned)
+
+    def _refresh(self, look: bool = False) -> Setup:
+        """What runs, after changes of the model were taken in; refused if it does not fit any more.
+
+        ``look`` at weights, too, whose shapes a forward does not go by and costs do.
+        """
+        if torch.compiler.is_dynamo_compiling():
+            # The compiler runs this now, and never in the compiled code: there it has its guards.
+            self._refresh_untraced()
+            self._setup.watch.guard()
+            return self._setup
+        self._sync()
+        if look or not self._setup.watch.holds():
+            self._use(self._setup.again())
+        if "parts" in self._modules and (setup := self._follow()) is not self._setup:
+            self._use(setup)
+        return self._setup
+
+    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+    def _refresh_untraced(self) -> bool:
+        self._refresh()
+        return True
+
+    def _follow(self) -> Setup:
+        """Learned parts are those that ``parts`` holds, on the base's device and of its type."""
+        setup, held = self._setup, self.parts._modules
+        for name, part in setup.learned.items():
+            if name not in held:
+                raise BackboneError(f"parts.{name} was deleted, without which nothing runs.")
+            if held[name] is not part:
+                swapped = setup.parts[name].with_network(self.parts[name])
+                setup = replace(setup, parts={**setup.parts, name: swapped})
+        weight = next(self.base.parameters())
+        place = (weight.device, weight.dtype)
+        if self._place != place:
+            self.parts.to(*place)
+            self._place = place
+        return setup
+
+    def _learned_in(self, other: Strategy) -> dict[str, nn.Module]:
+        """Learned parts that another strategy has as well."""
+        parts = self.parts.items() if "parts" in self._modules else ()
+        return {n: m for n, m in parts if getattr(self.strategy, n) == getattr(other, n)}
 
 
 def _check_padded(backbone: Backbone, strategy: Strategy) -> None:
