@@ -59,7 +59,7 @@ def test_no_value_is_read_off_the_cpu(reduced: tr.ReducedViT) -> None:
     assert logits.shape == (2, 5)
 
 
-@_by_default("gtp, sparse", "evit", "idlevit", "dynamicvit")
+@_by_default("gtp, sparse", "idlevit")
 def test_compile(reduced: tr.ReducedViT) -> None:
     graphs = CompileCounter()
     compiled: Any = torch.compile(reduced, fullgraph=True, backend=graphs)
@@ -69,7 +69,7 @@ def test_compile(reduced: tr.ReducedViT) -> None:
     assert graphs.frame_count == 1
 
 
-@_by_default("gtp, sparse", "tome", "mstm", "tri-level")
+@_by_default("gtp, sparse", "mstm")
 def test_export(reduced: tr.ReducedViT) -> None:
     with torch.no_grad():
         batch = torch.export.Dim("batch", min=1, max=64)
@@ -82,7 +82,7 @@ def test_export(reduced: tr.ReducedViT) -> None:
     assert set(program.state_dict) == set(reduced.state_dict())
 
 
-@_by_default("evit")
+@_by_default("topk")
 def test_compile_in_training(reduced: tr.ReducedViT) -> None:
     compiled: Any = torch.compile(reduced.train(), fullgraph=True, backend="aot_eager")
     gradients = []
