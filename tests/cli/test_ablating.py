@@ -12,7 +12,7 @@ import pandas as pd
 from tests.cli.conftest import Run
 from tokenred.analysis import Store
 
-FEW = ("ablate", "--base", "gtp:P=6", "--limit", 10)
+FEW = ("ablate", "--base", "gtp:P=6", "--limit", 10, "--batch-size", 10)
 
 
 def test_prints_the_best_first_and_writes_a_csv(run: Run, tmp_path: Path) -> None:

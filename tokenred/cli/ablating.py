@@ -91,11 +91,7 @@ def _grid(told: StudyFile) -> Grid:
 
 
 def _axes(texts: Iterable[str]) -> dict[str, list[Any]]:
-    """Axes from ``NAME=VALUE,…``; the same name again adds values.
-
-    Raises:
-        ConfigError: for text that cannot be read.
-    """
+    """Axes from ``NAME=VALUE,…``; the same name again adds values."""
     found: dict[str, list[Any]] = {}
     for written in texts:
         name, _, text = (part.strip() for part in written.partition("="))
@@ -112,7 +108,6 @@ def _axes(texts: Iterable[str]) -> dict[str, list[Any]]:
 
 
 def _list(frame: pd.DataFrame, rows: int) -> None:
-    """What would run."""
     heads = ["cell", "strategy", "model", "data", "GMACs", "tokens at the end", "status"]
     table = plain_table("", heads, left=len(heads))
     table.columns[-1].no_wrap = False

@@ -20,7 +20,7 @@ from tokenred.analysis import (
 )
 from tokenred.analysis.plots.canvas import SUFFIXES
 from tokenred.analysis.plots.frames import read_frame
-from tokenred.analysis.plots.tables import theta_rows
+from tokenred.analysis.plots.tables import Table, theta_rows
 from tokenred.cli.console import claim, say
 from tokenred.cli.options import Overwrite, assignments, given_to, options_of
 from tokenred.core.files import check_output
@@ -111,8 +111,6 @@ def _add_table(kind: str, rows: str, number: str, about: str) -> None:
         backbone: _Points = (),
         fix: _Fix = (),
         text: Literal["markdown", "latex"] = "markdown",
-        title: str | None = None,
-        width: float = 3.5,
         output: _Output = None,
         overwrite: Overwrite = False,
         **options: Any,
@@ -121,20 +119,19 @@ def _add_table(kind: str, rows: str, number: str, about: str) -> None:
         data = read_frame(frame)
         made = tabulate(
             data, theta_rows(data) if rows == "theta" else rows, published=published, table=table,
-            backbone=backbone or None, fixed=_fixed(fix), **options,
+            backbone=backbone or None, fixed=_fixed(fix), **given_to(tabulate, options),
         )  # fmt: skip
         shown = made.markdown() if text == "markdown" else made.latex()
-        _write(made.figure(title=title, width=width), path, overwrite, shown)
+        _write(made.figure(**given_to(Table.figure, options)), path, overwrite, shown)
 
     command.__doc__ = f"""{about}
 
     Args:
         table: the paper's points of this table.
         text: also print the table in this form.
-        title: above the table; by default model and data.
-        width: in inches; 3.3 to 3.5 is a column.
     """
-    plot_app.command(options_of(tabulate, leave_out="frame rows fixed")(command), name=kind)
+    give = options_of(tabulate, Table.figure, leave_out="self frame rows fixed")
+    plot_app.command(give(command), name=kind)
 
 
 _add_table("graph-table", "graph", "4", "Graph types over budgets, as in table 4.")

@@ -84,11 +84,7 @@ def reproduce_command(
 
 
 def _files(texts: Iterable[str]) -> dict[str, Path]:
-    """Files of weights by model, from NAME=FILE.
-
-    Raises:
-        ConfigError: for text of another form, or a file that is not there.
-    """
+    """Files of weights by model, from NAME=FILE."""
     told = assignments(texts, "--checkpoint", "NAME=FILE")
     found = {name: Path(str(file)) for name, file in told.items()}
     for name, file in found.items():

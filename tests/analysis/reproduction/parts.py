@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tokenred.analysis.reproduction.claims import claims_of
-from tokenred.analysis.reproduction.experiments import BACKBONES, EXPERIMENTS
+from tokenred.analysis.reproduction.experiments import BACKBONES, EXPERIMENTS, Target
 from tokenred.analysis.reproduction.judge import Part, part_of_cells
-from tokenred.analysis.reproduction.targets import Target
 
 IMAGES = 50_000
 

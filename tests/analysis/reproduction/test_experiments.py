@@ -1,9 +1,10 @@
-"""The table of experiments, and their rows beside the published ones."""
+"""The table of experiments, their rows beside the published ones, and the models they run on."""
 
 from __future__ import annotations
 
-import csv
+from pathlib import Path
 
+import pandas as pd
 import pytest
 import timm
 
@@ -13,13 +14,16 @@ from tokenred.analysis.reproduction.experiments import (
     BACKBONES,
     EXPERIMENTS,
     Experiment,
+    Target,
     choose_experiments,
+    choose_targets,
+    targets_of,
 )
-from tokenred.analysis.reproduction.targets import Target
 from tokenred.core.errors import ConfigError, UnknownNameError
 from tokenred.strategies.strategy import Strategy, from_config
 
 PAIRS = [(e, b) for e in EXPERIMENTS.values() for b in e.backbones if not e.follow]
+TABLE1, TABLE6 = EXPERIMENTS["table1"], EXPERIMENTS["table6"]
 
 
 def _claims(name: str, backbone: str, tokens: int = 0, depth: int = 0) -> dict[str, Claim]:
@@ -27,7 +31,7 @@ def _claims(name: str, backbone: str, tokens: int = 0, depth: int = 0) -> dict[s
     return {claim.label: claim for claim in claims_of(EXPERIMENTS[name], target)}
 
 
-def test_every_published_table_is_an_experiment() -> None:
+def test_every_published_table_and_number_is_in_an_experiment() -> None:
     covered = {
         (table, name)
         for experiment in EXPERIMENTS.values()
@@ -39,6 +43,10 @@ def test_every_published_table_is_an_experiment() -> None:
     for experiment in EXPERIMENTS.values():
         assert set(experiment.backbones) <= set(BACKBONES)
         assert bool(experiment.tables) + bool(experiment.axes) + bool(experiment.follow) == 1
+    tidy = pd.read_csv(GTP_PAPER)
+    found = {v for row in published_rows() for v in row.values() if isinstance(v, float)}
+    assert len(tidy) > 400
+    assert set(tidy["value"]) <= found
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -56,16 +64,6 @@ def test_choosing() -> None:
         choose_experiments(["table9"])
     with pytest.raises(ConfigError, match="empty list"):
         choose_experiments([])
-
-
-def test_every_published_number_is_in_a_row() -> None:
-    with GTP_PAPER.open(newline="", encoding="utf-8") as file:
-        numbers = [(row["metric"], float(row["value"])) for row in csv.DictReader(file)]
-    assert len(numbers) > 400
-    found = [value for row in published_rows() for value in row.values()]
-    assert {value for _, value in numbers} <= {v for v in found if isinstance(v, float)}
-    tops = [value for metric, value in numbers if metric == "top1_percent"]
-    assert sorted(row["top1"] for row in published_rows() if "top1" in row) == sorted(tops)
 
 
 @pytest.mark.parametrize(("experiment", "backbone"), PAIRS, ids=lambda v: getattr(v, "name", v))
@@ -95,9 +93,6 @@ def test_settings_are_those_of_the_paper() -> None:
         "base": "gtp", "P": 14, "theta": 0.8, "alpha": 0.3, "graph": "mixed",
         "proportional_attention": True, "reference": True,
     }  # fmt: skip
-
-
-def test_the_best_theta_is_one_of_several_cells() -> None:
     best = _claims("table5", "DeiT-S")["gtp:P=8,log_s=False, best θ"]
     assert [cell["theta"] for cell in best.cells] == [0.9, 0.8, 0.7, 0.6, 0.5]
     assert not any(cell["proportional_attention"] for cell in best.cells)
@@ -124,3 +119,52 @@ def test_another_model_has_scaled_counts_and_no_figures() -> None:
     first, *rest = _claims("figure5", "DeiT-S", 64, 8).values()
     assert first.cells == ({"base": "dense"},)
     assert {claim.cells[0]["P"] for claim in rest} == {2, 4, 5, 7}
+
+
+# ---------------------------------------------------------------- models
+
+
+def _of_table1(models: list[str] | None, weights: bool = True, **files: str | Path) -> list[Target]:
+    return targets_of(TABLE1, choose_targets(models, files, weights=weights, chosen=[TABLE1]))
+
+
+def test_the_papers_own_models(tmp_path: Path) -> None:
+    found = _of_table1(None)
+    assert [target.name for target in found] == list(TABLE1.backbones)
+    assert all(target.is_own for target in found)
+    # LV-ViT's weights are the user's to download.
+    assert [bool(target.owed) for target in found] == [False, False, True, True]
+    assert "--checkpoint LV-ViT-S=" in found[2].owed
+    # Costs need none.
+    assert all(not t.owed and t.model["pretrained"] is False for t in _of_table1(None, False))
+    (target,) = _of_table1(["LV-ViT-S"], lvvit_s=tmp_path / "a.pth")
+    assert target.owed == ""
+    assert target.model == {"spec": "lvvit_s", "checkpoint": str(tmp_path / "a.pth")}
+    for name in ("deit-b", "DeiT-B", BACKBONES["DeiT-B"].spec, "deit_base_patch16_224"):
+        (target,) = _of_table1([name])
+        assert (target.name, target.is_own) == ("DeiT-B", True)
+
+
+def test_another_model_stands_in_for_the_first() -> None:
+    targets = choose_targets(["digits"], {}, weights=True, chosen=[TABLE1, TABLE6])
+    for experiment, backbone in ((TABLE1, "DeiT-S"), (TABLE6, "ViT-B-Patch8")):
+        (target,) = targets_of(experiment, targets)
+        assert (target.name, target.backbone, target.is_own) == ("digits", backbone, False)
+        assert (target.tokens, target.depth) == (64, 8)
+
+
+@pytest.mark.parametrize(("tokens", "depth"), [(64, 8), (16, 12), (13, 12), (1024, 40)])
+def test_scaled_counts_can_be_met(tokens: int, depth: int) -> None:
+    target = Target("mine", "DeiT-S", {}, tokens, depth)
+    for P in range(1, 17):
+        assert 1 <= target.count(P) <= (tokens - 1) // depth
+    assert target.count(0) == 0
+
+
+def test_models_that_are_refused() -> None:
+    with pytest.raises(UnknownNameError, match="DeiT-S"):
+        _of_table1(["DeiT-B"], **{"DeiT-S": "x"})
+    with pytest.raises(ConfigError, match="none of the models"):
+        choose_targets(["DeiT-B"], {}, weights=True, chosen=[TABLE6])
+    with pytest.raises(UnknownNameError, match="nothing"):
+        _of_table1(["nothing"])

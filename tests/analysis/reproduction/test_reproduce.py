@@ -21,7 +21,7 @@ from tokenred.core.errors import (
 )
 from tokenred.core.lock import output_lock
 
-FEW = ("table6", "table4", "figure6")
+FEW = ("table6", "figure6")
 
 
 def _demo(place: Path) -> Reproduction:
@@ -53,7 +53,7 @@ def test_the_demo_measures_and_judges_nothing(demo: Reproduction, place: Path) -
     assert len(pd.read_csv(place / "reproduction.csv", keep_default_na=False)) == len(frame)
     page = check_page((place / "reproduction.html").read_text())
     # One picture an experiment, and what is in the store.
-    assert len(page.pictures) == 3
+    assert len(page.pictures) == 2
     assert [row[0] for row in page.tables[0][1:]] == sorted(FEW, key=list(EXPERIMENTS).index)
     cells = next(t for t in page.tables if "strategy" in t[0] and "image tokens" in t[0])
     assert len(cells) == 1 + len(Store(place / "results.db", readonly=True))
@@ -68,7 +68,7 @@ def test_the_second_start_computes_nothing(demo: Reproduction, place: Path) -> N
     pd.testing.assert_frame_equal(_demo(place).frame[columns], demo.frame[columns])
     with Store(place / "results.db", readonly=True) as store:
         assert [(row["key"], row["created"], row["seconds"]) for row in store.rows()] == before
-        assert {row["study"] for row in store.rows()} == {"table4", "table6"}
+        assert {row["study"] for row in store.rows()} == {"table6"}
     assert followed.stat().st_mtime_ns == written
     # Every strategy is followed at the same cost; other images are another file.
     costs = pd.read_csv(followed).groupby("strategy")["gmacs"].first()

@@ -103,6 +103,10 @@ class Table:
         """The table as a figure, one part per source, stacked if the figure is narrow.
 
         Darker is better within a column; pale if the difference may be chance.
+
+        Args:
+            title: above the table; None for none.
+            width: in inches; 3.3 to 3.5 is a column. The height fits the rows.
         """
         parts = {source: self.values[source].dropna(how="all") for source in self.sources}
         rows = [len(part) for part in parts.values()]

@@ -179,11 +179,7 @@ def _draw_lines(axes: Axes, points: pd.DataFrame, hue: str, colours: dict[Any, A
 def _draw_published(
     axes: Axes, points: pd.DataFrame, x: str, colours: dict[Any, Any], relative: bool
 ) -> None:
-    """Hollow and dotted, one line per table and method; a measured method lends its colour.
-
-    Raises:
-        InputError: if the dense model to be relative to is not published.
-    """
+    """Hollow and dotted, one line per table and method; a measured method lends its colour."""
     others = iter(palette(10)[::-1])
     chosen = {str(name).casefold(): colour for name, colour in colours.items()}
     lines = [name for name in ("backbone", "method", "finetuned", "table") if name in points]

@@ -9,8 +9,13 @@ from functools import cache
 from typing import Any
 
 from tokenred.analysis.plots.published import GTP_PAPER, read_rows
-from tokenred.analysis.reproduction.experiments import BACKBONES, MATCHED, Experiment, finetuning
-from tokenred.analysis.reproduction.targets import Target
+from tokenred.analysis.reproduction.experiments import (
+    BACKBONES,
+    MATCHED,
+    Experiment,
+    Target,
+    finetuning,
+)
 
 __all__ = ["Claim", "claims_of", "published_rows"]
 

@@ -9,19 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 from tokenred.analysis.plots.points import wilson
 from tokenred.analysis.reproduction.claims import Claim
-from tokenred.analysis.reproduction.experiments import TOLERANCES, Experiment, finetuning
-from tokenred.analysis.reproduction.targets import Target
+from tokenred.analysis.reproduction.experiments import TOLERANCES, Experiment, Target, finetuning
 from tokenred.analysis.study.rows import tidy
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "DIFFERS", "IMAGENET", "MARKS", "MEASURED", "OWED", "REPRODUCED", "Part", "judge",
+    "DIFFERS", "IMAGENET", "MEASURED", "OWED", "REPRODUCED", "VERDICTS", "Part", "judge",
     "part_of_cells", "part_of_tokens",
 ]  # fmt: skip
 
-REPRODUCED, DIFFERS, OWED, MEASURED = MARKS = ("✓", "✗", "owed", "–")
+# Verdicts, as the page says and colours them.
+VERDICTS = {
+    "✓": ("✓ as published", "good"),
+    "✗": ("✗ differs", "bad"),
+    "owed": ("owed", "owed"),
+    "–": ("measured only", ""),
+}
+REPRODUCED, DIFFERS, OWED, MEASURED = VERDICTS
 IMAGENET = 50_000
 # A metric with the columns of its value and interval; top-1 has Wilson's.
 _METRICS = {
@@ -54,7 +60,7 @@ class Part:
     def counts(self) -> dict[str, int]:
         """Number of figures with each verdict."""
         found = Counter(str(row["verdict"]) for row in self.rows)
-        return {mark: found[mark] for mark in MARKS}
+        return {mark: found[mark] for mark in VERDICTS}
 
 
 def part_of_cells(

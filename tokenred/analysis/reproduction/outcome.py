@@ -29,15 +29,7 @@ from tokenred.analysis.reports.page import (
 from tokenred.analysis.reports.report import sections_of
 from tokenred.analysis.reports.source import read_source
 from tokenred.analysis.reproduction.experiments import BACKBONES, TOLERANCES
-from tokenred.analysis.reproduction.judge import (
-    DIFFERS,
-    IMAGENET,
-    MARKS,
-    MEASURED,
-    OWED,
-    REPRODUCED,
-    Part,
-)
+from tokenred.analysis.reproduction.judge import DIFFERS, IMAGENET, VERDICTS, Part
 from tokenred.analysis.result import Result, plain_table
 from tokenred.core.errors import InputError, TokenredError
 from tokenred.core.files import check_output
@@ -53,8 +45,6 @@ _COLUMNS = (
     "experiment", "model", "strategy", "metric", "ours", "low", "high", "published", "tolerance",
     "verdict", "why", "command", "key",
 )  # fmt: skip
-_LOOKS = {REPRODUCED: "good", DIFFERS: "bad", OWED: "owed"}
-_WORDS = {REPRODUCED: "✓ as published", DIFFERS: "✗ differs", MEASURED: "measured only"}
 # The label of a metric, and the number of digits shown.
 _METRICS = {
     "gmacs": ("GMACs", 3),
@@ -150,13 +140,13 @@ class Reproduction(Result):
         return write_page(path, "The GTP paper's experiments", made_from, sections)
 
     def _summary(self) -> Section:
-        heads = [Column(_WORDS.get(mark, mark), numeric=True) for mark in MARKS]
+        heads = [Column(words, numeric=True) for words, _ in VERDICTS.values()]
         rows = [
             [
                 Value(part.experiment.name, link=f"#part-{at}"),
                 Value(part.target.name),
                 Value(part.experiment.title),
-                *(Value(str(n or ""), n, _LOOKS.get(mark, "") if n else "")
+                *(Value(str(n or ""), n, VERDICTS[mark][1] if n else "")
                   for mark, n in part.counts.items()),
             ]
             for at, part in enumerate(self.parts, start=1)
@@ -195,7 +185,7 @@ def _section(part: Part, at: int) -> Section:
 
 
 def _cells(row: Mapping[str, Any]) -> list[Value]:
-    metric, verdict = row["metric"], row["verdict"]
+    metric, (verdict, mark) = row["metric"], VERDICTS[row["verdict"]]
     name, digits = _METRICS.get(metric, (metric, 3))
     signed = metric == "loss"
     low, high = (number(row.get(end), digits, signed).text for end in ("low", "high"))
@@ -206,7 +196,7 @@ def _cells(row: Mapping[str, Any]) -> list[Value]:
         Value(f"{low} … {high}" if low and high else ""),
         number(row.get("published"), 2, signed),
         number(row.get("tolerance"), 2),
-        Value(_WORDS.get(verdict, verdict), mark=_LOOKS.get(verdict, "")),
+        Value(verdict, mark=mark),
         Value(plain(row.get("why"))),
     ]
 

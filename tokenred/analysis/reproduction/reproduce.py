@@ -11,10 +11,15 @@ from tokenred._version import __version__
 from tokenred.analysis.measure.oversmoothing import oversmoothing
 from tokenred.analysis.plots.frames import read_frame
 from tokenred.analysis.reproduction.claims import Claim, claims_of
-from tokenred.analysis.reproduction.experiments import Experiment, choose_experiments
+from tokenred.analysis.reproduction.experiments import (
+    Experiment,
+    Target,
+    choose_experiments,
+    choose_targets,
+    targets_of,
+)
 from tokenred.analysis.reproduction.judge import Part, Record, part_of_cells, part_of_tokens
 from tokenred.analysis.reproduction.outcome import Reproduction
-from tokenred.analysis.reproduction.targets import Target, choose_targets, targets_of
 from tokenred.analysis.study.facts import Facts
 from tokenred.analysis.study.grid import Grid
 from tokenred.analysis.study.refs import read_data, read_model
@@ -157,11 +162,6 @@ def reproduce(
 
 
 def _part(experiment: Experiment, target: Target, run: _Run, owed: str) -> Part:
-    """An experiment on a model, run unless it is owed.
-
-    Raises:
-        CheckpointError: if the weights are not available.
-    """
     if experiment.follow:
         owed = owed or ("" if run.metrics else "GMACs only: no images were used")
         frame = None if owed else _follow_tokens(experiment, target, run)
