@@ -30,6 +30,9 @@ STATIC = static_recipes() | {
 # Their default is more than so few tokens can give.
 del STATIC["gtp"], STATIC["tome"]
 ALL = STATIC | {"ats": tr.strategy("ats")}
+# One of each mechanism by default.
+QUICK = ("gtp, sparse", "tome, r=2", "evit", "dynamicvit", "evo-vit")
+TRIED = [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in STATIC]
 BASES: dict[str, Any] = {
     "vit": lambda: VisionTransformer(**TINY),
     "eva": lambda: Eva(**TINY, use_rot_pos_emb=True),
@@ -59,7 +62,7 @@ _ON_OTHERS = [
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("name", "base"), [*((name, "vit") for name in STATIC), *_ON_OTHERS])
+@pytest.mark.parametrize(("name", "base"), [*((name, "vit") for name in QUICK), *_ON_OTHERS])
 def test_a_trace_is_right_at_any_batch_size(name: str, base: str) -> None:
     reduced = _wrap(STATIC[name], base)
     # With one image nothing tells what belongs to an image from what all images share.
@@ -69,7 +72,7 @@ def test_a_trace_is_right_at_any_batch_size(name: str, base: str) -> None:
         torch.testing.assert_close(traced(images), reduced(images), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", STATIC)
+@pytest.mark.parametrize("name", TRIED)
 def test_vmap_and_gradients_of_each_sample(name: str) -> None:
     reduced, images = _wrap(STATIC[name]), _images(3)
 

@@ -20,26 +20,14 @@ if TYPE_CHECKING:
     from tokenred.strategies.transport import Transport
 
 __all__ = [
-    "Embedding",
-    "Fuser",
-    "Router",
-    "Scorer",
-    "Selector",
-    "embeddings",
-    "fusers",
-    "list_fusers",
-    "list_scorers",
-    "names_selector",
-    "register_fuser",
-    "register_scorer",
-    "routers",
-    "scorers",
+    "Embedding", "Fuser", "Router", "Scorer", "Selector", "embeddings", "fusers", "list_fusers",
+    "list_scorers", "names_selector", "register_fuser", "register_scorer", "routers", "scorers",
     "selectors",
-]
+]  # fmt: skip
 
 
 class Reader(Part):
-    """A part that may read what a block's attention tells."""
+    """A part that may read statistics of a block's attention."""
 
     @property
     def requires(self) -> tuple[AttentionStat, ...]:
@@ -50,6 +38,8 @@ class Reader(Part):
 class Scorer(Reader):
     """Gives every remaining image token a score; the highest are kept.
 
+    A scorer that is a single statistic needs no more than `requires`.
+
     Shapes:
         state: `TokenState` right after the attention residual.
         attention: this block's statistics, as declared in `requires`.
@@ -58,6 +48,8 @@ class Scorer(Reader):
 
     def __call__(self, state: TokenState, attention: AttentionStats) -> Float[Tensor, "b n"]:
         """The scores."""
+        if self.network is None and self.requires:
+            return attention[self.requires[0]]
         scores: Tensor = self._called(state, attention)
         return scores
 
@@ -214,7 +206,7 @@ class Router(Reader):
         return type(self).mask is not Router.mask
 
     def mask(
-        self, state: TokenState, heads: QKV, count: int
+        self, state: TokenState, qkv: QKV, count: int
     ) -> tuple[Float[Tensor, "b N"], TokenState]:
         """The training form: 1 for active tokens, 0 for idle ones, and the inputs of losses."""
         raise PartError(f"{type(self).__name__} masks in training but has no mask.")
@@ -224,8 +216,8 @@ class Router(Reader):
     ) -> tuple[TokenState, Mapping[str, Tensor]]:
         """The state that enters the block (``count`` image tokens), and what rests.
 
-        ``places (b, k)`` among the latter says where the active tokens stood, prefix included, if
-        they are nothing but tokens of before: what was computed of them is not computed again.
+        ``places (b, k)`` in the latter says where the active tokens were, prefix included, if they
+        are unchanged tokens: what was computed of them is then not computed again.
         """
         raise PartError(f"{type(self).__name__} names a number of active tokens but cannot split.")
 

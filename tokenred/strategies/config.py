@@ -29,15 +29,9 @@ else:
     import tomli as tomllib
 
 __all__ = [
-    "counts",
-    "fingerprint",
-    "fingerprint_if_any",
-    "read_toml",
-    "resolve",
-    "to_config",
-    "told_text",
-    "write_toml",
-]
+    "counts", "fingerprint", "fingerprint_if_any", "read_toml", "resolve", "to_config",
+    "told_text", "write_toml",
+]  # fmt: skip
 
 
 def to_config(value: Any, *, strict: bool = True) -> Any:
@@ -52,13 +46,32 @@ def to_config(value: Any, *, strict: bool = True) -> Any:
         ConfigError: for such a part.
     """
     if dataclasses.is_dataclass(value):
-        fields = {
-            f.name: to_config(getattr(value, f.name), strict=strict)
-            for f in dataclasses.fields(value)
-            if counts(f, getattr(value, f.name))
-        }
+        fields = {name: to_config(held, strict=strict) for name, held in _written(value)}
         return {"name": _name_of(value, strict)} | fields if isinstance(value, Part) else fields
     return [to_config(v, strict=strict) for v in value] if isinstance(value, tuple) else value
+
+
+def _name_of(part: Part, strict: bool) -> str:
+    for registry in KINDS.values():
+        if isinstance(part, registry.base) and (name := registry.name_of(part)):
+            return name
+    cls = type(part)
+    if strict:
+        raise ConfigError(
+            f"{cls.__name__} is not registered, so a file cannot name it. Put "
+            f"@tokenred.register_…({cls.__name__!r}) above the class."
+        )
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _written(value: Any) -> list[tuple[str, Any]]:
+    fields = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
+    return [(field.name, held) for field, held in fields if counts(field, held)]
+
+
+def counts(field: dataclasses.Field[Any], value: Any) -> bool:
+    """Whether a field is written; fields ignored by equality only if they were set."""
+    return field.compare or value != field.default
 
 
 def resolve(config: dict[str, Any]) -> dict[str, Any]:
@@ -73,97 +86,6 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
         return {key: _part(key, value) for key, value in config.items()}
     except RecursionError:
         raise ConfigError("expected a part, got tables nested too deeply.") from None
-
-
-def fingerprint(value: Any) -> str:
-    """16 hex digits over all values of a strategy and the code of its parts."""
-    codes: dict[type, str] = {}
-    told = ((f.name, getattr(value, f.name), f) for f in dataclasses.fields(value))
-    return digest("\n".join(f"{n} {told_text(v, codes)}" for n, v, f in told if counts(f, v)))
-
-
-def fingerprint_if_any(value: Any) -> str:
-    """The fingerprint for a row; "" if there is none."""
-    try:
-        return fingerprint(value)
-    except PartError:
-        return ""
-
-
-def counts(field: dataclasses.Field[Any], value: Any) -> bool:
-    """Whether a field is written; fields ignored by equality only if they were set."""
-    return field.compare or value != field.default
-
-
-def told_text(value: Any, codes: dict[type, str]) -> str:
-    """A value of a strategy as text, the same for values that are equal (1 and 1.0).
-
-    Args:
-        value: a part, a plain value, or any parameter of a user's part.
-        codes: a cache of digests by class of part; extended here.
-
-    Raises:
-        PartError: for a value that cannot identify a stored result.
-    """
-    if isinstance(value, Part):
-        kind = type(value)
-        if kind not in codes:
-            codes[kind] = identity_of(kind, kind.__qualname__, home=kind.__module__)
-        fields = ((f, getattr(value, f.name)) for f in dataclasses.fields(value))  # type: ignore[arg-type]
-        inner = [f"{f.name}={told_text(v, codes)}" for f, v in fields if counts(f, v)]
-        return f"{kind.__name__} {codes[kind]}({', '.join(inner)})"
-    if isinstance(value, tuple):
-        return f"({', '.join(told_text(item, codes) for item in value)})"
-    if type(value) is float and value.is_integer():
-        return repr(int(value))
-    if value is None or type(value) in (bool, int, float, str):
-        return repr(value)
-    return identity_of(value, "a parameter")
-
-
-def write_toml(value: Any, path: str | Path | None, *, overwrite: bool) -> str:
-    """See `Strategy.to_toml`."""
-    text = tomli_w.dumps(_without_none(to_config(value)))
-    if path is not None:
-        path = Path(path)
-        if path.exists() and not overwrite:
-            raise OutputExistsError(f"{path} exists; pass overwrite=True to replace it.")
-        write_whole(path, lambda place: place.write_text(text, encoding="utf-8"))
-    return text
-
-
-def read_toml(source: str | Path) -> dict[str, Any]:
-    """The values in TOML text, or in the file of that path.
-
-    Raises:
-        ConfigError: if the file cannot be read or is not TOML.
-    """
-    if not isinstance(source, str | Path):
-        raise ConfigError(f"expected TOML, or the path of a .toml file; got {shown(source)}.")
-    is_path = isinstance(source, Path) or ("\n" not in source and source.endswith(".toml"))
-    try:
-        text = Path(source).read_text(encoding="utf-8") if is_path else str(source)
-        return tomllib.loads(text)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read the strategy file {shown(str(source))}: {error.strerror}."
-        ) from error
-    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or no path at all
-        where = shown(str(source)) if is_path else "the text given"
-        raise ConfigError(f"{where} is not valid TOML: {error}.") from error
-
-
-def _name_of(part: Part, strict: bool) -> str:
-    for registry in KINDS.values():
-        if isinstance(part, registry.base) and (name := registry.name_of(part)):
-            return name
-    cls = type(part)
-    if strict:
-        raise ConfigError(
-            f"{cls.__name__} is not registered, so a file cannot name it. Put "
-            f"@tokenred.register_…({cls.__name__!r}) above the class."
-        )
-    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _part(key: str, value: Any) -> Any:
@@ -187,8 +109,79 @@ def _frozen(value: Any) -> Any:
     return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
 
 
+def fingerprint(value: Any) -> str:
+    """16 hex digits over all values of a strategy and the code of its parts."""
+    codes: dict[type, str] = {}
+    return digest("\n".join(f"{name} {told_text(held, codes)}" for name, held in _written(value)))
+
+
+def fingerprint_if_any(value: Any) -> str:
+    """The fingerprint for a row; "" if there is none."""
+    try:
+        return fingerprint(value)
+    except PartError:
+        return ""
+
+
+def told_text(value: Any, codes: dict[type, str]) -> str:
+    """A value of a strategy as text, the same for values that are equal (1 and 1.0).
+
+    Args:
+        value: a part, a plain value, or any parameter of a user's part.
+        codes: a cache of digests by class of part; extended here.
+
+    Raises:
+        PartError: for a value that cannot identify a stored result.
+    """
+    if isinstance(value, Part):
+        kind = type(value)
+        if kind not in codes:
+            codes[kind] = identity_of(kind, kind.__qualname__, home=kind.__module__)
+        inner = ", ".join(f"{name}={told_text(held, codes)}" for name, held in _written(value))
+        return f"{kind.__name__} {codes[kind]}({inner})"
+    if isinstance(value, tuple):
+        return f"({', '.join(told_text(item, codes) for item in value)})"
+    if type(value) is float and value.is_integer():
+        return repr(int(value))
+    if value is None or type(value) in (bool, int, float, str):
+        return repr(value)
+    return identity_of(value, "a parameter")
+
+
+def write_toml(value: Any, path: str | Path | None, *, overwrite: bool) -> str:
+    """See `Strategy.to_toml`."""
+    text = tomli_w.dumps(_without_none(to_config(value)))
+    if path is not None:
+        path = Path(path)
+        if path.exists() and not overwrite:
+            raise OutputExistsError(f"{path} exists; pass overwrite=True to replace it.")
+        write_whole(path, lambda place: place.write_text(text, encoding="utf-8"))
+    return text
+
+
 def _without_none(value: Any) -> Any:
     """TOML has no null: None is omitted, and read back as the default."""
     if isinstance(value, dict):
         return {k: _without_none(v) for k, v in value.items() if v is not None}
     return [_without_none(v) for v in value] if isinstance(value, list) else value
+
+
+def read_toml(source: str | Path) -> dict[str, Any]:
+    """The values in TOML text, or in the file of that path.
+
+    Raises:
+        ConfigError: if the file cannot be read or is not TOML.
+    """
+    if not isinstance(source, str | Path):
+        raise ConfigError(f"expected TOML, or the path of a .toml file; got {shown(source)}.")
+    is_path = isinstance(source, Path) or ("\n" not in source and source.endswith(".toml"))
+    try:
+        text = Path(source).read_text(encoding="utf-8") if is_path else str(source)
+        return tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the strategy file {shown(str(source))}: {error.strerror}."
+        ) from error
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or no path at all
+        where = shown(str(source)) if is_path else "the text given"
+        raise ConfigError(f"{where} is not valid TOML: {error}.") from error

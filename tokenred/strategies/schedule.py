@@ -10,14 +10,7 @@ from tokenred.core.errors import ScheduleError
 from tokenred.core.part import Part, check_blocks
 from tokenred.core.registry import KINDS, Registry
 
-__all__ = [
-    "Schedule",
-    "ScheduleContext",
-    "exact",
-    "layers_of",
-    "quarters",
-    "schedules",
-]
+__all__ = ["Schedule", "ScheduleContext", "exact", "layers_of", "quarters", "schedules"]
 
 
 @dataclass(frozen=True)

@@ -112,15 +112,13 @@ def parse_spec(text: StrategyLike) -> Spec:
     if not isinstance(text, str | Path):
         raise PartError(f"expected a Strategy, or text such as {_EXAMPLES}; got {shown(text)}.")
     written = str(text).strip()
-    body, at, last = written.rpartition("@")
-    share = None
-    if not at or written.endswith(".toml"):
-        body = written
-    else:
+    body, share = written, None
+    if "@" in written and not written.endswith(".toml"):
+        body, _, last = written.rpartition("@")
         share = _check_share(written, last)
     if body.endswith(".toml"):
         stem = Path(body).stem
-        label = f"{stem}@{share:g}" if share is not None else stem
+        label = stem if share is None else f"{stem}@{share:g}"
         return Spec(label, stem, Strategy.from_toml(Path(body)), share)
     name, _, arguments = body.partition(":")
     name = name.strip()

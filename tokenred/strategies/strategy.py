@@ -35,14 +35,9 @@ from tokenred.strategies.schedules.constant import Constant
 from tokenred.strategies.selectors.top_score import TopScore
 
 __all__ = [
-    "Strategy",
-    "divide_arguments",
-    "from_config",
-    "list_strategies",
-    "recipes",
-    "register_strategy",
-    "strategy",
-]
+    "Strategy", "divide_arguments", "from_config", "list_strategies", "recipes",
+    "register_strategy", "strategy",
+]  # fmt: skip
 
 
 @checked
@@ -138,13 +133,9 @@ class Strategy:
 
     def __repr__(self) -> str:
         plain = Strategy(self.scorer)
-        fields = [(f.name, getattr(self, f.name)) for f in dataclasses.fields(self)]
-        changed = [
-            f"{name}={value!r}"
-            for name, value in fields
-            if name == "scorer" or value != getattr(plain, name)
-        ]
-        return f"Strategy({', '.join(changed)})"
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        changed = {n: v for n, v in fields.items() if n == "scorer" or v != getattr(plain, n)}
+        return f"Strategy({', '.join(f'{name}={value!r}' for name, value in changed.items())})"
 
     @property
     def selector(self) -> Selector:

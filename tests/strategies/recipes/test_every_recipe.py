@@ -30,6 +30,8 @@ ALL = [(name, form) for name in tr.list_strategies() for form in forms_of(name)]
 QUICK = [
     (name, forms_of(name)[at % len(forms_of(name))]) for at, name in enumerate(tr.list_strategies())
 ]
+# Of those with the same mechanisms one is trained.
+TRAINED = ("ats", "dynamicvit", "evo-vit", "gtp", "idlevit", "mstm", "tome")
 EVERY = [pytest.param(*one, marks=() if one in QUICK else pytest.mark.slow) for one in ALL]
 
 
@@ -60,7 +62,13 @@ def test_features_come_back_to_the_whole_grid(name: str, form: str) -> None:
     assert middle[0].shape == (3, 32, 4, 4)
 
 
-@pytest.mark.parametrize(("name", "form"), EVERY)
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        pytest.param(*one, marks=() if one in QUICK and one[0] in TRAINED else pytest.mark.slow)
+        for one in ALL
+    ],
+)
 def test_training_with_checkpointed_blocks_and_in_several_types(name: str, form: str) -> None:
     reduced = wrapped(name, form).train()
     found = []

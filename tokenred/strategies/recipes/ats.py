@@ -8,11 +8,7 @@ from tokenred.strategies.strategy import Strategy, recipes
 
 
 @recipes.register("ats")
-def ats(
-    *,
-    max_tokens: Size | Sizes | None = None,
-    layers: Blocks | None = None,
-) -> Strategy:
+def ats(*, max_tokens: Size | Sizes | None = None, layers: Blocks | None = None) -> Strategy:
     """Sample as many tokens as each image needs (ATS, Fayyaz et al., ECCV 2022). No training.
 
     `tokenred.gmacs` is then an upper bound, with nothing removed; measure the actual cost with

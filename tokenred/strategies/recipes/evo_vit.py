@@ -33,11 +33,5 @@ def evo_vit(
     # Nothing is removed, so nothing is scored.
     return Strategy(
         scorer="Random",
-        router=SlowFast(
-            keep_rate,
-            layers,
-            t,
-            representative and not reference,
-            stagewise,
-        ),
+        router=SlowFast(keep_rate, layers, t, representative and not reference, stagewise),
     )

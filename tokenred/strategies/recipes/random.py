@@ -10,10 +10,7 @@ from tokenred.strategies.strategy import Strategy, recipes
 
 @recipes.register("random")
 def random(
-    *,
-    keep_rate: Share | Shares = 0.7,
-    layers: Blocks | None = None,
-    seed: Count = 0,
+    *, keep_rate: Share | Shares = 0.7, layers: Blocks | None = None, seed: Count = 0
 ) -> Strategy:
     """Prune at random, with a seed: the baseline that every method must beat.
 

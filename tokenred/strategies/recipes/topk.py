@@ -29,9 +29,9 @@ def topk(
         reference: use the counts of the authors' code: ⌊ρ·N0⌋, ⌊ρ²·N0⌋ … of the N0 tokens at the
             start, or the same for each given rate.
     """
-    return Strategy(
-        scorer=CLSAttn(aggregate="mean", without_cls="column_sum") if scorer is None else scorer,
-        schedule=KeepRatio(keep_rate, layers, rounding="floor", of="start")
-        if reference
-        else KeepRatio(keep_rate, layers),
-    )
+    if scorer is None:
+        scorer = CLSAttn(aggregate="mean", without_cls="column_sum")
+    schedule = KeepRatio(keep_rate, layers)
+    if reference:
+        schedule = schedule.replace(rounding="floor", of="start")
+    return Strategy(scorer, schedule=schedule)

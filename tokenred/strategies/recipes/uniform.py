@@ -9,11 +9,7 @@ from tokenred.strategies.strategy import Strategy, recipes
 
 
 @recipes.register("uniform")
-def uniform(
-    *,
-    keep_rate: Share | Shares = 0.7,
-    layers: Blocks = (0,),
-) -> Strategy:
+def uniform(*, keep_rate: Share | Shares = 0.7, layers: Blocks = (0,)) -> Strategy:
     """Drop tokens evenly over the grid, once before the first block: a baseline without any score.
 
     Dropped tokens cost nothing in any block. Only a method that beats this has a useful score.
@@ -22,8 +18,5 @@ def uniform(
         keep_rate: keep rate ρ relative to the remaining tokens; one, or one for each of `layers`.
         layers: blocks before which tokens are removed.
     """
-    return Strategy(
-        scorer=GridDrop(),
-        schedule=KeepRatio(keep_rate, layers),
-        where="before_block",
-    )
+    schedule = KeepRatio(keep_rate, layers)
+    return Strategy(scorer=GridDrop(), schedule=schedule, where="before_block")

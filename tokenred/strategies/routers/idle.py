@@ -85,15 +85,15 @@ class Idle(Router):
         return float(removed * 3 * info.width**2 + tokens * info.width)
 
     def mask(
-        self, state: TokenState, heads: QKV, count: int
+        self, state: TokenState, qkv: QKV, count: int
     ) -> tuple[Float[Tensor, "b N"], TokenState]:
-        score = heads.stats(self.preview, state)[self.preview[0]]
+        score = qkv.stats(self.preview, state)[self.preview[0]]
         front = torch.ones(score.shape[0], state.num_prefix, device=score.device)
         image = torch.zeros(score.shape, device=score.device)
         mask = torch.cat((front, image.scatter(1, self._chosen(score, count), 1)), dim=1)
         memory = {**state.memory, "idle_mask": mask}
         if self.cut != "none":
-            loss = token_cut(mean_logits(heads), mask, state.num_prefix, self.cut)[:, None]
+            loss = token_cut(mean_logits(qkv), mask, state.num_prefix, self.cut)[:, None]
             if (before := memory.get("token_cut")) is not None:
                 loss = torch.cat((before, loss), dim=1)
             memory["token_cut"] = loss
@@ -156,7 +156,7 @@ def token_cut(
     return total
 
 
-def mean_logits(heads: QKV) -> Float[Tensor, "b N N"]:
+def mean_logits(qkv: QKV) -> Float[Tensor, "b N N"]:
     """Pre-softmax attention of a block, averaged over heads, without a map per head."""
-    q, k = (t.transpose(1, 2).flatten(2) for t in (heads.q, heads.k))
-    return product(q, k.transpose(-2, -1)) * (heads.scale / heads.q.shape[1])
+    q, k = (t.transpose(1, 2).flatten(2) for t in (qkv.q, qkv.k))
+    return product(q, k.transpose(-2, -1)) * (qkv.scale / qkv.q.shape[1])

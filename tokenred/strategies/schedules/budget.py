@@ -30,15 +30,11 @@ class Budget(Schedule):
     def resolve(self, context: ScheduleContext) -> tuple[int, ...]:
         if context.gmacs is None:
             raise ScheduleError(f"{self!r} needs a model to compute costs; wrap one with it.")
-        cost = context.gmacs
-        low, high = (
-            0,
-            context.patches - 1,
-        )  # the fewest removals within the budget lie in [low, high]
-        if cost(self._at(high, context)) > self.gmacs:
+        # The fewest removals within the budget lie in [low, high].
+        cost, low, high = context.gmacs, 0, context.patches - 1
+        if (least := cost(self._at(high, context))) > self.gmacs:
             raise ScheduleError(
-                f"{self!r}: even with a single token left this model costs "
-                f"{cost(self._at(high, context)):.4g} GMACs, and "
+                f"{self!r}: even with a single token left this model costs {least:.4g} GMACs, and "
                 f"{cost(self._at(0, context)):.4g} with nothing removed. Choose a budget between "
                 "the two."
             )
@@ -55,8 +51,7 @@ class Budget(Schedule):
         if self.shape == "ratio":
             share = float(Fraction(context.patches - step, context.patches))
             return KeepRatio(share, self.layers).resolve(context)
-        layers = self.layers or tuple(range(context.depth))
-        layers_of(self, layers, context.depth)
+        layers = layers_of(self, self.layers or tuple(range(context.depth)), context.depth)
         counts = [0] * context.depth
         for place, layer in enumerate(layers):
             counts[layer] = step // len(layers) + (place < step % len(layers))

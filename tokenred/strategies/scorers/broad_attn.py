@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float
-from torch import Tensor
-
-from tokenred.attention import AttentionStat, AttentionStats
+from tokenred.attention import AttentionStat
 from tokenred.attention.stats import Aggregate
-from tokenred.core.state import TokenState
 from tokenred.strategies.base import Scorer, scorers
 
 
@@ -29,6 +25,3 @@ class BroadAttn(Scorer):
     @property
     def requires(self) -> tuple[AttentionStat, ...]:
         return (AttentionStat.column_sum(self.aggregate, exclude_self=self.exclude_self),)
-
-    def __call__(self, state: TokenState, attention: AttentionStats) -> Float[Tensor, "b n"]:
-        return attention[self.requires[0]]

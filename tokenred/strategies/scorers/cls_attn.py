@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from jaxtyping import Float
-from torch import Tensor
-
-from tokenred.attention import AttentionStat, AttentionStats
+from tokenred.attention import AttentionStat
 from tokenred.attention.stats import Aggregate
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part, Traits
-from tokenred.core.state import TokenState
 from tokenred.strategies.base import Scorer, scorers
 from tokenred.strategies.scorers.broad_attn import BroadAttn
 
@@ -43,6 +39,3 @@ class CLSAttn(Scorer):
     @property
     def requires(self) -> tuple[AttentionStat, ...]:
         return (AttentionStat.row("cls", self.aggregate),)
-
-    def __call__(self, state: TokenState, attention: AttentionStats) -> Float[Tensor, "b n"]:
-        return attention[self.requires[0]]

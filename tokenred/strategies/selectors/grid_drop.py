@@ -18,12 +18,10 @@ from tokenred.strategies.base import Selector, selectors
 class GridDrop(Selector):
     """Drop tokens evenly over the grid, at the same positions in every image.
 
-    Positions are dropped in the order of an ordered-dither matrix
-    (Bayer, "An optimum method for two-level
-    rendition of continuous-tone pictures", ICC 1973), cropped to the grid: half of the tokens form
-    a chequerboard, a quarter every second row and column, and other numbers are spread just as
-    evenly. The order is nested, so tokens can be dropped in several steps. Tokens that represent no
-    single patch are dropped last.
+    Positions are dropped in the order of an ordered-dither matrix (Bayer, ICC 1973), cropped to the
+    grid: half of the tokens form a chequerboard, a quarter every second row and column, and other
+    numbers are spread just as evenly. The order is nested, so tokens can be dropped in several
+    steps. Tokens that represent no single patch are dropped last.
 
     Shapes:
         returns: ``keep (b, n−P)`` and ``drop (b, P)``, both ascending; ``score`` is the order in

@@ -33,7 +33,7 @@ class TopScore(Selector):
 
     @property
     def traits(self) -> Traits:  # type: ignore[override]
-        """The statistics of the scorer."""
+        """Those of the scorer."""
         return self.scorer.traits
 
     @property
@@ -57,19 +57,14 @@ class TopScore(Selector):
         return self.scorer.macs(info, tokens, removed)
 
     def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
-        return select(self.scorer, state, attention, count)
-
-
-def select(scorer: Scorer, state: TokenState, attention: AttentionStats, count: int) -> Selection:
-    """Split the tokens by score."""
-    score = scorer(state, attention)
-    expected = (state.x.shape[0], state.num_tokens)
-    if tuple(score.shape) != expected:
-        raise PartError(
-            f"{type(scorer).__name__} must return one score per image token, shape "
-            f"{expected} (prefix tokens are not scored), got {tuple(score.shape)}."
-        )
-    return keep_best(score, count)
+        score = self.scorer(state, attention)
+        expected = (state.x.shape[0], state.num_tokens)
+        if tuple(score.shape) != expected:
+            raise PartError(
+                f"{type(self.scorer).__name__} must return one score per image token, shape "
+                f"{expected} (prefix tokens are not scored), got {tuple(score.shape)}."
+            )
+        return keep_best(score, count)
 
 
 def keep_best(score: Float[Tensor, "b n"], count: int) -> Selection:
