@@ -59,11 +59,6 @@ def test_the_shallow_model_is_its_first_blocks(digits: nn.Module) -> None:
     assert all(theirs[name] is own for name, own in shallow.named_parameters())
 
 
-def test_they_are_evaluated_as_they_are(digits: nn.Module) -> None:
-    for kind, model in baselines(digits, 0.65).items():
-        assert evaluate(model, "digits", limit=60, **QUICK).top1 > 80, kind
-
-
 def test_a_smaller_model_by_itself_or_by_name(digits: nn.Module) -> None:
     def small(**options: object) -> VisionTransformer:
         made = vit(**({"num_classes": 10} | options))

@@ -74,7 +74,7 @@ def test_evaluated_models_can_still_be_trained(digits: nn.Module) -> None:
 def test_what_does_not_fit_into_memory_is_repeated_in_halves() -> None:
     model, logits, labels = Fixed(), torch.randn(9, 5), [0, 1, 2, 3, 4, 0, 1, 2, 3]
     expected = evaluate(model, _loader(logits, labels, 9), **QUIET)
-    model.room = 3
+    model.room = 5
     with pytest.warns(UserWarning, match="out of memory"):
         found = evaluate(model, _loader(logits, labels, 9), **QUIET)
     assert found.rank.tolist() == expected.rank.tolist()

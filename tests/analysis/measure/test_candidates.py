@@ -17,7 +17,7 @@ from tokenred.analysis.measure.candidates import (
     named_candidates,
     resize,
 )
-from tokenred.core.errors import ConfigError, InputError, PartError, UnknownNameError
+from tokenred.core.errors import ConfigError, InputError, PartError
 from tokenred.models import digits_vit, save_checkpoint
 
 
@@ -30,13 +30,6 @@ def test_random_weights_are_the_same_each_time_and_the_callers_generator_is_left
     assert not one.training
 
 
-def test_size_and_type() -> None:
-    model = build_model("digits", (64, 32), torch.bfloat16)
-    assert model.patch_embed.img_size == (64, 32)
-    with torch.no_grad():
-        assert model(torch.zeros(1, 3, 64, 32, dtype=torch.bfloat16)).shape == (1, 10)
-
-
 def test_a_checkpoint(tmp_path: Path) -> None:
     config = '{"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}'
     tiny = VisionTransformer(img_size=8, patch_size=4, embed_dim=16, depth=1, num_heads=2)
@@ -45,8 +38,6 @@ def test_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_models_refused() -> None:
-    with pytest.raises(UnknownNameError, match="unknown model"):
-        build_model("vit_tinny")
     with pytest.raises(InputError, match="multiples of the patch 4x4, got 33x32"):
         resize(digits_vit(pretrained=False), (33, 32))
     with pytest.raises(InputError, match="only its own image size"):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 import tokenred as tr
@@ -70,21 +68,6 @@ def test_another_gpu_than_the_current_one_is_timed(monkeypatch: pytest.MonkeyPat
     assert seen == [second, "stream of cuda:1", "stream of cuda:1", "ready"]
 
 
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
-    """What torch.compile is asked for; it stops before it makes machine code."""
-    real, calls = torch.compile, []
-
-    def quick(model: nn.Module, **options: Any) -> Any:
-        calls.append(options)
-        return real(model, fullgraph=True, dynamic=False, backend="eager")
-
-    monkeypatch.setattr(torch, "compile", quick)
-    torch._dynamo.reset()
-    yield calls
-    torch._dynamo.reset()
-
-
 class Rolled(nn.Module):
     def __init__(self, by: int) -> None:
         super().__init__()
@@ -97,7 +80,16 @@ class Rolled(nn.Module):
 
 
 @torch._dynamo.config.patch(recompile_limit=4)  # whatever ran before in this process
-def test_more_models_than_dynamo_compiles_of_one_code(asked: list[dict[str, Any]]) -> None:
+def test_more_models_than_dynamo_compiles_of_one_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, asked = torch.compile, []
+
+    def quick(model: nn.Module, **options: Any) -> Any:
+        """Stops before it makes machine code."""
+        asked.append(options)
+        return real(model, fullgraph=True, dynamic=False, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", quick)
+    torch._dynamo.reset()
     models = {by: Rolled(by) for by in range(5)}
     with torch.no_grad(), runnable(models, "reduce-overhead", IMAGES) as runs:
         for key, run in runs.items():
@@ -110,15 +102,22 @@ def test_more_models_than_dynamo_compiles_of_one_code(asked: list[dict[str, Any]
         runnable({0: Rolled(-1)}, True, IMAGES),
     ):
         raise AssertionError("nothing was refused")
+    torch._dynamo.reset()
 
 
-def test_benchmark_compiles_dense_and_candidates_once(asked: list[dict[str, Any]]) -> None:
-    tiny = VisionTransformer(
-        img_size=16, patch_size=8, embed_dim=8, depth=1, num_heads=1, num_classes=3
-    ).eval()
-    fast = {"a": tr.wrap(tiny, "random"), "b": tr.wrap(tiny, "random")}
-    found = benchmark(fast, batch_size=2, pairs=2, warmup=0, compile=True, progress=False)
-    assert len(asked) == 3
+def test_benchmark_compiles_dense_and_candidates_once(
+    digits: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = []
+
+    def pretend(model: nn.Module, **options: Any) -> nn.Module:
+        compiled.append(model)
+        return model
+
+    monkeypatch.setattr(torch, "compile", pretend)
+    fast = {"a": tr.wrap(digits, "random"), "b": tr.wrap(digits, "random")}
+    found = benchmark(fast, batch_size=1, pairs=2, warmup=0, compile=True, progress=False)
+    assert compiled == [digits, *fast.values()]
     assert found.compile is True
     assert ", compiled" in str(found)
     assert found.frame()["compile"].tolist() == ["true", "true"]

@@ -117,9 +117,9 @@ def test_figures_by_hand() -> None:
 def test_interval_covers_the_median_ratio_and_is_reproducible() -> None:
     rng = np.random.default_rng(3)
     hits = 0
-    for _ in range(200):
+    for _ in range(80):
         seconds = np.stack((rng.lognormal(0.4, 0.1, 15), rng.lognormal(0, 0.1, 15)), axis=1)
         found = summarise("x", seconds, 8, 2.0, 4.0)
         hits += found.speedup_low <= np.exp(0.4) <= found.speedup_high
-    assert 0.80 <= hits / 200 <= 0.97
+    assert 0.75 <= hits / 80 <= 0.99
     assert found == summarise("x", seconds, 8, 2.0, 4.0)
