@@ -57,7 +57,7 @@ def test_speed_only(run: Run) -> None:
 
 def test_demo(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "_DEIT", "test_vit")  # a tiny model for DeiT-S
-    few = ("compare", "--demo", "--limit", 10, "--pairs", 2)
+    few = ("compare", "--demo", "--limit", 10, "--batch-size", 5, "--pairs", 2)
     folder = Path("tokenred-out/demo")
     folder.mkdir(parents=True)
     (folder / "comparison.csv").write_text("an earlier run")

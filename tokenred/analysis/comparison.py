@@ -20,7 +20,7 @@ from tokenred.analysis.measure.candidates import image_shape_of
 from tokenred.analysis.measure.inputs import open_for
 from tokenred.analysis.measure.machine import base_of, check_device, cpu_threads
 from tokenred.analysis.measure.speed import Benchmark, Timing
-from tokenred.analysis.result import Result, interval, number, table_of
+from tokenred.analysis.result import Result, interval, number, quarters, table_of
 from tokenred.analysis.study.grid import Grid
 from tokenred.analysis.study.refs import DataRef, read_data
 from tokenred.analysis.study.store import Store
@@ -67,7 +67,7 @@ class Comparison(Result):
         heading = title or " on ".join(str(first[key]) for key in ("model", "data") if first[key])
         columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
             "strategy": lambda row: str(row["strategy"]),
-            "image tokens at 0, ¼, ½, ¾, 1\nof the depth": lambda row: _tokens(row["tokens"]),
+            "image tokens at 0, ¼, ½, ¾, 1\nof the depth": lambda row: quarters(row["tokens"]),
             "GMACs\nan image": lambda row: number(row, "gmacs", 3),
         }
         if self.speeds is not None:
@@ -330,12 +330,6 @@ def _evaluation(
     return Evaluation(
         **vars(predictions), classes=classes, skipped=tuple(skipped), seconds=found["seconds"]
     )
-
-
-def _tokens(counts: Sequence[float]) -> str:
-    """The counts at the quarters of the depth: ``196→172→148→124→100``."""
-    depth = len(counts) - 1
-    return "→".join(f"{counts[at]:.4g}" for at in sorted({depth * q // 4 for q in range(5)}))
 
 
 def _count(number: Any, thing: str) -> str:

@@ -18,7 +18,7 @@ from tokenred.core.files import check_new, write_atomically
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FramedResult", "Result", "interval", "number", "plain_table", "table_of"]
+__all__ = ["FramedResult", "Result", "interval", "number", "plain_table", "quarters", "table_of"]
 
 Row = Mapping[str, Any]
 
@@ -159,6 +159,12 @@ def interval(row: Row, name: str, places: int = 2, *, signed: bool = False) -> s
         number(row, f"{name}{end}", places, signed=signed) for end in ("", "_low", "_high")
     )
     return f"{value} [{low}, {high}]" if value else ""
+
+
+def quarters(counts: Sequence[float]) -> str:
+    """Token counts at the quarters of the depth: ``196→172→148→124→100``."""
+    depth = len(counts) - 1
+    return "→".join(f"{counts[at]:.4g}" for at in sorted({depth * q // 4 for q in range(5)}))
 
 
 def _html(table: Table) -> str:

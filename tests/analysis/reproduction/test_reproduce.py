@@ -124,6 +124,7 @@ def test_a_subset_of_images_and_weights_that_are_not_there(
         ({"demo": True, "models": ["DeiT-S"]}, ConfigError, "models"),
         ({"demo": True, "quick": True, "limit": 3}, ConfigError, "quick"),
         ({"costs": True, "quick": True}, ConfigError, "images"),
+        ({"demo": True, "limit": 0}, ConfigError, "limit"),
         ({"demo": True, "experiments": ["table9"]}, UnknownNameError, "table9"),
         ({"imagenet": "/nowhere"}, DataError, "nowhere"),
     ],

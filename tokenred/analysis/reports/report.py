@@ -19,6 +19,7 @@ from tokenred.analysis.reports.page import (
     write_page,
 )
 from tokenred.analysis.reports.source import OVERSMOOTHING, SWEEP, Source, read_source
+from tokenred.analysis.result import quarters
 from tokenred.analysis.study.cell import DONE
 from tokenred.analysis.study.rows import extra_columns
 from tokenred.core.errors import ConfigError
@@ -226,12 +227,9 @@ def _figure(row: Row, name: str) -> Value:
 
 
 def _tokens(value: Any) -> Value:
-    counts = value if isinstance(value, tuple | list) else plain(value).split()
-    if not counts:
-        return Value("")
-    depth = len(counts) - 1
-    places = sorted({depth * quarter // 4 for quarter in range(5)})
-    return Value("→".join(str(counts[at]) for at in places), float(counts[-1]))
+    told = value if isinstance(value, tuple | list) else plain(value).split()
+    counts = [float(count) for count in told]
+    return Value(quarters(counts), counts[-1]) if counts else Value("")
 
 
 def _status(row: Row) -> Value:
