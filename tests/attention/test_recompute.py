@@ -125,17 +125,6 @@ def test_what_is_not_used_or_not_trained(part: str, trained: tuple[int, ...]) ->
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
 
 
-def test_no_bias() -> None:
-    (q, k, v, _), state = case()
-    outs = [
-        engine(QKV(q, k, v, 0.7), AttentionSpec(STATS[:2]), state)[0]
-        for engine in (Recomputed(TiledEngine()), PlainEngine())
-    ]
-    found, expected = (torch.autograd.grad(loss((out,)), (q, k, v)) for out in outs)
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other)
-
-
 class Counting(TiledEngine):
     def __init__(self) -> None:
         self.calls: list[bool] = []

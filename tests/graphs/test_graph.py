@@ -66,19 +66,6 @@ def test_normalisation_is_equation_9(drawn: tuple[np.ndarray, tuple[int, int]]) 
 
 
 @QUICK
-@given(adjacencies())
-def test_lists_and_matrix_make_the_same_graph(drawn: tuple[np.ndarray, tuple[int, int]]) -> None:
-    edges, grid = drawn
-    near, there = as_lists(edges)
-    lists = Graph.from_neighbours(near, there, grid)
-    matrix = Graph.from_dense(torch.from_numpy(edges), grid)
-    for normalized in (True, False):
-        one, other = lists.dense(normalized=normalized), matrix.dense(normalized=normalized)
-        torch.testing.assert_close(one, other)
-    assert torch.equal(lists.degree(), matrix.degree())
-
-
-@QUICK
 @given(adjacencies(), st.data())
 def test_blocks_are_those_of_the_whole(
     drawn: tuple[np.ndarray, tuple[int, int]], data: st.DataObject

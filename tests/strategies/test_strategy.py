@@ -62,8 +62,7 @@ def test_every_recipe_works_bare_and_takes_reference(name: str) -> None:
 
 def test_arguments_that_a_part_does_not_use_are_accepted() -> None:
     made = tr.strategy("gtp", graph="none", M=3, fuser="prune", alpha=0.4, scorer="Random")
-    assert made.graph == tr.graphs.NoGraph()
-    assert made.fuser == tr.fusers.Prune()
+    assert (made.graph, made.fuser) == (tr.graphs.NoGraph(), tr.fusers.Prune())
 
 
 def test_reference_changes_what_the_program_changes() -> None:
@@ -71,15 +70,6 @@ def test_reference_changes_what_the_program_changes() -> None:
     assert made.scorer == tr.scorers.MixedAttn(exclude_self=False)
     assert made.graph == tr.graphs.Mixed(reference=True)
     assert made.reference
-
-
-def test_tome_schedules() -> None:
-    assert tr.strategy("tome", r=(13, -1)).schedule == tr.Linear(13, -1)
-    assert tr.strategy("tome", r=[6, 0.5]).schedule == tr.Linear(6, 0.5)
-    assert tr.strategy("tome", r=[9, 0, 5]).schedule == tr.PerLayer((9, 0, 5))
-    assert tr.strategy("tome", r=4).schedule == tr.Constant(4)
-    with pytest.raises(ConfigError, match="whole numbers"):
-        tr.strategy("tome", r=[9, 0.5, 5])
 
 
 def test_replace_looks_names_up() -> None:

@@ -1,12 +1,6 @@
 """Attention statistics for parts (`AttentionStat`), and the engines that compute them."""
 
-from tokenred.attention.engine import (
-    PLAIN,
-    FusedEngine,
-    PlainEngine,
-    attend,
-    pick_engine,
-)
+from tokenred.attention.engine import PLAIN, FusedEngine, PlainEngine, attend, pick_engine
 from tokenred.attention.recompute import Recomputed
 from tokenred.attention.score_mods import SLACK, ScoreMod, score_mods, size_bias, sparsify
 from tokenred.attention.spec import QKV, AttentionSpec, Engine, Scratch
@@ -16,25 +10,8 @@ from tokenred.attention.triton import TritonEngine
 from tokenred.attention.two_calls import TwoCallsEngine
 
 __all__ = [
-    "PLAIN",
-    "QKV",
-    "SLACK",
-    "AttentionSpec",
-    "AttentionStat",
-    "AttentionStats",
-    "Engine",
-    "FusedEngine",
-    "PlainEngine",
-    "Recomputed",
-    "ScoreMod",
-    "Scratch",
-    "TiledEngine",
-    "TritonEngine",
-    "TwoCallsEngine",
-    "attend",
-    "mean_keys",
-    "pick_engine",
-    "score_mods",
-    "size_bias",
-    "sparsify",
-]
+    "PLAIN", "QKV", "SLACK", "AttentionSpec", "AttentionStat", "AttentionStats", "Engine",
+    "FusedEngine", "PlainEngine", "Recomputed", "ScoreMod", "Scratch", "TiledEngine",
+    "TritonEngine", "TwoCallsEngine", "attend", "mean_keys", "pick_engine", "score_mods",
+    "size_bias", "sparsify",
+]  # fmt: skip

@@ -19,8 +19,8 @@ from tokenred.core.tensors import full_precision
 
 __all__ = ["Recomputed"]
 
-# Entries of the map that the backward holds at a time (several copies): as many as stay in the
-# cache of a CPU, or keep a GPU busy.
+# Entries of the map that the backward holds at a time: as many as stay in a CPU's cache, or keep a
+# GPU busy.
 _ENTRIES, _ENTRIES_CPU = 1 << 26, 1 << 20
 
 

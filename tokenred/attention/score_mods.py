@@ -19,15 +19,9 @@ if TYPE_CHECKING:
     from tokenred.core.state import Selection, TokenState
 
 __all__ = [
-    "SLACK",
-    "ScoreMod",
-    "gated_softmax",
-    "kept_entries",
-    "score_mods",
-    "size_bias",
-    "slack_entries",
-    "sparsify",
-]
+    "SLACK", "ScoreMod", "gated_softmax", "kept_entries", "score_mods", "size_bias",
+    "slack_entries", "sparsify",
+]  # fmt: skip
 
 
 SLACK = 0.01

@@ -72,55 +72,32 @@ class TwoCallsEngine(Engine):
     ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
         if spec.theta < 1:
             return _by_chunks(qkv, spec, state)
-        bias = spec.key_bias
-        bias = None if bias is None else bias.to(at_least_fp32(qkv.q.dtype))[:, None]
-        out, lse = _attention(qkv.q, qkv.k, qkv.v, bias, qkv.scale)
-        entries = _Entries(qkv, bias, lse, state.num_prefix)
+        q, p, scale = qkv.q, state.num_prefix, qkv.scale
+        keys, bias = qkv.k[:, :, p:], spec.key_bias
+        bias = None if bias is None else bias.to(at_least_fp32(q.dtype))[:, None]
+        offset = None if bias is None else bias[..., p:]
+        out, lse = _attention(q, qkv.k, qkv.v, bias, scale)
+
+        def exp(logit: Float[Tensor, "b h n"]) -> Float[Tensor, "b h n"]:
+            return (logit if offset is None else logit + offset).exp()
+
+        def entries(
+            queries: Float[Tensor, "b h #n d"], their_lse: Float[Tensor, "b h #n"]
+        ) -> Float[Tensor, "b h n"]:
+            # As a sum of fp32 products of low-precision numbers, which need no copies in fp32.
+            dot = torch.addcmul(lse.new_zeros(1, 1, 1, 1), queries, keys).sum(dim=-1)
+            return exp(dot * scale - their_lse)
+
         found = qkv.stats(spec.requires, state) | stats_of_entries(
             spec.map_stats,
             state,
-            row=entries.row,
-            diagonal=entries.diagonal,
-            column_sum=entries.column_sum,
+            row=lambda row: entries(q[:, :, row : row + 1], lse[..., row : row + 1]),
+            diagonal=lambda: entries(q[:, :, p:], lse[..., p:]),
+            # Only the log-sum-exp is needed, so the values can be anything; use the narrowest.
+            column_sum=lambda: exp(_attention(keys, q, None, -lse, scale)[1]),
             kept=lambda: lse.new_ones(lse.shape[:2]),
         )
         return out, AttentionStats(found)
-
-
-class _Entries:
-    """Entries of the map and their sums, for the image tokens as keys."""
-
-    def __init__(
-        self,
-        qkv: QKV,
-        bias: Float[Tensor, "b 1 N"] | None,
-        lse: Float[Tensor, "b h N"],
-        prefix: int,
-    ) -> None:
-        self.qkv, self.lse, self.prefix = qkv, lse, prefix
-        self.keys = qkv.k[:, :, prefix:]
-        self.bias = None if bias is None else bias[..., prefix:]
-
-    def row(self, row: int) -> Float[Tensor, "b h n"]:
-        return self._entry(self.qkv.q[:, :, row : row + 1], self.lse[..., row : row + 1])
-
-    def diagonal(self) -> Float[Tensor, "b h n"]:
-        return self._entry(self.qkv.q[:, :, self.prefix :], self.lse[..., self.prefix :])
-
-    def column_sum(self) -> Float[Tensor, "b h n"]:
-        q, scale = self.qkv.q, self.qkv.scale
-        # Only the log-sum-exp is needed, so the values can be anything; use the narrowest.
-        return self._exp(_attention(self.keys, q, None, -self.lse, scale)[1])
-
-    def _entry(
-        self, q: Float[Tensor, "b h #n d"], lse: Float[Tensor, "b h #n"]
-    ) -> Float[Tensor, "b h n"]:
-        # As a sum of fp32 products of low-precision numbers, which need no copies in fp32.
-        dot = torch.addcmul(lse.new_zeros(1, 1, 1, 1), q, self.keys).sum(dim=-1)
-        return self._exp(dot * self.qkv.scale - lse)
-
-    def _exp(self, logit: Float[Tensor, "b h n"]) -> Float[Tensor, "b h n"]:
-        return (logit if self.bias is None else logit + self.bias).exp()
 
 
 def _attention(

@@ -25,7 +25,6 @@ class Mixed(Semantic):
         reference: as for `Semantic`.
 
     Shapes:
-        x0: ``(b, N0, c)``.
         returns: a directed graph of batch b with K = 8 + M; edges in both graphs count once.
     """
 
@@ -39,10 +38,6 @@ class Mixed(Semantic):
         spatial, inside = spatial.expand(b, -1, -1), inside.expand(b, -1, -1)
         # A semantic neighbour that is already a grid neighbour is the same edge.
         known = ((semantic[..., None] == spatial[..., None, :]) & inside[..., None, :]).any(dim=-1)
-        dtype = at_least_fp32(x0.dtype)
-        return Graph.from_neighbours(
-            torch.cat((spatial, semantic), dim=-1),
-            torch.cat((inside, ~known), dim=-1),
-            grid,
-            dtype=dtype,
-        )
+        neighbours = torch.cat((spatial, semantic), dim=-1)
+        edges = torch.cat((inside, ~known), dim=-1)
+        return Graph.from_neighbours(neighbours, edges, grid, dtype=at_least_fp32(x0.dtype))

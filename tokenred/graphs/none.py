@@ -10,12 +10,7 @@ from tokenred.graphs.base import GraphBuilder, graph_builders
 
 @graph_builders.register("none")
 class NoGraph(GraphBuilder):
-    """No edges: propagation moves nothing, and nothing is computed.
-
-    Shapes:
-        x0: ``(b, N0, c)``.
-        returns: None.
-    """
+    """No edges: propagation moves nothing, and nothing is computed."""
 
     def __call__(self, x0: Float[Tensor, "b N0 c"], grid: tuple[int, int]) -> None:
         return None

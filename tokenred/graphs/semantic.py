@@ -33,7 +33,6 @@ class Semantic(GraphBuilder):
         reference: use M + 1 on models without a CLS token, as in the authors' code.
 
     Shapes:
-        x0: ``(b, N0, c)``.
         returns: a graph of batch b with K = M.
     """
 

@@ -30,11 +30,6 @@ from tokenred.testing.scorer_suite import check_scorer
 from tokenred.testing.selector_suite import check_selector
 
 __all__ = [
-    "Sample",
-    "check_fuser",
-    "check_graph",
-    "check_schedule",
-    "check_scorer",
-    "check_selector",
+    "Sample", "check_fuser", "check_graph", "check_schedule", "check_scorer", "check_selector",
     "draw",
-]
+]  # fmt: skip

@@ -127,12 +127,6 @@ def test_the_host_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(waits) == 1
 
 
-@pytest.mark.parametrize(("depth", "first"), [(12, 3), (16, 4), (20, 5), (4, 1), (1, 0)])
-def test_from_the_first_quarter_on(depth: int, first: int) -> None:
-    blocks = [layer for layer in range(depth) if InverseTransform().adaptive(layer, depth)]
-    assert blocks == list(range(first, depth))
-
-
 def test_refusals() -> None:
     with pytest.raises(ConfigError, match="2 max_tokens for 0 layers"):
         InverseTransform((5, 2))

@@ -28,9 +28,6 @@ class MultiScale(Embedding):
 
     Args:
         factor: number of the model's patches that a larger patch spans in each direction.
-
-    Shapes:
-        returns: ``(b, N0, c)``.
     """
 
     traits: ClassVar[Traits] = Traits(needs_grid=True)

@@ -25,9 +25,6 @@ class Merge(Fuser):
     The kept token is the selection's partner, otherwise the one with the most similar features
     (cosine). ``Σ s`` and ``Σ s·x`` are conserved. If the selection has its own weights
     (`Partnered`), they replace the sizes, and ``Σ s·x`` changes.
-
-    Shapes:
-        returns: ``n − P`` image tokens.
     """
 
     traits: ClassVar[Traits] = Traits(conserves_size=True)

@@ -24,9 +24,6 @@ class Propagate(Fuser):
 
     Args:
         alpha: α ≥ 0, one number, or one per block.
-
-    Shapes:
-        returns: ``n − P`` image tokens.
     """
 
     alpha: Magnitude | Magnitudes = 0.1

@@ -11,11 +11,7 @@ from tokenred.strategies.transport import Transport
 
 @fusers.register("prune")
 class Prune(Fuser):
-    """Discard removed tokens; kept tokens do not change.
-
-    Shapes:
-        returns: ``n − P`` image tokens.
-    """
+    """Discard removed tokens; kept tokens do not change."""
 
     pads = True
 

@@ -14,9 +14,6 @@ class BroadAttn(Scorer):
     Args:
         aggregate: ⊕ over heads, ``"max"`` or ``"mean"``.
         exclude_self: exclude ``A_ii``, as in the paper; the authors' code includes it.
-
-    Shapes:
-        returns: ``(b, n)``.
     """
 
     aggregate: Aggregate = "max"

@@ -20,9 +20,6 @@ class CLSAttn(Scorer):
         aggregate: ⊕ over heads, ``"max"`` or ``"mean"`` (EViT's).
         without_cls: on a model without CLS, ``"refuse"``, or score by the ``"column_sum"``, the
             attention received from all tokens.
-
-    Shapes:
-        returns: ``(b, n)``.
     """
 
     aggregate: Aggregate = "max"

@@ -21,9 +21,6 @@ class CosSim(Scorer):
 
     Args:
         on: what to compare, head-averaged ``"keys"`` or ``"features"``.
-
-    Shapes:
-        returns: ``(b, n)``.
     """
 
     version: ClassVar[int] = 2

@@ -13,9 +13,6 @@ class DiagAttn(Scorer):
 
     Args:
         aggregate: ⊕ over heads, ``"max"`` or ``"mean"``.
-
-    Shapes:
-        returns: ``(b, n)``.
     """
 
     aggregate: Aggregate = "max"

@@ -21,9 +21,6 @@ class MixedAttn(Scorer):
     Args:
         aggregate: ⊕, ``"max"`` or ``"mean"``.
         exclude_self: exclude ``A_ii`` from ψ, as in the paper; the authors' code includes it.
-
-    Shapes:
-        returns: ``(b, n)``.
     """
 
     aggregate: Aggregate = "max"

@@ -41,7 +41,6 @@ class Predictor(Selector):
             losses that are means over the batch, without a loss scale (not with fp16).
 
     Shapes:
-        returns: ``keep (b, n−P)`` and ``drop (b, P)``, both ascending.
         memory in training: ``mask (b, N)``, 1 for kept tokens, prefix included;
             ``kept_share (b, S)``, the share of image tokens kept by each of the S stages so far.
     """

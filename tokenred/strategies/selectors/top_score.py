@@ -21,9 +21,6 @@ class TopScore(Selector):
 
     Args:
         scorer: a scorer or its name.
-
-    Shapes:
-        returns: ``keep (b, n−P)`` and ``drop (b, P)``, both ascending.
     """
 
     scorer: Scorer
