@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from tokenred.analysis.study import worker as _  # before the forks, which would import it each
 from tokenred.analysis.study.grid import Grid
 from tokenred.analysis.study.store import Store
 

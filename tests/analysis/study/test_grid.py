@@ -33,17 +33,17 @@ from tokenred.core.errors import (
 
 def test_a_grid_of_bases_budgets_and_parts(make_grid: MakeGrid, store: Store) -> None:
     grid = make_grid(
-        {"base": ["gtp", "tome", "evit"], "budget": [0.85, 0.65]},
+        {"base": ["gtp", "evit"], "budget": [0.65]},
         cells=[{"base": "gtp", "scorer": tr.scorers.DiagAttn("mean"), "alpha": (0.1,) * 8}],
     )
     frame = grid.run(store, progress=False).frame
-    assert len(grid) == len(frame) == 7
+    assert len(grid) == len(frame) == 3
     assert (frame["status"] == "done").all()
-    assert (frame["gmacs"][:6] <= 0.0643 * frame["budget"][:6]).all()
-    assert frame["method"].tolist() == ["gtp", "gtp", "tome", "tome", "evit", "evit", "gtp"]
-    assert frame["strategy"].tolist()[1] == "gtp@0.65"
-    assert frame["scorer"].tolist()[6] == "DiagAttn(aggregate='mean')"
-    assert frame["alpha"].tolist()[6] == (0.1,) * 8
+    assert (frame["gmacs"][:2] <= 0.0643 * frame["budget"][:2]).all()
+    assert frame["method"].tolist() == ["gtp", "evit", "gtp"]
+    assert frame["strategy"].tolist()[0] == "gtp@0.65"
+    assert frame["scorer"].tolist()[2] == "DiagAttn(aggregate='mean')"
+    assert frame["alpha"].tolist()[2] == (0.1,) * 8
 
 
 def test_the_second_start_computes_and_loads_nothing(
@@ -168,7 +168,7 @@ def test_is_what_evaluate_says(make_grid: MakeGrid, digits: nn.Module, store: St
     make_grid(seed=4).run(store, progress=False)
     (found,) = make_grid(model=digits, seed=4).run(store, progress=False).records
     assert len(store) == 1
-    own = make_grid({"dtype": ["float64", "bfloat16", "amp:bfloat16"]}, model=digits)
+    own = make_grid({"dtype": ["float64", "amp:bfloat16"]}, model=digits)
     assert not own.run(store, progress=False).failed()
     assert all(torch.equal(v, before[k]) for k, v in digits.state_dict().items())
     reduced = tr.wrap(digits, tr.strategy("gtp", P=6))

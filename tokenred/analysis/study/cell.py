@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenred.analysis.study.rows import Packed
-from tokenred.core.errors import ConfigError, TokenredError, shown
+from tokenred.core.errors import ConfigError, PartError, TokenredError, shown
 from tokenred.core.part import Part
 from tokenred.core.registry import KINDS
 from tokenred.strategies.config import resolve
 from tokenred.strategies.specs import Spec, parse_spec, read_arguments
-from tokenred.strategies.strategy import Strategy, from_config, recipes, strategy
+from tokenred.strategies.strategy import Strategy, divide_arguments, from_config, recipes
 
 if TYPE_CHECKING:
     from tokenred.analysis.measure.clock import Compile
@@ -78,6 +78,7 @@ class Base:
     label: str  # as one writes it
     method: str  # the family it belongs to
     make: Callable[..., Strategy]  # the strategy, with arguments set where it is a recipe
+    fields: Mapping[str, Any] = field(default_factory=dict)  # in place of the recipe's choice
     parameters: frozenset[str] = frozenset()  # names that the recipe takes
     share: float | None = None  # of the dense model's GMACs; None for the schedule as it is
 
@@ -93,10 +94,13 @@ class Base:
         own = {name: value for name, value in assigned.items() if name not in OUTSIDE}
         arguments = {name: own.pop(name) for name in list(own) if name in self.parameters}
         fields = {name: own.pop(name) for name in list(own) if name in FIELDS}
+        fields = {**self.fields, **fields}
         # A seed of the run is the seed of the parts that draw; one of their own goes before.
         if "seed" in assigned and not any(name.endswith(".seed") for name in own):
             own["seed"] = assigned["seed"]
         made = self.make(**arguments)
+        if not isinstance(made, Strategy):
+            raise PartError(f"recipe {self.method!r} must return a Strategy, got {made!r}.")
         if fields:
             made = made.replace(**fields)
         for name, value in own.items():
@@ -161,8 +165,10 @@ def _of_spec(spec: Spec) -> Base:
 
 
 def _of_recipe(label: str, name: str, arguments: dict[str, Any], share: float | None) -> Base:
-    make = partial(strategy, name, **resolve(arguments))
-    return Base(label, name.casefold(), make, recipes[name].parameters, share)
+    own, fields = divide_arguments(name, resolve(arguments))
+    recipe = recipes[name]
+    make = partial(recipe.make, **own)
+    return Base(label, name.casefold(), make, fields, recipe.parameters, share)
 
 
 @dataclass(frozen=True)

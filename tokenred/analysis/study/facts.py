@@ -133,8 +133,9 @@ class Facts:
             free.add("graph")
         mark = (ref, *(told[name] for name in told if name not in free))
         facts = self.model(ref)
-        strategy.check(facts.info)
+        strategy.graph.check(facts.info)
         if mark not in self._counts:
+            strategy.check(facts.info)
             plans = plan_layers(strategy, facts.info, facts.stem)
             self._counts[mark] = tuple(plan.count for plan in plans)
         return self._counts[mark]
