@@ -111,11 +111,13 @@ def compare_command(
     written = [result.to_csv(csv, overwrite=True)]
     written += [write_atomically(path, figure_bytes(result.plot())) for path in picture]
     store.unlink()
-    say(result, *filter(None, [result.resolution()]), *[""] * demo)
+    say(result)
+    if told := result.resolution():
+        say(told)
     if demo:
         timed = _time_deit(data, options["threads"])
         written.append(timed.to_csv(folder / "deit_small_speed.csv", overwrite=True))
-        say(timed)
+        say("", timed)
     say(written=written)
 
 
