@@ -23,8 +23,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from tokenred.analysis.measure.clock import Clock, no_collection
 from tokenred.analysis.measure.machine import describe_machine
+from tokenred.analysis.measure.timing import Clock, no_collection
 from tokenred.attention import QKV, AttentionSpec, AttentionStat, Engine, PlainEngine, TiledEngine
 from tokenred.attention.triton import TritonEngine
 from tokenred.attention.two_calls import TwoCallsEngine

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenred.analysis.measure.candidates import image_shape_of
 from tokenred.analysis.measure.machine import base_of
+from tokenred.analysis.measure.timing import image_shape_of
 from tokenred.backbones import adapt
 from tokenred.core.errors import BackboneError, ConfigError, InputError, PartError, ScheduleError
 from tokenred.reduced.model import ReducedViT

@@ -16,10 +16,10 @@ from torch import nn
 from tokenred.analysis.baseline_models import Baseline, baselines_beside
 from tokenred.analysis.lineup import DENSE, Strategies, named_specs, wrap_spec
 from tokenred.analysis.measure.accuracy import Evaluation
-from tokenred.analysis.measure.candidates import image_shape_of
 from tokenred.analysis.measure.inputs import open_for
 from tokenred.analysis.measure.machine import base_of, check_device, cpu_threads
 from tokenred.analysis.measure.speed import Benchmark, Timing
+from tokenred.analysis.measure.timing import image_shape_of
 from tokenred.analysis.result import Result, interval, number, quarters, table_of
 from tokenred.analysis.study.grid import Grid
 from tokenred.analysis.study.refs import DataRef, read_data

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from torch import nn
 
-from tokenred.analysis.measure.candidates import resize
+from tokenred.analysis.measure.timing import resize
 from tokenred.cli.console import claim, make_console, say
 from tokenred.cli.options import OUTPUT, ModelOptions, Overwrite, Strategy, options_of
 from tokenred.core.errors import ConfigError, UnknownNameError

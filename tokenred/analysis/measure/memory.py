@@ -18,8 +18,6 @@ import cloudpickle
 import torch
 from torch import nn
 
-from tokenred.analysis.measure.candidates import build_model, image_shape_of
-from tokenred.analysis.measure.clock import on_random_images
 from tokenred.analysis.measure.machine import (
     autocast,
     base_of,
@@ -27,6 +25,7 @@ from tokenred.analysis.measure.machine import (
     is_out_of_memory,
     precision_of,
 )
+from tokenred.analysis.measure.timing import build_model, image_shape_of, on_random_images
 from tokenred.core.child import python_running
 from tokenred.core.errors import ConfigError, TokenredError
 from tokenred.core.values import Count, Size, checked

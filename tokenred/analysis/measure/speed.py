@@ -16,8 +16,6 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor, nn
 
-from tokenred.analysis.measure.candidates import Candidate, image_shape_of, named_candidates
-from tokenred.analysis.measure.clock import Clock, Compile, on_random_images, runnable
 from tokenred.analysis.measure.image_costs import adaptive_cost, is_adaptive
 from tokenred.analysis.measure.inputs import progress_bar
 from tokenred.analysis.measure.intervals import bootstrap_interval
@@ -29,6 +27,15 @@ from tokenred.analysis.measure.machine import (
 )
 from tokenred.analysis.measure.memory import peak_memory
 from tokenred.analysis.measure.split import TimeSplit, time_split
+from tokenred.analysis.measure.timing import (
+    Candidate,
+    Clock,
+    Compile,
+    image_shape_of,
+    named_candidates,
+    on_random_images,
+    runnable,
+)
 from tokenred.analysis.result import Result, plain_table
 from tokenred.core.errors import UnknownNameError
 from tokenred.core.values import Count, Magnitude, Size, checked

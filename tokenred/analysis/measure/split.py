@@ -16,9 +16,9 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor, nn
 
-from tokenred.analysis.measure.clock import Clock, on_random_images
 from tokenred.analysis.measure.inputs import progress_bar
 from tokenred.analysis.measure.machine import describe_machine, precision_of, told_machine
+from tokenred.analysis.measure.timing import Clock, on_random_images
 from tokenred.analysis.result import Result, plain_table
 from tokenred.attention import QKV, AttentionSpec, AttentionStats, Engine, FusedEngine, attend
 from tokenred.core.errors import UnknownNameError

@@ -19,7 +19,7 @@ from tokenred.strategies.specs import Spec, parse_spec, read_arguments
 from tokenred.strategies.strategy import Strategy, divide_arguments, from_config, recipes
 
 if TYPE_CHECKING:
-    from tokenred.analysis.measure.clock import Compile
+    from tokenred.analysis.measure.timing import Compile
 
 __all__ = [
     "DENSE", "DONE", "FAILED", "FIELDS", "OUTSIDE", "OUT_OF_MEMORY", "PARTS", "SETTINGS", "SKIPPED",

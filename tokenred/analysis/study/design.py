@@ -184,7 +184,7 @@ class Design:
         if name == "image_size":
             return _sides(value)
         if name == "compile" and value is not False:
-            from tokenred.analysis.measure.clock import Compile
+            from tokenred.analysis.measure.timing import Compile
 
             return read(Compile, value, name)
         if name in _KINDS:

@@ -23,7 +23,7 @@ from tokenred.reduced.model import ReducedViT
 
 if TYPE_CHECKING:
     from tokenred.analysis.measure.accuracy import Evaluation
-    from tokenred.analysis.measure.clock import Compile
+    from tokenred.analysis.measure.timing import Compile
     from tokenred.data import ImageDataset
 
 __all__ = [
@@ -288,9 +288,9 @@ def split(
 @register_metric("memory", version=1, needs_data=False, timed=True)
 def memory(model: ReducedViT, data: ImageDataset | None, context: Context) -> Mapping[str, Any]:
     """Peak memory of a forward, reduced and dense, in processes of their own where that can be."""
-    from tokenred.analysis.measure.candidates import image_shape_of
     from tokenred.analysis.measure.machine import base_of, model_device
     from tokenred.analysis.measure.memory import peak_memory
+    from tokenred.analysis.measure.timing import image_shape_of
 
     base = context.dense or base_of(model)
     options: dict[str, Any] = {

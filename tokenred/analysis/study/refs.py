@@ -66,7 +66,7 @@ class ModelRef:
         model = self._load() if self.module is None else self.module
         if self.image_size is None:
             return model
-        from tokenred.analysis.measure.candidates import resize
+        from tokenred.analysis.measure.timing import resize
 
         if isinstance(model, ReducedViT):
             raise ConfigError("an image_size is for a dense model; wrap the one of that size.")
