@@ -36,15 +36,9 @@ class ReducedTower(ReducedViT):
     ) -> Any:
         """One tensor for images by position, else what the model itself returns.
 
-        Args:
-            images: a batch.
-            pixel_values: the same, under the library's name.
-            labels: for the loss of the model's configuration.
-            output_hidden_states: the tokens before the first block and after each: ever fewer.
-            output_attentions: refused, since no whole map of all tokens exists.
-            interpolate_pos_encoding: take images of another size.
-            return_dict: False for a tuple.
-            others: ``num_items_in_batch`` goes to the loss; any other must be None.
+        Hidden states are the tokens before the first block and after each: ever fewer. Attentions
+        are refused, since no whole map of all tokens exists. Of other keywords the loss is given
+        ``num_items_in_batch``.
 
         Raises:
             InputError: for a keyword that means nothing with fewer tokens, and for images that are

@@ -26,15 +26,14 @@ def wrap(
 ) -> ReducedViT:
     """Run a model with fewer tokens.
 
-    The result shares the model's modules and parameters by reference, so training mode, device and
-    weights are common to both; the model's code and its own forward stay as they are, also where a
-    check fails.
+    The result shares the model's modules and parameters, so training mode, device and weights are
+    common to both; the model's code and its own forward stay as they are, also if a check fails.
 
     Args:
         model: a timm VisionTransformer (see `tokenred.backbones`), or a `ReducedViT`, whose base is
             then wrapped anew.
-        strategy: a `Strategy`, or text: the name of a recipe, ``"gtp:P=8"``, ``"tome@0.65"``, the
-            path of a ``.toml`` (`tokenred.analysis.parse_spec`).
+        strategy: a `Strategy`, or text: a recipe's name, ``"gtp:P=8"``, ``"tome@0.65"``, the path
+            of a ``.toml`` (`tokenred.analysis.parse_spec`).
         engine: ``"auto"``, or an attention engine by name (`tokenred.attention.pick_engine`).
         check_finite: refuse images with NaN or infinite values (reads them; not under compile).
 
@@ -68,10 +67,6 @@ def gmacs(model: nn.Module, image_shape: Sequence[int] | None = None) -> float:
     Args:
         model: a `ReducedViT`, or a dense model that an adapter knows.
         image_shape: ``(channels, height, width)`` or ``(height, width)``; None for the model's own.
-
-    Raises:
-        BackboneError: for a model that no adapter knows.
-        InputError: for another shape.
     """
     size = None
     if image_shape is not None:
