@@ -103,6 +103,8 @@ VALUES = st.integers(0, len(HOSTILE) - 1).map(HOSTILE.__getitem__) | PLAUSIBLE |
 # What a part cannot be made without.
 NEEDED = {"P": 1, "r": 1, "gmacs": 1.0, "counts": (1,), "scorer": "Random"}
 GRID = {"base": "gtp", "model": "digits", "metrics": ()}
+# Loaded once, not by every grid that is planned.
+DIGITS = tr.models.load_model("digits")
 
 
 def read_back(make: Callable[..., Any], name: str, needed: Mapping[str, Any]) -> Make:
@@ -208,7 +210,7 @@ def test_hostile_values_of_a_recipe(name: str) -> None:
 
 def on_an_axis(name: str) -> Make:
     def make(value: Any) -> Any:
-        grid = Grid("gtp", {name: [value]}, model="digits", metrics=())
+        grid = Grid("gtp", {name: [value]}, model=DIGITS, metrics=())
         (cell,) = grid
         return cell.strategy
 
