@@ -61,7 +61,7 @@ def test_keep_ratio_of_the_start_is_dynamicvits() -> None:
 def test_keep_ratio_takes_one_share_a_block() -> None:
     counts = KeepRatio((0.9, 0.5), layers=(1, 2))(4, 100)
     assert counts == (0, 10, 45, 0)
-    with pytest.raises(ConfigError, match="2 ratios for 3 layers"):
+    with pytest.raises(ConfigError, match="2 ratio for 3 layers"):
         KeepRatio((0.9, 0.5), layers=(1, 2, 3))
     with pytest.raises(ScheduleError, match="2 ratios for the 3 blocks"):
         KeepRatio((0.9, 0.5))(12, 196)

@@ -71,9 +71,9 @@ def test_permuting_moves_everything_along(sample: Sample) -> None:
     order = sample.some_order()
     moved = sample.permuted(order)
     assert torch.equal(moved.state.index, sample.state.index.gather(1, order))
-    for need in (AttentionStat.diagonal(), AttentionStat.column_sum()):
-        here = sample.attention((need,))[need].gather(1, order)
-        torch.testing.assert_close(moved.attention((need,))[need], here)
+    for stat in (AttentionStat.diagonal(), AttentionStat.column_sum()):
+        here = sample.attention((stat,))[stat].gather(1, order)
+        torch.testing.assert_close(moved.attention((stat,))[stat], here)
     if order.shape[1] > 1:
         assert bool((order != torch.arange(order.shape[1])).any(dim=1).all())
 

@@ -73,8 +73,8 @@ class ScoreMod(Part):
     def __call__(
         self, logits: Float[Tensor, "b h N N"], state: TokenState
     ) -> Float[Tensor, "b h N N"]:
-        """The edited logits."""
-        raise NotImplementedError
+        """The edited logits; unchanged by default, for score mods with their own softmax."""
+        return logits
 
     def normalize(
         self, logits: Float[Tensor, "b h N N"], state: TokenState

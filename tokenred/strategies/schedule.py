@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from tokenred.core.errors import ScheduleError
+from tokenred.core.errors import ConfigError, ScheduleError
 from tokenred.core.part import Part, check_blocks
 from tokenred.core.registry import KINDS, Registry
 
-__all__ = ["Schedule", "ScheduleContext", "exact", "layers_of", "quarters", "schedules"]
+__all__ = [
+    "Schedule", "ScheduleContext", "check_each", "exact", "layers_of", "quarters", "schedules",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,3 +97,17 @@ def layers_of(owner: Part, layers: tuple[int, ...] | None, depth: int) -> tuple[
     chosen = quarters(depth) if layers is None else layers
     check_blocks(owner, chosen, depth, ScheduleError)
     return chosen
+
+
+def check_each(owner: Part, name: str, layers: tuple[int, ...] | None) -> None:
+    """Refuse several values of a parameter that are not one for each of the layers.
+
+    Raises:
+        ConfigError: with both numbers.
+    """
+    values, blocks = getattr(owner, name), layers or ()
+    if isinstance(values, tuple) and len(values) != len(blocks):
+        raise ConfigError(
+            f"{type(owner).__name__}: {len(values)} {name} for {len(blocks)} layers; pass one, or "
+            "layers with one for each."
+        )

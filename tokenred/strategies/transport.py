@@ -44,13 +44,15 @@ class Transport:
         index = state.index.gather(1, self.keep)
         if self.extra:
             index = torch.cat((index, index.new_full((index.shape[0], self.extra), -1)), dim=1)
-        first, places = state.num_prefix, state.places(self.keep)
-        gone = None if self.move is None and self.size_move is None else self.drop + first
+        places, drop = state.places(self.keep), self.drop + state.num_prefix
+        gone = None if self.move is None else gather_tokens(state.x, drop)
+        x = self._carry(gather_tokens(state.x, places), gone, self.move, self.stay)
         size = state.size
         if size is not None:
-            moved = self.move if self.size_move is None else self.size_move
-            size = self._carry_sizes(size, first, places, gone, moved)
-        return replace(state, x=self._carry(state.x, first, places, gone), index=index, size=size)
+            move = self.move if self.size_move is None else self.size_move
+            left = None if move is None else size.gather(1, drop)[..., None]
+            size = self._carry(size.gather(1, places)[..., None], left, move, None)[..., 0]
+        return replace(state, x=x, index=index, size=size)
 
     def matrix(self, tokens: int) -> Float[Tensor, "b m n"]:
         """The map as a matrix from ``tokens`` image tokens to those that remain."""
@@ -68,47 +70,26 @@ class Transport:
 
     def _carry(
         self,
-        tokens: Float[Tensor, "b N c"],
-        first: int,
-        places: Int[Tensor, "b q"],
-        drop: Int[Tensor, "b P"] | None,
+        kept: Float[Tensor, "b q c"],
+        gone: Float[Tensor, "b P c"] | None,
+        move: Float[Tensor, "b m P"] | None,
+        stay: Float[Tensor, "b k"] | None,
     ) -> Float[Tensor, "b M c"]:
-        """All tokens in one gather, prefix first, and then changed where they lie."""
-        kept = gather_tokens(tokens, places)
+        """The tokens that stay, prefix first, changed in place by those that go."""
+        first = kept.shape[1] - self.keep.shape[1]
         image = kept[:, first:]
-        if self.stay is not None:
-            image.mul_(self.stay[..., None].to(kept.dtype))
-        if self.move is None or drop is None:
+        if stay is not None:
+            image.mul_(stay[..., None].to(kept.dtype))
+        if move is None or gone is None:
             return kept
-        move, gone = self.move.to(kept.dtype), gather_tokens(tokens, drop)
+        move = move.to(kept.dtype)
         if not self.extra:
             return kept.baddbmm_(_below(first, move), gone)
-        return self._with_new(kept, first, product(move, gone).to(kept.dtype))
-
-    def _carry_sizes(
-        self,
-        sizes: Float[Tensor, "b N"],
-        first: int,
-        places: Int[Tensor, "b q"],
-        drop: Int[Tensor, "b P"] | None,
-        move: Float[Tensor, "b m P"] | None,
-    ) -> Float[Tensor, "b M"]:
-        kept = sizes.gather(1, places)
-        if move is None or drop is None:
-            return kept
-        move, gone = move.to(kept.dtype), sizes.gather(1, drop).unsqueeze(2)
-        if not self.extra:
-            kept[:, first:].unsqueeze(2).baddbmm_(move, gone)
-            return kept
-        return self._with_new(kept, first, product(move, gone).squeeze(2))
-
-    def _with_new(
-        self, kept: Float[Tensor, "b q *c"], first: int, moved: Float[Tensor, "b m *c"]
-    ) -> Float[Tensor, "b M *c"]:
-        """What moves to those that stay is added to them; the new tokens come last."""
+        # What moves to those that stay is added to them; the new tokens come last.
+        moved = product(move, gone).to(kept.dtype)
         k = moved.shape[1] - self.extra
         if k:
-            kept[:, first:].add_(moved[:, :k])
+            image.add_(moved[:, :k])
         return torch.cat((kept, moved[:, k:]), dim=1)
 
 

@@ -92,7 +92,7 @@ def test_a_graph_of_cuda_replays(engine: Engine) -> None:
 
     def run() -> tuple[torch.Tensor, ...]:
         out, stats = engine(QKV(*given, heads.scale), AttentionSpec(requires, bias), state)
-        return (out, *(stats[need] for need in requires))
+        return (out, *(stats[stat] for stat in requires))
 
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())

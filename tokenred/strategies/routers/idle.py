@@ -12,14 +12,13 @@ from torch import Tensor
 
 from tokenred.attention import QKV, AttentionStat, AttentionStats
 from tokenred.core.capture import replace
-from tokenred.core.errors import ConfigError
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Traits
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import at_least_fp32, product
 from tokenred.core.values import Blocks, Share, Shares
 from tokenred.strategies.base import Router, routers
-from tokenred.strategies.schedule import exact
+from tokenred.strategies.schedule import check_each, exact
 
 
 @routers.register("idle")
@@ -53,12 +52,7 @@ class Idle(Router):
     cut: Literal["both", "inter", "intra", "none"] = "both"
 
     def __post_init__(self) -> None:
-        ratios, layers = self.keep_ratios, self.layers or ()
-        if isinstance(ratios, tuple) and len(ratios) != len(layers):
-            raise ConfigError(
-                f"Idle: {len(ratios)} keep_ratios for {len(layers)} layers; pass one ratio, or "
-                "layers with one ratio for each."
-            )
+        check_each(self, "keep_ratios", self.layers)
 
     preview = (AttentionStat.logits_row("cls", "mean"),)
 

@@ -6,9 +6,16 @@ import math
 from fractions import Fraction
 from typing import Literal
 
-from tokenred.core.errors import ConfigError, ScheduleError
+from tokenred.core.errors import ScheduleError
 from tokenred.core.values import Blocks, Share, Shares
-from tokenred.strategies.schedule import Schedule, ScheduleContext, exact, layers_of, schedules
+from tokenred.strategies.schedule import (
+    Schedule,
+    ScheduleContext,
+    check_each,
+    exact,
+    layers_of,
+    schedules,
+)
 
 
 @schedules.register("KeepRatio")
@@ -29,11 +36,8 @@ class KeepRatio(Schedule):
     of: Literal["alive", "start"] = "alive"
 
     def __post_init__(self) -> None:
-        if isinstance(self.ratio, tuple) and self.layers and len(self.ratio) != len(self.layers):
-            raise ConfigError(
-                f"KeepRatio: {len(self.ratio)} ratios for {len(self.layers)} layers; "
-                "pass one ratio, or one per layer."
-            )
+        if self.layers:  # the quarters depend on the model
+            check_each(self, "ratio", self.layers)
 
     def count(self, layer: int, tokens: int, context: ScheduleContext) -> int:
         shares = self._shares(context.depth)

@@ -29,11 +29,6 @@ class PolicyMask(ScoreMod):
 
     in_training_only = True
 
-    def __call__(
-        self, logits: Float[Tensor, "b h N N"], state: TokenState
-    ) -> Float[Tensor, "b h N N"]:
-        return logits
-
     def normalize(
         self, logits: Float[Tensor, "b h N N"], state: TokenState
     ) -> Float[Tensor, "b h N N"] | None:

@@ -12,6 +12,7 @@ from tokenred.attention import AttentionStats
 from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
 from tokenred.strategies.base import Selector, selectors
+from tokenred.strategies.selectors.top_score import keep_best
 
 
 @selectors.register("GridDrop")
@@ -31,14 +32,7 @@ class GridDrop(Selector):
     traits: ClassVar[Traits] = Traits(equivariant=True, needs_grid=True)
 
     def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
-        turn = dither_order(state.index, state.grid)
-        order = turn.sort(dim=1, stable=True).indices
-        kept = order.shape[1] - count
-        return Selection(
-            keep=order[:, :kept].sort(dim=1).values,
-            drop=order[:, kept:].sort(dim=1).values,
-            score=-turn.float(),
-        )
+        return keep_best(-dither_order(state.index, state.grid).float(), count)
 
 
 def dither_order(index: Int[Tensor, "b n"], grid: tuple[int, int]) -> Int[Tensor, "b n"]:

@@ -9,13 +9,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tokenred.attention import AttentionStat, AttentionStats
-from tokenred.core.errors import ConfigError
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32
 from tokenred.core.values import Blocks, Size, Sizes
 from tokenred.strategies.base import Selector, selectors
+from tokenred.strategies.schedule import check_each
 
 _STATS = (AttentionStat.row("cls", "mean"), AttentionStat.values())
 
@@ -50,12 +50,7 @@ class InverseTransform(Selector):
     layers: Blocks | None = None
 
     def __post_init__(self) -> None:
-        most, layers = self.max_tokens, self.layers or ()
-        if isinstance(most, tuple) and len(most) != len(layers):
-            raise ConfigError(
-                f"InverseTransform: {len(most)} max_tokens for {len(layers)} layers; pass one "
-                "number, or layers with one number for each."
-            )
+        check_each(self, "max_tokens", self.layers)
 
     requires = _STATS
 
