@@ -44,14 +44,16 @@ class Transport:
         index = state.index.gather(1, self.keep)
         if self.extra:
             index = torch.cat((index, index.new_full((index.shape[0], self.extra), -1)), dim=1)
-        places, drop = state.places(self.keep), self.drop + state.num_prefix
+        first, places = state.num_prefix, state.places(self.keep)
+        drop = self.drop + first
         gone = None if self.move is None else gather_tokens(state.x, drop)
-        x = self._carry(gather_tokens(state.x, places), gone, self.move, self.stay)
+        x = self._carry(gather_tokens(state.x, places), gone, first, self.move, self.stay)
         size = state.size
         if size is not None:
             move = self.move if self.size_move is None else self.size_move
             left = None if move is None else size.gather(1, drop)[..., None]
-            size = self._carry(size.gather(1, places)[..., None], left, move, None)[..., 0]
+            kept = size.gather(1, places)[..., None]
+            size = self._carry(kept, left, first, move, None)[..., 0]
         return replace(state, x=x, index=index, size=size)
 
     def matrix(self, tokens: int) -> Float[Tensor, "b m n"]:
@@ -72,11 +74,11 @@ class Transport:
         self,
         kept: Float[Tensor, "b q c"],
         gone: Float[Tensor, "b P c"] | None,
+        first: int,
         move: Float[Tensor, "b m P"] | None,
         stay: Float[Tensor, "b k"] | None,
     ) -> Float[Tensor, "b M c"]:
         """The tokens that stay, prefix first, changed in place by those that go."""
-        first = kept.shape[1] - self.keep.shape[1]
         image = kept[:, first:]
         if stay is not None:
             image.mul_(stay[..., None].to(kept.dtype))
