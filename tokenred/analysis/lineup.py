@@ -18,18 +18,9 @@ from tokenred.strategies.specs import Spec, StrategyLike, at_budget, parse_spec,
 from tokenred.strategies.strategy import recipes
 
 __all__ = [
-    "DENSE",
-    "Entry",
-    "Spec",
-    "Strategies",
-    "at_budget",
-    "lineup",
-    "lineup_at_counts",
-    "named_specs",
-    "parse_spec",
-    "same_budget",
-    "wrap_spec",
-]
+    "DENSE", "Entry", "Spec", "Strategies", "at_budget", "lineup", "lineup_at_counts",
+    "named_specs", "parse_spec", "same_budget", "wrap_spec",
+]  # fmt: skip
 
 DENSE = "dense"
 Strategies = Sequence[StrategyLike] | Mapping[str, StrategyLike]

@@ -32,10 +32,6 @@ __all__ = [
 ]  # fmt: skip
 
 
-def _alone() -> None:
-    return None
-
-
 @dataclass
 class Context:
     """How a cell is to be measured, handed to its metrics.
@@ -61,7 +57,7 @@ class Context:
     named: str | None = None
     kept: dict[Any, Any] = field(default_factory=dict)
     # The evaluation in one pass over the images with further cells; None to evaluate alone.
-    together: Callable[[], Evaluation | None] = _alone
+    together: Callable[[], Evaluation | None] | None = None
     packed: Packed | None = None  # what `keep` was given
 
     def keep(self, evaluation: Evaluation) -> None:
@@ -233,7 +229,8 @@ def accuracy(model: ReducedViT, data: ImageDataset | None, context: Context) -> 
 
     if data is None:
         raise ConfigError("accuracy needs images; pass data= to the grid.")
-    found = context.together() or evaluate(model, data, **evaluation_options(context))
+    found = context.together() if context.together else None
+    found = found or evaluate(model, data, **evaluation_options(context))
     context.keep(found)
     return {
         "top1": found.top1,
