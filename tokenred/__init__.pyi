@@ -22,6 +22,7 @@ from .graphs import Graph as Graph
 from .graphs import GraphBuilder as GraphBuilder
 from .graphs.base import list_graphs as list_graphs
 from .graphs.base import register_graph as register_graph
+from .reduced.calibrate import calibrate as calibrate
 from .reduced.features import features as features
 from .reduced.kept import KeptTokens as KeptTokens
 from .reduced.model import ReducedViT as ReducedViT

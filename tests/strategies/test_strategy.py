@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import math
+
 import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
 
 import tokenred as tr
+from tests.strategies.recipes.checks import SMALL
 from tokenred.core.errors import ConfigError, PartError, UnknownNameError
 from tokenred.strategies.schedule import ScheduleContext
 
@@ -38,7 +43,12 @@ def test_names_or_instances_everywhere() -> None:
 def test_every_recipe_fits_every_model_by_default(name: str, depth: int, patches: int) -> None:
     made = tr.strategy(name)
     context = ScheduleContext(
-        depth, patches, made.fuser.extra, made.selector.limit, made.selector.caps
+        depth,
+        patches,
+        extra_in=lambda layer: made.fuser.extra_in(layer, depth),
+        limit=made.selector.limit,
+        caps=made.selector.caps,
+        grid=(math.isqrt(patches),) * 2,
     )
     counts = made.schedule.resolve(context)
     assert len(counts) == depth
@@ -80,10 +90,17 @@ def test_replace_looks_names_up() -> None:
         made.replace(scorr="DiagAttn")
 
 
-def test_a_scorer_of_attention_cannot_stand_before_the_block() -> None:
-    with pytest.raises(ConfigError, match="which has not run before the block"):
-        tr.Strategy("MixedAttn", where="before_block")
-    assert tr.Strategy(tr.scorers.CosSim(on="features"), where="before_block")
+def test_before_a_block_the_attention_of_the_one_before_is_read() -> None:
+    model = VisionTransformer(**SMALL)
+    late = tr.Strategy("MixedAttn", schedule=tr.PerLayer((0, 3)), where="before_block")
+    with pytest.raises(ConfigError, match="there is none before block 0"):
+        tr.wrap(model, late.replace(schedule=3))
+    images = torch.randn(2, 3, 32, 32)
+    _, trace = tr.wrap(model.eval(), late).run_with_trace(images)
+    after = tr.wrap(model, late.replace(schedule=tr.PerLayer((3,)), where="after_attention"))
+    _, other = after.run_with_trace(images)
+    # The scores of block 0 are read by both, and the MLP lies between.
+    assert torch.equal(trace.index, other.index)
 
 
 def test_objects_of_another_kind_are_refused() -> None:

@@ -151,8 +151,10 @@ def _counts(base: nn.Module, removed: int | Sequence[int] | None) -> tuple[int, 
 
 
 def _removing(spec: Spec, counts: Sequence[int]) -> Spec:
-    extra = spec.strategy.fuser.extra
-    schedule = PerLayer(tuple(count + extra if count else 0 for count in counts))
+    fuser, depth = spec.strategy.fuser, len(counts)
+    schedule = PerLayer(
+        tuple(count + fuser.extra_in(i, depth) if count else 0 for i, count in enumerate(counts))
+    )
     return replace(spec, strategy=spec.strategy.replace(schedule=schedule))
 
 

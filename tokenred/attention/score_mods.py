@@ -32,7 +32,9 @@ In maps so small that one or two entries exceed this, the exact number is kept.
 
 
 class ScoreMod(Part):
-    """Changes the logits of a block's attention, like a mask. Needs the whole map.
+    """Changes the logits of a block's attention, like a mask, which needs the whole map.
+
+    Or, with `changes_values`, the values alone, which any engine attends to.
 
     Shapes:
         logits: ``(b, h, N, N)``, with ``log s`` already added; −∞ removes an entry.
@@ -46,6 +48,15 @@ class ScoreMod(Part):
     def in_training_only(self) -> bool:
         """Whether the score mod is part of a training form, and inactive at inference."""
         return False
+
+    @property
+    def changes_values(self) -> bool:
+        """Whether `values` is called instead of the score mod itself."""
+        return False
+
+    def values(self, v: Float[Tensor, "b h N d"], state: TokenState) -> Float[Tensor, "b h N d"]:
+        """The values to attend to."""
+        return v
 
     @property
     def follows(self) -> bool:

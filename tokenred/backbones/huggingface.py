@@ -243,7 +243,7 @@ class HuggingFaceViT(Backbone):
             name = type(self.model).__name__
             raise InputError(f"{name} has no loss, so it takes no labels. Leave them out.")
 
-    def _head_macs(self) -> dict[str, int]:
+    def _head_macs(self) -> dict[str, Any]:
         fixed = sum(linear_macs(getattr(self.model, name)) for name in self._form.out)
         layer = self._pool_layer
         if layer is None:

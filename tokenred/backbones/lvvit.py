@@ -52,7 +52,7 @@ class LVViTBackbone(TimmViT):
         patches = rows * columns * stem.proj.weight.numel()
         return float((height // 2) * (width // 2) * half + patches)
 
-    def _head_macs(self) -> dict[str, int]:
+    def _head_macs(self) -> dict[str, Any]:
         # The second classifier sees every image token, and no prefix token.
         each = linear_macs(self.model.aux_head)
         return {

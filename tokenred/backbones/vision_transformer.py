@@ -202,7 +202,7 @@ class TimmViT(Backbone):
             rows, columns = getattr(embed, "feature_ratio", (1, 1))
         return int(rows), int(columns)
 
-    def _head_macs(self) -> dict[str, int]:
+    def _head_macs(self) -> dict[str, Any]:
         m = self.model
         pool = getattr(m, "attn_pool", None)
         classifier = sum(linear_macs(getattr(m, n)) for n in ("head", "head_dist") if hasattr(m, n))

@@ -41,6 +41,8 @@ class ModelInfo:
             for one remaining token (prefix included), for a pair of them, and in all.
         channels: of the images.
         patch_size: pixels that one token stands for, (down, across), or None if unknown.
+        counts: image tokens that the strategy removes in each block, where a part is built for it;
+            otherwise empty.
     """
 
     name: str
@@ -57,6 +59,7 @@ class ModelInfo:
     head_fixed: int = 0
     channels: int = 3
     patch_size: tuple[int, int] | None = None
+    counts: tuple[int, ...] = ()
 
     @property
     def depth(self) -> int:

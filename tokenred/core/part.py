@@ -39,6 +39,7 @@ class Traits:
         conserves_size: the token sizes sum to the same number before and after.
         needs_cls: a class token must be among the prefix tokens.
         needs_grid: the image tokens must lie on a known grid.
+        independent: what happens to an image does not depend on the others in its batch.
     """
 
     equivariant: bool = True
@@ -46,6 +47,7 @@ class Traits:
     conserves_size: bool = False
     needs_cls: bool = False
     needs_grid: bool = False
+    independent: bool = True
 
 
 _RESERVED = ("network", "traits", "version")
@@ -103,7 +105,8 @@ class Part:
         Raises:
             ConfigError: with what the part needs and what the model has.
         """
-        check_blocks(self, getattr(self, "layers", None), info.depth)
+        layers = getattr(self, "layers", None)
+        check_blocks(self, layers if isinstance(layers, tuple) else None, info.depth)
         if self.traits.needs_cls and info.cls_index is None:
             raise ConfigError(
                 f"{type(self).__name__} reads the attention of a CLS token, and {info.name} has "

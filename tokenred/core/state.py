@@ -99,7 +99,8 @@ class Selection:
     Attributes:
         keep: indices to keep, in their new order.
         drop: indices to remove.
-        partner: for each removed token, the index of the kept token that it is assigned to.
+        partner: for each removed token, the index of the kept token that it is assigned to; −1 if
+            it joins none.
         score: the scores of all remaining tokens.
         weight: non-negative weight of each token in a mean, if the selector provides one; otherwise
             the fuser has its own.

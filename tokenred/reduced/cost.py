@@ -77,7 +77,8 @@ def strategy_cost(
     """What a strategy costs on a model where so many tokens go in each block."""
     layers, tokens = [], info.num_patches
     for layer, count in enumerate(counts):
-        rest = tokens - count + (strategy.fuser.extra if count else 0)
+        rest = tokens - count
+        rest += strategy.fuser.extra_in(layer, info.depth) if count else 0
         active = strategy.router.active(layer, info.depth, info.num_patches)
         passing = tokens if active is None else active
         overhead = 0.0
@@ -109,13 +110,15 @@ def _block_macs(info: ModelInfo, layer: int, tokens_in: int, tokens_out: int, wh
     """``4Nc² + 2N²c`` for the attention, ``2·ratio·N'c²`` for the MLP.
 
     ``tokens_in`` and ``tokens_out`` are image tokens before and after the block's reduction, which
-    comes between the two or, ``where`` says so, before both.
+    comes ``where`` the strategy says. Inside the attention, all tokens have queries and keys; with
+    one before it, those that remain attend once more.
     """
     block, p = info.blocks[layer], info.num_prefix
     n_attention = p + (tokens_out if where == "before_block" else tokens_in)
-    n_mlp = n_attention if block.parallel else p + tokens_out
+    n_mlp = n_attention if block.parallel or where == "after_mlp" else p + tokens_out
+    again = p + tokens_out if where == "before_attention" and tokens_out < tokens_in else 0
     return float(
-        n_attention * block.attention_per_token
-        + n_attention**2 * block.attention_per_pair
+        (n_attention + again) * block.attention_per_token
+        + (n_attention**2 + again**2) * block.attention_per_pair
         + n_mlp * block.mlp_per_token
     )

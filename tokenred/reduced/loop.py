@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -30,6 +30,7 @@ from tokenred.reduced.cost import needs_graph
 from tokenred.reduced.plan import LayerPlan
 from tokenred.reduced.recorder import Recorder, Span, no_span
 from tokenred.reduced.setup import Setup
+from tokenred.strategies.base import Fuser
 
 __all__ = ["LoopState", "Runner"]
 
@@ -44,7 +45,7 @@ class LoopState:
     """Tokens between two blocks: those that travel, and what waits for them to come back.
 
     ``before`` are all tokens as they were when some began to idle, ``resting`` is what the router
-    set aside, and ``attention`` what it wanted to know of the last block.
+    set aside, and ``attention`` what it, or the reduction before the next block, reads of the last.
     """
 
     state: TokenState
@@ -132,10 +133,11 @@ class Runner:
         """One block, before which a strategy may reduce and a router may set tokens aside."""
         state, router = tokens.state, self.setup.router
         if plan.before:
-            state = self._reduce(state, _NOTHING, plan)
+            state, _ = self._reduce(state, tokens.attention or _NOTHING, plan)
         if plan.active is None:
             state, attention = self._block(block, plan, state)
-            return LoopState(router.observe(state, attention) if plan.watched else state)
+            state = router.observe(state, attention) if plan.watched else state
+            return LoopState(state, attention=attention if plan.remembered else None)
         if self.setup.training and self.setup.strategy.router.masks:
             return LoopState(self._masked(block, plan, state))
         qkv, before, resting = None, tokens.before, tokens.resting
@@ -184,9 +186,13 @@ class Runner:
         """Attention, reduction, MLP; ``qkv`` where it is known, ``idle`` to mask keys."""
         strategy, recorder, training = self.setup.strategy, self.recorder, self.setup.training
         bias = idle
-        # Of padding the size is 0: nobody attends to it, whatever the method makes of sizes.
+        # Padding has size 0: nobody attends to it, whatever the method makes of sizes.
         if state.size is not None and (strategy.proportional_attention or self.setup.pads):
-            bias = size_bias(state.size) if idle is None else size_bias(state.size) + idle
+            size = state.size
+            if not strategy.proportional_attention:
+                size = (size > 0).to(size.dtype)
+            bias = size_bias(size) if idle is None else size_bias(size) + idle
+        where = strategy.where if plan.inside else ""
         score_mods = tuple(e for e in plan.score_mods if training or not e.in_training_only)
         asked = plan.inside or len(plan.requires) > 0 or len(score_mods) > 0 or strategy.theta < 1
         look = None if recorder is None else recorder.wants_map
@@ -205,42 +211,97 @@ class Runner:
         if look is not None:
             block.check_open(self.setup.backbone.model)
             requires = (*requires, look) if look not in requires else requires
+        in_map = tuple(mod for mod in score_mods if not mod.changes_values)
         spec = AttentionSpec(
             requires=requires,
             key_bias=bias,
             theta=strategy.theta,
             threshold=strategy.threshold,
             reference=strategy.reference,
-            score_mods=score_mods,
+            score_mods=in_map,
             scratch=self.scratch,
         )
         call = call_of(block.block)
         if call is not None:
             state = replace(state, x=call.enter(state.x))
-        if qkv is None:
-            with self.span("heads"):
-                qkv = block.qkv_of(state)
-        with self.span("attention"):
-            out, attention = attend(qkv, spec, state, self.engines)
+        if where in ("before_attention", "inside_attention"):
+            state, qkv, out, attention = self._ahead(block, plan, state, spec)
+        else:
+            if qkv is None:
+                with self.span("heads"):
+                    qkv = block.qkv_of(state)
+            for mod in score_mods:
+                if mod.changes_values:
+                    qkv = replace(qkv, v=mod.values(qkv.v, state))
+            with self.span("attention"):
+                out, attention = attend(qkv, spec, state, self.engines)
         with self.span("project"):
             state = replace(state, x=block.after_attention(state.x, out, qkv))
         if recorder is not None and look is not None:
             recorder.attended(state, attention[look])
         if recorder is not None and share is not None:
             recorder.sparsified(state.layer, attention[share] - strategy.theta)
-        if plan.inside:
-            state = self._reduce(state, attention, plan)
-        else:
+        if where == "after_attention":
+            state, _ = self._reduce(state, attention, plan)
+        elif not where:
             state = _follow(state, attention, plan)
         # The MLP is the forward's peak of memory: nothing of the attention may live through it
         # but a small scratch.
         del qkv, out
-        attention = attention if plan.watched else _NOTHING
+        late = where == "after_mlp"
+        attention = attention if plan.watched or plan.remembered or late else _NOTHING
         with self.span("mlp"):
             x = block.after_mlp(state.x)
-        return replace(state, x=x if call is None else call.leave(x)), attention
+        state = replace(state, x=x if call is None else call.leave(x))
+        if late:
+            state, _ = self._reduce(state, attention, plan)
+        return state, attention
 
-    def _reduce(self, state: TokenState, attention: AttentionStats, plan: LayerPlan) -> TokenState:
+    def _ahead(
+        self, block: BlockAdapter, plan: LayerPlan, state: TokenState, spec: AttentionSpec
+    ) -> tuple[TokenState, QKV, Tensor, AttentionStats]:
+        """A reduction judged by the block's own attention, before this is applied.
+
+        With ``inside_attention`` the map itself is merged: columns of a group add up, and rows
+        become what the fuser makes of them. With ``before_attention`` the remaining tokens attend
+        anew.
+        """
+        inside = self.setup.strategy.where == "inside_attention"
+        fuser = self.setup.fuser
+        maps = AttentionStat.maps()
+        judged = (
+            replace(spec, requires=(*spec.requires, maps)) if inside and not fuser.linear else spec
+        )
+        with self.span("heads"):
+            before = block.quiet().qkv_of(state)
+        with self.span("attention"):
+            _, attention = attend(before, judged, state, self.engines)
+        after, selection = self._reduce(state, attention, plan)
+        with self.span("heads"):
+            qkv = block.qkv_of(after)
+        plain = replace(spec, requires=())
+        if not inside or selection is None:
+            size = after.size if self.setup.strategy.proportional_attention else None
+            bias = None if size is None else size_bias(size)
+            with self.span("attention"):
+                out, _ = attend(qkv, replace(plain, key_bias=bias), after, self.engines)
+            return after, qkv, out, attention
+        group = _groups(state, selection)
+        with self.span("attention"):
+            if fuser.linear:
+                at = group[:, None, :, None].expand_as(before.v)
+                spread = replace(before, v=qkv.v.gather(2, at))
+                rows, _ = attend(spread, plain, state, self.engines)
+            else:
+                rows = _columns_added(attention[maps], group, after.x.shape[1])
+        with self.span("fuse"):
+            merged = _rows_fused(fuser, state, selection, attention, rows)
+            out = merged if fuser.linear else merged @ qkv.v
+        return after, qkv, out, attention
+
+    def _reduce(
+        self, state: TokenState, attention: AttentionStats, plan: LayerPlan
+    ) -> tuple[TokenState, Selection | None]:
         """Select and fuse; in a training form, mask."""
         setup, selector, fuser = self.setup, self.setup.selector, self.setup.fuser
         if setup.training and setup.strategy.selector.masks:
@@ -250,7 +311,7 @@ class Runner:
             if (before := state.memory.get("target_share")) is not None:
                 aim = torch.cat((before, aim), dim=1)
             state = replace(state, memory={**state.memory, "target_share": aim})
-            return _follow(state, attention, plan)
+            return _follow(state, attention, plan), None
         if state.size is None and (setup.tracks_size or plan.adaptive):
             state = replace(state, size=_ones(state.x))
         with self.span("select"):
@@ -259,7 +320,8 @@ class Runner:
             after = fuser(state, selection, state.graph, attention)
             if selection.alive is not None:
                 after = _padded(after, selection.alive)
-        expected = state.num_tokens - plan.count + setup.strategy.fuser.extra
+        expected = state.num_tokens - plan.count
+        expected += setup.strategy.fuser.extra_in(state.layer, state.depth)
         if plan.adaptive:
             expected = selection.keep.shape[1]
         if after.num_tokens != expected or after.index.shape[1] != expected:
@@ -269,7 +331,7 @@ class Runner:
             )
         if self.recorder is not None:
             self.recorder.reduction(state, selection, attention, fuser)
-        return _follow(after, attention, plan, selection)
+        return _follow(after, attention, plan, selection), selection
 
 
 def _follow(
@@ -293,6 +355,43 @@ def _with_added(embedded: Embedded, added: Float[Tensor, "b N0 c"]) -> Embedded:
     front = embedded.x.shape[1] - own.shape[1]
     x = torch.cat((embedded.x[:, :front], embedded.x[:, front:] + own), dim=1)
     return replace(embedded, x=x, x0=embedded.x0 + added)
+
+
+def _groups(state: TokenState, selection: Selection) -> Int[Tensor, "b N"]:
+    """Where each token of before, prefix included, is among those after."""
+    first = state.num_prefix
+    place = torch.zeros_like(state.index)
+    kept = torch.arange(selection.keep.shape[1], device=place.device).expand_as(selection.keep)
+    place = place.scatter(1, selection.keep, kept + first)
+    if selection.partner is not None:
+        place = place.scatter(1, selection.drop, place.gather(1, selection.partner.clamp_min(0)))
+    front = torch.arange(first, device=place.device).expand(len(place), -1)
+    return torch.cat((front, place), dim=1)
+
+
+def _columns_added(
+    maps: Float[Tensor, "b h N N"], group: Int[Tensor, "b N"], tokens: int
+) -> Float[Tensor, "b h N M"]:
+    """The maps with the columns of each group added up."""
+    at = group[:, None, None].expand_as(maps)
+    return maps.new_zeros(*maps.shape[:3], tokens).scatter_add(3, at, maps)
+
+
+def _rows_fused(
+    fuser: Fuser,
+    state: TokenState,
+    selection: Selection,
+    attention: AttentionStats,
+    rows: Float[Tensor, "b h N d"],
+) -> Float[Tensor, "b h M d"]:
+    """What a fuser makes of the rows of an attention or its output, as if they were tokens."""
+    b, h, n, d = rows.shape
+    probe = replace(state, x=rows.transpose(1, 2).reshape(b, n, h * d))
+    if fuser.linear and fuser.tells_transport:
+        made = fuser.transport(state, selection, state.graph, attention).apply(probe).x
+    else:
+        made = fuser(probe, selection, state.graph, attention).x
+    return made.view(b, -1, h, d).transpose(1, 2)
 
 
 def _ones(x: Tensor) -> Tensor:

@@ -26,10 +26,11 @@ class LayerPlan:
 
     Attributes:
         count, adaptive: image tokens ``P`` that go, and whether the images decide how many.
-        before, inside: whether the reduction comes before the block or after its attention.
+        before, inside: whether the reduction comes before the block or in it.
         active: image tokens that pass the block, or None for all.
         splits, rejoins: whether idle tokens are set aside before the block, and come back after.
         watched: whether the router looks at the block's attention.
+        remembered: whether the reduction before the next block does.
         requires: attention statistics to compute, for the reduction and the router.
         score_mods: those that act in this block.
         followers: score mods that go with the tokens, and the statistics that each reads here.
@@ -47,6 +48,7 @@ class LayerPlan:
     splits: bool
     rejoins: bool
     watched: bool
+    remembered: bool
     requires: tuple[AttentionStat, ...]
     score_mods: tuple[ScoreMod, ...]
     followers: tuple[tuple[ScoreMod, tuple[AttentionStat, ...]], ...]
@@ -81,7 +83,10 @@ def plan_layers(
     context = ScheduleContext(
         depth=depth,
         patches=start,
+        prefix=info.num_prefix,
+        grid=info.grid,
         extra=fuser.extra,
+        extra_in=lambda layer: fuser.extra_in(layer, depth),
         limit=selector.limit,
         caps=selector.caps,
         gmacs=lambda counts: strategy_cost(strategy, info, counts, stem).gmacs,
@@ -89,21 +94,24 @@ def plan_layers(
     counts = strategy.schedule.resolve(context)
     made = built or {}
     reduction = _reads(made.get("selector"), selector) + _reads(made.get("fuser"), fuser)
+    looks_back = strategy.where == "before_block"
     sizes_bias = strategy.proportional_attention or adapts(strategy, depth)
     plans, together, fewer, tokens = [], True, False, start
     for layer, count in enumerate(counts):
-        tokens -= count - (fuser.extra if count else 0)
+        tokens -= count - (context.added(layer) if count else 0)
         active = router.active(layer, depth, start)
         adaptive = selector.adaptive(layer, depth)
         _check_block(strategy, layer, count, active, adaptive)
-        goes = count > 0 or adaptive
-        before = goes and strategy.where == "before_block"
-        inside = goes and strategy.where == "after_attention"
+        goes = _goes(counts, selector, layer)
+        before = goes and looks_back
+        inside = goes and not looks_back
+        remembered = looks_back and bool(reduction) and _goes(counts, selector, layer + 1)
+        _check_looking_back(strategy, layer, before and bool(reduction))
         rejoins = router.rejoins(layer, depth)
         watched = active is not None or router.watches(layer, depth)
         followers = tuple((m, m.requires(layer, depth)) for m in strategy.score_mods if m.follows)
         score_mods = tuple(mod for mod in strategy.score_mods if mod.active(layer, depth))
-        wanted = [*reduction] if inside else []
+        wanted = [*reduction] if inside or remembered else []
         wanted += [stat for _, requires in followers for stat in requires]
         wanted += router.requires if watched else ()
         reads = bool(wanted) or inside or (active is not None and bool(router.preview))
@@ -121,6 +129,7 @@ def plan_layers(
                 splits=active is not None and together,
                 rejoins=active is not None and rejoins,
                 watched=watched,
+                remembered=remembered,
                 requires=tuple(dict.fromkeys(wanted)),
                 score_mods=score_mods,
                 followers=followers,
@@ -142,6 +151,22 @@ def _reads(built: Part | None, part: Selector | Fuser) -> tuple[AttentionStat, .
     return built.requires if isinstance(built, Selector | Fuser) else part.requires
 
 
+def _goes(counts: tuple[int, ...], selector: Selector, layer: int) -> bool:
+    depth = len(counts)
+    return layer < depth and (counts[layer] > 0 or selector.adaptive(layer, depth))
+
+
+def _check_looking_back(strategy: Strategy, layer: int, looks: bool) -> None:
+    """Refuse to read the attention of a block before the first one."""
+    if looks and layer == 0:
+        requires = strategy.selector.requires + strategy.fuser.requires
+        raise ConfigError(
+            f"{strategy.selector!r} with {strategy.fuser!r} reads "
+            f"{', '.join(stat.kind for stat in requires)} from the attention of the block before, "
+            "and there is none before block 0. Reduce later, or use where='after_attention'."
+        )
+
+
 def _check_block(
     strategy: Strategy, layer: int, count: int, active: int | None, adaptive: bool
 ) -> None:
@@ -149,7 +174,7 @@ def _check_block(
     if adaptive and not strategy.fuser.pads:
         raise ConfigError(
             f"{strategy.selector!r} keeps a number of tokens that depends on the image, and "
-            f"{strategy.fuser!r} takes one number for all. Use fuser='prune'."
+            f"{strategy.fuser!r} takes one number for all. Use fuser='prune' or 'merge'."
         )
     if active is None:
         return

@@ -82,9 +82,13 @@ class Setup:
         strategy = resolve_budget(asked, info, stem)
         fits = made_for is None or _shape(made_for) == _shape(info)
         parts = {}
+        told = info
+        if strategy.fuser.replaces:  # whose weights are as many as the tokens that it makes
+            counts = (plan.count for plan in plan_layers(strategy, info, stem))
+            told = replace(info, counts=tuple(counts))
         for name in _BUILT:
             old, part = learned.get(name), getattr(strategy, name)
-            parts[name] = part.built_for(info, old if fits else None)
+            parts[name] = part.built_for(told, old if fits else None)
             if old is not None and not fits:
                 _take_weights(name, parts[name].network, old)
         pads = adapts(strategy, info.depth)
@@ -197,9 +201,9 @@ class Setup:
         if alive is None:
             plans = self.plan(info.grid, info.num_patches)[: len(self.backbone.blocks)]
             return strategy_cost(self.strategy, info, [plan.count for plan in plans], stem)
-        extra = self.strategy.fuser.extra
+        added = [self.strategy.fuser.extra_in(layer, info.depth) for layer in range(info.depth)]
         gone = [before - after for before, after in pairwise(alive)]
-        removed = [count + extra if count else 0 for count in gone]
+        removed = [count + extra if count else 0 for count, extra in zip(gone, added, strict=False)]
         return strategy_cost(self.strategy, info.with_tokens(alive[0]), removed, stem)
 
 

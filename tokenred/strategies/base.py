@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -66,6 +66,10 @@ class Selector(Reader):
         """The most tokens that can be removed at once, given the number of remaining ones."""
         return tokens - 1
 
+    def counts(self, state: TokenState) -> Iterable[int]:
+        """The numbers of tokens that it can remove from a state."""
+        return range(max(0, self.limit(state.num_tokens)) + 1)
+
     @property
     def caps(self) -> bool:
         """Whether a request above `limit` is capped at `limit`; otherwise it is refused."""
@@ -78,6 +82,26 @@ class Selector(Reader):
         image with the most tokens in the batch.
         """
         return False
+
+    calibration_passes: ClassVar[int] = 0
+    """How often `tokenred.calibrate` runs the images; 0 if there is nothing to calibrate."""
+
+    def probing(self, removed: float | None) -> Selector:
+        """The selector that runs while this one is calibrated.
+
+        Args:
+            removed: tokens to remove in each block, on average over the images; None where the
+                selector's own parameters determine them.
+        """
+        return self
+
+    def measure(self, state: TokenState, attention: AttentionStats) -> Tensor:
+        """What one batch tells in one block, for `calibrated`."""
+        raise PartError(f"{type(self).__name__} has calibration passes but no measure.")
+
+    def calibrated(self, found: Sequence[Sequence[Tensor]]) -> Selector:
+        """The selector with the numbers found: by block, what `measure` told of each batch."""
+        return self
 
     @property
     def masks(self) -> bool:
@@ -105,16 +129,24 @@ class Fuser(Reader):
 
     Implement `transport`; it is linear in the tokens, so that a trace can record it. A subclass may
     implement ``__call__`` instead: the trace then finds the weights by passing unit vectors through
-    it.
+    it. If the result is not linear in the tokens, set ``linear`` to False and implement both: the
+    trace then follows the transport.
 
     Shapes:
         returns: a state with ``n − P + extra`` image tokens.
     """
 
+    linear: ClassVar[bool] = True
+    replaces: ClassVar[bool] = False  # whether all image tokens are new ones, with index −1
+
     @property
     def extra(self) -> int:
         """Image tokens added in each reduction (EViT's fused token is 1)."""
         return 0
+
+    def extra_in(self, layer: int, depth: int) -> int:
+        """The same in a block, where it depends on the block."""
+        return self.extra
 
     @property
     def uses_graph(self) -> bool:
@@ -143,9 +175,10 @@ class Fuser(Reader):
 
     @property
     def tells_transport(self) -> bool:
-        """Whether `transport` describes the whole reduction."""
+        """Whether a trace records what `transport` says."""
         kind = type(self)
-        return kind.transport is not Fuser.transport and kind.__call__ is Fuser.__call__
+        own = kind.__call__ is not Fuser.__call__
+        return kind.transport is not Fuser.transport and not (own and self.linear)
 
     def __call__(
         self,

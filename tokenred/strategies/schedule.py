@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import ClassVar, Literal
 
 from tokenred.core.errors import ConfigError, ScheduleError
 from tokenred.core.part import Part, check_blocks
@@ -23,21 +24,38 @@ class ScheduleContext:
         depth: blocks ``L``.
         patches: image tokens at the start.
         extra: tokens that a reduction adds (the fuser's `extra`).
+        extra_in: the same by block, where it depends on the block.
         limit: the most tokens that can be removed at once (the selector's `limit`).
         caps: whether a request above `limit` is capped; otherwise it is refused.
         gmacs: cost of a list of counts, for `Budget`.
+        prefix: prefix tokens.
+        grid: height and width in image tokens, or None.
     """
 
     depth: int
     patches: int
     extra: int = 0
+    extra_in: Callable[[int], int] | None = None
     limit: Callable[[int], int] = lambda tokens: tokens - 1
     caps: bool = False
     gmacs: Callable[[Sequence[int]], float] | None = None
+    prefix: int = 0
+    grid: tuple[int, int] | None = None
+
+    def added(self, layer: int) -> int:
+        """Tokens that a reduction in this block adds."""
+        return self.extra if self.extra_in is None else self.extra_in(layer)
 
 
 class Schedule(Part):
-    """The number of tokens removed in each block. Call it with (depth, N0) to resolve it."""
+    """The number of tokens removed in each block. Call it with (depth, N0) to resolve it.
+
+    Attributes:
+        budget_shape: what a `Budget` in its place does: ``"constant"`` or ``"ratio"``; None if the
+            counts cannot follow a budget.
+    """
+
+    budget_shape: ClassVar[Literal["constant", "ratio"] | None] = "constant"
 
     def count(self, layer: int, tokens: int, context: ScheduleContext) -> int:
         """``P`` for a block with ``tokens`` input image tokens."""
@@ -67,7 +85,7 @@ class Schedule(Part):
                     "blocks."
                 )
             counts.append(min(asked, most))
-            tokens -= counts[-1] - (context.extra if counts[-1] else 0)
+            tokens -= counts[-1] - (context.added(layer) if counts[-1] else 0)
         return tuple(counts)
 
     def __call__(self, depth: int, patches: int) -> tuple[int, ...]:
@@ -88,12 +106,16 @@ def exact(number: float) -> Fraction:
     return Fraction(str(number))
 
 
-def layers_of(owner: Part, layers: tuple[int, ...] | None, depth: int) -> tuple[int, ...]:
-    """The given blocks, or by default those at the quarters of the depth.
+def layers_of(
+    owner: Part, layers: tuple[int, ...] | Literal["all"] | None, depth: int
+) -> tuple[int, ...]:
+    """The given blocks, all of them, or by default those at the quarters of the depth.
 
     Raises:
         ScheduleError: if the model has no such block.
     """
+    if layers == "all":
+        return tuple(range(depth))
     chosen = quarters(depth) if layers is None else layers
     check_blocks(owner, chosen, depth, ScheduleError)
     return chosen

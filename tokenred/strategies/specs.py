@@ -10,7 +10,6 @@ from typing import Any
 
 from tokenred.core.errors import ConfigError, PartError, shown
 from tokenred.strategies.schedules.budget import Budget
-from tokenred.strategies.schedules.keep_ratio import KeepRatio
 from tokenred.strategies.strategy import Strategy, from_config
 
 __all__ = [
@@ -62,9 +61,12 @@ def at_budget(strategy: Strategy, gmacs: float) -> Strategy:
         gmacs: of one image.
     """
     own = strategy.schedule
-    if isinstance(own, KeepRatio) or (isinstance(own, Budget) and own.shape == "ratio"):
-        return strategy.replace(schedule=Budget(gmacs, shape="ratio", layers=own.layers))
-    return strategy.replace(schedule=Budget(gmacs, shape="constant"))
+    if own.budget_shape is None:
+        raise ConfigError(
+            f"{own!r} cannot follow a budget; choose its numbers by tokenred.gmacs instead."
+        )
+    layers = getattr(own, "layers", None) if own.budget_shape == "ratio" else None
+    return strategy.replace(schedule=Budget(gmacs, shape=own.budget_shape, layers=layers))
 
 
 def same_budget(

@@ -52,7 +52,10 @@ class Strategy:
         schedule: how many tokens each block removes; an integer P means ``Constant(P)``.
         theta: share θ in (0, 1] of attention entries kept after the softmax.
         proportional_attention: add ``log s`` to the attention logits of each key.
-        where: reduce ``"after_attention"``, before the MLP, or ``"before_block"``.
+        where: reduce ``"after_attention"``, before the MLP; ``"before_block"``, where parts that
+            read attention read that of the block before; ``"inside_attention"``, where the map is
+            merged before it is applied; ``"before_attention"``, where the remaining tokens attend
+            anew; or ``"after_mlp"``.
         router: which tokens pass a block, or its name.
         score_mods: further changes of the attention logits.
         reference: follow the authors' code: θ keeps one entry more, and an average over tokens
@@ -91,7 +94,9 @@ class Strategy:
         schedule: Schedule | Count | str = 0,
         theta: Share = 1.0,
         proportional_attention: bool = False,
-        where: Literal["after_attention", "before_block"] = "after_attention",
+        where: Literal[
+            "before_block", "before_attention", "inside_attention", "after_attention", "after_mlp"
+        ] = "after_attention",
         router: Router | str = "take_all",
         score_mods: Sequence[ScoreMod | str] = (),
         reference: bool = False,
@@ -119,12 +124,6 @@ class Strategy:
         # Cached: every forward needs it.
         chosen = self.scorer if isinstance(self.scorer, Selector) else TopScore(self.scorer)
         object.__setattr__(self, "_selector", chosen)
-        if where == "before_block" and (requires := self.selector.requires + self.fuser.requires):
-            raise ConfigError(
-                f"{self.scorer!r} with {self.fuser!r} reads {', '.join(n.kind for n in requires)} "
-                "from the block's attention, which has not run before the block. "
-                "Use where='after_attention', or a scorer of features."
-            )
 
     @classmethod
     def dense(cls) -> Strategy:

@@ -29,9 +29,9 @@ def check_fuser(
     """Check that a fuser keeps its contract and the traits that it declares.
 
     ``n − P + extra`` image tokens for every P from 0 to n−1, the kept ones in order and under
-    their positions; prefix tokens as they were; linear in the tokens, with the weights that a
-    trace records; sizes conserved where `conserves_size`; gradients reach every kept token; inputs
-    left alone; the same answer twice, and for an image alone as in a batch.
+    their positions; prefix tokens as they were; sizes conserved where `conserves_size`; inputs left
+    alone; the same answer twice, and for an image alone as in a batch. If `Fuser.linear`: linear in
+    the tokens, with the weights that a trace records, and gradients reach every kept token.
 
     Args:
         fuser: an instance, or a registered name.
@@ -59,10 +59,11 @@ def check_fuser(
     suite.holds(promise, anything, suite.layout)
     suite.holds("prefix tokens neither move nor change", anything, suite.prefix)
     suite.keeps_common_promises(anything, batches=double, smooth=smooth)
-    suite.holds("linear in the tokens", decided, suite.linear)
-    promise = "the weights that a trace records are those that are applied"
-    suite.holds(promise, decided, suite.recorded)
-    suite.holds("gradients reach every kept token", smooth, suite.gradient)
+    if part.linear:
+        suite.holds("linear in the tokens", decided, suite.linear)
+        promise = "the weights that a trace records are those that are applied"
+        suite.holds(promise, decided, suite.recorded)
+        suite.holds("gradients reach every kept token", smooth, suite.gradient)
     if part.traits.conserves_size:
         suite.holds("conserves_size: the sizes add up to the same", anything, suite.sizes)
 
@@ -102,7 +103,7 @@ class _FuserSuite(Suite[Fuser, Sample, TokenState]):
     def layout(self, case: Sample) -> None:
         before, keep, after = case.state, _of(case).keep, self.run(case)
         b, _, c = before.x.shape
-        extra = self.part.extra
+        extra = self.part.extra_in(before.layer, before.depth)
         expected = (b, before.num_prefix + keep.shape[1] + extra, c)
         require(
             tuple(after.x.shape) == expected and after.x.dtype == before.x.dtype,
@@ -111,6 +112,8 @@ class _FuserSuite(Suite[Fuser, Sample, TokenState]):
         )
         require(bool(after.x.isfinite().all()), "some tokens are not finite")
         places = before.index.gather(1, keep)
+        if self.part.replaces:
+            places = torch.full_like(places, -1)
         index = torch.cat((places, places.new_full((b, extra), -1)), dim=1)
         require(
             after.index.shape == index.shape and bool((after.index == index).all()),

@@ -59,7 +59,7 @@ class _ScheduleSuite(Promises[Schedule]):
                 0 <= count <= most,
                 f"block {layer}: {count} of {tokens} tokens should go, between 0 and {most} can",
             )
-            tokens -= count - (context.extra if count else 0)
+            tokens -= count - (context.added(layer) if count else 0)
 
     def twice(self, context: ScheduleContext) -> None:
         one, other = self.resolved(context), self.resolved(context)

@@ -77,7 +77,7 @@ class _SelectorSuite(Suite[Selector, Sample, Choices]):
 
     def call(self, case: Sample) -> tuple[Callable[[], Choices], Mapping[str, object]]:
         made, state = self.built(case.info, case.state.x.dtype), case.state
-        attention, counts = case.attention(made.requires), range(1)
+        attention, counts = case.attention(made.requires), tuple(range(1))
         if self.adaptive:
             layer = state.layer if state.layer in self.adaptive else self.adaptive[0]
             state = replace(state, layer=layer)
@@ -85,7 +85,7 @@ class _SelectorSuite(Suite[Selector, Sample, Choices]):
             n = state.num_tokens
             most = self.part.limit(n)
             require(isinstance(most, int) and most <= n, f"limit({n}) is {most!r}, of {n} tokens")
-            counts = range(max(0, most) + 1)
+            counts = tuple(self.part.counts(state))
         given = {"state": state, "attention": attention}
         return lambda: {p: self._chosen(made(state, attention, p)) for p in counts}, given
 

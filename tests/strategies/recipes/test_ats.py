@@ -80,8 +80,8 @@ def test_refused() -> None:
     bare = VisionTransformer(**SMALL, class_token=False, global_pool="avg")
     with pytest.raises(ConfigError, match="attention of a CLS token"):
         tr.wrap(bare, "ats")
-    with pytest.raises(ConfigError, match="fuser='prune'"):
-        tr.wrap(VisionTransformer(**SMALL), tr.strategy("ats", fuser="merge"))
+    with pytest.raises(ConfigError, match="takes one number for all"):
+        tr.wrap(VisionTransformer(**SMALL), tr.strategy("ats", fuser="propagate"))
     with pytest.raises(ConfigError, match=r"theta=0\.7 would count the padding"):
         tr.wrap(VisionTransformer(**SMALL), tr.strategy("ats", theta=0.7))
     # A head of all tokens hands on the padding, which its user sees by the size of the trace.

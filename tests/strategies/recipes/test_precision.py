@@ -70,7 +70,7 @@ class _Spied:
         return self._twice(value, name) if name in watched else value
 
     def __call__(self, *given: Any) -> Any:
-        if hasattr(self.part, "transport"):
+        if getattr(self.part, "tells_transport", False):
             return self.transport(*given).apply(given[0])
         return self._twice(self.part, "call")(*given)
 

@@ -13,6 +13,7 @@ from tokenred.core.info import ModelInfo
 from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32, gather_tokens, product, unit_vectors
+from tokenred.core.values import Magnitude
 from tokenred.graphs.graph import Graph
 from tokenred.strategies.base import Fuser, fusers
 from tokenred.strategies.transport import Transport
@@ -25,12 +26,18 @@ class Merge(Fuser):
     The kept token is the selection's partner, otherwise the one with the most similar features
     (cosine). ``Σ s`` and ``Σ s·x`` are conserved. If the selection has its own weights
     (`Partnered`), they replace the sizes, and ``Σ s·x`` changes.
+
+    Args:
+        epsilon: added to the sum of weights that each mean divides by.
     """
 
     traits: ClassVar[Traits] = Traits(conserves_size=True)
     version: ClassVar[int] = 2
 
+    epsilon: Magnitude = 0.0
+
     uses_size = True
+    pads = True
 
     def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
         # The mean, and the similarities if no partner is given (always counted).
@@ -43,7 +50,7 @@ class Merge(Fuser):
         graph: Graph | None,
         attention: AttentionStats,
     ) -> Transport:
-        slot = _slot(state, selection)
+        slot = slot_of(state, selection)
         b, k = selection.keep.shape
         joins = slot[:, None, :] == torch.arange(k, device=slot.device)[None, :, None]
         one_hot = joins.to(at_least_fp32(state.x.dtype))
@@ -52,7 +59,7 @@ class Merge(Fuser):
         weight = size if selection.weight is None else selection.weight.to(one_hot.dtype)
         kept, gone = weight.gather(1, selection.keep), weight.gather(1, selection.drop)
         weighted = one_hot * gone[:, None, :]
-        total = kept + weighted.sum(dim=-1)
+        total = kept + weighted.sum(dim=-1) + self.epsilon
         # A padding token (size 0) that receives nothing is unchanged.
         dead = total == 0
         total = torch.where(dead, torch.ones_like(total), total)
@@ -65,13 +72,14 @@ class Merge(Fuser):
         )
 
 
-def _slot(state: TokenState, selection: Selection) -> Int[Tensor, "b P"]:
-    """The position in ``keep`` of each removed token's partner."""
+def slot_of(state: TokenState, selection: Selection) -> Int[Tensor, "b P"]:
+    """The position in ``keep`` of each removed token's partner; −1 of one that joins nobody."""
     if selection.partner is not None:
         b, k = selection.keep.shape
         at = torch.zeros(b, state.num_tokens, dtype=torch.long, device=selection.keep.device)
         at = at.scatter(1, selection.keep, torch.arange(k, device=at.device).expand(b, k))
-        return at.gather(1, selection.partner)
+        own = at.gather(1, selection.partner.clamp_min(0))
+        return torch.where(selection.partner < 0, -1, own)
     unit = unit_vectors(state.image.detach())
     gone, kept = (gather_tokens(unit, at) for at in (selection.drop, selection.keep))
     return product(gone, kept.transpose(-2, -1)).argmax(dim=-1)

@@ -13,17 +13,29 @@ from tokenred.strategies.schedules.linear import Linear
 from tokenred.strategies.schedules.per_layer import PerLayer
 from tokenred.strategies.strategy import Strategy, recipes
 
-_Pair = tuple[Count, Annotated[float, Ge(-1), Le(1)]]
-
 
 def _no_pair(numbers: tuple[int, ...]) -> bool:
     return len(numbers) != 2
 
 
+_Pair = tuple[Count, Annotated[float, Ge(-1), Le(1)]]
+Merges = Count | list[Count] | _Pair | Annotated[tuple[Count, ...], Predicate(_no_pair)]
+"""ToMe's ``r``: one number, a list, or ``(r, inflection)``."""
+
+
+def merges(r: Merges) -> Schedule:
+    """The schedule of ToMe's ``r``."""
+    if isinstance(r, int):
+        return Constant(r)
+    if isinstance(r, tuple) and len(r) == 2:
+        return Linear(*r)
+    return PerLayer(tuple(r))
+
+
 @recipes.register("tome")
 def tome(
     *,
-    r: Count | list[Count] | _Pair | Annotated[tuple[Count, ...], Predicate(_no_pair)] = 8,
+    r: Merges = 8,
     proportional_attention: bool = True,
     reference: bool = False,
 ) -> Strategy:
@@ -36,17 +48,10 @@ def tome(
         reference: follow the authors' timm patch: average pooling counts a merged token once, not
             once per patch in it.
     """
-    schedule: Schedule
-    if isinstance(r, int):
-        schedule = Constant(r)
-    elif isinstance(r, tuple) and len(r) == 2:
-        schedule = Linear(*r)
-    else:
-        schedule = PerLayer(tuple(r))
     return Strategy(
         scorer="BipartiteMatching",
         fuser="merge",
-        schedule=schedule,
+        schedule=merges(r),
         proportional_attention=proportional_attention,
         reference=reference,
     )

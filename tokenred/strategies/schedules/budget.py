@@ -20,12 +20,17 @@ class Budget(Schedule):
         gmacs: the budget for one image, in GMACs as `tokenred.gmacs` counts them.
         shape: ``"constant"`` removes evenly in all blocks (GTP, ToMe), ``"ratio"`` keeps a share in
             some blocks (EViT).
-        layers: the blocks, ascending; None for all (constant) or the quarters (ratio).
+        layers: the blocks, ascending; ``"all"``; None for all (constant) or the quarters (ratio).
     """
 
     gmacs: Positive
     shape: Literal["constant", "ratio"] = "constant"
-    layers: Blocks | None = None
+    layers: Blocks | Literal["all"] | None = None
+
+    @property
+    def budget_shape(self) -> Literal["constant", "ratio"]:  # type: ignore[override]
+        """Its own."""
+        return self.shape
 
     def resolve(self, context: ScheduleContext) -> tuple[int, ...]:
         if context.gmacs is None:
@@ -51,7 +56,7 @@ class Budget(Schedule):
         if self.shape == "ratio":
             share = float(Fraction(context.patches - step, context.patches))
             return KeepRatio(share, self.layers).resolve(context)
-        layers = layers_of(self, self.layers or tuple(range(context.depth)), context.depth)
+        layers = layers_of(self, self.layers or "all", context.depth)
         counts = [0] * context.depth
         for place, layer in enumerate(layers):
             counts[layer] = step // len(layers) + (place < step % len(layers))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tokenred.core.errors import ScheduleError
 from tokenred.core.values import Blocks, Share, Shares
@@ -24,32 +24,36 @@ class KeepRatio(Schedule):
 
     Args:
         ratio: ρ in (0, 1]; one number, or one for each of `layers`.
-        layers: blocks, ascending; None for the quarters of the depth.
+        layers: blocks, ascending; None for the quarters of the depth, ``"all"`` for every block.
         rounding: of the number of kept tokens, ``"ceil"`` or ``"floor"``.
-        of: whether ρ is relative to the remaining tokens (``"alive"``) or to those at the start
-            (``"start"``), where one number means ρ, ρ², ρ³ …
+        of: whether ρ is relative to the remaining tokens (``"alive"``), to these and the prefix
+            (``"sequence"``), or to those at the start (``"start"``), where one number means
+            ρ, ρ², ρ³ …
     """
 
+    budget_shape: ClassVar[Literal["constant", "ratio"] | None] = "ratio"
+
     ratio: Share | Shares = 0.7
-    layers: Blocks | None = None
+    layers: Blocks | Literal["all"] | None = None
     rounding: Literal["ceil", "floor"] = "ceil"
-    of: Literal["alive", "start"] = "alive"
+    of: Literal["alive", "sequence", "start"] = "alive"
 
     def __post_init__(self) -> None:
-        if self.layers:  # the quarters depend on the model
+        if isinstance(self.layers, tuple):  # the quarters depend on the model
             check_each(self, "ratio", self.layers)
 
     def count(self, layer: int, tokens: int, context: ScheduleContext) -> int:
         shares = self._shares(context.depth)
         if layer not in shares:
             return 0
-        kept = shares[layer] * (context.patches if self.of == "start" else tokens)
+        prefix = context.prefix if self.of == "sequence" else 0
+        kept = shares[layer] * (context.patches if self.of == "start" else tokens + prefix)
         rounded = math.ceil(kept) if self.rounding == "ceil" else math.floor(kept)
-        return max(0, tokens - max(1, rounded))
+        return max(0, tokens - max(1, rounded - prefix))
 
     def share(self, layer: int, context: ScheduleContext) -> float:
         so_far = [s for block, s in self._shares(context.depth).items() if block <= layer]
-        if self.of == "alive":
+        if self.of != "start":
             return float(math.prod(so_far))
         return float(min(so_far, default=1))
 

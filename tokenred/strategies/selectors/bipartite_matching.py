@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from tokenred.attention import AttentionStat, AttentionStats, mean_keys
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
-from tokenred.core.tensors import product, unit_vectors
+from tokenred.core.tensors import at_least_fp32, product, unit_vectors
 from tokenred.strategies.base import Selector, selectors
+
+_KEYS: tuple[AttentionStat, ...] = (AttentionStat.keys(),)
+_IMPORTANCE = (AttentionStat.row("cls", "mean"), AttentionStat.values())
 
 
 @selectors.register("BipartiteMatching")
@@ -23,15 +27,31 @@ class BipartiteMatching(Selector):
     A finds the most similar image token in B, by the cosine of head-averaged keys; the P closest
     pairs merge. At most half of the image tokens can be removed at once: a larger P is capped.
 
+    Args:
+        weights: weight of each token in the mean that `Merge` takes: ``"size"``, the number of
+            patches it represents; or ``"importance"``, the mean attention of CLS to it, times the
+            norm of its head-averaged value (ToMeCIS).
+        order: of the rest of A, on which the next matching depends: by ``"place"``; or
+            ``"released"``, on models without prefix tokens by descending similarity.
+
     Shapes:
         returns: ``keep`` = the rest of A, then B; ``drop`` = merged tokens of A, best pair first;
             ``partner`` = their tokens in B.
     """
 
-    traits: ClassVar[Traits] = Traits(equivariant=False)
     version: ClassVar[int] = 2
 
-    requires = (AttentionStat.keys(),)
+    weights: Literal["size", "importance"] = "size"
+    order: Literal["place", "released"] = "place"
+
+    @property
+    def traits(self) -> Traits:  # type: ignore[override]
+        """The row of CLS is read for its importance alone."""
+        return Traits(equivariant=False, needs_cls=self.weights == "importance")
+
+    @property
+    def requires(self) -> tuple[AttentionStat, ...]:
+        return _KEYS if self.weights == "size" else (*_KEYS, *_IMPORTANCE)
 
     def limit(self, tokens: int) -> int:
         return tokens // 2
@@ -52,12 +72,22 @@ class BipartiteMatching(Selector):
             similarity = metric.new_zeros(b, sources.numel(), 1)
         closeness, partner = similarity.max(dim=-1)
         order = closeness.sort(dim=1, descending=True, stable=True).indices
-        merged, rest = order[:, :count], order[:, count:].sort(dim=1).values
+        merged, rest = order[:, :count], order[:, count:]
+        if self.order == "place" or state.num_prefix:
+            rest = rest.sort(dim=1).values
         return Selection(
             keep=torch.cat((_at(sources, rest), targets.expand(b, -1)), dim=1),
             drop=_at(sources, merged),
             partner=_at(targets, partner.gather(1, merged)),
+            weight=None if self.weights == "size" else _importance(attention, state.num_prefix),
         )
+
+
+def _importance(attention: AttentionStats, first: int) -> Float[Tensor, "b n"]:
+    row, values = (attention[stat] for stat in _IMPORTANCE)
+    mean = values[:, :, first:].mean(dim=1, dtype=at_least_fp32(values.dtype))
+    length: Tensor = torch.linalg.vector_norm(mean, dim=-1)
+    return row.to(mean.dtype) * length
 
 
 def _at(places: Tensor, choice: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from tokenred.core.tensors import at_least_fp32
 from tokenred.core.values import Blocks, Size, Sizes
 from tokenred.strategies.base import Selector, selectors
 from tokenred.strategies.schedule import check_each
+from tokenred.strategies.selectors.padded import living, padded_selection
 
 _STATS = (AttentionStat.row("cls", "mean"), AttentionStat.values())
 
@@ -69,22 +70,9 @@ class InverseTransform(Selector):
         row, values = (attention[stat] for stat in _STATS)
         lengths = values[:, :, state.num_prefix :].to(at_least_fp32(values.dtype))
         score = row.to(lengths.dtype) * lengths.square().sum(dim=(1, 3)).sqrt()
-        size = state.image_size
-        alive = torch.ones_like(score, dtype=torch.bool) if size is None else size > 0
+        alive = living(state)
         chosen = sampled(score.detach(), alive, self._levels(state))
-        kept = chosen.sum(dim=1)
-        n = chosen.shape[1]
-        # The only synchronisation with the device. An empty batch keeps everything.
-        fewest, most = torch.stack(torch.aminmax(kept)).tolist() if len(kept) else (n, n)
-        # Stable sorts: first the kept tokens in order, then the removed ones.
-        order = chosen.long().sort(dim=1, descending=True, stable=True).indices
-        drop = chosen.long().sort(dim=1, stable=True).indices[:, : n - fewest]
-        return Selection(
-            keep=order[:, :most],
-            drop=drop,
-            alive=torch.arange(most, device=kept.device) < kept[:, None],
-            gone=(alive & ~chosen).gather(1, drop),
-        )
+        return padded_selection(torch.zeros_like(chosen, dtype=torch.long), chosen, alive)
 
     def _levels(self, state: TokenState) -> int:
         most = self.max_tokens

@@ -1,0 +1,164 @@
+"""Thresholds from images without labels."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from tokenred.attention import AttentionStats
+from tokenred.core.capture import replace
+from tokenred.core.errors import ConfigError, InputError
+from tokenred.core.state import Selection, TokenState
+from tokenred.core.values import Magnitude, PartOf, Size, checked
+from tokenred.graphs.graph import Graph
+from tokenred.reduced.cost import strategy_cost
+from tokenred.reduced.model import ReducedViT, resolved
+from tokenred.reduced.recorder import Recorder
+from tokenred.reduced.wrap import wrap
+from tokenred.strategies.base import Fuser, Selector
+from tokenred.strategies.fusers.merge import Merge
+from tokenred.strategies.specs import StrategyLike
+from tokenred.strategies.strategy import Strategy
+
+__all__ = ["calibrate"]
+
+
+@checked
+def calibrate(
+    model: nn.Module,
+    strategy: StrategyLike,
+    images: Tensor | Iterable[Tensor],
+    *,
+    share: PartOf | None = None,
+    r: Magnitude | None = None,
+    batch_size: Size = 32,
+    progress: bool | None = None,
+) -> Strategy:
+    """Find the thresholds of a method whose token counts depend on the image.
+
+    The images need no labels; a few hundred are enough. The result has the numbers in it, so it can
+    be compared, saved and written as TOML like any other strategy.
+
+    Args:
+        model: the model that the strategy is for.
+        strategy: such as ``"dtome"`` or ``"adamerge"``.
+        images: ``(n, channels, height, width)``, or an iterable of batches, which is gone through
+            once for each pass.
+        share: of the dense model's GMACs that images shall cost, about, on average.
+        r: instead, tokens to remove in each block, on average.
+        batch_size: of images that are given as one tensor.
+        progress: whether to show a bar; None on a terminal only.
+
+    Raises:
+        ConfigError: for a strategy without anything to calibrate, or both ``share`` and ``r``.
+        InputError: without an image.
+    """
+    base = model.base if isinstance(model, ReducedViT) else model
+    asked = resolved(base, strategy)
+    if not asked.selector.calibration_passes:
+        raise ConfigError(
+            f"{asked.selector!r} has no thresholds to calibrate. Give its counts to the schedule, "
+            "or a share as in 'tome@0.65'."
+        )
+    if share is not None and r is not None:
+        raise ConfigError("calibrate takes share or r, not both.")
+    removed = _removed(base, asked, share) if share is not None else r
+    selector = asked.selector
+    for number in range(selector.calibration_passes):
+        probe = selector.probing(removed)
+        found = _found(base, asked, probe, _batches(images, batch_size), number, progress)
+        # The numbers of a probe of another kind are those of the selector itself.
+        taught = probe if isinstance(probe, type(selector)) else selector
+        selector = taught.calibrated(found)
+    return asked.replace(scorer=selector)
+
+
+def _found(
+    base: nn.Module,
+    strategy: Strategy,
+    probe: Selector,
+    batches: Iterator[Tensor],
+    number: int,
+    progress: bool | None,
+) -> list[list[Tensor]]:
+    """What the probe measures in each block, batch by batch."""
+    fuser = strategy.fuser
+    if strategy.reference and type(fuser) is Merge:
+        fuser = _Released(epsilon=1e-4)
+    reduced = wrap(base, strategy.replace(scorer=probe, fuser=fuser))
+    weight, training = next(base.parameters()), base.training
+    found: list[list[Tensor]] = [[] for _ in reduced.backbone.blocks]
+    hidden = None if progress is None else not progress
+    base.eval()
+    try:
+        with torch.no_grad():
+            for batch in tqdm(batches, f"pass {number + 1}", leave=False, disable=hidden):
+                on_device = batch.to(weight.device, weight.dtype)
+                reduced._run(on_device, _Measures(probe, found))
+    finally:
+        base.train(training)
+    if not found[0] and not any(found):
+        raise InputError("calibrate needs images, got none.")
+    return found
+
+
+class _Released(Merge):
+    """As in DyMU's calibration, and only there: every mean, the prefix's too, is a little short."""
+
+    linear = False
+
+    def __call__(
+        self,
+        state: TokenState,
+        selection: Selection,
+        graph: Graph | None,
+        attention: AttentionStats,
+    ) -> TokenState:
+        after = super().__call__(state, selection, graph, attention)
+        short = torch.cat((after.prefix / (1 + self.epsilon), after.image), dim=1)
+        return replace(after, x=short)
+
+
+class _Measures(Recorder):
+    def __init__(self, probe: Selector, found: list[list[Tensor]]) -> None:
+        self.probe, self.found = probe, found
+
+    def reduction(
+        self, before: TokenState, selection: Selection, attention: AttentionStats, fuser: Fuser
+    ) -> None:
+        self.found[before.layer].append(self.probe.measure(before, attention).cpu())
+
+
+def _batches(images: Tensor | Iterable[Tensor], size: int) -> Iterator[Tensor]:
+    batches = images.split(size) if isinstance(images, Tensor) else iter(images)
+    for batch in batches:
+        if not isinstance(batch, Tensor) or batch.dim() != 4:
+            what = tuple(batch.shape) if isinstance(batch, Tensor) else type(batch).__name__
+            raise InputError(
+                f"calibrate needs batches of images (n, channels, height, width), got {what}."
+            )
+        if len(batch):
+            yield batch
+
+
+def _removed(base: nn.Module, strategy: Strategy, share: float) -> float:
+    """Tokens to remove in each block for a share of the dense cost, between whole numbers, too."""
+    info, stem = wrap(base, Strategy.dense()).info, 0.0
+    most = info.num_patches // info.depth
+
+    def cost(count: int) -> float:
+        return -strategy_cost(strategy, info, (count,) * info.depth, stem).gmacs
+
+    wanted = share * cost(0)
+    above = bisect_left(range(most), wanted, key=cost)
+    if above == 0 or cost(max(0, most - 1)) < wanted:
+        raise ConfigError(
+            f"share={share} is out of reach of {strategy.selector!r}, which can cost "
+            f"{cost(max(0, most - 1)) / cost(0):.2f} to 1 of the dense model."
+        )
+    low, high = cost(above - 1), cost(above)
+    return above - 1 + (wanted - low) / (high - low)

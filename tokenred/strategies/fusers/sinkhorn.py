@@ -1,0 +1,52 @@
+"""Sinkhorn clusters."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tokenred.core.tensors import product, unit_vectors
+from tokenred.core.values import Positive, Size
+from tokenred.strategies.base import fusers
+from tokenred.strategies.fusers.soft import SoftFuser
+
+
+@fusers.register("sinkhorn")
+class Sinkhorn(SoftFuser):
+    """Balanced soft clusters around learned centres (Sinkhorn of Haurum et al., ICCVW 2023).
+
+    ``Z = v̂x̂ᵀ/ε`` with unit centres and unit tokens, made balanced by Sinkhorn's iterations in the
+    log domain. Unit tokens are mixed, so their norms are lost.
+
+    Args:
+        epsilon: ε.
+        iterations: of the balancing.
+    """
+
+    epsilon: Positive = 1.0
+    iterations: Size = 3
+
+    def stage(self, width: int, clusters: int) -> nn.Module:
+        return _Centres(width, clusters, self.epsilon, self.iterations)
+
+
+class _Centres(nn.Module):
+    def __init__(self, width: int, clusters: int, epsilon: float, iterations: int) -> None:
+        super().__init__()
+        self.v = nn.Parameter(torch.randn(clusters, width))
+        self.epsilon, self.iterations = epsilon, iterations
+
+    def forward(
+        self, x: Float[Tensor, "b n c"], clusters: int
+    ) -> tuple[Float[Tensor, "b K n"], Float[Tensor, "b n c"]]:
+        unit = unit_vectors(x)
+        centres = unit_vectors(self.v[None, :clusters].to(unit.dtype))
+        z = product(centres.expand(len(x), -1, -1), unit.transpose(-2, -1)) / self.epsilon
+        k, n = z.shape[1:]
+        m = -torch.log(torch.tensor(float(k + n), dtype=z.dtype, device=z.device))
+        rows, columns = z.new_zeros(len(x), k, 1), z.new_zeros(len(x), 1, n)
+        for _ in range(self.iterations):
+            rows = m - (z + columns).logsumexp(dim=2, keepdim=True)
+            columns = m - (z + rows).logsumexp(dim=1, keepdim=True)
+        return (z + rows + columns - m).exp(), unit

@@ -1,0 +1,35 @@
+"""AdaMerge."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tokenred.core.values import Count, Positive
+from tokenred.strategies.selectors.salience_matching import SalienceMatching
+from tokenred.strategies.strategy import Strategy, recipes
+
+
+@recipes.register("adamerge")
+def adamerge(
+    *,
+    r_max: Count = 14,
+    affinity: Literal["cosine", "dot"] = "cosine",
+    alpha: Positive = 1.0,
+    temperature: Positive = 1.0,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[Positive, ...] | None = None,
+) -> Strategy:
+    """Merging before a block, more where tokens are alike (AdaMerge, Lee et al., arXiv 2605.27465).
+
+    Args:
+        r_max: the most tokens that merge in a block.
+        affinity: of the salience, ``"cosine"`` or, as in the paper, ``"dot"``.
+        alpha, temperature: how steeply the number of tokens follows the image.
+        mean, std: statistics of each block over a calibration set, as `tokenred.calibrate` finds
+            them; None merges half of ``r_max`` in every image.
+    """
+    return Strategy(
+        scorer=SalienceMatching(r_max, affinity, alpha, temperature, mean, std),
+        fuser="mean",
+        where="before_block",
+    )

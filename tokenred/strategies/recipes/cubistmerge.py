@@ -1,0 +1,36 @@
+"""CubistMerge."""
+
+from __future__ import annotations
+
+from tokenred.core.values import Blocks, Count
+from tokenred.strategies.fusers.maximum import Maximum
+from tokenred.strategies.schedules.grid_shrink import Counts, GridShrink
+from tokenred.strategies.selectors.grid_matching import GridMatching
+from tokenred.strategies.strategy import Strategy, recipes
+
+
+@recipes.register("cubistmerge")
+def cubistmerge(
+    *,
+    rows_removed: Count | Counts = 1,
+    columns_removed: Count | Counts = 1,
+    layers: Blocks | None = None,
+    exact: bool | None = None,
+    reference: bool = False,
+) -> Strategy:
+    """Merging that keeps a rectangle of tokens (CubistMerge, Gong and Lis, arXiv 2509.21764).
+
+    Args:
+        rows_removed, columns_removed: before each of `layers`; one number, or a list.
+        layers: blocks; None for the quarters of the depth.
+        exact: whether a token that receives two takes the larger entries of both; by default
+            unless ``reference`` is given.
+        reference: as in the authors' program, one of the two is lost.
+    """
+    shrink = GridShrink(rows_removed, columns_removed, layers)
+    return Strategy(
+        scorer=GridMatching(shrink, not reference if exact is None else exact),
+        fuser=Maximum(),
+        schedule=shrink,
+        where="before_block",
+    )

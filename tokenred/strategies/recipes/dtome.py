@@ -1,0 +1,29 @@
+"""DToMe."""
+
+from __future__ import annotations
+
+from tokenred.strategies.selectors.threshold_matching import Cosine, Cosines, ThresholdMatching
+from tokenred.strategies.strategy import Strategy, recipes
+
+
+@recipes.register("dtome")
+def dtome(
+    *,
+    thresholds: Cosine | Cosines = 0.85,
+    proportional_attention: bool = True,
+    reference: bool = False,
+) -> Strategy:
+    """Merge as many tokens as the image allows (DToMe of DyMU, Wang et al., arXiv 2504.17040).
+
+    Args:
+        thresholds: least similarity of tokens that merge; one number, or one for each block, as
+            `tokenred.calibrate` finds them. The default is ours.
+        proportional_attention: add ``log s`` in the attention.
+        reference: average pooling counts a merged token once, as in the authors' program.
+    """
+    return Strategy(
+        scorer=ThresholdMatching(thresholds, "released"),
+        fuser="merge",
+        proportional_attention=proportional_attention,
+        reference=reference,
+    )

@@ -1,0 +1,36 @@
+"""Frequency-aware reduction."""
+
+from __future__ import annotations
+
+from tokenred.core.values import Blocks, Share
+from tokenred.strategies.fusers.region_means import RegionMeans, Windows
+from tokenred.strategies.schedules.keep_patches import KeepPatches
+from tokenred.strategies.score_mods.frequency import Frequency, Omega
+from tokenred.strategies.strategy import Strategy, recipes
+
+
+@recipes.register("frequency")
+def frequency(
+    *,
+    keep: Share = 0.7,
+    layers: Blocks | None = None,
+    windows: Windows = (2, 1, 1),
+    omega1: Omega = 0.0,
+    omega2: Omega = -1.0,
+) -> Strategy:
+    """Keep high frequencies, average the rest by region (Lee et al., NeurIPS 2025).
+
+    Args:
+        keep: share of the tokens that are single patches that stay.
+        layers: blocks that reduce; None for the quarters of the depth.
+        windows: regions a side in each of `layers`; the paper's for ViT-S are ``(2, 2, 1)``.
+        omega1, omega2: what amplifies high frequencies and means in the attention, trained by the
+            paper; the default is ordinary attention.
+    """
+    mods = () if (omega1, omega2) == (0.0, -1.0) else (Frequency(omega1, omega2, layers),)
+    return Strategy(
+        scorer="MostAttended",
+        fuser=RegionMeans(windows, layers),
+        schedule=KeepPatches(keep, layers),
+        score_mods=mods,
+    )

@@ -1,0 +1,57 @@
+"""MCTF."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tokenred.core.values import Blocks, Count, Magnitude, Share
+from tokenred.strategies.fusers.maximum import Maximum
+from tokenred.strategies.schedules.until_few import UntilFew
+from tokenred.strategies.selectors.multi_criteria import MultiCriteria
+from tokenred.strategies.strategy import Strategy, recipes
+
+_WHERE: dict[str, Literal["inside_attention", "before_attention", "after_mlp"]] = {
+    "approximate": "inside_attention",
+    "precise": "before_attention",
+    "off": "after_mlp",
+}
+
+
+@recipes.register("mctf")
+def mctf(
+    *,
+    r: Count | Share = 16,
+    layers: Blocks | None = None,
+    one_step_ahead: Literal["approximate", "precise", "off"] = "approximate",
+    tau_similarity: Magnitude = 1.0,
+    tau_information: Magnitude = 20.0,
+    tau_size: Magnitude = 40.0,
+    bidirectional: bool = True,
+    pooling: Literal["attention_size", "size", "mean", "max"] = "attention_size",
+    proportional_attention: bool = True,
+    reference: bool = False,
+) -> Strategy:
+    """Multi-criteria token fusion (MCTF, Lee et al., CVPR 2024).
+
+    Args:
+        r: tokens that merge in each of `layers`, until 10 are left; or a share of the image tokens
+            (0.35 in blocks 3, 6 and 9 is MCTF-Fast).
+        layers: blocks; None for all but the first.
+        one_step_ahead: the attention of a block judges the tokens that enter it: the map is merged
+            (``"approximate"``) or computed anew (``"precise"``); ``"off"`` merges after the block.
+        tau_similarity, tau_information, tau_size: temperatures of the criteria; 0 leaves one out.
+        bidirectional: match in both directions.
+        pooling: what becomes of a group: a mean weighted by attention × size, by size, or not; or
+            the largest entries.
+        proportional_attention: add ``log s`` in the attention.
+        reference: average pooling counts a merged token once, as in the authors' program.
+    """
+    weights = "mean" if pooling == "max" else pooling
+    return Strategy(
+        scorer=MultiCriteria(tau_similarity, tau_information, tau_size, bidirectional, weights),
+        fuser=Maximum(magnitude=False) if pooling == "max" else "merge",
+        schedule=UntilFew(r, layers),
+        where=_WHERE[one_step_ahead],
+        proportional_attention=proportional_attention,
+        reference=reference,
+    )

@@ -1,0 +1,27 @@
+"""PatchMerger."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tokenred.core.values import Blocks
+from tokenred.strategies.fusers.patch_merger import PatchMerger
+from tokenred.strategies.schedules.keep_count import Keep, KeepCount
+from tokenred.strategies.strategy import Strategy, recipes
+
+
+@recipes.register("patchmerger")
+def patchmerger(*, keep: Keep = 0.7, layers: Blocks | Literal["all"] | None = None) -> Strategy:
+    """Learned queries that attend to the tokens (PatchMerger), of Haurum et al., ICCVW 2023.
+
+    Args:
+        keep: share ρ of the tokens at the start that stay after each of `layers`, ⌊ρN0⌋, ⌊ρ²N0⌋ …;
+            or a list of counts.
+        layers: blocks before which tokens are replaced; None for the quarters of the depth.
+    """
+    return Strategy(
+        scorer="Slots",
+        fuser=PatchMerger(layers),
+        schedule=KeepCount(keep, layers),
+        where="before_block",
+    )

@@ -1,0 +1,39 @@
+"""PiToMe."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tokenred.core.values import Positive, Share, Shares
+from tokenred.strategies.schedules.keep_ratio import KeepRatio
+from tokenred.strategies.selectors.energy_matching import EnergyMatching
+from tokenred.strategies.strategy import Strategy, recipes
+
+
+@recipes.register("pitome")
+def pitome(
+    *,
+    ratio: Share | Shares = 0.9125,
+    split: Literal["bsm_first", "bsm_last", "energy", "bsm"] = "bsm_first",
+    margins: tuple[float, ...] | None = None,
+    alpha: Positive = 1.0,
+    reference: bool = False,
+) -> Strategy:
+    """Merging that protects informative tokens (PiToMe, Tran et al., NeurIPS 2024).
+
+    Sizes weigh the merges; as in the authors' program, attention is not proportional.
+
+    Args:
+        ratio: share of the image tokens that stay in a block, ⌈ratio·n⌉; one number for every
+            block, or a list with one for each.
+        split: the kinds of matching by block, see `EnergyMatching`; ``"bsm_last"`` for MAE models.
+        margins: m of each block; None for ``0.75(1 − l/L)``.
+        alpha: slope of the energy of dissimilar tokens.
+        reference: average pooling counts a merged token once, as in the authors' program.
+    """
+    return Strategy(
+        scorer=EnergyMatching(split, margins, alpha),
+        fuser="merge",
+        schedule=KeepRatio(ratio, "all"),
+        reference=reference,
+    )

@@ -1,0 +1,35 @@
+"""Sinkhorn."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tokenred.core.values import Blocks, Positive, Size
+from tokenred.strategies.fusers.sinkhorn import Sinkhorn
+from tokenred.strategies.schedules.keep_count import Keep, KeepCount
+from tokenred.strategies.strategy import Strategy, recipes
+
+
+@recipes.register("sinkhorn")
+def sinkhorn(
+    *,
+    keep: Keep = 0.7,
+    layers: Blocks | Literal["all"] | None = None,
+    epsilon: Positive = 1.0,
+    iterations: Size = 3,
+) -> Strategy:
+    """Balanced soft clusters around learned centres (Sinkhorn), of Haurum et al., ICCVW 2023.
+
+    Args:
+        keep: share ρ of the tokens at the start that stay after each of `layers`, ⌊ρN0⌋, ⌊ρ²N0⌋ …;
+            or a list of counts.
+        layers: blocks before which tokens are replaced; None for the quarters of the depth.
+        epsilon: temperature ε of the assignment.
+        iterations: of Sinkhorn's balancing.
+    """
+    return Strategy(
+        scorer="Slots",
+        fuser=Sinkhorn(layers, epsilon, iterations),
+        schedule=KeepCount(keep, layers),
+        where="before_block",
+    )

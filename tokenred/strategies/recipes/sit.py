@@ -1,0 +1,27 @@
+"""TokenSlimming."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tokenred.core.values import Blocks
+from tokenred.strategies.fusers.token_slimming import TokenSlimming
+from tokenred.strategies.schedules.keep_count import Keep, KeepCount
+from tokenred.strategies.strategy import Strategy, recipes
+
+
+@recipes.register("sit")
+def sit(*, keep: Keep = 0.7, layers: Blocks | Literal["all"] | None = None) -> Strategy:
+    """A learned assignment of all tokens to fewer (SiT), of Haurum et al., ICCVW 2023.
+
+    Args:
+        keep: share ρ of the tokens at the start that stay after each of `layers`, ⌊ρN0⌋, ⌊ρ²N0⌋ …;
+            or a list of counts.
+        layers: blocks before which tokens are replaced; None for the quarters of the depth.
+    """
+    return Strategy(
+        scorer="Slots",
+        fuser=TokenSlimming(layers),
+        schedule=KeepCount(keep, layers),
+        where="before_block",
+    )

@@ -1,0 +1,70 @@
+"""Fewer rows and columns."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import MinLen
+
+from tokenred.core.errors import ConfigError, ScheduleError
+from tokenred.core.values import Blocks, Count
+from tokenred.strategies.schedule import Schedule, ScheduleContext, layers_of, schedules
+
+Counts = Annotated[tuple[Count, ...], MinLen(1)]
+
+
+@schedules.register("GridShrink")
+class GridShrink(Schedule):
+    """Remove whole rows and columns of the grid before some blocks (CubistMerge).
+
+    Args:
+        rows, columns: removed in each of `layers`; one number for all of them. At most half of the
+            grid at once.
+        layers: blocks, ascending; None for the quarters of the depth.
+    """
+
+    budget_shape: ClassVar[Literal["constant", "ratio"] | None] = None
+
+    rows: Count | Counts = 1
+    columns: Count | Counts = 1
+    layers: Blocks | None = None
+
+    def count(self, layer: int, tokens: int, context: ScheduleContext) -> int:
+        if context.grid is None:
+            raise ScheduleError(f"{self!r} needs a model whose grid of patches is known.")
+        (height, width), (rows, columns) = self.at(layer, context.depth, context.grid)
+        return height * width - (height - rows) * (width - columns)
+
+    def at(
+        self, layer: int, depth: int, grid: tuple[int, int]
+    ) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The rectangle that enters a block, and the rows and columns that it loses there.
+
+        Raises:
+            ScheduleError: where more than half of the rows or columns would go at once.
+        """
+        layers = layers_of(self, self.layers, depth)
+        for values in (self.rows, self.columns):
+            if isinstance(values, tuple) and len(values) != len(layers):
+                raise ConfigError(
+                    f"GridShrink: {len(values)} numbers for the blocks {layers}; pass one for "
+                    "each, or one for all."
+                )
+        height, width = grid
+        for stage, block in enumerate(layers):
+            rows, columns = (
+                values[stage] if isinstance(values, tuple) else values
+                for values in (self.rows, self.columns)
+            )
+            if block > layer:
+                break
+            if rows > height // 2 or columns > width // 2:
+                raise ScheduleError(
+                    f"{self!r}: {height}×{width} tokens enter block {block}; at most "
+                    f"{height // 2} rows and {width // 2} columns can go, asked are {rows} and "
+                    f"{columns}."
+                )
+            if block == layer:
+                return (height, width), (rows, columns)
+            height, width = height - rows, width - columns
+        return (height, width), (0, 0)

@@ -1,0 +1,94 @@
+"""ATC's clusters."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tokenred.attention import AttentionStat, AttentionStats, mean_keys
+from tokenred.core.info import ModelInfo
+from tokenred.core.part import Traits
+from tokenred.core.state import Selection, TokenState
+from tokenred.core.tensors import product, unit_vectors
+from tokenred.strategies.base import Selector, selectors
+
+
+@selectors.register("Agglomerative")
+class Agglomerative(Selector):
+    """Join the two nearest clusters of tokens, P times (ATC, Haurum et al., ECCV 2024).
+
+    The distance of two tokens is ``1 − cos`` of their head-averaged keys. Clusters are joined on
+    the device, all images of a batch at once: P steps of ``O(n²)`` each.
+
+    Args:
+        linkage: the distance of two clusters: the least (``"single"``), the greatest
+            (``"complete"``) or the mean (``"average"``) over all pairs of their tokens.
+
+    Shapes:
+        returns: ``keep (b, n−P)``, the first token of each cluster, ascending; ``drop (b, P)``, the
+            others; ``partner (b, P)``, the first token of their cluster.
+    """
+
+    traits: ClassVar[Traits] = Traits(equivariant=False)
+
+    linkage: Literal["single", "complete", "average"] = "average"
+
+    requires = (AttentionStat.keys(),)
+
+    def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
+        return float(tokens**2 * (info.head_dim + removed))
+
+    def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
+        metric = unit_vectors(mean_keys(attention)[:, state.num_prefix :].detach())
+        # A join decides about later ones: no rounding may decide about it. MPS has no float64.
+        fine = metric if metric.device.type == "mps" else metric.double()
+        distance = 1 - product(fine, fine.transpose(-2, -1))
+        first = clustered(distance.to(metric.dtype), count, self.linkage)
+        return of_clusters(first, count)
+
+
+def clustered(distance: Float[Tensor, "b n n"], joins: int, linkage: str) -> Int[Tensor, "b n"]:
+    """The lowest place in the cluster of each token, after a number of joins.
+
+    Equal distances: the pair with the lowest place first.
+    """
+    b, n = distance.shape[:2]
+    places = torch.arange(n, device=distance.device)
+    image = torch.arange(b, device=distance.device)
+    far = torch.finfo(distance.dtype).max
+    distance = distance.masked_fill(places[:, None] == places, far)
+    first = places.expand(b, n)
+    tokens = distance.new_ones(b, n)
+    for _ in range(joins):
+        # Symmetric, so the row with the least entry that comes first is the lower of the pair.
+        low = distance.amin(dim=2).argmin(dim=1)
+        row = distance[image, low]
+        high = row.argmin(dim=1)
+        other = distance[image, high]
+        if linkage == "average":
+            share = tokens.gather(1, torch.stack((low, high), dim=1))
+            share = share / share.sum(dim=1, keepdim=True)
+            joined = row * share[:, :1] + other * share[:, 1:]
+            tokens = tokens.scatter_add(1, low[:, None], tokens.gather(1, high[:, None]))
+        else:
+            joined = torch.minimum(row, other) if linkage == "single" else torch.maximum(row, other)
+        is_low, is_high = places == low[:, None], places == high[:, None]
+        # A cluster that was joined to another, and each to itself, is no neighbour any more.
+        joined = torch.where((row >= far) | (other >= far) | is_low | is_high, far, joined)
+        distance = torch.where(is_low[:, :, None], joined[:, None], distance)
+        distance = torch.where(is_low[:, None], joined[:, :, None], distance)
+        distance = distance.masked_fill(is_high[:, :, None] | is_high[:, None], far)
+        first = torch.where(first == high[:, None], low[:, None], first)
+    return first
+
+
+def of_clusters(first: Int[Tensor, "b n"], count: int) -> Selection:
+    """Keep the first token of each cluster; ``count`` tokens are not the first of theirs."""
+    n = first.shape[1]
+    joins = (first != torch.arange(n, device=first.device)).long()
+    order = joins.sort(dim=1, stable=True).indices
+    keep, drop = order[:, : n - count], order[:, n - count :]
+    return Selection(keep=keep, drop=drop, partner=first.gather(1, drop))

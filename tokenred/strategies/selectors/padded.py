@@ -1,0 +1,88 @@
+"""Selections of as many tokens as each image needs."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from tokenred.core.state import Selection, TokenState
+from tokenred.core.tensors import product
+
+
+def living(state: TokenState) -> Bool[Tensor, "b n"]:
+    """The image tokens that are no padding."""
+    size = state.image_size
+    return torch.ones_like(state.index, dtype=torch.bool) if size is None else size > 0
+
+
+def padded_selection(
+    rank: Int[Tensor, "b n"],
+    kept: Bool[Tensor, "b n"],
+    alive: Bool[Tensor, "b n"],
+    partner: Int[Tensor, "b n"] | None = None,
+    weight: Float[Tensor, "b n"] | None = None,
+) -> Selection:
+    """The selection of the kept tokens, padded to the image that keeps most.
+
+    Args:
+        rank: the order of the kept tokens.
+        kept: which tokens stay.
+        alive: which tokens are no padding.
+        partner: for each token that goes, the place of the one that it joins, or −1.
+        weight: weight of each token in a mean.
+    """
+    n = kept.shape[1]
+    count = kept.sum(dim=1)
+    # The only synchronisation with the device. An empty batch keeps everything.
+    fewest, most = torch.stack(torch.aminmax(count)).tolist() if len(count) else (n, n)
+    last = rank.amax(dim=1, keepdim=True) + 1 if rank.numel() else rank
+    order = torch.where(kept, rank, last).sort(dim=1, stable=True).indices
+    drop = kept.long().sort(dim=1, stable=True).indices[:, : n - fewest]
+    gone = (alive & ~kept).gather(1, drop)
+    if partner is not None:
+        partner = torch.where(gone, partner.gather(1, drop), -1)
+    return Selection(
+        keep=order[:, :most],
+        drop=drop,
+        partner=partner,
+        weight=weight,
+        alive=torch.arange(most, device=kept.device) < count[:, None],
+        gone=gone,
+    )
+
+
+def best_pairs(
+    unit: Float[Tensor, "b n c"], alive: Tensor, num_prefix: int
+) -> tuple[Float[Tensor, "b n"], Tensor]:
+    """The closeness of each token of A to the most similar of B, and its place.
+
+    Tokens that are in B, or are padding, have a closeness of −∞.
+    """
+    n = unit.shape[1]
+    places = torch.arange(n, device=unit.device)
+    in_a = (places + num_prefix) % 2 == 0
+    possible = (alive & in_a)[:, :, None] & (alive & ~in_a)[:, None, :]
+    similarity = product(unit, unit.transpose(-2, -1)).masked_fill(~possible, -torch.inf)
+    return similarity.max(dim=-1)
+
+
+def ranked(score: Float[Tensor, "b n"]) -> Tensor:
+    """The rank of each score in its row, the highest first; equal ones by place."""
+    return (-score).sort(dim=1, stable=True).indices.argsort(dim=1)
+
+
+def merged_pairs(
+    state: TokenState,
+    alive: Tensor,
+    closeness: Float[Tensor, "b n"],
+    partner: Tensor,
+    moves: Tensor,
+    by_similarity: bool = False,
+) -> Selection:
+    """The selection in which some tokens of A merge: the rest of A, then B."""
+    n = alive.shape[1]
+    places = torch.arange(n, device=alive.device).expand_as(partner)
+    in_a = (places + state.num_prefix) % 2 == 0
+    rank = torch.where(in_a, ranked(closeness) if by_similarity else places, n + places)
+    return padded_selection(rank, alive & ~moves, alive, partner)

@@ -1,0 +1,28 @@
+"""No choice, only a number."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+
+from tokenred.attention import AttentionStats
+from tokenred.core.part import Traits
+from tokenred.core.state import Selection, TokenState
+from tokenred.strategies.base import Selector, selectors
+
+
+@selectors.register("Slots")
+class Slots(Selector):
+    """Name the first ``n − P`` places, for a fuser that makes as many new tokens out of all.
+
+    Shapes:
+        returns: ``keep (b, n−P)`` and ``drop (b, P)``, ascending.
+    """
+
+    traits: ClassVar[Traits] = Traits(equivariant=False)
+
+    def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
+        places = torch.arange(state.num_tokens, device=state.x.device).expand_as(state.index)
+        kept = state.num_tokens - count
+        return Selection(keep=places[:, :kept], drop=places[:, kept:])
