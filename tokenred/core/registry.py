@@ -216,8 +216,8 @@ class Registry(Generic[T]):
         package = importlib.import_module(self.folder)  # which may load all by itself
         if not self._loaded:
             self._loaded = True
-            for found in pkgutil.iter_modules(package.__path__):
-                importlib.import_module(f"{self.folder}.{found.name}")
+            for found in pkgutil.walk_packages(package.__path__, f"{self.folder}."):
+                importlib.import_module(found.name)
 
 
 _S = "tokenred.strategies"

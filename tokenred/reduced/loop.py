@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -26,11 +26,11 @@ from tokenred.core.capture import fixed, is_eager, replace
 from tokenred.core.errors import PartError
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32, gather_tokens
+from tokenred.reduced.ahead import columns_merged, rows_merged, values_spread
 from tokenred.reduced.cost import needs_graph
 from tokenred.reduced.plan import LayerPlan
 from tokenred.reduced.recorder import Recorder, Span, no_span
 from tokenred.reduced.setup import Setup
-from tokenred.strategies.base import Fuser
 
 __all__ = ["LoopState", "Runner"]
 
@@ -185,13 +185,9 @@ class Runner:
     ) -> tuple[TokenState, AttentionStats]:
         """Attention, reduction, MLP; ``qkv`` where it is known, ``idle`` to mask keys."""
         strategy, recorder, training = self.setup.strategy, self.recorder, self.setup.training
-        bias = idle
-        # Padding has size 0: nobody attends to it, whatever the method makes of sizes.
-        if state.size is not None and (strategy.proportional_attention or self.setup.pads):
-            size = state.size
-            if not strategy.proportional_attention:
-                size = (size > 0).to(size.dtype)
-            bias = size_bias(size) if idle is None else size_bias(size) + idle
+        bias = self._bias(state)
+        if idle is not None:
+            bias = idle if bias is None else bias + idle
         where = strategy.where if plan.inside else ""
         score_mods = tuple(e for e in plan.score_mods if training or not e.in_training_only)
         asked = plan.inside or len(plan.requires) > 0 or len(score_mods) > 0 or strategy.theta < 1
@@ -224,6 +220,7 @@ class Runner:
         call = call_of(block.block)
         if call is not None:
             state = replace(state, x=call.enter(state.x))
+        seen = state
         if where in ("before_attention", "inside_attention"):
             state, qkv, out, attention = self._ahead(block, plan, state, spec)
         else:
@@ -238,7 +235,7 @@ class Runner:
         with self.span("project"):
             state = replace(state, x=block.after_attention(state.x, out, qkv))
         if recorder is not None and look is not None:
-            recorder.attended(state, attention[look])
+            recorder.attended(seen, attention[look])
         if recorder is not None and share is not None:
             recorder.sparsified(state.layer, attention[share] - strategy.theta)
         if where == "after_attention":
@@ -262,42 +259,46 @@ class Runner:
     ) -> tuple[TokenState, QKV, Tensor, AttentionStats]:
         """A reduction judged by the block's own attention, before this is applied.
 
-        With ``inside_attention`` the map itself is merged: columns of a group add up, and rows
+        With ``inside_attention`` the map itself is merged: columns are added up by group, and rows
         become what the fuser makes of them. With ``before_attention`` the remaining tokens attend
         anew.
         """
-        inside = self.setup.strategy.where == "inside_attention"
-        fuser = self.setup.fuser
-        maps = AttentionStat.maps()
-        judged = (
-            replace(spec, requires=(*spec.requires, maps)) if inside and not fuser.linear else spec
-        )
+        inside, fuser = self.setup.strategy.where == "inside_attention", self.setup.fuser
+        held = () if fuser.linear or not inside else (AttentionStat.maps(),)
         with self.span("heads"):
             before = block.quiet().qkv_of(state)
         with self.span("attention"):
-            _, attention = attend(before, judged, state, self.engines)
+            judged = replace(spec, requires=(*spec.requires, *held))
+            whole = replace(before, dropout=0.0, drop=None)
+            _, attention = attend(whole, judged, state, self.engines)
         after, selection = self._reduce(state, attention, plan)
         with self.span("heads"):
             qkv = block.qkv_of(after)
-        plain = replace(spec, requires=())
-        if not inside or selection is None:
-            size = after.size if self.setup.strategy.proportional_attention else None
-            bias = None if size is None else size_bias(size)
-            with self.span("attention"):
-                out, _ = attend(qkv, replace(plain, key_bias=bias), after, self.engines)
-            return after, qkv, out, attention
-        group = _groups(state, selection)
+            for mod in plan.score_mods:
+                if mod.changes_values:
+                    qkv = replace(qkv, v=mod.values(qkv.v, after))
+        anew = replace(spec, requires=())
         with self.span("attention"):
-            if fuser.linear:
-                at = group[:, None, :, None].expand_as(before.v)
-                spread = replace(before, v=qkv.v.gather(2, at))
-                rows, _ = attend(spread, plain, state, self.engines)
-            else:
-                rows = _columns_added(attention[maps], group, after.x.shape[1])
-        with self.span("fuse"):
-            merged = _rows_fused(fuser, state, selection, attention, rows)
-            out = merged if fuser.linear else merged @ qkv.v
-        return after, qkv, out, attention
+            if not inside or selection is None:
+                anew = replace(anew, key_bias=self._bias(after))
+                return after, qkv, attend(qkv, anew, after, self.engines)[0], attention
+            transport = fuser.transport(state, selection, state.graph, attention)
+            if not held:
+                spread = replace(before, v=values_spread(transport, qkv.v, state))
+                rows, _ = attend(spread, anew, state, self.engines)
+                return after, qkv, rows_merged(fuser, state, selection, attention, rows), attention
+            rows = columns_merged(transport, attention[held[0]], state)
+            merged = rows_merged(fuser, state, selection, attention, rows)
+        return after, qkv, merged @ qkv.v, attention
+
+    def _bias(self, state: TokenState) -> Float[Tensor, "b N"] | None:
+        """``log s`` on the keys, where sizes count or hide padding."""
+        if state.size is None:
+            return None
+        if self.setup.strategy.proportional_attention:
+            return size_bias(state.size)
+        # Padding has size 0: nobody attends to it, whatever the method makes of sizes.
+        return size_bias((state.size > 0).to(state.size.dtype)) if self.setup.pads else None
 
     def _reduce(
         self, state: TokenState, attention: AttentionStats, plan: LayerPlan
@@ -355,43 +356,6 @@ def _with_added(embedded: Embedded, added: Float[Tensor, "b N0 c"]) -> Embedded:
     front = embedded.x.shape[1] - own.shape[1]
     x = torch.cat((embedded.x[:, :front], embedded.x[:, front:] + own), dim=1)
     return replace(embedded, x=x, x0=embedded.x0 + added)
-
-
-def _groups(state: TokenState, selection: Selection) -> Int[Tensor, "b N"]:
-    """Where each token of before, prefix included, is among those after."""
-    first = state.num_prefix
-    place = torch.zeros_like(state.index)
-    kept = torch.arange(selection.keep.shape[1], device=place.device).expand_as(selection.keep)
-    place = place.scatter(1, selection.keep, kept + first)
-    if selection.partner is not None:
-        place = place.scatter(1, selection.drop, place.gather(1, selection.partner.clamp_min(0)))
-    front = torch.arange(first, device=place.device).expand(len(place), -1)
-    return torch.cat((front, place), dim=1)
-
-
-def _columns_added(
-    maps: Float[Tensor, "b h N N"], group: Int[Tensor, "b N"], tokens: int
-) -> Float[Tensor, "b h N M"]:
-    """The maps with the columns of each group added up."""
-    at = group[:, None, None].expand_as(maps)
-    return maps.new_zeros(*maps.shape[:3], tokens).scatter_add(3, at, maps)
-
-
-def _rows_fused(
-    fuser: Fuser,
-    state: TokenState,
-    selection: Selection,
-    attention: AttentionStats,
-    rows: Float[Tensor, "b h N d"],
-) -> Float[Tensor, "b h M d"]:
-    """What a fuser makes of the rows of an attention or its output, as if they were tokens."""
-    b, h, n, d = rows.shape
-    probe = replace(state, x=rows.transpose(1, 2).reshape(b, n, h * d))
-    if fuser.linear and fuser.tells_transport:
-        made = fuser.transport(state, selection, state.graph, attention).apply(probe).x
-    else:
-        made = fuser(probe, selection, state.graph, attention).x
-    return made.view(b, -1, h, d).transpose(1, 2)
 
 
 def _ones(x: Tensor) -> Tensor:

@@ -95,6 +95,7 @@ def plan_layers(
     made = built or {}
     reduction = _reads(made.get("selector"), selector) + _reads(made.get("fuser"), fuser)
     looks_back = strategy.where == "before_block"
+    _check_where(strategy)
     sizes_bias = strategy.proportional_attention or adapts(strategy, depth)
     plans, together, fewer, tokens = [], True, False, start
     for layer, count in enumerate(counts):
@@ -154,6 +155,15 @@ def _reads(built: Part | None, part: Selector | Fuser) -> tuple[AttentionStat, .
 def _goes(counts: tuple[int, ...], selector: Selector, layer: int) -> bool:
     depth = len(counts)
     return layer < depth and (counts[layer] > 0 or selector.adaptive(layer, depth))
+
+
+def _check_where(strategy: Strategy) -> None:
+    """Refuse to merge a map by a fuser that does not say how tokens travel."""
+    if strategy.where == "inside_attention" and not strategy.fuser.tells_transport:
+        raise ConfigError(
+            f"{strategy.fuser!r} does not describe its transport, by which a map is merged. Use "
+            "where='before_attention', or another fuser."
+        )
 
 
 def _check_looking_back(strategy: Strategy, layer: int, looks: bool) -> None:

@@ -8,7 +8,7 @@ import torch
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from tokenred.strategies.selectors.agglomerative import clustered
+from tokenred.strategies.selectors.matching.agglomerative import clustered
 
 
 @pytest.mark.parametrize("joins", [0, 1, 5, 11])

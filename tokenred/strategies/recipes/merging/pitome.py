@@ -6,7 +6,7 @@ from typing import Literal
 
 from tokenred.core.values import Positive, Share, Shares
 from tokenred.strategies.schedules.keep_ratio import KeepRatio
-from tokenred.strategies.selectors.energy_matching import EnergyMatching
+from tokenred.strategies.selectors.matching.energy_matching import EnergyMatching
 from tokenred.strategies.strategy import Strategy, recipes
 
 

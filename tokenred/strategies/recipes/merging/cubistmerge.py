@@ -5,7 +5,7 @@ from __future__ import annotations
 from tokenred.core.values import Blocks, Count
 from tokenred.strategies.fusers.maximum import Maximum
 from tokenred.strategies.schedules.grid_shrink import Counts, GridShrink
-from tokenred.strategies.selectors.grid_matching import GridMatching
+from tokenred.strategies.selectors.matching.grid_matching import GridMatching
 from tokenred.strategies.strategy import Strategy, recipes
 
 

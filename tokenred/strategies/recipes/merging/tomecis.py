@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tokenred.strategies.recipes.tome import Merges, merges
-from tokenred.strategies.selectors.bipartite_matching import BipartiteMatching
+from tokenred.strategies.recipes.merging.tome import Merges, merges
+from tokenred.strategies.selectors.matching.bipartite_matching import BipartiteMatching
 from tokenred.strategies.strategy import Strategy, recipes
 
 

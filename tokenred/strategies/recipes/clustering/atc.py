@@ -6,7 +6,7 @@ from typing import Literal
 
 from tokenred.core.values import Blocks
 from tokenred.strategies.schedules.keep_count import Keep, KeepCount
-from tokenred.strategies.selectors.agglomerative import Agglomerative
+from tokenred.strategies.selectors.matching.agglomerative import Agglomerative
 from tokenred.strategies.strategy import Strategy, recipes
 
 

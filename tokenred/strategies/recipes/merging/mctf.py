@@ -7,7 +7,7 @@ from typing import Literal
 from tokenred.core.values import Blocks, Count, Magnitude, Share
 from tokenred.strategies.fusers.maximum import Maximum
 from tokenred.strategies.schedules.until_few import UntilFew
-from tokenred.strategies.selectors.multi_criteria import MultiCriteria
+from tokenred.strategies.selectors.matching.multi_criteria import MultiCriteria
 from tokenred.strategies.strategy import Strategy, recipes
 
 _WHERE: dict[str, Literal["inside_attention", "before_attention", "after_mlp"]] = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tokenred.core.values import Share, Shares
 from tokenred.strategies.fusers.mlerp import MLERP, Mode
-from tokenred.strategies.recipes.tome import Merges, merges
+from tokenred.strategies.recipes.merging.tome import Merges, merges
 from tokenred.strategies.schedules.keep_ratio import KeepRatio
-from tokenred.strategies.selectors.bipartite_matching import BipartiteMatching
+from tokenred.strategies.selectors.matching.bipartite_matching import BipartiteMatching
 from tokenred.strategies.strategy import Strategy, recipes
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from tokenred.core.values import Blocks, Size
-from tokenred.strategies.selectors.local_global import LocalGlobal
-from tokenred.strategies.selectors.threshold_matching import Cosine
+from tokenred.strategies.selectors.matching.local_global import LocalGlobal
+from tokenred.strategies.selectors.matching.threshold_matching import Cosine
 from tokenred.strategies.strategy import Strategy, recipes
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from tokenred.strategies.selectors.threshold_matching import Cosine, Cosines, ThresholdMatching
+from tokenred.strategies.selectors.matching.threshold_matching import (
+    Cosine,
+    Cosines,
+    ThresholdMatching,
+)
 from tokenred.strategies.strategy import Strategy, recipes
 
 

@@ -16,6 +16,7 @@ from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import unit_vectors
 from tokenred.core.values import Blocks, Size
 from tokenred.strategies.base import Selector, selectors
+from tokenred.strategies.selectors.matching.threshold_matching import Cosine
 from tokenred.strategies.selectors.padded import (
     best_pairs,
     living,
@@ -23,7 +24,6 @@ from tokenred.strategies.selectors.padded import (
     padded_selection,
     ranked,
 )
-from tokenred.strategies.selectors.threshold_matching import Cosine
 
 
 @selectors.register("LocalGlobal")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from tokenred.core.values import Count, Positive
-from tokenred.strategies.selectors.salience_matching import SalienceMatching
+from tokenred.strategies.selectors.matching.salience_matching import SalienceMatching
 from tokenred.strategies.strategy import Strategy, recipes
 
 

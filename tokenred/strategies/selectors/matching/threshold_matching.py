@@ -16,7 +16,7 @@ from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import unit_vectors
 from tokenred.strategies.base import Selector, selectors
-from tokenred.strategies.selectors.batch_matching import BatchMatching
+from tokenred.strategies.selectors.matching.batch_matching import BatchMatching
 from tokenred.strategies.selectors.padded import best_pairs, living, merged_pairs, ranked
 
 Cosine = Annotated[float, Ge(-1), Le(1)]

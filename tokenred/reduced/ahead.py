@@ -1,0 +1,74 @@
+"""A map that is merged before it is applied, by the tokens that a reduction leaves."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tokenred.attention import AttentionStats
+from tokenred.core.capture import replace
+from tokenred.core.state import Selection, TokenState
+from tokenred.strategies.base import Fuser
+from tokenred.strategies.transport import Transport
+
+__all__ = ["columns_merged", "rows_merged", "values_spread"]
+
+
+def values_spread(
+    transport: Transport, v: Float[Tensor, "b h M d"], state: TokenState
+) -> Float[Tensor, "b h N d"]:
+    """Values of the tokens after, for the keys of those before.
+
+    Attending to them is attending to ``v`` with a map whose columns were added up by group: the
+    column of a token that goes is shared out as the token travels, and lost if it joins none.
+    """
+    first, share = state.num_prefix, _shares(transport, v.dtype)
+    spread = v.new_zeros(*v.shape[:2], state.x.shape[1], v.shape[3])
+    spread[:, :, :first] = v[:, :, :first]
+    image = v[:, :, first:]
+    kept = transport.keep.shape[1]
+    spread.scatter_(2, _at(transport.keep + first, image), image[:, :, :kept])
+    if share is not None:
+        moved = share.transpose(1, 2)[:, None] @ image[:, :, image.shape[2] - share.shape[1] :]
+        spread.scatter_(2, _at(transport.drop + first, image), moved)
+    return spread
+
+
+def columns_merged(
+    transport: Transport, maps: Float[Tensor, "b h N N"], state: TokenState
+) -> Float[Tensor, "b h N M"]:
+    """The same for maps that are held: their columns, added up."""
+    m = state.num_prefix + transport.keep.shape[1] + transport.extra
+    units = torch.eye(m, dtype=maps.dtype, device=maps.device).expand(len(maps), 1, m, m)
+    return maps @ values_spread(transport, units, state)
+
+
+def rows_merged(
+    fuser: Fuser,
+    state: TokenState,
+    selection: Selection,
+    attention: AttentionStats,
+    rows: Float[Tensor, "b h N d"],
+) -> Float[Tensor, "b h M d"]:
+    """What a fuser makes of the rows of an attention, or of its output, as if they were tokens."""
+    b, h, n, d = rows.shape
+    probe = replace(state, x=rows.transpose(1, 2).reshape(b, n, h * d))
+    if fuser.linear:
+        made = fuser.transport(state, selection, state.graph, attention).apply(probe).x
+    else:
+        made = fuser(probe, selection, state.graph, attention).x
+    return made.view(b, made.shape[1], h, d).transpose(1, 2)
+
+
+def _shares(transport: Transport, dtype: torch.dtype) -> Float[Tensor, "b m P"] | None:
+    """How each token that goes is shared out; sums to 1, or to 0 if it joins none."""
+    move = transport.move if transport.size_move is None else transport.size_move
+    if move is None:
+        return None
+    total = move.sum(dim=1, keepdim=True)
+    return (move / torch.where(total == 0, 1, total)).to(dtype)
+
+
+def _at(places: Tensor, like: Tensor) -> Tensor:
+    return places[:, None, :, None].expand(-1, like.shape[1], -1, like.shape[3])

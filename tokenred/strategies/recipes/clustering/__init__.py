@@ -1,0 +1,1 @@
+"""Methods that cluster tokens, or assign them softly to new ones."""

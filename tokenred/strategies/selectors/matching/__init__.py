@@ -1,0 +1,1 @@
+"""Selectors that match tokens in pairs."""
