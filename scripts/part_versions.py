@@ -76,7 +76,8 @@ def stubs() -> dict[Path, str]:
     for folder in ("tokenred.strategies", *(kind.folder for kind in KINDS.values())):
         package = importlib.import_module(folder)
         homes = {name: getattr(vars(package)[name], "__module__", "") for name in package.__all__}
-        lines = sorted(f"from {home} import {n} as {n}\n" for n, home in homes.items() if home)
+        relative = {n: home.removeprefix(folder) for n, home in homes.items() if home}
+        lines = sorted(f"from {home} import {n} as {n}\n" for n, home in relative.items())
         above, below = (_ABOVE, _BELOW) if hasattr(package, "register") else ("", "")
         found[Path(str(package.__file__)).with_suffix(".pyi")] = above + "".join(lines) + below
     return found

@@ -100,7 +100,9 @@ def test_every_recipe(form: str, recipe: str) -> None:
             assert trace.tokens_per_layer == tuple(layer.tokens_out for layer in cost.layers)
             # Parts with weights may outweigh the tokens of so small a model.
             assert cost.gmacs - cost.learned / 1e9 < tr.gmacs(model)
-        assert not torch.allclose(answer(output), answer(model(images)))
+        # Tokens of noise are not alike, and what goes in the last block changes no CLS token.
+        if recipe not in ("algm", "diffrate"):
+            assert not torch.allclose(answer(output), answer(model(images)))
         # The head looks at what remains of an image, and at nothing of its neighbours.
         alone = torch.cat([answer(reduced(image[None])) for image in images])
         torch.testing.assert_close(alone, answer(output), rtol=0, atol=1e-10)

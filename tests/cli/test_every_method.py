@@ -21,7 +21,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "plain": SHAPE,
     "without_cls": SHAPE | {"class_token": False, "global_pool": "avg"},
 }
-NEED_CLS = ("ats", "evit", "evo-vit", "idlevit")
+NEED_CLS = ("ats", "diffrate", "evit", "evo-vit", "idlevit", "tomecis")
 RECIPES = tuple(KINDS["strategy"].names())
 pytestmark = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
 

@@ -180,8 +180,8 @@ def test_arguments_of_wrap() -> None:
         tr.wrap(vit(), "gtpp")
     with pytest.raises(ConfigError, match="engine"):
         tr.wrap(vit(), "gtp", engine="fastest")
-    with pytest.raises(ConfigError, match="which has not run before the block"):
-        GTP.replace(where="before_block")
+    with pytest.raises(ConfigError, match="there is none before block 0"):
+        tr.wrap(vit(), GTP.replace(where="before_block"))
 
 
 def test_masks_and_prompts_and_habits() -> None:

@@ -2,12 +2,12 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from tokenred.graphs.base import GraphBuilder as GraphBuilder
-from tokenred.graphs.graph import Graph as Graph
-from tokenred.graphs.mixed import Mixed as Mixed
-from tokenred.graphs.none import NoGraph as NoGraph
-from tokenred.graphs.semantic import Semantic as Semantic
-from tokenred.graphs.spatial import Spatial as Spatial
+from .base import GraphBuilder as GraphBuilder
+from .graph import Graph as Graph
+from .mixed import Mixed as Mixed
+from .none import NoGraph as NoGraph
+from .semantic import Semantic as Semantic
+from .spatial import Spatial as Spatial
 
 _C = TypeVar("_C", bound=Callable[..., object])
 

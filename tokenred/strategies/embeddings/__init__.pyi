@@ -2,8 +2,8 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from tokenred.strategies.embeddings.multi_scale import MultiScale as MultiScale
-from tokenred.strategies.embeddings.plain import Plain as Plain
+from .multi_scale import MultiScale as MultiScale
+from .plain import Plain as Plain
 
 _C = TypeVar("_C", bound=Callable[..., object])
 

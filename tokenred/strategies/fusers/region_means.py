@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, ClassVar
 
 import torch
@@ -33,7 +34,7 @@ class RegionMeans(Fuser):
     region from which nothing goes has the mean of its kept tokens, with weight 0.
 
     Args:
-        windows: w of each of `layers`; each divides the one before.
+        windows: w of each of `layers`; each divides the one before. None for 2, then 1.
         layers: blocks, ascending; None for the quarters of the depth.
 
     Shapes:
@@ -43,11 +44,11 @@ class RegionMeans(Fuser):
 
     traits: ClassVar[Traits] = Traits(equivariant=False, needs_grid=True)
 
-    windows: Windows = (2, 1, 1)
+    windows: Windows | None = None
     layers: Blocks | None = None
 
     def __post_init__(self) -> None:
-        for before, after in zip(self.windows, self.windows[1:], strict=False):
+        for before, after in pairwise(self.windows or ()):
             if before % after:
                 raise ConfigError(
                     f"RegionMeans: each of windows must divide the one before, got {self.windows}."
@@ -56,7 +57,7 @@ class RegionMeans(Fuser):
     def check(self, info: ModelInfo) -> None:
         super().check(info)
         layers = layers_of(self, self.layers, info.depth)
-        if len(layers) != len(self.windows):
+        if self.windows is not None and len(layers) != len(self.windows):
             raise ConfigError(
                 f"RegionMeans: {len(self.windows)} windows for the blocks {layers}; pass one each."
             )
@@ -64,13 +65,14 @@ class RegionMeans(Fuser):
     def window(self, layer: int, depth: int) -> int:
         """W of the last reduction up to a block."""
         stages = sum(start <= layer for start in layers_of(self, self.layers, depth))
-        return self.windows[min(max(0, stages - 1), len(self.windows) - 1)]
+        windows = self.windows or (2, 1)
+        return windows[min(max(0, stages - 1), len(windows) - 1)]
 
     def extra_in(self, layer: int, depth: int) -> int:
         return self.window(layer, depth) ** 2
 
     def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
-        return float(max(self.windows) ** 2 * tokens * info.width)
+        return float(max(self.windows or (2,)) ** 2 * tokens * info.width)
 
     def __call__(
         self,

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from typing import Annotated
+
 import torch
+from annotated_types import Ge, Le
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenred.core.tensors import product, unit_vectors
-from tokenred.core.values import Positive, Size
 from tokenred.strategies.base import fusers
 from tokenred.strategies.fusers.soft import SoftFuser
+
+Temperature = Annotated[float, Ge(1e-3), Le(1e3)]
+Iterations = Annotated[int, Ge(1), Le(1000)]
 
 
 @fusers.register("sinkhorn")
@@ -24,8 +30,8 @@ class Sinkhorn(SoftFuser):
         iterations: of the balancing.
     """
 
-    epsilon: Positive = 1.0
-    iterations: Size = 3
+    epsilon: Temperature = 1.0
+    iterations: Iterations = 3
 
     def stage(self, width: int, clusters: int) -> nn.Module:
         return _Centres(width, clusters, self.epsilon, self.iterations)
@@ -44,7 +50,7 @@ class _Centres(nn.Module):
         centres = unit_vectors(self.v[None, :clusters].to(unit.dtype))
         z = product(centres.expand(len(x), -1, -1), unit.transpose(-2, -1)) / self.epsilon
         k, n = z.shape[1:]
-        m = -torch.log(torch.tensor(float(k + n), dtype=z.dtype, device=z.device))
+        m = -math.log(k + n)
         rows, columns = z.new_zeros(len(x), k, 1), z.new_zeros(len(x), 1, n)
         for _ in range(self.iterations):
             rows = m - (z + columns).logsumexp(dim=2, keepdim=True)

@@ -14,7 +14,7 @@ def frequency(
     *,
     keep: Share = 0.7,
     layers: Blocks | None = None,
-    windows: Windows = (2, 1, 1),
+    windows: Windows | None = None,
     omega1: Omega = 0.0,
     omega2: Omega = -1.0,
 ) -> Strategy:
@@ -23,7 +23,8 @@ def frequency(
     Args:
         keep: share of the tokens that are single patches that stay.
         layers: blocks that reduce; None for the quarters of the depth.
-        windows: regions a side in each of `layers`; the paper's for ViT-S are ``(2, 2, 1)``.
+        windows: regions a side in each of `layers`; None for 2, then 1. The paper's for ViT-S are
+            ``(2, 2, 1)``.
         omega1, omega2: what amplifies high frequencies and means in the attention, trained by the
             paper; the default is ordinary attention.
     """

@@ -2,9 +2,9 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from tokenred.strategies.routers.idle import Idle as Idle
-from tokenred.strategies.routers.slow_fast import SlowFast as SlowFast
-from tokenred.strategies.routers.take_all import TakeAll as TakeAll
+from .idle import Idle as Idle
+from .slow_fast import SlowFast as SlowFast
+from .take_all import TakeAll as TakeAll
 
 _C = TypeVar("_C", bound=Callable[..., object])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Annotated, ClassVar, Literal
 
 from annotated_types import MinLen
@@ -21,6 +22,8 @@ class GridShrink(Schedule):
         rows, columns: removed in each of `layers`; one number for all of them. At most half of the
             grid at once.
         layers: blocks, ascending; None for the quarters of the depth.
+        fit: remove fewer where more than half would go, instead of refusing. Meant for the defaults
+            of recipes.
     """
 
     budget_shape: ClassVar[Literal["constant", "ratio"] | None] = None
@@ -28,6 +31,7 @@ class GridShrink(Schedule):
     rows: Count | Counts = 1
     columns: Count | Counts = 1
     layers: Blocks | None = None
+    fit: bool = field(default=False, compare=False)
 
     def count(self, layer: int, tokens: int, context: ScheduleContext) -> int:
         if context.grid is None:
@@ -58,6 +62,8 @@ class GridShrink(Schedule):
             )
             if block > layer:
                 break
+            if self.fit:
+                rows, columns = min(rows, height // 2), min(columns, width // 2)
             if rows > height // 2 or columns > width // 2:
                 raise ScheduleError(
                     f"{self!r}: {height}×{width} tokens enter block {block}; at most "

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import MinLen
 
 from tokenred.core.errors import ConfigError, ScheduleError
-from tokenred.core.values import Blocks, Share, Size
+from tokenred.core.values import Blocks, Count, Share, Size
 from tokenred.strategies.schedule import Schedule, ScheduleContext, exact, layers_of, schedules
 
 Keep = Share | Annotated[tuple[Size, ...], MinLen(2)] | tuple[Share]
@@ -43,6 +43,7 @@ class KeepCount(Schedule):
         keep: one share ρ of the N0 tokens at the start, ``K = ⌊ρN0⌋, ⌊ρ²N0⌋, …``; or K for each of
             `layers`.
         layers: blocks, ascending; None for the quarters of the depth, ``"all"`` for every block.
+        earliest: blocks before this one keep everything.
         made_for: image tokens of the model that counts for all blocks are for; on others they are
             stretched over the blocks and scaled. None to take them as they are.
     """
@@ -52,6 +53,7 @@ class KeepCount(Schedule):
     keep: Keep = 0.7
     layers: Blocks | Literal["all"] | None = None
     made_for: Size | None = None
+    earliest: Count = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.keep, tuple) and len(self.keep) == 1:
@@ -59,6 +61,7 @@ class KeepCount(Schedule):
 
     def count(self, layer: int, tokens: int, context: ScheduleContext) -> int:
         layers = layers_of(self, self.layers, context.depth)
+        layers = tuple(block for block in layers if block >= self.earliest)
         if layer not in layers:
             return 0
         stage = layers.index(layer)

@@ -2,9 +2,9 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from tokenred.strategies.score_mods.frequency import Frequency as Frequency
-from tokenred.strategies.score_mods.policy_mask import PolicyMask as PolicyMask
-from tokenred.strategies.score_mods.top_keys import TopKeys as TopKeys
+from .frequency import Frequency as Frequency
+from .policy_mask import PolicyMask as PolicyMask
+from .top_keys import TopKeys as TopKeys
 
 _C = TypeVar("_C", bound=Callable[..., object])
 

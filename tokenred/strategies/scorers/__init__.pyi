@@ -2,12 +2,12 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from tokenred.strategies.scorers.broad_attn import BroadAttn as BroadAttn
-from tokenred.strategies.scorers.cls_attn import CLSAttn as CLSAttn
-from tokenred.strategies.scorers.cos_sim import CosSim as CosSim
-from tokenred.strategies.scorers.diag_attn import DiagAttn as DiagAttn
-from tokenred.strategies.scorers.mixed_attn import MixedAttn as MixedAttn
-from tokenred.strategies.scorers.random import Random as Random
+from .broad_attn import BroadAttn as BroadAttn
+from .cls_attn import CLSAttn as CLSAttn
+from .cos_sim import CosSim as CosSim
+from .diag_attn import DiagAttn as DiagAttn
+from .mixed_attn import MixedAttn as MixedAttn
+from .random import Random as Random
 
 _C = TypeVar("_C", bound=Callable[..., object])
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge, Le
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -16,6 +17,8 @@ from tokenred.core.tensors import at_least_fp32
 from tokenred.core.values import Count
 from tokenred.strategies.base import Selector, selectors
 from tokenred.strategies.selectors.density_peaks import distances
+
+Iterations = Annotated[int, Ge(0), Le(1000)]
 
 
 @selectors.register("Medoids")
@@ -39,7 +42,7 @@ class Medoids(Selector):
     traits: ClassVar[Traits] = Traits(equivariant=False)
 
     equal_weights: bool = False
-    iterations: Count = 3
+    iterations: Iterations = 3
     start: Count | None = None
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tokenred.core.values import Count, LaterBlocks
 from tokenred.strategies.schedules.keep_count import Keep, KeepCount
-from tokenred.strategies.selectors.medoids import Medoids
+from tokenred.strategies.selectors.medoids import Iterations, Medoids
 from tokenred.strategies.strategy import Strategy, recipes
 
 
@@ -14,7 +14,7 @@ def kmedoids(
     keep: Keep = 0.7,
     layers: LaterBlocks | None = None,
     equal_weights: bool = False,
-    iterations: Count = 3,
+    iterations: Iterations = 3,
     start: Count | None = None,
 ) -> Strategy:
     """Keep cluster medoids, before a block (K-Medoids of Haurum et al., ICCVW 2023).
@@ -30,6 +30,6 @@ def kmedoids(
     """
     return Strategy(
         scorer=Medoids(equal_weights, iterations, start),
-        schedule=KeepCount(keep, layers),
+        schedule=KeepCount(keep, layers, earliest=1),
         where="before_block",
     )

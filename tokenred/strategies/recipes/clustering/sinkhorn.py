@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tokenred.core.values import Blocks, Positive, Size
-from tokenred.strategies.fusers.sinkhorn import Sinkhorn
+from tokenred.core.values import Blocks
+from tokenred.strategies.fusers.sinkhorn import Iterations, Sinkhorn, Temperature
 from tokenred.strategies.schedules.keep_count import Keep, KeepCount
 from tokenred.strategies.strategy import Strategy, recipes
 
@@ -15,8 +15,8 @@ def sinkhorn(
     *,
     keep: Keep = 0.7,
     layers: Blocks | Literal["all"] | None = None,
-    epsilon: Positive = 1.0,
-    iterations: Size = 3,
+    epsilon: Temperature = 1.0,
+    iterations: Iterations = 3,
 ) -> Strategy:
     """Balanced soft clusters around learned centres (Sinkhorn), of Haurum et al., ICCVW 2023.
 

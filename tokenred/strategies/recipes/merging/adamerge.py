@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tokenred.core.values import Count, Positive
-from tokenred.strategies.selectors.matching.salience_matching import SalienceMatching
+from tokenred.core.values import Count
+from tokenred.strategies.selectors.matching.salience_matching import (
+    Deviation,
+    Mean,
+    SalienceMatching,
+    Steepness,
+)
 from tokenred.strategies.strategy import Strategy, recipes
 
 
@@ -14,10 +19,10 @@ def adamerge(
     *,
     r_max: Count = 14,
     affinity: Literal["cosine", "dot"] = "cosine",
-    alpha: Positive = 1.0,
-    temperature: Positive = 1.0,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[Positive, ...] | None = None,
+    alpha: Steepness = 1.0,
+    temperature: Steepness = 1.0,
+    mean: tuple[Mean, ...] | None = None,
+    std: tuple[Deviation, ...] | None = None,
 ) -> Strategy:
     """Merging before a block, more where tokens are alike (AdaMerge, Lee et al., arXiv 2605.27465).
 

@@ -27,7 +27,7 @@ def algm(
         threshold: least mean similarity of a window that merges; the paper's for ADE20K: 0.90
             (ViT-Ti), 0.88 (S), 0.94 (B), 0.95 (L).
         layers: blocks; windows merge in the first, tokens in the others. None for 0 and 4 of 12.
-        window: height and width of the windows, which must divide the grid.
+        window: height and width of the windows, which should divide the grid.
         count: ``"image"``, each image on its own; ``"batch"`` as in the authors' program.
         reference: average pooling counts a merged token once, as in the authors' program.
     """

@@ -12,8 +12,8 @@ from tokenred.strategies.strategy import Strategy, recipes
 @recipes.register("cubistmerge")
 def cubistmerge(
     *,
-    rows_removed: Count | Counts = 1,
-    columns_removed: Count | Counts = 1,
+    rows_removed: Count | Counts | None = None,
+    columns_removed: Count | Counts | None = None,
     layers: Blocks | None = None,
     exact: bool | None = None,
     reference: bool = False,
@@ -21,13 +21,16 @@ def cubistmerge(
     """Merging that keeps a rectangle of tokens (CubistMerge, Gong and Lis, arXiv 2509.21764).
 
     Args:
-        rows_removed, columns_removed: before each of `layers`; one number, or a list.
+        rows_removed, columns_removed: before each of `layers`; one number, or a list. None for 1,
+            or 0 on a grid that has only one.
         layers: blocks; None for the quarters of the depth.
         exact: whether a token that receives two takes the larger entries of both; by default
             unless ``reference`` is given.
         reference: as in the authors' program, one of the two is lost.
     """
-    shrink = GridShrink(rows_removed, columns_removed, layers)
+    fit = rows_removed is None and columns_removed is None
+    rows, columns = (1 if n is None else n for n in (rows_removed, columns_removed))
+    shrink = GridShrink(rows, columns, layers, fit)
     return Strategy(
         scorer=GridMatching(shrink, not reference if exact is None else exact),
         fuser=Maximum(),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tokenred.core.values import Positive, Share, Shares
+from tokenred.core.values import Share, Shares
 from tokenred.strategies.schedules.keep_ratio import KeepRatio
-from tokenred.strategies.selectors.matching.energy_matching import EnergyMatching
+from tokenred.strategies.selectors.matching.energy_matching import EnergyMatching, Margin, Slope
 from tokenred.strategies.strategy import Strategy, recipes
 
 
@@ -15,8 +15,8 @@ def pitome(
     *,
     ratio: Share | Shares = 0.9125,
     split: Literal["bsm_first", "bsm_last", "energy", "bsm"] = "bsm_first",
-    margins: tuple[float, ...] | None = None,
-    alpha: Positive = 1.0,
+    margins: tuple[Margin, ...] | None = None,
+    alpha: Slope = 1.0,
     reference: bool = False,
 ) -> Strategy:
     """Merging that protects informative tokens (PiToMe, Tran et al., NeurIPS 2024).

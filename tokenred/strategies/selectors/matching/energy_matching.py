@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
+from annotated_types import Ge, Gt, Le
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,8 +15,10 @@ from tokenred.core.info import ModelInfo
 from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import product, unit_vectors
-from tokenred.core.values import Positive
 from tokenred.strategies.base import Selector, selectors
+
+Margin = Annotated[float, Ge(-2), Le(2)]
+Slope = Annotated[float, Gt(0), Le(1000)]
 
 
 @selectors.register("EnergyMatching")
@@ -44,8 +46,8 @@ class EnergyMatching(Selector):
     traits: ClassVar[Traits] = Traits(equivariant=False)
 
     split: Literal["bsm_first", "bsm_last", "energy", "bsm"] = "bsm_first"
-    margins: tuple[float, ...] | None = None
-    alpha: Positive = 1.0
+    margins: tuple[Margin, ...] | None = None
+    alpha: Slope = 1.0
 
     requires = (AttentionStat.keys(),)
 
@@ -66,7 +68,8 @@ class EnergyMatching(Selector):
     def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
         metric = unit_vectors(mean_keys(attention)[:, state.num_prefix :])
         likeness = product(metric, metric.transpose(-2, -1))
-        energy = F.elu(likeness - self._margin(state), self.alpha).mean(dim=-1)
+        above = likeness - self._margin(state)
+        energy = torch.where(above > 0, above, self.alpha * above.expm1()).mean(dim=-1)
         order = energy.sort(dim=1, descending=True, stable=True).indices
         first_half = state.layer < (state.depth + 1) // 2
         if self.split == "bsm" or (

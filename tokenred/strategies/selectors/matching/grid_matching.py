@@ -72,7 +72,7 @@ class GridMatching(Selector):
         b = len(state.x)
         x = state.image.detach()
         place = torch.arange(n, device=x.device).view(height, width).expand(b, -1, -1)
-        x, place, joined = self._lines(x.view(b, height, width, -1), place, columns)
+        x, place, joined = self._lines(x.view(b, height, width, x.shape[2]), place, columns)
         partner = torch.arange(n, device=x.device).expand(b, n)
         partner = partner.scatter(1, *joined)
         x, place = x.transpose(1, 2), place.transpose(1, 2)
@@ -113,9 +113,9 @@ class GridMatching(Selector):
         flat, place = x.flatten(0, 1), place.flatten(0, 1)
         merged = merged_maximum(gather_tokens(flat, kept), gather_tokens(flat, source), slot, True)
         to = torch.where(stays, place.gather(1, target), -1)
-        joined = (place.gather(1, source).view(b, -1), to.view(b, -1))
+        joined = (place.gather(1, source).view(b, lines * count), to.view(b, lines * count))
         shape = (b, lines, m - count)
-        return merged.view(*shape, -1), place.gather(1, kept).view(shape), joined
+        return merged.view(*shape, x.shape[3]), place.gather(1, kept).view(shape), joined
 
 
 def _last(target: Tensor) -> Tensor:

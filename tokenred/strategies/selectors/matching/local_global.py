@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenred.attention import AttentionStats
-from tokenred.core.errors import ConfigError
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
@@ -38,7 +37,8 @@ class LocalGlobal(Selector):
     Args:
         threshold: τ.
         layers: blocks; None for the first, and the last before a third of the depth.
-        window: height and width, which must divide the grid; a window with tokens missing stays.
+        window: height and width. A window with tokens missing stays, at the border of a grid that
+            windows do not divide, too.
         count: ``"image"``, each image on its own; or ``"batch"`` as in the authors' program: all
             images merge as many as the one that merges fewest, and mean and std are averaged.
 
@@ -60,16 +60,6 @@ class LocalGlobal(Selector):
 
     def adaptive(self, layer: int, depth: int) -> bool:
         return layer in self.blocks(depth)
-
-    def check(self, info: ModelInfo) -> None:
-        super().check(info)
-        if info.grid is not None and any(
-            side % step for side, step in zip(info.grid, self.window, strict=True)
-        ):
-            raise ConfigError(
-                f"LocalGlobal: windows of {self.window} must divide the grid of {info.name}, "
-                f"{info.grid[0]}×{info.grid[1]}. Choose another window."
-            )
 
     def limit(self, tokens: int) -> int:
         # The images determine the counts, not a schedule.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from annotated_types import Ge, Le
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -16,9 +17,13 @@ from tokenred.core.info import ModelInfo
 from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32, product, unit_vectors
-from tokenred.core.values import Count, Positive
+from tokenred.core.values import Count
 from tokenred.strategies.base import Selector, selectors
 from tokenred.strategies.selectors.padded import living, padded_selection, ranked
+
+Steepness = Annotated[float, Ge(1e-3), Le(1e3)]
+Mean = Annotated[float, Ge(-1), Le(1)]
+Deviation = Annotated[float, Ge(1e-12), Le(1)]
 
 
 @selectors.register("SalienceMatching")
@@ -47,10 +52,10 @@ class SalienceMatching(Selector):
 
     r_max: Count = 14
     affinity: Literal["cosine", "dot"] = "cosine"
-    alpha: Positive = 1.0
-    temperature: Positive = 1.0
-    mean: tuple[float, ...] | None = None
-    std: tuple[Positive, ...] | None = None
+    alpha: Steepness = 1.0
+    temperature: Steepness = 1.0
+    mean: tuple[Mean, ...] | None = None
+    std: tuple[Deviation, ...] | None = None
 
     def __post_init__(self) -> None:
         if (self.mean is None) != (self.std is None):
@@ -130,7 +135,7 @@ class SalienceMatching(Selector):
         else:
             deviation = self.std[state.layer] * self.temperature
             z = (score - self.mean[state.layer]) / deviation
-        return (self.r_max * (self.alpha * z).sigmoid()).floor().long()
+        return (self.r_max * (self.alpha * z).sigmoid()).floor().clamp_max(1e6).long()
 
 
 def mean_score(score: Float[Tensor, "b n"], in_a: Bool[Tensor, "b n"]) -> Float[Tensor, "b"]:
