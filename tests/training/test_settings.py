@@ -67,6 +67,8 @@ def test_the_papers_settings() -> None:
     assert (dynamic.batch_size, dynamic.warmup_epochs, dynamic.ema) == (1024, 5, 0.9999)
     assert settings_for("evit-scratch").keep_warmup == (10, 100)
     assert settings_for("ToMe") == gtp
+    assert (settings_for("sit").lr, settings_for("sit").warmup_epochs) == (1e-3, 20)
+    assert settings_for("frequency").ema == 0.9998
 
 
 @pytest.mark.parametrize("preset", PRESETS)

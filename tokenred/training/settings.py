@@ -136,6 +136,9 @@ class Settings:
 # DeiT's recipe; its augmentation is the default of Settings.
 _GTP = Settings(epochs=30, batch_size=1024, lr=1e-5, min_lr=1e-6)
 
+# Haurum et al. (ICCVW 2023): from DeiT, one rate for all.
+_HAURUM = _GTP.replace(lr=1e-3, warmup_epochs=20)
+
 METHOD_SETTINGS: dict[str, Settings] = {
     "gtp": _GTP,
     # The authors' finetune.sh: 8 processes of 128 images, DeiT's scaling of the rate.
@@ -153,8 +156,14 @@ METHOD_SETTINGS: dict[str, Settings] = {
         lr_per=512, ema=0.99996, frozen=("pos_embed", "cls_token"), criterion="idlevit",
         teacher=True,
     ),
+    **dict.fromkeys(("dpcknn", "kmedoids", "sinkhorn", "patchmerger", "sit"), _HAURUM),
+    # Self-distillation; the weight of its term is not printed.
+    "frequency": _GTP.replace(
+        lr=1e-4, weight_decay=2e-5, ema=0.9998, criterion="evit", teacher=True
+    ),
 }  # fmt: skip
-"""By method: GTP-ViT, EViT, DynamicViT and IdleViT as published.
+"""By method: GTP-ViT, EViT, DynamicViT, IdleViT, the learned ones of Haurum et al., and
+frequency-aware reduction as published.
 
 Where a paper leaves a setting open, DeiT's is
 used: RandAugment, Mixup 0.8, CutMix 1, erasing 0.25, smoothing 0.1.
