@@ -28,6 +28,11 @@ def test_batches_are_gone_through_once_a_pass() -> None:
     assert whole.selector.std == pytest.approx(parts.selector.std)
 
 
+def test_a_budget_says_how_to_calibrate() -> None:
+    with pytest.raises(tr.errors.ScheduleError, match="tokenred.calibrate"):
+        tr.wrap(model("cls"), "dtome@0.8")
+
+
 def test_the_model_is_left_as_it_was() -> None:
     base = model("cls").train()
     tr.calibrate(base, "dtome", images("cls"))

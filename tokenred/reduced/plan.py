@@ -214,9 +214,12 @@ def resolve_budget(strategy: Strategy, info: ModelInfo, stem: float = 0.0) -> St
     if not isinstance(budget, Budget) or budget.layers is not None or budget.shape != "constant":
         return strategy
     if adapts(strategy, info.depth):
+        advice = "Leave the budget out; such a selector has a limit of its own."
+        if strategy.selector.calibration_passes:
+            advice = "tokenred.calibrate(model, strategy, images, share=…) finds its thresholds."
         raise ScheduleError(
             f"{budget!r}: {strategy.selector!r} keeps as many tokens as the image needs, so there "
-            "is no cost to fit. Leave the budget out; such a selector has a limit of its own."
+            f"is no cost to fit. {advice}"
         )
     if strategy.router.with_budget(Fraction(1)) is None:
         return strategy
