@@ -29,7 +29,7 @@ def test_batches_are_gone_through_once_a_pass() -> None:
 
 
 def test_a_budget_says_how_to_calibrate() -> None:
-    with pytest.raises(tr.errors.ScheduleError, match="tokenred.calibrate"):
+    with pytest.raises(tr.errors.ScheduleError, match=r"tokenred\.calibrate"):
         tr.wrap(model("cls"), "dtome@0.8")
 
 
