@@ -239,7 +239,17 @@ ENTRIES: dict[str, Make] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ENTRIES)
+# What a grid reads in the same way as these.
+ALIKE = ("theta", "graph", "aggregate", "scorer.aggregate", "schedule", "score_mods", "seed")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name.removeprefix("axis ") in ALIKE else [])
+        for name in ENTRIES
+    ],
+)
 def test_hostile_values_where_they_come_in(name: str) -> None:
     for value in HOSTILE:
         hashable = value.__class__.__hash__ is not None and not isinstance(value, Odd | memoryview)

@@ -106,6 +106,7 @@ def test_its_own_tests_pass(run: Run) -> None:
     assert "5 passed" in done.stdout
 
 
+@pytest.mark.slow
 def test_in_worker_processes(run: Run, tmp_path: Path) -> None:
     done = run(
         "-m", "tokenred", "ablate", "--base", "contrast", "--axis", "keep_rate=0.5,0.7",

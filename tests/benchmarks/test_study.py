@@ -49,6 +49,7 @@ def test_sections_into_a_file_that_keeps_the_others(
     assert "60 cells" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_overhead_and_memory_are_figures(study: ModuleType) -> None:
     options = study.arguments().parse_args(
         ["--cells", "1000", "--cell-seconds", "0.01", "--overhead-cells", "2"]

@@ -59,8 +59,9 @@ def test_compare(run: Run, model: str) -> None:
     [
         (["ablate", "--data", "digits", "-a", f"base={','.join(RECIPES)}", "--limit", "4",
           "-o", "out.csv"], "out.csv"),
-        (["show", "--data", "digits", *_strategies(RECIPES), "--layers", "2", "-o", "out.png"],
-         "out.png"),
+        pytest.param(
+            ["show", "--data", "digits", *_strategies(RECIPES), "--layers", "2", "-o", "out.png"],
+            "out.png", marks=pytest.mark.slow),
         (["bench", *_strategies(RECIPES), "-n", "1", "--pairs", "2", "-o", "out"],
          "out/results.csv"),
     ],
