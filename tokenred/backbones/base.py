@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tokenred.attention import QKV
-from tokenred.backbones.calls import has_hooks, unwrapped
+from tokenred.backbones.hooks import has_hooks, unwrapped
 from tokenred.core.errors import BackboneError, InputError
 from tokenred.core.info import BlockInfo, ModelInfo
 from tokenred.core.state import TokenState

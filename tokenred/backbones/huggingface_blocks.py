@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tokenred.attention import QKV
 from tokenred.backbones.base import BlockAdapter, Empty, PerHead, Tokens
-from tokenred.backbones.calls import difference, unwrapped
+from tokenred.backbones.hooks import difference, unwrapped
 from tokenred.backbones.linear_cost import linear_macs
 from tokenred.core.errors import BackboneError
 from tokenred.core.info import BlockInfo

@@ -21,7 +21,7 @@ from tokenred.backbones.base import (
     leaves_alone,
     raster,
 )
-from tokenred.backbones.calls import difference, has_hooks
+from tokenred.backbones.hooks import difference, has_hooks
 from tokenred.backbones.linear_cost import linear_macs, measured_macs
 from tokenred.backbones.vit_blocks import VIT_BLOCKS, head_shape, open_known
 from tokenred.core.errors import BackboneError, InputError

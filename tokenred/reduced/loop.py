@@ -21,7 +21,7 @@ from tokenred.attention import (
     size_bias,
 )
 from tokenred.backbones.base import BlockAdapter, Embedded
-from tokenred.backbones.calls import call_of
+from tokenred.backbones.hooks import call_of
 from tokenred.core.capture import fixed, is_eager, replace
 from tokenred.core.errors import PartError
 from tokenred.core.state import Selection, TokenState

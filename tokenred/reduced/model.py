@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tokenred.attention import AttentionStat, Engine, pick_engine
 from tokenred.backbones import Backbone, adapt
-from tokenred.backbones.calls import Call, has_hooks
+from tokenred.backbones.hooks import Call, has_hooks
 from tokenred.core.capture import check_capture, not_scriptable
 from tokenred.core.errors import BackboneError, ConfigError, InputError
 from tokenred.core.info import ModelInfo

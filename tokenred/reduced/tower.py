@@ -7,7 +7,7 @@ from typing import Any, cast
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenred.backbones.calls import has_hooks
+from tokenred.backbones.hooks import has_hooks
 from tokenred.backbones.huggingface import HuggingFaceViT
 from tokenred.core.errors import BackboneError, InputError
 from tokenred.reduced.model import ReducedViT

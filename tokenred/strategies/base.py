@@ -129,8 +129,8 @@ class Fuser(Reader):
 
     Implement `transport`; it is linear in the tokens, so that a trace can record it. A subclass may
     implement ``__call__`` instead: the trace then finds the weights by passing unit vectors through
-    it. If the result is not linear in the tokens, set ``linear`` to False and implement both: the
-    trace then follows the transport.
+    it. If the result is not linear in the tokens, set ``linear`` to False; a ``__call__`` may then
+    do more than `transport`, which the trace follows.
 
     Shapes:
         returns: a state with ``n − P + extra`` image tokens.
