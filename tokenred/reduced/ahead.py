@@ -40,7 +40,7 @@ def columns_merged(
 ) -> Float[Tensor, "b h N M"]:
     """The same for maps that are held: their columns, added up."""
     m = state.num_prefix + transport.keep.shape[1] + transport.extra
-    units = torch.eye(m, dtype=maps.dtype, device=maps.device).expand(len(maps), 1, m, m)
+    units = torch.eye(m, dtype=maps.dtype, device=maps.device).expand(maps.shape[0], 1, m, m)
     return maps @ values_spread(transport, units, state)
 
 

@@ -38,5 +38,5 @@ class _Queries(nn.Module):
         self, x: Float[Tensor, "b n c"], clusters: int
     ) -> tuple[Float[Tensor, "b K n"], Float[Tensor, "b n c"]]:
         y = self.norm(x.to(self.queries.dtype)).to(x.dtype)
-        queries = self.queries[None, :clusters].expand(len(x), -1, -1)
+        queries = self.queries[None, :clusters].expand(x.shape[0], -1, -1)
         return (product(queries, y.transpose(-2, -1)) * self.scale).softmax(dim=-1), y

@@ -105,7 +105,7 @@ class RegionMeans(Fuser):
         return replace(
             state,
             x=after,
-            index=torch.cat((index, index.new_full((len(index), cells**2), -1)), dim=1),
+            index=torch.cat((index, index.new_full((index.shape[0], cells**2), -1)), dim=1),
             size=size,
             memory={**state.memory, "region_weight": total},
         )
@@ -121,6 +121,6 @@ class RegionMeans(Fuser):
             old = round(means.shape[1] ** 0.5)
             at = torch.arange(old * old, device=region.device)
             within = at // old * cells // old * cells + at % old * cells // old
-            region = torch.cat((region[:, : -old * old], within.expand(len(region), -1)), dim=1)
+            region = torch.cat((region[:, : -old * old], within.expand(region.shape[0], -1)), dim=1)
         which = torch.arange(cells * cells, device=region.device)[:, None]
         return (region[:, None] == which).to(at_least_fp32(state.x.dtype))

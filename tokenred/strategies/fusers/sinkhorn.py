@@ -48,10 +48,10 @@ class _Centres(nn.Module):
     ) -> tuple[Float[Tensor, "b K n"], Float[Tensor, "b n c"]]:
         unit = unit_vectors(x)
         centres = unit_vectors(self.v[None, :clusters].to(unit.dtype))
-        z = product(centres.expand(len(x), -1, -1), unit.transpose(-2, -1)) / self.epsilon
+        z = product(centres.expand(x.shape[0], -1, -1), unit.transpose(-2, -1)) / self.epsilon
         k, n = z.shape[1:]
         m = -math.log(k + n)
-        rows, columns = z.new_zeros(len(x), k, 1), z.new_zeros(len(x), 1, n)
+        rows, columns = z.new_zeros(x.shape[0], k, 1), z.new_zeros(x.shape[0], 1, n)
         for _ in range(self.iterations):
             rows = m - (z + columns).logsumexp(dim=2, keepdim=True)
             columns = m - (z + rows).logsumexp(dim=1, keepdim=True)

@@ -67,7 +67,7 @@ class DensityPeaks(Selector):
         kept = distance.shape[1] - count
         order = (-self._importance(distance)).sort(dim=1, stable=True).indices
         centres, others = order[:, :kept], order[:, kept:].sort(dim=1).values
-        image = torch.arange(len(order), device=order.device)[:, None, None]
+        image = torch.arange(order.shape[0], device=order.device)[:, None, None]
         nearest = distance[image, others[:, :, None], centres[:, None, :]].argmin(dim=2)
         return Selection(
             keep=centres,

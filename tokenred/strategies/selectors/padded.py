@@ -35,7 +35,7 @@ def padded_selection(
     n = kept.shape[1]
     count = kept.sum(dim=1)
     # The only synchronisation with the device. An empty batch keeps everything.
-    fewest, most = torch.stack(torch.aminmax(count)).tolist() if len(count) else (n, n)
+    fewest, most = torch.stack(torch.aminmax(count)).tolist() if count.shape[0] else (n, n)
     last = rank.amax(dim=1, keepdim=True) + 1 if rank.numel() else rank
     order = torch.where(kept, rank, last).sort(dim=1, stable=True).indices
     drop = kept.long().sort(dim=1, stable=True).indices[:, : n - fewest]

@@ -60,7 +60,7 @@ class GridMatching(Selector):
     def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
         n = state.num_tokens
         if not count:
-            places = torch.arange(n, device=state.x.device).expand(len(state.x), n)
+            places = torch.arange(n, device=state.x.device).expand(state.x.shape[0], n)
             return Selection(keep=places, drop=places[:, :0], partner=places[:, :0])
         (height, width), (rows, columns) = self.schedule.at(state.layer, state.depth, state.grid)
         if height * width != n or n - (height - rows) * (width - columns) != count:
@@ -69,7 +69,7 @@ class GridMatching(Selector):
                 f"{rows} rows and {columns} columns; there are {n} tokens and the schedule removes "
                 f"{count}. Use the schedule that it was made with, {self.schedule!r}."
             )
-        b = len(state.x)
+        b = state.x.shape[0]
         x = state.image.detach()
         place = torch.arange(n, device=x.device).view(height, width).expand(b, -1, -1)
         x, place, joined = self._lines(x.view(b, height, width, x.shape[2]), place, columns)

@@ -81,18 +81,18 @@ class LocalGlobal(Selector):
         window = torch.where(alive & (state.index >= 0), row // tall * across + column // wide, 0)
         number = -(-state.grid[0] // tall) * across
         counted = (alive & (state.index >= 0)).to(unit.dtype)
-        inside = unit.new_zeros(len(unit), number).scatter_add(1, window, counted)
-        total = unit.new_zeros(len(unit), number, unit.shape[2])
+        inside = unit.new_zeros(unit.shape[0], number).scatter_add(1, window, counted)
+        total = unit.new_zeros(unit.shape[0], number, unit.shape[2])
         at = window[..., None].expand_as(unit)
         total = total.scatter_add(1, at, unit * counted[..., None])
-        own = unit.new_zeros(len(unit), number)
+        own = unit.new_zeros(unit.shape[0], number)
         own = own.scatter_add(1, window, unit.square().sum(dim=-1) * counted)
         # Σ over pairs of different tokens = ‖Σ‖² − Σ‖·‖².
         size = tall * wide
         similarity = (total.square().sum(dim=-1) - own) / max(1, size * (size - 1))
         joins = (similarity >= self.threshold) & (inside == size) & (size > 1)
         similarity = similarity.masked_fill(~joins, -torch.inf)
-        if self.count == "batch" and len(joins):
+        if self.count == "batch" and joins.shape[0]:
             joins = ranked(similarity) < joins.sum(dim=1).min()
         merged = joins.gather(1, window) & (counted > 0)
         first = torch.full_like(window[:, :1].expand(-1, number), len(places))
@@ -112,10 +112,10 @@ class LocalGlobal(Selector):
         mean = best.sum(dim=1) / number.clamp_min(1)
         spread = (best - mean[:, None]).square().masked_fill(~rows, 0).sum(dim=1)
         std = (spread / (number - 1).clamp_min(1)).sqrt()
-        if self.count == "batch" and len(mean):
+        if self.count == "batch" and mean.shape[0]:
             mean, std = mean.mean().expand_as(mean), std.mean().expand_as(std)
         least = mean + std / (state.layer + 1)
         moves = rows & (closeness >= least[:, None]) & (number > 1)[:, None]
-        if self.count == "batch" and len(mean):
+        if self.count == "batch" and mean.shape[0]:
             moves = rows & (ranked(closeness) < moves.sum(dim=1).min())
         return merged_pairs(state, alive, closeness, partner, moves)
