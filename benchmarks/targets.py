@@ -36,6 +36,12 @@ GTP, EXACT, FAST, IDLE = (
 )  # fmt: skip
 GTP50, EXACT50, FAST50 = (text.replace("P=8", "P=50") for text in (GTP, EXACT, FAST))
 TOME, TOME13, EVIT, TOPK = "tome:r=8", "tome:r=13", "evit:keep_rate=0.7", "topk:keep_rate=0.7"
+RATES = ("pitome:ratio=0.95", "tomecis:r=8", "tofu:r=8", "diffrate")
+HEAVIER = ("mctf:r=8", "atc")
+SHOWN = (
+    "dpcknn:equal_weights=true", "kmedoids", "sinkhorn", "patchmerger", "sit", "frequency",
+    "cubistmerge", "dtome:thresholds=0.95", "adamerge", "algm",
+)  # fmt: skip
 SHARE = ("gtp@0.65", "tome@0.65", "evit@0.65", "topk@0.65")
 
 
@@ -123,6 +129,18 @@ SECTIONS = {
              "batch_sizes": (32,), "memory": True, "pairs": 3, "warmup": 0},
         ],
         (less_memory(*SHARE), no_square(batch_size=32)),
+    ),
+    "methods": Section(
+        "DeiT-S at 224, batch 32: methods since 2022",
+        [
+            {
+                "models": DEIT_S,
+                "strategies": (*RATES, *HEAVIER, *SHOWN),
+                "batch_sizes": (32,),
+                "pairs": 5,
+            }
+        ],
+        (realised(0.92, *RATES), realised(0.85, *HEAVIER)),
     ),
     "gpu": Section(
         "CUDA, bfloat16, dense and reduced compiled: DeiT-B batch 256, ViT-B/8 batch 64",

@@ -10,8 +10,8 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 __all__ = [
-    "at_least_fp32", "autocast_dtype", "full_precision", "gather_tokens", "multiply", "product",
-    "rounds", "unit_vectors", "weighted_mean",
+    "at_least_fp32", "autocast_dtype", "finest", "full_precision", "gather_tokens", "multiply",
+    "product", "rounds", "unit_vectors", "weighted_mean",
 ]  # fmt: skip
 
 # A float32 is the sum of three bfloat16; these are the pairs whose products matter in float32.
@@ -21,6 +21,11 @@ _PAIRS = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
 def at_least_fp32(dtype: torch.dtype) -> torch.dtype:
     """The dtype for scores and weights."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def finest(x: Tensor) -> Tensor:
+    """In float64, where the device has it: for choices that build on one another."""
+    return x.to(at_least_fp32(x.dtype)) if x.device.type == "mps" else x.double()
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:

@@ -51,8 +51,10 @@ def test_features_come_back_to_the_whole_grid(name: str, form: str) -> None:
     for image in range(3):
         living = places[image][places[image] >= 0]
         assert len(living.unique()) == len(living) <= trace.alive_per_layer[-1][image]
-        # Each living token owns its own patch.
-        assert torch.equal(places[image][owners[image][living]], living)
+        # Each living token owns its own patch; in AdaMerge one of salience 0 is in no mean.
+        own = owners[image][living]
+        assert name == "adamerge" or (own >= 0).all()
+        assert torch.equal(places[image][own][own >= 0], living[own >= 0])
     for fill in ("last", "nearest", "zero"):
         full = trace.unreduce(trace.features[-1], fill=fill)
         assert full.shape == (3, 16, 32)

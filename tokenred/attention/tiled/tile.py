@@ -142,7 +142,8 @@ class TileStatistics:
         self.row = {row: qkv.q.new_empty(b, h, n) for row in wanted.rows}
         self.diagonal = qkv.q.new_empty(b, h, n) if wanted.diagonal else None
         self.column_sum = qkv.q.new_zeros(b, h, n) if wanted.column_sum else None
-        self.kept = qkv.q.new_ones(b, h)
+        kept = any(stat.kind == "kept" for stat in self.requires)
+        self.kept = qkv.q.new_ones(b, h) if kept else None
 
     def add(
         self,
@@ -175,8 +176,9 @@ class TileStatistics:
 
     def add_kept(self, shares: NDArray[np.floating], tile: Tile) -> None:
         """Add the shares of entries that a tile kept, per image and head."""
-        here = self.kept[tile.images, tile.heads]
-        here.copy_(torch.from_numpy(shares).view_as(here))
+        if self.kept is not None:  # a call a tile, which most forwards need not make
+            here = self.kept[tile.images, tile.heads]
+            here.copy_(torch.from_numpy(shares).view_as(here))
 
     def result(self) -> dict[AttentionStat, Tensor]:
         """The statistics, aggregated over heads."""
@@ -187,7 +189,7 @@ class TileStatistics:
             row=lambda row: self.row[row][..., p:],
             diagonal=lambda: _known(self.diagonal)[..., p:],
             column_sum=lambda: _known(self.column_sum)[..., p:],
-            kept=lambda: self.kept,
+            kept=lambda: _known(self.kept),
         )
 
 

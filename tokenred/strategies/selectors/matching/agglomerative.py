@@ -12,7 +12,7 @@ from tokenred.attention import AttentionStat, AttentionStats, mean_keys
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
-from tokenred.core.tensors import product, unit_vectors
+from tokenred.core.tensors import finest, product, unit_vectors
 from tokenred.strategies.base import Selector, selectors
 
 
@@ -43,8 +43,7 @@ class Agglomerative(Selector):
 
     def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
         metric = unit_vectors(mean_keys(attention)[:, state.num_prefix :].detach())
-        # A join decides about later ones: no rounding may decide about it. MPS has no float64.
-        fine = metric if metric.device.type == "mps" else metric.double()
+        fine = finest(metric)  # a join decides about later ones
         distance = 1 - product(fine, fine.transpose(-2, -1))
         first = clustered(distance.to(metric.dtype), count, self.linkage)
         return of_clusters(first, count)

@@ -16,7 +16,7 @@ from tokenred.core.errors import ConfigError
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
-from tokenred.core.tensors import at_least_fp32, product, unit_vectors
+from tokenred.core.tensors import at_least_fp32, finest, product, unit_vectors
 from tokenred.core.values import Count
 from tokenred.strategies.base import Selector, selectors
 from tokenred.strategies.selectors.padded import living, padded_selection, ranked
@@ -104,13 +104,13 @@ class SalienceMatching(Selector):
         rank = torch.arange(alive.shape[1], device=alive.device).expand_as(partner)
         weight = _of_groups(salience, partner, moves)
         chosen = padded_selection(rank, alive & ~moves, alive, partner)
-        return replace(chosen, weight=weight)
+        return replace(chosen, weight=weight.to(at_least_fp32(state.x.dtype)))
 
     def _pairs(
         self, state: TokenState, alive: Bool[Tensor, "b n"]
     ) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n"], Tensor, Bool[Tensor, "b n"]]:
         """Salience, score and partner of each token, and which are in the first half."""
-        x = state.image.detach().to(at_least_fp32(state.x.dtype))
+        x = finest(state.image.detach())  # scaling to [0, 1] enlarges what is rounded
         unit = unit_vectors(x)
         cosine = product(unit, unit.transpose(-2, -1))
         affinity = cosine if self.affinity == "cosine" else product(x, x.transpose(-2, -1))
