@@ -46,6 +46,7 @@ def columns_merged(
 
 def rows_merged(
     fuser: Fuser,
+    transport: Transport,
     state: TokenState,
     selection: Selection,
     attention: AttentionStats,
@@ -55,7 +56,7 @@ def rows_merged(
     b, h, n, d = rows.shape
     probe = replace(state, x=rows.transpose(1, 2).reshape(b, n, h * d))
     if fuser.linear:
-        made = fuser.transport(state, selection, state.graph, attention).apply(probe).x
+        made = transport.apply(probe).x
     else:
         made = fuser(probe, selection, state.graph, attention).x
     return made.view(b, made.shape[1], h, d).transpose(1, 2)

@@ -286,10 +286,10 @@ class Runner:
             if not held:
                 spread = replace(before, v=values_spread(transport, qkv.v, state))
                 rows, _ = attend(spread, anew, state, self.engines)
-                return after, qkv, rows_merged(fuser, state, selection, attention, rows), attention
-            rows = columns_merged(transport, attention[held[0]], state)
-            merged = rows_merged(fuser, state, selection, attention, rows)
-        return after, qkv, merged @ qkv.v, attention
+            else:
+                rows = columns_merged(transport, attention[held[0]], state)
+            out = rows_merged(fuser, transport, state, selection, attention, rows)
+        return after, qkv, out @ qkv.v if held else out, attention
 
     def _bias(self, state: TokenState) -> Float[Tensor, "b N"] | None:
         """``log s`` on the keys, where sizes count or hide padding."""
