@@ -35,7 +35,7 @@ def at_share(method: str, dense: float) -> Strategy:
     """
     share = SHARES[method]
     if method == "gtp":
-        return tr.strategy("gtp").replace(schedule=tr.Budget(share * dense, shape="ratio"))
+        return tr.strategy("gtp").replace(schedule=tr.Budget(share * dense, tr.KeepRatio()))
     more = ":gradient_limit=0.02" if method == "dynamicvit" else ""
     return parse_spec(f"{method}{more}@{share}").resolve(dense)
 

@@ -83,7 +83,7 @@ def test_what_save_wrote_at_another_size(run: Run, tiny: VisionTransformer, own:
     base.set_input_size(img_size=(24, 40))  # type: ignore[operator]
     strategy = tr.strategy("topk", layers=(0,), keep_rate=0.5)
     if not own:
-        budget = tr.Budget(0.8 * tr.gmacs(base), shape="ratio")
+        budget = tr.Budget(0.8 * tr.gmacs(base), tr.KeepRatio())
         strategy = tr.strategy("random", schedule=budget)
     _same("m.pt2", tr.wrap(base, strategy), torch.randn(3 if own else 1, 3, 24, 40))
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tokenred.core.errors import ConfigError, ScheduleError
 from tokenred.strategies import Budget, Constant, KeepRatio, Linear, PerLayer
-from tokenred.strategies.schedule import ScheduleContext, quarters
+from tokenred.strategies.schedule import Schedule, ScheduleContext, quarters
+from tokenred.strategies.schedules.grid_shrink import GridShrink
 
 QUICK = settings(max_examples=100, deadline=None, derandomize=True)
 
@@ -124,9 +125,16 @@ def test_without_a_cap_too_much_is_refused_with_block_asked_and_available() -> N
 
 
 def test_a_block_that_is_not_there_is_refused() -> None:
-    for schedule in (KeepRatio(layers=(3, 12)), Budget(1.0, layers=(12,))):
+    for schedule in (KeepRatio(layers=(3, 12)), Budget(1.0, KeepRatio(layers=(12,)))):
         with pytest.raises(ScheduleError, match=r"got blocks \[12\], but .* 0 to 11"):
             schedule.resolve(costed())
+
+
+class Waves(Schedule):
+    """A schedule of one's own."""
+
+    def count(self, layer: int, tokens: int, context: ScheduleContext) -> int:
+        return tokens // 10 if layer % 2 else 0
 
 
 def costed(depth: int = 12, patches: int = 196, price: float = 1e-3) -> ScheduleContext:
@@ -155,7 +163,7 @@ def notch(step: int, shape: str, context: ScheduleContext) -> tuple[int, ...]:
 def test_a_budget_is_met_as_closely_as_it_goes(share: float, shape: str, depth: int) -> None:
     context = costed(depth, patches=50)
     gmacs = context.gmacs((0,) * depth) * share
-    budget = Budget(gmacs, shape=shape)
+    budget = Budget(gmacs, KeepRatio() if shape == "ratio" else Constant(8))
     fitting = [
         counts
         for counts in (notch(step, shape, context) for step in range(context.patches))
@@ -164,7 +172,7 @@ def test_a_budget_is_met_as_closely_as_it_goes(share: float, shape: str, depth: 
     if fitting:
         assert budget.resolve(context) == fitting[0]
     else:
-        with pytest.raises(ScheduleError, match=r"even with a single token left .* costs"):
+        with pytest.raises(ScheduleError, match=r"costs .* goes as far as it can, and"):
             budget.resolve(context)
 
 
@@ -172,8 +180,38 @@ def test_a_constant_budget_spreads_evenly() -> None:
     counts = Budget(2.0).resolve(costed())
     assert max(counts) - min(counts) <= 1
     assert sorted(counts, reverse=True) == list(counts)
-    chosen = Budget(2.0, layers=(2, 5)).resolve(costed())
-    assert [layer for layer, count in enumerate(chosen) if count] == [2, 5]
+
+
+@pytest.mark.parametrize("share", [0.9, 0.7])
+def test_a_budget_keeps_the_shape_of_a_schedule(share: float) -> None:
+    context = costed()
+    assert context.gmacs is not None
+    gmacs = share * context.gmacs([0] * 12)
+
+    def scaled(schedule: Schedule) -> list[int]:
+        counts = Budget(gmacs, schedule).resolve(context)
+        assert 0.97 * gmacs < context.gmacs(counts) <= gmacs
+        return list(counts)
+
+    rising = scaled(Linear(8, inflection=1.0))
+    assert rising == sorted(rising)
+    assert rising[0] == 0
+    assert rising[-1] >= 2 * rising[5] > 0
+    ones, threes = (scaled(PerLayer((0, 0, 1, 0, 0, 3)))[layer] for layer in (2, 5))
+    assert threes == pytest.approx(3 * ones, abs=2)
+    exact = Budget(gmacs, KeepRatio((0.9, 0.5), (2, 5), "floor")).resolve(context)
+    assert 0 < exact[2] < exact[5]
+    assert scaled(Waves()) != scaled(Constant(3))
+    assert {layer for layer, count in enumerate(scaled(Waves())) if count} == set(range(1, 12, 2))
+
+
+def test_what_a_budget_finds_makes_no_other_schedule() -> None:
+    assert Budget(1.0, Constant(8)) == Budget(1.0, Constant(4)) == Budget(1.0)
+    assert Budget(1.0, KeepRatio(0.5)) == Budget(1.0, KeepRatio(0.8)) != Budget(1.0)
+    assert Budget(1.0, Budget(2.0, Linear(4, 1.0))) == Budget(1.0, Linear(4, 1.0))
+    for stuck in (PerLayer((0, 0)), GridShrink()):
+        with pytest.raises(ScheduleError, match=r"(removes nothing|cannot follow a budget).*\. "):
+            Budget(1.0, stuck).resolve(costed())
 
 
 def test_a_budget_needs_a_model() -> None:

@@ -87,10 +87,12 @@ def test_budgets_are_met(digits: nn.Module, share: float) -> None:
 
 def test_a_budget_goes_where_the_method_takes_tokens() -> None:
     evit = at_budget(tr.strategy("evit", layers=(2, 4)), 0.5).schedule
-    assert evit == tr.Budget(0.5, shape="ratio", layers=(2, 4))
+    assert evit == tr.Budget(0.5, tr.KeepRatio(layers=(2, 4)))
     assert at_budget(tr.strategy("gtp"), 0.5).schedule == tr.Budget(0.5)
     again = at_budget(tr.strategy("evit").replace(schedule=evit), 0.4).schedule
-    assert again == tr.Budget(0.4, shape="ratio", layers=(2, 4))
+    assert again == tr.Budget(0.4, tr.KeepRatio(layers=(2, 4)))
+    rising = at_budget(tr.strategy("tome", r=(8, 1.0)), 0.5).schedule
+    assert rising == tr.Budget(0.5, tr.Linear(8, 1.0))
 
 
 def test_a_budget_twice_is_refused() -> None:

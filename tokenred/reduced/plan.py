@@ -14,7 +14,7 @@ from tokenred.core.part import Part
 from tokenred.reduced.cost import strategy_cost
 from tokenred.strategies.base import Fuser, Selector
 from tokenred.strategies.schedule import ScheduleContext
-from tokenred.strategies.schedules import Budget
+from tokenred.strategies.schedules import Budget, Constant
 from tokenred.strategies.strategy import Strategy
 
 __all__ = ["LayerPlan", "adapts", "plan_layers", "resolve_budget"]
@@ -211,7 +211,7 @@ def resolve_budget(strategy: Strategy, info: ModelInfo, stem: float = 0.0) -> St
             whose counts depend on the image.
     """
     budget, n = strategy.schedule, info.num_patches
-    if not isinstance(budget, Budget) or budget.layers is not None or budget.shape != "constant":
+    if not isinstance(budget, Budget):
         return strategy
     if adapts(strategy, info.depth):
         advice = "Leave the budget out; such a selector has a limit of its own."
@@ -221,7 +221,8 @@ def resolve_budget(strategy: Strategy, info: ModelInfo, stem: float = 0.0) -> St
             f"{budget!r}: {strategy.selector!r} keeps as many tokens as the image needs, so there "
             f"is no cost to fit. {advice}"
         )
-    if strategy.router.with_budget(Fraction(1)) is None:
+    evenly = isinstance(budget.schedule, Constant)
+    if not evenly or strategy.router.with_budget(Fraction(1)) is None:
         return strategy
 
     def at(active: int) -> Strategy:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from heapq import heapify, heapreplace
 from typing import ClassVar, Literal
 
 from tokenred.core.errors import ConfigError, ScheduleError
@@ -13,6 +14,7 @@ from tokenred.core.registry import KINDS, Registry
 
 __all__ = [
     "Schedule", "ScheduleContext", "check_each", "exact", "layers_of", "quarters", "schedules",
+    "spread",
 ]  # fmt: skip
 
 
@@ -51,11 +53,10 @@ class Schedule(Part):
     """The number of tokens removed in each block. Call it with (depth, N0) to resolve it.
 
     Attributes:
-        budget_shape: what a `Budget` in its place does: ``"constant"`` or ``"ratio"``; None if the
-            counts cannot follow a budget.
+        keeps: the parameter that is a share of tokens to keep, which a `Budget` finds; "" if none.
     """
 
-    budget_shape: ClassVar[Literal["constant", "ratio"] | None] = "constant"
+    keeps: ClassVar[str] = ""
 
     def count(self, layer: int, tokens: int, context: ScheduleContext) -> int:
         """``P`` for a block with ``tokens`` input image tokens."""
@@ -67,6 +68,24 @@ class Schedule(Part):
         The target of a training form; None if only counts are defined.
         """
         return None
+
+    def scaled(self, share: float, context: ScheduleContext) -> tuple[int, ...]:
+        """The counts of all blocks at another cost, in the same shape; for `Budget`.
+
+        By default the share that `keeps` names, or else counts in proportion to the schedule's own.
+
+        Args:
+            share: from 1, which removes nothing, to ``1 / context.patches``, which leaves one token
+                or as few as can be. The fewer, the lower must be the cost.
+            context: the model.
+
+        Raises:
+            ScheduleError: for a schedule that removes nothing, so that it has no shape, or one
+                that cannot be scaled.
+        """
+        if self.keeps and not isinstance(getattr(self, self.keeps), tuple):
+            return self.replace(**{self.keeps: share}).resolve(context)
+        return spread(self, self.resolve(replace(context, caps=True)), share, context)
 
     def resolve(self, context: ScheduleContext) -> tuple[int, ...]:
         """The counts of all blocks.
@@ -99,6 +118,36 @@ schedules: Registry[Schedule] = KINDS["schedule"]
 def quarters(depth: int) -> tuple[int, ...]:
     """The blocks after each quarter of the depth: 3, 6, 9 of 12; 4, 8, 12 of 16."""
     return tuple(sorted({depth * q // 4 for q in (1, 2, 3)}))
+
+
+def spread(
+    owner: Schedule, weights: Sequence[float], share: float, context: ScheduleContext
+) -> tuple[int, ...]:
+    """Counts in proportion to weights, which leave this share of the tokens.
+
+    Each token goes where the proportion is furthest from met (Webster), so that a smaller share
+    takes no token back.
+
+    Raises:
+        ScheduleError: for weights that are all 0.
+    """
+    if not any(weights):
+        raise ScheduleError(
+            f"{owner!r} removes nothing, so a budget cannot tell where tokens should go. Give it "
+            "counts to scale, or use Constant or KeepRatio."
+        )
+    counts = [0] * context.depth
+    waiting = [(-weight, layer) for layer, weight in enumerate(weights) if weight]
+    heapify(waiting)
+    for _ in range(context.patches - round(share * context.patches)):
+        layer = waiting[0][1]
+        counts[layer] += 1
+        heapreplace(waiting, (-weights[layer] / (2 * counts[layer] + 1), layer))
+    tokens = context.patches
+    for layer, count in enumerate(counts):
+        counts[layer] = min(count, max(0, context.limit(tokens)))
+        tokens -= counts[layer] - (context.added(layer) if counts[layer] else 0)
+    return tuple(counts)
 
 
 def exact(number: float) -> Fraction:

@@ -53,20 +53,13 @@ StrategyLike = str | Path | Strategy | Spec
 def at_budget(strategy: Strategy, gmacs: float) -> Strategy:
     """The same method, with as many tokens as fit a budget.
 
-    Tokens are removed where the method removes them: in some blocks if its schedule has a keep
-    rate, otherwise evenly in all blocks.
+    Tokens are removed where the method's own schedule removes them, in the same proportions.
 
     Args:
-        strategy: its schedule is replaced by a `Budget`.
+        strategy: its schedule is scaled by a `Budget`.
         gmacs: of one image.
     """
-    own = strategy.schedule
-    if own.budget_shape is None:
-        raise ConfigError(
-            f"{own!r} cannot follow a budget; choose its numbers by tokenred.gmacs instead."
-        )
-    layers = getattr(own, "layers", None) if own.budget_shape == "ratio" else None
-    return strategy.replace(schedule=Budget(gmacs, shape=own.budget_shape, layers=layers))
+    return strategy.replace(schedule=Budget(gmacs, strategy.schedule))
 
 
 def same_budget(

@@ -137,7 +137,7 @@ def test_rows(result: Oversmoothing, digits: nn.Module) -> None:
 
 
 def test_the_figures_are_those_of_a_trace(result: Oversmoothing, digits: nn.Module) -> None:
-    budget = tr.Budget(0.75 * tr.gmacs(digits), shape="constant")
+    budget = tr.Budget(0.75 * tr.gmacs(digits))
     fast = tr.wrap(digits, tr.strategy("gtp").replace(schedule=budget))
     images = next(iter(tr.data.make_loader(open_for(digits, "digits"), 24, limit=24)))[0]
     with torch.no_grad():

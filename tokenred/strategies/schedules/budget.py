@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
-from typing import Literal
 
 from tokenred.core.errors import ScheduleError
-from tokenred.core.values import Blocks, Positive
-from tokenred.strategies.schedule import Schedule, ScheduleContext, layers_of, schedules
-from tokenred.strategies.schedules.keep_ratio import KeepRatio
-from tokenred.strategies.schedules.per_layer import PerLayer
+from tokenred.core.values import Positive
+from tokenred.strategies.schedule import Schedule, ScheduleContext, schedules
+from tokenred.strategies.schedules.constant import Constant
 
 
 @schedules.register("Budget")
@@ -18,19 +17,23 @@ class Budget(Schedule):
 
     Args:
         gmacs: the budget for one image, in GMACs as `tokenred.gmacs` counts them.
-        shape: ``"constant"`` removes evenly in all blocks (GTP, ToMe), ``"ratio"`` keeps a share in
-            some blocks (EViT).
-        layers: the blocks, ascending; ``"all"``; None for all (constant) or the quarters (ratio).
+        schedule: which is scaled to the budget in its own shape: ``Constant`` removes evenly in all
+            blocks (GTP, ToMe), ``KeepRatio`` keeps a share in some (EViT).
     """
 
     gmacs: Positive
-    shape: Literal["constant", "ratio"] = "constant"
-    layers: Blocks | Literal["all"] | None = None
+    schedule: Schedule = Constant(1)
 
-    @property
-    def budget_shape(self) -> Literal["constant", "ratio"]:  # type: ignore[override]
-        """Its own."""
-        return self.shape
+    def __post_init__(self) -> None:
+        shape = schedules.create(self.schedule)
+        if isinstance(shape, Budget):
+            shape = shape.schedule
+        # What the budget finds does not count: one spelling for one schedule.
+        if isinstance(shape, Constant):
+            shape = Constant(1)
+        elif shape.keeps and not isinstance(getattr(shape, shape.keeps), tuple):
+            shape = shape.replace(**{shape.keeps: 0.7})
+        object.__setattr__(self, "schedule", shape)
 
     def resolve(self, context: ScheduleContext) -> tuple[int, ...]:
         if context.gmacs is None:
@@ -39,9 +42,9 @@ class Budget(Schedule):
         cost, low, high = context.gmacs, 0, context.patches - 1
         if (least := cost(self._at(high, context))) > self.gmacs:
             raise ScheduleError(
-                f"{self!r}: even with a single token left this model costs {least:.4g} GMACs, and "
-                f"{cost(self._at(0, context)):.4g} with nothing removed. Choose a budget between "
-                "the two."
+                f"{self!r}: this model costs {least:.4g} GMACs where {self.schedule!r} goes as far "
+                f"as it can, and {cost(self._at(0, context)):.4g} with nothing removed. Choose a "
+                "budget between the two, or a schedule that removes more in the first blocks."
             )
         while low < high:
             middle = (low + high) // 2
@@ -53,11 +56,5 @@ class Budget(Schedule):
 
     def _at(self, step: int, context: ScheduleContext) -> tuple[int, ...]:
         """The counts at one setting: 0 removes nothing, ``patches − 1`` the most."""
-        if self.shape == "ratio":
-            share = float(Fraction(context.patches - step, context.patches))
-            return KeepRatio(share, self.layers).resolve(context)
-        layers = layers_of(self, self.layers or "all", context.depth)
-        counts = [0] * context.depth
-        for place, layer in enumerate(layers):
-            counts[layer] = step // len(layers) + (place < step % len(layers))
-        return PerLayer(tuple(counts)).resolve(context)
+        share = float(Fraction(context.patches - step, context.patches))
+        return self.schedule.scaled(share, replace(context, caps=True))

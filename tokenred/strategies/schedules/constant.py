@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 
 from tokenred.core.values import Count
-from tokenred.strategies.schedule import Schedule, ScheduleContext, schedules
+from tokenred.strategies.schedule import Schedule, ScheduleContext, schedules, spread
 
 
 @schedules.register("Constant")
@@ -21,6 +21,9 @@ class Constant(Schedule):
 
     P: Count
     fit: bool = field(default=False, compare=False)
+
+    def scaled(self, share: float, context: ScheduleContext) -> tuple[int, ...]:
+        return spread(self, [1] * context.depth, share, context)  # also where P is 0
 
     def count(self, layer: int, tokens: int, context: ScheduleContext) -> int:
         if self.fit and self.P * context.depth >= context.patches:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated
 
 from annotated_types import MinLen
 
@@ -26,12 +26,16 @@ class GridShrink(Schedule):
             of recipes.
     """
 
-    budget_shape: ClassVar[Literal["constant", "ratio"] | None] = None
-
     rows: Count | Counts = 1
     columns: Count | Counts = 1
     layers: Blocks | None = None
     fit: bool = field(default=False, compare=False)
+
+    def scaled(self, share: float, context: ScheduleContext) -> tuple[int, ...]:
+        raise ScheduleError(
+            f"{self!r} cannot follow a budget: whole rows and columns go. Choose their numbers by "
+            "tokenred.gmacs instead."
+        )
 
     def count(self, layer: int, tokens: int, context: ScheduleContext) -> int:
         if context.grid is None:

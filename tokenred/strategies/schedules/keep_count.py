@@ -48,7 +48,7 @@ class KeepCount(Schedule):
             stretched over the blocks and scaled. None to take them as they are.
     """
 
-    budget_shape: ClassVar[Literal["constant", "ratio"] | None] = "ratio"
+    keeps: ClassVar[str] = "keep"
 
     keep: Keep = 0.7
     layers: Blocks | Literal["all"] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from tokenred.core.values import Blocks, Share
 from tokenred.strategies.schedule import Schedule, ScheduleContext, exact, layers_of, schedules
@@ -18,7 +18,7 @@ class KeepPatches(Schedule):
         layers: blocks, ascending; None for the quarters of the depth.
     """
 
-    budget_shape: ClassVar[Literal["constant", "ratio"] | None] = "ratio"
+    keeps: ClassVar[str] = "ratio"
 
     ratio: Share = 0.7
     layers: Blocks | None = None

@@ -15,6 +15,7 @@ from tokenred.strategies.schedule import (
     exact,
     layers_of,
     schedules,
+    spread,
 )
 
 
@@ -31,7 +32,7 @@ class KeepRatio(Schedule):
             ρ, ρ², ρ³ …
     """
 
-    budget_shape: ClassVar[Literal["constant", "ratio"] | None] = "ratio"
+    keeps: ClassVar[str] = "ratio"
 
     ratio: Share | Shares = 0.7
     layers: Blocks | Literal["all"] | None = None
@@ -41,6 +42,14 @@ class KeepRatio(Schedule):
     def __post_init__(self) -> None:
         if isinstance(self.layers, tuple):  # the quarters depend on the model
             check_each(self, "ratio", self.layers)
+
+    def scaled(self, share: float, context: ScheduleContext) -> tuple[int, ...]:
+        if not isinstance(self.ratio, tuple):
+            return super().scaled(share, context)
+        if (whole := math.prod(self.ratio)) == 1:
+            return spread(self, (), share, context)
+        power = math.log(share) * len(self.ratio) / math.log(whole)
+        return self.replace(ratio=tuple(r**power for r in self.ratio)).resolve(context)
 
     def count(self, layer: int, tokens: int, context: ScheduleContext) -> int:
         shares = self._shares(context.depth)

@@ -7,7 +7,7 @@ from typing import Annotated
 from annotated_types import Ge, Le
 
 from tokenred.core.values import Count
-from tokenred.strategies.schedule import Schedule, ScheduleContext, schedules
+from tokenred.strategies.schedule import Schedule, ScheduleContext, schedules, spread
 
 
 @schedules.register("Linear")
@@ -21,6 +21,11 @@ class Linear(Schedule):
 
     r: Count
     inflection: Annotated[float, Ge(-1), Le(1)] = 0.0
+
+    def scaled(self, share: float, context: ScheduleContext) -> tuple[int, ...]:
+        slope = 2 * self.inflection / max(1, context.depth - 1)
+        weights = [1 - self.inflection + slope * layer for layer in range(context.depth)]
+        return spread(self, weights, share, context)
 
     def count(self, layer: int, tokens: int, context: ScheduleContext) -> int:
         low = int(self.r * (1 - self.inflection))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tokenred.core.errors import ScheduleError
 from tokenred.core.values import Count
-from tokenred.strategies.schedule import Schedule, ScheduleContext, schedules
+from tokenred.strategies.schedule import Schedule, ScheduleContext, schedules, spread
 
 
 @schedules.register("PerLayer")
@@ -16,6 +16,10 @@ class PerLayer(Schedule):
     """
 
     counts: tuple[Count, ...]
+
+    def scaled(self, share: float, context: ScheduleContext) -> tuple[int, ...]:
+        weights = [self.count(layer, context.patches, context) for layer in range(context.depth)]
+        return spread(self, weights, share, context)
 
     def count(self, layer: int, tokens: int, context: ScheduleContext) -> int:
         if len(self.counts) > context.depth:
