@@ -35,7 +35,8 @@ def __dir__() -> list[str]:
     return sorted({*__all__, *_PACKAGES})
 
 
-# So that `timm.create_model("lvvit_s")` works. timm takes seconds to import; where it comes after
-# tokenred, it knows LV-ViT from the first use of `tokenred.models`, `tokenred.wrap` or the command.
+# So that `timm.create_model("lvvit_s")` works. timm takes seconds to import; if it is imported
+# after tokenred, it knows LV-ViT from the first use of `tokenred.models`, `tokenred.wrap` or the
+# command.
 if "timm" in sys.modules:
     importlib.import_module("tokenred.models")

@@ -6,7 +6,7 @@ import sys
 
 from tokenred.core.child import is_working_folder
 
-# -m puts the working folder first; what lies there is not ours to import.
+# -m puts the working folder first, and nothing in it should be imported.
 sys.path[:] = [place for place in sys.path if not is_working_folder(place)]
 
 from tokenred.cli import main  # noqa: E402

@@ -154,7 +154,7 @@ def test_who_stops_a_command_is_told_how_to_go_on(
     stopped = run("compare", *moody, "--no-timing", "--limit", 4, "-s", "gtp:scorer=Moody",
                   "--out", "a b")  # fmt: skip
     assert stopped.exit_code == 130
-    start = "tokenred: stopped; what is finished is kept. Go on with: tokenred "
+    start = "tokenred: stopped; finished results are kept. Resume with: tokenred "
     assert stopped.stderr.startswith(start)
     calls.unlink()
     assert run(*shlex.split(stopped.stderr.removeprefix(start))).exit_code == 0

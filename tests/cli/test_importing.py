@@ -130,9 +130,9 @@ def test_a_failing_import_says_where(
     ("given", "told"),
     [
         ("nowhere.py", "expected a Python file for --import, found none at nowhere.py"),
-        ("no_such_module", "got 'no_such_module', which is not to be found"),
-        ("no.such.module", "got 'no.such.module', which is not to be found"),
-        ("", "got '', which is not to be found"),
+        ("no_such_module", "got 'no_such_module', which cannot be found"),
+        ("no.such.module", "got 'no.such.module', which cannot be found"),
+        ("", "got '', which cannot be found"),
         ("json.py", "has the name of another module, 'json'"),
         ("sys.py", "rename the file"),
     ],

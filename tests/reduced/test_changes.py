@@ -258,7 +258,7 @@ def test_learned_parts_that_do_not_fit_are_refused() -> None:
     reduced = tr.wrap(model, "mstm")
     weights = {k: v.clone() for k, v in reduced.parts.state_dict().items()}
     model.patch_embed.proj = nn.Conv2d(5, 32, 8, 8)
-    with pytest.raises(BackboneError, match=r"embedding do not fit.*Wrap it anew"):
+    with pytest.raises(BackboneError, match=r"embedding no longer fit.*Wrap it again"):
         reduced(torch.randn(2, 5, 64, 64))
     after = reduced.parts.state_dict()
     assert all(bool((after[k] == v).all()) for k, v in weights.items())
@@ -276,7 +276,7 @@ def test_learned_parts_that_were_swapped_run() -> None:
     with pytest.raises(BackboneError, match=r"parts\.embedding was deleted"):
         reduced(images_for(model))
     model.parts = nn.Linear(2, 2)
-    with pytest.raises(BackboneError, match="something called parts"):
+    with pytest.raises(BackboneError, match="an attribute called parts"):
         tr.wrap(model, "mstm")
     assert isinstance(model.parts, nn.Linear)
 

@@ -82,7 +82,7 @@ def test_a_stage_must_end() -> None:
         def rejoins(self, layer: int, depth: int) -> bool:
             return False
 
-    with pytest.raises(ConfigError, match="apart after the last block"):
+    with pytest.raises(ConfigError, match="set aside after the last block"):
         tr.wrap(_vit(3), tr.Strategy("Random", router=Never()))
 
 

@@ -213,7 +213,7 @@ def test_alive_counts() -> None:
     assert [layer.macs for layer in cost.layers] == blocks
     assert cost.gmacs == pytest.approx((sum(blocks) + 12 * 3 * 64 * c + c * 5) / 1e9)
     for wrong in ([12, 12, 9, 4], [12, 9, 10, 4, 4]):
-        with pytest.raises(InputError, match="expected 5 counts that never grow"):
+        with pytest.raises(InputError, match="expected 5 counts that never increase"):
             reduced.cost(alive=wrong)
     fixed = tr.wrap(vit(depth=4, dynamic_img_size=True), "topk")
     for size in ((32, 24), (48, 24)):

@@ -42,19 +42,19 @@ def ablate_command(
     overwrite: Overwrite = False,
     **options: Any,
 ) -> int:
-    """Run a grid of strategies; killed at any moment, the same call goes on where it was.
+    """Run a grid of strategies. If it is killed, the same command resumes it.
 
-    Each cell is compared with the dense model, on the same images (--against none leaves that
-    out). The best come first. The model is the embedded one, if none is given.
+    Each cell is compared with the dense model on the same images (unless --against none is given).
+    The best come first. Without --model, the embedded one is used.
 
     Args:
-        study: a study file (TOML); options go before what it says.
+        study: a study file (TOML); options override it.
         axis: NAME=VALUE,VALUE,…; repeat it. alpha=0.05,0.1 or scorer.aggregate=max,mean.
-        store: file of the results; a finished cell in it is not run again. By default STUDY.db
-            beside the study file, or tokenred-out/ablation.db.
-        dry_run: list the cells and their GMACs, run nothing.
-        sort: column, the highest first; by default top1.
-        rows: at most so many rows in the table.
+        store: file for the results; finished cells in it are not run again. By default STUDY.db
+            next to the study file, or tokenred-out/ablation.db.
+        dry_run: list the cells and their GMACs without running them.
+        sort: the column to sort by, highest first; by default top1.
+        rows: maximum number of rows in the table.
         output: a CSV file.
     """
     told = StudyFile() if study is None else read_study(study)
@@ -79,7 +79,7 @@ def ablate_command(
 
 
 def _grid(told: StudyFile) -> Grid:
-    """The grid, with the defaults of the command line."""
+    """The grid, with the command line's defaults."""
     asked = told.grid
     if asked.setdefault("model", "digits") == "digits":
         asked.setdefault("data", "digits")
@@ -91,13 +91,13 @@ def _grid(told: StudyFile) -> Grid:
 
 
 def _axes(texts: Iterable[str]) -> dict[str, list[Any]]:
-    """Axes from ``NAME=VALUE,…``; the same name again adds values."""
+    """Axes from ``NAME=VALUE,…``; repeating a name adds values."""
     found: dict[str, list[Any]] = {}
     for written in texts:
         name, _, text = (part.strip() for part in written.partition("="))
         if not name or not text:
             raise ConfigError(f"expected --axis NAME=VALUE,VALUE, got {written!r}.")
-        if name == "base" and ":" in text:  # its arguments have commas of their own
+        if name == "base" and ":" in text:  # its arguments contain commas
             values = [text]
         elif name in _RAW:
             values = [value.strip() for value in text.split(",")]
@@ -112,7 +112,7 @@ def _list(frame: pd.DataFrame, rows: int) -> None:
     table = plain_table("", heads, left=len(heads))
     table.columns[-1].no_wrap = False
     for at, row in frame.head(rows).iterrows():
-        cost = number(row, "gmacs", 4)  # none of a cell that cannot be done
+        cost = number(row, "gmacs", 4)  # missing for a cell that cannot run
         tokens = str(row["tokens"][-1]) if cost else ""
         status = f"{row['status']}: {row['why']}" if row["why"] else row["status"]
         cells = (str(at), row["strategy"], row["model"], row["data"], cost, tokens, status)

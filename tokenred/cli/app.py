@@ -1,4 +1,4 @@
-"""The command line: its commands, and how an error looks."""
+"""The command line: its commands, and how it reports errors."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tokenred.core.errors import TokenredError
 
 __all__ = ["app", "main"]
 
-# Where a command is, and what `tokenred --help` says of it without importing it.
+# Where each command is, and its line in `tokenred --help`, which imports none of them.
 _COMMANDS = {
     "ablate": ("ablating:ablate_command", "Run a grid of strategies, each cell once."),
     "agreement": ("measuring:agreement_command", "Compare which patches methods keep."),
-    "bench": ("measuring:bench_command", "Measure speed against the dense model, over settings."),
+    "bench": ("measuring:bench_command", "Measure speed against the dense model in many settings."),
     "compare": ("measuring:compare_command", "Compare strategies: cost, speed and accuracy."),
-    "export": ("exporting:export_command", "Write a model with its strategy as one file."),
+    "export": ("exporting:export_command", "Export a reduced model to one file."),
     "finetune": ("finetuning:finetune_command", "Fine-tune a model with a strategy."),
     "graph": ("showing:graph_command", "Draw the token graph of a photograph."),
     "list": ("listing:list_command", "List strategies, parts and plug-ins."),
@@ -32,7 +32,7 @@ _COMMANDS = {
     "plot": ("plotting:plot_app", "Draw a figure from the CSV of a comparison or a study."),
     "report": ("reporting:report_command", "Report results as one HTML page."),
     "reproduce": ("reporting:reproduce_command", "Run the GTP paper's experiments."),
-    "show": ("showing:show_command", "Show what strategies leave of a photograph."),
+    "show": ("showing:show_command", "Show which patches of a photograph remain."),
 }
 
 
@@ -52,14 +52,14 @@ for _name, (_place, _help) in _COMMANDS.items():
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with its exit code.
+    """Run the command line and exit with its code.
 
     Args:
-        arguments: by default those of the program.
+        arguments: by default the program's own.
     """
     words = sys.argv[1:] if arguments is None else arguments
     for name in _COMMANDS.keys() & set(words):
-        # The command that is meant has more to say than its line in the list.
+        # The command's own help is longer than its line in the list.
         del app[name]
         app.command(f"tokenred.cli.{_COMMANDS[name][0]}", name=name)
     try:
@@ -74,13 +74,13 @@ def _root(
     imports: Annotated[tuple[str, ...], Parameter(OPTION, show_default=False)] = (),
     traceback: Annotated[bool, Parameter(env_var="TOKENRED_TRACEBACK", show_default=False)] = False,
 ) -> int:
-    """Run a command, with one line for an error or a signal in place of a traceback.
+    """Run a command; an error or a signal prints one line instead of a traceback.
 
     Args:
-        imports: your own parts: a .py file or a module that registers them; repeat it.
-        traceback: show where an error came from.
+        imports: a .py file or module that registers your own parts; repeatable.
+        traceback: show the traceback of an error.
     """
-    # Bars belong to terminals; tqdm would also draw them into a dumb one.
+    # tqdm would also draw progress bars in a dumb terminal.
     if os.environ.get("TERM") == "dumb":
         os.environ.setdefault("TQDM_DISABLE", "1")
     command: Any = None
@@ -104,9 +104,9 @@ def _fail(message: str, code: int) -> int:
 
 
 def _how_to_go_on(command: Any, words: Sequence[str], told: str) -> str:
-    """A line for whoever stopped a command: the library's own, or the command that resumes."""
+    """What to say when a command is stopped: the library's own message, or how to resume it."""
     if command is None or "resume" not in inspect.signature(command).parameters:
         return told or "stopped; nothing was written."
     again = [word for word in words if word not in ("--resume", "--overwrite")]
     line = shlex.join(["tokenred", *again, "--resume"])
-    return f"stopped; what is finished is kept. Go on with: {line}"
+    return f"stopped; finished results are kept. Resume with: {line}"

@@ -1,4 +1,4 @@
-"""What surrounds a command: what it prints, the outputs that it claims, and how it is stopped."""
+"""What all commands share: printing, claiming outputs, and being stopped."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _claims: ContextVar[ExitStack] = ContextVar("tokenred_claims")
 
 
 def make_console() -> Console:
-    """A console on standard output; wide where that is no terminal and nobody says otherwise.
+    """A console on standard output; wide if that is not a terminal and no width is set.
 
-    Square brackets are text: labels and paths have them. What the terminal cannot show becomes a
-    question mark.
+    Square brackets are plain text, because labels and paths contain them. What the terminal cannot
+    show becomes a question mark.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
@@ -57,12 +57,12 @@ def claim(output: Path) -> Path:
 
 
 def claim_folder(folder: Path, *names: str, overwrite: bool) -> tuple[Path, ...]:
-    """The paths of a command's files in a folder that is its own until it ends.
+    """The paths of a command's files in a folder that it holds until it ends.
 
     Raises:
-        OutputExistsError: where a file is there already and may not be replaced.
+        OutputExistsError: if a file exists and may not be replaced.
         OutputBusyError: where another process writes there.
-        DataError: for a folder that cannot be made or written to.
+        DataError: if the folder cannot be created or written to.
     """
     paths = prepare_folder(folder, names, overwrite=overwrite)
     claim(folder)
@@ -71,7 +71,7 @@ def claim_folder(folder: Path, *names: str, overwrite: bool) -> tuple[Path, ...]
 
 @contextmanager
 def claims() -> Iterator[None]:
-    """Within the block, which is a command, outputs can be claimed."""
+    """Within this block, a command can claim outputs."""
     with ExitStack() as stack:
         token = _claims.set(stack)
         try:
@@ -81,7 +81,7 @@ def claims() -> Iterator[None]:
 
 
 class _TerminatedError(KeyboardInterrupt):
-    """SIGTERM came."""
+    """SIGTERM was received."""
 
 
 @contextmanager
@@ -102,6 +102,6 @@ def terminable() -> Iterator[None]:
 
 
 def exit_code(stop: KeyboardInterrupt) -> int:
-    """As a shell has it: 128 and the number of the signal."""
+    """As in a shell: 128 plus the number of the signal."""
     terminated = isinstance(stop.__cause__ or stop, _TerminatedError)
     return 128 + (signal.SIGTERM if terminated else signal.SIGINT)

@@ -1,4 +1,4 @@
-"""``tokenred export``: a reduced model as one file for another program."""
+"""``tokenred export``: write a reduced model to one file for another program."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def export_command(
     overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
-    """Write a model with its strategy as one file, checked against the model before it is there.
+    """Export a reduced model to one file, which is compared with the model before it is kept.
 
-    ONNX runs in onnxruntime, TensorRT and others, an archive of torch.export in PyTorch; neither
-    needs tokenred. A file that tokenred.save wrote brings its strategy along.
+    ONNX runs in onnxruntime, TensorRT and others, a torch.export archive in PyTorch; neither needs
+    tokenred. A file written by tokenred.save already contains its strategy.
 
     Args:
         output: the file: .onnx, or .pt2 for torch.
-        format: onnx, or torch (torch.export); by default what the file's ending says.
-        batch_size: any number of images, or fixed: one at a time.
+        format: onnx or torch (torch.export); by default as the file's suffix says.
+        batch_size: any for any number of images, or fixed for one at a time.
     """
     kind = _format(format, output)
     if batch_size not in _BATCHES:
@@ -50,7 +50,7 @@ def export_command(
     if "opset" in options and kind != "onnx":
         raise ConfigError("--opset is for ONNX; leave it out, or use --format onnx.")
     ending, write = _WRITERS[kind]
-    # Before a model is loaded or fetched.
+    # Before a model is loaded or downloaded.
     claim(check_place(output, ending, overwrite=overwrite))
     chosen = _open(model, strategy, options.get("image_size"))
     with make_console().status("Exporting; a large model takes a minute or two …"):
@@ -72,11 +72,13 @@ def _format(name: str | None, output: Path) -> str:
 
 
 def _open(model: ModelOptions, strategy: str | None, size: tuple[int, int] | None) -> nn.Module:
-    """The model, resized where it has to be, under its strategy if it has one."""
+    """The model, resized if necessary, with its strategy if it has one."""
     chosen: Any = None if strategy is None else parse_spec(strategy)
     if is_saved(model.model):
         if model != ModelOptions(model=model.model):
-            raise ConfigError(f"{model.model} holds weights of its own; leave the others out.")
+            raise ConfigError(
+                f"{model.model} contains its own weights; leave out the options that choose others."
+            )
         reduced = load(model.model)
         base, chosen = reduced.base, chosen or reduced.strategy
     else:

@@ -48,7 +48,7 @@ def finetune_command(
     resume: bool = False,
     **options: Any,
 ) -> None:
-    """Fine-tune a model with a strategy; a killed run resumes to the same weights.
+    """Fine-tune a model with a strategy. A killed run resumes and reaches the same weights.
 
     Several GPUs or hosts: ``accelerate launch -m tokenred finetune …``.
 
@@ -56,17 +56,17 @@ def finetune_command(
         output: folder for weights, state.pt and log.csv.
         data: 'digits' (embedded; the default with the digits model), 'cifar10[:PATH]', an image
             folder, a zip or a tar; its train split.
-        preset: settings for small images: digits or cifar10; or paper, the method's own; by
-            default as --data says.
+        preset: digits or cifar10 (settings for small images), or paper (the method's own); by
+            default chosen by --data.
         epochs: in place of the settings'.
         batch_size: likewise.
         lr: likewise.
         seed: likewise.
         amp: no, bf16 or fp16.
-        setting: any other setting, KEY=VALUE: --set mixup=0; repeat it.
-        dry_run: print settings and layers, and train nothing.
+        setting: any other setting as KEY=VALUE, such as --set mixup=0; repeatable.
+        dry_run: print settings and layers without training.
         threads: CPU threads of PyTorch.
-        resume: go on where a killed run was; start if none was.
+        resume: continue a killed run, or start if there is none.
     """
     if threads is not None:
         if threads < 1:
@@ -83,7 +83,7 @@ def finetune_command(
     loaded = model.load()
     plan = spec.resolve(gmacs(loaded))
     with warnings.catch_warnings():
-        # They are about to be trained.
+        # Training is what the warning asks for.
         warnings.simplefilter("ignore", UntrainedPartWarning)
         if dry_run:
             told = (f"{name:>16} {value}" for name, value in settings.as_dict().items())

@@ -1,4 +1,4 @@
-"""``tokenred --import FILE|MODULE``: parts of your own, registered before a command runs."""
+"""``tokenred --import FILE|MODULE``: your own parts, registered before a command runs."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ __all__ = ["OPTION", "import_all"]
 
 OPTION = "--import"
 _SUFFIX = ".py"
-# Calls that are not the user's: tokenred's, and those of the import system.
+# Frames that are not the user's: tokenred's and the import system's.
 _OURS = (str(Path(__file__).parents[1]), "<frozen ", str(Path(importlib.__file__).parent))
 
 
 def import_all(given: Sequence[str]) -> None:
-    """Import files and modules; what they register is there for the command.
+    """Import files and modules, so that the command knows what they register.
 
-    A file is found by its path, and its neighbours may be imported by it. A module is found as
-    ``python -m`` does, so also in the working folder.
+    A file is found by its path, and may import its neighbours. A module is found as by ``python
+    -m``, in the working folder too.
 
     Raises:
-        ConfigError: for what is not there, a file named like another module, or an import that
-            fails: with file, line and error.
+        ConfigError: if something is missing, a file has the name of another module, or an import
+            fails (with file, line and error).
     """
     for each in given:
         if each.endswith(_SUFFIX) or os.sep in each:
@@ -46,18 +46,18 @@ def _import_file(path: Path, given: str) -> None:
     home = _home(name)
     if home is not None and home != str(path):
         raise ConfigError(
-            f"{given} has the name of another module, {name!r} ({home}), and one would be taken "
-            "for the other; rename the file."
+            f"{given} has the same name as the module {name!r} ({home}), and one would be "
+            "mistaken for the other; rename the file."
         )
     if name in sys.modules:  # named twice
         return
-    # At the end: the file's neighbours never stand in for an installed module.
+    # At the end, so that the file's neighbours never hide an installed module.
     _add_to_path(path.parent)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # Before it runs: whoever unpickles or inspects its classes looks there.
+    # Before it runs, because unpickling and inspecting its classes look there.
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
@@ -71,7 +71,7 @@ def _import_module(name: str) -> None:
     if _spec(name) is None:
         raise ConfigError(
             f"expected a module or the path of a {_SUFFIX} file for {OPTION}, got {name!r}, which "
-            "is not to be found. Install it, or run tokenred from its folder."
+            "cannot be found. Install it, or run tokenred from its folder."
         )
     try:
         importlib.import_module(name)
@@ -80,18 +80,18 @@ def _import_module(name: str) -> None:
 
 
 def _home(name: str) -> str | None:
-    """The file that this name means, loaded or not; None where it means nothing."""
+    """The file that this name refers to, loaded or not; None if there is none."""
     if name in sys.modules:
         return str(getattr(sys.modules[name], "__file__", None) or "built in")
     spec = _spec(name)
-    # A mere folder has no origin, and any module goes before it.
+    # A plain folder has no origin, and any module takes precedence over it.
     return None if spec is None or spec.origin is None else str(Path(spec.origin).resolve())
 
 
 def _spec(name: str) -> ModuleSpec | None:
     try:
         return importlib.util.find_spec(name)
-    except (ImportError, ValueError):  # in a package that is not there, or no name at all
+    except (ImportError, ValueError):  # in a missing package, or not a name at all
         return None
 
 
@@ -104,7 +104,7 @@ def _add_to_path(folder: Path) -> None:
 
 
 def _failed(given: str, error: BaseException) -> ConfigError:
-    """What went wrong, and in which line of the user's own code."""
+    """What went wrong, and in which line of the user's code."""
     if isinstance(error, SyntaxError):
         at, told = f"{error.filename}, line {error.lineno}: ", error.msg
     else:
@@ -114,5 +114,5 @@ def _failed(given: str, error: BaseException) -> ConfigError:
         told = str(error)
     return ConfigError(
         f"{OPTION} {given} failed: {at}{type(error).__name__}: {told.rstrip('.')}. Fix it; "
-        "--traceback shows how it came to that."
+        "--traceback shows the calls that led there."
     )

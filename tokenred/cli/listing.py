@@ -17,19 +17,19 @@ from tokenred.core.registry import KINDS, Entry, Registry
 
 __all__ = ["list_command", "split_citation"]
 
-# "(GTP-ViT, Xu et al., WACV 2024)", "(EViT, Eq. 3)": a summary says so where it is from.
+# "(GTP-ViT, Xu et al., WACV 2024)", "(EViT, Eq. 3)": a summary names its source.
 _CITATION = re.compile(r"\s*\(([^()]*(?:\b(?:19|20)\d\d\b|Eq\.|Fig\.|section )[^()]*)\)")
-# Columns with their share of the width; those without one never wrap.
+# Columns and their share of the width; those without a share never wrap.
 _PARTS = {"name": None, "what it does": 5, "arguments": 4, "paper": 3, "defined in": None}
 _PLUGINS = {"package": None, "entry point": None, "what it registers": 1}
 
 
 def list_command(kind: str | None = None, /) -> None:
-    """List strategies and parts: arguments, what they do, where they come from.
+    """List strategies and parts: arguments, what they do, and where they come from.
 
     Args:
         kind: strategies, scorers, selectors, graphs, fusers, schedules, routers, embeddings,
-            score_mods or plugins; all of them if left out.
+            score_mods or plugins; by default all.
     """
     known = [registry.plural for registry in KINDS.values()]
     kind = kind and kind.casefold()
@@ -42,7 +42,7 @@ def list_command(kind: str | None = None, /) -> None:
     if found and kind in (None, "plugins"):
         say(_plugins(found))
     elif kind == "plugins":
-        off = f" ({plugins.SWITCH} switches them off)" if plugins.switched_off() else ""
+        off = f" ({plugins.SWITCH}=0 disables them)" if plugins.switched_off() else ""
         say(f"no plug-ins{off}")
 
 
@@ -62,7 +62,7 @@ def _plugins(found: Sequence[plugins.Plugin]) -> Table:
     rows = []
     for plugin in found:
         parts = ", ".join(f"{kind} {name}" for kind, name in plugin.parts)
-        told = f"left out: {plugin.error}" if plugin.error else parts
+        told = f"skipped: {plugin.error}" if plugin.error else parts
         rows.append((plugin.package, f"{plugin.name} = {plugin.value}", told))
     return _table("plug-ins", _PLUGINS, rows)
 
@@ -75,7 +75,7 @@ def _table(title: str, columns: dict[str, Any], rows: Sequence[Sequence[str]]) -
     for name, ratio in columns.items():
         table.add_column(name, ratio=ratio, no_wrap=ratio is None)
     for row in rows:
-        # Text, since square brackets mean styles in plain strings.
+        # Text, because square brackets in plain strings mean styles.
         table.add_row(*map(Text, row[: len(columns)]))
     return table
 

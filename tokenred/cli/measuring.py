@@ -40,17 +40,17 @@ __all__ = ["agreement_command", "bench_command", "compare_command", "oversmoothi
 
 _OUT = Path("tokenred-out")
 _STORE, _CSV, _CHART = "results.db", "results.csv", "break_even.png"
-# What bench measures when nothing is asked for; each cell is short, to stay within a minute.
+# What bench measures by default; each cell is short, to stay within a minute.
 _MODELS, _BATCHES = ("digits",), (1, 4, 16, 64)
 _STRATEGIES = ("gtp@0.65", "tome@0.65", "evit@0.65", "topk@0.65")
 _QUICK_SECONDS = 1.0
-# The second half of the demo: the published settings on a model of a size that people use.
+# The second half of the demo: published settings on a model that people use.
 _DEIT = "deit_small_patch16_224"
 _PUBLISHED = ("gtp:P=8", "tome:r=8", "evit:keep_rate=0.7", "topk:keep_rate=0.7",
               "random:keep_rate=0.7")  # fmt: skip
-_DEMO_SECONDS = 30  # at most a method: on a busy machine fewer pairs, so that a demo stays one
+_DEMO_SECONDS = 30  # at most, per method: a busy machine gets fewer pairs, to keep the demo short
 _PANELS = ("cosine", "cosine_difference", "high_frequency", "effective_rank")
-_CHOOSE = "--resume keeps an earlier run, --overwrite replaces it; give one."
+_CHOOSE = "--resume continues an earlier run, --overwrite replaces it; choose one."
 
 
 @options_of(compare, leave_out="strategies class_map name store")
@@ -66,19 +66,19 @@ def compare_command(
     demo: bool = False,
     **options: Any,
 ) -> None:
-    """Compare strategies on one model: cost, speed against dense, accuracy on the same images.
+    """Compare strategies on one model: cost, speed against dense, and accuracy on the same images.
 
     Without options: the embedded digits model and images; gtp, tome, evit, topk and random at 0.85
     and 0.65 of the dense model's GMACs.
 
     Args:
-        budget: run every strategy at this share of the dense model's GMACs; repeat it.
+        budget: run every strategy at this share of the dense model's GMACs; repeatable.
         out: folder for comparison.csv and tradeoff.png; by default tokenred-out.
         resume: go on where a stopped run was; start if none was.
-        demo: the comparison on embedded model and data, then DeiT-S's speed.
+        demo: the comparison on the embedded model and data, then the speed of DeiT-S.
     """
     if demo and (model != ModelOptions() or strategy or budget or data.data):
-        raise ConfigError("--demo chooses model, data and strategies itself; leave those out.")
+        raise ConfigError("--demo chooses the model, data and strategies; leave those options out.")
     specs: Any = [parse_spec(text) for text in strategy] if strategy else None
     if budget:
         specs = same_budget(budget, specs or METHODS)
@@ -86,23 +86,25 @@ def compare_command(
         raise ConfigError(_CHOOSE)
     source = None if model.random_weights else source_for(model, data.data)
     if model.random_weights and data.data:
-        raise ConfigError("random weights have no accuracy; leave --data or --random-weights out.")
+        raise ConfigError(
+            "accuracy means nothing with random weights; leave out --data or --random-weights."
+        )
     if source is None and not options.get("timing", True):
-        raise ConfigError("nothing to measure: no data, and --no-timing.")
+        raise ConfigError("nothing to measure: there is no data, and --no-timing was given.")
     if demo:
-        # Threads that wait for each other on a busy machine would be all that is measured.
+        # On a busy machine, threads mostly wait for each other, and that is all we would measure.
         options = {"max_seconds": _DEMO_SECONDS, "threads": 1} | options
     names = ("comparison.csv", "tradeoff.png") if source else ("comparison.csv",)
     folder = out or (_OUT / "demo" if demo else _OUT)
-    # The demo may replace its own earlier output, and nothing else.
+    # The demo may replace its own earlier output but nothing else.
     replace = overwrite or (demo and out is None)
     csv, *picture = claim_folder(folder, *names, overwrite=replace)
     store = csv.with_suffix(".db")
     if store.exists() and not resume:
         if not (overwrite or demo):
             raise OutputExistsError(
-                f"{store} is what a stopped run has measured. Go on with it (--resume), choose "
-                "another place, or replace it (--overwrite)."
+                f"{store} contains the results of a stopped run. Continue it (--resume), choose "
+                "another folder, or replace it (--overwrite)."
             )
         store.unlink()
     result = compare(
@@ -122,7 +124,7 @@ def compare_command(
 
 
 def _time_deit(data: DataOptions, threads: int) -> Any:
-    """The published settings on DeiT-S with random weights, on which speed does not depend."""
+    """The published settings on DeiT-S with random weights; speed does not depend on them."""
     with torch.random.fork_rng():
         torch.manual_seed(data.seed)
         deit = load_model(_DEIT, pretrained=False)
@@ -151,9 +153,10 @@ def bench_command(
     chart: Path | None = None,
     **options: Any,
 ) -> int:
-    """Measure strategies against the dense model, in every combination of settings.
+    """Measure strategies against the dense model in every combination of settings.
 
-    Without options: the embedded digits model, four methods at one budget, over the batch size.
+    Without options: the embedded digits model and four methods at one budget, at several batch
+    sizes.
 
     Args:
         model: 'digits' (embedded), a timm name (random weights), or a .safetensors file; repeat it.
@@ -165,9 +168,9 @@ def bench_command(
         device: cpu, cuda, …; repeat it.
         output: folder for results.db, results.csv and break_even.png; by default
             tokenred-out/bench.
-        resume: go on behind an earlier run; measure nothing twice.
-        dry_run: list what would be measured, and leave.
-        chart: measure nothing: table and chart of an earlier run's .db or .csv.
+        resume: continue an earlier run; nothing is measured twice.
+        dry_run: list what would be measured, and exit.
+        chart: only print the table and draw the chart of an earlier run's .db or .csv.
     """
     if resume and overwrite:
         raise ConfigError(_CHOOSE)
@@ -234,13 +237,13 @@ def agreement_command(
     overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
-    """Agreement: which patches methods keep, at the same counts in every block.
+    """Compare which patches methods keep, at the same counts in every block.
 
     Without options: the embedded digits model and images.
 
     Args:
-        statistic: what to draw.
-        layer: draw method against method in this block.
+        statistic: the statistic to draw.
+        layer: draw a matrix of methods for this block.
         output: folder for agreement.csv and agreement.png.
     """
 
@@ -263,13 +266,14 @@ def oversmoothing_command(
     overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
-    """Oversmoothing: how alike the image tokens become in each block, at the same cost.
+    """Measure how alike the image tokens become in each block, at the same cost.
 
-    Without options: the embedded digits model and images. Only tokens alive after a block count.
+    Without options: the embedded digits model and images. Only tokens that remain after a block are
+    counted.
 
     Args:
-        share: of the dense model's GMACs that each strategy may cost; 1 for the strategies' own
-            schedules.
+        share: the share of the dense model's GMACs that each strategy may cost; 1 for the
+            strategies' own schedules.
         output: folder for oversmoothing.csv and oversmoothing.png.
     """
     options["gmacs_share"] = None if share == 1 else share
@@ -287,7 +291,7 @@ def _measure(
     check: Callable[[int], None] = lambda _: None,
     **drawn: Any,
 ) -> None:
-    """Measure what happens block by block, write table and picture, print the table."""
+    """Measure block by block, write the table and the picture, and print the table."""
     source = source_for(model, data.data)
     specs = named_specs(strategies)
     name = measure.__name__

@@ -1,7 +1,7 @@
-"""Options: those of the library's functions, and groups that commands share.
+"""Options: parameters of the library's functions, and groups that commands share.
 
-A command names what it does itself; the rest of its options are parameters of the function that it
-calls, with that function's names, types, defaults and descriptions.
+A command declares its own options; the others are the parameters of the function that it calls,
+with that function's names, types, defaults and descriptions.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SPEC = (
     "dense model's GMACs."
 )
 OUTPUT = Parameter(name=["--output", "-o"])
-Overwrite = Annotated[bool, Parameter(help="replace what is there from an earlier run.")]
+Overwrite = Annotated[bool, Parameter(help="replace the output of an earlier run.")]
 Strategy = Annotated[str, Parameter(name=["--strategy", "-s"], help=_SPEC.format(""))]
 Strategies = Annotated[
     tuple[str, ...], Parameter(name=["--strategy", "-s"], help=_SPEC.format(" (repeat it)"))
@@ -48,16 +48,17 @@ Strategies = Annotated[
 def options_of(
     *functions: Callable[..., Any], leave_out: str = "", **names: str
 ) -> Callable[[F], F]:
-    """Give a command the parameters of the functions that it calls as options.
+    """Give a command, as options, the parameters of the functions that it calls.
 
     They arrive in the command's ``**options``, and only those that the user gave, so that the
-    functions' own defaults apply. A parameter that the command (or one of its groups) has itself
-    is the command's. One whose values no text can say, such as a model, is no option.
+    functions' own defaults apply. A parameter that the command (or one of its groups) declares
+    stays the command's own. A parameter whose values cannot be written as text, such as a model, is
+    not an option.
 
     Args:
-        functions: with a description of their parameters under ``Args:``.
-        leave_out: parameters that are no options, separated by spaces.
-        names: options that are called otherwise, as in ``strategies="--strategy -s"``.
+        functions: must describe their parameters under ``Args:``.
+        leave_out: parameters that are not options, separated by spaces.
+        names: options with other names, as in ``strategies="--strategy -s"``.
     """
 
     def give(command: F) -> F:
@@ -87,7 +88,7 @@ def options_of(
 
 
 def _with_default(option: inspect.Parameter) -> inspect.Parameter:
-    """An option as its help shows it; what it does without being given is the function's affair."""
+    """An option as its help shows it; the default itself is left to the function."""
     default, annotation = option.default, option.annotation
     if default is option.empty:
         return option
@@ -101,7 +102,7 @@ def _with_default(option: inspect.Parameter) -> inspect.Parameter:
 
 
 def given_to(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
-    """Those of the options that a function takes."""
+    """The options that a function takes."""
     return {n: v for n, v in options.items() if n in inspect.signature(function).parameters}
 
 
@@ -115,7 +116,7 @@ def _described(function: Callable[..., Any]) -> dict[str, str]:
 
 
 def _readable(annotation: Any, default: Any) -> Any:
-    """The part of an annotation that text can say; None where there is none."""
+    """The part of an annotation that can be written as text; None if there is none."""
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if isinstance(default, bool):
         return bool
@@ -128,7 +129,7 @@ def _readable(annotation: Any, default: Any) -> Any:
     if origin in (typing.Union, types.UnionType):
         found = [one for member in inner if (one := _readable(member, default)) is not None]
         plain = [one for one in found if one in _SCALARS] or found
-        # Text can say everything, so it comes last.
+        # Everything can be read as text, so it comes last.
         plain.sort(key=lambda one: one in (str, Path))
         return typing.Union[tuple(plain)] if plain else None  # noqa: UP007
     if origin is tuple and Ellipsis not in inner:
@@ -142,14 +143,14 @@ def _readable(annotation: Any, default: Any) -> Any:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """Which model, with which weights.
+    """The model and its weights.
 
     Attributes:
         model: 'digits' or 'cifar10_vit' (embedded), a timm name, or a .safetensors file.
         checkpoint: weights for a timm name, in place of the published ones.
-        use_ema: of a training's checkpoint: the averaged weights, or the raw ones.
-        random_weights: untrained weights: for speed, or to try something.
-        mean: three numbers R,G,B, where the model records none.
+        use_ema: for a training checkpoint, the averaged weights or the raw ones.
+        random_weights: untrained weights, for measuring speed or trying things out.
+        mean: three numbers R,G,B, for a model that records none.
         std: likewise.
     """
 
@@ -174,7 +175,7 @@ class ModelOptions:
         Raises:
             TokenredError: as `tokenred.models.load_model` raises them.
         """
-        # timm takes a while, and a finished grid does without it.
+        # timm takes a while to import, and a finished grid does not need it.
         from tokenred.models import load_model
 
         return load_model(
@@ -190,18 +191,18 @@ class ModelOptions:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """Which images, and how they are read.
+    """The images and how they are read.
 
     Attributes:
         data: 'digits' (embedded; the default with the digits model), 'cifar10[:PATH]', an image
             folder, a zip or a tar, or 'hf:NAME' from the Hugging Face hub.
         split: such as test or val.
-        limit: at most so many images.
+        limit: maximum number of images.
         batch_size: images in a batch.
         workers: processes that load images.
         device: cpu, cuda, …
-        seed: of chosen images, timing inputs and bootstrap.
-        progress: bars on a terminal.
+        seed: for choosing images, timing inputs and bootstrap samples.
+        progress: show progress bars on a terminal.
     """
 
     data: str | None = None
@@ -214,15 +215,15 @@ class DataOptions:
     progress: Annotated[bool, Parameter(negative="--no-progress")] = True
 
     def arguments(self) -> dict[str, Any]:
-        """All but the data, by the names that the library's functions give them."""
+        """All but the data, under the library's parameter names."""
         return {name: value for name, value in asdict(self).items() if name != "data"}
 
 
 def source_for(model: ModelOptions, data: str | None) -> str:
-    """The data of ``--data``; the embedded digits for their model, if it was not given.
+    """The data of ``--data``; by default, the embedded digits for their own model.
 
     Raises:
-        ConfigError: where it was not given for another model.
+        ConfigError: if it is missing for another model.
     """
     if data is None and model.model.casefold() != "digits":
         raise ConfigError(f"expected --data for the model {model.model!r}.")
@@ -230,7 +231,7 @@ def source_for(model: ModelOptions, data: str | None) -> str:
 
 
 def assignments(texts: Iterable[str], option: str, form: str = "KEY=VALUE") -> dict[str, Any]:
-    """Names and values from several ``KEY=VALUE``, which may be called otherwise.
+    """Names and values from several ``KEY=VALUE``; the words may differ.
 
     Raises:
         ConfigError: for text of another form.
@@ -239,7 +240,7 @@ def assignments(texts: Iterable[str], option: str, form: str = "KEY=VALUE") -> d
 
 
 def numbers(option: str, text: str | None, kind: type[N], example: str) -> tuple[N, ...] | None:
-    """Numbers with commas between; None where nothing was given.
+    """Numbers separated by commas; None if nothing was given.
 
     Raises:
         ConfigError: for text of another form; the message has the option and the example.

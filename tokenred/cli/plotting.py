@@ -36,14 +36,12 @@ _Output = Annotated[
 ]
 _Fix = Annotated[
     tuple[str, ...],
-    Parameter(name=["--fix", "-f"], help="COLUMN=VALUE: only rows that have it; repeat it."),
+    Parameter(name=["--fix", "-f"], help="COLUMN=VALUE: only rows with this value; repeatable."),
 ]
 _Published = Annotated[
-    Path | None, Parameter(help="CSV of a paper's points, to be set beside the measured ones.")
+    Path | None, Parameter(help="CSV of a paper's points, drawn next to the measured ones.")
 ]
-_Points = Annotated[
-    tuple[str, ...], Parameter(help="the paper's points of this; repeat it for more.")
-]
+_Points = Annotated[tuple[str, ...], Parameter(help="only the paper's points of this; repeatable.")]
 
 
 @plot_app.command(name="tradeoff")
@@ -60,10 +58,10 @@ def tradeoff_command(
     overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
-    """Top-1 accuracy against cost or measured speed, a line a method, as in figure 1.
+    """Top-1 accuracy against cost or measured speed, one line per method, as in figure 1.
 
     Args:
-        finetuned: the paper's points with or without training.
+        finetuned: only the paper's points with, or without, training.
     """
     path = _place(output, "tradeoff", overwrite)
     theirs = None
@@ -127,8 +125,8 @@ def _add_table(kind: str, rows: str, number: str, about: str) -> None:
     command.__doc__ = f"""{about}
 
     Args:
-        table: the paper's points of this table.
-        text: also print the table in this form.
+        table: only the paper's points from this table.
+        text: also print the table in this format.
     """
     give = options_of(tabulate, Table.figure, leave_out="self frame rows fixed")
     plot_app.command(give(command), name=kind)
@@ -139,12 +137,12 @@ _add_table("theta-table", "theta", "5", "Shares of attention kept over budgets, 
 
 
 def _place(output: Path | None, kind: str, overwrite: bool) -> Path:
-    """Where the figure belongs; checked before any work is done."""
+    """The path of the figure, checked before any work is done."""
     return claim(check_output(output or Path(f"{kind}.png"), SUFFIXES, overwrite=overwrite))
 
 
 def _write(figure: Figure, path: Path, overwrite: bool, *shown: str) -> None:
-    """Write the figure, then print what goes with it."""
+    """Write the figure, then print its text."""
     say(*shown, written=[save_figure(figure, path, overwrite=overwrite)])
 
 

@@ -30,13 +30,13 @@ def report_command(
     output: Annotated[Path, OUTPUT] = Path("report.html"),
     **options: Any,
 ) -> None:
-    """Report results on one page that loads nothing: tables, figures, and what produced them.
+    """Report results on one self-contained page: tables, figures, and how they were produced.
 
-    The tables can be sorted and searched. It reads while a grid is still running, too.
+    The tables can be sorted and searched. This also works while a grid is still running.
 
     Args:
-        source: the store of a study (.db), a CSV of a study, comparison, sweep or oversmoothing,
-            or of a sweep; several make one page.
+        source: the store of a study (.db), or a CSV of a study, comparison, sweep or oversmoothing;
+            several make one page.
         output: the page, ending in .html.
     """
     say(written=[report(list(source), claim(output), **options)])
@@ -51,14 +51,14 @@ def reproduce_command(
     show: Annotated[bool, Parameter(name="--list")] = False,
     **options: Any,
 ) -> int:
-    """Run the GTP paper's tables and figures, and set each figure beside the published one.
+    """Run the GTP paper's experiments, and show each result next to the published one.
 
-    Killed at any moment, the same call goes on where it was. Leaves with 1 where a figure differs.
+    If it is killed, the same command resumes it. It exits with 1 if a result differs.
 
     Args:
-        checkpoint: NAME=FILE: weights of a model; repeat it.
+        checkpoint: NAME=FILE: weights of a model; repeatable.
         output: folder for the store, the CSV and the page.
-        show: list the experiments and leave.
+        show: list the experiments and exit.
     """
     if show:
         table = plain_table("", ["experiment", "what", "models"], left=3)

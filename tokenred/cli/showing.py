@@ -1,4 +1,4 @@
-"""``tokenred show`` and ``tokenred graph``: what strategies and graphs make of a photograph."""
+"""``tokenred show`` and ``tokenred graph``: strategies and graphs on a photograph."""
 
 from __future__ import annotations
 
@@ -61,23 +61,23 @@ def show_command(
     demo: bool = False,
     **options: Any,
 ) -> None:
-    """Show what is left of a photograph after some blocks, and who stands for which patch.
+    """Show which patches of a photograph remain after some blocks, and which token owns each patch.
 
-    One row a strategy: the photograph, then one panel a block. The row's title says which class
-    the model then sees, and how sure it is.
+    One row per strategy: the photograph, then one panel per block. The row's title gives the
+    predicted class and its probability.
 
     Args:
-        image: a photograph; or name one with --data and --index.
+        image: a photograph; or choose one with --data and --index.
         data: 'digits' (embedded), 'cifar10[:PATH]', an image folder, zip or tar.
-        split: of --data, such as test or val.
-        index: which image of --data, from 0.
-        layers: blocks to look at, from 0: 0,4,8,11; by default four, evenly.
-        classes: a file with the names of the classes, one a line, where the model's are not known.
+        split: the split of --data, such as test or val.
+        index: the index of an image in --data, from 0.
+        layers: the blocks to show, from 0, such as 0,4,8,11; by default four, evenly spaced.
+        classes: a file with one class name per line, if the model's are not known.
         output: ending in .png, .pdf or .svg.
-        demo: an image of the embedded digits, with their model.
+        demo: show an image of the embedded digits, with their model.
     """
     if demo and (image or data or model != ModelOptions()):
-        raise ConfigError("--demo chooses image and model itself; leave those out.")
+        raise ConfigError("--demo chooses the image and the model; leave those options out.")
     data = "digits" if demo else data
     if (image is None) == (data is None):
         raise ConfigError("expected a photograph: the path of one, or --data (and --index).")
@@ -118,16 +118,16 @@ def graph_command(
     output: Annotated[Path, OUTPUT] = Path("tokenred-out/graph.png"),
     overwrite: Overwrite = False,
 ) -> None:
-    """The token graph of a photograph: who chose whom, who is chosen often, and its statistics.
+    """Draw the token graph of a photograph: who chooses whom, and how often each is chosen.
 
-    The graph is made of the embedded patches, as GTP does it. The strategy says which tokens are
-    dropped, to see which of them no kept one reaches.
+    The graph is built from the embedded patches, as in GTP. The strategy decides which tokens are
+    dropped, to show which of them have no kept neighbour.
 
     Args:
         image: a photograph.
-        demo: an embedded picture instead of a photograph.
+        demo: use an embedded picture instead of a photograph.
         builder: NAME[:KEY=VALUE,…] of a graph.
-        patch: draw only what this patch chose; repeat it.
+        patch: draw only the choices of this patch; repeatable.
         all_edges: draw edges between grid neighbours as well.
         output: the picture: .png, .pdf or .svg.
     """
@@ -139,7 +139,7 @@ def graph_command(
     claim(check_output(output, SUFFIXES, overwrite=overwrite))
     loaded = model.load()
     found = image_graph(loaded, picture, chosen)
-    # A loader of the one image; the label counts for nothing.
+    # A loader of the one image; the label is not used.
     alone: DataLoader[object] = DataLoader([(found.image[0], 0)])  # type: ignore[arg-type]
     statistics = graph_statistics(
         loaded, alone, chosen, strategy=strategy, name=model.title, progress=False
@@ -186,6 +186,6 @@ def _from_data(
         )
     if reason := dataset.why_unreadable(index):
         raise DataError(f"{dataset.name_of(index)} cannot be read: {reason}.")
-    # Folders of ImageNet are named by numbers, so the model's own names go first.
+    # ImageNet's folders are named by numbers, so the model's own names come first.
     names = class_names(model) or dataset.classes
     return dataset.source.image(index), dataset.transform, names

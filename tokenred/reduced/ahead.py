@@ -1,4 +1,4 @@
-"""A map that is merged before it is applied, by the tokens that a reduction leaves."""
+"""Merge an attention map before it is applied."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["columns_merged", "rows_merged", "values_spread"]
 def values_spread(
     transport: Transport, v: Float[Tensor, "b h M d"], state: TokenState
 ) -> Float[Tensor, "b h N d"]:
-    """Values of the tokens after, for the keys of those before.
+    """The merged tokens' values, one for each key before merging.
 
-    Attending to them is attending to ``v`` with a map whose columns were added up by group: the
-    column of a token that goes is shared out as the token travels, and lost if it joins none.
+    Attending to these is like attending to ``v`` with a map whose columns were summed by group: the
+    column of a removed token is distributed as the token is, and lost if it joins none.
     """
     first, share = state.num_prefix, _shares(transport, v.dtype)
     spread = v.new_zeros(*v.shape[:2], state.x.shape[1], v.shape[3])
@@ -38,7 +38,7 @@ def values_spread(
 def columns_merged(
     transport: Transport, maps: Float[Tensor, "b h N N"], state: TokenState
 ) -> Float[Tensor, "b h N M"]:
-    """The same for maps that are held: their columns, added up."""
+    """The same for explicit maps: their columns, summed."""
     m = state.num_prefix + transport.keep.shape[1] + transport.extra
     units = torch.eye(m, dtype=maps.dtype, device=maps.device).expand(maps.shape[0], 1, m, m)
     return maps @ values_spread(transport, units, state)
@@ -52,7 +52,7 @@ def rows_merged(
     attention: AttentionStats,
     rows: Float[Tensor, "b h N d"],
 ) -> Float[Tensor, "b h M d"]:
-    """What a fuser makes of the rows of an attention, or of its output, as if they were tokens."""
+    """The rows of an attention map, or of its output, fused as if they were tokens."""
     b, h, n, d = rows.shape
     probe = replace(state, x=rows.transpose(1, 2).reshape(b, n, h * d))
     if fuser.linear:
@@ -63,7 +63,7 @@ def rows_merged(
 
 
 def _shares(transport: Transport, dtype: torch.dtype) -> Float[Tensor, "b m P"] | None:
-    """How each token that goes is shared out; sums to 1, or to 0 if it joins none."""
+    """How each removed token is distributed; sums to 1, or to 0 if it joins none."""
     move = transport.move if transport.size_move is None else transport.size_move
     if move is None:
         return None

@@ -1,4 +1,4 @@
-"""Thresholds from images without labels."""
+"""Calibrate thresholds on images without labels."""
 
 from __future__ import annotations
 
@@ -40,28 +40,28 @@ def calibrate(
 ) -> Strategy:
     """Find the thresholds of a method whose token counts depend on the image.
 
-    The images need no labels; a few hundred are enough. The result has the numbers in it, so it can
-    be compared, saved and written as TOML like any other strategy.
+    A few hundred images are enough. The result contains the numbers, so it can be compared, saved
+    and written as TOML like any other strategy.
 
     Args:
         model: the model that the strategy is for.
         strategy: such as ``"dtome"`` or ``"adamerge"``.
-        images: ``(n, channels, height, width)``, or an iterable of batches, which is gone through
-            once for each pass.
-        share: of the dense model's GMACs that images shall cost, about, on average.
-        r: instead, tokens to remove in each block, on average.
-        batch_size: of images that are given as one tensor.
-        progress: whether to show a bar; None on a terminal only.
+        images: ``(n, channels, height, width)``, or an iterable of batches, which is iterated once
+            per pass.
+        share: approximate average cost of an image, as a share of the dense model's GMACs.
+        r: alternatively, the average number of tokens to remove in each block.
+        batch_size: for images given as one tensor.
+        progress: whether to show a progress bar; None for on a terminal only.
 
     Raises:
-        ConfigError: for a strategy without anything to calibrate, or both ``share`` and ``r``.
-        InputError: without an image.
+        ConfigError: if the strategy has nothing to calibrate, or for both ``share`` and ``r``.
+        InputError: if there are no images.
     """
     base = model.base if isinstance(model, ReducedViT) else model
     asked = resolved(base, strategy)
     if not asked.selector.calibration_passes:
         raise ConfigError(
-            f"{asked.selector!r} has no thresholds to calibrate. Give its counts to the schedule, "
+            f"{asked.selector!r} has no thresholds to calibrate. Set its counts with a schedule, "
             "or a share as in 'tome@0.65'."
         )
     if share is not None and r is not None:
@@ -71,7 +71,7 @@ def calibrate(
     for number in range(selector.calibration_passes):
         probe = selector.probing(removed)
         found = _found(base, asked, probe, _batches(images, batch_size), number, progress)
-        # The numbers of a probe of another kind are those of the selector itself.
+        # A probe of another kind returns the selector's own numbers.
         taught = probe if isinstance(probe, type(selector)) else selector
         selector = taught.calibrated(found)
     return asked.replace(scorer=selector)
@@ -107,7 +107,7 @@ def _found(
 
 
 class _Released(Merge):
-    """As in DyMU's calibration, and only there: every mean, the prefix's too, is a little short."""
+    """As in DyMU's calibration, and only there: every mean, the prefix's too, is a bit small."""
 
     linear = False
 
@@ -146,7 +146,7 @@ def _batches(images: Tensor | Iterable[Tensor], size: int) -> Iterator[Tensor]:
 
 
 def _removed(base: nn.Module, strategy: Strategy, share: float) -> float:
-    """Tokens to remove in each block for a share of the dense cost, between whole numbers, too."""
+    """Tokens to remove in each block for a share of the dense cost; not necessarily whole."""
     info, stem = wrap(base, Strategy.dense()).info, 0.0
     most = info.num_patches // info.depth
 

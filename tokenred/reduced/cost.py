@@ -1,7 +1,7 @@
-"""What a forward costs, in closed form, at the token counts that really run.
+"""The cost of a forward in closed form, at the token counts that really run.
 
 One multiply-accumulate (MAC) is one multiplication and one addition. The overhead of a method
-(graph, matching, propagation) is reported beside the cost and never added to it.
+(graph, matching, propagation) is reported separately and never added.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Cost:
     """What one image costs.
 
     Attributes:
-        layers: one entry a block.
+        layers: one entry per block.
         stem, head: MACs of embedding, and of pooling and classifier.
-        learned: MACs of parts with weights; they count.
-        overhead: MACs spent on choosing and fusing; they do not.
+        learned: MACs of parts with weights; included.
+        overhead: MACs spent on choosing and fusing; not included.
     """
 
     layers: tuple[LayerCost, ...]
@@ -74,7 +74,7 @@ class Cost:
 def strategy_cost(
     strategy: Strategy, info: ModelInfo, counts: Sequence[int], stem: float = 0.0
 ) -> Cost:
-    """What a strategy costs on a model where so many tokens go in each block."""
+    """The cost of a strategy on a model, given the number of tokens removed in each block."""
     layers, tokens = [], info.num_patches
     for layer, count in enumerate(counts):
         rest = tokens - count
@@ -110,8 +110,8 @@ def _block_macs(info: ModelInfo, layer: int, tokens_in: int, tokens_out: int, wh
     """``4Nc² + 2N²c`` for the attention, ``2·ratio·N'c²`` for the MLP.
 
     ``tokens_in`` and ``tokens_out`` are image tokens before and after the block's reduction, which
-    comes ``where`` the strategy says. Inside the attention, all tokens have queries and keys; with
-    one before it, those that remain attend once more.
+    comes ``where`` the strategy says. For a reduction inside the attention, all tokens have queries
+    and keys; for one before it, the remaining tokens attend once more.
     """
     block, p = info.blocks[layer], info.num_prefix
     n_attention = p + (tokens_out if where == "before_block" else tokens_in)

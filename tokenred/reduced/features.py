@@ -1,4 +1,4 @@
-"""Feature maps for a decoder: what timm calls ``features_only``, with fewer tokens inside."""
+"""Feature maps for a decoder, like timm's ``features_only``, with fewer tokens inside."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["FeatureMaps", "features"]
 
 
 class FeatureMaps(nn.Module):
-    """Maps of several blocks for a decoder. Made by `features`, whose arguments it has.
+    """Maps of several blocks for a decoder. Created by `features`, with the same arguments.
 
-    ``feature_info`` is timm's ``FeatureInfo``; a stride that is not known is None there.
+    ``feature_info`` is timm's ``FeatureInfo``; an unknown stride is None.
     """
 
     def __init__(
@@ -70,19 +70,20 @@ def features(
 ) -> FeatureMaps:
     """The maps of ``timm.create_model(name, features_only=True)``, with fewer tokens inside.
 
-    Each patch has the feature of the token that owns it (`KeptTokens.unreduce`), so a decoder sees
-    maps of the size it knows. Blocks after the last one asked for do not run.
+    Each patch has the feature of the token that owns it (`KeptTokens.unreduce`), so a decoder gets
+    maps of the usual size. Blocks after the last requested one do not run.
 
     Args:
         model: a model that an adapter knows, or a `ReducedViT`.
-        strategy: how tokens are reduced, as for `wrap`; None for a `ReducedViT`'s own, and for
-            all tokens of any other model.
-        out_indices: blocks (negative from the end), or how many of the last ones; timm's default.
+        strategy: how tokens are reduced, as for `wrap`; None keeps a `ReducedViT`'s own, and all
+            tokens of any other model.
+        out_indices: blocks (negative ones count from the end), or how many of the last ones; timm's
+            default.
         norm: apply the final norm to each map.
         output_fmt: ``"NCHW"``, or ``"NLC"`` for tokens in raster order.
-        fill: for patches of which nothing is left, see `KeptTokens.unreduce`.
-        prune: take the blocks and the head that these maps do not need out of the model, for good,
-            as timm does; so no parameter is left without a gradient.
+        fill: for patches that no token owns, see `KeptTokens.unreduce`.
+        prune: permanently remove the blocks and the head that these maps do not need, as timm does,
+            so that every parameter has a gradient.
 
     Raises:
         BackboneError: for a model that no adapter knows, or that cannot be pruned.

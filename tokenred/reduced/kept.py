@@ -1,4 +1,4 @@
-"""The tokens that a reduced model keeps, and the way from them back to the full grid."""
+"""The tokens that a reduced model keeps, and how to get from them back to the full grid."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ absorbed it."""
 
 @dataclass(frozen=True, eq=False)
 class KeptTokens:
-    """Image tokens with their places on the grid. Made by `ReducedViT.kept_tokens`.
+    """Image tokens with their positions on the grid. Created by `ReducedViT.kept_tokens`.
 
     Shapes: ``b`` batch, ``p`` prefix tokens, ``n`` image tokens, ``N0 = gh·gw`` patches.
 
     Attributes:
         tokens: the image tokens.
-        index: position of each on the grid, row by row from 0; −1 for a token that stands for no
-            single patch (a fused token) and for padding.
-        size: how many patches each stands for, as the method counts; 1 where it does not count, 0
-            for padding.
-        alive: False for padding, where images of the batch keep different numbers of tokens, and
-            in training forms for tokens that inference would have dropped. The mask that a
-            language model wants.
+        index: position of each on the grid, row by row from 0; −1 for padding and for a token that
+            represents no single patch (a fused token).
+        size: number of patches that each represents, as the method counts them; 1 if it does not
+            count, 0 for padding.
+        alive: False for padding (if the images of a batch keep different numbers of tokens) and, in
+            training forms, for tokens that inference would have dropped. This is the mask for a
+            language model.
         prefix: CLS, distillation and register tokens.
         grid: ``(gh, gw)``.
-        owner: for each patch the token that has the most of it, −1 where none has any; None unless
-            it was asked for.
-        left: for each patch its own feature when its token went, in places that `owner` leaves
-            open; None where nothing was recorded.
+        owner: for each patch, the token with the largest weight from it, −1 if there is none; None
+            unless requested.
+        left: for each patch, its own feature when its token was removed; None if nothing was
+            recorded.
     """
 
     tokens: Float[Tensor, "b n c"]
@@ -57,13 +57,13 @@ class KeptTokens:
 
     @property
     def place(self) -> Int[Tensor, "b n 2"]:
-        """Row and column of each token, (−1, −1) for one of no single patch."""
+        """Row and column of each token, (−1, −1) for one that represents no single patch."""
         row = torch.div(self.index, self.grid[1], rounding_mode="floor")
         place = torch.stack((row, self.index % self.grid[1]), dim=-1)
         return torch.where(self.index[..., None] >= 0, place, -1)
 
     def sorted(self) -> KeptTokens:
-        """In raster order; tokens of no single patch after the others, padding at the end."""
+        """In raster order, then tokens that represent no single patch, then padding."""
         last = self.grid[0] * self.grid[1]
         key = torch.where(self.index >= 0, self.index, last)
         order = torch.where(self.alive, key, key + last + 1).argsort(dim=1, stable=True)
@@ -81,16 +81,16 @@ class KeptTokens:
         )
 
     def unreduce(self, fill: str | None = None) -> Float[Tensor, "b N0 c"]:
-        """Tokens on the full grid, in raster order: each patch has the token that owns it.
+        """Tokens on the full grid, in raster order: each patch gets the token that owns it.
 
-        Without `owner`, a token owns the patch at its own position and no other.
+        Without `owner`, a token owns only the patch at its own position.
 
         Args:
             fill: for patches that no token owns: ``"last"``, the patch's own feature when it left;
                 ``"nearest"``, the token of the nearest patch that has one; ``"zero"``. Or
-                ``"own"``: the own last feature for every patch whose token went, also where another
-                token has absorbed it, so that no two patches share a feature. By default ``"last"``
-                where it was recorded, else ``"nearest"``.
+                ``"own"``: its own last feature for every patch whose token was removed, even if
+                another token has absorbed it, so that no two patches share a feature. By default
+                ``"last"`` if it was recorded, otherwise ``"nearest"``.
 
         Raises:
             ConfigError: for another ``fill``, and for features that were not recorded.
@@ -107,19 +107,19 @@ class KeptTokens:
         return fill_grid(self.tokens, self.index, self.owner, self.grid, fill, self.left)
 
     def dense(self, fill: str | None = None) -> Float[Tensor, "b c gh gw"]:
-        """`unreduce` as a feature map, which is what a convolutional decoder takes."""
+        """`unreduce` as a feature map for a convolutional decoder."""
         full = self.unreduce(fill).transpose(1, 2)
         return full.reshape(*full.shape[:2], *self.grid).contiguous()
 
 
-# So that a graph of torch.export can give it back.
+# So that a graph of torch.export can return it.
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", FutureWarning)  # PyTorch 2.6 calls what it gave up itself
+    warnings.simplefilter("ignore", FutureWarning)  # PyTorch 2.6 calls what it has deprecated
     torch.export.register_dataclass(KeptTokens, serialized_type_name="tokenred.KeptTokens")
 
 
 def largest(weights: Float[Tensor, "b n N0"]) -> Int[Tensor, "b N0"]:
-    """For each patch the token with the largest weight from it, −1 where nothing of it is left."""
+    """For each patch the token with the largest weight from it, −1 if nothing of it is left."""
     most, owner = weights.abs().max(dim=1)
     return torch.where(most > 0, owner, -1)
 
@@ -132,10 +132,10 @@ def fill_grid(
     fill: str,
     last: Float[Tensor, "b N0 c"] | None = None,
 ) -> Float[Tensor, "b N0 c"]:
-    """Each patch's feature is that of its owner, by default the token at its position.
+    """Give each patch the feature of its owner, by default the token at its position.
 
-    ``last`` is each patch's own feature when it left, for ``fill="last"`` and ``"own"``; an
-    `InputError` where it is of another width than the tokens.
+    ``last`` is each patch's own feature when it was removed, for ``fill="last"`` and ``"own"``; an
+    `InputError` if its width differs from that of the tokens.
     """
     if owner is None or fill == "own":
         owner = _own_places(index, grid[0] * grid[1])
@@ -161,9 +161,9 @@ def _nearest_owners(owner: Int[Tensor, "b N0"], grid: tuple[int, int]) -> Int[Te
 
 
 def _own_places(index: Int[Tensor, "b n"], num_patches: int) -> Int[Tensor, "b N0"]:
-    """For each position the token that is at it, −1 where none is."""
+    """For each position the token there, −1 if there is none."""
     b, n = index.shape
-    # A spare place takes the tokens that are nowhere.
+    # A spare place is for tokens without a position.
     at = torch.where(index >= 0, index, num_patches)
     token = torch.arange(n, device=index.device).expand(b, n)
     return index.new_full((b, num_patches + 1), -1).scatter(1, at, token)[:, :num_patches]
@@ -174,7 +174,7 @@ def features_left(
     num_patches: int,
     norm: Callable[[Tensor], Tensor] | None = None,
 ) -> Float[Tensor, "b N0 c"] | None:
-    """Features of tokens that went, normed, at the positions they had; zeros where none went."""
+    """Normalised features of removed tokens at their positions; zeros elsewhere."""
     if not left:
         return None
     features = torch.cat([x if norm is None else norm(x) for x, _ in left], dim=1)

@@ -1,4 +1,4 @@
-"""The block loop: images to tokens, through the blocks, with what the plan says of each."""
+"""The block loop: from images to tokens and through the blocks, following the plan."""
 
 from __future__ import annotations
 
@@ -42,10 +42,11 @@ _NOTHING = AttentionStats()
 
 @dataclass(frozen=True, eq=False)
 class LoopState:
-    """Tokens between two blocks: those that travel, and what waits for them to come back.
+    """Tokens between two blocks: those that are processed, and those set aside.
 
     ``before`` are all tokens as they were when some began to idle, ``resting`` is what the router
-    set aside, and ``attention`` what it, or the reduction before the next block, reads of the last.
+    set aside, and ``attention`` the statistics of the last block for the router or the next
+    reduction.
     """
 
     state: TokenState
@@ -55,13 +56,13 @@ class LoopState:
 
 
 def _scratch() -> Scratch | None:
-    """Buffers for attention; none where gradients or a compiler need fresh ones."""
+    """Buffers for attention; none if gradients or a compiler need fresh ones."""
     return Scratch() if not torch.is_grad_enabled() and is_eager() else None
 
 
 @dataclass(frozen=True, eq=False)
 class Runner:
-    """One pass through a model; ``span`` and ``recorder`` are told of it."""
+    """One pass through a model, observed by ``span`` and ``recorder``."""
 
     setup: Setup
     engines: tuple[Engine, ...]
@@ -70,7 +71,7 @@ class Runner:
     scratch: Scratch | None = field(default_factory=_scratch)
 
     def __call__(self, images: Float[Tensor, "b ch H W"], last: int | None = None) -> TokenState:
-        """The tokens after the blocks, up to ``last`` where one is given."""
+        """The tokens after all blocks, or after block ``last``."""
         state, plans = self._embed(images)
         if self.recorder is not None:
             self.recorder.started(state)
@@ -83,7 +84,7 @@ class Runner:
             tokens = replace(tokens, state=replace(tokens.state, layer=layer))
             saves = save_memory and block.checkpointed and self.setup.opens(block, plan)
             if save_all or saves:
-                # Bound now: the backward runs the block again, long after this loop.
+                # Bound now, because the backward runs the block again, long after this loop.
                 tokens = checkpoint(self._through, block, plan, tokens, use_reentrant=False)
             else:
                 tokens = self._through(block, plan, tokens)
@@ -92,7 +93,7 @@ class Runner:
         return self._together(tokens)
 
     def _embed(self, images: Float[Tensor, "b ch H W"]) -> tuple[TokenState, tuple[LayerPlan, ...]]:
-        """The tokens of the first block and their graph, and what the blocks will do with them."""
+        """The tokens for the first block, their graph, and the plan of the blocks."""
         setup = self.setup
         backbone, info, parts = setup.backbone, setup.info, setup.parts
         grid = backbone.grid_of(images.shape[2], images.shape[3])
@@ -109,7 +110,7 @@ class Runner:
         if needs_graph(setup.strategy, [plan.count for plan in plans]):
             with self.span("graph"):
                 graph = parts["graph"](embedded.x0, grid)
-                # Every block asks it; a builder of a notebook may give none at all.
+                # Every block uses it; a builder may return None.
                 graph = None if graph is None else graph.with_columns()
         return TokenState(
             x=embedded.x,
@@ -123,14 +124,14 @@ class Runner:
         ), plans
 
     def _together(self, tokens: LoopState) -> TokenState:
-        """All tokens, those that idle among them."""
+        """All tokens, including idle ones."""
         if tokens.before is None:
             return tokens.state
         attention = tokens.attention or _NOTHING
         return self.setup.router.join(tokens.before, tokens.state, tokens.resting, attention)
 
     def _through(self, block: BlockAdapter, plan: LayerPlan, tokens: LoopState) -> LoopState:
-        """One block, before which a strategy may reduce and a router may set tokens aside."""
+        """One block; before it, the strategy may reduce and the router may set tokens aside."""
         state, router = tokens.state, self.setup.router
         if plan.before:
             state, _ = self._reduce(state, tokens.attention or _NOTHING, plan)
@@ -155,19 +156,19 @@ class Runner:
     def _split(
         self, block: BlockAdapter, count: int, state: TokenState
     ) -> tuple[TokenState, Mapping[str, Tensor], QKV | None]:
-        """The tokens that pass, what rests, and the heads of those that pass, if they are known."""
+        """The active tokens, the ones set aside, and the active tokens' heads, if known."""
         router, wanted = self.setup.router, self.setup.strategy.router.preview
         qkv = block.quiet().qkv_of(state) if wanted else None
         preview = AttentionStats({} if qkv is None else qkv.stats(wanted, state))
         active, resting = router.split(state, preview, count)
         places = resting.get("places")
-        # Hooks are to see the tokens that pass, and may change what they are.
+        # Hooks see the active tokens and may change them.
         if qkv is None or places is None or block.hooked:
             return active, resting, None
         return active, resting, qkv.take(places)
 
     def _masked(self, block: BlockAdapter, plan: LayerPlan, state: TokenState) -> TokenState:
-        """A block in the training form: all tokens pass, and the idle ones are put back."""
+        """A block in the training form: all tokens pass through it, and idle ones are restored."""
         assert plan.active is not None
         qkv = block.quiet().qkv_of(state)
         mask, state = self.setup.router.mask(state, qkv, plan.active)
@@ -183,7 +184,7 @@ class Runner:
         qkv: QKV | None = None,
         idle: Float[Tensor, "b N"] | None = None,
     ) -> tuple[TokenState, AttentionStats]:
-        """Attention, reduction, MLP; ``qkv`` where it is known, ``idle`` to mask keys."""
+        """Attention, reduction, MLP; ``qkv`` if it is known, ``idle`` to mask keys."""
         strategy, recorder, training = self.setup.strategy, self.recorder, self.setup.training
         bias = self._bias(state)
         if idle is not None:
@@ -192,10 +193,10 @@ class Runner:
         score_mods = tuple(e for e in plan.score_mods if training or not e.in_training_only)
         asked = plan.inside or len(plan.requires) > 0 or len(score_mods) > 0 or strategy.theta < 1
         look = None if recorder is None else recorder.wants_map
-        # Not every model's own block takes an empty batch.
+        # Not every model's block accepts an empty batch.
         untouched = bias is None and qkv is None and not asked and state.x.shape[0] > 0
         if (untouched and look is None) or not (block.attends or plan.reads):
-            # Nothing to see and nothing to change: the model's own block, at its own speed.
+            # Nothing to read or change: run the model's own block at full speed.
             with self.span("block"):
                 whole = block.run(state)
             if whole is not None:
@@ -242,8 +243,8 @@ class Runner:
             state, _ = self._reduce(state, attention, plan)
         elif not where:
             state = _follow(state, attention, plan)
-        # The MLP is the forward's peak of memory: nothing of the attention may live through it
-        # but a small scratch.
+        # Memory peaks in the MLP: nothing of the attention may be kept until then except small
+        # buffers.
         del qkv, out
         late = where == "after_mlp"
         attention = attention if plan.watched or plan.remembered or late else _NOTHING
@@ -257,11 +258,10 @@ class Runner:
     def _ahead(
         self, block: BlockAdapter, plan: LayerPlan, state: TokenState, spec: AttentionSpec
     ) -> tuple[TokenState, QKV, Tensor, AttentionStats]:
-        """A reduction judged by the block's own attention, before this is applied.
+        """A reduction based on the block's own attention, before that is applied.
 
-        With ``inside_attention`` the map itself is merged: columns are added up by group, and rows
-        become what the fuser makes of them. With ``before_attention`` the remaining tokens attend
-        anew.
+        With ``inside_attention`` the map itself is merged: columns are summed by group, and rows
+        are fused like tokens. With ``before_attention`` the remaining tokens attend again.
         """
         inside, fuser = self.setup.strategy.where == "inside_attention", self.setup.fuser
         held = () if fuser.linear or not inside else (AttentionStat.maps(),)
@@ -292,12 +292,12 @@ class Runner:
         return after, qkv, out @ qkv.v if held else out, attention
 
     def _bias(self, state: TokenState) -> Float[Tensor, "b N"] | None:
-        """``log s`` on the keys, where sizes count or hide padding."""
+        """``log s`` on the keys, if sizes are used or hide padding."""
         if state.size is None:
             return None
         if self.setup.strategy.proportional_attention:
             return size_bias(state.size)
-        # Padding has size 0: nobody attends to it, whatever the method makes of sizes.
+        # Padding has size 0, so no token attends to it, however the method uses sizes.
         return size_bias((state.size > 0).to(state.size.dtype)) if self.setup.pads else None
 
     def _reduce(
@@ -341,16 +341,16 @@ def _follow(
     plan: LayerPlan,
     selection: Selection | None = None,
 ) -> TokenState:
-    """What score mods remember of the tokens, after some of them went or a block attended."""
+    """What score mods remember of the tokens, after a reduction or an attention."""
     for mod, requires in plan.followers:
-        # Before the block there is no attention to see.
+        # Before the block there is no attention to read.
         seen = {stat: attention[stat] for stat in requires if stat in attention.values}
         state = mod.follow(state, AttentionStats(seen), selection)
     return state
 
 
 def _with_added(embedded: Embedded, added: Float[Tensor, "b N0 c"]) -> Embedded:
-    """The model's embedding and what the method adds to it."""
+    """The model's embedding, plus what the method adds."""
     # Patch dropout may have left fewer tokens than the grid has.
     own = gather_tokens(added, embedded.index)
     front = embedded.x.shape[1] - own.shape[1]
@@ -363,7 +363,7 @@ def _ones(x: Tensor) -> Tensor:
 
 
 def _padded(state: TokenState, alive: Bool[Tensor, "b n"]) -> TokenState:
-    """The state with places that are no tokens: of no position and of size 0."""
+    """The state with padding added: entries without position and of size 0."""
     assert state.size is not None
     front = alive.new_ones(alive.shape[0], state.num_prefix)
     size = state.size * torch.cat((front, alive), dim=1).to(state.size.dtype)

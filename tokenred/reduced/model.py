@@ -29,12 +29,12 @@ from tokenred.strategies.strategy import Strategy
 
 __all__ = ["ReducedViT", "block_numbers", "resolved"]
 
-# Under this name tokens carry their weights to the head.
+# The attribute under which tokens carry their weights to the head.
 _WEIGHT = "_pooling_weight"
 
 
 class Prepare(Protocol):
-    """What may be done to images before all else: to which images, and of which (height, width)."""
+    """A function applied to the images before anything else, and the (height, width) it accepts."""
 
     def __call__(self, images: Tensor) -> Tensor: ...
 
@@ -42,17 +42,17 @@ class Prepare(Protocol):
 
 
 class ReducedViT(LiveModel):
-    """A vision transformer with a token-reduction strategy. Made by `wrap` and `with_strategy`.
+    """A vision transformer with a token-reduction strategy. Created by `wrap` and `with_strategy`.
 
     Keeps the model's contract: ``forward``, ``forward_features``, ``forward_head``,
-    ``forward_intermediates``; whatever else the model has is found on this object too.
+    ``forward_intermediates``; the model's other attributes are available on this object too.
 
     Attributes:
         base: the model.
-        strategy: with a budget resolved.
+        strategy: the strategy, with its budget resolved.
         engines: the attention engines, in the order in which they are tried.
         check_finite: whether images with NaN or infinite values are refused.
-        prepare: what is done to images before all else, or None.
+        prepare: applied to the images before anything else, or None.
     """
 
     engines: tuple[Engine, ...] = ()
@@ -95,7 +95,7 @@ class ReducedViT(LiveModel):
         engines: tuple[Engine, ...] | None = None,
         checked: bool = False,
     ) -> TokenState:
-        """The tokens after the blocks, up to ``last``; images are looked at first."""
+        """The tokens after block ``last``; the images are checked first."""
         setup = self._refresh()
         if self.prepare is not None:
             images = self.prepare(images)
@@ -110,7 +110,7 @@ class ReducedViT(LiveModel):
         return Origins(layers, owners=owners, masks=self.strategy.selector.masks)
 
     def _features(self, state: TokenState) -> Tensor:
-        """The tokens after the norm, which carry their weights along for `forward_head`."""
+        """The tokens after the norm, which carry their weights for `forward_head`."""
         features, weight = self._setup.backbone.norm(state.x), self._setup.weight(state)
         if weight is not None and not torch.compiler.is_compiling():
             setattr(features, _WEIGHT, weight)
@@ -145,11 +145,11 @@ class ReducedViT(LiveModel):
         attn_mask: Tensor | None = None,
         is_causal: bool = False,
     ) -> Float[Tensor, "b N c"]:
-        """The tokens that remain, prefix first, after the final norm.
+        """The remaining tokens, prefix first, after the final norm.
 
-        With ``unreduce`` they are all N0 image tokens in raster order, as the dense model gives
-        them: each patch has the token that owns it, and ``fill`` is for patches of which nothing is
-        left (`KeptTokens.unreduce`). The head takes what comes without. Masks are refused.
+        With ``unreduce``, all N0 image tokens in raster order, as from the dense model: each patch
+        has the token that owns it, and ``fill`` is for patches that none owns
+        (`KeptTokens.unreduce`). The head needs the tokens without ``unreduce``. Masks are refused.
         """
         _check_no_mask(attn_mask, is_causal)
         if not unreduce:
@@ -165,24 +165,25 @@ class ReducedViT(LiveModel):
         *,
         weight: Float[Tensor, "b N"] | None = None,
     ) -> Any:
-        """Pooling and classifier over the tokens that remain.
+        """Pooling and classifier over the remaining tokens.
 
         Args:
             x: tokens after the final norm, prefix first.
-            pre_logits: the pooled features instead.
-            weight: how often each token counts in an average: its size where the fuser conserves
-                sizes, 0 for padding. What `forward_features` gives brings its own along, unless a
-                compiler has it or another operation made new tokens of it; then all count alike.
+            pre_logits: return the pooled features instead.
+            weight: how often each token counts in an average: its size if the fuser conserves
+                sizes, 0 for padding. The output of `forward_features` carries its own weights,
+                unless it was compiled or changed by another operation; then all tokens count
+                equally.
         """
         weight = getattr(x, _WEIGHT, None) if weight is None else weight
         return _head(self.backbone, x, weight, pre_logits)
 
     def forward_train(self, images: Float[Tensor, "b ch H W"]) -> tuple[Any, dict[str, Tensor]]:
-        """Logits, and what losses need: ``features``, ``index``, and all that the parts remember.
+        """Logits, and what losses need: ``features``, ``index``, and what the parts remember.
 
         Shapes:
             features: ``(b, N, c)`` final tokens after the norm; index: ``(b, n)`` their positions;
-            of a model with a classifier for each token (LV-ViT), ``cls_logits (b, classes)`` and
+            for a model with a classifier for each token (LV-ViT), ``cls_logits (b, classes)`` and
             ``token_logits (b, n, classes)``.
         """
         state = self._run(images)
@@ -195,14 +196,14 @@ class ReducedViT(LiveModel):
     def run_with_trace(
         self, images: Float[Tensor, "b ch H W"], attention: str | bool = False
     ) -> tuple[Any, Trace]:
-        """Logits, and the record of what became of the tokens.
+        """Logits, and a record of what happened to the tokens.
 
-        With ``attention`` it has the attention maps as well, for `Trace.attention`: ``"mean"`` (or
-        True) over heads, or ``"heads"``. All blocks then hold whole maps, and the trace keeps
-        ``b·N²`` numbers of each, ``h`` times as many with ``"heads"``.
+        With ``attention`` it also contains the attention maps, for `Trace.attention`: their
+        ``"mean"`` over heads (or True), or all ``"heads"``. All blocks then compute whole maps, and
+        the trace keeps ``b·N²`` numbers for each, ``h`` times as many with ``"heads"``.
 
         Raises:
-            BackboneError: for maps of a block that cannot be opened.
+            BackboneError: if a block cannot be opened to record its map.
         """
         check_choice(self, "attention", attention, (False, True, "mean", "heads"))
         mean = AttentionStat.map("mean") if attention else None
@@ -215,10 +216,10 @@ class ReducedViT(LiveModel):
         span: Span,
         engines: tuple[Engine, ...] | None = None,
     ) -> Any:
-        """Logits, with ``span(phase)`` entered around every phase: see where the time goes.
+        """Logits, with ``span(phase)`` entered around every phase, to see where the time goes.
 
-        The phases are `tokenred.reduced.recorder.PHASES`; ``engines`` take the place of the model's
-        own attention engines.
+        The phases are `tokenred.reduced.recorder.PHASES`; ``engines`` replace the model's attention
+        engines.
         """
         state = self._run(images, span=span, engines=engines)
         with span("head"):
@@ -226,7 +227,7 @@ class ReducedViT(LiveModel):
 
     @torch.no_grad()
     def alive_counts(self, images: Float[Tensor, "b ch H W"]) -> Int[Tensor, "b layers_and_1"]:
-        """Image tokens of each image before the first block and after every block, no padding."""
+        """Image tokens of each image before the first block and after each one, without padding."""
         counts = AliveCounts()
         self._run(images, counts)
         return torch.stack(counts.alive, dim=1)
@@ -239,14 +240,15 @@ class ReducedViT(LiveModel):
         norm: bool = True,
         owners: bool = False,
     ) -> KeptTokens:
-        """The tokens that remain, with their places on the grid and their sizes.
+        """The remaining tokens, with their positions on the grid and their sizes.
 
         Args:
             images: a batch.
-            layer: after which block, negative from the end; the blocks after it do not run.
+            layer: the block after which to take them, negative from the end; later blocks do not
+                run.
             norm: apply the final norm.
-            owners: note who has which patch, so that `KeptTokens.unreduce` gives each patch the
-                token that absorbed it, and lost patches their last own feature.
+            owners: record which token owns each patch, so that `KeptTokens.unreduce` gives each
+                patch the token that absorbed it, and lost patches their own last feature.
 
         Raises:
             ConfigError: for a block that does not exist.
@@ -272,12 +274,12 @@ class ReducedViT(LiveModel):
         unreduce: bool = True,
         fill: str = "last",
     ) -> Any:
-        """Features of several blocks, argument by argument as timm's own.
+        """Features of several blocks, with the same arguments as timm's method.
 
-        Each has all N0 image tokens: a patch has the token that owns it. Two arguments more:
-        ``unreduce=False`` gives the tokens of the block, fewer in each (with
-        ``output_fmt="NLC"``), and ``fill`` (`KeptTokens.unreduce`) is for patches of which nothing
-        is left. The final features, where they are wanted, are those of `forward_features`.
+        Each has all N0 image tokens: a patch has the token that owns it. There are two more
+        arguments: ``unreduce=False`` returns each block's own, fewer, tokens (with
+        ``output_fmt="NLC"``), and ``fill`` (`KeptTokens.unreduce`) is for patches that no token
+        owns. The final features, if requested, are those of `forward_features`.
 
         Raises:
             ConfigError: for an unknown format, a block that does not exist, or a mask.
@@ -286,7 +288,7 @@ class ReducedViT(LiveModel):
         check_choice(self, "fill", fill, FILLS)
         if output_fmt == "NCHW" and not unreduce:
             raise ConfigError(
-                "the tokens that are left make no NCHW map; pass output_fmt='NLC' with "
+                "the remaining tokens do not form an NCHW map; pass output_fmt='NLC' with "
                 "unreduce=False."
             )
         _check_no_mask(attn_mask, is_causal)
@@ -329,21 +331,21 @@ class ReducedViT(LiveModel):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Throw away blocks that these features do not need, as timm does, in the base too.
+        """Remove the blocks that these features do not need, as timm does, from the base too.
 
-        The blocks that stay do what they did: schedules go by the depth before. A strategy put on
-        afterwards goes by the new depth.
+        The remaining blocks do what they did before: schedules keep using the old depth. A strategy
+        applied afterwards uses the new depth.
 
         Returns the blocks of the features.
 
         Raises:
-            BackboneError: where the base cannot be pruned.
+            BackboneError: if the base cannot be pruned.
         """
         prune = getattr(self.base, "prune_intermediate_layers", None)
         if prune is None:
             raise BackboneError(
                 f"{type(self.base).__name__} has no prune_intermediate_layers; use "
-                "forward_intermediates(…, stop_early=True), which runs no block too many."
+                "forward_intermediates(…, stop_early=True), which runs only the blocks it needs."
             )
         info = self.info
         block_numbers(indices, len(self.backbone.blocks))
@@ -356,24 +358,24 @@ class ReducedViT(LiveModel):
     def cost(
         self, image_size: tuple[int, int] | None = None, alive: Sequence[int] | None = None
     ) -> Cost:
-        """What one image costs, block by block, at the token counts that run.
+        """The cost of one image, block by block, at the token counts that run.
 
         Args:
             image_size: (height, width); None for the model's own.
-            alive: of an image that keeps a number of tokens of its own, its row of `alive_counts`.
-                All rows of a block's attention are computed before its tokens are chosen, and
-                count. Without them such a model costs the most that it may.
+            alive: an image's row of `alive_counts`, if the image decides how many tokens remain.
+                All rows of a block's attention are computed before its tokens are chosen, so they
+                count. Without it, such a model is given its maximum cost.
 
         Raises:
-            InputError: for a size that images of this model cannot have, and for impossible counts.
+            InputError: for an image size that the model does not accept, and for impossible counts.
         """
         counts = None if alive is None else [int(count) for count in alive]
         depth = len(self.backbone.blocks)
         grows = counts is not None and sorted(counts, reverse=True) != counts
         if counts is not None and (grows or len(counts) != depth + 1):
             raise InputError(
-                f"expected {depth + 1} counts that never grow, before the first block and after "
-                f"each, got {counts}."
+                f"expected {depth + 1} counts that never increase, before the first block and "
+                f"after each, got {counts}."
             )
         if image_size is not None and self.prepare is not None:
             image_size = self.prepare.size(image_size)
@@ -395,7 +397,7 @@ class ReducedViT(LiveModel):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "r" and "base" in self.__dict__ and not hasattr(self, name):
-            # ToMe's patch is steered so; here nothing would read it.
+            # This is how ToMe's patch is set; here nothing would read it.
             raise ConfigError(
                 f"a reduced model has no r to set. Use model.with_strategy('tome:r={value}'), "
                 "which shares the weights."
@@ -403,10 +405,10 @@ class ReducedViT(LiveModel):
         super().__setattr__(name, value)
 
     def _replicate_for_data_parallel(self) -> Any:
-        # Its copies would share one base, and set their parameters on it.
+        # Its copies would share one base and set their parameters on it.
         raise BackboneError(
-            "DataParallel cannot copy a reduced model. Use DistributedDataParallel, one process a "
-            "GPU (torchrun or accelerate launch)."
+            "DataParallel cannot copy a reduced model. Use DistributedDataParallel with one "
+            "process per GPU (torchrun or accelerate launch)."
         )
 
     def __prepare_scriptable__(self) -> None:
@@ -414,7 +416,7 @@ class ReducedViT(LiveModel):
 
 
 def resolved(base: nn.Module, strategy: StrategyLike) -> Strategy:
-    """The strategy that is meant, for this model where it goes by its cost."""
+    """The strategy meant by a name or text, for this model if it depends on its cost."""
     spec = parse_spec(strategy)
     if spec.share is None:
         return spec.strategy
@@ -422,23 +424,24 @@ def resolved(base: nn.Module, strategy: StrategyLike) -> Strategy:
 
 
 def block_numbers(indices: int | Sequence[int] | None, depth: int) -> list[int]:
-    """The blocks that are meant, ascending, as timm returns them.
+    """The requested blocks, ascending, as timm returns them.
 
-    These are the last so many, or those of some numbers (negative from the end), or all for None.
+    A number means that many of the last blocks; a list, those blocks (negative ones count from the
+    end); None, all.
 
     Raises:
-        ConfigError: for a block that does not exist, and for none at all.
+        ConfigError: for a block that does not exist, and for no blocks.
     """
     if indices is None:
         return list(range(depth))
     if isinstance(indices, int):
         if not 0 < indices <= depth:
-            raise ConfigError(f"the last {indices} blocks are asked for; the model has {depth}.")
+            raise ConfigError(f"the last {indices} blocks were requested; the model has {depth}.")
         indices = range(depth - indices, depth)
     wrong = [i for i in indices if not -depth <= i < depth]
     if wrong or not indices:
         raise ConfigError(
-            f"blocks {wrong or 'none'} are asked for; the model has blocks 0 to {depth - 1}."
+            f"blocks {wrong or 'none'} were requested; the model has blocks 0 to {depth - 1}."
         )
     return sorted({i % depth for i in indices})
 
@@ -451,10 +454,10 @@ def _head(backbone: Backbone, x: Tensor, weight: Tensor | None, pre_logits: bool
 
 def _check_no_mask(attn_mask: Tensor | None, is_causal: bool) -> None:
     if isinstance(attn_mask, torch.fx.Proxy):
-        return  # torch.fx fills in every argument, and is refused for the images
+        return  # torch.fx fills in every argument; it is refused when it gets to the images
     if attn_mask is not None or is_causal:
         raise ConfigError(
-            "a reduced model has no use for attn_mask and is_causal: tokens change places. "
+            "a reduced model accepts no attn_mask or is_causal, because tokens change position. "
             "Pass images only."
         )
 
@@ -463,4 +466,4 @@ def _check_finite(images: Float[Tensor, "b ch H W"]) -> None:
     finite = torch.isfinite(images)
     if not bool(finite.all()):
         bad = (~finite).flatten(1).any(dim=1).nonzero().flatten().tolist()
-        raise InputError(f"images {bad} of the batch hold NaN or infinite values. Check them.")
+        raise InputError(f"images {bad} of the batch contain NaN or infinite values. Check them.")

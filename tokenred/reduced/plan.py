@@ -25,19 +25,19 @@ class LayerPlan:
     """What one block does.
 
     Attributes:
-        count, adaptive: image tokens ``P`` that go, and whether the images decide how many.
+        count, adaptive: image tokens ``P`` to remove, and whether the images decide how many.
         before, inside: whether the reduction comes before the block or in it.
-        active: image tokens that pass the block, or None for all.
+        active: image tokens that pass through the block, or None for all.
         splits, rejoins: whether idle tokens are set aside before the block, and come back after.
         watched: whether the router looks at the block's attention.
-        remembered: whether the reduction before the next block does.
+        remembered: whether the reduction before the next block reads it.
         requires: attention statistics to compute, for the reduction and the router.
-        score_mods: those that act in this block.
-        followers: score mods that go with the tokens, and the statistics that each reads here.
-        target: the share of the first image tokens that a training form aims at after the block.
-        reads: whether the block's own attention is wanted, and not only passed.
+        score_mods: the ones that act in this block.
+        followers: score mods that follow the tokens, and the statistics that each reads here.
+        target: the share of the initial image tokens that a training form aims at after the block.
+        reads: whether the block's own attention is read.
         opens, opens_in_training: whether anything is done inside the block.
-        fewer: whether tokens may have gone, or idle, before its attention.
+        fewer: whether tokens may be removed or idle before its attention.
     """
 
     count: int
@@ -60,7 +60,7 @@ class LayerPlan:
 
 
 def adapts(strategy: Strategy, depth: int) -> bool:
-    """Whether images of a batch may keep different numbers of tokens, and are padded."""
+    """Whether the images of a batch may keep different numbers of tokens and are padded."""
     return any(strategy.selector.adaptive(layer, depth) for layer in range(depth))
 
 
@@ -72,11 +72,11 @@ def plan_layers(
 ) -> tuple[LayerPlan, ...]:
     """Resolve a strategy on a model whose embedding costs ``stem``.
 
-    A part that was replaced for this model (`CLSAttn` without a CLS token) reads what its stand-in
-    in ``built`` reads.
+    A part that was replaced for this model (`CLSAttn` without a CLS token) reads what its
+    replacement in ``built`` reads.
 
     Raises:
-        ScheduleError: where a block cannot give what is asked.
+        ScheduleError: if a block has too few tokens to remove.
     """
     selector, fuser, router = strategy.selector, strategy.fuser, strategy.router
     depth, start = info.depth, info.num_patches
@@ -144,7 +144,9 @@ def plan_layers(
         together = active is None or rejoins
         fewer = fewer or goes
     if not together:
-        raise ConfigError(f"{router!r} leaves tokens apart after the last block; it must rejoin.")
+        raise ConfigError(
+            f"{router!r} leaves tokens set aside after the last block; it must rejoin them."
+        )
     return tuple(plans)
 
 
@@ -158,16 +160,17 @@ def _goes(counts: tuple[int, ...], selector: Selector, layer: int) -> bool:
 
 
 def _check_where(strategy: Strategy) -> None:
-    """Refuse to merge a map by a fuser that does not say how tokens travel."""
+    """Refuse to merge a map with a fuser that does not describe its transport."""
     if strategy.where == "inside_attention" and not strategy.fuser.tells_transport:
         raise ConfigError(
-            f"{strategy.fuser!r} does not describe its transport, by which a map is merged. Use "
+            f"{strategy.fuser!r} does not describe its transport, which is needed to merge a map. "
+            "Use "
             "where='before_attention', or another fuser."
         )
 
 
 def _check_looking_back(strategy: Strategy, layer: int, looks: bool) -> None:
-    """Refuse to read the attention of a block before the first one."""
+    """Refuse to read an attention before the first block."""
     if looks and layer == 0:
         requires = strategy.selector.requires + strategy.fuser.requires
         raise ConfigError(
@@ -180,46 +183,46 @@ def _check_looking_back(strategy: Strategy, layer: int, looks: bool) -> None:
 def _check_block(
     strategy: Strategy, layer: int, count: int, active: int | None, adaptive: bool
 ) -> None:
-    """Refuse parts that do not go together in a block."""
+    """Refuse parts that cannot be combined in a block."""
     if adaptive and not strategy.fuser.pads:
         raise ConfigError(
-            f"{strategy.selector!r} keeps a number of tokens that depends on the image, and "
-            f"{strategy.fuser!r} takes one number for all. Use fuser='prune' or 'merge'."
+            f"{strategy.selector!r} keeps a number of tokens that depends on the image, but "
+            f"{strategy.fuser!r} needs the same number for all. Use fuser='prune' or 'merge'."
         )
     if active is None:
         return
     if count or adaptive:
         raise ConfigError(
             f"block {layer} would both idle and remove tokens: {strategy.router!r} lets {active} "
-            f"pass, {strategy.schedule!r} removes {count or 'some'}. Keep their blocks apart."
+            f"pass, {strategy.schedule!r} removes {count or 'some'}. Use separate blocks."
         )
     if follower := next((mod for mod in strategy.score_mods if mod.follows), None):
         raise ConfigError(
-            f"{follower!r} goes with the tokens from block to block, and {strategy.router!r} sets "
+            f"{follower!r} follows the tokens from block to block, but {strategy.router!r} sets "
             f"some of them aside in block {layer}. Use one of the two."
         )
 
 
 def resolve_budget(strategy: Strategy, info: ModelInfo, stem: float = 0.0) -> Strategy:
-    """The strategy with its budget spent by the router, where it is the router that saves.
+    """The strategy with its budget spent by the router, if that is what saves.
 
-    A `Budget` over all blocks and a router that can spend it (`Router.with_budget`) become the
-    largest share of active tokens within it; every other strategy stays as it is.
+    A `Budget` over all blocks, with a router that can spend it (`Router.with_budget`), becomes the
+    largest share of active tokens within it; every other strategy is unchanged.
 
     Raises:
-        ScheduleError: for a budget below what a single active token costs, or one for a selector
-            whose counts depend on the image.
+        ScheduleError: for a budget below the cost of a single active token, or for a selector whose
+            counts depend on the image.
     """
     budget, n = strategy.schedule, info.num_patches
     if not isinstance(budget, Budget):
         return strategy
     if adapts(strategy, info.depth):
-        advice = "Leave the budget out; such a selector has a limit of its own."
+        advice = "Leave out the budget; such a selector has its own limit."
         if strategy.selector.calibration_passes:
             advice = "tokenred.calibrate(model, strategy, images, share=…) finds its thresholds."
         raise ScheduleError(
-            f"{budget!r}: {strategy.selector!r} keeps as many tokens as the image needs, so there "
-            f"is no cost to fit. {advice}"
+            f"{budget!r}: {strategy.selector!r} keeps as many tokens as the image needs, so its "
+            f"cost cannot be set. {advice}"
         )
     evenly = isinstance(budget.schedule, Constant)
     if not evenly or strategy.router.with_budget(Fraction(1)) is None:
@@ -236,6 +239,6 @@ def resolve_budget(strategy: Strategy, info: ModelInfo, stem: float = 0.0) -> St
     if not fitting:
         raise ScheduleError(
             f"{budget!r}: even with one active token {strategy.router!r} costs {cost(1):.4g} GMACs "
-            f"on this model, and {cost(n):.4g} with all. Choose a budget between the two."
+            f"on this model, and {cost(n):.4g} with all. Choose a budget in between."
         )
     return at(fitting)

@@ -1,4 +1,4 @@
-"""Who looks on while the blocks run: a span is told of every phase, a recorder of the tokens."""
+"""Observers of a forward: a span for each phase, a recorder for the tokens."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ Span: TypeAlias = Callable[[str], AbstractContextManager[None]]
 PHASES = (
     "embed",  # patches, positions, the norm before the blocks
     "graph",
-    "block",  # a block that nothing looks into
+    "block",  # a block that is not opened
     "heads",  # norm, queries, keys, values
-    "attention",  # with its statistics
+    "attention",  # including its statistics
     "project",  # output projection and residual; a parallel block's MLP
     "select",
     "fuse",
     "mlp",
     "head",  # norm, pooling, classifier
 )
-"""The phases of a forward, in order. A router's choice is in "select", its return in "fuse"."""
+"""The phases of a forward, in order. A router's split counts as "select", its join as "fuse"."""
 
 
 def no_span(phase: str) -> AbstractContextManager[None]:
-    """Nobody looks."""
+    """Observe nothing."""
     return nullcontext()
 
 
 class Recorder:
-    """Is told what becomes of the tokens, and by itself keeps nothing.
+    """Is told what happens to the tokens; this base class keeps nothing.
 
     Attributes:
-        wants_map: the attention map that `attended` is to be given of every block, or None.
+        wants_map: the attention map that `attended` receives from every block, or None.
         wants_share: whether `sparsified` is to be called.
     """
 
@@ -54,21 +54,21 @@ class Recorder:
     wants_share = False
 
     def started(self, state: TokenState) -> None:
-        """The tokens that enter the first block."""
+        """Called with the tokens that enter the first block."""
 
     def reduction(
         self, before: TokenState, selection: Selection, attention: AttentionStats, fuser: Fuser
     ) -> None:
-        """Tokens went: from which state, which, and by which fuser."""
+        """Called when tokens are removed: the state before, the selection and the fuser."""
 
     def attended(self, state: TokenState, attention: Tensor) -> None:
-        """The map of a block, whose rows and columns are the tokens of ``state``."""
+        """Called with a block's map, whose rows and columns are the tokens of ``state``."""
 
     def sparsified(self, layer: int, error: Float[Tensor, "b h"]) -> None:
-        """By how much the share of attention entries kept misses θ."""
+        """Called with the difference between the share of attention entries kept and θ."""
 
     def block(self, state: TokenState) -> None:
-        """A block has ended."""
+        """Called after a block."""
 
 
 class AliveCounts(Recorder):
@@ -85,12 +85,12 @@ class AliveCounts(Recorder):
 
 
 class Origins(Recorder):
-    """Notes the tokens after some blocks and, for ``owners``, which of them has which patch.
+    """Records the tokens after some blocks and, with ``owners``, which of them owns each patch.
 
-    Unlike a `Trace` it keeps no step, reads no value and fits into a graph (torch.compile,
-    torch.export). A reduction costs it a copy of ``(b, n, N0)`` weights.
+    Unlike a `Trace` it keeps no steps, reads no values and works inside a graph (torch.compile,
+    torch.export). Each reduction costs a copy of ``(b, n, N0)`` weights.
 
-    ``layers`` are the blocks to note, −1 for what enters the first; with ``masks`` (see
+    ``layers`` are the blocks to record, −1 for the tokens that enter the first; with ``masks`` (see
     `Selector.masks`) ``state.memory["mask"]`` tells which tokens are alive.
     """
 
@@ -115,7 +115,7 @@ class Origins(Recorder):
             return
         self._left[before.layer] = tokens_left(before, selection)
         if before.layer <= self._newest:
-            return  # a checkpointed block that runs again for the backward
+            return  # a checkpointed block, run again for the backward
         self._newest = before.layer
         with torch.no_grad():
             weights = carry(fuser, before, selection, attention, self._weights)
@@ -130,7 +130,7 @@ class Origins(Recorder):
                 self._owners[state.layer] = largest(self._weights)
 
     def kept(self, layer: int, norm: Callable[[Tensor], Tensor] | None = None) -> KeptTokens:
-        """The tokens after a block that was noted, all features normalised if ``norm`` is given."""
+        """The tokens after a recorded block, with all features normalised if ``norm`` is given."""
         state = self.states[layer]
         x = state.x if norm is None else norm(state.x)
         p, size = state.num_prefix, state.image_size
@@ -160,7 +160,7 @@ def alive_tokens(state: TokenState) -> Int[Tensor, "b"]:
 
 
 def own_patches(state: TokenState) -> Float[Tensor, "b n N0"]:
-    """Weights of patches in tokens where each has the one at its position and no other."""
+    """Weights of patches in tokens if each token owns only the patch at its position."""
     nothing = torch.zeros(*state.index.shape, state.num_patches, device=state.x.device)
     return nothing.scatter(2, state.index[..., None], 1.0)
 
@@ -168,7 +168,7 @@ def own_patches(state: TokenState) -> Float[Tensor, "b n N0"]:
 def tokens_left(
     before: TokenState, selection: Selection
 ) -> tuple[Float[Tensor, "b P c"], Int[Tensor, "b P"]]:
-    """The tokens that go and their positions, −1 for places that are padding or stay."""
+    """The removed tokens and their positions, −1 for padding and for tokens that stay."""
     index = before.index.gather(1, selection.drop)
     if selection.gone is not None:
         index = torch.where(selection.gone, index, -1)
@@ -182,10 +182,10 @@ def carry(
     attention: AttentionStats,
     tokens: Float[Tensor, "b n w"],
 ) -> Float[Tensor, "b m w"]:
-    """What a reduction makes of other image tokens in the places of the state's own."""
+    """Apply a reduction to other image tokens instead of the state's."""
     front = tokens.new_zeros(tokens.shape[0], state.num_prefix, tokens.shape[2])
     probe = replace(state, x=torch.cat((front, tokens), dim=1))
-    # Its weights may depend on the tokens themselves: they are those of the state.
+    # Its weights may depend on the tokens, so they come from the state.
     transport = described(fuser, state, selection, attention)
     if transport is not None:
         return transport.apply(probe).image
@@ -195,7 +195,7 @@ def carry(
 def described(
     fuser: Fuser, state: TokenState, selection: Selection, attention: AttentionStats
 ) -> Transport | None:
-    """The transport that a fuser describes; None of one that has its own ``__call__``."""
+    """The transport that a fuser describes; None if it has its own ``__call__``."""
     if not fuser.tells_transport:
         return None
     return fuser.transport(state, selection, state.graph, attention)

@@ -1,4 +1,4 @@
-"""Saving a reduced model with all it needs to run again, and loading it."""
+"""Save and load a reduced model with everything it needs to run again."""
 
 from __future__ import annotations
 
@@ -58,22 +58,23 @@ _ANY_SIZE = (224, 224)
 
 
 def save(reduced: ReducedViT, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Write a reduced model to a safetensors file: base, strategy, weights, learned parts.
+    """Write a reduced model to a safetensors file: base, strategy, weights and learned parts.
 
-    Also what tells the base from any other: the attributes of its modules, and its logits for one
-    fixed image. The file is whole or not there at all.
+    The file also contains what identifies the base: the attributes of its modules, and its logits
+    for one fixed image. It is written completely or not at all.
 
     Raises:
-        PartError: for anything but a `ReducedViT`.
-        ConfigError: where a part has no registered name to be found by again, or a strategy would
-            be read back as another one.
-        ConfigError, DataError, OutputExistsError: where the file cannot be written.
-        CheckpointError: for weights that are no floating numbers, or a model that does not run.
+        PartError: for anything other than a `ReducedViT`.
+        ConfigError: if a part has no registered name, or the strategy would be read back as another
+            one.
+        ConfigError, DataError, OutputExistsError: if the file cannot be written.
+        CheckpointError: for weights that are not floating-point numbers, or a model that does not
+            run.
     """
     if not isinstance(reduced, ReducedViT):
         raise PartError(
-            f"save takes what tokenred.wrap returned, got {type(reduced).__name__}. "
-            "A plain model is saved by timm or safetensors."
+            f"save takes what tokenred.wrap returned, got {type(reduced).__name__}. Save a plain "
+            "model with timm or safetensors."
         )
     path = check_output(path, (SAFE_SUFFIX,), overwrite=overwrite)
     weights = reduced.state_dict()
@@ -91,16 +92,16 @@ def save(reduced: ReducedViT, path: str | Path, *, overwrite: bool = False) -> P
 
 
 def check_loadable(reduced: ReducedViT) -> None:
-    """Refuse a model that `load` could not read back by itself, before the work is done.
+    """Refuse, before any work is done, a model that `load` could not read back by itself.
 
     Raises:
-        CheckpointError: for a base that no description fits, or odd preprocessing.
-        ConfigError: for a strategy that a file cannot hold.
+        CheckpointError: for a base that cannot be rebuilt, or unusual preprocessing.
+        ConfigError: for a strategy that cannot be stored in a file.
     """
     if describe_base(reduced.base) is None:
         raise CheckpointError(
-            f"a {type(reduced.base).__name__} that was changed after it was made cannot be built "
-            "again, so a file of it could not be loaded. Make it with timm.create_model alone."
+            f"a {type(reduced.base).__name__} that was changed after its creation cannot be "
+            "rebuilt, so its file could not be loaded. Create it with timm.create_model alone."
         )
     told_preprocessing(reduced.base)
     _told_strategy(reduced.strategy)
@@ -109,12 +110,14 @@ def check_loadable(reduced: ReducedViT) -> None:
 def _told_strategy(strategy: Strategy) -> str:
     told = json.dumps(to_config(strategy))
     if from_config(json.loads(told)) != strategy:
-        raise ConfigError(f"a file cannot hold {strategy!r}: it would be read as another.")
+        raise ConfigError(
+            f"{strategy!r} cannot be stored in a file: it would be read back as another strategy."
+        )
     return told
 
 
 def is_saved(path: str | Path) -> bool:
-    """Whether a file is from `save`: it holds a strategy and learned parts, too."""
+    """Whether a file was written by `save`, and so contains a strategy and learned parts too."""
     path = Path(path)
     if path.suffix != ".safetensors" or not exists(path):
         return False
@@ -123,36 +126,36 @@ def is_saved(path: str | Path) -> bool:
             found = (file.metadata() or {}).get("format", "")
             return str(found).startswith("tokenred/")
     except (SafetensorError, OSError):
-        return False  # the loader will say what is wrong with it
+        return False  # the loader reports what is wrong with it
 
 
 def load(path: str | Path, *, model: nn.Module | None = None) -> ReducedViT:
-    """Read what `save` wrote: the model in eval mode, on the CPU, in the type it was saved in.
+    """Read what `save` wrote: the model in eval mode, on the CPU, in its saved type.
 
-    Nothing in the file is believed or run. What is loaded gives the logits that were saved, or it
-    is refused.
+    Nothing in the file is trusted or executed. A model that does not give the saved logits is
+    refused.
 
     Args:
         path: the file.
-        model: a base to load into, for one that cannot be built by itself; it takes the weights.
+        model: a base to load the weights into, if it cannot be built from the file.
 
     Raises:
-        CheckpointError: for a file that is not `save`'s, weights that do not fit, a base that has
-            to be given, or one that is not the one that was saved; ``model`` is unchanged then.
-        UnknownNameError: for a part that is not registered here (import its module first).
+        CheckpointError: for a file that `save` did not write, weights that do not fit, a missing
+            ``model``, or one that differs from the saved base; it is unchanged then.
+        UnknownNameError: for a part that is not registered (import its module first).
     """
     weights, metadata = read_checkpoint(path)
     origin = str(path)
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
             f"expected a file written by tokenred.save (format {FORMAT}), got "
-            f"{metadata.get('format', 'no format entry')!r} in {path}. Weights alone are loaded "
-            "with tokenred.models.load_model."
+            f"{metadata.get('format', 'no format entry')!r} in {path}. Load plain weights with "
+            "tokenred.models.load_model."
         )
     found = _dtypes(weights), state_digest(weights)
     if (metadata.get("dtype"), metadata.get("weights")) != found:
         raise CheckpointError(
-            f"the weights in {path} ({found[0]}) are not those that were saved; copy it again."
+            f"the weights in {path} ({found[0]}) are not the ones that were saved; copy it again."
         )
     with _told(f"expected a strategy in {origin}"):
         strategy = from_config(read_entry(metadata, "strategy", dict, origin))
@@ -161,8 +164,8 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> ReducedViT:
         description = read_entry(metadata, "base", (dict, type(None)), origin)
         if description is None:
             raise CheckpointError(
-                f"{path} holds a model that no description fitted when it was saved. Build it as "
-                "you did then, and pass it: tokenred.load(path, model=…)."
+                f"{path} contains a model that could not be described when it was saved. Build it "
+                "as you did then, and pass it: tokenred.load(path, model=…)."
             )
         record = parse_preprocessing(metadata, origin)
         empty, build = build_described(description, weights, origin)
@@ -195,7 +198,7 @@ def _unchanged_on_error(model: nn.Module | None) -> Iterator[None]:
 
 @contextmanager
 def _told(what: str) -> Iterator[None]:
-    """Whatever hostile values run into, such as sizes that no memory holds, is said of ``what``."""
+    """Report errors due to hostile values, such as impossible sizes, as those of ``what``."""
     try:
         yield
     except TokenredError:
@@ -218,7 +221,7 @@ def _dtypes(weights: Mapping[str, Tensor]) -> str:
     """The floating types of weights, by name.
 
     Raises:
-        CheckpointError: where there are none of the usual ones.
+        CheckpointError: if there are none of the usual ones.
     """
     found = {weight.dtype for weight in weights.values() if weight.is_floating_point()}
     if not found or not found <= set(_FLOATS):

@@ -1,4 +1,4 @@
-"""A strategy resolved on a model as it is at this moment."""
+"""A strategy resolved for a model as it is now."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tokenred.strategies.strategy import Strategy
 
 __all__ = ["LiveModel", "Setup"]
 
-# Blocks that are left, and what all of them cost before.
+# Remaining blocks, and the cost of all blocks before pruning.
 Pruned: TypeAlias = tuple[tuple[nn.Module, ...], tuple[BlockInfo, ...]]
 
 # Parts that are built for the model.
@@ -32,15 +32,15 @@ _BUILT = ("selector", "fuser", "router", "embedding", "graph")
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """All that is worked out about a model and a strategy before anything runs.
+    """Everything derived from a model and a strategy before anything runs.
 
     Attributes:
-        asked, strategy: as it was given, and with a budget spent by the router where that saves.
+        asked, strategy: as given, and with a budget spent by the router if that is what saves.
         parts: the method's parts as they run (built for this model).
-        info, stem: the model, and what its embedding costs.
-        watch: tells whether the model is still this one.
-        pads: whether images of a batch may keep different numbers of tokens.
-        pruned: the blocks that are left, and what there was, which schedules go on to go by.
+        info, stem: the model, and the cost of its embedding.
+        watch: tells whether the model has changed.
+        pads: whether the images of a batch may keep different numbers of tokens.
+        pruned: the remaining blocks, and the original ones, which schedules still use.
         plans: by grid and number of tokens.
     """
 
@@ -66,9 +66,9 @@ class Setup:
         made_for: ModelInfo | None = None,
         pruned: Pruned | None = None,
     ) -> Setup:
-        """Resolve a strategy on a model, or refuse it.
+        """Resolve a strategy for a model, or refuse it.
 
-        Weights in ``learned`` are there already, and were made for ``made_for`` if not this model.
+        Weights in ``learned`` exist already, and were made for ``made_for`` if not for this model.
         """
         backbone = adapt(model)
         watch = Watch(model, tuple(m for block in backbone.blocks for m in block.dropouts))
@@ -83,7 +83,7 @@ class Setup:
         fits = made_for is None or _shape(made_for) == _shape(info)
         parts = {}
         told = info
-        if strategy.fuser.replaces:  # whose weights are as many as the tokens that it makes
+        if strategy.fuser.replaces:  # whose number of weights depends on the tokens that it makes
             counts = (plan.count for plan in plan_layers(strategy, info, stem))
             told = replace(info, counts=tuple(counts))
         for name in _BUILT:
@@ -99,7 +99,7 @@ class Setup:
         return made
 
     def again(self) -> Setup:
-        """The same strategy on the model as it is now; parts keep their weights."""
+        """The same strategy for the model as it is now; parts keep their weights."""
         made = Setup.of(self.backbone.model, self.asked, self.learned, self.info, self.pruned)
         if made.info == self.info and made.stem == self.stem:
             made.plans.update(self.plans)
@@ -124,7 +124,7 @@ class Setup:
 
     @property
     def training(self) -> bool:
-        """Whether parts that have a training form run in it."""
+        """Whether parts with a training form use it."""
         return bool(self.backbone.model.training)
 
     @property
@@ -135,15 +135,15 @@ class Setup:
 
     @property
     def weighs(self) -> bool:
-        """Whether the head's average counts a token once for each patch it stands for.
+        """Whether the head's average counts a token once for each patch it represents.
 
-        Where merging conserves sizes that is the dense average; released programs have the plain.
+        If merging conserves sizes, this is the dense average; released programs use the plain one.
         """
         conserves = self.strategy.fuser.traits.conserves_size and not self.strategy.reference
         return conserves and self.backbone.pooling == "average"
 
     def weight(self, state: TokenState) -> Tensor | None:
-        """How often each of the last tokens counts in the head; None where all count alike."""
+        """How often each of the final tokens counts in the head; None if all count equally."""
         weight = None
         if self.strategy.selector.masks and "mask" in state.memory:
             weight = state.memory["mask"]
@@ -153,14 +153,14 @@ class Setup:
             weight = (state.size > 0).to(state.size.dtype)
         if weight is not None and self.backbone.pooling == "unknown":
             raise BackboneError(
-                f"the head of {self.info.name} cannot be told to leave tokens out, which "
-                "training with masked tokens needs. Inference is not concerned. Use a model that "
+                f"the head of {self.info.name} cannot leave tokens out, which training with masked "
+                "tokens requires. Inference is not affected. Use a model that "
                 "pools by token, average, maximum or timm's AttentionPoolLatent."
             )
         return None if self.backbone.pooling == "token" else weight
 
     def plan(self, grid: tuple[int, int] | None, tokens: int) -> tuple[LayerPlan, ...]:
-        """What the blocks do with so many tokens of a grid."""
+        """The plan of the blocks for a grid and a number of tokens."""
         key = (grid, tokens)
         if key not in self.plans:
             info = self.info
@@ -172,18 +172,18 @@ class Setup:
         return self.plans[key]
 
     def opens(self, block: BlockAdapter, plan: LayerPlan) -> bool:
-        """Whether a block is opened, and not called as a module."""
+        """Whether a block is opened instead of being called as a module."""
         planned = plan.opens_in_training if self.training else plan.opens
         return (planned and (block.attends or plan.reads)) or block.must_open(plan.fewer)
 
     def check_blocks(self, plans: tuple[LayerPlan, ...]) -> None:
-        """Refuse blocks that have to be opened and cannot be."""
+        """Refuse blocks that must be opened but cannot be."""
         for block, plan in zip(self.backbone.blocks, plans, strict=False):
             if (block.closed or block.passed_by) and self.opens(block, plan):
                 block.check_open(self.backbone.model)
 
     def check_prefix(self, found: int) -> None:
-        """Refuse tokens that are neither of a patch nor of the prefix, such as prompts."""
+        """Refuse tokens that are neither patches nor prefix tokens, such as prompts."""
         if found != self.info.num_prefix:
             raise BackboneError(
                 f"{self.info.name}: expected {self.info.num_prefix} prefix tokens "
@@ -208,7 +208,7 @@ class Setup:
 
 
 class LiveModel(SharesBase):
-    """A base model under a strategy, which is resolved anew whenever the model has changed."""
+    """A base model with a strategy, which is resolved again whenever the model has changed."""
 
     parts: nn.ModuleDict
 
@@ -217,8 +217,8 @@ class LiveModel(SharesBase):
         learned = setup.learned
         if learned and hasattr(base, "parts"):
             raise BackboneError(
-                f"{type(base).__name__} has something called parts, where the weights of "
-                f"{', '.join(learned)} would go. Rename it."
+                f"{type(base).__name__} has an attribute called parts, the name needed for the "
+                f"weights of {', '.join(learned)}. Rename it."
             )
         super().__init__(base)
         self._place: Any = None
@@ -227,8 +227,8 @@ class LiveModel(SharesBase):
         setup.check_blocks(setup.plan(setup.info.grid, setup.info.num_patches))
         if new := [name for name in learned if name not in given]:
             warnings.warn(
-                f"{', '.join(new)} of {asked!r}: weights that were never trained. "
-                "Fine-tune them, or load trained ones with load_state_dict or tokenred.load.",
+                f"{', '.join(new)} of {asked!r}: the weights are untrained. Fine-tune them, or "
+                "load trained ones with load_state_dict or tokenred.load.",
                 UntrainedPartWarning,
                 stacklevel=4,
             )
@@ -242,12 +242,12 @@ class LiveModel(SharesBase):
             self.parts = nn.ModuleDict(learned)
 
     def _refresh(self, look: bool = False) -> Setup:
-        """What runs, after changes of the model were taken in; refused if it does not fit any more.
+        """The current setup, after any changes of the model; refused if it no longer fits.
 
-        ``look`` at weights, too, whose shapes a forward does not go by and costs do.
+        ``look`` at weights too, whose shapes matter for costs but not for a forward.
         """
         if torch.compiler.is_dynamo_compiling():
-            # The compiler runs this now, and never in the compiled code: there it has its guards.
+            # The compiler runs this while tracing only; the compiled code has guards instead.
             self._refresh_untraced()
             self._setup.watch.guard()
             return self._setup
@@ -264,11 +264,11 @@ class LiveModel(SharesBase):
         return True
 
     def _follow(self) -> Setup:
-        """Learned parts are those that ``parts`` holds, on the base's device and of its type."""
+        """Use the learned parts in ``parts``, on the base's device and in its type."""
         setup, held = self._setup, self.parts._modules
         for name, part in setup.learned.items():
             if name not in held:
-                raise BackboneError(f"parts.{name} was deleted, without which nothing runs.")
+                raise BackboneError(f"parts.{name} was deleted, but the strategy needs it.")
             if held[name] is not part:
                 swapped = setup.parts[name].with_network(self.parts[name])
                 setup = replace(setup, parts={**setup.parts, name: swapped})
@@ -280,13 +280,13 @@ class LiveModel(SharesBase):
         return setup
 
     def _learned_in(self, other: Strategy) -> dict[str, nn.Module]:
-        """Learned parts that another strategy has as well."""
+        """Learned parts that another strategy also has."""
         parts = self.parts.items() if "parts" in self._modules else ()
         return {n: m for n, m in parts if getattr(self.strategy, n) == getattr(other, n)}
 
 
 def _check_padded(backbone: Backbone, strategy: Strategy) -> None:
-    """Refuse what would count padding among the tokens: θ, and some heads."""
+    """Refuse what would count padding as tokens: θ, and some heads."""
     why = (
         f"{strategy.selector!r} keeps a number of tokens that depends on the image, so batches are "
         "padded, and "
@@ -301,12 +301,12 @@ def _check_padded(backbone: Backbone, strategy: Strategy) -> None:
 
 
 def _shape(info: ModelInfo) -> ModelInfo:
-    """What parts may go by: all but the name and the head."""
+    """What parts may depend on: everything but the name and the head."""
     return replace(info, name="", head_per_token=0, head_per_pair=0, head_fixed=0)
 
 
 def _take_weights(name: str, new: nn.Module, old: nn.Module) -> None:
-    """Put the very parameters of a part into one that was built anew."""
+    """Move the parameters of a part into a newly built one."""
     ours, theirs = (
         {k: tuple(v.shape) for k, v in part.state_dict().items() if isinstance(v, Tensor)}
         for part in (new, old)
@@ -314,9 +314,9 @@ def _take_weights(name: str, new: nn.Module, old: nn.Module) -> None:
     wrong = [k for k in {**ours, **theirs} if ours.get(k) != theirs.get(k)]
     if wrong:
         raise BackboneError(
-            f"the model was changed since it was wrapped, and the weights of its {name} do not fit "
-            f"any more: {wrong[0]} is {theirs.get(wrong[0])}, wanted {ours.get(wrong[0])}. "
-            "Wrap it anew, and train them."
+            f"the model was changed after it was wrapped, and the weights of its {name} no longer "
+            f"fit: {wrong[0]} is {theirs.get(wrong[0])}, expected {ours.get(wrong[0])}. Wrap it "
+            "again, and train them."
         )
     modules = dict(old.named_modules())
     for path, module in new.named_modules():

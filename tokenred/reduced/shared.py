@@ -1,4 +1,4 @@
-"""One model as two objects: a module that shares all that another one holds, and sees it change."""
+"""One model as two objects: a module that shares everything in another one, changes included."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ _GONE: Any = object()
 class SharesBase(nn.Module):
     """Holds a base model's children, parameters and buffers under their own names.
 
-    State dicts, optimisers and layer-decay rules meet the names they know, and what is changed on
-    one of the two objects (a new classifier, other weights) is changed on the other. Training mode
-    is the exception: set it here, and the base follows.
+    State dicts, optimisers and layer-decay rules see the usual names, and a change of one of the
+    two objects (a new classifier, other weights) changes the other too. Training mode is the
+    exception: set it here, and the base follows.
 
-    Children are in two plain dictionaries, because libraries write into ``_modules`` itself. Every
-    way in compares both with how they were last seen, and carries over what changed.
+    Children are in two plain dictionaries, because libraries write into ``_modules`` directly.
+    Every entry point compares both with their last state and carries changes over.
     """
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
         self.training = base.training
         self.base: nn.Module
-        # Not as a submodule, or every name would get a prefix.
+        # Not a submodule, or every name would get a prefix.
         own = self.__dict__
         own["base"] = base
-        # The very dictionaries: a parameter replaced in one is replaced in both.
+        # The same dictionaries: a parameter replaced in one is replaced in both.
         for name in ("_parameters", "_buffers", "_non_persistent_buffers_set"):
             own[name] = getattr(base, name)
         own["_seen"] = ((), ())
-        # Names that were ever the base's: what comes back under one is the base's again.
+        # Names that ever belonged to the base; what is set under one belongs to the base again.
         own["_lent"] = set()
         self._sync()
 
     def _sync(self) -> None:
-        """Carry children that were replaced, added or deleted on one object over to the other.
+        """Carry replaced, added or deleted children of one object over to the other.
 
         Raises:
-            BackboneError: for a child that was replaced by another one on each; nothing is changed.
+            BackboneError: for a child that was replaced differently on each; nothing is changed.
         """
         mine, theirs = self._modules, self.base._modules
         if torch.compiler.is_dynamo_compiling():
@@ -72,7 +72,8 @@ class SharesBase(nn.Module):
                 del theirs[name]
             else:
                 theirs[name] = child
-        # In the base's order, which optimisers and weight decay go by; then one's own children.
+        # In the base's order, which optimisers and weight decay use; then the module's own
+        # children.
         self._lent.update(theirs)
         own = {n: m for n, m in mine.items() if n not in self._lent}
         mine.clear()
@@ -87,7 +88,7 @@ class SharesBase(nn.Module):
         self._sync()
         yield from super().named_children()
 
-    # A module that holds this one calls these two before it looks at the children.
+    # A parent module calls these two before it reads the children.
 
     def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self._sync()
@@ -98,7 +99,7 @@ class SharesBase(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode, of the base as well: its modules are the same."""
+        """Set training mode, also for the base: the modules are the same."""
         self._sync()
         self.base.train(mode)
         return super().train(mode)
@@ -127,7 +128,7 @@ class SharesBase(nn.Module):
         if base is None or ours or not (hasattr(base, name) or name in self._lent):
             super().__setattr__(name, value)
         else:
-            # The base runs: a classifier or a method set here only would never be used.
+            # The base is what runs: a classifier or a method set only here would never be used.
             self._sync()
             setattr(base, name, value)
             self._sync()
@@ -145,15 +146,15 @@ class SharesBase(nn.Module):
 
 
 class Watch:
-    """What a model was made of at one moment, cheap to compare with what it is now.
+    """What a model consisted of at one moment, cheap to compare with its current state.
 
-    Compared, without looking into anything: the children of all modules, their classes and those
-    classes' ``forward``, and the plain attributes of modules with children and of ``leaves``.
-    Training mode is left out, and so are parameters, which a forward reads anew anyway. Twelve
-    blocks take 0.1% of DeiT-Ti's time at batch 1.
+    Compared by identity: the children of all modules, their classes and those classes' ``forward``,
+    and the plain attributes of modules with children and of ``leaves``. Training mode is left out,
+    and so are parameters, which a forward reads again anyway. Twelve blocks take 0.1% of DeiT-Ti's
+    time at batch 1.
 
     Args:
-        model: the model; None for one that has to be looked at.
+        model: the model; None means that it has not been examined yet.
         leaves: modules without children whose attributes count, too.
     """
 
@@ -165,11 +166,11 @@ class Watch:
         self._forwards = [(kind, kind.forward) for kind in kinds]
         inner = [m for m in self._modules if m._modules]
         self._children = [(m._modules, tuple(m._modules.values())) for m in inner]
-        # The first attribute that a module ever gets is `training`.
+        # The first attribute that a module gets is `training`.
         self._attributes = [(m.__dict__, tuple(m.__dict__.values())[1:]) for m in (*inner, *leaves)]
 
     def holds(self) -> bool:
-        """Whether nothing that was noted has changed."""
+        """Whether nothing recorded has changed."""
         for children, then in self._children:
             if tuple(children.values()) != then:
                 return False
@@ -179,7 +180,7 @@ class Watch:
             if kind.forward is not forward:
                 return False
         try:
-            # Tuples take what is identical for equal, and only look at what is not.
+            # Tuples treat identical items as equal and compare only the others.
             for attributes, values in self._attributes:
                 if tuple(attributes.values())[1:] != values:
                     return False
@@ -188,7 +189,7 @@ class Watch:
         return self._known
 
     def guard(self) -> None:
-        """Have a compiler guard what was noted: all that the traced code looks at."""
+        """Let a compiler guard what was recorded: everything that the traced code reads."""
         for children, _ in self._children:
             for child in children.values():
                 id(child)
@@ -196,5 +197,5 @@ class Watch:
             _ = "forward" in attributes
 
     def __reduce__(self) -> Any:
-        # Of a copy of the model nothing is known: it is looked at anew.
+        # Nothing is known about a copy of the model: it is examined again.
         return Watch, (None,)

@@ -1,4 +1,4 @@
-"""A reduced vision tower of Hugging Face transformers, called as that library calls it."""
+"""A reduced vision tower of Hugging Face transformers, with that library's calling convention."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["ReducedTower"]
 
 
 class ReducedTower(ReducedViT):
-    """A `ReducedViT` that takes the keywords of `transformers` and gives its output objects.
+    """A `ReducedViT` that accepts the keywords of `transformers` and returns its output objects.
 
-    Images alone, by position, give one tensor. With ``pixel_values`` or any other keyword the
-    model's own output object comes back, of the tokens that are left, so that the model works in a
-    pipeline, a Trainer, and inside the models of CLIP and LLaVA.
+    Images alone, by position, give one tensor. With ``pixel_values`` or any other keyword, the
+    model's own output object is returned, for the remaining tokens, so that the model works in a
+    pipeline, a Trainer, and inside CLIP and LLaVA models.
     """
 
     def forward(  # type: ignore[override]  # the library's keywords
@@ -34,16 +34,16 @@ class ReducedTower(ReducedViT):
         return_dict: bool | None = None,
         **others: Any,
     ) -> Any:
-        """One tensor for images by position, else what the model itself returns.
+        """One tensor for images by position, otherwise what the model itself returns.
 
-        Hidden states are the tokens before the first block and after each: ever fewer. Attentions
-        are refused, since no whole map of all tokens exists. Of other keywords the loss is given
-        ``num_items_in_batch``.
+        Hidden states are the tokens before the first block and after each, fewer and fewer.
+        Attentions are refused, since there is no map over all tokens. Of other keywords, the loss
+        receives ``num_items_in_batch``.
 
         Raises:
-            InputError: for a keyword that means nothing with fewer tokens, and for images that are
+            InputError: for a keyword that is meaningless with fewer tokens, and for images that are
                 missing or given twice.
-            BackboneError: for keywords where the base itself has hooks.
+            BackboneError: for keywords if the base itself has hooks.
         """
         asked = (pixel_values, labels, output_hidden_states, output_attentions, return_dict)
         called = any(value is not None for value in (*asked, interpolate_pos_encoding, *others))
@@ -57,8 +57,8 @@ class ReducedTower(ReducedViT):
             )
         if has_hooks(self.base):
             raise BackboneError(
-                f"hooks on the {type(self.base).__name__} itself run only where images are passed "
-                "by position. Register them on the reduced model, or on a module inside."
+                f"hooks on the {type(self.base).__name__} itself run only if images are passed by "
+                "position. Register them on the reduced model, or on a module inside."
             )
         backbone, config = cast(HuggingFaceViT, self.backbone), cast(Any, self.base).config
         loss_options = self._read(config, output_attentions, others)
@@ -74,7 +74,7 @@ class ReducedTower(ReducedViT):
         tokens = self._features(state)
         output = backbone.output(
             tokens,
-            # Handed over, since a compiler loses what tokens bring along.
+            # Passed explicitly, since a compiler loses attributes of tensors.
             self.forward_head(tokens, pre_logits=True, weight=self._setup.weight(state)),
             hidden_states=tuple(origins.states[layer].x for layer in layers) if hidden else None,
             labels=labels,
@@ -84,16 +84,16 @@ class ReducedTower(ReducedViT):
         return output if as_object else output.to_tuple()
 
     def _read(self, config: Any, attentions: bool | None, others: dict[str, Any]) -> dict[str, Any]:
-        """What the loss is told; all other keywords are refused."""
+        """The keywords for the loss; all others are refused."""
         if config.output_attentions if attentions is None else attentions:
             raise InputError(
-                "a reduced model has no attention maps of all tokens to return. Leave "
-                "output_attentions out; run_with_trace(images) records what became of the tokens."
+                "a reduced model has no attention maps of all tokens to return. Leave out "
+                "output_attentions; run_with_trace(images) records what happened to the tokens."
             )
         given = {name: value for name, value in others.items() if value is not None}
         if unknown := sorted(given.keys() - {"num_items_in_batch"}):
             raise InputError(
-                f"{', '.join(unknown)}: not understood by a reduced model. It takes pixel_values, "
+                f"{', '.join(unknown)}: not accepted by a reduced model. It takes pixel_values, "
                 "labels, output_hidden_states, interpolate_pos_encoding and return_dict."
             )
         return given

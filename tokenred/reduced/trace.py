@@ -1,4 +1,4 @@
-"""The record of one forward: which token came from where, in every block."""
+"""The record of one forward: where the tokens of every block came from."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ __all__ = ["Step", "Trace", "fuser_matrix"]
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One reduction: which block, what it chose, and the fuser's weights.
+    """One reduction: its block, its selection, and the fuser's weights.
 
     Attributes:
         layer: the block.
-        selection: what stayed and went.
+        selection: the tokens kept and removed.
         weights: ``(b, n', n)`` sparse, from the image tokens before to those after.
-        left: ``(b, P, c)`` features of the tokens that went, as they left.
+        left: ``(b, P, c)`` features of the removed tokens, when they were removed.
         left_index: ``(b, P)`` their positions.
     """
 
@@ -48,14 +48,14 @@ class Step:
 
 
 class Trace(Recorder):
-    """What a forward did with the tokens. Made by `ReducedViT.run_with_trace`.
+    """What a forward did with the tokens. Created by `ReducedViT.run_with_trace`.
 
     Attributes:
         start: the tokens that entered the first block.
-        states: those after each block.
+        states: the states after each block.
         steps: the reductions, in order.
         theta_error: share of attention entries kept − θ in each block, ``(b, h)``; empty at θ = 1.
-        attention_maps: by block, see `attention`; empty unless they were asked for.
+        attention_maps: by block, see `attention`; empty unless requested.
         attention_index: by block, ``(b, n)`` positions of the image tokens in the block's map.
     """
 
@@ -81,7 +81,7 @@ class Trace(Recorder):
             matrix = matrix * selection.alive[..., None]
         left = tokens_left(before, selection)
         step = Step(before.layer, selection, matrix.to_sparse(), *left)
-        # Else a checkpointed block runs again for the backward, and has to save the same tensors.
+        # Otherwise a checkpointed block, run again for the backward, must save the same tensors.
         if before.layer == len(self.states):
             self.steps.append(step)
 
@@ -110,12 +110,12 @@ class Trace(Recorder):
 
     @property
     def start_index(self) -> Int[Tensor, "b n"]:
-        """Positions that entered the first block."""
+        """Positions of the tokens that entered the first block."""
         return self.start.index
 
     @property
     def index(self) -> Int[Tensor, "b n"]:
-        """Positions of the tokens at the end, −1 for one of no single patch."""
+        """Positions of the final tokens, −1 for one that represents no single patch."""
         return self.states[-1].index
 
     @property
@@ -140,31 +140,33 @@ class Trace(Recorder):
 
     @property
     def memory(self) -> Mapping[str, Tensor]:
-        """What the method carried at the end."""
+        """What the method carried between blocks, at the end."""
         return self.states[-1].memory
 
     def attention(self, layer: int) -> Float[Tensor, "b *h N N"]:
-        """The attention map of a block, as the values met it: after ``log s``, masks and θ.
+        """The attention map of a block as applied to the values: after ``log s``, masks and θ.
 
         Rows and columns are the tokens that entered the block's attention, prefix first, at the
         positions `attention_index` says: ``(b, N, N)``, the mean over heads, or ``(b, h, N, N)``,
-        as it was asked for.
+        as requested.
 
         Raises:
-            ConfigError: for a block that does not exist or has no map here.
+            ConfigError: for a block that does not exist or whose map was not recorded.
         """
         depth = len(self.states)
         if not -depth <= layer < depth:
-            raise ConfigError(f"block {layer} is asked for; the trace has blocks 0 to {depth - 1}.")
+            raise ConfigError(
+                f"block {layer} was requested; the trace has blocks 0 to {depth - 1}."
+            )
         if layer % depth not in self.attention_maps:
             raise ConfigError(
-                f"no attention map of block {layer} was recorded. Ask for them: "
+                f"no attention map of block {layer} was recorded. Request them: "
                 "run_with_trace(images, attention='mean'), or 'heads' for each head."
             )
         return self.attention_maps[layer % depth]
 
     def cut(self, layer: int) -> Trace:
-        """The trace as it was after a block."""
+        """The trace up to the end of a block."""
         cut = copy(self)
         cut.states = self.states[: layer + 1]
         cut.steps = [step for step in self.steps if step.layer <= layer]
@@ -173,9 +175,9 @@ class Trace(Recorder):
         return cut
 
     def weights(self) -> Float[Tensor, "b n N0"]:
-        """How much of each patch's feature is in each final token, all reductions in one map.
+        """How much of each patch's feature is in each final token, over all reductions.
 
-        Fusers only: what attention mixes is not counted.
+        Only fusers count, not the mixing by attention.
         """
         total = own_patches(self.start)
         for step in self.steps:
@@ -185,7 +187,7 @@ class Trace(Recorder):
     def owners(self) -> Int[Tensor, "b N0"]:
         """For each patch, the final image token with the largest weight from it (0 … n−1).
 
-        −1 where nothing of it is left.
+        −1 if nothing of it is left.
         """
         return largest(self.weights())
 
@@ -196,18 +198,18 @@ class Trace(Recorder):
         *,
         norm: Callable[[Tensor], Tensor] | None = None,
     ) -> Float[Tensor, "b N0 c"]:
-        """Tokens back on the full grid, each patch with the token that owns it.
+        """Put tokens back on the full grid; each patch gets the token that owns it.
 
         Args:
             tokens: ``(b, n, c)`` final image tokens, or ``(b, p+n, c)`` with the prefix, which is
-                left out.
-            fill: for patches of which nothing is left, see `KeptTokens.unreduce`.
-            norm: applied to the features of those that left, which are from inside the model, where
-                ``tokens`` are from after its final norm (``reduced.backbone.norm``).
+                ignored.
+            fill: for patches that no token owns, see `KeptTokens.unreduce`.
+            norm: applied to the recorded features, which come from inside the model, if ``tokens``
+                come from after its final norm (``reduced.backbone.norm``).
 
         Raises:
             ConfigError: for another ``fill``.
-            InputError: for tokens of another count, or of another width with features that left.
+            InputError: for another number of tokens, or another width than the recorded features.
         """
         check_choice(self, "fill", fill, FILLS)
         n = self.index.shape[1]
@@ -228,7 +230,7 @@ def fuser_matrix(
 ) -> Float[Tensor, "b m n"]:
     """The weights of one reduction, ``(b, n', n)``.
 
-    A fuser that describes its transport is asked; of another, unit vectors sent through it tell.
+    From the transport if the fuser describes one, otherwise from unit vectors sent through it.
     """
     transport = described(fuser, state, selection, attention)
     if transport is not None:

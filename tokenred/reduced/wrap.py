@@ -26,24 +26,25 @@ def wrap(
 ) -> ReducedViT:
     """Run a model with fewer tokens.
 
-    The result shares the model's modules and parameters, so training mode, device and weights are
-    common to both; the model's code and its own forward stay as they are, also if a check fails.
+    The result shares the model's modules and parameters, so both have the same training mode,
+    device and weights. The model's code and its own forward are unchanged, even if a check fails.
 
     Args:
         model: a timm VisionTransformer (see `tokenred.backbones`), or a `ReducedViT`, whose base is
-            then wrapped anew.
+            then wrapped again.
         strategy: a `Strategy`, or text: a recipe's name, ``"gtp:P=8"``, ``"tome@0.65"``, the path
             of a ``.toml`` (`tokenred.analysis.parse_spec`).
         engine: ``"auto"``, or an attention engine by name (`tokenred.attention.pick_engine`).
-        check_finite: refuse images with NaN or infinite values (reads them; not under compile).
+        check_finite: refuse images with NaN or infinite values (this reads every image; not when
+            compiled).
 
     Raises:
         BackboneError: for a model that no adapter knows.
         ConfigError: for a part that does not fit the model.
-        ScheduleError: for more tokens removed than there are.
+        ScheduleError: if more tokens would be removed than there are.
 
     Warns:
-        UntrainedPartWarning: for a part with weights, which are random until trained or loaded.
+        UntrainedPartWarning: for a part whose weights are random until trained or loaded.
     """
     base = model.base if isinstance(model, ReducedViT) else model
     kind = ReducedTower if HuggingFaceViT.knows(base) else ReducedViT
@@ -59,10 +60,10 @@ def dense(model: nn.Module) -> ReducedViT:
 def gmacs(model: nn.Module, image_shape: Sequence[int] | None = None) -> float:
     """Cost of one image in 10⁹ multiply-accumulates, in closed form.
 
-    Counts the backbone at the token counts that really run, and parts with weights. What a method
-    spends on choosing and fusing is not in it: see ``reduced.cost().overhead_gmacs``. Where the
-    images decide how many tokens go (``ats``), this is the most that one may cost, and
-    `tokenred.analysis.adaptive_cost` counts what images do cost.
+    Includes the backbone at the token counts that really run, and parts with weights. It does not
+    include what a method spends on choosing and fusing: see ``reduced.cost().overhead_gmacs``. If
+    the images decide how many tokens remain (``ats``), this is the maximum, and
+    `tokenred.analysis.adaptive_cost` gives the cost of given images.
 
     Args:
         model: a `ReducedViT`, or a dense model that an adapter knows.

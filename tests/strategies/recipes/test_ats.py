@@ -80,7 +80,7 @@ def test_refused() -> None:
     bare = VisionTransformer(**SMALL, class_token=False, global_pool="avg")
     with pytest.raises(ConfigError, match="attention of a CLS token"):
         tr.wrap(bare, "ats")
-    with pytest.raises(ConfigError, match="takes one number for all"):
+    with pytest.raises(ConfigError, match="needs the same number for all"):
         tr.wrap(VisionTransformer(**SMALL), tr.strategy("ats", fuser="propagate"))
     with pytest.raises(ConfigError, match=r"theta=0\.7 would count the padding"):
         tr.wrap(VisionTransformer(**SMALL), tr.strategy("ats", theta=0.7))
