@@ -55,32 +55,31 @@ def clustered(distance: Float[Tensor, "b n n"], joins: int, linkage: str) -> Int
     Equal distances: the pair with the lowest place first.
     """
     b, n = distance.shape[:2]
+    image = torch.arange(b, device=distance.device)[:, None]
     places = torch.arange(n, device=distance.device)
-    image = torch.arange(b, device=distance.device)
-    far = torch.finfo(distance.dtype).max
+    far = torch.inf  # of a cluster to itself, and of one that was joined to another to all
     distance = distance.masked_fill(places[:, None] == places, far)
-    first = places.expand(b, n)
+    first = places.repeat(b, 1)
     tokens = distance.new_ones(b, n)
+    gone = distance.new_full((b, n), far)
     for _ in range(joins):
         # Symmetric, so the row with the least entry that comes first is the lower of the pair.
-        low = distance.amin(dim=2).argmin(dim=1)
-        row = distance[image, low]
-        high = row.argmin(dim=1)
-        other = distance[image, high]
+        low = distance.amin(dim=1).argmin(dim=1, keepdim=True)
+        high = distance[image, low].argmin(dim=2)
+        both = torch.cat((low, high), dim=1)
+        row, other = distance[image, both].unbind(dim=1)
         if linkage == "average":
-            share = tokens.gather(1, torch.stack((low, high), dim=1))
-            share = share / share.sum(dim=1, keepdim=True)
+            share = tokens.gather(1, both)
+            total = share.sum(dim=1, keepdim=True)
+            share = share / total
             joined = row * share[:, :1] + other * share[:, 1:]
-            tokens = tokens.scatter_add(1, low[:, None], tokens.gather(1, high[:, None]))
+            tokens.scatter_(1, low, total)
         else:
             joined = torch.minimum(row, other) if linkage == "single" else torch.maximum(row, other)
-        is_low, is_high = places == low[:, None], places == high[:, None]
-        # A cluster that was joined to another, and each to itself, is no neighbour any more.
-        joined = torch.where((row >= far) | (other >= far) | is_low | is_high, far, joined)
-        distance = torch.where(is_low[:, :, None], joined[:, None], distance)
-        distance = torch.where(is_low[:, None], joined[:, :, None], distance)
-        distance = distance.masked_fill(is_high[:, :, None] | is_high[:, None], far)
-        first = torch.where(first == high[:, None], low[:, None], first)
+        new = torch.stack((joined.scatter_(1, both, far), gone), dim=1)
+        distance[image, both] = new
+        distance.transpose(1, 2)[image, both] = new
+        first = torch.where(first == high, low, first)
     return first
 
 
