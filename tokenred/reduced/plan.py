@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from tokenred.attention import AttentionStat, ScoreMod
 from tokenred.core.errors import ConfigError, ScheduleError
@@ -68,7 +69,7 @@ def plan_layers(
     strategy: Strategy,
     info: ModelInfo,
     stem: float = 0.0,
-    built: Mapping[str, Part] | None = None,
+    built: Mapping[str, Any] | None = None,
 ) -> tuple[LayerPlan, ...]:
     """Resolve a strategy on a model whose embedding costs ``stem``.
 
@@ -93,6 +94,7 @@ def plan_layers(
     )
     counts = strategy.schedule.resolve(context)
     made = built or {}
+    mods = [made.get(f"score_mod_{i}", mod) for i, mod in enumerate(strategy.score_mods)]
     reduction = _reads(made.get("selector"), selector) + _reads(made.get("fuser"), fuser)
     looks_back = strategy.where == "before_block"
     _check_where(strategy)
@@ -110,8 +112,8 @@ def plan_layers(
         _check_looking_back(strategy, layer, before and bool(reduction))
         rejoins = router.rejoins(layer, depth)
         watched = active is not None or router.watches(layer, depth)
-        followers = tuple((m, m.requires(layer, depth)) for m in strategy.score_mods if m.follows)
-        score_mods = tuple(mod for mod in strategy.score_mods if mod.active(layer, depth))
+        followers = tuple((m, m.requires(layer, depth)) for m in mods if m.follows)
+        score_mods = tuple(mod for mod in mods if mod.active(layer, depth))
         wanted = [*reduction] if inside or remembered else []
         wanted += [stat for _, requires in followers for stat in requires]
         wanted += router.requires if watched else ()

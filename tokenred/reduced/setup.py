@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tokenred.backbones import Backbone, BlockAdapter, adapt
 from tokenred.core.errors import BackboneError, ConfigError, UntrainedPartWarning
 from tokenred.core.info import BlockInfo, ModelInfo
+from tokenred.core.part import Part
 from tokenred.core.state import TokenState
 from tokenred.reduced.cost import Cost, strategy_cost
 from tokenred.reduced.plan import LayerPlan, adapts, plan_layers, resolve_budget
@@ -26,7 +27,6 @@ __all__ = ["LiveModel", "Setup"]
 # Remaining blocks, and the cost of all blocks before pruning.
 Pruned: TypeAlias = tuple[tuple[nn.Module, ...], tuple[BlockInfo, ...]]
 
-# Parts that are built for the model.
 _BUILT = ("selector", "fuser", "router", "embedding", "graph")
 
 
@@ -81,13 +81,13 @@ class Setup:
         stem = backbone.stem_macs()
         strategy = resolve_budget(asked, info, stem)
         fits = made_for is None or _shape(made_for) == _shape(info)
-        parts = {}
+        parts: dict[str, Any] = {}
         told = info
         if strategy.fuser.replaces:  # whose number of weights depends on the tokens that it makes
             counts = (plan.count for plan in plan_layers(strategy, info, stem))
             told = replace(info, counts=tuple(counts))
-        for name in _BUILT:
-            old, part = learned.get(name), getattr(strategy, name)
+        for name, part in _built(strategy).items():
+            old = learned.get(name)
             parts[name] = part.built_for(told, old if fits else None)
             if old is not None and not fits:
                 _take_weights(name, parts[name].network, old)
@@ -271,7 +271,7 @@ class LiveModel(SharesBase):
                 raise BackboneError(f"parts.{name} was deleted, but the strategy needs it.")
             if held[name] is not part:
                 swapped = setup.parts[name].with_network(self.parts[name])
-                setup = replace(setup, parts={**setup.parts, name: swapped})
+                setup = replace(setup, parts={**setup.parts, name: swapped}, plans={})
         weight = next(self.base.parameters())
         place = (weight.device, weight.dtype)
         if self._place != place:
@@ -282,7 +282,14 @@ class LiveModel(SharesBase):
     def _learned_in(self, other: Strategy) -> dict[str, nn.Module]:
         """Learned parts that another strategy also has."""
         parts = self.parts.items() if "parts" in self._modules else ()
-        return {n: m for n, m in parts if getattr(self.strategy, n) == getattr(other, n)}
+        ours, theirs = _built(self.strategy), _built(other)
+        return {n: m for n, m in parts if ours[n] == theirs.get(n)}
+
+
+def _built(strategy: Strategy) -> dict[str, Part]:
+    """The parts that are built for the model, by the names of their weights."""
+    mods = {f"score_mod_{i}": mod for i, mod in enumerate(strategy.score_mods)}
+    return {name: getattr(strategy, name) for name in _BUILT} | mods
 
 
 def _check_padded(backbone: Backbone, strategy: Strategy) -> None:

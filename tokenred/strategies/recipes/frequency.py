@@ -17,6 +17,7 @@ def frequency(
     windows: Windows | None = None,
     omega1: Omega = 0.0,
     omega2: Omega = -1.0,
+    learned: bool = False,
 ) -> Strategy:
     """Keep high frequencies, average the rest by region (Lee et al., NeurIPS 2025).
 
@@ -25,13 +26,14 @@ def frequency(
         layers: blocks that reduce; None for the quarters of the depth.
         windows: regions a side in each of `layers`; None for 2, then 1. The paper's for ViT-S are
             ``(2, 2, 1)``.
-        omega1, omega2: what amplifies high frequencies and means in the attention, trained by the
-            paper; the default is ordinary attention.
+        omega1, omega2: what amplifies high frequencies and means in the attention; the default is
+            ordinary attention.
+        learned: these are weights of each head in each block, trained as in the paper.
     """
-    mods = () if (omega1, omega2) == (0.0, -1.0) else (Frequency(omega1, omega2, layers),)
+    mod = Frequency(omega1, omega2, layers, learned)
     return Strategy(
         scorer="MostAttended",
         fuser=RegionMeans(windows, layers),
         schedule=KeepPatches(keep, layers),
-        score_mods=mods,
+        score_mods=(mod,) if learned or (omega1, omega2) != (0.0, -1.0) else (),
     )
