@@ -28,6 +28,8 @@ class TokenState:
             single patch.
         num_prefix: ``p``; prefix tokens are never scored and never fused.
         grid: ``(gh, gw)`` of the original image tokens.
+        token_grid: rows and columns of the remaining ones, in raster order; None where they form no
+            rectangle.
         size: number of patches each token represents, or None if no part needs it; a token of size
             0 is padding, which the attention masks.
         graph: the token graph over the original positions (`tokenred.Graph`), or None.
@@ -50,6 +52,7 @@ class TokenState:
     depth: int = 12
     memory: Mapping[str, Tensor] = field(default_factory=dict)
     positions: Any = None
+    token_grid: tuple[int, int] | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -84,6 +87,7 @@ class TokenState:
             x=gather_tokens(self.x, places),
             index=self.index.gather(1, image),
             size=None if self.size is None else self.size.gather(1, places),
+            token_grid=None,
         )
 
     @property

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tokenred.core.info import ModelInfo
 from tokenred.strategies.strategy import Strategy
 
-__all__ = ["Cost", "LayerCost", "needs_graph", "strategy_cost"]
+__all__ = ["Cost", "LayerCost", "needs_graph", "strategy_cost", "token_grids"]
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,29 @@ def strategy_cost(
         learned=sum(p.learned_macs(info, tuple(counts)) for p in strategy.parts.values()),
         overhead=graph,
     )
+
+
+def token_grids(
+    strategy: Strategy, info: ModelInfo, counts: Sequence[int]
+) -> list[tuple[int, int] | None]:
+    """Rows and columns of the image tokens before the first block and after each.
+
+    None where they form no rectangle.
+    """
+    tokens, selector, fuser = info.num_patches, strategy.selector, strategy.fuser
+    grids = [_of_size(info.grid, tokens)]
+    for layer, count in enumerate(counts):
+        grid = None if selector.adaptive(layer, info.depth) else grids[-1]
+        if count and grid is not None and info.grid is not None:
+            tokens += fuser.extra_in(layer, info.depth) - count
+            after = selector.grid_after(layer, info.depth, info.grid)
+            grid = None if fuser.replaces else _of_size(after, tokens)
+        grids.append(grid)
+    return grids
+
+
+def _of_size(grid: tuple[int, int] | None, tokens: int) -> tuple[int, int] | None:
+    return grid if grid is not None and grid[0] * grid[1] == tokens else None
 
 
 def needs_graph(strategy: Strategy, counts: Sequence[int]) -> bool:

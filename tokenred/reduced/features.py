@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from tokenred.backbones import feature_info
 from tokenred.core.part import check_choice
 from tokenred.reduced.kept import FILLS
-from tokenred.reduced.model import ReducedViT, block_numbers
+from tokenred.reduced.model import ReducedViT, block_numbers, check_maps
 from tokenred.reduced.wrap import dense, wrap
 from tokenred.strategies.specs import StrategyLike
 
@@ -32,20 +33,27 @@ class FeatureMaps(nn.Module):
         output_fmt: str = "NCHW",
         fill: str = "last",
         prune: bool = False,
+        unreduce: bool = True,
     ) -> None:
         check_choice(self, "output_fmt", output_fmt, ("NCHW", "NLC"))
         check_choice(self, "fill", fill, FILLS)
         blocks = block_numbers(out_indices, len(model.backbone.blocks))
+        if output_fmt == "NCHW" and not unreduce:
+            check_maps(model, blocks)
         if prune:
             model.prune_intermediate_layers(blocks, prune_norm=not norm)
         super().__init__()
         self.model = model
         self.out_indices = tuple(blocks)
-        self.feature_info = feature_info(model.info, blocks)
-        self.norm, self.output_fmt, self.fill = norm, output_fmt, fill
+        info = model.info if unreduce else replace(model.info, patch_size=None)
+        self.feature_info = feature_info(info, blocks)
+        self.norm, self.output_fmt, self.fill, self.unreduce = norm, output_fmt, fill, unreduce
 
     def forward(self, images: Float[Tensor, "b ch H W"]) -> list[Tensor]:
-        """One map for each of `out_indices`, ``(b, c, gh, gw)``, or ``(b, N0, c)`` for NLC."""
+        """One map for each of `out_indices`, ``(b, c, gh, gw)``, or ``(b, N0, c)`` for NLC.
+
+        Smaller ones with ``unreduce=False``.
+        """
         found: list[Tensor] = self.model.forward_intermediates(
             images,
             self.out_indices,
@@ -53,6 +61,7 @@ class FeatureMaps(nn.Module):
             stop_early=True,
             output_fmt=self.output_fmt,
             intermediates_only=True,
+            unreduce=self.unreduce,
             fill=self.fill,
         )
         return found
@@ -67,6 +76,7 @@ def features(
     output_fmt: str = "NCHW",
     fill: str = "last",
     prune: bool = False,
+    unreduce: bool = True,
 ) -> FeatureMaps:
     """The maps of ``timm.create_model(name, features_only=True)``, with fewer tokens inside.
 
@@ -84,15 +94,24 @@ def features(
         fill: for patches that no token owns, see `KeptTokens.unreduce`.
         prune: permanently remove the blocks and the head that these maps do not need, as timm does,
             so that every parameter has a gradient.
+        unreduce: False for the remaining tokens as they are: smaller maps if they form a rectangle
+            (CubistMerge), for a decoder of any size, or shorter sequences in ``"NLC"``.
 
     Raises:
         BackboneError: for a model that no adapter knows, or that cannot be pruned.
-        ConfigError: for a block or a format that does not exist.
+        ConfigError: for a block or a format that does not exist, and for smaller maps of tokens
+            that form no rectangle.
     """
     if strategy is not None:
         reduced = wrap(model, strategy)
     else:
         reduced = model if isinstance(model, ReducedViT) else dense(model)
     return FeatureMaps(
-        reduced, out_indices, norm=norm, output_fmt=output_fmt, fill=fill, prune=prune
+        reduced,
+        out_indices,
+        norm=norm,
+        output_fmt=output_fmt,
+        fill=fill,
+        prune=prune,
+        unreduce=unreduce,
     )

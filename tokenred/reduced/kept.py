@@ -39,11 +39,13 @@ class KeptTokens:
             training forms, for tokens that inference would have dropped. This is the mask for a
             language model.
         prefix: CLS, distillation and register tokens.
-        grid: ``(gh, gw)``.
+        grid: ``(gh, gw)`` of all patches.
         owner: for each patch, the token with the largest weight from it, −1 if there is none; None
             unless requested.
         left: for each patch, its own feature when its token was removed; None if nothing was
             recorded.
+        token_grid: rows and columns of the tokens, which are then in raster order; None if they
+            form no rectangle.
     """
 
     tokens: Float[Tensor, "b n c"]
@@ -54,6 +56,7 @@ class KeptTokens:
     grid: tuple[int, int]
     owner: Int[Tensor, "b N0"] | None = None
     left: Float[Tensor, "b N0 c"] | None = None
+    token_grid: tuple[int, int] | None = None
 
     @property
     def place(self) -> Int[Tensor, "b n 2"]:
@@ -63,7 +66,10 @@ class KeptTokens:
         return torch.where(self.index[..., None] >= 0, place, -1)
 
     def sorted(self) -> KeptTokens:
-        """In raster order, then tokens that represent no single patch, then padding."""
+        """In raster order of `index`, then tokens that represent no single patch, then padding.
+
+        A smaller rectangle of tokens (`token_grid`) is lost.
+        """
         last = self.grid[0] * self.grid[1]
         key = torch.where(self.index >= 0, self.index, last)
         order = torch.where(self.alive, key, key + last + 1).argsort(dim=1, stable=True)
@@ -78,6 +84,7 @@ class KeptTokens:
             size=self.size.gather(1, order),
             alive=self.alive.gather(1, order),
             owner=owner,
+            token_grid=self.token_grid if self.token_grid == self.grid else None,
         )
 
     def unreduce(self, fill: str | None = None) -> Float[Tensor, "b N0 c"]:
@@ -106,16 +113,36 @@ class KeptTokens:
             )
         return fill_grid(self.tokens, self.index, self.owner, self.grid, fill, self.left)
 
-    def dense(self, fill: str | None = None) -> Float[Tensor, "b c gh gw"]:
-        """`unreduce` as a feature map for a convolutional decoder."""
-        full = self.unreduce(fill).transpose(1, 2)
-        return full.reshape(*full.shape[:2], *self.grid).contiguous()
+    def dense(
+        self, fill: str | None = None, *, unreduce: bool = True
+    ) -> Float[Tensor, "b c rows columns"]:
+        """`unreduce` as a feature map for a convolutional decoder.
+
+        With ``unreduce=False``, the remaining tokens as they are, on `token_grid`.
+
+        Raises:
+            ConfigError: if the tokens form no rectangle, and as `unreduce` does.
+        """
+        if unreduce:
+            return as_map(self.unreduce(fill), self.grid)
+        if self.token_grid is None:
+            raise ConfigError(
+                "the remaining tokens form no rectangle, and so no map. Use unreduce=True, or a "
+                "method that keeps a rectangle, such as cubistmerge."
+            )
+        return as_map(self.tokens, self.token_grid)
 
 
 # So that a graph of torch.export can return it.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # PyTorch 2.6 calls what it has deprecated
     torch.export.register_dataclass(KeptTokens, serialized_type_name="tokenred.KeptTokens")
+
+
+def as_map(tokens: Float[Tensor, "b n c"], grid: tuple[int, int]) -> Float[Tensor, "b c gh gw"]:
+    """Tokens in raster order as a feature map."""
+    across = tokens.transpose(1, 2)
+    return across.reshape(*across.shape[:2], *grid).contiguous()
 
 
 def largest(weights: Float[Tensor, "b n N0"]) -> Int[Tensor, "b N0"]:

@@ -121,6 +121,7 @@ class Runner:
             cls_index=info.cls_index,
             depth=info.depth,
             positions=embedded.positions,
+            token_grid=grid if grid[0] * grid[1] == tokens else None,
         ), plans
 
     def _together(self, tokens: LoopState) -> TokenState:
@@ -330,6 +331,8 @@ class Runner:
                 f"{type(fuser).__name__} must leave {expected} image tokens of {state.num_tokens} "
                 f"when {plan.count} go, got {after.num_tokens} (index of {after.index.shape[1]})."
             )
+        if after.token_grid != plan.token_grid:
+            after = replace(after, token_grid=plan.token_grid)
         if self.recorder is not None:
             self.recorder.reduction(state, selection, attention, fuser)
         return _follow(after, attention, plan, selection), selection

@@ -27,7 +27,7 @@ from tokenred.reduced.trace import Trace
 from tokenred.strategies.specs import StrategyLike, parse_spec
 from tokenred.strategies.strategy import Strategy
 
-__all__ = ["ReducedViT", "block_numbers", "resolved"]
+__all__ = ["ReducedViT", "block_numbers", "check_maps", "resolved"]
 
 # The attribute under which tokens carry their weights to the head.
 _WEIGHT = "_pooling_weight"
@@ -277,31 +277,27 @@ class ReducedViT(LiveModel):
         """Features of several blocks, with the same arguments as timm's method.
 
         Each has all N0 image tokens: a patch has the token that owns it. There are two more
-        arguments: ``unreduce=False`` returns each block's own, fewer, tokens (with
-        ``output_fmt="NLC"``), and ``fill`` (`KeptTokens.unreduce`) is for patches that no token
-        owns. The final features, if requested, are those of `forward_features`.
+        arguments: ``unreduce=False`` returns each block's own, fewer, tokens (smaller NCHW
+        maps if they form a rectangle), and ``fill`` (`KeptTokens.unreduce`) is for patches that no
+        token owns. The final features, if requested, are those of `forward_features`.
 
         Raises:
-            ConfigError: for an unknown format, a block that does not exist, or a mask.
+            ConfigError: for an unknown format, a block that does not exist, a mask, or maps of
+                tokens that form no rectangle.
         """
         check_choice(self, "output_fmt", output_fmt, ("NCHW", "NLC"))
         check_choice(self, "fill", fill, FILLS)
-        if output_fmt == "NCHW" and not unreduce:
-            raise ConfigError(
-                "the remaining tokens do not form an NCHW map; pass output_fmt='NLC' with "
-                "unreduce=False."
-            )
         _check_no_mask(attn_mask, is_causal)
         taken = block_numbers(indices, len(self.backbone.blocks))
+        if output_fmt == "NCHW" and not unreduce:
+            check_maps(self, taken)
         origins = self._origins(taken, unreduce)
         state = self._run(images, origins, max(taken) if stop_early else None)
         kept = [origins.kept(layer, self.backbone.norm if norm else None) for layer in taken]
-        if not unreduce:
-            found = [tokens.tokens for tokens in kept]
-        elif output_fmt == "NLC":
-            found = [tokens.unreduce(fill) for tokens in kept]
+        if output_fmt == "NCHW":
+            found = [tokens.dense(fill, unreduce=unreduce) for tokens in kept]
         else:
-            found = [tokens.dense(fill) for tokens in kept]
+            found = [tokens.unreduce(fill) if unreduce else tokens.tokens for tokens in kept]
         prefixes = [tokens.prefix for tokens in kept]
         with_prefix = return_prefix_tokens and state.num_prefix > 0
         if output_dict:
@@ -444,6 +440,18 @@ def block_numbers(indices: int | Sequence[int] | None, depth: int) -> list[int]:
             f"blocks {wrong or 'none'} were requested; the model has blocks 0 to {depth - 1}."
         )
     return sorted({i % depth for i in indices})
+
+
+def check_maps(model: ReducedViT, blocks: Sequence[int]) -> None:
+    """Refuse maps of the tokens after these blocks where they form no rectangle."""
+    setup = model._refresh()
+    plans = setup.plan(setup.info.grid, setup.info.num_patches)
+    if without := [block for block in blocks if plans[block].token_grid is None]:
+        raise ConfigError(
+            f"the tokens after blocks {without} form no rectangle, and so no NCHW map. Pass "
+            "output_fmt='NLC' with unreduce=False, omit unreduce=False, or use a method that keeps "
+            "a rectangle, such as cubistmerge."
+        )
 
 
 def _head(backbone: Backbone, x: Tensor, weight: Tensor | None, pre_logits: bool = False) -> Any:

@@ -12,7 +12,7 @@ from tokenred.attention import AttentionStat, ScoreMod
 from tokenred.core.errors import ConfigError, ScheduleError
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part
-from tokenred.reduced.cost import strategy_cost
+from tokenred.reduced.cost import strategy_cost, token_grids
 from tokenred.strategies.base import Fuser, Selector
 from tokenred.strategies.schedule import ScheduleContext
 from tokenred.strategies.schedules import Budget, Constant
@@ -39,6 +39,7 @@ class LayerPlan:
         reads: whether the block's own attention is read.
         opens, opens_in_training: whether anything is done inside the block.
         fewer: whether tokens may be removed or idle before its attention.
+        token_grid: rows and columns of the image tokens after the block, see `TokenState`.
     """
 
     count: int
@@ -58,6 +59,7 @@ class LayerPlan:
     opens: bool
     opens_in_training: bool
     fewer: bool
+    token_grid: tuple[int, int] | None
 
 
 def adapts(strategy: Strategy, depth: int) -> bool:
@@ -100,6 +102,7 @@ def plan_layers(
     _check_where(strategy)
     sizes_bias = strategy.proportional_attention or adapts(strategy, depth)
     plans, together, fewer, tokens = [], True, False, start
+    grids = token_grids(strategy, info, counts)
     for layer, count in enumerate(counts):
         tokens -= count - (context.added(layer) if count else 0)
         active = router.active(layer, depth, start)
@@ -141,6 +144,7 @@ def plan_layers(
                 opens=opens or not all(mod.in_training_only for mod in score_mods),
                 opens_in_training=opens or bool(score_mods) or masked,
                 fewer=fewer or active is not None,
+                token_grid=grids[layer + 1],
             )
         )
         together = active is None or rejoins

@@ -144,6 +144,7 @@ class Origins(Recorder):
             alive=(state.memory["mask"][:, p:] if masked else size) > 0,
             prefix=x[:, :p],
             grid=state.grid,
+            token_grid=state.token_grid,
         )
         if layer not in self._owners:
             return kept

@@ -101,6 +101,16 @@ class Trace(Recorder):
         return self.start.grid
 
     @property
+    def token_grid(self) -> tuple[int, int] | None:
+        """Rows and columns of the tokens at the end, or None where they form no rectangle."""
+        return self.states[-1].token_grid
+
+    @property
+    def token_grid_per_layer(self) -> tuple[tuple[int, int] | None, ...]:
+        """Rows and columns of the tokens after each block, or None."""
+        return tuple(state.token_grid for state in self.states)
+
+    @property
     def num_patches(self) -> int:
         return self.start.num_patches
 

@@ -83,6 +83,13 @@ class Selector(Reader):
         """
         return False
 
+    def grid_after(self, layer: int, depth: int, grid: tuple[int, int]) -> tuple[int, int] | None:
+        """Rows and columns of the tokens that are left after this block, if they are a rectangle.
+
+        ``grid`` is that of all patches. ``keep`` then goes through the rectangle row by row.
+        """
+        return None
+
     calibration_passes: ClassVar[int] = 0
     """How often `tokenred.calibrate` runs the images; 0 if there is nothing to calibrate."""
 

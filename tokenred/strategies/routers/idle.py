@@ -112,7 +112,8 @@ class Idle(Router):
     ) -> TokenState:
         places = resting["places"][..., None].expand(-1, -1, before.x.shape[2])
         x = before.x.scatter(1, places, active.x)
-        return replace(active, x=x, index=before.index, size=before.size)
+        grid = before.token_grid
+        return replace(active, x=x, index=before.index, size=before.size, token_grid=grid)
 
 
 def token_cut(

@@ -144,4 +144,5 @@ class SlowFast(Router):
         g = active.memory[_KEY][:, : count - p]
         g = before.memory[_KEY].scatter(1, slow[:, p:] - p, g)
         memory = {**active.memory, _KEY: g}
-        return replace(active, x=x, index=before.index, size=before.size, memory=memory)
+        whole = {"index": before.index, "size": before.size, "token_grid": before.token_grid}
+        return replace(active, x=x, memory=memory, **whole)

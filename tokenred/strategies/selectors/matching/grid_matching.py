@@ -54,6 +54,10 @@ class GridMatching(Selector):
         whole = height * width == state.num_tokens
         return {0, height * width - (height - rows) * (width - columns)} if whole else {0}
 
+    def grid_after(self, layer: int, depth: int, grid: tuple[int, int]) -> tuple[int, int]:
+        (height, width), (rows, columns) = self.schedule.at(layer, depth, grid)
+        return height - rows, width - columns
+
     def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
         return float(2 * tokens * info.width)
 

@@ -34,6 +34,8 @@ class LocalGlobal(Selector):
     every pair merges that is at least as close as ``mean + std/layer`` over the tokens of A in the
     image (layers counted from 1). Similarities are those of the features.
 
+    How many windows merge depends on the image, so the tokens form no rectangle afterwards.
+
     Args:
         threshold: τ.
         layers: blocks; None for the first, and the last before a third of the depth.
