@@ -17,7 +17,7 @@ def _load(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(str(FOLDER))
     before = set(sys.modules)
     yield importlib.import_module(name)
-    for own in {"targets", "reporting"} - before:
+    for own in {"targets", "reporting", "evidence"} - before:
         sys.modules.pop(own, None)
 
 
@@ -29,3 +29,8 @@ def reporting(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 @pytest.fixture
 def targets(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     yield from _load("targets", monkeypatch)
+
+
+@pytest.fixture
+def evidence(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    yield from _load("evidence", monkeypatch)

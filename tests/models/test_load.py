@@ -42,6 +42,18 @@ def test_a_checkpoint_that_describes_itself(tmp_path: Path) -> None:
     assert "mean" not in load_model(saved(tmp_path / "plain.safetensors")[0]).pretrained_cfg
 
 
+def test_a_decoder_beside_the_model_is_left_alone(tmp_path: Path) -> None:
+    model, path = VisionTransformer(**CONFIG).eval(), tmp_path / "w.safetensors"
+    beside = {"decoder.0.weight": torch.ones(2), "decoded": torch.ones(1)}
+    save_checkpoint(path, model.state_dict() | beside, {"config": CONFIG})
+    with pytest.raises(CheckpointError, match="unexpected: decoded"):
+        load_model(path)
+    del beside["decoded"]
+    save_checkpoint(path, model.state_dict() | beside, {"config": CONFIG}, overwrite=True)
+    images = torch.rand(2, 3, 16, 16)
+    assert torch.equal(load_model(path)(images), model(images))
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [

@@ -9,7 +9,13 @@ from torch import nn
 
 import tokenred as tr
 from tokenred.analysis import at_budget, parse_spec, same_budget
-from tokenred.core.errors import ConfigError, PartError, TokenredError, UnknownNameError
+from tokenred.core.errors import (
+    ConfigError,
+    PartError,
+    ScheduleError,
+    TokenredError,
+    UnknownNameError,
+)
 from tokenred.models import load_model
 
 
@@ -120,3 +126,11 @@ def test_wherever_a_strategy_is_taken(digits: nn.Module, tmp_path: Path, form: s
     if form == "share":
         (timing,) = tr.benchmark(given, dense=digits, batch_size=1, pairs=2, progress=False)
         assert timing.gmacs == tr.gmacs(fast)
+
+
+def test_a_share_keeps_to_what_a_selector_can_remove(digits: nn.Module) -> None:
+    # At most half of the tokens merge in a block, so the lowest keep rate of all is refused.
+    share = tr.gmacs(tr.wrap(digits, "pitome@0.7")) / tr.gmacs(digits)
+    assert 0.6 < share <= 0.7
+    with pytest.raises(ScheduleError, match="goes as far as it can"):
+        tr.wrap(digits, "pitome@0.02")

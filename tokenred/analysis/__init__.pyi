@@ -12,6 +12,8 @@ from .measure.accuracy import evaluate as evaluate
 from .measure.accuracy import evaluate_together as evaluate_together
 from .measure.agreement import Agreement as Agreement
 from .measure.agreement import agreement as agreement
+from .measure.fidelity import feature_fidelity as feature_fidelity
+from .measure.fidelity import map_fidelity as map_fidelity
 from .measure.image_costs import AdaptiveCost as AdaptiveCost
 from .measure.image_costs import adaptive_cost as adaptive_cost
 from .measure.intervals import Estimate as Estimate

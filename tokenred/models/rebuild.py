@@ -233,11 +233,13 @@ def read_described(
 
     Args:
         path: a ``.safetensors`` file whose metadata entry ``config`` holds the arguments of timm's
-            ``VisionTransformer`` as JSON.
+            ``VisionTransformer`` as JSON. Weights named ``decoder.…``, of something that stands
+            beside the model, are left alone.
         num_classes: that the model must have, if given.
         weights: whether to load them; otherwise they are random.
     """
-    state, metadata = read_checkpoint(path)
+    found, metadata = read_checkpoint(path)
+    state = {name: value for name, value in found.items() if not name.startswith("decoder.")}
     origin = str(path)
     if "config" not in metadata:
         raise CheckpointError(

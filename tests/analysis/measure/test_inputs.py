@@ -29,6 +29,9 @@ def test_the_callers_dataset_stays(digits: nn.Module) -> None:
     assert mine.transform is None
     assert opened[0][0].shape == (3, 32, 32)
     assert opened[0][0].min() < 0
+    headless = digits_vit(pretrained=False)
+    headless.reset_classifier(0)
+    assert open_for(headless, mine).labels == mine.labels
     own = torch.nn.Identity()
     assert open_for(digits, open_dataset("digits", transform=own)).transform is own
 

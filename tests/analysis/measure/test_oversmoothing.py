@@ -157,6 +157,14 @@ def test_the_figures_are_those_of_a_trace(result: Oversmoothing, digits: nn.Modu
         assert np.isnan(lost["difference"])
 
 
+def test_padding_is_like_nothing() -> None:
+    tokens = torch.randn(2, 6, 4)
+    alive = torch.arange(6) < torch.tensor([[4], [1]])
+    found = mean_cosine(tokens, alive)
+    assert found[0] == pytest.approx(mean_cosine(tokens[:1, :4]).item(), abs=1e-6)
+    assert found[1].isnan()
+
+
 def test_autocast_and_loaders(digits: nn.Module) -> None:
     loader = tr.data.make_loader(open_for(digits, "digits"), 6, limit=12)
     found, plain = (

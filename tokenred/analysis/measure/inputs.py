@@ -71,7 +71,7 @@ def open_for(
                 f"expected data with {classes} classes, like the model, got {dataset.name} with "
                 f"{len(dataset.classes)}; choose a model that was trained for it."
             )
-    if isinstance(classes, int) and max(dataset.labels) >= classes:
+    if isinstance(classes, int) and 0 < classes <= max(dataset.labels):
         raise DataError(
             f"expected labels below {classes}, the number of the model's classes, got "
             f"{max(dataset.labels)} in {dataset.name}; pass class_map=, or another model."

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from rich.table import Table
 from torch import Tensor, nn
@@ -47,18 +47,23 @@ __all__ = [
 _LOST = "lost"
 
 
-def mean_cosine(tokens: Float[Tensor, "b n c"]) -> Float[Tensor, " b"]:
+def mean_cosine(
+    tokens: Float[Tensor, "b n c"], alive: Bool[Tensor, "b n"] | None = None
+) -> Float[Tensor, " b"]:
     """Mean cosine similarity over all pairs of different tokens, −1 … 1; 1 = all alike.
 
     From the sum of the unit vectors u, ``(‖Σu‖² − Σ‖u‖²) / (n(n − 1))``, so it costs ``O(n·c)``.
-    A zero vector has similarity 0 to all others. NaN for a single token.
+    A zero vector has similarity 0 to all others. Padding, where ``alive`` is False, does not count.
+    NaN for a single token.
 
     Source: the quantity of GTP-ViT's Fig. 6 (Xu et al., WACV 2024).
     """
     unit = unit_vectors(tokens.detach())
-    n = tokens.shape[1]
+    n = torch.full(unit.shape[:1], unit.shape[1], device=unit.device)
+    if alive is not None:
+        unit, n = unit * alive[..., None], alive.sum(dim=1)
     total = unit.sum(dim=1).square().sum(dim=-1) - unit.square().sum(dim=(1, 2))
-    return total / n / (n - 1) if n > 1 else torch.full_like(total, torch.nan)
+    return torch.where(n > 1, total / n / (n - 1), torch.nan)
 
 
 def effective_rank(tokens: Float[Tensor, "b n c"]) -> Float[Tensor, " b"]:

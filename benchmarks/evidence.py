@@ -1,0 +1,353 @@
+"""What the methods do to real models: ``python benchmarks/evidence.py [SECTION …]``.
+
+``photographs``: a DINOv2 ViT-S/14 with a decoder of saliency (``scripts/real_vit.py`` makes the
+file), on photographs without labels. How close do features and map stay to the dense model's?
+``cifar10``: the embedded ViT on CIFAR-10's test images. How many are still classified correctly?
+
+All recipes run at the same shares of the dense model's GMACs. What is in the stores beside the CSV
+files is not measured again, so a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from reporting import write_readme
+from torch import Tensor, nn
+
+import tokenred as tr
+from tokenred.analysis import (
+    Grid,
+    Spec,
+    adaptive_cost,
+    bootstrap_interval,
+    feature_fidelity,
+    map_fidelity,
+    paired_difference,
+    register_metric,
+)  # fmt: skip
+from tokenred.analysis.lineup import wrap_spec
+from tokenred.analysis.measure.image_costs import is_adaptive
+from tokenred.analysis.measure.inputs import batches, open_for
+from tokenred.analysis.measure.oversmoothing import mean_cosine
+from tokenred.analysis.measure.timing import resize
+from tokenred.models import load_model
+from tokenred.reduced.kept import KeptTokens
+from tokenred.reduced.wrap import dense
+from tokenred.strategies.strategy import Strategy
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "scripts"))
+PAGE = HERE.parent / "docs" / "results.md"
+SHARES = (0.7, 0.5, 0.85)  # in the order in which they run
+# Forms of a recipe besides, or in place of, the bare one.
+FORMS = {
+    "gtp": ("gtp", "gtp:fuser=prune", "gtp:scorer=DiagAttn", "gtp:scorer=BroadAttn",
+            "gtp:theta=0.6"),
+    "dpcknn": ("dpcknn:equal_weights=true",),
+}  # fmt: skip
+FILLED = ("gtp", "gtp:fuser=prune", "tome", "evit", "random")
+FILLS = ("last", "own", "nearest", "zero")
+UNTRAINED = ("dynamicvit", "mstm", "patchmerger", "sinkhorn", "sit")
+FIGURES = ("correlation", "error", "iou", "cls", "mean", "patches", "tokens")
+
+
+def specs(base: nn.Module, options: argparse.Namespace, section: str) -> Iterator[Spec]:
+    """Every recipe at every budget; one that follows none is fitted to images, once."""
+    every = [form for name in tr.list_strategies() for form in FORMS.get(name, (name,))]
+    names = [*(options.methods or every), *options.also]
+    known = options.results / f"evidence_{section}_fitted.json"
+    kept = json.loads(known.read_text("utf-8")) if known.exists() else {}
+    for share in options.shares:
+        for name in names:
+            label = f"{name}@{share:g}"
+            if label not in kept:
+                try:
+                    wrap_spec(base, tr.analysis.parse_spec(label))
+                except (tr.errors.ConfigError, tr.errors.ScheduleError):
+                    found = fitted(base, name, share, section, options)
+                    kept[label] = "" if found is None else found.to_toml()
+                    known.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
+            if kept.get(label) == "":
+                print(f"{label}: left out, it cannot cost as little", file=sys.stderr)
+            elif label in kept:
+                yield Spec(label, name, Strategy.from_toml(kept[label]))
+            else:
+                yield tr.analysis.parse_spec(label)
+
+
+def fitted(
+    base: nn.Module, name: str, share: float, section: str, options: argparse.Namespace
+) -> Strategy | None:
+    """A method that costs at most a share of the dense model's GMACs on average; None if none."""
+    images = some_images(base, options.fit_on or getattr(options, section), options.fit)
+    info, plain = dense(base).info, tr.analysis.parse_spec(name).strategy
+    stages = len({info.depth * at // 4 for at in (1, 2, 3)})
+    dials: dict[str, list[dict[str, Any]]] = {  # from the cheapest on
+        "ats": [{"max_tokens": n} for n in range(4, info.num_patches + 1, 4)],
+        "algm": [{"threshold": at / 20 - 1} for at in range(41)],
+        "cubistmerge": [
+            {f"{lines}_removed": spread(n - n // 2 if lines == "rows" else n // 2, stages)
+             for lines in ("rows", "columns")}
+            for n in range(2 * max(info.grid), -1, -1)
+        ],
+    }  # fmt: skip
+    # What calibration is asked for and what it gives differ a little.
+    calibrated = [{"share": share * (1 + at / 20)} for at in range(-6, 3)]
+
+    @cache
+    def at(place: int) -> Strategy:
+        if plain.selector.calibration_passes:
+            return tr.calibrate(base, name, images, progress=False, **calibrated[place])
+        return tr.strategy(name, **dials[name][place])
+
+    def too_dear(place: int) -> bool:
+        try:
+            model = tr.wrap(base, at(place))
+        except tr.errors.ScheduleError:  # more than can be removed
+            return False
+        cost = adaptive_cost(model, images).mean_gmacs if is_adaptive(model) else tr.gmacs(model)
+        return cost > share * tr.gmacs(base)
+
+    if name not in dials and not plain.selector.calibration_passes:
+        return None
+    places = range(len(dials.get(name, calibrated)))
+    fitting = bisect_left(places, True, key=too_dear)
+    return at(fitting - 1) if fitting else None
+
+
+def spread(total: int, places: int) -> list[int]:
+    return [total // places + (at < total % places) for at in range(places)]
+
+
+@cache
+def some_images(base: nn.Module, data: Path, count: int) -> Tensor:
+    stream, _ = batches(open_for(base, data), batch_size=count, workers=0, limit=count, seed=1)
+    return next(stream)[0]
+
+
+# ------------------------------------------------------------------------------ photographs
+
+
+def views(model: tr.ReducedViT, images: Tensor) -> tuple[KeptTokens, Tensor]:
+    """Tokens after the final norm, and the similarity of those before it."""
+    raw = model.kept_tokens(images, norm=False, owners=True)
+    norm = model.backbone.norm
+    normed = replace(
+        raw, tokens=norm(raw.tokens), prefix=norm(raw.prefix),
+        left=None if raw.left is None else norm(raw.left),
+    )  # fmt: skip
+    return normed, mean_cosine(raw.tokens, raw.alive)
+
+
+def photographs(options: argparse.Namespace) -> pd.DataFrame:
+    """A DINOv2 ViT-S/14 and a decoder of saliency, on photographs without labels."""
+    from real_vit import read_decoder
+
+    decoder = read_decoder(options.model)
+
+    def fidelity(
+        model: tr.ReducedViT, data: Any, context: Any, *, fills: tuple[str, ...] = ("last",)
+    ) -> dict[str, list[float]]:
+        """Figures of each image; those of the dense model are kept from cell to cell."""
+        known = context.kept.setdefault("fidelity", [])
+        found: dict[str, list[float]] = {}
+        stream, _ = batches(
+            data, batch_size=context.batch_size, workers=0, limit=None, seed=context.seed
+        )
+        for at, (images, _, _) in enumerate(stream):
+            if at == len(known):
+                tokens = views(dense(model.base), images)[0]
+                known.append((tokens, decoder(tokens.dense())))
+            tokens, wanted = known[at]
+            own, cosine = views(model, images)
+            figures = feature_fidelity(own, tokens) | {"tokens": cosine}
+            for fill in fills:
+                of_map = map_fidelity(decoder(own.dense(fill)), wanted)
+                figures |= {f"{fill}_{name}": values for name, values in of_map.items()}
+            for name, values in figures.items():
+                found.setdefault(name, []).extend(values.tolist())
+        return found
+
+    register_metric("fidelity", version=1)(fidelity)
+    base = load_model(options.model)
+    resize(base, (224, 224))
+    listed = list(specs(base, options, "photographs"))
+    common: dict[str, Any] = {
+        "model": str(options.model), "data": str(options.photographs), "image_size": 224,
+        "limit": options.limit, "batch_size": 10, "name": "photographs",
+    }  # fmt: skip
+    rows, records = [], []
+    for fills in (FILLS, ("last",)):
+        chosen = [
+            spec for spec in listed
+            if (spec.label.partition("@")[0] in FILLED) == (fills == FILLS)
+        ]  # fmt: skip
+        cells = [{"base": "dense"}] * (fills != FILLS) + [{"base": spec} for spec in chosen]
+        metrics = [{"name": "fidelity", "fills": fills}, "mean_cost"]
+        study = Grid(cells=cells, metrics=metrics, **common).run(
+            options.results / "evidence_photographs.db"
+        )
+        records += [r for r in study.records if r["status"] == "done"]
+        for row in study.failed():
+            print(f"{row['strategy']}: {row['error']}", file=sys.stderr)
+    by_name = {row["strategy"]: row for row in records}
+    for label, row in by_name.items():
+        name, _, share = label.partition("@")
+        for fill in (fill for fill in FILLS if f"{fill}_error" in row):
+            told = {"method": name, "share": share, "fill": fill, "images": len(row["cls"])}
+            told["cost"] = row.get("mean_gmacs", row["gmacs"]) / by_name["dense"]["gmacs"]
+            for figure in FIGURES:
+                told |= with_interval(figure, row.get(f"{fill}_{figure}", row.get(figure)))
+            if rival := by_name.get(f"gtp@{share}"):
+                gap = np.subtract(row[f"{fill}_correlation"], rival["last_correlation"])
+                told |= with_interval("from_gtp", gap)
+            rows.append(told)
+    return pd.DataFrame(rows)
+
+
+def with_interval(name: str, values: Any) -> dict[str, float]:
+    """A mean over images and its 95% bootstrap interval; of the images that have the figure."""
+    known = np.array(values)[np.isfinite(values)]
+    if len(known) < 2:
+        return {}
+    found = bootstrap_interval(known)
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+# ---------------------------------------------------------------------------------- CIFAR-10
+
+
+def cifar10(options: argparse.Namespace) -> pd.DataFrame:
+    """The embedded ViT on CIFAR-10: top-1, and what changed."""
+    base = load_model("cifar10_vit")
+    listed = list(specs(base, options, "cifar10"))
+    grid = Grid(
+        cells=[{"base": "dense"}, *({"base": spec} for spec in listed)], model="cifar10_vit",
+        data=str(options.cifar10), limit=options.limit, metrics=["accuracy", "mean_cost"],
+        name="cifar10", batch_size=100, against="dense",
+    )  # fmt: skip
+    study = grid.run(options.results / "evidence_cifar10.db")
+    done = {r["strategy"]: r for r in study.records if r["status"] == "done"}
+    answers = {label: study.store.predictions(row["key"]) for label, row in done.items()}
+    rows = []
+    for label, row in done.items():
+        name, _, share = label.partition("@")
+        told = {"method": name, "share": share, "images": row["images"], "top1": row["top1"],
+                "cost": row.get("mean_gmacs", row["gmacs"]) / done["dense"]["gmacs"]}  # fmt: skip
+        own, whole = answers[label], answers["dense"]
+        told["agreement"] = 100 * float((own.prediction == whole.prediction).mean())
+        rivals = {"from_dense": whole, "from_gtp": answers.get(f"gtp@{share}")} if share else {}
+        for which, rival in rivals.items():
+            if rival is not None:
+                gap = paired_difference(own.correct, rival.correct)
+                ends = {"": gap.difference, "_low": gap.low, "_high": gap.high}
+                told |= {f"{which}{end}": 100 * value for end, value in ends.items()}
+        rows.append(told)
+    return pd.DataFrame(rows)
+
+
+# ------------------------------------------------------------------------------------- tables
+
+
+def shown(row: Mapping[str, Any], name: str, places: int, signed: bool = False) -> str:
+    value, low, high = (row.get(f"{name}{end}") for end in ("", "_low", "_high"))
+    if value is None or value != value:
+        return ""
+    form = f"{{:{'+' * signed}.{places}f}}"
+    ends = "" if low is None else f" [{form.format(low)}, {form.format(high)}]"
+    return form.format(value) + ends
+
+
+SECTIONS: dict[str, tuple[Callable[[argparse.Namespace], pd.DataFrame], str, dict[str, Any]]] = {
+    "photographs": (photographs, "correlation", {
+        "correlation of maps": ("correlation", 3), "from `gtp`": ("from_gtp", 3, True),
+        "error": ("error", 3), "IoU": ("iou", 3), "CLS": ("cls", 4),
+        "mean token": ("mean", 4), "patches": ("patches", 3), "tokens alike": ("tokens", 3),
+    }),
+    "cifar10": (cifar10, "top1", {
+        "top-1 %": ("top1", 2), "points from dense": ("from_dense", 2, True),
+        "points from `gtp`": ("from_gtp", 2, True), "same answer as dense %": ("agreement", 1),
+    }),
+}  # fmt: skip
+
+
+def table(frame: pd.DataFrame, by: str, columns: Mapping[str, Any]) -> str:
+    """Markdown, a part for each budget, the best method first."""
+    head = ["method", "GMACs", *columns]
+    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    frame = frame[frame["fill"] == "last"] if "fill" in frame else frame
+    for share in sorted(set(frame["share"]), key=lambda text: -float(text or 1)):
+        part = frame[frame["share"] == share].sort_values(by, ascending=False)
+        if share:
+            lines.append(f"| **at {share}** |{' |' * (len(head) - 1)}")
+        for row in part.to_dict("records"):
+            cells = [f"`{row['method']}`{'*' * (row['method'] in UNTRAINED)}", f"{row['cost']:.3f}"]
+            cells += [shown(row, *what) for what in columns.values()]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def fills(frame: pd.DataFrame) -> str:
+    """Markdown: correlation of the maps by what is put into patches without a token."""
+    wide = frame[frame["method"].isin(FILLED)].pivot(
+        index=["share", "method"], columns="fill", values="correlation"
+    )
+    wide = wide.loc[wide.index.sort_values(ascending=False), list(FILLS)]
+    lines = [f"| GMACs | method | {' | '.join(f'`{fill}`' for fill in FILLS)} |",
+             f"|{' --- |' * (2 + len(FILLS))}"]  # fmt: skip
+    for (share, method), row in wide.iterrows():
+        cells = " | ".join(f"{value:.3f}" for value in row)
+        lines.append(f"| {share} | `{method}` | {cells} |")
+    return "\n".join(lines)
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Run sections; 0, or 2 for arguments that cannot be meant."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; all if left out")
+    add("--model", type=Path, default=HERE / "real_vit.safetensors", help="of photographs")
+    add("--photographs", type=Path, default=HERE / "photographs", help="folder or archive")
+    add("--cifar10", type=Path, default=HERE / "cifar10-test.zip", help="folder or archive")
+    add("--fit-on", type=Path, help="other images, to fit thresholds on; by default the section's")
+    add("--fit", type=int, default=32, help="number of images that thresholds are fitted on")
+    add("--limit", type=int, help="number of images")
+    add("--shares", type=float, nargs="+", default=SHARES, help="of the dense model's GMACs")
+    add("--results", type=Path, default=HERE / "results", help="their folder")
+    add("--methods", nargs="+", help="only these, as `tokenred compare` takes them, or .toml files")
+    add("--also", nargs="+", default=[], help="these besides")
+    add("--docs", action="store_true", help=f"put the tables into {PAGE.name}")
+    options = parser.parse_args(given)
+    if unknown := set(options.sections) - set(SECTIONS):
+        parser.error(f"unknown section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    for name in options.sections or SECTIONS:
+        needed = [getattr(options, name), *[options.model] * (name == "photographs")]
+        if absent := [path for path in needed if not path.exists()]:
+            print(f"{name}: left out, there is no {absent[0]}; see docs/results.md", flush=True)
+            continue
+        measure, by, columns = SECTIONS[name]
+        frame = measure(options)
+        frame.to_csv(options.results / f"evidence_{name}.csv", index=False, float_format="%.5f")
+        text = f"{frame['images'].min()} images.\n\n{table(frame, by, columns)}"
+        print(text, flush=True)
+        parts = {name: text} | ({"fills": fills(frame)} if "fill" in frame else {})
+        for part in parts if options.docs else ():
+            write_readme(PAGE, part, parts[part])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

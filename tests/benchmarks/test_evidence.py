@@ -1,0 +1,72 @@
+"""The tables of what the methods do to real models, on a few white squares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from tests.shared import script
+from tokenred.data.classes import CIFAR10_CLASSES
+from tokenred.models import save_checkpoint
+
+
+def test_the_best_come_first_at_each_budget(evidence: ModuleType) -> None:
+    frame = pd.DataFrame([
+        {"method": "dense", "share": "", "cost": 1, "top1": 90.0},
+        {"method": "sit", "share": "0.5", "cost": 0.5, "top1": 10.0, "from_dense": -80.0,
+         "from_dense_low": -81.0, "from_dense_high": -79.0},
+        {"method": "gtp", "share": "0.5", "cost": 0.5, "top1": 80.0},
+        {"method": "tome", "share": "0.7", "cost": 0.7, "top1": 85.0},
+    ])  # fmt: skip
+    _, by, columns = evidence.SECTIONS["cifar10"]
+    rows = evidence.table(frame, by, columns).splitlines()[2:]
+    assert [row.split("|")[1].strip() for row in rows] == [
+        "`dense`", "**at 0.7**", "`tome`", "**at 0.5**", "`gtp`", "`sit`*",
+    ]  # fmt: skip
+    assert "| 0.500 | 10.00 | -80.00 [-81.00, -79.00] |" in rows[-1]
+
+
+def test_a_run_into_a_folder_with_methods_of_ones_own(
+    evidence: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    for shade, name in enumerate(CIFAR10_CLASSES):
+        (data / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32), (25 * shade,) * 3).save(data / name / "plain.png")
+    given = ["cifar10", "--cifar10", str(data), "--results", str(tmp_path), "--shares", "0.7"]
+    given += ["--methods", "gtp:alpha=0.2", "cubistmerge", "ats", "--also", "gtp"]
+    assert evidence.main(given) == 0
+    out = capsys.readouterr().out
+    rows = pd.read_csv(tmp_path / "evidence_cifar10.csv", keep_default_na=False)
+    assert list(rows["method"]) == ["dense", "gtp:alpha=0.2", "cubistmerge", "ats", "gtp"]
+    assert (rows["cost"][1:].astype(float) <= 0.72).all()
+    assert set(rows["images"]) == {10}
+    assert all(f"`{name}`" in out for name in rows["method"])
+
+
+def test_what_is_missing_is_named(
+    evidence: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evidence.main(["cifar10", "--cifar10", str(tmp_path / "none.zip")]) == 0
+    assert "left out, there is no" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        evidence.main(["nonsense"])
+    page = evidence.PAGE.read_text(encoding="utf-8")
+    for name in [*evidence.SECTIONS, "fills"]:
+        assert f"<!-- {name} -->\n" in page
+
+
+def test_the_decoder_of_a_file(tmp_path: Path) -> None:
+    real_vit = script("real_vit")
+    decoder = real_vit.Decoder().eval()
+    state = {f"decoder.{name}": value for name, value in decoder.state_dict().items()}
+    path = save_checkpoint(tmp_path / "w.safetensors", {"norm.bias": torch.ones(1)} | state, {})
+    tokens = torch.randn(2, 384, 3, 4)
+    again = real_vit.read_decoder(path)
+    assert torch.equal(again(tokens), decoder(tokens))
+    assert again(tokens).shape == (2, 1, 24, 32)
