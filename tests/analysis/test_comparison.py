@@ -157,7 +157,7 @@ def test_default_is_five_methods_at_two_budgets(digits: nn.Module) -> None:
         ({"strategies": ["gtp:P=2", "nothing"]}, UnknownNameError, "nothing"),
         ({"strategies": ["gtp:P=2", "gtp:P=9"]}, ScheduleError, "gtp:P=9: "),
         ({"data": "digitz"}, DataError, "digitz"),
-        ({"strategies": ["topk", "topk"]}, ConfigError, "each strategy once"),
+        ({"strategies": ["topk", "topk"]}, ConfigError, "a distinct name for each strategy"),
         ({"strategies": "topk"}, ConfigError, "a list of strategies"),
         ({"limit": 0}, ConfigError, "limit"),
         ({"level": 95}, ConfigError, "level"),
@@ -315,6 +315,6 @@ def test_without_images() -> None:
 
 
 def test_unreadable_images_are_named() -> None:
-    (line,) = [line for line in make(skipped=7).footnotes() if line.startswith("Left out")]
+    (line,) = [line for line in make(skipped=7).footnotes() if line.startswith("Skipped")]
     names = "; ".join(f"{i}.jpg (cut)" for i in range(5))
     assert line == f"Left out: 7 unreadable images: {names}; and 2 more."

@@ -54,9 +54,9 @@ def test_the_same_counts(digits: nn.Module, removed: int | list[int] | None) -> 
 def test_refused(digits: nn.Module) -> None:
     with pytest.raises(ConfigError, match="put it into"):
         named_specs("gtp")
-    with pytest.raises(ConfigError, match="each strategy once"):
+    with pytest.raises(ConfigError, match="a distinct name for each strategy"):
         named_specs(["gtp", "gtp"])
-    with pytest.raises(ConfigError, match="each strategy once"):
+    with pytest.raises(ConfigError, match="a distinct name for each strategy"):
         named_specs({"dense": "gtp"})
     with pytest.raises(UnknownNameError, match="nothing"):
         named_specs(["nothing"])

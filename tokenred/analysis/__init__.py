@@ -1,7 +1,7 @@
 """Analysis: measure accuracy and speed, compare strategies, draw the figures of a paper.
 
-Everything here is loaded when it is first used: pandas, SciPy and seaborn take a while. The names
-stand in ``__init__.pyi``.
+Everything here is loaded on first use, because importing pandas, SciPy and seaborn takes a while.
+The names are listed in ``__init__.pyi``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Honest baselines: what else the same GMACs buy, without any method.
+"""Honest baselines: what the same GMACs buy without any method.
 
-A method is worth its trouble where it beats them at the same cost: the dense model on smaller
-images, its first blocks only, patches left out evenly, or simply a smaller model.
+A method is worth its trouble if it beats these at the same cost: the dense model on smaller images,
+its first blocks alone, evenly omitted patches, or simply a smaller model.
 """
 
 from __future__ import annotations
@@ -45,27 +45,27 @@ def baselines(
     kinds: Sequence[str] = KINDS,
     smaller: nn.Module | str | None = None,
 ) -> dict[str, nn.Module]:
-    """The dense model's own ways to cost less, each the largest that fits the budget.
+    """Cheaper versions of the dense model, each the largest that fits the budget.
 
     - ``"resolution"``: the model on smaller images, see `lower_resolution`.
     - ``"depth"``: its first blocks, then its norm and head. Off the shelf this is poor, since no
-      head was trained for it; it is what the fine-tuning of a shallow model starts from.
-    - ``"uniform"``: patches left out evenly, before the first block: the recipe ``uniform``.
-    - ``"smaller"``: the model given for it.
+      head was trained for it; it is where fine-tuning a shallow model starts.
+    - ``"uniform"``: patches omitted evenly before the first block: the recipe ``uniform``.
+    - ``"smaller"``: the model given as ``smaller``.
 
-    All take the images of the model itself; the first three share its weights and leave it as it
-    is. Use them with `evaluate`, with `benchmark` (and ``dense=model``), or through `compare`.
+    All take the model's own images; the first three share its weights and do not change it. Use
+    them with `evaluate`, with `benchmark` (and ``dense=model``), or through `compare`.
 
     Args:
         model: a dense model, or a `ReducedViT`, whose base is then used.
-        gmacs_share: of the model's GMACs that each may cost, between 0 and 1.
+        gmacs_share: the share of the model's GMACs that each may cost, between 0 and 1.
         kinds: which of the first three.
         smaller: a model for the same images and classes, or a name for
-            `tokenred.models.load_model`, which gets its published weights.
+            `tokenred.models.load_model`, which loads its published weights.
 
     Raises:
         ConfigError: for a share or kind out of range, or a smaller model that does not fit.
-        BackboneError: for a model that cannot be had for another size, or that no adapter knows.
+        BackboneError: for a model that cannot be built for another size, or that no adapter knows.
         ScheduleError: for a budget that even the smallest baseline exceeds.
     """
     base = base_of(model)
@@ -99,7 +99,7 @@ class Baseline:
 
     @property
     def config(self) -> str:
-        """What determines it where no strategy does, as JSON."""
+        """What determines it, if no strategy does, as JSON."""
         told: dict[str, object] = {"baseline": self.kind}
         if isinstance(self.reduced.prepare, _Resize):
             told["image_size"] = list(self.reduced.prepare.own)
@@ -115,18 +115,18 @@ def baselines_beside(
     wanted: bool | Sequence[float],
     smaller: nn.Module | str | None = None,
 ) -> tuple[list[Baseline], tuple[str, ...]]:
-    """The baselines of a comparison, and why some cannot be had.
+    """The baselines of a comparison, and why some are not available.
 
     Args:
         base: the dense model.
-        specs: the strategies that are compared.
-        reduced: the models under them, by label.
+        specs: the strategies to compare.
+        reduced: the models with these strategies, by label.
         wanted: at the cost of each strategy, or at these shares of the dense model's GMACs.
-        smaller: as in `baselines`; it costs what it costs.
+        smaller: as in `baselines`; its cost is its own.
 
     Raises:
-        ConfigError: for shares out of range, a label that a strategy has, or a smaller model that
-            does not fit.
+        ConfigError: for shares out of range, a label that a strategy also has, or a smaller model
+            that does not fit.
     """
     if not isinstance(wanted, bool | list | tuple):
         raise ConfigError(f"expected baselines as True, False or a list of shares, got {wanted!r}.")
@@ -139,7 +139,7 @@ def baselines_beside(
     for kind, (text, share) in product(KINDS, shares.items()):
         label = f"{kind}@{text}"
         if kind == "uniform" and label in reduced:
-            continue  # the same strategy is among the user's own
+            continue  # the user has listed the same strategy
         try:
             found.append(Baseline(label, kind, baselines(base, share, kinds=(kind,))[kind]))
         except (BackboneError, ScheduleError) as error:
@@ -150,7 +150,7 @@ def baselines_beside(
     for other in found:
         if other.label in ("dense", *reduced):
             raise ConfigError(
-                f"expected each strategy under a name of its own, got {other.label!r}, which is a "
+                f"expected a distinct name for each strategy, got {other.label!r}, which is a "
                 "baseline's; pass a mapping from other names to strategies."
             )
     return found, tuple(notes)
@@ -159,7 +159,7 @@ def baselines_beside(
 def _shares(
     base: nn.Module, specs: Sequence[Spec], reduced: Mapping[str, ReducedViT]
 ) -> dict[str, float]:
-    """What the strategies cost, by the text that names it; of nearly the same the least."""
+    """The costs of the strategies, by the text that names them; the lowest of nearly equal ones."""
     cost, shares = gmacs(base), dict[str, float]()
     for spec in specs:
         share = spec.share or gmacs(reduced[spec.label]) / cost
@@ -170,7 +170,7 @@ def _shares(
 
 
 def _smaller_model(base: nn.Module, given: nn.Module | str, budget: float) -> nn.Module:
-    """A model that can stand beside another: for the same images and classes, and cheaper."""
+    """A model to compare with another: for the same images and classes, and cheaper."""
     if isinstance(given, str):
         from tokenred.models import load_model
 
@@ -184,17 +184,17 @@ def _smaller_model(base: nn.Module, given: nn.Module | str, budget: float) -> nn
     ours, theirs = _told(base), _told(given)
     for what, wanted in ours.items():
         got = theirs[what]
-        # A model that records no pixels is taken at its word that any will do.
+        # A model that records no mean and deviation is assumed to accept any.
         if wanted != got and wanted != () and got != ():
             raise ConfigError(
                 f"expected a smaller model for {what} {wanted}, as the model has, got {got}; both "
-                "are given the same images."
+                "receive the same images."
             )
     return given
 
 
 def _told(model: nn.Module) -> dict[str, object]:
-    """What two models must share to be given the same images."""
+    """What two models must share to receive the same images."""
     config = getattr(model, "pretrained_cfg", None) or {}
     return {
         "images of": image_shape_of(model),
@@ -205,20 +205,20 @@ def _told(model: nn.Module) -> dict[str, object]:
 
 
 def lower_resolution(model: nn.Module, size: tuple[int, int]) -> ReducedViT:
-    """The dense model for smaller images: it takes the full ones and resizes them itself.
+    """The dense model for smaller images: it accepts full-size ones and resizes them itself.
 
-    So it sees what the full model sees, only coarser, and the resizing is part of its time, though
-    not of its cost. Its position embedding is the model's, resampled as timm does it; all other
-    weights are shared. `base_of` it is the full model. Under another strategy (``with_strategy``)
-    it is a model for the smaller images themselves.
+    So it sees what the full model sees, only coarser. The resizing is part of its time but not of
+    its cost. Its position embedding is the model's, resampled as in timm; all other weights are
+    shared. Its `base_of` is the full model. With another strategy (``with_strategy``) it is a model
+    for the smaller images themselves.
 
     Args:
         model: the dense model.
         size: (height, width) of the smaller images, such as one of `smaller_sizes`.
 
     Raises:
-        BackboneError: for a model that cannot be had for another size.
-        InputError: by the result, for images that have neither size.
+        BackboneError: for a model that cannot be built for another size.
+        InputError: raised by the result, for images of neither size.
     """
     full = _image_size(model)
     small = _twin(model)
@@ -227,14 +227,14 @@ def lower_resolution(model: nn.Module, size: tuple[int, int]) -> ReducedViT:
     low = dense(small)
     wanted = (getattr(model, "pretrained_cfg", None) or {}).get("interpolation")
     low.prepare = _Resize(full, size, wanted if wanted in ("bilinear", "bicubic") else "bicubic")
-    # Not as a submodule: it is somebody else's.
+    # Not a submodule, because it belongs to the caller.
     low.__dict__["stands_for"] = model
     return low
 
 
 @dataclass(frozen=True)
 class _Resize:
-    """From images of one (height, width) to those of another."""
+    """Resize images from one (height, width) to another."""
 
     full: tuple[int, int]
     own: tuple[int, int]
@@ -242,11 +242,11 @@ class _Resize:
 
     def __call__(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or not images.is_floating_point():
-            return images  # the model says what is wrong with them
+            return images  # the model reports what is wrong with them
         given = (images.shape[2], images.shape[3])
         if self.size(given) == given:
             return images
-        # In single precision: not every device resizes half numbers.
+        # In single precision, because not every device can resize in half precision.
         resized = F.interpolate(
             images.float(), self.own, mode=self.mode, align_corners=False, antialias=True
         )
@@ -262,7 +262,7 @@ class _Resize:
 
 
 def smaller_sizes(model: nn.Module) -> list[tuple[int, int]]:
-    """The sizes (height, width) below the model's own, in whole patches and about its shape.
+    """The sizes (height, width) below the model's own, in whole patches and of similar shape.
 
     One for each length of the longer side, ascending.
     """
@@ -286,14 +286,15 @@ def _image_size(model: nn.Module) -> tuple[int, int]:
     able = hasattr(model, "set_input_size") and hasattr(embed, "feat_ratio")
     if size is None or not able or adapt(model).info.grid is None:
         raise BackboneError(
-            f"expected a model that can be had for another image size, got {type(model).__name__}; "
-            "it needs a size of its own and timm's set_input_size. Leave the resolution out."
+            "expected a model that can be built for another image size, got "
+            f"{type(model).__name__}; it needs its own size and timm's set_input_size. Leave out "
+            "the resolution."
         )
     return int(size[0]), int(size[1])
 
 
 def _twin(model: nn.Module) -> nn.Module:
-    """Other modules around the very same parameters and buffers."""
+    """Other modules around the same parameters and buffers."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, dict(shared))
 

@@ -1,4 +1,4 @@
-"""Strategies side by side: cost, speed against the dense model, accuracy on the same images."""
+"""Compare strategies: cost, speed against the dense model, and accuracy on the same images."""
 
 from __future__ import annotations
 
@@ -42,17 +42,16 @@ _MACHINE = (
 
 @dataclass(frozen=True, eq=False)
 class Comparison(Result):
-    """Strategies side by side; ``print`` shows the table.
+    """A comparison of strategies; ``print`` shows the table.
 
     Attributes:
-        frame: one row a strategy, the dense model first. ``tokens`` counts image tokens, at the
-            start and after each block; ``top1``, ``top5`` are percent, ``difference`` and its
-            interval percentage points from dense; ``ms`` is for a batch. Each row carries what
+        frame: one row per strategy, the dense model first. ``tokens`` counts image tokens, at the
+            start and after each block; ``top1``, ``top5`` are in percent, ``difference`` and its
+            interval in percentage points from dense; ``ms`` is per batch. Each row records what
             determines it: strategy (``config``, ``fingerprint``), weights, seed, versions, machine.
-        evaluations: by label; empty where no data was given.
-        speeds: None where none were measured.
-        level: of the paired intervals.
-        notes: lines to print beneath the table.
+        evaluations: by label; empty without data.
+        speeds: None if not measured. |level: level of the paired intervals. notes: lines to print
+            below the table.
     """
 
     frame: pd.DataFrame
@@ -86,14 +85,14 @@ class Comparison(Result):
         return table_of(columns, rows, title=heading, left=2)
 
     def footnotes(self) -> list[str]:
-        """What the table was made with, and what was left out."""
+        """How the table was measured, and what was skipped."""
         first = self.frame.iloc[0]
         lines = []
         if self.speeds is not None:
             pairs, m = self.speeds[0].pairs, self.speeds.machine
             lines.append(
                 f"Speed: batch {self.speeds.batch_size}, {self.speeds.precision}, {pairs} pairs "
-                f"with timm's fused dense model right before each; dense against itself shows "
+                "with timm's fused dense model right before each; dense against itself shows "
                 f"the noise. {m['processor']}, {_count(m['threads'], 'thread')}, device "
                 f"{m['device']}."
             )
@@ -106,9 +105,7 @@ class Comparison(Result):
             if skipped:
                 shown = "; ".join(f"{name} ({reason})" for name, reason in skipped[:5])
                 more = f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
-                lines.append(
-                    f"Left out: {_count(len(skipped), 'unreadable image')}: {shown}{more}."
-                )
+                lines.append(f"Skipped: {_count(len(skipped), 'unreadable image')}: {shown}{more}.")
         lines.append(
             f"tokenred {first['tokenred']}, torch {first['torch']}, timm {first['timm']}, "
             f"seed {first['seed']}, weights {first['weights']}."
@@ -116,7 +113,7 @@ class Comparison(Result):
         return [*lines, *self.notes]
 
     def resolution(self) -> str:
-        """What so many images can and cannot tell, in a sentence; empty without accuracies."""
+        """What so many images can and cannot show, as a sentence; empty without accuracies."""
         if "difference" not in self.frame:
             return ""
         widths = (self.frame["difference_high"] - self.frame["difference_low"]).dropna()
@@ -162,38 +159,39 @@ def compare(
     store: Store | str | Path | None = None,
     progress: bool = True,
 ) -> Comparison:
-    """Run a model dense and under strategies, on the same images and the same machine.
+    """Compare a dense model with strategies, on the same images and the same machine.
 
-    A grid (`tokenred.analysis.Grid`) with a row for each strategy. All are wrapped, and the data is
-    opened, before anything is measured. The dense model is the first row; its speed-up is that
-    against itself, which shows the noise.
+    A grid (`tokenred.analysis.Grid`) with a row for each strategy. All strategies are applied, and
+    the data is opened, before anything is measured. The dense model is the first row; its speed-up
+    is over itself, which shows the noise.
 
     Args:
         model: a dense model, or a `ReducedViT`, whose base is then used.
         data: see `tokenred.analysis.evaluate`; None to measure speed only.
-        strategies: what `tokenred.analysis.parse_spec` takes, or a mapping from labels to it; None
-            for five methods at 0.85 and 0.65 of the dense model's GMACs, see `same_budget`.
+        strategies: as for `tokenred.analysis.parse_spec`, or a mapping from labels to strategies;
+            None for five methods at 0.85 and 0.65 of the dense model's GMACs, see `same_budget`.
         limit: maximum number of images.
-        batch_size, workers: of both measurements, and of the loading.
-        timing: measure speed as well.
+        batch_size, workers: for both measurements and for loading.
+        timing: also measure speed.
         pairs: timed runs of each strategy, each right after one of the dense model.
-        warmup: such pairs beforehand that do not count.
-        max_seconds: fewer pairs, but 3 at least, where a strategy takes longer.
-        threads: CPU threads of PyTorch; on a machine that others use, fewer can be faster.
+        warmup: number of uncounted pairs before those.
+        max_seconds: fewer pairs, but at least 3, for a strategy that takes longer.
+        threads: CPU threads of PyTorch; fewer can be faster on a shared machine.
         device, amp, seed, split, class_map: as in `evaluate` and `benchmark`.
-        channels_last: images and convolutions' weights as NHWC in memory.
+        channels_last: store images and convolution weights as NHWC.
         baselines: also the honest baselines, see `tokenred.analysis.baselines`, at the cost of each
-            strategy; or at these shares of the dense model's GMACs. Notes say which cannot be had.
-        smaller: also this model, or that of this name, for the same images and classes.
+            strategy, or at these shares of the dense model's GMACs. Notes say which are not
+            available.
+        smaller: also this model (or its name), for the same images and classes.
         level: of the paired intervals.
-        name: of the model, for the title.
-        store: keeps each row as soon as it is measured; what it holds is not measured again, so
-            that a comparison which was stopped goes on behind it.
+        name: name of the model, for the title.
+        store: keeps each row as soon as it is measured. What it contains is not measured again, so
+            a stopped comparison can be continued.
         progress: show a bar on a terminal.
 
     Raises:
         TokenredError: as `parse_spec`, `tokenred.wrap`, `evaluate` and `benchmark` raise them.
-        StudyInterruptedError: where the user stops it (Ctrl-C).
+        StudyInterruptedError: if the user stops it (Ctrl-C).
     """
     base = base_of(model)
     read(Size | None, threads, "threads")
@@ -205,7 +203,7 @@ def compare(
     dataset = None
     if data is not None:
         dataset = open_for(base, data, split=split, class_map=class_map)
-        # Refuses numbers out of range now, not after the timing.
+        # Refuse numbers out of range now, not after the timing.
         make_loader(dataset, batch_size, workers=workers, limit=limit, seed=seed)
     speed = {"name": "speed", "pairs": pairs, "warmup": warmup, "max_seconds": max_seconds}
     grid = Grid(
@@ -264,7 +262,7 @@ def _comparison(
     Args:
         study: with a row for each entry.
         entries: label and method.
-        configs: by label what determines the baselines that are no strategies.
+        configs: by label, what determines the baselines that are not strategies.
         base, dataset, name, notes: as in `compare`.
     """
     records, store = study.records, study.store
@@ -313,7 +311,7 @@ def _comparison(
 def _evaluation(
     store: Store, found: Mapping[str, Any], dataset: ImageDataset, base: nn.Module
 ) -> Evaluation:
-    """What a row's model made of the images, from the store."""
+    """The predictions of a row's model, from the store."""
     from tokenred.data import balanced_subset
 
     predictions = store.predictions(found["key"])

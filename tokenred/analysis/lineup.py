@@ -1,4 +1,4 @@
-"""Strategies side by side on one model, by name, each with a budget or counts of its own."""
+"""Several strategies on one model, by name, each at a given budget or at given counts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Strategies = Sequence[StrategyLike] | Mapping[str, StrategyLike]
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A strategy on the model, under the name that the user gave it."""
+    """A strategy on the model, under the user's name for it."""
 
     label: str
     method: str
@@ -41,10 +41,11 @@ class Entry:
 
 
 def named_specs(strategies: Strategies) -> list[Spec]:
-    """Strategies as the user lists them, each under a name of its own; dense is left out.
+    """Strategies as the user lists them, each with its own name; dense is omitted.
 
     Raises:
-        TokenredError: as `parse_spec` raises them, and for a name that comes twice, or no list.
+        TokenredError: as raised by `parse_spec`, and for a repeated name or something other than a
+            list.
     """
     if isinstance(strategies, StrategyLike):
         raise ConfigError(f"expected a list of strategies, got {strategies!r}; put it into [ ].")
@@ -55,15 +56,15 @@ def named_specs(strategies: Strategies) -> list[Spec]:
     labels = [spec.label for spec in specs]
     if twice := sorted({label for label in labels if labels.count(label) > 1 or label == DENSE}):
         raise ConfigError(
-            f"expected each strategy once, under a name of its own, got {twice[0]!r} again; "
-            "leave it out, or pass a mapping from names to strategies."
+            f"expected a distinct name for each strategy, got {twice[0]!r} twice; leave it out, or "
+            "pass a mapping from names to strategies."
         )
     return specs
 
 
 def _named(label: str, given: StrategyLike) -> Spec:
     spec = parse_spec(given)
-    # What is of no recipe is a method of its own.
+    # A strategy without a recipe counts as its own method.
     return replace(spec, label=label, method=spec.method if spec.method in recipes else label)
 
 
@@ -73,12 +74,12 @@ def lineup(
     """The dense model, then each strategy wrapped around it.
 
     Args:
-        model: a dense model, or a `ReducedViT`, whose base is then used.
-        strategies: what `parse_spec` takes, or a mapping from labels to it.
-        gmacs_share: of the dense model's GMACs that each may cost; None for their own schedules.
+        model: a dense model, or a `ReducedViT`, whose base is then used. |strategies: as for
+            `parse_spec`, or a mapping from labels to strategies. gmacs_share: share of the dense
+            model's GMACs for each; None for their own schedules.
 
     Raises:
-        ConfigError: for a share out of range, or a strategy that names its own besides.
+        ConfigError: for a share out of range, or a strategy that also has its own.
         TokenredError: as `tokenred.wrap` raises them, with the strategy's name.
     """
     specs = named_specs(strategies)
@@ -102,14 +103,14 @@ def lineup(
 def lineup_at_counts(
     model: nn.Module, strategies: Strategies, removed: int | Sequence[int] | None = None
 ) -> list[Entry]:
-    """Strategies that all leave the same number of image tokens after each block; no dense model.
+    """Strategies that all keep the same number of image tokens after each block; no dense model.
 
     Args:
         model: a dense model, or a `ReducedViT`, whose base is then used.
         strategies: two or more, as for `lineup`; their schedules are replaced.
-        removed: by how many image tokens each block's number shrinks: one count, or a list that 0
-            goes on; None for 8 a block, or half of all tokens where a model has too few for that.
-            A fuser that adds a token drops as many more.
+        removed: number of image tokens removed per block: one count, or a list, padded with 0; None
+            for 8 per block, or half of all tokens if a model has too few. A fuser that adds a token
+            removes one more.
 
     Raises:
         ConfigError: for fewer than two strategies, one with a budget, nothing removed, or counts
@@ -121,8 +122,8 @@ def lineup_at_counts(
         raise ConfigError(f"expected two strategies or more to compare, got {len(specs)}.")
     if budgeted := [spec.label for spec in specs if spec.share is not None]:
         raise ConfigError(
-            f"{budgeted[0]!r} has its own budget, but here all remove the same counts; leave "
-            "the budget out."
+            f"{budgeted[0]!r} has its own budget, but here all remove the same counts; leave out "
+            "the budget."
         )
     base = base_of(model)
     counts = _counts(base, removed)
@@ -159,7 +160,7 @@ def _removing(spec: Spec, counts: Sequence[int]) -> Spec:
 
 
 def wrap_spec(base: nn.Module, spec: Spec) -> ReducedViT:
-    """A model under a strategy, whose name errors then say."""
+    """A model with a strategy, whose name errors then mention."""
     try:
         return wrap(base, spec)
     except TokenredError as error:

@@ -1,4 +1,4 @@
-"""What every finished measurement is: a frame, tables to print, a CSV."""
+"""What every finished measurement has: a frame, tables to print, a CSV."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _NOTE = 'style="font-size: smaller; margin: 0.2em 0"'
 
 
 class Result(ABC):
-    """A finished measurement: ``print`` shows its table, a notebook draws it.
+    """A finished measurement: ``print`` and notebooks show its table.
 
     A subclass has a ``frame`` (a pandas frame, or a method that makes one), a `table` and
-    `footnotes`; one that shows several tables says so in ``__rich__``.
+    `footnotes`; one that shows several tables overrides ``__rich__``.
     """
 
     frame: Any
@@ -40,15 +40,15 @@ class Result(ABC):
         raise NotImplementedError(f"{type(self).__name__} has no table")
 
     def footnotes(self) -> Sequence[str | Text]:
-        """Lines beneath the table."""
+        """Lines below the table."""
         return ()
 
     def to_csv(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the frame, at once or not at all.
+        """Write the frame completely or not at all.
 
         Raises:
             OutputExistsError: if the file exists.
-            DataError: where it cannot be written.
+            DataError: if it cannot be written.
         """
         path = check_new(path, overwrite=overwrite)
         frame = self.frame() if callable(self.frame) else self.frame
@@ -61,7 +61,7 @@ class Result(ABC):
         return Group(self.table(), Text(), *lines)
 
     def __str__(self) -> str:
-        # In a notebook rich would show the text besides, as an empty output.
+        # In a notebook, rich would also show the text, as an empty output.
         console = Console(
             width=_WIDTH, color_system=None, force_terminal=False, force_jupyter=False,
             markup=False, emoji=False,
@@ -71,7 +71,7 @@ class Result(ABC):
         return captured.get().rstrip()
 
     def _repr_html_(self) -> str:
-        """The same for a notebook, whose lines are shorter than the tables are wide."""
+        """The same for a notebook, where tables are wider than lines of text."""
         shown = []
         for part in self.__rich__().renderables:
             if isinstance(part, Table):
@@ -83,12 +83,12 @@ class Result(ABC):
 
 @dataclass(frozen=True, eq=False)
 class FramedResult(Result):
-    """A result whose frame is all there is to it.
+    """A result that consists of a frame.
 
     Attributes:
-        frame: tidy, one row a figure.
+        frame: tidy, one row per value.
         level: level of the intervals.
-        notes: lines beneath the table.
+        notes: lines below the table.
     """
 
     frame: pd.DataFrame
@@ -97,7 +97,7 @@ class FramedResult(Result):
 
     @property
     def about(self) -> str:
-        """Model and data, as far as they have names."""
+        """Model and data, if they have names."""
         first = self.frame.iloc[0]
         return " on ".join(str(first[key]) for key in ("model", "data") if first[key])
 
@@ -109,7 +109,7 @@ class FramedResult(Result):
 
 
 def plain_table(title: str, names: Sequence[str], *, left: int = 1) -> Table:
-    """An empty table in the house style; ``left`` columns of text come before those of numbers."""
+    """An empty table in the common style; ``left`` columns of text come before the numbers."""
     heading = Text(title, style="bold") if title else None
     table = Table(title=heading, box=None, header_style="bold", pad_edge=False)
     for at, name in enumerate(names):
@@ -125,14 +125,14 @@ def table_of(
     left: int = 1,
     dim: int = 0,
 ) -> Table:
-    """A table in the house style.
+    """A table in the common style.
 
     Args:
-        columns: by heading, what is shown of a row.
-        rows: one a line.
+        columns: by heading, what a row shows.
+        rows: one per line.
         title: above it.
-        left: so many columns of text come first; the others hold numbers.
-        dim: so many rows come first that are only there to compare with.
+        left: number of text columns, which come first; the others contain numbers.
+        dim: number of rows, at the top, that are only references.
     """
     table = plain_table(title, list(columns), left=left)
     for column in table.columns:
@@ -145,7 +145,7 @@ def table_of(
 
 
 def number(row: Row, name: str, places: int, *, signed: bool = False) -> str:
-    """A column of a row as text; empty where it is none."""
+    """A column of a row as text; empty if there is no value."""
     value = row.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         return ""
@@ -154,7 +154,7 @@ def number(row: Row, name: str, places: int, *, signed: bool = False) -> str:
 
 
 def interval(row: Row, name: str, places: int = 2, *, signed: bool = False) -> str:
-    """``value [low, high]`` from a column and its bounds; empty where it is none."""
+    """``value [low, high]`` from a column and its bounds; empty if there is no value."""
     value, low, high = (
         number(row, f"{name}{end}", places, signed=signed) for end in ("", "_low", "_high")
     )
@@ -168,7 +168,7 @@ def quarters(counts: Sequence[float]) -> str:
 
 
 def _html(table: Table) -> str:
-    """A table of rich as one of HTML; colours are left to the notebook."""
+    """A rich table as HTML; colours are left to the notebook."""
     sides = [f'style="text-align: {column.justify}"' for column in table.columns]
     head = [
         f"<th {side}>{_text(column.header)}</th>"
@@ -187,10 +187,10 @@ def _html(table: Table) -> str:
 
 
 def _in_a_file(counts: Any) -> Any:
-    """Token counts as a CSV holds them: ``64 60 56``."""
+    """Token counts as in a CSV: ``64 60 56``."""
     return " ".join(map(str, counts)) if isinstance(counts, list | tuple) else counts
 
 
 def _text(cell: Any) -> str:
-    """A cell without its styles; a line break stays one."""
+    """A cell without its styles; line breaks are kept."""
     return escape(str(cell)).replace("\n", "<br>")

@@ -1,4 +1,4 @@
-"""`sweep`: speed over models, strategies and settings, as a grid of studies."""
+"""`sweep`: speed of models and strategies in many settings, as a grid."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _SETTINGS = {
     "model": "model", "image_size": "images", "dtype": "dtype", "compile": "compiled",
     "threads": "threads", "device": "device",
 }  # fmt: skip
-# Headings of a split, where those of `LINES` would not fit side by side.
+# Headings of a split; those of `LINES` would not fit next to each other.
 _NARROW = {
     "attention": "atten-\ntion", "statistics": "stats,\nθ", "selection": "select",
     "projections": "qkv,\nproj.", "mlp": "MLP", "untouched": "whole\nblocks",
@@ -52,9 +52,9 @@ class Sweep(Result):
     """Speed in many settings; ``print`` shows the tables.
 
     Attributes:
-        rows: one a cell that was measured, now or earlier: settings, machine, the figures of
+        rows: one per cell measured now or earlier: settings, machine, the values of
             `tokenred.analysis.Timing`, and a ``status``: done, failed or out of memory.
-        todo: cells that a dry run found to do.
+        todo: cells still to be measured, from a dry run.
         refused: cells that cannot run, and why.
         path: the store of the results, or None.
     """
@@ -66,11 +66,11 @@ class Sweep(Result):
 
     @classmethod
     def read(cls, path: str | Path) -> Sweep:
-        """The timings in a store, or in a CSV that was written of them.
+        """The timings in a store, or in a CSV written from it.
 
         Raises:
-            StoreError: for a file that is not there, or is no store.
-            DataError: for a CSV that is not there, or cannot be read.
+            StoreError: for a missing file, or one that is not a store.
+            DataError: for a missing or unreadable CSV.
         """
         if Path(path).suffix == ".csv":
             from tokenred.analysis.plots.frames import read_frame
@@ -84,16 +84,16 @@ class Sweep(Result):
 
     @property
     def done(self) -> tuple[dict[str, Any], ...]:
-        """The rows with figures."""
+        """The rows with values."""
         return tuple(row for row in self.rows if row["status"] == DONE)
 
     @property
     def failures(self) -> tuple[dict[str, Any], ...]:
-        """The rows without; ``error`` says why."""
+        """The rows without values; ``error`` says why."""
         return tuple(row for row in self.rows if row["status"] != DONE)
 
     def frame(self) -> pd.DataFrame:
-        """A pandas frame, one row a cell."""
+        """A pandas frame, one row per cell."""
         import pandas as pd
 
         return pd.DataFrame(list(self.rows))
@@ -111,7 +111,7 @@ class Sweep(Result):
         return Group(*parts, *map(Text, self.footnotes()))
 
     def footnotes(self) -> list[str]:
-        """What the tables were made with, what failed and what was refused."""
+        """How the tables were measured, what failed and what was refused."""
         lines = []
         if self.done:
             first, pairs = self.done[0], sorted({row["pairs"] for row in self.done})
@@ -125,8 +125,8 @@ class Sweep(Result):
             ]
         if any("peak_bytes" in row for row in self.done):
             lines.append(
-                "Peak: of PyTorch's allocations in a forward, weights and images not counted; "
-                "buffers outside of PyTorch are not seen."
+                "Peak: of PyTorch's allocations in a forward, without weights, images, and buffers "
+                "outside PyTorch."
             )
         for row in self.failures:
             words = [row["model"], row["strategy"], f"batch {row['batch_size']}"]
@@ -165,35 +165,34 @@ def sweep(
 ) -> Sweep:
     """Measure every strategy in every setting, against the dense model in the same setting.
 
-    A grid (`tokenred.analysis.Grid`) with the metric ``speed``: cells that cannot run are left out
-    and named with the reason, each result is stored at once, and the next run goes on behind one
-    that was killed. A cell that fails, or for which the memory does not suffice, is noted as such,
-    and the sweep goes on.
+    A grid (`tokenred.analysis.Grid`) with the metric ``speed``: cells that cannot run are skipped
+    and listed with the reason, each result is stored at once, and a killed run can be continued. A
+    cell that fails or runs out of memory is recorded as such, and the sweep continues.
 
     Args:
-        models: names or paths, for `tokenred.models.load_model`; timm's get random weights.
-        strategies: what `tokenred.analysis.parse_spec` takes.
-        path: the store of the results; what it holds is not measured again, unless machine or
-            versions differ. None to keep the results in memory.
+        models: names or paths, for `tokenred.models.load_model`; timm's models get random weights.
+        strategies: as for `tokenred.analysis.parse_spec`.
+        path: the store of the results. What it contains is not measured again, unless machine or
+            versions differ. None keeps the results in memory.
         batch_sizes, image_sizes, dtypes, compile, threads, devices: the settings, in every
             combination. An image size is a side, or (height, width); None for the model's own. A
-            dtype is that of weights and images.
+            dtype applies to weights and images.
         pairs: timed runs of each strategy, each right after one of the dense model.
-        warmup: such pairs beforehand that do not count.
-        max_seconds: fewer pairs, but 3 at least, where a strategy takes longer.
-        memory: peak memory too, dense and reduced, each in a process of its own.
-        split: where the time of a forward goes, too.
-        seed: of images and bootstrap.
-        retry: measure cells anew that failed before.
-        overwrite: begin the store anew.
-        dry_run: measure nothing; the result says what is to do.
+        warmup: number of uncounted pairs before those.
+        max_seconds: fewer pairs, but at least 3, for a strategy that takes longer.
+        memory: also measure peak memory, dense and reduced, each in a separate process.
+        split: also measure where the time of a forward goes.
+        seed: seed of images and bootstrap.
+        retry: measure failed cells again.
+        overwrite: start a new store.
+        dry_run: measure nothing; the result lists what there is to measure.
         progress: show a bar on a terminal.
 
     Raises:
-        ConfigError: for values out of range, or where no cell can run.
+        ConfigError: for values out of range, or if no cell can run.
         UnknownNameError: for an unknown model or strategy.
-        DataError: for a folder that is not there.
-        StoreError: for a file that holds something else.
+        DataError: for a missing folder.
+        StoreError: for a file that is something else.
     """
     read(Annotated[int, Ge(2)], pairs, "pairs")
     if isinstance(strategies, StrategyLike):
@@ -217,7 +216,7 @@ def sweep(
     place = None if path is None else Path(path).expanduser()
     if place is not None and not place.parent.is_dir():
         raise DataError(
-            f"expected a folder for the results at {place.parent}, found none; make it."
+            f"expected a folder for the results at {place.parent}, found none; create it."
         )
     there = place is not None and place.exists() and not overwrite
     with closing(Store(place if there else None, readonly=there and dry_run)) as store:
@@ -226,7 +225,7 @@ def sweep(
         refused = [(_describe(row), row["why"].partition(": ")[2]) for row in listing if row["why"]]
         if len(refused) == len(listing):
             raise ConfigError(
-                f"no cell of the sweep can run; the first, {refused[0][0]}: {refused[0][1]}"
+                f"no cell of the sweep can run; the first one, {refused[0][0]}: {refused[0][1]}"
             )
         if dry_run:
             todo = tuple(_describe(row) for row in listing if row["status"] == "to do")
@@ -240,7 +239,7 @@ def sweep(
 
 
 def _rows(store: Store, listing: Sequence[Row]) -> tuple[dict[str, Any], ...]:
-    """The rows of the cells that were measured, now or earlier."""
+    """The rows of the cells measured now or earlier."""
     keys = list(dict.fromkeys(row["key"] for row in listing))
     found = {row["key"]: row for row in store.rows(keys) if _is_timing(row)}
     return tuple(_row(found[key]) for key in keys if key in found)
@@ -266,7 +265,7 @@ def _by_name(name: str) -> dict[str, Any]:
 
 
 def _is_timing(row: Mapping[str, Any]) -> bool:
-    """Whether a row of a store is of a sweep, or might be."""
+    """Whether a row of a store is, or may be, from a sweep."""
     return row["status"] != SKIPPED and (row["study"] == "sweep" or "speedup" in row["metrics"])
 
 
@@ -277,7 +276,7 @@ def _row(stored: Mapping[str, Any]) -> dict[str, Any]:
     if status != DONE:
         status = OUT_OF_MEMORY if stored["error"].startswith(OUT_OF_MEMORY) else status
     elif "allowed" in figures:
-        # Of a method whose images decide how many tokens go, the mean of those that were timed.
+        # For a method whose token counts depend on the image, the mean over the timed images.
         figures["gmacs"] = figures["dense_gmacs"] / figures["allowed"]
     kept = ("model", "strategy", "method", "batch_size", "image_size", "dtype", "compile")
     row = {"key": stored["key"], "status": status, **{name: stored[name] for name in kept}}
@@ -292,7 +291,7 @@ def _row(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _speeds(rows: Sequence[Row]) -> Table:
-    """The figures, one row a cell; settings that all rows share are in the title."""
+    """The values, one row per cell; settings that all rows share are in the title."""
     columns, title = _head(rows)
     left = len(columns) - 1
     columns |= {
@@ -312,7 +311,7 @@ def _speeds(rows: Sequence[Row]) -> Table:
 
 
 def _split(rows: Sequence[Row]) -> Table:
-    """Shares of a forward, one row a cell whose time was split."""
+    """Shares of a forward, one row per cell whose time was split."""
     columns, _ = _head(rows)
     left = len(columns) - 1
     used = {n: _NARROW.get(n, n) for n in LINES if any(row[f"split_{n}"] for row in rows)}
@@ -323,7 +322,7 @@ def _split(rows: Sequence[Row]) -> Table:
 
 
 def _head(rows: Sequence[Row]) -> tuple[Columns, str]:
-    """The columns that say which cell it is, and what all rows share, in words."""
+    """The columns that identify a cell, and the settings that all rows share, in words."""
     vary = [name for name in _SETTINGS if len({row.get(name) for row in rows}) > 1]
     columns: Columns = {_SETTINGS[name]: partial(_word, name=name) for name in vary}
     columns["strategy"] = lambda row: row["strategy"]

@@ -1,4 +1,4 @@
-"""From an image and strategies to what became of its patches."""
+"""What strategies do with the patches of an image."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ def trace_picture(
     transform: Transform | None = None,
     edges: bool = False,
 ) -> Picture:
-    """Run strategies on one image and see what became of its patches.
+    """Run strategies on one image and record what happens to its patches.
 
-    Who stands for a patch is said by the fusers' weights (`Trace.owners`): the token that has most
-    of it. What attention mixes is not counted.
+    The owner of a patch is the token with the largest fuser weight from it (`Trace.owners`). Mixing
+    by attention is not counted.
 
     Args:
-        model: dense or reduced; of the latter the base is taken.
-        image: a photograph, which gets the model's own preprocessing; or a tensor that has it,
-            ``(3, H, W)`` or ``(1, 3, H, W)``.
-        strategies: what `tokenred.analysis.parse_spec` takes.
-        layers: blocks to look at, from 0; None for the last of each quarter.
-        classes: names of the classes; None for the model's own, where they are known.
-        transform: the preprocessing, where it is not the model's own.
-        edges: note the token graph's edges between what is left and what is gone.
+        model: a dense model, or a `ReducedViT`, whose base is then used.
+        image: a photograph, to which the model's own preprocessing is applied; or a preprocessed
+            tensor, ``(3, H, W)`` or ``(1, 3, H, W)``.
+        strategies: as for `tokenred.analysis.parse_spec`.
+        layers: blocks to show, from 0; None for the last of each quarter.
+        classes: names of the classes; None for the model's own, if they are known.
+        transform: the preprocessing, if not the model's own.
+        edges: record the token graph's edges between remaining and removed tokens.
 
     Raises:
         ConfigError: for blocks that the model does not have, or no strategy.
@@ -134,7 +134,7 @@ def _stage(
     places, owner = cut.index[0].cpu(), cut.owners()[0].cpu()
     alive = torch.zeros(trace.num_patches, dtype=torch.bool)
     alive[places[places >= 0]] = True
-    # Where a token of no single patch owns it, the holder is −1 as well.
+    # If its owner represents no single patch, the holder is −1 too.
     holder = torch.where(owner >= 0, places[owner.clamp_min(0)], -1)
     pooled = ~alive & (owner >= 0) & (holder < 0)
     idle = _idle(reduced, trace, start, layer)
@@ -149,9 +149,9 @@ def _stage(
 
 
 def _idle(reduced: ReducedViT, trace: Trace, start: Tensor, layer: int) -> Tensor:
-    """Which patches' tokens did not pass a block.
+    """Which patches' tokens were idle in a block.
 
-    The trace does not say so, but the features do: tokens that idle are all changed alike,
+    The trace does not say so, but the features do: idle tokens are all changed by the same amount,
     usually not at all.
     """
     out = torch.zeros(trace.num_patches, dtype=torch.bool)
@@ -163,13 +163,14 @@ def _idle(reduced: ReducedViT, trace: Trace, start: Tensor, layer: int) -> Tenso
     index = (trace.index_per_layer[layer - 1] if layer else trace.start_index)[0]
     if not torch.equal(index, trace.index_per_layer[layer][0]):
         raise InputError(
-            f"block {layer} both idles and removes tokens; which of them idled cannot be told."
+            f"in block {layer} some tokens are idle and others are removed; which were idle cannot "
+            "be determined."
         )
     change = (after - before).float()
     still = change.abs().amax(dim=-1) == 0
     if not still.any():
-        # Moved together, as by a token that stands for them all: the largest group that is.
-        # Without the products of matrices, which cancel for vectors that are nearly equal.
+        # The largest group that moved together, as with one token representing them all. Without
+        # matrix products, which suffer from cancellation for nearly equal vectors.
         apart = torch.cdist(change, change, compute_mode="donot_use_mm_for_euclid_dist")
         alike = apart < _ALIKE * change.norm(dim=-1).mean()
         largest = alike[alike.sum(dim=-1).argmax()]

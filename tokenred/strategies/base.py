@@ -97,17 +97,17 @@ class Selector(Reader):
         """The selector that runs while this one is calibrated.
 
         Args:
-            removed: tokens to remove in each block, on average over the images; None where the
+            removed: tokens to remove in each block, on average over the images; None if the
                 selector's own parameters determine them.
         """
         return self
 
     def measure(self, state: TokenState, attention: AttentionStats) -> Tensor:
-        """What one batch tells in one block, for `calibrated`."""
+        """The measurement of one batch in one block, for `calibrated`."""
         raise PartError(f"{type(self).__name__} has calibration passes but no measure.")
 
     def calibrated(self, found: Sequence[Sequence[Tensor]]) -> Selector:
-        """The selector with the numbers found: by block, what `measure` told of each batch."""
+        """The selector with its numbers, from the results of `measure` by block and batch."""
         return self
 
     @property
@@ -152,7 +152,7 @@ class Fuser(Reader):
         return 0
 
     def extra_in(self, layer: int, depth: int) -> int:
-        """The same in a block, where it depends on the block."""
+        """The same for a block, if it depends on the block."""
         return self.extra
 
     @property
@@ -177,7 +177,7 @@ class Fuser(Reader):
         graph: Graph | None,
         attention: AttentionStats,
     ) -> Transport:
-        """The weights with which tokens travel."""
+        """The weights of the linear map from old to new tokens."""
         raise NotImplementedError(f"{type(self).__name__} has neither transport nor __call__")
 
     @property
@@ -254,10 +254,10 @@ class Router(Reader):
     def split(
         self, state: TokenState, preview: AttentionStats, count: int
     ) -> tuple[TokenState, Mapping[str, Tensor]]:
-        """The state that enters the block (``count`` image tokens), and what rests.
+        """The state that enters the block (``count`` image tokens), and what is set aside.
 
         ``places (b, k)`` in the latter says where the active tokens were, prefix included, if they
-        are unchanged tokens: what was computed of them is then not computed again.
+        are unchanged tokens: what was computed for them is then reused.
         """
         raise PartError(f"{type(self).__name__} names a number of active tokens but cannot split.")
 

@@ -105,7 +105,7 @@ def _part(key: str, value: Any) -> Any:
 
 
 def _frozen(value: Any) -> Any:
-    """What a part holds where a file has a list."""
+    """A list from a file, as a part stores it."""
     return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
 
 

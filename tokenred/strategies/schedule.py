@@ -26,7 +26,7 @@ class ScheduleContext:
         depth: blocks ``L``.
         patches: image tokens at the start.
         extra: tokens that a reduction adds (the fuser's `extra`).
-        extra_in: the same by block, where it depends on the block.
+        extra_in: the same by block, if it depends on the block.
         limit: the most tokens that can be removed at once (the selector's `limit`).
         caps: whether a request above `limit` is capped; otherwise it is refused.
         gmacs: cost of a list of counts, for `Budget`.
@@ -72,16 +72,17 @@ class Schedule(Part):
     def scaled(self, share: float, context: ScheduleContext) -> tuple[int, ...]:
         """The counts of all blocks at another cost, in the same shape; for `Budget`.
 
-        By default the share that `keeps` names, or else counts in proportion to the schedule's own.
+        By default this changes the share that `keeps` names, otherwise it scales the schedule's own
+        counts.
 
         Args:
             share: from 1, which removes nothing, to ``1 / context.patches``, which leaves one token
-                or as few as can be. The fewer, the lower must be the cost.
+                or as few as possible. A smaller share must not cost more.
             context: the model.
 
         Raises:
-            ScheduleError: for a schedule that removes nothing, so that it has no shape, or one
-                that cannot be scaled.
+            ScheduleError: for a schedule that removes nothing, and so has no shape, or one that
+                cannot be scaled.
         """
         if self.keeps and not isinstance(getattr(self, self.keeps), tuple):
             return self.replace(**{self.keeps: share}).resolve(context)
@@ -123,17 +124,17 @@ def quarters(depth: int) -> tuple[int, ...]:
 def spread(
     owner: Schedule, weights: Sequence[float], share: float, context: ScheduleContext
 ) -> tuple[int, ...]:
-    """Counts in proportion to weights, which leave this share of the tokens.
+    """Counts in proportion to weights that leave this share of the tokens.
 
-    Each token goes where the proportion is furthest from met (Webster), so that a smaller share
-    takes no token back.
+    Each token is removed where the proportion falls shortest (Webster's method), so a smaller share
+    only removes more.
 
     Raises:
         ScheduleError: for weights that are all 0.
     """
     if not any(weights):
         raise ScheduleError(
-            f"{owner!r} removes nothing, so a budget cannot tell where tokens should go. Give it "
+            f"{owner!r} removes nothing, so a budget has no proportions to scale. Give it "
             "counts to scale, or use Constant or KeepRatio."
         )
     counts = [0] * context.depth

@@ -55,7 +55,7 @@ class Strategy:
         where: reduce ``"after_attention"``, before the MLP; ``"before_block"``, where parts that
             read attention read that of the block before; ``"inside_attention"``, where the map is
             merged before it is applied; ``"before_attention"``, where the remaining tokens attend
-            anew; or ``"after_mlp"``.
+            again; or ``"after_mlp"``.
         router: which tokens pass a block, or its name.
         score_mods: further changes of the attention logits.
         reference: follow the authors' code: θ keeps one entry more, and an average over tokens
@@ -185,7 +185,7 @@ class Strategy:
 
         Raises:
             ConfigError: if a part has no registered name.
-            OutputExistsError: where the file exists.
+            OutputExistsError: if the file exists.
         """
         return write_toml(self, path, overwrite=overwrite)
 
@@ -245,10 +245,10 @@ def divide_arguments(
 
 
 def from_config(config: dict[str, Any]) -> Strategy:
-    """A strategy from what ``to_config`` gave, or from ``{"recipe": name, **arguments}``.
+    """A strategy from the result of ``to_config``, or from ``{"recipe": name, **arguments}``.
 
     Raises:
-        ConfigError: where neither a scorer nor a recipe is named.
+        ConfigError: if neither a scorer nor a recipe is named.
         UnknownNameError: for unknown keys, parts, parameters or recipes.
     """
     if not isinstance(config, Mapping):

@@ -1,4 +1,4 @@
-"""How image tokens travel through one reduction: a linear map, applied and recorded alike."""
+"""The linear map that a reduction applies to image tokens, for the features and the trace."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = ["Transport"]
 
 @dataclass(frozen=True, eq=False)
 class Transport:
-    """``x' = stay ⊙ x[keep] + move · x[drop]``, prefix tokens untouched.
+    """``x' = stay ⊙ x[keep] + move · x[drop]``; prefix tokens are unchanged.
 
     Attributes:
-        keep, drop: places of the image tokens that stay and go.
-        move: ``(b, k+extra, P)`` weights of the tokens that go, ``(b, extra, P)`` where the new
-            tokens alone have any, or None where nothing moves.
-        stay: ``(b, k)`` weights of the tokens that stay, or None for 1.
-        size_move: weights of the sizes that go, where they differ from `move`.
-        extra: new tokens at the end, made of dropped ones only; their index is −1.
+        keep, drop: indices of the image tokens to keep and to remove.
+        move: ``(b, k+extra, P)`` weights of the removed tokens, ``(b, extra, P)`` if only the new
+            tokens have any, or None if nothing moves.
+        stay: ``(b, k)`` weights of the kept tokens, or None for 1.
+        size_move: weights of the removed sizes, if they differ from `move`.
+        extra: number of new tokens at the end, made from removed ones only; their index is −1.
     """
 
     keep: Int[Tensor, "b k"]
@@ -57,7 +57,7 @@ class Transport:
         return replace(state, x=x, index=index, size=size)
 
     def matrix(self, tokens: int) -> Float[Tensor, "b m n"]:
-        """The map as a matrix from ``tokens`` image tokens to those that remain."""
+        """The map as a matrix from ``tokens`` image tokens to the remaining ones."""
         b, k = self.keep.shape
         like = self.move if self.move is not None else self.stay
         dtype = torch.float32 if like is None else like.dtype
@@ -78,7 +78,7 @@ class Transport:
         move: Float[Tensor, "b m P"] | None,
         stay: Float[Tensor, "b k"] | None,
     ) -> Float[Tensor, "b M c"]:
-        """The tokens that stay, prefix first, changed in place by those that go."""
+        """The kept tokens, prefix first, changed in place by the removed ones."""
         image = kept[:, first:]
         if stay is not None:
             image.mul_(stay[..., None].to(kept.dtype))
@@ -87,7 +87,7 @@ class Transport:
         move = move.to(kept.dtype)
         if not self.extra:
             return kept.baddbmm_(_below(first, move), gone)
-        # What moves to those that stay is added to them; the new tokens come last.
+        # What moves to kept tokens is added to them; the new tokens come last.
         moved = product(move, gone).to(kept.dtype)
         k = moved.shape[1] - self.extra
         if k:
@@ -97,5 +97,5 @@ class Transport:
 
 def _below(rows: int, move: Float[Tensor, "b k P"]) -> Float[Tensor, "b q P"]:
     """The weights below rows of zeros."""
-    # A product into whole images is one call of BLAS, into a part of each one call an image.
+    # Writing to whole images takes one BLAS call, writing to parts of them one call per image.
     return F.pad(move, (0, 0, rows, 0)) if rows else move

@@ -187,7 +187,7 @@ def test_printed(result: Oversmoothing) -> None:
 def test_refused(digits: nn.Module) -> None:
     for specs, options, said in (
         (["gtp"], {"level": 95}, "level"),
-        (["gtp", "gtp"], {}, "each strategy once"),
+        (["gtp", "gtp"], {}, "a distinct name for each strategy"),
         (["gtp"], {"limit": 0}, "limit"),
     ):
         with pytest.raises(ConfigError, match=said):

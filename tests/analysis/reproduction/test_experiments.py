@@ -67,12 +67,12 @@ def test_choosing() -> None:
 
 
 @pytest.mark.parametrize(("experiment", "backbone"), PAIRS, ids=lambda v: getattr(v, "name", v))
-def test_every_row_is_run_or_owed(experiment: Experiment, backbone: str) -> None:
+def test_every_row_is_run_or_explained(experiment: Experiment, backbone: str) -> None:
     claims = claims_of(experiment, Target(backbone, backbone, {}))
     rows = [row for table in experiment.tables for row in published_rows(table, backbone)]
     assert len(claims) == len(rows) or experiment.axes
     for claim in claims:
-        assert bool(claim.cells) != bool(claim.owed)
+        assert bool(claim.cells) != bool(claim.why_not)
         for cell in claim.cells:
             if cell["base"] != "dense":
                 values = {k: v for k, v in cell.items() if k != "base"}
@@ -105,15 +105,15 @@ def test_what_is_owed_says_why() -> None:
     tuned = claims["gtp:P=8,theta=0.6, fine-tuned"]
     assert tuned.command.startswith("tokenred finetune --model deit_small_patch16_224.fb_in1k")
     assert "gtp:P=8,theta=0.6" in tuned.command
-    assert "trained" in claims["dynamicvit at 3.5 GMACs"].owed
-    assert "does not print" in claims["ats at 3 GMACs"].owed
+    assert "trained" in claims["dynamicvit at 3.5 GMACs"].why_not
+    assert "does not print" in claims["ats at 3 GMACs"].why_not
     assert claims["tome:r=16"].published["gmacs"] == 2.3
 
 
 def test_another_model_has_scaled_counts_and_no_figures() -> None:
     claims = _claims("table1", "DeiT-S", 64, 8).values()
     assert [claim.cells[0].get("P") for claim in claims] == [None, 1, 2, 3, 4, 5, 6, 7]
-    assert not any(claim.published or claim.owed for claim in claims)
+    assert not any(claim.published or claim.why_not for claim in claims)
     many = _claims("table6", "ViT-B-Patch8", 64, 8).values()
     assert {claim.cells[0].get("r") for claim in many} == {None, 1, 2, 4, 5, 6}
     first, *rest = _claims("figure5", "DeiT-S", 64, 8).values()
@@ -133,12 +133,12 @@ def test_the_papers_own_models(tmp_path: Path) -> None:
     assert [target.name for target in found] == list(TABLE1.backbones)
     assert all(target.is_own for target in found)
     # LV-ViT's weights are the user's to download.
-    assert [bool(target.owed) for target in found] == [False, False, True, True]
-    assert "--checkpoint LV-ViT-S=" in found[2].owed
+    assert [bool(target.why_not) for target in found] == [False, False, True, True]
+    assert "--checkpoint LV-ViT-S=" in found[2].why_not
     # Costs need none.
-    assert all(not t.owed and t.model["pretrained"] is False for t in _of_table1(None, False))
+    assert all(not t.why_not and t.model["pretrained"] is False for t in _of_table1(None, False))
     (target,) = _of_table1(["LV-ViT-S"], lvvit_s=tmp_path / "a.pth")
-    assert target.owed == ""
+    assert target.why_not == ""
     assert target.model == {"spec": "lvvit_s", "checkpoint": str(tmp_path / "a.pth")}
     for name in ("deit-b", "DeiT-B", BACKBONES["DeiT-B"].spec, "deit_base_patch16_224"):
         (target,) = _of_table1([name])

@@ -41,7 +41,7 @@ def _done(part: Part, images: int = IMAGES) -> Reproduction:
 @pytest.mark.parametrize("name", ["table1", "table2", "table4", "table5", "table6", "table7"])
 def test_the_published_figures_are_reproduced(name: str) -> None:
     done = _done(make_part(name))
-    assert set(done.frame["verdict"]) <= {"✓", "owed", "–"}
+    assert set(done.frame["verdict"]) <= {"✓", "not run", "–"}
     assert (done.frame["verdict"] == "✓").sum() >= 16
     assert done.differing.empty
 
@@ -50,7 +50,7 @@ def test_others_are_not_and_fewer_images_say_less() -> None:
     part = make_part("table1", off=-0.5)
     done = _done(part)
     assert set(done.differing["metric"]) == {"top1", "loss"}
-    assert part.counts == {"✓": 15, "✗": 29, "owed": 0, "–": 0}
+    assert part.counts == {"✓": 15, "✗": 29, "not run": 0, "–": 0}
     assert "29" in str(done)
     few = _done(make_part("table1", off=-0.5, images=1000), images=1000)
     losses = few.frame[few.frame["metric"] == "loss"]
@@ -69,6 +69,6 @@ def test_of_several_cells_the_best_counts() -> None:
 
 def test_a_failed_cell_is_owed_and_a_drawn_experiment_judges_nothing() -> None:
     frame = _done(make_part("table6", status="failed", error="no memory")).frame
-    assert set(frame["verdict"]) == {"owed"}
+    assert set(frame["verdict"]) == {"not run"}
     assert set(frame["why"]) == {"no memory"}
     assert set(_done(make_part("figure1", off=-5)).frame["verdict"]) == {"–"}

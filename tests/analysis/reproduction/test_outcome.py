@@ -63,12 +63,12 @@ def test_tokens_that_were_followed() -> None:
     assert [row.get("why", "")[:11] for row in followed.rows] == ["", "above dense"]
 
 
-def test_a_section_for_every_experiment_and_commands_for_what_is_owed(tmp_path: Path) -> None:
+def test_a_section_for_every_experiment_and_commands_for_what_was_not_run(tmp_path: Path) -> None:
     parts = make_part("table1", off=-9), make_part("table2"), make_part("figure1")
     text = _text(tmp_path, *parts)
     page = check_page(text)
     summary, *tables = page.tables
-    assert summary[0][3:] == ["✓ as published", "✗ differs", "owed", "measured only"]
+    assert summary[0][3:] == ["✓ as published", "✗ differs", "not run", "measured only"]
     assert [row[0] for row in summary[1:]] == ["table1", "table2", "figure1"]
     # What is only drawn, of others' rows, has no table.
     assert (len(tables), len(page.pictures)) == (2, 3)
@@ -79,8 +79,8 @@ def test_a_section_for_every_experiment_and_commands_for_what_is_owed(tmp_path: 
     assert differing
     assert all(row[2] and row[4] for row in differing)  # ours and theirs
     assert {"GMACs", "top-1 %"} <= {row[1] for row in rows}
-    for words in ("Hollow, dotted: published", "Commands that produce the owed figures",
-                  "tokenred finetune --model deit_small", 'class="owed"',
+    for words in ("Hollow, dotted: published", "Commands for the figures that were not run",
+                  "tokenred finetune --model deit_small", 'class="open"',
                   'class="good"'):  # fmt: skip
         assert words in text, words
 

@@ -87,7 +87,7 @@ def test_the_papers_costs(tmp_path: Path) -> None:
     assert set(of_table1["verdict"]) == {"✓"}
     assert (of_table1["ours"] - of_table1["published"]).abs().max() < 0.16
     assert costs.loc[costs["experiment"] == "table2", "verdict"].tolist() == ["✓"] * 12
-    assert set(done.frame.loc[done.frame["metric"] == "top1", "verdict"]) == {"owed"}
+    assert set(done.frame.loc[done.frame["metric"] == "top1", "verdict"]) == {"not run"}
     assert done.differing.empty
     assert not (tmp_path / "results.db").exists()
 
@@ -95,7 +95,7 @@ def test_the_papers_costs(tmp_path: Path) -> None:
 def test_a_subset_of_images_and_weights_that_are_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Weights that cannot be downloaded are owed, and the other models go on."""
+    """Weights that cannot be downloaded are reported as not run, and the other models still run."""
     images = shared_path("data", "imagenet-sample-250.zip")
 
     def offline(*args: object, **kwargs: object) -> None:
@@ -107,7 +107,7 @@ def test_a_subset_of_images_and_weights_that_are_not_there(
         images, tmp_path, models=["DeiT-S", "LV-ViT-S"], experiments=["table1"], limit=4,
         progress=False, tell=told.append,
     )  # fmt: skip
-    assert set(done.frame["verdict"]) == {"owed"}
+    assert set(done.frame["verdict"]) == {"not run"}
     why = done.frame.groupby("model")["why"].first()
     assert "no network" in why["DeiT-S"]
     assert "--checkpoint LV-ViT-S=" in why["LV-ViT-S"]

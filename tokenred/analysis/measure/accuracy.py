@@ -220,7 +220,7 @@ def evaluate_together(
             return opened, target, *stream
 
         opened, target, stream, total = team.local(prepare)
-        # Each process may load and display in its own way, on a device of its own.
+        # Each process may load and display in its own way, on its own device.
         same = {"amp": amp, "channels_last": channels_last, **loading}
         if team.count > 1:
             team.agree(lambda: _identity(models, opened) | same)

@@ -152,7 +152,7 @@ def _run_fresh(job: bytes, timeout: float | None) -> PeakMemory:
 
 
 def _sent(pack: Callable[[Any], Any], job: Any) -> Any:
-    """A job as bytes, or back: neither works with every part of the user's."""
+    """A job as bytes, or back: neither works with every user-defined part."""
     try:
         return pack(job)
     except (pickle.PicklingError, TypeError, AttributeError, ImportError) as error:

@@ -1,4 +1,4 @@
-"""What is measured in each image, as a frame of means over the images with their intervals."""
+"""Measure each image, and report means over the images with their intervals."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def means_over_images(
     skipped.
 
     Args:
-        models: which run, on the same device; all must use the same preprocessing.
+        models: the models to run, on the same device; all must use the same preprocessing.
         data, split, class_map, device, amp, progress, loading: see `tokenred.analysis.evaluate`.
-        rows: what the rows of the frame say besides their figures, one for each quantity.
+        rows: the other columns of the frame, one row for each quantity.
         measure: from images ``(b, channels, height, width)`` to values ``(b, rows)``; NaN where a
             quantity is not defined for an image.
         title: title of the progress bar.

@@ -30,8 +30,8 @@ from tokenred.reduced.wrap import dense
 
 __all__ = ["LINES", "PhaseTime", "TimeSplit", "summarise_split", "time_split"]
 
-# Name of a line -> how it is printed, and the phases of the block loop in it. "attention" and
-# "statistics" are told apart by the probe.
+# Name of a line -> how it is printed, and the phases of the block loop in it. The probe separates
+# "attention" from "statistics".
 _LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "attention": ("attention", ()),
     "statistics": ("statistics and θ", ()),
@@ -73,15 +73,15 @@ class TimeSplit(Result):
     """Where the time of a forward goes; ``[name]`` finds a line, ``print`` shows the table.
 
     Attributes:
-        phases: the lines of `LINES`, in order. ``statistics`` is what the attention costs beyond
-            fused attention on the same tokens, and can fall below 0 where that is nothing.
-            ``untouched`` are blocks that run as the model's own. ``rest`` is what no phase covers.
+        phases: the lines of `LINES`, in order. ``statistics`` is the cost of attention beyond fused
+            attention on the same tokens; noise can make it negative. ``untouched`` are the model's
+            own blocks, run unchanged. ``rest`` is what no phase covers.
         choosing: selection, graph and fuse together.
         ms: the sum of the lines.
-        plain_ms: median time of a forward that nobody looks into.
+        plain_ms: median time of a forward that is not observed.
         repeats: forwards of each kind.
         batch_size, image_shape, tokens, precision, seed: what ran; ``tokens`` enter the first
-            block, prefix included.
+            block, including the prefix.
         machine: see `tokenred.analysis.describe_machine`.
     """
 
@@ -106,7 +106,7 @@ class TimeSplit(Result):
 
     @property
     def cost_of_looking(self) -> float:
-        """By how much the sum of the lines exceeds a forward that nobody looks into, as a share."""
+        """By how much the sum of the lines exceeds a forward that is not observed, as a share."""
         return self.ms / self.plain_ms - 1
 
     def shares(self) -> dict[str, float]:
@@ -119,7 +119,7 @@ class TimeSplit(Result):
         return shares | {"split_cost_of_looking": self.cost_of_looking}
 
     def frame(self) -> Any:
-        """A pandas frame, one row a line."""
+        """A pandas frame, one row per line."""
         import pandas as pd
 
         return pd.DataFrame(map(dataclasses.asdict, self.phases))
@@ -135,7 +135,7 @@ class TimeSplit(Result):
     def footnotes(self) -> list[str]:
         return [
             f"sum {self.ms:.2f} ms, {self.cost_of_looking:+.1%} against the {self.plain_ms:.2f} ms "
-            f"of a forward that nobody looks into; {self.repeats} of each",
+            f"of an unobserved forward; {self.repeats} of each",
             f"batch {self.batch_size}, {self.tokens} tokens, {self.precision}; "
             f"{told_machine(self.machine)}",
         ]
@@ -157,17 +157,17 @@ def time_split(
 ) -> TimeSplit:
     """Split the time of a forward among its phases.
 
-    Looks at the block loop from outside, at the borders of its phases. The statistics' share is a
-    difference: where a block's attention gives statistics or applies θ, fused attention runs on the
-    same tokens right before, and is taken out of the sum again. Forwards that are looked into
-    alternate with some that are not, so that the cost of looking shows. Nothing is compiled.
+    Observes the block loop from outside, at the boundaries of its phases. The statistics' share is
+    a difference: if a block's attention gives statistics or applies θ, fused attention runs on the
+    same tokens right before, and its time is subtracted again. Observed forwards alternate with
+    unobserved ones, which shows the cost of observing. Nothing is compiled.
 
     Args:
-        model: a `ReducedViT`, or a dense model, whose blocks then are all ``untouched``.
+        model: a `ReducedViT`, or a dense model, all of whose blocks are ``untouched``.
         image_shape: ``(channels, height, width)``; None for the model's own.
         batch_size, threads, device, amp, seed, progress: as in `tokenred.analysis.benchmark`.
-        repeats: forwards looked into, and as many that are not.
-        warmup: of each kind before those, not counted.
+        repeats: number of observed forwards, and of unobserved ones.
+        warmup: number of each kind before those, not counted.
 
     Raises:
         ConfigError: for numbers out of range.
@@ -221,13 +221,13 @@ def _look(model: ReducedViT, images: Tensor, clock: Clock) -> dict[str, float]:
     lines = {name: sum(found[phase] for phase in phases) for name, (_, phases) in _LINES.items()}
     lines["attention"] = found[_ALONE] + found[_BARE]
     lines["statistics"] = found[_FULL] - found[_BARE]
-    # The bare attention beside the full one is work that the forward does not have.
+    # The additional fused attention is not part of the forward.
     lines["rest"] = whole - found[_BARE] - sum(lines.values())
     return lines
 
 
 class _Probe(Engine):
-    """Fused attention without anything, then what the model's own engines do."""
+    """Fused attention alone, then the model's own engines."""
 
     def __init__(self, engines: tuple[Engine, ...], span: Span) -> None:
         self.engines, self.span, self.fused = engines, span, FusedEngine()
@@ -254,7 +254,7 @@ def summarise_split(
     """Medians, quartiles and shares of ``(repeats,)`` seconds, by name in `LINES`.
 
     Args:
-        plain: ``(repeats,)`` seconds of forwards that nobody looked into.
+        plain: ``(repeats,)`` seconds of unobserved forwards.
         about: the other fields of `TimeSplit`.
     """
     total = sum(float(np.median(times)) for times in seconds.values())

@@ -175,14 +175,14 @@ class Clock:
         self._events = device.type == "cuda"
 
     def __call__(self, run: Runs, images: Tensor) -> float:
-        """Seconds of one forward, from an idle device on."""
+        """Seconds of one forward, starting from an idle device."""
         self._wait()
         begin = self.mark()
         run(images)
         return self.seconds(begin, self.mark())
 
     def mark(self) -> Any:
-        """Now."""
+        """The current point in time."""
         if not self._events:
             self._wait()
             return time.perf_counter()
@@ -286,7 +286,7 @@ def runnable(
 
 def _step(model: Runs) -> Runs:
     def run(images: Tensor) -> object:
-        # Models take turns; each run is a step of its own for CUDA graphs.
+        # Models take turns; each run is a separate step for CUDA graphs.
         torch.compiler.cudagraph_mark_step_begin()
         return model(images)
 

@@ -1,4 +1,4 @@
-"""Statistics of the graphs that a builder makes of images, or of one graph at hand."""
+"""Statistics of the graphs that a builder makes from images, or of one given graph."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ImageGraph:
     """A token graph and its photograph.
 
     Attributes:
-        graph: of a batch of 1.
+        graph: its graph, of batch size 1.
         image: ``(1, 3, H, W)`` as the model takes it.
         pixels: ``(H, W, 3)`` the same before normalisation, 0 to 1.
     """
@@ -69,8 +69,8 @@ def image_graph(
         builder: a graph builder or its name.
 
     Raises:
-        ConfigError: for a builder that does not fit the model, or makes no graph.
-        InputError: for something that is no PIL image.
+        ConfigError: |for a builder that does not fit the model or makes no graph. InputError: for
+            anything other than a PIL image.
     """
     if not isinstance(image, Image.Image):
         raise InputError(f"expected a PIL image, got {type(image).__name__}.")
@@ -102,13 +102,13 @@ class _Builder:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class GraphStatistics(FramedResult):
-    """What token graphs look like; ``print`` shows it.
+    """Statistics of token graphs; ``print`` shows them.
 
     Attributes:
-        frame: one row a statistic: ``mean`` over the images and its bootstrap interval. The names
+        frame: one row per statistic: ``mean`` over the images and its bootstrap interval. The names
             are those of `tokenred.analysis.measure.graph_measures.GRAPH_STATISTICS`, and
-            ``unreached`` with a ``layer`` (missing for the others): the share of the tokens
-            dropped in that block that no kept token has for a neighbour.
+            ``unreached`` with a ``layer`` (missing for the others): the share of the tokens dropped
+            in that block that are no kept token's neighbour.
         in_degree: ``(gh, gw)`` how many tokens chose each position, mean over the images.
     """
 
@@ -157,12 +157,12 @@ def graph_statistics(
     """Degrees, reciprocity, clustering, components, spectral gap and lengths of token graphs.
 
     Args:
-        source: a graph, each image of its batch counted for itself; or a model whose embedding the
-            builder sees.
+        source: a graph, each image of whose batch counts separately; or a model, whose embedding
+            goes to the builder.
         data: with a model, see `tokenred.analysis.evaluate`.
         builder: a graph builder or its name.
-        strategy: with a model, what drops tokens, for ``unreached``; its graph is replaced by the
-            builder's. None to leave that out.
+        strategy: with a model, the strategy that drops tokens, for ``unreached``; its graph is
+            replaced by the builder's. None omits that statistic.
         limit, batch_size, workers, device, split, class_map, progress: as in `evaluate`.
         seed: seed of the image subset and the bootstrap.
         level: level of the intervals.
@@ -230,9 +230,9 @@ def _describe(graph: Graph, images: int) -> tuple[NDArray[np.float64], NDArray[n
 
 
 def _unreached(graph: Graph, trace: Trace) -> list[Float[Tensor, " b"]]:
-    """For each reduction, the share of the dropped tokens that no kept token has for a neighbour.
+    """For each reduction, the share of the dropped tokens that are no kept token's neighbour.
 
-    Whatever the fuser did with them; under propagation these are the tokens lost.
+    This does not depend on the fuser; under propagation these tokens are lost.
     """
     shares = []
     for step in trace.steps:
@@ -244,7 +244,7 @@ def _unreached(graph: Graph, trace: Trace) -> list[Float[Tensor, " b"]]:
 
 
 def _rows(builder: str, dropping: Sequence[int] = ()) -> list[Mapping[str, Any]]:
-    """The rows of the frame without their figures."""
+    """The rows of the frame without their values."""
     keys = [*((name, pd.NA) for name in GRAPH_STATISTICS), *(("unreached", x) for x in dropping)]
     return [{"builder": builder, "statistic": name, "layer": layer} for name, layer in keys]
 

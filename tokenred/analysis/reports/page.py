@@ -29,7 +29,7 @@ class Value(NamedTuple):
     Attributes:
         text: the text shown.
         order: the sort key; None for the text.
-        mark: ``"good"``, ``"bad"`` or ``"owed"`` for a colour; the text says it too.
+        mark: ``"good"``, ``"bad"`` or ``"open"`` for a colour; the text says it too.
         link: an anchor in the page, such as ``"#cells-1"``.
     """
 

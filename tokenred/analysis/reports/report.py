@@ -234,4 +234,4 @@ def _tokens(value: Any) -> Value:
 
 def _status(row: Row) -> Value:
     status = plain(row.get("status"))
-    return Value(status, mark="" if status == DONE else "owed" if status == "skipped" else "bad")
+    return Value(status, mark="" if status == DONE else "open" if status == "skipped" else "bad")

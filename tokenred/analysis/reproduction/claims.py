@@ -38,7 +38,7 @@ class Claim:
         published: ``top1``, ``loss`` (points from the published dense model), ``gmacs``,
             ``speedup`` (over it, on an A6000), if they are printed.
         group: whether the GMACs are those of a group of methods instead of its own.
-        owed: why it cannot be run; empty if it can.
+        why_not: why it cannot be run; empty if it can.
         command: the command that produces what it needs.
     """
 
@@ -46,7 +46,7 @@ class Claim:
     cells: tuple[Mapping[str, Any], ...] = ()
     published: Mapping[str, float] = field(default_factory=dict)
     group: bool = False
-    owed: str = ""
+    why_not: str = ""
     command: str = ""
 
 
@@ -85,7 +85,7 @@ def published_rows(table: str | None = None, backbone: str | None = None) -> tup
 
 def _claim(row: Row, experiment: Experiment, target: Target) -> Claim:
     published = _published(row) if target.is_own else {}
-    cells, owed = _cells(row, target)
+    cells, why_not = _cells(row, target)
     if experiment.program:
         cells = [{**cell, "reference": True} if "P" in cell else cell for cell in cells]
     label = _label(cells[0]) if cells else f"{row['method']} at {row['gmacs_group']:g} GMACs"
@@ -95,7 +95,7 @@ def _claim(row: Row, experiment: Experiment, target: Target) -> Claim:
         strategy = _written(cells[0]) if cells else row["method"]
         command = finetuning(BACKBONES[row["backbone"]].spec, strategy)
         return Claim(f"{label}, fine-tuned", (), published, True, _TUNED, command)
-    return Claim(label, tuple(cells), published, "gmacs" not in row, owed)
+    return Claim(label, tuple(cells), published, "gmacs" not in row, why_not)
 
 
 def _cells(row: Row, target: Target) -> tuple[list[dict[str, Any]], str]:

@@ -121,7 +121,7 @@ class Target:
         backbone: the paper's model whose rows it runs.
         model: the model, as for `tokenred.analysis.Grid`.
         tokens, depth: image tokens and blocks of a model that is not the paper's; otherwise 0.
-        owed: why it cannot be run; empty if it can.
+        why_not: why it cannot be run; empty if it can.
     """
 
     name: str
@@ -129,7 +129,7 @@ class Target:
     model: Mapping[str, Any]
     tokens: int = 0
     depth: int = 0
-    owed: str = ""
+    why_not: str = ""
 
     @property
     def is_own(self) -> bool:
@@ -207,10 +207,10 @@ def _target(name: str, file: Path | None, weights: bool) -> Target:
     if backbone is None:
         info = adapt(load_model(**model)).info
         return Target(name, "", model, info.num_patches, info.depth)
-    owed = ""
+    why_not = ""
     if weights and backbone.weights and file is None:
-        owed = (
+        why_not = (
             f"timm has no weights of {backbone.spec}; download {backbone.weights} from the "
             f"authors' release and pass --checkpoint {name}={backbone.weights}"
         )
-    return Target(name, name, model, owed=owed)
+    return Target(name, name, model, why_not=why_not)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "DIFFERS", "IMAGENET", "MEASURED", "OWED", "REPRODUCED", "VERDICTS", "Part", "judge",
+    "DIFFERS", "IMAGENET", "MEASURED", "NOT_RUN", "REPRODUCED", "VERDICTS", "Part", "judge",
     "part_of_cells", "part_of_tokens",
 ]  # fmt: skip
 
@@ -24,10 +24,10 @@ __all__ = [
 VERDICTS = {
     "✓": ("✓ as published", "good"),
     "✗": ("✗ differs", "bad"),
-    "owed": ("owed", "owed"),
+    "not run": ("not run", "open"),
     "–": ("measured only", ""),
 }
-REPRODUCED, DIFFERS, OWED, MEASURED = VERDICTS
+REPRODUCED, DIFFERS, NOT_RUN, MEASURED = VERDICTS
 IMAGENET = 50_000
 # A metric with the columns of its value and interval; top-1 has Wilson's.
 _METRICS = {
@@ -82,12 +82,12 @@ def part_of_cells(
     rows: list[dict[str, Any]] = []
     for at, claim in enumerate(claims):
         about = {"strategy": claim.label, "command": claim.command}
-        if not (why or claim.owed):
+        if not (why or claim.why_not):
             # Of several cells the most accurate counts, as in the paper.
             best = max(records[at], key=lambda record: record.get("top1") or -1.0)
             rows += [about | row for row in _figures(claim, best, images, experiment.judged)]
-        elif experiment.judged:  # figures that another experiment judges are owed there
-            rows.append(about | _owed("top1", claim.owed or why, claim.published.get("top1")))
+        elif experiment.judged:  # figures that another experiment judges are listed there
+            rows.append(about | _not_run("top1", claim.why_not or why, claim.published.get("top1")))
     drawn = {row["key"]: dict(row) for group in records for row in group if "top1" in row}
     axes = list(dict.fromkeys(n for c in claims for cell in c.cells for n in cell if n != "base"))
     frame = tidy(list(drawn.values()), axes) if len(drawn) > 1 else None
@@ -100,7 +100,7 @@ def part_of_tokens(
     """The similarity of the tokens after the last block, from a frame of oversmoothing."""
     rows = []
     if frame is None:
-        rows.append({"strategy": "", **_owed(_COSINE, why)})
+        rows.append({"strategy": "", **_not_run(_COSINE, why)})
     else:
         own = frame[frame["statistic"] == _COSINE]
         for row in own[own["layer"] == own["layer"].max()].to_dict("records"):
@@ -119,8 +119,8 @@ def _part(
 ) -> Part:
     if target.is_own and (missing := experiment.finetuned):
         command = finetuning(target.model["spec"], missing["strategy"])
-        owed = _owed("", "needs fine-tuned weights")
-        rows.append({"strategy": missing["what"], "command": command} | owed)
+        why_not = _not_run("", "needs fine-tuned weights")
+        rows.append({"strategy": missing["what"], "command": command} | why_not)
     about = {"experiment": experiment.name, "model": target.name}
     return Part(experiment, target, [about | row for row in rows], frame)
 
@@ -131,7 +131,7 @@ def _figures(
     """Each metric of a cell with its published value."""
     key = {"key": record.get("key", "")}
     if record.get("status") == "failed" or record.get("error"):
-        yield _owed("", record["error"]) | key
+        yield _not_run("", record["error"]) | key
         return
     for metric, (name, *ends) in _METRICS.items():
         published = claim.published.get(metric) if judged else None
@@ -140,7 +140,7 @@ def _figures(
             continue
         if ours is None:
             if metric == "top1" and published is not None:
-                yield _owed(metric, "no images were used", published) | key
+                yield _not_run(metric, "no images were used", published) | key
             continue
         low, high = (record.get(end) for end in ends)
         if metric == "top1":
@@ -183,5 +183,5 @@ def judge(
     return (REPRODUCED if close else DIFFERS), tolerance
 
 
-def _owed(metric: str, why: str, published: float | None = None) -> dict[str, Any]:
-    return {"metric": metric, "published": published, "verdict": OWED, "why": why}
+def _not_run(metric: str, why: str, published: float | None = None) -> dict[str, Any]:
+    return {"metric": metric, "published": published, "verdict": NOT_RUN, "why": why}

@@ -92,7 +92,7 @@ class Reproduction(Result):
 
     def table(self) -> Table:
         """Counts of verdicts, one row per experiment and model."""
-        heads = ["experiment", "model", "what", "✓", "✗", "owed", "measured only"]
+        heads = ["experiment", "model", "what", "✓", "✗", "not run", "measured only"]
         table = plain_table("The GTP paper's experiments", heads, left=3)
         for part in self.parts:
             cells = [part.experiment.name, part.target.name, part.experiment.title]
@@ -100,7 +100,7 @@ class Reproduction(Result):
         return table
 
     def footnotes(self) -> list[str]:
-        """What the verdicts mean, and what is owed."""
+        """What the verdicts mean, and what was not run."""
         lines = []
         if any(part.target.is_own for part in self.parts):
             judged = [m for m in TOLERANCES if m.endswith("gmacs") or not self.costs]
@@ -116,7 +116,7 @@ class Reproduction(Result):
                 "measured, at P scaled to their tokens and blocks."
             )
         if self.costs:
-            lines.append("GMACs only: accuracies are owed, since nothing runs without images.")
+            lines.append("GMACs only: without images, accuracies cannot be measured.")
         return lines
 
     def to_html(self, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -177,7 +177,7 @@ def _section(part: Part, at: int) -> Section:
         rows = [_cells(row) for row in part.rows]
         tables.append(DataTable(f"figures-{at}", caption, _HEADS, rows))
     if commands := dict.fromkeys(str(row["command"]) for row in part.rows if row.get("command")):
-        details.append(("Commands that produce the owed figures", "\n".join(commands)))
+        details.append(("Commands for the figures that were not run", "\n".join(commands)))
     return Section(
         f"part-{at}", f"{experiment.title}: {target.name}", [note for note in notes if note],
         pictures=pictures, tables=tables, details=details,

@@ -80,7 +80,7 @@ def reproduce(
     """Run the GTP paper's experiments and compare each figure with the published one.
 
     If a run is killed, the same call continues where it stopped. Models without available weights,
-    and rows that need training, are reported as owed; the others run.
+    and rows that need training, are reported as not run; the others run.
 
     Args:
         imagenet: the images: anything `tokenred.data.open_dataset` accepts, such as the folder of
@@ -143,17 +143,17 @@ def reproduce(
         retry_failed=retry_failed, progress=progress,
     )  # fmt: skip
     parts = []
-    owed = {target.name: target.owed for target in targets}
+    why_not = {target.name: target.why_not for target in targets}
     with output_lock(folder):
         for experiment in chosen:
             for target in targets_of(experiment, targets):
                 tell(f"{experiment.name}: {experiment.title}: {target.name}")
                 try:
-                    parts.append(_part(experiment, target, run, owed[target.name]))
+                    parts.append(_part(experiment, target, run, why_not[target.name]))
                 except CheckpointError as error:
                     # Other models may still be available.
-                    owed[target.name] = str(error)
-                    tell(f"owed: {target.name}: {error}")
+                    why_not[target.name] = str(error)
+                    tell(f"not run: {target.name}: {error}")
                     parts.append(_part(experiment, target, run, str(error)))
         done = Reproduction(tuple(parts), None if costs else folder / STORE, images, costs)
         done.to_csv(folder / CSV, overwrite=True)
@@ -161,14 +161,14 @@ def reproduce(
     return done
 
 
-def _part(experiment: Experiment, target: Target, run: _Run, owed: str) -> Part:
+def _part(experiment: Experiment, target: Target, run: _Run, why_not: str) -> Part:
     if experiment.follow:
-        owed = owed or ("" if run.metrics else "GMACs only: no images were used")
-        frame = None if owed else _follow_tokens(experiment, target, run)
-        return part_of_tokens(experiment, target, frame, owed)
+        why_not = why_not or ("" if run.metrics else "GMACs only: no images were used")
+        frame = None if why_not else _follow_tokens(experiment, target, run)
+        return part_of_tokens(experiment, target, frame, why_not)
     claims = claims_of(experiment, target)
-    records = [] if owed else _run_cells(experiment, target, claims, run)
-    return part_of_cells(experiment, target, claims, records, run.images, owed)
+    records = [] if why_not else _run_cells(experiment, target, claims, run)
+    return part_of_cells(experiment, target, claims, records, run.images, why_not)
 
 
 def _run_cells(

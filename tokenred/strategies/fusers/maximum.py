@@ -21,13 +21,13 @@ from tokenred.strategies.fusers.merge import slot_of
 
 @fusers.register("maximum")
 class Maximum(Mean):
-    """Merge each removed token into one kept token, channel by channel the largest entry.
+    """Merge each removed token into one kept token, keeping the largest entry of each channel.
 
     A trace records equal weights.
 
     Args:
         magnitude: the entry of largest magnitude (CubistMerge, Gong and Lis, arXiv 2509.21764),
-            that of the kept token if several are; otherwise the greatest one.
+            that of the kept token in a tie; False takes the greatest one.
 
     Shapes:
         returns: ``n − P`` image tokens.
@@ -54,7 +54,7 @@ class Maximum(Mean):
 def merged_maximum(
     kept: Float[Tensor, "b k c"], gone: Float[Tensor, "b P c"], slot: Tensor, magnitude: bool
 ) -> Float[Tensor, "b k c"]:
-    """The largest entries of each kept token and those that join it (a slot of −1 joins none)."""
+    """The largest entries of each kept token and those joining it (a slot of −1 joins none)."""
     joins = (slot >= 0)[..., None]
     at = slot.clamp_min(0)[..., None].expand_as(gone)
     highest = kept.scatter_reduce(1, at, torch.where(joins, gone, -torch.inf), "amax")

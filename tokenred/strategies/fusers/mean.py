@@ -20,8 +20,8 @@ from tokenred.strategies.transport import Transport
 class Mean(Merge):
     """Merge each removed token into one kept token, as a plain mean.
 
-    As `Merge`, but a merged token counts as one in later means; ``Σ s`` is still conserved where
-    sizes are tracked. Weights of the selection replace the ones.
+    Like `Merge`, but a merged token counts as one in later means; ``Σ s`` is still conserved if
+    sizes are tracked. If the selection has weights, they are used instead.
 
     Shapes:
         returns: ``n − P`` image tokens.

@@ -73,7 +73,7 @@ class Merge(Fuser):
 
 
 def slot_of(state: TokenState, selection: Selection) -> Int[Tensor, "b P"]:
-    """The position in ``keep`` of each removed token's partner; −1 of one that joins nobody."""
+    """The position in ``keep`` of each removed token's partner; −1 if it joins none."""
     if selection.partner is not None:
         b, k = selection.keep.shape
         at = torch.zeros(b, state.num_tokens, dtype=torch.long, device=selection.keep.device)

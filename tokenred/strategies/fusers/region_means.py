@@ -27,19 +27,19 @@ Windows = Annotated[tuple[Size, ...], MinLen(1)]
 
 @fusers.register("region_means")
 class RegionMeans(Fuser):
-    """The mean of what goes in each region of the grid (Lee et al., NeurIPS 2025).
+    """Replace the removed tokens of each grid region by their mean (Lee et al., NeurIPS 2025).
 
-    The grid is cut into w × w regions. Those tokens become one token each, with index −1. Earlier
-    means go with the region that holds theirs, weighted by the patches that they stand for. A
-    region from which nothing goes has the mean of its kept tokens, with weight 0.
+    The grid is cut into w × w regions, each of which gets one token with index −1. Earlier means
+    are included in the region that contains theirs, weighted by the patches they represent. A
+    region without removed tokens gets the mean of its kept tokens, with weight 0.
 
     Args:
-        windows: w of each of `layers`; each divides the one before. None for 2, then 1.
+        windows: w of each of `layers`; each must divide the one before. None for 2, then 1.
         layers: blocks, ascending; None for the quarters of the depth.
 
     Shapes:
         returns: ``n − P + w²`` image tokens, the means last, row by row.
-        memory: ``region_weight (b, w²)``, the patches that each mean stands for.
+        memory: ``region_weight (b, w²)``, the number of patches that each mean represents.
     """
 
     traits: ClassVar[Traits] = Traits(equivariant=False, needs_grid=True)
@@ -59,11 +59,12 @@ class RegionMeans(Fuser):
         layers = layers_of(self, self.layers, info.depth)
         if self.windows is not None and len(layers) != len(self.windows):
             raise ConfigError(
-                f"RegionMeans: {len(self.windows)} windows for the blocks {layers}; pass one each."
+                f"RegionMeans: {len(self.windows)} windows for the blocks {layers}; pass one for "
+                "each."
             )
 
     def window(self, layer: int, depth: int) -> int:
-        """W of the last reduction up to a block."""
+        """The w of the last reduction up to a block."""
         stages = sum(start <= layer for start in layers_of(self, self.layers, depth))
         windows = self.windows or (2, 1)
         return windows[min(max(0, stages - 1), len(windows) - 1)]

@@ -17,10 +17,10 @@ from tokenred.strategies.transport import Transport
 
 @fusers.register("similar_mean")
 class SimilarMean(Mean):
-    """A plain mean whose sizes add by similarity (DiffRate, Chen et al., ICCV 2023).
+    """A plain mean with sizes added by similarity (DiffRate, Chen et al., ICCV 2023).
 
-    The size of a kept token becomes ``s + Σ s_i·max(0, cos(x_i, x))`` over those that it receives.
-    The authors' program does not bound the cosine, and fails where a size falls below 0.
+    The size of a kept token becomes ``s + Σ s_i·max(0, cos(x_i, x))`` over the tokens that it
+    receives. The authors' program does not bound the cosine, and fails if a size falls below 0.
 
     Shapes:
         returns: ``n − P`` image tokens.

@@ -27,7 +27,7 @@ class Sinkhorn(SoftFuser):
 
     Args:
         epsilon: ε.
-        iterations: of the balancing.
+        iterations: number of balancing steps.
     """
 
     epsilon: Temperature = 1.0

@@ -1,4 +1,4 @@
-"""What soft assignments share: all image tokens are replaced by new ones."""
+"""The base of soft assignments, which replace all image tokens by new ones."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from tokenred.strategies.transport import Transport
 class SoftFuser(Fuser):
     """New tokens are weighted sums of all old ones; their index is −1.
 
-    A subclass gives `stage`, the weights for one block, a module that maps ``(b, n, c)`` tokens and
-    K to the assignment ``(b, K, n)`` and the ``(b, n, c)`` tokens to be mixed.
+    A subclass implements `stage`, the weights for one block: a module that maps ``(b, n, c)``
+    tokens and K to the assignment ``(b, K, n)`` and the ``(b, n, c)`` tokens to be mixed.
 
-    There are weights for as many tokens as the schedule keeps.
+    The number of weights fits the number of tokens that the schedule keeps.
 
     Args:
         layers: blocks with their own weights, ascending; None for the quarters of the depth.
@@ -68,7 +68,7 @@ class SoftFuser(Fuser):
             weights, tokens = stage(x, selection.keep.shape[1])
         if weights.shape[1] != selection.keep.shape[1]:
             raise PartError(
-                f"{self!r} has weights for {weights.shape[1]} tokens in block {state.layer}, and "
+                f"{self!r} has weights for {weights.shape[1]} tokens in block {state.layer}, but "
                 f"the schedule keeps {selection.keep.shape[1]}."
             )
         return weights, tokens

@@ -22,13 +22,13 @@ def frequency(
     """Keep high frequencies, average the rest by region (Lee et al., NeurIPS 2025).
 
     Args:
-        keep: share of the tokens that are single patches that stay.
+        keep: share of the single-patch tokens to keep.
         layers: blocks that reduce; None for the quarters of the depth.
-        windows: regions a side in each of `layers`; None for 2, then 1. The paper's for ViT-S are
-            ``(2, 2, 1)``.
-        omega1, omega2: what amplifies high frequencies and means in the attention; the default is
-            ordinary attention.
-        learned: these are weights of each head in each block, trained as in the paper.
+        windows: regions per side in each of `layers`; None for 2, then 1. The paper uses
+            ``(2, 2, 1)`` for ViT-S.
+        omega1, omega2: amplification of high frequencies and of means in the attention; the default
+            is ordinary attention.
+        learned: train these for each head in each block, as in the paper.
     """
     mod = Frequency(omega1, omega2, layers, learned)
     return Strategy(

@@ -17,8 +17,8 @@ class Budget(Schedule):
 
     Args:
         gmacs: the budget for one image, in GMACs as `tokenred.gmacs` counts them.
-        schedule: which is scaled to the budget in its own shape: ``Constant`` removes evenly in all
-            blocks (GTP, ToMe), ``KeepRatio`` keeps a share in some (EViT).
+        schedule: the schedule to scale to the budget, keeping its shape: ``Constant`` removes
+            evenly in all blocks (GTP, ToMe), ``KeepRatio`` keeps a share in some (EViT).
     """
 
     gmacs: Positive
@@ -28,7 +28,7 @@ class Budget(Schedule):
         shape = schedules.create(self.schedule)
         if isinstance(shape, Budget):
             shape = shape.schedule
-        # What the budget finds does not count: one spelling for one schedule.
+        # The share is set by the budget: one spelling for one schedule.
         if isinstance(shape, Constant):
             shape = Constant(1)
         elif shape.keeps and not isinstance(getattr(shape, shape.keeps), tuple):
@@ -42,9 +42,9 @@ class Budget(Schedule):
         cost, low, high = context.gmacs, 0, context.patches - 1
         if (least := cost(self._at(high, context))) > self.gmacs:
             raise ScheduleError(
-                f"{self!r}: this model costs {least:.4g} GMACs where {self.schedule!r} goes as far "
-                f"as it can, and {cost(self._at(0, context)):.4g} with nothing removed. Choose a "
-                "budget between the two, or a schedule that removes more in the first blocks."
+                f"{self!r}: this model costs {least:.4g} GMACs if {self.schedule!r} removes as "
+                f"much as it can, and {cost(self._at(0, context)):.4g} with nothing removed. "
+                "Choose a budget in between, or a schedule that removes more in the first blocks."
             )
         while low < high:
             middle = (low + high) // 2

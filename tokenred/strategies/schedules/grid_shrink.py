@@ -19,11 +19,11 @@ class GridShrink(Schedule):
     """Remove whole rows and columns of the grid before some blocks (CubistMerge).
 
     Args:
-        rows, columns: removed in each of `layers`; one number for all of them. At most half of the
-            grid at once.
+        rows, columns: number removed in each of `layers`; or one number for all of them. At most
+            half of the grid at once.
         layers: blocks, ascending; None for the quarters of the depth.
-        fit: remove fewer where more than half would go, instead of refusing. Meant for the defaults
-            of recipes.
+        fit: remove fewer, instead of refusing, if more than half would be removed. Meant for the
+            defaults of recipes.
     """
 
     rows: Count | Counts = 1
@@ -33,8 +33,8 @@ class GridShrink(Schedule):
 
     def scaled(self, share: float, context: ScheduleContext) -> tuple[int, ...]:
         raise ScheduleError(
-            f"{self!r} cannot follow a budget: whole rows and columns go. Choose their numbers by "
-            "tokenred.gmacs instead."
+            f"{self!r} cannot follow a budget, because it removes whole rows and columns. Choose "
+            "their numbers with tokenred.gmacs instead."
         )
 
     def count(self, layer: int, tokens: int, context: ScheduleContext) -> int:
@@ -46,10 +46,10 @@ class GridShrink(Schedule):
     def at(
         self, layer: int, depth: int, grid: tuple[int, int]
     ) -> tuple[tuple[int, int], tuple[int, int]]:
-        """The rectangle that enters a block, and the rows and columns that it loses there.
+        """The rectangle that enters a block, and the rows and columns removed there.
 
         Raises:
-            ScheduleError: where more than half of the rows or columns would go at once.
+            ScheduleError: if more than half of the rows or columns would be removed at once.
         """
         layers = layers_of(self, self.layers, depth)
         for values in (self.rows, self.columns):
@@ -71,8 +71,8 @@ class GridShrink(Schedule):
             if rows > height // 2 or columns > width // 2:
                 raise ScheduleError(
                     f"{self!r}: {height}×{width} tokens enter block {block}; at most "
-                    f"{height // 2} rows and {width // 2} columns can go, asked are {rows} and "
-                    f"{columns}."
+                    f"{height // 2} rows and {width // 2} columns can be removed, but {rows} and "
+                    f"{columns} were requested."
                 )
             if block == layer:
                 return (height, width), (rows, columns)

@@ -1,4 +1,4 @@
-"""A number of tokens that stay."""
+"""A given number of tokens to keep."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from tokenred.core.values import Blocks, Count, Share, Size
 from tokenred.strategies.schedule import Schedule, ScheduleContext, exact, layers_of, schedules
 
 Keep = Share | Annotated[tuple[Size, ...], MinLen(2)] | tuple[Share]
-"""A share of the tokens at the start, alone or in a list of one, or several counts."""
+"""A share of the initial tokens, alone or in a list of one, or several counts."""
 
 
 def stretched(
     counts: tuple[int, ...], made_for: int | None, layer: int, depth: int, patches: int
 ) -> int:
-    """The count for a block, of a list that was made for a model of ``made_for`` image tokens.
+    """The count for a block, from a list made for a model of ``made_for`` image tokens.
 
     Raises:
-        ScheduleError: for a list that is taken as it is and has not one number for each block.
+        ScheduleError: for a list that is used unchanged and does not have one number for each
+            block.
     """
     if made_for is None:
         if len(counts) != depth:
@@ -35,17 +36,17 @@ def stretched(
 
 @schedules.register("KeepCount")
 class KeepCount(Schedule):
-    """Leave K tokens after some blocks (Haurum et al., ICCVW 2023).
+    """Keep K tokens after some blocks (Haurum et al., ICCVW 2023).
 
-    A block with fewer than K tokens, or where K = 0, removes none.
+    A block with fewer than K tokens, or with K = 0, removes none.
 
     Args:
         keep: one share ρ of the N0 tokens at the start, ``K = ⌊ρN0⌋, ⌊ρ²N0⌋, …``; or K for each of
             `layers`.
         layers: blocks, ascending; None for the quarters of the depth, ``"all"`` for every block.
         earliest: blocks before this one keep everything.
-        made_for: image tokens of the model that counts for all blocks are for; on others they are
-            stretched over the blocks and scaled. None to take them as they are.
+        made_for: image tokens of the model that counts for all blocks were made for; for other
+            models they are stretched over the blocks and scaled. None uses them unchanged.
     """
 
     keeps: ClassVar[str] = "keep"

@@ -1,4 +1,4 @@
-"""A share of the tokens that are single patches."""
+"""A share of the single-patch tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tokenred.strategies.schedule import Schedule, ScheduleContext, exact, layer
 
 @schedules.register("KeepPatches")
 class KeepPatches(Schedule):
-    """Keep ⌊ρm⌋ of the m tokens that are single patches; what a reduction adds lives once.
+    """Keep ⌊ρm⌋ of the m single-patch tokens; tokens added by a reduction last until the next one.
 
     Args:
         ratio: ρ.

@@ -13,10 +13,10 @@ class UntilFew(Schedule):
     """Remove tokens until ``least`` are left, prefix included (MCTF's counts).
 
     Args:
-        r: tokens in each of `layers`, at most half of the image tokens; or a share of the image
-            tokens in (0, 1), rounded down.
+        r: number removed in each of `layers`, at most half of the image tokens; or a share of the
+            image tokens in (0, 1), rounded down.
         layers: blocks, ascending; None for all but the first.
-        least: tokens that stay.
+        least: the number of tokens that remain.
     """
 
     r: Count | Share = 16

@@ -21,15 +21,15 @@ Omega = float | Annotated[tuple[float, ...], MinLen(1)]
 
 @score_mods.register("Frequency")
 class Frequency(ScoreMod):
-    """Amplify high frequencies and means apart (Lee et al., NeurIPS 2025, arXiv 2511.21477).
+    """Amplify high frequencies and means separately (Lee et al., NeurIPS 2025, arXiv 2511.21477).
 
-    ``Â = 1/T + (1 + ω₁)(A − 1/T) + (1 + ω₂) A_DC`` after the first reduction, where A_DC has the
-    columns of the regions' means alone. Since rows of A sum to 1, that is A times other values:
+    ``Â = 1/T + (1 + ω₁)(A − 1/T) + (1 + ω₂) A_DC`` after the first reduction, where A_DC has only
+    the columns of the regions' means. Since the rows of A sum to 1, that is A times other values:
     ``(1 + ω₁ + (1 + ω₂)·[j is a mean]) v_j − ω₁·mean(v)``.
 
     Args:
-        omega1, omega2: ω₁ and ω₂; one number, or one for each head. With 0 and −1 attention is the
-            ordinary one.
+        omega1, omega2: ω₁ and ω₂; one number, or one for each head. With 0 and −1 attention is
+            unchanged.
         layers: the blocks that reduce; None for the quarters of the depth.
         learned: ω₁ and ω₂ of each head in each block are weights, which start at these values.
     """

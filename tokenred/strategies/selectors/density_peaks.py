@@ -21,7 +21,7 @@ from tokenred.strategies.schedule import layers_of
 
 @selectors.register("DensityPeaks")
 class DensityPeaks(Selector):
-    """Cluster centres are dense and far from anything denser (DPC-KNN; Haurum et al., ICCVW 2023).
+    """Choose dense centres far from denser tokens (DPC-KNN; Haurum et al., ICCVW 2023).
 
     With ``D_ij = ‖x_i − x_j‖/√c``, the density of a token is ``ρ = exp(−mean D²)`` over its
     nearest neighbours, itself included, and δ its distance to the nearest token of higher density
@@ -30,7 +30,7 @@ class DensityPeaks(Selector):
 
     Args:
         neighbours: k.
-        equal_weights: whether all tokens weigh the same in the mean of a cluster; otherwise
+        equal_weights: whether all tokens have equal weight in the mean of a cluster; otherwise
             ``exp`` of a learned linear map of their features.
         layers: blocks with their own map, ascending; None for the quarters of the depth.
 
@@ -99,7 +99,7 @@ class DensityPeaks(Selector):
 def distances(x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n n"]:
     """Euclidean distances, divided by √c; exactly 0 on the diagonal."""
     x = x.to(at_least_fp32(x.dtype)) / x.shape[-1] ** 0.5
-    x = x - x.mean(dim=1, keepdim=True)  # closer to 0, where less is lost
+    x = x - x.mean(dim=1, keepdim=True)  # closer to 0, for precision
     square = x.square().sum(dim=-1)
     apart = square[:, :, None] + square[:, None, :] - 2 * product(x, x.transpose(-2, -1))
     eye = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)

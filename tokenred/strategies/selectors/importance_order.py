@@ -22,14 +22,14 @@ class ImportanceOrder(Selector):
     """Prune the least important tokens and merge the next ones into the rest (DiffRate).
 
     Tokens are ordered by the mean attention of CLS. Those after the first ``prune_kept`` are
-    dropped; those between these and the ``n − P`` that stay merge, each into the most similar of
-    the latter, by the cosine of the features. Source: Chen et al., ICCV 2023.
+    dropped; the rest, except for the ``n − P`` most important, merge, each into the most similar of
+    the latter by the cosine of the features. Source: Chen et al., ICCV 2023.
 
     Args:
-        prune_kept: image tokens that pruning leaves in each block; more than there are, or None,
+        prune_kept: image tokens that pruning leaves in each block; None, or more than there are,
             prunes none.
-        made_for: image tokens of the model that the list is for; on others it is stretched over the
-            blocks and scaled. None to take the numbers as they are.
+        made_for: image tokens of the model that the list was made for; for others it is stretched
+            over the blocks and scaled. None uses the numbers unchanged.
 
     Shapes:
         returns: ``keep (b, n−P)`` by descending importance; ``drop (b, P)`` likewise;

@@ -35,8 +35,8 @@ class InverseTransform(Selector):
     block. The images of a batch are padded to the longest with tokens of size 0.
 
     Args:
-        max_tokens: the most that stay (the paper's K, the number of levels); one number, or one
-            for each of `layers`; None, and any more than that, for N0.
+        max_tokens: maximum number of tokens kept (the paper's K, the number of levels); one number,
+            or one for each of `layers`; None, or anything above N0, for N0.
         layers: the blocks, ascending; None for all from the first quarter of the depth on (3-11
             of 12).
 

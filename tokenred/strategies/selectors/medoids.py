@@ -30,10 +30,11 @@ class Medoids(Selector):
     j over all tokens and w the attention received.
 
     Args:
-        equal_weights: w = 1, and the first medoids are one token and then, one by one, the token
+        equal_weights: use w = 1; the first medoids are then one token and, one by one, the token
             farthest from all of them.
-        iterations: how often tokens join and medoids are chosen anew.
-        start: place of the first medoid with equal weights; None for one that depends on the block.
+        iterations: how often tokens are assigned and medoids chosen again.
+        start: position of the first medoid with equal weights; None for one that depends on the
+            block.
 
     Shapes:
         returns: ``keep (b, n−P)``, in the order of the first medoids; ``drop (b, P)`` ascending.
@@ -78,7 +79,7 @@ def _moved(
     """The cheapest member of each medoid's cluster."""
     n = distance.shape[1]
     to_medoids = distance.gather(2, medoids[:, None, :].expand(-1, n, -1))
-    # A medoid stays in its own cluster, whatever else is as near.
+    # A medoid stays in its own cluster, even if another is as near.
     own = to_medoids.argmin(dim=2)
     clusters = torch.arange(medoids.shape[1], device=own.device).expand_as(medoids)
     own = own.scatter(1, medoids, clusters)
@@ -90,7 +91,7 @@ def _moved(
 
 
 def _farthest(distance: Float[Tensor, "b n n"], kept: int, start: int) -> Int[Tensor, "b K"]:
-    """From one place on, always the token with the largest distance to any chosen one."""
+    """Starting from one position, repeatedly the token farthest from all chosen ones."""
     b, n = distance.shape[:2]
     image, places = torch.arange(b, device=distance.device), torch.arange(n, device=distance.device)
     chosen = [places.new_full((b,), start)]

@@ -17,8 +17,8 @@ from tokenred.strategies.base import Selector, selectors
 class MostAttended(Selector):
     """Keep the single patches that receive the most attention (Lee et al., NeurIPS 2025).
 
-    The score is the column sum of the attention, averaged over heads. Tokens that are no single
-    patch are never kept.
+    The score is the column sum of the attention, averaged over heads. Tokens that represent no
+    single patch are never kept.
 
     Shapes:
         returns: ``keep (b, n−P)`` and ``drop (b, P)``, both ascending.

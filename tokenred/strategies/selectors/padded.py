@@ -1,4 +1,4 @@
-"""Selections of as many tokens as each image needs."""
+"""Selections with as many tokens as each image needs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tokenred.core.tensors import product
 
 
 def living(state: TokenState) -> Bool[Tensor, "b n"]:
-    """The image tokens that are no padding."""
+    """The image tokens that are not padding."""
     size = state.image_size
     return torch.ones_like(state.index, dtype=torch.bool) if size is None else size > 0
 
@@ -23,13 +23,13 @@ def padded_selection(
     partner: Int[Tensor, "b n"] | None = None,
     weight: Float[Tensor, "b n"] | None = None,
 ) -> Selection:
-    """The selection of the kept tokens, padded to the image that keeps most.
+    """The selection of the kept tokens, padded to the image that keeps the most.
 
     Args:
         rank: the order of the kept tokens.
         kept: which tokens stay.
-        alive: which tokens are no padding.
-        partner: for each token that goes, the place of the one that it joins, or −1.
+        alive: which tokens are not padding.
+        partner: for each removed token, the position of the one that it joins, or −1.
         weight: weight of each token in a mean.
     """
     n = kept.shape[1]
@@ -55,9 +55,9 @@ def padded_selection(
 def best_pairs(
     unit: Float[Tensor, "b n c"], alive: Tensor, num_prefix: int
 ) -> tuple[Float[Tensor, "b n"], Tensor]:
-    """The closeness of each token of A to the most similar of B, and its place.
+    """The similarity of each token of A to its most similar token of B, and that token's position.
 
-    Tokens that are in B, or are padding, have a closeness of −∞.
+    Tokens of B and padding have a similarity of −∞.
     """
     n = unit.shape[1]
     places = torch.arange(n, device=unit.device)
@@ -68,7 +68,7 @@ def best_pairs(
 
 
 def ranked(score: Float[Tensor, "b n"]) -> Tensor:
-    """The rank of each score in its row, the highest first; equal ones by place."""
+    """The rank of each score in its row, the highest first; ties by position."""
     return (-score).sort(dim=1, stable=True).indices.argsort(dim=1)
 
 
@@ -80,7 +80,7 @@ def merged_pairs(
     moves: Tensor,
     by_similarity: bool = False,
 ) -> Selection:
-    """The selection in which some tokens of A merge: the rest of A, then B."""
+    """A selection in which some tokens of A merge: it keeps the rest of A, then B."""
     n = alive.shape[1]
     places = torch.arange(n, device=alive.device).expand_as(partner)
     in_a = (places + state.num_prefix) % 2 == 0

@@ -1,4 +1,4 @@
-"""The tokens with the highest scores, each with the most similar of the others."""
+"""The tokens with the highest scores; the others each join the most similar of these."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No choice, only a number."""
+"""No choice, only a count."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tokenred.strategies.base import Selector, selectors
 
 @selectors.register("Slots")
 class Slots(Selector):
-    """Name the first ``n − P`` places, for a fuser that makes as many new tokens out of all.
+    """Keep the first ``n − P`` positions, for a fuser that replaces all tokens by as many new ones.
 
     Shapes:
         returns: ``keep (b, n−P)`` and ``drop (b, P)``, ascending.

@@ -46,7 +46,7 @@ class TopScore(Selector):
             return self.replace(scorer=built)
         return nn.ModuleDict({"scorer": built.network})
 
-    def with_network(self, network: nn.Module) -> Any:  # Self, which shape checks cannot read
+    def with_network(self, network: nn.Module) -> Any:  # self, which shape checks cannot read
         scorer = self.scorer.with_network(network.get_submodule("scorer"))
         return super(TopScore, self.replace(scorer=scorer)).with_network(network)
 

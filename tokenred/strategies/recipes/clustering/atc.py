@@ -19,17 +19,17 @@ def atc(
     proportional_attention: bool = True,
     reference: bool = False,
 ) -> Strategy:
-    """Merging of agglomerative clusters (ATC, Haurum et al., ECCV 2024).
+    """Merge agglomerative clusters (ATC, Haurum et al., ECCV 2024).
 
     Args:
-        keep: share ρ of the tokens at the start that stay after each of `layers`, ⌊ρN0⌋, ⌊ρ²N0⌋ …;
-            or a list of counts.
+        keep: share ρ of the initial tokens to keep after each of `layers`, ⌊ρN0⌋, ⌊ρ²N0⌋ …; or a
+            list of counts.
         layers: blocks that merge; None for the quarters of the depth (3, 6, 9 of 12, fine-tuned),
             ``"all"`` for every block (off the shelf).
         linkage: the distance of clusters; the authors run ``"complete"`` on DeiT, ``"average"`` on
             MAE and ``"single"`` on SWAG models.
-        proportional_attention: add ``log s`` in the attention, and weigh merges by size; otherwise
-            the sizes are forgotten.
+        proportional_attention: add ``log s`` in the attention, and weight merges by size; otherwise
+            sizes are not tracked.
         reference: average pooling counts a merged token once, as in the authors' program.
     """
     return Strategy(

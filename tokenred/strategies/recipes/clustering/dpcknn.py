@@ -21,14 +21,14 @@ def dpcknn(
     neighbours: Annotated[int, Ge(2)] = 5,
     equal_weights: bool = False,
 ) -> Strategy:
-    """Clusters around density peaks, before a block (DPC-KNN of Haurum et al., ICCVW 2023).
+    """Merge clusters around density peaks, before a block (DPC-KNN of Haurum et al., ICCVW 2023).
 
     Args:
-        keep: share ρ of the tokens at the start that stay after each of `layers`, ⌊ρN0⌋, ⌊ρ²N0⌋ …;
-            or a list of counts.
+        keep: share ρ of the initial tokens to keep after each of `layers`, ⌊ρN0⌋, ⌊ρ²N0⌋ …; or a
+            list of counts.
         layers: blocks before which tokens are merged; None for the quarters of the depth.
-        neighbours: tokens that a density is measured over.
-        equal_weights: plain means of clusters, which need no training.
+        neighbours: number of tokens over which a density is measured.
+        equal_weights: use plain means of clusters, which need no training.
     """
     return Strategy(
         scorer=DensityPeaks(neighbours, equal_weights, layers),

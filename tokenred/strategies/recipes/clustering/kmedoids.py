@@ -20,12 +20,12 @@ def kmedoids(
     """Keep cluster medoids, before a block (K-Medoids of Haurum et al., ICCVW 2023).
 
     Args:
-        keep: share ρ of the tokens at the start that stay after each of `layers`, ⌊ρN0⌋, ⌊ρ²N0⌋ …;
-            or a list of counts.
+        keep: share ρ of the initial tokens to keep after each of `layers`, ⌊ρN0⌋, ⌊ρ²N0⌋ …; or a
+            list of counts.
         layers: blocks before which tokens are dropped, from 1 on, since the attention of the block
             before is read; None for the quarters of the depth.
-        equal_weights: do not weigh tokens by the attention that they receive.
-        iterations: how often tokens join and medoids are chosen anew.
+        equal_weights: do not weight tokens by the attention that they receive.
+        iterations: how often tokens are assigned and medoids chosen again.
         start: the first medoid with equal weights, see `Medoids`.
     """
     return Strategy(

@@ -12,11 +12,11 @@ from tokenred.strategies.strategy import Strategy, recipes
 
 @recipes.register("patchmerger")
 def patchmerger(*, keep: Keep = 0.7, layers: Blocks | Literal["all"] | None = None) -> Strategy:
-    """Learned queries that attend to the tokens (PatchMerger), of Haurum et al., ICCVW 2023.
+    """Learned queries attend to the tokens (PatchMerger, as in Haurum et al., ICCVW 2023).
 
     Args:
-        keep: share ρ of the tokens at the start that stay after each of `layers`, ⌊ρN0⌋, ⌊ρ²N0⌋ …;
-            or a list of counts.
+        keep: share ρ of the initial tokens to keep after each of `layers`, ⌊ρN0⌋, ⌊ρ²N0⌋ …; or a
+            list of counts.
         layers: blocks before which tokens are replaced; None for the quarters of the depth.
     """
     return Strategy(

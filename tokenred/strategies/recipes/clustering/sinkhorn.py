@@ -18,14 +18,14 @@ def sinkhorn(
     epsilon: Temperature = 1.0,
     iterations: Iterations = 3,
 ) -> Strategy:
-    """Balanced soft clusters around learned centres (Sinkhorn), of Haurum et al., ICCVW 2023.
+    """Balanced soft clusters around learned centres (Sinkhorn, as in Haurum et al., ICCVW 2023).
 
     Args:
-        keep: share ρ of the tokens at the start that stay after each of `layers`, ⌊ρN0⌋, ⌊ρ²N0⌋ …;
-            or a list of counts.
+        keep: share ρ of the initial tokens to keep after each of `layers`, ⌊ρN0⌋, ⌊ρ²N0⌋ …; or a
+            list of counts.
         layers: blocks before which tokens are replaced; None for the quarters of the depth.
         epsilon: temperature ε of the assignment.
-        iterations: of Sinkhorn's balancing.
+        iterations: number of Sinkhorn iterations.
     """
     return Strategy(
         scorer="Slots",

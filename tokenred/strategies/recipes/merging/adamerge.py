@@ -24,14 +24,14 @@ def adamerge(
     mean: tuple[Mean, ...] | None = None,
     std: tuple[Deviation, ...] | None = None,
 ) -> Strategy:
-    """Merging before a block, more where tokens are alike (AdaMerge, Lee et al., arXiv 2605.27465).
+    """Merge before a block, more if tokens are alike (AdaMerge, Lee et al., arXiv 2605.27465).
 
     Args:
-        r_max: the most tokens that merge in a block.
-        affinity: of the salience, ``"cosine"`` or, as in the paper, ``"dot"``.
-        alpha, temperature: how steeply the number of tokens follows the image.
-        mean, std: statistics of each block over a calibration set, as `tokenred.calibrate` finds
-            them; None merges half of ``r_max`` in every image.
+        r_max: maximum number of tokens merged in a block.
+        affinity: similarity behind the salience, ``"cosine"`` or, as in the paper, ``"dot"``.
+        alpha, temperature: how strongly the number of tokens depends on the image.
+        mean, std: statistics of each block over a calibration set, from `tokenred.calibrate`; None
+            merges half of ``r_max`` in every image.
     """
     return Strategy(
         scorer=SalienceMatching(r_max, affinity, alpha, temperature, mean, std),

@@ -19,16 +19,17 @@ def algm(
     count: Literal["image", "batch"] = "image",
     reference: bool = False,
 ) -> Strategy:
-    """Merge alike windows early and alike tokens later (ALGM, Norouzi et al., CVPR 2024).
+    """Merge similar windows early and similar tokens later (ALGM, Norouzi et al., CVPR 2024).
 
     Made for segmentation; use ``trace.unreduce`` or `tokenred.features` to return to the grid.
 
     Args:
-        threshold: least mean similarity of a window that merges; the paper's for ADE20K: 0.90
+        threshold: minimum mean similarity for a window to merge; in the paper, for ADE20K: 0.90
             (ViT-Ti), 0.88 (S), 0.94 (B), 0.95 (L).
-        layers: blocks; windows merge in the first, tokens in the others. None for 0 and 4 of 12.
+        layers: windows merge in the first of these blocks, tokens in the others. None for 0 and 4
+            of 12.
         window: height and width of the windows, which should divide the grid.
-        count: ``"image"``, each image on its own; ``"batch"`` as in the authors' program.
+        count: ``"image"`` for each image separately; ``"batch"`` as in the authors' program.
         reference: average pooling counts a merged token once, as in the authors' program.
     """
     return Strategy(

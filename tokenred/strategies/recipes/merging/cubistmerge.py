@@ -18,13 +18,13 @@ def cubistmerge(
     exact: bool | None = None,
     reference: bool = False,
 ) -> Strategy:
-    """Merging that keeps a rectangle of tokens (CubistMerge, Gong and Lis, arXiv 2509.21764).
+    """Merge neighbours, keeping a rectangle (CubistMerge, Gong and Lis, arXiv 2509.21764).
 
     Args:
-        rows_removed, columns_removed: before each of `layers`; one number, or a list. None for 1,
-            or 0 on a grid that has only one.
+        rows_removed, columns_removed: number removed before each of `layers`; one number, or a
+            list. None for 1, or 0 on a grid that has only one.
         layers: blocks; None for the quarters of the depth.
-        exact: whether a token that receives two takes the larger entries of both; by default
+        exact: whether a token that receives two takes the larger entries of both; True by default,
             unless ``reference`` is given.
         reference: as in the authors' program, one of the two is lost.
     """

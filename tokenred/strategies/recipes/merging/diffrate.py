@@ -31,13 +31,13 @@ def diffrate(
     preset: Literal["deit_s_2.9", "deit_b_11.5"] = "deit_s_2.9",
     reference: bool = False,
 ) -> Strategy:
-    """Prune and merge by learned rates (DiffRate, Chen et al., ICCV 2023), at inference.
+    """Prune and merge at learned rates (DiffRate, Chen et al., ICCV 2023), at inference.
 
     Args:
-        prune_kept, merge_kept: tokens, CLS among them, that pruning and then merging leave in each
-            block; numbers above those that there are do nothing.
-        preset: the authors' lists for DeiT-S at 2.9 GMACs or DeiT-B at 11.5, used without lists of
-            your own; stretched and scaled for models of other depths and sizes.
+        prune_kept, merge_kept: number of tokens, including CLS, that pruning and then merging leave
+            in each block; a number above the existing tokens has no effect.
+        preset: the authors' lists for DeiT-S at 2.9 GMACs or DeiT-B at 11.5, used if no lists are
+            given; stretched and scaled for models of other depths and sizes.
         reference: no effect here; average pooling is unweighted either way.
     """
     if (prune_kept is None) != (merge_kept is None):

@@ -20,8 +20,8 @@ def dtome(
     """Merge as many tokens as the image allows (DToMe of DyMU, Wang et al., arXiv 2504.17040).
 
     Args:
-        thresholds: least similarity of tokens that merge; one number, or one for each block, as
-            `tokenred.calibrate` finds them. The default is ours.
+        thresholds: minimum similarity for tokens to merge; one number, or one for each block, from
+            `tokenred.calibrate`. The default is ours.
         proportional_attention: add ``log s`` in the attention.
         reference: average pooling counts a merged token once, as in the authors' program.
     """

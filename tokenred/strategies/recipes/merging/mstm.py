@@ -35,10 +35,10 @@ def mstm(
         keep_rate: share ρ of crucial tokens among the remaining ones; one, or one for each of
             `layers`.
         layers: blocks that merge tokens; None for the quarters of the depth (3, 6, 9 of 12).
-        weights: of the mean: ``"importance"``, ``"size"`` or ``"similarity"``.
+        weights: weights of the mean: ``"importance"``, ``"size"`` or ``"similarity"``.
         temperature: τ of ``softmax(cos/τ)``, with ``"similarity"``.
         multi_scale: add the second patch embedding; False needs no training.
-        scorer: another importance.
+        scorer: use another scorer for the importance.
     """
     if scorer is None:
         scorer = CLSAttn(aggregate="mean", without_cls="column_sum")

@@ -19,16 +19,17 @@ def pitome(
     alpha: Slope = 1.0,
     reference: bool = False,
 ) -> Strategy:
-    """Merging that protects informative tokens (PiToMe, Tran et al., NeurIPS 2024).
+    """Merge tokens, protecting informative ones (PiToMe, Tran et al., NeurIPS 2024).
 
-    Sizes weigh the merges; as in the authors' program, attention is not proportional.
+    Merges are weighted by size; as in the authors' program, attention is not proportional.
 
     Args:
-        ratio: share of the image tokens that stay in a block, ⌈ratio·n⌉; one number for every
-            block, or a list with one for each.
-        split: the kinds of matching by block, see `EnergyMatching`; ``"bsm_last"`` for MAE models.
+        ratio: share of the image tokens kept in a block, ⌈ratio·n⌉; one number for every block, or
+            a list with one for each.
+        split: the kind of matching in each block, see `EnergyMatching`; ``"bsm_last"`` for MAE
+            models.
         margins: m of each block; None for ``0.75(1 − l/L)``.
-        alpha: slope of the energy of dissimilar tokens.
+        alpha: slope of the energy for dissimilar tokens.
         reference: average pooling counts a merged token once, as in the authors' program.
     """
     return Strategy(

@@ -22,13 +22,13 @@ def tofu(
     """Prune in the first half of the blocks, merge at full norm in the second (ToFu, WACV 2024).
 
     Args:
-        r: tokens that go in each block, as for ``tome``.
-        ratio: instead of ``r``, the share of all tokens, prefix included, that stay in a block, as
-            in PiToMe's copy of the method; one number, or a list with one for each block.
+        r: tokens removed in each block, as for ``tome``.
+        ratio: instead of ``r``, the share of all tokens, including the prefix, to keep in a block,
+            as in PiToMe's copy of the method; one number, or a list with one for each block.
         modes: what happens in each block, see `MLERP`; None for ``prune``, then ``mlerp``.
         proportional_attention: add ``log s`` in the attention; by default unless ``ratio`` is used.
         reference: ``mlerp`` takes a size-weighted mean, and average pooling counts a merged token
-            once, as in the programs.
+            once, as in the released programs.
     """
     if proportional_attention is None:
         proportional_attention = ratio is None

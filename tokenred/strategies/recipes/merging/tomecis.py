@@ -13,7 +13,7 @@ def tomecis(
 ) -> Strategy:
     """ToMe with merges weighted by class importance (ToMeCIS, Seol et al., IECON 2023).
 
-    A token weighs the mean attention of CLS to it, times the norm of its value.
+    The weight of a token is the mean attention of CLS to it, times the norm of its value.
 
     Args:
         r: as for ``tome``.

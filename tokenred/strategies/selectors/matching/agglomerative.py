@@ -24,7 +24,7 @@ class Agglomerative(Selector):
     the device, all images of a batch at once: P steps of ``O(n²)`` each.
 
     Args:
-        linkage: the distance of two clusters: the least (``"single"``), the greatest
+        linkage: the distance of two clusters: the minimum (``"single"``), the maximum
             (``"complete"``) or the mean (``"average"``) over all pairs of their tokens.
 
     Shapes:
@@ -43,16 +43,16 @@ class Agglomerative(Selector):
 
     def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
         metric = unit_vectors(mean_keys(attention)[:, state.num_prefix :].detach())
-        fine = finest(metric)  # a join decides about later ones
+        fine = finest(metric)  # each join affects later ones
         distance = 1 - product(fine, fine.transpose(-2, -1))
         first = clustered(distance.to(metric.dtype), count, self.linkage)
         return of_clusters(first, count)
 
 
 def clustered(distance: Float[Tensor, "b n n"], joins: int, linkage: str) -> Int[Tensor, "b n"]:
-    """The lowest place in the cluster of each token, after a number of joins.
+    """The lowest position in the cluster of each token, after a number of joins.
 
-    Equal distances: the pair with the lowest place first.
+    With equal distances, the pair with the lowest position comes first.
     """
     b, n = distance.shape[:2]
     image = torch.arange(b, device=distance.device)[:, None]
@@ -63,7 +63,7 @@ def clustered(distance: Float[Tensor, "b n n"], joins: int, linkage: str) -> Int
     tokens = distance.new_ones(b, n)
     gone = distance.new_full((b, n), far)
     for _ in range(joins):
-        # Symmetric, so the row with the least entry that comes first is the lower of the pair.
+        # Symmetric, so the first row with the smallest entry is the lower one of the pair.
         low = distance.amin(dim=1).argmin(dim=1, keepdim=True)
         high = distance[image, low].argmin(dim=2)
         both = torch.cat((low, high), dim=1)
@@ -84,7 +84,7 @@ def clustered(distance: Float[Tensor, "b n n"], joins: int, linkage: str) -> Int
 
 
 def of_clusters(first: Int[Tensor, "b n"], count: int) -> Selection:
-    """Keep the first token of each cluster; ``count`` tokens are not the first of theirs."""
+    """Keep the first token of each cluster and remove the other ``count`` tokens."""
     n = first.shape[1]
     joins = (first != torch.arange(n, device=first.device)).long()
     order = joins.sort(dim=1, stable=True).indices

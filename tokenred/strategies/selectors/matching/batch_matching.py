@@ -25,13 +25,13 @@ class BatchMatching(Selector):
 
     Args:
         r: pairs that merge, on average over the images, at most half of the tokens.
-        order: of the rest of A, as of `BipartiteMatching`.
+        order: order of the rest of A, as for `BipartiteMatching`.
 
     Shapes:
-        returns: as of `ThresholdMatching`.
+        returns: as for `ThresholdMatching`.
     """
 
-    # What happens to an image depends on the others, as nowhere else.
+    # Only here does an image's result depend on the others.
     traits: ClassVar[Traits] = Traits(equivariant=False, independent=False)
 
     r: Magnitude = 8.0

@@ -31,8 +31,8 @@ class BipartiteMatching(Selector):
         weights: weight of each token in the mean that `Merge` takes: ``"size"``, the number of
             patches it represents; or ``"importance"``, the mean attention of CLS to it, times the
             norm of its head-averaged value (ToMeCIS).
-        order: of the rest of A, on which the next matching depends: by ``"place"``; or
-            ``"released"``, on models without prefix tokens by descending similarity.
+        order: order of the rest of A, on which the next matching depends: by ``"place"``; or
+            ``"released"``, by descending similarity on models without prefix tokens.
 
     Shapes:
         returns: ``keep`` = the rest of A, then B; ``drop`` = merged tokens of A, best pair first;
@@ -46,7 +46,7 @@ class BipartiteMatching(Selector):
 
     @property
     def traits(self) -> Traits:  # type: ignore[override]
-        """The row of CLS is read for its importance alone."""
+        """The row of CLS is read only for the importance."""
         return Traits(equivariant=False, needs_cls=self.weights == "importance")
 
     @property

@@ -22,17 +22,18 @@ from tokenred.strategies.schedules.grid_shrink import GridShrink
 
 @selectors.register("GridMatching")
 class GridMatching(Selector):
-    """Merge neighbours so that the tokens stay a rectangle (CubistMerge, arXiv 2509.21764).
+    """Merge neighbours so that the tokens still form a rectangle (CubistMerge, arXiv 2509.21764).
 
-    First every row loses some tokens, then every column of the result. In a line, each odd place
+    First every row loses some tokens, then every column of the result. In a line, each odd position
     chooses the more similar of its neighbours (cosine of the features), and the best choices merge
     into them. A neighbour that receives two tokens takes the larger entries of both.
 
     Args:
-        schedule: how many rows and columns each block removes; the strategy's schedule, too.
-        exact: False for the authors' program, where only one of two tokens that choose the same
+        schedule: how many rows and columns each block removes; must also be the strategy's
+            schedule.
+        exact: False follows the authors' program, where only one of two tokens that choose the same
             neighbour merges and the other is lost: of the ranks by cosine in the line, first the
-            even, then the odd ones are written, and the last one stays.
+                even, then the odd ones are written, and the last one stays.
 
     Shapes:
         returns: ``keep (b, n−P)``, row by row; ``drop (b, P)`` ascending; ``partner (b, P)``, −1
@@ -70,8 +71,8 @@ class GridMatching(Selector):
         if height * width != n or n - (height - rows) * (width - columns) != count:
             raise PartError(
                 f"GridMatching expects {height}×{width} tokens in block {state.layer} and removes "
-                f"{rows} rows and {columns} columns; there are {n} tokens and the schedule removes "
-                f"{count}. Use the schedule that it was made with, {self.schedule!r}."
+                f"{rows} rows and {columns} columns, but there are {n} tokens and the schedule "
+                f"removes {count}. Use its own schedule, {self.schedule!r}."
             )
         b = state.x.shape[0]
         x = state.image.detach()
@@ -82,7 +83,7 @@ class GridMatching(Selector):
         x, place = x.transpose(1, 2), place.transpose(1, 2)
         x, place, joined = self._lines(x, place, rows)
         later = torch.arange(n, device=x.device).expand(b, n).scatter(1, *joined)
-        # A token that joined one which is lost later is lost, too.
+        # A token that joined one that is lost later is also lost.
         partner = torch.where(partner < 0, -1, later.gather(1, partner.clamp_min(0)))
         keep = place.transpose(1, 2).flatten(1)
         chosen = torch.zeros_like(partner).scatter(1, keep, 1)
@@ -92,7 +93,7 @@ class GridMatching(Selector):
     def _lines(
         self, x: Float[Tensor, "b l m c"], place: Tensor, count: int
     ) -> tuple[Float[Tensor, "b l k c"], Tensor, tuple[Tensor, Tensor]]:
-        """Lines after the merges, and the places that went with what they joined (or −1)."""
+        """Lines after the merges, and the removed positions with what they joined (or −1)."""
         b, lines, m = x.shape[:3]
         if not count:
             none = place.flatten(1)[:, :0]
@@ -100,7 +101,7 @@ class GridMatching(Selector):
         unit = unit_vectors(x.flatten(0, 1))
         cosine = (unit[:, 1:] * unit[:, :-1]).sum(dim=-1)  # of neighbours
         left, right = cosine[:, ::2], cosine[:, 1::2]
-        if right.shape[1] < left.shape[1]:  # the last odd place has no right neighbour
+        if right.shape[1] < left.shape[1]:  # the last odd position has no right neighbour
             right = torch.cat((right, torch.full_like(left[:, :1], -torch.inf)), dim=1)
         best = torch.where(right > left, right, left)
         rank = (-best).sort(dim=1, stable=True).indices

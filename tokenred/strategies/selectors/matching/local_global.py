@@ -27,26 +27,26 @@ from tokenred.strategies.selectors.padded import (
 
 @selectors.register("LocalGlobal")
 class LocalGlobal(Selector):
-    """Merge alike windows early and alike tokens later (ALGM, Norouzi et al., CVPR 2024).
+    """Merge similar windows early and similar tokens later (ALGM, Norouzi et al., CVPR 2024).
 
     In the first of `layers`, a window of the grid becomes one token if the mean cosine of its
-    tokens (over pairs of different ones) is at least τ. In the others ToMe's split is matched, and
-    every pair merges that is at least as close as ``mean + std/layer`` over the tokens of A in the
-    image (layers counted from 1). Similarities are those of the features.
+    tokens (over pairs of different ones) is at least τ. In the others, tokens are split as in ToMe,
+    and every pair merges that is at least as close as ``mean + std/layer`` over the tokens of A in
+    the image (layers counted from 1). Similarities are those of the features.
 
     How many windows merge depends on the image, so the tokens form no rectangle afterwards.
 
     Args:
         threshold: τ.
-        layers: blocks; None for the first, and the last before a third of the depth.
-        window: height and width. A window with tokens missing stays, at the border of a grid that
-            windows do not divide, too.
-        count: ``"image"``, each image on its own; or ``"batch"`` as in the authors' program: all
+        layers: blocks that merge; None for the first, and the last before a third of the depth.
+        window: height and width. An incomplete window does not merge, such as one at the
+            border of a grid that the windows do not divide.
+        count: ``"image"`` for each image separately; or ``"batch"`` as in the authors' program: all
             images merge as many as the one that merges fewest, and mean and std are averaged.
 
     Shapes:
-        returns: ``keep`` = merged windows by descending similarity, then the rest by place (first
-            layer), or the rest of A, then B; padding last; ``drop`` and ``partner``.
+        returns: ``keep`` = merged windows by descending similarity, then the rest by position
+            (first layer), or the rest of A, then B; padding last; ``drop`` and ``partner``.
     """
 
     traits: ClassVar[Traits] = Traits(equivariant=False, needs_grid=True)

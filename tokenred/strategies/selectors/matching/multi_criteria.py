@@ -26,12 +26,12 @@ class MultiCriteria(Selector):
         ``((cos + 1)/2)^(1/τ_sim) · (1/(a_i a_j))^(1/τ_info) · (1/(s_i s_j))^(1/τ_size)``
 
     with the cosine of the features, attention received a and sizes s. Half of the P best pairs move
-    from A to B; then, by the same scores, the other half moves from B into what is left of A, with
-    all that joined them.
+    from A to B; then, by the same scores, the other half moves from B into what is left of A,
+    together with the tokens that joined them.
 
     Args:
-        tau_similarity, tau_information, tau_size: temperatures; 0 leaves a criterion out.
-        bidirectional: otherwise all move from A to B.
+        tau_similarity, tau_information, tau_size: temperatures; 0 omits a criterion.
+        bidirectional: match in both directions; otherwise all move from A to B.
         pooling: weight of each token in a mean: ``"attention_size"`` a·s, ``"size"`` s, or
             ``"mean"`` 1.
 
@@ -83,7 +83,7 @@ class MultiCriteria(Selector):
         order = best.sort(dim=1, descending=True, stable=True).indices
         moved = b.gather(1, order[:, :back])
         into = left.gather(1, nearest.gather(1, order[:, :back]))
-        # What joined a token of B that moves goes along.
+        # Tokens that joined a moving token of B move with it.
         target = places.scatter(1, moved, into)
         return Selection(
             keep=torch.cat((left, b.gather(1, order[:, back:])), dim=1),
@@ -98,7 +98,7 @@ class MultiCriteria(Selector):
         unit = unit_vectors(state.image.detach())
         even = state.num_prefix % 2
         cosine = product(unit[:, even::2], unit[:, 1 - even :: 2].transpose(-2, -1))
-        # The logarithm: the same order, and no overflow.
+        # Logarithms keep the order and avoid overflow.
         score = torch.zeros_like(cosine)
         if self.tau_similarity:
             score = score + ((cosine + 1) / 2).clamp_min(1e-30).log() / self.tau_similarity

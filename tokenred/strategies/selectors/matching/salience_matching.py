@@ -37,11 +37,11 @@ class SalienceMatching(Selector):
     weighted by ŝ.
 
     Args:
-        r_max: the most tokens that merge in a block.
-        affinity: of the softmax: ``"cosine"``, or ``"dot"`` as in the paper, which saturates on
-            features of real models.
+        r_max: maximum number of tokens merged in a block.
+        affinity: input of the softmax: ``"cosine"``, or ``"dot"`` as in the paper, which saturates
+            on the features of real models.
         alpha, temperature: α and the temperature of z.
-        mean, std: μ and σ of each block; None for z = 0, half of ``r_max`` everywhere.
+        mean, std: μ and σ of each block; None for z = 0, i.e. half of ``r_max`` everywhere.
 
     Shapes:
         returns: ``keep`` = the rest of the first half, then the second, then padding; ``drop``,
@@ -110,7 +110,7 @@ class SalienceMatching(Selector):
         self, state: TokenState, alive: Bool[Tensor, "b n"]
     ) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n"], Tensor, Bool[Tensor, "b n"]]:
         """Salience, score and partner of each token, and which are in the first half."""
-        x = finest(state.image.detach())  # scaling to [0, 1] enlarges what is rounded
+        x = finest(state.image.detach())  # scaling to [0, 1] amplifies rounding errors
         unit = unit_vectors(x)
         cosine = product(unit, unit.transpose(-2, -1))
         affinity = cosine if self.affinity == "cosine" else product(x, x.transpose(-2, -1))
@@ -139,7 +139,7 @@ class SalienceMatching(Selector):
 
 
 def mean_score(score: Float[Tensor, "b n"], in_a: Bool[Tensor, "b n"]) -> Float[Tensor, "b"]:
-    """S̄, the mean over the first half; 0 of an image of one token."""
+    """S̄, the mean over the first half; 0 for an image with one token."""
     total = score.masked_fill(~in_a, 0).sum(dim=1)
     return total / in_a.sum(dim=1).clamp_min(1)
 
@@ -147,7 +147,7 @@ def mean_score(score: Float[Tensor, "b n"], in_a: Bool[Tensor, "b n"]) -> Float[
 def _of_groups(
     salience: Float[Tensor, "b n"], partner: Tensor, moves: Bool[Tensor, "b n"]
 ) -> Float[Tensor, "b n"]:
-    """The weights of the means; groups that have none take the plain mean."""
+    """The weights of the means; groups without weight take the plain mean."""
     places = torch.arange(partner.shape[1], device=partner.device).expand_as(partner)
     group = torch.where(moves, partner, places)
     total = torch.zeros_like(salience).scatter_add(1, group, salience)

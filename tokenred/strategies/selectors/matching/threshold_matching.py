@@ -25,14 +25,14 @@ Cosines = Annotated[tuple[Cosine, ...], MinLen(1)]
 
 @selectors.register("ThresholdMatching")
 class ThresholdMatching(Selector):
-    """ToMe's matching for every pair closer than a threshold (DToMe; DyMU, Wang et al., 2025).
+    """ToMe's matching, merging every pair closer than a threshold (DToMe; DyMU, Wang et al., 2025).
 
-    In each image, every token of A whose most similar token of B has a cosine above τ merges, at
-    most half of the image tokens, the best first.
+    In each image, every token of A merges whose most similar token of B has a cosine above τ, but
+    at most half of the image tokens, the best first.
 
     Args:
         thresholds: τ; one number, or one for each block.
-        order: of the rest of A, as of `BipartiteMatching`.
+        order: order of the rest of A, as for `BipartiteMatching`.
 
     Shapes:
         returns: ``keep`` = the rest of A, then B, then padding; ``drop`` and ``partner``.
