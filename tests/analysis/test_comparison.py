@@ -317,4 +317,4 @@ def test_without_images() -> None:
 def test_unreadable_images_are_named() -> None:
     (line,) = [line for line in make(skipped=7).footnotes() if line.startswith("Skipped")]
     names = "; ".join(f"{i}.jpg (cut)" for i in range(5))
-    assert line == f"Left out: 7 unreadable images: {names}; and 2 more."
+    assert line == f"Skipped: 7 unreadable images: {names}; and 2 more."
