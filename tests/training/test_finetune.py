@@ -223,6 +223,18 @@ def test_the_seed_decides_where_learned_parts_begin(tmp_path: Path) -> None:
     assert not torch.allclose(first[name], other[name], atol=1e-3)
 
 
+def test_a_second_pass_that_removes_less(tmp_path: Path) -> None:
+    logs = []
+    for name in ("a", "b"):
+        given = FEW | {"settings": small("mctf", epochs=2, keep_warmup=None)}
+        train(tmp_path / name, strategy=tr.strategy("mctf", r=3), **given)
+        logs.append((tmp_path / name / "log.csv").read_text())
+    rows = [list(csv.DictReader(log.splitlines())) for log in logs]
+    timeless = [[{k: v for k, v in row.items() if k != "seconds"} for row in log] for log in rows]
+    assert timeless[0] == timeless[1]
+    assert all(float(row["second"]) > 0 and "consistency" in row for row in rows[0])
+
+
 def test_frozen_parameters_stay_and_the_others_learn(tmp_path: Path) -> None:
     model, before = tiny(), tiny()
     settings = small("idlevit", epochs=1, frozen=("pos_embed", "cls_token"), keep_warmup=None)

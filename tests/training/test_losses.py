@@ -287,6 +287,32 @@ def test_evit_distils_if_there_is_a_teacher() -> None:
     close(parts["kept_tokens"], (image - patches)[here].square().mean().detach())
 
 
+@pytest.mark.parametrize("cls", [True, False])
+def test_a_second_pass_is_to_agree_where_the_first_is_sure(cls: bool) -> None:
+    features, second = randn(4, 5, 3), randn(4, 4, 3, seed=1).requires_grad_()
+    aux = {"features": features.requires_grad_(), "index": torch.zeros(4, 5 - cls)}
+    again = randn(4, 6, seed=2), {"features": second, "index": torch.zeros(4, 4 - cls)}
+    likely = LOGITS.softmax(dim=-1)[range(4), CLASSES]
+    sure = likely > likely.median()
+    criterion = make_criterion("mctf", confident=float(likely[sure].min()) - 1e-6)
+    total, parts = criterion(LOGITS, CLASSES, aux, again=again)
+    ours, theirs = (x[:, 0] if cls else x.mean(dim=1) for x in (features, second))
+    expected = (ours - theirs).square().mean(dim=-1)[sure].mean()
+    close(parts["consistency"], expected.detach())
+    close(parts["second"], cross_entropy(again[0], CLASSES))
+    close(total, parts["ce"] + parts["second"] + 3 * expected)
+    total.backward()
+    assert features.grad is not None
+    assert second.grad is None
+    # Mixed and smoothed targets: the classes that are in the image.
+    mixed = torch.full((4, 6), 0.1 / 6).double().scatter(1, CLASSES[:, None], 0.9 + 0.1 / 6)
+    _, smoothed = criterion(LOGITS, mixed, aux, again=again)
+    close(smoothed["consistency"], parts["consistency"])
+    assert criterion(LOGITS, CLASSES, aux)[1].keys() == {"ce"}
+    nobody = make_criterion("mctf", confident=1.0)
+    assert nobody(LOGITS, CLASSES, aux, again=again)[1]["consistency"] == 0
+
+
 @pytest.mark.parametrize("name", CRITERIA)
 def test_every_criterion_trains_all_that_its_method_has(name: str) -> None:
     reduced = tr.wrap(model(), name if name != "ce" else "gtp")

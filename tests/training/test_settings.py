@@ -69,6 +69,8 @@ def test_the_papers_settings() -> None:
     assert settings_for("ToMe") == gtp
     assert (settings_for("sit").lr, settings_for("sit").warmup_epochs) == (1e-3, 20)
     assert settings_for("frequency").ema == 0.9998
+    fused = settings_for("mctf")
+    assert (fused.full_lr, fused.min_lr, fused.mixes) == (3e-5, 1e-6, False)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -88,8 +90,12 @@ def test_predictors_of_a_small_model_learn_fast_and_must_meet_the_ratio() -> Non
 
 @pytest.mark.parametrize(
     ("name", "method"),
-    [("gtp", "gtp"), ("idlevit", "idlevit"), ("dynamicvit", "dynamicvit"), ("evit", "gtp")],
-)
+    [
+        ("gtp", "gtp"), ("idlevit", "idlevit"), ("dynamicvit", "dynamicvit"), ("evit", "gtp"),
+        ("mctf", "mctf"), ("dpcknn", "dpcknn"), ("kmedoids", "kmedoids"), ("sit", "sinkhorn"),
+        ("patchmerger", "sinkhorn"), ("frequency", "frequency"),
+    ],
+)  # fmt: skip
 def test_the_method_is_seen_from_the_parts(name: str, method: str) -> None:
     assert method_of(tr.strategy(name)) == method
 

@@ -38,18 +38,19 @@ __all__ = [
     "unit_feature_mse",
 ]
 
-_TERMS = ("distill", "kept_tokens", "cls_feature", "ratio", "token_cut")
+_TERMS = ("distill", "kept_tokens", "cls_feature", "ratio", "token_cut", "second", "consistency")
 
 CRITERIA: dict[str, dict[str, Any]] = {
     "ce": {},
     "evit": {"distill": 0.5},
     "dynamicvit": {"distill": 0.5, "over": "student", "kept_tokens": 0.5, "ratio": 2.0},
     "idlevit": {"distill": 5.0, "cls_feature": 500.0, "token_cut": 20.0},
+    "mctf": {"second": 1.0, "consistency": 3.0, "confident": 0.4},
 }
 """The weights of each method's terms.
 
-DynamicViT's and IdleViT's are from their papers. EViT trains with cross-entropy; its distillation,
-used only with a teacher, is our addition.
+DynamicViT's and IdleViT's are from their papers, MCTF's from its program. EViT trains with
+cross-entropy; its distillation, used only with a teacher, is our addition.
 """
 
 
@@ -201,6 +202,10 @@ class Criterion:
         ratio: weight of `ratio_loss` (DynamicViT).
         shares: keep rate of each stage; None for the schedule's, ρ, ρ², ρ³.
         token_cut: weight of `token_cut` (IdleViT), the mean over blocks.
+        second: weight of the cross-entropy of a second pass that removes fewer tokens (MCTF).
+        consistency: weight of the mean squared error between the CLS features of both passes (the
+            mean tokens without CLS), that of the second being constant (MCTF).
+        confident: the images in that mean have classes that are at least so likely.
         reference: follow the released code. IdleViT's counts only the 1st, 3rd, 5th … idle block
             and divides by the number of all. DynamicViT's trains LV-ViT's two classifiers
             separately: cross-entropy and `distillation_kl` on the CLS logits and, instead of
@@ -216,7 +221,15 @@ class Criterion:
     ratio: Magnitude = 0.0
     shares: tuple[Probability, ...] | None = None
     token_cut: Magnitude = 0.0
+    second: Magnitude = 0.0
+    consistency: Magnitude = 0.0
+    confident: Probability = 0.0
     reference: bool = False
+
+    @property
+    def looks_twice(self) -> bool:
+        """Whether it has terms of a second pass."""
+        return self.second > 0 or self.consistency > 0
 
     @property
     def reads_apart(self) -> bool:
@@ -230,10 +243,11 @@ class Criterion:
         aux: Mapping[str, Tensor],
         teacher_logits: Tensor | tuple[Tensor, Tensor] | None = None,
         teacher_features: Tensor | None = None,
+        again: tuple[Tensor, Mapping[str, Tensor]] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss, and its terms by name, unweighted and detached.
 
-        A term whose teacher is not given is skipped.
+        A term whose teacher or second pass is not given is skipped.
 
         Args:
             logits: ``(b, classes)`` of ``forward_train``.
@@ -242,6 +256,7 @@ class Criterion:
             teacher_logits: ``(b, classes)`` of the teacher, usually the dense model; see
                 ``reference`` for LV-ViT's.
             teacher_features: ``(b, N, c)``, its ``forward_features``.
+            again: what ``forward_train`` gives in a second pass.
 
         Raises:
             InputError: if shapes do not match, or ``aux`` lacks a value that a term needs.
@@ -272,6 +287,10 @@ class Criterion:
                 raise InputError("teacher_logits must be one tensor (b, classes), got a pair.")
             terms["distill"] = lambda: distillation_kl(logits, taught, self.over)
 
+        if again is not None:
+            terms["second"] = lambda: cross_entropy(again[0], targets, self.label_smoothing)
+            terms["consistency"] = lambda: self._consistency(logits, targets, aux, again[1])
+
         total = cross_entropy(logits, targets, self.label_smoothing)
         parts = {"ce": total.detach()}
         for name in _TERMS:
@@ -295,6 +314,20 @@ class Criterion:
         cut = _read(aux, "token_cut")
         return cut[:, ::2].sum(dim=1).mean() / cut.shape[1] if self.reference else cut.mean()
 
+    def _consistency(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        aux: Mapping[str, Tensor],
+        other: Mapping[str, Tensor],
+    ) -> Tensor:
+        classes = logits.shape[1]
+        own = targets if targets.is_floating_point() else F.one_hot(targets, classes)
+        likely = (_wide(logits.detach()).softmax(dim=-1) * (own > 1 / classes)).sum(dim=-1)
+        sure = (likely >= self.confident).to(likely.dtype)
+        error = (_wide(_class_feature(aux)) - _class_feature(other).detach()).square().mean(dim=-1)
+        return (error * sure).sum() / sure.sum().clamp_min(1)
+
     def _token_kl(self, aux: Mapping[str, Tensor], teacher: Tensor) -> Tensor:
         ours = _read(aux, "token_logits")
         teacher = gather_tokens(teacher, _read(aux, "index").clamp_min(0))
@@ -310,7 +343,7 @@ def make_criterion(name: str, /, *, reference: bool = False, **weights: Any) -> 
     """Create the criterion of a method; ``weights`` override its defaults.
 
     Args:
-        name: ``"ce"``, ``"evit"``, ``"dynamicvit"`` or ``"idlevit"``.
+        name: ``"ce"``, ``"evit"``, ``"dynamicvit"``, ``"idlevit"`` or ``"mctf"``.
         reference: follow the released code where it differs from the papers: KL(teacher‖student) in
             DynamicViT; see also `Criterion`.
         weights: fields of `Criterion`.
@@ -334,6 +367,12 @@ def _cls_feature(aux: Mapping[str, Tensor], teacher: Tensor) -> Tensor:
     if "token_logits" in aux and "idle_mask" in aux:
         return unit_feature_mse(features, teacher, aux["idle_mask"])
     return unit_feature_mse(features[:, :1], teacher[:, :1])
+
+
+def _class_feature(aux: Mapping[str, Tensor]) -> Tensor:
+    features = _read(aux, "features")
+    has_prefix = features.shape[1] > _read(aux, "index").shape[1]
+    return features[:, 0] if has_prefix else features.mean(dim=1)
 
 
 def _pair(logits: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -10,9 +10,12 @@ from typing import Any, Literal
 from typing_extensions import Self
 
 from tokenred.core.errors import ConfigError, UnknownNameError
+from tokenred.core.part import Part
 from tokenred.core.values import Count, Magnitude, Positive, Probability, Size, checked, read
+from tokenred.strategies.fusers import RegionMeans
+from tokenred.strategies.fusers.soft import SoftFuser
 from tokenred.strategies.routers import Idle
-from tokenred.strategies.selectors.predictor import Predictor
+from tokenred.strategies.selectors import DensityPeaks, Medoids, MultiCriteria, Predictor
 from tokenred.strategies.strategy import Strategy, recipes
 from tokenred.training.losses import make_criterion
 
@@ -157,16 +160,18 @@ METHOD_SETTINGS: dict[str, Settings] = {
         teacher=True,
     ),
     **dict.fromkeys(("dpcknn", "kmedoids", "sinkhorn", "patchmerger", "sit"), _HAURUM),
+    # The authors' README and main.py: 8 processes of 128 images, no mixing.
+    "mctf": _GTP.replace(lr=1.5e-5, lr_per=512, mixup=0.0, cutmix=0.0, criterion="mctf"),
     # Self-distillation; the weight of its term is not printed.
     "frequency": _GTP.replace(
         lr=1e-4, weight_decay=2e-5, ema=0.9998, criterion="evit", teacher=True
     ),
 }  # fmt: skip
-"""By method: GTP-ViT, EViT, DynamicViT, IdleViT, the learned ones of Haurum et al., and
+"""By method: GTP-ViT, EViT, DynamicViT, IdleViT, the learned ones of Haurum et al., MCTF and
 frequency-aware reduction as published.
 
-Where a paper leaves a setting open, DeiT's is
-used: RandAugment, Mixup 0.8, CutMix 1, erasing 0.25, smoothing 0.1.
+Where a paper leaves a setting open, DeiT's is used: RandAugment, Mixup 0.8, CutMix 1, erasing 0.25,
+smoothing 0.1.
 """
 
 _SMALL: dict[str, Any] = {
@@ -219,8 +224,14 @@ def settings_for(method: str, preset: str | None = None) -> Settings:
     return settings.replace(**PRESETS[preset] | _PRESETS_OF.get((name, preset), {}))
 
 
+_METHOD_OF: dict[type[Part], str] = {
+    Idle: "idlevit", Predictor: "dynamicvit", MultiCriteria: "mctf", DensityPeaks: "dpcknn",
+    Medoids: "kmedoids", SoftFuser: "sinkhorn", RegionMeans: "frequency",
+}  # fmt: skip
+
+
 def method_of(strategy: Strategy) -> str:
-    """The method whose settings a strategy needs, judged by its learned parts."""
-    if isinstance(strategy.router, Idle):
-        return "idlevit"
-    return "dynamicvit" if isinstance(strategy.selector, Predictor) else "gtp"
+    """The method whose settings a strategy needs, judged by its parts."""
+    parts = (strategy.router, strategy.selector, strategy.fuser)
+    found = (name for kind, name in _METHOD_OF.items() if any(isinstance(p, kind) for p in parts))
+    return next(found, "gtp")

@@ -127,7 +127,8 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] *= not group["backbone"]
         logits, aux = self._prepared(images)
-        loss, parts = criterion(logits, targets, aux, *self._taught(images, criterion))
+        again = self._again(images) if criterion.looks_twice else None
+        loss, parts = criterion(logits, targets, aux, *self._taught(images, criterion), again)
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         if self.settings.clip_grad is not None:
@@ -137,11 +138,21 @@ class Trainer:
             self.ema.update(self.model, step=step + 1)
         return {"loss": loss.detach(), **parts}
 
+    def _again(self, images: Tensor) -> tuple[Any, dict[str, Tensor]]:
+        """A second pass, which removes a random share of the tokens, at most half as many."""
+        model = self._forward.model
+        self._forward.model = model.with_strategy(warmed(model, float(torch.rand(())) / 2))
+        try:
+            result: tuple[Any, dict[str, Tensor]] = self._prepared(images)
+        finally:
+            self._forward.model = model
+        return result
+
     @torch.no_grad()
-    def _taught(self, images: Tensor, criterion: Criterion) -> tuple[Any, ...]:
+    def _taught(self, images: Tensor, criterion: Criterion) -> tuple[Any, Any]:
         """The teacher's logits and features, in single precision."""
         if self.teacher is None:
-            return ()
+            return None, None
         teacher: Any = self.teacher
         with self.accelerator.autocast():
             features = teacher.forward_features(images)

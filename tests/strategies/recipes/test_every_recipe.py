@@ -40,6 +40,25 @@ def test_a_batch_is_its_images(name: str, form: str) -> None:
     check_a_batch_is_its_images(name, form)
 
 
+# Thresholds at which the images of a batch keep different numbers of tokens.
+ADAPTIVE = {
+    "adamerge": {"r_max": 6, "mean": [0.2] * 4, "std": [0.02] * 4},
+    "algm": {},
+    "ats": {},
+    "dtome": {"thresholds": 0.95},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), [(name, form) for name in ADAPTIVE for form in forms_of(name)]
+)
+def test_padding_changes_no_image(name: str, form: str) -> None:
+    strategy = tr.strategy(name, **ADAPTIVE[name])
+    counts = wrapped(strategy, form).alive_counts(images(form, b=4))
+    assert (counts.amin(dim=0) < counts.amax(dim=0)).any()
+    check_a_batch_is_its_images(strategy, form)
+
+
 @pytest.mark.parametrize(("name", "form"), EVERY)
 def test_features_come_back_to_the_whole_grid(name: str, form: str) -> None:
     reduced, batch = wrapped(name, form), images(form)
