@@ -35,7 +35,10 @@ from tokenred.training import settings_for
 from tokenred.training.losses import Criterion, make_criterion
 from tokenred.training.settings import Settings
 
-pytestmark = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning"),
+    pytest.mark.filterwarnings("ignore::tokenred.core.errors.UnusedWarning"),
+]
 
 Make = Callable[[Any], Any]
 
@@ -163,7 +166,10 @@ def holds(value: Any, read: Any) -> bool:
     if read is value:
         return True
     if isinstance(read, Part):  # by its name, its table or, for a schedule, a number
-        return isinstance(value, str | Mapping | None) or read == tr.Constant(plain(value))
+        # A budget finds the number of its schedule.
+        return isinstance(value, str | Mapping | tr.Constant | None) or read == tr.Constant(
+            plain(value)
+        )
     value = tuple(value.items()) if isinstance(value, Mapping) else value
     value, read = plain(value), plain(read)
     if isinstance(read, bool) and isinstance(value, str):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -70,11 +72,6 @@ def test_every_recipe_works_bare_and_takes_reference(name: str) -> None:
     assert isinstance(tr.strategy(name, reference=True), tr.Strategy)
 
 
-def test_arguments_that_a_part_does_not_use_are_accepted() -> None:
-    made = tr.strategy("gtp", graph="none", M=3, fuser="prune", alpha=0.4, scorer="Random")
-    assert (made.graph, made.fuser) == (tr.graphs.NoGraph(), tr.fusers.Prune())
-
-
 def test_reference_changes_what_the_program_changes() -> None:
     made = tr.strategy("gtp", reference=True)
     assert made.scorer == tr.scorers.MixedAttn(exclude_self=False)
@@ -115,3 +112,30 @@ def test_what_is_printed_has_no_defaults() -> None:
         word in text for word in ("router", "score_mods", "theta", "embedding", "threshold")
     )
     assert "theta=0.6" in repr(tr.strategy("gtp", theta=0.6))
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"graph": "mixed"}, "graph: not read by Prune"),
+        ({"fuser": "propagate"}, "fuser: without a graph Propagate moves nothing"),
+        ({"graph": "mixed", "fuser": tr.fusers.Propagate(alpha=0)}, "fuser: alpha=0 moves nothing"),
+        ({"graph": "mixed", "fuser": "propagate"}, ""),
+    ],
+)
+def test_parts_that_do_nothing_are_said(fields: dict[str, Any], told: str) -> None:
+    mine = tr.Strategy("CosSim", schedule=2, **fields)
+    assert mine.unused == ((told,) if told else ())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fast = tr.wrap(VisionTransformer(**SMALL), mine)
+    assert [str(one.message).partition(" (in")[0] for one in caught] == list(mine.unused)
+    assert repr(fast).endswith(told)
+
+
+def test_arguments_that_nothing_reads_are_said() -> None:
+    for unread in ({"graph": "none", "M": 4}, {"fuser": "prune", "alpha": 0.3}):
+        with pytest.warns(tr.errors.UnusedWarning, match=r"gtp: (M|alpha)=.* changes nothing"):
+            made = tr.strategy("gtp", **unread)
+        assert made.graph == tr.graphs.NoGraph() or made.fuser == tr.fusers.Prune()
+    tr.strategy("gtp", P=8, M=8, alpha=0.1, graph="mixed", reference=True)

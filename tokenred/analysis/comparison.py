@@ -20,7 +20,7 @@ from tokenred.analysis.measure.inputs import open_for
 from tokenred.analysis.measure.machine import base_of, check_device, cpu_threads
 from tokenred.analysis.measure.speed import Benchmark, Timing
 from tokenred.analysis.measure.timing import image_shape_of
-from tokenred.analysis.result import Result, interval, number, quarters, table_of
+from tokenred.analysis.result import Result, count, interval, number, quarters, table_of
 from tokenred.analysis.study.grid import Grid
 from tokenred.analysis.study.refs import DataRef, read_data
 from tokenred.analysis.study.store import Store
@@ -93,19 +93,19 @@ class Comparison(Result):
             lines.append(
                 f"Speed: batch {self.speeds.batch_size}, {self.speeds.precision}, {pairs} pairs "
                 "with timm's fused dense model right before each; dense against itself shows "
-                f"the noise. {m['processor']}, {_count(m['threads'], 'thread')}, device "
+                f"the noise. {m['processor']}, {count(int(m['threads']), 'thread')}, device "
                 f"{m['device']}."
             )
             lines.append(
                 "Realised fraction: measured speed-up ÷ the speed-up that the GMACs allow."
             )
         if self.evaluations:
-            lines.append(f"Accuracy: {_count(first['images'], 'image')}, the same for all rows.")
+            lines.append(f"Accuracy: {count(first['images'], 'image')}, the same for all rows.")
             skipped = next(iter(self.evaluations.values())).skipped
             if skipped:
                 shown = "; ".join(f"{name} ({reason})" for name, reason in skipped[:5])
                 more = f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
-                lines.append(f"Skipped: {_count(len(skipped), 'unreadable image')}: {shown}{more}.")
+                lines.append(f"Skipped: {count(len(skipped), 'unreadable image')}: {shown}{more}.")
         lines.append(
             f"tokenred {first['tokenred']}, torch {first['torch']}, timm {first['timm']}, "
             f"seed {first['seed']}, weights {first['weights']}."
@@ -199,6 +199,8 @@ def compare(
     specs = same_budget() if strategies is None else named_specs(strategies)
     reduced = {spec.label: wrap_spec(base, spec) for spec in specs}
     others, notes = baselines_beside(base, specs, reduced, baselines, smaller)
+    unused = {label: model.strategy.unused for label, model in reduced.items()}
+    notes = (*notes, *(f"{label}: {told}." for label, all_ in unused.items() for told in all_))
     read(PartOf, level, "level")
     dataset = None
     if data is not None:
@@ -328,7 +330,3 @@ def _evaluation(
     return Evaluation(
         **vars(predictions), classes=classes, skipped=tuple(skipped), seconds=found["seconds"]
     )
-
-
-def _count(number: Any, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

@@ -18,7 +18,16 @@ from tokenred.core.files import check_new, write_atomically
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FramedResult", "Result", "interval", "number", "plain_table", "quarters", "table_of"]
+__all__ = [
+    "FramedResult",
+    "Result",
+    "count",
+    "interval",
+    "number",
+    "plain_table",
+    "quarters",
+    "table_of",
+]
 
 Row = Mapping[str, Any]
 
@@ -159,6 +168,11 @@ def interval(row: Row, name: str, places: int = 2, *, signed: bool = False) -> s
         number(row, f"{name}{end}", places, signed=signed) for end in ("", "_low", "_high")
     )
     return f"{value} [{low}, {high}]" if value else ""
+
+
+def count(number: int, thing: str) -> str:
+    """``1 image``, ``2 images``."""
+    return f"{number} {thing}{'s' * (number != 1)}"
 
 
 def quarters(counts: Sequence[float]) -> str:

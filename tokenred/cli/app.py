@@ -6,6 +6,7 @@ import inspect
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 from tokenred._version import __version__
 from tokenred.cli.console import claims, exit_code, terminable
 from tokenred.cli.importing import OPTION, import_all
+from tokenred.core import errors
 from tokenred.core.errors import TokenredError
 
 __all__ = ["app", "main"]
@@ -58,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: by default the program's own.
     """
     words = sys.argv[1:] if arguments is None else arguments
+    warnings.showwarning = _show_warning
     for name in _COMMANDS.keys() & set(words):
         # The command's own help is longer than its line in the list.
         del app[name]
@@ -96,6 +99,21 @@ def _root(
         if traceback:
             raise
         return _fail(str(error), 2)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: Any = None,
+) -> None:
+    """One of tokenred's own without the place in its code."""
+    if category.__module__ == errors.__name__:
+        _fail(f"warning: {message}", 0)
+    else:
+        print(warnings.formatwarning(message, category, filename, lineno), end="", file=sys.stderr)
 
 
 def _fail(message: str, code: int) -> int:

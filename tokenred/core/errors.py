@@ -12,7 +12,7 @@ __all__ = [
     "BackboneError", "CheckpointError", "CheckpointWarning", "ConfigError", "DataError",
     "DataWarning", "ExportError", "InputError", "MissingExtraError", "OutputBusyError",
     "OutputExistsError", "PartError", "PluginWarning", "ScheduleError", "TokenredError",
-    "UnknownNameError", "UntrainedPartWarning",
+    "UnknownNameError", "UntrainedPartWarning", "UnusedWarning",
 ]  # fmt: skip
 
 _LONGEST = 80
@@ -105,3 +105,7 @@ class PluginWarning(UserWarning):
 
 class UntrainedPartWarning(UserWarning):
     """A learned part whose weights are still random."""
+
+
+class UnusedWarning(UserWarning):
+    """A part or an argument of a strategy that changes nothing."""

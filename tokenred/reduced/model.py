@@ -389,7 +389,8 @@ class ReducedViT(LiveModel):
 
     def __repr__(self) -> str:
         layers = self.cost().table(self.info.num_prefix)
-        return f"ReducedViT({self._setup.info.name},\n  {self.strategy!r}\n)\n{layers}"
+        told = "".join(f"\n{line}" for line in self.strategy.unused)
+        return f"ReducedViT({self._setup.info.name},\n  {self.strategy!r}\n)\n{layers}{told}"
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "r" and "base" in self.__dict__ and not hasattr(self, name):

@@ -20,6 +20,7 @@ from tokenred.core.errors import (
     PartError,
     TokenredError,
     UntrainedPartWarning,
+    UnusedWarning,
 )
 from tokenred.core.files import check_output, exists
 from tokenred.models.checkpoint_file import (
@@ -214,6 +215,7 @@ def _wrapped(base: nn.Module, strategy: Strategy, origin: str) -> ReducedViT:
         torch.random.fork_rng(devices=[]),
     ):
         warnings.simplefilter("ignore", UntrainedPartWarning)  # their weights are in the file
+        warnings.simplefilter("ignore", UnusedWarning)  # said when it was wrapped
         return wrap(base, strategy)
 
 

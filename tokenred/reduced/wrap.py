@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 from torch import nn
 
 from tokenred.backbones import adapt
 from tokenred.backbones.huggingface import HuggingFaceViT
-from tokenred.core.errors import InputError
+from tokenred.core.errors import InputError, UnusedWarning
 from tokenred.reduced.model import ReducedViT, resolved
 from tokenred.reduced.tower import ReducedTower
 from tokenred.strategies.specs import StrategyLike
@@ -45,10 +46,14 @@ def wrap(
 
     Warns:
         UntrainedPartWarning: for a part whose weights are random until trained or loaded.
+        UnusedWarning: for a `Strategy` with a part that changes nothing (`Strategy.unused`).
     """
     base = model.base if isinstance(model, ReducedViT) else model
     kind = ReducedTower if HuggingFaceViT.knows(base) else ReducedViT
-    return kind(base, resolved(base, strategy), engine=engine, check_finite=check_finite)
+    reduced = kind(base, resolved(base, strategy), engine=engine, check_finite=check_finite)
+    for told in strategy.unused if isinstance(strategy, Strategy) else ():
+        warnings.warn(f"{told} (in {strategy!r}).", UnusedWarning, stacklevel=2)
+    return reduced
 
 
 def dense(model: nn.Module) -> ReducedViT:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +12,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tokenred.attention.score_mods import ScoreMod
 from tokenred.attention.score_mods import score_mods as known_mods
-from tokenred.core.errors import ConfigError, PartError, UnknownNameError, shown
+from tokenred.core.errors import (
+    ConfigError,
+    PartError,
+    TokenredError,
+    UnknownNameError,
+    UnusedWarning,
+    shown,
+)
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part
 from tokenred.core.registry import KINDS, Registry
-from tokenred.core.values import Count, Share, checked, read
+from tokenred.core.values import Count, Share, checked, parameters_of, read
 from tokenred.graphs.base import GraphBuilder, graph_builders
+from tokenred.graphs.none import NoGraph
 from tokenred.strategies.base import (
     Embedding,
     Fuser,
@@ -154,6 +164,16 @@ class Strategy:
         }
         return named | {f"score_mods.{i}": mod for i, mod in enumerate(self.score_mods)}
 
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """What changes nothing in this combination, in words: ``"graph: not read by Prune"``."""
+        fuser, kind = self.fuser, type(self.fuser).__name__
+        if type(self.graph) is NoGraph and fuser.uses_graph:
+            return (f"fuser: without a graph {kind} moves nothing",)
+        if type(self.graph) is not NoGraph and not fuser.uses_graph:
+            return (f"graph: not read by {kind}",)
+        return ("fuser: alpha=0 moves nothing",) if getattr(fuser, "alpha", 1) == 0 else ()
+
     def check(self, info: ModelInfo) -> None:
         """Refuse a model that some part does not support.
 
@@ -214,12 +234,36 @@ def strategy(name: str, /, **arguments: Any) -> Strategy:
     Raises:
         UnknownNameError: for an unknown name or argument.
         ConfigError: for a value outside its range.
+
+    Warns:
+        UnusedWarning: for an argument that no part reads, such as M with ``graph="none"``.
     """
     own, fields = divide_arguments(name, arguments)
     made = recipes[name].make(**own)
     if not isinstance(made, Strategy):
         raise PartError(f"recipe {name!r} must return a Strategy, got {shown(made)}.")
+    for key, value in own.items():
+        # `reference` may have no effect: paper and code agree.
+        if key != "reference" and _unread(recipes[name].make, own, key, made):
+            warnings.warn(
+                f"{name}: {key}={value!r} changes nothing, since no part of it reads {key}. "
+                "Leave it out, or choose parts that do.",
+                UnusedWarning,
+                stacklevel=2,
+            )
     return made.replace(**fields) if fields else made
+
+
+def _unread(make: Any, own: Mapping[str, Any], key: str, made: Strategy) -> bool:
+    """Whether an argument of a recipe has no effect, although it is not the default."""
+    default = inspect.signature(make).parameters[key].default
+    value = read(parameters_of(make)[key], own[key], key)  # "no" is False
+    if default is inspect.Parameter.empty or value == default:
+        return False
+    try:
+        return repr(make(**{**own, key: default})) == repr(made)
+    except TokenredError:  # without it the others do not fit
+        return False
 
 
 def divide_arguments(

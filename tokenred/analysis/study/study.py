@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.result import Result, interval, number, table_of
+from tokenred.analysis.result import Result, count, interval, number, table_of
 from tokenred.analysis.study.cell import DONE
 from tokenred.analysis.study.plan import Plan
 from tokenred.analysis.study.rows import extra_columns, record, tidy
@@ -119,7 +119,8 @@ class Study(Result):
     def footnotes(self) -> list[str]:
         """How many cells there are, which failed, and what produced the rows."""
         records, failed = self.records, self.failed()
-        lines = [f"{len(records)} cells, {len({row['key'] for row in records})} different results"]
+        results = len({row["key"] for row in records})
+        lines = [f"{count(len(records), 'cell')}, {count(results, 'different result')}"]
         if first := next((row for row in records if row["status"] == DONE), None):
             images = f"{first['images']} images of {first['data']}, " if "images" in first else ""
             lines[0] += (
@@ -127,6 +128,14 @@ class Study(Result):
                 f"{first['seed']}; tokenred {first['tokenred']}, torch {first['torch']}, timm "
                 f"{first['timm']}."
             )
+        idle: dict[str, list[str]] = {}
+        for cell in self._plan.cells:
+            for told in cell.strategy.unused if cell.strategy else ():
+                idle.setdefault(told, []).append(cell.label)
+        lines += [
+            f"{told}: {labels[0]}{f' and {len(labels) - 1} more' if labels[1:] else ''}."
+            for told, labels in idle.items()
+        ]
         lines += [f"{row['status']}: {row['strategy']}: {row['error']}" for row in failed[:5]]
         if len(failed) > 5:
             lines.append(f"and {len(failed) - 5} more that failed or were left out.")

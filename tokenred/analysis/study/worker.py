@@ -32,6 +32,7 @@ from tokenred.core.errors import CheckpointError, DataError, PartError
 from tokenred.data import SKIPPED_LABEL, ImageDataset
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.wrap import wrap
+from tokenred.strategies.specs import Spec
 
 if TYPE_CHECKING:
     from tokenred.analysis.measure.accuracy import Evaluation
@@ -177,7 +178,7 @@ class Runner:
         # Parts with weights begin with the same ones in every worker.
         torch.manual_seed(task.setting.seed)
         if not isinstance(base, ReducedViT):
-            return wrap(base, task.strategy)
+            return wrap(base, Spec(task.key, task.key, task.strategy))
         return base if task.as_it_is else base.with_strategy(task.strategy)
 
     def _base(self, setting: Setting) -> nn.Module:
