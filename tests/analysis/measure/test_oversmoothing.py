@@ -165,6 +165,23 @@ def test_padding_is_like_nothing() -> None:
     assert found[1].isnan()
 
 
+def test_each_image_keeps_as_many_tokens_as_it_needs(digits: nn.Module) -> None:
+    images = next(iter(tr.data.make_loader(open_for(digits, "digits"), 6, limit=6)))[0]
+    found = oversmoothing(digits, "digits", ["ats", "gtp"], limit=6, batch_size=4, progress=False)
+    rows = found.frame[found.frame["strategy"] == "ats"].set_index(["layer", "statistic"])
+    fast = tr.wrap(digits, "ats")
+    counts = fast.alive_counts(images)
+    assert len(set(counts[:, -1].tolist())) > 1
+    alike = [fast.kept_tokens(image[None], norm=False).tokens for image in images]
+    expected = torch.cat([mean_cosine(tokens) for tokens in alike]).mean().item()
+    assert rows.loc[(7, "cosine"), "mean"] == pytest.approx(expected, abs=1e-5)
+    assert rows.loc[(7, "cosine"), "tokens"] == counts[:, -1].double().mean().item()
+    gone = (counts[:, 2] - counts[:, 3]).double().mean().item()
+    assert rows.loc[(2, "lost"), ["mean", "removed"]].tolist() == pytest.approx([1, gone])
+    gmacs = np.mean([fast.cost(alive=row.tolist()).gmacs for row in counts])
+    assert rows["gmacs"].tolist() == pytest.approx([gmacs] * len(rows))
+
+
 def test_autocast_and_loaders(digits: nn.Module) -> None:
     loader = tr.data.make_loader(open_for(digits, "digits"), 6, limit=12)
     found, plain = (

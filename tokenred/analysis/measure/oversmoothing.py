@@ -7,7 +7,7 @@ tokens is NaN.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from tokenred.analysis.lineup import Entry, Strategies, lineup
+from tokenred.analysis.measure.image_costs import is_adaptive
 from tokenred.analysis.measure.inputs import Data
 from tokenred.analysis.measure.machine import base_of, weights_digest
 from tokenred.analysis.measure.per_image import means_over_images
@@ -28,6 +29,7 @@ from tokenred.core.errors import InputError
 from tokenred.core.tensors import at_least_fp32, unit_vectors
 from tokenred.core.values import Count, PartOf, Size, checked
 from tokenred.data.classes import ClassMap
+from tokenred.reduced.cost import LayerCost
 from tokenred.reduced.trace import Step, Trace
 from tokenred.strategies.config import fingerprint_if_any
 
@@ -133,7 +135,7 @@ class Oversmoothing(FramedResult):
             (`lost_share`). ``mean`` over the images with its bootstrap interval; ``difference``
             from the dense model in the same block, paired by image, with its own. ``tokens``
             counts the image tokens after the block, ``removed`` those dropped in it, ``gmacs`` the
-            cost of the model.
+            cost of the model: means over the images where they depend on the image.
     """
 
     def table(self) -> Table:
@@ -148,7 +150,7 @@ class Oversmoothing(FramedResult):
             table.add_row(
                 str(strategy),
                 f"{by['gmacs'].iloc[0]:.3f}",
-                f"{by['tokens'].iloc[0]}",
+                f"{by['tokens'].iloc[0]:.4g}",
                 _with_interval(by.loc["cosine"], 3),
                 _with_interval(by.loc["effective_rank"], 2),
                 _with_interval(by.loc["high_frequency"], 1, 100),
@@ -159,7 +161,7 @@ class Oversmoothing(FramedResult):
     def _all_lost(self, strategy: object) -> str:
         """The share lost of all dropped tokens, over all blocks."""
         rows = self.frame[self.frame["statistic"] == _LOST]
-        rows = rows[rows["strategy"] == strategy]
+        rows = rows[(rows["strategy"] == strategy) & (rows["removed"] > 0)]
         if rows.empty:
             return ""
         return f"{100 * np.average(rows['mean'], weights=rows['removed']):.1f}"
@@ -221,11 +223,15 @@ def oversmoothing(
     """
     entries = lineup(model, strategies, gmacs_share=gmacs_share)
     costs = [entry.model.cost() for entry in entries]
+    # Counts of tokens, image by image, of those in which they depend on the image.
+    alive: dict[int, list[tuple[int, ...]]] = {
+        at: [] for at, entry in enumerate(entries) if is_adaptive(entry.model)
+    }
     keys = [
         (at, layer.layer, statistic)
         for at, cost in enumerate(costs)
         for layer in cost.layers
-        for statistic in (*TOKEN_STATISTICS, *[_LOST] * bool(layer.removed))
+        for statistic in (*TOKEN_STATISTICS, *[_LOST] * _reduces(entries[at], layer))
     ]
     rows = [
         {
@@ -243,11 +249,20 @@ def oversmoothing(
     dense = {key[1:]: row for row, key in enumerate(keys) if not key[0]}
     minus = {row: dense[key[1:]] for row, key in enumerate(keys) if key[0] and key[1:] in dense}
     frame, notes = means_over_images(
-        [entry.model for entry in entries], data, rows, lambda images: _measure(entries, images),
+        [entry.model for entry in entries], data, rows,
+        lambda images: _measure(entries, images, alive),
         title="oversmoothing", level=level, name=name, seed=seed, minus=minus, split=split,
         class_map=class_map, batch_size=batch_size, workers=workers, limit=limit, device=device,
         amp=amp, progress=progress,
     )  # fmt: skip
+    for at, counts in alive.items():
+        own, mean = frame["strategy"] == entries[at].label, np.mean(counts, axis=0)
+        after = frame.loc[own, "layer"] + 1
+        gmacs = {row: entries[at].model.cost(alive=row).gmacs for row in set(counts)}
+        frame = frame.astype({"tokens": float, "removed": float})
+        frame.loc[own, "tokens"] = mean[after]
+        frame.loc[own, "removed"] = mean[after - 1] - mean[after]
+        frame.loc[own, "gmacs"] = np.mean([gmacs[row] for row in counts])
     frame["weights"] = weights_digest(base_of(model))
     remain = (
         "Only tokens that remain after a block count. A smaller number of them bounds the "
@@ -256,27 +271,45 @@ def oversmoothing(
     return Oversmoothing(frame, level, (*notes, remain))
 
 
-def _measure(entries: Sequence[Entry], images: Tensor) -> NDArray[np.float32]:
+def _reduces(entry: Entry, layer: LayerCost) -> bool:
+    return layer.removed > 0 or entry.model.strategy.selector.adaptive(
+        layer.layer, entry.model.info.depth
+    )
+
+
+def _measure(
+    entries: Sequence[Entry], images: Tensor, alive: Mapping[int, list[tuple[int, ...]]]
+) -> NDArray[np.float32]:
     """``(b, rows)``: for each strategy and block the statistics, and what is lost where any is."""
-    columns: list[Tensor] = []
-    for entry in entries:
-        _, trace = entry.model.run_with_trace(images)
-        _check(entry, trace)
-        lost = {step.layer: lost_share(step) for step in trace.steps}
-        for layer, features in enumerate(trace.features):
-            tokens = features[:, trace.num_prefix :]
-            columns += [statistic(tokens) for statistic in TOKEN_STATISTICS.values()]
-            columns += [lost[layer]] if layer in lost else []
-    values: NDArray[np.float32] = torch.stack(columns, dim=1).cpu().numpy()
+    columns = []
+    for at, entry in enumerate(entries):
+        # One by one where a batch would be padded.
+        parts = images.split(1 if at in alive else len(images))
+        columns.append(torch.cat([_statistics(entry, part, alive.get(at)) for part in parts]))
+    values: NDArray[np.float32] = torch.cat(columns, dim=1).cpu().numpy()
     return values
 
 
+def _statistics(entry: Entry, images: Tensor, alive: list[tuple[int, ...]] | None) -> Tensor:
+    _, trace = entry.model.run_with_trace(images)
+    _check(entry, trace)
+    if alive is not None:
+        alive.append((entry.model.info.num_patches, *trace.tokens_per_layer))
+    lost = {step.layer: lost_share(step) for step in trace.steps}
+    columns: list[Tensor] = []
+    for layer, features in enumerate(trace.features):
+        tokens = features[:, trace.num_prefix :]
+        columns += [statistic(tokens) for statistic in TOKEN_STATISTICS.values()]
+        columns += [lost[layer]] if layer in lost else []
+    return torch.stack(columns, dim=1)
+
+
 def _check(entry: Entry, trace: Trace) -> None:
-    if trace.tokens_per_layer != entry.tokens:
+    own, found = entry.model.info.num_patches, trace.start.num_tokens
+    if own != found:
         raise InputError(
-            f"{entry.label}: expected images of the model's own size, which give "
-            f"{entry.tokens[-1]} image tokens, got a size that gives "
-            f"{trace.tokens_per_layer[-1]}; resize them."
+            f"{entry.label}: expected images of the model's own size, which give {own} image "
+            f"tokens, got a size that gives {found}; resize them."
         )
     if not torch.isfinite(trace.features[-1]).all():
         raise InputError(
