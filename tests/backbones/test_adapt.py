@@ -135,4 +135,5 @@ def test_a_refusal_says_why_and_what_to_unwrap() -> None:
 
 def test_every_family_is_here() -> None:
     backbones.adapt(vit.VisionTransformer(**TINY))
-    assert len(TABLES) == len(backbones._BACKBONES)
+    # SAM's takes other methods, and has a file of its own.
+    assert len(TABLES) + 1 == len(backbones._BACKBONES)

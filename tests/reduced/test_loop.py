@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 import tokenred as tr
-from tests.backbones.forms import vit
+from tests.backbones.forms import images_for, vit
 from tokenred.attention import QKV, AttentionStat, AttentionStats, ScoreMod
-from tokenred.core.errors import ConfigError
+from tokenred.core.errors import BackboneError, ConfigError
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import gather_tokens
 from tokenred.strategies.base import Embedding, Router
@@ -247,3 +247,18 @@ def test_an_embedding_adds_to_the_image_tokens() -> None:
     expected = model.forward_head(model.norm(model.blocks(x)))
     torch.testing.assert_close(reduced(images), expected)
     assert tr.Strategy("Random").embedding == tr.strategy("gtp").embedding
+
+
+def test_after_the_mlp_blocks_run_as_they_are() -> None:
+    model = vit()
+    images, own = images_for(model), model.blocks[1].forward
+    model.blocks[1].forward = lambda x: 2 * own(x)
+    strategy = tr.Strategy("Random", schedule=tr.PerLayer((0, 3, 0)), where="after_mlp")
+    _, trace = tr.wrap(model, strategy).run_with_trace(images)
+    expected = 2 * own(trace.features[0])
+    places = torch.cat((torch.zeros(2, 1, dtype=torch.long), trace.index_per_layer[1] + 1), dim=1)
+    assert places.shape == (2, 10)
+    at = places[..., None].expand(-1, -1, 32)
+    torch.testing.assert_close(trace.features[1], expected.gather(1, at))
+    with pytest.raises(BackboneError, match="forward was set on the instance"):
+        tr.wrap(model, strategy.replace(scorer="MixedAttn"))

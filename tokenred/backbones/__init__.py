@@ -101,8 +101,16 @@ def _load() -> None:
     from tokenred.backbones.eva import EvaBackbone
     from tokenred.backbones.huggingface import HuggingFaceViT
     from tokenred.backbones.lvvit import LVViTBackbone
+    from tokenred.backbones.sam import SamBackbone
     from tokenred.backbones.vision_transformer import TimmViT
 
-    for backbone in (TimmViT, EvaBackbone, BeitBackbone, LVViTBackbone, HuggingFaceViT):
+    for backbone in (
+        TimmViT,
+        EvaBackbone,
+        BeitBackbone,
+        LVViTBackbone,
+        SamBackbone,
+        HuggingFaceViT,
+    ):
         if backbone not in _BACKBONES:
             _BACKBONES.append(backbone)

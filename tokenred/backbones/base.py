@@ -17,6 +17,7 @@ from tokenred.backbones.hooks import has_hooks, unwrapped
 from tokenred.core.errors import BackboneError, InputError
 from tokenred.core.info import BlockInfo, ModelInfo
 from tokenred.core.state import TokenState
+from tokenred.core.tensors import as_map
 
 __all__ = [
     "Backbone",
@@ -26,6 +27,7 @@ __all__ = [
     "PerHead",
     "PerToken",
     "Tokens",
+    "Whole",
     "check_batch",
     "leaves_alone",
     "raster",
@@ -150,14 +152,8 @@ class BlockAdapter(ABC):
         """The block's arithmetic."""
 
 
-class Empty(BlockAdapter):
-    """``nn.Identity`` in the place of a block: tokens pass, and nothing can be read of them."""
-
-    attends = False
-
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__(block)
-        self.closed = "an nn.Identity has no attention"
+class Whole(BlockAdapter):
+    """A block that is always `closed`."""
 
     def heads(self, x: Tokens) -> QKV:
         raise BackboneError(f"{self.closed}.")
@@ -167,6 +163,16 @@ class Empty(BlockAdapter):
 
     def after_mlp(self, x: Tokens) -> Tokens:
         raise BackboneError(f"{self.closed}.")
+
+
+class Empty(Whole):
+    """``nn.Identity`` in the place of a block: tokens pass, and nothing can be read of them."""
+
+    attends = False
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__(block)
+        self.closed = "an nn.Identity has no attention"
 
     def info(self) -> BlockInfo:
         return BlockInfo(0, 0, 0)
@@ -235,12 +241,22 @@ class Backbone(ABC):
     def norm(self, x: Tokens) -> Tokens:
         """The norm after the last block."""
 
+    @property
+    def neck(self) -> nn.Module | None:
+        """What the model does with the map of its last tokens before the head, if anything."""
+        return None
+
+    def features(self, x: Tokens, grid: tuple[int, int] | None) -> Any:
+        """What the model's ``forward_features`` returns, from tokens after `norm`."""
+        neck = self.neck
+        return x if neck is None or grid is None else neck(as_map(x, grid))
+
     @abstractmethod
     def head(self, x: Tokens, pre_logits: bool = False, weight: PerToken | None = None) -> Any:
         """Pooling and classifier, over whatever tokens remain.
 
         Args:
-            x: tokens after the final norm.
+            x: what `features` returns.
             pre_logits: the pooled features instead of logits.
             weight: how often each token counts where the head pools them: once for each patch it
                 stands for, 0 to be left out. Given only where `pooling` says that it matters.

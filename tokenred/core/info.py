@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 __all__ = ["BlockInfo", "ModelInfo"]
@@ -16,12 +17,26 @@ class BlockInfo:
         attention_per_pair: the two products with the map, for one pair of tokens (2c).
         mlp_per_token: the MLP, for one token (2·ratio·c²).
         parallel: attention and MLP read the same input, so a reduction waits for the end.
+        window: side of the square windows that attend each on its own, the grid being padded to
+            whole ones; 0 for one attention over all tokens.
+        attention_per_line: relative positions, for one token and one row or column of the grid.
     """
 
     attention_per_token: int
     attention_per_pair: int
     mlp_per_token: int
     parallel: bool = False
+    window: int = 0
+    attention_per_line: int = 0
+
+    def attention_macs(self, tokens: int, grid: tuple[int, int] | None = None) -> int:
+        """Of the attention over so many tokens, which are on ``grid`` where they need one."""
+        pairs, lines = tokens**2, 0 if grid is None else sum(grid)
+        if self.window and grid is not None:
+            tokens = math.prod(math.ceil(side / self.window) * self.window for side in grid)
+            pairs, lines = tokens * self.window**2, 2 * self.window
+        linear = self.attention_per_token + lines * self.attention_per_line
+        return tokens * linear + pairs * self.attention_per_pair
 
 
 @dataclass(frozen=True)
@@ -41,6 +56,7 @@ class ModelInfo:
             for one remaining token (prefix included), for a pair of them, and in all.
         channels: of the images.
         patch_size: pixels that one token stands for, (down, across), or None if unknown.
+        needs_grid: whether the blocks take rectangles of tokens, and run whole.
         counts: image tokens that the strategy removes in each block, where a part is built for it;
             otherwise empty.
     """
@@ -59,6 +75,7 @@ class ModelInfo:
     head_fixed: int = 0
     channels: int = 3
     patch_size: tuple[int, int] | None = None
+    needs_grid: bool = False
     counts: tuple[int, ...] = ()
 
     @property

@@ -10,8 +10,8 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 __all__ = [
-    "at_least_fp32", "autocast_dtype", "finest", "full_precision", "gather_tokens", "multiply",
-    "product", "rounds", "unit_vectors", "weighted_mean",
+    "as_map", "at_least_fp32", "autocast_dtype", "finest", "full_precision", "gather_tokens",
+    "multiply", "product", "rounds", "unit_vectors", "weighted_mean",
 ]  # fmt: skip
 
 # A float32 is the sum of three bfloat16; these are the pairs whose products matter in float32.
@@ -95,6 +95,12 @@ def _thirds(x: Tensor) -> list[Tensor]:
         parts.append(x.to(torch.bfloat16).to(x.dtype))
         x = x - parts[-1]
     return parts
+
+
+def as_map(tokens: Float[Tensor, "b n c"], grid: tuple[int, int]) -> Float[Tensor, "b c gh gw"]:
+    """Tokens in raster order as a feature map."""
+    across = tokens.transpose(1, 2)
+    return across.reshape(*across.shape[:2], *grid).contiguous()
 
 
 def gather_tokens(

@@ -76,6 +76,7 @@ def strategy_cost(
 ) -> Cost:
     """The cost of a strategy on a model, given the number of tokens removed in each block."""
     layers, tokens = [], info.num_patches
+    grids = token_grids(strategy, info, counts) if info.needs_grid else [None] * (len(counts) + 1)
     for layer, count in enumerate(counts):
         rest = tokens - count
         rest += strategy.fuser.extra_in(layer, info.depth) if count else 0
@@ -87,7 +88,8 @@ def strategy_cost(
             overhead += strategy.fuser.macs(info, tokens, count)
         if active is not None:
             overhead += strategy.router.macs(info, tokens, tokens - active)
-        macs = _block_macs(info, layer, passing, passing - tokens + rest, strategy.where)
+        grid = grids[layer + (strategy.where == "before_block")]
+        macs = _block_macs(info, layer, passing, passing - tokens + rest, strategy.where, grid)
         layers.append(LayerCost(layer, tokens, count, rest, passing, macs, overhead))
         tokens = rest
     last = info.num_prefix + tokens
@@ -129,19 +131,27 @@ def needs_graph(strategy: Strategy, counts: Sequence[int]) -> bool:
     return strategy.fuser.uses_graph and any(counts)
 
 
-def _block_macs(info: ModelInfo, layer: int, tokens_in: int, tokens_out: int, where: str) -> float:
+def _block_macs(
+    info: ModelInfo,
+    layer: int,
+    tokens_in: int,
+    tokens_out: int,
+    where: str,
+    grid: tuple[int, int] | None,
+) -> float:
     """``4Nc² + 2N²c`` for the attention, ``2·ratio·N'c²`` for the MLP.
 
     ``tokens_in`` and ``tokens_out`` are image tokens before and after the block's reduction, which
-    comes ``where`` the strategy says. For a reduction inside the attention, all tokens have queries
-    and keys; for one before it, the remaining tokens attend once more.
+    comes ``where`` the strategy says; ``grid`` is that of the attention's, if it needs one. For a
+    reduction inside the attention, all tokens have queries and keys; for one before it, the
+    remaining tokens attend once more.
     """
     block, p = info.blocks[layer], info.num_prefix
     n_attention = p + (tokens_out if where == "before_block" else tokens_in)
     n_mlp = n_attention if block.parallel or where == "after_mlp" else p + tokens_out
     again = p + tokens_out if where == "before_attention" and tokens_out < tokens_in else 0
     return float(
-        (n_attention + again) * block.attention_per_token
-        + (n_attention**2 + again**2) * block.attention_per_pair
+        block.attention_macs(n_attention, grid)
+        + block.attention_macs(again)
         + n_mlp * block.mlp_per_token
     )

@@ -46,6 +46,8 @@ class FeatureMaps(nn.Module):
         self.model = model
         self.out_indices = tuple(blocks)
         info = model.info if unreduce else replace(model.info, patch_size=None)
+        if norm and model.backbone.neck is not None:
+            info = replace(info, width=model.backbone.model.num_features)
         self.feature_info = feature_info(info, blocks)
         self.norm, self.output_fmt, self.fill, self.unreduce = norm, output_fmt, fill, unreduce
 

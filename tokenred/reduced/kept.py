@@ -13,7 +13,7 @@ from torch import Tensor
 from tokenred.core.capture import replace
 from tokenred.core.errors import ConfigError, InputError
 from tokenred.core.part import check_choice
-from tokenred.core.tensors import gather_tokens
+from tokenred.core.tensors import as_map, gather_tokens
 
 __all__ = ["FILLS", "KeptTokens", "features_left", "fill_grid", "largest"]
 
@@ -137,12 +137,6 @@ class KeptTokens:
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # PyTorch 2.6 calls what it has deprecated
     torch.export.register_dataclass(KeptTokens, serialized_type_name="tokenred.KeptTokens")
-
-
-def as_map(tokens: Float[Tensor, "b n c"], grid: tuple[int, int]) -> Float[Tensor, "b c gh gw"]:
-    """Tokens in raster order as a feature map."""
-    across = tokens.transpose(1, 2)
-    return across.reshape(*across.shape[:2], *grid).contiguous()
 
 
 def largest(weights: Float[Tensor, "b n N0"]) -> Int[Tensor, "b N0"]:

@@ -192,7 +192,13 @@ class Runner:
             bias = idle if bias is None else bias + idle
         where = strategy.where if plan.inside else ""
         score_mods = tuple(e for e in plan.score_mods if training or not e.in_training_only)
-        asked = plan.inside or len(plan.requires) > 0 or len(score_mods) > 0 or strategy.theta < 1
+        late = where == "after_mlp"
+        asked = (
+            (plan.inside and not late)
+            or len(plan.requires) > 0
+            or len(score_mods) > 0
+            or strategy.theta < 1
+        )
         look = None if recorder is None else recorder.wants_map
         # Not every model's block accepts an empty batch.
         untouched = bias is None and qkv is None and not asked and state.x.shape[0] > 0
@@ -201,7 +207,8 @@ class Runner:
             with self.span("block"):
                 whole = block.run(state)
             if whole is not None:
-                return replace(state, x=whole), _NOTHING
+                state = replace(state, x=whole)
+                return self._reduce(state, _NOTHING, plan)[0] if late else state, _NOTHING
         requires, share = plan.requires, None
         if recorder is not None and recorder.wants_share and strategy.theta < 1:
             share = AttentionStat.kept()
@@ -247,7 +254,6 @@ class Runner:
         # Memory peaks in the MLP: nothing of the attention may be kept until then except small
         # buffers.
         del qkv, out
-        late = where == "after_mlp"
         attention = attention if plan.watched or plan.remembered or late else _NOTHING
         with self.span("mlp"):
             x = block.after_mlp(state.x)

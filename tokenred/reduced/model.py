@@ -111,14 +111,18 @@ class ReducedViT(LiveModel):
 
     def _features(self, state: TokenState) -> Tensor:
         """The tokens after the norm, which carry their weights for `forward_head`."""
-        features, weight = self._setup.backbone.norm(state.x), self._setup.weight(state)
+        features: Tensor = self._finished(state)
+        weight = self._setup.weight(state)
         if weight is not None and not torch.compiler.is_compiling():
             setattr(features, _WEIGHT, weight)
         return features
 
     def _logits(self, state: TokenState) -> Any:
-        setup = self._setup
-        return _head(setup.backbone, setup.backbone.norm(state.x), setup.weight(state))
+        return _head(self._setup.backbone, self._finished(state), self._setup.weight(state))
+
+    def _finished(self, state: TokenState) -> Any:
+        backbone = self._setup.backbone
+        return backbone.features(backbone.norm(state.x), state.token_grid)
 
     def forward(
         self,
@@ -144,9 +148,10 @@ class ReducedViT(LiveModel):
         fill: str = "last",
         attn_mask: Tensor | None = None,
         is_causal: bool = False,
-    ) -> Float[Tensor, "b N c"]:
-        """The remaining tokens, prefix first, after the final norm.
+    ) -> Float[Tensor, "b ..."]:
+        """The remaining tokens, prefix first, after the final norm, ``(b, N, c)``.
 
+        Of a model with a neck (SAM) its map, ``(b, c, rows, columns)``, which the head takes, too.
         With ``unreduce``, all N0 image tokens in raster order, as from the dense model: each patch
         has the token that owns it, and ``fill`` is for patches that none owns
         (`KeptTokens.unreduce`). The head needs the tokens without ``unreduce``. Masks are refused.
@@ -156,11 +161,12 @@ class ReducedViT(LiveModel):
             return self._features(self._run(images))
         check_choice(self, "fill", fill, FILLS)
         kept = self.kept_tokens(images, owners=True)
-        return torch.cat((kept.prefix, kept.unreduce(fill)), dim=1)
+        full = torch.cat((kept.prefix, kept.unreduce(fill)), dim=1)
+        return self.backbone.features(full, kept.grid)  # type: ignore[no-any-return]
 
     def forward_head(
         self,
-        x: Float[Tensor, "b N c"],
+        x: Float[Tensor, "b ..."],
         pre_logits: bool = False,
         *,
         weight: Float[Tensor, "b N"] | None = None,
@@ -168,7 +174,7 @@ class ReducedViT(LiveModel):
         """Pooling and classifier over the remaining tokens.
 
         Args:
-            x: tokens after the final norm, prefix first.
+            x: what `forward_features` returns.
             pre_logits: return the pooled features instead.
             weight: how often each token counts in an average: its size if the fuser conserves
                 sizes, 0 for padding. The output of `forward_features` carries its own weights,
@@ -191,7 +197,7 @@ class ReducedViT(LiveModel):
         aux = dict(state.memory) | {"features": features, "index": state.index}
         if (both := self.backbone.logits_apart(features)) is not None:
             aux |= zip(("cls_logits", "token_logits"), both, strict=True)
-        return _head(self.backbone, features, self._setup.weight(state)), aux
+        return self._logits(state), aux
 
     def run_with_trace(
         self, images: Float[Tensor, "b ch H W"], attention: str | bool = False
@@ -294,8 +300,11 @@ class ReducedViT(LiveModel):
         origins = self._origins(taken, unreduce)
         state = self._run(images, origins, max(taken) if stop_early else None)
         kept = [origins.kept(layer, self.backbone.norm if norm else None) for layer in taken]
-        if output_fmt == "NCHW":
+        neck = self.backbone.neck if norm else None
+        if output_fmt == "NCHW" or neck is not None:
             found = [tokens.dense(fill, unreduce=unreduce) for tokens in kept]
+            found = found if neck is None else [neck(map_) for map_ in found]
+            found = found if output_fmt == "NCHW" else [m.flatten(2).transpose(1, 2) for m in found]
         else:
             found = [tokens.unreduce(fill) if unreduce else tokens.tokens for tokens in kept]
         prefixes = [tokens.prefix for tokens in kept]

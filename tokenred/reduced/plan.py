@@ -13,7 +13,7 @@ from tokenred.core.errors import ConfigError, ScheduleError
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part
 from tokenred.reduced.cost import strategy_cost, token_grids
-from tokenred.strategies.base import Fuser, Selector
+from tokenred.strategies.base import Fuser, Selector, selectors
 from tokenred.strategies.schedule import ScheduleContext
 from tokenred.strategies.schedules import Budget, Constant
 from tokenred.strategies.strategy import Strategy
@@ -120,7 +120,8 @@ def plan_layers(
         wanted = [*reduction] if inside or remembered else []
         wanted += [stat for _, requires in followers for stat in requires]
         wanted += router.requires if watched else ()
-        reads = bool(wanted) or inside or (active is not None and bool(router.preview))
+        opened = inside and strategy.where != "after_mlp"
+        reads = bool(wanted) or opened or (active is not None and bool(router.preview))
         fewer = fewer or before
         opens = reads or (fewer and sizes_bias) or strategy.theta < 1
         masked = active is not None and router.masks
@@ -153,6 +154,8 @@ def plan_layers(
         raise ConfigError(
             f"{router!r} leaves tokens set aside after the last block; it must rejoin them."
         )
+    if info.needs_grid:
+        _check_grid(strategy, info, plans)
     return tuple(plans)
 
 
@@ -163,6 +166,24 @@ def _reads(built: Part | None, part: Selector | Fuser) -> tuple[AttentionStat, .
 def _goes(counts: tuple[int, ...], selector: Selector, layer: int) -> bool:
     depth = len(counts)
     return layer < depth and (counts[layer] > 0 or selector.adaptive(layer, depth))
+
+
+def _check_grid(strategy: Strategy, info: ModelInfo, plans: list[LayerPlan]) -> None:
+    """Refuse what breaks the rectangle that the blocks take, or works inside them."""
+    whole = not any(p.opens or p.opens_in_training or p.active is not None for p in plans)
+    if whole and all(p.token_grid is not None for p in plans):
+        return
+    keep = ", ".join(
+        e.name
+        for e in selectors
+        if hasattr(e.make, "grid_after") and e.make.grid_after is not Selector.grid_after
+    )
+    raise ConfigError(
+        f"the blocks of {info.name} take rectangles of tokens and run whole, which "
+        f"{strategy!r} does not respect. Use the recipe cubistmerge, or a selector that keeps a "
+        f"rectangle ({keep}), with where='before_block' or 'after_mlp'; without a router, score "
+        "mods, theta and proportional attention."
+    )
 
 
 def _check_where(strategy: Strategy) -> None:
