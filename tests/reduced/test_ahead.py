@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
 import tokenred as tr
 from tests.strategies.recipes.checks import images, model
@@ -14,14 +17,23 @@ from tokenred.strategies.fusers import Maximum, Merge, Propagate, Prune
 STRATEGY = tr.strategy("mctf", r=4, layers=(1, 2))
 
 
-def run(strategy: tr.Strategy) -> torch.Tensor:
+# The map of 65 tokens is larger than the hidden layer of a width of 8, and so is computed twice.
+LARGE = VisionTransformer(
+    img_size=16, patch_size=2, embed_dim=8, num_heads=4, depth=4, num_classes=5
+).double()
+
+
+def run(strategy: tr.Strategy, base: nn.Module | None = None) -> torch.Tensor:
+    base = model("cls") if base is None else base
+    batch = images("cls") if base is not LARGE else torch.ones(2, 3, 16, 16).double().cumsum(-1)
     with torch.no_grad():
-        logits: torch.Tensor = tr.wrap(model("cls"), strategy)(images("cls"))
+        logits: torch.Tensor = tr.wrap(base.eval(), strategy)(batch)
     return logits
 
 
+@pytest.mark.parametrize("base", [None, LARGE], ids=["small", "large"])
 @pytest.mark.parametrize("fuser", [Merge(), Prune(), Propagate(0.2)])
-def test_spreading_the_values_is_merging_the_map(fuser: Any) -> None:
+def test_spreading_the_values_is_merging_the_map(fuser: Any, base: Any) -> None:
     class Held(type(fuser)):  # type: ignore[misc]
         """The same, but the map is held, merged and applied."""
 
@@ -30,9 +42,16 @@ def test_spreading_the_values_is_merging_the_map(fuser: Any) -> None:
         def __call__(self, state: Any, selection: Any, graph: Any, attention: Any) -> Any:
             return self.transport(state, selection, graph, attention).apply(state)
 
-    strategy = STRATEGY.replace(fuser=fuser, graph="mixed")
+    strategy = STRATEGY.replace(fuser=fuser, graph="mixed" if fuser.uses_graph else "none")
     held = strategy.replace(fuser=Held(**{k: getattr(fuser, k) for k in fuser.__match_args__}))
-    torch.testing.assert_close(run(held), run(strategy), rtol=0, atol=1e-12)
+    torch.testing.assert_close(run(held, base), run(strategy, base), rtol=0, atol=1e-12)
+
+
+def test_a_listener_sees_queries_keys_and_values_whole() -> None:
+    base, widths = copy.deepcopy(model("cls")), []
+    base.blocks[1].attn.qkv.register_forward_hook(lambda m, x, y: widths.append(y.shape[-1]))
+    torch.testing.assert_close(run(STRATEGY, base), run(STRATEGY), rtol=0, atol=1e-12)
+    assert set(widths) == {3 * base.embed_dim}
 
 
 def test_a_single_block_by_hand() -> None:

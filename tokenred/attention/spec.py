@@ -177,13 +177,18 @@ def wants_gradient(qkv: QKV, spec: AttentionSpec) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-def without_map(qkv: QKV, spec: AttentionSpec, dtypes: Collection[torch.dtype]) -> bool:
-    """Whether an engine without a map can run: inference, all inputs in one of these dtypes."""
+def without_map(
+    qkv: QKV, spec: AttentionSpec, dtypes: Collection[torch.dtype], also: str = ""
+) -> bool:
+    """Whether an engine without a map can run: inference, all inputs in one of these dtypes.
+
+    ``also`` is a statistic that this one has besides sums and entries.
+    """
     return (
         qkv.dtype in dtypes
         and qkv.dropout == 0
         and len(spec.score_mods) == 0
-        and all(stat.kind in _OF_ENTRIES for stat in spec.map_stats)
+        and all(stat.kind in _OF_ENTRIES or stat.kind == also for stat in spec.map_stats)
         and not wants_gradient(qkv, spec)
     )
 

@@ -66,7 +66,7 @@ class AttentionStat(NamedTuple):
 
     @staticmethod
     def maps() -> AttentionStat:
-        """The whole map of each head. ``(b, h, N, N)``. No fast engine has it."""
+        """The whole map of each head. ``(b, h, N, N)``. Of the fast engines, tiles have it."""
         return AttentionStat("maps")
 
     @staticmethod

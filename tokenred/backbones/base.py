@@ -76,10 +76,13 @@ class BlockAdapter(ABC):
         passed_by: modules that are never called where it is opened, and whose hooks cannot run.
         attends: whether there is an attention in it at all.
         listens: whether hooks of the attention run when it is opened.
+        wants: which of queries, keys and values (``"qkv"``) will be read: ``"qk"`` or ``"v"`` lets
+            an adapter compute less, and put anything of their shape in the place of the others.
     """
 
     attends = True
     listens = True
+    wants = "qkv"
 
     def __init__(self, block: nn.Module) -> None:
         self.block: Any
@@ -121,10 +124,16 @@ class BlockAdapter(ABC):
         """Whether somebody listens to the block or its attention."""
         return any(map(has_hooks, (self.whole, self.block, *self.attentions)))
 
-    def quiet(self) -> BlockAdapter:
+    def quiet(self, wants: str = "qkv") -> BlockAdapter:
         """The same block, opened without its hooks: to look at it before it runs."""
-        same = copy(self)
+        same = self.only(wants)
         same.listens = False
+        return same
+
+    def only(self, wants: str) -> BlockAdapter:
+        """The same block, of which only these will be read (see ``wants``)."""
+        same = copy(self)
+        same.wants = wants
         return same
 
     def run(self, state: TokenState) -> Tokens | None:

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from tokenred.attention import QKV
 from tokenred.backbones.base import BlockAdapter, Empty, PerHead, Tokens
-from tokenred.backbones.hooks import Call, difference, entered, has_hooks, known_base, unwrapped
+from tokenred.backbones.hooks import (
+    Call,
+    call_of,
+    difference,
+    entered,
+    has_hooks,
+    known_base,
+    unwrapped,
+)
 from tokenred.backbones.linear_cost import linear_macs
 from tokenred.core.errors import BackboneError
 from tokenred.core.info import BlockInfo
@@ -21,21 +29,23 @@ from tokenred.core.info import BlockInfo
 __all__ = ["VIT_BLOCKS", "PostNorm", "PreNorm", "attention_qkv", "head_shape", "open_known"]
 
 
-def attention_qkv(attn: Any, x: Tokens, listens: bool = True, rope: Tensor | None = None) -> QKV:
+def attention_qkv(
+    attn: Any, x: Tokens, listens: bool = True, rope: Tensor | None = None, wants: str = "qkv"
+) -> QKV:
     """Queries, keys and values of any of timm's attentions, and its gate if it has one.
 
-    ``rope`` turns the image tokens; prefix tokens have no position.
+    ``rope`` turns the image tokens; prefix tokens have no position. See `BlockAdapter.wants`.
     """
     x, calls = entered(attn, x, listens)
     if attn.qkv is None:
         q, k, v = attn.q_proj(x), attn.k_proj(x), attn.v_proj(x)
     else:
-        q, k, v = _fused(attn, x).chunk(3, dim=-1)
+        q, k, v = _fused(attn, x, wants)
     width = q.shape[-1] // attn.num_heads
     q, k, v = (t.unflatten(-1, (-1, width)).transpose(1, 2) for t in (q, k, v))
-    if hasattr(attn, "q_norm"):  # Eva has it from timm 1.0.16 on
+    if wants != "v" and hasattr(attn, "q_norm"):  # Eva has it from timm 1.0.16 on
         q, k = attn.q_norm(q), attn.k_norm(k)
-    if rope is not None:
+    if wants != "v" and rope is not None:
         q, k = (_rotated(attn, t, rope).type_as(v) for t in (q, k))
     groups = q.shape[1] // k.shape[1]
     if groups > 1:
@@ -54,14 +64,21 @@ def attention_qkv(attn: Any, x: Tokens, listens: bool = True, rope: Tensor | Non
     )
 
 
-def _fused(attn: Any, x: Tokens) -> Any:
-    """Queries, keys and values side by side."""
+def _fused(attn: Any, x: Tokens, wants: str = "qkv") -> Sequence[Tensor]:
+    """Queries, keys and values from one product; what is not wanted is something of their shape."""
     if getattr(attn, "q_bias", None) is None:
-        return attn.qkv(x)
+        plain = type(attn.qkv) is nn.Linear and "forward" not in vars(attn.qkv)
+        if wants == "qkv" or not plain or call_of(attn.qkv) is not None:
+            return attn.qkv(x).chunk(3, dim=-1)  # type: ignore[no-any-return]
+        weight, bias = attn.qkv.weight, attn.qkv.bias
+        before_v = weight.shape[0] // 3 * 2
+        at = slice(before_v) if wants == "qk" else slice(before_v, None)
+        parts = F.linear(x, weight[at], None if bias is None else bias[at]).chunk(len(wants), -1)
+        return (*parts, parts[-1], parts[-1])[:3]
     bias = torch.cat((attn.q_bias, attn.k_bias, attn.v_bias))
     if getattr(attn, "qkv_bias_separate", False):
-        return attn.qkv(x) + bias
-    return F.linear(x, attn.qkv.weight, bias)
+        return (attn.qkv(x) + bias).chunk(3, dim=-1)  # type: ignore[no-any-return]
+    return F.linear(x, attn.qkv.weight, bias).chunk(3, dim=-1)
 
 
 def _rotated(attn: Any, x: PerHead, rope: Tensor) -> PerHead:
@@ -110,7 +127,7 @@ class PreNorm(BlockAdapter):
         return self._qkv(x)
 
     def _qkv(self, x: Tokens, rope: Tensor | None = None) -> QKV:
-        return attention_qkv(self.block.attn, self.block.norm1(x), self.listens, rope)
+        return attention_qkv(self.block.attn, self.block.norm1(x), self.listens, rope, self.wants)
 
     def after_attention(self, x: Tokens, out: PerHead, qkv: QKV) -> Tokens:
         y = _attention_output(self.block.attn, out, qkv.carry, qkv.calls)
@@ -138,7 +155,7 @@ class PostNorm(PreNorm):
     """``x += norm1(attn(x)); x += norm2(mlp(x))`` (``ResPostBlock``, ``EvaBlockPostNorm``)."""
 
     def _qkv(self, x: Tokens, rope: Tensor | None = None) -> QKV:
-        return attention_qkv(self.block.attn, x, self.listens, rope)
+        return attention_qkv(self.block.attn, x, self.listens, rope, self.wants)
 
     def after_mlp(self, x: Tokens) -> Tokens:
         return x + self._residual(self.block.mlp(x), 2)

@@ -9,6 +9,7 @@ from torch import Tensor
 from tokenred.attention import AttentionStats
 from tokenred.core.capture import replace
 from tokenred.core.state import Selection, TokenState
+from tokenred.core.tensors import gather_tokens
 from tokenred.strategies.base import Fuser
 from tokenred.strategies.transport import Transport
 
@@ -23,16 +24,18 @@ def values_spread(
     Attending to these is like attending to ``v`` with a map whose columns were summed by group: the
     column of a removed token is distributed as the token is, and lost if it joins none.
     """
-    first, share = state.num_prefix, _shares(transport, v.dtype)
-    spread = v.new_zeros(*v.shape[:2], state.x.shape[1], v.shape[3])
-    spread[:, :, :first] = v[:, :, :first]
-    image = v[:, :, first:]
-    kept = transport.keep.shape[1]
-    spread.scatter_(2, _at(transport.keep + first, image), image[:, :, :kept])
-    if share is not None:
-        moved = share.transpose(1, 2)[:, None] @ image[:, :, image.shape[2] - share.shape[1] :]
-        spread.scatter_(2, _at(transport.drop + first, image), moved)
-    return spread
+    share, rows = _shares(transport, v.dtype), v.transpose(1, 2).flatten(2)
+    places = torch.cat((state.places(transport.keep), transport.drop + state.num_prefix), dim=1)
+    if share is None:
+        gone = rows.new_zeros(rows.shape[0], transport.drop.shape[1], rows.shape[2])
+    else:
+        gone = share.transpose(1, 2) @ rows[:, rows.shape[1] - share.shape[1] :]
+    rows = torch.cat((rows[:, : places.shape[1] - gone.shape[1]], gone), dim=1)
+    # Where the values of each token before are now; whole rows are copied, not single entries.
+    at = torch.arange(places.shape[1], device=places.device).expand_as(places)
+    found = at.new_zeros(at.shape[0], state.x.shape[1]).scatter(1, places, at)
+    b, h, _, d = v.shape
+    return gather_tokens(rows, found).view(b, -1, h, d).transpose(1, 2)
 
 
 def columns_merged(
@@ -69,7 +72,3 @@ def _shares(transport: Transport, dtype: torch.dtype) -> Float[Tensor, "b m P"] 
         return None
     total = move.sum(dim=1, keepdim=True)
     return (move / torch.where(total == 0, 1, total)).to(dtype)
-
-
-def _at(places: Tensor, like: Tensor) -> Tensor:
-    return places[:, None, :, None].expand(-1, like.shape[1], -1, like.shape[3])

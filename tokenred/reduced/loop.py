@@ -271,16 +271,25 @@ class Runner:
         are fused like tokens. With ``before_attention`` the remaining tokens attend again.
         """
         inside, fuser = self.setup.strategy.where == "inside_attention", self.setup.fuser
-        held = () if fuser.linear or not inside else (AttentionStat.maps(),)
+        on_cpu, reads_values = state.x.device.type == "cpu", AttentionStat.values() in spec.requires
         with self.span("heads"):
-            before = block.quiet().qkv_of(state)
+            before = block.quiet("qkv" if reads_values else "qk").qkv_of(state)
+            drops = before.dropout > 0 or before.drop is not None
+            # A map no larger than the MLP's hidden layer is held; a GPU computes it again faster.
+            small = on_cpu and not drops and fixed(state.x.shape[1]) <= 4 * before.q.shape[-1]
+            held = inside and (small or not fuser.linear)
         with self.span("attention"):
-            judged = replace(spec, requires=(*spec.requires, *held))
-            whole = replace(before, dropout=0.0, drop=None)
-            _, attention = attend(whole, judged, state, self.engines)
+            judged = replace(spec, requires=(*spec.requires, *(AttentionStat.maps(),) * held))
+            # No output is wanted, but CUDA's engines take no other width.
+            nothing = before.k[..., :0] if on_cpu and not reads_values else before.v
+            if judged.needs_map:
+                whole = replace(before, v=nothing, dropout=0.0, drop=None)
+                _, attention = attend(whole, judged, state, self.engines)
+            else:
+                attention = AttentionStats(before.stats(spec.requires, state))
         after, selection = self._reduce(state, attention, plan)
         with self.span("heads"):
-            qkv = block.qkv_of(after)
+            qkv = block.only("v" if inside and selection is not None else "qkv").qkv_of(after)
             for mod in plan.score_mods:
                 if mod.changes_values:
                     qkv = replace(qkv, v=mod.values(qkv.v, after))
@@ -290,13 +299,18 @@ class Runner:
                 anew = replace(anew, key_bias=self._bias(after))
                 return after, qkv, attend(qkv, anew, after, self.engines)[0], attention
             transport = fuser.transport(state, selection, state.graph, attention)
-            if not held:
+            maps = attention[AttentionStat.maps()] if held else None
+            if maps is None or fuser.linear:
                 spread = replace(before, v=values_spread(transport, qkv.v, state))
-                rows, _ = attend(spread, anew, state, self.engines)
+                rows = (
+                    attend(spread, anew, state, self.engines)[0]
+                    if maps is None
+                    else maps @ spread.v
+                )
             else:
-                rows = columns_merged(transport, attention[held[0]], state)
+                rows = columns_merged(transport, maps, state)
             out = rows_merged(fuser, transport, state, selection, attention, rows)
-        return after, qkv, out @ qkv.v if held else out, attention
+        return after, qkv, out if fuser.linear else out @ qkv.v, attention
 
     def _bias(self, state: TokenState) -> Float[Tensor, "b N"] | None:
         """``log s`` on the keys, if sizes are used or hide padding."""

@@ -37,7 +37,7 @@ class TiledEngine(Engine):
     def supports(self, qkv: QKV, spec: AttentionSpec) -> bool:
         return (
             qkv.q.device.type == "cpu"
-            and without_map(qkv, spec, (torch.float32, torch.float64))
+            and without_map(qkv, spec, (torch.float32, torch.float64), also="maps")
             and is_eager()
         )
 

@@ -53,9 +53,9 @@ class Workspace:
         if bias is not None:
             self._q[..., d].fill_(_LOG2_E)
         self._k = self._buffer("k", maps, n, width)
-        self._v = self._buffer("v", maps, n, d)
+        self._v = self._buffer("v", maps, n, qkv.v.shape[3])
         self._map = self._buffer("map", maps, rows, n)
-        self._out = self._buffer("out", maps, rows, d)
+        self._out = self._buffer("out", maps, rows, qkv.v.shape[3])
         self._shape, self._held, self._tile = (0, 0, 0), (-1, -1), _NO_TILE
 
     def load(self, tile: Tile) -> None:
@@ -142,8 +142,9 @@ class TileStatistics:
         self.row = {row: qkv.q.new_empty(b, h, n) for row in wanted.rows}
         self.diagonal = qkv.q.new_empty(b, h, n) if wanted.diagonal else None
         self.column_sum = qkv.q.new_zeros(b, h, n) if wanted.column_sum else None
-        kept = any(stat.kind == "kept" for stat in self.requires)
+        kept, maps = (any(stat.kind == kind for stat in self.requires) for kind in ("kept", "maps"))
         self.kept = qkv.q.new_ones(b, h) if kept else None
+        self.maps = qkv.q.new_empty(b, h, n, n) if maps else None
 
     def add(
         self,
@@ -153,6 +154,9 @@ class TileStatistics:
     ) -> None:
         """Add the statistics of a tile, whose rows are multiplied by ``share`` if given."""
         at = (tile.images, tile.heads)
+        if self.maps is not None:
+            here = self.maps[(*at, tile.rows)]
+            here.copy_(attention) if share is None else torch.mul(attention, share, out=here)
         if self.diagonal is not None:
             own = attention[..., tile.rows].diagonal(dim1=-2, dim2=-1)
             here = self.diagonal[(*at, tile.rows)]
@@ -183,7 +187,8 @@ class TileStatistics:
     def result(self) -> dict[AttentionStat, Tensor]:
         """The statistics, aggregated over heads."""
         p = self.state.num_prefix
-        return stats_of_entries(
+        held = {} if self.maps is None else {AttentionStat.maps(): self.maps}
+        return held | stats_of_entries(
             self.requires,
             self.state,
             row=lambda row: self.row[row][..., p:],
