@@ -198,9 +198,9 @@ def test_refused(change: dict[str, Any], error: type[Exception], message: str) -
 def test_places_that_are_refused(tmp_path: Path, measured: list[str]) -> None:
     mine = tmp_path / "mine.txt"
     mine.write_text("mine")
-    with pytest.raises(StoreError, match="no store"):
+    with pytest.raises(StoreError, match="not a store"):
         sweep("digits", ["topk"], mine, **QUICK)
-    with pytest.raises(DataError, match="make it"):
+    with pytest.raises(DataError, match="create it"):
         sweep("digits", ["topk"], tmp_path / "no" / "r.db", **QUICK)
     with pytest.raises(ConfigError, match="can run"):  # nothing is deleted for it
         sweep("digits", ["gtp:P=30"], mine, overwrite=True, **QUICK)

@@ -92,7 +92,7 @@ def test_the_base_is_left_alone() -> None:
 
 def test_learned_parts_have_their_own_keys() -> None:
     model = vit()
-    with pytest.warns(tr.errors.UntrainedPartWarning, match="selector of .*never trained"):
+    with pytest.warns(tr.errors.UntrainedPartWarning, match="selector of .*are untrained"):
         reduced = tr.wrap(model, LEARNED)
     own = {"parts.selector.scorer.weigh.weight", "parts.selector.scorer.weigh.bias"}
     assert set(reduced.state_dict()) == set(model.state_dict()) | own

@@ -248,7 +248,7 @@ def test_workers_that_cannot_start(name: str, request: pytest.FixtureRequest) ->
     if name == "ray":
         request.getfixturevalue("cluster")
     engine = Executor(Elsewhere()) if name == "elsewhere" else pick_engine(name, workers=1)
-    with pytest.raises(EngineError, match=r"cannot read what they are to run .*not here"):
+    with pytest.raises(EngineError, match=r"cannot unpickle their work .*not here"):
         run(engine, Unreadable(), 3)
 
 
@@ -272,7 +272,7 @@ def test_a_lost_node_is_made_up_for() -> None:
 def test_an_executor_that_takes_no_more() -> None:
     executor = ThreadPoolExecutor(1)
     executor.shutdown()
-    with pytest.raises(EngineError, match="takes no more work"):
+    with pytest.raises(EngineError, match="accepts no more work"):
         run(Executor(executor), StubRunner(), 3)
 
 

@@ -238,7 +238,7 @@ def test_images_that_changed_after_the_plan(
             return super().run(*arguments)
 
     (row,) = make_grid(data=folder).run(store, engine=Late(), progress=False).records
-    assert "are not those of the plan" in row["error"]
+    assert "are not the planned ones" in row["error"]
 
 
 # ---------------------------------------------------------------- models

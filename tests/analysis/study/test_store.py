@@ -57,7 +57,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
         store.write([row("a")])
         (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
         store._connection.execute(f"PRAGMA max_page_count = {pages}")
-        with pytest.raises(StoreError, match=r"before is kept .*full.*free some space"):
+        with pytest.raises(StoreError, match=r"earlier results are kept .*full.*free some space"):
             store.write([row(f"b{i}", traceback="x" * 5000) for i in range(50)])
         assert len(store) == 1
         store._connection.execute("PRAGMA max_page_count = 100000")
@@ -172,7 +172,11 @@ def test_files_that_are_no_store(tmp_path: Path) -> None:
     with sqlite3.connect(newer) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
-    messages = {notes: "no store, or damaged", other: "another program's", newer: "newer tokenred"}
+    messages = {
+        notes: "not a store, or it is damaged",
+        other: "another program's",
+        newer: "newer tokenred",
+    }
     for path, message in messages.items():
         before = path.read_bytes()
         for readonly in (False, True):

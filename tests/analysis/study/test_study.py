@@ -96,4 +96,4 @@ def test_the_table_shows_failures_and_further_metrics(make_grid: MakeGrid, store
     lines = study.footnotes()
     assert lines[0].startswith("9 cells, 9 different results; model digits")
     assert lines[1] == "failed: gtp:P=6,alpha=0.2: ValueError: [no]"
-    assert lines[6] == "and 2 more that failed or were left out."
+    assert lines[6] == "and 2 more that failed or were skipped."

@@ -1,4 +1,4 @@
-"""A cell of a grid: what it starts from, what it runs on, what becomes of it."""
+"""A cell of a grid: its strategy, its setting, and its outcome."""
 
 from __future__ import annotations
 
@@ -29,34 +29,34 @@ __all__ = [
 
 DENSE = "dense"
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
-# What the error of a failed cell begins with where memory did not suffice.
+# How the error of a cell starts that ran out of memory.
 OUT_OF_MEMORY = "out of memory"
 # What a strategy runs on. These vary slowest, so that a worker can keep what it has loaded.
 SETTINGS = (
     "model", "image_size", "data", "dtype", "device", "compile", "threads", "batch_size", "limit",
     "seed",
 )  # fmt: skip
-# Axes that say which cell it is, and are no arguments of its strategy.
+# Axes that identify a cell but are not arguments of its strategy.
 OUTSIDE = (*SETTINGS, "base", "budget")
 FIELDS = frozenset(f.name for f in dataclasses.fields(Strategy))
 PARTS: dict[str, tuple[Any, ...]] = {name: (KINDS[name],) for name in KINDS if name in FIELDS}
-PARTS["scorer"] += (KINDS["selector"],)  # whose place may hold one
+PARTS["scorer"] += (KINDS["selector"],)  # which may contain one
 
 
 class EngineError(TokenredError, RuntimeError):
-    """Workers that cannot be started, or an engine that broke down."""
+    """Workers that cannot be started, or an engine that failed."""
 
 
 class MetricNameError(ConfigError):
-    """A metric that gives a value by a name which says something else in a row."""
+    """A metric whose value has a name with another meaning in a row."""
 
 
 class StudyInterruptedError(KeyboardInterrupt):
-    """The user stopped a grid. What was finished is stored; the message says how to go on."""
+    """The user stopped a grid. Finished results are stored; the message says how to continue."""
 
 
 def plain(value: Any) -> Any:
-    """An axis value as JSON holds it: numbers and words as they are, anything else as text."""
+    """An axis value as in JSON: numbers and words unchanged, anything else as text."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
@@ -77,8 +77,8 @@ class Base:
 
     label: str  # as one writes it
     method: str  # the family it belongs to
-    make: Callable[..., Strategy]  # the strategy, with arguments set where it is a recipe
-    fields: Mapping[str, Any] = field(default_factory=dict)  # in place of the recipe's choice
+    make: Callable[..., Strategy]  # the strategy, with arguments set if it is a recipe
+    fields: Mapping[str, Any] = field(default_factory=dict)  # instead of the recipe's choice
     parameters: frozenset[str] = frozenset()  # names that the recipe takes
     share: float | None = None  # of the dense model's GMACs; None for the schedule as it is
 
@@ -86,8 +86,8 @@ class Base:
         """The strategy of a point.
 
         A name means, in this order: an argument of the recipe; a field of `Strategy`; a parameter
-        of whichever parts have it (``part.parameter``: of that part). What no part has is left
-        aside, such as M with the graph ``none``.
+        of whichever parts have it (``part.parameter``: of that part). A parameter that no part has
+        is ignored, such as M with the graph ``none``.
         """
         if self.method == DENSE:
             return self.make()
@@ -95,7 +95,7 @@ class Base:
         arguments = {name: own.pop(name) for name in list(own) if name in self.parameters}
         fields = {name: own.pop(name) for name in list(own) if name in FIELDS}
         fields = {**self.fields, **fields}
-        # A seed of the run is the seed of the parts that draw; one of their own goes before.
+        # The seed of the run also seeds the parts that draw, unless they have their own.
         if "seed" in assigned and not any(name.endswith(".seed") for name in own):
             own["seed"] = assigned["seed"]
         made = self.make(**arguments)
@@ -109,7 +109,7 @@ class Base:
 
 
 def _with_parameter(whole: Strategy, name: str, value: Any) -> Strategy:
-    """A strategy with a parameter of its parts set; as it is where none has it."""
+    """A strategy with a parameter of its parts set; unchanged if none has it."""
     kind, _, parameter = name.rpartition(".")
 
     def changed(part: Part) -> Part:
@@ -135,12 +135,12 @@ def read_base(given: Any) -> Base:
             a strategy's ``.toml``.
 
     Raises:
-        TokenredError: as `tokenred.analysis.parse_spec` raises them.
+        TokenredError: as raised by `tokenred.analysis.parse_spec`.
     """
     if isinstance(given, str) and given.strip().casefold() == DENSE:
         return Base(DENSE, DENSE, Strategy.dense)
     if isinstance(given, Mapping):
-        made = from_config(dict(given))  # refuses what is not there
+        made = from_config(dict(given))  # refuses a missing file
         if "recipe" not in given:
             return _of_spec(parse_spec(made))
         arguments = {name: value for name, value in given.items() if name != "recipe"}
@@ -173,7 +173,7 @@ def _of_recipe(label: str, name: str, arguments: dict[str, Any], share: float | 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a strategy runs on; model and data by their places in the grid's lists."""
+    """What a strategy runs on; model and data by their indices in the grid's lists."""
 
     model: int
     data: int
@@ -193,17 +193,17 @@ class Cell:
     position: int  # in the grid; -1 for a reference that the grid added
     axes: Mapping[str, Any]
     base: Base
-    share: float | None  # of the dense model's GMACs that it may cost
+    share: float | None  # share of the dense model's GMACs that it may cost
     setting: Setting
-    strategy: Strategy | None  # None where it could not be made
+    strategy: Strategy | None  # None if it could not be built
     fingerprint: str
-    key: str  # of all that determines the result: equal keys, equal results
-    error: TokenredError | None = None  # why its model cannot do it
-    reference: str | None = None  # key of what it is compared with
+    key: str  # over everything that determines the result: equal keys, equal results
+    error: TokenredError | None = None  # why its model cannot run it
+    reference: str | None = None  # key of its reference
 
     @property
     def label(self) -> str:
-        """The strategy as one writes it: ``gtp:alpha=0.1,P=4@0.65``."""
+        """The strategy as the user writes it: ``gtp:alpha=0.1,P=4@0.65``."""
         own = {name: value for name, value in self.axes.items() if name not in OUTSIDE}
         told = [f"{name}={plain(value)}".replace(" ", "") for name, value in own.items()]
         text = self.base.label
@@ -213,18 +213,18 @@ class Cell:
 
     @property
     def why(self) -> str:
-        """Why it is left out, in words; empty where it is not."""
+        """Why it is skipped, in words; empty if it is not."""
         return "" if self.error is None else f"{type(self.error).__name__}: {self.error}"
 
     @property
     def plain_axes(self) -> dict[str, Any]:
-        """Names and values as JSON holds them."""
+        """Names and values as in JSON."""
         return {name: plain(value) for name, value in self.axes.items()}
 
 
 @dataclass(frozen=True)
 class Task:
-    """A cell as a worker needs it; `as_it_is` runs the model of the setting under no strategy."""
+    """A cell as a worker needs it; `as_it_is` runs the model of the setting without a strategy."""
 
     key: str
     strategy: Strategy
@@ -234,19 +234,19 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task."""
+    """The outcome of a task."""
 
     key: str
     status: str
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    packed: Packed | None = None  # predictions, where a metric kept some
+    packed: Packed | None = None  # predictions, if a metric kept some
     error: str = ""
     traceback: str = ""
     seconds: float = 0.0  # on the worker
     machine: Mapping[str, Any] = field(default_factory=dict)
     attempts: int = 1
-    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # what own metrics gave
-    refused: bool = False  # no cell of the grid can be measured, for the error given
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of own metrics' results
+    refused: bool = False  # no cell of the grid can be measured, because of this error
 
 
 def failure(key: str, error: BaseException, attempts: int = 1) -> Outcome:

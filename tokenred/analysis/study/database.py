@@ -1,4 +1,4 @@
-"""The SQLite file of a store: its tables, how it is opened, and what its errors mean."""
+"""The SQLite file of a store: its tables, opening it, and explaining its errors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _TABLES = (
         images TEXT NOT NULL REFERENCES images (digest),
         answers BLOB NOT NULL
     )""",
-    # What need not be computed again at the second start.
+    # What a second start need not compute again.
     "CREATE TABLE facts (stamp TEXT PRIMARY KEY, value TEXT NOT NULL)",
     """CREATE TABLE comparisons (
         key TEXT NOT NULL,
@@ -57,15 +57,15 @@ _ADVICE = {
     "full": "free some space on the disk and start again; finished cells are kept",
     "readonly": "check the permissions of the file and its folder, or choose another place",
     "unable to open": "check the permissions of the file and its folder, or choose another place",
-    "not a database": "the file is no store, or damaged; choose another, or restore a copy",
-    "malformed": "the file is no store, or damaged; choose another, or restore a copy",
-    "locked": "another program holds the file; close it and start again",
+    "not a database": "this is not a store, or it is damaged; choose another, or restore a copy",
+    "malformed": "this is not a store, or it is damaged; choose another, or restore a copy",
+    "locked": "another program is using the file; close it and start again",
     "": "choose another store",
 }
 
 
 class StoreError(TokenredError, RuntimeError):
-    """A store that cannot be opened, read, written, or that another grid is writing to."""
+    """A store that cannot be opened, read or written, or that another grid is writing to."""
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def explained(what: str) -> Iterator[None]:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All of the block or nothing of it."""
+    """Either the whole block takes effect or nothing does."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -113,7 +113,7 @@ def open_store(path: Path | None, readonly: bool) -> sqlite3.Connection:
         try:
             if _is_new(connection, path):
                 with transaction(connection):
-                    # Another process may have been quicker.
+                    # Another process may have been faster.
                     if _is_new(connection, path):
                         for statement in _TABLES:
                             connection.execute(statement)
@@ -143,7 +143,7 @@ def _to_read(path: Path) -> sqlite3.Connection:
         connection.close()
         if not isinstance(error, sqlite3.OperationalError):
             raise
-        # In a folder that cannot be written SQLite cannot make the file that joins store and log.
+        # In a read-only folder, SQLite cannot create the file that links store and log.
         connection = _connect(":memory:")
         with tempfile.TemporaryDirectory() as folder:
             for source in (path, path.with_name(f"{path.name}-wal")):
@@ -155,7 +155,7 @@ def _to_read(path: Path) -> sqlite3.Connection:
 
 
 def _is_new(connection: sqlite3.Connection, path: Path | None) -> bool:
-    """Whether a file has no tables yet; refuses what is no store of this version."""
+    """Whether a file has no tables yet; refuses anything but a store of this version."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()

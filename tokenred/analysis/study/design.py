@@ -1,4 +1,4 @@
-"""What the arguments of a grid mean: its points, and what each runs on; nothing is loaded."""
+"""Interpret the arguments of a grid: its points and their settings; nothing is loaded."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class Design:
 
     Attributes:
         axes: names of all axes.
-        models, datasets: all that are named, by their places in a `Setting`.
-        metrics: to be measured.
+        models, datasets: everything named, in the order of the indices in a `Setting`.
+        metrics: what to measure.
         against: ``"dense"``, ``"base"`` or None.
-        reference: the model that timings are taken against, or None for each cell's own.
+        reference: the model that timings are compared with, or None for each cell's own.
         room: bytes of images that a worker keeps.
 
     Raises:
-        TokenredError: for whatever cannot be meant.
+        TokenredError: for invalid names and values.
     """
 
     def __init__(self, told: Mapping[str, Any]) -> None:
@@ -100,7 +100,7 @@ class Design:
         self._check_names()
 
     def __len__(self) -> int:
-        """The number of points, those that ``where`` leaves out included."""
+        """The number of points, including those that ``where`` excludes."""
         # Without axes there is one point, the base itself, unless points are listed.
         product = math.prod(map(len, self._axes.values())) if self._has_product else 0
         return product + len(self._points)
@@ -145,7 +145,7 @@ class Design:
         return self.base(point).share if share is None else share
 
     def setting(self, point: Point) -> Setting:
-        """What a point runs on."""
+        """The setting of a point."""
         chosen: dict[str, Any] = {
             name: point.get(name, self._default.get(name)) for name in SETTINGS
         }
@@ -154,7 +154,7 @@ class Design:
         return Setting(**chosen)
 
     def place(self, model: ModelRef, size: tuple[int, int] | None = None) -> int:
-        """The place of a model at an image size."""
+        """The index of a model at an image size."""
         if (model, size) not in self._places:
             self._places[model, size] = len(self.models)
             self.models.append(
@@ -170,11 +170,11 @@ class Design:
         return {_name(name): self._read(name, _unboxed(value)) for name, value in point.items()}
 
     def _read(self, name: str, value: Any) -> Any:
-        """A value of an axis, or a default, as what it means."""
+        """The meaning of an axis value, or of a default."""
         if name in ("base", "model", "data"):
             mark = (name, value) if isinstance(value, str) else (name, id(value))
             if mark not in self._known:
-                # With the value itself, whose address is not given to another as long as it lives.
+                # Keep the value itself, so that its address is not reused.
                 self._known[mark] = value, self._named(name, value)
             return self._known[mark][1]
         if name == "dtype":
@@ -202,7 +202,7 @@ class Design:
         return found
 
     def _check_names(self) -> None:
-        """Refuse an axis that means nothing to any base or part of the grid."""
+        """Refuse an axis that no base or part of the grid knows."""
         bases = [*self._values("base"), self._default.get("base")]
         bases = [base for base in bases if base is not None]
         known = self._parameters(bases)
@@ -247,7 +247,7 @@ def _listed(name: str, values: Any) -> list[Any]:
 
 
 def _unboxed(value: Any) -> Any:
-    """A NumPy number as Python's own: parts check for those."""
+    """A NumPy number as a Python number, which parts require."""
     if hasattr(value, "shape") and hasattr(value, "tolist"):
         try:
             value = value.tolist()
@@ -257,17 +257,17 @@ def _unboxed(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"expected finite numbers on the axes, got {value!r}.")
     if isinstance(value, int | str | list | tuple | dict):
-        try:  # as keys and the store will
+        try:  # as keys and the store do
             str(plain(value)).encode()
         except (ValueError, RecursionError):
             raise ConfigError(
-                f"expected axis values that can be written down, got {shown(value)}."
+                f"expected axis values that can be stored as text, got {shown(value)}."
             ) from None
     return value
 
 
 def _with_parts(name: str, value: Any) -> Any:
-    """An axis value, with a part in the place of the table that describes it."""
+    """An axis value, with each table that describes a part replaced by the part."""
     if isinstance(value, Mapping):
         return resolve({name: dict(value)})[name]
     if isinstance(value, list | tuple) and any(isinstance(v, Mapping) for v in value):

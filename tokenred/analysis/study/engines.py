@@ -26,9 +26,9 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _FALSE_STARTS = 3
 _LOOK_SECONDS = 1.0
 _OF_WORKERS = {
-    # From the working folder nothing is imported.
+    # Nothing is imported from the working folder.
     "PYTHONSAFEPATH": "1",
-    # What workers keep between cells is no leak.
+    # What workers keep between cells is not a leak.
     "LOKY_MAX_MEMORY_LEAK_SIZE": str(2**62),
 }
 # Of a cluster that is started here: it tells nobody, and its workers count as much as others.
@@ -45,7 +45,7 @@ def pick_engine(
     retries: Count = 2,
     gpus: Magnitude = 0.0,
 ) -> Engine:
-    """The engine that is meant; arguments as in `tokenred.analysis.Grid.run`."""
+    """The requested engine; arguments as in `tokenred.analysis.Grid.run`."""
     if address is not None and given != "ray":
         raise ConfigError(
             f"an address is for engine='ray', got engine={shown(given)}; leave it out."
@@ -68,17 +68,17 @@ def pick_engine(
 
 
 class Processes(Pool):
-    """Runs cells in processes of this machine, a pool of loky's; those that die are replaced.
+    """Runs cells in processes on this machine (a loky pool); processes that die are replaced.
 
     Args:
-        workers: processes; None for as many as there are cores.
-        threads: CPU threads of PyTorch in each; None shares the cores out, unless
-            ``OMP_NUM_THREADS`` says otherwise.
+        workers: number of processes; None for the number of cores.
+        threads: CPU threads of PyTorch in each; None divides the cores among them, unless
+            ``OMP_NUM_THREADS`` is set.
         retries: how often a cell may be started again after its worker died.
     """
 
     name = "processes"
-    # A pool of loky's ends with any of its workers.
+    # A loky pool ends when any of its workers does.
     shared_fate = True
 
     def __init__(
@@ -108,7 +108,7 @@ class Processes(Pool):
                     each.shutdown(wait=True, kill_workers=True)
 
     def _start(self, runner: Parcel) -> Any:
-        """A pool, one worker of which has answered."""
+        """A pool of which one worker has answered."""
         from loky import ProcessPoolExecutor
 
         for tried in range(1, _FALSE_STARTS + 1):
@@ -126,8 +126,7 @@ class Processes(Pool):
                     how = str(error).strip().partition("\n")[0]
                     raise EngineError(
                         f"worker processes ended {tried} times before they were ready ({how}); "
-                        "what they said is above. Can a new Python import tokenred and your "
-                        "modules?"
+                        "their output is above. Can a new Python import tokenred and your modules?"
                     ) from error
             else:
                 return pool
@@ -135,9 +134,9 @@ class Processes(Pool):
 
 
 def _settle(runner: Parcel, parent: int) -> None:
-    """Make a new process a worker."""
-    # What cells print goes to standard error; Ctrl-C reaches all processes of a terminal, and the
-    # parent decides; a parent that was killed cannot say so.
+    """Set up a new process as a worker."""
+    # Cells print to standard error. Ctrl-C reaches all processes of a terminal, but the parent
+    # decides; a killed parent cannot announce its end.
     sys.stdout.flush()
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -152,18 +151,18 @@ def _leave_with(parent: int) -> None:
 
 
 class Ray(Pool):
-    """Runs cells as tasks of Ray, which starts them again itself where a worker dies.
+    """Runs cells as tasks of Ray, which restarts them itself if a worker dies.
 
     Args:
-        workers: tasks at a time; None for as many as the cluster has cores for.
+        workers: number of concurrent tasks; None for as many as the cluster has cores for.
         threads: CPU threads of each; None for 1.
-        address: of a cluster (``"auto"``, ``"ray://host:10001"``); None for the one that this
-            process is connected to, or one that is started here.
+        address: address of a cluster (``"auto"``, ``"ray://host:10001"``); None for the one this
+            process is connected to, or a new one on this machine.
         retries: how often a cell may be started again after its worker died.
-        gpus: of each task; a share such as 0.5 lets two of them use one.
+        gpus: GPUs per task; with a share such as 0.5, two tasks use one.
 
     Raises:
-        MissingExtraError: where Ray is not installed.
+        MissingExtraError: if Ray is not installed.
     """
 
     name = "ray"
@@ -242,7 +241,7 @@ def _usable_cores() -> int:
 
 @contextmanager
 def _variables(given: Mapping[str, str]) -> Iterator[None]:
-    """Variables of the environment for the length of the block, where they are not set already."""
+    """Set environment variables for the length of the block, unless they are set already."""
     fresh = {name: value for name, value in given.items() if name not in os.environ}
     os.environ.update(fresh)
     try:

@@ -1,4 +1,4 @@
-"""What planning needs to know of models and data, kept in the store so that nothing is loaded."""
+"""What planning needs to know about models and data, kept in the store to avoid loading them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _FIELDS = dataclasses.fields(Strategy)
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """A model as a plan sees it."""
+    """What a plan knows about a model."""
 
     identity: str  # digest of weights, anatomy and preprocessing
     weights: str  # digest of the weights
@@ -42,22 +42,22 @@ class ModelFacts:
     info: ModelInfo
     stem: float  # multiply-accumulates of the embedding
     gmacs: float  # cost of the dense model
-    image_size: str  # "HEIGHTxWIDTH" of its images; "" where it does not say
+    image_size: str  # "HEIGHTxWIDTH" of its images; "" if unknown
 
 
 class Facts:
-    """Finds facts in a store, or by loading; see `keep`.
+    """Looks up facts in a store, or finds them by loading; see `keep`.
 
     Args:
-        store: to look into.
-        keyed: whether results are to be found again. Without, models and data are told apart by
-            being another object, and images need not be read for it.
+        store: where to look.
+        keyed: whether results will be looked up again. If not, models and data are distinguished by
+            object identity, and images need not be read.
     """
 
     def __init__(self, store: Store | None = None, keyed: bool = True) -> None:
         self.keyed = keyed
         self._store = store
-        # By the very reference, which lives as long: another one is another model.
+        # By the reference object, which lives as long: another one is another model.
         self._models: dict[ModelRef, ModelFacts] = {}
         self._data: dict[tuple[DataRef, ModelRef], str] = {}
         self._contents: dict[DataRef | None, tuple[str | None, str]] = {}
@@ -92,25 +92,25 @@ class Facts:
         return self._models[ref].weights if ref in self._models else ""
 
     def fingerprint(self, ref: ModelRef, strategy: Strategy) -> str:
-        """The fingerprint of a strategy, refused where the model cannot do it."""
+        """The fingerprint of a strategy; refused if the model cannot run it."""
         told = self._told(strategy)
         self._removed(ref, strategy, told)
         return digest("\n".join(f"{name} {text}" for name, text in told.items()))
 
     def cost(self, ref: ModelRef, strategy: Strategy) -> Cost:
-        """What an image costs under a strategy that the model can do."""
+        """The cost of an image under a strategy that the model can run."""
         facts = self.model(ref)
         removed = self._removed(ref, strategy, self._told(strategy))
         return strategy_cost(strategy, facts.info, removed, facts.stem)
 
     def keep(self, store: Store) -> None:
-        """Write what was found by loading into a store."""
+        """Store the facts that were found by loading."""
         store.remember(self._fresh)
         self._fresh = {}
 
     @property
     def is_fresh(self) -> bool:
-        """Whether something was found that the store does not know."""
+        """Whether there are facts that the store does not have."""
         return bool(self._fresh)
 
     def _told(self, strategy: Strategy) -> dict[str, str]:
@@ -127,7 +127,7 @@ class Facts:
         self, ref: ModelRef, strategy: Strategy, told: Mapping[str, str]
     ) -> tuple[int, ...]:
         """The tokens that a strategy removes in each block of a model."""
-        # θ has no say in them, nor has a graph, unless it has weights that a budget must pay for.
+        # They do not depend on θ or a graph, unless it has weights that a budget must include.
         free = {"theta"}
         if type(strategy.graph).learned_macs is Part.learned_macs:
             free.add("graph")
@@ -162,7 +162,7 @@ class Facts:
         return str(known["identity"])
 
     def _content(self, data: ImageDataset, stamp: str | None) -> str:
-        """The digest of the images, whichever model they are for."""
+        """The digest of the images, for any model."""
         known = self._known(stamp)
         if known is None:
             known = {"digest": content_of(data)}
@@ -180,7 +180,7 @@ class Facts:
 
 
 def content_of(data: ImageDataset) -> str:
-    """A digest of the images of a dataset and of their names, bytes for bytes."""
+    """A digest of the images of a dataset, byte for byte, and of their names."""
     from tokenred.data.sources import raw_of
 
     seen = hashlib.sha256()
@@ -216,7 +216,7 @@ def _look_at(model: nn.Module, identity: str) -> ModelFacts:
 
 
 def _from_store(told: Any) -> ModelFacts | None:
-    """Facts as they were written; None where another tokenred knew more or less of a model."""
+    """Facts as they were written; None if another version of tokenred recorded other ones."""
     try:
         info: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in told["info"].items()
@@ -229,10 +229,10 @@ def _from_store(told: Any) -> ModelFacts | None:
 
 
 def _model_identity(model: nn.Module) -> str:
-    """A digest of all that a model's logits come from: equal ones give equal logits.
+    """A digest of everything that determines a model's logits.
 
-    Classes, attributes, weights and other tensors of all modules, functions put on them, hooks,
-    versions of packages, and the preprocessing. Training mode is none of it.
+    Classes, attributes, weights and other tensors of all modules, functions set on them, hooks,
+    versions of packages, and the preprocessing. Training mode is not included.
     """
     from tokenred.models.likeness import evaluating
     from tokenred.models.metadata import PREPROCESSING
@@ -249,7 +249,7 @@ def _model_identity(model: nn.Module) -> str:
 
 
 def _data_identity(ref: DataRef, data: ImageDataset, content: str) -> str:
-    """A digest of images, labels, and of what an own dataset makes of the images."""
+    """A digest of images, labels, and of a user's dataset and transform."""
     from tokenred.data import ImageDataset
 
     told = [content, data.labels, data.classes]

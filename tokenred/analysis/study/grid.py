@@ -42,46 +42,47 @@ class Grid:
     field of `Strategy` (``theta``, ``graph``, ``schedule``), a parameter of the parts that have it
     (``aggregate``) or of one of them (``"scorer.aggregate"``); or ``base``, ``model``, ``data``,
     ``image_size``, ``dtype``, ``device``, ``compile``, ``threads``, ``batch_size``, ``limit``,
-    ``seed``, ``budget``. Values are numbers, names, parts, or rows of
-    numbers, such as an α for each block. A ``seed`` axis seeds the parts that draw, too.
+    ``seed``, ``budget``. Values are numbers, names, parts, or sequences of numbers, such as one α
+    per block. A ``seed`` axis also seeds the parts that draw.
 
     Args:
         base: what each cell starts from: a recipe (``"gtp"``, ``"gtp:P=4"``, ``{"recipe": "gtp",
             "P": 4}``), a `Strategy`, a ``.toml``, or ``"dense"``.
         axes: lists of values by name; the cells are their cross product.
-        model: ``"digits"``, a timm name, a ``.safetensors`` file or whatever else
-            `tokenred.models.load_model` takes; a mapping of its arguments with ``spec``; a model.
-        data: ``"digits"``, a folder, an archive or whatever else `tokenred.data.open_dataset`
-            takes; a mapping of its arguments with ``source``; an `ImageDataset`; None where no
+        model: ``"digits"``, a timm name, a ``.safetensors`` file or anything else that
+            `tokenred.models.load_model` accepts; a mapping of its arguments with ``spec``; a model.
+        data: ``"digits"``, a folder, an archive or anything else that `tokenred.data.open_dataset`
+            accepts; a mapping of its arguments with ``source``; an `ImageDataset`; None if no
             metric needs images.
         metrics: names (``"accuracy"``, ``"speed"``, ``"memory"``, ``"split"``, see
             `register_metric`), tables of a name and options (``{"name": "speed", "pairs": 9}``), or
             functions ``(model, data, context) -> {name: number}``. GMACs and tokens are always
-            there.
-        limit: at most so many images, a fixed class-balanced choice by ``seed``.
+            included.
+        limit: maximum number of images, a fixed class-balanced choice by ``seed``.
         batch_size: images per batch.
         seed: of that choice.
         dtype: ``"float32"``, ``"bfloat16"``, …, ``"amp:bfloat16"``; None for the model's own.
-        budget: share of the dense model's GMACs that each cell may cost, as ``@0.65`` does.
+        budget: share of the dense model's GMACs that each cell may cost, like ``@0.65``.
         cells: further cells, each a mapping from names to values.
-        where: keeps a cell if it says so, given its names and values (of bases, models and data
-            their labels).
-        invalid: ``"raise"`` before anything runs where a model cannot do a cell, or ``"skip"``:
-            leave it out and store why.
-        against: ``"dense"`` or ``"base"``: run that too, and compare each cell with it in pairs.
-        split, class_map: of the data.
+        where: given a cell's names and values (for bases, models and data, their labels), says
+            whether to keep it.
+        invalid: if a model cannot run a cell, ``"raise"`` before anything runs, or ``"skip"`` it
+            and store the reason.
+        against: ``"dense"`` or ``"base"``: also run this, and compare each cell with it, paired by
+            image.
+        split, class_map: as for `tokenred.data.open_dataset`.
         device: where to run; None for the model's device.
         image_size: a side or (height, width) that models are resized to; None for their own.
-        compile: timings are of compiled models: True, or a mode of ``torch.compile``.
-        reference: a model that timings are taken against, and that ``against="dense"`` means; None
-            for each cell's own dense model.
-        channels_last: keep images and convolutions' weights as NHWC in memory.
-        loaders: processes that load images, in each worker.
+        compile: time compiled models: True, or a mode of ``torch.compile``.
+        reference: the model that timings are compared with, and that ``against="dense"`` refers to;
+            None for each cell's own dense model.
+        channels_last: store images and convolution weights as NHWC.
+        loaders: number of image-loading processes in each worker.
         image_cache: megabytes of prepared images that a worker keeps between cells.
-        name: of the study.
+        name: name of the study.
 
     Raises:
-        TokenredError: for names that are not known and values that cannot be meant.
+        TokenredError: for unknown names and invalid values.
     """
 
     base: Any = "gtp"
@@ -115,7 +116,7 @@ class Grid:
         self._design = Design(vars(self))
 
     def __len__(self) -> int:
-        """The number of points, those that ``where`` leaves out included."""
+        """The number of points, including those that ``where`` excludes."""
         return len(self._design)
 
     def __iter__(self) -> Iterator[Cell]:
@@ -123,7 +124,7 @@ class Grid:
         return iter(self.plan().cells)
 
     def plan(self, store: Store | str | Path | None = None) -> Plan:
-        """All cells, checked; nothing runs. A model that the store knows is not even loaded."""
+        """All cells, checked; nothing runs. Models that the store knows are not even loaded."""
         return self._plan(Facts(_to_read(store)), pick_engine("serial"))
 
     @checked
@@ -135,11 +136,11 @@ class Grid:
         workers: Size | None = None,
         threads: Size | None = None,
     ) -> pd.DataFrame:
-        """What would run, as a frame: one row a cell with its GMACs, tokens and status.
+        """What would run, as a frame: one row per cell with its GMACs, tokens and status.
 
         Args:
-            store: says what is done already.
-            engine, workers, threads: as they are to be; timings taken otherwise do not count.
+            store: tells what is already done.
+            engine, workers, threads: as for the run; timings taken with others do not count.
         """
         found = _to_read(store)
         chosen = pick_engine(engine, workers=workers, threads=threads)
@@ -162,31 +163,31 @@ class Grid:
         level: PartOf = 0.95,
         progress: bool = True,
     ) -> Study:
-        """Run what the store lacks.
+        """Run the cells that are not in the store.
 
-        A cell that raises is stored with its error, and the others go on. Killed at any moment,
-        the same call goes on where it was.
+        A cell that raises is stored with its error, and the others continue. After a kill, the same
+        call continues where it stopped.
 
         Args:
-            store: where the results go; None for memory.
+            store: where to put the results; None for memory.
             engine: ``"serial"``, ``"processes"``, ``"ray"``, or anything with ``submit``, such as
                 an executor of ``concurrent.futures`` or Dask's client.
-            workers: of the engine; None for as many as there are cores.
+            workers: number of workers; None for the number of cores.
             threads: CPU threads of each worker.
-            address: of a Ray cluster; None starts one on this machine.
-            gpus: of each of Ray's tasks; None for 1 where ``device`` is a GPU.
-            retries: how often a cell may be started again after its worker died.
-            retry_failed: run the cells that failed in an earlier run again.
-            on_error: ``"keep"`` the error of a cell that raises and go on, or ``"raise"`` it.
+            address: address of a Ray cluster; None starts one on this machine.
+            gpus: GPUs per Ray task; None for 1 if ``device`` is a GPU.
+            retries: how often a cell may be restarted after its worker died.
+            retry_failed: run cells again that failed in an earlier run.
+            on_error: if a cell raises, ``"keep"`` its error and continue, or ``"raise"`` it.
             wait: seconds to wait for another grid that writes to the store.
             level: of the paired intervals.
             progress: show a bar on a terminal.
 
         Raises:
-            TokenredError: for a cell that its model cannot do, before anything runs.
-            StoreError: where another grid writes to the store, or the disk is full.
-            EngineError: where workers cannot be started.
-            StudyInterruptedError: where the user stops it (Ctrl-C).
+            TokenredError: before anything runs, for a cell that its model cannot run.
+            StoreError: if another grid writes to the store, or the disk is full.
+            EngineError: if workers cannot be started.
+            StudyInterruptedError: if the user stops it (Ctrl-C).
         """
         if gpus is None:
             gpus = float(str(self.device or "").startswith("cuda"))
@@ -195,7 +196,7 @@ class Grid:
         )
         opened = store if isinstance(store, Store) else Store(store)
         try:
-            # What is forgotten afterwards need not be found again.
+            # Results that are not kept need no keys.
             plan = self._plan(Facts(opened, keyed=store is not None), chosen, workers, threads)
             return run_plan(
                 plan, opened, chosen, raising=on_error == "raise", retry_failed=retry_failed,
@@ -214,7 +215,7 @@ class Grid:
 
 
 def _to_read(store: Store | str | Path | None) -> Store | None:
-    """A store to look into, where there is one."""
+    """A store to read, if there is one."""
     if store is None or isinstance(store, Store):
         return store
     return Store(store, readonly=True) if Path(store).expanduser().exists() else None
@@ -231,7 +232,7 @@ _CIFAR10 = "cifar10:"
 
 @dataclass
 class StudyFile:
-    """What a study file says."""
+    """The contents of a study file."""
 
     grid: dict[str, Any] = field(default_factory=dict)  # arguments of `tokenred.analysis.Grid`
     run: dict[str, Any] = field(default_factory=dict)  # arguments of `Grid.run`
@@ -240,15 +241,15 @@ class StudyFile:
 
 
 def read_study(path: str | Path) -> StudyFile:
-    """Read a study file. Paths in it are taken from the folder that it lies in.
+    """Read a study file. Paths in it are relative to its folder.
 
     Args:
         path: of a TOML file with the tables ``[study]`` and ``[axes]``, and any number of
             ``[[cells]]``.
 
     Raises:
-        ConfigError: for a file that cannot be read, is no TOML, or has no axes and no cells.
-        UnknownNameError: for keys and tables that are not known.
+        ConfigError: for a file that cannot be read, is not TOML, or has neither axes nor cells.
+        UnknownNameError: for unknown keys and tables.
     """
     path = Path(path).expanduser()
     try:
@@ -267,7 +268,7 @@ def read_study(path: str | Path) -> StudyFile:
         raise ConfigError(f"expected [axes] or [[cells]] in {path}, got neither.")
     cells = cells or []
     if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
-        raise ConfigError(f"expected [[cells]] in {path} with two brackets, a table a cell.")
+        raise ConfigError(f"expected [[cells]] in {path} with two brackets, one table per cell.")
     folder = path.parent
     grid = {name: _located(name, study[name], folder) for name in _OF_GRID if name in study}
     grid["axes"] = {
@@ -296,7 +297,7 @@ def _check_names(kind: str, given: Mapping[str, Any], known: Sequence[str]) -> N
 def _flat(table: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """Dotted names: TOML reads ``scorer.aggregate = […]`` as a table in a table.
 
-    A table with a ``name`` or ``recipe`` describes a value and stays as it is.
+    A table with a ``name`` or ``recipe`` describes a value and is left unchanged.
     """
     found: dict[str, Any] = {}
     for name, value in table.items():
@@ -309,7 +310,7 @@ def _flat(table: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def _located(name: str, value: Any, folder: Path) -> Any:
-    """A path that lies beside the study file, as a path that holds here."""
+    """A path relative to the study file, as one that is valid here."""
     if name not in ("base", "model", "data"):
         return value
     if isinstance(value, Mapping):

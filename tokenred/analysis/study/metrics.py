@@ -34,17 +34,15 @@ __all__ = [
 
 @dataclass
 class Context:
-    """How a cell is to be measured, handed to its metrics.
+    """How to measure a cell; passed to its metrics.
 
     Attributes:
-        batch_size, workers: of the loading.
-        seed: of the run.
-        amp: type of mixed precision, or None.
-        compile: whether timings are of compiled models, or in which mode.
+            |batch_size, workers: for loading images. seed: seed of the run. amp: type of mixed
+        precision, or None. compile: whether to time compiled models, or in which mode.
         channels_last: keep images as NHWC in memory.
-        dense: what timings are taken against; None for the model under the reduced one.
-        named: what `tokenred.models.load_model` takes to make the model, or None.
-        kept: what metrics keep from cell to cell, as long as the model stays.
+        dense: the model that timings are compared with; None for the reduced model's base.
+        named: arguments of `tokenred.models.load_model` for the model, or None.
+        kept: what metrics keep between cells of the same model.
     """
 
     batch_size: int
@@ -56,9 +54,9 @@ class Context:
     dense: nn.Module | None = None
     named: str | None = None
     kept: dict[Any, Any] = field(default_factory=dict)
-    # The evaluation in one pass over the images with further cells; None to evaluate alone.
+    # The evaluation, shared with further cells in one pass over the images; None to evaluate alone.
     together: Callable[[], Evaluation | None] | None = None
-    packed: Packed | None = None  # what `keep` was given
+    packed: Packed | None = None  # what was passed to `keep`
 
     def keep(self, evaluation: Evaluation) -> None:
         """Store the predictions of an evaluation, image by image."""
@@ -78,19 +76,19 @@ class Metric:
 
     name: str
     function: Function
-    version: str  # goes into the key of a result, so that a changed metric is measured anew
+    version: str  # part of a result's key, so that a changed metric is measured again
     needs_data: bool = True
-    timed: bool = False  # results belong to one machine, number of threads, device and engine
-    batched: bool = True  # they belong to one batch size
+    timed: bool = False  # results are specific to a machine, number of threads, device and engine
+    batched: bool = True  # they are specific to a batch size
 
     @property
     def own(self) -> bool:
-        """Whether it is the user's."""
+        """Whether the user defined it."""
         inner = getattr(self.function, "func", self.function)
         return not is_installed(str(inner.__module__))
 
     def told(self, how: Mapping[str, Any]) -> list[Any]:
-        """What of a measurement determines its results; ``how`` has all that timings depend on."""
+        """What determines the results of a measurement; ``how`` is what timings depend on."""
         batch = how["batch_size"] if self.batched or self.timed else None
         return [self.name, self.version, batch, dict(how) if self.timed else None]
 
@@ -101,18 +99,18 @@ _METRICS: dict[str, Metric] = {}
 def register_metric(
     name: str, *, version: int | str = "", needs_data: bool = True, timed: bool = False
 ) -> Callable[[Function], Function]:
-    """Decorator that makes a function a metric by name; the same name again replaces it.
+    """Decorator that registers a function as a metric; registering a name again replaces it.
 
     Args:
         name: for ``Grid(metrics=[name])``.
-        version: changed by hand where the numbers change; without one, the source counts.
-        needs_data: whether it can do without images.
-        timed: it measures time or memory, so that a result belongs to one machine, number of
-            threads, device and engine, and is not found again on another.
+        version: change it by hand when the results change; without one, the source counts.
+        needs_data: whether it needs images.
+        timed: whether it measures time or memory, so that a result is specific to a machine, number
+            of threads, device and engine.
 
     Raises:
-        ConfigError: for a name that is no word.
-        MetricNameError: for one that a column of every row has.
+        ConfigError: for a name that is not a word.
+        MetricNameError: for the name of a column that every row has.
     """
     if not isinstance(name, str) or not name.strip():
         raise ConfigError(f"a metric needs a name, got {name!r}.")
@@ -133,7 +131,7 @@ def _put(metric: Metric) -> None:
     if old and package and _defined(old.function) != _defined(metric.function):
         raise ConfigError(
             f"metric {metric.name!r} of {_defined(metric.function)} (plug-in {package}) is taken "
-            f"by {_defined(old.function)}; a plug-in needs names of its own."
+            f"by {_defined(old.function)}; a plug-in needs its own names."
         )
 
     def undo() -> None:
@@ -181,7 +179,7 @@ def _read(given: Any) -> Metric:
 
 
 def _with_options(given: dict[str, Any]) -> Metric:
-    """A metric with arguments of its own: ``{"name": "speed", "pairs": 9}``."""
+    """A metric with its own options: ``{"name": "speed", "pairs": 9}``."""
     metric = _read(read(str, given.pop("name", None), "the name of a metric"))
     known = parameters_of(metric.function)
     for name, value in given.items():
@@ -193,19 +191,19 @@ def _with_options(given: dict[str, Any]) -> Metric:
 
 
 def check_names(metric: str, names: Iterable[str], taken: Iterable[str] = ()) -> None:
-    """Refuse names that say something else in a row, or that an axis or another metric has."""
+    """Refuse names with another meaning in a row, or that an axis or another metric has."""
     taken = set(taken)
     for name in names:
         if name in OF_EVERY_ROW or name in taken:
             what = "another metric or an axis" if name in taken else "a column of every row"
             raise MetricNameError(
-                f"metric {metric!r} gives {name!r}, which is the name of {what}; call it "
-                f"otherwise, such as 'my_{name}'."
+                f"metric {metric!r} gives {name!r}, which is the name of {what}; use another name, "
+                f"such as 'my_{name}'."
             )
 
 
 def _source(function: Any) -> str:
-    """A digest of a function's code, and of what it uses."""
+    """A digest of a function's code and of what it uses."""
     inner = function
     while isinstance(inner, functools.partial | types.MethodType):
         inner = inner.func if isinstance(inner, functools.partial) else inner.__func__
@@ -215,7 +213,7 @@ def _source(function: Any) -> str:
 
 
 def evaluation_options(context: Context) -> dict[str, Any]:
-    """How accuracy is evaluated in a cell: arguments of `tokenred.analysis.evaluate`."""
+    """The arguments of `tokenred.analysis.evaluate` for a cell."""
     return {
         "batch_size": context.batch_size, "workers": context.workers, "amp": context.amp,
         "channels_last": context.channels_last, "shard": False, "progress": False,
@@ -253,7 +251,7 @@ def speed(
     warmup: int = 2,
     max_seconds: float | None = None,
 ) -> Mapping[str, Any]:
-    """Images a second and speed-up, against the dense model right before each run."""
+    """Images per second and speed-up over the dense model, which runs right before each run."""
     from tokenred.analysis.measure.speed import benchmark
 
     (timing,) = benchmark(
@@ -284,7 +282,7 @@ def split(
 
 @register_metric("memory", version=1, needs_data=False, timed=True)
 def memory(model: ReducedViT, data: ImageDataset | None, context: Context) -> Mapping[str, Any]:
-    """Peak memory of a forward, reduced and dense, in processes of their own where that can be."""
+    """Peak memory of a forward, reduced and dense, in separate processes if possible."""
     from tokenred.analysis.measure.machine import base_of, model_device
     from tokenred.analysis.measure.memory import peak_memory
     from tokenred.analysis.measure.timing import image_shape_of
@@ -301,7 +299,7 @@ def memory(model: ReducedViT, data: ImageDataset | None, context: Context) -> Ma
     own = dense = None
     if context.named is not None and context.dense is None:
         apart = options | {"dtype": next(model.parameters()).dtype}
-        with suppress(ConfigError):  # a part that cannot travel
+        with suppress(ConfigError):  # a part that cannot be pickled
             own = peak_memory(context.named, strategy=model.strategy, **apart)
             mark = ("dense peak", context.named, str(apart))
             if mark not in context.kept:
@@ -321,9 +319,9 @@ def memory(model: ReducedViT, data: ImageDataset | None, context: Context) -> Ma
 
 @register_metric("mean_cost", version=1, needs_data=False)
 def mean_cost(model: ReducedViT, data: ImageDataset | None, context: Context) -> Mapping[str, Any]:
-    """What images cost on average, of a method that keeps a number of tokens of its own for each.
+    """The average cost of images under a method whose token counts depend on the image.
 
-    Nothing for other methods, or without images.
+    Empty for other methods, or without images.
     """
     from tokenred.analysis.measure.image_costs import adaptive_cost, is_adaptive
 

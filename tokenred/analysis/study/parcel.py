@@ -1,4 +1,4 @@
-"""What travels to workers, as bytes; what notebooks and scripts define travels by value."""
+"""Sending values to workers as bytes; definitions from notebooks and scripts are sent by value."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _live: weakref.WeakValueDictionary[tuple[int, str], Parcel] = weakref.WeakValueD
 class Parcel:
     """A value for a worker, packed once.
 
-    A worker that is a thread of this very process is handed the value itself: reading a notebook's
-    class back here would give the class copies of its methods, which no longer see what is edited.
+    A worker in a thread of this process gets the value itself: unpickling a notebook's class here
+    would copy its methods, which would no longer see later edits.
     """
 
     def __init__(self, value: Any, packed: bytes, token: str = "") -> None:
@@ -53,31 +53,31 @@ class Parcel:
 
 
 def _received(process: int, token: str, packed: bytes) -> Parcel:
-    # A process that was forked from the sender's has another number.
+    # A process forked from the sender's has another number.
     own = _live.get((process, token)) if process == os.getpid() else None
     return Parcel(None, packed, token) if own is None else own
 
 
 def pack_runner(runner: Any, modules: Iterable[str]) -> Parcel:
-    """A runner; what these modules define travels by value.
+    """Pack a runner; definitions from these modules are sent by value.
 
-    Such a module may be missing on another machine, or have been edited since it was imported.
-    Where no copy by value can be made, its name has to do.
+    Such a module may be missing on another machine, or have been edited since it was imported. If a
+    module cannot be copied by value, its name is sent.
     """
     return Parcel(runner, _pack(runner, modules))
 
 
 def pack_tasks(tasks: Sequence[Task]) -> Parcel:
-    """A batch of tasks, with the user's own parts by value."""
+    """Pack a batch of tasks, with the user's own parts by value."""
     parts = [part for task in tasks for part in task.strategy.parts.values()]
     classes = {cls for part in parts for inner in _within(part) for cls in type(inner).__mro__}
     modules = {cls.__module__ for cls in classes if not is_installed(cls.__module__)}
-    # Ten times quicker where all is installed.
+    # Ten times faster if everything is installed.
     return Parcel(tasks, _pack(tasks, modules) if modules else pickle.dumps(tasks, protocol=5))
 
 
 def _within(part: Part) -> Iterator[Part]:
-    """A part, and the parts that it holds."""
+    """A part, and the parts inside it."""
     yield part
     for field in dataclasses.fields(part):  # type: ignore[arg-type]
         value = getattr(part, field.name)
@@ -92,7 +92,7 @@ def install(runner: Parcel) -> None:
 
 
 def run_batch(runner: Parcel | str, tasks: Parcel, threads: int | None = None) -> bytes:
-    """Run a batch in a worker; gives what `read_batch` reads.
+    """Run a batch in a worker; the result is for `read_batch`.
 
     Args:
         runner: opened once for each thread; or the token of one that was installed.
@@ -106,8 +106,8 @@ def run_batch(runner: Parcel | str, tasks: Parcel, threads: int | None = None) -
             _here.runner = own if parcel.value is None else copy.deepcopy(own)
         except Exception as error:
             raise EngineError(
-                f"workers cannot read what they are to run ({type(error).__name__}: {error}); "
-                "tokenred and your modules have to be there."
+                f"workers cannot unpickle their work ({type(error).__name__}: {error}); tokenred "
+                "and your modules must be importable there."
             ) from error
         _here.token = parcel.token
     if threads is not None:

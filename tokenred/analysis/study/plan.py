@@ -47,11 +47,11 @@ class Plan:
     Args:
         design, facts: of the grid.
         engine: what determines timings besides the setting: name, workers and threads.
-        invalid: ``"raise"`` at a cell that its model cannot do, or ``"skip"`` it.
+        invalid: ``"raise"`` for a cell that its model cannot run, or ``"skip"`` it.
 
     Attributes:
         cells: in the order of the grid.
-        references: what they are compared with.
+        references: the cells they are compared with.
         results: the different cells by key, references first.
     """
 
@@ -80,11 +80,11 @@ class Plan:
             self.results.setdefault(cell.key, cell)
 
     def __len__(self) -> int:
-        """How many cells there are; ``results`` holds the different ones, and the references."""
+        """The number of cells; ``results`` has the distinct ones and the references."""
         return len(self.cells)
 
     def missing(self, store: Store, retry_failed: bool = False) -> list[Cell]:
-        """The different cells of which a store has no result, those to be left out included."""
+        """The distinct cells without a result in a store, including skipped ones."""
         known = store.status(list(self.results))
 
         def is_open(cell: Cell) -> bool:
@@ -99,7 +99,7 @@ class Plan:
         return [cell for cell in self.results.values() if is_open(cell)]
 
     def narrow(self, store: Store) -> list[tuple[str, dict[str, Any]]]:
-        """Keys of results that are stored under fewer axes than this grid has, and all of them."""
+        """Keys of results stored with fewer axes than this grid has, and the full axes."""
         known = store.status([cell.key for cell in self.cells])
         found = {}
         for cell in self.cells:
@@ -109,7 +109,7 @@ class Plan:
         return list(found.items())
 
     def frame(self, store: Store | None) -> pd.DataFrame:
-        """One row a cell, as a study has it: with costs, and whether it is done."""
+        """One row per cell, as in a study, with costs and whether it is done."""
         import pandas as pd
 
         known = {} if store is None else store.status([cell.key for cell in self.cells])
@@ -131,12 +131,12 @@ class Plan:
         return self.design.models[cell.setting.model]
 
     def cost(self, cell: Cell) -> Cost:
-        """What an image costs in a cell that its model can do."""
+        """The cost of an image in a cell that its model can run."""
         assert cell.strategy is not None
         return self.facts.cost(self.model(cell), cell.strategy)
 
     def row(self, cell: Cell) -> dict[str, Any]:
-        """The columns of a row that are known before a cell runs, as the store has them."""
+        """The columns of a row that are known before a cell runs, as in the store."""
         setting, model, strategy = cell.setting, self.model(cell), cell.strategy
         data, size = self.design.datasets[setting.data], model.image_size
         facts = None if strategy is None else self.facts.model(model)
@@ -160,7 +160,7 @@ class Plan:
         }
 
     def _reference(self, cell: Cell, base: Base) -> Cell:
-        """What a cell is compared with: one for each setting, and base where that is asked for."""
+        """The reference of a cell: one for each setting, and for each base if requested."""
         mark = (cell.setting, id(base))
         if mark not in self._references:
             design = self.design
@@ -184,7 +184,7 @@ class Plan:
             ref = self.design.models[setting.model]
             try:
                 if base.method != DENSE and hasattr(ref.module, "stands_for"):
-                    raise ConfigError(f"{ref.label} runs as it is; it goes with the base 'dense'.")
+                    raise ConfigError(f"{ref.label} runs unchanged; use it with the base 'dense'.")
                 strategy = base.build(point)
                 if share is not None:
                     strategy = at_budget(strategy, share * self.facts.model(ref).gmacs)
@@ -196,7 +196,7 @@ class Plan:
         return cell
 
     def _place(self, point: Point) -> tuple[Setting, str, TokenredError | None]:
-        """What a point runs on, what of it goes into the key, and why that is impossible here."""
+        """The setting of a point, its part of the key, and why it is impossible here, if it is."""
         mark = tuple(point.get(name, _UNSET) for name in SETTINGS)
         if mark not in self._places:
             design, setting = self.design, self.design.setting(point)
@@ -221,7 +221,7 @@ class Plan:
         return self._places[mark]
 
     def _impossible(self, setting: Setting) -> TokenredError | None:
-        """What this machine lacks for a setting; of workers elsewhere nothing is known."""
+        """What this machine lacks for a setting; nothing is known about other workers."""
         if self._engine[0] != "serial" or setting.device is None:
             return None
         from tokenred.analysis.measure.machine import check_device
@@ -233,7 +233,7 @@ class Plan:
         assert device is not None
         if device.type == "cpu" and setting.compile and not any(map(shutil.which, _COMPILERS)):
             return ConfigError(
-                "torch.compile needs a C++ compiler for the CPU, and none is on the path."
+                "torch.compile needs a C++ compiler for the CPU, but none is on the path."
             )
         asked = {metric.name for metric in self.design.metrics}
         if device.type not in ("cpu", "cuda") and "memory" in asked:
@@ -243,7 +243,7 @@ class Plan:
         return None
 
     def _how(self, setting: Setting) -> dict[str, Any]:
-        """What measurements are determined by besides model, data and precision."""
+        """What else determines measurements, apart from model, data and precision."""
         how: dict[str, Any] = {"batch_size": setting.batch_size}
         if not any(metric.timed for metric in self.design.metrics):
             return how
@@ -270,7 +270,7 @@ class Plan:
 
 @contextmanager
 def _no_collecting() -> Iterator[None]:
-    """Thousands of cells that stay would keep the garbage collector busy."""
+    """Thousands of permanent cells would keep the garbage collector busy."""
     collecting = gc.isenabled()
     gc.disable()
     try:

@@ -16,13 +16,13 @@ from tokenred.analysis.study.parcel import Parcel, pack_runner, pack_tasks, read
 __all__ = ["Engine", "Executor", "Pool", "Run", "Serial", "Submit"]
 
 Run = Callable[[Sequence[Task]], Iterator[Outcome]]
-"""What a worker does with tasks: an outcome for each, in order. It raises nothing."""
+"""What a worker does with tasks: returns an outcome for each, in order, and never raises."""
 Submit = Callable[[Parcel], Any]
-"""Takes a batch; gives something with ``done()``, ``result()`` and ``cancel()``."""
+"""Takes a batch; returns something with ``done()``, ``result()`` and ``cancel()``."""
 
 _SHORTEST, _LONGEST = 0.002, 0.5
 _AT_ONCE = 64
-# A batch takes a worker about so long: few long cells, or many short ones.
+# Target seconds per batch: a few long cells, or many short ones.
 _SECONDS, _MOST = 1.0, 256
 
 
@@ -39,15 +39,15 @@ class Engine(ABC):
     def run(self, runner: Run, tasks: Sequence[Task], modules: set[str]) -> Iterator[list[Outcome]]:
         """Run all tasks, each to one outcome, in any order.
 
-        Outcomes are handed over as soon as they are there. Closing the iterator stops the workers.
+        Outcomes are yielded as soon as they are available. Closing the iterator stops the workers.
 
         Args:
             runner: what a worker does with tasks.
-            tasks: with keys of their own.
+            tasks: with distinct keys.
             modules: whose definitions the runner needs and a worker may lack.
 
         Raises:
-            EngineError: where the workers cannot be started.
+            EngineError: if the workers cannot be started.
         """
 
 
@@ -64,7 +64,7 @@ class Serial(Engine):
         self._threads = threads
 
     def run(self, runner: Run, tasks: Sequence[Task], modules: set[str]) -> Iterator[list[Outcome]]:
-        from tokenred.analysis.measure.machine import cpu_threads  # brings timm with it
+        from tokenred.analysis.measure.machine import cpu_threads  # imports timm
 
         with cpu_threads(self._threads):
             for outcome in runner(tasks):
@@ -74,12 +74,12 @@ class Serial(Engine):
 class Pool(Engine):
     """Runs batches wherever a subclass takes them.
 
-    A batch whose worker died is started again, its tasks one by one; a task that was alone when it
-    died too often is given up.
+    A batch whose worker died is restarted, task by task; a task that was running alone when its
+    worker died too often is given up.
 
     Args:
-        retries: how often a cell may be started again after its worker died.
-        at_once: batches that wait or run at a time.
+            |retries: how often a cell may be restarted after its worker died. at_once: number of
+            batches that wait or run at a time.
 
     Attributes:
         shared_fate: whether all batches die with one worker.
@@ -129,7 +129,7 @@ class Pool(Engine):
 
 @dataclass(eq=False)
 class _Flight:
-    """A batch on its way; ``alone`` where nobody else can be to blame for its end."""
+    """A submitted batch; ``alone`` if no other can have caused its end."""
 
     future: Any
     parcel: Parcel  # kept alive for workers in this process
@@ -148,8 +148,8 @@ def _send(submit: Submit, batch: list[Task], todo: _Todo, flying: list[_Flight])
         raise
     except Exception as error:
         raise EngineError(
-            f"the executor takes no more work ({type(error).__name__}: {error}). Start "
-            "another, and the grid again: finished cells are kept."
+            f"the executor accepts no more work ({type(error).__name__}: {error}). Start another "
+            "one and the grid again; finished cells are kept."
         ) from error
     flying.append(_Flight(future, parcel, batch, todo.is_alone(batch)))
     return []
@@ -160,14 +160,14 @@ def _collect(flight: _Flight, todo: _Todo) -> list[Outcome]:
         outcomes, seconds = read_batch(flight.future.result())
     except EngineError:
         raise
-    except Exception as error:  # the worker's end, or whatever the executor makes of it
+    except Exception as error:  # the worker's end, or whatever the executor turns it into
         return todo.died(flight, error)
     todo.learn(len(outcomes), seconds)
     return outcomes
 
 
 class _Todo:
-    """The tasks still to be started, and those that were there when a worker died."""
+    """The tasks still to be started, and those that were running when a worker died."""
 
     def __init__(self, tasks: Sequence[Task], retries: int, shared_fate: bool, tries: int) -> None:
         self.starts: dict[str, int] = {}
@@ -178,7 +178,7 @@ class _Todo:
         self._size = 1
 
     def take(self, flying: Sequence[_Flight]) -> list[Task]:
-        """The next batch; a suspect comes alone, and where all share a fate nothing beside it."""
+        """The next batch; a suspect runs alone, without any other batch if they share a fate."""
         if self._shared_fate and flying and (self._suspects or self.is_alone(flying[0].batch)):
             return []
         if self._suspects:
@@ -191,18 +191,18 @@ class _Todo:
         return batch
 
     def is_alone(self, batch: list[Task]) -> bool:
-        """Whether only this task can be to blame for the end of its worker."""
+        """Whether only this task can have caused the end of its worker."""
         first = self.starts[batch[0].key] == 1
         return len(batch) == 1 and not (self._shared_fate and first)
 
     def learn(self, tasks: int, seconds: float) -> None:
-        """Say how long a batch took on its worker."""
+        """Record how long a batch took on its worker."""
         fitting = int(_SECONDS * tasks / max(seconds, 1e-6))
         # At most twice as many at a time, since the next ones may be slower.
         self._size = max(1, min(fitting, 2 * self._size, _MOST))
 
     def died(self, flight: _Flight, error: Exception) -> list[Outcome]:
-        """Start tasks again whose worker died; the outcome, where that was once too often."""
+        """Restart tasks whose worker died; the outcome, if that happened too often."""
         if not flight.alone:
             self._suspects.extend(flight.batch)
             return []
@@ -221,14 +221,14 @@ class _Todo:
 
 
 class Executor(Pool):
-    """Runs cells through an executor that somebody else started and will close.
+    """Runs cells through an executor that the caller started and will close.
 
     Args:
         executor: has ``submit(function, *arguments)``, which returns something with ``done()``
             and ``result()``: executors of ``concurrent.futures``, Dask's client, submitit's.
-        retries: how often a cell may be started again where its future raised.
-        at_once: submissions that wait or run at a time; None for twice the executor's workers,
-            or 64 where it does not say how many they are.
+        retries: how often a cell may be restarted after its future raised.
+        at_once: number of submissions that wait or run at a time; None for twice the executor's
+            workers, or 64 if their number is unknown.
     """
 
     name = "executor"

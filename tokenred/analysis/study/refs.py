@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KEYS", "SETTLED", "DataRef", "ModelRef", "precision_of", "read_data", "read_model"]
 
-# Raised when the form of keys changes, or what loop, engines and built-in metrics make of cells.
+# Increased when the form of keys changes, or the results of loop, engines or built-in metrics.
 KEYS = 3
 SETTLED = 2.0
 """Seconds after which a file that changed again would have another time."""
@@ -38,18 +38,18 @@ _AMP = "amp:"
 
 @dataclass(frozen=True, eq=False)
 class ModelRef:
-    """A model by the arguments of `tokenred.models.load_model`, or itself.
+    """A model, given by arguments of `tokenred.models.load_model` or directly.
 
-    Of a `ReducedViT` the base runs, with its learned parts in those strategies that have them.
+    For a `ReducedViT`, its base is used, with its learned parts in the strategies that have them.
     """
 
     label: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    module: nn.Module | None = None  # in place of arguments
+    module: nn.Module | None = None  # instead of arguments
     image_size: tuple[int, int] | None = None  # (height, width) of its images; None for its own
 
     def stamp(self) -> str | None:
-        """Changes when the weights may have; None for a model in memory or a file written now."""
+        """Changes when the weights may; None for a model in memory or a file just written."""
         if self.module is not None:
             return None
         files = [v for k, v in sorted(self.arguments.items()) if k in ("spec", "checkpoint")]
@@ -69,7 +69,7 @@ class ModelRef:
         from tokenred.analysis.measure.timing import resize
 
         if isinstance(model, ReducedViT):
-            raise ConfigError("an image_size is for a dense model; wrap the one of that size.")
+            raise ConfigError("image_size is for dense models; wrap a model of that size.")
         model = model if self.module is None else copy.deepcopy(model)
         resize(model, self.image_size)
         return model
@@ -87,11 +87,11 @@ class ModelRef:
 
 @dataclass(frozen=True, eq=False)
 class DataRef:
-    """Data by the arguments of `tokenred.data.open_dataset`, or a dataset itself."""
+    """Data, given by arguments of `tokenred.data.open_dataset` or as a dataset."""
 
     label: str
     arguments: Mapping[str, Any] = field(default_factory=dict)  # source, split, class_map
-    dataset: ImageDataset | None = None  # in place of those, or what was opened by them already
+    dataset: ImageDataset | None = None  # instead of those, or what was already opened with them
 
     def stamp(self) -> str | None:
         """Changes when the images may have.
@@ -105,14 +105,14 @@ class DataRef:
         if path.is_dir():
             from tokenred.data.layout import narrow_to_split  # brings timm with it
 
-            with suppress(DataError):  # the reader will say what is wrong with it
+            with suppress(DataError):  # the reader reports what is wrong with it
                 path = narrow_to_split(path, self.arguments["split"])[0]
         told = sorted((k, str(v)) for k, v in self.arguments.items())
         stamp = _stamp_of(path)
         return None if stamp is None else f"data {KEYS} {told} {stamp}"
 
     def open(self, model: nn.Module) -> ImageDataset:
-        """The dataset, with the model's preprocessing where it has none of its own."""
+        """The dataset, with the model's preprocessing if it has none itself."""
         from tokenred.analysis.measure.inputs import open_for
         from tokenred.analysis.measure.machine import base_of
 
@@ -125,7 +125,7 @@ class DataRef:
             raise DataError(f"cannot open the data {self.label!r}: {error}.") from error
 
     def _path(self) -> Path | None:
-        """Where the data lies; the package's own file for the embedded digits."""
+        """The path of the data; the package's own file for the embedded digits."""
         source = str(self.arguments["source"])
         if source == "digits":
             return _package("data") / "digits.npz"
@@ -162,7 +162,7 @@ def read_model(given: Any) -> ModelRef:
 
 
 def read_data(given: Any, split: str | None, class_map: Any) -> DataRef:
-    """A reference from what `tokenred.analysis.evaluate` takes, loaders left out."""
+    """A reference from anything that `tokenred.analysis.evaluate` accepts, except loaders."""
     if isinstance(given, DataRef):
         return given
     if isinstance(given, str | os.PathLike):
@@ -170,8 +170,8 @@ def read_data(given: Any, split: str | None, class_map: Any) -> DataRef:
     if isinstance(given, Mapping):
         if "source" not in given or set(given) - {"source", "split", "class_map"}:
             raise ConfigError(
-                "expected data as a table of source, split and class_map, the first of them at "
-                f"least; got {', '.join(map(str, given)) or 'nothing'}."
+                "expected data as a table of source, split and class_map, with at least the first; "
+                "got {', '.join(map(str, given)) or 'nothing'}."
             )
         told = {"split": split, "class_map": class_map} | {str(k): v for k, v in given.items()}
         source = str(told["source"])
@@ -214,7 +214,7 @@ def precision_of(text: str | None) -> tuple[torch.dtype | None, torch.dtype | No
 def _stamp_of(path: Path) -> str | None:
     """A digest of path, size, times and inode of a file, or of all files in a folder.
 
-    None where one changed in the last seconds: the next change might leave no other time.
+    None if one changed in the last seconds: the next change might not change its time.
     """
     path = path.resolve()
     places = [str(path)]

@@ -30,7 +30,7 @@ _LAST = (
     "key",
 )  # fmt: skip
 _NESTED = ("axes", "metrics", "machine")
-# What is known of every row, whatever is measured; `accuracy` gives the others.
+# What is known about every row, whatever is measured; `accuracy` adds the others.
 OF_EVERY_ROW = frozenset({*_FIRST, *_LAST, *_NESTED}) - {"images", "top1", "top5"}
 _NAMES = {"image_limit": "limit", "git_commit": "commit"}
 _NARROW = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.int64)
@@ -38,12 +38,12 @@ _NARROW = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.int64
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a model made of each image; the images in the order of the evaluation.
+    """A model's predictions, in the order of the evaluation.
 
     Attributes:
         index: ``(n,)`` positions of the images in their dataset.
         label, prediction: ``(n,)`` classes.
-        rank: ``(n,)`` how many classes the model puts before the label; 0 is right.
+        rank: ``(n,)`` number of classes that the model ranks above the label; 0 is correct.
     """
 
     index: NDArray[np.int64]
@@ -59,7 +59,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Packed:
-    """Predictions, image by image, ready to be stored."""
+    """Predictions, image by image, ready to store."""
 
     images: str  # digest of which images these are and what their labels are
     count: int
@@ -75,7 +75,7 @@ def pack_predictions(found: Any) -> Packed:
 
 
 def _pack(**columns: ArrayLike) -> bytes:
-    """Columns of whole numbers as bytes: the narrowest that hold them, compressed."""
+    """Columns of integers as compressed bytes of the narrowest type."""
     buffer = io.BytesIO()
     narrow: dict[str, Any] = {name: _narrow(np.asarray(c)) for name, c in columns.items()}
     np.savez_compressed(buffer, **narrow)
@@ -99,8 +99,8 @@ def record(row: Mapping[str, Any], axes: Mapping[str, Any] | None = None) -> dic
 
     Args:
         row: as `Store.rows` gives it.
-        axes: in place of the row's own. A limit or seed on an axis says what the row's own column
-            says; a model goes by its name.
+        axes: in place of the row's own. A limit or seed on an axis repeats the row's own column; a
+            model is given by its name.
     """
     own = {_NAMES.get(name, name): value for name, value in row.items() if name not in _NESTED}
     shown = row["axes"] if axes is None else axes
@@ -109,7 +109,7 @@ def record(row: Mapping[str, Any], axes: Mapping[str, Any] | None = None) -> dic
 
 
 def _hashable(value: Any) -> Any:
-    """Rows of numbers as tuples, which pandas can group by."""
+    """Sequences of numbers as tuples, which pandas can group by."""
     return tuple(_hashable(v) for v in value) if isinstance(value, list) else value
 
 
@@ -120,7 +120,7 @@ def extra_columns(records: Iterable[Mapping[str, Any]], axes: Sequence[str]) -> 
 
 
 def tidy(records: Sequence[Mapping[str, Any]], axes: Sequence[str]) -> pd.DataFrame:
-    """One row a result: axes, strategy, settings, cost, metrics, status, what produced it."""
+    """One row per result: axes, strategy, settings, cost, metrics, status, provenance."""
     import pandas as pd
 
     extra = extra_columns(records, axes)

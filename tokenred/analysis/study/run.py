@@ -1,4 +1,4 @@
-"""Running a plan: tasks to an engine, outcomes to the store, a bar for the user."""
+"""Running a plan: tasks to an engine, outcomes to the store, progress to the user."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def run_plan(
     level: float = 0.95,
     progress: bool = True,
 ) -> Study:
-    """Run what the store lacks of a plan; the arguments are those of `tokenred.analysis.Grid`.
+    """Run the cells of a plan that are not in the store; arguments as in `tokenred.analysis.Grid`.
 
     Raises:
-        StoreError, EngineError, StudyInterruptedError: what was finished before is stored.
-        MetricNameError: where a metric gives a name that says something else in a row.
+        StoreError, EngineError, StudyInterruptedError: finished results are stored.
+        MetricNameError: if a metric returns a name with another meaning in a row.
     """
     study = Study(plan, store, level)
     if plan.missing(store, retry_failed) or plan.narrow(store):
@@ -70,7 +70,7 @@ def run_plan(
 
 
 def _runner(plan: Plan, raising: bool) -> Run:
-    # Brings timm with it, which the second start of a finished grid has no use for.
+    # Imports timm, which the second start of a finished grid does not need.
     from tokenred.analysis.study.worker import Runner
 
     design, facts = plan.design, plan.facts
@@ -94,7 +94,7 @@ def _runner(plan: Plan, raising: bool) -> Run:
 
 
 class _Writer:
-    """Turns outcomes into rows of a store, whose one writer this process is."""
+    """Turns outcomes into rows of a store, of which this process is the only writer."""
 
     def __init__(self, plan: Plan, store: Store, engine: Engine) -> None:
         self._plan, self._store, self._engine = plan, store, engine
@@ -108,7 +108,7 @@ class _Writer:
         running = {cell.key: cell for cell in missing if cell.error is None}
         whole, finished, failed = len(running), 0, 0
         stored = len(plan.results) - len(missing)
-        # disable=None: quiet where stderr is no terminal.
+        # disable=None: quiet if stderr is not a terminal.
         bar = tqdm(
             total=stored + whole, initial=stored, desc=self._common["study"], unit="cell",
             disable=None if progress else True,
@@ -134,8 +134,8 @@ class _Writer:
         except KeyboardInterrupt as stop:
             raise StudyInterruptedError(
                 f"stopped: {finished} cells were finished, {whole - finished} are to go. "
-                f"What is finished is in {store.path or 'memory'}; start the same grid on "
-                "that store again to go on."
+                f"Finished results are in {store.path or 'memory'}; start the same grid on that "
+                "store again to continue."
             ) from stop
         if running:
             raise EngineError(
@@ -149,7 +149,7 @@ class _Writer:
         return Task(cell.key, cell.strategy, cell.setting, as_it_is)
 
     def _as_before(self, outcome: Outcome) -> Outcome:
-        """An outcome; a failed one where a metric gives other names than in earlier cells."""
+        """The outcome; failed if a metric returned other names than in earlier cells."""
         for metric, names in outcome.names.items():
             before = self._names.setdefault(metric, names)
             if before != names:
@@ -173,7 +173,7 @@ class _Writer:
 
 
 def _own_modules(design: Design) -> set[str]:
-    """Modules of the user's that metrics, models and data come from."""
+    """The user's modules that metrics, models and data come from."""
     things: list[Any] = [metric.function for metric in design.metrics]
     things += [type(ref.module) for ref in design.models]
     for data in [ref.dataset for ref in design.datasets if ref is not None and ref.dataset]:
@@ -183,7 +183,7 @@ def _own_modules(design: Design) -> set[str]:
 
 
 def _commit() -> str:
-    """The commit of the folder that this runs in, ``+`` behind it where files differ from it."""
+    """The commit of the working directory, with ``+`` if files differ from it."""
     try:
         found = [
             subprocess.run(

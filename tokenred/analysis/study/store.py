@@ -35,17 +35,17 @@ _CHUNK = 500  # SQLite takes at least 999 parameters
 
 
 class Store:
-    """Results of grids, in one file that a killed process leaves whole.
+    """Results of grids, in one file that stays intact if the process is killed.
 
-    Rows are found by their key: a digest of all that determines a result. A finished row is never
-    written again. Reading needs no lock; several processes may read while one writes.
+    Rows are found by their key: a digest of everything that determines a result. A finished row is
+    never written again. Reading needs no lock; several processes may read while one writes.
 
     Args:
-        path: of the file; made where there is none. None keeps everything in memory.
-        readonly: never change the file, and refuse one that is not there.
+        path: path of the file, which is created if missing. None keeps everything in memory.
+        readonly: never change the file, and refuse a missing one.
 
     Raises:
-        StoreError: for a file that is no store, that another version of tokenred wrote, or that
+        StoreError: for a file that is not a store, that another version of tokenred wrote, or that
             cannot be opened.
     """
 
@@ -54,7 +54,7 @@ class Store:
         self.readonly = readonly or not may_write(self.path)
         self._connection = open_store(self.path, self.readonly)
         self._settle_at = 0.0
-        # By level: paired differences that are kept, and those that were computed since.
+        # By level: stored paired differences, and those computed since.
         self._kept: dict[float, dict[tuple[str, str], dict[str, Any]]] = {}
         self._fresh: list[tuple[str, str, Interval]] = []
 
@@ -81,16 +81,16 @@ class Store:
 
     @contextmanager
     def writing(self, wait: float = 0.0) -> Iterator[None]:
-        """Be the one writer for the length of the block.
+        """Be the only writer for the length of the block.
 
         Raises:
-            StoreError: where another grid writes and does not end within ``wait`` seconds, or the
-                store cannot be written.
+            StoreError: if another grid is still writing after ``wait`` seconds, or the store cannot
+                be written.
         """
         if self.readonly:
             raise StoreError(
-                f"{self.path} can only be read: it was opened so, or its permissions or those of "
-                "its folder say so. Choose another store."
+                f"{self.path} can only be read: it was opened that way, or its permissions or "
+                "those of its folder require it. Choose another store."
             )
         if self.path is None:
             yield
@@ -99,7 +99,7 @@ class Store:
         def busy(holder: str) -> StoreError:
             return StoreError(
                 f"another grid is writing to {self.path}{holder}. Wait for it (wait=SECONDS; "
-                "--wait on the command line), or choose another store. What is stored can be read "
+                "--wait on the command line), or choose another store. Stored results can be read "
                 "meanwhile."
             )
 
@@ -111,7 +111,7 @@ class Store:
                 self._settle(now=True)
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Store results: all of them or, where it fails, none.
+        """Store results: all of them or, on failure, none.
 
         Args:
             rows: the columns of the store by name, as `rows` gives them; under ``packed`` the
@@ -144,17 +144,17 @@ class Store:
                     )
 
     def set_axes(self, axes: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
-        """Replace the axis values of some keys: pairs of key and values by name."""
+        """Replace the axis values of some keys, given as pairs of key and values by name."""
         rows = [(json.dumps(dict(values)), key) for key, values in axes]
         self._do("UPDATE results SET axes = ? WHERE key = ?", rows)
 
     def remember(self, facts: Mapping[str, Any]) -> None:
-        """Keep facts by their stamps, see `fact`."""
+        """Store facts by their stamps, see `fact`."""
         rows = [(stamp, json.dumps(value)) for stamp, value in facts.items()]
         self._do("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
 
     def keep_differences(self) -> None:
-        """Keep what `difference` computed, so that it need not be computed again."""
+        """Store what `difference` computed, so that it need not be computed again."""
         rows = [(key, other, i.level, json.dumps(asdict(i))) for key, other, i in self._fresh]
         self._do("INSERT OR REPLACE INTO comparisons VALUES (?, ?, ?, ?)", rows)
         self._fresh = []
@@ -167,16 +167,16 @@ class Store:
     @contextmanager
     def _changing(self) -> Iterator[None]:
         with (
-            explained(f"cannot write to the store {self.path}; what was stored before is kept"),
+            explained(f"cannot write to the store {self.path}; earlier results are kept"),
             transaction(self._connection),
         ):
             yield
         self._settle()
 
     def _settle(self, now: bool = False) -> None:
-        """Bring what is committed into the file itself, so that it may be copied alone.
+        """Move what is committed into the file itself, so that it can be copied alone.
 
-        As often as takes 1% of the time; what came since is in the log beside it.
+        Done so often that it takes 1% of the time; the rest is in the log next to it.
         """
         start = time.monotonic()
         if self.path is None or self.readonly or not (now or start >= self._settle_at):
@@ -196,7 +196,7 @@ class Store:
             yield from self._ask(f"SELECT {columns} FROM results WHERE key IN ({marks})", some)
 
     def fact(self, stamp: str) -> Any:
-        """A fact that was kept under a stamp, or None."""
+        """The fact stored under a stamp, or None."""
         found = self._ask("SELECT value FROM facts WHERE stamp = ?", (stamp,))
         return json.loads(found[0][0]) if found else None
 
@@ -205,7 +205,7 @@ class Store:
         return {key: (status, axes) for key, status, axes in self._about("key, status, axes", keys)}
 
     def rows(self, keys: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-        """Stored results as plain dictionaries, in the order in which they came."""
+        """Stored results as plain dictionaries, in the order in which they were stored."""
         if keys is None:
             found: Iterable[Any] = self._ask("SELECT * FROM results ORDER BY rowid")
         else:
@@ -226,7 +226,7 @@ class Store:
         return tidy([record(row) for row in rows], axes)
 
     def predictions(self, key: str) -> Predictions:
-        """What the model of a row made of each image."""
+        """The predictions of a row's model."""
         found = self._ask(
             "SELECT labels, answers FROM predictions JOIN images ON images.digest = images "
             "WHERE key = ?",
@@ -241,7 +241,7 @@ class Store:
         return Predictions(**unpack(labels), **unpack(answers))
 
     def compare(self, key_a: str, key_b: str, level: float = 0.95) -> Interval:
-        """How much more accurate a is than b; refused unless they ran on the same images."""
+        """How much more accurate a is than b; refused unless both ran on the same images."""
         a, b = self.predictions(key_a), self.predictions(key_b)
         if a.index.tolist() != b.index.tolist() or a.label.tolist() != b.label.tolist():
             raise InputError(
@@ -253,16 +253,16 @@ class Store:
         return paired_difference(a.correct, b.correct, level)
 
     def comparisons(self, level: float = 0.95) -> dict[tuple[str, str], dict[str, Any]]:
-        """The paired differences that are kept: fields of each interval by key and reference."""
+        """The stored paired differences: fields of each interval by key and reference."""
         query = "SELECT key, reference, value FROM comparisons WHERE level = ?"
         return {(key, other): json.loads(value) for key, other, value in self._ask(query, (level,))}
 
     def difference(self, key: str, reference: str, level: float = 0.95) -> dict[str, float]:
-        """How much more accurate a row is than another: looked up where it is kept, or computed.
+        """How much more accurate one row is than another: looked up if stored, otherwise computed.
 
         Returns:
             ``difference``, ``difference_low`` and ``difference_high`` in percentage points, and
-            ``p_value``; nothing where no images are shared.
+            ``p_value``; nothing if no images are shared.
         """
         if level not in self._kept:
             self._kept[level] = self.comparisons(level)
@@ -270,7 +270,7 @@ class Store:
         if (key, reference) not in kept:
             try:
                 interval = self.compare(key, reference, level)
-            except (InputError, UnknownNameError):  # one failed, or kept no predictions
+            except (InputError, UnknownNameError):  # one failed, or has no predictions
                 return {}
             self._fresh.append((key, reference, interval))
             kept[key, reference] = asdict(interval)

@@ -1,4 +1,4 @@
-"""A grid that ran: its frame, its comparisons, its table."""
+"""A finished grid: its frame, its comparisons, its table."""
 
 from __future__ import annotations
 
@@ -28,17 +28,16 @@ _OF_COMPARISON = ("difference", "difference_low", "difference_high", "p_value", 
 class Study(Result):
     """The results of a grid, one for each of its cells; ``print`` shows them, best first.
 
-    Made by `tokenred.analysis.Grid.run`.
+    Created by `tokenred.analysis.Grid.run`.
 
     Args:
-        plan: of the grid.
-        store: that holds the results.
-        level: of the paired intervals.
+            |plan: plan of the grid. store: contains the results. level: level of the paired
+            intervals.
 
     Attributes:
-        store: to look up predictions, or rows of other grids.
+        store: for looking up predictions, or rows of other grids.
         axes: names of the axes.
-        against: name of what the cells are compared with, or None.
+        against: name of the reference of the cells, or None.
     """
 
     def __init__(self, plan: Plan, store: Store, level: float = 0.95) -> None:
@@ -48,7 +47,7 @@ class Study(Result):
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
-        """One dictionary a cell, in the order of the grid: what `frame` holds."""
+        """One dictionary per cell, in the order of the grid: the rows of `frame`."""
         rows = {row["key"]: row for row in self.store.rows([cell.key for cell in self._plan.cells])}
         found = []
         for cell in self._plan.cells:
@@ -61,16 +60,16 @@ class Study(Result):
 
     @property
     def frame(self) -> pd.DataFrame:
-        """A tidy pandas frame, one row a cell, in the order of the grid.
+        """A tidy pandas frame, one row per cell, in the order of the grid.
 
-        Cells with the same result (M where the graph is ``none``) have a row each. With a
-        reference, ``difference`` and its interval are percentage points from it.
+        Cells with the same result (such as M with the graph ``none``) have a row each. With a
+        reference, ``difference`` and its interval are in percentage points from it.
         """
         return tidy(self.records, self.axes)
 
     @cached_property
     def references(self) -> list[dict[str, Any]]:
-        """What the cells are compared with, one dictionary for each setting."""
+        """The references of the cells, one dictionary for each setting."""
         keys = [cell.key for cell in self._plan.references]
         return [record(row) for row in self.store.rows(keys)]
 
@@ -79,7 +78,7 @@ class Study(Result):
         return [row for row in self.records if row["status"] != DONE]
 
     def keep_differences(self) -> None:
-        """Compare all cells with their references, and store that for the next start."""
+        """Compare all cells with their references, and store the results for the next start."""
         if self.against is not None:
             _ = self.records
             self.store.keep_differences()
@@ -88,12 +87,12 @@ class Study(Result):
         """The best cells for a terminal.
 
         Args:
-            by: the column to sort by, the highest first; None for ``top1``, or for the fewest
-                GMACs where it was not measured.
-            most: at most so many rows; None for all.
+            by: the column to sort by, the highest first; None for ``top1``, or for the fewest GMACs
+                if it was not measured.
+            most: maximum number of rows; None for all.
 
         Raises:
-            UnknownNameError: for a column that is not there.
+            UnknownNameError: for an unknown column.
         """
         records = _sorted(self.records, by)
         done = [row for row in records if row["status"] == DONE]
@@ -108,7 +107,7 @@ class Study(Result):
             columns[heading] = partial(interval, name="difference", signed=True)
         for name in _extra(done, self.axes):
             columns[name.replace("_", " ")] = partial(number, name=name, places=3)
-        # A reference goes by what it is, where the first axis does not say it.
+        # A reference is labelled by what it is, unless the first axis says it.
         references = [
             row if row.get(names[0]) else {**row, names[0]: f"({self.against})"}
             for row in self.references
@@ -117,7 +116,7 @@ class Study(Result):
         return table_of(columns, shown, left=len(names), dim=len(references))
 
     def footnotes(self) -> list[str]:
-        """How many cells there are, which failed, and what produced the rows."""
+        """The number of cells, which of them failed, and what produced the rows."""
         records, failed = self.records, self.failed()
         results = len({row["key"] for row in records})
         lines = [f"{count(len(records), 'cell')}, {count(results, 'different result')}"]
@@ -138,7 +137,7 @@ class Study(Result):
         ]
         lines += [f"{row['status']}: {row['strategy']}: {row['error']}" for row in failed[:5]]
         if len(failed) > 5:
-            lines.append(f"and {len(failed) - 5} more that failed or were left out.")
+            lines.append(f"and {len(failed) - 5} more that failed or were skipped.")
         if self.store.path is not None:
             lines.append(f"Stored in {self.store.path}.")
         return lines

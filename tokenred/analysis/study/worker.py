@@ -1,4 +1,4 @@
-"""What a worker does: it keeps models and images loaded, and runs one cell after the other."""
+"""A worker: it keeps models and images loaded, and runs one cell after another."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ __all__ = ["Runner"]
 
 T = TypeVar("T")
 _KEPT = 2
-# Cells that share a pass over images that cannot be kept; a kill loses no more than these.
+# Cells that share a pass over images that do not fit in memory; a kill loses at most these.
 _TOGETHER = 16
-# By these, load_model makes a model whose memory is that of any of its kind.
+# With these, load_model makes a model that needs as much memory as any of its kind.
 _NAMED = {"spec", "pretrained"}
 
 
 @dataclass
 class Runner:
-    """Runs tasks. It travels to a worker by pickling, and loads there what it needs."""
+    """Runs tasks. It is pickled to a worker, and loads there what it needs."""
 
     models: tuple[ModelRef, ...]  # these and the data by their places in a `Setting`
     data: tuple[DataRef | None, ...]
@@ -78,7 +78,7 @@ class Runner:
         }  # fmt: skip
 
     def __call__(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
-        """Run cells. What one raises is in its outcome."""
+        """Run cells. If one raises, the error is in its outcome."""
         for at, task in enumerate(tasks):
             yield self._run(task, tasks[at + 1 : at + _TOGETHER])
 
@@ -144,9 +144,9 @@ class Runner:
         data: KeptImages | None,
         following: Sequence[Task],
     ) -> Evaluation | None:
-        """The evaluation of a cell, in one pass over the images with those that follow it.
+        """The evaluation of a cell, in one pass over the images together with following cells.
 
-        None where the images are kept anyway, or where a cell of them cannot be evaluated.
+        None if the images are kept anyway, or if one of these cells cannot be evaluated.
         """
         from tokenred.analysis.measure.accuracy import evaluate_together
 
@@ -173,7 +173,7 @@ class Runner:
         return self._evaluated.pop(task.key)
 
     def _model(self, task: Task) -> ReducedViT:
-        """The model under a strategy; learned parts of a reduced one go along, where they fit."""
+        """The model with a strategy, and with the learned parts of a reduced one if they fit."""
         base = self._base(task.setting)
         # Parts with weights begin with the same ones in every worker.
         torch.manual_seed(task.setting.seed)
@@ -187,7 +187,7 @@ class Runner:
         return _kept(self._models, key, partial(self._load, setting, dtype))
 
     def _load(self, setting: Setting, dtype: torch.dtype | None) -> nn.Module:
-        # Leave nothing behind that the next model would feel.
+        # Leave nothing behind that affects the next model.
         self._shared.clear()
         if self._compiled:
             torch.compiler.reset()
@@ -202,7 +202,7 @@ class Runner:
             model = ref.load()
             self._check_weights(setting.model, model)
         elif not _is_there(model, setting.device, dtype):
-            # The user's own model stays as it is and where it is.
+            # The user's own model is neither changed nor moved.
             model = copy.deepcopy(model)
         placed: nn.Module = model.to(device=setting.device, dtype=dtype)
         return placed
@@ -213,7 +213,7 @@ class Runner:
         found = weights_digest(model)
         if found != self.weights[place]:
             raise CheckpointError(
-                f"the weights of {self.models[place].label} are not those of the plan (digest "
+                f"the weights of {self.models[place].label} are not the planned ones (digest "
                 f"{found}, planned {self.weights[place]}): they changed, or differ on this "
                 "machine. Start the grid again."
             )
@@ -236,7 +236,7 @@ class Runner:
         return KeptImages(whole, balanced_subset(whole, count, setting.seed), room)
 
     def _check_content(self, place: int, ref: DataRef, data: ImageDataset) -> None:
-        """Whether the images are those of the plan, here as well."""
+        """Refuse images that differ from the planned ones on this machine."""
         if ref.dataset is not None or not self.contents or not self.contents[place][1]:
             return
         stamp, planned = self.contents[place]
@@ -244,8 +244,8 @@ class Runner:
             found = content_of(data)
             if found != planned:
                 raise DataError(
-                    f"the images of {ref.label} are not those of the plan (digest {found}, "
-                    f"planned {planned}): they changed, or differ on this machine. Start the "
+                    f"the images of {ref.label} are not the planned ones (digest {found}, planned "
+                    f"{planned}): they changed, or differ on this machine. Start the "
                     "grid again."
                 )
 
@@ -263,7 +263,7 @@ class Runner:
 
 
 class KeptImages(ImageDataset):
-    """Some images of a dataset, each kept as the tensor that it was turned into.
+    """Some images of a dataset, each kept as its transformed tensor.
 
     Args:
         whole: the dataset, with its transform.
@@ -307,7 +307,7 @@ class KeptImages(ImageDataset):
 
 
 def _kept(known: OrderedDict[Any, T], key: Any, make: Callable[[], T]) -> T:
-    """What is kept under a key, or is made and then kept in place of the oldest."""
+    """The value kept under a key, or a new one, kept instead of the oldest."""
     if key not in known:
         while len(known) >= _KEPT:
             known.popitem(last=False)
@@ -317,7 +317,7 @@ def _kept(known: OrderedDict[Any, T], key: Any, make: Callable[[], T]) -> T:
 
 
 def _is_there(model: nn.Module, device: str | None, dtype: torch.dtype | None) -> bool:
-    """Whether all of a model is on a device, and of a type, already."""
+    """Whether all of a model is already on a device and of a type."""
     tensors = [*model.parameters(), *model.buffers()]
     return all(
         (device is None or tensor.device == torch.device(device))
@@ -335,6 +335,6 @@ def _checked(metric: Metric, found: Any) -> dict[str, Any]:
 
 
 def _unboxed(value: Any) -> Any:
-    """Numbers and rows of NumPy and PyTorch as Python's own."""
+    """Numbers and arrays of NumPy and PyTorch as Python values."""
     convert = getattr(value, "tolist", None)
     return convert() if callable(convert) else value
