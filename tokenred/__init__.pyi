@@ -54,6 +54,7 @@ from .strategies.base import list_fusers as list_fusers
 from .strategies.base import list_scorers as list_scorers
 from .strategies.base import register_fuser as register_fuser
 from .strategies.base import register_scorer as register_scorer
+from .strategies.step import Step as Step
 from .strategies.strategy import Strategy as Strategy
 from .strategies.strategy import list_strategies as list_strategies
 from .strategies.strategy import register_strategy as register_strategy

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenred.core.errors import ConfigError, PartError
@@ -91,6 +91,11 @@ def _checked(aggregate: str) -> str:
     return aggregate
 
 
+_OF_IMAGE_TOKENS = ("diagonal", "column_sum", "row", "logits_row")
+# Where the other statistics have their tokens, prefix included.
+_TOKEN_DIMS = {"map": (1, 2), "maps": (2, 3), "keys": (2,), "values": (2,), "kept": ()}
+
+
 @dataclass(frozen=True, eq=False)
 class AttentionStats:
     """The statistics of one block's attention: ``attention[AttentionStat.diagonal("max")]``."""
@@ -111,6 +116,22 @@ class AttentionStats:
                 "part's `requires`; with where='before_block' no attention has run yet."
             )
         return self.values[stat]
+
+    def take(self, image: Int[Tensor, "b k"], num_prefix: int) -> AttentionStats:
+        """The statistics of some image tokens, and of the prefix where they have it."""
+        first = torch.arange(num_prefix, device=image.device).expand(image.shape[0], -1)
+        whole = torch.cat((first, image + num_prefix), dim=1)
+        found = {}
+        for stat, value in self.values.items():
+            places = image if stat.kind in _OF_IMAGE_TOKENS else whole
+            for dim in _TOKEN_DIMS.get(stat.kind, (1,)):
+                shape = [places.shape[0]] + [1] * (value.dim() - 1)
+                shape[dim] = places.shape[1]
+                sizes = list(value.shape)
+                sizes[dim] = places.shape[1]
+                value = value.gather(dim, places.view(shape).expand(sizes))
+            found[stat] = value
+        return AttentionStats(found)
 
 
 def mean_keys(attention: AttentionStats) -> Float[Tensor, "b N d"]:

@@ -59,6 +59,10 @@ def calibrate(
     """
     base = model.base if isinstance(model, ReducedViT) else model
     asked = resolved(base, strategy)
+    if len(asked.steps) > 1:
+        raise ConfigError(
+            f"calibrate takes a strategy with one step, got one with {len(asked.steps)}."
+        )
     if not asked.selector.calibration_passes:
         raise ConfigError(
             f"{asked.selector!r} has no thresholds to calibrate. Set its counts with a schedule, "
@@ -151,7 +155,7 @@ def _removed(base: nn.Module, strategy: Strategy, share: float) -> float:
     most = info.num_patches // info.depth
 
     def cost(count: int) -> float:
-        return -strategy_cost(strategy, info, (count,) * info.depth, stem).gmacs
+        return -strategy_cost(strategy, info, [(count,) * info.depth], stem).gmacs
 
     wanted = share * cost(0)
     above = bisect_left(range(most), wanted, key=cost)

@@ -1,18 +1,20 @@
-"""The cost of a forward in closed form, at the token counts that really run.
+"""What a forward costs, in closed form, at the token counts that really run.
 
 One multiply-accumulate (MAC) is one multiplication and one addition. The overhead of a method
-(graph, matching, propagation) is reported separately and never added.
+(graph, matching, propagation) is reported beside the cost and never added to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tokenred.core.info import ModelInfo
+from tokenred.strategies.step import PLACES, in_order_of_place
 from tokenred.strategies.strategy import Strategy
 
-__all__ = ["Cost", "LayerCost", "needs_graph", "strategy_cost", "token_grids"]
+__all__ = ["Cost", "LayerCost", "counts_alive", "needs_graph", "strategy_cost", "token_grids"]
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,10 @@ class Cost:
     """What one image costs.
 
     Attributes:
-        layers: one entry per block.
+        layers: one entry a block.
         stem, head: MACs of embedding, and of pooling and classifier.
-        learned: MACs of parts with weights; included.
-        overhead: MACs spent on choosing and fusing; not included.
+        learned: MACs of parts with weights; they count.
+        overhead: MACs spent on choosing and fusing; they do not.
     """
 
     layers: tuple[LayerCost, ...]
@@ -72,52 +74,61 @@ class Cost:
 
 
 def strategy_cost(
-    strategy: Strategy, info: ModelInfo, counts: Sequence[int], stem: float = 0.0
+    strategy: Strategy, info: ModelInfo, counts: Sequence[Sequence[int]], stem: float = 0.0
 ) -> Cost:
-    """The cost of a strategy on a model, given the number of tokens removed in each block."""
-    layers, tokens = [], info.num_patches
-    grids = token_grids(strategy, info, counts) if info.needs_grid else [None] * (len(counts) + 1)
-    for layer, count in enumerate(counts):
-        rest = tokens - count
-        rest += strategy.fuser.extra_in(layer, info.depth) if count else 0
-        active = strategy.router.active(layer, info.depth, info.num_patches)
-        passing = tokens if active is None else active
-        overhead = 0.0
-        if count:
-            overhead += strategy.selector.macs(info, tokens, count)
-            overhead += strategy.fuser.macs(info, tokens, count)
-        if active is not None:
-            overhead += strategy.router.macs(info, tokens, tokens - active)
-        grid = grids[layer + (strategy.where == "before_block")]
-        macs = _block_macs(info, layer, passing, passing - tokens + rest, strategy.where, grid)
-        layers.append(LayerCost(layer, tokens, count, rest, passing, macs, overhead))
-        tokens = rest
+    """The cost of a strategy on a model, given the tokens removed by step and block."""
+    layers, tokens, depth = [], info.num_patches, info.depth
+    in_order = in_order_of_place(strategy.steps)
+    grids = token_grids(strategy, info, counts) if info.needs_grid else [None] * (depth + 1)
+    for layer in range(len(counts[0])):
+        active = strategy.router.active(layer, depth, info.num_patches)
+        passing, idle = (tokens, 0) if active is None else (active, tokens - active)
+        overhead = 0.0 if active is None else strategy.router.macs(info, tokens, idle)
+        now, at = passing, {}
+        for number in in_order:
+            step, count = strategy.steps[number], counts[number][layer]
+            if count:
+                overhead += step.selector.macs(info, now, count) + step.fuser.macs(info, now, count)
+                now += step.fuser.extra_in(layer, depth) - count
+                at[step.where] = now
+        grid = grids[layer + ("before_block" in at)]
+        macs = _block_macs(info, layer, passing, at, grid)
+        gone = sum(own[layer] for own in counts)
+        layers.append(LayerCost(layer, tokens, gone, now + idle, passing, macs, overhead))
+        tokens = now + idle
     last = info.num_prefix + tokens
     graph = strategy.graph.macs(info, info.num_patches, 0) if needs_graph(strategy, counts) else 0.0
+    together = tuple(map(sum, zip(*counts, strict=True)))
+    learned = [(part, together) for part in strategy.common_parts.values()]
+    for step, own in zip(strategy.steps, counts, strict=True):
+        learned += [(part, tuple(own)) for part in step.parts.values()]
     return Cost(
         layers=tuple(layers),
         stem=stem,
         head=info.head_fixed + info.head_per_token * last + info.head_per_pair * last**2,
-        learned=sum(p.learned_macs(info, tuple(counts)) for p in strategy.parts.values()),
+        learned=sum(part.learned_macs(info, gone) for part, gone in learned),
         overhead=graph,
     )
 
 
 def token_grids(
-    strategy: Strategy, info: ModelInfo, counts: Sequence[int]
+    strategy: Strategy, info: ModelInfo, counts: Sequence[Sequence[int]]
 ) -> list[tuple[int, int] | None]:
     """Rows and columns of the image tokens before the first block and after each.
 
     None where they form no rectangle.
     """
-    tokens, selector, fuser = info.num_patches, strategy.selector, strategy.fuser
-    grids = [_of_size(info.grid, tokens)]
-    for layer, count in enumerate(counts):
-        grid = None if selector.adaptive(layer, info.depth) else grids[-1]
-        if count and grid is not None and info.grid is not None:
-            tokens += fuser.extra_in(layer, info.depth) - count
-            after = selector.grid_after(layer, info.depth, info.grid)
-            grid = None if fuser.replaces else _of_size(after, tokens)
+    tokens, in_order = info.num_patches, in_order_of_place(strategy.steps)
+    grid = _of_size(info.grid, tokens)
+    grids = [grid]
+    for layer in range(info.depth):
+        for step, count in ((strategy.steps[n], counts[n][layer]) for n in in_order):
+            if step.adaptive(layer, info.depth):
+                grid = None
+            elif count and grid is not None and info.grid is not None:
+                tokens += step.fuser.extra_in(layer, info.depth) - count
+                after = step.selector.grid_after(layer, info.depth, info.grid)
+                grid = None if step.fuser.replaces else _of_size(after, tokens)
         grids.append(grid)
     return grids
 
@@ -126,30 +137,53 @@ def _of_size(grid: tuple[int, int] | None, tokens: int) -> tuple[int, int] | Non
     return grid if grid is not None and grid[0] * grid[1] == tokens else None
 
 
-def needs_graph(strategy: Strategy, counts: Sequence[int]) -> bool:
+def counts_alive(
+    strategy: Strategy, planned: Sequence[Sequence[int]], alive: Sequence[int]
+) -> list[list[int]]:
+    """The counts by step and block of an image with so many tokens before and after each block.
+
+    A step whose counts depend on the image removes what the others in its block do not.
+    """
+    found, depth = [list(own) for own in planned], len(planned[0])
+    for layer, (before, after) in enumerate(pairwise(alive)):
+        extras = [step.fuser.extra_in(layer, depth) for step in strategy.steps]
+        free = [n for n, step in enumerate(strategy.steps) if step.adaptive(layer, depth)]
+        for number in free or [0]:
+            found[number][layer] = 0
+        others = sum(o[layer] - e for o, e in zip(found, extras, strict=True) if o[layer])
+        if gone := before - after - others:
+            taker = free[0] if free else 0
+            found[taker][layer] = gone + extras[taker]
+    return found
+
+
+def needs_graph(strategy: Strategy, counts: Sequence[Sequence[int]]) -> bool:
     """Whether any block reads the graph."""
-    return strategy.fuser.uses_graph and any(counts)
+    both = zip(strategy.steps, counts, strict=True)
+    return any(step.fuser.uses_graph and any(own) for step, own in both)
 
 
 def _block_macs(
     info: ModelInfo,
     layer: int,
-    tokens_in: int,
-    tokens_out: int,
-    where: str,
+    tokens: int,
+    after: Mapping[str, int],
     grid: tuple[int, int] | None,
 ) -> float:
     """``4Nc² + 2N²c`` for the attention, ``2·ratio·N'c²`` for the MLP.
 
-    ``tokens_in`` and ``tokens_out`` are image tokens before and after the block's reduction, which
-    comes ``where`` the strategy says; ``grid`` is that of the attention's, if it needs one. For a
-    reduction inside the attention, all tokens have queries and keys; for one before it, the
-    remaining tokens attend once more.
+    ``tokens`` are image tokens that enter the block, and ``after`` those after its reductions, by
+    place; ``grid`` is that of the attention, if it needs one. For a reduction inside the attention,
+    all tokens have queries and keys; for one before it, the remaining tokens attend once more.
     """
     block, p = info.blocks[layer], info.num_prefix
-    n_attention = p + (tokens_out if where == "before_block" else tokens_in)
-    n_mlp = n_attention if block.parallel or where == "after_mlp" else p + tokens_out
-    again = p + tokens_out if where == "before_attention" and tokens_out < tokens_in else 0
+    attending = after.get("before_block", tokens)
+    again = p + after["before_attention"] if "before_attention" in after else 0
+    left = attending
+    for place in PLACES[1:4]:
+        left = after.get(place, left)
+    n_attention = p + attending
+    n_mlp = n_attention if block.parallel else p + left
     return float(
         block.attention_macs(n_attention, grid)
         + block.attention_macs(again)

@@ -28,7 +28,7 @@ from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32, gather_tokens
 from tokenred.reduced.ahead import columns_merged, rows_merged, values_spread
 from tokenred.reduced.cost import needs_graph
-from tokenred.reduced.plan import LayerPlan
+from tokenred.reduced.plan import AHEAD, LayerPlan, StepPlan, counts_of
 from tokenred.reduced.recorder import Recorder, Span, no_span
 from tokenred.reduced.setup import Setup
 
@@ -107,7 +107,7 @@ class Runner:
         plans = setup.plan(grid, tokens)
         setup.check_blocks(plans)
         graph = None
-        if needs_graph(setup.strategy, [plan.count for plan in plans]):
+        if needs_graph(setup.strategy, counts_of(plans, setup.strategy)):
             with self.span("graph"):
                 graph = parts["graph"](embedded.x0, grid)
                 # Every block uses it; a builder may return None.
@@ -134,8 +134,9 @@ class Runner:
     def _through(self, block: BlockAdapter, plan: LayerPlan, tokens: LoopState) -> LoopState:
         """One block; before it, the strategy may reduce and the router may set tokens aside."""
         state, router = tokens.state, self.setup.router
-        if plan.before:
-            state, _ = self._reduce(state, tokens.attention or _NOTHING, plan)
+        attention = tokens.attention or _NOTHING
+        for step in plan.at("before_block"):
+            state, attention, _ = self._reduce(state, attention, plan, step)
         if plan.active is None:
             state, attention = self._block(block, plan, state)
             state = router.observe(state, attention) if plan.watched else state
@@ -190,11 +191,10 @@ class Runner:
         bias = self._bias(state)
         if idle is not None:
             bias = idle if bias is None else bias + idle
-        where = strategy.where if plan.inside else ""
+        ahead, late = plan.at(*AHEAD), plan.at("after_mlp")
         score_mods = tuple(e for e in plan.score_mods if training or not e.in_training_only)
-        late = where == "after_mlp"
         asked = (
-            (plan.inside and not late)
+            bool(ahead or plan.at("after_attention"))
             or len(plan.requires) > 0
             or len(score_mods) > 0
             or strategy.theta < 1
@@ -208,7 +208,9 @@ class Runner:
                 whole = block.run(state)
             if whole is not None:
                 state = replace(state, x=whole)
-                return self._reduce(state, _NOTHING, plan)[0] if late else state, _NOTHING
+                for step in late:
+                    state, _, _ = self._reduce(state, _NOTHING, plan, step)
+                return state, _NOTHING
         requires, share = plan.requires, None
         if recorder is not None and recorder.wants_share and strategy.theta < 1:
             share = AttentionStat.kept()
@@ -230,8 +232,8 @@ class Runner:
         if call is not None:
             state = replace(state, x=call.enter(state.x))
         seen = state
-        if where in ("before_attention", "inside_attention"):
-            state, qkv, out, attention = self._ahead(block, plan, state, spec)
+        if ahead:
+            state, qkv, out, attention = self._ahead(block, plan, ahead[0], state, spec)
         else:
             if qkv is None:
                 with self.span("heads"):
@@ -247,9 +249,9 @@ class Runner:
             recorder.attended(seen, attention[look])
         if recorder is not None and share is not None:
             recorder.sparsified(state.layer, attention[share] - strategy.theta)
-        if where == "after_attention":
-            state, _ = self._reduce(state, attention, plan)
-        elif not where:
+        for step in plan.at("after_attention"):
+            state, attention, _ = self._reduce(state, attention, plan, step)
+        if not any(step.tells for step in plan.steps):
             state = _follow(state, attention, plan)
         # Memory peaks in the MLP: nothing of the attention may be kept until then except small
         # buffers.
@@ -258,19 +260,24 @@ class Runner:
         with self.span("mlp"):
             x = block.after_mlp(state.x)
         state = replace(state, x=x if call is None else call.leave(x))
-        if late:
-            state, _ = self._reduce(state, attention, plan)
+        for step in late:
+            state, attention, _ = self._reduce(state, attention, plan, step)
         return state, attention
 
     def _ahead(
-        self, block: BlockAdapter, plan: LayerPlan, state: TokenState, spec: AttentionSpec
+        self,
+        block: BlockAdapter,
+        plan: LayerPlan,
+        step: StepPlan,
+        state: TokenState,
+        spec: AttentionSpec,
     ) -> tuple[TokenState, QKV, Tensor, AttentionStats]:
         """A reduction based on the block's own attention, before that is applied.
 
         With ``inside_attention`` the map itself is merged: columns are summed by group, and rows
         are fused like tokens. With ``before_attention`` the remaining tokens attend again.
         """
-        inside, fuser = self.setup.strategy.where == "inside_attention", self.setup.fuser
+        inside, fuser = step.where == "inside_attention", self.setup.step(step.number)[1]
         on_cpu, reads_values = state.x.device.type == "cpu", AttentionStat.values() in spec.requires
         with self.span("heads"):
             before = block.quiet("qkv" if reads_values else "qk").qkv_of(state)
@@ -287,7 +294,7 @@ class Runner:
                 _, attention = attend(whole, judged, state, self.engines)
             else:
                 attention = AttentionStats(before.stats(spec.requires, state))
-        after, selection = self._reduce(state, attention, plan)
+        after, left, selection = self._reduce(state, attention, plan, step)
         with self.span("heads"):
             qkv = block.only("v" if inside and selection is not None else "qkv").qkv_of(after)
             for mod in plan.score_mods:
@@ -297,7 +304,7 @@ class Runner:
         with self.span("attention"):
             if not inside or selection is None:
                 anew = replace(anew, key_bias=self._bias(after))
-                return after, qkv, attend(qkv, anew, after, self.engines)[0], attention
+                return after, qkv, attend(qkv, anew, after, self.engines)[0], left
             transport = fuser.transport(state, selection, state.graph, attention)
             maps = attention[AttentionStat.maps()] if held else None
             if maps is None or fuser.linear:
@@ -310,7 +317,7 @@ class Runner:
             else:
                 rows = columns_merged(transport, maps, state)
             out = rows_merged(fuser, transport, state, selection, attention, rows)
-        return after, qkv, out if fuser.linear else out @ qkv.v, attention
+        return after, qkv, out if fuser.linear else out @ qkv.v, left
 
     def _bias(self, state: TokenState) -> Float[Tensor, "b N"] | None:
         """``log s`` on the keys, if sizes are used or hide padding."""
@@ -322,40 +329,43 @@ class Runner:
         return size_bias((state.size > 0).to(state.size.dtype)) if self.setup.pads else None
 
     def _reduce(
-        self, state: TokenState, attention: AttentionStats, plan: LayerPlan
-    ) -> tuple[TokenState, Selection | None]:
-        """Select and fuse; in a training form, mask."""
-        setup, selector, fuser = self.setup, self.setup.selector, self.setup.fuser
-        if setup.training and setup.strategy.selector.masks:
+        self, state: TokenState, attention: AttentionStats, plan: LayerPlan, step: StepPlan
+    ) -> tuple[TokenState, AttentionStats, Selection | None]:
+        """Select and fuse; in a training form, mask. Gives what a later step reads of attention."""
+        setup, (selector, fuser) = self.setup, self.setup.step(step.number)
+        told = attention if step.tells else _NOTHING
+        if setup.training and setup.masks:
             with self.span("select"):
-                state = selector.mask(state, attention, plan.count)
+                state = selector.mask(state, attention, step.count)
             aim = plan.target * _ones(state.x[:, :1])
             if (before := state.memory.get("target_share")) is not None:
                 aim = torch.cat((before, aim), dim=1)
             state = replace(state, memory={**state.memory, "target_share": aim})
-            return _follow(state, attention, plan), None
-        if state.size is None and (setup.tracks_size or plan.adaptive):
+            return _follow(state, told, plan), attention, None
+        if state.size is None and (setup.tracks_size or step.adaptive):
             state = replace(state, size=_ones(state.x))
         with self.span("select"):
-            selection = selector(state, attention, plan.count)
+            selection = selector(state, attention, step.count)
         with self.span("fuse"):
             after = fuser(state, selection, state.graph, attention)
             if selection.alive is not None:
                 after = _padded(after, selection.alive)
-        expected = state.num_tokens - plan.count
-        expected += setup.strategy.fuser.extra_in(state.layer, state.depth)
-        if plan.adaptive:
+        expected = state.num_tokens - step.count
+        expected += fuser.extra_in(state.layer, state.depth)
+        if step.adaptive:
             expected = selection.keep.shape[1]
         if after.num_tokens != expected or after.index.shape[1] != expected:
             raise PartError(
                 f"{type(fuser).__name__} must leave {expected} image tokens of {state.num_tokens} "
-                f"when {plan.count} go, got {after.num_tokens} (index of {after.index.shape[1]})."
+                f"when {step.count} go, got {after.num_tokens} (index of {after.index.shape[1]})."
             )
         if after.token_grid != plan.token_grid:
             after = replace(after, token_grid=plan.token_grid)
         if self.recorder is not None:
             self.recorder.reduction(state, selection, attention, fuser)
-        return _follow(after, attention, plan, selection), selection
+        if step.hands_on:
+            attention = attention.take(selection.keep, state.num_prefix)
+        return _follow(after, told, plan, selection), attention, selection
 
 
 def _follow(
@@ -366,7 +376,7 @@ def _follow(
 ) -> TokenState:
     """What score mods remember of the tokens, after a reduction or an attention."""
     for mod, requires in plan.followers:
-        # Before the block there is no attention to read.
+        # Each block's attention is seen once, and that before a block is of another one.
         seen = {stat: attention[stat] for stat in requires if stat in attention.values}
         state = mod.follow(state, AttentionStats(seen), selection)
     return state

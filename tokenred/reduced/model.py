@@ -107,7 +107,7 @@ class ReducedViT(LiveModel):
         return Runner(setup, engines or self.engines, span, recorder)(images, last)
 
     def _origins(self, layers: Collection[int], owners: bool) -> Origins:
-        return Origins(layers, owners=owners, masks=self.strategy.selector.masks)
+        return Origins(layers, owners=owners, masks=self._setup.masks)
 
     def _features(self, state: TokenState) -> Tensor:
         """The tokens after the norm, which carry their weights for `forward_head`."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 from tokenred.attention import AttentionStat, ScoreMod
 from tokenred.core.errors import ConfigError, ScheduleError
@@ -16,9 +17,43 @@ from tokenred.reduced.cost import strategy_cost, token_grids
 from tokenred.strategies.base import Fuser, Selector, selectors
 from tokenred.strategies.schedule import ScheduleContext
 from tokenred.strategies.schedules import Budget, Constant
+from tokenred.strategies.step import in_order_of_place
 from tokenred.strategies.strategy import Strategy
 
-__all__ = ["LayerPlan", "adapts", "plan_layers", "resolve_budget"]
+__all__ = [
+    "AHEAD", "LayerPlan", "StepPlan", "adapts", "counts_of", "plan_layers", "resolve_budget",
+    "step_parts",
+]  # fmt: skip
+
+AHEAD = ("before_attention", "inside_attention")
+"""Where a block's own attention judges before it is applied."""
+Stats: TypeAlias = tuple[AttentionStat, ...]
+
+
+def step_parts(number: int) -> tuple[str, str]:
+    """The names under which the selector and the fuser of a step are built."""
+    return ("selector", "fuser") if number == 0 else (f"selector_{number}", f"fuser_{number}")
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """What a step does in one block.
+
+    Attributes:
+        number: which step of the strategy.
+        count, adaptive: image tokens ``P`` to remove, and whether the images decide how many.
+        where: before the block or in it.
+        tells: whether score mods see the block's attention with it: the first step that is not
+            before the block.
+        hands_on: whether a later step reads the same attention.
+    """
+
+    number: int
+    count: int
+    adaptive: bool
+    where: str
+    tells: bool
+    hands_on: bool
 
 
 @dataclass(frozen=True)
@@ -26,13 +61,12 @@ class LayerPlan:
     """What one block does.
 
     Attributes:
-        count, adaptive: image tokens ``P`` to remove, and whether the images decide how many.
-        before, inside: whether the reduction comes before the block or in it.
+        steps: the reductions, in their order.
         active: image tokens that pass through the block, or None for all.
         splits, rejoins: whether idle tokens are set aside before the block, and come back after.
         watched: whether the router looks at the block's attention.
-        remembered: whether the reduction before the next block reads it.
-        requires: attention statistics to compute, for the reduction and the router.
+        remembered: whether a reduction before the next block reads it.
+        requires: attention statistics to compute, for the reductions and the router.
         score_mods: the ones that act in this block.
         followers: score mods that follow the tokens, and the statistics that each reads here.
         target: the share of the initial image tokens that a training form aims at after the block.
@@ -42,10 +76,7 @@ class LayerPlan:
         token_grid: rows and columns of the image tokens after the block, see `TokenState`.
     """
 
-    count: int
-    adaptive: bool
-    before: bool
-    inside: bool
+    steps: tuple[StepPlan, ...]
     active: int | None
     splits: bool
     rejoins: bool
@@ -61,10 +92,72 @@ class LayerPlan:
     fewer: bool
     token_grid: tuple[int, int] | None
 
+    def at(self, *places: str) -> tuple[StepPlan, ...]:
+        """The reductions at some places."""
+        return tuple(step for step in self.steps if step.where in places)
+
+
+def counts_of(plans: Sequence[LayerPlan], strategy: Strategy) -> tuple[tuple[int, ...], ...]:
+    """The image tokens that go by a plan, by step and block."""
+    return tuple(
+        tuple(sum(s.count for s in plan.steps if s.number == number) for plan in plans)
+        for number in range(len(strategy.steps))
+    )
+
 
 def adapts(strategy: Strategy, depth: int) -> bool:
     """Whether the images of a batch may keep different numbers of tokens and are padded."""
-    return any(strategy.selector.adaptive(layer, depth) for layer in range(depth))
+    return any(step.adaptive(layer, depth) for step in strategy.steps for layer in range(depth))
+
+
+def _counts_by_step(
+    strategy: Strategy, info: ModelInfo, stem: float, contexts: Sequence[ScheduleContext]
+) -> tuple[tuple[int, ...], ...]:
+    """The image tokens that go, by step and block.
+
+    Raises:
+        ScheduleError: if a block has too few tokens to remove.
+    """
+    if strategy.single:
+        return (strategy.schedule.resolve(contexts[0]),)
+    budgets = [step.schedule for step in strategy.steps if isinstance(step.schedule, Budget)]
+    if not budgets:
+        return _together(strategy, contexts)
+    if len({budget.gmacs for budget in budgets}) > 1:
+        raise ScheduleError(f"the steps of a strategy share one budget, got {budgets}.")
+
+    def at(level: int) -> tuple[tuple[int, ...], ...]:
+        return _together(strategy, [replace(own, caps=True) for own in contexts], level)
+
+    def cost(level: int) -> float:
+        return strategy_cost(strategy, info, at(level), stem).gmacs
+
+    return at(budgets[0].level(cost, info.num_patches - 1))
+
+
+def _together(
+    strategy: Strategy, contexts: Sequence[ScheduleContext], level: int = 0
+) -> tuple[tuple[int, ...], ...]:
+    """The counts of steps that take of the same tokens, their budgets at one level."""
+    depth, tokens = contexts[0].depth, contexts[0].patches
+    found = [[0] * depth for _ in strategy.steps]
+    scaled = {
+        number: step.schedule.at(level, contexts[number])
+        for number, step in enumerate(strategy.steps)
+        if isinstance(step.schedule, Budget)
+    }
+    for layer in range(depth):
+        for number in in_order_of_place(strategy.steps):
+            step, context = strategy.steps[number], contexts[number]
+            if not step.acts(layer):
+                continue
+            if number in scaled:
+                count = min(scaled[number][layer], max(0, context.limit(tokens)))
+            else:
+                count = step.schedule.possible(layer, tokens, context)
+            found[number][layer] = count
+            tokens += (context.added(layer) if count else 0) - count
+    return tuple(map(tuple, found))
 
 
 def plan_layers(
@@ -80,68 +173,70 @@ def plan_layers(
 
     Raises:
         ScheduleError: if a block has too few tokens to remove.
+        ConfigError: for parts that cannot be combined.
     """
-    selector, fuser, router = strategy.selector, strategy.fuser, strategy.router
-    depth, start = info.depth, info.num_patches
-    context = ScheduleContext(
-        depth=depth,
-        patches=start,
-        prefix=info.num_prefix,
-        grid=info.grid,
-        extra=fuser.extra,
-        extra_in=lambda layer: fuser.extra_in(layer, depth),
-        limit=selector.limit,
-        caps=selector.caps,
-        gmacs=lambda counts: strategy_cost(strategy, info, counts, stem).gmacs,
-    )
-    counts = strategy.schedule.resolve(context)
+    router, depth, start = strategy.router, info.depth, info.num_patches
+    contexts = _contexts(strategy, info, stem)
+    counts = _counts_by_step(strategy, info, stem, contexts)
     made = built or {}
+    reads = [_reads(strategy, number, made) for number in range(len(strategy.steps))]
     mods = [made.get(f"score_mod_{i}", mod) for i, mod in enumerate(strategy.score_mods)]
-    reduction = _reads(made.get("selector"), selector) + _reads(made.get("fuser"), fuser)
-    looks_back = strategy.where == "before_block"
-    _check_where(strategy)
+    grids = token_grids(strategy, info, counts)
+    in_order = in_order_of_place(strategy.steps)
+    acting = [
+        [n for n in in_order if counts[n][layer] or strategy.steps[n].adaptive(layer, depth)]
+        for layer in range(depth)
+    ] + [[]]
+    _check_steps(strategy)
+    _check_padding(strategy, acting)
     sizes_bias = strategy.proportional_attention or adapts(strategy, depth)
     plans, together, fewer, tokens = [], True, False, start
-    grids = token_grids(strategy, info, counts)
-    for layer, count in enumerate(counts):
-        tokens -= count - (context.added(layer) if count else 0)
+    for layer in range(depth):
+        for number in acting[layer]:
+            added = strategy.steps[number].fuser.extra_in(layer, depth)
+            tokens -= counts[number][layer] - (added if counts[number][layer] else 0)
         active = router.active(layer, depth, start)
-        adaptive = selector.adaptive(layer, depth)
-        _check_block(strategy, layer, count, active, adaptive)
-        goes = _goes(counts, selector, layer)
-        before = goes and looks_back
-        inside = goes and not looks_back
-        remembered = looks_back and bool(reduction) and _goes(counts, selector, layer + 1)
-        _check_looking_back(strategy, layer, before and bool(reduction))
+        _check_block(strategy, layer, acting[layer], active)
+        ahead = _read_at(strategy, acting[layer + 1], reads, True)
+        inside = [n for n in acting[layer] if strategy.steps[n].where != "before_block"]
+        steps = tuple(
+            StepPlan(
+                number=number,
+                count=counts[number][layer],
+                adaptive=strategy.steps[number].adaptive(layer, depth),
+                where=strategy.steps[number].where,
+                tells=number == next(iter(inside), None),
+                hands_on=_hands_on(strategy, acting[layer], place, reads, ahead),
+            )
+            for place, number in enumerate(acting[layer])
+        )
+        _check_looking_back(strategy, layer, _read_at(strategy, acting[layer], reads, True))
         rejoins = router.rejoins(layer, depth)
         watched = active is not None or router.watches(layer, depth)
         followers = tuple((m, m.requires(layer, depth)) for m in mods if m.follows)
         score_mods = tuple(mod for mod in mods if mod.active(layer, depth))
-        wanted = [*reduction] if inside or remembered else []
+        wanted = [*_read_at(strategy, acting[layer], reads, False), *ahead]
         wanted += [stat for _, requires in followers for stat in requires]
         wanted += router.requires if watched else ()
-        opened = inside and strategy.where != "after_mlp"
-        reads = bool(wanted) or opened or (active is not None and bool(router.preview))
-        fewer = fewer or before
-        opens = reads or (fewer and sizes_bias) or strategy.theta < 1
+        opened = any(strategy.steps[n].where != "after_mlp" for n in inside)
+        looks = bool(wanted) or opened or (active is not None and bool(router.preview))
+        fewer = fewer or len(inside) < len(steps)
+        opens = looks or (fewer and sizes_bias) or strategy.theta < 1
         masked = active is not None and router.masks
-        share = strategy.schedule.share(layer, context)
+        share = strategy.schedule.share(layer, contexts[0])
         plans.append(
             LayerPlan(
-                count=count,
-                adaptive=adaptive,
-                before=before,
-                inside=inside,
+                steps=steps,
                 active=active,
                 splits=active is not None and together,
                 rejoins=active is not None and rejoins,
                 watched=watched,
-                remembered=remembered,
+                remembered=bool(ahead),
                 requires=tuple(dict.fromkeys(wanted)),
                 score_mods=score_mods,
                 followers=followers,
                 target=tokens / start if share is None else share,
-                reads=reads,
+                reads=looks,
                 opens=opens or not all(mod.in_training_only for mod in score_mods),
                 opens_in_training=opens or bool(score_mods) or masked,
                 fewer=fewer or active is not None,
@@ -149,7 +244,7 @@ def plan_layers(
             )
         )
         together = active is None or rejoins
-        fewer = fewer or goes
+        fewer = fewer or bool(steps)
     if not together:
         raise ConfigError(
             f"{router!r} leaves tokens set aside after the last block; it must rejoin them."
@@ -157,15 +252,6 @@ def plan_layers(
     if info.needs_grid:
         _check_grid(strategy, info, plans)
     return tuple(plans)
-
-
-def _reads(built: Part | None, part: Selector | Fuser) -> tuple[AttentionStat, ...]:
-    return built.requires if isinstance(built, Selector | Fuser) else part.requires
-
-
-def _goes(counts: tuple[int, ...], selector: Selector, layer: int) -> bool:
-    depth = len(counts)
-    return layer < depth and (counts[layer] > 0 or selector.adaptive(layer, depth))
 
 
 def _check_grid(strategy: Strategy, info: ModelInfo, plans: list[LayerPlan]) -> None:
@@ -186,42 +272,130 @@ def _check_grid(strategy: Strategy, info: ModelInfo, plans: list[LayerPlan]) -> 
     )
 
 
-def _check_where(strategy: Strategy) -> None:
-    """Refuse to merge a map with a fuser that does not describe its transport."""
-    if strategy.where == "inside_attention" and not strategy.fuser.tells_transport:
-        raise ConfigError(
-            f"{strategy.fuser!r} does not describe its transport, which is needed to merge a map. "
-            "Use "
-            "where='before_attention', or another fuser."
+def _contexts(strategy: Strategy, info: ModelInfo, stem: float) -> list[ScheduleContext]:
+    """What the schedule of each step is resolved in."""
+    return [
+        ScheduleContext(
+            depth=info.depth,
+            patches=info.num_patches,
+            prefix=info.num_prefix,
+            grid=info.grid,
+            extra=step.fuser.extra,
+            extra_in=partial(step.fuser.extra_in, depth=info.depth),
+            limit=step.selector.limit,
+            caps=step.selector.caps,
+            gmacs=lambda counts: strategy_cost(strategy, info, [counts], stem).gmacs,
         )
+        for step in strategy.steps
+    ]
 
 
-def _check_looking_back(strategy: Strategy, layer: int, looks: bool) -> None:
-    """Refuse to read an attention before the first block."""
-    if looks and layer == 0:
-        requires = strategy.selector.requires + strategy.fuser.requires
+def _reads(strategy: Strategy, number: int, built: Mapping[str, Part]) -> tuple[AttentionStat, ...]:
+    """What the selector and the fuser of a step read of the attention."""
+    step = strategy.steps[number]
+    selector, fuser = (
+        built.get(name, part)
+        for name, part in zip(step_parts(number), (step.selector, step.fuser), strict=True)
+    )
+    return tuple(
+        stat
+        for part, own in ((selector, step.selector), (fuser, step.fuser))
+        for stat in (part if isinstance(part, Selector | Fuser) else own).requires
+    )
+
+
+def _read_at(
+    strategy: Strategy, acting: Sequence[int], reads: Sequence[Stats], before: bool
+) -> list[AttentionStat]:
+    """What the steps before a block read, or those in it."""
+    return [
+        stat
+        for number in acting
+        if (strategy.steps[number].where == "before_block") == before
+        for stat in reads[number]
+    ]
+
+
+def _hands_on(
+    strategy: Strategy,
+    acting: Sequence[int],
+    place: int,
+    reads: Sequence[Stats],
+    ahead: Sequence[AttentionStat],
+) -> bool:
+    """Whether the attention that a step reads is read again, by one after it.
+
+    Raises:
+        ConfigError: where that one would miss tokens which are new.
+    """
+    step = strategy.steps[acting[place]]
+    before = step.where == "before_block"
+    again = _read_at(strategy, acting[place + 1 :], reads, before)
+    again += () if before else ahead
+    if again and (step.fuser.extra or step.fuser.replaces):
         raise ConfigError(
-            f"{strategy.selector!r} with {strategy.fuser!r} reads "
-            f"{', '.join(stat.kind for stat in requires)} from the attention of the block before, "
+            f"{step.fuser!r} adds tokens, of which the attention that a later step reads "
+            f"({', '.join(stat.kind for stat in again)}) knows nothing. Reduce in other blocks."
+        )
+    return bool(again)
+
+
+def _check_steps(strategy: Strategy) -> None:
+    """Refuse steps that cannot be combined in a strategy."""
+    for step in strategy.steps:
+        if step.where == "inside_attention" and not step.fuser.tells_transport:
+            raise ConfigError(
+                f"{step.fuser!r} does not describe its transport, which is needed to merge a map. "
+                "Use where='before_attention', or another fuser."
+            )
+        if step.selector.masks and len(strategy.steps) > 1:
+            raise ConfigError(f"{step.scorer!r} masks tokens in training, so it is the only step.")
+
+
+def _check_padding(strategy: Strategy, acting: Sequence[Sequence[int]]) -> None:
+    """Refuse what cannot run on batches whose images keep different numbers of tokens."""
+    depth, padded = len(acting) - 1, None
+    for layer, numbers in enumerate(acting):
+        for step in (strategy.steps[number] for number in numbers):
+            if step.adaptive(layer, depth):
+                padded = step.selector
+            elif padded is not None:
+                raise ConfigError(
+                    f"{padded!r} keeps a number of tokens that depends on the image, but "
+                    f"{step.scorer!r} in block {layer}, after it, needs the same number for all."
+                )
+            if padded is not None and not step.fuser.pads:
+                raise ConfigError(
+                    f"{padded!r} keeps a number of tokens that depends on the image, but "
+                    f"{step.fuser!r} needs the same number for all. Use fuser='prune' or 'merge'."
+                )
+
+
+def _check_looking_back(strategy: Strategy, layer: int, stats: Sequence[AttentionStat]) -> None:
+    """Refuse to read an attention before the first block."""
+    if stats and layer == 0:
+        readers = [s for s in strategy.steps if s.where == "before_block"]
+        raise ConfigError(
+            f"{readers[0].selector!r} with {readers[0].fuser!r} reads "
+            f"{', '.join(stat.kind for stat in stats)} from the attention of the block before, "
             "and there is none before block 0. Reduce later, or use where='after_attention'."
         )
 
 
-def _check_block(
-    strategy: Strategy, layer: int, count: int, active: int | None, adaptive: bool
-) -> None:
+def _check_block(strategy: Strategy, layer: int, acting: Sequence[int], active: int | None) -> None:
     """Refuse parts that cannot be combined in a block."""
-    if adaptive and not strategy.fuser.pads:
+    steps = [strategy.steps[number] for number in acting]
+    if (ahead := sum(step.where in AHEAD for step in steps)) > 1:
         raise ConfigError(
-            f"{strategy.selector!r} keeps a number of tokens that depends on the image, but "
-            f"{strategy.fuser!r} needs the same number for all. Use fuser='prune' or 'merge'."
+            f"block {layer} has {ahead} steps that judge by its own attention before it is "
+            "applied; it can have one."
         )
     if active is None:
         return
-    if count or adaptive:
+    if steps:
         raise ConfigError(
             f"block {layer} would both idle and remove tokens: {strategy.router!r} lets {active} "
-            f"pass, {strategy.schedule!r} removes {count or 'some'}. Use separate blocks."
+            f"pass, {steps[0].schedule!r} removes some. Use separate blocks."
         )
     if follower := next((mod for mod in strategy.score_mods if mod.follows), None):
         raise ConfigError(
@@ -251,7 +425,7 @@ def resolve_budget(strategy: Strategy, info: ModelInfo, stem: float = 0.0) -> St
             f"{budget!r}: {strategy.selector!r} keeps as many tokens as the image needs, so its "
             f"cost cannot be set. {advice}"
         )
-    evenly = isinstance(budget.schedule, Constant)
+    evenly = strategy.single and isinstance(budget.schedule, Constant)
     if not evenly or strategy.router.with_budget(Fraction(1)) is None:
         return strategy
 
@@ -260,7 +434,7 @@ def resolve_budget(strategy: Strategy, info: ModelInfo, stem: float = 0.0) -> St
         return strategy.replace(schedule=0, router=router)
 
     def cost(active: int) -> float:
-        return strategy_cost(at(active), info, (0,) * info.depth, stem).gmacs
+        return strategy_cost(at(active), info, [(0,) * info.depth], stem).gmacs
 
     fitting = bisect_right(range(1, n + 1), budget.gmacs, key=cost)
     if not fitting:

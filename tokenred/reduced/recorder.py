@@ -97,8 +97,8 @@ class Origins(Recorder):
     def __init__(self, layers: Collection[int], *, owners: bool, masks: bool) -> None:
         self._layers, self._wants_owners, self._masks = frozenset(layers), owners, masks
         self._weights: Tensor | None = None
-        self._newest = -1
-        self._left: dict[int, tuple[Tensor, Tensor]] = {}
+        self._ended = -1
+        self._left: list[tuple[int, tuple[Tensor, Tensor]]] = []
         self._owners: dict[int, Tensor] = {}
         self.states: dict[int, TokenState] = {}
 
@@ -113,10 +113,10 @@ class Origins(Recorder):
     ) -> None:
         if self._weights is None:
             return
-        self._left[before.layer] = tokens_left(before, selection)
-        if before.layer <= self._newest:
-            return  # a checkpointed block, run again for the backward
-        self._newest = before.layer
+        left = tokens_left(before, selection)
+        if before.layer <= self._ended:
+            return  # a checkpointed block that runs again for the backward
+        self._left.append((before.layer, left))
         with torch.no_grad():
             weights = carry(fuser, before, selection, attention, self._weights)
             if selection.alive is not None:
@@ -124,6 +124,7 @@ class Origins(Recorder):
             self._weights = weights
 
     def block(self, state: TokenState) -> None:
+        self._ended = state.layer
         if state.layer in self._layers:
             self.states[state.layer] = state
             if self._weights is not None:
@@ -148,7 +149,7 @@ class Origins(Recorder):
         )
         if layer not in self._owners:
             return kept
-        left = [both for at, both in self._left.items() if at <= layer]
+        left = [both for at, both in self._left if at <= layer]
         last = features_left(left, state.num_patches, norm)
         return replace(kept, owner=self._owners[layer], left=last)
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any, TypeAlias
 
 import torch
@@ -14,10 +13,16 @@ from torch import Tensor, nn
 from tokenred.backbones import Backbone, BlockAdapter, adapt
 from tokenred.core.errors import BackboneError, ConfigError, UntrainedPartWarning
 from tokenred.core.info import BlockInfo, ModelInfo
-from tokenred.core.part import Part
 from tokenred.core.state import TokenState
-from tokenred.reduced.cost import Cost, strategy_cost
-from tokenred.reduced.plan import LayerPlan, adapts, plan_layers, resolve_budget
+from tokenred.reduced.cost import Cost, counts_alive, strategy_cost
+from tokenred.reduced.plan import (
+    LayerPlan,
+    adapts,
+    counts_of,
+    plan_layers,
+    resolve_budget,
+    step_parts,
+)
 from tokenred.reduced.shared import SharesBase, Watch
 from tokenred.strategies.base import Fuser, Router, Selector
 from tokenred.strategies.strategy import Strategy
@@ -26,8 +31,6 @@ __all__ = ["LiveModel", "Setup"]
 
 # Remaining blocks, and the cost of all blocks before pruning.
 Pruned: TypeAlias = tuple[tuple[nn.Module, ...], tuple[BlockInfo, ...]]
-
-_BUILT = ("selector", "fuser", "router", "embedding", "graph")
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,11 +85,12 @@ class Setup:
         strategy = resolve_budget(asked, info, stem)
         fits = made_for is None or _shape(made_for) == _shape(info)
         parts: dict[str, Any] = {}
-        told = info
-        if strategy.fuser.replaces:  # whose number of weights depends on the tokens that it makes
-            counts = (plan.count for plan in plan_layers(strategy, info, stem))
-            told = replace(info, counts=tuple(counts))
-        for name, part in _built(strategy).items():
+        counts: Sequence[tuple[int, ...]] = [()] * len(strategy.steps)
+        if any(s.fuser.replaces for s in strategy.steps):
+            # Whose number of weights depends on the tokens that it makes.
+            counts = counts_of(plan_layers(strategy, info, stem), strategy)
+        for name, (number, part) in _built(strategy).items():
+            told = info if number is None else replace(info, counts=counts[number])
             old = learned.get(name)
             parts[name] = part.built_for(told, old if fits else None)
             if old is not None and not fits:
@@ -105,13 +109,15 @@ class Setup:
             made.plans.update(self.plans)
         return made
 
-    @property
-    def selector(self) -> Selector:
-        return self.parts["selector"]  # type: ignore[no-any-return]
+    def step(self, number: int) -> tuple[Selector, Fuser]:
+        """The selector and the fuser of a step, as they run."""
+        selector, fuser = step_parts(number)
+        return self.parts[selector], self.parts[fuser]
 
     @property
-    def fuser(self) -> Fuser:
-        return self.parts["fuser"]  # type: ignore[no-any-return]
+    def masks(self) -> bool:
+        """Whether training masks tokens instead of removing them."""
+        return any(step.selector.masks for step in self.strategy.steps)
 
     @property
     def router(self) -> Router:
@@ -131,7 +137,8 @@ class Setup:
     def tracks_size(self) -> bool:
         """Whether anything reads token sizes."""
         strategy = self.strategy
-        return strategy.proportional_attention or strategy.fuser.uses_size or self.weighs
+        uses_size = any(step.fuser.uses_size for step in strategy.steps)
+        return strategy.proportional_attention or uses_size or self.weighs
 
     @property
     def weighs(self) -> bool:
@@ -139,13 +146,13 @@ class Setup:
 
         If merging conserves sizes, this is the dense average; released programs use the plain one.
         """
-        conserves = self.strategy.fuser.traits.conserves_size and not self.strategy.reference
-        return conserves and self.backbone.pooling == "average"
+        conserves = all(s.fuser.traits.conserves_size for s in self.strategy.steps)
+        return conserves and not self.strategy.reference and self.backbone.pooling == "average"
 
     def weight(self, state: TokenState) -> Tensor | None:
         """How often each of the final tokens counts in the head; None if all count equally."""
         weight = None
-        if self.strategy.selector.masks and "mask" in state.memory:
+        if self.masks and "mask" in state.memory:
             weight = state.memory["mask"]
         elif state.size is not None and self.weighs:
             return state.size
@@ -200,11 +207,10 @@ class Setup:
             stem = self.backbone.stem_macs(image_size)
         if alive is None:
             plans = self.plan(info.grid, info.num_patches)[: len(self.backbone.blocks)]
-            return strategy_cost(self.strategy, info, [plan.count for plan in plans], stem)
-        added = [self.strategy.fuser.extra_in(layer, info.depth) for layer in range(info.depth)]
-        gone = [before - after for before, after in pairwise(alive)]
-        removed = [count + extra if count else 0 for count, extra in zip(gone, added, strict=False)]
-        return strategy_cost(self.strategy, info.with_tokens(alive[0]), removed, stem)
+            return strategy_cost(self.strategy, info, counts_of(plans, self.strategy), stem)
+        planned = counts_of(self.plan(info.grid, alive[0]), self.strategy)
+        counts = counts_alive(self.strategy, planned, alive)
+        return strategy_cost(self.strategy, info.with_tokens(alive[0]), counts, stem)
 
 
 class LiveModel(SharesBase):
@@ -286,17 +292,23 @@ class LiveModel(SharesBase):
         return {n: m for n, m in parts if ours[n] == theirs.get(n)}
 
 
-def _built(strategy: Strategy) -> dict[str, Part]:
-    """The parts that are built for the model, by the names of their weights."""
-    mods = {f"score_mod_{i}": mod for i, mod in enumerate(strategy.score_mods)}
-    return {name: getattr(strategy, name) for name in _BUILT} | mods
+def _built(strategy: Strategy) -> dict[str, tuple[int | None, Any]]:
+    """The parts that are built for the model, by the names of their weights, with their steps."""
+    found: dict[str, tuple[int | None, Any]] = {}
+    for number, step in enumerate(strategy.steps):
+        both = zip(step_parts(number), (step.selector, step.fuser), strict=True)
+        found |= {name: (number, part) for name, part in both}
+    for name in ("router", "embedding", "graph"):
+        found[name] = (None, getattr(strategy, name))
+    mods = enumerate(strategy.score_mods)
+    return found | {f"score_mod_{i}": (None, mod) for i, mod in mods}
 
 
 def _check_padded(backbone: Backbone, strategy: Strategy) -> None:
     """Refuse what would count padding as tokens: θ, and some heads."""
     why = (
-        f"{strategy.selector!r} keeps a number of tokens that depends on the image, so batches are "
-        "padded, and "
+        f"{', '.join(repr(step.selector) for step in strategy.steps)}: the number of tokens kept "
+        "depends on the image, so batches are padded, and "
     )
     if strategy.theta < 1:
         raise ConfigError(f"{why}theta={strategy.theta} would count the padding. Use theta=1.")

@@ -25,11 +25,11 @@ from tokenred.reduced.recorder import (
 )
 from tokenred.strategies.base import Fuser
 
-__all__ = ["Step", "Trace", "fuser_matrix"]
+__all__ = ["Reduction", "Trace", "fuser_matrix"]
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class Reduction:
     """One reduction: its block, its selection, and the fuser's weights.
 
     Attributes:
@@ -65,7 +65,7 @@ class Trace(Recorder):
         self.wants_map = wants_map
         self.start: TokenState
         self.states: list[TokenState] = []
-        self.steps: list[Step] = []
+        self.steps: list[Reduction] = []
         self.theta_error: list[Float[Tensor, "b h"]] = []
         self.attention_maps: dict[int, Tensor] = {}
         self.attention_index: dict[int, Tensor] = {}
@@ -80,7 +80,7 @@ class Trace(Recorder):
         if selection.alive is not None:
             matrix = matrix * selection.alive[..., None]
         left = tokens_left(before, selection)
-        step = Step(before.layer, selection, matrix.to_sparse(), *left)
+        step = Reduction(before.layer, selection, matrix.to_sparse(), *left)
         # Otherwise a checkpointed block, run again for the backward, must save the same tensors.
         if before.layer == len(self.states):
             self.steps.append(step)

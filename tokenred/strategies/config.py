@@ -22,6 +22,7 @@ from tokenred.core.part import Part
 from tokenred.core.registry import KINDS
 from tokenred.core.values import read
 from tokenred.strategies.base import names_selector, selectors
+from tokenred.strategies.step import Step
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -65,6 +66,8 @@ def _name_of(part: Part, strict: bool) -> str:
 
 
 def _written(value: Any) -> list[tuple[str, Any]]:
+    if hasattr(value, "arguments"):  # of a strategy, which says what it takes
+        return list(value.arguments().items())
     fields = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
     return [(field.name, held) for field, held in fields if counts(field, held)]
 
@@ -141,6 +144,8 @@ def told_text(value: Any, codes: dict[type, str]) -> str:
         return f"{kind.__name__} {codes[kind]}({inner})"
     if isinstance(value, tuple):
         return f"({', '.join(told_text(item, codes) for item in value)})"
+    if isinstance(value, Step):
+        return f"Step({', '.join(f'{n}={told_text(v, codes)}' for n, v in _written(value))})"
     if type(value) is float and value.is_integer():
         return repr(int(value))
     if value is None or type(value) in (bool, int, float, str):

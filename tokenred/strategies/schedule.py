@@ -97,16 +97,20 @@ class Schedule(Part):
         """
         counts, tokens = [], context.patches
         for layer in range(context.depth):
-            asked, most = self.count(layer, tokens, context), max(0, context.limit(tokens))
-            if asked < 0 or (asked > most and not context.caps):
-                raise ScheduleError(
-                    f"{self!r} asks block {layer} to remove {asked} tokens; {tokens} image tokens "
-                    f"enter it and between 0 and {most} can be removed. Remove fewer, or in fewer "
-                    "blocks."
-                )
-            counts.append(min(asked, most))
+            counts.append(self.possible(layer, tokens, context))
             tokens -= counts[-1] - (context.added(layer) if counts[-1] else 0)
         return tuple(counts)
+
+    def possible(self, layer: int, tokens: int, context: ScheduleContext) -> int:
+        """`count`, refused or capped where a block cannot remove that many tokens."""
+        asked, most = self.count(layer, tokens, context), max(0, context.limit(tokens))
+        if asked < 0 or (asked > most and not context.caps):
+            raise ScheduleError(
+                f"{self!r} asks block {layer} to remove {asked} tokens; {tokens} image tokens "
+                f"enter it and between 0 and {most} can be removed. Remove fewer, or in fewer "
+                "blocks."
+            )
+        return min(asked, most)
 
     def __call__(self, depth: int, patches: int) -> tuple[int, ...]:
         """The counts for a model with this many blocks and image tokens."""

@@ -59,7 +59,8 @@ def at_budget(strategy: Strategy, gmacs: float) -> Strategy:
         strategy: its schedule is scaled by a `Budget`.
         gmacs: of one image.
     """
-    return strategy.replace(schedule=Budget(gmacs, strategy.schedule))
+    steps = (step.replace(schedule=Budget(gmacs, step.schedule)) for step in strategy.steps)
+    return strategy.replace(steps=tuple(steps))
 
 
 def same_budget(

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from tokenred.attention.score_mods import ScoreMod
 from tokenred.attention.score_mods import score_mods as known_mods
@@ -21,7 +21,7 @@ from tokenred.core.errors import (
     shown,
 )
 from tokenred.core.info import ModelInfo
-from tokenred.core.part import Part
+from tokenred.core.part import Part, check_blocks
 from tokenred.core.registry import KINDS, Registry
 from tokenred.core.values import Count, Share, checked, parameters_of, read
 from tokenred.graphs.base import GraphBuilder, graph_builders
@@ -33,20 +33,15 @@ from tokenred.strategies.base import (
     Scorer,
     Selector,
     embeddings,
-    fusers,
-    names_selector,
     routers,
-    scorers,
-    selectors,
 )
 from tokenred.strategies.config import fingerprint, read_toml, resolve, write_toml
-from tokenred.strategies.schedule import Schedule, schedules
-from tokenred.strategies.schedules.constant import Constant
-from tokenred.strategies.selectors.top_score import TopScore
+from tokenred.strategies.schedule import Schedule
+from tokenred.strategies.step import Place, Step
 
 __all__ = [
-    "Strategy", "divide_arguments", "from_config", "list_strategies", "recipes",
-    "register_strategy", "strategy",
+    "FIELDS", "STEP_FIELDS", "Strategy", "divide_arguments", "from_config", "list_strategies",
+    "recipes", "register_strategy", "strategy",
 ]  # fmt: skip
 
 
@@ -54,6 +49,10 @@ __all__ = [
 @dataclass(frozen=True, init=False)
 class Strategy:
     """A token-reduction method as a value: comparable, hashable, printed without defaults.
+
+    Most methods reduce once in a block, and their `Step` is given by ``scorer``, ``fuser``,
+    ``schedule`` and ``where``; others have several ``steps``. Those of one block run in the order
+    of its places, at the same place one after the other.
 
     Args:
         scorer: which tokens matter: a scorer, a selector, or the name of one.
@@ -73,56 +72,54 @@ class Strategy:
         embedding: a term added to the tokens before the first block, or its name.
         threshold: how θ's threshold is found: ``"exact"``, or ``"fast"``, whose share may differ
             from θ by up to 0.01 (see ``trace.theta_error``).
+        steps: the reductions, instead of ``scorer``, ``fuser``, ``schedule`` and ``where``.
 
     Raises:
         UnknownNameError: for an unregistered name.
-        ConfigError: for a value outside its range.
+        ConfigError: for a value outside its range, and where neither a scorer nor steps are given.
         PartError: for an object of another kind.
     """
 
-    scorer: Scorer | Selector
+    steps: tuple[Step, ...]
     graph: GraphBuilder
-    fuser: Fuser
-    schedule: Schedule
     theta: float
     proportional_attention: bool
-    where: str
     router: Router
     score_mods: tuple[ScoreMod, ...]
     reference: bool
     threshold: str
     embedding: Embedding
 
-    if TYPE_CHECKING:
-        _selector: Selector
-
     def __init__(
         self,
-        scorer: Scorer | Selector | str,
+        scorer: Scorer | Selector | str | None = None,
         graph: GraphBuilder | str = "none",
         fuser: Fuser | str = "prune",
         schedule: Schedule | Count | str = 0,
         theta: Share = 1.0,
         proportional_attention: bool = False,
-        where: Literal[
-            "before_block", "before_attention", "inside_attention", "after_attention", "after_mlp"
-        ] = "after_attention",
+        where: Place = "after_attention",
         router: Router | str = "take_all",
         score_mods: Sequence[ScoreMod | str] = (),
         reference: bool = False,
         threshold: Literal["exact", "fast"] = "exact",
         embedding: Embedding | str = "plain",
+        steps: Sequence[Step] = (),
     ) -> None:
-        if isinstance(schedule, int):
-            schedule = Constant(schedule)
+        if (scorer is None) != bool(steps) or (
+            steps and (fuser, schedule, where) != ("prune", 0, "after_attention")
+        ):
+            raise ConfigError(
+                "Strategy: expected a scorer, with a fuser and a schedule, or steps=(Step(…), …) "
+                f"which have their own; got {'both' if steps else 'neither'}."
+            )
+        if wrong := [step for step in steps if not isinstance(step, Step)]:
+            raise PartError(f"Strategy: expected steps=(Step(…), …), got {wrong}.")
         fields: dict[str, Any] = {
-            "scorer": _scorer_or_selector(scorer),
+            "steps": tuple(steps) if scorer is None else (Step(scorer, fuser, schedule, where),),
             "graph": graph_builders.create(graph),
-            "fuser": fusers.create(fuser),
-            "schedule": schedules.create(schedule),
             "theta": theta,
             "proportional_attention": proportional_attention,
-            "where": where,
             "router": routers.create(router),
             "score_mods": tuple(known_mods.create(mod) for mod in score_mods),
             "reference": reference,
@@ -131,9 +128,6 @@ class Strategy:
         }
         for name, value in fields.items():
             object.__setattr__(self, name, value)
-        # Cached: every forward needs it.
-        chosen = self.scorer if isinstance(self.scorer, Selector) else TopScore(self.scorer)
-        object.__setattr__(self, "_selector", chosen)
 
     @classmethod
     def dense(cls) -> Strategy:
@@ -141,38 +135,75 @@ class Strategy:
         return cls("Random")  # never called, since nothing is removed
 
     def __repr__(self) -> str:
-        plain = Strategy(self.scorer)
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        changed = {n: v for n, v in fields.items() if n == "scorer" or v != getattr(plain, n)}
+        plain = Strategy(self.scorer).arguments()
+        changed = {n: v for n, v in self.arguments().items() if n == "scorer" or v != plain.get(n)}
         return f"Strategy({', '.join(f'{name}={value!r}' for name, value in changed.items())})"
 
     @property
+    def scorer(self) -> Scorer | Selector:
+        """The scorer, or selector, of the first step."""
+        return self.steps[0].scorer
+
+    @property
     def selector(self) -> Selector:
-        """The selector: the scorer itself if it is one, otherwise `TopScore` of it."""
-        return self._selector
+        """The selector of the first step: the scorer itself if it is one, else `TopScore` of it."""
+        return self.steps[0].selector
+
+    @property
+    def fuser(self) -> Fuser:
+        """The fuser of the first step."""
+        return self.steps[0].fuser
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule of the first step."""
+        return self.steps[0].schedule
+
+    @property
+    def where(self) -> str:
+        """Where the first step reduces."""
+        return self.steps[0].where
+
+    @property
+    def single(self) -> bool:
+        """Whether there is one step, in all blocks that its schedule names."""
+        return len(self.steps) == 1 and self.steps[0].layers is None
+
+    def arguments(self) -> dict[str, Any]:
+        """What `Strategy` takes, by name, to make this one."""
+        held = {name: getattr(self, name) for name in FIELDS}
+        rest = ("steps",) if self.single else STEP_FIELDS
+        return {name: value for name, value in held.items() if name not in rest}
 
     @property
     def parts(self) -> dict[str, Part]:
-        """All parts by field name."""
-        named: dict[str, Part] = {
-            "scorer": self.scorer,
-            "graph": self.graph,
-            "fuser": self.fuser,
-            "schedule": self.schedule,
-            "router": self.router,
-            "embedding": self.embedding,
-        }
-        return named | {f"score_mods.{i}": mod for i, mod in enumerate(self.score_mods)}
+        """All parts by field name; those of a further step as ``steps.1.fuser``."""
+        named = dict(self.steps[0].parts)
+        for i, step in enumerate(self.steps[1:], 1):
+            named |= {f"steps.{i}.{name}": part for name, part in step.parts.items()}
+        return named | self.common_parts
+
+    @property
+    def common_parts(self) -> dict[str, Part]:
+        """The parts that belong to no step."""
+        mods = {f"score_mods.{i}": mod for i, mod in enumerate(self.score_mods)}
+        return {"graph": self.graph, "router": self.router, "embedding": self.embedding, **mods}
 
     @property
     def unused(self) -> tuple[str, ...]:
         """What changes nothing in this combination, in words: ``"graph: not read by Prune"``."""
-        fuser, kind = self.fuser, type(self.fuser).__name__
-        if type(self.graph) is NoGraph and fuser.uses_graph:
-            return (f"fuser: without a graph {kind} moves nothing",)
-        if type(self.graph) is not NoGraph and not fuser.uses_graph:
-            return (f"graph: not read by {kind}",)
-        return ("fuser: alpha=0 moves nothing",) if getattr(fuser, "alpha", 1) == 0 else ()
+        fusers = {type(step.fuser).__name__: step.fuser for step in self.steps}
+        without = type(self.graph) is NoGraph
+        found = [
+            f"fuser: without a graph {name} moves nothing"
+            for name, fuser in fusers.items()
+            if without and fuser.uses_graph
+        ]
+        if not without and not any(fuser.uses_graph for fuser in fusers.values()):
+            found.append(f"graph: not read by {' and '.join(fusers)}")
+        if not found and any(getattr(step.fuser, "alpha", 1) == 0 for step in self.steps):
+            found.append("fuser: alpha=0 moves nothing")
+        return tuple(found)
 
     def check(self, info: ModelInfo) -> None:
         """Refuse a model that some part does not support.
@@ -180,15 +211,29 @@ class Strategy:
         Raises:
             ConfigError: with what the part needs and what the model has.
         """
+        for step in self.steps:
+            check_blocks(step, step.layers, info.depth)
         for part in self.parts.values():
             part.check(info)
 
     def replace(self, **changes: Any) -> Strategy:
-        """A copy with some fields changed; names are looked up as in the constructor."""
-        known = [f.name for f in dataclasses.fields(self)]
+        """A copy with some fields changed; names are looked up as in the constructor.
+
+        Raises:
+            UnknownNameError: for a field that a strategy does not have.
+            ConfigError: for a field of one step where there are several.
+        """
         for name in changes:
-            if name not in known:
-                raise UnknownNameError.of("field of a strategy", name, known)
+            if name not in FIELDS:
+                raise UnknownNameError.of("field of a strategy", name, FIELDS)
+        own = {name: changes.pop(name) for name in STEP_FIELDS if name in changes}
+        if own and (len(self.steps) > 1 or "steps" in changes):
+            raise ConfigError(
+                f"{next(iter(own))}= is of one step, and the strategy has {len(self.steps)}. "
+                "Replace them all: steps=(Step(…), …), or strategy.steps[0].replace(…)."
+            )
+        if own:
+            changes["steps"] = (self.steps[0].replace(**own),)
         return dataclasses.replace(self, **changes)
 
     def fingerprint(self) -> str:
@@ -218,6 +263,10 @@ class Strategy:
         """
         return from_config(read_toml(source))
 
+
+STEP_FIELDS = ("scorer", "fuser", "schedule", "where")
+FIELDS = tuple(parameters_of(Strategy))
+"""What `Strategy` takes, by name."""
 
 recipes: Registry[Strategy] = KINDS["strategy"]
 list_strategies, register_strategy = recipes.names, recipes.register
@@ -278,11 +327,10 @@ def divide_arguments(
         ConfigError: for a ``reference`` that is neither True nor False.
     """
     own = recipes[name].parameters
-    fields = {f.name for f in dataclasses.fields(Strategy)}
     rest = {k: v for k, v in arguments.items() if k not in own}
     for key in rest:
-        if key not in fields:
-            raise UnknownNameError.of(f"argument of strategy {name!r}", key, {*own, *fields})
+        if key not in FIELDS:
+            raise UnknownNameError.of(f"argument of strategy {name!r}", key, {*own, *FIELDS})
     if "reference" in rest:
         read(bool, rest.pop("reference"), f"{name}: reference")
     return {k: v for k, v in arguments.items() if k in own}, rest
@@ -301,20 +349,21 @@ def from_config(config: dict[str, Any]) -> Strategy:
     if "recipe" in values:
         name = read(str, values.pop("recipe"), "recipe")
         return strategy(name, **resolve(values))
-    known = [f.name for f in dataclasses.fields(Strategy)]
-    if unknown := sorted(set(values) - set(known)):
-        raise UnknownNameError.of("key of a strategy file", unknown[0], [*known, "recipe"])
-    if "scorer" not in values:
+    if unknown := sorted(set(values) - set(FIELDS)):
+        raise UnknownNameError.of("key of a strategy file", unknown[0], [*FIELDS, "recipe"])
+    if not {"scorer", "steps"} & set(values):
         raise ConfigError(
-            'a strategy file needs a [scorer] table or a recipe = "name" line; it has '
+            'a strategy file needs a [scorer] table, [[steps]] or a recipe = "name" line; it has '
             f"{', '.join(sorted(values)) or 'nothing'}. Recipes: {', '.join(recipes.names())}."
         )
-    return Strategy(**resolve(values))
+    given = resolve(values)
+    if "steps" in given:
+        given["steps"] = [_step(step) for step in given["steps"]]
+    return Strategy(**given)
 
 
-def _scorer_or_selector(part: Scorer | Selector | str) -> Scorer | Selector:
-    if isinstance(part, Selector) or (isinstance(part, str) and names_selector(part)):
-        chosen = selectors.create(part)
-        # A selector that only wraps a scorer is that scorer: one spelling for one method.
-        return chosen.scorer if type(chosen) is TopScore else chosen
-    return scorers.create(part)
+def _step(given: Any) -> Step:
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"expected a step as a table of its fields, got {shown(given)}.")
+    values = resolve(dict(given))
+    return Step(**values)

@@ -184,7 +184,8 @@ def check_mask_is_read(strategy: Strategy) -> None:
     In training all tokens stay. Without the score mod they would keep attending to tokens that
     inference removes: the loss would fall, but the reduced model would behave differently.
     """
-    if not strategy.selector.masks or any(_hides(mod) for mod in strategy.score_mods):
+    masks = any(step.selector.masks for step in strategy.steps)
+    if not masks or any(_hides(mod) for mod in strategy.score_mods):
         return
     raise ConfigError(
         f"{strategy.scorer!r} marks tokens by a mask in training, and none of the strategy's "

@@ -12,7 +12,9 @@ from torch import nn
 
 from tokenred.core.errors import ConfigError
 from tokenred.reduced.model import ReducedViT
+from tokenred.reduced.plan import counts_of, plan_layers
 from tokenred.strategies.routers import Idle
+from tokenred.strategies.schedule import Schedule
 from tokenred.strategies.schedules import KeepRatio, PerLayer
 from tokenred.strategies.score_mods import TopKeys
 from tokenred.strategies.strategy import Strategy
@@ -97,17 +99,21 @@ def warmed(reduced: ReducedViT, share: float) -> Strategy:
             return tuple(map(nearer_one, ratio))
         return 1 - (1 - ratio) * share
 
-    router, schedule = whole.router, whole.schedule
+    router = whole.router
     if isinstance(router, Idle):
         router = replace(router, keep_ratios=nearer_one(router.keep_ratios))
-    if isinstance(schedule, KeepRatio):
-        schedule = replace(schedule, ratio=nearer_one(schedule.ratio))
-    else:
-        # For any schedule, its counts on this model are known.
-        removed = (layer.removed for layer in reduced.cost().layers)
-        schedule = PerLayer(tuple(round(count * share) for count in removed))
+    steps = []
+    plans = plan_layers(whole, reduced.info, reduced.backbone.stem_macs())
+    for step, counts in zip(whole.steps, counts_of(plans, whole), strict=True):
+        if isinstance(step.schedule, KeepRatio):
+            ratio = nearer_one(step.schedule.ratio)
+            schedule: Schedule = replace(step.schedule, ratio=ratio)
+        else:
+            # For any schedule, its counts on this model are known.
+            schedule = PerLayer(tuple(round(count * share) for count in counts))
+        steps.append(step.replace(schedule=schedule))
     score_mods = tuple(
         replace(mod, ratio=nearer_one(mod.ratio)) if isinstance(mod, TopKeys) else mod
         for mod in whole.score_mods
     )
-    return whole.replace(router=router, schedule=schedule, score_mods=score_mods)
+    return whole.replace(steps=tuple(steps), router=router, score_mods=score_mods)

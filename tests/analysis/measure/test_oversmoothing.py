@@ -21,7 +21,7 @@ from tokenred.analysis.measure.inputs import open_for
 from tokenred.analysis.measure.oversmoothing import TOKEN_STATISTICS, lost_share, mean_cosine
 from tokenred.core.errors import ConfigError, InputError
 from tokenred.core.state import Selection
-from tokenred.reduced.trace import Step
+from tokenred.reduced.trace import Reduction
 
 
 def _tokens(b: int, n: int, c: int, seed: int = 0) -> Tensor:
@@ -91,10 +91,10 @@ def test_bfloat16_and_autocast_cost_no_precision(name: str) -> None:
 
 
 def test_lost_by_hand() -> None:
-    def step(weights: list[list[float]], keep: list[int], drop: list[int]) -> Step:
+    def step(weights: list[list[float]], keep: list[int], drop: list[int]) -> Reduction:
         selection = Selection(torch.tensor([keep]), torch.tensor([drop], dtype=torch.long))
         matrix = torch.tensor([weights]).to_sparse()
-        return Step(0, selection, matrix, torch.zeros(1, len(drop), 2), torch.tensor([drop]))
+        return Reduction(0, selection, matrix, torch.zeros(1, len(drop), 2), torch.tensor([drop]))
 
     # Of tokens 1, 3, 4 only 3 goes into a kept one; that its weight is negative is no loss.
     weights = [[1.0, 0, 0, -0.2, 0], [0, 0, 1.0, 0, 0]]

@@ -16,6 +16,7 @@ from tokenred.core.errors import InputError, PartError
 from tokenred.core.values import Count, Size, checked
 from tokenred.data import ImageDataset
 from tokenred.reduced.model import ReducedViT
+from tokenred.reduced.plan import adapts
 
 __all__ = ["AdaptiveCost", "adaptive_cost", "is_adaptive"]
 
@@ -55,8 +56,7 @@ class AdaptiveCost:
 
 def is_adaptive(reduced: ReducedViT) -> bool:
     """Whether token counts depend on the image, so that `tokenred.gmacs` is only an upper bound."""
-    selector, depth = reduced.strategy.selector, reduced.info.depth
-    return any(selector.adaptive(layer, depth) for layer in range(depth))
+    return adapts(reduced.strategy, reduced.info.depth)
 
 
 @checked

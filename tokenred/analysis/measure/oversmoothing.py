@@ -30,7 +30,7 @@ from tokenred.core.tensors import at_least_fp32, unit_vectors
 from tokenred.core.values import Count, PartOf, Size, checked
 from tokenred.data.classes import ClassMap
 from tokenred.reduced.cost import LayerCost
-from tokenred.reduced.trace import Step, Trace
+from tokenred.reduced.trace import Reduction, Trace
 from tokenred.strategies.config import fingerprint_if_any
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def high_frequency(tokens: Float[Tensor, "b n c"]) -> Float[Tensor, " b"]:
     return rest / torch.where(energy > 0, energy, 1)
 
 
-def lost_share(step: Step) -> Float[Tensor, " b"]:
+def lost_share(step: Reduction) -> Float[Tensor, " b"]:
     """Share of the tokens dropped in a reduction that contribute to no kept token.
 
     For GTP these are the tokens without a kept neighbour (or all, with α = 0); for pruning all of

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,13 +15,20 @@ from tokenred.core.part import Part
 from tokenred.core.registry import KINDS
 from tokenred.strategies.config import resolve
 from tokenred.strategies.specs import Spec, parse_spec, read_arguments
-from tokenred.strategies.strategy import Strategy, divide_arguments, from_config, recipes
+from tokenred.strategies.strategy import (
+    FIELDS,
+    STEP_FIELDS,
+    Strategy,
+    divide_arguments,
+    from_config,
+    recipes,
+)
 
 if TYPE_CHECKING:
     from tokenred.analysis.measure.timing import Compile
 
 __all__ = [
-    "DENSE", "DONE", "FAILED", "FIELDS", "OUTSIDE", "OUT_OF_MEMORY", "PARTS", "SETTINGS", "SKIPPED",
+    "DENSE", "DONE", "FAILED", "OUTSIDE", "OUT_OF_MEMORY", "PARTS", "SETTINGS", "SKIPPED",
     "Base", "Cell", "EngineError", "MetricNameError", "Outcome", "Setting", "StudyInterruptedError",
     "Task", "failure", "plain", "read_base",
 ]  # fmt: skip
@@ -38,7 +44,6 @@ SETTINGS = (
 )  # fmt: skip
 # Axes that identify a cell but are not arguments of its strategy.
 OUTSIDE = (*SETTINGS, "base", "budget")
-FIELDS = frozenset(f.name for f in dataclasses.fields(Strategy))
 PARTS: dict[str, tuple[Any, ...]] = {name: (KINDS[name],) for name in KINDS if name in FIELDS}
 PARTS["scorer"] += (KINDS["selector"],)  # which may contain one
 
@@ -116,13 +121,21 @@ def _with_parameter(whole: Strategy, name: str, value: Any) -> Strategy:
         known = getattr(part, "__dataclass_fields__", {})
         return part.replace(**{parameter: value}) if parameter in known else part
 
-    changes: dict[str, Any] = {}
-    for place in PARTS if kind == "" else [kind]:
-        before = getattr(whole, place)
-        several = isinstance(before, tuple)
-        after = tuple(map(changed, before)) if several else changed(before)
-        if after is not before:
-            changes[place] = after
+    def among(owner: Any, names: Iterable[str]) -> dict[str, Any]:
+        changes: dict[str, Any] = {}
+        for place in names if kind == "" else {kind} & set(names):
+            before = getattr(owner, place)
+            several = isinstance(before, tuple)
+            after = tuple(map(changed, before)) if several else changed(before)
+            if after is not before:
+                changes[place] = after
+        return changes
+
+    changes = among(whole, PARTS.keys() - STEP_FIELDS)
+    own = [among(step, PARTS.keys() & STEP_FIELDS) for step in whole.steps]
+    if any(own):
+        steps = zip(whole.steps, own, strict=True)
+        changes["steps"] = tuple(step.replace(**new) if new else step for step, new in steps)
     return whole.replace(**changes) if changes else whole
 
 

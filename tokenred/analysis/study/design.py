@@ -12,7 +12,6 @@ import torch
 
 from tokenred.analysis.study.cell import (
     DENSE,
-    FIELDS,
     OUTSIDE,
     PARTS,
     SETTINGS,
@@ -26,6 +25,7 @@ from tokenred.analysis.study.refs import DataRef, ModelRef, precision_of, read_d
 from tokenred.core.errors import ConfigError, UnknownNameError, shown
 from tokenred.core.values import Count, PartOf, Size, read
 from tokenred.strategies.config import resolve
+from tokenred.strategies.strategy import FIELDS
 
 __all__ = ["Design", "Point"]
 
@@ -206,7 +206,7 @@ class Design:
         bases = [*self._values("base"), self._default.get("base")]
         bases = [base for base in bases if base is not None]
         known = self._parameters(bases)
-        names = FIELDS.union(OUTSIDE, *(base.parameters for base in bases), *known.values())
+        names = {*FIELDS}.union(OUTSIDE, *(base.parameters for base in bases), *known.values())
         for name in self.axes:
             kind, _, parameter = name.rpartition(".")
             if parameter not in (known.get(kind, ()) if kind else names):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -19,8 +18,8 @@ from tokenred.core.info import BlockInfo, ModelInfo
 from tokenred.core.part import Part
 from tokenred.reduced.cost import Cost, strategy_cost
 from tokenred.reduced.model import ReducedViT
-from tokenred.reduced.plan import plan_layers
-from tokenred.strategies.config import counts, told_text
+from tokenred.reduced.plan import counts_of, plan_layers
+from tokenred.strategies.config import told_text
 from tokenred.strategies.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from tokenred.data import ImageDataset
 
 __all__ = ["Facts", "ModelFacts", "content_of"]
-
-_FIELDS = dataclasses.fields(Strategy)
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class Facts:
         self._models: dict[ModelRef, ModelFacts] = {}
         self._data: dict[tuple[DataRef, ModelRef], str] = {}
         self._contents: dict[DataRef | None, tuple[str | None, str]] = {}
-        self._counts: dict[Any, tuple[int, ...]] = {}
+        self._counts: dict[Any, tuple[tuple[int, ...], ...]] = {}
         self._codes: dict[type, str] = {}
         self.loaded: dict[ModelRef, nn.Module] = {}
         self._fresh: dict[str, Any] = {}
@@ -115,9 +112,8 @@ class Facts:
 
     def _told(self, strategy: Strategy) -> dict[str, str]:
         """What determines the results of a strategy, by field."""
-        values = ((field, getattr(strategy, field.name)) for field in _FIELDS)
         try:
-            return {f.name: told_text(v, self._codes) for f, v in values if counts(f, v)}
+            return {n: told_text(v, self._codes) for n, v in strategy.arguments().items()}
         except PartError:
             if self.keyed:
                 raise
@@ -125,8 +121,8 @@ class Facts:
 
     def _removed(
         self, ref: ModelRef, strategy: Strategy, told: Mapping[str, str]
-    ) -> tuple[int, ...]:
-        """The tokens that a strategy removes in each block of a model."""
+    ) -> tuple[tuple[int, ...], ...]:
+        """The tokens that a strategy removes, by step and block of a model."""
         # They do not depend on θ or a graph, unless it has weights that a budget must include.
         free = {"theta"}
         if type(strategy.graph).learned_macs is Part.learned_macs:
@@ -137,7 +133,7 @@ class Facts:
         if mark not in self._counts:
             strategy.check(facts.info)
             plans = plan_layers(strategy, facts.info, facts.stem)
-            self._counts[mark] = tuple(plan.count for plan in plans)
+            self._counts[mark] = counts_of(plans, strategy)
         return self._counts[mark]
 
     def _load(self, ref: ModelRef) -> nn.Module:

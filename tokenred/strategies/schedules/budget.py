@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
@@ -38,23 +40,21 @@ class Budget(Schedule):
     def resolve(self, context: ScheduleContext) -> tuple[int, ...]:
         if context.gmacs is None:
             raise ScheduleError(f"{self!r} needs a model to compute costs; wrap one with it.")
-        # The fewest removals within the budget lie in [low, high].
-        cost, low, high = context.gmacs, 0, context.patches - 1
-        if (least := cost(self._at(high, context))) > self.gmacs:
+        gmacs = context.gmacs
+        found = self.level(lambda level: gmacs(self.at(level, context)), context.patches - 1)
+        return self.at(found, context)
+
+    def level(self, cost: Callable[[int], float], most: int) -> int:
+        """The lowest level whose cost is within the budget, from 0 to ``most``."""
+        if (least := cost(most)) > self.gmacs:
             raise ScheduleError(
                 f"{self!r}: this model costs {least:.4g} GMACs if {self.schedule!r} removes as "
-                f"much as it can, and {cost(self._at(0, context)):.4g} with nothing removed. "
-                "Choose a budget in between, or a schedule that removes more in the first blocks."
+                f"much as it can, and {cost(0):.4g} with nothing removed. Choose a budget in "
+                "between, or a schedule that removes more in the first blocks."
             )
-        while low < high:
-            middle = (low + high) // 2
-            if cost(self._at(middle, context)) <= self.gmacs:
-                high = middle
-            else:
-                low = middle + 1
-        return self._at(low, context)
+        return bisect_left(range(most), True, key=lambda level: cost(level) <= self.gmacs)
 
-    def _at(self, step: int, context: ScheduleContext) -> tuple[int, ...]:
-        """The counts at one setting: 0 removes nothing, ``patches − 1`` the most."""
-        share = float(Fraction(context.patches - step, context.patches))
+    def at(self, level: int, context: ScheduleContext) -> tuple[int, ...]:
+        """The counts at one level: 0 removes nothing, ``patches − 1`` the most."""
+        share = float(Fraction(context.patches - level, context.patches))
         return self.schedule.scaled(share, replace(context, caps=True))
