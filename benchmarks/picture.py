@@ -39,7 +39,7 @@ def main() -> None:
         )  # fmt: skip
         axes.plot([row["allowed"]] * 2, [place - 0.38, place + 0.38], color="#d1495b", lw=2)
         axes.text(0.03, place, f"{row['speedup']:.2f}×", color="white", va="center", weight="bold")
-    axes.plot([], [], color="#d1495b", lw=2, label="what the saved GMACs allow")
+    axes.plot([], [], color="#d1495b", lw=2, label="limit set by GMACs")
     axes.set_yticks(range(len(shown)), [NAMES[row["strategy"]] for row in shown])
     axes.axvline(1, color="0.35", lw=1, ls=":", label="the dense model")
     axes.set_xlabel("speed-up over timm's DeiT-S with fused attention (batch 32, 2 CPU cores)")

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 
 from tests.analysis.sweep_rows import make_row
 from tokenred.analysis import Sweep, break_even_chart, break_even_points
+from tokenred.analysis.plots.looks import read_name
 from tokenred.core.errors import DataError, InputError
 
 BATCHES = (1, 8, 32)
@@ -58,7 +59,7 @@ def test_lines_bands_and_words(sweep: Sweep) -> None:
     assert figure.get_suptitle() == "vit, 224x224 px, float32"
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "8", "32"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        *SPEEDUPS, "break-even", "GMACs allow", "not significantly above 1",
+        *map(read_name, SPEEDUPS), "break-even", "limit set by GMACs", "not significantly above 1",
     ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from tokenred.core.errors import InputError
 @pytest.fixture
 def frame() -> pd.DataFrame:
     rows = []
-    for at, strategy in enumerate(["dense", "gtp", "topk"]):
+    for at, strategy in enumerate(["dense", "GTP-ViT", "Top-K"]):
         for layer in range(4):
             for statistic in ("cosine", "effective_rank", "high_frequency"):
                 mean = 0.1 * layer + 0.01 * at
@@ -33,7 +33,7 @@ def test_one_panel(frame: pd.DataFrame) -> None:
     assert list(figure.get_size_inches()) == [3.5, 2.8]
     legend = axes.get_legend()
     assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["dense", "gtp", "topk"]
+    assert [text.get_text() for text in legend.get_texts()] == ["dense", "GTP-ViT", "Top-K"]
     for at, line in enumerate(axes.lines):
         assert np.asarray(line.get_ydata()) == pytest.approx(0.1 * np.arange(4) + 0.01 * at)
     assert len({line.get_marker() for line in axes.lines}) == 3
@@ -47,7 +47,7 @@ def test_panels_and_percent(frame: pd.DataFrame) -> None:
     percent, paired, rank = figure.axes
     assert percent.get_ylabel() == "energy outside mean (%)"
     assert max(percent.lines[0].get_ydata()) == pytest.approx(30)
-    assert paired.get_ylabel() == "mean cosine similarity\nfrom dense"
+    assert paired.get_ylabel() == "mean cosine similarity\nΔ vs. dense"
     assert [line.get_ydata()[0] for line in paired.lines] == pytest.approx([0, 0.01, 0.02])
     assert rank.get_ylabel() == "effective rank (directions)"
     assert figure.get_suptitle() == ""

@@ -28,7 +28,7 @@ def test_lines_bars_and_labels(frame: pd.DataFrame) -> None:
     assert axes.get_ylabel() == "top-1 accuracy (%)"
     legend = axes.get_legend()
     assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["gtp", "tome", "dense"]
+    assert [text.get_text() for text in legend.get_texts()] == ["GTP-ViT", "ToMe", "dense"]
     drawn = [line for line in axes.lines if len(line.get_xdata()) == 2]
     heights = [sorted(map(float, line.get_ydata())) for line in drawn]
     for method in ("gtp", "tome"):
@@ -44,7 +44,7 @@ def test_only_points_of_one_cost_are_set_apart(grid: pd.DataFrame) -> None:
     frame = pd.concat([one, one.assign(method="tome")])
     frame["gmacs"] = [costs[key] for key in zip(frame["method"], frame["P"], strict=True)]
     lines = {line.get_label(): line.get_xdata() for line in tradeoff(frame).axes[0].lines}
-    gtp, tome = lines["gtp"], lines["tome"]
+    gtp, tome = lines["GTP-ViT"], lines["ToMe"]
     assert (gtp[0], tome[0]) == (2.0, 2.5)
     assert tome[1] - gtp[1] == pytest.approx(0.02 * 1.01)
 
@@ -94,13 +94,13 @@ def test_measured_speed_has_the_bars_of_the_speed_up(comparison: pd.DataFrame) -
 def test_relative_to_dense(comparison: pd.DataFrame) -> None:
     (axes,) = tradeoff(comparison, relative=True).axes
     assert axes.get_xlabel() == "cost per image (% of dense)"
-    assert axes.get_ylabel() == "top-1 difference from dense (points)"
+    assert axes.get_ylabel() == "top-1 Δ vs. dense (points)"
     lines = {line.get_label(): line for line in axes.lines}
     assert lines["dense"].get_xydata().tolist() == [[100, 0]]
-    assert sorted(lines["gtp"].get_ydata()) == pytest.approx([-1, -2 / 3])
+    assert sorted(lines["GTP-ViT"].get_ydata()) == pytest.approx([-1, -2 / 3])
     (axes,) = tradeoff(comparison, x="images_per_second", relative=True).axes
     lines = {line.get_label(): line for line in axes.lines}
-    assert sorted(lines["gtp"].get_xdata()) == pytest.approx([1.0, 1.5])
+    assert sorted(lines["GTP-ViT"].get_xdata()) == pytest.approx([1.0, 1.5])
 
 
 def test_published_points_are_named_and_hollow(comparison: pd.DataFrame) -> None:
@@ -109,19 +109,19 @@ def test_published_points_are_named_and_hollow(comparison: pd.DataFrame) -> None
     (axes,) = figure.axes
     (legend,) = figure.legends
     labels = [text.get_text() for text in legend.get_texts()]
-    assert labels == ["gtp", "tome", "dense", "gtp, DeiT-S (published)"]
+    assert labels == ["GTP-ViT", "ToMe", "dense", "GTP-ViT, DeiT-S (published)"]
     lines = {line.get_label(): line for line in axes.lines}
-    paper = lines["gtp, DeiT-S (published)"]
+    paper = lines["GTP-ViT, DeiT-S (published)"]
     assert len(paper.get_xdata()) == len(theirs)
     assert paper.get_markerfacecolor() == "white"
-    assert paper.get_color() == lines["gtp"].get_color()
+    assert paper.get_color() == lines["GTP-ViT"].get_color()
     assert max(paper.get_xdata()) == pytest.approx(100)
     speed = tradeoff(comparison, x="images_per_second", published=theirs)
     labels = [text.get_text() for text in speed.legends[0].get_texts()]
-    assert labels[-1] == "gtp, DeiT-S on A6000 (published)"
+    assert labels[-1] == "GTP-ViT, DeiT-S on A6000 (published)"
     several = tradeoff(comparison, published=GTP_PAPER).legends[0].get_texts()
     names = [text.get_text() for text in several]
-    assert {"gtp, DeiT-B (published)", "evit, DeiT-S, fine-tuned (published)"} <= set(names)
+    assert {"GTP-ViT, DeiT-B (published)", "EViT, DeiT-S, fine-tuned (published)"} <= set(names)
     assert len(names) == len(set(names))
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.plots.canvas import MARKERS, draw_series, new_grid, palette
+from tokenred.analysis.plots.canvas import draw_series, new_grid
 from tokenred.analysis.plots.frames import need, read_frame
+from tokenred.analysis.plots.looks import looks_of, read_name
 from tokenred.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,10 +54,7 @@ def break_even_chart(source: Any, *, title: str | None = None, width: float = 3.
     by = [name for name in there if frame[name].nunique(dropna=False) > 1]
     groups = list(frame.groupby(by, sort=False, dropna=False)) if by else [((), frame)]
     names = list(dict.fromkeys(frame["strategy"]))
-    looks = {
-        name: (colour, MARKERS[i % len(MARKERS)])
-        for i, (name, colour) in enumerate(zip(names, palette(len(names)), strict=True))
-    }
+    looks = looks_of(names)
     columns = min(len(groups), max(1, round(width / 1.75)))
     rows = math.ceil(len(groups) / columns)
     legend_columns = max(1, int(width / 1.6))
@@ -149,9 +147,9 @@ def _legend(looks: dict[str, Any]) -> list[Any]:
 
     hollow: Any = {"linestyle": "none", "marker": "o", "markersize": 4.5, "markerfacecolor": "w"}
     return [
-        *(Line2D([], [], color=colour, marker=marker, markersize=4.5, linewidth=1.2, label=name)
-          for name, (colour, marker) in looks.items()),
+        *(Line2D([], [], color=colour, marker=marker, markersize=4.5, linewidth=1.2,
+                 label=read_name(name)) for name, (colour, marker) in looks.items()),
         Line2D([], [], color="0.25", linewidth=0.9, label="break-even"),
-        Line2D([], [], color="0.4", label="GMACs allow", **_ALLOWED),
+        Line2D([], [], color="0.4", label="limit set by GMACs", **_ALLOWED),
         Line2D([], [], color="0.4", label="not significantly above 1", **hollow),
     ]  # fmt: skip

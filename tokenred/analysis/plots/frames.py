@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "FACTS", "FIGURES", "Fixed", "about", "axes_of", "choose", "label_of", "name_of", "need",
-    "read_frame", "show_value", "symbol_of",
+    "FACTS", "FIGURES", "METHODS", "Fixed", "about", "axes_of", "choose", "label_of", "name_of",
+    "need", "read_frame", "show_value", "symbol_of",
 ]  # fmt: skip
 
 Fixed = Mapping[str, Any] | None
@@ -29,6 +29,8 @@ FIGURES: dict[str, dict[str, Any]] = _TABLE["figures"]
 """What is measured, and how a report shows it."""
 FACTS: list[str] = _TABLE["facts"]["names"]
 """What ran, in the order of a report."""
+METHODS: dict[str, str] = _TABLE["methods"]
+"""The printed names of methods and scorers, in the order of their colours and markers."""
 _COLUMNS: dict[str, dict[str, str]] = {**_TABLE["axes"], **FIGURES}
 _BOUNDS = [name for figure in FIGURES.values() for name in figure.get("bounds", ())]
 
@@ -135,7 +137,7 @@ def about(frame: pd.DataFrame) -> str:
     """Model and data, if all rows share them."""
     shared = [name for name in ("model", "data") if name in frame and len(set(frame[name])) == 1]
     words = [frame[name].iloc[0] for name in shared if frame[name].notna().all()]
-    return " on ".join(str(word) for word in words if word != "")
+    return " on ".join(str(word).removesuffix(".safetensors") for word in words if word != "")
 
 
 def label_of(column: str) -> str:

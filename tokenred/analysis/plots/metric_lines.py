@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.plots.canvas import add_note, draw_dense, draw_series, new_figure, palette
+from tokenred.analysis.plots.canvas import add_note, draw_dense, draw_series, new_figure
 from tokenred.analysis.plots.frames import Fixed, label_of, show_value, symbol_of
+from tokenred.analysis.plots.looks import looks_of, read_name
 from tokenred.analysis.plots.points import Points, dense_value, gather, order
 
 if TYPE_CHECKING:
@@ -77,19 +78,19 @@ def draw_lines(
     beside = len(names) > _BESIDE
     with new_figure(*size) as (figure, axes):
         draw_dense(axes, dense, name="dense")
-        for i, (name, colour) in enumerate(zip(names, palette(len(names)), strict=True)):
+        for i, (name, (colour, marker)) in enumerate(looks_of(names).items()):
             line = own if name is None else own[own[hue] == name]
             shift = step * (i - (len(names) - 1) / 2) if bars else 0.0
             line = line.assign(at=line[x].map(places) + shift).sort_values("at")
             low, high = (
                 line[end] if line["low"].notna().all() else None for end in ("low", "high")
             )
-            label = None if name is None else show_value(name)
+            label = None if name is None else read_name(show_value(name))
             if hue is not None and not (beside or isinstance(_plain(name), str)):
                 label = f"{symbol_of(hue)}={label}"
             draw_series(
-                axes, line["at"], line["value"], colour, i, low=low, high=high, bars=bars,
-                label=label,
+                axes, line["at"], line["value"], colour, low=low, high=high, bars=bars,
+                marker=marker, label=label,
             )  # fmt: skip
         axes.set_xticks(list(places.values()), [show_value(tick) for tick in ticks])
         title = points.about if title is None else title

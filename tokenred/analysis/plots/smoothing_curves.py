@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.plots.canvas import draw_series, new_grid, palette
+from tokenred.analysis.plots.canvas import draw_series, new_grid
 from tokenred.analysis.plots.frames import about, need, read_frame
+from tokenred.analysis.plots.looks import looks_of, read_name
 from tokenred.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,14 +55,13 @@ def smoothing_curves(
     wanted = [statistics] if isinstance(statistics, str) else list(statistics)
     _check(frame, wanted)
     names = list(dict.fromkeys(frame["strategy"]))
-    others = iter(palette(len(names)))
-    colours = {name: "black" if name == "dense" else next(others) for name in names}
+    looks = looks_of(names)
     columns = min(2, len(wanted))
     rows = -(-len(wanted) // columns)
     size = (width or 3.5 * columns, height or (2.8 if rows == 1 else 2.4 * rows))
     with new_grid(*size, rows, columns) as (figure, grid):
         for axes, statistic in zip(grid.flat, wanted, strict=False):
-            _panel(axes, frame, statistic, colours)
+            _panel(axes, frame, statistic, looks)
         for axes in grid.flat[len(wanted) :]:
             axes.remove()
         if len(wanted) == 1:
@@ -87,22 +87,25 @@ def _check(frame: Any, wanted: list[str]) -> None:
         )
 
 
-def _panel(axes: Axes, frame: pd.DataFrame, wanted: str, colours: dict[str, Any]) -> None:
+def _panel(axes: Axes, frame: pd.DataFrame, wanted: str, looks: dict[str, Any]) -> None:
     statistic = wanted.removesuffix(_FROM_DENSE)
     paired = statistic != wanted
     quantity, unit = _LABELS[statistic]
     factor = 100 if unit == "%" else 1
     rows = frame[frame["statistic"] == statistic]
-    for at, (name, colour) in enumerate(colours.items()):
+    for name, (colour, marker) in looks.items():
         own = rows[rows["strategy"] == name].sort_values("layer")
         mean, low, high = (factor * own[key] for key in (_PAIRED if paired else _PLAIN))
         dense = name == "dense"
         if dense and paired:
             mean = low = high = 0 * own["mean"]
-        look = {"marker": "*", "markersize": 6} if dense else {"markersize": 4, "zorder": 2.5}
-        draw_series(axes, own["layer"], mean, colour, at, low=low, high=high, label=name, **look)
+        look = {"markersize": 6} if dense else {"markersize": 4, "zorder": 2.5}
+        draw_series(
+            axes, own["layer"], mean, colour, low=low, high=high, marker=marker,
+            label=read_name(name), **look,
+        )  # fmt: skip
     if paired:
-        quantity, unit = f"{quantity}\nfrom dense", "points" if unit == "%" else unit
+        quantity, unit = f"{quantity}\nΔ vs. dense", "points" if unit == "%" else unit
     axes.set(xlabel="block", ylabel=f"{quantity} ({unit})" if unit else quantity)
     layers = sorted(set(rows["layer"]))
     if len(layers) <= 16:

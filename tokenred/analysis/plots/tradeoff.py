@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tokenred.analysis.plots.canvas import (
-    MARKERS,
     draw_bars,
     draw_dense,
     draw_series,
     new_figure,
-    palette,
 )
 from tokenred.analysis.plots.frames import about, label_of, need, read_frame
+from tokenred.analysis.plots.looks import looks_of, read_name
 from tokenred.analysis.plots.points import wilson
 from tokenred.analysis.plots.published import dense_point, read_published, tradeoff_points
 from tokenred.core.errors import ConfigError, InputError
@@ -81,14 +80,14 @@ def tradeoff(
     if x == "gmacs":
         points["shown"] = _set_apart(points["x"], 0.02 * (ours["x"].max() - ours["x"].min()))
     names = list(dict.fromkeys(points[hue]))
-    colours = dict(zip(names, palette(len(names)), strict=True))
+    looks = looks_of(names)
     entries = len(names) + bool(dense.any()) + front
     if beneath := entries > _MANY or theirs is not None:
         columns = max(1, int(width / (1.15 if theirs is None else 1.75)))
         entries += 0 if theirs is None else len(theirs[["backbone", "method"]].drop_duplicates())
         height += _LINE * -(-entries // columns)
     with new_figure(width, height) as (figure, axes):
-        _draw_lines(axes, points, hue, colours)
+        _draw_lines(axes, points, hue, looks)
         for _, star in ours[dense].head(1).iterrows():
             draw_dense(axes, star["y"])
             axes.plot(
@@ -96,12 +95,12 @@ def tradeoff(
                 markeredgecolor="white", markeredgewidth=0.5, linestyle="none", zorder=4,
             )  # fmt: skip
         if theirs is not None:
-            _draw_published(axes, theirs, x, colours, relative)
+            _draw_published(axes, theirs, x, looks, relative)
         if front:
             _draw_front(axes, ours, less=x == "gmacs")
         axes.set(
             xlabel=_AXES[x] if relative else label_of(x),
-            ylabel="top-1 difference from dense (points)" if relative else label_of("top1"),
+            ylabel="top-1 Δ vs. dense (points)" if relative else label_of("top1"),
             title=about(frame) if title is None else title,
         )
         axes.margins(x=0.06)
@@ -162,26 +161,26 @@ def _set_apart(places: Any, step: float) -> Any:
     )
 
 
-def _draw_lines(axes: Axes, points: pd.DataFrame, hue: str, colours: dict[Any, Any]) -> None:
-    for i, (name, colour) in enumerate(colours.items()):
+def _draw_lines(axes: Axes, points: pd.DataFrame, hue: str, looks: dict[Any, Any]) -> None:
+    for name, (colour, marker) in looks.items():
         own = points[points[hue] == name].sort_values("shown", kind="stable")
         if own["x_low"].notna().any():
             across = [(own["x"] - own["x_low"]).clip(0), (own["x_high"] - own["x"]).clip(0)]
             draw_bars(axes, own["shown"], own["y"], colour, xerr=across)
         sure = own["low"].notna().any()
         draw_series(
-            axes, own["shown"], own["y"], colour, i, bars=True, markersize=5, label=str(name),
-            low=own["low"].clip(upper=own["y"]) if sure else None,
+            axes, own["shown"], own["y"], colour, bars=True, markersize=5, marker=marker,
+            label=read_name(name), low=own["low"].clip(upper=own["y"]) if sure else None,
             high=own["high"].clip(lower=own["y"]),
         )  # fmt: skip
 
 
 def _draw_published(
-    axes: Axes, points: pd.DataFrame, x: str, colours: dict[Any, Any], relative: bool
+    axes: Axes, points: pd.DataFrame, x: str, looks: dict[Any, Any], relative: bool
 ) -> None:
-    """Hollow and dotted, one line per table and method; a measured method lends its colour."""
-    others = iter(palette(10)[::-1])
-    chosen = {str(name).casefold(): colour for name, colour in colours.items()}
+    """Hollow and dotted, one line per table and method, in the method's colour."""
+    others = looks_of([*looks, *points["method"]])
+    chosen = {str(name).casefold(): look for name, look in (others | looks).items()}
     lines = [name for name in ("backbone", "method", "finetuned", "table") if name in points]
     labelled: list[str] = []
     for key, own in points.groupby(lines, dropna=False, sort=False):
@@ -196,18 +195,16 @@ def _draw_published(
                 )
             unit = (100 if x == "gmacs" else 1) / dense[x]
             own = own.assign(**{x: own[x] * unit, "top1": own["top1"] - dense["top1"]})
-        if method not in chosen:
-            chosen[method] = next(others, (0.4, 0.4, 0.4))
+        colour, marker = chosen[method.casefold()]
         timed = x != "gmacs" and "device" in own
         device = f" on {str(own['device'].iloc[0]).upper()}" if timed else ""
         tuned = ", fine-tuned" if line.get("finetuned") is True else ""
-        label = f"{method}, {backbone}{device}{tuned} (published)"
+        label = f"{read_name(method)}, {backbone}{device}{tuned} (published)"
         own = own.sort_values(x, kind="stable")
         draw_series(
-            axes, own[x], own["top1"], chosen[method], linestyle=":", linewidth=1, markersize=3.5,
-            marker=MARKERS[len(labelled) % len(MARKERS)], markerfacecolor="white",
-            markeredgecolor=chosen[method], markeredgewidth=0.7, zorder=2.5,
-            label=None if label in labelled else label,
+            axes, own[x], own["top1"], colour, linestyle=":", linewidth=1, markersize=3.5,
+            marker=marker, markerfacecolor="white", markeredgecolor=colour, markeredgewidth=0.7,
+            zorder=2.5, label=None if label in labelled else label,
         )  # fmt: skip
         labelled += [] if label in labelled else [label]
 
