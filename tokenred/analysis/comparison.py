@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Comparison", "compare"]
 
+_TRACE = "image tokens at 0, ¼, ½, ¾, 1\nof the depth"
 _MACHINE = (
     "device", "processor", "cores", "threads", "platform", "python", "torch", "timm", "tokenred",
 )  # fmt: skip
@@ -66,7 +67,7 @@ class Comparison(Result):
         heading = title or " on ".join(str(first[key]) for key in ("model", "data") if first[key])
         columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
             "strategy": lambda row: str(row["strategy"]),
-            "image tokens at 0, ¼, ½, ¾, 1\nof the depth": lambda row: quarters(row["tokens"]),
+            _TRACE: lambda row: quarters(row["tokens"]),
             "GMACs\nan image": lambda row: number(row, "gmacs", 3),
         }
         if self.speeds is not None:
@@ -82,7 +83,7 @@ class Comparison(Result):
             columns["top-1\n%"] = lambda row: number(row, "top1", 2)
             columns[gap] = lambda row: interval(row, "difference", signed=True)
         rows: list[Any] = self.frame.to_dict("records")
-        return table_of(columns, rows, title=heading, left=2)
+        return table_of(columns, rows, title=heading, left=2, detail=_TRACE)
 
     def footnotes(self) -> list[str]:
         """How the table was measured, and what was skipped."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group
-from rich.table import Table
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.table import Column, Table
 from rich.text import Text
 
 from tokenred.core.files import check_new, write_atomically
@@ -32,7 +36,14 @@ __all__ = [
 Row = Mapping[str, Any]
 
 _WIDTH = 140
+_GAP = 2  # between columns
 _NOTE = 'style="font-size: smaller; margin: 0.2em 0"'
+
+
+def line_width() -> int | None:
+    """What a printed line may take; None for the width of the terminal, or of ``COLUMNS``."""
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    return None if terminal or "COLUMNS" in os.environ else _WIDTH
 
 
 class Result(ABC):
@@ -72,7 +83,7 @@ class Result(ABC):
     def __str__(self) -> str:
         # In a notebook, rich would also show the text, as an empty output.
         console = Console(
-            width=_WIDTH, color_system=None, force_terminal=False, force_jupyter=False,
+            width=line_width(), color_system=None, force_terminal=False, force_jupyter=False,
             markup=False, emoji=False,
         )  # fmt: skip
         with console.capture() as captured:
@@ -117,12 +128,85 @@ class FramedResult(Result):
         return f"{type(self).__name__}({len(self.frame)} rows)"
 
 
-def plain_table(title: str, names: Sequence[str], *, left: int = 1) -> Table:
-    """An empty table in the common style; ``left`` columns of text come before the numbers."""
+class WholeTable(Table):
+    """A table of which nothing is cut: where the lines are too short, its columns are stacked.
+
+    Attributes:
+        keys: so many columns come first and are repeated in every part of a stack.
+        detail: the heading of a column that goes before anything is stacked.
+    """
+
+    keys = 1
+    detail = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for at, columns in enumerate(self._stack(options.max_width)):
+            part = copy(self)
+            part.columns = _widened(columns, options.max_width)
+            if at:
+                part.title = None
+                yield ""
+            yield from Table.__rich_console__(part, console, options)
+
+    def _stack(self, width: int) -> list[list[Column]]:
+        """The columns of each part."""
+        keys, rest = self.columns[: self.keys], self.columns[self.keys :]
+        if _width(self.columns) > width:
+            rest = [column for column in rest if str(column.header) != self.detail]
+            # Names are as long as their users make them: the longest is folded.
+            longest = max(keys, key=_wide)
+            room = width * 2 // 3 - _width(keys) + _wide(longest)
+            folded = replace(longest, no_wrap=False, max_width=max(8, room), overflow="fold")
+            keys = [folded if column is longest else column for column in keys]
+        stack = [keys]
+        for column in rest:
+            if len(stack[-1]) > len(keys) and _width([*stack[-1], column]) > width:
+                stack.append(keys)
+            stack[-1] = [*stack[-1], column]
+        return stack
+
+
+def _longest(column: Column) -> int:
+    """Of the lines in a column, as far as it may be wide."""
+    lines = [line for cell in (column.header, *column.cells) for line in str(cell).split("\n")]
+    return min(max(map(cell_len, lines)), column.max_width or 999)
+
+
+def _wide(column: Column) -> int:
+    """The width that a column needs; one that may wrap says the least that it takes."""
+    return min(_longest(column), column.min_width or 999)
+
+
+def _widened(columns: Sequence[Column], width: int) -> list[Column]:
+    """The columns as wide as they will be: what is left of a line goes to those that wrap."""
+    left, found = width - _width(columns), []
+    wrapping = sum(_wide(column) < _longest(column) for column in columns)
+    for at, column in enumerate(columns):
+        least, most = _wide(column), _longest(column)
+        wide = min(most, least + left // max(1, wrapping))
+        wrapping, left = wrapping - (least < most), left - (wide - least)
+        found.append(replace(column, width=wide, min_width=None, _index=at))
+    return found
+
+
+def _width(columns: Sequence[Column]) -> int:
+    return sum(_wide(column) + _GAP for column in columns)
+
+
+def plain_table(title: str, names: Sequence[str], *, left: int = 1, keys: int = 0) -> WholeTable:
+    """An empty table in the house style.
+
+    Args:
+        title: above it.
+        names: of the columns.
+        left: so many columns of text come before those of numbers.
+        keys: so many say what a row is; by default those of text.
+    """
     heading = Text(title, style="bold") if title else None
-    table = Table(title=heading, box=None, header_style="bold", pad_edge=False)
+    table = WholeTable(title=heading, box=None, header_style="bold", pad_edge=False)
+    table.keys = keys or left
     for at, name in enumerate(names):
-        table.add_column(Text(name), justify="left" if at < left else "right", no_wrap=at < left)
+        table.add_column(Text(name), justify="left" if at < left else "right", no_wrap=True)
     return table
 
 
@@ -133,6 +217,7 @@ def table_of(
     title: str = "",
     left: int = 1,
     dim: int = 0,
+    detail: str = "",
 ) -> Table:
     """A table in the common style.
 
@@ -142,10 +227,10 @@ def table_of(
         title: above it.
         left: number of text columns, which come first; the others contain numbers.
         dim: number of rows, at the top, that are only references.
+        detail: the heading of the last column of text, which goes where lines are short.
     """
-    table = plain_table(title, list(columns), left=left)
-    for column in table.columns:
-        column.no_wrap |= "[" in str(column.header)  # intervals
+    table = plain_table(title, list(columns), left=left, keys=left - bool(detail))
+    table.detail = detail
     for at, row in enumerate(rows):
         # Text, since square brackets mean styles in plain strings.
         cells = [Text(show(row)) for show in columns.values()]
@@ -172,7 +257,7 @@ def interval(row: Row, name: str, places: int = 2, *, signed: bool = False) -> s
 
 def count(number: int, thing: str) -> str:
     """``1 image``, ``2 images``."""
-    return f"{number} {thing}{'s' * (number != 1)}"
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def quarters(counts: Sequence[float]) -> str:

@@ -108,9 +108,9 @@ def _axes(texts: Iterable[str]) -> dict[str, list[Any]]:
 
 
 def _list(frame: pd.DataFrame, rows: int) -> None:
-    heads = ["cell", "strategy", "model", "data", "GMACs", "tokens at the end", "status"]
-    table = plain_table("", heads, left=len(heads))
-    table.columns[-1].no_wrap = False
+    heads = ["cell", "strategy", "model", "data", "GMACs", "tokens at\nthe end", "status"]
+    table = plain_table("", heads, left=len(heads), keys=2)
+    table.columns[-1].no_wrap, table.columns[-1].min_width = False, 10
     for at, row in frame.head(rows).iterrows():
         cost = number(row, "gmacs", 4)  # missing for a cell that cannot run
         tokens = str(row["tokens"][-1]) if cost else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import signal
 import sys
 import threading
@@ -15,12 +14,12 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
+from tokenred.analysis.result import line_width
 from tokenred.core.files import prepare_folder
 from tokenred.core.lock import output_lock
 
 __all__ = ["claim", "claim_folder", "claims", "exit_code", "make_console", "say", "terminable"]
 
-_WIDTH = 140
 _claims: ContextVar[ExitStack] = ContextVar("tokenred_claims")
 
 
@@ -32,9 +31,7 @@ def make_console() -> Console:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-    terminal = sys.stdout is not None and sys.stdout.isatty()
-    fixed = None if terminal or "COLUMNS" in os.environ else _WIDTH
-    return Console(width=fixed, highlight=False, soft_wrap=False, markup=False, emoji=False)
+    return Console(width=line_width(), highlight=False, soft_wrap=False, markup=False, emoji=False)
 
 
 def say(*parts: object, written: Iterable[Path] = ()) -> None:

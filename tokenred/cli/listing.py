@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from tokenred.analysis.result import plain_table
 from tokenred.cli.console import say
 from tokenred.core import plugins
 from tokenred.core.errors import UnknownNameError
@@ -19,9 +20,9 @@ __all__ = ["list_command", "split_citation"]
 
 # "(GTP-ViT, Xu et al., WACV 2024)", "(EViT, Eq. 3)": a summary names its source.
 _CITATION = re.compile(r"\s*\(([^()]*(?:\b(?:19|20)\d\d\b|Eq\.|Fig\.|section )[^()]*)\)")
-# Columns and their share of the width; those without a share never wrap.
-_PARTS = {"name": None, "what it does": 5, "arguments": 4, "paper": 3, "defined in": None}
-_PLUGINS = {"package": None, "entry point": None, "what it registers": 1}
+# Columns, and the least that those that wrap should have.
+_PARTS = {"name": 0, "what it does": 30, "arguments": 22, "paper": 18, "defined in": 0}
+_PLUGINS = {"package": 0, "entry point": 0, "what it registers": 20}
 
 
 def list_command(kind: str | None = None, /) -> None:
@@ -47,9 +48,9 @@ def list_command(kind: str | None = None, /) -> None:
 
 
 def _parts(registry: Registry[Any]) -> Table:
-    columns: dict[str, int | None] = dict(_PARTS)
+    columns = dict(_PARTS)
     if any(entry.plugin for entry in registry):
-        columns["plug-in"] = None
+        columns["plug-in"] = 0
     rows = []
     for entry in registry:
         what, citation = split_citation(entry.summary)
@@ -67,15 +68,13 @@ def _plugins(found: Sequence[plugins.Plugin]) -> Table:
     return _table("plug-ins", _PLUGINS, rows)
 
 
-def _table(title: str, columns: dict[str, Any], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(
-        title=title, title_style="bold", title_justify="left", box=None, pad_edge=False,
-        header_style="bold",
-    )  # fmt: skip
-    for name, ratio in columns.items():
-        table.add_column(name, ratio=ratio, no_wrap=ratio is None)
+def _table(title: str, columns: dict[str, int], rows: Sequence[Sequence[str]]) -> Table:
+    table = plain_table(title, list(columns), left=len(columns), keys=1)
+    table.title_justify = "left"
+    for column, least in zip(table.columns, columns.values(), strict=True):
+        column.no_wrap, column.min_width, column.overflow = not least, least or None, "fold"
     for row in rows:
-        # Text, because square brackets in plain strings mean styles.
+        # Text, since square brackets mean styles in plain strings.
         table.add_row(*map(Text, row[: len(columns)]))
     return table
 

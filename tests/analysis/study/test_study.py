@@ -23,7 +23,7 @@ def test_frame_has_a_row_for_each_cell(make_grid: MakeGrid, store: Store, tmp_pa
     assert {"gmacs", "overhead_gmacs", "tokens", "images", "top1", "top5", "status", "error",
             "seconds", "fingerprint", "torch", "timm", "tokenred", "commit"} <= set(
                 study.frame.columns)  # fmt: skip
-    assert study.footnotes()[0].startswith("2 cells, 1 different results; 10 images of")
+    assert study.footnotes()[0].startswith("2 cells, 1 different result; 10 images of")
     # Only what varies is shown.
     assert str(study.table().columns[0].header) == "M"
     one = make_grid({"graph": ["none"]}).run(store, progress=False)
