@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +13,7 @@ from tokenred.attention.score_mods import score_mods as known_mods
 from tokenred.core.errors import (
     ConfigError,
     PartError,
-    TokenredError,
     UnknownNameError,
-    UnusedWarning,
     shown,
 )
 from tokenred.core.info import ModelInfo
@@ -283,36 +279,12 @@ def strategy(name: str, /, **arguments: Any) -> Strategy:
     Raises:
         UnknownNameError: for an unknown name or argument.
         ConfigError: for a value outside its range.
-
-    Warns:
-        UnusedWarning: for an argument that no part reads, such as M with ``graph="none"``.
     """
     own, fields = divide_arguments(name, arguments)
     made = recipes[name].make(**own)
     if not isinstance(made, Strategy):
         raise PartError(f"recipe {name!r} must return a Strategy, got {shown(made)}.")
-    for key, value in own.items():
-        # `reference` may have no effect: paper and code agree.
-        if key != "reference" and _unread(recipes[name].make, own, key, made):
-            warnings.warn(
-                f"{name}: {key}={value!r} changes nothing, since no part of it reads {key}. "
-                "Leave it out, or choose parts that do.",
-                UnusedWarning,
-                stacklevel=2,
-            )
     return made.replace(**fields) if fields else made
-
-
-def _unread(make: Any, own: Mapping[str, Any], key: str, made: Strategy) -> bool:
-    """Whether an argument of a recipe has no effect, although it is not the default."""
-    default = inspect.signature(make).parameters[key].default
-    value = read(parameters_of(make)[key], own[key], key)  # "no" is False
-    if default is inspect.Parameter.empty or value == default:
-        return False
-    try:
-        return repr(make(**{**own, key: default})) == repr(made)
-    except TokenredError:  # without it the others do not fit
-        return False
 
 
 def divide_arguments(
