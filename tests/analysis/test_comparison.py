@@ -303,7 +303,7 @@ def test_the_table() -> None:
         assert words in str(made)
     assert lines[-1] == "a note"
     told = made.resolution()
-    assert told.startswith("What 1 images can tell: the 90% intervals are 4.0 to 4.0 points wide.")
+    assert told.startswith("What 1 images can tell: the 90% intervals are 4.0 points wide.")
     assert "more than about 2.0 points shows" in told
 
 

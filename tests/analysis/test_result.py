@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -85,20 +86,27 @@ def test_finished_measurements_are_results(kind: type) -> None:
     assert kind.to_csv is Result.to_csv
 
 
-def comparison() -> Comparison:
+NAMES = ("gtp", "tome:r=(8,-1.0),proportional_attention=False@0.65")
+
+
+def comparison(names: Sequence[str] = NAMES) -> Comparison:
     figures = {
         "gmacs": 4.598, "images_per_second": 1034.2, "speedup": 1.234, "speedup_low": 1.221,
         "speedup_high": 1.246, "realised": 0.912, "top1": 79.83, "difference": -0.25,
         "difference_low": -0.41, "difference_high": -0.09, "images": 50_000, "tokenred": "1",
         "torch": "2", "timm": "1", "seed": 0, "weights": "abc", "model": "DeiT-S", "data": "val",
     }  # fmt: skip
-    names = ["gtp", "tome:r=(8,-1.0),proportional_attention=False@0.65"]
     rows = [{"strategy": name, "tokens": [196, 188, 180, 172, 164], **figures} for name in names]
     timing = SimpleNamespace(pairs=9)
     machine = {"processor": "CPU", "threads": 2, "device": "cpu"}
     speeds: Any = type("Speeds", (list,), {"machine": machine, "batch_size": 1, "precision": "f"})
     evaluated: Any = {"gtp": SimpleNamespace(skipped=())}
     return Comparison(pd.DataFrame(rows), evaluated, speeds([timing]))
+
+
+def test_results_are_short_in_a_prompt() -> None:
+    assert repr(comparison()) == "Comparison(…)  # print it for its table"
+    assert "<table>" in comparison()._repr_html_()
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 120, None])
@@ -116,5 +124,6 @@ def test_no_number_is_cut_on_a_narrow_terminal(
     for told in (*headings, *numbers):
         assert text.count(told) == (2 if told in numbers else 1), told
     # What the token counts were is the first to go; names come again in each part.
-    assert ("196→" in text) == (width is None)
+    assert "196→" not in text
+    assert ("196→" in str(comparison(["gtp"]))) == (width is None)
     assert text.count("gtp") == {60: 4, 80: 4, 100: 2, 120: 2, None: 1}[width]

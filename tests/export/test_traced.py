@@ -19,12 +19,12 @@ OPTIONS: dict[str, Any] = {"dynamic_batch": True, "engines": (FusedEngine(), Pla
 
 
 def test_the_model_stays_what_it_was(vit) -> None:  # type: ignore[no-untyped-def]
-    reduced = tr.wrap(vit(depth=1), tr.strategy("topk", layers=(0,)), check_finite=True)
+    reduced = tr.wrap(vit(depth=1), tr.strategy("topk", layers=(0,)), check=True)
     engines, compiled = reduced.engines, torch.compile(reduced, backend="eager")
     assert check_model(compiled) is reduced
     traced = trace(check_model(reduced), None, **OPTIONS)
     assert reduced.engines is engines
-    assert reduced.check_finite
+    assert reduced.check
     assert traced.model is reduced
     assert set(traced.program.state_dict) == set(reduced.state_dict())
     # No copy of the weights.

@@ -21,6 +21,8 @@ from tokenred.core.errors import (
     TokenredError,
     UnknownNameError,
 )
+from tokenred.core.state import Selection
+from tokenred.strategies.transport import Transport
 
 GTP = tr.strategy("gtp", P=2, M=3)
 
@@ -37,13 +39,13 @@ def test_timm_finds_what_it_looks_for() -> None:
 
 def test_with_strategy_and_wrapping_again() -> None:
     model = vit()
-    first = tr.wrap(model, GTP, engine="plain", check_finite=True)
+    first = tr.wrap(model, GTP, engine="plain", check=True)
     for second in (first.with_strategy("topk"), tr.wrap(first, "topk")):
         assert second.base is model
         assert second.strategy == tr.strategy("topk")
         expected = tr.wrap(model, "topk")(images_for(model))
         torch.testing.assert_close(second(images_for(model)), expected)
-    assert first.with_strategy(GTP).check_finite
+    assert first.with_strategy(GTP).check
     assert first.strategy == GTP
 
 
@@ -85,7 +87,7 @@ def test_integers_under_autocast_and_dynamic_sides() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values(value: float) -> None:
     images = torch.zeros(3, 3, 32, 24)
-    checked = tr.wrap(vit(), "topk", check_finite=True)
+    checked = tr.wrap(vit(), "topk", check=True)
     assert checked(images).isfinite().all()
     images[1, 0, 4, 5] = value
     with pytest.raises(InputError, match=r"images \[1\] of the batch"):
@@ -208,3 +210,57 @@ def test_data_parallel_is_refused_before_the_base_is_touched() -> None:
     with pytest.raises(TokenredError, match="DistributedDataParallel"):
         tr.wrap(base, GTP)._replicate_for_data_parallel()
     assert {name: id(parameter) for name, parameter in base.named_parameters()} == own
+
+
+class Matrix(tr.GraphBuilder):
+    def __call__(self, x0: Tensor, grid: tuple[int, int]) -> Any:
+        return torch.eye(x0.shape[1])
+
+
+class Transposed(tr.Fuser):
+    def transport(self, state: Any, selection: Any, graph: Any, attention: Any) -> Transport:
+        weights = torch.zeros(len(state.x), selection.drop.shape[1], selection.keep.shape[1])
+        return Transport(selection.keep, selection.drop, move=weights)
+
+
+class Half(tr.Schedule):
+    def count(self, layer: int, tokens: int, context: Any) -> Any:
+        return 3.5
+
+
+class Twice(tr.Selector):
+    def __call__(self, state: Any, attention: Any, count: int) -> Selection:
+        every = torch.arange(state.num_tokens).expand(len(state.x), -1)
+        return Selection(keep=every[:, count:], drop=every[:, -count:])
+
+
+class Unknown(tr.Scorer):
+    def __call__(self, state: Any, attention: Any) -> Tensor:
+        return torch.full((len(state.x), state.num_tokens), float("nan"))
+
+
+class Empty(tr.Scorer):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"graph": Matrix(), "fuser": "propagate"}, r"Matrix must return .*Graph.* got tensor"),
+        ({"fuser": Transposed()}, r"move as \(batch, \d+, 2\), remaining × removed"),
+        ({"schedule": Half()}, r"whole number from count\(\), got 3\.5 for block 0"),
+        ({"scorer": Twice()}, r"Twice: keep and drop must hold each of .* come twice"),
+        ({"scorer": Unknown()}, "Unknown gave scores that are NaN"),
+        ({"scorer": Empty()}, "Empty has no __call__"),
+    ],
+)
+def test_what_a_part_does_wrong_is_said(fields: dict[str, Any], told: str) -> None:
+    strategy = tr.Strategy(**{"scorer": "CosSim", "schedule": 2, **fields})
+    model = vit()
+    with pytest.raises(TokenredError, match=told):
+        tr.wrap(model, strategy, check=True)(images_for(model))
+
+
+def test_a_model_in_the_place_of_the_strategy_is_refused() -> None:
+    with pytest.raises(PartError, match="swap them"):
+        tr.wrap("gtp", vit())

@@ -136,3 +136,15 @@ def test_parts_that_do_nothing_are_said(fields: dict[str, Any], told: str) -> No
 def test_arguments_that_a_part_does_not_use_are_accepted() -> None:
     made = tr.strategy("gtp", graph="none", M=3, fuser="prune", alpha=0.4, scorer="Random")
     assert (made.graph, made.fuser) == (tr.graphs.NoGraph(), tr.fusers.Prune())
+
+
+def test_a_selector_may_be_called_so() -> None:
+    matching = tr.selectors.BipartiteMatching()
+    made = tr.Strategy(selector=matching, fuser="merge")
+    assert made == tr.Strategy("BipartiteMatching", fuser="merge")
+    assert tr.strategy("topk", selector="BipartiteMatching").selector == matching
+    assert made.replace(selector="GridDrop") == tr.Strategy(selector="GridDrop", fuser="merge")
+    with pytest.raises(ConfigError, match="a scorer or a selector, got both"):
+        tr.Strategy("CosSim", selector=matching)
+    with pytest.raises(UnknownNameError, match="'tome' has no P; its number of tokens is r="):
+        tr.strategy("tome", P=8)

@@ -41,7 +41,7 @@ _MACHINE = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Comparison(Result):
     """A comparison of strategies; ``print`` shows the table.
 
@@ -118,11 +118,11 @@ class Comparison(Result):
         if "difference" not in self.frame:
             return ""
         widths = (self.frame["difference_high"] - self.frame["difference_low"]).dropna()
-        half = float(widths.median()) / 2
+        half, ends = float(widths.median()) / 2, [f"{widths.min():.1f}", f"{widths.max():.1f}"]
         images = int(self.frame["images"].iloc[0])
         return (
             f"What {images} images can tell: the {self.level:.0%} intervals are "
-            f"{widths.min():.1f} to {widths.max():.1f} points wide. A loss of more than about "
+            f"{' to '.join(dict.fromkeys(ends))} points wide. A loss of more than about "
             f"{half:.1f} points shows; a smaller one, or a lead of one method over another by as "
             "little, may be chance."
         )

@@ -90,6 +90,9 @@ class Result(ABC):
             console.print(self)
         return captured.get().rstrip()
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(…)  # print it for its table"
+
     def _repr_html_(self) -> str:
         """The same for a notebook, where tables are wider than lines of text."""
         shown = []

@@ -47,7 +47,7 @@ _NARROW = {
 _NAMED = ("model", "image_size", "dtype", "device")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Sweep(Result):
     """Speed in many settings; ``print`` shows the tables.
 

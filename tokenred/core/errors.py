@@ -24,6 +24,7 @@ def shown(value: object) -> str:
         text = repr(value)
     except Exception:
         text = f"a {type(value).__name__} that cannot be printed"
+    text = " ".join(text.split()) if "\n" in text else text
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 

@@ -72,7 +72,7 @@ def trace(
     form = copy.copy(model)  # with the same weights
     form._compiled_call_impl = None
     if isinstance(form, ReducedViT):
-        form.check_finite = False  # it would read the images
+        form.check = False  # it would read the images
         form.engines = engines
     shapes = ({0: torch.export.Dim(OPEN, min=1)},) if dynamic_batch else None
     try:

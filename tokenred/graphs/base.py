@@ -5,6 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
+from tokenred.core.errors import PartError
 from tokenred.core.part import Part
 from tokenred.core.registry import KINDS, Registry
 from tokenred.graphs.graph import Graph
@@ -22,7 +23,7 @@ class GraphBuilder(Part):
 
     def __call__(self, x0: Float[Tensor, "b N0 c"], grid: tuple[int, int]) -> Graph | None:
         """The graph of these tokens on this grid."""
-        raise NotImplementedError
+        raise PartError(f"{type(self).__name__} has no __call__(self, x0, grid).")
 
 
 graph_builders: Registry[GraphBuilder] = KINDS["graph"]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from tokenred.core.info import ModelInfo
+from tokenred.core.part import Part
 from tokenred.strategies.step import PLACES, in_order_of_place
 from tokenred.strategies.strategy import Strategy
 
@@ -39,6 +40,7 @@ class Cost:
         stem, head: MACs of embedding, and of pooling and classifier.
         learned: MACs of parts with weights; they count.
         overhead: MACs spent on choosing and fusing; they do not.
+        unknown: your own parts that do not say how much they spend.
     """
 
     layers: tuple[LayerCost, ...]
@@ -46,6 +48,7 @@ class Cost:
     head: float
     learned: float
     overhead: float
+    unknown: tuple[str, ...] = ()
 
     @property
     def gmacs(self) -> float:
@@ -69,6 +72,8 @@ class Cost:
         lines.append(
             f"image tokens (beside {num_prefix} prefix); {self.gmacs:.3f} GMACs an image, "
             f"{self.overhead_gmacs:.4f} of overhead not counted"
+            + f"; that of {', '.join(self.unknown)} is unknown (no macs)"
+            * bool(self.unknown)
         )
         return "\n".join(lines)
 
@@ -108,6 +113,7 @@ def strategy_cost(
         head=info.head_fixed + info.head_per_token * last + info.head_per_pair * last**2,
         learned=sum(part.learned_macs(info, gone) for part, gone in learned),
         overhead=graph,
+        unknown=_unknown(strategy),
     )
 
 
@@ -155,6 +161,15 @@ def counts_alive(
             taker = free[0] if free else 0
             found[taker][layer] = gone + extras[taker]
     return found
+
+
+def _unknown(strategy: Strategy) -> tuple[str, ...]:
+    """Parts of others, which choose or fuse and have no `macs`."""
+    names = ("scorer", "fuser", "graph", "router")
+    parts = (part for name, part in strategy.parts.items() if name.rpartition(".")[2] in names)
+    kinds = dict.fromkeys(type(part) for part in parts)
+    own = (kind for kind in kinds if not kind.__module__.startswith("tokenred."))
+    return tuple(kind.__name__ for kind in own if kind.macs is Part.macs)
 
 
 def needs_graph(strategy: Strategy, counts: Sequence[Sequence[int]]) -> bool:

@@ -23,14 +23,16 @@ from tokenred.attention import (
 from tokenred.backbones.base import BlockAdapter, Embedded
 from tokenred.backbones.hooks import call_of
 from tokenred.core.capture import fixed, is_eager, replace
-from tokenred.core.errors import PartError
+from tokenred.core.errors import PartError, shown
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32, gather_tokens
+from tokenred.graphs.graph import Graph
 from tokenred.reduced.ahead import columns_merged, rows_merged, values_spread
 from tokenred.reduced.cost import needs_graph
 from tokenred.reduced.plan import AHEAD, LayerPlan, StepPlan, counts_of
 from tokenred.reduced.recorder import Recorder, Span, no_span
 from tokenred.reduced.setup import Setup
+from tokenred.strategies.base import Selector
 
 __all__ = ["LoopState", "Runner"]
 
@@ -68,6 +70,7 @@ class Runner:
     engines: tuple[Engine, ...]
     span: Span = no_span
     recorder: Recorder | None = None
+    check: bool = False
     scratch: Scratch | None = field(default_factory=_scratch)
 
     def __call__(self, images: Float[Tensor, "b ch H W"], last: int | None = None) -> TokenState:
@@ -110,6 +113,11 @@ class Runner:
         if needs_graph(setup.strategy, counts_of(plans, setup.strategy)):
             with self.span("graph"):
                 graph = parts["graph"](embedded.x0, grid)
+                if not isinstance(graph, Graph | None):
+                    raise PartError(
+                        f"{type(parts['graph']).__name__} must return a tokenred.graphs.Graph or "
+                        f"None, got {shown(graph)}."
+                    )
                 # Every block uses it; a builder may return None.
                 graph = None if graph is None else graph.with_columns()
         return TokenState(
@@ -346,6 +354,8 @@ class Runner:
             state = replace(state, size=_ones(state.x))
         with self.span("select"):
             selection = selector(state, attention, step.count)
+            if self.check:
+                _check_selection(selector, selection, state.num_tokens)
         with self.span("fuse"):
             after = fuser(state, selection, state.graph, attention)
             if selection.alive is not None:
@@ -380,6 +390,21 @@ def _follow(
         seen = {stat: attention[stat] for stat in requires if stat in attention.values}
         state = mod.follow(state, AttentionStats(seen), selection)
     return state
+
+
+def _check_selection(selector: Selector, selection: Selection, tokens: int) -> None:
+    """Refuse scores that are NaN, and tokens that are not either kept or removed, once."""
+    name = type(getattr(selector, "scorer", selector)).__name__
+    if selection.score is not None and bool(selection.score.isnan().any()):
+        raise PartError(f"{name} gave scores that are NaN. Look for 0/0, or log of 0.")
+    both = torch.cat((selection.keep, selection.drop), dim=1).sort(dim=1).values
+    if selection.alive is None and both.shape[1] == tokens:
+        every = torch.arange(tokens, device=both.device)
+        if bool((wrong := (both != every).any(dim=1)).any()):
+            raise PartError(
+                f"{name}: keep and drop must hold each of the {tokens} image tokens once; in image "
+                f"{int(wrong.nonzero()[0])} of the batch some come twice."
+            )
 
 
 def _with_added(embedded: Embedded, added: Float[Tensor, "b N0 c"]) -> Embedded:

@@ -51,7 +51,7 @@ class ReducedViT(LiveModel):
         base: the model.
         strategy: the strategy, with its budget resolved.
         engines: the attention engines, in the order in which they are tried.
-        check_finite: whether images with NaN or infinite values are refused.
+        check: whether what takes time is checked as well, see `wrap`.
         prepare: applied to the images before anything else, or None.
     """
 
@@ -64,12 +64,12 @@ class ReducedViT(LiveModel):
         strategy: Strategy,
         *,
         engine: str = "auto",
-        check_finite: bool = False,
+        check: bool = False,
         like: ReducedViT | None = None,
     ) -> None:
         engines = pick_engine(engine)
         super().__init__(base, strategy, {} if like is None else like._learned_in(strategy))
-        self.check_finite = check_finite
+        self.check = check
         self.engines, self._engine = engines, engine
 
     def with_strategy(self, strategy: StrategyLike) -> ReducedViT:
@@ -81,7 +81,7 @@ class ReducedViT(LiveModel):
             self.base,
             resolved(self.base, strategy),
             engine=self._engine,
-            check_finite=self.check_finite,
+            check=self.check,
             like=self,
         )
 
@@ -102,9 +102,10 @@ class ReducedViT(LiveModel):
         check_capture(images, setup.pads)
         if not checked:
             setup.backbone.check_images(images)
-        if self.check_finite:
+        if self.check:
             _check_finite(images)
-        return Runner(setup, engines or self.engines, span, recorder)(images, last)
+        runner = Runner(setup, engines or self.engines, span, recorder, self.check)
+        return runner(images, last)
 
     def _origins(self, layers: Collection[int], owners: bool) -> Origins:
         return Origins(layers, owners=owners, masks=self._setup.masks)

@@ -70,6 +70,19 @@ class Trace(Recorder):
         self.attention_maps: dict[int, Tensor] = {}
         self.attention_index: dict[int, Tensor] = {}
 
+    def __repr__(self) -> str:
+        counts = [self.start.num_tokens, *self.tokens_per_layer] if self.states else []
+        return f"Trace({' → '.join(map(str, counts))} image tokens)"
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook, as a table."""
+        heads = "".join(f"<th>{i}</th>" for i in range(len(self.states)))
+        cells = "".join(f"<td>{count}</td>" for count in self.tokens_per_layer)
+        return (
+            f"<table><tr><th>after block</th>{heads}</tr>"
+            f"<tr><th>image tokens</th>{cells}</tr></table>"
+        )
+
     def started(self, state: TokenState) -> None:
         self.start = state
 

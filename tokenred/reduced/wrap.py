@@ -9,7 +9,7 @@ from torch import nn
 
 from tokenred.backbones import adapt
 from tokenred.backbones.huggingface import HuggingFaceViT
-from tokenred.core.errors import InputError, UnusedWarning
+from tokenred.core.errors import InputError, PartError, UnusedWarning
 from tokenred.reduced.model import ReducedViT, resolved
 from tokenred.reduced.tower import ReducedTower
 from tokenred.strategies.specs import StrategyLike
@@ -23,7 +23,7 @@ def wrap(
     strategy: StrategyLike,
     *,
     engine: str = "auto",
-    check_finite: bool = False,
+    check: bool = False,
 ) -> ReducedViT:
     """Run a model with fewer tokens.
 
@@ -36,8 +36,8 @@ def wrap(
         strategy: a `Strategy`, or text: a recipe's name, ``"gtp:P=8"``, ``"tome@0.65"``, the path
             of a ``.toml`` (`tokenred.analysis.parse_spec`).
         engine: ``"auto"``, or an attention engine by name (`tokenred.attention.pick_engine`).
-        check_finite: refuse images with NaN or infinite values (this reads every image; not when
-            compiled).
+        check: also check what takes time: refuse images with NaN or infinite values, scores that
+            are NaN, and selections that hold a token twice (not when compiled).
 
     Raises:
         BackboneError: for a model that no adapter knows.
@@ -48,9 +48,11 @@ def wrap(
         UntrainedPartWarning: for a part whose weights are random until trained or loaded.
         UnusedWarning: for a `Strategy` with a part that changes nothing (`Strategy.unused`).
     """
+    if isinstance(strategy, nn.Module):
+        raise PartError("expected wrap(model, strategy), got a model as the strategy; swap them.")
     base = model.base if isinstance(model, ReducedViT) else model
     kind = ReducedTower if HuggingFaceViT.knows(base) else ReducedViT
-    reduced = kind(base, resolved(base, strategy), engine=engine, check_finite=check_finite)
+    reduced = kind(base, resolved(base, strategy), engine=engine, check=check)
     for told in strategy.unused if isinstance(strategy, Strategy) else ():
         warnings.warn(f"{told} (in {strategy!r}).", UnusedWarning, stacklevel=2)
     return reduced

@@ -178,7 +178,7 @@ class Fuser(Reader):
         attention: AttentionStats,
     ) -> Transport:
         """The weights of the linear map from old to new tokens."""
-        raise NotImplementedError(f"{type(self).__name__} has neither transport nor __call__")
+        raise PartError(f"{type(self).__name__} has neither transport nor __call__.")
 
     @property
     def tells_transport(self) -> bool:

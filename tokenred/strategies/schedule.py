@@ -8,7 +8,7 @@ from fractions import Fraction
 from heapq import heapify, heapreplace
 from typing import ClassVar, Literal
 
-from tokenred.core.errors import ConfigError, ScheduleError
+from tokenred.core.errors import ConfigError, PartError, ScheduleError
 from tokenred.core.part import Part, check_blocks
 from tokenred.core.registry import KINDS, Registry
 
@@ -60,7 +60,7 @@ class Schedule(Part):
 
     def count(self, layer: int, tokens: int, context: ScheduleContext) -> int:
         """``P`` for a block with ``tokens`` input image tokens."""
-        raise NotImplementedError
+        raise PartError(f"{type(self).__name__} has no count(self, layer, tokens, context).")
 
     def share(self, layer: int, context: ScheduleContext) -> float | None:
         """The share of all tokens that should remain after a block, before rounding.
@@ -104,13 +104,18 @@ class Schedule(Part):
     def possible(self, layer: int, tokens: int, context: ScheduleContext) -> int:
         """`count`, refused or capped where a block cannot remove that many tokens."""
         asked, most = self.count(layer, tokens, context), max(0, context.limit(tokens))
+        if not hasattr(asked, "__index__"):
+            raise ScheduleError(
+                f"{self!r}: expected a whole number from count(), got {asked!r} for block {layer}. "
+                "Round it."
+            )
         if asked < 0 or (asked > most and not context.caps):
             raise ScheduleError(
                 f"{self!r} asks block {layer} to remove {asked} tokens; {tokens} image tokens "
                 f"enter it and between 0 and {most} can be removed. Remove fewer, or in fewer "
                 "blocks."
             )
-        return min(asked, most)
+        return min(int(asked), most)
 
     def __call__(self, depth: int, patches: int) -> tuple[int, ...]:
         """The counts for a model with this many blocks and image tokens."""

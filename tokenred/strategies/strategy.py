@@ -30,6 +30,7 @@ from tokenred.strategies.base import (
     Selector,
     embeddings,
     routers,
+    selectors,
 )
 from tokenred.strategies.config import fingerprint, read_toml, resolve, write_toml
 from tokenred.strategies.schedule import Schedule
@@ -69,6 +70,7 @@ class Strategy:
         threshold: how θ's threshold is found: ``"exact"``, or ``"fast"``, whose share may differ
             from θ by up to 0.01 (see ``trace.theta_error``).
         steps: the reductions, instead of ``scorer``, ``fuser``, ``schedule`` and ``where``.
+        selector: a selector or its name, which can be given as ``scorer`` too.
 
     Raises:
         UnknownNameError: for an unregistered name.
@@ -101,7 +103,13 @@ class Strategy:
         threshold: Literal["exact", "fast"] = "exact",
         embedding: Embedding | str = "plain",
         steps: Sequence[Step] = (),
+        *,
+        selector: Selector | str | None = None,
     ) -> None:
+        if selector is not None and scorer is None:
+            scorer = selectors.create(selector)
+        elif selector is not None:
+            raise ConfigError("Strategy: expected a scorer or a selector, got both.")
         if (scorer is None) != bool(steps) or (
             steps and (fuser, schedule, where) != ("prune", 0, "after_attention")
         ):
@@ -219,6 +227,8 @@ class Strategy:
             UnknownNameError: for a field that a strategy does not have.
             ConfigError: for a field of one step where there are several.
         """
+        if "selector" in changes:
+            changes.setdefault("scorer", selectors.create(changes.pop("selector")))
         for name in changes:
             if name not in FIELDS:
                 raise UnknownNameError.of("field of a strategy", name, FIELDS)
@@ -261,8 +271,11 @@ class Strategy:
 
 
 STEP_FIELDS = ("scorer", "fuser", "schedule", "where")
-FIELDS = tuple(parameters_of(Strategy))
+FIELDS = tuple(name for name in parameters_of(Strategy) if name != "selector")
 """What `Strategy` takes, by name."""
+
+# What recipes call the number of tokens that go, or stay.
+_AMOUNTS = ("P", "r", "keep_rate", "keep", "rows_removed", "thresholds")
 
 recipes: Registry[Strategy] = KINDS["strategy"]
 list_strategies, register_strategy = recipes.names, recipes.register
@@ -301,7 +314,11 @@ def divide_arguments(
     own = recipes[name].parameters
     rest = {k: v for k, v in arguments.items() if k not in own}
     for key in rest:
-        if key not in FIELDS:
+        if key in _AMOUNTS and (theirs := [amount for amount in _AMOUNTS if amount in own]):
+            raise UnknownNameError(
+                f"strategy {name!r} has no {key}; its number of tokens is {theirs[0]}=."
+            )
+        if key not in (*FIELDS, "selector"):
             raise UnknownNameError.of(f"argument of strategy {name!r}", key, {*own, *FIELDS})
     if "reference" in rest:
         read(bool, rest.pop("reference"), f"{name}: reference")

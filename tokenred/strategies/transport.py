@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenred.core.capture import replace
+from tokenred.core.errors import PartError
 from tokenred.core.tensors import gather_tokens, product
 
 if TYPE_CHECKING:
@@ -40,7 +41,18 @@ class Transport:
     extra: int = 0
 
     def apply(self, state: TokenState) -> TokenState:
-        """The state after the reduction."""
+        """The state after the reduction.
+
+        Raises:
+            PartError: for weights that are not remaining × removed tokens.
+        """
+        if self.move is not None:
+            rows, columns = self.keep.shape[1] + self.extra, self.drop.shape[1]
+            if self.move.shape[2] != columns or self.move.shape[1] not in (rows, self.extra):
+                raise PartError(
+                    f"Transport: expected move as (batch, {rows}, {columns}), remaining × removed "
+                    f"tokens, got {tuple(self.move.shape)}."
+                )
         index = state.index.gather(1, self.keep)
         if self.extra:
             index = torch.cat((index, index.new_full((index.shape[0], self.extra), -1)), dim=1)

@@ -38,15 +38,18 @@ def test_lines_bars_and_labels(frame: pd.DataFrame) -> None:
     assert list(figure.get_size_inches()) == [3.5, 2.8]
 
 
-def test_only_points_of_one_cost_are_set_apart(grid: pd.DataFrame) -> None:
+def test_points_keep_their_cost_and_bars_of_one_cost_are_set_apart(grid: pd.DataFrame) -> None:
     costs = {("gtp", 3): 3.0, ("gtp", 5): 2.0, ("tome", 3): 3.01, ("tome", 5): 2.5}
     one = grid[(grid["alpha"] == 0.1) & (grid["M"] == 4)]
     frame = pd.concat([one, one.assign(method="tome")])
     frame["gmacs"] = [costs[key] for key in zip(frame["method"], frame["P"], strict=True)]
-    lines = {line.get_label(): line.get_xdata() for line in tradeoff(frame).axes[0].lines}
-    gtp, tome = lines["GTP-ViT"], lines["ToMe"]
-    assert (gtp[0], tome[0]) == (2.0, 2.5)
-    assert tome[1] - gtp[1] == pytest.approx(0.02 * 1.01)
+    (axes,) = tradeoff(frame).axes
+    lines = {line.get_label(): list(line.get_xdata()) for line in axes.lines}
+    assert lines["GTP-ViT"] == [2.0, 3.0]
+    assert lines["ToMe"] == [2.5, 3.01]
+    bars = sorted(segment[0, 0] for group in axes.collections for segment in group.get_segments())
+    assert bars[:2] == [2.0, 2.5]
+    assert bars[3] - bars[2] == pytest.approx(0.02 * 1.01)
 
 
 def test_refused(frame: pd.DataFrame) -> None:

@@ -259,7 +259,7 @@ def test_an_interrupt_keeps_what_is_finished_and_says_how_to_go_on(
 ) -> None:
     grid = make_grid(AXES)
     engine = Scripted(after=2, then=KeyboardInterrupt())
-    with pytest.raises(StudyInterruptedError, match=r"2 cells .* 2 are to go.*same grid") as caught:
+    with pytest.raises(StudyInterruptedError, match=r"2 of 4 results .*same grid") as caught:
         grid.run(store, engine=engine, progress=False)
     assert isinstance(caught.value, KeyboardInterrupt)
     assert len(store) == 2

@@ -110,7 +110,7 @@ class Timing:
         return cls(**fields)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Benchmark(Result):
     """Timings and their settings. Iterates over the timings; ``[name]`` finds one.
 

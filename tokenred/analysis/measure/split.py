@@ -68,7 +68,7 @@ class PhaseTime:
     share: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TimeSplit(Result):
     """Where the time of a forward goes; ``[name]`` finds a line, ``print`` shows the table.
 

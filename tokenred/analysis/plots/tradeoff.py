@@ -76,9 +76,9 @@ def tradeoff(
     ours = _placed(frame, x, relative)
     dense = frame["method"] == _DENSE
     points = ours[~dense].reset_index(drop=True)
-    points["shown"] = points["x"]
+    points["bar"] = points["x"]
     if x == "gmacs":
-        points["shown"] = _set_apart(points["x"], 0.02 * (ours["x"].max() - ours["x"].min()))
+        points["bar"] = _set_apart(points["x"], 0.02 * (ours["x"].max() - ours["x"].min()))
     names = list(dict.fromkeys(points[hue]))
     looks = looks_of(names)
     entries = len(names) + bool(dense.any()) + front
@@ -163,16 +163,16 @@ def _set_apart(places: Any, step: float) -> Any:
 
 def _draw_lines(axes: Axes, points: pd.DataFrame, hue: str, looks: dict[Any, Any]) -> None:
     for name, (colour, marker) in looks.items():
-        own = points[points[hue] == name].sort_values("shown", kind="stable")
+        own = points[points[hue] == name].sort_values("x", kind="stable")
         if own["x_low"].notna().any():
             across = [(own["x"] - own["x_low"]).clip(0), (own["x_high"] - own["x"]).clip(0)]
-            draw_bars(axes, own["shown"], own["y"], colour, xerr=across)
-        sure = own["low"].notna().any()
+            draw_bars(axes, own["x"], own["y"], colour, xerr=across)
+        if own["low"].notna().any():  # apart, where they would cover each other
+            bars = [(own["y"] - own["low"]).clip(0), (own["high"] - own["y"]).clip(0)]
+            draw_bars(axes, own["bar"], own["y"], colour, yerr=bars)
         draw_series(
-            axes, own["shown"], own["y"], colour, bars=True, markersize=5, marker=marker,
-            label=read_name(name), low=own["low"].clip(upper=own["y"]) if sure else None,
-            high=own["high"].clip(lower=own["y"]),
-        )  # fmt: skip
+            axes, own["x"], own["y"], colour, markersize=5, marker=marker, label=read_name(name)
+        )
 
 
 def _draw_published(

@@ -61,7 +61,7 @@ _HEADS = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Reproduction(Result):
     """The experiments that were run; ``print`` shows how many figures agree.
 

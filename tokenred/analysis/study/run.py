@@ -133,7 +133,7 @@ class _Writer:
             store.write([self._row(cell, outcome) for cell, outcome in skipped])
         except KeyboardInterrupt as stop:
             raise StudyInterruptedError(
-                f"stopped: {finished} cells were finished, {whole - finished} are to go. "
+                f"stopped: {finished} of {whole} results were finished, references among them. "
                 f"Finished results are in {store.path or 'memory'}; start the same grid on that "
                 "store again to continue."
             ) from stop
