@@ -128,7 +128,7 @@ def graph_command(
         demo: use an embedded picture instead of a photograph.
         builder: NAME[:KEY=VALUE,…] of a graph.
         patch: draw only the choices of this patch; repeatable.
-        all_edges: draw edges between grid neighbours as well.
+        all_edges: draw the edges of all patches, also those between grid neighbours.
         output: the picture: .png, .pdf or .svg.
     """
     if (image is None) != demo:
@@ -145,8 +145,9 @@ def graph_command(
         loaded, alone, chosen, strategy=strategy, name=model.title, progress=False
     )
     name = "an embedded digit" if image is None else image.name
+    every = range(found.graph.num_nodes) if all_edges else None
     figure = graph_panels(
-        found.graph, found.pixels, patches=patch or None, far_only=False if all_edges else None,
+        found.graph, found.pixels, patches=patch or every, far_only=False if all_edges else None,
         title=f"{builder}, {model.title} on {name}",
     )  # fmt: skip
     say(statistics, written=[save_figure(figure, output, overwrite=True)])

@@ -116,3 +116,9 @@ def test_refused() -> None:
         draw_graph(Mixed(M=2)(torch.randn(2, 12, 6), (3, 4)), IMAGE, 2)
     with pytest.raises(InputError, match="on a grid"):
         in_degree_map(np.zeros(4))
+
+
+def test_a_large_graph_shows_a_few_patches() -> None:
+    graph = Mixed(M=8)(torch.randn(1, 64, 6, generator=torch.Generator().manual_seed(0)), (8, 8))
+    assert "from 3 patches" in draw_graph(graph, IMAGE).axes[0].get_title()
+    assert "from" not in draw_graph(graph, IMAGE, patches=range(64)).axes[0].get_title()

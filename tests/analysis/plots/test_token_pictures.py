@@ -41,7 +41,7 @@ def test_panels_and_their_words(picture: Picture) -> None:
     figure = show_tokens(picture, title="a dog")
     assert len(figure.axes) == 6
     heads = [t.get_text() for axes in figure.axes for t in axes.texts]
-    assert heads == ["gtp:P=1 → dog (90%)", "idlevit → cat (50%)"]
+    assert heads == ["GTP-ViT, P=1 → dog (90%)", "IdleViT → cat (50%)"]
     captions = [axes.get_xlabel().strip() for axes in figure.axes]
     assert captions == [
         "dense: dog (95%)", "block 0, 4 tokens", "block 4, 4 tokens",
@@ -49,7 +49,7 @@ def test_panels_and_their_words(picture: Picture) -> None:
     ]  # fmt: skip
     labels = [t.get_text() for t in figure.legends[0].get_texts()]
     assert labels == [
-        "idles", "owns others", "removed, in another token", "removed, in a fused token",
+        "idles", "owns others: their mean colour", "removed, in a fused token",
         "removed, nothing left",
     ]  # fmt: skip
 
@@ -59,11 +59,11 @@ def test_veils(picture: Picture) -> None:
     photograph, veil = figure.axes[1].images
     assert np.allclose(photograph.get_array(), 0.5)
     opacity = np.asarray(veil.get_array())[..., 3]
-    assert (opacity > 0).tolist() == [[False, True, False], [True, True, False]]
+    assert (opacity > 0).tolist() == [[True, True, False], [True, True, False]]
     assert np.asarray(veil.get_array())[1, 1, :3].tolist() == [1, 1, 1]
-    # One outline, around the patch that stands for another.
-    (outline,) = figure.axes[1].patches
-    assert outline.get_bbox().bounds == pytest.approx((0.09, 0.09, 0.82, 0.82))
+    # One outline, in black and white, around the patch that stands for another.
+    outline, _ = figure.axes[1].patches
+    assert outline.get_bbox().bounds == pytest.approx((0.08, 0.08, 0.84, 0.84))
     dark = np.asarray(figure.axes[5].images[1].get_array())[0, 2]
     assert dark[:3].tolist() == [0, 0, 0]
     assert dark[3] > 0.5
@@ -96,23 +96,17 @@ def test_edges_lead_from_centre_to_centre() -> None:
     assert [[0.5, 0.5], [1.5, 1.5]] in segments
     assert [[2.5, 1.5], [1.5, 1.5]] in segments
     assert figure.legends[0].get_texts()[-1].get_text() == "graph edge"
-    assert [t.get_text() for t in figure.axes[0].texts] == ["gtp"]
+    assert [t.get_text() for t in figure.axes[0].texts] == ["GTP-ViT"]
 
 
-def test_regions_beside_each_other_differ_in_colour() -> None:
-    holder = np.repeat(np.arange(12) * 2, 2).reshape(4, 6)
-    alive = (np.arange(24) % 2 == 0).reshape(4, 6)
-    drawn = stage(0, holder=holder, alive=alive, pooled=~alive & False, idle=~alive & False)
-    dense = PictureRow("dense", (), None, np.nan)
-    rows = (PictureRow("tome", (drawn,), None, np.nan),)
-    figure = show_tokens(Picture(np.zeros((8, 12, 3), np.float32), (4, 6), 1, dense, rows, None))
-    colours = {
-        6 * int(box.get_y()) + int(box.get_x()): box.get_edgecolor()
-        for box in figure.axes[1].patches
-    }
-    assert sorted(colours) == list(range(0, 24, 2))
-    for row in range(4):
-        for column in range(6):
-            around = holder[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
-            others = set(around.flatten().tolist()) - {int(holder[row, column])}
-            assert colours[int(holder[row, column])] not in {colours[o] for o in others}
+def test_an_owner_and_its_patches_have_their_mean_colour(picture: Picture) -> None:
+    picture.pixels[:10, :10] = 1.0  # the owner; its neighbour is grey
+    veil = np.asarray(show_tokens(picture).axes[1].images[1].get_array())
+    assert np.allclose(veil[0, :2], (0.75, 0.75, 0.75, 1))
+
+
+def test_links_join_removed_patches_and_their_owners(picture: Picture) -> None:
+    figure = show_tokens(picture, links=True)
+    assert len(figure.axes) == 4 * 3
+    lines = figure.axes[4].collections[0].get_segments()
+    assert [line.tolist() for line in lines] == [[[1.5, 0.5], [0.5, 0.5]]]

@@ -24,6 +24,7 @@ Floats = NDArray[np.float64]
 _WIDTH, _HEIGHT = 3.5, 3.3  # inches, a column of most papers
 _OPACITY = 0.8  # of the heaviest edge, if there are few edges
 _BEND = (0.12, 0.4)  # of an edge, to show both directions: per length; at most, in patches
+_MANY = 150  # edges, of which only those of a few patches are drawn
 _FADED = 0.4  # of the photograph, so that edges are visible on dark ones too
 
 
@@ -50,7 +51,8 @@ def draw_graph(
         i: which image of the graph's batch.
         far_only: hide edges between grid neighbours, which say little and hide much; None to do so
             only if there are other edges.
-        patches: only the edges that these positions chose; None for all.
+        patches: only the edges that these positions chose; None for all, or for three positions
+            if there are over 150 edges (pass ``range(graph.num_nodes)`` for all of them).
         title: title of the figure; None for a description.
         width, height: in inches.
 
@@ -133,6 +135,11 @@ def _edges(
     every = graph.to_networkx(i).edges(data="weight")
     edges = np.array([edge for edge in every if edge[0] != edge[1]], dtype=np.float64)
     edges = edges.reshape(-1, 3)
+    few = ""
+    if patches is None and len(edges) > _MANY:
+        gh, gw = graph.grid
+        patches = [gh * k // 4 * gw + gw * k // 4 for k in (1, 2, 3)]
+        few = f" from {len(patches)} patches"
     if patches is not None:
         mine = np.isin(edges[:, 0], list(patches))
         if not graph.directed:
@@ -143,7 +150,7 @@ def _edges(
     hide = far.any() if far_only is None else far_only
     edges = edges[far] if hide else edges
     count = "1 edge" if len(edges) == 1 else f"{len(edges)} edges"
-    return edges, f"{count} beyond the grid neighbours" if hide else count
+    return edges, f"{count}{few} beyond the grid neighbours" if hide else f"{count}{few}"
 
 
 def _degrees(source: Any, i: int) -> Floats:

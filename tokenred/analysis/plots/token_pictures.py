@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenred.analysis.plots.canvas import Colour, new_grid, palette
+from tokenred.analysis.plots.canvas import new_grid
+from tokenred.analysis.plots.looks import read_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,10 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Picture", "PictureRow", "Stage", "show_tokens"]
 
-# Covers of patches, with their opacity, and the colours of their hatchings.
+# Covers of patches, with their opacity.
 _LOST, _POOLED, _IDLING = (1.0, 1.0, 1.0, 0.93), (0.5, 0.5, 0.5, 0.75), (0.0, 0.0, 0.0, 0.65)
-_HELD_OPACITY = 0.75
-_IDLE_STROKE, _LOST_STROKE = "0.6", "0.75"
 _DIAGONALS = ((0.3, 0.3, 0.7, 0.7), (0.3, 0.7, 0.7, 0.3))
 _HATCHES = ((0, 1, 1, 0), (0, 0.5, 0.5, 0), (0.5, 1, 1, 0.5))
 _SMALL = 6.5  # points
@@ -117,20 +116,23 @@ class Picture:
 
 
 def show_tokens(
-    picture: Picture, *, holders: bool = True, title: str | None = None, width: float = 7.0
-) -> Figure:
+    picture: Picture, *, holders: bool = True, links: bool = False, title: str | None = None,
+    width: float = 7.0,
+) -> Figure:  # fmt: skip
     """The photograph and what remains of it after some blocks: one row per strategy.
 
-    A patch whose token remains is shown unchanged. A removed patch is covered: in the colour of the
-    patch whose token owns it (which is outlined in that colour), grey if a token of no single patch
-    owns it, or white and crossed if nothing of it is left. An idle patch is dark and hatched. If
-    the picture has edges, thin lines show the edges of the token graph between remaining and
-    removed patches.
+    A patch whose token remains is shown unchanged, unless it owns others: then it is outlined, and
+    it and they have their mean colour. A removed patch is grey if a token of no single patch owns
+    it, and white and crossed if nothing of it is left. An idle patch is dark and hatched. If the
+    picture has edges, thin lines show the edges of the token graph between remaining and removed
+    patches.
 
     Args:
         picture: the result of `tokenred.analysis.trace_picture`.
         holders: show the owner of each removed patch; otherwise all removed patches are white and
             crossed.
+        links: beneath each row, the photographs again, with a line from each removed patch to its
+            owner.
         title: title of the figure; None for none.
         width: in inches; the height is derived from it.
     """
@@ -140,22 +142,30 @@ def show_tokens(
     lines = 2 if panel < _NARROW else 1
     legend = _legend(picture, holders)
     legend_columns = max(1, int(width / 1.38))
-    height = len(picture.rows) * (panel * high / wide + (lines + 1.3) * _LINE + 0.05)
+    linked = [links and any(stage.held.any() for stage in row.stages) for row in picture.rows]
+    rows = len(picture.rows) + sum(linked)
+    height = rows * (panel * high / wide + (lines + 1.3) * _LINE + 0.05)
     height += 1.3 * _LINE * -(-len(legend) // legend_columns) + 0.1 + 0.2 * bool(title)
-    with new_grid(width, height, len(picture.rows), columns) as (figure, grid):
+    with new_grid(width, height, rows, columns) as (figure, grid):
         engine: Any = figure.get_layout_engine()
         engine.set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
         for axes in grid.flat:
             axes.set_axis_off()
-        for at, row in enumerate(picture.rows):
+        for number, row in enumerate(picture.rows):
+            at = number + sum(linked[:number])
             _photograph(grid[at, 0], picture)
-            _head(grid[at, 0], row.label, picture.said(row))
+            _head(grid[at, 0], read_name(row.label), picture.said(row))
             dense = ("dense:", picture.said(picture.dense)) if at == 0 else ("", "")
             _caption(grid[at, 0], *dense, lines, panel)
             for axes, stage in zip(grid[at, 1:], row.stages, strict=False):
                 _photograph(axes, picture)
-                _cover(axes, stage, holders)
+                _cover(axes, picture, stage, holders)
                 _caption(axes, f"block {stage.layer},", _count(stage), lines, panel)
+            for axes, stage in zip(
+                grid[at + 1, 1:] if linked[number] else (), row.stages, strict=False
+            ):
+                _photograph(axes, picture)
+                _draw_links(axes, stage)
         if title:
             figure.suptitle(title)
         if legend:
@@ -203,75 +213,97 @@ def _count(stage: Stage) -> str:
     return f"{stage.tokens - idle}/{stage.tokens} pass" if idle else f"{stage.tokens} tokens"
 
 
-def _cover(axes: Axes, stage: Stage, holders: bool) -> None:
+def _cover(axes: Axes, picture: Picture, stage: Stage, holders: bool) -> None:
     """Cover the removed and the idle patches, and outline those that own others."""
-    from matplotlib.collections import LineCollection
     from matplotlib.patches import Rectangle
 
     gh, gw = stage.alive.shape
     lost = stage.lost if holders else stage.gone
-    colours = _colours(stage) if holders else {}
+    means = _means(picture)
     veil: NDArray[np.float64] = np.zeros((gh, gw, 4))
     veil[lost] = _LOST
+    owners = np.unique(stage.holder[stage.held & holders])
     if holders:
         veil[stage.pooled] = _POOLED
-    for holder, colour in colours.items():
-        veil[stage.held & (stage.holder == holder)] = (*_light(colour), _HELD_OPACITY)
+    regions = np.where(stage.held, stage.holder, -1)
+    regions.flat[owners] = owners
+    _draw_lines(axes, _borders(regions), 0.3, "white", 0.7)
+    for owner in owners:
+        region = regions == owner
+        veil[region, :3], veil[region, 3] = means[region].mean(axis=0), 1
     veil[stage.idle] = _IDLING
     axes.imshow(veil, extent=(0, gw, gh, 0), interpolation="nearest", aspect=axes.get_aspect())
-    for holder, colour in colours.items():
-        row, column = divmod(holder, gw)
-        corner, side = (column + 0.09, row + 0.09), 1 - 2 * 0.09
-        axes.add_patch(
-            Rectangle(corner, side, side, fill=False, edgecolor=colour, linewidth=0.9, zorder=4)
-        )
-    _strokes(axes, stage.idle, _IDLE_STROKE, _HATCHES)
-    _strokes(axes, lost, _LOST_STROKE, _DIAGONALS)
+    for owner in owners:
+        row, column = divmod(int(owner), gw)
+        for inset, colour in ((0.08, "black"), (0.16, "white")):
+            side = 1 - 2 * inset
+            axes.add_patch(
+                Rectangle(
+                    (column + inset, row + inset), side, side, fill=False, edgecolor=colour,
+                    linewidth=0.6, zorder=4,
+                )
+            )  # fmt: skip
+    _strokes(axes, stage.idle, "black", _HATCHES)
+    _strokes(axes, lost, "black", _DIAGONALS)
     if len(stage.edges):
         rows, across = np.divmod(stage.edges, gw)
         ends = np.stack((across + 0.5, rows + 0.5), axis=-1)
-        # The more edges, the lighter each; white beneath, for dark photographs.
-        opacity = min(0.6, max(0.15, 60 / len(ends)))
-        for shade, width in (("white", 0.9), ("black", 0.35)):
-            axes.add_collection(
-                LineCollection(list(ends), colors=shade, linewidths=width, alpha=opacity, zorder=3)
-            )
+        opacity = min(0.6, max(0.15, 60 / len(ends)))  # the more edges, the lighter each
+        _draw_lines(axes, list(ends), 0.35, "white", 0.9, alpha=opacity)
 
 
-def _colours(stage: Stage) -> dict[int, Colour]:
-    """A colour for each patch that owns others, different from those of adjacent regions."""
-    # Without grey, which has another meaning here.
-    shades = [shade for i, shade in enumerate(palette(10)) if i != 7]
-    used = [0] * len(shades)
-    numbers: dict[int, int] = {}
-    for holder in dict.fromkeys(stage.holder[stage.held].tolist()):
-        beside: set[int] = set()
-        for row, column in np.argwhere(stage.holder == holder):
-            around = stage.holder[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
-            beside |= {numbers[other] for other in around.flatten().tolist() if other in numbers}
-        # The least used colour that no neighbour has.
-        numbers[holder] = min(range(len(shades)), key=lambda n: (n in beside, used[n], n))
-        used[numbers[holder]] += 1
-    return {holder: shades[number] for holder, number in numbers.items()}
+def _means(picture: Picture) -> NDArray[np.float64]:
+    """``(gh, gw, 3)`` mean colours of the patches."""
+    gh, gw = picture.grid
+    rows = np.array_split(picture.pixels, gh, axis=0)
+    cells = [[cell.mean(axis=(0, 1)) for cell in np.array_split(row, gw, axis=1)] for row in rows]
+    return np.asarray(cells, dtype=np.float64)
+
+
+def _borders(region: NDArray[np.int64]) -> list[Any]:
+    """Lines between neighbouring patches of different regions."""
+    down = (region[1:] != region[:-1]).nonzero()
+    across = (region[:, 1:] != region[:, :-1]).nonzero()
+    lines: list[Any] = [((c, r + 1), (c + 1, r + 1)) for r, c in zip(*down, strict=True)]
+    return lines + [((c + 1, r), (c + 1, r + 1)) for r, c in zip(*across, strict=True)]
+
+
+def _draw_links(axes: Axes, stage: Stage) -> None:
+    """A line from each removed patch to the patch whose token owns it, which has a dot."""
+    gw = stage.alive.shape[1]
+    held = np.flatnonzero(stage.held)
+    rows, columns = np.divmod(np.stack((held, stage.holder.flat[held]), axis=-1), gw)
+    ends = np.stack((columns + 0.5, rows + 0.5), axis=-1)
+    _draw_lines(axes, list(ends), 0.5, "white", 1.3)
+    axes.plot(
+        *ends[:, 1].T, linestyle="none", marker="o", markersize=2, color="black",
+        markeredgecolor="white", markeredgewidth=0.4, zorder=4,
+    )  # fmt: skip
+
+
+def _draw_lines(
+    axes: Axes, lines: list[Any], width: float, casing: str, outer: float, **look: Any
+) -> None:
+    """Lines in a casing of the other lightness, to be seen on dark and bright patches."""
+    from matplotlib.collections import LineCollection
+
+    line = "black" if casing == "white" else "white"
+    for colour, thick in ((casing, outer), (line, width)):
+        axes.add_collection(
+            LineCollection(lines, colors=colour, linewidths=thick, **{"zorder": 3, **look})
+        )
 
 
 def _strokes(
-    axes: Axes, where: NDArray[np.bool_], colour: str, lines: Sequence[tuple[float, ...]]
+    axes: Axes, where: NDArray[np.bool_], casing: str, lines: Sequence[tuple[float, ...]]
 ) -> None:
-    """Draw the same hatching in some patches, so that covers differ from dark or bright images."""
-    from matplotlib.collections import LineCollection
-
+    """Draw the same hatching in some patches."""
     drawn = [
         ((column + x0, row + y0), (column + x1, row + y1))
         for row, column in np.argwhere(where).tolist()
         for x0, y0, x1, y1 in lines
     ]
-    axes.add_collection(LineCollection(drawn, colors=[colour], linewidths=0.5, zorder=3))
-
-
-def _light(colour: Colour) -> Colour:
-    r, g, b = (0.45 + 0.55 * part for part in colour)
-    return r, g, b
+    _draw_lines(axes, drawn, 0.5, casing, 1.1)
 
 
 def _legend(picture: Picture, holders: bool) -> list[Any]:
@@ -279,20 +311,18 @@ def _legend(picture: Picture, holders: bool) -> list[Any]:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    colour = palette(1)[0]
     # What a stage has, then label, face, edge and hatching of its swatch.
     offered: list[tuple[str, str, Any, Any, str | None]] = [
-        ("idle", "idles", "0.25", _IDLE_STROKE, "//////")
+        ("idle", "idles", "0.25", "white", "//////")
     ]
     if holders:
         offered += [
-            ("held", "owns others", "none", colour, None),
-            ("held", "removed, in another token", _light(colour), "0.6", None),
+            ("held", "owns others: their mean colour", "0.85", "black", None),
             ("pooled", "removed, in a fused token", _POOLED, "0.6", None),
-            ("lost", "removed, nothing left", "white", _LOST_STROKE, "xxx"),
+            ("lost", "removed, nothing left", "white", "black", "xxx"),
         ]
     else:
-        offered.append(("gone", "gone", "white", _LOST_STROKE, "xxx"))
+        offered.append(("gone", "gone", "white", "black", "xxx"))
     stages = [stage for row in picture.rows for stage in row.stages]
     handles: list[Any] = [
         Patch(facecolor=face, edgecolor=edge, linewidth=0.6, hatch=hatch, label=label)
