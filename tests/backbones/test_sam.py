@@ -52,13 +52,17 @@ def images_of(height: int = 72, width: int = 56) -> Tensor:
 
 
 class Crop(tr.Selector):
-    """The last row and column of the grid go, in block 1."""
+    """The last row and column of the grid go, in block 1; or those of what the first one left."""
+
+    again: bool = False
 
     def grid_after(self, layer: int, depth: int, grid: tuple[int, int]) -> tuple[int, int]:
-        return (grid[0] - 1, grid[1] - 1) if layer >= 1 else grid
+        gone = 1 + self.again if layer >= 1 else 0
+        return grid[0] - gone, grid[1] - gone
 
     def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
-        rows, columns = state.grid
+        assert state.token_grid is not None
+        rows, columns = state.token_grid
         places = torch.arange(rows * columns).view(rows, columns)
         gone = torch.cat((places[:-1, -1], places[-1]))
         b = state.x.shape[0]
@@ -100,6 +104,33 @@ def test_blocks_run_on_a_smaller_rectangle(form: str, where: str) -> None:
         assert reduced.forward_features(images).shape == features.shape
         same(reduced.forward_features(images), features, 1e-12)
         same(reduced(images), model.forward_head(features), 1e-12)
+
+
+def test_steps_around_a_block() -> None:
+    model, images = sam(global_pool="max").double(), images_of().double()
+    both = tr.Strategy(
+        steps=(
+            tr.Step(
+                Crop(), fuser="prune", schedule=tr.PerLayer((0, 15, 0, 0)), where="before_block"
+            ),
+            tr.Step(
+                Crop(again=True),
+                fuser="prune",
+                schedule=tr.PerLayer((0, 13, 0, 0)),
+                where="after_mlp",
+            ),
+        )
+    )
+    reduced = tr.wrap(model, both)
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        _, trace = reduced.run_with_trace(images[:1])
+    assert trace.token_grid_per_layer == ((9, 7), (7, 5), (7, 5), (7, 5))
+    assert tr.gmacs(reduced) * 2e9 == pytest.approx(counter.get_total_flops(), rel=1e-12)
+    with torch.no_grad():
+        x = trace.features[0].unflatten(1, (9, 7))[:, :-1, :-1].contiguous()
+        expected = model.blocks[1](x)[:, :-1, :-1].flatten(1, 2)
+    same(trace.features[1], expected, 1e-12)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -84,7 +84,8 @@ def strategy_cost(
     """The cost of a strategy on a model, given the tokens removed by step and block."""
     layers, tokens, depth = [], info.num_patches, info.depth
     in_order = in_order_of_place(strategy.steps)
-    grids = token_grids(strategy, info, counts) if info.needs_grid else [None] * (depth + 1)
+    grids = token_grids(strategy, info, counts) if info.needs_grid else None
+    before = sum(step.where == "before_block" for step in strategy.steps)
     for layer in range(len(counts[0])):
         active = strategy.router.active(layer, depth, info.num_patches)
         passing, idle = (tokens, 0) if active is None else (active, tokens - active)
@@ -96,7 +97,7 @@ def strategy_cost(
                 overhead += step.selector.macs(info, now, count) + step.fuser.macs(info, now, count)
                 now += step.fuser.extra_in(layer, depth) - count
                 at[step.where] = now
-        grid = grids[layer + ("before_block" in at)]
+        grid = None if grids is None else grids[layer][before]
         macs = _block_macs(info, layer, passing, at, grid)
         gone = sum(own[layer] for own in counts)
         layers.append(LayerCost(layer, tokens, gone, now + idle, passing, macs, overhead))
@@ -119,15 +120,16 @@ def strategy_cost(
 
 def token_grids(
     strategy: Strategy, info: ModelInfo, counts: Sequence[Sequence[int]]
-) -> list[tuple[int, int] | None]:
-    """Rows and columns of the image tokens before the first block and after each.
+) -> list[list[tuple[int, int] | None]]:
+    """Rows and columns of the image tokens: by block, before it and after each step, by place.
 
     None where they form no rectangle.
     """
     tokens, in_order = info.num_patches, in_order_of_place(strategy.steps)
     grid = _of_size(info.grid, tokens)
-    grids = [grid]
+    grids = []
     for layer in range(info.depth):
+        grids.append([grid])
         for step, count in ((strategy.steps[n], counts[n][layer]) for n in in_order):
             if step.adaptive(layer, info.depth):
                 grid = None
@@ -135,7 +137,7 @@ def token_grids(
                 tokens += step.fuser.extra_in(layer, info.depth) - count
                 after = step.selector.grid_after(layer, info.depth, info.grid)
                 grid = None if step.fuser.replaces else _of_size(after, tokens)
-        grids.append(grid)
+            grids[-1].append(grid)
     return grids
 
 

@@ -369,8 +369,8 @@ class Runner:
                 f"{type(fuser).__name__} must leave {expected} image tokens of {state.num_tokens} "
                 f"when {step.count} go, got {after.num_tokens} (index of {after.index.shape[1]})."
             )
-        if after.token_grid != plan.token_grid:
-            after = replace(after, token_grid=plan.token_grid)
+        if after.token_grid != step.token_grid:
+            after = replace(after, token_grid=step.token_grid)
         if self.recorder is not None:
             self.recorder.reduction(state, selection, attention, fuser)
         if step.hands_on:

@@ -46,6 +46,7 @@ class StepPlan:
         tells: whether score mods see the block's attention with it: the first step that is not
             before the block.
         hands_on: whether a later step reads the same attention.
+        token_grid: rows and columns of the image tokens after it, see `TokenState`.
     """
 
     number: int
@@ -54,6 +55,7 @@ class StepPlan:
     where: str
     tells: bool
     hands_on: bool
+    token_grid: tuple[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,7 @@ def plan_layers(
                 where=strategy.steps[number].where,
                 tells=number == next(iter(inside), None),
                 hands_on=_hands_on(strategy, acting[layer], place, reads, ahead),
+                token_grid=grids[layer][1 + in_order.index(number)],
             )
             for place, number in enumerate(acting[layer])
         )
@@ -240,7 +243,7 @@ def plan_layers(
                 opens=opens or not all(mod.in_training_only for mod in score_mods),
                 opens_in_training=opens or bool(score_mods) or masked,
                 fewer=fewer or active is not None,
-                token_grid=grids[layer + 1],
+                token_grid=grids[layer][-1],
             )
         )
         together = active is None or rejoins
