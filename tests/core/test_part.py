@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import tokenred as tr
+from tests.strategies.recipes.checks import model
 from tokenred.core.errors import ConfigError
 
 
@@ -32,7 +35,23 @@ def test_own_init_is_refused_where_it_is_written() -> None:
                 pass
 
 
-@pytest.mark.parametrize("name", ["network", "traits", "version"])
+@pytest.mark.parametrize("name", ["network", "per_block", "traits", "version"])
 def test_what_every_part_has_is_no_parameter(name: str) -> None:
     with pytest.raises(ConfigError, match=f"'{name}' means something else in every part"):
         type("Mine", (tr.Scorer,), {"__annotations__": {name: int}, name: 1})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "arguments"),
+    [
+        ("adamerge", {"mean": (0.1,) * 3, "std": (0.1,) * 4}),
+        ("adamerge", {"mean": (0.1,) * 4, "std": (0.1,) * 3}),
+        ("dtome", {"thresholds": (0.5,) * 3}),
+        ("gtp", {"alpha": (0.5,) * 3}),
+        ("pitome", {"margins": (0.5,) * 3}),
+        ("tofu", {"modes": ("mean",) * 3}),
+    ],
+)
+def test_several_values_are_one_for_each_block(recipe: str, arguments: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"has 3 values, but .* has 4 blocks\. Pass one for each"):
+        tr.wrap(model(), tr.strategy(recipe, **arguments))

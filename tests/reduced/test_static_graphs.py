@@ -17,7 +17,7 @@ from tests.static_recipes import static_recipes
 METHODS = {
     "nothing": tr.strategy("gtp", P=0),
     "gtp": tr.strategy("gtp", P=2, M=3),
-    "gtp, sparse": tr.strategy("gtp", P=2, M=3, theta=0.6, graph="spatial"),
+    "gtp, sparse": tr.strategy("gtp", P=2, theta=0.6, graph="spatial"),
     "tome": tr.strategy("tome", r=2),
     "evit": tr.strategy("evit", layers=(0, 1), keep_rate=0.6),
     "idlevit": tr.strategy("idlevit", layers=(0, 1), keep_ratios=(0.6, 0.4)),
@@ -26,6 +26,7 @@ METHODS = {
     "tri-level": tr.strategy("tri-level", layers=(0, 1), proportional_attention=True),
     "tri-level, as released": tr.strategy("tri-level", layers=(0, 1), reference=True),
 }
+METHODS["frequency, learned"] = tr.strategy("frequency", layers=(0,), learned=True)
 METHODS |= static_recipes(without=METHODS)
 pytestmark = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
 

@@ -50,7 +50,7 @@ class Traits:
     independent: bool = True
 
 
-_RESERVED = ("network", "traits", "version")
+_RESERVED = ("network", "per_block", "traits", "version")
 
 
 @dataclass_transform(frozen_default=True)
@@ -63,11 +63,13 @@ class Part:
         version: raised by tokenred's parts when their results change, so that stored results are
             not found any more; for other parts the code itself counts.
         network: the weights of a part that has some, if it was built for a model.
+        per_block: parameters that have one value for each block, where they have several.
     """
 
     traits: ClassVar[Traits] = Traits()
     version: ClassVar[int] = 1
     network: ClassVar[nn.Module | None] = None  # of an instance, ignored by equality
+    per_block: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -107,6 +109,13 @@ class Part:
         """
         layers = getattr(self, "layers", None)
         check_blocks(self, layers if isinstance(layers, tuple) else None, info.depth)
+        for name in self.per_block:
+            values = getattr(self, name)
+            if isinstance(values, tuple) and len(values) != info.depth:
+                raise ConfigError(
+                    f"{type(self).__name__}: {name} has {len(values)} values, but {info.name} has "
+                    f"{info.depth} blocks. Pass one for each."
+                )
         if self.traits.needs_cls and info.cls_index is None:
             raise ConfigError(
                 f"{type(self).__name__} reads the attention of a CLS token, and {info.name} has "

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from tokenred.attention import AttentionStats
 from tokenred.core.capture import replace
-from tokenred.core.errors import ConfigError
-from tokenred.core.info import ModelInfo
 from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32
@@ -42,17 +40,10 @@ class MLERP(Merge):
 
     traits: ClassVar[Traits] = Traits()
     linear: ClassVar[bool] = False
+    per_block = ("modes",)
 
     modes: tuple[Mode, ...] | None = None
     weighted: bool = False
-
-    def check(self, info: ModelInfo) -> None:
-        super().check(info)
-        if self.modes is not None and len(self.modes) != info.depth:
-            raise ConfigError(
-                f"MLERP: {len(self.modes)} modes for {info.depth} blocks; pass one for each, or "
-                "None."
-            )
 
     def _mode(self, state: TokenState) -> Mode:
         if self.modes is not None:

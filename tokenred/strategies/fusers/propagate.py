@@ -6,7 +6,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenred.attention import AttentionStats
-from tokenred.core.errors import ConfigError
 from tokenred.core.info import ModelInfo
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.values import Magnitude, Magnitudes
@@ -28,14 +27,7 @@ class Propagate(Fuser):
 
     alpha: Magnitude | Magnitudes = 0.1
 
-    def check(self, info: ModelInfo) -> None:
-        super().check(info)
-        if isinstance(self.alpha, tuple) and len(self.alpha) != info.depth:
-            raise ConfigError(
-                f"Propagate: alpha has {len(self.alpha)} values, but {info.name} has {info.depth} "
-                "blocks. Pass one number, or one per block."
-            )
-
+    per_block = ("alpha",)
     uses_graph = True
 
     def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:

@@ -20,7 +20,7 @@ from tokenred.core.tensors import at_least_fp32, gather_tokens, product
 from tokenred.core.values import Blocks, Size
 from tokenred.graphs.graph import Graph
 from tokenred.strategies.base import Fuser, fusers
-from tokenred.strategies.schedule import layers_of
+from tokenred.strategies.schedule import check_each, layers_of
 
 Windows = Annotated[tuple[Size, ...], MinLen(1)]
 
@@ -56,12 +56,7 @@ class RegionMeans(Fuser):
 
     def check(self, info: ModelInfo) -> None:
         super().check(info)
-        layers = layers_of(self, self.layers, info.depth)
-        if self.windows is not None and len(layers) != len(self.windows):
-            raise ConfigError(
-                f"RegionMeans: {len(self.windows)} windows for the blocks {layers}; pass one for "
-                "each."
-            )
+        check_each(self, "windows", layers_of(self, self.layers, info.depth))
 
     def window(self, layer: int, depth: int) -> int:
         """The w of the last reduction up to a block."""

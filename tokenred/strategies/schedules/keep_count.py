@@ -7,9 +7,16 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import MinLen
 
-from tokenred.core.errors import ConfigError, ScheduleError
+from tokenred.core.errors import ScheduleError
 from tokenred.core.values import Blocks, Count, Share, Size
-from tokenred.strategies.schedule import Schedule, ScheduleContext, exact, layers_of, schedules
+from tokenred.strategies.schedule import (
+    Schedule,
+    ScheduleContext,
+    check_each,
+    exact,
+    layers_of,
+    schedules,
+)
 
 Keep = Share | Annotated[tuple[Size, ...], MinLen(2)] | tuple[Share]
 """A share of the initial tokens, alone or in a list of one, or several counts."""
@@ -71,11 +78,7 @@ class KeepCount(Schedule):
                 tuple(map(int, self.keep)), self.made_for, stage, len(layers), context.patches
             )
         elif isinstance(self.keep, tuple):
-            if len(self.keep) != len(layers):
-                raise ConfigError(
-                    f"KeepCount: {len(self.keep)} counts for the {len(layers)} blocks {layers}; "
-                    "pass one for each, or one share."
-                )
+            check_each(self, "keep", layers)
             kept = int(self.keep[stage])
         else:
             kept = math.floor(exact(self.keep) ** (stage + 1) * context.patches)

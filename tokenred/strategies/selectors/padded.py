@@ -6,8 +6,20 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from tokenred.attention import AttentionStats, mean_keys
 from tokenred.core.state import Selection, TokenState
-from tokenred.core.tensors import product
+from tokenred.core.tensors import product, unit_vectors
+from tokenred.strategies.base import Selector
+
+
+class ByImage(Selector):
+    """Each image decides in every block how many of its tokens go, whatever a schedule says."""
+
+    def adaptive(self, layer: int, depth: int) -> bool:
+        return True
+
+    def limit(self, tokens: int) -> int:
+        return 0
 
 
 def living(state: TokenState) -> Bool[Tensor, "b n"]:
@@ -67,6 +79,14 @@ def best_pairs(
     return similarity.max(dim=-1)
 
 
+def key_pairs(
+    state: TokenState, attention: AttentionStats
+) -> tuple[Bool[Tensor, "b n"], Float[Tensor, "b n"], Tensor]:
+    """Which tokens are no padding, and their `best_pairs` by keys averaged over heads."""
+    alive, p = living(state), state.num_prefix
+    return alive, *best_pairs(unit_vectors(mean_keys(attention)[:, p:]), alive, p)
+
+
 def ranked(score: Float[Tensor, "b n"]) -> Tensor:
     """The rank of each score in its row, the highest first; ties by position."""
     return (-score).sort(dim=1, stable=True).indices.argsort(dim=1)
@@ -78,9 +98,13 @@ def merged_pairs(
     closeness: Float[Tensor, "b n"],
     partner: Tensor,
     moves: Tensor,
-    by_similarity: bool = False,
+    order: str = "place",
 ) -> Selection:
-    """A selection in which some tokens of A merge: it keeps the rest of A, then B."""
+    """A selection in which some tokens of A merge: it keeps the rest of A, then B.
+
+    Without a prefix and with the order ``"released"``, the rest of A is sorted by closeness.
+    """
+    by_similarity = order == "released" and state.num_prefix == 0
     n = alive.shape[1]
     places = torch.arange(n, device=alive.device).expand_as(partner)
     in_a = (places + state.num_prefix) % 2 == 0

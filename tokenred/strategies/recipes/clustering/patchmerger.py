@@ -6,7 +6,8 @@ from typing import Literal
 
 from tokenred.core.values import Blocks
 from tokenred.strategies.fusers.patch_merger import PatchMerger
-from tokenred.strategies.schedules.keep_count import Keep, KeepCount
+from tokenred.strategies.recipes.clustering.sinkhorn import replaced
+from tokenred.strategies.schedules.keep_count import Keep
 from tokenred.strategies.strategy import Strategy, recipes
 
 
@@ -19,9 +20,4 @@ def patchmerger(*, keep: Keep = 0.7, layers: Blocks | Literal["all"] | None = No
             list of counts.
         layers: blocks before which tokens are replaced; None for the quarters of the depth.
     """
-    return Strategy(
-        scorer="Slots",
-        fuser=PatchMerger(layers),
-        schedule=KeepCount(keep, layers),
-        where="before_block",
-    )
+    return replaced(PatchMerger(layers), keep)

@@ -6,6 +6,7 @@ from typing import Literal
 
 from tokenred.core.values import Blocks
 from tokenred.strategies.fusers.sinkhorn import Iterations, Sinkhorn, Temperature
+from tokenred.strategies.fusers.soft import SoftFuser
 from tokenred.strategies.schedules.keep_count import Keep, KeepCount
 from tokenred.strategies.strategy import Strategy, recipes
 
@@ -27,9 +28,10 @@ def sinkhorn(
         epsilon: temperature ε of the assignment.
         iterations: number of Sinkhorn iterations.
     """
-    return Strategy(
-        scorer="Slots",
-        fuser=Sinkhorn(layers, epsilon, iterations),
-        schedule=KeepCount(keep, layers),
-        where="before_block",
-    )
+    return replaced(Sinkhorn(layers, epsilon, iterations), keep)
+
+
+def replaced(fuser: SoftFuser, keep: Keep) -> Strategy:
+    """A fuser's new tokens in place of all others, before blocks."""
+    schedule = KeepCount(keep, fuser.layers)
+    return Strategy(scorer="Slots", fuser=fuser, schedule=schedule, where="before_block")

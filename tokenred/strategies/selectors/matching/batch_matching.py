@@ -7,17 +7,16 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from tokenred.attention import AttentionStat, AttentionStats, mean_keys
+from tokenred.attention import AttentionStat, AttentionStats
 from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
-from tokenred.core.tensors import unit_vectors
 from tokenred.core.values import Magnitude
-from tokenred.strategies.base import Selector, selectors
-from tokenred.strategies.selectors.padded import best_pairs, living, merged_pairs, ranked
+from tokenred.strategies.base import selectors
+from tokenred.strategies.selectors.padded import ByImage, key_pairs, living, merged_pairs, ranked
 
 
 @selectors.register("BatchMatching")
-class BatchMatching(Selector):
+class BatchMatching(ByImage):
     """ToMe's matching over a whole batch: the ``r·b`` best pairs of all images merge.
 
     It measures the thresholds of `ThresholdMatching`: τ of a batch is the cosine of the best pair
@@ -39,28 +38,18 @@ class BatchMatching(Selector):
 
     requires = (AttentionStat.keys(),)
 
-    def adaptive(self, layer: int, depth: int) -> bool:
-        return True
-
-    def limit(self, tokens: int) -> int:
-        return 0
-
     def pairs(
         self, state: TokenState, attention: AttentionStats
     ) -> tuple[Tensor, Tensor, Tensor, int]:
         """Closeness and partner of each token, its rank in the batch, and how many merge."""
-        alive = living(state)
-        closeness, partner = best_pairs(
-            unit_vectors(mean_keys(attention)[:, state.num_prefix :]), alive, state.num_prefix
-        )
+        alive, closeness, partner = key_pairs(state, attention)
         rank = ranked(closeness.flatten()[None]).view_as(closeness)
         return closeness, partner, rank, int(min(self.r, alive.shape[1] // 2) * len(closeness))
 
     def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
         closeness, partner, rank, number = self.pairs(state, attention)
         moves = (rank < number) & closeness.isfinite()
-        by_similarity = self.order == "released" and state.num_prefix == 0
-        return merged_pairs(state, living(state), closeness, partner, moves, by_similarity)
+        return merged_pairs(state, living(state), closeness, partner, moves, self.order)
 
     def measure(self, state: TokenState, attention: AttentionStats) -> Tensor:
         closeness, _, rank, number = self.pairs(state, attention)

@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenred.attention import AttentionStat, AttentionStats, mean_keys
-from tokenred.core.errors import ConfigError
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
@@ -50,17 +49,10 @@ class EnergyMatching(Selector):
     alpha: Slope = 1.0
 
     requires = (AttentionStat.keys(),)
+    per_block = ("margins",)
 
     def limit(self, tokens: int) -> int:
         return tokens // 2
-
-    def check(self, info: ModelInfo) -> None:
-        super().check(info)
-        if self.margins is not None and len(self.margins) != info.depth:
-            raise ConfigError(
-                f"EnergyMatching: {len(self.margins)} margins for {info.depth} blocks; pass one "
-                "for each, or None."
-            )
 
     def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
         return float(tokens**2 * info.head_dim)

@@ -18,8 +18,8 @@ from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32, finest, product, unit_vectors
 from tokenred.core.values import Count
-from tokenred.strategies.base import Selector, selectors
-from tokenred.strategies.selectors.padded import living, padded_selection, ranked
+from tokenred.strategies.base import selectors
+from tokenred.strategies.selectors.padded import ByImage, living, padded_selection, ranked
 
 Steepness = Annotated[float, Ge(1e-3), Le(1e3)]
 Mean = Annotated[float, Ge(-1), Le(1)]
@@ -27,7 +27,7 @@ Deviation = Annotated[float, Ge(1e-12), Le(1)]
 
 
 @selectors.register("SalienceMatching")
-class SalienceMatching(Selector):
+class SalienceMatching(ByImage):
     """Merge more in images whose tokens are alike (AdaMerge, Lee et al., arXiv 2605.27465).
 
     The salience ŝ of a token is its column sum of a softmax over the affinities of all tokens,
@@ -61,15 +61,7 @@ class SalienceMatching(Selector):
         if (self.mean is None) != (self.std is None):
             raise ConfigError("SalienceMatching needs both mean and std, or neither.")
 
-    def check(self, info: ModelInfo) -> None:
-        super().check(info)
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if values is not None and len(values) != info.depth:
-                raise ConfigError(
-                    f"SalienceMatching: {len(values)} values in {name} for {info.depth} blocks; "
-                    "pass one for each, or None."
-                )
-
+    per_block = ("mean", "std")
     calibration_passes: ClassVar[int] = 2
 
     def probing(self, removed: float | None) -> SalienceMatching:
@@ -85,13 +77,6 @@ class SalienceMatching(Selector):
             mean=tuple(float(score.mean()) for score in scores),
             std=tuple(max(float(score.std(correction=0)), 1e-12) for score in scores),
         )
-
-    def adaptive(self, layer: int, depth: int) -> bool:
-        return True
-
-    def limit(self, tokens: int) -> int:
-        # The images determine the counts, not a schedule.
-        return 0
 
     def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
         return float(2 * tokens**2 * info.width)
