@@ -39,10 +39,10 @@ def attention_qkv(
     x, calls = entered(attn, x, listens)
     if attn.qkv is None:
         q, k, v = attn.q_proj(x), attn.k_proj(x), attn.v_proj(x)
+        width = q.shape[-1] // attn.num_heads
+        q, k, v = (t.unflatten(-1, (-1, width)).transpose(1, 2) for t in (q, k, v))
     else:
         q, k, v = _fused(attn, x, wants)
-    width = q.shape[-1] // attn.num_heads
-    q, k, v = (t.unflatten(-1, (-1, width)).transpose(1, 2) for t in (q, k, v))
     if wants != "v" and hasattr(attn, "q_norm"):  # Eva has it from timm 1.0.16 on
         q, k = attn.q_norm(q), attn.k_norm(k)
     if wants != "v" and rope is not None:
@@ -69,16 +69,25 @@ def _fused(attn: Any, x: Tokens, wants: str = "qkv") -> Sequence[Tensor]:
     if getattr(attn, "q_bias", None) is None:
         plain = type(attn.qkv) is nn.Linear and "forward" not in vars(attn.qkv)
         if wants == "qkv" or not plain or call_of(attn.qkv) is not None:
-            return attn.qkv(x).chunk(3, dim=-1)  # type: ignore[no-any-return]
+            return _by_head(attn.qkv(x), 3, attn.num_heads)
         weight, bias = attn.qkv.weight, attn.qkv.bias
         before_v = weight.shape[0] // 3 * 2
         at = slice(before_v) if wants == "qk" else slice(before_v, None)
-        parts = F.linear(x, weight[at], None if bias is None else bias[at]).chunk(len(wants), -1)
+        product = F.linear(x, weight[at], None if bias is None else bias[at])
+        parts = _by_head(product, len(wants), attn.num_heads)
         return (*parts, parts[-1], parts[-1])[:3]
     bias = torch.cat((attn.q_bias, attn.k_bias, attn.v_bias))
     if getattr(attn, "qkv_bias_separate", False):
-        return (attn.qkv(x) + bias).chunk(3, dim=-1)  # type: ignore[no-any-return]
-    return F.linear(x, attn.qkv.weight, bias).chunk(3, dim=-1)
+        return _by_head(attn.qkv(x) + bias, 3, attn.num_heads)
+    return _by_head(F.linear(x, attn.qkv.weight, bias), 3, attn.num_heads)
+
+
+def _by_head(product: Tensor, parts: int, heads: int) -> Sequence[PerHead]:
+    """Parts that stand side by side, each head by head."""
+    b, n, width = product.shape
+    return (
+        product.view(b, n, parts, heads, width // (parts * heads)).permute(2, 0, 3, 1, 4).unbind()
+    )
 
 
 def _rotated(attn: Any, x: PerHead, rope: Tensor) -> PerHead:

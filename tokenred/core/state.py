@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -76,6 +77,8 @@ class TokenState:
 
     def places(self, image: Int[Tensor, "b k"]) -> Int[Tensor, "b q"]:
         """Where the prefix and some image tokens stand in `x`, prefix first."""
+        if self.num_prefix < 2:
+            return F.pad(image + 1, (1, 0)) if self.num_prefix else image
         first = torch.arange(self.num_prefix, device=image.device)
         return torch.cat((first.expand(image.shape[0], -1), image + self.num_prefix), dim=1)
 

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from tokenred.core.capture import is_eager
+
 __all__ = [
     "as_map", "at_least_fp32", "autocast_dtype", "finest", "full_precision", "gather_tokens",
     "multiply", "product", "rounds", "unit_vectors", "weighted_mean",
@@ -112,6 +114,8 @@ def gather_tokens(
     should be contiguous, otherwise they are copied first.
     """
     b, n, c = tokens.shape
+    if is_eager() and b == 1:
+        return F.embedding(places, tokens[0])
     first = torch.arange(b, device=tokens.device) * n
     return F.embedding(places + first.unsqueeze(1), tokens.reshape(b * n, c))
 

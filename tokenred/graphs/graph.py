@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
@@ -200,4 +201,4 @@ def _rows(table: Shaped[Tensor, "one n k"], at: Int[Tensor, "b m"]) -> Shaped[Te
     if is_tracing():
         # At batch size 1 it is unknown whether the table is shared; this is correct in both cases.
         return gather_tokens(table.expand(at.shape[0], -1, -1), at)
-    return table[0][at] if table.shape[0] == 1 else gather_tokens(table, at)
+    return F.embedding(at, table[0]) if table.shape[0] == 1 else gather_tokens(table, at)

@@ -59,10 +59,11 @@ class Transport:
         first, places = state.num_prefix, state.places(self.keep)
         drop = self.drop + first
         gone = None if self.move is None else gather_tokens(state.x, drop)
-        x = self._carry(gather_tokens(state.x, places), gone, first, self.move, self.stay)
+        move = self._below(first, self.move)
+        x = self._carry(gather_tokens(state.x, places), gone, first, move, self.stay)
         size = state.size
         if size is not None:
-            move = self.move if self.size_move is None else self.size_move
+            move = move if self.size_move is None else self._below(first, self.size_move)
             left = None if move is None else size.gather(1, drop)[..., None]
             kept = size.gather(1, places)[..., None]
             size = self._carry(kept, left, first, move, None)[..., 0]
@@ -91,23 +92,23 @@ class Transport:
         stay: Float[Tensor, "b k"] | None,
     ) -> Float[Tensor, "b M c"]:
         """The kept tokens, prefix first, changed in place by the removed ones."""
-        image = kept[:, first:]
         if stay is not None:
-            image.mul_(stay[..., None].to(kept.dtype))
+            kept[:, first:].mul_(stay[..., None].to(kept.dtype))
         if move is None or gone is None:
             return kept
         move = move.to(kept.dtype)
         if not self.extra:
-            return kept.baddbmm_(_below(first, move), gone)
+            return kept.baddbmm_(move, gone)
         # What moves to kept tokens is added to them; the new tokens come last.
         moved = product(move, gone).to(kept.dtype)
         k = moved.shape[1] - self.extra
         if k:
-            image.add_(moved[:, :k])
+            kept[:, first:].add_(moved[:, :k])
         return torch.cat((kept, moved[:, k:]), dim=1)
 
-
-def _below(rows: int, move: Float[Tensor, "b k P"]) -> Float[Tensor, "b q P"]:
-    """The weights below rows of zeros."""
-    # Writing to whole images takes one BLAS call, writing to parts of them one call per image.
-    return F.pad(move, (0, 0, rows, 0)) if rows else move
+    def _below(
+        self, rows: int, move: Float[Tensor, "b m P"] | None
+    ) -> Float[Tensor, "b q P"] | None:
+        """The weights below rows of zeros, if all of them belong to kept tokens."""
+        # Writing to whole images takes one BLAS call, writing to parts of them one call per image.
+        return move if move is None or self.extra else F.pad(move, (0, 0, rows, 0))

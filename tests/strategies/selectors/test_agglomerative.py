@@ -28,3 +28,9 @@ def test_equal_distances_join_the_lowest_places_first() -> None:
     distance = torch.ones(1, 4, 4)
     assert clustered(distance, 1, "average").tolist() == [[0, 0, 2, 3]]
     assert clustered(distance, 2, "single").tolist() == [[0, 0, 0, 3]]
+
+
+def test_distances_that_are_rounded_apart_join_the_same_tokens() -> None:
+    distance = torch.cdist(*[torch.tensor([[[0.0], [5.0], [1.0], [9.0]]])] * 2).double()
+    distance[:, 0, 2] += 1e-12
+    assert clustered(distance, 1, "average").tolist() == [[0, 1, 0, 3]]

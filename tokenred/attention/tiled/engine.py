@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenred.attention.spec import QKV, AttentionSpec, Engine, Scratch, without_map
-from tokenred.attention.stats import AttentionStats
+from tokenred.attention.stats import AttentionStat, AttentionStats, stats_of_map
 from tokenred.attention.tiled.threshold import sparsified
 from tokenred.attention.tiled.tile import Tile, TileStatistics, Workspace
 from tokenred.core.capture import is_eager
@@ -45,6 +45,8 @@ class TiledEngine(Engine):
         self, qkv: QKV, spec: AttentionSpec, state: TokenState
     ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
         b, h, n, d = qkv.v.shape
+        if b == 1 and h * n * n <= _TILE and not rounds():
+            return _whole(qkv, spec, state)
         # With a layout in which the block's transpose and flatten are views.
         out = qkv.v.new_empty(b, n, h, d).transpose(1, 2)
         collect = TileStatistics(qkv, spec, state)
@@ -76,6 +78,33 @@ class TiledEngine(Engine):
                 attention, share = work.exponentials()
             collect.add(attention, share, tile)
             work.attend(attention, share, out[tile.images, tile.heads, tile.rows])
+
+
+def _whole(
+    qkv: QKV, spec: AttentionSpec, state: TokenState
+) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
+    """One image whose maps are one tile: no buffers, in as few calls as can be."""
+    q, k, v, n = qkv.q[0], qkv.k[0], qkv.v[0], qkv.q.shape[2]
+    pairs, bias = qkv.bias, spec.key_bias
+    bias = None if bias is None else bias.to(q.dtype)[:, None]
+    if pairs is not None:
+        bias = pairs[0] if bias is None else pairs[0] + bias
+    start = q.new_empty(()) if bias is None else bias
+    logits = torch.baddbmm(start, q, k.mT, beta=0 if bias is None else 1, alpha=qkv.scale)
+    attention = logits.softmax(dim=-1)[None]
+    kept = None
+    if spec.theta < 1:
+        attention, kept = sparsified(
+            attention, spec.theta, spec.reference,
+            fast=spec.threshold == "fast", out=logits.view(-1, n * n),
+        )  # fmt: skip
+    found = stats_of_map(attention, spec.map_stats, state)
+    if kept is not None and (stat := AttentionStat.kept()) in found:
+        found[stat] = torch.from_numpy(kept).to(q.dtype)[None]
+    # With a layout in which the block's transpose and flatten are views.
+    out = v.new_empty(n, *v.shape[::2]).transpose(0, 1)
+    torch.bmm(attention[0], v, out=out)
+    return out[None], AttentionStats(found | qkv.stats(spec.requires, state))
 
 
 def _tile_shape(b: int, h: int, n: int, *, whole: bool) -> tuple[int, int, int]:

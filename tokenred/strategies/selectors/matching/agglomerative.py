@@ -58,6 +58,7 @@ def clustered(distance: Float[Tensor, "b n n"], joins: int, linkage: str) -> Int
     image = torch.arange(b, device=distance.device)[:, None]
     places = torch.arange(n, device=distance.device)
     far = torch.inf  # of a cluster to itself, and of one that was joined to another to all
+    distance = torch.minimum(distance, distance.transpose(1, 2))  # a product may round them apart
     distance = distance.masked_fill(places[:, None] == places, far)
     first = places.repeat(b, 1)
     tokens = distance.new_ones(b, n)
