@@ -48,9 +48,11 @@ def fixed(size: int) -> int:
 
 def replace(value: T, **changes: Any) -> T:
     """Like ``dataclasses.replace``, whose check PyTorch 2.6 cannot compile."""
-    if not torch.compiler.is_compiling():  # a third of the time, and there are ten in a block
+    known = value.__dict__
+    if not torch.compiler.is_compiling() and changes.keys() <= known.keys():
+        # A third of the time, and there are ten in a block.
         made = object.__new__(type(value))
-        made.__dict__.update(value.__dict__, **changes)
+        made.__dict__.update(known, **changes)
         return made
     given = {f.name: getattr(value, f.name) for f in fields(value) if f.init}  # type: ignore[arg-type]
     given.update(changes)

@@ -35,7 +35,7 @@ def values_spread(
     at = torch.arange(places.shape[1], device=places.device).expand_as(places)
     found = at.new_zeros(at.shape[0], state.x.shape[1]).scatter(1, places, at)
     b, h, _, d = v.shape
-    return gather_tokens(rows, found).view(b, -1, h, d).transpose(1, 2)
+    return gather_tokens(rows, found).view(b, found.shape[1], h, d).transpose(1, 2)
 
 
 def columns_merged(
