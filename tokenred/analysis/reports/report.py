@@ -106,15 +106,16 @@ def sections_of(
     """
     before = f"{name}: " if name else ""
     drawn, left_out = pictures_of(source) if figures else ([], [])
-    if drawn or left_out:
-        yield Section(f"{anchor}-figures", f"{before}Figures", left_out, pictures=drawn)
     notes = [source.note] if source.note else []
     if source.kind == OVERSMOOTHING:
         notes.append("One row per strategy, block and statistic, with the interval in brackets.")
-    rows = list(enumerate(source.frame.to_dict("records"), start=1))
+    best_first = sorted(source.frame.to_dict("records"), key=_rank)
+    rows = list(enumerate(best_first, start=1))
     failed = [row for row in rows if row[1].get("status", DONE) != DONE]
     table = _cells(source, anchor, rows, status=bool(failed))
     yield Section(f"{anchor}-results", f"{before}Results", notes, tables=[table])
+    if drawn or left_out:
+        yield Section(f"{anchor}-figures", f"{before}Figures", left_out, pictures=drawn)
     if failed:
         yield _failures(failed, anchor, f"{before}Failed cells")
     yield _origins(source, anchor, rows, f"{before}Provenance")
@@ -129,25 +130,31 @@ def _cells(source: Source, anchor: str, rows: list[tuple[int, Row]], *, status: 
     tokens = "tokens" in frame and bool(frame["tokens"].notna().any())
     columns = [
         Column("#", numeric=True, help="link to the cell's provenance"),
-        *(Column(symbol_of(name), numeric=_numeric(frame[name])) for name in words),
-        *[Column("image tokens", help="at 0, ¼, ½, ¾ and 1 of the depth")] * tokens,
+        *(Column(symbol_of(n), _numeric(frame[n]), code=n == "strategy") for n in words),
         *(Column(FIGURES[n]["heading"], True, help=FIGURES[n].get("help", "")) for n in figures),
         *(Column(name.replace("_", " "), numeric=True) for name in extra),
+        *[Column("image tokens", help="at 0, ¼, ½, ¾ and 1 of the depth")] * tokens,
         *[Column("status")] * status,
     ]
     shown = [
         [
             Value(str(at), at, link=f"#{anchor}-origins-{at}"),
             *(_word(row[name]) for name in words),
-            *[_tokens(row.get("tokens"))] * tokens,
             *(_figure(row, name) for name in figures),
             *(number(row[name], 4) for name in extra),
+            *[_tokens(row.get("tokens"))] * tokens,
             *[_status(row)] * status,
         ]
         for at, row in rows
     ]
     caption = "All 1 cell" if len(rows) == 1 else f"All {len(rows)} cells"
     return DataTable(f"{anchor}-cells", caption, columns, shown)
+
+
+def _rank(row: Row) -> tuple[bool, float]:
+    """The dense model, then the most accurate; in the order of the frame without accuracies."""
+    top1 = row.get("top1")
+    return row.get("strategy") != "dense", -top1 if top1 is not None and top1 == top1 else 0.0
 
 
 def _failures(failed: list[tuple[int, Row]], anchor: str, heading: str) -> Section:
