@@ -15,7 +15,7 @@ import json
 import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,6 @@ from tokenred.analysis.measure.inputs import batches, open_for
 from tokenred.analysis.measure.oversmoothing import mean_cosine
 from tokenred.analysis.measure.timing import resize
 from tokenred.models import load_model
-from tokenred.reduced.kept import KeptTokens
 from tokenred.reduced.wrap import dense
 from tokenred.strategies.strategy import Strategy
 
@@ -57,9 +56,10 @@ FORMS = {
     "dpcknn": ("dpcknn:equal_weights=true",),
 }  # fmt: skip
 FILLED = ("gtp", "gtp:fuser=prune", "tome", "evit", "random")
-FILLS = ("last", "own", "nearest", "zero")
+FILLS = ("last", "own", "nearest")
+REFUSED = (tr.errors.ConfigError, tr.errors.ScheduleError)
 UNTRAINED = ("dynamicvit", "mstm", "patchmerger", "sinkhorn", "sit")
-FIGURES = ("correlation", "error", "iou", "cls", "mean", "patches", "tokens")
+FIGURES = ("correlation", "error", "iou", "cls", "mean", "patches", "alike")
 
 
 def specs(base: nn.Module, options: argparse.Namespace, section: str) -> Iterator[Spec]:
@@ -74,7 +74,7 @@ def specs(base: nn.Module, options: argparse.Namespace, section: str) -> Iterato
             if label not in kept:
                 try:
                     wrap_spec(base, tr.analysis.parse_spec(label))
-                except (tr.errors.ConfigError, tr.errors.ScheduleError):
+                except REFUSED:
                     found = fitted(base, name, share, section, options)
                     kept[label] = "" if found is None else found.to_toml()
                     known.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
@@ -114,7 +114,7 @@ def fitted(
     def too_dear(place: int) -> bool:
         try:
             model = tr.wrap(base, at(place))
-        except tr.errors.ScheduleError:  # more than can be removed
+        except REFUSED:  # more than can be removed
             return False
         cost = adaptive_cost(model, images).mean_gmacs if is_adaptive(model) else tr.gmacs(model)
         return cost > share * tr.gmacs(base)
@@ -123,7 +123,9 @@ def fitted(
         return None
     places = range(len(dials.get(name, calibrated)))
     fitting = bisect_left(places, True, key=too_dear)
-    return at(fitting - 1) if fitting else None
+    with suppress(*REFUSED):
+        return at(fitting - 1) if fitting else None
+    return None
 
 
 def spread(total: int, places: int) -> list[int]:
@@ -137,17 +139,6 @@ def some_images(base: nn.Module, data: Path, count: int) -> Tensor:
 
 
 # ------------------------------------------------------------------------------ photographs
-
-
-def views(model: tr.ReducedViT, images: Tensor) -> tuple[KeptTokens, Tensor]:
-    """Tokens after the final norm, and the similarity of those before it."""
-    raw = model.kept_tokens(images, norm=False, owners=True)
-    norm = model.backbone.norm
-    normed = replace(
-        raw, tokens=norm(raw.tokens), prefix=norm(raw.prefix),
-        left=None if raw.left is None else norm(raw.left),
-    )  # fmt: skip
-    return normed, mean_cosine(raw.tokens, raw.alive)
 
 
 def photographs(options: argparse.Namespace) -> pd.DataFrame:
@@ -167,11 +158,12 @@ def photographs(options: argparse.Namespace) -> pd.DataFrame:
         )
         for at, (images, _, _) in enumerate(stream):
             if at == len(known):
-                tokens = views(dense(model.base), images)[0]
+                tokens = dense(model.base).kept_tokens(images)
                 known.append((tokens, decoder(tokens.dense())))
             tokens, wanted = known[at]
-            own, cosine = views(model, images)
-            figures = feature_fidelity(own, tokens) | {"tokens": cosine}
+            own = model.kept_tokens(images, owners=True)
+            figures = feature_fidelity(own, tokens)
+            figures["alike"] = mean_cosine(own.tokens, own.alive)
             for fill in fills:
                 of_map = map_fidelity(decoder(own.dense(fill)), wanted)
                 figures |= {f"{fill}_{name}": values for name, values in of_map.items()}
@@ -194,6 +186,8 @@ def photographs(options: argparse.Namespace) -> pd.DataFrame:
             if (spec.label.partition("@")[0] in FILLED) == (fills == FILLS)
         ]  # fmt: skip
         cells = [{"base": "dense"}] * (fills != FILLS) + [{"base": spec} for spec in chosen]
+        if not cells:
+            continue
         metrics = [{"name": "fidelity", "fills": fills}, "mean_cost"]
         study = Grid(cells=cells, metrics=metrics, **common).run(
             options.results / "evidence_photographs.db"
@@ -260,24 +254,29 @@ def cifar10(options: argparse.Namespace) -> pd.DataFrame:
 # ------------------------------------------------------------------------------------- tables
 
 
-def shown(row: Mapping[str, Any], name: str, places: int, signed: bool = False) -> str:
+def shown(
+    row: Mapping[str, Any], name: str, places: int, signed: bool = False, ends: bool = True
+) -> str:
     value, low, high = (row.get(f"{name}{end}") for end in ("", "_low", "_high"))
     if value is None or value != value:
         return ""
     form = f"{{:{'+' * signed}.{places}f}}"
-    ends = "" if low is None else f" [{form.format(low)}, {form.format(high)}]"
-    return form.format(value) + ends
+    return form.format(value) + (
+        f" [{form.format(low)}, {form.format(high)}]" if ends and low is not None else ""
+    )
 
 
 SECTIONS: dict[str, tuple[Callable[[argparse.Namespace], pd.DataFrame], str, dict[str, Any]]] = {
     "photographs": (photographs, "correlation", {
-        "correlation of maps": ("correlation", 3), "from `gtp`": ("from_gtp", 3, True),
-        "error": ("error", 3), "IoU": ("iou", 3), "CLS": ("cls", 4),
-        "mean token": ("mean", 4), "patches": ("patches", 3), "tokens alike": ("tokens", 3),
+        "correlation [95%]": ("correlation", 3), "from `gtp` [95%]": ("from_gtp", 3, True),
+        "error": ("error", 3, False, False), "IoU": ("iou", 3, False, False),
+        "CLS [95%]": ("cls", 3), "mean token": ("mean", 3, False, False),
+        "patches": ("patches", 3, False, False), "tokens alike": ("alike", 3, False, False),
     }),
     "cifar10": (cifar10, "top1", {
-        "top-1 %": ("top1", 2), "points from dense": ("from_dense", 2, True),
-        "points from `gtp`": ("from_gtp", 2, True), "same answer as dense %": ("agreement", 1),
+        "top-1 %": ("top1", 2), "points from dense [95%]": ("from_dense", 1, True),
+        "points from `gtp` [95%]": ("from_gtp", 1, True),
+        "same answer as dense %": ("agreement", 1),
     }),
 }  # fmt: skip
 
@@ -343,9 +342,10 @@ def main(given: Sequence[str] | None = None) -> int:
         frame.to_csv(options.results / f"evidence_{name}.csv", index=False, float_format="%.5f")
         text = f"{frame['images'].min()} images.\n\n{table(frame, by, columns)}"
         print(text, flush=True)
-        parts = {name: text} | ({"fills": fills(frame)} if "fill" in frame else {})
-        for part in parts if options.docs else ():
-            write_readme(PAGE, part, parts[part])
+        if options.docs:
+            write_readme(PAGE, name, text)
+            if name == "photographs":
+                write_readme(PAGE, "fills", fills(frame))
     return 0
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from timm.models.vision_transformer import VisionTransformer
 
 from tests.shared import script
 from tokenred.data.classes import CIFAR10_CLASSES
@@ -28,7 +29,7 @@ def test_the_best_come_first_at_each_budget(evidence: ModuleType) -> None:
     assert [row.split("|")[1].strip() for row in rows] == [
         "`dense`", "**at 0.7**", "`tome`", "**at 0.5**", "`gtp`", "`sit`*",
     ]  # fmt: skip
-    assert "| 0.500 | 10.00 | -80.00 [-81.00, -79.00] |" in rows[-1]
+    assert "| 0.500 | 10.00 | -80.0 [-81.0, -79.0] |" in rows[-1]
 
 
 def test_a_run_into_a_folder_with_methods_of_ones_own(
@@ -47,6 +48,33 @@ def test_a_run_into_a_folder_with_methods_of_ones_own(
     assert (rows["cost"][1:].astype(float) <= 0.72).all()
     assert set(rows["images"]) == {10}
     assert all(f"`{name}`" in out for name in rows["method"])
+
+
+def test_photographs_through_a_decoder(
+    evidence: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real_vit, small = script("real_vit"), {"img_size": 56, "depth": 2, "init_values": 1.0}
+    config = real_vit.CONFIG | small
+    torch.manual_seed(0)
+    parts = {"": VisionTransformer(**config), "decoder.": real_vit.Decoder()}
+    state = {f"{at}{k}": v for at, part in parts.items() for k, v in part.state_dict().items()}
+    path = save_checkpoint(tmp_path / "w.safetensors", state, {"config": config})
+    photographs = tmp_path / "photographs"
+    (photographs / "all").mkdir(parents=True)
+    for number in range(3):
+        noise = torch.randint(0, 255, (64, 64, 3), dtype=torch.uint8).numpy()
+        Image.fromarray(noise).save(photographs / "all" / f"{number}.png")
+    given = ["photographs", "--model", str(path), "--photographs", str(photographs)]
+    given += ["--shares", "0.8", "--results", str(tmp_path), "--methods"]
+    assert evidence.main([*given, "topk"]) == 0
+    assert evidence.main([*given, "topk", "gtp"]) == 0
+    rows = pd.read_csv(tmp_path / "evidence_photographs.csv").set_index(["method", "fill"])
+    assert len(rows) == 2 + len(evidence.FILLS)
+    assert rows.loc[("dense", "last"), ["correlation", "cls", "patches"]].tolist() == [1, 1, 1]
+    assert 0 < rows.loc[("topk", "last"), "correlation"] < 1
+    assert rows.loc[("gtp", "last"), "from_gtp"] == 0
+    assert "| `topk` |" in capsys.readouterr().out
+    assert "| 0.8 | `gtp` |" in evidence.fills(rows.reset_index())
 
 
 def test_what_is_missing_is_named(
