@@ -151,6 +151,10 @@ REFUSED = {
         (tr.strategy("dtome").steps[0], Step("Random", "prune", 2, "after_mlp")),
         "needs the same number for all",
     ),
+    "a map merged by a number of its own": (
+        (tr.strategy("dtome").steps[0].replace(where="inside_attention"),),
+        "before_attention",
+    ),
     "a mask in training": (
         (tr.strategy("dynamicvit").steps[0], Step("Random", "prune", 2)),
         "only step",

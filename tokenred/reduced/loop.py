@@ -29,6 +29,7 @@ from tokenred.core.tensors import at_least_fp32, gather_tokens
 from tokenred.graphs.graph import Graph
 from tokenred.reduced.ahead import columns_merged, rows_merged, values_spread
 from tokenred.reduced.cost import needs_graph
+from tokenred.reduced.packed import Packing, packing_of
 from tokenred.reduced.plan import AHEAD, LayerPlan, StepPlan, counts_of
 from tokenred.reduced.recorder import Recorder, Span, no_span
 from tokenred.reduced.setup import Setup
@@ -239,20 +240,24 @@ class Runner:
         call = call_of(block.block)
         if call is not None:
             state = replace(state, x=call.enter(state.x))
-        seen = state
+        seen, packing = state, self._packing(block, state)
         if ahead:
             state, qkv, out, attention = self._ahead(block, plan, ahead[0], state, spec)
         else:
             if qkv is None:
                 with self.span("heads"):
-                    qkv = block.qkv_of(state)
+                    qkv = packing.heads(block, state) if packing else block.qkv_of(state)
             for mod in score_mods:
                 if mod.changes_values:
                     qkv = replace(qkv, v=mod.values(qkv.v, state))
             with self.span("attention"):
                 out, attention = attend(qkv, spec, state, self.engines)
         with self.span("project"):
-            state = replace(state, x=block.after_attention(state.x, out, qkv))
+            if packing and not ahead:
+                x = packing.after_attention(block, state.x, out, qkv)
+            else:
+                x = block.after_attention(state.x, out, qkv)
+            state = replace(state, x=x)
         if recorder is not None and look is not None:
             recorder.attended(seen, attention[look])
         if recorder is not None and share is not None:
@@ -265,8 +270,9 @@ class Runner:
         # buffers.
         del qkv, out
         attention = attention if plan.watched or plan.remembered or late else _NOTHING
+        packing = self._packing(block, state)
         with self.span("mlp"):
-            x = block.after_mlp(state.x)
+            x = packing.after_mlp(block, state.x) if packing else block.after_mlp(state.x)
         state = replace(state, x=x if call is None else call.leave(x))
         for step in late:
             state, attention, _ = self._reduce(state, attention, plan, step)
@@ -326,6 +332,9 @@ class Runner:
                 rows = columns_merged(transport, maps, state)
             out = rows_merged(fuser, transport, state, selection, attention, rows)
         return after, qkv, out if fuser.linear else out @ qkv.v, left
+
+    def _packing(self, block: BlockAdapter, state: TokenState) -> Packing | None:
+        return packing_of(block, state) if self.setup.pads and not self.setup.training else None
 
     def _bias(self, state: TokenState) -> Float[Tensor, "b N"] | None:
         """``log s`` on the keys, if sizes are used or hide padding."""

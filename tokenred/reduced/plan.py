@@ -362,6 +362,11 @@ def _check_padding(strategy: Strategy, acting: Sequence[Sequence[int]]) -> None:
         for step in (strategy.steps[number] for number in numbers):
             if step.adaptive(layer, depth):
                 padded = step.selector
+                if step.where == "inside_attention":
+                    raise ConfigError(
+                        f"{padded!r} keeps a number of tokens that depends on the image, and a map "
+                        "is merged by one number for all. Use where='before_attention'."
+                    )
             elif padded is not None:
                 raise ConfigError(
                     f"{padded!r} keeps a number of tokens that depends on the image, but "
