@@ -165,6 +165,8 @@ def holds(value: Any, read: Any) -> bool:
     """Whether what is read is what was written, but for what `tokenred.core.values` says."""
     if read is value:
         return True
+    if isinstance(read, tuple) and value is None:
+        return [type(step) for step in read] == [tr.Step]  # steps that are not given
     if isinstance(read, Part):  # by its name, its table or, for a schedule, a number
         # A budget finds the number of its schedule.
         return isinstance(value, str | Mapping | tr.Constant | None) or read == tr.Constant(

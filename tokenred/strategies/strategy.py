@@ -102,7 +102,7 @@ class Strategy:
         reference: bool = False,
         threshold: Literal["exact", "fast"] = "exact",
         embedding: Embedding | str = "plain",
-        steps: Sequence[Step] = (),
+        steps: Sequence[Step] | None = None,
         *,
         selector: Selector | str | None = None,
     ) -> None:
@@ -110,17 +110,20 @@ class Strategy:
             scorer = selectors.create(selector)
         elif selector is not None:
             raise ConfigError("Strategy: expected a scorer or a selector, got both.")
-        if (scorer is None) != bool(steps) or (
-            steps and (fuser, schedule, where) != ("prune", 0, "after_attention")
-        ):
+        plain = (None, "prune", 0, "after_attention")
+        given = zip((scorer, fuser, schedule, where), plain, strict=True)
+        own = any(value is not default for value, default in given)
+        if scorer is None if steps is None else own:
             raise ConfigError(
                 "Strategy: expected a scorer, with a fuser and a schedule, or steps=(Step(…), …) "
-                f"which have their own; got {'both' if steps else 'neither'}."
+                f"which have their own; got {'neither' if steps is None else 'both'}."
             )
-        if wrong := [step for step in steps if not isinstance(step, Step)]:
-            raise PartError(f"Strategy: expected steps=(Step(…), …), got {wrong}.")
+        if steps is not None and not (steps and all(isinstance(step, Step) for step in steps)):
+            raise PartError(f"Strategy: expected steps=(Step(…), …), got {shown(steps)}.")
+        if steps is None and scorer is not None:
+            steps = (Step(scorer, fuser, schedule, where),)
         fields: dict[str, Any] = {
-            "steps": tuple(steps) if scorer is None else (Step(scorer, fuser, schedule, where),),
+            "steps": tuple(steps or ()),
             "graph": graph_builders.create(graph),
             "theta": theta,
             "proportional_attention": proportional_attention,
