@@ -189,7 +189,7 @@ def photographs(options: argparse.Namespace) -> pd.DataFrame:
         if not cells:
             continue
         metrics = [{"name": "fidelity", "fills": fills}, "mean_cost"]
-        study = Grid(cells=cells, metrics=metrics, **common).run(
+        study = Grid(cells=cells, metrics=metrics, invalid="skip", **common).run(
             options.results / "evidence_photographs.db"
         )
         records += [r for r in study.records if r["status"] == "done"]
@@ -229,7 +229,7 @@ def cifar10(options: argparse.Namespace) -> pd.DataFrame:
     grid = Grid(
         cells=[{"base": "dense"}, *({"base": spec} for spec in listed)], model="cifar10_vit",
         data=str(options.cifar10), limit=options.limit, metrics=["accuracy", "mean_cost"],
-        name="cifar10", batch_size=100, against="dense",
+        name="cifar10", batch_size=100, against="dense", invalid="skip",
     )  # fmt: skip
     study = grid.run(options.results / "evidence_cifar10.db")
     done = {r["strategy"]: r for r in study.records if r["status"] == "done"}
