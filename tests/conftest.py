@@ -17,3 +17,9 @@ def _what_a_test_registers_leaves_with_it() -> Iterator[None]:
     yield
     for registry, entries in zip(KINDS.values(), before, strict=True):
         registry._entries = entries
+
+
+@pytest.fixture(autouse=True)
+def _nobody_says_how_wide_a_line_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Libraries set it, and tables would go by it.
+    monkeypatch.delenv("COLUMNS", raising=False)

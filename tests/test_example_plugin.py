@@ -83,7 +83,7 @@ def test_listed_beside_a_broken_one(run: Run, broken: Path) -> None:
     assert "HalfDone" not in done.stdout
     (line,) = [text for text in lines if text.startswith("broken-parts 2.0")]
     assert "half = broken_parts" in line
-    assert done.stderr.count("PluginWarning: ") == 1
+    assert done.stderr.count("tokenred: warning: ") == 1
     assert (
         "the plug-in 'half' (broken_parts) of broken-parts 2.0 is skipped, with everything it "
         "registers: RuntimeError: out of order." in done.stderr

@@ -133,7 +133,7 @@ def test_a_failing_import_says_where(
         ("no_such_module", "got 'no_such_module', which cannot be found"),
         ("no.such.module", "got 'no.such.module', which cannot be found"),
         ("", "got '', which cannot be found"),
-        ("json.py", "has the name of another module, 'json'"),
+        ("json.py", "has the same name as the module 'json'"),
         ("sys.py", "rename the file"),
     ],
 )

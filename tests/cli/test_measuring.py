@@ -43,7 +43,7 @@ def test_budgets_baselines_and_a_corrupt_image(run: Run) -> None:
                  "--baselines", "--channels-last")  # fmt: skip
     assert result.exit_code == 0, result.output
     for words in ("evit@0.9", "evit@0.6", "resolution@0.6", "depth@0.6", "uniform@0.6",
-                  "10 images", "Left out: 1 unreadable image: ", "torn.png"):  # fmt: skip
+                  "10 images", "Skipped: 1 unreadable image: ", "torn.png"):  # fmt: skip
         assert words in result.stdout, words
 
 

@@ -38,7 +38,7 @@ REFUSED = [
     ("bench --image-size a", "HEIGHTxWIDTH"),
     ("bench --dtype int8", "float32"),
     ("bench --compile fast", "reduce-overhead"),
-    ("bench --resume --overwrite", "give one"),
+    ("bench --resume --overwrite", "choose one"),
     ("bench --chart none.db", "found none"),
     # compare
     ("compare -s nothing", "unknown strategy 'nothing'"),
@@ -53,7 +53,7 @@ REFUSED = [
     ("compare --demo -s gtp", "--demo"),
     ("compare --random-weights --data digits", "random weights"),
     ("compare --random-weights --no-timing", "nothing to measure"),
-    ("compare --resume --overwrite", "give one"),
+    ("compare --resume --overwrite", "choose one"),
     # export
     ("export -o m.bin", "expected --output to end in .onnx or .pt2, got 'm.bin'"),
     ("export -o m.onnx --format onx", "Did you mean 'onnx'?"),

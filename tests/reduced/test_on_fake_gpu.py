@@ -45,7 +45,7 @@ PRECISIONS: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
 METHODS = static_recipes(without=("gtp", "tome")) | {
     "gtp": tr.strategy("gtp", P=2, M=3),
     "gtp, sparse": tr.strategy("gtp", P=2, M=3, theta=0.6),
-    "gtp, lists": tr.strategy("gtp", P=2, M=3, fuser="merge", scorer="CosSim"),
+    "gtp, lists": tr.strategy("gtp", P=2, M=3, graph="none", fuser="merge", scorer="CosSim"),
     "tome": tr.strategy("tome", r=3),
 }
 # Types matter to the arithmetic of a method, and to families only by their norm of q and k.

@@ -76,7 +76,7 @@ def test_other_sizes_where_they_are_asked_for(model: Any) -> None:
     ("call", "message"),
     [
         ({"output_attentions": True}, "no attention maps of all tokens"),
-        ({"head_mask": torch.ones(3)}, "head_mask: not understood"),
+        ({"head_mask": torch.ones(3)}, "head_mask: not accepted"),
         ({"labels": torch.zeros(2).long()}, "ViTModel has no loss"),
         ({"images": torch.zeros(2, 3, 32, 32)}, "got two"),
         ({"pixel_values": None, "return_dict": True}, "got none"),

@@ -38,7 +38,7 @@ def test_a_file_may_name_a_recipe() -> None:
         ("thta = 1.0\n[scorer]\nname = 'Random'", UnknownNameError, "Did you mean 'theta'"),
         ("[scorer]\nname = 'Random'\nsede = 1", UnknownNameError, "Did you mean 'seed'"),
         ("[scorer]\nname = 'Randm'", UnknownNameError, "Did you mean 'Random'"),
-        ("theta = 1.0\n", ConfigError, "needs a \\[scorer\\] table or a recipe"),
+        ("theta = 1.0\n", ConfigError, "needs a \\[scorer\\] table, \\[\\[steps\\]\\] or a recipe"),
         ("theta = \n", ConfigError, "not valid TOML"),
     ],
 )

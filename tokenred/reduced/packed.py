@@ -37,7 +37,7 @@ class Packing:
     def padded(self, x: Float[Tensor, "1 t *c"], like: Tensor) -> Float[Tensor, "b N *c"]:
         """The tokens of each image, and zeros."""
         out = x.new_zeros(self.batch * like.shape[1], *x.shape[2:])
-        return out.index_copy_(0, self.places, x[0]).view(self.batch, -1, *x.shape[2:])
+        return out.index_copy_(0, self.places, x[0]).view(self.batch, like.shape[1], *x.shape[2:])
 
     def heads(self, block: BlockAdapter, state: TokenState) -> QKV:
         """See `BlockAdapter.qkv_of`."""
@@ -71,7 +71,7 @@ def packing_of(block: BlockAdapter, state: TokenState) -> Packing | None:
     size, x = state.size, state.x
     if size is None or x.device.type != "cpu" or not is_eager():
         return None
-    if state.positions is not None or block.hooked or x.shape[0] == 1:
+    if state.positions is not None or block.hooked or x.shape[0] < 2:
         return None
     places = (size > 0).flatten().nonzero()[:, 0]
     if places.shape[0] > _FULL * size.numel():
