@@ -326,12 +326,17 @@ class Runner:
                 rows = (
                     attend(spread, anew, state, self.engines)[0]
                     if maps is None
-                    else maps @ spread.v
+                    else (maps @ spread.v.to(maps.dtype)).to(qkv.v.dtype)
                 )
             else:
                 rows = columns_merged(transport, maps, state)
             out = rows_merged(fuser, transport, state, selection, attention, rows)
-        return after, qkv, out if fuser.linear else out @ qkv.v, left
+        return (
+            after,
+            qkv,
+            out if fuser.linear else (out @ qkv.v.to(out.dtype)).to(qkv.v.dtype),
+            left,
+        )
 
     def _packing(self, block: BlockAdapter, state: TokenState) -> Packing | None:
         return packing_of(block, state) if self.setup.pads and not self.setup.training else None
