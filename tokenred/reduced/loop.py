@@ -28,9 +28,8 @@ from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32, gather_tokens
 from tokenred.graphs.graph import Graph
 from tokenred.reduced.ahead import columns_merged, rows_merged, values_spread
-from tokenred.reduced.cost import needs_graph
 from tokenred.reduced.packed import Packing, packing_of
-from tokenred.reduced.plan import AHEAD, LayerPlan, StepPlan, counts_of
+from tokenred.reduced.plan import AHEAD, LayerPlan, StepPlan
 from tokenred.reduced.recorder import Recorder, Span, no_span
 from tokenred.reduced.setup import Setup
 from tokenred.strategies.base import Selector
@@ -111,7 +110,7 @@ class Runner:
         plans = setup.plan(grid, tokens)
         setup.check_blocks(plans)
         graph = None
-        if needs_graph(setup.strategy, counts_of(plans, setup.strategy)):
+        if setup.reads_graph(plans):
             with self.span("graph"):
                 graph = parts["graph"](embedded.x0, grid)
                 if not isinstance(graph, Graph | None):
@@ -270,7 +269,7 @@ class Runner:
         # buffers.
         del qkv, out
         attention = attention if plan.watched or plan.remembered or late else _NOTHING
-        packing = self._packing(block, state)
+        packing = self._packing(block, state) if plan.steps else packing
         with self.span("mlp"):
             x = packing.after_mlp(block, state.x) if packing else block.after_mlp(state.x)
         state = replace(state, x=x if call is None else call.leave(x))

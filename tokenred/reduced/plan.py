@@ -142,6 +142,7 @@ def _together(
 ) -> tuple[tuple[int, ...], ...]:
     """The counts of steps that take of the same tokens, their budgets at one level."""
     depth, tokens = contexts[0].depth, contexts[0].patches
+    in_order = in_order_of_place(strategy.steps)
     found = [[0] * depth for _ in strategy.steps]
     scaled = {
         number: step.schedule.at(level, contexts[number])
@@ -149,7 +150,7 @@ def _together(
         if isinstance(step.schedule, Budget)
     }
     for layer in range(depth):
-        for number in in_order_of_place(strategy.steps):
+        for number in in_order:
             step, context = strategy.steps[number], contexts[number]
             if not step.acts(layer):
                 continue

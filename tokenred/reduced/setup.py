@@ -178,6 +178,11 @@ class Setup:
             self.plans[key] = plan_layers(self.strategy, info, self.stem, self.parts)
         return self.plans[key]
 
+    def reads_graph(self, plans: tuple[LayerPlan, ...]) -> bool:
+        """Whether any block reads the graph."""
+        reads = [step.fuser.uses_graph for step in self.strategy.steps]
+        return any(step.count and reads[step.number] for plan in plans for step in plan.steps)
+
     def opens(self, block: BlockAdapter, plan: LayerPlan) -> bool:
         """Whether a block is opened instead of being called as a module."""
         planned = plan.opens_in_training if self.training else plan.opens

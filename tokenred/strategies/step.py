@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tokenred.core.errors import UnknownNameError
 from tokenred.core.part import Part
@@ -28,7 +28,7 @@ __all__ = ["PLACES", "Place", "Step", "in_order_of_place"]
 Place = Literal[
     "before_block", "before_attention", "inside_attention", "after_attention", "after_mlp"
 ]
-PLACES = ("before_block", "before_attention", "inside_attention", "after_attention", "after_mlp")
+PLACES: tuple[str, ...] = get_args(Place)
 """Where a reduction happens, in the order of a block."""
 
 
