@@ -38,8 +38,11 @@ EVERY = [pytest.param(*one, marks=() if one in QUICK else pytest.mark.slow) for 
 @pytest.mark.parametrize(("name", "form"), EVERY)
 def test_a_batch_is_its_images(name: str, form: str) -> None:
     if (name, form) == ("dpcknn", "lvvit"):
-        pytest.skip("not understood yet: a choice of clusters that rounding decides")
-    check_a_batch_is_its_images(name, form)
+        # Weights that are exponentials of large features make cluster means equal but for
+        # rounding, which then decides which of them is the denser.
+        check_a_batch_is_its_images(tr.strategy(name, equal_weights=True), form)
+    else:
+        check_a_batch_is_its_images(name, form)
 
 
 # Thresholds at which the images of a batch keep different numbers of tokens.

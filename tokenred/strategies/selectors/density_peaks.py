@@ -77,12 +77,13 @@ class DensityPeaks(Selector):
         )
 
     def _importance(self, distance: Float[Tensor, "b n n"]) -> Float[Tensor, "b n"]:
+        """``log ρδ``: where tokens lie far apart, all ρ would round to 0."""
         k = min(self.neighbours, distance.shape[1])
         near = distance.topk(k, dim=-1, largest=False).values
-        density = (-near.square().mean(dim=-1)).exp()
+        density = -near.square().mean(dim=-1)
         denser = density[:, None, :] > density[:, :, None]
         most = distance.amax(dim=(1, 2), keepdim=True)
-        return density * torch.where(denser, distance, most).amin(dim=-1)
+        return density + torch.where(denser, distance, most).amin(dim=-1).log()
 
     def _weight(self, state: TokenState) -> Float[Tensor, "b n"]:
         x = state.image.to(at_least_fp32(state.x.dtype))
