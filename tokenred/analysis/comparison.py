@@ -51,8 +51,9 @@ class Comparison(Result):
             interval in percentage points from dense; ``ms`` is per batch. Each row records what
             determines it: strategy (``config``, ``fingerprint``), weights, seed, versions, machine.
         evaluations: by label; empty without data.
-        speeds: None if not measured. |level: level of the paired intervals. notes: lines to print
-            below the table.
+        speeds: None if not measured.
+        level: level of the paired intervals.
+        notes: lines to print below the table.
     """
 
     frame: pd.DataFrame

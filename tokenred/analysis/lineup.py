@@ -74,9 +74,9 @@ def lineup(
     """The dense model, then each strategy wrapped around it.
 
     Args:
-        model: a dense model, or a `ReducedViT`, whose base is then used. |strategies: as for
-            `parse_spec`, or a mapping from labels to strategies. gmacs_share: share of the dense
-            model's GMACs for each; None for their own schedules.
+        model: a dense model, or a `ReducedViT`, whose base is then used.
+        strategies: as for `parse_spec`, or a mapping from labels to strategies.
+        gmacs_share: share of the dense model's GMACs for each; None for their own schedules.
 
     Raises:
         ConfigError: for a share out of range, or a strategy that also has its own.

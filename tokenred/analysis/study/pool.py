@@ -78,8 +78,8 @@ class Pool(Engine):
     worker died too often is given up.
 
     Args:
-            |retries: how often a cell may be restarted after its worker died. at_once: number of
-            batches that wait or run at a time.
+        retries: how often a cell may be restarted after its worker died.
+        at_once: number of batches that wait or run at a time.
 
     Attributes:
         shared_fate: whether all batches die with one worker.

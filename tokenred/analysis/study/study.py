@@ -31,8 +31,9 @@ class Study(Result):
     Created by `tokenred.analysis.Grid.run`.
 
     Args:
-            |plan: plan of the grid. store: contains the results. level: level of the paired
-            intervals.
+        plan: plan of the grid.
+        store: contains the results.
+        level: level of the paired intervals.
 
     Attributes:
         store: for looking up predictions, or rows of other grids.
