@@ -37,8 +37,10 @@ class Context:
     """How to measure a cell; passed to its metrics.
 
     Attributes:
-            |batch_size, workers: for loading images. seed: seed of the run. amp: type of mixed
-        precision, or None. compile: whether to time compiled models, or in which mode.
+        batch_size, workers: for loading images.
+        seed: seed of the run.
+        amp: type of mixed precision, or None.
+        compile: whether to time compiled models, or in which mode.
         channels_last: keep images as NHWC in memory.
         dense: the model that timings are compared with; None for the reduced model's base.
         named: arguments of `tokenred.models.load_model` for the model, or None.
