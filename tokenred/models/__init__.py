@@ -6,6 +6,7 @@ from tokenred.models.checkpoint_file import read_checkpoint, save_checkpoint
 from tokenred.models.embedded import cifar10_card, cifar10_vit, digits_card, digits_vit
 from tokenred.models.load import load_model
 from tokenred.models.lvvit import LVViT, lvvit_m, lvvit_s
+from tokenred.models.released import load_released
 
 __all__ = [
     "LVViT",
@@ -14,6 +15,7 @@ __all__ = [
     "digits_card",
     "digits_vit",
     "load_model",
+    "load_released",
     "lvvit_m",
     "lvvit_s",
     "read_checkpoint",
