@@ -37,6 +37,7 @@ def digits() -> nn.Module:
         ("tome:r=[3, 2, 1]", tr.strategy("tome", r=[3, 2, 1])),
         ("topk:scorer=Random(seed=3)", tr.strategy("topk", scorer=tr.scorers.Random(3))),
         ("topk:scorer=none", tr.strategy("topk")),
+        ("diffrate:preset=deit_b_11.5", tr.strategy("diffrate", preset="deit_b_11.5")),
         ("gtp:schedule=KeepRatio(ratio=0.5)",
          tr.strategy("gtp", schedule=tr.KeepRatio(0.5))),
     ],

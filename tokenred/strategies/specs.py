@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ __all__ = [
 METHODS = ("gtp", "tome", "evit", "topk", "random")
 _CONSTANTS = {"true": True, "false": False, "none": None}
 _UNREADABLE = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)
+_DOTTED = re.compile(r"(?<==)[A-Za-z_]\w*(?:\.\w+)+(?=\s*[,)]|$)")  # deit_b_11.5 is no Python
 _EXAMPLES = "'gtp', 'gtp:P=4,alpha=0.2', 'evit:keep_rate=0.5', 'tome@0.65' or the path of a .toml"
 
 
@@ -148,7 +150,8 @@ def read_arguments(text: str, written: str) -> dict[str, Any]:
         ConfigError: for text of another form.
     """
     try:
-        call = ast.parse(f"f({text})", mode="eval").body
+        quoted = _DOTTED.sub(lambda word: repr(word[0]), text)
+        call = ast.parse(f"f({quoted})", mode="eval").body
         # Text that closes the parenthesis itself is refused.
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
             raise ValueError("not a list of arguments")

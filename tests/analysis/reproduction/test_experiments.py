@@ -20,6 +20,7 @@ from tokenred.analysis.reproduction.experiments import (
     targets_of,
 )
 from tokenred.core.errors import ConfigError, UnknownNameError
+from tokenred.strategies.specs import parse_spec
 from tokenred.strategies.strategy import Strategy, from_config
 
 PAIRS = [(e, b) for e in EXPERIMENTS.values() for b in e.backbones if not e.follow]
@@ -42,7 +43,10 @@ def test_every_published_table_and_number_is_in_an_experiment() -> None:
     assert covered >= {(row["table"], row["backbone"]) for row in published_rows()}
     for experiment in EXPERIMENTS.values():
         assert set(experiment.backbones) <= set(BACKBONES)
-        assert bool(experiment.tables) + bool(experiment.axes) + bool(experiment.follow) == 1
+        assert (
+            sum(map(bool, (experiment.tables, experiment.axes, experiment.follow, experiment.rows)))
+            == 1
+        )
     tidy = pd.read_csv(GTP_PAPER)
     found = {v for row in published_rows() for v in row.values() if isinstance(v, float)}
     assert len(tidy) > 400
@@ -70,13 +74,24 @@ def test_choosing() -> None:
 def test_every_row_is_run_or_explained(experiment: Experiment, backbone: str) -> None:
     claims = claims_of(experiment, Target(backbone, backbone, {}))
     rows = [row for table in experiment.tables for row in published_rows(table, backbone)]
+    rows += [row for row in experiment.rows if row["backbone"] == backbone]
     assert len(claims) == len(rows) or experiment.axes
     for claim in claims:
         assert bool(claim.cells) != bool(claim.why_not)
         for cell in claim.cells:
             if cell["base"] != "dense":
                 values = {k: v for k, v in cell.items() if k != "base"}
-                assert isinstance(from_config({"recipe": cell["base"], **values}), Strategy)
+                spec = parse_spec(cell["base"])
+                config = {"recipe": spec.method, **values}
+                assert isinstance(from_config(config) if values else spec.strategy, Strategy)
+
+
+def test_losses_are_those_from_the_printed_dense_row() -> None:
+    newer = _claims("newer", "DeiT-S")
+    assert newer["diffrate"].published == {"top1": 79.54, "gmacs": 2.9, "loss": -0.26}
+    assert newer["mctf:r=16"].published == {"top1": 78.17, "loss": -1.63}
+    own, *_ = claims_of(EXPERIMENTS["newer"], Target("mine", "DeiT-S", {}, 64, 8))
+    assert own.published == {}
 
 
 def test_settings_are_those_of_the_paper() -> None:

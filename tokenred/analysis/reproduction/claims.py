@@ -58,11 +58,25 @@ def claims_of(experiment: Experiment, target: Target) -> list[Claim]:
         cells = [{"base": "gtp", **own, "P": target.count(own["P"])} for own in settings]
         return [Claim("dense", (_DENSE,)), *(Claim(_label(cell), (cell,)) for cell in cells)]
     rows = [row for table in experiment.tables for row in published_rows(table, target.backbone)]
-    claims = [_claim(row, experiment, target) for row in rows]
+    claims = [_claim(row, experiment, target) for row in rows] + _own_claims(experiment, target)
     if target.is_own:
         return claims
     # Several of the paper's counts may become equal.
     return list({str(claim.cells): claim for claim in claims if claim.cells}.values())
+
+
+def _own_claims(experiment: Experiment, target: Target) -> list[Claim]:
+    """Those of the experiment's own rows."""
+    rows = [row for row in experiment.rows if row["backbone"] == target.backbone]
+    dense = next((row["top1"] for row in rows if row["strategy"] == "dense"), None)
+    claims = []
+    for row in rows:
+        published = {name: row[name] for name in ("top1", "gmacs") if name in row}
+        if dense is not None and row["strategy"] != "dense":
+            published["loss"] = round(row["top1"] - dense, 2)
+        cells = ({"base": row["strategy"]},)
+        claims.append(Claim(row["strategy"], cells, published if target.is_own else {}))
+    return claims
 
 
 @cache

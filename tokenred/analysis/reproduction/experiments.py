@@ -61,6 +61,8 @@ class Experiment:
             does that already.
         program: follow the authors' code where it differs from the paper.
         note: caveats for comparing figures.
+        rows: published figures that are not in the paper's tables: ``backbone``, ``strategy`` as
+            for `tokenred.analysis.parse_spec`, ``top1`` and, if printed, ``gmacs``.
         finetuned: what cannot be run off the shelf: ``what`` it is, and the ``strategy`` its
             weights are trained with.
     """
@@ -75,6 +77,7 @@ class Experiment:
     judged: bool = True
     program: bool = False
     note: str = ""
+    rows: Sequence[Mapping[str, Any]] = ()
     finetuned: Mapping[str, str] = field(default_factory=dict)
 
 
