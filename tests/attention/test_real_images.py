@@ -12,10 +12,7 @@ from tokenred.data import make_loader
 from tokenred.models import load_model
 from tokenred.reduced.trace import Trace
 
-SPECS = {
-    "gtp": {"P": 5},
-    "gtp θ": {"P": 5, "theta": 0.6},
-}
+SPECS = {"gtp": {"P": 5}, "gtp θ": {"P": 5, "theta": 0.6}}
 
 
 def _kept(trace: Trace) -> torch.Tensor:

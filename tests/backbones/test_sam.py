@@ -223,9 +223,7 @@ def test_what_no_block_can_do() -> None:
 def test_one_graph() -> None:
     reduced = tr.wrap(
         sam(depth=2, global_attn_indexes=(1,)),
-        crop(
-            "before_block",
-        ).replace(schedule=tr.PerLayer((0, 15))),
+        crop("before_block").replace(schedule=tr.PerLayer((0, 15))),
     )
     torch._dynamo.reset()
     graphs = CompileCounter()

@@ -74,10 +74,7 @@ def test_commands_name_no_folders(study: ModuleType) -> None:
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [
-        (["nothing"], "unknown section nothing"),
-        (["writer", "--readme"], "needs --out"),
-    ],
+    [(["nothing"], "unknown section nothing"), (["writer", "--readme"], "needs --out")],
 )
 def test_refused(
     study: ModuleType, given: list[str], message: str, capsys: pytest.CaptureFixture[str]

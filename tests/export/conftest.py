@@ -11,11 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 Make = Callable[..., nn.Module]
-OPTIONS = {
-    "cls": {},
-    "no cls": {"class_token": False, "global_pool": "avg"},
-    "distilled": {},
-}
+OPTIONS = {"cls": {}, "no cls": {"class_token": False, "global_pool": "avg"}, "distilled": {}}
 
 
 @pytest.fixture

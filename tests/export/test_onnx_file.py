@@ -24,10 +24,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra tokenre
 pytest.importorskip("onnxscript", reason="needs the extra tokenred[export]")
 
 THETA = tr.strategy("gtp", graph="spatial", theta=0.6, schedule=tr.PerLayer((3,)))
-CASES = {
-    "gtp, theta": ("distilled", THETA),
-    "dense": ("no cls", None),
-}
+CASES = {"gtp, theta": ("distilled", THETA), "dense": ("no cls", None)}
 SLOW = {
     "gtp": ("cls", tr.strategy("gtp", P=3, M=3)),
     "tome": ("cls", tr.strategy("tome", r=[3])),

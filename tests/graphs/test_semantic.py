@@ -64,9 +64,7 @@ def test_exactly_m_others_are_chosen(scene: tuple[torch.Tensor, tuple[int, int],
 
 @QUICK
 @given(scenes(("axes",)))
-def test_ties_go_to_the_lower_position(
-    scene: tuple[torch.Tensor, tuple[int, int], int],
-) -> None:
+def test_ties_go_to_the_lower_position(scene: tuple[torch.Tensor, tuple[int, int], int]) -> None:
     x, grid, m = scene
     chosen = Semantic(M=m)(x, grid).dense(normalized=False)
     for image, adjacency in zip(x.double().numpy(), chosen.numpy(), strict=True):
@@ -75,9 +73,7 @@ def test_ties_go_to_the_lower_position(
 
 @QUICK
 @given(scenes(("normal", "duplicates", "zeros")))
-def test_no_one_left_out_is_more_similar(
-    scene: tuple[torch.Tensor, tuple[int, int], int],
-) -> None:
+def test_no_one_left_out_is_more_similar(scene: tuple[torch.Tensor, tuple[int, int], int]) -> None:
     """Equal to the brute force up to rounding, whatever the type."""
     x, grid, m = scene
     chosen = Semantic(M=m)(x, grid).dense(normalized=False)

@@ -44,10 +44,7 @@ SAME = {
         Step("MixedAttn", "prune", 5),
     ),
     "in the attention and after": (
-        (
-            Step("CLSAttn", "prune", 3, "after_attention"),
-            Step("CLSAttn", "prune", 2, "after_mlp"),
-        ),
+        (Step("CLSAttn", "prune", 3, "after_attention"), Step("CLSAttn", "prune", 2, "after_mlp")),
         Step("CLSAttn", "prune", 5),
     ),
     "looking back over one that took some": (

@@ -24,13 +24,7 @@ from tokenred.graphs import Graph, GraphBuilder, Semantic
 from tokenred.strategies.base import Fuser, Scorer, Selector
 from tokenred.strategies.schedule import Schedule, ScheduleContext
 from tokenred.strategies.transport import Transport
-from tokenred.testing import (
-    check_fuser,
-    check_graph,
-    check_schedule,
-    check_scorer,
-    check_selector,
-)
+from tokenred.testing import check_fuser, check_graph, check_schedule, check_scorer, check_selector
 
 CHECKS: dict[str, Callable[..., None]] = {
     "scorer": check_scorer,

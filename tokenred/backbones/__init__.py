@@ -13,14 +13,7 @@ from tokenred.core import plugins
 from tokenred.core.errors import BackboneError
 from tokenred.core.info import ModelInfo
 
-__all__ = [
-    "Backbone",
-    "BlockAdapter",
-    "Embedded",
-    "adapt",
-    "feature_info",
-    "register_backbone",
-]
+__all__ = ["Backbone", "BlockAdapter", "Embedded", "adapt", "feature_info", "register_backbone"]
 
 # Whose classes the adapters know, and the methods that make another model of a subclass.
 _LIBRARIES = ("timm", "transformers", "tokenred")

@@ -215,10 +215,7 @@ class TimmViT(Backbone):
         per_token = keys_values + 2 * pool.num_heads * pool.head_dim
         # Without the attribute timm is older than 1.0.16, and pools them all.
         unseen = 0 if getattr(m, "pool_include_prefix", True) else m.num_prefix_tokens
-        return {
-            "head_per_token": per_token,
-            "head_fixed": classifier + latent - unseen * per_token,
-        }
+        return {"head_per_token": per_token, "head_fixed": classifier + latent - unseen * per_token}
 
 
 def stand_in(x: Float[Tensor, "b n c"], weight: PerToken) -> Float[Tensor, "b n c"]:

@@ -11,14 +11,7 @@ import torch
 from cyclopts import Parameter
 
 from tokenred.cli.console import say
-from tokenred.cli.options import (
-    OUTPUT,
-    ModelOptions,
-    Strategy,
-    assignments,
-    options_of,
-    source_for,
-)
+from tokenred.cli.options import OUTPUT, ModelOptions, Strategy, assignments, options_of, source_for
 from tokenred.core.errors import ConfigError, UntrainedPartWarning
 from tokenred.reduced.wrap import gmacs, wrap
 from tokenred.strategies.specs import parse_spec

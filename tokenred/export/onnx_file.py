@@ -176,7 +176,4 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         last = [op.Slice(found, [k - 1], [_END], [dim]) for found in (values, places)]
         return tuple(last if keepdim else (op.Squeeze(found, [dim]) for found in last))
 
-    return {
-        torch.ops.aten.sort.stable: sort_stable,
-        torch.ops.aten.kthvalue.default: kthvalue,
-    }
+    return {torch.ops.aten.sort.stable: sort_stable, torch.ops.aten.kthvalue.default: kthvalue}

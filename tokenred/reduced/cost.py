@@ -181,11 +181,7 @@ def needs_graph(strategy: Strategy, counts: Sequence[Sequence[int]]) -> bool:
 
 
 def _block_macs(
-    info: ModelInfo,
-    layer: int,
-    tokens: int,
-    after: Mapping[str, int],
-    grid: tuple[int, int] | None,
+    info: ModelInfo, layer: int, tokens: int, after: Mapping[str, int], grid: tuple[int, int] | None
 ) -> float:
     """``4Nc² + 2N²c`` for the attention, ``2·ratio·N'c²`` for the MLP.
 

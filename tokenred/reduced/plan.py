@@ -164,10 +164,7 @@ def _together(
 
 
 def plan_layers(
-    strategy: Strategy,
-    info: ModelInfo,
-    stem: float = 0.0,
-    built: Mapping[str, Any] | None = None,
+    strategy: Strategy, info: ModelInfo, stem: float = 0.0, built: Mapping[str, Any] | None = None
 ) -> tuple[LayerPlan, ...]:
     """Resolve a strategy on a model whose embedding costs ``stem``.
 

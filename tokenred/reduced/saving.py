@@ -31,12 +31,7 @@ from tokenred.models.checkpoint_file import (
     save_checkpoint,
     state_digest,
 )
-from tokenred.models.likeness import (
-    check_answers,
-    check_attributes,
-    probe_image,
-    told_likeness,
-)
+from tokenred.models.likeness import check_answers, check_attributes, probe_image, told_likeness
 from tokenred.models.metadata import (
     parse_preprocessing,
     read_entry,

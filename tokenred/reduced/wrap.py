@@ -19,11 +19,7 @@ __all__ = ["dense", "gmacs", "wrap"]
 
 
 def wrap(
-    model: nn.Module,
-    strategy: StrategyLike,
-    *,
-    engine: str = "auto",
-    check: bool = False,
+    model: nn.Module, strategy: StrategyLike, *, engine: str = "auto", check: bool = False
 ) -> ReducedViT:
     """Run a model with fewer tokens.
 

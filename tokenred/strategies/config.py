@@ -9,13 +9,7 @@ from typing import Any
 
 import tomli_w
 
-from tokenred.core.errors import (
-    ConfigError,
-    OutputExistsError,
-    PartError,
-    UnknownNameError,
-    shown,
-)
+from tokenred.core.errors import ConfigError, OutputExistsError, PartError, UnknownNameError, shown
 from tokenred.core.files import write_whole
 from tokenred.core.fingerprint import digest, identity_of
 from tokenred.core.part import Part

@@ -66,8 +66,7 @@ def at_budget(strategy: Strategy, gmacs: float) -> Strategy:
 
 
 def same_budget(
-    shares: Sequence[float] = (0.85, 0.65),
-    methods: Sequence[StrategyLike] = METHODS,
+    shares: Sequence[float] = (0.85, 0.65), methods: Sequence[StrategyLike] = METHODS
 ) -> list[Spec]:
     """Every method at the same costs, given as shares of the dense model's GMACs.
 

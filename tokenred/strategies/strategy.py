@@ -10,12 +10,7 @@ from typing import Any, Literal
 
 from tokenred.attention.score_mods import ScoreMod
 from tokenred.attention.score_mods import score_mods as known_mods
-from tokenred.core.errors import (
-    ConfigError,
-    PartError,
-    UnknownNameError,
-    shown,
-)
+from tokenred.core.errors import ConfigError, PartError, UnknownNameError, shown
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part, check_blocks
 from tokenred.core.registry import KINDS, Registry

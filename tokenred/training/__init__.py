@@ -1,13 +1,7 @@
 """Training: fine-tuning with a strategy, and the recipe that made the embedded weights."""
 
 from tokenred.training.finetune import Finetuned, finetune
-from tokenred.training.settings import (
-    METHOD_SETTINGS,
-    PRESETS,
-    Settings,
-    method_of,
-    settings_for,
-)
+from tokenred.training.settings import METHOD_SETTINGS, PRESETS, Settings, method_of, settings_for
 
 __all__ = [
     "METHOD_SETTINGS",

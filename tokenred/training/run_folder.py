@@ -9,12 +9,7 @@ from typing import Any
 
 import torch
 
-from tokenred.core.errors import (
-    CheckpointError,
-    ConfigError,
-    MissingExtraError,
-    OutputExistsError,
-)
+from tokenred.core.errors import CheckpointError, ConfigError, MissingExtraError, OutputExistsError
 from tokenred.core.files import write_whole
 
 __all__ = ["Rows", "RunFolder"]

@@ -198,7 +198,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 # Predictors must learn in a few hundred steps what takes 37,000 in the paper, and meet the ratio.
 # They do with the recipe's gradient_limit=0.02; without it, no weight of the ratio loss worked.
 _PRESETS_OF: dict[tuple[str, str], dict[str, Any]] = {
-    ("dynamicvit", "digits"): {"lr": 3e-3, "backbone_lr": 0.1, "weights": {"ratio": 20.0}},
+    ("dynamicvit", "digits"): {"lr": 3e-3, "backbone_lr": 0.1, "weights": {"ratio": 20.0}}
 }
 
 

@@ -23,12 +23,7 @@ from tokenred.analysis.study.grid import Grid
 from tokenred.analysis.study.refs import DataRef, ModelRef
 from tokenred.analysis.study.store import Store
 from tokenred.analysis.study.worker import Runner
-from tokenred.core.errors import (
-    ConfigError,
-    ScheduleError,
-    UnknownNameError,
-    UntrainedPartWarning,
-)
+from tokenred.core.errors import ConfigError, ScheduleError, UnknownNameError, UntrainedPartWarning
 
 
 def test_a_grid_of_bases_budgets_and_parts(make_grid: MakeGrid, store: Store) -> None:

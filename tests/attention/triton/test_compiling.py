@@ -62,10 +62,7 @@ def compiled(
 @pytest.mark.parametrize(("name", "more"), KERNELS, ids=str)
 @pytest.mark.parametrize(
     ("dtype", "width", "capability"),
-    [
-        (torch.bfloat16, 64, 90),
-        pytest.param(torch.float32, 80, 80, marks=pytest.mark.slow),
-    ],
+    [(torch.bfloat16, 64, 90), pytest.param(torch.float32, 80, 80, marks=pytest.mark.slow)],
 )
 def test_compiles(
     name: str,

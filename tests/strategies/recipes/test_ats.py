@@ -10,12 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 import tokenred as tr
-from tests.strategies.recipes.checks import (
-    SMALL,
-    check_a_batch_is_its_images,
-    images,
-    wrapped,
-)
+from tests.strategies.recipes.checks import SMALL, check_a_batch_is_its_images, images, wrapped
 from tokenred.core.errors import ConfigError
 from tokenred.strategies.selectors.inverse_transform import sampled
 

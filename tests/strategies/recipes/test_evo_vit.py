@@ -106,11 +106,7 @@ def test_all_tokens_survive(
     rate: float, layers: list[int], representative: bool, stagewise: bool, form: str
 ) -> None:
     strategy = tr.strategy(
-        "evo-vit",
-        keep_rate=rate,
-        layers=layers,
-        representative=representative,
-        stagewise=stagewise,
+        "evo-vit", keep_rate=rate, layers=layers, representative=representative, stagewise=stagewise
     )
     reduced = tr.wrap(model(form), strategy)
     with torch.no_grad():

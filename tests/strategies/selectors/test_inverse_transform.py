@@ -38,9 +38,7 @@ def by_hand(score: list[float], levels: int) -> set[int]:
 
 @QUICK
 @given(
-    st.lists(st.integers(0, 10**6), min_size=1, max_size=25),
-    st.integers(1, 30),
-    st.integers(0, 4),
+    st.lists(st.integers(0, 10**6), min_size=1, max_size=25), st.integers(1, 30), st.integers(0, 4)
 )
 def test_it_is_the_paper_by_hand(numbers: list[int], levels: int, padding: int) -> None:
     # Uneven shares, so that no level lies half-way between two sums.

@@ -16,14 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from tokenred.analysis.measure.inputs import (
-    Batch,
-    Data,
-    batches,
-    open_for,
-    progress_bar,
-    readable,
-)
+from tokenred.analysis.measure.inputs import Batch, Data, batches, open_for, progress_bar, readable
 from tokenred.analysis.measure.machine import (
     Portions,
     base_of,

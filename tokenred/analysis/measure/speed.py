@@ -19,12 +19,7 @@ from torch import Tensor, nn
 from tokenred.analysis.measure.image_costs import adaptive_cost, is_adaptive
 from tokenred.analysis.measure.inputs import progress_bar
 from tokenred.analysis.measure.intervals import bootstrap_interval
-from tokenred.analysis.measure.machine import (
-    base_of,
-    describe_machine,
-    precision_of,
-    told_machine,
-)
+from tokenred.analysis.measure.machine import base_of, describe_machine, precision_of, told_machine
 from tokenred.analysis.measure.memory import peak_memory
 from tokenred.analysis.measure.split import TimeSplit, time_split
 from tokenred.analysis.measure.timing import (

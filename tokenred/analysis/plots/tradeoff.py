@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.plots.canvas import (
-    draw_bars,
-    draw_dense,
-    draw_series,
-    new_figure,
-)
+from tokenred.analysis.plots.canvas import draw_bars, draw_dense, draw_series, new_figure
 from tokenred.analysis.plots.frames import about, label_of, need, read_frame
 from tokenred.analysis.plots.looks import looks_of, read_name
 from tokenred.analysis.plots.points import wilson

@@ -155,12 +155,7 @@ def _figures(
 
 
 def judge(
-    metric: str,
-    ours: float,
-    published: float | None,
-    *,
-    group: bool = False,
-    sampling: float = 0.0,
+    metric: str, ours: float, published: float | None, *, group: bool = False, sampling: float = 0.0
 ) -> tuple[str, float | None]:
     """Compare a figure with the published one.
 

@@ -101,9 +101,7 @@ def _put_in_order(
 
 
 def _count(
-    maps: Float[Tensor, "m entries"],
-    cuts: NDArray[np.floating],
-    mark: Float[Tensor, "m entries"],
+    maps: Float[Tensor, "m entries"], cuts: NDArray[np.floating], mark: Float[Tensor, "m entries"]
 ) -> NDArray[np.floating]:
     """Mark and count the entries that reach each map's cut."""
     # As floats, since PyTorch writes booleans slowly.

@@ -12,14 +12,7 @@ import triton
 import triton.language as tl
 
 from tokenred.attention.triton.launch import Launch
-from tokenred.attention.triton.tiles import (
-    kept,
-    load_bias,
-    load_lse,
-    load_rows,
-    logits,
-    start_of,
-)
+from tokenred.attention.triton.tiles import kept, load_bias, load_lse, load_rows, logits, start_of
 
 __all__ = ["statistics"]
 

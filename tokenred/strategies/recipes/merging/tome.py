@@ -34,10 +34,7 @@ def merges(r: Merges) -> Schedule:
 
 @recipes.register("tome")
 def tome(
-    *,
-    r: Merges = 8,
-    proportional_attention: bool = True,
-    reference: bool = False,
+    *, r: Merges = 8, proportional_attention: bool = True, reference: bool = False
 ) -> Strategy:
     """Token merging by bipartite soft matching (ToMe, Bolya et al., ICLR 2023).
 
