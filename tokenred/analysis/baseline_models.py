@@ -26,15 +26,6 @@ from tokenred.reduced.wrap import dense, gmacs, wrap
 from tokenred.strategies.specs import Spec, at_budget
 from tokenred.strategies.strategy import strategy
 
-__all__ = [
-    "KINDS",
-    "Baseline",
-    "baselines",
-    "baselines_beside",
-    "lower_resolution",
-    "smaller_sizes",
-]
-
 KINDS = ("resolution", "depth", "uniform")
 
 

@@ -33,8 +33,6 @@ from tokenred.strategies.specs import Spec, same_budget
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Comparison", "compare"]
-
 _TRACE = "image tokens at 0, ¼, ½, ¾, 1\nof the depth"
 _MACHINE = (
     "device", "processor", "cores", "threads", "platform", "python", "torch", "timm", "tokenred",

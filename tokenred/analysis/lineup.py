@@ -14,13 +14,12 @@ from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.wrap import dense, wrap
 from tokenred.strategies.schedule import Schedule, ScheduleContext
 from tokenred.strategies.schedules import Constant, PerLayer
-from tokenred.strategies.specs import Spec, StrategyLike, at_budget, parse_spec, same_budget
+from tokenred.strategies.specs import Spec as Spec
+from tokenred.strategies.specs import StrategyLike
+from tokenred.strategies.specs import at_budget as at_budget
+from tokenred.strategies.specs import parse_spec as parse_spec
+from tokenred.strategies.specs import same_budget as same_budget
 from tokenred.strategies.strategy import recipes
-
-__all__ = [
-    "DENSE", "Entry", "Spec", "Strategies", "at_budget", "lineup", "lineup_at_counts",
-    "named_specs", "parse_spec", "same_budget", "wrap_spec",
-]  # fmt: skip
 
 DENSE = "dense"
 Strategies = Sequence[StrategyLike] | Mapping[str, StrategyLike]

@@ -22,17 +22,6 @@ from tokenred.core.files import check_new, write_atomically
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "FramedResult",
-    "Result",
-    "count",
-    "interval",
-    "number",
-    "plain_table",
-    "quarters",
-    "table_of",
-]
-
 Row = Mapping[str, Any]
 
 _WIDTH = 140

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["Sweep", "sweep"]
-
 Row = Mapping[str, Any]
 Columns = dict[str, Callable[[Row], str]]
 _SETTINGS = {

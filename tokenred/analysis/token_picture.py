@@ -22,8 +22,6 @@ from tokenred.reduced.trace import Trace
 from tokenred.reduced.wrap import wrap
 from tokenred.strategies.specs import StrategyLike, parse_spec
 
-__all__ = ["Picture", "PictureRow", "Stage", "trace_picture"]
-
 Strategies = Sequence[StrategyLike]
 Transform = Callable[[Image.Image], Tensor]
 _ALIKE = 1e-4

@@ -1,6 +1,7 @@
 """Attention statistics for parts (`AttentionStat`), and the engines that compute them."""
 
-from tokenred.attention.engine import PLAIN, FusedEngine, PlainEngine, attend, pick_engine
+from tokenred.attention.engine import FusedEngine, attend, pick_engine
+from tokenred.attention.plain import PLAIN, PlainEngine
 from tokenred.attention.recompute import Recomputed
 from tokenred.attention.score_mods import SLACK, ScoreMod, score_mods, size_bias, sparsify
 from tokenred.attention.spec import QKV, AttentionSpec, Engine, Scratch

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenred.attention.plain import PLAIN, PlainEngine
+from tokenred.attention.plain import PLAIN
 from tokenred.attention.recompute import Recomputed
 from tokenred.attention.spec import QKV, AttentionSpec, Engine
 from tokenred.attention.stats import AttentionStats
@@ -20,8 +20,6 @@ from tokenred.attention.two_calls import TwoCallsEngine
 from tokenred.core.errors import ConfigError
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import full_precision
-
-__all__ = ["PLAIN", "FusedEngine", "PlainEngine", "attend", "pick_engine"]
 
 
 class FusedEngine(Engine):

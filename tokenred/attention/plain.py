@@ -12,8 +12,6 @@ from tokenred.attention.stats import AttentionStats, stats_of_map
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import at_least_fp32, full_precision, product
 
-__all__ = ["PLAIN", "PlainEngine"]
-
 
 class PlainEngine(Engine):
     """The map as a tensor: supports everything, and is the reference for the other engines.

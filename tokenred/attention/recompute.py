@@ -17,8 +17,6 @@ from tokenred.core.capture import is_eager, replace
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import full_precision
 
-__all__ = ["Recomputed"]
-
 # Entries of the map that the backward holds at a time: as many as stay in a CPU's cache, or keep a
 # GPU busy.
 _ENTRIES, _ENTRIES_CPU = 1 << 26, 1 << 20

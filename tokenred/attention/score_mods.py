@@ -18,12 +18,6 @@ if TYPE_CHECKING:
     from tokenred.attention.stats import AttentionStat, AttentionStats
     from tokenred.core.state import Selection, TokenState
 
-__all__ = [
-    "SLACK", "ScoreMod", "gated_softmax", "kept_entries", "score_mods", "size_bias",
-    "slack_entries", "sparsify",
-]  # fmt: skip
-
-
 SLACK = 0.01
 """How far the share of entries kept may be from θ with ``threshold="fast"``.
 

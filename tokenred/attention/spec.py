@@ -18,10 +18,6 @@ from tokenred.core.capture import replace
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import autocast_dtype, product
 
-__all__ = [
-    "QKV", "AttentionSpec", "Engine", "Scratch", "is_modern", "wants_gradient", "without_map",
-]  # fmt: skip
-
 # Statistics that do not depend on the softmax, and so need no map; and those that engines without
 # a map provide.
 _WITHOUT_MAP = frozenset({"keys", "values", "logits_row"})

@@ -14,12 +14,6 @@ from tokenred.core.errors import ConfigError, PartError
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import at_least_fp32
 
-__all__ = [
-    "Aggregate", "AttentionStat", "AttentionStats", "mean_keys", "over_heads", "row_index",
-    "stats_of_entries", "stats_of_map", "wanted_entries",
-]  # fmt: skip
-
-
 Aggregate = Literal["max", "mean"]
 
 

@@ -25,8 +25,6 @@ from tokenred.core.capture import is_transformed, replace
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import at_least_fp32
 
-__all__ = ["TwoCallsEngine"]
-
 # Columns per bias: one with 8 or 11 bits would be too coarse, their sum has 22 or more.
 _COLUMNS = {torch.float64: 1, torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
 # Replaces −∞, whose remainder after rounding would be NaN; its exponential is 0. The largest

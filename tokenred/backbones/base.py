@@ -19,20 +19,6 @@ from tokenred.core.info import BlockInfo, ModelInfo
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import as_map
 
-__all__ = [
-    "Backbone",
-    "BlockAdapter",
-    "Embedded",
-    "Empty",
-    "PerHead",
-    "PerToken",
-    "Tokens",
-    "Whole",
-    "check_batch",
-    "leaves_alone",
-    "raster",
-]
-
 Tokens: TypeAlias = Float[Tensor, "b N c"]
 PerHead: TypeAlias = Float[Tensor, "b h N d"]
 PerToken: TypeAlias = Float[Tensor, "b N"]

@@ -17,8 +17,6 @@ from tokenred.backbones.vit_blocks import PreNorm, open_known
 from tokenred.core.capture import replace
 from tokenred.core.state import TokenState
 
-__all__ = ["BeitBackbone", "BeitBlock", "RelativeBias", "bias_at"]
-
 _FORWARD = ("forward_features", "forward_head", "forward")
 
 

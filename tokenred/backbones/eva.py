@@ -17,8 +17,6 @@ from tokenred.backbones.vision_transformer import FORWARD, TimmViT
 from tokenred.backbones.vit_blocks import PostNorm, PreNorm, open_known
 from tokenred.core.state import TokenState
 
-__all__ = ["EvaBackbone", "Rotary"]
-
 
 class EvaBackbone(TimmViT):
     """Adapter of ``timm.models.Eva``.

@@ -10,8 +10,6 @@ from torch.utils.hooks import BackwardHook
 
 from tokenred.core.errors import BackboneError
 
-__all__ = ["Call", "call_of", "difference", "entered", "has_hooks", "known_base", "unwrapped"]
-
 _METHODS = ("forward", "_forward", "__call__")
 
 

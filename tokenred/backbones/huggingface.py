@@ -22,8 +22,6 @@ from tokenred.core.errors import BackboneError, InputError
 from tokenred.core.info import ModelInfo
 from tokenred.core.tensors import weighted_mean
 
-__all__ = ["HuggingFaceViT"]
-
 
 @dataclass(frozen=True)
 class _Form:

@@ -20,8 +20,6 @@ from tokenred.core.errors import BackboneError
 from tokenred.core.info import BlockInfo
 from tokenred.core.state import TokenState
 
-__all__ = ["HuggingFaceBlock", "is_of", "open_block"]
-
 _BLOCKS = (
     *("ViTLayer", "DeiTLayer", "Dinov2Layer", "Dinov2WithRegistersLayer"),
     *("CLIPEncoderLayer", "SiglipEncoderLayer"),

@@ -11,8 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tokenred.core.errors import BackboneError
 
-__all__ = ["linear_macs", "measured_macs"]
-
 # How libraries call the widths of a layer whose weight may be packed.
 _WIDTHS = (("in_features", "out_features"), ("infeatures", "outfeatures"))
 

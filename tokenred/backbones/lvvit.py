@@ -11,8 +11,6 @@ from tokenred.backbones.base import PerToken, Tokens, leaves_alone
 from tokenred.backbones.linear_cost import linear_macs
 from tokenred.backbones.vision_transformer import TimmViT, stand_in
 
-__all__ = ["LVViTBackbone"]
-
 _FORWARD = ("forward", "forward_features", "forward_head", "_pos_embed")
 
 

@@ -26,8 +26,6 @@ from tokenred.core.info import BlockInfo, ModelInfo
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import weighted_mean
 
-__all__ = ["SamBackbone", "SamBlock"]
-
 _FORWARD = ("forward_features", "forward_head", "forward")
 
 

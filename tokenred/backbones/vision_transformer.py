@@ -28,8 +28,6 @@ from tokenred.core.errors import BackboneError, InputError
 from tokenred.core.info import ModelInfo
 from tokenred.core.tensors import at_least_fp32, weighted_mean
 
-__all__ = ["FORWARD", "TimmViT", "stand_in"]
-
 FORWARD = ("forward_features", "forward_head", "_pos_embed", "forward", "pool")
 
 

@@ -26,8 +26,6 @@ from tokenred.backbones.linear_cost import linear_macs
 from tokenred.core.errors import BackboneError
 from tokenred.core.info import BlockInfo
 
-__all__ = ["VIT_BLOCKS", "PostNorm", "PreNorm", "attention_qkv", "head_shape", "open_known"]
-
 
 def attention_qkv(
     attn: Any, x: Tokens, listens: bool = True, rope: Tensor | None = None, wants: str = "qkv"

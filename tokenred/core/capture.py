@@ -13,11 +13,6 @@ from torch import Tensor
 
 from tokenred.core.errors import ConfigError
 
-__all__ = [
-    "check_capture", "fixed", "is_eager", "is_tracing", "is_transformed", "not_scriptable",
-    "replace",
-]  # fmt: skip
-
 T = TypeVar("T")
 
 # Without `is_exporting` (before PyTorch 2.7) exporting looks like compiling.

@@ -6,8 +6,6 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["NO_PLUGINS", "import_path", "is_working_folder", "python_running"]
-
 NO_PLUGINS = "TOKENRED_NO_PLUGINS"
 """Environment variable with folders, separated as in PATH, that are not searched for plug-ins."""
 

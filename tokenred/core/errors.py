@@ -8,13 +8,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = [
-    "BackboneError", "CheckpointError", "CheckpointWarning", "ConfigError", "DataError",
-    "DataWarning", "ExportError", "InputError", "MissingExtraError", "OutputBusyError",
-    "OutputExistsError", "PartError", "PluginWarning", "ScheduleError", "TokenredError",
-    "UnknownNameError", "UntrainedPartWarning", "UnusedWarning",
-]  # fmt: skip
-
 _LONGEST = 80
 
 

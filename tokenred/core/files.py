@@ -11,10 +11,6 @@ from pathlib import Path
 
 from tokenred.core.errors import ConfigError, DataError, OutputExistsError
 
-__all__ = [
-    "check_new", "check_output", "exists", "prepare_folder", "write_atomically", "write_whole",
-]  # fmt: skip
-
 
 def exists(path: str | Path) -> bool:
     """Whether the path exists; False for invalid paths (too long, a null byte)."""

@@ -30,8 +30,6 @@ from torch import nn
 from tokenred.core.errors import PartError
 from tokenred.core.provenance import is_installed, names_in, release_of, written_in
 
-__all__ = ["digest", "identity_of"]
-
 
 def digest(text: str) -> str:
     """16 hex digits of SHA-256."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-__all__ = ["BlockInfo", "ModelInfo"]
-
 
 @dataclass(frozen=True)
 class BlockInfo:

@@ -14,8 +14,6 @@ from pathlib import Path
 
 from tokenred.core.errors import DataError, OutputBusyError
 
-__all__ = ["output_lock", "process_lock"]
-
 
 @contextmanager
 def process_lock(

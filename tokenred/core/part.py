@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from tokenred.core.info import ModelInfo
 
-__all__ = ["Part", "Traits", "check_blocks", "check_choice"]
-
 
 @dataclass(frozen=True)
 class Traits:

@@ -27,8 +27,6 @@ from tokenred.core.errors import PluginWarning
 if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoint
 
-__all__ = ["GROUP", "SWITCH", "Plugin", "load_plugins", "loading", "note", "switched_off"]
-
 GROUP = "tokenred.plugins"
 """The group of entry points."""
 

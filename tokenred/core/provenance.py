@@ -18,8 +18,6 @@ from typing import Any
 
 from tokenred._version import __version__
 
-__all__ = ["is_installed", "names_in", "release_of", "written_in"]
-
 
 @functools.lru_cache(maxsize=1024)
 def is_installed(module: str) -> bool:

@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
-__all__ = ["Words", "reader_of"]
-
 
 class Words(str):
     """In an ``Annotated``: a description of the value."""

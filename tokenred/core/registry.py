@@ -19,8 +19,6 @@ from tokenred.core import plugins
 from tokenred.core.errors import ConfigError, PartError, UnknownNameError, shown
 from tokenred.core.values import checked
 
-__all__ = ["KINDS", "Entry", "Registry", "gather"]
-
 T = TypeVar("T")
 C = TypeVar("C", bound=Callable[..., Any])
 

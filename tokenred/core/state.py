@@ -14,8 +14,6 @@ from torch import Tensor
 from tokenred.core.capture import fixed, replace
 from tokenred.core.tensors import gather_tokens
 
-__all__ = ["Selection", "TokenState"]
-
 
 @dataclass(frozen=True, eq=False)
 class TokenState:

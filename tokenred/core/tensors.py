@@ -11,11 +11,6 @@ from torch import Tensor
 
 from tokenred.core.capture import is_eager
 
-__all__ = [
-    "as_map", "at_least_fp32", "autocast_dtype", "finest", "full_precision", "gather_tokens",
-    "multiply", "product", "rounds", "unit_vectors", "weighted_mean",
-]  # fmt: skip
-
 # A float32 is the sum of three bfloat16; these are the pairs whose products matter in float32.
 _PAIRS = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
 

@@ -30,11 +30,6 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen, Predicate
 from tokenred.core.errors import ConfigError, UnknownNameError, shown
 from tokenred.core.reading import Words, reader_of
 
-__all__ = [
-    "Blocks", "Count", "LaterBlocks", "Magnitude", "Magnitudes", "PartOf", "Positive",
-    "Probability", "Share", "Shares", "Size", "Sizes", "Words", "checked", "parameters_of", "read",
-]  # fmt: skip
-
 C = TypeVar("C", bound=Callable[..., Any])
 
 

@@ -13,8 +13,6 @@ from tokenred.core.errors import ConfigError, DataError
 from tokenred.data.digits import DIGITS_CLASSES
 from tokenred.data.layout import natural
 
-__all__ = ["CIFAR10_CLASSES", "ClassMap", "class_names", "resolve_classes"]
-
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip

@@ -17,8 +17,6 @@ from tokenred.core.errors import DataError
 from tokenred.core.values import Count, Size, checked
 from tokenred.data.sources import ImageSource
 
-__all__ = ["SKIPPED_LABEL", "ImageDataset", "balanced_subset", "make_loader"]
-
 SKIPPED_LABEL = -1
 _BLANK_SIDE = 32
 Item = tuple[Tensor, int, int]

@@ -16,8 +16,6 @@ from PIL import Image
 
 from tokenred.core.errors import DataError
 
-__all__ = ["DIGITS_CLASSES", "DIGITS_SPLITS", "DigitsSource", "digit_image", "digits_arrays"]
-
 DIGITS_CLASSES = tuple("0123456789")
 DIGITS_SPLITS = ("test", "train")
 _SIDE = 32

@@ -31,8 +31,6 @@ from tokenred.core.errors import DataError
 from tokenred.data.layout import HIDDEN, natural, other_kind
 from tokenred.data.sources import check_size, decode, read_file
 
-__all__ = ["FileSource", "FolderSource", "TarSource", "ZipSource", "source_at", "walk"]
-
 _COMPRESSED: dict[str, Callable[[Path], Any]] = {
     ".tar.gz": gzip.open,
     ".tgz": gzip.open,

@@ -20,8 +20,6 @@ from tokenred.data.dataset import ImageDataset
 from tokenred.data.layout import pick_split
 from tokenred.data.sources import decode, pixels_of, read_file, to_rgb
 
-__all__ = ["PREFIX", "HubDataset", "HubSource", "is_hub_dataset", "open_huggingface"]
-
 PREFIX = "hf:"
 
 

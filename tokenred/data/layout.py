@@ -12,17 +12,6 @@ from pathlib import Path, PurePosixPath
 
 from tokenred.core.errors import DataError
 
-__all__ = [
-    "HIDDEN",
-    "IMAGE_SUFFIXES",
-    "find_layout",
-    "narrow_to_split",
-    "natural",
-    "other_kind",
-    "pick_split",
-    "told",
-]
-
 # fmt: off
 IMAGE_SUFFIXES = (
     ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm",

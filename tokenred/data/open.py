@@ -20,8 +20,6 @@ from tokenred.data.files import source_at
 from tokenred.data.hub import PREFIX, HubDataset, is_hub_dataset, open_huggingface
 from tokenred.data.layout import IMAGE_SUFFIXES, find_layout, narrow_to_split, told
 
-__all__ = ["open_dataset"]
-
 _NAMED = ("digits", "cifar10")
 _VARIABLE = "TOKENRED_DATA"
 _HOW = (

@@ -11,8 +11,6 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-__all__ = ["ImageSource", "check_size", "decode", "pixels_of", "raw_of", "read_file", "to_rgb"]
-
 _MOST_BYTES = 1 << 28  # larger files, unpacked, are not images
 _LONGEST = 100  # resizing the short side would make the long side this many times longer
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")

@@ -9,9 +9,8 @@ from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
 
-from tokenred.core.values import Positive, Words, read
-
-__all__ = ["CIFAR10_MEAN", "CIFAR10_STD", "check_statistics", "data_config", "eval_transform"]
+from tokenred.core.reading import Words
+from tokenred.core.values import Positive, read
 
 # Of the training pixels, on the scale 0..1; in common use.
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)

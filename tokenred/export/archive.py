@@ -13,8 +13,6 @@ from tokenred.core.values import Positive, checked
 from tokenred.export.traced import check_model, trace
 from tokenred.export.verified import ExportReport, check_place, write_verified
 
-__all__ = ["to_torch_export"]
-
 # A loop over tiles would freeze the batch size; PyTorch's fused call stays one operator.
 _ENGINES = (FusedEngine(), PlainEngine())
 

@@ -18,8 +18,6 @@ from tokenred.core.values import Positive, checked
 from tokenred.export.traced import OPEN, Traced, check_model, trace
 from tokenred.export.verified import ExportReport, check_place, write_verified
 
-__all__ = ["to_onnx", "translations"]
-
 _IMAGES, _LOGITS = "images", "logits"
 _OLDEST = 18  # for which PyTorch has translations
 # ONNX has no fused attention before opset 23, and that one takes no bias on the keys alone.

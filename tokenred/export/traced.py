@@ -14,8 +14,6 @@ from tokenred.attention import Engine
 from tokenred.core.errors import ExportError, InputError, PartError, TokenredError
 from tokenred.reduced.model import ReducedViT
 
-__all__ = ["OPEN", "Traced", "check_model", "trace"]
-
 OPEN = "batch"
 """The name of the dimension of any size."""
 # Not a size that the check runs, so that a size that got into the graph is noticed.

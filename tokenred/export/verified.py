@@ -23,8 +23,6 @@ from tokenred.core.files import prepare_folder, write_whole
 from tokenred.export.traced import OPEN, Traced
 from tokenred.reduced.model import ReducedViT
 
-__all__ = ["ExportReport", "check_agreement", "check_place", "write_files", "write_verified"]
-
 Ports: TypeAlias = Mapping[str, tuple[int | str, ...]]
 Run: TypeAlias = Callable[[Tensor], Tensor]
 _DRAWS = 3

@@ -10,8 +10,6 @@ from tokenred.core.part import Part
 from tokenred.core.registry import KINDS, Registry
 from tokenred.graphs.graph import Graph
 
-__all__ = ["GraphBuilder", "graph_builders", "list_graphs", "register_graph"]
-
 
 class GraphBuilder(Part):
     """Builds the token graph of a batch, once, from the embedded tokens.

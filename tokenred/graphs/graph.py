@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import networkx as nx
     from scipy.sparse import csr_array
 
-__all__ = ["Graph"]
-
 # Up to this many nodes a matrix is built: it is small compared with an MLP's activations.
 _SMALL = 256
 

@@ -22,16 +22,6 @@ from torch import Tensor, nn
 from tokenred.core.errors import CheckpointError, CheckpointWarning
 from tokenred.core.files import check_output, write_whole
 
-__all__ = [
-    "PICKLE_SUFFIXES",
-    "SAFE_SUFFIX",
-    "check_fit",
-    "load_strictly",
-    "read_checkpoint",
-    "save_checkpoint",
-    "state_digest",
-]
-
 SAFE_SUFFIX = ".safetensors"
 PICKLE_SUFFIXES = (".pth", ".pt", ".tar", ".bin")
 _HOW = "save model.state_dict(), plain or as {'model': ...} or {'state_dict': ...}."

@@ -29,8 +29,6 @@ from tokenred.data.classes import CIFAR10_CLASSES
 from tokenred.models.checkpoint_file import read_checkpoint
 from tokenred.models.rebuild import read_described
 
-__all__ = ["EMBEDDED_MODELS", "cifar10_card", "cifar10_vit", "digits_card", "digits_vit"]
-
 
 def digits_vit(pretrained: bool = True) -> VisionTransformer:
     """Build the digits model.

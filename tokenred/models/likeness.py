@@ -18,15 +18,6 @@ from torch import Tensor, nn
 from tokenred.core.errors import CheckpointError, shown
 from tokenred.models.metadata import read_entry
 
-__all__ = [
-    "attributes_of",
-    "check_answers",
-    "check_attributes",
-    "evaluating",
-    "probe_image",
-    "told_likeness",
-]
-
 _OF_MODULES = frozenset(vars(nn.Module()))
 # How a result is computed or where a model came from, not what the result is.
 _INCIDENTAL = frozenset(

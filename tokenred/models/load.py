@@ -25,8 +25,6 @@ from tokenred.models.embedded import EMBEDDED_MODELS
 from tokenred.models.metadata import parse_preprocessing, set_preprocessing
 from tokenred.models.rebuild import read_described
 
-__all__ = ["load_model"]
-
 _HUB = ("hf-hub:", "hf_hub:", "local-dir:")
 
 

@@ -20,8 +20,6 @@ from torch import Tensor, nn
 
 from tokenred.core.errors import ConfigError, InputError
 
-__all__ = ["ConvStem", "Halved", "LVViT", "lvvit_m", "lvvit_s"]
-
 PATCH = 16
 _STEM_WIDTH = 64
 

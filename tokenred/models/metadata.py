@@ -13,16 +13,6 @@ from tokenred.core.errors import CheckpointError, ConfigError, shown
 from tokenred.core.values import read
 from tokenred.data.transforms import check_statistics
 
-__all__ = [
-    "PREPROCESSING",
-    "Side",
-    "parse_preprocessing",
-    "read_entry",
-    "read_values",
-    "set_preprocessing",
-    "told_preprocessing",
-]
-
 _KINDS = {dict: "an object", list: "a list", type(None): "null"}
 Side = Annotated[int, Ge(1), Le(1 << 14)]
 _PREPROCESSING: dict[str, Any] = {

@@ -21,8 +21,6 @@ from tokenred.models.likeness import attributes_of
 from tokenred.models.lvvit import LVViT
 from tokenred.models.metadata import Side, parse_preprocessing, read_entry, read_values
 
-__all__ = ["build_base", "build_described", "describe_base", "read_described", "weightless"]
-
 _CLASSES: dict[str, Any] = {"VisionTransformer": VisionTransformer, "LVViT": LVViT}
 _NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_.\-]+)?")
 _HIDDEN = 1 << 30

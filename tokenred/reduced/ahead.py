@@ -13,8 +13,6 @@ from tokenred.core.tensors import gather_tokens
 from tokenred.strategies.base import Fuser
 from tokenred.strategies.transport import Transport
 
-__all__ = ["columns_merged", "rows_merged", "values_spread"]
-
 
 def values_spread(
     transport: Transport, v: Float[Tensor, "b h M d"], state: TokenState

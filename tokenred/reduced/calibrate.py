@@ -24,8 +24,6 @@ from tokenred.strategies.fusers.merge import Merge
 from tokenred.strategies.specs import StrategyLike
 from tokenred.strategies.strategy import Strategy
 
-__all__ = ["calibrate"]
-
 
 @checked
 def calibrate(

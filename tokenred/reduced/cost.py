@@ -15,8 +15,6 @@ from tokenred.core.part import Part
 from tokenred.strategies.step import PLACES, in_order_of_place
 from tokenred.strategies.strategy import Strategy
 
-__all__ = ["Cost", "LayerCost", "counts_alive", "needs_graph", "strategy_cost", "token_grids"]
-
 
 @dataclass(frozen=True)
 class LayerCost:

@@ -15,8 +15,6 @@ from tokenred.reduced.model import ReducedViT, block_numbers, check_maps
 from tokenred.reduced.wrap import dense, wrap
 from tokenred.strategies.specs import StrategyLike
 
-__all__ = ["FeatureMaps", "features"]
-
 
 class FeatureMaps(nn.Module):
     """Maps of several blocks for a decoder. Created by `features`, with the same arguments.

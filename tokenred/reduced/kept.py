@@ -15,8 +15,6 @@ from tokenred.core.errors import ConfigError, InputError
 from tokenred.core.part import check_choice
 from tokenred.core.tensors import as_map, gather_tokens
 
-__all__ = ["FILLS", "KeptTokens", "features_left", "fill_grid", "largest"]
-
 FILLS = ("last", "own", "nearest", "zero")
 """What a patch gets that no token owns: its own feature when it left, that of the nearest patch
 that has a token, or zeros. ``"own"`` is ``"last"`` for every patch whose token went, whoever has

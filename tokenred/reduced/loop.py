@@ -34,8 +34,6 @@ from tokenred.reduced.recorder import Recorder, Span, no_span
 from tokenred.reduced.setup import Setup
 from tokenred.strategies.base import Selector
 
-__all__ = ["LoopState", "Runner"]
-
 # Added to the logits of idle keys in a training form, as IdleViT does.
 _IDLE = -1e5
 

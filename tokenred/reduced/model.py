@@ -27,8 +27,6 @@ from tokenred.reduced.trace import Trace
 from tokenred.strategies.specs import StrategyLike, parse_spec
 from tokenred.strategies.strategy import Strategy
 
-__all__ = ["ReducedViT", "block_numbers", "check_maps", "resolved"]
-
 # The attribute under which tokens carry their weights to the head.
 _WEIGHT = "_pooling_weight"
 

@@ -17,8 +17,6 @@ from tokenred.backbones.base import BlockAdapter
 from tokenred.core.capture import is_eager, replace
 from tokenred.core.state import TokenState
 
-__all__ = ["Packing", "packing_of"]
-
 # Above this share of tokens, copying costs as much as it saves.
 _FULL = 0.97
 

@@ -20,11 +20,6 @@ from tokenred.strategies.schedules import Budget, Constant
 from tokenred.strategies.step import in_order_of_place
 from tokenred.strategies.strategy import Strategy
 
-__all__ = [
-    "AHEAD", "LayerPlan", "StepPlan", "adapts", "counts_of", "plan_layers", "resolve_budget",
-    "step_parts",
-]  # fmt: skip
-
 AHEAD = ("before_attention", "inside_attention")
 """Where a block's own attention judges before it is applied."""
 Stats: TypeAlias = tuple[AttentionStat, ...]

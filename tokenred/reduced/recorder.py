@@ -18,8 +18,6 @@ from tokenred.reduced.kept import KeptTokens, features_left, largest
 from tokenred.strategies.base import Fuser
 from tokenred.strategies.transport import Transport
 
-__all__ = ["PHASES", "AliveCounts", "Origins", "Recorder", "Span", "no_span"]
-
 Span: TypeAlias = Callable[[str], AbstractContextManager[None]]
 
 PHASES = (

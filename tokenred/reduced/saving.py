@@ -44,8 +44,6 @@ from tokenred.reduced.wrap import wrap
 from tokenred.strategies.config import to_config
 from tokenred.strategies.strategy import Strategy, from_config
 
-__all__ = ["FORMAT", "check_loadable", "is_saved", "load", "save"]
-
 FORMAT = "tokenred/2"
 """The metadata entry ``format`` of files that `save` writes."""
 

@@ -27,8 +27,6 @@ from tokenred.reduced.shared import SharesBase, Watch
 from tokenred.strategies.base import Fuser, Router, Selector
 from tokenred.strategies.strategy import Strategy
 
-__all__ = ["LiveModel", "Setup"]
-
 # Remaining blocks, and the cost of all blocks before pruning.
 Pruned: TypeAlias = tuple[tuple[nn.Module, ...], tuple[BlockInfo, ...]]
 

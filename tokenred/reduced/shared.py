@@ -11,8 +11,6 @@ from typing_extensions import Self
 
 from tokenred.core.errors import BackboneError
 
-__all__ = ["SharesBase", "Watch"]
-
 _GONE: Any = object()
 
 

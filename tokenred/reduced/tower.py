@@ -12,8 +12,6 @@ from tokenred.backbones.huggingface import HuggingFaceViT
 from tokenred.core.errors import BackboneError, InputError
 from tokenred.reduced.model import ReducedViT
 
-__all__ = ["ReducedTower"]
-
 
 class ReducedTower(ReducedViT):
     """A `ReducedViT` that accepts the keywords of `transformers` and returns its output objects.

@@ -25,8 +25,6 @@ from tokenred.reduced.recorder import (
 )
 from tokenred.strategies.base import Fuser
 
-__all__ = ["Reduction", "Trace", "fuser_matrix"]
-
 
 @dataclass(frozen=True, eq=False)
 class Reduction:

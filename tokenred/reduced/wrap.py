@@ -15,8 +15,6 @@ from tokenred.reduced.tower import ReducedTower
 from tokenred.strategies.specs import StrategyLike
 from tokenred.strategies.strategy import Strategy
 
-__all__ = ["dense", "gmacs", "wrap"]
-
 
 def wrap(
     model: nn.Module, strategy: StrategyLike, *, engine: str = "auto", check: bool = False

@@ -19,12 +19,6 @@ if TYPE_CHECKING:
     from tokenred.graphs.graph import Graph
     from tokenred.strategies.transport import Transport
 
-__all__ = [
-    "Embedding", "Fuser", "Router", "Scorer", "Selector", "embeddings", "fusers", "list_fusers",
-    "list_scorers", "names_selector", "register_fuser", "register_scorer", "routers", "scorers",
-    "selectors",
-]  # fmt: skip
-
 
 class Reader(Part):
     """A part that may read statistics of a block's attention."""

@@ -23,11 +23,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = [
-    "counts", "fingerprint", "fingerprint_if_any", "read_toml", "resolve", "to_config",
-    "told_text", "write_toml",
-]  # fmt: skip
-
 
 def to_config(value: Any, *, strict: bool = True) -> Any:
     """A strategy or part as nested dictionaries of plain values.

@@ -12,11 +12,6 @@ from tokenred.core.errors import ConfigError, PartError, ScheduleError
 from tokenred.core.part import Part, check_blocks
 from tokenred.core.registry import KINDS, Registry
 
-__all__ = [
-    "Schedule", "ScheduleContext", "check_each", "exact", "layers_of", "quarters", "schedules",
-    "spread",
-]  # fmt: skip
-
 
 @dataclass(frozen=True)
 class ScheduleContext:

@@ -13,11 +13,6 @@ from tokenred.core.errors import ConfigError, PartError, shown
 from tokenred.strategies.schedules.budget import Budget
 from tokenred.strategies.strategy import Strategy, from_config
 
-__all__ = [
-    "METHODS", "Spec", "StrategyLike", "at_budget", "parse_spec", "read_arguments",
-    "read_assignment", "same_budget",
-]  # fmt: skip
-
 METHODS = ("gtp", "tome", "evit", "topk", "random")
 _CONSTANTS = {"true": True, "false": False, "none": None}
 _UNREADABLE = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)

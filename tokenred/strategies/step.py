@@ -23,8 +23,6 @@ from tokenred.strategies.schedule import Schedule, schedules
 from tokenred.strategies.schedules.constant import Constant
 from tokenred.strategies.selectors.top_score import TopScore
 
-__all__ = ["PLACES", "Place", "Step", "in_order_of_place"]
-
 Place = Literal[
     "before_block", "before_attention", "inside_attention", "after_attention", "after_mlp"
 ]

@@ -31,11 +31,6 @@ from tokenred.strategies.config import fingerprint, read_toml, resolve, write_to
 from tokenred.strategies.schedule import Schedule
 from tokenred.strategies.step import Place, Step
 
-__all__ = [
-    "FIELDS", "STEP_FIELDS", "Strategy", "divide_arguments", "from_config", "list_strategies",
-    "recipes", "register_strategy", "strategy",
-]  # fmt: skip
-
 
 @checked
 @dataclass(frozen=True, init=False)

@@ -17,8 +17,6 @@ from tokenred.core.tensors import gather_tokens, product
 if TYPE_CHECKING:
     from tokenred.core.state import TokenState
 
-__all__ = ["Transport"]
-
 
 @dataclass(frozen=True, eq=False)
 class Transport:

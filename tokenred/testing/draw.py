@@ -19,11 +19,6 @@ from tokenred.graphs import Graph, Spatial
 from tokenred.strategies.schedule import ScheduleContext
 from tokenred.testing.sample import DEPTH, Sample
 
-__all__ = [
-    "DTYPES", "FLAVOURS", "contexts", "features", "grids", "reductions", "rows", "samples",
-    "smooth_samples",
-]  # fmt: skip
-
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 # Ordinary numbers first: hypothesis shrinks towards the first.
 FLAVOURS = ("normal", "duplicates", "zeros", "same", "axes", "large")

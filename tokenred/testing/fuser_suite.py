@@ -16,8 +16,6 @@ from tokenred.testing import draw
 from tokenred.testing.sample import Sample
 from tokenred.testing.suite import Suite, require, require_close, require_same
 
-__all__ = ["check_fuser"]
-
 
 def check_fuser(
     fuser: Fuser | str,

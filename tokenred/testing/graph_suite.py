@@ -17,8 +17,6 @@ from tokenred.testing import draw
 from tokenred.testing.sample import image_of, model_info
 from tokenred.testing.suite import Suite, require, require_close, require_same
 
-__all__ = ["check_graph"]
-
 Answer: TypeAlias = Graph | Tensor | None
 """What a builder returned; or its dense matrix, after relabelling."""
 

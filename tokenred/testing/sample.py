@@ -21,8 +21,6 @@ from tokenred.attention import (
 from tokenred.core.info import BlockInfo, ModelInfo
 from tokenred.core.state import Selection, TokenState
 
-__all__ = ["DEPTH", "Sample", "image_of", "mapped", "model_info", "relabelled"]
-
 DEPTH = 12
 T = TypeVar("T")
 

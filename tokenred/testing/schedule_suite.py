@@ -7,8 +7,6 @@ from tokenred.strategies.schedule import Schedule, ScheduleContext, schedules
 from tokenred.testing import draw
 from tokenred.testing.suite import Promises, require
 
-__all__ = ["check_schedule"]
-
 
 def check_schedule(
     schedule: Schedule | str, *, max_examples: int = 25, derandomize: bool = True

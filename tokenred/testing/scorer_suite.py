@@ -13,8 +13,6 @@ from tokenred.testing import draw
 from tokenred.testing.sample import Sample
 from tokenred.testing.suite import Suite, require, require_close
 
-__all__ = ["check_scorer"]
-
 
 def check_scorer(scorer: Scorer | str, *, max_examples: int = 25, derandomize: bool = True) -> None:
     """Check that a scorer keeps its contract and the traits that it declares.

@@ -17,8 +17,6 @@ from tokenred.testing import draw
 from tokenred.testing.sample import DEPTH, Sample, relabelled
 from tokenred.testing.suite import Suite, require, require_close
 
-__all__ = ["check_selector"]
-
 Choices: TypeAlias = dict[int, Selection]
 """By P, what was chosen; by 0 alone where the images determine the count."""
 

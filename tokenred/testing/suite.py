@@ -26,8 +26,6 @@ from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part
 from tokenred.testing.sample import image_of, model_info
 
-__all__ = ["Case", "Promises", "Suite", "require", "require_close", "require_same"]
-
 P = TypeVar("P", bound=Part)
 C = TypeVar("C", bound="Case")
 A = TypeVar("A")

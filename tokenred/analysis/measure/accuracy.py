@@ -33,8 +33,6 @@ from tokenred.data import SKIPPED_LABEL, ImageDataset
 from tokenred.data.classes import ClassMap
 from tokenred.reduced.model import ReducedViT
 
-__all__ = ["Evaluation", "evaluate", "evaluate_together"]
-
 Opened = ImageDataset | DataLoader[Any]
 
 

@@ -28,8 +28,6 @@ from tokenred.reduced.trace import Trace
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Agreement", "agreement", "alive", "chance_iou", "iou", "scores", "spearman"]
-
 Flags = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 

@@ -11,8 +11,6 @@ from tokenred.core.errors import InputError
 from tokenred.core.tensors import at_least_fp32
 from tokenred.reduced.kept import KeptTokens
 
-__all__ = ["feature_fidelity", "map_fidelity"]
-
 
 def feature_fidelity(found: KeptTokens, wanted: KeptTokens) -> dict[str, Float[Tensor, " b"]]:
     """Cosine similarities of features, image by image.

@@ -18,18 +18,6 @@ from tokenred.graphs import Graph
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-__all__ = [
-    "GRAPH_STATISTICS",
-    "adjacency",
-    "clustering",
-    "describe",
-    "edge_lengths",
-    "in_degree",
-    "reciprocity",
-    "spectral_gap",
-    "weak_components",
-]
-
 GRAPH_STATISTICS = {
     "out_degree": "neighbours that a token chose, mean",
     "in_degree_sd": "in-degree, standard deviation over tokens",

@@ -18,8 +18,6 @@ from tokenred.data import ImageDataset
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.plan import adapts
 
-__all__ = ["AdaptiveCost", "adaptive_cost", "is_adaptive"]
-
 
 @dataclass(frozen=True, eq=False)
 class AdaptiveCost:

@@ -21,8 +21,6 @@ from tokenred.data import SKIPPED_LABEL, ImageDataset, eval_transform, make_load
 from tokenred.data.classes import CIFAR10_CLASSES, ClassMap
 from tokenred.data.hub import HubDataset
 
-__all__ = ["Batch", "Data", "batches", "open_for", "progress_bar", "readable", "shown_pixels"]
-
 Data = str | os.PathLike[str] | ImageDataset | HubDataset | DataLoader[Any]
 Batch = tuple[Tensor, Tensor, Tensor]
 """Images, labels and indices."""

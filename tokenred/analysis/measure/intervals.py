@@ -17,15 +17,6 @@ from scipy import stats
 from tokenred.core.errors import InputError
 from tokenred.core.values import Count, PartOf, checked, read
 
-__all__ = [
-    "Estimate",
-    "Interval",
-    "StreamingMeans",
-    "bootstrap_interval",
-    "paired_difference",
-    "paired_limits",
-]
-
 Floats = NDArray[np.float64]
 
 # Halvings of an interval of length 2, until its ends are neighbours in double precision.

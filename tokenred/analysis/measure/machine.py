@@ -20,24 +20,6 @@ from tokenred.core.values import Size, read
 from tokenred.models.checkpoint_file import state_digest
 from tokenred.reduced.model import ReducedViT
 
-__all__ = [
-    "Portions",
-    "autocast",
-    "base_of",
-    "channels_last",
-    "check_device",
-    "cpu_threads",
-    "describe_machine",
-    "is_out_of_memory",
-    "measured",
-    "model_device",
-    "precision_of",
-    "running",
-    "told_machine",
-    "weight_type",
-    "weights_digest",
-]
-
 # Messages of allocators other than CUDA's in a plain RuntimeError: the CPU's on Linux and
 # Windows, and Apple's.
 _SAYINGS = ("can't allocate memory", "not enough memory", "out of memory")

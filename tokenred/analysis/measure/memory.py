@@ -32,8 +32,6 @@ from tokenred.core.values import Count, Size, checked
 from tokenred.reduced.wrap import wrap
 from tokenred.strategies.specs import StrategyLike, parse_spec
 
-__all__ = ["PeakMemory", "allocation_peak", "main", "peak_memory"]
-
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
 

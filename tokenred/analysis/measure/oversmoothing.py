@@ -36,16 +36,6 @@ from tokenred.strategies.config import fingerprint_if_any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "TOKEN_STATISTICS",
-    "Oversmoothing",
-    "effective_rank",
-    "high_frequency",
-    "lost_share",
-    "mean_cosine",
-    "oversmoothing",
-]
-
 _LOST = "lost"
 
 

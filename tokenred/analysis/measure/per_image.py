@@ -18,8 +18,6 @@ from tokenred.analysis.measure.machine import base_of, running, weight_type
 from tokenred.core.errors import DataError
 from tokenred.data.classes import ClassMap
 
-__all__ = ["means_over_images"]
-
 
 def means_over_images(
     models: Sequence[nn.Module],

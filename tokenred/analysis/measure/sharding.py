@@ -17,8 +17,6 @@ import torch.distributed as dist
 
 from tokenred.core.errors import ConfigError, DataError, TokenredError
 
-__all__ = ["Shards", "shards"]
-
 T = TypeVar("T")
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # Ranks wait for the slowest, which may have much slower images or devices.

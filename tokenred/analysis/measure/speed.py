@@ -37,8 +37,6 @@ from tokenred.core.values import Count, Magnitude, Size, checked
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.wrap import dense as nothing_removed
 
-__all__ = ["Benchmark", "Timing", "benchmark", "summarise"]
-
 _FEWEST = 3
 _LEVEL = 0.90
 _RESAMPLES = 5000

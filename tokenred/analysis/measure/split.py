@@ -28,8 +28,6 @@ from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.recorder import PHASES, Span
 from tokenred.reduced.wrap import dense
 
-__all__ = ["LINES", "PhaseTime", "TimeSplit", "summarise_split", "time_split"]
-
 # Name of a line -> how it is printed, and the phases of the block loop in it. The probe separates
 # "attention" from "statistics".
 _LINES: dict[str, tuple[str, tuple[str, ...]]] = {

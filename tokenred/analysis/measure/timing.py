@@ -21,19 +21,6 @@ from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.wrap import wrap
 from tokenred.strategies.specs import Spec, StrategyLike, parse_spec
 
-__all__ = [
-    "Candidate",
-    "Clock",
-    "Compile",
-    "build_model",
-    "image_shape_of",
-    "named_candidates",
-    "no_collection",
-    "on_random_images",
-    "resize",
-    "runnable",
-]
-
 Candidate = nn.Module | StrategyLike
 Runs = Callable[[Tensor], object]
 Compile = bool | Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]

@@ -40,8 +40,6 @@ from tokenred.strategies.specs import StrategyLike, parse_spec
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["GraphStatistics", "ImageGraph", "graph_statistics", "image_graph"]
-
 
 @dataclass(frozen=True, eq=False)
 class ImageGraph:

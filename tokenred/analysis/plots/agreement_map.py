@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["agreement_map"]
-
 _LABELS = {
     "iou": "kept by both ÷ by either (%)",
     "survival": "survival, Spearman's ρ",

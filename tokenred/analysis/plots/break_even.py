@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["break_even_chart", "break_even_points"]
-
 # The columns that distinguish panels, and the format of their values.
 _PANEL = {
     "model": "{}",

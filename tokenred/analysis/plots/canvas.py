@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "MARKERS", "SUFFIXES", "Colour", "add_note", "draw_bars", "draw_dense", "draw_series",
-    "figure_bytes", "new_figure", "new_grid", "palette", "save_figure",
-]  # fmt: skip
-
 Colour = tuple[float, float, float]
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 SUFFIXES = (".png", ".pdf", ".svg")

@@ -17,11 +17,6 @@ else:
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "FACTS", "FIGURES", "METHODS", "Fixed", "about", "axes_of", "choose", "label_of", "name_of",
-    "need", "read_frame", "show_value", "symbol_of",
-]  # fmt: skip
-
 Fixed = Mapping[str, Any] | None
 
 _TABLE = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))

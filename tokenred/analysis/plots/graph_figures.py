@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_graph", "graph_panels", "in_degree_map"]
-
 Floats = NDArray[np.float64]
 _WIDTH, _HEIGHT = 3.5, 3.3  # inches, a column of most papers
 _OPACITY = 0.8  # of the heaviest edge, if there are few edges

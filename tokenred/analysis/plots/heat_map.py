@@ -11,8 +11,6 @@ from tokenred.analysis.plots.points import gather, order
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["heat_map"]
-
 
 def heat_map(
     frame: Any,

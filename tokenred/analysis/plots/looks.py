@@ -8,8 +8,6 @@ from typing import Any
 from tokenred.analysis.plots.canvas import MARKERS, Colour, palette
 from tokenred.analysis.plots.frames import METHODS, symbol_of
 
-__all__ = ["looks_of", "read_name"]
-
 _GREY = 7  # of the palette; baselines alone have it
 _PLACES = {name: place for place, name in enumerate(METHODS)}
 _SHADES = (0.0, -0.35, 0.4)  # of a method drawn several times: its own, darker, lighter

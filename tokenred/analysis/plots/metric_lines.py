@@ -13,8 +13,6 @@ from tokenred.analysis.plots.points import Points, dense_value, gather, order
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw_lines", "metric_lines"]
-
 # With more lines than these, bands hide each other; with more than those, the legend is beside.
 _BANDS, _BESIDE = 2, 4
 

@@ -15,8 +15,6 @@ from tokenred.core.values import PartOf, read
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Points", "dense_value", "gather", "order", "wilson"]
-
 # An average over different values of these would be meaningless.
 _IDENTITY = ("model", "data", "weights", "method", "dtype", "precision")
 _SHARES = ("top1", "top5")

@@ -12,8 +12,6 @@ from tokenred.core.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["GTP_PAPER", "dense_point", "read_published", "read_rows", "tradeoff_points"]
-
 GTP_PAPER = Path(__file__).with_name("gtp_paper_tables.csv")
 """The tables of the GTP paper, and the best settings of the authors' release notes."""
 _RENAMED = {"top1_percent": "top1", "top5_percent": "top5", "model": "backbone"}

@@ -14,8 +14,6 @@ from tokenred.core.errors import InputError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["scorer_comparison"]
-
 _HUE = "scorer"
 _BUDGETS = ("P", "r", "keep_rate", "schedule")
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["smoothing_curves"]
-
 # Quantity and unit.
 _LABELS = {
     "cosine": ("mean cosine similarity", ""),

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Table", "graph_table", "tabulate", "theta_rows", "theta_table"]
-
 _LOG_S = "proportional_attention"
 _HEADS = {"theta": "θ", _LOG_S: "log s"}
 _RANKED = ("top1", "top5", "difference", "images_per_second", "speedup", "realised")

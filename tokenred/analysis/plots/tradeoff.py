@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["tradeoff"]
-
 _DENSE = "dense"
 # Axis -> label relative to dense.
 _AXES = {"gmacs": "cost per image (% of dense)", "images_per_second": label_of("speedup")}

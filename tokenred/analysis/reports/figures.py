@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["embed", "pictures_of"]
-
 _SIZE = {"width": 5.0, "height": 3.4}
 _MOST_NAMES = 10
 _MOST_BYTES = 400_000

@@ -15,11 +15,6 @@ from tokenred._version import __version__
 from tokenred.analysis.plots.frames import show_value
 from tokenred.core.files import write_atomically
 
-__all__ = [
-    "SUFFIXES", "Column", "DataTable", "Picture", "Section", "Value", "number", "plain",
-    "write_page",
-]  # fmt: skip
-
 SUFFIXES = (".html", ".htm")
 
 

@@ -30,8 +30,6 @@ from tokenred.core.values import PartOf, read
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["report", "sections_of"]
-
 _WORDS = ("strategy", "method", "model", "data", "image_size", "dtype", "compile", "threads")
 # Columns of the table of cells; the others describe how a cell was produced.
 _SHOWN = {

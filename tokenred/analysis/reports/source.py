@@ -14,8 +14,6 @@ from tokenred.core.errors import DataError, InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["OVERSMOOTHING", "RESULTS", "SWEEP", "Source", "read_source"]
-
 RESULTS, SWEEP, OVERSMOOTHING = "results", "sweep", "oversmoothing"
 _SQLITE = b"SQLite format 3\x00"
 # Rows with equal values in these ran on the same images with the same weights.

@@ -17,8 +17,6 @@ from tokenred.analysis.reproduction.experiments import (
     finetuning,
 )
 
-__all__ = ["Claim", "claims_of", "published_rows"]
-
 _DENSE = {"base": "dense"}
 _THETAS = (0.9, 0.8, 0.7, 0.6, 0.5)
 _UNTOLD = "the paper does not print the settings of {} at this cost"

@@ -17,11 +17,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = [
-    "BACKBONES", "EXPERIMENTS", "MATCHED", "TOLERANCES", "Backbone", "Experiment", "Target",
-    "choose_experiments", "choose_targets", "finetuning", "targets_of",
-]  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Backbone:

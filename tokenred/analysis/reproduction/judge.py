@@ -15,11 +15,6 @@ from tokenred.analysis.study.rows import tidy
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "DIFFERS", "IMAGENET", "MEASURED", "NOT_RUN", "REPRODUCED", "VERDICTS", "Part", "judge",
-    "part_of_cells", "part_of_tokens",
-]  # fmt: skip
-
 # Verdicts, as the page says and colours them.
 VERDICTS = {
     "✓": ("✓ as published", "good"),

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-__all__ = ["Reproduction", "figure_of"]
-
 _COLUMNS = (
     "experiment", "model", "strategy", "metric", "ours", "low", "high", "published", "tolerance",
     "verdict", "why", "command", "key",

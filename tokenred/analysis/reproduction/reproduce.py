@@ -34,8 +34,6 @@ from tokenred.strategies.specs import parse_spec
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CSV", "HTML", "STORE", "reproduce"]
-
 STORE, CSV, HTML = "results.db", "reproduction.csv", "reproduction.html"
 _QUICK, _DEMO = 1000, 100  # images
 _SHARE = 0.75  # of the dense model's GMACs, at which the tokens of strategies are followed

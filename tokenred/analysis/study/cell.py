@@ -27,12 +27,6 @@ from tokenred.strategies.strategy import (
 if TYPE_CHECKING:
     from tokenred.analysis.measure.timing import Compile
 
-__all__ = [
-    "DENSE", "DONE", "FAILED", "OUTSIDE", "OUT_OF_MEMORY", "PARTS", "SETTINGS", "SKIPPED",
-    "Base", "Cell", "EngineError", "MetricNameError", "Outcome", "Setting", "StudyInterruptedError",
-    "Task", "failure", "plain", "read_base",
-]  # fmt: skip
-
 DENSE = "dense"
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 # How the error of a cell starts that ran out of memory.

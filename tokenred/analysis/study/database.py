@@ -13,8 +13,6 @@ from typing import Any
 
 from tokenred.core.errors import TokenredError
 
-__all__ = ["StoreError", "explained", "may_write", "open_store", "transaction"]
-
 # "tokr": says whose database this is.
 _APPLICATION = 0x746F6B72
 _VERSION = 3

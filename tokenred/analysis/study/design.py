@@ -27,8 +27,6 @@ from tokenred.core.values import Count, PartOf, Size, read
 from tokenred.strategies.config import resolve
 from tokenred.strategies.strategy import FIELDS
 
-__all__ = ["Design", "Point"]
-
 Point = dict[str, Any]
 """Values by the name of their axis."""
 _AGAINST = (DENSE, "base")

@@ -19,8 +19,6 @@ from tokenred.analysis.study.pool import Engine, Executor, Pool, Serial, Submit
 from tokenred.core.errors import ConfigError, MissingExtraError, UnknownNameError, shown
 from tokenred.core.values import Count, Magnitude, Size, checked
 
-__all__ = ["ENGINES", "Processes", "Ray", "pick_engine"]
-
 ENGINES = ("serial", "processes", "ray")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _FALSE_STARTS = 3

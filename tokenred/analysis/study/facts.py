@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from tokenred.analysis.study.store import Store
     from tokenred.data import ImageDataset
 
-__all__ = ["Facts", "ModelFacts", "content_of"]
-
 
 @dataclass(frozen=True)
 class ModelFacts:

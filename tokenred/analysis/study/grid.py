@@ -30,8 +30,6 @@ else:
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Grid", "StudyFile", "read_study"]
-
 
 @checked
 @dataclass(eq=False)

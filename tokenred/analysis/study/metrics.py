@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     from tokenred.analysis.measure.timing import Compile
     from tokenred.data import ImageDataset
 
-__all__ = [
-    "Context", "Metric", "check_names", "evaluation_options", "list_metrics", "read_metrics",
-    "register_metric",
-]  # fmt: skip
-
 
 @dataclass
 class Context:

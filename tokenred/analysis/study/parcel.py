@@ -21,8 +21,6 @@ from tokenred.analysis.study.cell import EngineError, Outcome, Task
 from tokenred.core.part import Part
 from tokenred.core.provenance import is_installed
 
-__all__ = ["Parcel", "install", "pack_runner", "pack_tasks", "read_batch", "run_batch"]
-
 # The runner of a worker, with the models and images that it has loaded: one a thread, since a
 # model cannot serve two cells at a time.
 _here = threading.local()

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     from tokenred.analysis.study.store import Store
 
-__all__ = ["Plan", "cost_columns"]
-
 _COMPILERS = ("c++", "g++", "clang++", "cl")
 _UNSET = object()
 

@@ -13,8 +13,6 @@ from typing import Any
 from tokenred.analysis.study.cell import FAILED, EngineError, Outcome, Task, failure
 from tokenred.analysis.study.parcel import Parcel, pack_runner, pack_tasks, read_batch, run_batch
 
-__all__ = ["Engine", "Executor", "Pool", "Run", "Serial", "Submit"]
-
 Run = Callable[[Sequence[Task]], Iterator[Outcome]]
 """What a worker does with tasks: returns an outcome for each, in order, and never raises."""
 Submit = Callable[[Parcel], Any]

@@ -25,8 +25,6 @@ from tokenred.reduced.model import ReducedViT
 if TYPE_CHECKING:
     from tokenred.data import ImageDataset
 
-__all__ = ["KEYS", "SETTLED", "DataRef", "ModelRef", "precision_of", "read_data", "read_model"]
-
 # Increased when the form of keys changes, or the results of loop, engines or built-in metrics.
 KEYS = 3
 SETTLED = 2.0

@@ -14,11 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "OF_EVERY_ROW", "Packed", "Predictions", "extra_columns", "pack_predictions", "record", "tidy",
-    "unpack",
-]  # fmt: skip
-
 _FIRST = (
     "strategy", "method", "model", "data", "limit", "seed", "dtype", "gmacs", "overhead_gmacs",
     "tokens", "images", "top1", "top5",

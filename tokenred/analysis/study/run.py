@@ -31,8 +31,6 @@ from tokenred.analysis.study.study import Study
 from tokenred.core.errors import PartError
 from tokenred.core.provenance import is_installed
 
-__all__ = ["run_plan"]
-
 _OF_OUTCOME = ("metrics", "status", "error", "traceback", "attempts", "seconds", "machine")
 
 

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from tokenred.analysis.measure.intervals import Interval
 
-__all__ = ["Store"]
-
 _CHUNK = 500  # SQLite takes at least 999 parameters
 
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-__all__ = ["Study"]
-
 Record = Mapping[str, Any]
 _MOST_EXTRA = 4
 _OF_COMPARISON = ("difference", "difference_low", "difference_high", "p_value", "unreadable")

@@ -37,8 +37,6 @@ from tokenred.strategies.specs import Spec
 if TYPE_CHECKING:
     from tokenred.analysis.measure.accuracy import Evaluation
 
-__all__ = ["Runner"]
-
 T = TypeVar("T")
 _KEPT = 2
 # Cells that share a pass over images that do not fit in memory; a kill loses at most these.

@@ -17,8 +17,6 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["mark_largest", "stride_of"]
-
 # Entries sampled; by how many standard deviations a cut overshoots; the maximum number of cuts
 # from the sample.
 _SAMPLE, _BEYOND, _SAMPLED = 400, 1.5, 3

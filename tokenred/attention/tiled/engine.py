@@ -16,8 +16,6 @@ from tokenred.core.capture import is_eager
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import rounds
 
-__all__ = ["TiledEngine"]
-
 # Entries of the map in one tile, per thread: smaller tiles cost calls, larger ones exceed the
 # cache. The map of one head may be larger, because a product with few rows is slow.
 _TILE, _ONE_MAP = 1 << 19, 1 << 20

@@ -23,8 +23,6 @@ from torch import Tensor
 from tokenred.attention.score_mods import kept_entries, slack_entries
 from tokenred.attention.tiled.counting import mark_largest, stride_of
 
-__all__ = ["kth_largest", "sparsified"]
-
 # Number of entries sampled, plus one in this many; by how many standard deviations a cut
 # overshoots. The fast search needs no larger sample for a larger map: its slack grows, too.
 _SAMPLE, _ONE_IN, _BEYOND = 500, 250, 0.5

@@ -16,8 +16,6 @@ from tokenred.attention.stats import AttentionStat, stats_of_entries, wanted_ent
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import multiply, rounds
 
-__all__ = ["Tile", "TileStatistics", "Workspace"]
-
 _LOG2_E = math.log2(math.e)
 
 
