@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import io
-import multiprocessing
 import os
-import pickle
-import signal
 import socket
 import struct
-import subprocess
-import sys
 import tarfile
-import zlib
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +14,7 @@ from PIL import Image
 
 from tests.data.conftest import ARCHIVES, MakeTree, Pack
 from tokenred.core.errors import DataError
-from tokenred.data import files, open_dataset
+from tokenred.data import open_dataset
 from tokenred.data.dataset import ImageDataset
 from tokenred.data.sources import decode, to_rgb
 
@@ -193,17 +185,6 @@ def test_a_file_too_large_for_a_picture_is_not_read(
     assert f"over {TOO_LARGE - 1}" in str(open_dataset(path).why_unreadable(0))
 
 
-def test_a_bomb_is_refused_before_it_fills_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A gibibyte takes too long here.
-    monkeypatch.setattr(files, "_LARGEST", 1 << 20)
-    packer = zlib.compressobj(wbits=31)
-    (tmp_path / "a.tar.gz").write_bytes(packer.compress(bytes(8 << 20)) + packer.flush())
-    with pytest.raises(DataError, match="unpacks to over"):
-        open_dataset(tmp_path / "a.tar.gz")
-
-
 def test_links_in_a_tar_have_the_content_of_what_they_lead_to(
     make_tree: MakeTree, pack: Pack
 ) -> None:
@@ -217,44 +198,3 @@ def test_links_in_a_tar_have_the_content_of_what_they_lead_to(
     ones = dict.fromkeys(["a/soft.png", "a/soft2.png", "b/0.png"], 1)
     assert reds == ones | dict.fromkeys(["a/0.png", "b/hard.png"], 0)
     assert data.left_out == {"link to nothing": 2, "FIFO or device": 1}
-
-
-def _colour(source: Any, answers: Any) -> None:
-    answers.put(source.image(2).getpixel((0, 0)))
-
-
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_workers_share_the_unpacked_file(make_tree: MakeTree, pack: Pack, method: str) -> None:
-    path = pack(make_tree(), ".tar.gz")
-    source = open_dataset(path).source
-    copy = pickle.loads(pickle.dumps(source))
-    assert [copy.image(i).getpixel((0, 0)) for i in (2, 0)] == [(2, 0, 0), (0, 0, 0)]
-    path.unlink()  # so that nobody can unpack it again
-    context = multiprocessing.get_context(method)
-    answers = context.SimpleQueue()
-    worker = context.Process(target=_colour, args=(source, answers))
-    worker.start()
-    assert answers.get() == (2, 0, 0)
-    worker.join()
-    assert source.image(1).getpixel((0, 0)) == (1, 0, 0)
-
-
-PROGRAM = """
-import sys, time
-from tokenred.data import open_dataset
-print(len(open_dataset(sys.argv[1])), flush=True)
-time.sleep(60)
-"""
-
-
-def test_nothing_unpacked_stays_behind(make_tree: MakeTree, pack: Pack, tmp_path: Path) -> None:
-    (tmp_path / "scratch").mkdir()
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(pack(make_tree(), ".tar.gz"))],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "TMPDIR": str(tmp_path / "scratch")},
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"3\n"
-        process.send_signal(signal.SIGKILL)
-    assert os.listdir(tmp_path / "scratch") == []

@@ -1,27 +1,19 @@
 """Images in a folder, a zip or a tar, read in place.
 
 timm's readers do not do: that of folders follows circular links and blocks on a FIFO; that of tars
-shares a read position between forked workers, merges the splits and reads no compressed tars.
+shares a read position between forked workers and merges the splits.
 """
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
 import os
 import posixpath
 import struct
 import tarfile
-import tempfile
 import weakref
 import zipfile
-import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
-from multiprocessing.context import get_spawning_popen
-from multiprocessing.reduction import DupFd
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +23,6 @@ from tokenred.core.errors import DataError
 from tokenred.data.layout import HIDDEN, natural, other_kind
 from tokenred.data.sources import check_size, decode, read_file
 
-_COMPRESSED: dict[str, Callable[[Path], Any]] = {
-    ".tar.gz": gzip.open,
-    ".tgz": gzip.open,
-    ".tar.bz2": bz2.open,
-    ".tar.xz": lzma.open,
-}
-_TAR_SUFFIXES = (".tar", *_COMPRESSED)
 _NO_TARGET = "link to nothing"
 _KINDS = {
     tarfile.LNKTYPE: _NO_TARGET,
@@ -45,9 +30,6 @@ _KINDS = {
     tarfile.REGTYPE: "sparse file",
 }
 _HOPS = 40  # as many links as Linux follows
-_PIECE = 1 << 20
-# Images do not compress further than this; a file that does would only fill the disk.
-_LARGEST, _STRONGEST = 1 << 30, 100
 
 
 class FileSource:
@@ -85,13 +67,13 @@ def source_at(path: Path) -> FileSource:
     name = path.name.lower()
     if path.is_dir():
         return FolderSource(path)
-    if name.endswith(_TAR_SUFFIXES):
+    if name.endswith(".tar"):
         return TarSource(path)
     if name.endswith(".zip") or zipfile.is_zipfile(path):
         return ZipSource(path)
     raise DataError(
-        f"expected an image folder, a .zip or one of {', '.join(_TAR_SUFFIXES)}, got the file "
-        f"{path}; name its folder or pack it."
+        f"expected an image folder, a .zip or a .tar, got the file {path}; name its folder, unpack "
+        "it or pack it."
     )
 
 
@@ -197,12 +179,7 @@ class ZipSource(FileSource):
 
 
 class TarSource(FileSource):
-    """The images of a tar file. A link has the content of its target.
-
-    A compressed tar cannot be read out of order, so it is unpacked once, to an unnamed temporary
-    file: the system removes it when the last process that uses it ends, even if it is killed. One
-    that unpacks to over 1 GiB and 100 times its size is refused.
-    """
+    """The images of a tar file, uncompressed. A link has the content of its target."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -210,7 +187,7 @@ class TarSource(FileSource):
         try:
             with tarfile.open(fileobj=self._handle(), mode="r:") as archive:
                 self._places, others = _places(archive)
-        except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        except (tarfile.TarError, OSError) as error:
             raise _unreadable("tar", path, error) from error
         super().__init__(self._places, others)
 
@@ -222,43 +199,13 @@ class TarSource(FileSource):
 
     def _handle(self) -> Any:
         if self._file is None:
-            self._hold(_opened(self.path))
+            self._file = self.path.open("rb")
+            weakref.finalize(self, self._file.close)
         return self._file
 
-    def _hold(self, file: Any) -> None:
-        self._file = file
-        weakref.finalize(self, file.close)
-
     def __getstate__(self) -> dict[str, Any]:
-        """Pass the open file to a worker that is being started; any other copy opens its own."""
-        shared = self._file is not None and get_spawning_popen() is not None
-        return {**self.__dict__, "_file": DupFd(self._file.fileno()) if shared else None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if self._file is not None:
-            self._hold(os.fdopen(self._file.detach(), "rb"))
-
-
-def _opened(path: Path) -> Any:
-    """A tar file, unpacked if it is compressed."""
-    unpack = next((f for s, f in _COMPRESSED.items() if path.name.lower().endswith(s)), None)
-    if unpack is None:
-        return path.open("rb")
-    most = max(_LARGEST, _STRONGEST * path.stat().st_size)
-    with ExitStack() as failed:
-        file = failed.enter_context(tempfile.TemporaryFile())
-        with unpack(path) as packed:
-            while piece := packed.read(_PIECE):
-                file.write(piece)
-                if file.tell() > most:
-                    raise DataError(
-                        f"expected images in {path}, but it unpacks to over {most} bytes; unpack "
-                        "it yourself if that is correct."
-                    )
-        file.seek(0)
-        failed.pop_all()
-    return file
+        """Do not pickle the handle: the receiving process opens its own."""
+        return {**self.__dict__, "_file": None}
 
 
 def _places(archive: tarfile.TarFile) -> tuple[dict[str, tuple[int, int]], Counter[str]]:

@@ -41,7 +41,7 @@ def open_dataset(
     Args:
         source: ``"digits"`` (embedded); ``"cifar10"`` (in the folder that the environment
             variable ``TOKENRED_DATA`` names) or ``"cifar10:PATH"``; the path of an image folder,
-            or of a ``.zip``, ``.tar`` or ``.tar.gz`` of one, laid out as ``CLASS/IMAGE`` or
+            or of a ``.zip`` or ``.tar`` of one, laid out as ``CLASS/IMAGE`` or
             ``SPLIT/CLASS/IMAGE``; or a Hugging Face dataset: ``"hf:NAME"``, ``"hf:NAME:CONFIG"``,
             or a ``datasets.Dataset``, see `tokenred.data.open_huggingface`.
         split: such as ``"test"``, ``"val"`` or ``"train"``. Default: test for named data; for a
@@ -136,9 +136,7 @@ def _find_cifar10(path: str, split: str) -> Path:
     if path and not given.exists():
         raise DataError(f"expected CIFAR-10 at {given}, found nothing; {_HOW}.")
     names = [
-        stem + suffix
-        for stem in (f"cifar10-{split}", "cifar10")
-        for suffix in (".zip", "", ".tar", ".tar.gz")
+        stem + suffix for stem in (f"cifar10-{split}", "cifar10") for suffix in (".zip", "", ".tar")
     ]
     found = next((given / name for name in names if (given / name).exists()), None)
     if found is None and not path:

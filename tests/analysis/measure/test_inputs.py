@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset
 from torchvision import transforms
 
 from tokenred.analysis.measure.inputs import batches, open_for, shown_pixels
-from tokenred.core.errors import ConfigError, DataError
+from tokenred.core.errors import DataError
 from tokenred.data import CIFAR10_MEAN, CIFAR10_STD, open_dataset
 from tokenred.data.classes import CIFAR10_CLASSES
 from tokenred.models import digits_vit
@@ -62,38 +61,6 @@ def test_batches_of_a_loader() -> None:
     stream, _ = batches(DataLoader([1, 2]), **WHOLE)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="collate_fn"):
         next(stream)
-
-
-@pytest.mark.parametrize("limit", [None, 5, 23])
-def test_shares_of_a_dataset_make_up_the_whole(digits: nn.Module, limit: int | None) -> None:
-    data, options = open_for(digits, "digits"), WHOLE | {"batch_size": 50, "limit": limit}
-    whole = [index.tolist() for _, _, index in batches(data, **options)[0]]
-    parts = []
-    for rank in range(3):
-        stream, total = batches(data, share=(rank, 3), **options)
-        parts.append([index.tolist() for _, _, index in stream])
-        assert total == sum(map(len, parts[-1]))
-    assert [parts[number % 3][number // 3] for number in range(len(whole))] == whole
-    assert sum(map(len, parts)) == len(whole)
-
-
-def test_shares_of_a_loader_and_the_digest_of_its_order() -> None:
-    def read(labels: list[int], rank: int) -> tuple[list[list[int]], str]:
-        data = TensorDataset(torch.zeros(5, 3), torch.tensor(labels))
-        digest = hashlib.sha256()
-        loader = DataLoader(data, batch_size=2)
-        stream, _ = batches(loader, share=(rank, 2), note=digest.update, **WHOLE)
-        return [index.tolist() for _, _, index in stream], digest.hexdigest()
-
-    (first, one), (second, two) = read([0, 1, 2, 3, 4], 0), read([0, 1, 2, 3, 4], 1)
-    assert first == [[0, 1], [4]]
-    assert second == [[2, 3]]
-    assert one == two != read([0, 1, 2, 4, 3], 0)[1]
-    data = TensorDataset(torch.zeros(5, 3), torch.zeros(5))
-    divided = DataLoader(data, sampler=DistributedSampler(data, num_replicas=2, rank=0))
-    with pytest.raises(ConfigError, match="DistributedSampler"):
-        batches(divided, share=(0, 2), **WHOLE)
-    assert batches(divided, **WHOLE)[1] == 5
 
 
 def test_normalisation_is_undone() -> None:

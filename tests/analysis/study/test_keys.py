@@ -80,8 +80,8 @@ def zipped(folder: Path) -> Path:
 
 
 def tarred(folder: Path) -> Path:
-    to = folder.with_suffix(".tar.gz")
-    with tarfile.open(to, "w:gz") as archive:
+    to = folder.with_suffix(".tar")
+    with tarfile.open(to, "w") as archive:
         for path in sorted(folder.rglob("*.png")):
             archive.add(path, path.relative_to(folder))
     return to
@@ -90,7 +90,7 @@ def tarred(folder: Path) -> Path:
 KINDS: dict[str, Callable[[Path], Any]] = {
     "folder": lambda folder: folder,
     "zip": zipped,
-    "tar.gz": tarred,
+    "tar": tarred,
     "opened": tr.data.open_dataset,
 }
 

@@ -1,13 +1,11 @@
-"""Accuracy of models on labelled images, by one process or by several."""
+"""Accuracy of models on labelled images."""
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -16,22 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from tokenred.analysis.measure.inputs import Batch, Data, batches, open_for, progress_bar, readable
-from tokenred.analysis.measure.machine import (
-    Portions,
-    base_of,
-    check_device,
-    running,
-    weight_type,
-    weights_digest,
-)
+from tokenred.analysis.measure.inputs import Data, batches, open_for, progress_bar, readable
+from tokenred.analysis.measure.machine import Portions, base_of, running, weight_type
 from tokenred.analysis.measure.machine import channels_last as weights_last
-from tokenred.analysis.measure.sharding import shards
 from tokenred.core.errors import ConfigError, DataError, InputError
 from tokenred.core.values import Count, Size, checked
 from tokenred.data import SKIPPED_LABEL, ImageDataset
 from tokenred.data.classes import ClassMap
-from tokenred.reduced.model import ReducedViT
 
 Opened = ImageDataset | DataLoader[Any]
 
@@ -47,8 +36,7 @@ class Evaluation:
             classes with equal logits, the first ranks higher.
         classes: number of classes.
         skipped: name and reason of each unreadable image; these are not counted.
-        seconds: wall-clock time, loading included, of all models evaluated together; the maximum
-            over processes.
+        seconds: wall-clock time, loading included, of all models evaluated together.
     """
 
     index: NDArray[np.int64]
@@ -97,17 +85,6 @@ class Evaluation:
         )
 
 
-@dataclass
-class _Share:
-    """What one process found, batch by batch."""
-
-    rows: dict[str, list[Tensor | None]]  # by model, see `_ranked`; None of a batch of no image
-    skipped: list[list[tuple[str, str]]]
-    classes: dict[str, int]  # by model; 0 if it has seen no image
-    seconds: float = 0.0
-    order: str = ""  # digest of the order of a loader's images
-
-
 @checked
 def evaluate(
     model: nn.Module,
@@ -119,7 +96,6 @@ def evaluate(
     device: str | torch.device | None = None,
     amp: torch.dtype | None = None,
     channels_last: bool = False,
-    shard: bool | None = None,
     progress: bool = True,
     split: str | None = None,
     class_map: ClassMap = None,
@@ -128,39 +104,32 @@ def evaluate(
     """Measure the accuracy of a model in eval mode, and restore its mode afterwards.
 
     An unreadable image is skipped and listed in ``skipped``. A batch that does not fit into memory
-    is repeated in halves. Under ``torchrun`` each process takes its share of the batches, and all
-    of them return the same result as a single process.
+    is repeated in halves.
 
     Args:
         model: dense or reduced; gives logits ``(b, classes)``.
         data: anything that `tokenred.data.open_dataset` accepts (``"digits"``, a folder, a zip,
             ``"hf:NAME"`` …), an `ImageDataset`, or a loader of (images, labels) or (images, labels,
             indices). All except a loader use the model's own preprocessing.
-        batch_size, workers: for loading, per process; a loader has its own.
+        batch_size, workers: for loading; a loader has its own.
         limit: maximum number of images: a fixed, class-balanced subset, or the first images of a
             loader.
-        device: where to run; None for the model's device. With several processes, ``"cuda"`` means
-            the GPU of the local rank.
+        device: where to run; None for the model's device.
         amp: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
         channels_last: store images and convolution weights as NHWC.
-        shard: share the images with the other processes of ``torchrun`` or of an initialised
-            ``torch.distributed``, all of which must make this call; None if there are any, True to
-            require them, False for this process alone.
         progress: show a bar on a terminal.
         split, class_map: see `tokenred.data.open_dataset`.
         seed: seed of the subset that ``limit`` chooses.
 
     Raises:
-        DataError: if the data is empty, unreadable, has other classes than the model, or differs
-            between processes.
+        DataError: if the data is empty, unreadable, or has other classes than the model.
         InputError: if the logits have another shape or contain NaN.
-        ConfigError: if a number is out of range, the device is unknown, or processes differ in
-            model or settings.
+        ConfigError: if a number is out of range, or the device is unknown.
     """
     return evaluate_together(
         {"": model}, data, batch_size=batch_size, workers=workers, limit=limit, device=device,
-        amp=amp, channels_last=channels_last, shard=shard, progress=progress, split=split,
-        class_map=class_map, seed=seed,
+        amp=amp, channels_last=channels_last, progress=progress, split=split, class_map=class_map,
+        seed=seed,
     )[""]  # fmt: skip
 
 
@@ -175,7 +144,6 @@ def evaluate_together(
     device: str | torch.device | None = None,
     amp: torch.dtype | None = None,
     channels_last: bool = False,
-    shard: bool | None = None,
     progress: bool = True,
     split: str | None = None,
     class_map: ClassMap = None,
@@ -187,68 +155,53 @@ def evaluate_together(
         models: by name, on the same device; all must use the same preprocessing.
         data: as in `evaluate`.
         batch_size, workers, limit, device, amp, channels_last: as in `evaluate`.
-        shard, progress, split, class_map, seed: as in `evaluate`.
+        progress, split, class_map, seed: as in `evaluate`.
 
     Raises:
         DataError, InputError, ConfigError: as `evaluate`.
     """
     if not models:
         raise ConfigError("expected at least one model to evaluate, got none.")
-    loading = {"batch_size": batch_size, "limit": limit, "seed": seed}
-    with shards(shard) as team:
-        digest = hashlib.sha256()
-
-        def prepare() -> tuple[Opened, torch.device | None, Iterator[Batch], int | None]:
-            opened: Opened
-            if isinstance(data, DataLoader):
-                opened = data
-            else:
-                base = base_of(next(iter(models.values())))
-                opened = open_for(base, data, split=split, class_map=class_map)
-            target = team.device(check_device(device))
-            share, note = (team.rank, team.count), digest.update if team.count > 1 else None
-            stream = batches(opened, workers=workers, share=share, note=note, **loading)  # type: ignore[arg-type]
-            return opened, target, *stream
-
-        opened, target, stream, total = team.local(prepare)
-        # Each process may load and display in its own way, on its own device.
-        same = {"amp": amp, "channels_last": channels_last, **loading}
-        if team.count > 1:
-            team.agree(lambda: _identity(models, opened) | same)
-
-        def work() -> _Share:
-            start = time.perf_counter()
-            found = _Share({name: [] for name in models}, [], dict.fromkeys(models, 0))
-            title = "accuracy" if team.count == 1 else f"accuracy, 1 of {team.count} processes"
-            with (
-                weights_last(models.values(), channels_last),
-                running(models.values(), target, amp=amp) as place,
-                progress_bar(total, title, "img", progress and team.rank == 0) as bar,
-            ):
-                runs = {
-                    name: partial(Portions(), partial(_logits, model, place, channels_last))
-                    for name, model in models.items()
-                }
-                for (images, labels, indices), bad in readable(stream):
-                    for name, run in runs.items():
-                        rows = None
-                        if len(labels):
-                            logits = run(images)
-                            found.classes[name] = logits.shape[1]
-                            rows = _ranked(logits, labels, indices)
-                        found.rows[name].append(rows)
-                    found.skipped.append([_why(opened, index) for index in bad])
-                    bar.update(len(labels) + len(bad))
-            found.seconds, found.order = time.perf_counter() - start, digest.hexdigest()
-            return found
-
-        found = team.gather(work)
-        if len({share.order for share in found}) > 1:
-            raise DataError(
-                f"expected the same batches in all {team.count} processes, got different labels or "
-                "indices from their loaders; do not shuffle, or use the same seed in all loaders."
-            )
-    return {name: _merged(name, found) for name in models}
+    opened: Opened
+    if isinstance(data, DataLoader):
+        opened = data
+    else:
+        opened = open_for(base_of(next(iter(models.values()))), data, split=split,
+                          class_map=class_map)  # fmt: skip
+    stream, total = batches(opened, batch_size=batch_size, workers=workers, limit=limit, seed=seed)
+    rows: dict[str, list[Tensor]] = {name: [] for name in models}
+    classes = dict.fromkeys(models, 0)
+    skipped: list[tuple[str, str]] = []
+    start = time.perf_counter()
+    with (
+        weights_last(models.values(), channels_last),
+        running(models.values(), device, amp=amp) as place,
+        progress_bar(total, "accuracy", "img", progress) as bar,
+    ):
+        runs = {
+            name: partial(Portions(), partial(_logits, model, place, channels_last))
+            for name, model in models.items()
+        }
+        for (images, labels, indices), bad in readable(stream):
+            for name, run in runs.items() if len(labels) else ():
+                logits = run(images)
+                classes[name] = logits.shape[1]
+                rows[name].append(_ranked(logits, labels, indices))
+            skipped += [_why(opened, index) for index in bad]
+            bar.update(len(labels) + len(bad))
+    seconds = time.perf_counter() - start
+    if not next(iter(rows.values())):
+        first = f"; the first: {skipped[0][0]} ({skipped[0][1]})" if skipped else ""
+        raise DataError(
+            f"expected images to evaluate on, got none, and {len(skipped)} that cannot be "
+            f"read{first}. Check the data."
+        )
+    return {
+        name: Evaluation(
+            *torch.cat(own).T.contiguous().numpy(), classes[name], tuple(skipped), seconds
+        )
+        for name, own in rows.items()
+    }
 
 
 def _logits(model: nn.Module, place: torch.device, nhwc: bool, images: Tensor) -> Tensor:
@@ -294,43 +247,3 @@ def _why(data: Opened, index: int) -> tuple[str, str]:
     if isinstance(source, ImageDataset):
         return source.name_of(index), source.why_unreadable(index) or "unreadable a moment ago"
     return f"image {index}", f"its label is {SKIPPED_LABEL}"
-
-
-def _merged(model: str, found: list[_Share]) -> Evaluation:
-    """All shares of a model in the order of a single process: batches were dealt in turn."""
-    dealt = zip_longest(*(share.skipped for share in found), fillvalue=[])
-    skipped = tuple(image for turn in dealt for batch in turn for image in batch)
-    turns = zip_longest(*(share.rows[model] for share in found))
-    rows = [batch for turn in turns for batch in turn if batch is not None]
-    if not rows:
-        first = f"; the first: {skipped[0][0]} ({skipped[0][1]})" if skipped else ""
-        raise DataError(
-            f"expected images to evaluate on, got none, and {len(skipped)} that cannot be "
-            f"read{first}. Check the data."
-        )
-    index, label, prediction, rank = torch.cat(rows).T.contiguous().numpy()
-    classes = max(share.classes[model] for share in found)
-    seconds = max(share.seconds for share in found)
-    return Evaluation(index, label, prediction, rank, classes, skipped, seconds)
-
-
-def _identity(models: Mapping[str, nn.Module], data: Opened) -> dict[str, object]:
-    """The models and images that several processes must share, in short form."""
-    bases = {id(base_of(model)): base_of(model) for model in models.values()}
-    learned = [model.parts for model in models.values() if "parts" in model._modules]
-    kinds = {name: _kind(model) for name, model in models.items()}
-    weights = [weights_digest(part) for part in (*bases.values(), *learned)]  # type: ignore[arg-type]
-    told: dict[str, object] = {"models": kinds, "weights": weights}
-    if isinstance(data, ImageDataset):
-        names = hashlib.sha256()
-        for index, label in enumerate(data.labels):
-            names.update(f"{data.name_of(index)}:{label}\n".encode())
-        told["data"] = f"{data.name}, {len(data)} images ({names.hexdigest()[:8]})"
-    return told
-
-
-def _kind(model: nn.Module) -> str:
-    name = type(model).__name__
-    if not isinstance(model, ReducedViT):
-        return name
-    return f"{name} of {model.cost().gmacs} GMACs, {model.strategy!r}"

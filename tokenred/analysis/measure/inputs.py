@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from torch.utils.data.distributed import DistributedSampler
 from tqdm import tqdm
 
-from tokenred.core.errors import ConfigError, DataError
+from tokenred.core.errors import DataError
 from tokenred.core.values import Size, read
 from tokenred.data import SKIPPED_LABEL, ImageDataset, eval_transform, make_loader, open_dataset
 from tokenred.data.classes import CIFAR10_CLASSES, ClassMap
@@ -79,56 +78,31 @@ def batches(
     workers: int,
     limit: int | None,
     seed: int,
-    share: tuple[int, int] = (0, 1),
-    note: Callable[[bytes], object] | None = None,
 ) -> tuple[Iterator[Batch], int | None]:
     """The batches (images, labels, indices), and the number of images (None if unknown).
 
     Args:
         data: with a transform, or a loader.
-        batch_size, workers, limit, seed: as in `tokenred.analysis.evaluate`, over all shares.
-        share: (rank, count): use only the batches rank, rank + count, … A dataset does not load the
-            others; a loader is read to the end, since only it knows its order.
-        note: given labels and indices of all batches from a loader, such as a digest's ``update``.
+        batch_size, workers, limit, seed: as in `tokenred.analysis.evaluate`.
 
     Raises:
-        ConfigError: if a number is out of range, or the loader is already sharded.
+        ConfigError: if a number is out of range.
     """
-    rank, count = share
     if isinstance(data, ImageDataset):
         loader = make_loader(data, batch_size, workers=workers, limit=limit, seed=seed)
-        own = list(loader.batch_sampler or ())[rank::count]
-        mine: DataLoader[Any] = DataLoader(
-            loader.dataset,
-            batch_sampler=own,
-            num_workers=loader.num_workers,
-            pin_memory=loader.pin_memory,
-            generator=loader.generator,
-        )
-        return iter(mine), sum(map(len, own))
+        return iter(loader), len(loader.dataset)  # type: ignore[arg-type]
     limit = read(Size | None, limit, "limit")
-    if count > 1 and isinstance(getattr(data, "sampler", None), DistributedSampler):
-        raise ConfigError(
-            "expected a loader over all images, got one with a DistributedSampler, which repeats "
-            "some of them; remove the sampler, images are sharded here."
-        )
     try:
         total: int | None = len(data.dataset)  # type: ignore[arg-type]
     except TypeError:  # an iterable dataset
         total = None
     known = min((n for n in (total, limit) if n is not None), default=None)
-    part = None if known is None else known // count + (rank < known % count)
-    return _from_loader(data, limit, share, note), part
+    return _from_loader(data, limit), known
 
 
-def _from_loader(
-    loader: DataLoader[Any],
-    limit: int | None,
-    share: tuple[int, int],
-    note: Callable[[bytes], object] | None,
-) -> Iterator[Batch]:
+def _from_loader(loader: DataLoader[Any], limit: int | None) -> Iterator[Batch]:
     seen = 0
-    for number, batch in enumerate(loader):
+    for batch in loader:
         if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
             raise DataError(
                 "expected a loader of (images, labels) or (images, labels, indices), got "
@@ -138,10 +112,7 @@ def _from_loader(
         count = len(labels)
         indices = torch.as_tensor(batch[2] if len(batch) == 3 else torch.arange(seen, seen + count))
         left = count if limit is None else min(count, limit - seen)
-        if note is not None:
-            note(f"{labels.tolist()} {indices.tolist()}".encode())
-        if number % share[1] == share[0]:
-            yield images[:left], labels[:left], indices[:left]
+        yield images[:left], labels[:left], indices[:left]
         seen += count
         if limit is not None and seen >= limit:
             return

@@ -213,8 +213,7 @@ def evaluation_options(context: Context) -> dict[str, Any]:
     """The arguments of `tokenred.analysis.evaluate` for a cell."""
     return {
         "batch_size": context.batch_size, "workers": context.workers, "amp": context.amp,
-        "channels_last": context.channels_last, "shard": False, "progress": False,
-        "seed": context.seed,
+        "channels_last": context.channels_last, "progress": False, "seed": context.seed,
     }  # fmt: skip
 
 
