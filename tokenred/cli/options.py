@@ -195,7 +195,7 @@ class DataOptions:
 
     Attributes:
         data: 'digits' (embedded; the default with the digits model), 'cifar10[:PATH]', an image
-            folder, a zip or a tar, or 'hf:NAME' from the Hugging Face hub.
+            folder, a zip or a tar.
         split: such as test or val.
         limit: maximum number of images.
         batch_size: images in a batch.

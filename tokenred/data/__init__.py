@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tokenred.data.dataset import SKIPPED_LABEL, ImageDataset, balanced_subset, make_loader
-from tokenred.data.hub import open_huggingface
 from tokenred.data.open import open_dataset
 from tokenred.data.transforms import CIFAR10_MEAN, CIFAR10_STD, eval_transform
 
@@ -16,5 +15,4 @@ __all__ = [
     "eval_transform",
     "make_loader",
     "open_dataset",
-    "open_huggingface",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 
 from timm.data import ImageNetInfo
@@ -47,19 +47,17 @@ def class_names(model: nn.Module) -> tuple[str, ...] | None:
     return None
 
 
-def resolve_classes(names: Collection[str], class_map: ClassMap, source: str) -> Resolved:
+def resolve_classes(names: set[str], class_map: ClassMap, source: str) -> Resolved:
     """The index of each class name, and the names by index ("" if no class has that index).
 
     Args:
-        names: a set, such as the names of class folders (in timm's natural order, 9 before 10), or
-            a sequence if the data has its own order.
+        names: of the class folders; their order is timm's natural one, 9 before 10.
         class_map: see `tokenred.data.open_dataset`; 1000 with WNIDs means ImageNet-1k.
         source: for messages.
     """
     if isinstance(class_map, Mapping):
         return _from_mapping(names, class_map, source)
-    ordered = isinstance(names, Sequence)
-    own = tuple(names) if ordered else tuple(sorted(names, key=natural))
+    own = tuple(sorted(names, key=natural))
     in_order = {name: index for index, name in enumerate(own)}, own
     if class_map == _FOLDERS:
         return in_order
@@ -69,32 +67,30 @@ def resolve_classes(names: Collection[str], class_map: ClassMap, source: str) ->
             f"a number of classes or None, got {class_map!r}; use one of these."
         )
     if class_map in (None, _IMAGENET, _IMAGENET_SIZE) and (
-        all(map(_WNID.fullmatch, names)) and set(names) <= set(_wnids())
+        all(map(_WNID.fullmatch, names)) and names <= set(_wnids())
     ):
         return {name: _wnids().index(name) for name in own}, _wnids()
     if class_map is None:
         return in_order
-    if class_map == _IMAGENET and not ordered:
-        unknown = set(names) - set(_wnids())
-        _refuse_unknown(unknown, source, f"folders named by WNIDs of {_IMAGENET}")
-    wanted = _IMAGENET_SIZE if class_map == _IMAGENET else class_map
-    if len(own) != wanted:
+    if class_map == _IMAGENET:
+        _refuse_unknown(names - set(_wnids()), source, f"folders named by WNIDs of {_IMAGENET}")
+    if len(own) != class_map:
         raise DataError(
-            f"expected {wanted} classes in {source} for a model of {wanted} classes, found "
+            f"expected {class_map} classes in {source} for a model of {class_map} classes, found "
             f"{len(own)}; pass class_map= with the index of each, or class_map={_FOLDERS!r} for "
             "the data's own order."
         )
     return in_order
 
 
-def _from_mapping(names: Collection[str], class_map: Mapping[str, int], source: str) -> Resolved:
+def _from_mapping(names: set[str], class_map: Mapping[str, int], source: str) -> Resolved:
     wrong = [name for name, index in class_map.items() if type(index) is not int or index < 0]
     if wrong:
         raise ConfigError(
             f"expected class_map to give whole numbers from 0, got {class_map[wrong[0]]!r} for "
             f"{wrong[0]!r}; correct it."
         )
-    _refuse_unknown(set(names) - class_map.keys(), source, "all classes in class_map")
+    _refuse_unknown(names - class_map.keys(), source, "all classes in class_map")
     classes = [""] * (max(class_map.values(), default=-1) + 1)
     for name, index in class_map.items():
         classes[index] = name

@@ -5,9 +5,8 @@ from __future__ import annotations
 import difflib
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 from PIL import Image
 from torch import Tensor
@@ -17,7 +16,6 @@ from tokenred.data.classes import CIFAR10_CLASSES, ClassMap, resolve_classes
 from tokenred.data.dataset import ImageDataset
 from tokenred.data.digits import DIGITS_CLASSES, DigitsSource
 from tokenred.data.files import source_at
-from tokenred.data.hub import PREFIX, HubDataset, is_hub_dataset, open_huggingface
 from tokenred.data.layout import IMAGE_SUFFIXES, find_layout, narrow_to_split, told
 
 _NAMED = ("digits", "cifar10")
@@ -30,7 +28,7 @@ Transform = Callable[[Image.Image], Tensor]
 
 
 def open_dataset(
-    source: str | os.PathLike[str] | HubDataset | Mapping[str, HubDataset],
+    source: str | os.PathLike[str],
     *,
     split: str | None = None,
     transform: Transform | None = None,
@@ -42,8 +40,7 @@ def open_dataset(
         source: ``"digits"`` (embedded); ``"cifar10"`` (in the folder that the environment
             variable ``TOKENRED_DATA`` names) or ``"cifar10:PATH"``; the path of an image folder,
             or of a ``.zip`` or ``.tar`` of one, laid out as ``CLASS/IMAGE`` or
-            ``SPLIT/CLASS/IMAGE``; or a Hugging Face dataset: ``"hf:NAME"``, ``"hf:NAME:CONFIG"``,
-            or a ``datasets.Dataset``, see `tokenred.data.open_huggingface`.
+            ``SPLIT/CLASS/IMAGE``.
         split: such as ``"test"``, ``"val"`` or ``"train"``. Default: test for named data; for a
             path the only split, or val, then test, then train.
         transform: maps an RGB image to a tensor, such as ``eval_transform(model)``.
@@ -59,10 +56,7 @@ def open_dataset(
         DataError: if the source is missing, unreadable, empty, or has another layout.
         ConfigError: if ``class_map`` is invalid.
     """
-    if is_hub_dataset(source):
-        hub = cast(HubDataset, source)
-        return open_huggingface(hub, split=split, transform=transform, class_map=class_map)
-    if not isinstance(source, (str, os.PathLike)) or os.fspath(source) in ("", PREFIX):
+    if not isinstance(source, (str, os.PathLike)) or not os.fspath(source):
         raise DataError(
             f"expected the name or path of a dataset, got {source!r}; known names: "
             f"{', '.join(_NAMED)}."
@@ -73,18 +67,13 @@ def open_dataset(
         return ImageDataset(digits, digits.labels, DIGITS_CLASSES, "digits", transform)
     if text == "cifar10" or text.startswith("cifar10:"):
         return _open_cifar10(text.partition(":")[2], split or "test", transform)
-    if text.startswith(PREFIX):
-        name, _, config = text[len(PREFIX) :].partition(":")
-        return open_huggingface(
-            name, config=config or None, split=split, transform=transform, class_map=class_map
-        )
     path = Path(text).expanduser()
     if not path.exists():
         close = difflib.get_close_matches(text, _NAMED, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise DataError(
             f"expected a dataset at {path}, found nothing.{hint} Pass an image folder, a zip or "
-            f"a tar of one, hf:NAME, or a known name: {', '.join(_NAMED)}."
+            f"a tar of one, or a known name: {', '.join(_NAMED)}."
         )
     return _open_path(path, path.name or str(path), split, transform, class_map)
 

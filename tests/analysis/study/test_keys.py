@@ -169,28 +169,7 @@ def test_datasets_in_memory(make_grid: MakeGrid) -> None:
         key(make_grid, data=in_memory(transform=noisy))
 
 
-def test_rows_of_a_hub_and_class_maps(make_grid: MakeGrid, tmp_path: Path) -> None:
-    class Rows:
-        column_names = ("image", "label")
-        features = {"image": None, "label": None}  # noqa: RUF012
-
-        def __init__(self, shade: int) -> None:
-            self.shade = shade
-
-        def __len__(self) -> int:
-            return 10
-
-        def __getitem__(self, at: Any) -> Any:
-            if at == "label":
-                return list(range(10))
-            pixels = np.full((4, 4, 3), self.shade, np.uint8)
-            return {"image": Image.fromarray(pixels), "label": at}
-
-    def of(shade: int) -> str:
-        data = tr.data.open_huggingface(Rows(shade), image="image", label="label")  # type: ignore[arg-type]
-        return key(make_grid, data=data)
-
-    assert of(1) == of(1) != of(2)
+def test_class_maps(make_grid: MakeGrid, tmp_path: Path) -> None:
     folder = write(tmp_path / "data")
     numbers = {str(label): 9 - label for label in range(10)}
     assert key(make_grid, data=folder) != key(make_grid, data=folder, class_map=numbers)

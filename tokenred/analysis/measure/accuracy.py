@@ -109,7 +109,7 @@ def evaluate(
     Args:
         model: dense or reduced; gives logits ``(b, classes)``.
         data: anything that `tokenred.data.open_dataset` accepts (``"digits"``, a folder, a zip,
-            ``"hf:NAME"`` …), an `ImageDataset`, or a loader of (images, labels) or (images, labels,
+            …), an `ImageDataset`, or a loader of (images, labels) or (images, labels,
             indices). All except a loader use the model's own preprocessing.
         batch_size, workers: for loading; a loader has its own.
         limit: maximum number of images: a fixed, class-balanced subset, or the first images of a
@@ -196,12 +196,13 @@ def evaluate_together(
             f"expected images to evaluate on, got none, and {len(skipped)} that cannot be "
             f"read{first}. Check the data."
         )
-    return {
-        name: Evaluation(
-            *torch.cat(own).T.contiguous().numpy(), classes[name], tuple(skipped), seconds
+    found = {}
+    for name, own in rows.items():
+        index, label, prediction, rank = torch.cat(own).T.contiguous().numpy()
+        found[name] = Evaluation(
+            index, label, prediction, rank, classes[name], tuple(skipped), seconds
         )
-        for name, own in rows.items()
-    }
+    return found
 
 
 def _logits(model: nn.Module, place: torch.device, nhwc: bool, images: Tensor) -> Tensor:

@@ -18,9 +18,8 @@ from tokenred.core.errors import DataError
 from tokenred.core.values import Size, read
 from tokenred.data import SKIPPED_LABEL, ImageDataset, eval_transform, make_loader, open_dataset
 from tokenred.data.classes import CIFAR10_CLASSES, ClassMap
-from tokenred.data.hub import HubDataset
 
-Data = str | os.PathLike[str] | ImageDataset | HubDataset | DataLoader[Any]
+Data = str | os.PathLike[str] | ImageDataset | DataLoader[Any]
 Batch = tuple[Tensor, Tensor, Tensor]
 """Images, labels and indices."""
 _NAMED = ("digits", "cifar10")
@@ -28,7 +27,7 @@ _NAMED = ("digits", "cifar10")
 
 def open_for(
     model: nn.Module,
-    data: str | os.PathLike[str] | ImageDataset | HubDataset,
+    data: str | os.PathLike[str] | ImageDataset,
     *,
     split: str | None = None,
     class_map: ClassMap = None,
@@ -53,8 +52,7 @@ def open_for(
         if class_map is None and isinstance(classes, int) and classes > 0:
             class_map = classes
         dataset = open_dataset(data, split=split, class_map=class_map)
-        text = os.fspath(data) if isinstance(data, (str, os.PathLike)) else ""
-        named = text.partition(":")[0] in _NAMED
+        named = os.fspath(data).partition(":")[0] in _NAMED
         if named and classes not in (None, len(dataset.classes)):
             raise DataError(
                 f"expected data with {classes} classes, like the model, got {dataset.name} with "
