@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from reporting import write_readme
+from scipy import stats
 from torch import Tensor, nn
 
 import tokenred as tr
@@ -30,7 +31,6 @@ from tokenred.analysis import (
     Grid,
     Spec,
     adaptive_cost,
-    bootstrap_interval,
     feature_fidelity,
     map_fidelity,
     paired_difference,
@@ -215,8 +215,12 @@ def with_interval(name: str, values: Any) -> dict[str, float]:
     known = np.array(values)[np.isfinite(values)]
     if len(known) < 2:
         return {}
-    found = bootstrap_interval(known)
-    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+    low = high = mean = float(known.mean())
+    if np.ptp(known):
+        found = stats.bootstrap((known,), np.mean, n_resamples=2000,
+                                random_state=np.random.default_rng(0))  # fmt: skip
+        low, high = map(float, found.confidence_interval)
+    return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
 
 # ---------------------------------------------------------------------------------- CIFAR-10

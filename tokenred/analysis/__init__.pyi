@@ -16,9 +16,7 @@ from .measure.fidelity import feature_fidelity as feature_fidelity
 from .measure.fidelity import map_fidelity as map_fidelity
 from .measure.image_costs import AdaptiveCost as AdaptiveCost
 from .measure.image_costs import adaptive_cost as adaptive_cost
-from .measure.intervals import Estimate as Estimate
 from .measure.intervals import Interval as Interval
-from .measure.intervals import bootstrap_interval as bootstrap_interval
 from .measure.intervals import paired_difference as paired_difference
 from .measure.intervals import paired_limits as paired_limits
 from .measure.machine import describe_machine as describe_machine
@@ -38,7 +36,6 @@ from .measure.token_graphs import graph_statistics as graph_statistics
 from .measure.token_graphs import image_graph as image_graph
 from .plots.agreement_map import agreement_map as agreement_map
 from .plots.break_even import break_even_chart as break_even_chart
-from .plots.break_even import break_even_points as break_even_points
 from .plots.canvas import save_figure as save_figure
 from .plots.graph_figures import draw_graph as draw_graph
 from .plots.graph_figures import graph_panels as graph_panels

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from tokenred.analysis import bootstrap_interval, paired_difference, paired_limits
+from tokenred.analysis import paired_difference, paired_limits
 from tokenred.analysis.measure.intervals import StreamingMeans
 from tokenred.core.errors import ConfigError, InputError
 
@@ -105,83 +105,6 @@ def test_pairs_refused(a: Any, b: Any, said: str) -> None:
     for counts in ((-1, 0, 5), (3, 3, 5), (0, 0, 0)):
         with pytest.raises(InputError, match="expected non-negative counts"):
             paired_limits(*counts)
-
-
-# The bootstrap of any figure.
-
-SKEWED = np.random.default_rng(3).exponential(size=60)
-
-
-@pytest.mark.parametrize("method", ["bca", "percentile"])
-def test_it_covers_the_mean_of_skewed_values(method: Any) -> None:
-    rng = np.random.default_rng(11)
-    trials, hits = 200, 0
-    for trial in range(trials):
-        values = rng.exponential(size=100)
-        found = bootstrap_interval(values, resamples=300, seed=trial, method=method)
-        hits += found.low <= 1.0 <= found.high
-    # Three standard errors of so many trials are 4.6%.
-    assert 0.90 <= hits / trials <= 0.99
-
-
-def test_the_mean_of_many_is_that_of_the_normal_theory() -> None:
-    values = np.random.default_rng(0).normal(5, 2, size=3000)
-    found = bootstrap_interval(values, resamples=1000)
-    half = 1.96 * values.std(ddof=1) / np.sqrt(3000)
-    assert found.method == "percentile"
-    ends = (values.mean() - half, values.mean() + half)
-    assert (found.low, found.high) == pytest.approx(ends, abs=0.15 * half)
-
-
-def test_the_seed_decides_and_nothing_else() -> None:
-    first = bootstrap_interval(SKEWED, seed=1)
-    np.random.random()  # noqa: NPY002
-    assert bootstrap_interval(SKEWED, seed=1) == first
-    assert bootstrap_interval(SKEWED, seed=2) != first
-    assert (first.count, first.level, first.method) == (60, 0.95, "bca")
-
-
-def test_samples_over_the_same_images_are_paired() -> None:
-    # Paired, the gap is the same in every resample.
-    gap = bootstrap_interval(
-        SKEWED, SKEWED + 0.5, statistic=lambda x, y, axis: (x - y).mean(axis=axis)
-    )
-    assert (gap.value, gap.low, gap.high) == pytest.approx((-0.5, -0.5, -0.5))
-
-
-def test_any_statistic_with_or_without_an_axis() -> None:
-    median = bootstrap_interval(SKEWED, statistic=np.median)
-    assert median.low < median.value == np.median(SKEWED) < median.high
-    plain = bootstrap_interval(SKEWED, statistic=lambda x: float(np.median(x)))
-    assert (plain.low, plain.high) == pytest.approx((median.low, median.high))
-    assert bootstrap_interval(np.array([0, 7, 2, 9, 1, 0]) < 5).value == pytest.approx(4 / 6)
-
-
-def test_where_bca_is_not_defined_percentiles_stand_in() -> None:
-    # A resample never has as many different values as the sample.
-    found = bootstrap_interval(np.arange(20.0), statistic=lambda x: len(np.unique(x)))
-    assert found.method == "percentile"
-    assert found.low < found.high < found.value == 20
-
-
-@pytest.mark.parametrize(
-    ("samples", "options", "said"),
-    [
-        *((((sample,), {}, "arrays of two or more")) for sample in ([1.0], [[1.0, 2.0]], ["a"])),
-        (([1.0, np.nan],), {}, "finite numbers"),
-        (([1, 2], [1, 2, 3]), {}, "sizes: 2, 3"),
-        ((), {}, "sizes: none"),
-        (([1, 2],), {"statistic": lambda x: x}, "from the statistic"),
-        (([0, 1],), {"statistic": lambda x: 1 / x.sum() if x.sum() else np.nan}, "every resample"),
-        (([1, 2],), {"level": 95}, "level"),
-        (([1, 2],), {"resamples": 10}, "resamples"),
-        (([1, 2],), {"seed": -1}, "seed"),
-        (([1, 2],), {"method": "t"}, "'bca', 'percentile'"),
-    ],
-)
-def test_bootstrap_refused(samples: Any, options: dict[str, Any], said: str) -> None:
-    with pytest.raises((InputError, ConfigError), match=said):
-        bootstrap_interval(*samples, **options)
 
 
 # Means over a stream of images.

@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
 from tests.analysis.sweep_rows import make_row
-from tokenred.analysis import Sweep, break_even_chart, break_even_points
+from tokenred.analysis import Sweep, break_even_chart
 from tokenred.analysis.plots.looks import read_name
 from tokenred.core.errors import DataError, InputError
 
@@ -98,15 +98,6 @@ def test_files_and_what_was_measured_again(sweep: Sweep, tmp_path: Path) -> None
         _, gtp, _ = _lines(axes, "-")
         again = isinstance(source, Sweep)  # the newer measurement counts
         assert list(gtp.get_ydata()) == pytest.approx([0.7, 1.23 if again else 1.02, 1.25])
-
-
-def test_points(sweep: Sweep) -> None:
-    # Slower again at the largest batch: it pays nowhere for good.
-    more = [make_row(f"e{b}", strategy="evit", batch_size=b, speedup_low=low)
-            for b, low in ((1, 1.1), (8, 1.1), (32, 0.9))]  # fmt: skip
-    found = break_even_points(Sweep((*sweep.rows, *more))).set_index("strategy")["pays_from"]
-    assert found.drop("evit").to_dict() == {"gtp:P=8": 32, "tome:r=8": 8}
-    assert pd.isna(found["evit"])
 
 
 def test_refused(sweep: Sweep, tmp_path: Path) -> None:

@@ -43,22 +43,6 @@ def test_rows_at_one_budget_best_on_top(study: pd.DataFrame) -> None:
     assert [t.get_text() for t in axes.texts] == ["dense"]
 
 
-def test_published_scorers_are_hollow(study: pd.DataFrame) -> None:
-    theirs = pd.DataFrame({"backbone": "DeiT-S", "scorer": ["MixedAttn", "CosSim"],
-                           "P": [3, 3], "top1": [79.5, 78.0]})  # fmt: skip
-    figure = scorer_comparison(study, published=theirs)
-    lines = {line.get_label(): line for line in figure.axes[0].lines}
-    assert lines["MixedAttn (published)"].get_markerfacecolor() == "white"
-    assert lines["MixedAttn (published)"].get_color() == lines["MixedAttn"].get_color()
-    (legend,) = figure.legends
-    assert len(legend.get_texts()) == 5
-
-
-def test_refused(study: pd.DataFrame, grid: pd.DataFrame) -> None:
+def test_refused(grid: pd.DataFrame) -> None:
     with pytest.raises(InputError, match="needs the column scorer"):
         scorer_comparison(grid)
-    theirs = pd.DataFrame({"backbone": ["DeiT-S"], "scorer": ["Random"], "P": [3], "top1": [1.0]})
-    with pytest.raises(InputError, match="axis of budgets"):
-        scorer_comparison(study, fixed={"P": 3}, published=theirs)
-    with pytest.raises(InputError, match="published points of a comparison of scorers"):
-        scorer_comparison(study, published=theirs.drop(columns="scorer"))

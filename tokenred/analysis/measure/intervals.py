@@ -1,30 +1,21 @@
-"""Confidence intervals: paired differences, and the bootstrap over images, seeds and streams."""
+"""Confidence intervals: paired differences, and the bootstrap over a stream of images."""
 
 from __future__ import annotations
 
-import inspect
-import math
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from annotated_types import Ge
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from tokenred.core.errors import InputError
-from tokenred.core.values import Count, PartOf, checked, read
+from tokenred.core.values import PartOf, read
 
 Floats = NDArray[np.float64]
 
 # Halvings of an interval of length 2, until its ends are neighbours in double precision.
 _HALVINGS = 60
-# The acceleration of BCa costs n² steps.
-_BCA_MOST = 2000
-# Random numbers per chunk: 80 MB.
-_AT_ONCE = 10_000_000
 _FEWEST = 2
 
 
@@ -141,125 +132,6 @@ def _score(difference: Floats, x: Floats, y: Floats, n: Floats) -> Floats:
     variance = n * (2 * only_b + difference * (1 - difference))
     tiny = np.finfo(np.float64).tiny
     return np.asarray((x - y - n * difference) / np.sqrt(np.maximum(variance, tiny)))
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A statistic and its bootstrap interval.
-
-    Attributes:
-        value: the statistic of the sample itself.
-        low, high: the interval; equal to the value if all resamples agree.
-        level: its nominal coverage.
-        count: number of images, seeds or other resampled units.
-        method: ``"bca"`` or ``"percentile"``.
-    """
-
-    value: float
-    low: float
-    high: float
-    level: float
-    count: int
-    method: str
-
-
-@checked
-def bootstrap_interval(
-    *samples: ArrayLike,
-    statistic: Callable[..., Any] = np.mean,
-    level: PartOf = 0.95,
-    resamples: Annotated[int, Ge(100)] = 2000,
-    seed: Count = 0,
-    method: Literal["bca", "percentile"] | None = None,
-) -> Estimate:
-    """The bootstrap interval of any statistic of per-image (or per-seed) numbers.
-
-    Resamples images (or seeds) with replacement. Several samples belong to the same images and are
-    resampled together, so a statistic that compares them is paired. For a difference of top-1
-    accuracies, `paired_difference` is exact and faster.
-
-    Over seeds: few values give intervals that are too narrow with any method. In simulations with
-    normal values, nominal 95% intervals covered 73% with three seeds, 83% with five, 90% with ten.
-
-    Source: Efron, "Better Bootstrap Confidence Intervals", JASA 82, 1987, as implemented in SciPy.
-
-    Args:
-        *samples: ``(n,)`` numbers each, n ≥ 2, such as ``evaluation.rank < 5``, a loss per image,
-            or the accuracy per seed.
-        statistic: maps the samples to one number; with a parameter ``axis`` it is vectorised over
-            resamples, like `numpy.mean`.
-        level: nominal coverage, between 0 and 1.
-        resamples: number of resamples, at least 100.
-        seed: seed of the resampling.
-        method: ``"bca"`` (bias-corrected and accelerated) or ``"percentile"``; None for the first
-            up to 2000 images, above which it is slow without benefit.
-
-    Raises:
-        InputError: if samples are not arrays of two or more finite numbers, or differ in length, or
-            the statistic is not finite.
-        ConfigError: for another level, method, number of resamples or seed.
-    """
-    rows = [_row(sample) for sample in samples]
-    if len({row.size for row in rows}) != 1:
-        sizes = ", ".join(str(row.size) for row in rows) or "none"
-        raise InputError(f"expected samples over the same images, got sizes: {sizes}.")
-    count, at_once = rows[0].size, _takes_axis(statistic)
-    value = _number(statistic(*rows, axis=-1) if at_once else statistic(*rows))
-    chosen: str = method or ("bca" if count <= _BCA_MOST else "percentile")
-    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
-        # The case in which all resamples agree is handled below.
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        found = stats.bootstrap(
-            rows,
-            statistic,
-            n_resamples=resamples,
-            batch=max(1, _AT_ONCE // count),
-            vectorized=at_once,
-            paired=len(rows) > 1,
-            confidence_level=level,
-            method="BCa" if chosen == "bca" else "percentile",
-            random_state=np.random.default_rng(seed),
-        )
-    drawn = np.asarray(found.bootstrap_distribution, np.float64)
-    if not np.isfinite(drawn).all():
-        raise InputError(
-            "expected a statistic that is finite for every resample, got other values; the mean of "
-            "a possibly empty subset, for example, is not."
-        )
-    low, high = float(found.confidence_interval.low), float(found.confidence_interval.high)
-    if drawn.min() == drawn.max():
-        low = high = value
-    elif not (math.isfinite(low) and math.isfinite(high)):
-        # BCa is undefined if all resamples are on one side of the value.
-        chosen = "percentile"
-        low, high = (float(x) for x in np.quantile(drawn, ((1 - level) / 2, (1 + level) / 2)))
-    return Estimate(value, low, high, level, count, chosen)
-
-
-def _takes_axis(statistic: Callable[..., Any]) -> bool:
-    try:
-        return "axis" in inspect.signature(statistic).parameters
-    except ValueError:  # written in C
-        return False
-
-
-def _row(sample: ArrayLike) -> Floats:
-    given = np.asarray(sample)
-    if given.ndim != 1 or given.size < _FEWEST or given.dtype.kind not in "biuf":
-        raise InputError(
-            "expected samples as 1-D arrays of two or more numbers, one per image or seed, got "
-            f"shape {given.shape}, dtype {given.dtype}."
-        )
-    if not np.isfinite(given).all():
-        raise InputError("expected finite numbers, got NaN or infinite ones; remove them.")
-    return given.astype(np.float64)
-
-
-def _number(value: Any) -> float:
-    found = np.asarray(value)
-    if found.ndim != 0 or found.dtype.kind not in "biuf" or not np.isfinite(found):
-        raise InputError(f"expected one finite number from the statistic, got {value!r}.")
-    return float(found)
 
 
 class StreamingMeans:

@@ -14,11 +14,11 @@ from annotated_types import Ge
 from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
+from scipy import stats
 from torch import Tensor, nn
 
 from tokenred.analysis.measure.image_costs import adaptive_cost, is_adaptive
 from tokenred.analysis.measure.inputs import progress_bar
-from tokenred.analysis.measure.intervals import bootstrap_interval
 from tokenred.analysis.measure.machine import base_of, describe_machine, precision_of, told_machine
 from tokenred.analysis.measure.memory import peak_memory
 from tokenred.analysis.measure.split import TimeSplit, time_split
@@ -295,10 +295,10 @@ def summarise(
         seed: of the bootstrap.
     """
     ratios = seconds[:, 0] / seconds[:, 1]
-    sure = bootstrap_interval(
-        ratios, statistic=np.median, level=_LEVEL, resamples=_RESAMPLES, seed=seed,
-        method="percentile",
-    )  # fmt: skip
+    sure = stats.bootstrap(
+        (ratios,), np.median, confidence_level=_LEVEL, n_resamples=_RESAMPLES, method="percentile",
+        random_state=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
     allowed = dense_gmacs / gmacs
     figures = np.column_stack((seconds * 1e3, ratios))
     dense_ms, ms, speedup = np.quantile(figures, [0.25, 0.5, 0.75], axis=0).T.tolist()

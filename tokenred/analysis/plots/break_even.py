@@ -77,31 +77,6 @@ def break_even_chart(source: Any, *, title: str | None = None, width: float = 3.
     return figure
 
 
-def break_even_points(source: Any) -> pd.DataFrame:
-    """The batch size from which each method pays off, per setting.
-
-    Args:
-        source: as for `break_even_chart`.
-
-    Returns:
-        A frame with the setting, the strategy and ``pays_from``: the smallest batch size from which
-        on the lower end of the speed-up's interval stays above 1; missing if there is none.
-
-    Raises:
-        InputError, DataError: as `break_even_chart`.
-    """
-    import pandas as pd
-
-    frame = _finished(source)
-    by = [name for name in _PANEL if name in frame] + ["strategy"]
-    found = []
-    for key, own in frame.groupby(by, sort=False, dropna=False):
-        ordered = own.sort_values("batch_size", ascending=False)
-        paying = ordered[(ordered["speedup_low"] > 1).cummin()]
-        found.append((*key, None if paying.empty else int(paying["batch_size"].min())))
-    return pd.DataFrame(found, columns=[*by, "pays_from"]).astype({"pays_from": "Int64"})
-
-
 def _finished(source: Any) -> pd.DataFrame:
     frame = read_frame(source)
     columns = ("strategy", "batch_size", "speedup", "speedup_low", "speedup_high", "allowed")

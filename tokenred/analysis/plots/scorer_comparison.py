@@ -8,8 +8,6 @@ from tokenred.analysis.plots.canvas import add_note, draw_dense, new_figure, pal
 from tokenred.analysis.plots.frames import Fixed, choose, label_of, need, read_frame
 from tokenred.analysis.plots.metric_lines import draw_lines
 from tokenred.analysis.plots.points import Points, dense_value, gather
-from tokenred.analysis.plots.published import read_published
-from tokenred.core.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +21,6 @@ def scorer_comparison(
     x: str | None = None,
     metric: str = "top1",
     *,
-    published: Any = None,
     fixed: Fixed = None,
     level: float = 0.95,
     title: str | None = None,
@@ -38,8 +35,6 @@ def scorer_comparison(
         frame: the frame of a study with an axis ``scorer``; see `read_frame`.
         x: the axis of budgets; None for the first of P, r, keep_rate and schedule that varies.
         metric: a column with numbers.
-        published: points of a paper that have ``scorer`` and ``x``, drawn hollow; see
-            `read_published`.
         fixed: a mapping from columns to the value that each must have.
         level: nominal coverage of the intervals.
         title: title of the figure; None for model and data, "" for none.
@@ -59,13 +54,7 @@ def scorer_comparison(
     if x is not None:
         means = points.frame.groupby(_HUE)["value"].mean().sort_values(ascending=False)
         size = (width, height or 2.8)
-        figure = draw_lines(points, x, metric, _HUE, list(means.index), dense, title, size)
-        if published is not None:
-            _overlay(figure, read_published(published), x, metric)
-        return figure
-    if published is not None:
-        raise InputError("published points need an axis of budgets, but the frame has only one "
-        "budget; omit published, or run more budgets.")  # fmt: skip
+        return draw_lines(points, x, metric, _HUE, list(means.index), dense, title, size)
     with new_figure(width, height or 0.9 + 0.2 * len(points.frame)) as (figure, axes):
         draw_dense(axes, dense, across=False, name="dense")
         _draw_rows(axes, points)
@@ -89,23 +78,3 @@ def _draw_rows(axes: Any, points: Points) -> None:
     axes.set_ylim(-0.5, 1.1 * len(own))
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-
-
-def _overlay(figure: Figure, published: Any, x: str, metric: str) -> None:
-    need(published, [_HUE, x, metric], "the published points of a comparison of scorers")
-    (axes,) = figure.axes
-    drawn = {str(line.get_label()).casefold(): line for line in axes.lines}
-    for name, own in published.dropna(subset=[_HUE, x, metric]).groupby(_HUE, sort=False):
-        line = drawn.get(str(name).casefold())
-        own = own.sort_values(x)
-        axes.plot(
-            own[x], own[metric], linestyle=":", linewidth=1, markersize=4, markerfacecolor="white",
-            color="0.4" if line is None else line.get_color(),
-            marker="o" if line is None else line.get_marker(),
-            label=f"{name} (published)",
-        )  # fmt: skip
-    for legend in list(figure.legends):
-        legend.remove()
-    figure.legend(
-        loc="outside right upper", title=_HUE, frameon=False, fontsize=7, title_fontsize=7
-    )
