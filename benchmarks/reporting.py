@@ -103,6 +103,7 @@ def markdown(rows: Sequence[Row], checks: Sequence[Check], command: Sequence[str
     }
     if any("peak_bytes" in row for row in done):
         columns["peak MiB (dense)"] = _memory("peak_bytes")
+    if any("resident_bytes" in row for row in done):  # of rows from earlier versions
         columns["resident MiB (dense)"] = _memory("resident_bytes")
     if any("split_choosing" in row for row in done):
         for name in ("attention", "statistics", "selection", "graph", "fuse", "choosing",

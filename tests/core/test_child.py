@@ -13,12 +13,10 @@ from tokenred.core import child
 
 ROOT = Path(__file__).parents[2]
 CODE = """
-import json, os, subprocess, sys
+import os, sys
 sys.path.insert(0, os.getcwd())
-from tokenred.core.child import python_running
 from tokenred.core.plugins import load_plugins
 print([plugin.value for plugin in load_plugins()])
-sys.exit(subprocess.call(python_running("child_of_the_test")))
 """
 
 
@@ -31,20 +29,14 @@ def evil(tmp_path: Path) -> Path:
     (info / "entry_points.txt").write_text("[tokenred.plugins]\nx = evil_plugin")
     for name in ("evil_plugin.py", "numpy.py"):
         (info.parent / name).write_text("open('RAN', 'w').close()")
-    (tmp_path / "there").mkdir()
-    (tmp_path / "there" / "child_of_the_test.py").write_text(
-        "def main():\n    import numpy, sys\n    from tokenred.core.plugins import load_plugins\n"
-        "    print([plugin.value for plugin in load_plugins()], len(sys.argv))\n"
-    )
     return info.parent
 
 
 def python(folder: Path, *arguments: str) -> str:
-    path = os.pathsep.join([str(ROOT), str(folder.parent / "there")])
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": path},
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=True,
@@ -53,9 +45,9 @@ def python(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_a_child_and_its_plug_ins_come_from_elsewhere(evil: Path) -> None:
-    # As in a parent that was started with -m, whose path has the working folder by its name.
-    assert python(evil, "-c", CODE).splitlines() == ["[]", "[] 1"]
+def test_plug_ins_come_from_elsewhere(evil: Path) -> None:
+    # As in a program that was started with -m, whose path has the working folder by its name.
+    assert python(evil, "-P" if sys.version_info >= (3, 11) else "-I", "-c", CODE) == "[]\n"
 
 
 @pytest.mark.parametrize("given", ["mine", pytest.param("./mine.py", marks=pytest.mark.slow)])
@@ -66,9 +58,9 @@ def test_the_command_and_its_imports_come_from_elsewhere(evil: Path, given: str)
 
 def test_a_folder_that_is_asked_for_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", ["", str(tmp_path), "/somewhere"])
     monkeypatch.delenv("PYTHONPATH", raising=False)
-
-    assert child.import_path() == ["/somewhere"]
+    assert child.is_working_folder("")
+    assert child.is_working_folder(str(tmp_path))
+    assert not child.is_working_folder("/somewhere")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert child.import_path() == [str(tmp_path), "/somewhere"]
+    assert not child.is_working_folder(str(tmp_path))

@@ -178,7 +178,7 @@ def sweep(
         pairs: timed runs of each strategy, each right after one of the dense model.
         warmup: number of uncounted pairs before those.
         max_seconds: fewer pairs, but at least 3, for a strategy that takes longer.
-        memory: also measure peak memory, dense and reduced, each in a separate process.
+        memory: also measure peak memory, dense and reduced.
         split: also measure where the time of a forward goes.
         seed: seed of images and bootstrap.
         retry: measure failed cells again.

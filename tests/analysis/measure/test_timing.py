@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import gc
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 import tokenred as tr
-from tokenred.analysis import benchmark, weights_digest
+from tokenred.analysis import benchmark
 from tokenred.analysis.measure.timing import (
     Clock,
-    build_model,
     image_shape_of,
     named_candidates,
     no_collection,
@@ -24,23 +21,7 @@ from tokenred.analysis.measure.timing import (
     runnable,
 )
 from tokenred.core.errors import ConfigError, InputError, PartError
-from tokenred.models import digits_vit, save_checkpoint
-
-
-def test_random_weights_are_the_same_each_time_and_the_callers_generator_is_left_alone() -> None:
-    torch.manual_seed(3)
-    before = torch.random.get_rng_state()
-    one, two, other = (build_model("vit_tiny_patch16_224", seed=seed) for seed in (0, 0, 1))
-    assert torch.equal(torch.random.get_rng_state(), before)
-    assert weights_digest(one) == weights_digest(two) != weights_digest(other)
-    assert not one.training
-
-
-def test_a_checkpoint(tmp_path: Path) -> None:
-    config = '{"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}'
-    tiny = VisionTransformer(img_size=8, patch_size=4, embed_dim=16, depth=1, num_heads=2)
-    save_checkpoint(tmp_path / "own.safetensors", tiny.state_dict(), {"config": config})
-    assert weights_digest(build_model(tmp_path / "own.safetensors")) == weights_digest(tiny)
+from tokenred.models import digits_vit
 
 
 def test_models_refused() -> None:

@@ -208,8 +208,7 @@ def benchmark(
         amp: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
         compile: compile dense model and candidates as full graphs with fixed shapes, before the
             warm-up: True, or a mode of ``torch.compile``.
-        memory: also measure the peak of allocations, in this process; see
-            `tokenred.analysis.peak_memory` for a separate one.
+        memory: also measure the peak of allocations, see `tokenred.analysis.peak_memory`.
         split: also split the candidates' time, uncompiled; see `tokenred.analysis.time_split`.
         seed: seed of images and bootstrap.
         progress: show a bar on a terminal.

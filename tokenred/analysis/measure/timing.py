@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from tokenred.analysis.measure.machine import running, weight_type
 from tokenred.backbones import adapt
 from tokenred.core.errors import ConfigError, InputError, PartError
-from tokenred.models import load_model
-from tokenred.models.embedded import EMBEDDED_MODELS
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.wrap import wrap
 from tokenred.strategies.specs import Spec, StrategyLike, parse_spec
@@ -28,37 +26,6 @@ Compile = bool | Literal["default", "reduce-overhead", "max-autotune", "max-auto
 
 _RUNS = 3  # compiled at the first, CUDA graphs recorded at the second
 _LIMIT = 1024
-
-
-def build_model(
-    name: str | Path,
-    image_size: tuple[int, int] | None = None,
-    dtype: torch.dtype = torch.float32,
-    seed: int = 0,
-) -> nn.Module:
-    """A model in eval mode on the CPU, without a download.
-
-    timm's models get random weights, always the same: neither speed nor memory depends on their
-    values. Embedded models and checkpoints use their own weights.
-
-    Args:
-        name: as for `tokenred.models.load_model`.
-        image_size: (height, width) of the images; the position embedding is resized to it.
-        dtype: of the weights.
-        seed: of random weights.
-
-    Raises:
-        UnknownNameError: if timm has no such model.
-        CheckpointError: if the file is not a checkpoint.
-        InputError: if the model does not support the size.
-    """
-    own = str(name).casefold() in EMBEDDED_MODELS or Path(name).suffix == ".safetensors"
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(seed)
-        model = load_model(name, pretrained=None if own else False)
-    if image_size is not None:
-        resize(model, image_size)
-    return model.to(dtype).eval()
 
 
 def resize(model: nn.Module, size: tuple[int, int]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +37,6 @@ class Context:
         compile: whether to time compiled models, or in which mode.
         channels_last: keep images as NHWC in memory.
         dense: the model that timings are compared with; None for the reduced model's base.
-        named: arguments of `tokenred.models.load_model` for the model, or None.
         kept: what metrics keep between cells of the same model.
     """
 
@@ -49,7 +47,6 @@ class Context:
     compile: Compile = False
     channels_last: bool = False
     dense: nn.Module | None = None
-    named: str | None = None
     kept: dict[Any, Any] = field(default_factory=dict)
     # The evaluation, shared with further cells in one pass over the images; None to evaluate alone.
     together: Callable[[], Evaluation | None] | None = None
@@ -276,41 +273,19 @@ def split(
     return {**shares, "split_cost_of_looking": found.cost_of_looking}
 
 
-@register_metric("memory", version=1, needs_data=False, timed=True)
+@register_metric("memory", version=2, needs_data=False, timed=True)
 def memory(model: ReducedViT, data: ImageDataset | None, context: Context) -> Mapping[str, Any]:
-    """Peak memory of a forward, reduced and dense, in separate processes if possible."""
-    from tokenred.analysis.measure.machine import base_of, model_device
+    """Peak memory of a forward, reduced and dense."""
+    from tokenred.analysis.measure.machine import base_of
     from tokenred.analysis.measure.memory import peak_memory
     from tokenred.analysis.measure.timing import image_shape_of
 
-    base = context.dense or base_of(model)
-    options: dict[str, Any] = {
-        "image_shape": image_shape_of(model.base),
-        "batch_size": context.batch_size,
-        "threads": torch.get_num_threads(),
-        "device": model_device(model),
-        "amp": context.amp,
-        "seed": context.seed,
-    }
-    own = dense = None
-    if context.named is not None and context.dense is None:
-        apart = options | {"dtype": next(model.parameters()).dtype}
-        with suppress(ConfigError):  # a part that cannot be pickled
-            own = peak_memory(context.named, strategy=model.strategy, **apart)
-            mark = ("dense peak", context.named, str(apart))
-            if mark not in context.kept:
-                context.kept[mark] = peak_memory(context.named, **apart)
-            dense = context.kept[mark]
-    if own is None or dense is None:
-        own, dense = (peak_memory(each, **options) for each in (model, base))
-    found = {
-        "peak_bytes": own.peak_bytes,
-        "dense_peak_bytes": dense.peak_bytes,
-        "resident_bytes": own.resident_bytes,
-        "dense_resident_bytes": dense.resident_bytes,
-        "peak_in_own_process": own.own_process,
-    }
-    return {name: value for name, value in found.items() if value is not None}
+    shape = image_shape_of(model.base)
+    own, dense = (
+        peak_memory(each, shape, context.batch_size, amp=context.amp, seed=context.seed).peak_bytes
+        for each in (model, context.dense or base_of(model))
+    )
+    return {"peak_bytes": own, "dense_peak_bytes": dense}
 
 
 @register_metric("mean_cost", version=1, needs_data=False)

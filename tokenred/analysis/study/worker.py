@@ -41,8 +41,6 @@ T = TypeVar("T")
 _KEPT = 2
 # Cells that share a pass over images that do not fit in memory; a kill loses at most these.
 _TOGETHER = 16
-# With these, load_model makes a model that needs as much memory as any of its kind.
-_NAMED = {"spec", "pretrained"}
 
 
 @dataclass
@@ -104,7 +102,6 @@ class Runner:
         setting = task.setting
         model = self._model(task)
         found = cost_columns(model.cost())
-        arguments = self.models[setting.model].arguments
         reference = None
         if self.reference is not None:
             reference = self._base(replace(setting, model=self.reference))
@@ -117,7 +114,6 @@ class Runner:
             compile=setting.compile,
             channels_last=self.channels_last,
             dense=reference,
-            named=arguments["spec"] if arguments and arguments.keys() <= _NAMED else None,
             kept=self._shared,
         )
         context.together = partial(self._together, context, task, model, data, following)
