@@ -21,14 +21,12 @@ from .measure.intervals import paired_difference as paired_difference
 from .measure.intervals import paired_limits as paired_limits
 from .measure.machine import describe_machine as describe_machine
 from .measure.machine import weights_digest as weights_digest
-from .measure.memory import PeakMemory as PeakMemory
 from .measure.memory import peak_memory as peak_memory
 from .measure.oversmoothing import Oversmoothing as Oversmoothing
 from .measure.oversmoothing import oversmoothing as oversmoothing
 from .measure.speed import Benchmark as Benchmark
 from .measure.speed import Timing as Timing
 from .measure.speed import benchmark as benchmark
-from .measure.split import TimeSplit as TimeSplit
 from .measure.split import time_split as time_split
 from .measure.token_graphs import GraphStatistics as GraphStatistics
 from .measure.token_graphs import ImageGraph as ImageGraph

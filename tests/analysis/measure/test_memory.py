@@ -34,14 +34,11 @@ def test_to_the_byte() -> None:
 
 def test_a_forward(digits: nn.Module) -> None:
     one, four = (peak_memory(digits, batch_size=b) for b in (1, 4))
-    assert 0 < one.peak_bytes < four.peak_bytes
-    assert (one.image_shape, one.precision, one.device) == ((3, 32, 32), "float32", "cpu")
     # More than the widest tensor: the MLP's hidden layer.
-    assert four.peak_bytes > 4 * 65 * digits.blocks[0].mlp.fc1.out_features * 4
-    assert f"{four.peak_mib:.1f} MiB" in str(four)
+    assert 0 < 4 * 65 * digits.blocks[0].mlp.fc1.out_features * 4 < four
+    assert one < four
     early = tr.strategy("random", keep_rate=0.2, layers=(0,)).replace(where="before_block")
-    assert peak_memory(tr.wrap(digits, early), batch_size=4).peak_bytes < four.peak_bytes
-    assert peak_memory(digits, batch_size=1, amp=torch.bfloat16).precision == "bfloat16"
+    assert peak_memory(tr.wrap(digits, early), batch_size=4) < four
 
 
 def test_refused(digits: nn.Module) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import tokenred as tr
-from tokenred.analysis import benchmark, peak_memory
+from tokenred.analysis import benchmark
 from tokenred.analysis.measure.speed import Timing, summarise
 from tokenred.core.errors import ConfigError, InputError, UnknownNameError
 
@@ -73,19 +73,6 @@ def test_nothing_is_left_changed(digits: nn.Module) -> None:
     assert not torch.is_inference_mode_enabled()
 
 
-def test_memory_and_split_columns(digits: nn.Module) -> None:
-    fast = {name: tr.wrap(digits, name) for name in ("gtp", "topk")}
-    found = benchmark(fast, memory=True, split=True, **QUICK | {"batch_size": 1})
-    timing = found["gtp"]
-    assert timing.overhead_gmacs == pytest.approx(fast["gtp"].cost().overhead_gmacs)
-    assert timing.dense_peak_bytes == peak_memory(digits, batch_size=1).peak_bytes
-    assert timing.split is not None
-    assert timing.split.repeats == timing.pairs
-    frame = found.frame()
-    assert frame["split_graph"][0] > frame["split_graph"][1] == 0
-    assert {"peak_bytes", "split_choosing", "split_cost_of_looking"} <= set(frame)
-
-
 def test_refused(digits: nn.Module) -> None:
     fast = tr.wrap(digits, "topk")
     for wrong in ({"pairs": 1}, {"threads": 0}, {"compile": "quickly"}):
@@ -107,7 +94,6 @@ def test_figures_by_hand() -> None:
     assert (found.speedup, found.speedup_q1, found.speedup_q3) == pytest.approx((2, 2, 4))
     assert found.images_per_second == pytest.approx(40)
     assert (found.allowed, found.realised, found.overhead_gmacs) == pytest.approx((2, 1, 0.5))
-    assert not {"peak_bytes", "split"} & set(found.to_dict())
     assert Timing.from_dict(found.to_dict()) == found
     same = summarise("x", np.tile([0.3, 0.2], (9, 1)), 8, 2.0, 4.0)
     assert same.speedup == same.speedup_low == same.speedup_high == pytest.approx(1.5)

@@ -3,44 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from tokenred.analysis.measure.machine import base_of, precision_of
-from tokenred.analysis.measure.timing import image_shape_of, on_random_images
+from tokenred.analysis.measure.machine import base_of
+from tokenred.analysis.measure.timing import on_random_images
 from tokenred.core.errors import ConfigError
 from tokenred.core.values import Count, Size, checked
-
-
-@dataclass(frozen=True)
-class PeakMemory:
-    """The peak memory of one forward.
-
-    Attributes:
-        peak_bytes: peak of PyTorch's allocations during the forward, without weights and images.
-            Other buffers of kernels (NumPy, packing buffers of MKL and oneDNN) are not included.
-        batch_size, image_shape, precision, device: the settings.
-    """
-
-    peak_bytes: int
-    batch_size: int
-    image_shape: tuple[int, int, int]
-    precision: str
-    device: str
-
-    @property
-    def peak_mib(self) -> float:
-        """``peak_bytes`` in MiB."""
-        return self.peak_bytes / 2**20
-
-    def __str__(self) -> str:
-        return (
-            f"{self.peak_mib:.1f} MiB at the peak; batch {self.batch_size}, images "
-            f"{'x'.join(map(str, self.image_shape))}, {self.precision}, {self.device}"
-        )
 
 
 @checked
@@ -53,10 +24,11 @@ def peak_memory(
     device: str | torch.device | None = None,
     amp: torch.dtype | None = None,
     seed: Count = 0,
-) -> PeakMemory:
-    """Measure the peak of allocations during a forward in inference mode.
+) -> int:
+    """The bytes that PyTorch allocates at the peak of a forward, in inference mode.
 
-    The numbers come from the caching allocator on CUDA, and from PyTorch's profiler on the CPU.
+    Weights and images are not included, nor are other buffers of kernels (NumPy, packing buffers of
+    MKL and oneDNN). The number is the caching allocator's on CUDA, and the profiler's on the CPU.
 
     Args:
         model: dense, or a `ReducedViT`.
@@ -68,14 +40,11 @@ def peak_memory(
         ConfigError: if a number is out of range, or the device's allocations cannot be counted.
         InputError: if the model refuses the image shape.
     """
-    base = base_of(model)
     with on_random_images(
-        [model], [base], image_shape, batch_size, threads=threads, device=device, amp=amp,
+        [model], [base_of(model)], image_shape, batch_size, threads=threads, device=device, amp=amp,
         seed=seed,
     ) as images:  # fmt: skip
-        peak = allocation_peak(lambda: model(images), images.device)
-        shape, precision = image_shape_of(base, images.shape[1:]), precision_of(images, amp)
-    return PeakMemory(peak, batch_size, shape, precision, str(images.device))
+        return allocation_peak(lambda: model(images), images.device)
 
 
 def allocation_peak(run: Callable[[], object], device: torch.device | str = "cpu") -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -20,8 +20,6 @@ from torch import Tensor, nn
 from tokenred.analysis.measure.image_costs import adaptive_cost, is_adaptive
 from tokenred.analysis.measure.inputs import progress_bar
 from tokenred.analysis.measure.machine import base_of, describe_machine, precision_of, told_machine
-from tokenred.analysis.measure.memory import peak_memory
-from tokenred.analysis.measure.split import TimeSplit, time_split
 from tokenred.analysis.measure.timing import (
     Candidate,
     Clock,
@@ -59,8 +57,6 @@ class Timing:
         allowed: the speed-up that the arithmetic allows: dense GMACs ÷ GMACs.
         realised: the realised fraction: speed-up ÷ allowed speed-up.
         realised_low, realised_high: its 90% interval.
-        peak_bytes, dense_peak_bytes: peak of allocations in a forward; None if not measured.
-        split: where the candidate's time goes; None if not measured.
     """
 
     name: str
@@ -85,22 +81,15 @@ class Timing:
     realised: float
     realised_low: float
     realised_high: float
-    peak_bytes: int | None = None
-    dense_peak_bytes: int | None = None
-    split: TimeSplit | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """All figures that were measured, by name; the split as ``split_attention`` and so on."""
-        found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        split = found.pop("split")
-        found |= {} if split is None else split.columns()
-        return {name: value for name, value in found.items() if value is not None}
+        """All figures by name."""
+        return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Timing:
-        """What `to_dict` gave, without the split."""
-        fields: dict[str, Any] = {f.name: values.get(f.name) for f in dataclasses.fields(cls)}
-        return cls(**fields)
+        """What `to_dict` gave, among other values."""
+        return cls(**{f.name: values[f.name] for f in dataclasses.fields(cls)})
 
 
 @dataclass(frozen=True, repr=False)
@@ -182,8 +171,6 @@ def benchmark(
     device: str | torch.device | None = None,
     amp: torch.dtype | None = None,
     compile: Compile = False,
-    memory: bool = False,
-    split: bool = False,
     seed: Count = 0,
     progress: bool = True,
 ) -> Benchmark:
@@ -208,8 +195,6 @@ def benchmark(
         amp: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
         compile: compile dense model and candidates as full graphs with fixed shapes, before the
             warm-up: True, or a mode of ``torch.compile``.
-        memory: also measure the peak of allocations, see `tokenred.analysis.peak_memory`.
-        split: also split the candidates' time, uncompiled; see `tokenred.analysis.time_split`.
         seed: seed of images and bootstrap.
         progress: show a bar on a terminal.
 
@@ -251,15 +236,6 @@ def benchmark(
         timing = summarise(
             name, found, batch_size, gmacs, whole, overhead_gmacs=overhead, seed=seed
         )
-        if memory:
-            peaks = [
-                peak_memory(each, shape, batch_size, **asked).peak_bytes
-                for each in (model, bases[name])
-            ]
-            timing = replace(timing, peak_bytes=peaks[0], dense_peak_bytes=peaks[1])
-        if split:
-            parts = time_split(model, shape, batch_size, len(found), **asked, progress=progress)
-            timing = replace(timing, split=parts)
         timings.append(timing)
     return Benchmark(tuple(timings), batch_size, shape, precision, seed, machine, compile)
 

@@ -265,12 +265,10 @@ def split(
     """Where the time of a forward goes, as shares of it."""
     from tokenred.analysis.measure.split import time_split
 
-    found = time_split(
+    return time_split(
         model, None, context.batch_size, repeats=repeats, amp=context.amp, seed=context.seed,
         progress=False,
     )  # fmt: skip
-    shares = {f"split_{name}": share for name, share in found.shares().items()}
-    return {**shares, "split_cost_of_looking": found.cost_of_looking}
 
 
 @register_metric("memory", version=2, needs_data=False, timed=True)
@@ -282,7 +280,7 @@ def memory(model: ReducedViT, data: ImageDataset | None, context: Context) -> Ma
 
     shape = image_shape_of(model.base)
     own, dense = (
-        peak_memory(each, shape, context.batch_size, amp=context.amp, seed=context.seed).peak_bytes
+        peak_memory(each, shape, context.batch_size, amp=context.amp, seed=context.seed)
         for each in (model, context.dense or base_of(model))
     )
     return {"peak_bytes": own, "dense_peak_bytes": dense}
