@@ -35,10 +35,31 @@ def test_own_init_is_refused_where_it_is_written() -> None:
                 pass
 
 
-@pytest.mark.parametrize("name", ["network", "per_block", "traits", "version"])
-def test_what_every_part_has_is_no_parameter(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"'{name}' means something else in every part"):
-        type("Mine", (tr.Scorer,), {"__annotations__": {name: int}, name: 1})
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *((tr.Scorer, name) for name in ("network", "per_block", "traits", "version", "requires")),
+        (tr.Selector, "limit"),
+        (tr.GraphBuilder, "build"),
+        (tr.Fuser, "extra"),
+        (tr.Schedule, "share"),
+        (tr.Router, "active"),
+        (tr.ScoreMod, "values"),
+        (tr.Embedding, "adds"),
+        (tr.fusers.Propagate, "transport"),
+    ],
+)
+def test_a_parameter_hides_nothing_of_the_contract(kind: type, name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"Mine: the parameter '{name}' would hide \w+\.{name}"):
+        type("Mine", (kind,), {"__annotations__": {name: int}, name: 1})
+
+
+def test_what_the_contract_has_can_be_set() -> None:
+    class Another(tr.fusers.Propagate):
+        alpha: float = 0.2  # a parameter with another default
+        linear = False
+
+    assert (Another().alpha, Another().linear) == (0.2, False)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from tokenred.core.errors import (
     ScheduleError,
     TokenredError,
     UnknownNameError,
+    UnusedWarning,
 )
 from tokenred.core.state import Selection
 from tokenred.strategies.transport import Transport
@@ -134,6 +135,30 @@ class Undeclared(tr.Scorer):
 def test_parts_that_break_their_contract(strategy: tr.Strategy, message: str) -> None:
     with pytest.raises(PartError, match=message):
         tr.wrap(vit(), strategy)(torch.zeros(2, 3, 32, 24))
+
+
+class NeedsGraph(tr.Fuser):
+    """Reads the graph without looking whether there is one."""
+
+    uses_graph = True
+
+    def transport(
+        self, state: Any, selection: Selection, graph: Any, attention: tr.AttentionStats
+    ) -> Transport:
+        move = graph.weights_between(selection.keep, selection.drop)
+        return Transport(selection.keep, selection.drop, move=move)
+
+
+def test_a_fuser_that_needs_a_graph_says_so() -> None:
+    strategy, images = (
+        tr.Strategy("Random", fuser=NeedsGraph(), schedule=2),
+        torch.zeros(2, 3, 32, 24),
+    )
+    assert tr.wrap(vit(), strategy.replace(graph="spatial"))(images).shape == (2, 5)
+    with pytest.warns(UnusedWarning, match="without a graph NeedsGraph moves nothing"):
+        reduced = tr.wrap(vit(), strategy)
+    with pytest.raises(PartError, match=r"NeedsGraph\(\) reads the graph, and there is none"):
+        reduced(images)
 
 
 @pytest.mark.parametrize("strategy", [tr.strategy("evit"), tr.Strategy("CLSAttn", schedule=1)])

@@ -28,7 +28,8 @@ In maps so small that one or two entries exceed this, the exact number is kept.
 class ScoreMod(Part):
     """Changes the logits of a block's attention, like a mask, which needs the whole map.
 
-    Or, with `changes_values`, the values alone, which any engine attends to.
+    Or, with `changes_values`, the values alone, which any engine attends to. To write one: "A score
+    mod" in "Write a part", docs/extending.md.
 
     Shapes:
         logits: ``(b, h, N, N)``, with ``log s`` already added; −∞ removes an entry.

@@ -48,9 +48,6 @@ class Traits:
     independent: bool = True
 
 
-_RESERVED = ("network", "per_block", "traits", "version")
-
-
 @dataclass_transform(frozen_default=True)
 class Part:
     """A frozen configuration of one step of a method. Equal configurations are equal parts.
@@ -77,13 +74,9 @@ class Part:
                 f"{cls.__name__} defines __init__; a part is a frozen dataclass. "
                 "Declare its parameters as annotated fields, and check them in __post_init__."
             )
-        checked(dataclass(frozen=True)(cls))
-        taken = [f.name for f in dataclasses.fields(cls) if f.name in _RESERVED]  # type: ignore[arg-type]
-        if taken:
-            raise ConfigError(
-                f"{cls.__name__}: {taken[0]!r} means something else in every part. Call the "
-                "parameter by another name."
-            )
+        made = dataclass(frozen=True)(cls)
+        _check_fields(made)
+        checked(made)
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some parameters changed.
@@ -185,6 +178,24 @@ class Part:
             counts: tokens removed in each block.
         """
         return 0.0
+
+
+def _check_fields(cls: type) -> None:
+    """Refuse a parameter that hides what every part of its kind has.
+
+    Raises:
+        ConfigError: with the name, and what it means in the contract.
+    """
+    for name in (f.name for f in dataclasses.fields(cls)):  # type: ignore[arg-type]
+        for base in cls.__mro__[1:]:
+            own = name in getattr(base, "__dataclass_fields__", ())
+            if own or name not in vars(base) or not base.__module__.startswith("tokenred."):
+                continue
+            raise ConfigError(
+                f"{cls.__name__}: the parameter {name!r} would hide {base.__name__}.{name}, which "
+                f"means something else. Call it by another name; to set {base.__name__}.{name} "
+                f"itself, write it without an annotation ({name} = …)."
+            )
 
 
 def check_blocks(

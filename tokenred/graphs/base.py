@@ -14,6 +14,8 @@ from tokenred.graphs.graph import Graph
 class GraphBuilder(Part):
     """Builds the token graph of a batch, once, from the embedded tokens.
 
+    To write one: "Write a part", docs/extending.md; to test it: `tokenred.testing.check_graph`.
+
     Shapes:
         x0: ``(b, N0, c)`` image tokens as they enter the first block, no prefix.
         returns: a `Graph` over ``N0`` positions, or None for no graph.

@@ -32,7 +32,8 @@ class Reader(Part):
 class Scorer(Reader):
     """Gives every remaining image token a score; the highest are kept.
 
-    A scorer that is a single statistic needs no more than `requires`.
+    A scorer that is a single statistic needs no more than `requires`. To write one: "Write a part",
+    docs/extending.md; to test it: `tokenred.testing.check_scorer`.
 
     Shapes:
         state: `TokenState` right after the attention residual.
@@ -50,6 +51,8 @@ class Scorer(Reader):
 
 class Selector(Reader):
     """Decides which tokens are kept. `TopScore` turns any scorer into a selector.
+
+    To write one: "Write a part", docs/extending.md; to test it: `tokenred.testing.check_selector`.
 
     Shapes:
         count: ``P``, a Python int known before the forward runs.
@@ -131,7 +134,8 @@ class Fuser(Reader):
     Implement `transport`; it is linear in the tokens, so that a trace can record it. A subclass may
     implement ``__call__`` instead: the trace then finds the weights by passing unit vectors through
     it. If the result is not linear in the tokens, set ``linear`` to False; a ``__call__`` may then
-    do more than `transport`, which the trace follows.
+    do more than `transport`, which the trace follows. To write one: "Write a part",
+    docs/extending.md; to test it: `tokenred.testing.check_fuser`.
 
     Shapes:
         returns: a state with ``n − P + extra`` image tokens.
@@ -192,14 +196,23 @@ class Fuser(Reader):
         if self.network is not None and not self.tells_transport:
             after: TokenState = self._called(state, selection, graph, attention)
             return after
-        return self.transport(state, selection, graph, attention).apply(state)
+        try:
+            return self.transport(state, selection, graph, attention).apply(state)
+        except AttributeError as error:
+            if graph is not None or not self.uses_graph or error.obj is not None:
+                raise
+            raise PartError(
+                f"{self!r} reads the graph, and there is none: graph is None in its transport. "
+                "Choose one (graph='mixed'), or give Transport(selection.keep, selection.drop) "
+                "there, which removes the tokens."
+            ) from error
 
 
 class Router(Reader):
     """Decides which tokens pass a block and which idle.
 
     ``split`` runs before the block and ``join`` after its MLP. The block does not see idle tokens:
-    they wait in ``resting``.
+    they wait in ``resting``. To write and to test one: "A router" in docs/extending.md.
     """
 
     @property
@@ -268,6 +281,8 @@ class Router(Reader):
 
 class Embedding(Part):
     """A term that a method adds to the tokens before the first block.
+
+    To write one, start from tokenred/strategies/embeddings/multi_scale.py.
 
     Shapes:
         images: ``(b, ch, H, W)``.

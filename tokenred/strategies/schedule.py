@@ -47,6 +47,8 @@ class ScheduleContext:
 class Schedule(Part):
     """The number of tokens removed in each block. Call it with (depth, N0) to resolve it.
 
+    To write one: "Write a part", docs/extending.md; to test it: `tokenred.testing.check_schedule`.
+
     Attributes:
         keeps: the parameter that is a share of tokens to keep, which a `Budget` finds; "" if none.
     """
