@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -88,3 +89,17 @@ def test_the_reason_is_told(run: str) -> None:
     for name in NEED_CLS if run != "ablate" else ():
         with pytest.raises(ConfigError, match="reads the attention of a CLS token"):
             RUNS[run](model, [name])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_grid_takes_the_budgets_that_wrap_takes(name: str) -> None:
+    model = tr.models.load_model("cifar10_vit", pretrained=False)
+    plan = Grid(
+        axes={"base": [name], "budget": [0.8, 0.5]}, model=model, metrics=(), invalid="skip"
+    ).plan()
+    for cell in plan.cells:
+        if cell.error is not None:
+            with pytest.raises(type(cell.error), match=re.escape(str(cell.error))):
+                tr.wrap(model, cell.label)
+        else:
+            assert plan.cost(cell) == tr.wrap(model, cell.label).cost()

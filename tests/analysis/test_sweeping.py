@@ -59,6 +59,7 @@ def test_rows(tmp_path: Path) -> None:
                 "seconds", "pairs"}  # fmt: skip
     assert expected <= set(row)
     assert (row["pairs"], row["threads"], row["compile"]) == (2, threads + 1, "false")
+    assert '"fuser": {"name": "propagate"' in row["config"]
     assert torch.get_num_threads() == threads
     assert Sweep.read(path).rows == found.rows
 
@@ -228,6 +229,15 @@ def test_failures_and_refusals() -> None:
     assert lines[-2:] == [
         f"Not possible: {cell} and 1 more: no such device", f"Not possible: {cell}: too small"
     ]  # fmt: skip
+
+
+def test_what_a_strategy_does_not_read_is_told() -> None:
+    config = '{"recipe": "gtp", "fuser": "prune"}'
+    other = make_row("c", strategy="mine", config='{"scorer": {"name": "of.another.Program"}}')
+    rows = [make_row("a", config=config), make_row("b", config=config, batch_size=1), other]
+    found = Sweep(tuple(rows))
+    assert found.footnotes()[2] == "graph: not read by Prune: gtp:P=8."
+    assert "not read by Prune" in found._repr_html_()
 
 
 def test_peak_memory() -> None:

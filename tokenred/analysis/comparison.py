@@ -23,6 +23,7 @@ from tokenred.analysis.measure.timing import image_shape_of
 from tokenred.analysis.result import Result, count, interval, number, quarters, table_of
 from tokenred.analysis.study.grid import Grid
 from tokenred.analysis.study.refs import DataRef, read_data
+from tokenred.analysis.study.rows import unused_notes
 from tokenred.analysis.study.store import Store
 from tokenred.analysis.study.study import Study
 from tokenred.core.values import PartOf, Size, read
@@ -199,8 +200,7 @@ def compare(
     specs = same_budget() if strategies is None else named_specs(strategies)
     reduced = {spec.label: wrap_spec(base, spec) for spec in specs}
     others, notes = baselines_beside(base, specs, reduced, baselines, smaller)
-    unused = {label: model.strategy.unused for label, model in reduced.items()}
-    notes = (*notes, *(f"{label}: {told}." for label, all_ in unused.items() for told in all_))
+    notes += tuple(unused_notes((n, model.strategy.unused) for n, model in reduced.items()))
     read(PartOf, level, "level")
     dataset = None
     if data is not None:

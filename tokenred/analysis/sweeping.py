@@ -19,6 +19,7 @@ from tokenred.analysis.result import Result, interval, number, table_of
 from tokenred.analysis.study.cell import DONE, OUT_OF_MEMORY, SKIPPED
 from tokenred.analysis.study.grid import Grid
 from tokenred.analysis.study.pool import Serial
+from tokenred.analysis.study.rows import unused_in, unused_notes
 from tokenred.analysis.study.run import run_plan
 from tokenred.analysis.study.store import Store
 from tokenred.core.errors import ConfigError, DataError
@@ -126,6 +127,7 @@ class Sweep(Result):
                 "Peak: of PyTorch's allocations in a forward, without weights, images, and buffers "
                 "outside PyTorch."
             )
+        lines += unused_notes(unused_in(self.rows))
         for row in self.failures:
             words = [row["model"], row["strategy"], f"batch {row['batch_size']}"]
             words.append(f"images {row['image_size']}")
@@ -276,7 +278,7 @@ def _row(stored: Mapping[str, Any]) -> dict[str, Any]:
     elif "allowed" in figures:
         # For a method whose token counts depend on the image, the mean over the timed images.
         figures["gmacs"] = figures["dense_gmacs"] / figures["allowed"]
-    kept = ("model", "strategy", "method", "batch_size", "image_size", "dtype", "compile")
+    kept = ("model", "strategy", "method", "batch_size", "image_size", "dtype", "compile", "config")
     row = {"key": stored["key"], "status": status, **{name: stored[name] for name in kept}}
     row |= stored["machine"]
     if tokens:

@@ -87,6 +87,13 @@ def test_a_comparison_and_a_sweep(comparison, sweep, tmp_path) -> None:  # type:
     assert len(failed) == 2
 
 
+def test_what_a_strategy_does_not_read(comparison, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    unread = '{"recipe": "gtp", "fuser": "prune"}'
+    comparison["config"] = ["", unread, unread]
+    text = report(comparison, tmp_path / "r.html").read_text()
+    assert "graph: not read by Prune: gtp@0.5 and 1 more." in text
+
+
 def test_several_files(comparison, curves, tmp_path) -> None:  # type: ignore[no-untyped-def]
     comparison.to_csv(tmp_path / "a.csv", index=False)
     curves.to_csv(tmp_path / "b.csv", index=False)

@@ -21,7 +21,7 @@ from tokenred.analysis.reports.page import (
 from tokenred.analysis.reports.source import OVERSMOOTHING, SWEEP, Source, read_source
 from tokenred.analysis.result import quarters
 from tokenred.analysis.study.cell import DONE
-from tokenred.analysis.study.rows import extra_columns
+from tokenred.analysis.study.rows import extra_columns, unused_in, unused_notes
 from tokenred.core.errors import ConfigError
 from tokenred.core.files import check_output
 from tokenred.core.lock import output_lock
@@ -105,6 +105,7 @@ def sections_of(
     before = f"{name}: " if name else ""
     drawn, left_out = pictures_of(source) if figures else ([], [])
     notes = [source.note] if source.note else []
+    notes += unused_notes(unused_in(source.frame.to_dict("records")))
     if source.kind == OVERSMOOTHING:
         notes.append("One row per strategy, block and statistic, with the interval in brackets.")
     best_first = sorted(source.frame.to_dict("records"), key=_rank)

@@ -18,7 +18,7 @@ from tokenred.core.info import BlockInfo, ModelInfo
 from tokenred.core.part import Part
 from tokenred.reduced.cost import Cost, strategy_cost
 from tokenred.reduced.model import ReducedViT
-from tokenred.reduced.plan import counts_of, plan_layers
+from tokenred.reduced.plan import counts_of, plan_layers, resolve_budget
 from tokenred.strategies.config import told_text
 from tokenred.strategies.strategy import Strategy
 
@@ -96,7 +96,9 @@ class Facts:
         """The cost of an image under a strategy that the model can run."""
         facts = self.model(ref)
         removed = self._removed(ref, strategy, self._told(strategy))
-        return strategy_cost(strategy, facts.info, removed, facts.stem)
+        # A budget that the router spends is in the strategy, not in the counts.
+        spent = resolve_budget(strategy, facts.info, facts.stem)
+        return strategy_cost(spent, facts.info, removed, facts.stem)
 
     def keep(self, store: Store) -> None:
         """Store the facts that were found by loading."""
@@ -130,8 +132,9 @@ class Facts:
         strategy.graph.check(facts.info)
         if mark not in self._counts:
             strategy.check(facts.info)
-            plans = plan_layers(strategy, facts.info, facts.stem)
-            self._counts[mark] = counts_of(plans, strategy)
+            spent = resolve_budget(strategy, facts.info, facts.stem)
+            plans = plan_layers(spent, facts.info, facts.stem)
+            self._counts[mark] = counts_of(plans, spent)
         return self._counts[mark]
 
     def _load(self, ref: ModelRef) -> nn.Module:

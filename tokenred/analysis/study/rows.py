@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from tokenred.core.errors import TokenredError
+from tokenred.strategies.strategy import from_config
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,3 +126,32 @@ def tidy(records: Sequence[Mapping[str, Any]], axes: Sequence[str]) -> pd.DataFr
     extra = extra_columns(records, axes)
     columns = [*axes, *_FIRST, *extra, *_LAST]
     return pd.DataFrame(list(records), columns=list(dict.fromkeys(columns)))
+
+
+def unused_notes(found: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
+    """Lines below a table: what changes nothing, and in which strategies.
+
+    Args:
+        found: labels, with the strategy's `Strategy.unused`.
+    """
+    by_reason: dict[str, dict[str, None]] = {}
+    for label, unused in found:
+        for told in unused:
+            by_reason.setdefault(told, {})[label] = None
+    return [
+        f"{told}: {first}{f' and {len(more)} more' if more else ''}."
+        for told, (first, *more) in by_reason.items()
+    ]
+
+
+def unused_in(rows: Iterable[Mapping[str, Any]]) -> list[tuple[str, Sequence[str]]]:
+    """What changes nothing in the strategies of some rows, for `unused_notes`."""
+    return [(str(row["strategy"]), _unused(row["config"])) for row in rows if row.get("config")]
+
+
+@functools.lru_cache(maxsize=1024)
+def _unused(config: str) -> tuple[str, ...]:
+    try:
+        return from_config(json.loads(config)).unused
+    except (TokenredError, TypeError, ValueError, RecursionError):
+        return ()  # of a baseline, or with a part that this program does not know

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tokenred.analysis.result import Result, count, interval, number, table_of
 from tokenred.analysis.study.cell import DONE
 from tokenred.analysis.study.plan import Plan
-from tokenred.analysis.study.rows import extra_columns, record, tidy
+from tokenred.analysis.study.rows import extra_columns, record, tidy, unused_notes
 from tokenred.analysis.study.store import Store
 from tokenred.core.errors import UnknownNameError
 
@@ -126,14 +126,7 @@ class Study(Result):
                 f"{first['seed']}; tokenred {first['tokenred']}, torch {first['torch']}, timm "
                 f"{first['timm']}."
             )
-        idle: dict[str, list[str]] = {}
-        for cell in self._plan.cells:
-            for told in cell.strategy.unused if cell.strategy else ():
-                idle.setdefault(told, []).append(cell.label)
-        lines += [
-            f"{told}: {labels[0]}{f' and {len(labels) - 1} more' if labels[1:] else ''}."
-            for told, labels in idle.items()
-        ]
+        lines += unused_notes((c.label, c.strategy.unused) for c in self._plan.cells if c.strategy)
         lines += [f"{row['status']}: {row['strategy']}: {row['error']}" for row in failed[:5]]
         if len(failed) > 5:
             lines.append(f"and {len(failed) - 5} more that failed or were skipped.")
