@@ -169,7 +169,7 @@ def check(words: list[str], line: str) -> None:
     elif name == "make":
         assert {word for word in arguments if "=" not in word} <= TARGETS, line
     elif name == "pip":
-        extras = re.findall(r"^tokenred\[(.*)\]$", "\n".join(arguments), re.MULTILINE)
+        extras = re.findall(r"^(?:tokenred|\.)\[(.*)\]$", "\n".join(arguments), re.MULTILINE)
         assert {extra for found in extras for extra in found.split(",")} <= set(EXTRAS), line
         local = [re.sub(r"\[.*\]$", "", word) for word in arguments if "/" in word]
         assert all((ROOT / path / "pyproject.toml").exists() for path in local), line
