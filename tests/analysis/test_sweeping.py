@@ -101,6 +101,17 @@ def test_the_grid_is_planned_once(measured: list[str], monkeypatch: pytest.Monke
     assert (len(loaded), len(measured)) == (1, 4)
 
 
+@pytest.mark.parametrize("random", [False, True])
+def test_random_weights(measured: list[str], monkeypatch: pytest.MonkeyPatch, random: bool) -> None:
+    asked = []
+    real = tr.models.load_model
+    monkeypatch.setattr(
+        "tokenred.models.load_model", lambda *a, **k: (asked.append(k), real(*a, **k))[1]
+    )
+    sweep("digits", ["topk"], random_weights=random, **ONE)
+    assert asked == [{"spec": "digits"} | ({"pretrained": False} if random else {})]
+
+
 def test_it_goes_on_after_a_failure(
     tmp_path: Path, measured: list[str], figures: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -155,3 +155,17 @@ def test_oversmoothing(run: Run) -> None:
     assert own.exit_code == 0, own.output
     frame = pd.read_csv("tokenred-out/oversmoothing/oversmoothing.csv")
     assert frame[frame["strategy"] == "gtp:P=2"]["tokens"].min() == 64 - 16
+
+
+def test_a_class_map(run: Run) -> None:
+    for name in ("three", "seven"):
+        Path("images", name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(f"images/{name}/a.png")
+    Path("map.json").write_text('{"three": 3, "seven": 7}')
+    words = ("compare", "-s", "topk", "--no-timing", "--no-progress", "--data", "images")
+    assert "expected 10 classes" in run(*words).refusal
+    Path("list.json").write_text("[3, 7]")
+    assert "NAME" in run(*words, "--class-map", "list.json").refusal
+    result = run(*words, "--class-map", "map.json")
+    assert result.exit_code == 0, result.output
+    assert "Accuracy: 2 images" in result.stdout

@@ -96,9 +96,9 @@ def test_half_a_character_is_written_out_and_no_folder_is_named(tmp_path: Path) 
 
 def test_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputExistsError, match="got a file"):
+    with pytest.raises(OutputExistsError, match="file is a file"):
         prepare_folder(tmp_path / "file", ("x",), overwrite=True)
     with pytest.raises(OutputExistsError):
         check_new(tmp_path, overwrite=True)
-    with pytest.raises(DataError, match="choose another"):
+    with pytest.raises(OutputExistsError, match="file is a file"):
         prepare_folder(tmp_path / "file" / "below", ("x",))

@@ -157,6 +157,7 @@ def sweep(
     max_seconds: float | None = None,
     memory: bool = False,
     split: bool = False,
+    random_weights: bool = False,
     seed: int = 0,
     retry: bool = False,
     overwrite: bool = False,
@@ -182,6 +183,7 @@ def sweep(
         max_seconds: fewer pairs, but at least 3, for a strategy that takes longer.
         memory: also measure peak memory, dense and reduced.
         split: also measure where the time of a forward goes.
+        random_weights: for embedded models too; timm's have random weights in any case.
         seed: seed of images and bootstrap.
         retry: measure failed cells again.
         overwrite: start a new store.
@@ -200,7 +202,7 @@ def sweep(
     speed = {"name": "speed", "pairs": pairs, "warmup": warmup, "max_seconds": max_seconds}
     names = [models] if isinstance(models, str | Path) else models
     axes: dict[str, Any] = {
-        "model": [_by_name(str(name)) for name in names],
+        "model": [_by_name(str(name), random_weights) for name in names],
         "image_size": image_sizes, "dtype": dtypes, "device": devices, "compile": compile,
         "threads": threads, "batch_size": batch_sizes,
         "base": [parse_spec(strategy) for strategy in strategies],
@@ -258,10 +260,10 @@ def _describe(row: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _by_name(name: str) -> dict[str, Any]:
+def _by_name(name: str, random_weights: bool) -> dict[str, Any]:
     """Arguments of `load_model` that download nothing."""
     own = name.casefold() in EMBEDDED_MODELS or Path(name).suffix == ".safetensors"
-    return {"spec": name} if own else {"spec": name, "pretrained": False}
+    return {"spec": name} if own and not random_weights else {"spec": name, "pretrained": False}
 
 
 def _is_timing(row: Mapping[str, Any]) -> bool:

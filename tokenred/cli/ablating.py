@@ -13,7 +13,7 @@ from tokenred.analysis import Grid
 from tokenred.analysis.result import number, plain_table
 from tokenred.analysis.study.grid import StudyFile, read_study
 from tokenred.cli.console import claim, say
-from tokenred.cli.options import OUTPUT, Overwrite, given_to, options_of
+from tokenred.cli.options import OUTPUT, ClassMap, Overwrite, given_to, options_of, read_class_map
 from tokenred.core.errors import ConfigError
 from tokenred.core.files import check_new
 from tokenred.strategies.specs import read_arguments
@@ -34,6 +34,8 @@ def ablate_command(
     /,
     *,
     axis: Annotated[tuple[str, ...], Parameter(name=["--axis", "-a"])] = (),
+    class_map: ClassMap = None,
+    random_weights: bool = False,
     store: Path | None = None,
     dry_run: bool = False,
     sort: str | None = None,
@@ -50,6 +52,7 @@ def ablate_command(
     Args:
         study: a study file (TOML); options override it.
         axis: NAME=VALUE,VALUE,…; repeat it. alpha=0.05,0.1 or scorer.aggregate=max,mean.
+        random_weights: untrained weights, for measuring speed or trying things out.
         store: file for the results; finished cells in it are not run again. By default STUDY.db
             next to the study file, or tokenred-out/ablation.db.
         dry_run: list the cells and their GMACs without running them.
@@ -62,7 +65,9 @@ def ablate_command(
     told.run |= given_to(Grid.run, options)
     if axis:
         told.grid["axes"] = {**told.grid.get("axes", {}), **_axes(axis)}
-    grid = _grid(told)
+    if class_map is not None:
+        told.grid["class_map"] = read_class_map(class_map)
+    grid = _grid(told, random_weights)
     place = store or told.store or (_STORE if study is None else study.with_suffix(".db"))
     if dry_run:
         _list(grid.dry_run(place, **given_to(Grid.dry_run, told.run)), rows)
@@ -78,10 +83,17 @@ def ablate_command(
     return 1 if found.failed() else 0
 
 
-def _grid(told: StudyFile) -> Grid:
+def _grid(told: StudyFile, random_weights: bool) -> Grid:
     """The grid, with the command line's defaults."""
     asked = told.grid
-    if asked.setdefault("model", "digits") == "digits":
+    model = asked.setdefault("model", "digits")
+    if random_weights:
+        if "accuracy" in asked.setdefault("metrics", ["speed"]):
+            raise ConfigError(
+                "accuracy means nothing with random weights; leave it or --random-weights out."
+            )
+        asked["model"] = {"spec": model, "pretrained": False}
+    elif model == "digits":
         asked.setdefault("data", "digits")
     if "data" not in asked and "data" not in asked.get("axes", {}) and "metrics" not in asked:
         raise ConfigError(f"expected --data for the model {asked['model']!r}.")

@@ -14,6 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from tokenred._version import __version__
 from tokenred.cli.console import claims, exit_code, terminable
+from tokenred.cli.early import refuse_early
 from tokenred.cli.importing import OPTION, import_all
 from tokenred.core import errors
 from tokenred.core.errors import TokenredError
@@ -66,8 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         del app[name]
         app.command(f"tokenred.cli.{_COMMANDS[name][0]}", name=name)
     try:
+        refuse_early(words)
         sys.exit(app.meta(words) or 0)
-    except CycloptsError as error:
+    except (CycloptsError, TokenredError) as error:
         sys.exit(_fail(str(error), 2))
 
 

@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from cyclopts import Parameter
 
+from tokenred.analysis import paired_difference
 from tokenred.cli.console import say
-from tokenred.cli.options import OUTPUT, ModelOptions, Strategy, assignments, options_of, source_for
+from tokenred.cli.options import (
+    OUTPUT,
+    ClassMap,
+    ModelOptions,
+    Strategy,
+    assignments,
+    options_of,
+    read_class_map,
+    source_for,
+)
 from tokenred.core.errors import ConfigError, UntrainedPartWarning
-from tokenred.reduced.wrap import gmacs, wrap
+from tokenred.reduced.wrap import gmacs
 from tokenred.strategies.specs import parse_spec
-from tokenred.training import METHOD_SETTINGS, PRESETS, finetune, method_of, settings_for
+from tokenred.training import METHOD_SETTINGS, finetune, method_of, preset_of, settings_for
+from tokenred.training.finetune import DENSE, SHELF, TUNED, Finetuned
 
 __all__ = ["finetune_command"]
 
-_assignments = partial(assignments, option="--set")
+_PAPER = "paper"
 
 
-@options_of(finetune, leave_out="settings")
+@options_of(finetune, leave_out="settings tell")
 def finetune_command(
     *,
     output: Annotated[Path, OUTPUT],
     strategy: Strategy,
     model: ModelOptions = ModelOptions(),
     data: str | None = None,
+    class_map: ClassMap = None,
     preset: str | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -43,21 +55,22 @@ def finetune_command(
 ) -> None:
     """Fine-tune a model with a strategy. A killed run resumes and reaches the same weights.
 
-    Several GPUs or hosts: ``accelerate launch -m tokenred finetune …``.
+    Prints the accuracy of the dense model, of the strategy off the shelf and after each epoch, and
+    what training gained. Several GPUs or hosts: ``accelerate launch -m tokenred finetune …``.
 
     Args:
         output: folder for weights, state.pt and log.csv.
         data: 'digits' (embedded; the default with the digits model), 'cifar10[:PATH]', an image
             folder, a zip or a tar; its train split.
         preset: digits or cifar10 (settings for small images), or paper (the method's own); by
-            default chosen by --data.
+            default that of the data or of an embedded model, otherwise paper.
         epochs: in place of the settings'.
         batch_size: likewise.
         lr: likewise.
         seed: likewise.
         amp: no, bf16 or fp16.
         setting: any other setting as KEY=VALUE, such as --set mixup=0; repeatable.
-        dry_run: print settings and layers without training.
+        dry_run: check everything, print settings and layers, and stop before training.
         threads: CPU threads of PyTorch.
         resume: continue a killed run, or start if there is none.
     """
@@ -65,28 +78,43 @@ def finetune_command(
         if threads < 1:
             raise ConfigError(f"expected --threads from 1, got {threads}.")
         torch.set_num_threads(threads)
-    source = source_for(model, data)
+    source, classes = source_for(model, data), read_class_map(class_map)
     spec = parse_spec(strategy)
-    chosen = preset or source.partition(":")[0]
-    small = None if chosen == "paper" or (preset is None and chosen not in PRESETS) else chosen
     method = spec.method if spec.method in METHOD_SETTINGS else method_of(spec.strategy)
     given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "amp": amp}
-    changes = {k: v for k, v in given.items() if v is not None} | _assignments(setting)
+    changes = {k: v for k, v in given.items() if v is not None} | assignments(setting, "--set")
+    small = preset_of(model.model, source) if preset is None else preset
+    small = None if small == _PAPER else small
     settings = settings_for(method, small).replace(**changes)
     loaded = model.load()
-    plan = spec.resolve(gmacs(loaded))
     with warnings.catch_warnings():
         # Training is what the warning asks for.
         warnings.simplefilter("ignore", UntrainedPartWarning)
-        if dry_run:
-            told = (f"{name:>16} {value}" for name, value in settings.as_dict().items())
-            say(*told, repr(wrap(loaded, plan)))
-            return
         result = finetune(
-            loaded, plan, source, output=output, settings=settings, resume=resume, **options
+            loaded, spec.resolve(gmacs(loaded)), source, output=output, settings=settings,
+            resume=resume, class_map=classes, dry_run=dry_run, tell=say, **options,
+        )  # fmt: skip
+    whose = f"settings of {method}, preset {small or _PAPER}"
+    if os.environ.get("RANK", "0") != "0":
+        return  # the first of several processes prints
+    if dry_run:
+        told = (f"{name:>16} {value}" for name, value in settings.as_dict().items())
+        say(whose, *told, repr(result.model), "", "Nothing was trained.")
+        return
+    say(*_gains(result), f"{spec.label}, {whose}: {100 * result.best:.2f}% at best",
+        written=[result.path])  # fmt: skip
+
+
+def _gains(result: Finetuned) -> list[str]:
+    """What training changed, and what is still missing, in points with intervals."""
+    lines = []
+    for name, before in (("gain", SHELF), ("from dense", DENSE)):
+        pair = torch.stack((result.correct[TUNED], result.correct[before]))
+        pair = pair[:, ~pair.isnan().any(dim=0)]
+        found = paired_difference(*(row.bool().numpy() for row in pair))
+        low, middle, high = (100 * x for x in (found.low, found.difference, found.high))
+        lines.append(
+            f"{name:<15}{middle:+.2f} points [{low:+.2f}, {high:+.2f}] (95% interval, paired, "
+            f"{pair.shape[1]} images)"
         )
-    say(
-        f"{spec.label}: top-1 {100 * result.top1:.2f}% after {len(result.rows)} epochs, "
-        f"{100 * result.best:.2f}% at best",
-        written=[result.path],
-    )
+    return lines

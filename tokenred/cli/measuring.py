@@ -50,7 +50,6 @@ _PUBLISHED = ("gtp:P=8", "tome:r=8", "evit:keep_rate=0.7", "topk:keep_rate=0.7",
               "random:keep_rate=0.7")  # fmt: skip
 _DEMO_SECONDS = 30  # at most, per method: a busy machine gets fewer pairs, to keep the demo short
 _PANELS = ("cosine", "cosine_difference", "high_frequency", "effective_rank")
-_CHOOSE = "--resume continues an earlier run, --overwrite replaces it; choose one."
 
 
 @options_of(compare, leave_out="strategies class_map name store")
@@ -82,8 +81,6 @@ def compare_command(
     specs: Any = [parse_spec(text) for text in strategy] if strategy else None
     if budget:
         specs = same_budget(budget, specs or METHODS)
-    if resume and overwrite:
-        raise ConfigError(_CHOOSE)
     source = None if model.random_weights else source_for(model, data.data)
     if model.random_weights and data.data:
         raise ConfigError(
@@ -172,8 +169,6 @@ def bench_command(
         dry_run: list what would be measured, and exit.
         chart: only print the table and draw the chart of an earlier run's .db or .csv.
     """
-    if resume and overwrite:
-        raise ConfigError(_CHOOSE)
     if chart is not None:
         found = Sweep.read(chart)
         content = figure_bytes(found.plot())

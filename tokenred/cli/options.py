@@ -7,6 +7,7 @@ with that function's names, types, defaults and descriptions.
 from __future__ import annotations
 
 import inspect
+import json
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from cyclopts import Parameter
 from docstring_parser import parse
 
-from tokenred.core.errors import ConfigError
+from tokenred.core.errors import ConfigError, DataError, shown
 from tokenred.core.values import parameters_of
 from tokenred.strategies.specs import read_assignment
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
-    "OUTPUT", "DataOptions", "ModelOptions", "Overwrite", "Strategies", "Strategy", "assignments",
-    "given_to", "numbers", "options_of", "source_for",
+    "OUTPUT", "ClassMap", "DataOptions", "ModelOptions", "Overwrite", "Strategies", "Strategy",
+    "assignments", "given_to", "numbers", "options_of", "read_class_map", "source_for",
 ]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -42,6 +43,13 @@ Overwrite = Annotated[bool, Parameter(help="replace the output of an earlier run
 Strategy = Annotated[str, Parameter(name=["--strategy", "-s"], help=_SPEC.format(""))]
 Strategies = Annotated[
     tuple[str, ...], Parameter(name=["--strategy", "-s"], help=_SPEC.format(" (repeat it)"))
+]
+ClassMap = Annotated[
+    str | None,
+    Parameter(
+        help="index of each class folder: a .json file {NAME: INDEX, …}, imagenet-1k (folders "
+        "named by WNIDs), or folders (their own order)."
+    ),
 ]
 
 
@@ -198,6 +206,8 @@ class DataOptions:
             folder, a zip or a tar.
         split: such as test or val.
         limit: maximum number of images.
+        class_map: index of each class folder: a .json file {NAME: INDEX, …}, imagenet-1k (folders
+            named by WNIDs), or folders (their own order).
         batch_size: images in a batch.
         workers: processes that load images.
         device: cpu, cuda, …
@@ -208,6 +218,7 @@ class DataOptions:
     data: str | None = None
     split: str | None = None
     limit: int | None = None
+    class_map: str | None = None
     batch_size: int = 32
     workers: int = 0
     device: str | None = None
@@ -216,7 +227,8 @@ class DataOptions:
 
     def arguments(self) -> dict[str, Any]:
         """All but the data, under the library's parameter names."""
-        return {name: value for name, value in asdict(self).items() if name != "data"}
+        found = {name: value for name, value in asdict(self).items() if name != "data"}
+        return found | {"class_map": read_class_map(self.class_map)}
 
 
 def source_for(model: ModelOptions, data: str | None) -> str:
@@ -228,6 +240,23 @@ def source_for(model: ModelOptions, data: str | None) -> str:
     if data is None and model.model.casefold() != "digits":
         raise ConfigError(f"expected --data for the model {model.model!r}.")
     return data or "digits"
+
+
+def read_class_map(text: str | None) -> dict[str, int] | str | None:
+    """The value of ``--class-map``, for `tokenred.data.open_dataset`.
+
+    Raises:
+        DataError: for a file that cannot be read as names and numbers.
+    """
+    if text is None or not text.endswith(".json"):
+        return text
+    try:
+        found = json.loads(Path(text).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"cannot read the class map {text}: {error}.") from error
+    if not isinstance(found, dict):
+        raise DataError(f'expected {{"NAME": INDEX, …}} in {text}, got {shown(found)}.')
+    return found
 
 
 def assignments(texts: Iterable[str], option: str, form: str = "KEY=VALUE") -> dict[str, Any]:

@@ -23,6 +23,7 @@ from tokenred.analysis.plots.canvas import SUFFIXES
 from tokenred.cli.console import claim, say
 from tokenred.cli.options import (
     OUTPUT,
+    ClassMap,
     ModelOptions,
     Overwrite,
     Strategies,
@@ -30,6 +31,7 @@ from tokenred.cli.options import (
     given_to,
     numbers,
     options_of,
+    read_class_map,
 )
 from tokenred.core.errors import ConfigError, DataError
 from tokenred.core.files import check_output, prepare_folder
@@ -53,6 +55,7 @@ def show_command(
     data: str | None = None,
     split: str | None = None,
     index: int = 0,
+    class_map: ClassMap = None,
     strategy: Strategies = ("gtp", "tome"),
     layers: str | None = None,
     classes: Path | None = None,
@@ -83,12 +86,13 @@ def show_command(
         raise ConfigError("expected a photograph: the path of one, or --data (and --index).")
     blocks = numbers("--layers", layers, int, "numbers of blocks such as 0,4,8")
     names = None if classes is None else _names(classes)
+    mapped = read_class_map(class_map)
     path = claim(check_output(output, SUFFIXES, overwrite=overwrite))
     photograph = None if image is None else _open(image)
     loaded = model.load()
     transform = None
     if photograph is None:
-        photograph, transform, known = _from_data(loaded, str(data), split, index)
+        photograph, transform, known = _from_data(loaded, str(data), split, index, mapped)
         names = names or known
     picture = trace_picture(
         loaded, photograph, strategy, blocks, classes=names, transform=transform,
@@ -177,10 +181,10 @@ def _open(path: Path) -> Image.Image:
 
 
 def _from_data(
-    model: nn.Module, data: str, split: str | None, index: int
+    model: nn.Module, data: str, split: str | None, index: int, class_map: Any
 ) -> tuple[Image.Image, Any, tuple[str, ...] | None]:
     """An image of a dataset, its preprocessing, and the names of its classes."""
-    dataset = open_for(model, data, split=split)
+    dataset = open_for(model, data, split=split, class_map=class_map)
     if not 0 <= index < len(dataset):
         raise ConfigError(
             f"expected --index from 0 to {len(dataset) - 1} in {dataset.name}, got {index}."

@@ -106,6 +106,22 @@ def check_output(path: str | Path, suffixes: tuple[str, ...], *, overwrite: bool
     return path
 
 
+def check_folder(folder: str | Path) -> Path:
+    """Check that a folder is there, or can be made; nothing is made.
+
+    Raises:
+        OutputExistsError: if it is a file.
+        DataError: if it cannot be created or written to.
+    """
+    folder = Path(folder).expanduser()
+    there = next(place for place in (folder, *folder.absolute().parents) if exists(place))
+    if not there.is_dir():
+        raise OutputExistsError(f"expected a folder for the output at {folder}; {there} is a file.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise DataError(f"cannot write to {there} for {folder}; choose another folder.")
+    return folder
+
+
 def prepare_folder(
     folder: str | Path, names: tuple[str, ...], *, overwrite: bool = False
 ) -> tuple[Path, ...]:
@@ -118,9 +134,7 @@ def prepare_folder(
         OutputExistsError: if one of the files exists, or the folder is a file.
         DataError: if the folder cannot be created or written to.
     """
-    folder = Path(folder).expanduser()
-    if folder.exists() and not folder.is_dir():
-        raise OutputExistsError(f"expected a folder for the output at {folder}, got a file.")
+    folder = check_folder(folder)
     paths = tuple(check_new(folder / name, overwrite=overwrite) for name in names)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -186,7 +186,7 @@ def _check_fields(cls: type) -> None:
     Raises:
         ConfigError: with the name, and what it means in the contract.
     """
-    for name in (f.name for f in dataclasses.fields(cls)):  # type: ignore[arg-type]
+    for name in (f.name for f in dataclasses.fields(cls)):
         for base in cls.__mro__[1:]:
             own = name in getattr(base, "__dataclass_fields__", ())
             if own or name not in vars(base) or not base.__module__.startswith("tokenred."):

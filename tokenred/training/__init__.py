@@ -1,7 +1,14 @@
 """Training: fine-tuning with a strategy, and the recipe that made the embedded weights."""
 
 from tokenred.training.finetune import Finetuned, finetune
-from tokenred.training.settings import METHOD_SETTINGS, PRESETS, Settings, method_of, settings_for
+from tokenred.training.settings import (
+    METHOD_SETTINGS,
+    PRESETS,
+    Settings,
+    method_of,
+    preset_of,
+    settings_for,
+)
 
 __all__ = [
     "METHOD_SETTINGS",
@@ -10,5 +17,6 @@ __all__ = [
     "Settings",
     "finetune",
     "method_of",
+    "preset_of",
     "settings_for",
 ]

@@ -31,20 +31,29 @@ def train_transform(
     """Augmentation, followed by the model's evaluation normalisation.
 
     ``data`` is the dataset's name, as for `tokenred.data.eval_transform`.
+
+    Raises:
+        ConfigError: for an ``auto_augment`` that timm does not know.
     """
     config = data_config(model, data)
-    made: Any = create_transform(
-        config["input_size"],
-        is_training=True,
-        hflip=settings.flip,
-        color_jitter=settings.color_jitter,
-        auto_augment=settings.auto_augment,
-        interpolation=config["interpolation"],
-        mean=config["mean"],
-        std=config["std"],
-        re_prob=settings.erasing,
-        re_mode="pixel",
-    )
+    try:
+        made: Any = create_transform(
+            config["input_size"],
+            is_training=True,
+            hflip=settings.flip,
+            color_jitter=settings.color_jitter,
+            auto_augment=settings.auto_augment,
+            interpolation=config["interpolation"],
+            mean=config["mean"],
+            std=config["std"],
+            re_prob=settings.erasing,
+            re_mode="pixel",
+        )
+    except (AssertionError, ValueError, KeyError) as error:
+        raise ConfigError(
+            "expected auto_augment in timm's format, such as 'rand-m9-mstd0.5-inc1', got "
+            f"{settings.auto_augment!r} ({error})."
+        ) from error
     if settings.crop != "resized":
         # In place of timm's random resized crop: the evaluation's resizing, then another crop.
         evaluation: Any = create_transform(**config, is_training=False)

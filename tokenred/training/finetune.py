@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import copy
 import json
-from contextlib import closing, nullcontext
+import math
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from tokenred.attention import ScoreMod
 from tokenred.core.errors import ConfigError, DataError
+from tokenred.core.files import prepare_folder
 from tokenred.core.lock import output_lock
-from tokenred.data import ImageDataset, open_dataset
+from tokenred.data import ImageDataset, balanced_subset, open_dataset
+from tokenred.data.classes import ClassMap
 from tokenred.models.checkpoint_file import state_digest
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.saving import check_loadable, save
-from tokenred.reduced.wrap import wrap
+from tokenred.reduced.wrap import gmacs, wrap
 from tokenred.strategies.config import to_config
 from tokenred.strategies.score_mods import TopKeys
 from tokenred.strategies.specs import StrategyLike, parse_spec
@@ -31,11 +36,14 @@ from tokenred.training.devices import pick_accelerator, random_as
 from tokenred.training.losses import Criterion, make_criterion
 from tokenred.training.run_folder import Rows, RunFolder
 from tokenred.training.settings import Settings, method_of, settings_for
-from tokenred.training.trainer import Trainer, frozen, top1
+from tokenred.training.trainer import Trainer, correct, frozen
 
-__all__ = ["Finetuned", "check_mask_is_read", "finetune"]
+__all__ = ["DENSE", "SHELF", "TUNED", "Finetuned", "check_mask_is_read", "finetune"]
 
 _PARTS = -4  # a random stream separate from the trainer's
+DENSE, SHELF, TUNED = "dense", "off the shelf", "fine-tuned"
+"""What `Finetuned.correct` tells about: the dense model and the strategy before training, and the
+model after it."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,10 @@ class Finetuned:
         best: the highest accuracy after any epoch.
         rows: one per epoch, as in the log.
         path: the saved model, for `tokenred.load`.
+        correct: for ``"dense"``, ``"off the shelf"`` (the strategy before training) and
+            ``"fine-tuned"``, ``(n,)``: 1 for each validation image that is classified correctly, 0
+            for the others, NaN for those not read; `tokenred.analysis.paired_difference` compares
+            two of them. Empty for a dry run.
     """
 
     model: ReducedViT
@@ -55,6 +67,7 @@ class Finetuned:
     best: float
     rows: tuple[dict[str, float], ...]
     path: Path
+    correct: Mapping[str, Tensor]
 
 
 def finetune(
@@ -71,14 +84,17 @@ def finetune(
     device: str | None = None,
     workers: int = 0,
     limit: int | None = None,
+    class_map: ClassMap = None,
     tensorboard: bool = False,
+    dry_run: bool = False,
     progress: bool = True,
+    tell: Callable[[str], object] | None = None,
 ) -> Finetuned:
     """Fine-tune a model with a strategy. The model's own weights change.
 
-    After each epoch the folder contains ``best.safetensors``, ``log.csv`` and ``state.pt``, from
-    which a killed run can be resumed to the same weights; after the last epoch also
-    ``last.safetensors``.
+    The dense model and the strategy off the shelf are evaluated first. After each epoch the folder
+    contains ``best.safetensors``, ``log.csv`` and ``state.pt``, from which a killed run can be
+    resumed to the same weights; after the last epoch also ``last.safetensors``.
 
     Args:
         model: a timm model that `wrap` takes.
@@ -95,9 +111,14 @@ def finetune(
         overwrite: replace an earlier run's files.
         device: cpu, cuda, …; by default a GPU if available.
         workers: number of image-loading processes; it does not affect the result.
-        limit: maximum number of training images, balanced over the classes.
+        limit: maximum number of training images, and of validation images, balanced over the
+            classes.
+        class_map: as for `tokenred.data.open_dataset`; None for as many classes as the model has.
         tensorboard: also write TensorBoard events; needs the extra ``train``.
+        dry_run: check everything that a run checks before it trains, then stop. Nothing is written
+            or changed, and the result has no accuracies.
         progress: show a progress bar.
+        tell: called with a line on the dense model, the strategy off the shelf, and each epoch.
 
     Raises:
         ConfigError: if the settings do not fit the model or data, a mask is never read, or the
@@ -108,6 +129,10 @@ def finetune(
         DataError: if a label exceeds the model's classes, or no image can be read.
         CheckpointError: if the model cannot be saved, or ``state.pt`` is damaged.
     """
+    folder = RunFolder(Path(output).expanduser(), tensorboard=tensorboard)
+    folder.check(resume=resume, overwrite=overwrite)
+    if dry_run:
+        model = copy.deepcopy(model)
     # Learned parts start from random weights.
     with random_as(0 if settings is None else settings.seed, _PARTS):
         reduced = wrap(model, strategy)
@@ -118,14 +143,15 @@ def finetune(
     taught = teacher is not None or settings.teacher
     criterion = _criterion(settings, taught)
     check_loadable(reduced)
-    images, plain = _open(reduced, data, validation)
+    images, plain = _open(reduced, data, validation, class_map)
     accelerator = pick_accelerator(settings.amp, device)
-    share = (accelerator.process_index, accelerator.num_processes)
+    rank, count = accelerator.process_index, accelerator.num_processes
     training = TrainingImages(
-        reduced.base, images, settings, limit=limit, share=share, workers=workers
+        reduced.base, images, settings, limit=limit, share=(rank, count), workers=workers
     )
+    judged = balanced_subset(plain, len(plain) if limit is None else limit, settings.seed)
     measured = DataLoader(
-        Subset(plain, range(share[0], len(plain), share[1])),
+        Subset(plain, judged[rank::count]),
         settings.batch_size,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
@@ -133,49 +159,84 @@ def finetune(
     identity: dict[str, Any] = settings.as_dict() | {
         "strategy": json.dumps(to_config(reduced.strategy), sort_keys=True),
         "data": images_digest(images, training.members),
-        "validation": images_digest(plain, range(len(plain))),
+        "validation": images_digest(plain, judged),
     }
-    path = Path(output).expanduser()
-    path.mkdir(parents=True, exist_ok=True)
-    first = share[0] == 0
-    with (
-        output_lock(path) if first else nullcontext(),
-        closing(RunFolder(path, tensorboard=tensorboard and first)) as folder,
-    ):
-        folder.clear(resume=resume, overwrite=overwrite)
+    first = rank == 0
+    with ExitStack() as held:
+        if not dry_run:
+            prepare_folder(folder.path, ())
+        if first and folder.path.is_dir():
+            held.enter_context(output_lock(folder.path))
+        folder.check(resume=resume, overwrite=overwrite)
         if taught:
             teacher = copy.deepcopy(reduced.base if teacher is None else teacher)
             teacher.eval().requires_grad_(False)
         identity["teacher"] = None if teacher is None else state_digest(teacher.state_dict())
-        with frozen(reduced, settings.frozen):
-            trainer = Trainer(reduced, teacher, criterion, settings, training.steps, accelerator)
-            rows: Rows = []
-            if resume and folder.state.exists():
-                saved = folder.read_state(identity)
-                trainer.load_state_dict(saved, str(folder.state))
-                rows = saved["rows"]
+        held.enter_context(frozen(reduced, settings.frozen))
+        trainer = Trainer(reduced, teacher, criterion, settings, training.steps, accelerator)
+        saved = folder.read_state(identity) if resume and folder.state.exists() else None
+        judge = partial(correct, batches=measured, accelerator=accelerator, images=len(plain))
+        found: dict[str, Tensor] = {}
+        if not dry_run:
+            folder.start(resume=resume, first=first)
+            held.enter_context(closing(folder))
+            found = {DENSE: judge(reduced.base), SHELF: judge(reduced)}
+        if saved is not None:  # after the evaluation of what it began with
+            trainer.load_state_dict(saved, str(folder.state))
+        if dry_run:
+            return Finetuned(reduced.eval(), math.nan, math.nan, (), folder.last, found)
+        rows: Rows = [] if saved is None else saved["rows"]
+        total, done = settings.epochs * training.steps, len(rows) * training.steps
+        hidden = None if progress and first else True  # None: on a terminal only
+        with tqdm(total=total, initial=done, unit="step", disable=hidden) as bar:
+
+            def say(line: str) -> None:
+                if first and tell is not None:
+                    with bar.external_write_mode():
+                        tell(line)
+
+            for name, cost in ((DENSE, gmacs(reduced.base)), (SHELF, gmacs(reduced))):
+                say(f"{name:<15}{_top1(_mean(found[name]))}, {cost:.4g} GMACs an image")
+            for row in rows:
+                say(_told(row, settings.epochs))
+            if first:
+                folder.write_log(rows)
+            for number in range(len(rows), settings.epochs):
+                row = trainer.epoch(number, training.epoch(number), bar.update)
+                found[TUNED] = judge(trainer.result)
+                row["top1"] = _mean(found[TUNED])
+                rows.append(row)
+                bar.set_postfix(loss=f"{row['loss']:.3f}", top1=f"{100 * row['top1']:.2f}")
+                say(_told(row, settings.epochs))
                 if first:
+                    if row["top1"] >= max(r["top1"] for r in rows):
+                        save(trainer.result, folder.best, overwrite=True)
+                    folder.write_state(identity, rows, trainer.state_dict())
                     folder.write_log(rows)
-            total, done = settings.epochs * training.steps, len(rows) * training.steps
-            hidden = None if progress and first else True  # None: on a terminal only
-            with tqdm(total=total, initial=done, unit="step", disable=hidden) as bar:
-                for number in range(len(rows), settings.epochs):
-                    row = trainer.epoch(number, training.epoch(number), bar.update)
-                    row["top1"] = top1(trainer.result, measured, accelerator)
-                    rows.append(row)
-                    bar.set_postfix(loss=f"{row['loss']:.3f}", top1=f"{100 * row['top1']:.2f}")
-                    if first:
-                        if row["top1"] >= max(r["top1"] for r in rows):
-                            save(trainer.result, folder.best, overwrite=True)
-                        folder.write_state(identity, rows, trainer.state_dict())
-                        folder.write_log(rows)
-                    accelerator.wait_for_everyone()
+                accelerator.wait_for_everyone()
+        if TUNED not in found:  # all epochs were trained before
+            found[TUNED] = judge(trainer.result)
         if first:
             save(trainer.result, folder.last, overwrite=True)
         accelerator.wait_for_everyone()
     reduced.eval()
     best = max(row["top1"] for row in rows)
-    return Finetuned(trainer.result.eval(), rows[-1]["top1"], best, tuple(rows), folder.last)
+    return Finetuned(trainer.result.eval(), rows[-1]["top1"], best, tuple(rows), folder.last, found)
+
+
+def _mean(right: Tensor) -> float:
+    return float(right.double().nanmean())
+
+
+def _told(row: Mapping[str, float], epochs: int) -> str:
+    """A line on an epoch."""
+    name = f"epoch {row['epoch'] + 1:.0f}/{epochs}"
+    less = f", reduction {row['reduction']:.0%}" if row["reduction"] < 1 else ""
+    return f"{name:<15}{_top1(row['top1'])}, loss {row['loss']:.3f}{less}"
+
+
+def _top1(share: float) -> str:
+    return f"top-1 {100 * share:6.2f}%"
 
 
 def check_mask_is_read(strategy: Strategy) -> None:
@@ -216,18 +277,21 @@ def _criterion(settings: Settings, taught: bool) -> Criterion:
     return chosen
 
 
-def _open(model: ReducedViT, data: Any, validation: Any) -> tuple[ImageDataset, ImageDataset]:
+def _open(
+    model: ReducedViT, data: Any, validation: Any, class_map: ClassMap
+) -> tuple[ImageDataset, ImageDataset]:
     """Training images, and validation images with the model's preprocessing."""
     classes = int(model.num_classes)
+    class_map = classes if class_map is None else class_map
     images = data
     if not isinstance(data, ImageDataset):
-        images = open_dataset(str(data), split="train", class_map=classes)
+        images = open_dataset(str(data), split="train", class_map=class_map)
     elif validation is None:
         raise ConfigError("a dataset in memory needs validation images; pass validation=.")
     if validation is None:
         validation = data
     if not isinstance(validation, ImageDataset):
-        validation = open_dataset(str(validation), class_map=classes)
+        validation = open_dataset(str(validation), class_map=class_map)
     for dataset in (images, validation):
         if max(dataset.labels) >= classes:
             raise DataError(

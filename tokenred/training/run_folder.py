@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from tokenred.core.errors import CheckpointError, ConfigError, MissingExtraError, OutputExistsError
-from tokenred.core.files import write_whole
+from tokenred.core.files import check_folder, write_whole
 
 __all__ = ["Rows", "RunFolder"]
 
 Rows = list[dict[str, float]]
+FILES = ("state.pt", "log.csv", "best.safetensors", "last.safetensors")
 _FORMAT = "tokenred-training/2"
 
 
@@ -27,28 +28,32 @@ class RunFolder:
 
     def __init__(self, path: Path, *, tensorboard: bool = False) -> None:
         self.path = path
-        self.state, self.log = path / "state.pt", path / "log.csv"
-        self.best, self.last = path / "best.safetensors", path / "last.safetensors"
+        self.state, self.log, self.best, self.last = (path / name for name in FILES)
+        self._writer = _event_writer() if tensorboard else None
         self._events: Any = None
-        if tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise MissingExtraError(
-                    "tensorboard=True needs TensorBoard: pip install 'tokenred[train]'."
-                ) from error
-            self._events = SummaryWriter(str(path))
 
-    def clear(self, *, resume: bool, overwrite: bool) -> None:
-        """Prepare the folder for a run."""
-        old = [file for file in (self.state, self.best, self.last, self.log) if file.exists()]
+    def check(self, *, resume: bool, overwrite: bool) -> None:
+        """Refuse a folder in which the run could not be kept; nothing is written.
+
+        Raises:
+            OutputExistsError: if it has another run, and neither may go on or be replaced.
+            DataError: if it cannot be made or written to.
+        """
+        check_folder(self.path)
+        old = [name for name in FILES if (self.path / name).exists()]
         if old and not (resume or overwrite):
             raise OutputExistsError(
-                f"{self.path} already contains a run ({', '.join(file.name for file in old)}). "
-                "Resume it, choose another folder, or overwrite it."
+                f"{self.path} already contains a run ({', '.join(old)}). Resume it (resume=True; "
+                "--resume on the command line), choose another folder, or overwrite it "
+                "(overwrite=True; --overwrite)."
             )
-        for file in [] if resume else old:
-            file.unlink(missing_ok=True)  # by another process of this run
+
+    def start(self, *, resume: bool, first: bool) -> None:
+        """Remove an earlier run, unless it is resumed; the first process also opens the events."""
+        for name in () if resume else FILES:
+            (self.path / name).unlink(missing_ok=True)  # by another process of this run
+        if first and self._writer is not None:
+            self._events = self._writer(str(self.path))
 
     def write_state(self, identity: dict[str, Any], rows: Rows, state: dict[str, Any]) -> None:
         """Write what determines the run, its log, and the trainer's state."""
@@ -108,6 +113,16 @@ class RunFolder:
     def close(self) -> None:
         if self._events is not None:
             self._events.close()
+
+
+def _event_writer() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingExtraError(
+            "tensorboard=True needs TensorBoard: pip install 'tokenred[train]'."
+        ) from error
+    return SummaryWriter
 
 
 def _is_row(row: Any, epoch: int) -> bool:

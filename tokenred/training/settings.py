@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from tokenred.strategies.selectors import DensityPeaks, Medoids, MultiCriteria, 
 from tokenred.strategies.strategy import Strategy, recipes
 from tokenred.training.losses import make_criterion
 
-__all__ = ["METHOD_SETTINGS", "PRESETS", "Settings", "method_of", "settings_for"]
+__all__ = ["METHOD_SETTINGS", "PRESETS", "Settings", "method_of", "preset_of", "settings_for"]
 
 
 @checked
@@ -222,6 +223,21 @@ def settings_for(method: str, preset: str | None = None) -> Settings:
     if preset not in PRESETS:
         raise UnknownNameError.of("training preset", preset, PRESETS)
     return settings.replace(**PRESETS[preset] | _PRESETS_OF.get((name, preset), {}))
+
+
+_CIFAR10 = re.compile(r"cifar[-_]?10(?!0)")
+
+
+def preset_of(model: str, data: str) -> str | None:
+    """The preset for small images that fits a data set, or else a model, by their names.
+
+    Args:
+        model: as for `tokenred.models.load_model`; the embedded ones have presets.
+        data: as for `tokenred.data.open_dataset`; a path counts as CIFAR-10 if it says so.
+    """
+    source = "cifar10" if _CIFAR10.search(data.casefold()) else data.casefold()
+    names = (source, model.casefold().removesuffix("_vit"))
+    return next((name for name in names if name in PRESETS), None)
 
 
 _METHOD_OF: dict[type[Part], str] = {

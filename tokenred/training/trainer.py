@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from timm.data import Mixup
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from tokenred.training.losses import Criterion
 from tokenred.training.optimise import make_optimizer, make_schedule, reduction_share, warmed
 from tokenred.training.settings import Settings
 
-__all__ = ["Trainer", "frozen", "top1"]
+__all__ = ["Trainer", "correct", "frozen"]
 
 _MIX, _STEP = -2, -3  # random streams separate from those of the images
 
@@ -210,20 +211,29 @@ def frozen(model: nn.Module, names: tuple[str, ...]) -> Iterator[None]:
 
 
 @torch.no_grad()
-def top1(model: nn.Module, batches: Iterable[Any], accelerator: Any) -> float:
-    """Top-1 accuracy in 0..1 over the batches of all processes; the model is put in eval mode."""
+def correct(
+    model: nn.Module, batches: Iterable[Any], accelerator: Any, images: int
+) -> Float[Tensor, "images"]:
+    """What a model classifies correctly (1) or not (0), over the batches of all processes.
+
+    The model is put in eval mode. An image that cannot be read, or is in no batch, is NaN.
+
+    Raises:
+        DataError: if none can be read.
+    """
     model.eval()
-    device = accelerator.device
-    counts = torch.zeros(2, dtype=torch.float64 if device.type != "mps" else torch.float32)
-    for images, labels, _ in batches:
+    right, seen = torch.zeros(2, images)
+    for pixels, labels, index in batches:
         with accelerator.autocast():
-            said = model(images.to(device, non_blocking=True)).argmax(dim=-1).cpu()
+            said = model(pixels.to(accelerator.device, non_blocking=True)).argmax(dim=-1).cpu()
         known = labels != SKIPPED_LABEL
-        counts += torch.stack(((said == labels)[known].sum(), known.sum()))
-    right, seen = accelerator.reduce(counts.to(device), "sum").tolist()
-    if not seen:
+        right[index[known]] = (said == labels)[known].float()
+        seen[index[known]] = 1.0
+    both = torch.stack((right, seen)).to(accelerator.device)
+    right, seen = accelerator.reduce(both, "sum").cpu()
+    if not seen.any():
         raise DataError("expected validation images, but none can be read; check the data.")
-    return float(right / seen)
+    return torch.where(seen > 0, right, torch.nan)
 
 
 def _readable(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
