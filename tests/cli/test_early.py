@@ -31,8 +31,8 @@ MISSING = {
     "compare --checkpoint none.pth": "the weights none.pth",
     "compare --class-map none.json": "the class map none.json",
     "graph none.png": "the photograph none.png",
-    "plot lines none.csv": "the results none.csv",
-    "report none.db": "the results none.db",
+    "plot lines none.csv": "read none.csv",
+    "report none.db": "read none.db",
     "show none.png": "the photograph none.png",
     "show --demo --classes none.txt": "the names of the classes none.txt",
 }

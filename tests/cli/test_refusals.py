@@ -77,7 +77,7 @@ REFUSED = [
     ("finetune -s gtp", "--output"),
     # graph
     ("graph", "or --demo"),
-    ("graph photo.png --demo", "or --demo"),
+    ("graph torn.png --demo", "or --demo"),
     ("graph torn.png", "photograph at torn.png"),
     ("graph --demo -b mixd", "Did you mean 'mixed'"),
     ("graph --demo -b mixed:M=", "KEY=VALUE"),
@@ -112,7 +112,7 @@ REFUSED = [
     ("reproduce --costs --checkpoint DeiT-S=none.pth", "none.pth"),
     # show
     ("show", "expected a photograph"),
-    ("show a.png --data digits", "expected a photograph"),
+    ("show torn.png --data digits", "expected a photograph"),
     ("show --demo --data digits", "--demo"),
     ("show none.png", "photograph none.png"),
     ("show --demo -o a.jpg", ".png, .pdf, .svg"),

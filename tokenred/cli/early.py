@@ -28,10 +28,10 @@ _OUTPUTS: dict[str, tuple[str, tuple[str, ...]]] = {
 _RESUMED = ("bench", "finetune")
 _RESUMABLE = (*_RESUMED, "compare")
 # What the first word after a command is the path of, and options that are paths.
-_INPUTS = {"ablate": "the study file", "graph": "the photograph", "plot": "the results",
-           "report": "the results", "show": "the photograph"}  # fmt: skip
-_OPTIONS = {"--checkpoint": "the weights", "--classes": "the names of the classes",
-            "--class-map": "the class map"}  # fmt: skip
+_INPUTS = {"ablate": "the study file ", "graph": "the photograph ", "plot": "", "report": "",
+           "show": "the photograph "}  # fmt: skip
+_OPTIONS = {"--checkpoint": "the weights ", "--classes": "the names of the classes ",
+            "--class-map": "the class map "}  # fmt: skip
 
 
 def refuse_early(words: Sequence[str]) -> None:
@@ -57,7 +57,7 @@ def refuse_early(words: Sequence[str]) -> None:
     for what, path in paths:
         named = what == _OPTIONS["--class-map"] and not path.endswith(".json")
         if path and not named and not Path(path).expanduser().exists():
-            raise DataError(f"cannot read {what} {path}: there is no such file.")
+            raise DataError(f"cannot read {what}{path}: there is no such file.")
     _check_output(command, kind, given)
 
 
