@@ -29,8 +29,9 @@ from tokenred.core.tensors import at_least_fp32, gather_tokens
 from tokenred.graphs.graph import Graph
 from tokenred.reduced.ahead import columns_merged, rows_merged, values_spread
 from tokenred.reduced.packed import Packing, packing_of
-from tokenred.reduced.plan import AHEAD, LayerPlan, StepPlan
+from tokenred.reduced.plan import LayerPlan, StepPlan
 from tokenred.reduced.recorder import Recorder, Span, no_span
+from tokenred.reduced.refusals import AHEAD
 from tokenred.reduced.setup import Setup
 from tokenred.strategies.base import Selector
 

@@ -14,14 +14,19 @@ from tokenred.core.errors import ConfigError, ScheduleError
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part
 from tokenred.reduced.cost import strategy_cost, token_grids
-from tokenred.strategies.base import Fuser, Selector, selectors
+from tokenred.reduced.refusals import (
+    check_block,
+    check_grid,
+    check_looking_back,
+    check_padding,
+    check_steps,
+)
+from tokenred.strategies.base import Fuser, Selector
 from tokenred.strategies.schedule import ScheduleContext
 from tokenred.strategies.schedules import Budget, Constant
 from tokenred.strategies.step import in_order_of_place
 from tokenred.strategies.strategy import Strategy
 
-AHEAD = ("before_attention", "inside_attention")
-"""Where a block's own attention judges before it is applied."""
 Stats: TypeAlias = tuple[AttentionStat, ...]
 
 
@@ -182,8 +187,8 @@ def plan_layers(
         [n for n in in_order if counts[n][layer] or strategy.steps[n].adaptive(layer, depth)]
         for layer in range(depth)
     ] + [[]]
-    _check_steps(strategy)
-    _check_padding(strategy, acting)
+    check_steps(strategy)
+    check_padding(strategy, acting)
     sizes_bias = strategy.proportional_attention or adapts(strategy, depth)
     plans, together, fewer, tokens = [], True, False, start
     for layer in range(depth):
@@ -191,7 +196,7 @@ def plan_layers(
             added = strategy.steps[number].fuser.extra_in(layer, depth)
             tokens -= counts[number][layer] - (added if counts[number][layer] else 0)
         active = router.active(layer, depth, start)
-        _check_block(strategy, layer, acting[layer], active)
+        check_block(strategy, layer, acting[layer], active)
         ahead = _read_at(strategy, acting[layer + 1], reads, True)
         inside = [n for n in acting[layer] if strategy.steps[n].where != "before_block"]
         steps = tuple(
@@ -206,7 +211,7 @@ def plan_layers(
             )
             for place, number in enumerate(acting[layer])
         )
-        _check_looking_back(strategy, layer, _read_at(strategy, acting[layer], reads, True))
+        check_looking_back(strategy, layer, _read_at(strategy, acting[layer], reads, True))
         rejoins = router.rejoins(layer, depth)
         watched = active is not None or router.watches(layer, depth)
         followers = tuple((m, m.requires(layer, depth)) for m in mods if m.follows)
@@ -246,26 +251,9 @@ def plan_layers(
             f"{router!r} leaves tokens set aside after the last block; it must rejoin them."
         )
     if info.needs_grid:
-        _check_grid(strategy, info, plans)
+        whole = not any(p.opens or p.opens_in_training or p.active is not None for p in plans)
+        check_grid(strategy, info, whole and all(p.token_grid is not None for p in plans))
     return tuple(plans)
-
-
-def _check_grid(strategy: Strategy, info: ModelInfo, plans: list[LayerPlan]) -> None:
-    """Refuse what breaks the rectangle that the blocks take, or works inside them."""
-    whole = not any(p.opens or p.opens_in_training or p.active is not None for p in plans)
-    if whole and all(p.token_grid is not None for p in plans):
-        return
-    keep = ", ".join(
-        e.name
-        for e in selectors
-        if hasattr(e.make, "grid_after") and e.make.grid_after is not Selector.grid_after
-    )
-    raise ConfigError(
-        f"the blocks of {info.name} take rectangles of tokens and run whole, which "
-        f"{strategy!r} does not respect. Use the recipe cubistmerge, or a selector that keeps a "
-        f"rectangle ({keep}), with where='before_block' or 'after_mlp'; without a router, score "
-        "mods, theta and proportional attention."
-    )
 
 
 def _contexts(strategy: Strategy, info: ModelInfo, stem: float) -> list[ScheduleContext]:
@@ -286,18 +274,13 @@ def _contexts(strategy: Strategy, info: ModelInfo, stem: float) -> list[Schedule
     ]
 
 
-def _reads(strategy: Strategy, number: int, built: Mapping[str, Part]) -> tuple[AttentionStat, ...]:
+def _reads(strategy: Strategy, number: int, built: Mapping[str, Part]) -> Stats:
     """What the selector and the fuser of a step read of the attention."""
-    step = strategy.steps[number]
-    selector, fuser = (
-        built.get(name, part)
-        for name, part in zip(step_parts(number), (step.selector, step.fuser), strict=True)
-    )
-    return tuple(
-        stat
-        for part, own in ((selector, step.selector), (fuser, step.fuser))
-        for stat in (part if isinstance(part, Selector | Fuser) else own).requires
-    )
+    step, found = strategy.steps[number], list[AttentionStat]()
+    for name, own in zip(step_parts(number), (step.selector, step.fuser), strict=True):
+        made = built.get(name)
+        found += (made if isinstance(made, Selector | Fuser) else own).requires
+    return tuple(found)
 
 
 def _read_at(
@@ -334,75 +317,6 @@ def _hands_on(
             f"({', '.join(stat.kind for stat in again)}) knows nothing. Reduce in other blocks."
         )
     return bool(again)
-
-
-def _check_steps(strategy: Strategy) -> None:
-    """Refuse steps that cannot be combined in a strategy."""
-    for step in strategy.steps:
-        if step.where == "inside_attention" and not step.fuser.tells_transport:
-            raise ConfigError(
-                f"{step.fuser!r} does not describe its transport, which is needed to merge a map. "
-                "Use where='before_attention', or another fuser."
-            )
-        if step.selector.masks and len(strategy.steps) > 1:
-            raise ConfigError(f"{step.scorer!r} masks tokens in training, so it is the only step.")
-
-
-def _check_padding(strategy: Strategy, acting: Sequence[Sequence[int]]) -> None:
-    """Refuse what cannot run on batches whose images keep different numbers of tokens."""
-    depth, padded = len(acting) - 1, None
-    for layer, numbers in enumerate(acting):
-        for step in (strategy.steps[number] for number in numbers):
-            if step.adaptive(layer, depth):
-                padded = step.selector
-                if step.where == "inside_attention":
-                    raise ConfigError(
-                        f"{padded!r} keeps a number of tokens that depends on the image, and a map "
-                        "is merged by one number for all. Use where='before_attention'."
-                    )
-            elif padded is not None:
-                raise ConfigError(
-                    f"{padded!r} keeps a number of tokens that depends on the image, but "
-                    f"{step.scorer!r} in block {layer}, after it, needs the same number for all."
-                )
-            if padded is not None and not step.fuser.pads:
-                raise ConfigError(
-                    f"{padded!r} keeps a number of tokens that depends on the image, but "
-                    f"{step.fuser!r} needs the same number for all. Use fuser='prune' or 'merge'."
-                )
-
-
-def _check_looking_back(strategy: Strategy, layer: int, stats: Sequence[AttentionStat]) -> None:
-    """Refuse to read an attention before the first block."""
-    if stats and layer == 0:
-        readers = [s for s in strategy.steps if s.where == "before_block"]
-        raise ConfigError(
-            f"{readers[0].selector!r} with {readers[0].fuser!r} reads "
-            f"{', '.join(stat.kind for stat in stats)} from the attention of the block before, "
-            "and there is none before block 0. Reduce later, or use where='after_attention'."
-        )
-
-
-def _check_block(strategy: Strategy, layer: int, acting: Sequence[int], active: int | None) -> None:
-    """Refuse parts that cannot be combined in a block."""
-    steps = [strategy.steps[number] for number in acting]
-    if (ahead := sum(step.where in AHEAD for step in steps)) > 1:
-        raise ConfigError(
-            f"block {layer} has {ahead} steps that judge by its own attention before it is "
-            "applied; it can have one."
-        )
-    if active is None:
-        return
-    if steps:
-        raise ConfigError(
-            f"block {layer} would both idle and remove tokens: {strategy.router!r} lets {active} "
-            f"pass, {steps[0].schedule!r} removes some. Use separate blocks."
-        )
-    if follower := next((mod for mod in strategy.score_mods if mod.follows), None):
-        raise ConfigError(
-            f"{follower!r} follows the tokens from block to block, but {strategy.router!r} sets "
-            f"some of them aside in block {layer}. Use one of the two."
-        )
 
 
 def resolve_budget(strategy: Strategy, info: ModelInfo, stem: float = 0.0) -> Strategy:
