@@ -10,8 +10,6 @@ from torch import nn
 from tokenred.core.errors import CheckpointError
 from tokenred.models.checkpoint_file import load_strictly, read_checkpoint
 
-__all__ = ["load_released"]
-
 # Names of modules in the programs of Haurum et al. (Sinkhorn, PatchMerger, SiT, DPC-KNN) and of
 # DynamicViT, which name the backbone as timm does.
 _NAMES = (

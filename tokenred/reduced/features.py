@@ -55,15 +55,9 @@ class FeatureMaps(nn.Module):
         Smaller ones with ``unreduce=False``.
         """
         found: list[Tensor] = self.model.forward_intermediates(
-            images,
-            self.out_indices,
-            norm=self.norm,
-            stop_early=True,
-            output_fmt=self.output_fmt,
-            intermediates_only=True,
-            unreduce=self.unreduce,
-            fill=self.fill,
-        )
+            images, self.out_indices, norm=self.norm, stop_early=True, output_fmt=self.output_fmt,
+            intermediates_only=True, unreduce=self.unreduce, fill=self.fill,
+        )  # fmt: skip
         return found
 
 

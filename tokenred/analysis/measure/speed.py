@@ -278,26 +278,11 @@ def summarise(
     figures = np.column_stack((seconds * 1e3, ratios))
     dense_ms, ms, speedup = np.quantile(figures, [0.25, 0.5, 0.75], axis=0).T.tolist()
     return Timing(
-        name=name,
-        batch_size=batch_size,
-        pairs=len(ratios),
-        dense_ms=dense_ms[1],
-        ms=ms[1],
-        images_per_second=batch_size / ms[1] * 1e3,
-        speedup=speedup[1],
-        speedup_low=sure.low,
-        speedup_high=sure.high,
-        gmacs=gmacs,
-        dense_gmacs=dense_gmacs,
-        overhead_gmacs=overhead_gmacs,
-        ms_q1=ms[0],
-        ms_q3=ms[2],
-        dense_ms_q1=dense_ms[0],
-        dense_ms_q3=dense_ms[2],
-        speedup_q1=speedup[0],
-        speedup_q3=speedup[2],
-        allowed=allowed,
-        realised=speedup[1] / allowed,
-        realised_low=sure.low / allowed,
+        name=name, batch_size=batch_size, pairs=len(ratios), dense_ms=dense_ms[1], ms=ms[1],
+        images_per_second=batch_size / ms[1] * 1e3, speedup=speedup[1], speedup_low=sure.low,
+        speedup_high=sure.high, gmacs=gmacs, dense_gmacs=dense_gmacs, overhead_gmacs=overhead_gmacs,
+        ms_q1=ms[0], ms_q3=ms[2], dense_ms_q1=dense_ms[0], dense_ms_q3=dense_ms[2],
+        speedup_q1=speedup[0], speedup_q3=speedup[2], allowed=allowed,
+        realised=speedup[1] / allowed, realised_low=sure.low / allowed,
         realised_high=sure.high / allowed,
-    )
+    )  # fmt: skip

@@ -107,15 +107,10 @@ class Runner:
             reference = self._base(replace(setting, model=self.reference))
         data = self._chosen(setting)
         context = Context(
-            batch_size=setting.batch_size,
-            workers=self.loaders,
-            seed=setting.seed,
-            amp=precision_of(setting.dtype)[1],
-            compile=setting.compile,
-            channels_last=self.channels_last,
-            dense=reference,
-            kept=self._shared,
-        )
+            batch_size=setting.batch_size, workers=self.loaders, seed=setting.seed,
+            amp=precision_of(setting.dtype)[1], compile=setting.compile,
+            channels_last=self.channels_last, dense=reference, kept=self._shared,
+        )  # fmt: skip
         context.together = partial(self._together, context, task, model, data, following)
         self._compiled |= bool(setting.compile)
         both = [model] if reference is None else [model, reference]
