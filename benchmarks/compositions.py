@@ -33,7 +33,6 @@ from tokenred.strategies.selectors import (
 HERE = Path(__file__).parent
 PUBLISHED = ("tome", "tomecis", "atc", "mctf", "pitome", "tofu", "gtp", "evit", "topk")
 SHARES = (0.85, 0.7, 0.5)
-FIRST, SECOND = 2_000, 10_000  # images of the rounds
 
 SCHEDULES: dict[str, Any] = {
     "constant": 1,
@@ -108,6 +107,7 @@ def main(given: Sequence[str] | None = None) -> int:
     add("--number", type=int, default=240, help="compositions that are drawn")
     add("--share", type=float, default=0.5, help="of the GMACs, in the first round")
     add("--finalists", type=int, default=8, help="compositions in the second round")
+    add("--images", type=int, nargs=2, default=(2_000, 10_000), help="in the two rounds")
     add("--results", type=Path, default=HERE / "results", help="their folder")
     options = parser.parse_args(given)
 
@@ -115,7 +115,7 @@ def main(given: Sequence[str] | None = None) -> int:
     drawn = random.Random(0).sample(sorted(every), min(options.number, len(every)))
     print(f"{len(drawn)} of {len(every)} compositions at {options.share}", flush=True)
     specs = [Spec(name, name, every[name], options.share) for name in drawn]
-    answers = round_of(specs, options, "first", FIRST, seed=1)
+    answers = round_of(specs, options, "first", options.images[0], seed=1)
     ranked = sorted(answers, key=lambda name: -answers[name].mean())
     for name in ranked:
         print(f"{100 * answers[name].mean():6.2f}  {name}")
@@ -126,7 +126,7 @@ def main(given: Sequence[str] | None = None) -> int:
         for share in SHARES
         for name in finalists
     ]
-    answers = round_of(specs, options, "second", SECOND, seed=2)
+    answers = round_of(specs, options, "second", options.images[1], seed=2)
     rows = []
     for label, correct in answers.items():
         name, _, share = label.rpartition("@")
