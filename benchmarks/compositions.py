@@ -19,8 +19,9 @@ from typing import Any
 
 import pandas as pd
 
+from tokenred import Strategy
 from tokenred.analysis import Grid, Spec, paired_difference
-from tokenred.strategies import Strategy
+from tokenred.models import load_model
 from tokenred.strategies.fusers import MLERP, Maximum
 from tokenred.strategies.schedules import KeepRatio, Linear
 from tokenred.strategies.selectors import (
@@ -111,7 +112,7 @@ def main(given: Sequence[str] | None = None) -> int:
     add("--results", type=Path, default=HERE / "results", help="their folder")
     options = parser.parse_args(given)
 
-    every = dict(compositions(depth=12))
+    every = dict(compositions(len(load_model("cifar10_vit").blocks)))
     drawn = random.Random(0).sample(sorted(every), min(options.number, len(every)))
     print(f"{len(drawn)} of {len(every)} compositions at {options.share}", flush=True)
     specs = [Spec(name, name, every[name], options.share) for name in drawn]
