@@ -42,6 +42,40 @@ def test_a_checkpoint_that_describes_itself(tmp_path: Path) -> None:
     assert "mean" not in load_model(saved(tmp_path / "plain.safetensors")[0]).pretrained_cfg
 
 
+@pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "hf-hub:timm/nobody"])
+def test_without_a_network_the_message_comes_at_once(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = []
+
+    def refuse(place: tuple[str, int], timeout: float) -> None:
+        asked.append(place)
+        raise OSError("no route")
+
+    def create(name: str, pretrained: bool) -> VisionTransformer:
+        return VisionTransformer(**CONFIG)
+
+    monkeypatch.setattr("socket.create_connection", refuse)
+    monkeypatch.setattr("tokenred.models.load.getproxies", dict)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(timm, "create_model", create)
+    with pytest.raises(CheckpointError, match=r"cannot be reached\. .*--random-weights"):
+        load_model(name)
+    load_model(name, pretrained=False)
+    monkeypatch.setattr("tokenred.models.load.getproxies", lambda: {"https": "proxy:1"})
+    load_model(name)  # who knows what a proxy reaches
+    assert len(asked) == 1
+
+
+def test_cached_weights_need_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: VisionTransformer(**CONFIG))
+    monkeypatch.setattr("socket.create_connection", lambda *_, **__: pytest.fail("was asked"))
+    (tmp_path / "models--timm--deit_tiny_patch16_224.fb_in1k").mkdir()
+    load_model("deit_tiny_patch16_224")
+
+
 def test_a_decoder_beside_the_model_is_left_alone(tmp_path: Path) -> None:
     model, path = VisionTransformer(**CONFIG).eval(), tmp_path / "w.safetensors"
     beside = {"decoder.0.weight": torch.ones(2), "decoded": torch.ones(1)}
@@ -85,7 +119,7 @@ def test_a_timm_model_with_a_checkpoint_or_without_weights(tmp_path: Path) -> No
 
 
 def test_weights_that_are_not_available_say_what_to_do() -> None:
-    with pytest.raises(CheckpointError, match=r"No pretrained.*checkpoint= .* or pretrained=False"):
+    with pytest.raises(CheckpointError, match=r"No pretrained.*checkpoint=.*pretrained=False"):
         load_model("lvvit_s")
 
 

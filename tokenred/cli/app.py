@@ -68,8 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app.command(f"tokenred.cli.{_COMMANDS[name][0]}", name=name)
     try:
         refuse_early(words)
+    except TokenredError as error:
+        sys.exit(_fail(str(error), 2))
+    try:
         sys.exit(app.meta(words) or 0)
-    except (CycloptsError, TokenredError) as error:
+    except CycloptsError as error:
         sys.exit(_fail(str(error), 2))
 
 

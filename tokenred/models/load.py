@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import difflib
 import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import timm
+import torch
+from huggingface_hub import constants
 from timm.models import get_pretrained_cfg
 from torch import nn
 
@@ -26,6 +31,7 @@ from tokenred.models.metadata import parse_preprocessing, set_preprocessing
 from tokenred.models.rebuild import read_described
 
 _HUB = ("hf-hub:", "hf_hub:", "local-dir:")
+_PATIENCE = 5.0  # seconds for a host to answer
 
 
 @checked
@@ -119,17 +125,46 @@ def _is_path(name: str) -> bool:
 
 def _from_timm(name: str, pretrained: bool, num_classes: int | None) -> nn.Module:
     options = {} if num_classes is None else {"num_classes": num_classes}
+    if pretrained and (host := _out_of_reach(name)):
+        # The hub's client would try again for most of a minute.
+        raise CheckpointError(_no_weights(name, f"{host} cannot be reached"))
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
     except Exception as error:  # The hub, the network and the cache each fail in their own way.
         if not pretrained:
             raise
-        raise CheckpointError(
-            f"expected the published weights of {name!r}, got {type(error).__name__}: {error}. "
-            "Without a network, pass checkpoint= with a downloaded file, or pretrained=False "
-            "for random weights; 'digits' needs no download."
-        ) from error
+        raise CheckpointError(_no_weights(name, f"{type(error).__name__}: {error}")) from error
     return model
+
+
+def _no_weights(name: str, why: str) -> str:
+    return (
+        f"expected the published weights of {name!r}, got none: {why.rstrip('.')}. Without a "
+        "network, give a downloaded file (checkpoint=, --checkpoint), or take random weights "
+        "(pretrained=False, --random-weights); 'digits' needs no download."
+    )
+
+
+def _out_of_reach(name: str) -> str:
+    """The host of weights that are not in a cache, if it cannot be reached; otherwise empty."""
+    prefix, _, rest = name.partition(":")
+    config = None if rest else get_pretrained_cfg(name)
+    repository = rest if prefix in ("hf-hub", "hf_hub") else getattr(config, "hf_hub_id", None)
+    url = getattr(config, "url", None)
+    if repository:
+        folder = f"models--{repository.partition('@')[0].replace('/', '--')}"
+        url, cached = constants.ENDPOINT, Path(constants.HF_HUB_CACHE, folder)
+    elif url:
+        cached = Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(url).path).name)
+    if not url or cached.exists() or getproxies():
+        return ""
+    place = urlsplit(url)
+    try:
+        port = place.port or (80 if place.scheme == "http" else 443)
+        socket.create_connection((str(place.hostname), port), timeout=_PATIENCE).close()
+    except OSError:
+        return str(place.hostname)
+    return ""
 
 
 def _check_name(name: str) -> None:
