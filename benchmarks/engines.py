@@ -26,13 +26,14 @@ import torch.nn.functional as F
 from tokenred.analysis.measure.machine import describe_machine
 from tokenred.analysis.measure.timing import Clock, no_collection
 from tokenred.attention import QKV, AttentionSpec, AttentionStat, Engine, PlainEngine, TiledEngine
-from tokenred.attention.triton import TritonEngine
+from tokenred.attention.triton import OnePassEngine, TritonEngine
 from tokenred.attention.two_calls import TwoCallsEngine
 from tokenred.core.files import write_whole
 from tokenred.core.state import TokenState
 
 ENGINES: dict[str, Engine] = {
     "two_calls": TwoCallsEngine(),
+    "one_pass": OnePassEngine(),
     "triton": TritonEngine(),
     "tiled": TiledEngine(),
     "plain": PlainEngine(),

@@ -15,7 +15,7 @@ from tokenred.attention.recompute import Recomputed
 from tokenred.attention.spec import QKV, AttentionSpec, Engine
 from tokenred.attention.stats import AttentionStats
 from tokenred.attention.tiled.engine import TiledEngine
-from tokenred.attention.triton import TritonEngine
+from tokenred.attention.triton import OnePassEngine, TritonEngine
 from tokenred.attention.two_calls import TwoCallsEngine
 from tokenred.core.errors import ConfigError
 from tokenred.core.state import TokenState
@@ -43,6 +43,7 @@ class FusedEngine(Engine):
 
 
 _FUSED, _TILED, _TWO_CALLS, _TRITON = FusedEngine(), TiledEngine(), TwoCallsEngine(), TritonEngine()
+_ONE_PASS = OnePassEngine()
 _ON_CUDA = TwoCallsEngine(("cuda",))  # on a CPU tiles are faster
 # Tried in order; the last one supports everything.
 _ENGINES: dict[str, tuple[Engine, ...]] = {
@@ -50,6 +51,7 @@ _ENGINES: dict[str, tuple[Engine, ...]] = {
     "plain": (PLAIN,),
     "tiled": (_FUSED, _TILED, Recomputed(_TILED), PLAIN),
     "two_calls": (_FUSED, _TWO_CALLS, Recomputed(_TWO_CALLS), PLAIN),
+    "one_pass": (_FUSED, _ONE_PASS, _TRITON, Recomputed(_TRITON), PLAIN),
     "triton": (_FUSED, _TRITON, Recomputed(_TRITON), PLAIN),
 }
 ENGINES = _ENGINES["auto"]
@@ -61,7 +63,8 @@ def pick_engine(name: str) -> tuple[Engine, ...]:
     Args:
         name: ``"auto"`` for tiles on the CPU and two fused calls on CUDA; ``"plain"`` for the map
             as a tensor; ``"tiled"``, ``"two_calls"`` or ``"triton"`` for that engine wherever it is
-            supported, in training too, and the plain one elsewhere.
+            supported, in training too, and the plain one elsewhere; ``"one_pass"`` like
+            ``"triton"``, with one kernel for maps of up to 256 keys.
 
     Raises:
         ConfigError: for an unknown name.

@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from tokenred.core.errors import ConfigError, OutputExistsError, PartError, UnknownNameError, shown
 from tokenred.core.files import write_whole
 from tokenred.core.fingerprint import digest, identity_of
@@ -144,6 +142,8 @@ def told_text(value: Any, codes: dict[type, str]) -> str:
 
 def write_toml(value: Any, path: str | Path | None, *, overwrite: bool) -> str:
     """See `Strategy.to_toml`."""
+    import tomli_w  # here, so that everything else works on machines that lack it
+
     text = tomli_w.dumps(_without_none(to_config(value)))
     if path is not None:
         path = Path(path)

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.attention.cases import Case, close, doubled, truth
+from tests.attention.cases import STATS, Case, close, doubled, truth
 from tokenred.attention import QKV, AttentionSpec, AttentionStat, Engine, PlainEngine
 from tokenred.attention.score_mods import SLACK, kept_entries, sparsify
-from tokenred.attention.triton import TritonEngine, launch
+from tokenred.attention.triton import OnePassEngine, TritonEngine, launch
 
 STEPS = 2.0**23
 
@@ -145,6 +145,42 @@ def sparse(case: Case, theta: float, device: str = "cpu") -> None:
     close(own, expected.diagonal(dim1=-2, dim2=-1))
 
 
+def one_pass(case: Case, device: str = "cpu", row: int = 0) -> None:
+    """Output and statistics of one pass; each statistic alone too, and twice the same."""
+    from tokenred.attention.triton.one_pass import one_pass as run
+
+    heads, bias, _ = case.make(device)
+    attention, _ = truth(heads, bias)
+    for column_sum, diagonal, asked in (
+        (True, True, row), (True, False, -1), (False, True, -1), (False, False, case.n - 1)
+    ):  # fmt: skip
+        given = (heads.q, heads.k, heads.v, bias, heads.scale, column_sum, diagonal, asked)
+        out, sums, own, one = run(*given)
+        assert out.dtype == heads.q.dtype
+        assert out.transpose(1, 2).is_contiguous()
+        close(out, attention @ heads.v.double(), case.dtype)
+        close(sums.sum(dim=2), attention.sum(dim=-2)[..., : case.n if column_sum else 0])
+        close(own, attention.diagonal(dim1=-2, dim2=-1)[..., : case.n if diagonal else 0])
+        close(one, attention[:, :, asked, : case.n if asked >= 0 else 0])
+        again = run(*given)
+        assert all(torch.equal(a, b) for a, b in zip((out, sums, own, one), again, strict=True))
+
+
+def one_pass_engine(case: Case, device: str = "cpu") -> None:
+    """Its statistics are those of the plain engine; a CLS row where there is one."""
+    heads, bias, state = case.make(device)
+    rows = (AttentionStat.row("cls", "mean"), AttentionStat.logits_row("cls")) if case.p else ()
+    spec = AttentionSpec((*STATS, *rows), bias)
+    assert OnePassEngine().supports(heads, spec)
+    out, found = OnePassEngine()(heads, spec, state)
+    expected, stats = PlainEngine()(doubled(heads), spec, state)
+    assert found.values.keys() == stats.values.keys()
+    close(out, expected, case.dtype)
+    for stat in spec.map_stats:
+        assert found[stat].dtype == torch.float32
+        close(found[stat], stats[stat])
+
+
 def engine(
     case: Case,
     theta: float = 1.0,
@@ -223,6 +259,14 @@ def refused() -> None:
     assert not engine.supports(replace(heads, q=heads.q.double()), spec)
     wide = torch.zeros(1, 1, 2, 257)
     assert not engine.supports(QKV(wide, wide, wide, 1.0), spec)
+    one = OnePassEngine()
+    assert one.supports(heads, AttentionSpec(STATS, bias))
+    assert not one.supports(heads, spec)  # two rows
+    assert not one.supports(heads, AttentionSpec(STATS, theta=0.6))
+    for n, d, fits in ((256, 64, True), (256, 80, False), (128, 80, True), (257, 16, False)):
+        case = Case(n, d=d, h=1)
+        assert one.supports(case.make()[0], AttentionSpec(STATS)) is fits
+    assert one.supports(Case(256, d=128, dtype="bfloat16").make()[0], AttentionSpec(STATS))
 
 
 def interpreting() -> bool:

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import importlib
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tokenred.attention.triton.launch import blocks_for, padded
+from tokenred.attention.triton.launch import MOST_KEYS, blocks_for, one_pass_blocks, padded
 
 triton = pytest.importorskip(
     "triton", minversion="3.3", reason="needs Triton, which comes with PyTorch for CUDA"
 )
 if "nvidia" not in importlib.import_module("triton.backends").backends:
     pytest.skip("needs Triton with its backend for NVIDIA", allow_module_level=True)
+TOOLS = Path(importlib.import_module("triton.backends.nvidia").__file__ or "").parent / "bin"
+if not (TOOLS / "ptxas").exists():
+    pytest.skip("needs Triton with ptxas, the assembler of CUDA", allow_module_level=True)
 
 # Each kernel, with the constants that take it through all of its branches.
 KERNELS: list[tuple[str, dict[str, Any]]] = [
+    ("one_pass", {"COLUMNS": True, "DIAGONAL": True, "ROW": True}),
     ("forward", {"SPARSE": False}),
     ("forward", {"SPARSE": True}),
     ("statistics", {"SPARSE": True, "COLUMNS": True, "DIAGONAL": True}),
     ("threshold", {}),
 ]
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16"}
+MOST_SPILLED = {("one_pass", 90): 32}
+CAPABILITIES = (80, 90, 100, 120)
+# The types and widths of a head, and the kernel, that are tried by default.
+QUICK = {*(("one_pass", 64, each) for each in CAPABILITIES), ("one_pass", 96, 80),
+         ("forward", 64, 90), ("statistics", 64, 90), ("threshold", 64, 90)}  # fmt: skip
 
 
 def compiled(
@@ -32,6 +43,9 @@ def compiled(
 ) -> Any:
     kernel = getattr(importlib.import_module(f"tokenred.attention.triton.{name}"), f"_{name}")
     blocks = blocks_for(width, dtype)
+    if name == "one_pass":
+        keys = MOST_KEYS if padded(width) * dtype.itemsize <= 256 else MOST_KEYS // 2
+        blocks = one_pass_blocks(keys, capability // 10)
     constants = {
         "WIDTH": width, "PADDED": padded(width), "ROWS": blocks.rows, "COLS": blocks.cols,
         "HAS_BIAS": True, "UPCAST": False, **more,
@@ -47,11 +61,17 @@ def compiled(
         else:
             signature[at.name] = "*fp32" if at.name.endswith("_ptr") else "i32"
     signature["scale"] = "fp32"
+    # As when launched: rows begin at multiples of 16 bytes.
+    even = {
+        (place,): [["tt.divisibility", 16]]
+        for place, at in enumerate(kernel.params)
+        if not at.is_constexpr and at.name.endswith(("_ptr", "_image", "_head", "_row"))
+    }
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     return triton.compile(
-        ASTSource(kernel, signature, constants),
+        ASTSource(kernel, signature, constants, even),
         target=GPUTarget("cuda", capability, 32),
         options={
             "num_warps": blocks.warps, "num_stages": blocks.stages, "enable_fp_fusion": True
@@ -59,11 +79,33 @@ def compiled(
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "more"), KERNELS, ids=str)
-@pytest.mark.parametrize(
-    ("dtype", "width", "capability"),
-    [(torch.bfloat16, 64, 90), pytest.param(torch.float32, 80, 80, marks=pytest.mark.slow)],
-)
+def spilled(ptx: str, folder: Path) -> int:
+    """Bytes of registers that a thread keeps in memory, as the assembler says."""
+    source = folder / "kernel.ptx"
+    source.write_text(ptx, encoding="utf-8")
+    arch = re.findall(r"^\.target (\w+)", ptx, re.MULTILINE)[0]
+    newest = TOOLS / "ptxas-blackwell"  # which older versions of Triton lack
+    tool = newest if newest.exists() else TOOLS / "ptxas"
+    told = subprocess.run(
+        [tool, "-v", f"--gpu-name={arch}", source, "-o", folder / "kernel.cubin"],
+        capture_output=True, text=True, check=True,
+    ).stderr  # fmt: skip
+    return sum(int(count) for count in re.findall(r"(\d+) bytes spill stores", told))
+
+
+def _cases() -> list[Any]:
+    """Every kernel, type, width and capability; those that are not quick are marked."""
+    found = []
+    for name, more in KERNELS:
+        for dtype, width in ((torch.bfloat16, 64), (torch.bfloat16, 96), (torch.float32, 80)):
+            for capability in CAPABILITIES:
+                quick = dtype == torch.bfloat16 and (name, width, capability) in QUICK
+                marks = () if quick else pytest.mark.slow
+                found.append(pytest.param(name, more, dtype, width, capability, marks=marks))
+    return found
+
+
+@pytest.mark.parametrize(("name", "more", "dtype", "width", "capability"), _cases())
 def test_compiles(
     name: str,
     more: dict[str, Any],
@@ -75,7 +117,10 @@ def test_compiles(
 ) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     done = compiled(name, more, dtype, width, capability)
-    # A block of threads has 99 KiB of shared memory on compute capability 8.6 and 8.9.
+    # A block of threads has 99 KiB of shared memory on compute capability 8.6, 8.9 and 12.0.
     assert done.metadata.shared <= 99 * 1024
     assert "mma" in done.asm["ptx"]  # the tensor cores
     assert done.asm["cubin"]
+    if dtype == torch.bfloat16:
+        # Some addresses at most, of 255 registers.
+        assert spilled(done.asm["ptx"], tmp_path) <= MOST_SPILLED.get((name, capability), 0)

@@ -130,6 +130,37 @@ def test_the_engine_on_any_block(interpreted: Run, case: Case) -> None:
     interpreted(checks.engine, case)
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(1, p=0),
+        Case(16, d=16, b=2, h=3, biased=True),
+        Case(65, d=24, dtype="float16", biased=True),
+        Case(129, d=128, h=1, dtype="bfloat16", p=5),
+        Case(197, d=64, h=1, biased=True),
+        Case(256, d=96, h=1, dtype="bfloat16", biased=True),
+        Case(40, flavour="sharp"),
+        Case(40, b=2, flavour="flat", biased=True),
+    ],
+    ids=str,
+)
+def test_output_and_statistics_in_one_pass(interpreted: Run, case: Case) -> None:
+    interpreted(checks.one_pass, case)
+    interpreted(checks.one_pass_engine, case)
+
+
+@QUICK
+@given(
+    cases(
+        1, 256, d=st.integers(1, 64), h=st.integers(1, 2), p=st.just(0),
+        dtype=st.sampled_from(["float32", "bfloat16", "float16"]),
+    )
+)  # fmt: skip
+def test_one_pass_on_any_block(interpreted: Run, case: Case) -> None:
+    interpreted(checks.one_pass, case)
+    interpreted(checks.one_pass_engine, case)
+
+
 @pytest.mark.parametrize("theta", [0.1, 0.6, 0.9])
 def test_the_fast_threshold_keeps_its_promise(interpreted: Run, theta: float) -> None:
     interpreted(checks.engine, Case(100, h=1, biased=True), theta, True)

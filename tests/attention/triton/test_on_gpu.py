@@ -38,6 +38,16 @@ def test_kernels(case: Case, dtype: str) -> None:
     checks.statistics(case, device="cuda")
 
 
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("case", [c for c in CASES if c.n <= 256 and c.d <= 128], ids=str)
+def test_one_pass(case: Case, dtype: str) -> None:
+    case = case._replace(dtype=dtype)
+    if case.d > 64 and dtype == "float32":
+        case = case._replace(n=min(case.n, 128))
+    checks.one_pass(case, device="cuda")
+    checks.one_pass_engine(case, device="cuda")
+
+
 @pytest.mark.parametrize("theta", [0.05, 0.6, 0.97])
 @pytest.mark.parametrize("slack", [0.0, 0.01])
 @pytest.mark.parametrize("dtype", TYPES)

@@ -12,12 +12,13 @@ from torch import Tensor
 from tokenred.attention.score_mods import kept_entries, slack_entries
 from tokenred.attention.spec import QKV, AttentionSpec, Engine, is_modern, without_map
 from tokenred.attention.stats import AttentionStats, stats_of_entries, wanted_entries
-from tokenred.attention.triton.launch import WIDEST
+from tokenred.attention.triton.launch import MOST_KEYS, WIDEST, padded
 from tokenred.core.capture import is_transformed
 from tokenred.core.state import TokenState
 
-__all__ = ["TritonEngine"]
+__all__ = ["OnePassEngine", "TritonEngine"]
 
+_KEYS_BYTES = 1 << 16
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _INSTALLED = importlib.util.find_spec("triton") is not None
 # Triton's interpreter runs the kernels on the CPU; it is switched on before Triton is imported.
@@ -85,5 +86,48 @@ class TritonEngine(Engine):
             diagonal=lambda: diagonal[..., p:],
             column_sum=lambda: columns[..., p:],
             kept=lambda: share,
+        )
+        return out, AttentionStats(found)
+
+
+class OnePassEngine(TritonEngine):
+    """One kernel for output and statistics, where a tile has all keys (up to 256).
+
+    Gives the column sums, the diagonal and one row, without θ. What it leaves, `TritonEngine`
+    takes. Whether it is faster than other engines has not been measured, so it is never chosen
+    automatically.
+    """
+
+    def supports(self, qkv: QKV, spec: AttentionSpec) -> bool:
+        n, d = qkv.q.shape[2:]
+        rows = {stat.query for stat in spec.map_stats if stat.kind == "row"}
+        return (
+            n <= MOST_KEYS
+            and spec.theta == 1
+            and len(rows) <= 1
+            # The keys of a tile, in shared memory beside its queries.
+            and padded(n) * padded(d) * qkv.q.element_size() <= _KEYS_BYTES
+            and super().supports(qkv, spec)
+        )
+
+    def __call__(
+        self, qkv: QKV, spec: AttentionSpec, state: TokenState
+    ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
+        from tokenred.attention.triton.one_pass import one_pass
+
+        bias = None if spec.key_bias is None else spec.key_bias.float()
+        wanted = wanted_entries(spec.map_stats, state)
+        out, columns, diagonal, first = one_pass(
+            qkv.q, qkv.k, qkv.v, bias, qkv.scale,
+            wanted.column_sum, wanted.diagonal, next(iter(wanted.rows), -1),
+        )  # fmt: skip
+        p = state.num_prefix
+        found = qkv.stats(spec.requires, state) | stats_of_entries(
+            spec.map_stats,
+            state,
+            row=lambda row: first[..., p:],
+            diagonal=lambda: diagonal[..., p:],
+            column_sum=lambda: columns[..., p:].sum(dim=2),
+            kept=lambda: columns.new_ones(out.shape[:2]),
         )
         return out, AttentionStats(found)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-__all__ = ["WIDEST", "Blocks", "Launch", "blocks_for", "padded"]
+__all__ = ["MOST_KEYS", "WIDEST", "Blocks", "Launch", "blocks_for", "one_pass_blocks", "padded"]
 
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -33,6 +33,8 @@ _TABLE: dict[int, tuple[Blocks, Blocks]] = {
 }
 WIDEST = max(_TABLE)
 """The widest supported head."""
+MOST_KEYS = 256
+"""The most keys of which a tile can have all."""
 
 
 def padded(width: int) -> int:
@@ -46,6 +48,16 @@ def blocks_for(width: int, dtype: torch.dtype) -> Blocks:
     return full if dtype == torch.float32 else half
 
 
+def one_pass_blocks(n: int, major: int) -> Blocks:
+    """A tile with all of up to `MOST_KEYS` keys, for GPUs of a major compute capability.
+
+    Only 9.0 and 10.0 leave a product's operands in shared memory; elsewhere they take registers,
+    and fewer queries fit.
+    """
+    cols = padded(n)
+    return Blocks(min(64 if major in (9, 10) else 32, cols), cols, 8 if cols == MOST_KEYS else 4, 1)
+
+
 class Launch:
     """The operands of one block's attention, ready for any of the kernels.
 
@@ -53,15 +65,16 @@ class Launch:
         q, k, v: ``(b, h, N, d)``, each row contiguous.
         operands: those and the bias.
         strides: of image, head and row, of each of the three.
+        blocks: the tile, by default that of the width and type.
         by_rows, by_cols, by_maps: number of programs with one per tile of queries, tile of keys, or
             image and head.
     """
 
-    def __init__(self, q, k, v, bias, scale):
+    def __init__(self, q, k, v, bias, scale, blocks=None):
         self.q, self.k, self.v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
         self.bias, self.scale = None if bias is None else bias.contiguous(), scale
         b, self.heads, self.n, self.width = q.shape
-        self.blocks = blocks_for(self.width, q.dtype)
+        self.blocks = blocks or blocks_for(self.width, q.dtype)
         # A pointer is required even if no kernel reads it.
         self.operands = (self.q, self.k, self.v, self.q if bias is None else self.bias)
         self.strides = tuple(s for x in (self.q, self.k, self.v) for s in x.stride()[:3])
