@@ -17,6 +17,7 @@ from tokenred.attention.stats import AttentionStats
 from tokenred.attention.tiled.engine import TiledEngine
 from tokenred.attention.triton import OnePassEngine, TritonEngine
 from tokenred.attention.two_calls import TwoCallsEngine
+from tokenred.core.capture import is_eager
 from tokenred.core.errors import ConfigError
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import full_precision
@@ -32,7 +33,7 @@ class FusedEngine(Engine):
         self, qkv: QKV, spec: AttentionSpec, state: TokenState
     ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
         bias = spec.key_bias
-        mask = None if bias is None else bias.to(qkv.q.dtype)[:, None, None, :]
+        mask = None if bias is None else _mask(bias, qkv.q)
         if qkv.bias is not None:
             pairs = qkv.bias.to(qkv.q.dtype)
             mask = pairs if mask is None else pairs + mask
@@ -40,6 +41,15 @@ class FusedEngine(Engine):
             qkv.q, qkv.k, qkv.v, attn_mask=mask, dropout_p=qkv.dropout, scale=qkv.scale
         )
         return out, AttentionStats(qkv.stats(spec.requires, state))
+
+
+def _mask(bias: Float[Tensor, "b N"], q: Tensor) -> Float[Tensor, "b 1 1 N"]:
+    """A bias on the keys in the type of the queries, rows aligned as CUDA's kernels want them."""
+    if not q.is_cuda or not is_eager() or bias.requires_grad:
+        return bias.to(q.dtype)[:, None, None]
+    b, n = bias.shape
+    held = q.new_empty(b, 1, 1, -(-n // 8) * 8)[..., :n]
+    return held.copy_(bias[:, None, None])
 
 
 _FUSED, _TILED, _TWO_CALLS, _TRITON = FusedEngine(), TiledEngine(), TwoCallsEngine(), TritonEngine()

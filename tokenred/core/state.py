@@ -106,6 +106,7 @@ class Selection:
         drop: indices to remove.
         partner: for each removed token, the index of the kept token that it is assigned to; −1 if
             it joins none.
+        slot: the place of that kept token in ``keep``, where the selector knows it.
         score: the scores of all remaining tokens.
         weight: non-negative weight of each token in a mean, if the selector provides one; otherwise
             the fuser has its own.
@@ -121,3 +122,4 @@ class Selection:
     weight: Float[Tensor, "b n"] | None = None
     alive: Bool[Tensor, "b k"] | None = None
     gone: Bool[Tensor, "b P"] | None = None
+    slot: Int[Tensor, "b P"] | None = None

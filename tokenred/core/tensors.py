@@ -111,8 +111,16 @@ def gather_tokens(
     b, n, c = tokens.shape
     if is_eager() and b == 1:
         return F.embedding(places, tokens[0])
-    first = torch.arange(b, device=tokens.device) * n
-    return F.embedding(places + first.unsqueeze(1), tokens.reshape(b * n, c))
+    rows = places + first_rows(tokens).unsqueeze(1)
+    return F.embedding(rows, tokens.reshape(b * n, c))
+
+
+def first_rows(tokens: Shaped[Tensor, "b n c"], skip: int = 0) -> Int[Tensor, " b"]:
+    """Where the tokens of each image begin among those of all, after ``skip`` of them."""
+    b, n, _ = tokens.shape
+    if is_eager() and n:
+        return torch.arange(skip, skip + b * n, n, device=tokens.device)
+    return torch.arange(b, device=tokens.device) * n + skip
 
 
 def unit_vectors(x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tokenred.core.capture import replace
 from tokenred.core.errors import PartError
-from tokenred.core.tensors import gather_tokens, product
+from tokenred.core.tensors import first_rows, product
 
 if TYPE_CHECKING:
     from tokenred.core.state import TokenState
@@ -54,17 +54,19 @@ class Transport:
         index = state.index.gather(1, self.keep)
         if self.extra:
             index = torch.cat((index, index.new_full((index.shape[0], self.extra), -1)), dim=1)
-        first, places = state.num_prefix, state.places(self.keep)
-        drop = self.drop + first
-        gone = None if self.move is None else gather_tokens(state.x, drop)
-        move = self._below(first, self.move)
-        x = self._carry(gather_tokens(state.x, places), gone, first, move, self.stay)
+        # Rows among those of all images, found once for the tokens and their sizes.
+        p = state.num_prefix
+        start = first_rows(state.x, p)[:, None]
+        kept = self.keep + start
+        if p:
+            front = start - 1 if p == 1 else start + torch.arange(-p, 0, device=start.device)
+            kept = torch.cat((front, kept), dim=1)
+        gone = None if self.move is None else self.drop + start
+        x = self._carry(state.x, kept, gone, p, self.move, self.stay)
         size = state.size
         if size is not None:
-            move = move if self.size_move is None else self._below(first, self.size_move)
-            left = None if move is None else size.gather(1, drop)[..., None]
-            kept = size.gather(1, places)[..., None]
-            size = self._carry(kept, left, first, move, None)[..., 0]
+            move = self.move if self.size_move is None else self.size_move
+            size = self._carry(size[..., None], kept, gone, p, move, None)[..., 0]
         return replace(state, x=x, index=index, size=size)
 
     def matrix(self, tokens: int) -> Float[Tensor, "b m n"]:
@@ -83,30 +85,30 @@ class Transport:
 
     def _carry(
         self,
-        kept: Float[Tensor, "b q c"],
-        gone: Float[Tensor, "b P c"] | None,
+        x: Float[Tensor, "b N c"],
+        keep: Int[Tensor, "b q"],
+        drop: Int[Tensor, "b P"] | None,
         first: int,
         move: Float[Tensor, "b m P"] | None,
         stay: Float[Tensor, "b k"] | None,
     ) -> Float[Tensor, "b M c"]:
-        """The kept tokens, prefix first, changed in place by the removed ones."""
+        """The kept rows, ``first`` of the prefix, changed in place by the removed ones."""
+        rows = x.reshape(-1, x.shape[2])
+        kept = F.embedding(keep, rows)
         if stay is not None:
             kept[:, first:].mul_(stay[..., None].to(kept.dtype))
-        if move is None or gone is None:
+        if move is None or drop is None:
             return kept
-        move = move.to(kept.dtype)
+        move, gone = move.to(kept.dtype), F.embedding(drop, rows)
         if not self.extra:
-            return kept.baddbmm_(move, gone)
+            if first and kept.device.type != "cpu":
+                kept[:, first:].baddbmm_(move, gone)
+                return kept
+            # A CPU writes to whole images in one BLAS call, to parts of them in one per image.
+            return kept.baddbmm_(F.pad(move, (0, 0, first, 0)), gone)
         # What moves to kept tokens is added to them; the new tokens come last.
         moved = product(move, gone).to(kept.dtype)
         k = moved.shape[1] - self.extra
         if k:
             kept[:, first:].add_(moved[:, :k])
         return torch.cat((kept, moved[:, k:]), dim=1)
-
-    def _below(
-        self, rows: int, move: Float[Tensor, "b m P"] | None
-    ) -> Float[Tensor, "b q P"] | None:
-        """The weights below rows of zeros, if all of them belong to kept tokens."""
-        # Writing to whole images takes one BLAS call, writing to parts of them one call per image.
-        return move if move is None or self.extra else F.pad(move, (0, 0, rows, 0))

@@ -59,21 +59,24 @@ class Merge(Fuser):
         weight = size if selection.weight is None else selection.weight.to(one_hot.dtype)
         kept, gone = weight.gather(1, selection.keep), weight.gather(1, selection.drop)
         weighted = one_hot * gone[:, None, :]
-        total = kept + weighted.sum(dim=-1) + self.epsilon
-        # A padding token (size 0) that receives nothing is unchanged.
+        total = kept + weighted.sum(dim=-1)
+        total = total + self.epsilon if self.epsilon else total
+        # A padding token (size 0) that receives nothing is unchanged: 1 divided by 1.
         dead = total == 0
-        total = torch.where(dead, torch.ones_like(total), total)
+        total = total + dead
         return Transport(
             selection.keep,
             selection.drop,
             move=weighted / total[..., None],
-            stay=torch.where(dead, total, kept / total),
+            stay=(kept + dead) / total,
             size_move=one_hot,
         )
 
 
 def slot_of(state: TokenState, selection: Selection) -> Int[Tensor, "b P"]:
     """The position in ``keep`` of each removed token's partner; −1 if it joins none."""
+    if selection.slot is not None:
+        return selection.slot
     if selection.partner is not None:
         b, k = selection.keep.shape
         at = torch.zeros(b, state.num_tokens, dtype=torch.long, device=selection.keep.device)

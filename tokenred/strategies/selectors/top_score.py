@@ -67,9 +67,8 @@ class TopScore(Selector):
 def keep_best(score: Float[Tensor, "b n"], count: int) -> Selection:
     """Split the tokens by score, removing ``count`` of them."""
     order = score.sort(dim=1, descending=True, stable=True).indices
-    kept = score.shape[1] - count
-    return Selection(
-        keep=order[:, :kept].sort(dim=1).values,
-        drop=order[:, kept:].sort(dim=1).values,
-        score=score,
-    )
+    n, kept = score.shape[1], score.shape[1] - count
+    # By position on both sides, in one sort: those that go come after all others.
+    order[:, kept:] += n
+    order = order.sort(dim=1).values
+    return Selection(keep=order[:, :kept], drop=order[:, kept:] - n, score=score)

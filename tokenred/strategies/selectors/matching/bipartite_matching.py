@@ -65,21 +65,22 @@ class BipartiteMatching(Selector):
         metric = unit_vectors(mean_keys(attention)[:, state.num_prefix :])
         b, n = metric.shape[:2]
         even = state.num_prefix % 2  # the first image token at an even position in the sequence
-        sources = torch.arange(even, n, 2, device=metric.device)
         targets = torch.arange(1 - even, n, 2, device=metric.device)
         similarity = product(metric[:, even::2], metric[:, 1 - even :: 2].transpose(-2, -1))
         if n == 1:  # nothing to merge with, and nothing to remove
-            similarity = metric.new_zeros(b, sources.numel(), 1)
+            similarity = metric.new_zeros(b, 1 - even, 1)
         closeness, partner = similarity.max(dim=-1)
         order = closeness.sort(dim=1, descending=True, stable=True).indices
         merged, rest = order[:, :count], order[:, count:]
         if self.order == "place" or state.num_prefix:
             rest = rest.sort(dim=1).values
+        into = partner.gather(1, merged)
         return Selection(
-            keep=torch.cat((_at(sources, rest), targets.expand(b, -1)), dim=1),
-            drop=_at(sources, merged),
-            partner=_at(targets, partner.gather(1, merged)),
+            keep=torch.cat((2 * rest + even, targets.expand(b, -1)), dim=1),
+            drop=2 * merged + even,
+            partner=2 * into + (1 - even),
             weight=None if self.weights == "size" else _importance(attention, state.num_prefix),
+            slot=into + rest.shape[1],
         )
 
 
@@ -88,7 +89,3 @@ def _importance(attention: AttentionStats, first: int) -> Float[Tensor, "b n"]:
     mean = values[:, :, first:].mean(dim=1, dtype=at_least_fp32(values.dtype))
     length: Tensor = torch.linalg.vector_norm(mean, dim=-1)
     return row.to(mean.dtype) * length
-
-
-def _at(places: Tensor, choice: Tensor) -> Tensor:
-    return places.expand(choice.shape[0], -1).gather(1, choice)
