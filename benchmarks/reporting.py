@@ -31,7 +31,7 @@ def realised(least: float, *strategies: str) -> Check:
     return Check(
         f"realised ≥ {least:.2f}",
         lambda row: row["realised_high"] >= least,
-        lambda row: row["strategy"] in strategies,
+        lambda row: row["strategy"] in strategies and row.get("engine", "auto") == "auto",
     )
 
 
@@ -86,7 +86,7 @@ def markdown(rows: Sequence[Row], checks: Sequence[Check], command: Sequence[str
     done = [row for row in rows if row["status"] == "done"]
     vary = [
         name
-        for name in ("model", "image_size", "tokens")
+        for name in ("model", "image_size", "tokens", "engine")
         if len({row.get(name) for row in rows}) > 1
     ]
     columns: dict[str, Callable[[Row], str]] = {

@@ -14,6 +14,7 @@ from tests.analysis.sweep_rows import make_row
 from tokenred.analysis import Sweep, sweep
 from tokenred.analysis.measure.split import LINES
 from tokenred.analysis.study.database import StoreError
+from tokenred.attention import pick_engine
 from tokenred.core.errors import ConfigError, DataError, OutputExistsError, UnknownNameError
 
 QUICK: dict[str, Any] = {"pairs": 2, "warmup": 0, "progress": False}
@@ -62,6 +63,29 @@ def test_rows(tmp_path: Path) -> None:
     assert '"fuser": {"name": "propagate"' in row["config"]
     assert torch.get_num_threads() == threads
     assert Sweep.read(path).rows == found.rows
+
+
+def test_attention_engines_are_a_setting(
+    figures: tr.analysis.Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def once(models: Any, **options: Any) -> Any:
+        seen.append(next(iter(models.values())).engines)
+        return figures
+
+    monkeypatch.setattr(BENCHMARK, once)
+    path = tmp_path / "r.db"
+    sweep("digits", ["topk"], path, **ONE)
+    found = sweep("digits", ["topk"], path, engines=("auto", "plain"), **ONE)
+    # What was measured without naming it is the automatic choice.
+    assert seen == [pick_engine("auto"), pick_engine("plain")]
+    assert [row["engine"] for row in found.rows] == ["auto", "plain"]
+    assert "plain" in str(found)
+    dry = sweep("digits", ["topk"], engines=("auto", "plain"), dry_run=True, **ONE)
+    assert [text.endswith("engine plain") for text in dry.todo] == [False, True]
+    with pytest.raises(ConfigError, match="engine must be one of"):
+        sweep("digits", ["topk"], engines=("flash",), **ONE)
 
 
 def test_memory_and_split_columns(measured: list[str]) -> None:

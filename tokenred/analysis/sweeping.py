@@ -35,7 +35,7 @@ Row = Mapping[str, Any]
 Columns = dict[str, Callable[[Row], str]]
 _SETTINGS = {
     "model": "model", "image_size": "images", "dtype": "dtype", "compile": "compiled",
-    "threads": "threads", "device": "device",
+    "engine": "engine", "threads": "threads", "device": "device",
 }  # fmt: skip
 # Headings of a split; those of `LINES` would not fit next to each other.
 _NARROW = {
@@ -150,6 +150,7 @@ def sweep(
     image_sizes: Sequence[int | tuple[int, int] | None] = (None,),
     dtypes: Sequence[str] = ("float32",),
     compile: Sequence[bool | str] = (False,),
+    engines: Sequence[str] = ("auto",),
     threads: Sequence[int | None] = (None,),
     devices: Sequence[str] = ("cpu",),
     pairs: int = 15,
@@ -175,9 +176,10 @@ def sweep(
         strategies: as for `tokenred.analysis.parse_spec`.
         path: the store of the results. What it contains is not measured again, unless machine or
             versions differ. None keeps the results in memory.
-        batch_sizes, image_sizes, dtypes, compile, threads, devices: the settings, in every
-            combination. An image size is a side, or (height, width); None for the model's own. A
-            dtype applies to weights and images.
+        batch_sizes, image_sizes, dtypes, compile, engines, threads, devices: the settings, in
+            every combination. An image size is a side, or (height, width); None for the model's
+            own. A dtype applies to weights and images; an engine (`tokenred.wrap`) to the attention
+            of reduced models.
         pairs: timed runs of each strategy, each right after one of the dense model.
         warmup: number of uncounted pairs before those.
         max_seconds: fewer pairs, but at least 3, for a strategy that takes longer.
@@ -204,6 +206,7 @@ def sweep(
     axes: dict[str, Any] = {
         "model": [_by_name(str(name), random_weights) for name in names],
         "image_size": image_sizes, "dtype": dtypes, "device": devices, "compile": compile,
+        "attention": engines,
         "threads": threads, "batch_size": batch_sizes,
         "base": [parse_spec(strategy) for strategy in strategies],
     }  # fmt: skip
@@ -255,6 +258,8 @@ def _describe(row: Mapping[str, Any]) -> str:
         words.append(f"images {row['image_size']}")
     if row["compile"] != "false":
         words.append("compiled" if row["compile"] == "true" else f"compiled, {row['compile']}")
+    if row.get("attention", "auto") != "auto":
+        words.append(f"engine {row['attention']}")
     if (threads := row["threads"]) == threads and threads is not None:
         words.append(f"{int(threads)} threads" if threads > 1 else "1 thread")
     return ", ".join(words)
@@ -282,6 +287,7 @@ def _row(stored: Mapping[str, Any]) -> dict[str, Any]:
         figures["gmacs"] = figures["dense_gmacs"] / figures["allowed"]
     kept = ("model", "strategy", "method", "batch_size", "image_size", "dtype", "compile", "config")
     row = {"key": stored["key"], "status": status, **{name: stored[name] for name in kept}}
+    row["engine"] = stored["axes"].get("attention", "auto")
     row |= stored["machine"]
     if tokens:
         row["tokens"] = tokens[0]

@@ -132,7 +132,9 @@ def _time_deit(data: DataOptions, threads: int) -> Any:
     )  # fmt: skip
 
 
-@options_of(sweep, leave_out="models strategies path batch_sizes image_sizes dtypes devices retry")
+@options_of(
+    sweep, leave_out="models strategies path batch_sizes image_sizes dtypes engines devices retry"
+)
 def bench_command(
     *,
     model: tuple[str, ...] = _MODELS,
@@ -141,6 +143,7 @@ def bench_command(
     image_size: tuple[str, ...] = (),
     dtype: tuple[str, ...] = ("float32",),
     compile: tuple[str, ...] = ("no",),
+    engine: tuple[str, ...] = ("auto",),
     threads: tuple[int, ...] = (),
     device: tuple[str, ...] = ("cpu",),
     output: Annotated[Path | None, OUTPUT] = None,
@@ -161,6 +164,7 @@ def bench_command(
         image_size: a side or HEIGHTxWIDTH; repeat it; by default the model's own.
         dtype: float32, bfloat16 or float16, of weights and images; repeat it.
         compile: no, yes, or a mode of torch.compile; both models are; repeat it.
+        engine: auto, plain, two_calls, …: the attention of the reduced model; repeat it.
         threads: CPU threads of PyTorch; repeat it.
         device: cpu, cuda, …; repeat it.
         output: folder for results.db, results.csv and break_even.png; by default
@@ -192,6 +196,7 @@ def bench_command(
         image_sizes=[_size(text) for text in image_size] or (None,),
         dtypes=dtype,
         compile=[_mode(text) for text in compile],
+        engines=engine,
         threads=threads or (None,),
         devices=device,
         overwrite=overwrite,

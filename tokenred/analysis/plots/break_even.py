@@ -21,6 +21,7 @@ _PANEL = {
     "image_size": "{} px",
     "dtype": "{}",
     "compile": "compiled: {}",
+    "engine": "engine: {}",
     "threads": "threads: {}",
     "device": "{}",
     "processor": "{}",

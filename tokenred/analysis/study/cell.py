@@ -33,8 +33,8 @@ DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 OUT_OF_MEMORY = "out of memory"
 # What a strategy runs on. These vary slowest, so that a worker can keep what it has loaded.
 SETTINGS = (
-    "model", "image_size", "data", "dtype", "device", "compile", "threads", "batch_size", "limit",
-    "seed",
+    "model", "image_size", "data", "dtype", "device", "compile", "attention", "threads",
+    "batch_size", "limit", "seed",
 )  # fmt: skip
 # Axes that identify a cell but are not arguments of its strategy.
 OUTSIDE = (*SETTINGS, "base", "budget")
@@ -191,6 +191,7 @@ class Setting:
     batch_size: int
     limit: int | None
     seed: int
+    attention: str = "auto"
 
 
 @dataclass(eq=False, slots=True)

@@ -22,6 +22,7 @@ from tokenred.analysis.study.cell import (
 )
 from tokenred.analysis.study.metrics import Metric, read_metrics
 from tokenred.analysis.study.refs import DataRef, ModelRef, precision_of, read_data, read_model
+from tokenred.attention import pick_engine
 from tokenred.core.errors import ConfigError, UnknownNameError, shown
 from tokenred.core.values import Count, PartOf, Size, read
 from tokenred.strategies.config import resolve
@@ -185,6 +186,8 @@ class Design:
             from tokenred.analysis.measure.timing import Compile
 
             return read(Compile, value, name)
+        if name == "attention":
+            pick_engine(read(str, value, name))
         if name in _KINDS:
             text = str(value) if isinstance(value, torch.device) else value
             return read(_KINDS[name], text, name)

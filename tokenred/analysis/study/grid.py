@@ -39,9 +39,9 @@ class Grid:
     An axis is named after what it changes: an argument of the recipe (``P``, ``keep_rate``), a
     field of `Strategy` (``theta``, ``graph``, ``schedule``), a parameter of the parts that have it
     (``aggregate``) or of one of them (``"scorer.aggregate"``); or ``base``, ``model``, ``data``,
-    ``image_size``, ``dtype``, ``device``, ``compile``, ``threads``, ``batch_size``, ``limit``,
-    ``seed``, ``budget``. Values are numbers, names, parts, or sequences of numbers, such as one α
-    per block. A ``seed`` axis also seeds the parts that draw.
+    ``image_size``, ``dtype``, ``device``, ``compile``, ``attention``, ``threads``, ``batch_size``,
+    ``limit``, ``seed``, ``budget``. Values are numbers, names, parts, or sequences of numbers,
+    such as one α per block. A ``seed`` axis also seeds the parts that draw.
 
     Args:
         base: what each cell starts from: a recipe (``"gtp"``, ``"gtp:P=4"``, ``{"recipe": "gtp",
@@ -72,6 +72,7 @@ class Grid:
         device: where to run; None for the model's device.
         image_size: a side or (height, width) that models are resized to; None for their own.
         compile: time compiled models: True, or a mode of ``torch.compile``.
+        attention: the attention engine, by its name (`tokenred.wrap`).
         reference: the model that timings are compared with, and that ``against="dense"`` refers to;
             None for each cell's own dense model.
         channels_last: store images and convolution weights as NHWC.
@@ -103,6 +104,7 @@ class Grid:
     device: str | None = None
     image_size: Any = None
     compile: bool | str = False
+    attention: str = "auto"
     reference: Any = None
     channels_last: bool = False
     loaders: Count = 0

@@ -214,6 +214,7 @@ class Plan:
                 setting.seed,
                 [metric.told(self._how(setting)) for metric in design.metrics],
                 KEYS,
+                *([setting.attention] * (setting.attention != "auto")),
             )
             self._places[mark] = setting, json.dumps(told), error
         return self._places[mark]

@@ -28,6 +28,7 @@ from tokenred.analysis.study.facts import content_of
 from tokenred.analysis.study.metrics import Context, Metric, check_names, evaluation_options
 from tokenred.analysis.study.plan import cost_columns
 from tokenred.analysis.study.refs import DataRef, ModelRef, precision_of
+from tokenred.attention import pick_engine
 from tokenred.core.errors import CheckpointError, DataError, PartError
 from tokenred.data import SKIPPED_LABEL, ImageDataset
 from tokenred.reduced.model import ReducedViT
@@ -166,9 +167,15 @@ class Runner:
         base = self._base(task.setting)
         # Parts with weights begin with the same ones in every worker.
         torch.manual_seed(task.setting.seed)
+        engine = task.setting.attention
         if not isinstance(base, ReducedViT):
-            return wrap(base, Spec(task.key, task.key, task.strategy))
-        return base if task.as_it_is else base.with_strategy(task.strategy)
+            return wrap(base, Spec(task.key, task.key, task.strategy), engine=engine)
+        if task.as_it_is:
+            return base
+        reduced = base.with_strategy(task.strategy)
+        if engine != "auto":
+            reduced.engines = pick_engine(engine)
+        return reduced
 
     def _base(self, setting: Setting) -> nn.Module:
         dtype, _ = precision_of(setting.dtype)
