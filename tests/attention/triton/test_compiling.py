@@ -31,7 +31,8 @@ KERNELS: list[tuple[str, dict[str, Any]]] = [
     ("threshold", {}),
 ]
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16"}
-MOST_SPILLED = {("one_pass", 90): 32}
+# Bytes of registers in memory, some addresses; all others have none.
+MOST_SPILLED = {("one_pass", 90): 32, ("statistics", 100): 64}
 CAPABILITIES = (80, 90, 100, 120)
 # The types and widths of a head, and the kernel, that are tried by default.
 QUICK = {*(("one_pass", 64, each) for each in CAPABILITIES), ("one_pass", 96, 80),
@@ -117,10 +118,10 @@ def test_compiles(
 ) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     done = compiled(name, more, dtype, width, capability)
-    # A block of threads has 99 KiB of shared memory on compute capability 8.6, 8.9 and 12.0.
-    assert done.metadata.shared <= 99 * 1024
+    # A block of threads has 99 KiB of shared memory on compute capability 8.6, 8.9 and 12.0, and
+    # 227 on 9.0 and 10.0.
+    assert done.metadata.shared <= (99 if capability != 100 else 227) * 1024
     assert "mma" in done.asm["ptx"]  # the tensor cores
     assert done.asm["cubin"]
     if dtype == torch.bfloat16:
-        # Some addresses at most, of 255 registers.
         assert spilled(done.asm["ptx"], tmp_path) <= MOST_SPILLED.get((name, capability), 0)
