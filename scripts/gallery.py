@@ -31,7 +31,6 @@ from tokenred.analysis import (
     break_even_chart,
     compare,
     graph_panels,
-    graph_table,
     heat_map,
     image_graph,
     metric_lines,
@@ -40,11 +39,12 @@ from tokenred.analysis import (
     scorer_comparison,
     show_tokens,
     sweep,
-    theta_table,
+    tabulate,
     trace_picture,
     tradeoff,
 )
 from tokenred.analysis.plots.published import GTP_PAPER as PUBLISHED
+from tokenred.analysis.plots.tables import theta_rows
 from tokenred.data.digits import DigitsSource
 from tokenred.models import load_model
 from tokenred.strategies.specs import METHODS, Spec
@@ -138,8 +138,15 @@ FIGURES: dict[str, tuple[str, Callable[[pd.DataFrame], Figure]]] = {
     "lines": ("alpha-p", lambda frame: metric_lines(frame, "alpha", hue="P")),
     "scorers": ("scorers", scorer_comparison),
     "scorers-one-budget": ("scorers", lambda frame: scorer_comparison(frame, fixed={"P": 7})),
-    "graph-table": ("graphs", lambda frame: graph_table(frame, published=PUBLISHED)),
-    "theta-table": ("thetas", lambda frame: theta_table(frame, published=PUBLISHED, width=7)),
+    "graph-table": (
+        "graphs", lambda frame: tabulate(frame, "graph", published=PUBLISHED, table=4).figure(),
+    ),
+    "theta-table": (
+        "thetas",
+        lambda frame: tabulate(frame, theta_rows(frame), published=PUBLISHED, table=5).figure(
+            width=7
+        ),
+    ),
 }  # fmt: skip
 
 

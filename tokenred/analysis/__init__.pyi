@@ -43,9 +43,7 @@ from .plots.metric_lines import metric_lines as metric_lines
 from .plots.published import read_published as read_published
 from .plots.scorer_comparison import scorer_comparison as scorer_comparison
 from .plots.smoothing_curves import smoothing_curves as smoothing_curves
-from .plots.tables import graph_table as graph_table
 from .plots.tables import tabulate as tabulate
-from .plots.tables import theta_table as theta_table
 from .plots.token_pictures import show_tokens as show_tokens
 from .plots.tradeoff import tradeoff as tradeoff
 from .reports.report import report as report

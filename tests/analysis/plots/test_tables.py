@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from tokenred.analysis import graph_table, tabulate, theta_table
+from tokenred.analysis import tabulate
 from tokenred.analysis.plots.published import GTP_PAPER
 from tokenred.analysis.plots.tables import Table, theta_rows
 from tokenred.core.errors import InputError
@@ -121,12 +121,13 @@ def test_the_figure_has_every_value_and_the_best_bold(table: Table) -> None:
 def test_a_figure_of_each_in_which_what_may_be_chance_stays_pale(
     graphs: pd.DataFrame, thetas: pd.DataFrame
 ) -> None:
-    ours, *published = graph_table(graphs, published=GTP_PAPER).axes
+    ours, *published = tabulate(graphs, "graph", published=GTP_PAPER, table=4).figure().axes
     assert len(published) == 2
     half = tabulate(graphs, "graph").half_width
     assert half is not None
     assert ours.images[0].get_array().max() == pytest.approx(1 / (2 * half))
-    assert len(theta_table(thetas, published=GTP_PAPER, backbone="DeiT-B").axes) == 2
+    table = tabulate(thetas, theta_rows(thetas), published=GTP_PAPER, table=5, backbone="DeiT-B")
+    assert len(table.figure().axes) == 2
 
 
 def test_refused(graphs: pd.DataFrame) -> None:

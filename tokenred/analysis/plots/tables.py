@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokenred.analysis.plots.canvas import add_note, new_grid
-from tokenred.analysis.plots.frames import Fixed, label_of, need, read_frame, show_value
+from tokenred.analysis.plots.frames import Fixed, label_of, need, show_value
 from tokenred.analysis.plots.points import gather, order
 from tokenred.analysis.plots.published import read_published
 
@@ -205,45 +205,6 @@ def tabulate(
     explained = "log s: proportional attention" if _LOG_S in keys else ""
     note = "; ".join(part for part in (points.note(width=True), explained) if part)
     return Table(values, label_of(metric), note, metric in _RANKED, points.half_width)
-
-
-def graph_table(
-    frame: Any,
-    *,
-    table: str | int | None = 4,
-    title: str | None = None,
-    width: float = 3.5,
-    **options: Any,
-) -> Figure:
-    """Graph types over budgets (Table 4 of the GTP paper), drawn; `tabulate` gives the text.
-
-    Args:
-        frame, table: as in `tabulate`, which also takes the further ``options``.
-        title: title of the figure; None for none.
-        width: in inches; the height fits the rows.
-
-    Raises:
-        InputError, DataError: as `tabulate`.
-    """
-    return tabulate(frame, "graph", table=table, **options).figure(title=title, width=width)
-
-
-def theta_table(
-    frame: Any,
-    *,
-    table: str | int | None = 5,
-    title: str | None = None,
-    width: float = 3.5,
-    **options: Any,
-) -> Figure:
-    """Shares θ of attention kept over budgets (Table 5 of the GTP paper), drawn.
-
-    With and without proportional attention, if the frame has that axis. Arguments and errors
-    are those of `graph_table`.
-    """
-    data = read_frame(frame)
-    made = tabulate(data, theta_rows(data), table=table, **options)
-    return made.figure(title=title, width=width)
 
 
 def theta_rows(frame: pd.DataFrame) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from tokenred.analysis.plots.heat_map import heat_map
 from tokenred.analysis.plots.published import GTP_PAPER, read_published, tradeoff_points
 from tokenred.analysis.plots.scorer_comparison import scorer_comparison
 from tokenred.analysis.plots.smoothing_curves import smoothing_curves
-from tokenred.analysis.plots.tables import graph_table, theta_table
+from tokenred.analysis.plots.tables import tabulate, theta_rows
 from tokenred.analysis.plots.tradeoff import tradeoff
 from tokenred.analysis.reports.figures import embed
 from tokenred.analysis.reports.page import (
@@ -215,8 +215,9 @@ def figure_of(part: Part) -> Figure | None:
     if chart == "heat_map":
         return heat_map(frame, "alpha", "M", width=6.0)
     if chart in ("graphs", "theta"):
-        table = partial(graph_table if chart == "graphs" else theta_table, frame, width=6.0)
-        return table(published=GTP_PAPER, backbone=part.target.backbone) if own else table()
+        rows, number = ("graph", 4) if chart == "graphs" else (theta_rows(frame), 5)
+        theirs = {"published": GTP_PAPER, "backbone": part.target.backbone} if own else {}
+        return tabulate(frame, rows, table=number, **theirs).figure(width=6.0)
     published, title = (_published_points(part), part.target.name) if own else (None, None)
     return tradeoff(frame, published=published, title=title, width=6.0, height=3.6)
 
