@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tokenred.core.child import is_working_folder
+from tokenred.core.plugins import is_working_folder
 
 # -m puts the working folder first, and nothing in it should be imported.
 sys.path[:] = [place for place in sys.path if not is_working_folder(place)]

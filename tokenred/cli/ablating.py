@@ -21,8 +21,6 @@ from tokenred.strategies.specs import read_arguments
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ablate_command"]
-
 _STORE = Path("tokenred-out/ablation.db")
 _RAW = ("base", "model", "data", "dtype")
 

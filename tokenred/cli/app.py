@@ -19,8 +19,6 @@ from tokenred.cli.importing import OPTION, import_all
 from tokenred.core import errors
 from tokenred.core.errors import TokenredError
 
-__all__ = ["app", "main"]
-
 # Where each command is, and its line in `tokenred --help`, which imports none of them.
 _COMMANDS = {
     "ablate": ("ablating:ablate_command", "Run a grid of strategies, each cell once."),

@@ -18,8 +18,6 @@ from tokenred.analysis.result import line_width
 from tokenred.core.files import prepare_folder
 from tokenred.core.lock import output_lock
 
-__all__ = ["claim", "claim_folder", "claims", "exit_code", "make_console", "say", "terminable"]
-
 _claims: ContextVar[ExitStack] = ContextVar("tokenred_claims")
 
 

@@ -9,8 +9,6 @@ from pathlib import Path
 from tokenred.core.errors import ConfigError, DataError, OutputExistsError
 from tokenred.core.files import check_folder, check_new
 
-__all__ = ["refuse_early"]
-
 # Where commands write: by default, and the files in that folder. Without files it is one itself.
 _OUTPUTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "ablate": ("", ()),

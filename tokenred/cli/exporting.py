@@ -17,8 +17,6 @@ from tokenred.reduced.saving import is_saved, load
 from tokenred.reduced.wrap import wrap
 from tokenred.strategies.specs import parse_spec
 
-__all__ = ["export_command"]
-
 _WRITERS = {"onnx": (".onnx", to_onnx), "torch": (".pt2", to_torch_export)}
 _BATCHES = ("any", "fixed")
 

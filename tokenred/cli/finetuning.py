@@ -28,8 +28,6 @@ from tokenred.strategies.specs import parse_spec
 from tokenred.training import METHOD_SETTINGS, finetune, method_of, preset_of, settings_for
 from tokenred.training.finetune import DENSE, SHELF, TUNED, Finetuned
 
-__all__ = ["finetune_command"]
-
 _PAPER = "paper"
 
 

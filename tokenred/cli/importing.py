@@ -11,10 +11,8 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-from tokenred.core.child import NO_PLUGINS
 from tokenred.core.errors import ConfigError
-
-__all__ = ["OPTION", "import_all"]
+from tokenred.core.plugins import NO_PLUGINS
 
 OPTION = "--import"
 _SUFFIX = ".py"

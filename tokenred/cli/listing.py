@@ -16,8 +16,6 @@ from tokenred.core import plugins
 from tokenred.core.errors import UnknownNameError
 from tokenred.core.registry import KINDS, Entry, Registry
 
-__all__ = ["list_command", "split_citation"]
-
 # "(GTP-ViT, Xu et al., WACV 2024)", "(EViT, Eq. 3)": a summary names its source.
 _CITATION = re.compile(r"\s*\(([^()]*(?:\b(?:19|20)\d\d\b|Eq\.|Fig\.|section )[^()]*)\)")
 # Columns, and the least that those that wrap should have.

@@ -36,8 +36,6 @@ from tokenred.core.files import check_new, prepare_folder, write_atomically
 from tokenred.models import load_model
 from tokenred.strategies.specs import METHODS
 
-__all__ = ["agreement_command", "bench_command", "compare_command", "oversmoothing_command"]
-
 _OUT = Path("tokenred-out")
 _STORE, _CSV, _CHART = "results.db", "results.csv", "break_even.png"
 # What bench measures by default; each cell is short, to stay within a minute.

@@ -25,11 +25,6 @@ from tokenred.strategies.specs import read_assignment
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = [
-    "OUTPUT", "ClassMap", "DataOptions", "ModelOptions", "Overwrite", "Strategies", "Strategy",
-    "assignments", "given_to", "numbers", "options_of", "read_class_map", "source_for",
-]  # fmt: skip
-
 F = TypeVar("F", bound=Callable[..., Any])
 N = TypeVar("N", int, float)
 

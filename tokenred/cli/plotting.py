@@ -25,8 +25,6 @@ from tokenred.cli.console import claim, say
 from tokenred.cli.options import Overwrite, assignments, given_to, options_of
 from tokenred.core.files import check_output
 
-__all__ = ["plot_app"]
-
 plot_app = App(name="plot", help="Draw a figure from the CSV of a comparison or a study.")
 
 _Frame = Annotated[Path, Parameter(help="CSV of `tokenred compare`, or of a study.")]

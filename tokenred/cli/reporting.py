@@ -17,8 +17,6 @@ from tokenred.cli.console import claim, say
 from tokenred.cli.options import OUTPUT, assignments, options_of
 from tokenred.core.errors import ConfigError
 
-__all__ = ["report_command", "reproduce_command"]
-
 _MOST = 20
 
 

@@ -41,8 +41,6 @@ from tokenred.graphs import GraphBuilder
 from tokenred.strategies.specs import read_arguments
 from tokenred.strategies.strategy import from_config
 
-__all__ = ["graph_command", "show_command"]
-
 
 @options_of(
     trace_picture, show_tokens, leave_out="picture strategies classes layers", edges="--graph"

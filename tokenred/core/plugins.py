@@ -18,10 +18,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from tokenred.core.child import NO_PLUGINS, is_working_folder
 from tokenred.core.errors import PluginWarning
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ GROUP = "tokenred.plugins"
 
 SWITCH = "TOKENRED_PLUGINS"
 """The environment variable that switches plug-ins off if it is 0."""
+
+NO_PLUGINS = "TOKENRED_NO_PLUGINS"
+"""Environment variable with folders, separated as in PATH, that are not searched for plug-ins."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,22 @@ _JOURNAL: ContextVar[_Journal | None] = ContextVar("tokenred_plugin", default=No
 # Other threads wait; a look-up by a loading plug-in sees what is registered so far.
 _LOCK = threading.RLock()
 _loaded: tuple[Plugin, ...] | None = None
+
+
+def is_working_folder(place: str) -> bool:
+    """Whether an entry of ``sys.path`` exists only because it is the working directory.
+
+    It is kept if PYTHONPATH names it or it contains tokenred.
+    """
+    if not place:
+        return True
+    asked = filter(os.path.isabs, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    try:
+        here = os.path.realpath(os.curdir)
+    except OSError:  # it was deleted
+        return False
+    kept = {os.path.realpath(own) for own in (str(Path(__file__).parents[2]), *asked)}
+    return os.path.realpath(place) == here and here not in kept
 
 
 def load_plugins() -> tuple[Plugin, ...]:

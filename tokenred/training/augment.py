@@ -22,8 +22,6 @@ from tokenred.data.transforms import data_config
 from tokenred.training.devices import derive, random_as
 from tokenred.training.settings import Settings
 
-__all__ = ["TrainingImages", "images_digest", "plain_images", "train_transform"]
-
 
 def train_transform(
     model: nn.Module, settings: Settings, data: str | None = None

@@ -16,8 +16,6 @@ from torch import Tensor, nn
 
 from tokenred.core.errors import ConfigError, MissingExtraError
 
-__all__ = ["OneDevice", "derive", "pick_accelerator", "random_as"]
-
 
 class OneDevice:
     """What training uses of ``accelerate.Accelerator``, for one process in full precision."""

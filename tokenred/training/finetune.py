@@ -38,8 +38,6 @@ from tokenred.training.run_folder import Rows, RunFolder
 from tokenred.training.settings import Settings, method_of, settings_for
 from tokenred.training.trainer import Trainer, correct, frozen
 
-__all__ = ["DENSE", "SHELF", "TUNED", "Finetuned", "check_mask_is_read", "finetune"]
-
 _PARTS = -4  # a random stream separate from the trainer's
 DENSE, SHELF, TUNED = "dense", "off the shelf", "fine-tuned"
 """What `Finetuned.correct` tells about: the dense model and the strategy before training, and the

@@ -24,19 +24,6 @@ from torch import Tensor
 from tokenred.core.errors import ConfigError, InputError, UnknownNameError
 from tokenred.core.tensors import at_least_fp32, gather_tokens, unit_vectors
 from tokenred.core.values import Magnitude, Probability, checked
-from tokenred.strategies.routers.idle import token_cut
-
-__all__ = [
-    "CRITERIA",
-    "Criterion",
-    "cross_entropy",
-    "distillation_kl",
-    "kept_token_mse",
-    "make_criterion",
-    "ratio_loss",
-    "token_cut",
-    "unit_feature_mse",
-]
 
 _TERMS = ("distill", "kept_tokens", "cls_feature", "ratio", "token_cut", "second", "consistency")
 

@@ -20,8 +20,6 @@ from tokenred.strategies.score_mods import TopKeys
 from tokenred.strategies.strategy import Strategy
 from tokenred.training.settings import Settings
 
-__all__ = ["make_optimizer", "make_schedule", "reduction_share", "warmed"]
-
 _PARTS = "parts."
 
 

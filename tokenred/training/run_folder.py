@@ -12,8 +12,6 @@ import torch
 from tokenred.core.errors import CheckpointError, ConfigError, MissingExtraError, OutputExistsError
 from tokenred.core.files import check_folder, write_whole
 
-__all__ = ["Rows", "RunFolder"]
-
 Rows = list[dict[str, float]]
 FILES = ("state.pt", "log.csv", "best.safetensors", "last.safetensors")
 _FORMAT = "tokenred-training/2"

@@ -20,8 +20,6 @@ from tokenred.strategies.selectors import DensityPeaks, Medoids, MultiCriteria, 
 from tokenred.strategies.strategy import Strategy, recipes
 from tokenred.training.losses import make_criterion
 
-__all__ = ["METHOD_SETTINGS", "PRESETS", "Settings", "method_of", "preset_of", "settings_for"]
-
 
 @checked
 @dataclass(frozen=True)

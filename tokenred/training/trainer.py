@@ -25,8 +25,6 @@ from tokenred.training.losses import Criterion
 from tokenred.training.optimise import make_optimizer, make_schedule, reduction_share, warmed
 from tokenred.training.settings import Settings
 
-__all__ = ["Trainer", "correct", "frozen"]
-
 _MIX, _STEP = -2, -3  # random streams separate from those of the images
 
 

@@ -216,7 +216,9 @@ def figure_of(part: Part) -> Figure | None:
         return heat_map(frame, "alpha", "M", width=6.0)
     if chart in ("graphs", "theta"):
         rows, number = ("graph", 4) if chart == "graphs" else (theta_rows(frame), 5)
-        theirs = {"published": GTP_PAPER, "backbone": part.target.backbone} if own else {}
+        theirs: dict[str, Any] = {}
+        if own:
+            theirs = {"published": GTP_PAPER, "backbone": part.target.backbone}
         return tabulate(frame, rows, table=number, **theirs).figure(width=6.0)
     published, title = (_published_points(part), part.target.name) if own else (None, None)
     return tradeoff(frame, published=published, title=title, width=6.0, height=3.6)

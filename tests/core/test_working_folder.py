@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenred.core import child
+from tokenred.core.plugins import is_working_folder
 
 ROOT = Path(__file__).parents[2]
 CODE = """
@@ -59,8 +59,8 @@ def test_the_command_and_its_imports_come_from_elsewhere(evil: Path, given: str)
 def test_a_folder_that_is_asked_for_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    assert child.is_working_folder("")
-    assert child.is_working_folder(str(tmp_path))
-    assert not child.is_working_folder("/somewhere")
+    assert is_working_folder("")
+    assert is_working_folder(str(tmp_path))
+    assert not is_working_folder("/somewhere")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert not child.is_working_folder(str(tmp_path))
+    assert not is_working_folder(str(tmp_path))
