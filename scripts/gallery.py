@@ -1,12 +1,12 @@
 """Make the figures of ``docs/gallery.md``: run the studies behind them, then draw.
 
-Run from the root of a checkout. The studies take some minutes on one core; they are kept as CSV
-files, and a second run only draws::
+Run from the root of a checkout. The studies take some minutes on one core and are kept as CSV
+files, so that a second run only draws::
 
-    python scripts/gallery.py --model vit_cifar10_patch4.safetensors --data cifar10:cifar10-test.zip
+    python scripts/gallery.py --model cifar10_vit --data cifar10:cifar10-test.zip --limit 500
 
-Without ``--model`` the embedded digits are used. Pictures of tokens and graphs are of the embedded
-digits in any case.
+Without ``--model`` the embedded digits are used. Pictures of tokens and graphs show a drawing of a
+ship, as the embedded CIFAR-10 model sees it; agreement and break-even are of the embedded digits.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter
 from torch import nn
 
 import tokenred as tr
@@ -45,13 +46,12 @@ from tokenred.analysis import (
 )
 from tokenred.analysis.plots.published import GTP_PAPER as PUBLISHED
 from tokenred.analysis.plots.tables import theta_rows
-from tokenred.data.digits import DigitsSource
 from tokenred.models import load_model
 from tokenred.strategies.specs import METHODS, Spec
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "docs" / "images" / "gallery"
-MOST = 150_000  # bytes of a picture; with more it gets a palette
+MOST = 150_000  # bytes; a larger picture gets a palette
 NARROW_DPI, WIDE_DPI, WIDE = 200, 140, 5  # inches
 
 
@@ -65,7 +65,7 @@ class Run:
     limit: int
 
     def study(self, axes: Mapping[str, Sequence[Any]], **fixed: Any) -> pd.DataFrame:
-        """GTP with every combination of values: a column an axis, a row a combination."""
+        """GTP with every combination of values: one column per axis, one row per combination."""
         cells = [
             dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())
         ]
@@ -150,13 +150,38 @@ FIGURES: dict[str, tuple[str, Callable[[pd.DataFrame], Figure]]] = {
 }  # fmt: skip
 
 
+def ship(side: int = 512) -> Image.Image:
+    """A drawing of a ship at sea, which `cifar10_vit` recognises."""
+    y, x = np.linspace(0, 1, side)[:, None, None], np.linspace(0, 1, side)[None, :, None]
+    sky = np.array([0.45, 0.65, 0.92]) + y * np.array([0.5, 0.35, 0.06])
+    waves = 0.036 * np.sin(2 * np.pi * (18 * y**1.5 + 1.5 * np.sin(9 * x + 30 * y)))
+    sea = np.array([0.15, 0.4, 0.52]) - y * np.array([0.1, 0.15, 0.1]) + waves
+    pixels = np.where(y > 0.62, sea, np.broadcast_to(sky, sea.shape)).clip(0, 1)
+    image = Image.fromarray((255 * pixels).astype(np.uint8))
+    draw, unit = ImageDraw.Draw(image), side / 100
+
+    def at(*places: float) -> list[float]:
+        return [unit * place for place in places]
+
+    for x0, y0, r in ((20, 18, 7), (28, 16, 9), (37, 19, 6), (78, 12, 5), (84, 13, 7)):
+        draw.ellipse(at(x0 - 1.4 * r, y0 - 0.6 * r, x0 + 1.4 * r, y0 + 0.6 * r), (250, 250, 252))
+    draw.polygon(at(12, 58, 92, 56, 82, 74, 20, 74), (178, 34, 34))
+    draw.polygon(at(12, 58, 92, 56, 91, 59, 13, 61), (245, 245, 240))
+    draw.rectangle(at(28, 46, 66, 58), (240, 240, 235))
+    draw.rectangle(at(36, 38, 58, 46), (225, 228, 230))
+    for window in range(6):
+        draw.rectangle(at(31 + 6 * window, 50, 34 + 6 * window, 53), (60, 90, 120))
+    draw.rectangle(at(42, 25, 50, 38), (30, 30, 35))
+    draw.rectangle(at(42, 28, 50, 31), (200, 60, 40))
+    draw.line(at(74, 57, 74, 32), (50, 50, 50), width=round(unit))
+    return image.filter(ImageFilter.GaussianBlur(unit / 2))
+
+
 def tokens(strategies: Sequence[str], **options: Any) -> Figure:
-    """A picture of tokens on the first of the embedded digits."""
+    """A picture of tokens on the ship."""
     edges = options.pop("edges", False)
     layers = options.pop("layers", None)
-    picture = trace_picture(
-        load_model("digits"), DigitsSource().image(0), strategies, layers, edges=edges
-    )
+    picture = trace_picture(load_model("cifar10_vit"), ship(), strategies, layers, edges=edges)
     return show_tokens(picture, **options)
 
 
@@ -174,13 +199,13 @@ def agreements(folder: Path) -> Figure:
 
 
 def whole_graph(folder: Path) -> Figure:
-    """The token graph of a digit, and chosen patches often."""
-    made = image_graph(load_model("digits"), DigitsSource().image(0))
-    return graph_panels(made.graph, made.pixels)
+    """The token graph of the ship, and how often each patch is chosen."""
+    made = image_graph(load_model("cifar10_vit"), ship())
+    return graph_panels(made.graph, made.pixels, patches=(43, 25, 58))
 
 
 def break_even(folder: Path) -> Figure:
-    """From which batch size on methods pay, on the embedded model; kept like the studies."""
+    """The batch size from which methods pay off, on the embedded model; kept like the studies."""
     return break_even_chart(
         sweep(
             "digits", [f"{name}@0.65" for name in ("gtp", "tome", "evit", "topk")],
@@ -197,12 +222,12 @@ OTHERS: dict[str, Callable[[Path], Figure]] = {
 
 
 def frame_of(name: str, folder: Path, run: Run) -> pd.DataFrame:
-    """The frame of a study: from its CSV, or made now."""
+    """The frame of a study, from its CSV if it exists."""
     path = folder / f"{name}.csv"
     if not path.exists():
         print(f"running {name}", flush=True)
         STUDIES[name](run).to_csv(path, index=False)
-    # Read back, so that the figures are those of the command line.
+    # Read back, so that the figures are the same as from the command line.
     from tokenred.analysis.plots.frames import read_frame
 
     return read_frame(path)
@@ -224,6 +249,7 @@ def main() -> None:
     run = Run(load_model(given.model), Path(given.model).stem, given.data, given.limit)
     for folder in (given.out, given.frames):
         folder.mkdir(parents=True, exist_ok=True)
+    ship().save(given.out / "ship.png")
     makers: dict[str, Callable[[], Figure]] = {
         name: lambda study=study, draw=draw: draw(frame_of(study, given.frames, run))
         for name, (study, draw) in FIGURES.items()
@@ -232,7 +258,7 @@ def main() -> None:
     for name in given.only or makers:
         figure = makers[name]()
         dpi = WIDE_DPI if figure.get_figwidth() >= WIDE else NARROW_DPI
-        path = save_figure(figure, given.out / f"{name}.png", overwrite=True, dpi=dpi)
+        [path] = save_figure(figure, given.out / f"{name}.png", overwrite=True, dpi=dpi)
         if path.stat().st_size > MOST:
             with Image.open(path) as image:
                 few = image.convert("RGB").quantize(128)

@@ -50,9 +50,12 @@ def test_each_kind(run: Run, tmp_path: Path, kind: str, arguments: list[object])
 
 def test_the_suffix_says_the_format(run: Run, tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_text("an older one")
-    result = run("plot", "scorers", "study.csv", "-f", "P=3", "-o", "a.pdf", "--overwrite")
+    both = ("-o", "a.pdf", "-o", "a.png")
+    result = run("plot", "scorers", "study.csv", "-f", "P=3", *both, "--overwrite")
     assert result.exit_code == 0, result.output
+    assert "Written: a.pdf, a.png" in result.stdout
     assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_tables_are_printed(run: Run) -> None:

@@ -29,8 +29,11 @@ plot_app = App(name="plot", help="Draw a figure from the CSV of a comparison or 
 
 _Frame = Annotated[Path, Parameter(help="CSV of `tokenred compare`, or of a study.")]
 _Output = Annotated[
-    Path | None,
-    Parameter(name=["--output", "-o"], help="ending in .png, .pdf or .svg; by default KIND.png."),
+    tuple[Path, ...],
+    Parameter(
+        name=["--output", "-o"],
+        help="ending in .png, .pdf or .svg; by default KIND.png; repeatable.",
+    ),
 ]
 _Fix = Annotated[
     tuple[str, ...],
@@ -52,7 +55,7 @@ def tradeoff_command(
     backbone: _Points = (),
     paper_method: _Points = (),
     finetuned: Annotated[bool | None, Parameter(negative="--off-the-shelf")] = None,
-    output: _Output = None,
+    output: _Output = (),
     overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
@@ -61,14 +64,14 @@ def tradeoff_command(
     Args:
         finetuned: only the paper's points with, or without, training.
     """
-    path = _place(output, "tradeoff", overwrite)
+    paths = _places(output, "tradeoff", overwrite)
     theirs = None
     if published is not None:
         theirs = read_published(
             published, backbone=backbone or None, method=paper_method or None,
             finetuned=finetuned, **given_to(read_published, options),
         )  # fmt: skip
-    _write(tradeoff(frame, published=theirs, **given_to(tradeoff, options)), path, overwrite)
+    _write(tradeoff(frame, published=theirs, **given_to(tradeoff, options)), paths, overwrite)
 
 
 def _add_figure(kind: str, draw: Callable[..., Figure], about: str) -> None:
@@ -79,12 +82,12 @@ def _add_figure(kind: str, draw: Callable[..., Figure], about: str) -> None:
         /,
         *,
         fix: _Fix = (),
-        output: _Output = None,
+        output: _Output = (),
         overwrite: Overwrite = False,
         **options: Any,
     ) -> None:
-        path = _place(output, kind, overwrite)
-        _write(draw(frame, fixed=_fixed(fix), **options), path, overwrite)
+        paths = _places(output, kind, overwrite)
+        _write(draw(frame, fixed=_fixed(fix), **options), paths, overwrite)
 
     command.__doc__ = about
     plot_app.command(options_of(draw, leave_out="frame fixed")(command), name=kind)
@@ -107,18 +110,18 @@ def _add_table(kind: str, rows: str, number: str, about: str) -> None:
         backbone: _Points = (),
         fix: _Fix = (),
         text: Literal["markdown", "latex"] = "markdown",
-        output: _Output = None,
+        output: _Output = (),
         overwrite: Overwrite = False,
         **options: Any,
     ) -> None:
-        path = _place(output, kind, overwrite)
+        paths = _places(output, kind, overwrite)
         data = read_frame(frame)
         made = tabulate(
             data, theta_rows(data) if rows == "theta" else rows, published=published, table=table,
             backbone=backbone or None, fixed=_fixed(fix), **given_to(tabulate, options),
         )  # fmt: skip
         shown = made.markdown() if text == "markdown" else made.latex()
-        _write(made.figure(**given_to(Table.figure, options)), path, overwrite, shown)
+        _write(made.figure(**given_to(Table.figure, options)), paths, overwrite, shown)
 
     command.__doc__ = f"""{about}
 
@@ -134,14 +137,15 @@ _add_table("graph-table", "graph", "4", "Graph types over budgets, as in table 4
 _add_table("theta-table", "theta", "5", "Shares of attention kept over budgets, as in table 5.")
 
 
-def _place(output: Path | None, kind: str, overwrite: bool) -> Path:
-    """The path of the figure, checked before any work is done."""
-    return claim(check_output(output or Path(f"{kind}.png"), SUFFIXES, overwrite=overwrite))
+def _places(outputs: tuple[Path, ...], kind: str, overwrite: bool) -> list[Path]:
+    """The paths of the figure, checked before any work is done."""
+    paths = outputs or (Path(f"{kind}.png"),)
+    return [claim(check_output(path, SUFFIXES, overwrite=overwrite)) for path in paths]
 
 
-def _write(figure: Figure, path: Path, overwrite: bool, *shown: str) -> None:
+def _write(figure: Figure, paths: list[Path], overwrite: bool, *shown: str) -> None:
     """Write the figure, then print its text."""
-    say(*shown, written=[save_figure(figure, path, overwrite=overwrite)])
+    say(*shown, written=save_figure(figure, *paths, overwrite=overwrite))
 
 
 def _fixed(texts: Iterable[str]) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def show_command(
         counts = ", ".join(f"{stage.tokens} after block {stage.layer}" for stage in row.stages)
         said = picture.said(row) or "no classes"
         lines.append(f"{row.label}: {said}{'; tokens: ' if counts else ''}{counts}")
-    say(*lines, written=[written])
+    say(*lines, written=written)
 
 
 @options_of()
@@ -152,7 +152,7 @@ def graph_command(
         found.graph, found.pixels, patches=patch or every, far_only=False if all_edges else None,
         title=f"{builder}, {model.title} on {name}",
     )  # fmt: skip
-    say(statistics, written=[save_figure(figure, output, overwrite=True)])
+    say(statistics, written=save_figure(figure, output, overwrite=True))
 
 
 def _builder(text: str) -> GraphBuilder:

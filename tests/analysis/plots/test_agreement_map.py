@@ -34,7 +34,7 @@ def test_every_pair_in_every_block(frame: pd.DataFrame) -> None:
     cells, columns, rows = _words(figure)
     assert cells == ["70", "60", "68", "58", "66", "56", "30", "30"]
     assert columns == ["2", "3"]
-    assert rows == ["gtp · topk", "gtp · tome", "topk · tome", "by chance"]
+    assert rows == ["GTP-ViT · Top-K", "GTP-ViT · ToMe", "Top-K · ToMe", "by chance"]
     assert figure.axes[1].get_ylabel() == "kept by both ÷ by either (%)"
     assert figure.get_suptitle() == "ViT on data"
     many = pd.concat([frame.assign(layer=frame["layer"] + 2 * k) for k in range(12)])
@@ -43,7 +43,7 @@ def test_every_pair_in_every_block(frame: pd.DataFrame) -> None:
 
 def test_method_against_method(frame: pd.DataFrame) -> None:
     figure = agreement_map(frame, statistic="survival", layer=3, title="")
-    assert _words(figure) == (["-0.60", "-0.58", "-0.56"], ["gtp", "topk"], ["topk", "tome"])
+    assert _words(figure) == (["-0.60", "-0.58", "-0.56"], ["GTP-ViT", "Top-K"], ["Top-K", "ToMe"])
     # As far up as down, so that white is 0.
     assert np.asarray(figure.axes[1].get_ylim()) == pytest.approx([-0.6, 0.6])
 

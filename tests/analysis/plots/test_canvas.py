@@ -36,22 +36,24 @@ def test_the_style_leaves_no_traces() -> None:
 
 
 def test_pdf_and_svg_keep_text_and_no_date(tmp_path: Path) -> None:
-    pdf = save_figure(make(), tmp_path / "a.PDF").read_bytes()
+    first, second = save_figure(make(), tmp_path / "a.PDF", tmp_path / "a.svg")
+    pdf = first.read_bytes()
     assert pdf.startswith(b"%PDF")
     assert b"/Type3" not in pdf
     assert b"CreationDate" not in pdf
-    svg = save_figure(make(), tmp_path / "a.svg").read_text()
+    svg = second.read_text()
     assert ElementTree.fromstring(svg).tag.endswith("svg")
     assert "dc:date" not in svg
-    assert save_figure(make(), tmp_path / "b.svg").read_text() == svg
+    [again] = save_figure(make(), tmp_path / "b.svg")
+    assert again.read_text() == svg
 
 
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     figure = make()
-    path = save_figure(figure, tmp_path / "a.png", dpi=50)
+    [path] = save_figure(figure, tmp_path / "a.png", dpi=50)
     before = path.read_bytes()
     with pytest.raises(OutputExistsError, match="overwrite"):
-        save_figure(figure, path)
+        save_figure(figure, tmp_path / "a.pdf", path)
     assert path.read_bytes() == before
     save_figure(figure, path, overwrite=True, dpi=100)
     with Image.open(path) as image:

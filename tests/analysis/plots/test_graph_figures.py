@@ -102,7 +102,7 @@ def test_in_degree_map_and_panels() -> None:
     figure = graph_panels(_graph([(0, 11)]), IMAGE, title="a graph")
     assert figure.get_suptitle() == "a graph"
     assert [axes.get_title() for axes in figure.axes[:2]] == [
-        "1 edge beyond the grid neighbours", "chosen patches",
+        "1 edge beyond the grid neighbours", "how often each patch is chosen",
     ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from tokenred.analysis.plots.canvas import new_figure
 from tokenred.analysis.plots.frames import about, need, read_frame
+from tokenred.analysis.plots.looks import read_name
 from tokenred.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def agreement_map(
             cmap="viridis" if share else "vlag", vmin=0 if share else -reach, vmax=reach,
             annot=values.shape[1] <= _MOST_NUMBERS, fmt=".0f" if share else ".2f",
             annot_kws={"fontsize": 6 if share or square else 5},
-            xticklabels=list(table.columns), yticklabels=list(table.index),
+            xticklabels=list(map(read_name, table.columns)),
+            yticklabels=list(map(read_name, table.index)),
             cbar_kws={"label": _LABELS[statistic]},
         )  # fmt: skip
         axes.tick_params(length=0, labelsize=7)
@@ -88,7 +90,7 @@ def agreement_map(
 
 def _pairs(rows: pd.DataFrame) -> pd.DataFrame:
     """A row per pair, a column per block."""
-    names = rows["a"] + " · " + rows["b"]
+    names = rows["a"].map(read_name) + " · " + rows["b"].map(read_name)
     table = rows.assign(pair=names).pivot(index="pair", columns="layer", values="mean")
     table = table.loc[list(dict.fromkeys(names))]
     if (rows["statistic"] == "iou").all() and "chance" in rows:

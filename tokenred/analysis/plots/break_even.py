@@ -67,14 +67,18 @@ def break_even_chart(source: Any, *, title: str | None = None, width: float = 3.
             axes.set_title("\n".join(words), fontsize=7)
         for axes in grid.flat[len(groups) :]:
             axes.set_visible(False)
-        figure.supxlabel("batch size (images)", fontsize=8)
+        for axes in grid.flat[max(0, len(groups) - columns) : len(groups)]:
+            axes.set_xlabel("batch size (images)")  # a label of the figure would be on the legend
         figure.supylabel("speed-up over dense (×)", fontsize=8)
         if title is None:
             shared = [name for name in there if name in _TITLE and name not in by]
             title = ", ".join(_PANEL[name].format(frame[name].iloc[0]) for name in shared)
         if title:
             figure.suptitle(title)
-        figure.legend(handles=_legend(looks), loc="outside lower center", ncols=legend_columns)
+        figure.legend(
+            handles=_legend(looks), loc="outside lower center", ncols=legend_columns,
+            handlelength=1.6, handletextpad=0.5, columnspacing=1.0,
+        )  # fmt: skip
     return figure
 
 

@@ -157,27 +157,35 @@ def figure_bytes(figure: Figure, kind: str = "png", dpi: int = 200) -> bytes:
 
 
 def save_figure(
-    figure: Figure, path: str | Path, *, overwrite: bool = False, dpi: int = 300
-) -> Path:
-    """Write a figure in the format of its suffix, completely or not at all.
+    figure: Figure, path: str | Path, *others: str | Path, overwrite: bool = False, dpi: int = 300
+) -> tuple[Path, ...]:
+    """Write a figure to one or more files, each in the format of its suffix.
 
-    The same figure gives the same bytes: the file contains no timestamp. Text stays text in a PDF
-    and becomes outlines in an SVG.
+    Each file is written completely or not at all. The same figure gives the same bytes: a file
+    contains no timestamp. Text stays text in a PDF and becomes outlines in an SVG.
 
     Args:
         figure: of matplotlib.
-        path: ending in .png, .pdf or .svg.
-        overwrite: whether to replace an existing file.
+        path, others: ending in .png, .pdf or .svg.
+        overwrite: whether to replace existing files.
         dpi: dots per inch, for a PNG and for images inside the other formats.
+
+    Returns:
+        The paths.
 
     Raises:
         ConfigError: for another suffix.
-        OutputExistsError: if the file exists.
-        DataError: where it cannot be written.
-        OutputBusyError: if another process is writing the file.
+        OutputExistsError: if a file exists; nothing is written then.
+        DataError: if a file cannot be written.
+        OutputBusyError: if another process is writing a file.
+
+    Examples:
+        >>> save_figure(figure, "tradeoff.pdf", "tradeoff.png")  # doctest: +SKIP
     """
-    path = check_output(path, SUFFIXES, overwrite=overwrite)
-    content = figure_bytes(figure, path.suffix.lower()[1:], dpi)
-    with output_lock(path):
-        check_new(path, overwrite=overwrite)  # another process may have been faster
-        return write_atomically(path, content)
+    paths = tuple(check_output(p, SUFFIXES, overwrite=overwrite) for p in (path, *others))
+    for path in paths:
+        content = figure_bytes(figure, path.suffix.lower()[1:], dpi)
+        with output_lock(path):
+            check_new(path, overwrite=overwrite)  # another process may have been faster
+            write_atomically(path, content)
+    return paths

@@ -103,7 +103,7 @@ def graph_panels(
     pixels, edges = _pixels(image), _edges(graph, i, far_only, patches)
     with new_grid(width, height, 1, 2) as (figure, grid):
         _draw_edges(grid[0, 0], graph, i, pixels, *edges)
-        _draw_degrees(grid[0, 1], _degrees(graph, i), "chosen patches")
+        _draw_degrees(grid[0, 1], _degrees(graph, i), "how often each patch is chosen")
         if title:
             figure.suptitle(title)
     return figure
