@@ -48,7 +48,7 @@ def test_subclasses(kind: type[nn.Module]) -> None:
     same_run(reduced, model, images_for(model))
     for name in ("forward_features", "_pos_embed", "forward_head", "pool"):
         if hasattr(kind, name) and (kind, name) != (LVViT, "pool"):  # which never calls it
-            with pytest.raises(BackboneError, match=r"Own. It has its own .*|Own.*Known: "):
+            with pytest.raises(BackboneError, match=r"Own. It overrides .*|Own.*Known: "):
                 tr.wrap(_subclass(kind, name)(**MODELS[kind]), SOME)
 
 
@@ -126,7 +126,7 @@ def _refused(model: nn.Module) -> str:
 
 def test_a_refusal_says_why_and_what_to_unwrap() -> None:
     told = _refused(OwnHead(**TINY))
-    assert "its own forward_features, forward_head, not VisionTransformer's" in told
+    assert "overrides forward_features, forward_head of VisionTransformer" in told
     plain = vit.VisionTransformer(**TINY)
     compiled: Any = torch.compile(plain)
     assert "tokenred.wrap(model._orig_mod" in _refused(compiled)

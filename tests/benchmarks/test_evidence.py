@@ -81,7 +81,7 @@ def test_what_is_missing_is_named(
     evidence: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert evidence.main(["cifar10", "--cifar10", str(tmp_path / "none.zip")]) == 0
-    assert "left out, there is no" in capsys.readouterr().out
+    assert "not found; see docs/results.md" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         evidence.main(["nonsense"])
     page = evidence.PAGE.read_text(encoding="utf-8")

@@ -87,5 +87,5 @@ def test_a_readme_is_filled(reporting: ModuleType, tmp_path: Path) -> None:
     assert path.read_text() == (
         "a\n<!-- x -->\nnew\n<!-- /x -->\nb\n<!-- y -->\ntoo\n<!-- /y -->\n"
     )
-    with pytest.raises(ValueError, match="no such part"):
+    with pytest.raises(ValueError, match="no such section"):
         reporting.write_readme(path, "z", "new")

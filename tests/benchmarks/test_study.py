@@ -106,7 +106,7 @@ def test_goals_are_judged(study: ModuleType) -> None:
     assert text.count("✓") == 4
     assert "✗" not in text
     assert "| `one`, `two` |" in text
-    assert "1.5 s of the CPU" in text
+    assert "1.5 s of CPU time" in text
     assert "| digits, ray | 1.5 |" in text
     assert text.endswith("CPU, 2 cores, Python 3, torch 2, 2026-01-01.")
     bad = {

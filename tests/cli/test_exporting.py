@@ -97,7 +97,7 @@ def test_refused(run: Run, tiny: VisionTransformer, monkeypatch: pytest.MonkeyPa
             return True
 
     for words, told in (
-        (f"{PLAIN} -s topk:scorer=Choosy", "looks at the images to decide how many tokens go"),
+        (f"{PLAIN} -s topk:scorer=Choosy", "looks at the images to decide how many tokens"),
         (f"{SAVED} --random-weights", "contains its own weights"),
     ):
         assert told in run("export", "-o", "m.pt2", "--model", *words.split()).refusal

@@ -95,7 +95,7 @@ def test_averaged_weights_of_a_training_are_taken_by_default(
     path = tmp_path / "last.pth.tar"
     options = argparse.Namespace(model="vit", lr=0.1)
     torch.save({raw: STATE, averaged: HALF, "args": options, "epoch": 3}, path)
-    with pytest.warns(CheckpointWarning, match=f"those of '{averaged}' are taken"):
+    with pytest.warns(CheckpointWarning, match=f"using those of '{averaged}'"):
         assert same(read_checkpoint(path)[0], HALF)
     assert same(read_checkpoint(path, use_ema=True)[0], HALF)
     assert same(read_checkpoint(path, use_ema=False)[0], STATE)
@@ -149,7 +149,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, legacy: bool)
     ("content", "message"),
     [
         ([1, 2], "expected a state dict .* got list"),
-        ({"epoch": 3}, "these are none: epoch"),
+        ({"epoch": 3}, "these are not: epoch"),
         ({"a": STATE["a"], "module.a": STATE["a"]}, "each weight once"),
         (nn.Linear(2, 2), "convert it to safetensors"),
     ],

@@ -21,7 +21,7 @@ def test_an_entry_is_read() -> None:
     metadata = {"a": '{"x": [1, 2.5, null, true]}', "b": "null"}
     assert read_entry(metadata, "a", dict, "w") == {"x": [1, 2.5, None, True]}
     assert read_entry(metadata, "b", (dict, type(None)), "w") is None
-    with pytest.raises(CheckpointError, match="no such entry"):
+    with pytest.raises(CheckpointError, match="the entry is missing"):
         read_entry({}, "a", dict, "w")
 
 

@@ -292,7 +292,7 @@ SCORERS = {
     "edits a statistic": (Score(lambda s, a: a[DIAGONAL].add_(1), (DIAGONAL,)),
                           "inputs are not modified", r"attention\.values\[.*changed in place"),
     "chance": (Score(lambda s, a: torch.rand(s.index.shape)),
-               "deterministic: the same input, the same scores", "asked twice|tried again"),
+               "deterministic: the same input, the same scores", "called twice|tried again"),
     "over the batch": (Score(lambda s, a: length(s) - length(s).mean()),
                        "treated alone as in a batch", r"image \d alone and in the batch"),
     "by place": (Score(lambda s, a: in_order(s).float()), "equivariant: permuting the tokens",
@@ -300,39 +300,39 @@ SCORERS = {
     "undeclared": (Score(lambda s, a: a[DIAGONAL]), "one finite score", "PartError: .*Declare it"),
     "secret CLS": (Score(lambda s, a: a[CLS], (CLS,)), "one finite score",
                    "ConfigError: .*no CLS token"),
-    "secret grid": (Score(column), "the grid is not read unless", "called a single row"),
+    "secret grid": (Score(column), "the grid is not read unless", "on a single row"),
     "never refuses": (NeverRefuses(), r"needs_cls: check\(\) refuses a model", "was accepted"),
     "always refuses": (AlwaysRefuses(), "one finite score", "refuses every model drawn"),
     "builds nothing": (BuildsNothing(), "one finite score", r"build\(\) gives None"),
 }  # fmt: skip
-PLACES = "exactly P of the places go"
+PLACES = "exactly P places are dropped"
 SELECTORS = {
     "one more": (Choice(lambda s, c: best(s, min(c + 1, s.num_tokens - 1)), -2), PLACES,
                  "P=0: expected keep of shape"),
     "keeps twice": (Choice(lambda s, c: replace(best(s, c), keep=best(s, c).keep[:, :1].expand(
-                    -1, s.num_tokens - c))), PLACES, r"are not each of the \d places"),
+                    -1, s.num_tokens - c))), PLACES, r"do not name each of the \d places"),
     "partners go": (Choice(lambda s, c: replace(best(s, c), partner=best(s, c).drop)),
-                    "partners are kept tokens", r"P=1: partners \[\[\d\]\] go too"),
+                    "partners are kept tokens", r"P=1: partners \[\[\d\]\] are dropped"),
     "keeps the worst": (Choice(lambda s, c: replace(best(s, c, lambda s: -length(s)),
-                        score=length(s))), "the highest scores stay", "should stay"),
-    "late ties": (Choice(late_ties), "the lower place wins a tie", "should stay"),
+                        score=length(s))), "the highest scores are kept", "expected to keep"),
+    "late ties": (Choice(late_ties), "the lower place wins a tie", "expected to keep"),
     "random ties": (Choice(random_ties), "deterministic: the same input",
-                    "asked twice|tried again"),
+                    "called twice|tried again"),
     "ties by batch": (Choice(ties_by_batch), "treated alone as in a batch", r"image \d alone"),
     "in place": (Choice(lambda s, c: best(replace(s, x=s.x.add_(1)), c)),
                  "inputs are not modified", "state.x was changed in place"),
     "first ones": (Choice(lambda s, c: split(in_order(s), c)), "equivariant: permuting the tokens",
                    "for permuted tokens"),
     "secret grid": (Choice(lambda s, c: best(s, c, column)), "the grid is not read",
-                    "called a single row"),
+                    "on a single row"),
     "too greedy": (Choice(most=1), PLACES, r"limit\(1\) is 2, of 1 tokens"),
     "forgets padding": (Adaptive(lambda s, alive: bright(s, alive) | ~alive),
-                        "each once, and no padding", "places"),
+                        "once, and no padding", "places"),
     "keeps none": (Adaptive(lambda s, alive: torch.zeros_like(alive)), "no padding", "images keep"),
     "looks around": (Adaptive(lambda s, alive: bright(replace(s, x=s.x * (
-                     1 + s.x[:1].mean().sign())), alive)), "alone as in a batch", "stay"),
+                     1 + s.x[:1].mean().sign())), alive)), "alone as in a batch", "kept"),
     "adaptive by place": (Adaptive(lambda s, alive: (alive.cumsum(1) == 1) & alive),
-                          "permuting the tokens permutes", "stay"),
+                          "permuting the tokens permutes", "kept"),
     "too wide": (Adaptive(change=padded), "no padding", "places for at most"),
     "says nothing": (Adaptive(change=lambda chosen: replace(chosen, gone=None)), "no padding",
                      "with alive and gone"),
@@ -355,7 +355,7 @@ FUSERS = {
     "wrong record": (Carried(lambda s, chosen: TwoFold(chosen.keep, chosen.drop)),
                      "the weights that a trace records", "recorded weights × tokens"),
     "detached": (Spoiled(lambda old, new: with_image(new, new.image.detach())),
-                 "gradients reach every kept token", "no gradient|cut off"),
+                 "gradients reach every kept token", "no gradient"),
     "forgets sizes": (Forgetful(), "conserves_size: the sizes add up", "sums of the sizes"),
     "in place": (Spoiled(lambda old, new: replace(new, memory={"x": old.image.zero_()})),
                  "inputs are not modified", "state.x was changed in place"),
@@ -366,7 +366,7 @@ FUSERS = {
                  "equivariant: permuting the tokens", "for permuted tokens"),
     "secret grid": (Carried(lambda s, chosen: carry(s, chosen, stay=torch.full(
                     chosen.keep.shape, float(s.grid[0]), dtype=torch.float64))),
-                    "the grid is not read", "called a single row"),
+                    "the grid is not read", "on a single row"),
     # Whichever promise meets it first: no two runs agree.
     "chance": (Spoiled(lambda old, new: with_image(new, new.image * torch.rand(()))), "", ""),
 }  # fmt: skip
@@ -388,20 +388,20 @@ GRAPHS = {
     "in place": (Neighbours(lambda edges, x0, grid: edges & (x0.abs_() >= 0).all()),
                  "inputs are not modified", "x0 was changed in place"),
     "chance": (Neighbours(lambda edges, x0, grid: edges & (torch.rand(edges.shape) < 0.5)),
-               "deterministic: the same input", "asked twice|tried again"),
+               "deterministic: the same input", "called twice|tried again"),
     "over the batch": (Neighbours(loud), "treated alone as in a batch", r"image \d alone"),
     "forwards": (Neighbours(lambda edges, x0, grid: edges.triu()),
                  "equivariant: permuting the tokens", "the graph for permuted tokens"),
     "secret grid": (Rows(lambda edges, x0, grid: edges & (
                     torch.arange(x0.shape[1])[:, None] // grid[1]
                     == torch.arange(x0.shape[1])[None] // grid[1])),
-                    "the grid is not read", "called a single row"),
+                    "the grid is not read", "on a single row"),
     "too many": (Semantic(M=1000), NODES, "refuses every model drawn"),
 }  # fmt: skip
-ONE = "one count a block"
+ONE = "one possible count per block"
 SCHEDULES = {
     "too many": (Counts(lambda context: (context.patches,) + (0,) * (context.depth - 1)), ONE,
-                 "block 0: 1 of 1 tokens should go, between 0 and 0 can"),
+                 "block 0: 1 of 1 tokens removed, expected 0 to 0"),
     "backwards": (Counts(lambda context: (-1,) * context.depth), ONE, "block 0: -1 of 1 tokens"),
     "too short": (Counts(lambda context: ()), ONE, "0 counts for 1 blocks"),
     "halves": (Counts(lambda context: (0.5,) * context.depth), ONE, "a Python int, got 0.5"),
@@ -409,8 +409,8 @@ SCHEDULES = {
     "crashes": (Counts(lambda context: (1 // (context.patches - 1),) * context.depth), ONE,
                 "ZeroDivisionError"),
     "changes": (Counts(lambda context: (next(COUNTER) % 2 * (context.limit(context.patches) > 0),)
-                + (0,) * (context.depth - 1)), "deterministic: the same model|one count",
-                "asked twice|tried again|Python int"),
+                + (0,) * (context.depth - 1)), "deterministic: the same model|one possible",
+                "called twice|tried again|Python int"),
 }  # fmt: skip
 TABLES = {
     "scorer": SCORERS,

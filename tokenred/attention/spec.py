@@ -178,7 +178,7 @@ def without_map(
 ) -> bool:
     """Whether an engine without a map can run: inference, all inputs in one of these dtypes.
 
-    ``also`` is a statistic that this one has besides sums and entries.
+    ``also`` is a statistic that this engine provides besides sums and entries.
     """
     return (
         qkv.dtype in dtypes

@@ -86,7 +86,7 @@ def _checked(aggregate: str) -> str:
 
 
 _OF_IMAGE_TOKENS = ("diagonal", "column_sum", "row", "logits_row")
-# Where the other statistics have their tokens, prefix included.
+# Dimensions of the other statistics that run over tokens, prefix included.
 _TOKEN_DIMS = {"map": (1, 2), "maps": (2, 3), "keys": (2,), "values": (2,), "kept": ()}
 
 
@@ -112,7 +112,7 @@ class AttentionStats:
         return self.values[stat]
 
     def take(self, image: Int[Tensor, "b k"], num_prefix: int) -> AttentionStats:
-        """The statistics of some image tokens, and of the prefix where they have it."""
+        """The statistics of some image tokens, and of the prefix if they cover it."""
         first = torch.arange(num_prefix, device=image.device).expand(image.shape[0], -1)
         whole = torch.cat((first, image + num_prefix), dim=1)
         found = {}

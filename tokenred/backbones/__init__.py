@@ -15,7 +15,7 @@ from tokenred.core.info import ModelInfo
 
 __all__ = ["Backbone", "BlockAdapter", "Embedded", "adapt", "feature_info", "register_backbone"]
 
-# Whose classes the adapters know, and the methods that make another model of a subclass.
+# Libraries whose classes the adapters know, and methods whose override makes a different model.
 _LIBRARIES = ("timm", "transformers", "tokenred")
 _METHODS = (
     "__call__", "forward", "forward_features", "forward_head", "_pos_embed", "pool",
@@ -26,7 +26,7 @@ _BACKBONES: list[type[Backbone]] = []
 
 
 def register_backbone(backbone: type[Backbone]) -> type[Backbone]:
-    """Class decorator that makes a family of models known; the latest is asked first."""
+    """Class decorator that registers an adapter; the latest is asked first."""
     _BACKBONES.insert(0, backbone)
     plugins.note("backbone", backbone.__name__, lambda: _BACKBONES.remove(backbone))
     return backbone
@@ -36,7 +36,7 @@ def adapt(model: nn.Module) -> Backbone:
     """The adapter of a model.
 
     Raises:
-        BackboneError: for a model that no adapter knows, with what they know.
+        BackboneError: if no adapter knows the model; the message lists the families they know.
     """
     if not isinstance(model, nn.Module):
         raise BackboneError(
@@ -51,7 +51,7 @@ def adapt(model: nn.Module) -> Backbone:
 
 
 def feature_info(info: ModelInfo, out_indices: Sequence[int]) -> Any:
-    """What timm's decoders ask of an encoder with these features: its own ``FeatureInfo``."""
+    """The ``FeatureInfo`` that timm's decoders expect of an encoder with these features."""
     from timm.models import FeatureInfo
 
     stride = None if info.patch_size is None else max(info.patch_size)
@@ -68,10 +68,10 @@ def feature_info(info: ModelInfo, out_indices: Sequence[int]) -> Any:
 
 
 def _refusal(model: nn.Module) -> str:
-    """What a model is that no adapter knows, why, and what to do, in a few lines."""
+    """The message for a model that no adapter knows: its class, the reason, what to do."""
     kind = type(model)
     who = f"{kind.__module__}.{kind.__qualname__}"
-    for name in ("_orig_mod", "module"):  # torch.compile; DataParallel and its like
+    for name in ("_orig_mod", "module"):  # torch.compile; DataParallel and similar wrappers
         if isinstance(model._modules.get(name), nn.Module):
             return f"no adapter knows {who}. Wrap the model inside: tokenred.wrap(model.{name}, …)."
     known = "; ".join(shorten(b.family, 36, placeholder=" …") for b in _BACKBONES)
@@ -82,7 +82,7 @@ def _refusal(model: nn.Module) -> str:
         if changed:
             own = ", ".join(changed)
             do = (
-                f"It has its own {own}, not {base.__name__}'s. Take those back, or write an "
+                f"It overrides {own} of {base.__name__}. Undo that, or write an "
                 "adapter (tokenred.backbones.register_backbone)."
             )
     return shorten(f"no adapter knows {who}. {do} Known: {known}.", _LONGEST, placeholder=" …")

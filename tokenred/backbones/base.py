@@ -1,4 +1,4 @@
-"""What the block loop asks of a model; an adapter answers for one family."""
+"""What the block loop needs from a model; an adapter provides it for one family."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Embedded:
         x: tokens, prefix first.
         index: positions of the image tokens (fewer than N0 after patch dropout).
         x0: all image tokens, before patch dropout.
-        positions: what the blocks have to know of the grid, see `TokenState`.
+        positions: what the blocks need to know about positions, see `TokenState`.
     """
 
     x: Tokens
@@ -43,27 +43,27 @@ class Embedded:
 
 
 def raster(x: Tensor, grid: tuple[int, int]) -> Int[Tensor, "b N0"]:
-    """The positions of all patches, one row an image of ``x``."""
+    """The positions of all patches, one row per image of ``x``."""
     return torch.arange(grid[0] * grid[1], device=x.device).expand(x.shape[0], -1)
 
 
 class BlockAdapter(ABC):
-    """One block, opened at the attention. Holds the block's module, none of its own weights.
+    """One block, opened at the attention. Holds the block's module and has no weights of its own.
 
     Calling ``block`` itself must equal ``heads`` → attention → ``after_attention`` →
-    ``after_mlp``. Where positions enter the attention, `run` and `qkv_of` put in those of the
-    tokens that are left, and must agree in the same way.
+    ``after_mlp``. Where positions enter the attention, `run` and `qkv_of` use those of the
+    remaining tokens, and must agree in the same way.
 
     Attributes:
         block: the block.
-        whole: what is called where it runs whole: the block, or what it is wrapped in.
-        closed: why it may only run whole, as a module; empty where it can be opened.
-        checkpointed: whether it was wrapped to run again in the backward.
-        passed_by: modules that are never called where it is opened, and whose hooks cannot run.
-        attends: whether there is an attention in it at all.
-        listens: whether hooks of the attention run when it is opened.
-        wants: which of queries, keys and values (``"qkv"``) will be read: ``"qk"`` or ``"v"`` lets
-            an adapter compute less, and put anything of their shape in the place of the others.
+        whole: what is called when the block runs whole: the block itself, or its wrapper.
+        closed: why the block may only run whole, as a module; empty if it can be opened.
+        checkpointed: whether its wrapper runs it again in the backward pass.
+        passed_by: modules that are not called when the block is opened, so their hooks do not run.
+        attends: whether the block has an attention at all.
+        listens: whether the hooks of the attention run when the block is opened.
+        wants: which of queries, keys and values (``"qkv"``) will be read. With ``"qk"`` or ``"v"``
+            an adapter may compute less and return any tensors of the right shape for the others.
     """
 
     attends = True
@@ -78,22 +78,22 @@ class BlockAdapter(ABC):
 
     @property
     def attentions(self) -> Sequence[nn.Module]:
-        """The modules that an engine stands for where the block is opened; their hooks run."""
+        """The modules that an engine replaces when the block is opened; their hooks still run."""
         attn = getattr(self.block, "attn", None)
         return () if attn is None else (attn,)
 
     @property
     def dropouts(self) -> Sequence[nn.Module]:
-        """What drops entries of the map, where it is a module."""
+        """The modules that drop entries of the attention map."""
         found = (getattr(m, "attn_drop", None) for m in (self.block, *self.attentions))
         return [m for m in found if isinstance(m, nn.Module)]
 
     def must_open(self, fewer: bool) -> bool:
-        """Whether `run` gives None, with all tokens there or with ``fewer``."""
+        """Whether `run` returns None, given all tokens or ``fewer``."""
         return False
 
     def check_open(self, model: nn.Module) -> None:
-        """Refuse, with a `BackboneError`, to pass by what somebody put into the block."""
+        """Raise a `BackboneError` if opening the block would bypass changes made to it."""
         why = self.closed
         if not why and (heard := next(filter(has_hooks, self.passed_by), None)) is not None:
             why = f"hooks on its {type(heard).__name__} would not be called"
@@ -101,29 +101,29 @@ class BlockAdapter(ABC):
             at = next((n for n, m in model.named_modules() if m is self.whole), "a block")
             raise BackboneError(
                 f"{at} ({type(self.whole).__name__}): {why}, and this strategy works inside the "
-                "block. Undo that, or let the strategy leave this block alone (layers=…, "
+                "block. Undo that, or use a strategy that leaves this block alone (layers=…, "
                 "where='before_block'). Attention maps: run_with_trace(images, attention='mean')."
             )
 
     @property
     def hooked(self) -> bool:
-        """Whether somebody listens to the block or its attention."""
+        """Whether the block or its attention has hooks."""
         return any(map(has_hooks, (self.whole, self.block, *self.attentions)))
 
     def quiet(self, wants: str = "qkv") -> BlockAdapter:
-        """The same block, opened without its hooks: to look at it before it runs."""
+        """The same block, opened without running its hooks, for a look before it runs."""
         same = self.only(wants)
         same.listens = False
         return same
 
     def only(self, wants: str) -> BlockAdapter:
-        """The same block, of which only these will be read (see ``wants``)."""
+        """The same block, for a caller that reads only these (see ``wants``)."""
         same = copy(self)
         same.wants = wants
         return same
 
     def run(self, state: TokenState) -> Tokens | None:
-        """The model's own block; None where it cannot take these tokens and has to be opened."""
+        """Run the model's own block; None if it cannot take these tokens and must be opened."""
         return self.whole(state.x)  # type: ignore[no-any-return]
 
     @abstractmethod
@@ -131,12 +131,12 @@ class BlockAdapter(ABC):
         """Queries, keys and values of the block's input."""
 
     def qkv_of(self, state: TokenState) -> QKV:
-        """The same, with the positions of the tokens in ``state``."""
+        """The same as `heads`, with the positions of the tokens in ``state``."""
         return self.heads(state.x)
 
     @abstractmethod
     def after_attention(self, x: Tokens, out: PerHead, qkv: QKV) -> Tokens:
-        """The tokens after the attention residual; after the whole block if that is parallel."""
+        """The tokens after the attention residual; after the whole block if it is parallel."""
 
     @abstractmethod
     def after_mlp(self, x: Tokens) -> Tokens:
@@ -144,7 +144,7 @@ class BlockAdapter(ABC):
 
     @abstractmethod
     def info(self) -> BlockInfo:
-        """The block's arithmetic."""
+        """The block's cost."""
 
 
 class Whole(BlockAdapter):
@@ -161,7 +161,7 @@ class Whole(BlockAdapter):
 
 
 class Empty(Whole):
-    """``nn.Identity`` in the place of a block: tokens pass, and nothing can be read of them."""
+    """``nn.Identity`` in place of a block: tokens pass unchanged, and there is no attention."""
 
     attends = False
 
@@ -174,11 +174,11 @@ class Empty(Whole):
 
 
 class Backbone(ABC):
-    """A family of models: embedding, blocks, head. Made anew for each model it adapts.
+    """A family of models: embedding, blocks, head. One instance adapts one model.
 
     Attributes:
-        family: what the adapter knows, for the message that refuses everything else.
-        replaced: methods of the model that the block loop stands for, and so never calls.
+        family: the models that the adapter knows, for error messages.
+        replaced: methods of the model that the block loop replaces, and so never calls.
         checkpoint_blocks: whether the user asked for gradient checkpointing.
     """
 
@@ -201,7 +201,7 @@ class Backbone(ABC):
 
     @property
     def first_attending(self) -> BlockAdapter:
-        """The first block with an attention, whose heads are taken for those of all."""
+        """The first block with an attention; its heads count as those of all blocks."""
         if found := [block for block in self.blocks if block.attends]:
             return found[0]
         raise BackboneError(f"no block of this {type(self.model).__name__} has an attention.")
@@ -214,19 +214,19 @@ class Backbone(ABC):
     @property
     @abstractmethod
     def info(self) -> ModelInfo:
-        """The model as parts and schedules see it."""
+        """The facts about the model that parts and schedules read."""
 
     @abstractmethod
     def check_images(self, images: Tensor) -> None:
-        """Refuse images of a wrong shape or type, with an `InputError` that says the right one."""
+        """Raise an `InputError` for images of the wrong shape or type, naming the right one."""
 
     @abstractmethod
     def check_size(self, height: int, width: int) -> None:
-        """Refuse a size that images of this model cannot have, with an `InputError`."""
+        """Raise an `InputError` for an image size that this model cannot take."""
 
     @abstractmethod
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
-        """The grid of patches of images of this size."""
+        """The grid of patches, ``(gh, gw)``, of images of this size in pixels."""
 
     @abstractmethod
     def embed(self, images: Float[Tensor, "b ch H W"]) -> Embedded:
@@ -238,7 +238,7 @@ class Backbone(ABC):
 
     @property
     def neck(self) -> nn.Module | None:
-        """What the model does with the map of its last tokens before the head, if anything."""
+        """The module between the last tokens, as a map, and the head; None if there is none."""
         return None
 
     def features(self, x: Tokens, grid: tuple[int, int] | None) -> Any:
@@ -253,22 +253,22 @@ class Backbone(ABC):
         Args:
             x: what `features` returns.
             pre_logits: the pooled features instead of logits.
-            weight: how often each token counts where the head pools them: once for each patch it
-                stands for, 0 to be left out. Given only where `pooling` says that it matters.
+            weight: how often each token counts when the head pools: once for each patch that it
+                stands for, 0 to leave it out. Given only if `pooling` says that it matters.
         """
 
     @property
     def pooling(self) -> str:
-        """What weights of tokens do to the head.
+        """How the head uses the weights of tokens.
 
-        ``"token"``: nothing, it reads prefix tokens or all as they are; ``"average"``: it averages
-        over tokens; ``"maximum"``: only a weight of 0 matters; ``"unknown"``: it takes none, and
-        methods that have to leave tokens out are refused.
+        ``"token"``: not at all, since it reads prefix tokens or does not pool; ``"average"``: in a
+        weighted mean; ``"maximum"``: only a weight of 0 matters; ``"unknown"``: it accepts none,
+        and methods that have to leave tokens out are refused.
         """
         return "unknown"
 
     def logits_apart(self, x: Tokens) -> tuple[Tensor, Tensor] | None:
-        """Logits of CLS and of every image token, where the model has a classifier for both."""
+        """Logits of CLS and of each image token, if the model has a classifier for both."""
         return None
 
     @abstractmethod
@@ -277,7 +277,13 @@ class Backbone(ABC):
 
 
 def check_batch(images: Tensor, channels: int, weight: Tensor, hint: str = "") -> None:
-    """Refuse what is no ``(b, channels, H, W)`` of the weights' type; ``hint`` is for the shape.
+    """Check that images are ``(b, channels, H, W)`` and have the weights' type.
+
+    Args:
+        images: the batch.
+        channels: the number that the model expects.
+        weight: a weight of the model, for its type.
+        hint: added to the message about a wrong shape.
 
     Raises:
         InputError: for another shape or type.
@@ -285,7 +291,7 @@ def check_batch(images: Tensor, channels: int, weight: Tensor, hint: str = "") -
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != channels:
         got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise InputError(f"images must be (batch, {channels}, height, width), got {got}.{hint}")
-    # Not asked where the types agree: some devices (meta) know no autocast.
+    # Autocast is looked up only if the types differ: some devices (meta) do not support it.
     fits = images.dtype == weight.dtype or torch.is_autocast_enabled(images.device.type)
     if not images.is_floating_point() or not fits:
         raise InputError(
@@ -295,5 +301,5 @@ def check_batch(images: Tensor, channels: int, weight: Tensor, hint: str = "") -
 
 
 def leaves_alone(kind: type, base: type, names: Iterable[str]) -> bool:
-    """Whether a subclass has the base's own methods: then it is the same model."""
+    """Whether a subclass overrides none of these methods, which makes it the same model."""
     return all(getattr(kind, name, None) is getattr(base, name, None) for name in names)

@@ -23,10 +23,9 @@ _FORWARD = ("forward_features", "forward_head", "forward")
 class BeitBackbone(TimmViT):
     """Adapter of ``timm.models.Beit``.
 
-    The relative position bias goes with the tokens: of the bias that timm computes, each image
-    keeps the rows and columns of its own tokens. A token that others were merged into has the
-    position of its patch; one that stands for no single patch (index −1) the bias of the class
-    token.
+    The relative position bias follows the tokens: each image keeps the rows and columns of its
+    remaining tokens from the bias that timm computes. A token that absorbed others keeps the
+    position of its patch. A token of no single patch (index −1) gets the bias of the class token.
     """
 
     family = "timm's Beit (BEiT, BEiT v2)"
@@ -52,11 +51,11 @@ class BeitBackbone(TimmViT):
 
 @dataclass(frozen=True, eq=False)
 class RelativeBias:
-    """What BEiT's blocks have to know of the grid: `TokenState.positions`.
+    """What BEiT's blocks need to know about positions: `TokenState.positions`.
 
     Attributes:
         shared: ``(h, N0+1, N0+1)``, a bias that all blocks share, or None.
-        index: positions that entered the first block, all in their order.
+        index: all positions in order, as they entered the first block.
     """
 
     shared: Float[Tensor, "h N N"] | None
@@ -65,7 +64,7 @@ class RelativeBias:
     def of(
         self, own: Float[Tensor, "h N N"] | None, state: TokenState
     ) -> Float[Tensor, "*b h N N"] | None:
-        """The shared bias and a block's own, of the tokens in a state; without ``b`` of all."""
+        """The shared bias plus the block's own; without ``b`` while all tokens are there."""
         both = [bias for bias in (own, self.shared) if bias is not None]
         if not both:
             return None
@@ -78,7 +77,7 @@ def bias_at(
 ) -> Float[Tensor, "b h n_and_1 n_and_1"]:
     """The rows and columns of the class token and of the tokens at these positions.
 
-    A token of position −1, which stands for no single patch, has those of the class token.
+    A token at position −1, which stands for no single patch, gets those of the class token.
     """
     h, side, _ = bias.shape
     places = F.pad(index + 1, (1, 0))
@@ -90,8 +89,8 @@ def bias_at(
 class BeitBlock(PreNorm):
     """``x += γ1 · attn(norm1 x); x += γ2 · mlp(norm2 x)``, biases on the logits (``Block``).
 
-    timm's block adds the bias of the whole grid, so it runs only while all tokens are there, or
-    where its only bias is the shared one, which it is given.
+    timm's block adds the bias of the whole grid, so it runs only while all tokens are there, or if
+    its only bias is the shared one, which is passed to it.
     """
 
     def run(self, state: TokenState) -> Tokens | None:

@@ -1,4 +1,4 @@
-"""timm's Eva: EVA, EVA-02, rotary ViTs, DINOv3, Perception Encoder and their kin."""
+"""timm's Eva: EVA, EVA-02, rotary ViTs, DINOv3, Perception Encoder and related models."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from tokenred.core.state import TokenState
 class EvaBackbone(TimmViT):
     """Adapter of ``timm.models.Eva``.
 
-    Rotary positions go with the tokens: a token that stays keeps the position of its patch, also
-    when others were merged into it. A token that stands for no single patch (index −1, EViT's
-    fused token) is not turned, like the prefix.
+    Rotary positions follow the tokens: a token keeps the position of its patch, even after others
+    were merged into it. A token of no single patch (index −1, such as EViT's fused token) is not
+    rotated, like the prefix.
     """
 
     family = "timm's Eva (EVA, EVA-02, rotary ViT, DINOv3, Perception Encoder)"
@@ -39,7 +39,7 @@ class EvaBackbone(TimmViT):
         m, p = self.model, self.model.num_prefix_tokens
         grid = self.grid_of(images.shape[2], images.shape[3])
         if m.patch_drop is not None and m.training:
-            # The positions of all patches are wanted, so the dropout is left for the end.
+            # Positions of all patches are needed, so dropout comes last.
             full, rope = type(m)._pos_embed(_Undropped(m), m.patch_embed(images))
             x, kept = m.patch_drop(full)
             positions = None if rope is None else Rotary.of(rope, None)
@@ -50,13 +50,13 @@ class EvaBackbone(TimmViT):
         return Embedded(x, index, x[:, p:], grid, positions)
 
     def _normed(self, x: Tokens) -> Tokens:
-        # timm before 1.0.16 has no such norm.
+        # New in timm 1.0.16.
         norm = getattr(self.model, "norm_pre", None)
         return x if norm is None else norm(x)
 
 
 class _Undropped:
-    """A model as it is without patch dropout, for its own embedding to look at."""
+    """A view of a model without patch dropout, to pass to the model's own embedding."""
 
     patch_drop = None
 
@@ -69,12 +69,12 @@ class _Undropped:
 
 @dataclass(frozen=True, eq=False)
 class Rotary:
-    """The rotary embeddings of a grid, made once a forward: `TokenState.positions`.
+    """The rotary embeddings of a grid, made once per forward: `TokenState.positions`.
 
     Attributes:
-        table: sines and cosines, ``(N0+1, 2d)``, or ``(L, h, N0+1, 2d)`` where each block and head
-            has its own. The last row turns nothing: it is for tokens of no single patch.
-        index: positions that entered the first block, where these are all in their order.
+        table: sines and cosines, ``(N0+1, 2d)``, or ``(L, h, N0+1, 2d)`` if each block and head
+            has its own. The last row rotates nothing: it is for tokens of no single patch.
+        index: all positions in order, as they entered the first block; None if some were dropped.
     """
 
     table: Float[Tensor, "*lh N0_and_1 dd"]
@@ -91,8 +91,8 @@ class Rotary:
         """The embeddings of the tokens in a state, as timm's blocks take them.
 
         Shapes:
-            ``(N0, 2d)`` or ``(h, N0, 2d)`` while all tokens are in their places, and
-            ``(b, 1, n, 2d)`` or ``(b, h, n, 2d)`` from then on.
+            ``(N0, 2d)`` or ``(h, N0, 2d)`` while all tokens are in place, then ``(b, 1, n, 2d)``
+            or ``(b, h, n, 2d)``.
         """
         rows = self.table if self.table.ndim == 2 else self.table[state.layer]
         if state.index is self.index:
@@ -126,7 +126,7 @@ _BLOCKS: dict[type[nn.Module], type[BlockAdapter]] = {
     eva.EvaBlock: EvaPreNorm,
     eva.EvaBlockPostNorm: EvaPostNorm,
 }
-# The second one came with timm 1.0.16.
+# AttentionRope is new in timm 1.0.16.
 _ATTENTIONS = tuple(
     getattr(eva, name) for name in ("EvaAttention", "AttentionRope") if hasattr(eva, name)
 )

@@ -1,4 +1,4 @@
-"""Modules that the block loop opens: their wrappers, how they differ from their class, hooks."""
+"""Modules that the block loop opens: wrappers, differences from their class, and hooks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _METHODS = ("forward", "_forward", "__call__")
 
 
 def known_base(kind: type, known: Any) -> Any:
-    """The nearest class of ``known`` that a class is or inherits from, or None."""
+    """The first of a class and its bases that is in ``known``, or None."""
     return next((base for base in kind.__mro__ if base in known), None)
 
 
 def difference(module: nn.Module, known: type) -> str:
-    """How calling a module differs from calling one of a known class; empty where it does not."""
+    """How calling a module differs from calling one of a known class; empty if it does not."""
     kind = type(module)
     for name in _METHODS:
         if name in vars(module):
@@ -35,7 +35,7 @@ def difference(module: nn.Module, known: type) -> str:
 
 
 def unwrapped(block: nn.Module) -> tuple[nn.Module, str, bool]:
-    """A block without its wrappers; why they keep it closed; whether one of them checkpoints."""
+    """A block without its wrappers, why it must stay closed, and whether a wrapper checkpoints."""
     closed, checkpointed = "", False
     while True:
         held: dict[str, Any] = dict(block.named_children())
@@ -49,8 +49,8 @@ def unwrapped(block: nn.Module) -> tuple[nn.Module, str, bool]:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether anybody listens to this module in particular."""
-    # Asked of every block in every forward, so no loop.
+    """Whether hooks are registered on this module itself."""
+    # Called for every block in every forward, so no loop.
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
@@ -60,7 +60,7 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def call_of(module: nn.Module) -> Call | None:
-    """The hooks around a call of a module, those of all modules included; None without any."""
+    """The hooks around a call of a module, global ones included; None if there are none."""
     everywhere = (
         torch_module._global_forward_hooks
         or torch_module._global_forward_pre_hooks
@@ -71,21 +71,21 @@ def call_of(module: nn.Module) -> Call | None:
 
 
 def entered(module: nn.Module, x: Tensor, listens: bool) -> tuple[Tensor, tuple[Call, ...]]:
-    """What a module is to read, and its call if somebody listens to it."""
+    """The input of a module after its forward pre-hooks, and its call if it has hooks."""
     call = call_of(module) if listens else None
     return (x, ()) if call is None else (call.enter(x), (call,))
 
 
 class Call:
-    """One call of a module whose forward somebody else runs: its hooks, as ``__call__`` runs them.
+    """The hooks around one call of a module, run as ``__call__`` would, around another forward.
 
-    Forward and backward hooks, those of all modules included. ``always_call`` matters after an
-    exception only, and is not followed there.
+    Forward and backward hooks run, global ones included. ``always_call``, which matters only after
+    an exception, is ignored.
 
     Args:
         module: the module.
-        inside: it is a part of what runs: tokens in, as many tokens out. Otherwise it is the model
-            itself, whose hooks may do anything, and those of all modules have seen the call.
+        inside: the module is part of the model: as many tokens out as in. Otherwise it is the
+            model itself, whose own hooks may do anything; the global ones have run already.
     """
 
     def __init__(self, module: nn.Module, inside: bool = True) -> None:
@@ -96,7 +96,7 @@ class Call:
         self._old_style: Any = ()
 
     def enter(self, x: Tensor) -> Any:
-        """What the module is to read, after the hooks before its forward: of the same shape."""
+        """The module's input after its forward pre-hooks, which must keep the shape."""
         module, args = self._module, (x,)
         kwargs: dict[str, Any] = {}
         everywhere = torch_module._global_forward_pre_hooks if self._inside else {}
@@ -118,7 +118,7 @@ class Call:
         return args[0]
 
     def leave(self, result: Any) -> Any:
-        """What the module is to give, after the hooks behind its forward: of the same shape."""
+        """The module's output after its forward hooks, which must keep the shape."""
         module, given = self._module, result
         everywhere = torch_module._global_forward_hooks if self._inside else {}
         with_kwargs = (
@@ -144,5 +144,5 @@ class Call:
         shape = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
         raise BackboneError(
             f"a hook on {type(self._module).__name__} changed its {what} to {shape}; expected one "
-            f"tensor of shape {tuple(expected.shape)}. Tokens are removed by strategies only."
+            f"tensor of shape {tuple(expected.shape)}. Only strategies may remove tokens."
         )

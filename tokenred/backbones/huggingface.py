@@ -1,7 +1,7 @@
 """Vision towers of Hugging Face transformers: ViT, DeiT, DINOv2, CLIP, SigLIP.
 
-transformers is an optional dependency. A model is known by the names of its classes, so nothing
-here imports the library.
+transformers is an optional dependency. Models are recognised by the names of their classes, so
+nothing here imports the library.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ class _Form:
     """How a class of models is laid out.
 
     Attributes:
-        tower: the child that has the embeddings and the blocks; empty for the model itself.
-        prefix: tokens before the patches, registers not counted.
+        tower: the child with the embeddings and the blocks; empty for the model itself.
+        prefix: number of tokens before the patches, without registers.
         pool: ``"class"`` (the class token), ``"class norm"`` (CLIP's: the norm belongs to the
             pooling), ``"pooler"`` (a layer of the tower, on the class token), ``"mean"`` (of the
             image tokens), ``"class and mean"``, ``"teacher"`` (class and distillation token), or
             ``"attention"`` (SigLIP's).
-        out: linear maps of the model after it. Several are for one token each, and averaged.
+        out: the model's linear layers after pooling. If there are several, each has its own token,
+            and their outputs are averaged.
     """
 
     tower: str
@@ -57,13 +58,13 @@ for _name, _tower in (("Dinov2", "dinov2"), ("Dinov2WithRegisters", "dinov2_with
     _FORMS[f"{_name}Model"] = _Form("", 1, "class")
     _FORMS[f"{_name}ForImageClassification"] = _Form(_tower, 1, "class and mean", _CLASSIFIER)
 for _name, _prefix, _pool in (("CLIP", 1, "class norm"), ("Siglip", 0, "attention")):
-    # The second one is what transformers 4 has in the first, and in models with text.
+    # The second is inside the first in transformers 4, and in models with text.
     _FORMS[f"{_name}VisionModel"] = _Form("vision_model", _prefix, _pool)
     _FORMS[f"{_name}VisionTransformer"] = _Form("", _prefix, _pool)
     _FORMS[f"{_name}ForImageClassification"] = _Form("vision_model", _prefix, "mean", _CLASSIFIER)
 _WITH_TEXT = ("CLIPModel", "SiglipModel")
 
-# By the maps after the pooling: the class of the output, and its fields but for hidden_states.
+# For each set of layers after pooling: the output class, and its fields except hidden_states.
 _OUTPUTS: dict[tuple[str, ...], tuple[str, tuple[str, ...]]] = {
     (): ("BaseModelOutputWithPooling", ("last_hidden_state", "pooler_output")),
     _PROJECTION: ("CLIPVisionModelOutput", ("image_embeds", "last_hidden_state")),
@@ -78,9 +79,9 @@ _OUTPUTS: dict[tuple[str, ...], tuple[str, tuple[str, ...]]] = {
 class HuggingFaceViT(Backbone):
     """Adapter of transformers' vision towers.
 
-    ``forward_features`` gives what the model calls ``last_hidden_state``, with fewer tokens. The
-    head gives one tensor: logits of a classifier, ``image_embeds`` of a tower with a projection,
-    ``pooler_output`` of any other, and the tokens where that would be None.
+    ``forward_features`` returns what the model calls ``last_hidden_state``, with fewer tokens. The
+    head returns one tensor: the logits of a classifier, the ``image_embeds`` of a tower with a
+    projection, the ``pooler_output`` of any other, or the tokens if that would be None.
     """
 
     family = f"Hugging Face transformers' {', '.join(sorted(_FORMS))}"
@@ -103,7 +104,7 @@ class HuggingFaceViT(Backbone):
     @classmethod
     def knows(cls, model: nn.Module) -> bool:
         known = _known(type(model))
-        # A subclass that leaves the forward alone is the same model.
+        # A subclass with the same forward is the same model.
         return known is not None and type(model).forward is known.forward
 
     @property
@@ -127,7 +128,7 @@ class HuggingFaceViT(Backbone):
         )
 
     def check_images(self, images: Tensor, interpolate: bool = False) -> None:
-        hint = " Of what an image processor returns, pass ['pixel_values']."
+        hint = " From the output of an image processor, pass ['pixel_values']."
         check_batch(images, self._patches.in_channels, self._patches.weight, hint)
         self.check_size(images.shape[2], images.shape[3], interpolate)
 
@@ -151,7 +152,7 @@ class HuggingFaceViT(Backbone):
         tower, size = self._tower, (images.shape[2], images.shape[3])
         other = not self._any_size and size != self._image_size
         x = tower.embeddings(images, **({"interpolate_pos_encoding": True} if other else {}))
-        if hasattr(tower, "pre_layrnorm"):  # CLIP's, which transformers spells so
+        if hasattr(tower, "pre_layrnorm"):  # CLIP; transformers spells it this way
             x = tower.pre_layrnorm(x)
         grid = self.grid_of(*size)
         return Embedded(x, raster(x, grid), x[:, self._prefix :], grid)
@@ -160,7 +161,7 @@ class HuggingFaceViT(Backbone):
         tower = self._tower
         if hasattr(tower, "layernorm"):
             return tower.layernorm(x)  # type: ignore[no-any-return]
-        # CLIP norms its class token only, and does so when it pools.
+        # CLIP normalises only its class token, when it pools.
         return x if hasattr(tower, "pre_layrnorm") else tower.post_layernorm(x)
 
     # ---------------------------------------------------------------- the last tokens
@@ -176,7 +177,7 @@ class HuggingFaceViT(Backbone):
         return pooled if pre_logits else self._logits(pooled)
 
     def _pooled(self, x: Tokens, weight: PerToken | None) -> Any:
-        """The pooled features, or all tokens where the tower was built without pooling."""
+        """The pooled features, or all tokens if the tower was built without pooling."""
         pool, layer, p = self._form.pool, self._pool_layer, self._prefix
         if pool == "class":
             return x[:, 0]
@@ -202,7 +203,7 @@ class HuggingFaceViT(Backbone):
         return each[0] if each else pooled
 
     def _each(self, pooled: Tensor) -> list[Tensor]:
-        """What each map after the pooling makes of its own token, or one of the pooled features."""
+        """The output of each layer after pooling: of its own token, or of the pooled features."""
         maps = [getattr(self.model, name) for name in self._form.out]
         if len(maps) == 1:
             return [maps[0](pooled)]
@@ -216,10 +217,10 @@ class HuggingFaceViT(Backbone):
         labels: Tensor | None,
         loss_options: Mapping[str, Any],
     ) -> Any:
-        """The model's own output object; ``pooled`` are the tokens where it does not pool."""
+        """The model's own output object; ``pooled`` is ``tokens`` if the model does not pool."""
         model = self.model
         name, names = _OUTPUTS[self._form.out]
-        # The module of the model knows its own outputs; importing them would import the library.
+        # Taken from the model's own module, so that the library is not imported here.
         made = getattr(sys.modules[_known(type(model)).__module__], name)
         logits = self._logits(pooled)
         found: dict[str, Any] = {
@@ -236,7 +237,7 @@ class HuggingFaceViT(Backbone):
         return made(hidden_states=hidden_states, **{name: found[name] for name in names})
 
     def check_labels(self) -> None:
-        """Refuse labels where the model has no loss, with an `InputError`."""
+        """Raise an `InputError` for labels if the model has no loss."""
         if "loss" not in _OUTPUTS[self._form.out][1]:
             name = type(self.model).__name__
             raise InputError(f"{name} has no loss, so it takes no labels. Leave them out.")
@@ -249,13 +250,13 @@ class HuggingFaceViT(Backbone):
         if self._form.pool == "pooler":
             return {"head_fixed": fixed + linear_macs(layer)}
         fixed += linear_macs(layer.mlp) + linear_macs(layer.attention.out_proj)
-        # Keys and values of each token, and the one query's pair with it, in both products.
+        # Keys and values of each token, and its pair with the single query, in both products.
         width = layer.attention.embed_dim
         return {"head_per_token": 2 * width**2 + 2 * width, "head_fixed": fixed + width**2}
 
     @property
     def _pool_layer(self) -> Any:
-        """The tower's own pooling layer; None where it has none."""
+        """The tower's own pooling layer, or None."""
         name = {"pooler": "pooler", "attention": "head"}.get(self._form.pool, "")
         return getattr(self._tower, name, None)
 
@@ -280,7 +281,7 @@ class HuggingFaceViT(Backbone):
 
     @property
     def _patches(self) -> Any:
-        """The convolution that makes tokens of patches."""
+        """The convolution that turns patches into tokens."""
         embeddings = self._tower.embeddings
         if hasattr(embeddings, "patch_embedding"):  # CLIP, SigLIP
             return embeddings.patch_embedding
@@ -294,12 +295,12 @@ class HuggingFaceViT(Backbone):
 
     @property
     def _any_size(self) -> bool:
-        """DINOv2 fits its positions to the image; the others do so on request only."""
+        """DINOv2 interpolates its positions to the image size; the others only on request."""
         return type(self._tower.embeddings).__name__.startswith("Dinov2")
 
 
 def _known(kind: type) -> Any:
-    """The class of transformers' that a model is of, or None."""
+    """The known class of transformers that this class is or inherits from, or None."""
     return next((c for c in kind.__mro__ if is_of(c, (*_FORMS, *_WITH_TEXT))), None)
 
 
@@ -307,12 +308,12 @@ def _attend(layer: Any, x: Tokens, weight: PerToken) -> Any:
     """SigLIP's pooling, with ``log w`` on the keys.
 
     Raises:
-        BackboneError: for weights that are learned: a token of weight 0 would tell them nothing.
+        BackboneError: for learned weights, since a token of weight 0 would have no gradient.
     """
     if weight.requires_grad:
         raise BackboneError(
-            "a tower that pools by attention cannot leave tokens out in training, as training "
-            "with masked tokens needs. Inference is not concerned."
+            "a tower that pools by attention cannot leave tokens out in training, which training "
+            "with masked tokens needs. Inference works."
         )
     probe = layer.probe.expand(x.shape[0], -1, -1)
     seen = weight.log().to(x.dtype)

@@ -1,7 +1,7 @@
 """The blocks of Hugging Face transformers' vision towers, opened at the attention.
 
-A block is opened by its linear layers, under the names that versions 4 and 5 of transformers give
-them; the library itself is never imported.
+A block is opened through its linear layers, under the names that they have in transformers 4 and 5;
+the library itself is never imported.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BLOCKS = (
 )
 _FIRST_NORM = ("layernorm_before", "norm1", "layer_norm1")
 _SECOND_NORM = ("layernorm_after", "norm2", "layer_norm2")
-# All that a block and its attention may hold: another part would be passed by without a word.
+# All children that a block and its attention may have; others would be silently skipped.
 _IN_BLOCK = {
     *_FIRST_NORM,
     *_SECOND_NORM,
@@ -47,23 +47,23 @@ class HuggingFaceBlock(BlockAdapter):
         signature = inspect.signature(type(self.block).forward)
         parameters = signature.parameters.values()
         required = [p for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
-        # Masks, which a tower has none of: all that comes after self and the tokens.
+        # All required arguments after self and the tokens are masks, which a tower does not use.
         self._masks = (None,) * (len(required) - 2)
-        # What the attention gives beside its output differs from version to version, and so it is
-        # with some blocks: a hook would find another thing there.
+        # What the attention, and some blocks, return besides their output differs between
+        # versions, so a hook would get something unexpected.
         several = "tuple" in str(signature.return_annotation).lower()
         inside = (*((self.block,) if several else ()), self.outer, self.attention)
         self.passed_by = (*inside, *self.passed_by)
 
     def run(self, state: TokenState) -> Tokens | None:
         if self.must_open(fewer=False):
-            return None  # The loop checkpoints the block, which would do so once more in itself.
+            return None  # The loop checkpoints the block, which would checkpoint itself again.
         out = self.whole(state.x, *self._masks)
-        x: Tensor = out[0] if isinstance(out, tuple) else out  # CLIP's, in transformers 4
+        x: Tensor = out[0] if isinstance(out, tuple) else out  # CLIP in transformers 4
         return x
 
     def must_open(self, fewer: bool) -> bool:
-        """Where the user asked for gradient checkpointing, which is for training only."""
+        """Whether gradient checkpointing is on; it applies only in training."""
         return bool(getattr(self.block, "gradient_checkpointing", False) and self.block.training)
 
     @property
@@ -111,7 +111,7 @@ class HuggingFaceBlock(BlockAdapter):
 
     @property
     def num_heads(self) -> int:
-        """``h``; transformers 4 can take heads out of a block."""
+        """``h``, from the weights, because transformers 4 can prune heads."""
         return int(_one_of(self.attention, "query", "q_proj").out_features) // self.head_dim
 
     @property
@@ -121,7 +121,7 @@ class HuggingFaceBlock(BlockAdapter):
 
     @property
     def attention(self) -> Any:
-        """What has queries, keys and values: in transformers 4 a child of `outer`."""
+        """The module with the query, key and value layers: a child of `outer` in transformers 4."""
         return getattr(self.outer, "attention", self.outer)
 
     def _residual(self, y: Tokens, scale: str) -> Tokens:
@@ -132,7 +132,7 @@ class HuggingFaceBlock(BlockAdapter):
 
 
 def open_block(block: nn.Module) -> BlockAdapter:
-    """The adapter of a block of a vision tower; all in it that is not known is refused."""
+    """The adapter of a block of a vision tower; unknown modules in it are refused."""
     inner = unwrapped(block)[0]
     if type(inner) is nn.Identity:
         return Empty(block)
@@ -150,7 +150,7 @@ def open_block(block: nn.Module) -> BlockAdapter:
         if type(attention).__module__ != known.__module__:
             raise BackboneError(
                 f"the attention {type(attention).__name__} in {type(inner).__name__} is not "
-                "transformers' own, so it is not known what it does. Wrap the model as it comes."
+                "transformers' own, so what it computes is unknown. Wrap the unmodified model."
             )
     for module, parts in ((inner, _IN_BLOCK), (outer, _IN_ATTENTION), (attn, _IN_ATTENTION)):
         _check_parts(module, parts)
@@ -166,18 +166,17 @@ def _check_parts(module: nn.Module, known: set[str]) -> None:
     strange = sorted({name for name, _ in module.named_children()} - known)
     if strange:
         raise BackboneError(
-            f"{type(module).__name__} holds {', '.join(strange)}, which no version of transformers "
-            "did that this adapter was written for. Use a version that the extra tokenred[hf] "
-            "allows, or a newer tokenred."
+            f"{type(module).__name__} has unknown children: {', '.join(strange)}. Use a version of "
+            "transformers that the extra tokenred[hf] allows, or a newer tokenred."
         )
 
 
 def _one_of(module: Any, *names: str) -> Any:
-    """What has one of these names."""
+    """The attribute with the first of these names that exists."""
     for name in names:
         if hasattr(module, name):
             return getattr(module, name)
     raise BackboneError(
-        f"{type(module).__name__} has none of {', '.join(names)}: this version of transformers is "
-        "laid out in another way. Use one that the extra tokenred[hf] allows, or a newer tokenred."
+        f"{type(module).__name__} has none of {', '.join(names)} in this version of transformers. "
+        "Use one that the extra tokenred[hf] allows, or a newer tokenred."
     )

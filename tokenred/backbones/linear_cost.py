@@ -1,4 +1,4 @@
-"""What layers cost: linear ones by the shapes of their weights, whatever their class."""
+"""The cost of layers: of linear ones from the shapes of their weights, whatever their class."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tokenred.core.errors import BackboneError
 
-# How libraries call the widths of a layer whose weight may be packed.
+# The names that libraries use for the widths of a layer whose weight may be packed.
 _WIDTHS = (("in_features", "out_features"), ("infeatures", "outfeatures"))
 
 
 def linear_macs(module: nn.Module, name: str = "") -> int:
     """Multiply-accumulates of a module's linear layers, for one token; ``name`` is for messages.
 
-    Counted are layers of any class with two widths or a weight of two dimensions (quantised ones
-    among them), 1×1 convolutions, and adapters beside them (LoRA): child layers, or matrices that
-    fit the layer's widths.
+    Counts layers of any class that have two widths or a weight of two dimensions (quantised ones
+    too), 1×1 convolutions, and LoRA adapters, whether child layers or matrices that fit the widths
+    of their layer.
 
     Raises:
-        BackboneError: for a layer with weights that are read in no known way.
+        BackboneError: for a layer whose weights cannot be read in any of these ways.
     """
     children = {n: linear_macs(m, f"{name}.{n}".lstrip(".")) for n, m in module.named_children()}
     total = sum(children.values())
@@ -36,11 +36,11 @@ def linear_macs(module: nn.Module, name: str = "") -> int:
         widths = main[0], main[1]
     elif not children and any(t.ndim > 1 for t in module.parameters(recurse=False)) and not own:
         raise BackboneError(
-            f"{name or 'a layer'} ({type(module).__name__}) has weights that are no matrix, so its "
-            "multiply-accumulates are not known. Give it in_features and out_features."
+            f"{name or 'a layer'} ({type(module).__name__}) has weights that are not a matrix, so "
+            "its multiply-accumulates are unknown. Give it in_features and out_features."
         )
     if widths is None:
-        # A wrapper has those of the one layer inside.
+        # A wrapper has the widths of the one layer inside.
         inside = [_widths(m) for n, m in module.named_children() if children[n]]
         widths = inside[0] if len(inside) == 1 else None
     if widths is not None:
@@ -57,11 +57,11 @@ def _widths(module: Any) -> tuple[int, int] | None:
 
 
 def _matrices(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Shapes of a module's own matrices, those of 1×1 kernels among them."""
+    """Shapes of a module's own matrices, including 1×1 kernels."""
     found: dict[str, Any] = dict(module.named_parameters(recurse=False))
     weight = getattr(module, "weight", None)
     if not module._modules or "weight" in module._buffers:
-        # A property of a wrapper is what the layer inside has, and counted there.
+        # A wrapper's property returns the weight of the layer inside, which is counted there.
         found["weight"] = (
             weight() if callable(weight) and not isinstance(weight, Tensor) else weight
         )
@@ -70,7 +70,7 @@ def _matrices(module: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def measured_macs(module: nn.Module, example: Tensor) -> float:
-    """Multiply-accumulates of a forward, counted by PyTorch; for stems without a closed form."""
+    """Multiply-accumulates of a forward, counted by PyTorch, for stems without a closed form."""
     training = module.training
     counter = FlopCounterMode(display=False)
     try:

@@ -21,8 +21,8 @@ class LVViTBackbone(TimmViT):
 
     @classmethod
     def knows(cls, model: nn.Module) -> bool:
-        # As for timm's own: a subclass that leaves the forward alone is the same model. Known by
-        # name, since models stand above the backbones.
+        # A subclass with the same forward is the same model. Recognised by name, since this folder
+        # does not import `models`.
         kinds = type(model).__mro__
         own = [k for k in kinds if (k.__module__, k.__name__) == ("tokenred.models.lvvit", "LVViT")]
         return bool(own) and leaves_alone(type(model), own[0], _FORWARD)
@@ -51,7 +51,7 @@ class LVViTBackbone(TimmViT):
         return float((height // 2) * (width // 2) * half + patches)
 
     def _head_macs(self) -> dict[str, Any]:
-        # The second classifier sees every image token, and no prefix token.
+        # The second classifier reads every image token and no prefix token.
         each = linear_macs(self.model.aux_head)
         return {
             "head_per_token": each,

@@ -32,10 +32,9 @@ _FORWARD = ("forward_features", "forward_head", "forward")
 class SamBackbone(TimmViT):
     """Adapter of ``timm.models.VisionTransformerSAM``.
 
-    Tokens are cut into windows of their grid, so they have to stay a rectangle
-    (`Selector.grid_after`): timm's own blocks run on a smaller one, and fit their relative
-    positions to it. There is no norm of single tokens, but a neck for the map of all:
-    ``forward_features`` returns its map.
+    The grid is cut into windows, so the tokens have to stay a rectangle (`Selector.grid_after`).
+    timm's own blocks run on a smaller rectangle and fit their relative positions to it. Instead of
+    a norm for each token there is a neck for the whole map, which ``forward_features`` returns.
     """
 
     family = "timm's VisionTransformerSAM (SAM, ViTDet)"

@@ -1,4 +1,4 @@
-"""timm's VisionTransformer and its subclasses, in all their forms."""
+"""timm's VisionTransformer and its subclasses."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class TimmViT(Backbone):
 
     @classmethod
     def knows(cls, model: nn.Module) -> bool:
-        # A subclass that leaves the forward alone is the same model.
+        # A subclass with the same forward is the same model.
         kinds = (VisionTransformerDistilled, VisionTransformer)
         base = next((kind for kind in kinds if isinstance(model, kind)), None)
         return base is not None and leaves_alone(type(model), base, FORWARD)
 
     def open(self, block: nn.Module) -> BlockAdapter:
-        """The adapter of a block; a `BackboneError` for one that is not known."""
+        """The adapter of a block; raises a `BackboneError` if the block is unknown."""
         return open_known(block, VIT_BLOCKS, (Attention,), "timm's VisionTransformer")
 
     @property
@@ -131,7 +131,7 @@ class TimmViT(Backbone):
         if weight is None:
             return m.forward_head(x, pre_logits=pre_logits)
         pool = getattr(m, "attn_pool", None)
-        # Before timm 1.0.16, and in Eva, attention pools the prefix as well.
+        # Before timm 1.0.16, and in Eva, attention pooling includes the prefix.
         with_prefix = getattr(m, "pool_include_prefix", pool is not None)
         front = 0 if with_prefix else m.num_prefix_tokens
         tokens, weight = x[:, front:], weight[:, front:]
@@ -145,11 +145,11 @@ class TimmViT(Backbone):
         elif m.global_pool == "avgmax":
             tokens = (mean + most.amax(dim=1, keepdim=True)) / 2
         else:
-            tokens = mean  # pooling a single token leaves it what it is
+            tokens = mean  # pooling a single token changes nothing
         return m.forward_head(torch.cat((x[:, :front], tokens), dim=1), pre_logits=pre_logits)
 
     def _check_pool(self, pool: nn.Module) -> None:
-        """Refuse to do the work of a pooling that somebody changed or listens to."""
+        """Refuse to replace a pooling layer that was changed or has hooks."""
         changed = difference(pool, AttentionPoolLatent) or (
             "it has hooks" if has_hooks(pool) else ""
         )
@@ -157,8 +157,8 @@ class TimmViT(Backbone):
             changed = "the model's forward_head was set on the instance"
         if changed:
             raise BackboneError(
-                f"attn_pool ({type(pool).__name__}): {changed}, and the pooling has to be told how "
-                "often each token counts. Undo that, or use a strategy without sizes and padding."
+                f"attn_pool ({type(pool).__name__}): {changed}, but this strategy needs pooling "
+                "with token weights. Undo that, or use a strategy without sizes and padding."
             )
 
     def stem_macs(self, image_size: tuple[int, int] | None = None) -> float:
@@ -180,7 +180,7 @@ class TimmViT(Backbone):
 
     @property
     def _channels(self) -> int:
-        # What the first convolution reads, whoever put it there; without any, what timm says.
+        # From the first convolution, whoever put it there; without one, from timm.
         kernels = (p.shape for p in self.model.patch_embed.parameters() if p.ndim == 4)
         first = next(kernels, None)
         return int(self.model.in_chans if first is None else first[1])
@@ -191,7 +191,7 @@ class TimmViT(Backbone):
 
     @property
     def _side_unit(self) -> tuple[int, int]:
-        """What the sides of an image must be multiples of, at a dynamic size."""
+        """What the sides of an image must be multiples of, if sizes are dynamic."""
         embed = self.model.patch_embed
         if not getattr(embed, "dynamic_img_pad", False):
             rows, columns = embed.feat_ratio(as_scalar=False)
@@ -205,28 +205,28 @@ class TimmViT(Backbone):
         pool = getattr(m, "attn_pool", None)
         classifier = sum(linear_macs(getattr(m, n)) for n in ("head", "head_dist") if hasattr(m, n))
         if not isinstance(pool, AttentionPoolLatent):
-            # timm's other pool is attention without weights, over all tokens.
+            # timm's other pooling is attention without weights, over all tokens.
             pair = 0 if pool is None else 2 * m.embed_dim
             return {"head_per_pair": pair, "head_fixed": classifier}
         keys_values = linear_macs(pool.kv)
         latent = linear_macs(pool) - keys_values
         per_token = keys_values + 2 * pool.num_heads * pool.head_dim
-        # Without the attribute timm is older than 1.0.16, and pools them all.
+        # Without the attribute, timm is older than 1.0.16 and pools them all.
         unseen = 0 if getattr(m, "pool_include_prefix", True) else m.num_prefix_tokens
         return {"head_per_token": per_token, "head_fixed": classifier + latent - unseen * per_token}
 
 
 def stand_in(x: Float[Tensor, "b n c"], weight: PerToken) -> Float[Tensor, "b n c"]:
-    """Tokens of weight 0 as copies of one of the others, which no maximum can tell apart."""
+    """Replace tokens of weight 0 by copies of another token, which changes no maximum."""
     first = weight.argmax(dim=1)
     one = x[torch.arange(x.shape[0], device=x.device), first][:, None]
     return torch.where(weight[..., None] > 0, x, one)
 
 
 def _attend_latent(pool: Any, x: Float[Tensor, "b n c"], weight: PerToken) -> Tensor:
-    """``AttentionPoolLatent`` of timm over tokens that count as often as their weights say.
+    """``AttentionPoolLatent`` of timm with weighted tokens.
 
-    ``Σ_j w_j e^{s_j} v_j / Σ_j w_j e^{s_j}``, which a token of weight 2 enters as two equal ones.
+    ``Σ_j w_j e^{s_j} v_j / Σ_j w_j e^{s_j}``: a token of weight 2 counts like two equal tokens.
     """
     b, _, c = x.shape
     if pool.pos_embed is not None:
@@ -236,10 +236,10 @@ def _attend_latent(pool: Any, x: Float[Tensor, "b n c"], weight: PerToken) -> Te
     k, v = pool.kv(x).unflatten(-1, (2, *heads)).permute(2, 0, 3, 1, 4).unbind(0)
     scores = (pool.q_norm(q) * pool.scale) @ pool.k_norm(k).transpose(-2, -1)
     scores = scores.to(at_least_fp32(scores.dtype))
-    # Where nobody is left all count alike.
+    # If no token is left, all count alike.
     weight = torch.where(weight.sum(dim=1, keepdim=True) > 0, weight, 1)[:, None, None]
     highest = scores.masked_fill(weight <= 0, -torch.inf).amax(dim=-1, keepdim=True)
-    # What is left out may be far above the rest.
+    # A token that is left out may have a much larger logit than the rest.
     share = (scores - highest).clamp_max(0).exp() * weight
     share = share / share.sum(dim=-1, keepdim=True)
     x = pool.proj_drop(pool.proj((share.to(v.dtype) @ v).transpose(1, 2).reshape(b, -1, c)))
@@ -255,8 +255,8 @@ def _dropped(
 ) -> tuple[Float[Tensor, "b k c"], Int[Tensor, "b k"]]:
     """Patch dropout, and which positions it kept.
 
-    timm's layer returns tokens only, so each carries its position along: two channels below 256,
-    which every floating type holds exactly.
+    timm's layer returns only tokens, so each carries its position in two extra channels below 256,
+    which every floating type represents exactly.
     """
     b, n, _ = x.shape
     at = (torch.arange(n, device=x.device) - num_prefix).clamp_min(0)

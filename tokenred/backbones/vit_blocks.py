@@ -1,4 +1,4 @@
-"""The blocks of timm's models, opened at the attention; those of its VisionTransformer."""
+"""The blocks of timm's VisionTransformer, opened at the attention, and helpers for others."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def attention_qkv(
 ) -> QKV:
     """Queries, keys and values of any of timm's attentions, and its gate if it has one.
 
-    ``rope`` turns the image tokens; prefix tokens have no position. See `BlockAdapter.wants`.
+    ``rope`` rotates the image tokens; prefix tokens have no position. ``wants`` is
+    `BlockAdapter.wants`.
     """
     x, calls = entered(attn, x, listens)
     if attn.qkv is None:
@@ -41,13 +42,13 @@ def attention_qkv(
         q, k, v = (t.unflatten(-1, (-1, width)).transpose(1, 2) for t in (q, k, v))
     else:
         q, k, v = _fused(attn, x, wants)
-    if wants != "v" and hasattr(attn, "q_norm"):  # Eva has it from timm 1.0.16 on
+    if wants != "v" and hasattr(attn, "q_norm"):  # in Eva since timm 1.0.16
         q, k = attn.q_norm(q), attn.k_norm(k)
     if wants != "v" and rope is not None:
         q, k = (_rotated(attn, t, rope).type_as(v) for t in (q, k))
     groups = q.shape[1] // k.shape[1]
     if groups > 1:
-        # Grouped queries: neighbours share keys and values. Engines want as many of each.
+        # Grouped queries: neighbours share keys and values. Engines need as many of each.
         k, v = (t.repeat_interleave(groups, dim=1) for t in (k, v))
     gate = getattr(attn, "gate", None)
     return QKV(
@@ -63,7 +64,7 @@ def attention_qkv(
 
 
 def _fused(attn: Any, x: Tokens, wants: str = "qkv") -> Sequence[Tensor]:
-    """Queries, keys and values from one product; what is not wanted is something of their shape."""
+    """Queries, keys and values from one product; those not in ``wants`` only have their shape."""
     if getattr(attn, "q_bias", None) is None:
         plain = type(attn.qkv) is nn.Linear and "forward" not in vars(attn.qkv)
         if wants == "qkv" or not plain or call_of(attn.qkv) is not None:
@@ -81,7 +82,7 @@ def _fused(attn: Any, x: Tokens, wants: str = "qkv") -> Sequence[Tensor]:
 
 
 def _by_head(product: Tensor, parts: int, heads: int) -> Sequence[PerHead]:
-    """Parts that stand side by side, each head by head."""
+    """Split a product into its parts, and each part into heads."""
     b, n, width = product.shape
     return (
         product.view(b, n, parts, heads, width // (parts * heads)).permute(2, 0, 3, 1, 4).unbind()
@@ -89,16 +90,16 @@ def _by_head(product: Tensor, parts: int, heads: int) -> Sequence[PerHead]:
 
 
 def _rotated(attn: Any, x: PerHead, rope: Tensor) -> PerHead:
-    # timm before 1.0.20 has one layout, and no argument for it.
+    # timm before 1.0.20 has a single layout and no argument for it.
     layout = {"half": True} if getattr(attn, "rotate_half", False) else {}
     p = attn.num_prefix_tokens
     return torch.cat((x[:, :, :p], apply_rot_embed_cat(x[:, :, p:], rope, **layout)), dim=2)
 
 
 def _watched_dropout(attn: Any) -> nn.Module | None:
-    """The dropout of a map that is more than one, or that somebody listens to.
+    """The map's dropout, if it is not a plain ``nn.Dropout`` or has hooks.
 
-    None for any other, and where the model's own fused attention would never call it.
+    None otherwise, and if the model's own fused attention would never call it.
     """
     drop = attn.attn_drop
     if getattr(attn, "fused_attn", True):
@@ -110,16 +111,15 @@ def _watched_dropout(attn: Any) -> nn.Module | None:
 def _attention_output(
     attn: Any, out: PerHead, gate: tuple[Tensor, ...], calls: tuple[Call, ...] = ()
 ) -> Any:
-    """What an attention of timm's does after attending."""
     x = out.transpose(1, 2).flatten(2)
-    if hasattr(attn, "norm"):  # timm from 1.0.16 on
+    if hasattr(attn, "norm"):  # since timm 1.0.16
         x = attn.norm(x)
     x = attn.proj_drop(attn.proj(x * gate[0] if gate else x))
     return calls[0].leave(x) if calls else x
 
 
 def head_shape(module: nn.Module) -> tuple[int, int]:
-    """``h``, of all attentions in a block together, and ``d``, which not every timm says."""
+    """``h``, over all attentions together, and ``d``, which not every timm stores."""
     attns: Any = [m for m in module.modules() if hasattr(m, "num_heads")]
     first = attns[0]
     width = getattr(first, "head_dim", None)
@@ -128,7 +128,7 @@ def head_shape(module: nn.Module) -> tuple[int, int]:
 
 
 class PreNorm(BlockAdapter):
-    """``x += ls1(attn(norm1 x)); x += ls2(mlp(norm2 x))`` (``Block`` and its like in Eva, BEiT)."""
+    """``x += ls1(attn(norm1 x)); x += ls2(mlp(norm2 x))`` (``Block``, also in Eva and BEiT)."""
 
     def heads(self, x: Tokens) -> QKV:
         return self._qkv(x)
@@ -144,7 +144,7 @@ class PreNorm(BlockAdapter):
         return x + self._residual(self.block.mlp(self.block.norm2(x)), 2)
 
     def _residual(self, y: Tokens, which: int) -> Tokens:
-        """Scaled by a layer or, in Eva and BEiT, by a parameter that need not be there."""
+        """Scaled by a layer or, in Eva and BEiT, by a parameter that may be missing."""
         b = self.block
         scale, gamma = getattr(b, f"ls{which}", None), getattr(b, f"gamma_{which}", None)
         if scale is not None:
@@ -195,7 +195,7 @@ class ParallelScaling(BlockAdapter):
         b = self.block
         attended = out.transpose(1, 2).flatten(2)
         mlp = b.mlp_drop(b.mlp_act(qkv.carry[0]))
-        # timm before 1.0.16 has only the separate projections, and another name for one of them.
+        # timm before 1.0.16 has only separate projections, one of them under another name.
         if getattr(b, "out_proj", None) is not None:
             y = b.out_proj(torch.cat((attended, mlp), dim=-1))
         else:
@@ -216,7 +216,7 @@ class ParallelScaling(BlockAdapter):
 class ParallelThings(BlockAdapter):
     """Several attentions side by side, then several MLPs (``ParallelThingsBlock``).
 
-    Their heads are taken together, so that a statistic is over all heads of the block.
+    Their heads are concatenated, so a statistic covers all heads of the block.
     """
 
     def __init__(self, block: nn.Module) -> None:
@@ -280,10 +280,13 @@ def open_known(
     attentions: Sequence[type[nn.Module]],
     family: str,
 ) -> BlockAdapter:
-    """The adapter of a block in which any ``attn`` is one of ``attentions``; others are refused.
+    """The adapter of a block whose attentions are all of the classes ``attentions``.
 
-    A block that was wrapped, patched or overridden runs whole as it is; `BlockAdapter.closed` then
+    A block that was wrapped, patched or overridden can still run whole; `BlockAdapter.closed` then
     says why it cannot be opened.
+
+    Raises:
+        BackboneError: for an unknown block or attention.
     """
     inner = unwrapped(block)[0]
     if type(inner) is nn.Identity:

@@ -1,8 +1,8 @@
 """A reduced model as one file: ONNX, or an archive of torch.export.
 
 A file holds the graph and the weights, and needs neither tokenred nor timm. Token counts are part
-of the graph; the batch size stays open. Each file is run and compared with the model before it is
-put in its place.
+of the graph; the batch size stays open. Each file is run and compared with the model before it
+gets its name.
 
     >>> import tokenred as tr, tokenred.export
     >>> fast = tr.wrap(tr.models.load_model("digits"), "gtp")

@@ -1,4 +1,4 @@
-"""Archives of torch.export: for PyTorch, without tokenred."""
+"""Archives of torch.export, which run in PyTorch without tokenred."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ def to_torch_export(
 ) -> ExportReport:
     """Write a model as an archive of torch.export.
 
-    ``torch.export.load(path).module()`` gives it back as a module of images, in programs that have
+    ``torch.export.load(path).module()`` returns a module that takes images, in programs that have
     neither tokenred nor timm.
 
     Args:
         reduced, image_size, dynamic_batch, tolerance, overwrite: as for `to_onnx`.
-        path: of the file, ending in ``.pt2``.
+        path: the file, ending in ``.pt2``.
         check: load the file and compare it with the model at two batch sizes.
 
     Raises:
-        TokenredError: as `to_onnx`, which lists them; nothing is written then.
+        TokenredError: see `to_onnx`; nothing is written then.
     """
     model = check_model(reduced)
     place = check_place(path, ".pt2", overwrite=overwrite)
     traced = trace(model, image_size, dynamic_batch=dynamic_batch, engines=_ENGINES)
 
     def save(draft: Path) -> None:
-        with draft.open("r+b") as file:  # torch.export warns of a name without .pt2
+        with draft.open("r+b") as file:  # torch.export warns about a name without .pt2
             torch.export.save(traced.program, file)
 
     return write_verified(place, traced, save, _load if check else None, tolerance=tolerance)

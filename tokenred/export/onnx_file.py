@@ -1,4 +1,4 @@
-"""ONNX files: for onnxruntime, TensorRT, OpenVINO and the like."""
+"""ONNX files, for runtimes such as onnxruntime, TensorRT and OpenVINO."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tokenred.export.traced import OPEN, Traced, check_model, trace
 from tokenred.export.verified import ExportReport, check_place, write_verified
 
 _IMAGES, _LOGITS = "images", "logits"
-_OLDEST = 18  # for which PyTorch has translations
-# ONNX has no fused attention before opset 23, and that one takes no bias on the keys alone.
+_OLDEST = 18  # the first one that PyTorch translates to
+# ONNX has no fused attention before opset 23, and its operator takes no bias on keys alone.
 _ENGINES = (PlainEngine(),)
-# Of weights in one file: protobuf ends at 2 GiB, and the graph needs room as well.
+# Most bytes of weights in one file: protobuf's limit is 2 GiB, and the graph needs space, too.
 _ONE_FILE = 2**31 - 2**26
 _END = torch.iinfo(torch.int64).max
 
@@ -41,24 +41,24 @@ def to_onnx(
 ) -> ExportReport:
     """Write a model as an ONNX file, with input ``images`` and output ``logits``.
 
-    Weights of more than 2 GB go to a second file beside it, named ``….onnx.data``.
+    Weights of more than 2 GB go to a second file next to it, named ``….onnx.data``.
 
     Args:
         reduced: what `tokenred.wrap` returned, or a plain model, in eval mode.
-        path: of the file, ending in ``.onnx``.
-        image_size: (height, width) of its images; None for the model's own.
-        dynamic_batch: take any batch size; else one image at a time.
-        opset: version of ONNX's operators, from 18 on; None for PyTorch's choice.
-        check: run the file by onnxruntime at two batch sizes against the model.
+        path: the file, ending in ``.onnx``.
+        image_size: (height, width) in pixels; None for the model's own.
+        dynamic_batch: take any batch size; otherwise one image at a time.
+        opset: version of ONNX's operators, at least 18; None for PyTorch's choice.
+        check: run the file in onnxruntime and compare it with the model at two batch sizes.
         tolerance: the largest difference allowed, as a share of the largest logit.
-        overwrite: whether an older file may be replaced.
+        overwrite: whether to replace an existing file.
 
     Raises:
-        ExportError: for a model that does not fit into a graph, such as one whose token counts
-            depend on the images, an operator that ONNX lacks, or a graph that differs from the
-            model; nothing is written then.
+        ExportError: if the model cannot be a graph, for example because its token counts depend
+            on the images, if ONNX lacks an operator, or if the graph differs from the model;
+            nothing is written then.
         PartError: if it is not a model.
-        InputError: for a size that the model does not take.
+        InputError: for an image size that the model does not take.
         ConfigError: for another suffix, opset or tolerance.
         OutputExistsError, DataError: if the file exists or cannot be written.
         MissingExtraError: without onnx, onnxscript and (for the check) onnxruntime.
@@ -99,7 +99,7 @@ def _check_installed(*packages: str) -> None:
 
 
 def _translate(traced: Traced, opset: int | None) -> Any:
-    # Its optimiser warns of every constant that it leaves as it is.
+    # Its optimiser warns about every constant that it does not fold.
     logger = logging.getLogger("onnxscript")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -129,7 +129,7 @@ def _translate(traced: Traced, opset: int | None) -> Any:
         logger.setLevel(level)
     got = program.model.opset_imports[""]
     if opset not in (None, got):
-        raise ExportError(f"expected ONNX of opset {opset}, but PyTorch wrote {got}. Ask for that.")
+        raise ExportError(f"expected opset {opset}, but PyTorch wrote {got}. Pass opset={got}.")
     return program
 
 
@@ -157,7 +157,7 @@ def _load(path: Path) -> Callable[[Tensor], Tensor]:
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """ONNX functions for operators that tokenred's parts use and PyTorch's exporter does not know.
 
-    Both are ONNX's TopK, which keeps the order of equal entries: over all entries it is a stable
+    Both use ONNX's TopK, which keeps the order of equal entries: over all entries, it is a stable
     sort.
     """
     op: Any = import_module("onnxscript").opset18

@@ -1,4 +1,4 @@
-"""From a model to a graph of PyTorch's own operators, with any batch size."""
+"""Trace a model into a graph of PyTorch's own operators, with any batch size."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tokenred.core.errors import ExportError, InputError, PartError, TokenredErr
 from tokenred.reduced.model import ReducedViT
 
 OPEN = "batch"
-"""The name of the dimension of any size."""
-# Not a size that the check runs, so that a size that got into the graph is noticed.
+"""The name of the open dimension."""
+# Differs from the batch sizes of the check, which then notices a fixed size in the graph.
 _EXAMPLES = 2
 
 
@@ -32,7 +32,7 @@ class Traced:
 
 
 def check_model(model: nn.Module) -> nn.Module:
-    """The model, without the wrapper of torch.compile; what cannot be a graph is refused."""
+    """The model, without torch.compile's wrapper; models that cannot be a graph are refused."""
     model = getattr(model, "_orig_mod", model)
     if not isinstance(model, nn.Module):
         raise PartError(f"export takes a model, got {type(model).__name__}.")
@@ -56,7 +56,7 @@ def trace(
     dynamic_batch: bool,
     engines: tuple[Engine, ...],
 ) -> Traced:
-    """Trace a model's inference; a reduced model's attention uses one of the engines."""
+    """Trace a model's inference; the attention of a reduced model uses one of ``engines``."""
     weight = next(model.parameters())
     convolutions = (m for m in model.modules() if isinstance(m, nn.Conv2d))
     channels = next((m.in_channels for m in convolutions), 3)
@@ -75,7 +75,7 @@ def trace(
     shapes = ({0: torch.export.Dim(OPEN, min=1)},) if dynamic_batch else None
     try:
         program = torch.export.export(form, (images,), dynamic_shapes=shapes, strict=False)
-    except Exception as error:  # the tracer lets through whatever a model raises
+    except Exception as error:  # a model may raise anything
         if "data-dependent" in str(error):
             raise _adaptive(model) from error
         raise ExportError(
@@ -93,7 +93,7 @@ def _own_size(model: nn.Module) -> tuple[int, ...]:
         size = (getattr(model, "pretrained_cfg", None) or {}).get("input_size", ())[1:]
     if not size:
         raise InputError(
-            f"{_name(model)} does not say which images it takes; pass image_size=(height, width)."
+            f"the image size of {_name(model)} is unknown; pass image_size=(height, width)."
         )
     return tuple(int(side) for side in size)
 
@@ -105,14 +105,14 @@ def _run(model: nn.Module, images: Tensor) -> Tensor:
         given = model(images)
     except TokenredError:
         raise
-    except Exception as error:  # a model may refuse images in any way
+    except Exception as error:  # a model may raise anything
         raise InputError(
             f"{_name(model)} does not run on images of shape {tuple(images.shape)}: "
             f"{type(error).__name__}: {error} Pass another image_size."
         ) from error
     if not isinstance(given, Tensor):
         raise ExportError(
-            f"expected {_name(model)} to give one tensor, got {type(given).__name__}."
+            f"expected {_name(model)} to return one tensor, got {type(given).__name__}."
         )
     return given
 
@@ -120,9 +120,9 @@ def _run(model: nn.Module, images: Tensor) -> Tensor:
 def _adaptive(model: nn.Module) -> ExportError:
     who = repr(model.strategy.scorer) if isinstance(model, ReducedViT) else "it"
     return ExportError(
-        f"{_name(model)} does not fit into a graph: {who} looks at the images to decide how many "
-        "tokens go or what else runs, and a graph is the same for all images. Use a strategy "
-        "whose counts are known beforehand."
+        f"{_name(model)} cannot be a graph, which is the same for all images: {who} looks at the "
+        "images to decide how many tokens to remove or what to run. Use a strategy with fixed "
+        "counts."
     )
 
 

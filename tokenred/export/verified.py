@@ -1,9 +1,9 @@
 """Write a graph to a file that is compared with the model before it gets its name.
 
-Both are run on random images. Rounding differs between programs, and if it decides which of two
-tokens is removed, or which attention entry θ keeps, an image comes out different. That is rare: 2
-of 64 images with θ = 0.6 on DeiT-Ti, none of 512 with θ = 1 on the digits model; a wrong graph
-fails on nearly all. So a reduced model that differs is compared on other images, at most twice.
+Both are run on random images. Rounding differs between programs, and where it decides which of two
+tokens is removed, or which attention entry θ keeps, the results differ. That is rare: 2 of 64
+images with θ = 0.6 on DeiT-Ti, none of 512 with θ = 1 on the digits model; a wrong graph fails on
+nearly all. So a reduced model that differs is compared again on other images, at most twice.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class ExportReport:
     Attributes:
         path: the file.
         format: ``"onnx"`` or ``"torch"``.
-        bytes: its size, with that of a file of weights beside it.
-        opset: the version of ONNX's operators, None for an archive of torch.export.
+        bytes: its size, including a separate file of weights.
+        opset: the version of ONNX's operators; None for an archive of torch.export.
         difference: the largest difference from the model's logits in the check, as a share of the
             largest logit; None if nothing was checked.
-        batches: the batch sizes that were run.
-        draws: how often images were drawn for the check: more than once if the first ones
-            differed (see `tokenred.export.verified`).
-        inputs, outputs: shape by name; a dimension of any size has a name.
+        batches: the batch sizes of the check.
+        draws: how often images were drawn for the check: more than once if the results on the
+            first ones differed (see `tokenred.export.verified`).
+        inputs, outputs: shapes by name; an open dimension is given by its name.
     """
 
     path: Path
@@ -125,8 +125,8 @@ def _answer(run: Run, images: Tensor) -> Tensor:
     except Exception as error:  # each runtime fails in its own way
         raise ExportError(
             f"the exported graph does not run on a batch of {images.shape[0]}: "
-            f"{type(error).__name__}: {error}. Nothing was written. Float32 weights run "
-            "everywhere: model.float()."
+            f"{type(error).__name__}: {error}. Nothing was written. Try float32 weights: "
+            "model.float()."
         ) from error
 
 
@@ -140,7 +140,7 @@ def _difference(expected: Tensor, got: Tensor) -> float:
 
 
 def check_place(path: str | Path, suffix: str, *extra: str, overwrite: bool = False) -> Path:
-    """A path that may be written, with files of ``extra`` suffixes; its folder is created."""
+    """Check that a path and its ``extra`` suffixes may be written, and create its folder."""
     path = Path(path).expanduser()
     if path.suffix != suffix:
         raise ConfigError(f"expected a file name ending in {suffix}, got {path.name!r}.")
@@ -151,15 +151,15 @@ def check_place(path: str | Path, suffix: str, *extra: str, overwrite: bool = Fa
 def write_files(path: Path, write: Callable[[Path], object], *, several: bool = False) -> int:
     """Write a file completely or not at all, and return its size in bytes.
 
-    ``write`` fills and checks a draft. If it raises, or is killed over a single file, nothing is
-    left behind. With ``several``, it may write other files beside the draft.
+    ``write`` fills and checks a draft. If it raises, or is killed while it writes a single file,
+    nothing is left behind. With ``several``, it may write other files next to the draft.
     """
     if not several:
         return write_whole(path, write).stat().st_size
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         draft = Path(folder) / path.name
         write(draft)
-        # The file itself comes last: once it is there, so is what it refers to.
+        # The file itself comes last, so that the files it refers to are already there.
         files = sorted(draft.parent.iterdir(), key=lambda file: file == draft)
         size = sum(file.stat().st_size for file in files)
         for file in files:

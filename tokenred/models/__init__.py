@@ -1,4 +1,4 @@
-"""Models: the embedded ViTs, LV-ViT, timm's by name, self-describing checkpoints."""
+"""Models: the embedded ViTs, LV-ViT, timm's models by name, and checkpoints."""
 
 from __future__ import annotations
 

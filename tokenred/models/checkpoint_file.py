@@ -1,4 +1,4 @@
-"""Weight files: nothing executable in, nothing half-written out, and all of it fits or nothing."""
+"""Weight files: reading runs no code, and writing and loading are all or nothing."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ def read_checkpoint(
 
     Args:
         path: a ``.safetensors`` file, or a ``.pth``/``.pt``/``.tar``/``.bin`` file of plain
-            tensors, or of a training that holds them: raw ones as ``state_dict`` or ``model``,
-            averaged ones as ``state_dict_ema`` or ``model_ema``. The prefixes ``module.`` and
-            ``_orig_mod.`` are removed.
-        use_ema: whether to take the averaged weights of a training. By default they are taken if
-            there are any, as timm does, with a warning if there are raw ones too.
+            tensors. A training checkpoint may have raw weights under ``state_dict`` or ``model``,
+            and averaged ones under ``state_dict_ema`` or ``model_ema``. The prefixes ``module.``
+            and ``_orig_mod.`` are removed.
+        use_ema: whether to take the averaged weights of a training checkpoint. By default they
+            are taken if there are any, as timm does, with a warning if there are raw ones too.
 
     Returns:
-        The weights by name, and the metadata (empty for a file of the second kind).
+        The weights by name, and the metadata (empty unless the file is a ``.safetensors``).
 
     Raises:
-        CheckpointError: if the file is missing, unreadable, of another kind, or lacks the weights
-            that are asked for; a pickle that needs code to be run is refused.
+        CheckpointError: if the file is missing, unreadable or of another kind, lacks the requested
+            weights, or is a pickle that would run code.
 
     Warns:
-        CheckpointWarning: if weights had to be chosen.
+        CheckpointWarning: if the file has both raw and averaged weights and ``use_ema`` is None.
     """
     if not isinstance(path, str | os.PathLike):
         raise CheckpointError(f"expected the path of a checkpoint, got {type(path).__name__}.")
@@ -80,15 +80,16 @@ def read_checkpoint(
     plain = {_PREFIXES.sub("", str(name)): value for name, value in state.items()}
     if len(plain) < len(state):
         raise CheckpointError(
-            f"expected each weight once in {path}, but some are there with and without the prefix "
-            "module. or _orig_mod.; keep one of them."
+            f"expected each weight once in {path}, but some appear both with and without the "
+            "prefix module. or _orig_mod.; keep one of them."
         )
     return plain, metadata
 
 
 def _unreadable(path: Path, kind: str, error: Exception) -> CheckpointError:
     return CheckpointError(
-        f"{path} is no readable {kind} ({type(error).__name__}: {error}); copy or convert it again."
+        f"cannot read {path} as a {kind} ({type(error).__name__}: {error}); copy or convert it "
+        "again."
     )
 
 
@@ -102,7 +103,7 @@ def _read_pickle(path: Path) -> Any:
                     f"{path} unpacks to {unpacked} bytes and was not written by PyTorch; it was "
                     "not opened."
                 )
-        # timm's training puts a Namespace beside the weights: attributes, nothing that runs.
+        # timm's training scripts store a Namespace next to the weights: attributes, no code.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -113,8 +114,8 @@ def _read_pickle(path: Path) -> Any:
         reason = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
         raise CheckpointError(
             f"{path} is not a file of plain tensors and was not opened, since loading it could run "
-            f"code ({reason.group(1).strip() if reason else 'unsupported pickle'}); convert it to "
-            "safetensors where you trust it, with safetensors.torch.save_file(state_dict, "
+            f"code ({reason.group(1).strip() if reason else 'unsupported pickle'}); if you trust "
+            "it, convert it to safetensors with safetensors.torch.save_file(state_dict, "
             "'weights.safetensors')."
         ) from error
     except Exception as error:  # A damaged pickle or zip may raise nearly anything.
@@ -138,8 +139,8 @@ def _choose(loaded: Any, use_ema: bool | None, path: Path) -> Mapping[Any, Tenso
             state = loaded[wanted[0]]
         if use_ema is None and averaged and raw:
             warnings.warn(
-                f"{path} holds averaged and raw weights; those of {wanted[0]!r} are taken. Pass "
-                "use_ema=True to say so, or use_ema=False for the raw ones.",
+                f"{path} holds averaged and raw weights; using those of {wanted[0]!r}. Pass "
+                "use_ema=True to confirm, or use_ema=False for the raw ones.",
                 CheckpointWarning,
                 stacklevel=3,
             )
@@ -155,7 +156,7 @@ def _check_tensors(state: Mapping[Any, Any], where: str, how: str) -> None:
     strange = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
     if strange:
         raise CheckpointError(
-            f"expected only tensors {where}, but these are none: {_shorten(strange)}; {how}"
+            f"expected only tensors {where}, but these are not: {_shorten(strange)}; {how}"
         )
 
 
@@ -170,13 +171,13 @@ def save_checkpoint(
     Args:
         path: ends in ``.safetensors``; its folder exists.
         model_state: tensors by name.
-        metadata: text, and other values, which become JSON.
-        overwrite: whether an older file may be replaced.
+        metadata: strings, and other values, which are stored as JSON.
+        overwrite: whether to replace an existing file.
 
     Raises:
         OutputExistsError: if the file exists and ``overwrite`` is false.
         ConfigError, DataError: for another suffix, or a folder that does not exist.
-        CheckpointError: if a weight is not a tensor, or an entry of the metadata not JSON.
+        CheckpointError: if a weight is not a tensor, or an entry of the metadata is not JSON.
     """
     path = check_output(Path(path), (SAFE_SUFFIX,), overwrite=overwrite)
     _check_tensors(model_state, "to save", "put facts into metadata.")
@@ -184,7 +185,7 @@ def save_checkpoint(
         notes = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
     except (TypeError, ValueError) as error:
         raise CheckpointError(
-            f"expected metadata that JSON can hold, got {error}; turn such values into strings."
+            f"expected metadata that JSON can hold, got {error}; convert such values to strings."
         ) from error
     # safetensors refuses tensors that share storage, such as tied weights: hence the copies.
     state = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in model_state.items()}
@@ -192,7 +193,7 @@ def save_checkpoint(
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:
-    """16 hex digits of SHA-256 over names, types, shapes and values of weights."""
+    """The first 16 hex digits of a SHA-256 over names, types, shapes and values of weights."""
     running = hashlib.sha256()
     for name, value in sorted(state.items()):
         value = value.detach().cpu().contiguous()
@@ -203,15 +204,15 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
-    """Load weights into a model if `check_fit` finds that all of them fit; its dtypes stay."""
+    """Load weights into a model if all of them fit (`check_fit`); the model keeps its dtypes."""
     check_fit(model, state, origin)
     model.load_state_dict(dict(state))
 
 
 def check_fit(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
-    """Refuse weights that do not all fit a model, which may be on the device "meta".
+    """Check that all weights fit a model, which may be on the device "meta".
 
-    Floating weights may have another floating type of 16, 32 or 64 bits.
+    Floating weights may have any floating type of 16, 32 or 64 bits.
 
     Raises:
         CheckpointError: if names are missing or unexpected, or shapes or types differ.

@@ -1,20 +1,20 @@
-"""The models that come with the package: small ViTs that are ready without any download.
+"""The models that come with the package: small ViTs that need no download.
 
 Both are plain timm ``VisionTransformer``s for 32x32 images in patches of 4 (64 image tokens and
 CLS), with 8 blocks, heads of width 32 and 10 classes; fp16 on disk, fp32 in memory. The files'
-metadata has the settings of the training and the accuracy (``top1``);
-``scripts/train_embedded.py`` trains others with the same settings.
+metadata holds the training settings and the accuracy (``top1``); ``scripts/train_embedded.py``
+trains others with the same settings.
 
 ``digits``: width 96, 3 heads. Trained from scratch on a CPU on the 1437 images of the embedded
 train split (scikit-learn's digits, 8x8 enlarged to 32x32); accuracy on the 360 held-out images. For
-demos, tests and experiments that must run anywhere. Its task is easy, so small differences between
-methods mean little: 56 of 64 tokens can go, a few in each block, for about one point. Pruning hard
-by CLS attention does better here than by its inverse and worse than at random, since it keeps no
-spread over the picture.
+demos, tests and experiments that must run anywhere. The task is easy, so small differences between
+methods mean little: 56 of 64 tokens can be removed, a few in each block, at the cost of about one
+point. Heavy pruning by CLS attention does worse here than at random (though better than by its
+inverse), because the kept tokens do not cover the image.
 
 ``cifar10_vit``: width 128, 4 heads, 1.6 M parameters. Trained on a CPU on the 50,000 images of
-CIFAR-10's train split; accuracy on all 10,000 test images. For experiments on photographs. It is
-modestly trained: compare methods on it, and claim nothing about larger models.
+CIFAR-10's train split; accuracy on all 10,000 test images. For experiments on photographs. It is a
+weak model: use it to compare methods, not for claims about larger models.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def digits_vit(pretrained: bool = True) -> VisionTransformer:
         pretrained: load the embedded weights; otherwise they are random.
 
     Returns:
-        The model in fp32 and eval mode, taking (b, 3, 32, 32) and giving logits (b, 10). Its
-        ``pretrained_cfg`` tells ``timm.data.resolve_model_data_config`` the preprocessing.
+        The model in fp32 and eval mode, from images (b, 3, 32, 32) to logits (b, 10). Its
+        ``pretrained_cfg`` has the preprocessing for ``timm.data.resolve_model_data_config``.
 
     Raises:
         CheckpointError: if the embedded weights are damaged.
@@ -84,4 +84,4 @@ EMBEDDED_MODELS: Final[dict[str, Callable[[bool], VisionTransformer]]] = {
     "digits": digits_vit,
     "cifar10_vit": cifar10_vit,
 }
-"""By the names that `load_model` takes; called with whether to load the embedded weights."""
+"""Builders by name; their argument says whether to load the embedded weights."""

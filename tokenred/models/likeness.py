@@ -1,4 +1,4 @@
-"""What distinguishes a model from others: the attributes of its modules, and its logits."""
+"""Recognise a saved model: by the attributes of its modules, and by its logits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tokenred.core.errors import CheckpointError, shown
 from tokenred.models.metadata import read_entry
 
 _OF_MODULES = frozenset(vars(nn.Module()))
-# How a result is computed or where a model came from, not what the result is.
+# Attributes about how a result is computed or where a model came from, not what the result is.
 _INCIDENTAL = frozenset(
     {
         *("fused_attn", "grad_checkpointing", "gradient_checkpointing", "device", "dtype"),
@@ -50,9 +50,9 @@ def told_likeness(base: nn.Module, whole: nn.Module, image: Tensor) -> dict[str,
 
 
 def check_attributes(metadata: Mapping[str, str], base: nn.Module, origin: str) -> None:
-    """Refuse a model with other attributes than the one that was saved, naming them.
+    """Refuse a model whose attributes differ from those of the saved one, naming them.
 
-    Only if the packages have the same versions: others may have other attributes.
+    Checked only with the same versions of the packages, since others may have other attributes.
     """
     saved: dict[str, dict[str, str]] = {}
     for entry in read_entry(metadata, "attributes", list, origin):
@@ -83,10 +83,11 @@ def check_attributes(metadata: Mapping[str, str], base: nn.Module, origin: str) 
 
 
 def attributes_of(model: nn.Module) -> dict[str, dict[str, str]]:
-    """For each module by name its class, and its plain attributes and unsaved buffers as text.
+    """For each module, by name: its class, plain attributes and unsaved buffers, as text.
 
-    Plain values are JSON; functions and classes are names; tensors are shapes, since their values
-    differ between machines in the last bit. Private attributes may change in use and are left out.
+    Plain values are written as JSON, functions and classes as names, and tensors as shapes, since
+    their values differ between machines in the last bit. Private attributes may change in use and
+    are left out.
     """
     found = {}
     for name, module in model.named_modules(remove_duplicate=False):
@@ -126,7 +127,7 @@ def _told(value: Any, depth: int = 0) -> Any:
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, float):
-        # 0 and 0.0 are one setting; JSON has no infinity.
+        # 0 and 0.0 are the same setting; JSON has no infinity.
         return str(int(value)) if value.is_integer() else repr(value)
     if isinstance(value, int):
         return str(value)
@@ -161,8 +162,8 @@ def check_answers(
 ) -> None:
     """Refuse a model whose logits differ from the saved ones by more than rounding.
 
-    After another rounding other tokens may be chosen, so the whole is compared only if the base's
-    logits are the same to the last bit.
+    Rounding may change which tokens are chosen, so the reduced model is compared only if the
+    base's logits are bit-identical.
     """
     told: dict[str, Any] = read_entry(metadata, "probe", dict, origin)
     try:
@@ -183,13 +184,13 @@ def check_answers(
         wrong = "the strategy"
     if wrong is not None:
         raise CheckpointError(
-            f"{wrong} is not the one that was saved in {origin}: with the same weights it gives "
-            "other logits. Build it as you did then, and import the parts that you used."
+            f"{wrong} is not the one that was saved in {origin}: with the same weights its logits "
+            "differ. Build it as you did then, and import the parts that you used."
         )
 
 
 def probe_image(model: nn.Module, channels: int, size: tuple[int, int]) -> Tensor:
-    """An image ``(1, channels, height, width)``, the same everywhere, on the model's device."""
+    """A fixed image ``(1, channels, height, width)`` on the model's device."""
     count = channels * size[0] * size[1]
     values = torch.arange(1, count + 1, dtype=torch.float64) * _GOLDEN
     weight = next(p for p in model.parameters() if p.is_floating_point())
@@ -197,21 +198,21 @@ def probe_image(model: nn.Module, channels: int, size: tuple[int, int]) -> Tenso
 
 
 def _logits(model: nn.Module, image: Tensor) -> Tensor:
-    """At most 64 of a model's logits in eval mode, evenly chosen."""
+    """A model's logits in eval mode; at most 64, evenly spaced."""
     try:
         with evaluating(model), torch.no_grad(), torch.autocast(image.device.type, enabled=False):
             given = list(_tensors(model(image)))
         flat = torch.cat([t.detach().reshape(-1).cpu().double() for t in given])
-    except Exception as error:  # whatever a model runs into
+    except Exception as error:  # a model may fail in any way
         raise CheckpointError(
             f"the model does not run on an image of shape {tuple(image.shape)} "
-            f"({type(error).__name__}: {error}), so that a file could not be checked against it."
+            f"({type(error).__name__}: {error}), so a file could not be checked against it."
         ) from error
     return flat[:: max(1, flat.numel() // _LOGITS)][:_LOGITS]
 
 
 def _agree(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
-    """Whether logits are the same except for rounding in weights of this type."""
+    """Whether logits are equal up to rounding in weights of this type."""
     if one.shape != other.shape:
         return False
     close = _CLOSE if dtype in (torch.float64, torch.float32) else _CLOSE_IN_HALF
@@ -221,7 +222,7 @@ def _agree(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """All modules in eval mode inside the block, and afterwards as they were."""
+    """Set all modules to eval mode inside the block, and restore their modes afterwards."""
     # The base of a reduced model is not a child.
     roots = [m for m in (model, vars(model).get("base")) if isinstance(m, nn.Module)]
     before = [(module, module.training) for root in roots for module in root.modules()]

@@ -53,11 +53,11 @@ def load_model(
             whose metadata entry ``config`` holds the arguments of timm's ``VisionTransformer`` as
             JSON.
         checkpoint: weights for a named model, instead of its published ones.
-        num_classes: of a timm model, if not its own number.
+        num_classes: number of classes of a timm model; None for its own.
         pretrained: load the published (or embedded) weights; by default true unless
             ``checkpoint`` is given. With false, the weights are random.
         mean, std: three numbers each, recorded as the model's preprocessing.
-        use_ema: of a ``checkpoint`` of a training: see `read_checkpoint`.
+        use_ema: whether to take averaged weights from ``checkpoint``, see `read_checkpoint`.
 
     Returns:
         The model in fp32 and eval mode. ``pretrained_cfg`` holds its preprocessing; ``mean`` and
@@ -70,8 +70,8 @@ def load_model(
     """
     if not isinstance(spec, (str, os.PathLike)):
         raise ConfigError(
-            f"expected a model name or a path, got {type(spec).__name__}; a model that is in "
-            "memory needs no loading."
+            f"expected a model name or a path, got {type(spec).__name__}; a model in memory needs "
+            "no loading."
         )
     for statistic, value in (("mean", mean), ("std", std)):
         if value is not None:
@@ -98,7 +98,7 @@ def load_model(
         embedded = EMBEDDED_MODELS.get(name.casefold())
         if embedded is None and not name.startswith(_HUB):
             _check_name(name)
-        # Before the model is built, which takes longer if it is large.
+        # Before the model is built, which takes long if it is large.
         weights = None if checkpoint is None else read_checkpoint(checkpoint, use_ema=use_ema)
         if embedded is None:
             model = _from_timm(name, pretrained, num_classes)

@@ -25,11 +25,11 @@ _STEM_WIDTH = 64
 
 
 class ConvStem(PatchEmbed):  # type: ignore[misc]
-    """Patches of 16 by four convolutions: 7×7 at half the size, 3×3 twice, then 8×8 apart.
+    """Four convolutions to patches of 16: 7×7 with stride 2, 3×3 twice, then 8×8 with stride 8.
 
     Shapes:
         images: ``(b, ch, H, W)``, both sides multiples of 16.
-        returns: ``(b, n, c)``, or ``(b, gh, gw, c)`` where the model takes any size.
+        returns: ``(b, n, c)``, or ``(b, gh, gw, c)`` if the model takes any size.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Halved(nn.Module):
 
 
 def _block(**options: Any) -> Block:
-    """A block of timm's with ``x += attn(norm1 x)/2; x += mlp(norm2 x)/2``."""
+    """A block of timm with ``x += attn(norm1 x)/2; x += mlp(norm2 x)/2``."""
     block = Block(**options)
     block.ls1, block.ls2 = Halved(), Halved()
     return block
@@ -86,14 +86,14 @@ def _block(**options: Any) -> Block:
 class LVViT(VisionTransformer):  # type: ignore[misc]
     """LV-ViT: ``head(x_CLS) + max over the patches of aux_head(x_patch) / 2``.
 
-    The maximum is over the tokens that remain. Training gives the same single tensor; for token
+    The maximum is over the remaining tokens. Training returns the same single tensor; for token
     labelling, `forward_head` returns the logits of the tokens.
 
     Args:
-        img_size: height and width, multiples of 16, as all images if ``dynamic_img_size``.
-        num_classes: classes; 0 for none, and the CLS feature as output.
-        global_pool: ``"token"``, or ``""`` for all tokens as output (without classes only).
-        in_chans: this and all others are timm's.
+        img_size: height and width, multiples of 16; so are all sizes with ``dynamic_img_size``.
+        num_classes: number of classes; 0 for the CLS feature as output.
+        global_pool: ``"token"``, or ``""`` for all tokens as output (only without classes).
+        in_chans: this and all other arguments are timm's.
 
     Raises:
         ConfigError: for a size or a pooling that the model cannot have.
@@ -141,17 +141,17 @@ class LVViT(VisionTransformer):  # type: ignore[misc]
             norm_layer=partial(nn.LayerNorm, eps=1e-5),
             block_fn=_block,
         )
-        self.in_chans = in_chans  # timm before 1.0.16 does not say it
+        self.in_chans = in_chans  # timm before 1.0.16 does not set it
         self.aux_head = self._classifier()
         self._init_weights(self.aux_head)
 
     def forward_head(
         self, x: Float[Tensor, "b N c"], pre_logits: bool = False, return_tokens: bool = False
     ) -> Any:
-        """Apply the classifiers to the tokens that remain, CLS first, after the final norm.
+        """Apply the classifiers to the remaining tokens, CLS first, after the final norm.
 
-        ``pre_logits`` asks for the CLS feature ``(b, c)`` instead; ``return_tokens`` for the logits
-        of CLS ``(b, classes)`` and of every patch ``(b, n, classes)`` separately.
+        With ``pre_logits``, return the CLS feature ``(b, c)`` instead; with ``return_tokens``, the
+        logits of CLS ``(b, classes)`` and of every patch ``(b, n, classes)`` separately.
         """
         if self.global_pool == "":
             return x
@@ -177,11 +177,11 @@ class LVViT(VisionTransformer):  # type: ignore[misc]
     def set_input_size(
         self, img_size: tuple[int, int] | None = None, patch_size: tuple[int, int] | None = None
     ) -> None:
-        """Take images of another size from now on."""
+        """Change the image size."""
         if patch_size is not None and to_2tuple(patch_size) != (PATCH, PATCH):
             raise ConfigError(
-                f"the patches of LV-ViT are {PATCH}×{PATCH}, got {patch_size!r}; its stem has no "
-                "other. Leave patch_size out."
+                f"the patches of LV-ViT are always {PATCH}×{PATCH}, got {patch_size!r}. Leave "
+                "patch_size out."
             )
         if img_size is not None:
             _check_size(img_size)

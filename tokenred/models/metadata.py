@@ -1,4 +1,4 @@
-"""What a weight file says of its model: strict JSON and preprocessing. Nothing in it is trusted."""
+"""The metadata of weight files: strict JSON and preprocessing. Nothing in it is trusted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PREPROCESSING: dict[str, Any] = {
     "crop_mode": Literal["center", "squash", "border"],
 }
 PREPROCESSING = tuple(name for name in _PREPROCESSING if name != "architecture")
-"""The entries of ``pretrained_cfg`` by which images are prepared."""
+"""The entries of ``pretrained_cfg`` that describe preprocessing."""
 
 
 def read_entry(
@@ -40,7 +40,7 @@ def read_entry(
     problem = ""
     try:
         if text is None:
-            raise ValueError("there is no such entry")
+            raise ValueError("the entry is missing")
         value = from_json(text, allow_inf_nan=False)
         if isinstance(value, kinds):
             return value
@@ -54,7 +54,7 @@ def read_entry(
 def read_values(
     values: Mapping[str, Any], annotations: Mapping[str, Any], what: str
 ) -> dict[str, Any]:
-    """Check a file's values by name against annotations; ``what`` they are, for messages."""
+    """Check a file's values by name against annotations; ``what`` names them in messages."""
     if unknown := [name for name in values if name not in annotations]:
         raise CheckpointError(
             f"expected {what} to hold only {', '.join(annotations)}, got {shown(unknown[0])}; take "
@@ -88,7 +88,7 @@ def _read_preprocessing(record: Mapping[str, Any], what: str) -> dict[str, Any]:
     for name in ("mean", "std"):
         if name in found and len(found[name]) not in counts:
             raise CheckpointError(
-                f"expected {name} in {what} as one number a channel, got {shown(found[name])}."
+                f"expected {name} in {what} as one number per channel, got {shown(found[name])}."
             )
     return found
 

@@ -1,4 +1,4 @@
-"""Describe a model so that it can be built again, and build one from an untrusted description."""
+"""Describe a model so that it can be rebuilt, and build one from an untrusted description."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ def _is_there(module: Any) -> bool:
 
 def _init_values(model: Any) -> float | None:
     scale = model.blocks[0].ls1
-    # Before timm 1.0.16 it is only visible in the weights, which come from the file.
+    # Before timm 1.0.16 only the weights tell, and those come from the file.
     return getattr(scale, "init_values", 1e-5) if hasattr(scale, "gamma") else None
 
 
 # The arguments of timm's VisionTransformer that a file may set, and how to read each off a model.
-# Nothing that names a function, a file, a device or an address is among them.
+# None of them names a function, a file, a device or an address.
 _ARGUMENTS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "img_size": (Side | tuple[Side, Side], lambda m: list(m.patch_embed.img_size)),
     "patch_size": (Patch | tuple[Patch, Patch], lambda m: list(m.patch_embed.patch_size)),
-    # timm from 1.0.16 on has the attribute; before, the first layer tells.
+    # An attribute since timm 1.0.16; before that, read from the first layer.
     "in_chans": (
         Annotated[int, Ge(1), Le(1 << 12)],
         lambda m: getattr(m, "in_chans", None) or m.patch_embed.proj.in_channels,
@@ -120,7 +120,7 @@ def describe_base(model: nn.Module) -> dict[str, Any] | None:
     found = _arguments(model)
     for kind in kinds:
         default = _arguments(_tried(kind))
-        # One argument may decide another's default: so all are tried after those that differ.
+        # One argument may decide another's default, so all are tried after those that differ.
         for arguments in ({k: v for k, v in found.items() if default.get(k) != v}, found):
             description = kind | {"arguments": arguments}
             if _anatomy(_tried(description)) == wanted:
@@ -148,7 +148,7 @@ def _anatomy(model: nn.Module | None) -> Any:
 
 
 class _RatesStay(TorchFunctionMode):
-    """timm 1.0.15 reads numbers from a ``linspace``, which has no values on "meta"."""
+    """Let timm 1.0.15 read numbers from a ``linspace``, which has no values on "meta"."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.linspace:
@@ -231,9 +231,9 @@ def read_described(
 
     Args:
         path: a ``.safetensors`` file whose metadata entry ``config`` holds the arguments of timm's
-            ``VisionTransformer`` as JSON. Weights named ``decoder.…``, of something that stands
-            beside the model, are left alone.
-        num_classes: that the model must have, if given.
+            ``VisionTransformer`` as JSON. Weights named ``decoder.…``, which belong to a separate
+            decoder, are ignored.
+        num_classes: the number that the model must have, if given.
         weights: whether to load them; otherwise they are random.
     """
     found, metadata = read_checkpoint(path)

@@ -1,4 +1,4 @@
-"""Weights that other programs trained, for learned parts of ours."""
+"""Weights of learned parts, trained by other programs."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def load_released(
 ) -> None:
     """Load a checkpoint of a method's own program into a reduced model, all of it or nothing.
 
-    Understood are checkpoints of JoakimHaurum/TokenReduction and raoyongming/DynamicViT: the
+    Reads checkpoints of JoakimHaurum/TokenReduction and raoyongming/DynamicViT: the
     backbone and the learned parts of ``sinkhorn``, ``patchmerger``, ``sit``, ``dpcknn`` and
-    ``dynamicvit``. Those of methods without learned parts (``evit``, ``topk``, ``kmedoids`` …) are
-    plain weights of the backbone, and `load_model` takes them.
+    ``dynamicvit``. For methods without learned parts (``evit``, ``topk``, ``kmedoids``, …) they are
+    plain weights of the backbone, which `load_model` reads.
 
     Args:
         model: made by `tokenred.wrap`, with the recipe, the blocks and the rates of the checkpoint.

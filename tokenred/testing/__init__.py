@@ -1,13 +1,13 @@
-"""Property suites that hold a part to its contract, yours as well as ours.
+"""Property suites that check a part, yours as well as ours, against its contract.
 
-One call runs them all and names the promise that does not hold, with the smallest example::
+One call runs them all and names the broken promise, with the smallest example::
 
     from tokenred.testing import check_scorer
 
     def test_my_scorer():
         check_scorer(NormAttn())
 
-`draw` has the hypothesis strategies behind the suites. Needs hypothesis:
+`draw` has the hypothesis strategies that the suites use. Needs hypothesis:
 ``pip install 'tokenred[testing]'``.
 """
 

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for what parts are given: grids, features, graphs, tokens, selections."""
+"""Hypothesis strategies for the inputs of parts: grids, features, graphs, tokens, selections."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tokenred.strategies.schedule import ScheduleContext
 from tokenred.testing.sample import DEPTH, Sample
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
-# Ordinary numbers first: hypothesis shrinks towards the first.
+# Ordinary numbers come first, because hypothesis shrinks towards the first.
 FLAVOURS = ("normal", "duplicates", "zeros", "same", "axes", "large")
 SIZES = ("none", "ones", "counts", "fractions", "dead")
 
@@ -28,7 +28,7 @@ _seeds = st.integers(0, 2**16)
 
 
 def grids(max_side: int = 5, min_patches: int = 1) -> st.SearchStrategy[tuple[int, int]]:
-    """Grids ``(gh, gw)`` of any shape, single rows and columns among them."""
+    """Grids ``(gh, gw)`` of any shape, including single rows and columns."""
     side, one = st.integers(1, max_side), st.just(1)
     line = st.integers(1, max_side * max_side)
     shapes = st.tuples(side, side) | st.tuples(one, line) | st.tuples(line, one)
@@ -45,7 +45,7 @@ def features(
     flavours: Sequence[str] = FLAVOURS,
     dtypes: Sequence[torch.dtype] = DTYPES,
 ) -> Float[Tensor, "b n c"]:
-    """Features of so many tokens, with duplicates, zero vectors and ties among them."""
+    """Features of tokens, including duplicates, zero vectors and ties."""
     shape = (draw(st.integers(1, max_batch)), tokens, draw(st.integers(*width)))
     flavour, dtype = draw(st.sampled_from(flavours)), draw(st.sampled_from(dtypes))
     return rows(torch.Generator().manual_seed(draw(_seeds)), shape, flavour, dtype)
@@ -68,12 +68,12 @@ def samples(
     """Tokens in some block: any grid, prefix, batch, type, size and index.
 
     Args:
-        needs_cls, needs_size, needs_graph: always with a class token, with sizes, with a graph.
-        min_batch: least number of images, up to 3.
+        needs_cls, needs_size, needs_graph: always draw a class token, sizes, a graph.
+        min_batch: smallest number of images, at most 3.
         dtypes, flavours: types and kinds of numbers to draw from.
-        sizes: kinds of sizes to draw from.
-        head_dim: least and largest width of a head.
-        sparse: with θ below 1 now and then.
+        sizes: kinds of token sizes to draw from.
+        head_dim: smallest and largest width of a head.
+        sparse: sometimes draw θ below 1.
     """
     b, heads = draw(st.integers(min_batch, 3)), draw(st.integers(1, 3))
     width = draw(st.integers(*head_dim))
@@ -119,7 +119,7 @@ def samples(
 def smooth_samples(
     *, needs_cls: bool = False, needs_size: bool = False
 ) -> st.SearchStrategy[Sample]:
-    """Tokens in double precision without ties or zeros, for promises that hold up to rounding."""
+    """Tokens in float64 without ties or zeros, for promises that hold up to rounding."""
     return samples(
         needs_cls=needs_cls,
         needs_size=needs_size,
@@ -135,11 +135,11 @@ def smooth_samples(
 def reductions(
     draw: st.DrawFn, drawn: st.SearchStrategy[Sample], *, partners: bool | None = None
 ) -> Sample:
-    """Tokens with a selection of them: any P from 0 to n−1, with scores.
+    """Tokens with a selection: any P from 0 to n−1, with scores.
 
     Args:
         drawn: the tokens.
-        partners: always or never with partners; None for both.
+        partners: whether dropped tokens have partners; None for both.
     """
     sample = draw(drawn)
     b, n = sample.state.index.shape
@@ -160,7 +160,7 @@ def reductions(
 
 @st.composite
 def contexts(draw: st.DrawFn) -> ScheduleContext:
-    """What a schedule is resolved against: depth, tokens, what may go at once, a cost."""
+    """What a schedule is resolved against: depth, tokens, a limit per block, and a cost."""
     patches = draw(st.integers(1, 400))
     halves, extra = draw(st.booleans()), draw(st.integers(0, 1))
 
@@ -180,12 +180,12 @@ def contexts(draw: st.DrawFn) -> ScheduleContext:
 def rows(
     generator: torch.Generator, shape: tuple[int, ...], flavour: str, dtype: torch.dtype
 ) -> Float[Tensor, "b n c"]:
-    """Vectors of one flavour, for a shape ``(b, n, c)``.
+    """Vectors of one flavour, with shape ``(b, n, c)``.
 
     Args:
-        flavour: ``"normal"``; ``"duplicates"``, few different ones; ``"zeros"``, some of them
-            zero; ``"same"``, all equal; ``"axes"``, unit vectors along the axes, whose cosines
-            have no rounding; ``"large"``, long ones.
+        flavour: ``"normal"``; ``"duplicates"``, with few distinct vectors; ``"zeros"``, with some
+            zero vectors; ``"same"``, all equal; ``"axes"``, unit vectors along the axes, whose
+            cosines have no rounding; ``"large"``, long vectors.
     """
     b, n, c = shape
     x = torch.randn(b, n, c, generator=generator, dtype=torch.float64)
@@ -218,7 +218,7 @@ def _head_rows(
 def _positions(
     generator: torch.Generator, b: int, n: int, grid: tuple[int, int], order: str, fused: int
 ) -> Int[Tensor, "b n"]:
-    """Positions on the grid, different in each image, the last few −1."""
+    """Positions on the grid, different in each image; the last few are −1."""
     places = torch.rand(b, grid[0] * grid[1], generator=generator).argsort(dim=1)[:, :n]
     if order == "ascending":
         places = places.sort(dim=1).values
@@ -229,14 +229,14 @@ def _positions(
 def _sizes_of(
     generator: torch.Generator, shape: tuple[int, int], kind: str, dtype: torch.dtype
 ) -> Float[Tensor, "b N"] | None:
-    """Token sizes of one kind; ``"dead"`` has zeros among them."""
+    """Token sizes of one kind; ``"dead"`` includes zeros."""
     if kind == "none":
         return None
     size = torch.ones(shape, dtype=dtype)
     if kind in ("counts", "dead"):
         low = int(kind == "counts")
         size = torch.randint(low, 5, shape, generator=generator).to(dtype)
-        # The first token lives, or there would be no key to attend to.
+        # The first token is alive, so that there is a key to attend to.
         size[:, 0] = size[:, 0].clamp_min(1)
     elif kind == "fractions":
         size = torch.rand(shape, generator=generator, dtype=torch.float64).add(0.1).to(dtype)

@@ -26,24 +26,25 @@ def check_fuser(
 ) -> None:
     """Check that a fuser keeps its contract and the traits that it declares.
 
-    ``n − P + extra`` image tokens for every P from 0 to n−1, the kept ones in order and under
-    their positions; prefix tokens as they were; sizes conserved where `conserves_size`; inputs left
-    alone; the same answer twice, and for an image alone as in a batch. If `Fuser.linear`: linear in
-    the tokens, with the weights that a trace records, and gradients reach every kept token.
+    For every P from 0 to n−1 there are ``n − P + extra`` image tokens, with the kept ones in order
+    and at their positions. Prefix tokens are unchanged, and inputs are not modified. Results are
+    deterministic, and the same for an image alone and in a batch. With `conserves_size` the sum of
+    sizes stays the same. If `Fuser.linear`, the result is linear in the tokens, with the weights
+    that a trace records, and gradients reach every kept token.
 
     Args:
         fuser: an instance, or a registered name.
-        partners: whether the selections tried name partners; None for both kinds.
+        partners: whether the selections have partners; None for both.
         max_examples, derandomize: as for `check_scorer`.
 
     Raises:
-        AssertionError: with the promise that does not hold, and the smallest example found.
+        AssertionError: with the broken promise and the smallest example found.
     """
     suite = _FuserSuite(fusers.create(fuser), max_examples, derandomize)
     part = suite.part
     cls, size = part.traits.needs_cls, part.uses_size
     anything = draw.reductions(draw.samples(needs_cls=cls, needs_size=size), partners=partners)
-    # One image alone, or no graph where it matters, would prove nothing.
+    # A single image, or no graph for a fuser that reads one, would prove nothing.
     precise = draw.samples(
         needs_cls=cls, needs_size=size, needs_graph=part.uses_graph, min_batch=2,
         dtypes=(torch.float64,),
@@ -51,7 +52,7 @@ def check_fuser(
     double = draw.reductions(precise, partners=partners)
     fine = draw.smooth_samples(needs_cls=cls, needs_size=size)
     smooth = draw.reductions(fine, partners=partners)
-    # Without partners a fuser may choose them by the features, and is linear after that only.
+    # Without partners, a fuser may choose them from the features, and is linear only after that.
     decided = draw.reductions(fine, partners=partners is not False)
     promise = "n − P + extra image tokens, with their positions and sizes"
     suite.holds(promise, anything, suite.layout)
@@ -86,7 +87,7 @@ class _FuserSuite(Suite[Fuser, Sample, TokenState]):
             require_close(one.size, other.size, f"{what}: sizes")
 
     def moved(self, answer: TokenState, order: Int[Tensor, "b n"]) -> TokenState:
-        # The selection names the same tokens, where they are now: the same tokens come out.
+        # The selection names the same tokens at their new places, so the same tokens come out.
         return answer
 
     def through(self, case: Sample) -> Fused:
@@ -148,18 +149,18 @@ class _FuserSuite(Suite[Fuser, Sample, TokenState]):
         matrix = matrix.to(state.x.dtype)
         after = fused(state.x).image
         require_close(matrix @ state.image, after, "recorded weights × tokens, and the result")
-        if made.network is None:  # which may take tokens of its own width only
+        if made.network is None:  # a network may take only tokens of its own width
             n, p = state.num_tokens, state.num_prefix
             units = torch.eye(n, dtype=state.x.dtype)
             probe = torch.cat((units.new_zeros(p, n), units)).expand(state.x.shape[0], -1, -1)
             seen = fused(probe).image
-            require_close(matrix, seen, "recorded weights, and what becomes of unit vectors")
+            require_close(matrix, seen, "recorded weights, and the result on unit vectors")
 
     def gradient(self, case: Sample) -> None:
         p, keep = case.state.num_prefix, _of(case).keep
         x = case.state.x.clone().requires_grad_()
         after = self.through(case)(x)
-        require(after.x.requires_grad, "the result is cut off from the tokens")
+        require(after.x.requires_grad, "the result has no gradient")
         (grad,) = torch.autograd.grad(after.x.square().sum(), x)
         require(bool(grad.isfinite().all()), "some gradients are not finite")
         reached = grad.abs().amax(dim=-1) > 0
@@ -171,7 +172,7 @@ class _FuserSuite(Suite[Fuser, Sample, TokenState]):
         if before is None:
             return
         if after is None:
-            raise AssertionError("the sizes are gone")
+            raise AssertionError("the result has no sizes")
         total, expected = (size.double().sum(dim=1).to(before.dtype) for size in (after, before))
         require_close(total, expected, "sums of the sizes after and before")
 

@@ -26,18 +26,19 @@ def check_graph(
 ) -> None:
     """Check that a graph builder keeps its contract and the traits that it declares.
 
-    A graph over all N0 positions, or None, always; neighbours on the grid, none named twice and
-    none its own; weights ``D^-1/2 A D^-1/2``, finite for zero vectors, duplicates and isolated
-    nodes; symmetric where undirected; blocks of it as the whole says; inputs left alone; the same
-    answer twice, and for an image alone as in a batch; relabelled with the tokens where
-    `equivariant`; no look at the grid unless `needs_grid`.
+    The result is always a graph over all N0 positions, or always None. Neighbours are on the grid,
+    without self-loops or repeated edges. Weights are ``D^-1/2 A D^-1/2``, and finite even for zero
+    vectors, duplicates and isolated nodes. An undirected graph is symmetric, and its blocks agree
+    with the whole. Inputs are not modified. Results are deterministic, and the same for an image
+    alone and in a batch. With `equivariant`, permuting the tokens relabels the graph; without
+    `needs_grid`, the grid is not read.
 
     Args:
         builder: an instance, or a registered name. Grids that its check() refuses are not tried.
         max_examples, derandomize: as for `check_scorer`.
 
     Raises:
-        AssertionError: with the promise that does not hold, and the smallest example found.
+        AssertionError: with the broken promise and the smallest example found.
     """
     suite = _GraphSuite(graph_builders.create(builder), max_examples, derandomize)
     anything, tied = _scenes(), _scenes(flavours=("axes",))
@@ -101,7 +102,7 @@ class _GraphSuite(Suite[GraphBuilder, _Scene, Answer]):
         return lambda: made(case.x0, case.grid), {"x0": case.x0}
 
     def of_graph(self, body: Callable[[Graph, _Scene], None]) -> Callable[[_Scene], None]:
-        """Apply a promise to what the builder returns, which has to be a graph or None."""
+        """Apply a promise to the result of the builder, which must be a graph or None."""
 
         def on(case: _Scene) -> None:
             graph = self.run(case)
@@ -113,7 +114,7 @@ class _GraphSuite(Suite[GraphBuilder, _Scene, Answer]):
         return on
 
     def agree(self, one: Answer, other: Answer, what: str, case: _Scene) -> None:
-        require((one is None) == (other is None), f"{what}: None for one of them only")
+        require((one is None) == (other is None), f"{what}: only one of them is None")
         if one is not None and other is not None:
             # A graph may serve all images of a batch.
             first, second = torch.broadcast_tensors(_dense(one), _dense(other))
@@ -125,20 +126,20 @@ class _GraphSuite(Suite[GraphBuilder, _Scene, Answer]):
     def _any_grid(self, case: _Scene) -> None:
         here, there = self.run(case), self.run(case.on_a_line())
         one, other = (None if x is None else _dense(x) for x in (here, there))
-        require_same(one, other, "on its grid, and with the grid called a single row")
+        require_same(one, other, "on its grid, and on a single row")
 
 
 def _layout(graph: Graph, case: _Scene) -> None:
     nodes = case.grid[0] * case.grid[1]
     require(
         graph.num_nodes == nodes and graph.batch in (1, case.images),
-        f"expected {nodes} nodes for a batch of {case.images} or for all alike, "
+        f"expected {nodes} nodes for a batch of {case.images} or one shared graph, "
         f"got {graph.num_nodes} for {graph.batch}",
     )
     shape = graph.neighbours.shape
     require(
         graph.values.shape == shape and graph.weights.shape == shape,
-        f"neighbours, values and weights differ in shape: {tuple(shape)}, "
+        f"neighbours, values and weights have different shapes: {tuple(shape)}, "
         f"{tuple(graph.values.shape)}, {tuple(graph.weights.shape)}",
     )
     require(graph.neighbours.dtype == torch.long, f"neighbours are {graph.neighbours.dtype}")

@@ -1,4 +1,4 @@
-"""One example: tokens on their way, and the queries, keys and values of the block they are in."""
+"""One example: tokens between two blocks, and the queries, keys and values of a block."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def model_info(
     num_prefix: int = 1,
     cls_index: int | None = 0,
 ) -> ModelInfo:
-    """A model that exists on paper only, for parts to be checked against and built for."""
+    """Facts about a model that does not exist, for checking and building parts."""
     return ModelInfo(
         name="a model drawn at random",
         width=width,
@@ -49,16 +49,16 @@ def model_info(
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A token state with queries, keys and values, so that any attention statistic is at hand.
+    """A token state with queries, keys and values, so that any statistic can be computed.
 
     Attributes:
         state: the tokens.
         qkv: queries, keys and values of the same tokens.
         label: how it was drawn, for messages.
-        proportional: ``log s`` is added to the logits.
+        proportional: whether ``log s`` is added to the logits.
         theta: share θ of attention entries kept.
-        exact: the arithmetic has no rounding, so equal scores are exactly equal.
-        selection: which tokens stay and go, for fusers.
+        exact: whether the arithmetic has no rounding, so that equal scores are exactly equal.
+        selection: the kept and dropped tokens, for fusers.
         of_batch: the batch that this image was taken from, and its place there.
     """
 
@@ -79,7 +79,7 @@ class Sample:
 
     @property
     def images(self) -> int:
-        """How many images it contains."""
+        """The number of images."""
         return self.state.x.shape[0]
 
     @property
@@ -91,7 +91,7 @@ class Sample:
         )
 
     def attention(self, requires: Sequence[AttentionStat]) -> AttentionStats:
-        """These statistics and no others, by the engine that holds the map."""
+        """Only these statistics, computed by the plain engine."""
         asked = tuple(requires)
         if self.of_batch is not None:
             batch, i = self.of_batch
@@ -104,7 +104,7 @@ class Sample:
         found = PlainEngine()(self.qkv, spec, self.state)[1]
         if not self.exact:
             return found
-        # A coarse scale: the last bits of a softmax would break ties by chance.
+        # A coarse scale, because the last bits of a softmax would break ties by chance.
         coarse = {
             stat: value if stat.kind in ("keys", "values") else (value * 8).round() / 8
             for stat, value in found.values.items()
@@ -112,7 +112,7 @@ class Sample:
         return AttentionStats(coarse)
 
     def alone(self, i: int) -> Sample:
-        """Image i as a batch of 1, with the very numbers that it had in the batch."""
+        """Image i as a batch of 1, with exactly the numbers that it had in the batch."""
         return replace(image_of(self, i, self.images), of_batch=(self, i))
 
     def some_order(self) -> Int[Tensor, "b n"]:
@@ -131,12 +131,12 @@ class Sample:
         return replace(self, state=self.state.take(order), qkv=qkv, selection=chosen)
 
     def on_a_line(self) -> Sample:
-        """The same tokens, their grid called a single row."""
+        """The same tokens, with a grid of a single row."""
         return replace(self, state=replace(self.state, grid=(1, self.state.num_patches)))
 
 
 def relabelled(selection: Selection, order: Int[Tensor, "b n"]) -> Selection:
-    """The same choice among tokens that stand in another order."""
+    """The same selection for tokens in another order."""
     now_at = order.argsort(dim=1)
     partner, score = selection.partner, selection.score
     return replace(
@@ -149,12 +149,12 @@ def relabelled(selection: Selection, order: Int[Tensor, "b n"]) -> Selection:
 
 
 def image_of(value: T, i: int, images: int) -> T:
-    """What belongs to image i of a batch, as a batch of 1; what all images share stays."""
+    """The part of a value that belongs to image i, as a batch of 1; shared parts stay."""
     return mapped(value, lambda t: t[i : i + 1] if len(t) == images else t)
 
 
 def mapped(value: T, change: Callable[[Tensor], Tensor]) -> T:
-    """The same value with every tensor in it changed (in dataclasses, mappings and tuples)."""
+    """Apply ``change`` to every tensor in a value (in dataclasses, mappings and tuples)."""
     made: Any = value
     if isinstance(value, Tensor):
         made = change(value)

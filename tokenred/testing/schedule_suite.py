@@ -13,18 +13,18 @@ def check_schedule(
 ) -> None:
     """Check that a schedule keeps its contract, on models of any depth and number of tokens.
 
-    One whole number for each block, never more than can go there, and the same each time; what
-    cannot be met is refused with a ScheduleError that says what was asked.
+    There is one integer per block, never more than can be removed there, and the same each time. A
+    request that cannot be met is refused with a ScheduleError that repeats it.
 
     Args:
         schedule: an instance, or a registered name.
         max_examples, derandomize: as for `check_scorer`.
 
     Raises:
-        AssertionError: with the promise that does not hold, and the smallest example found.
+        AssertionError: with the broken promise and the smallest example found.
     """
     suite = _ScheduleSuite(schedules.create(schedule), max_examples, derandomize)
-    promise = "one count a block, which that block can give, or a ScheduleError"
+    promise = "one possible count per block, or a ScheduleError"
     suite.holds(promise, draw.contexts(), suite.counts)
     if suite.part.traits.deterministic:
         promise = "deterministic: the same model, the same counts"
@@ -39,7 +39,7 @@ class _ScheduleSuite(Promises[Schedule]):
         try:
             return self.part.resolve(context)
         except ScheduleError as error:
-            require(bool(str(error).strip()), "the ScheduleError says nothing")
+            require(bool(str(error).strip()), "the ScheduleError has no message")
             return None
 
     def counts(self, context: ScheduleContext) -> None:
@@ -55,10 +55,10 @@ class _ScheduleSuite(Promises[Schedule]):
             most = max(0, context.limit(tokens))
             require(
                 0 <= count <= most,
-                f"block {layer}: {count} of {tokens} tokens should go, between 0 and {most} can",
+                f"block {layer}: {count} of {tokens} tokens removed, expected 0 to {most}",
             )
             tokens -= count - (context.added(layer) if count else 0)
 
     def twice(self, context: ScheduleContext) -> None:
         one, other = self.resolved(context), self.resolved(context)
-        require(one == other, f"asked twice: {one} and {other}")
+        require(one == other, f"called twice: {one} and {other}")

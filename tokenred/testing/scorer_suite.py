@@ -17,9 +17,10 @@ from tokenred.testing.suite import Suite, require, require_close
 def check_scorer(scorer: Scorer | str, *, max_examples: int = 25, derandomize: bool = True) -> None:
     """Check that a scorer keeps its contract and the traits that it declares.
 
-    One finite number for each image token; inputs left alone; the same answer twice, and for an
-    image alone as in a batch; relabelled with the tokens where `equivariant`; no look at the grid
-    unless `needs_grid`; refusal of models that lack what it needs.
+    There is one finite number per image token. Inputs are not modified. Results are deterministic,
+    and the same for an image alone and in a batch. With `equivariant`, permuting the tokens
+    permutes the scores; without `needs_grid`, the grid is not read. A model that lacks what the
+    scorer needs is refused.
 
     Args:
         scorer: an instance, or a registered name.
@@ -27,12 +28,12 @@ def check_scorer(scorer: Scorer | str, *, max_examples: int = 25, derandomize: b
         derandomize: draw the same examples in every run.
 
     Raises:
-        AssertionError: with the promise that does not hold, and the smallest example found.
+        AssertionError: with the broken promise and the smallest example found.
     """
     suite = _ScorerSuite(scorers.create(scorer), max_examples, derandomize)
     cls = suite.part.traits.needs_cls
     anything = draw.samples(needs_cls=cls)
-    suite.holds("one finite score for each image token, shape (b, n)", anything, suite.shape)
+    suite.holds("one finite score per image token, shape (b, n)", anything, suite.shape)
     double = draw.samples(needs_cls=cls, dtypes=(torch.float64,))
     smooth = draw.smooth_samples(needs_cls=cls)
     suite.keeps_common_promises(anything, batches=double, smooth=smooth)

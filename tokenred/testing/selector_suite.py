@@ -1,4 +1,4 @@
-"""The promises of a selector, of a number of tokens or of as many as the image needs."""
+"""The promises of a selector, with given or adaptive counts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tokenred.testing.sample import DEPTH, Sample, relabelled
 from tokenred.testing.suite import Suite, require, require_close
 
 Choices: TypeAlias = dict[int, Selection]
-"""By P, what was chosen; by 0 alone where the images determine the count."""
+"""The selection for each P; only for 0 if the images determine the count."""
 
 
 def check_selector(
@@ -26,21 +26,21 @@ def check_selector(
 ) -> None:
     """Check that a selector keeps its contract and the traits that it declares.
 
-    For every P from 0 to its `limit`: kept and dropped places make up all of them, P are dropped,
-    partners are kept ones; where the selection names its scores, the highest stay and the lower
-    place wins a tie; inputs are left alone; the same answer twice, and for an image alone as in a
-    batch, ties included; relabelled with the tokens where `equivariant`.
+    For every P from 0 to its `limit`, P places are dropped and all others kept, and partners are
+    kept tokens. If the selection has scores, the highest are kept, and of equal ones the lower
+    place. Inputs are not modified. Results are deterministic, and the same for an image alone and
+    in a batch, even with ties. With `equivariant`, permuting the tokens permutes the selection.
 
-    If its counts depend on the image (`Selector.adaptive`) instead: every living token stays or
-    goes, each once, and padding does neither; ``keep`` is as wide as the image that keeps most, and
-    every image keeps a token.
+    If the images determine the counts (`Selector.adaptive`), every living token is either kept or
+    dropped, and padding is neither; ``keep`` is as wide as the image that keeps most, and every
+    image keeps a token.
 
     Args:
-        selector: an instance, a registered name, or a scorer, which stands for `TopScore` of it.
+        selector: an instance, a registered name, or a scorer, which means its `TopScore`.
         max_examples, derandomize: as for `check_scorer`.
 
     Raises:
-        AssertionError: with the promise that does not hold, and the smallest example found.
+        AssertionError: with the broken promise and the smallest example found.
     """
     if isinstance(selector, Scorer) or (isinstance(selector, str) and selector in scorers):
         selector = TopScore(scorers.create(selector))
@@ -51,13 +51,13 @@ def check_selector(
     tied = draw.samples(needs_cls=cls, flavours=("axes",))
     smooth = draw.smooth_samples(needs_cls=cls)
     if suite.adaptive:
-        promise = "living tokens stay or go, each once, and no padding"
+        promise = "each living token is kept or dropped once, and no padding"
         suite.holds(promise, anything | tied, suite.counts)
     else:
-        promise = "exactly P of the places go, the others stay, P = 0 … limit"
+        promise = "exactly P places are dropped and the others kept, P = 0 … limit"
         suite.holds(promise, anything, suite.counts)
         suite.holds("partners are kept tokens", anything, suite.partners)
-        promise = "the highest scores stay, the lower place wins a tie"
+        promise = "the highest scores are kept, the lower place wins a tie"
         suite.holds(promise, anything | tied, suite.by_score)
     suite.keeps_common_promises(
         anything, again=anything | tied, batches=smooth | tied, smooth=smooth
@@ -70,7 +70,7 @@ class _SelectorSuite(Suite[Selector, Sample, Choices]):
 
     @property
     def adaptive(self) -> list[int]:
-        """The blocks in which the images determine how many tokens go."""
+        """The blocks in which the images determine how many tokens are dropped."""
         return [layer for layer in range(DEPTH) if self.part.adaptive(layer, DEPTH)]
 
     def call(self, case: Sample) -> tuple[Callable[[], Choices], Mapping[str, object]]:
@@ -96,7 +96,7 @@ class _SelectorSuite(Suite[Selector, Sample, Choices]):
         return found
 
     def agree(self, one: Choices, other: Choices, what: str, case: Sample) -> None:
-        """The same tokens stay, but for those that rounding may have put on either side."""
+        """The same tokens are kept, except those that rounding may put on either side."""
         n = case.state.num_tokens
         for count, chosen in one.items():
             there = other[count]
@@ -106,7 +106,7 @@ class _SelectorSuite(Suite[Selector, Sample, Choices]):
                 differs &= ~_undecided(there.score, there.drop)
             if bool(differs.any()):
                 stay = f"{chosen.keep.tolist()} and {there.keep.tolist()}"
-                raise AssertionError(f"P={count}, {what}: {stay} stay")
+                raise AssertionError(f"P={count}, {what}: kept {stay}")
 
     def moved(self, answer: Choices, order: Int[Tensor, "b n"]) -> Choices:
         return {count: relabelled(chosen, order) for count, chosen in answer.items()}
@@ -129,8 +129,8 @@ class _SelectorSuite(Suite[Selector, Sample, Choices]):
             stays, goes = _stays(chosen, n), _times(chosen.drop, chosen.gone, n)
             require(
                 bool((stays + goes == living.long()).all()),
-                f"P={count}: keep {chosen.keep.tolist()} and drop {chosen.drop.tolist()} are not "
-                f"each of the {n} places (of {living.tolist()}) once",
+                f"P={count}: keep {chosen.keep.tolist()} and drop {chosen.drop.tolist()} do not "
+                f"name each of the {n} places (alive: {living.tolist()}) once",
             )
 
     def _widths(self, chosen: Selection, living: Tensor) -> None:
@@ -160,7 +160,7 @@ class _SelectorSuite(Suite[Selector, Sample, Choices]):
                 f"{tuple(chosen.drop.shape)}, got {tuple(chosen.partner.shape)}",
             )
             stays = (chosen.partner[:, :, None] == chosen.keep[:, None, :]).any(dim=-1)
-            require(bool(stays.all()), f"P={count}: partners {chosen.partner.tolist()} go too")
+            require(bool(stays.all()), f"P={count}: partners {chosen.partner.tolist()} are dropped")
 
     def by_score(self, case: Sample) -> None:
         n, expected = case.state.num_tokens, tuple(case.state.index.shape)
@@ -175,8 +175,8 @@ class _SelectorSuite(Suite[Selector, Sample, Choices]):
             best = order[:, : n - count].sort(dim=1).values
             require(
                 bool((chosen.keep.sort(dim=1).values == best).all()),
-                f"P={count}: of the scores {chosen.score.tolist()} the places {best.tolist()} "
-                f"should stay, {chosen.keep.tolist()} did",
+                f"P={count}: of the scores {chosen.score.tolist()}, expected to keep the places "
+                f"{best.tolist()}, got {chosen.keep.tolist()}",
             )
 
 
@@ -191,7 +191,7 @@ def _stays(chosen: Selection, n: int) -> Int[Tensor, "b n"]:
 
 
 def _undecided(score: Tensor, drop: Tensor) -> Tensor:
-    """Tokens whose score is, up to rounding, that of the best dropped token."""
+    """Tokens whose score equals that of the best dropped token, up to rounding."""
     if not drop.shape[1]:
         return torch.zeros_like(score, dtype=torch.bool)
     edge = score.gather(1, drop).amax(dim=1, keepdim=True)

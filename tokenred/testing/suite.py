@@ -1,7 +1,7 @@
-"""One promise after the other is tried on many examples; a broken one is named, with the smallest.
+"""Check each promise on many examples; a broken one is reported with the smallest example.
 
-`Suite` has what all parts promise of their answers to tokens. A kind of part adds what it promises
-besides, and says how its answers compare.
+`Suite` has the promises of all parts that are called with tokens. The suite of each kind adds its
+own, and defines how results compare.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ A = TypeVar("A")
 
 
 class Case(Protocol):
-    """An example that a part is tried on; see `Sample`. Its ``repr`` says how to make it again."""
+    """An example to check a part on; see `Sample`. Its ``repr`` tells how to recreate it."""
 
     @property
     def images(self) -> int: ...
@@ -48,13 +48,13 @@ class Case(Protocol):
 
 @dataclass(frozen=True)
 class Promises(Generic[P]):
-    """What one part promises.
+    """Checks the promises of one part.
 
     Attributes:
         part: the part.
         max_examples: examples drawn for each promise.
         derandomize: draw the same examples in every run.
-        kind: what the part is called in messages.
+        kind: what messages call the part.
     """
 
     part: P
@@ -63,10 +63,10 @@ class Promises(Generic[P]):
     kind: ClassVar[str]
 
     def holds(self, promise: str, draws: SearchStrategy[Any], body: Callable[[Any], None]) -> None:
-        """Try a promise, ``body(example)``, on many examples.
+        """Check a promise, ``body(example)``, on many examples.
 
         Raises:
-            AssertionError: naming the part, the promise and the smallest example that breaks it.
+            AssertionError: with the part, the promise and the smallest example that breaks it.
         """
 
         @settings(
@@ -95,16 +95,16 @@ class Promises(Generic[P]):
             # Without hypothesis' own notes, which print every tensor of the example.
             raise AssertionError(str(error)) from error.__cause__
         except Flaky as error:
-            found = "it fails on an example, and passes on the same example tried again"
+            found = "it fails on an example, and passes when tried again on the same example"
             raise AssertionError(self._broken(promise, found)) from error
         except Unsatisfiable as error:
-            found = "the part's check() refuses every model drawn, so nothing could be tried"
+            found = "the part's check() refuses every model drawn, so nothing could be checked"
             raise AssertionError(self._broken(promise, found)) from error
 
     def built(self, info: ModelInfo, dtype: torch.dtype) -> Any:
-        """The part as it runs on a model, with weights of one type, the same each time.
+        """The part built for a model, with weights of one type that are the same each time.
 
-        An example whose model the part refuses is skipped.
+        Skips an example whose model the part refuses.
         """
         assume(not self._refuses(info))
         if type(self.part).build is Part.build:
@@ -135,28 +135,28 @@ class Promises(Generic[P]):
 
 
 class Suite(Promises[P], ABC, Generic[P, C, A]):
-    """What a part promises that answers to tokens.
+    """Checks the promises of a part that is called with tokens.
 
     Attributes:
-        answer: what its answers are called in messages.
+        answer: what messages call its results.
     """
 
     answer: ClassVar[str]
 
     @abstractmethod
     def call(self, case: C) -> tuple[Callable[[], A], Mapping[str, object]]:
-        """The part's work on an example, and all that it is given, which must stay as it is."""
+        """A call of the part on an example, and all its inputs, which must not change."""
 
     @abstractmethod
     def agree(self, one: A, other: A, what: str, case: C) -> None:
-        """Fail unless two answers are the same up to rounding."""
+        """Fail unless two results are the same up to rounding."""
 
     @abstractmethod
     def moved(self, answer: A, order: Int[Tensor, "b n"]) -> A:
-        """The answer for tokens that stand in another order."""
+        """The result that is expected for tokens in another order."""
 
     def run(self, case: C) -> A:
-        """The part's answer."""
+        """The part's result."""
         with torch.no_grad():
             return self.call(case)[0]()
 
@@ -168,13 +168,13 @@ class Suite(Promises[P], ABC, Generic[P, C, A]):
         batches: SearchStrategy[C],
         smooth: SearchStrategy[C],
     ) -> None:
-        """What every part promises, as far as its traits say so.
+        """Check what every part promises, depending on its traits.
 
         Args:
-            anything: examples of every sort.
-            again: on which the same input has to give the same answer; None for ``anything``.
-            batches: on which an image has to be treated alone as in a batch.
-            smooth: without ties, for promises that hold up to rounding.
+            anything: examples of every kind.
+            again: examples for determinism; None for ``anything``.
+            batches: examples for comparing an image alone and in a batch.
+            smooth: examples without ties, for promises that hold up to rounding.
         """
         traits, answer = self.part.traits, self.answer
         for trait, lacking in (("needs_cls", "cls_index"), ("needs_grid", "grid")):
@@ -201,7 +201,7 @@ class Suite(Promises[P], ABC, Generic[P, C, A]):
             work()
 
     def _twice(self, case: C) -> None:
-        require_same(self.run(case), self.run(case), "asked twice")
+        require_same(self.run(case), self.run(case), "called twice")
 
     def _alone(self, case: C) -> None:
         together = self.run(case)
@@ -216,17 +216,17 @@ class Suite(Promises[P], ABC, Generic[P, C, A]):
 
     def _any_grid(self, case: C) -> None:
         here, there = self.run(case), self.run(case.on_a_line())
-        require_same(here, there, "on its grid, and with the grid called a single row")
+        require_same(here, there, "on its grid, and on a single row")
 
 
 def require(holds: bool, message: str) -> None:
-    """Fail with a message unless something holds."""
+    """Fail with a message unless a condition holds."""
     if not holds:
         raise AssertionError(message)
 
 
 def require_same(one: object, other: object, what: str) -> None:
-    """Fail unless two results have exactly the same tensors."""
+    """Fail unless two results contain exactly the same tensors."""
     first, second = _tensors_in(one), _tensors_in(other)
     require(first.keys() == second.keys(), f"{what}: {sorted(first)} and {sorted(second)}")
     for name, tensor in first.items():
@@ -235,10 +235,12 @@ def require_same(one: object, other: object, what: str) -> None:
 
 
 def require_close(one: Tensor, other: Tensor, what: str, scale: float = 1.0) -> None:
-    """Fail unless two tensors agree up to rounding in the coarser type of the two.
+    """Fail unless two tensors agree up to rounding in the coarser of their types.
 
     Args:
-        scale: size of the numbers that went into the computation.
+        one, other: the tensors.
+        what: names them in messages.
+        scale: magnitude of the numbers in the computation.
     """
     require(one.shape == other.shape, f"{what}: shapes {tuple(one.shape)}, {tuple(other.shape)}")
     coarse = max(torch.finfo(t.dtype).eps for t in (one, other))
@@ -250,7 +252,7 @@ def require_close(one: Tensor, other: Tensor, what: str, scale: float = 1.0) -> 
 
 
 def _tensors_in(value: object, name: str = "result") -> dict[str, Tensor]:
-    """All tensors inside a value, by where they are."""
+    """All tensors inside a value, by their path."""
     if isinstance(value, Tensor):
         return {name: value}
     inside: dict[str, object] = {}

@@ -122,7 +122,7 @@ class TrainingImages(Dataset[tuple[Tensor, int, int]]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        """Return an image as augmented in this epoch, its label and its index."""
+        """The image as augmented in this epoch, its label and its index."""
         with random_as(self.seed, self._epoch, index):
             return self.images[index]
 

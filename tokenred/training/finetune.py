@@ -294,7 +294,7 @@ def _open(
         if max(dataset.labels) >= classes:
             raise DataError(
                 f"expected labels below {classes}, the number of the model's classes, got "
-                f"{max(dataset.labels)} in {dataset.name}; choose a model with that many."
+                f"{max(dataset.labels)} in {dataset.name}; choose a model with more classes."
             )
     if all(validation.why_unreadable(index) for index in range(len(validation))):
         raise DataError(

@@ -36,7 +36,7 @@ CRITERIA: dict[str, dict[str, Any]] = {
 }
 """The weights of each method's terms.
 
-DynamicViT's and IdleViT's are from their papers, MCTF's from its program. EViT trains with
+DynamicViT's and IdleViT's are from their papers, MCTF's from its code. EViT trains with
 cross-entropy; its distillation, used only with a teacher, is our addition.
 """
 
@@ -192,9 +192,9 @@ class Criterion:
         second: weight of the cross-entropy of a second pass that removes fewer tokens (MCTF).
         consistency: weight of the mean squared error between the CLS features of both passes (the
             mean tokens without CLS), that of the second being constant (MCTF).
-        confident: the images in that mean have classes that are at least so likely.
+        confident: only images whose true class gets at least this probability count there.
         reference: follow the released code. IdleViT's counts only the 1st, 3rd, 5th … idle block
-            and divides by the number of all. DynamicViT's trains LV-ViT's two classifiers
+            and divides by the number of all of them. DynamicViT's trains LV-ViT's two classifiers
             separately: cross-entropy and `distillation_kl` on the CLS logits and, instead of
             `kept_token_mse`, the divergence of the kept tokens' logits. Its ``teacher_logits`` are
             the pair returned by LV-ViT's ``forward_head(features, return_tokens=True)``.
@@ -243,7 +243,7 @@ class Criterion:
             teacher_logits: ``(b, classes)`` of the teacher, usually the dense model; see
                 ``reference`` for LV-ViT's.
             teacher_features: ``(b, N, c)``, its ``forward_features``.
-            again: what ``forward_train`` gives in a second pass.
+            again: the result of ``forward_train`` in a second pass.
 
         Raises:
             InputError: if shapes do not match, or ``aux`` lacks a value that a term needs.

@@ -26,7 +26,7 @@ _PARTS = "parts."
 def make_optimizer(model: nn.Module, settings: Settings) -> Any:
     """Create one of timm's optimisers for the parameters that have gradients.
 
-    Each group says whether it belongs to the backbone, whose learning rate is scaled.
+    Each parameter group records whether it belongs to the backbone, whose learning rate is scaled.
     """
     named: Any = getattr(model, "no_weight_decay", set)
     groups: list[dict[str, Any]] = param_groups_weight_decay(
@@ -107,7 +107,7 @@ def warmed(reduced: ReducedViT, share: float) -> Strategy:
             ratio = nearer_one(step.schedule.ratio)
             schedule: Schedule = replace(step.schedule, ratio=ratio)
         else:
-            # For any schedule, its counts on this model are known.
+            # Of any schedule, the counts on this model are known.
             schedule = PerLayer(tuple(round(count * share) for count in counts))
         steps.append(step.replace(schedule=schedule))
     score_mods = tuple(

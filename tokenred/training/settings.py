@@ -1,4 +1,4 @@
-"""The settings of fine-tuning: as a frozen value, of the papers, and for small data."""
+"""Settings of fine-tuning: a frozen dataclass, the papers' values, and those for small data."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Settings:
             reduction rises along half a cosine to its full amount over ``length`` epochs (as in
             EViT). None for the full reduction from the start.
         amp: ``"no"``, ``"bf16"`` or ``"fp16"``; the latter two need the extra ``train``.
-        seed: of everything random.
+        seed: for everything random.
 
     Raises:
         ConfigError: if a value is out of range.

@@ -19,8 +19,8 @@ from tokenred.core.tensors import rounds
 # Entries of the map in one tile, per thread: smaller tiles cost calls, larger ones exceed the
 # cache. The map of one head may be larger, because a product with few rows is slow.
 _TILE, _ONE_MAP = 1 << 19, 1 << 20
-# Entries of a map up to which buffers outlive the block, because page faults would cost percents.
-# For larger maps nothing is held during the MLP, where the forward's memory peaks.
+# Entries of a map up to which buffers outlive the block, because page faults would cost a few
+# percent. For larger maps nothing is held during the MLP, where the forward's memory peaks.
 _REUSED = 1 << 17
 
 
@@ -81,7 +81,7 @@ class TiledEngine(Engine):
 def _whole(
     qkv: QKV, spec: AttentionSpec, state: TokenState
 ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
-    """One image whose maps are one tile: no buffers, in as few calls as can be."""
+    """One image whose maps are one tile: no buffers, and as few calls as possible."""
     q, k, v, n = qkv.q[0], qkv.k[0], qkv.v[0], qkv.q.shape[2]
     pairs, bias = qkv.bias, spec.key_bias
     bias = None if bias is None else bias.to(q.dtype)[:, None]

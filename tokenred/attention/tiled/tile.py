@@ -117,11 +117,11 @@ class Workspace:
         if shape == self._shape:
             return
         maps, rows, d = shape[0] * shape[1], shape[2], self.width
-        # As the products take them, image by head first.
+        # In the layout of the products: images × heads first.
         self.q, self.map, self.out = (t[:maps, :rows] for t in (self._q, self._map, self._out))
         k, self.v = self._k[:maps], self._v[:maps]
         self._k_columns = k.mT
-        # As the model has them.
+        # In the model's layout.
         queries, keys, self._values, self._logits_view, self._product = (
             t.unflatten(0, shape[:2]) for t in (self.q, k, self.v, self.map, self.out)
         )
@@ -178,7 +178,7 @@ class TileStatistics:
 
     def add_kept(self, shares: NDArray[np.floating], tile: Tile) -> None:
         """Add the shares of entries that a tile kept, per image and head."""
-        if self.kept is not None:  # a call a tile, which most forwards need not make
+        if self.kept is not None:  # one call per tile, which most forwards can skip
             here = self.kept[tile.images, tile.heads]
             here.copy_(torch.from_numpy(shares).view_as(here))
 

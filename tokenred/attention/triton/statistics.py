@@ -1,7 +1,7 @@
 # mypy: ignore-errors
 """Column sums, diagonal and first rows of the map, recomputed from the log-sum-exp.
 
-One program has some keys and iterates over all queries, so that every sum has a fixed order and
+One program handles some keys and iterates over all queries, so that every sum has a fixed order and
 runs are bit-identical.
 """
 
