@@ -3,7 +3,7 @@
 Compositions are drawn from the product of selectors, fusers, graphs, schedules and proportional
 attention, and each is scaled to the same share of the dense model's GMACs. The embedded CIFAR-10
 ViT judges them on *training* images, in two rounds: all of them at one share; then the best ones
-beside every published method, on other images, at all shares. The winner is written as a
+against every published method, on other images, at all shares. The winner is written as a
 ``.toml``, which ``python benchmarks/evidence.py --also`` confirms on images that no round has seen.
 """
 

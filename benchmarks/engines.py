@@ -1,13 +1,13 @@
-"""Time the attention engines beside PyTorch's fused attention, on one block's q, k and v.
+"""Time the attention engines against PyTorch's fused attention, on one block's q, k and v.
 
     python benchmarks/engines.py
     python benchmarks/engines.py --device cuda --dtype bfloat16 --shape 256x12x197x64 \
         --shape 64x12x785x64 --theta 1 0.6 --threshold exact fast --compile --out engines.json
 
 Dense attention runs right before every run of an engine, and the engines take turns; a ratio is
-the median over such pairs of engine time ÷ dense time, with its quartiles. What an engine does
-more than dense attention is in it: statistics, θ, ``log s``. Engines that cannot answer are listed
-as such.
+the median over such pairs of engine time ÷ dense time, with its quartiles. It includes everything
+that an engine does in addition: statistics, θ, ``log s``. Engines that do not support a call are
+listed without figures.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def arguments() -> argparse.Namespace:
     add("--compile", action="store_true", help="compile the engines, fullgraph")
     add("--pairs", type=int, default=15)
     add("--warmup", type=int, default=3)
-    add("--out", type=Path, help="write JSON there")
+    add("--out", type=Path, help="JSON file to write")
     return parser.parse_args()
 
 
@@ -76,7 +76,7 @@ def shape_of(text: str) -> tuple[int, int, int, int]:
 def block(
     shape: tuple[int, int, int, int], dtype: torch.dtype, device: str, *, biased: bool
 ) -> tuple[QKV, torch.Tensor | None, TokenState]:
-    """As in a block: three views into one projection; sizes as merging leaves them."""
+    """Inputs as in a block: three views of one projection, and token sizes as after merging."""
     b, h, n, d = shape
     torch.manual_seed(0)
     q, k, v = torch.randn(b, n, 3, h, d, device=device).to(dtype).permute(2, 0, 3, 1, 4).unbind(0)
@@ -99,7 +99,7 @@ def runner(
 
 
 def peak_mib(run: Run, q: torch.Tensor) -> float | None:
-    """What a run allocates on the GPU beyond what is there."""
+    """Additional GPU memory that a run allocates."""
     if q.device.type != "cuda":
         return None
     torch.cuda.synchronize(q.device)

@@ -1,11 +1,11 @@
 """What the methods do to real models: ``python benchmarks/evidence.py [SECTION …]``.
 
-``photographs``: a DINOv2 ViT-S/14 with a decoder of saliency (``scripts/real_vit.py`` makes the
-file), on photographs without labels. How close do features and map stay to the dense model's?
+``photographs``: a DINOv2 ViT-S/14 with a saliency decoder (``scripts/real_vit.py`` makes the file),
+on photographs without labels. How close do features and map stay to those of the dense model?
 ``cifar10``: the embedded ViT on CIFAR-10's test images. How many are still classified correctly?
 
-All recipes run at the same shares of the dense model's GMACs. What is in the stores beside the CSV
-files is not measured again, so a run that was stopped goes on where it was.
+All recipes run at the same shares of the dense model's GMACs. Rows in the stores next to the CSV
+files are not measured again, so a stopped run can be continued.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "scripts"))
 PAGE = HERE.parent / "docs" / "results.md"
 SHARES = (0.7, 0.5, 0.85)  # in the order in which they run
-# Forms of a recipe besides, or in place of, the bare one.
+# Variants of a recipe, in addition to or instead of the default.
 FORMS = {
     "gtp": ("gtp", "gtp:fuser=prune", "gtp:scorer=DiagAttn", "gtp:scorer=BroadAttn",
             "gtp:theta=0.6"),
@@ -63,7 +63,7 @@ FIGURES = ("correlation", "error", "iou", "cls", "mean", "patches", "alike")
 
 
 def specs(base: nn.Module, options: argparse.Namespace, section: str) -> Iterator[Spec]:
-    """Every recipe at every budget; one that follows none is fitted to images, once."""
+    """Every recipe at every budget; adaptive recipes are fitted to images, once."""
     every = [form for name in tr.list_strategies() for form in FORMS.get(name, (name,))]
     names = [*(options.methods or every), *options.also]
     known = options.results / f"evidence_{section}_fitted.json"
@@ -93,7 +93,7 @@ def fitted(
     images = some_images(base, options.fit_on or getattr(options, section), options.fit)
     info, plain = dense(base).info, tr.analysis.parse_spec(name).strategy
     stages = len({info.depth * at // 4 for at in (1, 2, 3)})
-    dials: dict[str, list[dict[str, Any]]] = {  # from the cheapest on
+    dials: dict[str, list[dict[str, Any]]] = {  # cheapest first
         "ats": [{"max_tokens": n} for n in range(4, info.num_patches + 1, 4)],
         "algm": [{"threshold": at / 20 - 1} for at in range(41)],
         "cubistmerge": [
@@ -102,7 +102,7 @@ def fitted(
             for n in range(2 * max(info.grid), -1, -1)
         ],
     }  # fmt: skip
-    # What calibration is asked for and what it gives differ a little.
+    # Calibration does not meet its target exactly.
     calibrated = [{"share": share * (1 + at / 20)} for at in range(-6, 3)]
 
     @cache
@@ -142,7 +142,7 @@ def some_images(base: nn.Module, data: Path, count: int) -> Tensor:
 
 
 def photographs(options: argparse.Namespace) -> pd.DataFrame:
-    """A DINOv2 ViT-S/14 and a decoder of saliency, on photographs without labels."""
+    """A DINOv2 ViT-S/14 and a saliency decoder, on photographs without labels."""
     from real_vit import read_decoder
 
     decoder = read_decoder(options.model)
@@ -150,7 +150,7 @@ def photographs(options: argparse.Namespace) -> pd.DataFrame:
     def fidelity(
         model: tr.ReducedViT, data: Any, context: Any, *, fills: tuple[str, ...] = ("last",)
     ) -> dict[str, list[float]]:
-        """Figures of each image; those of the dense model are kept from cell to cell."""
+        """Figures of each image; the dense model's results are kept from cell to cell."""
         known = context.kept.setdefault("fidelity", [])
         found: dict[str, list[float]] = {}
         stream, _ = batches(
@@ -211,7 +211,7 @@ def photographs(options: argparse.Namespace) -> pd.DataFrame:
 
 
 def with_interval(name: str, values: Any) -> dict[str, float]:
-    """A mean over images and its 95% bootstrap interval; of the images that have the figure."""
+    """The mean over the images that have the figure, and its 95% bootstrap interval."""
     known = np.array(values)[np.isfinite(values)]
     if len(known) < 2:
         return {}
@@ -286,7 +286,7 @@ SECTIONS: dict[str, tuple[Callable[[argparse.Namespace], pd.DataFrame], str, dic
 
 
 def table(frame: pd.DataFrame, by: str, columns: Mapping[str, Any]) -> str:
-    """Markdown, a part for each budget, the best method first."""
+    """Markdown with a section for each budget, best method first."""
     head = ["method", "GMACs", *columns]
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     frame = frame[frame["fill"] == "last"] if "fill" in frame else frame
@@ -302,7 +302,7 @@ def table(frame: pd.DataFrame, by: str, columns: Mapping[str, Any]) -> str:
 
 
 def fills(frame: pd.DataFrame) -> str:
-    """Markdown: correlation of the maps by what is put into patches without a token."""
+    """Markdown: correlation of the maps for each way to fill patches without a token."""
     wide = frame[frame["method"].isin(FILLED)].pivot(
         index=["share", "method"], columns="fill", values="correlation"
     )
@@ -316,22 +316,22 @@ def fills(frame: pd.DataFrame) -> str:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Run sections; 0, or 2 for arguments that cannot be meant."""
+    """Run sections; return 0, or 2 for invalid arguments."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; all if left out")
-    add("--model", type=Path, default=HERE / "real_vit.safetensors", help="of photographs")
+    add("sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)}; by default all")
+    add("--model", type=Path, default=HERE / "real_vit.safetensors", help="model for photographs")
     add("--photographs", type=Path, default=HERE / "photographs", help="folder or archive")
     add("--cifar10", type=Path, default=HERE / "cifar10-test.zip", help="folder or archive")
-    add("--fit-on", type=Path, help="other images, to fit thresholds on; by default the section's")
-    add("--fit", type=int, default=32, help="number of images that thresholds are fitted on")
+    add("--fit-on", type=Path, help="images to fit thresholds on; by default the section's")
+    add("--fit", type=int, default=32, help="number of images to fit thresholds on")
     add("--limit", type=int, help="number of images")
-    add("--shares", type=float, nargs="+", default=SHARES, help="of the dense model's GMACs")
-    add("--results", type=Path, default=HERE / "results", help="their folder")
+    add("--shares", type=float, nargs="+", default=SHARES, help="shares of the dense model's GMACs")
+    add("--results", type=Path, default=HERE / "results", help="folder of the results")
     add("--methods", nargs="+", help="only these, as `tokenred compare` takes them, or .toml files")
-    add("--also", nargs="+", default=[], help="these besides")
+    add("--also", nargs="+", default=[], help="additional methods")
     add("--docs", action="store_true", help=f"put the tables into {PAGE.name}")
     options = parser.parse_args(given)
     if unknown := set(options.sections) - set(SECTIONS):
@@ -339,7 +339,7 @@ def main(given: Sequence[str] | None = None) -> int:
     for name in options.sections or SECTIONS:
         needed = [getattr(options, name), *[options.model] * (name == "photographs")]
         if absent := [path for path in needed if not path.exists()]:
-            print(f"{name}: left out, there is no {absent[0]}; see docs/results.md", flush=True)
+            print(f"{name}: left out, {absent[0]} not found; see docs/results.md", flush=True)
             continue
         measure, by, columns = SECTIONS[name]
         frame = measure(options)

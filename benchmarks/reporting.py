@@ -13,12 +13,12 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Check:
-    """One figure that is promised.
+    """One promise about rows.
 
     Attributes:
-        says: what, in words.
+        says: the promise in words.
         holds: whether a row keeps it.
-        applies: whether it is about a row at all.
+        applies: whether it concerns a row at all.
     """
 
     says: str
@@ -27,7 +27,7 @@ class Check:
 
 
 def realised(least: float, *strategies: str) -> Check:
-    """The realised fraction; a row falls short only where its whole interval does."""
+    """At least this realised fraction; a row misses it only if its whole interval lies below."""
     return Check(
         f"realised ≥ {least:.2f}",
         lambda row: row["realised_high"] >= least,
@@ -36,7 +36,7 @@ def realised(least: float, *strategies: str) -> Check:
 
 
 def no_slower(batch_from: int = 8) -> Check:
-    """Not slower than the dense model, from a batch size on."""
+    """Not slower than the dense model, from this batch size on."""
     return Check(
         "not slower",
         lambda row: row["speedup_high"] >= 1,
@@ -45,7 +45,7 @@ def no_slower(batch_from: int = 8) -> Check:
 
 
 def choosing(most: float, tokens: int) -> Check:
-    """Selection, graph and fuse as a share of the forward."""
+    """At most this share of the forward spent on selection, graph and fuse."""
     return Check(
         f"choosing ≤ {most:.0%}",
         lambda row: row["split_choosing"] <= most,
@@ -63,7 +63,7 @@ def less_memory(*strategies: str) -> Check:
 
 
 def no_square(batch_size: int) -> Check:
-    """Beyond the dense model's peak, less than N0² floats an image."""
+    """Above the dense model's peak, less than N0² floats per image."""
     return Check(
         "no N0² floats an image",
         lambda row: (
@@ -74,7 +74,7 @@ def no_square(batch_size: int) -> Check:
 
 
 def verdict(row: Row, checks: Sequence[Check]) -> str:
-    """The checks about a row, each with a tick or a cross."""
+    """The checks that concern a row, each with a tick or a cross."""
     if row["status"] != "done":
         return row["status"]
     about = [check for check in checks if check.applies(row)]
@@ -123,16 +123,16 @@ def markdown(rows: Sequence[Row], checks: Sequence[Check], command: Sequence[str
 
 
 def fill(text: str, name: str, content: str) -> str:
-    """A README with the part between ``<!-- name -->`` and ``<!-- /name -->`` replaced.
+    """Replace the section between ``<!-- name -->`` and ``<!-- /name -->`` of a README.
 
     Raises:
-        ValueError: where it has no such part.
+        ValueError: if there is no such section.
     """
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     before, found, rest = text.partition(begin)
     _, closed, after = rest.partition(end)
     if not (found and closed):
-        raise ValueError(f"expected {begin} and {end} in the README, found no such part.")
+        raise ValueError(f"expected {begin} and {end} in the README, found no such section.")
     return f"{before}{begin}\n{content.strip()}\n{end}{after}"
 
 
@@ -144,7 +144,7 @@ def write_readme(path: Path, name: str, content: str) -> None:
 
 
 def _safely(show: Callable[[Row], str], row: Row) -> str:
-    """Rows that failed have no figures."""
+    """A cell of the table; empty for a row that failed."""
     try:
         return show(row)
     except KeyError:

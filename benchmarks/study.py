@@ -1,10 +1,10 @@
-"""What a study costs besides its forward passes, and whether engines agree.
+"""Measure what a study costs besides its forward passes, and whether engines agree.
 
     python benchmarks/study.py                        # all sections
     python benchmarks/study.py plan writer --out study.json
     python benchmarks/study.py engines --model weights.safetensors --data cifar10:PATH --limit 1000
 
-Other work on the machine makes the figures worse; CPU time suffers less.
+Other work on the machine makes the figures worse, CPU times less so.
 """
 
 from __future__ import annotations
@@ -48,22 +48,22 @@ def arguments() -> argparse.ArgumentParser:
         epilog="\n".join(f"{name:<10}{f.__doc__}" for name, f in SECTIONS.items()),
     )
     add = parser.add_argument
-    add("sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)}; all if left out")
+    add("sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)}; by default all")
     add("--cells", type=int, nargs="+", default=[1_000, 10_000], help="of plan")
     add("--rows", type=int, default=20_000, help="of writer")
-    add("--stubs", type=int, default=100_000, help="cells of ray")
-    add("--cell-seconds", type=float, default=5.0, help="of overhead")
+    add("--stubs", type=int, default=100_000, help="cells of the section ray")
+    add("--cell-seconds", type=float, default=5.0, help="length of a cell in overhead")
     add("--overhead-cells", type=int, default=4)
-    add("--starts", type=int, default=3, help="of a finished grid, in second")
+    add("--starts", type=int, default=3, help="starts of a finished grid in second")
     add("--model", default="digits", help="of engines")
     add("--data", default="digits", help="of engines")
-    add("--limit", type=int, help="images of engines")
-    add("--engine", action="append", choices=[*ENGINES], help="of engines; repeat it")
-    add("--stores", type=Path, help="folder with a store for each of engines, to go on with")
-    add("--csv", type=Path, help="the cells of engines as a table")
-    add("--out", type=Path, help="a JSON file; sections that are not measured stay in it")
+    add("--limit", type=int, help="images in engines")
+    add("--engine", action="append", choices=[*ENGINES], help="one of the engines; may be repeated")
+    add("--stores", type=Path, help="folder of the stores of engines, to resume from")
+    add("--csv", type=Path, help="write the cells of engines to this table")
+    add("--out", type=Path, help="JSON file; keeps sections that are not measured")
     add("--readme", action="store_true",
-        help="put what is in --out into README.md; without a SECTION only that")  # fmt: skip
+        help="write --out into README.md; without SECTION, do only that")  # fmt: skip
     return parser
 
 
@@ -75,7 +75,7 @@ def show(section: str, figures: Figures) -> None:
 
 
 def command(section: str, options: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
-    """What measures a section again; of paths outside only the names."""
+    """The command that repeats a section; paths outside the checkout are shortened to names."""
     words = ["python", "benchmarks/study.py", section]
     used = {"engines": ("model", "data", "limit")}.get(section, ())
     for name in used:
@@ -86,7 +86,7 @@ def command(section: str, options: argparse.Namespace, parser: argparse.Argument
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Measure sections; 0, or 2 for arguments that cannot be meant."""
+    """Measure sections; return 0, or 2 for invalid arguments."""
     parser = arguments()
     options = parser.parse_args(given)
     if unknown := set(options.sections) - set(SECTIONS):

@@ -9,7 +9,7 @@ Figures = dict[str, Any]
 
 
 class Clock:
-    """Seconds of a block, once it has ended; other work on the machine moves the CPU's less."""
+    """Seconds of a block, set when it ends; other work on the machine affects CPU time less."""
 
     seconds: float
     cpu: float

@@ -1,4 +1,4 @@
-"""What a grid costs besides its forward passes, and what a finished one costs to start."""
+"""Measure a grid's cost besides its forward passes, and the cost of starting a finished one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tokenred.data.sources import ImageSource
 
 
 class Again:
-    """A source so many times over."""
+    """A source repeated several times."""
 
     def __init__(self, source: ImageSource, times: int) -> None:
         self.source, self.times = source, times
@@ -41,14 +41,14 @@ class Again:
 
 
 def repeated(times: int) -> ImageDataset:
-    """The embedded digits so many times over."""
+    """The embedded digits, repeated several times."""
     digits = open_dataset("digits", split="train")
     source = Again(digits.source, times)
     return ImageDataset(source, digits.labels * times, digits.classes, "digits")
 
 
 def timed(model: Any, data: Any, context: Any) -> Mapping[str, Any]:
-    """Accuracy, and the seconds that the forward passes took, by the clock and of the CPU."""
+    """Accuracy, and the wall-clock and CPU seconds of the forward passes."""
     spent, began = [0.0, 0.0], (0.0, 0.0)
 
     def before(*_: object) -> None:
@@ -72,7 +72,7 @@ def overhead(options: argparse.Namespace) -> Figures:
     """The share of a run that is not forward passes: planning, loading, images, the store."""
     torch.set_num_threads(1)
     _, (one,) = _run(1, 1)
-    # Of the CPU: by the clock a busy machine makes five seconds of a short cell.
+    # CPU time: on a busy machine even a short cell takes five seconds of wall-clock time.
     times = max(1, round(options.cell_seconds / one["forward_cpu"]))
     clock, records = _run(times, options.overhead_cells)
     forward, cpu = (sum(row[f"forward_{kind}"] for row in records) for kind in ("seconds", "cpu"))
@@ -115,7 +115,7 @@ def second(options: argparse.Namespace) -> Figures:
         found["first start"] = _start(arguments)
         before = store.read_bytes()
         starts = [_start(arguments) for _ in range(options.starts)]
-        # Other work on the machine only ever makes a start longer.
+        # Other work on the machine can only make a start slower.
         found["second start"] = {
             **min(starts, key=lambda start: start["seconds"]),
             "starts": len(starts),

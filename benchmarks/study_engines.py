@@ -1,4 +1,4 @@
-"""60 cells on every engine: are the rows the same?"""
+"""Compare the rows of 60 cells between engines."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def engines(options: argparse.Namespace) -> Figures:
 
 
 def _studies(grid: Grid, options: argparse.Namespace) -> Iterator[tuple[str, Study, float | None]]:
-    """The studies by engine; without seconds where a store may have had some of the cells."""
+    """The study of each engine, and its seconds; None if its store may have had cells already."""
     spawn = multiprocessing.get_context("spawn")
     for name in options.engine or ENGINES:
-        # A pool of its own, so that idle workers hold no memory beside the next engine's.
+        # A separate pool, so that idle workers hold no memory while the next engine runs.
         with ProcessPoolExecutor(2, mp_context=spawn) as pool, Clock() as clock:
             chosen = {"engine": pool} if name == "executor" else ENGINES[name]
             study = grid.run(_store(name, options), progress=False, **chosen)
@@ -64,7 +64,7 @@ def _studies(grid: Grid, options: argparse.Namespace) -> Iterator[tuple[str, Stu
 
 
 def _store(name: str, options: argparse.Namespace) -> Path | None:
-    """A store for the engine; None for memory."""
+    """The store of an engine; None to keep it in memory."""
     if options.stores is None:
         return None
     options.stores.mkdir(parents=True, exist_ok=True)

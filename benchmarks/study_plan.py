@@ -14,7 +14,7 @@ from tokenred.analysis import Grid
 
 
 def large_grid(cells: int) -> Grid:
-    """α × M × θ × P, so many cells (a multiple of 1000), all different."""
+    """α × M × θ × P with this number of distinct cells (a multiple of 1000)."""
     axes = {
         "alpha": [i / 1000 for i in range(1, cells // 1000 + 1)],
         "M": list(range(1, 11)),
@@ -25,7 +25,7 @@ def large_grid(cells: int) -> Grid:
 
 
 def plan(options: argparse.Namespace) -> Figures:
-    """Checking and naming all cells, each size in a process of its own."""
+    """Checking and naming all cells, each size in a separate process."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
         return {f"{n:,} cells": pool.submit(plan_once, n).result() for n in options.cells}

@@ -35,7 +35,7 @@ def stored(key: str, packed: Any = None) -> dict[str, Any]:
 
 
 def writer(options: argparse.Namespace) -> Figures:
-    """Rows a second into a store on disk."""
+    """Rows per second into a store on disk."""
     ranks = np.random.default_rng(0).integers(0, 3, 1000)
     labels = np.arange(1000) % 10
     evaluation = Evaluation(labels, labels, labels, ranks, 10, (), 0.0)
@@ -55,7 +55,7 @@ def writer(options: argparse.Namespace) -> Figures:
 
 
 class Stub:
-    """Answers at once."""
+    """Returns results immediately."""
 
     def __call__(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
         for task in tasks:
@@ -70,7 +70,7 @@ def ray_stubs(options: argparse.Namespace) -> Figures:
     processes, batches = set(), 0
     with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "a.db") as store:
         with store.writing(), Clock() as clock:
-            # The stub travels by value: the workers have no such module.
+            # The stub is pickled by value, since workers cannot import this module.
             for outcomes in Ray(workers=WORKERS).run(Stub(), tasks, {__name__}):
                 rows, batches = [], batches + 1
                 for outcome in outcomes:

@@ -1,4 +1,4 @@
-"""The figures of a study's costs beside their goals, as a table for the README."""
+"""A table of a study's costs and their goals, for the README."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Goal:
     """A figure, and what it should be.
 
     Attributes:
-        figure, goal: in words.
-        section: which measures it.
-        measured: the figure as text, of a section's figures.
-        holds: whether it is as it should be.
+        figure, goal: both in words.
+        section: the section that measures it.
+        measured: turns the section's figures into text.
+        holds: whether they meet the goal.
     """
 
     figure: str
@@ -41,7 +41,7 @@ def _planned(figures: Results) -> tuple[str, Results]:
 
 def _shown_plan(figures: Results) -> str:
     name, values = _planned(figures)
-    return f"{name}: {values['seconds']:.1f} s ({values['cpu_seconds']:.1f} s of the CPU)"
+    return f"{name}: {values['seconds']:.1f} s ({values['cpu_seconds']:.1f} s of CPU time)"
 
 
 def _shown_memory(figures: Results) -> str:
@@ -57,13 +57,13 @@ def _shown_overhead(figures: Results) -> str:
     grid = figures["grid"]
     return (
         f"{grid['overhead']:.1%} ({grid['cpu_overhead']:.1%} of the CPU's time), "
-        f"{grid['cells']} cells of {grid['forward_cpu_a_cell']:.1f} s of the CPU"
+        f"{grid['cells']} cells of {grid['forward_cpu_a_cell']:.1f} s of CPU time"
     )
 
 
 def _shown_second(figures: Results) -> str:
     second = figures["second start"]
-    told = f"{second['seconds']:.1f} s ({second['cpu_seconds']:.1f} s of the CPU), best of"
+    told = f"{second['seconds']:.1f} s ({second['cpu_seconds']:.1f} s of CPU time), best of"
     return f"{told} {second['starts']}; store {_changed(second['store_unchanged'])}"
 
 
@@ -94,7 +94,7 @@ GOALS = (
          lambda f: min(_rates(f)) >= 2000),
     Goal("100,000 stub cells, 8 workers of Ray", "none lost", "ray", _shown_ray,
          lambda f: all(v["lost"] == 0 and v["rows"] == v["cells"] for v in f.values())),
-    Goal("not forward passes, cells of 5 s", "≤ 3%", "overhead", _shown_overhead,
+    Goal("time outside forward passes, cells of 5 s", "≤ 3%", "overhead", _shown_overhead,
          lambda f: f["grid"]["cpu_overhead"] <= 0.03),
     Goal("second start of a finished grid", "< 3 s, computes nothing", "second", _shown_second,
          lambda f: f["second start"]["cpu_seconds"] < 3 and f["second start"]["store_unchanged"]),

@@ -1,8 +1,8 @@
-"""The figures that tokenred promises, measured: ``python benchmarks/targets.py [SECTION …]``.
+"""Measure the figures that tokenred promises: ``python benchmarks/targets.py [SECTION …]``.
 
-Each section runs into a store of its own under ``benchmarks/results/``, and its rows into a CSV
-beside it; what is in the store is not measured again. All weights are random: time and memory do
-not depend on them, or hardly (the exact search for θ's threshold looks at the values).
+Each section has a store under ``benchmarks/results/`` and writes its rows to a CSV next to it; rows
+in the store are not measured again. All weights are random: time and memory do not depend on them,
+except slightly in the exact search for θ's threshold.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ SHARE = ("gtp@0.65", "tome@0.65", "evit@0.65", "topk@0.65")
 
 @dataclass(frozen=True)
 class Section:
-    """Some sweeps whose rows make one table.
+    """Sweeps whose rows form one table.
 
     Attributes:
-        title: above the table.
+        title: the heading.
         sweeps: arguments of `tokenred.analysis.sweep`; ``pairs`` here overrides the command's.
-        checks: what is promised of the rows.
+        checks: the promises about the rows.
     """
 
     title: str
@@ -86,7 +86,7 @@ SECTIONS = {
                 "strategies": (GTP, FAST, EXACT, TOME, EVIT, TOPK),
                 "batch_sizes": (1, 8),
             },
-            # Half a minute a pair, and far from the line: a few will do.
+            # Half a minute per pair, and far from the limit: a few are enough.
             {
                 "models": (DEIT_T, DEIT_B),
                 "strategies": (GTP, FAST, EXACT, TOME, EVIT, TOPK),
@@ -124,7 +124,7 @@ SECTIONS = {
         [
             {"models": DEIT_S, "strategies": SHARE, "image_sizes": (512, 896),
              "batch_sizes": (1, 4), "memory": True},
-            # A batch takes most of a minute: a few pairs, since the memory is what is asked.
+            # A batch takes most of a minute: a few pairs, since memory is what matters.
             {"models": DEIT_S, "strategies": SHARE[:1], "image_sizes": (896,),
              "batch_sizes": (32,), "memory": True, "pairs": 3, "warmup": 0},
         ],
@@ -172,19 +172,19 @@ def run(section: Section, path: Path, **options: Any) -> list[Sweep]:
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("sections", nargs="*", metavar="SECTION",
-                        help=f"of {', '.join(SECTIONS)}; all of them if left out")  # fmt: skip
+                        help=f"{', '.join(SECTIONS)}; by default all")  # fmt: skip
     parser.add_argument("--pairs", type=int, default=15, help="timed runs of each cell")
     parser.add_argument("--threads", type=int, help="CPU threads of PyTorch")
-    parser.add_argument("--results", type=Path, default=HERE / "results", help="their folder")
-    parser.add_argument("--overwrite", action="store_true", help="measure these sections anew")
-    parser.add_argument("--retry", action="store_true", help="measure anew what failed")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="output folder")
+    parser.add_argument("--overwrite", action="store_true", help="measure these sections again")
+    parser.add_argument("--retry", action="store_true", help="measure failed cells again")
     parser.add_argument("--dry-run", action="store_true", help="list what would be measured")
     parser.add_argument("--readme", action="store_true", help="put the tables into README.md")
     return parser
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Run sections; 0 where every promise is kept, 1 where one is not."""
+    """Run sections; return 0 if every promise is kept, otherwise 1."""
     parser = arguments()
     asked = parser.parse_args(given)
     if unknown := [name for name in asked.sections if name not in SECTIONS]:
@@ -201,7 +201,7 @@ def main(given: Sequence[str] | None = None) -> int:
                 section, path, pairs=asked.pairs, threads=(asked.threads,), retry=asked.retry,
                 dry_run=asked.dry_run,
             )  # fmt: skip
-        except ConfigError as error:  # no GPU, as a rule
+        except ConfigError as error:  # usually because there is no GPU
             print(f"Not measured: {error}\n", flush=True)
             continue
         for part in found:
@@ -211,7 +211,7 @@ def main(given: Sequence[str] | None = None) -> int:
         rows = [row for part in found for row in part.rows]
         if not rows:
             continue
-        if not asked.dry_run:  # the store is large, and nobody reads it
+        if not asked.dry_run:  # the store is large, and not readable
             Sweep(tuple(rows)).to_csv(path.with_suffix(".csv"), overwrite=True)
         command = ["python", "benchmarks/targets.py", name]
         command += (

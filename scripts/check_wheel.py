@@ -1,4 +1,4 @@
-"""Check what wheel and sdist hold, then try both in a fresh environment.
+"""Check the contents of wheel and sdist, then try both in a fresh environment.
 
 Run ``python scripts/check_wheel.py dist`` after building; ``--no-install`` skips the trial.
 """
@@ -18,10 +18,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "tokenred"
 DOORS = ("strategies", "graphs", "analysis")
-# What the package reads at run time, beside its code.
+# Files that the package reads at run time, besides its code.
 DATA = {".py", ".typed", ".safetensors", ".npz", ".csv", ".json", ".toml", ".txt"}
 OUTPUTS = (".pyc", ".db", ".log", ".executed.ipynb")
-# The sdist carries the tests and what they read, so that packagers can run them.
+# The sdist contains the tests and the files they read, so that packagers can run them.
 SOURCES = (
     "CHANGELOG.md",
     "LICENSE",
@@ -34,11 +34,11 @@ SOURCES = (
 
 
 class WheelError(Exception):
-    """What is wrong with the wheel."""
+    """Something is wrong with the wheel."""
 
 
 def only(folder: Path, pattern: str) -> Path:
-    """The one file of this pattern."""
+    """The only file that matches this pattern."""
     found = sorted(folder.glob(pattern))
     if len(found) != 1:
         names = ", ".join(p.name for p in found) or "none"
@@ -47,7 +47,7 @@ def only(folder: Path, pattern: str) -> Path:
 
 
 def package_files() -> set[str]:
-    """The files that the package in this tree consists of."""
+    """The files of the package in this tree."""
     found = (p for p in (ROOT / PACKAGE).rglob("*") if p.is_file())
     return {
         p.relative_to(ROOT).as_posix()
@@ -63,11 +63,11 @@ def check_wheel(wheel: Path) -> int:
     top = {n.split("/")[0] for n in names}
     info = {t for t in top if t.startswith(f"{PACKAGE}-") and t.endswith(".dist-info")}
     if len(info) != 1 or top != info | {PACKAGE}:
-        raise WheelError(f"top level must be {PACKAGE} and its dist-info only, is {sorted(top)}")
+        raise WheelError(f"expected {PACKAGE} and its dist-info at top level, got {sorted(top)}")
     if f"{PACKAGE}/py.typed" not in names:
         raise WheelError(f"{PACKAGE}/py.typed is missing")
     if missing := package_files() - names:
-        raise WheelError(f"left out of the wheel: {sorted(missing)}")
+        raise WheelError(f"missing from the wheel: {sorted(missing)}")
     for licence in ("LICENSE", "NOTICE"):
         if not any(n.endswith(f"/licenses/{licence}") for n in names):
             raise WheelError(f"{licence} is missing")
@@ -75,19 +75,19 @@ def check_wheel(wheel: Path) -> int:
 
 
 def check_sdist(sdist: Path) -> None:
-    """The tests travel in the sdist, outputs of a run do not."""
+    """Check that the sdist contains the tests and no outputs of runs."""
     with tarfile.open(sdist) as archive:
         names = archive.getnames()
     bad = [n for n in names if n.endswith(OUTPUTS) or "/__pycache__/" in n or "/.venv/" in n]
     if bad:
-        raise WheelError(f"the sdist holds outputs: {bad[:5]}")
+        raise WheelError(f"the sdist contains outputs: {bad[:5]}")
     inside = {n.partition("/")[2] for n in names}
     if missing := sorted((package_files() | set(SOURCES)) - inside):
-        raise WheelError(f"left out of the sdist: {missing[:5]}")
+        raise WheelError(f"missing from the sdist: {missing[:5]}")
 
 
 def call(*command: str | Path, cwd: Path, env: dict[str, str]) -> str:
-    """Run a command; its output is the message where it fails."""
+    """Run a command; if it fails, the error contains its output."""
     done = subprocess.run(
         [str(c) for c in command],
         cwd=cwd,
@@ -105,11 +105,11 @@ def call(*command: str | Path, cwd: Path, env: dict[str, str]) -> str:
 
 
 def install(wheel: Path, folder: Path, env: dict[str, str]) -> Path:
-    """A new environment with the wheel and what it depends on; returns its python."""
+    """Create an environment with the wheel and its dependencies; return its Python."""
     venv = folder / "venv"
     python = venv / "bin" / "python"
     uv = Path(sys.executable).parent / "uv"
-    # The versions that are here already: the same ones are tried, and they come from the cache.
+    # The versions installed here: they have been tested, and are in the cache.
     pins = folder / "constraints.txt"
     here = {d.name: d.version for d in distributions() if d.name.lower() != PACKAGE}
     pins.write_text("".join(f"{n}=={v}\n" for n, v in sorted(here.items())), encoding="utf-8")
@@ -132,7 +132,7 @@ def install(wheel: Path, folder: Path, env: dict[str, str]) -> Path:
 
 
 def reinstall(sdist: Path, python: Path, env: dict[str, str]) -> None:
-    """Put what the sdist builds in the place of the wheel."""
+    """Replace the installed wheel by one built from the sdist."""
     options = ("install", "--force-reinstall", "--no-deps", sdist)
     uv = Path(sys.executable).parent / "uv"
     # An environment made by uv has no pip.
@@ -147,7 +147,7 @@ def reinstall(sdist: Path, python: Path, env: dict[str, str]) -> None:
 
 
 def check_installed(wheel: Path, sdist: Path) -> None:
-    """Install the wheel where nothing else is, and use it; then the sdist in its place."""
+    """Install and try the wheel in an empty environment, then the sdist in its place."""
     env = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "VIRTUAL_ENV"}}
     with tempfile.TemporaryDirectory() as top:
         folder = Path(top)
@@ -161,13 +161,13 @@ def check_installed(wheel: Path, sdist: Path) -> None:
             try:
                 call(python, "-c", code, cwd=away, env=env)
             except WheelError:
-                raise WheelError(f"`import {door}` works beside the installed wheel") from None
+                raise WheelError(f"the wheel must not install a module {door!r}") from None
         reinstall(sdist, python, env)
         try_out(python, away, env)
 
 
 def try_out(python: Path, away: Path, env: dict[str, str]) -> None:
-    """Import and list, from an empty folder; the files are the installed ones, with types."""
+    """Import the package and list its parts, from an empty folder."""
     code = (
         f"import importlib.metadata as m, pathlib, {PACKAGE} as p; "
         f"assert m.version({PACKAGE!r}) == p.__version__; "
@@ -175,16 +175,16 @@ def try_out(python: Path, away: Path, env: dict[str, str]) -> None:
     )
     where = call(python, "-c", code, cwd=away, env=env).strip()
     if not Path(where).resolve().is_relative_to(python.parent.parent.resolve()):
-        raise WheelError(f"{PACKAGE} was imported from {where}, not from what was installed")
+        raise WheelError(f"{PACKAGE} was imported from {where}, not from the environment")
     if not call(python, "-m", PACKAGE, "list", cwd=away, env=env).strip():
         raise WheelError(f"`python -m {PACKAGE} list` printed nothing")
 
 
 def main() -> int:
-    """Check ``dist``; the exit status says whether all is well."""
+    """Check ``dist``; return 0 if all is well."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dist", nargs="?", type=Path, default=ROOT / "dist")
-    parser.add_argument("--no-install", action="store_true", help="look into the files only")
+    parser.add_argument("--no-install", action="store_true", help="only inspect the files")
     args = parser.parse_args()
     try:
         wheel = only(args.dist.resolve(), "*.whl")
@@ -196,7 +196,7 @@ def main() -> int:
     except WheelError as error:
         print(f"wheel: {error}", file=sys.stderr)
         return 1
-    print(f"wheel: {wheel.name} is in order, {count} files; {sdist.name} too")
+    print(f"wheel: {wheel.name} is fine, {count} files; {sdist.name} too")
     return 0
 
 

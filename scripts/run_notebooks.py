@@ -1,8 +1,7 @@
-"""Run every notebook of ``notebooks/`` on the CPU, and refuse outputs that got into git.
+"""Run the notebooks in ``notebooks/`` on the CPU, and refuse outputs in git.
 
-Run ``python scripts/run_notebooks.py [notebook ...]``; without arguments it takes all of them.
-Each runs in a folder of its own below a temporary one. ``--output FOLDER`` keeps the executed
-copies, for pages that show the outputs.
+Run ``python scripts/run_notebooks.py [notebook ...]``, by default all of them. Each runs in its own
+temporary folder. ``--output FOLDER`` keeps the executed copies, for pages that show outputs.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
 os.environ["JUPYTER_PLATFORM_DIRS"] = "1"
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-# As in an activated environment: cells that call a shell find this Python and `tokenred`.
+# As in an activated environment, so that shell commands in cells find this Python and `tokenred`.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-# Bars of other libraries complain where Jupyter's widgets are missing; there are no bars here.
+# Progress bars of other libraries warn if Jupyter's widgets are missing.
 os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")
 
 import nbformat
@@ -36,7 +35,7 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def stored(path: Path) -> str:
-    """The notebook as git has it; the file itself where git has none."""
+    """The notebook as stored in git, or the file itself if git does not have it."""
     try:
         name = path.relative_to(ROOT).as_posix()
         shown = subprocess.run(
@@ -63,7 +62,7 @@ def run(path: Path, folder: Path, timeout: int, output: Path) -> None:
         # A busy machine starts kernels slowly.
         startup_timeout=timeout,
         kernel_name="python3",
-        # A warning on local sockets for each kernel would bury the results.
+        # A warning about local sockets for each kernel would bury the results.
         extra_arguments=["--log-level=ERROR"],
         resources={"metadata": {"path": str(folder)}},
     )
@@ -72,7 +71,7 @@ def run(path: Path, folder: Path, timeout: int, output: Path) -> None:
 
 
 def main() -> int:
-    """Check and run; the exit status says whether all went well."""
+    """Check and run the notebooks; return 0 if all is well."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("notebooks", nargs="*", type=Path)
     parser.add_argument("--timeout", type=int, default=TIMEOUT, help="seconds for one cell")
@@ -93,7 +92,7 @@ def main() -> int:
             bad.append(path.name)
             print(f"{path.name}: has outputs in git; run .venv/bin/nbstripout on it")
     with tempfile.TemporaryDirectory() as top:
-        # The kernels' history and sockets stay out of the home folder.
+        # Keeps the kernels' history and sockets out of the home folder.
         os.environ["IPYTHONDIR"] = str(Path(top, "ipython"))
         os.environ["JUPYTER_RUNTIME_DIR"] = str(Path(top, "runtime"))
         for path in paths:
@@ -108,9 +107,9 @@ def main() -> int:
             else:
                 print(f"{path.name}: ok, {time.monotonic() - start:.0f} s", flush=True)
     if bad:
-        print(f"notebooks: not in order: {', '.join(sorted(set(bad)))}")
+        print(f"notebooks: failed: {', '.join(sorted(set(bad)))}")
         return 1
-    print(f"notebooks: {len(paths)} run, {time.monotonic() - begin:.0f} s together")
+    print(f"notebooks: {len(paths)} run, {time.monotonic() - begin:.0f} s in total")
     return 0
 
 

@@ -1,10 +1,10 @@
 """Train the weights that come with the package: ``digits``, and ``cifar10_vit`` as ``patch4``.
 
-A maintainer's script: what a user gets is the weights. It makes plain ViTs from scratch, or goes on
-from smaller weights, by `tokenred.training.finetune` with nothing removed. ``patch2`` (256 image
-tokens and CLS) is meant for a GPU. A killed run goes on with ``--resume``.
+For maintainers; users get the weights. Trains plain ViTs, from scratch or from earlier weights, by
+`tokenred.training.finetune` with nothing removed. ``patch2`` (256 image tokens and CLS) is meant
+for a GPU. A killed run continues with ``--resume``.
 
-Nothing is chosen by the test images: the result is the averaged model after the last epoch.
+Test images choose nothing: the result is the averaged model after the last epoch.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DIGITS_CONFIG: dict[str, Any] = {
     "num_heads": 3,
     "mlp_ratio": 4.0,
 }
-# Mean and spread of the enlarged training pixels, the same in each channel.
+# Mean and standard deviation of the enlarged training pixels, the same in each channel.
 DIGITS_PREPROCESSING: dict[str, Any] = {
     "input_size": [3, 32, 32],
     "mean": [0.3057, 0.3057, 0.3057],
@@ -64,9 +64,9 @@ class Recipe:
 
     Attributes:
         config: arguments of timm's ``VisionTransformer``.
-        preprocessing: of its images.
-        data: what `tokenred.data.open_dataset` takes, before a path.
-        settings: of the training.
+        preprocessing: entries of ``pretrained_cfg``.
+        data: the prefix of a path for `tokenred.data.open_dataset`.
+        settings: settings of the training.
         drop_path: stochastic depth.
     """
 
@@ -82,15 +82,15 @@ def _cifar10(patch: int, width: int, depth: int, heads: int) -> dict[str, Any]:
     return DIGITS_CONFIG | shape
 
 
-# Few steps, or weights that are trained already, leave no room for strong augmentation.
+# With few steps, or from trained weights, strong augmentation does not pay off.
 _LIGHT = Settings(
     clip_grad=1.0, label_smoothing=0.05, mixup=0.0, cutmix=0.0, auto_augment=None,
     color_jitter=0.0, erasing=0.0, ema_warmup=True,
 )  # fmt: skip
 
 RECIPES = {
-    # 64 image tokens and CLS, 0.9 M parameters. Handwriting is neither mirrored nor cut. The
-    # numbers were chosen on sixths of the train split.
+    # 64 image tokens and CLS, 0.9 M parameters. Handwriting is neither flipped nor cropped. The
+    # settings were chosen on held-out sixths of the train split.
     "digits": Recipe(
         DIGITS_CONFIG,
         DIGITS_PREPROCESSING,
@@ -101,7 +101,7 @@ RECIPES = {
         ),
         drop_path=0.1,
     ),
-    # 64 image tokens and CLS, 1.6 M parameters: for a CPU, from weights that are trained already.
+    # 64 image tokens and CLS, 1.6 M parameters: for a CPU, from trained weights.
     "patch4": Recipe(
         _cifar10(4, 128, 8, 4),
         CIFAR10_PREPROCESSING,
@@ -133,12 +133,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="the .safetensors to write")
     parser.add_argument("--data", help="cifar10-train.zip, or a folder of it")
     parser.add_argument("--test", help="cifar10-test.zip, or a folder of it")
-    parser.add_argument("--init", type=Path, help="weights to go on with")
+    parser.add_argument("--init", type=Path, help="weights to start from")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--limit", type=int, help="train on so many images at most")
-    parser.add_argument("--resume", action="store_true", help="go on after a kill")
+    parser.add_argument("--limit", type=int, help="maximum number of training images")
+    parser.add_argument("--resume", action="store_true", help="continue a killed run")
     parser.add_argument("--overwrite", action="store_true")
-    parser.add_argument("--device", help="cpu, cuda, …; a GPU where there is one")
+    parser.add_argument("--device", help="cpu, cuda, …; by default a GPU if available")
     parser.add_argument("--threads", type=int, help="of the CPU")
     parser.add_argument("--workers", type=int, default=0, help="processes that load images")
     options = parser.parse_args(arguments)

@@ -1,8 +1,8 @@
-"""The versions of the dependencies: install the tested ones, raise them, try the lowest and newest.
+"""Versions of the dependencies: install the tested ones, raise them, try the lowest and newest.
 
 `make` calls this: ``install EXTRAS`` (into the environment that runs it, with constraints.txt),
-``upgrade`` (writes constraints.txt), ``lowest`` and ``newest`` (the tests that matter most, in an
-environment of their own; further arguments go to pytest in place of those tests).
+``upgrade`` (writes constraints.txt), ``lowest`` and ``newest`` (the most important tests in a
+separate environment; further arguments are passed to pytest instead of those tests).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTED = ROOT / "constraints.txt"
-# uv brings certificates of its own; behind a proxy that signs, only the system's will do (the
-# second name is that of older versions).
+# uv has its own certificates; behind a TLS proxy only the system's work (the second name is for
+# older versions).
 CERTIFICATES = {"UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1"}
-# The lowest NumPy, pandas and SciPy have wheels for no newer Python.
+# The lowest NumPy, pandas and SciPy have no wheels for newer versions of Python.
 LOWEST_PYTHONS = ("3.10", "3.11")
-# Triton 3.2, which comes with PyTorch 2.6, imports setuptools without saying so.
+# Triton 3.2, which comes with PyTorch 2.6, imports setuptools without declaring it.
 BESIDE = ("pytest-xdist>=3.6.1", "setuptools<80")
 TESTS = (
     "tests/strategies/test_config.py",
@@ -43,13 +43,13 @@ TESTS = (
 
 
 def find_uv() -> str | None:
-    """The uv beside this Python, or that of the PATH."""
+    """The uv next to this Python, or the one on the PATH."""
     beside = Path(sys.executable).parent / "uv"
     return str(beside) if beside.exists() else shutil.which("uv")
 
 
 def run_uv(arguments: Sequence[str]) -> bool:
-    """Whether uv did it, if need be with the system's certificates."""
+    """Run uv, if necessary with the system's certificates; return whether it succeeded."""
     uv = find_uv()
     if uv is None:
         return False
@@ -58,12 +58,12 @@ def run_uv(arguments: Sequence[str]) -> bool:
 
 
 def install(extras: str) -> int:
-    """Install the project with its extras: the tested versions, or else those that fit here."""
+    """Install the project with its extras: the tested versions, or else any that install here."""
     project = ["-e", f"{ROOT}[{extras}]"]
     pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
     for versions in (["-c", str(TESTED)], []):
         if not versions:
-            print(f"== the versions of {TESTED.name} do not install here: taking the newest")
+            print(f"== the versions in {TESTED.name} do not install here: taking the newest")
         if run_uv(["pip", "install", "--python", sys.executable, *versions, *project]):
             return 0
         print("== uv could not install them: trying pip, which is slower")
@@ -73,7 +73,7 @@ def install(extras: str) -> int:
 
 
 def resolve(output: Path) -> None:
-    """Write the newest versions that fit together, for every Python and system."""
+    """Write the newest compatible versions, for every version of Python and system."""
     options = ["--universal", "--python-version", "3.10", "--extra", "dev", "--extra", "docs"]
     quiet = ["--upgrade", "--no-annotate", "--no-header", "--quiet"]
     source = str(ROOT / "pyproject.toml")
@@ -82,10 +82,10 @@ def resolve(output: Path) -> None:
 
 
 def pins(project: dict[str, Any]) -> list[str]:
-    """The run-time dependencies and those of the tests, each at its lowest version.
+    """The dependencies at run time and of the tests, each at its lowest version.
 
     Raises:
-        ValueError: for a dependency without one.
+        ValueError: for a dependency without a lowest version.
     """
     asked = [*project["dependencies"], *project["optional-dependencies"]["testing"]]
     found = []
@@ -98,7 +98,7 @@ def pins(project: dict[str, Any]) -> list[str]:
 
 
 def environment(name: str, wanted: str, pythons: Sequence[str]) -> Path:
-    """The Python of an environment with these packages; made anew where they have changed."""
+    """The Python of an environment with these packages; recreated if they changed."""
     venv = ROOT / f".venv-{name}"
     python, stamp = venv / "bin" / "python", venv / "pins.txt"
     if python.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
@@ -126,29 +126,29 @@ def lowest() -> Path:
 
 
 def newest() -> Path | None:
-    """The Python with the newest versions; None where those are the tested ones."""
+    """The Python with the newest versions; None if those are the tested ones."""
     with tempfile.TemporaryDirectory() as folder:
         resolve(found := Path(folder, "newest.txt"))
         wanted = found.read_text(encoding="utf-8")
     tested = set(TESTED.read_text(encoding="utf-8").splitlines())
     if not (raised := [line for line in wanted.splitlines() if line not in tested]):
-        print(f"the newest versions are those of {TESTED.name}")
+        print(f"{TESTED.name} already has the newest versions")
         return None
     print("newer than tested:", *raised, sep="\n  ")
     return environment("newest", wanted, [sys.executable])
 
 
 def main() -> int:
-    """Do what the command line says."""
+    """Run a command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("install", "upgrade", "lowest", "newest"))
-    parser.add_argument("rest", nargs="*", help="extras to install, or what goes to pytest")
+    parser.add_argument("rest", nargs="*", help="extras to install, or arguments for pytest")
     args = parser.parse_args()
     if args.what == "install":
         return install(",".join(args.rest) or "dev")
     if args.what == "upgrade":
         resolve(TESTED)
-        print(f"{TESTED.name} is written; run make test before you commit it")
+        print(f"wrote {TESTED.name}; run make test before you commit it")
         return 0
     python = lowest() if args.what == "lowest" else newest()
     if python is None:
