@@ -68,7 +68,7 @@ def test_links_become_those_of_the_site() -> None:
     wrong: list[str] = []
     front = "README.md", "index.md"
     assert rewritten("[p](docs/performance.md#cuda)", *front) == "[p](performance.md#cuda)"
-    assert rewritten("![t](docs/images/tradeoff.png)", *front) == "![t](images/tradeoff.png)"
+    assert rewritten("![t](docs/images/speedup.png)", *front) == "![t](images/speedup.png)"
     assert rewritten("[n](NOTICE)", *front) == "n"
     assert rewritten("[b](../benchmarks/README.md)", "docs/x.md", "x.md") == "[b](benchmarks.md)"
     there = rewritten("[d](../docs/dense.md)", "notebooks/README.md", "notebooks/index.md")
