@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -105,6 +106,8 @@ def main(given: Sequence[str] | None = None) -> int:
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
         journal.path.write_text(text, encoding="utf-8")
     (asked.out / BEGUN).unlink(missing_ok=True)
+    # `timeout` and schedulers end a run like this; the worker ends too, and the summary is written.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     command = [sys.executable, __file__, "--out", str(asked.out)]
     command += ["--only", *asked.only] if asked.only else []
     try:
