@@ -8,6 +8,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# The module is public as `tokenred.errors`.
+__all__ = [
+    "BackboneError", "CheckpointError", "CheckpointWarning", "ConfigError", "DataError",
+    "DataWarning", "ExportError", "InputError", "MissingExtraError", "OutputBusyError",
+    "OutputExistsError", "PartError", "PluginWarning", "ScheduleError", "TokenredError",
+    "UnknownNameError", "UntrainedPartWarning", "UnusedWarning",
+]  # fmt: skip
+
 _LONGEST = 80
 
 
