@@ -116,7 +116,8 @@ def main(given: Sequence[str] | None = None) -> int:
     drawn = random.Random(0).sample(sorted(every), min(options.number, len(every)))
     print(f"{len(drawn)} of {len(every)} compositions at {options.share}", flush=True)
     specs = [Spec(name, name, every[name], options.share) for name in drawn]
-    answers = round_of(specs, options, "first", options.images[0], seed=1)
+    found = round_of(specs, options, "first", options.images[0], seed=1)
+    answers = {label.rpartition("@")[0]: correct for label, correct in found.items()}
     ranked = sorted(answers, key=lambda name: -answers[name].mean())
     for name in ranked:
         print(f"{100 * answers[name].mean():6.2f}  {name}")

@@ -10,6 +10,7 @@ from . import strategies as strategies
 from . import testing as testing
 from . import training as training
 from .analysis import benchmark as benchmark
+from .analysis import calibrate as calibrate
 from .analysis import evaluate as evaluate
 from .attention import AttentionStat as AttentionStat
 from .attention import AttentionStats as AttentionStats
@@ -22,7 +23,6 @@ from .graphs import Graph as Graph
 from .graphs import GraphBuilder as GraphBuilder
 from .graphs.base import list_graphs as list_graphs
 from .graphs.base import register_graph as register_graph
-from .reduced.calibrate import calibrate as calibrate
 from .reduced.features import features as features
 from .reduced.kept import KeptTokens as KeptTokens
 from .reduced.model import ReducedViT as ReducedViT

@@ -1,6 +1,7 @@
 # The public names, each once: read by type checkers, and by lazy_loader at run time.
 from .baseline_models import baselines as baselines
 from .baseline_models import lower_resolution as lower_resolution
+from .calibrate import calibrate as calibrate
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .lineup import Spec as Spec

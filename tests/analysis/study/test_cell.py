@@ -10,6 +10,7 @@ import pytest
 import tokenred as tr
 from tokenred.analysis.study.cell import plain, read_base
 from tokenred.core.errors import ConfigError, PartError, TokenredError, UnknownNameError
+from tokenred.strategies.specs import Spec
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,9 @@ def test_shares_are_taken_off_the_label(tmp_path: Path) -> None:
         base = read_base(given)
         assert (base.label, base.share) == (label, 0.65)
         assert base.build({}) == tr.strategy("gtp", P=3)
+    for mine in ("merge | sizes", "mine@home", "P@3"):
+        base = read_base(Spec(mine, "mine", tr.strategy("gtp", P=3), 0.65))
+        assert (base.label, base.share) == (mine, 0.65)
 
 
 def test_own_recipes_and_parts() -> None:

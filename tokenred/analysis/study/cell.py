@@ -164,7 +164,12 @@ def read_base(given: Any) -> Base:
 
 
 def _body(spec: Spec) -> str:
-    return spec.label if spec.share is None else spec.label.rpartition("@")[0]
+    """The label without its share, if it ends with it: labels of one's own may not."""
+    body, _, last = spec.label.rpartition("@")
+    try:
+        return body if body and float(last) == spec.share else spec.label
+    except ValueError:
+        return spec.label
 
 
 def _of_spec(spec: Spec) -> Base:
