@@ -187,7 +187,7 @@ def oversmoothing(
     The dense model comes first, then each strategy, all on the same images. Features are the output
     of a block, before the model's final norm.
 
-    **Only tokens that remain after a block count.** Features of dropped tokens no longer exist, so
+    **Only the tokens that remain after a block are counted.** Features of dropped tokens no longer exist, so
     a method may look less smooth because of *which* tokens it keeps, or because of what happens to
     them. Pruning the same selection (``gtp:fuser=prune``) or a random one (``random``) separates
     the two.
@@ -255,7 +255,7 @@ def oversmoothing(
         frame.loc[own, "gmacs"] = np.mean([gmacs[row] for row in counts])
     frame["weights"] = weights_digest(base_of(model))
     remain = (
-        "Only tokens that remain after a block count. A smaller number of them bounds the "
+        "Only the tokens that remain after a block are counted. A smaller number of them bounds the "
         "effective rank."
     )
     return Oversmoothing(frame, level, (*notes, remain))
