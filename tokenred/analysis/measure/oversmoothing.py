@@ -187,10 +187,10 @@ def oversmoothing(
     The dense model comes first, then each strategy, all on the same images. Features are the output
     of a block, before the model's final norm.
 
-    **Only the tokens that remain after a block are counted.** Features of dropped tokens no longer exist, so
-    a method may look less smooth because of *which* tokens it keeps, or because of what happens to
-    them. Pruning the same selection (``gtp:fuser=prune``) or a random one (``random``) separates
-    the two.
+    **Only the tokens that remain after a block are counted.** Features of dropped tokens no longer
+    exist, so a method may look less smooth because of *which* tokens it keeps, or because of what
+    happens to them. Pruning the same selection (``gtp:fuser=prune``) or a random one (``random``)
+    separates the two.
 
     Source: GTP-ViT, Fig. 6 (Xu et al., WACV 2024), with intervals and further statistics.
 
@@ -255,8 +255,8 @@ def oversmoothing(
         frame.loc[own, "gmacs"] = np.mean([gmacs[row] for row in counts])
     frame["weights"] = weights_digest(base_of(model))
     remain = (
-        "Only the tokens that remain after a block are counted. A smaller number of them bounds the "
-        "effective rank."
+        "Only the tokens that remain after a block are counted. A smaller number of them bounds "
+        "the effective rank."
     )
     return Oversmoothing(frame, level, (*notes, remain))
 
