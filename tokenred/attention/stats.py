@@ -147,7 +147,10 @@ def row_index(stat: AttentionStat, state: TokenState) -> int:
     """
     if stat.query == "cls":
         if state.cls_index is None:
-            raise ConfigError(f"{stat} needs the CLS row, but the model has no CLS token.")
+            raise ConfigError(
+                f"{stat} needs the CLS row, but the model has no CLS token. Wrap a model with one; "
+                "a part that reads it declares traits = tokenred.Traits(needs_cls=True)."
+            )
         return state.cls_index
     if not isinstance(stat.query, int) or not 0 <= stat.query < state.num_prefix:
         raise ConfigError(

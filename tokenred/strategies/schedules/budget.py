@@ -47,10 +47,12 @@ class Budget(Schedule):
     def level(self, cost: Callable[[int], float], most: int) -> int:
         """The lowest level whose cost is within the budget, from 0 to ``most``."""
         if (least := cost(most)) > self.gmacs:
+            whole = cost(0)
             raise ScheduleError(
-                f"{self!r}: this model costs {least:.4g} GMACs if {self.schedule!r} removes as "
-                f"much as it can, and {cost(0):.4g} with nothing removed. Choose a budget in "
-                "between, or a schedule that removes more in the first blocks."
+                f"{self!r}: this model costs {least:.4g} GMACs ({least / whole:.3f} of the whole) "
+                f"if {self.schedule!r} removes as much as it can, and {whole:.4g} with nothing "
+                "removed. Choose a budget in between, or a schedule that removes more in the first "
+                "blocks."
             )
         return bisect_left(range(most), True, key=lambda level: cost(level) <= self.gmacs)
 
