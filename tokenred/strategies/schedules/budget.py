@@ -50,9 +50,9 @@ class Budget(Schedule):
             whole = cost(0)
             raise ScheduleError(
                 f"{self!r}: this model costs {least:.4g} GMACs ({least / whole:.3f} of the whole) "
-                f"if {self.schedule!r} removes as much as it can, and {whole:.4g} with nothing "
-                "removed. Choose a budget in between, or a schedule that removes more in the first "
-                "blocks."
+                f"if {self.schedule!r} is scaled until one token is left, and {whole:.4g} with "
+                "nothing removed. Choose a budget in between, or a schedule that removes more in "
+                "the first blocks."
             )
         return bisect_left(range(most), True, key=lambda level: cost(level) <= self.gmacs)
 
