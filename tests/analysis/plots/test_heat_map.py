@@ -21,6 +21,12 @@ def test_cells_labels_and_note(grid: pd.DataFrame) -> None:
     assert "P=3; 95% binomial intervals of about ±2.8" in figure.get_supxlabel()
 
 
+def test_a_parameter_of_another_method_is_not_labelled_as_gtps(grid: pd.DataFrame) -> None:
+    figure = heat_map(grid.assign(method="mine"), "alpha", "M")
+    assert figure.axes[0].get_xlabel() == "alpha"
+    assert figure.axes[0].get_ylabel() == "M"
+
+
 def test_an_average_says_so_and_what_was_not_run_stays_empty(grid: pd.DataFrame) -> None:
     figure = heat_map(grid, "alpha", "M", title="mine")
     assert "mean over P = 3, 5" in figure.get_supxlabel().replace("\n", " ")

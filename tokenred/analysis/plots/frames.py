@@ -135,14 +135,24 @@ def about(frame: pd.DataFrame) -> str:
     return " on ".join(str(word).removesuffix(".safetensors") for word in words if word != "")
 
 
-def label_of(column: str) -> str:
-    """The label of an axis: the quantity and its unit."""
-    return _COLUMNS.get(column, {}).get("label") or name_of(column)
+def has_own_methods(frame: pd.DataFrame) -> bool:
+    """Whether a method is none of the recipes, and its ``alpha`` may not be GTP's."""
+    return "method" in frame and not set(frame["method"].dropna()) <= {"dense", *METHODS}
 
 
-def symbol_of(column: str) -> str:
+def label_of(column: str, own: bool = False) -> str:
+    """The label of an axis: the quantity and its unit; ``own`` as `has_own_methods` tells."""
+    return _words(column, own).get("label") or name_of(column)
+
+
+def symbol_of(column: str, own: bool = False) -> str:
     """The name of a column in captions and legends."""
-    return _COLUMNS.get(column, {}).get("symbol") or column.replace("_", " ")
+    return _words(column, own).get("symbol") or column.replace("_", " ")
+
+
+def _words(column: str, own: bool) -> dict[str, str]:
+    told = _COLUMNS.get(column, {})
+    return {} if own and told.get("of_recipe") else told
 
 
 def name_of(column: str) -> str:

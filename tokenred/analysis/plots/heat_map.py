@@ -65,7 +65,7 @@ def heat_map(
         axes.tick_params(length=0)
         axes.tick_params(axis="y", rotation=0)
         title = points.about if title is None else title
-        axes.set(xlabel=label_of(x), ylabel=label_of(y), title=title)
+        axes.set(xlabel=label_of(x, points.own), ylabel=label_of(y, points.own), title=title)
         add_note(figure, points.note(width=True))
     return figure
 

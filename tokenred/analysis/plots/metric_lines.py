@@ -85,17 +85,17 @@ def draw_lines(
             )
             label = None if name is None else read_name(show_value(name))
             if hue is not None and not (beside or isinstance(_plain(name), str)):
-                label = f"{symbol_of(hue)}={label}"
+                label = f"{symbol_of(hue, points.own)}={label}"
             draw_series(
                 axes, line["at"], line["value"], colour, low=low, high=high, bars=bars,
                 marker=marker, label=label,
             )  # fmt: skip
         axes.set_xticks(list(places.values()), [show_value(tick) for tick in ticks])
         title = points.about if title is None else title
-        axes.set(xlabel=label_of(x), ylabel=label_of(metric), title=title)
+        axes.set(xlabel=label_of(x, points.own), ylabel=label_of(metric), title=title)
         axes.margins(x=0.06)
         if hue is not None and beside:
-            figure.legend(loc="outside right upper", title=symbol_of(hue))
+            figure.legend(loc="outside right upper", title=symbol_of(hue, points.own))
         elif hue is not None:
             figure.legend(loc="outside upper center", ncols=len(names))
         add_note(figure, points.note())

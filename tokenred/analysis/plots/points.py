@@ -32,6 +32,7 @@ class Points:
             = 3".
         intervals: the kind of interval, "95% binomial intervals"; empty if there are none.
         left_out: what could not be drawn, "left out: 2 unfinished cells"; otherwise empty.
+        own: whether there are methods other than the recipes.
     """
 
     frame: pd.DataFrame
@@ -39,6 +40,7 @@ class Points:
     settings: tuple[str, ...]
     intervals: str
     left_out: str
+    own: bool
 
     def note(self, *, width: bool = False) -> str:
         """The caption; with the width of the intervals, for figures that do not draw them."""
@@ -117,6 +119,7 @@ def gather(
         (_fixed_words(done, by, fixed), *(_varied_words(done, n, averaged) for n in varied)),
         words,
         ("left out: " if any(lost) else "") + ", ".join(part for part in lost if part),
+        frames.has_own_methods(done),
     )
 
 
@@ -223,19 +226,21 @@ def _value(rows: pd.DataFrame, metric: str, kind: str, level: float) -> tuple[fl
 
 
 def _fixed_words(frame: pd.DataFrame, by: Sequence[str], fixed: Fixed) -> str:
+    own = frames.has_own_methods(frame)
     return ", ".join(
-        f"{symbol_of(name)}={show_value(frame[name].iloc[0])}"
+        f"{symbol_of(name, own)}={show_value(frame[name].iloc[0])}"
         for name in dict.fromkeys([*axes_of(frame), *(fixed or {})])
         if name not in by and not _several(frame[name]) and frame[name].notna().all()
     )
 
 
 def _varied_words(frame: pd.DataFrame, name: str, averaged: list[str]) -> str:
+    symbol = symbol_of(name, frames.has_own_methods(frame))
     if name not in averaged:
-        return f"{symbol_of(name)} differs between points"
+        return f"{symbol} differs between points"
     values = list(dict.fromkeys(show_value(v) for v in sorted(frame[name].dropna(), key=order)))
     shown = ", ".join(values[:4]) + (", …" if len(values) > 4 else "")
-    return f"mean over {symbol_of(name)} = {shown}"
+    return f"mean over {symbol} = {shown}"
 
 
 def _counted(number: int, thing: str, rest: str = "") -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tokenred.analysis.plots.break_even import break_even_chart
 from tokenred.analysis.plots.canvas import figure_bytes
-from tokenred.analysis.plots.frames import label_of, symbol_of
+from tokenred.analysis.plots.frames import has_own_methods, label_of, symbol_of
 from tokenred.analysis.plots.heat_map import heat_map
 from tokenred.analysis.plots.metric_lines import metric_lines
 from tokenred.analysis.plots.scorer_comparison import scorer_comparison
@@ -127,7 +127,7 @@ def _tradeoffs(frame: pd.DataFrame, axes: tuple[str, ...]) -> Iterator[_Drawing]
 
 
 def _along_axes(frame: pd.DataFrame, axes: tuple[str, ...]) -> Iterator[_Drawing]:
-    done = frame.dropna(subset=["top1"])
+    done, own = frame.dropna(subset=["top1"]), has_own_methods(frame)
     varied = [n for n in axes if n not in _MODEL and _count(done, n) > 1]
     wide = {"width": _SIZE["width"]}
     rest = "top-1 accuracy, with intervals; other axes are averaged over."
@@ -136,14 +136,17 @@ def _along_axes(frame: pd.DataFrame, axes: tuple[str, ...]) -> Iterator[_Drawing
             alt = f"Scorers side by side: {rest}"
             yield _Drawing("Scorers", alt, scorer_comparison, frame, {}, wide)
         else:
-            title, alt = f"Along {symbol_of(axis)}", f"A line over {label_of(axis)}: {rest}"
+            title, alt = (
+                f"Along {symbol_of(axis, own)}",
+                f"A line over {label_of(axis, own)}: {rest}",
+            )
             yield _Drawing(title, alt, metric_lines, frame, {"x": axis}, _SIZE)
     if len(varied) == 2:
         x, y = varied
         yield _Drawing(
-            f"{symbol_of(y)} by {symbol_of(x)}",
-            f"A heat map of top-1 accuracy over {label_of(x)} and {label_of(y)}, its value in "
-            "each cell; other axes are averaged over.",
+            f"{symbol_of(y, own)} by {symbol_of(x, own)}",
+            f"A heat map of top-1 accuracy over {label_of(x, own)} and {label_of(y, own)}, its "
+            "value in each cell; other axes are averaged over.",
             heat_map, frame, {"x": x, "y": y}, wide,
         )  # fmt: skip
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.plots.frames import FACTS, FIGURES, name_of, symbol_of
+from tokenred.analysis.plots.frames import FACTS, FIGURES, has_own_methods, name_of, symbol_of
 from tokenred.analysis.reports.figures import pictures_of
 from tokenred.analysis.reports.page import (
     SUFFIXES,
@@ -123,13 +123,13 @@ def sections_of(
 def _cells(source: Source, anchor: str, rows: list[tuple[int, Row]], *, status: bool) -> DataTable:
     """All rows of a source, sortable and searchable, with links to their provenance."""
     frame = source.frame
-    words = [*source.axes, *_words(source)]
+    words, own = [*source.axes, *_words(source)], has_own_methods(frame)
     figures = [name for name in FIGURES if name in frame and frame[name].notna().any()]
     extra = _extra(source, words)
     tokens = "tokens" in frame and bool(frame["tokens"].notna().any())
     columns = [
         Column("#", numeric=True, help="link to the cell's provenance"),
-        *(Column(symbol_of(n), _numeric(frame[n]), code=n == "strategy") for n in words),
+        *(Column(symbol_of(n, own), _numeric(frame[n]), code=n == "strategy") for n in words),
         *(Column(FIGURES[n]["heading"], True, help=FIGURES[n].get("help", "")) for n in figures),
         *(Column(name.replace("_", " "), numeric=True) for name in extra),
         *[Column("image tokens", help="at 0, ¼, ½, ¾ and 1 of the depth")] * tokens,
