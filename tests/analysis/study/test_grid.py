@@ -107,6 +107,20 @@ def test_an_edited_scorer_is_computed_anew(make_grid: MakeGrid, store: Store) ->
     assert top1[one[0]] != top1[two[0]]
 
 
+def test_an_overhead_that_a_part_does_not_declare_is_unknown_and_not_0(
+    make_grid: MakeGrid, store: Store
+) -> None:
+    @tr.register_scorer("Silent", overwrite=True)
+    class Silent(tr.Scorer):
+        def __call__(self, state: Any, attention: Any) -> Any:
+            return state.image.norm(dim=-1)
+
+    grid = make_grid({"scorer": ["Silent", "CosSim"]}, limit=10, base="gtp:P=7")
+    silent, known = grid.run(store, progress=False).frame["overhead_gmacs"]
+    assert silent != silent
+    assert known > 0
+
+
 def test_nothing_runs_where_a_cell_cannot(make_grid: MakeGrid, tmp_path: Path) -> None:
     with pytest.raises(ScheduleError, match="cell 1, gtp:P=20"):
         make_grid({"P": [4, 20]}, base="gtp").run(tmp_path / "a.db", progress=False)

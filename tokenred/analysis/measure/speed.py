@@ -52,7 +52,8 @@ class Timing:
         speedup: median over the pairs of dense time ÷ candidate time.
         speedup_low, speedup_high: its 90% bootstrap interval.
         gmacs, dense_gmacs: cost per image, in 10⁹ multiply-accumulates.
-        overhead_gmacs: cost of choosing and fusing tokens, not included in ``gmacs``.
+        overhead_gmacs: cost of choosing and fusing tokens, not included in ``gmacs``; NaN if a part
+            of your own does not declare its.
         ms_q1, ms_q3, dense_ms_q1, dense_ms_q3, speedup_q1, speedup_q3: quartiles.
         allowed: the speed-up that the arithmetic allows: dense GMACs ÷ GMACs.
         realised: the realised fraction: speed-up ÷ allowed speed-up.
@@ -247,7 +248,7 @@ def _gmacs(model: nn.Module, images: Tensor) -> tuple[float, float]:
         counted = adaptive_cost(reduced, images, batch_size=len(images))
         return counted.mean_gmacs, counted.mean_overhead_gmacs
     cost = reduced.cost((images.shape[2], images.shape[3]))
-    return cost.gmacs, cost.overhead_gmacs
+    return cost.gmacs, float("nan") if cost.unknown else cost.overhead_gmacs
 
 
 def summarise(

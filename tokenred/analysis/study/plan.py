@@ -280,10 +280,10 @@ def _no_collecting() -> Iterator[None]:
 
 
 def cost_columns(cost: Cost) -> dict[str, Any]:
-    """The columns of a row that say what an image costs."""
+    """The columns of a row that say what an image costs; an unknown overhead is None, not 0."""
     return {
         "gmacs": cost.gmacs,
-        "overhead_gmacs": cost.overhead_gmacs,
+        "overhead_gmacs": None if cost.unknown else cost.overhead_gmacs,
         "tokens": [cost.layers[0].tokens_in, *(layer.tokens_out for layer in cost.layers)],
     }
 
