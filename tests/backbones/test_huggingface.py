@@ -40,8 +40,8 @@ def test_dropout_when_opened(form: str) -> None:
 
 
 CHANGES: dict[str, Any] = {
-    "CLIPEncoderLayer holds adapter": lambda b: b.add_module("adapter", nn.Identity()),
-    "CLIPAttention holds q_norm": lambda b: b.self_attn.add_module("q_norm", nn.Identity()),
+    "CLIPEncoderLayer has unknown children: adapter": lambda b: b.add_module("adapter", nn.Identity()),
+    "CLIPAttention has unknown children: q_norm": lambda b: b.self_attn.add_module("q_norm", nn.Identity()),
     "none of query, q_proj": lambda b: delattr(b.self_attn, "q_proj"),
     "attention MultiheadAttention": lambda b: setattr(b, "self_attn", nn.MultiheadAttention(32, 4)),
 }
@@ -77,7 +77,7 @@ class OwnForward(transformers.ViTModel):  # type: ignore[misc, name-defined]
 def test_known_and_refused() -> None:
     config = build("hf: ViTModel").config
     assert tr.wrap(Renamed(config), SOME).info.name == "Renamed"
-    with pytest.raises(BackboneError, match="own forward, not ViTModel's"):
+    with pytest.raises(BackboneError, match="overrides forward of ViTModel"):
         tr.wrap(OwnForward(config), SOME)
     with pytest.raises(BackboneError, match=r"ViTForMaskedImageModeling.*Known: .*Hugging Face"):
         tr.wrap(transformers.ViTForMaskedImageModeling(config), SOME)
