@@ -113,13 +113,17 @@ def gather(
         _counted(len(frame) - len(done), "unfinished cell"),
         _counted(len(groups) - len(whole), "point", " not run for all of these"),
     ]
+    own = frames.has_own_methods(done)
     return Points(
         pd.DataFrame(records, columns=[*by, "value", "low", "high"]),
         frames.about(done),
-        (_fixed_words(done, by, fixed), *(_varied_words(done, n, averaged) for n in varied)),
+        (
+            _fixed_words(done, by, fixed, own),
+            *(_varied_words(done, n, averaged, own) for n in varied),
+        ),
         words,
         ("left out: " if any(lost) else "") + ", ".join(part for part in lost if part),
-        frames.has_own_methods(done),
+        own,
     )
 
 
@@ -225,8 +229,7 @@ def _value(rows: pd.DataFrame, metric: str, kind: str, level: float) -> tuple[fl
     return value, low, high
 
 
-def _fixed_words(frame: pd.DataFrame, by: Sequence[str], fixed: Fixed) -> str:
-    own = frames.has_own_methods(frame)
+def _fixed_words(frame: pd.DataFrame, by: Sequence[str], fixed: Fixed, own: bool) -> str:
     return ", ".join(
         f"{symbol_of(name, own)}={show_value(frame[name].iloc[0])}"
         for name in dict.fromkeys([*axes_of(frame), *(fixed or {})])
@@ -234,8 +237,8 @@ def _fixed_words(frame: pd.DataFrame, by: Sequence[str], fixed: Fixed) -> str:
     )
 
 
-def _varied_words(frame: pd.DataFrame, name: str, averaged: list[str]) -> str:
-    symbol = symbol_of(name, frames.has_own_methods(frame))
+def _varied_words(frame: pd.DataFrame, name: str, averaged: list[str], own: bool) -> str:
+    symbol = symbol_of(name, own)
     if name not in averaged:
         return f"{symbol} differs between points"
     values = list(dict.fromkeys(show_value(v) for v in sorted(frame[name].dropna(), key=order)))
