@@ -60,12 +60,7 @@ def _top(*, functions: bool) -> Iterator[tuple[str, Any]]:
 
 
 def _public(module: Any) -> Iterator[tuple[str, Any]]:
-    own = [
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_") and getattr(value, "__module__", "") == module.__name__
-    ]
-    yield from ((name, getattr(module, name)) for name in getattr(module, "__all__", own))
+    yield from ((name, getattr(module, name)) for name in module.__all__)
 
 
 def _page(
