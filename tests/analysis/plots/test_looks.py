@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from itertools import combinations
+from typing import Any
 
+import pandas as pd
 import pytest
 
 from tokenred import list_strategies
 from tokenred.analysis.plots.frames import METHODS
-from tokenred.analysis.plots.looks import looks_of, read_name
+from tokenred.analysis.plots.looks import looks_of, read_name, variants_of
 
 
 def test_a_method_looks_the_same_beside_any_others() -> None:
@@ -18,8 +21,7 @@ def test_a_method_looks_the_same_beside_any_others() -> None:
 
 
 def test_no_two_look_alike() -> None:
-    names = [name for name in METHODS if name not in ("random", "uniform")]
-    looks = looks_of([*names, "mine", "theirs", "gtp:P=3", "gtp:P=5"])
+    looks = looks_of([*METHODS, "mine", "theirs", "gtp:P=3", "gtp:P=5"])
     assert all(a != b for a, b in combinations(looks.values(), 2))
 
 
@@ -43,3 +45,30 @@ def test_every_recipe_has_a_name() -> None:
 )
 def test_names(written: str, read: str) -> None:
     assert read_name(written) == read
+
+
+def test_the_plain_method_keeps_its_look_beside_variants() -> None:
+    looks = looks_of(["topk:scorer=Mine", "topk"])
+    assert looks["topk"] == looks_of(["topk"])["topk"]
+    assert looks["topk"] != looks["topk:scorer=Mine"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "names"),
+    [
+        ([("gtp:P=4", "gtp", "", 4), ("gtp:P=8", "gtp", "", 8)], ["gtp", "gtp"]),
+        ([("tome:r=8", "tome", "", 8)], ["tome:r=8"]),
+        ([("light", "gtp", "", 4), ("heavy", "gtp", "", 8)], ["gtp", "gtp"]),
+        ([("mine", "gtp", "A", 4), ("yours", "gtp", "B", 4)], ["mine", "yours"]),
+        (
+            [("gtp:M=2,P=4@0.7", "gtp", "", 1), ("gtp:M=2,P=3@0.7", "gtp", "", 2)],
+            ["gtp:M=2@0.7"] * 2,
+        ),
+    ],
+)
+def test_variants_are_named_by_what_they_share(rows: list[Any], names: list[str]) -> None:
+    frame = pd.DataFrame(rows, columns=["strategy", "method", "scorer", "schedule"])
+    config = frame[["scorer", "schedule"]].to_dict("records")
+    frame = frame.assign(config=list(map(json.dumps, config)))
+    assert variants_of(frame) == names
+    assert variants_of(frame[["method"]]) == [method for _, method, *_ in rows]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from tokenred.analysis import read_published, tradeoff
+from tokenred.analysis.plots.looks import looks_of
 from tokenred.analysis.plots.published import GTP_PAPER
 from tokenred.core.errors import ConfigError, InputError
 
@@ -138,3 +141,26 @@ def test_the_front_holds_what_no_other_beats(
     (axes,) = tradeoff(comparison, x=x, front=True).axes
     (line,) = [line for line in axes.lines if line.get_label() == "Pareto front"]
     assert line.get_ydata().tolist() == pytest.approx(front)
+
+
+def test_variants_of_a_method_have_lines_of_their_own() -> None:
+    strategies = ["topk@0.8", "topk@0.6", "topk:scorer=Mine@0.8", "topk:scorer=Mine@0.6"]
+    frame = pd.DataFrame({"strategy": strategies, "method": "topk", "gmacs": [8, 6, 8, 6]})
+    frame["top1"] = [80.0, 70, 81, 71]
+    configs = [{"scorer": "Mine" in label, "schedule": label} for label in strategies]
+    frame["config"] = list(map(json.dumps, configs))
+    (axes,) = tradeoff(frame).axes
+    plain, mine = axes.lines
+    assert [line.get_label() for line in axes.lines] == ["Top-K", "Top-K, scorer=Mine"]
+    assert sorted(mine.get_ydata()) == [71, 81]
+    assert plain.get_marker() != mine.get_marker()
+    assert plain.get_color() != mine.get_color()
+    assert looks_of(["topk"])["topk"] == (plain.get_color(), plain.get_marker())
+
+
+def test_backbones_of_a_paper_look_different(frame: pd.DataFrame) -> None:
+    theirs = read_published(GTP_PAPER, table=1, backbone=["DeiT-S", "DeiT-B"])
+    (axes,) = tradeoff(frame, relative=True, published=theirs).axes
+    small, base = (line for line in axes.lines if "(published)" in str(line.get_label()))
+    assert small.get_marker() != base.get_marker()
+    assert small.get_color() != base.get_color()

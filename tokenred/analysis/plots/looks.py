@@ -2,60 +2,118 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenred.analysis.plots.canvas import MARKERS, Colour, palette
 from tokenred.analysis.plots.frames import METHODS, symbol_of
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+Look = tuple[Colour, str]
 _GREY = 7  # of the palette; baselines alone have it
+_BASELINES = {"random": "d", "uniform": "h"}  # markers that no method has
 _PLACES = {name: place for place, name in enumerate(METHODS)}
 _SHADES = (0.0, -0.35, 0.4)  # of a method drawn several times: its own, darker, lighter
 
 
-def looks_of(names: Iterable[Any]) -> dict[Any, tuple[Colour, str]]:
+def looks_of(names: Iterable[Any]) -> dict[Any, Look]:
     """Colour and marker of each method, strategy or scorer, by name.
 
     Every one in ``columns.toml`` has its own pair, whatever else is in the figure. Strategies of
-    one method share its colour, in shades. Other names get the pairs that follow, first those whose
-    colours the figure does not have. The dense model is black, baselines are grey.
+    one method have its colour in shades, each with another marker; the plain method keeps its own.
+    Other names get the pairs that follow, first those whose colours the figure does not have. The
+    dense model is black, baselines are grey.
     """
     colours = palette(10)
     grey = colours.pop(_GREY)
-    found = {name: _method(name) for name in dict.fromkeys(names)}
+    found = {name: _divided(name)[0] for name in dict.fromkeys(names)}
     taken = {_PLACES[method] % len(colours) for method in found.values() if method in _PLACES}
     start = -(-len(_PLACES) // len(colours)) * len(colours)  # the first colour again
     later = range(start, start + len(colours) * len(MARKERS))
     following = iter(sorted(later, key=lambda place: place % len(colours) in taken))
-    places, times, looks = dict(_PLACES), dict[str, int](), dict[Any, tuple[Colour, str]]()
-    for name, method in found.items():
-        if method not in places:
+    places, times, looks = dict(_PLACES), dict[str, int](), dict[Any, Look]()
+    for name in sorted(found, key=lambda name: bool(_divided(name)[1])):
+        if (method := found[name]) not in places:
             places[method] = next(following)
         place = places[method]
         again = times[method] = times.get(method, -1) + 1
-        colour = grey if method in ("random", "uniform") else colours[place % len(colours)]
         marker = MARKERS[(place + 2 * (place // len(colours)) + again) % len(MARKERS)]
+        colour = colours[place % len(colours)]
+        if method in _BASELINES:
+            colour, marker = grey, marker if again else _BASELINES[method]
         looks[name] = (_shaded(colour, _SHADES[again % len(_SHADES)]), marker)
         if method == "dense":
             looks[name] = ((0.0, 0.0, 0.0), "*")
-    return looks
+    return {name: looks[name] for name in found}
 
 
 def read_name(name: Any) -> str:
     """A strategy as a reader knows it: ``tome:r=8`` is "ToMe, r=8"."""
-    written, at, share = str(name).rpartition("@")
-    recipe, _, arguments = (written if at else share).partition(":")
-    if (known := METHODS.get(recipe.casefold())) is None:
+    recipe, arguments, share = _divided(name)
+    if (known := METHODS.get(recipe)) is None:
         return str(name)
     words = [known]
-    for argument in arguments.split(",") if arguments else ():
+    for argument in arguments:
         key, equals, value = argument.partition("=")
         words.append(f"{symbol_of(key)}={value}" if equals else argument)
-    return ", ".join(words) + (f" at {share}" if at else "")
+    return ", ".join(words) + (f" at {share}" if share else "")
 
 
-def _method(name: Any) -> str:
-    return str(name).partition("@")[0].partition(":")[0].casefold()
+def variants_of(frame: pd.DataFrame) -> list[str]:
+    """The method of each row, with those of its arguments that are not its budget.
+
+    Rows of one method whose strategies differ in their schedules alone get the same name: what
+    their labels share, such as ``topk:scorer=Mine`` of two keep rates. Where no configurations are
+    known, the methods.
+    """
+    methods = [str(method) for method in frame["method"]]
+    if not {"strategy", "config"} <= set(frame):
+        return methods
+    keys = list(zip(methods, map(_without_schedule, frame["config"]), strict=True))
+    labels: dict[tuple[str, str], dict[str, None]] = {}
+    for key, label in zip(keys, frame["strategy"], strict=True):
+        labels.setdefault(key, {})[str(label)] = None
+    names = {key: _shared(key[0], list(own)) for key, own in labels.items()}
+    for key, own in labels.items():  # the user's own names say no arguments
+        if list(names.values()).count(names[key]) > 1:
+            names[key] = ", ".join(own)
+    return [names[key] for key in keys]
+
+
+def _shared(method: str, labels: list[str]) -> str:
+    """What some strategies of a method have in common."""
+    if len(labels) == 1:
+        return labels[0]
+    (recipe, arguments, share), *rest = map(_divided, labels)
+    if {recipe, *(other for other, *_ in rest)} != {method}:
+        return method
+    same = [argument for argument in arguments if all(argument in own for _, own, _ in rest)]
+    text = f"{method}:{','.join(same)}" if same else method
+    return f"{text}@{share}" if share and all(own == share for *_, own in rest) else text
+
+
+def _without_schedule(config: Any) -> str:
+    """The JSON of a strategy without its schedules; other text as it is."""
+    try:
+        table = json.loads(config)
+        for step in (table, *table.get("steps", ())):
+            step.pop("schedule", None)
+    except (TypeError, ValueError, AttributeError):
+        return str(config)
+    return json.dumps(table, sort_keys=True)
+
+
+def _divided(name: Any) -> tuple[str, list[str], str]:
+    """The method in a strategy's name, its arguments, and the share."""
+    body, at, share = str(name).rpartition("@")
+    recipe, _, arguments = (body if at else share).partition(":")
+    # Not at the commas within a part's own parentheses.
+    written = re.split(r",(?![^(\[]*[)\]])", arguments) if arguments else []
+    return recipe.casefold(), written, share if at else ""
 
 
 def _shaded(colour: Colour, shade: float) -> Colour:

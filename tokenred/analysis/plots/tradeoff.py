@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenred.analysis.plots.canvas import draw_bars, draw_dense, draw_series, new_figure
 from tokenred.analysis.plots.frames import about, label_of, need, read_frame
-from tokenred.analysis.plots.looks import looks_of, read_name
+from tokenred.analysis.plots.looks import Look, looks_of, read_name, variants_of
 from tokenred.analysis.plots.points import wilson
 from tokenred.analysis.plots.published import dense_point, read_published, tradeoff_points
 from tokenred.core.errors import ConfigError, InputError
@@ -27,7 +27,7 @@ def tradeoff(
     frame: Any,
     *,
     x: str = "gmacs",
-    hue: str = "method",
+    hue: str | None = None,
     published: Any = None,
     relative: bool = False,
     front: bool = False,
@@ -37,6 +37,8 @@ def tradeoff(
 ) -> Figure:
     """Top-1 accuracy against cost or speed: one line per method over its budgets, dense as a star.
 
+    Strategies of one method that differ in more than their schedules have a line each.
+
     The error bars are the paired intervals of the difference from the dense model if the frame has
     them, so they show the uncertainty of the *loss*; otherwise they are binomial. Horizontal bars
     are those of the speed-up. Points of the same cost are drawn slightly apart.
@@ -44,7 +46,7 @@ def tradeoff(
     Args:
         frame: the frame of a `Comparison` with accuracies, or of a study; see `read_frame`.
         x: ``"gmacs"``, or ``"images_per_second"`` as it was measured.
-        hue: the column that distinguishes lines.
+        hue: the column that distinguishes lines; None for methods and their variants.
         published: points of a paper, drawn hollow: the path of a CSV, or the result of
             `read_published`; a method that is also measured has the same colour.
         relative: draw cost (or speed) and accuracy relative to the dense model, so that points of
@@ -61,8 +63,9 @@ def tradeoff(
     if x not in _AXES:
         raise ConfigError(f"expected x as one of {', '.join(_AXES)}, got {x!r}.")
     frame = read_frame(frame)
-    need(frame, ["method", hue, x, "top1"], "a trade-off")
+    need(frame, ["method", *([] if hue is None else [hue]), x, "top1"], "a trade-off")
     frame = frame.dropna(subset=[x, "top1"])
+    frame = frame.assign(line=variants_of(frame) if hue is None else frame[hue])
     if frame.empty:
         raise InputError(f"expected finished rows with top1 and {x}, got none; measure both.")
     theirs = None if published is None else tradeoff_points(read_published(published), x)
@@ -72,7 +75,7 @@ def tradeoff(
     points["bar"] = points["x"]
     if x == "gmacs":
         points["bar"] = _set_apart(points["x"], 0.02 * (ours["x"].max() - ours["x"].min()))
-    names = list(dict.fromkeys(points[hue]))
+    names = list(dict.fromkeys(points["line"]))
     looks = looks_of(names)
     entries = len(names) + bool(dense.any()) + front
     if beneath := entries > _MANY or theirs is not None:
@@ -80,7 +83,7 @@ def tradeoff(
         entries += 0 if theirs is None else len(theirs[["backbone", "method"]].drop_duplicates())
         height += _LINE * -(-entries // columns)
     with new_figure(width, height) as (figure, axes):
-        _draw_lines(axes, points, hue, looks)
+        _draw_lines(axes, points, looks)
         for _, star in ours[dense].head(1).iterrows():
             draw_dense(axes, star["y"])
             axes.plot(
@@ -154,9 +157,9 @@ def _set_apart(places: Any, step: float) -> Any:
     )
 
 
-def _draw_lines(axes: Axes, points: pd.DataFrame, hue: str, looks: dict[Any, Any]) -> None:
+def _draw_lines(axes: Axes, points: pd.DataFrame, looks: dict[Any, Look]) -> None:
     for name, (colour, marker) in looks.items():
-        own = points[points[hue] == name].sort_values("x", kind="stable")
+        own = points[points["line"] == name].sort_values("x", kind="stable")
         if own["x_low"].notna().any():
             across = [(own["x"] - own["x_low"]).clip(0), (own["x_high"] - own["x"]).clip(0)]
             draw_bars(axes, own["x"], own["y"], colour, xerr=across)
@@ -169,11 +172,17 @@ def _draw_lines(axes: Axes, points: pd.DataFrame, hue: str, looks: dict[Any, Any
 
 
 def _draw_published(
-    axes: Axes, points: pd.DataFrame, x: str, looks: dict[Any, Any], relative: bool
+    axes: Axes, points: pd.DataFrame, x: str, looks: dict[Any, Look], relative: bool
 ) -> None:
-    """Hollow and dotted, one line per table and method, in the method's colour."""
-    others = looks_of([*looks, *points["method"]])
-    chosen = {str(name).casefold(): look for name, look in (others | looks).items()}
+    """Hollow and dotted, one line per table, backbone and method, in the method's colour.
+
+    A method's backbones have shades and markers, as its variants do.
+    """
+    pairs = dict.fromkeys(zip(points["method"], points["backbone"], strict=True))
+    first = dict(reversed(pairs))
+    called = {(m, b): m.casefold() if first[m] == b else f"{m.casefold()}:{b}" for m, b in pairs}
+    chosen = {str(name).casefold(): look for name, look in looks.items()}
+    chosen = looks_of([*chosen, *called.values()]) | chosen
     lines = [name for name in ("backbone", "method", "finetuned", "table") if name in points]
     labelled: list[str] = []
     for key, own in points.groupby(lines, dropna=False, sort=False):
@@ -188,7 +197,7 @@ def _draw_published(
                 )
             unit = (100 if x == "gmacs" else 1) / dense[x]
             own = own.assign(**{x: own[x] * unit, "top1": own["top1"] - dense["top1"]})
-        colour, marker = chosen[method.casefold()]
+        colour, marker = chosen[called[method, backbone]]
         timed = x != "gmacs" and "device" in own
         device = f" on {str(own['device'].iloc[0]).upper()}" if timed else ""
         tuned = ", fine-tuned" if line.get("finetuned") is True else ""

@@ -102,7 +102,7 @@ def _tradeoffs(frame: pd.DataFrame, axes: tuple[str, ...]) -> Iterator[_Drawing]
     if "method" not in frame or len(done) < 2:
         return
     others = [n for n in axes if n not in _BUDGETS and _count(done, n) > 1]
-    hue, note = "method", ""
+    hue, note = None, ""
     if len(others) == 1 and _count(done, others[0]) <= _MOST_NAMES:
         # The dense model has no value on an axis; it is drawn as a star.
         hue = others[0]
@@ -111,6 +111,7 @@ def _tradeoffs(frame: pd.DataFrame, axes: tuple[str, ...]) -> Iterator[_Drawing]
         cost = done["gmacs"].round(4) if "gmacs" in done else done.index
         done = done.loc[done.groupby([done["method"], cost])["top1"].idxmax()]
         varied = ", ".join(symbol_of(name) for name in others)
+        hue = "method"
         note = (
             f"Of several cells with the same cost (which differ in {varied}), only the most "
             "accurate is drawn. It was selected on the same images, so its accuracy is slightly "
@@ -120,9 +121,9 @@ def _tradeoffs(frame: pd.DataFrame, axes: tuple[str, ...]) -> Iterator[_Drawing]
         if x in done and done[x].notna().sum() >= 2:
             yield _Drawing(
                 f"Accuracy against {against}",
-                f"Top-1 accuracy over {label_of(x)}, a line for each {symbol_of(hue)}, with "
-                "intervals. The table of cells has the same numbers.",
-                tradeoff, done, {"x": x, "hue": hue}, _SIZE, note,
+                f"Top-1 accuracy over {label_of(x)}, a line for each {symbol_of(hue or 'method')}, "
+                "with intervals. The table of cells has the same numbers.",
+                tradeoff, done, {"x": x} | ({"hue": hue} if hue else {}), _SIZE, note,
             )  # fmt: skip
 
 
