@@ -143,6 +143,12 @@ def test_speed_only_and_accuracy_only(digits: nn.Module) -> None:
     assert accuracy.frame["method"].tolist() == ["dense", "gtp", "narrow"]
 
 
+def test_what_cannot_meet_its_budget_is_left_out(digits: nn.Module) -> None:
+    found = compare(digits, None, ["topk@0.1", "gtp@0.6"], **QUICK)
+    assert found.frame["strategy"].tolist() == ["dense", "gtp@0.6"]
+    assert "Left out: topk@0.1: the budget is" in str(found)
+
+
 def test_default_is_five_methods_at_two_budgets(digits: nn.Module) -> None:
     found = compare(digits, "digits", timing=False, batch_size=40, limit=10, progress=False)
     assert found.frame.groupby("method").size().to_dict() == {
@@ -304,7 +310,7 @@ def test_the_table() -> None:
         assert words in str(made)
     assert lines[-1] == "a note"
     told = made.resolution()
-    assert told.startswith("What 1 images can tell: the 90% intervals are 4.0 points wide.")
+    assert told.startswith("What 1 image can tell: the 90% intervals are 4.0 points wide.")
     assert "more than about 2.0 points shows" in told
 
 

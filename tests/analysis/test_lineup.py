@@ -11,7 +11,7 @@ from tokenred.core.errors import ConfigError, ScheduleError, UnknownNameError
 
 
 def test_dense_comes_first(digits: nn.Module) -> None:
-    found = lineup(tr.wrap(digits, "gtp"), ["dense", "topk", tr.strategy("gtp", P=2)])
+    found, _ = lineup(tr.wrap(digits, "gtp"), ["dense", "topk", tr.strategy("gtp", P=2)])
     assert [each.label for each in found] == ["dense", "topk", "MixedAttn+Propagate"]
     assert [each.method for each in found] == ["dense", "topk", "MixedAttn+Propagate"]
     assert found[0].tokens == (64,) * 8
@@ -26,7 +26,8 @@ def test_names_of_a_mapping() -> None:
 
 
 def test_one_budget_for_all(digits: nn.Module) -> None:
-    found = lineup(digits, {"a": "gtp", "b": "tome", "c": "evit"}, gmacs_share=0.75)
+    found, notes = lineup(digits, {"a": "gtp", "b": "tome", "c": "evit"}, gmacs_share=0.75)
+    assert notes == ()
     assert [each.label for each in found] == ["dense", "a", "b", "c"]
     assert found[1].method == "gtp"
     shares = [tr.gmacs(each.model) / tr.gmacs(digits) for each in found[1:]]
@@ -35,8 +36,19 @@ def test_one_budget_for_all(digits: nn.Module) -> None:
 
 
 def test_own_budgets_stay(digits: nn.Module) -> None:
-    (_, found) = lineup(digits, ["gtp@0.6"])
+    (_, found), _ = lineup(digits, ["gtp@0.6"])
     assert tr.gmacs(found.model) <= 0.6 * tr.gmacs(digits)
+
+
+def test_a_budget_that_cannot_be_met_leaves_the_others(digits: nn.Module) -> None:
+    found, (first, second) = lineup(digits, ["topk@0.1", "gtp@0.6", "algm@0.6"])
+    assert [each.label for each in found] == ["dense", "gtp@0.6"]
+    assert first.startswith("Left out: topk@0.1: the budget is")
+    assert second.startswith("Left out: algm@0.6: ")
+    with pytest.raises(ScheduleError, match=r"topk@0.1: the budget is .* one token is left"):
+        lineup(digits, ["topk@0.1", "evit@0.1"])
+    with pytest.raises(ScheduleError, match="gtp:P=9"):
+        lineup(digits, ["gtp:P=9", "gtp@0.6"])
 
 
 @pytest.mark.parametrize("removed", [None, 3, [0, 5, 0, 2]])

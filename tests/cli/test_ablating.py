@@ -50,7 +50,7 @@ def test_a_study_file_and_options_before_it(run: Run, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "(base)" in result.stdout
     assert "2 cells" in result.stdout
-    assert "12 images" in result.stdout
+    assert "What 12 images can tell" in result.stdout
     with Store(tmp_path / "mine.db", readonly=True) as store:
         assert {row["study"] for row in store.rows()} == {"mine"}
 

@@ -14,13 +14,13 @@ from rich.table import Table
 from torch import nn
 
 from tokenred.analysis.baseline_models import Baseline, baselines_beside
-from tokenred.analysis.lineup import DENSE, Strategies, named_specs, wrap_spec
+from tokenred.analysis.lineup import DENSE, Strategies, named_specs, wrap_specs
 from tokenred.analysis.measure.accuracy import Evaluation
 from tokenred.analysis.measure.inputs import open_for
 from tokenred.analysis.measure.machine import base_of, check_device, cpu_threads
 from tokenred.analysis.measure.speed import Benchmark, Timing
 from tokenred.analysis.measure.timing import image_shape_of
-from tokenred.analysis.result import Result, count, interval, number, quarters, table_of
+from tokenred.analysis.result import Result, count, interval, number, quarters, resolution, table_of
 from tokenred.analysis.study.grid import Grid
 from tokenred.analysis.study.refs import DataRef, read_data
 from tokenred.analysis.study.rows import unused_notes
@@ -115,17 +115,8 @@ class Comparison(Result):
 
     def resolution(self) -> str:
         """What so many images can and cannot show, as a sentence; empty without accuracies."""
-        if "difference" not in self.frame:
-            return ""
-        widths = (self.frame["difference_high"] - self.frame["difference_low"]).dropna()
-        half, ends = float(widths.median()) / 2, [f"{widths.min():.1f}", f"{widths.max():.1f}"]
-        images = int(self.frame["images"].iloc[0])
-        return (
-            f"What {images} images can tell: the {self.level:.0%} intervals are "
-            f"{' to '.join(dict.fromkeys(ends))} points wide. A loss of more than about "
-            f"{half:.1f} points shows; a smaller one, or a lead of one method over another by as "
-            "little, may be chance."
-        )
+        rows: list[Any] = self.frame.to_dict("records")
+        return resolution(rows, self.level)
 
     def plot(self, **options: Any) -> Figure:
         """See `tokenred.analysis.tradeoff`."""
@@ -164,7 +155,8 @@ def compare(
 
     A grid (`tokenred.analysis.Grid`) with a row for each strategy. All strategies are applied, and
     the data is opened, before anything is measured. The dense model is the first row; its speed-up
-    is over itself, which shows the noise.
+    is over itself, which shows the noise. A strategy that cannot cost as little as its budget says
+    is left out, and a note says why.
 
     Args:
         model: a dense model, or a `ReducedViT`, whose base is then used.
@@ -192,15 +184,21 @@ def compare(
 
     Raises:
         TokenredError: as `parse_spec`, `tokenred.wrap`, `evaluate` and `benchmark` raise them.
+        ScheduleError: if no strategy can meet its budget.
         StudyInterruptedError: if the user stops it (Ctrl-C).
     """
     base = base_of(model)
     read(Size | None, threads, "threads")
     target = check_device(device)
     specs = same_budget() if strategies is None else named_specs(strategies)
-    reduced = {spec.label: wrap_spec(base, spec) for spec in specs}
+    reduced, left_out = wrap_specs(base, specs)
+    specs = [spec for spec in specs if spec.label in reduced]
     others, notes = baselines_beside(base, specs, reduced, baselines, smaller)
-    notes += tuple(unused_notes((n, model.strategy.unused) for n, model in reduced.items()))
+    notes = (
+        *left_out,
+        *notes,
+        *unused_notes((n, model.strategy.unused) for n, model in reduced.items()),
+    )
     read(PartOf, level, "level")
     dataset = None
     if data is not None:

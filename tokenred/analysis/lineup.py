@@ -9,7 +9,7 @@ from torch import nn
 
 from tokenred.analysis.measure.machine import base_of
 from tokenred.backbones import adapt
-from tokenred.core.errors import ConfigError, TokenredError
+from tokenred.core.errors import ConfigError, ScheduleError, TokenredError
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.wrap import dense, wrap
 from tokenred.strategies.schedule import Schedule, ScheduleContext
@@ -69,8 +69,8 @@ def _named(label: str, given: StrategyLike) -> Spec:
 
 def lineup(
     model: nn.Module, strategies: Strategies, *, gmacs_share: float | None = None
-) -> list[Entry]:
-    """The dense model, then each strategy wrapped around it.
+) -> tuple[list[Entry], tuple[str, ...]]:
+    """The dense model, then each strategy wrapped around it; and notes as of `wrap_specs`.
 
     Args:
         model: a dense model, or a `ReducedViT`, whose base is then used.
@@ -95,8 +95,9 @@ def lineup(
                 )
         specs = [replace(spec, share=gmacs_share) for spec in specs]
     base = base_of(model)
-    rest = [Entry(s.label, s.method, wrap_spec(base, s)) for s in specs]
-    return [Entry(DENSE, DENSE, dense(base)), *rest]
+    reduced, notes = wrap_specs(base, specs)
+    rest = [Entry(s.label, s.method, reduced[s.label]) for s in specs if s.label in reduced]
+    return [Entry(DENSE, DENSE, dense(base)), *rest], notes
 
 
 def lineup_at_counts(
@@ -156,6 +157,29 @@ def _removing(spec: Spec, counts: Sequence[int]) -> Spec:
         tuple(count + fuser.extra_in(i, depth) if count else 0 for i, count in enumerate(counts))
     )
     return replace(spec, strategy=spec.strategy.replace(schedule=schedule))
+
+
+def wrap_specs(
+    base: nn.Module, specs: Sequence[Spec]
+) -> tuple[dict[str, ReducedViT], tuple[str, ...]]:
+    """The model with each strategy, by label, and a note on each that cannot meet its budget.
+
+    Raises:
+        ScheduleError: if none can.
+        TokenredError: as `tokenred.wrap` raises them, with the strategy's name.
+    """
+    found: dict[str, ReducedViT] = {}
+    missed: list[ScheduleError] = []
+    for spec in specs:
+        try:
+            found[spec.label] = wrap_spec(base, spec)
+        except ScheduleError as error:
+            if spec.share is None:
+                raise
+            missed.append(error)
+    if missed and not found:
+        raise missed[0]
+    return found, tuple(f"Left out: {error}" for error in missed)
 
 
 def wrap_spec(base: nn.Module, spec: Spec) -> ReducedViT:

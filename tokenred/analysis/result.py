@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from abc import ABC
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
@@ -250,6 +251,26 @@ def interval(row: Row, name: str, places: int = 2, *, signed: bool = False) -> s
 def count(number: int, thing: str) -> str:
     """``1 image``, ``2 images``."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def resolution(rows: Iterable[Row], level: float) -> str:
+    """What the images behind some differences can and cannot show; empty without differences.
+
+    Args:
+        rows: with ``images`` and the bounds of ``difference``.
+        level: level of the intervals.
+    """
+    found = [row for row in rows if number(row, "difference", 2)]
+    if not found:
+        return ""
+    widths = [row["difference_high"] - row["difference_low"] for row in found]
+    half, ends = median(widths) / 2, [f"{min(widths):.1f}", f"{max(widths):.1f}"]
+    return (
+        f"What {count(min(int(row['images']) for row in found), 'image')} can tell: the "
+        f"{level:.0%} intervals are {' to '.join(dict.fromkeys(ends))} points wide. A loss of more "
+        f"than about {half:.1f} points shows; a smaller one, or a lead of one method over another "
+        "by as little, may be chance."
+    )
 
 
 def quarters(counts: Sequence[float]) -> str:

@@ -337,7 +337,7 @@ def resolve_budget(strategy: Strategy, info: ModelInfo, stem: float = 0.0) -> St
         if strategy.selector.calibration_passes:
             advice = "tokenred.calibrate(model, strategy, images, share=…) finds its thresholds."
         raise ScheduleError(
-            f"{budget!r}: {strategy.selector!r} keeps as many tokens as the image needs, so its "
+            f"{strategy.selector!r} keeps as many tokens as the image needs, so its "
             f"cost cannot be set. {advice}"
         )
     evenly = strategy.single and isinstance(budget.schedule, Constant)
@@ -354,7 +354,7 @@ def resolve_budget(strategy: Strategy, info: ModelInfo, stem: float = 0.0) -> St
     fitting = bisect_right(range(1, n + 1), budget.gmacs, key=cost)
     if not fitting:
         raise ScheduleError(
-            f"{budget!r}: even with one active token {strategy.router!r} costs {cost(1):.4g} GMACs "
-            f"on this model, and {cost(n):.4g} with all. Choose a budget in between."
+            f"the budget is {budget.gmacs:.4g} GMACs, but even with one active token "
+            f"{strategy.router!r} costs {cost(1):.4g} on this model. Choose a larger budget."
         )
     return at(fitting)

@@ -50,6 +50,15 @@ def test_differences_are_paired(make_grid: MakeGrid, store: Store) -> None:
         assert words in text
 
 
+def test_the_base_is_marked_where_it_is_a_cell_too(make_grid: MakeGrid, store: Store) -> None:
+    grid = make_grid({"alpha": [0.1, 0.2]}, base="gtp:P=6,alpha=0.1", against="base", limit=20)
+    study = grid.run(store, progress=False)
+    column = _column(study, "alpha")
+    assert column[0] == "(base)"
+    assert sorted(column[1:]) == ["0.1 (base)", "0.2"]
+    assert "What 20 images can tell: the 95% intervals are" in str(study)
+
+
 def test_the_best_come_first(make_grid: MakeGrid, store: Store) -> None:
     def score(model: Any, data: Any, context: Any) -> dict[str, Any]:
         alpha = model.strategy.fuser.alpha

@@ -211,7 +211,7 @@ def oversmoothing(
         InputError: if images do not have the model's own size, or features are not finite.
         TokenredError: as raised by `parse_spec` and `tokenred.wrap`.
     """
-    entries = lineup(model, strategies, gmacs_share=gmacs_share)
+    entries, left_out = lineup(model, strategies, gmacs_share=gmacs_share)
     costs = [entry.model.cost() for entry in entries]
     # Counts of tokens, image by image, of those in which they depend on the image.
     alive: dict[int, list[tuple[int, ...]]] = {
@@ -258,7 +258,7 @@ def oversmoothing(
         "Only the tokens that remain after a block are counted. A smaller number of them bounds "
         "the effective rank."
     )
-    return Oversmoothing(frame, level, (*notes, remain))
+    return Oversmoothing(frame, level, (*left_out, *notes, remain))
 
 
 def _reduces(entry: Entry, layer: LayerCost) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.result import Result, count, interval, number, table_of
+from tokenred.analysis.result import Result, count, interval, number, resolution, table_of
 from tokenred.analysis.study.cell import DONE
 from tokenred.analysis.study.plan import Plan
 from tokenred.analysis.study.rows import extra_columns, record, tidy, unused_notes
@@ -72,6 +72,10 @@ class Study(Result):
         keys = [cell.key for cell in self._plan.references]
         return [record(row) for row in self.store.rows(keys)]
 
+    @cached_property
+    def _reference_keys(self) -> set[str]:
+        return {row["key"] for row in self.references}
+
     def failed(self) -> list[dict[str, Any]]:
         """The cells that raised."""
         return [row for row in self.records if row["status"] != DONE]
@@ -106,13 +110,13 @@ class Study(Result):
             columns[heading] = partial(interval, name="difference", signed=True)
         for name in _extra(done, self.axes):
             columns[name.replace("_", " ")] = partial(number, name=name, places=3)
-        # A reference is labelled by what it is, unless the first axis says it.
-        references = [
-            row if row.get(names[0]) else {**row, names[0]: f"({self.against})"}
-            for row in self.references
-        ]
-        shown = [*references, *done[:most]]
-        return table_of(columns, shown, left=len(names), dim=len(references))
+        shown = [*self.references, *done[:most]]
+        for at, row in enumerate(shown):
+            # A cell may be the reference of others, too.
+            if row["key"] in self._reference_keys and row.get(names[0]) != self.against:
+                told = f"{_word(row, names[0])} ({self.against})".strip()
+                shown[at] = {**row, names[0]: told}
+        return table_of(columns, shown, left=len(names), dim=len(self.references))
 
     def footnotes(self) -> list[str]:
         """The number of cells, which of them failed, and what produced the rows."""
@@ -126,6 +130,8 @@ class Study(Result):
                 f"{first['seed']}; tokenred {first['tokenred']}, torch {first['torch']}, timm "
                 f"{first['timm']}."
             )
+        compared = [row for row in records if row["key"] not in self._reference_keys]
+        lines += filter(None, [resolution(compared, self.level)])
         lines += unused_notes((c.label, c.strategy.unused) for c in self._plan.cells if c.strategy)
         lines += [f"{row['status']}: {row['strategy']}: {row['error']}" for row in failed[:5]]
         if len(failed) > 5:

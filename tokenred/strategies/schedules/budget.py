@@ -49,10 +49,10 @@ class Budget(Schedule):
         if (least := cost(most)) > self.gmacs:
             whole = cost(0)
             raise ScheduleError(
-                f"{self!r}: this model costs {least:.4g} GMACs ({least / whole:.3f} of the whole) "
-                f"if {self.schedule!r} is scaled until one token is left, and {whole:.4g} with "
-                "nothing removed. Choose a budget in between, or a schedule that removes more in "
-                "the first blocks."
+                f"the budget is {self.gmacs:.4g} GMACs ({self.gmacs / whole:.3f} of the whole); "
+                f"this model costs {least:.4g} ({least / whole:.3f}) even if {self.schedule!r} is "
+                "scaled until one token is left. Choose a larger budget, or a schedule that "
+                "removes more in the first blocks."
             )
         return bisect_left(range(most), True, key=lambda level: cost(level) <= self.gmacs)
 
