@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -157,8 +158,51 @@ def test_a_fuser_that_needs_a_graph_says_so() -> None:
     assert tr.wrap(vit(), strategy.replace(graph="spatial"))(images).shape == (2, 5)
     with pytest.warns(UnusedWarning, match="without a graph NeedsGraph moves nothing"):
         reduced = tr.wrap(vit(), strategy)
-    with pytest.raises(PartError, match=r"NeedsGraph\(\) reads the graph, and there is none"):
+    with pytest.raises(
+        PartError, match=r"NeedsGraph\(\) reads graph.weights_between, and there is no"
+    ):
         reduced(images)
+
+
+class Undeclared(NeedsGraph):
+    uses_graph = False
+
+
+class ByDegree(tr.Scorer):
+    """Reads the graph of the state."""
+
+    declared: bool = False
+
+    @property
+    def uses_graph(self) -> bool:
+        return self.declared
+
+    def __call__(self, state: Any, attention: tr.AttentionStats) -> torch.Tensor:
+        return state.graph.degree().expand(len(state.x), -1).gather(1, state.index)
+
+
+class Mistaken(NeedsGraph):
+    def __call__(self, state: Any, *others: Any) -> Any:
+        return state.nothing
+
+
+def test_who_reads_a_graph_declares_it() -> None:
+    images = torch.zeros(2, 3, 32, 24)
+
+    def run(scorer: Any, fuser: Any) -> torch.Size:
+        strategy = tr.Strategy(scorer, fuser=fuser, schedule=2, graph="spatial")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnusedWarning)
+            return tr.wrap(vit(), strategy)(images).shape
+
+    with pytest.raises(PartError, match="Write uses_graph = True into Undeclared"):
+        run("Random", Undeclared())
+    with pytest.raises(PartError, match="Write uses_graph = True into ByDegree"):
+        run(ByDegree(), "prune")
+    assert run(ByDegree(declared=True), "prune") == (2, 5)
+    # Another error of the part's own stays what it is.
+    with pytest.raises(AttributeError, match="nothing"):
+        run("Random", Mistaken())
 
 
 @pytest.mark.parametrize("strategy", [tr.strategy("evit"), tr.Strategy("CLSAttn", schedule=1)])

@@ -118,7 +118,7 @@ def _row(
     logits, trace = reduced.run_with_trace(batch)
     embedded = reduced.backbone.embed(batch)
     graph = None
-    if edges and any(step.fuser.uses_graph for step in reduced.strategy.steps):
+    if edges and any(step.uses_graph for step in reduced.strategy.steps):
         builder: Any = reduced.strategy.graph.built_for(reduced.info)
         graph = builder(embedded.x0, trace.grid)
     stages = tuple(_stage(reduced, trace, embedded.x, layer, graph) for layer in layers)

@@ -175,7 +175,7 @@ def _unknown(strategy: Strategy) -> tuple[str, ...]:
 def needs_graph(strategy: Strategy, counts: Sequence[Sequence[int]]) -> bool:
     """Whether any block reads the graph."""
     both = zip(strategy.steps, counts, strict=True)
-    return any(step.fuser.uses_graph and any(own) for step, own in both)
+    return any(step.uses_graph and any(own) for step, own in both)
 
 
 def _block_macs(

@@ -33,7 +33,7 @@ from tokenred.reduced.plan import LayerPlan, StepPlan
 from tokenred.reduced.recorder import Recorder, Span, no_span
 from tokenred.reduced.refusals import AHEAD
 from tokenred.reduced.setup import Setup
-from tokenred.strategies.base import Selector
+from tokenred.strategies.base import Reader, Selector
 
 # Added to the logits of idle keys in a training form, as IdleViT does.
 _IDLE = -1e5
@@ -364,14 +364,21 @@ class Runner:
             return _follow(state, told, plan), attention, None
         if state.size is None and (setup.tracks_size or step.adaptive):
             state = replace(state, size=_ones(state.x))
-        with self.span("select"):
-            selection = selector(state, attention, step.count)
-            if self.check:
-                _check_selection(selector, selection, state.num_tokens)
-        with self.span("fuse"):
-            after = fuser(state, selection, state.graph, attention)
-            if selection.alive is not None:
-                after = _padded(after, selection.alive)
+        part: Reader = getattr(selector, "scorer", selector)
+        try:
+            with self.span("select"):
+                selection = selector(state, attention, step.count)
+                if self.check:
+                    _check_selection(selector, selection, state.num_tokens)
+            part = fuser
+            with self.span("fuse"):
+                after = fuser(state, selection, state.graph, attention)
+        except AttributeError as error:
+            if missed := part.misses_graph(error, state.graph):
+                raise missed from error
+            raise
+        if selection.alive is not None:
+            after = _padded(after, selection.alive)
         expected = state.num_tokens - step.count
         expected += fuser.extra_in(state.layer, state.depth)
         if step.adaptive:

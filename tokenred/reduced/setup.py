@@ -178,7 +178,7 @@ class Setup:
 
     def reads_graph(self, plans: tuple[LayerPlan, ...]) -> bool:
         """Whether any block reads the graph."""
-        reads = [step.fuser.uses_graph for step in self.strategy.steps]
+        reads = [step.uses_graph for step in self.strategy.steps]
         return any(step.count and reads[step.number] for plan in plans for step in plan.steps)
 
     def opens(self, block: BlockAdapter, plan: LayerPlan) -> bool:

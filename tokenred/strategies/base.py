@@ -28,6 +28,29 @@ class Reader(Part):
         """Statistics of the block's attention that the part reads."""
         return ()
 
+    @property
+    def uses_graph(self) -> bool:
+        """Whether the part reads the graph; if none does, it is not built."""
+        return False
+
+    def misses_graph(self, error: AttributeError, graph: Graph | None) -> PartError | None:
+        """What to say if an error comes from a graph that is not there; None for any other."""
+        from tokenred.graphs.graph import Graph
+
+        names = {*dir(Graph), *Graph.__dataclass_fields__}
+        if graph is not None or error.obj is not None or error.name not in names:
+            return None
+        if self.uses_graph:
+            return PartError(
+                f"{self!r} reads graph.{error.name}, and there is no graph. Choose one "
+                "(graph='mixed'); a fuser may also look for None, and give "
+                "Transport(selection.keep, selection.drop), which removes the tokens."
+            )
+        return PartError(
+            f"{self!r} reads graph.{error.name} but does not declare it, so no graph was built. "
+            f"Write uses_graph = True into {type(self).__name__}."
+        )
+
 
 class Scorer(Reader):
     """Gives every remaining image token a score; the highest are kept.
@@ -154,11 +177,6 @@ class Fuser(Reader):
         return self.extra
 
     @property
-    def uses_graph(self) -> bool:
-        """Whether the fuser reads the graph; otherwise the graph is not built."""
-        return False
-
-    @property
     def uses_size(self) -> bool:
         """Whether token sizes are read (they are also tracked for proportional attention)."""
         return False
@@ -199,13 +217,9 @@ class Fuser(Reader):
         try:
             return self.transport(state, selection, graph, attention).apply(state)
         except AttributeError as error:
-            if graph is not None or not self.uses_graph or error.obj is not None:
-                raise
-            raise PartError(
-                f"{self!r} reads the graph, and there is none: graph is None in its transport. "
-                "Choose one (graph='mixed'), or give Transport(selection.keep, selection.drop) "
-                "there, which removes the tokens."
-            ) from error
+            if missed := self.misses_graph(error, graph):
+                raise missed from error
+            raise
 
 
 class Router(Reader):

@@ -107,6 +107,11 @@ class Step:
         """Its parts by field name."""
         return {"scorer": self.scorer, "fuser": self.fuser, "schedule": self.schedule}
 
+    @property
+    def uses_graph(self) -> bool:
+        """Whether it reads the graph; if no step does, it is not built."""
+        return self.scorer.uses_graph or self.fuser.uses_graph
+
     def acts(self, layer: int) -> bool:
         """Whether the step may act in a block."""
         return self.layers is None or layer in self.layers

@@ -196,7 +196,7 @@ class Strategy:
             for name, fuser in fusers.items()
             if without and fuser.uses_graph
         ]
-        if not without and not any(fuser.uses_graph for fuser in fusers.values()):
+        if not without and not any(step.uses_graph for step in self.steps):
             found.append(f"graph: not read by {' and '.join(fusers)}")
         if not found and any(getattr(step.fuser, "alpha", 1) == 0 for step in self.steps):
             found.append("fuser: alpha=0 moves nothing")
