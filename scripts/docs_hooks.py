@@ -15,7 +15,7 @@ from typing import Any
 
 from docs_api import api_pages
 from docs_catalogue import catalogue
-from docs_links import MADE, PAGES, notebooks, rewrite_links
+from docs_links import PAGES, notebooks, rewrite_links
 from docs_notebooks import notebook_page
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -68,7 +68,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     source = SOURCES.get(place) or (f"docs/{place}" if inside.exists() else None)
     if source is None:
         return markdown
-    known = {**SITE, **MADE, **PICTURES}
+    known = {**SITE, **PICTURES}
     return rewrite_links(markdown, source, place, known, ROOT, LOG.warning)
 
 

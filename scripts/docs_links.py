@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-__all__ = ["MADE", "PAGES", "notebooks", "rewrite_links"]
+__all__ = ["PAGES", "notebooks", "rewrite_links"]
 
 # Pages that are outside docs/ in the repository, and their path on the site.
 PAGES = {
@@ -18,9 +18,6 @@ PAGES = {
     "examples/tokenred-example/README.md": "example.md",
     "notebooks/README.md": "notebooks/index.md",
 }
-# Pages generated with the site, by the path that links in ``docs/`` use for them.
-MADE = {"docs/catalogue.md": "catalogue.md"}
-
 # Code is matched first, since nothing in it is a link.
 _PIECES = re.compile(
     r"(?P<fence>^(?P<marks>```+|~~~+).*?^(?P=marks)\s*$)"
