@@ -13,7 +13,7 @@ import pytest
 
 from tests.analysis.reports.pages import check_page
 from tokenred._version import __version__
-from tokenred.analysis import report
+from tokenred.analysis import Store, report
 from tokenred.analysis.reports.page import (
     Column,
     DataTable,
@@ -60,6 +60,18 @@ def test_a_store(text: str) -> None:
     assert "&lt;script&gt;document" in text
     assert re.search("<summary>Traceback of cell [0-9]", text)
     assert "RuntimeError" in text
+
+
+def test_of_a_study_that_was_stopped(store: Path, tmp_path: Path, text: str) -> None:
+    assert "All 6 cells" in text
+    half = tmp_path / "half.db"
+    half.write_bytes(store.read_bytes())
+    with Store(half) as opened, opened.writing():
+        keys = [row["key"] for row in opened.rows()]
+        opened.plan("study", [*keys, "one", "two"])
+    page = report(half, tmp_path / "half.html").read_text()
+    assert "6 of 8 cells" in page
+    assert "2 cells of the study not run yet" in page
 
 
 def test_what_produced_the_cells_is_told_once_and_whole(text: str) -> None:

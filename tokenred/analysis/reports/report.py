@@ -19,7 +19,7 @@ from tokenred.analysis.reports.page import (
     write_page,
 )
 from tokenred.analysis.reports.source import OVERSMOOTHING, SWEEP, Source, read_source
-from tokenred.analysis.result import quarters
+from tokenred.analysis.result import count, quarters
 from tokenred.analysis.study.cell import DONE
 from tokenred.analysis.study.rows import extra_columns, unused_in, unused_notes
 from tokenred.core.errors import ConfigError
@@ -105,6 +105,11 @@ def sections_of(
     before = f"{name}: " if name else ""
     drawn, left_out = pictures_of(source) if figures else ([], [])
     notes = [source.note] if source.note else []
+    if source.missing:
+        notes.append(
+            f"{count(source.missing, 'cell')} of the study not run yet; the command that started "
+            "it continues it."
+        )
     notes += unused_notes(unused_in(source.frame.to_dict("records")))
     if source.kind == OVERSMOOTHING:
         notes.append("One row per strategy, block and statistic, with the interval in brackets.")
@@ -146,7 +151,9 @@ def _cells(source: Source, anchor: str, rows: list[tuple[int, Row]], *, status: 
         ]
         for at, row in rows
     ]
-    caption = "All 1 cell" if len(rows) == 1 else f"All {len(rows)} cells"
+    caption = f"All {count(len(rows), 'cell')}"
+    if source.missing:
+        caption = f"{len(rows)} of {count(len(rows) + source.missing, 'cell')}"
     return DataTable(f"{anchor}-cells", caption, columns, shown)
 
 

@@ -31,6 +31,7 @@ class Source:
         frame: one row per result.
         axes: columns that a study varied.
         note: the reference of the paired differences; empty if there are none.
+        missing: how many planned results are not there yet.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Source:
     frame: pd.DataFrame
     axes: tuple[str, ...]
     note: str = ""
+    missing: int = 0
 
 
 def read_source(given: Any, level: float = 0.95) -> Source:
@@ -53,20 +55,21 @@ def read_source(given: Any, level: float = 0.95) -> Source:
         InputError: for any other source, or empty results.
         StoreError: if the database is not a store, or was written by a newer tokenred.
     """
-    name, note = type(given).__name__.lower(), ""
+    name, note, missing = type(given).__name__.lower(), "", 0
     if isinstance(given, str | Path):
         path = Path(given).expanduser()
         name = path.name
         given = Store(path, readonly=True) if _is_store(path) else path
     if isinstance(given, Store):
         frame, note = _paired_frame(given, level)
+        missing = given.missing()
         if frame.empty:
             raise InputError(f"{name}: the store has no results yet; run a grid on it first.")
     else:
         frame = read_frame(given)
     kind = _kind(frame)
     axes = tuple(axes_of(frame)) if kind == RESULTS else ()
-    return Source(name, kind, frame.reset_index(drop=True), axes, note)
+    return Source(name, kind, frame.reset_index(drop=True), axes, note, missing)
 
 
 def _is_store(path: Path) -> bool:

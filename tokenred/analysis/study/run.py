@@ -58,6 +58,7 @@ def run_plan(
             # Another grid may have been busy meanwhile.
             missing = plan.missing(store, retry_failed)
             store.set_axes(plan.narrow(store))
+            store.plan(plan.design.name, list(plan.results))
             runner = _runner(plan, raising)
             _Writer(plan, store, engine).run(runner, missing, progress)
             study.keep_differences()

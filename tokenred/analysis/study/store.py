@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from tokenred.analysis.measure.intervals import Interval
 
+_PLANNED = "cells of "  # of the stamps of plans
 _CHUNK = 500  # SQLite takes at least 999 parameters
 
 
@@ -150,6 +151,16 @@ class Store:
         """Store facts by their stamps, see `fact`."""
         rows = [(stamp, json.dumps(value)) for stamp, value in facts.items()]
         self._do("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
+
+    def plan(self, study: str, keys: Sequence[str]) -> None:
+        """Store which results a study is going to have, for `missing`."""
+        self.remember({_PLANNED + study: list(keys)})
+
+    def missing(self) -> int:
+        """The number of planned results that are not there: a study was stopped, or still runs."""
+        rows = self._ask("SELECT value FROM facts WHERE stamp LIKE ?", (_PLANNED + "%",))
+        planned = {key for (value,) in rows for key in json.loads(value)}
+        return len(planned) - len(self.status(list(planned)))
 
     def keep_differences(self) -> None:
         """Store what `difference` computed, so that it need not be computed again."""
