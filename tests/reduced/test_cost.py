@@ -130,6 +130,15 @@ def test_layers_scale_with_the_depth(backbone: str, layers: tuple[int, ...]) -> 
     assert {x.tokens_out for x in idle} == {196}
 
 
+def test_printed() -> None:
+    cost = tr.wrap(vit(), "gtp").cost()
+    assert len(repr(cost)) < 80
+    head, *layers, total = str(cost).splitlines()
+    assert head.split() == ["block", "in", "gone", "out", "GMACs"]
+    assert len(layers) == len(cost.layers)
+    assert f"{cost.gmacs:.3f} GMACs an image" in total
+
+
 def test_another_size() -> None:
     reduced = tr.wrap(vit(img_size=64, dynamic_img_size=True), tr.strategy("gtp", P=4))
     expected = tr.wrap(vit(img_size=(80, 48)), tr.strategy("gtp", P=4)).cost()

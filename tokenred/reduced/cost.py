@@ -29,7 +29,7 @@ class LayerCost:
     overhead: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Cost:
     """What one image costs.
 
@@ -58,8 +58,11 @@ class Cost:
         """The overhead, in 10⁹ MACs."""
         return (self.overhead + sum(x.overhead for x in self.layers)) / 1e9
 
-    def table(self, num_prefix: int) -> str:
-        """The layers as text: tokens in and out, GMACs."""
+    def __repr__(self) -> str:
+        return f"Cost({self.gmacs:.3f} GMACs, {len(self.layers)} blocks)  # print it for its table"
+
+    def __str__(self) -> str:
+        """The layers as a table: tokens in and out, GMACs."""
         lines = [f"{'block':>5} {'in':>6} {'gone':>5} {'out':>6} {'GMACs':>8}"]
         for x in self.layers:
             idle = f"  ({x.active} active)" if x.active != x.tokens_in else ""
@@ -68,7 +71,7 @@ class Cost:
                 f"{x.macs / 1e9:>8.3f}{idle}"
             )
         lines.append(
-            f"image tokens (beside {num_prefix} prefix); {self.gmacs:.3f} GMACs an image, "
+            f"image tokens, without the prefix; {self.gmacs:.3f} GMACs an image, "
             f"{self.overhead_gmacs:.4f} of overhead not counted"
             + f"; that of {', '.join(self.unknown)} is unknown (no macs)"
             * bool(self.unknown)

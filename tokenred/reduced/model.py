@@ -396,9 +396,8 @@ class ReducedViT(LiveModel):
         return self._refresh(look=True).info
 
     def __repr__(self) -> str:
-        layers = self.cost().table(self.info.num_prefix)
         told = "".join(f"\n{line}" for line in self.strategy.unused)
-        return f"ReducedViT({self._setup.info.name},\n  {self.strategy!r}\n)\n{layers}{told}"
+        return f"ReducedViT({self._setup.info.name},\n  {self.strategy!r}\n)\n{self.cost()}{told}"
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "r" and "base" in self.__dict__ and not hasattr(self, name):

@@ -120,8 +120,10 @@ class Plan:
             costs = {} if cell.error else cost_columns(self.cost(cell))
             row = {**self.row(cell), "axes": {}, "machine": setting, "metrics": costs}
             status = known.get(cell.key, (status, ""))[0]
-            done = {"status": status, "why": cell.why}
-            records.append({**cell.plain_axes, **record(row), **done})
+            # Last, because pandas prints the first and the last columns.
+            last = {"why": cell.why, "gmacs": costs.get("gmacs"), "status": status}
+            told = {name: value for name, value in record(row).items() if name not in last}
+            records.append({**cell.plain_axes, **told, **last})
         return pd.DataFrame(records)
 
     def model(self, cell: Cell) -> ModelRef:
