@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from rich.table import Table
 from torch import nn
@@ -32,6 +31,7 @@ from tokenred.data.classes import ClassMap
 from tokenred.strategies.specs import Spec, same_budget
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 _TRACE = "image tokens at 0, ¼, ½, ¾, 1\nof the depth"
@@ -304,6 +304,8 @@ def _comparison(
         speeds = Benchmark(
             tuple(timings), first["batch_size"], shape, precision, first["seed"], machine
         )
+    import pandas as pd
+
     frame = pd.DataFrame([row | common for row in rows])
     return Comparison(frame, evaluations, speeds, study.level, notes)
 

@@ -33,7 +33,6 @@ from tokenred.cli.options import (
 )
 from tokenred.core.errors import ConfigError, OutputExistsError
 from tokenred.core.files import check_new, prepare_folder, write_atomically
-from tokenred.models import load_model
 from tokenred.strategies.specs import METHODS
 
 _OUT = Path("tokenred-out")
@@ -120,6 +119,8 @@ def compare_command(
 
 def _time_deit(data: DataOptions, threads: int) -> Any:
     """The published settings on DeiT-S with random weights; speed does not depend on them."""
+    from tokenred.models import load_model
+
     with torch.random.fork_rng():
         torch.manual_seed(data.seed)
         deit = load_model(_DEIT, pretrained=False)

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from timm.data import ImageNetInfo
 from torch import nn
 
 from tokenred.core.errors import ConfigError, DataError
@@ -26,6 +25,8 @@ _IMAGENET_SIZE = 1000
 @lru_cache(maxsize=1)
 def _wnids() -> tuple[str, ...]:
     """The 1000 WNIDs of ImageNet-1k in the order of the models' outputs."""
+    from timm.data import ImageNetInfo
+
     return tuple(ImageNetInfo(_IMAGENET).label_names())
 
 
@@ -42,6 +43,8 @@ def class_names(model: nn.Module) -> tuple[str, ...] | None:
     if own is not None and len(own) == classes:
         return tuple(map(str, own))
     if classes == _IMAGENET_SIZE:
+        from timm.data import ImageNetInfo
+
         info = ImageNetInfo(_IMAGENET)
         return tuple(info.index_to_description(i) for i in range(_IMAGENET_SIZE))
     return None

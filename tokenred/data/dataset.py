@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
-from torchvision.transforms.functional import to_tensor
 
 from tokenred.core.errors import DataError
 from tokenred.core.values import Count, Size, checked
@@ -90,6 +89,8 @@ class ImageDataset(Dataset[Item]):
         return self._to_tensor(image), self.labels[index], index
 
     def _to_tensor(self, image: Image.Image) -> Tensor:
+        from torchvision.transforms.functional import to_tensor
+
         made: Tensor = to_tensor(image) if self.transform is None else self.transform(image)
         return made
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, cast
 
 from PIL import Image
-from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
 
 from tokenred.core.reading import Words
@@ -49,6 +48,8 @@ def eval_transform(
         ConfigError: if ``mean`` or ``std`` is not three numbers, or a ``std`` is not positive.
     """
     config = data_config(model, data, mean, std)
+    from timm.data import create_transform
+
     return cast("Callable[[Image.Image], Tensor]", create_transform(**config, is_training=False))
 
 
@@ -68,6 +69,8 @@ def data_config(
     if size is not None:
         # A model built for another img_size keeps the old one in its pretrained_cfg.
         overrides["input_size"] = (3, *size)
+    from timm.data import resolve_model_data_config
+
     return dict(resolve_model_data_config(model, args=overrides, pretrained_cfg=recorded))
 
 

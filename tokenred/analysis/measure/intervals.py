@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from tokenred.core.errors import InputError
 from tokenred.core.values import PartOf, read
@@ -63,6 +62,8 @@ def paired_difference(correct_a: ArrayLike, correct_b: ArrayLike, level: float =
         )
     n, x, y = a.size, int((a & ~b).sum()), int((~a & b).sum())
     low, high = paired_limits(x, y, n, level)
+    from scipy import stats
+
     p_value = float(stats.binomtest(x, x + y).pvalue) if x + y else 1.0
     return Interval((x - y) / n, float(low), float(high), level, x, y, p_value)
 
@@ -109,6 +110,8 @@ def paired_limits(
             "expected non-negative counts of images that only one model classifies correctly, "
             "whose sum does not exceed the number of images, and at least one image."
         )
+    from scipy import stats
+
     z = float(stats.norm.ppf((1 + level) / 2))
     observed = (x - y) / n
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
@@ -34,6 +33,7 @@ from tokenred.reduced.trace import Reduction, Trace
 from tokenred.strategies.config import fingerprint_if_any
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 _LOST = "lost"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
@@ -17,6 +16,9 @@ from tokenred.analysis.measure.intervals import StreamingMeans
 from tokenred.analysis.measure.machine import base_of, running, weight_type
 from tokenred.core.errors import DataError
 from tokenred.data.classes import ClassMap
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def means_over_images(
@@ -79,6 +81,8 @@ def means_over_images(
             f"expected images to measure on, got none, and {skipped} that cannot be read. "
             "Check the data."
         )
+    import pandas as pd
+
     frame = pd.DataFrame([dict(row) for row in rows]).assign(**means.figures(level))
     if minus:
         gaps = np.full((len(rows), 3), np.nan)

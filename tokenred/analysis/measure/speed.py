@@ -14,7 +14,6 @@ from annotated_types import Ge
 from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
-from scipy import stats
 from torch import Tensor, nn
 
 from tokenred.analysis.measure.image_costs import adaptive_cost, is_adaptive
@@ -271,6 +270,8 @@ def summarise(
         seed: of the bootstrap.
     """
     ratios = seconds[:, 0] / seconds[:, 1]
+    from scipy import stats
+
     sure = stats.bootstrap(
         (ratios,), np.median, confidence_level=_LEVEL, n_resamples=_RESAMPLES, method="percentile",
         random_state=np.random.default_rng(seed),

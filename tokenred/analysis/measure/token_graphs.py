@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
@@ -38,6 +37,7 @@ from tokenred.reduced.wrap import dense, wrap
 from tokenred.strategies.specs import StrategyLike, parse_spec
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 
@@ -178,6 +178,8 @@ def graph_statistics(
         values, degrees = _describe(source, source.batch)
         means = StreamingMeans(len(GRAPH_STATISTICS), seed=seed)
         means.add(values)
+        import pandas as pd
+
         frame = pd.DataFrame(_rows("a graph")).assign(**means.figures(level))
         frame = frame.assign(model="", data="", seed=seed)
         note = f"{source.batch} image{'s' * (source.batch > 1)}."
@@ -243,6 +245,8 @@ def _unreached(graph: Graph, trace: Trace) -> list[Float[Tensor, " b"]]:
 
 def _rows(builder: str, dropping: Sequence[int] = ()) -> list[Mapping[str, Any]]:
     """The rows of the frame without their values."""
+    import pandas as pd
+
     keys = [*((name, pd.NA) for name in GRAPH_STATISTICS), *(("unreached", x) for x in dropping)]
     return [{"builder": builder, "statistic": name, "layer": layer} for name, layer in keys]
 
