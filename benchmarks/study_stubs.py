@@ -14,7 +14,7 @@ from study_clock import Clock, Figures
 
 from tokenred.analysis import Store
 from tokenred.analysis.measure.accuracy import Evaluation
-from tokenred.analysis.study.cell import DONE, Outcome, Setting, Task
+from tokenred.analysis.study.cell import DONE, Cell, Outcome, outcome
 from tokenred.analysis.study.engines import Ray
 from tokenred.analysis.study.rows import pack_predictions
 from tokenred.strategies.strategy import Strategy
@@ -57,26 +57,26 @@ def writer(options: argparse.Namespace) -> Figures:
 class Stub:
     """Returns results immediately."""
 
-    def __call__(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
-        for task in tasks:
-            number = int(task.key)
-            yield Outcome(task.key, DONE, {"answer": number * number, "process": os.getpid()})
+    def __call__(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
+        for cell in cells:
+            told = {"answer": int(cell.key) ** 2, "process": os.getpid()}
+            yield outcome(cell.key, DONE, metrics=told)
 
 
 def ray_stubs(options: argparse.Namespace) -> Figures:
-    """8 workers of Ray send results of stub cells in batches, through the engine into a store."""
-    count, setting = options.stubs, Setting(0, 0, None, None, False, None, 64, None, 0)
-    tasks = [Task(str(i), Strategy.dense(), setting) for i in range(count)]
+    """8 workers of Ray send results of stub cells, through the engine into a store."""
+    count, strategy = options.stubs, Strategy.dense()
+    cells = [Cell(i, {}, "", "", 0, strategy, "", str(i)) for i in range(count)]
     processes, batches = set(), 0
     with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "a.db") as store:
         with store.writing(), Clock() as clock:
             # The stub is pickled by value, since workers cannot import this module.
-            for outcomes in Ray(workers=WORKERS).run(Stub(), tasks, {__name__}):
+            for outcomes in Ray(workers=WORKERS).run(Stub(), cells):
                 rows, batches = [], batches + 1
-                for outcome in outcomes:
-                    assert outcome.metrics["answer"] == int(outcome.key) ** 2
-                    processes.add(outcome.metrics["process"])
-                    rows.append(stored(outcome.key))
+                for each in outcomes:
+                    assert each["metrics"]["answer"] == int(each["key"]) ** 2
+                    processes.add(each["metrics"]["process"])
+                    rows.append(stored(each["key"]))
                 store.write(rows)
         there = store.status([str(i) for i in range(count)])
         rows_there = len(store)

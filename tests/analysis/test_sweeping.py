@@ -114,17 +114,6 @@ def test_nothing_is_measured_twice(tmp_path: Path, measured: list[str]) -> None:
     assert len(measured) == 3
 
 
-def test_the_grid_is_planned_once(measured: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where models have to be built for it."""
-    loaded = []
-    real = tr.models.load_model
-    monkeypatch.setattr(
-        "tokenred.models.load_model", lambda *a, **k: (loaded.append(a), real(*a, **k))[1]
-    )
-    sweep("digits", SPECS, batch_sizes=(1, 2), **QUICK)
-    assert (len(loaded), len(measured)) == (1, 4)
-
-
 @pytest.mark.parametrize("random", [False, True])
 def test_random_weights(measured: list[str], monkeypatch: pytest.MonkeyPatch, random: bool) -> None:
     asked = []

@@ -141,7 +141,7 @@ def test_of_two_plug_ins_the_first_by_name_keeps_it(install: Install) -> None:
 
 
 def test_metrics_and_backbones_are_undone_too(install: Install) -> None:
-    from tokenred.analysis.study import list_metrics
+    from tokenred.analysis import list_metrics
     from tokenred.backbones import _BACKBONES
 
     metric = (

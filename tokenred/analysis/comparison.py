@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,34 +14,43 @@ from torch import nn
 
 from tokenred.analysis.baseline_models import Baseline, baselines_beside
 from tokenred.analysis.lineup import DENSE, Strategies, named_specs, wrap_specs
-from tokenred.analysis.measure.accuracy import Evaluation
 from tokenred.analysis.measure.inputs import open_for
 from tokenred.analysis.measure.machine import base_of, check_device, cpu_threads
-from tokenred.analysis.measure.speed import Benchmark, Timing
-from tokenred.analysis.measure.timing import image_shape_of
-from tokenred.analysis.result import Result, count, interval, number, quarters, resolution, table_of
+from tokenred.analysis.measure.speed import Timing
+from tokenred.analysis.result import (
+    FramedResult,
+    count,
+    interval,
+    number,
+    quarters,
+    resolution,
+    table_of,
+)
 from tokenred.analysis.study.grid import Grid
 from tokenred.analysis.study.refs import DataRef, read_data
 from tokenred.analysis.study.rows import unused_notes
 from tokenred.analysis.study.store import Store
 from tokenred.analysis.study.study import Study
 from tokenred.core.values import PartOf, Size, read
-from tokenred.data import ImageDataset, make_loader
+from tokenred.data import ImageDataset, balanced_subset, make_loader
 from tokenred.data.classes import ClassMap
 from tokenred.strategies.specs import Spec, same_budget
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 _TRACE = "image tokens at 0, ¼, ½, ¾, 1\nof the depth"
-_MACHINE = (
-    "device", "processor", "cores", "threads", "platform", "python", "torch", "timm", "tokenred",
+_COMMON = (
+    "weights", "batch_size", "seed", "device", "processor", "cores", "threads", "platform",
+    "python", "torch", "timm", "tokenred",
 )  # fmt: skip
+_DIFFERENCE = ("difference", "difference_low", "difference_high", "p_value")
+_FIGURES = [field.name for field in fields(Timing) if field.name not in ("name", "batch_size")]
+
+Record = Mapping[str, Any]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Comparison(Result):
+class Comparison(FramedResult):
     """A comparison of strategies; ``print`` shows the table.
 
     Attributes:
@@ -49,28 +58,18 @@ class Comparison(Result):
             start and after each block; ``top1``, ``top5`` are in percent, ``difference`` and its
             interval in percentage points from dense; ``ms`` is per batch. Each row records what
             determines it: strategy (``config``, ``fingerprint``), weights, seed, versions, machine.
-        evaluations: by label; empty without data.
-        speeds: None if not measured.
         level: level of the paired intervals.
         notes: lines to print below the table.
     """
 
-    frame: pd.DataFrame
-    evaluations: Mapping[str, Evaluation]
-    speeds: Benchmark | None
-    level: float = 0.95
-    notes: tuple[str, ...] = field(default=())
-
     def table(self, title: str | None = None) -> Table:
         """The frame for a terminal."""
-        first = self.frame.iloc[0]
-        heading = title or " on ".join(str(first[key]) for key in ("model", "data") if first[key])
         columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
             "strategy": lambda row: str(row["strategy"]),
             _TRACE: lambda row: quarters(row["tokens"]),
             "GMACs\nan image": lambda row: number(row, "gmacs", 3),
         }
-        if self.speeds is not None:
+        if "speedup" in self.frame:
             columns |= {
                 "images\na second": lambda row: number(
                     row, "images_per_second", 0 if row["images_per_second"] >= 100 else 1
@@ -78,35 +77,27 @@ class Comparison(Result):
                 "speed-up over dense\n[90% interval]": lambda row: interval(row, "speedup"),
                 "realised\nfraction": lambda row: number(row, "realised", 2),
             }
-        if self.evaluations:
+        if "top1" in self.frame:
             gap = f"points from dense\n[{self.level:.0%} paired interval]"
             columns["top-1\n%"] = lambda row: number(row, "top1", 2)
             columns[gap] = lambda row: interval(row, "difference", signed=True)
         rows: list[Any] = self.frame.to_dict("records")
-        return table_of(columns, rows, title=heading, left=2, detail=_TRACE)
+        return table_of(columns, rows, title=title or self.about, left=2, detail=_TRACE)
 
     def footnotes(self) -> list[str]:
         """How the table was measured, and what was skipped."""
         first = self.frame.iloc[0]
         lines = []
-        if self.speeds is not None:
-            pairs, m = self.speeds[0].pairs, self.speeds.machine
-            lines.append(
-                f"Speed: batch {self.speeds.batch_size}, {self.speeds.precision}, {pairs} pairs "
+        if "speedup" in self.frame:
+            lines += [
+                f"Speed: batch {first['batch_size']}, {first['precision']}, {first['pairs']} pairs "
                 "with timm's fused dense model right before each; dense against itself shows "
-                f"the noise. {m['processor']}, {count(int(m['threads']), 'thread')}, device "
-                f"{m['device']}."
-            )
-            lines.append(
-                "Realised fraction: measured speed-up ÷ the speed-up that the GMACs allow."
-            )
-        if self.evaluations:
+                f"the noise. {first['processor']}, {count(int(first['threads']), 'thread')}, "
+                f"device {first['device']}.",
+                "Realised fraction: measured speed-up ÷ the speed-up that the GMACs allow.",
+            ]
+        if "top1" in self.frame:
             lines.append(f"Accuracy: {count(first['images'], 'image')}, the same for all rows.")
-            skipped = next(iter(self.evaluations.values())).skipped
-            if skipped:
-                shown = "; ".join(f"{name} ({reason})" for name, reason in skipped[:5])
-                more = f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
-                lines.append(f"Skipped: {count(len(skipped), 'unreadable image')}: {shown}{more}.")
         lines.append(
             f"tokenred {first['tokenred']}, torch {first['torch']}, timm {first['timm']}, "
             f"seed {first['seed']}, weights {first['weights']}."
@@ -211,6 +202,7 @@ def compare(
         model=base,
         data=None if dataset is None else _reference(data, dataset, split, class_map),
         metrics=[*[speed] * timing, *["accuracy", "mean_cost"] * (dataset is not None)],
+        against=DENSE,
         reference=base,
         limit=limit,
         batch_size=batch_size,
@@ -229,7 +221,17 @@ def compare(
         entries = [(DENSE, DENSE), *((spec.label, spec.method) for spec in specs)]
         entries += [(other.label, other.kind) for other in others]
         configs = {other.label: other.config for other in others if other.kind != "uniform"}
-        return _comparison(study, entries, configs, base, dataset, name, notes)
+        rows = [
+            _row(label, method, found, study.records[0], configs)
+            for (label, method), found in zip(entries, study.records, strict=True)
+        ]
+        import pandas as pd
+
+        frame = pd.DataFrame(rows).assign(
+            model=name or type(base).__name__, data="" if dataset is None else dataset.name
+        )
+        skipped = () if dataset is None else _skipped(study, dataset)
+    return Comparison(frame, level, (*skipped, *notes))
 
 
 def _cell(other: Baseline) -> dict[str, Any]:
@@ -248,85 +250,42 @@ def _reference(
     return DataRef(dataset.name, read_data(data, split, class_map).arguments, dataset)
 
 
-def _comparison(
-    study: Study,
-    entries: Sequence[tuple[str, str]],
-    configs: Mapping[str, str],
-    base: nn.Module,
-    dataset: ImageDataset | None,
-    name: str | None,
-    notes: tuple[str, ...],
-) -> Comparison:
-    """The results of a grid as a comparison.
+def _row(
+    label: str, method: str, found: Record, dense: Record, configs: Mapping[str, str]
+) -> dict[str, Any]:
+    """A row of the frame, from that of the grid.
 
     Args:
-        study: with a row for each entry.
-        entries: label and method.
+        label, method: of the strategy.
+        found, dense: what the grid gives for it, and for the dense model.
         configs: by label, what determines the baselines that are not strategies.
-        base, dataset, name, notes: as in `compare`.
     """
-    records, store = study.records, study.store
-    first = records[0]
-    evaluations: dict[str, Evaluation] = {}
-    timings, rows = [], []
-    for (label, method), found in zip(entries, records, strict=True):
-        row: dict[str, Any] = {"strategy": label, "method": method}
-        row |= {n: found.get(f"mean_{n}", found[n]) for n in ("tokens", "gmacs", "overhead_gmacs")}
-        row["gmacs_share"] = row["gmacs"] / first["gmacs"]
-        if "speedup" in found:
-            timings.append(Timing.from_dict({**found, "name": label}))
-            figures = timings[-1].to_dict()
-            row |= {k: v for k, v in figures.items() if k not in ("name", "batch_size", *row)}
-        if dataset is not None:
-            evaluations[label] = _evaluation(store, found, dataset, base)
-            row |= {name: found[name] for name in ("top1", "top5", "images")}
-            row["skipped"] = found["unreadable"]
-            if label != DENSE:
-                row |= store.difference(found["key"], first["key"], study.level)
-        own = label != DENSE and label not in configs
-        row["fingerprint"] = found["fingerprint"] if own else ""
-        row["config"] = found["config"] if own else configs.get(label, "")
-        rows.append(row)
-    store.keep_differences()
-    machine = {name: first[name] for name in _MACHINE if name in first}
-    common = {
-        "model": name or type(base).__name__,
-        "weights": first["weights"],
-        "data": "" if dataset is None else dataset.name,
-        "batch_size": first["batch_size"],
-        "precision": first["dtype"].removeprefix("amp:"),
-        "seed": first["seed"],
-        **machine,
-    }
-    speeds = None
-    if timings:
-        shape, precision = image_shape_of(base), str(common["precision"])
-        speeds = Benchmark(
-            tuple(timings), first["batch_size"], shape, precision, first["seed"], machine
-        )
-    import pandas as pd
-
-    frame = pd.DataFrame([row | common for row in rows])
-    return Comparison(frame, evaluations, speeds, study.level, notes)
+    row: dict[str, Any] = {"strategy": label, "method": method}
+    row |= {n: found.get(f"mean_{n}", found[n]) for n in ("tokens", "gmacs", "overhead_gmacs")}
+    row["gmacs_share"] = row["gmacs"] / dense["gmacs"]
+    row |= {n: found[n] for n in _FIGURES if n in found and n not in row}
+    if "top1" in found:
+        row |= {name: found[name] for name in ("top1", "top5", "images")}
+        row["skipped"] = found["unreadable"]
+        row |= {n: found[n] for n in _DIFFERENCE if n in found and label != DENSE}
+    own = label != DENSE and label not in configs
+    row["fingerprint"] = found["fingerprint"] if own else ""
+    row["config"] = found["config"] if own else configs.get(label, "")
+    row["precision"] = dense["dtype"].removeprefix("amp:")
+    return row | {name: dense[name] for name in _COMMON if name in dense}
 
 
-def _evaluation(
-    store: Store, found: Mapping[str, Any], dataset: ImageDataset, base: nn.Module
-) -> Evaluation:
-    """The predictions of a row's model, from the store."""
-    from tokenred.data import balanced_subset
-
-    predictions = store.predictions(found["key"])
-    skipped: list[tuple[str, str]] = []
-    if found["unreadable"]:
-        count = len(dataset) if found["limit"] is None else found["limit"]
-        seen = set(predictions.index.tolist())
-        left_out = [i for i in balanced_subset(dataset, count, found["seed"]) if i not in seen]
-        skipped = [
-            (dataset.name_of(i), dataset.why_unreadable(i) or "unreadable a moment ago")
-            for i in left_out
-        ]
-    classes = getattr(base, "num_classes", 0) or int(predictions.label.max()) + 1
-    return Evaluation(
-        **vars(predictions), classes=classes, skipped=tuple(skipped), seconds=found["seconds"]
+def _skipped(study: Study, dataset: ImageDataset) -> list[str]:
+    """A line about the images that could not be read."""
+    first = study.records[0]
+    if not (number := first["unreadable"]):
+        return []
+    wanted = len(dataset) if first["limit"] is None else first["limit"]
+    seen = set(study.store.predictions(first["key"]).index.tolist())
+    left_out = [i for i in balanced_subset(dataset, wanted, first["seed"]) if i not in seen]
+    shown = "; ".join(
+        f"{dataset.name_of(i)} ({dataset.why_unreadable(i) or 'unreadable a moment ago'})"
+        for i in left_out[:5]
     )
+    more = f"; and {number - 5} more" if number > 5 else ""
+    return [f"Skipped: {count(number, 'unreadable image')}: {shown}{more}."]

@@ -15,9 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tokenred.analysis.measure.split import LINES
-from tokenred.analysis.result import Result, interval, number, table_of
-from tokenred.analysis.study.cell import DONE, OUT_OF_MEMORY, SKIPPED
+from tokenred.analysis.result import Result, count, interval, number, table_of
+from tokenred.analysis.study.cell import DONE, OUT_OF_MEMORY, SKIPPED, Cell
 from tokenred.analysis.study.grid import Grid
+from tokenred.analysis.study.plan import Plan
 from tokenred.analysis.study.pool import Serial
 from tokenred.analysis.study.rows import unused_in, unused_notes
 from tokenred.analysis.study.run import run_plan
@@ -78,8 +79,7 @@ class Sweep(Result):
             rows = [{str(k): v for k, v in row.items() if v == v} for row in told]
             return cls(tuple(rows), path=Path(path))
         with closing(Store(path, readonly=not Path(path).is_file())) as store:
-            found = [row for row in store.rows() if _is_timing(row)]
-        return cls(tuple(map(_row, found)), path=Path(path))
+            return cls(_rows(store), path=Path(path))
 
     @property
     def done(self) -> tuple[dict[str, Any], ...]:
@@ -226,42 +226,45 @@ def sweep(
     there = place is not None and place.exists() and not overwrite
     with closing(Store(place if there else None, readonly=there and dry_run)) as store:
         plan = grid.plan(store)
-        listing = plan.frame(store).to_dict("records")
-        refused = [(_describe(row), row["why"].partition(": ")[2]) for row in listing if row["why"]]
-        if len(refused) == len(listing):
+        refused = tuple((_described(plan, c), str(c.error)) for c in plan.cells if c.error)
+        if len(refused) == len(plan):
             raise ConfigError(
                 f"no cell of the sweep can run; the first one, {refused[0][0]}: {refused[0][1]}"
             )
         if dry_run:
-            todo = tuple(_describe(row) for row in listing if row["status"] == "to do")
-            return Sweep(_rows(store, listing), todo, tuple(refused), place)
+            todo = tuple(_described(plan, c) for c in plan.todo(store)[0] if not c.error)
+            return Sweep(_rows(store, list(plan.results)), todo, refused, place)
     if overwrite and place is not None:
         for end in ("", "-wal", "-shm"):
             Path(f"{place}{end}").unlink(missing_ok=True)
     with closing(Store(place)) as store:
         run_plan(plan, store, Serial(), retry_failed=retry, progress=progress)
-        return Sweep(_rows(store, listing), (), tuple(refused), place)
+        return Sweep(_rows(store, list(plan.results)), (), refused, place)
 
 
-def _rows(store: Store, listing: Sequence[Row]) -> tuple[dict[str, Any], ...]:
-    """The rows of the cells measured now or earlier."""
-    keys = list(dict.fromkeys(row["key"] for row in listing))
-    found = {row["key"]: row for row in store.rows(keys) if _is_timing(row)}
-    return tuple(_row(found[key]) for key in keys if key in found)
+def _rows(store: Store, keys: list[str] | None = None) -> tuple[dict[str, Any], ...]:
+    """The rows of some cells that were measured now or earlier; None for all timings."""
+    found = {
+        row["key"]: _row(row)
+        for row in store.rows(keys)
+        if row["status"] != SKIPPED and (row["study"] == "sweep" or "speedup" in row["metrics"])
+    }
+    return tuple(found[key] for key in (found if keys is None else keys) if key in found)
 
 
-def _describe(row: Mapping[str, Any]) -> str:
-    """A cell in words, from its row in a dry run."""
-    words = [row["model"], row["strategy"], f"batch {row['batch_size']}", row["dtype"]]
-    words.append(str(row["device"]))
+def _described(plan: Plan, cell: Cell) -> str:
+    """A cell in words."""
+    setting, row = plan.settings[cell.place], plan.row(cell)
+    words = [row["model"], cell.label, f"batch {setting.batch_size}", row["dtype"]]
+    words.append(str(setting.device))
     if row["image_size"]:
         words.append(f"images {row['image_size']}")
-    if row["compile"] != "false":
-        words.append("compiled" if row["compile"] == "true" else f"compiled, {row['compile']}")
-    if row.get("attention", "auto") != "auto":
-        words.append(f"engine {row['attention']}")
-    if (threads := row["threads"]) == threads and threads is not None:
-        words.append(f"{int(threads)} threads" if threads > 1 else "1 thread")
+    if setting.compile:
+        words.append("compiled" if setting.compile is True else f"compiled, {setting.compile}")
+    if setting.attention != "auto":
+        words.append(f"engine {setting.attention}")
+    if setting.threads:
+        words.append(count(setting.threads, "thread"))
     return ", ".join(words)
 
 
@@ -269,11 +272,6 @@ def _by_name(name: str, random_weights: bool) -> dict[str, Any]:
     """Arguments of `load_model` that download nothing."""
     own = name.casefold() in EMBEDDED_MODELS or Path(name).suffix == ".safetensors"
     return {"spec": name} if own and not random_weights else {"spec": name, "pretrained": False}
-
-
-def _is_timing(row: Mapping[str, Any]) -> bool:
-    """Whether a row of a store is, or may be, from a sweep."""
-    return row["status"] != SKIPPED and (row["study"] == "sweep" or "speedup" in row["metrics"])
 
 
 def _row(stored: Mapping[str, Any]) -> dict[str, Any]:

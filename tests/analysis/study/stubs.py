@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenred.analysis.study.cell import DONE, Outcome, Setting, Task, failure
+from tokenred.analysis.study.cell import DONE, Cell, Outcome, failure, outcome
 from tokenred.analysis.study.pool import Engine
 from tokenred.strategies.strategy import Strategy
 
-SETTING = Setting(0, 0, None, None, False, None, 8, None, 0)
 
-
-def tasks(count: int) -> list[Task]:
-    return [Task(f"key{i}", Strategy("Random"), SETTING) for i in range(count)]
+def cells(count: int, strategy: Strategy | None = None) -> list[Cell]:
+    made = Strategy("Random") if strategy is None else strategy
+    return [Cell(i, {}, "", "", 0, made, "", f"key{i}") for i in range(count)]
 
 
 @dataclass
@@ -39,17 +38,17 @@ class StubRunner:
     folder: str = ""
     seconds: float = 0.0
 
-    def __call__(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
-        return map(self.answer, tasks)
+    def __call__(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
+        return (self.answer(cell.key) for cell in cells)
 
-    def answer(self, task: Task) -> Outcome:
+    def answer(self, key: str) -> Outcome:
         time.sleep(self.seconds)
-        if task.key in self.raises:
-            return failure(task.key, ValueError(f"{task.key} is bad"))
-        if task.key in self.kills or (task.key in self.once and not self._has_killed(task.key)):
+        if key in self.raises:
+            return failure(key, ValueError(f"{key} is bad"))
+        if key in self.kills or (key in self.once and not self._has_killed(key)):
             os.kill(os.getpid(), signal.SIGKILL)
-        number = int(task.key.removeprefix("key"))
-        return Outcome(task.key, DONE, {"answer": number**2, "process": os.getpid()})
+        number = int(key.removeprefix("key"))
+        return outcome(key, DONE, metrics={"answer": number**2, "process": os.getpid()})
 
     def _has_killed(self, key: str) -> bool:
         mark = Path(self.folder) / key
@@ -61,9 +60,8 @@ class StubRunner:
 
 def run(engine: Engine, runner: Any, count: int) -> dict[str, Outcome]:
     """Outcomes by key, each of which came once."""
-    stream = engine.run(runner, tasks(count), {StubRunner.__module__})
-    found = [outcome for outcomes in stream for outcome in outcomes]
-    by_key = {outcome.key: outcome for outcome in found}
+    found = [each for outcomes in engine.run(runner, cells(count)) for each in outcomes]
+    by_key = {each["key"]: each for each in found}
     assert len(found) == len(by_key) == count
     return by_key
 
@@ -79,18 +77,14 @@ class Scripted(Engine):
         self.closed = False
         self.status, self.error = DONE, ""
 
-    def run(self, runner: Any, given: Sequence[Task], modules: set[str]) -> Iterator[list[Outcome]]:
+    def run(self, runner: Any, cells: Sequence[Cell]) -> Iterator[list[Outcome]]:
         try:
-            for task in given:
+            for cell in cells:
                 if len(self.keys) == self.after and self.then is not None:
                     raise self.then
-                self.keys.append(task.key)
-                machine = {"torch": "2"}
-                yield [
-                    Outcome(
-                        task.key, self.status, {"gmacs": 1.0}, None, self.error, "", 0.1, machine
-                    )
-                ]
+                self.keys.append(cell.key)
+                told = {"metrics": {"gmacs": 1.0}, "machine": {"torch": "2"}, "error": self.error}
+                yield [outcome(cell.key, self.status, **told)]
         finally:
             self.closed = True
 

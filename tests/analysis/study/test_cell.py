@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import tokenred as tr
-from tokenred.analysis.study.cell import plain, read_base
+from tokenred.analysis.study.cell import read_base
 from tokenred.core.errors import ConfigError, PartError, TokenredError, UnknownNameError
 from tokenred.strategies.specs import Spec
 
@@ -127,8 +127,3 @@ def test_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         read_base(given).build(assigned)
-
-
-def test_values_as_json() -> None:
-    assert plain([1, (2.5, None), {"a": True}]) == [1, [2.5, None], {"a": True}]
-    assert plain(tr.scorers.DiagAttn("mean")) == "DiagAttn(aggregate='mean')"

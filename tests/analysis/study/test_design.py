@@ -58,7 +58,7 @@ def test_numpy_numbers_become_pythons_own(make_grid: MakeGrid) -> None:
     )
     assert [type(point["theta"]) for point in found] == [float, float]
     assert type(found[0]["M"]) is int
-    assert found[0]["alpha"] == (0.1,) * 8
+    assert found[0]["alpha"] == [0.1] * 8
 
 
 def test_tables_describe_parts(make_grid: MakeGrid) -> None:

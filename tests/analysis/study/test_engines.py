@@ -21,11 +21,10 @@ import pytest
 
 import tokenred as tr
 from tests.analysis.study.conftest import MakeGrid
-from tests.analysis.study.stubs import StubRunner, run, tasks
-from tokenred.analysis.study.cell import EngineError, Task
+from tests.analysis.study.stubs import StubRunner, cells, run
+from tokenred.analysis.study.cell import EngineError
 from tokenred.analysis.study.engines import ENGINES, Processes, pick_engine
-from tokenred.analysis.study.parcel import Parcel, pack_tasks
-from tokenred.analysis.study.pool import Engine, Executor
+from tokenred.analysis.study.pool import Executor, Parcel, own_modules, packed
 from tokenred.analysis.study.study import Study
 from tokenred.core.errors import ConfigError, MissingExtraError, UnknownNameError
 
@@ -100,37 +99,30 @@ def test_as_in_process(make_grid: MakeGrid, name: str, request: pytest.FixtureRe
 # ---------------------------------------------------------------- what dies
 
 
-def check_deaths(engine: Engine, folder: Path, count: int) -> None:
-    """One cell kills its first worker, and one every worker; all cells come back."""
-    runner = StubRunner(once=("key2",), folder=str(folder), kills=("key6",), raises=("key4",))
-    found = run(engine, runner, count)
-    assert {key for key, o in found.items() if o.status == "failed"} == {"key4", "key6"}
-    assert "2 workers died over this cell" in found["key6"].error
-    assert found["key2"].attempts >= 1
-    assert found["key6"].attempts >= 2
-    answers = {key: o.metrics["answer"] for key, o in found.items() if o.metrics}
-    assert answers == {key: int(key[3:]) ** 2 for key in answers}
-    workers = {o.metrics["process"] for o in found.values() if o.metrics}
-    assert os.getpid() not in workers
-
-
 def test_a_process_that_dies_is_replaced() -> None:
     found = run(Processes(1, threads=1, retries=0), StubRunner(kills=("key0",)), 2)
-    assert [o.status for _, o in sorted(found.items())] == ["failed", "done"]
-    assert "workers died over this cell" in found["key0"].error
-    assert "SIGKILL" in found["key0"].error
-    assert found["key1"].metrics["process"] != os.getpid()
+    assert [o["status"] for _, o in sorted(found.items())] == ["failed", "done"]
+    assert "workers died over this cell" in found["key0"]["error"]
+    assert "SIGKILL" in found["key0"]["error"]
+    assert found["key1"]["metrics"]["process"] != os.getpid()
 
 
 @slow
-def test_processes_that_die_are_replaced(tmp_path: Path) -> None:
-    check_deaths(Processes(2, threads=1, retries=1), tmp_path, 12)
-
-
-@slow
-@pytest.mark.usefixtures("cluster")
-def test_rays_workers_that_die_are_replaced(tmp_path: Path) -> None:
-    check_deaths(pick_engine("ray", workers=2, retries=1), tmp_path, 300)
+@pytest.mark.parametrize(("name", "count"), [("processes", 12), ("ray", 60)])
+def test_workers_that_die_are_replaced(
+    name: str, count: int, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """One cell kills its first worker, and one every worker; all cells come back."""
+    if name == "ray":
+        request.getfixturevalue("cluster")
+    runner = StubRunner(once=("key2",), folder=str(tmp_path), kills=("key6",), raises=("key4",))
+    found = run(pick_engine(name, workers=2, threads=1, retries=1), runner, count)
+    assert {key for key, o in found.items() if o["status"] == "failed"} == {"key4", "key6"}
+    assert "2 workers died over this cell" in found["key6"]["error"]
+    assert found["key6"]["attempts"] >= 2
+    answers = {key: o["metrics"]["answer"] for key, o in found.items() if o["metrics"]}
+    assert answers == {key: int(key[3:]) ** 2 for key in answers}
+    assert os.getpid() not in {o["metrics"]["process"] for o in found.values() if o["metrics"]}
 
 
 @slow
@@ -161,10 +153,10 @@ def test_kills_from_outside(make_grid: MakeGrid, tmp_path: Path) -> None:
 def test_processes_leave_when_their_parent_is_killed() -> None:
     program = textwrap.dedent(
         """
-        from tests.analysis.study.stubs import StubRunner, tasks
+        from tests.analysis.study.stubs import StubRunner, cells
         from tokenred.analysis.study.engines import Processes
-        stream = Processes(1, 1).run(StubRunner(seconds=0.01), tasks(10**4), set())
-        print(next(stream)[0].metrics["process"], flush=True)
+        stream = Processes(1, 1).run(StubRunner(seconds=0.01), cells(10**4))
+        print(next(stream)[0]["metrics"]["process"], flush=True)
         for _ in stream:
             pass
         """
@@ -235,7 +227,7 @@ class Elsewhere(Cluster):
     """Workers have the bytes of what is sent, and not the thing itself."""
 
     def sent(self, arguments: tuple[Parcel, ...]) -> Any:
-        return [Parcel(None, parcel.packed) for parcel in arguments]
+        return pickle.loads(pickle.dumps(arguments))
 
 
 class Unreadable:
@@ -254,19 +246,19 @@ def test_workers_that_cannot_start(name: str, request: pytest.FixtureRequest) ->
 
 def test_jobs_of_another_kind() -> None:
     found = run(Executor(Cluster(), at_once=4), StubRunner(raises=("key3",)), 20)
-    assert found["key3"].error == "ValueError: key3 is bad"
-    assert sum(o.status == "done" for o in found.values()) == 19
+    assert found["key3"]["error"] == "ValueError: key3 is bad"
+    assert sum(o["status"] == "done" for o in found.values()) == 19
 
 
 def test_a_lost_node_is_made_up_for() -> None:
     cluster = Cluster(bad=2)
     found = run(Executor(cluster), StubRunner(), 5)
-    assert {o.status for o in found.values()} == {"done"}
-    assert sorted(o.attempts for o in found.values()) == [1, 1, 1, 2, 2]
+    assert {o["status"] for o in found.values()} == {"done"}
+    assert sorted(o["attempts"] for o in found.values()) == [1, 1, 1, 2, 2]
     # Dask gives the old result for an equal call, also where that was an error.
     assert len(set(cluster.seen)) == len(cluster.seen)
     bad = run(Executor(Cluster(bad=9), retries=2), StubRunner(), 3)
-    assert all("3 workers died" in o.error and "node lost" in o.error for o in bad.values())
+    assert all("3 workers died" in o["error"] and "node lost" in o["error"] for o in bad.values())
 
 
 def test_an_executor_that_takes_no_more() -> None:
@@ -278,7 +270,7 @@ def test_an_executor_that_takes_no_more() -> None:
 
 def test_stopping_cancels_what_waits() -> None:
     cluster = Cluster(uneven=True)
-    stream = Executor(cluster, at_once=5).run(StubRunner(), tasks(50), set())
+    stream = Executor(cluster, at_once=5).run(StubRunner(), cells(50))
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert [job.cancelled for job in cluster.jobs] == [False, True, True, True, True]
@@ -291,11 +283,9 @@ def test_a_part_that_cannot_travel_is_a_failed_cell() -> None:
         def __call__(self, state: Any, attention: Any) -> Any:
             return state.image.norm(dim=-1)
 
-    (task,) = tasks(1)
-    locked = Task("key0", tr.Strategy(Locked()), task.setting)
-    (one,) = Executor(Cluster()).run(StubRunner(), [locked], set())
-    assert one[0].status == "failed"
-    assert "pickle" in one[0].error
+    (one,) = Executor(Cluster()).run(StubRunner(), cells(1, tr.Strategy(Locked())))
+    assert one[0]["status"] == "failed"
+    assert "pickle" in one[0]["error"]
 
 
 def test_an_own_module_goes_by_value_as_it_was_edited(
@@ -311,10 +301,10 @@ def test_an_own_module_goes_by_value_as_it_was_edited(
     monkeypatch.syspath_prepend(str(tmp_path))
     module = importlib.import_module("my_parts")
     module.FACTOR = 4.0
-    (task,) = tasks(1)
-    packed = pack_tasks([Task("k", tr.Strategy(module.Own()), task.setting)]).packed
+    (cell,) = cells(1, tr.Strategy(module.Own()))
+    parcel = packed(cell, own_modules())
     del sys.modules["my_parts"]
-    (there,) = pickle.loads(packed)
+    there = pickle.loads(parcel.packed)
     assert "my_parts" not in sys.modules
     assert type(there.strategy.scorer).__call__.__globals__["FACTOR"] == 4.0
 

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -79,18 +78,9 @@ def zipped(folder: Path) -> Path:
     return to
 
 
-def tarred(folder: Path) -> Path:
-    to = folder.with_suffix(".tar")
-    with tarfile.open(to, "w") as archive:
-        for path in sorted(folder.rglob("*.png")):
-            archive.add(path, path.relative_to(folder))
-    return to
-
-
 KINDS: dict[str, Callable[[Path], Any]] = {
     "folder": lambda folder: folder,
     "zip": zipped,
-    "tar": tarred,
     "opened": tr.data.open_dataset,
 }
 
@@ -227,23 +217,6 @@ def _rescaled(model: Any) -> None:
     model.blocks[0].attn.scale *= 0.25
 
 
-def _half_the_heads(model: Any) -> None:
-    for block in model.blocks:
-        block.attn.num_heads = 1
-
-
-def _pooled(model: Any) -> None:
-    model.global_pool = "avg"
-
-
-def _other_eps(model: Any) -> None:
-    model.norm.eps = 1e-2
-
-
-def _other_activation(model: Any) -> None:
-    model.blocks[0].mlp.act = torch.nn.ReLU()
-
-
 def _other_weight(model: Any) -> None:
     model.head.bias.data[0] += 1
 
@@ -256,8 +229,7 @@ def _patched(model: Any) -> None:
     model.forward_head = lambda x, **_: x[:, 1, :10]
 
 
-CHANGES = [_rescaled, _half_the_heads, _pooled, _other_eps, _other_activation, _other_weight,
-           _other_mean, _patched]  # fmt: skip
+CHANGES = [_rescaled, _other_weight, _other_mean, _patched]
 
 
 def test_another_model(make_grid: MakeGrid) -> None:
@@ -346,15 +318,9 @@ def test_names_that_a_row_has(make_grid: MakeGrid, name: str, store: Store) -> N
             register_metric(name)
 
 
-def test_names_of_two_metrics_and_names_that_change(make_grid: MakeGrid) -> None:
-    def moody(model: Any, data: Any, context: Any) -> dict[str, Any]:
-        return {f"p{model.strategy.schedule.P}": 1}
-
+def test_names_of_two_metrics(make_grid: MakeGrid) -> None:
     with pytest.raises(MetricNameError, match="another metric"):
         make_grid(metrics=[give(1), give(2)]).run(progress=False)
-    one, two = make_grid({"P": [1, 2]}, metrics=[moody]).run(progress=False).records
-    assert (one["status"], two["status"]) == ("done", "failed")
-    assert "'moody' gave p2 in this cell and p1 in another" in two["error"]
 
 
 # ---------------------------------------------------------------- stores and processes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from tokenred.core.errors import ConfigError
 def test_options() -> None:
     assert {"accuracy", "memory", "speed", "split"} <= set(list_metrics())
     one, two = read_metrics([{"name": "speed", "pairs": 3}, "Speed"])
-    assert (one.name, one.timed, one.own) == ("speed", True, False)
+    assert (one.name, one.timed) == ("speed", True)
     assert one.version != two.version
     with pytest.raises(ConfigError, match="pairs"):
         read_metrics([{"name": "speed", "pairs": "few"}])
@@ -48,28 +47,6 @@ def test_the_version_is_that_of_the_source() -> None:
     three = version("mine")
     register_metric("mine", version=3)(define(2))
     assert version("mine") == three == "3"
-
-
-class Scaled:
-    def __init__(self, by: float) -> None:
-        self.by = by
-
-    def __call__(self, *_: object) -> dict[str, float]:
-        return {"a": self.by}
-
-    def other(self, *_: object) -> dict[str, float]:
-        return {"b": self.by}
-
-
-def test_anything_that_can_be_called() -> None:
-    assert version(Scaled(1)) == version(Scaled(1)) != version(Scaled(2))
-    assert version(Scaled(1).other) == version(Scaled(1).other) != version(Scaled(2).other)
-    assert version(Scaled(1)) != version(Scaled(1).other)
-    partial = functools.partial
-    assert version(partial(Scaled.__call__, 1)) != version(partial(Scaled.__call__, 2))
-    with_object = Scaled(object())  # type: ignore[arg-type]
-    assert "0x" in repr(vars(with_object))
-    assert version(with_object) == version(Scaled(object()))  # type: ignore[arg-type]
 
 
 def test_metrics_stand_side_by_side(make_grid: MakeGrid) -> None:

@@ -27,7 +27,7 @@ def test_a_plan_of_a_plan(make_grid: MakeGrid) -> None:
         assert cell.fingerprint == cell.strategy.fingerprint()
         assert plan.cost(cell).gmacs <= 0.7 * 0.0643
     assert plan.cells[3].label == "gtp:P=6,alpha=0.2,scorer.aggregate=mean@0.7"
-    assert plan.cells[3].plain_axes == {"alpha": 0.2, "scorer.aggregate": "mean"}
+    assert plan.cells[3].axes == {"alpha": 0.2, "scorer.aggregate": "mean"}
 
 
 def test_a_cell_that_cannot_be_is_named(make_grid: MakeGrid) -> None:
@@ -47,7 +47,7 @@ def test_or_left_out(make_grid: MakeGrid, store: Store) -> None:
     assert [cell.error is None for cell in plan.cells] == [True] + [False] * 11
     assert plan.cells[2].why.startswith("ScheduleError: ")
     assert plan.cells[6].why.startswith("InputError: ")
-    missing = plan.missing(store)
+    missing = plan.todo(store)[0]
     assert [cell.error is None for cell in missing].count(True) == 1
     # A mistyped name is none of these.
     with pytest.raises(UnknownNameError):
@@ -60,7 +60,7 @@ def test_references(make_grid: MakeGrid) -> None:
     found = {cell.key for cell in dense.references}
     assert {cell.reference for cell in dense.cells} == found
     assert len(found) == 2  # one a seed
-    assert {cell.base.label for cell in dense.references} == {"dense"}
+    assert {cell.label for cell in dense.references} == {"dense"}
     base = make_grid(axes, against="base").plan()
     assert sorted(cell.label for cell in base.references) == ["gtp"] * 2 + ["tome:r=3"] * 2
     assert make_grid(axes).plan().references == []
@@ -80,21 +80,10 @@ def test_what_is_to_do(make_grid: MakeGrid, store: Store) -> None:
     plan = make_grid({"alpha": [0.1, 0.2, 0.3]}).plan()
     keys = [cell.key for cell in plan.cells]
     store.write([row(keys[0]), row(keys[1], status="failed")])
-    assert [cell.key for cell in plan.missing(store)] == keys[2:]
-    assert [cell.key for cell in plan.missing(store, retry_failed=True)] == keys[1:]
+    assert [cell.key for cell in plan.todo(store)[0]] == keys[2:]
+    assert [cell.key for cell in plan.todo(store, retry_failed=True)[0]] == keys[1:]
     store.write([row(keys[2], status="skipped")])  # it was left out, and can be done now
-    assert [cell.key for cell in plan.missing(store)] == keys[2:]
-
-
-def test_a_result_that_two_grids_share_has_the_axes_of_both(
-    make_grid: MakeGrid, store: Store
-) -> None:
-    plan = make_grid({"theta": [1.0], "alpha": [0.1]}).plan()
-    store.write([row(plan.cells[0].key, axes={"M": 8, "alpha": 0.1})])
-    store.set_axes(plan.narrow(store))
-    assert plan.narrow(store) == []
-    (found,) = store.rows()
-    assert found["axes"] == {"theta": 1.0, "M": 8, "alpha": 0.1}
+    assert [cell.key for cell in plan.todo(store)[0]] == keys[2:]
 
 
 def test_a_dry_run(make_grid: MakeGrid, store: Store) -> None:
@@ -108,9 +97,3 @@ def test_a_dry_run(make_grid: MakeGrid, store: Store) -> None:
     assert frame["tokens"][0] == tuple(64 - 4 * i for i in range(9))
     assert frame["why"][2].startswith("ScheduleError")
     assert len(store) == 1
-
-
-def test_a_grid_of_thousands_has_a_result_for_each(make_grid: MakeGrid) -> None:
-    axes = {"alpha": [i / 1000 for i in range(20)], "M": list(range(1, 26)), "P": [1, 2, 3, 4]}
-    plan = make_grid(axes).plan()
-    assert len(plan) == len(plan.results) == 2000

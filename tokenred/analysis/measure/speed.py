@@ -86,11 +86,6 @@ class Timing:
         """All figures by name."""
         return dataclasses.asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Timing:
-        """What `to_dict` gave, among other values."""
-        return cls(**{f.name: values[f.name] for f in dataclasses.fields(cls)})
-
 
 @dataclass(frozen=True, repr=False)
 class Benchmark(Result):

@@ -1,4 +1,4 @@
-"""A cell of a grid: its strategy, its setting, and its outcome."""
+"""A cell of a grid: what it starts from, its setting, and its outcome."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.study.rows import Packed
+from tokenred.analysis.study.refs import DataRef, ModelRef
 from tokenred.core.errors import ConfigError, PartError, TokenredError, shown
 from tokenred.core.part import Part
 from tokenred.core.registry import KINDS
@@ -55,7 +55,9 @@ class StudyInterruptedError(KeyboardInterrupt):
 
 
 def plain(value: Any) -> Any:
-    """An axis value as in JSON: numbers and words unchanged, anything else as text."""
+    """A value as in JSON: numbers and words unchanged, arrays as lists, anything else as text."""
+    if callable(convert := getattr(value, "tolist", None)):
+        value = convert()
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
@@ -185,29 +187,29 @@ def _of_recipe(label: str, name: str, arguments: dict[str, Any], share: float | 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a strategy runs on; model and data by their indices in the grid's lists."""
+    """What a strategy runs on: a value of each of `SETTINGS`."""
 
-    model: int
-    data: int
+    model: ModelRef  # with its image size
+    data: DataRef | None
     dtype: str | None
     device: str | None
     compile: Compile
+    attention: str
     threads: int | None
     batch_size: int
     limit: int | None
     seed: int
-    attention: str = "auto"
 
 
 @dataclass(eq=False, slots=True)
 class Cell:
-    """One point of a grid."""
+    """One point of a grid, checked: in a plan, and as a worker receives it."""
 
     position: int  # in the grid; -1 for a reference that the grid added
-    axes: Mapping[str, Any]
-    base: Base
-    share: float | None  # share of the dense model's GMACs that it may cost
-    setting: Setting
+    axes: Mapping[str, Any]  # names and values as in JSON
+    label: str  # the strategy as the user writes it: ``gtp:alpha=0.1,P=4@0.65``
+    method: str
+    place: int  # of its setting, in the plan's list
     strategy: Strategy | None  # None if it could not be built
     fingerprint: str
     key: str  # over everything that determines the result: equal keys, equal results
@@ -215,57 +217,25 @@ class Cell:
     reference: str | None = None  # key of its reference
 
     @property
-    def label(self) -> str:
-        """The strategy as the user writes it: ``gtp:alpha=0.1,P=4@0.65``."""
-        own = {name: value for name, value in self.axes.items() if name not in OUTSIDE}
-        told = [f"{name}={plain(value)}".replace(" ", "") for name, value in own.items()]
-        text = self.base.label
-        if told and self.base.method != DENSE:
-            text += (":" if ":" not in text else ",") + ",".join(told)
-        return text if self.share is None else f"{text}@{self.share:g}"
-
-    @property
     def why(self) -> str:
         """Why it is skipped, in words; empty if it is not."""
         return "" if self.error is None else f"{type(self.error).__name__}: {self.error}"
 
-    @property
-    def plain_axes(self) -> dict[str, Any]:
-        """Names and values as in JSON."""
-        return {name: plain(value) for name, value in self.axes.items()}
+
+Outcome = dict[str, Any]
+"""The columns of a row that are known once its cell has run; predictions under ``packed``."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """A cell as a worker needs it; `as_it_is` runs the model of the setting without a strategy."""
-
-    key: str
-    strategy: Strategy
-    setting: Setting
-    as_it_is: bool = False
+def outcome(key: str, status: str, **columns: Any) -> Outcome:
+    """An outcome; what is not given is empty."""
+    empty = {"metrics": {}, "error": "", "traceback": "", "seconds": 0.0, "machine": {}}
+    return {"key": key, "status": status, **empty, "attempts": 1, **columns}
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The outcome of a task."""
-
-    key: str
-    status: str
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    packed: Packed | None = None  # predictions, if a metric kept some
-    error: str = ""
-    traceback: str = ""
-    seconds: float = 0.0  # on the worker
-    machine: Mapping[str, Any] = field(default_factory=dict)
-    attempts: int = 1
-    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of own metrics' results
-    refused: bool = False  # no cell of the grid can be measured, because of this error
-
-
-def failure(key: str, error: BaseException, attempts: int = 1) -> Outcome:
+def failure(key: str, error: BaseException) -> Outcome:
     """The outcome of a cell that raised."""
     from tokenred.analysis.measure.machine import is_out_of_memory
 
-    text = "".join(traceback.format_exception(error))
     what = f"{OUT_OF_MEMORY}: " * is_out_of_memory(error) + f"{type(error).__name__}: {error}"
-    return Outcome(key, FAILED, error=what, traceback=text, attempts=attempts)
+    text = "".join(traceback.format_exception(error))
+    return outcome(key, FAILED, error=what, traceback=text)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sqlite3
-import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,22 +77,9 @@ def explained(what: str) -> Iterator[None]:
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """Either the whole block takes effect or nothing does."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
         yield
-        connection.execute("COMMIT")
-    except BaseException:
-        # Some errors, such as a full disk, have rolled back already.
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-def may_write(path: Path | None) -> bool:
-    """Whether a store may be written: SQLite needs the file and its folder."""
-    if path is None:
-        return True
-    return os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
 
 
 def open_store(path: Path | None, readonly: bool) -> sqlite3.Connection:
@@ -130,25 +114,22 @@ def _connect(address: str | Path, **options: Any) -> sqlite3.Connection:
     connection: sqlite3.Connection = sqlite3.connect(
         address, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, **options
     )
+    connection.row_factory = sqlite3.Row
     return connection
 
 
 def _to_read(path: Path) -> sqlite3.Connection:
-    connection = _connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+    address = path.resolve().as_uri()
+    connection = _connect(f"{address}?mode=ro", uri=True)
     try:
         connection.execute("SELECT count(*) FROM sqlite_master")
-    except sqlite3.Error as error:
-        connection.close()
-        if not isinstance(error, sqlite3.OperationalError):
-            raise
+    except sqlite3.OperationalError:
         # In a read-only folder, SQLite cannot create the file that links store and log.
-        connection = _connect(":memory:")
-        with tempfile.TemporaryDirectory() as folder:
-            for source in (path, path.with_name(f"{path.name}-wal")):
-                if source.exists():
-                    shutil.copyfile(source, Path(folder, source.name))
-            with closing(sqlite3.connect(Path(folder, path.name))) as whole:
-                whole.backup(connection)
+        connection.close()
+        return _connect(f"{address}?immutable=1", uri=True)
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 

@@ -46,7 +46,6 @@ class Design:
 
     Attributes:
         axes: names of all axes.
-        models, datasets: everything named, in the order of the indices in a `Setting`.
         metrics: what to measure.
         against: ``"dense"``, ``"base"`` or None.
         reference: the model that timings are compared with, or None for each cell's own.
@@ -60,9 +59,7 @@ class Design:
         self._split, self._class_map = told["split"], told["class_map"]
         self._where = told["where"]
         self._known: dict[tuple[str, Any], Any] = {}
-        self._places: dict[tuple[ModelRef, Any], int] = {}
-        self.models: list[ModelRef] = []
-        self.datasets: list[DataRef | None] = []
+        self._sized: dict[Any, ModelRef] = {}
         self.name, self.channels_last = told["name"], bool(told["channels_last"])
         self.loaders, self.room = told["loaders"], told["image_cache"] * _MEGABYTE
         axes = {} if told["axes"] is None else told["axes"]
@@ -79,8 +76,6 @@ class Design:
             for name in ("base", *SETTINGS, "budget")
             if told.get(name) is not None
         }
-        if told["data"] is None and not self._covers("data"):
-            self.datasets.append(None)
         for name in ("base", "model"):
             if name not in self._default and not self._covers(name):
                 raise ConfigError(f"expected {name}= for the grid, or {name!r} on an axis.")
@@ -89,10 +84,9 @@ class Design:
             raise UnknownNameError.of("reference to compare with", self.against, _AGAINST)
         reference = told["reference"]
         self.reference = None if reference is None else self._read("model", reference)
-        if self.reference is not None:
-            self.place(self.reference)
         self.metrics: tuple[Metric, ...] = read_metrics(told["metrics"])
-        if None in self.datasets:
+        without_data = self._default.get("data") is None and not self._covers("data")
+        if without_data or None in self._values("data"):
             for metric in self.metrics:
                 if metric.needs_data:
                     raise ConfigError(f"metric {metric.name!r} needs images; pass data=.")
@@ -148,18 +142,12 @@ class Design:
         chosen: dict[str, Any] = {
             name: point.get(name, self._default.get(name)) for name in SETTINGS
         }
-        chosen["model"] = self.place(chosen["model"], chosen.pop("image_size"))
-        chosen["data"] = self.datasets.index(chosen["data"])
+        model, size = chosen["model"], chosen.pop("image_size")
+        if size is not None:
+            # One object for each, by which models are told apart.
+            sized = dataclasses.replace(model, image_size=size)
+            chosen["model"] = self._sized.setdefault((model, size), sized)
         return Setting(**chosen)
-
-    def place(self, model: ModelRef, size: tuple[int, int] | None = None) -> int:
-        """The index of a model at an image size."""
-        if (model, size) not in self._places:
-            self._places[model, size] = len(self.models)
-            self.models.append(
-                model if size is None else dataclasses.replace(model, image_size=size)
-            )
-        return self._places[model, size]
 
     def _point(self, point: Any) -> Point:
         if not isinstance(point, Mapping):
@@ -198,9 +186,7 @@ class Design:
             return read_base(value)
         if name == "model":
             return read_model(value)
-        found = None if value is None else read_data(value, self._split, self._class_map)
-        self.datasets.append(found)
-        return found
+        return None if value is None else read_data(value, self._split, self._class_map)
 
     def _check_names(self) -> None:
         """Refuse an axis that no base or part of the grid knows."""

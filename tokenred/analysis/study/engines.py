@@ -9,13 +9,21 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from tokenred.analysis.study.cell import EngineError
-from tokenred.analysis.study.parcel import Parcel, install, pack_tasks, run_batch
-from tokenred.analysis.study.pool import Engine, Executor, Pool, Serial, Submit
+from tokenred.analysis.study.pool import (
+    Engine,
+    Executor,
+    Parcel,
+    Pool,
+    Serial,
+    install,
+    open_runner,
+    run_cell,
+)
 from tokenred.core.errors import ConfigError, MissingExtraError, UnknownNameError, shown
 from tokenred.core.values import Count, Magnitude, Size, checked
 
@@ -68,11 +76,7 @@ def pick_engine(
 class Processes(Pool):
     """Runs cells in processes on this machine (a loky pool); processes that die are replaced.
 
-    Args:
-        workers: number of processes; None for the number of cores.
-        threads: CPU threads of PyTorch in each; None divides the cores among them, unless
-            ``OMP_NUM_THREADS`` is set.
-        retries: how often a cell may be started again after its worker died.
+    Without ``threads``, the cores are divided among them, unless ``OMP_NUM_THREADS`` is set.
     """
 
     name = "processes"
@@ -90,13 +94,13 @@ class Processes(Pool):
         super().__init__(retries, 2 * self._workers)
 
     @contextmanager
-    def opened(self, runner: Parcel) -> Iterator[Submit]:
+    def opened(self, runner: Parcel) -> Iterator[Callable[[Parcel], Any]]:
         pool: list[Any] = []
 
-        def submit(batch: Parcel) -> Any:
+        def submit(cell: Parcel) -> Any:
             if not pool or pool[0]._flags.broken is not None:
                 pool[:] = [self._start(runner)]
-            return pool[0].submit(run_batch, runner.token, batch)
+            return pool[0].submit(run_cell, runner.token, cell)
 
         with _variables(_OF_WORKERS):
             try:
@@ -115,7 +119,7 @@ class Processes(Pool):
                 initargs=(runner, os.getpid()),
             )  # fmt: skip
             try:
-                pool.submit(run_batch, runner.token, pack_tasks([])).result()
+                pool.submit(_ready, runner.token).result()
             except BaseException as error:
                 pool.shutdown(wait=True, kill_workers=True)
                 if isinstance(error, EngineError) or not isinstance(error, Exception):
@@ -142,6 +146,10 @@ def _settle(runner: Parcel, parent: int) -> None:
     install(runner)
 
 
+def _ready(token: str) -> None:
+    open_runner(token)
+
+
 def _leave_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_LOOK_SECONDS)
@@ -151,13 +159,8 @@ def _leave_with(parent: int) -> None:
 class Ray(Pool):
     """Runs cells as tasks of Ray, which restarts them itself if a worker dies.
 
-    Args:
-        workers: number of concurrent tasks; None for as many as the cluster has cores for.
-        threads: CPU threads of each; None for 1.
-        address: address of a cluster (``"auto"``, ``"ray://host:10001"``); None for the one this
-            process is connected to, or a new one on this machine.
-        retries: how often a cell may be started again after its worker died.
-        gpus: GPUs per task; with a share such as 0.5, two tasks use one.
+    Without ``workers``, as many at a time as the cluster has cores for; ``gpus`` is a task's, and
+    two tasks share one with 0.5. Uses the cluster that this process is connected to, if any.
 
     Raises:
         MissingExtraError: if Ray is not installed.
@@ -182,7 +185,7 @@ class Ray(Pool):
         self.tries = retries + 1
 
     @contextmanager
-    def opened(self, runner: Parcel) -> Iterator[Submit]:
+    def opened(self, runner: Parcel) -> Iterator[Callable[[Parcel], Any]]:
         ray, own = self._ray, not self._ray.is_initialized()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about changes that Ray plans
@@ -193,23 +196,22 @@ class Ray(Pool):
                 self._at_once = self._workers or max(1, cores // self._threads)
                 task = ray.remote(
                     num_cpus=self._threads, num_gpus=self._gpus, max_retries=self.tries - 1
-                )(run_batch)
+                )(run_cell)
                 setup = ray.put(runner)
-                yield lambda batch: task.remote(setup, batch, self._threads).future()
+                yield lambda cell: task.remote(setup, cell, self._threads).future()
             finally:
                 if own:
                     ray.shutdown()
 
     def _connect(self) -> None:
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if self._address is not None:
-            options["address"] = self._address
-        else:
-            wanted = (self._workers or 1) * self._threads
-            options |= {"num_cpus": max(wanted, _usable_cores()), "include_dashboard": False}
+        local = {
+            "num_cpus": max((self._workers or 1) * self._threads, _usable_cores()),
+            "include_dashboard": False,
+        }
+        options: dict[str, Any] = {"address": self._address} if self._address else local
         try:
             with _variables({} if self._address else _OF_RAY):
-                self._ray.init(**options)
+                self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:
             place = self._address or "this machine"
             raise EngineError(

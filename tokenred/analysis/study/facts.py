@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -55,7 +54,8 @@ class Facts:
         # By the reference object, which lives as long: another one is another model.
         self._models: dict[ModelRef, ModelFacts] = {}
         self._data: dict[tuple[DataRef, ModelRef], str] = {}
-        self._contents: dict[DataRef | None, tuple[str | None, str]] = {}
+        # Stamps and digests of weights and images, which workers compare with theirs.
+        self.planned: dict[Any, tuple[str | None, str]] = {}
         self._counts: dict[Any, tuple[tuple[int, ...], ...]] = {}
         self._codes: dict[type, str] = {}
         self.loaded: dict[ModelRef, nn.Module] = {}
@@ -65,11 +65,13 @@ class Facts:
         """The facts about a model."""
         if ref not in self._models:
             stamp = ref.stamp()
-            found = _from_store(self._known(stamp))
-            if found is None:
-                found = _look_at(self._load(ref), "" if self.keyed else f"object {id(ref)}")
-                self._note(stamp, asdict(found))
-            self._models[ref] = found
+            told = self._remembered(stamp, lambda: asdict(self._look_at(ref)))
+            info: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in told["info"].items()
+            }
+            info["blocks"] = tuple(BlockInfo(**block) for block in info["blocks"])
+            self._models[ref] = ModelFacts(**{**told, "info": ModelInfo(**info)})
+            self.planned[ref] = stamp, told["weights"]
         return self._models[ref]
 
     def data(self, ref: DataRef, model: ModelRef) -> str:
@@ -77,14 +79,6 @@ class Facts:
         if (ref, model) not in self._data:
             self._data[ref, model] = self._identity(ref, model)
         return self._data[ref, model]
-
-    def content(self, ref: DataRef | None) -> tuple[str | None, str]:
-        """The stamp of data and the digest of its images; empty for what no cell uses."""
-        return self._contents.get(ref, (None, ""))
-
-    def weights(self, ref: ModelRef) -> str:
-        """The digest of a model's weights; empty for one that no cell uses."""
-        return self._models[ref].weights if ref in self._models else ""
 
     def fingerprint(self, ref: ModelRef, strategy: Strategy) -> str:
         """The fingerprint of a strategy; refused if the model cannot run it."""
@@ -104,11 +98,6 @@ class Facts:
         """Store the facts that were found by loading."""
         store.remember(self._fresh)
         self._fresh = {}
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether there are facts that the store does not have."""
-        return bool(self._fresh)
 
     def _told(self, strategy: Strategy) -> dict[str, str]:
         """What determines the results of a strategy, by field."""
@@ -142,38 +131,54 @@ class Facts:
             self.loaded[ref] = ref.load()
         return self.loaded[ref]
 
+    def _look_at(self, ref: ModelRef) -> ModelFacts:
+        from tokenred.analysis.measure.machine import weights_digest
+        from tokenred.reduced.wrap import dense
+
+        reduced = model = self._load(ref)
+        if not hasattr(model, "stands_for"):
+            reduced = dense(model.base if isinstance(model, ReducedViT) else model)
+        assert isinstance(reduced, ReducedViT)
+        cost = reduced.cost()
+        side = getattr(getattr(reduced.base, "patch_embed", None), "img_size", None)
+        return ModelFacts(
+            identity=_model_identity(model) if self.keyed else f"object {id(ref)}",
+            weights=weights_digest(model),
+            dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
+            info=reduced.info,
+            stem=cost.stem,
+            gmacs=cost.gmacs,
+            image_size="" if side is None else f"{side[0]}x{side[1]}",
+        )
+
     def _identity(self, ref: DataRef, model: ModelRef) -> str:
         if not self.keyed:
             ref.open(self._load(model))
             return f"object {id(ref)}"
+
+        def look() -> dict[str, str]:
+            data = ref.open(self._load(model))
+            # Of the images, for any model.
+            content = self._remembered(stamp and f"images of {stamp}", lambda: content_of(data))
+            return {"identity": _data_identity(ref, data, content), "content": content}
+
         stamp = ref.stamp()
         in_memory = stamp is None or ref.dataset is not None
         whole = None if in_memory else f"{stamp} for {self.model(model).identity}"
-        known = self._known(whole)
-        if known is None:
-            data = ref.open(self._load(model))
-            content = self._content(data, stamp and f"content of {stamp}")
-            known = {"identity": _data_identity(ref, data, content), "content": content}
-            self._note(whole, known)
-        self._contents[ref] = stamp, known["content"]
+        known = self._remembered(whole, look)
+        self.planned[ref] = stamp, known["content"]
         return str(known["identity"])
 
-    def _content(self, data: ImageDataset, stamp: str | None) -> str:
-        """The digest of the images, for any model."""
-        known = self._known(stamp)
-        if known is None:
-            known = {"digest": content_of(data)}
-            self._note(stamp, known)
-        return str(known["digest"])
-
-    def _known(self, stamp: str | None) -> Any:
-        if stamp in self._fresh:
-            return self._fresh[stamp]
-        return None if stamp is None or self._store is None else self._store.fact(stamp)
-
-    def _note(self, stamp: str | None, found: dict[str, Any]) -> None:
-        if stamp is not None:
-            self._fresh[stamp] = found
+    def _remembered(self, stamp: str | None, make: Callable[[], Any]) -> Any:
+        """What is stored under a stamp, or is found now; None for what cannot be stored."""
+        if stamp is None:
+            return make()
+        if stamp not in self._fresh:
+            found = None if self._store is None else self._store.fact(stamp)
+            if found is not None:
+                return found
+            self._fresh[stamp] = make()
+        return self._fresh[stamp]
 
 
 def content_of(data: ImageDataset) -> str:
@@ -189,40 +194,6 @@ def content_of(data: ImageDataset) -> str:
         seen.update(f"{data.name_of(index)!r} {len(raw)} ".encode())
         seen.update(raw)
     return seen.hexdigest()[:16]
-
-
-def _look_at(model: nn.Module, identity: str) -> ModelFacts:
-    from tokenred.analysis.measure.machine import weights_digest
-    from tokenred.reduced.wrap import dense
-
-    reduced = model
-    if not hasattr(model, "stands_for"):
-        reduced = dense(model.base if isinstance(model, ReducedViT) else model)
-    assert isinstance(reduced, ReducedViT)
-    cost = reduced.cost()
-    side = getattr(getattr(reduced.base, "patch_embed", None), "img_size", None)
-    return ModelFacts(
-        identity=identity or _model_identity(model),
-        weights=weights_digest(model),
-        dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
-        info=reduced.info,
-        stem=cost.stem,
-        gmacs=cost.gmacs,
-        image_size="" if side is None else f"{side[0]}x{side[1]}",
-    )
-
-
-def _from_store(told: Any) -> ModelFacts | None:
-    """Facts as they were written; None if another version of tokenred recorded other ones."""
-    try:
-        info: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in told["info"].items()
-        }
-        info["blocks"] = tuple(BlockInfo(**block) for block in info["blocks"])
-        found = ModelFacts(**{**told, "info": ModelInfo(**info)})
-    except (AttributeError, KeyError, TypeError):
-        return None
-    return found if json.loads(json.dumps(asdict(found))) == told else None
 
 
 def _model_identity(model: nn.Module) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
@@ -21,11 +20,7 @@ from tokenred.analysis.study.study import Study
 from tokenred.core.errors import ConfigError, UnknownNameError, shown
 from tokenred.core.files import exists
 from tokenred.core.values import Count, Magnitude, PartOf, Size, checked, parameters_of, read
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from tokenred.strategies.config import read_toml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -252,12 +247,9 @@ def read_study(path: str | Path) -> StudyFile:
         UnknownNameError: for unknown keys and tables.
     """
     path = Path(path).expanduser()
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the study file {path}: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+    if not path.is_file():
+        raise ConfigError(f"cannot read the study file {path}: no such file.")
+    values = read_toml(path)
     _check_names(f"table of the study file {path.name}", values, _TABLES)
     study, axes, cells = (values.get(name, {}) for name in _TABLES)
     for name, table in (("study", study), ("axes", axes)):

@@ -16,7 +16,6 @@ from tokenred.analysis.study.rows import OF_EVERY_ROW, Packed, pack_predictions
 from tokenred.core import plugins
 from tokenred.core.errors import ConfigError, PartError, UnknownNameError, shown
 from tokenred.core.fingerprint import identity_of
-from tokenred.core.provenance import is_installed
 from tokenred.core.values import parameters_of, read
 from tokenred.reduced.model import ReducedViT
 
@@ -48,8 +47,7 @@ class Context:
     channels_last: bool = False
     dense: nn.Module | None = None
     kept: dict[Any, Any] = field(default_factory=dict)
-    # The evaluation, shared with further cells in one pass over the images; None to evaluate alone.
-    together: Callable[[], Evaluation | None] | None = None
+    evaluation: Evaluation | None = None  # from a pass over the images shared with other cells
     packed: Packed | None = None  # what was passed to `keep`
 
     def keep(self, evaluation: Evaluation) -> None:
@@ -74,12 +72,6 @@ class Metric:
     needs_data: bool = True
     timed: bool = False  # results are specific to a machine, number of threads, device and engine
     batched: bool = True  # they are specific to a batch size
-
-    @property
-    def own(self) -> bool:
-        """Whether the user defined it."""
-        inner = getattr(self.function, "func", self.function)
-        return not is_installed(str(inner.__module__))
 
     def told(self, how: Mapping[str, Any]) -> list[Any]:
         """What determines the results of a measurement; ``how`` is what timings depend on."""
@@ -220,8 +212,7 @@ def accuracy(model: ReducedViT, data: ImageDataset | None, context: Context) -> 
 
     if data is None:
         raise ConfigError("accuracy needs images; pass data= to the grid.")
-    found = context.together() if context.together else None
-    found = found or evaluate(model, data, **evaluation_options(context))
+    found = context.evaluation or evaluate(model, data, **evaluation_options(context))
     context.keep(found)
     return {
         "top1": found.top1,

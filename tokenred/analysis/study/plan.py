@@ -6,23 +6,24 @@ import gc
 import json
 import platform
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tokenred.analysis.study.cell import (
     DENSE,
     FAILED,
+    OUTSIDE,
     SETTINGS,
     SKIPPED,
     Base,
     Cell,
     Setting,
+    plain,
     read_base,
 )
 from tokenred.analysis.study.design import Design, Point
 from tokenred.analysis.study.facts import Facts
-from tokenred.analysis.study.refs import KEYS, ModelRef
+from tokenred.analysis.study.refs import KEYS
 from tokenred.analysis.study.rows import record
 from tokenred.core.errors import ConfigError, InputError, TokenredError
 from tokenred.core.fingerprint import digest
@@ -49,6 +50,7 @@ class Plan:
 
     Attributes:
         cells: in the order of the grid.
+        settings: what they run on, by their `Cell.place`.
         references: the cells they are compared with.
         results: the different cells by key, references first.
     """
@@ -58,53 +60,59 @@ class Plan:
     ) -> None:
         self.design, self.facts = design, facts
         self._engine = engine
-        self._places: dict[Any, tuple[Setting, str, TokenredError | None]] = {}
+        self._places: dict[Any, tuple[int, str, TokenredError | None]] = {}
         self._machines: dict[str, dict[str, Any]] = {}
         self._dense = read_base(DENSE)
-        self._references: dict[Any, Cell] = {}
+        references: dict[Any, Cell] = {}
         self.cells: list[Cell] = []
-        with _no_collecting():
+        self.settings: list[Setting] = []
+        # Thousands of permanent cells would keep the garbage collector busy.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
             for position, point in design:
                 base = design.base(point)
                 cell = self._cell(position, point, base, design.budget(point))
                 if cell.error is not None and invalid == "raise":
                     raise _named(cell, f"cell {position}")
                 if design.against is not None:
-                    cell.reference = self._reference(cell, base).key
+                    mark = (cell.place, id(base))
+                    if mark not in references:
+                        references[mark] = self._reference(point, base)
+                    cell.reference = references[mark].key
                 self.cells.append(cell)
-        self.references = list({cell.key: cell for cell in self._references.values()}.values())
-        self.results: dict[str, Cell] = {}
-        for cell in (*self.references, *self.cells):
-            self.results.setdefault(cell.key, cell)
+        finally:
+            if collecting:
+                gc.enable()
+        self.references = list({cell.key: cell for cell in references.values()}.values())
+        self.results = {cell.key: cell for cell in self.references}
+        for cell in self.cells:
+            known = self.results.get(cell.key)
+            if known is None or known.position < 0:  # a cell has more axes than a reference
+                self.results[cell.key] = cell
 
     def __len__(self) -> int:
         """The number of cells; ``results`` has the distinct ones and the references."""
         return len(self.cells)
 
-    def missing(self, store: Store, retry_failed: bool = False) -> list[Cell]:
-        """The distinct cells without a result in a store, including skipped ones."""
+    def todo(
+        self, store: Store, retry_failed: bool = False
+    ) -> tuple[list[Cell], list[tuple[str, dict[str, Any]]]]:
+        """The distinct cells without a result in a store, including skipped ones.
+
+        And the keys of results that were stored with fewer axes than this grid has, with all axes.
+        """
         known = store.status(list(self.results))
-
-        def is_open(cell: Cell) -> bool:
-            status, _ = known.get(cell.key, ("", ""))
+        missing, narrow = [], []
+        for key, cell in self.results.items():
+            status, stored = known.get(key, ("", "{}"))
             # One that was left out may be possible now.
-            return (
-                not status
-                or (status == FAILED and retry_failed)
-                or (status == SKIPPED and not cell.error)
-            )
-
-        return [cell for cell in self.results.values() if is_open(cell)]
-
-    def narrow(self, store: Store) -> list[tuple[str, dict[str, Any]]]:
-        """Keys of results stored with fewer axes than this grid has, and the full axes."""
-        known = store.status([cell.key for cell in self.cells])
-        found = {}
-        for cell in self.cells:
-            axes = json.loads(known[cell.key][1]) if cell.key in known else None
-            if axes is not None and cell.key not in found and not axes.keys() >= cell.axes.keys():
-                found[cell.key] = {**cell.plain_axes, **axes}
-        return list(found.items())
+            again = retry_failed if status == FAILED else status == SKIPPED and not cell.error
+            if again or not status:
+                missing.append(cell)
+            elif not (axes := json.loads(stored)).keys() >= cell.axes.keys():
+                narrow.append((key, {**cell.axes, **axes}))
+        return missing, narrow
 
     def frame(self, store: Store | None) -> pd.DataFrame:
         """One row per cell, as in a study, with costs and whether it is done."""
@@ -116,36 +124,33 @@ class Plan:
         for cell in self.cells:
             status = "skipped" if cell.error else "repeated" if cell.key in seen else "to do"
             seen.add(cell.key)
-            setting = {"threads": cell.setting.threads, "device": cell.setting.device}
+            setting = self.settings[cell.place]
+            machine = {"threads": setting.threads, "device": setting.device}
             costs = {} if cell.error else cost_columns(self.cost(cell))
-            row = {**self.row(cell), "axes": {}, "machine": setting, "metrics": costs}
+            row = {**self.row(cell), "axes": {}, "machine": machine, "metrics": costs}
             status = known.get(cell.key, (status, ""))[0]
             # Last, because pandas prints the first and the last columns.
             last = {"why": cell.why, "gmacs": costs.get("gmacs"), "status": status}
             told = {name: value for name, value in record(row).items() if name not in last}
-            records.append({**cell.plain_axes, **told, **last})
+            records.append({**cell.axes, **told, **last})
         return pd.DataFrame(records)
-
-    def model(self, cell: Cell) -> ModelRef:
-        """The model of a cell."""
-        return self.design.models[cell.setting.model]
 
     def cost(self, cell: Cell) -> Cost:
         """The cost of an image in a cell that its model can run."""
         assert cell.strategy is not None
-        return self.facts.cost(self.model(cell), cell.strategy)
+        return self.facts.cost(self.settings[cell.place].model, cell.strategy)
 
     def row(self, cell: Cell) -> dict[str, Any]:
         """The columns of a row that are known before a cell runs, as in the store."""
-        setting, model, strategy = cell.setting, self.model(cell), cell.strategy
-        data, size = self.design.datasets[setting.data], model.image_size
+        setting, strategy = self.settings[cell.place], cell.strategy
+        model, data, size = setting.model, setting.data, setting.model.image_size
         facts = None if strategy is None else self.facts.model(model)
         own_size = facts.image_size if facts else ""
         return {
             "key": cell.key,
-            "axes": cell.plain_axes,
+            "axes": cell.axes,
             "strategy": cell.label,
-            "method": cell.base.method,
+            "method": cell.method,
             "config": "" if strategy is None else json.dumps(to_config(strategy, strict=False)),
             "fingerprint": cell.fingerprint,
             "model": model.label,
@@ -159,29 +164,32 @@ class Plan:
             "compile": str(setting.compile).lower(),
         }
 
-    def _reference(self, cell: Cell, base: Base) -> Cell:
-        """The reference of a cell: one for each setting, and for each base if requested."""
-        mark = (cell.setting, id(base))
-        if mark not in self._references:
-            design = self.design
-            kept = SETTINGS if design.against == DENSE else (*SETTINGS, "base")
-            point = {name: value for name, value in cell.axes.items() if name in kept}
-            if design.reference is not None:
-                point["model"] = design.reference
-            start = self._dense if design.against == DENSE else base
-            made = self._cell(-1, point, start, start.share)
-            if made.error is not None:
-                raise _named(made, "the reference")
-            self._references[mark] = made
-        return self._references[mark]
+    def _reference(self, point: Point, base: Base) -> Cell:
+        """What the cells of a setting, or of a base in a setting, are compared with."""
+        design = self.design
+        kept = SETTINGS if design.against == DENSE else (*SETTINGS, "base")
+        point = {name: value for name, value in point.items() if name in kept}
+        if design.reference is not None:
+            point["model"] = design.reference
+        start = self._dense if design.against == DENSE else base
+        made = self._cell(-1, point, start, start.share)
+        if made.error is not None:
+            raise _named(made, "the reference")
+        return made
 
     def _cell(self, position: int, point: Point, base: Base, share: float | None) -> Cell:
-        setting, prefix, error = self._place(point)
+        place, prefix, error = self._place(point)
+        axes = {name: plain(value) for name, value in point.items()}
+        label = base.label
         if base.method == DENSE:
             share = None
+        elif told := [f"{n}={value}" for n, value in axes.items() if n not in OUTSIDE]:
+            label += (":" if ":" not in label else ",") + ",".join(told).replace(" ", "")
+        if share is not None:
+            label += f"@{share:g}"
         strategy, fingerprint = None, ""
         if error is None:
-            ref = self.design.models[setting.model]
+            ref = self.settings[place].model
             try:
                 if base.method != DENSE and hasattr(ref.module, "stands_for"):
                     raise ConfigError(f"{ref.label} runs unchanged; use it with the base 'dense'.")
@@ -191,16 +199,15 @@ class Plan:
                 fingerprint = self.facts.fingerprint(ref, strategy)
             except TokenredError as found:
                 error = found
-        cell = Cell(position, point, base, share, setting, strategy, fingerprint, "", error)
-        cell.key = digest(prefix + (fingerprint or f"{cell.label} {json.dumps(cell.plain_axes)}"))
-        return cell
+        key = digest(prefix + (fingerprint or f"{label} {json.dumps(axes)}"))
+        return Cell(position, axes, label, base.method, place, strategy, fingerprint, key, error)
 
-    def _place(self, point: Point) -> tuple[Setting, str, TokenredError | None]:
+    def _place(self, point: Point) -> tuple[int, str, TokenredError | None]:
         """The setting of a point, its part of the key, and why it is impossible here, if it is."""
         mark = tuple(point.get(name, _UNSET) for name in SETTINGS)
         if mark not in self._places:
-            design, setting = self.design, self.design.setting(point)
-            model, data = design.models[setting.model], design.datasets[setting.data]
+            setting = self.design.setting(point)
+            model, data = setting.model, setting.data
             identity, error = "", self._impossible(setting)
             try:
                 identity = self.facts.model(model).identity
@@ -214,11 +221,13 @@ class Plan:
                 setting.dtype,
                 setting.limit,
                 setting.seed,
-                [metric.told(self._how(setting)) for metric in design.metrics],
+                [metric.told(self._how(setting)) for metric in self.design.metrics],
                 KEYS,
                 *([setting.attention] * (setting.attention != "auto")),
             )
-            self._places[mark] = setting, json.dumps(told), error
+            if setting not in self.settings:
+                self.settings.append(setting)
+            self._places[mark] = self.settings.index(setting), json.dumps(told), error
         return self._places[mark]
 
     def _impossible(self, setting: Setting) -> TokenredError | None:
@@ -250,7 +259,7 @@ class Plan:
             return how
         from tokenred.analysis.measure.machine import describe_machine, model_device
 
-        module = self.design.models[setting.model].module
+        module = setting.model.module
         device = setting.device or ("cpu" if module is None else str(model_device(module)))
         if device not in self._machines:
             try:
@@ -267,18 +276,6 @@ class Plan:
             **self._machines[device],
         }
         return how if setting.threads is None else {**how, "threads": setting.threads}
-
-
-@contextmanager
-def _no_collecting() -> Iterator[None]:
-    """Thousands of permanent cells would keep the garbage collector busy."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def cost_columns(cost: Cost) -> dict[str, Any]:

@@ -1,31 +1,122 @@
-"""Engines: in this process, or anything with ``submit`` whose workers may die."""
+"""Engines: in this process, or anything with ``submit`` whose workers may die.
+
+Cells are sent as bytes; definitions from notebooks, scripts and the user's modules by value.
+"""
 
 from __future__ import annotations
 
+import copy
+import pickle
+import sys
+import threading
 import time
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
+from uuid import uuid4
 
-from tokenred.analysis.study.cell import FAILED, EngineError, Outcome, Task, failure
-from tokenred.analysis.study.parcel import Parcel, pack_runner, pack_tasks, read_batch, run_batch
+import cloudpickle
 
-Run = Callable[[Sequence[Task]], Iterator[Outcome]]
-"""What a worker does with tasks: returns an outcome for each, in order, and never raises."""
-Submit = Callable[[Parcel], Any]
-"""Takes a batch; returns something with ``done()``, ``result()`` and ``cancel()``."""
+from tokenred.analysis.study.cell import FAILED, Cell, EngineError, Outcome, failure, outcome
+from tokenred.core.provenance import is_installed
+
+Run = Callable[[Sequence[Cell]], Iterator[Outcome]]
+"""What a worker does with cells: returns an outcome for each, in order, and never raises."""
 
 _SHORTEST, _LONGEST = 0.002, 0.5
 _AT_ONCE = 64
-# Target seconds per batch: a few long cells, or many short ones.
-_SECONDS, _MOST = 1.0, 256
+# The runner of a worker, with the models and images that it has loaded: one a thread, since a
+# model cannot serve two cells at a time.
+_here = threading.local()
+_installed: dict[str, Parcel] = {}
+
+
+class Parcel:
+    """A value for a worker, packed once; a worker in a thread of this process gets the value.
+
+    Unpickling a notebook's class here would copy its methods, which would no longer see later
+    edits. The token tells equal parcels apart: Dask repeats the result of an equal call, also where
+    that was an error.
+    """
+
+    def __init__(self, value: Any, packed: bytes, token: str = "") -> None:
+        self.value, self.packed, self.token = value, packed, token or uuid4().hex
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Parcel, (None, self.packed, self.token)
+
+    def open(self) -> Any:
+        """The value."""
+        return pickle.loads(self.packed) if self.value is None else self.value
+
+
+def own_modules() -> list[ModuleType]:
+    """The user's modules: another machine may lack them, or they were edited since the import."""
+    tops = {name.partition(".")[0] for name in sys.modules}
+    # Classes of __main__ travel by value in any case.
+    own = {top for top in tops if not is_installed(top)} - {"__main__"}
+    return [
+        module
+        for name, module in list(sys.modules.items())
+        if name.partition(".")[0] in own and isinstance(module, ModuleType)
+        if module.__name__ == name and not is_installed(name)
+    ]
+
+
+def packed(value: Any, modules: Sequence[ModuleType]) -> Parcel:
+    """A parcel; definitions of these modules go by value if they can be copied, else by name."""
+    known = cloudpickle.list_registry_pickle_by_value()
+    fresh = [module for module in modules if module.__name__ not in known]
+    try:
+        for module in fresh:
+            cloudpickle.register_pickle_by_value(module)
+        content = cloudpickle.dumps(value, protocol=5)
+    except Exception:  # whatever the objects of a module raise
+        content = None
+    finally:
+        for module in fresh:
+            cloudpickle.unregister_pickle_by_value(module)
+    return Parcel(value, cloudpickle.dumps(value, protocol=5) if content is None else content)
+
+
+def install(runner: Parcel) -> None:
+    """Keep a runner for cells that name it by its token."""
+    _installed[runner.token] = runner
+
+
+def open_runner(runner: Parcel | str) -> Any:
+    """The runner of this thread; given by its token if it was installed."""
+    parcel = _installed[runner] if isinstance(runner, str) else runner
+    if getattr(_here, "token", None) != parcel.token:
+        try:
+            own = parcel.open()
+            _here.runner = own if parcel.value is None else copy.deepcopy(own)
+        except Exception as error:
+            raise EngineError(
+                f"workers cannot unpickle their work ({type(error).__name__}: {error}); tokenred "
+                "and your modules must be importable there."
+            ) from error
+        _here.token = parcel.token
+    return _here.runner
+
+
+def run_cell(runner: Parcel | str, cell: Parcel, threads: int | None = None) -> Outcome:
+    """Run a cell in a worker, with so many CPU threads of PyTorch; None for no change."""
+    run = open_runner(runner)
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    found: Outcome = next(run([cell.open()]))
+    return found
 
 
 class Engine(ABC):
-    """Runs tasks somewhere.
+    """Runs cells somewhere.
 
     Attributes:
         name: for the rows.
@@ -34,15 +125,14 @@ class Engine(ABC):
     name: str
 
     @abstractmethod
-    def run(self, runner: Run, tasks: Sequence[Task], modules: set[str]) -> Iterator[list[Outcome]]:
-        """Run all tasks, each to one outcome, in any order.
+    def run(self, runner: Run, cells: Sequence[Cell]) -> Iterator[list[Outcome]]:
+        """Run all cells, each to one outcome, in any order.
 
         Outcomes are yielded as soon as they are available. Closing the iterator stops the workers.
 
         Args:
-            runner: what a worker does with tasks.
-            tasks: with distinct keys.
-            modules: whose definitions the runner needs and a worker may lack.
+            runner: what a worker does with cells.
+            cells: with distinct keys.
 
         Raises:
             EngineError: if the workers cannot be started.
@@ -61,61 +151,92 @@ class Serial(Engine):
     def __init__(self, threads: int | None = None) -> None:
         self._threads = threads
 
-    def run(self, runner: Run, tasks: Sequence[Task], modules: set[str]) -> Iterator[list[Outcome]]:
+    def run(self, runner: Run, cells: Sequence[Cell]) -> Iterator[list[Outcome]]:
         from tokenred.analysis.measure.machine import cpu_threads  # imports timm
 
         with cpu_threads(self._threads):
-            for outcome in runner(tasks):
-                yield [outcome]
+            for found in runner(cells):
+                yield [found]
+
+
+@dataclass(eq=False)
+class _Flight:
+    """A submitted cell; ``alone`` if no other can have caused its end."""
+
+    future: Any
+    parcel: Parcel  # kept alive for workers in this process
+    cell: Cell
+    alone: bool
 
 
 class Pool(Engine):
-    """Runs batches wherever a subclass takes them.
+    """Runs cells wherever a subclass takes them.
 
-    A batch whose worker died is restarted, task by task; a task that was running alone when its
-    worker died too often is given up.
+    A cell whose worker died is started again; one that was running alone when its worker died too
+    often is given up.
 
     Args:
         retries: how often a cell may be restarted after its worker died.
-        at_once: number of batches that wait or run at a time.
+        at_once: number of cells that wait or run at a time.
 
     Attributes:
-        shared_fate: whether all batches die with one worker.
-        tries: how often the pool itself starts a batch before it gives it up.
+        shared_fate: whether all cells die with one worker.
+        tries: how often the pool itself starts a cell before it gives it up.
     """
 
     shared_fate = False
     tries = 1
 
     def __init__(self, retries: int, at_once: int) -> None:
-        self._retries = retries
-        self._at_once = at_once
+        self._retries, self._at_once = retries, at_once
 
     @contextmanager
-    def opened(self, runner: Parcel) -> Iterator[Submit]:
-        """Workers, for the length of the block."""
+    def opened(self, runner: Parcel) -> Iterator[Callable[[Parcel], Any]]:
+        """Workers, for the length of the block.
+
+        What takes a cell returns something with ``done()``, ``result()`` and ``cancel()``.
+        """
         raise NotImplementedError
 
-    def run(self, runner: Run, tasks: Sequence[Task], modules: set[str]) -> Iterator[list[Outcome]]:
-        todo = _Todo(tasks, self._retries, self.shared_fate, self.tries)
-        flying: list[_Flight] = []
-        pause = _SHORTEST
-        if not tasks:
+    def run(self, runner: Run, cells: Sequence[Cell]) -> Iterator[list[Outcome]]:
+        if not cells:
             return
-        with self.opened(pack_runner(runner, modules)) as submit:
+        waiting, suspects = deque(cells), deque[Cell]()
+        flying: list[_Flight] = []
+        starts, deaths = Counter[str](), Counter[str]()
+        pause = _SHORTEST
+        own = own_modules()
+        with self.opened(packed(runner, own)) as submit:
             try:
-                while True:
-                    outcomes: list[Outcome] = []
-                    while len(flying) < self._at_once and (batch := todo.take(flying)):
-                        outcomes += _send(submit, batch, todo, flying)
+                while waiting or suspects or flying:
+                    found: list[Outcome] = []
+                    while (queue := suspects or waiting) and self._has_room(flying, suspects):
+                        alone = not self.shared_fate or queue is suspects
+                        cell = queue.popleft()
+                        starts[cell.key] += 1
+                        try:
+                            parcel = packed(cell, own)
+                        except Exception as error:  # whatever a part's objects raise
+                            found.append(failure(cell.key, error))
+                        else:
+                            flying.append(_Flight(_sent(submit, parcel), parcel, cell, alone))
                     landed = [flight for flight in flying if flight.future.done()]
                     for flight in landed:
                         flying.remove(flight)
-                        outcomes += _collect(flight, todo)
-                    if outcomes:
-                        yield [replace(o, attempts=todo.starts.get(o.key, 1)) for o in outcomes]
-                    elif not flying and not landed:
-                        return
+                        cell = flight.cell
+                        try:
+                            found.append(flight.future.result())
+                        except EngineError:
+                            raise
+                        except Exception as error:  # the worker's end, as the executor tells it
+                            deaths[cell.key] += flight.alone
+                            if deaths[cell.key] <= self._retries:
+                                suspects.append(cell)
+                            else:
+                                starts[cell.key] *= self.tries
+                                found.append(_died(cell, deaths[cell.key] * self.tries, error))
+                    if found:
+                        yield [{**each, "attempts": starts[each["key"]]} for each in found]
                     # Dask's futures and submitit's jobs have no common way to be waited for.
                     pause = _SHORTEST if landed else min(2 * pause, _LONGEST)
                     if flying and not landed:
@@ -124,24 +245,16 @@ class Pool(Engine):
                 for flight in flying:
                     flight.future.cancel()
 
-
-@dataclass(eq=False)
-class _Flight:
-    """A submitted batch; ``alone`` if no other can have caused its end."""
-
-    future: Any
-    parcel: Parcel  # kept alive for workers in this process
-    batch: list[Task]
-    alone: bool
+    def _has_room(self, flying: Sequence[_Flight], suspects: Sequence[Cell]) -> bool:
+        """A suspect runs without any other cell that would share its fate."""
+        if self.shared_fate and flying and (suspects or flying[0].alone):
+            return False
+        return len(flying) < self._at_once
 
 
-def _send(submit: Submit, batch: list[Task], todo: _Todo, flying: list[_Flight]) -> list[Outcome]:
+def _sent(submit: Callable[[Parcel], Any], parcel: Parcel) -> Any:
     try:
-        parcel = pack_tasks(batch)
-    except Exception as error:  # whatever a part's objects raise
-        return [failure(task.key, error) for task in batch]
-    try:
-        future = submit(parcel)
+        return submit(parcel)
     except EngineError:
         raise
     except Exception as error:
@@ -149,73 +262,15 @@ def _send(submit: Submit, batch: list[Task], todo: _Todo, flying: list[_Flight])
             f"the executor accepts no more work ({type(error).__name__}: {error}). Start another "
             "one and the grid again; finished cells are kept."
         ) from error
-    flying.append(_Flight(future, parcel, batch, todo.is_alone(batch)))
-    return []
 
 
-def _collect(flight: _Flight, todo: _Todo) -> list[Outcome]:
-    try:
-        outcomes, seconds = read_batch(flight.future.result())
-    except EngineError:
-        raise
-    except Exception as error:  # the worker's end, or whatever the executor turns it into
-        return todo.died(flight, error)
-    todo.learn(len(outcomes), seconds)
-    return outcomes
-
-
-class _Todo:
-    """The tasks still to be started, and those that were running when a worker died."""
-
-    def __init__(self, tasks: Sequence[Task], retries: int, shared_fate: bool, tries: int) -> None:
-        self.starts: dict[str, int] = {}
-        self._retries, self._shared_fate, self._tries = retries, shared_fate, tries
-        self._tasks = deque(tasks)
-        self._suspects: deque[Task] = deque()
-        self._deaths: dict[str, int] = {}
-        self._size = 1
-
-    def take(self, flying: Sequence[_Flight]) -> list[Task]:
-        """The next batch; a suspect runs alone, without any other batch if they share a fate."""
-        if self._shared_fate and flying and (self._suspects or self.is_alone(flying[0].batch)):
-            return []
-        if self._suspects:
-            batch = [self._suspects.popleft()]
-        else:
-            count = min(self._size, len(self._tasks))
-            batch = [self._tasks.popleft() for _ in range(count)]
-        for task in batch:
-            self.starts[task.key] = self.starts.get(task.key, 0) + 1
-        return batch
-
-    def is_alone(self, batch: list[Task]) -> bool:
-        """Whether only this task can have caused the end of its worker."""
-        first = self.starts[batch[0].key] == 1
-        return len(batch) == 1 and not (self._shared_fate and first)
-
-    def learn(self, tasks: int, seconds: float) -> None:
-        """Record how long a batch took on its worker."""
-        fitting = int(_SECONDS * tasks / max(seconds, 1e-6))
-        # At most twice as many at a time, since the next ones may be slower.
-        self._size = max(1, min(fitting, 2 * self._size, _MOST))
-
-    def died(self, flight: _Flight, error: Exception) -> list[Outcome]:
-        """Restart tasks whose worker died; the outcome, if that happened too often."""
-        if not flight.alone:
-            self._suspects.extend(flight.batch)
-            return []
-        (task,) = flight.batch
-        self._deaths[task.key] = count = self._deaths.get(task.key, 0) + 1
-        if count <= self._retries:
-            self._suspects.append(task)
-            return []
-        how = " ".join(f"{type(error).__name__}: {error}".split())
-        self.starts[task.key] *= self._tries
-        told = (
-            f"WorkerDied: {count * self._tries} workers died over this cell ({how}). A kill by "
-            "signal 9 often means that memory ran out: fewer workers or smaller batches help."
-        )
-        return [Outcome(task.key, FAILED, error=told)]
+def _died(cell: Cell, workers: int, error: Exception) -> Outcome:
+    how = " ".join(f"{type(error).__name__}: {error}".split())
+    told = (
+        f"WorkerDied: {workers} workers died over this cell ({how}). A kill by signal 9 often "
+        "means that memory ran out: fewer workers or smaller batches help."
+    )
+    return outcome(cell.key, FAILED, error=told)
 
 
 class Executor(Pool):
@@ -238,5 +293,5 @@ class Executor(Pool):
         self._executor = executor
 
     @contextmanager
-    def opened(self, runner: Parcel) -> Iterator[Submit]:
-        yield lambda batch: self._executor.submit(run_batch, runner, batch)
+    def opened(self, runner: Parcel) -> Iterator[Callable[[Parcel], Any]]:
+        yield lambda cell: self._executor.submit(run_cell, runner, cell)

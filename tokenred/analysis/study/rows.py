@@ -33,7 +33,6 @@ _NESTED = ("axes", "metrics", "machine")
 # What is known about every row, whatever is measured; `accuracy` adds the others.
 OF_EVERY_ROW = frozenset({*_FIRST, *_LAST, *_NESTED}) - {"images", "top1", "top5"}
 _NAMES = {"image_limit": "limit", "git_commit": "commit"}
-_NARROW = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,17 +74,11 @@ def pack_predictions(found: Any) -> Packed:
 
 
 def _pack(**columns: ArrayLike) -> bytes:
-    """Columns of integers as compressed bytes of the narrowest type."""
+    """Columns of integers, compressed."""
     buffer = io.BytesIO()
-    narrow: dict[str, Any] = {name: _narrow(np.asarray(c)) for name, c in columns.items()}
+    narrow: dict[str, Any] = {name: np.asarray(c, np.int32) for name, c in columns.items()}
     np.savez_compressed(buffer, **narrow)
     return buffer.getvalue()
-
-
-def _narrow(values: NDArray[Any]) -> NDArray[Any]:
-    low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
-    limits = (np.iinfo(kind) for kind in _NARROW)
-    return values.astype(next(x.dtype for x in limits if x.min <= low and high <= x.max))
 
 
 def unpack(blob: bytes) -> dict[str, NDArray[np.int64]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -13,13 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
 
-from tokenred.analysis.study.database import (
-    StoreError,
-    explained,
-    may_write,
-    open_store,
-    transaction,
-)
+from tokenred.analysis.study.database import StoreError, explained, open_store, transaction
 from tokenred.analysis.study.rows import Predictions, record, tidy, unpack
 from tokenred.core.errors import InputError, UnknownNameError
 from tokenred.core.lock import process_lock
@@ -30,7 +24,6 @@ if TYPE_CHECKING:
     from tokenred.analysis.measure.intervals import Interval
 
 _PLANNED = "cells of "  # of the stamps of plans
-_CHUNK = 500  # SQLite takes at least 999 parameters
 
 
 class Store:
@@ -50,12 +43,10 @@ class Store:
 
     def __init__(self, path: str | Path | None = None, *, readonly: bool = False) -> None:
         self.path = None if path is None else Path(path).expanduser()
-        self.readonly = readonly or not may_write(self.path)
+        # SQLite needs the file and its folder.
+        needed = [p for p in (self.path, self.path and self.path.parent) if p and p.exists()]
+        self.readonly = readonly or not all(os.access(place, os.W_OK) for place in needed)
         self._connection = open_store(self.path, self.readonly)
-        self._settle_at = 0.0
-        # By level: stored paired differences, and those computed since.
-        self._kept: dict[float, dict[tuple[str, str], dict[str, Any]]] = {}
-        self._fresh: list[tuple[str, str, Interval]] = []
 
     def close(self) -> None:
         """Close the file."""
@@ -107,7 +98,9 @@ class Store:
             try:
                 yield
             finally:
-                self._settle(now=True)
+                # Into the file itself, so that it can be copied alone; the log is safe as well.
+                with suppress(sqlite3.Error):
+                    self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Store results: all of them or, on failure, none.
@@ -162,12 +155,6 @@ class Store:
         planned = {key for (value,) in rows for key in json.loads(value)}
         return len(planned) - len(self.status(list(planned)))
 
-    def keep_differences(self) -> None:
-        """Store what `difference` computed, so that it need not be computed again."""
-        rows = [(key, other, i.level, json.dumps(asdict(i))) for key, other, i in self._fresh]
-        self._do("INSERT OR REPLACE INTO comparisons VALUES (?, ?, ?, ?)", rows)
-        self._fresh = []
-
     def _do(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if rows:
             with self._changing():
@@ -175,34 +162,18 @@ class Store:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        with (
-            explained(f"cannot write to the store {self.path}; earlier results are kept"),
-            transaction(self._connection),
-        ):
+        what = f"cannot write to the store {self.path}; earlier results are kept"
+        with explained(what), transaction(self._connection):
             yield
-        self._settle()
-
-    def _settle(self, now: bool = False) -> None:
-        """Move what is committed into the file itself, so that it can be copied alone.
-
-        Done so often that it takes 1% of the time; the rest is in the log next to it.
-        """
-        start = time.monotonic()
-        if self.path is None or self.readonly or not (now or start >= self._settle_at):
-            return
-        with suppress(sqlite3.Error):  # it is safe in the log
-            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        self._settle_at = start + 100 * (time.monotonic() - start)
 
     def _ask(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         with explained(f"cannot read the store {self.path}"):
             return self._connection.execute(query, values).fetchall()
 
-    def _about(self, columns: str, keys: Sequence[str]) -> Iterator[Any]:
-        for at in range(0, len(keys), _CHUNK):
-            some = keys[at : at + _CHUNK]
-            marks = ", ".join("?" * len(some))
-            yield from self._ask(f"SELECT {columns} FROM results WHERE key IN ({marks})", some)
+    def _about(self, columns: str, keys: Sequence[str]) -> list[Any]:
+        # More keys than SQLite takes parameters.
+        query = f"SELECT {columns} FROM results WHERE key IN (SELECT value FROM json_each(?))"
+        return self._ask(query, (json.dumps(list(keys)),))
 
     def fact(self, stamp: str) -> Any:
         """The fact stored under a stamp, or None."""
@@ -215,13 +186,9 @@ class Store:
 
     def rows(self, keys: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
         """Stored results as plain dictionaries, in the order in which they were stored."""
-        if keys is None:
-            found: Iterable[Any] = self._ask("SELECT * FROM results ORDER BY rowid")
-        else:
-            found = self._about("*", keys)
-        names = [row[1] for row in self._ask("PRAGMA table_info(results)")]
-        for values in found:
-            row = dict(zip(names, values, strict=True))
+        everything = "SELECT * FROM results ORDER BY rowid"
+        found = self._ask(everything) if keys is None else self._about("*", keys)
+        for row in map(dict, found):
             yield {**row, **{n: json.loads(row[n]) for n in ("axes", "metrics", "machine")}}
 
     def frame(self) -> pd.DataFrame:
@@ -267,23 +234,24 @@ class Store:
         return {(key, other): json.loads(value) for key, other, value in self._ask(query, (level,))}
 
     def difference(self, key: str, reference: str, level: float = 0.95) -> dict[str, float]:
-        """How much more accurate one row is than another: looked up if stored, otherwise computed.
+        """How much more accurate one row is than another: looked up, or computed and stored.
 
         Returns:
             ``difference``, ``difference_low`` and ``difference_high`` in percentage points, and
             ``p_value``; nothing if no images are shared.
         """
-        if level not in self._kept:
-            self._kept[level] = self.comparisons(level)
-        kept = self._kept[level]
-        if (key, reference) not in kept:
+        mark = (key, reference, level)
+        query = "SELECT value FROM comparisons WHERE (key, reference, level) = (?, ?, ?)"
+        if stored := self._ask(query, mark):
+            found = json.loads(stored[0][0])
+        else:
             try:
-                interval = self.compare(key, reference, level)
+                found = asdict(self.compare(key, reference, level))
             except (InputError, UnknownNameError):  # one failed, or has no predictions
                 return {}
-            self._fresh.append((key, reference, interval))
-            kept[key, reference] = asdict(interval)
-        found = kept[key, reference]
+            if not self.readonly:
+                row = (*mark, json.dumps(found))
+                self._do("INSERT OR REPLACE INTO comparisons VALUES (?, ?, ?, ?)", [row])
         return {
             "difference": 100 * found["difference"],
             "difference_low": 100 * found["low"],

@@ -51,7 +51,7 @@ class Study(Result):
         found = []
         for cell in self._plan.cells:
             if cell.key in rows:
-                row = record(rows[cell.key], cell.plain_axes) | {"strategy": cell.label}
+                row = record(rows[cell.key], cell.axes) | {"strategy": cell.label}
                 if cell.reference:
                     row |= self.store.difference(cell.key, cell.reference, self.level)
                 found.append(row)
@@ -79,12 +79,6 @@ class Study(Result):
     def failed(self) -> list[dict[str, Any]]:
         """The cells that raised."""
         return [row for row in self.records if row["status"] != DONE]
-
-    def keep_differences(self) -> None:
-        """Compare all cells with their references, and store the results for the next start."""
-        if self.against is not None:
-            _ = self.records
-            self.store.keep_differences()
 
     def table(self, by: str | None = None, most: int | None = 40) -> Table:
         """The best cells for a terminal.

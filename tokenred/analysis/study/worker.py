@@ -10,22 +10,21 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from tokenred.analysis.study.cell import (
-    DONE,
-    MetricNameError,
-    Outcome,
-    Setting,
-    Task,
-    failure,
-    plain,
-)
+from tokenred.analysis.study.cell import DONE, Cell, Outcome, Setting, failure, outcome, plain
 from tokenred.analysis.study.facts import content_of
-from tokenred.analysis.study.metrics import Context, Metric, check_names, evaluation_options
+from tokenred.analysis.study.metrics import (
+    Context,
+    Metric,
+    accuracy,
+    check_names,
+    evaluation_options,
+)
 from tokenred.analysis.study.plan import cost_columns
 from tokenred.analysis.study.refs import DataRef, ModelRef, precision_of
 from tokenred.attention import pick_engine
@@ -42,139 +41,127 @@ T = TypeVar("T")
 _KEPT = 2
 # Cells that share a pass over images that do not fit in memory; a kill loses at most these.
 _TOGETHER = 16
+_NOT_PLANNED = (
+    "are not the planned ones (digest {}, planned {}): they changed, or differ on this machine. "
+    "Start the grid again."
+)
 
 
 @dataclass
 class Runner:
-    """Runs tasks. It is pickled to a worker, and loads there what it needs."""
+    """Runs cells. It is pickled to a worker, and loads there what it needs."""
 
-    models: tuple[ModelRef, ...]  # these and the data by their places in a `Setting`
-    data: tuple[DataRef | None, ...]
-    weights: tuple[str, ...]  # the digest that each model had when the grid was planned
+    settings: Sequence[Setting]  # by the place that a cell names
+    planned: Mapping[Any, tuple[str | None, str]]  # stamp and digest of each model and data
     metrics: tuple[Metric, ...]
-    contents: tuple[tuple[str | None, str], ...] = ()  # as planned: stamp of data, and of images
     axes: tuple[str, ...] = ()  # whose names no metric may give
     channels_last: bool = False
     raising: bool = False  # what a cell raises, rather than put it into the outcome
     loaders: int = 0  # processes that load images
     room: int = 0  # bytes of images that are kept between cells
-    reference: int | None = None  # the model that timings are taken against; None for the own
-    bases: Mapping[int, nn.Module] = field(default_factory=dict)  # loaded here; do not travel
+    reference: ModelRef | None = None  # what timings are taken against; None for the own model
+    loaded: Mapping[ModelRef, nn.Module] = field(default_factory=dict)  # here; does not travel
     _models: OrderedDict[Any, nn.Module] = field(default_factory=OrderedDict)
     _images: OrderedDict[Any, KeptImages] = field(default_factory=OrderedDict)
     _shared: dict[Any, Any] = field(default_factory=dict)
     _compiled: bool = False
-    # Of cells that were evaluated together: what is still to be handed out, and their seconds.
-    _evaluated: dict[str, Evaluation | None] = field(default_factory=dict)
-    _credit: dict[str, float] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
         return {
             **self.__dict__,
-            "bases": {}, "_models": OrderedDict(), "_images": OrderedDict(), "_shared": {},
+            "loaded": {}, "_models": OrderedDict(), "_images": OrderedDict(), "_shared": {},
         }  # fmt: skip
 
-    def __call__(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
-        """Run cells. If one raises, the error is in its outcome."""
-        for at, task in enumerate(tasks):
-            yield self._run(task, tasks[at + 1 : at + _TOGETHER])
+    def __call__(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
+        """Run cells, each to one outcome, in order. If one raises, the error is in its outcome."""
+        places = groupby(enumerate(cells), lambda cell: (cell[0] // _TOGETHER, cell[1].place))
+        for _, group in places:
+            some = [cell for _, cell in group]
+            evaluated = self._evaluate(some)
+            for cell in some:
+                yield self._run(cell, *evaluated.get(cell.key, (None, 0.0)))
 
-    def _run(self, task: Task, following: Sequence[Task]) -> Outcome:
+    def _run(self, cell: Cell, evaluation: Evaluation | None, before: float) -> Outcome:
         from tokenred.analysis.measure.machine import cpu_threads
 
-        start = time.perf_counter()
-        with cpu_threads(task.setting.threads):
+        setting, start = self.settings[cell.place], time.perf_counter() - before
+        with cpu_threads(setting.threads):
             try:
                 with torch.random.fork_rng(devices=[]):
-                    outcome = self._measure(task, following)
+                    found = self._measure(cell, setting, evaluation)
             except Exception as error:
                 if self.raising:
                     raise
-                outcome = failure(task.key, error)
-                if isinstance(error, MetricNameError):
-                    outcome = replace(outcome, error=str(error), refused=True)
-            machine = self._describe(task.setting)
-        seconds = time.perf_counter() - start + self._credit.pop(task.key, 0.0)
-        return replace(outcome, seconds=seconds, machine=machine)
+                found = failure(cell.key, error)
+            machine = self._describe(setting)
+        return {**found, "seconds": time.perf_counter() - start, "machine": machine}
 
-    def _measure(self, task: Task, following: Sequence[Task]) -> Outcome:
-        from tokenred.analysis.measure.machine import channels_last, measured
+    def _evaluate(self, cells: Sequence[Cell]) -> dict[str, tuple[Evaluation, float]]:
+        """Evaluations and seconds of cells of a setting, in one pass over images that are not kept.
 
-        setting = task.setting
-        model = self._model(task)
-        found = cost_columns(model.cost())
-        reference = None
-        if self.reference is not None:
-            reference = self._base(replace(setting, model=self.reference))
-        data = self._chosen(setting)
-        context = Context(
+        Empty if one of them cannot be evaluated: each alone will say whose fault it is.
+        """
+        from tokenred.analysis.measure.accuracy import evaluate_together
+        from tokenred.analysis.measure.machine import cpu_threads
+
+        setting, start = self.settings[cells[0].place], time.perf_counter()
+        if len(cells) < 2 or all(metric.function is not accuracy for metric in self.metrics):
+            return {}
+        try:
+            data = self._chosen(setting)
+            if data is None or data.fit:
+                return {}
+            with cpu_threads(setting.threads), torch.random.fork_rng(devices=[]), torch.no_grad():
+                models = {cell.key: self._model(cell) for cell in cells}
+                options = evaluation_options(self._context(setting))
+                found = evaluate_together(models, data, **options)
+        except Exception:
+            return {}
+        seconds = (time.perf_counter() - start) / len(cells)
+        return {key: (each, seconds) for key, each in found.items()}
+
+    def _context(self, setting: Setting) -> Context:
+        return Context(
             batch_size=setting.batch_size, workers=self.loaders, seed=setting.seed,
             amp=precision_of(setting.dtype)[1], compile=setting.compile,
-            channels_last=self.channels_last, dense=reference, kept=self._shared,
+            channels_last=self.channels_last, kept=self._shared,
         )  # fmt: skip
-        context.together = partial(self._together, context, task, model, data, following)
+
+    def _measure(self, cell: Cell, setting: Setting, evaluation: Evaluation | None) -> Outcome:
+        from tokenred.analysis.measure.machine import channels_last, measured
+
+        model, context = self._model(cell), self._context(setting)
+        context.evaluation = evaluation
+        found = cost_columns(model.cost())
+        if self.reference is not None:
+            context.dense = self._base(replace(setting, model=self.reference))
+        data = self._chosen(setting)
         self._compiled |= bool(setting.compile)
-        both = [model] if reference is None else [model, reference]
+        both = [model] if context.dense is None else [model, context.dense]
         with measured(model, None), channels_last(both, self.channels_last), torch.no_grad():
-            taken, names = set(self.axes), {}
+            taken = set(self.axes)
             for metric in self.metrics:
                 values = _checked(metric, metric.function(model, data, context))
                 check_names(metric.name, values, taken)
                 taken |= values.keys()
-                if metric.own:
-                    names[metric.name] = tuple(sorted(values))
                 found |= values
-        return Outcome(task.key, DONE, found, context.packed, names=names)
+        return outcome(cell.key, DONE, metrics=found, packed=context.packed)
 
-    def _together(
-        self,
-        context: Context,
-        task: Task,
-        model: ReducedViT,
-        data: KeptImages | None,
-        following: Sequence[Task],
-    ) -> Evaluation | None:
-        """The evaluation of a cell, in one pass over the images together with following cells.
-
-        None if the images are kept anyway, or if one of these cells cannot be evaluated.
-        """
-        from tokenred.analysis.measure.accuracy import evaluate_together
-
-        if task.key in self._evaluated:
-            return self._evaluated.pop(task.key)
-        others = [other for other in following if other.setting == task.setting]
-        if data is None or not others or data.fit:
-            return None
-        start = time.perf_counter()
-        models: dict[str, nn.Module] = {task.key: model}
-        for other in others:
-            try:
-                models[other.key] = self._model(other)
-            except Exception:  # it will say so when its turn comes
-                continue
-        try:
-            self._evaluated |= evaluate_together(models, data, **evaluation_options(context))
-        except Exception:  # each alone, to see whose it is
-            self._evaluated |= dict.fromkeys(models)
-        else:
-            seconds = time.perf_counter() - start
-            self._credit |= dict.fromkeys(models, seconds / len(models))
-            self._credit[task.key] -= seconds
-        return self._evaluated.pop(task.key)
-
-    def _model(self, task: Task) -> ReducedViT:
+    def _model(self, cell: Cell) -> ReducedViT:
         """The model with a strategy, and with the learned parts of a reduced one if they fit."""
-        base = self._base(task.setting)
+        setting = self.settings[cell.place]
+        base = self._base(setting)
         # Parts with weights begin with the same ones in every worker.
-        torch.manual_seed(task.setting.seed)
-        engine = task.setting.attention
+        torch.manual_seed(setting.seed)
+        assert cell.strategy is not None
         if not isinstance(base, ReducedViT):
-            return wrap(base, Spec(task.key, task.key, task.strategy), engine=engine)
-        if task.as_it_is:
-            return base
-        reduced = base.with_strategy(task.strategy)
-        if engine != "auto":
-            reduced.engines = pick_engine(engine)
+            spec = Spec(cell.key, cell.key, cell.strategy)
+            return wrap(base, spec, engine=setting.attention)
+        if hasattr(base, "stands_for"):
+            return base  # a baseline, as it is
+        reduced = base.with_strategy(cell.strategy)
+        if setting.attention != "auto":
+            reduced.engines = pick_engine(setting.attention)
         return reduced
 
     def _base(self, setting: Setting) -> nn.Module:
@@ -183,6 +170,8 @@ class Runner:
         return _kept(self._models, key, partial(self._load, setting, dtype))
 
     def _load(self, setting: Setting, dtype: torch.dtype | None) -> nn.Module:
+        from tokenred.analysis.measure.machine import weights_digest
+
         # Leave nothing behind that affects the next model.
         self._shared.clear()
         if self._compiled:
@@ -191,59 +180,38 @@ class Runner:
         if str(setting.device).startswith("cuda"):
             gc.collect()
             torch.cuda.empty_cache()
-        ref = self.models[setting.model]
-        model = ref.module if ref.image_size is None else None
-        model = self.bases.get(setting.model) if model is None else model
+        ref = setting.model
+        model = self.loaded.get(ref)
         if model is None:
-            model = ref.load()
-            self._check_weights(setting.model, model)
+            model, (_, planned) = ref.load(), self.planned[ref]
+            if (found := weights_digest(model)) != planned:
+                raise CheckpointError(
+                    f"the weights of {ref.label} {_NOT_PLANNED.format(found, planned)}"
+                )
         elif not _is_there(model, setting.device, dtype):
             # The user's own model is neither changed nor moved.
             model = copy.deepcopy(model)
         placed: nn.Module = model.to(device=setting.device, dtype=dtype)
         return placed
 
-    def _check_weights(self, place: int, model: nn.Module) -> None:
-        from tokenred.analysis.measure.machine import weights_digest
-
-        found = weights_digest(model)
-        if found != self.weights[place]:
-            raise CheckpointError(
-                f"the weights of {self.models[place].label} are not the planned ones (digest "
-                f"{found}, planned {self.weights[place]}): they changed, or differ on this "
-                "machine. Start the grid again."
-            )
-
     def _chosen(self, setting: Setting) -> KeptImages | None:
-        ref = self.data[setting.data]
-        if ref is None:
+        if setting.data is None:
             return None
         key = (setting.data, setting.model, setting.limit, setting.seed)
-        return _kept(self._images, key, partial(self._choose, ref, setting))
+        return _kept(self._images, key, partial(self._choose, setting.data, setting))
 
     def _choose(self, ref: DataRef, setting: Setting) -> KeptImages:
         from tokenred.data import balanced_subset
 
         whole = ref.open(self._base(setting))
-        self._check_content(setting.data, ref, whole)
+        stamp, planned = self.planned.get(ref, (None, ""))
+        known = not planned or ref.dataset is not None or (stamp and ref.stamp() == stamp)
+        if not known and (found := content_of(whole)) != planned:
+            raise DataError(f"the images of {ref.label} {_NOT_PLANNED.format(found, planned)}")
         count = len(whole) if setting.limit is None else setting.limit
         # Images that loading processes keep are lost with them.
         room = 0 if self.loaders else self.room // _KEPT
         return KeptImages(whole, balanced_subset(whole, count, setting.seed), room)
-
-    def _check_content(self, place: int, ref: DataRef, data: ImageDataset) -> None:
-        """Refuse images that differ from the planned ones on this machine."""
-        if ref.dataset is not None or not self.contents or not self.contents[place][1]:
-            return
-        stamp, planned = self.contents[place]
-        if stamp is None or ref.stamp() != stamp:
-            found = content_of(data)
-            if found != planned:
-                raise DataError(
-                    f"the images of {ref.label} are not the planned ones (digest {found}, planned "
-                    f"{planned}): they changed, or differ on this machine. Start the "
-                    "grid again."
-                )
 
     def _describe(self, setting: Setting) -> dict[str, Any]:
         from tokenred.analysis.measure.machine import describe_machine, model_device
@@ -327,10 +295,4 @@ def _checked(metric: Metric, found: Any) -> dict[str, Any]:
         raise PartError(
             f"metric {metric.name!r} must return names and values, got {type(found).__name__}."
         )
-    return {str(name): plain(_unboxed(value)) for name, value in found.items()}
-
-
-def _unboxed(value: Any) -> Any:
-    """Numbers and arrays of NumPy and PyTorch as Python values."""
-    convert = getattr(value, "tolist", None)
-    return convert() if callable(convert) else value
+    return {str(name): plain(value) for name, value in found.items()}
