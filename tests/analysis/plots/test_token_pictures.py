@@ -95,8 +95,17 @@ def test_edges_lead_from_centre_to_centre() -> None:
     segments = [s.tolist() for c in figure.axes[1].collections for s in c.get_segments()]
     assert [[0.5, 0.5], [1.5, 1.5]] in segments
     assert [[2.5, 1.5], [1.5, 1.5]] in segments
-    assert figure.legends[0].get_texts()[-1].get_text() == "graph edge"
+    assert figure.legends[0].get_texts()[-1].get_text() == "graph edges of a removed patch"
     assert [t.get_text() for t in figure.axes[0].texts] == ["GTP-ViT"]
+
+
+def test_of_many_removed_patches_three_have_edges(picture: Picture) -> None:
+    pairs = np.array([[0, patch] for patch in range(1, 6)])
+    drawn = replace(picture, rows=(PictureRow("gtp", (stage(0, edges=pairs),), None, np.nan),))
+    axes = show_tokens(drawn).axes[1]
+    dots = [tuple(map(float, line.get_xydata()[0])) for line in axes.lines]
+    assert dots == [(2.5, 0.5), (1.5, 1.5), (2.5, 1.5)]
+    assert len({line.get_color() for line in axes.lines}) == 3
 
 
 def test_an_owner_and_its_patches_have_their_mean_colour(picture: Picture) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenred.analysis.plots.canvas import new_grid
+from tokenred.analysis.plots.canvas import new_grid, palette
 from tokenred.analysis.plots.looks import read_name
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ _DIAGONALS = ((0.3, 0.3, 0.7, 0.7), (0.3, 0.7, 0.7, 0.3))
 _HATCHES = ((0, 1, 1, 0), (0, 0.5, 0.5, 0), (0.5, 1, 1, 0.5))
 _SMALL = 6.5  # points
 _LINE = 0.13  # inches, height of a text line
+_TRACED = 3  # removed patches whose edges are drawn in a panel
 _NARROW = 1.1  # inches: panels whose captions take two lines
 
 
@@ -122,8 +123,8 @@ def show_tokens(
     A patch whose token remains is shown unchanged, unless it owns others: then it is outlined, and
     it and they have their mean colour. A removed patch is grey if a token of no single patch owns
     it, and white and crossed if nothing of it is left. An idle patch is dark and hatched. If the
-    picture has edges, thin lines show the edges of the token graph between remaining and removed
-    patches.
+    picture has edges, coloured lines show those of the token graph from three removed patches to
+    their neighbours that remain.
 
     Args:
         picture: the result of `tokenred.analysis.trace_picture`.
@@ -243,11 +244,23 @@ def _cover(axes: Axes, picture: Picture, stage: Stage, holders: bool) -> None:
             )  # fmt: skip
     _strokes(axes, stage.idle, "black", _HATCHES)
     _strokes(axes, lost, "black", _DIAGONALS)
-    if len(stage.edges):
-        rows, across = np.divmod(stage.edges, gw)
+    _draw_edges(axes, stage, gw)
+
+
+def _draw_edges(axes: Axes, stage: Stage, gw: int) -> None:
+    """Lines from a few removed patches, which have dots, to their neighbours that remain."""
+    parts = np.array_split(np.unique(stage.edges[:, 1]), _TRACED)
+    # Evenly over the image: of all of them, nothing could be seen.
+    shown = [part[len(part) // 2] for part in parts if len(part)]
+    for patch, colour in zip(shown, palette(_TRACED), strict=False):
+        own = stage.edges[stage.edges[:, 1] == patch]
+        rows, across = np.divmod(own, gw)
         ends = np.stack((across + 0.5, rows + 0.5), axis=-1)
-        opacity = min(0.6, max(0.15, 60 / len(ends)))  # the more edges, the lighter each
-        _draw_lines(axes, list(ends), 0.35, "white", 0.9, alpha=opacity)
+        _draw_lines(axes, list(ends), 0.8, "white", 1.8, line=colour, zorder=5)
+        axes.plot(
+            *ends[0, 1], marker="o", markersize=4, color=colour, markeredgecolor="white",
+            markeredgewidth=0.6, zorder=6,
+        )  # fmt: skip
 
 
 def _means(picture: Picture) -> NDArray[np.float64]:
@@ -280,12 +293,13 @@ def _draw_links(axes: Axes, stage: Stage) -> None:
 
 
 def _draw_lines(
-    axes: Axes, lines: list[Any], width: float, casing: str, outer: float, **look: Any
-) -> None:
+    axes: Axes, lines: list[Any], width: float, casing: str, outer: float, line: Any = None,
+    **look: Any,
+) -> None:  # fmt: skip
     """Lines in a casing of the other lightness, to be seen on dark and bright patches."""
     from matplotlib.collections import LineCollection
 
-    line = "black" if casing == "white" else "white"
+    line = line or ("black" if casing == "white" else "white")
     for colour, thick in ((casing, outer), (line, width)):
         axes.add_collection(
             LineCollection(lines, colors=colour, linewidths=thick, **{"zorder": 3, **look})
@@ -328,5 +342,8 @@ def _legend(picture: Picture, holders: bool) -> list[Any]:
         if any(getattr(stage, name).any() for stage in stages)
     ]
     if any(len(stage.edges) for stage in stages):
-        handles.append(Line2D([], [], color="black", linewidth=0.5, alpha=0.6, label="graph edge"))
+        look: Any = {"marker": "o", "markersize": 4, "color": palette(1)[0]}
+        handles.append(
+            Line2D([], [], linewidth=0.8, label="graph edges of a removed patch", **look)
+        )
     return handles
