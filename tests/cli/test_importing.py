@@ -87,6 +87,13 @@ def test_compare_and_show(run: Run, folder: Path) -> None:
     assert (folder / "a.png").exists()
 
 
+@pytest.mark.parametrize(
+    "words", ["export -o a.pt2 -s cornered", "ablate -a scorer=Corner --dry-run"]
+)
+def test_a_forgotten_import_is_hinted_at(run: Run, words: str) -> None:
+    assert "name the file that registers it: --import FILE.py" in run(*words.split()).refusal
+
+
 def test_worker_processes_know_the_parts(run: Run, folder: Path) -> None:
     result = run(
         "--import", folder / "my_parts.py", "ablate", "--base", "cornered",

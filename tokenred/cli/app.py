@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import shlex
 import sys
 import warnings
@@ -101,7 +102,17 @@ def _root(
     except TokenredError as error:
         if traceback:
             raise
-        return _fail(str(error), 2)
+        return _fail(str(error) + ("" if imports else _hint(str(error))), 2)
+
+
+def _hint(message: str) -> str:
+    """What may be missing where a message says that no part has a name."""
+    from tokenred.core.registry import KINDS
+
+    kinds = "|".join(registry.kind for registry in KINDS.values())
+    if not re.search(rf"\bunknown ({kinds}) '", message):
+        return ""
+    return f" If it is your own, name the file that registers it: {OPTION} FILE.py."
 
 
 def _show_warning(

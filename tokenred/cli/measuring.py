@@ -56,7 +56,7 @@ def compare_command(
     data: DataOptions = DataOptions(),
     strategy: Strategies = (),
     budget: Annotated[tuple[float, ...], Parameter(name=["--budget", "-b"])] = (),
-    out: Annotated[Path | None, Parameter(name=["--out", "--output", "-o"])] = None,
+    output: Annotated[Path | None, OUTPUT] = None,
     resume: bool = False,
     overwrite: Overwrite = False,
     demo: bool = False,
@@ -69,7 +69,7 @@ def compare_command(
 
     Args:
         budget: run every strategy at this share of the dense model's GMACs; repeatable.
-        out: folder for comparison.csv and tradeoff.png; by default tokenred-out.
+        output: folder for comparison.csv and tradeoff.png; by default tokenred-out.
         resume: go on where a stopped run was; start if none was.
         demo: the comparison on the embedded model and data, then the speed of DeiT-S.
     """
@@ -89,9 +89,9 @@ def compare_command(
         # On a busy machine, threads mostly wait for each other, and that is all we would measure.
         options = {"max_seconds": _DEMO_SECONDS, "threads": 1} | options
     names = ("comparison.csv", "tradeoff.png") if source else ("comparison.csv",)
-    folder = out or (_OUT / "demo" if demo else _OUT)
+    folder = output or (_OUT / "demo" if demo else _OUT)
     # The demo may replace its own earlier output but nothing else.
-    replace = overwrite or (demo and out is None)
+    replace = overwrite or (demo and output is None)
     csv, *picture = claim_folder(folder, *names, overwrite=replace)
     store = csv.with_suffix(".db")
     if store.exists() and not resume:

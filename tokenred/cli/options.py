@@ -33,7 +33,7 @@ _SPEC = (
     "NAME[:KEY=VALUE,…][@SHARE] or a .toml file{}: gtp:P=4,alpha=0.2; tome@0.65 costs 0.65 of the "
     "dense model's GMACs."
 )
-OUTPUT = Parameter(name=["--output", "-o"])
+OUTPUT = Parameter(name=["--output", "--out", "-o"])
 Overwrite = Annotated[bool, Parameter(help="replace the output of an earlier run.")]
 Strategy = Annotated[str, Parameter(name=["--strategy", "-s"], help=_SPEC.format(""))]
 Strategies = Annotated[

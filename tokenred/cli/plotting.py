@@ -31,7 +31,7 @@ _Frame = Annotated[Path, Parameter(help="CSV of `tokenred compare`, or of a stud
 _Output = Annotated[
     tuple[Path, ...],
     Parameter(
-        name=["--output", "-o"],
+        name=["--output", "--out", "-o"],
         help="ending in .png, .pdf or .svg; by default KIND.png; repeatable.",
     ),
 ]

@@ -72,6 +72,7 @@ def reproduce(
     dtype: Any = None,
     seed: int = 0,
     retry_failed: bool = False,
+    overwrite: bool = False,
     progress: bool = True,
     tell: Callable[[str], object] = lambda line: None,
 ) -> Reproduction:
@@ -98,6 +99,7 @@ def reproduce(
         batch_size, workers, device, dtype, seed: as in `tokenred.analysis.Grid`; ``workers`` is the
             number of image-loading processes.
         retry_failed: run failed cells again.
+        overwrite: replace the results of an earlier run instead of continuing it.
         progress: show progress bars on a terminal.
         tell: called with a line about the current step.
 
@@ -132,7 +134,7 @@ def reproduce(
     folder = Path(output).expanduser()
     # Its own earlier files may be replaced, others not.
     own = (folder / STORE).exists() or ((folder / CSV).exists() and (folder / HTML).exists())
-    prepare_folder(folder, (CSV, HTML), overwrite=own)
+    prepare_folder(folder, (CSV, HTML), overwrite=own or overwrite)
     run = _Run(
         folder, data, limit, images,
         metrics=() if costs else ("accuracy", "speed") if speed else ("accuracy",),
@@ -143,6 +145,8 @@ def reproduce(
     parts = []
     why_not = {target.name: target.why_not for target in targets}
     with output_lock(folder):
+        if overwrite:
+            (folder / STORE).unlink(missing_ok=True)
         for experiment in chosen:
             for target in targets_of(experiment, targets):
                 tell(f"{experiment.name}: {experiment.title}: {target.name}")
