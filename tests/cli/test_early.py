@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from cyclopts import App
 
 from tests.cli.conftest import Run
+from tokenred.cli.app import app
+from tokenred.cli.early import OPTIONS
 
 WRITES = {
     "ablate -a P=4 -o new.csv": "new.csv",
@@ -17,6 +20,7 @@ WRITES = {
     "bench": "tokenred-out/bench/results.db",
     "compare": "tokenred-out/comparison.csv",
     "compare --out=out": "out/comparison.csv",
+    "oversmoothing --out out": "out/oversmoothing.png",
     "export -o mine.onnx": "mine.onnx",
     "finetune -s evit -o out": "out/state.pt",
     "finetune -s evit -o out --dry-run": "out/log.csv",
@@ -37,6 +41,11 @@ MISSING = {
     "show --demo --classes none.txt": "the names of the classes none.txt",
 }
 CONTRARY = [f"{name} --resume --overwrite" for name in ("bench", "compare", "finetune -s evit")]
+MISTYPED = {
+    "compare --strateg gtp": "Did you mean --strategy?",
+    "reproduce --no-progres": "Did you mean --progress?",
+    "list --zzz": "unknown option --zzz. --help lists",
+}
 # One interpreter for all, since to start one takes longest.
 PROGRAM = """
 import sys
@@ -62,16 +71,37 @@ for line in sys.argv[1:]:
 def test_files_are_looked_at_before_anything_is_imported(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("a")
     lines = [f"{words} > {old}" for words, old in WRITES.items()]
-    lines += [*MISSING, *CONTRARY]
+    lines += [*MISSING, *CONTRARY, *MISTYPED]
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM, *lines], cwd=tmp_path, capture_output=True, text=True
     )
     assert ran.returncode == 0, ran.stderr
     told = ran.stderr.splitlines()
     assert len(told) == len(lines)
-    for line, words in zip(told, [*WRITES, *MISSING, *CONTRARY], strict=True):
+    for line, words in zip(told, [*WRITES, *MISSING, *CONTRARY, *MISTYPED], strict=True):
         assert line.startswith("tokenred: "), line
-        assert MISSING.get(words, "choose one" if words in CONTRARY else "--overwrite") in line
+        assert (MISSING | MISTYPED).get(
+            words, "choose one" if words in CONTRARY else "--overwrite"
+        ) in line
+
+
+def test_the_options_are_those_of_the_commands() -> None:
+    def names(program: App) -> set[str]:
+        found: set[str] = set()
+        for name in program:
+            if name.startswith("-"):
+                found.add(name)
+                continue
+            command = program[name]
+            if command.default_command is not None:
+                arguments = command.assemble_argument_collection()
+                found |= {option for argument in arguments for option in argument.names}
+            found |= names(command)
+        return found
+
+    there = names(app) | {"--help", "--version", "--import", "--traceback"}
+    plain = {name[2:] for name in there if name.startswith("--")} - {""}
+    assert {name for name in plain if not name.startswith(("no-", "empty-"))} == OPTIONS
 
 
 @pytest.mark.parametrize("words", ["report --help", "plot lines --help", "show -h", "list routers"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from itertools import zip_longest
 from pathlib import Path
 
@@ -31,15 +33,30 @@ _INPUTS = {"ablate": "the study file ", "graph": "the photograph ", "plot": "", 
 _OPTIONS = {"--checkpoint": "the weights ", "--classes": "the names of the classes ",
             "--class-map": "the class map "}  # fmt: skip
 
+# Of all commands; a test compares them with those that the commands have.
+_NAMES = """
+address against all-edges amp attention axis backbone base baselines batch-size budget builder
+channels-last chart check checkpoint class-map classes columns compile costs data demo device
+dry-run dtype engine epochs experiment finetuned fix format front gpus graph height help holders
+hue image-cache image-size imagenet import index invalid layer layers level limit links list
+loaders lr max-seconds mean memory metric model name off-the-shelf on-error opset out output
+overwrite pairs paper-method patch preset progress published quick random-weights reference
+relative removed resume retries retry-failed rows seed set share smaller sort speed split
+statistic std store strategy table tensorboard text threads timing title tolerance traceback
+use-ema validation version wait warmup width workers x y
+"""
+OPTIONS = frozenset(_NAMES.split())
+
 
 def refuse_early(words: Sequence[str]) -> None:
-    """Refuse outputs that exist, inputs that do not, and --resume with --overwrite.
+    """Refuse unknown options, outputs that exist, inputs that do not, --resume with --overwrite.
 
     What these words mean otherwise is left to the command.
 
     Raises:
         TokenredError: as the command itself would.
     """
+    _check_names(words)
     # Options of all commands, such as --import, may come first.
     at = next((at for at, word in enumerate(words) if word in _OUTPUTS), len(words))
     command, *rest = words[at:] or [""]
@@ -57,6 +74,15 @@ def refuse_early(words: Sequence[str]) -> None:
         if path and not named and not Path(path).expanduser().exists():
             raise DataError(f"cannot read {what}{path}: there is no such file.")
     _check_output(command, kind, given)
+
+
+def _check_names(words: Sequence[str]) -> None:
+    for word in words:
+        name = re.sub("^--(no-|empty-)?", "", word.partition("=")[0]).replace("_", "-")
+        if re.match("--[a-z]", word) and name not in OPTIONS:
+            close = get_close_matches(name, OPTIONS, n=1)
+            hint = f" Did you mean --{close[0]}?" if close else ""
+            raise ConfigError(f"unknown option {word}.{hint} --help lists those of a command.")
 
 
 def _options(words: Sequence[str]) -> dict[str, str]:
