@@ -146,3 +146,11 @@ def test_others_files_and_folders_in_use_are_left_alone(tmp_path: Path) -> None:
     with pytest.raises(OutputExistsError):
         reproduce(demo=True, output=tmp_path, experiments=["table6"], progress=False)
     assert (tmp_path / "reproduction.csv").read_text() == "mine"
+
+
+def test_an_earlier_run_can_be_replaced(tmp_path: Path) -> None:
+    (tmp_path / "results.db").write_text("of an earlier run")
+    (tmp_path / "reproduction.csv").write_text("old")
+    reproduce(output=tmp_path, experiments=["table4"], costs=True, overwrite=True)
+    assert not (tmp_path / "results.db").exists()
+    assert "old" not in (tmp_path / "reproduction.csv").read_text()
