@@ -38,8 +38,8 @@ class Strategy:
     """A token-reduction method as a value: comparable, hashable, printed without defaults.
 
     Most methods reduce once in a block, and their `Step` is given by ``scorer``, ``fuser``,
-    ``schedule`` and ``where``; others have several ``steps``. Those of one block run in the order
-    of its places, at the same place one after the other.
+    ``schedule`` and ``where``; others have several ``steps``. In a block, steps run in the order of
+    their places; steps at the same place run one after another.
 
     Args:
         scorer: which tokens matter: a scorer, a selector, or the name of one.
@@ -48,10 +48,10 @@ class Strategy:
         schedule: how many tokens each block removes; an integer P means ``Constant(P)``.
         theta: share θ in (0, 1] of attention entries kept after the softmax.
         proportional_attention: add ``log s`` to the attention logits of each key.
-        where: reduce ``"after_attention"``, before the MLP; ``"before_block"``, where parts that
-            read attention read that of the block before; ``"inside_attention"``, where the map is
-            merged before it is applied; ``"before_attention"``, where the remaining tokens attend
-            again; or ``"after_mlp"``.
+        where: reduce ``"after_attention"``, before the MLP; ``"before_block"``, with the attention
+            of the previous block; ``"inside_attention"``, where the map is merged before it is
+            applied; ``"before_attention"``, where the remaining tokens attend again; or
+            ``"after_mlp"``.
         router: which tokens pass a block, or its name.
         score_mods: further changes of the attention logits.
         reference: follow the authors' code: θ keeps one entry more, and an average over tokens
