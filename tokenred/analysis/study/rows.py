@@ -56,21 +56,16 @@ class Predictions:
         return np.equal(self.rank, 0)
 
 
-@dataclass(frozen=True)
-class Packed:
-    """Predictions, image by image, ready to store."""
-
-    images: str  # digest of which images these are and what their labels are
-    count: int
-    labels: bytes  # `index` and `label`, the same for all cells on these images
-    answers: bytes  # `prediction` and `rank`
+Packed = tuple[str, int, bytes, bytes]
+"""Predictions, ready to store: a digest of which images these are and their labels, their number,
+`index` and `label` (the same for all cells on these images), `prediction` and `rank`."""
 
 
 def pack_predictions(found: Any) -> Packed:
     """The predictions of a `tokenred.analysis.Evaluation`."""
     labels = _pack(index=found.index, label=found.label)
     answers = _pack(prediction=found.prediction, rank=found.rank)
-    return Packed(hashlib.sha256(labels).hexdigest()[:16], len(found.label), labels, answers)
+    return hashlib.sha256(labels).hexdigest()[:16], len(found.label), labels, answers
 
 
 def _pack(**columns: ArrayLike) -> bytes:

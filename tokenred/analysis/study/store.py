@@ -127,12 +127,11 @@ class Store:
                 ).rowcount
                 if changed and (packed := row.get("packed")) is not None:
                     self._connection.execute(
-                        "INSERT OR IGNORE INTO images VALUES (?, ?, ?)",
-                        (packed.images, packed.count, packed.labels),
+                        "INSERT OR IGNORE INTO images VALUES (?, ?, ?)", packed[:3]
                     )
                     self._connection.execute(
                         "INSERT OR REPLACE INTO predictions VALUES (?, ?, ?)",
-                        (row["key"], packed.images, packed.answers),
+                        (row["key"], packed[0], packed[3]),
                     )
 
     def set_axes(self, axes: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
