@@ -69,8 +69,8 @@ class Study(Result):
     @cached_property
     def references(self) -> list[dict[str, Any]]:
         """The references of the cells, one dictionary for each setting."""
-        keys = [cell.key for cell in self._plan.references]
-        return [record(row) for row in self.store.rows(keys)]
+        axes = {cell.key: cell.axes for cell in self._plan.references}
+        return [record(row, axes[row["key"]]) for row in self.store.rows(list(axes))]
 
     @cached_property
     def _reference_keys(self) -> set[str]:
