@@ -52,13 +52,16 @@ SHARES = (0.7, 0.5, 0.85)  # in the order in which they run
 # Variants of a recipe, in addition to or instead of the default.
 FORMS = {
     "gtp": ("gtp", "gtp:fuser=prune", "gtp:scorer=DiagAttn", "gtp:scorer=BroadAttn",
-            "gtp:theta=0.6"),
+            "gtp:aggregate=mean", "gtp:graph=spatial", "gtp:graph=semantic", "gtp:alpha=0.2",
+            "gtp:proportional_attention=false", "gtp:theta=0.6"),
     "dpcknn": ("dpcknn:equal_weights=true",),
 }  # fmt: skip
 FILLED = ("gtp", "gtp:fuser=prune", "tome", "evit", "random")
 FILLS = ("last", "own", "nearest")
 REFUSED = (tr.errors.ConfigError, tr.errors.ScheduleError)
 UNTRAINED = ("dynamicvit", "mstm", "patchmerger", "sinkhorn", "sit")
+TIMED = tuple(f"{name}{end}" for name in ("speedup", "realised") for end in ("", "_low", "_high"))
+SIZE = 224
 FIGURES = ("correlation", "error", "iou", "cls", "mean", "patches", "alike")
 
 
@@ -66,7 +69,7 @@ def specs(base: nn.Module, options: argparse.Namespace, section: str) -> Iterato
     """Every recipe at every budget; adaptive recipes are fitted to images, once."""
     every = [form for name in tr.list_strategies() for form in FORMS.get(name, (name,))]
     names = [*(options.methods or every), *options.also]
-    known = options.results / f"evidence_{section}_fitted.json"
+    known = options.results / f"evidence_{tag(section, options)}_fitted.json"
     kept = json.loads(known.read_text("utf-8")) if known.exists() else {}
     for share in options.shares:
         for name in names:
@@ -128,6 +131,12 @@ def fitted(
     return None
 
 
+def tag(section: str, options: argparse.Namespace) -> str:
+    """A section, with the size of its images if that is not the usual one."""
+    usual = section != "photographs" or options.size == SIZE
+    return section if usual else f"{section}_{options.size}"
+
+
 def spread(total: int, places: int) -> list[int]:
     return [total // places + (at < total % places) for at in range(places)]
 
@@ -173,10 +182,10 @@ def photographs(options: argparse.Namespace) -> pd.DataFrame:
 
     register_metric("fidelity", version=1)(fidelity)
     base = load_model(options.model)
-    resize(base, (224, 224))
+    resize(base, (options.size, options.size))
     listed = list(specs(base, options, "photographs"))
     common: dict[str, Any] = {
-        "model": str(options.model), "data": str(options.photographs), "image_size": 224,
+        "model": str(options.model), "data": str(options.photographs), "image_size": options.size,
         "limit": options.limit, "batch_size": 10, "name": "photographs",
     }  # fmt: skip
     rows, records = [], []
@@ -200,7 +209,7 @@ def photographs(options: argparse.Namespace) -> pd.DataFrame:
         name, _, share = label.partition("@")
         for fill in (fill for fill in FILLS if f"{fill}_error" in row):
             told = {"method": name, "share": share, "fill": fill, "images": len(row["cls"])}
-            told["cost"] = row.get("mean_gmacs", row["gmacs"]) / by_name["dense"]["gmacs"]
+            told |= costs(row, by_name["dense"])
             for figure in FIGURES:
                 told |= with_interval(figure, row.get(f"{fill}_{figure}", row.get(figure)))
             if rival := by_name.get(f"gtp@{share}"):
@@ -208,6 +217,12 @@ def photographs(options: argparse.Namespace) -> pd.DataFrame:
                 told |= with_interval("from_gtp", gap)
             rows.append(told)
     return pd.DataFrame(rows)
+
+
+def costs(row: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[str, float]:
+    """GMACs, and the overhead that is not in them, as shares of the dense model's GMACs."""
+    spent = {"cost": row.get("mean_gmacs", row["gmacs"]), "overhead": row["overhead_gmacs"]}
+    return {name: value / whole["gmacs"] for name, value in spent.items() if value is not None}
 
 
 def with_interval(name: str, values: Any) -> dict[str, float]:
@@ -230,19 +245,28 @@ def cifar10(options: argparse.Namespace) -> pd.DataFrame:
     """The embedded ViT on CIFAR-10: top-1, and what changed."""
     base = load_model("cifar10_vit")
     listed = list(specs(base, options, "cifar10"))
+    common: dict[str, Any] = {
+        "cells": [{"base": "dense"}, *({"base": spec} for spec in listed)], "invalid": "skip",
+        "model": "cifar10_vit", "batch_size": 100, "name": "cifar10",
+    }  # fmt: skip
     grid = Grid(
-        cells=[{"base": "dense"}, *({"base": spec} for spec in listed)], model="cifar10_vit",
         data=str(options.cifar10), limit=options.limit, metrics=["accuracy", "mean_cost"],
-        name="cifar10", batch_size=100, against="dense", invalid="skip",
+        against="dense", **common,
     )  # fmt: skip
     study = grid.run(options.results / "evidence_cifar10.db")
+    timed: dict[str, dict[str, Any]] = {}
+    if options.speed:
+        timings = Grid(metrics=[{"name": "speed", "pairs": options.speed, "warmup": 1}], **common)
+        speeds = timings.run(options.results / "evidence_cifar10_speed.db", on_error="raise")
+        timed = {row["strategy"]: row for row in speeds.records if row["status"] == "done"}
     done = {r["strategy"]: r for r in study.records if r["status"] == "done"}
     answers = {label: study.store.predictions(row["key"]) for label, row in done.items()}
     rows = []
     for label, row in done.items():
         name, _, share = label.partition("@")
-        told = {"method": name, "share": share, "images": row["images"], "top1": row["top1"],
-                "cost": row.get("mean_gmacs", row["gmacs"]) / done["dense"]["gmacs"]}  # fmt: skip
+        told = {"method": name, "share": share, "images": row["images"], "top1": row["top1"]}
+        told |= costs(row, done["dense"])
+        told |= {name: timed[label][name] for name in TIMED if label in timed}
         own, whole = answers[label], answers["dense"]
         told["agreement"] = 100 * float((own.prediction == whole.prediction).mean())
         rivals = {"from_dense": whole, "from_gtp": answers.get(f"gtp@{share}")} if share else {}
@@ -281,13 +305,15 @@ SECTIONS: dict[str, tuple[Callable[[argparse.Namespace], pd.DataFrame], str, dic
         "top-1 %": ("top1", 2), "points from dense [95%]": ("from_dense", 1, True),
         "points from `gtp` [95%]": ("from_gtp", 1, True),
         "same answer as dense %": ("agreement", 1),
+        "speed-up [90%]": ("speedup", 2), "realised": ("realised", 2, False, False),
     }),
 }  # fmt: skip
 
 
 def table(frame: pd.DataFrame, by: str, columns: Mapping[str, Any]) -> str:
     """Markdown with a section for each budget, best method first."""
-    head = ["method", "GMACs", *columns]
+    columns = {title: what for title, what in columns.items() if what[0] in frame}
+    head = ["method", "GMACs", "overhead", *columns]
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     frame = frame[frame["fill"] == "last"] if "fill" in frame else frame
     for share in sorted(set(frame["share"]), key=lambda text: -float(text or 1)):
@@ -296,6 +322,7 @@ def table(frame: pd.DataFrame, by: str, columns: Mapping[str, Any]) -> str:
             lines.append(f"| **at {share}** |{' |' * (len(head) - 1)}")
         for row in part.to_dict("records"):
             cells = [f"`{row['method']}`{'*' * (row['method'] in UNTRAINED)}", f"{row['cost']:.3f}"]
+            cells.append(shown(row, "overhead", 4))
             cells += [shown(row, *what) for what in columns.values()]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -328,6 +355,9 @@ def main(given: Sequence[str] | None = None) -> int:
     add("--fit-on", type=Path, help="images to fit thresholds on; by default the section's")
     add("--fit", type=int, default=32, help="number of images to fit thresholds on")
     add("--limit", type=int, help="number of images")
+    add("--size", type=int, default=SIZE, help="side of the photographs, in pixels")
+    add("--speed", type=int, default=0, metavar="PAIRS",
+        help="also time the models of cifar10 so often, on a quiet machine")  # fmt: skip
     add("--shares", type=float, nargs="+", default=SHARES, help="shares of the dense model's GMACs")
     add("--results", type=Path, default=HERE / "results", help="folder of the results")
     add("--methods", nargs="+", help="only these, as `tokenred compare` takes them, or .toml files")
@@ -343,12 +373,13 @@ def main(given: Sequence[str] | None = None) -> int:
             continue
         measure, by, columns = SECTIONS[name]
         frame = measure(options)
-        frame.to_csv(options.results / f"evidence_{name}.csv", index=False, float_format="%.5f")
+        called = tag(name, options)
+        frame.to_csv(options.results / f"evidence_{called}.csv", index=False, float_format="%.5f")
         text = f"{frame['images'].min()} images.\n\n{table(frame, by, columns)}"
         print(text, flush=True)
         if options.docs:
-            write_readme(PAGE, name, text)
-            if name == "photographs":
+            write_readme(PAGE, called, text)
+            if called == "photographs":
                 write_readme(PAGE, "fills", fills(frame))
     return 0
 

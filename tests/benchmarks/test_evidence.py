@@ -19,8 +19,8 @@ from tokenred.models import save_checkpoint
 def test_the_best_come_first_at_each_budget(evidence: ModuleType) -> None:
     frame = pd.DataFrame([
         {"method": "dense", "share": "", "cost": 1, "top1": 90.0},
-        {"method": "sit", "share": "0.5", "cost": 0.5, "top1": 10.0, "from_dense": -80.0,
-         "from_dense_low": -81.0, "from_dense_high": -79.0},
+        {"method": "sit", "share": "0.5", "cost": 0.5, "overhead": 0.01, "top1": 10.0,
+         "from_dense": -80.0, "from_dense_low": -81.0, "from_dense_high": -79.0},
         {"method": "gtp", "share": "0.5", "cost": 0.5, "top1": 80.0},
         {"method": "tome", "share": "0.7", "cost": 0.7, "top1": 85.0},
     ])  # fmt: skip
@@ -29,7 +29,7 @@ def test_the_best_come_first_at_each_budget(evidence: ModuleType) -> None:
     assert [row.split("|")[1].strip() for row in rows] == [
         "`dense`", "**at 0.7**", "`tome`", "**at 0.5**", "`gtp`", "`sit`*",
     ]  # fmt: skip
-    assert "| 0.500 | 10.00 | -80.0 [-81.0, -79.0] |" in rows[-1]
+    assert "| 0.500 | 0.0100 | 10.00 | -80.0 [-81.0, -79.0] |" in rows[-1]
 
 
 def test_a_run_into_a_folder_with_methods_of_ones_own(
@@ -47,6 +47,12 @@ def test_a_run_into_a_folder_with_methods_of_ones_own(
     assert list(rows["method"]) == ["dense", "gtp:alpha=0.2", "cubistmerge", "ats", "gtp"]
     assert (rows["cost"][1:].astype(float) <= 0.72).all()
     assert set(rows["images"]) == {10}
+    assert float(rows["overhead"][0]) == 0 < float(rows["overhead"][1])
+    assert "speed-up" not in out
+    assert evidence.main([*given[:7], "--methods", "gtp", "--speed", "2"]) == 0
+    assert "| speed-up [90%] | realised |" in capsys.readouterr().out
+    rows = pd.read_csv(tmp_path / "evidence_cifar10.csv")
+    assert (rows["speedup_low"] <= rows["speedup_high"]).all()
     assert all(f"`{name}`" in out for name in rows["method"])
 
 
@@ -75,6 +81,9 @@ def test_photographs_through_a_decoder(
     assert rows.loc[("gtp", "last"), "from_gtp"] == 0
     assert "| `topk` |" in capsys.readouterr().out
     assert "| 0.8 | `gtp` |" in evidence.fills(rows.reset_index())
+    assert evidence.main([*given, "topk", "--size", "42"]) == 0
+    smaller = pd.read_csv(tmp_path / "evidence_photographs_42.csv").set_index("method")
+    assert smaller.loc["topk", "correlation"] != rows.loc[("topk", "last"), "correlation"]
 
 
 def test_what_is_missing_is_named(

@@ -51,3 +51,13 @@ def test_budgets_of_schedules_stay_theirs() -> None:
     fast = tr.wrap(model, parse_spec("gtp@0.8").resolve(tr.gmacs(model)))
     assert isinstance(fast.strategy.schedule, tr.Budget)
     assert tr.strategy("idlevit", cut=None).router == Idle(cut="none")
+
+
+@pytest.mark.parametrize("adaptive", [0, 1])
+def test_no_step_of_a_budget_counts_by_the_image(adaptive: int) -> None:
+    model = vit(**SIZES)
+    own = tr.strategy("ats").steps[0].replace(layers=(2,))
+    spent = tr.Step("CLSAttn", schedule=tr.Budget(0.8 * tr.gmacs(model)))
+    both = (own, spent.replace(layers=(5,))) if adaptive == 0 else (spent.replace(layers=(1,)), own)
+    with pytest.raises(ScheduleError, match=r"InverseTransform\(.* keeps as many tokens as the image needs"):
+        tr.wrap(model, tr.Strategy(steps=both))

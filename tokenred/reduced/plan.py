@@ -329,15 +329,18 @@ def resolve_budget(strategy: Strategy, info: ModelInfo, stem: float = 0.0) -> St
         ScheduleError: for a budget below the cost of a single active token, or for a selector whose
             counts depend on the image.
     """
-    budget, n = strategy.schedule, info.num_patches
-    if not isinstance(budget, Budget):
+    budgets = [step.schedule for step in strategy.steps if isinstance(step.schedule, Budget)]
+    if not budgets:
         return strategy
-    if adapts(strategy, info.depth):
+    budget, n = budgets[0], info.num_patches
+    for step in strategy.steps:
+        if not any(step.adaptive(layer, info.depth) for layer in range(info.depth)):
+            continue
         advice = "Leave out the budget; such a selector has its own limit."
-        if strategy.selector.calibration_passes:
+        if step.selector.calibration_passes:
             advice = "tokenred.calibrate(model, strategy, images, share=…) finds its thresholds."
         raise ScheduleError(
-            f"{strategy.selector!r} keeps as many tokens as the image needs, so its "
+            f"{step.selector!r} keeps as many tokens as the image needs, so its "
             f"cost cannot be set. {advice}"
         )
     evenly = strategy.single and isinstance(budget.schedule, Constant)

@@ -61,7 +61,9 @@ class Transport:
         if p:
             front = start - 1 if p == 1 else start + torch.arange(-p, 0, device=start.device)
             kept = torch.cat((front, kept), dim=1)
-        gone = None if self.move is None else self.drop + start
+        # PyTorch 2.6 cannot pad a matrix without columns.
+        moves = self.move is not None and (self.drop.shape[1] > 0 or self.extra > 0)
+        gone = self.drop + start if moves else None
         x = self._carry(state.x, kept, gone, p, self.move, self.stay)
         size = state.size
         if size is not None:
