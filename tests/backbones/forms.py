@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+import timm
 import torch
 from timm.layers import LayerNorm, RmsNorm, SwiGLU
 from timm.models.beit import Beit
@@ -30,6 +31,7 @@ TINY |= {"num_heads": 4, "num_classes": 5}
 DROPS = ("drop_rate", "pos_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate")
 DROPOUT = dict.fromkeys(DROPS, 0.3)
 NO_CLS = {"class_token": False}
+OLD = tuple(map(int, timm.__version__.split(".")[:3])) < (1, 0, 20)
 # What timm's models have no argument for is put into their blocks.
 GATED, SEPARATE = "gated", "qkv_bias_separate"
 
@@ -169,7 +171,14 @@ def build(form: str, dropout: bool = False, **more: Any) -> Any:
     options = TABLES[family][name] | more
     if family == "hf":
         return lively(hugging_face(name, dropout, **options))
-    return lively(_TIMM[family](**(DROPOUT if dropout else {}) | options))
+    if OLD and name == "no position":
+        pytest.skip("this timm forgets the CLS token of a model without positions")
+    try:
+        return lively(_TIMM[family](**(DROPOUT if dropout else {}) | options))
+    except (TypeError, AssertionError) as error:
+        if not OLD:
+            raise
+        pytest.skip(f"timm {timm.__version__} has no such model: {error}")
 
 
 def _vit(**options: Any) -> VisionTransformer:

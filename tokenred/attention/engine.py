@@ -93,8 +93,11 @@ def attend(
     compute in fp32 stays in fp32.
     """
     same = qkv.in_one_type()
-    fitting = (e for e in engines if qkv.drop is None and e.supports(same, spec))
-    engine = next(fitting, PLAIN)
+    engine: Engine = PLAIN
+    for fitting in engines if qkv.drop is None else ():
+        if fitting.supports(same, spec):
+            engine = fitting
+            break
     with full_precision(same.q.device):
         out, stats = engine(same, spec, state)
     if same is not qkv:  # keys and values unchanged

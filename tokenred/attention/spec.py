@@ -147,7 +147,7 @@ class AttentionSpec:
     @property
     def needs_map(self) -> bool:
         """Whether anything here needs the softmax map itself."""
-        return self.theta < 1 or bool(self.score_mods) or bool(self.map_stats)
+        return self.theta < 1 or len(self.score_mods) > 0 or len(self.map_stats) > 0
 
 
 class Engine(ABC):

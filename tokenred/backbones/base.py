@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
 from typing import Any, TypeAlias
 
 import torch
@@ -112,15 +114,23 @@ class BlockAdapter(ABC):
 
     def quiet(self, wants: str = "qkv") -> BlockAdapter:
         """The same block, opened without running its hooks, for a look before it runs."""
-        same = self.only(wants)
-        same.listens = False
-        return same
+        return self._views[wants, False]
 
     def only(self, wants: str) -> BlockAdapter:
         """The same block, for a caller that reads only these (see ``wants``)."""
-        same = copy(self)
-        same.wants = wants
-        return same
+        return self._views[wants, True]
+
+    @cached_property
+    def _views(self) -> dict[tuple[str, bool], BlockAdapter]:
+        found = {}
+        for key in product(("qkv", "qk", "v"), (True, False)):
+            same = found[key] = copy(self)
+            same.wants, same.listens = key
+        return found
+
+    def prepare(self) -> None:
+        """Make what the methods above return: not every PyTorch can trace copies."""
+        _ = self._views
 
     def run(self, state: TokenState) -> Tokens | None:
         """Run the model's own block; None if it cannot take these tokens and must be opened."""

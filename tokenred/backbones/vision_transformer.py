@@ -181,9 +181,10 @@ class TimmViT(Backbone):
     @property
     def _channels(self) -> int:
         # From the first convolution, whoever put it there; without one, from timm.
-        kernels = (p.shape for p in self.model.patch_embed.parameters() if p.ndim == 4)
-        first = next(kernels, None)
-        return int(self.model.in_chans if first is None else first[1])
+        for weight in self.model.patch_embed.parameters():
+            if weight.ndim == 4:
+                return int(weight.shape[1])
+        return int(self.model.in_chans)
 
     @property
     def _dynamic(self) -> bool:

@@ -66,7 +66,7 @@ def attention_qkv(
 def _fused(attn: Any, x: Tokens, wants: str = "qkv") -> Sequence[Tensor]:
     """Queries, keys and values from one product; those not in ``wants`` only have their shape."""
     if getattr(attn, "q_bias", None) is None:
-        plain = type(attn.qkv) is nn.Linear and "forward" not in vars(attn.qkv)
+        plain = type(attn.qkv) is nn.Linear and "forward" not in attn.qkv.__dict__
         if wants == "qkv" or not plain or call_of(attn.qkv) is not None:
             return _by_head(attn.qkv(x), 3, attn.num_heads)
         weight, bias = attn.qkv.weight, attn.qkv.bias
@@ -104,7 +104,7 @@ def _watched_dropout(attn: Any) -> nn.Module | None:
     drop = attn.attn_drop
     if getattr(attn, "fused_attn", True):
         return None
-    plain = type(drop) in (nn.Dropout, nn.Identity) and "forward" not in vars(drop)
+    plain = type(drop) in (nn.Dropout, nn.Identity) and "forward" not in drop.__dict__
     return None if plain and not has_hooks(drop) else drop
 
 
@@ -177,8 +177,11 @@ class ParallelScaling(BlockAdapter):
 
     def heads(self, x: Tokens) -> QKV:
         b = self.block
-        mlp, q, k, v = torch.split(b.in_proj(b.in_norm(x)), b.in_split, dim=-1)
-        if b.mlp_bias is not None:
+        y, zeros = b.in_proj(b.in_norm(x)), getattr(b, "qkv_bias", None)
+        if zeros is not None:  # timm 1.0.15 adds both along the whole projection
+            y = y + torch.cat((zeros, b.mlp_bias))
+        mlp, q, k, v = torch.split(y, b.in_split, dim=-1)
+        if b.mlp_bias is not None and zeros is None:
             mlp = mlp + b.mlp_bias
         q, k, v = (t.view(*x.shape[:2], b.num_heads, b.head_dim) for t in (q, k, v))
         return QKV(

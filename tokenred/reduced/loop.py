@@ -112,7 +112,7 @@ class Runner:
         if setup.reads_graph(plans):
             with self.span("graph"):
                 graph = parts["graph"](embedded.x0, grid)
-                if not isinstance(graph, Graph | None):
+                if not (graph is None or isinstance(graph, Graph)):
                     raise PartError(
                         f"{type(parts['graph']).__name__} must return a tokenred.graphs.Graph or "
                         f"None, got {shown(graph)}."
@@ -201,7 +201,7 @@ class Runner:
         ahead, late = plan.at(*AHEAD), plan.at("after_mlp")
         score_mods = tuple(e for e in plan.score_mods if training or not e.in_training_only)
         asked = (
-            bool(ahead or plan.at("after_attention"))
+            len(ahead or plan.at("after_attention")) > 0
             or len(plan.requires) > 0
             or len(score_mods) > 0
             or strategy.theta < 1
