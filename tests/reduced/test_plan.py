@@ -59,7 +59,5 @@ def test_no_step_of_a_budget_counts_by_the_image(adaptive: int) -> None:
     own = tr.strategy("ats").steps[0].replace(layers=(2,))
     spent = tr.Step("CLSAttn", schedule=tr.Budget(0.8 * tr.gmacs(model)))
     both = (own, spent.replace(layers=(5,))) if adaptive == 0 else (spent.replace(layers=(1,)), own)
-    with pytest.raises(
-        ScheduleError, match=r"InverseTransform\(.* keeps as many tokens as the image needs"
-    ):
+    with pytest.raises(ScheduleError, match=r"InverseTransform\(.* as the image needs"):
         tr.wrap(model, tr.Strategy(steps=both))
