@@ -14,6 +14,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from tokenred.analysis.lineup import named_specs
 from tokenred.analysis.measure.split import LINES
 from tokenred.analysis.result import Result, count, interval, number, table_of
 from tokenred.analysis.study.cell import DONE, OUT_OF_MEMORY, SKIPPED, Cell
@@ -26,7 +27,7 @@ from tokenred.analysis.study.store import Store
 from tokenred.core.errors import ConfigError, DataError
 from tokenred.core.values import read
 from tokenred.models.embedded import EMBEDDED_MODELS
-from tokenred.strategies.specs import StrategyLike, parse_spec
+from tokenred.strategies.specs import StrategyLike
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -199,16 +200,13 @@ def sweep(
         StoreError: for a file that is something else.
     """
     read(Annotated[int, Ge(2)], pairs, "pairs")
-    if isinstance(strategies, StrategyLike):
-        raise ConfigError(f"expected a list of strategies, got {strategies!r}; put it into [ ].")
     speed = {"name": "speed", "pairs": pairs, "warmup": warmup, "max_seconds": max_seconds}
     names = [models] if isinstance(models, str | Path) else models
     axes: dict[str, Any] = {
         "model": [_by_name(str(name), random_weights) for name in names],
         "image_size": image_sizes, "dtype": dtypes, "device": devices, "compile": compile,
-        "attention": engines,
-        "threads": threads, "batch_size": batch_sizes,
-        "base": [parse_spec(strategy) for strategy in strategies],
+        "attention": engines, "threads": threads, "batch_size": batch_sizes,
+        "base": named_specs(strategies),
     }  # fmt: skip
     for name, values in axes.items():
         listed = list(map(str, values)) if isinstance(values, list | tuple) else []
@@ -255,8 +253,7 @@ def _rows(store: Store, keys: list[str] | None = None) -> tuple[dict[str, Any], 
 def _described(plan: Plan, cell: Cell) -> str:
     """A cell in words."""
     setting, row = plan.settings[cell.place], plan.row(cell)
-    words = [row["model"], cell.label, f"batch {setting.batch_size}", row["dtype"]]
-    words.append(str(setting.device))
+    words = [row["model"], cell.label, f"batch {setting.batch_size}", row["dtype"], setting.device]
     if row["image_size"]:
         words.append(f"images {row['image_size']}")
     if setting.compile:
@@ -265,7 +262,7 @@ def _described(plan: Plan, cell: Cell) -> str:
         words.append(f"engine {setting.attention}")
     if setting.threads:
         words.append(count(setting.threads, "thread"))
-    return ", ".join(words)
+    return ", ".join(map(str, words))
 
 
 def _by_name(name: str, random_weights: bool) -> dict[str, Any]:
