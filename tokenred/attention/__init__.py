@@ -7,12 +7,12 @@ from tokenred.attention.score_mods import SLACK, ScoreMod, score_mods, size_bias
 from tokenred.attention.spec import QKV, AttentionSpec, Engine, Scratch
 from tokenred.attention.stats import AttentionStat, AttentionStats, mean_keys
 from tokenred.attention.tiled.engine import TiledEngine
-from tokenred.attention.triton import OnePassEngine, TritonEngine
+from tokenred.attention.triton import OnePassEngine, TritonEngine, reduces
 from tokenred.attention.two_calls import TwoCallsEngine
 
 __all__ = [
     "PLAIN", "QKV", "SLACK", "AttentionSpec", "AttentionStat", "AttentionStats", "Engine",
     "FusedEngine", "OnePassEngine", "PlainEngine", "Recomputed", "ScoreMod", "Scratch",
     "TiledEngine", "TritonEngine", "TwoCallsEngine", "attend", "mean_keys", "pick_engine",
-    "score_mods", "size_bias", "sparsify",
+    "reduces", "score_mods", "size_bias", "sparsify",
 ]  # fmt: skip

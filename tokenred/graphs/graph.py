@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from tokenred.core.capture import is_tracing, replace
+from tokenred.core.capture import is_eager, is_tracing, replace
 from tokenred.core.errors import ConfigError
 from tokenred.core.tensors import gather_tokens
 
@@ -36,7 +36,7 @@ class Graph:
         weights: ``(b|1, N0, K)`` the normalised adjacency ``Â = D^-1/2 A D^-1/2``.
         grid: ``(gh, gw)``.
         directed: whether i may choose j without j choosing i.
-        columns: ``(b|1, N0+1, N0+1)``, ``Âᵀ`` after a node without edges, if `with_columns` built
+        columns: ``(b|1, N0+1, N0+1)``, ``Âᵀ`` before a node without edges, if `with_columns` built
             it; otherwise None.
     """
 
@@ -127,7 +127,7 @@ class Graph:
             return self
         columns = self.weights.new_zeros(self.batch, nodes + 1, nodes + 1)
         at = self.neighbours.transpose(1, 2)
-        columns[:, 1:, 1:].scatter_add_(1, at, self.weights.transpose(1, 2))
+        columns[:, :-1, :-1].scatter_add_(1, at, self.weights.transpose(1, 2))
         return replace(self, columns=columns)
 
     def weights_between(
@@ -136,10 +136,13 @@ class Graph:
         """The block of ``Â`` between two sets of positions; −1 has no edges."""
         if self.columns is None:
             return self._from_lists(rows, columns)
-        at = columns + 1  # −1 becomes the first one
-        own = _rows(self.columns, at)
-        here = (rows + 1).unsqueeze(1).expand(-1, columns.shape[1], -1)
-        return own.gather(2, here).transpose(1, 2)
+        b, nodes = rows.shape[0], self.columns.shape[1]
+        if is_eager() and b == 1 and rows.device.type == "cpu":  # one step instead of three
+            return self.columns[0][columns[:, None, :], rows[:, :, None]]
+        # Cells by number; one at −1 is in the last row, or at the end of the row before.
+        at = torch.add(rows[:, :, None], columns[:, None, :], alpha=nodes) % nodes**2
+        cells = self.columns.flatten(1).expand(b, -1)
+        return cells.gather(1, at.flatten(1)).view_as(at)
 
     def _from_lists(
         self, rows: Int[Tensor, "b k"], columns: Int[Tensor, "b P"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -41,10 +42,10 @@ def grid_neighbours(
     An entry off the grid contains the position itself and no edge.
     """
     height, width = grid
-    at = torch.arange(height * width, device=device)[:, None]
-    # Computed from numbers, so that nothing is copied to the device; the fifth of nine is itself.
-    step = torch.arange(8, device=device)
-    step = step + (step >= 4)
-    row, column = at // width + step // 3 - 1, at % width + step % 3 - 1
-    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    return torch.where(inside, row * width + column, at)[None], inside[None]
+    at = torch.arange(height * width, device=device)
+    # The same positions in a frame of −1, moved in eight directions.
+    framed = F.pad(at.view(grid), (1, 1, 1, 1), value=-1)
+    moved = [framed[i // 3 :, i % 3 :][:height, :width] for i in range(9) if i != 4]
+    near = torch.stack(moved, dim=-1).view(-1, 8)
+    inside = near >= 0
+    return torch.where(inside, near, at[:, None])[None], inside[None]

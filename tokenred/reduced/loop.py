@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,6 +19,7 @@ from tokenred.attention import (
     Engine,
     Scratch,
     attend,
+    reduces,
     size_bias,
 )
 from tokenred.backbones.base import BlockAdapter, Embedded
@@ -34,6 +36,7 @@ from tokenred.reduced.recorder import Recorder, Span, no_span
 from tokenred.reduced.refusals import AHEAD
 from tokenred.reduced.setup import Setup
 from tokenred.strategies.base import Reader, Selector
+from tokenred.strategies.kernels import fused, selected
 
 # Added to the logits of idle keys in a training form, as IdleViT does.
 _IDLE = -1e5
@@ -365,14 +368,19 @@ class Runner:
         if state.size is None and (setup.tracks_size or step.adaptive):
             state = replace(state, size=_ones(state.x))
         part: Reader = getattr(selector, "scorer", selector)
+        fast = reduces(self.engines, state.x)
         try:
             with self.span("select"):
-                selection = selector(state, attention, step.count)
+                choose = partial(selected, selector) if fast else selector
+                selection = choose(state, attention, step.count)
                 if self.check:
                     _check_selection(selector, selection, state.num_tokens)
             part = fuser
             with self.span("fuse"):
-                after = fuser(state, selection, state.graph, attention)
+                if fast:
+                    after = fused(fuser, state, selection, attention)
+                else:
+                    after = fuser(state, selection, state.graph, attention)
         except AttributeError as error:
             if missed := part.misses_graph(error, state.graph):
                 raise missed from error

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenred.core.capture import replace
+from tokenred.core.capture import is_eager, replace
 from tokenred.core.errors import PartError
 from tokenred.core.tensors import first_rows, product
 
@@ -29,6 +29,8 @@ class Transport:
         stay: ``(b, k)`` weights of the kept tokens, or None for 1.
         size_move: weights of the removed sizes, if they differ from `move`.
         extra: number of new tokens at the end, made from removed ones only; their index is −1.
+        index: positions of the kept tokens, if they are known.
+        size: sizes of the remaining image tokens, if they are known.
     """
 
     keep: Int[Tensor, "b k"]
@@ -37,6 +39,8 @@ class Transport:
     stay: Float[Tensor, "b k"] | None = None
     size_move: Float[Tensor, "b m P"] | None = None
     extra: int = 0
+    index: Int[Tensor, "b k"] | None = None
+    size: Float[Tensor, "b m"] | None = None
 
     def apply(self, state: TokenState) -> TokenState:
         """The state after the reduction.
@@ -51,22 +55,28 @@ class Transport:
                     f"Transport: expected move as (batch, {rows}, {columns}), remaining × removed "
                     f"tokens, got {tuple(self.move.shape)}."
                 )
-        index = state.index.gather(1, self.keep)
+        index = state.index.gather(1, self.keep) if self.index is None else self.index
         if self.extra:
-            index = torch.cat((index, index.new_full((index.shape[0], self.extra), -1)), dim=1)
+            index = F.pad(index, (0, self.extra), value=-1)
         # Rows among those of all images, found once for the tokens and their sizes.
         p = state.num_prefix
-        start = first_rows(state.x, p)[:, None]
-        kept = self.keep + start
-        if p:
-            front = start - 1 if p == 1 else start + torch.arange(-p, 0, device=start.device)
-            kept = torch.cat((front, kept), dim=1)
+        start: Tensor | int = p
+        if is_eager() and state.x.shape[0] == 1:
+            kept = state.places(self.keep)
+        else:
+            start = first_rows(state.x, p)[:, None]
+            kept = self.keep + start
+            if p:
+                front = start - 1 if p == 1 else start + torch.arange(-p, 0, device=start.device)
+                kept = torch.cat((front, kept), dim=1)
         # PyTorch 2.6 cannot pad a matrix without columns.
         moves = self.move is not None and (self.drop.shape[1] > 0 or self.extra > 0)
         gone = self.drop + start if moves else None
         x = self._carry(state.x, kept, gone, p, self.move, self.stay)
         size = state.size
-        if size is not None:
+        if size is not None and self.size is not None:
+            size = torch.cat((size[:, :p], self.size), dim=1)
+        elif size is not None:
             move = self.move if self.size_move is None else self.size_move
             size = self._carry(size[..., None], kept, gone, p, move, None)[..., 0]
         return replace(state, x=x, index=index, size=size)
@@ -103,7 +113,7 @@ class Transport:
             return kept
         move, gone = move.to(kept.dtype), F.embedding(drop, rows)
         if not self.extra:
-            if first and kept.device.type != "cpu":
+            if first and (kept.device.type != "cpu" or (is_eager() and kept.shape[0] == 1)):
                 kept[:, first:].baddbmm_(move, gone)
                 return kept
             # A CPU writes to whole images in one BLAS call, to parts of them in one per image.

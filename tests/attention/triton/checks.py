@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +13,20 @@ from torch import Tensor
 from tests.attention.cases import STATS, Case, close, doubled, truth
 from tokenred.attention import QKV, AttentionSpec, AttentionStat, Engine, PlainEngine
 from tokenred.attention.score_mods import SLACK, kept_entries, sparsify
+from tokenred.attention.stats import AttentionStats
 from tokenred.attention.triton import OnePassEngine, TritonEngine, launch
+from tokenred.core.state import Selection, TokenState
+from tokenred.graphs.graph import Graph
+from tokenred.strategies.base import Fuser, Scorer, Selector
+from tokenred.strategies.fusers.fused_token import FusedToken
+from tokenred.strategies.fusers.mean import Mean
+from tokenred.strategies.fusers.merge import Merge
+from tokenred.strategies.fusers.propagate import Propagate
+from tokenred.strategies.fusers.prune import Prune
+from tokenred.strategies.kernels import fused, selected
+from tokenred.strategies.selectors.matching.bipartite_matching import BipartiteMatching
+from tokenred.strategies.selectors.padded import padded_selection
+from tokenred.strategies.selectors.top_score import TopScore, keep_best
 
 STEPS = 2.0**23
 
@@ -277,3 +290,116 @@ def interpreting() -> bool:
 
     switched = os.environ.get("TRITON_INTERPRET") == "1"
     return switched and not isinstance(_forward, triton.runtime.JITFunction)
+
+
+class Tokens(NamedTuple):
+    """A reduction, drawn from a seed: image tokens, removed ones, prefix, images, channels, type.
+
+    ``dead``: every fifth token has size 0. ``ties``: few different scores.
+    """
+
+    n: int
+    gone: int
+    p: int = 1
+    b: int = 2
+    c: int = 24
+    dtype: str = "float32"
+    dead: bool = False
+    ties: bool = False
+    sized: bool = True
+    seed: int = 0
+
+    def make(self, device: str = "cpu") -> tuple[TokenState, Tensor, Any]:
+        """The state, scores, and a draw of more numbers in [0, 1)."""
+        made = torch.Generator().manual_seed(self.seed)
+        full = self.p + self.n
+
+        def draw(*shape: int) -> Tensor:
+            return torch.rand(self.b, *shape, generator=made).to(device)
+
+        x = (draw(full, self.c) * 2 - 1).to(getattr(torch, self.dtype))
+        size = (draw(full) * 7).ceil()
+        if self.dead:
+            size[:, self.p + 1 :: 5] = 0
+        score = (draw(self.n) * 4).floor() if self.ties else draw(self.n)
+        index = torch.arange(self.n, device=device).expand(self.b, -1)
+        state = TokenState(x, index, self.p, (1, self.n), size=size if self.sized else None)
+        return state, score, draw
+
+
+def select(tokens: Tokens, device: str = "cpu") -> None:
+    """What stays and goes is what PyTorch's stable sort says; NaN counts as the highest."""
+    from tokenred.attention.triton.reduction import select as run
+
+    _, score, _ = tokens.make(device)
+    score[:, 3::11] = torch.nan
+    for given in (
+        score,
+        score.to(getattr(torch, tokens.dtype)),
+        torch.stack((score, score), 1)[:, 0],
+    ):
+        chosen = keep_best(given.nan_to_num(torch.inf), tokens.gone)
+        keep, drop, into, slot = run(given, None, tokens.gone, 0, 0)
+        assert torch.equal(keep, chosen.keep)
+        assert torch.equal(drop, chosen.drop)
+        assert into.numel() == slot.numel() == 0
+
+
+def reduction(tokens: Tokens, name: str, device: str = "cpu") -> None:
+    """A method's reduction by kernels, against the one that PyTorch computes in float64."""
+    state, score, draw = tokens.make(device)
+    at_a, at_b = (tokens.n - tokens.p % 2 + 1) // 2, (tokens.n + tokens.p % 2) // 2
+    values = {AttentionStat.keys(): draw(2, tokens.p + tokens.n, 8)}
+    selector: Selector = TopScore(_Given())
+    state = replace(state, memory={"score": score})
+    fuser: Fuser = Merge()
+    if name in ("matched", "importance"):
+        selector = BipartiteMatching("size" if name == "matched" else "importance")
+        values[AttentionStat.row("cls", "mean")] = draw(tokens.n)
+        values[AttentionStat.values()] = draw(2, tokens.p + tokens.n, 8)
+        state = replace(state, cls_index=0 if tokens.p else None)
+        assert tokens.gone <= min(at_a, at_b)
+    elif name == "propagate":
+        grid = (1, tokens.n)
+        edges = draw(tokens.n, tokens.n) > 0.5
+        fuser = Propagate(0.3)
+        state = replace(state, graph=Graph.from_dense(edges, grid).with_columns())
+    elif name == "padded":
+        # Two tokens stay in the first image alone, and nothing joins anything in the last.
+        selector, fuser = _Padded(), Merge(0.1)
+    else:
+        fuser = {"fused": FusedToken(), "prune": Prune(), "mean": Mean(), "merge": Merge()}[name]
+    attention = AttentionStats(values)
+    found = selected(selector, state, attention, tokens.gone)
+    after = fused(fuser, state, found, attention)
+    again = fused(fuser, state, selected(selector, state, attention, tokens.gone), attention)
+    known = selector(state, attention, tokens.gone)
+    for name in ("keep", "drop", "partner", "slot", "score", "weight"):
+        one, other = getattr(found, name), getattr(known, name)
+        assert (one is None) == (other is None)
+        assert one is None or torch.equal(one, other)
+    doubled = replace(state, x=state.x.double())
+    expected = fuser(doubled, known, state.graph, attention)
+    close(after.x, expected.x, tokens.dtype)
+    assert torch.equal(after.index, expected.index)
+    assert (after.size is None) == (expected.size is None)
+    if after.size is not None and expected.size is not None:
+        close(after.size, expected.size.double())
+    assert torch.equal(after.x, again.x)
+
+
+class _Given(Scorer):
+    """The scores of the state."""
+
+    def __call__(self, state: TokenState, attention: AttentionStats) -> Tensor:
+        return state.memory["score"]
+
+
+class _Padded(Selector):
+    """The even tokens stay, padded; each other token joins the one before it, or none."""
+
+    def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
+        places = torch.arange(state.num_tokens, device=state.x.device).expand_as(state.index)
+        even = places % 2 == 0
+        partner = torch.where(places % 3 == 0, -1, places - 1)
+        return padded_selection(places, even, even | (places > 0), torch.where(even, -1, partner))

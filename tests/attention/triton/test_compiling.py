@@ -39,6 +39,29 @@ QUICK = {*(("one_pass", 64, each) for each in CAPABILITIES), ("one_pass", 96, 80
          ("forward", 64, 90), ("statistics", 64, 90), ("threshold", 64, 90)}  # fmt: skip
 
 
+def build(
+    kernel: Any,
+    signature: dict[str, str],
+    constants: dict[str, Any],
+    capability: int,
+    **options: int,
+) -> Any:
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    # As when launched: rows begin at multiples of 16 bytes.
+    even = {
+        (place,): [["tt.divisibility", 16]]
+        for place, at in enumerate(kernel.params)
+        if not at.is_constexpr and at.name.endswith(("_ptr", "_image", "_head", "_row"))
+    }
+    return triton.compile(
+        ASTSource(kernel, signature, constants, even),
+        target=GPUTarget("cuda", capability, 32),
+        options={**options, "enable_fp_fusion": True},
+    )
+
+
 def compiled(
     name: str, more: dict[str, Any], dtype: torch.dtype, width: int, capability: int
 ) -> Any:
@@ -62,22 +85,40 @@ def compiled(
         else:
             signature[at.name] = "*fp32" if at.name.endswith("_ptr") else "i32"
     signature["scale"] = "fp32"
-    # As when launched: rows begin at multiples of 16 bytes.
-    even = {
-        (place,): [["tt.divisibility", 16]]
-        for place, at in enumerate(kernel.params)
-        if not at.is_constexpr and at.name.endswith(("_ptr", "_image", "_head", "_row"))
-    }
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
+    return build(
+        kernel, signature, constants, capability, num_warps=blocks.warps, num_stages=blocks.stages
+    )
 
-    return triton.compile(
-        ASTSource(kernel, signature, constants, even),
-        target=GPUTarget("cuda", capability, 32),
-        options={
-            "num_warps": blocks.warps, "num_stages": blocks.stages, "enable_fp_fusion": True
-        },
-    )  # fmt: skip
+
+def reduction(name: str, more: dict[str, Any], dtype: torch.dtype, capability: int) -> Any:
+    """A kernel of `tokenred.attention.triton.reduction`."""
+    from tokenred.attention.triton import reduction as own
+
+    kernel = getattr(own, f"_{name}")
+    constants = {**(own.SELECT if name == "select" else own.FUSE), **more}
+    of_x = ("x_ptr", "out_ptr")
+    places = {
+        "index_ptr",
+        "keep_ptr",
+        "drop_ptr",
+        "slot_ptr",
+        "place_ptr",
+        "partner_ptr",
+        "into_ptr",
+    }
+    signature = {}
+    for at in kernel.params:
+        if at.is_constexpr:
+            signature[at.name] = "constexpr"
+        elif at.name in of_x:
+            signature[at.name] = TYPES[dtype]
+        elif at.name in places:
+            signature[at.name] = "*i64"
+        else:
+            signature[at.name] = "*fp32" if at.name.endswith("_ptr") else "i32"
+    if name == "fuse":
+        signature["epsilon"] = "fp32"
+    return build(kernel, signature, constants, capability, num_warps=4, num_stages=1)
 
 
 def spilled(ptx: str, folder: Path) -> int:
@@ -127,3 +168,31 @@ def test_compiles(
     assert done.asm["cubin"]
     if half:
         assert spilled(done.asm["ptx"], tmp_path) <= MOST_SPILLED.get((name, capability), 0)
+
+
+FUSE = {"WIDTH": 384, "MOVES": True, "SIZED": True, "UPCAST": False}
+REDUCTIONS: list[tuple[str, dict[str, Any], torch.dtype]] = [
+    ("select", {"MATCHED": False}, torch.float32),
+    ("select", {"MATCHED": True}, torch.float32),
+    *(("fuse", {**FUSE, "MEAN": mean, "STAYS": not mean}, dtype)
+      for mean in (True, False) for dtype in TYPES),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "capability",
+    [pytest.param(each, marks=() if each == 90 else pytest.mark.slow) for each in CAPABILITIES],
+)
+@pytest.mark.parametrize(("name", "more", "dtype"), REDUCTIONS)
+def test_reductions_compile(
+    name: str,
+    more: dict[str, Any],
+    dtype: torch.dtype,
+    capability: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    done = reduction(name, more, dtype, capability)
+    assert done.metadata.shared <= 99 * 1024
+    assert spilled(done.asm["ptx"], tmp_path) == 0

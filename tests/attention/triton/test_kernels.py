@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.attention.cases import Case
 from tests.attention.triton import checks
+from tests.attention.triton.checks import Tokens
 from tests.attention.triton.conftest import Run
 from tokenred.attention import AttentionSpec, AttentionStat
 from tokenred.attention.triton import TritonEngine, engine
@@ -159,6 +160,59 @@ def test_output_and_statistics_in_one_pass(interpreted: Run, case: Case) -> None
 def test_one_pass_on_any_block(interpreted: Run, case: Case) -> None:
     interpreted(checks.one_pass, case)
     interpreted(checks.one_pass_engine, case)
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        Tokens(1, 0),
+        Tokens(2, 1, ties=True),
+        Tokens(129, 128, b=1),
+        Tokens(196, 8, dtype="bfloat16", ties=True),
+        Tokens(1100, 300, b=1, ties=True),
+    ],
+    ids=str,
+)
+def test_the_lowest_scores_go(interpreted: Run, tokens: Tokens) -> None:
+    interpreted(checks.select, tokens)
+
+
+METHODS = ["propagate", "merge", "mean", "matched", "importance", "fused", "prune", "padded"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        Tokens(5, 2, c=1),
+        Tokens(40, 17, p=5, c=70, dead=True),
+        Tokens(66, 8, p=0, b=3, c=64, dtype="bfloat16", dead=True, ties=True),
+        Tokens(35, 3, c=130, dtype="float16", sized=False),
+    ],
+    ids=str,
+)
+def test_a_reduction(interpreted: Run, tokens: Tokens, name: str) -> None:
+    interpreted(checks.reduction, tokens, name)
+
+
+@QUICK
+@given(
+    st.integers(1, 200).flatmap(
+        lambda n: st.builds(
+            Tokens, st.just(n), st.integers(0, n // 2), st.integers(0, 3), st.integers(1, 3),
+            st.integers(1, 80), st.sampled_from(["float32", "bfloat16", "float16"]), st.booleans(),
+            st.booleans(), st.booleans(), st.integers(0, 2**16),
+        )
+    ),
+    st.sampled_from(METHODS),
+)  # fmt: skip
+def test_any_reduction(interpreted: Run, tokens: Tokens, name: str) -> None:
+    interpreted(checks.reduction, tokens, name)
+
+
+def test_many_tokens(interpreted: Run) -> None:
+    for name in ("merge", "propagate", "matched"):
+        interpreted(checks.reduction, Tokens(1100, 150, b=1, c=16), name)
 
 
 @pytest.mark.parametrize("theta", [0.1, 0.6, 0.9])

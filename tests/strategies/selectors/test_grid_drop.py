@@ -67,6 +67,6 @@ def test_places_follow_the_position_and_unknown_ones_stay() -> None:
     chosen = GridDrop()(state, AttentionStats(), 2)
     # Their turns: 5, −1, 0, 4, 1 and 0, 1, −1, 5, 15.
     assert chosen.keep.tolist() == [[1, 2, 4], [0, 1, 2]]
-    assert chosen.drop.tolist() == [[0, 3], [3, 4]]
+    assert chosen.drop.tolist() == [[3, 0], [3, 4]]
     assert chosen.score is not None
     assert chosen.score.tolist() == [[-5, 1, 0, -4, -1], [0, -1, 1, -5, -15]]

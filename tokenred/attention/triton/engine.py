@@ -13,10 +13,10 @@ from tokenred.attention.score_mods import kept_entries, slack_entries
 from tokenred.attention.spec import QKV, AttentionSpec, Engine, is_modern, without_map
 from tokenred.attention.stats import AttentionStats, stats_of_entries, wanted_entries
 from tokenred.attention.triton.launch import MOST_KEYS, WIDEST, padded
-from tokenred.core.capture import is_transformed
+from tokenred.core.capture import is_eager, is_transformed
 from tokenred.core.state import TokenState
 
-__all__ = ["OnePassEngine", "TritonEngine"]
+__all__ = ["OnePassEngine", "TritonEngine", "reduces"]
 
 _KEYS_BYTES = 1 << 16
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -88,6 +88,22 @@ class TritonEngine(Engine):
             kept=lambda: share,
         )
         return out, AttentionStats(found)
+
+
+def reduces(engines: tuple[Engine, ...], x: Tensor) -> bool:
+    """Whether reductions of these tokens run in kernels too: inference with engines that have some.
+
+    A compiler is given PyTorch's operations, which it fuses itself.
+    """
+    return (
+        _INSTALLED
+        and x.device.type in _DEVICES
+        and x.dtype in _DTYPES
+        and any(isinstance(engine, TritonEngine) for engine in engines)
+        and not torch.is_grad_enabled()
+        and is_eager()
+        and is_modern(x.device)
+    )
 
 
 class OnePassEngine(TritonEngine):

@@ -9,9 +9,19 @@ from typing import NamedTuple
 
 import torch
 
-__all__ = ["MOST_KEYS", "WIDEST", "Blocks", "Launch", "blocks_for", "one_pass_blocks", "padded"]
+__all__ = [
+    "INTERPRETED",
+    "MOST_KEYS",
+    "WIDEST",
+    "Blocks",
+    "Launch",
+    "blocks_for",
+    "on",
+    "one_pass_blocks",
+    "padded",
+]
 
-_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 class Blocks(NamedTuple):
@@ -35,6 +45,11 @@ WIDEST = max(_TABLE)
 """The widest supported head."""
 MOST_KEYS = 256
 """The most keys of which a tile can have all."""
+
+
+def on(device):
+    """Within, kernels are launched on this device."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def padded(width: int) -> int:
@@ -86,11 +101,11 @@ class Launch:
         """Launch a kernel: tensors, strides, heads, tokens, scale, then further numbers."""
         from tokenred.attention.triton.tiles import LOG2E  # Triton may be missing
 
-        blocks, device = self.blocks, self.q.device
-        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        blocks = self.blocks
+        with on(self.q.device):
             kernel[(programs,)](
                 *tensors, *strides, self.heads, self.n, self.scale * LOG2E.value, *numbers,
                 WIDTH=self.width, PADDED=padded(self.width), ROWS=blocks.rows, COLS=blocks.cols,
-                HAS_BIAS=self.bias is not None, UPCAST=_INTERPRETED, **constants,
+                HAS_BIAS=self.bias is not None, UPCAST=INTERPRETED, **constants,
                 num_warps=blocks.warps, num_stages=blocks.stages, enable_fp_fusion=True,
             )  # fmt: skip

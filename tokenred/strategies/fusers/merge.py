@@ -18,6 +18,9 @@ from tokenred.graphs.graph import Graph
 from tokenred.strategies.base import Fuser, fusers
 from tokenred.strategies.transport import Transport
 
+# Nothing beside any weight, but not 0.
+_LITTLE = 1e-30
+
 
 @fusers.register("merge")
 class Merge(Fuser):
@@ -59,17 +62,16 @@ class Merge(Fuser):
         weight = size if selection.weight is None else selection.weight.to(one_hot.dtype)
         kept, gone = weight.gather(1, selection.keep), weight.gather(1, selection.drop)
         weighted = one_hot * gone[:, None, :]
-        total = kept + weighted.sum(dim=-1)
-        total = total + self.epsilon if self.epsilon else total
-        # A padding token (size 0) that receives nothing is unchanged: 1 divided by 1.
-        dead = total == 0
-        total = total + dead
+        sums = kept + weighted.sum(dim=-1)
+        # A padding token (size 0) that receives nothing is unchanged: a little, divided by itself.
+        total = sums + (self.epsilon or _LITTLE)
         return Transport(
             selection.keep,
             selection.drop,
             move=weighted / total[..., None],
-            stay=(kept + dead) / total,
+            stay=(kept if self.epsilon else kept + _LITTLE) / total,
             size_move=one_hot,
+            size=sums if weight is size else None,
         )
 
 

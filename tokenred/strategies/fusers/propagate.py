@@ -41,9 +41,10 @@ class Propagate(Fuser):
         attention: AttentionStats,
     ) -> Transport:
         weights: Float[Tensor, "b k P"] | None = None
+        kept = None
         alpha = self.alpha[state.layer] if isinstance(self.alpha, tuple) else self.alpha
         if graph is not None and alpha > 0:
             kept = state.index.gather(1, selection.keep)
             gone = state.index.gather(1, selection.drop)
             weights = alpha * graph.weights_between(kept, gone)
-        return Transport(selection.keep, selection.drop, move=weights)
+        return Transport(selection.keep, selection.drop, move=weights, index=kept)

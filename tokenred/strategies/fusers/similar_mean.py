@@ -43,4 +43,4 @@ class SimilarMean(Mean):
         unit = unit_vectors(state.image.detach())
         kept, gone = (gather_tokens(unit, at) for at in (selection.keep, selection.drop))
         cosine = product(kept, gone.transpose(-2, -1)).clamp_min(0)
-        return replace(plain, size_move=plain.size_move * cosine)
+        return replace(plain, size_move=plain.size_move * cosine, size=None)

@@ -25,8 +25,8 @@ class GridDrop(Selector):
     steps. Tokens that represent no single patch are dropped last.
 
     Shapes:
-        returns: ``keep (b, n−P)`` and ``drop (b, P)``, both ascending; ``score`` is the order in
-            which positions are dropped, from 0 for the last downwards.
+        returns: ``keep (b, n−P)`` ascending; ``drop (b, P)``, the last to go first; ``score`` is
+            the order in which positions are dropped, from 0 for the last downwards.
     """
 
     traits: ClassVar[Traits] = Traits(equivariant=True, needs_grid=True)

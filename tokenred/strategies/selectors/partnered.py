@@ -33,7 +33,8 @@ class Partnered(TopScore):
         temperature: τ.
 
     Shapes:
-        returns: ``keep (b, n−P)`` and ``drop (b, P)``, both ascending, and ``partner (b, P)``.
+        returns: ``keep (b, n−P)`` ascending, ``drop (b, P)`` by descending score, and
+            ``partner (b, P)``.
     """
 
     scorer: Scorer = CLSAttn("mean", "column_sum")

@@ -53,7 +53,12 @@ class TopScore(Selector):
     def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
         return self.scorer.macs(info, tokens, removed)
 
-    def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
+    def scores(self, state: TokenState, attention: AttentionStats) -> Float[Tensor, "b n"]:
+        """The scores of the tokens that remain.
+
+        Raises:
+            PartError: if the scorer does not give one for each image token.
+        """
         score = self.scorer(state, attention)
         expected = (state.x.shape[0], state.num_tokens)
         if tuple(score.shape) != expected:
@@ -61,14 +66,14 @@ class TopScore(Selector):
                 f"{type(self.scorer).__name__} must return one score per image token, shape "
                 f"{expected} (prefix tokens are not scored), got {tuple(score.shape)}."
             )
-        return keep_best(score, count)
+        return score
+
+    def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
+        return keep_best(self.scores(state, attention), count)
 
 
 def keep_best(score: Float[Tensor, "b n"], count: int) -> Selection:
-    """Split the tokens by score, removing ``count`` of them."""
+    """Keep all but ``count`` tokens, by position; those that go are ordered by score."""
     order = score.sort(dim=1, descending=True, stable=True).indices
-    n, kept = score.shape[1], score.shape[1] - count
-    # By position on both sides, in one sort: those that go come after all others.
-    order[:, kept:] += n
-    order = order.sort(dim=1).values
-    return Selection(keep=order[:, :kept], drop=order[:, kept:] - n, score=score)
+    kept = score.shape[1] - count
+    return Selection(order[:, :kept].sort(dim=1).values, order[:, kept:], score=score)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenred.attention import AttentionStat, AttentionStats, mean_keys
@@ -61,31 +61,43 @@ class BipartiteMatching(Selector):
     def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
         return float((tokens // 2) * (tokens - tokens // 2) * info.head_dim)
 
-    def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
+    def pairs(
+        self, state: TokenState, attention: AttentionStats
+    ) -> tuple[Float[Tensor, "b i"], Int[Tensor, "b i"]]:
+        """For each token of A the highest similarity, and the number of that token of B."""
         metric = unit_vectors(mean_keys(attention)[:, state.num_prefix :])
         b, n = metric.shape[:2]
         even = state.num_prefix % 2  # the first image token at an even position in the sequence
-        targets = torch.arange(1 - even, n, 2, device=metric.device)
         similarity = product(metric[:, even::2], metric[:, 1 - even :: 2].transpose(-2, -1))
         if n == 1:  # nothing to merge with, and nothing to remove
             similarity = metric.new_zeros(b, 1 - even, 1)
-        closeness, partner = similarity.max(dim=-1)
+        return similarity.max(dim=-1)
+
+    def by_place(self, state: TokenState) -> bool:
+        """Whether the rest of A is ordered by place."""
+        return self.order == "place" or state.num_prefix > 0
+
+    def importance(self, state: TokenState, attention: AttentionStats) -> Tensor | None:
+        """The weights of the image tokens; None for their sizes."""
+        if self.weights == "size":
+            return None
+        row, values = (attention[stat] for stat in _IMPORTANCE)
+        mean = values[:, :, state.num_prefix :].mean(dim=1, dtype=at_least_fp32(values.dtype))
+        length: Tensor = torch.linalg.vector_norm(mean, dim=-1)
+        return row.to(mean.dtype) * length
+
+    def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
+        closeness, partner = self.pairs(state, attention)
         order = closeness.sort(dim=1, descending=True, stable=True).indices
-        merged, rest = order[:, :count], order[:, count:]
-        if self.order == "place" or state.num_prefix:
-            rest = rest.sort(dim=1).values
-        into = partner.gather(1, merged)
+        places, even = torch.arange(state.num_tokens, device=order.device), state.num_prefix % 2
+        a, b = (places[first::2].expand(order.shape[0], -1) for first in (even, 1 - even))
+        into, own = partner.gather(1, order[:, :count]), a.gather(1, order)
+        rest = own[:, count:]
+        rest = rest.sort(dim=1).values if self.by_place(state) else rest
         return Selection(
-            keep=torch.cat((2 * rest + even, targets.expand(b, -1)), dim=1),
-            drop=2 * merged + even,
-            partner=2 * into + (1 - even),
-            weight=None if self.weights == "size" else _importance(attention, state.num_prefix),
+            keep=torch.cat((rest, b), dim=1),
+            drop=own[:, :count],
+            partner=b.gather(1, into),
+            weight=self.importance(state, attention),
             slot=into + rest.shape[1],
         )
-
-
-def _importance(attention: AttentionStats, first: int) -> Float[Tensor, "b n"]:
-    row, values = (attention[stat] for stat in _IMPORTANCE)
-    mean = values[:, :, first:].mean(dim=1, dtype=at_least_fp32(values.dtype))
-    length: Tensor = torch.linalg.vector_norm(mean, dim=-1)
-    return row.to(mean.dtype) * length

@@ -1,0 +1,72 @@
+"""Reductions by Triton kernels, for parts that there is one for. Importing this imports none.
+
+For engines that were asked for by name: whether these kernels are faster has not been measured.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from tokenred.attention import AttentionStats
+from tokenred.core.capture import replace
+from tokenred.core.state import Selection, TokenState
+from tokenred.core.tensors import at_least_fp32
+from tokenred.strategies.base import Fuser, Selector
+from tokenred.strategies.fusers.fused_token import FusedToken
+from tokenred.strategies.fusers.mean import Mean
+from tokenred.strategies.fusers.merge import Merge, slot_of
+from tokenred.strategies.fusers.propagate import Propagate
+from tokenred.strategies.fusers.prune import Prune
+from tokenred.strategies.selectors.matching.bipartite_matching import BipartiteMatching
+from tokenred.strategies.selectors.top_score import TopScore, keep_best
+
+__all__ = ["fused", "selected"]
+
+
+def selected(
+    selector: Selector, state: TokenState, attention: AttentionStats, count: int
+) -> Selection:
+    """What the selector chooses, by a kernel if there is one."""
+    from tokenred.attention.triton.reduction import select
+
+    if type(selector) is TopScore:
+        score = selector.scores(state, attention)
+        if score.dtype not in (torch.float16, torch.bfloat16, torch.float32):
+            return keep_best(score, count)
+        keep, drop, _, _ = select(score, None, count, 0, 0)
+        return Selection(keep, drop, score=score)
+    if type(selector) is BipartiteMatching and selector.by_place(state):
+        closeness, partner = selector.pairs(state, attention)
+        targets, even = state.num_tokens - closeness.shape[1], state.num_prefix % 2
+        keep, drop, into, slot = select(closeness, partner, count, targets, even)
+        weight = selector.importance(state, attention)
+        return Selection(keep, drop, into, weight=weight, slot=slot)
+    return selector(state, attention, count)
+
+
+def fused(
+    fuser: Fuser, state: TokenState, selection: Selection, attention: AttentionStats
+) -> TokenState:
+    """The state after the reduction, by a kernel if there is one."""
+    from tokenred.attention.triton.reduction import fuse
+
+    size, keep, drop = state.size, selection.keep, selection.drop
+    slot = weight = move = size_move = stay = None
+    epsilon, extra = 0.0, 0
+    if isinstance(fuser, Merge) and type(fuser) in (Merge, Mean):
+        slot, weight, epsilon = slot_of(state, selection), selection.weight, fuser.epsilon
+        if weight is None:
+            weight = state.image_size if type(fuser) is Merge else None
+        if weight is None:
+            weight = torch.ones_like(state.index, dtype=at_least_fp32(state.x.dtype))
+    elif type(fuser) in (FusedToken, Propagate, Prune):
+        transport = fuser.transport(state, selection, state.graph, attention)
+        move, size_move, stay = transport.move, transport.size_move, transport.stay
+        extra = transport.extra
+    else:
+        return fuser(state, selection, state.graph, attention)
+    x, index, sums = fuse(
+        state.x, state.index, size, keep, drop, state.num_prefix, extra,
+        move, size_move, stay, slot, weight, epsilon,
+    )  # fmt: skip
+    return replace(state, x=x, index=index, size=None if size is None else sums)
