@@ -57,7 +57,8 @@ class Comparison(FramedResult):
         frame: one row per strategy, the dense model first. ``tokens`` counts image tokens, at the
             start and after each block; ``top1``, ``top5`` are in percent, ``difference`` and its
             interval in percentage points from dense; ``ms`` is per batch. Each row records what
-            determines it: strategy (``config``, ``fingerprint``), weights, seed, versions, machine.
+            determines it: strategy (``config``, ``fingerprint``), weights, seed, versions, machine;
+            ``key`` is its key in the store.
         level: level of the paired intervals.
         notes: lines to print below the table.
     """
@@ -260,7 +261,7 @@ def _row(
         found, dense: what the grid gives for it, and for the dense model.
         configs: by label, what determines the baselines that are not strategies.
     """
-    row: dict[str, Any] = {"strategy": label, "method": method}
+    row: dict[str, Any] = {"strategy": label, "method": method, "key": found["key"]}
     row |= {n: found.get(f"mean_{n}", found[n]) for n in ("tokens", "gmacs", "overhead_gmacs")}
     row["gmacs_share"] = row["gmacs"] / dense["gmacs"]
     row |= {n: found[n] for n in _FIGURES if n in found and n not in row}
