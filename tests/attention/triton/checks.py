@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+import tokenred as tr
 from tests.attention.cases import STATS, Case, close, doubled, truth
-from tokenred.attention import QKV, AttentionSpec, AttentionStat, Engine, PlainEngine
+from tests.strategies.recipes.checks import images, model
+from tokenred.attention import QKV, AttentionSpec, AttentionStat, Engine, PlainEngine, pick_engine
 from tokenred.attention.score_mods import SLACK, kept_entries, sparsify
 from tokenred.attention.stats import AttentionStats
-from tokenred.attention.triton import OnePassEngine, TritonEngine, launch
+from tokenred.attention.triton import OnePassEngine, TritonEngine, launch, reduces
 from tokenred.core.state import Selection, TokenState
 from tokenred.graphs.graph import Graph
 from tokenred.strategies.base import Fuser, Scorer, Selector
@@ -403,3 +405,19 @@ class _Padded(Selector):
         even = places % 2 == 0
         partner = torch.where(places % 3 == 0, -1, places - 1)
         return padded_selection(places, even, even | (places > 0), torch.where(even, -1, partner))
+
+
+def whole_model(method: str) -> None:
+    """A model with kernels has the tokens and the logits of the plain one; gradients go without."""
+    reduced = tr.wrap(model().float(), method, engine="one_pass")
+    plain, x = reduced.with_strategy(method), images().float()
+    plain.engines = pick_engine("plain")
+    assert not reduces(reduced.engines, x)
+    reduced(x).sum().backward()
+    with torch.no_grad():
+        assert reduces(reduced.engines, x)
+        assert not reduces(pick_engine("auto"), x)
+        (out, trace), (expected, known) = (m.run_with_trace(x) for m in (reduced, plain))
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
+    for one, other in zip(trace.states, known.states, strict=True):
+        assert torch.equal(one.index, other.index)

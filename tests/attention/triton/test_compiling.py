@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from tokenred.attention.triton.launch import MOST_KEYS, blocks_for, one_pass_blocks, padded
+from tokenred.attention.triton.launch import (
+    MOST_KEYS,
+    blocks_for,
+    one_pass_blocks,
+    padded,
+    statistics_blocks,
+)
 
 triton = pytest.importorskip(
     "triton", minversion="3.3", reason="needs Triton, which comes with PyTorch for CUDA"
@@ -32,7 +38,7 @@ KERNELS: list[tuple[str, dict[str, Any]]] = [
 ]
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16"}
 # Bytes of registers in memory, some addresses; all others have none.
-MOST_SPILLED = {("one_pass", 90): 32, ("statistics", 100): 64}
+MOST_SPILLED = {("one_pass", 90): 32}
 CAPABILITIES = (80, 90, 100, 120)
 # The types and widths of a head, and the kernel, that are tried by default.
 QUICK = {*(("one_pass", 64, each) for each in CAPABILITIES), ("one_pass", 96, 80),
@@ -67,6 +73,8 @@ def compiled(
 ) -> Any:
     kernel = getattr(importlib.import_module(f"tokenred.attention.triton.{name}"), f"_{name}")
     blocks = blocks_for(width, dtype)
+    if name == "statistics":
+        blocks = statistics_blocks(width, dtype, capability // 10)
     if name == "one_pass":
         keys = MOST_KEYS if padded(width) * dtype.itemsize <= 256 else MOST_KEYS // 2
         blocks = one_pass_blocks(keys, capability // 10)

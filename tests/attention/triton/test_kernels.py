@@ -210,6 +210,11 @@ def test_any_reduction(interpreted: Run, tokens: Tokens, name: str) -> None:
     interpreted(checks.reduction, tokens, name)
 
 
+@pytest.mark.parametrize("method", ["gtp:P=3", "tome:r=3", "evit"])
+def test_a_whole_model(interpreted: Run, method: str) -> None:
+    interpreted(checks.whole_model, method)
+
+
 def test_many_tokens(interpreted: Run) -> None:
     for name in ("merge", "propagate", "matched"):
         interpreted(checks.reduction, Tokens(1100, 150, b=1, c=16), name)

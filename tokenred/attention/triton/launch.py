@@ -16,9 +16,11 @@ __all__ = [
     "Blocks",
     "Launch",
     "blocks_for",
+    "major_of",
     "on",
     "one_pass_blocks",
     "padded",
+    "statistics_blocks",
 ]
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -61,6 +63,20 @@ def blocks_for(width: int, dtype: torch.dtype) -> Blocks:
     """The tile for heads of a width (up to `WIDEST`) and type."""
     half, full = _TABLE[min(w for w in _TABLE if w >= padded(width))]
     return full if dtype == torch.float32 else half
+
+
+def statistics_blocks(width: int, dtype: torch.dtype, major: int) -> Blocks:
+    """The same tile for the statistics, for GPUs of a major compute capability.
+
+    On 10.0 four warps would spill registers.
+    """
+    blocks = blocks_for(width, dtype)
+    return blocks._replace(warps=8) if major == 10 and dtype != torch.float32 else blocks
+
+
+def major_of(device: torch.device) -> int:
+    """The major compute capability of a GPU; elsewhere, under the interpreter, 9."""
+    return torch.cuda.get_device_properties(device).major if device.type == "cuda" else 9
 
 
 def one_pass_blocks(n: int, major: int) -> Blocks:

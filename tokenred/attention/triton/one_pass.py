@@ -11,7 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
-from tokenred.attention.triton.launch import Launch, one_pass_blocks
+from tokenred.attention.triton.launch import Launch, major_of, one_pass_blocks
 from tokenred.attention.triton.tiles import load_bias, load_rows, logits, start_of
 
 __all__ = ["one_pass"]
@@ -103,7 +103,4 @@ def _empty(q, column_sum, diagonal, row):
 
 
 def _blocks(q):
-    cuda = q.device.type == "cuda"
-    return one_pass_blocks(
-        q.shape[2], torch.cuda.get_device_properties(q.device).major if cuda else 9
-    )
+    return one_pass_blocks(q.shape[2], major_of(q.device))

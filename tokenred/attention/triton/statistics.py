@@ -11,7 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
-from tokenred.attention.triton.launch import Launch
+from tokenred.attention.triton.launch import Launch, major_of, statistics_blocks
 from tokenred.attention.triton.tiles import kept, load_bias, load_lse, load_rows, logits, start_of
 
 __all__ = ["statistics"]
@@ -84,7 +84,8 @@ def statistics(q, k, bias, lse, cut, scale, column_sum, diagonal, rows):
         Column sums ``(b, h, N)``, diagonal ``(b, h, N)`` and rows ``(b, h, rows, N)``; empty if not
         requested.
     """
-    launch = Launch(q, k, q, bias, scale)
+    blocks = statistics_blocks(q.shape[-1], q.dtype, major_of(q.device))
+    launch = Launch(q, k, q, bias, scale, blocks)
     outputs = _empty(q, column_sum, diagonal, rows)
     launch(
         _statistics, launch.by_cols,
