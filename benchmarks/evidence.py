@@ -2,6 +2,7 @@
 
 ``photographs``: a DINOv2 ViT-S/14 with a saliency decoder (``scripts/real_vit.py`` makes the file),
 on photographs without labels. How close do features and map stay to those of the dense model?
+``tokens``: the same. How alike do tokens become, and on which of them do scorers agree?
 ``cifar10``: the embedded ViT on CIFAR-10's test images. How many are still classified correctly?
 
 All recipes run at the same shares of the dense model's GMACs. Rows in the stores next to the CSV
@@ -56,6 +57,8 @@ FORMS = {
             "gtp:proportional_attention=false", "gtp:theta=0.6"),
     "dpcknn": ("dpcknn:equal_weights=true",),
 }  # fmt: skip
+SMOOTHED = ("gtp", "gtp:theta=0.6", "gtp:fuser=prune", "random", "topk", "evit", "tome", "mctf")
+SCORERS = ("gtp", "gtp:scorer=DiagAttn", "gtp:scorer=BroadAttn", "topk", "tome", "random")
 FILLED = ("gtp", "gtp:fuser=prune", "tome", "evit", "random")
 FILLS = ("last", "own", "nearest")
 REFUSED = (tr.errors.ConfigError, tr.errors.ScheduleError)
@@ -133,7 +136,7 @@ def fitted(
 
 def tag(section: str, options: argparse.Namespace) -> str:
     """A section, with the size of its images if that is not the usual one."""
-    usual = section != "photographs" or options.size == SIZE
+    usual = section == "cifar10" or options.size == SIZE
     return section if usual else f"{section}_{options.size}"
 
 
@@ -238,6 +241,40 @@ def with_interval(name: str, values: Any) -> dict[str, float]:
     return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
 
+# --------------------------------------------------------------------------- tokens and scores
+
+
+def tokens(options: argparse.Namespace) -> pd.DataFrame:
+    """How alike the tokens of the DINOv2 model become, and what its scorers agree on."""
+    base = load_model(options.model)
+    resize(base, (options.size, options.size))
+    data, limit = str(options.photographs), options.limit
+    kept = tr.analysis.agreement(base, data, SCORERS, removed=8, limit=limit).frame
+    last = kept[(kept["layer"] == kept["layer"].max()) & (kept["statistic"] == "iou")]
+    print(last[["a", "b", "mean", "low", "high", "chance"]].to_string(index=False))
+    print(tr.analysis.graph_statistics(tr.wrap(base, "gtp"), data, limit=limit))
+    rows = []
+    for share in options.shares:
+        found = tr.analysis.oversmoothing(base, data, SMOOTHED, gmacs_share=share, limit=limit)
+        frame = found.frame
+        for method, own in frame.groupby("strategy", sort=False):
+            if method == "dense" and rows:
+                continue
+            told = {"method": method, "share": "" if method == "dense" else f"{share:g}"}
+            gone = own[(own["statistic"] == "lost") & (own["removed"] > 0)]
+            told |= {"tokens": own["tokens"].iloc[-1], "images": limit}
+            told["cost"] = own["gmacs"].iloc[0] / frame["gmacs"].iloc[0]
+            if len(gone):
+                told["lost"] = 100 * np.average(gone["mean"], weights=gone["removed"])
+            for row in own[own["layer"] == own["layer"].max()].to_dict("records"):
+                name = row["statistic"]
+                told |= {name: row["mean"]} | {f"{name}{e}": row[e[1:]] for e in ("_low", "_high")}
+                gap = {e: row[f"difference{e}"] for e in ("", "_low", "_high")}
+                told |= {f"{name}_from_dense{e}": value for e, value in gap.items()}
+            rows.append(told)
+    return pd.DataFrame(rows)
+
+
 # ---------------------------------------------------------------------------------- CIFAR-10
 
 
@@ -300,6 +337,12 @@ SECTIONS: dict[str, tuple[Callable[[argparse.Namespace], pd.DataFrame], str, dic
         "error": ("error", 3, False, False), "IoU": ("iou", 3, False, False),
         "CLS [95%]": ("cls", 3), "mean token": ("mean", 3, False, False),
         "patches": ("patches", 3, False, False), "tokens alike": ("alike", 3, False, False),
+    }),
+    "tokens": (tokens, "cosine", {
+        "cosine similarity [95%]": ("cosine", 3), "from dense": ("cosine_from_dense", 4, True),
+        "effective rank": ("effective_rank", 1, False, False),
+        "outside the mean": ("high_frequency", 3), "removed tokens lost %": ("lost", 1),
+        "tokens": ("tokens", 0),
     }),
     "cifar10": (cifar10, "top1", {
         "top-1 %": ("top1", 2), "points from dense [95%]": ("from_dense", 1, True),
@@ -367,7 +410,8 @@ def main(given: Sequence[str] | None = None) -> int:
     if unknown := set(options.sections) - set(SECTIONS):
         parser.error(f"unknown section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
     for name in options.sections or SECTIONS:
-        needed = [getattr(options, name), *[options.model] * (name == "photographs")]
+        images = options.cifar10 if name == "cifar10" else options.photographs
+        needed = [images, *[options.model] * (name != "cifar10")]
         if absent := [path for path in needed if not path.exists()]:
             print(f"{name}: left out, {absent[0]} not found; see docs/results.md", flush=True)
             continue
