@@ -224,7 +224,10 @@ def photographs(options: argparse.Namespace) -> pd.DataFrame:
 
 def costs(row: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[str, float]:
     """GMACs, and the overhead that is not in them, as shares of the dense model's GMACs."""
-    spent = {"cost": row.get("mean_gmacs", row["gmacs"]), "overhead": row["overhead_gmacs"]}
+    spent = {
+        "cost": row.get("mean_gmacs", row["gmacs"]),
+        "overhead": row.get("mean_overhead_gmacs", row["overhead_gmacs"]),
+    }
     return {name: value / whole["gmacs"] for name, value in spent.items() if value is not None}
 
 
@@ -252,7 +255,10 @@ def tokens(options: argparse.Namespace) -> pd.DataFrame:
     kept = tr.analysis.agreement(base, data, SCORERS, removed=8, limit=limit).frame
     last = kept[(kept["layer"] == kept["layer"].max()) & (kept["statistic"] == "iou")]
     print(last[["a", "b", "mean", "low", "high", "chance"]].to_string(index=False))
-    print(tr.analysis.graph_statistics(tr.wrap(base, "gtp"), data, limit=limit))
+    last.to_csv(options.results / "evidence_agreement.csv", index=False, float_format="%.5f")
+    graphs = tr.analysis.graph_statistics(tr.wrap(base, "gtp"), data, limit=limit)
+    print(graphs)
+    graphs.to_csv(options.results / "evidence_graphs.csv", overwrite=True)
     rows = []
     for share in options.shares:
         found = tr.analysis.oversmoothing(base, data, SMOOTHED, gmacs_share=share, limit=limit)

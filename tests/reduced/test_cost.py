@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import tokenred as tr
 from tests.backbones.forms import VIT, Unfilled, vit
+from tokenred.analysis.measure.image_costs import is_adaptive
 from tokenred.analysis.plots.published import GTP_PAPER as TABLES
 from tokenred.models.lvvit import LVViT
 from tokenred.models.rebuild import weightless
@@ -137,6 +138,15 @@ def test_printed() -> None:
     assert head.split() == ["block", "in", "gone", "out", "GMACs"]
     assert len(layers) == len(cost.layers)
     assert f"{cost.gmacs:.3f} GMACs an image" in total
+
+
+@pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
+@pytest.mark.parametrize("name", tr.list_strategies())
+def test_overhead_is_unknown_where_images_decide(name: str) -> None:
+    reduced = tr.wrap(vit(depth=12), tr.strategy(name))
+    cost, decides = reduced.cost(), is_adaptive(reduced)
+    assert bool(cost.unknown) == decides
+    assert ("is unknown" in str(cost)) == decides
 
 
 def test_another_size() -> None:

@@ -38,7 +38,8 @@ class Cost:
         stem, head: MACs of embedding, and of pooling and classifier.
         learned: MACs of parts with weights; they count.
         overhead: MACs spent on choosing and fusing; they do not.
-        unknown: your own parts that do not say how much they spend.
+        unknown: parts whose overhead is not included: your own without ``macs``, and selectors
+            whose counts depend on the image (see `tokenred.analysis.adaptive_cost`).
     """
 
     layers: tuple[LayerCost, ...]
@@ -73,7 +74,7 @@ class Cost:
         lines.append(
             f"image tokens, without the prefix; {self.gmacs:.3f} GMACs an image, "
             f"{self.overhead_gmacs:.4f} of overhead not counted"
-            + f"; that of {', '.join(self.unknown)} is unknown (no macs)"
+            + f"; that of {', '.join(self.unknown)} is unknown"
             * bool(self.unknown)
         )
         return "\n".join(lines)

@@ -24,7 +24,7 @@ from tokenred.reduced.refusals import (
 from tokenred.strategies.base import Fuser, Selector
 from tokenred.strategies.schedule import ScheduleContext
 from tokenred.strategies.schedules import Budget, Constant
-from tokenred.strategies.step import in_order_of_place
+from tokenred.strategies.step import Step, in_order_of_place
 from tokenred.strategies.strategy import Strategy
 
 Stats: TypeAlias = tuple[AttentionStat, ...]
@@ -109,7 +109,12 @@ def counts_of(plans: Sequence[LayerPlan], strategy: Strategy) -> tuple[tuple[int
 
 def adapts(strategy: Strategy, depth: int) -> bool:
     """Whether the images of a batch may keep different numbers of tokens and are padded."""
-    return any(step.adaptive(layer, depth) for step in strategy.steps for layer in range(depth))
+    return any(adapts_in(step, depth) for step in strategy.steps)
+
+
+def adapts_in(step: Step, depth: int) -> bool:
+    """Whether the images decide in some block how many tokens a step removes."""
+    return any(step.adaptive(layer, depth) for layer in range(depth))
 
 
 def _counts_by_step(
@@ -334,7 +339,7 @@ def resolve_budget(strategy: Strategy, info: ModelInfo, stem: float = 0.0) -> St
         return strategy
     budget, n = budgets[0], info.num_patches
     for step in strategy.steps:
-        if not any(step.adaptive(layer, info.depth) for layer in range(info.depth)):
+        if not adapts_in(step, info.depth):
             continue
         advice = "Leave out the budget; such a selector has its own limit."
         if step.selector.calibration_passes:

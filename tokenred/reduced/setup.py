@@ -18,6 +18,7 @@ from tokenred.reduced.cost import Cost, counts_alive, strategy_cost
 from tokenred.reduced.plan import (
     LayerPlan,
     adapts,
+    adapts_in,
     counts_of,
     plan_layers,
     resolve_budget,
@@ -210,7 +211,10 @@ class Setup:
             stem = self.backbone.stem_macs(image_size)
         if alive is None:
             plans = self.plan(info.grid, info.num_patches)[: len(self.backbone.blocks)]
-            return strategy_cost(self.strategy, info, counts_of(plans, self.strategy), stem)
+            found = strategy_cost(self.strategy, info, counts_of(plans, self.strategy), stem)
+            selectors = [s.selector for s in self.strategy.steps if adapts_in(s, info.depth)]
+            names = dict.fromkeys(type(selector).__name__ for selector in selectors)
+            return replace(found, unknown=(*found.unknown, *names))
         planned = counts_of(self.plan(info.grid, alive[0]), self.strategy)
         counts = counts_alive(self.strategy, planned, alive)
         return strategy_cost(self.strategy, info.with_tokens(alive[0]), counts, stem)
