@@ -391,6 +391,19 @@ def fills(frame: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def parts(frame: pd.DataFrame, places: int) -> str:
+    """Markdown: what one part of GTP changed does, by budget, paired with GTP's default."""
+    frame = frame[frame["fill"] == "last"] if "fill" in frame else frame
+    shares = sorted({share for share in frame["share"] if share}, key=float, reverse=True)
+    lines = [f"| changed | {' | '.join(f'at {share}' for share in shares)} |",
+             f"|{' --- |' * (1 + len(shares))}"]  # fmt: skip
+    rows = {(row["method"], row["share"]): row for row in frame.to_dict("records")}
+    for form in FORMS["gtp"][1:]:
+        cells = [shown(rows.get((form, at), {}), "from_gtp", places, signed=True) for at in shares]
+        lines.append(f"| `{form.partition(':')[2]}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main(given: Sequence[str] | None = None) -> int:
     """Run sections; return 0, or 2 for invalid arguments."""
     parser = argparse.ArgumentParser(
@@ -429,6 +442,8 @@ def main(given: Sequence[str] | None = None) -> int:
         print(text, flush=True)
         if options.docs:
             write_readme(PAGE, called, text)
+            if "from_gtp" in frame and called in SECTIONS:
+                write_readme(PAGE, f"{called}-parts", parts(frame, 3 if "fill" in frame else 1))
             if called == "photographs":
                 write_readme(PAGE, "fills", fills(frame))
     return 0
