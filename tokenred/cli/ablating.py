@@ -45,11 +45,11 @@ def ablate_command(
     """Run a grid of strategies. If it is killed, the same command resumes it.
 
     Each cell is compared with the dense model on the same images (unless --against none is given).
-    The best come first. Without --model, the embedded one is used.
+    The best cells come first. Without --model, the embedded one is used.
 
     Args:
         study: a study file (TOML); options override it.
-        axis: NAME=VALUE,VALUE,…; repeat it. alpha=0.05,0.1 or scorer.aggregate=max,mean.
+        axis: NAME=VALUE,VALUE,…, such as alpha=0.05,0.1 or scorer.aggregate=max,mean; repeat it.
         random_weights: untrained weights, for measuring speed or trying things out.
         store: file for the results; finished cells in it are not run again. By default STUDY.db
             next to the study file, or tokenred-out/ablation.db.

@@ -106,7 +106,7 @@ def _root(
 
 
 def _hint(message: str) -> str:
-    """What may be missing where a message says that no part has a name."""
+    """What to add to a message that says that no part has some name."""
     from tokenred.core.registry import KINDS
 
     kinds = "|".join(registry.kind for registry in KINDS.values())
@@ -123,7 +123,7 @@ def _show_warning(
     file: Any = None,
     line: Any = None,
 ) -> None:
-    """One of tokenred's own without the place in its code."""
+    """Show one of tokenred's own warnings without its place in the code."""
     if category.__module__ == errors.__name__:
         _fail(f"warning: {message}", 0)
     else:

@@ -45,18 +45,18 @@ def claim(output: Path) -> Path:
     """Hold the lock of an output folder or file until the command ends.
 
     Raises:
-        OutputBusyError: where another process writes there.
+        OutputBusyError: if another process is writing there.
     """
     _claims.get().enter_context(output_lock(output))
     return output
 
 
 def claim_folder(folder: Path, *names: str, overwrite: bool) -> tuple[Path, ...]:
-    """The paths of a command's files in a folder that it holds until it ends.
+    """The paths of a command's files in a folder that is locked until the command ends.
 
     Raises:
         OutputExistsError: if a file exists and may not be replaced.
-        OutputBusyError: where another process writes there.
+        OutputBusyError: if another process is writing there.
         DataError: if the folder cannot be created or written to.
     """
     paths = prepare_folder(folder, names, overwrite=overwrite)

@@ -51,7 +51,7 @@ OPTIONS = frozenset(_NAMES.split())
 def refuse_early(words: Sequence[str]) -> None:
     """Refuse unknown options, outputs that exist, inputs that do not, --resume with --overwrite.
 
-    What these words mean otherwise is left to the command.
+    Everything else about these words is left to the command.
 
     Raises:
         TokenredError: as the command itself would.

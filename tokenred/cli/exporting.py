@@ -39,7 +39,7 @@ def export_command(
 
     Args:
         output: the file: .onnx, or .pt2 for torch.
-        format: onnx or torch (torch.export); by default as the file's suffix says.
+        format: onnx or torch (torch.export); by default, what the file's suffix says.
         batch_size: any for any number of images, or fixed for one at a time.
     """
     kind = _format(format, output)

@@ -62,7 +62,7 @@ def finetune_command(
             folder, a zip or a tar; its train split.
         preset: digits or cifar10 (settings for small images), or paper (the method's own); by
             default that of the data or of an embedded model, otherwise paper.
-        epochs: in place of the settings'.
+        epochs: in place of the value in the settings.
         batch_size: likewise.
         lr: likewise.
         seed: likewise.

@@ -70,7 +70,7 @@ def compare_command(
     Args:
         budget: run every strategy at this share of the dense model's GMACs; repeatable.
         output: folder for comparison.csv and tradeoff.png; by default tokenred-out.
-        resume: go on where a stopped run was; start if none was.
+        resume: continue a stopped run, or start if there is none.
         demo: the comparison on the embedded model and data, then the speed of DeiT-S.
     """
     if demo and (model != ModelOptions() or strategy or budget or data.data):
@@ -162,7 +162,7 @@ def bench_command(
         batch_size: images in a batch; repeat it.
         image_size: a side or HEIGHTxWIDTH; repeat it; by default the model's own.
         dtype: float32, bfloat16 or float16, of weights and images; repeat it.
-        compile: no, yes, or a mode of torch.compile; both models are; repeat it.
+        compile: no, yes, or a mode of torch.compile, for both models; repeat it.
         engine: auto, plain, two_calls, …: the attention of the reduced model; repeat it.
         threads: CPU threads of PyTorch; repeat it.
         device: cpu, cuda, …; repeat it.

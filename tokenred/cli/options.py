@@ -53,10 +53,10 @@ def options_of(
 ) -> Callable[[F], F]:
     """Give a command, as options, the parameters of the functions that it calls.
 
-    They arrive in the command's ``**options``, and only those that the user gave, so that the
-    functions' own defaults apply. A parameter that the command (or one of its groups) declares
-    stays the command's own. A parameter whose values cannot be written as text, such as a model, is
-    not an option.
+    Those that the user gave arrive in the command's ``**options``; for the others, the functions'
+    own defaults apply. A parameter that the command (or one of its groups) declares stays the
+    command's own. A parameter whose values cannot be written as text, such as a model, is not an
+    option.
 
     Args:
         functions: must describe their parameters under ``Args:``.
@@ -151,7 +151,7 @@ class ModelOptions:
     Attributes:
         model: 'digits' or 'cifar10_vit' (embedded), a timm name, or a .safetensors file.
         checkpoint: weights for a timm name, in place of the published ones.
-        use_ema: for a training checkpoint, the averaged weights or the raw ones.
+        use_ema: for a training checkpoint, use the averaged weights rather than the raw ones.
         random_weights: untrained weights, for measuring speed or trying things out.
         mean: three numbers R,G,B, for a model that records none.
         std: likewise.
@@ -230,7 +230,7 @@ def source_for(model: ModelOptions, data: str | None) -> str:
     """The data of ``--data``; by default, the embedded digits for their own model.
 
     Raises:
-        ConfigError: if it is missing for another model.
+        ConfigError: if another model is used without ``--data``.
     """
     if data is None and model.model.casefold() != "digits":
         raise ConfigError(f"expected --data for the model {model.model!r}.")
@@ -255,7 +255,7 @@ def read_class_map(text: str | None) -> dict[str, int] | str | None:
 
 
 def assignments(texts: Iterable[str], option: str, form: str = "KEY=VALUE") -> dict[str, Any]:
-    """Names and values from several ``KEY=VALUE``; the words may differ.
+    """Names and values from several ``KEY=VALUE``, or texts of another ``form``.
 
     Raises:
         ConfigError: for text of another form.

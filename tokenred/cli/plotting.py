@@ -42,7 +42,9 @@ _Fix = Annotated[
 _Published = Annotated[
     Path | None, Parameter(help="CSV of a paper's points, drawn next to the measured ones.")
 ]
-_Points = Annotated[tuple[str, ...], Parameter(help="only the paper's points of this; repeatable.")]
+_Points = Annotated[
+    tuple[str, ...], Parameter(help="only the paper's points with this name; repeatable.")
+]
 
 
 @plot_app.command(name="tradeoff")
@@ -149,6 +151,6 @@ def _write(figure: Figure, paths: list[Path], overwrite: bool, *shown: str) -> N
 
 
 def _fixed(texts: Iterable[str]) -> dict[str, Any]:
-    """Columns and values, from COLUMN=VALUE; "none" is the name of a graph."""
+    """Columns and values, from COLUMN=VALUE; "none" stays text, as the name of a graph."""
     found = assignments(texts, "--fix", "COLUMN=VALUE")
     return {name: "none" if value is None else value for name, value in found.items()}

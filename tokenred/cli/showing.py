@@ -123,14 +123,14 @@ def graph_command(
     """Draw the token graph of a photograph: who chooses whom, and how often each is chosen.
 
     The graph is built from the embedded patches, as in GTP. The strategy decides which tokens are
-    dropped, to show which of them have no kept neighbour.
+    dropped; the statistics give the share of these without a kept neighbour.
 
     Args:
         image: a photograph.
         demo: use an embedded picture instead of a photograph.
         builder: NAME[:KEY=VALUE,…] of a graph.
         patch: draw only the choices of this patch; repeatable.
-        all_edges: draw the edges of all patches, also those between grid neighbours.
+        all_edges: draw the edges of all patches, including those between grid neighbours.
         output: the picture: .png, .pdf or .svg.
     """
     if (image is None) != demo:
