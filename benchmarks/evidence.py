@@ -259,7 +259,7 @@ def tokens(options: argparse.Namespace) -> pd.DataFrame:
     graphs = tr.analysis.graph_statistics(tr.wrap(base, "gtp"), data, limit=limit)
     print(graphs)
     graphs.to_csv(options.results / "evidence_graphs.csv", overwrite=True)
-    rows = []
+    count, rows = len(open_for(base, options.photographs)), []
     for share in options.shares:
         found = tr.analysis.oversmoothing(base, data, SMOOTHED, gmacs_share=share, limit=limit)
         frame = found.frame
@@ -268,11 +268,12 @@ def tokens(options: argparse.Namespace) -> pd.DataFrame:
                 continue
             told = {"method": method, "share": "" if method == "dense" else f"{share:g}"}
             gone = own[(own["statistic"] == "lost") & (own["removed"] > 0)]
-            told |= {"tokens": own["tokens"].iloc[-1], "images": limit}
+            told |= {"tokens": own["tokens"].iloc[-1], "images": min(limit or count, count)}
             told["cost"] = own["gmacs"].iloc[0] / frame["gmacs"].iloc[0]
             if len(gone):
                 told["lost"] = 100 * np.average(gone["mean"], weights=gone["removed"])
-            for row in own[own["layer"] == own["layer"].max()].to_dict("records"):
+            last = own[(own["layer"] == own["layer"].max()) & (own["statistic"] != "lost")]
+            for row in last.to_dict("records"):
                 name = row["statistic"]
                 told |= {name: row["mean"]} | {f"{name}{e}": row[e[1:]] for e in ("_low", "_high")}
                 gap = {e: row[f"difference{e}"] for e in ("", "_low", "_high")}
@@ -362,7 +363,9 @@ SECTIONS: dict[str, tuple[Callable[[argparse.Namespace], pd.DataFrame], str, dic
 def table(frame: pd.DataFrame, by: str, columns: Mapping[str, Any]) -> str:
     """Markdown with a section for each budget, best method first."""
     columns = {title: what for title, what in columns.items() if what[0] in frame}
-    head = ["method", "GMACs", "overhead", *columns]
+    if "overhead" in frame:
+        columns = {"overhead": ("overhead", 4), **columns}
+    head = ["method", "GMACs", *columns]
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     frame = frame[frame["fill"] == "last"] if "fill" in frame else frame
     for share in sorted(set(frame["share"]), key=lambda text: -float(text or 1)):
@@ -371,7 +374,6 @@ def table(frame: pd.DataFrame, by: str, columns: Mapping[str, Any]) -> str:
             lines.append(f"| **at {share}** |{' |' * (len(head) - 1)}")
         for row in part.to_dict("records"):
             cells = [f"`{row['method']}`{'*' * (row['method'] in UNTRAINED)}", f"{row['cost']:.3f}"]
-            cells.append(shown(row, "overhead", 4))
             cells += [shown(row, *what) for what in columns.values()]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
