@@ -61,3 +61,22 @@ def test_no_step_of_a_budget_counts_by_the_image(adaptive: int) -> None:
     both = (own, spent.replace(layers=(5,))) if adaptive == 0 else (spent.replace(layers=(1,)), own)
     with pytest.raises(ScheduleError, match=r"InverseTransform\(.* as the image needs"):
         tr.wrap(model, tr.Strategy(steps=both))
+
+
+@pytest.mark.parametrize("kind", ["scorer", "selector", "fuser", "router"])
+@pytest.mark.parametrize(
+    ("written", "got"),
+    [
+        (property(lambda part: tr.AttentionStat.keys()), "AttentionStat"),  # no comma
+        (property(lambda part: ("diagonal",)), r"\('diagonal',\)"),
+        (property(lambda part: None), "None"),
+        (lambda part: (tr.AttentionStat.keys(),), "a method"),
+    ],
+)
+def test_what_requires_must_be(kind: str, written: object, got: str) -> None:
+    contracts = {"scorer": tr.Scorer, "selector": tr.Selector, "fuser": tr.Fuser}
+    contract = contracts.get(kind, Idle)
+    part = type("Mine", (contract,), {"requires": written})()
+    strategy = tr.Strategy("CosSim", schedule=int(kind != "router")).replace(**{kind: part})
+    with pytest.raises(tr.errors.PartError, match=rf"Mine: requires must .*property.*; got {got}"):
+        tr.wrap(vit(**SIZES), strategy)

@@ -21,7 +21,7 @@ from tokenred.reduced.refusals import (
     check_padding,
     check_steps,
 )
-from tokenred.strategies.base import Fuser, Selector
+from tokenred.strategies.base import Fuser, Selector, required_by
 from tokenred.strategies.schedule import ScheduleContext
 from tokenred.strategies.schedules import Budget, Constant
 from tokenred.strategies.step import Step, in_order_of_place
@@ -223,7 +223,7 @@ def plan_layers(
         score_mods = tuple(mod for mod in mods if mod.active(layer, depth))
         wanted = [*_read_at(strategy, acting[layer], reads, False), *ahead]
         wanted += [stat for _, requires in followers for stat in requires]
-        wanted += router.requires if watched else ()
+        wanted += required_by(router) if watched else ()
         opened = any(strategy.steps[n].where != "after_mlp" for n in inside)
         looks = bool(wanted) or opened or (active is not None and bool(router.preview))
         fewer = fewer or len(inside) < len(steps)
@@ -284,7 +284,7 @@ def _reads(strategy: Strategy, number: int, built: Mapping[str, Part]) -> Stats:
     step, found = strategy.steps[number], list[AttentionStat]()
     for name, own in zip(step_parts(number), (step.selector, step.fuser), strict=True):
         made = built.get(name)
-        found += (made if isinstance(made, Selector | Fuser) else own).requires
+        found += required_by(made if isinstance(made, Selector | Fuser) else own)
     return tuple(found)
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenred.attention import QKV, AttentionStat, AttentionStats
-from tokenred.core.errors import PartError
+from tokenred.core.errors import PartError, shown
 from tokenred.core.part import Part
 from tokenred.core.registry import KINDS, Registry
 from tokenred.core.state import Selection, TokenState
@@ -50,6 +50,23 @@ class Reader(Part):
             f"{self!r} reads graph.{error.name} but does not declare it, so no graph was built. "
             f"Write uses_graph = True into {type(self).__name__}."
         )
+
+
+def required_by(part: Reader) -> tuple[AttentionStat, ...]:
+    """The statistics that a part requires.
+
+    Raises:
+        PartError: if its `requires` is no tuple of statistics.
+    """
+    found: object = part.requires
+    # A single statistic is a tuple, too: of its fields.
+    if isinstance(found, tuple) and all(isinstance(stat, AttentionStat) for stat in found):
+        return found
+    raise PartError(
+        f"{type(part).__name__}: requires must be a property that returns a tuple of AttentionStat "
+        "(@property above def requires(self), and return (AttentionStat.diagonal(),) with the "
+        f"comma); got {'a method' if callable(found) else shown(found)}."
+    )
 
 
 class Scorer(Reader):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tokenred.core.state import Selection, TokenState
 from tokenred.reduced.trace import fuser_matrix
-from tokenred.strategies.base import Fuser, fusers
+from tokenred.strategies.base import Fuser, fusers, required_by
 from tokenred.testing import draw
 from tokenred.testing.sample import Sample
 from tokenred.testing.suite import Suite, require, require_close, require_same
@@ -77,7 +77,7 @@ class _FuserSuite(Suite[Fuser, Sample, TokenState]):
 
     def call(self, case: Sample) -> tuple[Callable[[], TokenState], Mapping[str, object]]:
         made, state, selection = self.built(case.info, case.state.x.dtype), case.state, _of(case)
-        attention = case.attention(made.requires)
+        attention = case.attention(required_by(made))
         given = {"state": state, "selection": selection, "attention": attention}
         return lambda: _checked(made(state, selection, state.graph, attention)), given
 
@@ -92,7 +92,7 @@ class _FuserSuite(Suite[Fuser, Sample, TokenState]):
 
     def through(self, case: Sample) -> Fused:
         made, state = self.built(case.info, case.state.x.dtype), case.state
-        attention = case.attention(made.requires)
+        attention = case.attention(required_by(made))
 
         def fused(x: Float[Tensor, "b N c"]) -> TokenState:
             return _checked(made(replace(state, x=x), _of(case), state.graph, attention))
@@ -145,7 +145,7 @@ class _FuserSuite(Suite[Fuser, Sample, TokenState]):
     def recorded(self, case: Sample) -> None:
         state, fused = case.state, self.through(case)
         made = self.built(case.info, state.x.dtype)
-        matrix = fuser_matrix(made, state, _of(case), case.attention(made.requires))
+        matrix = fuser_matrix(made, state, _of(case), case.attention(required_by(made)))
         matrix = matrix.to(state.x.dtype)
         after = fused(state.x).image
         require_close(matrix @ state.image, after, "recorded weights × tokens, and the result")

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from tokenred.strategies.base import Scorer, scorers
+from tokenred.strategies.base import Scorer, required_by, scorers
 from tokenred.testing import draw
 from tokenred.testing.sample import Sample
 from tokenred.testing.suite import Suite, require, require_close
@@ -45,7 +45,7 @@ class _ScorerSuite(Suite[Scorer, Sample, Tensor]):
 
     def call(self, case: Sample) -> tuple[Callable[[], Tensor], Mapping[str, object]]:
         made = self.built(case.info, case.state.x.dtype)
-        attention = case.attention(made.requires)
+        attention = case.attention(required_by(made))
         given = {"state": case.state, "attention": attention}
         return lambda: made(case.state, attention), given
 

@@ -11,7 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tokenred.core.state import Selection
-from tokenred.strategies.base import Scorer, Selector, scorers, selectors
+from tokenred.strategies.base import Scorer, Selector, required_by, scorers, selectors
 from tokenred.strategies.selectors import TopScore
 from tokenred.testing import draw
 from tokenred.testing.sample import DEPTH, Sample, relabelled
@@ -75,7 +75,7 @@ class _SelectorSuite(Suite[Selector, Sample, Choices]):
 
     def call(self, case: Sample) -> tuple[Callable[[], Choices], Mapping[str, object]]:
         made, state = self.built(case.info, case.state.x.dtype), case.state
-        attention, counts = case.attention(made.requires), tuple(range(1))
+        attention, counts = case.attention(required_by(made)), tuple(range(1))
         if self.adaptive:
             layer = state.layer if state.layer in self.adaptive else self.adaptive[0]
             state = replace(state, layer=layer)

@@ -59,6 +59,17 @@ def test_a_score_of_the_wrong_shape_is_refused(shape: tuple[int, ...]) -> None:
         TopScore(Given())(state, AttentionStats(), 1)
 
 
+def test_a_score_that_is_not_returned_is_refused() -> None:
+    class Forgets(Scorer):
+        def __call__(self, state, attention):
+            torch.zeros(2, 5)
+
+    with pytest.raises(
+        PartError, match=r"Forgets must .* \(2, 5\) .*got None. Is a return missing"
+    ):
+        TopScore(Forgets())(carrying(torch.zeros(2, 5)), AttentionStats(), 1)
+
+
 def test_a_scorer_may_be_named() -> None:
     assert TopScore("random") == TopScore(Random())
     assert TopScore(CLSAttn()).requires == CLSAttn().requires

@@ -8,11 +8,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tokenred.attention import AttentionStat, AttentionStats
-from tokenred.core.errors import PartError
+from tokenred.core.errors import PartError, shown
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part, Traits
 from tokenred.core.state import Selection, TokenState
-from tokenred.strategies.base import Scorer, Selector, scorers, selectors
+from tokenred.strategies.base import Scorer, Selector, required_by, scorers, selectors
 
 
 @selectors.register("TopScore")
@@ -35,7 +35,7 @@ class TopScore(Selector):
 
     @property
     def requires(self) -> tuple[AttentionStat, ...]:
-        return self.scorer.requires
+        return required_by(self.scorer)
 
     def check(self, info: ModelInfo) -> None:
         self.scorer.check(info)
@@ -61,10 +61,12 @@ class TopScore(Selector):
         """
         score = self.scorer(state, attention)
         expected = (state.x.shape[0], state.num_tokens)
-        if tuple(score.shape) != expected:
+        if tuple(getattr(score, "shape", ())) != expected:
+            got = tuple(score.shape) if isinstance(score, Tensor) else shown(score)
             raise PartError(
-                f"{type(self.scorer).__name__} must return one score per image token, shape "
-                f"{expected} (prefix tokens are not scored), got {tuple(score.shape)}."
+                f"{type(self.scorer).__name__} must return one score per image token, a tensor of "
+                f"shape {expected} (prefix tokens are not scored), got {got}."
+                + (" Is a return missing?" if score is None else "")
             )
         return score
 
