@@ -110,7 +110,9 @@ def test_images_that_cannot_be_kept_are_decoded_once(
     monkeypatch.setattr("tokenred.analysis.study.design._MEGABYTE", 0)
     streamed = compare(digits, dataset, SPECS, **UNTIMED)
     assert len(read) <= 16 + 1 + len(SPECS)
-    pd.testing.assert_frame_equal(kept.frame, streamed.frame)
+    # Without a store, keys only tell the rows apart.
+    both = (found.frame.drop(columns="key") for found in (kept, streamed))
+    pd.testing.assert_frame_equal(*both)
     broken = [*SPECS[:2], tr.strategy("gtp").replace(scorer=_Broken())]
     with pytest.raises(ZeroDivisionError):
         compare(digits, dataset, broken, **UNTIMED)

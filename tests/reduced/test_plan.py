@@ -7,7 +7,7 @@ import torch
 
 import tokenred as tr
 from tests.backbones.forms import vit
-from tokenred.core.errors import ScheduleError
+from tokenred.core.errors import ScheduleError, UnusedWarning
 from tokenred.strategies.routers import Idle
 from tokenred.strategies.specs import parse_spec
 
@@ -80,3 +80,10 @@ def test_what_requires_must_be(kind: str, written: object, got: str) -> None:
     strategy = tr.Strategy("CosSim", schedule=int(kind != "router")).replace(**{kind: part})
     with pytest.raises(tr.errors.PartError, match=rf"Mine: requires must .*property.*; got {got}"):
         tr.wrap(vit(**SIZES), strategy)
+
+
+def test_a_budget_above_the_whole_cost_is_told() -> None:
+    model = vit(**SIZES)
+    strategy = tr.strategy("gtp", schedule=tr.Budget(0.65))
+    with pytest.warns(UnusedWarning, match="0.65 GMACs and the whole model costs 0.00"):
+        assert tr.wrap(model, strategy).cost().gmacs == tr.gmacs(model)

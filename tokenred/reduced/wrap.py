@@ -12,6 +12,7 @@ from tokenred.backbones.huggingface import HuggingFaceViT
 from tokenred.core.errors import InputError, PartError, UnusedWarning
 from tokenred.reduced.model import ReducedViT, resolved
 from tokenred.reduced.tower import ReducedTower
+from tokenred.strategies.schedules import Budget
 from tokenred.strategies.specs import StrategyLike
 from tokenred.strategies.strategy import Strategy
 
@@ -40,7 +41,8 @@ def wrap(
 
     Warns:
         UntrainedPartWarning: for a part whose weights are random until trained or loaded.
-        UnusedWarning: for a `Strategy` with a part that changes nothing (`Strategy.unused`).
+        UnusedWarning: for a `Strategy` with a part that changes nothing (`Strategy.unused`), or
+            with a budget that is larger than the cost of the model.
     """
     if isinstance(strategy, nn.Module):
         raise PartError("expected wrap(model, strategy), got a model as the strategy; swap them.")
@@ -49,6 +51,15 @@ def wrap(
     reduced = kind(base, resolved(base, strategy), engine=engine, check=check)
     for told in strategy.unused if isinstance(strategy, Strategy) else ():
         warnings.warn(f"{told} (in {strategy!r}).", UnusedWarning, stacklevel=2)
+    schedules = [step.schedule for step in reduced.strategy.steps if isinstance(strategy, Strategy)]
+    for budget in (own for own in schedules if isinstance(own, Budget)):
+        if budget.gmacs > (whole := gmacs(base)):
+            warnings.warn(
+                f"the budget is {budget.gmacs:.3g} GMACs and the whole model costs {whole:.3g}, so "
+                "nothing is removed. A share of its cost is written as text: 'gtp@0.65'.",
+                UnusedWarning,
+                stacklevel=2,
+            )
     return reduced
 
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import tokenred as tr
 from tokenred.analysis import Evaluation, evaluate, evaluate_together
-from tokenred.core.errors import ConfigError, DataError, InputError
+from tokenred.core.errors import ConfigError, DataError, InputError, PartError
 from tokenred.data import make_loader, open_dataset
 
 QUIET: dict[str, Any] = {"progress": False}
@@ -62,6 +62,17 @@ def test_together_equals_alone_at_any_batch_size(digits: nn.Module) -> None:
         assert both[name].index.tolist() == alone.index.tolist()
     with pytest.raises(ConfigError, match="at least one model"):
         evaluate_together({}, dataset)
+
+
+def test_scores_that_are_nan_are_refused(digits: nn.Module) -> None:
+    class LogOfNothing(tr.Scorer):
+        def __call__(self, state: Any, attention: Any) -> Tensor:
+            return (state.image.mean(dim=-1) * 0 - 1).log()
+
+    fast = tr.wrap(digits, tr.Strategy(LogOfNothing(), schedule=2))
+    with pytest.raises(PartError, match="LogOfNothing gave scores that are NaN"):
+        evaluate(fast, "digits", limit=10, **QUIET)
+    assert not fast.check
 
 
 def test_evaluated_models_can_still_be_trained(digits: nn.Module) -> None:

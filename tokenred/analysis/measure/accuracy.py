@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ from tokenred.core.errors import ConfigError, DataError, InputError
 from tokenred.core.values import Count, Size, checked
 from tokenred.data import SKIPPED_LABEL, ImageDataset
 from tokenred.data.classes import ClassMap
+from tokenred.reduced.model import ReducedViT
 
 Opened = ImageDataset | DataLoader[Any]
 
@@ -175,6 +177,7 @@ def evaluate_together(
     start = time.perf_counter()
     with (
         weights_last(models.values(), channels_last),
+        _checking(models.values()),
         running(models.values(), device, amp=amp) as place,
         progress_bar(total, "accuracy", "img", progress) as bar,
     ):
@@ -203,6 +206,20 @@ def evaluate_together(
             index, label, prediction, rank, classes[name], tuple(skipped), seconds
         )
     return found
+
+
+@contextmanager
+def _checking(models: Iterable[nn.Module]) -> Iterator[None]:
+    """Refuse NaN scores, which would rank tokens without a word (see ``check`` of `wrap`)."""
+    own = [m for m in models if isinstance(m, ReducedViT) and not m.check]
+    own = [m for m in own if m._compiled_call_impl is None]
+    for model in own:
+        model.check = True
+    try:
+        yield
+    finally:
+        for model in own:
+            model.check = False
 
 
 def _logits(model: nn.Module, place: torch.device, nhwc: bool, images: Tensor) -> Tensor:
