@@ -55,7 +55,7 @@ def test_lines_bands_and_words(sweep: Sweep) -> None:
         pytest.approx((min(v) - 0.05, max(v) + 0.05)) for v in SPEEDUPS.values()
     ]
     assert figure.axes[-1].get_xlabel() == "batch size (images)"
-    assert figure.get_supylabel() == "speed-up over dense (×)"
+    assert axes.get_ylabel() == "speed-up over dense (×)"
     assert figure.get_suptitle() == "vit, 224x224 px, float32"
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "8", "32"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [

@@ -40,6 +40,8 @@ def test_every_recipe_has_a_name() -> None:
         ("tome", "ToMe"),
         ("gtp:P=8,theta=0.6", "GTP-ViT, P=8, θ=0.6"),
         ("evit@0.65", "EViT at 0.65"),
+        ("resolution@0.65", "Resolution at 0.65"),
+        ("mine@0.65", "mine at 0.65"),
         ("my method: 3", "my method: 3"),
     ],
 )

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tokenred.analysis import read_published, tradeoff
-from tokenred.analysis.plots.looks import looks_of
+from tokenred.analysis.plots.looks import looks_of, read_name
 from tokenred.analysis.plots.published import GTP_PAPER
 from tokenred.core.errors import ConfigError, InputError
 
@@ -29,8 +29,7 @@ def test_lines_bars_and_labels(frame: pd.DataFrame) -> None:
     assert axes.get_title() == "ViT on data"
     assert axes.get_xlabel() == "cost per image (GMACs)"
     assert axes.get_ylabel() == "top-1 accuracy (%)"
-    legend = axes.get_legend()
-    assert legend is not None
+    (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["GTP-ViT", "ToMe", "dense"]
     drawn = [line for line in axes.lines if len(line.get_xdata()) == 2]
     heights = [sorted(map(float, line.get_ydata())) for line in drawn]
@@ -38,21 +37,39 @@ def test_lines_bars_and_labels(frame: pd.DataFrame) -> None:
         assert sorted(frame.loc[frame["method"] == method, "top1"]) in heights
     ends = [segment[:, 1] for bars in axes.collections for segment in bars.get_segments()]
     assert sorted(map(tuple, np.round(ends, 6)))[0] == pytest.approx((77.0, 79.0))
-    assert list(figure.get_size_inches()) == [3.5, 2.8]
+    assert figure.get_figwidth() == 3.5
 
 
-def test_points_keep_their_cost_and_bars_of_one_cost_are_set_apart(grid: pd.DataFrame) -> None:
-    costs = {("gtp", 3): 3.0, ("gtp", 5): 2.0, ("tome", 3): 3.01, ("tome", 5): 2.5}
-    one = grid[(grid["alpha"] == 0.1) & (grid["M"] == 4)]
-    frame = pd.concat([one, one.assign(method="tome")])
-    frame["gmacs"] = [costs[key] for key in zip(frame["method"], frame["P"], strict=True)]
-    (axes,) = tradeoff(frame).axes
-    lines = {line.get_label(): list(line.get_xdata()) for line in axes.lines}
-    assert lines["GTP-ViT"] == [2.0, 3.0]
-    assert lines["ToMe"] == [2.5, 3.01]
+def test_bars_go_through_their_markers(frame: pd.DataFrame) -> None:
+    (axes,) = tradeoff(frame.assign(gmacs=[4.0, 2.0, 3.0, 2.0, 3.01])).axes
     bars = sorted(segment[0, 0] for group in axes.collections for segment in group.get_segments())
-    assert bars[:2] == [2.0, 2.5]
-    assert bars[3] - bars[2] == pytest.approx(0.02 * 1.01)
+    assert bars == [2.0, 2.0, 3.0, 3.01]
+    points = {line.get_label(): list(line.get_xdata()) for line in axes.lines}
+    assert (points["GTP-ViT"], points["ToMe"]) == ([2.0, 3.0], [2.0, 3.01])
+
+
+@pytest.mark.parametrize("width", [3.5, 7.0])
+@pytest.mark.parametrize("dpi", [100, 300])
+def test_a_legend_of_long_names_is_complete(width: float, dpi: int) -> None:
+    names = [f"topk:scorer=ValueNorm{i},proportional_attention=True@0.65" for i in range(3)]
+    names += ["uniform@0.65", "resolution@0.65", "topk:scorer=ValueNorm@0.65", "mine@0.65"]
+    names += ["gtp:P=8", "patchmerger:keep_rate=0.65", "dense"]
+    frame = pd.DataFrame({"method": names, "gmacs": range(10), "top1": range(10)})
+    figure = tradeoff(frame, width=width)
+    figure.set_dpi(dpi)
+    figure.draw_without_rendering()
+    (axes,), (legend,) = figure.axes, figure.legends
+    texts = legend.get_texts()
+    assert sorted(" ".join(t.get_text().split()) for t in texts) == sorted(map(read_name, names))
+    edges = [text.get_window_extent() for text in texts]
+    assert all(figure.bbox.containsx(e.x0) and figure.bbox.containsx(e.x1) for e in edges)
+    assert all(figure.bbox.containsy(e.y0) and figure.bbox.containsy(e.y1) for e in edges)
+    assert len({round(edge.x0) for edge in edges}) == (1 if width == 3.5 else 3)
+    drawn = axes.get_tightbbox()
+    assert drawn is not None
+    assert not drawn.overlaps(legend.get_window_extent())
+    assert axes.bbox.width > 0.8 * figure.bbox.width
+    assert axes.bbox.height > 2 * dpi
 
 
 def test_refused(frame: pd.DataFrame) -> None:
@@ -72,9 +89,8 @@ def test_refused(frame: pd.DataFrame) -> None:
 
 
 def test_a_study_without_dense_has_no_star(grid: pd.DataFrame) -> None:
-    (axes,) = tradeoff(grid, hue="M").axes
-    legend = axes.get_legend()
-    assert legend is not None
+    figure = tradeoff(grid, hue="M")
+    (axes,), (legend,) = figure.axes, figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["4", "8"]
     # Binomial bars, one a cell.
     assert sum(len(bars.get_segments()) for bars in axes.collections) == len(grid)

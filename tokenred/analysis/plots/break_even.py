@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.plots.canvas import draw_series, new_grid
+from tokenred.analysis.plots.canvas import add_legend, draw_series, new_grid
 from tokenred.analysis.plots.frames import need, read_frame
 from tokenred.analysis.plots.looks import looks_of, read_name
 from tokenred.core.errors import InputError
@@ -27,7 +27,7 @@ _PANEL = {
     "processor": "{}",
 }
 _TITLE = ("model", "image_size", "dtype")
-_PANEL_HEIGHT, _LEGEND_LINE = 1.9, 0.16
+_PANEL_HEIGHT = 1.9
 _MAX_TICKS = 7
 _ALLOWED: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (4, 2))}
 
@@ -52,13 +52,10 @@ def break_even_chart(source: Any, *, title: str | None = None, width: float = 3.
     there = [name for name in _PANEL if name in frame]
     by = [name for name in there if frame[name].nunique(dropna=False) > 1]
     groups = list(frame.groupby(by, sort=False, dropna=False)) if by else [((), frame)]
-    names = list(dict.fromkeys(frame["strategy"]))
-    looks = looks_of(names)
+    looks = looks_of(frame["strategy"])
     columns = min(len(groups), max(1, round(width / 1.75)))
     rows = math.ceil(len(groups) / columns)
-    legend_columns = max(1, int(width / 1.6))
     height = rows * (_PANEL_HEIGHT + 0.1 * len(by)) + 0.3
-    height += _LEGEND_LINE * math.ceil((len(names) + 3) / legend_columns)
     with new_grid(width, height, rows, columns, sharey=True) as (figure, grid):
         for axes, (key, own) in zip(grid.flat, groups, strict=False):
             _draw(axes, own, looks)
@@ -68,17 +65,15 @@ def break_even_chart(source: Any, *, title: str | None = None, width: float = 3.
         for axes in grid.flat[len(groups) :]:
             axes.set_visible(False)
         for axes in grid.flat[max(0, len(groups) - columns) : len(groups)]:
-            axes.set_xlabel("batch size (images)")  # a label of the figure would be on the legend
-        figure.supylabel("speed-up over dense (×)", fontsize=8)
+            axes.set_xlabel("batch size (images)")
+        for axes in grid[:, 0]:
+            axes.set_ylabel("speed-up over dense (×)")
         if title is None:
             shared = [name for name in there if name in _TITLE and name not in by]
             title = ", ".join(_PANEL[name].format(frame[name].iloc[0]) for name in shared)
         if title:
             figure.suptitle(title)
-        figure.legend(
-            handles=_legend(looks), loc="outside lower center", ncols=legend_columns,
-            handlelength=1.6, handletextpad=0.5, columnspacing=1.0,
-        )  # fmt: skip
+        add_legend(figure, _legend(looks))
     return figure
 
 

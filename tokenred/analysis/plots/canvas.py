@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,9 @@ _STYLE: Any = {
     "legend.fontsize": 7,
     "legend.title_fontsize": 7,
     "legend.frameon": False,
+    "legend.handlelength": 1.6,
+    "legend.handletextpad": 0.5,
+    "legend.columnspacing": 1.0,
     "axes.linewidth": 0.6,
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
@@ -127,6 +130,31 @@ def draw_dense(axes: Axes, value: float | None, *, across: bool = True, name: st
         axes.annotate(
             name, textcoords="offset points", ha="right", fontsize=6, color="0.4", **place
         )
+
+
+def add_legend(figure: Figure, handles: Sequence[Any], place: str = "lower", **look: Any) -> None:
+    """Add a legend outside the axes, in as many columns as fit; the figure grows by its height.
+
+    Args:
+        figure: to draw upon.
+        handles: its entries; a label wider than the figure is wrapped.
+        place: ``"lower"``, or ``"upper"`` for a legend above.
+        look: passed to matplotlib's ``Figure.legend``.
+    """
+    look["loc"] = f"outside {place} center"
+    room = 0.98 * figure.bbox.width  # glyphs differ a little with the resolution
+    counts = {1, *(-(-len(handles) // rows) for rows in range(1, len(handles) + 1))}
+    for columns in sorted(counts, reverse=True):
+        legend = figure.legend(handles=handles, ncols=columns, **look)
+        if columns == 1 or legend.get_window_extent().width <= room:
+            break
+        legend.remove()
+    labels = [text.get_text() for text in legend.get_texts()]
+    letters = max(map(len, labels), default=0)
+    while legend.get_window_extent().width > room and (letters := letters - 1):
+        for text, label in zip(legend.get_texts(), labels, strict=True):
+            text.set_text(textwrap.fill(label, letters))
+    figure.set_figheight(figure.get_figheight() + legend.get_window_extent().height / figure.dpi)
 
 
 def add_note(figure: Figure, text: str) -> None:

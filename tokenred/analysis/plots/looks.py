@@ -55,7 +55,7 @@ def read_name(name: Any) -> str:
     """A strategy as a reader knows it: ``tome:r=8`` is "ToMe, r=8"."""
     recipe, arguments, share = _divided(name)
     if (known := METHODS.get(recipe)) is None:
-        return str(name)
+        return re.sub(r"@(?=[\d.]+$)", " at ", str(name))
     words = [known]
     for argument in arguments:
         key, equals, value = argument.partition("=")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.plots.canvas import add_note, draw_dense, draw_series, new_figure
+from tokenred.analysis.plots.canvas import add_legend, add_note, draw_dense, draw_series, new_figure
 from tokenred.analysis.plots.frames import Fixed, label_of, show_value, symbol_of
 from tokenred.analysis.plots.looks import looks_of, read_name
 from tokenred.analysis.plots.points import Points, dense_value, gather, order
@@ -13,8 +13,8 @@ from tokenred.analysis.plots.points import Points, dense_value, gather, order
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# With more lines than these, bands hide each other; with more than those, the legend is beside.
-_BANDS, _BESIDE = 2, 4
+# With more lines than these, bands hide each other; with more than those, the legend has a title.
+_BANDS, _PLAIN_LABELS = 2, 4
 
 
 def metric_lines(
@@ -42,8 +42,7 @@ def metric_lines(
         fixed: a mapping from columns to the value that each must have.
         level: nominal coverage of the intervals.
         title: title of the figure; None for model and data, "" for none.
-        width, height: in inches. The legend is above the axes, or beside them if there are many
-            lines.
+        width, height: in inches. The legend, above the axes, adds to the height.
 
     Raises:
         InputError: for missing columns or values, or rows that cannot be averaged.
@@ -73,7 +72,7 @@ def draw_lines(
     places = {tick: float(tick) if numeric else float(i) for i, tick in enumerate(ticks)}
     step = 0.012 * ((max(places.values()) - min(places.values())) or 1.0)
     bars = len(names) > _BANDS or not numeric
-    beside = len(names) > _BESIDE
+    titled = len(names) > _PLAIN_LABELS
     with new_figure(*size) as (figure, axes):
         draw_dense(axes, dense, name="dense")
         for i, (name, (colour, marker)) in enumerate(looks_of(names).items()):
@@ -84,7 +83,7 @@ def draw_lines(
                 line[end] if line["low"].notna().all() else None for end in ("low", "high")
             )
             label = None if name is None else read_name(show_value(name))
-            if hue is not None and not (beside or isinstance(_plain(name), str)):
+            if hue is not None and not (titled or isinstance(_plain(name), str)):
                 label = f"{symbol_of(hue, points.own)}={label}"
             draw_series(
                 axes, line["at"], line["value"], colour, low=low, high=high, bars=bars,
@@ -94,10 +93,10 @@ def draw_lines(
         title = points.about if title is None else title
         axes.set(xlabel=label_of(x, points.own), ylabel=label_of(metric), title=title)
         axes.margins(x=0.06)
-        if hue is not None and beside:
-            figure.legend(loc="outside right upper", title=symbol_of(hue, points.own))
-        elif hue is not None:
-            figure.legend(loc="outside upper center", ncols=len(names))
+        if hue is not None:
+            handles, _ = axes.get_legend_handles_labels()
+            heading = symbol_of(hue, points.own) if titled else None
+            add_legend(figure, handles, "upper", title=heading)
         add_note(figure, points.note())
     return figure
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.plots.canvas import draw_series, new_grid
+from tokenred.analysis.plots.canvas import add_legend, draw_series, new_grid
 from tokenred.analysis.plots.frames import about, need, read_frame
 from tokenred.analysis.plots.looks import looks_of, read_name
 from tokenred.core.errors import InputError
@@ -52,8 +52,7 @@ def smoothing_curves(
     frame = read_frame(frame)
     wanted = [statistics] if isinstance(statistics, str) else list(statistics)
     _check(frame, wanted)
-    names = list(dict.fromkeys(frame["strategy"]))
-    looks = looks_of(names)
+    looks = looks_of(frame["strategy"])
     columns = min(2, len(wanted))
     rows = -(-len(wanted) // columns)
     size = (width or 3.5 * columns, height or (2.8 if rows == 1 else 2.4 * rows))
@@ -62,11 +61,7 @@ def smoothing_curves(
             _panel(axes, frame, statistic, looks)
         for axes in grid.flat[len(wanted) :]:
             axes.remove()
-        if len(wanted) == 1:
-            grid[0, 0].legend()
-        else:
-            shown = grid[0, 0].get_legend_handles_labels()
-            figure.legend(*shown, loc="outside lower center", ncols=4)
+        add_legend(figure, grid[0, 0].get_legend_handles_labels()[0])
         if title := about(frame) if title is None else title:
             figure.suptitle(title)
     return figure

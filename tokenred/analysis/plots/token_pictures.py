@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenred.analysis.plots.canvas import new_grid, palette
+from tokenred.analysis.plots.canvas import add_legend, new_grid, palette
 from tokenred.analysis.plots.looks import read_name
 
 if TYPE_CHECKING:
@@ -140,11 +140,10 @@ def show_tokens(
     panel = width / columns - 0.04
     lines = 2 if panel < _NARROW else 1
     legend = _legend(picture, holders)
-    legend_columns = max(1, int(width / 1.38))
     linked = [links and any(stage.held.any() for stage in row.stages) for row in picture.rows]
     rows = len(picture.rows) + sum(linked)
     height = rows * (panel * high / wide + (lines + 1.3) * _LINE + 0.05)
-    height += 1.3 * _LINE * -(-len(legend) // legend_columns) + 0.1 + 0.2 * bool(title)
+    height += 0.1 + 0.2 * bool(title)
     with new_grid(width, height, rows, columns) as (figure, grid):
         engine: Any = figure.get_layout_engine()
         engine.set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
@@ -168,10 +167,7 @@ def show_tokens(
         if title:
             figure.suptitle(title)
         if legend:
-            figure.legend(
-                handles=legend, loc="outside lower center", ncols=legend_columns, handlelength=1.1,
-                handleheight=1.1, fontsize=_SMALL, columnspacing=1.2,
-            )  # fmt: skip
+            add_legend(figure, legend, handlelength=1.1, handleheight=1.1, fontsize=_SMALL)
     return figure
 
 

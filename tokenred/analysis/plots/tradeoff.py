@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.plots.canvas import draw_bars, draw_dense, draw_series, new_figure
+from tokenred.analysis.plots.canvas import (
+    add_legend,
+    draw_bars,
+    draw_dense,
+    draw_series,
+    new_figure,
+)
 from tokenred.analysis.plots.frames import about, label_of, need, read_frame
 from tokenred.analysis.plots.looks import Look, looks_of, read_name, variants_of
 from tokenred.analysis.plots.points import wilson
@@ -19,8 +25,6 @@ if TYPE_CHECKING:
 _DENSE = "dense"
 # Axis -> label relative to dense.
 _AXES = {"gmacs": "cost per image (% of dense)", "images_per_second": label_of("speedup")}
-# With more entries than these, the legend goes beneath the axes and adds to the height.
-_MANY, _LINE = 6, 0.15
 
 
 def tradeoff(
@@ -41,7 +45,7 @@ def tradeoff(
 
     The error bars are the paired intervals of the difference from the dense model if the frame has
     them, so they show the uncertainty of the *loss*; otherwise they are binomial. Horizontal bars
-    are those of the speed-up. Points of the same cost are drawn slightly apart.
+    are those of the speed-up.
 
     Args:
         frame: the frame of a `Comparison` with accuracies, or of a study; see `read_frame`.
@@ -53,8 +57,7 @@ def tradeoff(
             other models fit into the same axes.
         front: draw the Pareto front of the measured points.
         title: title of the figure; None for model and data, "" for none.
-        width, height: in inches; 3.5 is a column of most papers. A legend beneath the axes adds to
-            the height.
+        width, height: in inches; 3.5 is a column of most papers. The legend adds to the height.
 
     Raises:
         InputError: if the frame lacks the columns or, with ``relative``, the dense model.
@@ -72,16 +75,7 @@ def tradeoff(
     ours = _placed(frame, x, relative)
     dense = frame["method"] == _DENSE
     points = ours[~dense].reset_index(drop=True)
-    points["bar"] = points["x"]
-    if x == "gmacs":
-        points["bar"] = _set_apart(points["x"], 0.02 * (ours["x"].max() - ours["x"].min()))
-    names = list(dict.fromkeys(points["line"]))
-    looks = looks_of(names)
-    entries = len(names) + bool(dense.any()) + front
-    if beneath := entries > _MANY or theirs is not None:
-        columns = max(1, int(width / (1.15 if theirs is None else 1.75)))
-        entries += 0 if theirs is None else len(theirs[["backbone", "method"]].drop_duplicates())
-        height += _LINE * -(-entries // columns)
+    looks = looks_of(points["line"])
     with new_figure(width, height) as (figure, axes):
         _draw_lines(axes, points, looks)
         for _, star in ours[dense].head(1).iterrows():
@@ -100,11 +94,7 @@ def tradeoff(
             title=about(frame) if title is None else title,
         )
         axes.margins(x=0.06)
-        shown = axes.get_legend_handles_labels()
-        if beneath:
-            figure.legend(*shown, loc="outside lower center", ncols=columns)
-        else:
-            axes.legend(*shown, ncols=2, loc="best")
+        add_legend(figure, axes.get_legend_handles_labels()[0])
     return figure
 
 
@@ -113,16 +103,16 @@ def _placed(frame: pd.DataFrame, x: str, relative: bool) -> pd.DataFrame:
     rows = frame[frame["method"] == _DENSE]
     dense = None if rows.empty else rows.iloc[0]
     columns = set(frame)
-    out = frame.assign(x=frame[x], y=frame["top1"], low=float("nan"), high=float("nan"))
-    out = out.assign(x_low=float("nan"), x_high=float("nan"))
+    ends = dict.fromkeys(("x_low", "x_high", "y_low", "y_high"), float("nan"))
+    out = frame.assign(x=frame[x], y=frame["top1"], **ends)
     paired = {"difference_low", "difference_high"} <= columns
     if paired and (dense is not None or "difference" in columns):
         zero = frame["top1"] - frame["difference"] if dense is None else dense["top1"]
-        out["low"] = (zero + frame["difference_low"]).clip(0, 100)
-        out["high"] = (zero + frame["difference_high"]).clip(0, 100)
+        out["y_low"] = (zero + frame["difference_low"]).clip(0, 100)
+        out["y_high"] = (zero + frame["difference_high"]).clip(0, 100)
     elif "images" in columns:
-        ends = [wilson(p, n) for p, n in zip(frame["top1"], frame["images"], strict=True)]
-        out["low"], out["high"] = zip(*ends, strict=True)
+        bounds = [wilson(p, n) for p, n in zip(frame["top1"], frame["images"], strict=True)]
+        out["y_low"], out["y_high"] = zip(*bounds, strict=True)
     if x != "gmacs" and {"speedup", "speedup_low", "speedup_high"} <= columns:
         rate = frame[x] / frame["speedup"]
         out["x_low"], out["x_high"] = rate * frame["speedup_low"], rate * frame["speedup_high"]
@@ -139,33 +129,19 @@ def _placed(frame: pd.DataFrame, x: str, relative: bool) -> pd.DataFrame:
         unit = frame["speedup"] / frame[x]
     for name in ("x", "x_low", "x_high"):
         out[name] = out[name] * unit
-    for name in ("y", "low", "high"):
+    for name in ("y", "y_low", "y_high"):
         out[name] -= dense["top1"]
     return out
-
-
-def _set_apart(places: Any, step: float) -> Any:
-    """Positions on the axis at which bars of (nearly) the same cost do not overlap.
-
-    A group of points closer than a step is spread around its mean, in order; the others do not
-    move.
-    """
-    ordered = places.sort_values(kind="stable")
-    groups = ordered.groupby((ordered.diff() > step).cumsum())
-    return groups.transform(
-        lambda own: own.mean() + step * (own.reset_index().index - (len(own) - 1) / 2)
-    )
 
 
 def _draw_lines(axes: Axes, points: pd.DataFrame, looks: dict[Any, Look]) -> None:
     for name, (colour, marker) in looks.items():
         own = points[points["line"] == name].sort_values("x", kind="stable")
-        if own["x_low"].notna().any():
-            across = [(own["x"] - own["x_low"]).clip(0), (own["x_high"] - own["x"]).clip(0)]
-            draw_bars(axes, own["x"], own["y"], colour, xerr=across)
-        if own["low"].notna().any():  # apart, where they would cover each other
-            bars = [(own["y"] - own["low"]).clip(0), (own["high"] - own["y"]).clip(0)]
-            draw_bars(axes, own["bar"], own["y"], colour, yerr=bars)
+        for side in "xy":
+            low, high = own[side] - own[f"{side}_low"], own[f"{side}_high"] - own[side]
+            if low.notna().any():
+                ends = {f"{side}err": [low.clip(0), high.clip(0)]}
+                draw_bars(axes, own["x"], own["y"], colour, **ends)
         draw_series(
             axes, own["x"], own["y"], colour, markersize=5, marker=marker, label=read_name(name)
         )
