@@ -111,3 +111,7 @@ def test_every_public_name_is_there() -> None:
     assert set(tokenred.__all__) <= set(dir(tokenred))
     with pytest.raises(AttributeError, match="nothing"):
         tokenred.nothing  # noqa: B018
+    with pytest.raises(AttributeError, match=r"Did you mean tokenred\.analysis\.compare\?"):
+        tokenred.compare  # noqa: B018
+    with pytest.raises(AttributeError, match=r"Did you mean wrap\?"):
+        tokenred.warp  # noqa: B018

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import importlib
 import sys
+from difflib import get_close_matches
+from typing import Any
 
 import lazy_loader
 
 from tokenred._version import __version__
 from tokenred.core import errors as errors
 
-__getattr__, _names, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_load, _names, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 # Packages are found here, too, but ``from tokenred import *`` should not define `data` or
 # `models` in a user's program.
@@ -29,6 +31,18 @@ _PACKAGES = {
     "strategies", "testing", "training",
 }  # fmt: skip
 __all__ = ["__version__", *(name for name in __all__ if name not in _PACKAGES)]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        return _load(name)
+    except AttributeError:
+        if name.startswith("_"):
+            raise
+        place = "tokenred.analysis." if name in _load("analysis").__all__ else ""
+        close = [f"{place}{name}"] if place else get_close_matches(name, __dir__(), n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise AttributeError(f"tokenred has no attribute {name}.{hint}", name=name) from None
 
 
 def __dir__() -> list[str]:

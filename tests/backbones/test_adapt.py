@@ -79,6 +79,8 @@ def test_other_architectures(name: str) -> None:
         BackboneError, match=rf"no adapter knows timm\..*{OTHERS[name]}.*Known: "
     ) as caught:
         tr.wrap(model, SOME)
+    assert "Choose a model of a known family" in str(caught.value)
+    assert str(caught.value).endswith(".")  # whole
     assert all(f in str(caught.value) for f in ("VisionTransformer", "Eva", "Beit", "LV-ViT"))
 
 

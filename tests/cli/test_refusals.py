@@ -43,7 +43,9 @@ REFUSED = [
     ("bench --chart none.db", "found none"),
     # compare
     ("compare -s nothing", "unknown strategy 'nothing'"),
-    ("compare -s gtp:Q=3", "unknown argument of strategy 'gtp' 'Q'"),
+    ("compare gtp tome@0.5", "needs its option: -s gtp -s tome@0.5."),
+    ("compare mine.py", "needs its option: --import mine.py."),
+    ("compare -s gtp:Q=3", "strategy 'gtp' has no argument 'Q'"),
     ("compare -s gtp:P=60", "gtp:P=60: "),
     ("compare --data nowhere", "found nothing"),
     ("compare --model deit_small_patch16_22 --data digits", "Did you mean"),
@@ -69,7 +71,7 @@ REFUSED = [
     ("export -o old.pt2", "--overwrite"),
     # finetune
     ("finetune -o run -s gtp --set mixup", "--set KEY=VALUE"),
-    ("finetune -o run -s gtp --set mixdown=1", "unknown parameter of Settings"),
+    ("finetune -o run -s gtp --set mixdown=1", "Settings has no parameter 'mixdown'"),
     ("finetune -o run -s gtp --preset letters", "unknown training preset"),
     ("finetune -o run -s gtp --model deit_tiny_patch16_224", "--data"),
     ("finetune -o run -s gtp --threads 0", "--threads"),

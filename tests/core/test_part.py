@@ -6,7 +6,7 @@ import pytest
 
 import tokenred as tr
 from tests.strategies.recipes.checks import model
-from tokenred.core.errors import ConfigError
+from tokenred.core.errors import ConfigError, UnknownNameError
 
 
 class Plain(tr.Scorer):
@@ -25,6 +25,18 @@ def test_a_class_body_is_a_frozen_dataclass() -> None:
     assert Plain() != Plain(2.0)
     with pytest.raises(AttributeError):
         Plain().power = 3.0  # type: ignore[misc]
+
+
+def test_a_parameter_without_annotation_is_told_to_have_one() -> None:
+    class Bare(tr.Scorer):
+        power = 2.0
+        uses_graph = True
+
+    for make in (Bare, Bare().replace):
+        with pytest.raises(UnknownNameError, match=r"Bare: power .* Write power: float = 2\.0"):
+            make(power=3.0)
+        with pytest.raises(UnknownNameError, match="Bare has no parameter 'uses_graph'"):
+            make(uses_graph=False)
 
 
 def test_own_init_is_refused_where_it_is_written() -> None:

@@ -64,7 +64,9 @@ def test_unknown_name_suggests(registry: Registry[tr.Scorer]) -> None:
         registry["NromAttn"]
     with pytest.raises(tr.errors.UnknownNameError, match="Did you mean 'MixedAttn'"):
         tr.strategy("gtp", scorer="MixdAttn")
-    with pytest.raises(tr.errors.UnknownNameError, match=r"unknown strategy 'gpt'.*'gtp'"):
+    with pytest.raises(
+        tr.errors.UnknownNameError, match=r"unknown strategy 'gpt'.*'gtp'.*your own, import"
+    ):
         tr.strategy("gpt")
 
 

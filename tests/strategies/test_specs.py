@@ -72,10 +72,25 @@ def test_text_that_is_none(text: str) -> None:
         parse_spec(text)
 
 
+@pytest.mark.parametrize(
+    ("line", "call"),
+    [
+        ("gtp:P=4", "'gtp', P=4"),
+        ("gtp@0.65", "'gtp'"),
+        ("gtp:P=4,alpha=1@0.5", "'gtp', P=4,alpha=1"),
+    ],
+)
+def test_one_line_is_not_a_name(line: str, call: str) -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        tr.strategy(line)
+    assert f"tokenred.wrap(model, {line!r})" in str(caught.value)
+    assert str(caught.value).endswith(f"tokenred.strategy({call}).")
+
+
 def test_unknown_names() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'gtp'"):
         parse_spec("gtq")
-    with pytest.raises(UnknownNameError, match="argument of strategy 'gtp' 'Q'"):
+    with pytest.raises(UnknownNameError, match="strategy 'gtp' has no argument 'Q'"):
         parse_spec("gtp:Q=4")
     with pytest.raises(UnknownNameError, match="scorer 'DiagAttm'"):
         parse_spec("gtp:scorer=DiagAttm")

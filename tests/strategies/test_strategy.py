@@ -85,6 +85,8 @@ def test_replace_looks_names_up() -> None:
     assert made.schedule == tr.Constant(3)
     with pytest.raises(UnknownNameError, match="Did you mean 'scorer'"):
         made.replace(scorr="DiagAttn")
+    with pytest.raises(UnknownNameError, match=r"strategy\(name, P=5\), or schedule=5"):
+        made.replace(P=5)
 
 
 def test_before_a_block_the_attention_of_the_one_before_is_read() -> None:

@@ -74,9 +74,10 @@ def _refusal(model: nn.Module) -> str:
     for name in ("_orig_mod", "module"):  # torch.compile; DataParallel and similar wrappers
         if isinstance(model._modules.get(name), nn.Module):
             return f"no adapter knows {who}. Wrap the model inside: tokenred.wrap(model.{name}, …)."
-    known = "; ".join(shorten(b.family, 36, placeholder=" …") for b in _BACKBONES)
-    do = "Create it with timm, or write an adapter (tokenred.backbones.register_backbone)."
-    base = next((b for b in kind.__mro__[1:] if b.__module__.split(".")[0] in _LIBRARIES), None)
+    known = "; ".join(b.family.partition(" (")[0] for b in _BACKBONES)
+    do = "Choose a model of a known family" if _library(kind) else "Create it with timm"
+    do += ", or write an adapter (tokenred.backbones.register_backbone)."
+    base = next((b for b in kind.__mro__[1:] if _library(b)), None)
     if base is not None:
         changed = [n for n in _METHODS if getattr(kind, n, None) is not getattr(base, n, None)]
         if changed:
@@ -86,6 +87,10 @@ def _refusal(model: nn.Module) -> str:
                 "adapter (tokenred.backbones.register_backbone)."
             )
     return shorten(f"no adapter knows {who}. {do} Known: {known}.", _LONGEST, placeholder=" …")
+
+
+def _library(kind: type) -> bool:
+    return kind.__module__.split(".")[0] in _LIBRARIES
 
 
 def _load() -> None:

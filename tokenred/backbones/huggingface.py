@@ -84,7 +84,7 @@ class HuggingFaceViT(Backbone):
     projection, the ``pooler_output`` of any other, or the tokens if that would be None.
     """
 
-    family = f"Hugging Face transformers' {', '.join(sorted(_FORMS))}"
+    family = "Hugging Face transformers' ViT, DeiT, DINOv2, CLIP and SigLIP"
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
 import shlex
 import sys
 import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from tokenred._version import __version__
 from tokenred.cli.console import claims, exit_code, terminable
 from tokenred.cli.early import refuse_early
 from tokenred.cli.importing import OPTION, import_all
 from tokenred.core import errors
-from tokenred.core.errors import TokenredError
+from tokenred.core.errors import IF_OWN, TokenredError
 
 # Where each command is, and its line in `tokenred --help`, which imports none of them.
 _COMMANDS = {
@@ -72,7 +71,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         sys.exit(app.meta(words) or 0)
     except CycloptsError as error:
-        sys.exit(_fail(str(error), 2))
+        sys.exit(_fail(str(error) + _as_options(error), 2))
+
+
+def _as_options(error: CycloptsError) -> str:
+    """How words that a command does not take are written, if they may be strategies or files."""
+    rest = error.unused_tokens if isinstance(error, UnusedCliTokensError) else ()
+    if not rest or any(word.startswith("-") for word in rest):
+        return ""
+    written = (f"{OPTION if word.endswith('.py') else '-s'} {word}" for word in rest)
+    return f" A strategy or a file of parts needs its option: {' '.join(written)}."
 
 
 @app.meta.default
@@ -102,17 +110,8 @@ def _root(
     except TokenredError as error:
         if traceback:
             raise
-        return _fail(str(error) + ("" if imports else _hint(str(error))), 2)
-
-
-def _hint(message: str) -> str:
-    """What to add to a message that says that no part has some name."""
-    from tokenred.core.registry import KINDS
-
-    kinds = "|".join(registry.kind for registry in KINDS.values())
-    if not re.search(rf"\bunknown ({kinds}) '", message):
-        return ""
-    return f" If it is your own, name the file that registers it: {OPTION} FILE.py."
+        own = f" If it is your own, name the file that registers it: {OPTION} FILE.py."
+        return _fail(str(error).replace(IF_OWN, "" if imports else own), 2)
 
 
 def _show_warning(

@@ -17,6 +17,8 @@ __all__ = [
 ]  # fmt: skip
 
 _LONGEST = 80
+IF_OWN = " If it is your own, import the module that registers it."
+"""What an unknown name of a part adds; the command names its own option instead."""
 
 
 def shown(value: object) -> str:
@@ -37,8 +39,8 @@ class UnknownNameError(TokenredError, ValueError):
     """An unknown name in a registry, data reader or model list."""
 
     @classmethod
-    def of(cls, kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
-        """Build the error with the closest known names."""
+    def of(cls, kind: str, name: object, known: Iterable[str], owner: str = "") -> UnknownNameError:
+        """Build the error with the closest known names; `owner` is what lacks the name."""
         names = sorted(known, key=str.casefold)
         folded = {n.casefold(): n for n in names}
         close: list[str] = []
@@ -46,7 +48,8 @@ class UnknownNameError(TokenredError, ValueError):
             written = name[:_LONGEST].casefold()
             close = difflib.get_close_matches(written, list(folded), n=2, cutoff=0.5)
         hint = f" Did you mean {' or '.join(repr(folded[c]) for c in close)}?" if close else ""
-        return cls(f"unknown {kind} {shown(name)}.{hint} Known: {', '.join(names) or 'none'}.")
+        told = f"{owner} has no {kind}" if owner else f"unknown {kind}"
+        return cls(f"{told} {shown(name)}.{hint} Known: {', '.join(names) or 'none'}.")
 
 
 class ConfigError(TokenredError, ValueError):

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from torch import nn
 from typing_extensions import Self, dataclass_transform
 
-from tokenred.core.errors import ConfigError, PartError, TokenredError, UnknownNameError
-from tokenred.core.values import checked
+from tokenred.core.errors import ConfigError, PartError, TokenredError
+from tokenred.core.values import checked, unknown_parameter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -87,7 +87,7 @@ class Part:
         """
         known = [f.name for f in dataclasses.fields(self) if f.init]  # type: ignore[arg-type]
         if unknown := [name for name in changes if name not in known]:
-            raise UnknownNameError.of(f"parameter of {type(self).__name__}", unknown[0], known)
+            raise unknown_parameter(type(self), unknown[0], known)
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
     def check(self, info: ModelInfo) -> None:

@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from tokenred.core import plugins
-from tokenred.core.errors import ConfigError, PartError, UnknownNameError, shown
+from tokenred.core.errors import IF_OWN, ConfigError, PartError, UnknownNameError, shown
 from tokenred.core.values import checked
 
 T = TypeVar("T")
@@ -123,7 +123,7 @@ class Registry(Generic[T]):
         """
         entry = self._find(name)
         if entry is None:
-            raise UnknownNameError.of(self.kind, name, self.names())
+            raise UnknownNameError(f"{UnknownNameError.of(self.kind, name, self.names())}{IF_OWN}")
         return entry
 
     def __iter__(self) -> Iterator[Entry]:

@@ -20,7 +20,7 @@ import itertools
 import sys
 import typing
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import InitVar
 from typing import Annotated, Any, TypeVar
 
@@ -124,21 +124,33 @@ class _Arguments:
             if type(value) is not type(default):
                 self.converted[name] = value
 
-    def bind(self, owner: str, args: Any, kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
+    def bind(self, owner: Any, args: Any, kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
             names = list(self.annotations)
             if unknown := [n for n in kwargs if n not in names]:
-                raise UnknownNameError.of(f"parameter of {owner}", unknown[0], names) from None
-            raise ConfigError(f"{owner}: {error}; it takes {', '.join(names)}.") from None
+                raise unknown_parameter(owner, unknown[0], names) from None
+            raise ConfigError(f"{owner.__name__}: {error}; it takes {', '.join(names)}.") from None
         given = bound.arguments
         for name, annotation in self.annotations.items():
             if name in given and given[name] is not self.defaults[name]:
-                given[name] = read(annotation, given[name], f"{owner}: {name}")
+                given[name] = read(annotation, given[name], f"{owner.__name__}: {name}")
             elif name in self.converted:
                 given[name] = self.converted[name]
         return bound
+
+
+def unknown_parameter(owner: Any, name: str, known: Iterable[str]) -> UnknownNameError:
+    """The error for a parameter that a class or function does not have."""
+    holders = [vars(c) for c in getattr(owner, "__mro__", ()) if name in vars(c)]
+    value = holders[0][name] if len(holders) == 1 else None  # one of the contract has several
+    if isinstance(value, bool | int | float | str | tuple):
+        return UnknownNameError(
+            f"{owner.__name__}: {name} is no parameter, since it has no annotation. Write "
+            f"{name}: {type(value).__name__} = {shown(value)}."
+        )
+    return UnknownNameError.of("parameter", name, known, owner.__name__)
 
 
 # Not in the function's closure, which travels with it to other processes.
@@ -153,7 +165,7 @@ def _reading(function: Callable[..., Any]) -> Callable[..., Any]:
         if torch.compiler.is_compiling():
             return function(*args, **kwargs)
         owner = type(args[0]) if is_init else call
-        bound = _arguments_of(call, owner).bind(owner.__name__, args, kwargs)
+        bound = _arguments_of(call, owner).bind(owner, args, kwargs)
         return function(*bound.args, **bound.kwargs)
 
     return call

@@ -99,7 +99,7 @@ class Step:
         """
         known = [f.name for f in dataclasses.fields(self)]
         if unknown := [name for name in changes if name not in known]:
-            raise UnknownNameError.of("field of a step", unknown[0], known)
+            raise UnknownNameError.of("field", unknown[0], known, "a step")
         return dataclasses.replace(self, **changes)
 
     @property

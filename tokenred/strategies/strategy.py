@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,8 +224,13 @@ class Strategy:
         if "selector" in changes:
             changes.setdefault("scorer", selectors.create(changes.pop("selector")))
         for name in changes:
+            if name == "P":
+                raise UnknownNameError(
+                    "a strategy has no field 'P', which belongs to recipes. Write "
+                    f"tokenred.strategy(name, P={changes[name]!r}), or schedule={changes[name]!r}."
+                )
             if name not in FIELDS:
-                raise UnknownNameError.of("field of a strategy", name, FIELDS)
+                raise UnknownNameError.of("field", name, FIELDS, "a strategy")
         own = {name: changes.pop(name) for name in STEP_FIELDS if name in changes}
         if own and (len(self.steps) > 1 or "steps" in changes):
             raise ConfigError(
@@ -304,6 +310,14 @@ def divide_arguments(
         UnknownNameError: for any other.
         ConfigError: for a ``reference`` that is neither True nor False.
     """
+    line = re.fullmatch("([^:@]+)(?::(.+?))?(?:@(.+))?", name) if isinstance(name, str) else None
+    if line and line[1] != name and line[1] in recipes:
+        given = f", {line[2]}" if line[2] else ""
+        raise UnknownNameError(
+            f"{name!r} is a recipe with arguments or a budget in one line, which "
+            f"tokenred.wrap(model, {name!r}) takes; tokenred.strategy takes them apart: "
+            f"tokenred.strategy({line[1]!r}{given})."
+        )
     own = recipes[name].parameters
     rest = {k: v for k, v in arguments.items() if k not in own}
     for key in rest:
@@ -312,7 +326,7 @@ def divide_arguments(
                 f"strategy {name!r} has no {key}; its number of tokens is {theirs[0]}=."
             )
         if key not in (*FIELDS, "selector"):
-            raise UnknownNameError.of(f"argument of strategy {name!r}", key, {*own, *FIELDS})
+            raise UnknownNameError.of("argument", key, {*own, *FIELDS}, f"strategy {name!r}")
     if "reference" in rest:
         read(bool, rest.pop("reference"), f"{name}: reference")
     return {k: v for k, v in arguments.items() if k in own}, rest

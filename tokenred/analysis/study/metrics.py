@@ -170,7 +170,7 @@ def _with_options(given: dict[str, Any]) -> Metric:
     known = parameters_of(metric.function)
     for name, value in given.items():
         if name not in known or name in ("model", "data", "context"):
-            raise UnknownNameError.of(f"option of metric {metric.name!r}", name, known)
+            raise UnknownNameError.of("option", name, known, f"metric {metric.name!r}")
         given[name] = read(known[name], value, f"{name} of metric {metric.name!r}")
     told = f"{metric.version} {sorted(given.items())}"
     return replace(metric, function=functools.partial(metric.function, **given), version=told)
