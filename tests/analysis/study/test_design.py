@@ -79,6 +79,10 @@ def test_a_part_or_a_base_on_an_axis_is_enough(make_grid: MakeGrid) -> None:
     assert two.strategy == tr.strategy("evit", keep_rate=0.5)
 
 
+class Bare(tr.Scorer):
+    power = 2.0  # no annotation
+
+
 @pytest.mark.parametrize(
     ("base", "name", "message"),
     [
@@ -88,6 +92,7 @@ def test_a_part_or_a_base_on_an_axis_is_enough(make_grid: MakeGrid) -> None:
         ("gtp", "nothing.alpha", "unknown axis"),
         ("gtp", "scorer.alpha", "unknown axis"),
         (tr.Strategy("DiagAttn"), "M", "unknown axis"),
+        (tr.Strategy(Bare()), "power", "Write power: float = 2.0"),
     ],
 )
 def test_a_name_that_means_nothing(make_grid: MakeGrid, base: Any, name: str, message: str) -> None:

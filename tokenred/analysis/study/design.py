@@ -24,7 +24,7 @@ from tokenred.analysis.study.metrics import Metric, read_metrics
 from tokenred.analysis.study.refs import DataRef, ModelRef, precision_of, read_data, read_model
 from tokenred.attention import pick_engine
 from tokenred.core.errors import ConfigError, UnknownNameError, shown
-from tokenred.core.values import Count, PartOf, Size, read
+from tokenred.core.values import Count, PartOf, Size, read, unknown_parameter
 from tokenred.strategies.config import resolve
 from tokenred.strategies.strategy import FIELDS
 
@@ -197,6 +197,9 @@ class Design:
         for name in self.axes:
             kind, _, parameter = name.rpartition(".")
             if parameter not in (known.get(kind, ()) if kind else names):
+                for part in (p for base in bases for p in base.build({}).parts.values()):
+                    if parameter in vars(type(part)).keys() - _fields_of(type(part)):
+                        raise unknown_parameter(type(part), parameter, names)
                 raise UnknownNameError.of("axis", name, names)
 
     def _parameters(self, bases: list[Base]) -> dict[str, set[str]]:
