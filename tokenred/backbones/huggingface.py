@@ -84,7 +84,10 @@ class HuggingFaceViT(Backbone):
     projection, the ``pooler_output`` of any other, or the tokens if that would be None.
     """
 
-    family = "Hugging Face transformers' ViT, DeiT, DINOv2, CLIP and SigLIP"
+    family = (
+        "Hugging Face transformers' ViT, DeiT, DINOv2, CLIP and SigLIP "
+        f"({', '.join(sorted(_FORMS))})"
+    )
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
