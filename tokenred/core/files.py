@@ -83,7 +83,7 @@ def check_new(path: str | Path, *, overwrite: bool = False) -> Path:
     path = Path(path).expanduser()
     if path.is_dir() or (path.exists() and not overwrite):
         raise OutputExistsError(
-            f"{path} exists. Choose another path, or allow overwriting "
+            f"{path} exists. Choose another path (--out), or allow overwriting "
             "(overwrite=True; --overwrite on the command line)."
         )
     return path
