@@ -49,11 +49,13 @@ def wrap(
     base = model.base if isinstance(model, ReducedViT) else model
     kind = ReducedTower if HuggingFaceViT.knows(base) else ReducedViT
     reduced = kind(base, resolved(base, strategy), engine=engine, check=check)
-    for told in strategy.unused if isinstance(strategy, Strategy) else ():
+    if not isinstance(strategy, Strategy):
+        return reduced
+    for told in strategy.unused:
         warnings.warn(f"{told} (in {strategy!r}).", UnusedWarning, stacklevel=2)
-    schedules = [step.schedule for step in reduced.strategy.steps if isinstance(strategy, Strategy)]
-    for budget in (own for own in schedules if isinstance(own, Budget)):
-        if budget.gmacs > (whole := gmacs(base)):
+    for step in reduced.strategy.steps:
+        budget = step.schedule
+        if isinstance(budget, Budget) and budget.gmacs > (whole := gmacs(base)):
             warnings.warn(
                 f"the budget is {budget.gmacs:.3g} GMACs and the whole model costs {whole:.3g}, so "
                 "nothing is removed. A share of its cost is written as text: 'gtp@0.65'.",
