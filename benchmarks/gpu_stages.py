@@ -36,6 +36,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import tokenred as tr
 from tokenred.analysis.measure.timing import Clock
 from tokenred.attention import AttentionSpec
+from tokenred.core.tensors import unit_vectors
 from tokenred.graphs.semantic import most_similar
 
 CHECKOUT = Path(__file__).parents[1]
@@ -257,16 +258,22 @@ def _beside_dense(run: engines.Run, qkv: Any) -> Row:
 
 def _graphs() -> Figures:
     for b, n, c in ((256, 196, 768), (64, 784, 768), (16, 3136, 768)):
-        yield {"images": b, "tokens": n}, partial(_graph, b, n, c)
+        for kernel in (False, True):
+            yield {"images": b, "tokens": n, "kernel": kernel}, partial(_graph, b, n, c, kernel)
 
 
-def _graph(b: int, n: int, c: int) -> Row:
-    """The eight most similar tokens of each."""
+def _graph(b: int, n: int, c: int, kernel: bool) -> Row:
+    """The eight most similar tokens of each, by PyTorch's operations or by a kernel."""
+    from tokenred.attention.triton.nearest import nearest
+
+    def find(x: Tensor) -> Tensor:
+        found: Tensor = nearest(unit_vectors(x), 8) if kernel else most_similar(x, 8)
+        return found
+
     x, clock = torch.randn(b, n, c, device=CUDA, dtype=BF16), Clock(CUDA)
     with torch.inference_mode():
-        times = [clock(lambda x: most_similar(x, 8), x) for _ in range(7)]
-        return {"ms": 1e3 * statistics.median(times[2:]),
-                "peak_mib": engines.peak_mib(lambda x: most_similar(x, 8), x)}  # fmt: skip
+        times = [clock(find, x) for _ in range(7)]
+        return {"ms": 1e3 * statistics.median(times[2:]), "peak_mib": engines.peak_mib(find, x)}
 
 
 STAGES = (

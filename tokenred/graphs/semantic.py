@@ -62,9 +62,13 @@ class Semantic(GraphBuilder):
 
     def __call__(self, x0: Float[Tensor, "b N0 c"], grid: tuple[int, int]) -> Graph:
         self.check_tokens(x0.shape[1])
-        near = most_similar(x0, self.M)
+        return self.joined(most_similar(x0, self.M), grid, at_least_fp32(x0.dtype))
+
+    def joined(
+        self, near: Int[Tensor, "b N0 M"], grid: tuple[int, int], dtype: torch.dtype
+    ) -> Graph:
+        """The graph, from the most similar tokens of each token."""
         edges = torch.ones_like(near, dtype=torch.bool)
-        dtype = at_least_fp32(x0.dtype)
         return Graph.from_neighbours(near, edges, grid, dtype=dtype)
 
 

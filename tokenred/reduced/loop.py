@@ -36,7 +36,7 @@ from tokenred.reduced.recorder import Recorder, Span, no_span
 from tokenred.reduced.refusals import AHEAD
 from tokenred.reduced.setup import Setup
 from tokenred.strategies.base import Reader, Selector
-from tokenred.strategies.kernels import fused, selected
+from tokenred.strategies.kernels import built, fused, selected
 
 # Added to the logits of idle keys in a training form, as IdleViT does.
 _IDLE = -1e5
@@ -114,10 +114,12 @@ class Runner:
         graph = None
         if setup.reads_graph(plans):
             with self.span("graph"):
-                graph = parts["graph"](embedded.x0, grid)
+                x0, builder = embedded.x0, parts["graph"]
+                fast = reduces(self.engines, x0)
+                graph = built(builder, x0, grid) if fast else builder(x0, grid)
                 if not (graph is None or isinstance(graph, Graph)):
                     raise PartError(
-                        f"{type(parts['graph']).__name__} must return a tokenred.graphs.Graph or "
+                        f"{type(builder).__name__} must return a tokenred.graphs.Graph or "
                         f"None, got {shown(graph)}."
                     )
                 # Every block uses it; a builder may return None.

@@ -1,16 +1,23 @@
-"""Reductions by Triton kernels, for parts that there is one for. Importing this imports none.
+"""Graphs and reductions by Triton kernels, for parts that there is one for.
 
 For engines that were asked for by name: whether these kernels are faster has not been measured.
+Importing this imports no Triton.
 """
 
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from tokenred.attention import AttentionStats
 from tokenred.core.capture import replace
 from tokenred.core.state import Selection, TokenState
-from tokenred.core.tensors import at_least_fp32
+from tokenred.core.tensors import at_least_fp32, unit_vectors
+from tokenred.graphs.base import GraphBuilder
+from tokenred.graphs.graph import Graph
+from tokenred.graphs.mixed import Mixed
+from tokenred.graphs.semantic import Semantic
 from tokenred.strategies.base import Fuser, Selector
 from tokenred.strategies.fusers.fused_token import FusedToken
 from tokenred.strategies.fusers.mean import Mean
@@ -20,7 +27,20 @@ from tokenred.strategies.fusers.prune import Prune
 from tokenred.strategies.selectors.matching.bipartite_matching import BipartiteMatching
 from tokenred.strategies.selectors.top_score import TopScore, keep_best
 
-__all__ = ["fused", "selected"]
+__all__ = ["built", "fused", "selected"]
+
+
+def built(
+    builder: GraphBuilder, x0: Float[Tensor, "b N0 c"], grid: tuple[int, int]
+) -> Graph | None:
+    """The builder's graph; the most similar tokens by a kernel if there is one."""
+    from tokenred.attention.triton.nearest import MOST_NEAR, nearest
+
+    if type(builder) not in (Semantic, Mixed) or builder.M > MOST_NEAR:
+        return builder(x0, grid)
+    builder.check_tokens(x0.shape[1])
+    near = nearest(unit_vectors(x0), builder.M)
+    return builder.joined(near, grid, at_least_fp32(x0.dtype))
 
 
 def selected(

@@ -18,14 +18,17 @@ from tokenred.attention.score_mods import SLACK, kept_entries, sparsify
 from tokenred.attention.stats import AttentionStats
 from tokenred.attention.triton import OnePassEngine, TritonEngine, launch, reduces
 from tokenred.core.state import Selection, TokenState
+from tokenred.core.tensors import unit_vectors
 from tokenred.graphs.graph import Graph
+from tokenred.graphs.mixed import Mixed
+from tokenred.graphs.semantic import Semantic
 from tokenred.strategies.base import Fuser, Scorer, Selector
 from tokenred.strategies.fusers.fused_token import FusedToken
 from tokenred.strategies.fusers.mean import Mean
 from tokenred.strategies.fusers.merge import Merge
 from tokenred.strategies.fusers.propagate import Propagate
 from tokenred.strategies.fusers.prune import Prune
-from tokenred.strategies.kernels import fused, selected
+from tokenred.strategies.kernels import built, fused, selected
 from tokenred.strategies.selectors.matching.bipartite_matching import BipartiteMatching
 from tokenred.strategies.selectors.padded import padded_selection
 from tokenred.strategies.selectors.top_score import TopScore, keep_best
@@ -405,6 +408,36 @@ class _Padded(Selector):
         even = places % 2 == 0
         partner = torch.where(places % 3 == 0, -1, places - 1)
         return padded_selection(places, even, even | (places > 0), torch.where(even, -1, partner))
+
+
+def graph(builder: str, n: int, c: int, m: int, dtype: str, device: str = "cpu") -> None:
+    """The graph by a kernel has the neighbours that float64 finds, but for rounding; and twice."""
+    x = torch.randn(2, n, c, generator=torch.Generator().manual_seed(n)).to(device)
+    x[:, n // 2] = 0  # similar to none
+    x = x.to(getattr(torch, dtype))
+    made, grid = (Mixed if builder == "mixed" else Semantic)(M=m), (1, n)
+    found, again, known = built(made, x, grid), built(made, x, grid), made(x.double(), grid)
+    assert found is not None
+    assert again is not None
+    assert known is not None
+    assert found.neighbours.shape == known.neighbours.shape
+    assert torch.equal(found.neighbours, again.neighbours)
+    unit = unit_vectors(x.double())
+    similar = unit @ unit.transpose(1, 2)
+    one, other = (similar.gather(2, graph.neighbours[..., -m:]) for graph in (found, known))
+    torch.testing.assert_close(one, other, rtol=0, atol=2e-6)
+    assert all(len(set(row)) == m for row in found.neighbours[0, :, -m:].tolist())
+
+
+def equal_neighbours(n: int, m: int, device: str = "cpu") -> None:
+    """Equal similarities go by position, exactly."""
+    x = torch.nn.functional.one_hot(torch.arange(n) % 5, 6).float()[None].to(device)
+    made = Semantic(M=m)
+    found, known = built(made, x, (1, n)), made(x, (1, n))
+    assert found is not None
+    assert known is not None
+    assert torch.equal(found.neighbours, known.neighbours)
+    assert torch.equal(found.weights, known.weights)
 
 
 def whole_model(method: str) -> None:

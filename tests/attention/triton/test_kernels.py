@@ -210,12 +210,26 @@ def test_any_reduction(interpreted: Run, tokens: Tokens, name: str) -> None:
     interpreted(checks.reduction, tokens, name)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(("n", "c", "m"), [(2, 1, 1), (30, 24, 3), (65, 40, 64), (130, 70, 5)])
+def test_a_graph(interpreted: Run, n: int, c: int, m: int, dtype: str) -> None:
+    for builder in ("semantic", "mixed"):
+        interpreted(checks.graph, builder, n, c, m, dtype)
+
+
+@QUICK
+@given(st.integers(2, 150).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, min(n - 1, 70)))))
+def test_equal_neighbours_go_by_position(interpreted: Run, sizes: tuple[int, int]) -> None:
+    interpreted(checks.equal_neighbours, *sizes)
+
+
 @pytest.mark.parametrize("method", ["gtp:P=3", "tome:r=3", "evit"])
 def test_a_whole_model(interpreted: Run, method: str) -> None:
     interpreted(checks.whole_model, method)
 
 
 def test_many_tokens(interpreted: Run) -> None:
+    interpreted(checks.graph, "mixed", 1100, 16, 8, "bfloat16")
     for name in ("merge", "propagate", "matched"):
         interpreted(checks.reduction, Tokens(1100, 150, b=1, c=16), name)
 

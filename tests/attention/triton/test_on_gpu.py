@@ -116,3 +116,10 @@ def test_a_graph_of_cuda_replays(engine: Engine) -> None:
     graph.replay()
     for one, other in zip(found, run(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(("n", "m"), [(2, 1), (65, 64), (196, 8), (1100, 5)])
+def test_graphs(n: int, m: int, dtype: str) -> None:
+    checks.graph("mixed", n, 384, m, dtype, device="cuda")
+    checks.equal_neighbours(n, m, device="cuda")

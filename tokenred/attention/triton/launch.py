@@ -83,10 +83,12 @@ def one_pass_blocks(n: int, major: int) -> Blocks:
     """A tile with all of up to `MOST_KEYS` keys, for GPUs of a major compute capability.
 
     Only 9.0 and 10.0 leave a product's operands in shared memory; elsewhere they take registers,
-    and fewer queries fit.
+    and fewer queries fit. On 9.0 each four warps compute 64 rows.
     """
     cols = padded(n)
-    return Blocks(min(64 if major in (9, 10) else 32, cols), cols, 8 if cols == MOST_KEYS else 4, 1)
+    warps = 8 if cols == MOST_KEYS else 4
+    rows = {9: 16 * warps, 10: 64}.get(major, 32)
+    return Blocks(min(rows, cols), cols, warps, 1)
 
 
 class Launch:

@@ -37,16 +37,18 @@ def _one_pass(
     x = logits(q, k, load_bias(bias_ptr + (at // HEADS) * N, cols, N, HAS_BIAS), scale)
     p = tl.exp2(x - tl.max(x, 1)[:, None])
     p *= tl.where(rows < N, 1.0 / tl.sum(p, 1), 0.0)[:, None]
-    # Before the product with the values, which then needs no entries in float32.
-    if COLUMNS:
-        tl.store(part_ptr + (at * tiles + tile) * N + cols, tl.sum(p, 0), mask=cols < N)
+    # Before the product with the values, which then needs no entries in float32. In this order no
+    # registers are spilled, and the barrier keeps the values from being loaded too early.
     if DIAGONAL:
         own = tl.sum(tl.where(rows[:, None] == cols[None, :], p, 0.0), 1)
         tl.store(diagonal_ptr + at * N + rows, own, mask=rows < N)
+    if COLUMNS:
+        tl.store(part_ptr + (at * tiles + tile) * N + cols, tl.sum(p, 0), mask=cols < N)
     if ROW:  # noqa: SIM102 (known when compiling, unlike the next)
         if row // ROWS == tile:
             one = tl.sum(tl.where(rows[:, None] == row, p, 0.0), 0)
             tl.store(row_ptr + at * N + cols, one, mask=cols < N)
+    tl.debug_barrier()
     v = load_rows(v_ptr, cols, N, v_row, WIDTH, PADDED, UPCAST)
     out = tl.dot(p.to(v.dtype), v, input_precision="tf32x3")
     across = tl.arange(0, PADDED)
