@@ -97,6 +97,15 @@ SECTIONS = {
         ],
         (no_slower(),),
     ),
+    "batch_1": Section(
+        "DeiT-Ti and DeiT-S at 224, batch 1, eager and compiled",
+        [
+            {"models": model, "strategies": (GTP, TOME, EVIT, TOPK), "batch_sizes": (1,),
+             "compile": (False, True), "pairs": 31}
+            for model in (DEIT_T, DEIT_S)
+        ],
+        (no_slower(),),
+    ),
     "vit_b8": Section(
         "ViT-B/8 at 224 (785 tokens), batch 4",
         [

@@ -7,6 +7,8 @@ files, so that a second run only draws::
 
 Without ``--model`` the embedded digits are used. Pictures of tokens and graphs show a drawing of a
 ship, as the embedded CIFAR-10 model sees it; agreement and break-even are of the embedded digits.
+With ``--real MODEL --photographs IMAGE …`` (a file of ``scripts/real_vit.py``) there is one more
+picture for each photograph: what a method of each family keeps of it at half of the GMACs.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import argparse
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,7 @@ from tokenred.analysis import (
     trace_picture,
     tradeoff,
 )
+from tokenred.analysis.measure.timing import resize
 from tokenred.analysis.plots.published import GTP_PAPER as PUBLISHED
 from tokenred.analysis.plots.tables import theta_rows
 from tokenred.models import load_model
@@ -192,6 +196,19 @@ TOKEN_PICTURES: dict[str, Callable[[], Figure]] = {
 }
 
 
+FAMILIES = ("gtp", "topk", "evit", "tome", "atc", "dpcknn:equal_weights=true", "cubistmerge",
+            "idlevit")  # fmt: skip
+
+
+def photographed(model: Path, photograph: Path) -> Figure:
+    """What a method of each family does to a photograph, at half of the GMACs."""
+    base = load_model(model)
+    resize(base, (224, 224))
+    with Image.open(photograph) as image:
+        picture = trace_picture(base, image, [f"{name}@0.5" for name in FAMILIES], (2, 5, 11))
+    return show_tokens(picture, width=7)
+
+
 def agreements(folder: Path) -> Figure:
     """Which patches five methods keep, on the embedded digits."""
     model = load_model("digits")
@@ -243,6 +260,8 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=1000, help="images of a study")
     parser.add_argument("--frames", type=Path, default=ROOT / "tokenred-out" / "gallery")
     parser.add_argument("--out", type=Path, default=PICTURES, help="folder of the pictures")
+    parser.add_argument("--real", type=Path, help="file of scripts/real_vit.py")
+    parser.add_argument("--photographs", type=Path, nargs="*", default=[], help="for that model")
     parser.add_argument("--only", nargs="*", help="names of figures; all by default")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -255,6 +274,8 @@ def main() -> None:
         for name, (study, draw) in FIGURES.items()
     } | TOKEN_PICTURES
     makers |= {name: lambda draw=draw: draw(given.frames) for name, draw in OTHERS.items()}
+    for photograph in given.photographs:
+        makers[photograph.stem] = partial(photographed, given.real, photograph)
     for name in given.only or makers:
         figure = makers[name]()
         dpi = WIDE_DPI if figure.get_figwidth() >= WIDE else NARROW_DPI

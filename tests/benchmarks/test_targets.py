@@ -30,7 +30,7 @@ def tiny(targets: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_every_section_can_be_read_and_has_its_place(targets: ModuleType) -> None:
     readme = (FOLDER / "README.md").read_text(encoding="utf-8")
-    names = ["deit_s", "tiny_base", "vit_b8", "split", "tokens", "methods", "gpu"]
+    names = ["deit_s", "tiny_base", "batch_1", "vit_b8", "split", "tokens", "methods", "gpu"]
     assert list(targets.SECTIONS) == names
     for name, section in targets.SECTIONS.items():
         assert f"<!-- {name} -->\n" in readme
