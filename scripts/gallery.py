@@ -196,7 +196,7 @@ TOKEN_PICTURES: dict[str, Callable[[], Figure]] = {
 }
 
 
-FAMILIES = ("gtp", "topk", "evit", "tome", "atc", "dpcknn:equal_weights=true", "cubistmerge",
+FAMILIES = ("gtp", "topk", "evit", "tome", "atc", "dpcknn:equal_weights=true", "pitome",
             "idlevit")  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def pick_engine(name: str) -> tuple[Engine, ...]:
             as a tensor; ``"tiled"``, ``"two_calls"`` or ``"triton"`` for that engine wherever it is
             supported, in training too, and the plain one elsewhere; ``"one_pass"`` like
             ``"triton"``, with one kernel for maps of up to 256 keys. With the last two, inference
-            on CUDA also selects and fuses tokens in kernels.
+            on CUDA also builds graphs, selects and fuses tokens in kernels.
 
     Raises:
         ConfigError: for an unknown name.
