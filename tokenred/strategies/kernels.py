@@ -36,6 +36,8 @@ def built(
     """The builder's graph; the most similar tokens by a kernel if there is one."""
     from tokenred.attention.triton.nearest import MOST_NEAR, nearest
 
+    if not isinstance(builder, Semantic):
+        return builder(x0, grid)
     if type(builder) not in (Semantic, Mixed) or builder.M > MOST_NEAR:
         return builder(x0, grid)
     builder.check_tokens(x0.shape[1])
