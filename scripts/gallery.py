@@ -34,7 +34,7 @@ from tokenred.analysis import (
     agreement_map,
     break_even_chart,
     compare,
-    graph_panels,
+    draw_graph,
     heat_map,
     image_graph,
     metric_lines,
@@ -218,7 +218,7 @@ def agreements(folder: Path) -> Figure:
 def whole_graph(folder: Path) -> Figure:
     """The token graph of the ship, and how often each patch is chosen."""
     made = image_graph(load_model("cifar10_vit"), ship())
-    return graph_panels(made.graph, made.pixels, patches=(43, 25, 58))
+    return draw_graph(made.graph, made.pixels, patches=(43, 25, 58), in_degree=True)
 
 
 def break_even(folder: Path) -> Figure:

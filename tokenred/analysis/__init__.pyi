@@ -37,12 +37,11 @@ from .plots.agreement_map import agreement_map as agreement_map
 from .plots.break_even import break_even_chart as break_even_chart
 from .plots.canvas import save_figure as save_figure
 from .plots.graph_figures import draw_graph as draw_graph
-from .plots.graph_figures import graph_panels as graph_panels
 from .plots.graph_figures import in_degree_map as in_degree_map
 from .plots.heat_map import heat_map as heat_map
 from .plots.metric_lines import metric_lines as metric_lines
+from .plots.metric_lines import scorer_comparison as scorer_comparison
 from .plots.published import read_published as read_published
-from .plots.scorer_comparison import scorer_comparison as scorer_comparison
 from .plots.smoothing_curves import smoothing_curves as smoothing_curves
 from .plots.tables import tabulate as tabulate
 from .plots.token_pictures import show_tokens as show_tokens

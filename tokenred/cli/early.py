@@ -38,7 +38,7 @@ _NAMES = """
 address against all-edges amp attention axis backbone base baselines batch-size budget builder
 channels-last chart check checkpoint class-map classes columns compile costs data demo device
 dry-run dtype engine epochs experiment finetuned fix format front gpus graph height help holders
-hue image-cache image-size imagenet import index invalid layer layers level limit links list
+hue image-cache image-size imagenet import index invalid layer layers level limit list
 loaders lr max-seconds mean memory metric model name off-the-shelf on-error opset out output
 overwrite pairs paper-method patch preset progress published quick random-weights reference
 relative removed resume retries retry-failed rows seed set share smaller sort speed split

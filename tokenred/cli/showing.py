@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from tokenred.analysis import (
-    graph_panels,
+    draw_graph,
     graph_statistics,
     image_graph,
     save_figure,
@@ -148,9 +148,9 @@ def graph_command(
     )
     name = "an embedded digit" if image is None else image.name
     every = range(found.graph.num_nodes) if all_edges else None
-    figure = graph_panels(
+    figure = draw_graph(
         found.graph, found.pixels, patches=patch or every, far_only=False if all_edges else None,
-        title=f"{builder}, {model.title} on {name}",
+        in_degree=True, title=f"{builder}, {model.title} on {name}",
     )  # fmt: skip
     say(statistics, written=save_figure(figure, output, overwrite=True))
 

@@ -15,7 +15,7 @@ from torch import nn
 
 import tokenred as tr
 from tokenred.analysis import Agreement, agreement
-from tokenred.analysis.measure.agreement import alive, chance_iou, iou, scores, spearman
+from tokenred.analysis.measure.agreement import alive, chance_iou, scores, spearman
 from tokenred.analysis.measure.inputs import open_for
 from tokenred.core.errors import ConfigError
 from tokenred.reduced.trace import Trace
@@ -86,17 +86,6 @@ def _trace(model: nn.Module, strategy: Any, images: torch.Tensor | None = None) 
         return tr.wrap(model, strategy).run_with_trace(images)[1]
 
 
-@pytest.mark.parametrize("recipe", ["gtp", "tome", "evit"])
-def test_alive(digits: nn.Module, recipe: str) -> None:
-    trace = _trace(digits, recipe)
-    kept = alive(trace)
-    assert kept.shape == (3, 8, 64)
-    for layer, index in enumerate(trace.index_per_layer):
-        for i in range(3):
-            expected = {place for place in index[i].tolist() if place >= 0}
-            assert set(np.flatnonzero(kept[i, layer])) == expected
-
-
 def test_scores(digits: nn.Module) -> None:
     trace = _trace(digits, "topk:keep_rate=0.5")
     found, kept = scores(trace), alive(trace)
@@ -107,13 +96,6 @@ def test_scores(digits: nn.Module) -> None:
             own, gone = found[i, layer], known[i, layer] & ~kept[i, layer]
             assert own[kept[i, layer]].min() >= own[gone].max()
     assert np.isnan(scores(_trace(digits, "tome"))).all()
-
-
-def test_iou() -> None:
-    a = np.array([[1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]], dtype=bool)
-    b = np.array([[0, 1, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0]], dtype=bool)
-    assert iou(a, b) == pytest.approx([1 / 3, 1, np.nan], nan_ok=True)
-    assert np.isnan(chance_iou(a, b)[2])
 
 
 @pytest.mark.parametrize(("a", "b", "n"), [(2, 3, 5), (4, 4, 4), (0, 2, 5)])

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 import tokenred as tr
@@ -34,14 +31,6 @@ def test_images_and_data(digits: nn.Module) -> None:
     assert len(from_data.gmacs) == 6
     assert len(set(from_data.gmacs)) > 1
     assert from_data.mean_counts[:3].tolist() == [64, 64, 64]
-
-
-def test_unreadable_images_cost_nothing(digits: nn.Module, tmp_path: Path) -> None:
-    for label in range(10):
-        (tmp_path / str(label)).mkdir()
-        Image.new("RGB", (32, 32), (20 * label,) * 3).save(tmp_path / str(label) / "a.png")
-        (tmp_path / str(label) / "torn.png").write_bytes(b"torn")
-    assert len(adaptive_cost(tr.wrap(digits, "ats"), tmp_path).gmacs) == 10
 
 
 def test_of_a_static_method_all_images_cost_the_same(digits: nn.Module) -> None:

@@ -16,26 +16,12 @@ from tokenred.core.errors import ConfigError, InputError
 # Paired differences.
 
 
-@pytest.mark.parametrize("n", [200, 2000])
-def test_coverage(n: int) -> None:
-    """Of 2000 simulated pairs 93 to 97% are covered, at a difference of share × differing."""
-    rng = np.random.default_rng(2024)
-    for differing in (10 / n, 20 / n, 0.1, 0.4):
-        for share in (0.0, 0.25, 0.5, 0.8):
-            only_a, only_b = differing * (1 + share) / 2, differing * (1 - share) / 2
-            x, y, _ = rng.multinomial(n, [only_a, only_b, 1 - differing], size=2000).T
-            low, high = paired_limits(x, y, n)
-            truth = only_a - only_b
-            covered = ((low <= truth) & (truth <= high)).mean()
-            assert 0.93 <= covered <= 0.97, (differing, share)
-
-
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.8])
-@pytest.mark.parametrize("expected", [4, 8])
-def test_coverage_where_few_images_tell_the_models_apart(expected: int, share: float) -> None:
-    """Summed over all outcomes, since 2000 trials are too few so near to the bounds."""
+@pytest.mark.parametrize("expected", [4, 8, 20])
+def test_coverage(expected: int, share: float) -> None:
+    """Summed over all outcomes, for so many images that tell the models apart."""
     n = 500
-    x, y = np.indices((40, 40))
+    x, y = np.indices((70, 70))
     only_a, only_b = expected / n * (1 + share) / 2, expected / n * (1 - share) / 2
     weight = stats.multinomial.pmf(
         np.stack((x, y, n - x - y), axis=-1), n, (only_a, only_b, 1 - only_a - only_b)

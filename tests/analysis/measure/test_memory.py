@@ -9,7 +9,7 @@ from torch import nn
 import tokenred as tr
 from tokenred.analysis import peak_memory
 from tokenred.analysis.measure.memory import allocation_peak
-from tokenred.core.errors import ConfigError, InputError
+from tokenred.core.errors import ConfigError
 
 
 def test_to_the_byte() -> None:
@@ -39,10 +39,3 @@ def test_a_forward(digits: nn.Module) -> None:
     assert one < four
     early = tr.strategy("random", keep_rate=0.2, layers=(0,)).replace(where="before_block")
     assert peak_memory(tr.wrap(digits, early), batch_size=4) < four
-
-
-def test_refused(digits: nn.Module) -> None:
-    with pytest.raises(ConfigError, match="batch_size"):
-        peak_memory(digits, batch_size=0)
-    with pytest.raises(InputError):
-        peak_memory(digits, (3, 33, 32))

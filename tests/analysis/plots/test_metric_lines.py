@@ -1,4 +1,4 @@
-"""Lines, points and intervals are those of the frame."""
+"""Lines, points and intervals are those of the frame; scorers are lines, or rows at one budget."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tokenred.analysis import metric_lines
+from tokenred.analysis import metric_lines, scorer_comparison
 from tokenred.core.errors import ConfigError, InputError
 
 
@@ -58,3 +58,24 @@ def test_refused(grid: pd.DataFrame) -> None:
         metric_lines(grid, "alpha", hue="alpha")
     with pytest.raises(InputError, match="needs the column theta"):
         metric_lines(grid, "theta")
+    with pytest.raises(InputError, match="needs the column scorer"):
+        scorer_comparison(grid)
+
+
+def test_scorers_best_first(with_dense: pd.DataFrame) -> None:
+    scorers = {"MixedAttn": 0.0, "DiagAttn": 1.0, "Random": -2.0}
+    one = with_dense[(with_dense["alpha"] == 0.1) & (with_dense["M"] == 8)]
+    rows = [one.assign(top1=one["top1"] + extra, scorer=name) for name, extra in scorers.items()]
+    study = pd.concat([*rows, with_dense.tail(1)])[["scorer", *one.columns[2:]]]
+    figure = scorer_comparison(study)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["DiagAttn", "MixedAttn", "Random"]
+    assert figure.axes[0].get_xlabel() == "tokens removed in each block P"
+    # At one budget a row each, the best on top.
+    figure = scorer_comparison(study, fixed={"P": 3})
+    (axes,) = figure.axes
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["Random", "MixedAttn", "DiagAttn"]
+    (points,) = (line for line in axes.lines if line.get_marker() == "o")
+    assert points.get_xdata().tolist() == pytest.approx([67.0, 69.0, 70.0])
+    assert "P=3" in figure.get_supxlabel()
+    assert [t.get_text() for t in axes.texts] == ["dense"]

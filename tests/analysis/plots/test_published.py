@@ -47,7 +47,7 @@ def test_wide_files_are_read_as_they_are(tmp_path: Path) -> None:
 
 
 def test_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no published point has backbone=DeiT-T; .*DeiT-S"):
+    with pytest.raises(InputError, match=r"no row has backbone=DeiT-T; .*DeiT-S"):
         read_published(GTP_PAPER, backbone="DeiT-T")
     with pytest.raises(InputError, match="the values of table"):
         read_published(GTP_PAPER, table=9)

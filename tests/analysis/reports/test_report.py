@@ -20,6 +20,7 @@ from tokenred.analysis.reports.page import (
     Picture,
     Section,
     Value,
+    figure,
     number,
     plain,
     write_page,
@@ -136,10 +137,8 @@ def test_refused_before_anything_is_read(tmp_path: Path, comparison: pd.DataFram
 
 
 def test_everything_is_escaped_and_only_its_own_script_may_run(tmp_path: Path) -> None:
-    table = DataTable(
-        "t", EVIL, [Column(EVIL, help=EVIL), Column("n", numeric=True)],
-        [[Value(EVIL, mark="bad"), Value("1", 1.0)], [Value(EVIL), number(None, 2)]],
-    )  # fmt: skip
+    bad = Column(EVIL, lambda row: Value(EVIL, mark="bad" if row["n"] else ""), help=EVIL)
+    table = DataTable("t", EVIL, [bad, Column("n", figure("n", 0), True)], [{"n": 1}, {"n": None}])
     section = Section(
         "s", EVIL, (EVIL,), ((EVIL, EVIL),),
         (Picture(EVIL, EVIL, "data:image/png;base64,AA==", EVIL, EVIL),), (table,), ((EVIL, EVIL),),

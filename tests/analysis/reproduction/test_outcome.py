@@ -74,10 +74,10 @@ def test_a_section_for_every_experiment_and_commands_for_what_was_not_run(tmp_pa
     assert (len(tables), len(page.pictures)) == (2, 3)
     assert {"#part-1", "#part-2", "#part-3"} <= set(page.references)
     rows = tables[0][1:]
-    differing = [row for row in rows if row[6] == "✗ differs"]
+    differing = [row for row in rows if row[5] == "✗ differs"]
     assert sum(int(cell or 0) for cell in summary[1][3:]) == len(rows)
     assert differing
-    assert all(row[2] and row[4] for row in differing)  # ours and theirs
+    assert all(row[2] and row[3] for row in differing)  # ours and theirs
     assert {"GMACs", "top-1 %"} <= {row[1] for row in rows}
     for words in ("Hollow, dotted: published", "Commands for the figures that were not run",
                   "tokenred finetune --model deit_small", 'class="open"',

@@ -7,24 +7,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
 
-from tokenred.analysis.measure.inputs import Data, batches, open_for, progress_bar, readable
-from tokenred.analysis.measure.machine import Portions, base_of, running, weight_type
+from tokenred.analysis.measure.inputs import Data, reading
+from tokenred.analysis.measure.machine import Portions, weight_type
 from tokenred.analysis.measure.machine import channels_last as weights_last
 from tokenred.core.errors import ConfigError, DataError, InputError
 from tokenred.core.values import Count, Size, checked
-from tokenred.data import SKIPPED_LABEL, ImageDataset
 from tokenred.data.classes import ClassMap
 from tokenred.reduced.model import ReducedViT
-
-Opened = ImageDataset | DataLoader[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,41 +159,28 @@ def evaluate_together(
     """
     if not models:
         raise ConfigError("expected at least one model to evaluate, got none.")
-    opened: Opened
-    if isinstance(data, DataLoader):
-        opened = data
-    else:
-        opened = open_for(base_of(next(iter(models.values()))), data, split=split,
-                          class_map=class_map)  # fmt: skip
-    stream, total = batches(opened, batch_size=batch_size, workers=workers, limit=limit, seed=seed)
     rows: dict[str, list[Tensor]] = {name: [] for name in models}
     classes = dict.fromkeys(models, 0)
-    skipped: list[tuple[str, str]] = []
     start = time.perf_counter()
     with (
         weights_last(models.values(), channels_last),
         _checking(models.values()),
-        running(models.values(), device, amp=amp) as place,
-        progress_bar(total, "accuracy", "img", progress) as bar,
-    ):
+        reading(
+            models.values(), data, "accuracy", split=split, class_map=class_map, device=device,
+            amp=amp, progress=progress, batch_size=batch_size, workers=workers, limit=limit,
+            seed=seed,
+        ) as (place, batches, skipped),
+    ):  # fmt: skip
         runs = {
             name: partial(Portions(), partial(_logits, model, place, channels_last))
             for name, model in models.items()
         }
-        for (images, labels, indices), bad in readable(stream):
-            for name, run in runs.items() if len(labels) else ():
+        for images, labels, indices in batches:
+            for name, run in runs.items():
                 logits = run(images)
                 classes[name] = logits.shape[1]
                 rows[name].append(_ranked(logits, labels, indices))
-            skipped += [_why(opened, index) for index in bad]
-            bar.update(len(labels) + len(bad))
     seconds = time.perf_counter() - start
-    if not next(iter(rows.values())):
-        first = f"; the first: {skipped[0][0]} ({skipped[0][1]})" if skipped else ""
-        raise DataError(
-            f"expected images to evaluate on, got none, and {len(skipped)} that cannot be "
-            f"read{first}. Check the data."
-        )
     found = {}
     for name, own in rows.items():
         index, label, prediction, rank = torch.cat(own).T.contiguous().numpy()
@@ -255,13 +237,3 @@ def _ranked(logits: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
     rank = ((logits > own) | ((logits == own) & before)).sum(dim=1)
     prediction = torch.where(rank == 0, labels, logits.argmax(dim=1))
     return torch.stack((indices.long(), labels.long(), prediction, rank), dim=1)
-
-
-def _why(data: Opened, index: int) -> tuple[str, str]:
-    """Name and reason of an image that could not be read."""
-    source: Any = data
-    if isinstance(data, DataLoader):
-        source = data.dataset.dataset if isinstance(data.dataset, Subset) else data.dataset
-    if isinstance(source, ImageDataset):
-        return source.name_of(index), source.why_unreadable(index) or "unreadable a moment ago"
-    return f"image {index}", f"its label is {SKIPPED_LABEL}"

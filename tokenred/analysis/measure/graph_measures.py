@@ -1,4 +1,4 @@
-"""Statistics of a token graph: pure functions of an adjacency matrix.
+"""Statistics of a token graph, from its adjacency matrix.
 
 The matrix is sparse, ``(N0, N0)`` of 0 and 1 without a diagonal; row i has a 1 for each position
 that i chose. A token dropped at j propagates to the kept rows that chose j, so a token's
@@ -7,16 +7,13 @@ that i chose. A token dropped at j propagates to the kept rows that chose j, so 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import eigh
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
-from tokenred.core.errors import InputError
 from tokenred.graphs import Graph
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
 
 GRAPH_STATISTICS = {
     "out_degree": "neighbours that a token chose, mean",
@@ -41,8 +38,6 @@ def adjacency(graph: Graph, i: int = 0) -> csr_array:
     Raises:
         ConfigError: if the graph does not have the image.
     """
-    from scipy.sparse import csr_array
-
     found = graph.to_scipy(i).tocoo()
     edges = found.row != found.col
     at = (found.row[edges], found.col[edges])
@@ -57,105 +52,54 @@ def in_degree(matrix: csr_array) -> NDArray[np.float64]:
     return np.asarray(matrix.sum(axis=0), dtype=np.float64).reshape(-1)
 
 
-def reciprocity(matrix: csr_array) -> float:
-    """Share of the edges whose reverse is an edge too; NaN without edges."""
-    return float(matrix.multiply(matrix.T).sum() / matrix.nnz) if matrix.nnz else float("nan")
-
-
-def clustering(matrix: csr_array) -> float:
-    """Mean clustering coefficient of the undirected graph.
-
-    The share of pairs of a token's neighbours that are neighbours of each other; 0 for a token with
-    fewer than two. Source: Watts and Strogatz, "Collective dynamics of 'small-world'
-    networks", Nature 393, 1998.
-    """
-    both = _undirected(matrix)
-    degree = in_degree(both)
-    closed = in_degree((both @ both).multiply(both))
-    pairs = degree * (degree - 1)
-    return float(np.divide(closed, pairs, out=np.zeros_like(degree), where=pairs > 0).mean())
-
-
-def weak_components(matrix: csr_array) -> int:
-    """Number of weakly connected components."""
-    from scipy.sparse.csgraph import connected_components
-
-    return int(connected_components(matrix, directed=True, connection="weak")[0])
-
-
-def spectral_gap(matrix: csr_array) -> float:
-    """How quickly features would become equal under repeated propagation, 0 … 2.
-
-    ``1 − λ2``, with λ2 the second largest eigenvalue of ``D^-1/2 U D^-1/2``, where U is the
-    undirected adjacency and D its degrees. This is the normalised adjacency of GTP's Eq. 9 made
-    symmetric, because the eigenvalues of a directed graph may be complex. It is the second smallest
-    eigenvalue of the normalised Laplacian (Chung, "Spectral Graph Theory", 1997). 0 if the graph is
-    disconnected, NaN for a single token. ``O(N0³)``.
-    """
-    from scipy.linalg import eigh
-
-    n = matrix.shape[0]
-    if n < 2:
-        return float("nan")
-    if weak_components(matrix) > 1:
-        return 0.0
-    both = _undirected(matrix).toarray()
-    root = 1 / np.sqrt(both.sum(axis=1))
-    second = eigh(root[:, None] * both * root, eigvals_only=True, subset_by_index=[n - 2, n - 2])
-    return float(1 - second[0])
-
-
-def edge_lengths(
-    matrix: csr_array, grid: tuple[int, int]
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The length of each edge, and whether it extends beyond the grid neighbours.
-
-    Returns:
-        Euclidean distance in patches, and whether the ends are not among the 8 grid neighbours. In
-        a mixed graph these are the purely semantic edges.
-
-    Raises:
-        InputError: if the graph has another number of nodes than the grid.
-    """
-    if matrix.shape[0] != grid[0] * grid[1]:
-        raise InputError(
-            f"expected a graph of {grid[0] * grid[1]} nodes for a {grid[0]}×{grid[1]} grid, got "
-            f"{matrix.shape[0]}."
-        )
-    down, across = (apart[matrix.nonzero()] for apart in _apart(grid))
-    return np.hypot(down, across), np.maximum(down, across) > 1
-
-
 def describe(matrix: csr_array, grid: tuple[int, int]) -> dict[str, float]:
-    """All of `GRAPH_STATISTICS`; NaN if there is nothing to average."""
-    chosen = in_degree(matrix)
-    lengths, far = edge_lengths(matrix, grid)
-    chance = np.hypot(*_apart(grid))[~np.eye(len(chosen), dtype=bool)]
+    """All of `GRAPH_STATISTICS`; NaN if there is nothing to average.
+
+    - The clustering coefficient is of the undirected graph: the share of pairs of a token's
+      neighbours that are neighbours of each other, 0 for fewer than two (Watts and Strogatz,
+      "Collective dynamics of 'small-world' networks", Nature 393, 1998).
+    - The spectral gap, 0 … 2, says how quickly features would become equal under repeated
+      propagation: the second smallest eigenvalue of the normalised Laplacian of the undirected
+      graph (Chung, "Spectral Graph Theory", 1997), which is the normalised adjacency of GTP's Eq. 9
+      made symmetric, because the eigenvalues of a directed graph may be complex. 0 if the graph is
+      disconnected. ``O(N0³)``.
+    - Lengths are Euclidean. In a mixed graph, edges beyond the 8 grid neighbours are the purely
+      semantic ones.
+    """
+    chosen, edges = in_degree(matrix), matrix.nonzero()
+    both = matrix.maximum(matrix.T).tocsr()
+    degree, closed = in_degree(both), in_degree((both @ both).multiply(both))
+    pairs = degree * (degree - 1)
+    components = int(connected_components(matrix, directed=True, connection="weak")[0])
+    places = np.indices(grid, dtype=np.float64).reshape(2, -1)
+    apart = np.abs(places[:, :, None] - places[:, None, :])  # rows and columns between patches
+    distance = np.hypot(*apart)
+    lengths, far = distance[edges], apart.max(axis=0)[edges] > 1
+    mutual = matrix.multiply(matrix.T).sum()
     return {
         "out_degree": float(chosen.mean()),
         "in_degree_sd": float(chosen.std()),
         "in_degree_max": float(chosen.max()),
         "unchosen": float((chosen == 0).mean()),
-        "reciprocity": reciprocity(matrix),
-        "clustering": clustering(matrix),
-        "components": float(weak_components(matrix)),
-        "spectral_gap": spectral_gap(matrix),
+        "reciprocity": float(mutual / matrix.nnz) if matrix.nnz else float("nan"),
+        "clustering": float(np.divide(closed, pairs, out=pairs * 0, where=pairs > 0).mean()),
+        "components": float(components),
+        "spectral_gap": _spectral_gap(both.toarray()) if components == 1 else 0.0,
         "edge_length": _mean(lengths),
         "far_share": _mean(far),
         "far_length": _mean(lengths[far]),
-        "chance_length": _mean(chance),
+        "chance_length": _mean(distance[~np.eye(len(distance), dtype=bool)]),
     }
 
 
-def _undirected(matrix: csr_array) -> csr_array:
-    return matrix.maximum(matrix.T).tocsr()
+def _spectral_gap(adjacency: NDArray[np.float64]) -> float:
+    n = len(adjacency)
+    if n < 2:
+        return float("nan")
+    root = 1 / np.sqrt(adjacency.sum(axis=1))
+    scaled = root[:, None] * adjacency * root
+    return float(1 - eigh(scaled, eigvals_only=True, subset_by_index=[n - 2, n - 2])[0])
 
 
 def _mean(values: NDArray[np.float64] | NDArray[np.bool_]) -> float:
     return float(values.mean()) if values.size else float("nan")
-
-
-def _apart(grid: tuple[int, int]) -> NDArray[np.float64]:
-    """``(2, N0, N0)`` rows and columns between each two patches."""
-    places = np.indices(grid, dtype=np.float64).reshape(2, -1)
-    return np.asarray(np.abs(places[:, :, None] - places[:, None, :]))

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
-from tokenred.analysis.measure.inputs import batches, open_for, readable
-from tokenred.analysis.measure.machine import measured
+from tokenred.analysis.measure.inputs import Data, reading
 from tokenred.core.errors import InputError, PartError
 from tokenred.core.values import Count, Size, checked
-from tokenred.data import ImageDataset
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.plan import adapts
 
@@ -60,7 +58,7 @@ def is_adaptive(reduced: ReducedViT) -> bool:
 @checked
 def adaptive_cost(
     reduced: ReducedViT,
-    data: Tensor | str | os.PathLike[str] | ImageDataset,
+    data: Tensor | Data,
     *,
     limit: Size | None = None,
     batch_size: Size = 32,
@@ -89,20 +87,19 @@ def adaptive_cost(
     if not isinstance(reduced, ReducedViT):
         raise PartError(f"expected a model from tokenred.wrap, got {type(reduced).__name__}.")
     if isinstance(data, Tensor):
-        images = iter(data[:limit].split(batch_size))
-    else:
-        dataset = open_for(reduced.base, data, split=split)
-        loaded, _ = batches(dataset, batch_size=batch_size, workers=workers, limit=limit, seed=seed)
-        images = (batch for (batch, _, _), _ in readable(loaded))
+        if not len(data):
+            raise InputError("expected at least one image to measure the cost of, got none.")
+        alone = torch.zeros(len(data), dtype=torch.long)
+        data = DataLoader(TensorDataset(data, alone), batch_size)
     weight = next(reduced.parameters())
     counts: list[Tensor] = []
-    with measured(reduced, None):
-        for batch in images:
-            if len(batch):
-                size = (int(batch.shape[2]), int(batch.shape[3]))
-                counts.append(reduced.alive_counts(batch.to(weight)).cpu())
-    if not counts:
-        raise InputError("expected at least one image to measure the cost of, got none.")
+    with reading(
+        [reduced], data, "cost", split=split, batch_size=batch_size, workers=workers, limit=limit,
+        seed=seed, progress=False,
+    ) as (_, batches, _):  # fmt: skip
+        for images, _, _ in batches:
+            counts.append(reduced.alive_counts(images.to(weight)).cpu())
+    size = (int(images.shape[2]), int(images.shape[3]))
     rows = torch.cat(counts)
     # Many images have equal counts.
     distinct, of = rows.unique(dim=0, return_inverse=True)

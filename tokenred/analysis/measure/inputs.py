@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
+from tokenred.analysis.measure.machine import base_of, running
 from tokenred.core.errors import DataError
 from tokenred.core.values import Size, read
 from tokenred.data import SKIPPED_LABEL, ImageDataset, eval_transform, make_loader, open_dataset
@@ -32,15 +34,10 @@ def open_for(
     split: str | None = None,
     class_map: ClassMap = None,
 ) -> ImageDataset:
-    """A dataset with the model's own preprocessing.
+    """A dataset with the model's own preprocessing, unless it has its own.
 
-    Args:
-        model: its ``pretrained_cfg`` defines the preprocessing.
-        data: as for `tokenred.data.open_dataset`, or a dataset, which keeps its transform if it has
-            one.
-        split, class_map: see `tokenred.data.open_dataset`. Without a ``class_map``, there must be
-            as many folders as the model has classes, or folders named by ImageNet's WNIDs for a
-            model with 1000.
+    Without a ``class_map``, there must be as many folders as the model has classes, or folders
+    named by ImageNet's WNIDs for a model with 1000.
 
     Raises:
         DataError: if the source is missing or empty, or labels exceed the model's classes.
@@ -77,15 +74,7 @@ def batches(
     limit: int | None,
     seed: int,
 ) -> tuple[Iterator[Batch], int | None]:
-    """The batches (images, labels, indices), and the number of images (None if unknown).
-
-    Args:
-        data: with a transform, or a loader.
-        batch_size, workers, limit, seed: as in `tokenred.analysis.evaluate`.
-
-    Raises:
-        ConfigError: if a number is out of range.
-    """
+    """The batches (images, labels, indices), and the number of images (None if unknown)."""
     if isinstance(data, ImageDataset):
         loader = make_loader(data, batch_size, workers=workers, limit=limit, seed=seed)
         return iter(loader), len(loader.dataset)  # type: ignore[arg-type]
@@ -116,14 +105,63 @@ def _from_loader(loader: DataLoader[Any], limit: int | None) -> Iterator[Batch]:
             return
 
 
-def readable(source: Iterator[Batch]) -> Iterator[tuple[Batch, list[int]]]:
-    """Each batch without its unreadable images, and the indices of these."""
-    for images, labels, indices in source:
-        good = labels != SKIPPED_LABEL
-        if good.all():  # pinned memory stays pinned
-            yield (images, labels, indices), []
-        else:
-            yield (images[good], labels[good], indices[good]), indices[~good].tolist()
+@contextmanager
+def reading(
+    models: Iterable[nn.Module],
+    data: Data,
+    title: str,
+    *,
+    split: str | None = None,
+    class_map: ClassMap = None,
+    device: str | torch.device | None = None,
+    amp: torch.dtype | None = None,
+    progress: bool = True,
+    **loading: Any,
+) -> Iterator[tuple[torch.device, Iterator[Batch], list[tuple[str, str]]]]:
+    """Run models on data, with a progress bar; the arguments are those of `evaluate`.
+
+    Gives the device, batches without the unreadable images, and name and reason of those, a list
+    that grows. The batches end with a DataError if no image could be read.
+    """
+    models = list(models)
+    if not isinstance(data, DataLoader):
+        data = open_for(base_of(models[0]), data, split=split, class_map=class_map)
+    source, total = batches(data, **loading)
+    skipped: list[tuple[str, str]] = []
+
+    def readable() -> Iterator[Batch]:
+        seen = 0
+        for images, labels, indices in source:
+            good = labels != SKIPPED_LABEL
+            skipped.extend(_why(data, index) for index in indices[~good].tolist())
+            if good.all() and len(good):  # pinned memory stays pinned
+                yield images, labels, indices
+            elif good.any():
+                yield images[good], labels[good], indices[good]
+            seen += int(good.sum())
+            bar.update(len(labels))
+        if not seen:
+            first = f"; the first: {skipped[0][0]} ({skipped[0][1]})" if skipped else ""
+            raise DataError(
+                f"expected images to measure on, got none, and {len(skipped)} that cannot be "
+                f"read{first}. Check the data."
+            )
+
+    with (
+        running(models, device, amp=amp) as place,
+        progress_bar(total, title, "img", progress) as bar,
+    ):
+        yield place, readable(), skipped
+
+
+def _why(data: Data, index: int) -> tuple[str, str]:
+    """Name and reason of an image that could not be read."""
+    source: Any = data
+    if isinstance(data, DataLoader):
+        source = data.dataset.dataset if isinstance(data.dataset, Subset) else data.dataset
+    if isinstance(source, ImageDataset):
+        return source.name_of(index), source.why_unreadable(index) or "unreadable a moment ago"
+    return f"image {index}", f"its label is {SKIPPED_LABEL}"
 
 
 def progress_bar(total: float | None, title: str, unit: str, shown: bool) -> tqdm[Any]:

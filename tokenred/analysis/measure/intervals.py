@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 
 # Halvings of an interval of length 2, until its ends are neighbours in double precision.
 _HALVINGS = 60
-_FEWEST = 2
+_REPLICATES = 1000  # of the bootstrap
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def paired_difference(correct_a: ArrayLike, correct_b: ArrayLike, level: float =
 
     Args:
         correct_a, correct_b: ``(n,)`` of bool (or 0 and 1), the same images in the same order.
-        level: nominal coverage, between 0 and 1.
+        level: nominal coverage.
 
     Raises:
         InputError: if the arrays are empty, differ in shape, or contain values other than 0 and 1.
@@ -94,7 +94,7 @@ def paired_limits(
     Args:
         only_a, only_b: numbers of images that only a, or only b, classifies correctly.
         images: total number of images.
-        level: nominal coverage, between 0 and 1.
+        level: nominal coverage.
 
     Returns:
         The lower and upper ends, with the broadcast shape of the arguments.
@@ -147,17 +147,12 @@ class StreamingMeans:
 
     Source: the online bootstrap of Oza and Russell, "Online Bagging and Boosting", AISTATS 2001;
     intervals by percentiles, Efron and Tibshirani, "An Introduction to the Bootstrap", 1993.
-
-    Args:
-        columns: number of quantities.
-        replicates: of the bootstrap.
-        seed: of the weights.
     """
 
-    def __init__(self, columns: int, *, replicates: int = 1000, seed: int = 0) -> None:
+    def __init__(self, columns: int, *, seed: int = 0) -> None:
         self._random = np.random.default_rng(seed)
         # Row 0 has equal weights: the mean itself.
-        self._sum: Floats = np.zeros((replicates + 1, columns))
+        self._sum: Floats = np.zeros((_REPLICATES + 1, columns))
         self._weight: Floats = np.zeros_like(self._sum)
 
     def add(self, values: ArrayLike) -> None:
@@ -174,19 +169,13 @@ class StreamingMeans:
 
         ``images`` counts those for which a quantity is defined; without any its mean is NaN, and
         with fewer than two its interval.
-
-        Raises:
-            ConfigError: for a level that is not between 0 and 1.
         """
         ratios, counts = self._ratios(), self._weight[0]
         low, high = _percentiles(ratios[1:], counts, level)
         return {"mean": ratios[0], "low": low, "high": high, "images": counts.astype(np.int64)}
 
     def differences(self, a: list[int], b: list[int], level: float = 0.95) -> Floats:
-        """``(3, pairs)``: mean of columns ``a`` minus mean of columns ``b``, low and high.
-
-        Paired: both means of a replicate are over the same weighted images.
-        """
+        """``(3, pairs)``: means of columns ``a`` minus those of ``b``, low and high; paired."""
         ratios = self._ratios()
         gap = ratios[:, a] - ratios[:, b]
         counts = np.minimum(self._weight[0, a], self._weight[0, b])
@@ -201,7 +190,7 @@ def _percentiles(replicates: Floats, counts: Floats, level: float) -> Floats:
     """``(2, columns)``; NaN for fewer than two images."""
     level = read(PartOf, level, "level")
     out = np.full((2, replicates.shape[1]), np.nan)
-    enough = counts >= _FEWEST
+    enough = counts >= 2
     ends = ((1 - level) / 2, (1 + level) / 2)
     # With few images a replicate may have only zero weights; it is ignored.
     out[:, enough] = np.nanquantile(replicates[:, enough], ends, axis=0)

@@ -122,11 +122,7 @@ def running(
 ) -> Iterator[torch.device]:
     """Run models in eval mode on one device, without gradients, and restore them afterwards.
 
-    Args:
-        models: at least one.
-        device, amp, threads: see `tokenred.analysis.benchmark`.
-        inference: use inference mode, which is faster; but tensors cached by a model cannot be used
-            in training afterwards.
+    Inference mode is faster, but tensors cached by a model cannot be used in training afterwards.
 
     Raises:
         ConfigError: for another precision, an invalid number of threads, or a missing device.
@@ -216,11 +212,7 @@ class Portions:
         self._size: int | None = None
 
     def __call__(self, run: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        """The results ``(b, …)`` of ``run`` for images ``(b, …)``.
-
-        Raises:
-            RuntimeError: as raised by ``run``: out of memory with a single image, or any other.
-        """
+        """The results ``(b, …)`` of ``run`` for images ``(b, …)``."""
         results: list[Tensor] = []
         start = 0
         while start < len(images):

@@ -48,15 +48,7 @@ def peak_memory(
 
 
 def allocation_peak(run: Callable[[], object], device: torch.device | str = "cpu") -> int:
-    """The peak of PyTorch's allocations during a call, above the level before.
-
-    Args:
-        run: the call; its result is kept until the end.
-        device: whose allocations count.
-
-    Raises:
-        ConfigError: if allocations on the device cannot be counted.
-    """
+    """The peak of PyTorch's allocations during a call, above the level before."""
     device = torch.device(device)
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"expected cpu or cuda to count allocations on, got {device}.")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
@@ -28,12 +29,10 @@ from tokenred.core.errors import InputError
 from tokenred.core.tensors import at_least_fp32, unit_vectors
 from tokenred.core.values import Count, PartOf, Size, checked
 from tokenred.data.classes import ClassMap
-from tokenred.reduced.cost import LayerCost
-from tokenred.reduced.trace import Reduction, Trace
+from tokenred.reduced.trace import Reduction
 from tokenred.strategies.config import fingerprint_if_any
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 _LOST = "lost"
@@ -135,8 +134,12 @@ class Oversmoothing(FramedResult):
             ["strategy", "GMACs", "tokens", "cosine similarity", "effective rank",
              "energy outside the mean (%)", "dropped tokens lost (%)"],
         )  # fmt: skip
+        dropping = self.frame[(self.frame["statistic"] == _LOST) & (self.frame["removed"] > 0)]
         for strategy, rows in last.groupby("strategy", sort=False):
             by = rows.set_index("statistic")
+            # Of all dropped tokens, over all blocks.
+            lost = dropping[dropping["strategy"] == strategy]
+            share = np.average(lost["mean"], weights=lost["removed"]) if len(lost) else None
             table.add_row(
                 str(strategy),
                 f"{by['gmacs'].iloc[0]:.3f}",
@@ -144,17 +147,9 @@ class Oversmoothing(FramedResult):
                 _with_interval(by.loc["cosine"], 3),
                 _with_interval(by.loc["effective_rank"], 2),
                 _with_interval(by.loc["high_frequency"], 1, 100),
-                self._all_lost(strategy),
+                "" if share is None else f"{100 * share:.1f}",
             )
         return table
-
-    def _all_lost(self, strategy: object) -> str:
-        """The share lost of all dropped tokens, over all blocks."""
-        rows = self.frame[self.frame["statistic"] == _LOST]
-        rows = rows[(rows["strategy"] == strategy) & (rows["removed"] > 0)]
-        if rows.empty:
-            return ""
-        return f"{100 * np.average(rows['mean'], weights=rows['removed']):.1f}"
 
     def plot(self, **options: Any) -> Figure:
         """See `tokenred.analysis.smoothing_curves`."""
@@ -217,27 +212,30 @@ def oversmoothing(
     alive: dict[int, list[tuple[int, ...]]] = {
         at: [] for at, entry in enumerate(entries) if is_adaptive(entry.model)
     }
-    keys = [
-        (at, layer.layer, statistic)
-        for at, cost in enumerate(costs)
-        for layer in cost.layers
-        for statistic in (*TOKEN_STATISTICS, *[_LOST] * _reduces(entries[at], layer))
-    ]
-    rows = [
-        {
-            "strategy": entries[at].label,
-            "method": entries[at].method,
-            "layer": layer,
-            "statistic": statistic,
-            "gmacs": costs[at].gmacs,
-            "tokens": costs[at].layers[layer].tokens_out,
-            "removed": costs[at].layers[layer].removed,
-            "fingerprint": fingerprint_if_any(entries[at].model.strategy) if at else "",
-        }
-        for at, layer, statistic in keys
-    ]
-    dense = {key[1:]: row for row, key in enumerate(keys) if not key[0]}
-    minus = {row: dense[key[1:]] for row, key in enumerate(keys) if key[0] and key[1:] in dense}
+    rows: list[dict[str, Any]] = []
+    places: dict[tuple[int, int, str], int] = {}
+    for at, (entry, cost) in enumerate(zip(entries, costs, strict=True)):
+        strategy, depth = entry.model.strategy, len(cost.layers)
+        for layer in cost.layers:
+            drops = layer.removed > 0 or strategy.selector.adaptive(layer.layer, depth)
+            for statistic in (*TOKEN_STATISTICS, *[_LOST] * drops):
+                places[at, layer.layer, statistic] = len(rows)
+                rows.append({
+                    "strategy": entry.label,
+                    "method": entry.method,
+                    "layer": layer.layer,
+                    "statistic": statistic,
+                    "gmacs": cost.gmacs,
+                    "tokens": layer.tokens_out,
+                    "removed": layer.removed,
+                    "fingerprint": fingerprint_if_any(strategy) if at else "",
+                })  # fmt: skip
+    # From the dense model's, which comes first.
+    minus = {
+        row: places[0, layer, statistic]
+        for (at, layer, statistic), row in places.items()
+        if at and statistic != _LOST
+    }
     frame, notes = means_over_images(
         [entry.model for entry in entries], data, rows,
         lambda images: _measure(entries, images, alive),
@@ -261,12 +259,6 @@ def oversmoothing(
     return Oversmoothing(frame, level, (*left_out, *notes, remain))
 
 
-def _reduces(entry: Entry, layer: LayerCost) -> bool:
-    return layer.removed > 0 or entry.model.strategy.selector.adaptive(
-        layer.layer, entry.model.info.depth
-    )
-
-
 def _measure(
     entries: Sequence[Entry], images: Tensor, alive: Mapping[int, list[tuple[int, ...]]]
 ) -> NDArray[np.float32]:
@@ -282,19 +274,6 @@ def _measure(
 
 def _statistics(entry: Entry, images: Tensor, alive: list[tuple[int, ...]] | None) -> Tensor:
     _, trace = entry.model.run_with_trace(images)
-    _check(entry, trace)
-    if alive is not None:
-        alive.append((entry.model.info.num_patches, *trace.tokens_per_layer))
-    lost = {step.layer: lost_share(step) for step in trace.steps}
-    columns: list[Tensor] = []
-    for layer, features in enumerate(trace.features):
-        tokens = features[:, trace.num_prefix :]
-        columns += [statistic(tokens) for statistic in TOKEN_STATISTICS.values()]
-        columns += [lost[layer]] if layer in lost else []
-    return torch.stack(columns, dim=1)
-
-
-def _check(entry: Entry, trace: Trace) -> None:
     own, found = entry.model.info.num_patches, trace.start.num_tokens
     if own != found:
         raise InputError(
@@ -306,6 +285,15 @@ def _check(entry: Entry, trace: Trace) -> None:
             f"{entry.label}: expected finite features from the last block, got NaN or infinity; "
             "check the weights and the precision."
         )
+    if alive is not None:
+        alive.append((own, *trace.tokens_per_layer))
+    lost = {step.layer: lost_share(step) for step in trace.steps}
+    columns: list[Tensor] = []
+    for layer, features in enumerate(trace.features):
+        tokens = features[:, trace.num_prefix :]
+        columns += [statistic(tokens) for statistic in TOKEN_STATISTICS.values()]
+        columns += [lost[layer]] if layer in lost else []
+    return torch.stack(columns, dim=1)
 
 
 def _with_interval(row: pd.Series, digits: int, factor: float = 1) -> str:

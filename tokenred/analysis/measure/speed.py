@@ -257,12 +257,7 @@ def summarise(
 ) -> Timing:
     """Medians and quartiles, and the percentile bootstrap of the median ratio.
 
-    Args:
-        name: of the candidate.
-        seconds: ``(pairs, 2)`` times of the dense model and of the candidate.
-        batch_size: images per batch.
-        gmacs, dense_gmacs, overhead_gmacs: cost per image.
-        seed: of the bootstrap.
+    ``seconds`` are ``(pairs, 2)`` times of the dense model and of the candidate.
     """
     ratios = seconds[:, 0] / seconds[:, 1]
     from scipy import stats

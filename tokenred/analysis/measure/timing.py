@@ -29,11 +29,7 @@ _LIMIT = 1024
 
 
 def resize(model: nn.Module, size: tuple[int, int]) -> None:
-    """Make a model take images of another (height, width), in place.
-
-    Raises:
-        InputError: if the model does not support the size.
-    """
+    """Make a model take images of another (height, width), in place."""
     embed = getattr(model, "patch_embed", None)
     if getattr(embed, "img_size", None) == size:
         return
@@ -57,19 +53,27 @@ def resize(model: nn.Module, size: tuple[int, int]) -> None:
 def named_candidates(
     models: Candidate | Sequence[Candidate] | Mapping[str, Candidate], dense: nn.Module | None
 ) -> dict[str, nn.Module]:
-    """The models to measure, by name; strategies are wrapped around ``dense``.
-
-    Raises:
-        ConfigError: if there is no model, or one has no dense model.
-        PartError: for an object that is neither a model nor a strategy.
-    """
+    """The models to measure, by name; strategies are wrapped around ``dense``."""
     if isinstance(models, Candidate):
         models = [models]
     if not isinstance(models, Mapping):
         models = {_name(model, at, len(models)): model for at, model in enumerate(models)}
     if not models:
         raise ConfigError("expected at least one model to time, got none.")
-    return {name: _candidate(name, model, dense) for name, model in models.items()}
+    found: dict[str, nn.Module] = {}
+    for name, model in models.items():
+        if not isinstance(model, Candidate):
+            raise PartError(f"expected a model or a strategy under {name!r}, got {model!r}.")
+        if isinstance(model, ReducedViT):
+            found[name] = model
+        elif dense is None:
+            raise ConfigError(
+                f"{name!r} has no dense model to compare with. Pass dense=, or a model that was "
+                "wrapped with tokenred.wrap."
+            )
+        else:
+            found[name] = model if isinstance(model, nn.Module) else wrap(dense, model)
+    return found
 
 
 def _name(model: Candidate, at: int, count: int) -> str:
@@ -78,26 +82,8 @@ def _name(model: Candidate, at: int, count: int) -> str:
     return "reduced" if count == 1 else f"{at}"
 
 
-def _candidate(name: str, model: Candidate, dense: nn.Module | None) -> nn.Module:
-    if not isinstance(model, Candidate):
-        raise PartError(f"expected a model or a strategy under {name!r}, got {model!r}.")
-    if dense is None and not isinstance(model, ReducedViT):
-        raise ConfigError(
-            f"{name!r} has no dense model to compare with. Pass dense=, or a model that was "
-            "wrapped with tokenred.wrap."
-        )
-    if dense is not None and not isinstance(model, nn.Module):
-        return wrap(dense, model)
-    assert isinstance(model, nn.Module)
-    return model
-
-
 def image_shape_of(model: nn.Module, given: Sequence[int] | None = None) -> tuple[int, int, int]:
-    """The shape ``(channels, height, width)`` given, or the model's own.
-
-    Raises:
-        InputError: for a shape of another length, or a model without an input size.
-    """
+    """The shape ``(channels, height, width)`` given, or the model's own."""
     if given is not None:
         if len(given) != 3 or min(given) < 1:
             raise InputError(
@@ -183,11 +169,7 @@ def on_random_images(
 ) -> Iterator[Tensor]:
     """Models in eval and inference mode on a device, and a batch of random images there.
 
-    Args:
-        models: which run; they are restored.
-        bases: the dense models behind them, which say whether they take such images.
-        image_shape: ``(channels, height, width)``; None for that of the first base.
-        batch_size, threads, device, amp, seed: see `tokenred.analysis.benchmark`.
+    ``bases`` are the dense models behind them, which say whether they take such images.
     """
     shape = image_shape_of(bases[0], image_shape)
     generator = torch.Generator().manual_seed(seed)
@@ -207,12 +189,7 @@ def runnable(
 ) -> Iterator[dict[int, Runs]]:
     """The models to time, by any key: unchanged, or compiled as full graphs with fixed shapes.
 
-    Args:
-        mode: see `Compile`.
-        images: their input; compiled models have already run on it.
-
-    Raises:
-        ConfigError: if a model cannot be compiled.
+    Compiled models have already run on the images.
     """
     if mode is False:
         yield dict(models)

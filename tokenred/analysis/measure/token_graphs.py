@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
@@ -22,9 +23,9 @@ from tokenred.analysis.measure.graph_measures import (
 )
 from tokenred.analysis.measure.inputs import Data, shown_pixels
 from tokenred.analysis.measure.intervals import StreamingMeans
-from tokenred.analysis.measure.machine import base_of, running
+from tokenred.analysis.measure.machine import base_of, running, weight_type
 from tokenred.analysis.measure.per_image import means_over_images
-from tokenred.analysis.result import FramedResult, plain_table
+from tokenred.analysis.result import FramedResult, count, plain_table
 from tokenred.core.errors import ConfigError, InputError
 from tokenred.core.values import Count, PartOf, Size, checked
 from tokenred.data import eval_transform
@@ -37,7 +38,6 @@ from tokenred.reduced.wrap import dense, wrap
 from tokenred.strategies.specs import StrategyLike, parse_spec
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 
@@ -67,35 +67,33 @@ def image_graph(
         builder: a graph builder or its name.
 
     Raises:
-        ConfigError: |for a builder that does not fit the model or makes no graph. InputError: for
-            anything other than a PIL image.
+        ConfigError: for a builder that does not fit the model or makes no graph.
+        InputError: for anything other than a PIL image.
     """
     if not isinstance(image, Image.Image):
         raise InputError(f"expected a PIL image, got {type(image).__name__}.")
     base = base_of(model)
-    made = _Builder(dense(base), builder)
-    transform = eval_transform(base)
+    reduced, transform = dense(base), eval_transform(base)
+    make = _maker(reduced, graph_builders.create(builder))
     batch = transform(image.convert("RGB"))[None]
-    with running([made.reduced], None) as place:
-        graph = made(batch.to(place, next(base.parameters()).dtype))
+    with running([reduced], None) as place:
+        graph = make(batch.to(place, weight_type(base)))
     return ImageGraph(graph, batch, shown_pixels(batch[0], transform))
 
 
-class _Builder:
-    """A graph builder behind a model's embedding."""
+def _maker(reduced: ReducedViT, builder: GraphBuilder) -> Callable[[Tensor], Graph]:
+    """From images to the graph that the builder makes of the model's embedding."""
+    builder.check(reduced.info)
+    build: Any = builder.built_for(reduced.info)
 
-    def __init__(self, reduced: ReducedViT, builder: GraphBuilder | str) -> None:
-        self.reduced = reduced
-        self.part = graph_builders.create(builder)
-        self.part.check(reduced.info)
-        self.build: Any = self.part.built_for(reduced.info)
-
-    def __call__(self, images: Tensor) -> Graph:
-        embedded = self.reduced.backbone.embed(images)
-        graph: Graph | None = self.build(embedded.x0, embedded.grid)
+    def make(images: Tensor) -> Graph:
+        embedded = reduced.backbone.embed(images)
+        graph: Graph | None = build(embedded.x0, embedded.grid)
         if graph is None:
-            raise ConfigError(f"expected a builder that makes a graph, got {self.part!r}.")
+            raise ConfigError(f"expected a builder that makes a graph, got {builder!r}.")
         return graph
+
+    return make
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -178,27 +176,22 @@ def graph_statistics(
         values, degrees = _describe(source, source.batch)
         means = StreamingMeans(len(GRAPH_STATISTICS), seed=seed)
         means.add(values)
-        import pandas as pd
-
         frame = pd.DataFrame(_rows("a graph")).assign(**means.figures(level))
         frame = frame.assign(model="", data="", seed=seed)
-        note = f"{source.batch} image{'s' * (source.batch > 1)}."
-        return _result(frame, level, (note,), degrees)
+        return _result(frame, level, (f"{count(source.batch, 'image')}.",), degrees)
     if data is None:
         raise ConfigError("expected data for the model's graphs, got none; or pass a graph.")
-    base = base_of(source)
-    if strategy is None:
-        reduced = dense(base)
-    else:
-        part = graph_builders.create(builder)
+    reduced, part = dense(base_of(source)), graph_builders.create(builder)
+    if strategy is not None:
         spec = parse_spec(strategy)
-        reduced = wrap(base, replace(spec, strategy=spec.strategy.replace(graph=part)))
-    made = _Builder(reduced, builder)
+        spec = replace(spec, strategy=spec.strategy.replace(graph=part))
+        reduced = wrap(reduced.base, spec)
+    make = _maker(reduced, part)
     dropping = [x.layer for x in reduced.cost().layers if x.removed and strategy is not None]
     chosen: list[NDArray[np.float64]] = []
 
     def measure(images: Tensor) -> NDArray[np.float64]:
-        graph = made(images)
+        graph = make(images)
         values, degrees = _describe(graph, len(images))
         if dropping:
             shares = _unreached(graph, reduced.run_with_trace(images)[1])
@@ -212,7 +205,7 @@ def graph_statistics(
         return values
 
     frame, notes = means_over_images(
-        [reduced], data, _rows(repr(made.part), dropping), measure, title="graphs", level=level,
+        [reduced], data, _rows(repr(part), dropping), measure, title="graphs", level=level,
         name=name, seed=seed, split=split, class_map=class_map, batch_size=batch_size,
         workers=workers, limit=limit, device=device, progress=progress,
     )  # fmt: skip
@@ -243,10 +236,8 @@ def _unreached(graph: Graph, trace: Trace) -> list[Float[Tensor, " b"]]:
     return shares
 
 
-def _rows(builder: str, dropping: Sequence[int] = ()) -> list[Mapping[str, Any]]:
+def _rows(builder: str, dropping: Sequence[int] = ()) -> list[dict[str, Any]]:
     """The rows of the frame without their values."""
-    import pandas as pd
-
     keys = [*((name, pd.NA) for name in GRAPH_STATISTICS), *(("unreached", x) for x in dropping)]
     return [{"builder": builder, "statistic": name, "layer": layer} for name, layer in keys]
 

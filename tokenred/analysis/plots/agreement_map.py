@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
 
 from tokenred.analysis.plots.canvas import new_figure
 from tokenred.analysis.plots.frames import about, need, read_frame
 from tokenred.analysis.plots.looks import read_name
 from tokenred.core.errors import InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
 
 _LABELS = {
     "iou": "kept by both ÷ by either (%)",
@@ -44,8 +43,6 @@ def agreement_map(
     Raises:
         InputError: if the frame is of another kind, or lacks the statistic or block.
     """
-    import seaborn as sns
-
     frame = read_frame(frame)
     columns = ("a", "b", "layer", "statistic", "mean")
     need(frame, columns, "a map of an agreement (tokenred.analysis.agreement)")
@@ -77,9 +74,11 @@ def agreement_map(
         )  # fmt: skip
         axes.tick_params(length=0, labelsize=7)
         axes.tick_params(axis="y", labelrotation=0)
-        for label in axes.get_xticklabels():
-            label.set(rotation=40 if square else 0, ha="right" if square else "center")
-            label.set_rotation_mode("anchor" if square else "default")
+        if square:
+            for label in axes.get_xticklabels():
+                label.set(rotation=40, ha="right", rotation_mode="anchor")
+        else:
+            axes.tick_params(axis="x", labelrotation=0)
         axes.set(xlabel="" if square else "block", ylabel="")
         if title is None:
             title = about(rows) + (f", block {layer}" if square else "")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from tokenred.analysis.plots.canvas import add_legend, draw_series, new_grid
 from tokenred.analysis.plots.frames import need, read_frame
 from tokenred.analysis.plots.looks import looks_of, read_name
 from tokenred.core.errors import InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # The columns that distinguish panels, and the format of their values.
 _PANEL = {
@@ -116,8 +116,6 @@ def _draw(axes: Axes, frame: pd.DataFrame, looks: dict[str, Any]) -> None:
 
 
 def _legend(looks: dict[str, Any]) -> list[Any]:
-    from matplotlib.lines import Line2D
-
     hollow: Any = {"linestyle": "none", "marker": "o", "markersize": 4.5, "markerfacecolor": "w"}
     return [
         *(Line2D([], [], color=colour, marker=marker, markersize=4.5, linewidth=1.2,

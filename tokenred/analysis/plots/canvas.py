@@ -7,19 +7,24 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from tokenred.core.files import check_new, check_output, write_atomically
 from tokenred.core.lock import output_lock
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Colour = tuple[float, float, float]
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 SUFFIXES = (".png", ".pdf", ".svg")
 _NOTE_SIZE = 6
+_SERIES: Any = {
+    "markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.5, "linewidth": 1.2,
+    "zorder": 3,
+}  # fmt: skip
 _STYLE: Any = {
     "font.size": 8,
     "axes.labelsize": 8,
@@ -58,10 +63,6 @@ def new_grid(
     Nothing changes pyplot's global state. ``width`` and ``height`` are inches; ``options`` are
     those of matplotlib's ``Figure.subplots``.
     """
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
@@ -84,27 +85,18 @@ def palette(count: int) -> list[Colour]:
 
 
 def draw_series(
-    axes: Axes, x: Any, y: Any, colour: Any, at: int = 0, *, low: Any = None, high: Any = None,
+    axes: Axes, x: Any, y: Any, colour: Any, *, low: Any = None, high: Any = None,
     bars: bool = False, **look: Any,
 ) -> None:  # fmt: skip
-    """Draw a line with markers, with its intervals as a band or as bars.
+    """Draw a line with markers, and its intervals as a band, or as ``bars``.
 
-    Args:
-        axes: to draw upon.
-        x, y: positions and values.
-        colour: of line, markers and intervals.
-        at: the number of the series, which determines its marker.
-        low, high: ends of the intervals; None for none.
-        bars: draw one interval per point instead of a band.
-        look: passed to matplotlib's ``Axes.plot``.
+    ``low`` and ``high`` are the ends of the intervals; ``look`` is passed to ``Axes.plot``.
     """
-    look = {"marker": MARKERS[at % len(MARKERS)], "markersize": 4.5, "markeredgecolor": "white",
-            "markeredgewidth": 0.5, "linewidth": 1.2, "zorder": 3, **look}  # fmt: skip
     if low is not None and bars:
         draw_bars(axes, x, y, colour, yerr=[y - low, high - y])
     elif low is not None:
         axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0, zorder=2)
-    axes.plot(x, y, color=colour, **look)
+    axes.plot(x, y, color=colour, **{**_SERIES, **look})
 
 
 def draw_bars(axes: Axes, x: Any, y: Any, colour: Any, **ends: Any) -> None:
@@ -121,25 +113,19 @@ def draw_dense(axes: Axes, value: float | None, *, across: bool = True, name: st
         return
     draw = axes.axhline if across else axes.axvline
     draw(value, color="0.55", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
-    place: Any = {"xy": (value, 1), "xycoords": ("data", "axes fraction"), "xytext": (-2, -2),
-                  "va": "top"}  # fmt: skip
-    if across:
-        place = {"xy": (1, value), "xycoords": ("axes fraction", "data"), "xytext": (-1, 1.5),
-                 "va": "bottom"}  # fmt: skip
-    if name:
-        axes.annotate(
-            name, textcoords="offset points", ha="right", fontsize=6, color="0.4", **place
-        )
+    # At the end of the line, just above or to the left of it.
+    place: Any = ((1, value), axes.get_yaxis_transform()) if across else (
+        (value, 1), axes.get_xaxis_transform())  # fmt: skip
+    axes.annotate(
+        name, place[0], xycoords=place[1], textcoords="offset points", fontsize=6, color="0.4",
+        xytext=(-1, 1.5) if across else (-2, -2), ha="right", va="bottom" if across else "top",
+    )  # fmt: skip
 
 
 def add_legend(figure: Figure, handles: Sequence[Any], place: str = "lower", **look: Any) -> None:
-    """Add a legend outside the axes, in as many columns as fit; the figure grows by its height.
+    """Add a legend below (or above) the axes, in as many columns as fit; the figure grows by it.
 
-    Args:
-        figure: to draw upon.
-        handles: its entries; a label wider than the figure is wrapped.
-        place: ``"lower"``, or ``"upper"`` for a legend above.
-        look: passed to matplotlib's ``Figure.legend``.
+    A label wider than the figure is wrapped. ``look`` is passed to ``Figure.legend``.
     """
     look["loc"] = f"outside {place} center"
     room = 0.98 * figure.bbox.width  # glyphs differ a little with the resolution
@@ -168,15 +154,7 @@ def add_note(figure: Figure, text: str) -> None:
 
 
 def figure_bytes(figure: Figure, kind: str = "png", dpi: int = 200) -> bytes:
-    """A figure as the content of a file; the same figure always gives the same bytes.
-
-    Args:
-        figure: of matplotlib.
-        kind: ``"png"``, ``"pdf"`` or ``"svg"``.
-        dpi: dots per inch, for a PNG and for images inside the other formats.
-    """
-    import matplotlib
-
+    """A figure as the content of a png, pdf or svg; the same figure gives the same bytes."""
     undated: Any = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
     buffer = io.BytesIO()
     with matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "tokenred"}):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from tokenred.core.errors import DataError, InputError
 
@@ -13,9 +15,6 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Fixed = Mapping[str, Any] | None
 
@@ -41,11 +40,8 @@ def read_frame(source: Any) -> pd.DataFrame:
         DataError: if the file is missing or not a CSV.
         InputError: for any other source, or an empty frame.
     """
-    import pandas as pd
-
     frame = source if isinstance(source, pd.DataFrame) else getattr(source, "frame", source)
-    if callable(frame):
-        frame = frame()
+    frame = frame() if callable(frame) else frame
     if isinstance(frame, str | Path):
         frame = _read_csv(Path(frame).expanduser())
     if not isinstance(frame, pd.DataFrame):
@@ -59,8 +55,6 @@ def read_frame(source: Any) -> pd.DataFrame:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
     try:
         # "none" and "None" are names of graphs and settings, not gaps.
         frame = pd.read_csv(path, keep_default_na=False, na_values=["", "nan", "NaN"])
@@ -77,11 +71,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 
 def need(frame: pd.DataFrame, columns: Sequence[str], purpose: str) -> None:
-    """Refuse a frame with missing columns.
-
-    Raises:
-        InputError: naming the missing and the existing columns.
-    """
+    """Refuse a frame with missing columns, naming them and the existing ones."""
     missing = [name for name in dict.fromkeys(columns) if name not in frame]
     if missing:
         raise InputError(
@@ -91,11 +81,7 @@ def need(frame: pd.DataFrame, columns: Sequence[str], purpose: str) -> None:
 
 
 def choose(frame: pd.DataFrame, fixed: Fixed) -> pd.DataFrame:
-    """The rows in which the columns have the given values.
-
-    Raises:
-        InputError: if the frame lacks a column or value.
-    """
+    """The rows in which the columns have the given values; refused if there are none."""
     need(frame, list(fixed or ()), "fixing a value")
     for name, value in (fixed or {}).items():
         rows = frame[[_same(own, value) for own in frame[name]]]
@@ -128,11 +114,13 @@ def axes_of(frame: pd.DataFrame) -> list[str]:
     return [name for name in names if name not in {*FIGURES, *_BOUNDS, *FACTS}]
 
 
-def about(frame: pd.DataFrame) -> str:
-    """Model and data, if all rows share them."""
-    shared = [name for name in ("model", "data") if name in frame and len(set(frame[name])) == 1]
-    words = [frame[name].iloc[0] for name in shared if frame[name].notna().all()]
-    return " on ".join(str(word).removesuffix(".safetensors") for word in words if word != "")
+def about(*frames: pd.DataFrame) -> str:
+    """Model and data, where all rows that have them share them."""
+    words = []
+    for name in ("model", "data"):
+        values = {str(v) for frame in frames if name in frame for v in frame[name].dropna()} - {""}
+        words += values if len(values) == 1 else []
+    return " on ".join(word.removesuffix(".safetensors") for word in words)
 
 
 def has_own_methods(frame: pd.DataFrame) -> bool:
@@ -151,8 +139,8 @@ def symbol_of(column: str, own: bool = False) -> str:
 
 
 def _words(column: str, own: bool) -> dict[str, str]:
-    told = _COLUMNS.get(column, {})
-    return {} if own and told.get("of_recipe") else told
+    words = _COLUMNS.get(column, {})
+    return {} if own and words.get("of_recipe") else words
 
 
 def name_of(column: str) -> str:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import seaborn as sns
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from tokenred.analysis.measure.graph_measures import adjacency
+from tokenred.analysis.measure.graph_measures import in_degree as in_degrees
 from tokenred.analysis.plots.canvas import new_figure, new_grid, palette
 from tokenred.core.errors import ConfigError, InputError
 from tokenred.graphs import Graph
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 Floats = NDArray[np.float64]
-_WIDTH, _HEIGHT = 3.5, 3.3  # inches, a column of most papers
+_WIDTH = 3.5  # inches, a column of most papers
 _OPACITY = 0.8  # of the heaviest edge, if there are few edges
-_BEND = (0.12, 0.4)  # of an edge, to show both directions: per length; at most, in patches
 _MANY = 150  # edges, of which only those of a few patches are drawn
 _FADED = 0.4  # of the photograph, so that edges are visible on dark ones too
 
@@ -33,9 +34,10 @@ def draw_graph(
     *,
     far_only: bool | None = None,
     patches: Collection[int] | None = None,
+    in_degree: bool = False,
     title: str | None = None,
-    width: float = _WIDTH,
-    height: float = _HEIGHT,
+    width: float | None = None,
+    height: float = 3.3,
 ) -> Figure:
     """Draw a token graph over the photograph that it was built from.
 
@@ -51,18 +53,21 @@ def draw_graph(
             only if there are other edges.
         patches: only the edges that these positions chose; None for all, or for three positions
             if there are over 150 edges (pass ``range(graph.num_nodes)`` for all of them).
-        title: title of the figure; None for a description.
-        width, height: in inches.
+        in_degree: draw an `in_degree_map` beside it.
+        title: title of the figure; None for none.
+        width, height: in inches; by default one column of most papers, two with both.
 
     Raises:
         InputError: if ``image`` is not an image.
         ConfigError: if a position is outside the grid, or the graph does not have the image.
     """
-    pixels, edges = _pixels(image), _edges(graph, i, far_only, patches)
-    with new_figure(width, height) as (figure, axes):
-        _draw_edges(axes, graph, i, pixels, *edges)
-        if title is not None:
-            axes.set_title(title)
+    panels = 1 + in_degree
+    with new_grid(width or panels * _WIDTH, height, 1, panels) as (figure, grid):
+        _draw_edges(grid[0, 0], graph, image, i, far_only, patches)
+        if in_degree:
+            _draw_degrees(grid[0, 1], _degrees(graph, i), "how often each patch is chosen")
+        if title:
+            figure.suptitle(title)
     return figure
 
 
@@ -82,30 +87,8 @@ def in_degree_map(
         InputError: for an array of another shape.
         ConfigError: if the graph does not have the image.
     """
-    degrees = _degrees(source, i)
     with new_figure(width, height) as (figure, axes):
-        _draw_degrees(axes, degrees, title)
-    return figure
-
-
-def graph_panels(
-    graph: Graph,
-    image: Tensor | ArrayLike,
-    i: int = 0,
-    *,
-    far_only: bool | None = None,
-    patches: Collection[int] | None = None,
-    title: str = "",
-    width: float = 2 * _WIDTH,
-    height: float = _HEIGHT,
-) -> Figure:
-    """`draw_graph` and `in_degree_map` side by side; arguments as there."""
-    pixels, edges = _pixels(image), _edges(graph, i, far_only, patches)
-    with new_grid(width, height, 1, 2) as (figure, grid):
-        _draw_edges(grid[0, 0], graph, i, pixels, *edges)
-        _draw_degrees(grid[0, 1], _degrees(graph, i), "how often each patch is chosen")
-        if title:
-            figure.suptitle(title)
+        _draw_degrees(axes, _degrees(source, i), title)
     return figure
 
 
@@ -153,10 +136,7 @@ def _edges(
 
 def _degrees(source: Any, i: int) -> Floats:
     if isinstance(source, Graph):
-        rows, columns = source.to_scipy(i).nonzero()
-        # Choosing oneself does not count.
-        chosen = np.bincount(columns[rows != columns], minlength=source.num_nodes)
-        return chosen.reshape(source.grid).astype(np.float64)
+        return in_degrees(adjacency(source, i)).reshape(source.grid)
     degrees = np.asarray(getattr(source, "in_degree", source), dtype=np.float64)
     if degrees.ndim != 2 or not degrees.size:
         raise InputError(f"expected in-degrees on a grid (gh, gw), got shape {degrees.shape}.")
@@ -164,10 +144,14 @@ def _degrees(source: Any, i: int) -> Floats:
 
 
 def _draw_edges(
-    axes: Axes, graph: Graph, i: int, pixels: Floats, edges: Floats, title: str
+    axes: Axes,
+    graph: Graph,
+    image: Tensor | ArrayLike,
+    i: int,
+    far_only: bool | None,
+    patches: Collection[int] | None,
 ) -> None:
-    from matplotlib.collections import LineCollection, PolyCollection
-
+    pixels, (edges, title) = _pixels(image), _edges(graph, i, far_only, patches)
     blue, orange = palette(2)
     gh, gw = graph.grid
     rows, columns = np.divmod(np.arange(graph.num_nodes), gw)
@@ -177,14 +161,16 @@ def _draw_edges(
         pixels, extent=(0, gw, gh, 0), alpha=_FADED, interpolation="nearest",
         aspect=(pixels.shape[0] / gh) / (pixels.shape[1] / gw),
     )  # fmt: skip
-    ends = edges[:, :2].astype(int)
-    lines = _bent(np.stack((x[ends], y[ends]), axis=-1))
+    start, end = edges[:, :2].astype(int).T
     relative = edges[:, 2] / (edges[:, 2].max(initial=0) or 1)
     opacity = min(_OPACITY, 8 / max(1, len(edges)) ** 0.5) * relative.clip(0.1, 1)
-    colours = [(*blue, alpha) for alpha in opacity]
-    axes.add_collection(LineCollection(list(lines), colors=colours, linewidths=0.7))
-    if graph.directed:
-        axes.add_collection(PolyCollection(list(_arrowheads(lines)), facecolors=colours))
+    heads = {} if graph.directed else {"headwidth": 0, "headlength": 0, "headaxislength": 0}
+    if len(edges):
+        axes.quiver(
+            x[start], y[start], x[end] - x[start], y[end] - y[start], angles="xy", scale=1,
+            scale_units="xy", units="inches", width=0.01, zorder=2,
+            color=[(*blue, alpha) for alpha in opacity], **heads,
+        )  # fmt: skip
     degrees = _degrees(graph, i).flatten()
     axes.scatter(
         x, y, s=3 + 25 * (degrees / max(1, degrees.max())) ** 2, color=orange,
@@ -194,32 +180,7 @@ def _draw_edges(
     axes.set_axis_off()
 
 
-def _bent(ends: Floats) -> Floats:
-    """Curves ``(edges, points, 2)`` between two points each, ``(edges, 2, 2)``."""
-    start, end = ends[:, :1], ends[:, 1:]
-    along = end - start
-    length = np.linalg.norm(along, axis=-1, keepdims=True)
-    aside = np.stack((-along[..., 1], along[..., 0]), axis=-1) / length
-    bend = np.minimum(_BEND[0] * length, _BEND[1]) * aside
-    t = np.linspace(0, 1, 13)[None, :, None]
-    curves: Floats = start + t * along + 4 * t * (1 - t) * bend
-    return curves
-
-
-def _arrowheads(lines: Floats) -> Floats:
-    """Triangles ``(edges, 3, 2)`` that end a curve, just before the node; in patches."""
-    direction = lines[:, -1] - lines[:, -2]
-    direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
-    aside = np.stack((-direction[:, 1], direction[:, 0]), axis=-1)
-    tip = lines[:, -1] - 0.1 * direction
-    back = tip - 0.16 * direction
-    return np.stack((tip, back + 0.06 * aside, back - 0.06 * aside), axis=1)
-
-
 def _draw_degrees(axes: Axes, degrees: Floats, title: str) -> None:
-    import seaborn as sns
-    from matplotlib.ticker import MaxNLocator
-
     sns.heatmap(
         degrees, ax=axes, cmap="viridis", square=True, vmin=0,
         cbar_kws={"label": "in-degree (tokens that chose the patch)", "shrink": 0.85,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import seaborn as sns
+from matplotlib.figure import Figure
 
 from tokenred.analysis.plots.canvas import add_note, new_figure
 from tokenred.analysis.plots.frames import Fixed, label_of, show_value
 from tokenred.analysis.plots.points import gather, order
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def heat_map(
@@ -43,13 +43,10 @@ def heat_map(
         InputError: for missing columns or values, or rows that cannot be averaged.
         ConfigError: for one column in two roles, or a level out of range.
     """
-    import seaborn as sns
-
     points = gather(frame, [y, x], metric, fixed=fixed, level=level)
     table = points.frame.pivot(index=y, columns=x, values="value")
     table = table.loc[sorted(table.index, key=order), sorted(table.columns, key=order)]
     low, high = points.frame["value"].min(), points.frame["value"].max()
-    # The colour scale spans at least one interval.
     wider = max(0.0, 2 * (points.half_width or 0.0) - (high - low)) / 2
     with new_figure(width, height or max(2.2, 1.1 + 0.27 * len(table))) as (figure, axes):
         axes.grid(visible=False)

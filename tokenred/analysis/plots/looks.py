@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from tokenred.analysis.plots.canvas import MARKERS, Colour, palette
 from tokenred.analysis.plots.frames import METHODS, symbol_of
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Look = tuple[Colour, str]
 _GREY = 7  # of the palette; baselines alone have it

@@ -1,20 +1,34 @@
-"""A metric along one axis of a study, with intervals."""
+"""A metric along one axis of a study, with intervals; scorers side by side (Fig. 5 of GTP)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tokenred.analysis.plots.canvas import add_legend, add_note, draw_dense, draw_series, new_figure
-from tokenred.analysis.plots.frames import Fixed, label_of, show_value, symbol_of
+from matplotlib.figure import Figure
+
+from tokenred.analysis.plots.canvas import (
+    add_legend,
+    add_note,
+    draw_dense,
+    draw_series,
+    new_figure,
+    palette,
+)
+from tokenred.analysis.plots.frames import (
+    Fixed,
+    choose,
+    label_of,
+    need,
+    read_frame,
+    show_value,
+    symbol_of,
+)
 from tokenred.analysis.plots.looks import looks_of, read_name
-from tokenred.analysis.plots.points import Points, dense_value, gather, order
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from tokenred.analysis.plots.points import dense_value, gather, order
 
 # With more lines than these, bands hide each other; with more than those, the legend has a title.
 _BANDS, _PLAIN_LABELS = 2, 4
+_BUDGETS = ("P", "r", "keep_rate", "schedule")
 
 
 def metric_lines(
@@ -32,7 +46,8 @@ def metric_lines(
     """Draw a metric over an axis, one line per value of another axis.
 
     Axes that are neither drawn nor fixed are averaged over, and the caption says so. The intervals
-    are those of `gather`: over seeds, otherwise paired with dense, otherwise binomial.
+    are those of `gather`: over seeds, otherwise paired with dense, otherwise binomial. Lines with
+    names come in the order of their averages, highest first.
 
     Args:
         frame: the frame of a study or comparison; see `read_frame`.
@@ -48,52 +63,36 @@ def metric_lines(
         InputError: for missing columns or values, or rows that cannot be averaged.
         ConfigError: for one column in two roles, or a level out of range.
     """
-    by = [x] if hue is None else [x, hue]
-    points = gather(frame, by, metric, fixed=fixed, level=level)
-    names = [None] if hue is None else sorted(points.frame[hue].unique(), key=order)
-    dense = dense_value(frame, metric)
-    return draw_lines(points, x, metric, hue, names, dense, title, (width, height))
-
-
-def draw_lines(
-    points: Points,
-    x: str,
-    metric: str,
-    hue: str | None,
-    names: Sequence[Any],
-    dense: float | None,
-    title: str | None,
-    size: tuple[float, float],
-) -> Figure:
-    """The figure of `metric_lines` from points; ``names`` are the lines, in order."""
-    own = points.frame
-    ticks = sorted(own[x].unique(), key=order)
-    numeric = all(isinstance(tick, int | float) for tick in map(_plain, ticks))
+    points = gather(frame, [x] if hue is None else [x, hue], metric, fixed=fixed, level=level)
+    own, names = points.frame, [None]
+    if hue:
+        names = own.groupby(hue)["value"].mean().sort_values(ascending=False).index.tolist()
+        names = sorted(names) if all(map(_is_number, names)) else names
+    ticks = sorted(own[x].unique().tolist(), key=order)
+    numeric = all(map(_is_number, ticks))
     places = {tick: float(tick) if numeric else float(i) for i, tick in enumerate(ticks)}
     step = 0.012 * ((max(places.values()) - min(places.values())) or 1.0)
     bars = len(names) > _BANDS or not numeric
     titled = len(names) > _PLAIN_LABELS
-    with new_figure(*size) as (figure, axes):
-        draw_dense(axes, dense, name="dense")
+    with new_figure(width, height) as (figure, axes):
+        draw_dense(axes, dense_value(frame, metric), name="dense")
         for i, (name, (colour, marker)) in enumerate(looks_of(names).items()):
-            line = own if name is None else own[own[hue] == name]
+            line = own[own[hue] == name] if hue else own
             shift = step * (i - (len(names) - 1) / 2) if bars else 0.0
             line = line.assign(at=line[x].map(places) + shift).sort_values("at")
-            low, high = (
-                line[end] if line["low"].notna().all() else None for end in ("low", "high")
-            )
-            label = None if name is None else read_name(show_value(name))
-            if hue is not None and not (titled or isinstance(_plain(name), str)):
+            known = line["low"].notna().all()
+            label = read_name(show_value(name)) if hue else None
+            if hue and not titled and _is_number(name):
                 label = f"{symbol_of(hue, points.own)}={label}"
             draw_series(
-                axes, line["at"], line["value"], colour, low=low, high=high, bars=bars,
-                marker=marker, label=label,
+                axes, line["at"], line["value"], colour, low=line["low"] if known else None,
+                high=line["high"], bars=bars, marker=marker, label=label,
             )  # fmt: skip
         axes.set_xticks(list(places.values()), [show_value(tick) for tick in ticks])
         title = points.about if title is None else title
         axes.set(xlabel=label_of(x, points.own), ylabel=label_of(metric), title=title)
         axes.margins(x=0.06)
-        if hue is not None:
+        if hue:
             handles, _ = axes.get_legend_handles_labels()
             heading = symbol_of(hue, points.own) if titled else None
             add_legend(figure, handles, "upper", title=heading)
@@ -101,7 +100,63 @@ def draw_lines(
     return figure
 
 
-def _plain(value: Any) -> Any:
-    """A number of NumPy as one of Python; a boolean counts as a name."""
-    value = value.item() if hasattr(value, "item") else value
-    return str(value) if isinstance(value, bool) else value
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def scorer_comparison(
+    frame: Any,
+    x: str | None = None,
+    metric: str = "top1",
+    *,
+    fixed: Fixed = None,
+    level: float = 0.95,
+    title: str | None = None,
+    width: float = 3.5,
+    height: float | None = None,
+) -> Figure:
+    """Compare scorers: one line per scorer over its budgets, the best on average first.
+
+    At a single budget: one row per scorer with its interval, the best on top.
+
+    Args:
+        frame: the frame of a study with an axis ``scorer``; see `read_frame`.
+        x: the axis of budgets; None for the first of P, r, keep_rate and schedule that varies.
+        metric: a column with numbers.
+        fixed: a mapping from columns to the value that each must have.
+        level: nominal coverage of the intervals.
+        title: title of the figure; None for model and data, "" for none.
+        width, height: in inches; None for a height that fits.
+
+    Raises:
+        InputError, ConfigError: as `metric_lines`.
+    """
+    data = read_frame(frame)
+    need(data, ["scorer", metric], "a comparison of scorers")
+    if x is None:
+        varied = choose(data, fixed).dropna(subset=["scorer"])
+        x = next((n for n in _BUDGETS if n in varied and varied[n].nunique() > 1), None)
+    if x is not None:
+        return metric_lines(
+            data, x, metric, hue="scorer", fixed=fixed, level=level, title=title, width=width,
+            height=height or 2.8,
+        )  # fmt: skip
+    points = gather(data, ["scorer"], metric, fixed=fixed, level=level)
+    own = points.frame.sort_values("value").reset_index(drop=True)
+    ends = [own["value"] - own["low"], own["high"] - own["value"]]
+    with new_figure(width, height or 0.9 + 0.2 * len(own)) as (figure, axes):
+        draw_dense(axes, dense_value(data, metric), across=False, name="dense")
+        axes.errorbar(
+            own["value"], own.index, xerr=ends if own["low"].notna().all() else None, fmt="o",
+            color=palette(1)[0], elinewidth=1, capsize=2, markersize=5, zorder=3,
+        )  # fmt: skip
+        axes.set_yticks(list(own.index), [str(name) for name in own["scorer"]])
+        axes.grid(visible=False, axis="y")
+        axes.margins(x=0.08)
+        # Room above the rows for the name of the line.
+        axes.set_ylim(-0.5, 1.1 * len(own))
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        axes.set(xlabel=label_of(metric), title=points.about if title is None else title)
+        add_note(figure, points.note())
+    return figure

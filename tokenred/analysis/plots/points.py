@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+from scipy import stats
 
 from tokenred.analysis.plots import frames
 from tokenred.analysis.plots.frames import Fixed, axes_of, need, read_frame, show_value, symbol_of
+from tokenred.analysis.result import count
 from tokenred.core.errors import ConfigError, InputError
 from tokenred.core.values import PartOf, read
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # An average over different values of these would be meaningless.
 _IDENTITY = ("model", "data", "weights", "method", "dtype", "precision")
@@ -52,8 +53,8 @@ class Points:
     @property
     def half_width(self) -> float | None:
         """Half the width of a typical interval, or None if there are none."""
-        halves = ((self.frame["high"] - self.frame["low"]) / 2).dropna()
-        return None if halves.empty else float(halves.median())
+        half = float((self.frame["high"] - self.frame["low"]).median() / 2)
+        return None if math.isnan(half) else half
 
 
 def gather(
@@ -82,8 +83,6 @@ def gather(
             models, data sets or methods that are neither requested nor fixed.
         ConfigError: for one column in two roles, or a level out of range.
     """
-    import pandas as pd
-
     read(PartOf, level, "level")
     by = list(by)
     if len(set(columns := [*by, metric])) < len(columns):
@@ -91,11 +90,10 @@ def gather(
     frame = read_frame(source)
     need(frame, columns, "this figure")
     frame = frames.choose(frame, fixed).dropna(subset=by)
-    # A sequence of numbers, such as one α per block, counts as a name here.
-    lists = [
-        n for n in (*by, *axes_of(frame)) if any(isinstance(v, tuple | list) for v in frame[n])
-    ]
-    frame = frame.assign(**{name: frame[name].map(show_value) for name in lists})
+    for name in (*by, *axes_of(frame)):
+        # A sequence of numbers, such as one α per block, counts as a name here.
+        if any(isinstance(value, tuple | list) for value in frame[name]):
+            frame = frame.assign(**{name: frame[name].map(show_value)})
     done = frame.dropna(subset=[metric])
     if done.empty:
         raise InputError(
@@ -106,23 +104,39 @@ def gather(
     varied = [n for n in axes_of(done) if n not in (*by, metric) and _several(done[n])]
     groups = list(done.groupby(by, sort=False))
     averaged = [name for name in varied if any(_several(rows[name]) for _, rows in groups)]
-    whole = _run_for_all(done, groups, averaged, by)
-    kind, words = _intervals(done, whole, metric, level)
-    records = [(*key, *_value(rows, metric, kind, level)) for key, rows in whole]
-    lost = [
-        _counted(len(frame) - len(done), "unfinished cell"),
-        _counted(len(groups) - len(whole), "point", " not run for all of these"),
+    combinations = len(done[averaged].drop_duplicates())
+    whole = [
+        (key, rows)
+        for key, rows in groups
+        if not averaged or len(rows[averaged].drop_duplicates()) == combinations
     ]
+    if not whole:
+        raise InputError(
+            f"no combination of {', '.join(by)} was run for all values of {', '.join(averaged)}; "
+            f"fix {averaged[0]} at one value."
+        )
+    kind = _kind_of_interval(done, whole, metric)
+    words = {
+        "seeds": f"{level:.0%} intervals over seeds",
+        "paired": "paired intervals",  # computed with the frame, at its level
+        "binomial": f"{level:.0%} binomial intervals",
+    }
+    values = [(*key, *_value(rows, metric, kind, level)) for key, rows in whole]
     own = frames.has_own_methods(done)
+    unfinished, partly = len(frame) - len(done), len(groups) - len(whole)
+    lost = [count(unfinished, "unfinished cell")] * bool(unfinished)
+    lost += [f"{count(partly, 'point')} not run for all of these"] * bool(partly)
+    single = [
+        f"{symbol_of(name, own)}={show_value(done[name].iloc[0])}"
+        for name in dict.fromkeys([*axes_of(done), *(fixed or {})])
+        if name not in by and not _several(done[name]) and done[name].notna().all()
+    ]
     return Points(
-        pd.DataFrame(records, columns=[*by, "value", "low", "high"]),
+        pd.DataFrame(values, columns=[*by, "value", "low", "high"]),
         frames.about(done),
-        (
-            _fixed_words(done, by, fixed, own),
-            *(_varied_words(done, n, averaged, own) for n in varied),
-        ),
-        words,
-        ("left out: " if any(lost) else "") + ", ".join(part for part in lost if part),
+        (", ".join(single), *(_varied_words(done[n], n in averaged, own) for n in varied)),
+        words.get(kind, ""),
+        f"left out: {', '.join(lost)}" if lost else "",
         own,
     )
 
@@ -147,24 +161,13 @@ def wilson(percent: float, images: float, level: float = 0.95) -> tuple[float, f
     Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", Journal
     of the American Statistical Association 22, 1927.
 
-    Args:
-        percent: accuracy, 0 to 100; may be an average of several.
-        images: number of images.
-        level: nominal coverage.
-
-    Raises:
-        InputError: if the percentage or the number of images is invalid.
-        ConfigError: for a level out of range.
     """
-    from scipy.stats import norm
-
-    read(PartOf, level, "level")
     if not (0 <= percent <= 100 and images >= 1):
         raise InputError(
             f"expected a percentage of at least one image, got {percent} of {images}; the "
             "accuracies of a frame are percent."
         )
-    p, z2 = percent / 100, float(norm.ppf((1 + level) / 2)) ** 2
+    p, z2 = percent / 100, float(stats.norm.ppf((1 + level) / 2)) ** 2
     middle = (p + z2 / (2 * images)) / (1 + z2 / images)
     half = math.sqrt(z2 * (p * (1 - p) / images + z2 / (4 * images**2))) / (1 + z2 / images)
     return 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)
@@ -180,48 +183,28 @@ def _refuse_mixtures(frame: pd.DataFrame, by: Sequence[str]) -> None:
             )
 
 
-def _run_for_all(
-    frame: pd.DataFrame, groups: list[Any], averaged: list[str], by: Sequence[str]
-) -> list[tuple[Any, pd.DataFrame]]:
-    """The groups with a row for every value of the averaged axes."""
-    if not averaged:
-        return groups
-    combinations = len(frame[averaged].drop_duplicates())
-    whole = [own for own in groups if len(own[1][averaged].drop_duplicates()) == combinations]
-    if not whole:
-        raise InputError(
-            f"no combination of {', '.join(by)} was run for all values of {', '.join(averaged)}; "
-            f"fix {averaged[0]} at one value."
-        )
-    return whole
-
-
-def _intervals(
-    frame: pd.DataFrame, groups: list[Any], metric: str, level: float
-) -> tuple[str, str]:
-    """The kind of interval, and what the caption says of it."""
+def _kind_of_interval(frame: pd.DataFrame, groups: list[Any], metric: str) -> str:
     if "seed" in frame and all(_several(rows["seed"]) for _, rows in groups):
-        return "seeds", f"{level:.0%} intervals over seeds"
+        return "seeds"
     paired = {"difference", "difference_low", "difference_high"} <= set(frame)
     if paired and metric in ("top1", "difference") and frame["difference_low"].notna().any():
-        return "paired", "paired intervals"  # computed with the frame, at its level
-    binomial = metric in _SHARES and "images" in frame
-    return ("binomial", f"{level:.0%} binomial intervals") if binomial else ("", "")
+        return "paired"
+    return "binomial" if metric in _SHARES and "images" in frame else ""
 
 
 def _value(rows: pd.DataFrame, metric: str, kind: str, level: float) -> tuple[float, float, float]:
     """The average of some rows, and its interval."""
     value, low, high = float(rows[metric].mean()), math.nan, math.nan
     if kind == "seeds":
-        from scipy.stats import sem, t
-
         runs = rows.groupby("seed")[metric].mean()
-        half = float(t.ppf((1 + level) / 2, len(runs) - 1) * sem(runs))
+        half = float(stats.t.ppf((1 + level) / 2, len(runs) - 1) * stats.sem(runs))
         low, high = float(runs.mean()) - half, float(runs.mean()) + half
     elif kind == "paired":
         # Bounds of the difference, around the value; the dense model has none.
-        low = value + float((rows["difference_low"] - rows["difference"]).mean())
-        high = value + float((rows["difference_high"] - rows["difference"]).mean())
+        low, high = (
+            value + float((rows[f"difference_{end}"] - rows["difference"]).mean())
+            for end in ("low", "high")
+        )
         if metric in _SHARES:
             low, high = max(low, 0.0), min(high, 100.0)
     elif kind == "binomial":
@@ -229,25 +212,12 @@ def _value(rows: pd.DataFrame, metric: str, kind: str, level: float) -> tuple[fl
     return value, low, high
 
 
-def _fixed_words(frame: pd.DataFrame, by: Sequence[str], fixed: Fixed, own: bool) -> str:
-    return ", ".join(
-        f"{symbol_of(name, own)}={show_value(frame[name].iloc[0])}"
-        for name in dict.fromkeys([*axes_of(frame), *(fixed or {})])
-        if name not in by and not _several(frame[name]) and frame[name].notna().all()
-    )
-
-
-def _varied_words(frame: pd.DataFrame, name: str, averaged: list[str], own: bool) -> str:
-    symbol = symbol_of(name, own)
-    if name not in averaged:
+def _varied_words(column: pd.Series, averaged: bool, own: bool) -> str:
+    symbol = symbol_of(str(column.name), own)
+    if not averaged:
         return f"{symbol} differs between points"
-    values = list(dict.fromkeys(show_value(v) for v in sorted(frame[name].dropna(), key=order)))
-    shown = ", ".join(values[:4]) + (", …" if len(values) > 4 else "")
-    return f"mean over {symbol} = {shown}"
-
-
-def _counted(number: int, thing: str, rest: str = "") -> str:
-    return f"{number} {thing}{'s' * (number > 1)}{rest}" if number else ""
+    values = list(dict.fromkeys(show_value(v) for v in sorted(column.dropna(), key=order)))
+    return f"mean over {symbol} = {', '.join(values[:4])}{', …' * (len(values) > 4)}"
 
 
 def _several(column: pd.Series) -> bool:

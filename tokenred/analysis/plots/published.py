@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from tokenred.analysis.plots.frames import choose, need, read_frame
 from tokenred.core.errors import InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 GTP_PAPER = Path(__file__).with_name("gtp_paper_tables.csv")
 """The tables of the GTP paper, and the best settings of the authors' release notes."""
@@ -49,29 +48,24 @@ def read_published(
     frame = read_rows(source)
     if _GROUP in frame:
         # Some tables give one cost for a row of methods.
-        cost = frame["gmacs"] if "gmacs" in frame else float("nan")
-        frame["gmacs"] = frame[_GROUP].where(cost != cost, cost)
-        frame = frame.drop(columns=_GROUP)
+        cost = frame["gmacs"] if "gmacs" in frame else frame[_GROUP]
+        frame = frame.assign(gmacs=cost.fillna(frame[_GROUP])).drop(columns=_GROUP)
     if table is not None:
         frame = choose(frame, {"table": table})
     if finetuned is not None:
         need(frame, ["finetuned"], "choosing published points")
         # A dense model is neither.
         frame = frame[frame["finetuned"].isna() | (frame["finetuned"] == finetuned)]
-    for column, names in (("backbone", backbone), ("method", method)):
-        if names is not None:
-            frame = _only(frame, column, [names] if isinstance(names, str) else list(names))
+    for column, wanted in (("backbone", backbone), ("method", method)):
+        names = [wanted] if isinstance(wanted, str) else wanted or ()
+        if names:
+            frame = pd.concat([choose(frame, {column: name}) for name in dict.fromkeys(names)])
+            frame = frame.sort_index()
     return frame.reset_index(drop=True)
 
 
 def read_rows(source: Any) -> pd.DataFrame:
-    """All published points, with the cost of a group of methods in a separate column.
-
-    Raises:
-        DataError, InputError: as `read_published`.
-    """
-    import pandas as pd
-
+    """All published points, with the cost of a group of methods in a separate column."""
     frame = read_frame(source).rename(columns=_RENAMED)
     need(frame, ["backbone"], "a CSV of published points")
     if "metric" not in frame:
@@ -90,12 +84,21 @@ def read_rows(source: Any) -> pd.DataFrame:
     return _spread_speeds(pd.DataFrame(records), keys)
 
 
-def tradeoff_points(published: pd.DataFrame, x: str) -> pd.DataFrame:
-    """The points that have an accuracy and a position on the axis, each once.
+def _spread_speeds(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Copy a speed that was printed once to both the fine-tuned and the other point."""
+    if not {"finetuned", "top1", _SPEED} <= set(frame):
+        return frame
+    lone = frame["finetuned"].isna() & frame["top1"].isna()
+    rest = [frame[name] for name in keys if name != "finetuned"]
+    values = [name for name in frame.columns if name not in keys]
+    spoken = frame[values].where(lone).groupby(rest, dropna=False, sort=False)
+    shared = frame["top1"].groupby(rest, dropna=False, sort=False).transform("count") > 0
+    frame[values] = frame[values].fillna(spoken[values].transform("first"))
+    return frame[~(lone & shared)].reset_index(drop=True)
 
-    Raises:
-        InputError: if there are none.
-    """
+
+def tradeoff_points(published: pd.DataFrame, x: str) -> pd.DataFrame:
+    """The points that have an accuracy and a position on the axis, each once."""
     need(published, ["backbone", "method", "top1", x], "the published points of a trade-off")
     points = published.dropna(subset=["top1", x])
     if points.empty:
@@ -111,25 +114,3 @@ def dense_point(published: pd.DataFrame, backbone: str) -> pd.Series | None:
         dense |= own["P"] == 0
     own = own[dense].dropna(subset=["top1"])
     return None if own.empty else own.iloc[0]
-
-
-def _only(frame: pd.DataFrame, column: str, names: list[str]) -> pd.DataFrame:
-    need(frame, [column], "choosing published points")
-    own = frame[column].astype(str).str.casefold()
-    if unknown := [name for name in names if name.casefold() not in set(own)]:
-        there = ", ".join(dict.fromkeys(map(str, frame[column])))
-        raise InputError(f"no published point has {column}={unknown[0]}; the values are {there}.")
-    return frame[own.isin([name.casefold() for name in names])]
-
-
-def _spread_speeds(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Copy a speed that was printed once to both the fine-tuned and the other point."""
-    if not {"finetuned", "top1", _SPEED} <= set(frame):
-        return frame
-    lone = frame["finetuned"].isna() & frame["top1"].isna()
-    rest = [frame[name] for name in keys if name != "finetuned"]
-    values = [name for name in frame.columns if name not in keys]
-    spoken = frame[values].where(lone).groupby(rest, dropna=False, sort=False)
-    shared = frame["top1"].groupby(rest, dropna=False, sort=False).transform("count") > 0
-    frame[values] = frame[values].fillna(spoken[values].transform("first"))
-    return frame[~(lone & shared)].reset_index(drop=True)

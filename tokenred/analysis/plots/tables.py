@@ -5,19 +5,18 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
 
 from tokenred.analysis.plots.canvas import add_note, new_grid
 from tokenred.analysis.plots.frames import Fixed, label_of, need, show_value
 from tokenred.analysis.plots.points import gather, order
 from tokenred.analysis.plots.published import read_published
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _LOG_S = "proportional_attention"
 _HEADS = {"theta": "θ", _LOG_S: "log s"}
@@ -29,7 +28,7 @@ _GREEK = str.maketrans({
 _WIDE = 5.0
 _ROW, _HEAD, _AROUND = 0.17, 0.5, 0.35
 # Light enough for black digits.
-_SHADES = ("#ffffff", "#9ec9e2")
+_SHADES = LinearSegmentedColormap.from_list("light", ("#ffffff", "#9ec9e2"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +79,6 @@ class Table:
 
     def latex(self) -> str:
         """The table in LaTeX, with the rules of booktabs."""
-        import pandas as pd
-
         heads = [("", str(name)) for name in self.values.index.names]
         numbers = list(self.values.columns)
         values = self.values.reset_index().set_axis(
@@ -108,15 +105,15 @@ class Table:
         """
         parts = {source: self.values[source].dropna(how="all") for source in self.sources}
         rows = [len(part) for part in parts.values()]
-        across = len(parts) if width >= _WIDE else 1
-        letters = int(width / across / 0.075)
-        shape: dict[str, Any] = {"columns": across}
-        if across == 1:
-            shape = {"rows": len(parts), "height_ratios": [count + 1 for count in rows]}
         heights = [_HEAD + _ROW * count for count in rows]
-        height = _AROUND + (sum(heights) if across == 1 else max(heights))
+        across, height = len(parts), max(heights)
+        shape: dict[str, Any] = {"columns": across}
+        if width < _WIDE:
+            across, height = 1, sum(heights)
+            shape = {"rows": len(parts), "height_ratios": [count + 1 for count in rows]}
+        letters = int(width / across / 0.075)
         best = "bold: the best of a column" if self.ranked else ""
-        with new_grid(width, height, **shape) as (figure, grid):
+        with new_grid(width, _AROUND + height, **shape) as (figure, grid):
             for axes, (source, values) in zip(grid.flat, parts.items(), strict=True):
                 self._draw(axes, source, values, letters)
             if title:
@@ -131,14 +128,11 @@ class Table:
         return self.markdown()
 
     def _draw(self, axes: Axes, source: str, values: pd.DataFrame, letters: int) -> None:
-        from matplotlib.colors import LinearSegmentedColormap
-
         low, high = values.min(), values.max()
         sure = 2 * (self.half_width or 0) if source.startswith("measured") else 0
         span = (high - low).clip(lower=sure)
         shade = (values - low) / span.where(span > 0, 1) * self.ranked
-        colours = LinearSegmentedColormap.from_list("light", _SHADES)
-        axes.imshow(np.ma.masked_invalid(shade), cmap=colours, vmin=0, vmax=1.15, aspect="auto")
+        axes.imshow(np.ma.masked_invalid(shade), cmap=_SHADES, vmin=0, vmax=1.15, aspect="auto")
         best = self.best[source].loc[values.index]
         for (i, j), value in np.ndenumerate(values.to_numpy()):
             if value == value:
@@ -185,8 +179,6 @@ def tabulate(
         InputError: for missing columns or values, or rows that cannot be averaged.
         DataError: if a file cannot be read.
     """
-    import pandas as pd
-
     keys = [rows] if isinstance(rows, str) else list(rows)
     used = [*keys, columns, metric]
     points = gather(frame, [*keys, columns], metric, fixed=fixed)
@@ -214,8 +206,6 @@ def theta_rows(frame: pd.DataFrame) -> list[str]:
 
 def _wide(own: pd.DataFrame, keys: list[str], columns: str, metric: str) -> pd.DataFrame:
     """The values of a source, with the same row names in every source."""
-    import pandas as pd
-
     names = [tuple(_cell(value) for value in key) for key in own[keys].itertuples(index=False)]
     heads = sorted(own[columns].unique(), key=order)
     made = own.assign(row=names).drop_duplicates(["row", columns], keep="last")
@@ -245,10 +235,7 @@ def _cell(value: Any) -> str:
 
 def _row_words(heads: Sequence[str], name: tuple[str, ...]) -> str:
     """The name of a row, explained if the name alone is not clear."""
-    parts = []
-    for head, value in zip(heads, name, strict=True):
-        if value in ("yes", "no"):
-            parts.append(f"{'with' if value == 'yes' else 'no'} {head}")
-        else:
-            parts.append(f"{head}={value}" if value[:1].isdigit() else value)
-    return ", ".join(parts)
+    told = {"yes": "with {}", "no": "no {}"}
+    plain = ("{}={}" if value[:1].isdigit() else "{1}" for value in name)
+    forms = [told.get(value, form) for value, form in zip(name, plain, strict=True)]
+    return ", ".join(map(str.format, forms, heads, name))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from tokenred.analysis.plots.canvas import add_legend, new_grid, palette
 from tokenred.analysis.plots.looks import read_name
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # Covers of patches, with their opacity.
 _LOST, _POOLED, _IDLING = (1.0, 1.0, 1.0, 0.93), (0.5, 0.5, 0.5, 0.75), (0.0, 0.0, 0.0, 0.65)
@@ -115,9 +117,8 @@ class Picture:
 
 
 def show_tokens(
-    picture: Picture, *, holders: bool = True, links: bool = False, title: str | None = None,
-    width: float = 7.0,
-) -> Figure:  # fmt: skip
+    picture: Picture, *, holders: bool = True, title: str | None = None, width: float = 7.0
+) -> Figure:
     """The photograph and what remains of it after some blocks: one row per strategy.
 
     A patch whose token remains is shown unchanged, unless it owns others: then it is outlined, and
@@ -130,18 +131,13 @@ def show_tokens(
         picture: the result of `tokenred.analysis.trace_picture`.
         holders: show the owner of each removed patch; otherwise all removed patches are white and
             crossed.
-        links: beneath each row, the photographs again, with a line from each removed patch to its
-            owner.
         title: title of the figure; None for none.
         width: in inches; the height is derived from it.
     """
-    columns = 1 + max(len(row.stages) for row in picture.rows)
+    rows, columns = len(picture.rows), 1 + max(len(row.stages) for row in picture.rows)
     high, wide = picture.pixels.shape[:2]
     panel = width / columns - 0.04
     lines = 2 if panel < _NARROW else 1
-    legend = _legend(picture, holders)
-    linked = [links and any(stage.held.any() for stage in row.stages) for row in picture.rows]
-    rows = len(picture.rows) + sum(linked)
     height = rows * (panel * high / wide + (lines + 1.3) * _LINE + 0.05)
     height += 0.1 + 0.2 * bool(title)
     with new_grid(width, height, rows, columns) as (figure, grid):
@@ -149,24 +145,21 @@ def show_tokens(
         engine.set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
         for axes in grid.flat:
             axes.set_axis_off()
-        for number, row in enumerate(picture.rows):
-            at = number + sum(linked[:number])
+        for at, row in enumerate(picture.rows):
             _photograph(grid[at, 0], picture)
             _head(grid[at, 0], read_name(row.label), picture.said(row))
-            dense = ("dense:", picture.said(picture.dense)) if at == 0 else ("", "")
+            dense = ("", "") if at else ("dense:", picture.said(picture.dense))
             _caption(grid[at, 0], *dense, lines, panel)
             for axes, stage in zip(grid[at, 1:], row.stages, strict=False):
                 _photograph(axes, picture)
                 _cover(axes, picture, stage, holders)
-                _caption(axes, f"block {stage.layer},", _count(stage), lines, panel)
-            for axes, stage in zip(
-                grid[at + 1, 1:] if linked[number] else (), row.stages, strict=False
-            ):
-                _photograph(axes, picture)
-                _draw_links(axes, stage)
+                idle = int(stage.idle.sum())
+                passing = f"{stage.tokens - idle}/{stage.tokens} pass"
+                count = passing if idle else f"{stage.tokens} tokens"
+                _caption(axes, f"block {stage.layer},", count, lines, panel)
         if title:
             figure.suptitle(title)
-        if legend:
+        if legend := _legend(picture, holders):
             add_legend(figure, legend, handlelength=1.1, handleheight=1.1, fontsize=_SMALL)
     return figure
 
@@ -203,18 +196,10 @@ def _caption(axes: Axes, first: str, second: str, lines: int, panel: float) -> N
     axes.set_xlabel("\n".join(part or " " for part in shown), fontsize=_SMALL, labelpad=1.5)
 
 
-def _count(stage: Stage) -> str:
-    idle = int(stage.idle.sum())
-    return f"{stage.tokens - idle}/{stage.tokens} pass" if idle else f"{stage.tokens} tokens"
-
-
 def _cover(axes: Axes, picture: Picture, stage: Stage, holders: bool) -> None:
     """Cover the removed and the idle patches, and outline those that own others."""
-    from matplotlib.patches import Rectangle
-
     gh, gw = stage.alive.shape
     lost = stage.lost if holders else stage.gone
-    means = _means(picture)
     veil: NDArray[np.float64] = np.zeros((gh, gw, 4))
     veil[lost] = _LOST
     owners = np.unique(stage.holder[stage.held & holders])
@@ -222,24 +207,20 @@ def _cover(axes: Axes, picture: Picture, stage: Stage, holders: bool) -> None:
         veil[stage.pooled] = _POOLED
     regions = np.where(stage.held, stage.holder, -1)
     regions.flat[owners] = owners
-    _draw_lines(axes, _borders(regions), 0.3, "white", 0.7)
+    _draw_lines(axes, _borders(regions), "black", "white")
+    means = _means(picture)
     for owner in owners:
         region = regions == owner
         veil[region, :3], veil[region, 3] = means[region].mean(axis=0), 1
+        row, column = divmod(int(owner), gw)
+        outline = Rectangle((column + 0.12, row + 0.12), 0.76, 0.76, fill=False, zorder=4)
+        casing = withStroke(linewidth=1.8, foreground="black")
+        outline.set(edgecolor="white", linewidth=0.6, path_effects=[casing])
+        axes.add_patch(outline)
     veil[stage.idle] = _IDLING
     axes.imshow(veil, extent=(0, gw, gh, 0), interpolation="nearest", aspect=axes.get_aspect())
-    for owner in owners:
-        row, column = divmod(int(owner), gw)
-        for inset, colour in ((0.08, "black"), (0.16, "white")):
-            side = 1 - 2 * inset
-            axes.add_patch(
-                Rectangle(
-                    (column + inset, row + inset), side, side, fill=False, edgecolor=colour,
-                    linewidth=0.6, zorder=4,
-                )
-            )  # fmt: skip
-    _strokes(axes, stage.idle, "black", _HATCHES)
-    _strokes(axes, lost, "black", _DIAGONALS)
+    _strokes(axes, stage.idle, _HATCHES)
+    _strokes(axes, lost, _DIAGONALS)
     _draw_edges(axes, stage, gw)
 
 
@@ -249,10 +230,9 @@ def _draw_edges(axes: Axes, stage: Stage, gw: int) -> None:
     # Evenly over the image: of all of them, nothing could be seen.
     shown = [part[len(part) // 2] for part in parts if len(part)]
     for patch, colour in zip(shown, palette(_TRACED), strict=False):
-        own = stage.edges[stage.edges[:, 1] == patch]
-        rows, across = np.divmod(own, gw)
+        rows, across = np.divmod(stage.edges[stage.edges[:, 1] == patch], gw)
         ends = np.stack((across + 0.5, rows + 0.5), axis=-1)
-        _draw_lines(axes, list(ends), 0.8, "white", 1.8, line=colour, zorder=5)
+        _draw_lines(axes, list(ends), colour, "white", width=0.8, zorder=5)
         axes.plot(
             *ends[0, 1], marker="o", markersize=4, color=colour, markeredgecolor="white",
             markeredgewidth=0.6, zorder=6,
@@ -275,50 +255,27 @@ def _borders(region: NDArray[np.int64]) -> list[Any]:
     return lines + [((c + 1, r), (c + 1, r + 1)) for r, c in zip(*across, strict=True)]
 
 
-def _draw_links(axes: Axes, stage: Stage) -> None:
-    """A line from each removed patch to the patch whose token owns it, which has a dot."""
-    gw = stage.alive.shape[1]
-    held = np.flatnonzero(stage.held)
-    rows, columns = np.divmod(np.stack((held, stage.holder.flat[held]), axis=-1), gw)
-    ends = np.stack((columns + 0.5, rows + 0.5), axis=-1)
-    _draw_lines(axes, list(ends), 0.5, "white", 1.3)
-    axes.plot(
-        *ends[:, 1].T, linestyle="none", marker="o", markersize=2, color="black",
-        markeredgecolor="white", markeredgewidth=0.4, zorder=4,
-    )  # fmt: skip
-
-
-def _draw_lines(
-    axes: Axes, lines: list[Any], width: float, casing: str, outer: float, line: Any = None,
-    **look: Any,
-) -> None:  # fmt: skip
-    """Lines in a casing of the other lightness, to be seen on dark and bright patches."""
-    from matplotlib.collections import LineCollection
-
-    line = line or ("black" if casing == "white" else "white")
-    for colour, thick in ((casing, outer), (line, width)):
-        axes.add_collection(
-            LineCollection(lines, colors=colour, linewidths=thick, **{"zorder": 3, **look})
-        )
-
-
-def _strokes(
-    axes: Axes, where: NDArray[np.bool_], casing: str, lines: Sequence[tuple[float, ...]]
-) -> None:
+def _strokes(axes: Axes, where: NDArray[np.bool_], lines: Sequence[tuple[float, ...]]) -> None:
     """Draw the same hatching in some patches."""
     drawn = [
         ((column + x0, row + y0), (column + x1, row + y1))
         for row, column in np.argwhere(where).tolist()
         for x0, y0, x1, y1 in lines
     ]
-    _draw_lines(axes, drawn, 0.5, casing, 1.1)
+    _draw_lines(axes, drawn, "white", "black")
+
+
+def _draw_lines(
+    axes: Axes, lines: list[Any], colour: Any, casing: str, width: float = 0.5, zorder: int = 3
+) -> None:
+    """Lines in a casing of the other lightness, to be seen on dark and bright patches."""
+    drawn = LineCollection(lines, colors=colour, linewidths=width, zorder=zorder)
+    drawn.set_path_effects([withStroke(linewidth=2.2 * width, foreground=casing)])
+    axes.add_collection(drawn)
 
 
 def _legend(picture: Picture, holders: bool) -> list[Any]:
     """Handles of what occurs in the picture."""
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
     # What a stage has, then label, face, edge and hatching of its swatch.
     offered: list[tuple[str, str, Any, Any, str | None]] = [
         ("idle", "idles", "0.25", "white", "//////")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from tokenred.analysis.plots.canvas import (
     add_legend,
@@ -16,11 +20,6 @@ from tokenred.analysis.plots.looks import Look, looks_of, read_name, variants_of
 from tokenred.analysis.plots.points import wilson
 from tokenred.analysis.plots.published import dense_point, read_published, tradeoff_points
 from tokenred.core.errors import ConfigError, InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _DENSE = "dense"
 # Axis -> label relative to dense.

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import pandas as pd
+from matplotlib.figure import Figure
 
 from tokenred.analysis.plots.break_even import break_even_chart
 from tokenred.analysis.plots.canvas import figure_bytes
 from tokenred.analysis.plots.frames import has_own_methods, label_of, symbol_of
 from tokenred.analysis.plots.heat_map import heat_map
-from tokenred.analysis.plots.metric_lines import metric_lines
-from tokenred.analysis.plots.scorer_comparison import scorer_comparison
+from tokenred.analysis.plots.metric_lines import metric_lines, scorer_comparison
 from tokenred.analysis.plots.smoothing_curves import smoothing_curves
 from tokenred.analysis.plots.tradeoff import tradeoff
 from tokenred.analysis.reports.page import Picture
 from tokenred.analysis.reports.source import OVERSMOOTHING, SWEEP, Source
 from tokenred.core.errors import TokenredError
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
 
 _SIZE = {"width": 5.0, "height": 3.4}
 _MOST_NAMES = 10

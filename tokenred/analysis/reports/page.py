@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.resources import files
 from pathlib import Path
@@ -34,10 +34,15 @@ class Value(NamedTuple):
     link: str = ""
 
 
+Row = Mapping[Any, Any]
+Cell = Callable[[Row], Value]
+
+
 class Column(NamedTuple):
-    """A column: its name, whether it holds numbers or code, and a short explanation."""
+    """A column: what it shows of a row, whether it holds numbers or code, and an explanation."""
 
     name: str
+    cell: Cell
     numeric: bool = False
     code: bool = False
     help: str = ""
@@ -51,8 +56,8 @@ class DataTable(NamedTuple):
 
     anchor: str
     caption: str
-    columns: list[Column]
-    rows: list[list[Value]]
+    columns: Sequence[Column]
+    rows: Sequence[Row]
     sortable: bool = True
 
 
@@ -95,14 +100,35 @@ def number(value: Any, digits: int, signed: bool = False) -> Value:
     return Value(f"{shown:+.{digits}f}" if signed else f"{shown:.{digits}f}", float(value))
 
 
+def word(name: str) -> Cell:
+    """Shows a value of a row; numbers sort before what is missing."""
+
+    def cell(row: Row) -> Value:
+        value = row.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return Value(plain(value), float(value) if value == value else math.inf)
+        return Value(plain(value))
+
+    return cell
+
+
+def figure(name: str, digits: int, signed: bool = False, bounds: Sequence[str] = ()) -> Cell:
+    """Shows a number of a row, with its interval if all its bounds are known."""
+
+    def cell(row: Row) -> Value:
+        value = number(row.get(name), digits, signed)
+        ends = [number(row.get(end), digits, signed).text for end in bounds]
+        known = value.text and ends and all(ends)
+        return value._replace(text=f"{value.text} [{', '.join(ends)}]") if known else value
+
+    return cell
+
+
 def write_page(path: Path, title: str, made_from: str, sections: Sequence[Section]) -> Path:
     """Write a page as HTML with inline style and script, completely or not at all.
 
     Every value is escaped, and a content security policy prevents the browser from loading or
     running anything else.
-
-    Raises:
-        DataError: if the file cannot be written.
     """
     from jinja2 import Environment, StrictUndefined
 

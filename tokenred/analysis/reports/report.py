@@ -4,18 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tokenred.analysis.plots.frames import FACTS, FIGURES, has_own_methods, name_of, symbol_of
+import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+from tokenred.analysis.plots.frames import (
+    FACTS,
+    FIGURES,
+    about,
+    has_own_methods,
+    name_of,
+    symbol_of,
+)
 from tokenred.analysis.reports.figures import pictures_of
 from tokenred.analysis.reports.page import (
     SUFFIXES,
+    Cell,
     Column,
     DataTable,
+    Row,
     Section,
     Value,
-    number,
+    figure,
     plain,
+    word,
     write_page,
 )
 from tokenred.analysis.reports.source import OVERSMOOTHING, SWEEP, Source, read_source
@@ -27,9 +40,6 @@ from tokenred.core.files import check_output
 from tokenred.core.lock import output_lock
 from tokenred.core.values import PartOf, read
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 _WORDS = ("strategy", "method", "model", "data", "image_size", "dtype", "compile", "threads")
 # Columns of the table of cells; the others describe how a cell was produced.
 _SHOWN = {
@@ -37,8 +47,6 @@ _SHOWN = {
     "strategy", "tokens", "status", "error", "traceback",
 } - {"low", "high"}  # fmt: skip
 _LONG = ("config", "key", "fingerprint")
-
-Row = dict[Any, Any]
 
 
 def report(
@@ -79,29 +87,15 @@ def report(
             for section in sections_of(source, f"s{at}", source.name if len(found) > 1 else "")
         ]
         made_from = ", ".join(source.name for source in found)
-        return write_page(path, title or _title(found), made_from, sections)
-
-
-def _title(found: Sequence[Source]) -> str:
-    """Model and data, if all rows share them."""
-    words: list[str] = []
-    for column in ("model", "data"):
-        values = {str(v) for s in found if column in s.frame for v in s.frame[column].dropna()}
-        words += values if len(values) == 1 else []
-    return f"Token reduction: {' on '.join(words)}" if words else "Token reduction"
+        shared = about(*(source.frame for source in found))
+        title = title or "Token reduction" + (f": {shared}" if shared else "")
+        return write_page(path, title, made_from, sections)
 
 
 def sections_of(
     source: Source, anchor: str, name: str = "", *, figures: bool = True
 ) -> Iterator[Section]:
-    """The sections that report one source.
-
-    Args:
-        source: of results.
-        anchor: prefix of the anchors in the page.
-        name: prefix of the headings; empty for none.
-        figures: whether to draw the figures that the frame supports.
-    """
+    """The sections that report one source; anchors and headings start with `anchor` and `name`."""
     before = f"{name}: " if name else ""
     drawn, left_out = pictures_of(source) if figures else ([], [])
     notes = [source.note] if source.note else []
@@ -114,8 +108,8 @@ def sections_of(
     if source.kind == OVERSMOOTHING:
         notes.append("One row per strategy, block and statistic, with the interval in brackets.")
     best_first = sorted(source.frame.to_dict("records"), key=_rank)
-    rows = list(enumerate(best_first, start=1))
-    failed = [row for row in rows if row[1].get("status", DONE) != DONE]
+    rows = [{**row, "#": at} for at, row in enumerate(best_first, start=1)]
+    failed = [row for row in rows if row.get("status", DONE) != DONE]
     table = _cells(source, anchor, rows, status=bool(failed))
     yield Section(f"{anchor}-results", f"{before}Results", notes, tables=[table])
     if drawn or left_out:
@@ -125,79 +119,75 @@ def sections_of(
     yield _origins(source, anchor, rows, f"{before}Provenance")
 
 
-def _cells(source: Source, anchor: str, rows: list[tuple[int, Row]], *, status: bool) -> DataTable:
-    """All rows of a source, sortable and searchable, with links to their provenance."""
-    frame = source.frame
-    words, own = [*source.axes, *_words(source)], has_own_methods(frame)
-    figures = [name for name in FIGURES if name in frame and frame[name].notna().any()]
-    extra = _extra(source, words)
-    tokens = "tokens" in frame and bool(frame["tokens"].notna().any())
-    columns = [
-        Column("#", numeric=True, help="link to the cell's provenance"),
-        *(Column(symbol_of(n, own), _numeric(frame[n]), code=n == "strategy") for n in words),
-        *(Column(FIGURES[n]["heading"], True, help=FIGURES[n].get("help", "")) for n in figures),
-        *(Column(name.replace("_", " "), numeric=True) for name in extra),
-        *[Column("image tokens", help="at 0, ¼, ½, ¾ and 1 of the depth")] * tokens,
-        *[Column("status")] * status,
-    ]
-    shown = [
-        [
-            Value(str(at), at, link=f"#{anchor}-origins-{at}"),
-            *(_word(row[name]) for name in words),
-            *(_figure(row, name) for name in figures),
-            *(number(row[name], 4) for name in extra),
-            *[_tokens(row.get("tokens"))] * tokens,
-            *[_status(row)] * status,
-        ]
-        for at, row in rows
-    ]
-    caption = f"All {count(len(rows), 'cell')}"
-    if source.missing:
-        caption = f"{len(rows)} of {count(len(rows) + source.missing, 'cell')}"
-    return DataTable(f"{anchor}-cells", caption, columns, shown)
-
-
 def _rank(row: Row) -> tuple[bool, float]:
     """The dense model, then the most accurate; in the order of the frame without accuracies."""
     top1 = row.get("top1")
     return row.get("strategy") != "dense", -top1 if top1 is not None and top1 == top1 else 0.0
 
 
-def _failures(failed: list[tuple[int, Row]], anchor: str, heading: str) -> Section:
+def _number_in(anchor: str) -> Cell:
+    """The number of a row, as a link to the same row of another table."""
+    return lambda row: Value(str(row["#"]), row["#"], link=f"#{anchor}-{row['#']}")
+
+
+def _cells(source: Source, anchor: str, rows: list[Row], *, status: bool) -> DataTable:
+    """All rows of a source, sortable and searchable, with links to their provenance."""
+    frame, own = source.frame, has_own_methods(source.frame)
+    words = [*source.axes, *_words(source)]
+    columns = [
+        Column("#", _number_in(f"{anchor}-origins"), True, help="link to the cell's provenance"),
+        *(Column(symbol_of(n, own), word(n), _numeric(frame[n]), n == "strategy") for n in words),
+    ]
+    for name, shape in FIGURES.items():
+        if name in frame and frame[name].notna().any():
+            told = {key: shape[key] for key in ("digits", "signed", "bounds") if key in shape}
+            cell = figure(name, **told)
+            columns.append(Column(shape["heading"], cell, True, help=shape.get("help", "")))
+    if "key" in frame:  # a study has metrics of its own
+        extra = extra_columns([dict.fromkeys(frame.columns)], words)
+        columns += [
+            Column(name.replace("_", " "), figure(name, 4), True)
+            for name in extra
+            if name not in _SHOWN and _numeric(frame[name])
+        ]
+    if "tokens" in frame and frame["tokens"].notna().any():
+        columns.append(Column("image tokens", _tokens, help="at 0, ¼, ½, ¾ and 1 of the depth"))
+    if status:
+        columns.append(Column("status", _status))
+    caption = f"All {count(len(rows), 'cell')}"
+    if source.missing:
+        caption = f"{len(rows)} of {count(len(rows) + source.missing, 'cell')}"
+    return DataTable(f"{anchor}-cells", caption, columns, rows)
+
+
+def _failures(failed: list[Row], anchor: str, heading: str) -> Section:
     """The cells without results: a table of their errors, and their tracebacks."""
-    columns = [Column("#", numeric=True), Column("strategy"), Column("status"),
-               Column("error", code=True)]  # fmt: skip
-    rows = [
-        [Value(str(at), at, link=f"#{anchor}-cells-{at}"), Value(plain(row.get("strategy"))),
-         _status(row), Value(plain(row.get("error")))]
-        for at, row in failed
+    columns = [
+        Column("#", _number_in(f"{anchor}-cells"), True), Column("strategy", word("strategy")),
+        Column("status", _status), Column("error", word("error"), code=True),
     ]  # fmt: skip
     traces = [
-        (f"Traceback of cell {at}, {plain(row.get('strategy'))}", text)
-        for at, row in failed
+        (f"Traceback of cell {row['#']}, {plain(row.get('strategy'))}", text)
+        for row in failed
         if (text := plain(row.get("traceback")))
     ]
-    table = DataTable(f"{anchor}-failed", "Cells without results", columns, rows)
+    table = DataTable(f"{anchor}-failed", "Cells without results", columns, failed)
     return Section(f"{anchor}-failures", heading, tables=[table], details=traces)
 
 
-def _origins(source: Source, anchor: str, rows: list[tuple[int, Row]], heading: str) -> Section:
+def _origins(source: Source, anchor: str, rows: list[Row], heading: str) -> Section:
     """The provenance of the cells: what they share, and a table of what differs."""
     frame = source.frame
     own = {str(name) for name in frame.columns} - _SHOWN - set(source.axes)
     values = {n: [plain(v) for v in frame[n]] for n in (*FACTS, *map(str, frame)) if n in own}
     shared = {name: told[0] for name, told in values.items() if len(set(told)) == 1}
+    columns = [Column("#", word("#"), True), Column("strategy", word("strategy"))]
     different = [name for name in values if name not in shared]
-    columns = [Column("#", numeric=True), Column("strategy"),
-               *(Column(name_of(name), code=name in _LONG) for name in different)]  # fmt: skip
-    shown = [
-        [Value(str(at), at), Value(plain(row.get("strategy"))), *(_word(row[n]) for n in different)]
-        for at, row in rows
-    ]
+    columns += [Column(name_of(name), word(name), code=name in _LONG) for name in different]
     return Section(
         f"{anchor}-made", heading, ["Shared by all cells:"],
         [(name_of(name), told) for name, told in shared.items() if told],
-        tables=[DataTable(f"{anchor}-origins", "What differs between cells", columns, shown)],
+        tables=[DataTable(f"{anchor}-origins", "What differs between cells", columns, rows)],
     )  # fmt: skip
 
 
@@ -209,37 +199,12 @@ def _words(source: Source) -> list[str]:
     return [n for n in there if n == "strategy" or frame[n].nunique(dropna=False) > 1]
 
 
-def _extra(source: Source, shown: list[str]) -> list[str]:
-    """Metrics that only this study has; they follow top-5."""
-    if "key" not in source.frame:
-        return []
-    names = extra_columns([dict.fromkeys(source.frame.columns)], shown)
-    return [name for name in names if name not in _SHOWN and _numeric(source.frame[name])]
-
-
 def _numeric(column: pd.Series) -> bool:
-    from pandas.api.types import is_bool_dtype, is_numeric_dtype
-
     return bool(is_numeric_dtype(column) and not is_bool_dtype(column) and column.notna().any())
 
 
-def _word(value: Any) -> Value:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        # Numbers before what is missing.
-        return Value(plain(value), float(value) if value == value else float("inf"))
-    return Value(plain(value))
-
-
-def _figure(row: Row, name: str) -> Value:
-    shape = FIGURES[name]
-    told = (shape["digits"], shape.get("signed", False))
-    value = number(row[name], *told)
-    ends = [number(row.get(n), *told).text for n in shape.get("bounds", ())]
-    known = value.text and ends and all(ends)
-    return value._replace(text=f"{value.text} [{', '.join(ends)}]") if known else value
-
-
-def _tokens(value: Any) -> Value:
+def _tokens(row: Row) -> Value:
+    value = row.get("tokens")
     told = value if isinstance(value, tuple | list) else plain(value).split()
     counts = [float(count) for count in told]
     return Value(quarters(counts), counts[-1]) if counts else Value("")

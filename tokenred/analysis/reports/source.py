@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from tokenred.analysis.plots.frames import axes_of, read_frame
 from tokenred.analysis.study.cell import DONE
 from tokenred.analysis.study.store import Store
 from tokenred.core.errors import DataError, InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 RESULTS, SWEEP, OVERSMOOTHING = "results", "sweep", "oversmoothing"
 _SQLITE = b"SQLite format 3\x00"
@@ -43,18 +42,7 @@ class Source:
 
 
 def read_source(given: Any, level: float = 0.95) -> Source:
-    """Read results from any source that has them.
-
-    Args:
-        given: the path of a study's store or of a CSV; a `Store`, `Study`, `Comparison`, `Sweep`
-            or `Oversmoothing`; or a frame.
-        level: level of a store's paired intervals.
-
-    Raises:
-        DataError: if a file is missing or cannot be read.
-        InputError: for any other source, or empty results.
-        StoreError: if the database is not a store, or was written by a newer tokenred.
-    """
+    """Read results from any source that `tokenred.analysis.report` accepts."""
     name, note, missing = type(given).__name__.lower(), "", 0
     if isinstance(given, str | Path):
         path = Path(given).expanduser()

@@ -79,11 +79,9 @@ def _own_claims(experiment: Experiment, target: Target) -> list[Claim]:
 
 @cache
 def published_rows(table: str | None = None, backbone: str | None = None) -> tuple[Row, ...]:
-    """The published rows, in the order of the tables, without empty columns.
+    """The published rows (of a table or model), in the order of the tables, without empty columns.
 
-    Args:
-        table: only rows of this table: its number, or ``"release-notes"``.
-        backbone: only rows of this model.
+    A table is a number, or ``"release-notes"``.
     """
     if table is None and backbone is None:
         rows = read_rows(GTP_PAPER).to_dict("records")

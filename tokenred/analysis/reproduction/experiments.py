@@ -86,12 +86,7 @@ EXPERIMENTS = {name: Experiment(name, **told) for name, told in _TABLE["experime
 
 
 def choose_experiments(names: Sequence[str] | None) -> list[Experiment]:
-    """Experiments by name, in the paper's order; all for None.
-
-    Raises:
-        UnknownNameError: for an unknown name.
-        ConfigError: for an empty list.
-    """
+    """Experiments by name, in the paper's order; all for None."""
     if names is None:
         return list(EXPERIMENTS.values())
     if not names:
@@ -153,20 +148,7 @@ def choose_targets(
     weights: bool,
     chosen: Sequence[Experiment],
 ) -> list[Target]:
-    """Choose the models to run.
-
-    Args:
-        models: names from the paper or timm, or anything that `load_model` accepts; None for all
-            models of the paper.
-        checkpoints: weight files by the same names.
-        weights: whether weights are needed; GMACs do not depend on them.
-        chosen: the experiments.
-
-    Raises:
-        UnknownNameError: if a checkpoint belongs to a model that is not run.
-        ConfigError: if no model belongs to any of the experiments.
-        TokenredError: as raised by `tokenred.models.load_model`.
-    """
+    """The models to run some experiments on, by name, see `reproduce`; GMACs need no weights."""
     known = {backbone.spec: name for name, backbone in BACKBONES.items()}
     known |= {spec.partition(".")[0]: name for spec, name in known.items()}
     known |= {name.casefold(): name for name in BACKBONES}

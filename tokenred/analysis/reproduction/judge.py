@@ -5,32 +5,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from tokenred.analysis.plots.points import wilson
+from tokenred.analysis.reports.page import Value
 from tokenred.analysis.reproduction.claims import Claim
 from tokenred.analysis.reproduction.experiments import TOLERANCES, Experiment, Target, finetuning
 from tokenred.analysis.study.rows import tidy
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 # Verdicts, as the page says and colours them.
 VERDICTS = {
-    "✓": ("✓ as published", "good"),
-    "✗": ("✗ differs", "bad"),
-    "not run": ("not run", "open"),
-    "–": ("measured only", ""),
+    "✓": Value("✓ as published", mark="good"),
+    "✗": Value("✗ differs", mark="bad"),
+    "not run": Value("not run", mark="open"),
+    "–": Value("measured only"),
 }
 REPRODUCED, DIFFERS, NOT_RUN, MEASURED = VERDICTS
 IMAGENET = 50_000
-# A metric with the columns of its value and interval; top-1 has Wilson's.
-_METRICS = {
-    "gmacs": ("gmacs", "", ""),
-    "top1": ("top1", "", ""),
-    "loss": ("difference", "difference_low", "difference_high"),
-    "speedup": ("speedup", "speedup_low", "speedup_high"),
-}
+# The column of each metric, whose interval is in columns of its own; top-1 has Wilson's.
+_METRICS = {"gmacs": "gmacs", "top1": "top1", "loss": "difference", "speedup": "speedup"}
 _COSINE = "cosine"
 
 Record = Mapping[str, Any]
@@ -68,11 +63,8 @@ def part_of_cells(
 ) -> Part:
     """Judge the cells of an experiment.
 
-    Args:
-        experiment, target, claims: what was to be run.
-        records: for each claim, the stored rows of its cells.
-        images: number of images that were run; None without images.
-        why: why nothing was run.
+    ``records`` are, for each claim, the stored rows of its cells; ``images`` the number of images
+    that were run (None without images), ``why`` why nothing was run.
     """
     rows: list[dict[str, Any]] = []
     for at, claim in enumerate(claims):
@@ -128,7 +120,7 @@ def _figures(
     if record.get("status") == "failed" or record.get("error"):
         yield _not_run("", record["error"]) | key
         return
-    for metric, (name, *ends) in _METRICS.items():
+    for metric, name in _METRICS.items():
         published = claim.published.get(metric) if judged else None
         ours = record.get(name)
         if metric == "loss" and record.get("method") == "dense":
@@ -137,7 +129,7 @@ def _figures(
             if metric == "top1" and published is not None:
                 yield _not_run(metric, "no images were used", published) | key
             continue
-        low, high = (record.get(end) for end in ends)
+        low, high = (record.get(f"{name}_{end}") for end in ("low", "high"))
         if metric == "top1":
             low, high = wilson(ours, record["images"])
         half = (high - low) / 2 if low is not None and high is not None else 0.0
@@ -152,17 +144,10 @@ def _figures(
 def judge(
     metric: str, ours: float, published: float | None, *, group: bool = False, sampling: float = 0.0
 ) -> tuple[str, float | None]:
-    """Compare a figure with the published one.
+    """Compare a figure with the published one, if there is one: the verdict and its tolerance.
 
-    Args:
-        metric: ``"gmacs"``, ``"top1"``, ``"loss"``; others are not judged.
-        ours: the figure.
-        published: None if unknown.
-        group: whether the published GMACs are those of a group of methods.
-        sampling: half the width of the interval, on a subset of the images.
-
-    Returns:
-        The verdict and its tolerance; None if nothing is published.
+    The published GMACs may be those of a ``group`` of methods; on a subset of the images,
+    ``sampling`` is half the width of the interval.
     """
     if published is None or metric not in TOLERANCES:
         return MEASURED, None

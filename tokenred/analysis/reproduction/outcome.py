@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from rich.table import Table
 
 from tokenred.analysis.plots.heat_map import heat_map
-from tokenred.analysis.plots.published import GTP_PAPER, read_published, tradeoff_points
-from tokenred.analysis.plots.scorer_comparison import scorer_comparison
+from tokenred.analysis.plots.metric_lines import scorer_comparison
+from tokenred.analysis.plots.published import GTP_PAPER, read_published
 from tokenred.analysis.plots.smoothing_curves import smoothing_curves
 from tokenred.analysis.plots.tables import tabulate, theta_rows
 from tokenred.analysis.plots.tradeoff import tradeoff
 from tokenred.analysis.reports.figures import embed
 from tokenred.analysis.reports.page import (
     SUFFIXES,
+    Cell,
     Column,
     DataTable,
     Picture,
     Section,
     Value,
-    number,
-    plain,
+    figure,
+    word,
     write_page,
 )
 from tokenred.analysis.reports.report import sections_of
@@ -31,32 +36,29 @@ from tokenred.analysis.reports.source import read_source
 from tokenred.analysis.reproduction.experiments import BACKBONES, TOLERANCES
 from tokenred.analysis.reproduction.judge import DIFFERS, IMAGENET, VERDICTS, Part
 from tokenred.analysis.result import Result, plain_table
-from tokenred.core.errors import InputError, TokenredError
+from tokenred.core.errors import TokenredError
 from tokenred.core.files import check_output
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
-    from rich.table import Table
 
 _COLUMNS = (
     "experiment", "model", "strategy", "metric", "ours", "low", "high", "published", "tolerance",
     "verdict", "why", "command", "key",
 )  # fmt: skip
-# The label of a metric, and the number of digits shown.
-_METRICS = {
-    "gmacs": ("GMACs", 3),
-    "top1": ("top-1 %", 2),
-    "loss": ("points below dense", 2),
-    "speedup": ("speed-up (published: A6000)", 2),
-    "cosine": ("cosine similarity, last block", 4),
+_LABELS = {
+    "gmacs": "GMACs",
+    "top1": "top-1 %",
+    "loss": "points below dense",
+    "speedup": "speed-up (published: A6000)",
+    "cosine": "cosine similarity, last block",
 }
-_HEADS = [
-    Column("strategy"), Column("figure"), Column("ours", numeric=True),
-    Column("interval", numeric=True, help="95%, over the images"),
-    Column("published", numeric=True), Column("tolerance", numeric=True), Column("verdict"),
-    Column("why"),
-]  # fmt: skip
+_FIGURES = [
+    Column("strategy", word("strategy")),
+    Column("figure", lambda row: Value(_LABELS.get(row["metric"], row["metric"]))),
+    Column("ours [95%]", figure("ours", 3, bounds=("low", "high")), True, help="over the images"),
+    Column("published", figure("published", 2), True),
+    Column("tolerance", figure("tolerance", 2), True),
+    Column("verdict", lambda row: VERDICTS[row["verdict"]]),
+    Column("why", word("why")),
+]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -78,8 +80,6 @@ class Reproduction(Result):
     @cached_property
     def frame(self) -> pd.DataFrame:
         """Tidy, one row per figure: ours with its interval, the published one, the verdict."""
-        import pandas as pd
-
         rows = [row for part in self.parts for row in part.rows]
         return pd.DataFrame(rows, columns=list(_COLUMNS))
 
@@ -88,13 +88,18 @@ class Reproduction(Result):
         """The figures that differ from the published ones."""
         return self.frame[self.frame["verdict"] == DIFFERS]
 
+    def _counts(self) -> Iterator[dict[str, Any]]:
+        """How many figures have each verdict, for each part."""
+        for at, part in enumerate(self.parts, start=1):
+            about = {"experiment": part.experiment.name, "model": part.target.name}
+            yield {"at": at, **about, "what": part.experiment.title, **part.counts}
+
     def table(self) -> Table:
         """Counts of verdicts, one row per experiment and model."""
-        heads = ["experiment", "model", "what", "✓", "✗", "not run", "measured only"]
-        table = plain_table("The GTP paper's experiments", heads, left=3)
-        for part in self.parts:
-            cells = [part.experiment.name, part.target.name, part.experiment.title]
-            table.add_row(*cells, *(str(n or "") for n in part.counts.values()))
+        heads = ["experiment", "model", "what", *VERDICTS]
+        table = plain_table("The GTP paper's experiments", [*heads[:-1], "measured only"], left=3)
+        for row in self._counts():
+            table.add_row(*(str(row[name] or "") for name in heads))
         return table
 
     def footnotes(self) -> list[str]:
@@ -138,21 +143,20 @@ class Reproduction(Result):
         return write_page(path, "The GTP paper's experiments", made_from, sections)
 
     def _summary(self) -> Section:
-        heads = [Column(words, numeric=True) for words, _ in VERDICTS.values()]
-        rows = [
-            [
-                Value(part.experiment.name, link=f"#part-{at}"),
-                Value(part.target.name),
-                Value(part.experiment.title),
-                *(Value(str(n or ""), n, VERDICTS[mark][1] if n else "")
-                  for mark, n in part.counts.items()),
-            ]
-            for at, part in enumerate(self.parts, start=1)
-        ]  # fmt: skip
-        columns = [Column("experiment"), Column("model"), Column("what"), *heads]
+        columns = [
+            Column("experiment", lambda row: Value(row["experiment"], link=f"#part-{row['at']}")),
+            Column("model", word("model")),
+            Column("what", word("what")),
+            *(Column(verdict.text, _counted(mark), True) for mark, verdict in VERDICTS.items()),
+        ]
         caption = "Number of figures that agree with the paper"
-        table = DataTable("summary-table", caption, columns, rows, sortable=False)
+        table = DataTable("summary-table", caption, columns, [*self._counts()], sortable=False)
         return Section("summary", "Summary", self.footnotes(), tables=[table])
+
+
+def _counted(mark: str) -> Cell:
+    look = VERDICTS[mark].mark
+    return lambda row: Value(str(row[mark] or ""), row[mark], look if row[mark] else "")
 
 
 def _section(part: Part, at: int) -> Section:
@@ -161,19 +165,18 @@ def _section(part: Part, at: int) -> Section:
     notes = [experiment.note, BACKBONES[target.backbone].note if target.is_own else ""]
     pictures = []
     try:
-        if (figure := figure_of(part)) is not None:
+        if (drawn := figure_of(part)) is not None:
             hollow = target.is_own and experiment.chart == "tradeoff"
             note = "Hollow, dotted: published." if hollow else ""
             alt = f"{heading}. The tables have the same numbers."
-            pictures.append(Picture(heading, alt, embed(figure), note=note))
+            pictures.append(Picture(heading, alt, embed(drawn), note=note))
     except TokenredError as error:
         notes.append(f"Not drawn: {error}")
     tables, details = [], []
     # Of an experiment that is only drawn, the rows are those of others.
     if part.rows and (experiment.judged or not pictures):
         caption = f"{experiment.name} on {target.name}"
-        rows = [_cells(row) for row in part.rows]
-        tables.append(DataTable(f"figures-{at}", caption, _HEADS, rows))
+        tables.append(DataTable(f"figures-{at}", caption, _FIGURES, part.rows))
     if commands := dict.fromkeys(str(row["command"]) for row in part.rows if row.get("command")):
         details.append(("Commands for the figures that were not run", "\n".join(commands)))
     return Section(
@@ -182,29 +185,8 @@ def _section(part: Part, at: int) -> Section:
     )  # fmt: skip
 
 
-def _cells(row: Mapping[str, Any]) -> list[Value]:
-    metric, (verdict, mark) = row["metric"], VERDICTS[row["verdict"]]
-    name, digits = _METRICS.get(metric, (metric, 3))
-    signed = metric == "loss"
-    low, high = (number(row.get(end), digits, signed).text for end in ("low", "high"))
-    return [
-        Value(row["strategy"]),
-        Value(name),
-        number(row.get("ours"), digits, signed),
-        Value(f"{low} … {high}" if low and high else ""),
-        number(row.get("published"), 2, signed),
-        number(row.get("tolerance"), 2),
-        Value(verdict, mark=mark),
-        Value(plain(row.get("why"))),
-    ]
-
-
 def figure_of(part: Part) -> Figure | None:
-    """The figure of a part with published points; None if there is nothing to draw.
-
-    Raises:
-        TokenredError: as the functions of the plots raise them.
-    """
+    """The figure of a part with published points; None if there is nothing to draw."""
     frame, chart, own = part.frame, part.experiment.chart, part.target.is_own
     if frame is None:
         return None
@@ -226,15 +208,7 @@ def figure_of(part: Part) -> Figure | None:
 
 def _published_points(part: Part) -> pd.DataFrame | None:
     """The published points of a trade-off, or None if they have no cost."""
-    import pandas as pd
-
-    found = []
-    for table in part.experiment.tables:
-        try:
-            own = read_published(
-                GTP_PAPER, table=table, backbone=part.target.backbone, finetuned=False
-            )
-            found.append(tradeoff_points(own, "gmacs"))
-        except InputError:  # no such rows, or without GMACs
-            continue
-    return pd.concat(found, ignore_index=True) if found else None
+    points = read_published(GTP_PAPER, finetuned=False).dropna(subset=["top1", "gmacs"])
+    own = points["backbone"] == part.target.backbone
+    points = points[own & points["table"].isin(part.experiment.tables)]
+    return None if points.empty else points

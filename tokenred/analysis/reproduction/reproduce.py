@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from tokenred._version import __version__
 from tokenred.analysis.measure.oversmoothing import oversmoothing
@@ -30,9 +32,6 @@ from tokenred.core.lock import output_lock
 from tokenred.data import open_dataset
 from tokenred.models import load_model
 from tokenred.strategies.specs import parse_spec
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 STORE, CSV, HTML = "results.db", "reproduction.csv", "reproduction.html"
 _QUICK, _DEMO = 1000, 100  # images
