@@ -72,7 +72,6 @@ def trace_picture(
     return Picture(
         pixels=shown_pixels(batch[0], transform),
         grid=first.backbone.grid_of(batch.shape[2], batch.shape[3]),
-        depth=first.info.depth,
         dense=dense,
         rows=tuple(rows),
         classes=class_names(base) if classes is None else tuple(classes),

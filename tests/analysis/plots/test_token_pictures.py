@@ -34,7 +34,7 @@ def picture() -> Picture:
         PictureRow("idlevit", (stage(0), stage(4, idle=idle)), 0, 0.5),
     )
     dense = PictureRow("dense", (), 1, 0.95)
-    return Picture(pixels, (2, 3), 12, dense, rows, ("cat", "dog"))
+    return Picture(pixels, (2, 3), dense, rows, ("cat", "dog"))
 
 
 def test_panels_and_their_words(picture: Picture) -> None:
@@ -89,7 +89,7 @@ def test_patches_have_their_shape_and_narrow_captions_two_lines(picture: Picture
 def test_edges_lead_from_centre_to_centre() -> None:
     pixels = np.zeros((20, 30, 3), dtype=np.float32)
     drawn = stage(0, edges=np.array([[0, 4], [5, 4]]))
-    picture = Picture(pixels, (2, 3), 1, PictureRow("dense", (), None, np.nan),
+    picture = Picture(pixels, (2, 3), PictureRow("dense", (), None, np.nan),
                       (PictureRow("gtp", (drawn,), None, np.nan),), None)  # fmt: skip
     figure = show_tokens(picture, width=3.3)
     segments = [s.tolist() for c in figure.axes[1].collections for s in c.get_segments()]

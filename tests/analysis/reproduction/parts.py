@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokenred.analysis.reproduction.claims import claims_of
-from tokenred.analysis.reproduction.experiments import BACKBONES, EXPERIMENTS, Target
+from tokenred.analysis.reproduction.experiments import BACKBONES, EXPERIMENTS, Target, claims_of
 from tokenred.analysis.reproduction.judge import Part, part_of_cells
 
 IMAGES = 50_000

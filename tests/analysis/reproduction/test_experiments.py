@@ -9,14 +9,16 @@ import pytest
 import timm
 
 from tokenred.analysis.plots.published import GTP_PAPER
-from tokenred.analysis.reproduction.claims import Claim, claims_of, published_rows
 from tokenred.analysis.reproduction.experiments import (
     BACKBONES,
     EXPERIMENTS,
+    Claim,
     Experiment,
     Target,
     choose_experiments,
     choose_targets,
+    claims_of,
+    published_rows,
     targets_of,
 )
 from tokenred.core.errors import ConfigError, UnknownNameError

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -132,27 +133,13 @@ def evaluate(
 
 @checked
 def evaluate_together(
-    models: Mapping[str, nn.Module],
-    data: Data,
-    *,
-    batch_size: Size = 64,
-    workers: Count = 0,
-    limit: Size | None = None,
-    device: str | torch.device | None = None,
-    amp: torch.dtype | None = None,
-    channels_last: bool = False,
-    progress: bool = True,
-    split: str | None = None,
-    class_map: ClassMap = None,
-    seed: Count = 0,
+    models: Mapping[str, nn.Module], data: Data, *, channels_last: bool = False, **options: Any
 ) -> dict[str, Evaluation]:
     """Evaluate several models on the same batches, so that images are decoded once.
 
     Args:
         models: by name, on the same device; all must use the same preprocessing.
-        data: as in `evaluate`.
-        batch_size, workers, limit, device, amp, channels_last: as in `evaluate`.
-        progress, split, class_map, seed: as in `evaluate`.
+        data, channels_last, options: as in `evaluate`.
 
     Raises:
         DataError, InputError, ConfigError: as `evaluate`.
@@ -165,12 +152,8 @@ def evaluate_together(
     with (
         weights_last(models.values(), channels_last),
         _checking(models.values()),
-        reading(
-            models.values(), data, "accuracy", split=split, class_map=class_map, device=device,
-            amp=amp, progress=progress, batch_size=batch_size, workers=workers, limit=limit,
-            seed=seed,
-        ) as (place, batches, skipped),
-    ):  # fmt: skip
+        reading(models.values(), data, "accuracy", **options) as (place, batches, skipped),
+    ):
         runs = {
             name: partial(Portions(), partial(_logits, model, place, channels_last))
             for name, model in models.items()

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.table import Table
+from scipy.stats import hypergeom, rankdata
 from torch import Tensor, nn
 
 from tokenred.analysis.lineup import Strategies, lineup_at_counts
@@ -81,8 +82,6 @@ def chance_iou(a: Flags, b: Flags) -> Floats:
 @lru_cache(maxsize=4096)
 def _chance(a: int, b: int, patches: int) -> float:
     """The mean of the intersection over union, which follows a hypergeometric distribution."""
-    from scipy.stats import hypergeom
-
     if not a + b:
         return float("nan")
     common = np.arange(max(0, a + b - patches), min(a, b) + 1)
@@ -94,8 +93,6 @@ def spearman(x: Floats, y: Floats) -> Floats:
 
     Entries that are NaN in either are ignored. NaN if one of the two is constant.
     """
-    from scipy.stats import rankdata
-
     known = ~(np.isnan(x) | np.isnan(y))
     # Ignored entries rank last, and so do not change other ranks.
     ranks = [np.where(known, rankdata(np.where(known, v, np.inf), axis=-1), 0) for v in (x, y)]
@@ -215,9 +212,20 @@ def agreement(
 
     def measure(images: Tensor) -> Floats:
         traces = [entry.model.run_with_trace(images)[1] for entry in entries]
-        records = [(alive(trace), scores(trace)) for trace in traces]
-        found = [_compare(*records[a], *records[b])[..., first:] for a, b in pairs]
-        return np.stack(found, axis=1).reshape(len(images), -1)
+        kept, scored = list(map(alive, traces)), list(map(scores, traces))
+        # The number of blocks each patch has stayed in, up to each block.
+        stayed = [flags.cumsum(axis=1).astype(np.float64) for flags in kept]
+        found = [
+            values[:, first:]
+            for a, b in pairs
+            for values in (
+                iou(kept[a], kept[b]),
+                spearman(stayed[a], stayed[b]),
+                spearman(scored[a], scored[b]),
+                chance_iou(kept[a], kept[b]),
+            )
+        ]
+        return np.hstack(found)
 
     frame, notes = means_over_images(
         [entry.model for entry in entries], data, rows, measure, title="agreement", level=level,
@@ -230,16 +238,3 @@ def agreement(
     frame.loc[own, "chance"] = frame.loc[by_chance, "mean"].to_numpy()
     frame = frame[~by_chance & (frame["images"] > 0)].reset_index(drop=True)
     return Agreement(frame, level, (*notes, "ρ: Spearman's rank correlation, 0 by chance."))
-
-
-def _compare(kept_a: Flags, scores_a: Floats, kept_b: Flags, scores_b: Floats) -> Floats:
-    """``(b, statistics, L)``."""
-    # The number of blocks each patch has stayed in, up to each block.
-    stayed_a, stayed_b = (kept.cumsum(axis=1).astype(np.float64) for kept in (kept_a, kept_b))
-    columns = (
-        iou(kept_a, kept_b),
-        spearman(stayed_a, stayed_b),
-        spearman(scores_a, scores_b),
-        chance_iou(kept_a, kept_b),
-    )
-    return np.stack(columns, axis=1)

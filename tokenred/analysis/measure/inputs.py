@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from tokenred.analysis.measure.machine import base_of, running
 from tokenred.core.errors import DataError
-from tokenred.core.values import Size, read
+from tokenred.core.values import Count, Size, checked
 from tokenred.data import SKIPPED_LABEL, ImageDataset, eval_transform, make_loader, open_dataset
 from tokenred.data.classes import CIFAR10_CLASSES, ClassMap
 
@@ -66,19 +66,19 @@ def open_for(
     return dataset
 
 
+@checked
 def batches(
     data: ImageDataset | DataLoader[Any],
     *,
-    batch_size: int,
-    workers: int,
-    limit: int | None,
-    seed: int,
+    batch_size: Size = 64,
+    workers: Count = 0,
+    limit: Size | None = None,
+    seed: Count = 0,
 ) -> tuple[Iterator[Batch], int | None]:
     """The batches (images, labels, indices), and the number of images (None if unknown)."""
     if isinstance(data, ImageDataset):
         loader = make_loader(data, batch_size, workers=workers, limit=limit, seed=seed)
         return iter(loader), len(loader.dataset)  # type: ignore[arg-type]
-    limit = read(Size | None, limit, "limit")
     try:
         total: int | None = len(data.dataset)  # type: ignore[arg-type]
     except TypeError:  # an iterable dataset

@@ -114,11 +114,11 @@ def draw_dense(axes: Axes, value: float | None, *, across: bool = True, name: st
     draw = axes.axhline if across else axes.axvline
     draw(value, color="0.55", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
     # At the end of the line, just above or to the left of it.
-    place: Any = ((1, value), axes.get_yaxis_transform()) if across else (
-        (value, 1), axes.get_xaxis_transform())  # fmt: skip
     axes.annotate(
-        name, place[0], xycoords=place[1], textcoords="offset points", fontsize=6, color="0.4",
-        xytext=(-1, 1.5) if across else (-2, -2), ha="right", va="bottom" if across else "top",
+        name, (1, value) if across else (value, 1), xytext=(-1, 1.5) if across else (-2, -2),
+        xycoords=axes.get_yaxis_transform() if across else axes.get_xaxis_transform(),
+        textcoords="offset points", ha="right", va="bottom" if across else "top", fontsize=6,
+        color="0.4",
     )  # fmt: skip
 
 

@@ -92,7 +92,6 @@ class Picture:
     Attributes:
         pixels: ``(H, W, 3)`` from 0 to 1, as the model sees them.
         grid: patches down and across.
-        depth: blocks of the model.
         dense: the row of the unreduced model, without stages.
         rows: one per strategy.
         classes: names of the classes, or None.
@@ -100,7 +99,6 @@ class Picture:
 
     pixels: NDArray[np.float32]
     grid: tuple[int, int]
-    depth: int
     dense: PictureRow
     rows: tuple[PictureRow, ...]
     classes: tuple[str, ...] | None

@@ -11,8 +11,13 @@ import pandas as pd
 
 from tokenred.analysis.plots.points import wilson
 from tokenred.analysis.reports.page import Value
-from tokenred.analysis.reproduction.claims import Claim
-from tokenred.analysis.reproduction.experiments import TOLERANCES, Experiment, Target, finetuning
+from tokenred.analysis.reproduction.experiments import (
+    TOLERANCES,
+    Claim,
+    Experiment,
+    Target,
+    finetuning,
+)
 from tokenred.analysis.study.rows import tidy
 
 # Verdicts, as the page says and colours them.

@@ -12,12 +12,13 @@ import pandas as pd
 from tokenred._version import __version__
 from tokenred.analysis.measure.oversmoothing import oversmoothing
 from tokenred.analysis.plots.frames import read_frame
-from tokenred.analysis.reproduction.claims import Claim, claims_of
 from tokenred.analysis.reproduction.experiments import (
+    Claim,
     Experiment,
     Target,
     choose_experiments,
     choose_targets,
+    claims_of,
     targets_of,
 )
 from tokenred.analysis.reproduction.judge import Part, Record, part_of_cells, part_of_tokens
