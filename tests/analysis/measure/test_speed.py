@@ -13,7 +13,7 @@ from torch import nn
 import tokenred as tr
 from tokenred.analysis import benchmark
 from tokenred.analysis.measure.speed import summarise
-from tokenred.core.errors import ConfigError, InputError, UnknownNameError
+from tokenred.core.errors import ConfigError, InputError, PartError, UnknownNameError
 
 QUICK: dict[str, Any] = {"batch_size": 2, "pairs": 2, "warmup": 1, "progress": False}
 
@@ -73,6 +73,25 @@ def test_nothing_is_left_changed(digits: nn.Module) -> None:
     assert not torch.is_inference_mode_enabled()
 
 
+def test_names_and_compiled_models(digits: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+
+    def pretend(model: nn.Module, **options: Any) -> nn.Module:
+        compiled.append(model)
+        return model
+
+    monkeypatch.setattr(torch, "compile", pretend)
+    same = tr.wrap(digits, "random")
+    models = ["evit", tr.strategy("random"), same, same]
+    found = benchmark(models, dense=digits, compile=True, **QUICK)
+    assert [timing.name for timing in found] == ["evit", "1", "2", "3"]
+    # Each model once, the dense one first.
+    assert len(compiled) == 4
+    assert (compiled[0], compiled[-1]) == (digits, same)
+    assert ", compiled" in str(found)
+    assert found.frame()["compile"].tolist() == ["true"] * 4
+
+
 def test_refused(digits: nn.Module) -> None:
     fast = tr.wrap(digits, "topk")
     for wrong in ({"pairs": 1}, {"threads": 0}, {"compile": "quickly"}):
@@ -81,8 +100,11 @@ def test_refused(digits: nn.Module) -> None:
     for shape in ((32, 32), (3, 33, 32)):
         with pytest.raises(InputError):
             benchmark(fast, shape, **QUICK)
-    with pytest.raises(ConfigError, match="no dense model"):
-        benchmark(digits)
+    for given, said in ((digits, "no dense model"), ("gtp", "Pass dense="), ({}, "at least one")):
+        with pytest.raises(ConfigError, match=said):
+            benchmark(given)
+    with pytest.raises(PartError, match="got 3"):
+        benchmark({"x": 3})  # type: ignore[dict-item]
 
 
 def test_figures_by_hand() -> None:

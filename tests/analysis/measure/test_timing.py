@@ -10,17 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-import tokenred as tr
-from tokenred.analysis import benchmark
-from tokenred.analysis.measure.timing import (
-    Clock,
-    image_shape_of,
-    named_candidates,
-    no_collection,
-    resize,
-    runnable,
-)
-from tokenred.core.errors import ConfigError, InputError, PartError
+from tokenred.analysis.measure.timing import Clock, image_shape_of, no_collection, resize, runnable
+from tokenred.core.errors import ConfigError, InputError
 from tokenred.models import digits_vit
 
 
@@ -29,28 +20,6 @@ def test_models_refused() -> None:
         resize(digits_vit(pretrained=False), (33, 32))
     with pytest.raises(InputError, match="only its own image size"):
         resize(nn.Linear(2, 2), (32, 32))
-
-
-def test_names(digits: nn.Module) -> None:
-    fast = tr.wrap(digits, "topk")
-    assert named_candidates(fast, None) == {"reduced": fast}
-    assert named_candidates([fast, digits], digits) == {"0": fast, "1": digits}
-    assert named_candidates({"mine": fast}, None) == {"mine": fast}
-    made = named_candidates(["evit", tr.strategy("topk")], digits)
-    assert list(made) == ["evit", "1"]
-    assert all(isinstance(model, tr.ReducedViT) for model in made.values())
-
-
-def test_candidates_refused(digits: nn.Module) -> None:
-    for given, dense, said in (
-        ({}, digits, "at least one"),
-        ("gtp", None, "Pass dense="),
-        ([digits], None, "no dense model"),
-    ):
-        with pytest.raises(ConfigError, match=said):
-            named_candidates(given, dense)
-    with pytest.raises(PartError, match="got 3"):
-        named_candidates({"x": 3}, digits)  # type: ignore[dict-item]
 
 
 def test_shapes(digits: nn.Module) -> None:
@@ -153,21 +122,3 @@ def test_more_models_than_dynamo_compiles_of_one_code(monkeypatch: pytest.Monkey
     ):
         raise AssertionError("nothing was refused")
     torch._dynamo.reset()
-
-
-def test_benchmark_compiles_dense_and_candidates_once(
-    digits: nn.Module, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compiled = []
-
-    def pretend(model: nn.Module, **options: Any) -> nn.Module:
-        compiled.append(model)
-        return model
-
-    monkeypatch.setattr(torch, "compile", pretend)
-    fast = {"a": tr.wrap(digits, "random"), "b": tr.wrap(digits, "random")}
-    found = benchmark(fast, batch_size=1, pairs=2, warmup=0, compile=True, progress=False)
-    assert compiled == [digits, *fast.values()]
-    assert found.compile is True
-    assert ", compiled" in str(found)
-    assert found.frame()["compile"].tolist() == ["true", "true"]

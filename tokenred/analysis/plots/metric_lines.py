@@ -66,9 +66,8 @@ def metric_lines(
     points = gather(frame, [x] if hue is None else [x, hue], metric, fixed=fixed, level=level)
     own, names = points.frame, [None]
     if hue:
-        names = (
-            own.groupby(hue, sort=False)["value"].mean().sort_values(ascending=False).index.tolist()
-        )
+        means = own.groupby(hue, sort=False)["value"].mean()
+        names = means.sort_values(ascending=False).index.tolist()
         names = sorted(names) if all(map(_is_number, names)) else names
     ticks = sorted(own[x].unique().tolist(), key=order)
     numeric = all(map(_is_number, ticks))
