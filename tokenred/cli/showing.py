@@ -27,7 +27,6 @@ from tokenred.cli.options import (
     ModelOptions,
     Overwrite,
     Strategies,
-    Strategy,
     given_to,
     numbers,
     options_of,
@@ -114,7 +113,6 @@ def graph_command(
     demo: bool = False,
     model: ModelOptions = ModelOptions(),
     builder: Annotated[str, Parameter(name=["--builder", "-b"])] = "mixed:M=8",
-    strategy: Strategy = "gtp",
     patch: Annotated[tuple[int, ...], Parameter(name=["--patch", "-p"])] = (),
     all_edges: bool = False,
     output: Annotated[Path, OUTPUT] = Path("tokenred-out/graph.png"),
@@ -122,8 +120,7 @@ def graph_command(
 ) -> None:
     """Draw the token graph of a photograph: who chooses whom, and how often each is chosen.
 
-    The graph is built from the embedded patches, as in GTP. The strategy decides which tokens are
-    dropped; the statistics give the share of these without a kept neighbour.
+    The graph is built from the embedded patches, as in GTP.
 
     Args:
         image: a photograph.
@@ -143,9 +140,7 @@ def graph_command(
     found = image_graph(loaded, picture, chosen)
     # A loader of the one image; the label is not used.
     alone: DataLoader[object] = DataLoader([(found.image[0], 0)])  # type: ignore[arg-type]
-    statistics = graph_statistics(
-        loaded, alone, chosen, strategy=strategy, name=model.title, progress=False
-    )
+    statistics = graph_statistics(loaded, alone, chosen, name=model.title, progress=False)
     name = "an embedded digit" if image is None else image.name
     every = range(found.graph.num_nodes) if all_edges else None
     figure = draw_graph(

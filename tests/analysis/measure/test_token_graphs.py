@@ -25,16 +25,9 @@ from tokenred.graphs.semantic import Semantic
 QUICK: dict[str, Any] = {"limit": 12, "batch_size": 5, "progress": False}
 
 
-def _means(found: GraphStatistics) -> dict[str, float]:
-    whole = found.frame[found.frame["layer"].isna()]
-    return dict(zip(whole["statistic"], whole["mean"], strict=True))
-
-
 @pytest.fixture(scope="module")
 def result(digits: nn.Module) -> GraphStatistics:
-    return graph_statistics(
-        digits, "digits", Semantic(M=3), strategy="gtp:P=6", name="digits ViT", **QUICK
-    )
+    return graph_statistics(digits, "digits", Semantic(M=3), name="digits ViT", **QUICK)
 
 
 def test_over_images(result: GraphStatistics, digits: nn.Module) -> None:
@@ -43,7 +36,7 @@ def test_over_images(result: GraphStatistics, digits: nn.Module) -> None:
         embedded = adapt(digits).embed(next(iter(loader))[0])
     graph = Semantic(M=3)(embedded.x0, embedded.grid)
     single = [describe(adjacency(graph, i), (8, 8)) for i in range(12)]
-    means = _means(result)
+    means = dict(zip(result.frame["statistic"], result.frame["mean"], strict=True))
     assert list(means) == list(GRAPH_STATISTICS)
     for name, mean in means.items():
         assert mean == pytest.approx(np.mean([values[name] for values in single])), name
@@ -52,24 +45,8 @@ def test_over_images(result: GraphStatistics, digits: nn.Module) -> None:
     np.testing.assert_allclose(result.in_degree, expected.numpy(), atol=1e-6)
 
 
-def test_unreached_is_what_propagation_loses(result: GraphStatistics, digits: nn.Module) -> None:
-    rows = result.frame[result.frame["statistic"] == "unreached"]
-    assert rows["layer"].tolist() == list(range(8))
-    assert 0 < rows["mean"].max() < 1
-    strategy = tr.strategy("gtp", P=6, graph="semantic", M=3)
-    lost = tr.analysis.oversmoothing(digits, "digits", {"gtp": strategy}, **QUICK).frame
-    lost = lost[lost["statistic"] == "lost"]
-    assert rows["mean"].tolist() == pytest.approx(lost["mean"].tolist())
-
-
-def test_whatever_drops_the_tokens(digits: nn.Module) -> None:
-    frame = graph_statistics(digits, "digits", "mixed", strategy="evit", **QUICK).frame
-    assert frame[frame["statistic"] == "unreached"]["layer"].tolist() == [2, 4, 6]
-
-
 def test_one_graph_for_all_images(digits: nn.Module) -> None:
-    found = graph_statistics(digits, "digits", "spatial", strategy=None, **QUICK)
-    assert found.frame["statistic"].tolist() == list(GRAPH_STATISTICS)
+    found = graph_statistics(digits, "digits", "spatial", **QUICK)
     assert (found.frame["images"][found.frame["statistic"] != "far_length"] == 12).all()
     assert found.in_degree[0].tolist() == [3, 5, 5, 5, 5, 5, 5, 3]
 
@@ -78,7 +55,7 @@ def test_of_a_graph() -> None:
     n = 5
     complete = Graph.from_dense(1 - torch.eye(n)[None], (1, n))
     found = graph_statistics(complete)
-    means = _means(found)
+    means = found.frame.set_index("statistic")["mean"]
     assert means["spectral_gap"] == pytest.approx(n / (n - 1))
     assert (means["clustering"], means["out_degree"]) == pytest.approx((1, n - 1))
     assert found.frame["low"].isna().all()
@@ -90,8 +67,13 @@ def test_of_a_graph() -> None:
 
 def test_printed(result: GraphStatistics) -> None:
     text = str(result)
-    for words in ("Semantic(M=3", "digits ViT on digits", "spectral gap", "block 7: dropped",
-                  "95% interval", "12 images"):  # fmt: skip
+    for words in (
+        "Semantic(M=3",
+        "digits ViT on digits",
+        "spectral gap",
+        "95% interval",
+        "12 images",
+    ):
         assert words in text
     assert result.plot().axes
 
@@ -101,7 +83,7 @@ def test_refused(digits: nn.Module) -> None:
     for arguments, options, said in (
         ((graph, "digits"), {}, "a graph and data"),
         ((digits,), {}, "expected data"),
-        ((digits, "digits", "none"), {"strategy": None}, "makes a graph"),
+        ((digits, "digits", "none"), {}, "makes a graph"),
         ((digits, "digits", Mixed(M=64)), {}, "M must be below"),
         ((graph,), {"level": 2}, "level"),
     ):
@@ -112,7 +94,7 @@ def test_refused(digits: nn.Module) -> None:
     ).eval()
     sizes: DataLoader[Any] = DataLoader([(torch.randn(3, side, side), 0) for side in (32, 48)])
     with pytest.raises(InputError, match="one size"):
-        graph_statistics(model, sizes, Mixed(M=2), strategy=None, progress=False)
+        graph_statistics(model, sizes, Mixed(M=2), progress=False)
 
 
 def test_a_photograph(digits: nn.Module) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image
 from rich.table import Table
@@ -33,9 +32,7 @@ from tokenred.data.classes import ClassMap
 from tokenred.graphs import Graph, GraphBuilder
 from tokenred.graphs.base import graph_builders
 from tokenred.reduced.model import ReducedViT
-from tokenred.reduced.trace import Trace
-from tokenred.reduced.wrap import dense, wrap
-from tokenred.strategies.specs import StrategyLike, parse_spec
+from tokenred.reduced.wrap import dense
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,9 +99,7 @@ class GraphStatistics(FramedResult):
 
     Attributes:
         frame: one row per statistic: ``mean`` over the images and its bootstrap interval. The names
-            are those of `tokenred.analysis.measure.graph_measures.GRAPH_STATISTICS`, and
-            ``unreached`` with a ``layer`` (missing for the others): the share of the tokens dropped
-            in that block that are no kept token's neighbour.
+            are those of `tokenred.analysis.measure.graph_measures.GRAPH_STATISTICS`.
         in_degree: ``(gh, gw)`` how many tokens chose each position, mean over the images.
     """
 
@@ -116,12 +111,10 @@ class GraphStatistics(FramedResult):
         names = ["statistic", "mean", f"{self.level:.0%} interval"] if sure else ["statistic", ""]
         table = plain_table(f"{title}, {self.about}" if self.about else title, names)
         for row in self.frame.to_dict("records"):
-            meaning = GRAPH_STATISTICS.get(str(row["statistic"])) or (
-                f"block {row['layer']}: dropped tokens without a kept neighbour, share"
-            )
             known = np.isfinite(row["mean"])
             interval = f"{row['low']:.3f} to {row['high']:.3f}" if known else ""
-            cells = [meaning, f"{row['mean']:.3f}" if known else "", interval]
+            mean = f"{row['mean']:.3f}" if known else ""
+            cells = [GRAPH_STATISTICS[row["statistic"]], mean, interval]
             table.add_row(*cells[: len(names)])
         return table
 
@@ -138,7 +131,6 @@ def graph_statistics(
     data: Data | None = None,
     builder: GraphBuilder | str = "mixed",
     *,
-    strategy: StrategyLike | None = "gtp",
     limit: Size | None = None,
     batch_size: Size = 32,
     workers: Count = 0,
@@ -157,8 +149,6 @@ def graph_statistics(
             goes to the builder.
         data: with a model, see `tokenred.analysis.evaluate`.
         builder: a graph builder or its name.
-        strategy: with a model, the strategy that drops tokens, for ``unreached``; its graph is
-            replaced by the builder's. None omits that statistic.
         limit, batch_size, workers, device, split, class_map, progress: as in `evaluate`.
         seed: seed of the image subset and the bootstrap.
         level: level of the intervals.
@@ -168,7 +158,7 @@ def graph_statistics(
         ConfigError: for a graph with data or a model without, a builder that makes no graph, or
             numbers out of range.
         InputError: for images of several sizes.
-        TokenredError: as raised by `parse_spec`, `tokenred.wrap` and the data.
+        TokenredError: as raised by the data.
     """
     if isinstance(source, Graph):
         if data is not None:
@@ -176,26 +166,19 @@ def graph_statistics(
         values, degrees = _describe(source, source.batch)
         means = StreamingMeans(len(GRAPH_STATISTICS), seed=seed)
         means.add(values)
-        frame = pd.DataFrame(_rows("a graph")).assign(**means.figures(level))
-        frame = frame.assign(model="", data="", seed=seed)
-        return _result(frame, level, (f"{count(source.batch, 'image')}.",), degrees)
+        frame = pd.DataFrame({"builder": "a graph", "statistic": list(GRAPH_STATISTICS)})
+        frame = frame.assign(**means.figures(level), model="", data="", seed=seed)
+        note = f"{count(source.batch, 'image')}."
+        return GraphStatistics(frame, level, (note,), degrees / source.batch)
     if data is None:
         raise ConfigError("expected data for the model's graphs, got none; or pass a graph.")
     reduced, part = dense(base_of(source)), graph_builders.create(builder)
-    if strategy is not None:
-        spec = parse_spec(strategy)
-        spec = replace(spec, strategy=spec.strategy.replace(graph=part))
-        reduced = wrap(reduced.base, spec)
     make = _maker(reduced, part)
-    dropping = [x.layer for x in reduced.cost().layers if x.removed and strategy is not None]
     chosen: list[NDArray[np.float64]] = []
 
     def measure(images: Tensor) -> NDArray[np.float64]:
         graph = make(images)
         values, degrees = _describe(graph, len(images))
-        if dropping:
-            shares = _unreached(graph, reduced.run_with_trace(images)[1])
-            values = np.hstack((values, torch.stack(shares, dim=1).cpu().numpy()))
         if chosen and chosen[0].shape != degrees.shape:
             raise InputError(
                 f"expected images of one size, got grids of {chosen[0].shape} and {degrees.shape} "
@@ -204,12 +187,13 @@ def graph_statistics(
         chosen[:] = [np.sum([*chosen, degrees], axis=0)]
         return values
 
+    rows = [{"builder": repr(part), "statistic": name} for name in GRAPH_STATISTICS]
     frame, notes = means_over_images(
-        [reduced], data, _rows(repr(part), dropping), measure, title="graphs", level=level,
-        name=name, seed=seed, split=split, class_map=class_map, batch_size=batch_size,
-        workers=workers, limit=limit, device=device, progress=progress,
+        [reduced], data, rows, measure, title="graphs", level=level, name=name, seed=seed,
+        split=split, class_map=class_map, batch_size=batch_size, workers=workers, limit=limit,
+        device=device, progress=progress,
     )  # fmt: skip
-    return _result(frame, level, notes, chosen[0])
+    return GraphStatistics(frame, level, notes, chosen[0] / frame["images"].max())
 
 
 def _describe(graph: Graph, images: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -220,30 +204,3 @@ def _describe(graph: Graph, images: int) -> tuple[NDArray[np.float64], NDArray[n
     # One graph may serve all images.
     shared = images // graph.batch
     return values.repeat(shared, 0), degrees * shared
-
-
-def _unreached(graph: Graph, trace: Trace) -> list[Float[Tensor, " b"]]:
-    """For each reduction, the share of the dropped tokens that are no kept token's neighbour.
-
-    This does not depend on the fuser; under propagation these tokens are lost.
-    """
-    shares = []
-    for step in trace.steps:
-        before = trace.index_per_layer[step.layer - 1] if step.layer else trace.start_index
-        kept = before.gather(1, step.selection.keep)
-        weights = graph.weights_between(kept, step.left_index)
-        shares.append((weights == 0).all(dim=1).float().mean(dim=1))
-    return shares
-
-
-def _rows(builder: str, dropping: Sequence[int] = ()) -> list[dict[str, Any]]:
-    """The rows of the frame without their values."""
-    keys = [*((name, pd.NA) for name in GRAPH_STATISTICS), *(("unreached", x) for x in dropping)]
-    return [{"builder": builder, "statistic": name, "layer": layer} for name, layer in keys]
-
-
-def _result(
-    frame: pd.DataFrame, level: float, notes: tuple[str, ...], degrees: NDArray[np.float64]
-) -> GraphStatistics:
-    frame = frame.astype({"layer": "Int64"})
-    return GraphStatistics(frame, level, notes, degrees / frame["images"].max())
