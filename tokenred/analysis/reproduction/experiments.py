@@ -69,8 +69,6 @@ class Experiment:
         note: caveats for comparing figures.
         rows: published figures that are not in the paper's tables: ``backbone``, ``strategy`` as
             for `tokenred.analysis.parse_spec`, ``top1`` and, if printed, ``gmacs``.
-        finetuned: what cannot be run off the shelf: ``what`` it is, and the ``strategy`` its
-            weights are trained with.
     """
 
     name: str
@@ -84,7 +82,6 @@ class Experiment:
     program: bool = False
     note: str = ""
     rows: Sequence[Mapping[str, Any]] = ()
-    finetuned: Mapping[str, str] = field(default_factory=dict)
 
 
 _TABLE = tomllib.loads(Path(__file__).with_name("gtp_paper.toml").read_text(encoding="utf-8"))

@@ -11,13 +11,7 @@ import pandas as pd
 
 from tokenred.analysis.plots.points import wilson
 from tokenred.analysis.reports.page import Value
-from tokenred.analysis.reproduction.experiments import (
-    TOLERANCES,
-    Claim,
-    Experiment,
-    Target,
-    finetuning,
-)
+from tokenred.analysis.reproduction.experiments import TOLERANCES, Claim, Experiment, Target
 from tokenred.analysis.study.rows import tidy
 
 # Verdicts, as the page says and colours them.
@@ -52,6 +46,11 @@ class Part:
     frame: pd.DataFrame | None = None
 
     @property
+    def names(self) -> dict[str, str]:
+        """Of the experiment and the model."""
+        return {"experiment": self.experiment.name, "model": self.target.name}
+
+    @property
     def counts(self) -> dict[str, int]:
         """Number of figures with each verdict."""
         found = Counter(str(row["verdict"]) for row in self.rows)
@@ -83,7 +82,7 @@ def part_of_cells(
     drawn = {row["key"]: dict(row) for group in records for row in group if "top1" in row}
     axes = list(dict.fromkeys(n for c in claims for cell in c.cells for n in cell if n != "base"))
     frame = tidy(list(drawn.values()), axes) if len(drawn) > 1 else None
-    return _part(experiment, target, rows, frame)
+    return Part(experiment, target, rows, frame)
 
 
 def part_of_tokens(
@@ -103,18 +102,7 @@ def part_of_tokens(
                 side = "below" if high < 0 else "above" if low > 0 else "not significantly off"
                 told["why"] = f"{side} dense, paired: {gap:+.4f} [{low:+.4f}, {high:+.4f}]"
             rows.append(told)
-    return _part(experiment, target, rows, frame)
-
-
-def _part(
-    experiment: Experiment, target: Target, rows: list[dict[str, Any]], frame: pd.DataFrame | None
-) -> Part:
-    if target.is_own and (missing := experiment.finetuned):
-        command = finetuning(target.model["spec"], missing["strategy"])
-        why_not = _not_run("", "needs fine-tuned weights")
-        rows.append({"strategy": missing["what"], "command": command} | why_not)
-    about = {"experiment": experiment.name, "model": target.name}
-    return Part(experiment, target, [about | row for row in rows], frame)
+    return Part(experiment, target, rows, frame)
 
 
 def _figures(

@@ -80,7 +80,7 @@ class Reproduction(Result):
     @cached_property
     def frame(self) -> pd.DataFrame:
         """Tidy, one row per figure: ours with its interval, the published one, the verdict."""
-        rows = [row for part in self.parts for row in part.rows]
+        rows = [{**part.names, **row} for part in self.parts for row in part.rows]
         return pd.DataFrame(rows, columns=list(_COLUMNS))
 
     @property
@@ -91,8 +91,7 @@ class Reproduction(Result):
     def _counts(self) -> Iterator[dict[str, Any]]:
         """How many figures have each verdict, for each part."""
         for at, part in enumerate(self.parts, start=1):
-            about = {"experiment": part.experiment.name, "model": part.target.name}
-            yield {"at": at, **about, "what": part.experiment.title, **part.counts}
+            yield {"at": at, **part.names, "what": part.experiment.title, **part.counts}
 
     def table(self) -> Table:
         """Counts of verdicts, one row per experiment and model."""
