@@ -43,15 +43,6 @@ def _browse(page: Path, folder: Path, *options: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
-def test_it_renders_and_runs_nothing_else(comparison: pd.DataFrame, tmp_path: Path) -> None:
-    page = report(comparison, tmp_path / "report.html")
-    picture = tmp_path / "page.png"
-    shown = _browse(page, tmp_path, "--dump-dom", f"--screenshot={picture}")
-    assert 'data-ready="yes"' in shown
-    assert "data-hacked" not in shown
-    assert len(re.findall("<th[^>]*><button", shown)) > 10
-
-
 def test_sorting_and_finding(comparison: pd.DataFrame, tmp_path: Path) -> None:
     page = report(comparison, tmp_path / "report.html")
     # The page itself would not let this script run.
@@ -63,9 +54,11 @@ def test_sorting_and_finding(comparison: pd.DataFrame, tmp_path: Path) -> None:
     assert found.split() == ["321", "123", "321", "2", "false"]
 
 
-def test_the_policy_holds(comparison: pd.DataFrame, tmp_path: Path) -> None:
+def test_it_renders_and_runs_nothing_else(comparison: pd.DataFrame, tmp_path: Path) -> None:
     page = report(comparison, tmp_path / "report.html")
-    copy = tmp_path / "copy.html"
     evil = "<script>document.body.dataset.hacked = 'yes'</script></body>"
-    copy.write_text(page.read_text().replace("</body>", evil))
-    assert "data-hacked" not in _browse(copy, tmp_path, "--dump-dom")
+    page.write_text(page.read_text().replace("</body>", evil))
+    shown = _browse(page, tmp_path, "--dump-dom")
+    assert 'data-ready="yes"' in shown
+    assert "data-hacked" not in shown
+    assert len(re.findall("<th[^>]*><button", shown)) > 10

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
@@ -14,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
+from torch.nn.functional import adaptive_avg_pool2d
 
 from tokenred.analysis.plots.canvas import add_legend, new_grid, palette
 from tokenred.analysis.plots.looks import read_name
@@ -239,10 +241,8 @@ def _draw_edges(axes: Axes, stage: Stage, gw: int) -> None:
 
 def _means(picture: Picture) -> NDArray[np.float64]:
     """``(gh, gw, 3)`` mean colours of the patches."""
-    gh, gw = picture.grid
-    rows = np.array_split(picture.pixels, gh, axis=0)
-    cells = [[cell.mean(axis=(0, 1)) for cell in np.array_split(row, gw, axis=1)] for row in rows]
-    return np.asarray(cells, dtype=np.float64)
+    pixels = torch.from_numpy(picture.pixels).movedim(-1, 0)
+    return adaptive_avg_pool2d(pixels.double(), picture.grid).movedim(0, -1).numpy()
 
 
 def _borders(region: NDArray[np.int64]) -> list[Any]:
