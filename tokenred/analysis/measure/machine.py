@@ -18,6 +18,7 @@ from tokenred._version import __version__
 from tokenred.core.errors import ConfigError
 from tokenred.core.values import Size, read
 from tokenred.models.checkpoint_file import state_digest
+from tokenred.models.likeness import evaluating
 from tokenred.reduced.model import ReducedViT
 
 # Messages of allocators other than CUDA's in a plain RuntimeError: the CPU's on Linux and
@@ -142,30 +143,26 @@ def measured(model: nn.Module, device: torch.device | None) -> Iterator[torch.de
     """Eval mode, on ``device`` (None: unchanged); restores both for every submodule."""
     # A ReducedViT contains its base's children, but not the base itself.
     own = model.base if isinstance(model, ReducedViT) else model
-    modules = list(dict.fromkeys([*own.modules(), *model.modules()]))
-    modes = [module.training for module in modules]
     home = model_device(model)
     # A baseline shares most weights with its model. If that was moved just before, the shared
     # ones are already on the device, and the others are not.
     places = [
         (module, name, tensor.device)
-        for module in modules
+        for module in {*own.modules(), *model.modules()}
         for name, tensor in (*module._parameters.items(), *module._buffers.items())
         if tensor is not None
     ]
     target = home if device is None else device
-    try:
-        model.to(target)
-        model.eval()
-        yield target
-    finally:
-        model.to(home)
-        for module, name, place in places:
-            tensor = getattr(module, name)
-            if tensor.device != place:
-                tensor.data = tensor.data.to(place)
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
+    with evaluating(model):
+        try:
+            model.to(target)
+            yield target
+        finally:
+            model.to(home)
+            for module, name, place in places:
+                tensor = getattr(module, name)
+                if tensor.device != place:
+                    tensor.data = tensor.data.to(place)
 
 
 @contextmanager
