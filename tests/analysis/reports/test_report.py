@@ -51,6 +51,8 @@ def test_a_store(text: str) -> None:
     assert len(results) == len(origins) == 1 + 6
     assert _column(results, "status").count("failed") == 1
     assert _column(results, "image tokens").count("") == 1
+    titles = re.findall("<figcaption><strong>(.*?)</strong>", text)
+    assert titles == ["Accuracy against GMACs", "Along α", "Along P", "P by α"]
     assert len(page.pictures) == 4
     assert "Token reduction: digits on digits" in text
     assert "gtp:alpha=0.3,P=5" in text

@@ -152,13 +152,13 @@ def evaluate_together(
     with (
         weights_last(models.values(), channels_last),
         _checking(models.values()),
-        reading(models.values(), data, "accuracy", **options) as (place, batches, skipped),
+        reading(models.values(), data, "accuracy", **options) as read,
     ):
         runs = {
-            name: partial(Portions(), partial(_logits, model, place, channels_last))
+            name: partial(Portions(), partial(_logits, model, read.device, channels_last))
             for name, model in models.items()
         }
-        for images, labels, indices in batches:
+        for images, labels, indices in read.batches:
             for name, run in runs.items():
                 logits = run(images)
                 classes[name] = logits.shape[1]
@@ -168,7 +168,7 @@ def evaluate_together(
     for name, own in rows.items():
         index, label, prediction, rank = torch.cat(own).T.contiguous().numpy()
         found[name] = Evaluation(
-            index, label, prediction, rank, classes[name], tuple(skipped), seconds
+            index, label, prediction, rank, classes[name], tuple(read.skipped), seconds
         )
     return found
 

@@ -96,8 +96,8 @@ def adaptive_cost(
     with reading(
         [reduced], data, "cost", split=split, batch_size=batch_size, workers=workers, limit=limit,
         seed=seed, progress=False,
-    ) as (_, batches, _):  # fmt: skip
-        for images, _, _ in batches:
+    ) as read:  # fmt: skip
+        for images, _, _ in read.batches:
             counts.append(reduced.alive_counts(images.to(weight)).cpu())
     size = (int(images.shape[2]), int(images.shape[3]))
     rows = torch.cat(counts)

@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,24 @@ from tokenred.data.classes import CIFAR10_CLASSES, ClassMap
 Data = str | os.PathLike[str] | ImageDataset | DataLoader[Any]
 Batch = tuple[Tensor, Tensor, Tensor]
 """Images, labels and indices."""
+
+
+class Reading(NamedTuple):
+    """Data as models run on it.
+
+    Attributes:
+        name: of the data, if it has one.
+        device: where the models are.
+        batches: without the unreadable images; a DataError ends them if no image could be read.
+        skipped: name and reason of each unreadable image so far.
+    """
+
+    name: str
+    device: torch.device
+    batches: Iterator[Batch]
+    skipped: list[tuple[str, str]]
+
+
 _NAMED = ("digits", "cifar10")
 
 
@@ -117,12 +135,8 @@ def reading(
     amp: torch.dtype | None = None,
     progress: bool = True,
     **loading: Any,
-) -> Iterator[tuple[torch.device, Iterator[Batch], list[tuple[str, str]]]]:
-    """Run models on data, with a progress bar; the arguments are those of `evaluate`.
-
-    Gives the device, batches without the unreadable images, and name and reason of those, a list
-    that grows. The batches end with a DataError if no image could be read.
-    """
+) -> Iterator[Reading]:
+    """Run models on data, with a progress bar; the arguments are those of `evaluate`."""
     models = list(models)
     if not isinstance(data, DataLoader):
         data = open_for(base_of(models[0]), data, split=split, class_map=class_map)
@@ -151,7 +165,7 @@ def reading(
         running(models, device, amp=amp) as place,
         progress_bar(total, title, "img", progress) as bar,
     ):
-        yield place, readable(), skipped
+        yield Reading(getattr(data, "name", ""), place, readable(), skipped)
 
 
 def _why(data: Data, index: int) -> tuple[str, str]:

@@ -51,9 +51,9 @@ def means_over_images(
     """
     base, seen = base_of(models[0]), 0
     means = StreamingMeans(len(rows), seed=seed)
-    with reading(models, data, title, seed=seed, **options) as (place, batches, skipped):
-        for images, _, _ in batches:
-            means.add(measure(images.to(place, non_blocking=True).to(weight_type(base))))
+    with reading(models, data, title, seed=seed, **options) as read:
+        for images, _, _ in read.batches:
+            means.add(measure(images.to(read.device, non_blocking=True).to(weight_type(base))))
             seen += len(images)
     frame = pd.DataFrame([dict(row) for row in rows]).assign(**means.figures(level))
     if minus:
@@ -61,7 +61,8 @@ def means_over_images(
         gaps[list(minus)] = means.differences(list(minus), list(minus.values()), level).T
         frame[["difference", "difference_low", "difference_high"]] = gaps
     frame["model"] = name or type(base).__name__
-    frame = frame.assign(data=getattr(data, "name", ""), seed=seed)
+    frame = frame.assign(data=read.name, seed=seed)
     note = f"{seen} images; {level:.0%} bootstrap intervals over them." if seen > 1 else "1 image."
-    left_out = (f"{len(skipped)} unreadable images skipped.",) if skipped else ()
+    skipped = len(read.skipped)
+    left_out = (f"{skipped} unreadable images skipped.",) if skipped else ()
     return frame, (note, *left_out)

@@ -116,7 +116,7 @@ def axes_of(frame: pd.DataFrame) -> list[str]:
 
 def about(*frames: pd.DataFrame) -> str:
     """Model and data, where all rows that have them share them."""
-    words = []
+    words: list[str] = []
     for name in ("model", "data"):
         values = {str(v) for frame in frames if name in frame for v in frame[name].dropna()} - {""}
         words += values if len(values) == 1 else []
