@@ -164,7 +164,7 @@ def _draw_edges(
     start, end = edges[:, :2].astype(int).T
     relative = edges[:, 2] / (edges[:, 2].max(initial=0) or 1)
     opacity = min(_OPACITY, 8 / max(1, len(edges)) ** 0.5) * relative.clip(0.1, 1)
-    heads = {} if graph.directed else {"headwidth": 0, "headlength": 0, "headaxislength": 0}
+    heads: Any = {} if graph.directed else {"headwidth": 0, "headlength": 0, "headaxislength": 0}
     if len(edges):
         axes.quiver(
             x[start], y[start], x[end] - x[start], y[end] - y[start], angles="xy", scale=1,

@@ -130,7 +130,7 @@ def _number_in(anchor: str) -> Cell:
     return lambda row: Value(str(row["#"]), row["#"], link=f"#{anchor}-{row['#']}")
 
 
-def _cells(source: Source, anchor: str, rows: list[Row], *, status: bool) -> DataTable:
+def _cells(source: Source, anchor: str, rows: Sequence[Row], *, status: bool) -> DataTable:
     """All rows of a source, sortable and searchable, with links to their provenance."""
     frame, own = source.frame, has_own_methods(source.frame)
     words = [*source.axes, *_words(source)]
@@ -160,7 +160,7 @@ def _cells(source: Source, anchor: str, rows: list[Row], *, status: bool) -> Dat
     return DataTable(f"{anchor}-cells", caption, columns, rows)
 
 
-def _failures(failed: list[Row], anchor: str, heading: str) -> Section:
+def _failures(failed: Sequence[Row], anchor: str, heading: str) -> Section:
     """The cells without results: a table of their errors, and their tracebacks."""
     columns = [
         Column("#", _number_in(f"{anchor}-cells"), True), Column("strategy", word("strategy")),
@@ -175,7 +175,7 @@ def _failures(failed: list[Row], anchor: str, heading: str) -> Section:
     return Section(f"{anchor}-failures", heading, tables=[table], details=traces)
 
 
-def _origins(source: Source, anchor: str, rows: list[Row], heading: str) -> Section:
+def _origins(source: Source, anchor: str, rows: Sequence[Row], heading: str) -> Section:
     """The provenance of the cells: what they share, and a table of what differs."""
     frame = source.frame
     own = {str(name) for name in frame.columns} - _SHOWN - set(source.axes)

@@ -52,7 +52,7 @@ _LABELS = {
 }
 _FIGURES = [
     Column("strategy", word("strategy")),
-    Column("figure", lambda row: Value(_LABELS.get(row["metric"], row["metric"]))),
+    Column("figure", lambda row: Value(str(_LABELS.get(row["metric"], row["metric"])))),
     Column("ours [95%]", figure("ours", 3, bounds=("low", "high")), True, help="over the images"),
     Column("published", figure("published", 2), True),
     Column("tolerance", figure("tolerance", 2), True),
