@@ -264,7 +264,6 @@ class LiveModel(SharesBase):
             self._refresh_untraced()
             self._setup.watch.guard()
             return self._setup
-        self._sync()
         if look or not self._setup.watch.holds():
             self._use(self._setup.again())
         if "parts" in self._modules and (setup := self._follow()) is not self._setup:
