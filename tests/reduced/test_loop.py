@@ -71,7 +71,7 @@ def test_tokens_may_idle_for_a_stage_of_blocks(together: bool) -> None:
     torch.testing.assert_close(reduced(images), expected)
     _, trace = reduced.run_with_trace(images)
     assert trace.tokens_per_layer == (16,) * 4
-    assert trace.memory["seen"] == 2
+    assert trace.states[-1].memory["seen"] == 2
     # In the middle of a stage the features are those of all tokens.
     middle = reduced.forward_intermediates(images, indices=[1], intermediates_only=True)
     assert middle[0].shape == (3, 32, 4, 4)

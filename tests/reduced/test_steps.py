@@ -77,7 +77,8 @@ def test_several_steps_are_one(case: str, engine: str) -> None:
 def test_they_run_in_the_order_of_a_block() -> None:
     steps = (Step("CLSAttn", "prune", 2, "after_mlp"), Step("MixedAttn", "merge", 3))
     fast = tr.wrap(model(), tr.Strategy(steps=steps))
-    places = [[step.where for step in plan.steps] for plan in plan_layers(fast.strategy, fast.info)]
+    layers = plan_layers(fast.strategy, fast.info).layers
+    places = [[step.where for step in layer.steps] for layer in layers]
     assert places == [["after_attention", "after_mlp"]] * 6
     swapped = fast.with_strategy(fast.strategy.replace(steps=steps[::-1]))
     assert torch.equal(fast(images()), swapped(images()))
@@ -113,7 +114,8 @@ def test_a_budget_scales_all_steps() -> None:
     base = model()
     fast = tr.wrap(base, Spec("two", "two", tr.Strategy(steps=steps), 0.7))
     assert 0.66 * tr.gmacs(base) < tr.gmacs(fast) <= 0.7 * tr.gmacs(base)
-    assert all(plan.at("after_attention") for plan in plan_layers(fast.strategy, fast.info))
+    layers = plan_layers(fast.strategy, fast.info).layers
+    assert all(layer.at("after_attention") for layer in layers)
     few = (Step("Random", schedule=tr.Budget(0.001)), Step("Random", schedule=tr.Budget(0.002)))
     with pytest.raises(ScheduleError, match="share one budget"):
         tr.wrap(base, tr.Strategy(steps=few))

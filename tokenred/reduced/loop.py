@@ -31,7 +31,7 @@ from tokenred.core.tensors import at_least_fp32, gather_tokens
 from tokenred.graphs.graph import Graph
 from tokenred.reduced.ahead import columns_merged, rows_merged, values_spread
 from tokenred.reduced.packed import Packing, packing_of
-from tokenred.reduced.plan import LayerPlan, StepPlan
+from tokenred.reduced.plan import LayerPlan, Plan, StepPlan
 from tokenred.reduced.recorder import Recorder, Span, no_span
 from tokenred.reduced.refusals import AHEAD
 from tokenred.reduced.setup import Setup
@@ -77,27 +77,27 @@ class Runner:
 
     def __call__(self, images: Float[Tensor, "b ch H W"], last: int | None = None) -> TokenState:
         """The tokens after all blocks, or after block ``last``."""
-        state, plans = self._embed(images)
+        state, plan = self._embed(images)
         if self.recorder is not None:
-            self.recorder.started(state)
+            self.recorder.block(state)
         backbone = self.setup.backbone
         blocks = backbone.blocks if last is None else backbone.blocks[: last + 1]
         save_memory = torch.is_grad_enabled()
         save_all = save_memory and backbone.checkpoint_blocks
         tokens = LoopState(state)
-        for layer, (block, plan) in enumerate(zip(blocks, plans, strict=False)):
+        for layer, (block, own) in enumerate(zip(blocks, plan.layers, strict=False)):
             tokens = replace(tokens, state=replace(tokens.state, layer=layer))
-            saves = save_memory and block.checkpointed and self.setup.opens(block, plan)
+            saves = save_memory and block.checkpointed and self.setup.opens(block, own)
             if save_all or saves:
                 # Bound now, because the backward runs the block again, long after this loop.
-                tokens = checkpoint(self._through, block, plan, tokens, use_reentrant=False)
+                tokens = checkpoint(self._through, block, own, tokens, use_reentrant=False)
             else:
-                tokens = self._through(block, plan, tokens)
+                tokens = self._through(block, own, tokens)
             if self.recorder is not None:
                 self.recorder.block(self._together(tokens))
         return self._together(tokens)
 
-    def _embed(self, images: Float[Tensor, "b ch H W"]) -> tuple[TokenState, tuple[LayerPlan, ...]]:
+    def _embed(self, images: Float[Tensor, "b ch H W"]) -> tuple[TokenState, Plan]:
         """The tokens for the first block, their graph, and the plan of the blocks."""
         setup = self.setup
         backbone, info, parts = setup.backbone, setup.info, setup.parts
@@ -109,10 +109,10 @@ class Runner:
                 embedded = _with_added(embedded, added)
         tokens = fixed(embedded.index.shape[1])
         setup.check_prefix(fixed(embedded.x.shape[1]) - tokens)
-        plans = setup.plan(grid, tokens)
-        setup.check_blocks(plans)
+        plan = setup.plan(grid, tokens)
+        setup.check_blocks(plan)
         graph = None
-        if setup.reads_graph(plans):
+        if plan.reads_graph:
             with self.span("graph"):
                 x0, builder = embedded.x0, parts["graph"]
                 fast = reduces(self.engines, x0)
@@ -131,10 +131,11 @@ class Runner:
             grid=grid,
             graph=graph,
             cls_index=info.cls_index,
+            layer=-1,
             depth=info.depth,
             positions=embedded.positions,
             token_grid=grid if grid[0] * grid[1] == tokens else None,
-        ), plans
+        ), plan
 
     def _together(self, tokens: LoopState) -> TokenState:
         """All tokens, including idle ones."""
@@ -211,10 +212,11 @@ class Runner:
             or len(score_mods) > 0
             or strategy.theta < 1
         )
-        look = None if recorder is None else recorder.wants_map
+        looks = () if recorder is None else recorder.looks
+        look_at_map = len(looks) > 0 and looks[0].kind != "kept"
         # Not every model's block accepts an empty batch.
         untouched = bias is None and qkv is None and not asked and state.x.shape[0] > 0
-        if (untouched and look is None) or not (block.attends or plan.reads):
+        if (untouched and not look_at_map) or not (block.attends or plan.reads):
             # Nothing to read or change: run the model's own block at full speed.
             with self.span("block"):
                 whole = block.run(state)
@@ -223,13 +225,11 @@ class Runner:
                 for step in late:
                     state, _, _ = self._reduce(state, _NOTHING, plan, step)
                 return state, _NOTHING
-        requires, share = plan.requires, None
-        if recorder is not None and recorder.wants_share and strategy.theta < 1:
-            share = AttentionStat.kept()
-            requires = (*requires, share)
-        if look is not None:
+        requires = plan.requires
+        if len(looks) > 0:
+            requires = tuple(dict.fromkeys((*requires, *looks)))
+        if look_at_map:
             block.check_open(self.setup.backbone.model)
-            requires = (*requires, look) if look not in requires else requires
         in_map = tuple(mod for mod in score_mods if not mod.changes_values)
         spec = AttentionSpec(
             requires=requires,
@@ -261,10 +261,8 @@ class Runner:
             else:
                 x = block.after_attention(state.x, out, qkv)
             state = replace(state, x=x)
-        if recorder is not None and look is not None:
-            recorder.attended(seen, attention[look])
-        if recorder is not None and share is not None:
-            recorder.sparsified(state.layer, attention[share] - strategy.theta)
+        if recorder is not None and len(looks) > 0:
+            recorder.attended(seen, attention)
         for step in plan.at("after_attention"):
             state, attention, _ = self._reduce(state, attention, plan, step)
         if not any(step.tells for step in plan.steps):

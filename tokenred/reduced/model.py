@@ -212,7 +212,8 @@ class ReducedViT(LiveModel):
         """
         check_choice(self, "attention", attention, (False, True, "mean", "heads"))
         mean = AttentionStat.map("mean") if attention else None
-        trace = Trace(AttentionStat.maps() if attention == "heads" else mean)
+        wanted = AttentionStat.maps() if attention == "heads" else mean
+        trace = Trace(wanted, self.strategy.theta)
         return self._logits(self._run(images, trace)), trace
 
     def run_with_spans(
@@ -453,8 +454,8 @@ def block_numbers(indices: int | Sequence[int] | None, depth: int) -> list[int]:
 def check_maps(model: ReducedViT, blocks: Sequence[int]) -> None:
     """Refuse maps of the tokens after these blocks where they form no rectangle."""
     setup = model._refresh()
-    plans = setup.plan(setup.info.grid, setup.info.num_patches)
-    if without := [block for block in blocks if plans[block].token_grid is None]:
+    layers = setup.plan(setup.info.grid, setup.info.num_patches).layers
+    if without := [block for block in blocks if layers[block].token_grid is None]:
         raise ConfigError(
             f"the tokens after blocks {without} form no rectangle, and so no NCHW map. Pass "
             "output_fmt='NLC' with unreduce=False, omit unreduce=False, or use a method that keeps "

@@ -12,8 +12,7 @@ from typing import Any, TypeAlias
 from tokenred.attention import AttentionStat, ScoreMod
 from tokenred.core.errors import ConfigError, ScheduleError
 from tokenred.core.info import ModelInfo
-from tokenred.core.part import Part
-from tokenred.reduced.cost import strategy_cost, token_grids
+from tokenred.reduced.cost import needs_graph, strategy_cost, token_grids
 from tokenred.reduced.refusals import (
     check_block,
     check_grid,
@@ -21,7 +20,7 @@ from tokenred.reduced.refusals import (
     check_padding,
     check_steps,
 )
-from tokenred.strategies.base import Fuser, Selector, required_by
+from tokenred.strategies.base import required_by
 from tokenred.strategies.schedule import ScheduleContext
 from tokenred.strategies.schedules import Budget, Constant
 from tokenred.strategies.step import Step, in_order_of_place
@@ -33,6 +32,16 @@ Stats: TypeAlias = tuple[AttentionStat, ...]
 def step_parts(number: int) -> tuple[str, str]:
     """The names under which the selector and the fuser of a step are built."""
     return ("selector", "fuser") if number == 0 else (f"selector_{number}", f"fuser_{number}")
+
+
+def built_parts(strategy: Strategy) -> dict[str, tuple[int | None, Any]]:
+    """The parts that are built for a model, by the names of their weights, with their steps."""
+    found: dict[str, tuple[int | None, Any]] = {}
+    for number, step in enumerate(strategy.steps):
+        both = zip(step_parts(number), (step.selector, step.fuser), strict=True)
+        found |= {name: (number, part) for name, part in both}
+    found |= {name: (None, getattr(strategy, name)) for name in ("router", "embedding", "graph")}
+    return found | {f"score_mod_{i}": (None, mod) for i, mod in enumerate(strategy.score_mods)}
 
 
 @dataclass(frozen=True)
@@ -99,22 +108,24 @@ class LayerPlan:
         return tuple(step for step in self.steps if step.where in places)
 
 
-def counts_of(plans: Sequence[LayerPlan], strategy: Strategy) -> tuple[tuple[int, ...], ...]:
-    """The image tokens that go by a plan, by step and block."""
-    return tuple(
-        tuple(sum(s.count for s in plan.steps if s.number == number) for plan in plans)
-        for number in range(len(strategy.steps))
-    )
+@dataclass(frozen=True)
+class Plan:
+    """What a strategy does on a model.
+
+    Attributes:
+        layers: one entry a block.
+        counts: the image tokens that go, by step and block.
+        reads_graph: whether any block reads the graph.
+    """
+
+    layers: tuple[LayerPlan, ...]
+    counts: tuple[tuple[int, ...], ...]
+    reads_graph: bool
 
 
-def adapts(strategy: Strategy, depth: int) -> bool:
-    """Whether the images of a batch may keep different numbers of tokens and are padded."""
-    return any(adapts_in(step, depth) for step in strategy.steps)
-
-
-def adapts_in(step: Step, depth: int) -> bool:
-    """Whether the images decide in some block how many tokens a step removes."""
-    return any(step.adaptive(layer, depth) for layer in range(depth))
+def adaptive_steps(strategy: Strategy, depth: int) -> list[Step]:
+    """The steps that remove in some block a number of tokens that depends on the image."""
+    return [s for s in strategy.steps if any(s.adaptive(layer, depth) for layer in range(depth))]
 
 
 def _counts_by_step(
@@ -170,7 +181,7 @@ def _together(
 
 def plan_layers(
     strategy: Strategy, info: ModelInfo, stem: float = 0.0, built: Mapping[str, Any] | None = None
-) -> tuple[LayerPlan, ...]:
+) -> Plan:
     """Resolve a strategy on a model whose embedding costs ``stem``.
 
     A part that was replaced for this model (`CLSAttn` without a CLS token) reads what its
@@ -183,9 +194,12 @@ def plan_layers(
     router, depth, start = strategy.router, info.depth, info.num_patches
     contexts = _contexts(strategy, info, stem)
     counts = _counts_by_step(strategy, info, stem, contexts)
-    made = built or {}
-    reads = [_reads(strategy, number, made) for number in range(len(strategy.steps))]
-    mods = [made.get(f"score_mod_{i}", mod) for i, mod in enumerate(strategy.score_mods)]
+    parts = {name: part for name, (_, part) in built_parts(strategy).items()} | dict(built or {})
+    reads = [
+        tuple(stat for name in step_parts(number) for stat in required_by(parts[name]))
+        for number in range(len(strategy.steps))
+    ]
+    mods = [part for name, part in parts.items() if name.startswith("score_mod_")]
     grids = token_grids(strategy, info, counts)
     in_order = in_order_of_place(strategy.steps)
     acting = [
@@ -194,7 +208,7 @@ def plan_layers(
     ] + [[]]
     check_steps(strategy)
     check_padding(strategy, acting)
-    sizes_bias = strategy.proportional_attention or adapts(strategy, depth)
+    sizes_bias = strategy.proportional_attention or bool(adaptive_steps(strategy, depth))
     plans, together, fewer, tokens = [], True, False, start
     for layer in range(depth):
         for number in acting[layer]:
@@ -258,7 +272,7 @@ def plan_layers(
     if info.needs_grid:
         whole = not any(p.opens or p.opens_in_training or p.active is not None for p in plans)
         check_grid(strategy, info, whole and all(p.token_grid is not None for p in plans))
-    return tuple(plans)
+    return Plan(tuple(plans), counts, needs_graph(strategy, counts))
 
 
 def _contexts(strategy: Strategy, info: ModelInfo, stem: float) -> list[ScheduleContext]:
@@ -277,15 +291,6 @@ def _contexts(strategy: Strategy, info: ModelInfo, stem: float) -> list[Schedule
         )
         for step in strategy.steps
     ]
-
-
-def _reads(strategy: Strategy, number: int, built: Mapping[str, Part]) -> Stats:
-    """What the selector and the fuser of a step read of the attention."""
-    step, found = strategy.steps[number], list[AttentionStat]()
-    for name, own in zip(step_parts(number), (step.selector, step.fuser), strict=True):
-        made = built.get(name)
-        found += required_by(made if isinstance(made, Selector | Fuser) else own)
-    return tuple(found)
 
 
 def _read_at(
@@ -338,9 +343,7 @@ def resolve_budget(strategy: Strategy, info: ModelInfo, stem: float = 0.0) -> St
     if not budgets:
         return strategy
     budget, n = budgets[0], info.num_patches
-    for step in strategy.steps:
-        if not adapts_in(step, info.depth):
-            continue
+    for step in adaptive_steps(strategy, info.depth):
         advice = "Leave out the budget; such a selector has its own limit."
         if step.selector.calibration_passes:
             advice = "tokenred.calibrate(model, strategy, images, share=…) finds its thresholds."

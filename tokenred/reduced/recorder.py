@@ -44,29 +44,22 @@ class Recorder:
     """Is told what happens to the tokens; this base class keeps nothing.
 
     Attributes:
-        wants_map: the attention map that `attended` receives from every block, or None.
-        wants_share: whether `sparsified` is to be called.
+        looks: statistics of every block's attention that `attended` reads. All but
+            `AttentionStat.kept` make every block compute its map.
     """
 
-    wants_map: AttentionStat | None = None
-    wants_share = False
+    looks: tuple[AttentionStat, ...] = ()
 
-    def started(self, state: TokenState) -> None:
-        """Called with the tokens that enter the first block."""
+    def block(self, state: TokenState) -> None:
+        """Called with the tokens before the first block (``state.layer`` is −1) and after each."""
 
     def reduction(
         self, before: TokenState, selection: Selection, attention: AttentionStats, fuser: Fuser
     ) -> None:
         """Called when tokens are removed: the state before, the selection and the fuser."""
 
-    def attended(self, state: TokenState, attention: Tensor) -> None:
-        """Called with a block's map, whose rows and columns are the tokens of ``state``."""
-
-    def sparsified(self, layer: int, error: Float[Tensor, "b h"]) -> None:
-        """Called with the difference between the share of attention entries kept and θ."""
-
-    def block(self, state: TokenState) -> None:
-        """Called after a block."""
+    def attended(self, state: TokenState, attention: AttentionStats) -> None:
+        """Called with `looks`; rows and columns of a map are the tokens of ``state``."""
 
 
 class AliveCounts(Recorder):
@@ -74,9 +67,6 @@ class AliveCounts(Recorder):
 
     def __init__(self) -> None:
         self.alive: list[Int[Tensor, "b"]] = []
-
-    def started(self, state: TokenState) -> None:
-        self.block(state)
 
     def block(self, state: TokenState) -> None:
         self.alive.append(alive_tokens(state))
@@ -100,12 +90,6 @@ class Origins(Recorder):
         self._owners: dict[int, Tensor] = {}
         self.states: dict[int, TokenState] = {}
 
-    def started(self, state: TokenState) -> None:
-        if self._wants_owners:
-            self._weights = own_patches(state)
-        if -1 in self._layers:
-            self.states[-1] = state
-
     def reduction(
         self, before: TokenState, selection: Selection, attention: AttentionStats, fuser: Fuser
     ) -> None:
@@ -123,6 +107,8 @@ class Origins(Recorder):
 
     def block(self, state: TokenState) -> None:
         self._ended = state.layer
+        if state.layer < 0 and self._wants_owners:
+            self._weights = own_patches(state)
         if state.layer in self._layers:
             self.states[state.layer] = state
             if self._weights is not None:

@@ -17,9 +17,9 @@ from tokenred.core.state import TokenState
 from tokenred.reduced.cost import Cost, counts_alive, strategy_cost
 from tokenred.reduced.plan import (
     LayerPlan,
-    adapts,
-    adapts_in,
-    counts_of,
+    Plan,
+    adaptive_steps,
+    built_parts,
     plan_layers,
     resolve_budget,
     step_parts,
@@ -55,9 +55,7 @@ class Setup:
     watch: Watch
     pads: bool
     pruned: Pruned | None = None
-    plans: dict[tuple[tuple[int, int] | None, int], tuple[LayerPlan, ...]] = field(
-        default_factory=dict
-    )
+    plans: dict[tuple[tuple[int, int] | None, int], Plan] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -87,14 +85,14 @@ class Setup:
         counts: Sequence[tuple[int, ...]] = [()] * len(strategy.steps)
         if any(s.fuser.replaces for s in strategy.steps):
             # Whose number of weights depends on the tokens that it makes.
-            counts = counts_of(plan_layers(strategy, info, stem), strategy)
-        for name, (number, part) in _built(strategy).items():
+            counts = plan_layers(strategy, info, stem).counts
+        for name, (number, part) in built_parts(strategy).items():
             told = info if number is None else replace(info, counts=counts[number])
             old = learned.get(name)
             parts[name] = part.built_for(told, old if fits else None)
             if old is not None and not fits:
                 _take_weights(name, parts[name].network, old)
-        pads = adapts(strategy, info.depth)
+        pads = bool(adaptive_steps(strategy, info.depth))
         made = cls(backbone, asked, strategy, parts, info, stem, watch, pads, pruned)
         made.plan(info.grid, info.num_patches)  # refuses what does not fit
         if pads:
@@ -165,7 +163,7 @@ class Setup:
             )
         return None if self.backbone.pooling == "token" else weight
 
-    def plan(self, grid: tuple[int, int] | None, tokens: int) -> tuple[LayerPlan, ...]:
+    def plan(self, grid: tuple[int, int] | None, tokens: int) -> Plan:
         """The plan of the blocks for a grid and a number of tokens."""
         key = (grid, tokens)
         if key not in self.plans:
@@ -177,20 +175,15 @@ class Setup:
             self.plans[key] = plan_layers(self.strategy, info, self.stem, self.parts)
         return self.plans[key]
 
-    def reads_graph(self, plans: tuple[LayerPlan, ...]) -> bool:
-        """Whether any block reads the graph."""
-        reads = [step.uses_graph for step in self.strategy.steps]
-        return any(step.count and reads[step.number] for plan in plans for step in plan.steps)
-
     def opens(self, block: BlockAdapter, plan: LayerPlan) -> bool:
         """Whether a block is opened instead of being called as a module."""
         planned = plan.opens_in_training if self.training else plan.opens
         return (planned and (block.attends or plan.reads)) or block.must_open(plan.fewer)
 
-    def check_blocks(self, plans: tuple[LayerPlan, ...]) -> None:
+    def check_blocks(self, plan: Plan) -> None:
         """Refuse blocks that must be opened but cannot be."""
-        for block, plan in zip(self.backbone.blocks, plans, strict=False):
-            if (block.closed or block.passed_by) and self.opens(block, plan):
+        for block, layer in zip(self.backbone.blocks, plan.layers, strict=False):
+            if (block.closed or block.passed_by) and self.opens(block, layer):
                 block.check_open(self.backbone.model)
 
     def check_prefix(self, found: int) -> None:
@@ -210,12 +203,13 @@ class Setup:
             info = info.at(self.backbone.grid_of(*image_size))
             stem = self.backbone.stem_macs(image_size)
         if alive is None:
-            plans = self.plan(info.grid, info.num_patches)[: len(self.backbone.blocks)]
-            found = strategy_cost(self.strategy, info, counts_of(plans, self.strategy), stem)
-            selectors = [s.selector for s in self.strategy.steps if adapts_in(s, info.depth)]
-            names = dict.fromkeys(type(selector).__name__ for selector in selectors)
+            left = len(self.backbone.blocks)
+            counts = [own[:left] for own in self.plan(info.grid, info.num_patches).counts]
+            found = strategy_cost(self.strategy, info, counts, stem)
+            adaptive = adaptive_steps(self.strategy, info.depth)
+            names = dict.fromkeys(type(step.selector).__name__ for step in adaptive)
             return replace(found, unknown=(*found.unknown, *names))
-        planned = counts_of(self.plan(info.grid, alive[0]), self.strategy)
+        planned = self.plan(info.grid, alive[0]).counts
         counts = counts_alive(self.strategy, planned, alive)
         return strategy_cost(self.strategy, info.with_tokens(alive[0]), counts, stem)
 
@@ -296,20 +290,8 @@ class LiveModel(SharesBase):
     def _learned_in(self, other: Strategy) -> dict[str, nn.Module]:
         """Learned parts that another strategy also has."""
         parts = self.parts.items() if "parts" in self._modules else ()
-        ours, theirs = _built(self.strategy), _built(other)
+        ours, theirs = built_parts(self.strategy), built_parts(other)
         return {n: m for n, m in parts if ours[n] == theirs.get(n)}
-
-
-def _built(strategy: Strategy) -> dict[str, tuple[int | None, Any]]:
-    """The parts that are built for the model, by the names of their weights, with their steps."""
-    found: dict[str, tuple[int | None, Any]] = {}
-    for number, step in enumerate(strategy.steps):
-        both = zip(step_parts(number), (step.selector, step.fuser), strict=True)
-        found |= {name: (number, part) for name, part in both}
-    for name in ("router", "embedding", "graph"):
-        found[name] = (None, getattr(strategy, name))
-    mods = enumerate(strategy.score_mods)
-    return found | {f"score_mod_{i}": (None, mod) for i, mod in mods}
 
 
 def _check_padded(backbone: Backbone, strategy: Strategy) -> None:

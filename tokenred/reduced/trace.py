@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 
@@ -57,10 +57,10 @@ class Trace(Recorder):
         attention_index: by block, ``(b, n)`` positions of the image tokens in the block's map.
     """
 
-    wants_share = True
-
-    def __init__(self, wants_map: AttentionStat | None = None) -> None:
-        self.wants_map = wants_map
+    def __init__(self, wanted: AttentionStat | None = None, theta: float = 1.0) -> None:
+        self._wanted, self._theta = wanted, theta
+        kept = (AttentionStat.kept(),) if theta < 1 else ()
+        self.looks = kept if wanted is None else (wanted, *kept)
         self.start: TokenState
         self.states: list[TokenState] = []
         self.steps: list[Reduction] = []
@@ -71,18 +71,6 @@ class Trace(Recorder):
     def __repr__(self) -> str:
         counts = [self.start.num_tokens, *self.tokens_per_layer] if self.states else []
         return f"Trace({' → '.join(map(str, counts))} image tokens)"
-
-    def _repr_html_(self) -> str:
-        """The same for a notebook, as a table."""
-        heads = "".join(f"<th>{i}</th>" for i in range(len(self.states)))
-        cells = "".join(f"<td>{count}</td>" for count in self.tokens_per_layer)
-        return (
-            f"<table><tr><th>after block</th>{heads}</tr>"
-            f"<tr><th>image tokens</th>{cells}</tr></table>"
-        )
-
-    def started(self, state: TokenState) -> None:
-        self.start = state
 
     def reduction(
         self, before: TokenState, selection: Selection, attention: AttentionStats, fuser: Fuser
@@ -96,16 +84,18 @@ class Trace(Recorder):
         if before.layer == len(self.states):
             self.steps.append(step)
 
-    def attended(self, state: TokenState, attention: Tensor) -> None:
-        self.attention_maps[state.layer] = attention
-        self.attention_index[state.layer] = state.index
-
-    def sparsified(self, layer: int, error: Float[Tensor, "b h"]) -> None:
-        if layer == len(self.states):
-            self.theta_error.append(error)
+    def attended(self, state: TokenState, attention: AttentionStats) -> None:
+        if self._wanted is not None:
+            self.attention_maps[state.layer] = attention[self._wanted]
+            self.attention_index[state.layer] = state.index
+        if self._theta < 1 and state.layer == len(self.states):
+            self.theta_error.append(attention[AttentionStat.kept()] - self._theta)
 
     def block(self, state: TokenState) -> None:
-        self.states.append(state)
+        if state.layer < 0:
+            self.start = state
+        else:
+            self.states.append(state)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -158,11 +148,6 @@ class Trace(Recorder):
     def alive_per_layer(self) -> tuple[Int[Tensor, "b"], ...]:
         """Image tokens of each image after each block, without padding."""
         return tuple(alive_tokens(state) for state in self.states)
-
-    @property
-    def memory(self) -> Mapping[str, Tensor]:
-        """What the method carried between blocks, at the end."""
-        return self.states[-1].memory
 
     def attention(self, layer: int) -> Float[Tensor, "b *h N N"]:
         """The attention map of a block as applied to the values: after ``log s``, masks and θ.

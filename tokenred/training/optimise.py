@@ -12,7 +12,7 @@ from torch import nn
 
 from tokenred.core.errors import ConfigError
 from tokenred.reduced.model import ReducedViT
-from tokenred.reduced.plan import counts_of, plan_layers
+from tokenred.reduced.plan import plan_layers
 from tokenred.strategies.routers import Idle
 from tokenred.strategies.schedule import Schedule
 from tokenred.strategies.schedules import KeepRatio, PerLayer
@@ -101,8 +101,8 @@ def warmed(reduced: ReducedViT, share: float) -> Strategy:
     if isinstance(router, Idle):
         router = replace(router, keep_ratios=nearer_one(router.keep_ratios))
     steps = []
-    plans = plan_layers(whole, reduced.info, reduced.backbone.stem_macs())
-    for step, counts in zip(whole.steps, counts_of(plans, whole), strict=True):
+    plan = plan_layers(whole, reduced.info, reduced.backbone.stem_macs())
+    for step, counts in zip(whole.steps, plan.counts, strict=True):
         if isinstance(step.schedule, KeepRatio):
             ratio = nearer_one(step.schedule.ratio)
             schedule: Schedule = replace(step.schedule, ratio=ratio)

@@ -126,7 +126,7 @@ def test_all_tokens_survive(
 def test_training_has_the_form_of_inference() -> None:
     reduced = wrapped("evo-vit")
     logits, trace = reduced.run_with_trace(images())
-    assert trace.memory["global_cls_attention"].shape == (3, 16)
+    assert trace.states[-1].memory["global_cls_attention"].shape == (3, 16)
     torch.testing.assert_close(reduced.train()(images()), logits)
 
 

@@ -14,7 +14,7 @@ from tokenred.analysis.measure.inputs import Data, reading
 from tokenred.core.errors import InputError, PartError
 from tokenred.core.values import Count, Size, checked
 from tokenred.reduced.model import ReducedViT
-from tokenred.reduced.plan import adapts
+from tokenred.reduced.plan import adaptive_steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class AdaptiveCost:
 
 def is_adaptive(reduced: ReducedViT) -> bool:
     """Whether token counts depend on the image, so that `tokenred.gmacs` is only an upper bound."""
-    return adapts(reduced.strategy, reduced.info.depth)
+    return bool(adaptive_steps(reduced.strategy, reduced.info.depth))
 
 
 @checked

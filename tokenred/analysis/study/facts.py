@@ -17,7 +17,7 @@ from tokenred.core.info import BlockInfo, ModelInfo
 from tokenred.core.part import Part
 from tokenred.reduced.cost import Cost, strategy_cost
 from tokenred.reduced.model import ReducedViT
-from tokenred.reduced.plan import counts_of, plan_layers, resolve_budget
+from tokenred.reduced.plan import plan_layers, resolve_budget
 from tokenred.strategies.config import told_text
 from tokenred.strategies.strategy import Strategy
 
@@ -122,8 +122,7 @@ class Facts:
         if mark not in self._counts:
             strategy.check(facts.info)
             spent = resolve_budget(strategy, facts.info, facts.stem)
-            plans = plan_layers(spent, facts.info, facts.stem)
-            self._counts[mark] = counts_of(plans, spent)
+            self._counts[mark] = plan_layers(spent, facts.info, facts.stem).counts
         return self._counts[mark]
 
     def _load(self, ref: ModelRef) -> nn.Module:
