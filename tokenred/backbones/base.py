@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from copy import copy
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import product
 from typing import Any, TypeAlias
 
 import torch
@@ -63,14 +60,9 @@ class BlockAdapter(ABC):
         checkpointed: whether its wrapper runs it again in the backward pass.
         passed_by: modules that are not called when the block is opened, so their hooks do not run.
         attends: whether the block has an attention at all.
-        listens: whether the hooks of the attention run when the block is opened.
-        wants: which of queries, keys and values (``"qkv"``) will be read. With ``"qk"`` or ``"v"``
-            an adapter may compute less and return any tensors of the right shape for the others.
     """
 
     attends = True
-    listens = True
-    wants = "qkv"
 
     def __init__(self, block: nn.Module) -> None:
         self.block: Any
@@ -112,26 +104,6 @@ class BlockAdapter(ABC):
         """Whether the block or its attention has hooks."""
         return any(map(has_hooks, (self.whole, self.block, *self.attentions)))
 
-    def quiet(self, wants: str = "qkv") -> BlockAdapter:
-        """The same block, opened without running its hooks, for a look before it runs."""
-        return self._views[wants, False]
-
-    def only(self, wants: str) -> BlockAdapter:
-        """The same block, for a caller that reads only these (see ``wants``)."""
-        return self._views[wants, True]
-
-    @cached_property
-    def _views(self) -> dict[tuple[str, bool], BlockAdapter]:
-        found = {}
-        for key in product(("qkv", "qk", "v"), (True, False)):
-            same = found[key] = copy(self)
-            same.wants, same.listens = key
-        return found
-
-    def prepare(self) -> None:
-        """Make what the methods above return: not every PyTorch can trace copies."""
-        _ = self._views
-
     def run(self, state: TokenState) -> Tokens | None:
         """Run the model's own block; None if it cannot take these tokens and must be opened."""
         return self.whole(state.x)  # type: ignore[no-any-return]
@@ -140,8 +112,13 @@ class BlockAdapter(ABC):
     def heads(self, x: Tokens) -> QKV:
         """Queries, keys and values of the block's input."""
 
-    def qkv_of(self, state: TokenState) -> QKV:
-        """The same as `heads`, with the positions of the tokens in ``state``."""
+    def qkv_of(self, state: TokenState, wants: str = "qkv", quiet: bool = False) -> QKV:
+        """The same as `heads`, with the positions of the tokens in ``state``.
+
+        Of ``"qkv"`` only what is in ``wants`` (``"qk"`` or ``"v"``) will be read: an adapter may
+        compute less and return any tensors of the right shape for the others. ``quiet`` leaves out
+        the hooks of the attention, for a look before the block runs.
+        """
         return self.heads(state.x)
 
     @abstractmethod

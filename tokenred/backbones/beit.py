@@ -104,8 +104,8 @@ class BeitBlock(PreNorm):
     def must_open(self, fewer: bool) -> bool:
         return fewer and self.block.attn.relative_position_bias_table is not None
 
-    def qkv_of(self, state: TokenState) -> QKV:
-        qkv, attn, own = self.heads(state.x), self.block.attn, None
+    def qkv_of(self, state: TokenState, wants: str = "qkv", quiet: bool = False) -> QKV:
+        qkv, attn, own = super().qkv_of(state, wants, quiet), self.block.attn, None
         if attn.relative_position_bias_table is not None:
             own = attn._get_rel_pos_bias()[0]
         given: RelativeBias = state.positions

@@ -110,8 +110,8 @@ class EvaPreNorm(PreNorm):
     def run(self, state: TokenState) -> Tokens | None:
         return self.whole(state.x, rope=_rope(state))  # type: ignore[no-any-return]
 
-    def qkv_of(self, state: TokenState) -> QKV:
-        return self._qkv(state.x, _rope(state))
+    def qkv_of(self, state: TokenState, wants: str = "qkv", quiet: bool = False) -> QKV:
+        return self._qkv(state.x, _rope(state), wants, quiet)
 
 
 class EvaPostNorm(EvaPreNorm, PostNorm):

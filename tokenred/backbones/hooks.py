@@ -70,12 +70,6 @@ def call_of(module: nn.Module) -> Call | None:
     return Call(module) if everywhere or has_hooks(module) else None
 
 
-def entered(module: nn.Module, x: Tensor, listens: bool) -> tuple[Tensor, tuple[Call, ...]]:
-    """The input of a module after its forward pre-hooks, and its call if it has hooks."""
-    call = call_of(module) if listens else None
-    return (x, ()) if call is None else (call.enter(x), (call,))
-
-
 class Call:
     """The hooks around one call of a module, run as ``__call__`` would, around another forward.
 

@@ -13,29 +13,23 @@ from torch import Tensor, nn
 
 from tokenred.attention import QKV
 from tokenred.backbones.base import BlockAdapter, Empty, PerHead, Tokens
-from tokenred.backbones.hooks import (
-    Call,
-    call_of,
-    difference,
-    entered,
-    has_hooks,
-    known_base,
-    unwrapped,
-)
+from tokenred.backbones.hooks import Call, call_of, difference, has_hooks, known_base, unwrapped
 from tokenred.backbones.linear_cost import linear_macs
 from tokenred.core.errors import BackboneError
 from tokenred.core.info import BlockInfo
+from tokenred.core.state import TokenState
 
 
 def attention_qkv(
-    attn: Any, x: Tokens, listens: bool = True, rope: Tensor | None = None, wants: str = "qkv"
+    attn: Any, x: Tokens, rope: Tensor | None = None, wants: str = "qkv", quiet: bool = False
 ) -> QKV:
     """Queries, keys and values of any of timm's attentions, and its gate if it has one.
 
-    ``rope`` rotates the image tokens; prefix tokens have no position. ``wants`` is
-    `BlockAdapter.wants`.
+    ``rope`` rotates the image tokens; prefix tokens have no position. The other arguments are those
+    of `BlockAdapter.qkv_of`.
     """
-    x, calls = entered(attn, x, listens)
+    call = None if quiet else call_of(attn)
+    x, calls = (x, ()) if call is None else (call.enter(x), (call,))
     if attn.qkv is None:
         q, k, v = attn.q_proj(x), attn.k_proj(x), attn.v_proj(x)
         width = q.shape[-1] // attn.num_heads
@@ -133,8 +127,16 @@ class PreNorm(BlockAdapter):
     def heads(self, x: Tokens) -> QKV:
         return self._qkv(x)
 
-    def _qkv(self, x: Tokens, rope: Tensor | None = None) -> QKV:
-        return attention_qkv(self.block.attn, self.block.norm1(x), self.listens, rope, self.wants)
+    def qkv_of(self, state: TokenState, wants: str = "qkv", quiet: bool = False) -> QKV:
+        return self._qkv(state.x, None, wants, quiet)
+
+    def _qkv(
+        self, x: Tokens, rope: Tensor | None = None, wants: str = "qkv", quiet: bool = False
+    ) -> QKV:
+        return attention_qkv(self.block.attn, self._normed(x), rope, wants, quiet)
+
+    def _normed(self, x: Tokens) -> Tokens:
+        return self.block.norm1(x)  # type: ignore[no-any-return]
 
     def after_attention(self, x: Tokens, out: PerHead, qkv: QKV) -> Tokens:
         y = _attention_output(self.block.attn, out, qkv.carry, qkv.calls)
@@ -161,8 +163,8 @@ class PreNorm(BlockAdapter):
 class PostNorm(PreNorm):
     """``x += norm1(attn(x)); x += norm2(mlp(x))`` (``ResPostBlock``, ``EvaBlockPostNorm``)."""
 
-    def _qkv(self, x: Tokens, rope: Tensor | None = None) -> QKV:
-        return attention_qkv(self.block.attn, x, self.listens, rope, self.wants)
+    def _normed(self, x: Tokens) -> Tokens:
+        return x
 
     def after_mlp(self, x: Tokens) -> Tokens:
         return x + self._residual(self.block.mlp(x), 2)
@@ -231,7 +233,13 @@ class ParallelThings(BlockAdapter):
         return [a.attn for a in self.block.attns]
 
     def heads(self, x: Tokens) -> QKV:
-        each = [attention_qkv(a.attn, a.norm(x), self.listens) for a in self.block.attns]
+        return self._qkv(x)
+
+    def qkv_of(self, state: TokenState, wants: str = "qkv", quiet: bool = False) -> QKV:
+        return self._qkv(state.x, quiet)
+
+    def _qkv(self, x: Tokens, quiet: bool = False) -> QKV:
+        each = [attention_qkv(a.attn, a.norm(x), quiet=quiet) for a in self.block.attns]
         drops = [a.attn.attn_drop for a in self.block.attns]
 
         def drop(attention: Tensor) -> Tensor:

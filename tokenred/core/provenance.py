@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import abc
 import dis
 import functools
 import importlib.metadata
-import inspect
 import site
 import sys
 import sysconfig
 import types
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,46 +52,15 @@ def release_of(module: str) -> str:
         return str(getattr(sys.modules.get(top), "__version__", ""))
 
 
-class _Bare(abc.ABC):
-    """An empty class: everything in it comes from Python."""
-
-    x: int
-
-
-@dataclass(frozen=True, order=True, unsafe_hash=True)
-class _Data:
-    """A dataclass with every method that the decorator can generate."""
-
-    x: int = 0
-
-
-def _maker(value: Any) -> str | None:
-    """The name under which a function was compiled; its file name changes when it is pickled."""
-    code = getattr(inspect.unwrap(value) if callable(value) else None, "__code__", None)
-    if code is None:
-        return None
-    # Not available in Python 3.10: code without a file then counts as generated.
-    name: str = getattr(code, "co_qualname", code.co_name if code.co_filename[0] == "<" else "")
-    return name
-
-
-_OF_PYTHON = frozenset(vars(_Bare))
-_OF_DATACLASS = {name: made for name, value in vars(_Data).items() if (made := _maker(value))}
-
-
 def written_in(cls: type) -> Iterator[tuple[str, Any]]:
-    """What the author wrote in the body of a class, by name, in order.
+    """What the author, or a decorator, wrote into the body of a class, by name, in order.
 
-    This excludes what this Python version adds to every class, what the dataclass decorator
-    generates, and dunder names that are not methods: those belong to Python or a library.
+    This excludes dunder names that are not methods: those belong to Python or a library.
     """
-    generated = _OF_DATACLASS if "__dataclass_fields__" in vars(cls) else {}
     for name, value in sorted(vars(cls).items()):
         special = name.startswith("__") and name.endswith("__")
         method = callable(value) or isinstance(value, property | staticmethod | classmethod)
-        if name in _OF_PYTHON or (special and not method):
-            continue
-        if name not in generated or _maker(value) != generated[name]:
+        if name != "_abc_impl" and (method or not special):
             yield name, value
 
 

@@ -33,7 +33,7 @@ from tokenred.reduced.ahead import columns_merged, rows_merged, values_spread
 from tokenred.reduced.packed import Packing, packing_of
 from tokenred.reduced.plan import LayerPlan, Plan, StepPlan
 from tokenred.reduced.recorder import Recorder, Span, no_span
-from tokenred.reduced.refusals import AHEAD
+from tokenred.reduced.refusals import AHEAD, missed_graph
 from tokenred.reduced.setup import Setup
 from tokenred.strategies.base import Reader, Selector
 from tokenred.strategies.kernels import built, fused, selected
@@ -173,7 +173,7 @@ class Runner:
     ) -> tuple[TokenState, Mapping[str, Tensor], QKV | None]:
         """The active tokens, the ones set aside, and the active tokens' heads, if known."""
         router, wanted = self.setup.router, self.setup.strategy.router.preview
-        qkv = block.quiet().qkv_of(state) if wanted else None
+        qkv = block.qkv_of(state, quiet=True) if wanted else None
         preview = AttentionStats({} if qkv is None else qkv.stats(wanted, state))
         active, resting = router.split(state, preview, count)
         places = resting.get("places")
@@ -185,7 +185,7 @@ class Runner:
     def _masked(self, block: BlockAdapter, plan: LayerPlan, state: TokenState) -> TokenState:
         """A block in the training form: all tokens pass through it, and idle ones are restored."""
         assert plan.active is not None
-        qkv = block.quiet().qkv_of(state)
+        qkv = block.qkv_of(state, quiet=True)
         mask, state = self.setup.router.mask(state, qkv, plan.active)
         known = None if block.hooked else qkv
         after, _ = self._block(block, plan, state, known, _IDLE * (1 - mask))
@@ -295,7 +295,7 @@ class Runner:
         inside, fuser = step.where == "inside_attention", self.setup.step(step.number)[1]
         on_cpu, reads_values = state.x.device.type == "cpu", AttentionStat.values() in spec.requires
         with self.span("heads"):
-            before = block.quiet("qkv" if reads_values else "qk").qkv_of(state)
+            before = block.qkv_of(state, "qkv" if reads_values else "qk", quiet=True)
             drops = before.dropout > 0 or before.drop is not None
             # A map no larger than the MLP's hidden layer is held; a GPU computes it again faster.
             small = on_cpu and not drops and fixed(state.x.shape[1]) <= 4 * before.q.shape[-1]
@@ -311,7 +311,7 @@ class Runner:
                 attention = AttentionStats(before.stats(spec.requires, state))
         after, left, selection = self._reduce(state, attention, plan, step)
         with self.span("heads"):
-            qkv = block.only("v" if inside and selection is not None else "qkv").qkv_of(after)
+            qkv = block.qkv_of(after, "v" if inside and selection is not None else "qkv")
             for mod in plan.score_mods:
                 if mod.changes_values:
                     qkv = replace(qkv, v=mod.values(qkv.v, after))
@@ -382,7 +382,7 @@ class Runner:
                 else:
                     after = fuser(state, selection, state.graph, attention)
         except AttributeError as error:
-            if missed := part.misses_graph(error, state.graph):
+            if state.graph is None and (missed := missed_graph(part, error)):
                 raise missed from error
             raise
         if selection.alive is not None:

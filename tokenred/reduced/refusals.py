@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tokenred.attention import AttentionStat
-from tokenred.core.errors import ConfigError
+from tokenred.core.errors import ConfigError, PartError
 from tokenred.core.info import ModelInfo
-from tokenred.strategies.base import Selector, selectors
+from tokenred.graphs.graph import Graph
+from tokenred.strategies.base import Reader, Selector, selectors
 from tokenred.strategies.strategy import Strategy
 
 AHEAD = ("before_attention", "inside_attention")
@@ -97,4 +98,20 @@ def check_grid(strategy: Strategy, info: ModelInfo, fits: bool) -> None:
         f"{strategy!r} does not respect. Use the recipe cubistmerge, or a selector that keeps a "
         f"rectangle ({keep}), with where='before_block' or 'after_mlp'; without a router, score "
         "mods, theta and proportional attention."
+    )
+
+
+def missed_graph(part: Reader, error: AttributeError) -> PartError | None:
+    """What to say if a part failed because it reads a graph that is not there; None otherwise."""
+    if error.obj is not None or error.name not in {*dir(Graph), *Graph.__dataclass_fields__}:
+        return None
+    if part.uses_graph:
+        return PartError(
+            f"{part!r} reads graph.{error.name}, and there is no graph. Choose one "
+            "(graph='mixed'); a fuser may also look for None, and give "
+            "Transport(selection.keep, selection.drop), which removes the tokens."
+        )
+    return PartError(
+        f"{part!r} reads graph.{error.name} but does not declare it, so no graph was built. Write "
+        f"uses_graph = True into {type(part).__name__}."
     )

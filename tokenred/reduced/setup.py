@@ -267,8 +267,6 @@ class LiveModel(SharesBase):
     @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
     def _refresh_untraced(self) -> bool:
         self._refresh()
-        for block in self._setup.backbone.blocks:
-            block.prepare()
         return True
 
     def _follow(self) -> Setup:

@@ -33,24 +33,6 @@ class Reader(Part):
         """Whether the part reads the graph; if none does, it is not built."""
         return False
 
-    def misses_graph(self, error: AttributeError, graph: Graph | None) -> PartError | None:
-        """What to say if an error comes from a graph that is not there; None for any other."""
-        from tokenred.graphs.graph import Graph
-
-        names = {*dir(Graph), *Graph.__dataclass_fields__}
-        if graph is not None or error.obj is not None or error.name not in names:
-            return None
-        if self.uses_graph:
-            return PartError(
-                f"{self!r} reads graph.{error.name}, and there is no graph. Choose one "
-                "(graph='mixed'); a fuser may also look for None, and give "
-                "Transport(selection.keep, selection.drop), which removes the tokens."
-            )
-        return PartError(
-            f"{self!r} reads graph.{error.name} but does not declare it, so no graph was built. "
-            f"Write uses_graph = True into {type(self).__name__}."
-        )
-
 
 def required_by(part: Reader) -> tuple[AttentionStat, ...]:
     """The statistics that a part requires.
@@ -231,12 +213,7 @@ class Fuser(Reader):
         if self.network is not None and not self.tells_transport:
             after: TokenState = self._called(state, selection, graph, attention)
             return after
-        try:
-            return self.transport(state, selection, graph, attention).apply(state)
-        except AttributeError as error:
-            if missed := self.misses_graph(error, graph):
-                raise missed from error
-            raise
+        return self.transport(state, selection, graph, attention).apply(state)
 
 
 class Router(Reader):
