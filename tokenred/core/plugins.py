@@ -15,7 +15,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from tokenred.core.errors import PluginWarning
 
 if TYPE_CHECKING:
-    from importlib.metadata import Distribution, EntryPoint
+    from importlib.metadata import EntryPoint
 
 GROUP = "tokenred.plugins"
 """The group of entry points."""
@@ -133,9 +133,7 @@ def note(kind: str, name: str, undo: Callable[[], None]) -> None:
         journal.undo.append(undo)
 
 
-def _load(plugin: Plugin, entry: EntryPoint | None) -> Plugin:
-    if entry is None:
-        return plugin
+def _load(plugin: Plugin, entry: EntryPoint) -> Plugin:
     journal = _Journal(plugin.package)
     token = _JOURNAL.set(journal)
     done = False
@@ -145,7 +143,8 @@ def _load(plugin: Plugin, entry: EntryPoint | None) -> Plugin:
             found()
         done = True
     except (Exception, SystemExit) as error:  # whatever somebody else's code raises
-        return replace(plugin, error=_told(error))
+        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return replace(plugin, error=told.removesuffix("."))
     finally:
         _JOURNAL.reset(token)
         for undo in () if done else reversed(journal.undo):
@@ -153,38 +152,22 @@ def _load(plugin: Plugin, entry: EntryPoint | None) -> Plugin:
     return replace(plugin, parts=tuple(journal.parts))
 
 
-def _entry_points() -> list[tuple[Plugin, EntryPoint | None]]:
+def _entry_points() -> list[tuple[Plugin, EntryPoint]]:
     """All entry points, sorted, so that the order of ``sys.path`` does not matter."""
     from importlib.metadata import distributions
 
     # Package files next to a user's data are not installed packages.
     barred = os.environ.get(NO_PLUGINS, "").split(os.pathsep)
     places = [p for p in sys.path if not is_working_folder(p) and p not in barred]
-    found: dict[tuple[str, str], tuple[Plugin, EntryPoint | None]] = {}
+    found: dict[tuple[str, str], tuple[Plugin, EntryPoint]] = {}
     for distribution in distributions(path=places):
-        for plugin, entry in _of_distribution(distribution):
+        try:
+            entries = distribution.entry_points.select(group=GROUP)
+            name, version = distribution.metadata["Name"], distribution.version
+        except Exception:  # metadata that is missing or broken, of any package
+            continue
+        for entry in entries:
+            plugin = Plugin(f"{name} {version}", entry.name, entry.value)
             # As with imports, the first of two copies on the path counts.
-            found.setdefault((plugin.package.split()[0], plugin.name), (plugin, entry))
+            found.setdefault((str(name), entry.name), (plugin, entry))
     return [found[key] for key in sorted(found)]
-
-
-def _of_distribution(distribution: Distribution) -> Iterator[tuple[Plugin, EntryPoint | None]]:
-    # Reading the text first avoids parsing hundreds of packages, and hitting their errors.
-    try:
-        if GROUP not in (distribution.read_text("entry_points.txt") or ""):
-            return
-    except (OSError, UnicodeError):
-        return
-    try:
-        package = f"{distribution.metadata['Name']} {distribution.version}"
-    except Exception:  # a folder of metadata without its METADATA
-        package = str(getattr(distribution, "_path", "an unnamed package"))
-    try:
-        for entry in distribution.entry_points.select(group=GROUP):
-            yield Plugin(package, entry.name, entry.value), entry
-    except Exception as error:
-        yield Plugin(package, "?", "entry_points.txt", error=_told(error)), None
-
-
-def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(".")

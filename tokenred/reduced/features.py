@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -17,37 +18,17 @@ from tokenred.strategies.specs import StrategyLike
 
 
 class FeatureMaps(nn.Module):
-    """Maps of several blocks for a decoder. Created by `features`, with the same arguments.
+    """Maps of several blocks for a decoder. Created by `features`.
 
     ``feature_info`` is timm's ``FeatureInfo``; an unknown stride is None.
     """
 
     def __init__(
-        self,
-        model: ReducedViT,
-        out_indices: int | Sequence[int],
-        *,
-        norm: bool = False,
-        output_fmt: str = "NCHW",
-        fill: str = "last",
-        prune: bool = False,
-        unreduce: bool = True,
+        self, model: ReducedViT, out_indices: Sequence[int], feature_info: Any, **options: Any
     ) -> None:
-        check_choice(self, "output_fmt", output_fmt, ("NCHW", "NLC"))
-        check_choice(self, "fill", fill, FILLS)
-        blocks = block_numbers(out_indices, len(model.backbone.blocks))
-        if output_fmt == "NCHW" and not unreduce:
-            check_maps(model, blocks)
-        if prune:
-            model.prune_intermediate_layers(blocks, prune_norm=not norm)
         super().__init__()
-        self.model = model
-        self.out_indices = tuple(blocks)
-        info = model.info if unreduce else replace(model.info, patch_size=None)
-        if norm and model.backbone.neck is not None:
-            info = replace(info, width=model.backbone.model.num_features)
-        self.feature_info = feature_info(info, blocks)
-        self.norm, self.output_fmt, self.fill, self.unreduce = norm, output_fmt, fill, unreduce
+        self.model, self.out_indices = model, tuple(out_indices)
+        self.feature_info, self._options = feature_info, options
 
     def forward(self, images: Float[Tensor, "b ch H W"]) -> list[Tensor]:
         """One map for each of `out_indices`, ``(b, c, gh, gw)``, or ``(b, N0, c)`` for NLC.
@@ -55,9 +36,8 @@ class FeatureMaps(nn.Module):
         Smaller ones with ``unreduce=False``.
         """
         found: list[Tensor] = self.model.forward_intermediates(
-            images, self.out_indices, norm=self.norm, stop_early=True, output_fmt=self.output_fmt,
-            intermediates_only=True, unreduce=self.unreduce, fill=self.fill,
-        )  # fmt: skip
+            images, self.out_indices, stop_early=True, intermediates_only=True, **self._options
+        )
         return found
 
 
@@ -100,12 +80,15 @@ def features(
         reduced = wrap(model, strategy)
     else:
         reduced = model if isinstance(model, ReducedViT) else dense(model)
-    return FeatureMaps(
-        reduced,
-        out_indices,
-        norm=norm,
-        output_fmt=output_fmt,
-        fill=fill,
-        prune=prune,
-        unreduce=unreduce,
-    )
+    check_choice(reduced, "output_fmt", output_fmt, ("NCHW", "NLC"))
+    check_choice(reduced, "fill", fill, FILLS)
+    blocks = block_numbers(out_indices, len(reduced.backbone.blocks))
+    if output_fmt == "NCHW" and not unreduce:
+        check_maps(reduced, blocks)
+    if prune:
+        reduced.prune_intermediate_layers(blocks, prune_norm=not norm)
+    info = reduced.info if unreduce else replace(reduced.info, patch_size=None)
+    if norm and reduced.backbone.neck is not None:
+        info = replace(info, width=reduced.base.num_features)
+    told, options = feature_info(info, blocks), {"fill": fill, "unreduce": unreduce}
+    return FeatureMaps(reduced, blocks, told, norm=norm, output_fmt=output_fmt, **options)
