@@ -47,7 +47,6 @@ from tokenred.strategies.strategy import Strategy, from_config
 FORMAT = "tokenred/2"
 """The metadata entry ``format`` of files that `save` writes."""
 
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _ANY_SIZE = (224, 224)
 
 
@@ -62,8 +61,7 @@ def save(reduced: ReducedViT, path: str | Path, *, overwrite: bool = False) -> P
         ConfigError: if a part has no registered name, or the strategy would be read back as another
             one.
         ConfigError, DataError, OutputExistsError: if the file cannot be written.
-        CheckpointError: for weights that are not floating-point numbers, or a model that does not
-            run.
+        CheckpointError: for a model that does not run.
     """
     if not isinstance(reduced, ReducedViT):
         raise PartError(
@@ -78,7 +76,6 @@ def save(reduced: ReducedViT, path: str | Path, *, overwrite: bool = False) -> P
         "base": json.dumps(describe_base(reduced.base)),
         "strategy": _told_strategy(reduced.strategy),
         "preprocessing": json.dumps(told_preprocessing(reduced.base)),
-        "dtype": _dtypes(weights),
         "weights": state_digest(weights),
         **told_likeness(reduced.base, reduced, _image(reduced)),
     }
@@ -146,10 +143,9 @@ def load(path: str | Path, *, model: nn.Module | None = None) -> ReducedViT:
             f"{metadata.get('format', 'no format entry')!r} in {path}. Load plain weights with "
             "tokenred.models.load_model."
         )
-    found = _dtypes(weights), state_digest(weights)
-    if (metadata.get("dtype"), metadata.get("weights")) != found:
+    if metadata.get("weights") != state_digest(weights):
         raise CheckpointError(
-            f"the weights in {path} ({found[0]}) are not the ones that were saved; copy it again."
+            f"the weights in {path} are not the ones that were saved; copy it again."
         )
     with _told(f"expected a strategy in {origin}"):
         strategy = from_config(read_entry(metadata, "strategy", dict, origin))
@@ -210,21 +206,6 @@ def _wrapped(base: nn.Module, strategy: Strategy, origin: str) -> ReducedViT:
         warnings.simplefilter("ignore", UntrainedPartWarning)  # their weights are in the file
         warnings.simplefilter("ignore", UnusedWarning)  # said when it was wrapped
         return wrap(base, strategy)
-
-
-def _dtypes(weights: Mapping[str, Tensor]) -> str:
-    """The floating types of weights, by name.
-
-    Raises:
-        CheckpointError: if there are none of the usual ones.
-    """
-    found = {weight.dtype for weight in weights.values() if weight.is_floating_point()}
-    if not found or not found <= set(_FLOATS):
-        got = sorted({str(weight.dtype) for weight in weights.values()})
-        raise CheckpointError(
-            f"expected weights in {', '.join(map(str, _FLOATS))}, got {', '.join(got)}."
-        )
-    return ",".join(sorted(str(dtype).removeprefix("torch.") for dtype in found))
 
 
 def _cast(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
