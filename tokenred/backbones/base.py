@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -50,8 +50,8 @@ class BlockAdapter(ABC):
     """One block, opened at the attention. Holds the block's module and has no weights of its own.
 
     Calling ``block`` itself must equal ``heads`` → attention → ``after_attention`` →
-    ``after_mlp``. Where positions enter the attention, `run` and `qkv_of` use those of the
-    remaining tokens, and must agree in the same way.
+    ``after_mlp``; a block that is always `closed` does without them. Where positions enter the
+    attention, `run` and `qkv_of` use those of the remaining tokens, and must agree in the same way.
 
     Attributes:
         block: the block.
@@ -108,9 +108,9 @@ class BlockAdapter(ABC):
         """Run the model's own block; None if it cannot take these tokens and must be opened."""
         return self.whole(state.x)  # type: ignore[no-any-return]
 
-    @abstractmethod
     def heads(self, x: Tokens) -> QKV:
         """Queries, keys and values of the block's input."""
+        raise BackboneError(f"{self.closed}.")
 
     def qkv_of(self, state: TokenState, wants: str = "qkv", quiet: bool = False) -> QKV:
         """The same as `heads`, with the positions of the tokens in ``state``.
@@ -121,33 +121,20 @@ class BlockAdapter(ABC):
         """
         return self.heads(state.x)
 
-    @abstractmethod
     def after_attention(self, x: Tokens, out: PerHead, qkv: QKV) -> Tokens:
         """The tokens after the attention residual; after the whole block if it is parallel."""
+        raise BackboneError(f"{self.closed}.")
 
-    @abstractmethod
     def after_mlp(self, x: Tokens) -> Tokens:
         """The tokens after the MLP residual."""
+        raise BackboneError(f"{self.closed}.")
 
     @abstractmethod
     def info(self) -> BlockInfo:
         """The block's cost."""
 
 
-class Whole(BlockAdapter):
-    """A block that is always `closed`."""
-
-    def heads(self, x: Tokens) -> QKV:
-        raise BackboneError(f"{self.closed}.")
-
-    def after_attention(self, x: Tokens, out: PerHead, qkv: QKV) -> Tokens:
-        raise BackboneError(f"{self.closed}.")
-
-    def after_mlp(self, x: Tokens) -> Tokens:
-        raise BackboneError(f"{self.closed}.")
-
-
-class Empty(Whole):
+class Empty(BlockAdapter):
     """``nn.Identity`` in place of a block: tokens pass unchanged, and there is no attention."""
 
     attends = False
@@ -285,8 +272,3 @@ def check_batch(images: Tensor, channels: int, weight: Tensor, hint: str = "") -
             f"images must be {weight.dtype} like the weights, got {images.dtype}. Convert "
             "them (`images.to(dtype)`, integers scaled and normalised), or run under autocast."
         )
-
-
-def leaves_alone(kind: type, base: type, names: Iterable[str]) -> bool:
-    """Whether a subclass overrides none of these methods, which makes it the same model."""
-    return all(getattr(kind, name, None) is getattr(base, name, None) for name in names)

@@ -8,45 +8,14 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from timm.models import beit
-from torch import Tensor, nn
+from torch import Tensor
 
 from tokenred.attention import QKV
-from tokenred.backbones.base import BlockAdapter, Embedded, Tokens, leaves_alone, raster
+from tokenred.backbones.base import Embedded, Tokens, raster
 from tokenred.backbones.vision_transformer import TimmViT
-from tokenred.backbones.vit_blocks import PreNorm, open_known
+from tokenred.backbones.vit_blocks import PreNorm
 from tokenred.core.capture import replace
 from tokenred.core.state import TokenState
-
-_FORWARD = ("forward_features", "forward_head", "forward")
-
-
-class BeitBackbone(TimmViT):
-    """Adapter of ``timm.models.Beit``.
-
-    The relative position bias follows the tokens: each image keeps the rows and columns of its
-    remaining tokens from the bias that timm computes. A token that absorbed others keeps the
-    position of its patch. A token of no single patch (index −1) gets the bias of the class token.
-    """
-
-    family = "timm's Beit (BEiT, BEiT v2)"
-
-    @classmethod
-    def knows(cls, model: nn.Module) -> bool:
-        return isinstance(model, beit.Beit) and leaves_alone(type(model), beit.Beit, _FORWARD)
-
-    def open(self, block: nn.Module) -> BlockAdapter:
-        return open_known(block, {beit.Block: BeitBlock}, (beit.Attention,), "timm's Beit")
-
-    def embed(self, images: Float[Tensor, "b ch H W"]) -> Embedded:
-        m = self.model
-        grid = self.grid_of(images.shape[2], images.shape[3])
-        patches = m.patch_embed(images)
-        x = torch.cat((m.cls_token.expand(patches.shape[0], -1, -1), patches), dim=1)
-        x = m.pos_drop(x if m.pos_embed is None else x + m.pos_embed)
-        index = raster(x, grid)
-        shared = None if m.rel_pos_bias is None else m.rel_pos_bias()
-        positions = RelativeBias(shared, index)
-        return Embedded(x, index, x[:, m.num_prefix_tokens :], grid, positions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,3 +80,29 @@ class BeitBlock(PreNorm):
         given: RelativeBias = state.positions
         bias = given.of(own, state)
         return qkv if bias is None else replace(qkv, bias=bias if bias.ndim == 4 else bias[None])
+
+
+class BeitBackbone(TimmViT):
+    """Adapter of ``timm.models.Beit``.
+
+    The relative position bias follows the tokens: each image keeps the rows and columns of its
+    remaining tokens from the bias that timm computes. A token that absorbed others keeps the
+    position of its patch. A token of no single patch (index −1) gets the bias of the class token.
+    """
+
+    family = "timm's Beit (BEiT, BEiT v2)"
+
+    kinds = (beit.Beit,)
+    opened_by = ((beit.Block, BeitBlock),)
+    attentions = (beit.Attention,)
+
+    def embed(self, images: Float[Tensor, "b ch H W"]) -> Embedded:
+        m = self.model
+        grid = self.grid_of(images.shape[2], images.shape[3])
+        patches = m.patch_embed(images)
+        x = torch.cat((m.cls_token.expand(patches.shape[0], -1, -1), patches), dim=1)
+        x = m.pos_drop(x if m.pos_embed is None else x + m.pos_embed)
+        index = raster(x, grid)
+        shared = None if m.rel_pos_bias is None else m.rel_pos_bias()
+        positions = RelativeBias(shared, index)
+        return Embedded(x, index, x[:, m.num_prefix_tokens :], grid, positions)

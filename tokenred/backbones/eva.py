@@ -9,62 +9,13 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from timm.models import eva
-from torch import Tensor, nn
+from torch import Tensor
 
 from tokenred.attention import QKV
-from tokenred.backbones.base import BlockAdapter, Embedded, Tokens, leaves_alone, raster
-from tokenred.backbones.vision_transformer import FORWARD, TimmViT
-from tokenred.backbones.vit_blocks import PostNorm, PreNorm, open_known
+from tokenred.backbones.base import Embedded, Tokens, raster
+from tokenred.backbones.vision_transformer import TimmViT
+from tokenred.backbones.vit_blocks import PostNorm, PreNorm
 from tokenred.core.state import TokenState
-
-
-class EvaBackbone(TimmViT):
-    """Adapter of ``timm.models.Eva``.
-
-    Rotary positions follow the tokens: a token keeps the position of its patch, even after others
-    were merged into it. A token of no single patch (index −1, such as EViT's fused token) is not
-    rotated, like the prefix.
-    """
-
-    family = "timm's Eva (EVA, EVA-02, rotary ViT, DINOv3, Perception Encoder)"
-
-    @classmethod
-    def knows(cls, model: nn.Module) -> bool:
-        return isinstance(model, eva.Eva) and leaves_alone(type(model), eva.Eva, FORWARD)
-
-    def open(self, block: nn.Module) -> BlockAdapter:
-        return open_known(block, _BLOCKS, _ATTENTIONS, "timm's Eva")
-
-    def embed(self, images: Float[Tensor, "b ch H W"]) -> Embedded:
-        m, p = self.model, self.model.num_prefix_tokens
-        grid = self.grid_of(images.shape[2], images.shape[3])
-        if m.patch_drop is not None and m.training:
-            # Positions of all patches are needed, so dropout comes last.
-            full, rope = type(m)._pos_embed(_Undropped(m), m.patch_embed(images))
-            x, kept = m.patch_drop(full)
-            positions = None if rope is None else Rotary.of(rope, None)
-            return Embedded(self._normed(x), kept, self._normed(full)[:, p:], grid, positions)
-        x, rope = m._pos_embed(m.patch_embed(images))
-        x, index = self._normed(x), raster(x, grid)
-        positions = None if rope is None else Rotary.of(rope, index)
-        return Embedded(x, index, x[:, p:], grid, positions)
-
-    def _normed(self, x: Tokens) -> Tokens:
-        # New in timm 1.0.16.
-        norm = getattr(self.model, "norm_pre", None)
-        return x if norm is None else norm(x)
-
-
-class _Undropped:
-    """A view of a model without patch dropout, to pass to the model's own embedding."""
-
-    patch_drop = None
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,11 +73,50 @@ def _rope(state: TokenState) -> Tensor | None:
     return state.positions.at(state) if isinstance(state.positions, Rotary) else None
 
 
-_BLOCKS: dict[type[nn.Module], type[BlockAdapter]] = {
-    eva.EvaBlock: EvaPreNorm,
-    eva.EvaBlockPostNorm: EvaPostNorm,
-}
-# AttentionRope is new in timm 1.0.16.
-_ATTENTIONS = tuple(
-    getattr(eva, name) for name in ("EvaAttention", "AttentionRope") if hasattr(eva, name)
-)
+class EvaBackbone(TimmViT):
+    """Adapter of ``timm.models.Eva``.
+
+    Rotary positions follow the tokens: a token keeps the position of its patch, even after others
+    were merged into it. A token of no single patch (index −1, such as EViT's fused token) is not
+    rotated, like the prefix.
+    """
+
+    family = "timm's Eva (EVA, EVA-02, rotary ViT, DINOv3, Perception Encoder)"
+
+    kinds = (eva.Eva,)
+    opened_by = ((eva.EvaBlock, EvaPreNorm), (eva.EvaBlockPostNorm, EvaPostNorm))
+    # AttentionRope is new in timm 1.0.16.
+    attentions = tuple(
+        getattr(eva, name) for name in ("EvaAttention", "AttentionRope") if hasattr(eva, name)
+    )
+
+    def embed(self, images: Float[Tensor, "b ch H W"]) -> Embedded:
+        m, p = self.model, self.model.num_prefix_tokens
+        grid = self.grid_of(images.shape[2], images.shape[3])
+        if m.patch_drop is not None and m.training:
+            # Positions of all patches are needed, so dropout comes last.
+            full, rope = type(m)._pos_embed(_Undropped(m), m.patch_embed(images))
+            x, kept = m.patch_drop(full)
+            positions = None if rope is None else Rotary.of(rope, None)
+            return Embedded(self._normed(x), kept, self._normed(full)[:, p:], grid, positions)
+        x, rope = m._pos_embed(m.patch_embed(images))
+        x, index = self._normed(x), raster(x, grid)
+        positions = None if rope is None else Rotary.of(rope, index)
+        return Embedded(x, index, x[:, p:], grid, positions)
+
+    def _normed(self, x: Tokens) -> Tokens:
+        # New in timm 1.0.16.
+        norm = getattr(self.model, "norm_pre", None)
+        return x if norm is None else norm(x)
+
+
+class _Undropped:
+    """A view of a model without patch dropout, to pass to the model's own embedding."""
+
+    patch_drop = None
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)

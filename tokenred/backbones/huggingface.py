@@ -101,8 +101,6 @@ class HuggingFaceViT(Backbone):
         stack = getattr(self._tower, "encoder", self._tower)
         blocks = stack.layer if hasattr(stack, "layer") else stack.layers
         self.blocks = [open_block(block) for block in blocks]
-        if not self.blocks:
-            raise BackboneError(f"{name} has no blocks to reduce tokens in.")
 
     @classmethod
     def knows(cls, model: nn.Module) -> bool:

@@ -7,11 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenred.backbones.base import PerToken, Tokens, leaves_alone
+from tokenred.backbones.base import PerToken, Tokens
 from tokenred.backbones.linear_cost import linear_macs
 from tokenred.backbones.vision_transformer import TimmViT, stand_in
-
-_FORWARD = ("forward", "forward_features", "forward_head", "_pos_embed")
 
 
 class LVViTBackbone(TimmViT):
@@ -21,11 +19,9 @@ class LVViTBackbone(TimmViT):
 
     @classmethod
     def knows(cls, model: nn.Module) -> bool:
-        # A subclass with the same forward is the same model. Recognised by name, since this folder
-        # does not import `models`.
-        kinds = type(model).__mro__
-        own = [k for k in kinds if (k.__module__, k.__name__) == ("tokenred.models.lvvit", "LVViT")]
-        return bool(own) and leaves_alone(type(model), own[0], _FORWARD)
+        # By name, since this folder does not import `models`.
+        name, kinds = ("tokenred.models.lvvit", "LVViT"), type(model).__mro__
+        return cls.is_one_of(type(model), [k for k in kinds if (k.__module__, k.__name__) == name])
 
     @property
     def pooling(self) -> str:

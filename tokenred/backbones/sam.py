@@ -10,23 +10,41 @@ from timm.layers import resample_abs_pos_embed_nhwc
 from timm.models import vision_transformer_sam as sam
 from torch import Tensor, nn
 
-from tokenred.backbones.base import (
-    BlockAdapter,
-    Embedded,
-    PerToken,
-    Tokens,
-    Whole,
-    leaves_alone,
-    raster,
-)
+from tokenred.backbones.base import BlockAdapter, Embedded, PerToken, Tokens, raster
 from tokenred.backbones.linear_cost import linear_macs
 from tokenred.backbones.vision_transformer import TimmViT
-from tokenred.backbones.vit_blocks import head_shape, open_known
+from tokenred.backbones.vit_blocks import head_shape
 from tokenred.core.info import BlockInfo, ModelInfo
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import weighted_mean
 
-_FORWARD = ("forward_features", "forward_head", "forward")
+
+class SamBlock(BlockAdapter):
+    """``x += ls1(attn(norm1 x)); x += ls2(mlp(norm2 x))`` on a map, attention in windows."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__(block)
+        self._one_grid = self.block.attn.rope is not None and not self.block.window_size
+        why = "its rotary positions fit one grid" if self._one_grid else "it takes whole maps"
+        self.closed = self.closed or why
+
+    def must_open(self, fewer: bool) -> bool:
+        return fewer and self._one_grid
+
+    def run(self, state: TokenState) -> Tokens:
+        assert state.token_grid is not None
+        y: Tensor = self.whole(state.x.unflatten(1, state.token_grid))
+        return y.flatten(1, 2)
+
+    def info(self) -> BlockInfo:
+        attn, (h, d) = self.block.attn, head_shape(self.block.attn)
+        return BlockInfo(
+            linear_macs(attn),
+            2 * h * d,
+            linear_macs(self.block.mlp),
+            window=self.block.window_size,
+            attention_per_line=h * d if attn.use_rel_pos else 0,
+        )
 
 
 class SamBackbone(TimmViT):
@@ -39,13 +57,9 @@ class SamBackbone(TimmViT):
 
     family = "timm's VisionTransformerSAM (SAM, ViTDet)"
 
-    @classmethod
-    def knows(cls, model: nn.Module) -> bool:
-        base = sam.VisionTransformerSAM
-        return isinstance(model, base) and leaves_alone(type(model), base, _FORWARD)
-
-    def open(self, block: nn.Module) -> BlockAdapter:
-        return open_known(block, {sam.Block: SamBlock}, (sam.Attention,), "VisionTransformerSAM")
+    kinds = (sam.VisionTransformerSAM,)
+    opened_by = ((sam.Block, SamBlock),)
+    attentions = (sam.Attention,)
 
     @property
     def info(self) -> ModelInfo:
@@ -84,31 +98,3 @@ class SamBackbone(TimmViT):
         kernels = (conv.weight for conv in self.neck.modules() if isinstance(conv, nn.Conv2d))
         each = sum(weight.numel() for weight in kernels)
         return {"head_per_token": each, "head_fixed": linear_macs(self.model.head)}
-
-
-class SamBlock(Whole):
-    """``x += ls1(attn(norm1 x)); x += ls2(mlp(norm2 x))`` on a map, attention in windows."""
-
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__(block)
-        self._one_grid = self.block.attn.rope is not None and not self.block.window_size
-        why = "its rotary positions fit one grid" if self._one_grid else "it takes whole maps"
-        self.closed = self.closed or why
-
-    def must_open(self, fewer: bool) -> bool:
-        return fewer and self._one_grid
-
-    def run(self, state: TokenState) -> Tokens:
-        assert state.token_grid is not None
-        y: Tensor = self.whole(state.x.unflatten(1, state.token_grid))
-        return y.flatten(1, 2)
-
-    def info(self) -> BlockInfo:
-        attn, (h, d) = self.block.attn, head_shape(self.block.attn)
-        return BlockInfo(
-            linear_macs(attn),
-            2 * h * d,
-            linear_macs(self.block.mlp),
-            window=self.block.window_size,
-            attention_per_line=h * d if attn.use_rel_pos else 0,
-        )

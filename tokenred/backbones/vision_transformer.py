@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -11,47 +12,46 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Attention, VisionTransformer
 from torch import Tensor, nn
 
-from tokenred.backbones.base import (
-    Backbone,
-    BlockAdapter,
-    Embedded,
-    PerToken,
-    Tokens,
-    check_batch,
-    leaves_alone,
-    raster,
-)
+from tokenred.backbones.base import Backbone, Embedded, PerToken, Tokens, check_batch, raster
 from tokenred.backbones.hooks import difference, has_hooks
 from tokenred.backbones.linear_cost import linear_macs, measured_macs
-from tokenred.backbones.vit_blocks import VIT_BLOCKS, head_shape, open_known
+from tokenred.backbones.vit_blocks import VIT_BLOCKS, Openers, head_shape, open_known
 from tokenred.core.errors import BackboneError, InputError
 from tokenred.core.info import ModelInfo
 from tokenred.core.tensors import at_least_fp32, weighted_mean
 
-FORWARD = ("forward_features", "forward_head", "_pos_embed", "forward", "pool")
-
 
 class TimmViT(Backbone):
-    """Adapter of ``timm.models.VisionTransformer`` and distilled DeiT."""
+    """Adapter of ``timm.models.VisionTransformer`` and distilled DeiT.
+
+    Attributes:
+        kinds: the classes of models.
+        opened_by: the classes of blocks, each with its adapter.
+        attentions: the classes of attentions in these blocks.
+    """
 
     family = "timm's VisionTransformer and VisionTransformerDistilled (DeiT)"
+    kinds: ClassVar[Sequence[type[nn.Module]]] = (VisionTransformerDistilled, VisionTransformer)
+    opened_by: ClassVar[Openers] = VIT_BLOCKS
+    attentions: ClassVar[Sequence[type[nn.Module]]] = (Attention,)
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self.blocks = [self.open(block) for block in self.model.blocks]
-        if not self.blocks:
-            raise BackboneError(f"{type(model).__name__} has no blocks to reduce tokens in.")
+        known = (self.opened_by, self.attentions, self.family.partition(" (")[0])
+        self.blocks = [open_known(block, *known) for block in self.model.blocks]
 
     @classmethod
     def knows(cls, model: nn.Module) -> bool:
-        # A subclass with the same forward is the same model.
-        kinds = (VisionTransformerDistilled, VisionTransformer)
-        base = next((kind for kind in kinds if isinstance(model, kind)), None)
-        return base is not None and leaves_alone(type(model), base, FORWARD)
+        return cls.is_one_of(type(model), cls.kinds)
 
-    def open(self, block: nn.Module) -> BlockAdapter:
-        """The adapter of a block; raises a `BackboneError` if the block is unknown."""
-        return open_known(block, VIT_BLOCKS, (Attention,), "timm's VisionTransformer")
+    @staticmethod
+    def is_one_of(kind: type, known: Sequence[type]) -> bool:
+        """Whether a class is one of these or a subclass with the same forward."""
+        base = next((base for base in known if issubclass(kind, base)), None)
+        names = ("forward_features", "forward_head", "_pos_embed", "forward", "pool")
+        return base is not None and all(
+            getattr(kind, name, None) is getattr(base, name, None) for name in names
+        )
 
     @property
     def info(self) -> ModelInfo:

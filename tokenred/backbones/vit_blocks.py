@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -277,19 +277,18 @@ class ParallelThings(BlockAdapter):
         return BlockInfo(attention, 2 * h * d, linear_macs(self.block.ffns))
 
 
-VIT_BLOCKS: dict[type[nn.Module], type[BlockAdapter]] = {
-    vit.Block: PreNorm,
-    vit.ResPostBlock: PostNorm,
-    vit.ParallelScalingBlock: ParallelScaling,
-    vit.ParallelThingsBlock: ParallelThings,
-}
+Openers: TypeAlias = Sequence[tuple[type[nn.Module], type[BlockAdapter]]]
+
+VIT_BLOCKS: Openers = (
+    (vit.Block, PreNorm),
+    (vit.ResPostBlock, PostNorm),
+    (vit.ParallelScalingBlock, ParallelScaling),
+    (vit.ParallelThingsBlock, ParallelThings),
+)
 
 
 def open_known(
-    block: nn.Module,
-    blocks: Mapping[type[nn.Module], type[BlockAdapter]],
-    attentions: Sequence[type[nn.Module]],
-    family: str,
+    block: nn.Module, openers: Openers, attentions: Sequence[type[nn.Module]], family: str
 ) -> BlockAdapter:
     """The adapter of a block whose attentions are all of the classes ``attentions``.
 
@@ -302,6 +301,7 @@ def open_known(
     inner = unwrapped(block)[0]
     if type(inner) is nn.Identity:
         return Empty(block)
+    blocks = dict(openers)
     known = known_base(type(inner), blocks)
     if known is None:
         raise BackboneError(
