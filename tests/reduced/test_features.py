@@ -135,8 +135,7 @@ def test_adaptive_counts() -> None:
 
 @pytest.mark.parametrize("arguments", [
     {"indices": 0}, {"indices": 4}, {"indices": [3]}, {"indices": [-4]}, {"indices": []},
-    {"output_fmt": "NHWC"}, {"fill": "mean"}, {"unreduce": False}, {"is_causal": True},
-    {"attn_mask": torch.ones(1)},
+    {"output_fmt": "NHWC"}, {"fill": "mean"}, {"unreduce": False},
 ], ids=str)  # fmt: skip
 def test_refused_intermediates(arguments: dict[str, Any]) -> None:
     model = vit()

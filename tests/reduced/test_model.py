@@ -255,13 +255,9 @@ def test_arguments_of_wrap() -> None:
         tr.wrap(vit(), GTP.replace(where="before_block"))
 
 
-def test_masks_and_prompts_and_habits() -> None:
+def test_prompts_and_habits() -> None:
     base = vit()
     reduced, images = tr.wrap(base, tr.strategy("tome", r=2)), images_for(base)
-    mask = torch.zeros(2, 1, 17, 17)
-    for call in (reduced, reduced.forward_features, reduced.forward_intermediates):
-        with pytest.raises(ConfigError, match="attn_mask"):
-            call(images, attn_mask=mask)
     with pytest.raises(ConfigError, match=r"with_strategy\('tome:r=3'\)"):
         reduced.r = 3
     plain = base._pos_embed

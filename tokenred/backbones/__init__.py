@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from textwrap import shorten
-from typing import Any
 
 from torch import nn
 

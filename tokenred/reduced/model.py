@@ -123,14 +123,8 @@ class ReducedViT(LiveModel):
         backbone = self._setup.backbone
         return backbone.features(backbone.norm(state.x), state.token_grid)
 
-    def forward(
-        self,
-        images: Float[Tensor, "b ch H W"],
-        attn_mask: Tensor | None = None,
-        is_causal: bool = False,
-    ) -> Any:
-        """Logits, ``(b, classes)``, or whatever the model's head returns. Masks are refused."""
-        _check_no_mask(attn_mask, is_causal)
+    def forward(self, images: Float[Tensor, "b ch H W"]) -> Any:
+        """Logits, ``(b, classes)``, or whatever the model's head returns."""
         call = Call(self.base, inside=False) if has_hooks(self.base) else None
         images = images if call is None else call.enter(images)
         if "forward_features" in self.__dict__ or "forward_head" in self.__dict__:
@@ -140,22 +134,15 @@ class ReducedViT(LiveModel):
         return result if call is None else call.leave(result)
 
     def forward_features(
-        self,
-        images: Float[Tensor, "b ch H W"],
-        *,
-        unreduce: bool = False,
-        fill: str = "last",
-        attn_mask: Tensor | None = None,
-        is_causal: bool = False,
+        self, images: Float[Tensor, "b ch H W"], *, unreduce: bool = False, fill: str = "last"
     ) -> Float[Tensor, "b ..."]:
         """The remaining tokens, prefix first, after the final norm, ``(b, N, c)``.
 
         Of a model with a neck (SAM) its map, ``(b, c, rows, columns)``, which the head takes, too.
         With ``unreduce``, all N0 image tokens in raster order, as from the dense model: each patch
         has the token that owns it, and ``fill`` is for patches that none owns
-        (`KeptTokens.unreduce`). The head needs the tokens without ``unreduce``. Masks are refused.
+        (`KeptTokens.unreduce`). The head needs the tokens without ``unreduce``.
         """
-        _check_no_mask(attn_mask, is_causal)
         if not unreduce:
             return self._features(self._run(images))
         check_choice(self, "fill", fill, FILLS)
@@ -274,8 +261,6 @@ class ReducedViT(LiveModel):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
         output_dict: bool = False,
-        attn_mask: Tensor | None = None,
-        is_causal: bool = False,
         *,
         unreduce: bool = True,
         fill: str = "last",
@@ -288,12 +273,11 @@ class ReducedViT(LiveModel):
         token owns. The final features, if requested, are those of `forward_features`.
 
         Raises:
-            ConfigError: for an unknown format, a block that does not exist, a mask, or maps of
-                tokens that form no rectangle.
+            ConfigError: for an unknown format, a block that does not exist, or maps of tokens that
+                form no rectangle.
         """
         check_choice(self, "output_fmt", output_fmt, ("NCHW", "NLC"))
         check_choice(self, "fill", fill, FILLS)
-        _check_no_mask(attn_mask, is_causal)
         taken = block_numbers(indices, len(self.backbone.blocks))
         if output_fmt == "NCHW" and not unreduce:
             check_maps(self, taken)
@@ -467,16 +451,6 @@ def _head(backbone: Backbone, x: Tensor, weight: Tensor | None, pre_logits: bool
     # An adapter whose pooling is unknown takes no weights.
     given = {} if weight is None else {"weight": weight}
     return backbone.head(x, pre_logits=pre_logits, **given)
-
-
-def _check_no_mask(attn_mask: Tensor | None, is_causal: bool) -> None:
-    if isinstance(attn_mask, torch.fx.Proxy):
-        return  # torch.fx fills in every argument; it is refused when it gets to the images
-    if attn_mask is not None or is_causal:
-        raise ConfigError(
-            "a reduced model accepts no attn_mask or is_causal, because tokens change position. "
-            "Pass images only."
-        )
 
 
 def _check_finite(images: Float[Tensor, "b ch H W"]) -> None:
