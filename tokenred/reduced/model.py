@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
+from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from tokenred.attention import AttentionStat, Engine, pick_engine
@@ -413,26 +414,18 @@ def resolved(base: nn.Module, strategy: StrategyLike) -> Strategy:
 
 
 def block_numbers(indices: int | Sequence[int] | None, depth: int) -> list[int]:
-    """The requested blocks, ascending, as timm returns them.
-
-    A number means that many of the last blocks; a list, those blocks (negative ones count from the
-    end); None, all.
+    """The requested blocks, ascending: all, that many of the last ones, or those of a list.
 
     Raises:
         ConfigError: for a block that does not exist, and for no blocks.
     """
-    if indices is None:
-        return list(range(depth))
-    if isinstance(indices, int):
-        if not 0 < indices <= depth:
-            raise ConfigError(f"the last {indices} blocks were requested; the model has {depth}.")
-        indices = range(depth - indices, depth)
-    wrong = [i for i in indices if not -depth <= i < depth]
-    if wrong or not indices:
+    try:
+        taken, _ = feature_take_indices(depth, indices)
+    except (AssertionError, ValueError):
         raise ConfigError(
-            f"blocks {wrong or 'none'} were requested; the model has blocks 0 to {depth - 1}."
-        )
-    return sorted({i % depth for i in indices})
+            f"blocks {indices} were requested; the model has blocks 0 to {depth - 1}."
+        ) from None
+    return sorted(set(taken))
 
 
 def check_maps(model: ReducedViT, blocks: Sequence[int]) -> None:
