@@ -11,7 +11,6 @@ from jaxtyping import Float, Int
 from timm.models import eva
 from torch import Tensor
 
-from tokenred.attention import QKV
 from tokenred.backbones.base import Embedded, Tokens, raster
 from tokenred.backbones.vision_transformer import TimmViT
 from tokenred.backbones.vit_blocks import PostNorm, PreNorm
@@ -59,18 +58,14 @@ class EvaPreNorm(PreNorm):
     """``x += γ1 · attn(norm1 x); x += γ2 · mlp(norm2 x)`` (``EvaBlock``)."""
 
     def run(self, state: TokenState) -> Tokens | None:
-        return self.whole(state.x, rope=_rope(state))  # type: ignore[no-any-return]
+        return self.whole(state.x, rope=self._rope(state))  # type: ignore[no-any-return]
 
-    def qkv_of(self, state: TokenState, wants: str = "qkv", quiet: bool = False) -> QKV:
-        return self._qkv(state.x, _rope(state), wants, quiet)
+    def _rope(self, state: TokenState) -> Tensor | None:
+        return state.positions.at(state) if isinstance(state.positions, Rotary) else None
 
 
 class EvaPostNorm(EvaPreNorm, PostNorm):
     """``x += norm1(attn(x)); x += norm2(mlp(x))`` (``EvaBlockPostNorm``)."""
-
-
-def _rope(state: TokenState) -> Tensor | None:
-    return state.positions.at(state) if isinstance(state.positions, Rotary) else None
 
 
 class EvaBackbone(TimmViT):

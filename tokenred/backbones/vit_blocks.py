@@ -124,19 +124,15 @@ def head_shape(module: nn.Module) -> tuple[int, int]:
 class PreNorm(BlockAdapter):
     """``x += ls1(attn(norm1 x)); x += ls2(mlp(norm2 x))`` (``Block``, also in Eva and BEiT)."""
 
-    def heads(self, x: Tokens) -> QKV:
-        return self._qkv(x)
-
     def qkv_of(self, state: TokenState, wants: str = "qkv", quiet: bool = False) -> QKV:
-        return self._qkv(state.x, None, wants, quiet)
-
-    def _qkv(
-        self, x: Tokens, rope: Tensor | None = None, wants: str = "qkv", quiet: bool = False
-    ) -> QKV:
-        return attention_qkv(self.block.attn, self._normed(x), rope, wants, quiet)
+        x, rope = self._normed(state.x), self._rope(state)
+        return attention_qkv(self.block.attn, x, rope, wants, quiet)
 
     def _normed(self, x: Tokens) -> Tokens:
         return self.block.norm1(x)  # type: ignore[no-any-return]
+
+    def _rope(self, state: TokenState) -> Tensor | None:
+        return None
 
     def after_attention(self, x: Tokens, out: PerHead, qkv: QKV) -> Tokens:
         y = _attention_output(self.block.attn, out, qkv.carry, qkv.calls)
@@ -232,14 +228,8 @@ class ParallelThings(BlockAdapter):
     def attentions(self) -> Sequence[nn.Module]:
         return [a.attn for a in self.block.attns]
 
-    def heads(self, x: Tokens) -> QKV:
-        return self._qkv(x)
-
     def qkv_of(self, state: TokenState, wants: str = "qkv", quiet: bool = False) -> QKV:
-        return self._qkv(state.x, quiet)
-
-    def _qkv(self, x: Tokens, quiet: bool = False) -> QKV:
-        each = [attention_qkv(a.attn, a.norm(x), quiet=quiet) for a in self.block.attns]
+        each = [attention_qkv(a.attn, a.norm(state.x), quiet=quiet) for a in self.block.attns]
         drops = [a.attn.attn_drop for a in self.block.attns]
 
         def drop(attention: Tensor) -> Tensor:
