@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 from tokenred.attention import AttentionStat, ScoreMod
 from tokenred.core.errors import ConfigError, ScheduleError
@@ -16,6 +16,7 @@ from tokenred.reduced.cost import needs_graph, strategy_cost, token_grids
 from tokenred.reduced.refusals import (
     check_block,
     check_grid,
+    check_handed_on,
     check_looking_back,
     check_padding,
     check_steps,
@@ -25,8 +26,6 @@ from tokenred.strategies.schedule import ScheduleContext
 from tokenred.strategies.schedules import Budget, Constant
 from tokenred.strategies.step import Step, in_order_of_place
 from tokenred.strategies.strategy import Strategy
-
-Stats: TypeAlias = tuple[AttentionStat, ...]
 
 
 def step_parts(number: int) -> tuple[str, str]:
@@ -195,58 +194,69 @@ def plan_layers(
     contexts = _contexts(strategy, info, stem)
     counts = _counts_by_step(strategy, info, stem, contexts)
     parts = {name: part for name, (_, part) in built_parts(strategy).items()} | dict(built or {})
-    reads = [
-        tuple(stat for name in step_parts(number) for stat in required_by(parts[name]))
-        for number in range(len(strategy.steps))
-    ]
     mods = [part for name, part in parts.items() if name.startswith("score_mod_")]
     grids = token_grids(strategy, info, counts)
     in_order = in_order_of_place(strategy.steps)
-    acting = [
-        [n for n in in_order if counts[n][layer] or strategy.steps[n].adaptive(layer, depth)]
-        for layer in range(depth)
-    ] + [[]]
+    # The steps that act in each block: before it, and in it.
+    acting: list[tuple[list[int], list[int]]] = []
+    for layer in range(depth):
+        at: tuple[list[int], list[int]] = ([], [])
+        for number, step in ((n, strategy.steps[n]) for n in in_order):
+            if counts[number][layer] or step.adaptive(layer, depth):
+                at[step.where != "before_block"].append(number)
+        acting.append(at)
+
+    reads = [
+        [stat for name in step_parts(number) for stat in required_by(parts[name])]
+        for number in range(len(strategy.steps))
+    ]
+
+    def read_by(numbers: Iterable[int]) -> list[AttentionStat]:
+        return [stat for number in numbers for stat in reads[number]]
+
     check_steps(strategy)
-    check_padding(strategy, acting)
+    check_padding(strategy, [[*first, *inside] for first, inside in acting])
     sizes_bias = strategy.proportional_attention or bool(adaptive_steps(strategy, depth))
     plans, together, fewer, tokens = [], True, False, start
-    for layer in range(depth):
-        for number in acting[layer]:
-            added = strategy.steps[number].fuser.extra_in(layer, depth)
-            tokens -= counts[number][layer] - (added if counts[number][layer] else 0)
+    for layer, (first, inside) in enumerate(acting):
         active = router.active(layer, depth, start)
-        check_block(strategy, layer, acting[layer], active)
-        ahead = _read_at(strategy, acting[layer + 1], reads, True)
-        inside = [n for n in acting[layer] if strategy.steps[n].where != "before_block"]
-        steps = tuple(
-            StepPlan(
-                number=number,
-                count=counts[number][layer],
-                adaptive=strategy.steps[number].adaptive(layer, depth),
-                where=strategy.steps[number].where,
-                tells=number == next(iter(inside), None),
-                hands_on=_hands_on(strategy, acting[layer], place, reads, ahead),
-                token_grid=grids[layer][1 + in_order.index(number)],
-            )
-            for place, number in enumerate(acting[layer])
-        )
-        check_looking_back(strategy, layer, _read_at(strategy, acting[layer], reads, True))
+        check_block(strategy, layer, [*first, *inside], active)
+        check_looking_back(strategy, layer, read_by(first))
+        ahead = read_by(acting[layer + 1][0]) if layer + 1 < depth else []
+        steps = []
+        for group, later in ((first, []), (inside, ahead)):
+            for place, number in enumerate(group):
+                step, count = strategy.steps[number], counts[number][layer]
+                again = [*read_by(group[place + 1 :]), *later]
+                check_handed_on(step, again)
+                tokens += (step.fuser.extra_in(layer, depth) if count else 0) - count
+                steps.append(
+                    StepPlan(
+                        number=number,
+                        count=count,
+                        adaptive=step.adaptive(layer, depth),
+                        where=step.where,
+                        tells=group is inside and place == 0,
+                        hands_on=bool(again),
+                        token_grid=grids[layer][1 + in_order.index(number)],
+                    )
+                )
         rejoins = router.rejoins(layer, depth)
         watched = active is not None or router.watches(layer, depth)
         followers = tuple((m, m.requires(layer, depth)) for m in mods if m.follows)
         score_mods = tuple(mod for mod in mods if mod.active(layer, depth))
-        wanted = [*_read_at(strategy, acting[layer], reads, False), *ahead]
+        wanted = [*read_by(inside), *ahead]
         wanted += [stat for _, requires in followers for stat in requires]
         wanted += required_by(router) if watched else ()
         opened = any(strategy.steps[n].where != "after_mlp" for n in inside)
         looks = bool(wanted) or opened or (active is not None and bool(router.preview))
-        fewer = fewer or len(inside) < len(steps)
+        fewer = fewer or bool(first)
         opens = looks or (fewer and sizes_bias) or strategy.theta < 1
         masked = active is not None and router.masks
         share = strategy.schedule.share(layer, contexts[0])
         plans.append(
             LayerPlan(
-                steps=steps,
+                steps=tuple(steps),
                 active=active,
                 splits=active is not None and together,
                 rejoins=active is not None and rejoins,
@@ -291,42 +301,6 @@ def _contexts(strategy: Strategy, info: ModelInfo, stem: float) -> list[Schedule
         )
         for step in strategy.steps
     ]
-
-
-def _read_at(
-    strategy: Strategy, acting: Sequence[int], reads: Sequence[Stats], before: bool
-) -> list[AttentionStat]:
-    """What the steps before a block read, or those in it."""
-    return [
-        stat
-        for number in acting
-        if (strategy.steps[number].where == "before_block") == before
-        for stat in reads[number]
-    ]
-
-
-def _hands_on(
-    strategy: Strategy,
-    acting: Sequence[int],
-    place: int,
-    reads: Sequence[Stats],
-    ahead: Sequence[AttentionStat],
-) -> bool:
-    """Whether the attention that a step reads is read again, by one after it.
-
-    Raises:
-        ConfigError: where that one would miss tokens which are new.
-    """
-    step = strategy.steps[acting[place]]
-    before = step.where == "before_block"
-    again = _read_at(strategy, acting[place + 1 :], reads, before)
-    again += () if before else ahead
-    if again and (step.fuser.extra or step.fuser.replaces):
-        raise ConfigError(
-            f"{step.fuser!r} adds tokens, of which the attention that a later step reads "
-            f"({', '.join(stat.kind for stat in again)}) knows nothing. Reduce in other blocks."
-        )
-    return bool(again)
 
 
 def resolve_budget(strategy: Strategy, info: ModelInfo, stem: float = 0.0) -> Strategy:

@@ -9,6 +9,7 @@ from tokenred.core.errors import ConfigError, PartError
 from tokenred.core.info import ModelInfo
 from tokenred.graphs.graph import Graph
 from tokenred.strategies.base import Reader, Selector, selectors
+from tokenred.strategies.step import Step
 from tokenred.strategies.strategy import Strategy
 
 AHEAD = ("before_attention", "inside_attention")
@@ -29,7 +30,7 @@ def check_steps(strategy: Strategy) -> None:
 
 def check_padding(strategy: Strategy, acting: Sequence[Sequence[int]]) -> None:
     """Refuse what cannot run on batches whose images keep different numbers of tokens."""
-    depth, padded = len(acting) - 1, None
+    depth, padded = len(acting), None
     for layer, numbers in enumerate(acting):
         for step in (strategy.steps[number] for number in numbers):
             if step.adaptive(layer, depth):
@@ -81,6 +82,15 @@ def check_block(strategy: Strategy, layer: int, acting: Sequence[int], active: i
         raise ConfigError(
             f"{follower!r} follows the tokens from block to block, but {strategy.router!r} sets "
             f"some of them aside in block {layer}. Use one of the two."
+        )
+
+
+def check_handed_on(step: Step, again: Sequence[AttentionStat]) -> None:
+    """Refuse a step that adds tokens if a later one reads the same attention."""
+    if again and (step.fuser.extra or step.fuser.replaces):
+        raise ConfigError(
+            f"{step.fuser!r} adds tokens, of which the attention that a later step reads "
+            f"({', '.join(stat.kind for stat in again)}) knows nothing. Reduce in other blocks."
         )
 
 
