@@ -48,7 +48,7 @@ def test_gradients_are_those_of_each_image() -> None:
 
 def test_to_one_row_and_back() -> None:
     x = torch.randn(2, 3, 4)
-    packing = Packing(torch.tensor([0, 1, 3]), 2)
+    packing = Packing(made("ats").backbone.blocks[0], torch.tensor([0, 1, 3]), 2)
     row = packing.packed(x)
     assert torch.equal(row[0], x[[0, 0, 1], [0, 1, 0]])
     back = packing.padded(row, x)

@@ -243,24 +243,21 @@ class Runner:
         call = call_of(block.block)
         if call is not None:
             state = replace(state, x=call.enter(state.x))
-        seen, packing = state, self._packing(block, state)
+        seen, working = state, self._packed(block, state)
         if ahead:
             state, qkv, out, attention = self._ahead(block, plan, ahead[0], state, spec)
         else:
             if qkv is None:
                 with self.span("heads"):
-                    qkv = packing.heads(block, state) if packing else block.qkv_of(state)
+                    qkv = working.qkv_of(state)
             for mod in score_mods:
                 if mod.changes_values:
                     qkv = replace(qkv, v=mod.values(qkv.v, state))
             with self.span("attention"):
                 out, attention = attend(qkv, spec, state, self.engines)
         with self.span("project"):
-            if packing and not ahead:
-                x = packing.after_attention(block, state.x, out, qkv)
-            else:
-                x = block.after_attention(state.x, out, qkv)
-            state = replace(state, x=x)
+            own = block if ahead else working
+            state = replace(state, x=own.after_attention(state.x, out, qkv))
         if recorder is not None and len(looks) > 0:
             recorder.attended(seen, attention)
         for step in plan.at("after_attention"):
@@ -271,9 +268,9 @@ class Runner:
         # buffers.
         del qkv, out
         attention = attention if plan.watched or plan.remembered or late else _NOTHING
-        packing = self._packing(block, state) if plan.steps else packing
+        working = self._packed(block, state) if plan.steps else working
         with self.span("mlp"):
-            x = packing.after_mlp(block, state.x) if packing else block.after_mlp(state.x)
+            x = working.after_mlp(state.x)
         state = replace(state, x=x if call is None else call.leave(x))
         for step in late:
             state, attention, _ = self._reduce(state, attention, plan, step)
@@ -339,8 +336,9 @@ class Runner:
             left,
         )
 
-    def _packing(self, block: BlockAdapter, state: TokenState) -> Packing | None:
-        return packing_of(block, state) if self.setup.pads and not self.setup.training else None
+    def _packed(self, block: BlockAdapter, state: TokenState) -> BlockAdapter | Packing:
+        pads = self.setup.pads and not self.setup.training
+        return (packing_of(block, state) if pads else None) or block
 
     def _bias(self, state: TokenState) -> Float[Tensor, "b N"] | None:
         """``log s`` on the keys, if sizes are used or hide padding."""

@@ -23,8 +23,9 @@ _FULL = 0.97
 
 @dataclass(frozen=True, eq=False)
 class Packing:
-    """The places ``(t,)`` of a batch's tokens among its ``b·N`` padded ones."""
+    """A block for packed batches; ``places`` are those of the tokens among ``b·N`` padded ones."""
 
+    block: BlockAdapter
     places: Int[Tensor, " t"]
     batch: int
 
@@ -37,31 +38,31 @@ class Packing:
         out = x.new_zeros(self.batch * like.shape[1], *x.shape[2:])
         return out.index_copy_(0, self.places, x[0]).view(self.batch, like.shape[1], *x.shape[2:])
 
-    def heads(self, block: BlockAdapter, state: TokenState) -> QKV:
+    def qkv_of(self, state: TokenState) -> QKV:
         """See `BlockAdapter.qkv_of`."""
-        qkv = block.qkv_of(replace(state, x=self.packed(state.x)))
+        qkv = self.block.qkv_of(replace(state, x=self.packed(state.x)))
         if qkv.carry or qkv.bias is not None:  # which are not known token by token
-            return block.qkv_of(state)
+            return self.block.qkv_of(state)
         q, k, v = (
             self.padded(each.transpose(1, 2), state.x).transpose(1, 2)
             for each in (qkv.q, qkv.k, qkv.v)
         )
         return replace(qkv, q=q, k=k, v=v)
 
-    def after_attention(self, block: BlockAdapter, x: Tensor, out: Tensor, qkv: QKV) -> Tensor:
+    def after_attention(self, x: Tensor, out: Tensor, qkv: QKV) -> Tensor:
         """See `BlockAdapter.after_attention`."""
         if qkv.carry or qkv.bias is not None:
-            return block.after_attention(x, out, qkv)
+            return self.block.after_attention(x, out, qkv)
         heads = self.packed(out.transpose(1, 2)).transpose(1, 2)
-        return self.padded(block.after_attention(self.packed(x), heads, qkv), x)
+        return self.padded(self.block.after_attention(self.packed(x), heads, qkv), x)
 
-    def after_mlp(self, block: BlockAdapter, x: Tensor) -> Tensor:
+    def after_mlp(self, x: Tensor) -> Tensor:
         """See `BlockAdapter.after_mlp`."""
-        return self.padded(block.after_mlp(self.packed(x)), x)
+        return self.padded(self.block.after_mlp(self.packed(x)), x)
 
 
 def packing_of(block: BlockAdapter, state: TokenState) -> Packing | None:
-    """How to pack a batch, or None where that does not pay.
+    """The block for a packed batch, or None where packing does not pay.
 
     It does not on a GPU, which would wait for the places, nor in a compiled or exported graph; and
     hooks and rotary positions go by the padded shape.
@@ -74,4 +75,4 @@ def packing_of(block: BlockAdapter, state: TokenState) -> Packing | None:
     places = (size > 0).flatten().nonzero()[:, 0]
     if places.shape[0] > _FULL * size.numel():
         return None
-    return Packing(places, x.shape[0])
+    return Packing(block, places, x.shape[0])
