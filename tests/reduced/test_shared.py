@@ -255,26 +255,6 @@ def test_a_child_swapped_anywhere_runs(swap: str) -> None:
     _runs_what_it_holds(task.model)
 
 
-@pytest.mark.parametrize("seen", ["state_dict", "children", "apply", "double", "train"])
-def test_every_way_in_sees_a_swap(seen: str) -> None:
-    task, head = Task(), nn.Sequential(nn.Dropout(), _new_head())
-    task.model._modules["head"] = head
-    if seen == "state_dict":
-        assert task.state_dict()["model.head.1.bias"].shape == (3,)
-    elif seen == "children":
-        assert head in list(task.model.children())
-    elif seen == "apply":
-        task.apply(lambda m: nn.init.ones_(m.bias) if isinstance(m, nn.Linear) else None)
-        assert bool((head[1].bias == 1).all())
-    elif seen == "double":
-        assert task.double()(images_for(task.model)).dtype == torch.float64
-    else:
-        assert task.train().model.base.head[0].training
-        assert not task.eval().model.base.head[0].training
-    task(images_for(task.model))
-    assert task.model.base.head is head
-
-
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of PyTorch's
 @pytest.mark.parametrize("what", ["parent", "view", "base"])
 def test_quantised_linears_run(what: str) -> None:
@@ -307,7 +287,7 @@ class LoRA(nn.Module):
         return out
 
 
-@pytest.mark.parametrize("name", ["qkv", "proj", "fc1", "head"])
+@pytest.mark.parametrize("name", ["qkv", "head"])
 def test_adapters_in_the_place_of_linears_run(name: str) -> None:
     task = Task()
     images = images_for(task.model)

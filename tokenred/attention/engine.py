@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tokenred.attention.plain import PLAIN
 from tokenred.attention.recompute import Recomputed
-from tokenred.attention.spec import QKV, AttentionSpec, Engine
+from tokenred.attention.spec import QKV, Attended, AttentionSpec, Engine
 from tokenred.attention.stats import AttentionStats
 from tokenred.attention.tiled.engine import TiledEngine
 from tokenred.attention.triton import OnePassEngine, TritonEngine
@@ -29,9 +29,7 @@ class FusedEngine(Engine):
     def supports(self, qkv: QKV, spec: AttentionSpec) -> bool:
         return not spec.needs_map
 
-    def __call__(
-        self, qkv: QKV, spec: AttentionSpec, state: TokenState
-    ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
+    def __call__(self, qkv: QKV, spec: AttentionSpec, state: TokenState) -> Attended:
         bias = spec.key_bias
         mask = None if bias is None else _mask(bias, qkv.q)
         if qkv.bias is not None:
@@ -87,7 +85,7 @@ def pick_engine(name: str) -> tuple[Engine, ...]:
 
 def attend(
     qkv: QKV, spec: AttentionSpec, state: TokenState, engines: tuple[Engine, ...] = ENGINES
-) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
+) -> Attended:
     """Attention by the first engine that supports the spec.
 
     Engines run in one dtype, that of the dense model's attention, and without autocast: what they

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor
 
 from tokenred.attention.score_mods import kept_entries, sparsify
-from tokenred.attention.spec import QKV, AttentionSpec, Engine
+from tokenred.attention.spec import QKV, Attended, AttentionSpec, Engine
 from tokenred.attention.stats import AttentionStats, stats_of_map
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import at_least_fp32, full_precision, product
@@ -22,9 +20,7 @@ class PlainEngine(Engine):
     def supports(self, qkv: QKV, spec: AttentionSpec) -> bool:
         return True
 
-    def __call__(
-        self, qkv: QKV, spec: AttentionSpec, state: TokenState
-    ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
+    def __call__(self, qkv: QKV, spec: AttentionSpec, state: TokenState) -> Attended:
         q = qkv.q.to(at_least_fp32(qkv.q.dtype)) * qkv.scale
         logits = product(q, qkv.k.transpose(-2, -1))
         if qkv.bias is not None:

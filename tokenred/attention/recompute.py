@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tokenred.attention.plain import PLAIN
-from tokenred.attention.spec import QKV, AttentionSpec, Engine, wants_gradient
+from tokenred.attention.spec import QKV, Attended, AttentionSpec, Engine, wants_gradient
 from tokenred.attention.stats import AttentionStats
 from tokenred.core.capture import is_eager, replace
 from tokenred.core.state import TokenState
@@ -47,9 +47,7 @@ class Recomputed(Engine):
         with torch.no_grad():
             return self.engine.supports(qkv, spec)
 
-    def __call__(
-        self, qkv: QKV, spec: AttentionSpec, state: TokenState
-    ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
+    def __call__(self, qkv: QKV, spec: AttentionSpec, state: TokenState) -> Attended:
         if not wants_gradient(qkv, spec):
             return self.engine(qkv, spec, state)
         asked = replace(spec, requires=spec.map_stats)

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -150,6 +150,9 @@ class AttentionSpec:
         return self.theta < 1 or len(self.score_mods) > 0 or len(self.map_stats) > 0
 
 
+Attended: TypeAlias = tuple[Float[Tensor, "b h N d"], AttentionStats]
+
+
 class Engine(ABC):
     """One way to compute attention with statistics."""
 
@@ -161,9 +164,7 @@ class Engine(ABC):
         """Whether this engine supports the call, decided only from shapes, dtypes and the spec."""
 
     @abstractmethod
-    def __call__(
-        self, qkv: QKV, spec: AttentionSpec, state: TokenState
-    ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
+    def __call__(self, qkv: QKV, spec: AttentionSpec, state: TokenState) -> Attended:
         """The attended values, and the statistics of ``spec.requires``."""
 
 

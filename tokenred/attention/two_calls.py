@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenred.attention.plain import PLAIN
-from tokenred.attention.spec import QKV, AttentionSpec, Engine, is_modern, without_map
+from tokenred.attention.spec import QKV, Attended, AttentionSpec, Engine, is_modern, without_map
 from tokenred.attention.stats import AttentionStat, AttentionStats, over_heads, stats_of_entries
 from tokenred.core.capture import is_transformed, replace
 from tokenred.core.state import TokenState
@@ -65,9 +65,7 @@ class TwoCallsEngine(Engine):
             and not is_transformed()
         )
 
-    def __call__(
-        self, qkv: QKV, spec: AttentionSpec, state: TokenState
-    ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
+    def __call__(self, qkv: QKV, spec: AttentionSpec, state: TokenState) -> Attended:
         if spec.theta < 1:
             return _by_chunks(qkv, spec, state)
         q, p, scale = qkv.q, state.num_prefix, qkv.scale
@@ -171,9 +169,7 @@ def _has_flash(q: Tensor) -> bool:
     return half and is_modern(q.device)
 
 
-def _by_chunks(
-    qkv: QKV, spec: AttentionSpec, state: TokenState
-) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
+def _by_chunks(qkv: QKV, spec: AttentionSpec, state: TokenState) -> Attended:
     """With θ < 1: whole maps, for as many images or heads at a time as fit in the MLP's memory."""
     b, h, n, _ = qkv.q.shape
     hidden = 4 * qkv.q.numel() * qkv.q.element_size()

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenred.attention.spec import QKV, AttentionSpec, Engine, Scratch, without_map
+from tokenred.attention.spec import QKV, Attended, AttentionSpec, Engine, Scratch, without_map
 from tokenred.attention.stats import AttentionStat, AttentionStats, stats_of_map
 from tokenred.attention.tiled.threshold import sparsified
 from tokenred.attention.tiled.tile import Tile, TileStatistics, Workspace
@@ -39,9 +39,7 @@ class TiledEngine(Engine):
             and is_eager()
         )
 
-    def __call__(
-        self, qkv: QKV, spec: AttentionSpec, state: TokenState
-    ) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
+    def __call__(self, qkv: QKV, spec: AttentionSpec, state: TokenState) -> Attended:
         b, h, n, d = qkv.v.shape
         if b == 1 and h * n * n <= _TILE and not rounds():
             return _whole(qkv, spec, state)
@@ -78,9 +76,7 @@ class TiledEngine(Engine):
             work.attend(attention, share, out[tile.images, tile.heads, tile.rows])
 
 
-def _whole(
-    qkv: QKV, spec: AttentionSpec, state: TokenState
-) -> tuple[Float[Tensor, "b h N d"], AttentionStats]:
+def _whole(qkv: QKV, spec: AttentionSpec, state: TokenState) -> Attended:
     """One image whose maps are one tile: no buffers, and as few calls as possible."""
     q, k, v, n = qkv.q[0], qkv.k[0], qkv.v[0], qkv.q.shape[2]
     pairs, bias = qkv.bias, spec.key_bias
