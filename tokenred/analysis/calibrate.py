@@ -17,9 +17,9 @@ from tokenred.core.values import Magnitude, PartOf, Size, checked
 from tokenred.graphs.graph import Graph
 from tokenred.reduced.cost import strategy_cost
 from tokenred.reduced.model import ReducedViT, resolved
-from tokenred.reduced.recorder import Recorder
+from tokenred.reduced.recorder import Recorder, Taken
 from tokenred.reduced.wrap import wrap
-from tokenred.strategies.base import Fuser, Selector
+from tokenred.strategies.base import Selector
 from tokenred.strategies.fusers.merge import Merge
 from tokenred.strategies.specs import StrategyLike
 from tokenred.strategies.strategy import Strategy
@@ -129,10 +129,9 @@ class _Measures(Recorder):
     def __init__(self, probe: Selector, found: list[list[Tensor]]) -> None:
         self.probe, self.found = probe, found
 
-    def reduction(
-        self, before: TokenState, selection: Selection, attention: AttentionStats, fuser: Fuser
-    ) -> None:
-        self.found[before.layer].append(self.probe.measure(before, attention).cpu())
+    def reduction(self, taken: Taken) -> None:
+        measured = self.probe.measure(taken.before, taken.attention)
+        self.found[taken.before.layer].append(measured.cpu())
 
 
 def _batches(images: Tensor | Iterable[Tensor], size: int) -> Iterator[Tensor]:

@@ -32,7 +32,7 @@ from tokenred.graphs.graph import Graph
 from tokenred.reduced.ahead import columns_merged, rows_merged, values_spread
 from tokenred.reduced.packed import Packing, packing_of
 from tokenred.reduced.plan import LayerPlan, Plan, StepPlan
-from tokenred.reduced.recorder import Recorder, Span, no_span
+from tokenred.reduced.recorder import Recorder, Span, Taken, no_span
 from tokenred.reduced.refusals import AHEAD, missed_graph
 from tokenred.reduced.setup import Setup
 from tokenred.strategies.base import Reader, Selector
@@ -397,7 +397,7 @@ class Runner:
         if after.token_grid != step.token_grid:
             after = replace(after, token_grid=step.token_grid)
         if self.recorder is not None:
-            self.recorder.reduction(state, selection, attention, fuser)
+            self.recorder.reduction(Taken(state, selection, attention, fuser))
         if step.hands_on:
             attention = attention.take(selection.keep, state.num_prefix)
         return _follow(after, told, plan, selection), attention, selection

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -40,6 +41,52 @@ def no_span(phase: str) -> AbstractContextManager[None]:
     return nullcontext()
 
 
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """One reduction as it happened.
+
+    Attributes:
+        before, selection, attention: what the fuser was given.
+        fuser: what happens to the removed tokens.
+    """
+
+    before: TokenState
+    selection: Selection
+    attention: AttentionStats
+    fuser: Fuser
+
+    def transport(self) -> Transport | None:
+        """What the fuser describes; None if it has its own ``__call__``."""
+        state, fuser = self.before, self.fuser
+        if not fuser.tells_transport:
+            return None
+        return fuser.transport(state, self.selection, state.graph, self.attention)
+
+    def carry(self, tokens: Float[Tensor, "b n w"]) -> Float[Tensor, "b m w"]:
+        """The same for other image tokens; its weights may depend on those that were reduced."""
+        state = self.before
+        front = tokens.new_zeros(tokens.shape[0], state.num_prefix, tokens.shape[2])
+        probe = replace(state, x=torch.cat((front, tokens), dim=1))
+        if (transport := self.transport()) is not None:
+            return transport.apply(probe).image
+        return self.fuser(probe, self.selection, state.graph, self.attention).image
+
+    def matrix(self) -> Float[Tensor, "b m n"]:
+        """Its weights, described by the fuser or found by sending unit vectors through it."""
+        state = self.before
+        if (transport := self.transport()) is not None:
+            return transport.matrix(state.num_tokens)
+        units = torch.eye(state.num_tokens, dtype=state.x.dtype, device=state.x.device)
+        return self.carry(units.expand(state.x.shape[0], -1, -1))
+
+    def left(self) -> tuple[Float[Tensor, "b P c"], Int[Tensor, "b P"]]:
+        """The removed tokens and their positions, −1 for padding and for tokens that stay."""
+        gone = self.selection.gone
+        index = self.before.index.gather(1, self.selection.drop)
+        index = index if gone is None else torch.where(gone, index, -1)
+        return gather_tokens(self.before.image, self.selection.drop), index
+
+
 class Recorder:
     """Is told what happens to the tokens; this base class keeps nothing.
 
@@ -53,10 +100,8 @@ class Recorder:
     def block(self, state: TokenState) -> None:
         """Called with the tokens before the first block (``state.layer`` is −1) and after each."""
 
-    def reduction(
-        self, before: TokenState, selection: Selection, attention: AttentionStats, fuser: Fuser
-    ) -> None:
-        """Called when tokens are removed: the state before, the selection and the fuser."""
+    def reduction(self, taken: Taken) -> None:
+        """Called when tokens are removed."""
 
     def attended(self, state: TokenState, attention: AttentionStats) -> None:
         """Called with `looks`; rows and columns of a map are the tokens of ``state``."""
@@ -90,20 +135,16 @@ class Origins(Recorder):
         self._owners: dict[int, Tensor] = {}
         self.states: dict[int, TokenState] = {}
 
-    def reduction(
-        self, before: TokenState, selection: Selection, attention: AttentionStats, fuser: Fuser
-    ) -> None:
+    def reduction(self, taken: Taken) -> None:
         if self._weights is None:
             return
-        left = tokens_left(before, selection)
-        if before.layer <= self._ended:
+        left, alive = taken.left(), taken.selection.alive
+        if taken.before.layer <= self._ended:
             return  # a checkpointed block that runs again for the backward
-        self._left.append((before.layer, left))
+        self._left.append((taken.before.layer, left))
         with torch.no_grad():
-            weights = carry(fuser, before, selection, attention, self._weights)
-            if selection.alive is not None:
-                weights = weights * selection.alive[..., None]
-            self._weights = weights
+            weights = taken.carry(self._weights)
+            self._weights = weights if alive is None else weights * alive[..., None]
 
     def block(self, state: TokenState) -> None:
         self._ended = state.layer
@@ -149,39 +190,3 @@ def own_patches(state: TokenState) -> Float[Tensor, "b n N0"]:
     """Weights of patches in tokens if each token owns only the patch at its position."""
     nothing = torch.zeros(*state.index.shape, state.num_patches, device=state.x.device)
     return nothing.scatter(2, state.index[..., None], 1.0)
-
-
-def tokens_left(
-    before: TokenState, selection: Selection
-) -> tuple[Float[Tensor, "b P c"], Int[Tensor, "b P"]]:
-    """The removed tokens and their positions, −1 for padding and for tokens that stay."""
-    index = before.index.gather(1, selection.drop)
-    if selection.gone is not None:
-        index = torch.where(selection.gone, index, -1)
-    return gather_tokens(before.image, selection.drop), index
-
-
-def carry(
-    fuser: Fuser,
-    state: TokenState,
-    selection: Selection,
-    attention: AttentionStats,
-    tokens: Float[Tensor, "b n w"],
-) -> Float[Tensor, "b m w"]:
-    """Apply a reduction to other image tokens instead of the state's."""
-    front = tokens.new_zeros(tokens.shape[0], state.num_prefix, tokens.shape[2])
-    probe = replace(state, x=torch.cat((front, tokens), dim=1))
-    # Its weights may depend on the tokens, so they come from the state.
-    transport = described(fuser, state, selection, attention)
-    if transport is not None:
-        return transport.apply(probe).image
-    return fuser(probe, selection, state.graph, attention).image
-
-
-def described(
-    fuser: Fuser, state: TokenState, selection: Selection, attention: AttentionStats
-) -> Transport | None:
-    """The transport that a fuser describes; None if it has its own ``__call__``."""
-    if not fuser.tells_transport:
-        return None
-    return fuser.transport(state, selection, state.graph, attention)

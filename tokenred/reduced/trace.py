@@ -6,7 +6,6 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -15,15 +14,7 @@ from tokenred.core.errors import ConfigError, InputError
 from tokenred.core.part import check_choice
 from tokenred.core.state import Selection, TokenState
 from tokenred.reduced.kept import FILLS, features_left, fill_grid, largest
-from tokenred.reduced.recorder import (
-    Recorder,
-    alive_tokens,
-    carry,
-    described,
-    own_patches,
-    tokens_left,
-)
-from tokenred.strategies.base import Fuser
+from tokenred.reduced.recorder import Recorder, Taken, alive_tokens, own_patches
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,16 +63,12 @@ class Trace(Recorder):
         counts = [self.start.num_tokens, *self.tokens_per_layer] if self.states else []
         return f"Trace({' → '.join(map(str, counts))} image tokens)"
 
-    def reduction(
-        self, before: TokenState, selection: Selection, attention: AttentionStats, fuser: Fuser
-    ) -> None:
-        matrix = fuser_matrix(fuser, before, selection, attention)
-        if selection.alive is not None:
-            matrix = matrix * selection.alive[..., None]
-        left = tokens_left(before, selection)
-        step = Reduction(before.layer, selection, matrix.to_sparse(), *left)
+    def reduction(self, taken: Taken) -> None:
+        matrix, alive = taken.matrix(), taken.selection.alive
+        matrix = matrix if alive is None else matrix * alive[..., None]
+        step = Reduction(taken.before.layer, taken.selection, matrix.to_sparse(), *taken.left())
         # Otherwise a checkpointed block, run again for the backward, must save the same tensors.
-        if before.layer == len(self.states):
+        if step.layer == len(self.states):
             self.steps.append(step)
 
     def attended(self, state: TokenState, attention: AttentionStats) -> None:
@@ -229,17 +216,3 @@ class Trace(Recorder):
         left = [(step.left, step.left_index) for step in self.steps]
         last = features_left(left, self.num_patches, norm) if fill in ("last", "own") else None
         return fill_grid(tokens, self.index, self.owners(), self.grid, fill, last)
-
-
-def fuser_matrix(
-    fuser: Fuser, state: TokenState, selection: Selection, attention: AttentionStats
-) -> Float[Tensor, "b m n"]:
-    """The weights of one reduction, ``(b, n', n)``.
-
-    From the transport if the fuser describes one, otherwise from unit vectors sent through it.
-    """
-    transport = described(fuser, state, selection, attention)
-    if transport is not None:
-        return transport.matrix(state.num_tokens)
-    units = torch.eye(state.num_tokens, dtype=state.x.dtype, device=state.x.device)
-    return carry(fuser, state, selection, attention, units.expand(state.x.shape[0], -1, -1))

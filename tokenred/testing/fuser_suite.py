@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenred.core.state import Selection, TokenState
-from tokenred.reduced.trace import fuser_matrix
+from tokenred.reduced.recorder import Taken
 from tokenred.strategies.base import Fuser, fusers, required_by
 from tokenred.testing import draw
 from tokenred.testing.sample import Sample
@@ -145,8 +145,8 @@ class _FuserSuite(Suite[Fuser, Sample, TokenState]):
     def recorded(self, case: Sample) -> None:
         state, fused = case.state, self.through(case)
         made = self.built(case.info, state.x.dtype)
-        matrix = fuser_matrix(made, state, _of(case), case.attention(required_by(made)))
-        matrix = matrix.to(state.x.dtype)
+        taken = Taken(state, _of(case), case.attention(required_by(made)), made)
+        matrix = taken.matrix().to(state.x.dtype)
         after = fused(state.x).image
         require_close(matrix @ state.image, after, "recorded weights × tokens, and the result")
         if made.network is None:  # a network may take only tokens of its own width
