@@ -152,17 +152,15 @@ class Backbone(ABC):
 
     Attributes:
         family: the models that the adapter knows, for error messages.
-        replaced: methods of the model that the block loop replaces, and so never calls.
         checkpoint_blocks: whether the user asked for gradient checkpointing.
     """
 
     family: str
-    replaced: tuple[str, ...] = ("forward", "forward_features")
 
     def __init__(self, model: nn.Module) -> None:
         self.model: Any = model
         self.blocks: Sequence[BlockAdapter] = ()
-        if patched := [name for name in self.replaced if name in vars(model)]:
+        if patched := [n for n in ("forward", "forward_features") if n in vars(model)]:
             raise BackboneError(
                 f"{', '.join(patched)} of this {type(model).__name__} was set on the instance, and "
                 "a reduced model runs the blocks itself, without it. Remove it "

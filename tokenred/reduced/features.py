@@ -92,8 +92,8 @@ def features(
 
 def _told(reduced: ReducedViT, blocks: Sequence[int], norm: bool, unreduce: bool) -> FeatureInfo:
     """What timm's decoders expect to be told of an encoder with these features."""
-    info, necked = reduced.info, norm and reduced.backbone.neck is not None
-    width = reduced.base.num_features if necked else info.width
+    info, backbone = reduced.info, reduced.backbone
+    width = info.width if backbone.neck is None or not norm else backbone.model.num_features
     stride = max(info.patch_size) if unreduce and info.patch_size is not None else None
     told = FeatureInfo(
         [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -32,14 +32,6 @@ from tokenred.strategies.strategy import Strategy
 _WEIGHT = "_pooling_weight"
 
 
-class Prepare(Protocol):
-    """A function applied to the images before anything else, and the (height, width) it accepts."""
-
-    def __call__(self, images: Tensor) -> Tensor: ...
-
-    def size(self, given: tuple[int, int]) -> tuple[int, int]: ...
-
-
 class ReducedViT(LiveModel):
     """A vision transformer with a token-reduction strategy. Created by `wrap` and `with_strategy`.
 
@@ -51,11 +43,12 @@ class ReducedViT(LiveModel):
         strategy: the strategy, with its budget resolved.
         engines: the attention engines, in the order in which they are tried.
         check: whether what takes time is checked as well, see `wrap`.
-        prepare: applied to the images before anything else, or None.
+        prepare: applied to the images before anything else, or None; ``prepare.size`` gives the
+            (height, width) after it.
     """
 
     engines: tuple[Engine, ...] = ()
-    prepare: Prepare | None = None
+    prepare: Any = None
 
     def __init__(
         self,

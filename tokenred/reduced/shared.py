@@ -16,8 +16,8 @@ class _Children(ChainMap[str, Any]):
     A child that is deleted and set again stays the base's.
     """
 
-    def __init__(self, base: dict[str, Any]) -> None:
-        super().__init__(base, {})
+    def __init__(self, base: dict[str, Any], own: dict[str, Any] | None = None) -> None:
+        super().__init__(base, {} if own is None else own)
         self._lent = frozenset(base)
 
     def __iter__(self) -> Iterator[str]:
