@@ -152,15 +152,6 @@ def test_to_empty_replaces_the_parameters_of_both() -> None:
     torch.testing.assert_close(reduced(images_for(model)), tr.wrap(other, GTP)(images_for(model)))
 
 
-def test_functional_call_reaches_every_parameter() -> None:
-    reduced, other = tr.wrap(vit(), GTP), vit()
-    weights = {k: torch.randn_like(v) * 0.2 for k, v in reduced.named_parameters()}
-    other.load_state_dict(weights)
-    expected = tr.wrap(other, GTP)(images_for(other))
-    got = torch.func.functional_call(reduced, weights, (images_for(other),))
-    torch.testing.assert_close(got, expected)
-
-
 @COPIES
 @BOTH
 def test_a_copy_is_a_model_of_its_own(copied: Callable[[Any], Any], strategy: tr.Strategy) -> None:

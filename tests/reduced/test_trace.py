@@ -106,17 +106,6 @@ def test_prefix_tokens_stay_where_they_are(method: str, reg_tokens: int) -> None
         torch.testing.assert_close(tokens[:, : 1 + reg_tokens], start, rtol=0, atol=0)
 
 
-def test_before_the_block() -> None:
-    model = vit()
-    strategy = tr.Strategy("Random", schedule=tr.PerLayer((4, 0, 0)), where="before_block")
-    with torch.no_grad():
-        _, trace = tr.wrap(model, strategy).run_with_trace(images_for(model))
-        x = model._pos_embed(model.patch_embed(images_for(model)))
-        at = trace.index[..., None].expand(-1, -1, 32)
-        expected = model.blocks[0](torch.cat((x[:, :1], x[:, 1:].gather(1, at)), dim=1))
-    torch.testing.assert_close(trace.features[0], expected)
-
-
 # ---------------------------------------------------------------- attention maps
 
 
