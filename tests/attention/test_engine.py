@@ -14,9 +14,13 @@ from tokenred.attention import (
     QKV,
     AttentionSpec,
     AttentionStat,
+    Engine,
     FusedEngine,
     PlainEngine,
+    Recomputed,
     ScoreMod,
+    TiledEngine,
+    TwoCallsEngine,
     attend,
     pick_engine,
     size_bias,
@@ -152,6 +156,34 @@ def test_the_map_is_held_only_where_it_is_looked_at(spec: AttentionSpec, needs_m
     qkv, _, _ = Case(6).make()
     assert spec.needs_map is needs_map
     assert FusedEngine().supports(qkv, spec) is not needs_map
+
+
+@pytest.mark.parametrize("engine", [TiledEngine(), TwoCallsEngine()], ids=repr)
+def test_engines_without_a_map_leave_to_others_what_they_cannot_do(engine: Engine) -> None:
+    case = Case(9, biased=True)
+    qkv, bias, _ = case.make()
+    spec = AttentionSpec(case.stats, key_bias=bias)
+    assert engine.supports(qkv, spec)
+    assert not engine.supports(qkv, AttentionSpec((MAP,)))
+    assert not engine.supports(qkv, replace(spec, score_mods=(Masked(),)))
+    assert not engine.supports(replace(qkv, dropout=0.1), spec)
+    assert not engine.supports(replace(qkv, q=qkv.q.to("meta")), spec)
+    half, paired = (Case(9, **more).make()[0] for more in ({"dtype": "float16"}, {"pairs": 1}))
+    assert engine.supports(half, spec) == (not engine.supports(paired, spec))
+    for name in ("k", "v"):
+        trained = replace(qkv, **{name: getattr(qkv, name).clone().requires_grad_()})
+        assert not engine.supports(trained, spec)
+        trains = Recomputed(engine)
+        assert trains.supports(trained, spec)
+        assert trains.supports(trained, replace(spec, theta=0.5, threshold="fast"))
+        assert not trains.supports(trained, AttentionSpec((MAP,)))
+        assert not trains.supports(replace(trained, dropout=0.1), spec)
+        with torch.no_grad():
+            assert engine.supports(trained, spec)
+    learned = replace(paired, bias=paired.bias.clone().requires_grad_())
+    assert not engine.supports(learned, spec)
+    assert not trains.supports(learned, spec)
+    assert not engine.supports(qkv, replace(spec, key_bias=bias.clone().requires_grad_()))
 
 
 @pytest.mark.parametrize("engine", ["auto", "plain"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
@@ -181,22 +180,6 @@ def test_a_second_derivative_is_refused() -> None:
     (first,) = torch.autograd.grad(value, tensors[:1], create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()
-
-
-def test_supports_what_the_engine_supports() -> None:
-    (q, k, v, bias), _ = case()
-    heads, spec = QKV(q, k, v, 0.7), AttentionSpec(STATS, key_bias=bias)
-    engine = Recomputed(TiledEngine())
-    assert not TiledEngine().supports(heads, spec)
-    assert engine.supports(heads, spec)
-    assert engine.supports(heads, replace(spec, theta=0.5, threshold="fast"))
-    assert not engine.supports(heads, AttentionSpec((AttentionStat.map(),)))
-    assert not engine.supports(replace(heads, dropout=0.1), spec)
-    half = QKV(q.half(), k.half(), v.half(), 0.7)
-    assert not engine.supports(half, spec)
-    with torch.no_grad():
-        assert engine.supports(heads, spec)
-        assert not engine.supports(half, spec)
 
 
 def test_compiled_training_is_left_to_others() -> None:

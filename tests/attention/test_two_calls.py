@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import tokenred.attention.two_calls as two_calls
 from tests.attention.cases import Case, agrees, doubled
-from tokenred.attention import QKV, AttentionSpec, AttentionStat, PlainEngine, ScoreMod
+from tokenred.attention import QKV, AttentionSpec, AttentionStat, PlainEngine
 from tokenred.attention.two_calls import TwoCallsEngine
 from tokenred.core.state import TokenState
 
@@ -102,32 +102,6 @@ def test_no_map_is_allocated() -> None:
         ENGINE(qkv, AttentionSpec(case.stats, key_bias=bias), state)
     largest = max(event.cpu_memory_usage for event in profile.events())
     assert largest < 2 * 400 * 400 * 4 / 2
-
-
-class Nothing(ScoreMod):
-    """Changes nothing."""
-
-    def __call__(self, logits: torch.Tensor, state: TokenState) -> torch.Tensor:
-        return logits
-
-
-def test_leaves_to_others_what_it_cannot_do() -> None:
-    case = Case(9, biased=True)
-    qkv, bias, _ = case.make()
-    spec = AttentionSpec(case.stats, key_bias=bias)
-    assert ENGINE.supports(qkv, spec)
-    assert not ENGINE.supports(qkv, AttentionSpec((AttentionStat.map(),)))
-    assert not ENGINE.supports(qkv, replace(spec, score_mods=(Nothing(),)))
-    assert not ENGINE.supports(replace(qkv, dropout=0.1), spec)
-    assert not ENGINE.supports(replace(qkv, q=qkv.q.to("meta")), spec)
-    assert not ENGINE.supports(Case(9, pairs=1).make()[0], spec)
-    for name in ("k", "v"):
-        trained = replace(qkv, **{name: getattr(qkv, name).clone().requires_grad_()})
-        assert not ENGINE.supports(trained, spec)
-        with torch.no_grad():
-            assert ENGINE.supports(trained, spec)
-    learned = replace(spec, key_bias=bias.clone().requires_grad_())
-    assert not ENGINE.supports(qkv, learned)
 
 
 @pytest.mark.parametrize(("theta", "dtype"), [(1.0, "bfloat16"), (0.6, "float32")])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import timm
 import torch
@@ -17,7 +15,6 @@ from tokenred.attention import (
     AttentionStat,
     FusedEngine,
     PlainEngine,
-    Recomputed,
     TiledEngine,
 )
 from tokenred.attention.spec import Scratch
@@ -71,23 +68,6 @@ def test_fast_keeps_about_theta_and_says_how_much() -> None:
     assert 1e-4 < error.abs().max() <= SLACK
     exact = PlainEngine()(qkv, spec, state)[1]
     torch.testing.assert_close(found[requires[1]], exact[requires[1]], rtol=0.05, atol=0.05)
-
-
-def test_leaves_to_others_what_it_cannot_do() -> None:
-    qkv, _, _ = Case(9).make()
-    spec = AttentionSpec(Case(9).stats)
-    assert not ENGINE.supports(qkv, AttentionSpec((AttentionStat.map(),)))
-    assert not ENGINE.supports(replace(qkv, dropout=0.1), spec)
-    assert not ENGINE.supports(Case(9, dtype="float16").make()[0], spec)
-    paired, _, _ = Case(9, pairs=1).make()
-    for trained in (
-        replace(qkv, q=qkv.q.clone().requires_grad_()),
-        replace(paired, bias=paired.bias.clone().requires_grad_()),
-    ):
-        assert not ENGINE.supports(trained, spec)
-        with torch.no_grad():
-            assert ENGINE.supports(trained, spec)
-    assert not Recomputed(ENGINE).supports(trained, spec)
 
 
 def test_the_output_is_laid_out_for_the_projection() -> None:
