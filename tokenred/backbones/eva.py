@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from timm.models import eva
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokenred.backbones.base import Embedded, Tokens, raster
 from tokenred.backbones.vision_transformer import TimmViT

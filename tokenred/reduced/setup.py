@@ -204,13 +204,12 @@ class Setup:
             stem = self.backbone.stem_macs(image_size)
         if alive is None:
             left = len(self.backbone.blocks)
-            counts = [own[:left] for own in self.plan(info.grid, info.num_patches).counts]
-            found = strategy_cost(self.strategy, info, counts, stem)
+            planned = [own[:left] for own in self.plan(info.grid, info.num_patches).counts]
+            found = strategy_cost(self.strategy, info, planned, stem)
             adaptive = adaptive_steps(self.strategy, info.depth)
             names = dict.fromkeys(type(step.selector).__name__ for step in adaptive)
             return replace(found, unknown=(*found.unknown, *names))
-        planned = self.plan(info.grid, alive[0]).counts
-        counts = counts_alive(self.strategy, planned, alive)
+        counts = counts_alive(self.strategy, self.plan(info.grid, alive[0]).counts, alive)
         return strategy_cost(self.strategy, info.with_tokens(alive[0]), counts, stem)
 
 

@@ -21,7 +21,7 @@ class ReducedTower(ReducedViT):
     pipeline, a Trainer, and inside CLIP and LLaVA models.
     """
 
-    def forward(  # type: ignore[override]  # the library's keywords
+    def forward(
         self,
         images: Float[Tensor, "b ch H W"] | None = None,
         pixel_values: Float[Tensor, "b ch H W"] | None = None,
