@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from textwrap import shorten
+from typing import Any
 
 from torch import nn
 
 from tokenred.backbones.base import Backbone, BlockAdapter, Embedded
 from tokenred.core import plugins
 from tokenred.core.errors import BackboneError
+from tokenred.core.info import ModelInfo
 
-__all__ = ["Backbone", "BlockAdapter", "Embedded", "adapt", "register_backbone"]
+__all__ = ["Backbone", "BlockAdapter", "Embedded", "adapt", "feature_info", "register_backbone"]
 
 # Libraries whose classes the adapters know, and methods whose override makes a different model.
 _LIBRARIES = ("timm", "transformers", "tokenred")
@@ -48,6 +51,23 @@ def adapt(model: nn.Module) -> Backbone:
                 raise BackboneError(f"{type(model).__name__} has no blocks to reduce tokens in.")
             return made
     raise BackboneError(_refusal(model))
+
+
+def feature_info(info: ModelInfo, out_indices: Sequence[int]) -> Any:
+    """The ``FeatureInfo`` that timm's decoders expect of an encoder with these features."""
+    from timm.models import FeatureInfo
+
+    stride = None if info.patch_size is None else max(info.patch_size)
+    told = FeatureInfo(
+        [
+            {"num_chs": info.width, "reduction": stride or 1, "module": f"blocks.{i}", "index": i}
+            for i in range(info.depth)
+        ],
+        tuple(out_indices),
+    )
+    for block in told.info:
+        block["reduction"] = stride  # whose check refuses an unknown one
+    return told
 
 
 def _refusal(model: nn.Module) -> str:

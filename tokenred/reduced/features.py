@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from jaxtyping import Float
-from timm.models import FeatureInfo
 from torch import Tensor, nn
 
+from tokenred.backbones import feature_info
 from tokenred.core.part import check_choice
 from tokenred.reduced.kept import FILLS
 from tokenred.reduced.model import ReducedViT, block_numbers, check_maps
@@ -86,22 +87,8 @@ def features(
         check_maps(reduced, blocks)
     if prune:
         reduced.prune_intermediate_layers(blocks, prune_norm=not norm)
-    told, options = _told(reduced, blocks, norm, unreduce), {"fill": fill, "unreduce": unreduce}
-    return FeatureMaps(reduced, blocks, told, norm=norm, output_fmt=output_fmt, **options)
-
-
-def _told(reduced: ReducedViT, blocks: Sequence[int], norm: bool, unreduce: bool) -> FeatureInfo:
-    """What timm's decoders expect to be told of an encoder with these features."""
-    info, backbone = reduced.info, reduced.backbone
-    width = info.width if backbone.neck is None or not norm else backbone.model.num_features
-    stride = max(info.patch_size) if unreduce and info.patch_size is not None else None
-    told = FeatureInfo(
-        [
-            {"num_chs": width, "reduction": stride or 1, "module": f"blocks.{i}", "index": i}
-            for i in range(info.depth)
-        ],
-        tuple(blocks),
-    )
-    for block in told.info:
-        block["reduction"] = stride  # timm's own check refuses an unknown one
-    return told
+    info = reduced.info if unreduce else replace(reduced.info, patch_size=None)
+    if norm and reduced.backbone.neck is not None:
+        info = replace(info, width=reduced.backbone.model.num_features)
+    options = {"norm": norm, "output_fmt": output_fmt, "fill": fill, "unreduce": unreduce}
+    return FeatureMaps(reduced, blocks, feature_info(info, blocks), **options)

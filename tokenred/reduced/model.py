@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from tokenred.attention import AttentionStat, Engine, pick_engine
@@ -412,13 +411,15 @@ def block_numbers(indices: int | Sequence[int] | None, depth: int) -> list[int]:
     Raises:
         ConfigError: for a block that does not exist, and for no blocks.
     """
-    try:
-        taken, _ = feature_take_indices(depth, indices)
-    except (AssertionError, ValueError):
+    if indices is None or isinstance(indices, int):
+        last = depth if indices is None else indices
+        indices = range(depth - last, depth) if 0 < last <= depth else ()
+    if not indices or any(not -depth <= i < depth for i in indices):
         raise ConfigError(
-            f"blocks {indices} were requested; the model has blocks 0 to {depth - 1}."
-        ) from None
-    return sorted(set(taken))
+            f"blocks {list(indices) or 'none'} were requested; the model has blocks 0 to "
+            f"{depth - 1}."
+        )
+    return sorted({i % depth for i in indices})
 
 
 def check_maps(model: ReducedViT, blocks: Sequence[int]) -> None:
