@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from tokenred.attention import AttentionStats
 from tokenred.core.capture import replace
 from tokenred.core.errors import ConfigError, InputError
+from tokenred.core.progress import progress_bar
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.values import Magnitude, PartOf, Size, checked
 from tokenred.graphs.graph import Graph
@@ -34,7 +34,7 @@ def calibrate(
     share: PartOf | None = None,
     r: Magnitude | None = None,
     batch_size: Size = 32,
-    progress: bool | None = None,
+    progress: bool = True,
 ) -> Strategy:
     """Find the thresholds of a method whose token counts depend on the image.
 
@@ -49,7 +49,7 @@ def calibrate(
         share: approximate average cost of an image, as a share of the dense model's GMACs.
         r: alternatively, the average number of tokens to remove in each block.
         batch_size: for images given as one tensor.
-        progress: whether to show a progress bar; None for on a terminal only.
+        progress: show progress on standard error.
 
     Raises:
         ConfigError: if the strategy has nothing to calibrate, or for both ``share`` and ``r``.
@@ -85,7 +85,7 @@ def _found(
     probe: Selector,
     batches: Iterator[Tensor],
     number: int,
-    progress: bool | None,
+    progress: bool,
 ) -> list[list[Tensor]]:
     """What the probe measures in each block, batch by batch."""
     fuser = strategy.fuser
@@ -94,11 +94,12 @@ def _found(
     reduced = wrap(base, strategy.replace(scorer=probe, fuser=fuser))
     weight, training = next(base.parameters()), base.training
     found: list[list[Tensor]] = [[] for _ in reduced.backbone.blocks]
-    hidden = None if progress is None else not progress
     base.eval()
     try:
         with torch.no_grad():
-            for batch in tqdm(batches, f"pass {number + 1}", leave=False, disable=hidden):
+            for batch in progress_bar(
+                None, f"pass {number + 1}", "batches", progress, iterable=batches, leave=False
+            ):
                 on_device = batch.to(weight.device, weight.dtype)
                 reduced._run(on_device, _Measures(probe, found))
     finally:

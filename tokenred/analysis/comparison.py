@@ -172,7 +172,7 @@ def compare(
         name: name of the model, for the title.
         store: keeps each row as soon as it is measured. What it contains is not measured again, so
             a stopped comparison can be continued.
-        progress: show a bar on a terminal.
+        progress: show progress on standard error.
 
     Raises:
         TokenredError: as `parse_spec`, `tokenred.wrap`, `evaluate` and `benchmark` raise them.

@@ -191,7 +191,7 @@ def sweep(
         retry: measure failed cells again.
         overwrite: start a new store.
         dry_run: measure nothing; the result lists what there is to measure.
-        progress: show a bar on a terminal.
+        progress: show progress on standard error.
 
     Raises:
         ConfigError: for values out of range, or if no cell can run.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import shlex
 import sys
 import warnings
@@ -95,9 +94,6 @@ def _root(
         imports: a .py file or module that registers your own parts; repeatable.
         traceback: show the traceback of an error.
     """
-    # tqdm would also draw progress bars in a dumb terminal.
-    if os.environ.get("TERM") == "dumb":
-        os.environ.setdefault("TQDM_DISABLE", "1")
     command: Any = None
     try:
         import_all(imports)

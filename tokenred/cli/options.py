@@ -207,7 +207,7 @@ class DataOptions:
         workers: processes that load images.
         device: cpu, cuda, …
         seed: for choosing images, timing inputs and bootstrap samples.
-        progress: show progress bars on a terminal.
+        progress: show progress on standard error.
     """
 
     data: str | None = None

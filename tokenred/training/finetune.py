@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
-from tqdm import tqdm
 
 from tokenred.attention import ScoreMod
 from tokenred.core.errors import ConfigError, DataError
 from tokenred.core.files import prepare_folder
 from tokenred.core.lock import output_lock
+from tokenred.core.progress import progress_bar
 from tokenred.data import ImageDataset, balanced_subset, open_dataset
 from tokenred.data.classes import ClassMap
 from tokenred.models.checkpoint_file import state_digest
@@ -115,7 +115,7 @@ def finetune(
         tensorboard: also write TensorBoard events; needs the extra ``train``.
         dry_run: check everything that a run checks before it trains, then stop. Nothing is written
             or changed, and the result has no accuracies.
-        progress: show a progress bar.
+        progress: show progress on standard error.
         tell: called with a line on the dense model, the strategy off the shelf, and each epoch.
 
     Raises:
@@ -185,8 +185,7 @@ def finetune(
             return Finetuned(reduced.eval(), math.nan, math.nan, (), folder.last, found)
         rows: Rows = [] if saved is None else saved["rows"]
         total, done = settings.epochs * training.steps, len(rows) * training.steps
-        hidden = None if progress and first else True  # None: on a terminal only
-        with tqdm(total=total, initial=done, unit="step", disable=hidden) as bar:
+        with progress_bar(total, "training", "steps", progress and first, initial=done) as bar:
 
             def say(line: str) -> None:
                 if first and tell is not None:
@@ -204,7 +203,9 @@ def finetune(
                 found[TUNED] = judge(trainer.result)
                 row["top1"] = _mean(found[TUNED])
                 rows.append(row)
-                bar.set_postfix(loss=f"{row['loss']:.3f}", top1=f"{100 * row['top1']:.2f}")
+                bar.set_postfix(
+                    loss=f"{row['loss']:.3f}", top1=f"{100 * row['top1']:.2f}", refresh=False
+                )
                 say(_told(row, settings.epochs))
                 if first:
                     if row["top1"] >= max(r["top1"] for r in rows):

@@ -115,7 +115,7 @@ def evaluate(
         device: where to run; None for the model's device.
         amp: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
         channels_last: store images and convolution weights as NHWC.
-        progress: show a bar on a terminal.
+        progress: show progress on standard error.
         split, class_map: see `tokenred.data.open_dataset`.
         seed: seed of the subset that ``limit`` chooses.
 

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
-from tqdm import tqdm
 
 from tokenred.analysis.measure.machine import base_of, running
 from tokenred.core.errors import DataError
+from tokenred.core.progress import progress_bar
 from tokenred.core.values import Count, Size, checked
 from tokenred.data import SKIPPED_LABEL, ImageDataset, eval_transform, make_loader, open_dataset
 from tokenred.data.classes import CIFAR10_CLASSES, ClassMap
@@ -163,7 +163,7 @@ def reading(
 
     with (
         running(models, device, amp=amp) as place,
-        progress_bar(total, title, "img", progress) as bar,
+        progress_bar(total, title, "images", progress, leave=False) as bar,
     ):
         yield Reading(getattr(data, "name", ""), place, readable(), skipped)
 
@@ -176,12 +176,6 @@ def _why(data: Data, index: int) -> tuple[str, str]:
     if isinstance(source, ImageDataset):
         return source.name_of(index), source.why_unreadable(index) or "unreadable a moment ago"
     return f"image {index}", f"its label is {SKIPPED_LABEL}"
-
-
-def progress_bar(total: float | None, title: str, unit: str, shown: bool) -> tqdm[Any]:
-    """A progress bar if requested and stderr is a terminal."""
-    quiet = None if shown else True
-    return tqdm(total=total, desc=title, unit=unit, leave=False, disable=quiet)
 
 
 def shown_pixels(image: Tensor, transform: Any) -> NDArray[np.float32]:

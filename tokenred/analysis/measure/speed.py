@@ -17,7 +17,6 @@ from rich.text import Text
 from torch import Tensor, nn
 
 from tokenred.analysis.measure.image_costs import adaptive_cost, is_adaptive
-from tokenred.analysis.measure.inputs import progress_bar
 from tokenred.analysis.measure.machine import base_of, describe_machine, precision_of, told_machine
 from tokenred.analysis.measure.timing import (
     Candidate,
@@ -30,6 +29,7 @@ from tokenred.analysis.measure.timing import (
 )
 from tokenred.analysis.result import Result, plain_table
 from tokenred.core.errors import UnknownNameError
+from tokenred.core.progress import progress_bar
 from tokenred.core.values import Count, Magnitude, Size, checked
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.wrap import dense as nothing_removed
@@ -191,7 +191,7 @@ def benchmark(
         compile: compile dense model and candidates as full graphs with fixed shapes, before the
             warm-up: True, or a mode of ``torch.compile``.
         seed: seed of images and bootstrap.
-        progress: show a bar on a terminal.
+        progress: show progress on standard error.
 
     Raises:
         ConfigError: if a number is out of range, strategies are given without ``dense``, or a model
@@ -208,7 +208,7 @@ def benchmark(
         on_random_images(
             distinct.values(), list(bases.values()), image_shape, batch_size, **asked
         ) as images,
-        progress_bar((warmup + pairs) * len(todo), "speed", "pair", progress) as bar,
+        progress_bar((warmup + pairs) * len(todo), "speed", "pairs", progress, leave=False) as bar,
         runnable(distinct, compile, images) as runs,
     ):
         costs = {key: _gmacs(model, images) for key, model in distinct.items()}

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tokenred.analysis.measure.inputs import progress_bar
 from tokenred.analysis.measure.timing import Clock, on_random_images
 from tokenred.attention import QKV, AttentionSpec, AttentionStats, Engine, FusedEngine, attend
+from tokenred.core.progress import progress_bar
 from tokenred.core.state import TokenState
 from tokenred.core.values import Count, Size, checked
 from tokenred.reduced.model import ReducedViT
@@ -89,7 +89,7 @@ def time_split(
             [reduced], [reduced.base], image_shape, batch_size, threads=threads, device=device,
             amp=amp, seed=seed,
         ) as images,
-        progress_bar(warmup + repeats, "split", "pair", progress) as bar,
+        progress_bar(warmup + repeats, "split", "pairs", progress, leave=False) as bar,
     ):  # fmt: skip
         clock = Clock(images.device)
         for _ in range(warmup + repeats):

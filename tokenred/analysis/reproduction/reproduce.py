@@ -100,7 +100,7 @@ def reproduce(
             number of image-loading processes.
         retry_failed: run failed cells again.
         overwrite: replace the results of an earlier run instead of continuing it.
-        progress: show progress bars on a terminal.
+        progress: show progress on standard error.
         tell: called with a line about the current step.
 
     Raises:

@@ -176,7 +176,7 @@ class Grid:
             on_error: if a cell raises, ``"keep"`` its error and continue, or ``"raise"`` it.
             wait: seconds to wait for another grid that writes to the store.
             level: of the paired intervals.
-            progress: show a bar on a terminal.
+            progress: show progress on standard error.
 
         Raises:
             TokenredError: before anything runs, for a cell that its model cannot run.

@@ -6,8 +6,6 @@ import subprocess
 from contextlib import closing, suppress
 from datetime import datetime, timezone
 
-from tqdm import tqdm
-
 from tokenred.analysis.study.cell import (
     FAILED,
     SKIPPED,
@@ -23,6 +21,7 @@ from tokenred.analysis.study.plan import Plan
 from tokenred.analysis.study.pool import Engine, Run
 from tokenred.analysis.study.store import Store
 from tokenred.analysis.study.study import Study
+from tokenred.core.progress import progress_bar
 
 # How the error of a cell starts after which no other can be measured either.
 _REFUSED = f"{MetricNameError.__name__}: "
@@ -87,11 +86,7 @@ def _run_cells(
 
     running = {cell.key: cell for cell in missing if cell.error is None}
     whole, stored, failed = len(running), len(plan.results) - len(missing), 0
-    # disable=None: quiet if stderr is not a terminal.
-    bar = tqdm(
-        total=stored + whole, initial=stored, desc=name, unit="cell",
-        disable=None if progress else True,
-    )  # fmt: skip
+    bar = progress_bar(stored + whole, name, "cells", progress, initial=stored)
     stream = engine.run(runner, list(running.values()))
     try:
         with bar, closing(stream):  # type: ignore[type-var]
@@ -100,9 +95,9 @@ def _run_cells(
                     raise MetricNameError(refused[0].removeprefix(_REFUSED))
                 write([(running.pop(each["key"]), each) for each in found])
                 failed += sum(each["status"] == FAILED for each in found)
-                bar.update(len(found))
                 if failed:
-                    bar.set_postfix(failed=failed)
+                    bar.set_postfix(failed=failed, refresh=False)
+                bar.update(len(found))
         left_out = [cell for cell in missing if cell.error is not None]
         write([(cell, outcome(cell.key, SKIPPED, error=cell.why)) for cell in left_out])
     except KeyboardInterrupt as stop:
