@@ -112,9 +112,12 @@ def test_rows_that_no_prefix_token_has_are_refused() -> None:
         stats_of_map(x, (AttentionStat.row("cls"),), tokens(1, None))
     with pytest.raises(ConfigError, match="needs the CLS row, but the model has no CLS token"):
         QKV(x, x, x, 1.0).stats((AttentionStat.logits_row("cls"),), tokens(1, None))
-    for query in (2, -1, "register", 1.0):
-        with pytest.raises(ConfigError, match="number of a prefix token below 2, got"):
-            stats_of_map(torch.zeros(1, 1, 4, 4), (AttentionStat.row(query),), tokens(2, 0))
+    with pytest.raises(ConfigError, match="a prefix token below 2, got 2"):
+        stats_of_map(torch.zeros(1, 1, 4, 4), (AttentionStat.row(2),), tokens(2, 0))
+    for query in (-1, "CLS", "register", 1.0, True):
+        for make in (AttentionStat.row, AttentionStat.logits_row):
+            with pytest.raises(ConfigError, match="'cls' or the number of a prefix token"):
+                make(query)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,9 @@ FORMS: dict[str, dict[str, Any]] = {
 METHODS: dict[str, tr.Strategy] = {
     "dense": tr.Strategy.dense(),
     "gtp": tr.strategy("gtp", P=8),
-    "gtp, early": tr.Strategy("MixedAttn", "mixed", "propagate", tr.PerLayer((20, 0, 3))),
+    "gtp, early": tr.Strategy(
+        "MixedAttn", graph="mixed", fuser="propagate", schedule=tr.PerLayer((20, 0, 3))
+    ),
     "before the block": tr.Strategy("Random", schedule=5, where="before_block"),
     **{name: tr.strategy(name) for name in ("tome", "evit", "topk", "random", "idlevit")},
 }

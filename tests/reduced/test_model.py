@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -219,6 +220,26 @@ class ByDegree(tr.Scorer):
         return state.graph.degree().expand(len(state.x), -1).gather(1, state.index)
 
 
+class Neighbours(tr.Router):
+    """The first half of the tokens passes; reads the graph of the state."""
+
+    declared: bool = False
+
+    @property
+    def uses_graph(self) -> bool:
+        return self.declared
+
+    def active(self, layer: int, depth: int, patches: int) -> int | None:
+        return patches // 2
+
+    def split(self, state: Any, preview: Any, count: int) -> Any:
+        assert state.graph.degree().shape[-1] == 12
+        return replace(state, x=state.x[:, : 1 + count], index=state.index[:, :count]), {}
+
+    def join(self, before: Any, active: Any, resting: Any, attention: Any) -> Any:
+        return before
+
+
 class Mistaken(NeedsGraph):
     def __call__(self, state: Any, *others: Any) -> Any:
         return state.nothing
@@ -227,8 +248,9 @@ class Mistaken(NeedsGraph):
 def test_who_reads_a_graph_declares_it() -> None:
     images = torch.zeros(2, 3, 32, 24)
 
-    def run(scorer: Any, fuser: Any) -> torch.Size:
-        strategy = tr.Strategy(scorer, fuser=fuser, schedule=2, graph="spatial")
+    def run(scorer: Any, fuser: Any, router: Any = "take_all") -> torch.Size:
+        count = 2 if router == "take_all" else 0
+        strategy = tr.Strategy(scorer, fuser=fuser, router=router, schedule=count, graph="spatial")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UnusedWarning)
             return tr.wrap(vit(), strategy)(images).shape
@@ -238,6 +260,9 @@ def test_who_reads_a_graph_declares_it() -> None:
     with pytest.raises(PartError, match="Write uses_graph = True into ByDegree"):
         run(ByDegree(), "prune")
     assert run(ByDegree(declared=True), "prune") == (2, 5)
+    with pytest.raises(PartError, match="Write uses_graph = True into Neighbours"):
+        run("Random", "prune", Neighbours())
+    assert run("Random", "prune", Neighbours(declared=True)) == (2, 5)
     # Another error of the part's own stays what it is.
     with pytest.raises(AttributeError, match="nothing"):
         run("Random", Mistaken())

@@ -11,9 +11,19 @@ from tests.backbones.forms import vit
 from tokenred.core.errors import ConfigError, ScheduleError
 from tokenred.reduced.plan import plan_layers
 from tokenred.strategies.specs import Spec
+from tokenred.strategies.step import Place
 
 SIZES = {"img_size": 32, "patch_size": 4, "depth": 6}
-Step = tr.Step
+
+
+def step(
+    scorer: str,
+    fuser: str | tr.Fuser = "prune",
+    schedule: int | tr.Schedule = 0,
+    where: Place = "after_attention",
+    layers: tuple[int, ...] | None = None,
+) -> tr.Step:
+    return tr.Step(scorer, fuser=fuser, schedule=schedule, where=where, layers=layers)
 
 
 def images(n: int = 2) -> Tensor:
@@ -32,34 +42,34 @@ def counted(counts: tuple[int, ...]) -> tr.Schedule:
 # What several steps do, and one that must do the same.
 SAME = {
     "in different blocks": (
-        (Step("MixedAttn", "merge", 3, layers=(1, 4)), Step("MixedAttn", "merge", 5, layers=(2,))),
-        Step("MixedAttn", "merge", counted((0, 3, 5, 0, 3, 0))),
+        (step("MixedAttn", "merge", 3, layers=(1, 4)), step("MixedAttn", "merge", 5, layers=(2,))),
+        step("MixedAttn", "merge", counted((0, 3, 5, 0, 3, 0))),
     ),
     "twice at one place": (
-        (Step("CLSAttn", "prune", 2), Step("CLSAttn", "prune", 3)),
-        Step("CLSAttn", "prune", 5),
+        (step("CLSAttn", "prune", 2), step("CLSAttn", "prune", 3)),
+        step("CLSAttn", "prune", 5),
     ),
     "twice by what was received": (
-        (Step("MixedAttn", "prune", 2), Step("MixedAttn", "prune", 3)),
-        Step("MixedAttn", "prune", 5),
+        (step("MixedAttn", "prune", 2), step("MixedAttn", "prune", 3)),
+        step("MixedAttn", "prune", 5),
     ),
     "in the attention and after": (
-        (Step("CLSAttn", "prune", 3, "after_attention"), Step("CLSAttn", "prune", 2, "after_mlp")),
-        Step("CLSAttn", "prune", 5),
+        (step("CLSAttn", "prune", 3, "after_attention"), step("CLSAttn", "prune", 2, "after_mlp")),
+        step("CLSAttn", "prune", 5),
     ),
     "looking back over one that took some": (
         (
-            Step("CLSAttn", "prune", counted((0, 2, 0, 0, 0, 0))),
-            Step("CLSAttn", "prune", counted((0, 0, 3, 0, 0, 0)), "before_block"),
+            step("CLSAttn", "prune", counted((0, 2, 0, 0, 0, 0))),
+            step("CLSAttn", "prune", counted((0, 0, 3, 0, 0, 0)), "before_block"),
         ),
-        Step("CLSAttn", "prune", counted((0, 5, 0, 0, 0, 0))),
+        step("CLSAttn", "prune", counted((0, 5, 0, 0, 0, 0))),
     ),
     "twice before a block": (
         (
-            Step("CLSAttn", "prune", counted((0, 0, 2, 0, 0, 0)), "before_block"),
-            Step("CLSAttn", "prune", counted((0, 0, 3, 0, 0, 0)), "before_block"),
+            step("CLSAttn", "prune", counted((0, 0, 2, 0, 0, 0)), "before_block"),
+            step("CLSAttn", "prune", counted((0, 0, 3, 0, 0, 0)), "before_block"),
         ),
-        Step("CLSAttn", "prune", counted((0, 5, 0, 0, 0, 0))),
+        step("CLSAttn", "prune", counted((0, 5, 0, 0, 0, 0))),
     ),
 }
 
@@ -75,7 +85,7 @@ def test_several_steps_are_one(case: str, engine: str) -> None:
 
 
 def test_they_run_in_the_order_of_a_block() -> None:
-    steps = (Step("CLSAttn", "prune", 2, "after_mlp"), Step("MixedAttn", "merge", 3))
+    steps = (step("CLSAttn", "prune", 2, "after_mlp"), step("MixedAttn", "merge", 3))
     fast = tr.wrap(model(), tr.Strategy(steps=steps))
     layers = plan_layers(fast.strategy, fast.info).layers
     places = [[step.where for step in layer.steps] for layer in layers]
@@ -85,7 +95,7 @@ def test_they_run_in_the_order_of_a_block() -> None:
 
 
 def test_trace_and_costs_know_them() -> None:
-    steps = (Step("MixedAttn", "merge", 3, layers=(1, 3)), Step("CosSim", "prune", 2))
+    steps = (step("MixedAttn", "merge", 3, layers=(1, 3)), step("CosSim", "prune", 2))
     fast = tr.wrap(model(), tr.Strategy(steps=steps))
     logits, trace = fast.run_with_trace(images())
     assert torch.equal(logits, fast(images()))
@@ -110,13 +120,13 @@ def test_costs_are_those_of_the_tokens_that_run() -> None:
 
 
 def test_a_budget_scales_all_steps() -> None:
-    steps = (Step("MixedAttn", "merge", 4), Step("CLSAttn", "prune", tr.KeepRatio(0.8)))
+    steps = (step("MixedAttn", "merge", 4), step("CLSAttn", "prune", tr.KeepRatio(0.8)))
     base = model()
     fast = tr.wrap(base, Spec("two", "two", tr.Strategy(steps=steps), 0.7))
     assert 0.66 * tr.gmacs(base) < tr.gmacs(fast) <= 0.7 * tr.gmacs(base)
     layers = plan_layers(fast.strategy, fast.info).layers
     assert all(layer.at("after_attention") for layer in layers)
-    few = (Step("Random", schedule=tr.Budget(0.001)), Step("Random", schedule=tr.Budget(0.002)))
+    few = (step("Random", schedule=tr.Budget(0.001)), step("Random", schedule=tr.Budget(0.002)))
     with pytest.raises(ScheduleError, match="share one budget"):
         tr.wrap(base, tr.Strategy(steps=few))
 
@@ -136,18 +146,18 @@ def test_learned_parts_of_further_steps() -> None:
 
 REFUSED = {
     "reads the attention after new tokens": (
-        (Step("CLSAttn", tr.strategy("evit", fuse=True).fuser, 3), Step("CLSAttn", "prune", 2)),
+        (step("CLSAttn", tr.strategy("evit", fuse=True).fuser, 3), step("CLSAttn", "prune", 2)),
         "adds tokens",
     ),
     "two that look ahead": (
         (
-            Step("MixedAttn", "merge", 3, "before_attention"),
-            Step("MixedAttn", "merge", 3, "inside_attention"),
+            step("MixedAttn", "merge", 3, "before_attention"),
+            step("MixedAttn", "merge", 3, "inside_attention"),
         ),
         "it can have one",
     ),
     "one number for all after one for each": (
-        (tr.strategy("dtome").steps[0], Step("Random", "prune", 2, "after_mlp")),
+        (tr.strategy("dtome").steps[0], step("Random", "prune", 2, "after_mlp")),
         "needs the same number for all",
     ),
     "a map merged by a number of its own": (
@@ -155,10 +165,10 @@ REFUSED = {
         "before_attention",
     ),
     "a mask in training": (
-        (tr.strategy("dynamicvit").steps[0], Step("Random", "prune", 2)),
+        (tr.strategy("dynamicvit").steps[0], step("Random", "prune", 2)),
         "only step",
     ),
-    "blocks that are not there": ((Step("Random", "prune", 2, layers=(6,)),), "0 to 5"),
+    "blocks that are not there": ((step("Random", "prune", 2, layers=(6,)),), "0 to 5"),
 }
 
 
@@ -174,7 +184,7 @@ def test_adaptive_steps_after_static_ones() -> None:
     """A batch is its images, and one costs what it runs."""
     dtome = tr.strategy("dtome").steps[0]
     dtome = dtome.replace(scorer=dtome.scorer.replace(thresholds=0.2), layers=(2, 4))
-    fast = tr.wrap(model(), tr.Strategy(steps=(dtome, Step("CosSim", "prune", 4, layers=(0, 1)))))
+    fast = tr.wrap(model(), tr.Strategy(steps=(dtome, step("CosSim", "prune", 4, layers=(0, 1)))))
     batch = images(4)
     whole = fast(batch)
     alone = torch.cat([fast(batch[i : i + 1]) for i in range(4)])

@@ -10,8 +10,8 @@ from tokenred.core.errors import ConfigError, PartError, UnknownNameError
 
 TWO = tr.Strategy(
     steps=(
-        tr.Step("MixedAttn", "propagate", 3, layers=(1, 3)),
-        tr.Step("BipartiteMatching", "merge", tr.KeepRatio(0.9), where="after_mlp"),
+        tr.Step("MixedAttn", fuser="propagate", schedule=3, layers=(1, 3)),
+        tr.Step("BipartiteMatching", fuser="merge", schedule=tr.KeepRatio(0.9), where="after_mlp"),
     ),
     graph="mixed",
     proportional_attention=True,

@@ -34,7 +34,10 @@ def test_recipe_equals_its_composition() -> None:
 def test_names_or_instances_everywhere() -> None:
     by_name = tr.Strategy("mixedattn", graph="mixed", fuser="propagate", schedule=8)
     by_part = tr.Strategy(
-        tr.scorers.MixedAttn(), tr.graphs.Mixed(), tr.fusers.Propagate(), tr.Constant(8)
+        tr.scorers.MixedAttn(),
+        graph=tr.graphs.Mixed(),
+        fuser=tr.fusers.Propagate(),
+        schedule=tr.Constant(8),
     )
     assert by_name == by_part
     assert tr.Strategy(tr.selectors.TopScore("MixedAttn")) == tr.Strategy("MixedAttn")

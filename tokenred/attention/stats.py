@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tokenred.core.errors import ConfigError, PartError
+from tokenred.core.errors import ConfigError, PartError, shown
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import at_least_fp32
 
@@ -45,13 +45,13 @@ class AttentionStat(NamedTuple):
 
     @staticmethod
     def row(query: int | str = "cls", aggregate: str = "max") -> AttentionStat:
-        """``A_ri``: the attention of one prefix token. ``(b, n)``."""
-        return AttentionStat("row", _checked(aggregate), query=query)
+        """``A_ri``: the attention of a prefix token, ``"cls"`` or its number. ``(b, n)``."""
+        return AttentionStat("row", _checked(aggregate), query=_prefix_token(query))
 
     @staticmethod
     def logits_row(query: int | str = "cls", aggregate: str = "mean") -> AttentionStat:
         """``q_r·k_i/√d``: the same before bias and softmax. ``(b, n)``."""
-        return AttentionStat("logits_row", _checked(aggregate), query=query)
+        return AttentionStat("logits_row", _checked(aggregate), query=_prefix_token(query))
 
     @staticmethod
     def map(aggregate: str = "mean") -> AttentionStat:
@@ -81,8 +81,16 @@ class AttentionStat(NamedTuple):
 
 def _checked(aggregate: str) -> str:
     if aggregate not in ("max", "mean"):
-        raise ConfigError(f"aggregate must be 'max' or 'mean' over heads, got {aggregate!r}.")
+        raise ConfigError(f"aggregate must be 'max' or 'mean' over heads, got {shown(aggregate)}.")
     return aggregate
+
+
+def _prefix_token(query: int | str) -> int | str:
+    if query != "cls" and (type(query) is not int or query < 0):
+        raise ConfigError(
+            f"a row is 'cls' or the number of a prefix token from 0 on, got {shown(query)}."
+        )
+    return query
 
 
 _OF_IMAGE_TOKENS = ("diagonal", "column_sum", "row", "logits_row")
@@ -152,12 +160,10 @@ def row_index(stat: AttentionStat, state: TokenState) -> int:
                 "a part that reads it declares traits = tokenred.Traits(needs_cls=True)."
             )
         return state.cls_index
-    if not isinstance(stat.query, int) or not 0 <= stat.query < state.num_prefix:
-        raise ConfigError(
-            f"{stat}: a row is 'cls' or the number of a prefix token below {state.num_prefix}, "
-            f"got {stat.query!r}."
-        )
-    return stat.query
+    row = int(stat.query)
+    if row >= state.num_prefix:
+        raise ConfigError(f"{stat}: expected a prefix token below {state.num_prefix}, got {row}.")
+    return row
 
 
 class Wanted(NamedTuple):

@@ -17,6 +17,7 @@ __all__ = [
 ]  # fmt: skip
 
 _LONGEST = 80
+_NEAR = 0.65  # of a name to what was written, to be suggested for it
 IF_OWN = " If it is your own, import the module that registers it."
 """What an unknown name of a part adds; the command names its own option instead."""
 
@@ -46,7 +47,7 @@ class UnknownNameError(TokenredError, ValueError):
         close: list[str] = []
         if isinstance(name, str):
             written = name[:_LONGEST].casefold()
-            close = difflib.get_close_matches(written, list(folded), n=2, cutoff=0.5)
+            close = difflib.get_close_matches(written, list(folded), n=2, cutoff=_NEAR)
         hint = f" Did you mean {' or '.join(repr(folded[c]) for c in close)}?" if close else ""
         told = f"{owner} has no {kind}" if owner else f"unknown {kind}"
         return cls(f"{told} {shown(name)}.{hint} Known: {', '.join(names) or 'none'}.")

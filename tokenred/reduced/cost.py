@@ -179,7 +179,8 @@ def _unknown(strategy: Strategy) -> tuple[str, ...]:
 def needs_graph(strategy: Strategy, counts: Sequence[Sequence[int]]) -> bool:
     """Whether any block reads the graph."""
     both = zip(strategy.steps, counts, strict=True)
-    return any(step.uses_graph and any(own) for step, own in both)
+    reads = any(step.uses_graph and any(own) for step, own in both)
+    return reads or strategy.router.uses_graph
 
 
 def _block_macs(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -142,7 +143,18 @@ class Runner:
         if tokens.before is None:
             return tokens.state
         attention = tokens.attention or _NOTHING
-        return self.setup.router.join(tokens.before, tokens.state, tokens.resting, attention)
+        given = (tokens.before, tokens.state, tokens.resting, attention)
+        joined: TokenState = self._ask(self.setup.router.join, *given)
+        return joined
+
+    def _ask(self, method: Callable[..., Any], *given: Any) -> Any:
+        """What the router says; it may read a graph that is not there."""
+        try:
+            return method(*given)
+        except AttributeError as error:
+            if missed := missed_graph(self.setup.router, error):
+                raise missed from error
+            raise
 
     def _through(self, block: BlockAdapter, plan: LayerPlan, tokens: LoopState) -> LoopState:
         """One block; before it, the strategy may reduce and the router may set tokens aside."""
@@ -152,7 +164,8 @@ class Runner:
             state, attention, _ = self._reduce(state, attention, plan, step)
         if plan.active is None:
             state, attention = self._block(block, plan, state)
-            state = router.observe(state, attention) if plan.watched else state
+            if plan.watched:
+                state = self._ask(router.observe, state, attention)
             return LoopState(state, attention=attention if plan.remembered else None)
         if self.setup.training and self.setup.strategy.router.masks:
             return LoopState(self._masked(block, plan, state))
@@ -162,7 +175,8 @@ class Runner:
             with self.span("select"):
                 state, resting, qkv = self._split(block, plan.active, state)
         state, attention = self._block(block, plan, state, qkv)
-        apart = LoopState(router.observe(state, attention), before, resting, attention)
+        state = self._ask(router.observe, state, attention)
+        apart = LoopState(state, before, resting, attention)
         if not plan.rejoins:
             return apart
         with self.span("fuse"):
@@ -175,7 +189,7 @@ class Runner:
         router, wanted = self.setup.router, self.setup.strategy.router.preview
         qkv = block.qkv_of(state, quiet=True) if wanted else None
         preview = AttentionStats({} if qkv is None else qkv.stats(wanted, state))
-        active, resting = router.split(state, preview, count)
+        active, resting = self._ask(router.split, state, preview, count)
         places = resting.get("places")
         # Hooks see the active tokens and may change them.
         if qkv is None or places is None or block.hooked:
@@ -186,7 +200,7 @@ class Runner:
         """A block in the training form: all tokens pass through it, and idle ones are restored."""
         assert plan.active is not None
         qkv = block.qkv_of(state, quiet=True)
-        mask, state = self.setup.router.mask(state, qkv, plan.active)
+        mask, state = self._ask(self.setup.router.mask, state, qkv, plan.active)
         known = None if block.hooked else qkv
         after, _ = self._block(block, plan, state, known, _IDLE * (1 - mask))
         return replace(after, x=torch.where(mask[..., None] > 0, after.x, state.x))

@@ -63,6 +63,7 @@ class Step:
     def __init__(
         self,
         scorer: Scorer | Selector | str,
+        *,
         fuser: Fuser | str = "prune",
         schedule: Schedule | Count | str = 0,
         where: Place = "after_attention",

@@ -82,6 +82,7 @@ class Strategy:
     def __init__(
         self,
         scorer: Scorer | Selector | str | None = None,
+        *,
         graph: GraphBuilder | str = "none",
         fuser: Fuser | str = "prune",
         schedule: Schedule | Count | str = 0,
@@ -94,7 +95,6 @@ class Strategy:
         threshold: Literal["exact", "fast"] = "exact",
         embedding: Embedding | str = "plain",
         steps: Sequence[Step] | None = None,
-        *,
         selector: Selector | str | None = None,
     ) -> None:
         if selector is not None and scorer is None:
@@ -112,7 +112,7 @@ class Strategy:
         if steps is not None and not (steps and all(isinstance(step, Step) for step in steps)):
             raise PartError(f"Strategy: expected steps=(Step(…), …), got {shown(steps)}.")
         if steps is None and scorer is not None:
-            steps = (Step(scorer, fuser, schedule, where),)
+            steps = (Step(scorer, fuser=fuser, schedule=schedule, where=where),)
         fields: dict[str, Any] = {
             "steps": tuple(steps or ()),
             "graph": graph_builders.create(graph),
@@ -197,7 +197,7 @@ class Strategy:
             for name, fuser in fusers.items()
             if without and fuser.uses_graph
         ]
-        if not without and not any(step.uses_graph for step in self.steps):
+        if not without and not any(each.uses_graph for each in (*self.steps, self.router)):
             found.append(f"graph: not read by {' and '.join(fusers)}")
         if not found and any(getattr(step.fuser, "alpha", 1) == 0 for step in self.steps):
             found.append("fuser: alpha=0 moves nothing")

@@ -200,7 +200,8 @@ class Design:
                 for part in (p for base in bases for p in base.build({}).parts.values()):
                     if parameter in vars(type(part)).keys() - _fields_of(type(part)):
                         raise unknown_parameter(type(part), parameter, names)
-                raise UnknownNameError.of("axis", name, names)
+                own = {f"{kind}.{each}" for each in known.get(kind, ())}
+                raise UnknownNameError.of("axis", name, own or names)
 
     def _parameters(self, bases: list[Base]) -> dict[str, set[str]]:
         """Parameters of the parts that bases and axes name, by kind of part."""
