@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from tokenred.core.errors import ConfigError, PartError, shown
+from tokenred.core.part import Part
+from tokenred.core.registry import KINDS
 from tokenred.strategies.schedules.budget import Budget
 from tokenred.strategies.strategy import Strategy, from_config
 
 METHODS = ("gtp", "tome", "evit", "topk", "random")
-_CONSTANTS = {"true": True, "false": False, "none": None}
+_TRUTH = {"true": True, "false": False}
+_CONSTANTS: dict[str, bool | None] = {**_TRUTH, "none": None}
+_WORD = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 _UNREADABLE = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)
 _DOTTED = re.compile(r"(?<==)[A-Za-z_]\w*(?:\.\w+)+(?=\s*[,)]|$)")  # deit_b_11.5 is no Python
 _EXAMPLES = "'gtp', 'gtp:P=4,alpha=0.2', 'evit:keep_rate=0.5', 'tome@0.65' or the path of a .toml"
@@ -155,6 +159,31 @@ def read_arguments(text: str, written: str) -> dict[str, Any]:
             f"expected KEY=VALUE, separated by commas, after the name in {shown(written)}; "
             f"write it like {_EXAMPLES}."
         ) from error
+
+
+def write_spec(name: str, arguments: Mapping[str, Any]) -> str:
+    """What `parse_spec` reads as a recipe with these arguments: ``gtp:P=4,scorer=DiagAttn``.
+
+    A part without a registered name is written like one with it, under the name of its class.
+    """
+    told = ",".join(f"{key}={_written(value)}" for key, value in arguments.items())
+    return f"{name}:{told}" if told else name
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, Part):
+        kinds = [kind for kind in KINDS.values() if isinstance(value, kind.base)]
+        name = next(filter(None, (kind.name_of(value) for kind in kinds)), type(value).__name__)
+        plain = [(f.name, getattr(value, f.name), f.default) for f in fields(value)]  # type: ignore[arg-type]
+        told = ",".join(f"{key}={_written(v)}" for key, v, default in plain if v != default)
+        return f"{name}({told})" if told else name
+    if isinstance(value, list | tuple):
+        told = ",".join(map(_written, value))
+        if isinstance(value, list) or any(isinstance(v, Part) for v in value):
+            return f"[{told}]"
+        return f"({told},)" if len(value) == 1 else f"({told})"
+    bare = isinstance(value, str) and _WORD.fullmatch(value) and value.lower() not in _TRUTH
+    return str(value) if bare or value is None else repr(value)
 
 
 def read_assignment(text: str, option: str, form: str = "KEY=VALUE") -> tuple[str, Any]:

@@ -66,7 +66,7 @@ def test_tables_describe_parts(make_grid: MakeGrid) -> None:
     axes = {"scorer": [table], "score_mods": [[]], "model": [{"spec": "digits"}]}
     (cell,) = make_grid(axes)
     assert cell.strategy == tr.strategy("gtp", P=6, scorer=tr.scorers.DiagAttn("mean"))
-    assert cell.label == "gtp:P=6,scorer=DiagAttn(aggregate='mean'),score_mods=[]"
+    assert cell.label == "gtp:P=6,scorer=DiagAttn(aggregate=mean),score_mods=[]"
 
 
 def test_a_part_or_a_base_on_an_axis_is_enough(make_grid: MakeGrid) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+import tokenred as tr
 from tests.analysis.study.conftest import MakeGrid
 from tests.analysis.study.stubs import row
 from tokenred.analysis.study.store import Store
 from tokenred.core.errors import ConfigError, ScheduleError, TokenredError, UnknownNameError
+from tokenred.strategies.specs import parse_spec
 
 
 def test_cells_with_the_same_result_are_one_result(make_grid: MakeGrid) -> None:
@@ -26,12 +28,24 @@ def test_a_plan_of_a_plan(make_grid: MakeGrid) -> None:
         assert cell.strategy is not None
         assert cell.fingerprint == cell.strategy.fingerprint()
         assert plan.cost(cell).gmacs <= 0.7 * 0.0643
-    assert plan.cells[3].label == "gtp:P=6,alpha=0.2,scorer.aggregate=mean@0.7"
+    assert plan.cells[3].label == "gtp:P=6,alpha=0.2,scorer=MixedAttn(aggregate=mean)@0.7"
     assert plan.cells[3].axes == {"alpha": 0.2, "scorer.aggregate": "mean"}
 
 
+def test_a_label_is_what_a_command_takes(make_grid: MakeGrid) -> None:
+    axes = {
+        "scorer": ["DiagAttn", tr.scorers.MixedAttn("mean"), tr.selectors.PiToMe()],
+        "graph": ["none", tr.graphs.Mixed(M=3)], "M": [4], "alpha": [0.1, (0.2,) * 8],
+        "aggregate": ["max"], "score_mods": [[], [tr.score_mods.TopKeys(0.5)]],
+    }  # fmt: skip
+    for cell in make_grid(axes, base="gtp:P=6,reference=true"):
+        assert parse_spec(cell.label).strategy == cell.strategy, cell.label
+    (cell,) = make_grid({"scorer.seed": [3]}, base="topk:scorer=Random")
+    assert cell.label == "topk:scorer=Random(seed=3)"
+
+
 def test_a_cell_that_cannot_be_is_named(make_grid: MakeGrid) -> None:
-    with pytest.raises(ScheduleError, match=r"cell 1, gtp:P=6,P=20: .*block 3"):
+    with pytest.raises(ScheduleError, match=r"cell 1, gtp:P=20: .*block 3"):
         make_grid({"P": [4, 20]}).plan()
     with pytest.raises(ConfigError, match=r"cell 0, .*alpha"):
         make_grid({"alpha": [-1]}).plan()

@@ -14,7 +14,7 @@ from tokenred.core.errors import ConfigError, PartError, TokenredError, shown
 from tokenred.core.part import Part
 from tokenred.core.registry import KINDS
 from tokenred.strategies.config import resolve
-from tokenred.strategies.specs import Spec, parse_spec, read_arguments
+from tokenred.strategies.specs import Spec, parse_spec, read_arguments, write_spec
 from tokenred.strategies.strategy import (
     FIELDS,
     STEP_FIELDS,
@@ -109,6 +109,29 @@ class Base:
         return made
 
 
+    def written(self, assigned: Mapping[str, Any], made: Strategy | None = None) -> str:
+        """The strategy of a point, in the notation of `parse_spec` if it can be.
+
+        Args:
+            assigned: names and values of the point.
+            made: the strategy, if it could be built.
+        """
+        own = {name: value for name, value in assigned.items() if name not in OUTSIDE}
+        if self.method == DENSE or not own:
+            return self.label
+        name, start = self.label, {}
+        if isinstance(self.make, partial):
+            name, start = self.label.partition(":")[0], {**self.make.keywords, **self.fields}
+            rest = own.keys() - self.parameters - set(FIELDS)
+            if rest and made is not None and made.single:
+                # Parameters of parts belong to the parts.
+                before = self.build({n: v for n, v in assigned.items() if n not in rest})
+                both = {n: (getattr(before, n), getattr(made, n)) for n in PARTS}
+                own = {n: v for n, v in own.items() if n not in rest}
+                own |= {n: new for n, (old, new) in both.items() if old != new}
+        return write_spec(name, start | own)
+
+
 def _with_parameter(whole: Strategy, name: str, value: Any) -> Strategy:
     """A strategy with a parameter of its parts set; unchanged if none has it."""
     kind, _, parameter = name.rpartition(".")
@@ -153,9 +176,8 @@ def read_base(given: Any) -> Base:
         if "recipe" not in given:
             return _of_spec(parse_spec(made))
         arguments = {name: value for name, value in given.items() if name != "recipe"}
-        written = ",".join(f"{k}={v}" for k, v in arguments.items())
         name = str(given["recipe"])
-        return _of_recipe(f"{name}:{written}" if written else name, name, arguments, None)
+        return _of_recipe(write_spec(name, resolve(arguments)), name, arguments, None)
     spec = parse_spec(given)
     body = _body(spec)
     named = isinstance(given, str | Path) and not str(given).partition("@")[0].endswith(".toml")

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from tokenred.analysis.study.cell import (
     DENSE,
     FAILED,
-    OUTSIDE,
     SETTINGS,
     SKIPPED,
     Base,
@@ -180,13 +179,8 @@ class Plan:
     def _cell(self, position: int, point: Point, base: Base, share: float | None) -> Cell:
         place, prefix, error = self._place(point)
         axes = {name: plain(value) for name, value in point.items()}
-        label = base.label
-        if base.method == DENSE:
-            share = None
-        elif told := [f"{n}={value}" for n, value in axes.items() if n not in OUTSIDE]:
-            label += (":" if ":" not in label else ",") + ",".join(told).replace(" ", "")
-        if share is not None:
-            label += f"@{share:g}"
+        share = None if base.method == DENSE else share
+        label, at = base.written(point), "" if share is None else f"@{share:g}"
         strategy, fingerprint = None, ""
         if error is None:
             ref = self.settings[place].model
@@ -194,11 +188,13 @@ class Plan:
                 if base.method != DENSE and hasattr(ref.module, "stands_for"):
                     raise ConfigError(f"{ref.label} runs unchanged; use it with the base 'dense'.")
                 strategy = base.build(point)
+                label = base.written(point, strategy)
                 if share is not None:
                     strategy = at_budget(strategy, share * self.facts.model(ref).gmacs)
                 fingerprint = self.facts.fingerprint(ref, strategy)
             except TokenredError as found:
                 error = found
+        label += at
         key = digest(prefix + (fingerprint or f"{label} {json.dumps(axes)}"))
         return Cell(position, axes, label, base.method, place, strategy, fingerprint, key, error)
 

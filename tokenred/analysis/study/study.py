@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from tokenred.analysis.result import Result, count, interval, number, resolution, table_of
-from tokenred.analysis.study.cell import DONE
+from tokenred.analysis.study.cell import DONE, SETTINGS
 from tokenred.analysis.study.plan import Plan
 from tokenred.analysis.study.rows import extra_columns, record, tidy, unused_notes
 from tokenred.analysis.study.store import Store
@@ -117,13 +117,16 @@ class Study(Result):
         records, failed = self.records, self.failed()
         results = len({row["key"] for row in records})
         lines = [f"{count(len(records), 'cell')}, {count(results, 'different result')}"]
-        if first := next((row for row in records if row["status"] == DONE), None):
+        done = [row for row in _sorted(records, None) if row["status"] == DONE]
+        if first := next(iter(done), None):
             images = f"{first['images']} images of {first['data']}, " if "images" in first else ""
             lines[0] += (
                 f"; {images}model {first['model']}, weights {first['weights']}, seed "
                 f"{first['seed']}; tokenred {first['tokenred']}, torch {first['torch']}, timm "
                 f"{first['timm']}."
             )
+            if "top1" in first and set(self.axes).difference(SETTINGS):
+                lines.append(f"Best: {first['strategy']}")
         compared = [row for row in records if row["key"] not in self._reference_keys]
         lines += filter(None, [resolution(compared, self.level)])
         lines += unused_notes((c.label, c.strategy.unused) for c in self._plan.cells if c.strategy)
