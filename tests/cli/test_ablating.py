@@ -69,7 +69,8 @@ def test_failed_cells_show_in_the_exit_code(run: Run, moody: tuple[str, ...]) ->
     Path("broken").touch()
     result = run(*words)
     assert result.exit_code == 1
-    assert "failed: gtp:P=6,scorer=Moody: ZeroDivisionError" in result.stdout
+    told = "failed: gtp:P=6,scorer=Moody: ZeroDivisionError: division by zero (moody.py, line 17)"
+    assert told in result.stdout
     Path("broken").unlink()
     assert run(*words).exit_code == 1
     again = run(*words, "--retry-failed")

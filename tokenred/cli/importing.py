@@ -6,18 +6,16 @@ import importlib
 import importlib.util
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from tokenred.core.errors import ConfigError
 from tokenred.core.plugins import NO_PLUGINS
+from tokenred.core.provenance import own_line
 
 OPTION = "--import"
 _SUFFIX = ".py"
-# Frames that are not the user's: tokenred's and the import system's.
-_OURS = (str(Path(__file__).parents[1]), "<frozen ", str(Path(importlib.__file__).parent))
 
 
 def import_all(given: Sequence[str]) -> None:
@@ -106,10 +104,8 @@ def _failed(given: str, error: BaseException) -> ConfigError:
     if isinstance(error, SyntaxError):
         at, told = f"{error.filename}, line {error.lineno}: ", error.msg
     else:
-        calls = traceback.extract_tb(error.__traceback__)
-        own = [call for call in calls if not call.filename.startswith(_OURS)]
-        at = f"{own[-1].filename}, line {own[-1].lineno}: " if own else ""
-        told = str(error)
+        line = own_line(error)
+        at, told = f"{line}: " if line else "", str(error)
     return ConfigError(
         f"{OPTION} {given} failed: {at}{type(error).__name__}: {told.rstrip('.')}. Fix it; "
         "--traceback shows the calls that led there."

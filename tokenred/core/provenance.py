@@ -8,6 +8,7 @@ import importlib.metadata
 import site
 import sys
 import sysconfig
+import traceback
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,17 @@ def is_installed(module: str) -> bool:
     if file is None:
         return top in sys.builtin_module_names
     return any(Path(file).resolve().is_relative_to(place) for place in _places())
+
+
+def own_line(error: BaseException) -> str:
+    """The last line of the user's code that an error went through: ``"parts.py, line 3"``, or ""."""
+    frames = traceback.walk_tb(error.__traceback__)
+    own = [
+        f"{Path(frame.f_code.co_filename).name}, line {line}"
+        for frame, line in frames
+        if not is_installed(str(frame.f_globals.get("__name__", "builtins")))
+    ]
+    return own[-1] if own else ""
 
 
 @functools.cache

@@ -34,9 +34,9 @@ def test_a_plan_of_a_plan(make_grid: MakeGrid) -> None:
 
 def test_a_label_is_what_a_command_takes(make_grid: MakeGrid) -> None:
     axes = {
-        "scorer": ["DiagAttn", tr.scorers.MixedAttn("mean"), tr.selectors.PiToMe()],
+        "scorer": ["DiagAttn", tr.scorers.MixedAttn("mean"), tr.selectors.EnergyMatching()],
         "graph": ["none", tr.graphs.Mixed(M=3)], "M": [4], "alpha": [0.1, (0.2,) * 8],
-        "aggregate": ["max"], "score_mods": [[], [tr.score_mods.TopKeys(0.5)]],
+        "aggregate": ["max"], "score_mods": [[], [tr.score_mods.PolicyMask()]],
     }  # fmt: skip
     for cell in make_grid(axes, base="gtp:P=6,reference=true"):
         assert parse_spec(cell.label).strategy == cell.strategy, cell.label

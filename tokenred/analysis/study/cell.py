@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tokenred.analysis.study.refs import DataRef, ModelRef
 from tokenred.core.errors import ConfigError, PartError, TokenredError, shown
 from tokenred.core.part import Part
+from tokenred.core.provenance import own_line
 from tokenred.core.registry import KINDS
 from tokenred.strategies.config import resolve
 from tokenred.strategies.specs import Spec, parse_spec, read_arguments, write_spec
@@ -107,7 +108,6 @@ class Base:
         for name, value in own.items():
             made = _with_parameter(made, name, value)
         return made
-
 
     def written(self, assigned: Mapping[str, Any], made: Strategy | None = None) -> str:
         """The strategy of a point, in the notation of `parse_spec` if it can be.
@@ -259,5 +259,6 @@ def failure(key: str, error: BaseException) -> Outcome:
     from tokenred.analysis.measure.machine import is_out_of_memory
 
     what = f"{OUT_OF_MEMORY}: " * is_out_of_memory(error) + f"{type(error).__name__}: {error}"
+    what += f" ({at})" if (at := own_line(error)) else ""
     text = "".join(traceback.format_exception(error))
     return outcome(key, FAILED, error=what, traceback=text)
