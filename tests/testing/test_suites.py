@@ -44,10 +44,14 @@ OWN = [(kind, e.name) for kind in CHECKS for e in KINDS[kind] if e.source.starts
 
 
 @pytest.mark.parametrize(("kind", "name"), [*OWN, ("selector", "CLSAttn")])
-def test_every_part_keeps_its_promises(kind: str, name: str) -> None:
+def test_every_part_keeps_its_promises(
+    kind: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     # A scorer stands for a selector, too.
     part = KINDS[kind].create(name, **NEEDED.get(name, {})) if (kind, name) in OWN else name
     CHECKS[kind](part, max_examples=6)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert f" keeps the contract of a {kind}, 6 examples for each promise: " in line
 
 
 # ---------------------------------------------------------------- sound parts

@@ -65,6 +65,7 @@ def check_fuser(
         suite.holds("gradients reach every kept token", smooth, suite.gradient)
     if part.traits.conserves_size:
         suite.holds("conserves_size: the sizes add up to the same", anything, suite.sizes)
+    suite.tell()
 
 
 Fused = Callable[[Float[Tensor, "b N c"]], TokenState]

@@ -51,6 +51,7 @@ def check_graph(
     ):
         suite.holds(promise, anything, suite.of_graph(body))
     suite.keeps_common_promises(anything, batches=smooth | tied, smooth=smooth)
+    suite.tell()
 
 
 @dataclass(frozen=True, eq=False)

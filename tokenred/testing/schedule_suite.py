@@ -29,6 +29,7 @@ def check_schedule(
     if suite.part.traits.deterministic:
         promise = "deterministic: the same model, the same counts"
         suite.holds(promise, draw.contexts(), suite.twice)
+    suite.tell()
 
 
 class _ScheduleSuite(Promises[Schedule]):

@@ -15,7 +15,7 @@ from tokenred.testing.suite import Suite, require, require_close
 
 
 def check_scorer(scorer: Scorer | str, *, max_examples: int = 25, derandomize: bool = True) -> None:
-    """Check that a scorer keeps its contract and the traits that it declares.
+    """Check that a scorer keeps its contract and the traits that it declares, and print a line.
 
     There is one finite number per image token. Inputs are not modified. Results are deterministic,
     and the same for an image alone and in a batch. With `equivariant`, permuting the tokens
@@ -37,6 +37,7 @@ def check_scorer(scorer: Scorer | str, *, max_examples: int = 25, derandomize: b
     double = draw.samples(needs_cls=cls, dtypes=(torch.float64,))
     smooth = draw.smooth_samples(needs_cls=cls)
     suite.keeps_common_promises(anything, batches=double, smooth=smooth)
+    suite.tell()
 
 
 class _ScorerSuite(Suite[Scorer, Sample, Tensor]):

@@ -62,6 +62,7 @@ def check_selector(
     suite.keeps_common_promises(
         anything, again=anything | tied, batches=smooth | tied, smooth=smooth
     )
+    suite.tell()
 
 
 class _SelectorSuite(Suite[Selector, Sample, Choices]):

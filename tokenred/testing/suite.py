@@ -11,7 +11,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
@@ -55,12 +55,20 @@ class Promises(Generic[P]):
         max_examples: examples drawn for each promise.
         derandomize: draw the same examples in every run.
         kind: what messages call the part.
+        kept: the promises that were found kept so far.
     """
 
     part: P
     max_examples: int = 25
     derandomize: bool = True
+    kept: list[str] = field(default_factory=list)
     kind: ClassVar[str]
+
+    def tell(self) -> None:
+        """Print what was checked."""
+        told = "; ".join(promise.partition(":")[0] for promise in self.kept)
+        print(f"{self.part!r} keeps the contract of a {self.kind}, {self.max_examples} examples "
+              f"for each promise: {told}.")  # fmt: skip
 
     def holds(self, promise: str, draws: SearchStrategy[Any], body: Callable[[Any], None]) -> None:
         """Check a promise, ``body(example)``, on many examples.
@@ -100,6 +108,7 @@ class Promises(Generic[P]):
         except Unsatisfiable as error:
             found = "the part's check() refuses every model drawn, so nothing could be checked"
             raise AssertionError(self._broken(promise, found)) from error
+        self.kept.append(promise)
 
     def built(self, info: ModelInfo, dtype: torch.dtype) -> Any:
         """The part built for a model, with weights of one type that are the same each time.
