@@ -20,7 +20,14 @@ from torch import Tensor, nn
 from tokenred.analysis.measure.machine import base_of
 from tokenred.analysis.measure.timing import image_shape_of
 from tokenred.backbones import adapt
-from tokenred.core.errors import BackboneError, ConfigError, InputError, PartError, ScheduleError
+from tokenred.core.errors import (
+    BackboneError,
+    ConfigError,
+    InputError,
+    PartError,
+    ScheduleError,
+    shown,
+)
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.wrap import dense, gmacs, wrap
 from tokenred.strategies.specs import Spec, at_budget
@@ -63,11 +70,13 @@ def baselines(
     if isinstance(gmacs_share, bool) or not 0 < gmacs_share < 1:
         raise ConfigError(
             "expected gmacs_share as a share of the dense model's GMACs between 0 and 1, such as "
-            f"0.65, got {gmacs_share!r}."
+            f"0.65, got {shown(gmacs_share)}."
         )
     wrong = [kinds] if isinstance(kinds, str) else [kind for kind in kinds if kind not in _MAKERS]
     if wrong:
-        raise ConfigError(f"expected kinds as a list from {', '.join(KINDS)}, got {wrong[0]!r}.")
+        raise ConfigError(
+            f"expected kinds as a list from {', '.join(KINDS)}, got {shown(wrong[0])}."
+        )
     budget = gmacs_share * gmacs(base)
     made = {kind: _MAKERS[kind](base, budget) for kind in kinds}
     if smaller is not None:
@@ -120,7 +129,9 @@ def baselines_beside(
             that does not fit.
     """
     if not isinstance(wanted, bool | list | tuple):
-        raise ConfigError(f"expected baselines as True, False or a list of shares, got {wanted!r}.")
+        raise ConfigError(
+            f"expected baselines as True, False or a list of shares, got {shown(wanted)}."
+        )
     if isinstance(wanted, bool):
         shares = _shares(base, specs, reduced) if wanted else {}
     else:
@@ -141,7 +152,7 @@ def baselines_beside(
     for other in found:
         if other.label in ("dense", *reduced):
             raise ConfigError(
-                f"expected a distinct name for each strategy, got {other.label!r}, which is a "
+                f"expected a distinct name for each strategy, got {shown(other.label)}, which is a "
                 "baseline's; pass a mapping from other names to strategies."
             )
     return found, tuple(notes)
@@ -167,7 +178,7 @@ def _smaller_model(base: nn.Module, given: nn.Module | str, budget: float) -> nn
 
         given = load_model(given)
     if not isinstance(given, nn.Module):
-        raise PartError(f"expected a smaller model or the name of one, got {given!r}.")
+        raise PartError(f"expected a smaller model or the name of one, got {shown(given)}.")
     if (cost := gmacs(given)) > budget:
         raise ConfigError(
             f"expected a smaller model of at most {budget:.4g} GMACs, got one of {cost:.4g}."

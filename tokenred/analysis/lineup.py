@@ -9,7 +9,7 @@ from torch import nn
 
 from tokenred.analysis.measure.machine import base_of
 from tokenred.backbones import adapt
-from tokenred.core.errors import ConfigError, ScheduleError, TokenredError
+from tokenred.core.errors import ConfigError, ScheduleError, TokenredError, shown
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.wrap import dense, wrap
 from tokenred.strategies.schedule import Schedule, ScheduleContext
@@ -47,7 +47,9 @@ def named_specs(strategies: Strategies) -> list[Spec]:
             list.
     """
     if isinstance(strategies, StrategyLike):
-        raise ConfigError(f"expected a list of strategies, got {strategies!r}; put it into [ ].")
+        raise ConfigError(
+            f"expected a list of strategies, got {shown(strategies)}; put it into [ ]."
+        )
     if isinstance(strategies, Mapping):
         specs = [_named(label, given) for label, given in strategies.items()]
     else:
@@ -86,7 +88,7 @@ def lineup(
         if not 0 < gmacs_share < 1:
             raise ConfigError(
                 "expected gmacs_share as a share of the dense model's GMACs between 0 and 1, such "
-                f"as 0.75, got {gmacs_share!r}."
+                f"as 0.75, got {shown(gmacs_share)}."
             )
         for spec in specs:
             if spec.share is not None:

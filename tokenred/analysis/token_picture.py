@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tokenred.analysis.measure.inputs import shown_pixels
 from tokenred.analysis.measure.machine import base_of, running
 from tokenred.analysis.plots.token_pictures import Picture, PictureRow, Stage
-from tokenred.core.errors import ConfigError, InputError
+from tokenred.core.errors import ConfigError, InputError, shown
 from tokenred.data import eval_transform
 from tokenred.data.classes import class_names
 from tokenred.graphs import Graph
@@ -59,7 +59,7 @@ def trace_picture(
     """
     base = base_of(model)
     if isinstance(strategies, StrategyLike) or not strategies:
-        raise ConfigError(f"expected a list of strategies, got {strategies!r}.")
+        raise ConfigError(f"expected a list of strategies, got {shown(strategies)}.")
     reduced = [(spec.label, wrap(base, spec)) for spec in map(parse_spec, strategies)]
     first = reduced[0][1]
     chosen = _blocks(layers, first.info.depth)

@@ -18,7 +18,7 @@ from tokenred.attention.tiled.engine import TiledEngine
 from tokenred.attention.triton import OnePassEngine, TritonEngine
 from tokenred.attention.two_calls import TwoCallsEngine
 from tokenred.core.capture import is_eager
-from tokenred.core.errors import ConfigError
+from tokenred.core.errors import ConfigError, shown
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import full_precision
 
@@ -79,7 +79,7 @@ def pick_engine(name: str) -> tuple[Engine, ...]:
         ConfigError: for an unknown name.
     """
     if name not in _ENGINES:
-        raise ConfigError(f"engine must be one of {', '.join(_ENGINES)}, got {name!r}.")
+        raise ConfigError(f"engine must be one of {', '.join(_ENGINES)}, got {shown(name)}.")
     return _ENGINES[name]
 
 

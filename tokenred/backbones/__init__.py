@@ -10,7 +10,7 @@ from torch import nn
 
 from tokenred.backbones.base import Backbone, BlockAdapter, Embedded
 from tokenred.core import plugins
-from tokenred.core.errors import BackboneError
+from tokenred.core.errors import BackboneError, shown
 from tokenred.core.info import ModelInfo
 
 __all__ = ["Backbone", "BlockAdapter", "Embedded", "adapt", "feature_info", "register_backbone"]
@@ -40,7 +40,7 @@ def adapt(model: nn.Module) -> Backbone:
     """
     if not isinstance(model, nn.Module):
         raise BackboneError(
-            f"expected a model (an nn.Module), got {model!r}. Create one with timm.create_model."
+            f"expected an nn.Module, got {shown(model)}. Create one with timm.create_model."
         )
     _load()
     plugins.load_plugins()

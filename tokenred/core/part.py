@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from torch import nn
 from typing_extensions import Self, dataclass_transform
 
-from tokenred.core.errors import ConfigError, PartError, TokenredError
+from tokenred.core.errors import ConfigError, PartError, TokenredError, shown
 from tokenred.core.values import checked, unknown_parameter
 
 if TYPE_CHECKING:
@@ -141,8 +141,8 @@ class Part:
             return self.with_network(made)
         if not isinstance(made, Part):
             raise PartError(
-                f"{type(self).__name__}: build() gives {made!r}, which is neither a part nor an "
-                "nn.Module."
+                f"{type(self).__name__}: build() gives {shown(made)}, which is neither a part nor "
+                "an nn.Module."
             )
         return cast(Self, made)  # of the same contract
 
@@ -221,5 +221,5 @@ def check_choice(owner: object, field: str, value: object, choices: Iterable[obj
     if value not in choices:
         raise ConfigError(
             f"{type(owner).__name__}: {field} must be one of "
-            f"{', '.join(map(repr, choices))}, got {value!r}."
+            f"{', '.join(map(repr, choices))}, got {shown(value)}."
         )

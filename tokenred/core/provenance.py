@@ -34,7 +34,7 @@ def is_installed(module: str) -> bool:
 
 
 def own_line(error: BaseException) -> str:
-    """The last line of the user's code that an error went through, ``"parts.py, line 3"``, or ""."""
+    """The last line of the user's code that an error went through: ``parts.py, line 3``, or ""."""
     frames = traceback.walk_tb(error.__traceback__)
     own = [
         f"{Path(frame.f_code.co_filename).name}, line {line}"

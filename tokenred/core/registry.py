@@ -105,7 +105,7 @@ class Registry(Generic[T]):
                     f"{', '.join(b.__name__ for b in bases[1:])}."
                 )
             if not callable(make):
-                raise PartError(f"{self.kind} {name!r} must be callable, got {make!r}.")
+                raise PartError(f"{self.kind} {name!r} must be callable, got {shown(make)}.")
             if not inspect.isclass(make):  # parts check their own parameters
                 make = checked(make)
             if not self._is_own(make):

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from torch import nn
 
-from tokenred.core.errors import ConfigError, DataError
+from tokenred.core.errors import ConfigError, DataError, shown
 from tokenred.data.digits import DIGITS_CLASSES
 from tokenred.data.layout import natural
 
@@ -67,7 +67,7 @@ def resolve_classes(names: set[str], class_map: ClassMap, source: str) -> Resolv
     if class_map not in (None, _IMAGENET) and (type(class_map) is not int or class_map < 1):
         raise ConfigError(
             f"expected class_map as a mapping from class to index, {_IMAGENET!r}, {_FOLDERS!r}, "
-            f"a number of classes or None, got {class_map!r}; use one of these."
+            f"a number of classes or None, got {shown(class_map)}; use one of these."
         )
     if class_map in (None, _IMAGENET, _IMAGENET_SIZE) and (
         all(map(_WNID.fullmatch, names)) and names <= set(_wnids())
@@ -90,8 +90,8 @@ def _from_mapping(names: set[str], class_map: Mapping[str, int], source: str) ->
     wrong = [name for name, index in class_map.items() if type(index) is not int or index < 0]
     if wrong:
         raise ConfigError(
-            f"expected class_map to give whole numbers from 0, got {class_map[wrong[0]]!r} for "
-            f"{wrong[0]!r}; correct it."
+            f"expected class_map to give whole numbers from 0, got {shown(class_map[wrong[0]])} "
+            f"for {wrong[0]!r}; correct it."
         )
     _refuse_unknown(names - class_map.keys(), source, "all classes in class_map")
     classes = [""] * (max(class_map.values(), default=-1) + 1)

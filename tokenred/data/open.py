@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from tokenred.core.errors import DataError, DataWarning
+from tokenred.core.errors import DataError, DataWarning, shown
 from tokenred.data.classes import CIFAR10_CLASSES, ClassMap, resolve_classes
 from tokenred.data.dataset import ImageDataset
 from tokenred.data.digits import DIGITS_CLASSES, DigitsSource
@@ -58,7 +58,7 @@ def open_dataset(
     """
     if not isinstance(source, (str, os.PathLike)) or not os.fspath(source):
         raise DataError(
-            f"expected the name or path of a dataset, got {source!r}; known names: "
+            f"expected the name or path of a dataset, got {shown(source)}; known names: "
             f"{', '.join(_NAMED)}."
         )
     text = os.fspath(source)
@@ -117,7 +117,9 @@ def _open_cifar10(path: str, split: str, transform: Transform | None) -> ImageDa
 
 def _find_cifar10(path: str, split: str) -> Path:
     if split not in ("test", "train"):
-        raise DataError(f"cifar10 has the splits test and train, got {split!r}; use one of them.")
+        raise DataError(
+            f"cifar10 has the splits test and train, got {shown(split)}; use one of them."
+        )
     folder = path or os.environ.get(_VARIABLE)
     if not folder:
         raise DataError(f"expected the location of CIFAR-10, got nothing; {_HOW}.")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenred.attention import PlainEngine
-from tokenred.core.errors import ConfigError, ExportError, MissingExtraError
+from tokenred.core.errors import ConfigError, ExportError, MissingExtraError, shown
 from tokenred.core.values import Positive, checked
 from tokenred.export.traced import OPEN, Traced, check_model, trace
 from tokenred.export.verified import ExportReport, check_place, write_verified
@@ -67,7 +67,7 @@ def to_onnx(
     _check_installed("onnx", "onnxscript", *(["onnxruntime"] if check else []))
     newest = import_module("onnx").defs.onnx_opset_version()
     if opset is not None and not _OLDEST <= opset <= newest:
-        raise ConfigError(f"expected an opset between {_OLDEST} and {newest}, got {opset!r}.")
+        raise ConfigError(f"expected an opset between {_OLDEST} and {newest}, got {shown(opset)}.")
     weights = (p.numel() * p.element_size() for p in model.state_dict().values())
     beside = sum(weights) > _ONE_FILE
     place = check_place(path, ".onnx", *([".onnx.data"] if beside else []), overwrite=overwrite)

@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 
 from tokenred.analysis.measure.image_costs import is_adaptive
 from tokenred.attention import Engine
-from tokenred.core.errors import ExportError, InputError, PartError, TokenredError
+from tokenred.core.errors import ExportError, InputError, PartError, TokenredError, shown
 from tokenred.reduced.model import ReducedViT
 
 OPEN = "batch"
@@ -62,7 +62,7 @@ def trace(
     channels = next((m.in_channels for m in convolutions), 3)
     size = _own_size(model) if image_size is None else image_size
     if len(size) != 2 or any(type(side) is not int or side < 1 for side in size):
-        raise InputError(f"expected image_size as (height, width) in pixels, got {size!r}.")
+        raise InputError(f"expected image_size as (height, width) in pixels, got {shown(size)}.")
     images = torch.zeros(
         _EXAMPLES if dynamic_batch else 1, channels, *size, dtype=weight.dtype, device=weight.device
     )

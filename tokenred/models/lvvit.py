@@ -18,7 +18,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from tokenred.core.errors import ConfigError, InputError
+from tokenred.core.errors import ConfigError, InputError, shown
 
 PATCH = 16
 _STEM_WIDTH = 64
@@ -180,7 +180,7 @@ class LVViT(VisionTransformer):  # type: ignore[misc]
         """Change the image size."""
         if patch_size is not None and to_2tuple(patch_size) != (PATCH, PATCH):
             raise ConfigError(
-                f"the patches of LV-ViT are always {PATCH}×{PATCH}, got {patch_size!r}. Leave "
+                f"the patches of LV-ViT are always {PATCH}×{PATCH}, got {shown(patch_size)}. Leave "
                 "patch_size out."
             )
         if img_size is not None:

@@ -8,7 +8,7 @@ from fractions import Fraction
 from heapq import heapify, heapreplace
 from typing import ClassVar, Literal
 
-from tokenred.core.errors import ConfigError, PartError, ScheduleError
+from tokenred.core.errors import ConfigError, PartError, ScheduleError, shown
 from tokenred.core.part import Part, check_blocks
 from tokenred.core.registry import KINDS, Registry
 
@@ -103,8 +103,8 @@ class Schedule(Part):
         asked, most = self.count(layer, tokens, context), max(0, context.limit(tokens))
         if not hasattr(asked, "__index__"):
             raise ScheduleError(
-                f"{self!r}: expected a whole number from count(), got {asked!r} for block {layer}. "
-                "Round it."
+                f"{self!r}: expected a whole number from count(), got {shown(asked)} for block "
+                f"{layer}. Round it."
             )
         if asked < 0 or (asked > most and not context.caps):
             raise ScheduleError(

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tokenred.core.errors import shown
 from tokenred.core.state import Selection, TokenState
 from tokenred.reduced.recorder import Taken
 from tokenred.strategies.base import Fuser, fusers, required_by
@@ -185,5 +186,5 @@ def _of(case: Sample) -> Selection:
 
 def _checked(after: object) -> TokenState:
     if not isinstance(after, TokenState):
-        raise AssertionError(f"expected a TokenState, got {after!r}")
+        raise AssertionError(f"expected a TokenState, got {shown(after)}")
     return after

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tokenred.core.errors import shown
 from tokenred.graphs import Graph, GraphBuilder
 from tokenred.graphs.base import graph_builders
 from tokenred.testing import draw
@@ -110,7 +111,7 @@ class _GraphSuite(Suite[GraphBuilder, _Scene, Answer]):
             if isinstance(graph, Graph):
                 body(graph, case)
             elif graph is not None:
-                raise AssertionError(f"expected a Graph or None, got {graph!r}")
+                raise AssertionError(f"expected a Graph or None, got {shown(graph)}")
 
         return on
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tokenred.core.errors import ScheduleError
+from tokenred.core.errors import ScheduleError, shown
 from tokenred.strategies.schedule import Schedule, ScheduleContext, schedules
 from tokenred.testing import draw
 from tokenred.testing.suite import Promises, require
@@ -47,12 +47,12 @@ class _ScheduleSuite(Promises[Schedule]):
         counts = self.resolved(context)
         if counts is None:
             return
-        require(isinstance(counts, tuple), f"expected a tuple of counts, got {counts!r}")
+        require(isinstance(counts, tuple), f"expected a tuple of counts, got {shown(counts)}")
         told = f"{len(counts)} counts for {context.depth} blocks: {counts}"
         require(len(counts) == context.depth, told)
         tokens = context.patches
         for layer, count in enumerate(counts):
-            require(type(count) is int, f"block {layer}: expected a Python int, got {count!r}")
+            require(type(count) is int, f"block {layer}: expected a Python int, got {shown(count)}")
             most = max(0, context.limit(tokens))
             require(
                 0 <= count <= most,

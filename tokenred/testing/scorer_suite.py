@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from tokenred.core.errors import shown
 from tokenred.strategies.base import Scorer, required_by, scorers
 from tokenred.testing import draw
 from tokenred.testing.sample import Sample
@@ -59,7 +60,7 @@ class _ScorerSuite(Suite[Scorer, Sample, Tensor]):
     def shape(self, case: Sample) -> None:
         score, expected = self.run(case), tuple(case.state.index.shape)
         if not isinstance(score, Tensor):
-            raise AssertionError(f"expected a tensor, got {score!r}")
+            raise AssertionError(f"expected a tensor, got {shown(score)}")
         require(
             tuple(score.shape) == expected,
             f"expected shape {expected}, image tokens only; got {tuple(score.shape)}",

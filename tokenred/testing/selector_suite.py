@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from tokenred.core.errors import shown
 from tokenred.core.state import Selection
 from tokenred.strategies.base import Scorer, Selector, required_by, scorers, selectors
 from tokenred.strategies.selectors import TopScore
@@ -93,7 +94,7 @@ class _SelectorSuite(Suite[Selector, Sample, Choices]):
         if not isinstance(found, Selection) or (
             self.adaptive and (found.alive is None or found.gone is None)
         ):
-            raise AssertionError(f"expected a Selection {marked}got {found!r}")
+            raise AssertionError(f"expected a Selection {marked}got {shown(found)}")
         return found
 
     def agree(self, one: Choices, other: Choices, what: str, case: Sample) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tokenred.core.errors import ConfigError, MissingExtraError
+from tokenred.core.errors import ConfigError, MissingExtraError, shown
 
 
 class OneDevice:
@@ -29,7 +29,7 @@ class OneDevice:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:
             raise ConfigError(
-                f"expected a device of this machine, got {device!r}: {error}"
+                f"expected a device of this machine, got {shown(device)}: {error}"
             ) from error
 
     def prepare(self, module: nn.Module, optimizer: Any) -> tuple[nn.Module, Any]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenred._version import __version__
-from tokenred.core.errors import ConfigError
+from tokenred.core.errors import ConfigError, shown
 from tokenred.core.values import Size, read
 from tokenred.models.checkpoint_file import state_digest
 from tokenred.models.likeness import evaluating
@@ -181,7 +181,7 @@ def channels_last(models: Iterable[nn.Module], wanted: bool = True) -> Iterator[
 def autocast(device: torch.device, amp: torch.dtype | None) -> AbstractContextManager[object]:
     """Mixed precision in ``amp``, or nothing; a ConfigError for another type than 16-bit ones."""
     if amp not in (None, torch.bfloat16, torch.float16):
-        raise ConfigError(f"expected amp as torch.bfloat16 or torch.float16, got {amp!r}.")
+        raise ConfigError(f"expected amp as torch.bfloat16 or torch.float16, got {shown(amp)}.")
     return nullcontext() if amp is None else torch.autocast(device.type, dtype=amp)
 
 

@@ -102,7 +102,7 @@ class Base:
             own["seed"] = assigned["seed"]
         made = self.make(**arguments)
         if not isinstance(made, Strategy):
-            raise PartError(f"recipe {self.method!r} must return a Strategy, got {made!r}.")
+            raise PartError(f"recipe {self.method!r} must return a Strategy, got {shown(made)}.")
         if fields:
             made = made.replace(**fields)
         for name, value in own.items():

@@ -246,7 +246,7 @@ def _unboxed(value: Any) -> Any:
             raise ConfigError(f"expected numbers on the axes, got {shown(value)}.") from None
         value = tuple(value) if isinstance(value, list) else value
     if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"expected finite numbers on the axes, got {value!r}.")
+        raise ConfigError(f"expected finite numbers on the axes, got {shown(value)}.")
     if isinstance(value, int | str | list | tuple | dict):
         try:  # as keys and the store do
             str(plain(value)).encode()

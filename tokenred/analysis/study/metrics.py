@@ -99,7 +99,7 @@ def register_metric(
         MetricNameError: for the name of a column that every row has.
     """
     if not isinstance(name, str) or not name.strip():
-        raise ConfigError(f"a metric needs a name, got {name!r}.")
+        raise ConfigError(f"a metric needs a name, got {shown(name)}.")
     check_names(name, [name])
 
     def add(function: Function) -> Function:
