@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from annotated_types import Ge
 from rich.table import Table
 from torch import nn
 
@@ -31,10 +32,10 @@ from tokenred.analysis.study.refs import DataRef, read_data
 from tokenred.analysis.study.rows import unused_notes
 from tokenred.analysis.study.store import Store
 from tokenred.analysis.study.study import Study
-from tokenred.core.values import PartOf, Size, read
-from tokenred.data import ImageDataset, balanced_subset, make_loader
+from tokenred.core.values import Count, Magnitude, PartOf, Size, checked
+from tokenred.data import ImageDataset, balanced_subset
 from tokenred.data.classes import ClassMap
-from tokenred.strategies.specs import Spec, same_budget
+from tokenred.strategies.specs import METHODS, Spec, same_budget
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,7 +57,8 @@ class Comparison(FramedResult):
     Attributes:
         frame: one row per strategy, the dense model first. ``tokens`` counts image tokens, at the
             start and after each block; ``top1``, ``top5`` are in percent, ``difference`` and its
-            interval in percentage points from dense; ``ms`` is per batch. Each row records what
+            interval in percentage points from dense; ``ms`` is per batch, and like
+            ``images_per_second`` of the row's own runs alone. Each row records what
             determines it: strategy (``config``, ``fingerprint``), weights, seed, versions, machine;
             ``key`` is its key in the store.
         level: level of the paired intervals.
@@ -72,9 +74,7 @@ class Comparison(FramedResult):
         }
         if "speedup" in self.frame:
             columns |= {
-                "images\na second": lambda row: number(
-                    row, "images_per_second", 0 if row["images_per_second"] >= 100 else 1
-                ),
+                "images\na second": self._rate,
                 "speed-up over dense\n[90% interval]": lambda row: interval(row, "speedup"),
                 "realised\nfraction": lambda row: number(row, "realised", 2),
             }
@@ -84,6 +84,12 @@ class Comparison(FramedResult):
             columns[gap] = lambda row: interval(row, "difference", signed=True)
         rows: list[Any] = self.frame.to_dict("records")
         return table_of(columns, rows, title=title or self.about, left=2, detail=_TRACE)
+
+    def _rate(self, row: Mapping[str, Any]) -> str:
+        """Images a second: of the dense model, times the speed-up, which was measured in pairs."""
+        rate = self.frame.iloc[0]["images_per_second"]
+        rate = float(rate * (1 if row["strategy"] == DENSE else row["speedup"]))
+        return number({"rate": rate}, "rate", 0 if rate >= 100 else 1)
 
     def footnotes(self) -> list[str]:
         """How the table was measured, and what was skipped."""
@@ -95,7 +101,8 @@ class Comparison(FramedResult):
                 "with timm's fused dense model right before each; dense against itself shows "
                 f"the noise. {first['processor']}, {count(int(first['threads']), 'thread')}, "
                 f"device {first['device']}.",
-                "Realised fraction: measured speed-up ÷ the speed-up that the GMACs allow.",
+                "Images a second: those of the dense model × the speed-up. Realised fraction: measured "
+                "speed-up ÷ the speed-up that the GMACs allow.",
             ]
         if "top1" in self.frame:
             lines.append(f"Accuracy: {count(first['images'], 'image')}, the same for all rows.")
@@ -117,26 +124,28 @@ class Comparison(FramedResult):
         return tradeoff(self.frame, **options)
 
 
+@checked
 def compare(
     model: nn.Module,
     data: str | Path | ImageDataset | None,
     strategies: Strategies | None = None,
     *,
-    limit: int | None = None,
-    batch_size: int = 32,
-    workers: int = 0,
+    budget: PartOf | Sequence[PartOf] = (),
+    limit: Size | None = None,
+    batch_size: Size = 32,
+    workers: Count = 0,
     timing: bool = True,
-    pairs: int = 9,
-    warmup: int = 2,
-    max_seconds: float | None = None,
-    threads: int | None = None,
+    pairs: Annotated[int, Ge(2)] = 9,
+    warmup: Count = 2,
+    max_seconds: Magnitude | None = None,
+    threads: Size | None = None,
     device: str | torch.device | None = None,
     amp: torch.dtype | None = None,
     channels_last: bool = False,
     baselines: bool | Sequence[float] = False,
     smaller: nn.Module | str | None = None,
-    seed: int = 0,
-    level: float = 0.95,
+    seed: Count = 0,
+    level: PartOf = 0.95,
     split: str | None = None,
     class_map: ClassMap = None,
     name: str | None = None,
@@ -154,7 +163,9 @@ def compare(
         model: a dense model, or a `ReducedViT`, whose base is then used.
         data: see `tokenred.analysis.evaluate`; None to measure speed only.
         strategies: as for `tokenred.analysis.parse_spec`, or a mapping from labels to strategies;
-            None for five methods at 0.85 and 0.65 of the dense model's GMACs, see `same_budget`.
+            None for five methods.
+        budget: run every strategy at this share of the dense model's GMACs, or at each of several
+            (`same_budget`); by default their own schedules, or 0.85 and 0.65 for the five methods.
         limit: maximum number of images.
         batch_size, workers: for both measurements and for loading.
         timing: also measure speed.
@@ -180,9 +191,11 @@ def compare(
         StudyInterruptedError: if the user stops it (Ctrl-C).
     """
     base = base_of(model)
-    read(Size | None, threads, "threads")
     target = check_device(device)
-    specs = same_budget() if strategies is None else named_specs(strategies)
+    specs = named_specs(METHODS if strategies is None else strategies)
+    shares = [budget] if isinstance(budget, float) else budget
+    if shares or strategies is None:
+        specs = same_budget(shares or (0.85, 0.65), specs)
     reduced, left_out = wrap_specs(base, specs)
     specs = [spec for spec in specs if spec.label in reduced]
     others, notes = baselines_beside(base, specs, reduced, baselines, smaller)
@@ -191,12 +204,9 @@ def compare(
         *notes,
         *unused_notes((n, model.strategy.unused) for n, model in reduced.items()),
     )
-    read(PartOf, level, "level")
     dataset = None
     if data is not None:
         dataset = open_for(base, data, split=split, class_map=class_map)
-        # Refuse numbers out of range now, not after the timing.
-        make_loader(dataset, batch_size, workers=workers, limit=limit, seed=seed)
     speed = {"name": "speed", "pairs": pairs, "warmup": warmup, "max_seconds": max_seconds}
     grid = Grid(
         cells=[{"base": DENSE}, *({"base": spec} for spec in specs), *map(_cell, others)],

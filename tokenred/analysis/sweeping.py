@@ -25,7 +25,7 @@ from tokenred.analysis.study.rows import unused_in, unused_notes
 from tokenred.analysis.study.run import run_plan
 from tokenred.analysis.study.store import Store
 from tokenred.core.errors import ConfigError, DataError
-from tokenred.core.values import read
+from tokenred.core.values import Count, Magnitude, Size, checked
 from tokenred.models.embedded import EMBEDDED_MODELS
 from tokenred.strategies.specs import StrategyLike
 
@@ -121,7 +121,8 @@ class Sweep(Result):
                 f"medians. {first['processor']}, {first['cores']} cores, tokenred "
                 f"{first['tokenred']}, torch {first['torch']}, timm {first['timm']}, seed "
                 f"{first['seed']}.",
-                "Realised fraction: measured speed-up ÷ the speed-up that the GMACs allow.",
+                "Realised fraction: measured speed-up ÷ the speed-up that the GMACs allow. Rows were "
+                "measured at different moments: compare their speed-ups, not images a second.",
             ]
         if any("peak_bytes" in row for row in self.done):
             lines.append(
@@ -142,25 +143,26 @@ class Sweep(Result):
         return lines + [f"To do: {cell}" for cell in self.todo]
 
 
+@checked
 def sweep(
     models: str | Path | Sequence[str | Path],
     strategies: Sequence[StrategyLike],
     path: str | Path | None = None,
     *,
-    batch_sizes: Sequence[int] = (1, 8, 32),
+    batch_sizes: Sequence[Size] = (1, 8, 32),
     image_sizes: Sequence[int | tuple[int, int] | None] = (None,),
     dtypes: Sequence[str] = ("float32",),
     compile: Sequence[bool | str] = (False,),
     engines: Sequence[str] = ("auto",),
     threads: Sequence[int | None] = (None,),
     devices: Sequence[str] = ("cpu",),
-    pairs: int = 15,
-    warmup: int = 2,
-    max_seconds: float | None = None,
+    pairs: Annotated[int, Ge(2)] = 15,
+    warmup: Count = 2,
+    max_seconds: Magnitude | None = None,
     memory: bool = False,
     split: bool = False,
     random_weights: bool = False,
-    seed: int = 0,
+    seed: Count = 0,
     retry: bool = False,
     overwrite: bool = False,
     dry_run: bool = False,
@@ -199,7 +201,6 @@ def sweep(
         DataError: for a missing folder.
         StoreError: for a file that is something else.
     """
-    read(Annotated[int, Ge(2)], pairs, "pairs")
     speed = {"name": "speed", "pairs": pairs, "warmup": warmup, "max_seconds": max_seconds}
     names = [models] if isinstance(models, str | Path) else models
     axes: dict[str, Any] = {

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
 from tokenred.backbones import adapt
 from tokenred.backbones.huggingface import HuggingFaceViT
-from tokenred.core.errors import InputError, PartError, UnusedWarning
+from tokenred.core.errors import InputError, PartError, UnknownNameError, UnusedWarning, shown
 from tokenred.reduced.model import ReducedViT, resolved
 from tokenred.reduced.tower import ReducedTower
 from tokenred.strategies.schedules import Budget
-from tokenred.strategies.specs import StrategyLike
+from tokenred.strategies.specs import StrategyLike, write_spec
 from tokenred.strategies.strategy import Strategy
 
 
 def wrap(
-    model: nn.Module, strategy: StrategyLike, *, engine: str = "auto", check: bool = False
+    model: nn.Module,
+    strategy: StrategyLike,
+    *,
+    engine: str = "auto",
+    check: bool = False,
+    **arguments: Any,
 ) -> ReducedViT:
     """Run a model with fewer tokens.
 
@@ -33,6 +39,7 @@ def wrap(
         engine: ``"auto"``, or an attention engine by name (`tokenred.attention.pick_engine`).
         check: also check what takes time: refuse images with NaN or infinite values, scores that
             are NaN, and selections that hold a token twice (not when compiled).
+        arguments: refused; those of a recipe belong to ``strategy``.
 
     Raises:
         BackboneError: for a model that no adapter knows.
@@ -44,6 +51,14 @@ def wrap(
         UnusedWarning: for a `Strategy` with a part that changes nothing (`Strategy.unused`), or
             with a budget that is larger than the cost of the model.
     """
+    if arguments:
+        name = strategy if isinstance(strategy, str) else "gtp"
+        written = write_spec(name, arguments)
+        given = ", ".join(f"{key}={shown(value)}" for key, value in arguments.items())
+        raise UnknownNameError(
+            f"wrap has no parameter {next(iter(arguments))!r}. Arguments of a recipe belong to the "
+            f"strategy: wrap(model, {written!r}), or wrap(model, strategy({name!r}, {given}))."
+        )
     if isinstance(strategy, nn.Module):
         raise PartError("expected wrap(model, strategy), got a model as the strategy; swap them.")
     base = model.base if isinstance(model, ReducedViT) else model
