@@ -121,8 +121,8 @@ class Sweep(Result):
                 f"medians. {first['processor']}, {first['cores']} cores, tokenred "
                 f"{first['tokenred']}, torch {first['torch']}, timm {first['timm']}, seed "
                 f"{first['seed']}.",
-                "Realised fraction: measured speed-up ÷ the speed-up that the GMACs allow. Rows were "
-                "measured at different moments: compare their speed-ups, not images a second.",
+                "Realised fraction: measured speed-up ÷ the speed-up that the GMACs allow.",
+                "Rows were measured at different moments: compare speed-ups, not images a second.",
             ]
         if any("peak_bytes" in row for row in self.done):
             lines.append(
