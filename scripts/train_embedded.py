@@ -20,13 +20,13 @@ from timm.models.vision_transformer import VisionTransformer
 
 import tokenred as tr
 from tokenred.core.files import check_output
+from tokenred.core.tensors import state_digest
 from tokenred.data import CIFAR10_MEAN, CIFAR10_STD
 from tokenred.models.checkpoint_file import (
     SAFE_SUFFIX,
     load_strictly,
     read_checkpoint,
     save_checkpoint,
-    state_digest,
 )
 from tokenred.strategies.specs import read_assignment
 from tokenred.training import Settings, finetune

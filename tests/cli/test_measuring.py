@@ -39,7 +39,7 @@ def test_budgets_baselines_and_a_corrupt_image(run: Run) -> None:
         folder.mkdir(parents=True)
         Image.new("RGB", (32, 32)).save(folder / "a.png")
     Path("images/4/torn.png").write_bytes(b"torn")
-    result = run("compare", "--no-timing", "--data", "images", "-s", "evit", "-b", 0.9, "-b", 0.6,
+    result = run("compare", "--no-timing", "--data", "images", "--model", "digits", "-s", "evit", "-b", 0.9, "-b", 0.6,
                  "--baselines", "--channels-last")  # fmt: skip
     assert result.exit_code == 0, result.output
     for words in ("evit@0.9", "evit@0.6", "resolution@0.6", "depth@0.6", "uniform@0.6",
@@ -162,7 +162,8 @@ def test_a_class_map(run: Run) -> None:
         Path("images", name).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(f"images/{name}/a.png")
     Path("map.json").write_text('{"three": 3, "seven": 7}')
-    words = ("compare", "-s", "topk", "--no-timing", "--no-progress", "--data", "images")
+    words = ("compare", "-s", "topk", "--no-timing", "--no-progress", "--data", "images",
+             "--model", "digits")  # fmt: skip
     assert "expected 10 classes" in run(*words).refusal
     Path("list.json").write_text("[3, 7]")
     assert "NAME" in run(*words, "--class-map", "list.json").refusal

@@ -23,6 +23,8 @@ REFUSED = [
     ("ablate --engine rey -a P=4", "Did you mean 'ray'"),
     ("ablate --against all -a P=4", "reference"),
     ("ablate --random-weights --metric accuracy -a P=4", "random weights"),
+    ("ablate -a P=4 --data .", "expected --model for the data '.'"),
+    ("ablate -a P=4 --limit 0", "--limit must be a whole number"),
     ("ablate --metric acuracy -a P=4", "metric"),
     ("ablate none.toml", "cannot read the study file"),
     ("ablate --store . -a P=4", "got a folder"),
@@ -32,6 +34,7 @@ REFUSED = [
     ("agreement --statistic all", "--statistic"),
     ("agreement --layer 8", "--layer from 0 to 7"),
     ("agreement -P 9", "remove"),
+    ("agreement --workers -1", "--workers must be a whole number"),
     # bench
     ("bench -s nothing", "unknown strategy 'nothing'"),
     ("bench --model vit_tinny_patch16_224", "Did you mean"),
@@ -47,7 +50,9 @@ REFUSED = [
     ("compare mine.py", "needs its option: --import mine.py."),
     ("compare -s gtp:Q=3", "strategy 'gtp' has no argument 'Q'"),
     ("compare -s gtp:P=60", "gtp:P=60: "),
-    ("compare --data nowhere", "found nothing"),
+    ("compare --data nowhere --model digits", "found nothing"),
+    ("compare --data .", "expected --model for the data '.'"),
+    ("compare --limit 0", "tokenred: --limit must be a whole number of at least 1"),
     ("compare --model deit_small_patch16_22 --data digits", "Did you mean"),
     ("compare --model vit_tiny_patch16_224", "--data"),
     ("compare --mean 0.5,a,b", "r,g,b"),
@@ -80,7 +85,8 @@ REFUSED = [
     # graph
     ("graph", "or --demo"),
     ("graph torn.png --demo", "or --demo"),
-    ("graph torn.png", "photograph at torn.png"),
+    ("graph torn.png", "expected --model"),
+    ("graph torn.png --model digits", "photograph at torn.png"),
     ("graph --demo -b mixd", "Did you mean 'mixed'"),
     ("graph --demo -b mixed:M=", "KEY=VALUE"),
     ("graph --demo -b mixed:K=3", "'K'"),
@@ -116,7 +122,8 @@ REFUSED = [
     ("show", "expected a photograph"),
     ("show torn.png --data digits", "expected a photograph"),
     ("show --demo --data digits", "--demo"),
-    ("show none.png", "photograph none.png"),
+    ("show torn.png", "expected --model"),
+    ("show none.png --model digits", "photograph at none.png"),
     ("show --demo -o a.jpg", ".png, .pdf, .svg"),
     ("show --demo -o old.png", "--overwrite"),
     ("show --demo --layers '1;2'", "--layers"),
@@ -155,6 +162,8 @@ def test_an_old_output_stays_unless_it_may_be_replaced(run: Run, command: str, n
     # A model that is not there: nothing is loaded before the folder is looked at.
     words = [*shlex.split(command), "--model", "nowhere.safetensors"]
     words += [] if command.startswith("bench") else ["--data", "digits"]
-    refused = run(*words, "--out" if "compare" in command else "-o", "out").refusal
-    assert "--overwrite" in refused
+    words += ["--out", "out"]
+    assert "--overwrite" in run(*words).refusal
+    # What was asked for comes first.
+    assert "unknown strategy 'nothing'" in run(*words, "-s", "nothing").refusal
     assert Path("out", name).read_text() == "mine"

@@ -12,8 +12,8 @@ from tokenred.data.digits import DigitsSource
 
 def test_a_photograph(run: Run) -> None:
     DigitsSource().image(3).save("seven.png")
-    result = run("show", "seven.png", "-s", "gtp:P=4", "-s", "evit@0.7", "--layers", "0,7",
-                 "--graph", "--width", 3.3, "-o", "tokens.svg")  # fmt: skip
+    result = run("show", "seven.png", "--model", "digits", "-s", "gtp:P=4", "-s", "evit@0.7",
+                 "--layers", "0,7", "--graph", "--width", 3.3, "-o", "tokens.svg")  # fmt: skip
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0].startswith("dense: 7 (")
@@ -48,8 +48,8 @@ def test_the_graph_of_an_embedded_digit(run: Run) -> None:
 
 def test_the_graph_of_a_photograph(run: Run) -> None:
     Image.new("RGB", (50, 40), (90, 20, 200)).save("photo.png")
-    result = run("graph", "photo.png", "-b", "semantic:M=3", "-p", 5, "-p", 6, "--all-edges",
-                 "-o", "a/b.svg")  # fmt: skip
+    result = run("graph", "photo.png", "--model", "digits", "-b", "semantic:M=3", "-p", 5, "-p", 6,
+                 "--all-edges", "-o", "a/b.svg")  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "Semantic(M=3" in result.stdout
     assert Path("a/b.svg").read_text().lstrip().startswith("<?xml")

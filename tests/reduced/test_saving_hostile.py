@@ -15,8 +15,8 @@ from timm.models.vision_transformer import VisionTransformer
 
 import tokenred as tr
 from tokenred.core.errors import CheckpointError, TokenredError
+from tokenred.core.tensors import state_digest
 from tokenred.models import load_model, read_checkpoint
-from tokenred.models.checkpoint_file import state_digest
 
 Saved = tuple[dict[str, torch.Tensor], dict[str, str], torch.Tensor]
 IMAGES = torch.linspace(-1, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16)

@@ -168,13 +168,15 @@ def compare(
         budget: run every strategy at this share of the dense model's GMACs, or at each of several
             (`same_budget`); by default their own schedules, or 0.85 and 0.65 for the five methods.
         limit: maximum number of images.
-        batch_size, workers: for both measurements and for loading.
+        batch_size: images in a batch, for both measurements.
+        workers: processes that load images.
         timing: also measure speed.
         pairs: timed runs of each strategy, each right after one of the dense model.
         warmup: number of uncounted pairs before those.
         max_seconds: fewer pairs, but at least 3, for a strategy that takes longer.
         threads: CPU threads of PyTorch; fewer can be faster on a shared machine.
-        device, amp, seed, split, class_map: as in `evaluate` and `benchmark`.
+        seed: for choosing images, timing inputs and bootstrap samples.
+        device, amp, split, class_map: as in `evaluate` and `benchmark`.
         channels_last: store images and convolution weights as NHWC.
         baselines: also the honest baselines, see `tokenred.analysis.baselines`, at the cost of each
             strategy, or at these shares of the dense model's GMACs. Notes say which are not

@@ -26,7 +26,6 @@ from tokenred.analysis.study.run import run_plan
 from tokenred.analysis.study.store import Store
 from tokenred.core.errors import ConfigError, DataError
 from tokenred.core.values import Count, Magnitude, Size, checked
-from tokenred.models.embedded import EMBEDDED_MODELS
 from tokenred.strategies.specs import StrategyLike
 
 if TYPE_CHECKING:
@@ -268,6 +267,8 @@ def _described(plan: Plan, cell: Cell) -> str:
 
 def _by_name(name: str, random_weights: bool) -> dict[str, Any]:
     """Arguments of `load_model` that download nothing."""
+    from tokenred.models.embedded import EMBEDDED_MODELS  # imports timm
+
     own = name.casefold() in EMBEDDED_MODELS or Path(name).suffix == ".safetensors"
     return {"spec": name} if own and not random_weights else {"spec": name, "pretrained": False}
 

@@ -13,7 +13,15 @@ from tokenred.analysis import Grid
 from tokenred.analysis.result import number, plain_table
 from tokenred.analysis.study.grid import StudyFile, read_study
 from tokenred.cli.console import claim, say
-from tokenred.cli.options import OUTPUT, ClassMap, Overwrite, given_to, options_of, read_class_map
+from tokenred.cli.options import (
+    OUTPUT,
+    ClassMap,
+    Overwrite,
+    given_to,
+    model_for,
+    options_of,
+    read_class_map,
+)
 from tokenred.core.errors import ConfigError
 from tokenred.core.files import check_new
 from tokenred.strategies.specs import read_arguments
@@ -83,18 +91,17 @@ def ablate_command(
 
 def _grid(told: StudyFile, random_weights: bool) -> Grid:
     """The grid, with the command line's defaults."""
-    asked = told.grid
-    model = asked.setdefault("model", "digits")
+    asked, axes = told.grid, told.grid.get("axes", {})
+    model, data = (asked.get(name, axes.get(name)) for name in ("model", "data"))
     if random_weights:
         if "accuracy" in asked.setdefault("metrics", ["speed"]):
             raise ConfigError(
                 "accuracy means nothing with random weights; leave it or --random-weights out."
             )
-        asked["model"] = {"spec": model, "pretrained": False}
-    elif model == "digits":
-        asked.setdefault("data", "digits")
-    if "data" not in asked and "data" not in asked.get("axes", {}) and "metrics" not in asked:
-        raise ConfigError(f"expected --data for the model {asked['model']!r}.")
+        asked["model"] = {"spec": asked.get("model", "digits"), "pretrained": False}
+    elif data is not None or "metrics" not in asked or model in (None, "digits"):
+        chosen = zip(("model", "data"), model_for(model, data), strict=True)
+        asked |= {name: value for name, value in chosen if name not in axes}
     against = asked.setdefault("against", "dense")
     asked["against"] = None if against == "none" else against
     return Grid(**asked)

@@ -9,11 +9,10 @@ import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError, ValidationError
 
 from tokenred._version import __version__
 from tokenred.cli.console import claims, exit_code, terminable
-from tokenred.cli.early import refuse_early
 from tokenred.cli.importing import OPTION, import_all
 from tokenred.core import errors
 from tokenred.core.errors import IF_OWN, TokenredError
@@ -64,13 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         del app[name]
         app.command(f"tokenred.cli.{_COMMANDS[name][0]}", name=name)
     try:
-        refuse_early(words)
-    except TokenredError as error:
-        sys.exit(_fail(str(error), 2))
-    try:
         sys.exit(app.meta(words) or 0)
     except CycloptsError as error:
-        sys.exit(_fail(str(error) + _as_options(error), 2))
+        told = error.exception_message if isinstance(error, ValidationError) else str(error)
+        sys.exit(_fail(told + _as_options(error), 2))
 
 
 def _as_options(error: CycloptsError) -> str:

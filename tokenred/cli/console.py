@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from tokenred.analysis.result import line_width
+from tokenred.core.errors import ConfigError
 from tokenred.core.files import prepare_folder
 from tokenred.core.lock import output_lock
 
@@ -62,6 +63,16 @@ def claim_folder(folder: Path, *names: str, overwrite: bool) -> tuple[Path, ...]
     paths = prepare_folder(folder, names, overwrite=overwrite)
     claim(folder)
     return paths
+
+
+def check_resume(resume: bool, overwrite: bool) -> None:
+    """Refuse ``--resume`` with ``--overwrite``.
+
+    Raises:
+        ConfigError: for both.
+    """
+    if resume and overwrite:
+        raise ConfigError("--resume continues an earlier run, --overwrite replaces it; choose one.")
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from tokenred.cli.options import OUTPUT, ModelOptions, Overwrite, Strategy, opti
 from tokenred.core.errors import ConfigError, UnknownNameError
 from tokenred.export import ExportReport, to_onnx, to_torch_export
 from tokenred.export.verified import check_place
-from tokenred.reduced.saving import is_saved, load
 from tokenred.reduced.wrap import wrap
 from tokenred.strategies.specs import parse_spec
 
@@ -47,10 +46,11 @@ def export_command(
         raise UnknownNameError.of("batch size", batch_size, _BATCHES)
     if "opset" in options and kind != "onnx":
         raise ConfigError("--opset is for ONNX; leave it out, or use --format onnx.")
+    spec = None if strategy is None else parse_spec(strategy)
     ending, write = _WRITERS[kind]
     # Before a model is loaded or downloaded.
     claim(check_place(output, ending, overwrite=overwrite))
-    chosen = _open(model, strategy, options.get("image_size"))
+    chosen = _open(model, spec, options.get("image_size"))
     with make_console().status("Exporting; a large model takes a minute or two …"):
         report = write(
             chosen, output, dynamic_batch=batch_size == "any", overwrite=overwrite, **options
@@ -69,15 +69,16 @@ def _format(name: str | None, output: Path) -> str:
     raise ConfigError(f"expected --output to end in .onnx or .pt2, got {output.name!r}.")
 
 
-def _open(model: ModelOptions, strategy: str | None, size: tuple[int, int] | None) -> nn.Module:
+def _open(model: ModelOptions, chosen: Any, size: tuple[int, int] | None) -> nn.Module:
     """The model, resized if necessary, with its strategy if it has one."""
-    chosen: Any = None if strategy is None else parse_spec(strategy)
-    if is_saved(model.model):
+    from tokenred.reduced.saving import is_saved, load  # imports timm
+
+    if is_saved(model.name):
         if model != ModelOptions(model=model.model):
             raise ConfigError(
-                f"{model.model} contains its own weights; leave out the options that choose others."
+                f"{model.name} contains its own weights; leave out the options that choose others."
             )
-        reduced = load(model.model)
+        reduced = load(model.name)
         base, chosen = reduced.base, chosen or reduced.strategy
     else:
         base = model.load()

@@ -11,22 +11,26 @@ import torch
 from cyclopts import Parameter
 
 from tokenred.analysis import paired_difference
-from tokenred.cli.console import say
+from tokenred.cli.console import check_resume, say
 from tokenred.cli.options import (
     OUTPUT,
     ClassMap,
+    Data,
     ModelOptions,
+    Overwrite,
     Strategy,
     assignments,
+    model_and_data,
     options_of,
     read_class_map,
-    source_for,
 )
-from tokenred.core.errors import ConfigError, UntrainedPartWarning
+from tokenred.core.errors import UntrainedPartWarning
+from tokenred.core.values import Size, read
 from tokenred.reduced.wrap import gmacs
 from tokenred.strategies.specs import parse_spec
 from tokenred.training import METHOD_SETTINGS, finetune, method_of, preset_of, settings_for
 from tokenred.training.finetune import DENSE, SHELF, TUNED, Finetuned
+from tokenred.training.run_folder import RunFolder
 
 _PAPER = "paper"
 
@@ -37,7 +41,7 @@ def finetune_command(
     output: Annotated[Path, OUTPUT],
     strategy: Strategy,
     model: ModelOptions = ModelOptions(),
-    data: str | None = None,
+    data: Data = None,
     class_map: ClassMap = None,
     preset: str | None = None,
     epochs: int | None = None,
@@ -49,6 +53,7 @@ def finetune_command(
     dry_run: bool = False,
     threads: int | None = None,
     resume: bool = False,
+    overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
     """Fine-tune a model with a strategy. A killed run resumes and reaches the same weights.
@@ -58,8 +63,6 @@ def finetune_command(
 
     Args:
         output: folder for weights, state.pt and log.csv.
-        data: 'digits' (embedded; the default with the digits model), 'cifar10[:PATH]', an image
-            folder, a zip or a tar; its train split.
         preset: digits or cifar10 (settings for small images), or paper (the method's own); by
             default that of the data or of an embedded model, otherwise paper.
         epochs: in place of the value in the settings.
@@ -73,24 +76,25 @@ def finetune_command(
         resume: continue a killed run, or start if there is none.
     """
     if threads is not None:
-        if threads < 1:
-            raise ConfigError(f"expected --threads from 1, got {threads}.")
-        torch.set_num_threads(threads)
-    source, classes = source_for(model, data), read_class_map(class_map)
+        torch.set_num_threads(read(Size, threads, "--threads"))
+    check_resume(resume, overwrite)
     spec = parse_spec(strategy)
+    (model, source), classes = model_and_data(model, data), read_class_map(class_map)
     method = spec.method if spec.method in METHOD_SETTINGS else method_of(spec.strategy)
     given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "amp": amp}
     changes = {k: v for k, v in given.items() if v is not None} | assignments(setting, "--set")
-    small = preset_of(model.model, source) if preset is None else preset
+    small = preset_of(model.name, source) if preset is None else preset
     small = None if small == _PAPER else small
     settings = settings_for(method, small).replace(**changes)
+    RunFolder(output).check(resume=resume, overwrite=overwrite)
     loaded = model.load()
     with warnings.catch_warnings():
         # Training is what the warning asks for.
         warnings.simplefilter("ignore", UntrainedPartWarning)
         result = finetune(
             loaded, spec.resolve(gmacs(loaded)), source, output=output, settings=settings,
-            resume=resume, class_map=classes, dry_run=dry_run, tell=say, **options,
+            resume=resume, overwrite=overwrite, class_map=classes, dry_run=dry_run, tell=say,
+            **options,
         )  # fmt: skip
     whose = f"settings of {method}, preset {small or _PAPER}"
     if os.environ.get("RANK", "0") != "0":

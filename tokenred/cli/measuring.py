@@ -9,27 +9,21 @@ from typing import Annotated, Any, Literal
 import torch
 from cyclopts import Parameter
 
-from tokenred.analysis import (
-    Sweep,
-    agreement,
-    compare,
-    oversmoothing,
-    parse_spec,
-    same_budget,
-    sweep,
-)
+from tokenred.analysis import Sweep, agreement, compare, oversmoothing, same_budget, sweep
 from tokenred.analysis.lineup import named_specs
 from tokenred.analysis.plots.canvas import figure_bytes
 from tokenred.backbones import adapt
-from tokenred.cli.console import claim_folder, say
+from tokenred.cli.console import check_resume, claim_folder, say
 from tokenred.cli.options import (
     OUTPUT,
-    DataOptions,
+    ClassMap,
+    Data,
     ModelOptions,
     Overwrite,
     Strategies,
+    model_and_data,
     options_of,
-    source_for,
+    read_class_map,
 )
 from tokenred.core.errors import ConfigError, OutputExistsError
 from tokenred.core.files import check_new, prepare_folder, write_atomically
@@ -49,11 +43,12 @@ _DEMO_SECONDS = 30  # at most, per method: a busy machine gets fewer pairs, to k
 _PANELS = ("cosine", "cosine_difference", "high_frequency", "effective_rank")
 
 
-@options_of(compare, leave_out="strategies class_map name store")
+@options_of(compare, leave_out="strategies name store")
 def compare_command(
     *,
     model: ModelOptions = ModelOptions(),
-    data: DataOptions = DataOptions(),
+    data: Data = None,
+    class_map: ClassMap = None,
     strategy: Strategies = (),
     budget: Annotated[tuple[float, ...], Parameter(name=["--budget", "-b"])] = (),
     output: Annotated[Path | None, OUTPUT] = None,
@@ -73,13 +68,16 @@ def compare_command(
         resume: continue a stopped run, or start if there is none.
         demo: the comparison on the embedded model and data, then the speed of DeiT-S.
     """
-    if demo and (model != ModelOptions() or strategy or budget or data.data):
+    if demo and (model != ModelOptions() or strategy or budget or data):
         raise ConfigError("--demo chooses the model, data and strategies; leave those options out.")
-    specs: Any = [parse_spec(text) for text in strategy] if strategy else None
+    check_resume(resume, overwrite)
+    specs: Any = named_specs(strategy) if strategy else None
     if budget:
         specs = same_budget(budget, specs or METHODS)
-    source = None if model.random_weights else source_for(model, data.data)
-    if model.random_weights and data.data:
+    source, options["class_map"] = None, read_class_map(class_map)
+    if not model.random_weights:
+        model, source = model_and_data(model, data)
+    elif data:
         raise ConfigError(
             "accuracy means nothing with random weights; leave out --data or --random-weights."
         )
@@ -101,9 +99,7 @@ def compare_command(
                 "another folder, or replace it (--overwrite)."
             )
         store.unlink()
-    result = compare(
-        model.load(), source, specs, name=model.title, store=store, **data.arguments(), **options
-    )
+    result = compare(model.load(), source, specs, name=model.title, store=store, **options)
     written = [result.to_csv(csv, overwrite=True)]
     written += [write_atomically(path, figure_bytes(result.plot())) for path in picture]
     store.unlink()
@@ -111,23 +107,24 @@ def compare_command(
     if told := result.resolution():
         say(told)
     if demo:
-        timed = _time_deit(data, options["threads"])
+        asked = {n: options[n] for n in ("threads", "device", "seed", "progress") if n in options}
+        timed = _time_deit(**asked)
         written.append(timed.to_csv(folder / "deit_small_speed.csv", overwrite=True))
         say("", timed)
     say(written=written)
 
 
-def _time_deit(data: DataOptions, threads: int) -> Any:
+def _time_deit(**options: Any) -> Any:
     """The published settings on DeiT-S with random weights; speed does not depend on them."""
     from tokenred.models import load_model
 
     with torch.random.fork_rng():
-        torch.manual_seed(data.seed)
+        torch.manual_seed(0)
         deit = load_model(_DEIT, pretrained=False)
     return compare(
         deit, None, _PUBLISHED, batch_size=8, pairs=5, warmup=1, max_seconds=_DEMO_SECONDS,
-        threads=threads, device=data.device, seed=data.seed, progress=data.progress,
         name=f"{_DEIT} with random weights (no download): speed only, accuracy not shown",
+        **options,
     )  # fmt: skip
 
 
@@ -182,7 +179,9 @@ def bench_command(
         say(found, written=[write_atomically(place, content)])
         return 0
     folder = output or _OUT / "bench"
-    results = folder / _STORE
+    results, sizes = folder / _STORE, [_size(text) for text in image_size]
+    check_resume(resume, overwrite)
+    named_specs(strategy)
     if not dry_run:
         claim_folder(folder, _STORE, _CSV, _CHART, overwrite=resume or overwrite)
     if (model, strategy, batch_size, image_size) == (_MODELS, _STRATEGIES, _BATCHES, ()):
@@ -192,7 +191,7 @@ def bench_command(
         strategy,
         None if dry_run and not results.exists() else results,
         batch_sizes=batch_size,
-        image_sizes=[_size(text) for text in image_size] or (None,),
+        image_sizes=sizes or (None,),
         dtypes=dtype,
         compile=[_mode(text) for text in compile],
         engines=engine,
@@ -224,11 +223,12 @@ def _mode(text: str) -> bool | str:
     return {"no": False, "false": False, "yes": True, "true": True}.get(text.casefold(), text)
 
 
-@options_of(agreement, leave_out="strategies name class_map", removed="--removed -P")
+@options_of(agreement, leave_out="strategies name", removed="--removed -P")
 def agreement_command(
     *,
     model: ModelOptions = ModelOptions(),
-    data: DataOptions = DataOptions(),
+    data: Data = None,
+    class_map: ClassMap = None,
     strategy: Strategies = ("gtp", "topk", "tome", "evit", "random"),
     statistic: Literal["iou", "survival", "scores"] = "iou",
     layer: int | None = None,
@@ -250,15 +250,17 @@ def agreement_command(
         if layer is not None and not 0 <= layer < depth:
             raise ConfigError(f"expected --layer from 0 to {depth - 1}, got {layer}.")
 
+    options["class_map"] = read_class_map(class_map)
     _measure(agreement, model, data, strategy, output, overwrite, options, check,
              statistic=statistic, layer=layer)  # fmt: skip
 
 
-@options_of(oversmoothing, leave_out="strategies name class_map gmacs_share")
+@options_of(oversmoothing, leave_out="strategies name gmacs_share")
 def oversmoothing_command(
     *,
     model: ModelOptions = ModelOptions(),
-    data: DataOptions = DataOptions(),
+    data: Data = None,
+    class_map: ClassMap = None,
     strategy: Strategies = ("gtp", "gtp:theta=0.6", "topk", "tome", "evit"),
     share: float = 0.75,
     output: Annotated[Path, OUTPUT] = _OUT / "oversmoothing",
@@ -275,14 +277,17 @@ def oversmoothing_command(
             strategies' own schedules.
         output: folder for oversmoothing.csv and oversmoothing.png.
     """
-    options["gmacs_share"] = None if share == 1 else share
+    if not 0 < share <= 1:
+        raise ConfigError(f"expected --share between 0 and 1, got {share:g}.")
+    options |= {"gmacs_share": None if share == 1 else share}
+    options["class_map"] = read_class_map(class_map)
     _measure(oversmoothing, model, data, strategy, output, overwrite, options, statistics=_PANELS)
 
 
 def _measure(
     measure: Callable[..., Any],
     model: ModelOptions,
-    data: DataOptions,
+    data: str | None,
     strategies: tuple[str, ...],
     folder: Path,
     overwrite: bool,
@@ -291,13 +296,13 @@ def _measure(
     **drawn: Any,
 ) -> None:
     """Measure block by block, write the table and the picture, and print the table."""
-    source = source_for(model, data.data)
     specs = named_specs(strategies)
+    model, source = model_and_data(model, data)
     name = measure.__name__
     csv, picture = claim_folder(folder, f"{name}.csv", f"{name}.png", overwrite=overwrite)
     loaded = model.load()
     check(adapt(loaded).info.depth)
-    result = measure(loaded, source, specs, name=model.title, **data.arguments(), **options)
+    result = measure(loaded, source, specs, name=model.title, **options)
     result.to_csv(csv, overwrite=True)
     write_atomically(picture, figure_bytes(result.plot(**drawn)))
     say(result, written=(csv, picture))

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter
 from docstring_parser import parse
 
 from tokenred.core.errors import ConfigError, DataError, shown
-from tokenred.core.values import parameters_of
+from tokenred.core.values import parameters_of, read
+from tokenred.data.open import check_there
 from tokenred.strategies.specs import read_assignment
 
 if TYPE_CHECKING:
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 N = TypeVar("N", int, float)
 
+# The embedded models, by the data that they were trained for.
+_MODELS = {"digits": "digits", "cifar10": "cifar10_vit"}
 _SCALARS = (bool, int, float, str, Path)
 _SPEC = (
     "NAME[:KEY=VALUE,…][@SHARE] or a .toml file{}: gtp:P=4,alpha=0.2; tome@0.65 costs 0.65 of the "
@@ -38,6 +44,13 @@ Overwrite = Annotated[bool, Parameter(help="replace the output of an earlier run
 Strategy = Annotated[str, Parameter(name=["--strategy", "-s"], help=_SPEC.format(""))]
 Strategies = Annotated[
     tuple[str, ...], Parameter(name=["--strategy", "-s"], help=_SPEC.format(" (repeat it)"))
+]
+Data = Annotated[
+    str | None,
+    Parameter(
+        help="'digits' (embedded; the default with its model), 'cifar10[:PATH]', an image folder, "
+        "a zip or a tar."
+    ),
 ]
 ClassMap = Annotated[
     str | None,
@@ -53,10 +66,10 @@ def options_of(
 ) -> Callable[[F], F]:
     """Give a command, as options, the parameters of the functions that it calls.
 
-    Those that the user gave arrive in the command's ``**options``; for the others, the functions'
-    own defaults apply. A parameter that the command (or one of its groups) declares stays the
-    command's own. A parameter whose values cannot be written as text, such as a model, is not an
-    option.
+    Those that the user gave arrive in the command's ``**options``, checked against the functions'
+    annotations; for the others, the functions' own defaults apply. A parameter that the command (or
+    one of its groups) declares stays the command's own. A parameter whose values cannot be written
+    as text, such as a model, is not an option.
 
     Args:
         functions: must describe their parameters under ``Args:``.
@@ -76,8 +89,9 @@ def options_of(
             for name, annotation in parameters_of(function).items():
                 readable = _readable(annotation, parameters[name].default)
                 if name not in taken and readable is not None:
-                    called = names.get(name, "").split() or None
-                    about = Parameter(name=called, help=described.get(name))
+                    called = names.get(name, f"--{name.replace('_', '-')}").split()
+                    valid = partial(_refuse_invalid, annotation, called[0])
+                    about = Parameter(name=called, help=described.get(name), validator=valid)
                     options[name] = parameters[name].replace(
                         kind=inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[readable, about]
                     )
@@ -88,6 +102,10 @@ def options_of(
         return command
 
     return give
+
+
+def _refuse_invalid(annotation: Any, option: str, _: Any, value: Any) -> None:
+    read(annotation, value, option)
 
 
 def _with_default(option: inspect.Parameter) -> inspect.Parameter:
@@ -110,11 +128,14 @@ def given_to(function: Callable[..., Any], options: dict[str, Any]) -> dict[str,
 
 
 def _described(function: Callable[..., Any]) -> dict[str, str]:
-    """What a docstring says about each parameter; several may share a line."""
+    """What a docstring says about each parameter; several may share a line, or another's words."""
     found = {}
     for each in parse(inspect.getdoc(function) or "").params:
-        for name in each.arg_name.split(","):
-            found[name.strip()] = " ".join((each.description or "").replace("``", "`").split())
+        text = " ".join((each.description or "").replace("``", "`").split())
+        other = re.match(r"as in `(\w+)`", text)
+        theirs = _described(resolve_name(f"tokenred.analysis:{other[1]}")) if other else {}
+        for name in map(str.strip, each.arg_name.split(",")):
+            found[name] = theirs.get(name, text)
     return found
 
 
@@ -149,7 +170,8 @@ class ModelOptions:
     """The model and its weights.
 
     Attributes:
-        model: 'digits' or 'cifar10_vit' (embedded), a timm name, or a .safetensors file.
+        model: 'digits' or 'cifar10_vit' (embedded), a timm name, or a .safetensors file; by default
+            the embedded one of the data.
         checkpoint: weights for a timm name, in place of the published ones.
         use_ema: for a training checkpoint, use the averaged weights rather than the raw ones.
         random_weights: untrained weights, for measuring speed or trying things out.
@@ -157,7 +179,7 @@ class ModelOptions:
         std: likewise.
     """
 
-    model: str = "digits"
+    model: str | None = None
     checkpoint: Path | None = None
     use_ema: Annotated[bool | None, Parameter(negative="--no-use-ema")] = None
     random_weights: Annotated[bool, Parameter(show_default=False)] = False
@@ -165,9 +187,14 @@ class ModelOptions:
     std: str | None = None
 
     @property
+    def name(self) -> str:
+        """As `tokenred.models.load_model` takes it."""
+        return self.model or "digits"
+
+    @property
     def title(self) -> str:
         """For titles and tables."""
-        name = "digits ViT" if self.model.casefold() == "digits" else self.model
+        name = "digits ViT" if self.name.casefold() == "digits" else self.name
         if name.endswith(".safetensors"):
             name = Path(name).stem
         return f"{name} (random weights)" if self.random_weights else name
@@ -182,7 +209,7 @@ class ModelOptions:
         from tokenred.models import load_model
 
         return load_model(
-            self.model,
+            self.name,
             checkpoint=self.checkpoint,
             pretrained=False if self.random_weights else None,
             mean=numbers("--mean", self.mean, float, "three numbers r,g,b"),
@@ -191,50 +218,34 @@ class ModelOptions:
         )
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class DataOptions:
-    """The images and how they are read.
-
-    Attributes:
-        data: 'digits' (embedded; the default with the digits model), 'cifar10[:PATH]', an image
-            folder, a zip or a tar.
-        split: such as test or val.
-        limit: maximum number of images.
-        class_map: index of each class folder: a .json file {NAME: INDEX, …}, imagenet-1k (folders
-            named by WNIDs), or folders (their own order).
-        batch_size: images in a batch.
-        workers: processes that load images.
-        device: cpu, cuda, …
-        seed: for choosing images, timing inputs and bootstrap samples.
-        progress: show progress on standard error.
-    """
-
-    data: str | None = None
-    split: str | None = None
-    limit: int | None = None
-    class_map: str | None = None
-    batch_size: int = 32
-    workers: int = 0
-    device: str | None = None
-    seed: int = 0
-    progress: Annotated[bool, Parameter(negative="--no-progress")] = True
-
-    def arguments(self) -> dict[str, Any]:
-        """All but the data, under the library's parameter names."""
-        found = {name: value for name, value in asdict(self).items() if name != "data"}
-        return found | {"class_map": read_class_map(self.class_map)}
-
-
-def source_for(model: ModelOptions, data: str | None) -> str:
-    """The data of ``--data``; by default, the embedded digits for their own model.
+def model_and_data(model: ModelOptions, data: str | None) -> tuple[ModelOptions, str]:
+    """The model and the data to run it on; an embedded model and its data stand for each other.
 
     Raises:
-        ConfigError: if another model is used without ``--data``.
+        ConfigError: if the user has to name the other one.
+        DataError: if there is nothing at the path of the data.
     """
-    if data is None and model.model.casefold() != "digits":
-        raise ConfigError(f"expected --data for the model {model.model!r}.")
-    return data or "digits"
+    name, data = model_for(model.model, data)
+    check_there(data)
+    return replace(model, model=name), data
+
+
+def model_for(model: Any, data: Any) -> tuple[Any, Any]:
+    """The same for names alone.
+
+    Raises:
+        ConfigError: if the user has to name the other one.
+    """
+    if model is None:
+        kind = "digits" if data is None else str(data).partition(":")[0]
+        if kind not in _MODELS:
+            raise ConfigError(
+                f"expected --model for the data {shown(data)}: the one that was trained for it."
+            )
+        return _MODELS[kind], data or kind
+    if data is None and str(model).casefold() != "digits":
+        raise ConfigError(f"expected --data for the model {model!r}.")
+    return model, data or "digits"
 
 
 def read_class_map(text: str | None) -> dict[str, int] | str | None:

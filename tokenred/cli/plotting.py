@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
-from matplotlib.figure import Figure
 
 from tokenred.analysis import (
     heat_map,
@@ -24,6 +23,9 @@ from tokenred.analysis.plots.tables import Table, theta_rows
 from tokenred.cli.console import claim, say
 from tokenred.cli.options import Overwrite, assignments, given_to, options_of
 from tokenred.core.files import check_output
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 plot_app = App(name="plot", help="Draw a figure from the CSV of a comparison or a study.")
 
@@ -66,14 +68,14 @@ def tradeoff_command(
     Args:
         finetuned: only the paper's points with, or without, training.
     """
-    paths = _places(output, "tradeoff", overwrite)
     theirs = None
     if published is not None:
         theirs = read_published(
             published, backbone=backbone or None, method=paper_method or None,
             finetuned=finetuned, **given_to(read_published, options),
         )  # fmt: skip
-    _write(tradeoff(frame, published=theirs, **given_to(tradeoff, options)), paths, overwrite)
+    figure = tradeoff(frame, published=theirs, **given_to(tradeoff, options))
+    _write(figure, output, "tradeoff", overwrite)
 
 
 def _add_figure(kind: str, draw: Callable[..., Figure], about: str) -> None:
@@ -88,8 +90,7 @@ def _add_figure(kind: str, draw: Callable[..., Figure], about: str) -> None:
         overwrite: Overwrite = False,
         **options: Any,
     ) -> None:
-        paths = _places(output, kind, overwrite)
-        _write(draw(frame, fixed=_fixed(fix), **options), paths, overwrite)
+        _write(draw(frame, fixed=_fixed(fix), **options), output, kind, overwrite)
 
     command.__doc__ = about
     plot_app.command(options_of(draw, leave_out="frame fixed")(command), name=kind)
@@ -116,14 +117,13 @@ def _add_table(kind: str, rows: str, number: str, about: str) -> None:
         overwrite: Overwrite = False,
         **options: Any,
     ) -> None:
-        paths = _places(output, kind, overwrite)
         data = read_frame(frame)
         made = tabulate(
             data, theta_rows(data) if rows == "theta" else rows, published=published, table=table,
             backbone=backbone or None, fixed=_fixed(fix), **given_to(tabulate, options),
         )  # fmt: skip
         shown = made.markdown() if text == "markdown" else made.latex()
-        _write(made.figure(**given_to(Table.figure, options)), paths, overwrite, shown)
+        _write(made.figure(**given_to(Table.figure, options)), output, kind, overwrite, shown)
 
     command.__doc__ = f"""{about}
 
@@ -139,14 +139,12 @@ _add_table("graph-table", "graph", "4", "Graph types over budgets, as in table 4
 _add_table("theta-table", "theta", "5", "Shares of attention kept over budgets, as in table 5.")
 
 
-def _places(outputs: tuple[Path, ...], kind: str, overwrite: bool) -> list[Path]:
-    """The paths of the figure, checked before any work is done."""
-    paths = outputs or (Path(f"{kind}.png"),)
-    return [claim(check_output(path, SUFFIXES, overwrite=overwrite)) for path in paths]
-
-
-def _write(figure: Figure, paths: list[Path], overwrite: bool, *shown: str) -> None:
+def _write(
+    figure: Figure, outputs: tuple[Path, ...], kind: str, overwrite: bool, *shown: str
+) -> None:
     """Write the figure, then print its text."""
+    outputs = outputs or (Path(f"{kind}.png"),)
+    paths = [claim(check_output(path, SUFFIXES, overwrite=overwrite)) for path in outputs]
     say(*shown, written=save_figure(figure, *paths, overwrite=overwrite))
 
 

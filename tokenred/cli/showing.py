@@ -18,16 +18,19 @@ from tokenred.analysis import (
     show_tokens,
     trace_picture,
 )
+from tokenred.analysis.lineup import named_specs
 from tokenred.analysis.measure.inputs import open_for
 from tokenred.analysis.plots.canvas import SUFFIXES
 from tokenred.cli.console import claim, say
 from tokenred.cli.options import (
     OUTPUT,
     ClassMap,
+    Data,
     ModelOptions,
     Overwrite,
     Strategies,
     given_to,
+    model_and_data,
     numbers,
     options_of,
     read_class_map,
@@ -49,7 +52,7 @@ def show_command(
     /,
     *,
     model: ModelOptions = ModelOptions(),
-    data: str | None = None,
+    data: Data = None,
     split: str | None = None,
     index: int = 0,
     class_map: ClassMap = None,
@@ -68,7 +71,6 @@ def show_command(
 
     Args:
         image: a photograph; or choose one with --data and --index.
-        data: 'digits' (embedded), 'cifar10[:PATH]', an image folder, zip or tar.
         split: the split of --data, such as test or val.
         index: the index of an image in --data, from 0.
         layers: the blocks to show, from 0, such as 0,4,8,11; by default four, evenly spaced.
@@ -81,18 +83,21 @@ def show_command(
     data = "digits" if demo else data
     if (image is None) == (data is None):
         raise ConfigError("expected a photograph: the path of one, or --data (and --index).")
+    specs = named_specs(strategy)
     blocks = numbers("--layers", layers, int, "numbers of blocks such as 0,4,8")
     names = None if classes is None else _names(classes)
     mapped = read_class_map(class_map)
+    photograph = None if image is None else _open(image, model)
+    if data is not None:
+        model, data = model_and_data(model, data)
     path = claim(check_output(output, SUFFIXES, overwrite=overwrite))
-    photograph = None if image is None else _open(image)
     loaded = model.load()
     transform = None
     if photograph is None:
         photograph, transform, known = _from_data(loaded, str(data), split, index, mapped)
         names = names or known
     picture = trace_picture(
-        loaded, photograph, strategy, blocks, classes=names, transform=transform,
+        loaded, photograph, specs, blocks, classes=names, transform=transform,
         **given_to(trace_picture, options),
     )  # fmt: skip
     figure = show_tokens(picture, **given_to(show_tokens, options))
@@ -133,7 +138,7 @@ def graph_command(
     if (image is None) != demo:
         raise ConfigError("expected the path of a photograph, or --demo; one of them.")
     chosen = _builder(builder)
-    picture = DigitsSource().image(0) if image is None else _open(image)
+    picture = DigitsSource().image(0) if image is None else _open(image, model)
     prepare_folder(output.parent, (output.name,), overwrite=overwrite)
     claim(check_output(output, SUFFIXES, overwrite=overwrite))
     loaded = model.load()
@@ -165,7 +170,9 @@ def _names(path: Path) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines if line.strip())
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Path, model: ModelOptions) -> Image.Image:
+    if model.model is None:
+        raise ConfigError("expected --model for a photograph; --demo has a picture and its model.")
     try:
         with Image.open(path) as image:
             return image.convert("RGB")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokenred.core.capture import is_eager
 
@@ -136,3 +138,28 @@ def weighted_mean(
     some = torch.where(total > 0, total, 1)
     share = torch.where(total > 0, weight / some, 1 / weight.shape[1])
     return product(share[:, None], x).to(x.dtype)
+
+
+def state_digest(state: Mapping[str, Tensor]) -> str:
+    """The first 16 hex digits of a SHA-256 over names, types, shapes and values of weights."""
+    running = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        value = value.detach().cpu().contiguous()
+        running.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        # As bytes, since NumPy has no bfloat16.
+        running.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return running.hexdigest()[:16]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Set all modules to eval mode inside the block, and restore their modes afterwards."""
+    # The base of a reduced model is not a child.
+    roots = [m for m in (model, vars(model).get("base")) if isinstance(m, nn.Module)]
+    before = [(module, module.training) for root in roots for module in root.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training

@@ -56,26 +56,37 @@ def open_dataset(
         DataError: if the source is missing, unreadable, empty, or has another layout.
         ConfigError: if ``class_map`` is invalid.
     """
-    if not isinstance(source, (str, os.PathLike)) or not os.fspath(source):
-        raise DataError(
-            f"expected the name or path of a dataset, got {shown(source)}; known names: "
-            f"{', '.join(_NAMED)}."
-        )
-    text = os.fspath(source)
+    text = check_there(source)
     if text == "digits":
         digits = DigitsSource(split or "test")
         return ImageDataset(digits, digits.labels, DIGITS_CLASSES, "digits", transform)
     if text == "cifar10" or text.startswith("cifar10:"):
         return _open_cifar10(text.partition(":")[2], split or "test", transform)
     path = Path(text).expanduser()
-    if not path.exists():
+    return _open_path(path, path.name or str(path), split, transform, class_map)
+
+
+def check_there(source: str | os.PathLike[str]) -> str:
+    """The source as text, if it is a known name or there is something at the path.
+
+    Raises:
+        DataError: if there is not.
+    """
+    if not isinstance(source, (str, os.PathLike)) or not os.fspath(source):
+        raise DataError(
+            f"expected the name or path of a dataset, got {shown(source)}; known names: "
+            f"{', '.join(_NAMED)}."
+        )
+    text = os.fspath(source)
+    named = text in _NAMED or text.startswith("cifar10:")
+    if not named and not Path(text).expanduser().exists():
         close = difflib.get_close_matches(text, _NAMED, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise DataError(
-            f"expected a dataset at {path}, found nothing.{hint} Pass an image folder, a zip or "
-            f"a tar of one, or a known name: {', '.join(_NAMED)}."
+            f"expected a dataset at {text}, found nothing.{hint} Pass an image folder, a zip or a "
+            f"tar of one, or a known name: {', '.join(_NAMED)}."
         )
-    return _open_path(path, path.name or str(path), split, transform, class_map)
+    return text
 
 
 def _open_path(

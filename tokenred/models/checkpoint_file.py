@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import pickle
@@ -190,17 +189,6 @@ def save_checkpoint(
     # safetensors refuses tensors that share storage, such as tied weights: hence the copies.
     state = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in model_state.items()}
     return write_whole(path, lambda place: place.write_bytes(save(state, notes)))
-
-
-def state_digest(state: Mapping[str, Tensor]) -> str:
-    """The first 16 hex digits of a SHA-256 over names, types, shapes and values of weights."""
-    running = hashlib.sha256()
-    for name, value in sorted(state.items()):
-        value = value.detach().cpu().contiguous()
-        running.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        # As bytes, since NumPy has no bfloat16.
-        running.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return running.hexdigest()[:16]
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:

@@ -7,7 +7,6 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenred.core.errors import CheckpointError, shown
+from tokenred.core.tensors import evaluating
 from tokenred.models.metadata import read_entry
 
 _OF_MODULES = frozenset(vars(nn.Module()))
@@ -218,20 +218,6 @@ def _agree(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
     close = _CLOSE if dtype in (torch.float64, torch.float32) else _CLOSE_IN_HALF
     scale = float(one.nan_to_num(0, 0, 0).abs().amax()) if one.numel() else 0.0
     return torch.allclose(one, other, rtol=0, atol=close * scale, equal_nan=True)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Set all modules to eval mode inside the block, and restore their modes afterwards."""
-    # The base of a reduced model is not a child.
-    roots = [m for m in (model, vars(model).get("base")) if isinstance(m, nn.Module)]
-    before = [(module, module.training) for root in roots for module in root.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training
 
 
 def _tensors(given: Any) -> Iterator[Tensor]:

@@ -23,13 +23,13 @@ from tokenred.core.errors import (
     UnusedWarning,
 )
 from tokenred.core.files import check_output, exists
+from tokenred.core.tensors import state_digest
 from tokenred.models.checkpoint_file import (
     SAFE_SUFFIX,
     check_fit,
     load_strictly,
     read_checkpoint,
     save_checkpoint,
-    state_digest,
 )
 from tokenred.models.likeness import check_answers, check_attributes, probe_image, told_likeness
 from tokenred.models.metadata import (

@@ -21,9 +21,9 @@ from tokenred.core.errors import ConfigError, DataError
 from tokenred.core.files import prepare_folder
 from tokenred.core.lock import output_lock
 from tokenred.core.progress import progress_bar
+from tokenred.core.tensors import state_digest
 from tokenred.data import ImageDataset, balanced_subset, open_dataset
 from tokenred.data.classes import ClassMap
-from tokenred.models.checkpoint_file import state_digest
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.saving import check_loadable, save
 from tokenred.reduced.wrap import gmacs, wrap

@@ -109,7 +109,8 @@ def evaluate(
         data: anything that `tokenred.data.open_dataset` accepts (``"digits"``, a folder, a zip,
             …), an `ImageDataset`, or a loader of (images, labels) or (images, labels,
             indices). All except a loader use the model's own preprocessing.
-        batch_size, workers: for loading; a loader has its own.
+        batch_size: images in a batch; a loader has its own.
+        workers: processes that load images; a loader has its own.
         limit: maximum number of images: a fixed, class-balanced subset, or the first images of a
             loader.
         device: where to run; None for the model's device.

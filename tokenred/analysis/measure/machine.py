@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from tokenred._version import __version__
 from tokenred.core.errors import ConfigError, shown
+from tokenred.core.tensors import evaluating, state_digest
 from tokenred.core.values import Size, read
-from tokenred.models.checkpoint_file import state_digest
-from tokenred.models.likeness import evaluating
 from tokenred.reduced.model import ReducedViT
 
 # Messages of allocators other than CUDA's in a plain RuntimeError: the CPU's on Linux and

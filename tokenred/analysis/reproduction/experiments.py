@@ -13,7 +13,6 @@ from typing import Any
 from tokenred.analysis.plots.published import GTP_PAPER, read_rows
 from tokenred.backbones import adapt
 from tokenred.core.errors import ConfigError, UnknownNameError
-from tokenred.models import load_model
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -193,6 +192,8 @@ def _target(name: str, file: Path | None, weights: bool) -> Target:
     elif file is not None:
         model["checkpoint"] = str(file)
     if backbone is None:
+        from tokenred.models import load_model  # imports timm
+
         info = adapt(load_model(**model)).info
         return Target(name, "", model, info.num_patches, info.depth)
     why_not = ""

@@ -31,7 +31,6 @@ from tokenred.core.files import prepare_folder
 from tokenred.core.fingerprint import digest
 from tokenred.core.lock import output_lock
 from tokenred.data import open_dataset
-from tokenred.models import load_model
 from tokenred.strategies.specs import parse_spec
 
 STORE, CSV, HTML = "results.db", "reproduction.csv", "reproduction.html"
@@ -219,6 +218,8 @@ def _follow_tokens(experiment: Experiment, target: Target, run: _Run) -> pd.Data
     path = run.folder / f"{experiment.name}-{mark}.csv"
     if path.exists():
         return read_frame(path)
+    from tokenred.models import load_model  # imports timm
+
     found = oversmoothing(
         load_model(**target.model), run.data, experiment.follow, gmacs_share=_SHARE,
         limit=run.limit, batch_size=run.options["batch_size"], workers=run.options["loaders"],

@@ -13,6 +13,7 @@ from torch import nn
 from tokenred.analysis.study.refs import DataRef, ModelRef
 from tokenred.core.errors import PartError
 from tokenred.core.fingerprint import digest, identity_of
+from tokenred.core.tensors import evaluating
 from tokenred.core.info import BlockInfo, ModelInfo
 from tokenred.core.part import Part
 from tokenred.reduced.cost import Cost, strategy_cost
@@ -201,7 +202,6 @@ def _model_identity(model: nn.Module) -> str:
     Classes, attributes, weights and other tensors of all modules, functions set on them, hooks,
     versions of packages, and the preprocessing. Training mode is not included.
     """
-    from tokenred.models.likeness import evaluating
     from tokenred.models.metadata import PREPROCESSING
 
     more: list[Any] = []
