@@ -39,8 +39,8 @@ def test_budgets_baselines_and_a_corrupt_image(run: Run) -> None:
         folder.mkdir(parents=True)
         Image.new("RGB", (32, 32)).save(folder / "a.png")
     Path("images/4/torn.png").write_bytes(b"torn")
-    result = run("compare", "--no-timing", "--data", "images", "--model", "digits", "-s", "evit", "-b", 0.9, "-b", 0.6,
-                 "--baselines", "--channels-last")  # fmt: skip
+    result = run("compare", "--no-timing", "--data", "images", "--model", "digits", "-s", "evit",
+                 "-b", 0.9, "-b", 0.6, "--baselines", "--channels-last")  # fmt: skip
     assert result.exit_code == 0, result.output
     for words in ("evit@0.9", "evit@0.6", "resolution@0.6", "depth@0.6", "uniform@0.6",
                   "10 images", "Skipped: 1 unreadable image: ", "torn.png"):  # fmt: skip
