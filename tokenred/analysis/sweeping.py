@@ -178,10 +178,13 @@ def sweep(
         strategies: as for `tokenred.analysis.parse_spec`.
         path: the store of the results. What it contains is not measured again, unless machine or
             versions differ. None keeps the results in memory.
-        batch_sizes, image_sizes, dtypes, compile, engines, threads, devices: the settings, in
-            every combination. An image size is a side, or (height, width); None for the model's
-            own. A dtype applies to weights and images; an engine (`tokenred.wrap`) to the attention
-            of reduced models.
+        batch_sizes: images in a batch; this and the next six are combined in every way.
+        image_sizes: a side, or (height, width); None for the model's own.
+        dtypes: float32, bfloat16 or float16, of weights and images.
+        compile: whether to compile both models, or a mode of ``torch.compile``.
+        engines: attention of the reduced models (`tokenred.wrap`): auto, plain, two_calls, …
+        threads: CPU threads of PyTorch; None for no change.
+        devices: cpu, cuda, …
         pairs: timed runs of each strategy, each right after one of the dense model.
         warmup: number of uncounted pairs before those.
         max_seconds: fewer pairs, but at least 3, for a strategy that takes longer.

@@ -94,7 +94,7 @@ def _root(
     try:
         import_all(imports)
         command, bound, _ = app.parse_args(words)
-        with claims(), terminable():
+        with claims, terminable():
             return command(*bound.args, **bound.kwargs) or 0
     except KeyboardInterrupt as stop:
         again = (*words, *(f"{OPTION}={each}" for each in imports))

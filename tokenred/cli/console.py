@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,7 +18,8 @@ from tokenred.core.errors import ConfigError
 from tokenred.core.files import prepare_folder
 from tokenred.core.lock import output_lock
 
-_claims: ContextVar[ExitStack] = ContextVar("tokenred_claims")
+claims = ExitStack()
+"""Locks of the outputs that the running command has claimed; whoever runs it closes them."""
 
 
 def make_console() -> Console:
@@ -48,7 +48,7 @@ def claim(output: Path) -> Path:
     Raises:
         OutputBusyError: if another process is writing there.
     """
-    _claims.get().enter_context(output_lock(output))
+    claims.enter_context(output_lock(output))
     return output
 
 
@@ -73,17 +73,6 @@ def check_resume(resume: bool, overwrite: bool) -> None:
     """
     if resume and overwrite:
         raise ConfigError("--resume continues an earlier run, --overwrite replaces it; choose one.")
-
-
-@contextmanager
-def claims() -> Iterator[None]:
-    """Within this block, a command can claim outputs."""
-    with ExitStack() as stack:
-        token = _claims.set(stack)
-        try:
-            yield
-        finally:
-            _claims.reset(token)
 
 
 class _TerminatedError(KeyboardInterrupt):

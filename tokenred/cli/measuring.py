@@ -128,20 +128,14 @@ def _time_deit(**options: Any) -> Any:
     )  # fmt: skip
 
 
-@options_of(
-    sweep, leave_out="models strategies path batch_sizes image_sizes dtypes engines devices retry"
-)
+@options_of(sweep, leave_out="models strategies path batch_sizes image_sizes retry",
+            dtypes="--dtype", engines="--engine", devices="--device")  # fmt: skip
 def bench_command(
     *,
     model: tuple[str, ...] = _MODELS,
     strategy: Strategies = _STRATEGIES,
     batch_size: Annotated[tuple[int, ...], Parameter(name=["--batch-size", "-n"])] = _BATCHES,
     image_size: tuple[str, ...] = (),
-    dtype: tuple[str, ...] = ("float32",),
-    compile: tuple[str, ...] = ("no",),
-    engine: tuple[str, ...] = ("auto",),
-    threads: tuple[int, ...] = (),
-    device: tuple[str, ...] = ("cpu",),
     output: Annotated[Path | None, OUTPUT] = None,
     resume: bool = False,
     overwrite: Overwrite = False,
@@ -158,11 +152,6 @@ def bench_command(
         model: 'digits' (embedded), a timm name (random weights), or a .safetensors file; repeat it.
         batch_size: images in a batch; repeat it.
         image_size: a side or HEIGHTxWIDTH; repeat it; by default the model's own.
-        dtype: float32, bfloat16 or float16, of weights and images; repeat it.
-        compile: no, yes, or a mode of torch.compile, for both models; repeat it.
-        engine: auto, plain, two_calls, …: the attention of the reduced model; repeat it.
-        threads: CPU threads of PyTorch; repeat it.
-        device: cpu, cuda, …; repeat it.
         output: folder for results.db, results.csv and break_even.png; by default
             tokenred-out/bench.
         resume: continue an earlier run; nothing is measured twice.
@@ -192,11 +181,6 @@ def bench_command(
         None if dry_run and not results.exists() else results,
         batch_sizes=batch_size,
         image_sizes=sizes or (None,),
-        dtypes=dtype,
-        compile=[_mode(text) for text in compile],
-        engines=engine,
-        threads=threads or (None,),
-        devices=device,
         overwrite=overwrite,
         dry_run=dry_run,
         **options,
@@ -217,10 +201,6 @@ def _size(text: str) -> int | tuple[int, int]:
     if len(sides) > 2 or not all(side.isdecimal() for side in sides):
         raise ConfigError(f"expected --image-size as a side or HEIGHTxWIDTH, got {text!r}.")
     return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
-
-
-def _mode(text: str) -> bool | str:
-    return {"no": False, "false": False, "yes": True, "true": True}.get(text.casefold(), text)
 
 
 @options_of(agreement, leave_out="strategies name", removed="--removed -P")
