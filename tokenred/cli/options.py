@@ -153,7 +153,8 @@ def _readable(annotation: Any, default: Any) -> Any:
     if origin in (typing.Union, types.UnionType):
         found = [one for member in inner if (one := _readable(member, default)) is not None]
         plain = [one for one in found if one in _SCALARS] or found
-        # Everything can be read as text, so it comes last.
+        # "no" among texts is text. Everything can be read as text, so it comes last.
+        plain = [one for one in plain if one is not bool or str not in plain]
         plain.sort(key=lambda one: one in (str, Path))
         return typing.Union[tuple(plain)] if plain else None  # noqa: UP007
     if origin is tuple and Ellipsis not in inner:
