@@ -105,7 +105,8 @@ def options_of(
 
 
 def _refuse_invalid(annotation: Any, option: str, _: Any, value: Any) -> None:
-    read(annotation, value, option)
+    if value is not None:  # given
+        read(annotation, value, option)
 
 
 def _with_default(option: inspect.Parameter) -> inspect.Parameter:
