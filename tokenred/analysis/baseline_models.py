@@ -74,9 +74,7 @@ def baselines(
         )
     wrong = [kinds] if isinstance(kinds, str) else [kind for kind in kinds if kind not in _MAKERS]
     if wrong:
-        raise ConfigError(
-            f"expected kinds as a list from {', '.join(KINDS)}, got {shown(wrong[0])}."
-        )
+        raise ConfigError(f"expected kinds as a list from {', '.join(KINDS)}, got {wrong[0]!r}.")
     budget = gmacs_share * gmacs(base)
     made = {kind: _MAKERS[kind](base, budget) for kind in kinds}
     if smaller is not None:
@@ -129,9 +127,7 @@ def baselines_beside(
             that does not fit.
     """
     if not isinstance(wanted, bool | list | tuple):
-        raise ConfigError(
-            f"expected baselines as True, False or a list of shares, got {shown(wanted)}."
-        )
+        raise ConfigError(f"baselines are True, False or a list of shares, got {shown(wanted)}.")
     if isinstance(wanted, bool):
         shares = _shares(base, specs, reduced) if wanted else {}
     else:
@@ -152,7 +148,7 @@ def baselines_beside(
     for other in found:
         if other.label in ("dense", *reduced):
             raise ConfigError(
-                f"expected a distinct name for each strategy, got {shown(other.label)}, which is a "
+                f"expected a distinct name for each strategy, got {other.label!r}, which is a "
                 "baseline's; pass a mapping from other names to strategies."
             )
     return found, tuple(notes)
