@@ -263,10 +263,12 @@ class LiveModel(SharesBase):
             self._use(setup)
         return self._setup
 
-    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
     def _refresh_untraced(self) -> bool:
         self._refresh()
         return True
+
+    # `torch.compiler.assume_constant_result`, without importing the compiler.
+    _refresh_untraced._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def _follow(self) -> Setup:
         """Use the learned parts in ``parts``, on the base's device and in its type."""
