@@ -182,6 +182,8 @@ def _written(value: Any) -> str:
         if isinstance(value, list) or any(isinstance(v, Part) for v in value):
             return f"[{told}]"
         return f"({told},)" if len(value) == 1 else f"({told})"
+    if isinstance(value, bool):
+        return str(value).lower()
     bare = isinstance(value, str) and _WORD.fullmatch(value) and value.lower() not in _TRUTH
     return str(value) if bare or value is None else repr(value)
 
