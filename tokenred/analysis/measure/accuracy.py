@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tokenred.analysis.measure.inputs import Data, reading
 from tokenred.analysis.measure.machine import Portions, weight_type
 from tokenred.analysis.measure.machine import channels_last as weights_last
-from tokenred.core.errors import ConfigError, DataError, InputError
+from tokenred.core.errors import ConfigError, DataError, InputError, shown
 from tokenred.core.values import Count, Size, checked
 from tokenred.data.classes import ClassMap
 from tokenred.reduced.model import ReducedViT
@@ -72,7 +72,7 @@ class Evaluation:
             ConfigError: if k is not between 1 and the number of classes.
         """
         if not 1 <= k <= self.classes:
-            raise ConfigError(f"expected k between 1 and {self.classes} classes, got {k!r}.")
+            raise ConfigError(f"expected k between 1 and {self.classes} classes, got {shown(k)}.")
         return 100.0 * float((self.rank < k).mean())
 
     def __repr__(self) -> str:

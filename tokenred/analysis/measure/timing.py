@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tokenred.analysis.measure.machine import running, weight_type
 from tokenred.backbones import adapt
-from tokenred.core.errors import ConfigError, InputError, PartError
+from tokenred.core.errors import ConfigError, InputError, PartError, shown
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.wrap import wrap
 from tokenred.strategies.specs import Spec, StrategyLike, parse_spec
@@ -63,7 +63,7 @@ def named_candidates(
     found: dict[str, nn.Module] = {}
     for name, model in models.items():
         if not isinstance(model, Candidate):
-            raise PartError(f"expected a model or a strategy under {name!r}, got {model!r}.")
+            raise PartError(f"expected a model or a strategy under {name!r}, got {shown(model)}.")
         if isinstance(model, ReducedViT):
             found[name] = model
         elif dense is None:

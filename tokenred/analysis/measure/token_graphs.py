@@ -25,7 +25,7 @@ from tokenred.analysis.measure.intervals import StreamingMeans
 from tokenred.analysis.measure.machine import base_of, running, weight_type
 from tokenred.analysis.measure.per_image import means_over_images
 from tokenred.analysis.result import FramedResult, count, plain_table
-from tokenred.core.errors import ConfigError, InputError
+from tokenred.core.errors import ConfigError, InputError, shown
 from tokenred.core.values import Count, PartOf, Size, checked
 from tokenred.data import eval_transform
 from tokenred.data.classes import ClassMap
@@ -87,7 +87,7 @@ def _maker(reduced: ReducedViT, builder: GraphBuilder) -> Callable[[Tensor], Gra
         embedded = reduced.backbone.embed(images)
         graph: Graph | None = build(embedded.x0, embedded.grid)
         if graph is None:
-            raise ConfigError(f"expected a builder that makes a graph, got {builder!r}.")
+            raise ConfigError(f"expected a builder that makes a graph, got {shown(builder)}.")
         return graph
 
     return make

@@ -13,9 +13,9 @@ from torch import nn
 from tokenred.analysis.study.refs import DataRef, ModelRef
 from tokenred.core.errors import PartError
 from tokenred.core.fingerprint import digest, identity_of
-from tokenred.core.tensors import evaluating
 from tokenred.core.info import BlockInfo, ModelInfo
 from tokenred.core.part import Part
+from tokenred.core.tensors import evaluating
 from tokenred.reduced.cost import Cost, strategy_cost
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.plan import plan_layers, resolve_budget
