@@ -21,10 +21,9 @@ class _Lines(tqdm):  # type: ignore[type-arg]
         pace = {"delay": _SECONDS, "mininterval": _SECONDS, "maxinterval": 0, "miniters": 1}
         super().__init__(**options | pace | {"bar_format": form, "leave": False})
 
-    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Print a line; also where a bar would be cleared."""
         print(self, file=self.fp, flush=True)
-        return False
 
     @classmethod
     @contextmanager

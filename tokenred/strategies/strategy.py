@@ -197,7 +197,8 @@ class Strategy:
             for name, fuser in fusers.items()
             if without and fuser.uses_graph
         ]
-        if not without and not any(each.uses_graph for each in (*self.steps, self.router)):
+        reads = self.router.uses_graph or any(step.uses_graph for step in self.steps)
+        if not without and not reads:
             found.append(f"graph: not read by {' and '.join(fusers)}")
         if not found and any(getattr(step.fuser, "alpha", 1) == 0 for step in self.steps):
             found.append("fuser: alpha=0 moves nothing")
