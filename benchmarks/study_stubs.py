@@ -27,10 +27,10 @@ def stored(key: str, packed: Any = None) -> dict[str, Any]:
     return {
         "key": key, "study": "writer", "axes": {"alpha": 0.1, "M": 8}, "strategy": "gtp",
         "method": "gtp", "config": "{}", "fingerprint": key, "model": "digits", "weights": "w",
-        "data": "digits", "image_limit": 1000, "seed": 0, "dtype": "float32", "batch_size": 64,
-        "metrics": {"gmacs": 1.5, "top1": 90.0}, "status": DONE, "error": "", "traceback": "",
-        "attempts": 1, "seconds": 0.5, "engine": "ray", "machine": {"torch": "2"},
-        "git_commit": "", "created": "now", "packed": packed,
+        "data": "digits", "limit": 1000, "seed": 0, "dtype": "float32", "batch_size": 64,
+        "gmacs": 1.5, "top1": 90.0, "status": DONE, "error": "", "traceback": "",
+        "attempts": 1, "seconds": 0.5, "engine": "ray", "torch": "2",
+        "commit": "", "created": "now", "packed": packed,
     }  # fmt: skip
 
 
@@ -59,8 +59,7 @@ class Stub:
 
     def __call__(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
         for cell in cells:
-            told = {"answer": int(cell.key) ** 2, "process": os.getpid()}
-            yield outcome(cell.key, DONE, metrics=told)
+            yield outcome(cell.key, DONE, answer=int(cell.key) ** 2, process=os.getpid())
 
 
 def ray_stubs(options: argparse.Namespace) -> Figures:
@@ -74,8 +73,8 @@ def ray_stubs(options: argparse.Namespace) -> Figures:
             for outcomes in Ray(workers=WORKERS).run(Stub(), cells):
                 rows, batches = [], batches + 1
                 for each in outcomes:
-                    assert each["metrics"]["answer"] == int(each["key"]) ** 2
-                    processes.add(each["metrics"]["process"])
+                    assert each["answer"] == int(each["key"]) ** 2
+                    processes.add(each["process"])
                     rows.append(stored(each["key"]))
                 store.write(rows)
         there = store.status([str(i) for i in range(count)])

@@ -83,10 +83,10 @@ def test_a_smaller_model_by_itself_or_by_name(digits: nn.Module) -> None:
 
 def test_refused(digits: nn.Module) -> None:
     for share in (0, 1, 1.5, -0.1, True, float("nan")):
-        with pytest.raises(ConfigError, match="between 0 and 1"):
+        with pytest.raises(ConfigError, match="gmacs_share must be"):
             baselines(digits, share)
     for kinds in (("resolution", "width"), "depth"):
-        with pytest.raises(ConfigError, match="expected kinds"):
+        with pytest.raises(ConfigError, match="kinds must be"):
             baselines(digits, 0.5, kinds=kinds)
     for kind in KINDS:
         with pytest.raises(ScheduleError):
@@ -122,8 +122,8 @@ def test_beside_strategies_at_shares_of_the_users(digits: nn.Module) -> None:
     assert [b.label for b in found] == labels
     assert [note.split(":")[0] for note in notes] == ["No baseline depth@0.05"]
     assert baselines_beside(digits, [], {}, False) == ([], ())
-    for wanted, said in (([0.5, 2], "between 0 and 1"), (0.5, "a list of shares")):
-        with pytest.raises(ConfigError, match=said):
+    for wanted in ([0.5, 2], 0.5):
+        with pytest.raises(ConfigError, match="baselines must be"):
             baselines_beside(digits, [], {}, wanted)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"'depth@0\.5', which is a baseline's"):
         baselines_beside(digits, [], {"depth@0.5": mine}, [0.5])

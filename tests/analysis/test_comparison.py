@@ -21,7 +21,6 @@ from tokenred.core.errors import (
     ConfigError,
     DataError,
     InputError,
-    OutputExistsError,
     PartError,
     ScheduleError,
     UnknownNameError,
@@ -69,26 +68,11 @@ def test_a_row_equals_evaluate_and_the_paired_interval(
     assert found == pytest.approx(expected)
 
 
-def test_printed(result: Comparison) -> None:
-    text = str(result)
-    for words in ("digits ViT on digits", "tome:r=6", "64→52→40→28→16", "95% paired interval",
-                  "speed-up over dense", "realised", "40 images", "weights"):  # fmt: skip
-        assert words in text
-    assert max(map(len, text.splitlines())) <= 140
-    sentence = result.resolution()
-    widths = (result.frame["difference_high"] - result.frame["difference_low"]).dropna()
-    assert "40 images" in sentence
-    assert f"{widths.min():.1f}" in sentence
-    assert f"{widths.max():.1f} points" in sentence
-
-
 def test_csv(result: Comparison, tmp_path: Path) -> None:
     path = result.to_csv(tmp_path / "c.csv")
     back = pd.read_csv(path)
     assert back["tokens"][1] == "64 58 52 46 40 34 28 22 16"
     assert back["top1"].tolist() == pytest.approx(result.frame["top1"].tolist())
-    with pytest.raises(OutputExistsError, match="exists"):
-        result.to_csv(path)
 
 
 def test_images_that_cannot_be_kept_are_decoded_once(
@@ -127,7 +111,7 @@ def test_speed_only_and_accuracy_only(digits: nn.Module) -> None:
     speed = compare(digits, None, ["evit"], **QUICK)
     assert "top1" not in speed.frame
     assert speed.resolution() == ""
-    assert "top-1" not in str(speed)
+    assert not {"top-1", "Accuracy"} & set(str(speed).split())
     mine = {"wide": "gtp:P=2", "narrow": tr.strategy("gtp", P=6)}
     accuracy = compare(digits, "digits", mine, **UNTIMED)
     assert "speedup" not in accuracy.frame
@@ -161,7 +145,7 @@ def test_default_is_five_methods_at_two_budgets(digits: nn.Module) -> None:
         ({"strategies": "topk"}, ConfigError, "a list of strategies"),
         ({"limit": 0}, ConfigError, "limit"),
         ({"level": 95}, ConfigError, "level"),
-        ({"baselines": 0.5}, ConfigError, "a list of shares"),
+        ({"baselines": 0.5}, ConfigError, "baselines must be"),
     ],
 )
 def test_refused_before_any_work(
@@ -274,24 +258,14 @@ def test_an_error_of_a_cell_is_raised(digits: nn.Module) -> None:
 # ---------------------------------------------------------------- what is shown
 
 
-def make(images: bool = True, level: float = 0.95, notes: tuple[str, ...] = ()) -> Comparison:
-    rows: list[dict[str, Any]] = [
-        {"strategy": "dense", "tokens": (64,) * 5, "gmacs": 1.0},
-        {"strategy": "gtp[P=4]", "tokens": (64, 60, 50, 40, 30), "gmacs": 0.51234},
-    ]
-    if images:
-        rows[0] |= {"top1": 80.0, "images": 1}
-        rows[1] |= {"top1": 79.0, "images": 1, "difference": -0.001, "difference_low": -2.5,
-                    "difference_high": 1.5}  # fmt: skip
-    frame = pd.DataFrame(rows).assign(
-        model="ViT", data="digits" if images else "", tokenred="0", torch="2", timm="1", seed=3,
-        weights="abc",
-    )  # fmt: skip
-    return Comparison(frame, level, notes)
-
-
 def test_the_table() -> None:
-    made = make(level=0.9, notes=("a note",))
+    frame = pd.DataFrame([
+        {"strategy": "dense", "tokens": (64,) * 5, "gmacs": 1.0, "top1": 80.0},
+        {"strategy": "gtp[P=4]", "tokens": (64, 60, 50, 40, 30), "gmacs": 0.51234, "top1": 79.0,
+         "difference": -0.001, "difference_low": -2.5, "difference_high": 1.5},
+    ]).assign(model="ViT", data="digits", tokenred="0", torch="2", timm="1", seed=3, weights="abc",
+              images=1)  # fmt: skip
+    made = Comparison(frame, 0.9, ("a note",))
     title, *lines = str(made).splitlines()
     assert title.strip() == "ViT on digits"
     row = next(line for line in lines if "gtp" in line)
@@ -305,10 +279,3 @@ def test_the_table() -> None:
     told = made.resolution()
     assert told.startswith("What 1 image can tell: the 90% intervals are 4.0 points wide.")
     assert "more than about 2.0 points shows" in told
-
-
-def test_without_images() -> None:
-    made = make(images=False)
-    assert not {"top-1", "Accuracy"} & set(str(made).split())
-    assert str(made).splitlines()[0].strip() == "ViT"
-    assert made.resolution() == ""

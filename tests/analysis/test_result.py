@@ -12,7 +12,7 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from tokenred.analysis import Comparison, Oversmoothing, Reproduction, Study, Sweep
+from tokenred.analysis import Comparison
 from tokenred.analysis.result import FramedResult, Result, plain_table
 from tokenred.core.errors import OutputExistsError
 
@@ -76,12 +76,6 @@ def test_html_has_the_whole_table_and_escapes_what_users_wrote() -> None:
     assert html.count("text-align: right") == 3
     assert "[bold]" not in html
     assert str(Hostile()).endswith("small < print")
-
-
-@pytest.mark.parametrize("kind", [Comparison, Oversmoothing, Reproduction, Study, Sweep])
-def test_finished_measurements_are_results(kind: type) -> None:
-    assert issubclass(kind, Result)
-    assert kind.to_csv is Result.to_csv
 
 
 NAMES = ("gtp", "tome:r=(8,-1.0),proportional_attention=False@0.65")

@@ -13,9 +13,9 @@ import tokenred as tr
 from tests.analysis.sweep_rows import make_row
 from tokenred.analysis import Sweep, sweep
 from tokenred.analysis.measure.split import LINES
-from tokenred.analysis.study.database import StoreError
+from tokenred.analysis.study.store import StoreError
 from tokenred.attention import pick_engine
-from tokenred.core.errors import ConfigError, DataError, OutputExistsError, UnknownNameError
+from tokenred.core.errors import ConfigError, OutputExistsError, UnknownNameError
 
 QUICK: dict[str, Any] = {"pairs": 2, "warmup": 0, "progress": False}
 ONE = QUICK | {"batch_sizes": (1,)}
@@ -49,14 +49,14 @@ def test_rows(tmp_path: Path) -> None:
                   dtypes=("float32", "bfloat16"), threads=(threads + 1,), **QUICK)  # fmt: skip
     assert len(found.rows) == len(found.done) == 4
     assert [row["image_size"] for row in found.rows] == ["32x32"] * 2 + ["40x40"] * 2
-    assert [row["tokens"] for row in found.rows] == [64, 64, 100, 100]
+    assert [row["tokens"][0] for row in found.rows] == [64, 64, 100, 100]
     assert [row["dtype"] for row in found.rows] == ["float32", "bfloat16"] * 2
     row = found.rows[0]
     assert row["gmacs"] == pytest.approx(
         tr.gmacs(tr.wrap(tr.models.load_model("digits"), tr.strategy("gtp", P=4)))
     )
     expected = {"key", "status", "model", "strategy", "method", "batch_size", "speedup_low",
-                "realised", "overhead_gmacs", "processor", "threads", "torch", "seed", "when",
+                "realised", "overhead_gmacs", "processor", "threads", "torch", "seed", "created",
                 "seconds", "pairs"}  # fmt: skip
     assert expected <= set(row)
     assert (row["pairs"], row["threads"], row["compile"]) == (2, threads + 1, "false")
@@ -93,8 +93,8 @@ def test_memory_and_split_columns(measured: list[str]) -> None:
     for row in found.done:
         assert 0 < row["peak_bytes"] < 1.5 * row["dense_peak_bytes"]
         assert 0 <= row["split_choosing"] < 1
-    assert "peak MiB" in str(found)
-    assert "where the time goes" in str(found)
+    for words in ("peak MiB", "outside PyTorch", "where the time goes"):
+        assert words in str(found)
 
 
 def test_nothing_is_measured_twice(tmp_path: Path, measured: list[str]) -> None:
@@ -141,9 +141,10 @@ def test_it_goes_on_after_a_failure(
         patch.setattr(BENCHMARK, fail)
         found = sweep("digits", ["topk"], path, batch_sizes=(1, 2, 3), **QUICK)
     assert [row["status"] for row in found.rows] == ["failed", "out of memory", "done"]
-    assert found.rows[0]["error"] == "RuntimeError: a kernel broke"
+    assert found.rows[0]["error"] == "RuntimeError: a kernel\nbroke"
     assert len(found.failures) == 2
     assert "Out of memory: digits, topk, batch 2" in str(found)
+    assert "RuntimeError: a kernel broke" in str(found)
     # A failure is a result as well, until one wants to try again.
     assert len(sweep("digits", ["topk"], path, batch_sizes=(1, 2, 3), **QUICK).failures) == 2
     assert measured == ["Prune 3"]
@@ -156,14 +157,16 @@ def test_it_goes_on_after_a_failure(
 def test_a_dry_run(tmp_path: Path, measured: list[str]) -> None:
     path = tmp_path / "r.db"
     sweep("digits", ["topk"], path, **ONE)
-    found = sweep("digits", SPECS, path, image_sizes=(None, 33), dry_run=True, **ONE)
+    found = sweep("digits", SPECS, path, image_sizes=(None, 33), devices=("cpu", "no-such"),
+                  dry_run=True, **ONE)  # fmt: skip
     assert measured == ["Prune 1"]
     assert found.todo == ("digits, tome:r=2, batch 1, float32, cpu, images 32x32",)
     assert len(found.rows) == 1
-    assert len(found.refused) == 2
+    assert len(found.refused) == 6
+    assert sum("expected a device of this machine" in why for _, why in found.refused) == 2
     text = str(found)
     assert "To do: digits, tome:r=2, batch 1" in text
-    assert "and 1 more: expected an image size in multiples of the patch" in text
+    assert "and 3 more: expected an image size in multiples of the patch" in text
 
 
 def test_the_compiler_starts_afresh_with_each_model(
@@ -176,23 +179,10 @@ def test_the_compiler_starts_afresh_with_each_model(
     assert seen == [6]
 
 
-def test_settings_that_cannot_be_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.which", lambda name: None)
-    settings = ONE | {"dry_run": True}
-    found = sweep("digits", ["topk"], devices=("cpu", "no-such"), compile=(False, True), **settings)
-    assert list(found.todo) == ["digits, topk, batch 1, float32, cpu, images 32x32"]
-    reasons = dict(found.refused)
-    assert "C++ compiler" in reasons["digits, topk, batch 1, float32, cpu, compiled"]
-    assert any("expected a device of this machine" in why for why in reasons.values())
-
-
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
         ({"batch_sizes": (0,)}, ConfigError, "batch_size"),
-        ({"batch_sizes": ()}, ConfigError, "at least one value"),
-        ({"batch_sizes": (1, 1)}, ConfigError, "once"),
-        ({"threads": (0,)}, ConfigError, "threads"),
         ({"pairs": 1}, ConfigError, "pairs"),
         ({"strategies": "topk"}, ConfigError, "a list of strategies"),
         ({"strategies": ["nothing"]}, UnknownNameError, "nothing"),
@@ -214,7 +204,7 @@ def test_places_that_are_refused(tmp_path: Path, measured: list[str]) -> None:
     mine.write_text("mine")
     with pytest.raises(StoreError, match="not a store"):
         sweep("digits", ["topk"], mine, **QUICK)
-    with pytest.raises(DataError, match="create it"):
+    with pytest.raises(StoreError, match="in an existing folder"):
         sweep("digits", ["topk"], tmp_path / "no" / "r.db", **QUICK)
     with pytest.raises(ConfigError, match="can run"):  # nothing is deleted for it
         sweep("digits", ["gtp:P=30"], mine, overwrite=True, **QUICK)
@@ -260,14 +250,8 @@ def test_what_a_strategy_does_not_read_is_told() -> None:
     other = make_row("c", strategy="mine", config='{"scorer": {"name": "of.another.Program"}}')
     rows = [make_row("a", config=config), make_row("b", config=config, batch_size=1), other]
     found = Sweep(tuple(rows))
-    assert found.footnotes()[2] == "graph: not read by Prune: gtp:P=8."
+    assert found.footnotes()[4] == "graph: not read by Prune: gtp:P=8."
     assert "not read by Prune" in found._repr_html_()
-
-
-def test_peak_memory() -> None:
-    lines = lines_of(make_row("a", peak_bytes=2**20, dense_peak_bytes=3 * 2**19), make_row("b"))
-    assert lines[3].endswith("1.0 (1.5)")
-    assert any("outside PyTorch" in line for line in lines)
 
 
 def test_the_split_has_a_column_for_each_line_that_took_time() -> None:

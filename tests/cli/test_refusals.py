@@ -27,7 +27,7 @@ REFUSED = [
     ("ablate -a P=4 --limit 0", "--limit must be a whole number"),
     ("ablate --metric acuracy -a P=4", "metric"),
     ("ablate none.toml", "cannot read the study file"),
-    ("ablate --store . -a P=4", "got a folder"),
+    ("ablate --store . -a P=4", "cannot open the store"),
     ("ablate -a P=4 -o old.csv", "--overwrite"),
     # agreement
     ("agreement -s gtp", "two strategies"),

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, product
+from typing import Final, Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,19 +29,21 @@ from tokenred.core.errors import (
     ScheduleError,
     shown,
 )
+from tokenred.core.values import PartOf, checked, read
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.wrap import dense, gmacs, wrap
 from tokenred.strategies.specs import Spec, at_budget
 from tokenred.strategies.strategy import strategy
 
-KINDS = ("resolution", "depth", "uniform")
+KINDS: Final = ("resolution", "depth", "uniform")
 
 
+@checked
 def baselines(
     model: nn.Module,
-    gmacs_share: float,
+    gmacs_share: PartOf,
     *,
-    kinds: Sequence[str] = KINDS,
+    kinds: Sequence[Literal["resolution", "depth", "uniform"]] = KINDS,
     smaller: nn.Module | str | None = None,
 ) -> dict[str, nn.Module]:
     """Cheaper versions of the dense model, each the largest that fits the budget.
@@ -67,16 +70,8 @@ def baselines(
         ScheduleError: for a budget that even the smallest baseline exceeds.
     """
     base = base_of(model)
-    if isinstance(gmacs_share, bool) or not 0 < gmacs_share < 1:
-        raise ConfigError(
-            "expected gmacs_share as a share of the dense model's GMACs between 0 and 1, such as "
-            f"0.65, got {shown(gmacs_share)}."
-        )
-    wrong = [kinds] if isinstance(kinds, str) else [kind for kind in kinds if kind not in _MAKERS]
-    if wrong:
-        raise ConfigError(f"expected kinds as a list from {', '.join(KINDS)}, got {wrong[0]!r}.")
     budget = gmacs_share * gmacs(base)
-    made = {kind: _MAKERS[kind](base, budget) for kind in kinds}
+    made: dict[str, nn.Module] = {kind: _MAKERS[kind](base, budget) for kind in kinds}
     if smaller is not None:
         made["smaller"] = _smaller_model(base, smaller, budget)
     return made
@@ -113,21 +108,16 @@ def baselines_beside(
     wanted: bool | Sequence[float],
     smaller: nn.Module | str | None = None,
 ) -> tuple[list[Baseline], tuple[str, ...]]:
-    """The baselines of a comparison, and why some are not available.
+    """The baselines beside strategies, and why some are not available.
 
-    Args:
-        base: the dense model.
-        specs: the strategies to compare.
-        reduced: the models with these strategies, by label.
-        wanted: at the cost of each strategy, or at these shares of the dense model's GMACs.
-        smaller: as in `baselines`; its cost is its own.
+    They are at the cost of each strategy, or at the ``wanted`` shares of the dense model's GMACs;
+    a ``smaller`` model has its own.
 
     Raises:
         ConfigError: for shares out of range, a label that a strategy also has, or a smaller model
             that does not fit.
     """
-    if not isinstance(wanted, bool | list | tuple):
-        raise ConfigError(f"baselines are True, False or a list of shares, got {shown(wanted)}.")
+    wanted = read(bool | Sequence[PartOf], wanted, "baselines")
     if isinstance(wanted, bool):
         shares = _shares(base, specs, reduced) if wanted else {}
     else:
@@ -139,7 +129,7 @@ def baselines_beside(
         if kind == "uniform" and label in reduced:
             continue  # the user has listed the same strategy
         try:
-            found.append(Baseline(label, kind, baselines(base, share, kinds=(kind,))[kind]))
+            found.append(Baseline(label, kind, _MAKERS[kind](base, share * gmacs(base))))
         except (BackboneError, ScheduleError) as error:
             notes.append(f"No baseline {label}: {error}")
     if smaller is not None:
@@ -179,8 +169,8 @@ def _smaller_model(base: nn.Module, given: nn.Module | str, budget: float) -> nn
         raise ConfigError(
             f"expected a smaller model of at most {budget:.4g} GMACs, got one of {cost:.4g}."
         )
-    ours, theirs = _told(base), _told(given)
-    for what, wanted in ours.items():
+    theirs = _told(given)
+    for what, wanted in _told(base).items():
         got = theirs[what]
         # A model that records no mean and deviation is assumed to accept any.
         if wanted != got and wanted != () and got != ():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import fields
 from pathlib import Path
@@ -19,10 +19,11 @@ from tokenred.analysis.measure.inputs import open_for
 from tokenred.analysis.measure.machine import base_of, check_device, cpu_threads
 from tokenred.analysis.measure.speed import Timing
 from tokenred.analysis.result import (
+    Columns,
     FramedResult,
     count,
-    interval,
-    number,
+    figure_columns,
+    figure_notes,
     quarters,
     resolution,
     table_of,
@@ -67,45 +68,27 @@ class Comparison(FramedResult):
 
     def table(self, title: str | None = None) -> Table:
         """The frame for a terminal."""
-        columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        rows: list[Any] = self.frame.to_dict("records")
+        for row in rows[1:] if "speedup" in self.frame else ():
+            # Of the dense model, times the speed-up, which was measured in pairs.
+            row["images_per_second"] = rows[0]["images_per_second"] * row["speedup"]
+        columns: Columns = {
             "strategy": lambda row: str(row["strategy"]),
             _TRACE: lambda row: quarters(row["tokens"]),
-            "GMACs\nan image": lambda row: number(row, "gmacs", 3),
+            **figure_columns(rows, level=self.level, brief=True),
         }
-        if "speedup" in self.frame:
-            columns |= {
-                "images\na second": self._rate,
-                "speed-up over dense\n[90% interval]": lambda row: interval(row, "speedup"),
-                "realised\nfraction": lambda row: number(row, "realised", 2),
-            }
-        if "top1" in self.frame:
-            gap = f"points from dense\n[{self.level:.0%} paired interval]"
-            columns["top-1\n%"] = lambda row: number(row, "top1", 2)
-            columns[gap] = lambda row: interval(row, "difference", signed=True)
-        rows: list[Any] = self.frame.to_dict("records")
         return table_of(columns, rows, title=title or self.about, left=2, detail=_TRACE)
-
-    def _rate(self, row: Mapping[str, Any]) -> str:
-        """Images a second: of the dense model, times the speed-up, which was measured in pairs."""
-        first = self.frame.iloc[0]
-        times = 1 if row["strategy"] == first["strategy"] else row["speedup"]
-        rate = float(first["images_per_second"] * times)
-        return number({"rate": rate}, "rate", 0 if rate >= 100 else 1)
 
     def footnotes(self) -> list[str]:
         """How the table was measured, and what was skipped."""
-        first = self.frame.iloc[0]
-        lines = []
-        if "speedup" in self.frame:
-            lines += [
-                f"Speed: batch {first['batch_size']}, {first['precision']}, {first['pairs']} pairs "
-                "with timm's fused dense model right before each; dense against itself shows "
-                f"the noise. {first['processor']}, {count(int(first['threads']), 'thread')}, "
-                f"device {first['device']}.",
-                "Images a second: those of the dense model × the speed-up.",
-                "Realised fraction: measured speed-up ÷ the speed-up that the GMACs allow.",
-            ]
-        if "top1" in self.frame:
+        rows: list[Any] = self.frame.to_dict("records")
+        first, lines = rows[0], figure_notes(rows)
+        if lines:
+            lines[0] += (
+                f" Batch {first['batch_size']}, {first['precision']}; dense itself shows the noise."
+            )
+            lines.insert(1, "Images a second: those of the dense model × the speed-up.")
+        if "top1" in first:
             lines.append(f"Accuracy: {count(first['images'], 'image')}, the same for all rows.")
         lines.append(
             f"tokenred {first['tokenred']}, torch {first['torch']}, timm {first['timm']}, "
@@ -202,11 +185,7 @@ def compare(
     reduced, left_out = wrap_specs(base, specs)
     specs = [spec for spec in specs if spec.label in reduced]
     others, notes = baselines_beside(base, specs, reduced, baselines, smaller)
-    notes = (
-        *left_out,
-        *notes,
-        *unused_notes((n, model.strategy.unused) for n, model in reduced.items()),
-    )
+    unused = unused_notes((name, model.strategy.unused) for name, model in reduced.items())
     dataset = None
     if data is not None:
         dataset = open_for(base, data, split=split, class_map=class_map)
@@ -245,7 +224,7 @@ def compare(
             model=name or type(base).__name__, data="" if dataset is None else dataset.name
         )
         skipped = () if dataset is None else _skipped(study, dataset)
-    return Comparison(frame, level, (*skipped, *notes))
+    return Comparison(frame, level, (*skipped, *left_out, *notes, *unused))
 
 
 def _cell(other: Baseline) -> dict[str, Any]:
@@ -267,12 +246,9 @@ def _reference(
 def _row(
     label: str, method: str, found: Record, dense: Record, configs: Mapping[str, str]
 ) -> dict[str, Any]:
-    """A row of the frame, from that of the grid.
+    """A row of the frame, from those of the grid for the strategy and the dense model.
 
-    Args:
-        label, method: of the strategy.
-        found, dense: what the grid gives for it, and for the dense model.
-        configs: by label, what determines the baselines that are not strategies.
+    ``configs`` say what determines the baselines that are not strategies.
     """
     row: dict[str, Any] = {"strategy": label, "method": method, "key": found["key"]}
     row |= {n: found.get(f"mean_{n}", found[n]) for n in ("tokens", "gmacs", "overhead_gmacs")}

@@ -74,10 +74,7 @@ def lineup(
 ) -> tuple[list[Entry], tuple[str, ...]]:
     """The dense model, then each strategy wrapped around it; and notes as of `wrap_specs`.
 
-    Args:
-        model: a dense model, or a `ReducedViT`, whose base is then used.
-        strategies: as for `parse_spec`, or a mapping from labels to strategies.
-        gmacs_share: share of the dense model's GMACs for each; None for their own schedules.
+    With ``gmacs_share``, each may cost that share of the dense model's GMACs.
 
     Raises:
         ConfigError: for a share out of range, or a strategy that also has its own.
@@ -85,17 +82,9 @@ def lineup(
     """
     specs = named_specs(strategies)
     if gmacs_share is not None:
-        if not 0 < gmacs_share < 1:
-            raise ConfigError(
-                "expected gmacs_share as a share of the dense model's GMACs between 0 and 1, such "
-                f"as 0.75, got {shown(gmacs_share)}."
-            )
-        for spec in specs:
-            if spec.share is not None:
-                raise ConfigError(
-                    f"{spec.label!r} has its own budget; omit either it or the share."
-                )
-        specs = [replace(spec, share=gmacs_share) for spec in specs]
+        names = [spec.label for spec in specs]
+        scaled = same_budget([gmacs_share], specs)
+        specs = [replace(spec, label=name) for spec, name in zip(scaled, names, strict=True)]
     base = base_of(model)
     reduced, notes = wrap_specs(base, specs)
     rest = [Entry(s.label, s.method, reduced[s.label]) for s in specs if s.label in reduced]
@@ -107,12 +96,9 @@ def lineup_at_counts(
 ) -> list[Entry]:
     """Strategies that all keep the same number of image tokens after each block; no dense model.
 
-    Args:
-        model: a dense model, or a `ReducedViT`, whose base is then used.
-        strategies: two or more, as for `lineup`; their schedules are replaced.
-        removed: number of image tokens removed per block: one count, or a list, padded with 0; None
-            for 8 per block, or half of all tokens if a model has too few. A fuser that adds a token
-            removes one more.
+    Their schedules are replaced. ``removed`` tokens leave each block: one count, or a list, padded
+    with 0; None for 8 per block, or half of all tokens if a model has too few. A fuser that adds a
+    token removes one more.
 
     Raises:
         ConfigError: for fewer than two strategies, one with a budget, nothing removed, or counts

@@ -8,6 +8,7 @@ from abc import ABC
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from html import escape
 from pathlib import Path
 from statistics import median
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Row = Mapping[str, Any]
+Columns = dict[str, Callable[[Row], str]]
+"""What a row shows, by heading."""
 
 _WIDTH = 140
 _GAP = 2  # between columns
@@ -135,7 +138,7 @@ class WholeTable(Table):
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for at, columns in enumerate(self._stack(options.max_width)):
             part = copy(self)
-            part.columns = _widened(columns, options.max_width)
+            part.columns = [replace(column, _index=i) for i, column in enumerate(columns)]
             if at:
                 part.title = None
                 yield ""
@@ -159,27 +162,10 @@ class WholeTable(Table):
         return stack
 
 
-def _longest(column: Column) -> int:
-    """Of the lines in a column, as far as it may be wide."""
-    lines = [line for cell in (column.header, *column.cells) for line in str(cell).split("\n")]
-    return min(max(map(cell_len, lines)), column.max_width or 999)
-
-
 def _wide(column: Column) -> int:
     """The width that a column needs; one that may wrap says the least that it takes."""
-    return min(_longest(column), column.min_width or 999)
-
-
-def _widened(columns: Sequence[Column], width: int) -> list[Column]:
-    """The columns as wide as they will be: what is left of a line goes to those that wrap."""
-    left, found = width - _width(columns), []
-    wrapping = sum(_wide(column) < _longest(column) for column in columns)
-    for at, column in enumerate(columns):
-        least, most = _wide(column), _longest(column)
-        wide = min(most, least + left // max(1, wrapping))
-        wrapping, left = wrapping - (least < most), left - (wide - least)
-        found.append(replace(column, width=wide, min_width=None, _index=at))
-    return found
+    lines = [line for cell in (column.header, *column.cells) for line in str(cell).split("\n")]
+    return min(max(map(cell_len, lines)), column.max_width or 999, column.min_width or 999)
 
 
 def _width(columns: Sequence[Column]) -> int:
@@ -189,11 +175,8 @@ def _width(columns: Sequence[Column]) -> int:
 def plain_table(title: str, names: Sequence[str], *, left: int = 1, keys: int = 0) -> WholeTable:
     """An empty table in the house style.
 
-    Args:
-        title: above it.
-        names: of the columns.
-        left: so many columns of text come before those of numbers.
-        keys: so many say what a row is; by default those of text.
+    The first ``left`` columns are text, the others numbers; the first ``keys``, by default those of
+    text, say what a row is.
     """
     heading = Text(title, style="bold") if title else None
     table = WholeTable(title=heading, box=None, header_style="bold", pad_edge=False)
@@ -204,7 +187,7 @@ def plain_table(title: str, names: Sequence[str], *, left: int = 1, keys: int = 
 
 
 def table_of(
-    columns: Mapping[str, Callable[[Row], str]],
+    columns: Columns,
     rows: Sequence[Row],
     *,
     title: str = "",
@@ -212,15 +195,9 @@ def table_of(
     dim: int = 0,
     detail: str = "",
 ) -> Table:
-    """A table in the common style.
+    """A `plain_table` of rows, of which the first ``dim`` are only references.
 
-    Args:
-        columns: by heading, what a row shows.
-        rows: one per line.
-        title: above it.
-        left: number of text columns, which come first; the others contain numbers.
-        dim: number of rows, at the top, that are only references.
-        detail: the heading of the last column of text, which goes where lines are short.
+    The column ``detail``, the last of the text, goes where lines are short.
     """
     table = plain_table(title, list(columns), left=left, keys=left - bool(detail))
     table.detail = detail
@@ -248,18 +225,63 @@ def interval(row: Row, name: str, places: int = 2, *, signed: bool = False) -> s
     return f"{value} [{low}, {high}]" if value else ""
 
 
+def figure_columns(
+    rows: Sequence[Row], against: str | None = "dense", level: float = 0.95, *, brief: bool = False
+) -> Columns:
+    """The columns of what was measured, with differences from ``against`` at a ``level``."""
+    there = {name for row in rows for name in row}
+    columns: Columns = {"GMACs\nan image": partial(number, name="gmacs", places=3)}
+    if "speedup" in there:
+        columns["images\na second"] = partial(number, name="images_per_second", places=1)
+        columns["speed-up over dense\n[90% interval]"] = lambda row: (
+            interval(row, "speedup") or row.get("status", "")
+        )
+        if brief:
+            columns["realised\nfraction"] = partial(number, name="realised", places=2)
+        else:
+            columns["the GMACs\nallow"] = partial(number, name="allowed", places=2)
+            columns["realised fraction\n[90% interval]"] = partial(interval, name="realised")
+    if "peak_bytes" in there:
+        columns["peak MiB\n(dense)"] = lambda row: (
+            f"{row['peak_bytes'] / 2**20:.1f} ({row['dense_peak_bytes'] / 2**20:.1f})"
+            if "peak_bytes" in row
+            else ""
+        )
+    if "top1" in there:
+        columns["top-1\n%"] = partial(number, name="top1", places=2)
+    if "difference" in there:
+        heading = f"points from {against}\n[{level:.0%} paired interval]"
+        columns[heading] = partial(interval, name="difference", signed=True)
+    return columns
+
+
+def figure_notes(rows: Sequence[Row]) -> list[str]:
+    """Lines below the table: how speed and memory were measured."""
+    lines = []
+    if timed := [row for row in rows if "speedup" in row]:
+        first, pairs = timed[0], sorted({row["pairs"] for row in timed})
+        lines += [
+            f"Speed: {' to '.join(map(str, dict.fromkeys((pairs[0], pairs[-1]))))} pairs with "
+            "timm's fused dense model right before each run; medians. "
+            f"{first['processor']}, {count(int(first['threads']), 'thread')}, device "
+            f"{first['device']}.",
+            "Realised fraction: measured speed-up ÷ the speed-up that the GMACs allow.",
+        ]
+    if any("peak_bytes" in row for row in rows):
+        lines.append(
+            "Peak: of PyTorch's allocations in a forward, without weights, images, and buffers "
+            "outside PyTorch."
+        )
+    return lines
+
+
 def count(number: int, thing: str) -> str:
     """``1 image``, ``2 images``."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def resolution(rows: Iterable[Row], level: float) -> str:
-    """What the images behind some differences can and cannot show; empty without differences.
-
-    Args:
-        rows: with ``images`` and the bounds of ``difference``.
-        level: level of the intervals.
-    """
+    """What the images behind some differences can and cannot show; empty without differences."""
     found = [row for row in rows if number(row, "difference", 2)]
     if not found:
         return ""
@@ -281,21 +303,18 @@ def quarters(counts: Sequence[float]) -> str:
 
 def _html(table: Table) -> str:
     """A rich table as HTML; colours are left to the notebook."""
-    sides = [f'style="text-align: {column.justify}"' for column in table.columns]
-    head = [
-        f"<th {side}>{_text(column.header)}</th>"
-        for side, column in zip(sides, table.columns, strict=True)
-    ]
-    rows = [
-        "".join(f"<td {side}>{_text(cell)}</td>" for side, cell in zip(sides, cells, strict=True))
-        for cells in zip(*(column.cells for column in table.columns), strict=True)
-    ]
+
+    def row(cells: Iterable[Any], tag: str = "td") -> str:
+        words = (
+            f'<{tag} style="text-align: {column.justify}">{_text(cell)}</{tag}>'
+            for column, cell in zip(table.columns, cells, strict=True)
+        )
+        return f"<tr>{''.join(words)}</tr>"
+
     caption = f"<caption>{_text(table.title)}</caption>\n" if table.title else ""
-    body = "\n".join(f"<tr>{row}</tr>" for row in rows)
-    return (
-        f"<table>\n{caption}<thead><tr>{''.join(head)}</tr></thead>\n"
-        f"<tbody>\n{body}\n</tbody>\n</table>"
-    )
+    head = row((column.header for column in table.columns), "th")
+    body = "\n".join(map(row, zip(*(column.cells for column in table.columns), strict=True)))
+    return f"<table>\n{caption}<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
 
 
 def _in_a_file(counts: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -16,15 +16,15 @@ from rich.text import Text
 
 from tokenred.analysis.lineup import named_specs
 from tokenred.analysis.measure.split import LINES
-from tokenred.analysis.result import Result, count, interval, number, table_of
+from tokenred.analysis.result import Columns, Result, figure_columns, figure_notes, table_of
 from tokenred.analysis.study.cell import DONE, OUT_OF_MEMORY, SKIPPED, Cell
 from tokenred.analysis.study.grid import Grid
 from tokenred.analysis.study.plan import Plan
 from tokenred.analysis.study.pool import Serial
-from tokenred.analysis.study.rows import unused_in, unused_notes
-from tokenred.analysis.study.run import run_plan
+from tokenred.analysis.study.rows import record, unused_in, unused_notes
 from tokenred.analysis.study.store import Store
-from tokenred.core.errors import ConfigError, DataError
+from tokenred.analysis.study.study import run_plan
+from tokenred.core.errors import ConfigError
 from tokenred.core.values import Count, Magnitude, Size, checked
 from tokenred.strategies.specs import StrategyLike
 
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = Mapping[str, Any]
-Columns = dict[str, Callable[[Row], str]]
-_SETTINGS = {
+_HEADS = {
     "model": "model", "image_size": "images", "dtype": "dtype", "compile": "compiled",
-    "engine": "engine", "threads": "threads", "device": "device",
+    "engine": "engine", "threads": "threads", "device": "device", "strategy": "strategy",
+    "batch_size": "batch",
 }  # fmt: skip
 # Headings of a split; those of `LINES` would not fit next to each other.
 _NARROW = {
@@ -78,7 +78,7 @@ class Sweep(Result):
             told = read_frame(path).to_dict("records")
             rows = [{str(k): v for k, v in row.items() if v == v} for row in told]
             return cls(tuple(rows), path=Path(path))
-        with closing(Store(path, readonly=not Path(path).is_file())) as store:
+        with closing(Store(path, readonly=True)) as store:
             return cls(_rows(store), path=Path(path))
 
     @property
@@ -104,35 +104,26 @@ class Sweep(Result):
         return break_even_chart(self, **options)
 
     def __rich__(self) -> Group:
-        parts: list[Any] = [_speeds(self.rows), Text()] if self.rows else []
-        if split := [row for row in self.rows if "split_attention" in row]:
-            parts += [_split(split), Text()]
+        tables = _tables(self.rows) if self.rows else []
+        parts = [part for table in tables for part in (table, Text())]
         return Group(*parts, *map(Text, self.footnotes()))
 
     def footnotes(self) -> list[str]:
         """How the tables were measured, what failed and what was refused."""
-        lines = []
+        lines = figure_notes(self.done)
         if self.done:
-            first, pairs = self.done[0], sorted({row["pairs"] for row in self.done})
-            shown = str(pairs[0]) if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]}"
+            first = self.done[0]
             lines += [
-                f"Speed: {shown} pairs with timm's fused dense model right before each run; "
-                f"medians. {first['processor']}, {first['cores']} cores, tokenred "
-                f"{first['tokenred']}, torch {first['torch']}, timm {first['timm']}, seed "
-                f"{first['seed']}.",
-                "Realised fraction: measured speed-up ÷ the speed-up that the GMACs allow.",
                 "Rows were measured at different moments: compare speed-ups, not images a second.",
+                f"tokenred {first['tokenred']}, torch {first['torch']}, timm {first['timm']}, seed "
+                f"{first['seed']}.",
             ]
-        if any("peak_bytes" in row for row in self.done):
-            lines.append(
-                "Peak: of PyTorch's allocations in a forward, without weights, images, and buffers "
-                "outside PyTorch."
-            )
         lines += unused_notes(unused_in(self.rows))
         for row in self.failures:
             words = [row["model"], row["strategy"], f"batch {row['batch_size']}"]
             words.append(f"images {row['image_size']}")
-            lines.append(f"{row['status'].capitalize()}: {', '.join(words)}: {row['error']}")
+            why = " ".join(row["error"].split())[:500]
+            lines.append(f"{row['status'].capitalize()}: {', '.join(words)}: {why}")
         by_reason: dict[str, list[str]] = {}
         for cell, reason in self.refused:
             by_reason.setdefault(reason, []).append(cell)
@@ -200,8 +191,7 @@ def sweep(
     Raises:
         ConfigError: for values out of range, or if no cell can run.
         UnknownNameError: for an unknown model or strategy.
-        DataError: for a missing folder.
-        StoreError: for a file that is something else.
+        StoreError: for a missing folder, or a file that is something else.
     """
     speed = {"name": "speed", "pairs": pairs, "warmup": warmup, "max_seconds": max_seconds}
     names = [models] if isinstance(models, str | Path) else models
@@ -211,19 +201,11 @@ def sweep(
         "attention": engines, "threads": threads, "batch_size": batch_sizes,
         "base": named_specs(strategies),
     }  # fmt: skip
-    for name, values in axes.items():
-        listed = list(map(str, values)) if isinstance(values, list | tuple) else []
-        if len(set(listed)) < len(listed):
-            raise ConfigError(f"expected each of {name} once, got {', '.join(listed)}.")
     grid = Grid(
         axes=axes, invalid="skip", seed=seed, name="sweep",
         metrics=[speed, *["memory"] * memory, *[{"name": "split", "repeats": pairs}] * split],
     )  # fmt: skip
     place = None if path is None else Path(path).expanduser()
-    if place is not None and not place.parent.is_dir():
-        raise DataError(
-            f"expected a folder for the results at {place.parent}, found none; create it."
-        )
     there = place is not None and place.exists() and not overwrite
     with closing(Store(place if there else None, readonly=there and dry_run)) as store:
         plan = grid.plan(store)
@@ -248,7 +230,7 @@ def _rows(store: Store, keys: list[str] | None = None) -> tuple[dict[str, Any], 
     found = {
         row["key"]: _row(row)
         for row in store.rows(keys)
-        if row["status"] != SKIPPED and (row["study"] == "sweep" or "speedup" in row["metrics"])
+        if row["status"] != SKIPPED and (row["study"] == "sweep" or "speedup" in row)
     }
     return tuple(found[key] for key in (found if keys is None else keys) if key in found)
 
@@ -264,7 +246,7 @@ def _described(plan: Plan, cell: Cell) -> str:
     if setting.attention != "auto":
         words.append(f"engine {setting.attention}")
     if setting.threads:
-        words.append(count(setting.threads, "thread"))
+        words.append(f"threads {setting.threads}")
     return ", ".join(map(str, words))
 
 
@@ -277,68 +259,38 @@ def _by_name(name: str, random_weights: bool) -> dict[str, Any]:
 
 
 def _row(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of the store as a row of a sweep."""
-    figures = dict(stored["metrics"])
-    status, tokens = stored["status"], figures.pop("tokens", None)
-    if status != DONE:
-        status = OUT_OF_MEMORY if stored["error"].startswith(OUT_OF_MEMORY) else status
-    elif "allowed" in figures:
+    """A row of the store as a row of a sweep, whose engine is that of the attention."""
+    row = {**record(stored, {}), "engine": stored["axes"].get("attention", "auto")}
+    if row["status"] != DONE and row["error"].startswith(OUT_OF_MEMORY):
+        row["status"] = OUT_OF_MEMORY
+    elif "allowed" in row:
         # For a method whose token counts depend on the image, the mean over the timed images.
-        figures["gmacs"] = figures["dense_gmacs"] / figures["allowed"]
-    kept = ("model", "strategy", "method", "batch_size", "image_size", "dtype", "compile", "config")
-    row = {"key": stored["key"], "status": status, **{name: stored[name] for name in kept}}
-    row["engine"] = stored["axes"].get("attention", "auto")
-    row |= stored["machine"]
-    if tokens:
-        row["tokens"] = tokens[0]
-    if stored["error"]:
-        row["error"] = " ".join(stored["error"].split())[:500]
-    return row | figures | {
-        "when": stored["created"], "seconds": round(stored["seconds"], 3), "seed": stored["seed"],
-    }  # fmt: skip
+        row["gmacs"] = row["dense_gmacs"] / row["allowed"]
+    return row
 
 
-def _speeds(rows: Sequence[Row]) -> Table:
-    """The values, one row per cell; settings that all rows share are in the title."""
-    columns, title = _head(rows)
-    left = len(columns) - 1
-    columns |= {
-        "GMACs\nan image": lambda row: number(row, "gmacs", 3),
-        "images\na second": lambda row: number(
-            row, "images_per_second", 0 if row.get("images_per_second", 0) >= 100 else 1
-        ),
-        "speed-up over dense\n[90% interval]": lambda row: (
-            interval(row, "speedup") if row["status"] == DONE else row["status"]
-        ),
-        "the GMACs\nallow": lambda row: number(row, "allowed", 2),
-        "realised fraction\n[90% interval]": lambda row: interval(row, "realised"),
+def _tables(rows: Sequence[Row]) -> list[Table]:
+    """The speeds, one row per cell, and where the time goes, as far as it was measured."""
+    vary = [name for name in _HEADS if len({row.get(name) for row in rows}) > 1]
+    # Settings that all rows share are in the title.
+    shared = [name for name in _NAMED if name in rows[0] and name not in vary]
+    title = ", ".join("images " * (n == "image_size") + str(rows[0][n]) for n in shared)
+    cells: Columns = {
+        head: partial(_word, name=name)
+        for name, head in _HEADS.items()
+        if name in (*vary, "strategy", "batch_size")
     }
-    if any("peak_bytes" in row for row in rows):
-        columns["peak MiB\n(dense)"] = _memory
-    return table_of(columns, rows, title=title, left=left)
-
-
-def _split(rows: Sequence[Row]) -> Table:
-    """Shares of a forward, one row per cell whose time was split."""
-    columns, _ = _head(rows)
-    left = len(columns) - 1
-    used = {n: _NARROW.get(n, n) for n in LINES if any(row[f"split_{n}"] for row in rows)}
-    for name, heading in {**used, "choosing": "select,\ngraph, fuse"}.items():
-        columns[heading] = partial(_share, name=name)
-    columns["cost of\nlooking"] = lambda row: f"{row['split_cost_of_looking']:+.1%}"
-    return table_of(columns, rows, title="where the time goes", left=left)
-
-
-def _head(rows: Sequence[Row]) -> tuple[Columns, str]:
-    """The columns that identify a cell, and the settings that all rows share, in words."""
-    vary = [name for name in _SETTINGS if len({row.get(name) for row in rows}) > 1]
-    columns: Columns = {_SETTINGS[name]: partial(_word, name=name) for name in vary}
-    columns["strategy"] = lambda row: row["strategy"]
-    columns["batch"] = lambda row: str(row["batch_size"])
-    words = {name: str(rows[0].get(name, "")) for name in _NAMED} if rows else {}
-    if "image_size" in words:
-        words["image_size"] = f"images {words['image_size']}"
-    return columns, ", ".join(word for name, word in words.items() if name not in vary)
+    left = len(cells) - 1
+    tables = [table_of(cells | figure_columns(rows), rows, title=title, left=left)]
+    if split := [row for row in rows if "split_attention" in row]:
+        used = {n: _NARROW.get(n, n) for n in LINES if any(row[f"split_{n}"] for row in split)}
+        shares: Columns = {
+            heading: partial(_share, name=name)
+            for name, heading in {**used, "choosing": "select,\ngraph, fuse"}.items()
+        }
+        shares["cost of\nlooking"] = lambda row: f"{row['split_cost_of_looking']:+.1%}"
+        tables.append(table_of(cells | shares, split, title="where the time goes", left=left))
+    return tables
 
 
 def _word(row: Row, name: str) -> str:
@@ -347,9 +299,3 @@ def _word(row: Row, name: str) -> str:
 
 def _share(row: Row, name: str) -> str:
     return f"{row[f'split_{name}']:.1%}"
-
-
-def _memory(row: Row) -> str:
-    if "peak_bytes" not in row:
-        return ""
-    return f"{row['peak_bytes'] / 2**20:.1f} ({row['dense_peak_bytes'] / 2**20:.1f})"

@@ -48,7 +48,7 @@ class StubRunner:
         if key in self.kills or (key in self.once and not self._has_killed(key)):
             os.kill(os.getpid(), signal.SIGKILL)
         number = int(key.removeprefix("key"))
-        return outcome(key, DONE, metrics={"answer": number**2, "process": os.getpid()})
+        return outcome(key, DONE, answer=number**2, process=os.getpid())
 
     def _has_killed(self, key: str) -> bool:
         mark = Path(self.folder) / key
@@ -83,8 +83,7 @@ class Scripted(Engine):
                 if len(self.keys) == self.after and self.then is not None:
                     raise self.then
                 self.keys.append(cell.key)
-                told = {"metrics": {"gmacs": 1.0}, "machine": {"torch": "2"}, "error": self.error}
-                yield [outcome(cell.key, self.status, **told)]
+                yield [outcome(cell.key, self.status, gmacs=1.0, torch="2", error=self.error)]
         finally:
             self.closed = True
 
@@ -94,9 +93,9 @@ def row(key: str, status: str = DONE, **columns: Any) -> dict[str, Any]:
     told: dict[str, Any] = {
         "key": key, "study": "s", "axes": {"alpha": 0.1}, "strategy": "gtp", "method": "gtp",
         "config": "{}", "fingerprint": "f" + key, "model": "digits", "weights": "w",
-        "data": "digits", "image_limit": None, "seed": 0, "dtype": "float32", "batch_size": 8,
-        "metrics": {"gmacs": 1.5, "top1": 90.0}, "status": status, "error": "", "traceback": "",
-        "attempts": 1, "seconds": 0.5, "engine": "serial", "machine": {"torch": "2"},
-        "git_commit": "", "created": "now",
+        "data": "digits", "limit": None, "seed": 0, "dtype": "float32", "batch_size": 8,
+        "gmacs": 1.5, "top1": 90.0, "status": status, "error": "", "traceback": "",
+        "attempts": 1, "seconds": 0.5, "engine": "serial", "torch": "2",
+        "commit": "", "created": "now",
     }  # fmt: skip
     return told | columns

@@ -112,7 +112,7 @@ def test_a_name_that_means_nothing(make_grid: MakeGrid, base: Any, name: str, me
         ({"axes": {"alpha": [float("nan")]}}, ConfigError, "finite"),
         ({"axes": {"limit": [0]}}, ConfigError, "limit"),
         ({"axes": {"batch_size": [0]}}, ConfigError, "batch_size"),
-        ({"axes": {"image_size": [(1, 2, 3)]}}, ConfigError, "image size"),
+        ({"axes": {"image_size": [(1, 2, 3)]}}, ConfigError, "image_size"),
         ({"axes": {"compile": ["fast"]}}, ConfigError, "compile"),
         ({"model": None}, ConfigError, "expected model="),
         ({"model": 3}, ConfigError, "expected a model"),

@@ -28,25 +28,18 @@ def version(function: Any) -> str:
 
 
 def test_the_version_is_that_of_the_source() -> None:
-    def define(number: int, extra: int = 0) -> Any:
+    def define(number: int) -> Any:
         space: dict[str, Any] = {"__name__": "notebook"}
-        exec(
-            f"def helper(): return {number}\ndef mine(*_): return dict(a=helper() + {extra})", space
-        )
+        exec(f"def helper(): return {number}\ndef mine(*_): return dict(a=helper())", space)
         return space["mine"]
 
-    assert version(define(1)) == version(define(1))
-    assert version(define(1)) != version(define(1, 2))
-    assert version(define(1)) != version(define(2))  # a helper that it calls
-
-    register_metric("mine")(define(1))
-    one = version("mine")
-    register_metric("mine")(define(2))
-    assert version("mine") != one
-    register_metric("mine", version=3)(define(1))
-    three = version("mine")
-    register_metric("mine", version=3)(define(2))
-    assert version("mine") == three == "3"
+    assert version(define(1)) == version(define(1)) != version(define(2))  # a helper that it calls
+    found = []
+    for options, number in (({}, 1), ({}, 2), ({"version": 3}, 1), ({"version": 3}, 2)):
+        register_metric("mine", **options)(define(number))
+        found.append(version("mine"))
+    assert found[0] != found[1]
+    assert found[2:] == ["3", "3"]
 
 
 def test_metrics_stand_side_by_side(make_grid: MakeGrid) -> None:

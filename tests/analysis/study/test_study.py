@@ -60,26 +60,6 @@ def test_the_base_is_marked_where_it_is_a_cell_too(make_grid: MakeGrid, store: S
     assert "What 20 images can tell: the 95% intervals are" in str(study)
 
 
-def test_the_best_come_first(make_grid: MakeGrid, store: Store) -> None:
-    def score(model: Any, data: Any, context: Any) -> dict[str, Any]:
-        alpha = model.strategy.fuser.alpha
-        if alpha == 0.9:
-            raise ValueError("no")
-        return {"top1": alpha, "cost": -alpha, "words": "text", "list": [1]}
-
-    study = make_grid({"alpha": [0.1, 0.3, 0.9, 0.2]}, metrics=[score]).run(store, progress=False)
-    assert _column(study, "alpha") == ["0.3", "0.2", "0.1"]
-    assert _column(study, "alpha", by="cost") == ["0.1", "0.2", "0.3"]
-    assert _column(study, "alpha", most=2) == ["0.3", "0.2"]
-    assert [str(c.header) for c in study.table().columns] == [
-        "alpha", "GMACs\nan image", "top-1\n%", "cost"
-    ]  # fmt: skip
-    with pytest.raises(UnknownNameError, match="column"):
-        study.table("nothing")
-    assert "failed: gtp:P=6,alpha=0.9: ValueError: no" in str(study)
-    assert [row["status"] for row in study.failed()] == ["failed"]
-
-
 def test_an_empty_study(make_grid: MakeGrid, store: Store) -> None:
     study = make_grid({"alpha": [0.1]}, where=lambda point: False).run(store, progress=False)
     assert study.records == []
@@ -93,18 +73,28 @@ def _column(study: Any, name: str, **options: Any) -> list[str]:
     return [str(cell) for cell in column.cells]
 
 
-def test_the_table_shows_failures_and_further_metrics(make_grid: MakeGrid, store: Store) -> None:
+def test_the_best_come_first_and_failures_below(make_grid: MakeGrid, store: Store) -> None:
     def score(model: Any, data: Any, context: Any) -> dict[str, Any]:
-        if model.strategy.fuser.alpha > 0.15:
+        alpha = model.strategy.fuser.alpha
+        if alpha > 0.35:
             raise ValueError("[no]")
-        return {f"metric_{i}": float(i) for i in range(6)} | {"words": "text"}
+        more = {f"metric_{i}": float(i) for i in range(6)}
+        return {"top1": alpha, "cost": -alpha, "words": "text", "list": [1], **more}
 
-    axes = {"alpha": [0.1, 0.12, *(i / 10 for i in range(2, 9))]}
+    axes = {"alpha": [0.1, 0.3, 0.2, *(i / 10 for i in range(4, 10))]}
     study = make_grid(axes, metrics=[score]).run(store, progress=False)
+    assert _column(study, "alpha") == ["0.3", "0.2", "0.1"]
+    assert _column(study, "alpha", by="cost") == ["0.1", "0.2", "0.3"]
+    assert _column(study, "alpha", most=2) == ["0.3", "0.2"]
     heads = [str(c.header) for c in study.table().columns]
-    assert heads[2:] == [f"metric {i}" for i in range(4)]
+    assert heads[:4] == ["alpha", "GMACs\nan image", "top-1\n%", "cost"]
+    assert heads[4:] == ["metric 0", "metric 1", "metric 2"]
+    with pytest.raises(UnknownNameError, match="column"):
+        study.table("nothing")
+    assert [row["status"] for row in study.records] == ["done"] * 3 + ["failed"] * 6
+    assert "in score" in study.failed()[0]["traceback"]
     lines = study.footnotes()
     assert lines[0].startswith("9 cells, 9 different results; model digits")
-    told = r"failed: gtp:P=6,alpha=0.2: ValueError: \[no\] \(.*test_study.py, line \d+\)"
-    assert re.fullmatch(told, lines[1])
-    assert lines[6] == "and 2 more that failed or were skipped."
+    told = r"failed: gtp:P=6,alpha=0.4: ValueError: \[no\] \(.*test_study.py, line \d+\)"
+    assert re.fullmatch(told, lines[2])
+    assert lines[7] == "and 1 more that failed or were skipped."

@@ -16,7 +16,7 @@ from tokenred.core.errors import DataError, InputError
 RESULTS, SWEEP, OVERSMOOTHING = "results", "sweep", "oversmoothing"
 _SQLITE = b"SQLite format 3\x00"
 # Rows with equal values in these ran on the same images with the same weights.
-_SETTING = ("model", "weights", "data", "image_limit", "seed", "dtype")
+_SETTING = ("model", "weights", "data", "limit", "seed", "dtype")
 _SETTING_AXES = {"model", "data", "dtype", "limit", "seed", "base"}
 
 

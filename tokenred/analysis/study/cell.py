@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenred.analysis.study.refs import DataRef, ModelRef
-from tokenred.core.errors import ConfigError, PartError, TokenredError, shown
+from tokenred.core.errors import ConfigError, TokenredError, shown
 from tokenred.core.part import Part
 from tokenred.core.provenance import own_line
 from tokenred.core.registry import KINDS
 from tokenred.strategies.config import resolve
-from tokenred.strategies.specs import Spec, parse_spec, read_arguments, write_spec
+from tokenred.strategies.specs import parse_spec, read_arguments, write_spec
 from tokenred.strategies.strategy import (
     FIELDS,
     STEP_FIELDS,
     Strategy,
-    divide_arguments,
     from_config,
     recipes,
+    strategy,
 )
 
 if TYPE_CHECKING:
@@ -75,14 +74,18 @@ def plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Base:
-    """A recipe with arguments, or a strategy."""
+    """What cells start from: a strategy, or a recipe with arguments."""
 
     label: str  # as one writes it
-    method: str  # the family it belongs to
-    make: Callable[..., Strategy]  # the strategy, with arguments set if it is a recipe
-    fields: Mapping[str, Any] = field(default_factory=dict)  # instead of the recipe's choice
-    parameters: frozenset[str] = frozenset()  # names that the recipe takes
+    method: str  # the recipe, or the family that the strategy belongs to
+    strategy: Strategy
     share: float | None = None  # of the dense model's GMACs; None for the schedule as it is
+    arguments: Mapping[str, Any] | None = None  # of the recipe, if it is one
+
+    @property
+    def parameters(self) -> frozenset[str]:
+        """Names that the recipe takes."""
+        return frozenset() if self.arguments is None else recipes[self.method].parameters
 
     def build(self, assigned: Mapping[str, Any]) -> Strategy:
         """The strategy of a point.
@@ -91,20 +94,19 @@ class Base:
         of whichever parts have it (``part.parameter``: of that part). A parameter that no part has
         is ignored, such as M with the graph ``none``.
         """
+        made = self.strategy
         if self.method == DENSE:
-            return self.make()
+            return made
         own = {name: value for name, value in assigned.items() if name not in OUTSIDE}
-        arguments = {name: own.pop(name) for name in list(own) if name in self.parameters}
-        fields = {name: own.pop(name) for name in list(own) if name in FIELDS}
-        fields = {**self.fields, **fields}
+        known = self.parameters.union(FIELDS)
+        if named := {name: own.pop(name) for name in list(own) if name in known}:
+            if self.arguments is None:
+                made = made.replace(**named)
+            else:
+                made = strategy(self.method, **{**self.arguments, **named})
         # The seed of the run also seeds the parts that draw, unless they have their own.
         if "seed" in assigned and not any(name.endswith(".seed") for name in own):
             own["seed"] = assigned["seed"]
-        made = self.make(**arguments)
-        if not isinstance(made, Strategy):
-            raise PartError(f"recipe {self.method!r} must return a Strategy, got {shown(made)}.")
-        if fields:
-            made = made.replace(**fields)
         for name, value in own.items():
             made = _with_parameter(made, name, value)
         return made
@@ -120,8 +122,8 @@ class Base:
         if self.method == DENSE or not own:
             return self.label
         name, start = self.label, {}
-        if isinstance(self.make, partial):
-            name, start = self.label.partition(":")[0], {**self.make.keywords, **self.fields}
+        if self.arguments is not None:
+            name, start = self.label.partition(":")[0], {**self.arguments}
             rest = own.keys() - self.parameters - set(FIELDS)
             if rest and made is not None and made.single:
                 # Parameters of parts belong to the parts.
@@ -140,7 +142,7 @@ def _with_parameter(whole: Strategy, name: str, value: Any) -> Strategy:
         known = getattr(part, "__dataclass_fields__", {})
         return part.replace(**{parameter: value}) if parameter in known else part
 
-    def among(owner: Any, names: Iterable[str]) -> dict[str, Any]:
+    def among(owner: Any, names: Iterable[str]) -> Any:
         changes: dict[str, Any] = {}
         for place in names if kind == "" else {kind} & set(names):
             before = getattr(owner, place)
@@ -148,14 +150,12 @@ def _with_parameter(whole: Strategy, name: str, value: Any) -> Strategy:
             after = tuple(map(changed, before)) if several else changed(before)
             if after is not before:
                 changes[place] = after
-        return changes
+        return owner.replace(**changes) if changes else owner
 
-    changes = among(whole, PARTS.keys() - STEP_FIELDS)
-    own = [among(step, PARTS.keys() & STEP_FIELDS) for step in whole.steps]
-    if any(own):
-        steps = zip(whole.steps, own, strict=True)
-        changes["steps"] = tuple(step.replace(**new) if new else step for step, new in steps)
-    return whole.replace(**changes) if changes else whole
+    made: Strategy = among(whole, PARTS.keys() - STEP_FIELDS)
+    steps = tuple(among(step, PARTS.keys() & STEP_FIELDS) for step in whole.steps)
+    same = all(new is old for new, old in zip(steps, whole.steps, strict=True))
+    return made if same else made.replace(steps=steps)
 
 
 def read_base(given: Any) -> Base:
@@ -170,41 +170,25 @@ def read_base(given: Any) -> Base:
         TokenredError: as raised by `tokenred.analysis.parse_spec`.
     """
     if isinstance(given, str) and given.strip().casefold() == DENSE:
-        return Base(DENSE, DENSE, Strategy.dense)
+        return Base(DENSE, DENSE, Strategy.dense())
     if isinstance(given, Mapping):
         made = from_config(dict(given))  # refuses a missing file
         if "recipe" not in given:
-            return _of_spec(parse_spec(made))
-        arguments = {name: value for name, value in given.items() if name != "recipe"}
-        name = str(given["recipe"])
-        return _of_recipe(write_spec(name, resolve(arguments)), name, arguments, None)
+            return read_base(made)
+        own, name = {n: v for n, v in given.items() if n != "recipe"}, str(given["recipe"])
+        own = resolve(own)
+        return Base(write_spec(name, own), name.casefold(), made, None, own)
     spec = parse_spec(given)
-    body = _body(spec)
-    named = isinstance(given, str | Path) and not str(given).partition("@")[0].endswith(".toml")
-    if not named or spec.method not in recipes or body.endswith(".toml"):
-        return _of_spec(spec)
-    arguments = read_arguments(body.partition(":")[2], spec.label)
-    return _of_recipe(body, spec.method, arguments, spec.share)
-
-
-def _body(spec: Spec) -> str:
-    """The label without its share, if it ends with it: labels of one's own may not."""
-    body, _, last = spec.label.rpartition("@")
+    label, _, last = spec.label.rpartition("@")
     try:
-        return body if body and float(last) == spec.share else spec.label
-    except ValueError:
-        return spec.label
-
-
-def _of_spec(spec: Spec) -> Base:
-    return Base(_body(spec), spec.method, lambda: spec.strategy, share=spec.share)
-
-
-def _of_recipe(label: str, name: str, arguments: dict[str, Any], share: float | None) -> Base:
-    own, fields = divide_arguments(name, resolve(arguments))
-    recipe = recipes[name]
-    make = partial(recipe.make, **own)
-    return Base(label, name.casefold(), make, fields, recipe.parameters, share)
+        label = label if label and float(last) == spec.share else spec.label
+    except ValueError:  # a label of one's own
+        label = spec.label
+    arguments = None
+    written = isinstance(given, str | Path) and ".toml" not in str(given)
+    if written and spec.method in recipes:
+        arguments = resolve(read_arguments(label.partition(":")[2], spec.label))
+    return Base(label, spec.method, spec.strategy, spec.share, arguments)
 
 
 @dataclass(frozen=True)
@@ -250,8 +234,8 @@ Outcome = dict[str, Any]
 
 def outcome(key: str, status: str, **columns: Any) -> Outcome:
     """An outcome; what is not given is empty."""
-    empty = {"metrics": {}, "error": "", "traceback": "", "seconds": 0.0, "machine": {}}
-    return {"key": key, "status": status, **empty, "attempts": 1, **columns}
+    empty = {"error": "", "traceback": "", "seconds": 0.0, "attempts": 1}
+    return {"key": key, "status": status, **empty, **columns}
 
 
 def failure(key: str, error: BaseException) -> Outcome:

@@ -39,17 +39,7 @@ _KINDS: dict[str, Any] = {
 
 
 class Design:
-    """Iterates over the points: the cross product of the axes, then the single ones.
-
-    Args:
-        told: arguments of `tokenred.analysis.Grid` by name.
-
-    Attributes:
-        axes: names of all axes.
-        metrics: what to measure.
-        against: ``"dense"``, ``"base"`` or None.
-        reference: the model that timings are compared with, or None for each cell's own.
-        room: bytes of images that a worker keeps.
+    """The points of a grid, in order, from the arguments of `tokenred.analysis.Grid` by name.
 
     Raises:
         TokenredError: for invalid names and values.
@@ -65,12 +55,20 @@ class Design:
         axes = {} if told["axes"] is None else told["axes"]
         if not isinstance(axes, Mapping):
             raise ConfigError(f"expected axes as a mapping from names to lists, got {shown(axes)}.")
-        self._axes = {
+        product = {
             _name(name): [self._read(name, _unboxed(value)) for value in _listed(name, values)]
             for name, values in axes.items()
         }
-        self._points = [self._point(point) for point in told["cells"] or ()]
-        self.axes = tuple(dict.fromkeys([*self._axes, *(n for p in self._points for n in p)]))
+        single = [self._point(point) for point in told["cells"] or ()]
+        self.axes = tuple(dict.fromkeys([*product, *(name for point in single for name in point)]))
+        # The last axis varies fastest, settings slowest. Without axes there is one point, the base
+        # itself, unless points are listed.
+        order = sorted(product, key=lambda n: SETTINGS.index(n) if n in SETTINGS else len(SETTINGS))
+        self._points = single
+        if product or not single:
+            varied = itertools.product(*(product[name] for name in order))
+            chosen = (dict(zip(order, values, strict=True)) for values in varied)
+            self._points = [*({name: one[name] for name in product} for one in chosen), *single]
         self._default = {
             name: self._read(name, told[name])
             for name in ("base", *SETTINGS, "budget")
@@ -94,37 +92,24 @@ class Design:
 
     def __len__(self) -> int:
         """The number of points, including those that ``where`` excludes."""
-        # Without axes there is one point, the base itself, unless points are listed.
-        product = math.prod(map(len, self._axes.values())) if self._has_product else 0
-        return product + len(self._points)
+        return len(self._points)
 
     def __iter__(self) -> Iterator[tuple[int, Point]]:
         """Position and values of each point that is kept."""
-        for position, point in enumerate(itertools.chain(self._product(), self._points)):
+        for position, point in enumerate(self._points):
             if self._where is None or self._where(
                 {name: getattr(value, "label", value) for name, value in point.items()}
             ):
                 yield position, point
 
-    @property
-    def _has_product(self) -> bool:
-        return bool(self._axes or not self._points)
-
-    def _product(self) -> Iterator[Point]:
-        """The cross product; the last axis varies fastest, settings slowest."""
-        if self._has_product:
-            order = sorted(self._axes, key=lambda n: SETTINGS.index(n) if n in SETTINGS else 99)
-            for values in itertools.product(*(self._axes[name] for name in order)):
-                chosen = dict(zip(order, values, strict=True))
-                yield {name: chosen[name] for name in self._axes}
-
     def _values(self, name: str) -> list[Any]:
-        return [*self._axes.get(name, ()), *(p[name] for p in self._points if name in p)]
+        """The different values of a name."""
+        found = (point[name] for point in self._points if name in point)
+        return list({id(value): value for value in found}.values())
 
     def _covers(self, name: str) -> bool:
         """Whether every point has a value of a name."""
-        product = name in self._axes or not self._has_product
-        return product and all(name in point for point in self._points)
+        return all(name in point for point in self._points)
 
     def base(self, point: Point) -> Base:
         """What a point starts from."""
@@ -152,7 +137,7 @@ class Design:
     def _point(self, point: Any) -> Point:
         if not isinstance(point, Mapping):
             raise ConfigError(
-                f"expected a cell as a mapping from names to values, got {shown(point)}."
+                f"expected cells as mappings from names to values, got {shown(point)}."
             )
         return {_name(name): self._read(name, _unboxed(value)) for name, value in point.items()}
 
@@ -169,7 +154,8 @@ class Design:
             precision_of(text)
             return text
         if name == "image_size":
-            return _sides(value)
+            side = read(Size | tuple[Size, Size] | None, value, name)
+            return (side, side) if isinstance(side, int) else side
         if name == "compile" and value is not False:
             from tokenred.analysis.measure.timing import Compile
 
@@ -182,43 +168,31 @@ class Design:
         return value if name in OUTSIDE else _with_parts(name, value)
 
     def _named(self, name: str, value: Any) -> Base | ModelRef | DataRef | None:
-        if name == "base":
-            return read_base(value)
-        if name == "model":
-            return read_model(value)
+        if name != "data":
+            return read_base(value) if name == "base" else read_model(value)
         return None if value is None else read_data(value, self._split, self._class_map)
 
     def _check_names(self) -> None:
         """Refuse an axis that no base or part of the grid knows."""
-        bases = [*self._values("base"), self._default.get("base")]
-        bases = [base for base in bases if base is not None]
-        known = self._parameters(bases)
+        bases = [base for base in (*self._values("base"), self._default.get("base")) if base]
+        parts = [named for base in bases for named in base.strategy.parts.items()]
+        known: dict[str, set[str]] = {kind: set() for kind in PARTS}
+        for name, part in parts:  # "fuser", "score_mods.0", "steps.1.fuser"
+            known[next(kind for kind in name.split(".") if kind in PARTS)] |= _fields_of(type(part))
+        for kind, registries in PARTS.items():
+            for value in self._values(kind):
+                for item in value if isinstance(value, list | tuple) else (value,):
+                    makes = [r[item].make for r in registries if item in r] or [type(item)]
+                    known[kind].update(*map(_fields_of, makes))
         names = {*FIELDS}.union(OUTSIDE, *(base.parameters for base in bases), *known.values())
         for name in self.axes:
             kind, _, parameter = name.rpartition(".")
             if parameter not in (known.get(kind, ()) if kind else names):
-                for part in (p for base in bases for p in base.build({}).parts.values()):
+                for _, part in parts:
                     if parameter in vars(type(part)).keys() - _fields_of(type(part)):
                         raise unknown_parameter(type(part), parameter, names)
                 own = {f"{kind}.{each}" for each in known.get(kind, ())}
                 raise UnknownNameError.of("axis", name, own or names)
-
-    def _parameters(self, bases: list[Base]) -> dict[str, set[str]]:
-        """Parameters of the parts that bases and axes name, by kind of part."""
-        found: dict[str, set[str]] = {kind: set() for kind in PARTS}
-        for base in bases:
-            for name, part in base.build({}).parts.items():
-                found[name.partition(".")[0]] |= _fields_of(type(part))
-        for kind, registries in PARTS.items():
-            for value in self._values(kind):
-                for item in value if isinstance(value, list | tuple) else (value,):
-                    found[kind] |= _fields_of(type(item))
-                    if isinstance(item, str):
-                        for registry in registries:
-                            found[kind] |= _fields_of(
-                                registry[item].make if item in registry else 0
-                            )
-        return found
 
 
 def _name(given: Any) -> str:
@@ -264,18 +238,6 @@ def _with_parts(name: str, value: Any) -> Any:
     if isinstance(value, list | tuple) and any(isinstance(v, Mapping) for v in value):
         return tuple(resolve({name: list(value)})[name])
     return value
-
-
-def _sides(value: Any) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    sides = (value, value) if isinstance(value, int) else value
-    if not isinstance(sides, list | tuple) or len(sides) != 2:
-        raise ConfigError(
-            f"expected an image size as a side or (height, width), got {shown(value)}."
-        )
-    height, width = (read(Size, side, "image_size") for side in sides)
-    return height, width
 
 
 def _fields_of(kind: Any) -> set[str]:

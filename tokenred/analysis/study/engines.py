@@ -80,16 +80,17 @@ class Processes(Pool):
     """
 
     name = "processes"
-    # A loky pool ends when any of its workers does.
-    shared_fate = True
+    shared_fate = True  # a loky pool ends when any of its workers does
 
     def __init__(
         self, workers: int | None = None, threads: int | None = None, retries: int = 2
     ) -> None:
-        self._workers = workers or _usable_cores()
+        from loky import cpu_count
+
+        self._workers = workers or cpu_count()
         self._environment = dict(_OF_WORKERS)
         if threads is not None or not any(name in os.environ for name in _THREADS):
-            share = threads or max(1, _usable_cores() // self._workers)
+            share = threads or max(1, cpu_count() // self._workers)
             self._environment |= dict.fromkeys(_THREADS, str(share))
         super().__init__(retries, 2 * self._workers)
 
@@ -157,7 +158,7 @@ def _leave_with(parent: int) -> None:
 
 
 class Ray(Pool):
-    """Runs cells as tasks of Ray, which restarts them itself if a worker dies.
+    """Runs cells as tasks of Ray.
 
     Without ``workers``, as many at a time as the cluster has cores for; ``gpus`` is a task's, and
     two tasks share one with 0.5. Uses the cluster that this process is connected to, if any.
@@ -176,13 +177,19 @@ class Ray(Pool):
         retries: int = 2,
         gpus: float = 0,
     ) -> None:
-        self._ray = _import_ray()
-        self._workers = workers
-        self._threads = threads or 1
-        self._address = address
-        self._gpus = gpus
-        super().__init__(0, workers or 1)
-        self.tries = retries + 1
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about itself and its own dependencies
+                import ray
+        except ImportError as error:
+            raise MissingExtraError(
+                "the engine 'ray' needs Ray, which is not installed: pip install 'tokenred[ray]', "
+                "or choose engine='processes'."
+            ) from error
+        self._ray: Any = ray
+        self._workers, self._threads = workers, threads or 1
+        self._address, self._gpus = address, gpus
+        super().__init__(retries, workers or 1)
 
     @contextmanager
     def opened(self, runner: Parcel) -> Iterator[Callable[[Parcel], Any]]:
@@ -194,9 +201,10 @@ class Ray(Pool):
             try:
                 cores = int(ray.cluster_resources().get("CPU", 1))
                 self._at_once = self._workers or max(1, cores // self._threads)
-                task = ray.remote(
-                    num_cpus=self._threads, num_gpus=self._gpus, max_retries=self.tries - 1
-                )(run_cell)
+                # The pool itself starts them again.
+                task = ray.remote(num_cpus=self._threads, num_gpus=self._gpus, max_retries=0)(
+                    run_cell
+                )
                 setup = ray.put(runner)
                 yield lambda cell: task.remote(setup, cell, self._threads).future()
             finally:
@@ -204,10 +212,10 @@ class Ray(Pool):
                     ray.shutdown()
 
     def _connect(self) -> None:
-        local = {
-            "num_cpus": max((self._workers or 1) * self._threads, _usable_cores()),
-            "include_dashboard": False,
-        }
+        from loky import cpu_count
+
+        cores = max((self._workers or 1) * self._threads, cpu_count())
+        local = {"num_cpus": cores, "include_dashboard": False}
         options: dict[str, Any] = {"address": self._address} if self._address else local
         try:
             with _variables({} if self._address else _OF_RAY):
@@ -218,25 +226,6 @@ class Ray(Pool):
                 f"cannot start or reach Ray on {place} ({type(error).__name__}: {error}); check "
                 "the address, or choose engine='processes'."
             ) from error
-
-
-def _import_ray() -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about itself and its own dependencies
-            import ray
-    except ImportError as error:
-        raise MissingExtraError(
-            "the engine 'ray' needs Ray, which is not installed: pip install 'tokenred[ray]', or "
-            "choose engine='processes'."
-        ) from error
-    return ray
-
-
-def _usable_cores() -> int:
-    """CPU cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import nn
 from tokenred.analysis.study.refs import DataRef, ModelRef
 from tokenred.core.errors import PartError
 from tokenred.core.fingerprint import digest, identity_of
-from tokenred.core.info import BlockInfo, ModelInfo
+from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part
 from tokenred.core.tensors import evaluating
 from tokenred.reduced.cost import Cost, strategy_cost
@@ -43,10 +43,8 @@ class ModelFacts:
 class Facts:
     """Looks up facts in a store, or finds them by loading; see `keep`.
 
-    Args:
-        store: where to look.
-        keyed: whether results will be looked up again. If not, models and data are distinguished by
-            object identity, and images need not be read.
+    If results will not be looked up again (not ``keyed``), models and data are told apart by object
+    identity, and images need not be read.
     """
 
     def __init__(self, store: Store | None = None, keyed: bool = True) -> None:
@@ -65,13 +63,12 @@ class Facts:
     def model(self, ref: ModelRef) -> ModelFacts:
         """The facts about a model."""
         if ref not in self._models:
+            from pydantic import TypeAdapter  # takes long to import
+
             stamp = ref.stamp()
             told = self._remembered(stamp, lambda: asdict(self._look_at(ref)))
-            info: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in told["info"].items()
-            }
-            info["blocks"] = tuple(BlockInfo(**block) for block in info["blocks"])
-            self._models[ref] = ModelFacts(**{**told, "info": ModelInfo(**info)})
+            # A list is a tuple again, a dictionary a `ModelInfo`.
+            self._models[ref] = TypeAdapter(ModelFacts).validate_python(told)
             self.planned[ref] = stamp, told["weights"]
         return self._models[ref]
 

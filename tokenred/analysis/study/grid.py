@@ -14,11 +14,10 @@ from tokenred.analysis.study.engines import pick_engine
 from tokenred.analysis.study.facts import Facts
 from tokenred.analysis.study.plan import Plan
 from tokenred.analysis.study.pool import Engine
-from tokenred.analysis.study.run import run_plan
+from tokenred.analysis.study.refs import located
 from tokenred.analysis.study.store import Store
-from tokenred.analysis.study.study import Study
+from tokenred.analysis.study.study import Study, run_plan
 from tokenred.core.errors import ConfigError, UnknownNameError, shown
-from tokenred.core.files import exists
 from tokenred.core.values import Count, Magnitude, PartOf, Size, checked, parameters_of, read
 from tokenred.strategies.config import read_toml
 
@@ -218,11 +217,8 @@ def _to_read(store: Store | str | Path | None) -> Store | None:
 
 _OF_GRID = tuple(parameters_of(Grid).keys() - {"axes", "cells", "where"})
 _OF_RUN = ("engine", "workers", "threads", "address", "gpus", "retries")
-_TABLES = ("study", "axes", "cells")
+_TABLES = {"study": dict, "axes": dict, "cells": list}
 _PATHS = ("store", "output")
-# Never a folder of that name.
-_NAMED = ("digits", "cifar10", "dense")
-_CIFAR10 = "cifar10:"
 
 
 @dataclass
@@ -250,24 +246,22 @@ def read_study(path: str | Path) -> StudyFile:
     if not path.is_file():
         raise ConfigError(f"cannot read the study file {path}: no such file.")
     values = read_toml(path)
-    _check_names(f"table of the study file {path.name}", values, _TABLES)
-    study, axes, cells = (values.get(name, {}) for name in _TABLES)
-    for name, table in (("study", study), ("axes", axes)):
-        if not isinstance(table, dict):
-            raise ConfigError(f"expected [{name}] in {path} to be a table, got {shown(table)}.")
+    _check_names(f"table of the study file {path.name}", values, list(_TABLES))
+    for name, kind in _TABLES.items():
+        table = values.setdefault(name, kind())
+        if not isinstance(table, kind) or any(type(t) is not dict for t in table if kind is list):
+            wanted = "[[cells]], with two brackets," if kind is list else f"[{name}]"
+            raise ConfigError(f"expected {wanted} in {path} to be a table, got {shown(table)}.")
+    study, axes, cells = (values[name] for name in _TABLES)
     _check_names(f"key of [study] in {path.name}", study, (*_OF_GRID, *_OF_RUN, *_PATHS))
     if not axes and not cells:
         raise ConfigError(f"expected [axes] or [[cells]] in {path}, got neither.")
-    cells = cells or []
-    if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
-        raise ConfigError(f"expected [[cells]] in {path} with two brackets, one table per cell.")
     folder = path.parent
     grid = {name: _located(name, study[name], folder) for name in _OF_GRID if name in study}
     grid["axes"] = {
-        name: [_located(name, value, folder) for value in values] if isinstance(values, list)
-        else values
+        name: [_located(name, v, folder) for v in values] if isinstance(values, list) else values
         for name, values in _flat(axes).items()
-    }  # fmt: skip
+    }
     grid["cells"] = [
         {name: _located(name, value, folder) for name, value in _flat(cell).items()}
         for cell in cells
@@ -308,8 +302,4 @@ def _located(name: str, value: Any, folder: Path) -> Any:
     if isinstance(value, Mapping):
         paths = ("spec", "checkpoint", "source")
         return {k: _located(name, v, folder) if k in paths else v for k, v in value.items()}
-    if not isinstance(value, str) or value in _NAMED:
-        return value
-    prefix = _CIFAR10 if value.startswith(_CIFAR10) else ""
-    path = value.removeprefix(prefix)
-    return f"{prefix}{folder / path}" if path and exists(folder / path) else value
+    return located(value, folder) if isinstance(value, str) else value

@@ -83,7 +83,12 @@ _METRICS: dict[str, Metric] = {}
 
 
 def register_metric(
-    name: str, *, version: int | str = "", needs_data: bool = True, timed: bool = False
+    name: str,
+    *,
+    version: int | str = "",
+    needs_data: bool = True,
+    timed: bool = False,
+    batched: bool = True,
 ) -> Callable[[Function], Function]:
     """Decorator that registers a function as a metric; registering a name again replaces it.
 
@@ -93,9 +98,10 @@ def register_metric(
         needs_data: whether it needs images.
         timed: whether it measures time or memory, so that a result is specific to a machine, number
             of threads, device and engine.
+        batched: whether its results depend on the batch size.
 
     Raises:
-        ConfigError: for a name that is not a word.
+        ConfigError: for a name that is not a word, or that a plug-in may not replace.
         MetricNameError: for the name of a column that every row has.
     """
     if not isinstance(name, str) or not name.strip():
@@ -103,30 +109,25 @@ def register_metric(
     check_names(name, [name])
 
     def add(function: Function) -> Function:
+        key, package = name.casefold(), plugins.loading()
+        old = _METRICS.get(key)
+        if old and package and _defined(old.function) != _defined(function):
+            raise ConfigError(
+                f"metric {name!r} of {_defined(function)} (plug-in {package}) is taken by "
+                f"{_defined(old.function)}; a plug-in needs its own names."
+            )
+
+        def undo() -> None:
+            _METRICS.pop(key, None)
+            if old:
+                _METRICS[key] = old
+
         told = str(version) or _source(function)
-        _put(Metric(name, function, told, needs_data, timed))
+        _METRICS[key] = Metric(name, function, told, needs_data, timed, batched)
+        plugins.note("metric", name, undo)
         return function
 
     return add
-
-
-def _put(metric: Metric) -> None:
-    key = metric.name.casefold()
-    old = _METRICS.get(key)
-    package = plugins.loading()
-    if old and package and _defined(old.function) != _defined(metric.function):
-        raise ConfigError(
-            f"metric {metric.name!r} of {_defined(metric.function)} (plug-in {package}) is taken "
-            f"by {_defined(old.function)}; a plug-in needs its own names."
-        )
-
-    def undo() -> None:
-        _METRICS.pop(key, None)
-        if old:
-            _METRICS[key] = old
-
-    _METRICS[key] = metric
-    plugins.note("metric", metric.name, undo)
 
 
 def _defined(function: Function) -> str:
@@ -206,6 +207,7 @@ def evaluation_options(context: Context) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@register_metric("accuracy", version=1, batched=False)
 def accuracy(model: ReducedViT, data: ImageDataset | None, context: Context) -> Mapping[str, Any]:
     """Top-1 and top-5 accuracy; keeps the predictions, so that comparisons are paired."""
     from tokenred.analysis.measure.accuracy import evaluate
@@ -220,9 +222,6 @@ def accuracy(model: ReducedViT, data: ImageDataset | None, context: Context) -> 
         "images": found.count,
         "unreadable": len(found.skipped),
     }
-
-
-_put(Metric("accuracy", accuracy, "1", batched=False))
 
 
 @register_metric("speed", version=2, needs_data=False, timed=True)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import platform
-import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,17 +33,11 @@ if TYPE_CHECKING:
 
     from tokenred.analysis.study.store import Store
 
-_COMPILERS = ("c++", "g++", "clang++", "cl")
 _UNSET = object()
 
 
 class Plan:
     """All cells of a grid, checked.
-
-    Args:
-        design, facts: of the grid.
-        engine: what determines timings besides the setting: name, workers and threads.
-        invalid: ``"raise"`` for a cell that its model cannot run, or ``"skip"`` it.
 
     Attributes:
         cells: in the order of the grid.
@@ -58,31 +50,24 @@ class Plan:
         self, design: Design, facts: Facts, engine: Sequence[Any], invalid: str = "raise"
     ) -> None:
         self.design, self.facts = design, facts
-        self._engine = engine
+        self._engine = engine  # what else determines timings: its name, workers and threads
         self._places: dict[Any, tuple[int, str, TokenredError | None]] = {}
         self._machines: dict[str, dict[str, Any]] = {}
         self._dense = read_base(DENSE)
         references: dict[Any, Cell] = {}
         self.cells: list[Cell] = []
         self.settings: list[Setting] = []
-        # Thousands of permanent cells would keep the garbage collector busy.
-        collecting = gc.isenabled()
-        gc.disable()
-        try:
-            for position, point in design:
-                base = design.base(point)
-                cell = self._cell(position, point, base, design.budget(point))
-                if cell.error is not None and invalid == "raise":
-                    raise _named(cell, f"cell {position}")
-                if design.against is not None:
-                    mark = (cell.place, id(base))
-                    if mark not in references:
-                        references[mark] = self._reference(point, base)
-                    cell.reference = references[mark].key
-                self.cells.append(cell)
-        finally:
-            if collecting:
-                gc.enable()
+        for position, point in design:
+            base = design.base(point)
+            cell = self._cell(position, point, base, design.budget(point))
+            if cell.error is not None and invalid == "raise":
+                raise _named(cell, f"cell {position}")
+            if design.against is not None:
+                mark = (cell.place, id(base))
+                if mark not in references:
+                    references[mark] = self._reference(point, base)
+                cell.reference = references[mark].key
+            self.cells.append(cell)
         self.references = list({cell.key: cell for cell in references.values()}.values())
         self.results = {cell.key: cell for cell in self.references}
         for cell in self.cells:
@@ -124,14 +109,12 @@ class Plan:
             status = "skipped" if cell.error else "repeated" if cell.key in seen else "to do"
             seen.add(cell.key)
             setting = self.settings[cell.place]
-            machine = {"threads": setting.threads, "device": setting.device}
+            row = {**self.row(cell), "threads": setting.threads, "device": setting.device}
             costs = {} if cell.error else cost_columns(self.cost(cell))
-            row = {**self.row(cell), "axes": {}, "machine": machine, "metrics": costs}
             status = known.get(cell.key, (status, ""))[0]
             # Last, because pandas prints the first and the last columns.
-            last = {"why": cell.why, "gmacs": costs.get("gmacs"), "status": status}
-            told = {name: value for name, value in record(row).items() if name not in last}
-            records.append({**cell.axes, **told, **last})
+            last = {"why": cell.why, "gmacs": costs.pop("gmacs", None), "status": status}
+            records.append({**cell.axes, **record({**row, **costs}, {}), **last})
         return pd.DataFrame(records)
 
     def cost(self, cell: Cell) -> Cost:
@@ -155,7 +138,7 @@ class Plan:
             "model": model.label,
             "weights": facts.weights if facts else "",
             "data": "" if data is None else data.label,
-            "image_limit": setting.limit,
+            "limit": setting.limit,
             "seed": setting.seed,
             "dtype": setting.dtype or (facts.dtype if facts else ""),
             "batch_size": setting.batch_size,
@@ -233,19 +216,9 @@ class Plan:
         from tokenred.analysis.measure.machine import check_device
 
         try:
-            device = check_device(setting.device)
+            check_device(setting.device)
         except ConfigError as error:
             return error
-        assert device is not None
-        if device.type == "cpu" and setting.compile and not any(map(shutil.which, _COMPILERS)):
-            return ConfigError(
-                "torch.compile needs a C++ compiler for the CPU, but none is on the path."
-            )
-        asked = {metric.name for metric in self.design.metrics}
-        if device.type not in ("cpu", "cuda") and "memory" in asked:
-            return ConfigError(
-                f"peak memory can be measured on cpu and cuda, not on {device.type}."
-            )
         return None
 
     def _how(self, setting: Setting) -> dict[str, Any]:
@@ -253,25 +226,32 @@ class Plan:
         how: dict[str, Any] = {"batch_size": setting.batch_size}
         if not any(metric.timed for metric in self.design.metrics):
             return how
-        from tokenred.analysis.measure.machine import describe_machine, model_device
+        from tokenred.analysis.measure.machine import model_device
 
         module = setting.model.module
         device = setting.device or ("cpu" if module is None else str(model_device(module)))
         if device not in self._machines:
-            try:
-                self._machines[device] = dict(describe_machine(device))
-            except (RuntimeError, AssertionError):  # not of this machine
-                self._machines[device] = {"device": device}
+            self._machines[device] = machine_of(device)
         reference = self.design.reference
         how |= {
             "compile": str(setting.compile).lower(),
             "against": "" if reference is None else self.facts.model(reference).identity,
             "channels_last": self.design.channels_last,
             "engine": self._engine,
-            "host": platform.node(),
             **self._machines[device],
         }
         return how if setting.threads is None else {**how, "threads": setting.threads}
+
+
+def machine_of(device: Any) -> dict[str, Any]:
+    """The machine as it is in a row; only names for a device that is elsewhere."""
+    from tokenred.analysis.measure.machine import describe_machine
+
+    host = {"host": platform.node()}
+    try:
+        return {**describe_machine(device), **host}
+    except (RuntimeError, AssertionError):
+        return {"device": str(device), **host}
 
 
 def cost_columns(cost: Cost) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -74,13 +74,13 @@ def packed(value: Any, modules: Sequence[ModuleType]) -> Parcel:
     try:
         for module in fresh:
             cloudpickle.register_pickle_by_value(module)
-        content = cloudpickle.dumps(value, protocol=5)
+        return Parcel(value, cloudpickle.dumps(value, protocol=5))
     except Exception:  # whatever the objects of a module raise
-        content = None
+        pass
     finally:
         for module in fresh:
             cloudpickle.unregister_pickle_by_value(module)
-    return Parcel(value, cloudpickle.dumps(value, protocol=5) if content is None else content)
+    return Parcel(value, cloudpickle.dumps(value, protocol=5))
 
 
 def install(runner: Parcel) -> None:
@@ -116,23 +116,15 @@ def run_cell(runner: Parcel | str, cell: Parcel, threads: int | None = None) -> 
 
 
 class Engine(ABC):
-    """Runs cells somewhere.
-
-    Attributes:
-        name: for the rows.
-    """
+    """Runs cells somewhere; ``name`` is for the rows."""
 
     name: str
 
     @abstractmethod
     def run(self, runner: Run, cells: Sequence[Cell]) -> Iterator[list[Outcome]]:
-        """Run all cells, each to one outcome, in any order.
+        """Run cells with distinct keys, each to one outcome, in any order.
 
         Outcomes are yielded as soon as they are available. Closing the iterator stops the workers.
-
-        Args:
-            runner: what a worker does with cells.
-            cells: with distinct keys.
 
         Raises:
             EngineError: if the workers cannot be started.
@@ -140,11 +132,7 @@ class Engine(ABC):
 
 
 class Serial(Engine):
-    """Runs cells in this process, one after the other.
-
-    Args:
-        threads: CPU threads of PyTorch; None for no change.
-    """
+    """Runs cells in this process, one after the other, with so many CPU threads of PyTorch."""
 
     name = "serial"
 
@@ -170,33 +158,23 @@ class _Flight:
 
 
 class Pool(Engine):
-    """Runs cells wherever a subclass takes them.
+    """Runs cells wherever a subclass takes them, at most ``at_once`` at a time.
 
-    A cell whose worker died is started again; one that was running alone when its worker died too
-    often is given up.
-
-    Args:
-        retries: how often a cell may be restarted after its worker died.
-        at_once: number of cells that wait or run at a time.
-
-    Attributes:
-        shared_fate: whether all cells die with one worker.
-        tries: how often the pool itself starts a cell before it gives it up.
+    A cell whose worker died is started again. After ``retries`` of those it is given up; only a
+    death while it was running alone counts.
     """
 
-    shared_fate = False
-    tries = 1
+    shared_fate = False  # whether all cells die with one worker
 
     def __init__(self, retries: int, at_once: int) -> None:
         self._retries, self._at_once = retries, at_once
 
-    @contextmanager
-    def opened(self, runner: Parcel) -> Iterator[Callable[[Parcel], Any]]:
+    @abstractmethod
+    def opened(self, runner: Parcel) -> AbstractContextManager[Callable[[Parcel], Any]]:
         """Workers, for the length of the block.
 
         What takes a cell returns something with ``done()``, ``result()`` and ``cancel()``.
         """
-        raise NotImplementedError
 
     def run(self, runner: Run, cells: Sequence[Cell]) -> Iterator[list[Outcome]]:
         if not cells:
@@ -204,8 +182,7 @@ class Pool(Engine):
         waiting, suspects = deque(cells), deque[Cell]()
         flying: list[_Flight] = []
         starts, deaths = Counter[str](), Counter[str]()
-        pause = _SHORTEST
-        own = own_modules()
+        pause, own = _SHORTEST, own_modules()
         with self.opened(packed(runner, own)) as submit:
             try:
                 while waiting or suspects or flying:
@@ -233,8 +210,7 @@ class Pool(Engine):
                             if deaths[cell.key] <= self._retries:
                                 suspects.append(cell)
                             else:
-                                starts[cell.key] *= self.tries
-                                found.append(_died(cell, deaths[cell.key] * self.tries, error))
+                                found.append(_died(cell, deaths[cell.key], error))
                     if found:
                         yield [{**each, "attempts": starts[each["key"]]} for each in found]
                     # Dask's futures and submitit's jobs have no common way to be waited for.
@@ -276,20 +252,16 @@ def _died(cell: Cell, workers: int, error: Exception) -> Outcome:
 class Executor(Pool):
     """Runs cells through an executor that the caller started and will close.
 
-    Args:
-        executor: has ``submit(function, *arguments)``, which returns something with ``done()``
-            and ``result()``: executors of ``concurrent.futures``, Dask's client, submitit's.
-        retries: how often a cell may be restarted after its future raised.
-        at_once: number of submissions that wait or run at a time; None for twice the executor's
-            workers, or 64 if their number is unknown.
+    It has ``submit(function, *arguments)``, which returns something with ``done()``, ``result()``
+    and ``cancel()``: those of ``concurrent.futures``, Dask's client, submitit's. Twice its number
+    of workers wait or run at a time, or 64 if that is unknown.
     """
 
     name = "executor"
 
-    def __init__(self, executor: Any, retries: int = 2, at_once: int | None = None) -> None:
+    def __init__(self, executor: Any, retries: int = 2) -> None:
         workers = getattr(executor, "_max_workers", None)
-        fitting = 2 * workers if isinstance(workers, int) else _AT_ONCE
-        super().__init__(retries, at_once or fitting)
+        super().__init__(retries, 2 * workers if isinstance(workers, int) else _AT_ONCE)
         self._executor = executor
 
     @contextmanager

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 KEYS = 3
 SETTLED = 2.0
 """Seconds after which a file that changed again would have another time."""
-_CIFAR10 = "cifar10"
+_CIFAR10 = "cifar10:"
+_NAMED = ("digits", "cifar10", "dense")  # never a file or folder of that name
 _DTYPES = ("float32", "float64", "bfloat16", "float16")
 _AMP = "amp:"
 
@@ -50,25 +51,25 @@ class ModelRef:
         """Changes when the weights may; None for a model in memory or a file just written."""
         if self.module is not None:
             return None
-        files = [v for k, v in sorted(self.arguments.items()) if k in ("spec", "checkpoint")]
-        named = [_stamp_of(Path(f)) for f in files if exists(Path(f))]
-        if None in named:
-            return None
+        told = sorted((name, str(value)) for name, value in self.arguments.items())
+        files = [Path(v) for name, v in told if name in ("spec", "checkpoint") and exists(v)]
         # Named models come from timm, or are embedded.
-        own = [_stamp_of(p) for p in sorted(_package("models").glob("*.safetensors"))]
-        told = [*sorted((k, str(v)) for k, v in self.arguments.items()), self.image_size]
-        return f"model {KEYS} {told} {named} {own} timm {version('timm')} {tokenred.__version__}"
+        files += sorted(_package("models").glob("*.safetensors"))
+        stamps = [_stamp_of(file) for file in files]
+        if None in stamps:
+            return None
+        told += [("image_size", str(self.image_size)), ("timm", version("timm"))]
+        return f"model {KEYS} {told} {stamps} {tokenred.__version__}"
 
     def load(self) -> nn.Module:
         """The model, in eval mode. Random weights are the same at every load."""
-        model = self._load() if self.module is None else self.module
         if self.image_size is None:
-            return model
+            return self._load() if self.module is None else self.module
         from tokenred.analysis.measure.timing import resize
 
+        model = self._load() if self.module is None else copy.deepcopy(self.module)
         if isinstance(model, ReducedViT):
             raise ConfigError("image_size is for dense models; wrap a model of that size.")
-        model = model if self.module is None else copy.deepcopy(model)
         resize(model, self.image_size)
         return model
 
@@ -97,8 +98,13 @@ class DataRef:
         None where that cannot be known without reading them: for a dataset that is in memory or
         from a hub, or a file that was written just now.
         """
-        path = self._path() if self.arguments else None
-        if path is None:
+        if not self.arguments:
+            return None
+        source = str(self.arguments["source"])
+        path = Path(source.removeprefix(_CIFAR10))
+        if source == "digits":  # which are embedded
+            path = _package("data") / "digits.npz"
+        if not exists(path):
             return None
         if path.is_dir():
             from tokenred.data.layout import narrow_to_split  # brings timm with it
@@ -121,14 +127,6 @@ class DataRef:
             return open_for(base_of(model), told.pop("source"), **told)
         except OSError as error:
             raise DataError(f"cannot open the data {self.label!r}: {error}.") from error
-
-    def _path(self) -> Path | None:
-        """The path of the data; the package's own file for the embedded digits."""
-        source = str(self.arguments["source"])
-        if source == "digits":
-            return _package("data") / "digits.npz"
-        path = Path(source.removeprefix(f"{_CIFAR10}:"))
-        return path if exists(path) else None
 
 
 def read_model(given: Any) -> ModelRef:
@@ -169,12 +167,14 @@ def read_data(given: Any, split: str | None, class_map: Any) -> DataRef:
         if "source" not in given or set(given) - {"source", "split", "class_map"}:
             raise ConfigError(
                 "expected data as a table of source, split and class_map, with at least the first; "
-                "got {', '.join(map(str, given)) or 'nothing'}."
+                f"got {', '.join(map(str, given)) or 'nothing'}."
             )
         told = {"split": split, "class_map": class_map} | {str(k): v for k, v in given.items()}
         source = str(told["source"])
         label = Path(source).name if os.sep in source else source
-        return DataRef(label, {**told, "source": _data_source(source)})
+        if source == "cifar10" and (path := os.environ.get("TOKENRED_DATA")):
+            source = f"{_CIFAR10}{path}"
+        return DataRef(label, {**told, "source": located(source)})
     from tokenred.data import ImageDataset
 
     if not isinstance(given, ImageDataset):
@@ -185,15 +185,13 @@ def read_data(given: Any, split: str | None, class_map: Any) -> DataRef:
     return DataRef(given.name, dataset=given)
 
 
-def _data_source(source: str) -> str:
-    if source == "digits":
-        return source
-    name, colon, path = source.partition(":")
-    if name != _CIFAR10:
-        place = Path(source).expanduser()
-        return str(place.resolve()) if exists(place) else source
-    path = path if colon else os.environ.get("TOKENRED_DATA", "")
-    return f"{name}:{Path(path).expanduser().resolve()}" if path or colon else source
+def located(text: str, folder: Path = Path()) -> str:
+    """A path in a folder as an absolute one, also after ``cifar10:``; names stay as they are."""
+    prefix = _CIFAR10 if text.startswith(_CIFAR10) else ""
+    path = folder / Path(text.removeprefix(prefix)).expanduser()
+    return (
+        text if text in ("", prefix, *_NAMED) or not exists(path) else f"{prefix}{path.resolve()}"
+    )
 
 
 def precision_of(text: str | None) -> tuple[torch.dtype | None, torch.dtype | None]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from tokenred.core.errors import TokenredError
 from tokenred.strategies.strategy import from_config
@@ -29,10 +29,8 @@ _LAST = (
     "python", "torch", "timm", "tokenred", "commit", "created", "study", "config", "traceback",
     "key",
 )  # fmt: skip
-_NESTED = ("axes", "metrics", "machine")
 # What is known about every row, whatever is measured; `accuracy` adds the others.
-OF_EVERY_ROW = frozenset({*_FIRST, *_LAST, *_NESTED}) - {"images", "top1", "top5"}
-_NAMES = {"image_limit": "limit", "git_commit": "commit"}
+OF_EVERY_ROW = frozenset({*_FIRST, *_LAST, "axes", "packed"}) - {"images", "top1", "top5"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,43 +55,39 @@ class Predictions:
 
 
 Packed = tuple[str, int, bytes, bytes]
-"""Predictions, ready to store: a digest of which images these are and their labels, their number,
-`index` and `label` (the same for all cells on these images), `prediction` and `rank`."""
+"""A digest of the images and labels, their number, and both halves of the predictions: `index` and
+`label` (the same for all cells on these images), `prediction` and `rank`."""
 
 
 def pack_predictions(found: Any) -> Packed:
-    """The predictions of a `tokenred.analysis.Evaluation`."""
-    labels = _pack(index=found.index, label=found.label)
-    answers = _pack(prediction=found.prediction, rank=found.rank)
+    """The predictions of a `tokenred.analysis.Evaluation`, ready to store."""
+    labels, answers = (
+        _pack({name: np.asarray(getattr(found, name), np.int32) for name in names})
+        for names in (("index", "label"), ("prediction", "rank"))
+    )
     return hashlib.sha256(labels).hexdigest()[:16], len(found.label), labels, answers
 
 
-def _pack(**columns: ArrayLike) -> bytes:
-    """Columns of integers, compressed."""
+def _pack(columns: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
-    narrow: dict[str, Any] = {name: np.asarray(c, np.int32) for name, c in columns.items()}
-    np.savez_compressed(buffer, **narrow)
+    np.savez_compressed(buffer, **columns)
     return buffer.getvalue()
 
 
 def unpack(blob: bytes) -> dict[str, NDArray[np.int64]]:
-    """The columns of a packed blob."""
+    """The columns of one half."""
     with np.load(io.BytesIO(blob), allow_pickle=False) as stored:
         return {name: stored[name].astype(np.int64) for name in stored.files}
 
 
 def record(row: Mapping[str, Any], axes: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """A row of the store as one flat dictionary, its axes first.
+    """A row of the store as one flat dictionary, the axes first: its own, or those given.
 
-    Args:
-        row: as `Store.rows` gives it.
-        axes: in place of the row's own. A limit or seed on an axis repeats the row's own column; a
-            model is given by its name.
+    A limit or seed on an axis repeats the row's own column; a model is given by its name.
     """
-    own = {_NAMES.get(name, name): value for name, value in row.items() if name not in _NESTED}
+    own = {name: value for name, value in row.items() if name != "axes"}
     shown = row["axes"] if axes is None else axes
-    found = {**shown, **own, **row["machine"], **row["metrics"], **shown}
-    return {name: _hashable(value) for name, value in found.items()}
+    return {name: _hashable(value) for name, value in {**shown, **own, **shown}.items()}
 
 
 def _hashable(value: Any) -> Any:
@@ -117,11 +111,7 @@ def tidy(records: Sequence[Mapping[str, Any]], axes: Sequence[str]) -> pd.DataFr
 
 
 def unused_notes(found: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
-    """Lines below a table: what changes nothing, and in which strategies.
-
-    Args:
-        found: labels, with the strategy's `Strategy.unused`.
-    """
+    """Lines below a table: what changes nothing in which strategies, from labels and `unused`."""
     by_reason: dict[str, dict[str, None]] = {}
     for label, unused in found:
         for told in unused:

@@ -1,18 +1,43 @@
-"""A finished grid: its frame, its comparisons, its table."""
+"""Running a grid, and its results: a frame, comparisons, a table."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from datetime import datetime, timezone
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.result import Result, count, interval, number, resolution, table_of
-from tokenred.analysis.study.cell import DONE, SETTINGS
+from tokenred.analysis.result import (
+    Columns,
+    Result,
+    count,
+    figure_columns,
+    figure_notes,
+    number,
+    resolution,
+    table_of,
+)
+from tokenred.analysis.study.cell import (
+    DONE,
+    FAILED,
+    SETTINGS,
+    SKIPPED,
+    Cell,
+    EngineError,
+    MetricNameError,
+    Outcome,
+    StudyInterruptedError,
+    outcome,
+)
 from tokenred.analysis.study.plan import Plan
+from tokenred.analysis.study.pool import Engine
 from tokenred.analysis.study.rows import extra_columns, record, tidy, unused_notes
-from tokenred.analysis.study.store import Store
+from tokenred.analysis.study.store import Store, StoreError
 from tokenred.core.errors import UnknownNameError
+from tokenred.core.progress import progress_bar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +45,13 @@ if TYPE_CHECKING:
 
 Record = Mapping[str, Any]
 _MOST_EXTRA = 4
-_OF_COMPARISON = ("difference", "difference_low", "difference_high", "p_value", "unreadable")
+# How the error of a cell starts after which no other can be measured either.
+_REFUSED = f"{MetricNameError.__name__}: "
+# How the names of figures begin that have columns of their own.
+_FIGURES = (
+    "difference", "p_value", "unreadable", "images_per_second", "speedup", "realised", "allowed",
+    "dense_", "ms_q", "pairs", "peak_bytes",
+)  # fmt: skip
 
 
 class Study(Result):
@@ -28,13 +59,9 @@ class Study(Result):
 
     Created by `tokenred.analysis.Grid.run`.
 
-    Args:
-        plan: plan of the grid.
-        store: contains the results.
-        level: level of the paired intervals.
-
     Attributes:
         store: for looking up predictions, or rows of other grids.
+        level: level of the paired intervals.
         axes: names of the axes.
         against: name of the reference of the cells, or None.
     """
@@ -95,13 +122,8 @@ class Study(Result):
         done = [row for row in records if row["status"] == DONE]
         varied = [n for n in self.axes if len({repr(row.get(n)) for row in records}) > 1]
         names = varied or ["strategy"]
-        columns: dict[str, Callable[[Record], str]] = {n: partial(_word, name=n) for n in names}
-        columns["GMACs\nan image"] = partial(number, name="gmacs", places=4)
-        if any(row.get("top1") is not None for row in done):
-            columns["top-1\n%"] = partial(number, name="top1", places=2)
-        if any("difference" in row for row in done):
-            heading = f"points from {self.against}\n[{self.level:.0%} paired interval]"
-            columns[heading] = partial(interval, name="difference", signed=True)
+        columns: Columns = {n: partial(_word, name=n) for n in names}
+        columns |= figure_columns(done, self.against, self.level)
         for name in _extra(done, self.axes):
             columns[name.replace("_", " ")] = partial(number, name=name, places=3)
         shown = [*self.references, *done[:most]]
@@ -128,6 +150,7 @@ class Study(Result):
             if "top1" in first and set(self.axes).difference(SETTINGS):
                 lines.append(f"Best: {first['strategy']}")
         compared = [row for row in records if row["key"] not in self._reference_keys]
+        lines += figure_notes([row for row in records if row["status"] == DONE])
         lines += filter(None, [resolution(compared, self.level)])
         lines += unused_notes((c.label, c.strategy.unused) for c in self._plan.cells if c.strategy)
         lines += [f"{row['status']}: {row['strategy']}: {row['error']}" for row in failed[:5]]
@@ -159,6 +182,100 @@ def _sorted(records: Sequence[Record], by: str | None) -> list[Record]:
 
 def _extra(records: Sequence[Record], axes: Sequence[str]) -> list[str]:
     """Numbers of further metrics."""
-    names = [n for n in extra_columns(records, axes) if n not in _OF_COMPARISON]
+    names = [n for n in extra_columns(records, axes) if not n.startswith(_FIGURES)]
     numbers = [n for n in names if any(isinstance(row.get(n), int | float) for row in records)]
     return numbers[:_MOST_EXTRA]
+
+
+def run_plan(
+    plan: Plan,
+    store: Store,
+    engine: Engine,
+    *,
+    raising: bool = False,
+    retry_failed: bool = False,
+    wait: float = 0.0,
+    level: float = 0.95,
+    progress: bool = True,
+) -> Study:
+    """Run the cells of a plan that are not in the store; arguments as in `tokenred.analysis.Grid`.
+
+    Raises:
+        StoreError, EngineError, StudyInterruptedError: finished results are stored.
+        MetricNameError: if a metric returns a name with another meaning in a row.
+    """
+    study = Study(plan, store, level)
+    if any(plan.todo(store, retry_failed)):
+        with store.writing(wait):
+            plan.facts.keep(store)
+            # Another grid may have been busy meanwhile.
+            missing, narrow = plan.todo(store, retry_failed)
+            store.set_axes(narrow)
+            store.plan(plan.design.name, list(plan.results))
+            _run_cells(plan, store, engine, raising, missing, progress)
+            _ = study.records  # compares each cell with its reference, for the next start
+    elif not store.readonly:
+        with suppress(StoreError):  # for a quick start next time
+            plan.facts.keep(store)
+    return study
+
+
+def _run_cells(
+    plan: Plan, store: Store, engine: Engine, raising: bool, missing: list[Cell], progress: bool
+) -> None:
+    """Run cells, and write a row for each as soon as it is done."""
+    # Imports timm, which the second start of a finished grid does not need.
+    from tokenred.analysis.study.worker import Runner
+
+    design, facts, name = plan.design, plan.facts, plan.design.name
+    if design.reference is not None:
+        facts.model(design.reference)
+    runner = Runner(
+        plan.settings, facts.planned, design.metrics, design.axes, design.channels_last, raising,
+        design.loaders, design.room, design.reference, facts.loaded,
+    )  # fmt: skip
+    common = {"study": name, "engine": engine.name, "commit": _commit()}
+
+    def write(found: list[tuple[Cell, Outcome]]) -> None:
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        store.write([{**plan.row(c), **o, "created": now, **common} for c, o in found])
+
+    running = {cell.key: cell for cell in missing if cell.error is None}
+    whole, stored, failed = len(running), len(plan.results) - len(missing), 0
+    bar = progress_bar(stored + whole, name, "cells", progress, initial=stored)
+    stream = engine.run(runner, list(running.values()))
+    try:
+        with bar, closing(stream):  # type: ignore[type-var]
+            for found in stream:
+                if refused := [o["error"] for o in found if o["error"].startswith(_REFUSED)]:
+                    raise MetricNameError(refused[0].removeprefix(_REFUSED))
+                write([(running.pop(each["key"]), each) for each in found])
+                failed += sum(each["status"] == FAILED for each in found)
+                if failed:
+                    bar.set_postfix(failed=failed, refresh=False)
+                bar.update(len(found))
+        left_out = [cell for cell in missing if cell.error is not None]
+        write([(cell, outcome(cell.key, SKIPPED, error=cell.why)) for cell in left_out])
+    except KeyboardInterrupt as stop:
+        raise StudyInterruptedError(
+            f"stopped: {whole - len(running)} of {whole} results were finished, references among "
+            f"them. Finished results are in {store.path or 'memory'}; start the same grid on that "
+            "store again to continue."
+        ) from stop
+    if running:
+        raise EngineError(
+            f"engine {engine.name!r} ended without outcomes for {len(running)} cells; start the "
+            "grid again."
+        )
+
+
+def _commit() -> str:
+    """The commit of the working directory, with ``+`` if files differ from it; "" without one."""
+    # The folder may be somebody else's, and its settings name programs to run.
+    command = ["git", "-c", "core.fsmonitor=false", "describe", "--always", "--exclude=*",
+               "--abbrev=40", "--dirty=+"]  # fmt: skip
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return ran.stdout.strip()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
-import platform
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,6 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from tokenred.analysis.measure.machine import (
+    channels_last,
+    cpu_threads,
+    measured,
+    model_device,
+    weights_digest,
+)
 from tokenred.analysis.study.cell import DONE, Cell, Outcome, Setting, failure, outcome, plain
 from tokenred.analysis.study.facts import content_of
 from tokenred.analysis.study.metrics import (
@@ -25,11 +30,11 @@ from tokenred.analysis.study.metrics import (
     check_names,
     evaluation_options,
 )
-from tokenred.analysis.study.plan import cost_columns
+from tokenred.analysis.study.plan import cost_columns, machine_of
 from tokenred.analysis.study.refs import DataRef, ModelRef, precision_of
 from tokenred.attention import pick_engine
 from tokenred.core.errors import CheckpointError, DataError, PartError
-from tokenred.data import SKIPPED_LABEL, ImageDataset
+from tokenred.data import SKIPPED_LABEL, ImageDataset, balanced_subset
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.wrap import wrap
 from tokenred.strategies.specs import Spec
@@ -60,17 +65,16 @@ class Runner:
     loaders: int = 0  # processes that load images
     room: int = 0  # bytes of images that are kept between cells
     reference: ModelRef | None = None  # what timings are taken against; None for the own model
-    loaded: Mapping[ModelRef, nn.Module] = field(default_factory=dict)  # here; does not travel
-    _models: OrderedDict[Any, nn.Module] = field(default_factory=OrderedDict)
-    _images: OrderedDict[Any, KeptImages] = field(default_factory=OrderedDict)
+    # What does not travel:
+    loaded: Mapping[ModelRef, nn.Module] = field(default_factory=dict)
+    _models: dict[Any, nn.Module] = field(default_factory=dict)
+    _images: dict[Any, KeptImages] = field(default_factory=dict)
     _shared: dict[Any, Any] = field(default_factory=dict)
     _compiled: bool = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            **self.__dict__,
-            "loaded": {}, "_models": OrderedDict(), "_images": OrderedDict(), "_shared": {},
-        }  # fmt: skip
+        here = ("loaded", "_models", "_images", "_shared")
+        return {name: {} if name in here else value for name, value in vars(self).items()}
 
     def __call__(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
         """Run cells, each to one outcome, in order. If one raises, the error is in its outcome."""
@@ -82,8 +86,6 @@ class Runner:
                 yield self._run(cell, *evaluated.get(cell.key, (None, 0.0)))
 
     def _run(self, cell: Cell, evaluation: Evaluation | None, before: float) -> Outcome:
-        from tokenred.analysis.measure.machine import cpu_threads
-
         setting, start = self.settings[cell.place], time.perf_counter() - before
         with cpu_threads(setting.threads):
             try:
@@ -93,8 +95,11 @@ class Runner:
                 if self.raising:
                     raise
                 found = failure(cell.key, error)
-            machine = self._describe(setting)
-        return {**found, "seconds": time.perf_counter() - start, "machine": machine}
+            device: Any = setting.device
+            if device is None and self._models:
+                device = model_device(next(reversed(self._models.values())))
+            machine = machine_of(device or "cpu")
+        return {**found, **machine, "seconds": time.perf_counter() - start}
 
     def _evaluate(self, cells: Sequence[Cell]) -> dict[str, tuple[Evaluation, float]]:
         """Evaluations and seconds of cells of a setting, in one pass over images that are not kept.
@@ -102,7 +107,6 @@ class Runner:
         Empty if one of them cannot be evaluated: each alone will say whose fault it is.
         """
         from tokenred.analysis.measure.accuracy import evaluate_together
-        from tokenred.analysis.measure.machine import cpu_threads
 
         setting, start = self.settings[cells[0].place], time.perf_counter()
         if len(cells) < 2 or all(metric.function is not accuracy for metric in self.metrics):
@@ -128,8 +132,6 @@ class Runner:
         )  # fmt: skip
 
     def _measure(self, cell: Cell, setting: Setting, evaluation: Evaluation | None) -> Outcome:
-        from tokenred.analysis.measure.machine import channels_last, measured
-
         model, context = self._model(cell), self._context(setting)
         context.evaluation = evaluation
         found = cost_columns(model.cost())
@@ -145,7 +147,7 @@ class Runner:
                 check_names(metric.name, values, taken)
                 taken |= values.keys()
                 found |= values
-        return outcome(cell.key, DONE, metrics=found, packed=context.packed)
+        return outcome(cell.key, DONE, packed=context.packed, **found)
 
     def _model(self, cell: Cell) -> ReducedViT:
         """The model with a strategy, and with the learned parts of a reduced one if they fit."""
@@ -170,8 +172,6 @@ class Runner:
         return _kept(self._models, key, partial(self._load, setting, dtype))
 
     def _load(self, setting: Setting, dtype: torch.dtype | None) -> nn.Module:
-        from tokenred.analysis.measure.machine import weights_digest
-
         # Leave nothing behind that affects the next model.
         self._shared.clear()
         if self._compiled:
@@ -188,7 +188,7 @@ class Runner:
                 raise CheckpointError(
                     f"the weights of {ref.label} {_NOT_PLANNED.format(found, planned)}"
                 )
-        elif not _is_there(model, setting.device, dtype):
+        elif (first := next(model.parameters())).to(setting.device, dtype) is not first:
             # The user's own model is neither changed nor moved.
             model = copy.deepcopy(model)
         placed: nn.Module = model.to(device=setting.device, dtype=dtype)
@@ -201,8 +201,6 @@ class Runner:
         return _kept(self._images, key, partial(self._choose, setting.data, setting))
 
     def _choose(self, ref: DataRef, setting: Setting) -> KeptImages:
-        from tokenred.data import balanced_subset
-
         whole = ref.open(self._base(setting))
         stamp, planned = self.planned.get(ref, (None, ""))
         known = not planned or ref.dataset is not None or (stamp and ref.stamp() == stamp)
@@ -213,27 +211,9 @@ class Runner:
         room = 0 if self.loaders else self.room // _KEPT
         return KeptImages(whole, balanced_subset(whole, count, setting.seed), room)
 
-    def _describe(self, setting: Setting) -> dict[str, Any]:
-        from tokenred.analysis.measure.machine import describe_machine, model_device
-
-        device: Any = setting.device
-        if device is None:
-            model = next(reversed(self._models.values()), None)
-            device = "cpu" if model is None else model_device(model)
-        try:
-            return {**describe_machine(device), "host": platform.node()}
-        except (RuntimeError, AssertionError):  # not of this machine
-            return {"device": str(device), "host": platform.node()}
-
 
 class KeptImages(ImageDataset):
-    """Some images of a dataset, each kept as its transformed tensor.
-
-    Args:
-        whole: the dataset, with its transform.
-        chosen: indices into it, in order.
-        room: bytes that may be kept; 0 keeps nothing.
-    """
+    """Chosen images of a dataset, kept as transformed tensors as far as there is room (bytes)."""
 
     def __init__(self, whole: ImageDataset, chosen: Sequence[int], room: int) -> None:
         super().__init__(whole.source, whole.labels, whole.classes, whole.name, whole.transform)
@@ -270,24 +250,14 @@ class KeptImages(ImageDataset):
         return self._whole.why_unreadable(index)
 
 
-def _kept(known: OrderedDict[Any, T], key: Any, make: Callable[[], T]) -> T:
+def _kept(known: dict[Any, T], key: Any, make: Callable[[], T]) -> T:
     """The value kept under a key, or a new one, kept instead of the oldest."""
     if key not in known:
-        while len(known) >= _KEPT:
-            known.popitem(last=False)
+        for oldest in list(known)[: 1 - _KEPT]:
+            del known[oldest]
         known[key] = make()
-    known.move_to_end(key)
+    known[key] = known.pop(key)
     return known[key]
-
-
-def _is_there(model: nn.Module, device: str | None, dtype: torch.dtype | None) -> bool:
-    """Whether all of a model is already on a device and of a type."""
-    tensors = [*model.parameters(), *model.buffers()]
-    return all(
-        (device is None or tensor.device == torch.device(device))
-        and (dtype is None or tensor.dtype == dtype or not tensor.is_floating_point())
-        for tensor in tensors
-    )
 
 
 def _checked(metric: Metric, found: Any) -> dict[str, Any]:
