@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -15,10 +14,9 @@ from torch import nn
 
 import tokenred as tr
 from tokenred.analysis import Agreement, agreement
-from tokenred.analysis.measure.agreement import alive, chance_iou, scores, spearman
+from tokenred.analysis.measure.agreement import chance_iou, spearman
 from tokenred.analysis.measure.inputs import open_for
 from tokenred.core.errors import ConfigError
-from tokenred.reduced.trace import Trace
 
 QUICK: dict[str, Any] = {"limit": 20, "batch_size": 8, "progress": False}
 SPECS = ["gtp", "topk", "tome", "evit"]
@@ -43,9 +41,10 @@ def test_rows(result: Agreement, digits: nn.Module) -> None:
     assert (frame["low"] <= frame["mean"] + 1e-9).all()
     # The figures are those of the traces.
     images = next(iter(tr.data.make_loader(open_for(digits, "digits"), 20, limit=20)))[0]
-    counts = tr.PerLayer((0, 6, 0, 6))
     gtp, topk = (
-        _trace(digits, tr.strategy(name).replace(schedule=counts), images).index.tolist()
+        tr.wrap(digits, tr.strategy(name).replace(schedule=tr.PerLayer((0, 6, 0, 6))))
+        .kept_tokens(images)
+        .index.tolist()
         for name in ("gtp", "topk")
     )
     shares = [len({*a} & {*b}) / len({*a} | {*b}) for a, b in zip(gtp, topk, strict=True)]
@@ -77,25 +76,6 @@ def test_refused(digits: nn.Module) -> None:
         agreement(digits, "digits", ["gtp"])
     with pytest.raises(ConfigError, match="level"):
         agreement(digits, "digits", SPECS, level=0)
-
-
-def _trace(model: nn.Module, strategy: Any, images: torch.Tensor | None = None) -> Trace:
-    if images is None:
-        images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(3))
-    with torch.no_grad():
-        return tr.wrap(model, strategy).run_with_trace(images)[1]
-
-
-def test_scores(digits: nn.Module) -> None:
-    trace = _trace(digits, "topk:keep_rate=0.5")
-    found, kept = scores(trace), alive(trace)
-    known = ~np.isnan(found)
-    assert known.sum(axis=-1)[0].tolist() == [0, 0, 64, 0, 32, 0, 16, 0]
-    for layer in (2, 4, 6):
-        for i in range(3):
-            own, gone = found[i, layer], known[i, layer] & ~kept[i, layer]
-            assert own[kept[i, layer]].min() >= own[gone].max()
-    assert np.isnan(scores(_trace(digits, "tome"))).all()
 
 
 @pytest.mark.parametrize(("a", "b", "n"), [(2, 3, 5), (4, 4, 4), (0, 2, 5)])

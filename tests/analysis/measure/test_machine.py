@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,9 +12,7 @@ import tokenred as tr
 from tokenred.analysis import describe_machine, weights_digest
 from tokenred.analysis.measure.machine import (
     Portions,
-    base_of,
     channels_last,
-    check_device,
     is_out_of_memory,
     measured,
     running,
@@ -28,24 +28,13 @@ def test_machine() -> None:
 
 
 def test_digest_depends_on_values_names_and_types() -> None:
-    torch.manual_seed(0)
     layer = nn.Linear(2, 2)
     seen = [weights_digest(layer), weights_digest(nn.Sequential(layer))]
-    torch.manual_seed(0)
-    assert weights_digest(nn.Linear(2, 2)) == seen[0]
+    assert weights_digest(copy.deepcopy(layer)) == seen[0]
     with torch.no_grad():
         layer.weight[0, 0] += 1
     seen += [weights_digest(layer), weights_digest(layer.to(torch.bfloat16))]
     assert len(set(seen)) == 4
-    assert len(seen[0]) == 16
-
-
-def test_base_and_device(digits: nn.Module) -> None:
-    assert base_of(tr.wrap(digits, "topk")) is base_of(digits) is digits
-    assert check_device(None) is None
-    assert check_device("cpu") == torch.device("cpu")
-    with pytest.raises(ConfigError, match="omit it"):
-        check_device("gpu")
 
 
 def test_all_comes_back_after_an_error(digits: nn.Module) -> None:
@@ -88,7 +77,7 @@ def test_shared_weights_come_home_with_the_others() -> None:
     assert {p.device.type for p in (*one.parameters(), *other.parameters())} == {"cpu"}
 
 
-@pytest.mark.parametrize("wrong", [{"threads": 0}, {"threads": True}, {"amp": torch.int8}])
+@pytest.mark.parametrize("wrong", [{"threads": 0}, {"threads": True}])
 def test_refused(wrong: dict[str, object]) -> None:
     with (
         pytest.raises(ConfigError, match=next(iter(wrong))),

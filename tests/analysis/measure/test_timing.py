@@ -37,28 +37,16 @@ def test_shapes(digits: nn.Module) -> None:
 IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
-def test_a_clock_counts_the_call_and_passes_the_images() -> None:
-    seen = []
-
-    def model(x: torch.Tensor) -> None:
-        seen.append(x)
-        time.sleep(0.02)
-
-    assert Clock(torch.device("cpu"))(model, IMAGES) >= 0.02
-    assert seen == [IMAGES]
+def test_a_clock_counts_the_call() -> None:
+    assert Clock(torch.device("cpu"))(lambda images: time.sleep(0.02), IMAGES) >= 0.02
 
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_collection_comes_back_also_after_an_error(enabled: bool) -> None:
-    def fail() -> None:
-        with no_collection():
-            assert not gc.isenabled()
-            raise RuntimeError("half-way")
-
     (gc.enable if enabled else gc.disable)()
     try:
-        with pytest.raises(RuntimeError, match="half-way"):
-            fail()
+        with pytest.raises(RuntimeError, match="half-way, False"), no_collection():
+            raise RuntimeError(f"half-way, {gc.isenabled()}")
         assert gc.isenabled() == enabled
     finally:
         gc.enable()

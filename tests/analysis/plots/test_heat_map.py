@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 
 from tokenred.analysis import heat_map
-from tokenred.core.errors import ConfigError, InputError
 
 
 def test_cells_labels_and_note(grid: pd.DataFrame) -> None:
@@ -48,10 +47,3 @@ def test_as_many_digits_as_tell_cells_apart(grid: pd.DataFrame) -> None:
     cost = grid.assign(gmacs=0.07 + grid["M"] / 1e4)
     texts = [t.get_text() for t in heat_map(cost, "alpha", "M", "gmacs").axes[0].texts]
     assert texts == ["0.0704"] * 3 + ["0.0708"] * 3
-
-
-def test_refused(grid: pd.DataFrame) -> None:
-    with pytest.raises(ConfigError, match="different columns, got M, M, top1"):
-        heat_map(grid, "M", "M")
-    with pytest.raises(InputError, match="no row has P=4"):
-        heat_map(grid, "alpha", "M", fixed={"P": 4})

@@ -56,8 +56,6 @@ def test_names_stand_side_by_side_and_costs_have_no_bars(grid: pd.DataFrame) -> 
 def test_refused(grid: pd.DataFrame) -> None:
     with pytest.raises(ConfigError, match="different columns, got alpha, alpha"):
         metric_lines(grid, "alpha", hue="alpha")
-    with pytest.raises(InputError, match="needs the column theta"):
-        metric_lines(grid, "theta")
     with pytest.raises(InputError, match="needs the column scorer"):
         scorer_comparison(grid)
 

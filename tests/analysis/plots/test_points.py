@@ -89,6 +89,8 @@ def test_refused(grid: pd.DataFrame) -> None:
     assert len(gather(two, ["alpha", "model"]).frame) == 6
     with pytest.raises(InputError, match="needs the column theta"):
         gather(grid, ["theta"])
+    with pytest.raises(InputError, match="no row has P=4"):
+        gather(grid, ["alpha", "M"], fixed={"P": 4})
     with pytest.raises(InputError, match="finished cells"):
         gather(grid.assign(top1=np.nan), ["alpha"])
     with pytest.raises(ConfigError, match="level"):

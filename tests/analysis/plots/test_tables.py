@@ -21,15 +21,6 @@ def graphs(grid: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.fixture
-def thetas(grid: pd.DataFrame) -> pd.DataFrame:
-    one = grid[grid["M"] == 8].drop(columns="M")
-    named = one.rename(columns={"alpha": "theta"})
-    return named.assign(proportional_attention=named["theta"] < 0.4)[
-        ["theta", "proportional_attention", *named.columns[1:]]
-    ]
-
-
-@pytest.fixture
 def table() -> Table:
     values = pd.DataFrame(
         [[71.04, 79.8, 79.5], [70.5, 79.84, None]],
@@ -54,15 +45,17 @@ def test_published_values_beside_measured_ones(graphs: pd.DataFrame) -> None:
     assert theirs.to_numpy().tolist()[:2] == [[79.6, 79.2, 78.7, 77.6], [79.8, 79.5, 79.1, 78.3]]
 
 
-def test_theta_with_and_without_log_s(thetas: pd.DataFrame) -> None:
-    assert theta_rows(thetas.drop(columns="proportional_attention")) == ["theta"]
+def test_theta_with_and_without_log_s(grid: pd.DataFrame) -> None:
+    thetas = grid[grid["M"] == 8].drop(columns="M").rename(columns={"alpha": "theta"})
+    assert theta_rows(thetas) == ["theta"]
+    thetas.insert(1, "proportional_attention", thetas["theta"] < 0.4)
     table = tabulate(thetas, theta_rows(thetas), published=GTP_PAPER, table=5)
     assert table.values.index.names == ["θ", "log s"]
     names = [name for name, _ in table.values.index]
     assert names == ["0.1", "0.2", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "1", "best"]
     assert dict(table.values.index)["0.4"] == "no"
     assert dict(table.values.index)["0.5"] == "yes"
-    assert len(table.sources) == 3
+    assert len(table.figure().axes) == len(table.sources) == 3
     assert "log s: proportional attention" in table.note
 
 
@@ -118,16 +111,11 @@ def test_the_figure_has_every_value_and_the_best_bold(table: Table) -> None:
     assert "top-1 accuracy (%); bold: the best of a column; α=0.1" in wide.get_supxlabel()
 
 
-def test_a_figure_of_each_in_which_what_may_be_chance_stays_pale(
-    graphs: pd.DataFrame, thetas: pd.DataFrame
-) -> None:
-    ours, *published = tabulate(graphs, "graph", published=GTP_PAPER, table=4).figure().axes
-    assert len(published) == 2
-    half = tabulate(graphs, "graph").half_width
-    assert half is not None
-    assert ours.images[0].get_array().max() == pytest.approx(1 / (2 * half))
-    table = tabulate(thetas, theta_rows(thetas), published=GTP_PAPER, table=5, backbone="DeiT-B")
-    assert len(table.figure().axes) == 2
+def test_what_may_be_chance_stays_pale(graphs: pd.DataFrame) -> None:
+    table = tabulate(graphs, "graph")
+    assert table.half_width is not None
+    (axes,) = table.figure().axes
+    assert axes.images[0].get_array().max() == pytest.approx(1 / (2 * table.half_width))
 
 
 def test_refused(graphs: pd.DataFrame) -> None:

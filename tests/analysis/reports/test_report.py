@@ -91,8 +91,11 @@ def test_what_produced_the_cells_is_told_once_and_whole(text: str) -> None:
 
 
 def test_a_comparison_and_a_sweep(comparison, sweep, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    page = check_page(report([comparison, sweep], tmp_path / "r.html").read_text())
-    cells, _, speeds, failed, _ = page.tables
+    comparison.to_csv(tmp_path / "a.csv", index=False)
+    text = report([tmp_path / "a.csv", sweep], tmp_path / "r.html", title="Both").read_text()
+    assert "<h1>Both</h1>" in text
+    assert "a.csv: Results" in text
+    cells, _, speeds, failed, _ = check_page(text).tables
     assert _column(cells, "difference, points") == [
         "", "-1.00 [-2.00, +0.00]", "-2.00 [-3.00, -1.00]",
     ]  # fmt: skip
@@ -107,17 +110,6 @@ def test_what_a_strategy_does_not_read(comparison, tmp_path) -> None:  # type: i
     comparison["config"] = ["", unread, unread]
     text = report(comparison, tmp_path / "r.html").read_text()
     assert "graph: not read by Prune: gtp@0.5 and 1 more." in text
-
-
-def test_several_files(comparison, curves, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    comparison.to_csv(tmp_path / "a.csv", index=False)
-    curves.to_csv(tmp_path / "b.csv", index=False)
-    path = report([tmp_path / "a.csv", str(tmp_path / "b.csv")], tmp_path / "r.html", title="Both")
-    text = path.read_text()
-    assert "<h1>Both</h1>" in text
-    assert "a.csv: Results" in text
-    assert "b.csv: Figures" in text
-    assert len(check_page(text).tables) == 4
 
 
 def test_refused_before_anything_is_read(tmp_path: Path, comparison: pd.DataFrame) -> None:
