@@ -11,9 +11,27 @@ import torch
 from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
 
+import tokenred as tr
 from tests.shared import script
 from tokenred.data.classes import CIFAR10_CLASSES
-from tokenred.models import save_checkpoint
+from tokenred.models import load_model, save_checkpoint
+
+
+def test_maps_and_features_by_hand(evidence: ModuleType) -> None:
+    wanted = torch.tensor([[[0.0, 0.0], [1.0, 3.0]]] * 3)
+    found = torch.stack((wanted[0] * 2 + 1, -wanted[0], torch.ones(2, 2)))
+    maps = evidence.map_fidelity(found, wanted)
+    # Scale and offset change the error and nothing else; a constant map follows nothing.
+    assert maps["correlation"].tolist() == pytest.approx([1, -1, float("nan")], nan_ok=True)
+    assert maps["error"].tolist() == pytest.approx([2, 2, 1.25 - 0.25])
+    # Above its mean of 1 lies one place; of the negative, three others.
+    assert maps["iou"].tolist() == pytest.approx([1, 0, 0])
+    model, images = load_model("digits"), torch.rand(3, 3, 32, 32)
+    dense = tr.wrap(model, tr.Strategy.dense()).kept_tokens(images)
+    fewer = tr.wrap(model, "tome@0.6").kept_tokens(images, owners=True)
+    for name, values in evidence.feature_fidelity(dense, dense).items():
+        assert torch.allclose(values, torch.ones(3))
+        assert evidence.feature_fidelity(fewer, dense)[name].mean() < 1 - 1e-4
 
 
 def test_the_best_come_first_at_each_budget(evidence: ModuleType) -> None:

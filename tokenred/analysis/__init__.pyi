@@ -13,8 +13,6 @@ from .measure.accuracy import evaluate as evaluate
 from .measure.accuracy import evaluate_together as evaluate_together
 from .measure.agreement import Agreement as Agreement
 from .measure.agreement import agreement as agreement
-from .measure.fidelity import feature_fidelity as feature_fidelity
-from .measure.fidelity import map_fidelity as map_fidelity
 from .measure.image_costs import AdaptiveCost as AdaptiveCost
 from .measure.image_costs import adaptive_cost as adaptive_cost
 from .measure.intervals import Interval as Interval
@@ -22,12 +20,12 @@ from .measure.intervals import paired_difference as paired_difference
 from .measure.intervals import paired_limits as paired_limits
 from .measure.machine import describe_machine as describe_machine
 from .measure.machine import weights_digest as weights_digest
-from .measure.memory import peak_memory as peak_memory
 from .measure.oversmoothing import Oversmoothing as Oversmoothing
 from .measure.oversmoothing import oversmoothing as oversmoothing
 from .measure.speed import Benchmark as Benchmark
 from .measure.speed import Timing as Timing
 from .measure.speed import benchmark as benchmark
+from .measure.speed import peak_memory as peak_memory
 from .measure.split import time_split as time_split
 from .measure.token_graphs import GraphStatistics as GraphStatistics
 from .measure.token_graphs import ImageGraph as ImageGraph

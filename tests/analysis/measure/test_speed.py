@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import tokenred as tr
-from tokenred.analysis import benchmark
-from tokenred.analysis.measure.speed import summarise
+from tokenred.analysis import benchmark, peak_memory
+from tokenred.analysis.measure.speed import allocation_peak, summarise
 from tokenred.core.errors import ConfigError, InputError, PartError, UnknownNameError
 
 QUICK: dict[str, Any] = {"batch_size": 2, "pairs": 2, "warmup": 1, "progress": False}
@@ -127,3 +127,35 @@ def test_the_interval_is_around_the_median_ratio_and_reproducible() -> None:
     found = summarise("x", seconds, 8, 2.0, 4.0)
     assert found.speedup_low < found.speedup < found.speedup_high < found.speedup_low + 0.3
     assert found == summarise("x", seconds, 8, 2.0, 4.0)
+
+
+# Peak memory.
+
+
+def test_to_the_byte() -> None:
+    def program() -> torch.Tensor:
+        a = torch.empty(1000)  # 4000 held
+        b = torch.empty(250, dtype=torch.float64)  # 6000
+        del a  # 2000
+        c = torch.empty(500)  # 4000
+        b.add_(b)  # nothing
+        del b  # 2000
+        d = torch.empty(1001)  # 6004: the peak
+        del d
+        return c
+
+    assert allocation_peak(program) == 6004
+    # What was there before does not count.
+    before = torch.zeros(10_000)
+    assert allocation_peak(lambda: before.add_(before)) == 0
+    with pytest.raises(ConfigError, match="cpu or cuda"):
+        allocation_peak(lambda: None, "meta")
+
+
+def test_a_forward(digits: nn.Module) -> None:
+    one, four = (peak_memory(digits, batch_size=b) for b in (1, 4))
+    # More than the widest tensor: the MLP's hidden layer.
+    assert 0 < 4 * 65 * digits.blocks[0].mlp.fc1.out_features * 4 < four
+    assert one < four
+    early = tr.strategy("random", keep_rate=0.2, layers=(0,)).replace(where="before_block")
+    assert peak_memory(tr.wrap(digits, early), batch_size=4) < four

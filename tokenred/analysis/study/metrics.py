@@ -265,7 +265,7 @@ def split(
 def memory(model: ReducedViT, data: ImageDataset | None, context: Context) -> Mapping[str, Any]:
     """Peak memory of a forward, reduced and dense."""
     from tokenred.analysis.measure.machine import base_of
-    from tokenred.analysis.measure.memory import peak_memory
+    from tokenred.analysis.measure.speed import peak_memory
     from tokenred.analysis.measure.timing import image_shape_of
 
     shape = image_shape_of(model.base)
