@@ -14,18 +14,17 @@ from tokenred.analysis.plots.frames import METHODS
 from tokenred.analysis.plots.looks import looks_of, read_name, variants_of
 
 
-def test_a_method_looks_the_same_beside_any_others() -> None:
+def test_a_method_looks_the_same_beside_any_others_and_its_variants() -> None:
     alone = looks_of(["tome"])["tome"]
     assert looks_of(["mine", "gtp", "evit", "tome"])["tome"] == alone
     assert looks_of(["dense", "tome:r=8"])["tome:r=8"] == alone
+    looks = looks_of(["tome:r=8", "tome"])
+    assert looks["tome"] == alone != looks["tome:r=8"]
 
 
-def test_no_two_look_alike() -> None:
+def test_no_two_look_alike_and_own_methods_get_colours_that_are_free() -> None:
     looks = looks_of([*METHODS, "mine", "theirs", "gtp:P=3", "gtp:P=5"])
     assert all(a != b for a, b in combinations(looks.values(), 2))
-
-
-def test_own_methods_get_colours_that_are_free() -> None:
     looks = looks_of(["gtp", "tome", "evit", "mine", "theirs"])
     assert len({colour for colour, _ in looks.values()}) == 5
 
@@ -47,12 +46,6 @@ def test_every_recipe_has_a_name() -> None:
 )
 def test_names(written: str, read: str) -> None:
     assert read_name(written) == read
-
-
-def test_the_plain_method_keeps_its_look_beside_variants() -> None:
-    looks = looks_of(["topk:scorer=Mine", "topk"])
-    assert looks["topk"] == looks_of(["topk"])["topk"]
-    assert looks["topk"] != looks["topk:scorer=Mine"]
 
 
 @pytest.mark.parametrize(

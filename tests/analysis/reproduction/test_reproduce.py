@@ -126,6 +126,7 @@ def test_a_subset_of_images_and_weights_that_are_not_there(
         ({"costs": True, "quick": True}, ConfigError, "images"),
         ({"demo": True, "limit": 0}, ConfigError, "limit"),
         ({"demo": True, "experiments": ["table9"]}, UnknownNameError, "table9"),
+        ({"demo": True, "experiments": []}, ConfigError, "empty list"),
         ({"imagenet": "/nowhere"}, DataError, "nowhere"),
     ],
 )
@@ -152,7 +153,7 @@ def test_an_earlier_run_can_be_replaced(tmp_path: Path) -> None:
     (tmp_path / "results.db").write_text("of an earlier run")
     (tmp_path / "reproduction.csv").write_text("old")
     reproduce(
-        output=tmp_path, experiments=["table4"], models=["digits"], costs=True, overwrite=True
+        output=tmp_path, experiments=["Table 4"], models=["digits"], costs=True, overwrite=True
     )
     assert not (tmp_path / "results.db").exists()
     assert "old" not in (tmp_path / "reproduction.csv").read_text()
