@@ -10,6 +10,7 @@ import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
@@ -161,15 +162,15 @@ def _draw_edges(
         pixels, extent=(0, gw, gh, 0), alpha=_FADED, interpolation="nearest",
         aspect=(pixels.shape[0] / gh) / (pixels.shape[1] / gw),
     )  # fmt: skip
-    start, end = edges[:, :2].astype(int).T
     relative = edges[:, 2] / (edges[:, 2].max(initial=0) or 1)
     opacity = min(_OPACITY, 8 / max(1, len(edges)) ** 0.5) * relative.clip(0.1, 1)
-    heads: Any = {} if graph.directed else {"headwidth": 0, "headlength": 0, "headaxislength": 0}
-    if len(edges):
-        axes.quiver(
-            x[start], y[start], x[end] - x[start], y[end] - y[start], angles="xy", scale=1,
-            scale_units="xy", units="inches", width=0.01, zorder=2,
-            color=[(*blue, alpha) for alpha in opacity], **heads,
+    for (start, end), alpha in zip(edges[:, :2].astype(int), opacity, strict=True):
+        axes.add_patch(
+            FancyArrowPatch(
+                (x[start], y[start]), (x[end], y[end]), color=(*blue, alpha), linewidth=0.7,
+                arrowstyle="-|>" if graph.directed else "-", mutation_scale=4, shrinkA=0, shrinkB=2,
+                connectionstyle="arc3,rad=0.2",  # both directions are seen
+            )
         )  # fmt: skip
     degrees = _degrees(graph, i).flatten()
     axes.scatter(
