@@ -6,7 +6,9 @@ Every class is also a built-in error, so that ``except ValueError`` keeps workin
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable
+from typing import Any
 
 # The module is public as `tokenred.errors`.
 __all__ = [
@@ -95,6 +97,17 @@ class OutputBusyError(TokenredError, RuntimeError):
 
 class MissingExtraError(TokenredError, RuntimeError):
     """An optional dependency that is not installed."""
+
+
+def optional(module: str, extra: str, purpose: str) -> Any:
+    """An optional module, or a `MissingExtraError` with the extra that installs it.
+
+    ``purpose`` says what needs which package: ``"tensorboard=True needs TensorBoard"``.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(f"{purpose}: pip install 'tokenred[{extra}]'.") from error
 
 
 class DataWarning(UserWarning):

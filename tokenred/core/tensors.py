@@ -130,6 +130,14 @@ def unit_vectors(x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
     return F.normalize(x.to(at_least_fp32(x.dtype)), dim=-1, eps=1e-12)
 
 
+def cosines(
+    x: Float[Tensor, "b n c"], rows: Int[Tensor, "b r"], columns: Int[Tensor, "b k"]
+) -> Float[Tensor, "b r k"]:
+    """Cosine similarities between the tokens at some indices and those at others; no gradient."""
+    unit = unit_vectors(x.detach())
+    return product(gather_tokens(unit, rows), gather_tokens(unit, columns).transpose(-2, -1))
+
+
 def weighted_mean(
     x: Float[Tensor, "b n c"], weight: Float[Tensor, "b n"]
 ) -> Float[Tensor, "b 1 c"]:

@@ -15,8 +15,8 @@ from tokenred.core.errors import DataError, DataWarning, shown
 from tokenred.data.classes import CIFAR10_CLASSES, ClassMap, resolve_classes
 from tokenred.data.dataset import ImageDataset
 from tokenred.data.digits import DIGITS_CLASSES, DigitsSource
-from tokenred.data.files import source_at
 from tokenred.data.layout import IMAGE_SUFFIXES, find_layout, narrow_to_split, told
+from tokenred.data.sources import source_at
 
 _NAMED = ("digits", "cifar10")
 _VARIABLE = "TOKENRED_DATA"

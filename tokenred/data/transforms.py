@@ -5,29 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, cast
 
+from annotated_types import MaxLen, MinLen
 from PIL import Image
 from torch import Tensor, nn
 
 from tokenred.core.reading import Words
-from tokenred.core.values import Positive, read
+from tokenred.core.values import Positive, checked
 
 # Of the training pixels, on the scale 0..1; in common use.
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
-_STATISTICS: dict[str, Any] = {
-    "mean": Annotated[tuple[float, float, float], Words("three numbers, one a colour channel")],
-    "std": Annotated[
-        tuple[Positive, Positive, Positive], Words("three numbers above 0, one a colour channel")
-    ],
-}
+Mean = Annotated[
+    Sequence[float], MinLen(3), MaxLen(3), Words("three numbers, one a colour channel")
+]
+Std = Annotated[
+    Sequence[Positive], MinLen(3), MaxLen(3), Words("three numbers above 0, one a colour channel")
+]
 
 
+@checked
 def eval_transform(
-    model: nn.Module,
-    *,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    data: str | None = None,
+    model: nn.Module, *, mean: Mean | None = None, std: Std | None = None, data: str | None = None
 ) -> Callable[[Image.Image], Tensor]:
     """Create the model's own evaluation preprocessing.
 
@@ -61,10 +59,8 @@ def data_config(
     if data == "cifar10":
         mean = mean or recorded.get("mean") or CIFAR10_MEAN
         std = std or recorded.get("std") or CIFAR10_STD
-    given = {"mean": mean, "std": std}
-    overrides: dict[str, Any] = {
-        k: check_statistics(k, v) for k, v in given.items() if v is not None
-    }
+    given: dict[str, Any] = {"mean": mean, "std": std}
+    overrides = {k: v for k, v in given.items() if v is not None}
     size = getattr(getattr(model, "patch_embed", None), "img_size", None)
     if size is not None:
         # A model built for another img_size keeps the old one in its pretrained_cfg.
@@ -72,9 +68,3 @@ def data_config(
     from timm.data import resolve_model_data_config
 
     return dict(resolve_model_data_config(model, args=overrides, pretrained_cfg=recorded))
-
-
-def check_statistics(name: str, values: Sequence[float]) -> tuple[float, ...]:
-    """Refuse a ``"mean"`` or ``"std"`` that is not one number a colour channel."""
-    checked: tuple[float, ...] = read(_STATISTICS[name], values, name)
-    return checked

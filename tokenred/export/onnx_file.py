@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenred.attention import PlainEngine
-from tokenred.core.errors import ConfigError, ExportError, MissingExtraError, shown
+from tokenred.core.errors import ConfigError, ExportError, optional, shown
 from tokenred.core.values import Positive, checked
 from tokenred.export.traced import OPEN, Traced, check_model, trace
 from tokenred.export.verified import ExportReport, check_place, write_verified
@@ -64,7 +64,8 @@ def to_onnx(
         MissingExtraError: without onnx, onnxscript and (for the check) onnxruntime.
     """
     model = check_model(reduced)
-    _check_installed("onnx", "onnxscript", *(["onnxruntime"] if check else []))
+    for package in ("onnx", "onnxscript", *(["onnxruntime"] if check else [])):
+        optional(package, "export", f"exporting to ONNX needs {package}")
     newest = import_module("onnx").defs.onnx_opset_version()
     if opset is not None and not _OLDEST <= opset <= newest:
         raise ConfigError(f"expected an opset between {_OLDEST} and {newest}, got {shown(opset)}.")
@@ -82,20 +83,6 @@ def to_onnx(
         opset=program.model.opset_imports[""],
         several=beside,
     )
-
-
-def _check_installed(*packages: str) -> None:
-    missing = []
-    for package in packages:
-        try:
-            import_module(package)
-        except ImportError:
-            missing.append(package)
-    if missing:
-        raise MissingExtraError(
-            f"exporting to ONNX needs {', '.join(missing)}, not installed here. "
-            "Run: pip install 'tokenred[export]'"
-        )
 
 
 def _translate(traced: Traced, opset: int | None) -> Any:

@@ -1,9 +1,5 @@
 """The mixed graph."""
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -27,7 +23,7 @@ class Mixed(Semantic):
         returns: a directed graph of batch b with K = 8 + M; edges in both graphs count once.
     """
 
-    traits: ClassVar[Traits] = Traits(equivariant=False, needs_grid=True)
+    traits = Traits(equivariant=False, needs_grid=True)
 
     def joined(
         self, near: Int[Tensor, "b N0 M"], grid: tuple[int, int], dtype: torch.dtype

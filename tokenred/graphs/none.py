@@ -1,7 +1,5 @@
 """No graph."""
 
-from __future__ import annotations
-
 from jaxtyping import Float
 from torch import Tensor
 

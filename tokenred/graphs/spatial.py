@@ -1,9 +1,5 @@
 """The spatial graph."""
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -26,7 +22,7 @@ class Spatial(GraphBuilder):
         returns: a graph of batch 1 with K = 8.
     """
 
-    traits: ClassVar[Traits] = Traits(equivariant=False, needs_grid=True)
+    traits = Traits(equivariant=False, needs_grid=True)
 
     def __call__(self, x0: Float[Tensor, "b N0 c"], grid: tuple[int, int]) -> Graph:
         neighbours, edges = grid_neighbours(grid, x0.device)

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from tokenred.models.checkpoint_file import read_checkpoint, save_checkpoint
-from tokenred.models.embedded import cifar10_card, cifar10_vit, digits_card, digits_vit
-from tokenred.models.load import load_model
+from tokenred.models.embedded import model_card
+from tokenred.models.load import load_model, load_released
 from tokenred.models.lvvit import LVViT, lvvit_m, lvvit_s
-from tokenred.models.released import load_released
 
 __all__ = [
     "LVViT",
-    "cifar10_card",
-    "cifar10_vit",
-    "digits_card",
-    "digits_vit",
     "load_model",
     "load_released",
     "lvvit_m",
     "lvvit_s",
+    "model_card",
     "read_checkpoint",
     "save_checkpoint",
 ]

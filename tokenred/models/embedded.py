@@ -19,69 +19,57 @@ weak model: use it to compare methods, not for claims about larger models.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Any, Final
 
 from timm.models.vision_transformer import VisionTransformer
 
+from tokenred.core.errors import UnknownNameError
 from tokenred.data.classes import CIFAR10_CLASSES
 from tokenred.models.checkpoint_file import read_checkpoint
 from tokenred.models.rebuild import read_described
 
+EMBEDDED_MODELS: Final[dict[str, dict[str, Any]]] = {
+    "digits": {"architecture": "digits_vit"},
+    "cifar10_vit": {"architecture": "cifar10_vit", "label_names": list(CIFAR10_CLASSES)},
+}
+"""The models by name: the architecture, after which the file is called, and the class names."""
 
-def digits_vit(pretrained: bool = True) -> VisionTransformer:
-    """Build the digits model.
 
-    Args:
-        pretrained: load the embedded weights; otherwise they are random.
+def embedded_model(name: str, pretrained: bool = True) -> VisionTransformer:
+    """Build an embedded model, with its weights or random ones, in fp32 and eval mode.
 
-    Returns:
-        The model in fp32 and eval mode, from images (b, 3, 32, 32) to logits (b, 10). Its
-        ``pretrained_cfg`` has the preprocessing for ``timm.data.resolve_model_data_config``.
+    It maps images (b, 3, 32, 32) to logits (b, 10). Its ``pretrained_cfg`` has the preprocessing
+    for ``timm.data.resolve_model_data_config``.
 
     Raises:
         CheckpointError: if the embedded weights are damaged.
     """
-    return _build("digits_vit", pretrained)
+    with _file(name) as path:
+        model, record = read_described(path, weights=pretrained)
+    model.pretrained_cfg = record | EMBEDDED_MODELS[name]
+    return model.float().eval()
 
 
-def cifar10_vit(pretrained: bool = True) -> VisionTransformer:
-    """Build the CIFAR-10 model; see `digits_vit`."""
-    return _build("cifar10_vit", pretrained, label_names=list(CIFAR10_CLASSES))
-
-
-def digits_card() -> dict[str, str]:
-    """The metadata of the embedded weights.
+def model_card(name: str) -> dict[str, str]:
+    """The metadata of embedded weights (``"digits"``, ``"cifar10_vit"``).
 
     Returns:
         ``config``, ``preprocessing``, ``top1`` (percent), ``data``, ``recipe``, ...
 
     Raises:
+        UnknownNameError: for another name.
         CheckpointError: if the embedded weights are damaged.
     """
-    return _card("digits_vit")
-
-
-def cifar10_card() -> dict[str, str]:
-    """The metadata of the embedded weights of the CIFAR-10 model; see `digits_card`."""
-    return _card("cifar10_vit")
-
-
-def _build(name: str, pretrained: bool, **more: Any) -> VisionTransformer:
-    with as_file(files("tokenred.models") / f"{name}.safetensors") as path:
-        model, record = read_described(path, weights=pretrained)
-    model.pretrained_cfg = record | {"architecture": name} | more
-    return model.float().eval()
-
-
-def _card(name: str) -> dict[str, str]:
-    with as_file(files("tokenred.models") / f"{name}.safetensors") as path:
+    if name not in EMBEDDED_MODELS:
+        raise UnknownNameError.of("embedded model", name, EMBEDDED_MODELS)
+    with _file(name) as path:
         return read_checkpoint(path)[1]
 
 
-EMBEDDED_MODELS: Final[dict[str, Callable[[bool], VisionTransformer]]] = {
-    "digits": digits_vit,
-    "cifar10_vit": cifar10_vit,
-}
-"""Builders by name; their argument says whether to load the embedded weights."""
+def _file(name: str) -> AbstractContextManager[Path]:
+    return as_file(
+        files("tokenred.models") / f"{EMBEDDED_MODELS[name]['architecture']}.safetensors"
+    )

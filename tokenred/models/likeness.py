@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import functools
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenred.core.errors import CheckpointError, shown
+from tokenred.core.fingerprint import digest
 from tokenred.core.tensors import evaluating
 from tokenred.models.metadata import read_entry
 
@@ -27,7 +27,7 @@ _INCIDENTAL = frozenset(
         *("transformers_version", "architectures"),
     }
 )
-_NAMED, _LONG, _DEEP = 4, 200, 6
+_DEEP = 6
 _LOGITS = 64
 _CLOSE, _CLOSE_IN_HALF = 1e-3, 5e-2
 _GOLDEN = 0.6180339887498949
@@ -35,13 +35,10 @@ _GOLDEN = 0.6180339887498949
 
 def told_likeness(base: nn.Module, whole: nn.Module, image: Tensor) -> dict[str, str]:
     """Entries for a file's metadata: attributes of the base, and the logits of base and whole."""
-    alike: dict[str, list[str]] = {}
-    for name, attributes in attributes_of(base).items():
-        alike.setdefault(json.dumps(attributes), []).append(name)
     logits = {"base": _logits(base, image), "whole": _logits(whole, image)}
     return {
-        "attributes": json.dumps([[json.loads(text), names] for text, names in alike.items()]),
-        "packages": json.dumps(_packages_of(base)),
+        "attributes": digest(json.dumps(attributes_of(base))),
+        "packages": _packages_of(base),
         "probe": json.dumps({k: [x.hex() for x in v.tolist()] for k, v in logits.items()}),
     }
 
@@ -50,54 +47,33 @@ def told_likeness(base: nn.Module, whole: nn.Module, image: Tensor) -> dict[str,
 
 
 def check_attributes(metadata: Mapping[str, str], base: nn.Module, origin: str) -> None:
-    """Refuse a model whose attributes differ from those of the saved one, naming them.
+    """Refuse a model whose attributes differ from those of the saved one.
 
     Checked only with the same versions of the packages, since others may have other attributes.
     """
-    saved: dict[str, dict[str, str]] = {}
-    for entry in read_entry(metadata, "attributes", list, origin):
-        match entry:
-            case [dict(attributes), list(names)] if all(isinstance(n, str) for n in names):
-                saved |= {name: {k: str(v) for k, v in attributes.items()} for name in names}
-            case _:
-                raise CheckpointError(
-                    f"expected attributes and modules in the entry 'attributes' of {origin}, got "
-                    f"{shown(entry)}."
-                )
-    if read_entry(metadata, "packages", dict, origin) != _packages_of(base):
-        return
-    now = attributes_of(base)
-    found = [
-        f"{name or 'model'}.{key} was {was.get(key, 'absent')}, here it is {own.get(key, 'absent')}"
-        for name in sorted({*saved, *now})
-        for was, own in [(saved.get(name, {}), now.get(name, {}))]
-        for key in sorted({*was, *own})
-        if was.get(key) != own.get(key)
-    ]
-    if found:
-        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    found = digest(json.dumps(attributes_of(base)))
+    if metadata.get("packages") == _packages_of(base) and metadata.get("attributes") != found:
         raise CheckpointError(
-            f"the model is not the one that was saved in {origin}: "
-            f"{'; '.join(found[:_NAMED])}{more}. Build it as you did then."
+            f"the model is not the one that was saved in {origin}: its modules have other "
+            "attributes. Build it as you did then."
         )
 
 
-def attributes_of(model: nn.Module) -> dict[str, dict[str, str]]:
-    """For each module, by name: its class, plain attributes and unsaved buffers, as text.
+def attributes_of(model: nn.Module) -> dict[str, dict[str, Any]]:
+    """For each module, by name: its class, plain attributes and unsaved buffers.
 
-    Plain values are written as JSON, functions and classes as names, and tensors as shapes, since
-    their values differ between machines in the last bit. Private attributes may change in use and
-    are left out.
+    Functions and classes are told by name, and tensors by shape, since their values differ between
+    machines in the last bit. Private attributes may change in use and are left out.
     """
     found = {}
     for name, module in model.named_modules(remove_duplicate=False):
         own = {k: v for k, v in vars(module).items() if k not in _OF_MODULES and _lasts(k)}
         own |= {k: module._buffers[k] for k in module._non_persistent_buffers_set}
-        found[name] = {"class": _name(type(module))} | {k: _text(v) for k, v in own.items()}
+        found[name] = {"class": _name(type(module))} | {k: _told(own[k]) for k in sorted(own)}
     return found
 
 
-def _packages_of(model: nn.Module) -> dict[str, str]:
+def _packages_of(model: nn.Module) -> str:
     """The versions of the packages that a model's classes come from, except tokenred."""
     found = {}
     for top in sorted({type(m).__module__.partition(".")[0] for m in model.modules()}):
@@ -106,16 +82,11 @@ def _packages_of(model: nn.Module) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     found.pop("tokenred", None)
-    return found
+    return json.dumps(found)
 
 
 def _lasts(name: Any) -> bool:
     return not (isinstance(name, str) and (name in _INCIDENTAL or name.startswith("_")))
-
-
-def _text(value: Any) -> str:
-    text = json.dumps(_told(value))
-    return text if len(text) <= _LONG else hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _told(value: Any, depth: int = 0) -> Any:
@@ -124,13 +95,10 @@ def _told(value: Any, depth: int = 0) -> Any:
         return f"{_name(type(value))}.{value.name}"
     if isinstance(value, np.generic):
         value = value.item()
-    if value is None or isinstance(value, bool | str):
+    if isinstance(value, float):  # 0 and 0.0 are the same setting; JSON has no infinity
+        return int(value) if value.is_integer() else repr(value)
+    if value is None or isinstance(value, bool | int | str):
         return value
-    if isinstance(value, float):
-        # 0 and 0.0 are the same setting; JSON has no infinity.
-        return str(int(value)) if value.is_integer() else repr(value)
-    if isinstance(value, int):
-        return str(value)
     if isinstance(value, Tensor | np.ndarray):
         return f"{type(value).__name__}{tuple(value.shape)}"
     if isinstance(value, functools.partial):

@@ -1,11 +1,11 @@
-"""Load a model by name or path: embedded, timm's, or a checkpoint that describes itself."""
+"""Load a model by name or path, and the weights that other programs trained for learned parts."""
 
 from __future__ import annotations
 
 import difflib
 import os
+import re
 import socket
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,14 +19,14 @@ from torch import nn
 
 from tokenred.core.errors import CheckpointError, ConfigError, UnknownNameError
 from tokenred.core.values import Count, checked
-from tokenred.data.transforms import check_statistics
+from tokenred.data.transforms import Mean, Std
 from tokenred.models.checkpoint_file import (
     PICKLE_SUFFIXES,
     SAFE_SUFFIX,
     load_strictly,
     read_checkpoint,
 )
-from tokenred.models.embedded import EMBEDDED_MODELS
+from tokenred.models.embedded import EMBEDDED_MODELS, embedded_model
 from tokenred.models.metadata import parse_preprocessing, set_preprocessing
 from tokenred.models.rebuild import read_described
 
@@ -41,8 +41,8 @@ def load_model(
     checkpoint: str | os.PathLike[str] | None = None,
     num_classes: Count | None = None,
     pretrained: bool | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: Mean | None = None,
+    std: Std | None = None,
     use_ema: bool | None = None,
 ) -> nn.Module:
     """Load a model, with weights that fit entirely or not at all.
@@ -73,9 +73,6 @@ def load_model(
             f"expected a model name or a path, got {type(spec).__name__}; a model in memory needs "
             "no loading."
         )
-    for statistic, value in (("mean", mean), ("std", std)):
-        if value is not None:
-            check_statistics(statistic, value)
     if checkpoint is not None and pretrained:
         raise ConfigError(
             "expected one source of weights, got checkpoint= and pretrained=True; leave one out."
@@ -95,15 +92,15 @@ def load_model(
             )
         model, record = read_described(Path(name), num_classes)
     else:
-        embedded = EMBEDDED_MODELS.get(name.casefold())
-        if embedded is None and not name.startswith(_HUB):
+        is_embedded = name.casefold() in EMBEDDED_MODELS
+        if not is_embedded and not name.startswith(_HUB):
             _check_name(name)
         # Before the model is built, which takes long if it is large.
         weights = None if checkpoint is None else read_checkpoint(checkpoint, use_ema=use_ema)
-        if embedded is None:
+        if not is_embedded:
             model = _from_timm(name, pretrained, num_classes)
         else:
-            model = embedded(pretrained)
+            model = embedded_model(name.casefold(), pretrained)
             if num_classes not in (None, model.num_classes):
                 raise ConfigError(
                     f"the model {name} has {model.num_classes} classes, got "
@@ -112,7 +109,8 @@ def load_model(
         if weights is not None:
             record = parse_preprocessing(weights[1], str(checkpoint))
             load_strictly(model, weights[0], str(checkpoint))
-    set_preprocessing(model, record, mean=mean, std=std)
+    given = {"mean": mean, "std": std}
+    set_preprocessing(model, record | {k: v for k, v in given.items() if v is not None})
     return model.float().eval()
 
 
@@ -184,3 +182,53 @@ def _check_name(name: str) -> None:
         except RuntimeError as error:
             tags = [n.partition(".")[2] for n in timm.list_models(f"{architecture}.*", "", True)]
             raise UnknownNameError.of(f"weights of {architecture}", tag, tags) from error
+
+
+# ---------------------------------------------------------------- weights of learned parts
+
+# Names of modules in the programs of Haurum et al. (Sinkhorn, PatchMerger, SiT, DPC-KNN) and of
+# DynamicViT, which name the backbone as timm does.
+_NAMES = (
+    (re.compile(r"^cluster_layers\.(?=\d)"), "parts.{role}."),
+    (re.compile(r"^score_predictor\.(\d+)\.in_conv\."), r"parts.{role}.stages.\1.embed."),
+    (re.compile(r"^score_predictor\.(\d+)\.out_conv\."), r"parts.{role}.stages.\1.decide."),
+)
+
+
+def load_released(
+    model: nn.Module, path: str | os.PathLike[str], *, use_ema: bool | None = None
+) -> None:
+    """Load a checkpoint of a method's own program into a reduced model, all of it or nothing.
+
+    Reads checkpoints of JoakimHaurum/TokenReduction and raoyongming/DynamicViT: the
+    backbone and the learned parts of ``sinkhorn``, ``patchmerger``, ``sit``, ``dpcknn`` and
+    ``dynamicvit``. For methods without learned parts (``evit``, ``topk``, ``kmedoids``, …) they are
+    plain weights of the backbone, which `load_model` reads.
+
+    Args:
+        model: made by `tokenred.wrap`, with the recipe, the blocks and the rates of the checkpoint.
+        path: as for `read_checkpoint`.
+        use_ema: as for `read_checkpoint`.
+
+    Raises:
+        CheckpointError: for a file that cannot be read, has no learned parts or does not fit.
+    """
+    state, _ = read_checkpoint(path, use_ema=use_ema)
+    roles = {name.split(".")[1] for name in model.state_dict() if name.startswith("parts.")}
+    if len(roles) != 1:
+        raise CheckpointError(
+            f"expected a model with one learned part, got {', '.join(sorted(roles)) or 'none'}; "
+            "wrap it with the recipe of the checkpoint, such as tokenred.wrap(model, 'sinkhorn')."
+        )
+    (role,) = roles
+    renamed = {}
+    for name, value in state.items():
+        for pattern, ours in _NAMES:
+            name = pattern.sub(ours.replace("{role}", role), name)
+        renamed[name] = value
+    if not any(name.startswith("parts.") for name in renamed):
+        raise CheckpointError(
+            f"expected weights of a learned part in {path} (cluster_layers or score_predictor), "
+            "found none; plain weights of a model are loaded by tokenred.models.load_model."
+        )
+    load_strictly(model, renamed, str(path))

@@ -22,6 +22,8 @@ from tokenred.core.errors import ConfigError, InputError, shown
 
 PATCH = 16
 _STEM_WIDTH = 64
+_RATES = ("drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate")
+_OPTIONS = {"dynamic_img_size", "drop_path_rate", *_RATES}
 
 
 class ConvStem(PatchEmbed):  # type: ignore[misc]
@@ -93,10 +95,12 @@ class LVViT(VisionTransformer):  # type: ignore[misc]
         img_size: height and width, multiples of 16; so are all sizes with ``dynamic_img_size``.
         num_classes: number of classes; 0 for the CLS feature as output.
         global_pool: ``"token"``, or ``""`` for all tokens as output (only without classes).
-        in_chans: this and all other arguments are timm's.
+        in_chans: this and all other arguments are timm's, among them ``dynamic_img_size`` and the
+            rates of dropout.
 
     Raises:
         ConfigError: for a size or a pooling that the model cannot have.
+        TypeError: for other arguments of timm's, which would make another model.
     """
 
     def __init__(
@@ -109,38 +113,17 @@ class LVViT(VisionTransformer):  # type: ignore[misc]
         depth: int = 16,
         num_heads: int = 6,
         mlp_ratio: float = 3.0,
-        dynamic_img_size: bool = False,
-        drop_rate: float = 0.0,
-        pos_drop_rate: float = 0.0,
-        patch_drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
+        **options: Any,
     ) -> None:
         _check_size(img_size)
         _check_pool(global_pool, num_classes)
+        if other := options.keys() - _OPTIONS:
+            raise TypeError(f"LVViT has no argument {min(other)!r}.")
         super().__init__(
-            img_size=img_size,
-            patch_size=PATCH,
-            in_chans=in_chans,
-            num_classes=num_classes,
-            global_pool=global_pool,
-            embed_dim=embed_dim,
-            depth=depth,
-            num_heads=num_heads,
-            mlp_ratio=mlp_ratio,
-            qkv_bias=False,
-            dynamic_img_size=dynamic_img_size,
-            drop_rate=drop_rate,
-            pos_drop_rate=pos_drop_rate,
-            patch_drop_rate=patch_drop_rate,
-            proj_drop_rate=proj_drop_rate,
-            attn_drop_rate=attn_drop_rate,
-            drop_path_rate=drop_path_rate,
-            embed_layer=ConvStem,
-            norm_layer=partial(nn.LayerNorm, eps=1e-5),
-            block_fn=_block,
-        )
+            img_size, PATCH, in_chans, num_classes, global_pool, embed_dim, depth, num_heads,
+            mlp_ratio, qkv_bias=False, embed_layer=ConvStem, block_fn=_block,
+            norm_layer=partial(nn.LayerNorm, eps=1e-5), **options,
+        )  # fmt: skip
         self.in_chans = in_chans  # timm before 1.0.16 does not set it
         self.aux_head = self._classifier()
         self._init_weights(self.aux_head)

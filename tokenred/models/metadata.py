@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, MaxLen, MinLen
@@ -11,7 +11,6 @@ from torch import nn
 
 from tokenred.core.errors import CheckpointError, ConfigError, shown
 from tokenred.core.values import read
-from tokenred.data.transforms import check_statistics
 
 _KINDS = {dict: "an object", list: "a list", type(None): "null"}
 Side = Annotated[int, Ge(1), Le(1 << 14)]
@@ -93,16 +92,8 @@ def _read_preprocessing(record: Mapping[str, Any], what: str) -> dict[str, Any]:
     return found
 
 
-def set_preprocessing(
-    model: nn.Module,
-    record: Mapping[str, Any],
-    *,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> None:
+def set_preprocessing(model: nn.Module, record: Mapping[str, Any]) -> None:
     """Write preprocessing into the model's ``pretrained_cfg``, where timm's tools find it."""
-    given = {"mean": mean, "std": std}
-    chosen = dict(record) | {k: check_statistics(k, v) for k, v in given.items() if v is not None}
-    if chosen:
-        merged: Any = dict(getattr(model, "pretrained_cfg", None) or {}) | chosen
+    if record:
+        merged: Any = {**(getattr(model, "pretrained_cfg", None) or {}), **record}
         model.pretrained_cfg = merged

@@ -35,11 +35,7 @@ class Reader(Part):
 
 
 def required_by(part: Reader) -> tuple[AttentionStat, ...]:
-    """The statistics that a part requires.
-
-    Raises:
-        PartError: if its `requires` is no tuple of statistics.
-    """
+    """The statistics that a part requires, or a `PartError` if these are no tuple of them."""
     found: object = part.requires
     # A single statistic is a tuple, too: of its fields.
     if isinstance(found, tuple) and all(isinstance(stat, AttentionStat) for stat in found):

@@ -56,12 +56,8 @@ def _written(value: Any) -> list[tuple[str, Any]]:
     if hasattr(value, "arguments"):  # of a strategy, which says what it takes
         return list(value.arguments().items())
     fields = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
-    return [(field.name, held) for field, held in fields if counts(field, held)]
-
-
-def counts(field: dataclasses.Field[Any], value: Any) -> bool:
-    """Whether a field is written; fields ignored by equality only if they were set."""
-    return field.compare or value != field.default
+    # Fields ignored by equality are written only if they were set.
+    return [(field.name, v) for field, v in fields if field.compare or v != field.default]
 
 
 def resolve(config: dict[str, Any]) -> dict[str, Any]:
@@ -123,16 +119,16 @@ def told_text(value: Any, codes: dict[type, str]) -> str:
     Raises:
         PartError: for a value that cannot identify a stored result.
     """
-    if isinstance(value, Part):
-        kind = type(value)
-        if kind not in codes:
-            codes[kind] = identity_of(kind, kind.__qualname__, home=kind.__module__)
+    if isinstance(value, Part | Step):
+        kind, code = type(value), ""
+        if isinstance(value, Part):
+            if kind not in codes:
+                codes[kind] = identity_of(kind, kind.__qualname__, home=kind.__module__)
+            code = f" {codes[kind]}"
         inner = ", ".join(f"{name}={told_text(held, codes)}" for name, held in _written(value))
-        return f"{kind.__name__} {codes[kind]}({inner})"
+        return f"{kind.__name__}{code}({inner})"
     if isinstance(value, tuple):
         return f"({', '.join(told_text(item, codes) for item in value)})"
-    if isinstance(value, Step):
-        return f"Step({', '.join(f'{n}={told_text(v, codes)}' for n, v in _written(value))})"
     if type(value) is float and value.is_integer():
         return repr(int(value))
     if value is None or type(value) in (bool, int, float, str):

@@ -20,8 +20,7 @@ class ScheduleContext:
     Attributes:
         depth: blocks ``L``.
         patches: image tokens at the start.
-        extra: tokens that a reduction adds (the fuser's `extra`).
-        extra_in: the same by block, if it depends on the block.
+        added: tokens that a reduction in a block adds (the fuser's `extra_in`).
         limit: the most tokens that can be removed at once (the selector's `limit`).
         caps: whether a request above `limit` is capped; otherwise it is refused.
         gmacs: cost of a list of counts, for `Budget`.
@@ -31,17 +30,12 @@ class ScheduleContext:
 
     depth: int
     patches: int
-    extra: int = 0
-    extra_in: Callable[[int], int] | None = None
+    added: Callable[[int], int] = lambda layer: 0
     limit: Callable[[int], int] = lambda tokens: tokens - 1
     caps: bool = False
     gmacs: Callable[[Sequence[int]], float] | None = None
     prefix: int = 0
     grid: tuple[int, int] | None = None
-
-    def added(self, layer: int) -> int:
-        """Tokens that a reduction in this block adds."""
-        return self.extra if self.extra_in is None else self.extra_in(layer)
 
 
 class Schedule(Part):

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from tokenred.core.errors import UnknownNameError
 from tokenred.core.part import Part
 from tokenred.core.values import Blocks, Count, checked
 from tokenred.strategies.base import (
@@ -36,13 +35,7 @@ class Step:
     """One reduction. A strategy has one or several; see `Strategy`.
 
     Args:
-        scorer: which tokens matter: a scorer, a selector, or the name of one.
-        fuser: what happens to removed tokens, or its name.
-        schedule: how many tokens each block removes; an integer P means ``Constant(P)``.
-        where: reduce ``"after_attention"``, before the MLP; ``"before_block"``, where parts that
-            read attention read that of the block before; ``"inside_attention"``, where the map is
-            merged before it is applied; ``"before_attention"``, where the remaining tokens attend
-            anew; or ``"after_mlp"``.
+        scorer, fuser, schedule, where: as for `Strategy`.
         layers: the blocks in which the step acts, ascending; None for all that the schedule names.
 
     Raises:
@@ -85,10 +78,8 @@ class Step:
             object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
-        plain, held = (
-            Step(self.scorer),
-            {f.name: getattr(self, f.name) for f in dataclasses.fields(self)},
-        )
+        plain, names = Step(self.scorer), [f.name for f in dataclasses.fields(self)]
+        held = {name: getattr(self, name) for name in names}
         changed = {n: v for n, v in held.items() if n == "scorer" or v != getattr(plain, n)}
         return f"Step({', '.join(f'{name}={value!r}' for name, value in changed.items())})"
 
@@ -98,9 +89,6 @@ class Step:
         Raises:
             UnknownNameError: for a field that a step does not have.
         """
-        known = [f.name for f in dataclasses.fields(self)]
-        if unknown := [name for name in changes if name not in known]:
-            raise UnknownNameError.of("field", unknown[0], known, "a step")
         return dataclasses.replace(self, **changes)
 
     @property

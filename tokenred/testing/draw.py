@@ -27,28 +27,11 @@ SIZES = ("none", "ones", "counts", "fractions", "dead")
 _seeds = st.integers(0, 2**16)
 
 
-def grids(max_side: int = 5, min_patches: int = 1) -> st.SearchStrategy[tuple[int, int]]:
+def grids(max_side: int = 5) -> st.SearchStrategy[tuple[int, int]]:
     """Grids ``(gh, gw)`` of any shape, including single rows and columns."""
     side, one = st.integers(1, max_side), st.just(1)
     line = st.integers(1, max_side * max_side)
-    shapes = st.tuples(side, side) | st.tuples(one, line) | st.tuples(line, one)
-    return shapes.filter(lambda grid: grid[0] * grid[1] >= min_patches)
-
-
-@st.composite
-def features(
-    draw: st.DrawFn,
-    tokens: int,
-    *,
-    max_batch: int = 3,
-    width: tuple[int, int] = (1, 8),
-    flavours: Sequence[str] = FLAVOURS,
-    dtypes: Sequence[torch.dtype] = DTYPES,
-) -> Float[Tensor, "b n c"]:
-    """Features of tokens, including duplicates, zero vectors and ties."""
-    shape = (draw(st.integers(1, max_batch)), tokens, draw(st.integers(*width)))
-    flavour, dtype = draw(st.sampled_from(flavours)), draw(st.sampled_from(dtypes))
-    return rows(torch.Generator().manual_seed(draw(_seeds)), shape, flavour, dtype)
+    return st.tuples(side, side) | st.tuples(one, line) | st.tuples(line, one)
 
 
 @st.composite
@@ -64,6 +47,7 @@ def samples(
     sizes: Sequence[str] = SIZES,
     head_dim: tuple[int, int] = (1, 4),
     sparse: bool = True,
+    whole: bool = False,
 ) -> Sample:
     """Tokens in some block: any grid, prefix, batch, type, size and index.
 
@@ -74,6 +58,7 @@ def samples(
         sizes: kinds of token sizes to draw from.
         head_dim: smallest and largest width of a head.
         sparse: sometimes draw θ below 1.
+        whole: draw all tokens of the grid, in order, as before the first block.
     """
     b, heads = draw(st.integers(min_batch, 3)), draw(st.integers(1, 3))
     width = draw(st.integers(*head_dim))
@@ -82,11 +67,11 @@ def samples(
     if p and not needs_cls:
         cls_index = draw(st.none() | st.integers(0, p - 1))
     grid = draw(grids())
-    n = draw(st.integers(1, min(12, grid[0] * grid[1])))
+    n = grid[0] * grid[1] if whole else draw(st.integers(1, min(12, grid[0] * grid[1])))
     dtype, flavour = draw(st.sampled_from(dtypes)), draw(st.sampled_from(flavours))
     kind = draw(st.sampled_from([s for s in sizes if not needs_size or s != "none"]))
-    order = draw(st.sampled_from(("ascending", "shuffled")))
-    fused = draw(st.integers(0, min(2, n - 1)))
+    order = draw(st.sampled_from(("ascending",) if whole else ("ascending", "shuffled")))
+    fused = 0 if whole else draw(st.integers(0, min(2, n - 1)))
     graphs = ("spatial", "random") if needs_graph else ("none", "spatial", "random")
     graph = draw(st.sampled_from(graphs))
     layer, seed = draw(st.integers(0, DEPTH - 1)), draw(_seeds)
@@ -116,18 +101,18 @@ def samples(
     return Sample(state, QKV(q, k, v, width**-0.5), label, proportional, theta, exact)
 
 
-def smooth_samples(
-    *, needs_cls: bool = False, needs_size: bool = False
-) -> st.SearchStrategy[Sample]:
-    """Tokens in float64 without ties or zeros, for promises that hold up to rounding."""
+def smooth_samples(**options: bool) -> st.SearchStrategy[Sample]:
+    """Tokens in float64 without ties or zeros, for promises that hold up to rounding.
+
+    ``options`` are those of `samples`.
+    """
     return samples(
-        needs_cls=needs_cls,
-        needs_size=needs_size,
         dtypes=(torch.float64,),
         flavours=("normal",),
         sizes=("none", "ones", "counts", "fractions"),
         head_dim=(3, 4),
         sparse=False,
+        **options,
     )
 
 
@@ -170,7 +155,7 @@ def contexts(draw: st.DrawFn) -> ScheduleContext:
     return ScheduleContext(
         depth=draw(st.integers(1, 24)),
         patches=patches,
-        extra=extra,
+        added=lambda layer: extra,
         limit=(lambda tokens: tokens // 2) if halves else (lambda tokens: tokens - 1),
         caps=draw(st.booleans()),
         gmacs=gmacs,

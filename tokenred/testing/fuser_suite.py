@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tokenred.attention import AttentionStats
 from tokenred.core.errors import shown
 from tokenred.core.state import Selection, TokenState
 from tokenred.reduced.recorder import Taken
@@ -19,11 +20,7 @@ from tokenred.testing.suite import Suite, require, require_close, require_same
 
 
 def check_fuser(
-    fuser: Fuser | str,
-    *,
-    partners: bool | None = None,
-    max_examples: int = 25,
-    derandomize: bool = True,
+    fuser: Fuser | str, *, partners: bool | None = None, max_examples: int = 25
 ) -> None:
     """Check that a fuser keeps its contract and the traits that it declares.
 
@@ -36,12 +33,12 @@ def check_fuser(
     Args:
         fuser: an instance, or a registered name.
         partners: whether the selections have partners; None for both.
-        max_examples, derandomize: as for `check_scorer`.
+        max_examples: as for `check_scorer`.
 
     Raises:
         AssertionError: with the broken promise and the smallest example found.
     """
-    suite = _FuserSuite(fusers.create(fuser), max_examples, derandomize)
+    suite = _FuserSuite(fusers.create(fuser), max_examples)
     part = suite.part
     cls, size = part.traits.needs_cls, part.uses_size
     anything = draw.reductions(draw.samples(needs_cls=cls, needs_size=size), partners=partners)
@@ -69,19 +66,20 @@ def check_fuser(
     suite.tell()
 
 
-Fused = Callable[[Float[Tensor, "b N c"]], TokenState]
-"""The fuser as a function of the tokens alone."""
-
-
-class _FuserSuite(Suite[Fuser, Sample, TokenState]):
+class _FuserSuite(Suite[Fuser, TokenState]):
     kind = "fuser"
     answer = "tokens"
 
+    def given(self, case: Sample) -> tuple[Fuser, Selection, AttentionStats]:
+        """The fuser built for an example, and what it is called with."""
+        made = self.built(case)
+        return made, _of(case), case.attention(required_by(made))
+
     def call(self, case: Sample) -> tuple[Callable[[], TokenState], Mapping[str, object]]:
-        made, state, selection = self.built(case.info, case.state.x.dtype), case.state, _of(case)
-        attention = case.attention(required_by(made))
-        given = {"state": state, "selection": selection, "attention": attention}
-        return lambda: _checked(made(state, selection, state.graph, attention)), given
+        made, selection, attention = self.given(case)
+        state = case.state
+        inputs = {"state": state, "selection": selection, "attention": attention}
+        return lambda: _checked(made(state, selection, state.graph, attention)), inputs
 
     def agree(self, one: TokenState, other: TokenState, what: str, case: Sample) -> None:
         require_close(one.x, other.x, what)
@@ -92,14 +90,11 @@ class _FuserSuite(Suite[Fuser, Sample, TokenState]):
         # The selection names the same tokens at their new places, so the same tokens come out.
         return answer
 
-    def through(self, case: Sample) -> Fused:
-        made, state = self.built(case.info, case.state.x.dtype), case.state
-        attention = case.attention(required_by(made))
-
-        def fused(x: Float[Tensor, "b N c"]) -> TokenState:
-            return _checked(made(replace(state, x=x), _of(case), state.graph, attention))
-
-        return fused
+    def through(self, case: Sample) -> Callable[[Float[Tensor, "b N c"]], TokenState]:
+        """The fuser as a function of the tokens alone."""
+        made, selection, attention = self.given(case)
+        state = case.state
+        return lambda x: _checked(made(replace(state, x=x), selection, state.graph, attention))
 
     def layout(self, case: Sample) -> None:
         before, keep, after = case.state, _of(case).keep, self.run(case)
@@ -111,7 +106,7 @@ class _FuserSuite(Suite[Fuser, Sample, TokenState]):
             f"expected tokens of shape {expected} and {before.x.dtype}, "
             f"got {tuple(after.x.shape)} and {after.x.dtype}",
         )
-        require(bool(after.x.isfinite().all()), "some tokens are not finite")
+        require(after.x.isfinite(), "some tokens are not finite")
         places = before.index.gather(1, keep)
         if self.part.replaces:
             places = torch.full_like(places, -1)
@@ -146,9 +141,8 @@ class _FuserSuite(Suite[Fuser, Sample, TokenState]):
     @torch.no_grad()
     def recorded(self, case: Sample) -> None:
         state, fused = case.state, self.through(case)
-        made = self.built(case.info, state.x.dtype)
-        taken = Taken(state, _of(case), case.attention(required_by(made)), made)
-        matrix = taken.matrix().to(state.x.dtype)
+        made, selection, attention = self.given(case)
+        matrix = Taken(state, selection, attention, made).matrix().to(state.x.dtype)
         after = fused(state.x).image
         require_close(matrix @ state.image, after, "recorded weights × tokens, and the result")
         if made.network is None:  # a network may take only tokens of its own width
@@ -164,10 +158,10 @@ class _FuserSuite(Suite[Fuser, Sample, TokenState]):
         after = self.through(case)(x)
         require(after.x.requires_grad, "the result has no gradient")
         (grad,) = torch.autograd.grad(after.x.square().sum(), x)
-        require(bool(grad.isfinite().all()), "some gradients are not finite")
+        require(grad.isfinite(), "some gradients are not finite")
         reached = grad.abs().amax(dim=-1) > 0
         kept = torch.cat((reached[:, :p], reached[:, p:].gather(1, keep)), dim=1)
-        require(bool(kept.all()), "no gradient reaches some prefix or kept tokens")
+        require(kept, "no gradient reaches some prefix or kept tokens")
 
     def sizes(self, case: Sample) -> None:
         before, after = case.state.size, self.run(case).size

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
-from hypothesis import strategies as st
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from tokenred.core.errors import shown
 from tokenred.graphs import Graph, GraphBuilder
 from tokenred.graphs.base import graph_builders
 from tokenred.testing import draw
-from tokenred.testing.sample import image_of, model_info
+from tokenred.testing.sample import Sample
 from tokenred.testing.suite import Suite, require, require_close, require_same
 
 Answer: TypeAlias = Graph | Tensor | None
 """What a builder returned; or its dense matrix, after relabelling."""
 
 
-def check_graph(
-    builder: GraphBuilder | str, *, max_examples: int = 25, derandomize: bool = True
-) -> None:
+def check_graph(builder: GraphBuilder | str, *, max_examples: int = 25) -> None:
     """Check that a graph builder keeps its contract and the traits that it declares.
 
     The result is always a graph over all N0 positions, or always None. Neighbours are on the grid,
@@ -36,14 +32,14 @@ def check_graph(
 
     Args:
         builder: an instance, or a registered name. Grids that its check() refuses are not tried.
-        max_examples, derandomize: as for `check_scorer`.
+        max_examples: as for `check_scorer`.
 
     Raises:
         AssertionError: with the broken promise and the smallest example found.
     """
-    suite = _GraphSuite(graph_builders.create(builder), max_examples, derandomize)
-    anything, tied = _scenes(), _scenes(flavours=("axes",))
-    smooth = _scenes(flavours=("normal",), dtypes=(torch.float64,), width=(4, 8))
+    suite = _GraphSuite(graph_builders.create(builder), max_examples)
+    anything = draw.samples(whole=True, dtypes=(*draw.DTYPES, torch.float16))
+    tied, smooth = draw.samples(whole=True, flavours=("axes",)), draw.smooth_samples(whole=True)
     for promise, body in (
         ("a graph over the N0 positions, or None, always", _layout),
         ("no self-loops, no edge twice, no negative values", _edges),
@@ -55,58 +51,18 @@ def check_graph(
     suite.tell()
 
 
-@dataclass(frozen=True, eq=False)
-class _Scene:
-    x0: Float[Tensor, "b N0 c"]
-    grid: tuple[int, int]
-
-    def __repr__(self) -> str:
-        return f"x0 {tuple(self.x0.shape)} of {self.x0.dtype} on grid {self.grid}: {self.x0}"
-
-    @property
-    def images(self) -> int:
-        return self.x0.shape[0]
-
-    def alone(self, i: int) -> _Scene:
-        return replace(self, x0=image_of(self.x0, i, self.images))
-
-    def some_order(self) -> Int[Tensor, "b n"]:
-        b, n, _ = self.x0.shape
-        order = torch.rand(n, generator=torch.Generator().manual_seed(n)).argsort()
-        return order.expand(b, n)
-
-    def permuted(self, order: Int[Tensor, "b n"]) -> _Scene:
-        return replace(self, x0=self.x0[:, order[0]])
-
-    def on_a_line(self) -> _Scene:
-        return replace(self, grid=(1, self.x0.shape[1]))
-
-
-@st.composite
-def _scenes(
-    draw_: st.DrawFn,
-    *,
-    flavours: tuple[str, ...] = draw.FLAVOURS,
-    dtypes: tuple[torch.dtype, ...] = (*draw.DTYPES, torch.float16),
-    width: tuple[int, int] = (1, 8),
-) -> _Scene:
-    grid = draw_(draw.grids())
-    x0 = draw_(draw.features(grid[0] * grid[1], flavours=flavours, dtypes=dtypes, width=width))
-    return _Scene(x0, grid)
-
-
-class _GraphSuite(Suite[GraphBuilder, _Scene, Answer]):
+class _GraphSuite(Suite[GraphBuilder, Answer]):
     kind = "graph"
     answer = "graph"
 
-    def call(self, case: _Scene) -> tuple[Callable[[], Answer], Mapping[str, object]]:
-        made = self.built(model_info(case.x0.shape[2], case.grid), case.x0.dtype)
-        return lambda: made(case.x0, case.grid), {"x0": case.x0}
+    def call(self, case: Sample) -> tuple[Callable[[], Answer], Mapping[str, object]]:
+        made, x0 = self.built(case), case.state.image.contiguous()
+        return lambda: made(x0, case.state.grid), {"x0": x0}
 
-    def of_graph(self, body: Callable[[Graph, _Scene], None]) -> Callable[[_Scene], None]:
+    def of_graph(self, body: Callable[[Graph, Sample], None]) -> Callable[[Sample], None]:
         """Apply a promise to the result of the builder, which must be a graph or None."""
 
-        def on(case: _Scene) -> None:
+        def on(case: Sample) -> None:
             graph = self.run(case)
             if isinstance(graph, Graph):
                 body(graph, case)
@@ -115,7 +71,7 @@ class _GraphSuite(Suite[GraphBuilder, _Scene, Answer]):
 
         return on
 
-    def agree(self, one: Answer, other: Answer, what: str, case: _Scene) -> None:
+    def agree(self, one: Answer, other: Answer, what: str, case: Sample) -> None:
         require((one is None) == (other is None), f"{what}: only one of them is None")
         if one is not None and other is not None:
             # A graph may serve all images of a batch.
@@ -123,16 +79,18 @@ class _GraphSuite(Suite[GraphBuilder, _Scene, Answer]):
             require_close(first, second, what)
 
     def moved(self, answer: Answer, order: Int[Tensor, "b n"]) -> Answer:
-        return None if answer is None else _dense(answer)[:, order[0]][:, :, order[0]]
+        if answer is None:
+            return None
+        image = torch.arange(len(order))[:, None, None]
+        dense = _dense(answer).expand(len(order), -1, -1)
+        return dense[image, order[:, :, None], order[:, None, :]]
 
-    def _any_grid(self, case: _Scene) -> None:
-        here, there = self.run(case), self.run(case.on_a_line())
-        one, other = (None if x is None else _dense(x) for x in (here, there))
-        require_same(one, other, "on its grid, and on a single row")
+    def told(self, answer: Answer) -> object:
+        return None if answer is None else _dense(answer)
 
 
-def _layout(graph: Graph, case: _Scene) -> None:
-    nodes = case.grid[0] * case.grid[1]
+def _layout(graph: Graph, case: Sample) -> None:
+    nodes = case.state.num_patches
     require(
         graph.num_nodes == nodes and graph.batch in (1, case.images),
         f"expected {nodes} nodes for a batch of {case.images} or one shared graph, "
@@ -146,34 +104,34 @@ def _layout(graph: Graph, case: _Scene) -> None:
     )
     require(graph.neighbours.dtype == torch.long, f"neighbours are {graph.neighbours.dtype}")
     inside = (graph.neighbours >= 0) & (graph.neighbours < nodes)
-    require(bool(inside.all()), f"some neighbours are off the grid of {nodes} nodes")
-    require(graph.grid == case.grid, f"the graph's grid is {graph.grid}")
+    require(inside, f"some neighbours are off the grid of {nodes} nodes")
+    require(graph.grid == case.state.grid, f"the graph's grid is {graph.grid}")
 
 
-def _edges(graph: Graph, case: _Scene) -> None:
-    require(bool((graph.values >= 0).all()), "some values of the adjacency are negative or NaN")
+def _edges(graph: Graph, case: Sample) -> None:
+    require(graph.values >= 0, "some values of the adjacency are negative or NaN")
     n, edge = graph.num_nodes, graph.values > 0
     own = graph.neighbours == torch.arange(n)[None, :, None]
     loops = (own & edge).any(dim=-1).nonzero()
     require(not loops.numel(), f"self-loops at (image, node) {loops.tolist()}")
     times = torch.zeros(graph.batch, n, n).scatter_add(2, graph.neighbours, edge.float())
-    require(bool((times <= 1).all()), "some neighbour is listed twice")
+    require(times <= 1, "some neighbour is listed twice")
     if not graph.directed:
         adjacency = graph.dense(normalized=False)
         require_same(adjacency, adjacency.transpose(1, 2).contiguous(), "undirected: A and Aᵀ")
 
 
-def _normalised(graph: Graph, case: _Scene) -> None:
+def _normalised(graph: Graph, case: Sample) -> None:
     adjacency = graph.dense(normalized=False).double()
     degree = adjacency.sum(dim=-1)
     root = torch.where(degree > 0, degree, 1.0).rsqrt() * (degree > 0)
     expected = (root[:, :, None] * adjacency * root[:, None, :]).to(graph.weights.dtype)
-    require(bool(graph.weights.isfinite().all()), "some weights are not finite")
+    require(graph.weights.isfinite(), "some weights are not finite")
     require_close(graph.dense(), expected, "weights and D^-1/2 A D^-1/2")
 
 
-def _blocks(graph: Graph, case: _Scene) -> None:
-    b, n = case.x0.shape[:2]
+def _blocks(graph: Graph, case: Sample) -> None:
+    b, n = case.state.index.shape
     places = torch.rand(b, n, generator=torch.Generator().manual_seed(n)).argsort(dim=1)
     kept, gone = places[:, : (n + 1) // 2].clone(), places[:, (n + 1) // 2 :].clone()
     kept[:, -1:], gone[:, -1:] = -1, -1  # tokens that stand for no single patch

@@ -5,12 +5,10 @@ from __future__ import annotations
 from tokenred.core.errors import ScheduleError, shown
 from tokenred.strategies.schedule import Schedule, ScheduleContext, schedules
 from tokenred.testing import draw
-from tokenred.testing.suite import Promises, require
+from tokenred.testing.suite import Suite, require
 
 
-def check_schedule(
-    schedule: Schedule | str, *, max_examples: int = 25, derandomize: bool = True
-) -> None:
+def check_schedule(schedule: Schedule | str, *, max_examples: int = 25) -> None:
     """Check that a schedule keeps its contract, on models of any depth and number of tokens.
 
     There is one integer per block, never more than can be removed there, and the same each time. A
@@ -18,12 +16,12 @@ def check_schedule(
 
     Args:
         schedule: an instance, or a registered name.
-        max_examples, derandomize: as for `check_scorer`.
+        max_examples: as for `check_scorer`.
 
     Raises:
         AssertionError: with the broken promise and the smallest example found.
     """
-    suite = _ScheduleSuite(schedules.create(schedule), max_examples, derandomize)
+    suite = _ScheduleSuite(schedules.create(schedule), max_examples)
     promise = "one possible count per block, or a ScheduleError"
     suite.holds(promise, draw.contexts(), suite.counts)
     if suite.part.traits.deterministic:
@@ -32,7 +30,7 @@ def check_schedule(
     suite.tell()
 
 
-class _ScheduleSuite(Promises[Schedule]):
+class _ScheduleSuite(Suite[Schedule, tuple[int, ...]]):
     kind = "schedule"
 
     def resolved(self, context: ScheduleContext) -> tuple[int, ...] | None:
@@ -40,7 +38,7 @@ class _ScheduleSuite(Promises[Schedule]):
         try:
             return self.part.resolve(context)
         except ScheduleError as error:
-            require(bool(str(error).strip()), "the ScheduleError has no message")
+            require(str(error).strip(), "the ScheduleError has no message")
             return None
 
     def counts(self, context: ScheduleContext) -> None:

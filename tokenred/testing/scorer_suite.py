@@ -15,7 +15,7 @@ from tokenred.testing.sample import Sample
 from tokenred.testing.suite import Suite, require, require_close
 
 
-def check_scorer(scorer: Scorer | str, *, max_examples: int = 25, derandomize: bool = True) -> None:
+def check_scorer(scorer: Scorer | str, *, max_examples: int = 25) -> None:
     """Check that a scorer keeps its contract and the traits that it declares, and print a line.
 
     There is one finite number per image token. Inputs are not modified. Results are deterministic,
@@ -26,12 +26,11 @@ def check_scorer(scorer: Scorer | str, *, max_examples: int = 25, derandomize: b
     Args:
         scorer: an instance, or a registered name.
         max_examples: examples drawn for each promise.
-        derandomize: draw the same examples in every run.
 
     Raises:
         AssertionError: with the broken promise and the smallest example found.
     """
-    suite = _ScorerSuite(scorers.create(scorer), max_examples, derandomize)
+    suite = _ScorerSuite(scorers.create(scorer), max_examples)
     cls = suite.part.traits.needs_cls
     anything = draw.samples(needs_cls=cls)
     suite.holds("one finite score per image token, shape (b, n)", anything, suite.shape)
@@ -41,15 +40,14 @@ def check_scorer(scorer: Scorer | str, *, max_examples: int = 25, derandomize: b
     suite.tell()
 
 
-class _ScorerSuite(Suite[Scorer, Sample, Tensor]):
+class _ScorerSuite(Suite[Scorer, Tensor]):
     kind = "scorer"
     answer = "scores"
 
     def call(self, case: Sample) -> tuple[Callable[[], Tensor], Mapping[str, object]]:
-        made = self.built(case.info, case.state.x.dtype)
+        made = self.built(case)
         attention = case.attention(required_by(made))
-        given = {"state": case.state, "attention": attention}
-        return lambda: made(case.state, attention), given
+        return lambda: made(case.state, attention), {"state": case.state, "attention": attention}
 
     def agree(self, one: Tensor, other: Tensor, what: str, case: Sample) -> None:
         require_close(one, other, what)
@@ -66,4 +64,4 @@ class _ScorerSuite(Suite[Scorer, Sample, Tensor]):
             f"expected shape {expected}, image tokens only; got {tuple(score.shape)}",
         )
         require(score.is_floating_point(), f"expected floating-point scores, got {score.dtype}")
-        require(bool(score.isfinite().all()), "scores are not finite")
+        require(score.isfinite(), "scores are not finite")

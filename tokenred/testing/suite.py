@@ -1,18 +1,13 @@
-"""Check each promise on many examples; a broken one is reported with the smallest example.
-
-`Suite` has the promises of all parts that are called with tokens. The suite of each kind adds its
-own, and defines how results compare.
-"""
+"""Check each promise on many examples; a broken one is reported with the smallest example."""
 
 from __future__ import annotations
 
 import dataclasses
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from dataclasses import replace
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from hypothesis import HealthCheck, Phase, assume, given, settings
@@ -24,45 +19,50 @@ from torch import Tensor
 from tokenred.core.errors import ConfigError, PartError, UntrainedPartWarning
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part
-from tokenred.testing.sample import image_of, model_info
+from tokenred.testing.sample import Sample, image_of, model_info
 
 P = TypeVar("P", bound=Part)
-C = TypeVar("C", bound="Case")
 A = TypeVar("A")
 
 
-class Case(Protocol):
-    """An example to check a part on; see `Sample`. Its ``repr`` tells how to recreate it."""
-
-    @property
-    def images(self) -> int: ...
-
-    def alone(self: C, i: int) -> C: ...
-
-    def some_order(self) -> Int[Tensor, "b n"]: ...
-
-    def permuted(self: C, order: Int[Tensor, "b n"]) -> C: ...
-
-    def on_a_line(self: C) -> C: ...
-
-
-@dataclass(frozen=True)
-class Promises(Generic[P]):
+class Suite(Generic[P, A]):
     """Checks the promises of one part.
 
+    The suite of each kind adds its own promises, and says how the part is called and how its
+    results compare.
+
     Attributes:
-        part: the part.
-        max_examples: examples drawn for each promise.
-        derandomize: draw the same examples in every run.
-        kind: what messages call the part.
+        kind, answer: what messages call the part and its results.
         kept: the promises that were found kept so far.
     """
 
-    part: P
-    max_examples: int = 25
-    derandomize: bool = True
-    kept: list[str] = field(default_factory=list)
     kind: ClassVar[str]
+    answer: ClassVar[str] = ""
+
+    def __init__(self, part: P, max_examples: int) -> None:
+        self.part, self.max_examples = part, max_examples
+        self.kept: list[str] = []
+
+    def call(self, case: Sample) -> tuple[Callable[[], A], Mapping[str, object]]:
+        """A call of the part on an example, and all its inputs, which must not change."""
+        raise NotImplementedError
+
+    def agree(self, one: A, other: A, what: str, case: Sample) -> None:
+        """Fail unless two results are the same up to rounding."""
+        raise NotImplementedError
+
+    def moved(self, answer: A, order: Int[Tensor, "b n"]) -> A:
+        """The result that is expected for tokens in another order."""
+        raise NotImplementedError
+
+    def told(self, answer: A) -> object:
+        """What of a result has to be the same on every grid."""
+        return answer
+
+    def run(self, case: Sample) -> A:
+        """The part's result."""
+        with torch.no_grad():
+            return self.call(case)[0]()
 
     def tell(self) -> None:
         """Print what was checked."""
@@ -71,7 +71,7 @@ class Promises(Generic[P]):
               f"for each promise: {told}.")  # fmt: skip
 
     def holds(self, promise: str, draws: SearchStrategy[Any], body: Callable[[Any], None]) -> None:
-        """Check a promise, ``body(example)``, on many examples.
+        """Check a promise, ``body(example)``, on many examples, the same in every run.
 
         Raises:
             AssertionError: with the part, the promise and the smallest example that breaks it.
@@ -79,7 +79,7 @@ class Promises(Generic[P]):
 
         @settings(
             max_examples=self.max_examples,
-            derandomize=self.derandomize,
+            derandomize=True,
             database=None,
             deadline=None,
             report_multiple_bugs=False,
@@ -94,8 +94,7 @@ class Promises(Generic[P]):
                 raise
             except Exception as error:
                 kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-                found = f"{kind}{error}\n  example: {case!r}"
-                raise AssertionError(self._broken(promise, found)) from error
+                raise self._broken(promise, f"{kind}{error}\n  example: {case!r}") from error
 
         try:
             attempt()
@@ -104,84 +103,42 @@ class Promises(Generic[P]):
             raise AssertionError(str(error)) from error.__cause__
         except Flaky as error:
             found = "it fails on an example, and passes when tried again on the same example"
-            raise AssertionError(self._broken(promise, found)) from error
+            raise self._broken(promise, found) from error
         except Unsatisfiable as error:
             found = "the part's check() refuses every model drawn, so nothing could be checked"
-            raise AssertionError(self._broken(promise, found)) from error
+            raise self._broken(promise, found) from error
         self.kept.append(promise)
 
-    def built(self, info: ModelInfo, dtype: torch.dtype) -> Any:
-        """The part built for a model, with weights of one type that are the same each time.
+    def built(self, case: Sample) -> Any:
+        """The part built for a model, with weights that are the same each time.
 
         Skips an example whose model the part refuses.
         """
-        assume(not self._refuses(info))
+        assume(not self._refuses(case.info))
         if type(self.part).build is Part.build:
             return self.part
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore", UntrainedPartWarning)
             torch.default_generator.manual_seed(0)  # parts are built on the CPU
             try:
-                made = self.part.built_for(info)
+                made = self.part.built_for(case.info)
             except PartError as error:
                 raise AssertionError(str(error)) from error
         if made.network is not None:
-            made.network.to(dtype).eval()
+            made.network.to(case.state.x.dtype).eval()
         return made
-
-    def _refuses(self, info: ModelInfo) -> bool:
-        try:
-            self.part.check(info)
-        except ConfigError:
-            return True
-        return False
-
-    def _broken(self, promise: str, found: str) -> str:
-        return (
-            f"the {self.kind} {self.part!r} breaks its contract\n"
-            f"  promise: {promise}\n  found: {found}"
-        )
-
-
-class Suite(Promises[P], ABC, Generic[P, C, A]):
-    """Checks the promises of a part that is called with tokens.
-
-    Attributes:
-        answer: what messages call its results.
-    """
-
-    answer: ClassVar[str]
-
-    @abstractmethod
-    def call(self, case: C) -> tuple[Callable[[], A], Mapping[str, object]]:
-        """A call of the part on an example, and all its inputs, which must not change."""
-
-    @abstractmethod
-    def agree(self, one: A, other: A, what: str, case: C) -> None:
-        """Fail unless two results are the same up to rounding."""
-
-    @abstractmethod
-    def moved(self, answer: A, order: Int[Tensor, "b n"]) -> A:
-        """The result that is expected for tokens in another order."""
-
-    def run(self, case: C) -> A:
-        """The part's result."""
-        with torch.no_grad():
-            return self.call(case)[0]()
 
     def keeps_common_promises(
         self,
-        anything: SearchStrategy[C],
+        anything: SearchStrategy[Sample],
         *,
-        again: SearchStrategy[C] | None = None,
-        batches: SearchStrategy[C],
-        smooth: SearchStrategy[C],
+        batches: SearchStrategy[Sample],
+        smooth: SearchStrategy[Sample],
     ) -> None:
-        """Check what every part promises, depending on its traits.
+        """Check what every part that is called with tokens promises, depending on its traits.
 
         Args:
             anything: examples of every kind.
-            again: examples for determinism; None for ``anything``.
             batches: examples for comparing an image alone and in a batch.
             smooth: examples without ties, for promises that hold up to rounding.
         """
@@ -191,11 +148,11 @@ class Suite(Promises[P], ABC, Generic[P, C, A]):
             poor = replace(model_info(8, (4, 4)), **nothing)
             if getattr(traits, trait) and not self._refuses(poor):
                 promise = f"{trait}: check() refuses a model without one, with a ConfigError"
-                raise AssertionError(self._broken(promise, "the model was accepted"))
+                raise self._broken(promise, "the model was accepted")
         self.holds("inputs are not modified", anything, self._inputs_stay)
         if traits.deterministic:
             promise = f"deterministic: the same input, the same {answer}"
-            self.holds(promise, anything if again is None else again, self._twice)
+            self.holds(promise, anything, self._twice)
             self.holds("an image is treated alone as in a batch", batches, self._alone)
         if traits.equivariant:
             promise = f"equivariant: permuting the tokens permutes the {answer}"
@@ -204,33 +161,46 @@ class Suite(Promises[P], ABC, Generic[P, C, A]):
             promise = "the grid is not read unless needs_grid is declared"
             self.holds(promise, smooth, self._any_grid)
 
-    def _inputs_stay(self, case: C) -> None:
+    def _inputs_stay(self, case: Sample) -> None:
         work, inputs = self.call(case)
         with _untouched(inputs), torch.no_grad():
             work()
 
-    def _twice(self, case: C) -> None:
+    def _twice(self, case: Sample) -> None:
         require_same(self.run(case), self.run(case), "called twice")
 
-    def _alone(self, case: C) -> None:
+    def _alone(self, case: Sample) -> None:
         together = self.run(case)
         for i in range(case.images):
             image = image_of(together, i, case.images)
             self.agree(self.run(case.alone(i)), image, f"image {i} alone and in the batch", case)
 
-    def _relabelled(self, case: C) -> None:
+    def _relabelled(self, case: Sample) -> None:
         order = case.some_order()
         here, there = self.run(case), self.run(case.permuted(order))
         self.agree(there, self.moved(here, order), f"the {self.answer} for permuted tokens", case)
 
-    def _any_grid(self, case: C) -> None:
-        here, there = self.run(case), self.run(case.on_a_line())
+    def _any_grid(self, case: Sample) -> None:
+        here, there = (self.told(self.run(one)) for one in (case, case.on_a_line()))
         require_same(here, there, "on its grid, and on a single row")
 
+    def _refuses(self, info: ModelInfo) -> bool:
+        try:
+            self.part.check(info)
+        except ConfigError:
+            return True
+        return False
 
-def require(holds: bool, message: str) -> None:
-    """Fail with a message unless a condition holds."""
-    if not holds:
+    def _broken(self, promise: str, found: str) -> AssertionError:
+        return AssertionError(
+            f"the {self.kind} {self.part!r} breaks its contract\n"
+            f"  promise: {promise}\n  found: {found}"
+        )
+
+
+def require(holds: object, message: str) -> None:
+    """Fail with a message unless a condition holds; of a tensor, unless all its entries do."""
+    if not (bool(holds.all()) if isinstance(holds, Tensor) else holds):
         raise AssertionError(message)
 
 
@@ -285,6 +255,5 @@ def _untouched(inputs: Mapping[str, object]) -> Iterator[None]:
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
-    if one.dtype != other.dtype or one.shape != other.shape:
-        return False
-    return bool(((one == other) | ((one != one) & (other != other))).all())
+    same = one.dtype == other.dtype and one.shape == other.shape
+    return same and bool(((one == other) | ((one != one) & (other != other))).all())

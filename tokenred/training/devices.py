@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import random
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tokenred.core.errors import ConfigError, MissingExtraError, shown
+from tokenred.core.errors import ConfigError, optional, shown
 
 
 class OneDevice:
@@ -54,13 +53,8 @@ def pick_accelerator(amp: str, device: str | None) -> Any:
     """An ``Accelerator`` if mixed precision or several processes need one, or a `OneDevice`."""
     if amp == "no" and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return OneDevice(device)
-    try:
-        accelerate: Any = importlib.import_module("accelerate")
-    except ImportError as error:
-        raise MissingExtraError(
-            "mixed precision and several processes need accelerate: "
-            "pip install 'tokenred[train]'; or train with amp='no' in one process."
-        ) from error
+    purpose = "without amp='no' in one process, training needs accelerate"
+    accelerate = optional("accelerate", "train", purpose)
     # Predictors have no gradient while nothing is removed.
     unused = accelerate.DistributedDataParallelKwargs(find_unused_parameters=True)
     return accelerate.Accelerator(

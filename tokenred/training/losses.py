@@ -11,7 +11,6 @@ Each term is a mean over the batch, in fp32 or better. Teachers and masks are co
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -64,10 +63,11 @@ def cross_entropy(
     return F.cross_entropy(wide, targets, label_smoothing=label_smoothing)
 
 
+@checked
 def distillation_kl(
     logits: Float[Tensor, "b classes"],
     teacher_logits: Float[Tensor, "b classes"],
-    over: str = "student",
+    over: Literal["student", "teacher"] = "student",
 ) -> Float[Tensor, ""]:
     """Kullback-Leibler divergence between the predictions of a model and its teacher.
 
@@ -81,8 +81,6 @@ def distillation_kl(
         ConfigError: for another ``over``.
         InputError: if the two have different numbers of classes.
     """
-    if over not in ("student", "teacher"):
-        raise ConfigError(f"distillation_kl: over must be 'student' or 'teacher', got {over!r}.")
     if logits.shape != teacher_logits.shape:
         raise InputError(
             f"the teacher's logits must be {tuple(logits.shape)} like the model's, got "
@@ -265,15 +263,19 @@ class Criterion:
             )
             terms["cls_feature"] = lambda: _cls_feature(aux, dense)
         if teacher_logits is not None:
-            if self.reads_apart and "token_logits" in aux:
-                logits, (taught, of_tokens) = aux["cls_logits"], _pair(teacher_logits)
+            single = isinstance(teacher_logits, Tensor)
+            pair: Any = (teacher_logits, None) if single else teacher_logits
+            taught, of_tokens = pair
+            if (of_tokens is not None) != (self.reads_apart and "token_logits" in aux):
+                raise InputError(
+                    "teacher_logits must be one tensor (b, classes) or, for the released losses of "
+                    "LV-ViT, those of CLS and of the tokens: teacher.forward_head(features, "
+                    f"return_tokens=True); got {'one' if single else 'a pair'}."
+                )
+            if of_tokens is not None:
+                logits = aux["cls_logits"]
                 terms["kept_tokens"] = lambda: self._token_kl(aux, of_tokens)
-            elif isinstance(teacher_logits, Tensor):
-                taught = teacher_logits
-            else:
-                raise InputError("teacher_logits must be one tensor (b, classes), got a pair.")
             terms["distill"] = lambda: distillation_kl(logits, taught, self.over)
-
         if again is not None:
             terms["second"] = lambda: cross_entropy(again[0], targets, self.label_smoothing)
             terms["consistency"] = lambda: self._consistency(logits, targets, aux, again[1])
@@ -341,10 +343,6 @@ def make_criterion(name: str, /, *, reference: bool = False, **weights: Any) -> 
     """
     if name not in CRITERIA:
         raise UnknownNameError.of("criterion", name, CRITERIA)
-    known = [field.name for field in dataclasses.fields(Criterion)]
-    for key in weights:
-        if key not in known:
-            raise UnknownNameError.of("weight of a criterion", key, known)
     released = {"over": "teacher", "reference": True} if reference else {}
     return Criterion(**{**CRITERIA[name], **released, **weights})
 
@@ -360,15 +358,6 @@ def _class_feature(aux: Mapping[str, Tensor]) -> Tensor:
     features = _read(aux, "features")
     has_prefix = features.shape[1] > _read(aux, "index").shape[1]
     return features[:, 0] if has_prefix else features.mean(dim=1)
-
-
-def _pair(logits: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    if isinstance(logits, Tensor) or len(logits) != 2:
-        raise InputError(
-            "the released losses of LV-ViT need the teacher's logits for CLS and for its tokens; "
-            "pass teacher.forward_head(features, return_tokens=True) as teacher_logits."
-        )
-    return logits
 
 
 def _read(aux: Mapping[str, Tensor], key: str) -> Tensor:

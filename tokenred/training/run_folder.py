@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tokenred.core.errors import CheckpointError, ConfigError, MissingExtraError, OutputExistsError
+from tokenred.core.errors import CheckpointError, ConfigError, OutputExistsError, optional
 from tokenred.core.files import check_folder, write_whole
 
 Rows = list[dict[str, float]]
@@ -27,7 +26,10 @@ class RunFolder:
     def __init__(self, path: Path, *, tensorboard: bool = False) -> None:
         self.path = path
         self.state, self.log, self.best, self.last = (path / name for name in FILES)
-        self._writer = _event_writer() if tensorboard else None
+        self._board: Any = None
+        if tensorboard:
+            purpose = "tensorboard=True needs TensorBoard"
+            self._board = optional("torch.utils.tensorboard", "train", purpose)
         self._events: Any = None
 
     def check(self, *, resume: bool, overwrite: bool) -> None:
@@ -50,8 +52,8 @@ class RunFolder:
         """Remove an earlier run, unless it is resumed; the first process also opens the events."""
         for name in () if resume else FILES:
             (self.path / name).unlink(missing_ok=True)  # by another process of this run
-        if first and self._writer is not None:
-            self._events = self._writer(str(self.path))
+        if first and self._board is not None:
+            self._events = self._board.SummaryWriter(str(self.path))
 
     def write_state(self, identity: dict[str, Any], rows: Rows, state: dict[str, Any]) -> None:
         """Write what determines the run, its log, and the trainer's state."""
@@ -94,16 +96,12 @@ class RunFolder:
 
     def write_log(self, rows: Rows) -> None:
         """Rewrite all rows, so that a resumed run has each epoch once."""
+        import pandas as pd
+
         if not rows:
             return
-
-        def fill(place: Path) -> None:
-            with place.open("w", newline="") as file:
-                writer = csv.DictWriter(file, list(dict.fromkeys(n for row in rows for n in row)))
-                writer.writeheader()
-                writer.writerows({**row, "epoch": int(row["epoch"])} for row in rows)
-
-        write_whole(self.log, fill)
+        table = pd.DataFrame(rows).astype({"epoch": int})
+        write_whole(self.log, lambda place: table.to_csv(place, index=False))
         if self._events is not None:
             for name, value in rows[-1].items():
                 self._events.add_scalar(name, value, len(rows) - 1)
@@ -111,16 +109,6 @@ class RunFolder:
     def close(self) -> None:
         if self._events is not None:
             self._events.close()
-
-
-def _event_writer() -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise MissingExtraError(
-            "tensorboard=True needs TensorBoard: pip install 'tokenred[train]'."
-        ) from error
-    return SummaryWriter
 
 
 def _is_row(row: Any, epoch: int) -> bool:

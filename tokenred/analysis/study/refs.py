@@ -215,7 +215,7 @@ def _stamp_of(path: Path) -> str | None:
     path = path.resolve()
     places = [str(path)]
     if path.is_dir():
-        from tokenred.data.files import walk
+        from tokenred.data.sources import walk
 
         places = sorted(str(path / name) for name in walk(path)[0])
     seen, latest = hashlib.sha256(), 0.0

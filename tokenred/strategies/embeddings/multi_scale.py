@@ -1,9 +1,7 @@
 """MSTM's second patch embedding."""
 
-from __future__ import annotations
-
 import math
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch.nn.functional as F
 from annotated_types import Ge
@@ -30,7 +28,7 @@ class MultiScale(Embedding):
         factor: number of the model's patches that a larger patch spans in each direction.
     """
 
-    traits: ClassVar[Traits] = Traits(needs_grid=True)
+    traits = Traits(needs_grid=True)
 
     factor: Annotated[int, Ge(2)] = 2
 
@@ -42,7 +40,7 @@ class MultiScale(Embedding):
                 f"{info.name} is unknown. Use embedding='plain'."
             )
 
-    def build(self, info: ModelInfo) -> SecondEmbedding:
+    def build(self, info: ModelInfo) -> nn.Module:
         assert info.patch_size is not None
         return SecondEmbedding(info.channels, info.width, info.patch_size, self.factor)
 

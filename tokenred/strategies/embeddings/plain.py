@@ -1,7 +1,5 @@
 """The model's own embedding."""
 
-from __future__ import annotations
-
 from tokenred.strategies.base import Embedding, embeddings
 
 

@@ -1,9 +1,5 @@
 """EViT's fused token."""
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 import torch
 
 from tokenred.attention import AttentionStats
@@ -27,8 +23,8 @@ class FusedToken(Fuser):
         returns: ``n − P + 1`` image tokens.
     """
 
-    traits: ClassVar[Traits] = Traits(conserves_size=True)
-    version: ClassVar[int] = 2
+    traits = Traits(conserves_size=True)
+    version = 2
 
     extra = 1
 

@@ -1,9 +1,5 @@
 """Merging by the largest entry."""
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -28,13 +24,10 @@ class Maximum(Mean):
     Args:
         magnitude: the entry of largest magnitude (CubistMerge, Gong and Lis, arXiv 2509.21764),
             that of the kept token in a tie; False takes the greatest one.
-
-    Shapes:
-        returns: ``n − P`` image tokens.
     """
 
-    traits: ClassVar[Traits] = Traits(conserves_size=True)
-    linear: ClassVar[bool] = False
+    traits = Traits(conserves_size=True)
+    linear = False
 
     magnitude: bool = True
 

@@ -1,18 +1,14 @@
 """Merging."""
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from tokenred.attention import AttentionStats
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
-from tokenred.core.tensors import at_least_fp32, gather_tokens, product, unit_vectors
+from tokenred.core.tensors import at_least_fp32, cosines
 from tokenred.core.values import Magnitude
 from tokenred.graphs.graph import Graph
 from tokenred.strategies.base import Fuser, fusers
@@ -34,8 +30,8 @@ class Merge(Fuser):
         epsilon: added to the sum of weights that each mean divides by.
     """
 
-    traits: ClassVar[Traits] = Traits(conserves_size=True)
-    version: ClassVar[int] = 2
+    traits = Traits(conserves_size=True)
+    version = 2
 
     epsilon: Magnitude = 0.0
 
@@ -45,6 +41,10 @@ class Merge(Fuser):
     def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
         # The mean, and the similarities if no partner is given (always counted).
         return float(2 * (tokens - removed) * removed * info.width)
+
+    def weights(self, state: TokenState, selection: Selection) -> Float[Tensor, "b n"] | None:
+        """The weight of each image token in a mean; None for its size."""
+        return selection.weight
 
     def transport(
         self,
@@ -59,7 +59,8 @@ class Merge(Fuser):
         one_hot = joins.to(at_least_fp32(state.x.dtype))
         size = state.image_size
         size = one_hot.new_ones(b, state.num_tokens) if size is None else size.to(one_hot.dtype)
-        weight = size if selection.weight is None else selection.weight.to(one_hot.dtype)
+        given = self.weights(state, selection)
+        weight = size if given is None else given.to(one_hot.dtype)
         kept, gone = weight.gather(1, selection.keep), weight.gather(1, selection.drop)
         weighted = one_hot * gone[:, None, :]
         sums = kept + weighted.sum(dim=-1)
@@ -85,6 +86,4 @@ def slot_of(state: TokenState, selection: Selection) -> Int[Tensor, "b P"]:
         at = at.scatter(1, selection.keep, torch.arange(k, device=at.device).expand(b, k))
         own = at.gather(1, selection.partner.clamp_min(0))
         return torch.where(selection.partner < 0, -1, own)
-    unit = unit_vectors(state.image.detach())
-    gone, kept = (gather_tokens(unit, at) for at in (selection.drop, selection.keep))
-    return product(gone, kept.transpose(-2, -1)).argmax(dim=-1)
+    return cosines(state.image, selection.drop, selection.keep).argmax(dim=-1)

@@ -1,8 +1,6 @@
 """ToFu's fusion."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -33,13 +31,10 @@ class MLERP(Merge):
             ``"mlerp_released"``, which divides by the norm of the receiving token instead of ‖x̄‖;
             None for ``prune`` in the first half of the blocks, then ``mlerp``.
         weighted: x̄ of ``mlerp`` is weighted by size.
-
-    Shapes:
-        returns: ``n − P`` image tokens.
     """
 
-    traits: ClassVar[Traits] = Traits()
-    linear: ClassVar[bool] = False
+    traits = Traits()
+    linear = False
     per_block = ("modes",)
 
     modes: tuple[Mode, ...] | None = None
@@ -50,6 +45,11 @@ class MLERP(Merge):
             return self.modes[state.layer]
         return "prune" if 2 * state.layer < state.depth else "mlerp"
 
+    def weights(self, state: TokenState, selection: Selection) -> Float[Tensor, "b n"] | None:
+        if self.weighted and self._mode(state) == "mlerp":
+            return selection.weight
+        return torch.ones_like(state.image[..., 0])
+
     def transport(
         self,
         state: TokenState,
@@ -57,11 +57,8 @@ class MLERP(Merge):
         graph: Graph | None,
         attention: AttentionStats,
     ) -> Transport:
-        mode = self._mode(state)
-        if mode == "prune":
+        if self._mode(state) == "prune":
             return Transport(selection.keep, selection.drop)
-        if not (self.weighted and mode == "mlerp"):
-            selection = replace(selection, weight=torch.ones_like(state.image[..., 0]))
         return super().transport(state, selection, graph, attention)
 
     def __call__(

@@ -1,7 +1,5 @@
 """Pruning."""
 
-from __future__ import annotations
-
 from tokenred.attention import AttentionStats
 from tokenred.core.state import Selection, TokenState
 from tokenred.graphs.graph import Graph

@@ -1,9 +1,7 @@
 """The fusion of frequency-aware reduction."""
 
-from __future__ import annotations
-
 from itertools import pairwise
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from annotated_types import MinLen
@@ -42,7 +40,7 @@ class RegionMeans(Fuser):
         memory: ``region_weight (b, w²)``, the number of patches that each mean represents.
     """
 
-    traits: ClassVar[Traits] = Traits(equivariant=False, needs_grid=True)
+    traits = Traits(equivariant=False, needs_grid=True)
 
     windows: Windows | None = None
     layers: Blocks | None = None

@@ -1,7 +1,5 @@
 """Sinkhorn clusters."""
 
-from __future__ import annotations
-
 import math
 from typing import Annotated
 

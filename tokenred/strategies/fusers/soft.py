@@ -1,8 +1,6 @@
 """The base of soft assignments, which replace all image tokens by new ones."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -32,14 +30,11 @@ class SoftFuser(Fuser):
 
     Args:
         layers: blocks with their own weights, ascending; None for the quarters of the depth.
-
-    Shapes:
-        returns: ``n − P`` image tokens.
     """
 
-    traits: ClassVar[Traits] = Traits(equivariant=False)
-    linear: ClassVar[bool] = False
-    replaces: ClassVar[bool] = True
+    traits = Traits(equivariant=False)
+    linear = False
+    replaces = True
 
     layers: Blocks | Literal["all"] | None = None
 

@@ -1,7 +1,5 @@
 """ATS."""
 
-from __future__ import annotations
-
 from tokenred.core.values import Blocks, Size, Sizes
 from tokenred.strategies.selectors.inverse_transform import InverseTransform
 from tokenred.strategies.strategy import Strategy, recipes
@@ -14,11 +12,7 @@ def ats(*, max_tokens: Size | Sizes | None = None, layers: Blocks | None = None)
     `tokenred.gmacs` is then an upper bound, with nothing removed; measure the actual cost with
     `tokenred.analysis.adaptive_cost`.
 
-    Args:
-        max_tokens: maximum number of tokens kept in a block; one number, or one for each of
-            `layers`; None for the number at the start.
-        layers: blocks that remove tokens; None for all from the first quarter of the depth on (3-11
-            of 12).
+    The arguments are those of `InverseTransform`.
     """
     # No schedule: the images determine the counts.
     return Strategy(scorer=InverseTransform(max_tokens, layers))

@@ -1,7 +1,5 @@
 """DynamicViT."""
 
-from __future__ import annotations
-
 from tokenred.core.values import Blocks, Magnitude, Positive, Share, Shares
 from tokenred.strategies.schedules.keep_ratio import KeepRatio
 from tokenred.strategies.score_mods.policy_mask import PolicyMask
@@ -26,11 +24,9 @@ def dynamicvit(
     Args:
         keep_rate: keep rate ρ relative to all tokens; one for ρ, ρ², ρ³ …, or one for each of
             `layers`.
-        layers: blocks before which tokens are removed, each with its own network; None for the
-            quarters of the depth (3, 6, 9 of 12).
-        temperature: τ of the Gumbel-softmax in training.
-        epsilon: ε of the masked attention in training.
-        gradient_limit: our addition for small models (0.02), see `Predictor`; None as in the paper.
+        layers, temperature, gradient_limit: as for `Predictor`, which acts before a block;
+            0.02 is a limit for small models.
+        epsilon: as for `PolicyMask`.
     """
     return Strategy(
         scorer=Predictor(layers, temperature, gradient_limit),

@@ -1,7 +1,5 @@
 """EViT."""
 
-from __future__ import annotations
-
 from tokenred.core.values import Blocks, Share, Shares
 from tokenred.strategies.schedules.keep_ratio import KeepRatio
 from tokenred.strategies.scorers.cls_attn import CLSAttn

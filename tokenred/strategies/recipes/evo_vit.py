@@ -1,7 +1,5 @@
 """Evo-ViT."""
 
-from __future__ import annotations
-
 from tokenred.core.values import LaterBlocks, Probability, Share
 from tokenred.strategies.routers.slow_fast import SlowFast
 from tokenred.strategies.strategy import Strategy, recipes
@@ -22,12 +20,7 @@ def evo_vit(
     Designed for training; training and inference have the same form.
 
     Args:
-        keep_rate: share of informative tokens, which pass the blocks.
-        layers: blocks in which a stage starts; None for the thirds of the depth (4 and 8 of 12).
-        t: weight of a block's attention relative to earlier blocks.
-        representative: the other tokens follow a representative; False leaves them unchanged.
-        stagewise: choose once per stage; False for every block, as at the start of the paper's
-            training.
+        keep_rate, layers, t, representative, stagewise: as for `SlowFast`.
         reference: follow the released DeiT code, which has no representative.
     """
     # Nothing is removed, so nothing is scored.

@@ -1,7 +1,5 @@
 """Frequency-aware reduction."""
 
-from __future__ import annotations
-
 from tokenred.core.values import Blocks, Share
 from tokenred.strategies.fusers.region_means import RegionMeans, Windows
 from tokenred.strategies.schedules.keep_patches import KeepPatches
@@ -24,11 +22,9 @@ def frequency(
     Args:
         keep: share of the single-patch tokens to keep.
         layers: blocks that reduce; None for the quarters of the depth.
-        windows: regions per side in each of `layers`; None for 2, then 1. The paper uses
-            ``(2, 2, 1)`` for ViT-S.
-        omega1, omega2: amplification of high frequencies and of means in the attention; the default
-            is ordinary attention.
-        learned: train these for each head in each block, as in the paper.
+        windows: as for `RegionMeans`; the paper uses ``(2, 2, 1)`` for ViT-S.
+        omega1, omega2, learned: as for `Frequency`; by default attention is unchanged, and in the
+            paper they are learned.
     """
     mod = Frequency(omega1, omega2, layers, learned)
     return Strategy(

@@ -1,7 +1,5 @@
 """GTP-ViT."""
 
-from __future__ import annotations
-
 from tokenred.attention.stats import Aggregate
 from tokenred.core.values import Count, Magnitude, Magnitudes, Share, Size
 from tokenred.graphs.base import GraphBuilder, graph_builders

@@ -1,7 +1,5 @@
 """IdleViT."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from tokenred.core.values import Blocks, Share, Shares
@@ -21,11 +19,7 @@ def idlevit(
     Needs fine-tuning (`tokenred.training.losses`, "idlevit"), in which all tokens take part, behind
     a mask.
 
-    Args:
-        keep_ratios: share ρ of all tokens that pass a block; one for ρ, ρ², ρ³ in three stages, or
-            one for each of `layers`.
-        layers: the blocks; None for the paper's (4-11 of 12), scaled with the depth.
-        cut: the token cut loss in training, ``"both"``, ``"inter"``, ``"intra"`` or ``"none"``.
+    The arguments are those of `Idle`.
     """
     # Nothing is removed, so nothing is scored.
     return Strategy(scorer="Random", router=Idle(keep_ratios, layers, cut))

@@ -1,7 +1,5 @@
 """Random pruning."""
 
-from __future__ import annotations
-
 from tokenred.core.values import Blocks, Count, Share, Shares
 from tokenred.strategies.recipes.topk import topk
 from tokenred.strategies.scorers.random import Random

@@ -1,7 +1,5 @@
 """Top-K pruning."""
 
-from __future__ import annotations
-
 from tokenred.core.values import Blocks, Share, Shares
 from tokenred.strategies.base import Scorer
 from tokenred.strategies.schedules.keep_ratio import KeepRatio

@@ -1,7 +1,5 @@
 """Tri-Level."""
 
-from __future__ import annotations
-
 from tokenred.core.values import Blocks, Magnitude, Share, Shares
 from tokenred.strategies.recipes.topk import topk
 from tokenred.strategies.score_mods.top_keys import TopKeys

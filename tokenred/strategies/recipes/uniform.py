@@ -1,7 +1,5 @@
 """Uniform dropping over the grid."""
 
-from __future__ import annotations
-
 from tokenred.core.values import Blocks, Share, Shares
 from tokenred.strategies.schedules.keep_ratio import KeepRatio
 from tokenred.strategies.selectors.grid_drop import GridDrop

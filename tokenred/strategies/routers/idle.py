@@ -1,10 +1,8 @@
 """Tokens that idle and come back later."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -39,13 +37,12 @@ class Idle(Router):
             ``"none"`` (see `token_cut`).
 
     Shapes:
-        returns: the same number of tokens.
         memory in training: ``idle_mask (b, N)``, 1 for the tokens that passed the last of these
             blocks, prefix included; ``token_cut (b, L)``, the loss in each of the L blocks so far
             with idle tokens, if requested.
     """
 
-    traits: ClassVar[Traits] = Traits(needs_cls=True)
+    traits = Traits(needs_cls=True)
 
     keep_ratios: Share | Shares = 0.7
     layers: Blocks | None = None
@@ -69,7 +66,7 @@ class Idle(Router):
         passing = max(1, int(share * patches))
         return None if passing >= patches else passing
 
-    def with_budget(self, share: Fraction) -> Idle:
+    def with_budget(self, share: Fraction) -> Router:
         several = isinstance(self.keep_ratios, tuple)
         ratio = float(share)
         return replace(self, keep_ratios=(ratio,) * len(self.layers or ()) if several else ratio)

@@ -1,11 +1,8 @@
 """Evo-ViT's slow and fast tokens."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -51,12 +48,11 @@ class SlowFast(Router):
             stage on.
 
     Shapes:
-        returns: the same number of tokens.
         memory: ``global_cls_attention (b, n)``.
     """
 
-    traits: ClassVar[Traits] = Traits(needs_cls=True)
-    version: ClassVar[int] = 2
+    traits = Traits(needs_cls=True)
+    version = 2
 
     keep_rate: Share = 0.5
     # A block must run before tokens can be ranked.
@@ -80,7 +76,7 @@ class SlowFast(Router):
             return None
         return informative + int(self.representative)
 
-    def with_budget(self, share: Fraction) -> SlowFast:
+    def with_budget(self, share: Fraction) -> Router:
         return replace(self, keep_rate=float(share))
 
     def rejoins(self, layer: int, depth: int) -> bool:

@@ -1,7 +1,5 @@
 """The default router."""
 
-from __future__ import annotations
-
 from tokenred.strategies.base import Router, routers
 
 

@@ -1,7 +1,5 @@
 """A schedule from a budget of GMACs."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import replace

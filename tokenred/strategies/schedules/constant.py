@@ -1,7 +1,5 @@
 """The same count in every block."""
 
-from __future__ import annotations
-
 from dataclasses import field
 
 from tokenred.core.values import Count

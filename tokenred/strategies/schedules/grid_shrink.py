@@ -1,7 +1,5 @@
 """Fewer rows and columns."""
 
-from __future__ import annotations
-
 from dataclasses import field
 from typing import Annotated
 

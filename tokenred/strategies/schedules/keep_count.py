@@ -1,9 +1,7 @@
 """A given number of tokens to keep."""
 
-from __future__ import annotations
-
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from annotated_types import MinLen
 
@@ -56,7 +54,7 @@ class KeepCount(Schedule):
             models they are stretched over the blocks and scaled. None uses them unchanged.
     """
 
-    keeps: ClassVar[str] = "keep"
+    keeps = "keep"
 
     keep: Keep = 0.7
     layers: Blocks | Literal["all"] | None = None

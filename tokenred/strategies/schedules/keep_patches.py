@@ -1,9 +1,6 @@
 """A share of the single-patch tokens."""
 
-from __future__ import annotations
-
 import math
-from typing import ClassVar
 
 from tokenred.core.values import Blocks, Share
 from tokenred.strategies.schedule import Schedule, ScheduleContext, exact, layers_of, schedules
@@ -18,7 +15,7 @@ class KeepPatches(Schedule):
         layers: blocks, ascending; None for the quarters of the depth.
     """
 
-    keeps: ClassVar[str] = "ratio"
+    keeps = "ratio"
 
     ratio: Share = 0.7
     layers: Blocks | None = None

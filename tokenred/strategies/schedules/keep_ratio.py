@@ -1,10 +1,8 @@
 """A keep rate in some blocks."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
-from typing import ClassVar, Literal
+from typing import Literal
 
 from tokenred.core.errors import ScheduleError
 from tokenred.core.values import Blocks, Share, Shares
@@ -32,7 +30,7 @@ class KeepRatio(Schedule):
             ρ, ρ², ρ³ …
     """
 
-    keeps: ClassVar[str] = "ratio"
+    keeps = "ratio"
 
     ratio: Share | Shares = 0.7
     layers: Blocks | Literal["all"] | None = None

@@ -1,7 +1,5 @@
 """Counts that increase or decrease with depth."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from annotated_types import Ge, Le

@@ -1,7 +1,5 @@
 """One count per block."""
 
-from __future__ import annotations
-
 from tokenred.core.errors import ScheduleError
 from tokenred.core.values import Count
 from tokenred.strategies.schedule import Schedule, ScheduleContext, schedules, spread

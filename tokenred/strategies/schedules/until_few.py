@@ -1,7 +1,5 @@
 """The same number in every block, until few tokens are left."""
 
-from __future__ import annotations
-
 import math
 
 from tokenred.core.values import Blocks, Count, Share

@@ -1,7 +1,5 @@
 """The attention of frequency-aware reduction."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import torch

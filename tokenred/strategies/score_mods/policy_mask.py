@@ -1,7 +1,5 @@
 """Attention among the tokens that are not masked in training."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

@@ -1,9 +1,6 @@
 """Tri-Level's mask: each token attends only to the keys it attended to most."""
 
-from __future__ import annotations
-
 from fractions import Fraction
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +13,6 @@ from tokenred.core.capture import replace
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import check_blocks
 from tokenred.core.state import Selection, TokenState
-from tokenred.core.tensors import at_least_fp32
 from tokenred.core.values import Blocks, Count, Magnitude, Share
 from tokenred.strategies.schedule import exact, quarters
 
@@ -35,8 +31,7 @@ class TopKeys(ScoreMod):
     normalisation; masked entries are computed anyway, so it saves time only on hardware that skips
     them.
 
-    Ties go to the lower position. Without a stored mask and without ε, it masks by the map of the
-    given logits.
+    Ties go to the lower position.
 
     Args:
         ratio: r in (0, 1].
@@ -50,7 +45,7 @@ class TopKeys(ScoreMod):
         memory: ``top_keys (b, n, n)``, which image keys each image token sees.
     """
 
-    version: ClassVar[int] = 2
+    version = 2
 
     ratio: Share = 0.3
     after: Count | Blocks | None = None
@@ -115,22 +110,15 @@ class TopKeys(ScoreMod):
             return among >= values.masked_fill(~best, torch.inf).amin(dim=-1, keepdim=True)
         return torch.zeros_like(best).scatter(-1, order, best)
 
-    def _mask(
-        self, logits: Float[Tensor, "b h N N"], state: TokenState
-    ) -> Bool[Tensor, "b 1 N N"] | None:
+    def _mask(self, state: TokenState) -> Bool[Tensor, "b 1 N N"] | None:
         """The entries of the logits that are kept; None for all."""
         p, held = state.num_prefix, state.memory.get(_KEY)
-        if self.ratio == 1 or (held is None and self.epsilon > 0):
-            return None
-        if held is None:
-            scores = logits.detach()[:, :, p:].to(at_least_fp32(logits.dtype))
-            held = self._best(scores.softmax(dim=-1)[..., p:].mean(dim=1), state.image_size)
-        return F.pad(held, (p, 0, p, 0), value=True)[:, None]
+        return None if held is None else F.pad(held, (p, 0, p, 0), value=True)[:, None]
 
     def __call__(
         self, logits: Float[Tensor, "b h N N"], state: TokenState
     ) -> Float[Tensor, "b h N N"]:
-        on = None if self.epsilon > 0 else self._mask(logits, state)
+        on = None if self.epsilon > 0 else self._mask(state)
         return logits if on is None else logits.masked_fill(~on, -torch.inf)
 
     def normalize(
@@ -138,7 +126,7 @@ class TopKeys(ScoreMod):
     ) -> Float[Tensor, "b h N N"] | None:
         if self.epsilon == 0:
             return None
-        on = self._mask(logits, state)
+        on = self._mask(state)
         return gated_softmax(logits, 1.0 if on is None else on, self.epsilon)
 
 

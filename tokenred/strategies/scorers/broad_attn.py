@@ -1,7 +1,5 @@
 """GTP's broadcasting ability."""
 
-from __future__ import annotations
-
 from tokenred.attention import AttentionStat
 from tokenred.attention.stats import Aggregate
 from tokenred.strategies.base import Scorer, scorers

@@ -1,7 +1,5 @@
 """Attention of the class token."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from tokenred.attention import AttentionStat

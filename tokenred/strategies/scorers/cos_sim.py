@@ -1,8 +1,6 @@
 """Similarity to the other tokens."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -23,7 +21,7 @@ class CosSim(Scorer):
         on: what to compare, head-averaged ``"keys"`` or ``"features"``.
     """
 
-    version: ClassVar[int] = 2
+    version = 2
 
     on: Literal["keys", "features"] = "keys"
 

@@ -1,7 +1,5 @@
 """GTP's mixed score."""
 
-from __future__ import annotations
-
 from jaxtyping import Float
 from torch import Tensor
 

@@ -1,9 +1,5 @@
 """Chance."""
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -31,8 +27,8 @@ class Random(Scorer):
         returns: ``(b, n)`` in [0, 1).
     """
 
-    traits: ClassVar[Traits] = Traits(equivariant=True)
-    version: ClassVar[int] = 2
+    traits = Traits(equivariant=True)
+    version = 2
 
     seed: Count = 0
 

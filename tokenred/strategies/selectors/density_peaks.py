@@ -1,8 +1,6 @@
 """DPC-KNN's clusters."""
 
-from __future__ import annotations
-
-from typing import Annotated, ClassVar, Literal, cast
+from typing import Annotated, Literal, cast
 
 import torch
 from annotated_types import Ge
@@ -39,7 +37,7 @@ class DensityPeaks(Selector):
             ``partner (b, P)``.
     """
 
-    traits: ClassVar[Traits] = Traits(equivariant=False)
+    traits = Traits(equivariant=False)
 
     neighbours: Annotated[int, Ge(2)] = 5
     equal_weights: bool = False

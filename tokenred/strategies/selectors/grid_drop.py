@@ -1,9 +1,5 @@
 """Evenly spaced tokens on the grid."""
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -29,7 +25,7 @@ class GridDrop(Selector):
             the order in which positions are dropped, from 0 for the last downwards.
     """
 
-    traits: ClassVar[Traits] = Traits(equivariant=True, needs_grid=True)
+    traits = Traits(equivariant=True, needs_grid=True)
 
     def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
         return keep_best(-dither_order(state.index, state.grid).float(), count)

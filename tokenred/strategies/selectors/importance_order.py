@@ -1,17 +1,12 @@
 """DiffRate's order."""
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 import torch
-from torch import Tensor
 
 from tokenred.attention import AttentionStat, AttentionStats
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
-from tokenred.core.tensors import gather_tokens, product, unit_vectors
+from tokenred.core.tensors import cosines
 from tokenred.core.values import Sizes
 from tokenred.strategies.base import Selector, selectors
 from tokenred.strategies.schedules.keep_count import stretched
@@ -36,7 +31,7 @@ class ImportanceOrder(Selector):
             ``partner (b, P)``, −1 for pruned tokens.
     """
 
-    traits: ClassVar[Traits] = Traits(needs_cls=True)
+    traits = Traits(needs_cls=True)
 
     prune_kept: Sizes | None = None
     made_for: int | None = None
@@ -52,10 +47,9 @@ class ImportanceOrder(Selector):
         order = importance.sort(dim=1, descending=True, stable=True).indices
         keep, drop = order[:, : n - count], order[:, n - count :]
         merged = max(0, min(count, self._left(state) - keep.shape[1]))
-        unit = unit_vectors(state.image.detach())
-        kept, gone = (gather_tokens(unit, at) for at in (keep, drop[:, :merged]))
-        nearest = product(gone, kept.transpose(-2, -1)).argmax(dim=-1)
-        partner = torch.cat((keep.gather(1, nearest), _none(drop[:, merged:])), dim=1)
+        nearest = cosines(state.image, drop[:, :merged], keep).argmax(dim=-1)
+        none = torch.full_like(drop[:, merged:], -1)
+        partner = torch.cat((keep.gather(1, nearest), none), dim=1)
         return Selection(keep=keep, drop=drop, partner=partner, score=importance)
 
     def _left(self, state: TokenState) -> int:
@@ -65,7 +59,3 @@ class ImportanceOrder(Selector):
         return stretched(
             self.prune_kept, self.made_for, state.layer, state.depth, state.num_patches
         )
-
-
-def _none(places: Tensor) -> Tensor:
-    return torch.full_like(places, -1)

@@ -1,9 +1,5 @@
 """ATS's sampling, with a number of tokens that depends on the image."""
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -14,15 +10,15 @@ from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32
 from tokenred.core.values import Blocks, Size, Sizes
-from tokenred.strategies.base import Selector, selectors
+from tokenred.strategies.base import selectors
 from tokenred.strategies.schedule import check_each
-from tokenred.strategies.selectors.padded import living, padded_selection
+from tokenred.strategies.selectors.padded import ByImage, living, padded_selection
 
 _STATS = (AttentionStat.row("cls", "mean"), AttentionStat.values())
 
 
 @selectors.register("InverseTransform")
-class InverseTransform(Selector):
+class InverseTransform(ByImage):
     """Sample tokens by significance, as many as each image needs (ATS, Fayyaz et al., ECCV 2022).
 
     Significance ``S_j = Σ_h A[h,CLS,j]·‖V_j‖``, the heads of V_j concatenated, sums to 1 over the
@@ -44,8 +40,8 @@ class InverseTransform(Selector):
         returns: ``keep (b, k)``, in order and padded, with k the maximum over the images.
     """
 
-    traits: ClassVar[Traits] = Traits(needs_cls=True)
-    version: ClassVar[int] = 2
+    traits = Traits(needs_cls=True)
+    version = 2
 
     max_tokens: Size | Sizes | None = None
     layers: Blocks | None = None
@@ -57,10 +53,6 @@ class InverseTransform(Selector):
 
     def adaptive(self, layer: int, depth: int) -> bool:
         return layer >= depth // 4 if self.layers is None else layer in self.layers
-
-    def limit(self, tokens: int) -> int:
-        # The images determine the counts, not a schedule.
-        return 0
 
     def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
         # The norms of the values.

@@ -1,8 +1,6 @@
 """K-Medoids."""
 
-from __future__ import annotations
-
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from annotated_types import Ge, Le
@@ -40,7 +38,7 @@ class Medoids(Selector):
         returns: ``keep (b, n−P)``, in the order of the first medoids; ``drop (b, P)`` ascending.
     """
 
-    traits: ClassVar[Traits] = Traits(equivariant=False)
+    traits = Traits(equivariant=False)
 
     equal_weights: bool = False
     iterations: Iterations = 3

@@ -1,7 +1,5 @@
 """Selections with as many tokens as each image needs."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -13,7 +11,7 @@ from tokenred.strategies.base import Selector
 
 
 class ByImage(Selector):
-    """Each image decides in every block how many of its tokens go, whatever a schedule says."""
+    """Each image decides how many of its tokens go, by default in every block; no schedule does."""
 
     def adaptive(self, layer: int, depth: int) -> bool:
         return True

@@ -1,7 +1,5 @@
 """The tokens with the highest scores; the others each join the most similar of these."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -10,7 +8,7 @@ from torch import Tensor
 from tokenred.attention import AttentionStats
 from tokenred.core.capture import replace
 from tokenred.core.state import Selection, TokenState
-from tokenred.core.tensors import gather_tokens, product, unit_vectors
+from tokenred.core.tensors import cosines
 from tokenred.core.values import Positive
 from tokenred.strategies.base import Scorer, selectors
 from tokenred.strategies.scorers.cls_attn import CLSAttn
@@ -43,9 +41,7 @@ class Partnered(TopScore):
 
     def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
         selection = super().__call__(state, attention, count)
-        unit = unit_vectors(state.image.detach())
-        kept, gone = (gather_tokens(unit, at) for at in (selection.keep, selection.drop))
-        likeness, nearest = product(gone, kept.transpose(-2, -1)).max(dim=-1)
+        likeness, nearest = cosines(state.image, selection.drop, selection.keep).max(dim=-1)
         return replace(
             selection,
             partner=selection.keep.gather(1, nearest),

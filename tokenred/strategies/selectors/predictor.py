@@ -1,8 +1,6 @@
 """DynamicViT's learned predictor."""
 
-from __future__ import annotations
-
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +9,7 @@ from torch import Tensor, nn
 
 from tokenred.attention import AttentionStats
 from tokenred.core.capture import replace
+from tokenred.core.errors import PartError
 from tokenred.core.info import ModelInfo
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32, full_precision, product, rounds
@@ -50,7 +49,8 @@ class Predictor(Selector):
     gradient_limit: Positive | None = None
 
     def build(self, info: ModelInfo) -> nn.Module:
-        return Networks(info.width, len(self._starts(info.depth)))
+        stages = (Stage(info.width) for _ in self._starts(info.depth))
+        return nn.ModuleDict({"stages": nn.ModuleList(stages)})
 
     def _starts(self, depth: int) -> tuple[int, ...]:
         return quarters(depth) if self.layers is None else self.layers
@@ -82,44 +82,20 @@ class Predictor(Selector):
         mask = torch.cat((keep.new_ones(b, p), keep), dim=1)
         if self.gradient_limit is not None:
             # The share above keeps its full gradient.
-            mask = cast(Tensor, _Limited.apply(mask, self.gradient_limit / b))
+            limit = self.gradient_limit / b
+            if mask.requires_grad:
+                mask.register_hook(lambda gradient: gradient.clamp(-limit, limit))
         return replace(state, memory={**memory, "kept_share": kept, "mask": mask})
 
     def _logits(
         self, state: TokenState, alive: Float[Tensor, "b n"] | None
     ) -> Float[Tensor, "b n 2"]:
         stage = max(0, sum(start <= state.layer for start in self._starts(state.depth)) - 1)
+        if self.network is None:
+            raise PartError("Predictor has no weights; use it in a wrapped model.")
         with full_precision(state.x.device):
-            logits: Tensor = self._called(stage, state.image, alive)
+            logits: Tensor = self.network.get_submodule(f"stages.{stage}")(state.image, alive)
         return logits.to(at_least_fp32(logits.dtype))
-
-
-class Networks(nn.Module):
-    """The weights of a `Predictor`: one network per stage."""
-
-    def __init__(self, width: int, count: int) -> None:
-        super().__init__()
-        self.stages = nn.ModuleList(Stage(width) for _ in range(count))
-
-    def forward(
-        self, stage: int, x: Float[Tensor, "b n c"], alive: Float[Tensor, "b n"] | None
-    ) -> Float[Tensor, "b n 2"]:
-        """The logits of one stage."""
-        logits: Tensor = self.stages[stage](x, alive)
-        return logits
-
-
-class _Limited(torch.autograd.Function):
-    """Identity; clamps each entry of the gradient to ± a limit."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, limit: float) -> Tensor:
-        ctx.limit = limit
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient.clamp(-ctx.limit, ctx.limit), None
 
 
 class Stage(nn.Module):

@@ -1,9 +1,5 @@
 """No choice, only a count."""
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 import torch
 
 from tokenred.attention import AttentionStats
@@ -20,7 +16,7 @@ class Slots(Selector):
         returns: ``keep (b, n−P)`` and ``drop (b, P)``, ascending.
     """
 
-    traits: ClassVar[Traits] = Traits(equivariant=False)
+    traits = Traits(equivariant=False)
 
     def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
         places = torch.arange(state.num_tokens, device=state.x.device).expand_as(state.index)

@@ -1,7 +1,5 @@
 """The tokens with the highest scores."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from jaxtyping import Float

@@ -1,7 +1,5 @@
 """ATC."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from tokenred.core.values import Blocks
@@ -22,8 +20,7 @@ def atc(
     """Merge agglomerative clusters (ATC, Haurum et al., ECCV 2024).
 
     Args:
-        keep: share ρ of the initial tokens to keep after each of `layers`, ⌊ρN0⌋, ⌊ρ²N0⌋ …; or a
-            list of counts.
+        keep: share ρ of the tokens kept after each of `layers`, or counts; see `KeepCount`.
         layers: blocks that merge; None for the quarters of the depth (3, 6, 9 of 12, fine-tuned),
             ``"all"`` for every block (off the shelf).
         linkage: the distance of clusters; the authors run ``"complete"`` on DeiT, ``"average"`` on

@@ -1,7 +1,5 @@
 """DPC-KNN."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from annotated_types import Ge
@@ -24,11 +22,9 @@ def dpcknn(
     """Merge clusters around density peaks, before a block (DPC-KNN of Haurum et al., ICCVW 2023).
 
     Args:
-        keep: share ρ of the initial tokens to keep after each of `layers`, ⌊ρN0⌋, ⌊ρ²N0⌋ …; or a
-            list of counts.
+        keep: share ρ of the tokens kept after each of `layers`, or counts; see `KeepCount`.
         layers: blocks before which tokens are merged; None for the quarters of the depth.
-        neighbours: number of tokens over which a density is measured.
-        equal_weights: use plain means of clusters, which need no training.
+        neighbours, equal_weights: as for `DensityPeaks`; plain means need no training.
     """
     return Strategy(
         scorer=DensityPeaks(neighbours, equal_weights, layers),

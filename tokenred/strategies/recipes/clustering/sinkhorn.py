@@ -1,7 +1,5 @@
 """Sinkhorn."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from tokenred.core.values import Blocks
@@ -22,11 +20,9 @@ def sinkhorn(
     """Balanced soft clusters around learned centres (Sinkhorn, as in Haurum et al., ICCVW 2023).
 
     Args:
-        keep: share ρ of the initial tokens to keep after each of `layers`, ⌊ρN0⌋, ⌊ρ²N0⌋ …; or a
-            list of counts.
+        keep: share ρ of the tokens kept after each of `layers`, or counts; see `KeepCount`.
         layers: blocks before which tokens are replaced; None for the quarters of the depth.
-        epsilon: temperature ε of the assignment.
-        iterations: number of Sinkhorn iterations.
+        epsilon, iterations: of the assignment, see `tokenred.fusers.Sinkhorn`.
     """
     return replaced(Sinkhorn(layers, epsilon, iterations), keep)
 

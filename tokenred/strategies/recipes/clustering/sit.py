@@ -1,7 +1,5 @@
 """TokenSlimming."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from tokenred.core.values import Blocks
@@ -16,8 +14,7 @@ def sit(*, keep: Keep = 0.7, layers: Blocks | Literal["all"] | None = None) -> S
     """A learned assignment of all tokens to fewer new ones (SiT, as in Haurum et al., ICCVW 2023).
 
     Args:
-        keep: share ρ of the initial tokens to keep after each of `layers`, ⌊ρN0⌋, ⌊ρ²N0⌋ …; or a
-            list of counts.
+        keep: share ρ of the tokens kept after each of `layers`, or counts; see `KeepCount`.
         layers: blocks before which tokens are replaced; None for the quarters of the depth.
     """
     return replaced(TokenSlimming(layers), keep)

@@ -1,7 +1,5 @@
 """AdaMerge."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from tokenred.core.values import Count
@@ -26,12 +24,8 @@ def adamerge(
 ) -> Strategy:
     """Merge before a block, more if tokens are alike (AdaMerge, Lee et al., arXiv 2605.27465).
 
-    Args:
-        r_max: maximum number of tokens merged in a block.
-        affinity: similarity behind the salience, ``"cosine"`` or, as in the paper, ``"dot"``.
-        alpha, temperature: how strongly the number of tokens depends on the image.
-        mean, std: statistics of each block over a calibration set, from `tokenred.calibrate`; None
-            merges half of ``r_max`` in every image.
+    The arguments are those of `SalienceMatching`; ``mean`` and ``std`` come from
+    `tokenred.calibrate`, and None merges half of ``r_max`` in every image.
     """
     return Strategy(
         scorer=SalienceMatching(r_max, affinity, alpha, temperature, mean, std),

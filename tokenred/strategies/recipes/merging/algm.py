@@ -1,7 +1,5 @@
 """ALGM."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from tokenred.core.values import Blocks, Size
@@ -24,12 +22,8 @@ def algm(
     Made for segmentation; use ``trace.unreduce`` or `tokenred.features` to return to the grid.
 
     Args:
-        threshold: minimum mean similarity for a window to merge; in the paper, for ADE20K: 0.90
-            (ViT-Ti), 0.88 (S), 0.94 (B), 0.95 (L).
-        layers: windows merge in the first of these blocks, tokens in the others. None for 0 and 4
-            of 12.
-        window: height and width of the windows, which should divide the grid.
-        count: ``"image"`` for each image separately; ``"batch"`` as in the authors' program.
+        threshold, layers, window, count: as for `LocalGlobal`; the paper's thresholds for ADE20K
+            are 0.90 (ViT-Ti), 0.88 (S), 0.94 (B) and 0.95 (L).
         reference: average pooling counts a merged token once, as in the authors' program.
     """
     return Strategy(

@@ -1,7 +1,5 @@
 """CubistMerge."""
 
-from __future__ import annotations
-
 from tokenred.core.values import Blocks, Count
 from tokenred.strategies.fusers.maximum import Maximum
 from tokenred.strategies.schedules.grid_shrink import Counts, GridShrink
@@ -21,12 +19,10 @@ def cubistmerge(
     """Merge neighbours, keeping a rectangle (CubistMerge, Gong and Lis, arXiv 2509.21764).
 
     Args:
-        rows_removed, columns_removed: number removed before each of `layers`; one number, or a
-            list. None for 1, or 0 on a grid that has only one.
-        layers: blocks; None for the quarters of the depth.
-        exact: whether a token that receives two takes the larger entries of both; True by default,
-            unless ``reference`` is given.
-        reference: as in the authors' program, one of the two is lost.
+        rows_removed, columns_removed, layers: as for `GridShrink`; None for 1, or 0 on a grid that
+            has only one.
+        exact: as for `GridMatching`; True by default, unless ``reference`` is given.
+        reference: of two tokens that choose the same, one is lost, as in the authors' program.
     """
     fit = rows_removed is None and columns_removed is None
     rows, columns = (1 if n is None else n for n in (rows_removed, columns_removed))

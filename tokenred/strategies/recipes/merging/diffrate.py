@@ -1,7 +1,5 @@
 """DiffRate."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from tokenred.core.errors import ConfigError

@@ -1,7 +1,5 @@
 """DToMe."""
 
-from __future__ import annotations
-
 from tokenred.strategies.selectors.matching.threshold_matching import (
     Cosine,
     Cosines,

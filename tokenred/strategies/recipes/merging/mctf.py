@@ -1,7 +1,5 @@
 """MCTF."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from tokenred.core.values import Blocks, Count, Magnitude, Share
@@ -34,16 +32,12 @@ def mctf(
     """Multi-criteria token fusion (MCTF, Lee et al., CVPR 2024).
 
     Args:
-        r: number of tokens merged in each of `layers`, until 10 are left; or a share of the image
-            tokens (0.35 in blocks 3, 6 and 9 is MCTF-Fast).
-        layers: blocks that merge; None for all but the first.
+        r, layers: as for `UntilFew`, until 10 are left (0.35 in blocks 3, 6 and 9 is MCTF-Fast).
         one_step_ahead: judge the tokens that enter a block by its own attention; the map is then
             merged (``"approximate"``) or computed again (``"precise"``). ``"off"`` merges after the
             block.
-        tau_similarity, tau_information, tau_size: temperatures of the criteria; 0 omits one.
-        bidirectional: match in both directions.
-        pooling: how a group is pooled: a mean weighted by attention × size, by size, or unweighted;
-            or the largest entries.
+        tau_similarity, tau_information, tau_size, bidirectional: as for `MultiCriteria`.
+        pooling: as for `MultiCriteria`, or ``"max"`` for the largest entries.
         proportional_attention: add ``log s`` in the attention.
         reference: average pooling counts a merged token once, as in the authors' program.
     """

@@ -1,7 +1,5 @@
 """MSTM."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from tokenred.core.values import Blocks, Positive, Share, Shares
@@ -35,8 +33,7 @@ def mstm(
         keep_rate: share ρ of crucial tokens among the remaining ones; one, or one for each of
             `layers`.
         layers: blocks that merge tokens; None for the quarters of the depth (3, 6, 9 of 12).
-        weights: weights of the mean: ``"importance"``, ``"size"`` or ``"similarity"``.
-        temperature: τ of ``softmax(cos/τ)``, with ``"similarity"``.
+        weights, temperature: as for `Partnered`.
         multi_scale: add the second patch embedding; False needs no training.
         scorer: use another scorer for the importance.
     """

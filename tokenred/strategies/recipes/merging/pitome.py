@@ -1,7 +1,5 @@
 """PiToMe."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from tokenred.core.values import Share, Shares
@@ -26,11 +24,8 @@ def pitome(
     Args:
         ratio: share of the image tokens kept in a block, ⌈ratio·n⌉; one number for every block, or
             a list with one for each. 0.9125 is the authors' ratio for DeiT.
-        split: the kind of matching in each block, see `EnergyMatching`; ``"bsm_last"`` for MAE
-            models.
-        margins: m of each block; None for ``0.75(1 − l/L)``. For AugReg models the authors use
-            ``0.9(1 − l/L)``.
-        alpha: slope of the energy for dissimilar tokens.
+        split, margins, alpha: as for `EnergyMatching`; the authors use ``"bsm_last"`` for MAE
+            models and margins of ``0.9(1 − l/L)`` for AugReg models.
         reference: average pooling counts a merged token once, as in the authors' program.
     """
     return Strategy(

@@ -1,7 +1,5 @@
 """ToFu."""
 
-from __future__ import annotations
-
 from tokenred.core.values import Share, Shares
 from tokenred.strategies.fusers.mlerp import MLERP, Mode
 from tokenred.strategies.recipes.merging.tome import Merges, merges

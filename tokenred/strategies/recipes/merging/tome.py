@@ -1,7 +1,5 @@
 """ToMe."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from annotated_types import Ge, Le, Predicate

@@ -1,7 +1,5 @@
 """ToMeCIS."""
 
-from __future__ import annotations
-
 from tokenred.strategies.recipes.merging.tome import Merges, merges
 from tokenred.strategies.selectors.matching.bipartite_matching import BipartiteMatching
 from tokenred.strategies.strategy import Strategy, recipes

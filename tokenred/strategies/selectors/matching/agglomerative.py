@@ -1,8 +1,6 @@
 """ATC's clusters."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -32,7 +30,7 @@ class Agglomerative(Selector):
             others; ``partner (b, P)``, the first token of their cluster.
     """
 
-    traits: ClassVar[Traits] = Traits(equivariant=False)
+    traits = Traits(equivariant=False)
 
     linkage: Literal["single", "complete", "average"] = "average"
 

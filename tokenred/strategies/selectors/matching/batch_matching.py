@@ -1,8 +1,6 @@
 """The matching that calibrates DToMe."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -31,7 +29,7 @@ class BatchMatching(ByImage):
     """
 
     # Only here does an image's result depend on the others.
-    traits: ClassVar[Traits] = Traits(equivariant=False, independent=False)
+    traits = Traits(equivariant=False, independent=False)
 
     r: Magnitude = 8.0
     order: Literal["place", "released"] = "place"

@@ -1,8 +1,6 @@
 """ToMe's matching."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -39,7 +37,7 @@ class BipartiteMatching(Selector):
             ``partner`` = their tokens in B.
     """
 
-    version: ClassVar[int] = 2
+    version = 2
 
     weights: Literal["size", "importance"] = "size"
     order: Literal["place", "released"] = "place"

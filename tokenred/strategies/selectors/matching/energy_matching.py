@@ -1,8 +1,6 @@
 """PiToMe's matching."""
 
-from __future__ import annotations
-
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -42,7 +40,7 @@ class EnergyMatching(Selector):
             ``(b, P)``.
     """
 
-    traits: ClassVar[Traits] = Traits(equivariant=False)
+    traits = Traits(equivariant=False)
 
     split: Literal["bsm_first", "bsm_last", "energy", "bsm"] = "bsm_first"
     margins: tuple[Margin, ...] | None = None

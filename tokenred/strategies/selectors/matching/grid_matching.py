@@ -1,9 +1,6 @@
 """CubistMerge's matching."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -40,7 +37,7 @@ class GridMatching(Selector):
             for a token that is lost.
     """
 
-    traits: ClassVar[Traits] = Traits(equivariant=False, needs_grid=True)
+    traits = Traits(equivariant=False, needs_grid=True)
 
     schedule: GridShrink = GridShrink()
     exact: bool = True

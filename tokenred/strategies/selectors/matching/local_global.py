@@ -1,8 +1,6 @@
 """ALGM's matching."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -14,9 +12,10 @@ from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import unit_vectors
 from tokenred.core.values import Blocks, Size
-from tokenred.strategies.base import Selector, selectors
+from tokenred.strategies.base import selectors
 from tokenred.strategies.selectors.matching.threshold_matching import Cosine
 from tokenred.strategies.selectors.padded import (
+    ByImage,
     best_pairs,
     living,
     merged_pairs,
@@ -26,7 +25,7 @@ from tokenred.strategies.selectors.padded import (
 
 
 @selectors.register("LocalGlobal")
-class LocalGlobal(Selector):
+class LocalGlobal(ByImage):
     """Merge similar windows early and similar tokens later (ALGM, Norouzi et al., CVPR 2024).
 
     In the first of `layers`, a window of the grid becomes one token if the mean cosine of its
@@ -49,7 +48,7 @@ class LocalGlobal(Selector):
             (first layer), or the rest of A, then B; padding last; ``drop`` and ``partner``.
     """
 
-    traits: ClassVar[Traits] = Traits(equivariant=False, needs_grid=True)
+    traits = Traits(equivariant=False, needs_grid=True)
 
     threshold: Cosine = 0.88
     layers: Blocks | None = None
@@ -62,10 +61,6 @@ class LocalGlobal(Selector):
 
     def adaptive(self, layer: int, depth: int) -> bool:
         return layer in self.blocks(depth)
-
-    def limit(self, tokens: int) -> int:
-        # The images determine the counts, not a schedule.
-        return 0
 
     def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
         return float((tokens // 2) * (tokens - tokens // 2) * info.width)

@@ -1,8 +1,6 @@
 """MCTF's matching."""
 
-from __future__ import annotations
-
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -40,7 +38,7 @@ class MultiCriteria(Selector):
             matching, if there is one); ``drop``, ``partner`` and ``weight``.
     """
 
-    traits: ClassVar[Traits] = Traits(equivariant=False)
+    traits = Traits(equivariant=False)
 
     tau_similarity: Magnitude = 1.0
     tau_information: Magnitude = 20.0

@@ -1,9 +1,7 @@
 """AdaMerge's matching."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Le
@@ -18,7 +16,7 @@ from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32, finest, product, unit_vectors
 from tokenred.core.values import Count
-from tokenred.strategies.base import selectors
+from tokenred.strategies.base import Selector, selectors
 from tokenred.strategies.selectors.padded import ByImage, living, padded_selection, ranked
 
 Steepness = Annotated[float, Ge(1e-3), Le(1e3)]
@@ -48,7 +46,7 @@ class SalienceMatching(ByImage):
             ``partner`` and ``weight``.
     """
 
-    traits: ClassVar[Traits] = Traits(equivariant=False)
+    traits = Traits(equivariant=False)
 
     r_max: Count = 14
     affinity: Literal["cosine", "dot"] = "cosine"
@@ -62,16 +60,16 @@ class SalienceMatching(ByImage):
             raise ConfigError("SalienceMatching needs both mean and std, or neither.")
 
     per_block = ("mean", "std")
-    calibration_passes: ClassVar[int] = 2
+    calibration_passes = 2
 
-    def probing(self, removed: float | None) -> SalienceMatching:
+    def probing(self, removed: float | None) -> Selector:
         return self if removed is None else self.replace(r_max=round(2 * removed))
 
     def measure(self, state: TokenState, attention: AttentionStats) -> Tensor:
         _, score, _, in_a = self._pairs(state, living(state))
         return mean_score(score, in_a)
 
-    def calibrated(self, found: Sequence[Sequence[Tensor]]) -> SalienceMatching:
+    def calibrated(self, found: Sequence[Sequence[Tensor]]) -> Selector:
         scores = [torch.cat(list(batches)).double() for batches in found]
         return self.replace(
             mean=tuple(float(score.mean()) for score in scores),

@@ -1,9 +1,7 @@
 """DToMe's matching."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Le, MinLen
@@ -13,7 +11,7 @@ from tokenred.attention import AttentionStat, AttentionStats
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Traits
 from tokenred.core.state import Selection, TokenState
-from tokenred.strategies.base import selectors
+from tokenred.strategies.base import Selector, selectors
 from tokenred.strategies.selectors.matching.batch_matching import BatchMatching
 from tokenred.strategies.selectors.padded import ByImage, key_pairs, merged_pairs, ranked
 
@@ -36,19 +34,19 @@ class ThresholdMatching(ByImage):
         returns: ``keep`` = the rest of A, then B, then padding; ``drop`` and ``partner``.
     """
 
-    traits: ClassVar[Traits] = Traits(equivariant=False)
+    traits = Traits(equivariant=False)
 
     thresholds: Cosine | Cosines = 0.85
     order: Literal["place", "released"] = "place"
 
     requires = (AttentionStat.keys(),)
     per_block = ("thresholds",)
-    calibration_passes: ClassVar[int] = 1
+    calibration_passes = 1
 
     def probing(self, removed: float | None) -> BatchMatching:
         return BatchMatching(8.0 if removed is None else removed, self.order)
 
-    def calibrated(self, found: Sequence[Sequence[Tensor]]) -> ThresholdMatching:
+    def calibrated(self, found: Sequence[Sequence[Tensor]]) -> Selector:
         means = (float(torch.stack(list(batches)).mean()) for batches in found)
         return self.replace(thresholds=tuple(means))
 
