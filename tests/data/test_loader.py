@@ -114,23 +114,6 @@ def test_a_subset_is_even_fixed_by_the_seed_and_nested() -> None:
     assert labels.tolist() == [data.labels[index] for index in indices]
 
 
-def test_the_choice_does_not_depend_on_the_order() -> None:
-    data = open_dataset("digits")
-
-    class Backwards:
-        image = data.source.image
-
-        def __len__(self) -> int:
-            return len(data)
-
-        def name(self, index: int) -> str:
-            return data.name_of(359 - index)
-
-    turned = ImageDataset(Backwards(), data.labels[::-1], data.classes, "turned")
-    chosen = {data.name_of(i) for i in balanced_subset(data, 33)}
-    assert {turned.name_of(i) for i in balanced_subset(turned, 33)} == chosen
-
-
 def pixels(image: Any) -> Tensor:
     return torch.tensor(np.asarray(image.resize((4, 4)))).permute(2, 0, 1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,10 +41,6 @@ def test_no_image_is_refused_with_what_there_is(make_tree: MakeTree) -> None:
     (root / "readme.txt").write_text("nothing here")
     with pytest.raises(DataError, match=r"found none but 1 × \.txt"):
         open_dataset(root)
-
-
-def test_a_zip_by_any_name(make_tree: MakeTree, pack: Pack, tmp_path: Path) -> None:
-    assert len(open_dataset(pack(make_tree(), ".zip").rename(tmp_path / "blob"))) == 3
 
 
 @pytest.mark.parametrize(

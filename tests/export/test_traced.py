@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -11,14 +11,13 @@ from torch import nn
 import tokenred as tr
 from tokenred.attention import FusedEngine, PlainEngine
 from tokenred.core.errors import InputError, PartError
-from tokenred.core.part import Traits
 from tokenred.export import ExportError
 from tokenred.export.traced import check_model, trace
 
 OPTIONS: dict[str, Any] = {"dynamic_batch": True, "engines": (FusedEngine(), PlainEngine())}
 
 
-def test_the_model_stays_what_it_was(vit) -> None:  # type: ignore[no-untyped-def]
+def test_the_model_stays_what_it_was(vit: Any) -> None:
     reduced = tr.wrap(vit(depth=1), tr.strategy("topk", layers=(0,)), check=True)
     engines, compiled = reduced.engines, torch.compile(reduced, backend="eager")
     assert check_model(compiled) is reduced
@@ -32,7 +31,7 @@ def test_the_model_stays_what_it_was(vit) -> None:  # type: ignore[no-untyped-de
     assert weight.data_ptr() == reduced.head.weight.data_ptr()
 
 
-def test_no_map_where_nothing_looks_at_it(vit) -> None:  # type: ignore[no-untyped-def]
+def test_no_map_where_nothing_looks_at_it(vit: Any) -> None:
     reduced = tr.wrap(vit(depth=1), tr.strategy("tome", r=3))
     fused = "aten.scaled_dot_product_attention.default"
     for engines, count in (((FusedEngine(), PlainEngine()), 1), ((PlainEngine(),), 0)):
@@ -40,7 +39,7 @@ def test_no_map_where_nothing_looks_at_it(vit) -> None:  # type: ignore[no-untyp
         assert [str(node.target) for node in traced.program.graph.nodes].count(fused) == count
 
 
-def test_sizes(vit) -> None:  # type: ignore[no-untyped-def]
+def test_sizes(vit: Any) -> None:
     for model in (vit(), tr.wrap(vit(), "gtp")):
         for size in ((32,), (0, 32)):
             with pytest.raises(InputError, match="image_size as"):
@@ -55,7 +54,7 @@ def test_sizes(vit) -> None:  # type: ignore[no-untyped-def]
     assert trace(model, None, **OPTIONS).images.shape == (2, 2, 10, 12)
 
 
-def test_what_is_no_model_for_a_file_is_refused(vit) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_no_model_for_a_file_is_refused(vit: Any) -> None:
     with pytest.raises(PartError, match="got NoneType"):
         check_model(None)  # type: ignore[arg-type]
     with pytest.raises(ExportError, match=r"eval mode.*model\.eval\(\)"):
@@ -71,16 +70,14 @@ def test_what_is_no_model_for_a_file_is_refused(vit) -> None:  # type: ignore[no
 class Norm(tr.Scorer):
     """Scores of the tokens, unless something is wrong."""
 
-    traits: ClassVar[Traits] = Traits()
-
-    def __call__(self, state, attention):  # type: ignore[no-untyped-def]
+    def __call__(self, state: Any, attention: Any) -> Any:
         return state.image.norm(dim=-1)
 
 
 class Choosy(Norm):
     """Looks at a value to decide what to compute."""
 
-    def __call__(self, state, attention):  # type: ignore[no-untyped-def]
+    def __call__(self, state: Any, attention: Any) -> Any:
         score = super().__call__(state, attention)
         return -score if bool(score.mean() > 1) else score
 
@@ -88,7 +85,7 @@ class Choosy(Norm):
 class Broken(Norm):
     """Cannot be traced."""
 
-    def __call__(self, state, attention):  # type: ignore[no-untyped-def]
+    def __call__(self, state: Any, attention: Any) -> Any:
         if torch.compiler.is_compiling():
             raise OSError("not while tracing")
         return super().__call__(state, attention)
@@ -100,7 +97,7 @@ class Adaptive(tr.Selector):
     def adaptive(self, layer: int, depth: int) -> bool:
         return layer == 0
 
-    def __call__(self, state, attention, count):  # type: ignore[no-untyped-def]
+    def __call__(self, state: Any, attention: Any, count: int) -> Any:
         raise NotImplementedError
 
 
@@ -112,8 +109,8 @@ class Adaptive(tr.Selector):
         (tr.Strategy(Adaptive(), fuser="prune"), r"Adaptive\(\) looks at the images"),
     ],
 )
-def test_what_does_not_fit_into_a_graph_is_refused_with_the_reason(  # type: ignore[no-untyped-def]
-    strategy: tr.Strategy, message: str, vit
+def test_what_does_not_fit_into_a_graph_is_refused_with_the_reason(
+    strategy: tr.Strategy, message: str, vit: Any
 ) -> None:
     with pytest.raises(ExportError, match=message):
         trace(check_model(tr.wrap(vit(), strategy)), None, **OPTIONS)

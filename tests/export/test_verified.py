@@ -19,7 +19,7 @@ OPTIONS: dict[str, Any] = {"batches": (1, 3), "tolerance": 1e-4}
 EXAMPLE = torch.zeros(2, 3, 32, 32)
 
 
-def test_other_tokens_do_not_agree(vit) -> None:  # type: ignore[no-untyped-def]
+def test_other_tokens_do_not_agree(vit: Any) -> None:
     reduced = tr.wrap(vit(), tr.strategy("gtp", P=3))
     sizes = []
 
@@ -36,7 +36,7 @@ def test_other_tokens_do_not_agree(vit) -> None:  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_the_difference_is_relative_to_the_largest_logit(vit, scale: float) -> None:  # type: ignore[no-untyped-def]
+def test_the_difference_is_relative_to_the_largest_logit(vit: Any, scale: float) -> None:
     model = vit()
     for weight in model.head.parameters():
         weight.data *= scale
@@ -47,13 +47,13 @@ def test_the_difference_is_relative_to_the_largest_logit(vit, scale: float) -> N
             check_agreement(model, lambda x, f=factor: model(x) * f, EXAMPLE, **OPTIONS)
 
 
-def test_a_batch_size_that_does_not_run_is_named(vit) -> None:  # type: ignore[no-untyped-def]
+def test_a_batch_size_that_does_not_run_is_named(vit: Any) -> None:
     model = vit()
     with pytest.raises(ExportError, match="does not run on a batch of 3: RuntimeError"):
         check_agreement(model, lambda x: model(x.view(1, 3, 32, 32)), EXAMPLE, **OPTIONS)
 
 
-def test_rounding_may_decide_about_an_image_of_a_reduced_model_only(vit) -> None:  # type: ignore[no-untyped-def]
+def test_rounding_may_decide_about_an_image_of_a_reduced_model_only(vit: Any) -> None:
     model = vit()
     reduced = tr.wrap(model, tr.strategy("gtp", P=3))
     calls = []

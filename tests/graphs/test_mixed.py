@@ -17,10 +17,9 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 @QUICK
 @given(st.data())
 def test_edges_are_the_union_and_weights_equation_9(data: st.DataObject) -> None:
-    grid = data.draw(draw.grids(min_patches=2))
-    n = grid[0] * grid[1]
-    x = data.draw(draw.features(n, dtypes=DTYPES))
-    m = data.draw(st.integers(1, n - 1))
+    drawn = draw.samples(whole=True, dtypes=DTYPES)
+    state = data.draw(drawn.filter(lambda sample: sample.state.num_patches > 1)).state
+    x, grid, m = state.image, state.grid, data.draw(st.integers(1, state.num_patches - 1))
     mixed = Mixed(M=m)(x, grid)
     spatial = Spatial()(x, grid).dense(normalized=False)
     semantic = Semantic(M=m)(x, grid).dense(normalized=False)

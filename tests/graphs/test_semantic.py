@@ -41,10 +41,9 @@ def nearest(x: np.ndarray, m: int) -> np.ndarray:
 def scenes(
     draw_: st.DrawFn, flavours: tuple[str, ...], dtypes: tuple[torch.dtype, ...] = DTYPES
 ) -> tuple[torch.Tensor, tuple[int, int], int]:
-    grid = draw_(draw.grids(min_patches=2))
-    n = grid[0] * grid[1]
-    x = draw_(draw.features(n, flavours=flavours, dtypes=dtypes))
-    return x, grid, draw_(st.integers(1, n - 1))
+    drawn = draw.samples(whole=True, flavours=flavours, dtypes=dtypes)
+    state = draw_(drawn.filter(lambda sample: sample.state.num_patches > 1)).state
+    return state.image, state.grid, draw_(st.integers(1, state.num_patches - 1))
 
 
 @QUICK

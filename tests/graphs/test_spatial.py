@@ -1,4 +1,4 @@
-"""The spatial graph is the king's graph of chess."""
+"""The spatial graph is the king's graph of chess; no graph is none."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenred.graphs import Spatial
+from tokenred.graphs import NoGraph, Spatial
+from tokenred.graphs.base import graph_builders
 
 QUICK = settings(max_examples=25, deadline=None, derandomize=True)
 GRIDS = st.one_of(
@@ -37,3 +38,8 @@ def test_the_features_do_not_matter_and_half_precision_is_raised() -> None:
     graph = Spatial()(torch.full((1, 6, 2), torch.nan, dtype=torch.bfloat16), (2, 3))
     assert graph.weights.dtype == torch.float32
     assert graph.degree().tolist() == [[3, 5, 3, 3, 5, 3]]
+
+
+def test_no_graph_builds_nothing() -> None:
+    assert NoGraph()(torch.full((2, 4, 3), torch.nan), (2, 2)) is None
+    assert graph_builders.create("NONE") == NoGraph()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from importlib.resources import files
 
 import pytest
@@ -14,13 +13,8 @@ import tokenred as tr
 from tests.shared import shared_path
 from tokenred.core.errors import ConfigError
 from tokenred.data.classes import class_names
-from tokenred.models import cifar10_card, digits_card, load_model
+from tokenred.models import load_model, model_card
 from tokenred.models.embedded import EMBEDDED_MODELS
-
-CARDS: dict[str, Callable[[], dict[str, str]]] = {
-    "digits": digits_card,
-    "cifar10_vit": cifar10_card,
-}
 
 
 @pytest.mark.parametrize("name", EMBEDDED_MODELS)
@@ -28,7 +22,7 @@ def test_each_is_ready_for_use_and_says_what_it_is(name: str) -> None:
     model, random, card = (
         load_model(name.upper()),
         load_model(name, pretrained=False),
-        CARDS[name](),
+        model_card(name),
     )
     assert not model.training
     assert {p.dtype for p in model.parameters()} == {torch.float32}
@@ -57,7 +51,7 @@ def test_digits_are_read_as_the_card_says() -> None:
     found = tr.evaluate(load_model("digits"), "digits", progress=False)
     assert found.top1 >= 97
     # One image in 360 is 0.28: another machine's rounding may tip it.
-    assert found.top1 == pytest.approx(float(digits_card()["top1"]), abs=0.3)
+    assert found.top1 == pytest.approx(float(model_card("digits")["top1"]), abs=0.3)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +60,7 @@ def test_digits_are_read_as_the_card_says() -> None:
 def test_cifar10_images_are_named_as_the_card_says(limit: int | None, close: float) -> None:
     data = f"cifar10:{shared_path('data', 'cifar10-test.zip')}"
     found = tr.evaluate(load_model("cifar10_vit"), data, limit=limit, progress=False)
-    assert found.top1 == pytest.approx(float(cifar10_card()["top1"]), abs=close)
+    assert found.top1 == pytest.approx(float(model_card("cifar10_vit")["top1"]), abs=close)
 
 
 @torch.inference_mode()

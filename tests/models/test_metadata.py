@@ -56,7 +56,7 @@ def test_preprocessing_is_read_and_merged_into_what_the_model_knows() -> None:
     assert not hasattr(model, "pretrained_cfg")
     model.pretrained_cfg = known = {**expected, "crop_pct": 0.9, "label_names": ["a"]}
     assert told_preprocessing(model) == {**expected, "crop_pct": 0.9}
-    set_preprocessing(model, {"crop_pct": 1.0}, mean=[1, 2, 3])
+    set_preprocessing(model, {"crop_pct": 1.0, "mean": (1.0, 2.0, 3.0)})
     assert model.pretrained_cfg == {**known, "mean": (1.0, 2.0, 3.0), "crop_pct": 1.0}
     assert known["crop_pct"] == 0.9
 

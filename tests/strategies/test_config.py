@@ -10,9 +10,10 @@ from tokenred.strategies.config import to_config
 from tokenred.strategies.strategy import from_config
 
 
+@pytest.mark.parametrize("options", [{}, {"reference": True}])
 @pytest.mark.parametrize("name", tr.list_strategies())
-def test_toml_round_trip(name: str, tmp_path: Path) -> None:
-    made = tr.strategy(name)
+def test_toml_round_trip(name: str, options: dict[str, bool], tmp_path: Path) -> None:
+    made = tr.strategy(name, **options)
     text = made.to_toml(tmp_path / "s.toml")
     assert tr.Strategy.from_toml(text) == made
     assert tr.Strategy.from_toml(tmp_path / "s.toml") == made

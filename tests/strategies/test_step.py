@@ -46,7 +46,7 @@ def test_a_step_in_some_blocks_is_written_whole() -> None:
 def test_what_is_of_one_step_is_refused_for_several() -> None:
     with pytest.raises(ConfigError, match=r"fuser= is of one step, and the strategy has 2"):
         TWO.replace(fuser="prune")
-    with pytest.raises(UnknownNameError, match="a step has no field 'graph'"):
+    with pytest.raises(UnknownNameError, match="Step has no parameter 'graph'"):
         TWO.steps[0].replace(graph="none")
     with pytest.raises(ConfigError, match="got both"):
         tr.Strategy("Random", steps=TWO.steps)

@@ -10,7 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 import tokenred as tr
 from tests.strategies.recipes.checks import SMALL
-from tokenred.core.errors import ConfigError, PartError, UnknownNameError
+from tokenred.core.errors import ConfigError, UnknownNameError
 from tokenred.strategies.schedule import ScheduleContext
 
 
@@ -50,7 +50,7 @@ def test_every_recipe_fits_every_model_by_default(name: str, depth: int, patches
     context = ScheduleContext(
         depth,
         patches,
-        extra_in=lambda layer: made.fuser.extra_in(layer, depth),
+        added=lambda layer: made.fuser.extra_in(layer, depth),
         limit=made.selector.limit,
         caps=made.selector.caps,
         grid=(math.isqrt(patches),) * 2,
@@ -67,12 +67,6 @@ def test_the_default_of_gtp_is_eight_a_block() -> None:
     assert bare == tr.strategy("gtp", P=8)
     with pytest.raises(tr.errors.ScheduleError, match="Remove fewer"):
         tr.strategy("gtp", P=8).schedule(8, 64)
-
-
-@pytest.mark.parametrize("name", tr.list_strategies())
-def test_every_recipe_works_bare_and_takes_reference(name: str) -> None:
-    assert isinstance(tr.strategy(name), tr.Strategy)
-    assert isinstance(tr.strategy(name, reference=True), tr.Strategy)
 
 
 def test_reference_changes_what_the_program_changes() -> None:
@@ -103,11 +97,6 @@ def test_before_a_block_the_attention_of_the_one_before_is_read() -> None:
     _, other = after.run_with_trace(images)
     # The scores of block 0 are read by both, and the MLP lies between.
     assert torch.equal(trace.index, other.index)
-
-
-def test_objects_of_another_kind_are_refused() -> None:
-    with pytest.raises(PartError, match="expected a fuser"):
-        tr.Strategy("Random", fuser=tr.scorers.Random())  # type: ignore[arg-type]
 
 
 def test_what_is_printed_has_no_defaults() -> None:

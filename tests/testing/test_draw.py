@@ -31,17 +31,6 @@ def test_a_sample_is_a_legal_state(sample: Sample) -> None:
     assert set(attention.values) == {AttentionStat.column_sum("mean"), AttentionStat.keys()}
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(draw.reductions(draw.samples(), partners=True))
-def test_a_reduction_is_a_legal_selection(case: Sample) -> None:
-    chosen, n = case.selection, case.state.num_tokens
-    for keep, drop, partner in zip(
-        chosen.keep.tolist(), chosen.drop.tolist(), chosen.partner.tolist(), strict=True
-    ):
-        assert sorted(keep + drop) == list(range(n))
-        assert set(partner) <= set(keep)
-
-
 CORNERS = {
     "one column": lambda s: s.state.grid[1] == 1 and s.state.grid[0] > 1,
     "one patch": lambda s: s.state.num_patches == 1,

@@ -250,16 +250,6 @@ def late_ties(state: TokenState, count: int) -> Selection:
     return split(score.shape[1] - 1 - back, count, score=score)
 
 
-def random_ties(state: TokenState, count: int) -> Selection:
-    shuffled = torch.rand(state.index.shape).argsort(dim=1)
-    order = length(state).gather(1, shuffled).sort(dim=1, descending=True, stable=True).indices
-    return split(shuffled.gather(1, order), count)
-
-
-def ties_by_batch(state: TokenState, count: int) -> Selection:
-    return replace((late_ties if len(state.x) > 1 else best)(state, count), score=None)
-
-
 def spread(graph: Graph) -> Graph:
     root = graph.degree().rsqrt()
     return replace(graph, weights=root[..., None] * graph.values * root[:, None, :])
@@ -275,18 +265,14 @@ def cut(graph: Graph) -> Graph:
     return Graph(*(part[:, 1:] for part in parts), graph.grid, graph.directed)
 
 
-def loud(edges: Tensor, x0: Tensor, grid: object) -> Tensor:
-    light = x0.float().sum(dim=-1)
-    return edges & (light > light.mean())[:, :, None]
-
-
 def padded(chosen: Selection) -> Selection:
     wide = torch.cat((chosen.keep, chosen.keep[:, :1]), dim=1)
     return replace(chosen, keep=wide, alive=nn.functional.pad(chosen.alive, (0, 1)))
 
 
 COUNTER = itertools.count()
-# What is wrong, the promise that breaks, and what is said to have been found.
+# What is wrong, the promise that breaks, and what is said to have been found; what all kinds
+# promise is tried on scorers.
 SCORERS = {
     "transposed": (Score(lambda s, a: length(s)[..., None]), "one finite score",
                    r"expected shape \(1, 1\), .* got \(1, 1, 1\).*example: Sample\(b=1, p=0, n=1"),
@@ -320,23 +306,10 @@ SELECTORS = {
     "keeps the worst": (Choice(lambda s, c: replace(best(s, c, lambda s: -length(s)),
                         score=length(s))), "the highest scores are kept", "expected to keep"),
     "late ties": (Choice(late_ties), "the lower place wins a tie", "expected to keep"),
-    "random ties": (Choice(random_ties), "deterministic: the same input",
-                    "called twice|tried again"),
-    "ties by batch": (Choice(ties_by_batch), "treated alone as in a batch", r"image \d alone"),
-    "in place": (Choice(lambda s, c: best(replace(s, x=s.x.add_(1)), c)),
-                 "inputs are not modified", "state.x was changed in place"),
-    "first ones": (Choice(lambda s, c: split(in_order(s), c)), "equivariant: permuting the tokens",
-                   "for permuted tokens"),
-    "secret grid": (Choice(lambda s, c: best(s, c, column)), "the grid is not read",
-                    "on a single row"),
     "too greedy": (Choice(most=1), PLACES, r"limit\(1\) is 2, of 1 tokens"),
     "forgets padding": (Adaptive(lambda s, alive: bright(s, alive) | ~alive),
                         "once, and no padding", "places"),
     "keeps none": (Adaptive(lambda s, alive: torch.zeros_like(alive)), "no padding", "images keep"),
-    "looks around": (Adaptive(lambda s, alive: bright(replace(s, x=s.x * (
-                     1 + s.x[:1].mean().sign())), alive)), "alone as in a batch", "kept"),
-    "adaptive by place": (Adaptive(lambda s, alive: (alive.cumsum(1) == 1) & alive),
-                          "permuting the tokens permutes", "kept"),
     "too wide": (Adaptive(change=padded), "no padding", "places for at most"),
     "says nothing": (Adaptive(change=lambda chosen: replace(chosen, gone=None)), "no padding",
                      "with alive and gone"),
@@ -361,17 +334,6 @@ FUSERS = {
     "detached": (Spoiled(lambda old, new: with_image(new, new.image.detach())),
                  "gradients reach every kept token", "no gradient"),
     "forgets sizes": (Forgetful(), "conserves_size: the sizes add up", "sums of the sizes"),
-    "in place": (Spoiled(lambda old, new: replace(new, memory={"x": old.image.zero_()})),
-                 "inputs are not modified", "state.x was changed in place"),
-    "over the batch": (Carried(lambda s, chosen: carry(s, chosen, stay=chosen.score.double()
-                       .mean().expand(chosen.keep.shape))), "treated alone as in a batch",
-                       r"image \d alone"),
-    "by place": (Carried(lambda s, chosen: carry(s, chosen, stay=1.0 + chosen.keep.double())),
-                 "equivariant: permuting the tokens", "for permuted tokens"),
-    "secret grid": (Carried(lambda s, chosen: carry(s, chosen, stay=torch.full(
-                    chosen.keep.shape, float(s.grid[0]), dtype=torch.float64))),
-                    "the grid is not read", "on a single row"),
-    # Whichever promise meets it first: no two runs agree.
     "chance": (Spoiled(lambda old, new: with_image(new, new.image * torch.rand(()))), "", ""),
 }  # fmt: skip
 NODES, EDGES, WEIGHTS = "a graph over the N0", "no self-loops", r"weights are D\^-1/2 A D\^-1/2"
@@ -389,17 +351,8 @@ GRAPHS = {
     "twice": (Neighbours(spoil=doubled), "no edge twice", "some neighbour is listed twice"),
     "one way": (Neighbours(lambda edges, x0, grid: edges.triu(), lambda graph: replace(
                 graph, directed=False)), EDGES, "undirected: A and Aᵀ"),
-    "in place": (Neighbours(lambda edges, x0, grid: edges & (x0.abs_() >= 0).all()),
-                 "inputs are not modified", "x0 was changed in place"),
-    "chance": (Neighbours(lambda edges, x0, grid: edges & (torch.rand(edges.shape) < 0.5)),
-               "deterministic: the same input", "called twice|tried again"),
-    "over the batch": (Neighbours(loud), "treated alone as in a batch", r"image \d alone"),
     "forwards": (Neighbours(lambda edges, x0, grid: edges.triu()),
                  "equivariant: permuting the tokens", "the graph for permuted tokens"),
-    "secret grid": (Rows(lambda edges, x0, grid: edges & (
-                    torch.arange(x0.shape[1])[:, None] // grid[1]
-                    == torch.arange(x0.shape[1])[None] // grid[1])),
-                    "the grid is not read", "on a single row"),
     "too many": (Semantic(M=1000), NODES, "refuses every model drawn"),
 }  # fmt: skip
 ONE = "one possible count per block"
@@ -423,15 +376,12 @@ TABLES = {
     "graph": GRAPHS,
     "schedule": SCHEDULES,
 }
-# What all kinds promise is tried on scorers by default.
-COMMON = ("not modified", "deterministic", "as in a batch", "permuting", "the grid is not read")
-SLOW = ("transposed", "secret CLS", "keeps twice", "too greedy", "random ties", "old index")
-SLOW += ("wrong type", "lonely NaN", "off the grid", "too few nodes", "backwards", "halves")
+SLOW = ("transposed", "secret CLS", "keeps twice", "too greedy", "old index", "wrong type",
+        "lonely NaN", "off the grid", "too few nodes", "backwards", "halves")  # fmt: skip
 
 
 def fault(kind: str, name: str) -> object:
-    common = kind != "scorer" and any(words in TABLES[kind][name][1] for words in COMMON)
-    return pytest.param(kind, name, marks=pytest.mark.slow if common or name in SLOW else ())
+    return pytest.param(kind, name, marks=pytest.mark.slow if name in SLOW else ())
 
 
 @pytest.mark.parametrize(

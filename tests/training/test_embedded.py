@@ -13,7 +13,7 @@ from PIL import Image
 
 from tokenred.core.errors import OutputExistsError
 from tokenred.data.classes import CIFAR10_CLASSES
-from tokenred.models import cifar10_card, load_model, read_checkpoint
+from tokenred.models import load_model, model_card, read_checkpoint
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "train_embedded.py"))
 
@@ -47,4 +47,7 @@ def test_a_model_is_written_that_loads_and_trains_further(tmp_path: Path) -> Non
 
 
 def test_the_recipe_is_of_the_embedded_model() -> None:
-    assert str(SCRIPT["RECIPES"]["patch4"].config).replace("'", '"') == cifar10_card()["config"]
+    assert (
+        str(SCRIPT["RECIPES"]["patch4"].config).replace("'", '"')
+        == model_card("cifar10_vit")["config"]
+    )

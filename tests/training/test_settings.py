@@ -11,7 +11,6 @@ import tokenred as tr
 from tests.training.conftest import tiny
 from tokenred.core.errors import ConfigError, UnknownNameError
 from tokenred.training import METHOD_SETTINGS, PRESETS, Settings, method_of, settings_for
-from tokenred.training.losses import make_criterion
 from tokenred.training.optimise import make_optimizer, make_schedule, reduction_share, warmed
 
 pytestmark = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
@@ -55,37 +54,12 @@ def test_names_what_it_does_not_know() -> None:
 # ---------------------------------------------------------------- of the papers
 
 
-def test_the_papers_settings() -> None:
-    gtp, idle, dynamic = map(settings_for, ("gtp", "idlevit", "dynamicvit"))
-    assert (gtp.epochs, gtp.full_lr, gtp.min_lr) == (30, 1e-5, 1e-6)
-    assert (idle.ema, idle.weight_decay, idle.min_lr) == (0.99996, 0.05, 1e-6)
-    assert idle.replace(batch_size=512).full_lr == 1e-5
-    assert idle.frozen == dynamic.frozen == ("pos_embed", "cls_token")
-    loss = make_criterion(idle.criterion, **dict(idle.weights))
-    assert (loss.token_cut, loss.distill, loss.cls_feature) == (20, 5, 500)
-    assert (dynamic.lr, dynamic.backbone_lr, dynamic.backbone_frozen) == (1e-3, 0.01, 5)
-    assert (dynamic.batch_size, dynamic.warmup_epochs, dynamic.ema) == (1024, 5, 0.9999)
-    assert settings_for("evit-scratch").keep_warmup == (10, 100)
-    assert settings_for("ToMe") == gtp
-    assert (settings_for("sit").lr, settings_for("sit").warmup_epochs) == (1e-3, 20)
-    assert settings_for("frequency").ema == 0.9998
-    fused = settings_for("mctf")
-    assert (fused.full_lr, fused.min_lr, fused.mixes) == (3e-5, 1e-6, False)
-
-
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("method", METHOD_SETTINGS)
 def test_a_preset_keeps_the_criterion(method: str, preset: str) -> None:
     paper, few = settings_for(method), settings_for(method, preset)
     assert (few.criterion, few.teacher) == (paper.criterion, paper.teacher)
     assert few.batch_size <= 128
-
-
-def test_predictors_of_a_small_model_learn_fast_and_must_meet_the_ratio() -> None:
-    few, other = settings_for("dynamicvit", "digits"), settings_for("gtp", "digits")
-    assert few.lr * few.backbone_lr == pytest.approx(other.lr)
-    loss = make_criterion(few.criterion, **dict(few.weights))
-    assert (loss.ratio, loss.distill) == (20, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_refused_data(digits: nn.Module, tmp_path: Path) -> None:
         evaluate(digits, tmp_path)
     with pytest.raises(DataError, match="labels below 10"):
         evaluate(digits, tmp_path, class_map="folders")
-    other = tr.models.digits_vit(pretrained=False)
+    other = tr.models.load_model("digits", pretrained=False)
     other.reset_classifier(7)
     with pytest.raises(DataError, match="7 classes"):
         evaluate(other, "digits")

@@ -17,7 +17,7 @@ from tokenred.analysis.measure.inputs import batches, open_for, shown_pixels
 from tokenred.core.errors import DataError
 from tokenred.data import CIFAR10_MEAN, CIFAR10_STD, open_dataset
 from tokenred.data.classes import CIFAR10_CLASSES
-from tokenred.models import digits_vit
+from tokenred.models import load_model
 
 WHOLE: dict[str, Any] = {"batch_size": 1, "workers": 0, "limit": None, "seed": 0}
 
@@ -28,7 +28,7 @@ def test_the_callers_dataset_stays(digits: nn.Module) -> None:
     assert mine.transform is None
     assert opened[0][0].shape == (3, 32, 32)
     assert opened[0][0].min() < 0
-    headless = digits_vit(pretrained=False)
+    headless = load_model("digits", pretrained=False)
     headless.reset_classifier(0)
     assert open_for(headless, mine).labels == mine.labels
     own = torch.nn.Identity()
@@ -39,7 +39,7 @@ def test_cifar10_is_known_by_its_classes(tmp_path: Path) -> None:
     for name in CIFAR10_CLASSES:
         (tmp_path / name).mkdir()
         Image.new("RGB", (32, 32), (255, 255, 255)).save(tmp_path / name / "white.png")
-    model = digits_vit(pretrained=False)
+    model = load_model("digits", pretrained=False)
     model.pretrained_cfg = {}
     white = open_for(model, tmp_path)[0][0]
     expected = (1 - torch.tensor(CIFAR10_MEAN)) / torch.tensor(CIFAR10_STD)

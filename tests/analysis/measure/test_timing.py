@@ -12,12 +12,12 @@ from torch import nn
 
 from tokenred.analysis.measure.timing import Clock, image_shape_of, no_collection, resize, runnable
 from tokenred.core.errors import ConfigError, InputError
-from tokenred.models import digits_vit
+from tokenred.models import load_model
 
 
 def test_models_refused() -> None:
     with pytest.raises(InputError, match="multiples of the patch 4x4, got 33x32"):
-        resize(digits_vit(pretrained=False), (33, 32))
+        resize(load_model("digits", pretrained=False), (33, 32))
     with pytest.raises(InputError, match="only its own image size"):
         resize(nn.Linear(2, 2), (32, 32))
 

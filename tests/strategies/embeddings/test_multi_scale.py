@@ -36,17 +36,6 @@ def tokens(grid: tuple[int, int]) -> Tensor:
     return torch.zeros(2, grid[0] * grid[1], 8, dtype=torch.float64)
 
 
-def test_nothing_at_first_but_it_learns() -> None:
-    module = built()
-    added = module(images(16, 18), tokens((4, 6)), (4, 6))
-    assert added.shape == (2, 24, 8)
-    assert not added.any()
-    (added * torch.randn_like(added)).sum().backward()
-    assert module.project.weight.grad.abs().sum() > 0
-    assert module.embed.weight.grad.abs().sum() == 0  # once the projection is not zero
-    assert awake(module)(images(16, 18), tokens((4, 6)), (4, 6)).any()
-
-
 def test_linear_between_the_middles_of_the_larger_patches() -> None:
     module = awake(built())
     batch = images(16, 18)

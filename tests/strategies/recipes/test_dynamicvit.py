@@ -94,25 +94,6 @@ def test_what_training_hands_to_the_losses() -> None:
     assert aux["features"].shape == (3, 6, 32)
 
 
-@pytest.mark.parametrize("form", ["cls", "no cls"])
-def test_the_networks_learn(form: str) -> None:
-    reduced = in_training(wrapped(form))
-    found = gradients(reduced, images(form, b=4))
-    assert all(grad.isfinite().all() for grad in found.values())
-    assert all(found[f"selector.stages.{i}.decide.0.weight"].abs().sum() > 1e-6 for i in range(3))
-    assert reduced.patch_embed.proj.weight.grad.abs().sum() > 0
-    reduced.set_grad_checkpointing()
-    for name, grad in gradients(reduced, images(form, b=4)).items():
-        torch.testing.assert_close(grad, found[name])
-
-
-def gradients(reduced: tr.ReducedViT, batch: Tensor) -> dict[str, Tensor]:
-    reduced.zero_grad()
-    torch.manual_seed(5)
-    reduced.forward_train(batch)[0].square().sum().backward()
-    return {name: p.grad.clone() for name, p in reduced.parts.named_parameters()}
-
-
 # ---------------------------------------------------------------- what it costs
 
 
@@ -173,12 +154,3 @@ def test_another_keep_rate_has_the_same_networks() -> None:
         new = reduced.with_strategy(tr.strategy("dynamicvit", temperature=0.5))
     assert new.parts["selector"] is not ours
     assert "parts" not in reduced.with_strategy("topk")._modules
-
-
-def test_prefix_tokens_always_stay() -> None:
-    reduced = wrapped("registers", keep_rate=0.3)
-    _, trace = reduced.run_with_trace(images(b=2))
-    assert trace.features[-1].shape[1] == 3 + 1
-    assert trace.tokens_per_layer == (16, 4, 1, 1)
-    assert (trace.owners() >= 0).sum(dim=1).tolist() == [1, 1]
-    assert trace.unreduce(trace.features[-1]).shape == (2, 16, 32)

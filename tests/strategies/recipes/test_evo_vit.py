@@ -1,4 +1,4 @@
-"""Evo-ViT as a whole: by hand, published costs, all tokens survive."""
+"""Evo-ViT as a whole: published costs, all tokens survive."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
 
 import tokenred as tr
 from tests.strategies.recipes.checks import (
@@ -22,60 +21,6 @@ from tests.strategies.recipes.checks import (
 from tokenred.core.errors import ConfigError
 from tokenred.models.rebuild import weightless
 from tokenred.strategies.routers import SlowFast
-
-
-def unrolled(
-    vit: VisionTransformer, image: Tensor, starts: tuple[int, ...], representative: bool
-) -> Tensor:
-    """One image: the representative made anew in each block, its residuals added one by one."""
-
-    def attend(x: Tensor) -> tuple[Tensor, Tensor]:
-        n = x.shape[1]
-        q, k, v = block.attn.qkv(block.norm1(x)).reshape(1, n, 3, 4, 8).permute(2, 0, 3, 1, 4)
-        attention = (q @ k.transpose(-2, -1) / 8**0.5).softmax(dim=-1)
-        out = block.attn.proj((attention @ v).transpose(1, 2).flatten(2))
-        return out, attention[0, :, 0, 1:].sum(dim=0)
-
-    x = vit._pos_embed(vit.patch_embed(image))
-    g = torch.zeros(16, dtype=x.dtype)
-    slow = fast = torch.zeros(0, dtype=torch.long)
-    for layer, block in enumerate(vit.blocks):
-        if layer < starts[0]:
-            out, g = attend(x)  # t = 1
-            x = x + out
-            x = x + block.mlp(block.norm2(x))
-            continue
-        if layer in starts:
-            order = g.argsort(descending=True)
-            slow, fast = order[:8], order[8:]
-        through = torch.cat((x[:, :1], x[:, 1 + slow]), dim=1)
-        if representative:
-            mean = (g[fast, None] * x[0, 1 + fast]).sum(dim=0) / g[fast].sum()
-            through = torch.cat((through, mean[None, None]), dim=1)
-        first, row = attend(through)
-        middle = through + first
-        second = block.mlp(block.norm2(middle))
-        x = x.clone()
-        x[:, 0] = x[:, 0] + first[:, 0] + second[:, 0]
-        x[:, 1 + slow] = x[:, 1 + slow] + first[:, 1:9] + second[:, 1:9]
-        if representative:
-            x[:, 1 + fast] = x[:, 1 + fast] + first[:, 9:] + second[:, 9:]
-        g = g.clone()
-        g[slow] = 0.5 * g[slow] + 0.5 * row[:8]
-    return vit.forward_head(vit.norm(x))
-
-
-@pytest.mark.parametrize("representative", [True, False])
-@pytest.mark.parametrize("options", [{}, {"layers": (1,)}, {"stagewise": False}])
-def test_it_is_the_method_by_hand(options: dict[str, object], representative: bool) -> None:
-    strategy = tr.strategy("evo-vit", representative=representative, **options)
-    reduced, batch = wrapped(strategy), images()
-    starts = {"layers": (1,), "stagewise": (1, 2, 3)}.get(next(iter(options), ""), (1, 2))
-    with torch.no_grad():
-        each = [unrolled(reduced.base, image[None], starts, representative) for image in batch]
-        torch.testing.assert_close(reduced(batch), torch.cat(each))
-    if representative:
-        assert not torch.allclose(reduced(batch), reduced.base(batch))
 
 
 @pytest.mark.parametrize(
@@ -121,13 +66,6 @@ def test_all_tokens_survive(
         stage = trace.features[layers[0] - 1], trace.features[layers[0]]
         still = (stage[0] == stage[1]).all(dim=-1)[:, p:].sum(dim=1)
         assert still.tolist() == [0 if representative else 16 - count] * 2
-
-
-def test_training_has_the_form_of_inference() -> None:
-    reduced = wrapped("evo-vit")
-    logits, trace = reduced.run_with_trace(images())
-    assert trace.states[-1].memory["global_cls_attention"].shape == (3, 16)
-    torch.testing.assert_close(reduced.train()(images()), logits)
 
 
 def test_composition() -> None:

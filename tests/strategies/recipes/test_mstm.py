@@ -15,7 +15,6 @@ from tests.strategies.recipes.checks import (
     model,
     wrapped,
 )
-from tokenred.core.errors import UntrainedPartWarning
 from tokenred.models.rebuild import weightless
 from tokenred.strategies.selectors import Partnered
 
@@ -34,11 +33,6 @@ def test_a_pretrained_model_starts_unchanged(form: str) -> None:
         assert torch.equal(merged(batch), without(batch))
         torch.nn.init.normal_(merged.parts["embedding"].project.weight)
         assert not torch.allclose(merged(batch), without(batch))
-
-
-def test_the_second_embedding_is_said_to_be_untrained() -> None:
-    with pytest.warns(UntrainedPartWarning, match="^embedding of"):
-        tr.wrap(model(), "mstm")
 
 
 def test_counts_and_costs() -> None:

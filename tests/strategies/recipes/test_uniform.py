@@ -28,18 +28,6 @@ def test_a_quarter_of_the_patches_is_all_that_runs(digits: nn.Module) -> None:
     assert len(set(blocks)) == 1
 
 
-def test_it_is_the_model_on_those_patches_alone(digits: nn.Module) -> None:
-    images = torch.randn(3, 3, 32, 32)
-    fast = tr.wrap(digits, tr.strategy("uniform", keep_rate=0.25))
-    with torch.no_grad():
-        x = digits._pos_embed(digits.patch_embed(images))
-        p = digits.num_prefix_tokens
-        patches = x[:, p:].reshape(3, 8, 8, -1)[:, ::2, ::2].flatten(1, 2)
-        x = digits.blocks(digits.norm_pre(torch.cat((x[:, :p], patches), dim=1)))
-        expected = digits.forward_head(digits.norm(x))
-        torch.testing.assert_close(fast(images), expected, atol=1e-5, rtol=1e-5)
-
-
 def test_in_steps(digits: nn.Module) -> None:
     fast = tr.wrap(digits, tr.strategy("uniform", keep_rate=0.5, layers=(0, 3)))
     assert [layer.tokens_out for layer in fast.cost().layers] == [32] * 3 + [16] * 5

@@ -1,12 +1,8 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 import timm
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
@@ -15,7 +11,6 @@ from tests.strategies.recipes.checks import WITH_CLS, images, in_training, wrapp
 from tokenred.core.errors import ConfigError
 from tokenred.models.rebuild import weightless
 from tokenred.strategies.routers import Idle
-from tokenred.strategies.routers.idle import token_cut
 
 
 def _model(**options: object) -> VisionTransformer:
@@ -122,17 +117,6 @@ def test_the_token_cut_trains_queries_and_keys() -> None:
     torch.testing.assert_close(plain, reduced.pos_embed.grad)
 
 
-def test_autocast_in_training() -> None:
-    reduced, images = _trained("cls")
-    reduced.float().train()
-    full, _ = reduced.forward_train(images.float())
-    with torch.autocast("cpu", torch.bfloat16):
-        low, aux = reduced.forward_train(images.float())
-    assert aux["token_cut"].dtype == torch.float32
-    (low.float().sum() + aux["token_cut"].sum()).backward()
-    torch.testing.assert_close(low.float(), full, rtol=0.2, atol=0.2 * full.abs().max().item())
-
-
 def test_refusals() -> None:
     with pytest.raises(ConfigError, match="2 keep_ratios for 0 layers"):
         Idle((0.5, 0.5))
@@ -142,50 +126,3 @@ def test_refusals() -> None:
         tr.wrap(_model(class_token=False, global_pool="avg"), "idlevit")
     with pytest.raises(ConfigError, match="both idle and remove"):
         tr.wrap(_model(), tr.strategy("idlevit", schedule=2))
-
-
-# ---------------------------------------------------------------- the token cut loss
-
-QUICK = settings(max_examples=12, deadline=None, derandomize=True)
-
-
-def drawn(seed: int, n: int = 5, p: int = 1) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(2, p + n, p + n, generator=generator, dtype=torch.float64) * 2
-    image = (torch.rand(2, n, generator=generator) < 0.5).double()
-    return logits, torch.cat((torch.ones(2, p).double(), image), dim=1)
-
-
-@QUICK
-@given(st.integers(0, 999), st.integers(1, 6), st.integers(1, 3))
-def test_the_definition(seed: int, n: int, p: int) -> None:
-    logits, mask = drawn(seed, n, p)
-    for b in range(2):
-        m, inter, intra = mask[b].tolist(), [], []
-        for i in range(p + n):
-            exp = [math.exp(x) for x in logits[b, i].tolist()]
-            w = [x / sum(exp) for x in exp]
-            inter.append(sum(abs(m[i] - m[j]) * w[j] for j in range(p, p + n)) ** 2)
-            intra.append((sum(m[i] * m[j] * w[j] for j in range(p + n)) - m[i]) ** 2)
-        expected = {"inter": sum(inter) / (p + n), "intra": sum(intra) / (p + n)}
-        expected |= {"both": sum(expected.values()), "none": 0.0}
-        for cut, value in expected.items():
-            assert token_cut(logits, mask, p, cut)[b].item() == pytest.approx(value, abs=1e-12)
-
-
-@pytest.mark.parametrize("cut", ["both", "inter", "intra"])
-def test_gradients(cut: str) -> None:
-    logits, mask = drawn(6)
-    logits.requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: token_cut(x, mask, cut=cut), logits)
-    fixed = mask.clone().requires_grad_()
-    token_cut(logits, fixed, cut=cut).sum().backward()
-    assert fixed.grad is None
-
-
-def test_half_precision_is_summed_in_single() -> None:
-    logits, mask = drawn(7, n=400)
-    low = logits.bfloat16()
-    got = token_cut(low, mask)
-    assert got.dtype == torch.float32
-    torch.testing.assert_close(got.double(), token_cut(low.double(), mask), rtol=1e-5, atol=1e-7)

@@ -56,20 +56,19 @@ def test_it_is_the_paper_by_hand(numbers: list[int], levels: int, padding: int) 
     assert 1 <= len(got) <= min(levels, len(numbers))
 
 
-def choose(score: list[float], levels: int = 8) -> list[int]:
+@pytest.mark.parametrize(
+    ("score", "chosen"),
+    [
+        ([0, 0, 5, 0], [2]),
+        ([3, 3, 3, 3], [1, 2, 3]),  # equal ones in their order
+        ([0, 0, 0, 0], [1, 2, 3]),  # nothing is significant: all are equal
+        ([0], [0]),
+    ],
+)
+def test_ties_and_nothing_significant(score: list[float], chosen: list[int]) -> None:
     given_scores = torch.tensor([score], dtype=torch.float64)
     alive = torch.ones_like(given_scores, dtype=torch.bool)
-    return sampled(given_scores, alive, levels)[0].nonzero().flatten().tolist()
-
-
-def test_few_significant_tokens_are_few() -> None:
-    assert choose([0, 0, 5, 0]) == [2]
-    assert choose([1e-9, 1e-9, 1, 1e-9]) != [2]  # the smallest level is one of the small ones
-    assert len(choose([4, 5, 6, 7, 4.5, 5.5])) == 5  # all but the least
-    assert choose([3, 3, 3, 3]) == [1, 2, 3]  # equal ones in their order
-    assert choose([0, 0, 0, 0]) == [1, 2, 3]  # nothing is significant: all are equal
-    assert choose([2]) == choose([0]) == [0]
-    assert choose([1, 9], 1) == [1]
+    assert sampled(given_scores, alive, 8)[0].nonzero().flatten().tolist() == chosen
 
 
 def state_of(n: int, layer: int = 4, p: int = 1) -> TokenState:
@@ -78,21 +77,6 @@ def state_of(n: int, layer: int = 4, p: int = 1) -> TokenState:
 
 def stats(row: Tensor, values: Tensor) -> AttentionStats:
     return AttentionStats(dict(zip(InverseTransform().requires, (row, values), strict=True)))
-
-
-def test_significance_is_attention_times_the_length_of_the_value() -> None:
-    row = torch.tensor([[0.2, 0.2, 0.2, 0.2]])
-    values = torch.zeros(1, 2, 5, 2)
-    # Over both heads: lengths 0, 0, 5, 0; the prefix token is left out.
-    values[0, 0, 3, 0], values[0, 1, 3, 1], values[0, 0, 0, 0] = 3, 4, 100
-    chosen = InverseTransform()(state_of(4), stats(row, values), 0)
-    assert chosen.keep.tolist() == [[2]]
-    assert chosen.drop.tolist() == [[0, 1, 3]]
-    assert chosen.gone.all()
-    assert chosen.alive.all()
-    values[0, :, 1:] = 1
-    row = torch.tensor([[0.0, 0.0, 0.0, 0.3]])
-    assert InverseTransform()(state_of(4), stats(row, values), 0).keep.tolist() == [[3]]
 
 
 def test_the_most_that_stay() -> None:
