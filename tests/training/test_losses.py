@@ -148,7 +148,7 @@ def test_what_a_term_refuses() -> None:
         cross_entropy(LOGITS, torch.zeros(4))
     with pytest.raises(InputError, match="a teacher with the same classes"):
         distillation_kl(LOGITS, TEACHER[:, :5])
-    with pytest.raises(ConfigError, match="over must be one of 'student', 'teacher'"):
+    with pytest.raises(ConfigError, match="over must be one of 'teacher', 'student'"):
         distillation_kl(LOGITS, TEACHER, "both")
     with pytest.raises(InputError, match=r"\(4, at least 5, 5\).*got \(4, 9, 4\)"):
         kept_token_mse(FEATURES, DENSE[..., :4], INDEX)
