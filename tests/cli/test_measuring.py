@@ -85,7 +85,9 @@ def test_bench_goes_on_behind_an_earlier_run_and_draws_it_again(run: Run) -> Non
     assert frame["split_mlp"].gt(0).all()
     assert (folder / "break_even.png").read_bytes().startswith(PNG)
 
-    assert "--overwrite" in run(*few).refusal
+    told = run(*few).refusal
+    assert "--overwrite" in told
+    assert "--resume" in told
     again = run(*few, "-n", 4, "--split", "--threads", 1, "--resume")
     assert again.exit_code == 0, again.output
     more = pd.read_csv(folder / "results.csv")

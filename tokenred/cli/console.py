@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from tokenred.analysis.result import line_width
-from tokenred.core.errors import ConfigError
+from tokenred.core.errors import ConfigError, OutputExistsError
 from tokenred.core.files import prepare_folder
 from tokenred.core.lock import output_lock
 
@@ -52,15 +52,26 @@ def claim(output: Path) -> Path:
     return output
 
 
-def claim_folder(folder: Path, *names: str, overwrite: bool) -> tuple[Path, ...]:
+def claim_folder(
+    folder: Path, *names: str, overwrite: bool, resume: bool | None = None
+) -> tuple[Path, ...]:
     """The paths of a command's files in a folder that is locked until the command ends.
+
+    Args:
+        folder, names: of the files.
+        overwrite: whether they may be replaced.
+        resume: whether they may be continued; None if the command cannot.
 
     Raises:
         OutputExistsError: if a file exists and may not be replaced.
         OutputBusyError: if another process is writing there.
         DataError: if the folder cannot be created or written to.
     """
-    paths = prepare_folder(folder, names, overwrite=overwrite)
+    try:
+        paths = prepare_folder(folder, names, overwrite=overwrite or bool(resume))
+    except OutputExistsError as error:
+        more = "" if resume is None else " --resume continues the earlier run."
+        raise OutputExistsError(f"{error}{more}") from error
     claim(folder)
     return paths
 

@@ -25,7 +25,7 @@ from tokenred.cli.options import (
     options_of,
     read_class_map,
 )
-from tokenred.core.errors import ConfigError, OutputExistsError
+from tokenred.core.errors import ConfigError
 from tokenred.core.files import check_new, prepare_folder, write_atomically
 from tokenred.strategies.specs import METHODS
 
@@ -91,14 +91,9 @@ def compare_command(
     # The demo may replace its own earlier output but nothing else.
     replace = overwrite or (demo and output is None)
     csv, *picture = claim_folder(folder, *names, overwrite=replace)
-    store = csv.with_suffix(".db")
-    if store.exists() and not resume:
-        if not (overwrite or demo):
-            raise OutputExistsError(
-                f"{store} contains the results of a stopped run. Continue it (--resume), choose "
-                "another folder, or replace it (--overwrite)."
-            )
-        store.unlink()
+    (store,) = claim_folder(folder, "comparison.db", overwrite=overwrite or demo, resume=resume)
+    if not resume:
+        store.unlink(missing_ok=True)
     result = compare(model.load(), source, specs, name=model.title, store=store, **options)
     written = [result.to_csv(csv, overwrite=True)]
     written += [write_atomically(path, figure_bytes(result.plot())) for path in picture]
@@ -172,7 +167,7 @@ def bench_command(
     check_resume(resume, overwrite)
     named_specs(strategy)
     if not dry_run:
-        claim_folder(folder, _STORE, _CSV, _CHART, overwrite=resume or overwrite)
+        claim_folder(folder, _STORE, _CSV, _CHART, overwrite=overwrite, resume=resume)
     if (model, strategy, batch_size, image_size) == (_MODELS, _STRATEGIES, _BATCHES, ()):
         options.setdefault("max_seconds", _QUICK_SECONDS)
     found = sweep(
