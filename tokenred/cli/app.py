@@ -20,14 +20,14 @@ from tokenred.core.errors import IF_OWN, TokenredError
 # Where each command is, and its line in `tokenred --help`, which imports none of them.
 _COMMANDS = {
     "ablate": ("ablating:ablate_command", "Run a grid of strategies, each cell once."),
-    "agreement": ("measuring:agreement_command", "Compare which patches methods keep."),
+    "agreement": ("following:agreement_command", "Compare which patches methods keep."),
     "bench": ("measuring:bench_command", "Measure speed against the dense model in many settings."),
     "compare": ("measuring:compare_command", "Compare strategies: cost, speed and accuracy."),
     "export": ("exporting:export_command", "Export a reduced model to one file."),
     "finetune": ("finetuning:finetune_command", "Fine-tune a model with a strategy."),
     "graph": ("showing:graph_command", "Draw the token graph of a photograph."),
     "list": ("listing:list_command", "List strategies, parts and plug-ins."),
-    "oversmoothing": ("measuring:oversmoothing_command", "Measure how alike tokens become."),
+    "oversmoothing": ("following:oversmoothing_command", "Measure how alike tokens become."),
     "plot": ("plotting:plot_app", "Draw a figure from the CSV of a comparison or a study."),
     "report": ("reporting:report_command", "Report results as one HTML page."),
     "reproduce": ("reporting:reproduce_command", "Run the GTP paper's experiments."),

@@ -1,18 +1,15 @@
-"""``tokenred compare``, ``bench``, ``agreement`` and ``oversmoothing``: measure, write, print."""
+"""``tokenred compare`` and ``bench``: measure, write, print."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from cyclopts import Parameter
 
-from tokenred.analysis import Sweep, agreement, compare, oversmoothing, same_budget, sweep
+from tokenred.analysis import Sweep, compare, same_budget, sweep
 from tokenred.analysis.lineup import named_specs
-from tokenred.analysis.plots.canvas import figure_bytes
-from tokenred.backbones import adapt
 from tokenred.cli.console import check_resume, claim_folder, say
 from tokenred.cli.options import (
     OUTPUT,
@@ -40,7 +37,6 @@ _DEIT = "deit_small_patch16_224"
 _PUBLISHED = ("gtp:P=8", "tome:r=8", "evit:keep_rate=0.7", "topk:keep_rate=0.7",
               "random:keep_rate=0.7")  # fmt: skip
 _DEMO_SECONDS = 30  # at most, per method: a busy machine gets fewer pairs, to keep the demo short
-_PANELS = ("cosine", "cosine_difference", "high_frequency", "effective_rank")
 
 
 @options_of(compare, leave_out="strategies name store")
@@ -96,7 +92,7 @@ def compare_command(
         store.unlink(missing_ok=True)
     result = compare(model.load(), source, specs, name=model.title, store=store, **options)
     written = [result.to_csv(csv, overwrite=True)]
-    written += [write_atomically(path, figure_bytes(result.plot())) for path in picture]
+    written += [write_atomically(path, _drawn(result)) for path in picture]
     store.unlink()
     say(result)
     if told := result.resolution():
@@ -155,7 +151,7 @@ def bench_command(
     """
     if chart is not None:
         found = Sweep.read(chart)
-        content = figure_bytes(found.plot())
+        content = _drawn(found)
         if output is None:
             place = check_new(chart.with_suffix(".png"), overwrite=overwrite)
         else:
@@ -186,7 +182,7 @@ def bench_command(
     everything = Sweep.read(results)
     written = [results, everything.to_csv(folder / _CSV, overwrite=True)]
     if everything.done:
-        written.append(write_atomically(folder / _CHART, figure_bytes(everything.plot())))
+        written.append(write_atomically(folder / _CHART, _drawn(everything)))
     say(found, written=written)
     return 1 if found.failures else 0
 
@@ -198,86 +194,8 @@ def _size(text: str) -> int | tuple[int, int]:
     return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
 
 
-@options_of(agreement, leave_out="strategies name", removed="--removed -P")
-def agreement_command(
-    *,
-    model: ModelOptions = ModelOptions(),
-    data: Data = None,
-    class_map: ClassMap = None,
-    strategy: Strategies = ("gtp", "topk", "tome", "evit", "random"),
-    statistic: Literal["iou", "survival", "scores"] = "iou",
-    layer: int | None = None,
-    output: Annotated[Path, OUTPUT] = _OUT / "agreement",
-    overwrite: Overwrite = False,
-    **options: Any,
-) -> None:
-    """Compare which patches methods keep, at the same counts in every block.
+def _drawn(result: Any) -> bytes:
+    from tokenred.analysis.plots.canvas import figure_bytes  # imports matplotlib
 
-    Without options: the embedded digits model and images.
-
-    Args:
-        statistic: the statistic to draw.
-        layer: draw a matrix of methods for this block.
-        output: folder for agreement.csv and agreement.png.
-    """
-
-    def check(depth: int) -> None:
-        if layer is not None and not 0 <= layer < depth:
-            raise ConfigError(f"expected --layer from 0 to {depth - 1}, got {layer}.")
-
-    options["class_map"] = read_class_map(class_map)
-    _measure(agreement, model, data, strategy, output, overwrite, options, check,
-             statistic=statistic, layer=layer)  # fmt: skip
-
-
-@options_of(oversmoothing, leave_out="strategies name gmacs_share")
-def oversmoothing_command(
-    *,
-    model: ModelOptions = ModelOptions(),
-    data: Data = None,
-    class_map: ClassMap = None,
-    strategy: Strategies = ("gtp", "gtp:theta=0.6", "topk", "tome", "evit"),
-    share: float = 0.75,
-    output: Annotated[Path, OUTPUT] = _OUT / "oversmoothing",
-    overwrite: Overwrite = False,
-    **options: Any,
-) -> None:
-    """Measure how alike the image tokens become in each block, at the same cost.
-
-    Without options: the embedded digits model and images. Only tokens that remain after a block are
-    counted.
-
-    Args:
-        share: the share of the dense model's GMACs that each strategy may cost; 1 for the
-            strategies' own schedules.
-        output: folder for oversmoothing.csv and oversmoothing.png.
-    """
-    if not 0 < share <= 1:
-        raise ConfigError(f"expected --share between 0 and 1, got {share:g}.")
-    options |= {"gmacs_share": None if share == 1 else share}
-    options["class_map"] = read_class_map(class_map)
-    _measure(oversmoothing, model, data, strategy, output, overwrite, options, statistics=_PANELS)
-
-
-def _measure(
-    measure: Callable[..., Any],
-    model: ModelOptions,
-    data: str | None,
-    strategies: tuple[str, ...],
-    folder: Path,
-    overwrite: bool,
-    options: dict[str, Any],
-    check: Callable[[int], None] = lambda _: None,
-    **drawn: Any,
-) -> None:
-    """Measure block by block, write the table and the picture, and print the table."""
-    specs = named_specs(strategies)
-    model, source = model_and_data(model, data)
-    name = measure.__name__
-    csv, picture = claim_folder(folder, f"{name}.csv", f"{name}.png", overwrite=overwrite)
-    loaded = model.load()
-    check(adapt(loaded).info.depth)
-    result = measure(loaded, source, specs, name=model.title, **options)
-    result.to_csv(csv, overwrite=True)
-    write_atomically(picture, figure_bytes(result.plot(**drawn)))
-    say(result, written=(csv, picture))
+    content: bytes = figure_bytes(result.plot())
+    return content

@@ -1,0 +1,114 @@
+"""``tokenred agreement`` and ``oversmoothing``: what happens from block to block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tokenred.analysis import agreement, oversmoothing
+from tokenred.analysis.lineup import named_specs
+from tokenred.analysis.plots.canvas import figure_bytes
+from tokenred.backbones import adapt
+from tokenred.cli.console import claim_folder, say
+from tokenred.cli.options import (
+    OUTPUT,
+    ClassMap,
+    Data,
+    ModelOptions,
+    Overwrite,
+    Strategies,
+    model_and_data,
+    options_of,
+    read_class_map,
+)
+from tokenred.core.errors import ConfigError
+from tokenred.core.files import write_atomically
+
+_OUT = Path("tokenred-out")
+_PANELS = ("cosine", "cosine_difference", "high_frequency", "effective_rank")
+
+
+@options_of(agreement, leave_out="strategies name", removed="--removed -P")
+def agreement_command(
+    *,
+    model: ModelOptions = ModelOptions(),
+    data: Data = None,
+    class_map: ClassMap = None,
+    strategy: Strategies = ("gtp", "topk", "tome", "evit", "random"),
+    statistic: Literal["iou", "survival", "scores"] = "iou",
+    layer: int | None = None,
+    output: Annotated[Path, OUTPUT] = _OUT / "agreement",
+    overwrite: Overwrite = False,
+    **options: Any,
+) -> None:
+    """Compare which patches methods keep, at the same counts in every block.
+
+    Without options: the embedded digits model and images.
+
+    Args:
+        statistic: the statistic to draw.
+        layer: draw a matrix of methods for this block.
+        output: folder for agreement.csv and agreement.png.
+    """
+
+    def check(depth: int) -> None:
+        if layer is not None and not 0 <= layer < depth:
+            raise ConfigError(f"expected --layer from 0 to {depth - 1}, got {layer}.")
+
+    options["class_map"] = read_class_map(class_map)
+    _measure(agreement, model, data, strategy, output, overwrite, options, check,
+             statistic=statistic, layer=layer)  # fmt: skip
+
+
+@options_of(oversmoothing, leave_out="strategies name gmacs_share")
+def oversmoothing_command(
+    *,
+    model: ModelOptions = ModelOptions(),
+    data: Data = None,
+    class_map: ClassMap = None,
+    strategy: Strategies = ("gtp", "gtp:theta=0.6", "topk", "tome", "evit"),
+    share: float = 0.75,
+    output: Annotated[Path, OUTPUT] = _OUT / "oversmoothing",
+    overwrite: Overwrite = False,
+    **options: Any,
+) -> None:
+    """Measure how alike the image tokens become in each block, at the same cost.
+
+    Without options: the embedded digits model and images. Only tokens that remain after a block are
+    counted.
+
+    Args:
+        share: the share of the dense model's GMACs that each strategy may cost; 1 for the
+            strategies' own schedules.
+        output: folder for oversmoothing.csv and oversmoothing.png.
+    """
+    if not 0 < share <= 1:
+        raise ConfigError(f"expected --share between 0 and 1, got {share:g}.")
+    options |= {"gmacs_share": None if share == 1 else share}
+    options["class_map"] = read_class_map(class_map)
+    _measure(oversmoothing, model, data, strategy, output, overwrite, options, statistics=_PANELS)
+
+
+def _measure(
+    measure: Callable[..., Any],
+    model: ModelOptions,
+    data: str | None,
+    strategies: tuple[str, ...],
+    folder: Path,
+    overwrite: bool,
+    options: dict[str, Any],
+    check: Callable[[int], None] = lambda _: None,
+    **drawn: Any,
+) -> None:
+    """Measure block by block, write the table and the picture, and print the table."""
+    specs = named_specs(strategies)
+    model, source = model_and_data(model, data)
+    name = measure.__name__
+    csv, picture = claim_folder(folder, f"{name}.csv", f"{name}.png", overwrite=overwrite)
+    loaded = model.load()
+    check(adapt(loaded).info.depth)
+    result = measure(loaded, source, specs, name=model.title, **options)
+    result.to_csv(csv, overwrite=True)
+    write_atomically(picture, figure_bytes(result.plot(**drawn)))
+    say(result, written=(csv, picture))
