@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from tokenred.analysis import read_published
-from tokenred.analysis.plots.published import GTP_PAPER, dense_point, tradeoff_points
+from tokenred.analysis.plots.published import GTP_PAPER, dense_point
 from tokenred.core.errors import InputError
 
 
@@ -49,5 +49,3 @@ def test_refused() -> None:
         read_published(GTP_PAPER, table=9)
     with pytest.raises(InputError, match="needs the column backbone"):
         read_published(pd.DataFrame([{"top1": 1}]))
-    with pytest.raises(InputError, match="both top1 and gmacs"):
-        tradeoff_points(read_published(GTP_PAPER, table=6), "gmacs")

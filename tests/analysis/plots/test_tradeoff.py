@@ -65,6 +65,8 @@ def test_refused(comparison: pd.DataFrame) -> None:
         tradeoff(comparison, x="ms")
     with pytest.raises(InputError, match="no dense model"):
         tradeoff(comparison, published=read_published(GTP_PAPER, table=2), relative=True)
+    with pytest.raises(InputError, match="both top1 and gmacs"):
+        tradeoff(comparison, published=read_published(GTP_PAPER, table=6))
     with pytest.raises(InputError, match="finished rows"):
         tradeoff(comparison.assign(top1=np.nan))
 

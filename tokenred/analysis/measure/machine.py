@@ -6,8 +6,8 @@ import gc
 import os
 import platform
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenred._version import __version__
-from tokenred.core.errors import ConfigError, shown
+from tokenred.core.errors import ConfigError
 from tokenred.core.tensors import evaluating, state_digest
 from tokenred.core.values import Size, read
 from tokenred.reduced.model import ReducedViT
@@ -57,13 +57,6 @@ def _cpu() -> str:
     return platform.processor() or platform.machine() or "unknown"
 
 
-def told_machine(machine: Mapping[str, object]) -> str:
-    """The machine of a measurement, for the line beneath its table."""
-    return (
-        "{processor}, {cores} cores, {threads} threads, torch {torch}, device {device}"
-    ).format_map(machine)
-
-
 def weights_digest(model: nn.Module) -> str:
     """16 hex digits of SHA-256 over names, types, shapes and values of a model's state."""
     return state_digest(model.state_dict())
@@ -88,11 +81,6 @@ def base_of(model: nn.Module) -> nn.Module:
     base = getattr(model, "stands_for", model.base)
     assert isinstance(base, nn.Module)
     return base
-
-
-def precision_of(images: Tensor, amp: torch.dtype | None) -> str:
-    """The dtype that a forward runs in, such as ``"bfloat16"``."""
-    return str(amp or images.dtype).removeprefix("torch.")
 
 
 def check_device(device: str | torch.device | None) -> torch.device | None:
@@ -127,13 +115,16 @@ def running(
     Raises:
         ConfigError: for another precision, an invalid number of threads, or a missing device.
     """
+    if amp not in (None, torch.bfloat16, torch.float16):
+        raise ConfigError(f"expected amp as torch.bfloat16 or torch.float16, got {amp!r}.")
     target = check_device(device)
     with ExitStack() as stack:
         stack.enter_context(cpu_threads(threads))
         for model in models:
             place = stack.enter_context(measured(model, target))
         stack.enter_context(torch.inference_mode() if inference else torch.no_grad())
-        stack.enter_context(autocast(place, amp))
+        if amp is not None:
+            stack.enter_context(torch.autocast(place.type, dtype=amp))
         yield place
 
 
@@ -175,13 +166,6 @@ def channels_last(models: Iterable[nn.Module], wanted: bool = True) -> Iterator[
     finally:
         for weight, data in weights.items():
             weight.data = data
-
-
-def autocast(device: torch.device, amp: torch.dtype | None) -> AbstractContextManager[object]:
-    """Mixed precision in ``amp``, or nothing; a ConfigError for another type than 16-bit ones."""
-    if amp not in (None, torch.bfloat16, torch.float16):
-        raise ConfigError(f"expected amp as torch.bfloat16 or torch.float16, got {shown(amp)}.")
-    return nullcontext() if amp is None else torch.autocast(device.type, dtype=amp)
 
 
 @contextmanager

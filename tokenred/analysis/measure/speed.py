@@ -17,7 +17,7 @@ from rich.text import Text
 from torch import Tensor, nn
 
 from tokenred.analysis.measure.image_costs import adaptive_cost, is_adaptive
-from tokenred.analysis.measure.machine import base_of, describe_machine, precision_of, told_machine
+from tokenred.analysis.measure.machine import base_of, describe_machine
 from tokenred.analysis.measure.timing import (
     Candidate,
     Clock,
@@ -146,10 +146,9 @@ class Benchmark(Result):
     def footnotes(self) -> list[str]:
         compiled = ", compiled" if self.compile else ""
         pairs = self.timings[0].pairs if self.timings else 0
-        return [
-            f"batch {self.batch_size}, {self.precision}{compiled}, {pairs} pairs; "
-            f"{told_machine(self.machine)}"
-        ]
+        how = f"batch {self.batch_size}, {self.precision}{compiled}, {pairs} pairs; "
+        where = "{processor}, {cores} cores, {threads} threads, torch {torch}, device {device}"
+        return [how + where.format_map(self.machine)]
 
 
 @checked
@@ -221,7 +220,8 @@ def benchmark(
                 reference, own = runs[id(bases[name])], runs[id(model)]
                 times[name].append((clock(reference, images), clock(own, images)))
                 bar.update()
-        machine, precision = describe_machine(images.device), precision_of(images, amp)
+        machine = describe_machine(images.device)
+        precision = str(amp or images.dtype).removeprefix("torch.")
         shape = image_shape_of(next(iter(bases.values())), images.shape[1:])
     timings = []
     for name, model in todo.items():

@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from tokenred.analysis.plots.frames import choose, need, read_frame
-from tokenred.core.errors import InputError
 
 GTP_PAPER = Path(__file__).with_name("gtp_paper_tables.csv")
 """The tables of the GTP paper, and the best settings of the authors' release notes."""
@@ -95,15 +94,6 @@ def _spread_speeds(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     shared = frame["top1"].groupby(rest, dropna=False, sort=False).transform("count") > 0
     frame[values] = frame[values].fillna(spoken[values].transform("first"))
     return frame[~(lone & shared)].reset_index(drop=True)
-
-
-def tradeoff_points(published: pd.DataFrame, x: str) -> pd.DataFrame:
-    """The points that have an accuracy and a position on the axis, each once."""
-    need(published, ["backbone", "method", "top1", x], "the published points of a trade-off")
-    points = published.dropna(subset=["top1", x])
-    if points.empty:
-        raise InputError(f"no published point has both top1 and {x}; choose another table or axis.")
-    return points.drop_duplicates(["backbone", "method", "top1", x]).reset_index(drop=True)
 
 
 def dense_point(published: pd.DataFrame, backbone: str) -> pd.Series | None:

@@ -18,7 +18,7 @@ from tokenred.analysis.plots.canvas import (
 from tokenred.analysis.plots.frames import about, label_of, need, read_frame
 from tokenred.analysis.plots.looks import Look, looks_of, read_name, variants_of
 from tokenred.analysis.plots.points import wilson
-from tokenred.analysis.plots.published import dense_point, read_published, tradeoff_points
+from tokenred.analysis.plots.published import dense_point, read_published
 from tokenred.core.errors import ConfigError, InputError
 
 _DENSE = "dense"
@@ -70,7 +70,6 @@ def tradeoff(
     frame = frame.assign(line=variants_of(frame) if hue is None else frame[hue])
     if frame.empty:
         raise InputError(f"expected finished rows with top1 and {x}, got none; measure both.")
-    theirs = None if published is None else tradeoff_points(read_published(published), x)
     ours = _placed(frame, x, relative)
     dense = frame["method"] == _DENSE
     points = ours[~dense].reset_index(drop=True)
@@ -83,8 +82,8 @@ def tradeoff(
                 star["x"], star["y"], marker="*", markersize=9, color="black", label=_DENSE,
                 markeredgecolor="white", markeredgewidth=0.5, linestyle="none", zorder=4,
             )  # fmt: skip
-        if theirs is not None:
-            _draw_published(axes, theirs, x, looks, relative)
+        if published is not None:
+            _draw_published(axes, read_published(published), x, looks, relative)
         if front:
             _draw_front(axes, ours, less=x == "gmacs")
         axes.set(
@@ -153,6 +152,11 @@ def _draw_published(
 
     A method's backbones have shades and markers, as its variants do.
     """
+    need(points, ["backbone", "method", "top1", x], "the published points of a trade-off")
+    points = points.dropna(subset=["top1", x])
+    points = points.drop_duplicates(["backbone", "method", "top1", x])
+    if points.empty:
+        raise InputError(f"no published point has both top1 and {x}; choose another table or axis.")
     pairs = dict.fromkeys(zip(points["method"], points["backbone"], strict=True))
     first = dict(reversed(pairs))
     called = {(m, b): m.casefold() if first[m] == b else f"{m.casefold()}:{b}" for m, b in pairs}
