@@ -55,7 +55,12 @@ def agreement_map(
         rows = rows[rows["layer"] == layer]
         if rows.empty:
             raise InputError(f"expected a block among {there}, got {layer!r}.")
-    table = _methods(rows) if square else _pairs(rows)
+    if square:  # the lower triangle, in the order they came in
+        names = list(dict.fromkeys([*rows["a"], *rows["b"]]))
+        table = rows.pivot(index="b", columns="a", values="mean")
+        table = table.reindex(index=names[1:], columns=names[:-1])
+    else:
+        table = _pairs(rows)
     # Correlations can be negative, shares cannot.
     share = statistic == "iou"
     values = table.to_numpy(dtype=np.float64) * (100 if share else 1)
@@ -95,10 +100,3 @@ def _pairs(rows: pd.DataFrame) -> pd.DataFrame:
     if (rows["statistic"] == "iou").all() and "chance" in rows:
         table.loc["by chance"] = rows.groupby("layer")["chance"].mean()
     return table
-
-
-def _methods(rows: pd.DataFrame) -> pd.DataFrame:
-    """The lower triangle of method against method, in the order they came in."""
-    names = list(dict.fromkeys([*rows["a"], *rows["b"]]))
-    table = rows.pivot(index="b", columns="a", values="mean")
-    return table.reindex(index=names[1:], columns=names[:-1])

@@ -44,7 +44,10 @@ def looks_of(names: Iterable[Any]) -> dict[Any, Look]:
         colour = colours[place % len(colours)]
         if method in _BASELINES:
             colour, marker = grey, marker if again else _BASELINES[method]
-        looks[name] = (_shaded(colour, _SHADES[again % len(_SHADES)]), marker)
+        shade = _SHADES[again % len(_SHADES)]
+        end = 1.0 if shade > 0 else 0.0
+        r, g, b = (part + abs(shade) * (end - part) for part in colour)
+        looks[name] = ((r, g, b), marker)
         if method == "dense":
             looks[name] = ((0.0, 0.0, 0.0), "*")
     return {name: looks[name] for name in found}
@@ -113,10 +116,3 @@ def _divided(name: Any) -> tuple[str, list[str], str]:
     # Not at the commas within a part's own parentheses.
     written = re.split(r",(?![^(\[]*[)\]])", arguments) if arguments else []
     return recipe.casefold(), written, share if at else ""
-
-
-def _shaded(colour: Colour, shade: float) -> Colour:
-    """Darker below 0, lighter above."""
-    end = 1.0 if shade > 0 else 0.0
-    r, g, b = (part + abs(shade) * (end - part) for part in colour)
-    return r, g, b

@@ -208,7 +208,8 @@ def _cover(axes: Axes, picture: Picture, stage: Stage, holders: bool) -> None:
     regions = np.where(stage.held, stage.holder, -1)
     regions.flat[owners] = owners
     _draw_lines(axes, _borders(regions), "black", "white")
-    means = _means(picture)
+    pixels = torch.from_numpy(picture.pixels).movedim(-1, 0).double()
+    means = adaptive_avg_pool2d(pixels, picture.grid).movedim(0, -1).numpy()
     for owner in owners:
         region = regions == owner
         veil[region, :3], veil[region, 3] = means[region].mean(axis=0), 1
@@ -237,12 +238,6 @@ def _draw_edges(axes: Axes, stage: Stage, gw: int) -> None:
             *ends[0, 1], marker="o", markersize=4, color=colour, markeredgecolor="white",
             markeredgewidth=0.6, zorder=6,
         )  # fmt: skip
-
-
-def _means(picture: Picture) -> NDArray[np.float64]:
-    """``(gh, gw, 3)`` mean colours of the patches."""
-    pixels = torch.from_numpy(picture.pixels).movedim(-1, 0)
-    return adaptive_avg_pool2d(pixels.double(), picture.grid).movedim(0, -1).numpy()
 
 
 def _borders(region: NDArray[np.int64]) -> list[Any]:

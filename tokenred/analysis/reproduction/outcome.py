@@ -201,13 +201,10 @@ def figure_of(part: Part) -> Figure | None:
         if own:
             theirs = {"published": GTP_PAPER, "backbone": part.target.backbone}
         return tabulate(frame, rows, table=number, **theirs).figure(width=6.0)
-    published, title = (_published_points(part), part.target.name) if own else (None, None)
+    published = title = None
+    if own:
+        title, points = part.target.name, read_published(GTP_PAPER, finetuned=False)
+        here = points["table"].isin(part.experiment.tables) & points["gmacs"].notna()
+        points = points[here & (points["backbone"] == part.target.backbone)]
+        published = None if points["top1"].isna().all() else points
     return tradeoff(frame, published=published, title=title, width=6.0, height=3.6)
-
-
-def _published_points(part: Part) -> pd.DataFrame | None:
-    """The published points of a trade-off, or None if they have no cost."""
-    points = read_published(GTP_PAPER, finetuned=False).dropna(subset=["top1", "gmacs"])
-    own = points["backbone"] == part.target.backbone
-    points = points[own & points["table"].isin(part.experiment.tables)]
-    return None if points.empty else points
