@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from tokenred.analysis import save_figure
-from tokenred.analysis.plots.canvas import add_legend, add_note, new_grid
+from tokenred.analysis.plots.canvas import add_note, new_grid
 from tokenred.core.errors import ConfigError, DataError, OutputExistsError
 
 
@@ -33,18 +33,6 @@ def test_the_style_leaves_no_traces() -> None:
     assert figure.axes[1].xaxis.label.get_size() == 8
     assert "\n" in figure.get_supxlabel()
     assert list(figure.get_size_inches()) == [3, 2]
-
-
-def test_a_label_wider_than_the_figure_is_wrapped() -> None:
-    with new_grid(2, 2) as (figure, grid):
-        words = "topk:scorer=ValueNorm " * 4
-        add_legend(figure, grid[0, 0].plot([1, 2], label=words) + grid[0, 0].plot([1], label="b"))
-    figure.draw_without_rendering()
-    long, short = figure.legends[0].get_texts()
-    assert long.get_text().split() == words.split()
-    assert short.get_text() == "b"
-    assert long.get_window_extent().x1 < figure.bbox.x1
-    assert figure.get_figheight() > 2.4
 
 
 def test_pdf_and_svg_keep_text_and_no_date(tmp_path: Path) -> None:
