@@ -246,10 +246,8 @@ def test_failures_and_refusals() -> None:
 
 
 def test_what_a_strategy_does_not_read_is_told() -> None:
-    config = '{"recipe": "gtp", "fuser": "prune"}'
-    other = make_row("c", strategy="mine", config='{"scorer": {"name": "of.another.Program"}}')
-    rows = [make_row("a", config=config), make_row("b", config=config, batch_size=1), other]
-    found = Sweep(tuple(rows))
+    unused = "graph: not read by Prune"
+    found = Sweep((make_row("a", unused=unused), make_row("b", unused=unused, batch_size=1)))
     assert found.footnotes()[4] == "graph: not read by Prune: gtp:P=8."
     assert "not read by Prune" in found._repr_html_()
 

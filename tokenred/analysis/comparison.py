@@ -185,7 +185,6 @@ def compare(
     reduced, left_out = wrap_specs(base, specs)
     specs = [spec for spec in specs if spec.label in reduced]
     others, notes = baselines_beside(base, specs, reduced, baselines, smaller)
-    unused = unused_notes((name, model.strategy.unused) for name, model in reduced.items())
     dataset = None
     if data is not None:
         dataset = open_for(base, data, split=split, class_map=class_map)
@@ -224,7 +223,7 @@ def compare(
             model=name or type(base).__name__, data="" if dataset is None else dataset.name
         )
         skipped = () if dataset is None else _skipped(study, dataset)
-    return Comparison(frame, level, (*skipped, *left_out, *notes, *unused))
+    return Comparison(frame, level, (*skipped, *left_out, *notes, *unused_notes(rows)))
 
 
 def _cell(other: Baseline) -> dict[str, Any]:
@@ -261,6 +260,7 @@ def _row(
     own = label != DENSE and label not in configs
     row["fingerprint"] = found["fingerprint"] if own else ""
     row["config"] = found["config"] if own else configs.get(label, "")
+    row["unused"] = found["unused"] if own else ""
     row["precision"] = dense["dtype"].removeprefix("amp:")
     return row | {name: dense[name] for name in _COMMON if name in dense}
 

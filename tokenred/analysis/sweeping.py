@@ -21,7 +21,7 @@ from tokenred.analysis.study.cell import DONE, OUT_OF_MEMORY, SKIPPED, Cell
 from tokenred.analysis.study.grid import Grid
 from tokenred.analysis.study.plan import Plan
 from tokenred.analysis.study.pool import Serial
-from tokenred.analysis.study.rows import record, unused_in, unused_notes
+from tokenred.analysis.study.rows import record, unused_notes
 from tokenred.analysis.study.store import Store
 from tokenred.analysis.study.study import run_plan
 from tokenred.core.errors import ConfigError
@@ -118,7 +118,7 @@ class Sweep(Result):
                 f"tokenred {first['tokenred']}, torch {first['torch']}, timm {first['timm']}, seed "
                 f"{first['seed']}.",
             ]
-        lines += unused_notes(unused_in(self.rows))
+        lines += unused_notes(self.rows)
         for row in self.failures:
             words = [row["model"], row["strategy"], f"batch {row['batch_size']}"]
             words.append(f"images {row['image_size']}")

@@ -34,7 +34,7 @@ from tokenred.analysis.reports.page import (
 from tokenred.analysis.reports.source import OVERSMOOTHING, SWEEP, Source, read_source
 from tokenred.analysis.result import count, quarters
 from tokenred.analysis.study.cell import DONE
-from tokenred.analysis.study.rows import extra_columns, unused_in, unused_notes
+from tokenred.analysis.study.rows import extra_columns, unused_notes
 from tokenred.core.errors import ConfigError
 from tokenred.core.files import check_output
 from tokenred.core.lock import output_lock
@@ -44,7 +44,7 @@ _WORDS = ("strategy", "method", "model", "data", "image_size", "dtype", "compile
 # Columns of the table of cells; the others describe how a cell was produced.
 _SHOWN = {
     *(n for name, figure in FIGURES.items() for n in (name, *figure.get("bounds", ()))),
-    "strategy", "tokens", "status", "error", "traceback",
+    "strategy", "tokens", "status", "error", "traceback", "unused",
 } - {"low", "high"}  # fmt: skip
 _LONG = ("config", "key", "fingerprint")
 
@@ -104,7 +104,7 @@ def sections_of(
             f"{count(source.missing, 'cell')} of the study not run yet; the command that started "
             "it continues it."
         )
-    notes += unused_notes(unused_in(source.frame.to_dict("records")))
+    notes += unused_notes(source.frame.to_dict("records"))
     if source.kind == OVERSMOOTHING:
         notes.append("One row per strategy, block and statistic, with the interval in brackets.")
     best_first = sorted(source.frame.to_dict("records"), key=_rank)

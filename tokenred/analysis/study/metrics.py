@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,7 +36,6 @@ class Context:
         compile: whether to time compiled models, or in which mode.
         channels_last: keep images as NHWC in memory.
         dense: the model that timings are compared with; None for the reduced model's base.
-        kept: what metrics keep between cells of the same model.
     """
 
     batch_size: int
@@ -46,7 +45,6 @@ class Context:
     compile: Compile = False
     channels_last: bool = False
     dense: nn.Module | None = None
-    kept: dict[Any, Any] = field(default_factory=dict)
     evaluation: Evaluation | None = None  # from a pass over the images shared with other cells
     packed: Packed | None = None  # what was passed to `keep`
 

@@ -134,6 +134,7 @@ class Plan:
             "strategy": cell.label,
             "method": cell.method,
             "config": "" if strategy is None else json.dumps(to_config(strategy, strict=False)),
+            "unused": "" if strategy is None else "; ".join(strategy.unused),
             "fingerprint": cell.fingerprint,
             "model": model.label,
             "weights": facts.weights if facts else "",

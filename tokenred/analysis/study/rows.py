@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from tokenred.core.errors import TokenredError
-from tokenred.strategies.strategy import from_config
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,8 +21,8 @@ _FIRST = (
 _LAST = (
     "status", "error", "seconds", "attempts", "engine", "fingerprint", "weights", "batch_size",
     "image_size", "compile", "device", "processor", "cores", "threads", "host", "platform",
-    "python", "torch", "timm", "tokenred", "commit", "created", "study", "config", "traceback",
-    "key",
+    "python", "torch", "timm", "tokenred", "commit", "created", "study", "config", "unused",
+    "traceback", "key",
 )  # fmt: skip
 # What is known about every row, whatever is measured; `accuracy` adds the others.
 OF_EVERY_ROW = frozenset({*_FIRST, *_LAST, "axes", "packed"}) - {"images", "top1", "top5"}
@@ -110,26 +105,14 @@ def tidy(records: Sequence[Mapping[str, Any]], axes: Sequence[str]) -> pd.DataFr
     return pd.DataFrame(list(records), columns=list(dict.fromkeys(columns)))
 
 
-def unused_notes(found: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
-    """Lines below a table: what changes nothing in which strategies, from labels and `unused`."""
+def unused_notes(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Lines below a table: what changes nothing, and in which strategies of its rows."""
     by_reason: dict[str, dict[str, None]] = {}
-    for label, unused in found:
-        for told in unused:
-            by_reason.setdefault(told, {})[label] = None
+    for row in rows:
+        told = row.get("unused")  # NaN in a frame with other rows
+        for reason in told.split("; ") if isinstance(told, str) and told else ():
+            by_reason.setdefault(reason, {})[str(row["strategy"])] = None
     return [
-        f"{told}: {first}{f' and {len(more)} more' if more else ''}."
-        for told, (first, *more) in by_reason.items()
+        f"{reason}: {first}{f' and {len(more)} more' if more else ''}."
+        for reason, (first, *more) in by_reason.items()
     ]
-
-
-def unused_in(rows: Iterable[Mapping[str, Any]]) -> list[tuple[str, Sequence[str]]]:
-    """What changes nothing in the strategies of some rows, for `unused_notes`."""
-    return [(str(row["strategy"]), _unused(row["config"])) for row in rows if row.get("config")]
-
-
-@functools.lru_cache(maxsize=1024)
-def _unused(config: str) -> tuple[str, ...]:
-    try:
-        return from_config(json.loads(config)).unused
-    except (TokenredError, TypeError, ValueError, RecursionError):
-        return ()  # of a baseline, or with a part that this program does not know

@@ -152,7 +152,7 @@ class Study(Result):
         compared = [row for row in records if row["key"] not in self._reference_keys]
         lines += figure_notes([row for row in records if row["status"] == DONE])
         lines += filter(None, [resolution(compared, self.level)])
-        lines += unused_notes((c.label, c.strategy.unused) for c in self._plan.cells if c.strategy)
+        lines += unused_notes(records)
         lines += [f"{row['status']}: {row['strategy']}: {row['error']}" for row in failed[:5]]
         if len(failed) > 5:
             lines.append(f"and {len(failed) - 5} more that failed or were skipped.")

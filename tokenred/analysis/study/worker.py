@@ -69,11 +69,10 @@ class Runner:
     loaded: Mapping[ModelRef, nn.Module] = field(default_factory=dict)
     _models: dict[Any, nn.Module] = field(default_factory=dict)
     _images: dict[Any, KeptImages] = field(default_factory=dict)
-    _shared: dict[Any, Any] = field(default_factory=dict)
     _compiled: bool = False
 
     def __getstate__(self) -> dict[str, Any]:
-        here = ("loaded", "_models", "_images", "_shared")
+        here = ("loaded", "_models", "_images")
         return {name: {} if name in here else value for name, value in vars(self).items()}
 
     def __call__(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
@@ -128,7 +127,7 @@ class Runner:
         return Context(
             batch_size=setting.batch_size, workers=self.loaders, seed=setting.seed,
             amp=precision_of(setting.dtype)[1], compile=setting.compile,
-            channels_last=self.channels_last, kept=self._shared,
+            channels_last=self.channels_last,
         )  # fmt: skip
 
     def _measure(self, cell: Cell, setting: Setting, evaluation: Evaluation | None) -> Outcome:
@@ -173,7 +172,6 @@ class Runner:
 
     def _load(self, setting: Setting, dtype: torch.dtype | None) -> nn.Module:
         # Leave nothing behind that affects the next model.
-        self._shared.clear()
         if self._compiled:
             torch.compiler.reset()
             self._compiled = False
