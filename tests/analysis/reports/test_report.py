@@ -106,8 +106,7 @@ def test_a_comparison_and_a_sweep(comparison, sweep, tmp_path) -> None:  # type:
 
 
 def test_what_a_strategy_does_not_read(comparison, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    unread = '{"recipe": "gtp", "fuser": "prune"}'
-    comparison["config"] = ["", unread, unread]
+    comparison["unused"] = ["", *["graph: not read by Prune"] * 2]
     text = report(comparison, tmp_path / "r.html").read_text()
     assert "graph: not read by Prune: gtp@0.5 and 1 more." in text
 

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tokenred.analysis.measure.inputs import Data, reading
 from tokenred.analysis.measure.machine import Portions, weight_type
 from tokenred.analysis.measure.machine import channels_last as weights_last
+from tokenred.analysis.study.rows import Predictions
 from tokenred.core.errors import ConfigError, DataError, InputError, shown
 from tokenred.core.values import Count, Size, checked
 from tokenred.data.classes import ClassMap
@@ -24,23 +23,15 @@ from tokenred.reduced.model import ReducedViT
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class Evaluation(Predictions):
     """The predictions of a model on labelled images; one entry per readable image.
 
     Attributes:
-        index: ``(n,)`` positions of the images in the dataset.
-        label, prediction: ``(n,)`` classes.
-        rank: ``(n,)`` number of classes that the model ranks above the label; 0 is correct. Of
-            classes with equal logits, the first ranks higher.
         classes: number of classes.
         skipped: name and reason of each unreadable image; these are not counted.
         seconds: wall-clock time, loading included, of all models evaluated together.
     """
 
-    index: NDArray[np.int64]
-    label: NDArray[np.int64]
-    prediction: NDArray[np.int64]
-    rank: NDArray[np.int64]
     classes: int
     skipped: tuple[tuple[str, str], ...]
     seconds: float
@@ -49,11 +40,6 @@ class Evaluation:
     def count(self) -> int:
         """Images counted."""
         return len(self.label)
-
-    @property
-    def correct(self) -> NDArray[np.bool_]:
-        """``(n,)`` whether each prediction is correct."""
-        return np.equal(self.rank, 0)
 
     @property
     def top1(self) -> float:

@@ -35,7 +35,8 @@ class Predictions:
     Attributes:
         index: ``(n,)`` positions of the images in their dataset.
         label, prediction: ``(n,)`` classes.
-        rank: ``(n,)`` number of classes that the model ranks above the label; 0 is correct.
+        rank: ``(n,)`` number of classes that the model ranks above the label; 0 is correct. Of
+            classes with equal logits, the first ranks higher.
     """
 
     index: NDArray[np.int64]
