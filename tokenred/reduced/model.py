@@ -414,7 +414,7 @@ def block_numbers(indices: int | Sequence[int] | None, depth: int) -> list[int]:
     if indices is None or isinstance(indices, int):
         last = depth if indices is None else indices
         indices = range(depth - last, depth) if 0 < last <= depth else ()
-    if not indices or any(not -depth <= i < depth for i in indices):
+    if not indices or [i for i in indices if not -depth <= i < depth]:
         raise ConfigError(
             f"blocks {list(indices) or 'none'} were requested; the model has blocks 0 to "
             f"{depth - 1}."
