@@ -165,13 +165,13 @@ def test_attention_pooling_of_merged_copies_is_that_of_the_copies() -> None:
 
 @pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
 @pytest.mark.parametrize("recipe", tr.list_strategies())
-@pytest.mark.parametrize("pool", ["avg", "map, register", "avgmax", "max"])
+@pytest.mark.parametrize("pool", ["avg", "map, register"])
 def test_features_and_head_make_the_forward(recipe: str, pool: str) -> None:
     reduced, images = tr.wrap(_backbone(pool).model, recipe), _pictures()
     with torch.no_grad():
         features = reduced.forward_features(images)
         torch.testing.assert_close(reduced.forward_head(features), reduced(images))
-        weighs = reduced.strategy.fuser.traits.conserves_size and pool != "max"
+        weighs = reduced.strategy.fuser.traits.conserves_size
         alone = reduced.backbone.head(features.clone())
         # A padded batch may or may not be seen by a head.
         if not any(reduced.strategy.selector.adaptive(layer, 2) for layer in range(2)):

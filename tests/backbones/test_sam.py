@@ -133,7 +133,7 @@ def test_steps_around_a_block() -> None:
     same(trace.features[1], expected, 1e-12)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [form for form in FORMS if not form.startswith("no ")])
 def test_costs(form: str) -> None:
     # A mean that counts tokens by their size would be counted, too.
     model = sam(**{"global_pool": "max"} | FORMS[form])

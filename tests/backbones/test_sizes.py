@@ -47,7 +47,9 @@ MODELS: dict[str, tuple[Any, int]] = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "resnet" else n for n in MODELS]
+)
 def test_a_dynamic_size(name: str) -> None:
     make, patch = MODELS[name]
     model = make().eval()
