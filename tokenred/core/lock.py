@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sqlite3
@@ -62,7 +61,7 @@ def _number(place: Path) -> int | None:
 
 def _take(connection: sqlite3.Connection) -> None:
     since = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    me = json.dumps({"process": os.getpid(), "host": platform.node(), "since": since})
+    me = f"process {os.getpid()} on {platform.node()}, since {since}"
     connection.execute("PRAGMA synchronous = OFF")
     connection.execute("PRAGMA journal_mode = MEMORY")
     # Once for others to read who it is, and once to keep.
@@ -75,9 +74,9 @@ def _take(connection: sqlite3.Connection) -> None:
 
 def _holder(connection: sqlite3.Connection) -> str:
     try:
-        ((text,),) = connection.execute("SELECT value FROM holder").fetchall()
-        return " (process {process} on {host}, since {since})".format(**json.loads(text))
-    except (sqlite3.Error, ValueError, KeyError):  # it is only just being taken
+        ((told,),) = connection.execute("SELECT value FROM holder").fetchall()
+        return f" ({told})"
+    except (sqlite3.Error, ValueError):  # it is only just being taken
         return ""
 
 

@@ -16,9 +16,7 @@ from tokenred.core.part import check_choice
 from tokenred.core.tensors import as_map, gather_tokens
 
 FILLS = ("last", "own", "nearest", "zero")
-"""What a patch gets that no token owns: its own feature when it left, that of the nearest patch
-that has a token, or zeros. ``"own"`` is ``"last"`` for every patch whose token went, whoever has
-absorbed it."""
+"""What a patch gets that no token owns, see `KeptTokens.unreduce`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,11 +149,7 @@ def fill_grid(
     fill: str,
     last: Float[Tensor, "b N0 c"] | None = None,
 ) -> Float[Tensor, "b N0 c"]:
-    """Give each patch the feature of its owner, by default the token at its position.
-
-    ``last`` is each patch's own feature when it was removed, for ``fill="last"`` and ``"own"``; an
-    `InputError` if its width differs from that of the tokens.
-    """
+    """`KeptTokens.unreduce`, with each patch's own feature when it was removed in ``last``."""
     if owner is None or fill == "own":
         owner = _own_places(index, grid[0] * grid[1])
     if fill == "nearest":
