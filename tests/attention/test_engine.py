@@ -22,10 +22,8 @@ from tokenred.attention import (
     TiledEngine,
     TwoCallsEngine,
     attend,
-    pick_engine,
     size_bias,
 )
-from tokenred.core.errors import ConfigError, PartError
 from tokenred.core.state import TokenState
 from tokenred.testing import Sample, draw
 
@@ -184,20 +182,6 @@ def test_engines_without_a_map_leave_to_others_what_they_cannot_do(engine: Engin
     assert not engine.supports(learned, spec)
     assert not trains.supports(learned, spec)
     assert not engine.supports(qkv, replace(spec, key_bias=bias.clone().requires_grad_()))
-
-
-@pytest.mark.parametrize("engine", ["auto", "plain"])
-def test_what_was_not_asked_for_is_not_there(engine: str) -> None:
-    qkv, _, state = Case(6).make()
-    _, stats = attend(qkv, AttentionSpec((AttentionStat.keys(),)), state, pick_engine(engine))
-    assert torch.equal(stats[AttentionStat.keys()], qkv.k)
-    with pytest.raises(PartError, match=r"diagonal.* was not computed for this block"):
-        stats[AttentionStat.diagonal()]
-
-
-def test_an_unknown_engine_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"one of auto, plain, .*triton, got 'flash'"):
-        pick_engine("flash")
 
 
 def test_dropout_is_applied_to_the_map_and_not_to_the_statistics() -> None:

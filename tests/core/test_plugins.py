@@ -64,11 +64,6 @@ def test_loaded_by_the_first_look_up_that_misses(install: Install) -> None:
     )
 
 
-def test_loaded_by_a_list(install: Install) -> None:
-    install("plug-a", SCORER.format(name="FromA"))
-    assert "FromA" in tr.list_scorers()
-
-
 def test_a_function_is_called(install: Install) -> None:
     code = "def register():" + SCORER.format(name="FromB").replace("\n", "\n    ")
     install("plug-b", code, "plug_b:register")
