@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -90,9 +88,12 @@ class _Recompute(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *given: Tensor | None) -> tuple[Tensor | None, ...]:
         inputs, wanted = ctx.saved_tensors, ctx.needs_input_grad[1:]
+        (b, h, n, _), device = inputs[0].shape, inputs[0].device
+        step = max(1, (_ENTRIES_CPU if device.type == "cpu" else _ENTRIES) // (h * n * n))
         chunks = []
-        with full_precision(inputs[0].device):
-            for images in _chunks(inputs[0]):
+        with full_precision(device):
+            for at in range(0, max(b, 1), step):
+                images = slice(at, at + step)
                 parts = [
                     None if t is None else t[images].detach().requires_grad_(want)
                     for t, want in zip(inputs, wanted, strict=True)
@@ -106,28 +107,17 @@ class _Recompute(torch.autograd.Function):
 def _gradients(call: _Call, inputs: list[Any], arrived: list[Tensor | None]) -> tuple[Tensor, ...]:
     """The gradients of the inputs that require them, given those of the outputs."""
     targets = [t for t in inputs if t is not None and t.requires_grad]
+    q, k, v, bias = inputs
     with torch.enable_grad():
+        spec = replace(call.spec, key_bias=bias)
+        out, stats = PLAIN(QKV(q, k, v, call.scale), spec, call.state)
+        given = (out, *(stats[stat] for stat in spec.requires))
         pairs = [
             (output, gradient.to(output.dtype))
-            for output, gradient in zip(_plain(call, *inputs), arrived, strict=True)
+            for output, gradient in zip(given, arrived, strict=True)
             if gradient is not None and output.requires_grad
         ]
     if not pairs:
         return tuple(torch.zeros_like(t) for t in targets)
     outputs, gradients = zip(*pairs, strict=True)
     return torch.autograd.grad(outputs, targets, gradients, materialize_grads=True)
-
-
-def _plain(call: _Call, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
-    """Output and statistics, the map held."""
-    spec = replace(call.spec, key_bias=bias)
-    out, stats = PLAIN(QKV(q, k, v, call.scale), spec, call.state)
-    return (out, *(stats[stat] for stat in spec.requires))
-
-
-def _chunks(q: Float[Tensor, "b h N d"]) -> Iterator[slice]:
-    b, h, n, _ = q.shape
-    entries = _ENTRIES_CPU if q.device.type == "cpu" else _ENTRIES
-    step = max(1, entries // (h * n * n))
-    for at in range(0, max(b, 1), step):
-        yield slice(at, at + step)
