@@ -60,7 +60,7 @@ OFTEN = [
     for at, case in enumerate(CASES)
     if case[1:] == ("vit, q/k-norm", "autocast to bf16")
     or (case[0] == "gtp" and case[1].startswith("hf"))
-    or at % 89 == 0
+    or at % 178 == 0
 ]
 
 

@@ -21,7 +21,7 @@ from tokenred.models import load_model, read_checkpoint
 Saved = tuple[dict[str, torch.Tensor], dict[str, str], torch.Tensor]
 IMAGES = torch.linspace(-1, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16)
 FEW = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 PLAIN = st.one_of(

@@ -60,7 +60,7 @@ def test_no_value_is_read_off_the_cpu(reduced: tr.ReducedViT) -> None:
     assert logits.shape == (2, 5)
 
 
-@_by_default("gtp, sparse", "idlevit")
+@_by_default("gtp, sparse")
 def test_compile(reduced: tr.ReducedViT) -> None:
     graphs = CompileCounter()
     compiled: Any = torch.compile(reduced, fullgraph=True, backend=graphs)
@@ -70,7 +70,7 @@ def test_compile(reduced: tr.ReducedViT) -> None:
     assert graphs.frame_count == 1
 
 
-@_by_default("gtp, sparse", "mstm")
+@_by_default("mstm")
 def test_export(reduced: tr.ReducedViT) -> None:
     with torch.no_grad():
         batch = torch.export.Dim("batch", min=1, max=64)
