@@ -172,7 +172,7 @@ def sweep(
         batch_sizes: images in a batch; this and the next six are combined in every way.
         image_sizes: a side, or (height, width); None for the model's own.
         dtypes: float32, bfloat16 or float16, of weights and images.
-        compile: whether to compile both models, or a mode of ``torch.compile``.
+        compile: whether both models are compiled (yes or no), or a mode of ``torch.compile``.
         engines: attention of the reduced models (`tokenred.wrap`): auto, plain, two_calls, …
         threads: CPU threads of PyTorch; None for no change.
         devices: cpu, cuda, …

@@ -133,8 +133,9 @@ def _described(function: Callable[..., Any]) -> dict[str, str]:
     found = {}
     for each in parse(inspect.getdoc(function) or "").params:
         text = " ".join((each.description or "").replace("``", "`").split())
-        other = re.match(r"as in `(\w+)`", text)
-        theirs = _described(resolve_name(f"tokenred.analysis:{other[1]}")) if other else {}
+        other = re.match(r"(?:as in|see) `([\w.]+)`", text)
+        home = "" if other and "." in other[1] else "tokenred.analysis."
+        theirs = _described(resolve_name(home + other[1])) if other else {}
         for name in map(str.strip, each.arg_name.split(",")):
             found[name] = theirs.get(name, text)
     return found

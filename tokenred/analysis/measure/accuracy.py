@@ -99,7 +99,7 @@ def evaluate(
         workers: processes that load images; a loader has its own.
         limit: maximum number of images: a fixed, class-balanced subset, or the first images of a
             loader.
-        device: where to run; None for the model's device.
+        device: where to run, such as cuda; None for the model's device.
         amp: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
         channels_last: store images and convolution weights as NHWC.
         progress: show progress on standard error.
