@@ -124,6 +124,8 @@ def test_what_cannot_meet_its_budget_is_left_out(digits: nn.Module) -> None:
     found = compare(digits, None, ["topk@0.1", "gtp@0.6"], **QUICK)
     assert found.frame["strategy"].tolist() == ["dense", "gtp@0.6"]
     assert "Left out: topk@0.1: the budget is" in str(found)
+    found = compare(digits, None, ["gtp"], budget=0.6, **QUICK)
+    assert found.frame["strategy"].tolist() == ["dense", "gtp@0.6"]
 
 
 def test_default_is_five_methods_at_two_budgets(digits: nn.Module) -> None:
@@ -143,7 +145,9 @@ def test_default_is_five_methods_at_two_budgets(digits: nn.Module) -> None:
         ({"data": "digitz"}, DataError, "digitz"),
         ({"strategies": ["topk", "topk"]}, ConfigError, "a distinct name for each strategy"),
         ({"strategies": "topk"}, ConfigError, "a list of strategies"),
-        ({"limit": 0}, ConfigError, "limit"),
+        ({"limit": 0}, ConfigError, "compare: limit must be"),
+        ({"share": 0.5}, UnknownNameError, "compare has no parameter 'share'.*budget"),
+        ({"data": torch.zeros(99, 99)}, DataError, "got tensor.{,80}…; known names"),
         ({"level": 95}, ConfigError, "level"),
         ({"baselines": 0.5}, ConfigError, "baselines must be"),
     ],
