@@ -74,13 +74,13 @@ def report(
         OutputExistsError: if the file exists.
         OutputBusyError: if another process is writing the file.
     """
-    path = check_output(path, SUFFIXES, overwrite=overwrite)
     read(PartOf, level, "level")
     several = isinstance(sources, Sequence) and not isinstance(sources, str)
+    found = [read_source(given, level) for given in (sources if several else [sources])]
+    if not found:
+        raise ConfigError("expected something to report, got an empty list.")
+    path = check_output(path, SUFFIXES, overwrite=overwrite)
     with output_lock(path):
-        found = [read_source(given, level) for given in (sources if several else [sources])]
-        if not found:
-            raise ConfigError("expected something to report, got an empty list.")
         sections = [
             section
             for at, source in enumerate(found, start=1)
