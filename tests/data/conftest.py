@@ -1,7 +1,5 @@
 """Small picture sets in every form that the readers know."""
 
-from __future__ import annotations
-
 import tarfile
 import zipfile
 from collections.abc import Callable, Sequence

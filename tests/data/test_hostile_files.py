@@ -1,7 +1,5 @@
 """Files as they come: damaged, too large, linked in circles, no pictures at all."""
 
-from __future__ import annotations
-
 import io
 import os
 import socket

@@ -1,7 +1,5 @@
 """Items, batches, balanced subsets, and a model's own preprocessing."""
 
-from __future__ import annotations
-
 import pickle
 from collections import Counter
 from typing import Any

@@ -1,7 +1,5 @@
 """From what a user names to labelled images: folders, archives, splits, classes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Tiny models whose logits depend on which tokens stay."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

@@ -1,7 +1,5 @@
 """Archives of torch.export and ONNX files, run beside the model and without tokenred."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

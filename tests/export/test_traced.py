@@ -1,7 +1,5 @@
 """From a model to a graph, and what cannot become one."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """`Graph`: normalisation, views and blocks, against NumPy, networkx and scipy."""
 
-from __future__ import annotations
-
 import networkx as nx
 import numpy as np
 import pytest

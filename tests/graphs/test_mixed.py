@@ -1,7 +1,5 @@
 """The mixed graph is the union of the two others."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from hypothesis import given, settings

@@ -1,7 +1,5 @@
 """The semantic graph against a brute-force search in NumPy."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The spatial graph is the king's graph of chess; no graph is none."""
 
-from __future__ import annotations
-
 import networkx as nx
 import numpy as np
 import torch

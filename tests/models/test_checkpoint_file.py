@@ -1,7 +1,5 @@
 """Weight files: what is written, read and refused, and what fits a model."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """The models that come with the package are what their cards say, and are ready for use."""
 
-from __future__ import annotations
-
 import json
 from importlib.resources import files
 

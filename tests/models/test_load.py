@@ -1,7 +1,5 @@
 """From a name or a path to a model, or a clear refusal."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

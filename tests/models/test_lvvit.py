@@ -1,7 +1,5 @@
 """LV-ViT as timm knows it: shapes, classifiers, options; golden files have names and formula."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a file says of its model is read strictly, or refused in a line."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A model is described so that it can be built again, or not at all."""
 
-from __future__ import annotations
-
 import inspect
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Checkpoints of the programs of others, made up with their names."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

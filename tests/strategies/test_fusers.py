@@ -1,7 +1,5 @@
 """Fusers against their definitions in NumPy, token by token."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

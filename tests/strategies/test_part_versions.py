@@ -1,7 +1,5 @@
 """What scripts/part_versions.py notes of the parts is what they are."""
 
-from __future__ import annotations
-
 import json
 import runpy
 from pathlib import Path

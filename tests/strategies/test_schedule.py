@@ -1,7 +1,5 @@
 """Counts per block: the published ones, the caps, and what is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pytest

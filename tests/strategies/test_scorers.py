@@ -1,7 +1,5 @@
 """Scorers against the whole map or all pairs in NumPy, and what chance promises."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

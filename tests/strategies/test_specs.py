@@ -1,7 +1,5 @@
 """Strategies as text."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

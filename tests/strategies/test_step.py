@@ -1,7 +1,5 @@
 """Strategies of several steps as values."""
 
-from __future__ import annotations
-
 import pytest
 
 import tokenred as tr

@@ -1,7 +1,5 @@
 """The hypothesis strategies reach the corners that they are there for."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

@@ -3,8 +3,6 @@
 For each kind there is a sound part, and what takes the place of some of it is the fault.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from dataclasses import replace

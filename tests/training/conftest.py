@@ -1,7 +1,5 @@
 """A model that trains in a blink, and a few dozen digits to train it on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

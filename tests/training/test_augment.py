@@ -1,7 +1,5 @@
 """Augmented images, and the batches of an epoch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The script that trains the embedded weights, on a few dozen images."""
 
-from __future__ import annotations
-
 import runpy
 from pathlib import Path
 from zipfile import ZipFile

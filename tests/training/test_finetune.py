@@ -1,7 +1,5 @@
 """Fine-tuning on a few dozen digits."""
 
-from __future__ import annotations
-
 import copy
 import csv
 import os

@@ -1,7 +1,5 @@
 """Each term by its definition, in half precision, and what each method's fine-tuning minimises."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """accelerate: two training processes on the CPU, as it or ``torchrun`` starts them, and bf16."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess

@@ -1,7 +1,5 @@
 """Settings as values, those of the papers, and what they make of rates and reduction."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

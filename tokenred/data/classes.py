@@ -1,7 +1,5 @@
 """Classes of data and models: from names to indices and back."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Datasets of labelled images, their loaders in batches, and balanced subsets."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

@@ -5,8 +5,6 @@ Handwritten Digits" set, CC BY 4.0): 1437 for training, 360 held out.
 ``scripts/embed_digits.py`` made the file.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from importlib.resources import files
 from typing import Any

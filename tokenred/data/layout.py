@@ -4,8 +4,6 @@ The layout is ``CLASS/IMAGE`` or ``SPLIT/CLASS/IMAGE``, inside any number of enc
 class is the first folder below the split, however deep its images are.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath

@@ -1,7 +1,5 @@
 """Open a dataset by name or path."""
 
-from __future__ import annotations
-
 import difflib
 import os
 import warnings

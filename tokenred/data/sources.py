@@ -4,8 +4,6 @@ timm's readers do not do: that of folders follows circular links and blocks on a
 shares a read position between forked workers and merges the splits.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import posixpath

@@ -1,7 +1,5 @@
 """The evaluation preprocessing of a model, from images to its input."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, cast
 

@@ -1,7 +1,5 @@
 """Archives of torch.export, which run in PyTorch without tokenred."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

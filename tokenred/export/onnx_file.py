@@ -1,7 +1,5 @@
 """ONNX files, for runtimes such as onnxruntime, TensorRT and OpenVINO."""
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Callable

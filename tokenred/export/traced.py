@@ -1,7 +1,5 @@
 """Trace a model into a graph of PyTorch's own operators, with any batch size."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass
 

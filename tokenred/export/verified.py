@@ -6,8 +6,6 @@ images with θ = 0.6 on DeiT-Ti, none of 512 with θ = 1 on the digits model; a 
 nearly all. So a reduced model that differs is compared again on other images, at most twice.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """The contract of a graph builder."""
 
-from __future__ import annotations
-
 from jaxtyping import Float
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """The semantic graph."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch

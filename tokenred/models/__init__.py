@@ -1,7 +1,5 @@
 """Models: the embedded ViTs, LV-ViT, timm's models by name, and checkpoints."""
 
-from __future__ import annotations
-
 from tokenred.models.checkpoint_file import read_checkpoint, save_checkpoint
 from tokenred.models.embedded import model_card
 from tokenred.models.load import load_model, load_released

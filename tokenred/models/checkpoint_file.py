@@ -1,7 +1,5 @@
 """Weight files: reading runs no code, and writing and loading are all or nothing."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -17,8 +17,6 @@ CIFAR-10's train split; accuracy on all 10,000 test images. For experiments on p
 weak model: use it to compare methods, not for claims about larger models.
 """
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager
 from importlib.resources import as_file, files
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Recognise a saved model: by the attributes of its modules, and by its logits."""
 
-from __future__ import annotations
-
 import enum
 import functools
 import json

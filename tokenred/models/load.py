@@ -1,7 +1,5 @@
 """Load a model by name or path, and the weights that other programs trained for learned parts."""
 
-from __future__ import annotations
-
 import difflib
 import os
 import re

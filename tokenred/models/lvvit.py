@@ -5,8 +5,6 @@ over the patches; parameters have the names of the released checkpoints. Importi
 registers ``lvvit_s`` and ``lvvit_m`` with timm.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The metadata of weight files: strict JSON and preprocessing. Nothing in it is trusted."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 

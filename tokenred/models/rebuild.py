@@ -1,7 +1,5 @@
 """Describe a model so that it can be rebuilt, and build one from an untrusted description."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Strategies as plain values: dictionaries, TOML, fingerprints."""
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 from pathlib import Path

@@ -4,8 +4,6 @@ For engines that were asked for by name: whether these kernels are faster has no
 Importing this imports no Triton.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

@@ -1,7 +1,5 @@
 """The contract of a schedule: the number of tokens removed per block, known in advance."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction

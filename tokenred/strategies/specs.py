@@ -1,7 +1,5 @@
 """Strategies in command-line notation: ``gtp:P=4,alpha=0.2``, ``tome@0.65``."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Mapping, Sequence

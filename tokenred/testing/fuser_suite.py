@@ -1,7 +1,5 @@
 """The promises of a fuser."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 

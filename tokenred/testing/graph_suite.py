@@ -1,7 +1,5 @@
 """The promises of a graph builder."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 

@@ -1,7 +1,5 @@
 """The promises of a schedule."""
 
-from __future__ import annotations
-
 from tokenred.core.errors import ScheduleError, shown
 from tokenred.strategies.schedule import Schedule, ScheduleContext, schedules
 from tokenred.testing import draw

@@ -1,7 +1,5 @@
 """The promises of a scorer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 import torch

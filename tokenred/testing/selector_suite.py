@@ -1,7 +1,5 @@
 """The promises of a selector, with given or adaptive counts."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypeAlias

@@ -1,7 +1,5 @@
 """Check each promise on many examples; a broken one is reported with the smallest example."""
 
-from __future__ import annotations
-
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterator, Mapping

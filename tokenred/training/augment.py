@@ -1,7 +1,5 @@
 """Training images: timm's augmentation around the model's own preprocessing, and their batches."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 from collections.abc import Callable, Sequence

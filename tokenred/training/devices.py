@@ -1,7 +1,5 @@
 """Where training runs (with accelerate for AMP and several processes), and its random numbers."""
 
-from __future__ import annotations
-
 import os
 import random
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Fine-tune a model with a strategy; a run can be resumed at any time."""
 
-from __future__ import annotations
-
 import copy
 import json
 import math

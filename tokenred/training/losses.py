@@ -9,8 +9,6 @@ Each term is a mean over the batch, in fp32 or better. Teachers and masks are co
     loss, parts = criterion(logits, targets, aux, teacher_logits, teacher_features)
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal

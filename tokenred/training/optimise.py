@@ -1,7 +1,5 @@
 """What changes during training: timm's optimiser and schedule, and the share of the reduction."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from typing import Any

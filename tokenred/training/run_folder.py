@@ -1,7 +1,5 @@
 """The files of a training run: the state to resume from, the models, and the log."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """MSTM's second patch embedding: what it adds, where, and what it costs."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

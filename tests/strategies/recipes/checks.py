@@ -1,7 +1,5 @@
 """Models of every form, and images for them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """ATS as a whole: a padded batch is its images, costs by image, refusals."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

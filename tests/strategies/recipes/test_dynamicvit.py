@@ -1,7 +1,5 @@
 """DynamicViT as a whole: the training mask is the inference gather, costs, life of the weights."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Every recipe on models of every form: batches, trace, training, files."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 

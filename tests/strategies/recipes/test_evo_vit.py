@@ -1,7 +1,5 @@
 """Evo-ViT as a whole: published costs, all tokens survive."""
 
-from __future__ import annotations
-
 import pytest
 import timm
 import torch

@@ -1,7 +1,5 @@
 """MSTM as a whole: starts unchanged, counts and costs, every form."""
 
-from __future__ import annotations
-
 import pytest
 import timm
 import torch

@@ -1,7 +1,5 @@
 """What is chosen under mixed precision is what fp32 chooses from the same inputs."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

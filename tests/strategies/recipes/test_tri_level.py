@@ -1,7 +1,5 @@
 """Tri-Level as a whole: by hand, counts and costs, every form."""
 
-from __future__ import annotations
-
 import pytest
 import timm
 import torch

@@ -1,7 +1,5 @@
 """``uniform``: evenly, before the first block, the same for every image."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

@@ -1,7 +1,5 @@
 """Evo-ViT's slow and fast tokens: stages, counts, what the rest gets."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

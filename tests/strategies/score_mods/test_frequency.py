@@ -1,7 +1,5 @@
 """ω of frequency-aware reduction: given, and learned."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 

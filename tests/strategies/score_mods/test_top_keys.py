@@ -1,7 +1,5 @@
 """Tri-Level's mask: entry by entry, ties, prefixes, the blocks it is in."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from fractions import Fraction

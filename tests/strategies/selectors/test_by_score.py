@@ -1,7 +1,5 @@
 """The best by score or place, the partners of the rest, and clusters against SciPy's."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

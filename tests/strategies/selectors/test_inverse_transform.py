@@ -1,7 +1,5 @@
 """ATS's sampling: by hand in plain Python, ties, padding, levels."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given, settings

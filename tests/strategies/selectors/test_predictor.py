@@ -1,7 +1,5 @@
 """DynamicViT's predictor: what golden figures do not hold of its choice and its drawing."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
