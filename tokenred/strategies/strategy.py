@@ -293,24 +293,6 @@ def strategy(name: str, /, **arguments: Any) -> Strategy:
         UnknownNameError: for an unknown name or argument.
         ConfigError: for a value outside its range.
     """
-    own, fields = divide_arguments(name, arguments)
-    made = recipes[name].make(**own)
-    if not isinstance(made, Strategy):
-        raise PartError(f"recipe {name!r} must return a Strategy, got {shown(made)}.")
-    return made.replace(**fields) if fields else made
-
-
-def divide_arguments(
-    name: str, arguments: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split arguments into those of the recipe and fields of the strategy it makes.
-
-    ``reference`` is dropped if the recipe does not take it: paper and code agree.
-
-    Raises:
-        UnknownNameError: for any other.
-        ConfigError: for a ``reference`` that is neither True nor False.
-    """
     line = re.fullmatch("([^:@]+)(?::(.+?))?(?:@(.+))?", name) if isinstance(name, str) else None
     if line and line[1] != name and line[1] in recipes:
         given = f", {line[2]}" if line[2] else ""
@@ -329,8 +311,12 @@ def divide_arguments(
         if key not in (*FIELDS, "selector"):
             raise UnknownNameError.of("argument", key, {*own, *FIELDS}, f"strategy {name!r}")
     if "reference" in rest:
+        # Dropped if the recipe does not take it: paper and code agree.
         read(bool, rest.pop("reference"), f"{name}: reference")
-    return {k: v for k, v in arguments.items() if k in own}, rest
+    made = recipes[name].make(**{k: v for k, v in arguments.items() if k in own})
+    if not isinstance(made, Strategy):
+        raise PartError(f"recipe {name!r} must return a Strategy, got {shown(made)}.")
+    return made.replace(**rest) if rest else made
 
 
 def from_config(config: dict[str, Any]) -> Strategy:
