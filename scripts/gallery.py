@@ -57,6 +57,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "docs" / "images" / "gallery"
 MOST = 150_000  # bytes; a larger picture gets a palette
 NARROW_DPI, WIDE_DPI, WIDE = 200, 140, 5  # inches
+PHOTOGRAPH_DPI = 110
 
 
 @dataclass(frozen=True)
@@ -196,8 +197,7 @@ TOKEN_PICTURES: dict[str, Callable[[], Figure]] = {
 }
 
 
-FAMILIES = ("gtp", "topk", "evit", "tome", "atc", "dpcknn:equal_weights=true", "pitome",
-            "idlevit")  # fmt: skip
+FAMILIES = ("gtp", "topk", "evit", "tome", "atc", "idlevit")
 
 
 def photographed(model: Path, photograph: Path) -> Figure:
@@ -205,8 +205,8 @@ def photographed(model: Path, photograph: Path) -> Figure:
     base = load_model(model)
     resize(base, (224, 224))
     with Image.open(photograph) as image:
-        picture = trace_picture(base, image, [f"{name}@0.5" for name in FAMILIES], (2, 5, 11))
-    return show_tokens(picture, width=7)
+        picture = trace_picture(base, image, [f"{name}@0.5" for name in FAMILIES], (5, 11))
+    return show_tokens(picture, width=4.2)
 
 
 def agreements(folder: Path) -> Figure:
@@ -279,6 +279,7 @@ def main() -> None:
     for name in given.only or makers:
         figure = makers[name]()
         dpi = WIDE_DPI if figure.get_figwidth() >= WIDE else NARROW_DPI
+        dpi = PHOTOGRAPH_DPI if isinstance(makers[name], partial) else dpi
         [path] = save_figure(figure, given.out / f"{name}.png", overwrite=True, dpi=dpi)
         if path.stat().st_size > MOST:
             with Image.open(path) as image:

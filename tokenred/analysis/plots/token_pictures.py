@@ -148,8 +148,8 @@ def show_tokens(
         for at, row in enumerate(picture.rows):
             _photograph(grid[at, 0], picture)
             _head(grid[at, 0], read_name(row.label), picture.said(row))
-            dense = ("", "") if at else ("dense:", picture.said(picture.dense))
-            _caption(grid[at, 0], *dense, lines, panel)
+            said = "" if at else picture.said(picture.dense)
+            _caption(grid[at, 0], "dense:" if said else "", said, lines, panel)
             for axes, stage in zip(grid[at, 1:], row.stages, strict=False):
                 _photograph(axes, picture)
                 _cover(axes, picture, stage, holders)
