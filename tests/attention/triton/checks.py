@@ -244,7 +244,7 @@ def doubtful(attention: Tensor, theta: float, device: str) -> float:
 def engine_with_large_tiles(case: Case, theta: float) -> None:
     """The same where the tiles of a GPU would be too many for the interpreter."""
     usual = launch.blocks_for
-    launch.blocks_for = lambda width, dtype: launch.Blocks(256, 512, 4, 1)
+    launch.blocks_for = lambda *of: launch.Blocks(256, 512, 4, 1)
     try:
         engine(case, theta)
     finally:

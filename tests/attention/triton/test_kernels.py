@@ -241,7 +241,7 @@ def test_the_fast_threshold_keeps_its_promise(interpreted: Run, theta: float) ->
 
 @pytest.mark.parametrize("theta", [1.0, 0.6])
 def test_many_tokens_and_one_graph(interpreted: Run, theta: float) -> None:
-    interpreted(checks.engine_with_large_tiles, Case(600, h=1, biased=True), theta)
+    interpreted(checks.engine_with_large_tiles, Case(1100, h=1, biased=True), theta)
     interpreted(checks.compiled, Case(9, biased=True), theta)
 
 
@@ -269,10 +269,11 @@ def test_old_gpus_are_left_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
     assert engine.is_modern(torch.device("cuda"))
 
 
+@pytest.mark.parametrize("major", [8, 9, 10, 12])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_a_tile_is_one_that_a_gpu_can_multiply(dtype: torch.dtype) -> None:
+def test_a_tile_is_one_that_a_gpu_can_multiply(dtype: torch.dtype, major: int) -> None:
     for width in (1, 16, 24, 32, 48, 64, 72, 80, 96, 128, 160, 256):
-        blocks = blocks_for(width, dtype)
+        blocks = blocks_for(width, dtype, major)
         assert all(size & (size - 1) == 0 for size in (blocks.rows, blocks.cols, blocks.warps))
         assert min(blocks.rows, blocks.cols) >= 16
         # q once, k and v once a stage: below what compute capability 8.6 has for a block.

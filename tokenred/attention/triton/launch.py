@@ -59,18 +59,23 @@ def padded(width: int) -> int:
     return max(16, 1 << (width - 1).bit_length())
 
 
-def blocks_for(width: int, dtype: torch.dtype) -> Blocks:
-    """The tile for heads of a width (up to `WIDEST`) and type."""
+def blocks_for(width: int, dtype: torch.dtype, major: int) -> Blocks:
+    """The tile for heads of a width (up to `WIDEST`) and type, for a major compute capability.
+
+    On 10.0 wide ones would take more than 99 KiB of shared memory.
+    """
     half, full = _TABLE[min(w for w in _TABLE if w >= padded(width))]
-    return full if dtype == torch.float32 else half
+    if dtype == torch.float32:
+        return full
+    return half._replace(rows=64, warps=4) if major == 10 else half
 
 
 def statistics_blocks(width: int, dtype: torch.dtype, major: int) -> Blocks:
-    """The same tile for the statistics, for GPUs of a major compute capability.
+    """The same tile for the statistics.
 
     On 10.0 four warps would spill registers.
     """
-    blocks = blocks_for(width, dtype)
+    blocks = blocks_for(width, dtype, major)
     return blocks._replace(warps=8) if major == 10 and dtype != torch.float32 else blocks
 
 
@@ -107,7 +112,7 @@ class Launch:
         self.q, self.k, self.v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
         self.bias, self.scale = None if bias is None else bias.contiguous(), scale
         b, self.heads, self.n, self.width = q.shape
-        self.blocks = blocks or blocks_for(self.width, q.dtype)
+        self.blocks = blocks or blocks_for(self.width, q.dtype, major_of(q.device))
         # A pointer is required even if no kernel reads it.
         self.operands = (self.q, self.k, self.v, self.q if bias is None else self.bias)
         self.strides = tuple(s for x in (self.q, self.k, self.v) for s in x.stride()[:3])
