@@ -107,3 +107,10 @@ def test_edges_lead_from_centre_to_centre() -> None:
     dots = [tuple(map(float, line.get_xydata()[0])) for line in axes.lines]
     assert dots == [(2.5, 0.5), (1.5, 1.5), (2.5, 1.5)]
     assert len({line.get_color() for line in axes.lines}) == 3
+
+
+def test_links_join_removed_patches_and_their_owners(picture: Picture) -> None:
+    figure = show_tokens(picture, links=True)
+    assert len(figure.axes) == 4 * 3
+    lines = figure.axes[4].collections[0].get_segments()
+    assert [line.tolist() for line in lines] == [[[1.5, 0.5], [0.5, 0.5]]]

@@ -117,8 +117,9 @@ class Picture:
 
 
 def show_tokens(
-    picture: Picture, *, holders: bool = True, title: str | None = None, width: float = 7.0
-) -> Figure:
+    picture: Picture, *, holders: bool = True, links: bool = False, title: str | None = None,
+    width: float = 7.0,
+) -> Figure:  # fmt: skip
     """The photograph and what remains of it after some blocks: one row per strategy.
 
     A patch whose token remains is shown unchanged, unless it owns others: then it is outlined, and
@@ -131,21 +132,33 @@ def show_tokens(
         picture: the result of `tokenred.analysis.trace_picture`.
         holders: show the owner of each removed patch; otherwise all removed patches are white and
             crossed.
+        links: beneath each row, the photographs again, with a line from each removed patch to its
+            owner.
         title: title of the figure; None for none.
         width: in inches; the height is derived from it.
     """
-    rows, columns = len(picture.rows), 1 + max(len(row.stages) for row in picture.rows)
+    columns = 1 + max(len(row.stages) for row in picture.rows)
+    # Each strategy, and again if links are shown and there are any.
+    rows = [
+        (row, linked) for row in picture.rows for linked in (False, True)
+        if not linked or (links and any(stage.held.any() for stage in row.stages))
+    ]  # fmt: skip
     high, wide = picture.pixels.shape[:2]
     panel = width / columns - 0.04
     lines = 2 if panel < _NARROW else 1
-    height = rows * (panel * high / wide + (lines + 1.3) * _LINE + 0.05)
+    height = len(rows) * (panel * high / wide + (lines + 1.3) * _LINE + 0.05)
     height += 0.1 + 0.2 * bool(title)
-    with new_grid(width, height, rows, columns) as (figure, grid):
+    with new_grid(width, height, len(rows), columns) as (figure, grid):
         engine: Any = figure.get_layout_engine()
         engine.set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
         for axes in grid.flat:
             axes.set_axis_off()
-        for at, row in enumerate(picture.rows):
+        for at, (row, linked) in enumerate(rows):
+            for axes, stage in zip(grid[at, 1:], row.stages if linked else (), strict=False):
+                _photograph(axes, picture)
+                _draw_links(axes, stage)
+            if linked:
+                continue
             _photograph(grid[at, 0], picture)
             _head(grid[at, 0], read_name(row.label), picture.said(row))
             said = "" if at else picture.said(picture.dense)
@@ -238,6 +251,20 @@ def _draw_edges(axes: Axes, stage: Stage, gw: int) -> None:
             *ends[0, 1], marker="o", markersize=4, color=colour, markeredgecolor="white",
             markeredgewidth=0.6, zorder=6,
         )  # fmt: skip
+
+
+def _draw_links(axes: Axes, stage: Stage) -> None:
+    """A line from each removed patch to the patch whose token owns it, which has a dot."""
+    held = np.flatnonzero(stage.held)
+    rows, across = np.divmod(
+        np.stack((held, stage.holder.flat[held]), axis=-1), stage.alive.shape[1]
+    )
+    ends = np.stack((across + 0.5, rows + 0.5), axis=-1)
+    _draw_lines(axes, list(ends), "black", "white")
+    axes.plot(
+        *ends[:, 1].T, linestyle="none", marker="o", markersize=2, color="black",
+        markeredgecolor="white", markeredgewidth=0.4, zorder=4,
+    )  # fmt: skip
 
 
 def _borders(region: NDArray[np.int64]) -> list[Any]:
