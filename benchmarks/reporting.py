@@ -173,7 +173,7 @@ def _machine(rows: Sequence[Row]) -> list[str]:
             f"{row['processor']}, {row['cores']} cores, {row['threads']} threads, "
             f"{row['device']}, {row['dtype']}{', compiled' if row['compile'] != 'false' else ''}; "
             f"{row['platform']}, Python {row['python']}, torch {row['torch']}, timm {row['timm']}, "
-            f"tokenred {row['tokenred']}; {row['pairs']} pairs, {row['when'][:10]}."
+            f"tokenred {row['tokenred']}; {row['pairs']} pairs, {row['created'][:10]}."
         )
         for row in rows
     }

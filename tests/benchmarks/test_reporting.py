@@ -12,7 +12,7 @@ from tests.analysis.sweep_rows import make_row
 
 
 def _row(**changes: Any) -> dict[str, Any]:
-    return make_row(ms_q1=95.0, ms_q3=105.0, when="2030-01-02T00:00:00+00:00", **changes)
+    return make_row(ms_q1=95.0, ms_q3=105.0, created="2030-01-02T00:00:00+00:00", **changes)
 
 
 def test_speed_falls_short_only_with_its_whole_interval(reporting: ModuleType) -> None:
