@@ -22,8 +22,9 @@ class _Lines(tqdm):  # type: ignore[type-arg]
         super().__init__(**options | pace | {"bar_format": form, "leave": False})
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """Print a line; also where a bar would be cleared."""
-        print(self, file=self.fp, flush=True)
+        """Print a line; also instead of clearing a bar, unless it says the same as the last one."""
+        if msg is None or self.n > self.last_print_n:
+            print(self, file=self.fp, flush=True)
 
     @classmethod
     @contextmanager
