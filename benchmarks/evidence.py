@@ -187,12 +187,12 @@ def photographs(options: argparse.Namespace) -> pd.DataFrame:
     from real_vit import read_decoder
 
     decoder = read_decoder(options.model)
+    known: list[tuple[KeptTokens, Tensor]] = []
 
     def fidelity(
         model: tr.ReducedViT, data: Any, context: Any, *, fills: tuple[str, ...] = ("last",)
     ) -> dict[str, list[float]]:
         """Figures of each image; the dense model's results are kept from cell to cell."""
-        known = context.kept.setdefault("fidelity", [])
         found: dict[str, list[float]] = {}
         stream, _ = batches(
             data, batch_size=context.batch_size, workers=0, limit=None, seed=context.seed

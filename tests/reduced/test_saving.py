@@ -73,6 +73,15 @@ def test_existing_files_and_plain_models_are_refused(tmp_path: Path) -> None:
         tr.save(vit(), path)  # type: ignore[arg-type]
 
 
+def test_weights_of_other_types_are_refused(tmp_path: Path) -> None:
+    reduced = tr.wrap(vit(), "topk")
+    head: torch.nn.Linear = reduced.base.head  # type: ignore[assignment]
+    head.weight.data = head.weight.data.to(torch.float8_e5m2)
+    with pytest.raises(CheckpointError, match=r"expected weights in .*float8"):
+        tr.save(reduced, tmp_path / "m.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_foreign_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     save_file({"x": torch.zeros(1)}, str(path))

@@ -106,6 +106,14 @@ def test_prefix_tokens_stay_where_they_are(method: str, reg_tokens: int) -> None
         torch.testing.assert_close(tokens[:, : 1 + reg_tokens], start, rtol=0, atol=0)
 
 
+def test_a_notebook_shows_the_counts_as_a_table() -> None:
+    model = vit()
+    _, trace = tr.wrap(model, "topk").run_with_trace(images_for(model))
+    html = trace._repr_html_()
+    assert all(f"<td>{count}</td>" in html for count in trace.tokens_per_layer)
+    assert html.count("<td>") == len(trace.tokens_per_layer)
+
+
 # ---------------------------------------------------------------- attention maps
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from tokenred.core.errors import PluginWarning
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
+    from importlib.metadata import Distribution, EntryPoint
 
 GROUP = "tokenred.plugins"
 """The group of entry points."""
@@ -152,6 +152,13 @@ def _load(plugin: Plugin, entry: EntryPoint) -> Plugin:
     return replace(plugin, parts=tuple(journal.parts))
 
 
+def _text(distribution: Distribution) -> str:
+    try:
+        return distribution.read_text("entry_points.txt") or ""
+    except (OSError, UnicodeError):
+        return ""
+
+
 def _entry_points() -> list[tuple[Plugin, EntryPoint]]:
     """All entry points, sorted, so that the order of ``sys.path`` does not matter."""
     from importlib.metadata import distributions
@@ -164,7 +171,11 @@ def _entry_points() -> list[tuple[Plugin, EntryPoint]]:
         try:
             entries = distribution.entry_points.select(group=GROUP)
             name, version = distribution.metadata["Name"], distribution.version
-        except Exception:  # metadata that is missing or broken, of any package
+        except Exception as error:  # missing or broken metadata, of any package
+            where = getattr(distribution, "_path", "an unnamed package")
+            if GROUP in _text(distribution):
+                warnings.warn(f"the plug-in of {where} cannot be read: {error}", PluginWarning,
+                              stacklevel=2)  # fmt: skip
             continue
         for entry in entries:
             plugin = Plugin(f"{name} {version}", entry.name, entry.value)

@@ -47,6 +47,7 @@ from tokenred.strategies.strategy import Strategy, from_config
 FORMAT = "tokenred/2"
 """The metadata entry ``format`` of files that `save` writes."""
 
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _ANY_SIZE = (224, 224)
 
 
@@ -61,7 +62,7 @@ def save(reduced: ReducedViT, path: str | Path, *, overwrite: bool = False) -> P
         ConfigError: if a part has no registered name, or the strategy would be read back as another
             one.
         ConfigError, DataError, OutputExistsError: if the file cannot be written.
-        CheckpointError: for a model that does not run.
+        CheckpointError: for weights of unusual types, or a model that does not run.
     """
     if not isinstance(reduced, ReducedViT):
         raise PartError(
@@ -70,6 +71,12 @@ def save(reduced: ReducedViT, path: str | Path, *, overwrite: bool = False) -> P
         )
     path = check_output(path, (SAFE_SUFFIX,), overwrite=overwrite)
     weights = reduced.state_dict()
+    kinds = {weight.dtype for weight in weights.values() if weight.is_floating_point()}
+    if not kinds or not kinds <= set(_FLOATS):
+        got = sorted({str(weight.dtype) for weight in weights.values()})
+        raise CheckpointError(
+            f"expected weights in {', '.join(map(str, _FLOATS))}, got {', '.join(got)}."
+        )
     metadata = {
         "format": FORMAT,
         "tokenred": __version__,

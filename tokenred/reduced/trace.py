@@ -63,6 +63,15 @@ class Trace(Recorder):
         counts = [self.start.num_tokens, *self.tokens_per_layer] if self.states else []
         return f"Trace({' → '.join(map(str, counts))} image tokens)"
 
+    def _repr_html_(self) -> str:
+        """The same for a notebook, as a table."""
+        heads = "".join(f"<th>{block}</th>" for block in range(len(self.states)))
+        cells = "".join(f"<td>{count}</td>" for count in self.tokens_per_layer)
+        return (
+            f"<table><tr><th>after block</th>{heads}</tr>"
+            f"<tr><th>image tokens</th>{cells}</tr></table>"
+        )
+
     def reduction(self, taken: Taken) -> None:
         matrix, alive = taken.matrix(), taken.selection.alive
         matrix = matrix if alive is None else matrix * alive[..., None]
