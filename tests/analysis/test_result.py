@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tokenred.analysis import Comparison
-from tokenred.analysis.result import FramedResult, Result, plain_table
+from tokenred.analysis.result import FramedResult, Result, figure_notes, plain_table, resolution
 from tokenred.core.errors import OutputExistsError
 
 
@@ -127,3 +127,20 @@ def test_no_number_is_cut_on_a_narrow_terminal(
     assert "196→" not in text
     assert ("196→" in str(comparison(["gtp"]))) == (width is None)
     assert text.count("gtp") == {60: 4, 80: 4, 100: 2, 120: 2, None: 1}[width]
+
+
+def test_an_overhead_that_nobody_knows_is_told() -> None:
+    rows = [
+        {"strategy": "gtp", "gmacs": 1.0, "overhead_gmacs": 0.1},
+        {"strategy": "mine", "gmacs": 1.0, "overhead_gmacs": float("nan")},
+        {"strategy": "ats", "gmacs": 1.0, "overhead_gmacs": None, "mean_overhead_gmacs": 0.0},
+    ]
+    assert not figure_notes(rows[::2])
+    assert figure_notes(rows)[0].startswith("What mine spend")
+
+
+def test_images_that_cannot_rank_methods() -> None:
+    row = {"images": 9, "difference": 0.0, "difference_low": -9.0, "difference_high": 9.0}
+    told = "cannot rank"
+    assert told in resolution([row], 0.95)
+    assert told not in resolution([row, {**row, "difference": -1.0}], 0.95)

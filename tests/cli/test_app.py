@@ -73,6 +73,22 @@ def test_traceback_on_demand(run: Run, monkeypatch: pytest.MonkeyPatch, by_varia
     assert isinstance(result.exception, UnknownNameError)
 
 
+def test_a_fault_in_a_part_of_one_s_own_is_one_line(run: Run, tmp_path: Path) -> None:
+    part = tmp_path / "part.py"
+    part.write_text(
+        "import tokenred as tr\n@tr.register_scorer('Faulty', overwrite=True)\n"
+        "class Faulty(tr.Scorer):\n    def __call__(self, state, attention):\n"
+        "        return 1 / 0\n"
+    )
+    words = ["compare", "-s", "gtp:scorer=Faulty", "--limit", "2", "--no-timing"]
+    out = ["--out", str(tmp_path / "out"), "--import", str(part)]
+    result = run(*words, *out)
+    assert result.exit_code == 1
+    assert "ZeroDivisionError in part.py, line 5" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert isinstance(run(*words, *out, "--overwrite", "--traceback").exception, ZeroDivisionError)
+
+
 # Help needs none of the libraries that take long to import, the following need PyTorch, and the
 # last ones what their figures are made with. None needs timm.
 QUICK = """

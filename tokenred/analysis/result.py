@@ -256,8 +256,20 @@ def figure_columns(
 
 
 def figure_notes(rows: Sequence[Row]) -> list[str]:
-    """Lines below the table: how speed and memory were measured."""
+    """Lines below the table: costs that are unknown, and how speed and memory were measured."""
     lines = []
+    if unknown := [
+        str(row["strategy"])
+        for row in rows
+        if row.get("gmacs")
+        and "overhead_gmacs" in row
+        and not any(number(row, name, 4) for name in ("overhead_gmacs", "mean_overhead_gmacs"))
+    ]:
+        names = f"{', '.join(unknown[:4])}{', …' * (len(unknown) > 4)}"
+        lines.append(
+            f"What {names} spend on choosing tokens is unknown, and not in the GMACs: a part has "
+            "no `macs`, or the counts depend on the image."
+        )
     if timed := [row for row in rows if "speedup" in row]:
         first, pairs = timed[0], sorted({row["pairs"] for row in timed})
         lines += [
@@ -287,11 +299,16 @@ def resolution(rows: Iterable[Row], level: float) -> str:
         return ""
     widths = [row["difference_high"] - row["difference_low"] for row in found]
     half, ends = median(widths) / 2, [f"{min(widths):.1f}", f"{max(widths):.1f}"]
+    none = (
+        ""
+        if any(row["difference"] for row in found)
+        else (" Here none differs from its reference: these images cannot rank the methods.")
+    )
     return (
         f"What {count(min(int(row['images']) for row in found), 'image')} can tell: the "
         f"{level:.0%} intervals are {' to '.join(dict.fromkeys(ends))} points wide. A loss of more "
         f"than about {half:.1f} points shows; a smaller one, or a lead of one method over another "
-        "by as little, may be chance."
+        f"by as little, may be chance.{none}"
     )
 
 

@@ -16,6 +16,7 @@ from tokenred.cli.console import claims, exit_code, terminable
 from tokenred.cli.importing import OPTION, import_all
 from tokenred.core import errors
 from tokenred.core.errors import IF_OWN, TokenredError
+from tokenred.core.provenance import own_line
 
 # Where each command is, and its line in `tokenred --help`, which imports none of them.
 _COMMANDS = {
@@ -104,6 +105,11 @@ def _root(
             raise
         own = f" If it is your own, name the file that registers it: {OPTION} FILE.py."
         return _fail(str(error).replace(IF_OWN, "" if imports else own), 2)
+    except Exception as error:
+        if traceback or not imports or not (line := own_line(error)):
+            raise
+        told = f"{type(error).__name__} in {line}: {str(error).rstrip('.')}"
+        return _fail(f"{told}. Test parts by tokenred.testing; --traceback shows the calls.", 1)
 
 
 def _show_warning(

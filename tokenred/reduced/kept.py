@@ -54,6 +54,11 @@ class KeptTokens:
     left: Float[Tensor, "b N0 c"] | None = None
     token_grid: tuple[int, int] | None = None
 
+    def __repr__(self) -> str:
+        (b, n, c), p = self.tokens.shape, self.prefix.shape[1]
+        rows, columns = self.grid
+        return f"KeptTokens({n} of {rows}×{columns} image tokens, {p} prefix; b={b}, c={c})"
+
     @property
     def place(self) -> Int[Tensor, "b n 2"]:
         """Row and column of each token, (−1, −1) for one that represents no single patch."""

@@ -17,7 +17,7 @@ def test_cells_labels_and_note(grid: pd.DataFrame) -> None:
     assert axes.get_xlabel() == "propagation magnitude α"
     assert axes.get_ylabel() == "semantic neighbours M"
     assert bar.get_ylabel() == "top-1 accuracy (%)"
-    assert "P=3; 95% binomial intervals of about ±2.8" in figure.get_supxlabel()
+    assert "P=3; 95% binomial intervals of about ±2.9" in figure.get_supxlabel()
 
 
 def test_a_parameter_of_another_method_is_not_labelled_as_gtps(grid: pd.DataFrame) -> None:
@@ -37,10 +37,17 @@ def test_an_average_says_so_and_what_was_not_run_stays_empty(grid: pd.DataFrame)
 def test_colours_span_at_least_an_interval(grid: pd.DataFrame) -> None:
     flat = grid.assign(top1=70 + grid["alpha"])
     low, high = heat_map(flat, "alpha", "M").axes[0].collections[0].get_clim()
-    assert high - low == pytest.approx(2 * 2.83, abs=0.05)
+    assert high - low == pytest.approx(2 * 2.91, abs=0.05)
     assert (low + high) / 2 == pytest.approx(70.25)
     low, high = heat_map(grid, "alpha", "P", "gmacs").axes[0].collections[0].get_clim()
     assert (low, high) == pytest.approx((0.5, 0.7))
+
+
+def test_at_full_accuracy_the_whole_lower_side_is_told(grid: pd.DataFrame) -> None:
+    ends = {"difference": 0.0, "difference_low": -1.9, "difference_high": 1.9}
+    figure = heat_map(grid.assign(top1=100.0, **ends), "alpha", "M")
+    assert "about ±1.9" in figure.get_supxlabel()
+    assert figure.axes[0].collections[0].get_clim() == pytest.approx((96.2, 100))
 
 
 def test_as_many_digits_as_tell_cells_apart(grid: pd.DataFrame) -> None:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from tokenred.analysis.plots.canvas import add_note, new_figure
 from tokenred.analysis.plots.frames import Fixed, label_of, show_value
-from tokenred.analysis.plots.points import gather, order
+from tokenred.analysis.plots.points import SHARES, gather, order
 
 
 def heat_map(
@@ -47,12 +47,14 @@ def heat_map(
     table = points.frame.pivot(index=y, columns=x, values="value")
     table = table.loc[sorted(table.index, key=order), sorted(table.columns, key=order)]
     low, high = points.frame["value"].min(), points.frame["value"].max()
-    wider = max(0.0, 2 * (points.half_width or 0.0) - (high - low)) / 2
+    span = max(2 * (points.half_width or 0.0), high - low)
+    top = (low + high + span) / 2
+    top = min(top, 100.0) if metric in SHARES else top
     with new_figure(width, height or max(2.2, 1.1 + 0.27 * len(table))) as (figure, axes):
         axes.grid(visible=False)
         sns.heatmap(
             # From dark to light, also in greyscale and with any colour blindness.
-            table, ax=axes, cmap="cividis", vmin=low - wider, vmax=high + wider,
+            table, ax=axes, cmap="cividis", vmin=top - span, vmax=top,
             annot=True, fmt=_format(low, high), annot_kws={"fontsize": 7},
             linewidths=0.8, linecolor="white",
             cbar_kws={"label": label_of(metric), "pad": 0.02},

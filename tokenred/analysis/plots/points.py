@@ -18,7 +18,7 @@ from tokenred.core.values import PartOf, read
 
 # An average over different values of these would be meaningless.
 _IDENTITY = ("model", "data", "weights", "method", "dtype", "precision")
-_SHARES = ("top1", "top5")
+SHARES = ("top1", "top5")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +52,9 @@ class Points:
 
     @property
     def half_width(self) -> float | None:
-        """Half the width of a typical interval, or None if there are none."""
-        half = float((self.frame["high"] - self.frame["low"]).median() / 2)
+        """The longer side of a typical interval (the other may end at 0 or 100%), None if none."""
+        sides = self.frame[["low", "high"]].sub(self.frame["value"], axis=0).abs()
+        half = float(sides.max(axis=1, skipna=False).median())
         return None if math.isnan(half) else half
 
 
@@ -189,7 +190,7 @@ def _kind_of_interval(frame: pd.DataFrame, groups: list[Any], metric: str) -> st
     paired = {"difference", "difference_low", "difference_high"} <= set(frame)
     if paired and metric in ("top1", "difference") and frame["difference_low"].notna().any():
         return "paired"
-    return "binomial" if metric in _SHARES and "images" in frame else ""
+    return "binomial" if metric in SHARES and "images" in frame else ""
 
 
 def _value(rows: pd.DataFrame, metric: str, kind: str, level: float) -> tuple[float, float, float]:
@@ -205,7 +206,7 @@ def _value(rows: pd.DataFrame, metric: str, kind: str, level: float) -> tuple[fl
             value + float((rows[f"difference_{end}"] - rows["difference"]).mean())
             for end in ("low", "high")
         )
-        if metric in _SHARES:
+        if metric in SHARES:
             low, high = max(low, 0.0), min(high, 100.0)
     elif kind == "binomial":
         low, high = wilson(value, float(rows["images"].min()), level)

@@ -148,7 +148,8 @@ class Study(Result):
                 f"{first['timm']}."
             )
             if "top1" in first and set(self.axes).difference(SETTINGS):
-                lines.append(f"Best: {first['strategy']}")
+                tied = len({row["key"] for row in done if row.get("top1") == first["top1"]})
+                lines.append(f"Best: {first['strategy'] if tied == 1 else f'{tied} cells tie'}")
         compared = [row for row in records if row["key"] not in self._reference_keys]
         lines += figure_notes([row for row in records if row["status"] == DONE])
         lines += filter(None, [resolution(compared, self.level)])
