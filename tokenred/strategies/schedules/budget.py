@@ -48,9 +48,9 @@ class Budget(Schedule):
             whole = cost(0)
             raise ScheduleError(
                 f"the budget is {self.gmacs:.4g} GMACs ({self.gmacs / whole:.3f} of the whole); "
-                f"this model costs {least:.4g} ({least / whole:.3f}) even if {self.schedule!r} is "
-                "scaled until one token is left. Choose a larger budget, or a schedule that "
-                "removes more in the first blocks."
+                f"with a schedule like {type(self.schedule).__name__} this model costs at least "
+                f"{least:.4g} ({least / whole:.3f}), scaled until one token is left. Choose at "
+                "least that, or a schedule that removes more in the first blocks."
             )
         return bisect_left(range(most), True, key=lambda level: cost(level) <= self.gmacs)
 
