@@ -38,8 +38,8 @@ TESTS = (
     "tests/graphs",
     "tests/models/test_rebuild.py",
     "tests/reduced/test_static_graphs.py",
-    "tests/strategies/fusers",
-    "tests/strategies/scorers",
+    "tests/strategies/test_fusers.py",
+    "tests/strategies/test_scorers.py",
     "tests/test_golden.py",
 )
 

@@ -183,7 +183,9 @@ def _written(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     bare = isinstance(value, str) and _WORD.fullmatch(value) and value.lower() not in _TRUTH
-    return str(value) if bare or value is None else repr(value)
+    if bare or value is None:
+        return str(value)
+    return repr(value) if isinstance(value, str | int | float) else shown(value)
 
 
 def read_assignment(text: str, option: str, form: str = "KEY=VALUE") -> tuple[str, Any]:

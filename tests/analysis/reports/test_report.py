@@ -111,14 +111,16 @@ def test_what_a_strategy_does_not_read(comparison, tmp_path) -> None:  # type: i
     assert "graph: not read by Prune: gtp@0.5 and 1 more." in text
 
 
-def test_refused_before_anything_is_read(tmp_path: Path, comparison: pd.DataFrame) -> None:
+def test_refused_before_anything_is_drawn(tmp_path: Path, comparison: pd.DataFrame) -> None:
     (tmp_path / "old.html").write_text("mine")
     with pytest.raises(OutputExistsError):
-        report(tmp_path / "nowhere.db", tmp_path / "old.html")
+        report(comparison, tmp_path / "old.html")
     with pytest.raises(ConfigError, match=r"\.html"):
-        report(tmp_path / "nowhere.db", tmp_path / "report.pdf")
+        report(comparison, tmp_path / "report.pdf")
     with pytest.raises(DataError, match="folder"):
-        report(tmp_path / "nowhere.db", tmp_path / "none" / "report.html")
+        report(comparison, tmp_path / "none" / "report.html")
+    with pytest.raises(DataError, match="nowhere"):
+        report(tmp_path / "nowhere.db", tmp_path / "new.html")
     with pytest.raises(ConfigError, match="level"):
         report(comparison, tmp_path / "new.html", level=95)
     with pytest.raises(ConfigError, match="empty list"):
