@@ -168,14 +168,15 @@ def _entry_points() -> list[tuple[Plugin, EntryPoint]]:
     places = [p for p in sys.path if not is_working_folder(p) and p not in barred]
     found: dict[tuple[str, str], tuple[Plugin, EntryPoint]] = {}
     for distribution in distributions(path=places):
+        if GROUP not in _text(distribution):
+            continue  # without parsing hundreds of packages
         try:
             entries = distribution.entry_points.select(group=GROUP)
             name, version = distribution.metadata["Name"], distribution.version
-        except Exception as error:  # missing or broken metadata, of any package
+        except Exception as error:  # missing or broken metadata
             where = getattr(distribution, "_path", "an unnamed package")
-            if GROUP in _text(distribution):
-                warnings.warn(f"the plug-in of {where} cannot be read: {error}", PluginWarning,
-                              stacklevel=2)  # fmt: skip
+            told = f"the plug-in of {where} cannot be read: {error}"
+            warnings.warn(told, PluginWarning, stacklevel=2)
             continue
         for entry in entries:
             plugin = Plugin(f"{name} {version}", entry.name, entry.value)
