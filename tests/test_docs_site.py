@@ -144,7 +144,7 @@ def test_the_methods_page_says_what_is_tested() -> None:
         cases = json.loads(path.read_text(encoding="utf-8"))
         counts["gtp"] += len(cases.get("gtp", ()))
         counts.update(case["method"] for case in cases.get("cases", cases.get("others")))
-    assert f"its program ({counts.pop('lvvit')} cases" in text
+    assert f"{counts.pop('lvvit')} cases from the program" in " ".join(text.split())
     names = {"evovit": "evo-vit", "trilevel": "tri-level"}
     rows = [
         row
@@ -156,6 +156,6 @@ def test_the_methods_page_says_what_is_tested() -> None:
         start = f"| `{names.get(method, method)}` |"
         assert any(row.startswith(start) and f"program: {count} cases" in row for row in rows)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f" {counts.total()} cases in all" in " ".join(readme.split())
+    assert f"In {counts.total()} float64 test cases" in " ".join(readme.split())
     for name in tr.list_strategies():
         assert f"`{name}`" in text
