@@ -7,12 +7,13 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import matplotlib
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
 from tokenred.analysis import save_figure
-from tokenred.analysis.plots.canvas import add_note, new_grid
+from tokenred.analysis.plots.canvas import add_note, new_grid, palette
 from tokenred.core.errors import ConfigError, DataError, OutputExistsError
 
 
@@ -33,6 +34,30 @@ def test_the_style_leaves_no_traces() -> None:
     assert figure.axes[1].xaxis.label.get_size() == 8
     assert "\n" in figure.get_supxlabel()
     assert list(figure.get_size_inches()) == [3, 2]
+
+
+# How a reader sees linear RGB (Machado et al., 2009), and how far apart colours are in CIE Lab.
+SEEN = {
+    "trichromat": (np.eye(3), 35),
+    "deuteranope": (
+        [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]], 17,
+    ),
+    "protanope": ([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]], 17),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reader", SEEN)
+def test_no_two_colours_look_alike(reader: str) -> None:
+    sight, least = SEEN[reader]
+    rgb = np.array([*palette(10), (0, 0, 0)])  # black is the dense model's
+    linear = np.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+    xyz = (linear @ np.transpose(sight)).clip(0, 1) @ np.transpose(
+        [[0.4339, 0.3762, 0.1899], [0.2126, 0.7152, 0.0722], [0.0177, 0.1095, 0.8727]]  # of white
+    )
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116).T
+    lab = np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
+    apart = np.linalg.norm(lab[:, None] - lab, axis=-1)
+    assert apart[np.triu_indices(len(lab), 1)].min() > least
 
 
 def test_pdf_and_svg_keep_text_and_no_date(tmp_path: Path) -> None:

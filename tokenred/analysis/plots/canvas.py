@@ -12,12 +12,19 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from tokenred.core.files import check_new, check_output, write_atomically
 from tokenred.core.lock import output_lock
 
 Colour = tuple[float, float, float]
+# Blue, orange, dark green, red, pink, purple, cyan, grey, yellow, light green: with and without a
+# colour deficiency, the closest two are further apart than in seaborn's "colorblind".
+_COLOURS = (
+    "#0173b2", "#de8f05", "#00604a", "#d5402a", "#d986c2", "#5a0f4a", "#5fd0f5", "#8c8c8c",
+    "#ece133", "#b2df8a",
+)  # fmt: skip
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 SUFFIXES = (".png", ".pdf", ".svg")
 _NOTE_SIZE = 6
@@ -78,10 +85,7 @@ def new_figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
 
 def palette(count: int) -> list[Colour]:
     """Colours that colour-blind readers can tell apart (they repeat after ten)."""
-    import seaborn as sns
-
-    colours: list[Colour] = sns.color_palette("colorblind", count)
-    return colours
+    return [to_rgb(_COLOURS[i % len(_COLOURS)]) for i in range(count)]
 
 
 def draw_series(
