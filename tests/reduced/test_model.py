@@ -52,13 +52,16 @@ def test_with_strategy_and_wrapping_again() -> None:
     assert first.strategy == GTP
 
 
-def test_repr_has_the_layers() -> None:
-    text = repr(tr.wrap(vit(img_size=32), GTP))
+def test_repr_has_the_layers_and_the_share_of_the_dense_model() -> None:
+    model = vit(img_size=32)
+    reduced = tr.wrap(model, GTP)
+    text = repr(reduced)
     assert "MixedAttn" in text
     assert "Propagate" in text
     for row in (["0", "16", "2", "14"], ["1", "14", "2", "12"], ["2", "12", "2", "10"]):
         assert any(line.split()[:4] == row for line in text.splitlines())
-    assert "GMACs" in text
+    whole = tr.gmacs(model)
+    assert f"of {whole:.3g} GMACs ({tr.gmacs(reduced) / whole:.1%})" in text
 
 
 # ---------------------------------------------------------------- images

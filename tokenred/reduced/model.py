@@ -374,8 +374,11 @@ class ReducedViT(LiveModel):
         return self._refresh(look=True).info
 
     def __repr__(self) -> str:
-        told = "".join(f"\n{line}" for line in self.strategy.unused)
-        return f"ReducedViT({self._setup.info.name},\n  {self.strategy!r}\n)\n{self.cost()}{told}"
+        cost = self.cost()
+        whole = ReducedViT(self.base, Strategy.dense()).cost().gmacs
+        share = f"{cost.gmacs:.3g} of {whole:.3g} GMACs ({cost.gmacs / whole:.1%})"
+        told = "\n".join((str(cost), share, *self.strategy.unused))
+        return f"ReducedViT({self._setup.info.name},\n  {self.strategy!r}\n)\n{told}"
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "r" and "base" in self.__dict__ and not hasattr(self, name):
