@@ -34,6 +34,14 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """A sentence with the closest known names, whatever their case; empty if none is close."""
+    folded = {each.casefold(): each for each in known}
+    written = name[:_LONGEST].casefold() if isinstance(name, str) else ""
+    close = difflib.get_close_matches(written, list(folded), n=2, cutoff=_NEAR)
+    return f" Did you mean {' or '.join(repr(folded[each]) for each in close)}?" if close else ""
+
+
 class TokenredError(Exception):
     """Base class of all errors that tokenred raises."""
 
@@ -45,12 +53,7 @@ class UnknownNameError(TokenredError, ValueError):
     def of(cls, kind: str, name: object, known: Iterable[str], owner: str = "") -> UnknownNameError:
         """Build the error with the closest known names; `owner` is what lacks the name."""
         names = sorted(known, key=str.casefold)
-        folded = {n.casefold(): n for n in names}
-        close: list[str] = []
-        if isinstance(name, str):
-            written = name[:_LONGEST].casefold()
-            close = difflib.get_close_matches(written, list(folded), n=2, cutoff=_NEAR)
-        hint = f" Did you mean {' or '.join(repr(folded[c]) for c in close)}?" if close else ""
+        hint = did_you_mean(name, names)
         told = f"{owner} has no {kind}" if owner else f"unknown {kind}"
         return cls(f"{told} {shown(name)}.{hint} Known: {', '.join(names) or 'none'}.")
 

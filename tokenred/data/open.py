@@ -1,6 +1,5 @@
 """Open a dataset by name or path."""
 
-import difflib
 import os
 import warnings
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from tokenred.core.errors import DataError, DataWarning, shown
+from tokenred.core.errors import DataError, DataWarning, did_you_mean, shown
 from tokenred.data.classes import CIFAR10_CLASSES, ClassMap, resolve_classes
 from tokenred.data.dataset import ImageDataset
 from tokenred.data.digits import DIGITS_CLASSES, DigitsSource
@@ -76,13 +75,12 @@ def check_there(source: str | os.PathLike[str]) -> str:
             f"{', '.join(_NAMED)}."
         )
     text = os.fspath(source)
-    named = text in _NAMED or text.startswith("cifar10:")
-    if not named and not Path(text).expanduser().exists():
-        close = difflib.get_close_matches(text, _NAMED, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+    if text.partition(":")[0] == "cifar10":
+        _place_of_cifar10(text.partition(":")[2])
+    elif text not in _NAMED and not Path(text).expanduser().exists():
         raise DataError(
-            f"expected a dataset at {text}, found nothing.{hint} Pass an image folder, a zip or a "
-            f"tar of one, or a known name: {', '.join(_NAMED)}."
+            f"expected a dataset at {text}, found nothing.{did_you_mean(text, _NAMED)} Pass an "
+            f"image folder, a zip or a tar of one, or a known name: {', '.join(_NAMED)}."
         )
     return text
 
@@ -124,17 +122,23 @@ def _open_cifar10(path: str, split: str, transform: Transform | None) -> ImageDa
         raise
 
 
-def _find_cifar10(path: str, split: str) -> Path:
-    if split not in ("test", "train"):
-        raise DataError(
-            f"cifar10 has the splits test and train, got {shown(split)}; use one of them."
-        )
+def _place_of_cifar10(path: str) -> Path:
+    """Where CIFAR-10 should be: a folder or an archive, or the folder that has its archives."""
     folder = path or os.environ.get(_VARIABLE)
     if not folder:
         raise DataError(f"expected the location of CIFAR-10, got nothing; {_HOW}.")
     given = Path(folder).expanduser()
     if path and not given.exists():
         raise DataError(f"expected CIFAR-10 at {given}, found nothing; {_HOW}.")
+    return given
+
+
+def _find_cifar10(path: str, split: str) -> Path:
+    if split not in ("test", "train"):
+        raise DataError(
+            f"cifar10 has the splits test and train, got {shown(split)}; use one of them."
+        )
+    given = _place_of_cifar10(path)
     names = [
         stem + suffix for stem in (f"cifar10-{split}", "cifar10") for suffix in (".zip", "", ".tar")
     ]

@@ -50,6 +50,8 @@ def test_choosing_rows(grid: pd.DataFrame) -> None:
     assert len(choose(grid, {"method": "GTP"})) == len(grid)
     with pytest.raises(InputError, match=r"no row has M=5; the values of M are 4, 8"):
         choose(grid, {"M": 5})
+    with pytest.raises(InputError, match=r"Did you mean 'M'\?"):
+        choose(grid, {"m": 4})
     with pytest.raises(InputError, match=r"needs the columns theta, phi; the frame has alpha, M,"):
         choose(grid, {"theta": 1, "M": 4, "phi": 2})
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from tokenred.core.errors import DataError, InputError
+from tokenred.core.errors import DataError, InputError, did_you_mean
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -74,9 +74,10 @@ def need(frame: pd.DataFrame, columns: Sequence[str], purpose: str) -> None:
     """Refuse a frame with missing columns, naming them and the existing ones."""
     missing = [name for name in dict.fromkeys(columns) if name not in frame]
     if missing:
+        hints = (did_you_mean(name, map(str, frame.columns)) for name in missing)
         raise InputError(
             f"{purpose} needs the column{'s' * (len(missing) > 1)} {', '.join(missing)}; the frame "
-            f"has {', '.join(map(str, frame.columns))}."
+            f"has {', '.join(map(str, frame.columns))}.{''.join(hints)}"
         )
 
 
