@@ -19,7 +19,8 @@ import pytest
 import tokenred
 from tests.cli.conftest import Run
 from tokenred.cli import main
-from tokenred.cli.app import app
+from tokenred.cli.app import _COMMANDS, app
+from tokenred.cli.spelling import misspelt
 from tokenred.core.errors import UnknownNameError
 from tokenred.core.lock import output_lock
 
@@ -48,6 +49,10 @@ def test_every_option_is_explained(command: str) -> None:
     arguments = found.assemble_argument_collection(parse_docstring=True)
     unexplained = [each.name for each in arguments if not each.parameter.help]
     assert [name for name in unexplained if name != "*"] == []  # a group of options
+    # What is read from source, before anything is imported, has them all.
+    module = f"tokenred.cli.{_COMMANDS[command.split()[0]][0].partition(':')[0]}"
+    names = [name for each in arguments for name in each.names if "--empty-" not in name]
+    assert misspelt(names, [module]) == ""
 
 
 @pytest.mark.parametrize(
@@ -55,7 +60,7 @@ def test_every_option_is_explained(command: str) -> None:
     [
         (["list", "scorer_s"], "unknown kind of part 'scorer_s'. Did you mean 'scorers'"),
         (["comparee"], 'Unknown command "comparee". Did you mean "compare"?'),
-        (["compare", "--strategi", "gtp"], "Did you mean"),
+        (["compare", "--strategi", "gtp"], "Unknown option: --strategi. Did you mean --strategy?"),
         (["compare", "--limit", "many"], 'unable to convert "many" into int'),
         (["plot", "lines"], "requires an argument"),
         (["--import"], "--import"),
@@ -89,24 +94,25 @@ def test_a_fault_in_a_part_of_one_s_own_is_one_line(run: Run, tmp_path: Path) ->
     assert isinstance(run(*words, *out, "--overwrite", "--traceback").exception, ZeroDivisionError)
 
 
-# Help needs none of the libraries that take long to import, the following need PyTorch, and the
-# last ones what their figures are made with. None needs timm.
+# Help and a misspelt option need none of the libraries that take long to import, the following need
+# PyTorch, and the last ones what their figures are made with. None needs timm.
 QUICK = """
 import sys
 from tokenred.cli import main
 
 light, fair = {"timm", "torchvision", "pandas", "matplotlib", "torch"}, {"timm", "torchvision"}
-for at, line in enumerate(sys.stdin.read().splitlines()):
-    heavy = light if at == 0 else light - {"torch"} if at < 8 else fair
+at = -int(sys.argv[1])  # so many are refused, or answered, without any of them
+for at, line in enumerate(sys.stdin.read().splitlines(), at):
+    heavy = light if at < 0 else light - {"torch"} if at < 8 else fair
     try:
         main(line.split())
     except SystemExit:
         assert not heavy & set(sys.modules), (line, heavy & set(sys.modules))
 """
-QUICK_LINES = """--help
-list scorers
+QUICK_LINES = """list scorers
 compare -s nothing
 compare --limit 0
+compare --data nowhere --model digits
 bench -s nothing
 ablate none.toml
 ablate -a alfa=1
@@ -123,8 +129,10 @@ reproduce
 
 def test_the_program_starts_quickly_and_its_error_is_one_line() -> None:
     here = os.environ | {"PYTHONPATH": ROOT}
-    words = [sys.executable, "-c", QUICK]
-    told = subprocess.run(words, input=QUICK_LINES, capture_output=True, text=True, env=here)
+    first = ["--help", *(f"{command} --buget 0.7" for command in COMMANDS)]
+    lines = "\n".join((*first, QUICK_LINES))
+    words = [sys.executable, "-c", QUICK, str(len(first))]
+    told = subprocess.run(words, input=lines, capture_output=True, text=True, env=here)
     assert told.returncode == 0, told.stderr
     words = [sys.executable, "-m", "tokenred", "list", "nothing"]
     failed = subprocess.run(words, capture_output=True, text=True, env=here)

@@ -52,7 +52,7 @@ def test_dry_run(run: Run) -> None:
         ("--device abacus", "abacus"),
         ("--data nowhere", "nowhere"),
         ("-o mine.txt", "is a file"),
-        ("-o old", "already contains a run"),
+        ("-o old", "Pass --overwrite to replace it, --resume to continue it, or choose another"),
         ("-o old --resume", "training checkpoint"),
         ("--class-map none.json", "cannot read the class map none.json"),
     ],

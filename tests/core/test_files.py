@@ -80,8 +80,10 @@ def test_prepare(tmp_path: Path) -> None:
     assert path == folder / "x.csv"
     assert list(folder.iterdir()) == []
     write_atomically(path, b"1")
-    with pytest.raises(OutputExistsError, match="--overwrite"):
+    with pytest.raises(OutputExistsError, match=r"Pass overwrite=True to replace it, or choose"):
         prepare_folder(folder, ("y.csv", "x.csv"))
+    with pytest.raises(OutputExistsError, match="it, resume=True to continue the run"):
+        prepare_folder(folder, ("x.csv",), resumable=True)
     prepare_folder(folder, ("y.csv",))
     prepare_folder(folder, ("x.csv",), overwrite=True)
     assert path.read_bytes() == b"1"
@@ -98,7 +100,7 @@ def test_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputExistsError, match="file is a file"):
         prepare_folder(tmp_path / "file", ("x",), overwrite=True)
-    with pytest.raises(OutputExistsError):
+    with pytest.raises(OutputExistsError, match="got the folder"):
         check_new(tmp_path, overwrite=True)
     with pytest.raises(OutputExistsError, match="file is a file"):
         prepare_folder(tmp_path / "file" / "below", ("x",))

@@ -51,7 +51,7 @@ def test_missing_file_and_existing_output(tmp_path: Path) -> None:
         tr.Strategy.from_toml(tmp_path / "none.toml")
     path = tmp_path / "s.toml"
     path.write_text("mine")
-    with pytest.raises(OutputExistsError, match="pass overwrite=True"):
+    with pytest.raises(OutputExistsError, match="Pass overwrite=True"):
         tr.strategy("gtp").to_toml(path)
     assert path.read_text() == "mine"
     tr.strategy("gtp").to_toml(path, overwrite=True)

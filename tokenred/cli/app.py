@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import re
 import shlex
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError, ValidationError
@@ -14,6 +16,7 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError, Valida
 from tokenred._version import __version__
 from tokenred.cli.console import claims, exit_code, terminable
 from tokenred.cli.importing import OPTION, import_all
+from tokenred.cli.spelling import misspelt
 from tokenred.core import errors
 from tokenred.core.errors import IF_OWN, TokenredError
 from tokenred.core.provenance import own_line
@@ -34,6 +37,9 @@ _COMMANDS = {
     "reproduce": ("reporting:reproduce_command", "Run the GTP paper's experiments."),
     "show": ("showing:show_command", "Show which patches of a photograph remain."),
 }
+# Arguments as the library's messages write them, and what has another name as an option.
+_ARGUMENT = re.compile(r"(?<![^\s(])([a-z_]+)=(True|False|[A-Z]+|\d+|'\w+'|)(?![^\s,;.)])")
+_OPTIONS = {"pretrained=False": "--random-weights", "to_torch_export": "--format torch"}
 
 
 app = App(
@@ -59,7 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     words = sys.argv[1:] if arguments is None else arguments
     warnings.showwarning = _show_warning
-    for name in _COMMANDS.keys() & set(words):
+    named = _COMMANDS.keys() & set(words)
+    modules = {f"tokenred.cli.{_COMMANDS[name][0].partition(':')[0]}" for name in named}
+    if modules and (told := misspelt(words, modules)):
+        sys.exit(_fail(told, 2))
+    for name in named:
         # The command's own help is longer than its line in the list.
         del app[name]
         app.command(f"tokenred.cli.{_COMMANDS[name][0]}", name=name)
@@ -104,12 +114,31 @@ def _root(
         if traceback:
             raise
         own = f" If it is your own, name the file that registers it: {OPTION} FILE.py."
-        return _fail(str(error).replace(IF_OWN, "" if imports else own), 2)
+        told = _in_options(str(error).replace(IF_OWN, "" if imports else own), command)
+        return _fail(told, 2)
     except Exception as error:
         if traceback or not imports or not (line := own_line(error)):
             raise
         told = f"{type(error).__name__} in {line}: {str(error).rstrip('.')}"
         return _fail(f"{told}. Test parts by tokenred.testing; --traceback shows the calls.", 1)
+
+
+def _in_options(message: str, command: Any) -> str:
+    """The library's message, with options of the command in place of arguments in Python."""
+    known = set()
+    for name, option in inspect.signature(command).parameters.items() if command else ():
+        group = is_dataclass(option.annotation)
+        known |= {field.name for field in fields(option.annotation)} if group else {name}
+    for argument, written in _OPTIONS.items() if command else ():
+        message = message.replace(argument, written)
+
+    def option(found: re.Match[str]) -> str:
+        name, value = found[1].replace("_", "-"), found[2].strip("'")
+        switch = {"True": f"--{name}", "False": f"--no-{name}"}
+        written = switch.get(value, f"--{name} {value}".rstrip())
+        return written if found[1] in known else found[0]
+
+    return _ARGUMENT.sub(option, message)
 
 
 def _show_warning(

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from tokenred.analysis.result import line_width
-from tokenred.core.errors import ConfigError, OutputExistsError
+from tokenred.core.errors import ConfigError
 from tokenred.core.files import prepare_folder
 from tokenred.core.lock import output_lock
 
@@ -67,11 +67,8 @@ def claim_folder(
         OutputBusyError: if another process is writing there.
         DataError: if the folder cannot be created or written to.
     """
-    try:
-        paths = prepare_folder(folder, names, overwrite=overwrite or bool(resume))
-    except OutputExistsError as error:
-        more = "" if resume is None else " --resume continues the earlier run."
-        raise OutputExistsError(f"{error}{more}") from error
+    replace, resumable = overwrite or bool(resume), resume is not None
+    paths = prepare_folder(folder, names, overwrite=replace, resumable=resumable)
     claim(folder)
     return paths
 

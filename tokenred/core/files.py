@@ -74,17 +74,25 @@ def write_atomically(path: Path, content: bytes | str) -> Path:
         raise DataError(f"cannot write {path}: {error.strerror}; choose another path.") from error
 
 
-def check_new(path: str | Path, *, overwrite: bool = False) -> Path:
+def check_new(path: str | Path, *, overwrite: bool = False, resumable: bool = False) -> Path:
     """Check that a path may be written.
 
+    Args:
+        path: of a file.
+        overwrite: whether it may be replaced.
+        resumable: whether the caller could continue the run that wrote it (for the message).
+
     Raises:
-        OutputExistsError: if the path exists, unless it is a file and ``overwrite`` is true.
+        OutputExistsError: if the path is a folder, or a file that may not be replaced.
     """
     path = Path(path).expanduser()
-    if path.is_dir() or (path.exists() and not overwrite):
+    if path.is_dir():
+        raise OutputExistsError(f"expected the path of a file, got the folder {path}; name a file.")
+    if path.exists() and not overwrite:
+        more = "resume=True to continue the run that wrote it, " if resumable else ""
         raise OutputExistsError(
-            f"{path} exists. Choose another path (--out), or allow overwriting "
-            "(overwrite=True; --overwrite on the command line)."
+            f"{path} exists. Pass overwrite=True to replace it, {more}or choose another place to "
+            "keep it."
         )
     return path
 
@@ -123,9 +131,11 @@ def check_folder(folder: str | Path) -> Path:
 
 
 def prepare_folder(
-    folder: str | Path, names: tuple[str, ...], *, overwrite: bool = False
+    folder: str | Path, names: tuple[str, ...], *, overwrite: bool = False, resumable: bool = False
 ) -> tuple[Path, ...]:
     """Make a folder ready for some files, so that writing does not fail after the work is done.
+
+    ``resumable`` is as for `check_new`.
 
     Returns:
         The paths of the files.
@@ -135,7 +145,9 @@ def prepare_folder(
         DataError: if the folder cannot be created or written to.
     """
     folder = check_folder(folder)
-    paths = tuple(check_new(folder / name, overwrite=overwrite) for name in names)
+    paths = tuple(
+        check_new(folder / name, overwrite=overwrite, resumable=resumable) for name in names
+    )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

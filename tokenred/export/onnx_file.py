@@ -108,7 +108,7 @@ def _translate(traced: Traced, opset: int | None) -> Any:
             reason = f"ONNX has no translation of {found[1]}, which some part of it uses"
         raise ExportError(
             f"cannot write {type(traced.model).__name__} as ONNX: {reason}. An archive of "
-            "torch.export holds any operator: to_torch_export, or --format torch."
+            "torch.export holds any operator: use to_torch_export."
         ) from error
     finally:
         logger.setLevel(level)

@@ -136,8 +136,8 @@ def _from_timm(name: str, pretrained: bool, num_classes: int | None) -> nn.Modul
 def _no_weights(name: str, why: str) -> str:
     return (
         f"expected the published weights of {name!r}, got none: {why.rstrip('.')}. Without a "
-        "network, give a downloaded file (checkpoint=, --checkpoint), or take random weights "
-        "(pretrained=False, --random-weights); 'digits' needs no download."
+        "network, pass checkpoint=FILE with a downloaded file, or pretrained=False for random "
+        "weights; 'digits' needs no download."
     )
 
 

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tokenred.core.errors import ConfigError, OutputExistsError, PartError, UnknownNameError, shown
-from tokenred.core.files import write_whole
+from tokenred.core.errors import ConfigError, PartError, UnknownNameError, shown
+from tokenred.core.files import check_new, write_whole
 from tokenred.core.fingerprint import digest, identity_of
 from tokenred.core.part import Part
 from tokenred.core.registry import KINDS
@@ -140,9 +140,7 @@ def write_toml(value: Any, path: str | Path | None, *, overwrite: bool) -> str:
 
     text = tomli_w.dumps(_without_none(to_config(value)))
     if path is not None:
-        path = Path(path)
-        if path.exists() and not overwrite:
-            raise OutputExistsError(f"{path} exists; pass overwrite=True to replace it.")
+        path = check_new(path, overwrite=overwrite)
         write_whole(path, lambda place: place.write_text(text, encoding="utf-8"))
     return text
 

@@ -41,9 +41,8 @@ class RunFolder:
         old = [name for name in FILES if (self.path / name).exists()]
         if old and not (resume or overwrite):
             raise OutputExistsError(
-                f"{self.path} already contains a run ({', '.join(old)}). Resume it (resume=True; "
-                "--resume on the command line), choose another folder, or overwrite it "
-                "(overwrite=True; --overwrite)."
+                f"{self.path} already contains a run ({', '.join(old)}). Pass overwrite=True to "
+                "replace it, resume=True to continue it, or choose another folder to keep it."
             )
 
     def start(self, *, resume: bool, first: bool) -> None:

@@ -119,7 +119,7 @@ def test_a_subset_of_images_and_weights_that_are_not_there(
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({}, ConfigError, "--imagenet"),
+        ({}, ConfigError, "imagenet=PATH"),
         ({"demo": True, "costs": True}, ConfigError, "one of"),
         ({"demo": True, "models": ["DeiT-S"]}, ConfigError, "models"),
         ({"demo": True, "quick": True, "limit": 3}, ConfigError, "quick"),

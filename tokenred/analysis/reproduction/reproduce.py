@@ -110,8 +110,8 @@ def reproduce(
     """
     if sum((imagenet is not None, demo, costs)) != 1:
         raise ConfigError(
-            "expected one of: the images of ImageNet (imagenet=PATH; --imagenet PATH), demo (the "
-            "embedded model and images) or costs (GMACs only, without images)."
+            "expected one of imagenet=PATH (its images), demo=True (the embedded model and images) "
+            "and costs=True (GMACs only, without images)."
         )
     if demo and models:
         raise ConfigError("demo chooses the model itself; omit models.")

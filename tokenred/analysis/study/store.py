@@ -131,9 +131,8 @@ class Store:
 
         def busy(holder: str) -> StoreError:
             return StoreError(
-                f"another grid is writing to {self.path}{holder}. Wait for it (wait=SECONDS; "
-                "--wait on the command line), or choose another store. Stored results can be read "
-                "meanwhile."
+                f"another grid is writing to {self.path}{holder}. Pass wait=SECONDS to "
+                "wait for it, or choose another store. Stored results can be read meanwhile."
             )
 
         place = self.path.with_name(f"{self.path.name}.lock")
