@@ -35,7 +35,7 @@ SPECS = ["tome:r=6", "random:keep_rate=0.3", tr.strategy("gtp", P=4)]
 
 @pytest.fixture(scope="module")
 def result(digits: nn.Module) -> Comparison:
-    return compare(digits, "digits", SPECS, name="digits ViT", **QUICK | {"limit": 40})
+    return compare(digits, "digits", SPECS, **QUICK | {"limit": 40})
 
 
 def test_rows(result: Comparison, digits: nn.Module) -> None:
@@ -47,6 +47,7 @@ def test_rows(result: Comparison, digits: nn.Module) -> None:
     assert frame["gmacs"][1] == pytest.approx(tr.gmacs(tr.wrap(digits, tr.strategy("tome", r=6))))
     assert frame["allowed"][1] == pytest.approx(frame["gmacs"][0] / frame["gmacs"][1])
     assert (frame["images"] == 40).all()
+    assert (frame["model"] == "digits").all()  # as every table calls it
     assert frame["difference"].isna().tolist() == [True, False, False, False]
     row = frame.iloc[3]
     assert row["fingerprint"] == tr.strategy("gtp", P=4).fingerprint()

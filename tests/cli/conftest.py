@@ -67,7 +67,8 @@ Run = Callable[..., Result]
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Run a command; the working folder is the test's own."""
-    monkeypatch.delenv("COLUMNS", raising=False)
+    for name in ("COLUMNS", "TOKENRED_DATA"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: object) -> Result:

@@ -51,6 +51,7 @@ REFUSED = [
     ("compare -s gtp:Q=3", "strategy 'gtp' has no argument 'Q'"),
     ("compare -s gtp:P=60", "gtp:P=60: "),
     ("compare --data nowhere --model digits", "found nothing"),
+    ("compare --model cifar10_vit", "--data: expected the location of CIFAR-10"),
     ("compare --data .", "expected --model for the data '.'"),
     ("compare --limit 0", "tokenred: --limit must be a whole number of at least 1"),
     ("compare --model deit_small_patch16_22 --data digits", "Did you mean"),
@@ -101,6 +102,7 @@ REFUSED = [
     # plot
     ("plot lines none.csv --x alpha", "cannot read none.csv"),
     ("plot lines old.csv --x M", "needs the column M"),
+    ("plot heat-map old.csv --x alpha --y p", "Did you mean 'P'?"),
     ("plot lines old.csv --x alpha --fix P", "COLUMN=VALUE"),
     ("plot lines old.csv --x alpha -o a.gif", ".png, .pdf, .svg"),
     ("plot lines old.csv --x alpha -o old.png", "--overwrite"),

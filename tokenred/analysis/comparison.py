@@ -16,7 +16,7 @@ from torch import nn
 from tokenred.analysis.baseline_models import Baseline, baselines_beside
 from tokenred.analysis.lineup import DENSE, Strategies, named_specs, wrap_specs
 from tokenred.analysis.measure.inputs import open_for
-from tokenred.analysis.measure.machine import base_of, check_device, cpu_threads
+from tokenred.analysis.measure.machine import base_of, check_device, cpu_threads, name_of
 from tokenred.analysis.measure.speed import Timing
 from tokenred.analysis.result import (
     Columns,
@@ -166,7 +166,7 @@ def compare(
             available.
         smaller: also this model (or its name), for the same images and classes.
         level: of the paired intervals.
-        name: name of the model, for the title.
+        name: name of the model, for the title; by default the one that `load_model` takes.
         store: keeps each row as soon as it is measured. What it contains is not measured again, so
             a stopped comparison can be continued.
         progress: show progress on standard error.
@@ -220,7 +220,7 @@ def compare(
         import pandas as pd
 
         frame = pd.DataFrame(rows).assign(
-            model=name or type(base).__name__, data="" if dataset is None else dataset.name
+            model=name or name_of(base), data="" if dataset is None else dataset.name
         )
         skipped = () if dataset is None else _skipped(study, dataset)
     return Comparison(frame, level, (*skipped, *left_out, *notes, *unused_notes(rows)))

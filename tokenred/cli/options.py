@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from cyclopts import Parameter
 from docstring_parser import parse
 
+from tokenred.analysis.study.refs import read_model
 from tokenred.core.errors import ConfigError, DataError, shown
 from tokenred.core.values import parameters_of, read
 from tokenred.data.open import check_there
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 N = TypeVar("N", int, float)
 
-# The embedded models, by the data that they were trained for.
+# The embedded models, by the data that they were trained for, and the reverse.
 _MODELS = {"digits": "digits", "cifar10": "cifar10_vit"}
+_DATA = {model: data for data, model in _MODELS.items()}
 _SCALARS = (bool, int, float, str, Path)
 _SPEC = (
     "NAME[:KEY=VALUE,…][@SHARE] or a .toml file{}: gtp:P=4,alpha=0.2; tome@0.65 costs 0.65 of the "
@@ -196,11 +198,9 @@ class ModelOptions:
 
     @property
     def title(self) -> str:
-        """For titles and tables."""
-        name = "digits ViT" if self.name.casefold() == "digits" else self.name
-        if name.endswith(".safetensors"):
-            name = Path(name).stem
-        return f"{name} (random weights)" if self.random_weights else name
+        """For titles and tables, as a grid calls it."""
+        given = {"spec": self.name} | ({"checkpoint": self.checkpoint} if self.checkpoint else {})
+        return read_model(given).label + " (random weights)" * self.random_weights
 
     def load(self) -> nn.Module:
         """The model.
@@ -229,7 +229,10 @@ def model_and_data(model: ModelOptions, data: str | None) -> tuple[ModelOptions,
         DataError: if there is nothing at the path of the data.
     """
     name, data = model_for(model.model, data)
-    check_there(data)
+    try:
+        check_there(data)
+    except DataError as error:
+        raise DataError(f"--data: {error}") from error
     return replace(model, model=name), data
 
 
@@ -246,9 +249,13 @@ def model_for(model: Any, data: Any) -> tuple[Any, Any]:
                 f"expected --model for the data {shown(data)}: the one that was trained for it."
             )
         return _MODELS[kind], data or kind
-    if data is None and str(model).casefold() != "digits":
-        raise ConfigError(f"expected --data for the model {model!r}.")
-    return model, data or "digits"
+    data = data or _DATA.get(str(model).casefold())
+    if data is None:
+        raise ConfigError(
+            f"expected --data for the model {shown(model)}: a folder, zip or tar of images of its "
+            "classes."
+        )
+    return model, data
 
 
 def read_class_map(text: str | None) -> dict[str, int] | str | None:

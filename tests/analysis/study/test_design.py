@@ -148,7 +148,7 @@ def test_labels_and_paths(
     monkeypatch.setenv("TOKENRED_DATA", ".")
     (tmp_path / "images").mkdir()
     Path("w.safetensors").touch()
-    assert read_model(tr.wrap(digits, "gtp")).label == "digits_vit"
+    assert read_model(tr.wrap(digits, "gtp")).label == "digits"
     assert read_model(nn.Linear(1, 1)).label == "Linear"
     ref = read_model({"spec": "vit_tiny_patch16_224", "checkpoint": "w.safetensors"})
     assert ref.label == "vit_tiny_patch16_224 (w)"

@@ -155,7 +155,7 @@ def test_is_what_evaluate_says(make_grid: MakeGrid, digits: nn.Module, store: St
     assert found["tokens"] == tuple(64 - 6 * i for i in range(9))
     dataset = tr.data.open_dataset("digits")
     (row,) = make_grid(model=digits, data=dataset).run(store, progress=False).records
-    assert (row["status"], row["model"]) == ("done", "digits_vit")
+    assert (row["status"], row["model"]) == ("done", "digits")
 
 
 def test_models_and_images_stay_loaded(

@@ -186,7 +186,7 @@ def agreement(
         limit, batch_size, workers, device, split, class_map, progress: as in `evaluate`.
         seed: seed of the image subset and the bootstrap.
         level: level of the intervals.
-        name: name of the model, for titles.
+        name: name of the model, for titles; by default the one that `load_model` takes.
 
     Raises:
         ConfigError: for fewer than two strategies, a strategy with a budget, counts that one of

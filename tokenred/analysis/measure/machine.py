@@ -83,6 +83,13 @@ def base_of(model: nn.Module) -> nn.Module:
     return base
 
 
+def name_of(model: nn.Module) -> str:
+    """What tables call a model: its name for `load_model` if it is known, or its class."""
+    config = getattr(base_of(model), "pretrained_cfg", None)
+    known = config.get("architecture") if isinstance(config, dict) else None
+    return {"digits_vit": "digits"}.get(str(known), str(known or type(base_of(model)).__name__))
+
+
 def check_device(device: str | torch.device | None) -> torch.device | None:
     """The device; a ConfigError if PyTorch does not know it or the machine lacks it."""
     if device is None:

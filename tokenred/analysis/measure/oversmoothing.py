@@ -198,7 +198,7 @@ def oversmoothing(
         limit, batch_size, workers, device, amp, split, class_map, progress: as in `evaluate`.
         seed: seed of the image subset and the bootstrap.
         level: level of the intervals.
-        name: name of the model, for titles.
+        name: name of the model, for titles; by default the one that `load_model` takes.
 
     Raises:
         ConfigError: if a number is out of range, or a name is used twice.

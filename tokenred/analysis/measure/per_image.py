@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tokenred.analysis.measure.inputs import Data, reading
 from tokenred.analysis.measure.intervals import StreamingMeans
-from tokenred.analysis.measure.machine import base_of, weight_type
+from tokenred.analysis.measure.machine import base_of, name_of, weight_type
 
 
 def means_over_images(
@@ -60,7 +60,7 @@ def means_over_images(
         gaps = np.full((len(rows), 3), np.nan)
         gaps[list(minus)] = means.differences(list(minus), list(minus.values()), level).T
         frame[["difference", "difference_low", "difference_high"]] = gaps
-    frame["model"] = name or type(base).__name__
+    frame["model"] = name or name_of(base)
     frame = frame.assign(data=read.name, seed=seed)
     note = f"{seen} images; {level:.0%} bootstrap intervals over them." if seen > 1 else "1 image."
     skipped = len(read.skipped)

@@ -152,7 +152,7 @@ def graph_statistics(
         limit, batch_size, workers, device, split, class_map, progress: as in `evaluate`.
         seed: seed of the image subset and the bootstrap.
         level: level of the intervals.
-        name: name of the model, for titles.
+        name: name of the model, for titles; by default the one that `load_model` takes.
 
     Raises:
         ConfigError: for a graph with data or a model without, a builder that makes no graph, or

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 import tokenred
+from tokenred.analysis.measure.machine import base_of, name_of
 from tokenred.core.errors import ConfigError, DataError, shown
 from tokenred.core.files import exists
 from tokenred.core.values import read
@@ -118,7 +119,6 @@ class DataRef:
     def open(self, model: nn.Module) -> ImageDataset:
         """The dataset, with the model's preprocessing if it has none itself."""
         from tokenred.analysis.measure.inputs import open_for
-        from tokenred.analysis.measure.machine import base_of
 
         told = dict(self.arguments)
         try:
@@ -132,10 +132,7 @@ class DataRef:
 def read_model(given: Any) -> ModelRef:
     """A reference from a name or path, a mapping with ``spec``, or a model."""
     if isinstance(given, nn.Module):
-        module = given.base if isinstance(given, ReducedViT) else given
-        config = getattr(module, "pretrained_cfg", None)
-        named = config.get("architecture") if isinstance(config, dict) else None
-        return ModelRef(str(named or type(module).__name__), module=given)
+        return ModelRef(name_of(given), module=given)
     if isinstance(given, str | os.PathLike):
         given = {"spec": os.fspath(given)}
     if not isinstance(given, Mapping) or "spec" not in given:
