@@ -125,20 +125,20 @@ def _root(
 
 def _in_options(message: str, command: Any) -> str:
     """The library's message, with options of the command in place of arguments in Python."""
-    known = set()
+    known = set[str]()
     for name, option in inspect.signature(command).parameters.items() if command else ():
         group = is_dataclass(option.annotation)
         known |= {field.name for field in fields(option.annotation)} if group else {name}
     for argument, written in _OPTIONS.items() if command else ():
         message = message.replace(argument, written)
 
-    def option(found: re.Match[str]) -> str:
+    def spoken(found: re.Match[str]) -> str:
         name, value = found[1].replace("_", "-"), found[2].strip("'")
         switch = {"True": f"--{name}", "False": f"--no-{name}"}
         written = switch.get(value, f"--{name} {value}".rstrip())
         return written if found[1] in known else found[0]
 
-    return _ARGUMENT.sub(option, message)
+    return _ARGUMENT.sub(spoken, message)
 
 
 def _show_warning(

@@ -35,7 +35,8 @@ def wrap(
         model: a timm VisionTransformer (see `tokenred.backbones`), or a `ReducedViT`, whose base is
             then wrapped again.
         strategy: a `Strategy`, or text: a recipe's name, ``"gtp:P=8"``, ``"tome@0.65"``, the path
-            of a ``.toml`` (`tokenred.analysis.parse_spec`).
+            of a ``.toml`` (`tokenred.analysis.parse_spec`). ``@0.65``: at most 0.65 of the dense
+            model's GMACs.
         engine: ``"auto"``, or an attention engine by name (`tokenred.attention.pick_engine`).
         check: also check what takes time: refuse images with NaN or infinite values, scores that
             are NaN, and selections that hold a token twice (not when compiled).
