@@ -244,7 +244,8 @@ def photographs(options: argparse.Namespace) -> pd.DataFrame:
             told |= costs(row, by_name["dense"])
             for figure in FIGURES:
                 told |= with_interval(figure, row.get(f"{fill}_{figure}", row.get(figure)))
-            if rival := by_name.get(f"gtp@{share}"):
+            rival = by_name.get(f"gtp@{share}")
+            if rival is not None and (rival is not row or fill != "last"):
                 gap = np.subtract(row[f"{fill}_correlation"], rival["last_correlation"])
                 told |= with_interval("from_gtp", gap)
             rows.append(told)
@@ -344,7 +345,7 @@ def cifar10(options: argparse.Namespace) -> pd.DataFrame:
         told["agreement"] = 100 * float((own.prediction == whole.prediction).mean())
         rivals = {"from_dense": whole, "from_gtp": answers.get(f"gtp@{share}")} if share else {}
         for which, rival in rivals.items():
-            if rival is not None:
+            if rival is not None and rival is not own:
                 gap = paired_difference(own.correct, rival.correct)
                 ends = {"": gap.difference, "_low": gap.low, "_high": gap.high}
                 told |= {f"{which}{end}": 100 * value for end, value in ends.items()}
