@@ -62,7 +62,8 @@ def speed() -> None:
             axes.barh(place, value - 1, 0.62, left=1, color=blue)
             axes.errorbar(value, place, xerr=ends, color="0.15", **line)
             axes.plot([row["allowed"]] * 2, [place - 0.4, place + 0.4], color=orange, lw=2.5)
-            axes.text(high + 0.015, place, f"{value:.2f}×", va="center", weight="bold", size=9)
+            clear = max(high, row["allowed"] if value < row["allowed"] else 0)
+            axes.text(clear + 0.015, place, f"{value:.2f}×", va="center", weight="bold", size=9)
         axes.barh([1], [0], left=1, color=blue, label="measured, 90% interval")
         axes.plot([], [], color=orange, lw=2.5, label="dense GMACs ÷ GMACs")
         axes.legend(

@@ -96,7 +96,8 @@ def test_photographs_through_a_decoder(
     assert len(rows) == 2 + len(evidence.FILLS)
     assert rows.loc[("dense", "last"), ["correlation", "cls", "patches"]].tolist() == [1, 1, 1]
     assert 0 < rows.loc[("topk", "last"), "correlation"] < 1
-    assert rows["from_gtp"].isna()[("gtp", "last")] and rows["from_gtp"].notna()[("gtp", "own")]
+    assert rows["from_gtp"].isna()[("gtp", "last")]
+    assert rows["from_gtp"].notna()[("gtp", "own")]
     assert "| `topk` |" in capsys.readouterr().out
     assert "| 0.8 | `gtp` |" in evidence.fills(rows.reset_index())
     assert evidence.main([*given, "topk", "--size", "42"]) == 0
