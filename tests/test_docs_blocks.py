@@ -2,8 +2,7 @@
 
 Python blocks of a page run in order, in one namespace and an empty folder. ``tr`` and ``model``
 are there from the start, for pages that are about something else than loading a model. A block that
-says ``downloads weights`` gets random ones for the same architecture, and so runs the same lines;
-the README's runs on the embedded model as well.
+says ``downloads weights`` gets random ones for the same architecture, and so runs the same lines.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pytest
 import timm
-import torch
 
 import tokenred as tr
 from tokenred.analysis.study import metrics
@@ -127,15 +125,6 @@ def quick(train: Any, *args: Any, settings: Any, **options: Any) -> Any:
     few.labels = few.labels[:16]
     settings = settings.replace(epochs=1, batch_size=8, warmup_epochs=0)
     return train(*args, settings=settings, limit=8, validation=few, progress=False, **options)
-
-
-def test_the_readme_on_the_embedded_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = [code for code in blocks("README.md", "python") if DOWNLOADS in code]
-    monkeypatch.setattr(timm, "create_model", lambda *_, **__: tr.models.load_model("digits"))
-    names: dict[str, Any] = {}
-    # Its eight blocks have 64 tokens between them: 8 in each would leave none.
-    exec(compile(code.replace("P=8", "P=6"), "README", "exec"), names)
-    assert names["fast"](torch.zeros(1, 3, 32, 32)).shape == (1, 10)
 
 
 @pytest.mark.parametrize("page", with_some(lambda page: blocks(page, "toml")))

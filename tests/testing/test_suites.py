@@ -25,12 +25,9 @@ from tokenred.strategies.transport import Transport
 from tokenred.testing import check_fuser, check_graph, check_schedule, check_scorer, check_selector
 
 CHECKS: dict[str, Callable[..., None]] = {
-    "scorer": check_scorer,
-    "selector": check_selector,
-    "graph": check_graph,
-    "fuser": check_fuser,
-    "schedule": check_schedule,
-}
+    "scorer": check_scorer, "selector": check_selector, "graph": check_graph,
+    "fuser": check_fuser, "schedule": check_schedule,
+}  # fmt: skip
 NEEDED: dict[str, dict[str, Any]] = {
     "TopScore": {"scorer": "MixedAttn"},
     "Budget": {"gmacs": 700.0},
@@ -367,24 +364,16 @@ SCHEDULES = {
                 + (0,) * (context.depth - 1)), "deterministic: the same model|one possible",
                 "called twice|tried again|Python int"),
 }  # fmt: skip
-TABLES = {
-    "scorer": SCORERS,
-    "selector": SELECTORS,
-    "fuser": FUSERS,
-    "graph": GRAPHS,
-    "schedule": SCHEDULES,
-}
+TABLES = {"scorer": SCORERS, "selector": SELECTORS, "fuser": FUSERS, "graph": GRAPHS,
+          "schedule": SCHEDULES}  # fmt: skip
 SLOW = ("transposed", "secret CLS", "keeps twice", "too greedy", "old index", "wrong type",
         "lonely NaN", "off the grid", "too few nodes", "backwards", "halves")  # fmt: skip
 
 
-def fault(kind: str, name: str) -> object:
-    return pytest.param(kind, name, marks=pytest.mark.slow if name in SLOW else ())
-
-
-@pytest.mark.parametrize(
-    ("kind", "name"), [fault(kind, name) for kind, table in TABLES.items() for name in table]
-)
+@pytest.mark.parametrize(("kind", "name"), [
+    pytest.param(kind, name, marks=pytest.mark.slow if name in SLOW else ())
+    for kind, table in TABLES.items() for name in table
+])  # fmt: skip
 def test_a_planted_fault_is_found(kind: str, name: str) -> None:
     part, promise, found = TABLES[kind][name]
     message = rf"(?s){kind} {type(part).__name__}\(.*\) breaks its contract.*{promise}.*(?:{found})"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -59,26 +58,6 @@ def test_the_second_start_computes_and_loads_nothing(
     monkeypatch.setattr(Store, "write", never)
     assert grid().run(path, progress=False).records == first
     assert "difference_low" in first[0]
-
-
-def test_the_second_start_is_quick_since_it_imports_little(
-    make_grid: MakeGrid, tmp_path: Path
-) -> None:
-    """Models, images, statistics and frames take seconds to import, and are not needed."""
-    path = tmp_path / "a.db"
-    make_grid({"alpha": [0.1, 0.2]}, against="dense").run(path, progress=False)
-    program = f"""
-import sys
-from tokenred.analysis import Grid
-axes = {{"alpha": [0.1, 0.2]}}
-grid = Grid("gtp:P=6", axes, model="digits", data="digits", limit=10, against="dense")
-print(grid.run({str(path)!r}, progress=False))
-print(sorted({{"timm", "scipy", "pandas", "matplotlib", "ray"}} & set(sys.modules)))
-"""
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    assert "2 cells" in ran.stdout
-    assert ran.stdout.splitlines()[-1] == "[]"
 
 
 def test_an_edited_scorer_is_computed_anew(make_grid: MakeGrid, store: Store) -> None:

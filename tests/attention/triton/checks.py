@@ -5,33 +5,15 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-import tokenred as tr
 from tests.attention.cases import STATS, Case, close, doubled, truth
-from tests.strategies.recipes.checks import images, model
-from tokenred.attention import QKV, AttentionSpec, AttentionStat, Engine, PlainEngine, pick_engine
+from tokenred.attention import QKV, AttentionSpec, AttentionStat, Engine, PlainEngine
 from tokenred.attention.score_mods import SLACK, kept_entries, sparsify
-from tokenred.attention.stats import AttentionStats
-from tokenred.attention.triton import OnePassEngine, TritonEngine, launch, reduces
-from tokenred.core.state import Selection, TokenState
-from tokenred.core.tensors import unit_vectors
-from tokenred.graphs.graph import Graph
-from tokenred.graphs.mixed import Mixed
-from tokenred.graphs.semantic import Semantic
-from tokenred.strategies.base import Fuser, Scorer, Selector
-from tokenred.strategies.fusers.fused_token import FusedToken
-from tokenred.strategies.fusers.mean import Mean
-from tokenred.strategies.fusers.merge import Merge
-from tokenred.strategies.fusers.propagate import Propagate
-from tokenred.strategies.fusers.prune import Prune
-from tokenred.strategies.kernels import built, fused, selected
-from tokenred.strategies.selectors.matching.bipartite_matching import BipartiteMatching
-from tokenred.strategies.selectors.padded import padded_selection
-from tokenred.strategies.selectors.top_score import TopScore, keep_best
+from tokenred.attention.triton import OnePassEngine, TritonEngine, launch
 
 STEPS = 2.0**23
 
@@ -93,13 +75,12 @@ def threshold(case: Case, theta: float, slack_share: float = 0.0, device: str = 
     assert bool(((above <= count) & (count <= reach) & (last >= 0)).all())
 
 
-def misleading_sample(theta: float, device: str = "cpu") -> None:
+def misleading_sample(theta: float) -> None:
     """Rows that are sampled are unlike the others: one key has all of theirs."""
     run, _, run_threshold = kernels()
     n = 96
     q, k = (torch.randn(1, 1, n, 16, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
     q[:, :, 3::6] *= 50  # of 96 rows, 16 are looked at: every sixth, from the fourth
-    q, k = q.to(device), k.to(device)
     _, lse = run(q, k, k, None, 0.25)
     kept = kept_entries(n, theta)
     cut = run_threshold(q, k, None, lse, 0.25, kept, 0)
@@ -185,18 +166,9 @@ def one_pass(case: Case, device: str = "cpu", row: int = 0) -> None:
 
 
 def one_pass_engine(case: Case, device: str = "cpu") -> None:
-    """Its statistics are those of the plain engine; a CLS row where there is one."""
-    heads, bias, state = case.make(device)
+    """The engine of one pass, which has one row; that of CLS where there is one."""
     rows = (AttentionStat.row("cls", "mean"), AttentionStat.logits_row("cls")) if case.p else ()
-    spec = AttentionSpec((*STATS, *rows), bias)
-    assert OnePassEngine().supports(heads, spec)
-    out, found = OnePassEngine()(heads, spec, state)
-    expected, stats = PlainEngine()(doubled(heads), spec, state)
-    assert found.values.keys() == stats.values.keys()
-    close(out, expected, case.dtype)
-    for stat in spec.map_stats:
-        assert found[stat].dtype == torch.float32
-        close(found[stat], stats[stat])
+    engine(case, device=device, engine=OnePassEngine(), stats=(*STATS, *rows))
 
 
 def engine(
@@ -206,14 +178,15 @@ def engine(
     device: str = "cpu",
     engine: Engine | None = None,
     precision: str = "float32",
+    stats: tuple[AttentionStat, ...] = (),
 ) -> None:
     """An engine, this one by default, against the map in float64; statistics to a precision."""
     engine = engine or TritonEngine()
     heads, bias, state = case.make(device)
-    spec = AttentionSpec(case.stats, bias, theta, "fast" if fast else "exact")
+    spec = AttentionSpec(stats or case.stats, bias, theta, "fast" if fast else "exact")
     assert engine.supports(heads, spec)
     out, found = engine(heads, spec, state)
-    expected, stats = PlainEngine()(doubled(heads), spec, state)
+    expected, known = PlainEngine()(doubled(heads), spec, state)
     assert set(found.values) == set(spec.requires)
     share = found[AttentionStat.kept()]
     if fast and theta < 1:
@@ -227,7 +200,7 @@ def engine(
     for stat in spec.requires:
         if stat.kind not in ("keys", "logits_row"):
             assert found[stat].dtype == torch.float32
-            close(found[stat], stats[stat], precision, doubt)
+            close(found[stat], known[stat], precision, doubt)
 
 
 def doubtful(attention: Tensor, theta: float, device: str) -> float:
@@ -295,162 +268,3 @@ def interpreting() -> bool:
 
     switched = os.environ.get("TRITON_INTERPRET") == "1"
     return switched and not isinstance(_forward, triton.runtime.JITFunction)
-
-
-class Tokens(NamedTuple):
-    """A reduction, drawn from a seed: image tokens, removed ones, prefix, images, channels, type.
-
-    ``dead``: every fifth token has size 0. ``ties``: few different scores.
-    """
-
-    n: int
-    gone: int
-    p: int = 1
-    b: int = 2
-    c: int = 24
-    dtype: str = "float32"
-    dead: bool = False
-    ties: bool = False
-    sized: bool = True
-    seed: int = 0
-
-    def make(self, device: str = "cpu") -> tuple[TokenState, Tensor, Any]:
-        """The state, scores, and a draw of more numbers in [0, 1)."""
-        made = torch.Generator().manual_seed(self.seed)
-        full = self.p + self.n
-
-        def draw(*shape: int) -> Tensor:
-            return torch.rand(self.b, *shape, generator=made).to(device)
-
-        x = (draw(full, self.c) * 2 - 1).to(getattr(torch, self.dtype))
-        size = (draw(full) * 7).ceil()
-        if self.dead:
-            size[:, self.p + 1 :: 5] = 0
-        score = (draw(self.n) * 4).floor() if self.ties else draw(self.n)
-        index = torch.arange(self.n, device=device).expand(self.b, -1)
-        state = TokenState(x, index, self.p, (1, self.n), size=size if self.sized else None)
-        return state, score, draw
-
-
-def select(tokens: Tokens, device: str = "cpu") -> None:
-    """What stays and goes is what PyTorch's stable sort says; NaN counts as the highest."""
-    from tokenred.attention.triton.reduction import select as run
-
-    _, score, _ = tokens.make(device)
-    score[:, 3::11] = torch.nan
-    for given in (
-        score,
-        score.to(getattr(torch, tokens.dtype)),
-        torch.stack((score, score), 1)[:, 0],
-    ):
-        chosen = keep_best(given.nan_to_num(torch.inf), tokens.gone)
-        keep, drop, into, slot = run(given, None, tokens.gone, 0, 0)
-        assert torch.equal(keep, chosen.keep)
-        assert torch.equal(drop, chosen.drop)
-        assert into.numel() == slot.numel() == 0
-
-
-def reduction(tokens: Tokens, name: str, device: str = "cpu") -> None:
-    """A method's reduction by kernels, against the one that PyTorch computes in float64."""
-    state, score, draw = tokens.make(device)
-    at_a, at_b = (tokens.n - tokens.p % 2 + 1) // 2, (tokens.n + tokens.p % 2) // 2
-    values = {AttentionStat.keys(): draw(2, tokens.p + tokens.n, 8)}
-    selector: Selector = TopScore(_Given())
-    state = replace(state, memory={"score": score})
-    fuser: Fuser = Merge()
-    if name in ("matched", "importance"):
-        selector = BipartiteMatching("size" if name == "matched" else "importance")
-        values[AttentionStat.row("cls", "mean")] = draw(tokens.n)
-        values[AttentionStat.values()] = draw(2, tokens.p + tokens.n, 8)
-        state = replace(state, cls_index=0 if tokens.p else None)
-        assert tokens.gone <= min(at_a, at_b)
-    elif name == "propagate":
-        grid = (1, tokens.n)
-        edges = draw(tokens.n, tokens.n) > 0.5
-        fuser = Propagate(0.3)
-        state = replace(state, graph=Graph.from_dense(edges, grid).with_columns())
-    elif name == "padded":
-        # Two tokens stay in the first image alone, and nothing joins anything in the last.
-        selector, fuser = _Padded(), Merge(0.1)
-    else:
-        fuser = {"fused": FusedToken(), "prune": Prune(), "mean": Mean(), "merge": Merge()}[name]
-    attention = AttentionStats(values)
-    found = selected(selector, state, attention, tokens.gone)
-    after = fused(fuser, state, found, attention)
-    again = fused(fuser, state, selected(selector, state, attention, tokens.gone), attention)
-    known = selector(state, attention, tokens.gone)
-    for name in ("keep", "drop", "partner", "slot", "score", "weight"):
-        one, other = getattr(found, name), getattr(known, name)
-        assert (one is None) == (other is None)
-        assert one is None or torch.equal(one, other)
-    doubled = replace(state, x=state.x.double())
-    expected = fuser(doubled, known, state.graph, attention)
-    close(after.x, expected.x, tokens.dtype)
-    assert torch.equal(after.index, expected.index)
-    assert (after.size is None) == (expected.size is None)
-    if after.size is not None and expected.size is not None:
-        close(after.size, expected.size.double())
-    assert torch.equal(after.x, again.x)
-
-
-class _Given(Scorer):
-    """The scores of the state."""
-
-    def __call__(self, state: TokenState, attention: AttentionStats) -> Tensor:
-        return state.memory["score"]
-
-
-class _Padded(Selector):
-    """The even tokens stay, padded; each other token joins the one before it, or none."""
-
-    def __call__(self, state: TokenState, attention: AttentionStats, count: int) -> Selection:
-        places = torch.arange(state.num_tokens, device=state.x.device).expand_as(state.index)
-        even = places % 2 == 0
-        partner = torch.where(places % 3 == 0, -1, places - 1)
-        return padded_selection(places, even, even | (places > 0), torch.where(even, -1, partner))
-
-
-def graph(builder: str, n: int, c: int, m: int, dtype: str, device: str = "cpu") -> None:
-    """The graph by a kernel has the neighbours that float64 finds, but for rounding; and twice."""
-    x = torch.randn(2, n, c, generator=torch.Generator().manual_seed(n)).to(device)
-    x[:, n // 2] = 0  # similar to none
-    x = x.to(getattr(torch, dtype))
-    made, grid = (Mixed if builder == "mixed" else Semantic)(M=m), (1, n)
-    found, again, known = built(made, x, grid), built(made, x, grid), made(x.double(), grid)
-    assert found is not None
-    assert again is not None
-    assert known is not None
-    assert found.neighbours.shape == known.neighbours.shape
-    assert torch.equal(found.neighbours, again.neighbours)
-    unit = unit_vectors(x.double())
-    similar = unit @ unit.transpose(1, 2)
-    one, other = (similar.gather(2, graph.neighbours[..., -m:]) for graph in (found, known))
-    torch.testing.assert_close(one, other, rtol=0, atol=2e-6)
-    assert all(len(set(row)) == m for row in found.neighbours[0, :, -m:].tolist())
-
-
-def equal_neighbours(n: int, m: int, device: str = "cpu") -> None:
-    """Equal similarities go by position, exactly."""
-    x = torch.nn.functional.one_hot(torch.arange(n) % 5, 6).float()[None].to(device)
-    made = Semantic(M=m)
-    found, known = built(made, x, (1, n)), made(x, (1, n))
-    assert found is not None
-    assert known is not None
-    assert torch.equal(found.neighbours, known.neighbours)
-    assert torch.equal(found.weights, known.weights)
-
-
-def whole_model(method: str) -> None:
-    """A model with kernels has the tokens and the logits of the plain one; gradients go without."""
-    reduced = tr.wrap(model().float(), method, engine="one_pass")
-    plain, x = reduced.with_strategy(method), images().float()
-    plain.engines = pick_engine("plain")
-    assert not reduces(reduced.engines, x)
-    reduced(x).sum().backward()
-    with torch.no_grad():
-        assert reduces(reduced.engines, x)
-        assert not reduces(pick_engine("auto"), x)
-        (out, trace), (expected, known) = (m.run_with_trace(x) for m in (reduced, plain))
-    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
-    for one, other in zip(trace.states, known.states, strict=True):
-        assert torch.equal(one.index, other.index)

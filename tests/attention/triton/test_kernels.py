@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.attention.cases import Case
-from tests.attention.triton import checks
-from tests.attention.triton.checks import Tokens
+from tests.attention.triton import checks, reductions
 from tests.attention.triton.conftest import Run
+from tests.attention.triton.reductions import Tokens
 from tokenred.attention import AttentionSpec, AttentionStat
 from tokenred.attention.triton import TritonEngine, engine
 from tokenred.attention.triton.launch import blocks_for, padded
@@ -174,7 +174,7 @@ def test_one_pass_on_any_block(interpreted: Run, case: Case) -> None:
     ids=str,
 )
 def test_the_lowest_scores_go(interpreted: Run, tokens: Tokens) -> None:
-    interpreted(checks.select, tokens)
+    interpreted(reductions.select, tokens)
 
 
 METHODS = ["propagate", "merge", "mean", "matched", "importance", "fused", "prune", "padded"]
@@ -192,7 +192,7 @@ METHODS = ["propagate", "merge", "mean", "matched", "importance", "fused", "prun
     ids=str,
 )
 def test_a_reduction(interpreted: Run, tokens: Tokens, name: str) -> None:
-    interpreted(checks.reduction, tokens, name)
+    interpreted(reductions.reduction, tokens, name)
 
 
 @QUICK
@@ -207,7 +207,7 @@ def test_a_reduction(interpreted: Run, tokens: Tokens, name: str) -> None:
     st.sampled_from(METHODS),
 )  # fmt: skip
 def test_any_reduction(interpreted: Run, tokens: Tokens, name: str) -> None:
-    interpreted(checks.reduction, tokens, name)
+    interpreted(reductions.reduction, tokens, name)
 
 
 @pytest.mark.parametrize(
@@ -221,23 +221,23 @@ def test_any_reduction(interpreted: Run, tokens: Tokens, name: str) -> None:
     ],
 )
 def test_a_graph(interpreted: Run, builder: str, n: int, c: int, m: int, dtype: str) -> None:
-    interpreted(checks.graph, builder, n, c, m, dtype)
+    interpreted(reductions.graph, builder, n, c, m, dtype)
 
 
 @QUICK
 @given(st.integers(2, 150).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, min(n - 1, 70)))))
 def test_equal_neighbours_go_by_position(interpreted: Run, sizes: tuple[int, int]) -> None:
-    interpreted(checks.equal_neighbours, *sizes)
+    interpreted(reductions.equal_neighbours, *sizes)
 
 
 @pytest.mark.parametrize("method", ["gtp:P=3", "tome:r=3", "evit"])
 def test_a_whole_model(interpreted: Run, method: str) -> None:
-    interpreted(checks.whole_model, method)
+    interpreted(reductions.whole_model, method)
 
 
 def test_many_tokens(interpreted: Run) -> None:
     for name in ("merge", "propagate", "matched"):
-        interpreted(checks.reduction, Tokens(1100, 150, b=1, c=16), name)
+        interpreted(reductions.reduction, Tokens(1100, 150, b=1, c=16), name)
 
 
 @pytest.mark.parametrize("theta", [0.1, 0.6, 0.9])

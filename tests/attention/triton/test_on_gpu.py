@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.attention.cases import Case
-from tests.attention.triton import checks
+from tests.attention.triton import checks, reductions
 from tokenred.attention import QKV, AttentionSpec, AttentionStat, Engine
 from tokenred.attention.triton import TritonEngine
 from tokenred.attention.two_calls import TwoCallsEngine
@@ -121,5 +121,5 @@ def test_a_graph_of_cuda_replays(engine: Engine) -> None:
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize(("n", "m"), [(2, 1), (65, 64), (196, 8), (1100, 5)])
 def test_graphs(n: int, m: int, dtype: str) -> None:
-    checks.graph("mixed", n, 384, m, dtype, device="cuda")
-    checks.equal_neighbours(n, m, device="cuda")
+    reductions.graph("mixed", n, 384, m, dtype, device="cuda")
+    reductions.equal_neighbours(n, m, device="cuda")
