@@ -1,7 +1,5 @@
 """What every test is given without asking."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -4,8 +4,6 @@ They show what a GPU would: operands on different devices, a host that waits, a 
 that is given two types.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """The shared data (in ``TOKENRED_SHARED``, or beside the checkout) and the scripts."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 from pathlib import Path

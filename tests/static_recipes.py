@@ -1,7 +1,5 @@
 """Every recipe whose token counts are known before the images are."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 import tokenred as tr

@@ -3,8 +3,6 @@
 What there is to try comes from the registries and annotations: a new part is covered unnamed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import enum
 import math

@@ -5,8 +5,6 @@ are there from the start, for pages that are about something else than loading a
 says ``downloads weights`` gets random ones for the same architecture, and so runs the same lines.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 import shlex

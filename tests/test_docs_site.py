@@ -1,7 +1,5 @@
 """The documentation site, as far as it can be checked without building it."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """The folders at the root hand on the same objects."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from pathlib import Path

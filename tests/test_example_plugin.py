@@ -1,7 +1,5 @@
 """The example package is installed as a user would, beside a broken one, and used."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The gallery: its pictures are there and small."""
 
-from __future__ import annotations
-
 import re
 import runpy
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The authors' programs: float64 logits of tiny models, to be met to 1e-6."""
 
-from __future__ import annotations
-
 import json
 from functools import cache
 from pathlib import Path

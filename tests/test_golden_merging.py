@@ -3,8 +3,6 @@
 ``about`` in ``golden/a_cases.json`` and ``b_cases.json`` says what the cases hold.
 """
 
-from __future__ import annotations
-
 import json
 from functools import cache
 from pathlib import Path

@@ -4,8 +4,6 @@
 timm's names.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from functools import cache, partial

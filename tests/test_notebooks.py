@@ -1,7 +1,5 @@
 """Notebooks as they are stored: no outputs, a title, a line in the table."""
 
-from __future__ import annotations
-
 import ast
 import json
 import re

@@ -1,7 +1,5 @@
 """A part's file is found from its registered name in one guess."""
 
-from __future__ import annotations
-
 import inspect
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The README says what it must."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What a release needs besides its code: one version, a citation, issue forms, honest bounds."""
 
-from __future__ import annotations
-
 import re
 import sys
 from pathlib import Path

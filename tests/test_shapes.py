@@ -3,8 +3,6 @@
 In a process of its own, because checked functions cannot be compiled.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

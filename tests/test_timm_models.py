@@ -1,7 +1,5 @@
 """timm knows tokenred's models once these are loaded, and tokenred alone imports no timm."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

@@ -1,7 +1,5 @@
 """The embedded model, once."""
 
-from __future__ import annotations
-
 import pytest
 from torch import nn
 

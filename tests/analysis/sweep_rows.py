@@ -1,7 +1,5 @@
 """A row as a sweep has it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 NO_FIGURES = ("speedup", "speedup_low", "speedup_high", "allowed", "gmacs", "pairs",

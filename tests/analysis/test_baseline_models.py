@@ -1,7 +1,5 @@
 """Baselines cost no more than they may, and as much as they can; the base stays as it was."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

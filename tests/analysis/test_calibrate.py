@@ -1,7 +1,5 @@
 """Thresholds from images without labels."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Strategies side by side, on the embedded model and data."""
 
-from __future__ import annotations
-
 import copy
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Every recipe through every analysis, on models of each kind, or refused with the reason."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from typing import Any

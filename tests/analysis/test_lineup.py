@@ -1,7 +1,5 @@
 """Strategies side by side, at one budget or at the same counts."""
 
-from __future__ import annotations
-
 import pytest
 from torch import nn
 

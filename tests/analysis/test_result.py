@@ -1,7 +1,5 @@
 """What results share: text, HTML, a CSV."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A sweep keeps what it has, measures nothing twice, and goes on after a failure."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What became of the patches is what the trace says."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

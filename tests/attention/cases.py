@@ -1,7 +1,5 @@
 """Blocks to try engines and kernels on, and what their attention is."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -1,7 +1,5 @@
 """Engines agree with each other, with NumPy, and about dead tokens."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

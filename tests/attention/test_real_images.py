@@ -1,7 +1,5 @@
 """On photographs and trained weights, the fast engine picks the tokens that the plain one picks."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

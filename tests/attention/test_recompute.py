@@ -1,7 +1,5 @@
 """Training through inference engines: the gradients are those of the map."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

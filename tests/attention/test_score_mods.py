@@ -1,7 +1,5 @@
 """θ and log s: how many entries stay, which, and what a dead token gets."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
 

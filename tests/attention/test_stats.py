@@ -1,7 +1,5 @@
 """Statistics against their definitions, entry by entry in NumPy."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

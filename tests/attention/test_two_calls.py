@@ -1,7 +1,5 @@
 """Two fused calls answer as the map does, and better in low precision."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

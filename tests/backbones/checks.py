@@ -1,7 +1,5 @@
 """How two models are compared, whole and block by block."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any

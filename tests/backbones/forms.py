@@ -1,7 +1,5 @@
 """Small models of every family, in all the forms that are adapted."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,5 @@
 """Which models the adapters take, and how the others are refused."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

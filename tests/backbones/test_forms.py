@@ -1,7 +1,5 @@
 """Every family in every form: nothing removed is nothing changed, and tokens go as announced."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Hooks and patched forwards on modules that the block loop opens."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from typing import Any

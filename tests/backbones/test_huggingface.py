@@ -1,7 +1,5 @@
 """Hugging Face vision towers: what is their own, beside the promises of all families."""
 
-from __future__ import annotations
-
 import copy
 import re
 import sys

@@ -1,7 +1,5 @@
 """Costs by the shapes of weights, whatever the class of a layer."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from typing import Any

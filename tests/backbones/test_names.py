@@ -1,7 +1,5 @@
 """Every timm name that builds a model of a known family, made small: wrapping changes nothing."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

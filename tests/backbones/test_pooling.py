@@ -1,7 +1,5 @@
 """Weights of tokens in the head: 0 is not there, 2 is there twice; all backbones."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Positions that enter the attention (rotary, relative biases) go with the tokens."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Windows of a grid: tokens stay a rectangle, and blocks run as timm's own."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Sizes of images that a model takes, and those that it refuses."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The scripts in ``benchmarks/``, which are no package."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Iterator

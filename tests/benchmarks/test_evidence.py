@@ -1,7 +1,5 @@
 """The tables of what the methods do to real models, on a few white squares."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import ModuleType
 

@@ -1,7 +1,5 @@
 """The script for a GPU: what it can do without one, and the published program beside it."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import sys

@@ -1,7 +1,5 @@
 """Promises are judged as they are meant, and tables say what was measured."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import ModuleType
 from typing import Any

@@ -1,7 +1,5 @@
 """The benchmark of studies, with small numbers in the place of the large ones."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import sys

@@ -1,7 +1,5 @@
 """The script of the promised figures, with a tiny section in the place of the long ones."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import ModuleType
 from typing import Any

@@ -1,7 +1,5 @@
 """The command line, called as a user would, but within this process."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

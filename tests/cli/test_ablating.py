@@ -1,7 +1,5 @@
 """``tokenred ablate`` on the embedded model and data."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys

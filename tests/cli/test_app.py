@@ -1,7 +1,5 @@
 """The command line as a whole: help, errors of one line, and how it is stopped."""
 
-from __future__ import annotations
-
 import io
 import os
 import shlex

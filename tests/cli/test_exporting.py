@@ -1,7 +1,5 @@
 """``tokenred export`` on a tiny model of every origin."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys

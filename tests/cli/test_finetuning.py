@@ -1,7 +1,5 @@
 """``tokenred finetune`` on the embedded model and data."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """``--import``: parts of a file or module are there for every command, its workers included."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The list holds every registered part."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.cli.conftest import Run

@@ -1,7 +1,5 @@
 """``compare``, ``bench``, ``agreement`` and ``oversmoothing`` on the embedded model and data."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

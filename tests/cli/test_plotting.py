@@ -1,13 +1,12 @@
 """``tokenred plot``: each kind makes its file."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from tests.cli.conftest import Run
 from tokenred.analysis.plots.published import GTP_PAPER as PUBLISHED
 
 

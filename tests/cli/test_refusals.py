@@ -1,7 +1,5 @@
 """What a command refuses: in one line, with exit code 2, and without writing anything."""
 
-from __future__ import annotations
-
 import shlex
 from pathlib import Path
 

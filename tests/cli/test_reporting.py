@@ -1,7 +1,5 @@
 """``tokenred report`` and ``tokenred reproduce``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """``tokenred show`` and ``tokenred graph`` on the embedded digits."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from PIL import Image

@@ -1,7 +1,5 @@
 """Reduced models in the hands of tracers, of torch.func, and with empty batches."""
 
-from __future__ import annotations
-
 import io
 from dataclasses import dataclass, field
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """One thing changed: another fingerprint. Nothing changed: the same, wherever it is computed."""
 
-from __future__ import annotations
-
 import dataclasses
 import enum
 import functools

@@ -1,7 +1,5 @@
 """Plug-ins are found by their entry points, loaded at the first need, and left out as a whole."""
 
-from __future__ import annotations
-
 import sys
 import threading
 import warnings

@@ -1,7 +1,5 @@
 """Similarities and scores are fp32, whatever the user lets PyTorch round."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

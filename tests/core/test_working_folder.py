@@ -1,7 +1,5 @@
 """What lies in the working folder is not imported, by no way in."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

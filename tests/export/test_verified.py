@@ -1,7 +1,5 @@
 """A graph is compared with its model, and its file written completely or not at all."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

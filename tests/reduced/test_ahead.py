@@ -1,7 +1,5 @@
 """Reductions that are judged by a block's own attention before it is applied."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A model that is changed after it was wrapped: what runs is what it is now, or is refused."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from typing import Any

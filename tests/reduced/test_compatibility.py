@@ -3,8 +3,6 @@
 Tracing and transforming are in tests/core/test_capture.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

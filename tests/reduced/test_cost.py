@@ -3,8 +3,6 @@
 Models have no weights: shapes are all that counting needs.
 """
 
-from __future__ import annotations
-
 import csv
 from functools import cache
 from typing import Any

@@ -1,7 +1,5 @@
 """Features of several blocks as timm gives them, and maps for decoders."""
 
-from __future__ import annotations
-
 import copy
 import itertools
 from typing import Any

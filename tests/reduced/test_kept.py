@@ -1,7 +1,5 @@
 """The tokens a reduced model keeps, and the way from them back to full maps."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

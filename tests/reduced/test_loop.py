@@ -1,7 +1,5 @@
 """What the block loop offers to methods, shown on the smallest parts that use it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """A wrapped model: what it is found to have and says of itself, and what it refuses."""
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import replace
 from typing import Any

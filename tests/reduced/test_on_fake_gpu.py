@@ -1,7 +1,5 @@
 """Every recipe on every family of backbones, in every precision, on a GPU that is not there."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import product as pairs
 from typing import Any

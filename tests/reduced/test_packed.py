@@ -1,7 +1,5 @@
 """Batches whose images keep different numbers of tokens, packed."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Budgets that a router spends."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

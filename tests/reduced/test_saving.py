@@ -1,7 +1,5 @@
 """What is saved comes back as it was, and nothing else is taken for it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

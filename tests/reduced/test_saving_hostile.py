@@ -1,7 +1,5 @@
 """Whatever a file says, it is loaded as what was saved or refused with an error of tokenred's."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

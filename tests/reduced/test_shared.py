@@ -1,7 +1,5 @@
 """One model as two objects: one set of weights, and whoever changes a child changes what runs."""
 
-from __future__ import annotations
-
 import copy
 import io
 import pickle

@@ -1,7 +1,5 @@
 """A reduced model as one graph: torch.compile without a break, torch.export for any batch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

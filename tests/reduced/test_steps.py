@@ -1,7 +1,5 @@
 """Several reductions in a block."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

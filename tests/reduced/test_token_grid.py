@@ -1,7 +1,5 @@
 """Methods that keep a rectangle of tokens say so, and hand it on as smaller maps."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

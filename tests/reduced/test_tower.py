@@ -1,7 +1,5 @@
 """Reduced Hugging Face towers, called as that library and its users call them."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from typing import Any

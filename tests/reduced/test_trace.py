@@ -1,7 +1,5 @@
 """What a wrapped model tells of its tokens: traces, maps, counts, phases."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager

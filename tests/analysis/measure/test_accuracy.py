@@ -1,7 +1,5 @@
 """Accuracy counts the right images, names the unreadable ones, and leaves the model alone."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

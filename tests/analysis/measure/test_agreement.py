@@ -1,7 +1,5 @@
 """Which patches are kept, and how far methods agree on them."""
 
-from __future__ import annotations
-
 from itertools import combinations
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Graphs whose numbers are known, and networkx as a second opinion on others."""
 
-from __future__ import annotations
-
 import math
 
 import networkx as nx

@@ -1,7 +1,5 @@
 """Mean and single costs of images that keep different numbers of tokens."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Data gets the model's preprocessing, and the caller's dataset stays as it is."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Intervals cover what they promise, and depend on nothing but the values and the seed."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import stats

@@ -1,7 +1,5 @@
 """Facts about the machine; a model is as it was after a measurement, also after one that fails."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

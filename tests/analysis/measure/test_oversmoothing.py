@@ -1,7 +1,5 @@
 """Each statistic against its definition; oversmoothing on the embedded model and data."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Means over images: of the readable ones, as the models' own dtype wants them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

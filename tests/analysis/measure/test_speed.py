@@ -1,7 +1,5 @@
 """Timing runs in pairs and says on what; no test looks at how fast anything is."""
 
-from __future__ import annotations
-
 import gc
 from typing import Any
 

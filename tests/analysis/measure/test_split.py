@@ -1,7 +1,5 @@
 """The phases of a forward are all there, and together the forward; no test looks at how fast."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

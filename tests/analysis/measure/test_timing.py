@@ -1,7 +1,5 @@
 """Models, shapes and images of what is timed; clocks; what is compiled."""
 
-from __future__ import annotations
-
 import gc
 import time
 from typing import Any

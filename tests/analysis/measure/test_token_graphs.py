@@ -1,7 +1,5 @@
 """Statistics of token graphs, over images and of one graph; one photograph and its graph."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Frames as studies make them, with values worked out by hand."""
 
-from __future__ import annotations
-
 import itertools
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """The heat maps hold the frame's figures."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

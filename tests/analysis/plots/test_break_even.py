@@ -1,7 +1,5 @@
 """The chart has the lines it should, where the figures are."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

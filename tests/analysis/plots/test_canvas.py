@@ -1,7 +1,5 @@
 """What all figures share, and their files."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from xml.etree import ElementTree

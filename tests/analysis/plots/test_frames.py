@@ -1,7 +1,5 @@
 """Where frames come from, which rows are chosen, and what columns are called."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 

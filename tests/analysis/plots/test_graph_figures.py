@@ -1,7 +1,5 @@
 """What is drawn is the graph."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

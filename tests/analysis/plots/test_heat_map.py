@@ -1,7 +1,5 @@
 """Each cell holds its value, and a gap stays one."""
 
-from __future__ import annotations
-
 import pandas as pd
 import pytest
 

@@ -1,7 +1,5 @@
 """A method has one colour and marker in every figure, and a name to read."""
 
-from __future__ import annotations
-
 import json
 from itertools import combinations
 from typing import Any

@@ -1,7 +1,5 @@
 """Lines, points and intervals are those of the frame; scorers are lines, or rows at one budget."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

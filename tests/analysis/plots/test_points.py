@@ -1,7 +1,5 @@
 """What is fixed, averaged and left out, and how sure the points are."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,7 +1,5 @@
 """Published points, tidy and wide."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

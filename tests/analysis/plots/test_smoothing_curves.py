@@ -1,7 +1,5 @@
 """The curves are those of the frame."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,7 +1,5 @@
 """Tables of a study, with a paper's beside them: as a frame, text and a figure."""
 
-from __future__ import annotations
-
 import pandas as pd
 import pytest
 

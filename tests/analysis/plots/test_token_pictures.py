@@ -1,7 +1,5 @@
 """A panel a block, a row a strategy, and every patch in the colour of its fate."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The figure says what the frame says."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

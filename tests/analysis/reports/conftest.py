@@ -1,7 +1,5 @@
 """A small grid in a store, and frames of other measurements."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Reading a page back: what is in its tables, what it would load, and whether it is well-formed."""
 
-from __future__ import annotations
-
 from html.parser import HTMLParser
 
 # Elements without an end.

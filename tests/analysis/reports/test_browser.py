@@ -1,7 +1,5 @@
 """The page in a browser: it renders, sorts, finds, and runs nothing but its own script."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

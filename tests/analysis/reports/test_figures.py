@@ -1,7 +1,5 @@
 """The figures that a frame supports."""
 
-from __future__ import annotations
-
 import base64
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """`report`: whole pages of real results, read back."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import math

@@ -1,7 +1,5 @@
 """What a report can be made from, and what its rows are compared with."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Experiments with results that are known."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tokenred.analysis.reproduction.experiments import BACKBONES, EXPERIMENTS, Target, claims_of

@@ -1,7 +1,5 @@
 """The table of experiments, their rows beside the published ones, and the models they run on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

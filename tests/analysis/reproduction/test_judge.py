@@ -1,7 +1,5 @@
 """Verdicts, on figures and on whole experiments whose results are known."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.analysis.reproduction.parts import IMAGES, make_part

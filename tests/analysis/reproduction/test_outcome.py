@@ -1,7 +1,5 @@
 """The page of a reproduction, and the figures in it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`reproduce` from end to end on the embedded model, and the GMACs of the paper's."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 

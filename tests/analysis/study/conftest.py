@@ -1,7 +1,5 @@
 """A small grid on the embedded model, and a store."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Cells without a model, for what is about engines and stores."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time

@@ -1,7 +1,5 @@
 """What cells start from, and from axis values to strategies."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What the arguments of a grid mean: its points, in order, and what is refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

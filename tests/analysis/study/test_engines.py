@@ -1,7 +1,5 @@
 """Every engine gives each cell one outcome, whatever dies meanwhile."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import pickle

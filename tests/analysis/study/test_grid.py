@@ -1,7 +1,5 @@
 """Grids from end to end, on the embedded model."""
 
-from __future__ import annotations
-
 import copy
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """A stored result is found again by all that determines it, and by nothing else."""
 
-from __future__ import annotations
-
 import copy
 import os
 import shutil

@@ -4,8 +4,6 @@ The test runs this file as a program. Each run of its grid is a fork of that pro
 start takes milliseconds and not the seconds that importing PyTorch takes.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import random

@@ -1,7 +1,5 @@
 """Plans: checked, in order, each result once."""
 
-from __future__ import annotations
-
 import pytest
 
 import tokenred as tr

@@ -1,7 +1,5 @@
 """Rows in, rows out; nothing lost, nothing doubled; files that are no store."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sqlite3

@@ -1,7 +1,5 @@
 """Study files."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

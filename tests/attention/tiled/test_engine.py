@@ -1,7 +1,5 @@
 """Tiles of any size answer as the map does, and their buffers are made once."""
 
-from __future__ import annotations
-
 import pytest
 import timm
 import torch

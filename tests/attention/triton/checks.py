@@ -1,7 +1,5 @@
 """What the kernels are held to, on any device. Called under the interpreter, and on a GPU."""
 
-from __future__ import annotations
-
 import math
 import os
 from dataclasses import replace

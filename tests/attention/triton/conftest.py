@@ -4,8 +4,6 @@ Triton decides at its import whether it interprets, and in this process somethin
 imported it.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import multiprocessing
 import os

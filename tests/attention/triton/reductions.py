@@ -1,7 +1,5 @@
 """What the kernels of reductions and graphs are held to, beside PyTorch in float64."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """The kernels compile for GPUs that need not be there."""
 
-from __future__ import annotations
-
 import importlib
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """The kernels and their engine under Triton's interpreter, against the map in float64."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings

@@ -1,7 +1,5 @@
 """The same checks on a GPU, where there is one."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
