@@ -89,15 +89,19 @@ def test_the_reason_is_told(run: str) -> None:
             RUNS[run](model, [name])
 
 
+@pytest.fixture(scope="module")
+def cifar10_vit() -> nn.Module:
+    return tr.models.load_model("cifar10_vit", pretrained=False)
+
+
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_grid_takes_the_budgets_that_wrap_takes(name: str) -> None:
-    model = tr.models.load_model("cifar10_vit", pretrained=False)
+def test_a_grid_takes_the_budgets_that_wrap_takes(name: str, cifar10_vit: nn.Module) -> None:
     plan = Grid(
-        axes={"base": [name], "budget": [0.8, 0.5]}, model=model, metrics=(), invalid="skip"
+        axes={"base": [name], "budget": [0.8, 0.5]}, model=cifar10_vit, metrics=(), invalid="skip"
     ).plan()
     for cell in plan.cells:
         if cell.error is not None:
             with pytest.raises(type(cell.error), match=re.escape(str(cell.error))):
-                tr.wrap(model, cell.label)
+                tr.wrap(cifar10_vit, cell.label)
         else:
-            assert plan.cost(cell) == tr.wrap(model, cell.label).cost()
+            assert plan.cost(cell) == tr.wrap(cifar10_vit, cell.label).cost()

@@ -351,6 +351,7 @@ print(cell.key)
 """
 
 
+@pytest.mark.slow
 def test_restarted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In a new process, with another seed of hashes."""
     program = PROGRAM.replace("FOLDER", repr(str(write(tmp_path / "data"))))
