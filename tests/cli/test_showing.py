@@ -39,7 +39,7 @@ def test_demo(run: Run) -> None:
 def test_the_graph_of_an_embedded_digit(run: Run) -> None:
     result = run("graph", "--demo")
     assert result.exit_code == 0, result.output
-    for words in ("Mixed(M=8", "digits on", "clustering", "Written"):
+    for words in ("Mixed(M=8, reference=False), digits", "clustering", "Written"):
         assert words in result.stdout
     assert Path("tokenred-out/graph.png").read_bytes().startswith(b"\x89PNG")
 
