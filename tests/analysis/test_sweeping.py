@@ -192,6 +192,7 @@ def test_the_compiler_starts_afresh_with_each_model(
             "no cell .* can run; the first one, digits, gtp:P",
         ),
         ({"models": "vit_tinny_patch16_224"}, UnknownNameError, "unknown model"),
+        ({"models": torch.nn.Identity()}, ConfigError, "names or paths of models"),
     ],
 )
 def test_refused(change: dict[str, Any], error: type[Exception], message: str) -> None:

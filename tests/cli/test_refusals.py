@@ -51,6 +51,9 @@ REFUSED = [
     ("compare --data nowhere --model digits", "found nothing"),
     ("compare --model cifar10_vit", "--data: expected the location of CIFAR-10"),
     ("compare --data .", "expected --model for the data '.'"),
+    ("compare --limit 1.5", "expected a whole number, got 1.5"),
+    ("compare -s gtp,P=4", "expected a strategy, such as 'gtp', 'gtp:P=4"),
+    ("compare -s old.toml", "old.toml: strategy 'gtp' has no argument 'Q'"),
     ("compare --limit 0", "tokenred: --limit must be a whole number of at least 1"),
     ("compare --model deit_small_patch16_22 --data digits", "Did you mean"),
     ("compare --model vit_tiny_patch16_224", "--data"),
@@ -105,6 +108,7 @@ REFUSED = [
     ("plot lines old.csv --x alpha -o a.gif", ".png, .pdf, .svg"),
     ("plot lines old.csv --x alpha -o old.png", "--overwrite"),
     ("plot tradeoff old.csv --x ms", "x as one of"),
+    ("plot tradeoff old.csv --width 0", "width must be a finite number in (0, inf), got 0"),
     ("plot tradeoff old.csv --published none.csv", "cannot read none.csv"),
     ("plot graph-table old.csv --text html", "--text"),
     # report
@@ -123,7 +127,7 @@ REFUSED = [
     ("show torn.png --data digits", "expected a photograph"),
     ("show --demo --data digits", "--demo"),
     ("show torn.png", "expected --model"),
-    ("show none.png --model digits", "photograph at none.png"),
+    ("show none.png --model digits", "photograph at none.png: No such file"),
     ("show --demo -o a.jpg", ".png, .pdf, .svg"),
     ("show --demo -o old.png", "--overwrite"),
     ("show --demo --layers '1;2'", "--layers"),
@@ -138,6 +142,7 @@ def test_refused(run: Run, tmp_path: Path, line: str, told: str) -> None:
     for name in ("old.png", "old.html", "old.pt2", "torn.png"):
         Path(name).write_text("mine")
     Path("old.csv").write_text(CSV)
+    Path("old.toml").write_text("recipe = 'gtp'\nQ = 3\n")
     before = {path.name: path.read_bytes() for path in Path().iterdir()}
     assert told in run(*shlex.split(line)).refusal
     left = {p.name: p.read_bytes() for p in Path().iterdir() if p.is_file()}

@@ -126,6 +126,7 @@ def test_weights_that_are_not_available_say_what_to_do() -> None:
     [
         ("diet_small_patch16_224", "Did you mean 'deit_small_patch16_224'"),
         ("digit", "'digits'"),
+        ("deit_small", "'deit_small_patch16_224'"),
         ("deit_small_patch16_224.nope", "weights of deit_small_patch16_224 'nope'"),
     ],
 )

@@ -344,5 +344,9 @@ def test_data_parallel_is_refused_before_the_base_is_touched() -> None:
 def test_a_model_in_the_place_of_the_strategy_is_refused() -> None:
     with pytest.raises(UnknownNameError, match=r"'P'.*wrap\(model, 'gtp:P=4'\)"):
         tr.wrap(vit(), "gtp", P=4)
+    with pytest.raises(UnknownNameError, match=r"wrap\(model, 'gtp:M=4@0.65'\)\."):
+        tr.wrap(vit(), "gtp", M=4, budget=0.65)
+    with pytest.raises(InputError, match=r"image_shape is .*, got 224"):
+        tr.gmacs(vit(), 224)  # type: ignore[arg-type]
     with pytest.raises(PartError, match="swap them"):
         tr.wrap("gtp", vit())

@@ -119,7 +119,7 @@ def test_a_budget_twice_is_refused() -> None:
     with pytest.raises(ConfigError, match="its own budget"):
         same_budget([0.5], ["gtp@0.7"])
     with pytest.raises(ConfigError, match="between 0 and 1"):
-        same_budget([85])
+        same_budget(85)
 
 
 @pytest.mark.parametrize("form", ["name", "spec", "share", "toml", "Strategy", "Spec"])

@@ -179,9 +179,8 @@ def compare(
     base = base_of(model)
     target = check_device(device)
     specs = named_specs(METHODS if strategies is None else strategies)
-    shares = [budget] if isinstance(budget, float) else budget
-    if shares or strategies is None:
-        specs = same_budget(shares or (0.85, 0.65), specs)
+    if budget or strategies is None:
+        specs = same_budget(budget or (0.85, 0.65), specs)
     reduced, left_out = wrap_specs(base, specs)
     specs = [spec for spec in specs if spec.label in reduced]
     others, notes = baselines_beside(base, specs, reduced, baselines, smaller)

@@ -24,7 +24,7 @@ from tokenred.analysis.study.pool import Serial
 from tokenred.analysis.study.rows import record, unused_notes
 from tokenred.analysis.study.store import Store
 from tokenred.analysis.study.study import run_plan
-from tokenred.core.errors import ConfigError
+from tokenred.core.errors import ConfigError, shown
 from tokenred.core.values import Count, Magnitude, Size, checked
 from tokenred.strategies.specs import StrategyLike
 
@@ -195,6 +195,8 @@ def sweep(
     """
     speed = {"name": "speed", "pairs": pairs, "warmup": warmup, "max_seconds": max_seconds}
     names = [models] if isinstance(models, str | Path) else models
+    if not isinstance(names, Sequence):
+        raise ConfigError(f"expected names or paths of models, got {shown(models)}; see benchmark.")
     axes: dict[str, Any] = {
         "model": [_by_name(str(name), random_weights) for name in names],
         "image_size": image_sizes, "dtype": dtypes, "device": devices, "compile": compile,

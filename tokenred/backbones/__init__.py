@@ -40,7 +40,8 @@ def adapt(model: nn.Module) -> Backbone:
     """
     if not isinstance(model, nn.Module):
         raise BackboneError(
-            f"expected an nn.Module, got {shown(model)}. Create one with timm.create_model."
+            f"expected an nn.Module, got {shown(model)}. Create one with timm.create_model or "
+            "tokenred.models.load_model."
         )
     _load()
     plugins.load_plugins()

@@ -11,14 +11,14 @@ import json
 import re
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token, convert
 from docstring_parser import parse
 
 from tokenred.analysis.study.refs import read_model
@@ -121,8 +121,23 @@ def _with_default(option: inspect.Parameter) -> inspect.Parameter:
         return option.replace(annotation=Annotated[annotation, no])
     several = default if isinstance(default, tuple) else (default,)
     text = ", ".join(str(one) for one in several if one is not None and one is not False)
-    about = Parameter(show_default=text or False)
+    whole = _leaves(annotation) == {int}
+    about = Parameter(show_default=text or False, converter=_read_whole if whole else None)
     return option.replace(default=None, annotation=Annotated[annotation | None, about])
+
+
+def _leaves(annotation: Any) -> set[Any]:
+    """The types that an annotation is made of, without None."""
+    inner = typing.get_args(annotation)
+    inner = inner[:1] if typing.get_origin(annotation) is Annotated else inner
+    return set[Any]().union(*map(_leaves, inner)) if inner else {annotation} - {type(None), ...}
+
+
+def _read_whole(kind: Any, tokens: Sequence[Token]) -> Any:
+    # cyclopts would round 1.5.
+    if broken := [token.value for token in tokens if "." in token.value]:
+        raise ValueError(f"expected a whole number, got {broken[0]}.")
+    return convert(kind, tokens)
 
 
 def given_to(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
@@ -269,7 +284,8 @@ def read_class_map(text: str | None) -> dict[str, int] | str | None:
     try:
         found = json.loads(Path(text).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"cannot read the class map {text}: {error}.") from error
+        why = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read the class map {text}: {why}; check the path.") from error
     if not isinstance(found, dict):
         raise DataError(f'expected {{"NAME": INDEX, …}} in {text}, got {shown(found)}.')
     return found

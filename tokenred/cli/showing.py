@@ -177,7 +177,8 @@ def _open(path: Path, model: ModelOptions) -> Image.Image:
         with Image.open(path) as image:
             return image.convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"expected a photograph at {path}, got {error}.") from error
+        why = getattr(error, "strerror", None) or error
+        raise DataError(f"expected a photograph at {path}: {why}; check the path.") from error
 
 
 def _from_data(

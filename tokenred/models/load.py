@@ -167,7 +167,9 @@ def _check_name(name: str) -> None:
     architecture, _, tag = name.partition(".")
     if not timm.is_model(name):
         known = [*timm.list_models(), *EMBEDDED_MODELS]
-        close = difflib.get_close_matches(architecture.casefold(), known, n=3, cutoff=0.6)
+        written = architecture.casefold()
+        close = [each for each in known if each.startswith(f"{written}_")][:3]
+        close = close or difflib.get_close_matches(written, known, n=3, cutoff=0.6)
         hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise UnknownNameError(
             f"unknown model {name!r}.{hint} Known: {', '.join(map(repr, EMBEDDED_MODELS))}, a "

@@ -54,11 +54,13 @@ def wrap(
     """
     if arguments:
         name = strategy if isinstance(strategy, str) else "gtp"
-        written = write_spec(name, arguments)
+        first, share = next(iter(arguments)), arguments.pop("budget", None)
+        written = write_spec(name, arguments) + ("" if share is None else f"@{share}")
         given = ", ".join(f"{key}={shown(value)}" for key, value in arguments.items())
+        apart = f", or wrap(model, strategy({name!r}, {given}))" if share is None else ""
         raise UnknownNameError(
-            f"wrap has no parameter {next(iter(arguments))!r}. Arguments of a recipe belong to the "
-            f"strategy: wrap(model, {written!r}), or wrap(model, strategy({name!r}, {given}))."
+            f"wrap has no parameter {first!r}. Arguments of a recipe and a budget belong to the "
+            f"strategy: wrap(model, {written!r}){apart}."
         )
     if isinstance(strategy, nn.Module):
         raise PartError("expected wrap(model, strategy), got a model as the strategy; swap them.")
@@ -101,8 +103,8 @@ def gmacs(model: nn.Module, image_shape: Sequence[int] | None = None) -> float:
     """
     size = None
     if image_shape is not None:
-        if len(image_shape) not in (2, 3):
-            raise InputError(f"image_shape is (channels, height, width), got {tuple(image_shape)}.")
+        if not isinstance(image_shape, Sequence) or len(image_shape) not in (2, 3):
+            raise InputError(f"image_shape is (channels, height, width), got {shown(image_shape)}.")
         size = (int(image_shape[-2]), int(image_shape[-1]))
     reduced = model if isinstance(model, ReducedViT) else dense(model)
     return reduced.cost(size).gmacs

@@ -7,9 +7,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from tokenred.core.errors import ConfigError, PartError, shown
+from tokenred.core.errors import ConfigError, PartError, TokenredError, shown
 from tokenred.core.part import Part
 from tokenred.core.registry import KINDS
+from tokenred.strategies.config import read_toml
 from tokenred.strategies.schedules.budget import Budget
 from tokenred.strategies.strategy import Strategy, from_config
 
@@ -63,18 +64,19 @@ def at_budget(strategy: Strategy, gmacs: float) -> Strategy:
 
 
 def same_budget(
-    shares: Sequence[float] = (0.85, 0.65), methods: Sequence[StrategyLike] = METHODS
+    shares: float | Sequence[float] = (0.85, 0.65), methods: Sequence[StrategyLike] = METHODS
 ) -> list[Spec]:
     """Every method at the same costs, given as shares of the dense model's GMACs.
 
     Args:
-        shares: between 0 and 1, such as (0.85, 0.65).
+        shares: one, or several, between 0 and 1, such as (0.85, 0.65).
         methods: strategies, as for `parse_spec`.
 
     Raises:
         ConfigError: for an invalid share, or a method that has its own.
     """
     specs = [parse_spec(method) for method in methods]
+    shares = [shares] if isinstance(shares, int | float) else shares
     for spec in specs:
         if spec.share is not None:
             raise ConfigError(f"{spec.label!r} has its own budget; omit either it or the budgets.")
@@ -113,10 +115,14 @@ def parse_spec(text: StrategyLike) -> Spec:
     if body.endswith(".toml"):
         stem = Path(body).stem
         label = stem if share is None else f"{stem}@{share:g}"
-        return Spec(label, stem, Strategy.from_toml(Path(body)), share)
+        table = read_toml(Path(body))
+        try:
+            return Spec(label, stem, from_config(table), share)
+        except TokenredError as error:
+            raise type(error)(f"{body}: {error}") from error
     name, _, arguments = body.partition(":")
     name = name.strip()
-    if not name:
+    if not name or "=" in name:
         raise ConfigError(f"expected a strategy, such as {_EXAMPLES}; got {shown(written)}.")
     config = {"recipe": name} | read_arguments(arguments, written)
     return Spec(written, name.casefold(), from_config(config), share)

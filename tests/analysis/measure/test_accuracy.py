@@ -62,6 +62,8 @@ def test_together_equals_alone_at_any_batch_size(digits: nn.Module) -> None:
         assert both[name].index.tolist() == alone.index.tolist()
     with pytest.raises(ConfigError, match="at least one model"):
         evaluate_together({}, dataset)
+    with pytest.raises(ConfigError, match="expected a model, got 'digits'"):
+        evaluate("digits", dataset)  # type: ignore[arg-type]
 
 
 def test_scores_that_are_nan_are_refused(digits: nn.Module) -> None:

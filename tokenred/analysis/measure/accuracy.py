@@ -133,6 +133,8 @@ def evaluate_together(
     """
     if not models:
         raise ConfigError("expected at least one model to evaluate, got none.")
+    if wrong := [each for each in models.values() if not isinstance(each, nn.Module)]:
+        raise ConfigError(f"expected a model, got {shown(wrong[0])}; load it by load_model.")
     rows: dict[str, list[Tensor]] = {name: [] for name in models}
     classes = dict.fromkeys(models, 0)
     start = time.perf_counter()

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from tokenred.core.files import check_new, check_output, write_atomically
 from tokenred.core.lock import output_lock
+from tokenred.core.values import Positive, read
 
 Colour = tuple[float, float, float]
 # Blue, orange, dark green, red, pink, purple, cyan, grey, yellow, light green: with and without a
@@ -70,6 +71,8 @@ def new_grid(
     Nothing changes pyplot's global state. ``width`` and ``height`` are inches; ``options`` are
     those of matplotlib's ``Figure.subplots``.
     """
+    for name, inches in {"width": width, "height": height}.items():
+        read(Positive, inches, name)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
