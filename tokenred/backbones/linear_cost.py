@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from tokenred.core.errors import BackboneError
 
@@ -71,6 +70,8 @@ def _matrices(module: nn.Module) -> dict[str, tuple[int, ...]]:
 
 def measured_macs(module: nn.Module, example: Tensor) -> float:
     """Multiply-accumulates of a forward, counted by PyTorch, for stems without a closed form."""
+    from torch.utils.flop_counter import FlopCounterMode  # imports Triton
+
     training = module.training
     counter = FlopCounterMode(display=False)
     try:
