@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from evidence_tables import FILLED, FILLS, FORMS, counted, fills, joined, parts, table
 from reporting import write_readme
 from scipy import stats
 from torch import Tensor, nn
@@ -50,19 +51,9 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "scripts"))
 PAGE = HERE.parent / "docs" / "results.md"
 SHARES = (0.7, 0.5, 0.85)  # in the order in which they run
-# Variants of a recipe, in addition to or instead of the default.
-FORMS = {
-    "gtp": ("gtp", "gtp:fuser=prune", "gtp:scorer=DiagAttn", "gtp:scorer=BroadAttn",
-            "gtp:aggregate=mean", "gtp:graph=spatial", "gtp:graph=semantic", "gtp:alpha=0.2",
-            "gtp:proportional_attention=false", "gtp:theta=0.6"),
-    "dpcknn": ("dpcknn:equal_weights=true",),
-}  # fmt: skip
 SMOOTHED = ("gtp", "gtp:theta=0.6", "gtp:fuser=prune", "random", "topk", "evit", "tome", "mctf")
 SCORERS = ("gtp", "gtp:scorer=DiagAttn", "gtp:scorer=BroadAttn", "topk", "tome", "random")
-FILLED = ("gtp", "gtp:fuser=prune", "tome", "evit", "random")
-FILLS = ("last", "own", "nearest")
 REFUSED = (tr.errors.ConfigError, tr.errors.ScheduleError)
-UNTRAINED = ("dynamicvit", "mstm", "patchmerger", "sinkhorn", "sit")
 TIMED = tuple(f"{name}{end}" for name in ("speedup", "realised") for end in ("", "_low", "_high"))
 SIZE = 224
 FIGURES = ("correlation", "error", "iou", "cls", "mean", "patches", "alike")
@@ -221,15 +212,15 @@ def photographs(options: argparse.Namespace) -> pd.DataFrame:
         "limit": options.limit, "batch_size": 10, "name": "photographs",
     }  # fmt: skip
     rows, records = [], []
-    for fills in (FILLS, ("last",)):
+    for ways in (FILLS, ("last",)):
         chosen = [
             spec for spec in listed
-            if (spec.label.partition("@")[0] in FILLED) == (fills == FILLS)
+            if (spec.label.partition("@")[0] in FILLED) == (ways == FILLS)
         ]  # fmt: skip
-        cells = [{"base": "dense"}] * (fills != FILLS) + [{"base": spec} for spec in chosen]
+        cells = [{"base": "dense"}] * (ways != FILLS) + [{"base": spec} for spec in chosen]
         if not cells:
             continue
-        metrics = [{"name": "fidelity", "fills": fills}, "mean_cost"]
+        metrics = [{"name": "fidelity", "fills": ways}, "mean_cost"]
         study = Grid(cells=cells, metrics=metrics, invalid="skip", **common).run(
             options.results / "evidence_photographs.db"
         )
@@ -356,18 +347,6 @@ def cifar10(options: argparse.Namespace) -> pd.DataFrame:
 # ------------------------------------------------------------------------------------- tables
 
 
-def shown(
-    row: Mapping[str, Any], name: str, places: int, signed: bool = False, ends: bool = True
-) -> str:
-    value, low, high = (row.get(f"{name}{end}") for end in ("", "_low", "_high"))
-    if value is None or value != value:
-        return ""
-    form = f"{{:{'+' * signed}.{places}f}}"
-    return form.format(value) + (
-        f" [{form.format(low)}, {form.format(high)}]" if ends and low is not None else ""
-    )
-
-
 SECTIONS: dict[str, tuple[Callable[[argparse.Namespace], pd.DataFrame], str, dict[str, Any]]] = {
     "photographs": (photographs, "correlation", {
         "correlation [95%]": ("correlation", 3), "from `gtp` [95%]": ("from_gtp", 3, True),
@@ -390,52 +369,6 @@ SECTIONS: dict[str, tuple[Callable[[argparse.Namespace], pd.DataFrame], str, dic
 }  # fmt: skip
 
 
-def table(frame: pd.DataFrame, by: str, columns: Mapping[str, Any]) -> str:
-    """Markdown with a section for each budget, best method first."""
-    columns = {title: what for title, what in columns.items() if what[0] in frame}
-    if "overhead" in frame:
-        columns = {"overhead": ("overhead", 4), **columns}
-    head = ["method", "GMACs", *columns]
-    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
-    frame = frame[frame["fill"] == "last"] if "fill" in frame else frame
-    for share in sorted(set(frame["share"]), key=lambda text: -float(text or 1)):
-        part = frame[frame["share"] == share].sort_values(by, ascending=False)
-        if share:
-            lines.append(f"| **at {share}** |{' |' * (len(head) - 1)}")
-        for row in part.to_dict("records"):
-            cells = [f"`{row['method']}`{'*' * (row['method'] in UNTRAINED)}", f"{row['cost']:.3f}"]
-            cells += [shown(row, *what) for what in columns.values()]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def fills(frame: pd.DataFrame) -> str:
-    """Markdown: correlation of the maps for each way to fill patches without a token."""
-    wide = frame[frame["method"].isin(FILLED)].pivot(
-        index=["share", "method"], columns="fill", values="correlation"
-    )
-    wide = wide.loc[wide.index.sort_values(ascending=False), list(FILLS)]
-    lines = [f"| GMACs | method | {' | '.join(f'`{fill}`' for fill in FILLS)} |",
-             f"|{' --- |' * (2 + len(FILLS))}"]  # fmt: skip
-    for (share, method), row in wide.iterrows():
-        cells = " | ".join(f"{value:.3f}" for value in row)
-        lines.append(f"| {share} | `{method}` | {cells} |")
-    return "\n".join(lines)
-
-
-def parts(frame: pd.DataFrame, places: int) -> str:
-    """Markdown: what one part of GTP changed does, by budget, paired with GTP's default."""
-    frame = frame[frame["fill"] == "last"] if "fill" in frame else frame
-    shares = sorted({share for share in frame["share"] if share}, key=float, reverse=True)
-    lines = [f"| changed | {' | '.join(f'at {share}' for share in shares)} |",
-             f"|{' --- |' * (1 + len(shares))}"]  # fmt: skip
-    rows = {(row["method"], row["share"]): row for row in frame.to_dict("records")}
-    for form in FORMS["gtp"][1:]:
-        cells = [shown(rows.get((form, at), {}), "from_gtp", places, signed=True) for at in shares]
-        lines.append(f"| `{form.partition(':')[2]}` | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def main(given: Sequence[str] | None = None) -> int:
     """Run sections; return 0, or 2 for invalid arguments."""
     parser = argparse.ArgumentParser(
@@ -456,6 +389,7 @@ def main(given: Sequence[str] | None = None) -> int:
     add("--results", type=Path, default=HERE / "results", help="folder of the results")
     add("--methods", nargs="+", help="only these, as `tokenred compare` takes them, or .toml files")
     add("--also", nargs="+", default=[], help="additional methods")
+    add("--keep", action="store_true", help="keep the CSV's rows of other methods and budgets")
     add("--docs", action="store_true", help=f"put the tables into {PAGE.name}")
     options = parser.parse_args(given)
     if unknown := set(options.sections) - set(SECTIONS):
@@ -469,8 +403,11 @@ def main(given: Sequence[str] | None = None) -> int:
         measure, by, columns = SECTIONS[name]
         frame = measure(options)
         called = tag(name, options)
-        frame.to_csv(options.results / f"evidence_{called}.csv", index=False, float_format="%.5f")
-        text = f"{frame['images'].min()} images.\n\n{table(frame, by, columns)}"
+        path = options.results / f"evidence_{called}.csv"
+        if options.keep and path.exists():
+            frame = joined(frame, pd.read_csv(path, dtype={"share": str}))
+        frame.to_csv(path, index=False, float_format="%.5f")
+        text = f"{counted(frame)}\n\n{table(frame, by, columns)}"
         print(text, flush=True)
         if options.docs:
             write_readme(PAGE, called, text)

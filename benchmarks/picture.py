@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from evidence_tables import UNTRAINED
+
 from tokenred.analysis import save_figure
 from tokenred.analysis.plots.canvas import new_figure, new_grid, palette
 from tokenred.analysis.plots.looks import read_name
@@ -23,7 +25,6 @@ SPEEDS = {
     "topk:keep_rate=0.7": "Top-K, keep 70%",
 }
 SHARE = 0.7  # of the dense model's GMACs
-UNTRAINED = ("dynamicvit", "mstm", "patchmerger", "sinkhorn", "sit")
 NAMES = {
     "dpcknn:equal_weights=true": "DPC-KNN, equal weights",
     "gtp:fuser=prune": "GTP-ViT, pruned",

@@ -98,6 +98,10 @@ def test_photographs_through_a_decoder(
     assert rows["from_gtp"].notna()[("gtp", "own")]
     assert "| `topk` |" in capsys.readouterr().out
     assert "| 0.8 | `gtp` |" in evidence.fills(rows.reset_index())
+    assert evidence.main([*given, "topk", "--shares", "0.7", "--limit", "2", "--keep"]) == 0
+    assert "2 images at 0.7; 3 images at 0.8." in capsys.readouterr().out
+    both = pd.read_csv(tmp_path / "evidence_photographs.csv")
+    assert len(both) == len(rows) + 1
     assert evidence.main([*given, "topk", "--size", "42"]) == 0
     smaller = pd.read_csv(tmp_path / "evidence_photographs_42.csv").set_index("method")
     assert smaller.loc["topk", "correlation"] != rows.loc[("topk", "last"), "correlation"]
