@@ -37,6 +37,7 @@ def run(output: str | Path, name: str, **changes: Any) -> Finetuned:
     return train(output, name, settings=settings, **few)
 
 
+@pytest.mark.slow  # that they share the batches is tried in test_augment.py
 def test_two_processes_are_one(tmp_path: Path) -> None:
     alone = run(tmp_path / "one", "dynamicvit", **PLAIN).rows[-1]
     with socket.socket() as free:
