@@ -58,7 +58,7 @@ def test_without_a_network_the_message_comes_at_once(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(timm, "create_model", create)
-    with pytest.raises(CheckpointError, match=r"cannot be reached\. .*--random-weights"):
+    with pytest.raises(CheckpointError, match=r"cannot be reached\. .*pretrained=False"):
         load_model(name)
     load_model(name, pretrained=False)
     monkeypatch.setattr("tokenred.models.load.getproxies", lambda: {"https": "proxy:1"})

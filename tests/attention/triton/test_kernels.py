@@ -33,6 +33,10 @@ def cases(least: int, most: int, **more: st.SearchStrategy) -> st.SearchStrategy
     return st.builds(Case, **usual | given_ | more)
 
 
+def slow(value: object) -> object:
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 def test_the_interpreter_runs_them(interpreted: Run) -> None:
     assert interpreted(checks.interpreting)
 
@@ -223,7 +227,7 @@ def test_a_graph(interpreted: Run, builder: str, n: int, c: int, m: int, dtype: 
 
 
 @QUICK
-@given(st.integers(2, 150).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, min(n - 1, 70)))))
+@given(st.integers(2, 90).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, min(n - 1, 70)))))
 def test_equal_neighbours_go_by_position(interpreted: Run, sizes: tuple[int, int]) -> None:
     interpreted(reductions.equal_neighbours, *sizes)
 
@@ -233,9 +237,9 @@ def test_a_whole_model(interpreted: Run, method: str) -> None:
     interpreted(reductions.whole_model, method)
 
 
-def test_many_tokens(interpreted: Run) -> None:
-    for name in ("merge", "propagate", "matched"):
-        interpreted(reductions.reduction, Tokens(1100, 150, b=1, c=16), name)
+@pytest.mark.parametrize("name", ["merge", *map(slow, ("propagate", "matched"))])
+def test_many_tokens(interpreted: Run, name: str) -> None:
+    interpreted(reductions.reduction, Tokens(1100, 150, b=1, c=16), name)
 
 
 @pytest.mark.parametrize("theta", [0.1, 0.6, 0.9])
