@@ -116,6 +116,7 @@ def pixels(image: Any) -> Tensor:
     return torch.tensor(np.asarray(image.resize((4, 4)))).permute(2, 0, 1)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a single core
 @pytest.mark.parametrize("suffix", ["", *ARCHIVES])
 def test_workers_read_archives_and_report_unreadable_images(
     make_tree: MakeTree, pack: Pack, suffix: str
