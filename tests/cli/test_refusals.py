@@ -24,6 +24,8 @@ REFUSED = [
     ("ablate -a P=4 --data .", "expected --model for the data '.'"),
     ("ablate -a P=4 --limit 0", "--limit must be a whole number"),
     ("ablate --metric acuracy -a P=4", "metric"),
+    ("ablate -s gtp -a P=4", "Unknown option: -s. Did you mean --base?"),
+    ("ablate --strategy=gtp -a P=4", "Unknown option: --strategy=gtp. Did you mean --base?"),
     ("ablate none.toml", "cannot read the study file"),
     ("ablate --store . -a P=4", "cannot open the store"),
     ("ablate -a P=4 -o old.csv", "--overwrite"),
@@ -43,6 +45,7 @@ REFUSED = [
     ("bench --resume --overwrite", "choose one"),
     ("bench --chart none.db", "found none"),
     # compare
+    ("compare --base gtp", "Unknown option: --base. Did you mean --strategy?"),
     ("compare -s nothing", "unknown strategy 'nothing'"),
     ("compare gtp tome@0.5", "needs its option: -s gtp -s tome@0.5."),
     ("compare mine.py", "needs its option: --import mine.py."),

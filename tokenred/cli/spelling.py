@@ -18,6 +18,8 @@ from tokenred.cli.importing import OPTION
 
 _ABOVE = Path(__file__).parents[2]  # the package's folder
 _EVERYWHERE = {"--help", "--version", "--traceback", OPTION}
+# What other commands call it.
+_ELSEWHERE = {"--base": "--strategy", "-s": "--base", "--strategy": "--base"}
 
 
 def misspelt(words: Sequence[str], modules: Iterable[str]) -> str:
@@ -27,8 +29,10 @@ def misspelt(words: Sequence[str], modules: Iterable[str]) -> str:
         if word == "--":
             break
         name = word.partition("=")[0].replace("_", "-")
-        if name.startswith("--") and not {name, name.replace("--no-", "--", 1)} & known:
-            close = difflib.get_close_matches(name, sorted(known), n=1)
+        other = _ELSEWHERE.get(name, "")
+        asked = name.startswith("--") or other
+        if asked and not {name, name.replace("--no-", "--", 1)} & known:
+            close = [other] if other in known else difflib.get_close_matches(name, sorted(known), 1)
             return f"Unknown option: {word}.{''.join(f' Did you mean {c}?' for c in close)}"
     return ""
 
@@ -36,10 +40,10 @@ def misspelt(words: Sequence[str], modules: Iterable[str]) -> str:
 def options_in(module: str) -> set[str]:
     """The options of all commands in a module, such as ``--batch-size``."""
     written, parameters = set[str](), set[str]()
-    for node in (*ast.walk(_source(module)), *ast.walk(_source("tokenred.cli.options"))):
+    for node in (*ast.walk(_source(module)), *_shared(module)):
         match node:
             case ast.Constant(value=str(text)) if text.startswith("-"):
-                written |= set(re.findall("--[a-z-]+", text))
+                written |= set(re.findall("--?[a-z-]+", text))
             case ast.FunctionDef(name=name) if name.endswith("command"):
                 parameters |= set(_parameters(node))
             case ast.ClassDef(name="ModelOptions"):
@@ -50,6 +54,16 @@ def options_in(module: str) -> set[str]:
                 found = (each for given in functions for each in _meant(given, module))
                 parameters |= {name for each in found for name in _parameters(each)} - others
     return written | {f"--{name.replace('_', '-')}" for name in parameters}
+
+
+def _shared(module: str) -> Iterator[ast.AST]:
+    """The options of several commands, without those that this module does not import."""
+    used = {n.id for n in ast.walk(_source(module)) if isinstance(n, ast.Name)}
+    for node in _source("tokenred.cli.options").body:
+        match node:
+            case ast.Assign(targets=[ast.Name(name)]) if name not in used:
+                continue
+        yield from ast.walk(node)
 
 
 def _parameters(node: ast.AST) -> Iterator[str]:

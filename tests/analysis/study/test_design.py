@@ -157,4 +157,5 @@ def test_labels_and_paths(
     train = read_data({"source": "digits", "split": "train"}, "val", None)
     assert train.arguments["split"] == "train"
     for given in ("cifar10", "cifar10:images/.."):
-        assert read_data(given, None, None).arguments["source"] == f"cifar10:{tmp_path}"
+        data = read_data(given, None, None)
+        assert (data.label, data.arguments["source"]) == ("cifar10", f"cifar10:{tmp_path}")

@@ -38,7 +38,8 @@ def agreement_map(
         statistic: ``iou``, ``survival`` or ``scores``.
         layer: the block; None for all, with one row per pair.
         title: title of the figure; None for model and data, "" for none.
-        width, height: in inches; the default height depends on the number of rows.
+        width: in inches.
+        height: in inches; by default it fits the number of rows.
 
     Raises:
         InputError: if the frame is of another kind, or lacks the statistic or block.

@@ -37,7 +37,8 @@ def heat_map(
         fixed: a mapping from columns to the value that each must have.
         level: nominal coverage of the intervals.
         title: title of the figure; None for model and data, "" for none.
-        width, height: in inches; None for a height that fits the rows.
+        width: in inches.
+        height: in inches; None for one that fits the rows.
 
     Raises:
         InputError: for missing columns or values, or rows that cannot be averaged.

@@ -57,7 +57,8 @@ def metric_lines(
         fixed: a mapping from columns to the value that each must have.
         level: nominal coverage of the intervals.
         title: title of the figure; None for model and data, "" for none.
-        width, height: in inches. The legend, above the axes, adds to the height.
+        width: in inches.
+        height: in inches. The legend, above the axes, adds to it.
 
     Raises:
         InputError: for missing columns or values, or rows that cannot be averaged.
@@ -127,7 +128,8 @@ def scorer_comparison(
         fixed: a mapping from columns to the value that each must have.
         level: nominal coverage of the intervals.
         title: title of the figure; None for model and data, "" for none.
-        width, height: in inches; None for a height that fits.
+        width: in inches.
+        height: in inches; None for one that fits.
 
     Raises:
         InputError, ConfigError: as `metric_lines`.

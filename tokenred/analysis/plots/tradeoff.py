@@ -56,7 +56,8 @@ def tradeoff(
             other models fit into the same axes.
         front: draw the Pareto front of the measured points.
         title: title of the figure; None for model and data, "" for none.
-        width, height: in inches; 3.5 is a column of most papers. The legend adds to the height.
+        width: in inches; 3.5 is a column of most papers.
+        height: in inches. The legend adds to it.
 
     Raises:
         InputError: if the frame lacks the columns or, with ``relative``, the dense model.

@@ -168,7 +168,9 @@ def read_data(given: Any, split: str | None, class_map: Any) -> DataRef:
             )
         told = {"split": split, "class_map": class_map} | {str(k): v for k, v in given.items()}
         source = str(told["source"])
-        label = Path(source).name if os.sep in source else source
+        # The names that `open_dataset` gives.
+        name = Path(source).expanduser().name or source
+        label = "cifar10" if source.startswith(_CIFAR10) else name
         if source == "cifar10" and (path := os.environ.get("TOKENRED_DATA")):
             source = f"{_CIFAR10}{path}"
         return DataRef(label, {**told, "source": located(source)})
