@@ -23,6 +23,7 @@ from tokenred.strategies.base import Fuser, Scorer, Selector
 from tokenred.strategies.schedule import Schedule, ScheduleContext
 from tokenred.strategies.transport import Transport
 from tokenred.testing import check_fuser, check_graph, check_schedule, check_scorer, check_selector
+from tokenred.testing.suite import Suite
 
 CHECKS: dict[str, Callable[..., None]] = {
     "scorer": check_scorer, "selector": check_selector, "graph": check_graph,
@@ -379,6 +380,30 @@ def test_a_planted_fault_is_found(kind: str, name: str) -> None:
     message = rf"(?s){kind} {type(part).__name__}\(.*\) breaks its contract.*{promise}.*(?:{found})"
     with pytest.raises(AssertionError, match=message):
         CHECKS[kind](part, max_examples=15)
+
+
+@pytest.mark.parametrize("kind", ["scorer", "selector", "fuser", "graph"])
+def test_a_nan_in_any_check_breaks_the_promise_of_finite_numbers(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factor, common = [1.0], Suite.keeps_common_promises
+
+    def spoiled(*given: Any, **options: Any) -> None:
+        factor[0] = float("nan")  # no earlier check has seen one
+        common(*given, **options)
+
+    monkeypatch.setattr(Suite, "keeps_common_promises", spoiled)
+    part, promise = {
+        "scorer": (Score(lambda s, a: length(s) * factor[0]), "one finite score"),
+        "selector": (Choice(lambda s, c: replace(best(s, c), score=length(s) * factor[0])),
+                     "finite scores"),
+        "fuser": (Spoiled(lambda old, new: with_image(new, new.image * factor[0])),
+                  "n − P . extra finite image tokens"),
+        "graph": (Neighbours(spoil=lambda g: replace(g, weights=g.weights * factor[0])),
+                  r"weights are D\^-1/2 A D\^-1/2, and finite"),
+    }[kind]  # fmt: skip
+    with pytest.raises(AssertionError, match=f"promise: {promise}.*\n.*not finite. Look for 0/0"):
+        CHECKS[kind](part, max_examples=6)
 
 
 def test_a_fuser_that_needs_partners_passes_with_them() -> None:

@@ -50,8 +50,7 @@ def check_fuser(
     smooth = draw.reductions(fine, partners=partners)
     # Without partners, a fuser may choose them from the features, and is linear only after that.
     decided = draw.reductions(fine, partners=partners is not False)
-    promise = "n − P + extra image tokens, with their positions and sizes"
-    suite.holds(promise, anything, suite.layout)
+    suite.holds(suite.finite, anything, suite.layout)
     suite.holds("prefix tokens neither move nor change", anything, suite.prefix)
     suite.keeps_common_promises(anything, batches=double, smooth=smooth)
     if part.linear:
@@ -67,6 +66,7 @@ def check_fuser(
 class _FuserSuite(Suite[Fuser, TokenState]):
     kind = "fuser"
     answer = "tokens"
+    finite = "n − P + extra finite image tokens, with their positions and sizes"
 
     def given(self, case: Sample) -> tuple[Fuser, Selection, AttentionStats]:
         """The fuser built for an example, and what it is called with."""
@@ -78,6 +78,9 @@ class _FuserSuite(Suite[Fuser, TokenState]):
         state = case.state
         inputs = {"state": state, "selection": selection, "attention": attention}
         return lambda: _checked(made(state, selection, state.graph, attention)), inputs
+
+    def numbers(self, answer: TokenState) -> Mapping[str, Tensor]:
+        return {"some tokens": answer.x}
 
     def agree(self, one: TokenState, other: TokenState, what: str, case: Sample) -> None:
         require_close(one.x, other.x, what)
@@ -92,7 +95,12 @@ class _FuserSuite(Suite[Fuser, TokenState]):
         """The fuser as a function of the tokens alone."""
         made, selection, attention = self.given(case)
         state = case.state
-        return lambda x: _checked(made(replace(state, x=x), selection, state.graph, attention))
+
+        def through(x: Float[Tensor, "b N c"]) -> TokenState:
+            after = made(replace(state, x=x), selection, state.graph, attention)
+            return self.sound(_checked(after))
+
+        return through
 
     def layout(self, case: Sample) -> None:
         before, keep, after = case.state, _of(case).keep, self.run(case)
@@ -104,7 +112,6 @@ class _FuserSuite(Suite[Fuser, TokenState]):
             f"expected tokens of shape {expected} and {before.x.dtype}, "
             f"got {tuple(after.x.shape)} and {after.x.dtype}",
         )
-        require(after.x.isfinite(), "some tokens are not finite")
         places = before.index.gather(1, keep)
         if self.part.replaces:
             places = torch.full_like(places, -1)

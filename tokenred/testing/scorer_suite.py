@@ -31,7 +31,7 @@ def check_scorer(scorer: Scorer | str, *, max_examples: int = 25) -> None:
     suite = _ScorerSuite(scorers.create(scorer), max_examples)
     cls = suite.part.traits.needs_cls
     anything = draw.samples(needs_cls=cls)
-    suite.holds("one finite score per image token, shape (b, n)", anything, suite.shape)
+    suite.holds(suite.finite, anything, suite.shape)
     double = draw.samples(needs_cls=cls, dtypes=(torch.float64,))
     smooth = draw.smooth_samples(needs_cls=cls)
     suite.keeps_common_promises(anything, batches=double, smooth=smooth)
@@ -41,11 +41,15 @@ def check_scorer(scorer: Scorer | str, *, max_examples: int = 25) -> None:
 class _ScorerSuite(Suite[Scorer, Tensor]):
     kind = "scorer"
     answer = "scores"
+    finite = "one finite score per image token, shape (b, n)"
 
     def call(self, case: Sample) -> tuple[Callable[[], Tensor], Mapping[str, object]]:
         made = self.built(case)
         attention = case.attention(required_by(made))
         return lambda: made(case.state, attention), {"state": case.state, "attention": attention}
+
+    def numbers(self, answer: Tensor) -> Mapping[str, Tensor]:
+        return {"scores": answer} if isinstance(answer, Tensor) else {}
 
     def agree(self, one: Tensor, other: Tensor, what: str, case: Sample) -> None:
         require_close(one, other, what)
@@ -62,4 +66,3 @@ class _ScorerSuite(Suite[Scorer, Tensor]):
             f"expected shape {expected}, image tokens only; got {tuple(score.shape)}",
         )
         require(score.is_floating_point(), f"expected floating-point scores, got {score.dtype}")
-        require(score.isfinite(), "scores are not finite")

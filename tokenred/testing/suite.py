@@ -31,11 +31,13 @@ class Suite(Generic[P, A]):
 
     Attributes:
         kind, answer: what messages call the part and its results.
+        finite: the promise that what `numbers` gives is finite, whichever check finds that out.
         kept: the promises that were found kept so far.
     """
 
     kind: ClassVar[str]
     answer: ClassVar[str] = ""
+    finite: ClassVar[str] = ""
 
     def __init__(self, part: P, max_examples: int) -> None:
         self.part, self.max_examples = part, max_examples
@@ -44,6 +46,10 @@ class Suite(Generic[P, A]):
     def call(self, case: Sample) -> tuple[Callable[[], A], Mapping[str, object]]:
         """A call of the part on an example, and all its inputs, which must not change."""
         raise NotImplementedError
+
+    def numbers(self, answer: A) -> Mapping[str, Tensor]:
+        """What of a result must be finite, by the name that messages use."""
+        return {}
 
     def agree(self, one: A, other: A, what: str, case: Sample) -> None:
         """Fail unless two results are the same up to rounding."""
@@ -60,7 +66,14 @@ class Suite(Generic[P, A]):
     def run(self, case: Sample) -> A:
         """The part's result."""
         with torch.no_grad():
-            return self.call(case)[0]()
+            return self.sound(self.call(case)[0]())
+
+    def sound(self, answer: A) -> A:
+        """A result, if its numbers are finite."""
+        for name, tensor in self.numbers(answer).items():
+            if not bool(tensor.isfinite().all()):
+                raise _NotFiniteError(f"{name} are not finite. Look for 0/0, or log of 0")
+        return answer
 
     def tell(self) -> None:
         """Print what was checked."""
@@ -92,7 +105,8 @@ class Suite(Generic[P, A]):
                 raise
             except Exception as error:
                 kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-                raise self._broken(promise, f"{kind}{error}\n  example: {case!r}") from error
+                broken = self.finite if isinstance(error, _NotFiniteError) else promise
+                raise self._broken(broken, f"{kind}{error}\n  example: {case!r}") from error
 
         try:
             attempt()
@@ -162,7 +176,7 @@ class Suite(Generic[P, A]):
     def _inputs_stay(self, case: Sample) -> None:
         work, inputs = self.call(case)
         with _untouched(inputs), torch.no_grad():
-            work()
+            self.sound(work())
 
     def _twice(self, case: Sample) -> None:
         require_same(self.run(case), self.run(case), "called twice")
@@ -194,6 +208,10 @@ class Suite(Generic[P, A]):
             f"the {self.kind} {self.part!r} breaks its contract\n"
             f"  promise: {promise}\n  found: {found}"
         )
+
+
+class _NotFiniteError(AssertionError):
+    """A result has NaN or infinite numbers."""
 
 
 def require(holds: object, message: str) -> None:
