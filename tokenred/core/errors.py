@@ -34,11 +34,11 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
-def did_you_mean(name: object, known: Iterable[str]) -> str:
+def did_you_mean(name: object, known: Iterable[str], near: float = _NEAR) -> str:
     """A sentence with the closest known names, whatever their case; empty if none is close."""
     folded = {each.casefold(): each for each in known}
     written = name[:_LONGEST].casefold() if isinstance(name, str) else ""
-    close = difflib.get_close_matches(written, list(folded), n=2, cutoff=_NEAR)
+    close = difflib.get_close_matches(written, list(folded), n=2, cutoff=near)
     return f" Did you mean {' or '.join(repr(folded[each]) for each in close)}?" if close else ""
 
 

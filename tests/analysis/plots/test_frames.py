@@ -50,6 +50,10 @@ def test_choosing_rows(grid: pd.DataFrame) -> None:
         choose(grid, {"M": 5})
     with pytest.raises(InputError, match=r"Did you mean 'M'\?"):
         choose(grid, {"m": 4})
+    with pytest.raises(InputError, match=r"column scorre; the frame has none such\. Did you mean"):
+        choose(grid.assign(scorer="A"), {"scorre": "A"})
+    with pytest.raises(InputError, match=r"column scorer; the frame has alpha, M, .* cores\.$"):
+        choose(grid.assign(cores=2), {"scorer": "A"})
     with pytest.raises(InputError, match=r"needs the columns theta, phi; the frame has alpha, M,"):
         choose(grid, {"theta": 1, "M": 4, "phi": 2})
 

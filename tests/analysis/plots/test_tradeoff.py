@@ -87,7 +87,7 @@ def test_measured_speed_has_the_bars_of_the_speed_up(comparison: pd.DataFrame) -
     assert axes.get_xlabel() == "measured throughput (images/s)"
     across = [s for bars in axes.collections for s in bars.get_segments() if s[0, 1] == s[1, 1]]
     ends = sorted(tuple(segment[:, 0]) for segment in across)
-    assert np.allclose(ends, [(290 / 3, 110)] * 2 + [(145, 165)] * 2)
+    assert np.allclose(ends, [(290 / 3, 110)] * 2 + [(98, 102)] + [(145, 165)] * 2)
 
 
 def test_relative_to_dense(comparison: pd.DataFrame) -> None:

@@ -18,6 +18,8 @@ else:
 
 Fixed = Mapping[str, Any] | None
 
+_NEAR = 0.75  # of many columns, some resemble any word: scorer, cores
+
 _TABLE = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))
 FIGURES: dict[str, dict[str, Any]] = _TABLE["figures"]
 """What is measured, and how a report shows it."""
@@ -74,10 +76,12 @@ def need(frame: pd.DataFrame, columns: Sequence[str], purpose: str) -> None:
     """Refuse a frame with missing columns, naming them and the existing ones."""
     missing = [name for name in dict.fromkeys(columns) if name not in frame]
     if missing:
-        hints = (did_you_mean(name, map(str, frame.columns)) for name in missing)
+        known = list(map(str, frame.columns))
+        hints = [did_you_mean(name, known, _NEAR) for name in missing]
+        there = "none such" if all(hints) else ", ".join(known)
         raise InputError(
             f"{purpose} needs the column{'s' * (len(missing) > 1)} {', '.join(missing)}; the frame "
-            f"has {', '.join(map(str, frame.columns))}.{''.join(hints)}"
+            f"has {there}.{''.join(hints)}"
         )
 
 

@@ -48,7 +48,7 @@ def tradeoff(
 
     Args:
         frame: the frame of a `Comparison` with accuracies, or of a study; see `read_frame`.
-        x: ``"gmacs"``, or ``"images_per_second"`` as it was measured.
+        x: ``"gmacs"`` or ``"images_per_second"``.
         hue: the column that distinguishes lines; None for methods and their variants.
         published: points of a paper, drawn hollow: the path of a CSV, or the result of
             `read_published`; a method that is also measured has the same colour.
@@ -79,6 +79,7 @@ def tradeoff(
         _draw_lines(axes, points, looks)
         for _, star in ours[dense].head(1).iterrows():
             draw_dense(axes, star["y"])
+            _draw_bars(axes, ours[dense].head(1), "black")
             axes.plot(
                 star["x"], star["y"], marker="*", markersize=9, color="black", label=_DENSE,
                 markeredgecolor="white", markeredgewidth=0.5, linestyle="none", zorder=4,
@@ -136,14 +137,20 @@ def _placed(frame: pd.DataFrame, x: str, relative: bool) -> pd.DataFrame:
 def _draw_lines(axes: Axes, points: pd.DataFrame, looks: dict[Any, Look]) -> None:
     for name, (colour, marker) in looks.items():
         own = points[points["line"] == name].sort_values("x", kind="stable")
-        for side in "xy":
-            low, high = own[side] - own[f"{side}_low"], own[f"{side}_high"] - own[side]
-            if low.notna().any():
-                ends = {f"{side}err": [low.clip(0), high.clip(0)]}
-                draw_bars(axes, own["x"], own["y"], colour, **ends)
+        _draw_bars(axes, own, colour)
         draw_series(
             axes, own["x"], own["y"], colour, markersize=5, marker=marker, label=read_name(name)
         )
+
+
+def _draw_bars(axes: Axes, points: pd.DataFrame, colour: Any) -> None:
+    """The intervals of points, as far as they are known."""
+    for side in "xy":
+        low = points[side] - points[f"{side}_low"]
+        high = points[f"{side}_high"] - points[side]
+        if low.notna().any():
+            ends = {f"{side}err": [low.clip(0), high.clip(0)]}
+            draw_bars(axes, points["x"], points["y"], colour, **ends)
 
 
 def _draw_published(
