@@ -16,7 +16,7 @@ PNG = b"\x89PNG"
 # ---------------------------------------------------------------- compare
 
 
-def test_compare_writes_table_csv_and_picture(run: Run) -> None:
+def test_compare_writes_table_csv_and_picture(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("compare", *FEW, "--pairs", 2, "-s", "gtp:P=4", "-s", "tome@0.7", "--out", "new/out")
     result = run(*words)
     assert result.exit_code == 0, result.output
@@ -28,7 +28,10 @@ def test_compare_writes_table_csv_and_picture(run: Run) -> None:
     assert (folder / "tradeoff.png").read_bytes().startswith(PNG)
     assert sorted(path.name for path in folder.iterdir()) == ["comparison.csv", "tradeoff.png"]
     assert "Written: new/out/comparison.csv, new/out/tradeoff.png" in result.stdout
-    assert run(*words, "--overwrite", "--no-timing").exit_code == 0
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = run(*words, "--overwrite", "--no-timing")
+    assert narrow.exit_code == 0, narrow.output
+    assert max(map(len, narrow.stdout.splitlines())) <= 80
 
 
 def test_budgets_baselines_and_a_corrupt_image(run: Run) -> None:

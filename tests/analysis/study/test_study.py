@@ -22,7 +22,7 @@ def test_frame_has_a_row_for_each_cell(make_grid: MakeGrid, store: Store, tmp_pa
     assert {"gmacs", "overhead_gmacs", "tokens", "images", "top1", "top5", "status", "error",
             "seconds", "fingerprint", "torch", "timm", "tokenred", "commit"} <= set(
                 study.frame.columns)  # fmt: skip
-    assert study.footnotes()[0].startswith("2 cells, 1 different result; 10 images of")
+    assert study.footnotes()[0].startswith("2 cells, 1 distinct; 10 images of")
     # Only what varies is shown.
     assert str(study.table().columns[0].header) == "M"
     one = make_grid({"graph": ["none"]}).run(store, progress=False)
@@ -92,7 +92,7 @@ def test_the_best_come_first_and_failures_below(make_grid: MakeGrid, store: Stor
     assert [row["status"] for row in study.records] == ["done"] * 3 + ["failed"] * 6
     assert "in score" in study.failed()[0]["traceback"]
     lines = study.footnotes()
-    assert lines[0].startswith("9 cells, 9 different results; model digits")
+    assert lines[0].startswith("9 cells, all distinct, 6 failed; model digits")
     told = r"failed: gtp:P=6,alpha=0.4: ValueError: \[no\] \(.*test_study.py, line \d+\)"
     assert re.fullmatch(told, lines[2])
     assert lines[7] == "and 1 more that failed or were skipped."

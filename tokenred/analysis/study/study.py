@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import subprocess
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from datetime import datetime, timezone
@@ -138,7 +139,10 @@ class Study(Result):
         """The number of cells, which of them failed, and what produced the rows."""
         records, failed = self.records, self.failed()
         results = len({row["key"] for row in records})
-        lines = [f"{count(len(records), 'cell')}, {count(results, 'different result')}"]
+        distinct = "all distinct" if results == len(records) else f"{results} distinct"
+        kinds = Counter(row["status"] for row in failed)
+        told = [count(len(records), "cell"), *[distinct] * (len(records) > 1)]
+        lines = [", ".join([*told, *(f"{n} {status}" for status, n in kinds.items())])]
         done = [row for row in _sorted(records, None) if row["status"] == DONE]
         if first := next(iter(done), None):
             images = f"{first['images']} images of {first['data']}, " if "images" in first else ""
@@ -151,7 +155,8 @@ class Study(Result):
                 tied = len({row["key"] for row in done if row.get("top1") == first["top1"]})
                 lines.append(f"Best: {first['strategy'] if tied == 1 else f'{tied} cells tie'}")
         compared = [row for row in records if row["key"] not in self._reference_keys]
-        lines += figure_notes([row for row in records if row["status"] == DONE])
+        timed = [*records, *self.references]
+        lines += figure_notes([row for row in timed if row["status"] == DONE])
         lines += filter(None, [resolution(compared, self.level)])
         lines += unused_notes(records)
         lines += [f"{row['status']}: {row['strategy']}: {row['error']}" for row in failed[:5]]
