@@ -47,6 +47,11 @@ def test_rows(result: Comparison, digits: nn.Module) -> None:
     assert (frame["images"] == 40).all()
     assert (frame["model"] == "digits").all()  # as every table calls it
     assert frame["difference"].isna().tolist() == [True, False, False, False]
+    rates = frame["images_per_second"]
+    assert rates[0] == pytest.approx(1e3 * 8 / frame["ms"][0])
+    assert rates[1:].tolist() == pytest.approx((rates[0] * frame["speedup"][1:]).tolist())
+    (column,) = (c for c in result.table().columns if str(c.header) == "images\na second")
+    assert list(map(str, column.cells)) == [f"{rate:.1f}" for rate in rates]
     row = frame.iloc[3]
     assert row["fingerprint"] == tr.strategy("gtp", P=4).fingerprint()
     assert json.loads(row["config"])["schedule"] == {"name": "Constant", "P": 4}
@@ -116,6 +121,11 @@ def test_speed_only_and_accuracy_only(digits: nn.Module) -> None:
     assert "speedup" not in accuracy.frame
     assert "speed-up" not in str(accuracy)
     assert accuracy.frame["strategy"].tolist() == ["dense", "wide", "narrow"]
+    unknown = accuracy.frame.assign(overhead_gmacs=float("nan"))
+    notes = "\n".join(Comparison(unknown, 0.95, ()).footnotes())
+    assert "is unknown" in notes
+    assert "atch" not in notes
+    assert "econd" not in notes
     assert accuracy.frame["method"].tolist() == ["dense", "gtp", "narrow"]
 
 

@@ -89,6 +89,7 @@ def comparison(names: Sequence[str] = NAMES) -> Comparison:
         "data": "val",
     }  # fmt: skip
     rows = [{"strategy": name, "tokens": [196, 188, 180, 172, 164], **figures} for name in names]
+    rows[-1]["images_per_second"] = 1276.2
     return Comparison(pd.DataFrame(rows), 0.95, ())
 
 
@@ -107,7 +108,6 @@ def test_no_number_is_cut_on_a_narrow_terminal(
     text = str(comparison()).partition("\n\nSpeed:")[0]
     assert max(map(len, text.splitlines())) <= (width or 140)
     assert "…" not in text
-    # Images a second of the second row are those of the first, times its speed-up.
     headings = [
         "1034",
         "1276",
@@ -134,7 +134,24 @@ def test_an_overhead_that_nobody_knows_is_told() -> None:
         {"strategy": "ats", "gmacs": 1.0, "overhead_gmacs": None, "mean_overhead_gmacs": 0.0},
     ]
     assert not figure_notes(rows[::2])
-    assert figure_notes(rows)[0].startswith("What mine spend")
+    assert figure_notes(rows)[0].startswith("What mine spends on")
+    assert figure_notes([*rows, {**rows[1], "strategy": "own"}])[0].startswith(
+        "What mine, own spend on"
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "value", "high", "told"),
+    [
+        (0.74, 0.83, 0.93, True), (1.01, 1.2, 1.3, True), (0.98, 1.0, 1.01, False),
+        (0.997, 0.998, 0.999, False),  # printed as 1.00 [1.00, 1.00]
+    ],
+)  # fmt: skip
+def test_an_unsteady_machine_is_told(low: float, value: float, high: float, told: bool) -> None:
+    frame = comparison(["dense", "gtp"]).frame.assign(method=["dense", "gtp"])
+    frame.loc[0, ["speedup_low", "speedup", "speedup_high"]] = low, value, high
+    words = f"against itself measured {value:.2f} [{low:.2f}, {high:.2f}], so speed-ups of this run"
+    assert any(words in note for note in figure_notes(frame.to_dict("records"))) == told
 
 
 def test_images_that_cannot_rank_methods() -> None:

@@ -58,8 +58,8 @@ class Comparison(FramedResult):
     Attributes:
         frame: one row per strategy, the dense model first. ``tokens`` counts image tokens, at the
             start and after each block; ``top1``, ``top5`` are in percent, ``difference`` and its
-            interval in percentage points from dense; ``ms`` is per batch, and like
-            ``images_per_second`` of the row's own runs alone. Each row records what
+            interval in percentage points from dense; ``ms`` is per batch, of the row's own runs
+            alone; ``images_per_second`` is dense's × the speed-up. Each row records what
             determines it: strategy (``config``, ``fingerprint``), weights, seed, versions, machine;
             ``key`` is its key in the store.
         level: level of the paired intervals.
@@ -69,9 +69,6 @@ class Comparison(FramedResult):
     def table(self, title: str | None = None) -> Table:
         """The frame for a terminal."""
         rows: list[Any] = self.frame.to_dict("records")
-        for row in rows[1:] if "speedup" in self.frame else ():
-            # Of the dense model, times the speed-up, which was measured in pairs.
-            row["images_per_second"] = rows[0]["images_per_second"] * row["speedup"]
         columns: Columns = {
             "strategy": lambda row: str(row["strategy"]),
             _TRACE: lambda row: quarters(row["tokens"]),
@@ -83,11 +80,11 @@ class Comparison(FramedResult):
         """How the table was measured, and what was skipped."""
         rows: list[Any] = self.frame.to_dict("records")
         first, lines = rows[0], figure_notes(rows)
-        if lines:
-            lines[0] += (
-                f" Batch {first['batch_size']}, {first['precision']}; dense itself shows the noise."
+        if "speedup" in first:
+            lines.append(
+                f"Batch {first['batch_size']}, {first['precision']}; dense itself shows the noise. "
+                "Images a second: those of the dense model × the speed-up."
             )
-            lines.insert(1, "Images a second: those of the dense model × the speed-up.")
         if "top1" in first:
             lines.append(f"Accuracy: {count(first['images'], 'image')}, the same for all rows.")
         lines.append(
@@ -252,6 +249,8 @@ def _row(
     row |= {n: found.get(f"mean_{n}", found[n]) for n in ("tokens", "gmacs", "overhead_gmacs")}
     row["gmacs_share"] = row["gmacs"] / dense["gmacs"]
     row |= {n: found[n] for n in _FIGURES if n in found and n not in row}
+    if "speedup" in found and label != DENSE:  # which was measured in pairs
+        row["images_per_second"] = dense["images_per_second"] * row["speedup"]
     if "top1" in found:
         row |= {name: found[name] for name in ("top1", "top5", "images")}
         row["skipped"] = found["unreadable"]

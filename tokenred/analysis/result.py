@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from abc import ABC
@@ -267,8 +268,8 @@ def figure_notes(rows: Sequence[Row]) -> list[str]:
     ]:
         names = f"{', '.join(unknown[:4])}{', …' * (len(unknown) > 4)}"
         lines.append(
-            f"What {names} spend on choosing tokens is unknown, and not in the GMACs: a part has "
-            "no `macs`, or the counts depend on the image."
+            f"What {names} spend{'s' * (len(unknown) == 1)} on choosing tokens is unknown, and not "
+            "in the GMACs: a part has no `macs`, or the counts depend on the image."
         )
     if timed := [row for row in rows if "speedup" in row]:
         first, pairs = timed[0], sorted({row["pairs"] for row in timed})
@@ -279,6 +280,19 @@ def figure_notes(rows: Sequence[Row]) -> list[str]:
             f"{first['device']}.",
             "Realised fraction: measured speed-up ÷ the speed-up that the GMACs allow.",
         ]
+        itself = [row for row in timed if row.get("method") == "dense"]
+        # As printed: an interval that excludes 1 by less says nothing about the machine.
+        if off := [
+            row
+            for row in itself
+            if round(row["speedup_high"], 2) < 1 or round(row["speedup_low"], 2) > 1
+        ]:
+            worst = max(off, key=lambda row: abs(math.log(row["speedup"])))
+            lines.append(
+                "The machine was busy or unsteady: dense against itself measured "
+                f"{interval(worst, 'speedup')}, so speed-ups of this run can be off by as much; "
+                "repeat it on an idle machine."
+            )
     if any("peak_bytes" in row for row in rows):
         lines.append(
             "Peak: of PyTorch's allocations in a forward, without weights, images, and buffers "
