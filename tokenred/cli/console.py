@@ -36,13 +36,11 @@ def make_console() -> Console:
 def say(*parts: object, written: Iterable[Path] = ()) -> None:
     """Print tables and lines, and name the files that were written.
 
-    Lines are wrapped. A text that has several, such as a LaTeX table, stays as it is, as paths do.
+    Lines are wrapped. A text that has several, such as a LaTeX table, stays as it is.
     """
     console = make_console()
     for part in parts:
-        text = isinstance(part, str)
-        whole: Any = {"overflow": "ignore", "crop": False} if text else {}  # a path stays whole
-        console.print(part, soft_wrap=text and "\n" in str(part), **whole)
+        console.print(part, soft_wrap=isinstance(part, str) and "\n" in part)
     if files := ", ".join(map(str, written)):
         console.print(f"Written: {files}", soft_wrap=True)
 
