@@ -135,19 +135,22 @@ def test_a_store_in_memory() -> None:
 
 
 def test_files_that_are_no_store(tmp_path: Path) -> None:
-    notes, other, newer = (tmp_path / f"{name}.db" for name in ("notes", "other", "newer"))
+    names = ("notes", "other", "newer", "older")
+    notes, other, newer, older = (tmp_path / f"{name}.db" for name in names)
     notes.write_text("dear diary, " * 200)
     with sqlite3.connect(other) as connection:
         connection.execute("CREATE TABLE mine (a)")
     connection.close()
-    Store(newer).close()
-    with sqlite3.connect(newer) as connection:
-        connection.execute("PRAGMA user_version = 99")
-    connection.close()
+    for path, version in ((newer, 99), (older, 3)):
+        Store(path).close()
+        with sqlite3.connect(path) as connection:
+            connection.execute(f"PRAGMA user_version = {version}")
+        connection.close()
     messages = {
         notes: "not a store, or it is damaged",
         other: "another program's",
-        newer: "newer tokenred",
+        newer: "by a newer tokenred",
+        older: "by an older tokenred",
     }
     for path, message in messages.items():
         before = path.read_bytes()

@@ -371,9 +371,9 @@ def _is_new(connection: sqlite3.Connection, path: Path | None) -> bool:
             "another file."
         )
     if version not in (0, _VERSION):
-        age = "newer" if version > _VERSION else "older"
+        age = "a newer" if version > _VERSION else "an older"
         raise StoreError(
-            f"{path} was written by a {age} tokenred (store version {version}, this one knows "
+            f"{path} was written by {age} tokenred (store version {version}, this one knows "
             f"{_VERSION}). Use that tokenred, or choose another file."
         )
     return not tables
