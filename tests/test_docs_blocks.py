@@ -158,7 +158,8 @@ def check(words: list[str], line: str) -> None:
     elif name == "pip":
         extras = re.findall(r"^(?:tokenred|\.)\[(.*)\]$", "\n".join(arguments), re.MULTILINE)
         assert {extra for found in extras for extra in found.split(",")} <= set(EXTRAS), line
-        local = [re.sub(r"\[.*\]$", "", word) for word in arguments if "/" in word]
+        paths = [word for word in arguments if "/" in word and "://" not in word]
+        local = [re.sub(r"\[.*\]$", "", word) for word in paths]
         assert all((ROOT / path / "pyproject.toml").exists() for path in local), line
     elif name in ("python", "pytest"):
         paths = [word.partition("::")[0] for word in arguments if re.match(r"\w+/|\w+\.py$", word)]

@@ -76,6 +76,10 @@ class Dice(Score):
     traits: ClassVar[Traits] = Traits(deterministic=False, equivariant=False, needs_grid=True)
 
 
+class Batchwise(Score):
+    traits: ClassVar[Traits] = Traits(independent=False)
+
+
 class Weighted(Score):
     def build(self, info: ModelInfo) -> nn.Module:
         return nn.Linear(info.width, 1)
@@ -194,6 +198,7 @@ class Counts(Schedule):
 SOUND: dict[str, tuple[str, Part]] = {
     "scorer": ("scorer", Score()),
     "declared chance": ("scorer", Dice(lambda s, a: torch.rand(s.index.shape))),
+    "declared batch": ("scorer", Batchwise(lambda s, a: length(s) - length(s).mean())),
     "weights": ("scorer", Weighted()),
     "selector": ("selector", Choice()),
     "declared places": ("selector", ByPlace(lambda s, c: split(in_order(s), c))),

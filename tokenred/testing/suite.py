@@ -165,7 +165,8 @@ class Suite(Generic[P, A]):
         if traits.deterministic:
             promise = f"deterministic: the same input, the same {answer}"
             self.holds(promise, anything, self._twice)
-            self.holds("an image is treated alone as in a batch", batches, self._alone)
+            if traits.independent:
+                self.holds("an image is treated alone as in a batch", batches, self._alone)
         if traits.equivariant:
             promise = f"equivariant: permuting the tokens permutes the {answer}"
             self.holds(promise, smooth, self._relabelled)
