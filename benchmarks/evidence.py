@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from evidence_tables import FILLED, FILLS, FORMS, counted, fills, joined, parts, table
+from fidelity import feature_fidelity, map_fidelity
 from reporting import write_readme
 from scipy import stats
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity
 
 import tokenred as tr
 from tokenred.analysis import (
@@ -142,35 +142,6 @@ def some_images(base: nn.Module, data: Path, count: int) -> Tensor:
 
 
 # ------------------------------------------------------------------------------ photographs
-
-
-def feature_fidelity(found: KeptTokens, wanted: KeptTokens) -> dict[str, Tensor]:
-    """Cosine similarities with the dense model's features, image by image.
-
-    ``cls``: of the first prefix token; ``mean``: of the mean image token, each token counted as
-    often as it stands for patches; ``patches``: the mean over the patches of the grid.
-    """
-
-    def mean(kept: KeptTokens) -> Tensor:
-        share = kept.size / kept.size.sum(dim=1, keepdim=True)
-        return (share[..., None].to(kept.tokens.dtype) * kept.tokens).sum(dim=1)
-
-    both = {"mean": (mean(found), mean(wanted)), "patches": (found.unreduce(), wanted.unreduce())}
-    if wanted.prefix.shape[1]:
-        both = {"cls": (found.prefix[:, 0], wanted.prefix[:, 0])} | both
-    close = {name: cosine_similarity(a.float(), b.float(), dim=-1) for name, (a, b) in both.items()}
-    return close | {"patches": close["patches"].mean(dim=1)}
-
-
-def map_fidelity(found: Tensor, wanted: Tensor) -> dict[str, Tensor]:
-    """Pearson's correlation of two maps, their mean absolute difference, and the intersection over
-    union of the areas in which each exceeds its own mean; image by image."""
-    a, b = found.flatten(1), wanted.flatten(1)
-    error = (a - b).abs().mean(dim=1)
-    a, b = (maps - maps.mean(dim=1, keepdim=True) for maps in (a, b))
-    scale = a.square().sum(dim=1).sqrt() * b.square().sum(dim=1).sqrt()
-    both, either = ((a > 0) & (b > 0)).sum(dim=1), ((a > 0) | (b > 0)).sum(dim=1)
-    return {"correlation": (a * b).sum(dim=1) / scale, "error": error, "iou": both / either}
 
 
 def photographs(options: argparse.Namespace) -> pd.DataFrame:
@@ -342,9 +313,6 @@ def cifar10(options: argparse.Namespace) -> pd.DataFrame:
                 told |= {f"{which}{end}": 100 * value for end, value in ends.items()}
         rows.append(told)
     return pd.DataFrame(rows)
-
-
-# ------------------------------------------------------------------------------------- tables
 
 
 SECTIONS: dict[str, tuple[Callable[[argparse.Namespace], pd.DataFrame], str, dict[str, Any]]] = {
