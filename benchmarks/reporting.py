@@ -13,10 +13,10 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Check:
-    """One promise about rows.
+    """One goal for rows.
 
     Attributes:
-        says: the promise in words.
+        says: the goal in words.
         holds: whether a row keeps it.
         applies: whether it concerns a row at all.
     """
@@ -63,9 +63,9 @@ def less_memory(*strategies: str) -> Check:
 
 
 def no_square(batch_size: int) -> Check:
-    """Above the dense model's peak, less than N0² floats per image."""
+    """Above the dense model's peak, less memory than one attention map per image (N0² floats)."""
     return Check(
-        "no N0² floats an image",
+        "no full attention map",
         lambda row: (
             row["peak_bytes"] - row["dense_peak_bytes"] < 4 * batch_size * row["tokens"] ** 2
         ),
@@ -109,7 +109,7 @@ def markdown(rows: Sequence[Row], checks: Sequence[Check], command: Sequence[str
         for name in ("attention", "statistics", "selection", "graph", "fuse", "choosing",
                      "projections", "mlp", "untouched", "ends", "rest"):  # fmt: skip
             columns[f"{name} %"] = _percent(f"split_{name}")
-    columns["promised"] = lambda row: verdict(row, checks)
+    columns["goal"] = lambda row: verdict(row, checks)
     lines = [
         f"`{shlex.join(command)}`",
         "",

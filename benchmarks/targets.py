@@ -1,4 +1,4 @@
-"""Measure the figures that tokenred promises: ``python benchmarks/targets.py [SECTION …]``.
+"""Measure tokenred against its goals: ``python benchmarks/targets.py [SECTION …]``.
 
 Each section has a store under ``benchmarks/results/`` and writes its rows to a CSV next to it; rows
 in the store are not measured again. All weights are random: time and memory do not depend on them,
@@ -52,7 +52,7 @@ class Section:
     Attributes:
         title: the heading.
         sweeps: arguments of `tokenred.analysis.sweep`; ``pairs`` here overrides the command's.
-        checks: the promises about the rows.
+        checks: the goals for the rows.
     """
 
     title: str
@@ -160,7 +160,7 @@ SECTIONS = {
             for model, batch, strategies, engines in (
                 (DEIT_B, 256, (GTP, FAST, EXACT, TOME, EVIT), ("auto",)),
                 (VIT_B8, 64, (GTP50, FAST50, EXACT50, "tome:r=50", EVIT), ("auto",)),
-                # Not promised anything, but what `auto` may become.
+                # No goal is for these, but `auto` may become them.
                 (DEIT_B, 256, (GTP, EVIT), ("one_pass", "triton")),
                 (VIT_B8, 64, (GTP50, FAST50, EVIT), ("triton",)),
             )
@@ -193,7 +193,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Run sections; return 0 if every promise is kept, otherwise 1."""
+    """Run sections; return 0 if every goal is reached, otherwise 1."""
     parser = arguments()
     asked = parser.parse_args(given)
     if unknown := [name for name in asked.sections if name not in SECTIONS]:

@@ -1,4 +1,4 @@
-"""Promises are judged as they are meant, and tables say what was measured."""
+"""Goals are judged as they are meant, and tables say what was measured."""
 
 from pathlib import Path
 from types import ModuleType
@@ -58,7 +58,7 @@ def test_a_table(reporting: ModuleType) -> None:
     assert cells["speed-up [90%]"] == "1.200 [1.100, 1.300]"
     assert cells["peak MiB (dense)"] == "1 (2)"
     assert cells["ms [quartiles]"] == "100 [95, 105]"
-    assert cells["promised"] == "realised ≥ 0.95 ✓; not slower ✓"
+    assert cells["goal"] == "realised ≥ 0.95 ✓; not slower ✓"
     assert second.endswith("| realised ≥ 0.95 ✗ |")
     assert third.endswith("| out of memory |")
     for fact in ("P, 2 cores, 2 threads, cpu, float32", "torch 2", "15 pairs, 2030-01-02"):

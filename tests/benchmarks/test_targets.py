@@ -1,4 +1,4 @@
-"""The script of the promised figures, with a tiny section in the place of the long ones."""
+"""The script of the goals, with a tiny section in the place of the long ones."""
 
 from pathlib import Path
 from types import ModuleType
@@ -40,7 +40,7 @@ def test_every_section_can_be_read_and_has_its_place(targets: ModuleType) -> Non
              "split_choosing": 0.1}
             for text in specs for batch in (4, 8, 32) for tokens in (196, 784)
         ]  # fmt: skip
-        # No promise is about a strategy that is not measured.
+        # No goal is for a strategy that is not measured.
         assert all(any(check.applies(row) for row in rows) for check in section.checks)
 
 
@@ -63,7 +63,7 @@ def test_sections_run_into_files_and_resume(
     assert len(Sweep.read(tmp_path / "results" / "good.db").rows) == 1
 
 
-def test_a_broken_promise_shows(tiny: ModuleType, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+def test_a_missed_goal_shows(tiny: ModuleType, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     readme = tmp_path / "README.md"
     readme.write_text("<!-- bad -->\n<!-- /bad -->\n")
     assert tiny.main(["bad", "--pairs", "2", "--readme"]) == 1
