@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tokenred.attention import AttentionStat, AttentionStats, mean_keys
+from tokenred.core.info import ModelInfo
 from tokenred.core.state import TokenState
 from tokenred.core.tensors import unit_vectors
 from tokenred.strategies.base import Scorer, scorers
@@ -28,6 +29,9 @@ class CosSim(Scorer):
     @property
     def requires(self) -> tuple[AttentionStat, ...]:
         return (AttentionStat.keys(),) if self.on == "keys" else ()
+
+    def macs(self, info: ModelInfo, tokens: int, removed: int) -> float:
+        return float(tokens * (info.head_dim if self.on == "keys" else info.width))
 
     def __call__(self, state: TokenState, attention: AttentionStats) -> Float[Tensor, "b n"]:
         keys = self.on == "keys"
