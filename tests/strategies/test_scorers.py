@@ -111,3 +111,24 @@ def test_chance_is_uniform(layer: int) -> None:
     assert stats.kstest(many, "uniform").pvalue > 1e-3
     for other in ((1, layer), (0, layer + 1), (layer + 1, 0)):
         assert abs(np.corrcoef(chance(0, layer, 784)[0], chance(*other, 784)[0])[0, 1]) < 0.12
+
+
+# ---------------------------------------------------------------- cost
+
+BUILT_IN = [getattr(tr.scorers, name)() for name in tr.scorers.__all__]
+
+
+@pytest.mark.parametrize("scorer", [*BUILT_IN, tr.scorers.CosSim("features")], ids=repr)
+def test_scorers_that_multiply_vectors_count_the_products(scorer: tr.Scorer) -> None:
+    @settings(QUICK, max_examples=5)
+    @given(draw.smooth_samples(needs_cls=True))
+    def check(sample: Sample) -> None:
+        state, attention = sample.state, sample.attention(scorer.requires)
+        other = replace(state, x=torch.randn_like(state.x))
+        features = not torch.equal(scorer(state, attention), scorer(other, attention))
+        keys = tr.AttentionStat.keys() in scorer.requires
+        n, info = state.num_tokens, sample.info
+        width = info.head_dim if keys else info.width * features
+        assert scorer.macs(info, n, 1) == n * width or n == 1  # nothing to compare it with
+
+    check()
