@@ -8,6 +8,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 import tokenred as tr
 from tests.strategies.recipes.checks import SMALL
+from tokenred.analysis import at_budget
 from tokenred.core.errors import ConfigError, UnknownNameError
 from tokenred.strategies.schedule import ScheduleContext
 
@@ -123,6 +124,30 @@ def test_parts_that_do_nothing_are_said(fields: dict[str, Any], told: str) -> No
         fast = tr.wrap(VisionTransformer(**SMALL), mine)
     assert [str(one.message).partition(" (in")[0] for one in caught] == list(mine.unused)
     assert repr(fast).endswith(told)
+
+
+def test_an_amount_that_a_budget_replaces_is_said() -> None:
+    model, told = VisionTransformer(**SMALL), "schedule: the budget replaces P=4"
+    plain = tr.wrap(model, "gtp@0.65")
+    fast = tr.wrap(model, "gtp:P=4@0.65")
+    assert fast.strategy == plain.strategy
+    assert (fast.strategy.unused, plain.strategy.unused) == ((told,), ())
+    assert repr(fast) == f"{plain!r}\n{told}"
+    assert tr.strategy("gtp", P=4).unused == ()
+    budget = 0.65 * tr.gmacs(model)
+    with pytest.warns(tr.errors.UnusedWarning, match=told):
+        tr.wrap(model, at_budget(tr.strategy("gtp", P=4).replace(scorer="CosSim"), budget))
+    for shape in ({"r": (8, 1.0)}, {}):  # a slope counts; no amount was given
+        assert at_budget(tr.strategy("tome", **shape), budget).unused == ()
+
+
+def test_a_budget_prints_what_it_does() -> None:
+    model = VisionTransformer(**SMALL)
+    text = repr(tr.wrap(model, "evit:layers=(1,)@0.75"))
+    budget = 0.75 * tr.gmacs(model)
+    assert f"schedule=Budget(gmacs={budget:.4g}, schedule=KeepRatio(layers=(1,)))" in text
+    assert text.endswith("; budget 75.0%)")
+    assert "Constant())" in repr(tr.wrap(model, "gtp:P=4@0.65"))
 
 
 def test_arguments_that_a_part_does_not_use_are_accepted() -> None:

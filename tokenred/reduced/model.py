@@ -24,6 +24,7 @@ from tokenred.reduced.loop import Runner
 from tokenred.reduced.recorder import AliveCounts, Origins, Recorder, Span, no_span
 from tokenred.reduced.setup import LiveModel
 from tokenred.reduced.trace import Trace
+from tokenred.strategies.schedules import Budget
 from tokenred.strategies.specs import StrategyLike, parse_spec
 from tokenred.strategies.strategy import Strategy
 
@@ -376,7 +377,10 @@ class ReducedViT(LiveModel):
     def __repr__(self) -> str:
         cost = self.cost()
         whole = ReducedViT(self.base, Strategy.dense()).cost().gmacs
-        share = f"{cost.gmacs:.3g} of {whole:.3g} GMACs ({cost.gmacs / whole:.1%})"
+        share = f"{cost.gmacs:.3g} of {whole:.3g} GMACs ({cost.gmacs / whole:.1%}"
+        schedules = [step.schedule for step in self.strategy.steps]
+        budgets = {s.gmacs / whole: None for s in schedules if isinstance(s, Budget)}
+        share += "".join(f"; budget {most:.1%}" for most in budgets) + ")"
         told = "\n".join((str(cost), share, *self.strategy.unused))
         return f"ReducedViT({self._setup.info.name},\n  {self.strategy!r}\n)\n{told}"
 

@@ -1,10 +1,13 @@
 """The contract of a schedule: the number of tokens removed per block, known in advance."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from heapq import heapify, heapreplace
 from typing import ClassVar, Literal
+
+from typing_extensions import Self
 
 from tokenred.core.errors import ConfigError, PartError, ScheduleError, shown
 from tokenred.core.part import Part, check_blocks
@@ -43,9 +46,17 @@ class Schedule(Part):
 
     Attributes:
         keeps: the parameter that is a share of tokens to keep, which a `Budget` finds; "" if none.
+        written: the number of tokens as the user gave it to a recipe, "P=8"; "" for its default.
     """
 
     keeps: ClassVar[str] = ""
+    written: ClassVar[str] = ""  # of an instance, ignored by equality
+
+    def written_as(self, text: str) -> Self:
+        """The same schedule, which remembers how its number of tokens was given."""
+        made = copy.copy(self)
+        object.__setattr__(made, "written", text)
+        return made
 
     def count(self, layer: int, tokens: int, context: ScheduleContext) -> int:
         """``P`` for a block with ``tokens`` input image tokens."""

@@ -30,6 +30,7 @@ from tokenred.strategies.base import (
 )
 from tokenred.strategies.config import fingerprint, read_toml, resolve, write_toml
 from tokenred.strategies.schedule import Schedule
+from tokenred.strategies.schedules.budget import Budget
 from tokenred.strategies.step import Place, Step
 
 
@@ -202,6 +203,9 @@ class Strategy:
             found.append(f"graph: not read by {' and '.join(fusers)}")
         if not found and any(getattr(step.fuser, "alpha", 1) == 0 for step in self.steps):
             found.append("fuser: alpha=0 moves nothing")
+        budgets = (step.schedule for step in self.steps if isinstance(step.schedule, Budget))
+        replaced = dict.fromkeys(budget.written for budget in budgets if budget.written)
+        found += [f"schedule: the budget replaces {written}" for written in replaced]
         return tuple(found)
 
     def check(self, info: ModelInfo) -> None:
@@ -275,7 +279,7 @@ FIELDS = tuple(name for name in parameters_of(Strategy) if name != "selector")
 """What `Strategy` takes, by name."""
 
 # What recipes call the number of tokens that go, or stay.
-_AMOUNTS = ("P", "r", "keep_rate", "keep", "rows_removed", "thresholds")
+_AMOUNTS = ("P", "r", "keep_rate", "keep", "ratio", "rows_removed", "thresholds")
 
 recipes: Registry[Strategy] = KINDS["strategy"]
 list_strategies, register_strategy = recipes.names, recipes.register
@@ -316,6 +320,12 @@ def strategy(name: str, /, **arguments: Any) -> Strategy:
     made = recipes[name].make(**{k: v for k, v in arguments.items() if k in own})
     if not isinstance(made, Strategy):
         raise PartError(f"recipe {name!r} must return a Strategy, got {shown(made)}.")
+    amounts = [f"{k}={arguments[k]}" for k in _AMOUNTS if k in own and arguments.get(k) is not None]
+    if amounts:
+        marked = (
+            step.replace(schedule=step.schedule.written_as(amounts[0])) for step in made.steps
+        )
+        made = made.replace(steps=tuple(marked))
     return made.replace(**rest) if rest else made
 
 

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from fractions import Fraction
 
 from tokenred.core.errors import ScheduleError
@@ -26,14 +26,23 @@ class Budget(Schedule):
 
     def __post_init__(self) -> None:
         shape = schedules.create(self.schedule)
+        object.__setattr__(self, "written", shape.written)
         if isinstance(shape, Budget):
             shape = shape.schedule
         # The share is set by the budget: one spelling for one schedule.
-        if isinstance(shape, Constant):
-            shape = Constant(1)
-        elif shape.keeps and not isinstance(getattr(shape, shape.keeps), tuple):
-            shape = shape.replace(**{shape.keeps: 0.7})
+        elif amount := _amount(shape):
+            shape = Constant(1) if amount == "P" else shape.replace(**{amount: 0.7})
+        else:
+            object.__setattr__(self, "written", "")  # it counts, as the proportions
         object.__setattr__(self, "schedule", shape)
+
+    def __repr__(self) -> str:
+        # Without the amount in its schedule, which the budget sets.
+        shape, amount = self.schedule, _amount(self.schedule)
+        own = ((field, getattr(shape, field.name)) for field in fields(shape))
+        told = [f"{f.name}={v!r}" for f, v in own if f.name != amount and v != f.default]
+        name = type(shape).__name__
+        return f"Budget(gmacs={self.gmacs:.4g}, schedule={name}({', '.join(told)}))"
 
     def resolve(self, context: ScheduleContext) -> tuple[int, ...]:
         if context.gmacs is None:
@@ -58,3 +67,9 @@ class Budget(Schedule):
         """The counts at one level: 0 removes nothing, ``patches − 1`` the most."""
         share = float(Fraction(context.patches - level, context.patches))
         return self.schedule.scaled(share, replace(context, caps=True))
+
+
+def _amount(shape: Schedule) -> str:
+    """The parameter of a schedule that a budget sets; "" if it scales the counts instead."""
+    name = "P" if isinstance(shape, Constant) else shape.keeps
+    return "" if name and isinstance(getattr(shape, name), tuple) else name
