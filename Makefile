@@ -38,14 +38,17 @@ demo: $(STAMP)  ## compare strategies on the embedded data, on the CPU
 	@$(PY) -m tokenred compare --demo
 
 # One thread for each of the few workers: more would fight over the cores.
+PYTEST = @OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 \
+	$(if $(COVERAGE),--cov=tokenred --cov-report=term:skip-covered)
+
 test: $(STAMP)  ## run the tests (COVERAGE=yes: and demand that they reach the code)
-	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 \
-		$(if $(COVERAGE),--cov=tokenred --cov-report=term:skip-covered) $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 slow: $(STAMP)  ## run the tests that make test leaves out because they take long
-	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 -m slow $(PYTEST_ARGS)
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
-test-all: test slow  ## both
+test-all: $(STAMP)  ## both at once
+	$(PYTEST) -m 'slow or not slow' $(PYTEST_ARGS)
 
 upgrade: $(STAMP)  ## raise constraints.txt, the tested versions, to the newest ones
 	@$(PY) scripts/versions.py upgrade
