@@ -140,6 +140,22 @@ def test_the_front_holds_what_no_other_beats(
     assert line.get_ydata().tolist() == pytest.approx(front)
 
 
+def test_a_point_below_another_is_drawn_larger() -> None:
+    frame = pd.DataFrame(
+        {"method": ["gtp", "gtp", "mine", "mine", "dense"], "gmacs": [8.0, 6, 8, 6, 9]}
+    ).assign(top1=[80.0, 70, 80, 60, 82])
+    (axes,) = tradeoff(frame).axes
+    gtp, mine, _, star, again = axes.lines
+    assert [line.get_label() for line in (gtp, mine, star)] == ["GTP-ViT", "mine", "dense"]
+    assert gtp.get_xydata().tolist() == [[6, 70], [8, 80]]
+    np.testing.assert_equal(again.get_xydata(), [[np.nan] * 2, [8, 80]])
+    assert again.get_markersize() > mine.get_markersize() == gtp.get_markersize()
+    assert again.get_zorder() < mine.get_zorder()
+    assert (again.get_color(), again.get_marker()) == (gtp.get_color(), gtp.get_marker())
+    (axes,) = tradeoff(frame.assign(top1=[80.0, 70, 75, 60, 82])).axes
+    assert len(axes.lines) == 4
+
+
 def test_variants_of_a_method_have_lines_of_their_own() -> None:
     strategies = ["topk@0.8", "topk@0.6", "topk:scorer=Mine@0.8", "topk:scorer=Mine@0.6"]
     frame = pd.DataFrame({"strategy": strategies, "method": "topk", "gmacs": [8, 6, 8, 6]})

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
@@ -68,15 +69,19 @@ def new_grid(
 ) -> Iterator[tuple[Figure, Any]]:
     """A figure and a ``(rows, columns)`` array of axes in the common style.
 
-    Nothing changes pyplot's global state. ``width`` and ``height`` are inches; ``options`` are
-    those of matplotlib's ``Figure.subplots``.
+    Nothing changes pyplot's global state. Markers that others hide get a larger one of their own
+    below. ``width`` and ``height`` are inches; ``options`` are those of matplotlib's
+    ``Figure.subplots``.
     """
     for name, inches in {"width": width, "height": height}.items():
         read(Positive, inches, name)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
-        yield figure, figure.subplots(rows, columns, squeeze=False, **options)
+        grid = figure.subplots(rows, columns, squeeze=False, **options)
+        yield figure, grid
+        for axes in grid.flat:
+            _show_hidden(axes)
 
 
 @contextmanager
@@ -104,6 +109,27 @@ def draw_series(
     elif low is not None:
         axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0, zorder=2)
     axes.plot(x, y, color=colour, **{**_SERIES, **look})
+
+
+def _show_hidden(axes: Axes) -> None:
+    """Draw what markers of later lines hide once more, larger and below them."""
+    drawn = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
+    drawn = sorted(drawn, key=lambda line: line.get_zorder())  # of equals, the last is on top
+    places = [axes.transData.transform(line.get_xydata()) for line in drawn]
+    for i, line in enumerate(drawn):
+        near = line.get_markersize() / 3 * axes.figure.dpi / 72
+        above = np.zeros(len(places[i]), int)
+        for other in places[i + 1 :]:
+            apart = np.linalg.norm(places[i][:, None] - other, axis=-1)
+            above += (apart < near).any(axis=1)
+        for times in range(1, above.max(initial=0) + 1):
+            x, y = np.where(above >= times, np.transpose(line.get_xydata()), np.nan)
+            (again,) = axes.plot(x, y)
+            again.update_from(line)
+            again.set(
+                markersize=line.get_markersize() + 4 * times, label="_hidden",
+                linewidth=line.get_linewidth() + 2 * times, zorder=line.get_zorder() - 0.1 * times,
+            )  # fmt: skip
 
 
 def draw_bars(axes: Axes, x: Any, y: Any, colour: Any, **ends: Any) -> None:
