@@ -9,8 +9,6 @@ Three lines make a timm model faster::
 Everything here is loaded on first use. The names are listed in ``__init__.pyi``.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 from difflib import get_close_matches

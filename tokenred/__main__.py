@@ -1,7 +1,5 @@
 """``python -m tokenred``."""
 
-from __future__ import annotations
-
 import sys
 
 from tokenred.core.plugins import is_working_folder

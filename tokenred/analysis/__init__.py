@@ -4,8 +4,6 @@ Everything here is loaded on first use, because importing pandas, SciPy and seab
 The names are listed in ``__init__.pyi``.
 """
 
-from __future__ import annotations
-
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,8 +4,6 @@ A method is worth its trouble if it beats these at the same cost: the dense mode
 its first blocks alone, evenly omitted patches, or simply a smaller model.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 from bisect import bisect_right

@@ -1,7 +1,5 @@
 """Calibrate thresholds on images without labels."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 

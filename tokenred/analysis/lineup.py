@@ -1,7 +1,5 @@
 """Several strategies on one model, by name, each at a given budget or at given counts."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """What strategies do with the patches of an image."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ An engine that supports a spec must agree with `PlainEngine`, which holds the wh
 the definitions.
 """
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor

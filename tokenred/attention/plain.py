@@ -1,7 +1,5 @@
 """The plain engine: the map as a tensor."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 
 from tokenred.attention.score_mods import kept_entries, sparsify

@@ -1,7 +1,5 @@
 """Training with engines that have no backward: recompute the map, a few images at a time."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import torch

@@ -1,7 +1,5 @@
 """Adapters: the only code that knows how a model's blocks are built."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from textwrap import shorten
 from typing import Any

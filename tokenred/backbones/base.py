@@ -1,7 +1,5 @@
 """What the block loop needs from a model; an adapter provides it for one family."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """timm's Beit: BEiT and BEiT v2."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -4,8 +4,6 @@ transformers is an optional dependency. Models are recognised by the names of th
 nothing here imports the library.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A block is opened through its linear layers, under the names that they have in t
 the library itself is never imported.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any

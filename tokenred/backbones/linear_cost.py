@@ -1,7 +1,5 @@
 """The cost of layers: of linear ones from the shapes of their weights, whatever their class."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

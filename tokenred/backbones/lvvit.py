@@ -1,7 +1,5 @@
 """LV-ViT: timm's blocks between a convolutional stem and a head over all remaining tokens."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

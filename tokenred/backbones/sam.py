@@ -1,7 +1,5 @@
 """timm's VisionTransformerSAM: the encoder of Segment Anything, and ViTDet's."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

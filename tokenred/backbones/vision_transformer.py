@@ -1,7 +1,5 @@
 """timm's VisionTransformer and its subclasses."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """Detect whether a forward runs eagerly or is captured, and helpers that every compiler accepts."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from dataclasses import fields

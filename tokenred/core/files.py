@@ -1,7 +1,5 @@
 """Output files: written completely or not at all, and never replaced by accident."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import secrets

@@ -6,8 +6,6 @@ For installed packages it covers name and version; for tokenred's parts, a versi
 raised when their results change. Data that code reads from files while it runs is not covered.
 """
 
-from __future__ import annotations
-
 import copyreg
 import dataclasses
 import enum

@@ -1,7 +1,5 @@
 """One process at a time where two would spoil each other's files."""
 
-from __future__ import annotations
-
 import os
 import platform
 import sqlite3

@@ -1,7 +1,5 @@
 """Whose code something is, what its author wrote in it, and what it reads."""
 
-from __future__ import annotations
-
 import dis
 import functools
 import importlib.metadata

@@ -1,7 +1,5 @@
 """From an annotation to what reads its values, and to the words for them."""
 
-from __future__ import annotations
-
 import functools
 import math
 import types

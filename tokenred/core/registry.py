@@ -4,8 +4,6 @@ A built-in part is just a file in the folder of its kind: the first look-up impo
 Plug-ins are loaded by the first look-up that lists names or finds no match.
 """
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import pkgutil

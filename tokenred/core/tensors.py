@@ -1,7 +1,5 @@
 """Common tensor operations, and the precision of scores and similarities."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext

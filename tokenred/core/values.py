@@ -12,8 +12,6 @@ Values with other annotations (a class, a tensor, an unresolvable name) are pass
 unchecked, and a default is always accepted.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 import itertools

@@ -1,7 +1,5 @@
 """Merge an attention map before it is applied."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

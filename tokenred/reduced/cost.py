@@ -4,8 +4,6 @@ One multiply-accumulate (MAC) is one multiplication and one addition. The overhe
 (graph, matching, propagation) is reported beside the cost and never added to it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """Feature maps for a decoder, like timm's ``features_only``, with fewer tokens inside."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """The block loop: from images to tokens and through the blocks, following the plan."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial

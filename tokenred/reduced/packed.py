@@ -5,8 +5,6 @@ tokens of all images in one row without the padding, so that they cost the mean 
 and not the largest.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from jaxtyping import Float, Int

@@ -1,7 +1,5 @@
 """Observers of a forward: a span for each phase, a recorder for the tokens."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Parts that cannot be combined in a strategy, refused with what to use instead."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from tokenred.attention import AttentionStat

@@ -1,7 +1,5 @@
 """Save and load a reduced model with everything it needs to run again."""
 
-from __future__ import annotations
-
 import json
 import warnings
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """One model as two objects: a module that shares everything in another one, changes included."""
 
-from __future__ import annotations
-
 from collections import ChainMap
 from collections.abc import Callable, Iterator
 from typing import Any

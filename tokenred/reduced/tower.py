@@ -1,7 +1,5 @@
 """A reduced vision tower of Hugging Face transformers, with that library's calling convention."""
 
-from __future__ import annotations
-
 from typing import Any, cast
 
 from jaxtyping import Float

@@ -1,7 +1,5 @@
 """`wrap`: a model and a strategy become a `ReducedViT`."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Hypothesis strategies for the inputs of parts: grids, features, graphs, tokens, selections."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace

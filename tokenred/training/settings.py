@@ -1,7 +1,5 @@
 """Settings of fine-tuning: a frozen dataclass, the papers' values, and those for small data."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Mapping

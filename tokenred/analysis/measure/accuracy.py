@@ -1,7 +1,5 @@
 """Accuracy of models on labelled images."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager

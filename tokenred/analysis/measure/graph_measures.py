@@ -5,8 +5,6 @@ that i chose. A token dropped at j propagates to the kept rows that chose j, so 
 *in*-degree is the number of tokens that can receive its feature.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh

@@ -1,7 +1,5 @@
 """The cost of images under a method whose token counts depend on the image."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """From the user's data to batches with the model's preprocessing."""
 
-from __future__ import annotations
-
 import copy
 import os
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """Confidence intervals: paired differences, and the bootstrap over a stream of images."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The machine of a measurement, and running models in eval mode on it."""
 
-from __future__ import annotations
-
 import gc
 import os
 import platform

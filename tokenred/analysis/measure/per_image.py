@@ -1,7 +1,5 @@
 """Measure each image, and report means over the images with their intervals."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

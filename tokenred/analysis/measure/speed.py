@@ -1,7 +1,5 @@
 """Speed against the dense model, measured in consecutive pairs; peak memory of a forward."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Where the time of a forward goes: attention, statistics, choosing, projections, MLP."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace

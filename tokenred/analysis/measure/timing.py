@@ -1,7 +1,5 @@
 """What is timed, and how: models by name, eager or compiled, random images, clocks."""
 
-from __future__ import annotations
-
 import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

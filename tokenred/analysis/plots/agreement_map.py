@@ -1,7 +1,5 @@
 """The agreement of methods on the kept patches, as a heat map."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The break-even chart: measured speed-up over the batch size."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

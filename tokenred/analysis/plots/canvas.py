@@ -1,7 +1,5 @@
 """Shared by all figures: size, fonts, colours, drawing a series, and writing files."""
 
-from __future__ import annotations
-
 import io
 import textwrap
 from collections.abc import Iterator, Sequence

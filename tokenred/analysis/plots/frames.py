@@ -1,7 +1,5 @@
 """Frames of results: reading them, selecting rows, and what their columns are called."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The token graph over the photograph, and the patches that many tokens choose."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from typing import Any
 

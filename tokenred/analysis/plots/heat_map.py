@@ -1,7 +1,5 @@
 """A metric over two axes of a study."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import seaborn as sns

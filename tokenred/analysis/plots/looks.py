@@ -1,7 +1,5 @@
 """The colour, marker and printed name of a method, the same in every figure."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """A metric along one axis of a study, with intervals; scorers side by side (Fig. 5 of GTP)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from matplotlib.figure import Figure

@@ -1,7 +1,5 @@
 """From a frame to the points of a figure: fixing, averaging, intervals."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

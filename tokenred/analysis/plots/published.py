@@ -1,7 +1,5 @@
 """Published points from a CSV, to be set beside measured ones."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Oversmoothing curves: a statistic of the tokens, block by block."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

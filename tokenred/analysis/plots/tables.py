@@ -1,7 +1,5 @@
 """Tables of a study next to a paper's (Tables 4 and 5 of the GTP paper), printed or drawn."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Token pictures (Fig. 4 of the GTP paper): which tokens remain, and which patches they own."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

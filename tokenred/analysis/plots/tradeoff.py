@@ -1,7 +1,5 @@
 """Accuracy against cost or speed, one line per method."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

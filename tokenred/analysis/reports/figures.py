@@ -1,7 +1,5 @@
 """The figures that a frame supports, drawn and embedded in the page."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """A page of sections, tables and pictures, rendered as HTML."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import math

@@ -1,7 +1,5 @@
 """`report`: results as one HTML file: figures, cells, failures and provenance."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any

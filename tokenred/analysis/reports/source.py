@@ -1,7 +1,5 @@
 """The sources of a report: a store, a CSV, or results in memory."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The experiments of the GTP paper, from ``gtp_paper.toml``: their models, and the cells to run."""
 
-from __future__ import annotations
-
 import itertools
 import sys
 from collections.abc import Mapping, Sequence

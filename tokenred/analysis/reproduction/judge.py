@@ -1,7 +1,5 @@
 """An experiment on a model: its figures beside the published ones, with a verdict on each."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

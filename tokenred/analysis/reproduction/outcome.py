@@ -1,7 +1,5 @@
 """The result of a reproduction: its frame, its table, its page."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property

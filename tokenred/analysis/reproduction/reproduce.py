@@ -1,7 +1,5 @@
 """`reproduce`: run the experiments of the GTP paper."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

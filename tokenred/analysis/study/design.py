@@ -1,7 +1,5 @@
 """Interpret the arguments of a grid: its points and their settings; nothing is loaded."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import math

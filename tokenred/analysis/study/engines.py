@@ -1,7 +1,5 @@
 """Engines by name: worker processes of this machine, and Ray."""
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

@@ -7,8 +7,6 @@ that keeps exactly the requested number. In the few maps that remain, including 
 entries between the cuts are sorted.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Attention with statistics on the CPU, one tile at a time: the map never leaves the cache."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

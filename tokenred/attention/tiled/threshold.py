@@ -10,8 +10,6 @@ The fast search stops as soon as a count is within `SLACK` of θ, separately for
 image has the same result alone and in any batch.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """One tile of the attention map: its buffers and statistics."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The engine that uses Triton kernels."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 

@@ -1,8 +1,6 @@
 # mypy: ignore-errors
 """The output of attention without the map: whole, or through the entries that θ keeps."""
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl

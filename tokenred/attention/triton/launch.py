@@ -1,8 +1,6 @@
 # mypy: ignore-errors
 """Launching the kernels: tile sizes, operands, strides and grid."""
 
-from __future__ import annotations
-
 import os
 from contextlib import nullcontext
 from typing import NamedTuple

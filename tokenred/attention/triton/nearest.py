@@ -4,8 +4,6 @@
 Similarity and position are one integer, so that there are no ties. Runs are bit-identical.
 """
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl

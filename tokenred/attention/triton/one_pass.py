@@ -5,8 +5,6 @@ The softmax of a tile is then exact, and each entry is computed once. Column sum
 partial sum per tile of queries and are added in a fixed order, so that runs are bit-identical.
 """
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl

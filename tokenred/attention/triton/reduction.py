@@ -4,8 +4,6 @@
 Ranks are counted, so that ties go by position; sums have a fixed order. Runs are bit-identical.
 """
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl

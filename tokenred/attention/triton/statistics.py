@@ -5,8 +5,6 @@ One program handles some keys and iterates over all queries, so that every sum h
 runs are bit-identical.
 """
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl

@@ -8,8 +8,6 @@ edge. With ties there may be no such edge: then the positions of the equal entri
 the same way, and the first of them are kept, row by row.
 """
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl

@@ -6,8 +6,6 @@ them with the same operations on tiles of the same shape, so that they are bit-i
 entry counted by one kernel is kept by another.
 """
 
-from __future__ import annotations
-
 import triton
 import triton.language as tl
 
