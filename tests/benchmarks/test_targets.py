@@ -57,7 +57,7 @@ def test_sections_run_into_files_and_resume(
         raise AssertionError("measured twice")
 
     with monkeypatch.context() as patch:
-        patch.setattr("tokenred.analysis.measure.speed.benchmark", never)
+        patch.setattr("tokenred.analysis.study.metrics.benchmark", never)
         assert tiny.main(["good", "--pairs", "2", "--threads", "1"]) == 0
     assert tiny.main(["good", "--pairs", "2", "--threads", "1", "--overwrite"]) == 0
     assert len(Sweep.read(tmp_path / "results" / "good.db").rows) == 1

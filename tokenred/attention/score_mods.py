@@ -1,22 +1,17 @@
 """Changes to the attention map, in this order: log s, masks, softmax, θ."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tokenred.attention.stats import AttentionStat, AttentionStats
 from tokenred.core.capture import fixed
 from tokenred.core.part import Part
 from tokenred.core.registry import KINDS, Registry
+from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import at_least_fp32
-
-if TYPE_CHECKING:
-    from tokenred.attention.stats import AttentionStat, AttentionStats
-    from tokenred.core.state import Selection, TokenState
 
 SLACK = 0.01
 """How far the share of entries kept may be from θ with ``threshold="fast"``.

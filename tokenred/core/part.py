@@ -12,19 +12,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar, cast
 
 from torch import nn
 from typing_extensions import Self, dataclass_transform
 
 from tokenred.core.errors import ConfigError, PartError, TokenredError, shown
+from tokenred.core.info import ModelInfo
 from tokenred.core.values import checked, unknown_parameter
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from tokenred.core.info import ModelInfo
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -14,10 +14,8 @@ from tokenred.core.errors import PartError, shown
 from tokenred.core.part import Part
 from tokenred.core.registry import KINDS, Registry
 from tokenred.core.state import Selection, TokenState
-
-if TYPE_CHECKING:
-    from tokenred.graphs.graph import Graph
-    from tokenred.strategies.transport import Transport
+from tokenred.graphs.graph import Graph
+from tokenred.strategies.transport import Transport
 
 
 class Reader(Part):

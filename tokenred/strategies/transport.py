@@ -1,9 +1,6 @@
 """The linear map that a reduction applies to image tokens, for the features and the trace."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +9,8 @@ from torch import Tensor
 
 from tokenred.core.capture import is_eager, replace
 from tokenred.core.errors import PartError
+from tokenred.core.state import TokenState
 from tokenred.core.tensors import first_rows, product
-
-if TYPE_CHECKING:
-    from tokenred.core.state import TokenState
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,5 @@
 """Frames of results: reading them, selecting rows, and what their columns are called."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,17 +7,13 @@ from typing import Any
 import pandas as pd
 
 from tokenred.core.errors import DataError, InputError, did_you_mean
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from tokenred.strategies.config import read_toml
 
 Fixed = Mapping[str, Any] | None
 
 _NEAR = 0.75  # of many columns, some resemble any word: scorer, cores
 
-_TABLE = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))
+_TABLE = read_toml(Path(__file__).with_name("columns.toml"))
 FIGURES: dict[str, dict[str, Any]] = _TABLE["figures"]
 """What is measured, and how a report shows it."""
 FACTS: list[str] = _TABLE["facts"]["names"]

@@ -1,7 +1,6 @@
 """The experiments of the GTP paper, from ``gtp_paper.toml``: their models, and the cells to run."""
 
 import itertools
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -11,11 +10,7 @@ from typing import Any
 from tokenred.analysis.plots.published import GTP_PAPER, read_rows
 from tokenred.backbones import adapt
 from tokenred.core.errors import ConfigError, UnknownNameError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from tokenred.strategies.config import read_toml
 
 _DENSE = {"base": "dense"}
 _THETAS = (0.9, 0.8, 0.7, 0.6, 0.5)
@@ -81,7 +76,7 @@ class Experiment:
     rows: Sequence[Mapping[str, Any]] = ()
 
 
-_TABLE = tomllib.loads(Path(__file__).with_name("gtp_paper.toml").read_text(encoding="utf-8"))
+_TABLE = read_toml(Path(__file__).with_name("gtp_paper.toml"))
 MATCHED: dict[str, dict[str, list[float]]] = _TABLE["matched"]
 """By backbone: settings of the methods at the same GMACs."""
 TOLERANCES: dict[str, dict[str, Any]] = _TABLE["tolerances"]

@@ -1,13 +1,13 @@
 """A cell of a grid: what it starts from, its setting, and its outcome."""
 
-from __future__ import annotations
-
 import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tokenred.analysis.measure.machine import is_out_of_memory
+from tokenred.analysis.measure.timing import Compile
 from tokenred.analysis.study.refs import DataRef, ModelRef
 from tokenred.core.errors import ConfigError, TokenredError, shown
 from tokenred.core.part import Part
@@ -23,9 +23,6 @@ from tokenred.strategies.strategy import (
     recipes,
     strategy,
 )
-
-if TYPE_CHECKING:
-    from tokenred.analysis.measure.timing import Compile
 
 DENSE = "dense"
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
@@ -240,8 +237,6 @@ def outcome(key: str, status: str, **columns: Any) -> Outcome:
 
 def failure(key: str, error: BaseException) -> Outcome:
     """The outcome of a cell that raised."""
-    from tokenred.analysis.measure.machine import is_out_of_memory
-
     what = f"{OUT_OF_MEMORY}: " * is_out_of_memory(error) + f"{type(error).__name__}: {error}"
     what += f" ({at})" if (at := own_line(error)) else ""
     text = "".join(traceback.format_exception(error))

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from tokenred.analysis.measure.timing import Compile
 from tokenred.analysis.study.cell import (
     DENSE,
     OUTSIDE,
@@ -155,8 +156,6 @@ class Design:
             side = read(Size | tuple[Size, Size] | None, value, name)
             return (side, side) if isinstance(side, int) else side
         if name == "compile" and value is not False:
-            from tokenred.analysis.measure.timing import Compile
-
             return read(Compile, value, name)
         if name == "attention":
             pick_engine(read(str, value, name))

@@ -1,30 +1,29 @@
 """What planning needs to know about models and data, kept in the store to avoid loading them."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 from torch import nn
 
+from tokenred.analysis.measure.machine import weights_digest
 from tokenred.analysis.study.refs import DataRef, ModelRef
+from tokenred.analysis.study.store import Store
 from tokenred.core.errors import PartError
 from tokenred.core.fingerprint import digest, identity_of
 from tokenred.core.info import ModelInfo
 from tokenred.core.part import Part
 from tokenred.core.tensors import evaluating
+from tokenred.data import ImageDataset
+from tokenred.data.sources import raw_of
 from tokenred.reduced.cost import Cost, strategy_cost
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.plan import plan_layers, resolve_budget
+from tokenred.reduced.wrap import dense
 from tokenred.strategies.config import told_text
 from tokenred.strategies.strategy import Strategy
-
-if TYPE_CHECKING:
-    from tokenred.analysis.study.store import Store
-    from tokenred.data import ImageDataset
 
 
 @dataclass(frozen=True)
@@ -129,9 +128,6 @@ class Facts:
         return self.loaded[ref]
 
     def _look_at(self, ref: ModelRef) -> ModelFacts:
-        from tokenred.analysis.measure.machine import weights_digest
-        from tokenred.reduced.wrap import dense
-
         reduced = model = self._load(ref)
         if not hasattr(model, "stands_for"):
             reduced = dense(model.base if isinstance(model, ReducedViT) else model)
@@ -180,8 +176,6 @@ class Facts:
 
 def content_of(data: ImageDataset) -> str:
     """A digest of the images of a dataset, byte for byte, and of their names."""
-    from tokenred.data.sources import raw_of
-
     seen = hashlib.sha256()
     for index in range(len(data)):
         try:
@@ -214,8 +208,6 @@ def _model_identity(model: nn.Module) -> str:
 
 def _data_identity(ref: DataRef, data: ImageDataset, content: str) -> str:
     """A digest of images, labels, and of a user's dataset and transform."""
-    from tokenred.data import ImageDataset
-
     told = [content, data.labels, data.classes]
     if ref.dataset is not None:
         name = f"the dataset {data.name!r}"

@@ -1,28 +1,28 @@
 """What is measured in a cell: built-in metrics by name, and the user's own."""
 
-from __future__ import annotations
-
 import functools
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
+from tokenred.analysis.measure.accuracy import Evaluation, evaluate
+from tokenred.analysis.measure.image_costs import adaptive_cost, is_adaptive
+from tokenred.analysis.measure.machine import base_of
+from tokenred.analysis.measure.speed import benchmark, peak_memory
+from tokenred.analysis.measure.split import time_split
+from tokenred.analysis.measure.timing import Compile, image_shape_of
 from tokenred.analysis.study.cell import MetricNameError
 from tokenred.analysis.study.rows import OF_EVERY_ROW, Packed, pack_predictions
 from tokenred.core import plugins
 from tokenred.core.errors import ConfigError, PartError, UnknownNameError, shown
 from tokenred.core.fingerprint import identity_of
 from tokenred.core.values import parameters_of, read
+from tokenred.data import ImageDataset
 from tokenred.reduced.model import ReducedViT
-
-if TYPE_CHECKING:
-    from tokenred.analysis.measure.accuracy import Evaluation
-    from tokenred.analysis.measure.timing import Compile
-    from tokenred.data import ImageDataset
 
 
 @dataclass
@@ -208,8 +208,6 @@ def evaluation_options(context: Context) -> dict[str, Any]:
 @register_metric("accuracy", version=1, batched=False)
 def accuracy(model: ReducedViT, data: ImageDataset | None, context: Context) -> Mapping[str, Any]:
     """Top-1 and top-5 accuracy; keeps the predictions, so that comparisons are paired."""
-    from tokenred.analysis.measure.accuracy import evaluate
-
     if data is None:
         raise ConfigError("accuracy needs images; pass data= to the grid.")
     found = context.evaluation or evaluate(model, data, **evaluation_options(context))
@@ -233,8 +231,6 @@ def speed(
     max_seconds: float | None = None,
 ) -> Mapping[str, Any]:
     """Images per second and speed-up over the dense model, which runs right before each run."""
-    from tokenred.analysis.measure.speed import benchmark
-
     (timing,) = benchmark(
         {"cell": model}, dense=context.dense, batch_size=context.batch_size, amp=context.amp,
         compile=context.compile, pairs=pairs, warmup=warmup, max_seconds=max_seconds,
@@ -251,8 +247,6 @@ def split(
     model: ReducedViT, data: ImageDataset | None, context: Context, *, repeats: int = 15
 ) -> Mapping[str, Any]:
     """Where the time of a forward goes, as shares of it."""
-    from tokenred.analysis.measure.split import time_split
-
     return time_split(
         model, None, context.batch_size, repeats=repeats, amp=context.amp, seed=context.seed,
         progress=False,
@@ -262,10 +256,6 @@ def split(
 @register_metric("memory", version=2, needs_data=False, timed=True)
 def memory(model: ReducedViT, data: ImageDataset | None, context: Context) -> Mapping[str, Any]:
     """Peak memory of a forward, reduced and dense."""
-    from tokenred.analysis.measure.machine import base_of
-    from tokenred.analysis.measure.speed import peak_memory
-    from tokenred.analysis.measure.timing import image_shape_of
-
     shape = image_shape_of(model.base)
     own, dense = (
         peak_memory(each, shape, context.batch_size, amp=context.amp, seed=context.seed)
@@ -280,8 +270,6 @@ def mean_cost(model: ReducedViT, data: ImageDataset | None, context: Context) ->
 
     Empty for other methods, or without images.
     """
-    from tokenred.analysis.measure.image_costs import adaptive_cost, is_adaptive
-
     if data is None or not is_adaptive(model):
         return {}
     found = adaptive_cost(model, data, batch_size=context.batch_size, workers=context.workers)

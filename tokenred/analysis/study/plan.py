@@ -7,6 +7,7 @@ import platform
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tokenred.analysis.measure.machine import check_device, describe_machine, model_device
 from tokenred.analysis.study.cell import (
     DENSE,
     FAILED,
@@ -22,6 +23,7 @@ from tokenred.analysis.study.design import Design, Point
 from tokenred.analysis.study.facts import Facts
 from tokenred.analysis.study.refs import KEYS
 from tokenred.analysis.study.rows import record
+from tokenred.analysis.study.store import Store
 from tokenred.core.errors import ConfigError, InputError, TokenredError
 from tokenred.core.fingerprint import digest
 from tokenred.reduced.cost import Cost
@@ -30,8 +32,6 @@ from tokenred.strategies.specs import at_budget
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from tokenred.analysis.study.store import Store
 
 _UNSET = object()
 
@@ -214,8 +214,6 @@ class Plan:
         """What this machine lacks for a setting; nothing is known about other workers."""
         if self._engine[0] != "serial" or setting.device is None:
             return None
-        from tokenred.analysis.measure.machine import check_device
-
         try:
             check_device(setting.device)
         except ConfigError as error:
@@ -227,8 +225,6 @@ class Plan:
         how: dict[str, Any] = {"batch_size": setting.batch_size}
         if not any(metric.timed for metric in self.design.metrics):
             return how
-        from tokenred.analysis.measure.machine import model_device
-
         module = setting.model.module
         device = setting.device or ("cpu" if module is None else str(model_device(module)))
         if device not in self._machines:
@@ -246,8 +242,6 @@ class Plan:
 
 def machine_of(device: Any) -> dict[str, Any]:
     """The machine as it is in a row; only names for a device that is elsewhere."""
-    from tokenred.analysis.measure.machine import describe_machine
-
     host = {"host": platform.node()}
     try:
         return {**describe_machine(device), **host}

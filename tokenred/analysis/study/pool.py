@@ -20,7 +20,9 @@ from typing import Any
 from uuid import uuid4
 
 import cloudpickle
+import torch
 
+from tokenred.analysis.measure.machine import cpu_threads
 from tokenred.analysis.study.cell import FAILED, Cell, EngineError, Outcome, failure, outcome
 from tokenred.core.provenance import is_installed
 
@@ -108,8 +110,6 @@ def run_cell(runner: Parcel | str, cell: Parcel, threads: int | None = None) -> 
     """Run a cell in a worker, with so many CPU threads of PyTorch; None for no change."""
     run = open_runner(runner)
     if threads is not None:
-        import torch
-
         torch.set_num_threads(threads)
     found: Outcome = next(run([cell.open()]))
     return found
@@ -140,8 +140,6 @@ class Serial(Engine):
         self._threads = threads
 
     def run(self, runner: Run, cells: Sequence[Cell]) -> Iterator[list[Outcome]]:
-        from tokenred.analysis.measure.machine import cpu_threads  # imports timm
-
         with cpu_threads(self._threads):
             for found in runner(cells):
                 yield [found]

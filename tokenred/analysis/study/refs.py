@@ -1,7 +1,5 @@
 """Models and data by reference: how to load them, and when they may have changed."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import os
@@ -11,20 +9,21 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 import tokenred
+from tokenred.analysis.measure.inputs import open_for
 from tokenred.analysis.measure.machine import base_of, name_of
+from tokenred.analysis.measure.timing import resize
 from tokenred.core.errors import ConfigError, DataError, shown
 from tokenred.core.files import exists
 from tokenred.core.values import read
+from tokenred.data import ImageDataset
+from tokenred.data.sources import walk
 from tokenred.reduced.model import ReducedViT
-
-if TYPE_CHECKING:
-    from tokenred.data import ImageDataset
 
 # Increased when the form of keys changes, or the results of loop, engines or built-in metrics.
 KEYS = 3
@@ -66,8 +65,6 @@ class ModelRef:
         """The model, in eval mode. Random weights are the same at every load."""
         if self.image_size is None:
             return self._load() if self.module is None else self.module
-        from tokenred.analysis.measure.timing import resize
-
         model = self._load() if self.module is None else copy.deepcopy(self.module)
         if isinstance(model, ReducedViT):
             raise ConfigError("image_size is for dense models; wrap a model of that size.")
@@ -118,8 +115,6 @@ class DataRef:
 
     def open(self, model: nn.Module) -> ImageDataset:
         """The dataset, with the model's preprocessing if it has none itself."""
-        from tokenred.analysis.measure.inputs import open_for
-
         told = dict(self.arguments)
         try:
             if self.dataset is not None:
@@ -174,8 +169,6 @@ def read_data(given: Any, split: str | None, class_map: Any) -> DataRef:
         if source == "cifar10" and (path := os.environ.get("TOKENRED_DATA")):
             source = f"{_CIFAR10}{path}"
         return DataRef(label, {**told, "source": located(source)})
-    from tokenred.data import ImageDataset
-
     if not isinstance(given, ImageDataset):
         raise ConfigError(
             "expected data: a name, a path, a table with 'source', or an ImageDataset (a loader "
@@ -214,8 +207,6 @@ def _stamp_of(path: Path) -> str | None:
     path = path.resolve()
     places = [str(path)]
     if path.is_dir():
-        from tokenred.data.sources import walk
-
         places = sorted(str(path / name) for name in walk(path)[0])
     seen, latest = hashlib.sha256(), 0.0
     for place in places:

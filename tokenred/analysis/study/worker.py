@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from tokenred.analysis.measure.accuracy import Evaluation, evaluate_together
 from tokenred.analysis.measure.machine import (
     channels_last,
     cpu_threads,
@@ -38,9 +39,6 @@ from tokenred.data import SKIPPED_LABEL, ImageDataset, balanced_subset
 from tokenred.reduced.model import ReducedViT
 from tokenred.reduced.wrap import wrap
 from tokenred.strategies.specs import Spec
-
-if TYPE_CHECKING:
-    from tokenred.analysis.measure.accuracy import Evaluation
 
 T = TypeVar("T")
 _KEPT = 2
@@ -105,8 +103,6 @@ class Runner:
 
         Empty if one of them cannot be evaluated: each alone will say whose fault it is.
         """
-        from tokenred.analysis.measure.accuracy import evaluate_together
-
         setting, start = self.settings[cells[0].place], time.perf_counter()
         if len(cells) < 2 or all(metric.function is not accuracy for metric in self.metrics):
             return {}
