@@ -209,10 +209,15 @@ def table_of(
     return table
 
 
-def number(row: Row, name: str, places: int, *, signed: bool = False) -> str:
+def word(row: Row, name: str) -> str:
     """A column of a row as text; empty if there is no value."""
+    return "" if row.get(name) is None else str(row[name])
+
+
+def number(row: Row, name: str, places: int, *, signed: bool = False) -> str:
+    """A number in a row as text; empty if there is none, or it is not finite."""
     value = row.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return ""
     # + 0.0 turns −0.0 into 0.0.
     return f"{round(value, places) + 0.0:{'+' * signed}.{places}f}"

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from tokenred.analysis.lineup import named_specs
 from tokenred.analysis.measure.split import LINES
-from tokenred.analysis.result import Columns, Result, figure_columns, figure_notes, table_of
+from tokenred.analysis.result import Columns, Result, figure_columns, figure_notes, table_of, word
 from tokenred.analysis.study.cell import DONE, OUT_OF_MEMORY, SKIPPED, Cell
 from tokenred.analysis.study.grid import Grid
 from tokenred.analysis.study.plan import Plan
@@ -278,7 +278,7 @@ def _tables(rows: Sequence[Row]) -> list[Table]:
     shared = [name for name in _NAMED if name in rows[0] and name not in vary]
     title = ", ".join("images " * (n == "image_size") + str(rows[0][n]) for n in shared)
     cells: Columns = {
-        head: partial(_word, name=name)
+        head: partial(word, name=name)
         for name, head in _HEADS.items()
         if name in (*vary, "strategy", "batch_size")
     }
@@ -293,10 +293,6 @@ def _tables(rows: Sequence[Row]) -> list[Table]:
         shares["cost of\nlooking"] = lambda row: f"{row['split_cost_of_looking']:+.1%}"
         tables.append(table_of(cells | shares, split, title="where the time goes", left=left))
     return tables
-
-
-def _word(row: Row, name: str) -> str:
-    return str(row.get(name, ""))
 
 
 def _share(row: Row, name: str) -> str:

@@ -19,7 +19,6 @@ from tokenred.analysis.reports.page import (
     Section,
     Value,
     figure,
-    number,
     plain,
     write_page,
 )
@@ -160,8 +159,8 @@ def test_everything_is_escaped_and_only_its_own_script_may_run(tmp_path: Path) -
      (math.nan, "", ""), ("x", "", "x"), ((0.1, 0.2), "", "[0.1, 0.2]")],
 )  # fmt: skip
 def test_numbers_and_values(value: object, shown: str, told: str) -> None:
-    found = number(value, 2)
+    found = figure("x", 2)({"x": value})
     assert found.text == shown
     assert found.order == (value if shown else math.inf)
-    assert number(-0.04, 1, signed=True).text == "+0.0"
+    assert figure("x", 1, signed=True)({"x": -0.04}).text == "+0.0"
     assert plain(value) == told

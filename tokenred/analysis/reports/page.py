@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from tokenred._version import __version__
 from tokenred.analysis.plots.frames import show_value
+from tokenred.analysis.result import number
 from tokenred.core.files import write_atomically
 
 SUFFIXES = (".html", ".htm")
@@ -89,15 +90,6 @@ def plain(value: Any) -> str:
     return "" if value is None or value != value else show_value(value)
 
 
-def number(value: Any, digits: int, signed: bool = False) -> Value:
-    """A number as a cell; a missing or non-finite number is empty and sorts last."""
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        return Value("", math.inf)
-    # + 0.0 turns −0.0 into 0.0.
-    shown = round(float(value), digits) + 0.0
-    return Value(f"{shown:+.{digits}f}" if signed else f"{shown:.{digits}f}", float(value))
-
-
 def word(name: str) -> Cell:
     """Shows a value of a row; numbers sort before what is missing."""
 
@@ -114,10 +106,10 @@ def figure(name: str, digits: int, signed: bool = False, bounds: Sequence[str] =
     """Shows a number of a row, with its interval if all its bounds are known."""
 
     def cell(row: Row) -> Value:
-        value = number(row.get(name), digits, signed)
-        ends = [number(row.get(end), digits, signed).text for end in bounds]
-        known = value.text and ends and all(ends)
-        return value._replace(text=f"{value.text} [{', '.join(ends)}]") if known else value
+        text, *ends = (number(row, n, digits, signed=signed) for n in (name, *bounds))
+        if not text:  # sorts last
+            return Value("", math.inf)
+        return Value(f"{text} [{', '.join(ends)}]" if ends and all(ends) else text, row[name])
 
     return cell
 

@@ -20,6 +20,7 @@ from tokenred.analysis.result import (
     number,
     resolution,
     table_of,
+    word,
 )
 from tokenred.analysis.study.cell import (
     DONE,
@@ -37,6 +38,7 @@ from tokenred.analysis.study.plan import Plan
 from tokenred.analysis.study.pool import Engine
 from tokenred.analysis.study.rows import extra_columns, record, tidy, unused_notes
 from tokenred.analysis.study.store import Store, StoreError
+from tokenred.analysis.study.worker import Runner
 from tokenred.core.errors import UnknownNameError
 from tokenred.core.progress import progress_bar
 
@@ -123,7 +125,7 @@ class Study(Result):
         done = [row for row in records if row["status"] == DONE]
         varied = [n for n in self.axes if len({repr(row.get(n)) for row in records}) > 1]
         names = varied or ["strategy"]
-        columns: Columns = {n: partial(_word, name=n) for n in names}
+        columns: Columns = {n: partial(word, name=n) for n in names}
         columns |= figure_columns(done, self.against, self.level)
         for name in _extra(done, self.axes):
             columns[name.replace("_", " ")] = partial(number, name=name, places=3)
@@ -131,7 +133,7 @@ class Study(Result):
         for at, row in enumerate(shown):
             # A cell may be the reference of others, too.
             if row["key"] in self._reference_keys and row.get(names[0]) != self.against:
-                told = f"{_word(row, names[0])} ({self.against})".strip()
+                told = f"{word(row, names[0])} ({self.against})".strip()
                 shown[at] = {**row, names[0]: told}
         return table_of(columns, shown, left=len(names), dim=len(self.references))
 
@@ -165,10 +167,6 @@ class Study(Result):
         if self.store.path is not None:
             lines.append(f"Stored in {self.store.path}.")
         return lines
-
-
-def _word(row: Record, name: str) -> str:
-    return "" if row.get(name) is None else str(row[name])
 
 
 def _sorted(records: Sequence[Record], by: str | None) -> list[Record]:
@@ -230,9 +228,6 @@ def _run_cells(
     plan: Plan, store: Store, engine: Engine, raising: bool, missing: list[Cell], progress: bool
 ) -> None:
     """Run cells, and write a row for each as soon as it is done."""
-    # Imports timm, which the second start of a finished grid does not need.
-    from tokenred.analysis.study.worker import Runner
-
     design, facts, name = plan.design, plan.facts, plan.design.name
     if design.reference is not None:
         facts.model(design.reference)
