@@ -16,7 +16,7 @@ from torch import nn
 from tokenred.analysis.baseline_models import Baseline, baselines_beside
 from tokenred.analysis.lineup import DENSE, Strategies, named_specs, wrap_specs
 from tokenred.analysis.measure.inputs import open_for
-from tokenred.analysis.measure.machine import base_of, check_device, cpu_threads, name_of
+from tokenred.analysis.measure.machine import base_of, cpu_threads, name_of
 from tokenred.analysis.measure.speed import Timing
 from tokenred.analysis.result import (
     Columns,
@@ -33,6 +33,7 @@ from tokenred.analysis.study.refs import DataRef, read_data
 from tokenred.analysis.study.rows import unused_notes
 from tokenred.analysis.study.store import Store
 from tokenred.analysis.study.study import Study
+from tokenred.core.tensors import check_device
 from tokenred.core.values import Count, Magnitude, PartOf, Size, checked
 from tokenred.data import ImageDataset, balanced_subset
 from tokenred.data.classes import ClassMap
@@ -174,7 +175,7 @@ def compare(
         StudyInterruptedError: if the user stops it (Ctrl-C).
     """
     base = base_of(model)
-    target = check_device(device)
+    target = None if device is None else check_device(device)
     specs = named_specs(METHODS if strategies is None else strategies)
     if budget or strategies is None:
         specs = same_budget(budget or (0.85, 0.65), specs)

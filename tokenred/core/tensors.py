@@ -10,6 +10,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from tokenred.core.capture import is_eager
+from tokenred.core.errors import ConfigError
 
 # A float32 is the sum of three bfloat16; these are the pairs whose products matter in float32.
 _PAIRS = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
@@ -18,6 +19,20 @@ _PAIRS = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
 def at_least_fp32(dtype: torch.dtype) -> torch.dtype:
     """The dtype for scores and weights."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def check_device(device: str | torch.device) -> torch.device:
+    """The device; a ConfigError if PyTorch does not know it or the machine lacks it."""
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"expected a device of this machine, got {str(device)!r} ({reason}); "
+            "omit it for the default."
+        ) from error
+    return chosen
 
 
 def finest(x: Tensor) -> Tensor:

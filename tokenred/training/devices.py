@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tokenred.core.errors import ConfigError, optional, shown
+from tokenred.core.errors import optional
+from tokenred.core.tensors import check_device
 
 
 class OneDevice:
@@ -21,13 +22,8 @@ class OneDevice:
     scaler = None
 
     def __init__(self, device: str | None) -> None:
-        try:
-            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError) as error:
-            raise ConfigError(
-                f"expected a device of this machine, got {shown(device)}: {error}"
-            ) from error
+        best = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = check_device(device or best)
 
     def prepare(self, module: nn.Module, optimizer: Any) -> tuple[nn.Module, Any]:
         return module, optimizer

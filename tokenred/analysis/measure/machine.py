@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tokenred._version import __version__
 from tokenred.core.errors import ConfigError
-from tokenred.core.tensors import evaluating, state_digest
+from tokenred.core.tensors import check_device, evaluating, state_digest
 from tokenred.core.values import Size, read
 from tokenred.reduced.model import ReducedViT
 
@@ -88,22 +88,6 @@ def name_of(model: nn.Module) -> str:
     return {"digits_vit": "digits"}.get(str(known), str(known or type(base_of(model)).__name__))
 
 
-def check_device(device: str | torch.device | None) -> torch.device | None:
-    """The device; a ConfigError if PyTorch does not know it or the machine lacks it."""
-    if device is None:
-        return None
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(
-            f"expected a device of this machine, got {str(device)!r} ({reason}); "
-            "omit it for the model's own."
-        ) from error
-    return chosen
-
-
 @contextmanager
 def running(
     models: Iterable[nn.Module],
@@ -122,7 +106,7 @@ def running(
     """
     if amp not in (None, torch.bfloat16, torch.float16):
         raise ConfigError(f"expected amp as torch.bfloat16 or torch.float16, got {amp!r}.")
-    target = check_device(device)
+    target = None if device is None else check_device(device)
     with ExitStack() as stack:
         stack.enter_context(cpu_threads(threads))
         for model in models:

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokenred.analysis.measure.machine import check_device, describe_machine, model_device
+from tokenred.analysis.measure.machine import describe_machine, model_device
 from tokenred.analysis.study.cell import (
     DENSE,
     FAILED,
@@ -26,6 +26,7 @@ from tokenred.analysis.study.rows import record
 from tokenred.analysis.study.store import Store
 from tokenred.core.errors import ConfigError, InputError, TokenredError
 from tokenred.core.fingerprint import digest
+from tokenred.core.tensors import check_device
 from tokenred.reduced.cost import Cost
 from tokenred.strategies.config import to_config
 from tokenred.strategies.specs import at_budget

@@ -31,7 +31,6 @@ def padded_selection(
     kept: Bool[Tensor, "b n"],
     alive: Bool[Tensor, "b n"],
     partner: Int[Tensor, "b n"] | None = None,
-    weight: Float[Tensor, "b n"] | None = None,
 ) -> Selection:
     """The selection of the kept tokens, padded to the image that keeps the most.
 
@@ -40,7 +39,6 @@ def padded_selection(
         kept: which tokens stay.
         alive: which tokens are not padding.
         partner: for each removed token, the position of the one that it joins, or −1.
-        weight: weight of each token in a mean.
     """
     n = kept.shape[1]
     count = kept.sum(dim=1)
@@ -56,7 +54,6 @@ def padded_selection(
         keep=order[:, :most],
         drop=drop,
         partner=partner,
-        weight=weight,
         alive=torch.arange(most, device=kept.device) < count[:, None],
         gone=gone,
     )
