@@ -9,8 +9,6 @@ The module registers its parts when it is imported, the function when it is call
 are found in the environment, worker processes and fresh interpreters see the same ones.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import threading
@@ -18,14 +16,11 @@ import warnings
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 from tokenred.core.errors import PluginWarning
-
-if TYPE_CHECKING:
-    from importlib.metadata import Distribution, EntryPoint
 
 GROUP = "tokenred.plugins"
 """The group of entry points."""
@@ -161,8 +156,6 @@ def _text(distribution: Distribution) -> str:
 
 def _entry_points() -> list[tuple[Plugin, EntryPoint]]:
     """All entry points, sorted, so that the order of ``sys.path`` does not matter."""
-    from importlib.metadata import distributions
-
     # Package files next to a user's data are not installed packages.
     barred = os.environ.get(NO_PLUGINS, "").split(os.pathsep)
     places = [p for p in sys.path if not is_working_folder(p) and p not in barred]

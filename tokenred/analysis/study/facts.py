@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import uuid4
 
+from pydantic import TypeAdapter
 from torch import nn
 
 from tokenred.analysis.measure.machine import weights_digest
@@ -62,8 +63,6 @@ class Facts:
     def model(self, ref: ModelRef) -> ModelFacts:
         """The facts about a model."""
         if ref not in self._models:
-            from pydantic import TypeAdapter  # takes long to import
-
             stamp = ref.stamp()
             told = self._remembered(stamp, lambda: asdict(self._look_at(ref)))
             # A list is a tuple again, a dictionary a `ModelInfo`.
