@@ -18,7 +18,7 @@ from tokenred.core.errors import ConfigError, OutputExistsError, UnknownNameErro
 QUICK: dict[str, Any] = {"pairs": 2, "warmup": 0, "progress": False}
 ONE = QUICK | {"batch_sizes": (1,)}
 SPECS = ["topk", "tome:r=2"]
-BENCHMARK = "tokenred.analysis.measure.speed.benchmark"
+BENCHMARK = "tokenred.analysis.study.metrics.benchmark"
 
 
 @pytest.fixture(scope="module")
