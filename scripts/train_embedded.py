@@ -20,6 +20,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 import tokenred as tr
 from tokenred.core.files import check_output
+from tokenred.core.notation import read_assignment
 from tokenred.core.tensors import state_digest
 from tokenred.data import CIFAR10_MEAN, CIFAR10_STD
 from tokenred.models.checkpoint_file import (
@@ -28,7 +29,6 @@ from tokenred.models.checkpoint_file import (
     read_checkpoint,
     save_checkpoint,
 )
-from tokenred.strategies.specs import read_assignment
 from tokenred.training import Settings, finetune
 
 DIGITS_CONFIG: dict[str, Any] = {

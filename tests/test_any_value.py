@@ -24,10 +24,11 @@ from timm.models.vision_transformer import VisionTransformer
 import tokenred as tr
 from tokenred.analysis.study.grid import Grid, read_study
 from tokenred.core.errors import TokenredError
+from tokenred.core.notation import read_assignment
 from tokenred.core.part import Part
 from tokenred.core.registry import KINDS
 from tokenred.core.values import parameters_of
-from tokenred.strategies.specs import parse_spec, read_assignment
+from tokenred.strategies.specs import parse_spec
 from tokenred.strategies.strategy import from_config, recipes
 from tokenred.training import settings_for
 from tokenred.training.losses import Criterion, make_criterion

@@ -1,7 +1,9 @@
 """The command line as a whole: help, errors of one line, and how it is stopped."""
 
+import inspect
 import io
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -10,6 +12,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pandas as pd
 import pytest
@@ -17,10 +20,12 @@ import pytest
 import tokenred
 from tests.cli.conftest import Run
 from tokenred.cli import main
-from tokenred.cli.app import _COMMANDS, app
-from tokenred.cli.spelling import misspelt
+from tokenred.cli.app import app
+from tokenred.cli.declared import declared
+from tokenred.cli.options import _readable
 from tokenred.core.errors import UnknownNameError
 from tokenred.core.lock import output_lock
+from tokenred.core.values import parameters_of
 
 COMMANDS = ("ablate", "agreement", "bench", "compare", "export", "finetune", "graph", "list",
             "oversmoothing", "plot tradeoff", "plot lines", "plot heat-map", "plot scorers",
@@ -47,10 +52,23 @@ def test_every_option_is_explained(command: str) -> None:
     arguments = found.assemble_argument_collection(parse_docstring=True)
     unexplained = [each.name for each in arguments if not each.parameter.help]
     assert [name for name in unexplained if name != "*"] == []  # a group of options
-    # What is read from source, before anything is imported, has them all.
-    module = f"tokenred.cli.{_COMMANDS[command.split()[0]][0].partition(':')[0]}"
-    names = [name for each in arguments for name in each.names if "--empty-" not in name]
-    assert misspelt(names, [module]) == ""
+
+
+def test_what_is_read_from_source_is_what_functions_declare() -> None:
+    places = {name for file in Path(ROOT, "tokenred", "cli").glob("*.py")
+              for name in re.findall(r'"(tokenred[.a-z_]*:[\w.]+)"', file.read_text())}  # fmt: skip
+    assert len(places) > 10
+    for place in places:
+        read, real = declared(place), resolve_name(place)
+        assert inspect.getdoc(read) == inspect.getdoc(real)
+        ours, theirs = (inspect.signature(each).parameters for each in (read, real))
+        assert list(ours) == list(theirs)
+        for name in ours.keys() - {"tell"}:  # which is a function
+            default = ours[name].default
+            assert default == theirs[name].default, (place, name)
+            kinds = [_readable(parameters_of(each)[name], default) for each in (read, real)]
+            # Types that a module defines itself mean nothing here.
+            assert kinds[0] in (None, kinds[1]), (place, name)
 
 
 @pytest.mark.parametrize(
@@ -92,46 +110,76 @@ def test_a_fault_in_a_part_of_one_s_own_is_one_line(run: Run, tmp_path: Path) ->
     assert isinstance(run(*words, *out, "--overwrite", "--traceback").exception, ZeroDivisionError)
 
 
-# Help and a misspelt option need none of the libraries that take long to import, the following need
-# PyTorch, and the last ones what their figures are made with. None needs timm.
+# Help, and what can be refused without PyTorch, need no library that takes long to import; the next
+# lines need PyTorch, and the last what their figures are made with. None needs timm.
 QUICK = """
 import sys
 from tokenred.cli import main
 
-light, fair = {"timm", "torchvision", "pandas", "matplotlib", "torch"}, {"timm", "torchvision"}
-at = -int(sys.argv[1])  # so many are refused, or answered, without any of them
-for at, line in enumerate(sys.stdin.read().splitlines(), at):
-    heavy = light if at < 0 else light - {"torch"} if at < 8 else fair
+fair = {"timm", "torchvision"}
+for line in sys.stdin.read().splitlines():
+    heavy = fair | {"pandas", "matplotlib"} | ({"torch"} if line.startswith(" ") else set())
     try:
-        main(line.split())
+        main(line.removeprefix("+").split())
     except SystemExit:
+        heavy = fair if line.startswith("+") else heavy
         assert not heavy & set(sys.modules), (line, heavy & set(sys.modules))
 """
-QUICK_LINES = """list scorers
+QUICK_LINES = """\
+ --help
+ compare -o old
+ compare --data nowhere --model digits
+ compare --limit 0
+ compare --resume --overwrite
+ bench -o old
+ bench --image-size a
+ ablate none.toml
+ ablate -a alpha
+ ablate --model vit_tiny_patch16_224 -a P=4
+ ablate -a P=4 -o old.csv
+ agreement -o old
+ oversmoothing -o old
+ export -o old.onnx
+ export -o old.bin
+ finetune -s gtp -o old
+ finetune -s gtp -o new --set mixup
+ graph --demo -o old.png
+ show --demo -o old.png
+ show none.png --model digits
+ plot lines none.csv --x P
+ plot lines old.csv --x P -o old.png
+ report none.db
+ report old.csv -o old.html
+ reproduce --imagenet nowhere
+ reproduce --costs --checkpoint DeiT-S
+ list nothing
+list scorers
 compare -s nothing
-compare --limit 0
-compare --data nowhere --model digits
 bench -s nothing
-ablate none.toml
 ablate -a alfa=1
 export -o a.onnx -s nothing
-agreement -s nothing
-oversmoothing -s nothing
-graph --demo -b nothing
-show --demo -s nothing
-report none.db
-reproduce --list
-reproduce
++agreement -s nothing
++oversmoothing -s nothing
++graph --demo -b nothing
++show --demo -s nothing
++reproduce --list
++reproduce
 """
 
 
-def test_the_program_starts_quickly_and_its_error_is_one_line() -> None:
+def test_the_program_starts_quickly_and_its_error_is_one_line(tmp_path: Path) -> None:
     here = os.environ | {"PYTHONPATH": ROOT}
-    first = ["--help", *(f"{command} --buget 0.7" for command in COMMANDS)]
-    lines = "\n".join((*first, QUICK_LINES))
-    words = [sys.executable, "-c", QUICK, str(len(first))]
-    told = subprocess.run(words, input=lines, capture_output=True, text=True, env=here)
+    (tmp_path / "old").mkdir()
+    for name in ("old.csv", "old.onnx", "old.png", "old.html", "old/comparison.csv", "old/state.pt",
+                 "old/results.db", "old/agreement.csv", "old/oversmoothing.csv"):  # fmt: skip
+        (tmp_path / name).touch()
+    misspelt = [f" {command} --buget 0.7\n {command} --help\n" for command in COMMANDS]
+    told = subprocess.run(
+        [sys.executable, "-c", QUICK], input="".join((*misspelt, QUICK_LINES)), cwd=tmp_path,
+        capture_output=True, text=True, env=here,
+    )  # fmt: skip
     assert told.returncode == 0, told.stderr
+    assert not (tmp_path / "new").exists()
     words = [sys.executable, "-m", "tokenred", "list", "nothing"]
     failed = subprocess.run(words, capture_output=True, text=True, env=here)
     assert (failed.returncode, failed.stdout) == (2, "")

@@ -27,7 +27,7 @@ def test_trains_and_resumes(run: Run) -> None:
     assert all(len(line) <= 80 for line in lines)
     model = tr.load("run/last.safetensors")
     assert model.cost().gmacs <= 0.6 * tr.gmacs(model.base)
-    assert "already contains a run" in run(*words).refusal
+    assert "run/state.pt exists" in run(*words).refusal
     assert run(*words, "--resume").stdout == first.stdout
 
 
@@ -50,7 +50,7 @@ def test_dry_run(run: Run) -> None:
         ("--device abacus", "abacus"),
         ("--data nowhere", "nowhere"),
         ("-o mine.txt", "is a file"),
-        ("-o old", "Pass --overwrite to replace it, --resume to continue it, or choose another"),
+        ("-o old", "Pass --overwrite to replace it, --resume to continue the run"),
         ("-o old --resume", "training checkpoint"),
         ("--class-map none.json", "cannot read the class map none.json"),
     ],

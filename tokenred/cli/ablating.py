@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.text import Text
 
-from tokenred.analysis import Grid
 from tokenred.analysis.result import number, plain_table
-from tokenred.analysis.study.grid import StudyFile, read_study
 from tokenred.cli.console import claim, say
 from tokenred.cli.options import (
+    FILE,
     OUTPUT,
     ClassMap,
     Overwrite,
@@ -24,19 +23,20 @@ from tokenred.cli.options import (
 )
 from tokenred.core.errors import ConfigError
 from tokenred.core.files import check_new
-from tokenred.strategies.specs import read_arguments
+from tokenred.core.notation import read_arguments
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_GRID = "tokenred.analysis:Grid"
 _STORE = Path("tokenred-out/ablation.db")
 _RAW = ("base", "model", "data", "dtype")
 
 
-@options_of(Grid, Grid.run, leave_out="self axes cells where class_map", metrics="--metric -m",
-            budget="--budget -b")  # fmt: skip
+@options_of(_GRID, f"{_GRID}.run", leave_out="self axes cells where class_map",
+            metrics="--metric -m", budget="--budget -b")  # fmt: skip
 def ablate_command(
-    study: Path | None = None,
+    study: Annotated[Path | None, FILE] = None,
     /,
     *,
     axis: Annotated[tuple[str, ...], Parameter(name=["--axis", "-a"])] = (),
@@ -50,10 +50,11 @@ def ablate_command(
     overwrite: Overwrite = False,
     **options: Any,
 ) -> int:
-    """Run a grid of strategies. If it is killed, the same command resumes it.
+    """Run a grid of strategies, each cell once.
 
-    Each cell is compared with the dense model on the same images (unless --against none is given).
-    The best cells come first. Without --model, the embedded one is used.
+    If it is killed, the same command resumes it. Each cell is compared with the dense model on the
+    same images (unless --against none is given). The best cells come first. Without --model, the
+    embedded one is used.
 
     Args:
         study: a study file (TOML); options override it.
@@ -66,32 +67,41 @@ def ablate_command(
         rows: maximum number of rows in the table.
         output: a CSV file.
     """
-    told = StudyFile() if study is None else read_study(study)
-    told.grid |= given_to(Grid, options)
-    told.run |= given_to(Grid.run, options)
-    if axis:
-        told.grid["axes"] = {**told.grid.get("axes", {}), **_axes(axis)}
+    asked: dict[str, Any] = {}
+    ran: dict[str, Any] = {}
+    place, axes = store or _STORE, _axes(axis)
+    if study is not None:
+        from tokenred.analysis.study.grid import read_study
+
+        told = read_study(study)
+        asked, ran, output = told.grid, told.run, output or told.output
+        place = store or told.store or study.with_suffix(".db")
+    asked |= given_to(_GRID, options)
+    ran |= given_to(f"{_GRID}.run", options)
+    if axes:
+        asked["axes"] = {**asked.get("axes", {}), **axes}
     if class_map is not None:
-        told.grid["class_map"] = read_class_map(class_map)
-    grid = _grid(told, random_weights)
-    place = store or told.store or (_STORE if study is None else study.with_suffix(".db"))
+        asked["class_map"] = read_class_map(class_map)
+    _fill_in(asked, random_weights)
+    if output is not None and not dry_run:
+        claim(check_new(output, overwrite=overwrite))
+    from tokenred.analysis import Grid
+
+    grid = Grid(**asked)
     if dry_run:
-        _list(grid.dry_run(place, **given_to(Grid.dry_run, told.run)), rows)
+        _list(grid.dry_run(place, **given_to(f"{_GRID}.dry_run", ran)), rows)
         return 0
-    csv = output or told.output
-    if csv is not None:
-        csv = claim(check_new(csv, overwrite=overwrite))
     if place == _STORE:
         place.parent.mkdir(exist_ok=True)
-    found = grid.run(place, **told.run)
-    written = [] if csv is None else [found.to_csv(csv, overwrite=overwrite)]
+    found = grid.run(place, **ran)
+    written = [] if output is None else [found.to_csv(output, overwrite=overwrite)]
     say(found.table(sort, rows), "", *found.footnotes(), written=written)
     return 1 if found.failed() else 0
 
 
-def _grid(told: StudyFile, random_weights: bool) -> Grid:
-    """The grid, with the command line's defaults."""
-    asked, axes = told.grid, told.grid.get("axes", {})
+def _fill_in(asked: dict[str, Any], random_weights: bool) -> None:
+    """The command line's defaults for a grid."""
+    axes = asked.get("axes", {})
     model, data = (asked.get(name, axes.get(name)) for name in ("model", "data"))
     if random_weights:
         if "accuracy" in asked.setdefault("metrics", ["speed"]):
@@ -104,7 +114,6 @@ def _grid(told: StudyFile, random_weights: bool) -> Grid:
         asked |= {name: value for name, value in chosen if name not in axes}
     against = asked.setdefault("against", "dense")
     asked["against"] = None if against == "none" else against
-    return Grid(**asked)
 
 
 def _axes(texts: Iterable[str]) -> dict[str, list[Any]]:

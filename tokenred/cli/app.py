@@ -11,34 +11,43 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError, ValidationError
+from cyclopts import (
+    App,
+    CycloptsError,
+    Parameter,
+    UnknownOptionError,
+    UnusedCliTokensError,
+    ValidationError,
+)
 
 from tokenred._version import __version__
 from tokenred.cli.console import claims, exit_code, terminable
 from tokenred.cli.importing import OPTION, import_all
-from tokenred.cli.spelling import misspelt
 from tokenred.core import errors
 from tokenred.core.errors import IF_OWN, TokenredError
 from tokenred.core.provenance import own_line
 
-# Where each command is, and its line in `tokenred --help`, which imports none of them.
+# Where each command is. None imports PyTorch before it has to: what can be refused is refused at
+# once.
 _COMMANDS = {
-    "ablate": ("ablating:ablate_command", "Run a grid of strategies, each cell once."),
-    "agreement": ("following:agreement_command", "Compare which patches methods keep."),
-    "bench": ("measuring:bench_command", "Measure speed against the dense model in many settings."),
-    "compare": ("measuring:compare_command", "Compare strategies: cost, speed and accuracy."),
-    "export": ("exporting:export_command", "Export a reduced model to one file."),
-    "finetune": ("finetuning:finetune_command", "Fine-tune a model with a strategy."),
-    "graph": ("showing:graph_command", "Draw the token graph of a photograph."),
-    "list": ("listing:list_command", "List strategies, parts and plug-ins."),
-    "oversmoothing": ("following:oversmoothing_command", "Measure how alike tokens become."),
-    "plot": ("plotting:plot_app", "Draw a figure from the CSV of a comparison or a study."),
-    "report": ("reporting:report_command", "Report results as one HTML page."),
-    "reproduce": ("reporting:reproduce_command", "Run the GTP paper's experiments."),
-    "show": ("showing:show_command", "Show which patches of a photograph remain."),
+    "ablate": "ablating:ablate_command",
+    "agreement": "following:agreement_command",
+    "bench": "measuring:bench_command",
+    "compare": "measuring:compare_command",
+    "export": "exporting:export_command",
+    "finetune": "finetuning:finetune_command",
+    "graph": "showing:graph_command",
+    "list": "listing:list_command",
+    "oversmoothing": "following:oversmoothing_command",
+    "plot": "plotting:plot_app",
+    "report": "reporting:report_command",
+    "reproduce": "reporting:reproduce_command",
+    "show": "showing:show_command",
 }
 # Arguments as the library's messages write them, and what has another name as an option.
 _ARGUMENT = re.compile(r"(?<![^\s(])([a-z_]+)=(True|False|[A-Z]+|\d+|'\w+'|)(?![^\s,;.)])")
+# What other commands call an option.
+_ELSEWHERE = {"--base": "--strategy", "-s": "--base", "--strategy": "--base"}
 _OPTIONS = {"pretrained=False": "--random-weights", "to_torch_export": "--format torch"}
 
 
@@ -53,8 +62,8 @@ app = App(
     exit_on_error=False,
     suppress_keyboard_interrupt=False,
 )
-for _name, (_place, _help) in _COMMANDS.items():
-    app.command(f"tokenred.cli.{_place}", name=_name, help=_help)
+for _name, _place in _COMMANDS.items():
+    app.command(f"tokenred.cli.{_place}", name=_name)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -65,28 +74,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     words = sys.argv[1:] if arguments is None else arguments
     warnings.showwarning = _show_warning
-    named = _COMMANDS.keys() & set(words)
-    modules = {f"tokenred.cli.{_COMMANDS[name][0].partition(':')[0]}" for name in named}
-    if modules and (told := misspelt(words, modules)):
-        sys.exit(_fail(told, 2))
-    for name in named:
-        # The command's own help is longer than its line in the list.
-        del app[name]
-        app.command(f"tokenred.cli.{_COMMANDS[name][0]}", name=name)
+    for name in () if _COMMANDS.keys() & set(words) else _COMMANDS:
+        app[name]  # imported, for its line in the help
     try:
         sys.exit(app.meta(words) or 0)
     except CycloptsError as error:
-        told = error.exception_message if isinstance(error, ValidationError) else str(error)
-        sys.exit(_fail(told + _as_options(error), 2))
+        sys.exit(_fail(_told(error), 2))
 
 
-def _as_options(error: CycloptsError) -> str:
-    """How words that a command does not take are written, if they may be strategies or files."""
+def _told(error: CycloptsError) -> str:
+    """What the parser says; and how words are written that may be strategies or files."""
+    if isinstance(error, UnknownOptionError):
+        word = error.token.keyword or error.token.value
+        other = _ELSEWHERE.get(word.partition("=")[0], "")
+        if any(other in known.names for known in error.argument_collection):
+            return f"Unknown option: {word}. Did you mean {other}?"
+    told = error.exception_message if isinstance(error, ValidationError) else str(error)
     rest = error.unused_tokens if isinstance(error, UnusedCliTokensError) else ()
     if not rest or any(word.startswith("-") for word in rest):
-        return ""
+        return told
     written = (f"{OPTION if word.endswith('.py') else '-s'} {word}" for word in rest)
-    return f" A strategy or a file of parts needs its option: {' '.join(written)}."
+    return f"{told} A strategy or a file of parts needs its option: {' '.join(written)}."
 
 
 @app.meta.default
@@ -103,8 +111,8 @@ def _root(
     """
     command: Any = None
     try:
-        import_all(imports)
         command, bound, _ = app.parse_args(words)
+        import_all(imports)
         with claims, terminable():
             return command(*bound.args, **bound.kwargs) or 0
     except KeyboardInterrupt as stop:

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -60,6 +60,8 @@ def claim_folder(
 ) -> tuple[Path, ...]:
     """The paths of a command's files in a folder that is locked until the command ends.
 
+    A folder made for a command that then writes nothing is removed.
+
     Args:
         folder, names: of the files.
         overwrite: whether they may be replaced.
@@ -71,9 +73,17 @@ def claim_folder(
         DataError: if the folder cannot be created or written to.
     """
     replace, resumable = overwrite or bool(resume), resume is not None
+    new = not folder.exists()
     paths = prepare_folder(folder, names, overwrite=replace, resumable=resumable)
+    if new:
+        claims.callback(_remove_empty, folder)
     claim(folder)
     return paths
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def check_resume(resume: bool, overwrite: bool) -> None:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from torch import nn
-
-from tokenred.analysis.measure.timing import resize
 from tokenred.cli.console import claim, make_console, say
 from tokenred.cli.options import OUTPUT, ModelOptions, Overwrite, Strategy, options_of
 from tokenred.core.errors import ConfigError, UnknownNameError
-from tokenred.export import ExportReport, to_onnx, to_torch_export
-from tokenred.export.verified import check_place
-from tokenred.reduced.wrap import wrap
-from tokenred.strategies.specs import parse_spec
+from tokenred.core.files import check_new
 
-_WRITERS = {"onnx": (".onnx", to_onnx), "torch": (".pt2", to_torch_export)}
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tokenred.export import ExportReport
+
+_ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
 _BATCHES = ("any", "fixed")
 
 
-@options_of(to_onnx, leave_out="path dynamic_batch")
+@options_of("tokenred.export:to_onnx", leave_out="path dynamic_batch")
 def export_command(
     *,
     output: Annotated[Path, OUTPUT],
@@ -31,10 +30,11 @@ def export_command(
     overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
-    """Export a reduced model to one file, which is compared with the model before it is kept.
+    """Export a reduced model to one file.
 
-    ONNX runs in onnxruntime, TensorRT and others, a torch.export archive in PyTorch; neither needs
-    tokenred. A file written by tokenred.save already contains its strategy.
+    The file is compared with the model before it is kept. ONNX runs in onnxruntime, TensorRT and
+    others, a torch.export archive in PyTorch; neither needs tokenred. A file written by
+    tokenred.save already contains its strategy.
 
     Args:
         output: the file: .onnx, or .pt2 for torch.
@@ -46,10 +46,15 @@ def export_command(
         raise UnknownNameError.of("batch size", batch_size, _BATCHES)
     if "opset" in options and kind != "onnx":
         raise ConfigError("--opset is for ONNX; leave it out, or use --format onnx.")
+    check_new(output, overwrite=overwrite)
+    from tokenred.export import to_onnx, to_torch_export
+    from tokenred.export.verified import check_place
+    from tokenred.strategies.specs import parse_spec
+
     spec = None if strategy is None else parse_spec(strategy)
-    ending, write = _WRITERS[kind]
+    write = {"onnx": to_onnx, "torch": to_torch_export}[kind]
     # Before a model is loaded or downloaded.
-    claim(check_place(output, ending, overwrite=overwrite))
+    claim(check_place(output, _ENDINGS[kind], overwrite=overwrite))
     chosen = _open(model, spec, options.get("image_size"))
     with make_console().status("Exporting; a large model takes a minute or two …"):
         report = write(
@@ -60,10 +65,10 @@ def export_command(
 
 def _format(name: str | None, output: Path) -> str:
     if name is not None:
-        if name.casefold() not in _WRITERS:
-            raise UnknownNameError.of("format", name, _WRITERS)
+        if name.casefold() not in _ENDINGS:
+            raise UnknownNameError.of("format", name, _ENDINGS)
         return name.casefold()
-    for kind, (ending, _) in _WRITERS.items():
+    for kind, ending in _ENDINGS.items():
         if output.suffix == ending:
             return kind
     raise ConfigError(f"expected --output to end in .onnx or .pt2, got {output.name!r}.")
@@ -71,7 +76,9 @@ def _format(name: str | None, output: Path) -> str:
 
 def _open(model: ModelOptions, chosen: Any, size: tuple[int, int] | None) -> nn.Module:
     """The model, resized if necessary, with its strategy if it has one."""
-    from tokenred.reduced.saving import is_saved, load  # imports timm
+    from tokenred.analysis.measure.timing import resize
+    from tokenred.reduced.saving import is_saved, load
+    from tokenred.reduced.wrap import wrap
 
     if is_saved(model.name):
         if model != ModelOptions(model=model.model):

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 from cyclopts import Parameter
 
-from tokenred.analysis import paired_difference
 from tokenred.cli.console import check_resume, say
 from tokenred.cli.options import (
     OUTPUT,
@@ -25,17 +23,16 @@ from tokenred.cli.options import (
     read_class_map,
 )
 from tokenred.core.errors import UntrainedPartWarning
+from tokenred.core.files import check_folder, check_new
 from tokenred.core.values import Size, read
-from tokenred.reduced.wrap import gmacs
-from tokenred.strategies.specs import parse_spec
-from tokenred.training import METHOD_SETTINGS, finetune, method_of, preset_of, settings_for
-from tokenred.training.finetune import DENSE, SHELF, TUNED, Finetuned
-from tokenred.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from tokenred.training import Finetuned
 
 _PAPER = "paper"
 
 
-@options_of(finetune, leave_out="settings tell")
+@options_of("tokenred.training:finetune", leave_out="settings tell")
 def finetune_command(
     *,
     output: Annotated[Path, OUTPUT],
@@ -56,10 +53,11 @@ def finetune_command(
     overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
-    """Fine-tune a model with a strategy. A killed run resumes and reaches the same weights.
+    """Fine-tune a model with a strategy.
 
-    Prints the accuracy of the dense model, of the strategy off the shelf and after each epoch, and
-    what training gained. Several GPUs or hosts: ``accelerate launch -m tokenred finetune …``.
+    A killed run resumes and reaches the same weights. Prints the accuracy of the dense model, of
+    the strategy off the shelf and after each epoch, and what training gained. Several GPUs or
+    hosts: ``accelerate launch -m tokenred finetune …``.
 
     Args:
         output: folder for weights, state.pt and log.csv.
@@ -75,18 +73,25 @@ def finetune_command(
         threads: CPU threads of PyTorch.
         resume: continue a killed run, or start if there is none.
     """
-    if threads is not None:
-        torch.set_num_threads(read(Size, threads, "--threads"))
+    read(Size | None, threads, "--threads")
     check_resume(resume, overwrite)
-    spec = parse_spec(strategy)
     (model, source), classes = model_and_data(model, data), read_class_map(class_map)
-    method = spec.method if spec.method in METHOD_SETTINGS else method_of(spec.strategy)
     given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed, "amp": amp}
     changes = {k: v for k, v in given.items() if v is not None} | assignments(setting, "--set")
+    check_new(check_folder(output) / "state.pt", overwrite=resume or overwrite, resumable=True)
+    import torch
+
+    from tokenred.reduced.wrap import gmacs
+    from tokenred.strategies.specs import parse_spec
+    from tokenred.training import METHOD_SETTINGS, finetune, method_of, preset_of, settings_for
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    spec = parse_spec(strategy)
+    method = spec.method if spec.method in METHOD_SETTINGS else method_of(spec.strategy)
     small = preset_of(model.name, source) if preset is None else preset
     small = None if small == _PAPER else small
     settings = settings_for(method, small).replace(**changes)
-    RunFolder(output).check(resume=resume, overwrite=overwrite)
     loaded = model.load()
     with warnings.catch_warnings():
         # Training is what the warning asks for.
@@ -109,6 +114,11 @@ def finetune_command(
 
 def _gains(result: Finetuned) -> list[str]:
     """What training changed, and what is still missing, in points with intervals."""
+    import torch
+
+    from tokenred.analysis import paired_difference
+    from tokenred.training.finetune import DENSE, SHELF, TUNED
+
     lines = []
     for name, before in (("gain", SHELF), ("from dense", DENSE)):
         pair = torch.stack((result.correct[TUNED], result.correct[before]))

@@ -6,10 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tokenred.analysis import agreement, oversmoothing
-from tokenred.analysis.lineup import named_specs
-from tokenred.analysis.plots.canvas import figure_bytes
-from tokenred.backbones import adapt
 from tokenred.cli.console import claim_folder, say
 from tokenred.cli.options import (
     OUTPUT,
@@ -29,7 +25,7 @@ _OUT = Path("tokenred-out")
 _PANELS = ("cosine", "cosine_difference", "high_frequency", "effective_rank")
 
 
-@options_of(agreement, leave_out="strategies name", removed="--removed -P")
+@options_of("tokenred.analysis:agreement", leave_out="strategies name", removed="--removed -P")
 def agreement_command(
     *,
     model: ModelOptions = ModelOptions(),
@@ -42,9 +38,9 @@ def agreement_command(
     overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
-    """Compare which patches methods keep, at the same counts in every block.
+    """Compare which patches methods keep.
 
-    Without options: the embedded digits model and images.
+    All keep the same number in every block. Without options: the embedded digits model and images.
 
     Args:
         statistic: the statistic to draw.
@@ -57,11 +53,11 @@ def agreement_command(
             raise ConfigError(f"expected --layer from 0 to {depth - 1}, got {layer}.")
 
     options["class_map"] = read_class_map(class_map)
-    _measure(agreement, model, data, strategy, output, overwrite, options, check,
+    _measure("agreement", model, data, strategy, output, overwrite, options, check,
              statistic=statistic, layer=layer)  # fmt: skip
 
 
-@options_of(oversmoothing, leave_out="strategies name gmacs_share")
+@options_of("tokenred.analysis:oversmoothing", leave_out="strategies name gmacs_share")
 def oversmoothing_command(
     *,
     model: ModelOptions = ModelOptions(),
@@ -73,10 +69,10 @@ def oversmoothing_command(
     overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
-    """Measure how alike the image tokens become in each block, at the same cost.
+    """Measure how alike tokens become.
 
-    Without options: the embedded digits model and images. Only tokens that remain after a block are
-    counted.
+    Image tokens in each block, at the same cost; only tokens that remain after a block are counted.
+    Without options: the embedded digits model and images.
 
     Args:
         share: the share of the dense model's GMACs that each strategy may cost; 1 for the
@@ -87,11 +83,12 @@ def oversmoothing_command(
         raise ConfigError(f"expected --share between 0 and 1, got {share:g}.")
     options |= {"gmacs_share": None if share == 1 else share}
     options["class_map"] = read_class_map(class_map)
-    _measure(oversmoothing, model, data, strategy, output, overwrite, options, statistics=_PANELS)
+    _measure("oversmoothing", model, data, strategy, output, overwrite, options,
+             statistics=_PANELS)  # fmt: skip
 
 
 def _measure(
-    measure: Callable[..., Any],
+    name: str,
     model: ModelOptions,
     data: str | None,
     strategies: tuple[str, ...],
@@ -102,13 +99,17 @@ def _measure(
     **drawn: Any,
 ) -> None:
     """Measure block by block, write the table and the picture, and print the table."""
-    specs = named_specs(strategies)
     model, source = model_and_data(model, data)
-    name = measure.__name__
     csv, picture = claim_folder(folder, f"{name}.csv", f"{name}.png", overwrite=overwrite)
+    from tokenred import analysis
+    from tokenred.analysis.lineup import named_specs
+    from tokenred.analysis.plots.canvas import figure_bytes
+    from tokenred.backbones import adapt
+
+    specs = named_specs(strategies)
     loaded = model.load()
     check(adapt(loaded).info.depth)
-    result = measure(loaded, source, specs, name=model.title, **options)
+    result = getattr(analysis, name)(loaded, source, specs, name=model.title, **options)
     result.to_csv(csv, overwrite=True)
     write_atomically(picture, figure_bytes(result.plot(**drawn)))
     say(result, written=(csv, picture))

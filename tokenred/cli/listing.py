@@ -24,7 +24,9 @@ _PLUGINS = {"package": 0, "entry point": 0, "what it registers": 20}
 
 
 def list_command(kind: str | None = None, /) -> None:
-    """List strategies and parts, with their arguments, what they do, and where they come from.
+    """List strategies, parts and plug-ins.
+
+    With their arguments, what they do, and where they come from.
 
     Args:
         kind: strategies, scorers, selectors, graphs, fusers, schedules, routers, embeddings,

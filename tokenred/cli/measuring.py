@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from cyclopts import Parameter
 
-from tokenred.analysis import Sweep, compare, same_budget, sweep
-from tokenred.analysis.lineup import named_specs
 from tokenred.cli.console import check_resume, claim_folder, say
 from tokenred.cli.options import (
+    FILE,
     OUTPUT,
     ClassMap,
     Data,
@@ -23,8 +21,7 @@ from tokenred.cli.options import (
     read_class_map,
 )
 from tokenred.core.errors import ConfigError
-from tokenred.core.files import check_new, prepare_folder, write_atomically
-from tokenred.strategies.specs import METHODS
+from tokenred.core.files import check_new, write_atomically
 
 _OUT = Path("tokenred-out")
 _STORE, _CSV, _CHART = "results.db", "results.csv", "break_even.png"
@@ -39,7 +36,7 @@ _PUBLISHED = ("gtp:P=8", "tome:r=8", "evit:keep_rate=0.7", "topk:keep_rate=0.7",
 _DEMO_SECONDS = 30  # at most, per method: a busy machine gets fewer pairs, to keep the demo short
 
 
-@options_of(compare, leave_out="strategies name store")
+@options_of("tokenred.analysis:compare", leave_out="strategies name store")
 def compare_command(
     *,
     model: ModelOptions = ModelOptions(),
@@ -53,10 +50,11 @@ def compare_command(
     demo: bool = False,
     **options: Any,
 ) -> None:
-    """Compare strategies on one model: cost, speed against dense, and accuracy on the same images.
+    """Compare strategies: cost, speed and accuracy.
 
-    Without options: the embedded digits model and images; gtp, tome, evit, topk and random at 0.85
-    and 0.65 of the dense model's GMACs.
+    All on one model: speed against the dense model, accuracy on the same images. Without options:
+    the embedded digits model and images; gtp, tome, evit, topk and random at 0.85 and 0.65 of the
+    dense model's GMACs.
 
     Args:
         budget: run every strategy at this share of the dense model's GMACs; repeatable.
@@ -67,9 +65,6 @@ def compare_command(
     if demo and (model != ModelOptions() or strategy or budget or data):
         raise ConfigError("--demo chooses the model, data and strategies; leave those options out.")
     check_resume(resume, overwrite)
-    specs: Any = named_specs(strategy) if strategy else None
-    if budget:
-        specs = same_budget(budget, specs or METHODS)
     source, options["class_map"] = None, read_class_map(class_map)
     if not model.random_weights:
         model, source = model_and_data(model, data)
@@ -88,6 +83,13 @@ def compare_command(
     replace = overwrite or (demo and output is None)
     csv, *picture = claim_folder(folder, *names, overwrite=replace)
     (store,) = claim_folder(folder, "comparison.db", overwrite=overwrite or demo, resume=resume)
+    from tokenred.analysis import compare, same_budget
+    from tokenred.analysis.lineup import named_specs
+    from tokenred.strategies.specs import METHODS
+
+    specs: Any = named_specs(strategy) if strategy else None
+    if budget:
+        specs = same_budget(budget, specs or METHODS)
     if not resume:
         store.unlink(missing_ok=True)
     result = compare(model.load(), source, specs, name=model.title, store=store, **options)
@@ -107,6 +109,9 @@ def compare_command(
 
 def _time_deit(**options: Any) -> Any:
     """The published settings on DeiT-S with random weights; speed does not depend on them."""
+    import torch
+
+    from tokenred.analysis import compare
     from tokenred.models import load_model
 
     with torch.random.fork_rng():
@@ -119,7 +124,8 @@ def _time_deit(**options: Any) -> Any:
     )  # fmt: skip
 
 
-@options_of(sweep, leave_out="models strategies path batch_sizes image_sizes retry",
+@options_of("tokenred.analysis:sweep",
+            leave_out="models strategies path batch_sizes image_sizes retry",
             dtypes="--dtype", engines="--engine", devices="--device")  # fmt: skip
 def bench_command(
     *,
@@ -131,13 +137,13 @@ def bench_command(
     resume: bool = False,
     overwrite: Overwrite = False,
     dry_run: bool = False,
-    chart: Path | None = None,
+    chart: Annotated[Path | None, FILE] = None,
     **options: Any,
 ) -> int:
-    """Measure strategies against the dense model in every combination of settings.
+    """Measure speed against the dense model in many settings.
 
-    Without options: the embedded digits model and four methods at one budget, at several batch
-    sizes.
+    Every strategy in every combination of settings. Without options: the embedded digits model and
+    four methods at one budget, at several batch sizes.
 
     Args:
         model: 'digits' (embedded), a timm name (random weights), or a .safetensors file; repeat it.
@@ -150,20 +156,24 @@ def bench_command(
         chart: only print the table and draw the chart of an earlier run's .db or .csv.
     """
     if chart is not None:
-        found = Sweep.read(chart)
-        content = _drawn(found)
         if output is None:
             place = check_new(chart.with_suffix(".png"), overwrite=overwrite)
         else:
-            (place,) = prepare_folder(output, (_CHART,), overwrite=overwrite)
-        say(found, written=[write_atomically(place, content)])
+            (place,) = claim_folder(output, _CHART, overwrite=overwrite)
+        from tokenred.analysis import Sweep
+
+        found = Sweep.read(chart)
+        say(found, written=[write_atomically(place, _drawn(found))])
         return 0
     folder = output or _OUT / "bench"
     results, sizes = folder / _STORE, [_size(text) for text in image_size]
     check_resume(resume, overwrite)
-    named_specs(strategy)
     if not dry_run:
         claim_folder(folder, _STORE, _CSV, _CHART, overwrite=overwrite, resume=resume)
+    from tokenred.analysis import Sweep, sweep
+    from tokenred.analysis.lineup import named_specs
+
+    named_specs(strategy)
     if (model, strategy, batch_size, image_size) == (_MODELS, _STRATEGIES, _BATCHES, ()):
         options.setdefault("max_seconds", _QUICK_SECONDS)
     found = sweep(

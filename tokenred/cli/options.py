@@ -15,17 +15,17 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter, Token, convert
 from docstring_parser import parse
 
-from tokenred.analysis.study.refs import read_model
+from tokenred.cli.declared import declared
 from tokenred.core.errors import ConfigError, DataError, shown
+from tokenred.core.files import exists
+from tokenred.core.notation import read_assignment
 from tokenred.core.values import parameters_of, read
-from tokenred.data.open import check_there
-from tokenred.strategies.specs import read_assignment
+from tokenred.data.places import check_there
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,6 +41,15 @@ _SPEC = (
     "NAME[:KEY=VALUE,…][@SHARE] or a .toml file{}: gtp:P=4,alpha=0.2; tome@0.65 costs 0.65 of the "
     "dense model's GMACs."
 )
+
+
+def _refuse_missing(_: Any, given: Path | tuple[Path, ...] | None) -> None:
+    for path in given if isinstance(given, tuple) else filter(None, [given]):
+        if not exists(path.expanduser()):
+            raise DataError(f"cannot read {path}: no such file; check the path.")
+
+
+FILE = Parameter(validator=_refuse_missing)
 OUTPUT = Parameter(name=["--output", "--out", "-o"])
 Overwrite = Annotated[bool, Parameter(help="replace the output of an earlier run.")]
 Strategy = Annotated[str, Parameter(name=["--strategy", "-s"], help=_SPEC.format(""))]
@@ -63,9 +72,7 @@ ClassMap = Annotated[
 ]
 
 
-def options_of(
-    *functions: Callable[..., Any], leave_out: str = "", **names: str
-) -> Callable[[F], F]:
+def options_of(*places: str, leave_out: str = "", **names: str) -> Callable[[F], F]:
     """Give a command, as options, the parameters of the functions that it calls.
 
     Those that the user gave arrive in the command's ``**options``, checked against the functions'
@@ -74,7 +81,7 @@ def options_of(
     as text, such as a model, is not an option.
 
     Args:
-        functions: must describe their parameters under ``Args:``.
+        places: of functions, as for `declared`; they describe their parameters under ``Args:``.
         leave_out: parameters that are not options, separated by spaces.
         names: options with other names, as in ``strategies="--strategy -s"``.
     """
@@ -85,7 +92,7 @@ def options_of(
         groups = {n: p for n, p in options.items() if is_dataclass(p.annotation)}
         taken = {*leave_out.split(), *options}
         taken |= {field.name for p in groups.values() for field in fields(p.annotation)}
-        for function in functions:
+        for function in map(declared, places):
             described = _described(function)
             parameters = inspect.signature(function).parameters
             for name, annotation in parameters_of(function).items():
@@ -140,9 +147,10 @@ def _read_whole(kind: Any, tokens: Sequence[Token]) -> Any:
     return convert(kind, tokens)
 
 
-def given_to(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
-    """The options that a function takes."""
-    return {n: v for n, v in options.items() if n in inspect.signature(function).parameters}
+def given_to(place: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options that the function at a place takes."""
+    taken = inspect.signature(declared(place)).parameters
+    return {name: value for name, value in options.items() if name in taken}
 
 
 def _described(function: Callable[..., Any]) -> dict[str, str]:
@@ -151,8 +159,8 @@ def _described(function: Callable[..., Any]) -> dict[str, str]:
     for each in parse(inspect.getdoc(function) or "").params:
         text = " ".join((each.description or "").replace("``", "`").split())
         other = re.match(r"(?:as in|see) `([\w.]+)`", text)
-        home = "" if other and "." in other[1] else "tokenred.analysis."
-        theirs = _described(resolve_name(home + other[1])) if other else {}
+        home, _, whose = other[1].rpartition(".") if other else ("", "", "")
+        theirs = _described(declared(f"{home or 'tokenred.analysis'}:{whose}")) if whose else {}
         for name in map(str.strip, each.arg_name.split(",")):
             found[name] = theirs.get(name, text)
     return found
@@ -200,7 +208,7 @@ class ModelOptions:
     """
 
     model: str | None = None
-    checkpoint: Path | None = None
+    checkpoint: Annotated[Path | None, FILE] = None
     use_ema: Annotated[bool | None, Parameter(negative="--no-use-ema")] = None
     random_weights: Annotated[bool, Parameter(show_default=False)] = False
     mean: str | None = None
@@ -214,6 +222,8 @@ class ModelOptions:
     @property
     def title(self) -> str:
         """For titles and tables, as a grid calls it."""
+        from tokenred.analysis.study.refs import read_model
+
         given = {"spec": self.name} | ({"checkpoint": self.checkpoint} if self.checkpoint else {})
         return read_model(given).label + " (random weights)" * self.random_weights
 

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from tokenred.analysis import (
-    heat_map,
-    metric_lines,
-    read_published,
-    save_figure,
-    scorer_comparison,
-    tabulate,
-    tradeoff,
-)
-from tokenred.analysis.plots.canvas import SUFFIXES
-from tokenred.analysis.plots.frames import read_frame
-from tokenred.analysis.plots.tables import Table, theta_rows
 from tokenred.cli.console import claim, say
-from tokenred.cli.options import Overwrite, assignments, given_to, options_of
-from tokenred.core.files import check_output
+from tokenred.cli.options import FILE, Overwrite, assignments, given_to, options_of
+from tokenred.core.files import PICTURES, check_output
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 plot_app = App(name="plot", help="Draw a figure from the CSV of a comparison or a study.")
 
-_Frame = Annotated[Path, Parameter(help="CSV of `tokenred compare`, or of a study.")]
+_TRADEOFF = "tokenred.analysis:tradeoff"
+_PUBLISHED = "tokenred.analysis:read_published"
+_TABULATE = "tokenred.analysis:tabulate"
+_FIGURE = "tokenred.analysis.plots.tables:Table.figure"
+_Frame = Annotated[Path, FILE, Parameter(help="CSV of `tokenred compare`, or of a study.")]
 _Output = Annotated[
     tuple[Path, ...],
     Parameter(
@@ -42,7 +34,7 @@ _Fix = Annotated[
     Parameter(name=["--fix", "-f"], help="COLUMN=VALUE: only rows with this value; repeatable."),
 ]
 _Published = Annotated[
-    Path | None, Parameter(help="CSV of a paper's points, drawn next to the measured ones.")
+    Path | None, FILE, Parameter(help="CSV of a paper's points, drawn next to the measured ones.")
 ]
 _Points = Annotated[
     tuple[str, ...], Parameter(help="only the paper's points with this name; repeatable.")
@@ -50,7 +42,7 @@ _Points = Annotated[
 
 
 @plot_app.command(name="tradeoff")
-@options_of(tradeoff, read_published, leave_out="frame published source method")
+@options_of(_TRADEOFF, _PUBLISHED, leave_out="frame published source method")
 def tradeoff_command(
     frame: _Frame,
     /,
@@ -68,17 +60,20 @@ def tradeoff_command(
     Args:
         finetuned: only the paper's points with, or without, training.
     """
+    claimed = _claim(output, "tradeoff", overwrite)
+    from tokenred.analysis import read_published, tradeoff
+
     theirs = None
     if published is not None:
         theirs = read_published(
             published, backbone=backbone or None, method=paper_method or None,
-            finetuned=finetuned, **given_to(read_published, options),
+            finetuned=finetuned, **given_to(_PUBLISHED, options),
         )  # fmt: skip
-    figure = tradeoff(frame, published=theirs, **given_to(tradeoff, options))
-    _write(figure, output, "tradeoff", overwrite)
+    figure = tradeoff(frame, published=theirs, **given_to(_TRADEOFF, options))
+    _write(figure, claimed, overwrite)
 
 
-def _add_figure(kind: str, draw: Callable[..., Figure], about: str) -> None:
+def _figure(name: str, kind: str, about: str) -> None:
     """Add the command for a kind of figure that one function draws."""
 
     def command(
@@ -90,15 +85,19 @@ def _add_figure(kind: str, draw: Callable[..., Figure], about: str) -> None:
         overwrite: Overwrite = False,
         **options: Any,
     ) -> None:
-        _write(draw(frame, fixed=_fixed(fix), **options), output, kind, overwrite)
+        fixed, claimed = _fixed(fix), _claim(output, kind, overwrite)
+        from tokenred import analysis
+
+        _write(getattr(analysis, name)(frame, fixed=fixed, **options), claimed, overwrite)
 
     command.__doc__ = about
-    plot_app.command(options_of(draw, leave_out="frame fixed")(command), name=kind)
+    give = options_of(f"tokenred.analysis:{name}", leave_out="frame fixed")
+    plot_app.command(give(command), name=kind)
 
 
-_add_figure("lines", metric_lines, "A metric along one axis of a study, with intervals.")
-_add_figure("heat-map", heat_map, "A metric over two axes; the others are fixed or averaged over.")
-_add_figure("scorers", scorer_comparison, "Scorers side by side, as in figure 5 of the GTP paper.")
+_figure("metric_lines", "lines", "A metric along one axis of a study, with intervals.")
+_figure("heat_map", "heat-map", "A metric over two axes; the others are fixed or averaged over.")
+_figure("scorer_comparison", "scorers", "Scorers side by side, as in figure 5 of the GTP paper.")
 
 
 def _add_table(kind: str, rows: str, number: str, about: str) -> None:
@@ -117,13 +116,18 @@ def _add_table(kind: str, rows: str, number: str, about: str) -> None:
         overwrite: Overwrite = False,
         **options: Any,
     ) -> None:
+        fixed, claimed = _fixed(fix), _claim(output, kind, overwrite)
+        from tokenred.analysis import tabulate
+        from tokenred.analysis.plots.frames import read_frame
+        from tokenred.analysis.plots.tables import theta_rows
+
         data = read_frame(frame)
         made = tabulate(
             data, theta_rows(data) if rows == "theta" else rows, published=published, table=table,
-            backbone=backbone or None, fixed=_fixed(fix), **given_to(tabulate, options),
+            backbone=backbone or None, fixed=fixed, **given_to(_TABULATE, options),
         )  # fmt: skip
         shown = made.markdown() if text == "markdown" else made.latex()
-        _write(made.figure(**given_to(Table.figure, options)), output, kind, overwrite, shown)
+        _write(made.figure(**given_to(_FIGURE, options)), claimed, overwrite, shown)
 
     command.__doc__ = f"""{about}
 
@@ -131,7 +135,7 @@ def _add_table(kind: str, rows: str, number: str, about: str) -> None:
         table: only the paper's points from this table.
         text: also print the table in this format.
     """
-    give = options_of(tabulate, Table.figure, leave_out="self frame rows fixed")
+    give = options_of(_TABULATE, _FIGURE, leave_out="self frame rows fixed")
     plot_app.command(give(command), name=kind)
 
 
@@ -139,12 +143,15 @@ _add_table("graph-table", "graph", "4", "Graph types over budgets, as in table 4
 _add_table("theta-table", "theta", "5", "Shares of attention kept over budgets, as in table 5.")
 
 
-def _write(
-    figure: Figure, outputs: tuple[Path, ...], kind: str, overwrite: bool, *shown: str
-) -> None:
+def _claim(outputs: tuple[Path, ...], kind: str, overwrite: bool) -> list[Path]:
+    paths = outputs or (Path(f"{kind}.png"),)
+    return [claim(check_output(path, PICTURES, overwrite=overwrite)) for path in paths]
+
+
+def _write(figure: Figure, paths: list[Path], overwrite: bool, *shown: str) -> None:
     """Write the figure, then print its text."""
-    outputs = outputs or (Path(f"{kind}.png"),)
-    paths = [claim(check_output(path, SUFFIXES, overwrite=overwrite)) for path in outputs]
+    from tokenred.analysis import save_figure
+
     say(*shown, written=save_figure(figure, *paths, overwrite=overwrite))
 
 

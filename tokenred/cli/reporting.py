@@ -9,39 +9,43 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from tokenred.analysis import report, reproduce
-from tokenred.analysis.reproduction.experiments import EXPERIMENTS
-from tokenred.analysis.reproduction.reproduce import CSV, HTML, STORE
 from tokenred.analysis.result import plain_table
 from tokenred.cli.console import claim, say
-from tokenred.cli.options import OUTPUT, assignments, options_of
+from tokenred.cli.options import FILE, OUTPUT, Overwrite, assignments, options_of
 from tokenred.core.errors import ConfigError
+from tokenred.core.files import check_new
+from tokenred.data.places import check_there
 
 _MOST = 20
 
 
-@options_of(report, leave_out="sources path")
+@options_of("tokenred.analysis:report", leave_out="sources path")
 def report_command(
-    source: tuple[Path, ...],
+    source: Annotated[tuple[Path, ...], FILE],
     /,
     *,
     output: Annotated[Path, OUTPUT] = Path("report.html"),
+    overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
-    """Report results on one self-contained page: tables, figures, and how they were produced.
+    """Report results as one HTML page.
 
-    The tables can be sorted and searched. This also works while a grid is still running.
+    It is self-contained: tables, figures, and how they were produced. The tables can be sorted and
+    searched. This also works while a grid is still running.
 
     Args:
         source: the store of a study (.db), or a CSV of a study, comparison, sweep or oversmoothing;
             several make one page.
         output: the page, ending in .html.
     """
-    say(written=[report(list(source), claim(output), **options)])
+    place = claim(check_new(output, overwrite=overwrite))
+    from tokenred.analysis import report
+
+    say(written=[report(list(source), place, overwrite=overwrite, **options)])
 
 
-@options_of(reproduce, leave_out="tell checkpoints", experiments="--experiment -e",
-            models="--model -m")  # fmt: skip
+@options_of("tokenred.analysis:reproduce", leave_out="tell checkpoints",
+            experiments="--experiment -e", models="--model -m")  # fmt: skip
 def reproduce_command(
     *,
     checkpoint: tuple[str, ...] = (),
@@ -49,15 +53,23 @@ def reproduce_command(
     show: Annotated[bool, Parameter(name="--list")] = False,
     **options: Any,
 ) -> int:
-    """Run the GTP paper's experiments, and show each result next to the published one.
+    """Run the GTP paper's experiments.
 
-    If it is killed, the same command resumes it. It exits with 1 if a result differs.
+    Each result is shown next to the published one. If it is killed, the same command resumes it. It
+    exits with 1 if a result differs.
 
     Args:
         checkpoint: NAME=FILE: weights of a model; repeatable.
         output: folder for the store, the CSV and the page.
         show: list the experiments and exit.
     """
+    if (imagenet := options.get("imagenet")) is not None:
+        check_there(imagenet)
+    checkpoints = _files(checkpoint)
+    from tokenred.analysis import reproduce
+    from tokenred.analysis.reproduction.experiments import EXPERIMENTS
+    from tokenred.analysis.reproduction.reproduce import CSV, HTML, STORE
+
     if show:
         table = plain_table("", ["experiment", "what", "models"], left=3)
         for experiment in EXPERIMENTS.values():
@@ -66,7 +78,7 @@ def reproduce_command(
         return 0
     done = reproduce(
         output=output,
-        checkpoints=_files(checkpoint),
+        checkpoints=checkpoints,
         tell=lambda line: print(line, file=sys.stderr),
         **options,
     )

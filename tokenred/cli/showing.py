@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from PIL import Image
-from torch import nn
-from torch.utils.data import DataLoader
 
-from tokenred.analysis import (
-    draw_graph,
-    graph_statistics,
-    image_graph,
-    save_figure,
-    show_tokens,
-    trace_picture,
-)
-from tokenred.analysis.lineup import named_specs
-from tokenred.analysis.measure.inputs import open_for
-from tokenred.analysis.plots.canvas import SUFFIXES
 from tokenred.cli.console import claim, say
 from tokenred.cli.options import (
+    FILE,
     OUTPUT,
     ClassMap,
     Data,
@@ -36,19 +24,21 @@ from tokenred.cli.options import (
     read_class_map,
 )
 from tokenred.core.errors import ConfigError, DataError
-from tokenred.core.files import check_output, prepare_folder
-from tokenred.data.classes import class_names
-from tokenred.data.digits import DigitsSource
-from tokenred.graphs import GraphBuilder
-from tokenred.strategies.specs import read_arguments
-from tokenred.strategies.strategy import from_config
+from tokenred.core.files import PICTURES, check_new, check_output, prepare_folder
+from tokenred.core.notation import read_arguments
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tokenred.graphs import GraphBuilder
+
+_TRACE = "tokenred.analysis:trace_picture"
+_SHOW = "tokenred.analysis:show_tokens"
 
 
-@options_of(
-    trace_picture, show_tokens, leave_out="picture strategies classes layers", edges="--graph"
-)
+@options_of(_TRACE, _SHOW, leave_out="picture strategies classes layers", edges="--graph")
 def show_command(
-    image: Path | None = None,
+    image: Annotated[Path | None, FILE] = None,
     /,
     *,
     model: ModelOptions = ModelOptions(),
@@ -58,16 +48,16 @@ def show_command(
     class_map: ClassMap = None,
     strategy: Strategies = ("gtp", "tome"),
     layers: str | None = None,
-    classes: Path | None = None,
+    classes: Annotated[Path | None, FILE] = None,
     output: Annotated[Path, OUTPUT] = Path("tokens.png"),
     overwrite: Overwrite = False,
     demo: bool = False,
     **options: Any,
 ) -> None:
-    """Show which patches of a photograph remain after some blocks, and which token owns each patch.
+    """Show which patches of a photograph remain.
 
-    One row per strategy: the photograph, then one panel per block. The row's title gives the
-    predicted class and its probability.
+    After some blocks, and which token owns each patch. One row per strategy: the photograph, then
+    one panel per block. The row's title gives the predicted class and its probability.
 
     Args:
         image: a photograph; or choose one with --data and --index.
@@ -83,14 +73,17 @@ def show_command(
     data = "digits" if demo else data
     if (image is None) == (data is None):
         raise ConfigError("expected a photograph: the path of one, or --data (and --index).")
-    specs = named_specs(strategy)
     blocks = numbers("--layers", layers, int, "numbers of blocks such as 0,4,8")
     names = None if classes is None else _names(classes)
     mapped = read_class_map(class_map)
     photograph = None if image is None else _open(image, model)
     if data is not None:
         model, data = model_and_data(model, data)
-    path = claim(check_output(output, SUFFIXES, overwrite=overwrite))
+    path = claim(check_output(output, PICTURES, overwrite=overwrite))
+    from tokenred.analysis import save_figure, show_tokens, trace_picture
+    from tokenred.analysis.lineup import named_specs
+
+    specs = named_specs(strategy)
     loaded = model.load()
     transform = None
     if photograph is None:
@@ -98,9 +91,9 @@ def show_command(
         names = names or known
     picture = trace_picture(
         loaded, photograph, specs, blocks, classes=names, transform=transform,
-        **given_to(trace_picture, options),
+        **given_to(_TRACE, options),
     )  # fmt: skip
-    figure = show_tokens(picture, **given_to(show_tokens, options))
+    figure = show_tokens(picture, **given_to(_SHOW, options))
     written = save_figure(figure, path, overwrite=overwrite)
     lines = []
     for row in (picture.dense, *picture.rows):
@@ -112,7 +105,7 @@ def show_command(
 
 @options_of()
 def graph_command(
-    image: Path | None = None,
+    image: Annotated[Path | None, FILE] = None,
     /,
     *,
     demo: bool = False,
@@ -123,9 +116,10 @@ def graph_command(
     output: Annotated[Path, OUTPUT] = Path("tokenred-out/graph.png"),
     overwrite: Overwrite = False,
 ) -> None:
-    """Draw the token graph of a photograph: who chooses whom, and how often each is chosen.
+    """Draw the token graph of a photograph.
 
-    The graph is built from the embedded patches, as in GTP.
+    Who chooses whom, and how often each is chosen. The graph is built from the embedded patches, as
+    in GTP.
 
     Args:
         image: a photograph.
@@ -137,10 +131,17 @@ def graph_command(
     """
     if (image is None) != demo:
         raise ConfigError("expected the path of a photograph, or --demo; one of them.")
+    picture = None if image is None else _open(image, model)
+    check_new(output, overwrite=overwrite)
+    from torch.utils.data import DataLoader
+
+    from tokenred.analysis import draw_graph, graph_statistics, image_graph, save_figure
+    from tokenred.data.digits import DigitsSource
+
     chosen = _builder(builder)
-    picture = DigitsSource().image(0) if image is None else _open(image, model)
+    picture = picture or DigitsSource().image(0)
     prepare_folder(output.parent, (output.name,), overwrite=overwrite)
-    claim(check_output(output, SUFFIXES, overwrite=overwrite))
+    claim(check_output(output, PICTURES, overwrite=overwrite))
     loaded = model.load()
     found = image_graph(loaded, picture, chosen)
     # A loader of the one image; the label is not used.
@@ -159,6 +160,8 @@ def _builder(text: str) -> GraphBuilder:
     """From ``mixed:M=8`` to the builder."""
     name, _, arguments = text.partition(":")
     config = {"name": name.strip()} | read_arguments(arguments, text)
+    from tokenred.strategies.strategy import from_config
+
     return from_config({"recipe": "random", "graph": config}).graph
 
 
@@ -185,6 +188,9 @@ def _from_data(
     model: nn.Module, data: str, split: str | None, index: int, class_map: Any
 ) -> tuple[Image.Image, Any, tuple[str, ...] | None]:
     """An image of a dataset, its preprocessing, and the names of its classes."""
+    from tokenred.analysis.measure.inputs import open_for
+    from tokenred.data.classes import class_names
+
     dataset = open_for(model, data, split=split, class_map=class_map)
     if not 0 <= index < len(dataset):
         raise ConfigError(

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from tokenred.core.errors import ConfigError, DataError, OutputExistsError
 
+PICTURES = (".png", ".pdf", ".svg")
+"""The files that a figure can be saved as."""
+
 
 def exists(path: str | Path) -> bool:
     """Whether the path exists; False for invalid paths (too long, a null byte)."""

@@ -6,8 +6,6 @@ import types
 from collections import abc
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
-import numpy as np
-import torch
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 
@@ -173,8 +171,7 @@ _MOST = 1 << 16  # values in a list: a range may be longer than memory
 
 def _scalar(value: Any) -> Any:
     """The Python number of a NumPy or PyTorch scalar; other values unchanged."""
-    is_scalar = isinstance(value, np.generic | torch.Tensor) and value.ndim == 0
-    return value.item() if is_scalar else value
+    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 def _real(value: Any) -> Any:
@@ -209,7 +206,8 @@ def _choice(choices: tuple[Any, ...], value: Any) -> Any:
 
 
 def _several(kind: Any, tuples: bool, value: Any) -> Any:
-    if isinstance(value, np.ndarray | torch.Tensor) and value.ndim > 0 and len(value) <= _MOST:
+    # An array or a tensor, without importing what makes them.
+    if getattr(value, "ndim", 0) > 0 and len(value) <= _MOST:
         value = value.tolist()
     if not isinstance(value, list | range | tuple) or (isinstance(value, tuple) and not tuples):
         raise ValueError("no list")

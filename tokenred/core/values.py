@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import InitVar
 from typing import Annotated, Any, TypeVar
 
-import torch
 from annotated_types import Ge, Gt, Le, Lt, MinLen, Predicate
 
 from tokenred.core.errors import ConfigError, UnknownNameError, shown
@@ -160,6 +159,8 @@ def _reading(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
+        import torch  # not above: the command line reads options without it
+
         if torch.compiler.is_compiling():
             return function(*args, **kwargs)
         owner = type(args[0]) if is_init else call

@@ -1,16 +1,11 @@
-"""Data: datasets for evaluation, data loaders, and the preprocessing of models."""
+"""Data: datasets for evaluation, data loaders, and the preprocessing of models.
 
-from tokenred.data.dataset import SKIPPED_LABEL, ImageDataset, balanced_subset, make_loader
-from tokenred.data.open import open_dataset
-from tokenred.data.transforms import CIFAR10_MEAN, CIFAR10_STD, eval_transform
+Loaded on first use: the command line asks where data is without PyTorch. The names are listed in
+``__init__.pyi``.
+"""
 
-__all__ = [
-    "CIFAR10_MEAN",
-    "CIFAR10_STD",
-    "SKIPPED_LABEL",
-    "ImageDataset",
-    "balanced_subset",
-    "eval_transform",
-    "make_loader",
-    "open_dataset",
-]
+from __future__ import annotations
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

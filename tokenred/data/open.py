@@ -8,19 +8,14 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from tokenred.core.errors import DataError, DataWarning, did_you_mean, shown
+from tokenred.core.errors import DataError, DataWarning, shown
 from tokenred.data.classes import CIFAR10_CLASSES, ClassMap, resolve_classes
 from tokenred.data.dataset import ImageDataset
 from tokenred.data.digits import DIGITS_CLASSES, DigitsSource
 from tokenred.data.layout import IMAGE_SUFFIXES, find_layout, narrow_to_split, told
+from tokenred.data.places import HOW, VARIABLE, check_there, place_of_cifar10
 from tokenred.data.sources import source_at
 
-_NAMED = ("digits", "cifar10")
-_VARIABLE = "TOKENRED_DATA"
-_HOW = (
-    "pass cifar10:PATH with an image folder, zip or tar of it (SPLIT/CLASS/IMAGE), or set "
-    f"{_VARIABLE} to the folder that holds cifar10-test.zip and cifar10-train.zip"
-)
 Transform = Callable[[Image.Image], Tensor]
 
 
@@ -63,28 +58,6 @@ def open_dataset(
     return _open_path(path, path.name or str(path), split, transform, class_map)
 
 
-def check_there(source: str | os.PathLike[str]) -> str:
-    """The source as text, if it is a known name or there is something at the path.
-
-    Raises:
-        DataError: if there is not.
-    """
-    if not isinstance(source, (str, os.PathLike)) or not os.fspath(source):
-        raise DataError(
-            f"expected the name or path of a dataset, got {shown(source)}; known names: "
-            f"{', '.join(_NAMED)}."
-        )
-    text = os.fspath(source)
-    if text.partition(":")[0] == "cifar10":
-        _place_of_cifar10(text.partition(":")[2])
-    elif text not in _NAMED and not Path(text).expanduser().exists():
-        raise DataError(
-            f"expected a dataset at {text}, found nothing.{did_you_mean(text, _NAMED)} Pass an "
-            f"image folder, a zip or a tar of one, or a known name: {', '.join(_NAMED)}."
-        )
-    return text
-
-
 def _open_path(
     path: Path, name: str, split: str | None, transform: Transform | None, class_map: ClassMap
 ) -> ImageDataset:
@@ -122,23 +95,12 @@ def _open_cifar10(path: str, split: str, transform: Transform | None) -> ImageDa
         raise
 
 
-def _place_of_cifar10(path: str) -> Path:
-    """Where CIFAR-10 should be: a folder or an archive, or the folder that has its archives."""
-    folder = path or os.environ.get(_VARIABLE)
-    if not folder:
-        raise DataError(f"expected the location of CIFAR-10, got nothing; {_HOW}.")
-    given = Path(folder).expanduser()
-    if path and not given.exists():
-        raise DataError(f"expected CIFAR-10 at {given}, found nothing; {_HOW}.")
-    return given
-
-
 def _find_cifar10(path: str, split: str) -> Path:
     if split not in ("test", "train"):
         raise DataError(
             f"cifar10 has the splits test and train, got {shown(split)}; use one of them."
         )
-    given = _place_of_cifar10(path)
+    given = place_of_cifar10(path)
     names = [
         stem + suffix for stem in (f"cifar10-{split}", "cifar10") for suffix in (".zip", "", ".tar")
     ]
@@ -146,6 +108,6 @@ def _find_cifar10(path: str, split: str) -> Path:
     if found is None and not path:
         raise DataError(
             f"expected cifar10-{split}.zip, cifar10-{split} or cifar10 in {given} (from "
-            f"{_VARIABLE}), found none; {_HOW}."
+            f"{VARIABLE}), found none; {HOW}."
         )
     return found or given

@@ -1,6 +1,5 @@
 """Strategies in command-line notation: ``gtp:P=4,alpha=0.2``, ``tome@0.65``."""
 
-import ast
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenred.core.errors import ConfigError, PartError, TokenredError, shown
+from tokenred.core.notation import EXAMPLES, TRUTH, read_arguments
 from tokenred.core.part import Part
 from tokenred.core.registry import KINDS
 from tokenred.strategies.config import read_toml
@@ -15,12 +15,7 @@ from tokenred.strategies.schedules.budget import Budget
 from tokenred.strategies.strategy import Strategy, from_config
 
 METHODS = ("gtp", "tome", "evit", "topk", "random")
-_TRUTH = {"true": True, "false": False}
-_CONSTANTS: dict[str, bool | None] = {**_TRUTH, "none": None}
 _WORD = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
-_UNREADABLE = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)
-_DOTTED = re.compile(r"(?<==)[A-Za-z_]\w*(?:\.\w+)+(?=\s*[,)]|$)")  # deit_b_11.5 is no Python
-_EXAMPLES = "'gtp', 'gtp:P=4,alpha=0.2', 'evit:keep_rate=0.5', 'tome@0.65' or the path of a .toml"
 
 
 @dataclass(frozen=True)
@@ -106,7 +101,7 @@ def parse_spec(text: StrategyLike) -> Spec:
         label = f"{type(text.scorer).__name__}+{type(text.fuser).__name__}"
         return Spec(label, label, text)
     if not isinstance(text, str | Path):
-        raise PartError(f"expected a Strategy, or text such as {_EXAMPLES}; got {shown(text)}.")
+        raise PartError(f"expected a Strategy, or text such as {EXAMPLES}; got {shown(text)}.")
     written = str(text).strip()
     body, share = written, None
     if "@" in written and not written.endswith(".toml"):
@@ -123,7 +118,7 @@ def parse_spec(text: StrategyLike) -> Spec:
     name, _, arguments = body.partition(":")
     name = name.strip()
     if not name or "=" in name:
-        raise ConfigError(f"expected a strategy, such as {_EXAMPLES}; got {shown(written)}.")
+        raise ConfigError(f"expected a strategy, such as {EXAMPLES}; got {shown(written)}.")
     config = {"recipe": name} | read_arguments(arguments, written)
     return Spec(written, name.casefold(), from_config(config), share)
 
@@ -139,30 +134,6 @@ def _check_share(written: str, value: str | float) -> float:
             f"{shown(written)}, such as 0.65, got {shown(value)}."
         )
     return share
-
-
-def read_arguments(text: str, written: str) -> dict[str, Any]:
-    """Names and values from ``P=4,scorer=Random(seed=1)``.
-
-    Args:
-        text: to be read.
-        written: the full input, for the message.
-
-    Raises:
-        ConfigError: for text of another form.
-    """
-    try:
-        quoted = _DOTTED.sub(lambda word: repr(word[0]), text)
-        call = ast.parse(f"f({quoted})", mode="eval").body
-        # Text that closes the parenthesis itself is refused.
-        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
-            raise ValueError("not a list of arguments")
-        return _keywords(call)
-    except _UNREADABLE as error:
-        raise ConfigError(
-            f"expected KEY=VALUE, separated by commas, after the name in {shown(written)}; "
-            f"write it like {_EXAMPLES}."
-        ) from error
 
 
 def write_spec(name: str, arguments: Mapping[str, Any]) -> str:
@@ -188,49 +159,7 @@ def _written(value: Any) -> str:
         return f"({told},)" if len(value) == 1 else f"({told})"
     if isinstance(value, bool):
         return str(value).lower()
-    bare = isinstance(value, str) and _WORD.fullmatch(value) and value.lower() not in _TRUTH
+    bare = isinstance(value, str) and _WORD.fullmatch(value) and value.lower() not in TRUTH
     if bare or value is None:
         return str(value)
     return repr(value) if isinstance(value, str | int | float) else shown(value)
-
-
-def read_assignment(text: str, option: str, form: str = "KEY=VALUE") -> tuple[str, Any]:
-    """A name and a value from ``mixup=0``; a value that is not a literal is a string.
-
-    Args:
-        text: to be read.
-        option: the command's, for the message.
-        form: what it takes, for the message.
-
-    Raises:
-        ConfigError: for text of another form.
-    """
-    name, _, value = text.partition("=")
-    if not name.strip() or not value.strip():
-        raise ConfigError(f"expected {option} {form}, got {shown(text)}.")
-    try:
-        return name.strip(), _value(ast.parse(value.strip(), mode="eval").body)
-    except _UNREADABLE:
-        return name.strip(), value.strip()
-
-
-def _keywords(call: ast.Call) -> dict[str, Any]:
-    if call.args:
-        raise ValueError("a value without a name")
-    pairs = [(keyword.arg, keyword.value) for keyword in call.keywords]
-    if any(name is None for name, _ in pairs):
-        raise ValueError("** is not allowed here")
-    if len({name for name, _ in pairs}) < len(pairs):
-        raise ValueError("a name given twice")
-    return {str(name): _value(value) for name, value in pairs}
-
-
-def _value(node: ast.expr) -> Any:
-    if isinstance(node, ast.Name):
-        return _CONSTANTS.get(node.id.lower(), node.id)
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        return {"name": node.func.id} | _keywords(node)
-    if isinstance(node, ast.Tuple | ast.List):
-        values = [_value(element) for element in node.elts]
-        return tuple(values) if isinstance(node, ast.Tuple) else values
-    return ast.literal_eval(node)

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from tokenred.core.files import check_new, check_output, write_atomically
+from tokenred.core.files import PICTURES, check_new, check_output, write_atomically
 from tokenred.core.lock import output_lock
 from tokenred.core.values import Positive, read
 
@@ -26,7 +26,6 @@ _COLOURS = (
     "#ece133", "#b2df8a",
 )  # fmt: skip
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
-SUFFIXES = (".png", ".pdf", ".svg")
 _NOTE_SIZE = 6
 _SERIES: Any = {
     "markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.5, "linewidth": 1.2,
@@ -219,7 +218,7 @@ def save_figure(
     Examples:
         >>> save_figure(figure, "tradeoff.pdf", "tradeoff.png")  # doctest: +SKIP
     """
-    paths = tuple(check_output(p, SUFFIXES, overwrite=overwrite) for p in (path, *others))
+    paths = tuple(check_output(p, PICTURES, overwrite=overwrite) for p in (path, *others))
     for path in paths:
         content = figure_bytes(figure, path.suffix.lower()[1:], dpi)
         with output_lock(path):

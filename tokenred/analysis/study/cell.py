@@ -10,11 +10,12 @@ from tokenred.analysis.measure.machine import is_out_of_memory
 from tokenred.analysis.measure.timing import Compile
 from tokenred.analysis.study.refs import DataRef, ModelRef
 from tokenred.core.errors import ConfigError, TokenredError, shown
+from tokenred.core.notation import read_arguments
 from tokenred.core.part import Part
 from tokenred.core.provenance import own_line
 from tokenred.core.registry import KINDS
 from tokenred.strategies.config import resolve
-from tokenred.strategies.specs import parse_spec, read_arguments, write_spec
+from tokenred.strategies.specs import parse_spec, write_spec
 from tokenred.strategies.strategy import (
     FIELDS,
     STEP_FIELDS,

@@ -1,0 +1,89 @@
+"""What functions declare, read from their source: importing them would import PyTorch.
+
+That takes seconds, and a mistake in a command should be told at once.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import typing
+from collections import abc
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import annotated_types
+
+from tokenred.core import values
+
+_ABOVE = Path(__file__).parents[2]  # the package's folder
+
+
+class _Unknown(type):
+    """The type of a class that is not imported; values of it cannot be written as text."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return cls
+
+    def __getitem__(cls, _: Any) -> Any:
+        return cls
+
+
+class _Names(dict[str, Any]):
+    """What annotations and defaults are made of."""
+
+    def __missing__(self, name: str) -> Any:
+        return _Unknown(name, (), {})
+
+
+_KNOWN = {"Path": Path}
+for _module in (builtins, abc, typing, annotated_types, values):
+    _KNOWN |= vars(_module)
+
+
+@cache
+def declared(place: str) -> Callable[..., Any]:
+    """A function, method or dataclass without what it does: its parameters and its docstring.
+
+    Args:
+        place: module and name, as in ``tokenred.analysis:Grid.run``; modules may import the name.
+    """
+    module, _, name = place.partition(":")
+    outer, *inner = name.split(".")
+    node = _defined(module, outer)
+    for each in inner:
+        node = next(n for n in getattr(node, "body", ()) if getattr(n, "name", "") == each)
+    assert isinstance(node, ast.FunctionDef | ast.ClassDef)
+    about = ast.Expr(ast.Constant(ast.get_docstring(node) or ""))
+    taken = node.args if isinstance(node, ast.FunctionDef) else _fields(node)
+    bare = ast.Module([ast.FunctionDef("bare", taken, [about], [])], [])
+    names = _Names(_KNOWN)
+    code = compile(ast.fix_missing_locations(bare), module, "exec", dont_inherit=True)
+    exec(code, {}, names)
+    found: Callable[..., Any] = names["bare"]
+    return found
+
+
+def _fields(node: ast.ClassDef) -> ast.arguments:
+    """Those of a dataclass, as arguments."""
+    found = [(ast.unparse(n.target), n) for n in node.body if isinstance(n, ast.AnnAssign)]
+    found = [(name, field) for name, field in found if not name.startswith("_")]
+    taken = [ast.arg(name, field.annotation) for name, field in found]
+    return ast.arguments([], [], None, taken, [field.value for _, field in found], None, [])
+
+
+def _defined(module: str, name: str) -> ast.AST:
+    """Where a module defines a name, or imports it from."""
+    place = _ABOVE.joinpath(*module.split("."))
+    files = (place / "__init__.pyi", place / "__init__.py", place.with_name(f"{place.name}.py"))
+    file = next(file for file in files if file.is_file())
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if getattr(node, "name", "") == name:
+            return node
+        if isinstance(node, ast.ImportFrom) and name in [each.name for each in node.names]:
+            return _defined(f"{module}.{node.module}" if node.level else str(node.module), name)
+    raise LookupError(f"{module} has no {name}")

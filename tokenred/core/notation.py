@@ -1,0 +1,79 @@
+"""Names and values in command-line notation: ``P=4,scorer=Random(seed=1)``."""
+
+import ast
+import re
+from typing import Any
+
+from tokenred.core.errors import ConfigError, shown
+
+TRUTH = {"true": True, "false": False}
+_CONSTANTS: dict[str, bool | None] = {**TRUTH, "none": None}
+_UNREADABLE = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)
+_DOTTED = re.compile(r"(?<==)[A-Za-z_]\w*(?:\.\w+)+(?=\s*[,)]|$)")  # deit_b_11.5 is no Python
+EXAMPLES = "'gtp', 'gtp:P=4,alpha=0.2', 'evit:keep_rate=0.5', 'tome@0.65' or the path of a .toml"
+
+
+def read_arguments(text: str, written: str) -> dict[str, Any]:
+    """Names and values from ``P=4,scorer=Random(seed=1)``.
+
+    Args:
+        text: to be read.
+        written: the full input, for the message.
+
+    Raises:
+        ConfigError: for text of another form.
+    """
+    try:
+        quoted = _DOTTED.sub(lambda word: repr(word[0]), text)
+        call = ast.parse(f"f({quoted})", mode="eval").body
+        # Text that closes the parenthesis itself is refused.
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
+            raise ValueError("not a list of arguments")
+        return _keywords(call)
+    except _UNREADABLE as error:
+        raise ConfigError(
+            f"expected KEY=VALUE, separated by commas, after the name in {shown(written)}; "
+            f"write it like {EXAMPLES}."
+        ) from error
+
+
+def read_assignment(text: str, option: str, form: str = "KEY=VALUE") -> tuple[str, Any]:
+    """A name and a value from ``mixup=0``; a value that is not a literal is a string.
+
+    Args:
+        text: to be read.
+        option: the command's, for the message.
+        form: what it takes, for the message.
+
+    Raises:
+        ConfigError: for text of another form.
+    """
+    name, _, value = text.partition("=")
+    if not name.strip() or not value.strip():
+        raise ConfigError(f"expected {option} {form}, got {shown(text)}.")
+    try:
+        return name.strip(), _value(ast.parse(value.strip(), mode="eval").body)
+    except _UNREADABLE:
+        return name.strip(), value.strip()
+
+
+def _keywords(call: ast.Call) -> dict[str, Any]:
+    if call.args:
+        raise ValueError("a value without a name")
+    pairs = [(keyword.arg, keyword.value) for keyword in call.keywords]
+    if any(name is None for name, _ in pairs):
+        raise ValueError("** is not allowed here")
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("a name given twice")
+    return {str(name): _value(value) for name, value in pairs}
+
+
+def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Name):
+        return _CONSTANTS.get(node.id.lower(), node.id)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        return {"name": node.func.id} | _keywords(node)
+    if isinstance(node, ast.Tuple | ast.List):
+        values = [_value(element) for element in node.elts]
+        return tuple(values) if isinstance(node, ast.Tuple) else values
+    return ast.literal_eval(node)
