@@ -7,6 +7,7 @@ from collections import abc
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import BeforeValidator, Field, TypeAdapter
 
 
 class Words(str):
@@ -23,9 +24,6 @@ def reader_of(annotation: Any) -> tuple[Any, str]:
 
 
 def _new_reader(annotation: Any) -> tuple[Any, str]:
-    # Imported late: it takes longer to import than all of tokenred.
-    from pydantic import TypeAdapter
-
     try:
         form = _form(annotation)
         return (None if form.read_by is Any else TypeAdapter(form.read_by)), form.words
@@ -76,7 +74,7 @@ def _form(annotation: Any, constraints: tuple[Any, ...] = (), among: bool = Fals
         form = _Form(type(None), None, "None", "None")
     elif origin is Literal:
         words = f"one of {', '.join(map(repr, args))}"
-        before = _before(functools.partial(_choice, args))
+        before = BeforeValidator(functools.partial(_choice, args))
         form = _Form(Literal, Annotated[annotation, before], words, words)
     elif origin in _SEQUENCES or annotation in _SEQUENCES:
         form = _sequence(list if list in (origin, annotation) else tuple, args, constraints, among)
@@ -86,15 +84,7 @@ def _form(annotation: Any, constraints: tuple[Any, ...] = (), among: bool = Fals
     return form._replace(words=given[-1], many=given[-1]) if given else form
 
 
-def _before(convert: Any) -> Any:
-    from pydantic import BeforeValidator
-
-    return BeforeValidator(convert)
-
-
 def _leaf(annotation: Any, constraints: tuple[Any, ...]) -> _Form:
-    from pydantic import Field
-
     low = _bound(constraints, Ge, "ge")
     least = "" if low is None else f" of at least {low}"
     within = _interval(constraints)
@@ -110,7 +100,7 @@ def _leaf(annotation: Any, constraints: tuple[Any, ...]) -> _Form:
         name = getattr(annotation, "__name__", str(annotation))
         return _Form(Any, Any, name, name)
     field, convert, words, many = leaves[annotation]
-    read_by: Any = Annotated[(annotation, field, *constraints, _before(convert))]
+    read_by: Any = Annotated[(annotation, field, *constraints, BeforeValidator(convert))]
     return _Form(annotation, read_by, words, many)
 
 
@@ -120,7 +110,7 @@ def _sequence(kind: Any, args: tuple[Any, ...], constraints: tuple[Any, ...], am
     if kind is tuple and (Ellipsis in args or len(types_of_items) == 1):
         types_of_items.append(Ellipsis)
     # A list of numbers and a tuple of them may mean two things.
-    before = _before(functools.partial(_several, kind, not (among and kind is list)))
+    before = BeforeValidator(functools.partial(_several, kind, not (among and kind is list)))
     read_by: Any = Annotated[(kind[tuple(types_of_items)], *constraints, before)]
     if not items:
         words, many = "a list", "lists"
@@ -135,8 +125,6 @@ def _sequence(kind: Any, args: tuple[Any, ...], constraints: tuple[Any, ...], am
 
 
 def _union(forms: list[_Form]) -> _Form:
-    from pydantic import Field
-
     words = " or ".join(dict.fromkeys(form.words for form in forms))
     many = " or ".join(dict.fromkeys(form.many for form in forms))
     if all(form.read_by is Any for form in forms):
