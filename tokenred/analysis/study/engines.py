@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from loky import ProcessPoolExecutor, cpu_count
+
 from tokenred.analysis.study.cell import EngineError
 from tokenred.analysis.study.pool import (
     Engine,
@@ -22,7 +24,7 @@ from tokenred.analysis.study.pool import (
     open_runner,
     run_cell,
 )
-from tokenred.core.errors import ConfigError, MissingExtraError, UnknownNameError, shown
+from tokenred.core.errors import ConfigError, UnknownNameError, optional, shown
 from tokenred.core.values import Count, Magnitude, Size, checked
 
 ENGINES = ("serial", "processes", "ray")
@@ -83,8 +85,6 @@ class Processes(Pool):
     def __init__(
         self, workers: int | None = None, threads: int | None = None, retries: int = 2
     ) -> None:
-        from loky import cpu_count
-
         self._workers = workers or cpu_count()
         self._environment = dict(_OF_WORKERS)
         if threads is not None or not any(name in os.environ for name in _THREADS):
@@ -110,8 +110,6 @@ class Processes(Pool):
 
     def _start(self, runner: Parcel) -> Any:
         """A pool of which one worker has answered."""
-        from loky import ProcessPoolExecutor
-
         for tried in range(1, _FALSE_STARTS + 1):
             pool = ProcessPoolExecutor(
                 self._workers, env=self._environment, initializer=_settle,
@@ -175,16 +173,10 @@ class Ray(Pool):
         retries: int = 2,
         gpus: float = 0,
     ) -> None:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about itself and its own dependencies
-                import ray
-        except ImportError as error:
-            raise MissingExtraError(
-                "the engine 'ray' needs Ray, which is not installed: pip install 'tokenred[ray]', "
-                "or choose engine='processes'."
-            ) from error
-        self._ray: Any = ray
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about itself and its own dependencies
+            purpose = "the engine 'ray' needs Ray (engine='processes' does not)"
+            self._ray = optional("ray", "ray", purpose)
         self._workers, self._threads = workers, threads or 1
         self._address, self._gpus = address, gpus
         super().__init__(retries, workers or 1)
@@ -210,8 +202,6 @@ class Ray(Pool):
                     ray.shutdown()
 
     def _connect(self) -> None:
-        from loky import cpu_count
-
         cores = max((self._workers or 1) * self._threads, cpu_count())
         local = {"num_cpus": cores, "include_dashboard": False}
         options: dict[str, Any] = {"address": self._address} if self._address else local
