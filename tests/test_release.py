@@ -73,7 +73,7 @@ def test_the_lowest_versions_are_those_declared() -> None:
     assert "timm==1.0.15" in pins
     assert "tomli==2; python_version < '3.11'" in pins
     assert len(pins) == len(PROJECT["dependencies"]) + 2
-    assert all((ROOT / name).exists() for name in versions.TESTS)
+    assert all((ROOT / name.partition("::")[0]).exists() for name in versions.TESTS)
     with pytest.raises(ValueError, match="no lowest version: 'numpy'"):
         versions.pins({"dependencies": ["numpy"], "optional-dependencies": {"testing": []}})
 

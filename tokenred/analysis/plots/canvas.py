@@ -131,6 +131,7 @@ def _show_hidden(axes: Axes) -> None:
 
 def draw_bars(axes: Axes, x: Any, y: Any, colour: Any, **ends: Any) -> None:
     """Error bars; ``ends`` are ``xerr`` or ``yerr`` of matplotlib."""
+    ends = {name: np.asarray(both) for name, both in ends.items()}
     axes.errorbar(
         x, y, fmt="none", ecolor=colour, elinewidth=0.8, capsize=1.7, capthick=0.8, alpha=0.65,
         zorder=2, **ends,

@@ -52,8 +52,8 @@ class Points:
     def half_width(self) -> float | None:
         """The longer side of a typical interval (the other may end at 0 or 100%), None if none."""
         sides = self.frame[["low", "high"]].sub(self.frame["value"], axis=0).abs()
-        half = float(sides.max(axis=1, skipna=False).median())
-        return None if math.isnan(half) else half
+        longer = sides.max(axis=1, skipna=False).dropna()
+        return None if longer.empty else float(longer.median())
 
 
 def gather(

@@ -185,7 +185,7 @@ def _draw_published(
         colour, marker = chosen[called[method, backbone]]
         timed = x != "gmacs" and "device" in own
         device = f" on {str(own['device'].iloc[0]).upper()}" if timed else ""
-        tuned = ", fine-tuned" if line.get("finetuned") is True else ""
+        tuned = ", fine-tuned" if line.get("finetuned") in (True,) else ""  # or NumPy's
         label = f"{read_name(method)}, {backbone}{device}{tuned} (published)"
         own = own.sort_values(x, kind="stable")
         draw_series(
