@@ -294,7 +294,7 @@ def test_random_values_of_a_recipe(name: str, value: Any) -> None:
 
 
 @pytest.mark.slow
-@settings(QUICK, max_examples=5000)
+@settings(QUICK, max_examples=2000)
 @given(name=st.sampled_from(sorted({**FIELDS, **ARGUMENTS})), value=VALUES)
 def test_many_random_values(name: str, value: Any) -> None:
     (check if name in FIELDS else check_recipe)(name, value)

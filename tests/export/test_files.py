@@ -14,20 +14,28 @@ from torch import Tensor, nn
 
 import tokenred as tr
 from tests.static_recipes import static_recipes
+from tokenred.attention import FusedEngine, PlainEngine
 from tokenred.core.errors import ConfigError, MissingExtraError, OutputExistsError, PartError
 from tokenred.export import ExportError, ExportReport, onnx_file, to_onnx, to_torch_export
 from tokenred.export.onnx_file import translations
+from tokenred.export.traced import trace
 
 NEEDS_ONNX = pytest.mark.skipif(
     not all(map(find_spec, ("onnx", "onnxruntime", "onnxscript"))), reason="needs tokenred[export]"
 )
 FORMATS = ["torch", pytest.param("onnx", marks=NEEDS_ONNX)]
 THETA = tr.strategy("gtp", graph="spatial", theta=0.6, schedule=tr.PerLayer((3,)))
-CASES = {"gtp, theta": ("distilled", THETA), "dense": ("no cls", None)}
-SLOW: dict[str, Any] = {
-    "no cls": ("no cls", tr.strategy("topk", layers=(1,), keep_rate=0.6)),
-    **{name: ("cls", made) for name, made in static_recipes().items()},
+CASES: dict[str, tuple[str, tr.Strategy | None]] = {
+    "gtp, theta": ("distilled", THETA),
+    "dense": ("no cls", None),
 }
+RECIPES = static_recipes()
+# Together these have every operator that any recipe has.
+AS_FILES = (
+    "atc", "cubistmerge", "diffrate", "dpcknn", "dynamicvit", "frequency", "gtp", "idlevit", "mstm",
+    "pitome", "sinkhorn", "tofu", "uniform",
+)  # fmt: skip
+UNTRAINED = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
 
 
 def export(kind: str, model: Any, folder: Path, **options: Any) -> ExportReport:
@@ -45,22 +53,48 @@ def loaded(path: Path) -> Callable[[Tensor], Tensor]:
     return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
 
 
-@pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
-@pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize(
-    "name", [*CASES, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
-)
-def test_the_file_agrees_at_any_batch_size(kind: str, name: str, vit: Any, tmp_path: Path) -> None:
-    form, strategy = (CASES | SLOW)[name]
-    model = vit(form) if strategy is None else tr.wrap(vit(form), strategy)
-    report = export(kind, model, tmp_path)
-    assert report.difference is not None
-    assert report.difference <= 1e-5
-    run = loaded(report.path)
+def check_any_batch_size(run: Callable[[Tensor], Tensor], model: nn.Module) -> None:
     for batch in (1, 2, 7):
         images = torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(batch))
         with torch.no_grad():
             torch.testing.assert_close(run(images), model(images), rtol=1e-4, atol=1e-4)
+
+
+def check_file(kind: str, model: nn.Module, folder: Path) -> None:
+    report = export(kind, model, folder)
+    assert report.difference is not None
+    assert report.difference <= 1e-5
+    check_any_batch_size(loaded(report.path), model)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("name", CASES)
+def test_the_file_agrees_at_any_batch_size(kind: str, name: str, vit: Any, tmp_path: Path) -> None:
+    form, strategy = CASES[name]
+    check_file(kind, vit(form) if strategy is None else tr.wrap(vit(form), strategy), tmp_path)
+
+
+@NEEDS_ONNX
+@pytest.mark.slow
+@UNTRAINED
+@pytest.mark.parametrize("name", AS_FILES)
+def test_the_onnx_file_of_a_recipe_agrees(name: str, vit: Any, tmp_path: Path) -> None:
+    check_file("onnx", tr.wrap(vit(), RECIPES[name]), tmp_path)
+
+
+@pytest.mark.slow
+@UNTRAINED
+def test_the_graph_of_every_recipe_agrees_and_has_no_other_operators(vit: Any) -> None:
+    models = {name: tr.wrap(vit(), strategy) for name, strategy in RECIPES.items()}
+    models["no cls"] = tr.wrap(vit("no cls"), tr.strategy("topk", layers=(1,), keep_rate=0.6))
+    operators = {}
+    for name, model in models.items():
+        engines = (FusedEngine(), PlainEngine())
+        program = trace(model, None, dynamic_batch=True, engines=engines).program
+        check_any_batch_size(program.module(), model)
+        nodes = program.graph.nodes
+        operators[name] = {str(node.target) for node in nodes if node.op == "call_function"}
+    assert set().union(*operators.values()) == set().union(*(operators[n] for n in AS_FILES))
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -1,6 +1,6 @@
 """A reduced model as one graph: torch.compile without a break, torch.export for any batch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from torch._dynamo.testing import CompileCounter
 import tokenred as tr
 from tests.backbones.forms import vit
 from tests.static_recipes import static_recipes
+from tokenred.core.part import Part
 
 METHODS = {
     "nothing": tr.strategy("gtp", P=0),
@@ -25,13 +26,23 @@ METHODS = {
     "tri-level, as released": tr.strategy("tri-level", layers=(0, 1), reference=True),
 }
 METHODS["frequency, learned"] = tr.strategy("frequency", layers=(0,), learned=True)
+OWN = list(METHODS)
 METHODS |= static_recipes(without=METHODS)
 pytestmark = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
 
 
-def _by_default(*names: str) -> pytest.MarkDecorator:
-    """These methods by default, and all in the slow run."""
-    marked = [pytest.param(m, marks=[] if m in names else pytest.mark.slow) for m in METHODS]
+def _learns(strategy: tr.Strategy) -> bool:
+    parts = strategy.parts.values()
+    return any(getattr(p, "masks", False) or type(p).build is not Part.build for p in parts)
+
+
+# Tests of exported files have the recipes; without weights or masks, training is as inference.
+LEARNING = [name for name, strategy in METHODS.items() if _learns(strategy)]
+
+
+def _by_default(one: str, others: Iterable[str] = ()) -> pytest.MarkDecorator:
+    """One method by default, and others in the slow run."""
+    marked = [one, *(pytest.param(m, marks=pytest.mark.slow) for m in others if m != one)]
     return pytest.mark.parametrize("reduced", marked, indirect=True)
 
 
@@ -58,7 +69,7 @@ def test_no_value_is_read_off_the_cpu(reduced: tr.ReducedViT) -> None:
     assert logits.shape == (2, 5)
 
 
-@_by_default("gtp, sparse")
+@_by_default("gtp, sparse", METHODS)
 def test_compile(reduced: tr.ReducedViT) -> None:
     graphs = CompileCounter()
     compiled: Any = torch.compile(reduced, fullgraph=True, backend=graphs)
@@ -68,7 +79,7 @@ def test_compile(reduced: tr.ReducedViT) -> None:
     assert graphs.frame_count == 1
 
 
-@_by_default("mstm")
+@_by_default("mstm", OWN)
 def test_export(reduced: tr.ReducedViT) -> None:
     with torch.no_grad():
         batch = torch.export.Dim("batch", min=1, max=64)
@@ -81,7 +92,7 @@ def test_export(reduced: tr.ReducedViT) -> None:
     assert set(program.state_dict) == set(reduced.state_dict())
 
 
-@_by_default("topk")
+@_by_default("topk", LEARNING)
 def test_compile_in_training(reduced: tr.ReducedViT) -> None:
     compiled: Any = torch.compile(reduced.train(), fullgraph=True, backend="aot_eager")
     gradients = []

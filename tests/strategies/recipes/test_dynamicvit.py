@@ -27,9 +27,9 @@ def wrapped(form: str = "cls", **options: Any) -> tr.ReducedViT:
 # ---------------------------------------------------------------- mask and gather
 
 
-def decided(form: str, seed: int) -> tuple[tr.ReducedViT, Tensor]:
+def decided(form: str) -> tuple[tr.ReducedViT, Tensor]:
     """A model whose networks are sure, in training, of what inference keeps of an image."""
-    reduced, batch = wrapped(form), images(form, b=1, seed=seed)
+    reduced, batch = wrapped(form), images(form, b=1)
     stages, odds = reduced.parts["selector"].stages, []
     hooks = [s.register_forward_hook(lambda _, __, out: odds.append(out)) for s in stages]
     reduced(batch)
@@ -60,10 +60,9 @@ def both_ways(reduced: tr.ReducedViT, batch: Tensor, epsilon: float) -> float:
     return (masked - gathered).abs().max().item()
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("form", FORMS)
-def test_the_training_mask_is_the_inference_gather(form: str, seed: int) -> None:
-    reduced, batch = decided(form, seed)
+def test_the_training_mask_is_the_inference_gather(form: str) -> None:
+    reduced, batch = decided(form)
     assert both_ways(reduced, batch, 0.0) < 1e-10
     # The ε of the masked attention is all that leaks, and leaks in proportion.
     gap = both_ways(reduced, batch, 1e-6)
