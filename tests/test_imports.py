@@ -111,5 +111,7 @@ def test_every_public_name_is_there() -> None:
         tokenred.nothing  # noqa: B018
     with pytest.raises(AttributeError, match=r"Did you mean tokenred\.analysis\.compare\?"):
         tokenred.compare  # noqa: B018
+    with pytest.raises(AttributeError, match=r"Did you mean tokenred\.models\.load_model\?"):
+        tokenred.load_model  # noqa: B018
     with pytest.raises(AttributeError, match=r"Did you mean wrap\?"):
         tokenred.warp  # noqa: B018

@@ -37,8 +37,9 @@ def __getattr__(name: str) -> Any:
     except AttributeError:
         if name.startswith("_"):
             raise
-        place = "tokenred.analysis." if name in _load("analysis").__all__ else ""
-        close = [f"{place}{name}"] if place else get_close_matches(name, __dir__(), n=1)
+        homes = (_load(home) for home in ("analysis", *sorted(_PACKAGES - {"export"})))
+        places = [home.__name__ for home in homes if name in getattr(home, "__all__", ())]
+        close = [f"{home}.{name}" for home in places] or get_close_matches(name, __dir__(), n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
         raise AttributeError(f"tokenred has no attribute {name}.{hint}", name=name) from None
 

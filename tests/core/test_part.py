@@ -6,7 +6,7 @@ import pytest
 
 import tokenred as tr
 from tests.strategies.recipes.checks import model
-from tokenred.core.errors import ConfigError, UnknownNameError
+from tokenred.core.errors import ConfigError, PartError, UnknownNameError
 
 
 class Plain(tr.Scorer):
@@ -88,3 +88,12 @@ def test_what_the_contract_has_can_be_set() -> None:
 def test_several_values_are_one_for_each_block(recipe: str, arguments: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"has 3 values, but .* has 4 blocks\. Pass one for each"):
         tr.wrap(model(), tr.strategy(recipe, **arguments))
+
+
+def test_a_method_takes_what_it_is_called_with() -> None:
+    expected = r"Mine: expected __call__\(self, state, attention\), got __call__\(self, x\)"
+    with pytest.raises(PartError, match=expected):
+
+        class Mine(tr.Scorer):
+            def __call__(self, x: Any) -> Any:  # type: ignore[override]
+                return x

@@ -66,6 +66,10 @@ def test_unknown_name_suggests(registry: Registry[tr.Scorer]) -> None:
         tr.errors.UnknownNameError, match=r"unknown strategy 'gpt'.*'gtp'.*your own, import"
     ):
         tr.strategy("gpt")
+    with pytest.raises(tr.errors.UnknownNameError, match=r"scorer 'prune'.* It is a fuser\."):
+        tr.strategy("gtp", scorer="prune")
+    with pytest.raises(tr.errors.UnknownNameError, match=r"It is a scorer, .*'gtp:scorer=CosSim'"):
+        tr.strategy("CosSim")
 
 
 def test_wrong_kinds_are_refused(registry: Registry[tr.Scorer]) -> None:

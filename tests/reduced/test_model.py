@@ -119,6 +119,16 @@ class Greedy(tr.Fuser):
         return tr.Transport(keep, selection.drop).apply(state)
 
 
+class NoTransport(tr.Fuser):
+    def transport(self, state: Any, selection: Any, graph: Any, attention: Any) -> Any:
+        return None
+
+
+class NoSelection(tr.Selector):
+    def __call__(self, state: Any, attention: Any, count: int) -> Any:
+        return None
+
+
 class Unasked(tr.Scorer):
     """Reads what it did not ask for."""
 
@@ -162,6 +172,8 @@ class Empty(tr.Scorer):
     [
         ({"scorer": WrongShape()}, r"shape \(2, 12\).*got \(2, 13\)"),
         ({"fuser": Greedy()}, r"must leave 10.*of 12.*got 9"),
+        ({"fuser": NoTransport()}, r"NoTransport: transport must return a .*Transport, got None"),
+        ({"scorer": NoSelection()}, r"NoSelection must return a .*Selection, got None"),
         ({"scorer": Unasked()}, r"diagonal.*not computed.*requires"),
         ({"graph": Matrix(), "fuser": "propagate"}, r"Matrix must return .*Graph.* got tensor"),
         ({"fuser": Transposed()}, r"move as \(batch, \d+, 2\), remaining × removed"),
@@ -346,7 +358,9 @@ def test_a_model_in_the_place_of_the_strategy_is_refused() -> None:
         tr.wrap(vit(), "gtp", P=4)
     with pytest.raises(UnknownNameError, match=r"wrap\(model, 'gtp:M=4@0.65'\)\."):
         tr.wrap(vit(), "gtp", M=4, budget=0.65)
-    with pytest.raises(InputError, match=r"image_shape is .*, got 224"):
+    with pytest.raises(UnknownNameError, match=r"no parameter 'device'\. Known: check, engine"):
+        tr.wrap(vit(), "gtp", device="cuda")
+    with pytest.raises(InputError, match=r"expected image_shape as .*, got 224"):
         tr.gmacs(vit(), 224)  # type: ignore[arg-type]
     with pytest.raises(PartError, match="swap them"):
         tr.wrap("gtp", vit())

@@ -94,6 +94,9 @@ def test_unknown_names() -> None:
         parse_spec("gtp:scorer=DiagAttm")
     with pytest.raises(PartError, match="expected a Strategy"):
         parse_spec(3)  # type: ignore[arg-type]
+    for part in (tr.scorers.CosSim, tr.scorers.CosSim()):
+        with pytest.raises(PartError, match="A part goes into a strategy"):
+            parse_spec(part)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("share", [0.85, 0.65])

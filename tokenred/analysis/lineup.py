@@ -62,6 +62,8 @@ def named_specs(strategies: Strategies) -> list[Spec]:
 
 
 def _named(label: str, given: StrategyLike) -> Spec:
+    if not isinstance(label, str):
+        raise ConfigError(f"expected a name as text for each strategy, got {shown(label)}.")
     spec = parse_spec(given)
     # A strategy without a recipe counts as its own method.
     return replace(spec, label=label, method=spec.method if spec.method in recipes else label)

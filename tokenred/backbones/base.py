@@ -260,7 +260,9 @@ def check_batch(images: Tensor, channels: int, weight: Tensor, hint: str = "") -
     """
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != channels:
         got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise InputError(f"images must be (batch, {channels}, height, width), got {got}.{hint}")
+        raise InputError(
+            f"images must be a tensor (batch, {channels}, height, width), got {got}.{hint}"
+        )
     # Autocast is looked up only if the types differ: some devices (meta) do not support it.
     fits = images.dtype == weight.dtype or torch.is_autocast_enabled(images.device.type)
     if not images.is_floating_point() or not fits:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tokenred.core.errors import ConfigError, DataError, OutputExistsError
+from tokenred.core.errors import ConfigError, DataError, OutputExistsError, shown
 
 PICTURES = (".png", ".pdf", ".svg")
 """The files that a figure can be saved as."""
@@ -106,6 +106,8 @@ def check_output(path: str | Path, suffixes: tuple[str, ...], *, overwrite: bool
         OutputExistsError: if the file exists.
         DataError: if its folder does not.
     """
+    if not isinstance(path, str | Path):
+        raise ConfigError(f"expected the path of a file, got {shown(path)}.")
     path = Path(path).expanduser()
     if path.suffix.lower() not in suffixes:
         raise ConfigError(f"expected a file that ends in {', '.join(suffixes)}, got {path.name!r}.")

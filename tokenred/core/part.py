@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
@@ -73,6 +74,7 @@ class Part:
             )
         made = dataclass(frozen=True)(cls)
         _check_fields(made)
+        _check_methods(made)
         checked(made)
 
     def replace(self, **changes: Any) -> Self:
@@ -193,6 +195,29 @@ def _check_fields(cls: type) -> None:
                 f"means something else. Call it by another name; to set {base.__name__}.{name} "
                 f"itself, write it without an annotation ({name} = …)."
             )
+
+
+def _check_methods(cls: type) -> None:
+    """Refuse a method that does not take what is passed to it.
+
+    Raises:
+        PartError: with the parameters expected, and its own.
+    """
+    for name, own in vars(cls).items():
+        homes = [base for base in cls.__mro__[1:] if name in vars(base)]
+        theirs = vars(homes[-1])[name] if homes else None
+        if not (inspect.isfunction(own) and inspect.isfunction(theirs)):
+            continue
+        told = inspect.signature(theirs).parameters.values()
+        expected = [p.name for p in told if p.kind is p.POSITIONAL_OR_KEYWORD]
+        signature = inspect.signature(own)
+        try:
+            signature.bind(*expected)
+        except TypeError:
+            raise PartError(
+                f"{cls.__name__}: expected {name}({', '.join(expected)}), got "
+                f"{name}({', '.join(signature.parameters)}); it is called with all of them."
+            ) from None
 
 
 def check_blocks(

@@ -121,7 +121,11 @@ class Registry(Generic[T]):
         """
         entry = self._find(name)
         if entry is None:
-            raise UnknownNameError(f"{UnknownNameError.of(self.kind, name, self.names())}{IF_OWN}")
+            others = [key for key, kind in KINDS.items() if kind is not self and name in kind]
+            told = f" It is a {KINDS[others[0]].kind}" if others else IF_OWN.rstrip(".")
+            if others and self.kind == "strategy":
+                told += f", which goes into a strategy: 'gtp:{others[0]}={name}'"
+            raise UnknownNameError(f"{UnknownNameError.of(self.kind, name, self.names())}{told}.")
         return entry
 
     def __iter__(self) -> Iterator[Entry]:
@@ -167,7 +171,7 @@ class Registry(Generic[T]):
         raise PartError(
             f"expected a {self.kind}: a name ({', '.join(self.names())}) or an instance of "
             f"tokenred.{self.base.__name__}; got {shown(part)}."
-            + (" Write it with parentheses: Part()." if inspect.isclass(part) else "")
+            + (f" Write it with parentheses: {part.__name__}()." if inspect.isclass(part) else "")
         )
 
     def built_in(self) -> dict[str, Callable[..., Any]]:

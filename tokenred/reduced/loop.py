@@ -383,6 +383,11 @@ class Runner:
             with self.span("select"):
                 choose = partial(selected, selector) if fast else selector
                 selection = choose(state, attention, step.count)
+                if not isinstance(selection, Selection):
+                    raise PartError(
+                        f"{type(part).__name__} must return a tokenred.Selection, got "
+                        f"{shown(selection)}."
+                    )
                 if self.check:
                     _check_selection(selector, selection, state.num_tokens)
             part = fuser

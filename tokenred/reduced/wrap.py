@@ -13,7 +13,7 @@ from tokenred.reduced.model import ReducedViT, resolved
 from tokenred.reduced.tower import ReducedTower
 from tokenred.strategies.schedules import Budget
 from tokenred.strategies.specs import StrategyLike, write_spec
-from tokenred.strategies.strategy import Strategy
+from tokenred.strategies.strategy import FIELDS, Strategy, recipes
 
 
 def wrap(
@@ -52,6 +52,9 @@ def wrap(
     """
     if arguments:
         name = strategy if isinstance(strategy, str) else "gtp"
+        known = {"budget", *FIELDS}.union(*(recipe.parameters for recipe in recipes))
+        if unknown := sorted(set(arguments) - known):
+            raise UnknownNameError.of("parameter", unknown[0], ("engine", "check"), "wrap")
         first, share = next(iter(arguments)), arguments.pop("budget", None)
         written = write_spec(name, arguments) + ("" if share is None else f"@{share}")
         given = ", ".join(f"{key}={shown(value)}" for key, value in arguments.items())
@@ -102,7 +105,10 @@ def gmacs(model: nn.Module, image_shape: Sequence[int] | None = None) -> float:
     size = None
     if image_shape is not None:
         if not isinstance(image_shape, Sequence) or len(image_shape) not in (2, 3):
-            raise InputError(f"image_shape is (channels, height, width), got {shown(image_shape)}.")
+            raise InputError(
+                "expected image_shape as (channels, height, width) or (height, width), got "
+                f"{shown(image_shape)}."
+            )
         size = (int(image_shape[-2]), int(image_shape[-1]))
     reduced = model if isinstance(model, ReducedViT) else dense(model)
     return reduced.cost(size).gmacs

@@ -207,7 +207,13 @@ class Fuser(Reader):
         if self.network is not None and not self.tells_transport:
             after: TokenState = self._called(state, selection, graph, attention)
             return after
-        return self.transport(state, selection, graph, attention).apply(state)
+        made = self.transport(state, selection, graph, attention)
+        if not isinstance(made, Transport):
+            raise PartError(
+                f"{type(self).__name__}: transport must return a tokenred.Transport, got "
+                f"{shown(made)}."
+            )
+        return made.apply(state)
 
 
 class Router(Reader):

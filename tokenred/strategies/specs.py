@@ -101,7 +101,14 @@ def parse_spec(text: StrategyLike) -> Spec:
         label = f"{type(text.scorer).__name__}+{type(text.fuser).__name__}"
         return Spec(label, label, text)
     if not isinstance(text, str | Path):
-        raise PartError(f"expected a Strategy, or text such as {EXAMPLES}; got {shown(text)}.")
+        hint = ""
+        if isinstance(text, Part) or (isinstance(text, type) and issubclass(text, Part)):
+            hint = " A part goes into a strategy: tokenred.strategy('gtp', scorer=…)."
+        elif isinstance(getattr(text, "strategy", None), Strategy):
+            hint = " Pass the strategy of that model: model.strategy."
+        raise PartError(
+            f"expected a Strategy, or text such as {EXAMPLES}; got {shown(text)}.{hint}"
+        )
     written = str(text).strip()
     body, share = written, None
     if "@" in written and not written.endswith(".toml"):

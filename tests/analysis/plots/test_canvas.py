@@ -86,3 +86,10 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="folder"):
         save_figure(figure, tmp_path / "no" / "a.png")
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_what_is_no_figure_or_no_path_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"save_figure\(figure, path\), got 'a.pdf' as the fig"):
+        save_figure("a.pdf", tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="expected the path of a file, got None"):
+        save_figure(Figure(), None)  # type: ignore[arg-type]

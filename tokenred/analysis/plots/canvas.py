@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from tokenred.core.errors import ConfigError, shown
 from tokenred.core.files import PICTURES, check_new, check_output, write_atomically
 from tokenred.core.lock import output_lock
 from tokenred.core.values import Positive, read
@@ -211,7 +212,7 @@ def save_figure(
         The paths.
 
     Raises:
-        ConfigError: for another suffix.
+        ConfigError: for another suffix, or something else than a figure.
         OutputExistsError: if a file exists; nothing is written then.
         DataError: if a file cannot be written.
         OutputBusyError: if another process is writing a file.
@@ -219,6 +220,8 @@ def save_figure(
     Examples:
         >>> save_figure(figure, "tradeoff.pdf", "tradeoff.png")  # doctest: +SKIP
     """
+    if not isinstance(figure, Figure):
+        raise ConfigError(f"expected save_figure(figure, path), got {shown(figure)} as the figure.")
     paths = tuple(check_output(p, PICTURES, overwrite=overwrite) for p in (path, *others))
     for path in paths:
         content = figure_bytes(figure, path.suffix.lower()[1:], dpi)
