@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from tests.cli.conftest import Run
 from tokenred.analysis import Store
@@ -56,10 +57,20 @@ def test_a_study_file_and_options_before_it(run: Run, tmp_path: Path) -> None:
 def test_dry_run(run: Run, tmp_path: Path) -> None:
     result = run("ablate", "-a", "P=4,30,5", "--invalid", "skip", "--dry-run", "--rows", 2)
     assert result.exit_code == 0, result.output
-    for words in ("gtp:P=4", "0.0472", "to do", "ScheduleError", "… and 1 more",
-                  "3 cells: 2 to do, 1 skipped. Nothing was run."):  # fmt: skip
+    for words in ("gtp:P=4", "0.0472", "to do", "skipped: gtp:P=30: ScheduleError", "… and 1 more",
+                  "3 cells, model digits, data digits: 2 to do, 1 skipped. Nothing"):  # fmt: skip
         assert words in result.stdout.replace("\n", " "), words
     assert not list(tmp_path.iterdir())
+
+
+def test_a_list_of_cells_is_one_table(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    result = run("ablate", "-a", "base=gtp:P=6,scorer=MixedAttn(aggregate=mean)@0.65", "--dry-run")
+    head, first, second, *_ = result.stdout.splitlines()[1:]
+    assert head.split() == ["cell", "GMACs", "the", "end", "status", "strategy"]
+    assert first.split() == ["0", "0.0412", "22", "to", "do", "gtp:P=6,"]
+    assert "@0.65" in result.stdout
+    assert second.startswith(" " * 30)
 
 
 def test_failed_cells_show_in_the_exit_code(run: Run, moody: tuple[str, ...]) -> None:
@@ -85,15 +96,18 @@ def test_an_interrupt_says_how_to_go_on(run: Run, moody: tuple[str, ...]) -> Non
 
 
 def test_values_on_the_command_line(run: Run) -> None:
-    assert "column" in run(*FEW, "-a", "P=4", "--sort", "nothing").refusal
+    assert "Did you mean 'top1'" in run(*FEW, "-a", "P=4", "--sort", "top_1").refusal
+    assert not Path("tokenred-out").exists()  # before anything runs
     result = run(
         "ablate", "-a", "base=gtp,tome", "-a", "base=evit:keep_rate=0.5,fuse=false",
-        "-a", "dtype=float32,amp:bfloat16", "-a", "alpha=(0.1,0.1,0.1,0.1,0.2,0.2,0.2,0.2)",
+        "-a", "dtype=float32,amp:bfloat16", "-a", "device=cpu:0", "-a", "compile=max-autotune",
+        "--image-size", "32x36",
+        "-a", "alpha=(0.1,0.1,0.1,0.1,0.2,0.2,0.2,0.2)",
         "--dry-run",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert "6 cells: 6 to do" in result.stdout
-    assert "evit:keep_rate=0.5,fuse=false" in result.stdout
+    assert "6 cells, model digits, data digits: 6 to do" in result.stdout
+    assert "evit:keep_rate=0.5, fuse=false" in result.stdout
 
 
 def test_the_second_start_imports_little(run: Run) -> None:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.cli.conftest import Run
+from tokenred.analysis import Store
 from tokenred.cli import measuring
 
 FEW = ("--limit", 6, "--batch-size", 6)
@@ -104,6 +105,14 @@ def test_bench_goes_on_behind_an_earlier_run_and_draws_it_again(run: Run) -> Non
     assert "--overwrite" in run("bench", "--chart", "earlier.db").refusal
     assert run("bench", "--chart", "earlier.db", "--output", "there").exit_code == 0
     assert Path("there/break_even.png").is_file()
+
+
+def test_a_store_of_one_s_own_is_kept(run: Run) -> None:
+    words = ("compare", "--no-timing", "--limit", 4, "-s", "topk", "--store", "kept.db")
+    assert run(*words).exit_code == 0
+    with Store("kept.db", readonly=True) as store:
+        assert len(store) == 2
+    assert not Path("tokenred-out", "comparison.db").exists()
 
 
 def test_a_dry_run_writes_nothing(run: Run) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.text import Text
 
-from tokenred.analysis.result import number, plain_table
+from tokenred.analysis.result import count, number, plain_table
 from tokenred.cli.console import claim, say
 from tokenred.cli.options import (
     FILE,
@@ -20,8 +20,9 @@ from tokenred.cli.options import (
     model_for,
     options_of,
     read_class_map,
+    read_size,
 )
-from tokenred.core.errors import ConfigError
+from tokenred.core.errors import ConfigError, UnknownNameError
 from tokenred.core.files import check_new
 from tokenred.core.notation import read_arguments
 
@@ -30,7 +31,11 @@ if TYPE_CHECKING:
 
 _GRID = "tokenred.analysis:Grid"
 _STORE = Path("tokenred-out/ablation.db")
-_RAW = ("base", "model", "data", "dtype")
+_RAW = ("base", "model", "data", "dtype", "compile", "attention", "device")
+_OF_ACCURACY = (
+    "top1", "top5", "images", "unreadable", "difference", "difference_low", "difference_high",
+    "p_value",
+)  # fmt: skip
 
 
 @options_of(_GRID, f"{_GRID}.run", leave_out="self axes cells where class_map",
@@ -41,6 +46,7 @@ def ablate_command(
     *,
     axis: Annotated[tuple[str, ...], Parameter(name=["--axis", "-a"])] = (),
     class_map: ClassMap = None,
+    image_size: str | None = None,
     random_weights: bool = False,
     store: Path | None = None,
     dry_run: bool = False,
@@ -59,6 +65,7 @@ def ablate_command(
     Args:
         study: a study file (TOML); options override it.
         axis: NAME=VALUE,VALUE,…, such as alpha=0.05,0.1 or scorer.aggregate=max,mean; repeat it.
+        image_size: a side or HEIGHTxWIDTH that models are resized to; by default their own.
         random_weights: untrained weights, for measuring speed or trying things out.
         store: file for the results; finished cells in it are not run again. By default STUDY.db
             next to the study file, or tokenred-out/ablation.db.
@@ -82,12 +89,16 @@ def ablate_command(
         asked["axes"] = {**asked.get("axes", {}), **axes}
     if class_map is not None:
         asked["class_map"] = read_class_map(class_map)
+    if image_size is not None:
+        asked["image_size"] = read_size(image_size)
     _fill_in(asked, random_weights)
     if output is not None and not dry_run:
         claim(check_new(output, overwrite=overwrite))
     from tokenred.analysis import Grid
 
     grid = Grid(**asked)
+    if sort is not None and tuple(grid.metrics) == ("accuracy",):
+        _check_column(sort, list(grid.axes or ()))
     if dry_run:
         _list(grid.dry_run(place, **given_to(f"{_GRID}.dry_run", ran)), rows)
         return 0
@@ -110,10 +121,23 @@ def _fill_in(asked: dict[str, Any], random_weights: bool) -> None:
             )
         asked["model"] = {"spec": asked.get("model", "digits"), "pretrained": False}
     elif data is not None or "metrics" not in asked or model in (None, "digits"):
-        chosen = zip(("model", "data"), model_for(model, data), strict=True)
-        asked |= {name: value for name, value in chosen if name not in axes}
+        models, sources = (given if isinstance(given, list) else [given] for given in (model, data))
+        found = zip(*(model_for(one, source) for one in models for source in sources), strict=True)
+        for name, values in zip(("model", "data"), found, strict=True):
+            if any(value != values[0] for value in values) and name not in axes:
+                raise ConfigError(f"expected --{name}: the values on the axes have different ones.")
+            asked |= {} if name in axes else {name: values[0]}
     against = asked.setdefault("against", "dense")
     asked["against"] = None if against == "none" else against
+
+
+def _check_column(name: str, axes: list[str]) -> None:
+    """Refuse a column that no row will have if only the accuracy is measured."""
+    from tokenred.analysis.study.rows import OF_EVERY_ROW
+
+    known = {*axes, *OF_EVERY_ROW, *_OF_ACCURACY}
+    if name not in known:
+        raise UnknownNameError.of("column", name, known)
 
 
 def _axes(texts: Iterable[str]) -> dict[str, list[Any]]:
@@ -134,16 +158,28 @@ def _axes(texts: Iterable[str]) -> dict[str, list[Any]]:
 
 
 def _list(frame: pd.DataFrame, rows: int) -> None:
-    heads = ["cell", "strategy", "model", "data", "GMACs", "tokens at\nthe end", "status"]
-    table = plain_table("", heads, left=len(heads), keys=2)
-    table.columns[-1].no_wrap, table.columns[-1].min_width = False, 10
+    found = {name: list(dict.fromkeys(frame[name])) for name in ("model", "data")}
+    varied = [name for name, values in found.items() if len(values) > 1]
+    heads = ["cell", *varied, "GMACs", "tokens at\nthe end", "status", "strategy"]
+    table = plain_table("", heads, left=1 + len(varied), keys=1)
+    for column in table.columns[-2:]:
+        column.justify = "left"
+    # Last, and folded between its arguments where lines are short.
+    last = table.columns[-1]
+    last.no_wrap, last.min_width, last.overflow = False, 24, "fold"
     for at, row in frame.head(rows).iterrows():
         cost = number(row, "gmacs", 4)  # missing for a cell that cannot run
         tokens = str(row["tokens"][-1]) if cost else ""
-        status = f"{row['status']}: {row['why']}" if row["why"] else row["status"]
-        cells = (str(at), row["strategy"], row["model"], row["data"], cost, tokens, status)
+        strategy = row["strategy"]
+        if len(strategy) > 24:
+            strategy = strategy.replace(",", ", ").replace("@", " @")
+        cells = (str(at), *row[varied], cost, tokens, row["status"], strategy)
         table.add_row(*map(Text, cells))
     counts = frame["status"].value_counts()
-    told = ", ".join(f"{count} {status}" for status, count in counts.items())
+    statuses = ", ".join(f"{cells} {status}" for status, cells in counts.items())
     more = [f"… and {len(frame) - rows} more"] if len(frame) > rows else []
-    say(table, *more, f"{len(frame)} cells: {told}. Nothing was run.")
+    same = [f"{name} {values[0]}" for name, values in found.items() if name not in varied]
+    failed = frame[frame["why"] != ""].head(rows).to_dict("records")
+    reasons = [f"{row['status']}: {row['strategy']}: {row['why']}" for row in failed]
+    told = ", ".join([count(len(frame), "cell"), *same])
+    say(table, *more, "", *reasons, f"{told}: {statuses}. Nothing was run.")

@@ -19,6 +19,7 @@ from tokenred.cli.options import (
     model_and_data,
     options_of,
     read_class_map,
+    read_size,
 )
 from tokenred.core.errors import ConfigError
 from tokenred.core.files import check_new, write_atomically
@@ -36,7 +37,7 @@ _PUBLISHED = ("gtp:P=8", "tome:r=8", "evit:keep_rate=0.7", "topk:keep_rate=0.7",
 _DEMO_SECONDS = 30  # at most, per method: a busy machine gets fewer pairs, to keep the demo short
 
 
-@options_of("tokenred.analysis:compare", leave_out="strategies name store")
+@options_of("tokenred.analysis:compare", leave_out="strategies name")
 def compare_command(
     *,
     model: ModelOptions = ModelOptions(),
@@ -92,10 +93,11 @@ def compare_command(
         specs = same_budget(budget, specs or METHODS)
     if not resume:
         store.unlink(missing_ok=True)
-    result = compare(model.load(), source, specs, name=model.title, store=store, **options)
+    options = {"store": store} | options  # which keeps its own
+    result = compare(model.load(), source, specs, name=model.title, **options)
     written = [result.to_csv(csv, overwrite=True)]
     written += [write_atomically(path, _drawn(result)) for path in picture]
-    store.unlink()
+    store.unlink(missing_ok=True)
     say(result)
     if told := result.resolution():
         say(told)
@@ -166,7 +168,7 @@ def bench_command(
         say(found, written=[write_atomically(place, _drawn(found))])
         return 0
     folder = output or _OUT / "bench"
-    results, sizes = folder / _STORE, [_size(text) for text in image_size]
+    results, sizes = folder / _STORE, [read_size(text) for text in image_size]
     check_resume(resume, overwrite)
     if not dry_run:
         claim_folder(folder, _STORE, _CSV, _CHART, overwrite=overwrite, resume=resume)
@@ -195,13 +197,6 @@ def bench_command(
         written.append(write_atomically(folder / _CHART, _drawn(everything)))
     say(found, written=written)
     return 1 if found.failures else 0
-
-
-def _size(text: str) -> int | tuple[int, int]:
-    sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
-        raise ConfigError(f"expected --image-size as a side or HEIGHTxWIDTH, got {text!r}.")
-    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
 
 
 def _drawn(result: Any) -> bytes:

@@ -21,7 +21,7 @@ from cyclopts import Parameter, Token, convert
 from docstring_parser import parse
 
 from tokenred.cli.declared import declared
-from tokenred.core.errors import ConfigError, DataError, shown
+from tokenred.core.errors import ConfigError, DataError, did_you_mean, shown
 from tokenred.core.files import exists
 from tokenred.core.notation import read_assignment
 from tokenred.core.values import parameters_of, read
@@ -278,7 +278,7 @@ def model_for(model: Any, data: Any) -> tuple[Any, Any]:
     if data is None:
         raise ConfigError(
             f"expected --data for the model {shown(model)}: a folder, zip or tar of images of its "
-            "classes."
+            f"classes.{did_you_mean(str(model), _DATA)}"
         )
     return model, data
 
@@ -294,11 +294,17 @@ def read_class_map(text: str | None) -> dict[str, int] | str | None:
     try:
         found = json.loads(Path(text).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise DataError(f"cannot read the class map {text}: {why}; check the path.") from error
+        raise DataError(
+            f"cannot read the class map {text}: {reason(error)}; check the path."
+        ) from error
     if not isinstance(found, dict):
         raise DataError(f'expected {{"NAME": INDEX, …}} in {text}, got {shown(found)}.')
     return found
+
+
+def reason(error: Exception) -> object:
+    """Why a file cannot be read, without its path if the system says why."""
+    return getattr(error, "strerror", None) or error
 
 
 def assignments(texts: Iterable[str], option: str, form: str = "KEY=VALUE") -> dict[str, Any]:
@@ -308,6 +314,18 @@ def assignments(texts: Iterable[str], option: str, form: str = "KEY=VALUE") -> d
         ConfigError: for text of another form.
     """
     return dict(read_assignment(text, option, form) for text in texts)
+
+
+def read_size(text: str) -> int | tuple[int, int]:
+    """A side, or height and width, of images.
+
+    Raises:
+        ConfigError: for text of another form.
+    """
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+        raise ConfigError(f"expected --image-size as a side or HEIGHTxWIDTH, got {text!r}.")
+    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
 
 
 def numbers(option: str, text: str | None, kind: type[N], example: str) -> tuple[N, ...] | None:

@@ -22,6 +22,7 @@ from tokenred.cli.options import (
     numbers,
     options_of,
     read_class_map,
+    reason,
 )
 from tokenred.core.errors import ConfigError, DataError
 from tokenred.core.files import PICTURES, check_new, check_output, prepare_folder
@@ -180,8 +181,8 @@ def _open(path: Path, model: ModelOptions) -> Image.Image:
         with Image.open(path) as image:
             return image.convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise DataError(f"expected a photograph at {path}: {why}; check the path.") from error
+        told = f"expected a photograph at {path}: {reason(error)}; check the path."
+        raise DataError(told) from error
 
 
 def _from_data(

@@ -213,7 +213,7 @@ class Plan:
 
     def _impossible(self, setting: Setting) -> TokenredError | None:
         """What this machine lacks for a setting; nothing is known about other workers."""
-        if self._engine[0] != "serial" or setting.device is None:
+        if self._engine[0] not in ("serial", "processes") or setting.device is None:
             return None
         try:
             check_device(setting.device)
