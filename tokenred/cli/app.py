@@ -44,10 +44,10 @@ _COMMANDS = {
     "reproduce": "reporting:reproduce_command",
     "show": "showing:show_command",
 }
-# Arguments as the library's messages write them, and what has another name as an option.
-_ARGUMENT = re.compile(r"(?<![^\s(])([a-z_]+)=(True|False|[A-Z]+|\d+|'\w+'|)(?![^\s,;.)])")
 # What other commands call an option.
 _ELSEWHERE = {"--base": "--strategy", "-s": "--base", "--strategy": "--base"}
+# Arguments as the library's messages write them, and what has another name as an option.
+_ARGUMENT = re.compile(r"(?<![^\s(])([a-z_]+)=(True|False|[A-Z]+|\d+|'\w+'|)(?![^\s,;.)])")
 _OPTIONS = {"pretrained=False": "--random-weights", "to_torch_export": "--format torch"}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -47,13 +46,8 @@ def agreement_command(
         layer: draw a matrix of methods for this block.
         output: folder for agreement.csv and agreement.png.
     """
-
-    def check(depth: int) -> None:
-        if layer is not None and not 0 <= layer < depth:
-            raise ConfigError(f"expected --layer from 0 to {depth - 1}, got {layer}.")
-
     options["class_map"] = read_class_map(class_map)
-    _measure("agreement", model, data, strategy, output, overwrite, options, check,
+    _measure("agreement", model, data, strategy, output, overwrite, options,
              statistic=statistic, layer=layer)  # fmt: skip
 
 
@@ -95,7 +89,6 @@ def _measure(
     folder: Path,
     overwrite: bool,
     options: dict[str, Any],
-    check: Callable[[int], None] = lambda _: None,
     **drawn: Any,
 ) -> None:
     """Measure block by block, write the table and the picture, and print the table."""
@@ -108,7 +101,9 @@ def _measure(
 
     specs = named_specs(strategies)
     loaded = model.load()
-    check(adapt(loaded).info.depth)
+    layer, depth = drawn.get("layer"), adapt(loaded).info.depth
+    if layer is not None and not 0 <= layer < depth:
+        raise ConfigError(f"expected --layer from 0 to {depth - 1}, got {layer}.")
     result = getattr(analysis, name)(loaded, source, specs, name=model.title, **options)
     result.to_csv(csv, overwrite=True)
     write_atomically(picture, figure_bytes(result.plot(**drawn)))

@@ -83,7 +83,7 @@ def compare_command(
     # The demo may replace its own earlier output but nothing else.
     replace = overwrite or (demo and output is None)
     csv, *picture = claim_folder(folder, *names, overwrite=replace)
-    (store,) = claim_folder(folder, "comparison.db", overwrite=overwrite or demo, resume=resume)
+    (kept,) = claim_folder(folder, "comparison.db", overwrite=overwrite or demo, resume=resume)
     from tokenred.analysis import compare, same_budget
     from tokenred.analysis.lineup import named_specs
     from tokenred.strategies.specs import METHODS
@@ -91,13 +91,15 @@ def compare_command(
     specs: Any = named_specs(strategy) if strategy else None
     if budget:
         specs = same_budget(budget, specs or METHODS)
-    if not resume:
-        store.unlink(missing_ok=True)
-    options = {"store": store} | options  # which keeps its own
+    temporary = "store" not in options
+    if temporary and not resume:
+        kept.unlink(missing_ok=True)
+    options.setdefault("store", kept)
     result = compare(model.load(), source, specs, name=model.title, **options)
     written = [result.to_csv(csv, overwrite=True)]
     written += [write_atomically(path, _drawn(result)) for path in picture]
-    store.unlink(missing_ok=True)
+    if temporary:
+        kept.unlink()
     say(result)
     if told := result.resolution():
         say(told)
