@@ -1,10 +1,23 @@
 """What every test is given without asking."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
 from tokenred.core.registry import KINDS
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Coverage, which halves the speed, watches one in four cases of each test that is not slow."""
+    if not config.pluginmanager.hasplugin("_cov"):
+        return
+    cases: Counter[str] = Counter()
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        if cases[test] % 4 or item.get_closest_marker("slow"):
+            item.add_marker("no_cover")
+        cases[test] += 1
 
 
 @pytest.fixture(autouse=True)

@@ -5,13 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
 import tokenred as tr
 from tests.backbones.forms import vit
 from tests.static_recipes import static_recipes
-from tokenred.core.part import Part
 
 METHODS = {
     "nothing": tr.strategy("gtp", P=0),
@@ -31,9 +30,14 @@ METHODS |= static_recipes(without=METHODS)
 pytestmark = pytest.mark.filterwarnings("ignore::tokenred.core.errors.UntrainedPartWarning")
 
 
+INFO = tr.wrap(vit(depth=2, img_size=32), METHODS["nothing"]).info
+
+
 def _learns(strategy: tr.Strategy) -> bool:
-    parts = strategy.parts.values()
-    return any(getattr(p, "masks", False) or type(p).build is not Part.build for p in parts)
+    """Whether a part has weights, on its own or as a module, or masks in training."""
+    built = [part.build(INFO) for part in strategy.parts.values()]
+    weights = any(isinstance(getattr(part, "network", part), nn.Module) for part in built)
+    return weights or any(getattr(part, "masks", False) for part in built)
 
 
 # Tests of exported files have the recipes; without weights or masks, training is as inference.
