@@ -157,3 +157,10 @@ class Counts(Schedule):
 
     def resolve(self, context: ScheduleContext) -> tuple[int, ...]:
         return self.of(context)
+
+
+class PerBlock(Schedule):
+    of: Any = lambda tokens: 0
+
+    def count(self, layer: int, tokens: int, context: ScheduleContext) -> int:
+        return self.of(tokens)

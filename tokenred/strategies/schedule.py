@@ -94,6 +94,7 @@ class Schedule(Part):
         Raises:
             ScheduleError: if a block cannot remove that many tokens; names block, request and
                 limit.
+            PartError: if `count` gives no whole number.
         """
         counts, tokens = [], context.patches
         for layer in range(context.depth):
@@ -105,7 +106,7 @@ class Schedule(Part):
         """`count`, refused or capped where a block cannot remove that many tokens."""
         asked, most = self.count(layer, tokens, context), max(0, context.limit(tokens))
         if not hasattr(asked, "__index__"):
-            raise ScheduleError(
+            raise PartError(
                 f"{self!r}: expected a whole number from count(), got {shown(asked)} for block "
                 f"{layer}. Round it."
             )

@@ -144,19 +144,23 @@ def reductions(
 @st.composite
 def contexts(draw: st.DrawFn) -> ScheduleContext:
     """What a schedule is resolved against: depth, tokens, a limit per block, and a cost."""
-    patches = draw(st.integers(1, 400))
+    side = st.integers(1, 20)
+    grid = draw(st.none() | st.tuples(side, side))
+    patches = grid[0] * grid[1] if grid else draw(st.integers(1, 400))
+    depths = (*range(1, 25), *[12] * 12)  # 12 is what schedules for given blocks are written for
     halves, extra = draw(st.booleans()), draw(st.integers(0, 1))
 
     def gmacs(counts: Sequence[int]) -> float:
         return float(sum(patches - gone for gone in itertools.accumulate(counts)))
 
     return ScheduleContext(
-        depth=draw(st.integers(1, 24)),
+        depth=draw(st.sampled_from(depths)),
         patches=patches,
         added=lambda layer: extra,
         limit=(lambda tokens: tokens // 2) if halves else (lambda tokens: tokens - 1),
         caps=draw(st.booleans()),
         gmacs=gmacs,
+        grid=grid,
     )
 
 

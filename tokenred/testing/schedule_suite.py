@@ -1,5 +1,9 @@
 """The promises of a schedule."""
 
+from dataclasses import replace
+
+from hypothesis import reject
+
 from tokenred.core.errors import ScheduleError, shown
 from tokenred.strategies.schedule import Schedule, ScheduleContext, schedules
 from tokenred.testing import draw
@@ -10,7 +14,8 @@ def check_schedule(schedule: Schedule | str, *, max_examples: int = 25) -> None:
     """Check that a schedule keeps its contract, on models of any depth and number of tokens.
 
     There is one integer per block, never more than can be removed there, and the same each time. A
-    request that cannot be met is refused with a ScheduleError that repeats it.
+    request that cannot be met is refused with a ScheduleError that repeats it; a schedule that
+    every model refuses fails.
 
     Args:
         schedule: an instance, or a registered name.
@@ -20,7 +25,7 @@ def check_schedule(schedule: Schedule | str, *, max_examples: int = 25) -> None:
         AssertionError: with the broken promise and the smallest example found.
     """
     suite = _ScheduleSuite(schedules.create(schedule), max_examples)
-    promise = "one possible count per block, or a ScheduleError"
+    promise = "one possible count per block, on models that it does not refuse"
     suite.holds(promise, draw.contexts(), suite.counts)
     if suite.part.traits.deterministic:
         promise = "deterministic: the same model, the same counts"
@@ -31,18 +36,22 @@ def check_schedule(schedule: Schedule | str, *, max_examples: int = 25) -> None:
 class _ScheduleSuite(Suite[Schedule, tuple[int, ...]]):
     kind = "schedule"
 
-    def resolved(self, context: ScheduleContext) -> tuple[int, ...] | None:
-        """The counts, or None for a refusal."""
+    def resolved(self, context: ScheduleContext) -> tuple[int, ...]:
+        """The counts; skips an example that is refused."""
         try:
             return self.part.resolve(context)
         except ScheduleError as error:
             require(str(error).strip(), "the ScheduleError has no message")
-            return None
+            self.refusal = str(error)
+            reject()
 
     def counts(self, context: ScheduleContext) -> None:
+        # Where requests are capped, too many tokens are no reason to refuse.
+        for caps in (True, False):
+            self.possible(replace(context, caps=caps))
+
+    def possible(self, context: ScheduleContext) -> None:
         counts = self.resolved(context)
-        if counts is None:
-            return
         require(isinstance(counts, tuple), f"expected a tuple of counts, got {shown(counts)}")
         told = f"{len(counts)} counts for {context.depth} blocks: {counts}"
         require(len(counts) == context.depth, told)

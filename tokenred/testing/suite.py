@@ -33,6 +33,7 @@ class Suite(Generic[P, A]):
         kind, answer: what messages call the part and its results.
         finite: the promise that what `numbers` gives is finite, whichever check finds that out.
         kept: the promises that were found kept so far.
+        refusal: why the part refused the last example that it refused.
     """
 
     kind: ClassVar[str]
@@ -42,6 +43,7 @@ class Suite(Generic[P, A]):
     def __init__(self, part: P, max_examples: int) -> None:
         self.part, self.max_examples = part, max_examples
         self.kept: list[str] = []
+        self.refusal = ""
 
     def call(self, case: Sample) -> tuple[Callable[[], A], Mapping[str, object]]:
         """A call of the part on an example, and all its inputs, which must not change."""
@@ -117,7 +119,7 @@ class Suite(Generic[P, A]):
             found = "it fails on an example, and passes when tried again on the same example"
             raise self._broken(promise, found) from error
         except Unsatisfiable as error:
-            found = "the part's check() refuses every model drawn, so nothing could be checked"
+            found = f"it refuses every model drawn, so nothing was checked: {self.refusal}"
             raise self._broken(promise, found) from error
         self.kept.append(promise)
 
@@ -200,7 +202,8 @@ class Suite(Generic[P, A]):
     def _refuses(self, info: ModelInfo) -> bool:
         try:
             self.part.check(info)
-        except ConfigError:
+        except ConfigError as error:
+            self.refusal = str(error)
             return True
         return False
 
