@@ -84,6 +84,11 @@ def ablate_command(
         asked, ran, output = told.grid, told.run, output or told.output
         place = store or told.store or study.with_suffix(".db")
     asked |= given_to(_GRID, options)
+    if both := [name for name in options if name in axes]:
+        raise ConfigError(
+            f"expected --{both[0]} or --axis {both[0]}=…, got both. To compare with a strategy, "
+            "use --against STRATEGY."
+        )
     ran |= given_to(f"{_GRID}.run", options)
     if axes:
         asked["axes"] = {**asked.get("axes", {}), **axes}

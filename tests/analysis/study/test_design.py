@@ -119,7 +119,7 @@ def test_a_name_that_means_nothing(make_grid: MakeGrid, base: Any, name: str, me
         ({"data": None}, ConfigError, "'accuracy' needs images"),
         ({"dtype": "float8"}, ConfigError, "dtype"),
         ({"dtype": "amp:float32"}, ConfigError, "dtype"),
-        ({"against": "me"}, UnknownNameError, "reference to compare with"),
+        ({"against": "me"}, UnknownNameError, "against: unknown strategy 'me'"),
         ({"metrics": [{"name": "speed", "paris": 3}]}, UnknownNameError, "pairs"),
         ({"metrics": [{"pairs": 3}]}, ConfigError, "name"),
         ({"metrics": [{"name": "speed", "model": 1}]}, UnknownNameError, "model"),

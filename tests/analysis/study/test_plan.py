@@ -76,6 +76,12 @@ def test_references(make_grid: MakeGrid) -> None:
     base = make_grid(axes, against="base").plan()
     assert sorted(cell.label for cell in base.references) == ["gtp"] * 2 + ["tome:r=3"] * 2
     assert make_grid(axes).plan().references == []
+    other = make_grid({"base": ["gtp", "tome"]}, against="topk@0.65", budget=0.5).plan()
+    (reference,) = other.references
+    assert reference.label == "topk@0.5"  # at the cost of the cells
+    assert {cell.reference for cell in other.cells} == {reference.key}
+    base = make_grid({"alpha": [0.1]}, against="base", budget=0.5).plan()
+    assert base.references[0].label == "gtp:P=6@0.5"
     plan = make_grid({"base": ["dense", "gtp:P=4"]}, against="dense").plan()
     assert plan.cells[0].key == plan.cells[1].reference  # a reference may be a cell
     assert len(plan.results) == 2

@@ -58,6 +58,17 @@ def test_the_base_is_marked_where_it_is_a_cell_too(make_grid: MakeGrid, store: S
     assert "What 20 images can tell: the 95% intervals are" in str(study)
 
 
+def test_differences_from_any_strategy(make_grid: MakeGrid, store: Store) -> None:
+    study = make_grid({"base": ["gtp", "tome@0.65"]}, against="tome@0.65").run(
+        store, progress=False
+    )
+    assert _column(study, "base")[0] == "(tome@0.65)"
+    assert "points from tome@0.65" in str(study)
+    assert study.records[1]["difference"] == 0
+    gap = study.records[0]["top1"] - study.records[1]["top1"]
+    assert study.records[0]["difference"] == pytest.approx(gap)
+
+
 def test_an_empty_study(make_grid: MakeGrid, store: Store) -> None:
     study = make_grid({"alpha": [0.1]}, where=lambda point: False).run(store, progress=False)
     assert study.records == []

@@ -9,27 +9,17 @@ from typing import Any
 import torch
 
 from tokenred.analysis.measure.timing import Compile
-from tokenred.analysis.study.cell import (
-    DENSE,
-    OUTSIDE,
-    PARTS,
-    SETTINGS,
-    Base,
-    Setting,
-    plain,
-    read_base,
-)
+from tokenred.analysis.study.cell import OUTSIDE, PARTS, SETTINGS, Base, Setting, plain, read_base
 from tokenred.analysis.study.metrics import Metric, read_metrics
 from tokenred.analysis.study.refs import DataRef, ModelRef, precision_of, read_data, read_model
 from tokenred.attention import pick_engine
-from tokenred.core.errors import ConfigError, UnknownNameError, shown
+from tokenred.core.errors import ConfigError, TokenredError, UnknownNameError, shown
 from tokenred.core.values import Count, PartOf, Size, read, unknown_parameter
 from tokenred.strategies.config import resolve
 from tokenred.strategies.strategy import FIELDS
 
 Point = dict[str, Any]
 """Values by the name of their axis."""
-_AGAINST = (DENSE, "base")
 _MEGABYTE = 1 << 20
 _KINDS: dict[str, Any] = {
     "limit": Size | None, "seed": Count, "budget": PartOf | None, "batch_size": Size,
@@ -76,9 +66,17 @@ class Design:
         for name in ("base", "model"):
             if name not in self._default and not self._covers(name):
                 raise ConfigError(f"expected {name}= for the grid, or {name!r} on an axis.")
-        self.against: str | None = told["against"]
-        if self.against not in (None, *_AGAINST):
-            raise UnknownNameError.of("reference to compare with", self.against, _AGAINST)
+        self.against = told["against"]
+        if self.against == "base" and not set(self.axes).difference(SETTINGS, ["base"]):
+            raise ConfigError(
+                "expected axes that change the base, or another reference than 'base': each cell "
+                "would be compared with itself. Pass a strategy as the reference."
+            )
+        if self.against not in (None, "base"):
+            try:
+                self.against = self._read("base", self.against)
+            except TokenredError as error:
+                raise type(error)(f"against: {error}") from error
         reference = told["reference"]
         self.reference = None if reference is None else self._read("model", reference)
         self.metrics: tuple[Metric, ...] = read_metrics(told["metrics"])

@@ -60,8 +60,8 @@ class Grid:
             whether to keep it.
         invalid: if a model cannot run a cell, ``"raise"`` before anything runs, or ``"skip"`` it
             and store the reason.
-        against: ``"dense"`` or ``"base"``: also run this, and compare each cell with it, paired by
-            image.
+        against: ``"dense"``, ``"base"`` (what the cell starts from) or any other strategy: also run
+            this, and compare each cell with it, paired by image.
         split, class_map: as for `tokenred.data.open_dataset`.
         device: where to run; None for the model's device.
         image_size: a side or (height, width) that models are resized to; None for their own.
@@ -92,7 +92,7 @@ class Grid:
     cells: Sequence[Mapping[str, Any]] | None = None
     where: Callable[[dict[str, Any]], object] | None = None
     invalid: Literal["raise", "skip"] = "raise"
-    against: str | None = None
+    against: Any = None
     split: str | None = None
     class_map: Any = None
     device: str | None = None
@@ -297,7 +297,7 @@ def _flat(table: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 def _located(name: str, value: Any, folder: Path) -> Any:
     """A path relative to the study file, as one that is valid here."""
-    if name not in ("base", "model", "data"):
+    if name not in ("base", "model", "data", "against"):
         return value
     if isinstance(value, Mapping):
         paths = ("spec", "checkpoint", "source")

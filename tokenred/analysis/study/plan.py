@@ -17,7 +17,6 @@ from tokenred.analysis.study.cell import (
     Cell,
     Setting,
     plain,
-    read_base,
 )
 from tokenred.analysis.study.design import Design, Point
 from tokenred.analysis.study.facts import Facts
@@ -54,7 +53,6 @@ class Plan:
         self._engine = engine  # what else determines timings: its name, workers and threads
         self._places: dict[Any, tuple[int, str, TokenredError | None]] = {}
         self._machines: dict[str, dict[str, Any]] = {}
-        self._dense = read_base(DENSE)
         references: dict[Any, Cell] = {}
         self.cells: list[Cell] = []
         self.settings: list[Setting] = []
@@ -151,12 +149,13 @@ class Plan:
     def _reference(self, point: Point, base: Base) -> Cell:
         """What the cells of a setting, or of a base in a setting, are compared with."""
         design = self.design
-        kept = SETTINGS if design.against == DENSE else (*SETTINGS, "base")
+        own = design.against == "base"
+        kept = (*SETTINGS, "base") if own else SETTINGS
         point = {name: value for name, value in point.items() if name in kept}
         if design.reference is not None:
             point["model"] = design.reference
-        start = self._dense if design.against == DENSE else base
-        made = self._cell(-1, point, start, start.share)
+        start = base if own else design.against
+        made = self._cell(-1, point, start, design.budget({"base": start}))
         if made.error is not None:
             raise _named(made, "the reference")
         return made

@@ -71,8 +71,10 @@ class Study(Result):
 
     def __init__(self, plan: Plan, store: Store, level: float = 0.95) -> None:
         self.store, self.level = store, level
-        self.axes, self.against = plan.design.axes, plan.design.against
-        self._plan = plan
+        self.axes, self._plan = plan.design.axes, plan
+        # Bases differ from cell to cell; any other reference is the same for all.
+        names = ["base"] if plan.design.against == "base" else [c.label for c in plan.references]
+        self.against = next(iter(names), None)
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
