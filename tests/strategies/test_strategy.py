@@ -141,6 +141,26 @@ def test_an_amount_that_a_budget_replaces_is_said() -> None:
         assert at_budget(tr.strategy("tome", **shape), budget).unused == ()
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "unread"),
+    [
+        ("gtp", {"P": 5, "schedule": 3}, "P=5"),
+        ("topk", {"keep_rate": 0.5, "schedule": 3}, "keep_rate=0.5"),
+        ("gtp", {"aggregate": "mean", "scorer": "CosSim"}, "aggregate='mean'"),
+        ("gtp", {"alpha": 0.9, "fuser": "prune", "graph": "none"}, "alpha=0.9"),
+        ("tofu", {"r": 5, "ratio": 0.9}, "r=5"),
+        ("tofu", {"r": 8, "ratio": 0.9}, ""),  # the default
+        ("gtp", {"P": 5, "alpha": 0.9, "scorer": "CosSim"}, ""),
+    ],
+)
+def test_an_argument_that_another_one_replaces_is_said(
+    name: str, arguments: dict[str, Any], unread: str
+) -> None:
+    told = (f"{unread}: replaced by the other arguments",) if unread else ()
+    made = tr.strategy(name, **arguments)
+    assert made.unused == made.replace(theta=0.5).unused == told
+
+
 def test_a_budget_prints_what_it_does() -> None:
     model = VisionTransformer(**SMALL)
     text = repr(tr.wrap(model, "evit:layers=(1,)@0.75"))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from tokenred.attention.score_mods import ScoreMod
 from tokenred.attention.score_mods import score_mods as known_mods
@@ -79,6 +79,8 @@ class Strategy:
     reference: bool
     threshold: str
     embedding: Embedding
+    # Arguments of its recipe that the others replace; of an instance, ignored by equality.
+    unread: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -206,7 +208,7 @@ class Strategy:
         budgets = (step.schedule for step in self.steps if isinstance(step.schedule, Budget))
         replaced = dict.fromkeys(budget.written for budget in budgets if budget.written)
         found += [f"schedule: the budget replaces {written}" for written in replaced]
-        return tuple(found)
+        return (*found, *self.unread)
 
     def check(self, info: ModelInfo) -> None:
         """Refuse a model that some part does not support.
@@ -244,7 +246,9 @@ class Strategy:
             )
         if own:
             changes["steps"] = (self.steps[0].replace(**own),)
-        return dataclasses.replace(self, **changes)
+        made = dataclasses.replace(self, **changes)
+        object.__setattr__(made, "unread", self.unread)
+        return made
 
     def fingerprint(self) -> str:
         """16 hex digits over everything that determines the result: values, and the code of parts.
@@ -317,7 +321,8 @@ def strategy(name: str, /, **arguments: Any) -> Strategy:
     if "reference" in rest:
         # Dropped if the recipe does not take it: paper and code agree.
         read(bool, rest.pop("reference"), f"{name}: reference")
-    made = recipes[name].make(**{k: v for k, v in arguments.items() if k in own})
+    taken = {k: v for k, v in arguments.items() if k in own}
+    made = recipes[name].make(**taken)
     if not isinstance(made, Strategy):
         raise PartError(f"recipe {name!r} must return a Strategy, got {shown(made)}.")
     amounts = [f"{k}={arguments[k]}" for k in _AMOUNTS if k in own and arguments.get(k) is not None]
@@ -326,7 +331,24 @@ def strategy(name: str, /, **arguments: Any) -> Strategy:
             step.replace(schedule=step.schedule.written_as(amounts[0])) for step in made.steps
         )
         made = made.replace(steps=tuple(marked))
-    return made.replace(**rest) if rest else made
+    if rest:
+        made = made.replace(**rest)
+    if len(arguments) > 1:
+        unread = (k for k in taken if _replaced(k, made, recipes[name].make, taken, rest))
+        notes = tuple(f"{k}={shown(taken[k])}: replaced by the other arguments" for k in unread)
+        object.__setattr__(made, "unread", notes)
+    return made
+
+
+def _replaced(
+    key: str, made: Strategy, make: Callable[..., Strategy], given: Any, rest: Any
+) -> bool:
+    """Whether an argument of a recipe that counts on its own does not count among the others."""
+    others = {k: v for k, v in given.items() if k != key}
+    try:
+        return make(**others).replace(**rest) == made and make(**{key: given[key]}) != make()
+    except Exception:  # the others need it, whatever a recipe raises then
+        return False
 
 
 def from_config(config: dict[str, Any]) -> Strategy:
