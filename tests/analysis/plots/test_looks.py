@@ -4,10 +4,12 @@ import json
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from tokenred import list_strategies
+from tokenred.analysis.plots.canvas import lab, palette
 from tokenred.analysis.plots.frames import METHODS
 from tokenred.analysis.plots.looks import looks_of, read_name, variants_of
 
@@ -25,6 +27,21 @@ def test_no_two_look_alike_and_own_methods_get_colours_that_are_free() -> None:
     assert all(a != b for a, b in combinations(looks.values(), 2))
     looks = looks_of(["gtp", "tome", "evit", "mine", "theirs"])
     assert len({colour for colour, _ in looks.values()}) == 5
+
+
+def test_an_own_method_and_an_own_scorer_differ_most_from_what_is_there() -> None:
+    methods = ["gtp", "tome", "evit", "topk"]
+    there = lab([(0, 0, 0), (1, 1, 1), *(colour for colour, _ in looks_of(methods).values())])
+    *colours, grey, yellow, light = palette(10)  # grey is the baselines'
+    apart = [np.linalg.norm(own - there, axis=1).min() for own in lab([*colours, yellow, light])]
+    for own in ("mine", "topk:scorer=Mine@0.65"):
+        (mine, _) = looks_of([*methods, own], shades=False)[own]
+        assert np.linalg.norm(lab([mine]) - there, axis=1).min() == pytest.approx(max(apart))
+        assert mine != grey
+    variants = [f"topk:scorer=S{i}" for i in range(8)]
+    looks = looks_of([*methods, *variants], shades=False)
+    assert len(set(looks.values())) == 12
+    assert len({colour for colour, _ in looks.values()}) >= 9
 
 
 def test_every_recipe_has_a_name() -> None:

@@ -156,6 +156,59 @@ def test_a_point_below_another_is_drawn_larger() -> None:
     assert len(axes.lines) == 4
 
 
+def test_bars_at_one_cost_stand_side_by_side_and_markers_at_their_costs(
+    comparison: pd.DataFrame,
+) -> None:
+    figure = tradeoff(comparison, relative=True, front=True)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    bars = [bar for bar in axes.collections if bar.get_segments()[0][0, 0] == 50]
+    ends = [bar.get_transform().transform(bar.get_segments()[0])[0, 0] for bar in bars]
+    (true, _) = axes.transData.transform((50, 0))
+    assert np.subtract(ends, true) * 72 / figure.dpi == pytest.approx([-1.5, 1.5])
+    assert axes.get_ylim()[0] < -3  # the lowest end of a bar
+    lines = {line.get_label(): line for line in axes.lines}
+    assert lines["GTP-ViT"].get_xdata().tolist() == lines["ToMe"].get_xdata().tolist() == [50, 75]
+    assert "_hidden" not in lines  # a front has no markers that others could hide
+
+
+def test_a_legend_shows_no_line_where_none_is_drawn(comparison: pd.DataFrame) -> None:
+    (axes,) = tradeoff(comparison.drop(index=1)).axes
+    styles = {line.get_label(): line.get_linestyle() for line in axes.lines}
+    assert styles["GTP-ViT"] == "None"
+    assert styles["ToMe"] == "-"
+
+
+def test_at_one_cost_each_strategy_has_a_row(comparison: pd.DataFrame) -> None:
+    frame = comparison[comparison["gmacs"] != 3].reset_index(drop=True)
+    frame = frame.assign(strategy=["dense", "gtp@0.5", "tome@0.5"], gmacs=[4, 2, 2.04])
+    figure = tradeoff(frame)
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == "top-1 accuracy (%)"
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["ToMe", "GTP-ViT"]
+    values = {line.get_marker(): line.get_xydata().tolist() for line in axes.lines}
+    looks = looks_of(["gtp", "tome"])
+    assert values[looks["gtp"][1]] == [[79, 1]]
+    assert values[looks["tome"][1]] == [[78, 0]]
+    bars = [bar.get_segments()[0][:, 0].tolist() for bar in axes.collections]
+    assert sorted(bars) == [[77, 79], [78, 80]]
+    assert figure.get_supxlabel() == "all at 2 to 2.04 GMACs per image, 50% of dense"
+    (axes,) = tradeoff(frame, relative=True).axes
+    assert axes.get_xlabel() == "top-1 Δ vs. dense (points)"
+    assert len(tradeoff(frame, front=True).legends) == 1
+    assert len(tradeoff(frame.assign(gmacs=[4, 2, 3])).legends) == 1
+
+
+def test_cells_of_a_study_at_one_cost_are_told_apart_by_its_axes(grid: pd.DataFrame) -> None:
+    figure = tradeoff(grid[grid["P"] == 3])
+    (axes,) = figure.axes
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    assert names[0] == "α=0.1, M=4"
+    assert names[-1] == "α=0.4, M=8"
+    assert len(names) == 6
+    assert figure.get_supxlabel() == "all at 0.7 GMACs per image"
+
+
 def test_variants_of_a_method_have_lines_of_their_own() -> None:
     strategies = ["topk@0.8", "topk@0.6", "topk:scorer=Mine@0.8", "topk:scorer=Mine@0.6"]
     frame = pd.DataFrame({"strategy": strategies, "method": "topk", "gmacs": [8, 6, 8, 6]})

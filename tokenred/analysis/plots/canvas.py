@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 
 from tokenred.core.errors import ConfigError, shown
 from tokenred.core.files import PICTURES, check_new, check_output, write_atomically
@@ -94,6 +95,17 @@ def palette(count: int) -> list[Colour]:
     return [to_rgb(_COLOURS[i % len(_COLOURS)]) for i in range(count)]
 
 
+def lab(colours: Sequence[Colour], sight: Any = ((1, 0, 0), (0, 1, 0), (0, 0, 1))) -> Any:
+    """Colours in CIE Lab, as someone sees them whose ``sight`` is a matrix of linear RGB."""
+    rgb = np.array(colours)
+    linear = np.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+    xyz = (linear @ np.transpose(sight)).clip(0, 1) @ np.transpose(
+        [[0.4339, 0.3762, 0.1899], [0.2126, 0.7152, 0.0722], [0.0177, 0.1095, 0.8727]]  # of white
+    )
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116).T
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
+
+
 def draw_series(
     axes: Axes, x: Any, y: Any, colour: Any, *, low: Any = None, high: Any = None,
     bars: bool = False, **look: Any,
@@ -106,12 +118,15 @@ def draw_series(
         draw_bars(axes, x, y, colour, yerr=[y - low, high - y])
     elif low is not None:
         axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0, zorder=2)
+    if len(x) == 1:  # nor does the legend show a line then
+        look["linestyle"] = "none"
     axes.plot(x, y, color=colour, **{**_SERIES, **look})
 
 
 def _show_hidden(axes: Axes) -> None:
     """Draw what markers of later lines hide once more, larger and below them."""
     drawn = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
+    drawn = [line for line in drawn if line.get_marker() not in ("None", "")]
     drawn = sorted(drawn, key=lambda line: line.get_zorder())  # of equals, the last is on top
     places = [axes.transData.transform(line.get_xydata()) for line in drawn]
     for i, line in enumerate(drawn):
@@ -130,13 +145,40 @@ def _show_hidden(axes: Axes) -> None:
             )  # fmt: skip
 
 
-def draw_bars(axes: Axes, x: Any, y: Any, colour: Any, **ends: Any) -> None:
-    """Error bars; ``ends`` are ``xerr`` or ``yerr`` of matplotlib."""
+def draw_bars(axes: Axes, x: Any, y: Any, colour: Any, *, aside: float = 0.0, **ends: Any) -> None:
+    """Error bars, ``aside`` points to the right; ``ends`` are matplotlib's ``xerr`` or ``yerr``."""
     ends = {name: np.asarray(both) for name, both in ends.items()}
-    axes.errorbar(
+    drawn = axes.errorbar(
         x, y, fmt="none", ecolor=colour, elinewidth=0.8, capsize=1.7, capthick=0.8, alpha=0.65,
         zorder=2, **ends,
     )  # fmt: skip
+    moved = ScaledTranslation(aside / 72, 0, axes.figure.dpi_scale_trans)
+    for part in drawn.get_children():  # not before: the limits of the axes come from the data
+        part.set_transform(axes.transData + moved)
+
+
+def draw_rows(
+    axes: Axes, names: Sequence[str], values: Any, ends: Any, looks: Sequence[tuple[Any, str]]
+) -> None:
+    """A row for each value with its interval, the last on top.
+
+    ``ends`` are the two halves of the intervals, NaN if unknown; ``looks`` colours and markers.
+    """
+    values, ends = np.asarray(values), np.asarray(ends)
+    for colour, marker in dict.fromkeys(looks):
+        rows = [i for i, look in enumerate(looks) if look == (colour, marker)]
+        known = not np.isnan(ends[:, rows]).any()
+        axes.errorbar(
+            values[rows], rows, xerr=ends[:, rows].clip(0) if known else None, fmt=marker,
+            color=colour, elinewidth=1, capsize=2, markersize=5, zorder=3,
+        )  # fmt: skip
+    axes.set_yticks(range(len(names)), names)
+    axes.grid(visible=False, axis="y")
+    axes.margins(x=0.08)
+    # Room above the rows for the name of the dense model's line.
+    axes.set_ylim(-0.5, 1.1 * len(names))
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
 
 
 def draw_dense(axes: Axes, value: float | None, *, across: bool = True, name: str = "") -> None:

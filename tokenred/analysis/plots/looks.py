@@ -2,12 +2,13 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from tokenred.analysis.plots.canvas import MARKERS, Colour, palette
+from tokenred.analysis.plots.canvas import MARKERS, Colour, lab, palette
 from tokenred.analysis.plots.frames import METHODS, symbol_of
 
 Look = tuple[Colour, str]
@@ -17,38 +18,57 @@ _PLACES = {name: place for place, name in enumerate(METHODS)}
 _SHADES = (0.0, -0.35, 0.4)  # of a method drawn several times: its own, darker, lighter
 
 
-def looks_of(names: Iterable[Any]) -> dict[Any, Look]:
+def looks_of(names: Iterable[Any], *, shades: bool = True) -> dict[Any, Look]:
     """Colour and marker of each method, strategy or scorer, by name.
 
     Every one in ``columns.toml`` has its own pair, whatever else is in the figure. Strategies of
     one method have its colour in shades, each with another marker; the plain method keeps its own.
-    Other names get the pairs that follow, first those whose colours the figure does not have. The
-    dense model is black, baselines are grey.
+    Other names get the colours that the figure does not have, first the one that differs most from
+    those it has. The dense model is black, baselines are grey.
+
+    Args:
+        names: of the lines of a figure.
+        shades: whether strategies of one method have shades of its colour even while other colours
+            are free.
     """
     colours = palette(10)
     grey = colours.pop(_GREY)
     found = {name: _divided(name)[0] for name in dict.fromkeys(names)}
-    taken = {_PLACES[method] % len(colours) for method in found.values() if method in _PLACES}
+    coloured = [method for method in found.values() if method in _PLACES.keys() - _BASELINES]
+    taken = [_PLACES[method] % len(colours) for method in coloured]
     start = -(-len(_PLACES) // len(colours)) * len(colours)  # the first colour again
-    later = range(start, start + len(colours) * len(MARKERS))
-    following = iter(sorted(later, key=lambda place: place % len(colours) in taken))
+    later = list(range(start, start + len(colours) * len(MARKERS)))
     places, times, looks = dict(_PLACES), dict[str, int](), dict[Any, Look]()
     for name in sorted(found, key=lambda name: bool(_divided(name)[1])):
-        if (method := found[name]) not in places:
-            places[method] = next(following)
-        place = places[method]
+        method = found[name]
         again = times[method] = times.get(method, -1) + 1
+        free = not shades and len(set(taken)) < len(colours)
+        if own := method not in places or (again and free):
+            place = _farthest(later, colours, taken)
+            later.remove(place)
+            taken.append(place % len(colours))
+            places.setdefault(method, place)
+        else:
+            place = places[method]
+        shade = 0.0 if own else _SHADES[again % len(_SHADES)]
+        again = 0 if own else again
         marker = MARKERS[(place + 2 * (place // len(colours)) + again) % len(MARKERS)]
         colour = colours[place % len(colours)]
-        if method in _BASELINES:
+        if method in _BASELINES and not own:
             colour, marker = grey, marker if again else _BASELINES[method]
-        shade = _SHADES[again % len(_SHADES)]
         end = 1.0 if shade > 0 else 0.0
         r, g, b = (part + abs(shade) * (end - part) for part in colour)
         looks[name] = ((r, g, b), marker)
         if method == "dense":
             looks[name] = ((0.0, 0.0, 0.0), "*")
     return {name: looks[name] for name in found}
+
+
+def _farthest(places: Sequence[int], colours: list[Colour], taken: Sequence[int]) -> int:
+    """The place whose colour a figure has least, and looks least like those it has."""
+    there = lab([(0, 0, 0), (1, 1, 1), *(colours[i] for i in taken)])  # and the paper's white
+    apart = [float(np.linalg.norm(own - there, axis=1).min()) for own in lab(colours)]
+    return min(places, key=lambda p: (taken.count(p % len(colours)), -apart[p % len(colours)], p))
 
 
 def read_name(name: Any) -> str:

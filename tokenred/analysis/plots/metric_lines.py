@@ -8,6 +8,7 @@ from tokenred.analysis.plots.canvas import (
     add_legend,
     add_note,
     draw_dense,
+    draw_rows,
     draw_series,
     new_figure,
     palette,
@@ -147,17 +148,8 @@ def scorer_comparison(
     ends = [own["value"] - own["low"], own["high"] - own["value"]]
     with new_figure(width, height or 0.9 + 0.2 * len(own)) as (figure, axes):
         draw_dense(axes, dense_value(data, metric), across=False, name="dense")
-        axes.errorbar(
-            own["value"], own.index, xerr=ends if own["low"].notna().all() else None, fmt="o",
-            color=palette(1)[0], elinewidth=1, capsize=2, markersize=5, zorder=3,
-        )  # fmt: skip
-        axes.set_yticks(list(own.index), [str(name) for name in own["scorer"]])
-        axes.grid(visible=False, axis="y")
-        axes.margins(x=0.08)
-        # Room above the rows for the name of the line.
-        axes.set_ylim(-0.5, 1.1 * len(own))
-        axes.spines["left"].set_visible(False)
-        axes.tick_params(axis="y", length=0)
+        looks = [(palette(1)[0], "o")] * len(own)
+        draw_rows(axes, list(map(str, own["scorer"])), own["value"], ends, looks)
         axes.set(xlabel=label_of(metric), title=points.about if title is None else title)
         add_note(figure, points.note())
     return figure

@@ -1,5 +1,6 @@
 """Accuracy against cost or speed, one line per method."""
 
+import textwrap
 from typing import Any
 
 import pandas as pd
@@ -8,18 +9,31 @@ from matplotlib.figure import Figure
 
 from tokenred.analysis.plots.canvas import (
     add_legend,
+    add_note,
     draw_bars,
     draw_dense,
+    draw_rows,
     draw_series,
     new_figure,
 )
-from tokenred.analysis.plots.frames import about, label_of, need, read_frame
+from tokenred.analysis.plots.frames import (
+    about,
+    axes_of,
+    label_of,
+    need,
+    read_frame,
+    show_value,
+    symbol_of,
+)
 from tokenred.analysis.plots.looks import Look, looks_of, read_name, variants_of
 from tokenred.analysis.plots.points import wilson
 from tokenred.analysis.plots.published import dense_point, read_published
 from tokenred.core.errors import ConfigError, InputError
 
 _DENSE = "dense"
+_LETTERS = 30  # of a row's name, on one line
+_ALIKE = 1.03  # costs no further apart are one budget's: whole tokens cannot meet it exactly
+_NEAR, _BESIDE = 0.02, 3.0  # bars this close, of the axis, stand so many points (1/72 inch) apart
 # Axis -> label relative to dense.
 _AXES = {"gmacs": "cost per image (% of dense)", "images_per_second": label_of("speedup")}
 
@@ -34,7 +48,7 @@ def tradeoff(
     front: bool = False,
     title: str | None = None,
     width: float = 3.5,
-    height: float = 2.8,
+    height: float | None = None,
 ) -> Figure:
     """Top-1 accuracy against cost or speed: one line per method over its budgets, dense as a star.
 
@@ -42,7 +56,11 @@ def tradeoff(
 
     The error bars are the paired intervals of the difference from the dense model if the frame has
     them, so they show the uncertainty of the *loss*; otherwise they are binomial. Horizontal bars
-    are those of the speed-up.
+    are those of the speed-up. Markers stand at their costs; bars that would cover each other stand
+    side by side.
+
+    If all strategies cost about the same, each has a row instead, the best on top, and the caption
+    says what they cost. This needs no ``published`` points, ``front`` or ``hue``.
 
     Args:
         frame: the frame of a `Comparison` with accuracies, or of a study; see `read_frame`.
@@ -55,7 +73,7 @@ def tradeoff(
         front: draw the Pareto front of the measured points.
         title: title of the figure; None for model and data, "" for none.
         width: in inches; 3.5 is a column of most papers.
-        height: in inches. The legend adds to it.
+        height: in inches; None for one that fits. The legend adds to it.
 
     Raises:
         InputError: if the frame lacks the columns or, with ``relative``, the dense model.
@@ -70,10 +88,16 @@ def tradeoff(
     if frame.empty:
         raise InputError(f"expected finished rows with top1 and {x}, got none; measure both.")
     ours = _placed(frame, x, relative)
+    ours["aside"] = _beside(ours["x"])
     dense = frame["method"] == _DENSE
     points = ours[~dense].reset_index(drop=True)
-    looks = looks_of(points["line"])
-    with new_figure(width, height) as (figure, axes):
+    looks = looks_of(points["line"], shades=False)
+    value = "top-1 Δ vs. dense (points)" if relative else label_of("top1")
+    title = about(frame) if title is None else title
+    plain = x == "gmacs" and hue is None and published is None and not front
+    if plain and len(points) > 1 and points["x"].max() <= _ALIKE * points["x"].min():
+        return _rows(points, ours[dense], value, title, width, height)
+    with new_figure(width, height or 2.8) as (figure, axes):
         _draw_lines(axes, points, looks)
         for _, star in ours[dense].head(1).iterrows():
             draw_dense(axes, star["y"])
@@ -86,11 +110,7 @@ def tradeoff(
             _draw_published(axes, read_published(published), x, looks, relative)
         if front:
             _draw_front(axes, ours, less=x == "gmacs")
-        axes.set(
-            xlabel=_AXES[x] if relative else label_of(x),
-            ylabel="top-1 Δ vs. dense (points)" if relative else label_of("top1"),
-            title=about(frame) if title is None else title,
-        )
+        axes.set(xlabel=_AXES[x] if relative else label_of(x), ylabel=value, title=title)
         axes.margins(x=0.06)
         add_legend(figure, axes.get_legend_handles_labels()[0])
     return figure
@@ -132,6 +152,48 @@ def _placed(frame: pd.DataFrame, x: str, relative: bool) -> pd.DataFrame:
     return out
 
 
+def _rows(
+    points: pd.DataFrame, dense: pd.DataFrame, value: str, title: str, width: float,
+    height: float | None,
+) -> Figure:  # fmt: skip
+    """Strategies of one cost, a row each."""
+    own = points.sort_values("y", kind="stable", ignore_index=True)
+    names = _row_names(own)
+    called = own["method" if _varied(own) else "line"]  # names tell the cells of a study apart
+    looks = looks_of(called, shades=False)
+    ends = [own["y"] - own["y_low"], own["y_high"] - own["y"]]
+    lines = sum(name.count("\n") + 1 for name in names)
+    low, high = (f"{cost:.3g}" for cost in (own["gmacs"].min(), own["gmacs"].max()))
+    note = f"all at {low if low == high else f'{low} to {high}'} GMACs per image"
+    with new_figure(width, height or 1.0 + 0.2 * lines) as (figure, axes):
+        for _, star in dense.head(1).iterrows():
+            draw_dense(axes, star["y"], across=False, name=_DENSE)
+            note += f", {own['gmacs'].mean() / star['gmacs']:.0%} of dense"
+        draw_rows(axes, names, own["y"], ends, [looks[name] for name in called])
+        axes.set(xlabel=value, title=title)
+        add_note(figure, note)
+    return figure
+
+
+def _row_names(own: pd.DataFrame) -> list[str]:
+    """Strategies as the rows of a figure: by the axes of a study, or without a common share."""
+    if axes := _varied(own):
+        cells = own[axes].to_dict("records")
+        names = [", ".join(f"{symbol_of(k)}={show_value(v)}" for k, v in c.items()) for c in cells]
+    else:
+        written = own["strategy" if "strategy" in own else "line"].map(str)
+        parts = [name.rpartition("@") for name in written]
+        alike = len({share for *_, share in parts}) == 1 and all(at for _, at, _ in parts)
+        names = [read_name(parts[i][0] if alike else name) for i, name in enumerate(written)]
+    return [textwrap.fill(name, _LETTERS) for name in names]
+
+
+def _varied(own: pd.DataFrame) -> list[str]:
+    """The axes of a study with several values."""
+    axes = axes_of(own) if "strategy" in own else []
+    return [axis for axis in axes if own[axis].map(str).nunique() > 1]
+
+
 def _draw_lines(axes: Axes, points: pd.DataFrame, looks: dict[Any, Look]) -> None:
     for name, (colour, marker) in looks.items():
         own = points[points["line"] == name].sort_values("x", kind="stable")
@@ -141,14 +203,22 @@ def _draw_lines(axes: Axes, points: pd.DataFrame, looks: dict[Any, Look]) -> Non
         )
 
 
+def _beside(x: pd.Series) -> pd.Series:
+    """How far right of its marker each vertical bar stands, so that near ones are side by side."""
+    places = x.sort_values(kind="stable")
+    near = places.groupby((places.diff() > _NEAR * (x.max() - x.min())).cumsum())
+    return _BESIDE * (near.cumcount() - (near.transform("size") - 1) / 2)
+
+
 def _draw_bars(axes: Axes, points: pd.DataFrame, colour: Any) -> None:
     """The intervals of points, as far as they are known."""
-    for side in "xy":
-        low = points[side] - points[f"{side}_low"]
-        high = points[f"{side}_high"] - points[side]
-        if low.notna().any():
-            ends = {f"{side}err": [low.clip(0), high.clip(0)]}
-            draw_bars(axes, points["x"], points["y"], colour, **ends)
+    for aside, own in points.groupby("aside"):
+        for side in "xy":
+            low, high = own[side] - own[f"{side}_low"], own[f"{side}_high"] - own[side]
+            if low.notna().any():
+                ends = {f"{side}err": [low.clip(0), high.clip(0)]}
+                moved = aside if side == "y" else 0.0
+                draw_bars(axes, own["x"], own["y"], colour, aside=moved, **ends)
 
 
 def _draw_published(
