@@ -31,6 +31,14 @@ def test_an_image_of_a_data_set_and_names_of_classes(run: Run) -> None:
         assert image.width == 2100
 
 
+def test_random_weights_predict_nothing(run: Run) -> None:
+    result = run("show", "--data", "digits", "--random-weights", "-s", "topk", "-o", "t.svg")
+    assert result.exit_code == 0, result.output
+    dense, topk, _ = result.stdout.splitlines()
+    assert dense == "dense: random weights"
+    assert topk.startswith("topk: random weights; tokens: ")
+
+
 def test_demo(run: Run) -> None:
     assert run("show", "--demo", "--no-holders", "--layers", "1").exit_code == 0
     assert run("show", "--demo", "--overwrite", "--layers", "1").exit_code == 0

@@ -202,6 +202,15 @@ class NeedsGraph(tr.Fuser):
         return Transport(selection.keep, selection.drop, move=move)
 
 
+class Gathers(NeedsGraph):
+    """Reads what no graph has either."""
+
+    def transport(
+        self, state: Any, selection: Selection, graph: Any, attention: tr.AttentionStats
+    ) -> Transport:
+        raise AssertionError(graph.gather(1, selection.keep))
+
+
 def test_a_fuser_that_needs_a_graph_says_so() -> None:
     strategy, images = (
         tr.Strategy("Random", fuser=NeedsGraph(), schedule=2),
@@ -213,6 +222,10 @@ def test_a_fuser_that_needs_a_graph_says_so() -> None:
     with pytest.raises(
         PartError, match=r"NeedsGraph\(\) reads graph.weights_between, and there is no"
     ):
+        reduced(images)
+    with pytest.warns(UnusedWarning, match="Gathers moves nothing"):
+        reduced = tr.wrap(vit(), strategy.replace(fuser=Gathers()))
+    with pytest.raises(PartError, match=r"Gathers\(\) reads graph.gather, and there is no"):
         reduced(images)
 
 

@@ -206,6 +206,25 @@ def test_what_a_budget_finds_makes_no_other_schedule() -> None:
             Budget(1.0, stuck).resolve(costed())
 
 
+class OneEach(Schedule):
+    """Removes a token in each block, whatever its share."""
+
+    def resolve(self, context: ScheduleContext) -> tuple[int, ...]:
+        return (1,) * context.depth
+
+    def scaled(self, share: float, context: ScheduleContext) -> tuple[int, ...]:
+        return (1,) * context.depth
+
+
+def test_what_a_budget_cannot_reach_is_a_share_of_the_dense_cost() -> None:
+    context = costed()
+    assert context.gmacs is not None
+    dense = context.gmacs([0] * 12)
+    assert Budget(dense, OneEach()).resolve(context) == (0,) * 12
+    with pytest.raises(ScheduleError, match=r"\(0\.500 of the whole\).* at least .* \(0\.967\)"):
+        Budget(dense / 2, OneEach()).resolve(context)
+
+
 def test_a_budget_needs_a_model() -> None:
     with pytest.raises(ScheduleError, match="needs a model to compute costs; wrap one"):
         Budget(1.0)(12, 196)

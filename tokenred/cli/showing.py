@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -94,12 +95,18 @@ def show_command(
         loaded, photograph, specs, blocks, classes=names, transform=transform,
         **given_to(_TRACE, options),
     )  # fmt: skip
+    unknown = "no classes"
+    if model.random_weights:  # what the model predicts means nothing
+        unknown = "random weights"
+        options.setdefault("title", model.title)
+        dense, *rows = (replace(r, prediction=None) for r in (picture.dense, *picture.rows))
+        picture = replace(picture, dense=dense, rows=tuple(rows))
     figure = show_tokens(picture, **given_to(_SHOW, options))
     written = save_figure(figure, path, overwrite=overwrite)
     lines = []
     for row in (picture.dense, *picture.rows):
         counts = ", ".join(f"{stage.tokens} after block {stage.layer}" for stage in row.stages)
-        said = picture.said(row) or "no classes"
+        said = picture.said(row) or unknown
         lines.append(f"{row.label}: {said}{'; tokens: ' if counts else ''}{counts}")
     say(*lines, written=written)
 

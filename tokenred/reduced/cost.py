@@ -69,12 +69,12 @@ class Cost:
                 f"{x.layer:>5} {x.tokens_in:>6} {x.removed:>5} {x.tokens_out:>6} "
                 f"{x.macs / 1e9:>8.3f}{idle}"
             )
-        lines.append(
-            f"image tokens, without the prefix; {self.gmacs:.3f} GMACs an image, "
-            f"{self.overhead_gmacs:.4f} of overhead not counted"
-            + f"; that of {', '.join(self.unknown)} is unknown"
-            * bool(self.unknown)
-        )
+        total = f"image tokens, without the prefix; {self.gmacs:.3f} GMACs an image"
+        if known := round(self.overhead_gmacs, 4):
+            total += f", {known:.4f} of overhead not counted"
+        if self.unknown:
+            total += f"; the overhead of {', '.join(self.unknown)} is unknown"
+        lines.append(total)
         return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """Parts that cannot be combined in a strategy, refused with what to use instead."""
 
 from collections.abc import Sequence
+from traceback import extract_tb
 
 from tokenred.attention import AttentionStat
 from tokenred.core.errors import ConfigError, PartError
@@ -111,7 +112,9 @@ def check_grid(strategy: Strategy, info: ModelInfo, fits: bool) -> None:
 
 def missed_graph(part: Reader, error: AttributeError) -> PartError | None:
     """What to say if a part failed because it reads a graph that is not there; None otherwise."""
-    if error.obj is not None or error.name not in {*dir(Graph), *Graph.__dataclass_fields__}:
+    line = extract_tb(error.__traceback__)[-1].line or ""
+    named = error.name in {*dir(Graph), *Graph.__dataclass_fields__}
+    if error.obj is not None or not (named or f"graph.{error.name}" in line):
         return None
     if part.uses_graph:
         return PartError(

@@ -65,6 +65,8 @@ class Budget(Schedule):
 
     def at(self, level: int, context: ScheduleContext) -> tuple[int, ...]:
         """The counts at one level: 0 removes nothing, ``patches − 1`` the most."""
+        if not level:  # whatever the schedule makes of a share of 1
+            return (0,) * context.depth
         share = float(Fraction(context.patches - level, context.patches))
         return self.schedule.scaled(share, replace(context, caps=True))
 
