@@ -1,5 +1,6 @@
 """What the block loop offers to methods, shown on the smallest parts that use it."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from tokenred.core.errors import BackboneError, ConfigError
 from tokenred.core.state import Selection, TokenState
 from tokenred.core.tensors import gather_tokens
 from tokenred.strategies.base import Embedding, Router
+from tokenred.strategies.transport import Transport
 
 
 def _vit(depth: int = 4) -> Any:
@@ -260,3 +262,44 @@ def test_after_the_mlp_blocks_run_as_they_are() -> None:
     torch.testing.assert_close(trace.features[1], expected.gather(1, at))
     with pytest.raises(BackboneError, match="forward was set on the instance"):
         tr.wrap(model, strategy.replace(scorer="MixedAttn"))
+
+
+class OnTheGrid(tr.Scorer):
+    """Forgets that tokens have gone, as do the two parts below."""
+
+    def __call__(self, state: TokenState, attention: AttentionStats) -> Tensor:
+        return torch.arange(state.num_patches) + state.image.norm(dim=-1)
+
+
+class FusesOnTheGrid(tr.Fuser):
+    def transport(
+        self, state: TokenState, selection: Selection, graph: Any, attention: AttentionStats
+    ) -> Transport:
+        OnTheGrid()(state, attention)
+        return Transport(selection.keep, selection.drop)
+
+
+class SplitsTheGrid(Router):
+    def active(self, layer: int, depth: int, patches: int) -> int | None:
+        return patches // 2 if layer == 1 else None
+
+    def split(self, state: TokenState, preview: Any, count: int) -> Any:
+        return OnTheGrid()(state, preview)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have no notes")
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"scorer": OnTheGrid()},
+        {"scorer": "CosSim", "fuser": FusesOnTheGrid()},
+        {"scorer": "CosSim", "router": SplitsTheGrid(), "schedule": tr.PerLayer((2,))},
+    ],
+)
+def test_where_an_own_part_fails_is_noted(fields: dict[str, Any]) -> None:
+    model = tr.wrap(vit(), tr.Strategy(**{"schedule": 2, **fields}))
+    with pytest.raises(RuntimeError, match="must match the size") as caught:
+        model(images_for(model))
+    part = next(each for each in fields.values() if "Grid" in repr(each))
+    told = f"In {part!r}, block 1: 10 of 12 image tokens are left; state.index says which."
+    assert caught.value.__notes__ == [told]

@@ -32,7 +32,7 @@ from tokenred.reduced.ahead import columns_merged, rows_merged, values_spread
 from tokenred.reduced.packed import Packing, packing_of
 from tokenred.reduced.plan import LayerPlan, Plan, StepPlan
 from tokenred.reduced.recorder import Recorder, Span, Taken, no_span
-from tokenred.reduced.refusals import AHEAD, missed_graph
+from tokenred.reduced.refusals import AHEAD, explain
 from tokenred.reduced.setup import Setup
 from tokenred.strategies.base import Reader, Selector
 from tokenred.strategies.kernels import built, fused, selected
@@ -146,12 +146,11 @@ class Runner:
         return joined
 
     def _ask(self, method: Callable[..., Any], *given: Any) -> Any:
-        """What the router says; it may read a graph that is not there."""
+        """What the router says of a state, given first."""
         try:
             return method(*given)
-        except AttributeError as error:
-            if missed := missed_graph(self.setup.router, error):
-                raise missed from error
+        except Exception as error:
+            explain(self.setup.router, error, given[0])
             raise
 
     def _through(self, block: BlockAdapter, plan: LayerPlan, tokens: LoopState) -> LoopState:
@@ -396,9 +395,8 @@ class Runner:
                     after = fused(fuser, state, selection, attention)
                 else:
                     after = fuser(state, selection, state.graph, attention)
-        except AttributeError as error:
-            if state.graph is None and (missed := missed_graph(part, error)):
-                raise missed from error
+        except Exception as error:
+            explain(part, error, state)
             raise
         if selection.alive is not None:
             after = _padded(after, selection.alive)

@@ -1,11 +1,13 @@
 """Parts that cannot be combined in a strategy, refused with what to use instead."""
 
+import sys
 from collections.abc import Sequence
 from traceback import extract_tb
 
 from tokenred.attention import AttentionStat
-from tokenred.core.errors import ConfigError, PartError
+from tokenred.core.errors import ConfigError, PartError, TokenredError
 from tokenred.core.info import ModelInfo
+from tokenred.core.state import TokenState
 from tokenred.graphs.graph import Graph
 from tokenred.strategies.base import Reader, Selector, selectors
 from tokenred.strategies.step import Step
@@ -110,7 +112,20 @@ def check_grid(strategy: Strategy, info: ModelInfo, fits: bool) -> None:
     )
 
 
-def missed_graph(part: Reader, error: AttributeError) -> PartError | None:
+def explain(part: Reader, error: Exception, state: TokenState) -> None:
+    """Raise what the failure of a part means, if it is known; otherwise note where it happened."""
+    if isinstance(error, TokenredError):
+        return
+    if isinstance(error, AttributeError) and (missed := _missed_graph(part, error)):
+        raise missed from error
+    if sys.version_info >= (3, 11):
+        error.add_note(
+            f"In {part!r}, block {state.layer}: {state.num_tokens} of {state.num_patches} image "
+            "tokens are left; state.index says which."
+        )
+
+
+def _missed_graph(part: Reader, error: AttributeError) -> PartError | None:
     """What to say if a part failed because it reads a graph that is not there; None otherwise."""
     line = extract_tb(error.__traceback__)[-1].line or ""
     named = error.name in {*dir(Graph), *Graph.__dataclass_fields__}
