@@ -112,6 +112,16 @@ def test_differences_are_paired_and_kept(store: Store, monkeypatch: pytest.Monke
         assert again.difference("a", "b") == found
 
 
+def test_a_strategy_stands_for_its_only_row(store: Store) -> None:
+    store.write([
+        row("a", strategy="mine", packed=packed([0])), row("b", strategy="gtp", packed=packed([1])),
+        row("c", strategy="gtp"),
+    ])  # fmt: skip
+    assert store.compare("mine", "b") == store.compare("a", "b")
+    with pytest.raises(InputError, match="expected a key, .* 'gtp': b, c"):
+        store.predictions("gtp")
+
+
 def test_what_cannot_be_compared(store: Store) -> None:
     store.write([row("a", packed=packed([0])), row("b", packed=packed([0], first=3)), row("c")])
     with pytest.raises(InputError, match="different images"):

@@ -239,22 +239,37 @@ class Store:
         return tidy([record(row) for row in rows], axes)
 
     def predictions(self, key: str) -> Predictions:
-        """The predictions of a row's model."""
+        """The predictions of a row's model, by its key, or its strategy if no other row has it."""
         found = self._ask(
             "SELECT labels, answers FROM predictions JOIN images ON images.digest = images "
             "WHERE key = ?",
-            (key,),
+            (self._key(key),),
         )
         if not found:
-            if not self.status([key]):
-                known = [k for (k,) in self._ask("SELECT key FROM results LIMIT 5")]
-                raise UnknownNameError.of("key of this store", key, known)
             raise InputError(f"no predictions were kept for {key}; run it with 'accuracy'.")
         labels, answers = found[0]
         return Predictions(**unpack(labels), **unpack(answers))
 
+    def _key(self, name: str) -> str:
+        if self.status([name]):
+            return name
+        keys: dict[str, list[str]] = {}
+        for row in self.rows():
+            keys.setdefault(row["strategy"], []).append(row["key"])
+        if name not in keys:
+            raise UnknownNameError.of("strategy or key of this store", name, keys)
+        if len(keys[name]) > 1:
+            raise InputError(
+                f"expected a key, because several rows have the strategy {name!r}: "
+                f"{', '.join(keys[name])}; store.frame() says how they differ."
+            )
+        return keys[name][0]
+
     def compare(self, key_a: str, key_b: str, level: float = 0.95) -> Interval:
-        """How much more accurate a is than b; refused unless both ran on the same images."""
+        """How much more accurate a is than b, as a proportion (0.01 is one percentage point).
+
+        The keys are as for `predictions`. Refused unless both ran on the same images.
+        """
         a, b = self.predictions(key_a), self.predictions(key_b)
         if a.index.tolist() != b.index.tolist() or a.label.tolist() != b.label.tolist():
             raise InputError(
