@@ -11,7 +11,7 @@ from tokenred.analysis import Store
 from tokenred.cli import measuring
 
 FEW = ("--limit", 6, "--batch-size", 6)
-BENCH = ("bench", "-n", 1, "-n", 2, "--pairs", 2, "-s", "gtp:P=4", "-s", "tome@0.7")
+BENCH = ("bench", "-n", "1,2", "--pairs", 2, "-s", "gtp:P=4", "-s", "tome@0.7")
 PNG = b"\x89PNG"
 
 # ---------------------------------------------------------------- compare

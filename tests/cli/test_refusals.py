@@ -14,6 +14,7 @@ CSV = (
 REFUSED = [
     # ablate
     ("ablate -a alpha", "NAME=VALUE"),
+    ("ablate -a alpha 0.1,0.2", "expected --axis NAME=VALUE,VALUE, got 'alpha'"),
     ("ablate -a alpha=[0.1", "KEY=VALUE"),
     ("ablate -a alfa=0.1", "Did you mean 'alpha'"),
     ("ablate -a model=digit", "its classes. Did you mean 'digits'?"),
@@ -44,7 +45,8 @@ REFUSED = [
     ("bench -s nothing", "unknown strategy 'nothing'"),
     ("bench --model vit_tinny_patch16_224", "Did you mean"),
     ("bench -s gtp:P=60", "no cell of the sweep can run"),
-    ("bench --image-size a", "HEIGHTxWIDTH"),
+    ("bench --image-size 32,a", "HEIGHTxWIDTH, got 'a'"),
+    ("bench -n 1,1.5", "expected a whole number, got 1.5"),
     ("bench --dtype int8", "float32"),
     ("bench --compile fast", "reduce-overhead"),
     ("bench --resume --overwrite", "choose one"),
@@ -61,6 +63,7 @@ REFUSED = [
     ("compare --data .", "expected --model for the data '.'"),
     ("compare --limit 1.5", "expected a whole number, got 1.5"),
     ("compare -s gtp,P=4", "expected a strategy, such as 'gtp', 'gtp:P=4"),
+    ("compare -s gtp@0.65,tome@0.65", "Write several as a list, or repeat the option"),
     ("compare -s old.toml", "old.toml: strategy 'gtp' has no argument 'Q'"),
     ("compare --limit 0", "tokenred: --limit must be a whole number of at least 1"),
     ("compare --model deit_small_patch16_22 --data digits", "Did you mean"),

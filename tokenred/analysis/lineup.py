@@ -153,9 +153,11 @@ def wrap_specs(
     """The model with each strategy, by label, and a note on each that cannot meet its budget.
 
     Raises:
+        BackboneError: if no adapter knows the model.
         ScheduleError: if none can.
         TokenredError: as `tokenred.wrap` raises them, with the strategy's name.
     """
+    adapt(base)  # refuses the model here, not in the name of a strategy
     found: dict[str, ReducedViT] = {}
     missed: list[ScheduleError] = []
     for spec in specs:

@@ -12,7 +12,6 @@ from rich.text import Text
 from tokenred.analysis.result import count, number, plain_table
 from tokenred.cli.console import claim, say
 from tokenred.cli.options import (
-    FILE,
     OUTPUT,
     ClassMap,
     Overwrite,
@@ -21,6 +20,7 @@ from tokenred.cli.options import (
     options_of,
     read_class_map,
     read_size,
+    refuse_missing,
 )
 from tokenred.core.errors import ConfigError, UnknownNameError
 from tokenred.core.files import check_new
@@ -41,7 +41,7 @@ _OF_ACCURACY = (
 @options_of(_GRID, f"{_GRID}.run", leave_out="self axes cells where class_map",
             metrics="--metric -m", budget="--budget -b")  # fmt: skip
 def ablate_command(
-    study: Annotated[Path | None, FILE] = None,
+    study: Path | None = None,
     /,
     *,
     axis: Annotated[tuple[str, ...], Parameter(name=["--axis", "-a"])] = (),
@@ -77,6 +77,7 @@ def ablate_command(
     asked: dict[str, Any] = {}
     ran: dict[str, Any] = {}
     place, axes = store or _STORE, _axes(axis)
+    refuse_missing(None, study)  # after the axes: without its =, an axis leaves its values here
     if study is not None:
         from tokenred.analysis.study.grid import read_study
 
@@ -169,16 +170,13 @@ def _list(frame: pd.DataFrame, rows: int) -> None:
     table = plain_table("", heads, left=1 + len(varied), keys=1)
     for column in table.columns[-2:]:
         column.justify = "left"
-    # Last, and folded between its arguments where lines are short.
+    # Last, and folded where lines are short.
     last = table.columns[-1]
     last.no_wrap, last.min_width, last.overflow = False, 24, "fold"
     for at, row in frame.head(rows).iterrows():
         cost = number(row, "gmacs", 4)  # missing for a cell that cannot run
         tokens = str(row["tokens"][-1]) if cost else ""
-        strategy = row["strategy"]
-        if len(strategy) > 24:
-            strategy = strategy.replace(",", ", ").replace("@", " @")
-        cells = (str(at), *row[varied], cost, tokens, row["status"], strategy)
+        cells = (str(at), *row[varied], cost, tokens, row["status"], row["strategy"])
         table.add_row(*map(Text, cells))
     counts = frame["status"].value_counts()
     statuses = ", ".join(f"{cells} {status}" for status, cells in counts.items())

@@ -151,8 +151,8 @@ def bench_command(
 
     Args:
         model: 'digits' (embedded), a timm name (random weights), or a .safetensors file; repeat it.
-        batch_size: images in a batch; repeat it.
-        image_size: a side or HEIGHTxWIDTH; repeat it; by default the model's own.
+        batch_size: images in a batch, as in 1,16; repeatable.
+        image_size: a side or HEIGHTxWIDTH, as in 224,384; repeatable; by default the model's own.
         output: folder for results.db, results.csv and break_even.png; by default
             tokenred-out/bench.
         resume: continue an earlier run; nothing is measured twice.
@@ -170,7 +170,10 @@ def bench_command(
         say(found, written=[write_atomically(place, _drawn(found))])
         return 0
     folder = output or _OUT / "bench"
-    results, sizes = folder / _STORE, [read_size(text) for text in image_size]
+    results, sizes = (
+        folder / _STORE,
+        [read_size(text) for each in image_size for text in each.split(",")],
+    )
     check_resume(resume, overwrite)
     if not dry_run:
         claim_folder(folder, _STORE, _CSV, _CHART, overwrite=overwrite, resume=resume)

@@ -43,13 +43,14 @@ _SPEC = (
 )
 
 
-def _refuse_missing(_: Any, given: Path | tuple[Path, ...] | None) -> None:
+def refuse_missing(_: Any, given: Path | tuple[Path, ...] | None) -> None:
+    """Refuse paths of files that are not there."""
     for path in given if isinstance(given, tuple) else filter(None, [given]):
         if not exists(path.expanduser()):
             raise DataError(f"cannot read {path}: no such file; check the path.")
 
 
-FILE = Parameter(validator=_refuse_missing)
+FILE = Parameter(validator=refuse_missing)
 OUTPUT = Parameter(name=["--output", "--out", "-o"])
 Overwrite = Annotated[bool, Parameter(help="replace the output of an earlier run.")]
 Strategy = Annotated[str, Parameter(name=["--strategy", "-s"], help=_SPEC.format(""))]
@@ -128,8 +129,8 @@ def _with_default(option: inspect.Parameter) -> inspect.Parameter:
         return option.replace(annotation=Annotated[annotation, no])
     several = default if isinstance(default, tuple) else (default,)
     text = ", ".join(str(one) for one in several if one is not None and one is not False)
-    whole = _leaves(annotation) == {int}
-    about = Parameter(show_default=text or False, converter=_read_whole if whole else None)
+    numeric = _leaves(annotation) <= {int, float}
+    about = Parameter(show_default=text or False, converter=_read_numbers if numeric else None)
     return option.replace(default=None, annotation=Annotated[annotation | None, about])
 
 
@@ -140,9 +141,12 @@ def _leaves(annotation: Any) -> set[Any]:
     return set[Any]().union(*map(_leaves, inner)) if inner else {annotation} - {type(None), ...}
 
 
-def _read_whole(kind: Any, tokens: Sequence[Token]) -> Any:
+def _read_numbers(kind: Any, tokens: Sequence[Token]) -> Any:
+    if typing.get_origin(kind) is tuple:
+        tokens = [token.evolve(value=one) for token in tokens for one in token.value.split(",")]
     # cyclopts would round 1.5.
-    if broken := [token.value for token in tokens if "." in token.value]:
+    broken = [token.value for token in tokens if "." in token.value]
+    if broken and _leaves(kind) == {int}:
         raise ValueError(f"expected a whole number, got {broken[0]}.")
     return convert(kind, tokens)
 

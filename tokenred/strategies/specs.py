@@ -124,8 +124,9 @@ def parse_spec(text: StrategyLike) -> Spec:
             raise type(error)(f"{body}: {error}") from error
     name, _, arguments = body.partition(":")
     name = name.strip()
-    if not name or "=" in name:
-        raise ConfigError(f"expected a strategy, such as {EXAMPLES}; got {shown(written)}.")
+    if not name or set("=,@") & set(name):
+        hint = "" if "=" in name else " Write several as a list, or repeat the option."
+        raise ConfigError(f"expected a strategy, such as {EXAMPLES}; got {shown(written)}.{hint}")
     config = {"recipe": name} | read_arguments(arguments, written)
     return Spec(written, name.casefold(), from_config(config), share)
 

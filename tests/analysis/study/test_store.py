@@ -46,6 +46,7 @@ def test_rows_survive_closing(tmp_path: Path) -> None:
         assert len(store) == len(store.status(keys)) == len(list(store.rows(keys))) == 1200
         assert "results=1200" in repr(store)
     store.close()  # once more does no harm
+    assert [place.name for place in tmp_path.iterdir()] == ["a.db"]  # no log beside it
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_a_strategy_stands_for_its_only_row(store: Store) -> None:
         row("c", strategy="gtp"),
     ])  # fmt: skip
     assert store.compare("mine", "b") == store.compare("a", "b")
-    with pytest.raises(InputError, match="expected a key, .* 'gtp': b, c"):
+    with pytest.raises(InputError, match=r"a key, .* 'gtp': b, c"):
         store.predictions("gtp")
 
 

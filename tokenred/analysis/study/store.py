@@ -365,8 +365,13 @@ def _connect(address: str | Path, **options: Any) -> sqlite3.Connection:
 
 def _to_read(path: Path) -> sqlite3.Connection:
     address = path.resolve().as_uri()
-    connection = _connect(f"{address}?mode=ro", uri=True)
+    # Whoever reads a store that nobody writes to has to remove the log that SQLite makes for that.
+    places = (path, path.parent, path.with_name(f"{path.name}-wal"))
+    able, beside, logged = (os.access(place, os.W_OK) for place in places)
+    mode = "rw" if able and beside and not logged else "ro"
+    connection = _connect(f"{address}?mode={mode}", uri=True)
     try:
+        connection.execute("PRAGMA query_only = ON")
         connection.execute("SELECT count(*) FROM sqlite_master")
     except sqlite3.Error:
         # In a read-only folder, SQLite cannot create the file that links store and log.
