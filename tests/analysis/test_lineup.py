@@ -5,7 +5,7 @@ from torch import nn
 
 import tokenred as tr
 from tokenred.analysis.lineup import lineup, lineup_at_counts, named_specs
-from tokenred.core.errors import ConfigError, ScheduleError, UnknownNameError
+from tokenred.core.errors import BackboneError, ConfigError, ScheduleError, UnknownNameError
 
 
 def test_dense_comes_first(digits: nn.Module) -> None:
@@ -68,6 +68,8 @@ def test_refused(digits: nn.Module) -> None:
         named_specs(["gtp", "gtp"])
     with pytest.raises(ConfigError, match="a distinct name for each strategy"):
         named_specs({"dense": "gtp"})
+    with pytest.raises(BackboneError, match=r"^expected an nn.Module, got 'digits'"):
+        lineup("digits", ["gtp"])  # type: ignore[arg-type]
     with pytest.raises(UnknownNameError, match="nothing"):
         named_specs(["nothing"])
     with pytest.raises(ConfigError, match="between 0 and 1"):
