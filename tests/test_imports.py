@@ -113,5 +113,7 @@ def test_every_public_name_is_there() -> None:
         tokenred.compare  # noqa: B018
     with pytest.raises(AttributeError, match=r"Did you mean tokenred\.models\.load_model\?"):
         tokenred.load_model  # noqa: B018
+    with pytest.raises(AttributeError, match=r"Did you mean tokenred\.schedules\.register\?"):
+        tokenred.register_schedule  # noqa: B018
     with pytest.raises(AttributeError, match=r"Did you mean wrap\?"):
         tokenred.warp  # noqa: B018

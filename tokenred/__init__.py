@@ -37,9 +37,17 @@ def __getattr__(name: str) -> Any:
     except AttributeError:
         if name.startswith("_"):
             raise
+        from tokenred.core.registry import KINDS  # not above: it is not cheap
+
+        verb, _, kind = name.partition("_")
+        verb = {"list": "names"}.get(verb, verb)
+        named = [r for r in KINDS.values() if kind in (r.kind.replace(" ", "_"), r.plural)]
+        own = [f"tokenred.{r.plural}.{verb}" for r in named if verb in ("register", "names")]
         homes = (_load(home) for home in ("analysis", *sorted(_PACKAGES - {"export"})))
         places = [home.__name__ for home in homes if name in getattr(home, "__all__", ())]
-        close = [f"{home}.{name}" for home in places] or get_close_matches(name, __dir__(), n=1)
+        close = (
+            own or [f"{home}.{name}" for home in places] or get_close_matches(name, __dir__(), n=1)
+        )
         hint = f" Did you mean {close[0]}?" if close else ""
         raise AttributeError(f"tokenred has no attribute {name}.{hint}", name=name) from None
 

@@ -83,6 +83,12 @@ def test_replace_looks_names_up() -> None:
         made.replace(scorr="DiagAttn")
     with pytest.raises(UnknownNameError, match=r"strategy\(name, P=5\), or schedule=5"):
         made.replace(P=5)
+    with pytest.raises(UnknownNameError, match=r"strategy\(name, alpha=2\), or fuser=mine\.fuser"):
+        made.replace(alpha=2)
+    with pytest.raises(
+        UnknownNameError, match=r"Write scorer=mine\.scorer\.replace\(exclude_self=0"
+    ):
+        tr.strategy("gtp").replace(exclude_self=0)
 
 
 def test_before_a_block_the_attention_of_the_one_before_is_read() -> None:

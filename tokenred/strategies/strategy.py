@@ -231,10 +231,10 @@ class Strategy:
         if "selector" in changes:
             changes.setdefault("scorer", selectors.create(changes.pop("selector")))
         for name in changes:
-            if name == "P":
+            if name not in FIELDS and (ways := self._ways_to(name, shown(changes[name]))):
                 raise UnknownNameError(
-                    "a strategy has no field 'P', which belongs to recipes. Write "
-                    f"tokenred.strategy(name, P={changes[name]!r}), or schedule={changes[name]!r}."
+                    f"a strategy has no field {name!r}, which belongs to recipes or parts. Write "
+                    f"{', or '.join(ways)}."
                 )
             if name not in FIELDS:
                 raise UnknownNameError.of("field", name, FIELDS, "a strategy")
@@ -249,6 +249,18 @@ class Strategy:
         made = dataclasses.replace(self, **changes)
         object.__setattr__(made, "unread", self.unread)
         return made
+
+    def _ways_to(self, name: str, value: str) -> list[str]:
+        """How to set what is no field, but an argument of a recipe or a parameter of a part."""
+        ways = [f"tokenred.strategy(name, {name}={value})"]
+        ways = ways if any(name in recipe.parameters for recipe in recipes) else []
+        if name == "P":
+            return [*ways, f"schedule={value}"]
+        return ways + [
+            f"{at}=mine.{at}.replace({name}={value}), where mine is the strategy"
+            for at, part in self.parts.items()
+            if at in FIELDS and name in getattr(part, "__dataclass_fields__", ())
+        ]
 
     def fingerprint(self) -> str:
         """16 hex digits over everything that determines the result: values, and the code of parts.
