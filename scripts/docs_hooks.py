@@ -30,6 +30,8 @@ SITE = {**PAGES, **NOTEBOOKS}
 PICTURES: dict[str, str] = {}
 SOURCES = {page: source for source, page in SITE.items()}
 _LOADED = re.compile(r'<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)="(?:https?:)?//[^"]*"')
+_INLINE = re.compile(r"<code>[^<]*</code>")
+_OPTION = re.compile(r"(?<![\w-])--?[a-z][\w-]*")
 _ALLOWED = re.compile(r'rel="(?:canonical|prev|next)"')
 
 
@@ -70,6 +72,11 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
         return markdown
     known = {**SITE, **PICTURES}
     return rewrite_links(markdown, source, place, known, ROOT, LOG.warning)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Keep the browser from breaking an option in a line of text after its hyphens."""
+    return _INLINE.sub(lambda code: _OPTION.sub(r"<span>\g<0></span>", code[0]), html)
 
 
 def on_post_page(output: str, page: Page, **_: Any) -> str:

@@ -212,7 +212,7 @@ def photographed(model: Path, photograph: Path) -> Figure:
 def agreements(folder: Path) -> Figure:
     """Which patches five methods keep, on the embedded digits."""
     model = load_model("digits")
-    return agreement_map(agreement(model, "digits", METHODS, limit=100, name="digits ViT"))
+    return agreement_map(agreement(model, "digits", METHODS, limit=100, name="digits"))
 
 
 def whole_graph(folder: Path) -> Figure:

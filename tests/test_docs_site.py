@@ -50,6 +50,14 @@ def test_links_lead_somewhere(source: str) -> None:
     assert wrong == []
 
 
+@pytest.mark.parametrize("source", TEXTS)
+def test_code_fits_beside_the_links(source: str) -> None:
+    """At 1280 px, as the style sheet has it."""
+    text = (ROOT / source).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```\w.*?^```", text, flags=re.MULTILINE | re.DOTALL)
+    assert not [line for block in blocks for line in block.splitlines() if len(line) > 100]
+
+
 def test_nothing_is_loaded_from_elsewhere() -> None:
     assert CONFIG["theme"]["font"] is False
     assert not [name for name in CONFIG.get("extra_javascript", []) if "//" in name]

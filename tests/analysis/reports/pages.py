@@ -3,7 +3,7 @@
 from html.parser import HTMLParser
 
 # Elements without an end.
-_VOID = {"meta", "img", "input", "br", "link"}
+_VOID = {"meta", "img", "input", "br", "link", "wbr"}
 _LOADING = {"src", "href", "action", "data", "srcset", "poster"}
 
 

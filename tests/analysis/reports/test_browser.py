@@ -56,7 +56,8 @@ def test_it_renders_and_runs_nothing_else(comparison: pd.DataFrame, tmp_path: Pa
     page = report(comparison, tmp_path / "report.html")
     evil = "<script>document.body.dataset.hacked = 'yes'</script></body>"
     page.write_text(page.read_text().replace("</body>", evil))
-    shown = _browse(page, tmp_path, "--dump-dom")
+    shown = _browse(page, tmp_path, "--window-size=500,800", "--dump-dom")
     assert 'data-ready="yes"' in shown
+    assert 'class="scroll wide"' in shown  # and the caption says so
     assert "data-hacked" not in shown
     assert len(re.findall("<th[^>]*><button", shown)) > 10

@@ -43,6 +43,12 @@ for (const find of document.querySelectorAll("input[data-table]")) {
     told.textContent = words.length ? `${shown} of ${rows.length} rows` : "";
   });
 }
+const mark = () => {
+  for (const box of document.querySelectorAll(".scroll"))
+    box.classList.toggle("wide", box.scrollWidth > box.clientWidth);
+};
+mark();
+addEventListener("resize", mark);
 addEventListener("beforeprint", () => {
   for (const folded of document.querySelectorAll("details")) folded.open = true;
 });
