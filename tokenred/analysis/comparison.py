@@ -219,8 +219,8 @@ def compare(
         frame = pd.DataFrame(rows).assign(
             model=name or name_of(base), data="" if dataset is None else dataset.name
         )
-        skipped = () if dataset is None else _skipped(study, dataset)
-    return Comparison(frame, level, (*skipped, *left_out, *notes, *unused_notes(rows)))
+        told = [] if dataset is None else [*study.doubts(), *_skipped(study, dataset)]
+    return Comparison(frame, level, (*told, *left_out, *notes, *unused_notes(rows)))
 
 
 def _cell(other: Baseline) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from tests.analysis.study.conftest import MakeGrid
 from tokenred.analysis.measure.intervals import paired_difference
 from tokenred.analysis.study.store import Store
 from tokenred.core.errors import OutputExistsError, UnknownNameError
+from tokenred.data import open_dataset
 
 
 def test_frame_has_a_row_for_each_cell(make_grid: MakeGrid, store: Store, tmp_path: Path) -> None:
@@ -56,6 +57,25 @@ def test_the_base_is_marked_where_it_is_a_cell_too(make_grid: MakeGrid, store: S
     assert column[0] == "(base)"
     assert sorted(column[1:]) == ["0.1 (base)", "0.2"]
     assert "What 20 images can tell: the 95% intervals are" in str(study)
+
+
+def test_a_reference_shows_its_own_part(make_grid: MakeGrid, store: Store) -> None:
+    grid = make_grid({"scorer": ["CLSAttn", "DiagAttn"]}, base="topk@0.65", against="base")
+    study = grid.run(store, progress=False)
+    assert _column(study, "scorer")[0].startswith("CLSAttn(aggregate='mean', ")
+
+
+def test_a_dense_model_at_chance_is_told(make_grid: MakeGrid) -> None:
+    other = open_dataset("digits")
+    other.labels = tuple((label + 1) % 10 for label in other.labels)
+    wrong, right = (
+        make_grid({"P": [4]}, data=data, against="dense").run(progress=False)
+        for data in (other, "digits")
+    )
+    (line,) = wrong.doubts()
+    assert "no more than a guess among their 10 classes" in line
+    assert line in wrong.footnotes()
+    assert right.doubts() == []
 
 
 def test_differences_from_any_strategy(make_grid: MakeGrid, store: Store) -> None:

@@ -23,8 +23,10 @@ from tokenred.analysis.result import (
     word,
 )
 from tokenred.analysis.study.cell import (
+    DENSE,
     DONE,
     FAILED,
+    PARTS,
     SETTINGS,
     SKIPPED,
     Cell,
@@ -33,13 +35,14 @@ from tokenred.analysis.study.cell import (
     Outcome,
     StudyInterruptedError,
     outcome,
+    plain,
 )
 from tokenred.analysis.study.plan import Plan
 from tokenred.analysis.study.pool import Engine
 from tokenred.analysis.study.rows import extra_columns, record, tidy, unused_notes
 from tokenred.analysis.study.store import Store, StoreError
 from tokenred.analysis.study.worker import Runner
-from tokenred.core.errors import UnknownNameError
+from tokenred.core.errors import InputError, UnknownNameError
 from tokenred.core.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -101,8 +104,15 @@ class Study(Result):
     @cached_property
     def references(self) -> list[dict[str, Any]]:
         """The references of the cells, one dictionary for each setting."""
-        axes = {cell.key: cell.axes for cell in self._plan.references}
+        axes = {cell.key: self._parts(cell) | {**cell.axes} for cell in self._plan.references}
         return [record(row, axes[row["key"]]) for row in self.store.rows(list(axes))]
+
+    def _parts(self, cell: Cell) -> dict[str, Any]:
+        """What a reference has in place of the parts on the axes, as text."""
+        made = cell.strategy
+        if made is None or not made.single or cell.method == DENSE:
+            return {}
+        return {name: plain(getattr(made, name)) for name in self.axes if name in PARTS}
 
     @cached_property
     def _reference_keys(self) -> set[str]:
@@ -111,6 +121,20 @@ class Study(Result):
     def failed(self) -> list[dict[str, Any]]:
         """The cells that raised."""
         return [row for row in self.records if row["status"] != DONE]
+
+    def doubts(self) -> list[str]:
+        """A line if the dense model does no better than a guess."""
+        for row in (*self.references, *self.records):
+            with suppress(InputError):  # its accuracy is that of another metric
+                if row["method"] == DENSE and row.get("top1") is not None:
+                    classes = len(set(self.store.predictions(row["key"]).label.tolist()))
+                    if classes > 1 and row["top1"] <= 100 / classes:
+                        return [
+                            f"The dense model is right on {row['top1']:.1f}% of the images, no "
+                            f"more than a guess among their {classes} classes: check that the "
+                            "model was trained on this data, and the indices of the classes."
+                        ]
+        return []
 
     def table(self, by: str | None = None, most: int | None = 40) -> Table:
         """The best cells for a terminal.
@@ -161,7 +185,7 @@ class Study(Result):
         compared = [row for row in records if row["key"] not in self._reference_keys]
         timed = [*records, *self.references]
         lines += figure_notes([row for row in timed if row["status"] == DONE])
-        lines += filter(None, [resolution(compared, self.level)])
+        lines += filter(None, [resolution(compared, self.level), *self.doubts()])
         lines += unused_notes(records)
         lines += [f"{row['status']}: {row['strategy']}: {row['error']}" for row in failed[:5]]
         if len(failed) > 5:
