@@ -27,6 +27,13 @@ def test_a_class_body_is_a_frozen_dataclass() -> None:
         Plain().power = 3.0  # type: ignore[misc]
 
 
+def test_an_unknown_trait_is_told_its_name() -> None:
+    with pytest.raises(
+        UnknownNameError, match=r"Traits has no parameter 'needs_grids'.*'needs_grid'"
+    ):
+        tr.Traits(needs_grids=True)  # type: ignore[call-arg]
+
+
 def test_a_parameter_without_annotation_is_told_to_have_one() -> None:
     class Bare(tr.Scorer):
         power = 2.0

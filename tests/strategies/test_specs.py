@@ -68,6 +68,8 @@ def test_toml_and_objects(tmp_path: Path) -> None:
 def test_text_that_is_none(text: str) -> None:
     with pytest.raises(TokenredError):
         parse_spec(text)
+    with pytest.raises(ConfigError, match=r"KeepRatio\(0\.7\); write it .*KeepRatio\(ratio=0\.7\)"):
+        parse_spec("topk:schedule=KeepRatio(0.7)")
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """Names and values in command-line notation: ``P=4,scorer=Random(seed=1)``."""
 
 import ast
+import inspect
 import re
 from typing import Any
 
 from tokenred.core.errors import ConfigError, shown
+from tokenred.core.registry import KINDS
 
 TRUTH = {"true": True, "false": False}
 _CONSTANTS: dict[str, bool | None] = {**TRUTH, "none": None}
@@ -30,6 +32,8 @@ def read_arguments(text: str, written: str) -> dict[str, Any]:
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
             raise ValueError("not a list of arguments")
         return _keywords(call)
+    except ConfigError:
+        raise
     except _UNREADABLE as error:
         raise ConfigError(
             f"expected KEY=VALUE, separated by commas, after the name in {shown(written)}; "
@@ -72,8 +76,20 @@ def _value(node: ast.expr) -> Any:
     if isinstance(node, ast.Name):
         return _CONSTANTS.get(node.id.lower(), node.id)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        if node.args:
+            raise _nameless(node.func.id, ast.unparse(node.args[0]))
         return {"name": node.func.id} | _keywords(node)
     if isinstance(node, ast.Tuple | ast.List):
         values = [_value(element) for element in node.elts]
         return tuple(values) if isinstance(node, ast.Tuple) else values
     return ast.literal_eval(node)
+
+
+def _nameless(part: str, value: str) -> ConfigError:
+    """What to say of ``KeepRatio(0.7)``."""
+    made = (kind[part].make for kind in KINDS.values() if part in kind)
+    first = (name for make in made for name in inspect.signature(make).parameters)
+    return ConfigError(
+        f"expected KEY=VALUE in the parentheses of {part}({value}); write it like "
+        f"{part}({next(first, 'KEY')}={value})."
+    )

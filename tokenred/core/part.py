@@ -25,6 +25,7 @@ from tokenred.core.info import ModelInfo
 from tokenred.core.values import checked, unknown_parameter
 
 
+@checked
 @dataclass(frozen=True)
 class Traits:
     """What a part promises; the property suites hold it to every promise.
