@@ -69,6 +69,7 @@ def test_a_row_equals_evaluate_and_the_paired_interval(
     gap = paired_difference(alone.correct, dense.correct)
     found = [row["difference"], row["difference_low"], row["difference_high"], row["p_value"]]
     expected = [100 * gap.difference, 100 * gap.low, 100 * gap.high, gap.p_value]
+    assert (row["difference_from"], row["difference_level"]) == ("dense", 0.95)
     assert found == pytest.approx(expected)
 
 

@@ -47,7 +47,10 @@ _COMMON = (
     "weights", "batch_size", "seed", "device", "processor", "cores", "threads", "platform",
     "python", "torch", "timm", "tokenred",
 )  # fmt: skip
-_DIFFERENCE = ("difference", "difference_low", "difference_high", "p_value")
+_DIFFERENCE = (
+    "difference", "difference_low", "difference_high", "p_value", "difference_from",
+    "difference_level",
+)  # fmt: skip
 _FIGURES = [field.name for field in fields(Timing) if field.name not in ("name", "batch_size")]
 
 Record = Mapping[str, Any]

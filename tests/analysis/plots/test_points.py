@@ -28,6 +28,8 @@ def test_paired_intervals_go_first_and_those_of_shares_end_where_shares_do(
     paired = grid.assign(difference=gap, difference_low=gap - 0.5, difference_high=gap + 0.7)
     points = gather(paired, ["alpha"])
     assert points.intervals == "paired intervals"
+    told = paired.assign(difference_level=0.9, difference_from="dense")
+    assert gather(told, ["alpha"]).intervals == "90% intervals paired with dense"
     assert (points.frame["value"] - points.frame["low"]).tolist() == pytest.approx([0.5] * 3)
     assert (points.frame["high"] - points.frame["value"]).tolist() == pytest.approx([0.7] * 3)
     wide = paired.assign(difference_low=gap - 80, difference_high=gap + 50)

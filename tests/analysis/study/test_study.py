@@ -42,6 +42,7 @@ def test_differences_are_paired(make_grid: MakeGrid, store: Store) -> None:
         own, other = store.predictions(row["key"]), store.predictions(reference["key"])
         gap = paired_difference(own.correct, other.correct, 0.9)
         assert row["difference"] == pytest.approx(100 * gap.difference)
+        assert (row["difference_from"], row["difference_level"]) == ("dense", 0.9)
         assert row["difference_low"] == pytest.approx(100 * gap.low)
         assert row["top1"] - reference["top1"] == pytest.approx(row["difference"])
         assert (row["key"], reference["key"]) in store.comparisons(0.9)

@@ -23,11 +23,10 @@ from tokenred.analysis.plots.frames import (
     symbol_of,
 )
 from tokenred.analysis.plots.looks import looks_of, read_name
-from tokenred.analysis.plots.points import dense_value, gather, order
+from tokenred.analysis.plots.points import BUDGETS, dense_value, gather, order
 
 # With more lines than these, bands hide each other; with more than those, the legend has a title.
 _BANDS, _PLAIN_LABELS = 2, 4
-_BUDGETS = ("P", "r", "keep_rate", "schedule")
 
 
 def metric_lines(
@@ -137,7 +136,7 @@ def scorer_comparison(
     need(data, ["scorer", metric], "a comparison of scorers")
     if x is None:
         varied = choose(data, fixed).dropna(subset=["scorer"])
-        x = next((n for n in _BUDGETS if n in varied and varied[n].nunique() > 1), None)
+        x = next((n for n in BUDGETS if n in varied and varied[n].nunique() > 1), None)
     if x is not None:
         return metric_lines(
             data, x, metric, hue="scorer", fixed=fixed, level=level, title=title, width=width,

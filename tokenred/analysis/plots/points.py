@@ -16,6 +16,7 @@ from tokenred.core.values import PartOf, read
 
 # An average over different values of these would be meaningless.
 _IDENTITY = ("model", "data", "weights", "method", "dtype", "precision")
+BUDGETS = ("P", "r", "keep_rate", "schedule")
 SHARES = ("top1", "top5")
 
 
@@ -29,7 +30,7 @@ class Points:
         about: model and data, if all points share them.
         settings: the axes with a single value, "α=0.1, θ=1", and those averaged over, "mean over P
             = 3".
-        intervals: the kind of interval, "95% binomial intervals"; empty if there are none.
+        intervals: the kind of interval, "95% intervals paired with dense"; empty if there are none.
         left_out: what could not be drawn, "left out: 2 unfinished cells"; otherwise empty.
         own: whether there are methods other than the recipes.
     """
@@ -117,7 +118,7 @@ def gather(
     kind = _kind_of_interval(done, whole, metric)
     words = {
         "seeds": f"{level:.0%} intervals over seeds",
-        "paired": "paired intervals",  # computed with the frame, at its level
+        "paired": _paired_words(done),
         "binomial": f"{level:.0%} binomial intervals",
     }
     values = [(*key, *_value(rows, metric, kind, level)) for key, rows in whole]
@@ -189,6 +190,16 @@ def _kind_of_interval(frame: pd.DataFrame, groups: list[Any], metric: str) -> st
     if paired and metric in ("top1", "difference") and frame["difference_low"].notna().any():
         return "paired"
     return "binomial" if metric in SHARES and "images" in frame else ""
+
+
+def _paired_words(frame: pd.DataFrame) -> str:
+    """What paired intervals are, as far as the frame says it."""
+    columns = ("difference_level", "difference_from")
+    told = [list(frame[name].dropna().unique()) if name in frame else [] for name in columns]
+    if any(len(values) != 1 for values in told):
+        return "paired intervals"
+    level, reference = (values[0] for values in told)
+    return f"{level:.0%} intervals paired with {reference}"
 
 
 def _value(rows: pd.DataFrame, metric: str, kind: str, level: float) -> tuple[float, float, float]:

@@ -87,8 +87,12 @@ class Study(Result):
         for cell in self._plan.cells:
             if cell.key in rows:
                 row = record(rows[cell.key], cell.axes) | {"strategy": cell.label}
+                gap: dict[str, Any] = {}
                 if cell.reference:
-                    row |= self.store.difference(cell.key, cell.reference, self.level)
+                    gap = self.store.difference(cell.key, cell.reference, self.level)
+                if gap:  # and what a reader of the CSV cannot know otherwise
+                    gap |= {"difference_from": self.against, "difference_level": self.level}
+                row |= gap
                 found.append(row)
         return found
 
@@ -97,7 +101,8 @@ class Study(Result):
         """A tidy pandas frame, one row per cell, in the order of the grid.
 
         Cells with the same result (such as M with the graph ``none``) have a row each. With a
-        reference, ``difference`` and its interval are in percentage points from it.
+        reference, ``difference`` and its interval are in percentage points from it:
+        ``difference_from``, at ``difference_level``.
         """
         return tidy(self.records, self.axes)
 
