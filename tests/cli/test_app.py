@@ -29,7 +29,8 @@ from tokenred.core.values import parameters_of
 
 COMMANDS = ("ablate", "agreement", "bench", "compare", "export", "finetune", "graph", "list",
             "oversmoothing", "plot tradeoff", "plot lines", "plot heat-map", "plot scorers",
-            "plot graph-table", "plot theta-table", "report", "reproduce", "show")  # fmt: skip
+            "plot table", "plot graph-table", "plot theta-table", "report", "reproduce",
+            "show")  # fmt: skip
 ROOT = str(Path(__file__).parents[2])
 
 

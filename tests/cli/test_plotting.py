@@ -62,3 +62,8 @@ def test_tables_are_printed(run: Run) -> None:
     assert "| mixed | **" in result.stdout
     result = run("plot", "graph-table", "study.csv", "--text", "latex", "--overwrite")
     assert r"\begin{tabular}{lrr}" in result.stdout
+    result = run("plot", "table", "study.csv", "--rows", "alpha", "--columns", "scorer",
+                 "-f", "P=3", "--text", "latex")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert r"$\alpha$ & scorer=A & scorer=B" in result.stdout
+    assert "--rows" in run("plot", "table", "study.csv", "--overwrite").refusal

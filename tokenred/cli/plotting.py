@@ -100,15 +100,15 @@ _figure("heat_map", "heat-map", "A metric over two axes; the others are fixed or
 _figure("scorer_comparison", "scorers", "Scorers side by side, as in figure 5 of the GTP paper.")
 
 
-def _add_table(kind: str, rows: str, number: str, about: str) -> None:
-    """Add the command for a table of the paper."""
+def _add_table(kind: str, rows: str | None, number: str | None, about: str) -> None:
+    """Add the command for a table, of the paper or with any rows."""
 
     def command(
         frame: _Frame,
         /,
         *,
         published: _Published = None,
-        table: str = number,
+        table: str | None = number,
         backbone: _Points = (),
         fix: _Fix = (),
         text: Literal["markdown", "latex"] = "markdown",
@@ -121,11 +121,12 @@ def _add_table(kind: str, rows: str, number: str, about: str) -> None:
         from tokenred.analysis.plots.frames import read_frame
         from tokenred.analysis.plots.tables import theta_rows
 
-        data = read_frame(frame)
+        data, given = read_frame(frame), given_to(_TABULATE, options)
+        if rows is not None:
+            given["rows"] = theta_rows(data) if rows == "theta" else rows
         made = tabulate(
-            data, theta_rows(data) if rows == "theta" else rows, published=published, table=table,
-            backbone=backbone or None, fixed=fixed, **given_to(_TABULATE, options),
-        )  # fmt: skip
+            data, published=published, table=table, backbone=backbone or None, fixed=fixed, **given
+        )
         shown = made.markdown() if text == "markdown" else made.latex()
         _write(made.figure(**given_to(_FIGURE, options)), claimed, overwrite, shown)
 
@@ -135,10 +136,12 @@ def _add_table(kind: str, rows: str, number: str, about: str) -> None:
         table: only the paper's points from this table.
         text: also print the table in this format.
     """
-    give = options_of(_TABULATE, _FIGURE, leave_out="self frame rows fixed")
+    theirs = "self frame fixed" if rows is None else "self frame rows fixed"
+    give = options_of(_TABULATE, _FIGURE, leave_out=theirs)
     plot_app.command(give(command), name=kind)
 
 
+_add_table("table", None, None, "A metric over two or more axes of a study, as a table.")
 _add_table("graph-table", "graph", "4", "Graph types over budgets, as in table 4.")
 _add_table("theta-table", "theta", "5", "Shares of attention kept over budgets, as in table 5.")
 

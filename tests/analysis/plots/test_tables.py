@@ -66,13 +66,32 @@ def test_best_as_printed_and_none_where_more_is_not_better(
 
 def test_markdown(table: Table) -> None:
     assert str(table).splitlines() == [
-        "| θ | log s | measured: my_vit on a\\|b, P=3 | published: DeiT-S, P=4 | P=8 |",
+        "| θ | log s | measured: my_vit on a\\|b, P=3 | published: DeiT-S, P=4 | "
+        "published: DeiT-S, P=8 |",
         "| --- | --- | ---: | ---: | ---: |",
         "| 0.5 | yes | **71.0** | **79.8** | **79.5** |",
         "| best | no | 70.5 | **79.8** |  |",
         "",
         "top-1 accuracy (%). α=0.1.",
     ]
+    alone = Table(table.values.iloc[:, :1], table.metric, table.note)
+    head, *_, about = alone.markdown().splitlines()
+    assert (head, about) == (
+        "| θ | log s | P=3 |", "top-1 accuracy (%). measured: my_vit on a|b. α=0.1."
+    )  # fmt: skip
+
+
+def test_columns_are_the_budgets_or_the_only_other_axis(grid: pd.DataFrame) -> None:
+    assert [name for _, name in tabulate(grid, "alpha").values] == ["P=3", "P=5"]
+    one = grid[grid["P"] == 3]
+    assert [name for _, name in tabulate(one, "alpha").values] == ["P=3"]
+    named = one.drop(columns="P")
+    assert [name for _, name in tabulate(named, "alpha").values] == ["M=4", "M=8"]
+    with pytest.raises(InputError, match="besides alpha, the frame varies nothing: draw lines"):
+        tabulate(named, "alpha", fixed={"M": 4})
+    named.insert(0, "size", range(6))
+    with pytest.raises(InputError, match=r"expected columns, the axis .* varies size, alpha"):
+        tabulate(named, "M")
 
 
 def test_latex(table: Table) -> None:

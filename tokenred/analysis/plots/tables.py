@@ -12,12 +12,21 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from tokenred.analysis.plots.canvas import add_note, new_grid
-from tokenred.analysis.plots.frames import Fixed, label_of, need, show_value
-from tokenred.analysis.plots.points import gather, order
+from tokenred.analysis.plots.frames import (
+    Fixed,
+    axes_of,
+    choose,
+    label_of,
+    need,
+    read_frame,
+    show_value,
+    symbol_of,
+)
+from tokenred.analysis.plots.points import BUDGETS, gather, order
 from tokenred.analysis.plots.published import read_published
+from tokenred.core.errors import InputError
 
 _LOG_S = "proportional_attention"
-_HEADS = {"theta": "θ", _LOG_S: "log s"}
 _RANKED = ("top1", "top5", "difference", "images_per_second", "speedup", "realised")
 _GREEK = str.maketrans({
     "θ": r"$\theta$", "α": r"$\alpha$", "ρ": r"$\rho$", "±": r"$\pm$", "×": r"$\times$",
@@ -64,16 +73,15 @@ class Table:
         text = self.values.apply(lambda own: own.map("{:.1f}".format).where(own.notna(), ""))
         text = text.mask(self.best, "**" + text + "**")
         names = list(map(str, self.values.index.names))
-        # Markdown has one header row: the source is written in the first of its columns.
-        heads = [
-            column if at and self.values.columns[at - 1][0] == source else f"{source}, {column}"
-            for at, (source, column) in enumerate(self.values.columns)
-        ]
+        # Markdown has one header row: of several sources, each column names its own.
+        one = len(self.sources) == 1
+        heads = [column if one else f"{source}, {column}" for source, column in self.values.columns]
         rule = ["---"] * len(names) + ["---:"] * len(heads)
         rows = [[*map(str, row.Index), *row[1:]] for row in text.itertuples()]
         lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
                  for row in ([*names, *heads], rule, *rows)]  # fmt: skip
-        return "\n".join([*lines, "", f"{self.metric}. {self.note}".strip(". ") + "."])
+        about = [self.metric, *self.sources * one, self.note]
+        return "\n".join([*lines, "", ". ".join(filter(None, about)) + "."])
 
     def latex(self) -> str:
         """The table in LaTeX, with the rules of booktabs."""
@@ -151,7 +159,7 @@ class Table:
 def tabulate(
     frame: Any,
     rows: str | Sequence[str],
-    columns: str = "P",
+    columns: str | None = None,
     metric: str = "top1",
     *,
     published: Any = None,
@@ -167,7 +175,8 @@ def tabulate(
     Args:
         frame: the frame of a study; see `read_frame`.
         rows: the axis, or axes, whose values are the rows.
-        columns: the axis whose values are the columns.
+        columns: the axis whose values are the columns; None for the first of P, r, keep_rate and
+            schedule that there is, or else the only other axis.
         metric: a column with numbers.
         published: the path of a CSV, or the result of `read_published`.
         table, backbone: select published points.
@@ -178,8 +187,10 @@ def tabulate(
         DataError: if a file cannot be read.
     """
     keys = [rows] if isinstance(rows, str) else list(rows)
+    data = read_frame(frame)
+    columns = columns or _columns_of(data, keys, fixed)
     used = [*keys, columns, metric]
-    points = gather(frame, [*keys, columns], metric, fixed=fixed)
+    points = gather(data, [*keys, columns], metric, fixed=fixed)
     measured = points.frame.rename(columns={"value": metric})
     parts = {f"measured: {points.about}" if points.about else "measured": measured}
     if published is not None:
@@ -188,13 +199,28 @@ def tabulate(
         theirs = theirs.dropna(subset=[columns, metric]).dropna(subset=keys, how="all")
         for name, own in theirs.groupby("backbone", sort=False):
             parts[f"published: {name}"] = own
-    made = {source: _wide(own, keys, columns, metric) for source, own in parts.items()}
+    head = symbol_of(columns, points.own)
+    made = {source: _wide(own, keys, columns, metric, head) for source, own in parts.items()}
     names = dict.fromkeys(name for part in made.values() for name in part.index)
     values = pd.concat(made, axis=1).loc[sorted(names, key=_row_order)]
-    values.index.names = [_HEADS.get(key, key) for key in keys]
+    values.index.names = ["log s" if n == _LOG_S else symbol_of(n, points.own) for n in keys]
     explained = "log s: proportional attention" if _LOG_S in keys else ""
     note = "; ".join(part for part in (points.note(width=True), explained) if part)
     return Table(values, label_of(metric), note, metric in _RANKED, points.half_width)
+
+
+def _columns_of(frame: pd.DataFrame, keys: Sequence[str], fixed: Fixed) -> str:
+    """The axis of the columns where none is named."""
+    need(frame, keys, "this table")
+    there = choose(frame, fixed).drop(columns=list(keys))
+    axes = [axis for axis in axes_of(there) if there[axis].map(str).nunique() > 1]
+    budgets = [name for name in BUDGETS if name in axes] or [n for n in BUDGETS if n in there]
+    if not budgets and len(axes) != 1:
+        raise InputError(
+            "expected columns, the axis whose values are the columns of the table; besides "
+            f"{', '.join(keys)}, the frame varies {', '.join(axes) or 'nothing: draw lines'}."
+        )
+    return (budgets or axes)[0]
 
 
 def theta_rows(frame: pd.DataFrame) -> list[str]:
@@ -202,7 +228,7 @@ def theta_rows(frame: pd.DataFrame) -> list[str]:
     return ["theta", _LOG_S] if _LOG_S in frame else ["theta"]
 
 
-def _wide(own: pd.DataFrame, keys: list[str], columns: str, metric: str) -> pd.DataFrame:
+def _wide(own: pd.DataFrame, keys: list[str], columns: str, metric: str, head: str) -> pd.DataFrame:
     """The values of a source, with the same row names in every source."""
     names = [tuple(_cell(value) for value in key) for key in own[keys].itertuples(index=False)]
     heads = sorted(own[columns].unique(), key=order)
@@ -210,7 +236,7 @@ def _wide(own: pd.DataFrame, keys: list[str], columns: str, metric: str) -> pd.D
     made = made.pivot(index="row", columns=columns, values=metric).astype(float)
     made = made.loc[list(dict.fromkeys(names)), heads]
     made.index = pd.MultiIndex.from_tuples(made.index)
-    return made.set_axis([f"{columns}={show_value(head)}" for head in heads], axis=1)
+    return made.set_axis([f"{head}={show_value(value)}" for value in heads], axis=1)
 
 
 def _row_order(name: tuple[str, ...]) -> tuple[Any, ...]:
