@@ -117,13 +117,17 @@ def test_what_is_printed_has_no_defaults() -> None:
     ("fields", "told"),
     [
         ({"graph": "mixed"}, "graph: not read by Prune"),
+        ({"schedule": 0}, "schedule: removes no tokens"),
+        ({"schedule": 0, "scorer": "Random"}, ""),  # the dense model
+        ({"schedule": 0, "scorer": "ThresholdMatching"}, ""),
+        ({"schedule": 0, "router": "slow_fast"}, ""),
         ({"fuser": "propagate"}, "fuser: without a graph Propagate moves nothing"),
         ({"graph": "mixed", "fuser": tr.fusers.Propagate(alpha=0)}, "fuser: alpha=0 moves nothing"),
         ({"graph": "mixed", "fuser": "propagate"}, ""),
     ],
 )
 def test_parts_that_do_nothing_are_said(fields: dict[str, Any], told: str) -> None:
-    mine = tr.Strategy("CosSim", schedule=2, **fields)
+    mine = tr.Strategy(**{"scorer": "CosSim", "schedule": 2, **fields})
     assert mine.unused == ((told,) if told else ())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -105,6 +105,12 @@ class Step:
         """Whether the step may act in a block."""
         return self.layers is None or layer in self.layers
 
+    @property
+    def removes(self) -> bool:
+        """Whether it may remove tokens, or was told to remove none (P=0)."""
+        chooses = type(self.selector).adaptive is not Selector.adaptive
+        return chooses or self.schedule != Constant(0) or bool(self.schedule.written)
+
     def adaptive(self, layer: int, depth: int) -> bool:
         """Whether the number of tokens that it removes in a block depends on the image."""
         return self.acts(layer) and self.selector.adaptive(layer, depth)

@@ -29,6 +29,7 @@ from tokenred.strategies.base import (
     selectors,
 )
 from tokenred.strategies.config import fingerprint, read_toml, resolve, write_toml
+from tokenred.strategies.routers.take_all import TakeAll
 from tokenred.strategies.schedule import Schedule
 from tokenred.strategies.schedules.budget import Budget
 from tokenred.strategies.step import Place, Step
@@ -208,6 +209,9 @@ class Strategy:
         budgets = (step.schedule for step in self.steps if isinstance(step.schedule, Budget))
         replaced = dict.fromkeys(budget.written for budget in budgets if budget.written)
         found += [f"schedule: the budget replaces {written}" for written in replaced]
+        still = type(self.router) is TakeAll and not any(step.removes for step in self.steps)
+        if still and self.steps != Strategy.dense().steps:
+            found.append("schedule: removes no tokens")
         return (*found, *self.unread)
 
     def check(self, info: ModelInfo) -> None:
