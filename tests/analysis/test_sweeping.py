@@ -234,6 +234,14 @@ def test_settings_that_vary_are_columns_and_the_others_the_title() -> None:
     assert notes[1].startswith("Speed: 3 to 15 pairs")
 
 
+def test_parts_of_a_table_name_the_batch_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = lines_of(make_row("a"), make_row("b", batch_size=64))
+    heads = [line.split()[:2] for line in lines if line.startswith("strategy")]
+    assert len(heads) > 1
+    assert all(head == ["strategy", "batch"] for head in heads)
+
+
 def test_failures_and_refusals() -> None:
     cell = "digits, gtp:P=4, batch 8, float32, cpu"
     refused = [(cell, "no such device"), ("another", "no such device"), (cell, "too small")]

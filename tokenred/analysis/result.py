@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 from abc import ABC
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ from functools import partial
 from html import escape
 from pathlib import Path
 from statistics import median
+from textwrap import TextWrapper
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
@@ -125,8 +127,22 @@ class FramedResult(Result):
         return f"{type(self).__name__}({len(self.frame)} rows)"
 
 
+class _Folder(TextWrapper):
+    """Breaks lines also between a strategy's arguments, before its budget and in module names."""
+
+    wordsep_simple_re = re.compile(r"(\s+)|(?<=,)|(?<=\w\()|(?=@|\.[a-z])")
+
+    def pieces(self, text: str) -> list[str]:
+        return self._split(text)
+
+
+_FOLDER = _Folder(break_on_hyphens=False)
+
+
 class WholeTable(Table):
     """A table of which nothing is cut: where the lines are too short, its columns are stacked.
+
+    A column that may wrap has at least its ``min_width``, and is not folded within a word.
 
     Attributes:
         keys: so many columns come first and are repeated in every part of a stack.
@@ -139,7 +155,7 @@ class WholeTable(Table):
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for at, columns in enumerate(self._stack(options.max_width)):
             part = copy(self)
-            part.columns = [replace(column, _index=i) for i, column in enumerate(columns)]
+            part.columns = _fitted(columns, options.max_width)
             if at:
                 part.title = None
                 yield ""
@@ -153,7 +169,8 @@ class WholeTable(Table):
             # Names are as long as their users make them: the longest is folded.
             longest = max(keys, key=_wide)
             room = width * 2 // 3 - _width(keys) + _wide(longest)
-            folded = replace(longest, no_wrap=False, max_width=max(8, room), overflow="fold")
+            room = max(8, room)
+            folded = replace(longest, no_wrap=False, min_width=room, max_width=room)
             keys = [folded if column is longest else column for column in keys]
         stack = [keys]
         for column in rest:
@@ -163,10 +180,39 @@ class WholeTable(Table):
         return stack
 
 
-def _wide(column: Column) -> int:
-    """The width that a column needs; one that may wrap says the least that it takes."""
+def _full(column: Column) -> int:
+    """The width that a column needs for its longest line."""
     lines = [line for cell in (column.header, *column.cells) for line in str(cell).split("\n")]
-    return min(max(map(cell_len, lines)), column.max_width or 999, column.min_width or 999)
+    return min(max(map(cell_len, lines)), column.max_width or 999)
+
+
+def _wide(column: Column) -> int:
+    """The least width of a column."""
+    if column.no_wrap:
+        return _full(column)
+    words = [cell_len(word) for cell in column.cells for word in _FOLDER.pieces(str(cell))]
+    return min(_full(column), max([column.min_width or 0, *words]))
+
+
+def _fitted(columns: Sequence[Column], width: int) -> list[Column]:
+    """The columns of one table, as wide as they need and the lines allow."""
+    widths, full = list(map(_wide, columns)), list(map(_full, columns))
+    spare = width - _width(columns)
+    while spare > 0 and widths != full:  # to the column that has the most lines
+        widths[max(range(len(full)), key=lambda at: full[at] / widths[at])] += 1
+        spare -= 1
+    if spare < 0 and not columns[(last := widths.index(max(widths)))].no_wrap:
+        widths[last] = max(8, widths[last] + spare)
+    return [
+        replace(column, _index=at, width=wide, min_width=None, overflow="fold",
+                _cells=column._cells if column.no_wrap else _folded(column, wide))
+        for at, (column, wide) in enumerate(zip(columns, widths, strict=True))
+    ]  # fmt: skip
+
+
+def _folded(column: Column, width: int) -> list[Any]:
+    _FOLDER.width = width
+    return [Text("\n".join(_FOLDER.wrap(str(cell)))) for cell in column.cells]
 
 
 def _width(columns: Sequence[Column]) -> int:

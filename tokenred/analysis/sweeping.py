@@ -282,7 +282,7 @@ def _tables(rows: Sequence[Row]) -> list[Table]:
         for name, head in _HEADS.items()
         if name in (*vary, "strategy", "batch_size")
     }
-    left = len(cells) - 1
+    left = len(cells)
     tables = [table_of(cells | figure_columns(rows), rows, title=title, left=left)]
     if split := [row for row in rows if "split_attention" in row]:
         used = {n: _NARROW.get(n, n) for n in LINES if any(row[f"split_{n}"] for row in split)}

@@ -170,9 +170,7 @@ def _list(frame: pd.DataFrame, rows: int) -> None:
     table = plain_table("", heads, left=1 + len(varied), keys=1)
     for column in table.columns[-2:]:
         column.justify = "left"
-    # Last, and folded where lines are short.
-    last = table.columns[-1]
-    last.no_wrap, last.min_width, last.overflow = False, 24, "fold"
+    table.columns[-1].no_wrap = False
     for at, row in frame.head(rows).iterrows():
         cost = number(row, "gmacs", 4)  # missing for a cell that cannot run
         tokens = str(row["tokens"][-1]) if cost else ""

@@ -19,7 +19,7 @@ from tokenred.core.registry import KINDS, Entry, Registry
 # "(GTP-ViT, Xu et al., WACV 2024)", "(EViT, Eq. 3)": a summary names its source.
 _CITATION = re.compile(r"\s*\(([^()]*(?:\b(?:19|20)\d\d\b|Eq\.|Fig\.|section )[^()]*)\)")
 # Columns, and the least that those that wrap should have.
-_PARTS = {"name": 0, "what it does": 30, "arguments": 22, "paper": 18, "defined in": 0}
+_PARTS = {"name": 0, "what it does": 30, "arguments": 22, "paper": 18, "defined in": 40}
 _PLUGINS = {"package": 0, "entry point": 0, "what it registers": 20}
 
 
@@ -72,7 +72,7 @@ def _table(title: str, columns: dict[str, int], rows: Sequence[Sequence[str]]) -
     table = plain_table(title, list(columns), left=len(columns), keys=1)
     table.title_justify = "left"
     for column, least in zip(table.columns, columns.values(), strict=True):
-        column.no_wrap, column.min_width, column.overflow = not least, least or None, "fold"
+        column.no_wrap, column.min_width = not least, least
     for row in rows:
         # Text, since square brackets mean styles in plain strings.
         table.add_row(*map(Text, row[: len(columns)]))

@@ -28,6 +28,8 @@ def test_frame_has_a_row_for_each_cell(make_grid: MakeGrid, store: Store, tmp_pa
     assert str(study.table().columns[0].header) == "M"
     one = make_grid({"graph": ["none"]}).run(store, progress=False)
     assert str(one.table().columns[0].header) == "strategy"
+    two = make_grid({"graph": ["spatial", "none"]}).run(store, progress=False)
+    assert {str(cell) for cell in two.table().columns[0].cells} == {"spatial", "none"}
     path = study.to_csv(tmp_path / "a.csv")
     assert pd.read_csv(path)["M"].tolist() == [4, 8]
     with pytest.raises(OutputExistsError):

@@ -156,7 +156,7 @@ class Study(Result):
         done = [row for row in records if row["status"] == DONE]
         varied = [n for n in self.axes if len({repr(row.get(n)) for row in records}) > 1]
         names = varied or ["strategy"]
-        columns: Columns = {n: partial(word, name=n) for n in names}
+        columns: Columns = {n: partial(_value, name=n) for n in names}
         columns |= figure_columns(done, self.against, self.level)
         for name in _extra(done, self.axes):
             columns[name.replace("_", " ")] = partial(number, name=name, places=3)
@@ -198,6 +198,11 @@ class Study(Result):
         if self.store.path is not None:
             lines.append(f"Stored in {self.store.path}.")
         return lines
+
+
+def _value(row: Record, name: str) -> str:
+    """A value on an axis; what a row has none of is empty."""
+    return "none" if row.get(name, "") is None else word(row, name)
 
 
 def _sorted(records: Sequence[Record], by: str | None) -> list[Record]:
