@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokenred.analysis.result import count
+
 Row = Mapping[str, Any]
 
 
@@ -170,7 +172,8 @@ def _interval(row: Row, name: str) -> str:
 def _machine(rows: Sequence[Row]) -> list[str]:
     facts = {
         (
-            f"{row['processor']}, {row['cores']} cores, {row['threads']} threads, "
+            f"{row['processor']}, {count(int(row['cores']), 'core')}, "
+            f"{count(int(row['threads']), 'thread')}, "
             f"{row['device']}, {row['dtype']}{', compiled' if row['compile'] != 'false' else ''}; "
             f"{row['platform']}, Python {row['python']}, torch {row['torch']}, timm {row['timm']}, "
             f"tokenred {row['tokenred']}; {row['pairs']} pairs, {row['created'][:10]}."

@@ -158,9 +158,9 @@ def test_an_overhead_that_nobody_knows_is_told() -> None:
         {"strategy": "ats", "gmacs": 1.0, "overhead_gmacs": None, "mean_overhead_gmacs": 0.0},
     ]
     assert not figure_notes(rows[::2])
-    assert figure_notes(rows)[0].startswith("What mine spends on")
+    assert figure_notes(rows)[0].startswith("The GMACs of mine leave out")
     assert figure_notes([*rows, {**rows[1], "strategy": "own"}])[0].startswith(
-        "What mine, own spend on"
+        "The GMACs of mine, own leave out"
     )
 
 

@@ -162,9 +162,9 @@ def compare(
         seed: for choosing images, timing inputs and bootstrap samples.
         device, amp, split, class_map: as in `evaluate` and `benchmark`.
         channels_last: store images and convolution weights as NHWC.
-        baselines: also the honest baselines, see `tokenred.analysis.baselines`, at the cost of each
-            strategy, or at these shares of the dense model's GMACs. Notes say which are not
-            available.
+        baselines: also compare with the baselines that any method must beat
+            (`tokenred.analysis.baselines`), at the cost of each strategy, or at these shares of the
+            dense model's GMACs. Notes below the table say which are not available.
         smaller: also this model (or its name), for the same images and classes.
         level: of the paired intervals.
         name: name of the model, for the title; by default the one that `load_model` takes.

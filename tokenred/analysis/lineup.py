@@ -55,8 +55,8 @@ def named_specs(strategies: Strategies) -> list[Spec]:
     labels = [spec.label for spec in specs]
     if twice := sorted({label for label in labels if labels.count(label) > 1 or label == DENSE}):
         raise ConfigError(
-            f"expected a distinct name for each strategy, got {twice[0]!r} twice; leave it out, or "
-            "pass a mapping from names to strategies."
+            f"expected a distinct name for each strategy, got {twice[0]!r} twice; leave one "
+            'out, or name them in a dictionary: {"first": …, "second": …}.'
         )
     return specs
 

@@ -319,8 +319,8 @@ def figure_notes(rows: Sequence[Row]) -> list[str]:
     ]:
         names = f"{', '.join(unknown[:4])}{', …' * (len(unknown) > 4)}"
         lines.append(
-            f"What {names} spend{'s' * (len(unknown) == 1)} on choosing tokens is unknown, and not "
-            "in the GMACs: a part has no `macs`, or the counts depend on the image."
+            f"The GMACs of {names} leave out the choice of tokens, whose cost is unknown: a part "
+            "has no `macs`, or the token counts depend on the image."
         )
     if timed := [row for row in rows if "speedup" in row]:
         first, pairs = timed[0], sorted({row["pairs"] for row in timed})

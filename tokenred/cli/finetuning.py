@@ -108,7 +108,7 @@ def finetune_command(
         told = (f"{name:>16} {value}" for name, value in settings.as_dict().items())
         say(whose, *told, repr(result.model), "", "Nothing was trained.")
         return
-    say(*_gains(result), f"{spec.label}, {whose}: {100 * result.best:.2f}% at best",
+    say(*_gains(result), f"{spec.label}, {whose}: {100 * result.best:.2f}% top-1 in the best epoch",
         written=[result.path])  # fmt: skip
 
 

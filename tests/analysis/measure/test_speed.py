@@ -1,6 +1,7 @@
 """Timing runs in pairs and says on what; no test looks at how fast anything is."""
 
 import gc
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,10 @@ def test_one_model(digits: nn.Module) -> None:
     assert timing.images_per_second == pytest.approx(2e3 / timing.ms)
     assert found.image_shape == (3, 32, 32)
     assert found.machine["torch"] == torch.__version__
-    for word in ("reduced", "2 pairs", "threads", str(found.machine["processor"])):
+    for word in ("reduced", "2 pairs", "thread", str(found.machine["processor"])):
         assert word in str(found)
+    alone = replace(found, machine=found.machine | {"cores": 1, "threads": 1})
+    assert ", 1 core, 1 thread, torch" in alone.footnotes()[0]
 
 
 def test_each_candidate_runs_right_after_dense(digits: nn.Module) -> None:

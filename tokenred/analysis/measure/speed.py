@@ -25,7 +25,7 @@ from tokenred.analysis.measure.timing import (
     on_random_images,
     runnable,
 )
-from tokenred.analysis.result import Result, plain_table
+from tokenred.analysis.result import Result, count, plain_table
 from tokenred.core.errors import ConfigError, UnknownNameError
 from tokenred.core.progress import progress_bar
 from tokenred.core.values import Count, Magnitude, Size, checked
@@ -145,7 +145,8 @@ class Benchmark(Result):
         compiled = ", compiled" if self.compile else ""
         pairs = self.timings[0].pairs if self.timings else 0
         how = f"batch {self.batch_size}, {self.precision}{compiled}, {pairs} pairs; "
-        where = "{processor}, {cores} cores, {threads} threads, torch {torch}, device {device}"
+        cores, threads = (count(int(self.machine[f"{n}s"]), n) for n in ("core", "thread"))
+        where = f"{{processor}}, {cores}, {threads}, torch {{torch}}, device {{device}}"
         return [how + where.format_map(self.machine)]
 
 

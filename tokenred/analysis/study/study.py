@@ -295,9 +295,8 @@ def _run_cells(
         write([(cell, outcome(cell.key, SKIPPED, error=cell.why)) for cell in left_out])
     except KeyboardInterrupt as stop:
         raise StudyInterruptedError(
-            f"stopped: {whole - len(running)} of {whole} results were finished, references among "
-            f"them. Finished results are in {store.path or 'memory'}; start the same grid on that "
-            "store again to continue."
+            f"stopped: {whole - len(running)} of {whole} results (cells and references) are done, "
+            f"kept in {store.path or 'memory'}; to continue, start the same grid on that store."
         ) from stop
     if running:
         raise EngineError(
