@@ -11,15 +11,17 @@ from tokenred.data.digits import DigitsSource
 def test_a_photograph(run: Run) -> None:
     DigitsSource().image(3).save("seven.png")
     result = run("show", "seven.png", "--model", "digits", "-s", "gtp:P=4", "-s", "evit@0.7",
-                 "--layers", "0,7", "--graph", "--width", 3.3, "-o", "tokens.svg")  # fmt: skip
+                 "--layers", "0,7", "--graph", "--width", 3.3,
+                 "-o", "tokens.svg", "-o", "tokens.png")  # fmt: skip
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0].startswith("dense: 7 (")
     assert lines[1].startswith("gtp:P=4: 7 (")
     assert lines[1].endswith("tokens: 60 after block 0, 32 after block 7")
     assert lines[2].startswith("evit@0.7: ")
-    assert lines[3] == "Written: tokens.svg"
+    assert lines[3] == "Written: tokens.svg, tokens.png"
     assert "<svg" in Path("tokens.svg").read_text()
+    assert Path("tokens.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_an_image_of_a_data_set_and_names_of_classes(run: Run) -> None:

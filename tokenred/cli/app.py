@@ -93,8 +93,11 @@ def _told(error: CycloptsError) -> str:
     rest = error.unused_tokens if isinstance(error, UnusedCliTokensError) else ()
     if not rest or any(word.startswith("-") for word in rest):
         return told
-    written = (f"{OPTION if word.endswith('.py') else '-s'} {word}" for word in rest)
-    return f"{told} A strategy or a file of parts needs its option: {' '.join(written)}."
+    from tokenred.cli.options import DATA_OF
+
+    models = dict.fromkeys(DATA_OF, "--model")
+    written = (f"{OPTION if w.endswith('.py') else models.get(w, '-s')} {w}" for w in rest)
+    return f"{told} A model, strategy or file of parts needs its option: {' '.join(written)}."
 
 
 @app.meta.default

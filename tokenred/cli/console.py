@@ -15,7 +15,7 @@ from rich.console import Console
 
 from tokenred.analysis.result import line_width
 from tokenred.core.errors import ConfigError
-from tokenred.core.files import prepare_folder
+from tokenred.core.files import PICTURES, check_output, prepare_folder
 from tokenred.core.lock import output_lock
 
 claims = ExitStack()
@@ -53,6 +53,11 @@ def claim(output: Path) -> Path:
     """
     claims.enter_context(output_lock(output))
     return output
+
+
+def claim_pictures(outputs: tuple[Path, ...], overwrite: bool) -> list[Path]:
+    """The same for the files of one figure, whose suffixes say their formats."""
+    return [claim(check_output(path, PICTURES, overwrite=overwrite)) for path in outputs]
 
 
 def claim_folder(

@@ -20,6 +20,7 @@ from tokenred.cli.options import (
     options_of,
     read_class_map,
     read_size,
+    refuse_no_share,
 )
 from tokenred.core.errors import ConfigError
 from tokenred.core.files import check_new, write_atomically
@@ -34,6 +35,10 @@ _QUICK_SECONDS = 1.0
 _DEIT = "deit_small_patch16_224"
 _PUBLISHED = ("gtp:P=8", "tome:r=8", "evit:keep_rate=0.7", "topk:keep_rate=0.7",
               "random:keep_rate=0.7")  # fmt: skip
+_EASY = (
+    "The embedded digits are too easy to rank methods: most lose next to nothing. To rank them, "
+    "use --model cifar10_vit --data cifar10:PATH."
+)
 _DEMO_SECONDS = 30  # at most, per method: a busy machine gets fewer pairs, to keep the demo short
 
 
@@ -44,7 +49,9 @@ def compare_command(
     data: Data = None,
     class_map: ClassMap = None,
     strategy: Strategies = (),
-    budget: Annotated[tuple[float, ...], Parameter(name=["--budget", "-b"])] = (),
+    budget: Annotated[
+        tuple[float, ...], Parameter(name=["--budget", "-b"], validator=refuse_no_share)
+    ] = (),
     output: Annotated[Path | None, OUTPUT] = None,
     resume: bool = False,
     overwrite: Overwrite = False,
@@ -100,6 +107,8 @@ def compare_command(
     written += [write_atomically(path, _drawn(result)) for path in picture]
     if temporary:
         kept.unlink()
+    if source == "digits":
+        say(_EASY, "")
     say(result)
     if told := result.resolution():
         say(told)

@@ -24,7 +24,7 @@ from tokenred.cli.declared import declared
 from tokenred.core.errors import ConfigError, DataError, did_you_mean, shown
 from tokenred.core.files import exists
 from tokenred.core.notation import read_assignment
-from tokenred.core.values import parameters_of, read
+from tokenred.core.values import PartOf, parameters_of, read
 from tokenred.data.places import check_there
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ N = TypeVar("N", int, float)
 
 # The embedded models, by the data that they were trained for, and the reverse.
 _MODELS = {"digits": "digits", "cifar10": "cifar10_vit"}
-_DATA = {model: data for data, model in _MODELS.items()}
+DATA_OF = {model: data for data, model in _MODELS.items()}
 _SCALARS = (bool, int, float, str, Path)
 _SPEC = (
     "NAME[:KEY=VALUE,…][@SHARE] or a .toml file{}: gtp:P=4,alpha=0.2; tome@0.65 costs 0.65 of the "
@@ -50,13 +50,27 @@ def refuse_missing(_: Any, given: Path | tuple[Path, ...] | None) -> None:
             raise DataError(f"cannot read {path}: no such file; check the path.")
 
 
+def _refuse_missing_recipe(_: Any, given: str | tuple[str, ...] | None) -> None:
+    specs = (given,) if isinstance(given, str) else given or ()
+    paths = [Path(re.sub(r"(?<=\.toml)@.*", "", spec)) for spec in specs]
+    refuse_missing(_, tuple(path for path in paths if path.suffix == ".toml"))
+
+
+def refuse_no_share(_: Any, given: tuple[float, ...] | None) -> None:
+    """For budgets, without PyTorch."""
+    for share in given or ():
+        read(PartOf, share, "--budget")
+
+
 FILE = Parameter(validator=refuse_missing)
 OUTPUT = Parameter(name=["--output", "--out", "-o"])
 Overwrite = Annotated[bool, Parameter(help="replace the output of an earlier run.")]
-Strategy = Annotated[str, Parameter(name=["--strategy", "-s"], help=_SPEC.format(""))]
-Strategies = Annotated[
-    tuple[str, ...], Parameter(name=["--strategy", "-s"], help=_SPEC.format(" (repeat it)"))
+Pictures = Annotated[
+    tuple[Path, ...], Parameter(name=OUTPUT.name, help="ending in .png, .pdf or .svg; repeatable.")
 ]
+_STRATEGY = Parameter(name=["--strategy", "-s"], validator=_refuse_missing_recipe)
+Strategy = Annotated[str, _STRATEGY, Parameter(help=_SPEC.format(""))]
+Strategies = Annotated[tuple[str, ...], _STRATEGY, Parameter(help=_SPEC.format(" (repeat it)"))]
 Data = Annotated[
     str | None,
     Parameter(
@@ -278,11 +292,11 @@ def model_for(model: Any, data: Any) -> tuple[Any, Any]:
                 f"expected --model for the data {shown(data)}: the one that was trained for it."
             )
         return _MODELS[kind], data or kind
-    data = data or _DATA.get(str(model).casefold())
+    data = data or DATA_OF.get(str(model).casefold())
     if data is None:
         raise ConfigError(
             f"expected --data for the model {shown(model)}: a folder, zip or tar of images of its "
-            f"classes.{did_you_mean(str(model), _DATA)}"
+            f"classes.{did_you_mean(str(model), DATA_OF)}"
         )
     return model, data
 

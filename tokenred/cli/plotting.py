@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from tokenred.cli.console import claim, say
-from tokenred.cli.options import FILE, Overwrite, assignments, given_to, options_of
-from tokenred.core.files import PICTURES, check_output
+from tokenred.cli.console import claim_pictures, say
+from tokenred.cli.options import FILE, Overwrite, Pictures, assignments, given_to, options_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,13 +21,6 @@ _PUBLISHED = "tokenred.analysis:read_published"
 _TABULATE = "tokenred.analysis:tabulate"
 _FIGURE = "tokenred.analysis.plots.tables:Table.figure"
 _Frame = Annotated[Path, FILE, Parameter(help="CSV of `tokenred compare`, or of a study.")]
-_Output = Annotated[
-    tuple[Path, ...],
-    Parameter(
-        name=["--output", "--out", "-o"],
-        help="ending in .png, .pdf or .svg; by default KIND.png; repeatable.",
-    ),
-]
 _Fix = Annotated[
     tuple[str, ...],
     Parameter(name=["--fix", "-f"], help="COLUMN=VALUE: only rows with this value; repeatable."),
@@ -51,7 +43,7 @@ def tradeoff_command(
     backbone: _Points = (),
     paper_method: _Points = (),
     finetuned: Annotated[bool | None, Parameter(negative="--off-the-shelf")] = None,
-    output: _Output = (),
+    output: Pictures = (Path("tradeoff.png"),),
     overwrite: Overwrite = False,
     **options: Any,
 ) -> None:
@@ -60,7 +52,7 @@ def tradeoff_command(
     Args:
         finetuned: only the paper's points with, or without, training.
     """
-    claimed = _claim(output, "tradeoff", overwrite)
+    claimed = claim_pictures(output, overwrite)
     from tokenred.analysis import read_published, tradeoff
 
     theirs = None
@@ -81,11 +73,11 @@ def _figure(name: str, kind: str, about: str) -> None:
         /,
         *,
         fix: _Fix = (),
-        output: _Output = (),
+        output: Pictures = (Path(f"{kind}.png"),),
         overwrite: Overwrite = False,
         **options: Any,
     ) -> None:
-        fixed, claimed = _fixed(fix), _claim(output, kind, overwrite)
+        fixed, claimed = _fixed(fix), claim_pictures(output, overwrite)
         from tokenred import analysis
 
         _write(getattr(analysis, name)(frame, fixed=fixed, **options), claimed, overwrite)
@@ -112,11 +104,11 @@ def _add_table(kind: str, rows: str | None, number: str | None, about: str) -> N
         backbone: _Points = (),
         fix: _Fix = (),
         text: Literal["markdown", "latex"] = "markdown",
-        output: _Output = (),
+        output: Pictures = (Path(f"{kind}.png"),),
         overwrite: Overwrite = False,
         **options: Any,
     ) -> None:
-        fixed, claimed = _fixed(fix), _claim(output, kind, overwrite)
+        fixed, claimed = _fixed(fix), claim_pictures(output, overwrite)
         from tokenred.analysis import tabulate
         from tokenred.analysis.plots.frames import read_frame
         from tokenred.analysis.plots.tables import theta_rows
@@ -144,11 +136,6 @@ def _add_table(kind: str, rows: str | None, number: str | None, about: str) -> N
 _add_table("table", None, None, "A metric over two or more axes of a study, as a table.")
 _add_table("graph-table", "graph", "4", "Graph types over budgets, as in table 4.")
 _add_table("theta-table", "theta", "5", "Shares of attention kept over budgets, as in table 5.")
-
-
-def _claim(outputs: tuple[Path, ...], kind: str, overwrite: bool) -> list[Path]:
-    paths = outputs or (Path(f"{kind}.png"),)
-    return [claim(check_output(path, PICTURES, overwrite=overwrite)) for path in paths]
 
 
 def _write(figure: Figure, paths: list[Path], overwrite: bool, *shown: str) -> None:

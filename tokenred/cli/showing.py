@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from PIL import Image
 
-from tokenred.cli.console import claim, say
+from tokenred.cli.console import claim_pictures, say
 from tokenred.cli.options import (
     FILE,
-    OUTPUT,
     ClassMap,
     Data,
     ModelOptions,
     Overwrite,
+    Pictures,
     Strategies,
     given_to,
     model_and_data,
@@ -26,7 +26,7 @@ from tokenred.cli.options import (
     reason,
 )
 from tokenred.core.errors import ConfigError, DataError
-from tokenred.core.files import PICTURES, check_new, check_output, prepare_folder
+from tokenred.core.files import check_new, prepare_folder
 from tokenred.core.notation import read_arguments
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def show_command(
     strategy: Strategies = ("gtp", "tome"),
     layers: str | None = None,
     classes: Annotated[Path | None, FILE] = None,
-    output: Annotated[Path, OUTPUT] = Path("tokens.png"),
+    output: Pictures = (Path("tokens.png"),),
     overwrite: Overwrite = False,
     demo: bool = False,
     **options: Any,
@@ -67,7 +67,6 @@ def show_command(
         index: the index of an image in --data, from 0.
         layers: the blocks to show, from 0, such as 0,4,8,11; by default four, evenly spaced.
         classes: a file with one class name per line, if the model's are not known.
-        output: ending in .png, .pdf or .svg.
         demo: show an image of the embedded digits, with their model.
     """
     if demo and (image or data or model != ModelOptions()):
@@ -81,7 +80,7 @@ def show_command(
     photograph = None if image is None else _open(image, model)
     if data is not None:
         model, data = model_and_data(model, data)
-    path = claim(check_output(output, PICTURES, overwrite=overwrite))
+    paths = claim_pictures(output, overwrite)
     from tokenred.analysis import save_figure, show_tokens, trace_picture
     from tokenred.analysis.lineup import named_specs
 
@@ -102,7 +101,7 @@ def show_command(
         dense, *rows = (replace(r, prediction=None) for r in (picture.dense, *picture.rows))
         picture = replace(picture, dense=dense, rows=tuple(rows))
     figure = show_tokens(picture, **given_to(_SHOW, options))
-    written = save_figure(figure, path, overwrite=overwrite)
+    written = save_figure(figure, *paths, overwrite=overwrite)
     lines = []
     for row in (picture.dense, *picture.rows):
         counts = ", ".join(f"{stage.tokens} after block {stage.layer}" for stage in row.stages)
@@ -121,7 +120,7 @@ def graph_command(
     builder: Annotated[str, Parameter(name=["--builder", "-b"])] = "mixed:M=8",
     patch: Annotated[tuple[int, ...], Parameter(name=["--patch", "-p"])] = (),
     all_edges: bool = False,
-    output: Annotated[Path, OUTPUT] = Path("tokenred-out/graph.png"),
+    output: Pictures = (Path("tokenred-out/graph.png"),),
     overwrite: Overwrite = False,
 ) -> None:
     """Draw the token graph of a photograph.
@@ -135,12 +134,12 @@ def graph_command(
         builder: NAME[:KEY=VALUE,…] of a graph.
         patch: draw only the choices of this patch; repeatable.
         all_edges: draw the edges of all patches, including those between grid neighbours.
-        output: the picture: .png, .pdf or .svg.
     """
     if (image is None) != demo:
         raise ConfigError("expected the path of a photograph, or --demo; one of them.")
     picture = None if image is None else _open(image, model)
-    check_new(output, overwrite=overwrite)
+    for path in output:
+        check_new(path, overwrite=overwrite)
     from torch.utils.data import DataLoader
 
     from tokenred.analysis import draw_graph, graph_statistics, image_graph, save_figure
@@ -148,8 +147,9 @@ def graph_command(
 
     chosen = _builder(builder)
     picture = picture or DigitsSource().image(0)
-    prepare_folder(output.parent, (output.name,), overwrite=overwrite)
-    claim(check_output(output, PICTURES, overwrite=overwrite))
+    for path in output:
+        prepare_folder(path.parent, (path.name,), overwrite=overwrite)
+    claim_pictures(output, overwrite)
     loaded = model.load()
     found = image_graph(loaded, picture, chosen)
     # A loader of the one image; the label is not used.
@@ -161,7 +161,7 @@ def graph_command(
         found.graph, found.pixels, patches=patch or every, far_only=False if all_edges else None,
         in_degree=True, title=f"{builder}, {model.title} on {name}",
     )  # fmt: skip
-    say(statistics, written=save_figure(figure, output, overwrite=True))
+    say(statistics, written=save_figure(figure, *output, overwrite=True))
 
 
 def _builder(text: str) -> GraphBuilder:
