@@ -157,9 +157,14 @@ _TRUTH |= {"false": False, "no": False, "off": False, "0": False}
 _MOST = 1 << 16  # values in a list: a range may be longer than memory
 
 
+def _dimensions(value: Any) -> int:
+    """Those of an array or a tensor, known without importing NumPy or PyTorch; else −1."""
+    return getattr(value, "ndim", -1) if hasattr(value, "dtype") else -1
+
+
 def _scalar(value: Any) -> Any:
     """The Python number of a NumPy or PyTorch scalar; other values unchanged."""
-    return value.item() if getattr(value, "ndim", None) == 0 else value
+    return value.item() if _dimensions(value) == 0 else value
 
 
 def _real(value: Any) -> Any:
@@ -194,8 +199,7 @@ def _choice(choices: tuple[Any, ...], value: Any) -> Any:
 
 
 def _several(kind: Any, tuples: bool, value: Any) -> Any:
-    # An array or a tensor, without importing what makes them.
-    if getattr(value, "ndim", 0) > 0 and len(value) <= _MOST:
+    if _dimensions(value) > 0 and len(value) <= _MOST:
         value = value.tolist()
     if not isinstance(value, list | range | tuple) or (isinstance(value, tuple) and not tuples):
         raise ValueError("no list")

@@ -66,15 +66,16 @@ class Design:
         for name in ("base", "model"):
             if name not in self._default and not self._covers(name):
                 raise ConfigError(f"expected {name}= for the grid, or {name!r} on an axis.")
-        self.against = told["against"]
-        if self.against == "base" and not set(self.axes).difference(SETTINGS, ["base"]):
+        against = self.against = told["against"]
+        from_base = isinstance(against, str) and against == "base"
+        if from_base and not set(self.axes).difference(SETTINGS, ["base"]):
             raise ConfigError(
                 "expected axes that change the base, or another reference than 'base': each cell "
                 "would be compared with itself. Pass a strategy as the reference."
             )
-        if self.against not in (None, "base"):
+        if against is not None and not from_base:
             try:
-                self.against = self._read("base", self.against)
+                self.against = self._read("base", against)
             except TokenredError as error:
                 raise type(error)(f"against: {error}") from error
         reference = told["reference"]
