@@ -70,7 +70,8 @@ def wrap(
     reduced = kind(base, resolved(base, strategy), engine=engine, check=check)
     if not isinstance(strategy, Strategy):
         return reduced
-    for told in strategy.unused:
+    # Arguments of a recipe that count for nothing are accepted.
+    for told in (told for told in strategy.unused if told not in strategy.unread):
         warnings.warn(f"{told} (in {strategy!r}).", UnusedWarning, stacklevel=2)
     for step in reduced.strategy.steps:
         budget = step.schedule

@@ -7,8 +7,6 @@ from fractions import Fraction
 from heapq import heapify, heapreplace
 from typing import ClassVar, Literal
 
-from typing_extensions import Self
-
 from tokenred.core.errors import ConfigError, PartError, ScheduleError, shown
 from tokenred.core.part import Part, check_blocks
 from tokenred.core.registry import KINDS, Registry
@@ -52,7 +50,7 @@ class Schedule(Part):
     keeps: ClassVar[str] = ""
     written: ClassVar[str] = ""  # of an instance, ignored by equality
 
-    def written_as(self, text: str) -> Self:
+    def written_as(self, text: str) -> "Schedule":
         """The same schedule, which remembers how its number of tokens was given."""
         made = copy.copy(self)
         object.__setattr__(made, "written", text)

@@ -350,7 +350,8 @@ def strategy(name: str, /, **arguments: Any) -> Strategy:
     if rest:
         made = made.replace(**rest)
     if len(arguments) > 1:
-        unread = (k for k in taken if _replaced(k, made, recipes[name].make, taken, rest))
+        asked = (key for key in taken if key != "reference")  # that only chooses a form
+        unread = (k for k in asked if _replaced(k, made, recipes[name].make, taken, rest))
         notes = tuple(f"{k}={shown(taken[k])}: replaced by the other arguments" for k in unread)
         object.__setattr__(made, "unread", notes)
     return made

@@ -296,6 +296,6 @@ def test_ray_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cluster_that_cannot_be_reached() -> None:
-    pytest.importorskip("ray", reason="Ray is an extra")
+    pytest.importorskip("ray", reason="Ray is an extra").shutdown()  # what other tests started
     with pytest.raises(EngineError, match=r"cannot start or reach Ray on nonsense://x"):
         run(pick_engine("ray", address="nonsense://x"), StubRunner(), 1)

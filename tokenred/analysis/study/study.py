@@ -296,7 +296,7 @@ def _run_cells(
     except KeyboardInterrupt as stop:
         raise StudyInterruptedError(
             f"stopped: {whole - len(running)} of {whole} results (cells and references) are done, "
-            f"kept in {store.path or 'memory'}; to continue, start the same grid on that store."
+            f"kept in {store.path or 'memory'}; run the same grid on that store again to continue."
         ) from stop
     if running:
         raise EngineError(
