@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -361,11 +362,23 @@ def _replaced(
     key: str, made: Strategy, make: Callable[..., Strategy], given: Any, rest: Any
 ) -> bool:
     """Whether an argument of a recipe that counts on its own does not count among the others."""
-    others = {k: v for k, v in given.items() if k != key}
+    others = tuple((k, v) for k, v in given.items() if k != key)
+    build: Callable[..., Strategy] = _built
     try:
-        return make(**others).replace(**rest) == made and make(**{key: given[key]}) != make()
+        hash(others)
+    except TypeError:
+        build = _built.__wrapped__
+    try:
+        without = build(make, others)
+        without = without.replace(**rest) if rest else without
+        return without == made and make(**{key: given[key]}) != make()
     except Exception:  # the others need it, whatever a recipe raises then
         return False
+
+
+@functools.lru_cache(maxsize=4096)  # the cells of a grid differ in few arguments at a time
+def _built(make: Callable[..., Strategy], given: tuple[tuple[str, Any], ...]) -> Strategy:
+    return make(**dict(given))
 
 
 def from_config(config: dict[str, Any]) -> Strategy:
