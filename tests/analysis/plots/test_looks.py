@@ -29,19 +29,30 @@ def test_no_two_look_alike_and_own_methods_get_colours_that_are_free() -> None:
     assert len({colour for colour, _ in looks.values()}) == 5
 
 
-def test_an_own_method_and_an_own_scorer_differ_most_from_what_is_there() -> None:
-    methods = ["gtp", "tome", "evit", "topk"]
-    there = lab([(0, 0, 0), (1, 1, 1), *(colour for colour, _ in looks_of(methods).values())])
-    *colours, grey, yellow, light = palette(10)  # grey is the baselines'
-    apart = [np.linalg.norm(own - there, axis=1).min() for own in lab([*colours, yellow, light])]
-    for own in ("mine", "topk:scorer=Mine@0.65"):
-        (mine, _) = looks_of([*methods, own], shades=False)[own]
-        assert np.linalg.norm(lab([mine]) - there, axis=1).min() == pytest.approx(max(apart))
-        assert mine != grey
+def test_own_methods_and_scorers_look_alike_in_every_figure() -> None:
+    common = ["gtp", "tome", "evit", "topk", "random", "dense"]
+    alone = looks_of(["mine", "theirs"])
+    for others in (common, common[:2], common[3:]):
+        beside = looks_of([*others, "mine", "theirs"])
+        assert {name: beside[name] for name in alone} == alone
+        assert len(set(beside.values())) == len(beside)
+        scorer = looks_of([*others, "topk:scorer=Mine@0.65"], shades=False)
+        assert scorer["topk:scorer=Mine@0.65"] in (alone["mine"], looks_of(["topk"])["topk"])
     variants = [f"topk:scorer=S{i}" for i in range(8)]
-    looks = looks_of([*methods, *variants], shades=False)
-    assert len(set(looks.values())) == 12
-    assert len({colour for colour, _ in looks.values()}) >= 9
+    looks = looks_of([*common, *variants], shades=False)
+    assert len(set(looks.values())) == len(looks)
+
+
+def test_colours_of_own_methods_differ_from_the_common_ones_and_each_other() -> None:
+    names = ["gtp", "tome", "evit", "topk", *(f"mine {i}" for i in range(5))]
+    colours = [colour for colour, _ in looks_of(names).values()]
+    for a, b in combinations(lab([(0, 0, 0), (1, 1, 1), *colours[:7]]), 2):
+        assert np.linalg.norm(a - b) > 30
+    assert len(set(colours)) == len(names)
+
+
+def test_numbers_have_the_colours_in_order() -> None:
+    assert [colour for colour, _ in looks_of([3, 5, 0.5]).values()] == palette(3)
 
 
 def test_every_recipe_has_a_name() -> None:

@@ -33,9 +33,11 @@ def test_many_lines_have_bars_beside_each_other_and_their_legend_aside(
     (axes,) = figure.axes
     assert [t.get_text() for t in axes.texts] == ["dense"]
     assert axes.get_title() == ""
-    starts = [line.get_xdata()[0] for line in axes.lines if line.get_label() in list("012345")]
-    assert len(set(starts)) == 6
+    lines = [line for line in axes.lines if line.get_label() in list("012345")]
+    assert [list(line.get_xdata()) for line in lines] == [[0.1, 0.2, 0.4]] * 6
     assert sum(len(c.get_segments()) for c in axes.collections) == 18
+    moved = [bars.get_transform().transform((0.1, 70))[0] for bars in axes.collections]
+    assert len(set(moved)) == 6
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == list("012345")
     assert legend.get_title().get_text() == "P"

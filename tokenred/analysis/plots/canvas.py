@@ -28,6 +28,7 @@ _COLOURS = (
     "#ece133", "#b2df8a",
 )  # fmt: skip
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
+BAR_GAP = 3.0  # points (1/72 inch) between error bars that would cover each other
 _NOTE_SIZE = 6
 _SERIES: Any = {
     "markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.5, "linewidth": 1.2,
@@ -68,9 +69,8 @@ def new_grid(
 ) -> Iterator[tuple[Figure, Any]]:
     """A figure and a ``(rows, columns)`` array of axes in the common style.
 
-    Nothing changes pyplot's global state. Markers that others hide get a larger one of their own
-    below. ``width`` and ``height`` are inches; ``options`` are those of matplotlib's
-    ``Figure.subplots``.
+    Nothing changes pyplot's global state. ``width`` and ``height`` are inches; ``options`` are
+    those of matplotlib's ``Figure.subplots``.
     """
     for name, inches in {"width": width, "height": height}.items():
         read(Positive, inches, name)
@@ -79,15 +79,17 @@ def new_grid(
         FigureCanvasAgg(figure)
         grid = figure.subplots(rows, columns, squeeze=False, **options)
         yield figure, grid
-        for axes in grid.flat:
-            _show_hidden(axes)
 
 
 @contextmanager
 def new_figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
-    """The same with a single pair of axes."""
+    """The same with a single pair of axes.
+
+    Markers that others hide get a larger one of their own below.
+    """
     with new_grid(width, height) as (figure, grid):
         yield figure, grid[0, 0]
+        _show_hidden(grid[0, 0])
 
 
 def palette(count: int) -> list[Colour]:
@@ -108,14 +110,14 @@ def lab(colours: Sequence[Colour], sight: Any = ((1, 0, 0), (0, 1, 0), (0, 0, 1)
 
 def draw_series(
     axes: Axes, x: Any, y: Any, colour: Any, *, low: Any = None, high: Any = None,
-    bars: bool = False, **look: Any,
+    aside: float | None = None, **look: Any,
 ) -> None:  # fmt: skip
-    """Draw a line with markers, and its intervals as a band, or as ``bars``.
+    """Draw a line with markers, and its intervals as a band, or as bars ``aside`` of the markers.
 
     ``low`` and ``high`` are the ends of the intervals; ``look`` is passed to ``Axes.plot``.
     """
-    if low is not None and bars:
-        draw_bars(axes, x, y, colour, yerr=[y - low, high - y])
+    if low is not None and aside is not None:
+        draw_bars(axes, x, y, colour, aside=aside, yerr=[y - low, high - y])
     elif low is not None:
         axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0, zorder=2)
     if len(x) == 1:  # nor does the legend show a line then

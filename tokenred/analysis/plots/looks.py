@@ -2,17 +2,20 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from itertools import cycle
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from tokenred.analysis.plots.canvas import MARKERS, Colour, lab, palette
+from tokenred.analysis.plots.canvas import MARKERS, Colour, palette
 from tokenred.analysis.plots.frames import METHODS, symbol_of
 
 Look = tuple[Colour, str]
 _GREY = 7  # of the palette; baselines alone have it
+# Of the colours without grey, for the user's own methods: first those that GTP-ViT, ToMe, EViT and
+# Top-K do not have, the pale ones later.
+_OWN = (5, 4, 6, 8, 7, 0, 1, 2, 3)
 _BASELINES = {"random": "d", "uniform": "h"}  # markers that no method has
 _PLACES = {name: place for place, name in enumerate(METHODS)}
 _SHADES = (0.0, -0.35, 0.4)  # of a method drawn several times: its own, darker, lighter
@@ -23,28 +26,35 @@ def looks_of(names: Iterable[Any], *, shades: bool = True) -> dict[Any, Look]:
 
     Every one in ``columns.toml`` has its own pair, whatever else is in the figure. Strategies of
     one method have its colour in shades, each with another marker; the plain method keeps its own.
-    Other names get the colours that the figure does not have, first the one that differs most from
-    those it has. The dense model is black, baselines are grey.
+    Other names get, one after another, colours that the common methods do not have, whether or not
+    these are in the figure. Numbers have the colours in their order. The dense model is black,
+    baselines are grey.
 
     Args:
         names: of the lines of a figure.
         shades: whether strategies of one method have shades of its colour even while other colours
             are free.
     """
-    colours = palette(10)
+    names, colours = list(names), palette(10)
     grey = colours.pop(_GREY)
-    found = {name: _divided(name)[0] for name in dict.fromkeys(names)}
+    if all(isinstance(name, int | float) for name in names):
+        return dict(zip(names, zip(cycle(colours), cycle(MARKERS)), strict=False))
+    found = {name: _divided(name)[0] for name in names}
     coloured = [method for method in found.values() if method in _PLACES.keys() - _BASELINES]
     taken = [_PLACES[method] % len(colours) for method in coloured]
     start = -(-len(_PLACES) // len(colours)) * len(colours)  # the first colour again
-    later = list(range(start, start + len(colours) * len(MARKERS)))
+    places_left = range(start, start + len(colours) * len(MARKERS))
+    later = sorted(places_left, key=lambda place: _OWN.index(place % len(colours)))
     places, times, looks = dict(_PLACES), dict[str, int](), dict[Any, Look]()
     for name in sorted(found, key=lambda name: bool(_divided(name)[1])):
         method = found[name]
+        if method == "dense":
+            looks[name] = ((0.0, 0.0, 0.0), "*")
+            continue
         again = times[method] = times.get(method, -1) + 1
         free = not shades and len(set(taken)) < len(colours)
         if own := method not in places or (again and free):
-            place = _farthest(later, colours, taken)
+            place = min(later, key=lambda place: taken.count(place % len(colours)))
             later.remove(place)
             taken.append(place % len(colours))
             places.setdefault(method, place)
@@ -59,16 +69,7 @@ def looks_of(names: Iterable[Any], *, shades: bool = True) -> dict[Any, Look]:
         end = 1.0 if shade > 0 else 0.0
         r, g, b = (part + abs(shade) * (end - part) for part in colour)
         looks[name] = ((r, g, b), marker)
-        if method == "dense":
-            looks[name] = ((0.0, 0.0, 0.0), "*")
     return {name: looks[name] for name in found}
-
-
-def _farthest(places: Sequence[int], colours: list[Colour], taken: Sequence[int]) -> int:
-    """The place whose colour a figure has least, and looks least like those it has."""
-    there = lab([(0, 0, 0), (1, 1, 1), *(colours[i] for i in taken)])  # and the paper's white
-    apart = [float(np.linalg.norm(own - there, axis=1).min()) for own in lab(colours)]
-    return min(places, key=lambda p: (taken.count(p % len(colours)), -apart[p % len(colours)], p))
 
 
 def read_name(name: Any) -> str:

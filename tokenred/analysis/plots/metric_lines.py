@@ -5,6 +5,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from tokenred.analysis.plots.canvas import (
+    BAR_GAP,
     add_legend,
     add_note,
     draw_dense,
@@ -44,8 +45,9 @@ def metric_lines(
     """Draw a metric over an axis, one line per value of another axis.
 
     Axes that are neither drawn nor fixed are averaged over, and the caption says so. The intervals
-    are those of `gather`: over seeds, otherwise paired with dense, otherwise binomial. Lines with
-    names come in the order of their averages, highest first.
+    are those of `gather`: over seeds, otherwise paired with dense, otherwise binomial. Markers
+    stand at their values of ``x``; the bars of several lines stand side by side. Lines with names
+    come in the order of their averages, highest first.
 
     Args:
         frame: the frame of a study or comparison; see `read_frame`.
@@ -71,22 +73,21 @@ def metric_lines(
     ticks = sorted(own[x].unique().tolist(), key=order)
     numeric = all(map(_is_number, ticks))
     places = {tick: float(tick) if numeric else float(i) for i, tick in enumerate(ticks)}
-    step = 0.012 * ((max(places.values()) - min(places.values())) or 1.0)
     bars = len(names) > _BANDS or not numeric
     titled = len(names) > _PLAIN_LABELS
     with new_figure(width, height) as (figure, axes):
         draw_dense(axes, dense_value(frame, metric), name="dense")
         for i, (name, (colour, marker)) in enumerate(looks_of(names).items()):
             line = own[own[hue] == name] if hue else own
-            shift = step * (i - (len(names) - 1) / 2) if bars else 0.0
-            line = line.assign(at=line[x].map(places) + shift).sort_values("at")
+            line = line.assign(at=line[x].map(places)).sort_values("at")
             known = line["low"].notna().all()
             label = read_name(show_value(name)) if hue else None
             if hue and not titled and _is_number(name):
                 label = f"{symbol_of(hue, points.own)}={label}"
             draw_series(
                 axes, line["at"], line["value"], colour, low=line["low"] if known else None,
-                high=line["high"], bars=bars, marker=marker, label=label,
+                high=line["high"], marker=marker, label=label,
+                aside=BAR_GAP * (i - (len(names) - 1) / 2) if bars else None,
             )  # fmt: skip
         axes.set_xticks(list(places.values()), [show_value(tick) for tick in ticks])
         title = points.about if title is None else title

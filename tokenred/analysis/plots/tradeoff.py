@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tokenred.analysis.plots.canvas import (
+    BAR_GAP,
     add_legend,
     add_note,
     draw_bars,
@@ -33,7 +34,7 @@ from tokenred.core.errors import ConfigError, InputError
 _DENSE = "dense"
 _LETTERS = 30  # of a row's name, on one line
 _ALIKE = 1.03  # costs no further apart are one budget's: whole tokens cannot meet it exactly
-_NEAR, _BESIDE = 0.02, 3.0  # bars this close, of the axis, stand so many points (1/72 inch) apart
+_NEAR = 0.02  # of the axis; bars that are closer would cover each other
 # Axis -> label relative to dense.
 _AXES = {"gmacs": "cost per image (% of dense)", "images_per_second": label_of("speedup")}
 
@@ -207,7 +208,7 @@ def _beside(x: pd.Series) -> pd.Series:
     """How far right of its marker each vertical bar stands, so that near ones are side by side."""
     places = x.sort_values(kind="stable")
     near = places.groupby((places.diff() > _NEAR * (x.max() - x.min())).cumsum())
-    return _BESIDE * (near.cumcount() - (near.transform("size") - 1) / 2)
+    return BAR_GAP * (near.cumcount() - (near.transform("size") - 1) / 2)
 
 
 def _draw_bars(axes: Axes, points: pd.DataFrame, colour: Any) -> None:
