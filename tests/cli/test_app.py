@@ -154,15 +154,21 @@ QUICK_LINES = """\
  reproduce --imagenet nowhere
  reproduce --costs --checkpoint DeiT-S
  list nothing
+ compare -s nothing
+ compare -s gtp -s nothing:P=4@0.7
+ bench -s nothing
+ agreement -s nothing
+ oversmoothing -s nothing
+ show --demo -s nothing
+ export -o a.onnx -s nothing
+ finetune -s nothing -o new
+ ablate --base nothing -a P=1
+ ablate --against nothing -a P=1
 list scorers
-compare -s nothing
-bench -s nothing
+compare -s MixedAttn
+bench -s gtp:foo=1
 ablate -a alfa=1
-export -o a.onnx -s nothing
-+agreement -s nothing
-+oversmoothing -s nothing
 +graph --demo -b nothing
-+show --demo -s nothing
 +reproduce --list
 +reproduce
 """

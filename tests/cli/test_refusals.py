@@ -23,7 +23,7 @@ REFUSED = [
     ("ablate -a P=4,60", "cell 1, gtp:P=60"),
     ("ablate --model vit_tiny_patch16_224 -a P=4", "--data"),
     ("ablate --engine rey -a P=4", "Did you mean 'ray'"),
-    ("ablate --against all -a P=4", "against: unknown strategy 'all'"),
+    ("ablate --against all -a P=4", "unknown strategy 'all'"),
     ("ablate --against base -a base=tome,gtp", "compared with itself"),
     ("ablate --base topk -a base=tome,gtp", "use --against STRATEGY"),
     ("ablate --random-weights --metric accuracy -a P=4", "random weights"),

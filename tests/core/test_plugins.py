@@ -50,7 +50,9 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
 
 def test_loaded_by_the_first_look_up_that_misses(install: Install) -> None:
+    assert not plugins.has_plugins()
     install("plug-a", SCORER.format(name="FromA"))
+    assert plugins.has_plugins()
     assert tr.strategy("gtp", scorer="DiagAttn")
     assert "plug_a" not in sys.modules
     assert tr.strategy("gtp", scorer="froma")
@@ -73,6 +75,7 @@ def test_switched_off(install: Install, monkeypatch: pytest.MonkeyPatch, value: 
     install("plug-a", SCORER.format(name="FromA"))
     monkeypatch.setenv(plugins.SWITCH, value)
     assert "FromA" not in tr.list_scorers()
+    assert not plugins.has_plugins()
     assert plugins.load_plugins() == ()
 
 

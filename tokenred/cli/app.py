@@ -23,6 +23,7 @@ from cyclopts import (
 from tokenred._version import __version__
 from tokenred.cli.console import claims, exit_code, terminable
 from tokenred.cli.importing import OPTION, import_all
+from tokenred.cli.options import DATA_OF, refuse_unknown
 from tokenred.core import errors
 from tokenred.core.errors import IF_OWN, TokenredError
 from tokenred.core.provenance import own_line
@@ -93,8 +94,6 @@ def _told(error: CycloptsError) -> str:
     rest = error.unused_tokens if isinstance(error, UnusedCliTokensError) else ()
     if not rest or any(word.startswith("-") for word in rest):
         return told
-    from tokenred.cli.options import DATA_OF
-
     models = dict.fromkeys(DATA_OF, "--model")
     written = (f"{OPTION if w.endswith('.py') else models.get(w, '-s')} {w}" for w in rest)
     return f"{told} A model, strategy or file of parts needs its option: {' '.join(written)}."
@@ -115,7 +114,10 @@ def _root(
     command: Any = None
     try:
         command, bound, _ = app.parse_args(words)
-        import_all(imports)
+        if imports:
+            import_all(imports)
+        else:
+            refuse_unknown(bound.arguments | bound.arguments.get("options", {}))
         with claims, terminable():
             return command(*bound.args, **bound.kwargs) or 0
     except KeyboardInterrupt as stop:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import re
 import typing
 from collections import abc
 from collections.abc import Callable
@@ -66,6 +67,14 @@ def declared(place: str) -> Callable[..., Any]:
     exec(code, {}, names)
     found: Callable[..., Any] = names["bare"]
     return found
+
+
+def registered(folder: str) -> set[str]:
+    """The names that the files of a package register, in lower case."""
+    files = _ABOVE.joinpath(*folder.split(".")).rglob("*.py")
+    written = (file.read_text(encoding="utf-8") for file in files)
+    found = (re.findall(r'^@\w+\.register\("([^"]+)"', text, re.MULTILINE) for text in written)
+    return {name.casefold() for names in found for name in names}
 
 
 def _fields(node: ast.ClassDef) -> ast.arguments:

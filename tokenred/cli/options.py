@@ -20,10 +20,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from cyclopts import Parameter, Token, convert
 from docstring_parser import parse
 
-from tokenred.cli.declared import declared
-from tokenred.core.errors import ConfigError, DataError, did_you_mean, shown
+from tokenred.cli.declared import declared, registered
+from tokenred.core.errors import (
+    IF_OWN,
+    ConfigError,
+    DataError,
+    UnknownNameError,
+    did_you_mean,
+    shown,
+)
 from tokenred.core.files import exists
 from tokenred.core.notation import read_assignment
+from tokenred.core.plugins import has_plugins
+from tokenred.core.registry import KINDS
 from tokenred.core.values import PartOf, parameters_of, read
 from tokenred.data.places import check_there
 
@@ -36,6 +45,7 @@ N = TypeVar("N", int, float)
 # The embedded models, by the data that they were trained for, and the reverse.
 _MODELS = {"digits": "digits", "cifar10": "cifar10_vit"}
 DATA_OF = {model: data for data, model in _MODELS.items()}
+_NO_RECIPES = ("dense", "base", "none")
 _SCALARS = (bool, int, float, str, Path)
 _SPEC = (
     "NAME[:KEY=VALUE,…][@SHARE] or a .toml file{}: gtp:P=4,alpha=0.2; tome@0.65 costs 0.65 of the "
@@ -54,6 +64,28 @@ def _refuse_missing_recipe(_: Any, given: str | tuple[str, ...] | None) -> None:
     specs = (given,) if isinstance(given, str) else given or ()
     paths = [Path(re.sub(r"(?<=\.toml)@.*", "", spec)) for spec in specs]
     refuse_missing(_, tuple(path for path in paths if path.suffix == ".toml"))
+
+
+def refuse_unknown(given: Mapping[str, Any]) -> None:
+    """Refuse strategies that nothing registers, without PyTorch.
+
+    Args:
+        given: the options of a command.
+
+    Raises:
+        UnknownNameError: with the closest names.
+    """
+    for option in ("strategy", "base", "against"):
+        texts = given.get(option) or ()
+        for text in (texts,) if isinstance(texts, str) else texts:
+            name = re.split("[:@]", text)[0].strip()
+            if not re.fullmatch(r"[\w-]+", name) or name.casefold() in _NO_RECIPES:
+                continue
+            known = {kind: registered(registry.folder) for kind, registry in KINDS.items()}
+            # A plug-in's, or a part that is no strategy: the registry says which.
+            if not any(name.casefold() in names for names in known.values()) and not has_plugins():
+                told = UnknownNameError.of("strategy", name, known["strategy"])
+                raise UnknownNameError(f"{told}{IF_OWN}")
 
 
 def refuse_no_share(_: Any, given: tuple[float, ...] | None) -> None:

@@ -114,6 +114,11 @@ def switched_off() -> bool:
     return os.environ.get(SWITCH, "").strip().casefold() in {"0", "false", "no", "off"}
 
 
+def has_plugins() -> bool:
+    """Whether there are plug-ins to load."""
+    return not switched_off() and bool(_entry_points())
+
+
 def loading() -> str:
     """The package whose plug-in is being loaded, or ""."""
     journal = _JOURNAL.get()
