@@ -11,7 +11,15 @@ from cyclopts import Parameter
 
 from tokenred.analysis.result import plain_table
 from tokenred.cli.console import claim, say
-from tokenred.cli.options import FILE, OUTPUT, Overwrite, assignments, options_of
+from tokenred.cli.options import (
+    FILE,
+    OUTPUT,
+    ClassMap,
+    Overwrite,
+    assignments,
+    options_of,
+    read_class_map,
+)
 from tokenred.core.errors import ConfigError
 from tokenred.core.files import check_new
 from tokenred.data.places import check_there
@@ -49,6 +57,7 @@ def report_command(
 def reproduce_command(
     *,
     checkpoint: tuple[str, ...] = (),
+    class_map: ClassMap = None,
     output: Annotated[Path, OUTPUT] = Path("tokenred-out/reproduction"),
     show: Annotated[bool, Parameter(name="--list")] = False,
     **options: Any,
@@ -65,7 +74,7 @@ def reproduce_command(
     """
     if (imagenet := options.get("imagenet")) is not None:
         check_there(imagenet)
-    checkpoints = _files(checkpoint)
+    checkpoints, options["class_map"] = _files(checkpoint), read_class_map(class_map)
     from tokenred.analysis import reproduce
     from tokenred.analysis.reproduction.experiments import EXPERIMENTS
     from tokenred.analysis.reproduction.reproduce import CSV, HTML, STORE

@@ -18,6 +18,7 @@ from tokenred.core.errors import (
     UnknownNameError,
 )
 from tokenred.core.lock import output_lock
+from tokenred.data import open_dataset
 
 FEW = ("table6", "figure6")
 
@@ -155,3 +156,21 @@ def test_an_earlier_run_can_be_replaced(tmp_path: Path) -> None:
     )
     assert not (tmp_path / "results.db").exists()
     assert "old" not in (tmp_path / "reproduction.csv").read_text()
+
+
+def test_the_class_map_of_the_images_counts(tmp_path: Path) -> None:
+    digits = open_dataset("digits")
+    for label in (3, 8):
+        folder = tmp_path / "images" / f"digit {label}"
+        folder.mkdir(parents=True)
+        digits.source.image(digits.labels.index(label)).save(folder / "a.png")
+
+    def top1(three: int, eight: int) -> set[float]:
+        done = reproduce(
+            tmp_path / "images", tmp_path / "out", models=["digits"], experiments=["table6"],
+            class_map={"digit 3": three, "digit 8": eight}, progress=False,
+        )  # fmt: skip
+        return set(done.frame.loc[done.frame["metric"] == "top1", "ours"])
+
+    assert 100 in top1(3, 8)
+    assert top1(8, 3) == {0}

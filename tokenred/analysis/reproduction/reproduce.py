@@ -29,6 +29,7 @@ from tokenred.core.files import prepare_folder
 from tokenred.core.fingerprint import digest
 from tokenred.core.lock import output_lock
 from tokenred.data import open_dataset
+from tokenred.data.classes import ClassMap
 from tokenred.strategies.specs import parse_spec
 
 STORE, CSV, HTML = "results.db", "reproduction.csv", "reproduction.html"
@@ -63,6 +64,7 @@ def reproduce(
     limit: int | None = None,
     speed: bool = False,
     split: str | None = None,
+    class_map: ClassMap = None,
     batch_size: int = 64,
     workers: int = 0,
     device: str | None = None,
@@ -92,7 +94,7 @@ def reproduce(
         quick: use 1000 fixed images, balanced over the classes.
         limit: use this many images instead.
         speed: measure speed as well.
-        split: split of the data.
+        split, class_map: as in `tokenred.data.open_dataset`.
         batch_size, workers, device, dtype, seed: as in `tokenred.analysis.Grid`; ``workers`` is the
             number of image-loading processes.
         retry_failed: run failed cells again.
@@ -126,7 +128,7 @@ def reproduce(
     images = None
     if data is not None:
         # What cannot be opened is refused before a model is loaded.
-        available = len(open_dataset(data, split=split))
+        available = len(open_dataset(data, split=split, class_map=class_map))
         images = available if limit is None else min(limit, available)
     folder = Path(output).expanduser()
     # Its own earlier files may be replaced, others not.
@@ -135,8 +137,8 @@ def reproduce(
     run = _Run(
         folder, data, limit, images,
         metrics=() if costs else ("accuracy", "speed") if speed else ("accuracy",),
-        options={"split": split, "batch_size": batch_size, "loaders": workers, "device": device,
-                 "dtype": dtype, "seed": seed},
+        options={"split": split, "class_map": class_map, "batch_size": batch_size,
+                 "loaders": workers, "device": device, "dtype": dtype, "seed": seed},
         retry_failed=retry_failed, progress=progress,
     )  # fmt: skip
     parts = []
@@ -205,12 +207,12 @@ def _follow_tokens(experiment: Experiment, target: Target, run: _Run) -> pd.Data
 
     It is kept in a file for the next run, named by what determines it.
     """
-    seed, split = run.options["seed"], run.options["split"]
+    seed, split, class_map = (run.options[name] for name in ("seed", "split", "class_map"))
     facts, model = Facts(), read_model(dict(target.model))
     told: list[Any] = [
         *(parse_spec(text).strategy.fingerprint() for text in experiment.follow),
         _SHARE, __version__, run.limit, seed, facts.model(model).identity,
-        facts.data(read_data(run.data, split, None), model),
+        facts.data(read_data(run.data, split, class_map), model),
     ]  # fmt: skip
     mark = digest("\n".join(map(str, told)))[:12]
     path = run.folder / f"{experiment.name}-{mark}.csv"
@@ -221,8 +223,8 @@ def _follow_tokens(experiment: Experiment, target: Target, run: _Run) -> pd.Data
     found = oversmoothing(
         load_model(**target.model), run.data, experiment.follow, gmacs_share=_SHARE,
         limit=run.limit, batch_size=run.options["batch_size"], workers=run.options["loaders"],
-        device=run.options["device"], seed=seed, split=split, name=target.name,
-        progress=run.progress,
+        device=run.options["device"], seed=seed, split=split, class_map=class_map,
+        name=target.name, progress=run.progress,
     )  # fmt: skip
     found.to_csv(path)
     return found.frame
