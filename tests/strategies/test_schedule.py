@@ -216,6 +216,24 @@ class OneEach(Schedule):
         return (1,) * context.depth
 
 
+class Late(Constant):
+    """The same P, in the second half."""
+
+    def count(self, layer: int, tokens: int, context: ScheduleContext) -> int:
+        return self.P * (2 * layer >= context.depth)
+
+    def scaled(self, share: float, context: ScheduleContext) -> tuple[int, ...]:
+        return Schedule.scaled(self, share, context)
+
+
+def test_a_budget_scales_a_schedule_made_of_a_constant_one_as_that_says() -> None:
+    context = costed()
+    assert context.gmacs is not None
+    found = Budget(0.8 * context.gmacs([0] * 12), Late(8)).resolve(context)
+    assert found[:6] == (0,) * 6
+    assert all(found[6:])
+
+
 def test_what_a_budget_cannot_reach_is_a_share_of_the_dense_cost() -> None:
     context = costed()
     assert context.gmacs is not None

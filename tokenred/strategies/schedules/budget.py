@@ -73,5 +73,5 @@ class Budget(Schedule):
 
 def _amount(shape: Schedule) -> str:
     """The parameter of a schedule that a budget sets; "" if it scales the counts instead."""
-    name = "P" if isinstance(shape, Constant) else shape.keeps
+    name = "P" if type(shape) is Constant else shape.keeps  # a subclass may scale otherwise
     return "" if name and isinstance(getattr(shape, name), tuple) else name
