@@ -317,21 +317,23 @@ def cifar10(options: argparse.Namespace) -> pd.DataFrame:
 
 SECTIONS: dict[str, tuple[Callable[[argparse.Namespace], pd.DataFrame], str, dict[str, Any]]] = {
     "photographs": (photographs, "correlation", {
-        "correlation [95%]": ("correlation", 3), "from `gtp` [95%]": ("from_gtp", 3, True),
+        "correlation [95%]": ("correlation", 3),
+        "difference from `gtp` [95%]": ("from_gtp", 3, True),
         "error": ("error", 3, False, False), "IoU": ("iou", 3, False, False),
         "CLS [95%]": ("cls", 3), "mean token": ("mean", 3, False, False),
-        "patches": ("patches", 3, False, False), "tokens alike": ("alike", 3, False, False),
+        "patches": ("patches", 3, False, False), "token similarity": ("alike", 3, False, False),
     }),
     "tokens": (tokens, "cosine", {
-        "cosine similarity [95%]": ("cosine", 3), "from dense": ("cosine_from_dense", 4, True),
+        "cosine similarity [95%]": ("cosine", 3),
+        "difference from dense [95%]": ("cosine_from_dense", 4, True),
         "effective rank": ("effective_rank", 1, False, False),
-        "outside the mean": ("high_frequency", 3), "removed tokens lost %": ("lost", 1),
+        "outside the mean": ("high_frequency", 3), "removed tokens lost (%)": ("lost", 1),
         "tokens": ("tokens", 0),
     }),
     "cifar10": (cifar10, "top1", {
-        "top-1 %": ("top1", 2), "points from dense [95%]": ("from_dense", 1, True),
-        "points from `gtp` [95%]": ("from_gtp", 1, True),
-        "same answer as dense %": ("agreement", 1),
+        "top-1 (%)": ("top1", 2), "difference from dense (points) [95%]": ("from_dense", 1, True),
+        "difference from `gtp` (points) [95%]": ("from_gtp", 1, True),
+        "agreement with dense (%)": ("agreement", 1),
         "speed-up [90%]": ("speedup", 2), "realised": ("realised", 2, False, False),
     }),
 }  # fmt: skip
