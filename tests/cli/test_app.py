@@ -164,6 +164,9 @@ QUICK_LINES = """\
  finetune -s nothing -o new
  ablate --base nothing -a P=1
  ablate --against nothing -a P=1
+ ablate -a base=gtp,nothing
+ ablate -a scorer=DiagAttn,nothing
+ compare -s gtp:P=4,scorer=nothing@0.7
 list scorers
 compare -s MixedAttn
 bench -s gtp:foo=1

@@ -168,7 +168,7 @@ class WholeTable(Table):
             rest = [column for column in rest if str(column.header) != self.detail]
             # Names are as long as their users make them: the longest is folded.
             longest = max(keys, key=_wide)
-            room = width * 2 // 3 - _width(keys) + _wide(longest)
+            room = (width * 2 // 3 if rest else width) - _width(keys) + _wide(longest)
             room = max(8, room)
             folded = replace(longest, no_wrap=False, min_width=room, max_width=room)
             keys = [folded if column is longest else column for column in keys]

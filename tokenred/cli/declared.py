@@ -70,11 +70,11 @@ def declared(place: str) -> Callable[..., Any]:
 
 
 def registered(folder: str) -> set[str]:
-    """The names that the files of a package register, in lower case."""
+    """The names that the files of a package register."""
     files = _ABOVE.joinpath(*folder.split(".")).rglob("*.py")
     written = (file.read_text(encoding="utf-8") for file in files)
     found = (re.findall(r'^@\w+\.register\("([^"]+)"', text, re.MULTILINE) for text in written)
-    return {name.casefold() for names in found for name in names}
+    return {name for names in found for name in names}
 
 
 def _fields(node: ast.ClassDef) -> ast.arguments:

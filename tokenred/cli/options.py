@@ -11,7 +11,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -67,7 +67,7 @@ def _refuse_missing_recipe(_: Any, given: str | tuple[str, ...] | None) -> None:
 
 
 def refuse_unknown(given: Mapping[str, Any]) -> None:
-    """Refuse strategies that nothing registers, without PyTorch.
+    """Refuse names of strategies and parts that nothing registers, without PyTorch.
 
     Args:
         given: the options of a command.
@@ -75,17 +75,33 @@ def refuse_unknown(given: Mapping[str, Any]) -> None:
     Raises:
         UnknownNameError: with the closest names.
     """
+    for kind, name in _named_in(given):
+        known = {key: registered(registry.folder) for key, registry in KINDS.items()}
+        everything = {each.casefold() for names in known.values() for each in names}
+        # A plug-in's, or a part of another kind: the registry says which.
+        if name.casefold() not in everything and not has_plugins():
+            told = UnknownNameError.of(KINDS[kind].kind, name, known[kind])
+            raise UnknownNameError(f"{told}{IF_OWN}")
+
+
+def _named_in(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The kinds and names of parts in the options of a command."""
+    specs, parts = list[str](), list[str]()
     for option in ("strategy", "base", "against"):
-        texts = given.get(option) or ()
-        for text in (texts,) if isinstance(texts, str) else texts:
-            name = re.split("[:@]", text)[0].strip()
-            if not re.fullmatch(r"[\w-]+", name) or name.casefold() in _NO_RECIPES:
-                continue
-            known = {kind: registered(registry.folder) for kind, registry in KINDS.items()}
-            # A plug-in's, or a part that is no strategy: the registry says which.
-            if not any(name.casefold() in names for names in known.values()) and not has_plugins():
-                told = UnknownNameError.of("strategy", name, known["strategy"])
-                raise UnknownNameError(f"{told}{IF_OWN}")
+        text = given.get(option) or ()
+        specs += [text] if isinstance(text, str) else text
+    for axis in given.get("axis") or ():
+        name, _, text = axis.partition("=")
+        values = [text] if ":" in text else text.split(",")
+        specs += values if name == "base" else []
+        parts += [f"{name}={value}" for value in values]
+    for spec in specs:
+        name, _, text = re.sub("@[^@]*$", "", spec).partition(":")
+        parts += [f"strategy={name}", *text.split(",")]
+    for part in parts:
+        kind, _, name = map(str.strip, part.partition("="))
+        if kind in KINDS and re.fullmatch(r"[A-Za-z][\w-]*", name) and name not in _NO_RECIPES:
+            yield kind, name
 
 
 def refuse_no_share(_: Any, given: tuple[float, ...] | None) -> None:

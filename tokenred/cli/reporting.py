@@ -81,6 +81,7 @@ def reproduce_command(
 
     if show:
         table = plain_table("", ["experiment", "what", "models"], left=3)
+        table.columns[-1].no_wrap = False
         for experiment in EXPERIMENTS.values():
             table.add_row(experiment.name, experiment.title, ", ".join(experiment.backbones))
         say(table)
