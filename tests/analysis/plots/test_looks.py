@@ -29,6 +29,21 @@ def test_no_two_look_alike_and_own_methods_get_colours_that_are_free() -> None:
     assert len({colour for colour, _ in looks.values()}) == 5
 
 
+def test_no_two_of_few_methods_have_one_colour_and_the_more_common_keeps_its_own() -> None:
+    for common, rare in combinations(METHODS, 2):
+        for shades in (True, False):
+            looks = looks_of([rare, "mine", common], shades=shades)
+            assert len({colour for colour, _ in looks.values()}) == 3
+            assert looks[common] == looks_of([common])[common]
+    common = ("gtp", "tome", "evit", "topk", "random", "dense")
+    for rare in combinations(METHODS.keys() - {*common}, 2):
+        looks = looks_of([*rare, "mine", *common])
+        assert len({colour for colour, _ in looks.values()}) == 9
+        assert {name: looks[name] for name in common} == looks_of(common)
+    # Whoever has to change takes a colour that nobody else has.
+    assert looks_of(["pitome", "tome", "tomecis"])["tomecis"] == looks_of(["tomecis"])["tomecis"]
+
+
 def test_own_methods_and_scorers_look_alike_in_every_figure() -> None:
     common = ["gtp", "tome", "evit", "topk", "random", "dense"]
     alone = looks_of(["mine", "theirs"])

@@ -128,6 +128,14 @@ def test_published_points_are_named_and_hollow(comparison: pd.DataFrame) -> None
     assert small.get_color() != base.get_color()
 
 
+def test_measured_and_published_methods_differ_in_colour(comparison: pd.DataFrame) -> None:
+    ours = comparison.replace({"method": {"tome": "pitome", "gtp": "mine"}})
+    theirs = read_published(GTP_PAPER, table=1, backbone="DeiT-S")[:2]
+    figure = tradeoff(ours, published=theirs.assign(method=["ATS", "ToMe"]))
+    handles, _ = figure.axes[0].get_legend_handles_labels()
+    assert len({line.get_color() for line in handles}) == len(handles) == 5
+
+
 @pytest.mark.parametrize(
     ("x", "front"), [("gmacs", [79, 79 + 1 / 3, 80]), ("images_per_second", [80, 79 + 1 / 3, 79])]
 )

@@ -24,11 +24,11 @@ _SHADES = (0.0, -0.35, 0.4)  # of a method drawn several times: its own, darker,
 def looks_of(names: Iterable[Any], *, shades: bool = True) -> dict[Any, Look]:
     """Colour and marker of each method, strategy or scorer, by name.
 
-    Every one in ``columns.toml`` has its own pair, whatever else is in the figure. Strategies of
-    one method have its colour in shades, each with another marker; the plain method keeps its own.
-    Other names get, one after another, colours that the common methods do not have, whether or not
-    these are in the figure. Numbers have the colours in their order. The dense model is black,
-    baselines are grey.
+    Every one in ``columns.toml`` has its own pair. Of two with one colour, the first there keeps
+    it, and the other gets another, as names that are not there do: one after another, those that
+    the common methods do not have, whether or not these are in the figure. Strategies of one method
+    have its colour in shades, each with another marker; the plain method keeps its own. Numbers
+    have the colours in their order. The dense model is black, baselines are grey.
 
     Args:
         names: of the lines of a figure.
@@ -40,31 +40,41 @@ def looks_of(names: Iterable[Any], *, shades: bool = True) -> dict[Any, Look]:
     if all(isinstance(name, int | float) for name in names):
         return dict(zip(names, zip(cycle(colours), cycle(MARKERS)), strict=False))
     found = {name: _divided(name)[0] for name in names}
-    coloured = [method for method in found.values() if method in _PLACES.keys() - _BASELINES]
-    taken = [_PLACES[method] % len(colours) for method in coloured]
+    keepers = dict[int, str]()  # methods with their own colour, by that colour; grey is the last
+    for method, place in _PLACES.items():
+        if method in found.values():
+            own = len(colours) if method in _BASELINES else place % len(colours)
+            keepers.setdefault(own, method)
+    places = {method: _PLACES[method] for method in keepers.values()}
+    taken = [own for own in keepers if own < len(colours)]
     start = -(-len(_PLACES) // len(colours)) * len(colours)  # the first colour again
     places_left = range(start, start + len(colours) * len(MARKERS))
     later = sorted(places_left, key=lambda place: _OWN.index(place % len(colours)))
-    places, times, looks = dict(_PLACES), dict[str, int](), dict[Any, Look]()
-    for name in sorted(found, key=lambda name: bool(_divided(name)[1])):
+    times, looks = dict[str, int](), dict[Any, Look]()
+
+    def turn(name: Any) -> tuple[bool, bool, bool]:
+        method = found[name]  # the user's own before methods that others keep from their colour
+        return bool(_divided(name)[1]), method not in keepers.values(), method in _PLACES
+
+    for name in sorted(found, key=turn):
         method = found[name]
         if method == "dense":
             looks[name] = ((0.0, 0.0, 0.0), "*")
             continue
         again = times[method] = times.get(method, -1) + 1
         free = not shades and len(set(taken)) < len(colours)
-        if own := method not in places or (again and free):
+        if moved := method not in places or (again and free):
             place = min(later, key=lambda place: taken.count(place % len(colours)))
             later.remove(place)
             taken.append(place % len(colours))
             places.setdefault(method, place)
         else:
             place = places[method]
-        shade = 0.0 if own else _SHADES[again % len(_SHADES)]
-        again = 0 if own else again
+        shade = 0.0 if moved else _SHADES[again % len(_SHADES)]
+        again = 0 if moved else again
         marker = MARKERS[(place + 2 * (place // len(colours)) + again) % len(MARKERS)]
         colour = colours[place % len(colours)]
-        if method in _BASELINES and not own:
+        if method in _BASELINES and place == _PLACES[method]:
             colour, marker = grey, marker if again else _BASELINES[method]
         end = 1.0 if shade > 0 else 0.0
         r, g, b = (part + abs(shade) * (end - part) for part in colour)

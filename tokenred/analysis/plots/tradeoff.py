@@ -92,10 +92,11 @@ def tradeoff(
     ours["aside"] = _beside(ours["x"])
     dense = frame["method"] == _DENSE
     points = ours[~dense].reset_index(drop=True)
-    looks = looks_of(points["line"], shades=False)
+    theirs = None if published is None else _published(read_published(published), x)
+    looks = _looks(points["line"], theirs)
     value = "top-1 Δ vs. dense (points)" if relative else label_of("top1")
     title = about(frame) if title is None else title
-    plain = x == "gmacs" and hue is None and published is None and not front
+    plain = x == "gmacs" and hue is None and theirs is None and not front
     if plain and len(points) > 1 and points["x"].max() <= _ALIKE * points["x"].min():
         return _rows(points, ours[dense], value, title, width, height)
     with new_figure(width, height or 2.8) as (figure, axes):
@@ -107,8 +108,8 @@ def tradeoff(
                 star["x"], star["y"], marker="*", markersize=9, color="black", label=_DENSE,
                 markeredgecolor="white", markeredgewidth=0.5, linestyle="none", zorder=4,
             )  # fmt: skip
-        if published is not None:
-            _draw_published(axes, read_published(published), x, looks, relative)
+        if theirs is not None:
+            _draw_published(axes, theirs, x, looks, relative)
         if front:
             _draw_front(axes, ours, less=x == "gmacs")
         axes.set(xlabel=_AXES[x] if relative else label_of(x), ylabel=value, title=title)
@@ -222,6 +223,23 @@ def _draw_bars(axes: Axes, points: pd.DataFrame, colour: Any) -> None:
                 draw_bars(axes, own["x"], own["y"], colour, aside=moved, **ends)
 
 
+def _published(points: pd.DataFrame, x: str) -> pd.DataFrame:
+    """The published points that can be drawn."""
+    need(points, ["backbone", "method", "top1", x], "the published points of a trade-off")
+    points = points.dropna(subset=["top1", x])
+    points = points.drop_duplicates(["backbone", "method", "top1", x])
+    if points.empty:
+        raise InputError(f"no published point has both top1 and {x}; choose another table or axis.")
+    return points
+
+
+def _looks(lines: pd.Series, published: pd.DataFrame | None) -> dict[Any, Look]:
+    """Those of the measured lines, which differ from those of published methods."""
+    theirs = [] if published is None else published["method"].str.casefold()
+    looks = looks_of([*lines, *theirs], shades=False)
+    return {name: looks[name] for name in lines}
+
+
 def _draw_published(
     axes: Axes, points: pd.DataFrame, x: str, looks: dict[Any, Look], relative: bool
 ) -> None:
@@ -229,11 +247,6 @@ def _draw_published(
 
     A method's backbones have shades and markers, as its variants do.
     """
-    need(points, ["backbone", "method", "top1", x], "the published points of a trade-off")
-    points = points.dropna(subset=["top1", x])
-    points = points.drop_duplicates(["backbone", "method", "top1", x])
-    if points.empty:
-        raise InputError(f"no published point has both top1 and {x}; choose another table or axis.")
     pairs = dict.fromkeys(zip(points["method"], points["backbone"], strict=True))
     first = dict(reversed(pairs))
     called = {(m, b): m.casefold() if first[m] == b else f"{m.casefold()}:{b}" for m, b in pairs}
