@@ -123,6 +123,30 @@ def test_a_strategy_stands_for_its_only_row(store: Store) -> None:
         store.predictions("gtp")
 
 
+def test_a_strategy_is_known_in_every_spelling_and_as_tables_print_it(store: Store) -> None:
+    strategies = {
+        "tome@0.6": {"base": "tome"},
+        "gtp:scorer=MixedAttn,fuser=propagate@0.6": {"scorer": "MixedAttn", "fuser": "propagate"},
+        "gtp:scorer=CLSAttn,fuser=merge@0.6": {"scorer": "CLSAttn", "fuser": "merge"},
+        "gtp:scorer=CLSAttn,fuser=prune@0.6": {"scorer": "CLSAttn", "fuser": "prune"},
+    }
+    store.write([
+        row(str(i), strategy=strategy, axes=axes, packed=packed([i]))
+        for i, (strategy, axes) in enumerate(strategies.items())
+    ])  # fmt: skip
+    named = {"tome": 0, "tome:P=5@0.6": None, "ToMe@0.60": 0, "gtp@0.6": 1, "gtp:P=4@0.6": None}
+    named |= {"gtp:fuser=merge,scorer=CLSAttn@0.6": 2, "prune": 3, "MixedAttn": 1, "gtp": None}
+    for name, place in named.items():
+        if place is None:
+            with pytest.raises(UnknownNameError, match="key of this store"):
+                store.predictions(name)
+        else:
+            assert store.predictions(name).rank.tolist() == [place]
+    fit = "gtp:scorer=CLSAttn,fuser=merge@0.6, gtp:scorer=CLSAttn,fuser=prune@0.6;"
+    with pytest.raises(InputError, match=f"a strategy, because several rows fit 'CLSAttn': {fit}"):
+        store.predictions("CLSAttn")
+
+
 def test_what_cannot_be_compared(store: Store) -> None:
     store.write([row("a", packed=packed([0])), row("b", packed=packed([0], first=3)), row("c")])
     with pytest.raises(InputError, match="different images"):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tokenred.analysis.measure.intervals import Interval
+    from tokenred.strategies.strategy import Strategy
 
 # "tokr": says whose database this is.
 _APPLICATION = 0x746F6B72
@@ -239,7 +240,12 @@ class Store:
         return tidy([record(row) for row in rows], axes)
 
     def predictions(self, key: str) -> Predictions:
-        """The predictions of a row's model, by its key, or its strategy if no other row has it."""
+        """The predictions of a row's model.
+
+        Args:
+            key: of the row; or, if no other row fits, its strategy in any spelling, or its value on
+                an axis, as tables print it.
+        """
         found = self._ask(
             "SELECT labels, answers FROM predictions JOIN images ON images.digest = images "
             "WHERE key = ?",
@@ -253,17 +259,26 @@ class Store:
     def _key(self, name: str) -> str:
         if self.status([name]):
             return name
-        keys: dict[str, list[str]] = {}
-        for row in self.rows():
-            keys.setdefault(row["strategy"], []).append(row["key"])
-        if name not in keys:
-            raise UnknownNameError.of("strategy or key of this store", name, keys)
-        if len(keys[name]) > 1:
-            raise InputError(
-                f"expected a key, because several rows have the strategy {name!r}: "
-                f"{', '.join(keys[name])}; store.frame() says how they differ."
+        rows = list(self.rows())
+        strategies = [row["strategy"] for row in rows]
+        fits = (
+            [row for row in rows if row["strategy"] == name]
+            or [row for row, own in zip(rows, map(_parsed, strategies), strict=True)
+                if own and own == _parsed(name)]
+            or [row for row in rows if name in map(str, row["axes"].values())]
+        )  # fmt: skip
+        if not fits:
+            raise UnknownNameError.of(
+                "strategy or key of this store", name, dict.fromkeys(strategies)
             )
-        return keys[name][0]
+        if len(fits) > 1:
+            same = len({row["strategy"] for row in fits}) < len(fits)
+            raise InputError(
+                f"expected {'a key' if same else 'a strategy'}, because several rows fit {name!r}: "
+                f"{', '.join(row['key' if same else 'strategy'] for row in fits)}; store.frame() "
+                "says how they differ."
+            )
+        return str(fits[0]["key"])
 
     def compare(self, key_a: str, key_b: str, level: float = 0.95) -> Interval:
         """How much more accurate a is than b, as a proportion (0.01 is one percentage point).
@@ -306,6 +321,17 @@ class Store:
                 self._do("INSERT OR REPLACE INTO comparisons VALUES (?, ?, ?, ?)", [row])
         bounds = {"difference": "difference", "difference_low": "low", "difference_high": "high"}
         return {n: 100 * found[own] for n, own in bounds.items()} | {"p_value": found["p_value"]}
+
+
+def _parsed(name: str) -> tuple[Strategy, float | None] | None:
+    """The strategy in a name, and its share of the cost; None if there is none."""
+    from tokenred.strategies.specs import parse_spec
+
+    try:
+        spec = parse_spec(name)
+    except TokenredError:
+        return None
+    return spec.strategy, spec.share
 
 
 def _json(values: Mapping[str, Any]) -> str:
